@@ -1,0 +1,12 @@
+"""Flow++ (Ho et al. 2019) on TensorFlow, Keras and TensorFlow Probability."""
+
+from flowpp_tf import bijectors
+from flowpp_tf import distributions
+from flowpp_tf import layers
+from flowpp_tf.errors import InputError
+from flowpp_tf.models import CONFIGS
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.models import get_config
+
+__version__ = "0.1.0"

@@ -1,0 +1,22 @@
+"""The mathematics of Flow++ as TFP bijectors; one file for each component of the paper."""
+
+from flowpp_tf.bijectors.act_norm import ActNorm
+from flowpp_tf.bijectors.affine import BoundedAffine
+from flowpp_tf.bijectors.coupling import Coupling
+from flowpp_tf.bijectors.coupling import affine_coupling_bijector
+from flowpp_tf.bijectors.coupling import mixture_logistic_coupling_bijector
+from flowpp_tf.bijectors.coupling import num_parameters
+from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv
+from flowpp_tf.bijectors.mixture_logistic import LogitMixtureLogisticCDF
+from flowpp_tf.bijectors.mixture_logistic import MixtureLogisticCDF
+from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
+from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_cdf
+from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_prob
+from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_survival
+from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
+from flowpp_tf.bijectors.single_pass import Chain
+from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.bijectors.single_pass import single_pass
+from flowpp_tf.bijectors.squeeze import Squeeze
+from flowpp_tf.bijectors.squeeze import SwapHalves
+from flowpp_tf.bijectors.squeeze import split_columns

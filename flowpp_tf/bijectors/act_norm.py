@@ -1,0 +1,95 @@
+"""ActNorm: y = x scale + bias for each activation, Flow++ appendix ("normalises all activations").
+
+Glow normalises per channel; Flow++ has one scale and one bias for every position and channel. Both
+are initialised from a batch so that each activation has mean 0 and variance 1 over the batch.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import dtype_util
+from tensorflow_probability.python.internal import tensor_util
+
+from flowpp_tf.bijectors.single_pass import SinglePassBijector
+
+ParameterProperties = tfp.util.ParameterProperties
+_SMALLEST_SCALE = 1e-10
+
+
+class ActNorm(SinglePassBijector):
+  """y = x scale + bias, elementwise, with data-dependent initialisation.
+
+  Args:
+    scale: `[H, W, C]` (or any shape that the trailing dimensions of `x` match); kept >= 1e-10.
+    bias: of the same shape.
+    epsilon: added to the variance at initialisation.
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  `forward(x, initialize=True)` first sets `scale` and `bias`, which must then be `tf.Variable`s, by
+  the moments of `x` over its leading dimensions. The log-det is in nats an element.
+  """
+
+  def __init__(self, scale, bias, epsilon=1e-8, validate_args=False, name="act_norm"):
+    parameters = dict(locals())
+    with tf.name_scope(name) as name:
+      dtype = dtype_util.common_dtype([scale, bias], dtype_hint=tf.float32)
+      self._scale = tensor_util.convert_nonref_to_tensor(scale, dtype=dtype, name="scale")
+      self._bias = tensor_util.convert_nonref_to_tensor(bias, dtype=dtype, name="bias")
+      self._epsilon = epsilon
+      super().__init__(forward_min_event_ndims=0, dtype=dtype, is_constant_jacobian=True,
+                       validate_args=validate_args, parameters=parameters, name=name)
+
+  @property
+  def scale(self):
+    """Factor of each activation."""
+    return self._scale
+
+  @property
+  def bias(self):
+    """What is added to each scaled activation."""
+    return self._bias
+
+  @property
+  def epsilon(self):
+    """What is added to the variance at initialisation."""
+    return self._epsilon
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict(scale=ParameterProperties(), bias=ParameterProperties())
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
+
+  def initialize(self, x):
+    """Sets `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
+
+    Args:
+      x: `[..., H, W, C]`; at least one leading dimension, over which the moments are taken.
+
+    Raises:
+      ValueError: if `scale` or `bias` is no variable, or `x` has no batch dimension.
+    """
+    for name, value in (("scale", self.scale), ("bias", self.bias)):
+      if not hasattr(value, "assign"):
+        raise ValueError(f"`ActNorm.initialize` needs `{name}` to be a tf.Variable, got {value}")
+    batch_dims = len(x.shape) - len(self.scale.shape)
+    if batch_dims < 1:
+      raise ValueError(f"`ActNorm.initialize` needs a batch of activations {self.scale.shape}, got "
+                       f"`x` of shape {x.shape}")
+    mean, variance = tf.nn.moments(x, axes=list(range(batch_dims)))
+    scale = tf.math.rsqrt(variance + self.epsilon)
+    self.scale.assign(scale)
+    self.bias.assign(-mean * scale)
+
+  def _forward_and_log_det(self, x, initialize=False):
+    if initialize:
+      self.initialize(x)
+    scale = tf.maximum(self.scale, _SMALLEST_SCALE)
+    return x * scale + self.bias, tf.math.log(scale)
+
+  def _inverse_and_log_det(self, y, initialize=False):
+    del initialize  # data come in forwards
+    scale = tf.maximum(self.scale, _SMALLEST_SCALE)
+    return (y - self.bias) / scale, -tf.math.log(scale)

@@ -1,0 +1,67 @@
+"""Pixels to logits: y = logit(alpha + (1 - 2 alpha) x / levels), Flow++ section 4 (after RealNVP).
+
+With alpha = 0.05 the closed interval [0, levels] goes to [-2.94, 2.94]: the ends stay finite.
+"""
+
+import math
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors.single_pass import SinglePassBijector
+
+
+class PixelsToLogit(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
+  """Elementwise map of dequantized pixels in [0, levels] to the reals.
+
+  Args:
+    levels: number of pixel values, Python `int`: 256 for 8 bits.
+    alpha: margin at either end, in (0, 1/2).
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  The log-det is in nats an element. The inverse is defined on all reals and can leave [0, levels]
+  by up to `alpha / (1 - 2 alpha) levels` on either side.
+  """
+
+  def __init__(self, levels=256, alpha=0.05, validate_args=False, name="pixels_to_logit"):
+    parameters = dict(locals())
+    if levels < 1:
+      raise ValueError(f"`levels` must be at least 1, got {levels}")
+    if not 0 < alpha < 0.5:
+      raise ValueError(f"`alpha` must lie between 0 and 1/2, got {alpha}")
+    with tf.name_scope(name) as name:
+      self._levels = levels
+      self._alpha = alpha
+      super().__init__(forward_min_event_ndims=0, validate_args=validate_args,
+                       parameters=parameters, name=name)
+
+  @property
+  def levels(self):
+    """Number of pixel values."""
+    return self._levels
+
+  @property
+  def alpha(self):
+    """Margin at either end."""
+    return self._alpha
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict()
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
+
+  def _log_slope(self):
+    return math.log((1 - 2 * self.alpha) / self.levels)
+
+  def _forward_and_log_det(self, x):
+    p = self.alpha + (1 - 2 * self.alpha) / self.levels * x
+    log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
+    return log_p - log_q, self._log_slope() - log_p - log_q
+
+  def _inverse_and_log_det(self, y):
+    x = (tf.sigmoid(y) - self.alpha) * (self.levels / (1 - 2 * self.alpha))
+    return x, -tf.nn.softplus(y) - tf.nn.softplus(-y) - self._log_slope()

@@ -1,0 +1,5 @@
+"""Dequantization and the flow as TFP distributions."""
+
+from flowpp_tf.distributions.dequantization import UniformDequantization
+from flowpp_tf.distributions.dequantization import VariationalDequantization
+from flowpp_tf.distributions.flow_distribution import FlowDistribution

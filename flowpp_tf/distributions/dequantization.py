@@ -1,0 +1,56 @@
+"""Dequantization: a density of noise u in [0, 1) that is added to integer images x. Flow++ section 3.1.
+
+    log P(x) >= E_{u ~ q(.|x)} [log p(x + u) - log q(u|x)]                               (equation 7)
+
+Uniform dequantization takes q = 1. Variational dequantization learns q as a conditional flow: normal
+noise through couplings that see the image, then a sigmoid.
+
+Both are distributions that also say which noise they transform, so that the same draws give the same
+bound: `q.transform(noise)` returns u and log q(u|x), and `q.distribution` is the noise's own.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.distributions.flow_distribution import FlowDistribution
+
+tfb = tfp.bijectors
+tfd = tfp.distributions
+
+
+class UniformDequantization(FlowDistribution):
+  """u uniform on [0, 1), whatever the images.
+
+  Args:
+    batch_shape: of the images.
+    event_shape: `(H, W, C)`.
+    dtype: floating.
+    name: Python `str`.
+  """
+
+  def __init__(self, batch_shape, event_shape, dtype=tf.float32, name="uniform_dequantization"):
+    parameters = dict(locals())
+    noise = tfd.Sample(tfd.Uniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
+    super().__init__(noise, tfb.Identity(), parameters=parameters, name=name)
+
+
+class VariationalDequantization(FlowDistribution):
+  """u = bijector(noise; context of the images), noise standard normal.
+
+  Args:
+    bijector: from noise to u in (0, 1).
+    batch_shape: of the images.
+    event_shape: `(H, W, C)`.
+    bijector_kwargs: keyword arguments that bring the context to the bijector's parts.
+    context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside
+      those of the bijector.
+    dtype: floating.
+    name: Python `str`.
+  """
+
+  def __init__(self, bijector, batch_shape, event_shape, bijector_kwargs, context_variables=(),
+               dtype=tf.float32, name="variational_dequantization"):
+    parameters = dict(locals())
+    self._context_variables = list(context_variables)
+    noise = tfd.Sample(tfd.Normal(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
+    super().__init__(noise, bijector, bijector_kwargs, parameters=parameters, name=name)

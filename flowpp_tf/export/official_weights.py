@@ -1,0 +1,153 @@
+"""Weights of the published release, an `.npz` keyed by its TF1 variable names, in and out of our model.
+
+The release counts the calls of each class (`Norm`, `Norm_1`, ...), dequantizer first, and holds the
+two halves of a step's ActNorm and 1x1 convolution as separate variables.
+"""
+
+import collections
+import zipfile
+
+import numpy as np
+
+from flowpp_tf.errors import InputError
+
+Entry = collections.namedtuple("Entry", "name variable index shape")
+Entry.__doc__ = "An array of the release and its place: `variable[index]`, reshaped to `shape`."
+
+
+def load_official_weights(model, path):
+  """Sets every weight of a model from an `.npz` of the release.
+
+  Args:
+    model: a `FlowPlusPlus` of the config that the weights were trained with.
+    path: of the `.npz`. Every array must be used once and every weight set once.
+
+  Raises:
+    InputError (a ValueError): if the file cannot be read, or listing the arrays that are missing,
+      unexpected or of the wrong shape; the model is then unchanged.
+  """
+  try:
+    with np.load(path) as file:
+      arrays = dict(file)
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    raise InputError(f"`path` {str(path)!r} is not a readable .npz file: {error}") from None
+  entries = {entry.name: entry for entry in official_entries(model)}
+  wrong = [f"missing {name} {entry.shape}" for name, entry in entries.items() if name not in arrays]
+  wrong += [f"unexpected {name} {array.shape}" for name, array in arrays.items()
+            if name not in entries]
+  wrong += [f"{name} has shape {arrays[name].shape}, expected {entry.shape}"
+            for name, entry in entries.items()
+            if name in arrays and arrays[name].shape != entry.shape]
+  if wrong:
+    raise InputError(f"{str(path)!r} does not fit the model, {len(wrong)} arrays: "
+                     + "; ".join(wrong))
+  values = {}
+  for entry in entries.values():
+    _, value = values.setdefault(id(entry.variable), (
+        entry.variable, np.full(entry.variable.shape, np.nan, entry.variable.dtype)))
+    value[entry.index] = arrays[entry.name].reshape(value[entry.index].shape)
+  for variable, value in values.values():
+    variable.assign(value)
+
+
+def export_official_weights(model, path):
+  """Writes every weight of a model to an `.npz` with the names and shapes of the release.
+
+  Args:
+    model: a `FlowPlusPlus`.
+    path: of the `.npz`.
+  """
+  with open(path, "wb") as file:
+    np.savez(file, **{
+        entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
+        for entry in official_entries(model)})
+
+
+def official_entries(model):
+  """The release's arrays for a model, in its order of creation, as `Entry`s."""
+  return list(_Names(model.config).model(model))
+
+
+class _Names:
+  """Walks a model and names its weights; `config` decides between the release's two families."""
+
+  def __init__(self, config):
+    self._config = config
+    self._cifar = not config.output_concat_elu
+    self._calls = collections.Counter()
+
+  def model(self, model):
+    if self._config.dequantization == "variational":
+      yield from self._context(model.dequantizer.context_net)
+      yield from self._steps(model.dequantizer.coupling_flow, self._config.dequant_mixing)
+    yield from self._steps(model.coupling_flow, True)
+
+  def _steps(self, flow, mixing):
+    if self._config.coupling == "affine":
+      coupling = "AffineAttnCoupling"
+    else:
+      attention = self._config.attention and mixing
+      coupling = "MixLogisticAttnCoupling" if attention else "MixLogisticCoupling"
+    for step in flow.steps:
+      norm = self._numbered("Norm")
+      half = step.scale.shape[-1] // 2
+      for i, index in enumerate((np.s_[..., :half], np.s_[..., half:])):
+        for name, variable in (("g", step.scale), ("b", step.bias)):
+          yield Entry(f"{norm}/norm{i}/{name}", variable, index, (*variable.shape[:-1], half))
+      if step.kernel is not None:
+        pointwise = self._numbered("Pointwise")
+        for i in range(2):
+          yield Entry(f"{pointwise}/W{i}", step.kernel, i, tuple(step.kernel.shape[1:]))
+      yield from self._conditioner(self._numbered(coupling), step.conditioner)
+
+  def _numbered(self, name):
+    count = self._calls[name]
+    self._calls[name] += 1
+    return f"{name}_{count}" if count else name
+
+  def _conditioner(self, scope, conditioner):
+    yield self._whole(f"{scope}/pos_emb", conditioner.position_embedding)
+    ends = ("proj_in", "proj_out") if self._cifar else ("c1", "c2")
+    yield from self._linear(f"{scope}/{ends[0]}", conditioner.input_conv)
+    for i, block in enumerate(conditioner.blocks):
+      prefix = f"{scope}/block{i}"
+      yield from self._linear(f"{prefix}/conv/c1", block.conv.conv)
+      if block.conv.use_context:
+        yield from self._linear(f"{prefix}/conv/a_proj", block.conv.context_projection)
+      yield from self._linear(f"{prefix}/conv/c2", block.conv.output_projection)
+      yield from self._norm(f"{prefix}/ln1", block.conv_norm)
+      yield from self._mixer(f"{prefix}/attn", block.mixer)
+      yield from self._norm(f"{prefix}/ln2", block.mixer_norm)
+    yield from self._linear(f"{scope}/{ends[1]}", conditioner.output_conv)
+
+  def _context(self, net):
+    scope = "context_proc"
+    yield from self._linear(f"{scope}/proj", net.input_conv)
+    if net.position_embedding is not None:
+      yield self._whole(f"{scope}/pos_emb_dq", net.position_embedding)
+    for i, block in enumerate(net.blocks):
+      yield from self._linear(f"{scope}/c{i}/c1", block.conv.conv)
+      yield from self._linear(f"{scope}/c{i}/c2", block.conv.output_projection)
+      yield from self._norm(f"{scope}/dqln{i}", block.conv_norm)
+      yield from self._mixer(f"{scope}/dqattn{i}", block.mixer)
+      yield from self._norm(f"{scope}/ln{i}", block.mixer_norm)
+
+  def _mixer(self, scope, mixer):
+    if mixer is not None:
+      yield from self._linear(f"{scope}/proj1", mixer.input_projection)
+      yield from self._linear(f"{scope}/proj2", mixer.output_projection)
+
+  def _norm(self, scope, norm):
+    if norm is not None:
+      for name, variable in (("g", norm.gamma), ("b", norm.beta)):
+        shape = tuple(variable.shape)
+        yield Entry(f"{scope}/{name}", variable, (), (1, 1, 1, *shape) if self._cifar else shape)
+
+  def _linear(self, scope, layer):
+    yield self._whole(f"{scope}/{'V' if layer.weight_norm else 'W'}", layer.kernel)
+    if layer.weight_norm:
+      yield self._whole(f"{scope}/g", layer.gain)
+    yield self._whole(f"{scope}/b", layer.bias)
+
+  def _whole(self, name, variable):
+    return Entry(name, variable, (), tuple(variable.shape))

@@ -1,0 +1,159 @@
+"""Gated residual layers of the conditioner, Flow++ section 3.2.2 and appendix.
+
+    Gate(x) = a sigmoid(b), with a and b the two halves of the channels of x
+    GatedConv        x + Gate(1x1(dropout(concat_elu(3x3(concat_elu(x)) [+ 1x1(concat_elu(c))]))))
+    GatedAttention   x + Gate(1x1(dropout(attention(1x1(x + p)))))       p: position embedding
+    GatedPointwise   x + Gate(1x1(dropout(max over triples(1x1(x + p)))))  the ablation without attention
+
+c is an optional context of the same height and width. The layers are those of PixelCNN++ and
+PixelSNAIL.
+"""
+
+import keras
+import tensorflow as tf
+
+from flowpp_tf.layers.dropout import Dropout
+from flowpp_tf.layers.init_norm import InitNormConv2D
+from flowpp_tf.layers.init_norm import InitNormDense
+
+_RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
+
+
+def concat_elu(x):
+  """elu of `[x, -x]`, which doubles the channels (Shang et al. 2016)."""
+  return tf.nn.elu(tf.concat([x, -x], axis=-1))
+
+
+def gate(x):
+  """a sigmoid(b), with a and b the halves of the last axis."""
+  a, b = tf.split(x, 2, axis=-1)
+  return a * tf.sigmoid(b)
+
+
+class GatedConv(keras.layers.Layer):
+  """Gated residual convolution.
+
+  Args:
+    filters: channels of input and output.
+    output_kernel_size: side of the kernel of the last convolution: 1 in couplings, 3 in the context
+      net of the dequantizer.
+    use_context: whether calls come with a `context [N, H, W, any]`.
+    dropout: rate.
+    weight_norm: as in `InitNormConv2D`.
+
+  `call(x [N, H, W, filters], context=None, training=False, seed=None, initialize=False)`.
+  """
+
+  def __init__(self, filters, output_kernel_size=1, use_context=False, dropout=0.0,
+               weight_norm=False, **kwargs):
+    super().__init__(**kwargs)
+    self.filters = filters
+    self.output_kernel_size = output_kernel_size
+    self.use_context = use_context
+    self.weight_norm = weight_norm
+    options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
+    self.conv = InitNormConv2D(filters, name="conv", **options)
+    self.context_projection = (
+        InitNormDense(filters, name="context_projection", **options) if use_context else None)
+    self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+    output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
+    self.output_projection = (
+        InitNormDense(2 * filters, **output) if output_kernel_size == 1
+        else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, **output))
+
+  def build(self, x_shape, context_shape=None):
+    doubled = lambda shape: (*shape[:-1], 2 * shape[-1])
+    self.conv.build(doubled(x_shape))
+    if self.use_context:
+      self.context_projection.build(doubled(context_shape))
+    self.dropout.build(doubled(x_shape))
+    self.output_projection.build(doubled(x_shape))
+    self.built = True
+
+  def call(self, x, context=None, training=False, seed=None, initialize=False):
+    h = self.conv(concat_elu(x), initialize=initialize)
+    if self.use_context:
+      h += self.context_projection(concat_elu(context), initialize=initialize)
+    h = self.dropout(concat_elu(h), training=training, seed=seed)
+    return x + gate(self.output_projection(h, initialize=initialize))
+
+  def get_config(self):
+    return {**super().get_config(), "filters": self.filters,
+            "output_kernel_size": self.output_kernel_size, "use_context": self.use_context,
+            "dropout": self.dropout.rate, "weight_norm": self.weight_norm}
+
+
+class _GatedMixer(keras.layers.Layer):
+  """1x1 to three times the channels, `_mix` them back to one, dropout, 1x1, gate, residual."""
+
+  def __init__(self, filters, dropout=0.0, weight_norm=False, **kwargs):
+    super().__init__(**kwargs)
+    self.filters = filters
+    self.weight_norm = weight_norm
+    options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
+    self.input_projection = InitNormDense(3 * filters, name="input_projection", **options)
+    self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+    self.output_projection = InitNormDense(
+        2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
+
+  def build(self, x_shape, position_embedding_shape=None):
+    self.input_projection.build(x_shape)
+    self.dropout.build(x_shape)
+    self.output_projection.build(x_shape)
+    self.built = True
+
+  def call(self, x, position_embedding, training=False, seed=None, initialize=False):
+    h = self.input_projection(x + position_embedding, initialize=initialize)
+    h = self.dropout(self._mix(h), training=training, seed=seed)
+    return x + gate(self.output_projection(h, initialize=initialize))
+
+  def get_config(self):
+    return {**super().get_config(), "filters": self.filters, "dropout": self.dropout.rate,
+            "weight_norm": self.weight_norm}
+
+
+class GatedAttention(_GatedMixer):
+  """Gated residual multi-head self-attention over all positions.
+
+  Args:
+    filters: channels of input and output.
+    heads: number of heads; divides `filters`.
+    dropout: rate.
+    weight_norm: as in `InitNormDense`.
+
+  `call(x [N, H, W, filters], position_embedding [H, W, filters], training=False, seed=None,
+  initialize=False)`.
+  """
+
+  def __init__(self, filters, heads=4, dropout=0.0, weight_norm=False, **kwargs):
+    super().__init__(filters, dropout, weight_norm, **kwargs)
+    if heads < 1 or filters % heads:
+      raise ValueError(f"`heads` must divide `filters`, got {heads} heads and {filters} filters")
+    self.heads = heads
+
+  def _mix(self, h):
+    height, width = h.shape[1:3]
+    depth = self.filters // self.heads
+    h = tf.reshape(h, [-1, height * width, 3, self.heads, depth])
+    q, k, v = tf.unstack(h, axis=2)
+    scores = tf.einsum("nqhd,nkhd->nhqk", q * depth**-0.5, k)
+    h = tf.einsum("nhqk,nkhd->nqhd", tf.nn.softmax(scores), v)
+    return tf.reshape(h, [-1, height, width, self.filters])
+
+  def get_config(self):
+    return {**super().get_config(), "heads": self.heads}
+
+
+class GatedPointwise(_GatedMixer):
+  """What stands in for attention in the paper's ablation: the same weights, no mixing of positions.
+
+  Args:
+    filters: channels of input and output.
+    dropout: rate.
+    weight_norm: as in `InitNormDense`.
+
+  `call` as in `GatedAttention`.
+  """
+
+  def _mix(self, h):
+    return tf.reduce_max(tf.reshape(h, [-1, *h.shape[1:3], self.filters, 3]), axis=-1)

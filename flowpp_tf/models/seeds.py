@@ -1,0 +1,25 @@
+"""Stateless seeds: the same seed gives the same draws in every call, on every device."""
+
+import numbers
+
+import tensorflow as tf
+
+from flowpp_tf.errors import InputError
+
+
+def as_seed(seed):
+  """A stateless seed, `[2]` integers, from an integer, a stateless seed, or None for a random one.
+
+  Raises:
+    InputError (a ValueError): if it is none of these.
+  """
+  if seed is None:
+    return tf.random.uniform([2], minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
+  if isinstance(seed, numbers.Integral):
+    return tf.constant([seed >> 32, seed & 0xFFFFFFFF], tf.int64)
+  seed = tf.convert_to_tensor(seed)
+  if seed.shape.rank == 0 and seed.dtype.is_integer:
+    return tf.stack([tf.zeros_like(seed), seed])
+  if seed.shape != (2,) or not seed.dtype.is_integer:
+    raise InputError(f"`seed` must be an integer, a pair of integers or None, got {seed}")
+  return seed

@@ -1,0 +1,65 @@
+"""The structure of a flow as text: `columns:4,squeeze,channels:2,columns:3` is the CIFAR-10 model.
+
+    columns:N    split by columns, N coupling steps, merge    [H, W, C] -> [H, W, C]
+    channels:N   split by channels, N coupling steps, merge   [H, W, C] -> [H, W, C]
+    squeeze      2x2 pixels become channels                   [H, W, C] -> [H / 2, W / 2, 4 C]
+"""
+
+import dataclasses
+
+from flowpp_tf.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """One entry of a structure: its kind, its number of couplings, the shape of what goes in."""
+  kind: str
+  couplings: int
+  shape: tuple
+
+  @property
+  def split_shape(self):
+    """Shape of what the couplings see: both halves beside each other on the channels."""
+    height, width, channels = self.shape
+    return (height, width // 2, 2 * channels) if self.kind == "columns" else self.shape
+
+  @property
+  def output_shape(self):
+    """Shape of what comes out."""
+    height, width, channels = self.shape
+    return (height // 2, width // 2, 4 * channels) if self.kind == "squeeze" else self.shape
+
+
+def parse_structure(text, image_shape):
+  """The stages of a structure applied to images of a shape.
+
+  Args:
+    text: the structure.
+    image_shape: `(H, W, C)`.
+
+  Returns:
+    A list of `Stage`s.
+
+  Raises:
+    InputError: if the text cannot be read, or the shape cannot be halved where it asks for it.
+  """
+  stages, shape = [], tuple(image_shape)
+  for entry in text.split(","):
+    kind, _, count = entry.strip().partition(":")
+    if kind == "squeeze" and not count:
+      stage = Stage(kind, 0, shape)
+      halved = {"height": shape[0], "width": shape[1]}
+    elif kind in ("columns", "channels") and count.isdecimal() and int(count) > 0:
+      stage = Stage(kind, int(count), shape)
+      halved = {"width": shape[1]} if kind == "columns" else {"number of channels": shape[2]}
+    else:
+      raise InputError(f"`structure` {text!r} has an entry {entry.strip()!r}; expected columns:N, "
+                       "channels:N or squeeze")
+    for what, size in halved.items():
+      if size % 2:
+        raise InputError(
+            f"`structure` {text!r} cannot take images of shape {tuple(image_shape)}: at "
+            f"{entry.strip()!r} the {what} is {size}, which cannot be halved")
+    stages.append(stage)
+    shape = stage.output_shape
+  return stages
