@@ -59,6 +59,11 @@ class LikelihoodModel(keras.Model):
         self._update_averages()
         self.averages = [self._ema.average(v) for v in self._tf_trainable_variables()]
 
+  def reset_averages(self):
+    """Sets the averaged weights, if there are any, to the present ones."""
+    for average, variable in zip(self.averages or [], self._tf_trainable_variables()):
+      average.assign(variable)
+
   @property
   def metrics(self):
     return [self._bits_per_dim_metric, self._gradient_norm_metric] if self.compiled else []

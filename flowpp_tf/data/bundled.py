@@ -1,0 +1,55 @@
+"""Two real data sets that ship with scikit-learn and scikit-image: no download.
+
+digits: 1,797 hand-written digits, 8x8x1, 17 levels (0 .. 16, kept as they are).
+photos: 32x32x3 patches of photographs, 256 levels, cut without overlap, exact duplicates dropped. The
+    split is by photograph, so that no test patch comes from a photograph seen in training.
+"""
+
+import numpy as np
+import skimage.data
+import sklearn.datasets
+
+from flowpp_tf.data.dataset import ImageDataset
+
+_HELD_OUT_DIGITS = 180  # in each of validation and test: a tenth
+_PATCH = 32
+_PHOTOGRAPHS = {  # all colour photographs that both packages ship, but the right eye of a stereo pair
+    "train": ("china", "astronaut", "motorcycle", "hubble_deep_field", "retina",
+              "immunohistochemistry"),
+    "validation": ("chelsea", "rocket"),
+    "test": ("flower", "coffee"),
+}
+
+
+def digits():
+  """scikit-learn's hand-written digits, 1,437 / 180 / 180."""
+  images = sklearn.datasets.load_digits().images.astype(np.uint8)[..., np.newaxis]
+  images = images[np.random.RandomState(0).permutation(len(images))]
+  test, validation, train = np.split(images, [_HELD_OUT_DIGITS, 2 * _HELD_OUT_DIGITS])
+  return ImageDataset("digits", levels=17, train=train, validation=validation, test=test)
+
+
+def photos():
+  """Patches of the photographs that scikit-learn and scikit-image ship."""
+  seen = set()
+  splits = {}
+  for split, names in _PHOTOGRAPHS.items():
+    patches = [patch for name in names for patch in _patches(_photograph(name))]
+    splits[split] = np.stack([p for p in patches if not (
+        (key := p.tobytes()) in seen or seen.add(key))])
+  return ImageDataset("photos", levels=256, **splits)
+
+
+def _photograph(name):
+  if name in ("china", "flower"):
+    return sklearn.datasets.load_sample_image(f"{name}.jpg")
+  if name == "motorcycle":
+    return skimage.data.stereo_motorcycle()[0]
+  return getattr(skimage.data, name)()
+
+
+def _patches(photograph):
+  rows, columns = photograph.shape[0] // _PATCH, photograph.shape[1] // _PATCH
+  cropped = photograph[:rows * _PATCH, :columns * _PATCH, :3]
+  patches = cropped.reshape(rows, _PATCH, columns, _PATCH, 3).swapaxes(1, 2)
+  return patches.reshape(-1, _PATCH, _PATCH, 3)

@@ -1,0 +1,1 @@
+"""The command-line programs: flags, and a call into the library."""

@@ -1,0 +1,73 @@
+"""What the programs share: one clear line and exit code 2 for bad input, flags for a config."""
+
+import dataclasses
+import os
+import sys
+
+from absl import app
+from absl import flags
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.models import FlowPlusPlusConfig
+
+_OPTIONS = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,
+            str: flags.DEFINE_string}
+
+
+def run_program(main):
+  """Parses the flags and calls `main()`; bad flags and `InputError`s end in one line, exit code 2."""
+  program = os.path.basename(sys.argv[0])
+
+  def fail(error):
+    print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)
+
+  def parse(argv):
+    try:
+      rest = flags.FLAGS(argv)
+    except flags.Error as error:
+      fail(error)
+    if len(rest) > 1:
+      fail(f"unexpected argument {rest[1]!r}; all settings are flags, see --help")
+    return rest
+
+  def guarded(argv):
+    del argv
+    try:
+      main()
+    except InputError as error:
+      fail(error)
+
+  app.run(guarded, flags_parser=parse)
+
+
+def sibling_command(name):
+  """How to call another of the programs: `bin/sample` next to `bin/train`, `flowpp-sample` next to
+  `flowpp-train`."""
+  folder, program = os.path.split(sys.argv[0])
+  if program.startswith("flowpp-"):
+    return f"flowpp-{name}"
+  return os.path.join(os.path.relpath(folder or "."), name)
+
+
+def define_config_flags():
+  """A flag for each field of the model's config, unset unless given."""
+  for field in dataclasses.fields(FlowPlusPlusConfig):
+    help_text = f"Overrides `{field.name}` of the config, see flowpp_tf/models/config.py."
+    if field.type is tuple:
+      flags.DEFINE_list(field.name, None, help_text)
+    else:
+      _OPTIONS[field.type](field.name, None, help_text)
+
+
+def override_config(config):
+  """`config` with the fields that were given as flags."""
+  given = {field.name: flags.FLAGS[field.name].value
+           for field in dataclasses.fields(config) if flags.FLAGS[field.name].value is not None}
+  if "image_shape" in given:
+    try:
+      given["image_shape"] = tuple(map(int, given["image_shape"]))
+    except ValueError:
+      raise InputError("`image_shape` must be three integers such as 32,32,3, got "
+                       f"{','.join(given['image_shape'])}") from None
+  return dataclasses.replace(config, **given)

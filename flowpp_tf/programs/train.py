@@ -1,0 +1,91 @@
+"""Trains Flow++ and leaves the run in a working directory.
+
+bin/train --flagfile=configs/digits.flags
+"""
+
+from absl import flags
+
+from flowpp_tf.data import DATASETS
+from flowpp_tf.data import load_dataset
+from flowpp_tf.evaluation import evaluate_bits_per_dim
+from flowpp_tf.evaluation import image_grid
+from flowpp_tf.evaluation import plot_curves
+from flowpp_tf.models import CONFIGS
+from flowpp_tf.models import get_config
+from flowpp_tf.programs import run
+from flowpp_tf.training import SCHEDULES
+from flowpp_tf.training import STRATEGIES
+from flowpp_tf.training import Workdir
+from flowpp_tf.training import train
+
+FLAGS = flags.FLAGS
+_SETTINGS = ("steps", "batch_size", "learning_rate", "schedule", "warmup_steps", "clip_norm",
+             "ema_decay", "validate_every", "init_batch_size", "seed")
+
+
+def define_flags():
+  """The program's flags."""
+  flags.DEFINE_string("config", "digits", f"Model, one of {', '.join(CONFIGS)}.")
+  run.define_config_flags()
+  flags.DEFINE_string("dataset", None, f"Data set, one of {', '.join(DATASETS)}; the config's name "
+                                       "if not given.")
+  flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets has its data.")
+  flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same "
+                                       "command goes on with the run that it holds.")
+  flags.DEFINE_integer("steps", None, "Training steps.")
+  flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.")
+  flags.DEFINE_integer("batch_size", 64, "Images a step, over all devices.")
+  flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate of Adam.")
+  flags.DEFINE_string("schedule", "constant",
+                      f"After the warm-up, one of {', '.join(SCHEDULES)} (to zero).")
+  flags.DEFINE_integer("warmup_steps", 0, "Steps of linear warm-up of the learning rate.")
+  flags.DEFINE_float("clip_norm", 1.0, "Global norm to which gradients are clipped.")
+  flags.DEFINE_float("ema_decay", 0.999, "Decay of the averaged weights.")
+  flags.DEFINE_integer("validate_every", None, "Steps between validations; an epoch if not given.")
+  flags.DEFINE_integer("init_batch_size", None,
+                       "Images for the data-dependent initialisation; a batch if not given.")
+  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.")
+  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.")
+  flags.DEFINE_integer("seed", 0, "Initial weights, shuffle, noise and dropout follow from it.")
+  flags.DEFINE_string("strategy", "one", f"Devices, one of {', '.join(STRATEGIES)}.")
+  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.")
+
+
+def train_from_flags():
+  """Trains, tests, draws, and says what to do next."""
+  config = run.override_config(get_config(FLAGS.config))
+  dataset = load_dataset(FLAGS.dataset or FLAGS.config, FLAGS.data_dir)
+  dataset.check(config)
+  settings = {name: FLAGS[name].value for name in _SETTINGS}
+  settings["steps"] = _steps(len(dataset.train))
+  workdir = Workdir(FLAGS.workdir or f"runs/{FLAGS.config}")
+  workdir.open(config, {"dataset": dataset.name, "data_dir": FLAGS.data_dir, **settings})
+  say = lambda line: print(line, flush=True)
+  say(f"workdir: {workdir.path}")
+  best = train(config, dataset, workdir, strategy=FLAGS.strategy,
+               num_virtual_cpus=FLAGS.num_virtual_cpus, say=say, **settings)
+
+  plot_curves(workdir.metrics, workdir.curves)
+  model, _ = workdir.load()
+  say(f"best validation: {best:.4f} bits/dim; its weights from here on")
+  images = dataset.test[:FLAGS.eval_images]
+  say(f"test: {evaluate_bits_per_dim(model, images, FLAGS.num_samples)}")
+  image_grid(model.sample(64, seed=FLAGS.seed).numpy(), config.levels).save(workdir.samples)
+  say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
+  say("next:")
+  say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")
+  say(f"  {run.sibling_command('evaluate')} --workdir={workdir.path} --num_samples=256")
+
+
+def _steps(images):
+  if (FLAGS.steps is None) == (FLAGS.epochs is None):
+    raise run.InputError("give the length of the run as --steps or as --epochs, one of them")
+  if FLAGS.steps is not None:
+    return FLAGS.steps
+  return max(1, round(FLAGS.epochs * images / FLAGS.batch_size))
+
+
+def main():
+  """Entry point of `flowpp-train` and `bin/train`."""
+  define_flags()
+  run.run_program(train_from_flags)

@@ -1,0 +1,8 @@
+"""Training runs: devices, schedules, averaged weights, checkpoints, the run itself."""
+
+from flowpp_tf.training.averaging import averaged_weights
+from flowpp_tf.training.strategy import STRATEGIES
+from flowpp_tf.training.strategy import get_strategy
+from flowpp_tf.training.schedules import SCHEDULES
+from flowpp_tf.training.train import train
+from flowpp_tf.training.workdir import Workdir

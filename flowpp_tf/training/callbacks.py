@@ -1,0 +1,95 @@
+"""What happens beside the steps: throughput, metrics.jsonl, checkpoints and the best weights."""
+
+import json
+import time
+
+import keras
+import tensorflow as tf
+
+from flowpp_tf.training.averaging import averaged_weights
+
+
+class Throughput(keras.callbacks.Callback):
+  """Adds `images_per_second` and `learning_rate` to the logs, since the last validation."""
+
+  def __init__(self, batch_size):
+    super().__init__()
+    self._batch_size = batch_size
+
+  def on_epoch_begin(self, epoch, logs=None):
+    self._start = time.monotonic()
+    self._steps = 0
+
+  def on_train_batch_end(self, batch, logs=None):
+    self._steps = batch + 1
+    logs["images_per_second"] = (
+        self._steps * self._batch_size / (time.monotonic() - self._start))
+    self._last = logs["images_per_second"]
+
+  def on_epoch_end(self, epoch, logs=None):
+    logs["images_per_second"] = self._last
+    logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+class SaveProgress(keras.callbacks.Callback):
+  """After each validation: the best weights, a row of metrics, a checkpoint, in this order.
+
+  A run that is killed goes on from its last checkpoint; rows and weights written after that are
+  written again.
+
+  Args:
+    workdir: `Workdir`.
+    keep: number of checkpoints to keep.
+  """
+
+  def __init__(self, workdir, keep=2):
+    super().__init__()
+    self._workdir = workdir
+    self._keep = keep
+
+  def set_model(self, model):
+    super().set_model(model)
+    self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
+    averages = {f"average_{i}": average for i, average in enumerate(model.averages or [])}
+    self._manager = tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=model, optimizer=model.optimizer, best=self._best, **averages),
+        str(self._workdir.checkpoints), max_to_keep=self._keep)
+
+  @property
+  def best(self):
+    """Best validation so far, in bits/dim."""
+    return float(self._best)
+
+  def restore(self):
+    """Sets model, optimizer and averages to the newest checkpoint; returns whether there was one."""
+    path = self._manager.latest_checkpoint
+    if path is None:
+      return False
+    self._manager.checkpoint.restore(path).assert_consumed()
+    self._keep_rows_up_to(self._step())
+    return True
+
+  def on_epoch_end(self, epoch, logs=None):
+    value = logs.get("val_bits_per_dim", logs["bits_per_dim"])
+    if value < self.best:
+      self._best.assign(value)
+      with averaged_weights(self.model):
+        self._workdir.replace(self._workdir.best_weights, self._save_weights)
+    row = {"step": self._step(), **{name: float(v) for name, v in logs.items()}}
+    with open(self._workdir.metrics, "a") as file:
+      file.write(json.dumps(row) + "\n")
+    self._manager.save(checkpoint_number=self._step())
+
+  def _save_weights(self, path):
+    # Keras wants the ending; `path` has it.
+    self.model.save_weights(path, overwrite=True)
+
+  def _step(self):
+    return int(self.model.optimizer.iterations.numpy())
+
+  def _keep_rows_up_to(self, step):
+    if self._workdir.metrics.exists():
+      rows = [row for row in self._workdir.metrics.read_text().splitlines()
+              if json.loads(row)["step"] <= step]
+      self._workdir.replace(self._workdir.metrics,
+                            lambda path: path.write_text("".join(row + "\n" for row in rows)))

@@ -1,0 +1,87 @@
+"""The directory of a run: what it holds, and whether a command may use it.
+
+    config.json            model config, data set and training settings
+    checkpoints/           the newest states of the run, to go on from
+    best.weights.h5        averaged weights at the best validation
+    metrics.jsonl          a row for each validation
+    curves.png samples.png
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import FlowPlusPlusConfig
+
+_MAY_CHANGE = ("steps", "data_dir")  # a run may be prolonged, and its data may move
+
+
+class Workdir:
+  """Paths of a run's directory, and its settings."""
+
+  def __init__(self, path):
+    self.path = pathlib.Path(path)
+    self.config = self.path / "config.json"
+    self.checkpoints = self.path / "checkpoints"
+    self.best_weights = self.path / "best.weights.h5"
+    self.metrics = self.path / "metrics.jsonl"
+    self.curves = self.path / "curves.png"
+    self.samples = self.path / "samples.png"
+
+  def open(self, config, settings):
+    """Makes the directory a run's own; a directory that has a run must have this one.
+
+    Args:
+      config: `FlowPlusPlusConfig`.
+      settings: `dict` of what else determines the run.
+
+    Raises:
+      InputError (a ValueError): if it holds another run (naming what differs), or cannot be written.
+    """
+    wanted = json.loads(json.dumps({"model": dataclasses.asdict(config), "training": settings}))
+    if self.config.exists():
+      present = self._read()
+      differences = [
+          f"{key} is {present.get(part, {}).get(key)!r} there and {value!r} here"
+          for part in wanted for key, value in wanted[part].items()
+          if key not in _MAY_CHANGE and present.get(part, {}).get(key) != value]
+      if differences:
+        raise InputError(f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
+                         "give another --workdir, or the same flags to go on with it")
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self.replace(self.config, lambda path: path.write_text(json.dumps(wanted, indent=2) + "\n"))
+    except OSError as error:
+      raise InputError(f"workdir {str(self.path)!r} cannot be written: {error.strerror}") from None
+
+  def load(self):
+    """The trained model, with its best averaged weights, and the run's settings.
+
+    Raises:
+      InputError (a ValueError): if the directory holds no run, or none that has been validated yet.
+    """
+    if not self.config.exists():
+      raise InputError(f"workdir {str(self.path)!r} holds no run: there is no {self.config}")
+    run = self._read()
+    model = FlowPlusPlus(FlowPlusPlusConfig(**run["model"]))
+    if not self.best_weights.exists():
+      raise InputError(f"workdir {str(self.path)!r} has no trained weights yet: there is no "
+                       f"{self.best_weights}")
+    model.load_weights(self.best_weights)
+    return model, run["training"]
+
+  def _read(self):
+    try:
+      return json.loads(self.config.read_text())
+    except (OSError, ValueError) as error:
+      raise InputError(f"{str(self.config)!r} cannot be read: {error}") from None
+
+  @staticmethod
+  def replace(path, write):
+    """Writes a file by `write(temporary path)` and puts it in place at once, or not at all."""
+    temporary = path.with_name(f".tmp.{path.name}")
+    write(temporary)
+    os.replace(temporary, path)
