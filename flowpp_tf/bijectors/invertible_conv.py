@@ -48,7 +48,7 @@ class Invertible1x1Conv(SinglePassBijector):
   def _parameter_properties(cls, dtype):
     # The kernel is one event: it has no batch of kernels beside it.
     return dict(kernel=ParameterProperties(
-        event_ndims=lambda self: len(self.kernel.shape),
+        event_ndims=lambda self, x_event_ndims: len(self.kernel.shape),
         shape_fn=lambda sample_shape: tf.stack([sample_shape[-1], sample_shape[-1]])))
 
   def _forward_and_log_det(self, x):

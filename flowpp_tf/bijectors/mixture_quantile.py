@@ -25,13 +25,15 @@ def logit_mixture_logistic_quantile(function, target, logits, loc, log_scale):
 
   Returns:
     `x [...]`, differentiable once in the target and in the parameters, by the implicit function
-    theorem: a Newton step taken from the root has exactly that derivative. A target of +-infinity
-    gives +-infinity.
+    theorem. A target of +-infinity gives +-infinity.
   """
   root = _solve(function, *map(tf.stop_gradient, (target, logits, loc, log_scale)))
+  # A Newton step from the root has the derivative of the implicit function; of the step itself, which
+  # is rounding error, nothing is taken. Between far components the slope underflows.
   value, log_derivative = function(root, logits, loc, log_scale)
-  step = (value - target) * tf.exp(-tf.stop_gradient(log_derivative))
-  return tf.where(tf.math.is_finite(target), root - step, root)
+  flattest = tf.constant(-0.9 * np.log(np.finfo(root.dtype.as_numpy_dtype).max), root.dtype)
+  step = (value - target) * tf.exp(-tf.stop_gradient(tf.maximum(log_derivative, flattest)))
+  return tf.where(tf.math.is_finite(target), root - (step - tf.stop_gradient(step)), root)
 
 
 def _solve(function, target, logits, loc, log_scale):
@@ -39,7 +41,7 @@ def _solve(function, target, logits, loc, log_scale):
   low = tf.reduce_min(quantiles, axis=-1)
   high = tf.reduce_max(quantiles, axis=-1)
   x = tf.reduce_sum(tf.nn.softmax(logits) * quantiles, axis=-1)
-  x = tf.clip_by_value(x, low, high)
+  x = tf.where(high > low, tf.clip_by_value(x, low, high), low)
   epsilon = 2 * np.finfo(x.dtype.as_numpy_dtype).eps
 
   def body(x, low, high, last_step, active):

@@ -18,7 +18,21 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
-class UniformDequantization(FlowDistribution):
+class _Dequantization(FlowDistribution):
+  """A flow whose batch is that of the images."""
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return dict()
+
+  def _batch_shape(self):
+    return self.distribution.batch_shape
+
+  def _batch_shape_tensor(self):
+    return self.distribution.batch_shape_tensor()
+
+
+class UniformDequantization(_Dequantization):
   """u uniform on [0, 1), whatever the images.
 
   Args:
@@ -34,7 +48,7 @@ class UniformDequantization(FlowDistribution):
     super().__init__(noise, tfb.Identity(), parameters=parameters, name=name)
 
 
-class VariationalDequantization(FlowDistribution):
+class VariationalDequantization(_Dequantization):
   """u = bijector(noise; context of the images), noise standard normal.
 
   Args:

@@ -31,6 +31,10 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     super().__init__(distribution, bijector, kwargs_split_fn=self._split_kwargs,
                      validate_args=validate_args, parameters=parameters, name=name)
 
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return super()._parameter_properties(dtype, num_classes)  # TFP asks a subclass to say so
+
   def _split_kwargs(self, kwargs):
     bound, given = self._bound_kwargs, kwargs.get("bijector_kwargs", {})
     merged = {name: {**bound.get(name, {}), **given.get(name, {})} for name in {**bound, **given}}

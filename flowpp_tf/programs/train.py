@@ -3,6 +3,8 @@
 bin/train --flagfile=configs/digits.flags
 """
 
+import sys
+
 from absl import flags
 
 from flowpp_tf.data import DATASETS
@@ -63,7 +65,8 @@ def train_from_flags():
   say = lambda line: print(line, flush=True)
   say(f"workdir: {workdir.path}")
   best = train(config, dataset, workdir, strategy=FLAGS.strategy,
-               num_virtual_cpus=FLAGS.num_virtual_cpus, say=say, **settings)
+               num_virtual_cpus=FLAGS.num_virtual_cpus, say=say,
+               verbose=1 if sys.stdout.isatty() else 2, **settings)  # a bar, or a line a validation
 
   plot_curves(workdir.metrics, workdir.curves)
   model, _ = workdir.load()

@@ -1,0 +1,50 @@
+"""Shared by the tests: two logical CPU devices, and small models."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+
+# Before anything uses a device: the tests of MirroredStrategy need two.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+
+# Small, yet with every part: both splits, an odd group, squeeze, attention, context, dropout.
+SMALL = fpp.FlowPlusPlusConfig(
+    image_shape=(4, 4, 2), levels=8, structure="columns:3,squeeze,channels:2", components=3,
+    filters=4, blocks=1, heads=2, dropout=0.2, dequant_structure="columns:2", dequant_filters=4,
+    dequant_blocks=1, context_channels=4, context_blocks=1)
+
+
+def small_images(count=6, config=SMALL, seed=0):
+  """Random images for a config."""
+  return np.random.RandomState(seed).randint(
+      0, config.levels, [count, *config.image_shape]).astype(np.uint8)
+
+
+def perturb(model, scale=0.1, seed=0):
+  """Moves every weight of a model away from the identity that it starts near."""
+  rng = np.random.RandomState(seed)
+  for weight in model.trainable_variables:
+    weight.assign_add(scale * rng.randn(*weight.shape))
+
+
+def value_and_log_det(function, x):
+  """`function(x)`, and log|det| of its Jacobian for each example, by autodiff."""
+  with tf.GradientTape(persistent=True) as tape:
+    tape.watch(x)
+    y = function(x)
+  jacobian = tape.batch_jacobian(y, x, experimental_use_pfor=False).numpy()
+  size = int(np.prod(x.shape[1:]))
+  return y, np.linalg.slogdet(jacobian.reshape(-1, size, size))[1]
+
+
+@pytest.fixture
+def small_model():
+  """A perturbed small model in float64, where mathematics is checked."""
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
+  perturb(model)
+  return model

@@ -1,0 +1,63 @@
+"""Configs and structures: the published size, and one clear line for what cannot be built."""
+
+import dataclasses
+
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.models.structure import parse_structure
+
+
+def test_cifar10_has_the_published_number_of_parameters():
+  model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))
+  assert model.count_params() == 31443440
+  assert sum(v.value.shape.num_elements() for v in model.dequantizer.trainable_variables) == 3466976
+
+
+def test_every_config_can_be_built_and_fits_the_data_set_of_its_name():
+  for name in ("digits", "photos"):
+    from flowpp_tf.data import load_dataset
+    load_dataset(name).check(fpp.get_config(name))
+    fpp.FlowPlusPlus(fpp.get_config(name))
+
+
+def test_structure_gives_the_shapes_of_the_published_model():
+  stages = parse_structure("columns:4,squeeze,channels:2,columns:3", (32, 32, 3))
+  assert [(s.kind, s.couplings, s.split_shape) for s in stages if s.couplings] == [
+      ("columns", 4, (32, 16, 6)), ("channels", 2, (16, 16, 12)), ("columns", 3, (16, 8, 24))]
+  assert stages[-1].output_shape == (16, 16, 12)
+
+
+@pytest.mark.parametrize("structure, shape, message", [
+    ("columns:1", (4, 5, 1), "at 'columns:1' the width is 5, which cannot be halved"),
+    ("channels:1", (4, 4, 3), "the number of channels is 3"),
+    ("columns:1,squeeze", (5, 4, 1), "at 'squeeze' the height is 5"),
+    ("squeeze,squeeze", (6, 4, 1), "the height is 3"),
+    ("rows:3", (4, 4, 1), "an entry 'rows:3'; expected columns:N, channels:N or squeeze"),
+    ("columns:0", (4, 4, 1), "an entry 'columns:0'"),
+    ("", (4, 4, 1), "an entry ''"),
+])
+def test_a_structure_that_cannot_be_says_where(structure, shape, message):
+  with pytest.raises(ValueError, match=message):
+    parse_structure(structure, shape)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(levels=1), "`levels` must be an integer from 2 to 256, got 1"),
+    (dict(image_shape=(8, 8)), "`image_shape` must be three positive integers"),
+    (dict(filters=0), "`filters` must be a positive integer, got 0"),
+    (dict(filters=6), "`filters` must be a multiple of the 4 heads, got 6"),
+    (dict(dropout=1.0), r"`dropout` must be a number in \[0, 1\), got 1.0"),
+    (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
+    (dict(dequantization="none"), "`dequantization` must be one of variational, uniform"),
+    (dict(dtype="float16"), "`dtype` must be one of float32, float64, got 'float16'"),
+    (dict(image_shape=(9, 8, 1)), "the height is 9, which cannot be halved"),
+])
+def test_a_config_without_meaning_names_field_value_and_what_was_expected(changes, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(fpp.get_config("digits"), **changes)
+
+
+def test_an_unknown_config_names_the_close_ones():
+  with pytest.raises(ValueError, match="unknown config 'cifar'; did you mean cifar10"):
+    fpp.get_config("cifar")

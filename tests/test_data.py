@@ -1,0 +1,68 @@
+"""The bundled data sets and the order of training batches."""
+
+import numpy as np
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf import data
+
+
+def test_digits_are_kept_as_they_are():
+  digits = data.load_dataset("digits")
+  assert [len(digits.split(s)) for s in data.SPLITS] == [1437, 180, 180]
+  assert digits.image_shape == (8, 8, 1) and digits.levels == 17
+  everything = np.concatenate([digits.split(s) for s in data.SPLITS])
+  assert everything.dtype == np.uint8 and everything.min() == 0 and everything.max() == 16
+
+
+def test_photos_have_no_patch_twice_in_or_between_splits():
+  photos = data.load_dataset("photos")
+  assert photos.image_shape == (32, 32, 3) and photos.levels == 256
+  everything = np.concatenate([photos.split(s) for s in data.SPLITS])
+  assert len({p.tobytes() for p in everything}) == len(everything)
+  assert min(len(photos.split(s)) for s in data.SPLITS) > 300
+
+
+@pytest.mark.parametrize("name", ["digits", "photos"])
+def test_splits_are_the_same_every_time(name):
+  first, second = data.load_dataset(name), data.load_dataset(name)
+  for split in data.SPLITS:
+    np.testing.assert_array_equal(first.split(split), second.split(split))
+
+
+IMAGES = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
+
+
+def batches(count, start_step=0, seed=7):
+  iterator = iter(data.training_batches(IMAGES, 8, seed, start_step))
+  return [next(iterator).numpy().ravel() for _ in range(count)]
+
+
+def test_each_epoch_has_every_image_once_in_an_order_of_its_own():
+  epochs = np.concatenate(batches(25)).reshape(4, 50)
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(50))
+    assert abs(np.corrcoef(epoch, np.arange(50))[0, 1]) < 0.5  # not sorted
+  assert len({tuple(e) for e in epochs}) == 4
+  assert np.any(np.concatenate(batches(2, seed=8)) != epochs[0][:16])
+
+
+def test_batches_from_a_later_step_are_those_that_would_have_come():
+  np.testing.assert_array_equal(batches(4, start_step=9), batches(13)[9:])
+
+
+def test_evaluation_batches_drop_nothing():
+  seen = [len(b) for b in data.evaluation_batches(IMAGES, 16)]
+  assert seen == [16, 16, 16, 2]
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: data.load_dataset("digts"), "unknown dataset 'digts'; did you mean digits"),
+    (lambda: data.load_dataset("digits").split("dev"), "`split` must be one of train, validation, test"),
+    (lambda: data.load_dataset("digits").check(fpp.get_config("photos")), "image_shape"),
+    (lambda: data.load_dataset("cifar10", "/nonexistent"),
+     "not prepared: looked for /nonexistent/cifar10.*tfds build cifar10 --data_dir=/nonexistent"),
+])
+def test_bad_input_is_a_value_error_that_says_what_was_expected(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

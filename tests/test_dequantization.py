@@ -1,0 +1,53 @@
+"""The two densities of dequantization noise, against integrals and draws."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from conftest import SMALL
+from conftest import perturb
+from conftest import small_images
+import flowpp_tf as fpp
+
+
+def test_uniform_noise_has_density_one_and_passes_through():
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dequantization="uniform"))
+  q = model.dequantizer(small_images())
+  noise = model.sample_noise([6], tf.constant([0, 1]))
+  u, log_q = q.transform(noise)
+  np.testing.assert_array_equal(u, noise)
+  np.testing.assert_array_equal(log_q, np.zeros(6))
+  assert q.batch_shape == (6,) and q.event_shape == (4, 4, 2)
+
+
+def test_variational_density_integrates_to_one(small_model):
+  # One pixel pair, the rest of the event fixed, would not integrate to one: use all of a tiny event.
+  config = dataclasses.replace(
+      SMALL, image_shape=(1, 2, 1), structure="columns:1", dequant_structure="columns:2",
+      dtype="float64")
+  model = fpp.FlowPlusPlus(config)
+  perturb(model, 0.2)
+  q = model.dequantizer(small_images(1, config))
+  points = (np.arange(200) + 0.5) / 200
+  grid = np.stack(np.meshgrid(points, points), axis=-1).reshape(-1, 1, 1, 2, 1)
+  total = np.mean(np.exp(q.log_prob(grid)))
+  np.testing.assert_allclose(total, 1.0, atol=5e-3)
+
+
+def test_variational_noise_depends_on_the_image_and_its_density_on_the_draw(small_model):
+  images = small_images()
+  q = small_model.dequantizer(images)
+  u, log_q = q.transform(small_model.sample_noise([6], tf.constant([0, 1])))
+  assert 0 < np.min(u) and np.max(u) < 1
+  np.testing.assert_allclose(q.log_prob(u), log_q, rtol=1e-6)
+  other = small_model.dequantizer(7 - images)
+  assert np.max(np.abs(other.log_prob(u) - log_q)) > 1e-3
+
+
+def test_samples_have_one_value_for_each_image_and_draw(small_model):
+  q = small_model.dequantizer(small_images())
+  assert q.batch_shape == (6,) and q.event_shape == (4, 4, 2)
+  u, log_q = q.experimental_sample_and_log_prob(3, seed=(0, 1))
+  assert u.shape == (3, 6, 4, 4, 2) and log_q.shape == (3, 6)
+  np.testing.assert_allclose(q.log_prob(u), log_q, rtol=1e-6)

@@ -1,0 +1,175 @@
+"""The model: its bound, its variables, its initialisation, its samples, its errors."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import SMALL
+from conftest import perturb
+from conftest import small_images
+from conftest import value_and_log_det
+import flowpp_tf as fpp
+
+FLOAT64 = dataclasses.replace(SMALL, dtype="float64")
+VARIANTS = {
+    "published": SMALL,
+    "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
+    "affine": dataclasses.replace(SMALL, coupling="affine"),
+    "no_attention": dataclasses.replace(SMALL, attention=False),
+    "imagenet32": dataclasses.replace(
+        SMALL, weight_norm=True, output_concat_elu=True, invertible_conv=False,
+        context_layer_norm=True, context_attention=True),
+    "imagenet64": dataclasses.replace(
+        SMALL, output_concat_elu=True, invertible_conv=False, dequant_mixing=False,
+        context_layer_norm=True),
+}
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_both_views_list_each_weight_once(config):
+  model = fpp.FlowPlusPlus(config)
+  pointers = lambda variables: sorted(
+      id(v if isinstance(v, tf.Variable) else v.value) for v in variables)
+  keras_view = pointers(model.trainable_variables)
+  tfp_view = pointers([*model.flow.trainable_variables,
+                       *model.dequantizer(small_images()).trainable_variables])
+  assert len(set(keras_view)) == len(keras_view)
+  assert keras_view == tfp_view
+  assert model.count_params() == sum(v.shape.num_elements() for v in model.flow.trainable_variables
+                                     ) + sum(v.value.shape.num_elements()
+                                             for v in model.dequantizer.trainable_variables)
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_bound_is_the_change_of_variables_with_autodiff_jacobians(config):
+  model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64"))
+  perturb(model)
+  images = small_images(2)
+  noise = model.sample_noise([2], tf.constant([0, 1]))
+  log_normal = lambda z: np.sum(
+      -0.5 * z.numpy()**2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
+  u, log_q = noise, 0.0
+  if config.dequantization == "variational":
+    u, log_du = value_and_log_det(lambda e: model.dequantizer(images).bijector.forward(
+        e, **model.dequantizer(images)._bound_kwargs), noise)
+    log_q = log_normal(noise) - log_du
+  z, log_dz = value_and_log_det(model.flow.bijector.inverse, images + u)
+  np.testing.assert_allclose(model.log_prob_bound(images, noise=noise),
+                             log_normal(z) + log_dz - log_q, rtol=1e-10)
+
+
+def test_every_weight_has_a_gradient(small_model):
+  with tf.GradientTape() as tape:
+    loss = tf.reduce_mean(small_model.log_prob_bound(small_images(), seed=0))
+  weights = [v.value for v in small_model.trainable_variables]
+  for weight, gradient in zip(weights, tape.gradient(loss, weights)):
+    assert gradient is not None and np.any(gradient != 0), weight.name
+
+
+def test_importance_weighted_bound_is_log_mean_exp_of_the_single_ones(small_model):
+  images = small_images()
+  noise = small_model.sample_noise([3, len(images)], tf.constant([0, 1]))
+  single = np.stack([small_model.log_prob_bound(images, noise=n) for n in noise])
+  weighted = small_model.log_prob_bound(images, noise=noise)
+  np.testing.assert_allclose(weighted, np.log(np.mean(np.exp(single), axis=0)), rtol=1e-12)
+  np.testing.assert_allclose(small_model.bits_per_dim(images, noise=noise),
+                             -weighted / (32 * np.log(2)), rtol=1e-12)
+
+
+def test_seeds_repeat_draws_and_none_does_not(small_model):
+  images = small_images()
+  bound = lambda seed: small_model.log_prob_bound(images, seed=seed).numpy()
+  np.testing.assert_array_equal(bound(1), bound(1))
+  assert np.all(bound(1) != bound(2))
+  assert np.all(bound(None) != bound(None))
+  sample = lambda seed: small_model.sample(4, seed=seed).numpy()
+  np.testing.assert_array_equal(sample(1), sample(1))
+  assert np.any(sample(1) != sample(2))
+
+
+def test_decode_gives_encoded_images_back(small_model):
+  images = small_images()
+  np.testing.assert_array_equal(small_model.decode(small_model.encode(images, seed=0)), images)
+
+
+def test_samples_are_images_and_temperature_zero_is_one_image(small_model):
+  images = small_model.sample(5, seed=0)
+  assert images.dtype == tf.uint8 and images.shape == (5, 4, 4, 2)
+  assert np.max(images) < 8
+  cold = small_model.sample(5, temperature=0.0).numpy()
+  assert np.all(cold == cold[0])
+
+
+def test_initialisation_normalises_what_reaches_each_coupling():
+  model = fpp.FlowPlusPlus(FLOAT64)
+  images = small_images(64)
+  bound = model.initialize(images, seed=3)
+  noise_seed = fpp.models.seeds.as_seed(3)
+  np.testing.assert_allclose(model.log_prob_bound(images, seed=noise_seed), bound, rtol=1e-9)
+  step = model.coupling_flow.steps[0]
+  x = images + model.dequantizer(images).transform(model.sample_noise(
+      [64], fpp.layers.fold_in(noise_seed, 0)))[0]
+  x = fpp.bijectors.PixelsToLogit(8).forward(x)
+  y = step.act_norm.forward(fpp.bijectors.split_columns((4, 4, 2)).forward(x))
+  np.testing.assert_allclose(tf.reduce_mean(y, 0), np.zeros((4, 2, 4)), atol=1e-10)
+  np.testing.assert_allclose(tf.math.reduce_std(y, 0), np.ones((4, 2, 4)), rtol=1e-6)
+
+
+def test_keras_weights_and_config_make_the_same_model_again(tmp_path):
+  model = fpp.FlowPlusPlus(SMALL)
+  perturb(model)
+  again = fpp.FlowPlusPlus.from_config(model.get_config())
+  path = tmp_path / "model.weights.h5"
+  model.save_weights(path)
+  again.load_weights(path)
+  images = small_images()
+  np.testing.assert_array_equal(again.log_prob_bound(images, seed=0),
+                                model.log_prob_bound(images, seed=0))
+
+
+def test_tensorflow_checkpoint_sees_every_weight_of_the_distribution(tmp_path):
+  model, other = fpp.FlowPlusPlus(SMALL), fpp.FlowPlusPlus(SMALL)
+  perturb(model)
+  path = tf.train.Checkpoint(model=model.flow).save(tmp_path / "flow")
+  tf.train.Checkpoint(model=other.flow).restore(path).assert_consumed()
+  x = tf.cast(small_images(), tf.float32) + 0.5
+  np.testing.assert_array_equal(other.flow.log_prob(x), model.flow.log_prob(x))
+
+
+def test_float32_agrees_with_float64(small_model):
+  model = fpp.FlowPlusPlus(SMALL)
+  model.set_weights(small_model.get_weights())
+  images = small_images()
+  noise = small_model.sample_noise([6], tf.constant([0, 1]))
+  np.testing.assert_allclose(model.bits_per_dim(images, noise=noise),
+                             small_model.bits_per_dim(images, noise=noise), atol=1e-4)
+
+
+IMAGES = small_images()
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda m: m.log_prob_bound(IMAGES + 2), r"`images` must lie in 0 .. 7 \(8 levels\), got values"),
+    (lambda m: m.log_prob_bound(IMAGES.astype(np.int32) - 1), "`images` must lie in 0 .. 7"),
+    (lambda m: m.log_prob_bound(IMAGES * np.float32("nan")), "`images` must be finite, got 192 values"),
+    (lambda m: m.log_prob_bound(IMAGES + 0.5), "`images` must be integers in 0 .. 7"),
+    (lambda m: m.log_prob_bound(IMAGES[:, :2]), r"`images` must be of shape \[B, 4, 4, 2\]"),
+    (lambda m: m.log_prob_bound(IMAGES[0]), r"`images` must be of shape \[B, 4, 4, 2\]"),
+    (lambda m: m.log_prob_bound(IMAGES[:0]), "at least one image"),
+    (lambda m: m.log_prob_bound(IMAGES, num_samples=0), "`num_samples` must be a positive integer"),
+    (lambda m: m.log_prob_bound(IMAGES, noise=np.zeros((6, 4, 4, 1))), "`noise` must be of shape"),
+    (lambda m: m.log_prob_bound(IMAGES, seed="x"), "`seed` must be an integer, a pair"),
+    (lambda m: m.sample(0), "`n` must be a positive integer, got 0"),
+    (lambda m: m.sample(1, temperature=-1), "`temperature` must be at least 0, got -1"),
+    (lambda m: m.compile(loss="mse"), "`loss` must be None"),
+    (lambda m: m.compile(keras.optimizers.Adam(clipnorm=1.0)), "`clipnorm` would clip"),
+    (lambda m: m.compile(clip_norm=0.0), "`clip_norm` must be positive or None, got 0.0"),
+    (lambda m: m.compile(ema_decay=1.0), "`ema_decay` must be in"),
+])
+def test_bad_input_is_a_value_error_that_names_argument_value_and_expectation(
+    small_model, call, message):
+  with pytest.raises(ValueError, match=message):
+    call(small_model)

@@ -1,0 +1,140 @@
+"""Training: the same steps on one device and on two, averages, resumption, learning."""
+
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import SMALL
+from conftest import small_images
+import flowpp_tf as fpp
+from flowpp_tf import data
+from flowpp_tf import training
+from flowpp_tf.training.schedules import learning_rate_schedule
+
+NO_DROPOUT = dict(steps=6, batch_size=8, learning_rate=3e-3, validate_every=3, clip_norm=1.0,
+                  ema_decay=0.9, seed=1, verbose=0, say=lambda line: None)
+
+
+def dataset(levels=8):
+  return data.ImageDataset("small", levels=levels, train=small_images(40), validation=small_images(
+      10, seed=1), test=small_images(10, seed=2))
+
+
+def run(path, config=SMALL, **changes):
+  settings = {**NO_DROPOUT, **changes}
+  workdir = training.Workdir(path)
+  workdir.open(config, {k: v for k, v in settings.items() if k not in ("verbose", "say", "strategy")})
+  best = training.train(config, dataset(), workdir, **settings)
+  return workdir, best
+
+
+def rows(workdir):
+  volatile = ("images_per_second",)
+  return [{k: v for k, v in json.loads(line).items() if k not in volatile}
+          for line in workdir.metrics.read_text().splitlines()]
+
+
+def loss_curve(strategy, steps=8):
+  with strategy.scope():
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(SMALL.__class__(**{**SMALL.__dict__, "dropout": 0.0}))
+    model.compile(keras.optimizers.Adam(1e-2), clip_norm=1.0, ema_decay=0.9, seed=3)
+  model.initialize(small_images(40), seed=0)
+  history = model.fit(data.training_batches(small_images(40), 8, seed=0), steps_per_epoch=1,
+                      epochs=steps, shuffle=False, verbose=0).history
+  return history["bits_per_dim"], history["gradient_norm"], model
+
+
+def test_two_mirrored_devices_take_the_same_steps_as_one():
+  one = loss_curve(tf.distribute.get_strategy())
+  mirrored = tf.distribute.MirroredStrategy(
+      [d.name for d in tf.config.list_logical_devices("CPU")])
+  assert mirrored.num_replicas_in_sync == 2
+  two = loss_curve(mirrored)
+  np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
+  np.testing.assert_allclose(two[1], one[1], rtol=1e-4)
+  assert min(one[1]) > 1.0  # else nothing was clipped, and clipping was not compared
+  for a, b in zip(one[2].averages, two[2].averages):
+    np.testing.assert_allclose(b.numpy(), a.numpy(), atol=2e-4)
+
+
+def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
+  # Images of a single value: a density model can make them nearly certain.
+  constant = data.ImageDataset("constant", levels=8, **{
+      split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS})
+  workdir = training.Workdir(tmp_path)
+  workdir.open(SMALL, {})
+  best = training.train(SMALL, constant, workdir, **{
+      **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2})
+  assert best < 1.0  # of log2(8) = 3 bits
+
+
+def test_a_run_stopped_half_way_ends_as_the_run_that_was_not(tmp_path):
+  whole, best = run(tmp_path / "whole")
+  run(tmp_path / "halves", steps=3)
+  halves, best_of_halves = run(tmp_path / "halves")
+  assert rows(halves) == rows(whole)
+  assert best_of_halves == best
+  for a, b in zip(whole.load()[0].get_weights(), halves.load()[0].get_weights()):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_running_again_after_the_end_changes_nothing(tmp_path):
+  workdir, best = run(tmp_path)
+  before = workdir.metrics.read_text(), workdir.best_weights.read_bytes()
+  again, best_again = run(tmp_path)
+  assert best_again == best
+  assert (again.metrics.read_text(), again.best_weights.read_bytes()) == before
+
+
+def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
+  model = fpp.FlowPlusPlus(SMALL)
+  model.compile("adam", ema_decay=0.5)
+  start = [w.numpy() for w in model.trainable_variables]
+  model.fit(small_images(8), batch_size=8, epochs=1, verbose=0)
+  first = [w.numpy() for w in model.trainable_variables]
+  model.fit(small_images(8), batch_size=8, epochs=1, verbose=0)
+  second = [w.numpy() for w in model.trainable_variables]
+  with training.averaged_weights(model):
+    for weight, a, b, c in zip(model.trainable_variables, start, first, second):
+      np.testing.assert_allclose(weight.numpy(), 0.25 * a + 0.25 * b + 0.5 * c, rtol=1e-5, atol=1e-6)
+  for weight, c in zip(model.trainable_variables, second):
+    np.testing.assert_array_equal(weight.numpy(), c)
+
+
+@pytest.mark.parametrize("kind", training.SCHEDULES)
+def test_learning_rate_warms_up_to_the_peak_and_then_holds_or_decays(kind):
+  schedule = learning_rate_schedule(kind, 0.01, warmup_steps=10, steps=110)
+  rate = [float(schedule(tf.constant(step))) for step in range(110)]
+  np.testing.assert_allclose(rate[:11], np.arange(11) * 0.001, rtol=1e-5)
+  after = [0.01 if kind == "constant" else 0.005 * (1 + math.cos(math.pi * (s - 10) / 100))
+           for s in range(10, 110)]
+  np.testing.assert_allclose(rate[10:], after, rtol=1e-4, atol=1e-8)
+
+
+def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
+  workdir = training.Workdir(tmp_path)
+  workdir.open(SMALL, {"batch_size": 8, "steps": 3})
+  before = workdir.config.read_bytes()
+  with pytest.raises(ValueError, match="holds another run: batch_size is 8 there and 16 here"):
+    workdir.open(SMALL, {"batch_size": 16, "steps": 3})
+  assert workdir.config.read_bytes() == before
+  workdir.open(SMALL, {"batch_size": 8, "steps": 6})  # a run may be prolonged
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(steps=0), "`steps` must be at least 1, got 0"),
+    (dict(batch_size=0), "`batch_size` must be at least 1, got 0"),
+    (dict(learning_rate=0.0), "`learning_rate` must be positive, got 0.0"),
+    (dict(warmup_steps=6), "`warmup_steps` must be at least 0 and less than the 6 steps, got 6"),
+    (dict(schedule="step"), "`schedule` must be one of constant, cosine, got 'step'"),
+    (dict(strategy="many"), "`strategy` must be one of one, mirrored, got 'many'"),
+    (dict(strategy="mirrored", batch_size=3), "`batch_size` must be a multiple of the 2 devices"),
+])
+def test_bad_settings_are_value_errors_that_name_them(tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message):
+    run(tmp_path, **changes)
