@@ -6,6 +6,7 @@ import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlusConfig
@@ -33,6 +34,7 @@ def run_program(main):
 
   def guarded(argv):
     del argv
+    logging.set_verbosity(logging.WARNING)
     try:
       main()
     except InputError as error:

@@ -1,0 +1,23 @@
+"""Flow++ on TensorFlow, Keras and TensorFlow Probability."""
+
+import pathlib
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitlines()
+                if line and not line.startswith("#")]
+
+setuptools.setup(
+    name="flowpp_tf",
+    version="0.1.0",
+    description=__doc__.strip(),
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    packages=setuptools.find_packages(include=["flowpp_tf", "flowpp_tf.*"]),
+    python_requires=">=3.10,<3.14",
+    install_requires=REQUIREMENTS,
+    extras_require={"test": ["pytest>=8", "mpmath>=1.3"]},
+    entry_points={"console_scripts": [
+        f"flowpp-{name} = flowpp_tf.programs.{name}:main" for name in ("train", "evaluate", "sample")]},
+)

@@ -1,0 +1,110 @@
+"""The programs as a user runs them: a small job from start to end, and bad input."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+SMALL = ["--config=digits", "--filters=4", "--blocks=1", "--components=2", "--dequant_filters=4",
+         "--context_channels=4", "--structure=columns:2,squeeze,channels:1",
+         "--dequant_structure=columns:2", "--batch_size=16", "--steps=4", "--validate_every=2",
+         "--num_samples=2", "--eval_images=20"]
+
+
+def run(program, *args, cwd=None):
+  return subprocess.run(
+      [sys.executable, str(ROOT / "bin" / program), *map(str, args)], cwd=cwd, text=True,
+      capture_output=True, timeout=300, env={**os.environ, "PYTHONPATH": ""})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  """A workdir with a finished run, and what was printed."""
+  cwd = tmp_path_factory.mktemp("run")
+  result = run("train", *SMALL, cwd=cwd)
+  assert result.returncode == 0, result.stderr
+  return cwd, result.stdout
+
+
+def test_train_leaves_figures_pictures_and_the_next_commands(trained):
+  cwd, out = trained
+  workdir = cwd / "runs" / "digits"
+  assert "importance-weighted bound, 2 samples" in out and "(single-sample bound)" in out
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows] == [2, 4]
+  for row in rows:
+    assert set(row) >= {"bits_per_dim", "val_bits_per_dim", "gradient_norm", "learning_rate",
+                        "images_per_second"}
+  for name in ("samples.png", "curves.png"):
+    assert min(Image.open(workdir / name).size) > 100
+  commands = [line.split() for line in out.split("next:\n")[1].splitlines()]
+  for command in commands:
+    assert "--workdir=runs/digits" in command
+    result = subprocess.run([sys.executable, *command, *(
+        ["--num_samples=2", "--limit=10"] if "evaluate" in command[0] else [])],
+        cwd=cwd, text=True, capture_output=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+def test_training_again_goes_on_instead_of_starting_over(trained):
+  cwd, out = trained
+  again = run("train", *SMALL, cwd=cwd)
+  assert "resumed at step 4 of 4" in again.stdout
+  test_line = lambda text: next(line for line in text.splitlines() if line.startswith("test:"))
+  assert test_line(again.stdout) == test_line(out)
+
+
+def test_sample_writes_the_same_images_for_the_same_seed(trained):
+  cwd, _ = trained
+  for name in ("a", "b"):
+    result = run("sample", "--workdir=runs/digits", "--n=5", "--seed=3", "--temperature=0.7",
+                 f"--output={name}.png", f"--npy={name}.npy", cwd=cwd)
+    assert result.returncode == 0, result.stderr
+  images = np.load(cwd / "a.npy")
+  assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.max() <= 16
+  np.testing.assert_array_equal(images, np.load(cwd / "b.npy"))
+  assert (cwd / "a.png").read_bytes() == (cwd / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("program, args, message", [
+    ("train", ["--config=digit", "--steps=1"], "unknown config 'digit'; did you mean digits?"),
+    ("train", ["--dataset=foto", "--steps=1"], "unknown dataset 'foto'; did you mean photos?"),
+    ("train", ["--dataset=photos", "--steps=1"], "data set 'photos' has image_shape (32, 32, 3)"),
+    ("train", ["--image_shape=9,8,1", "--steps=1"], "the height is 9, which cannot be halved"),
+    ("train", ["--image_shape=a,8,1", "--steps=1"], "`image_shape` must be three integers"),
+    ("train", ["--filters=5", "--steps=1"], "`filters` must be a multiple of the 4 heads, got 5"),
+    ("train", ["--learning_rate=fast", "--steps=1"], "learning_rate"),
+    ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
+    ("train", ["extra", "--steps=1"], "unexpected argument 'extra'"),
+    ("train", [], "give the length of the run as --steps or as --epochs"),
+    ("train", [*SMALL, "--batch_size=8"], "holds another run: batch_size is 16 there and 8 here"),
+    ("train", ["--steps=1", "--workdir=/proc/runs"], "workdir '/proc/runs' cannot be written"),
+    ("train", ["--flagfile=nothing.flags"], "nothing.flags"),
+    ("evaluate", ["--workdir=nothing"], "workdir 'nothing' holds no run"),
+    ("evaluate", [], "--workdir"),
+    ("evaluate", ["--workdir=runs/digits", "--split=dev"], "`split` must be one of train, validation"),
+    ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
+    ("sample", ["--workdir=runs/digits", "--n=0"], "--n"),
+    ("sample", ["--workdir=runs/digits", "--output=no/such/folder.png"], "cannot write"),
+])
+def test_bad_input_is_one_clear_line_and_exit_code_2(trained, program, args, message):
+  cwd, _ = trained
+  before = {p: p.read_bytes() for p in cwd.rglob("*") if p.is_file()}
+  result = run(program, *args, cwd=cwd)
+  assert result.returncode == 2
+  errors = [line for line in result.stderr.splitlines() if not _is_noise(line)]
+  assert len(errors) == 1 and errors[0].startswith(f"{program}: error: "), result.stderr
+  assert message in errors[0]
+  assert "Traceback" not in result.stderr
+  assert {p: p.read_bytes() for p in cwd.rglob("*") if p.is_file()} == before
+
+
+def _is_noise(line):
+  """What TensorFlow says of the machine while it starts."""
+  return not line.strip() or line.startswith(("WARNING: All log", "I0000", "E0000", "W0000"))

@@ -1,0 +1,27 @@
+"""README's snippet runs, and what it names exists."""
+
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_snippet_for_tfp_users_runs(capsys):
+  snippet, = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+  exec(compile(snippet, "README.md", "exec"), {})
+  assert capsys.readouterr().out.splitlines() == ["(4,) (4, 8, 8, 1)", "(4,)", "(2,) 2"]
+
+
+def test_links_and_commands_name_files_that_exist():
+  for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+    assert (ROOT / path).exists(), path
+  for program in re.findall(r"\bbin/(\w+) --", README):
+    assert (ROOT / "bin" / program).exists(), program
+  for path in re.findall(r"--flagfile=(\S+)", README):
+    assert (ROOT / path).exists(), path
+
+
+def test_each_flag_file_opens_with_its_own_command():
+  for path in (ROOT / "configs").glob("*.flags"):
+    assert path.read_text().startswith(f"# bin/train --flagfile=configs/{path.name}"), path
