@@ -15,7 +15,6 @@ from flowpp_tf.evaluation import plot_curves
 from flowpp_tf.models import CONFIGS
 from flowpp_tf.models import get_config
 from flowpp_tf.programs import run
-from flowpp_tf.training import SCHEDULES
 from flowpp_tf.training import STRATEGIES
 from flowpp_tf.training import Workdir
 from flowpp_tf.training import train
@@ -37,9 +36,10 @@ def define_flags():
   flags.DEFINE_integer("steps", None, "Training steps.")
   flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.")
   flags.DEFINE_integer("batch_size", 64, "Images a step, over all devices.")
-  flags.DEFINE_float("learning_rate", 1e-3, "Peak learning rate of Adam.")
-  flags.DEFINE_string("schedule", "constant",
-                      f"After the warm-up, one of {', '.join(SCHEDULES)} (to zero).")
+  flags.DEFINE_float("learning_rate", None, "Peak learning rate of Adam, 1e-3 if not given.")
+  flags.DEFINE_string("schedule", "constant", "After the warm-up: constant, or cosine (to zero). Or "
+                      "all of the schedule, such as linear:3e-4@2000,hold; see "
+                      "flowpp_tf/training/schedules.py.")
   flags.DEFINE_integer("warmup_steps", 0, "Steps of linear warm-up of the learning rate.")
   flags.DEFINE_float("clip_norm", 1.0, "Global norm to which gradients are clipped.")
   flags.DEFINE_float("ema_decay", 0.999, "Decay of the averaged weights.")

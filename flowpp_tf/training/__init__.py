@@ -3,6 +3,6 @@
 from flowpp_tf.training.averaging import averaged_weights
 from flowpp_tf.training.strategy import STRATEGIES
 from flowpp_tf.training.strategy import get_strategy
-from flowpp_tf.training.schedules import SCHEDULES
+from flowpp_tf.training.schedules import PiecewiseSchedule
 from flowpp_tf.training.train import train
 from flowpp_tf.training.workdir import Workdir

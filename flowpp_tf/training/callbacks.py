@@ -10,24 +10,31 @@ from flowpp_tf.training.averaging import averaged_weights
 
 
 class Throughput(keras.callbacks.Callback):
-  """Adds `images_per_second` and `learning_rate` to the logs, since the last validation."""
+  """Adds `images_per_second` since the last validation, and `learning_rate`, to the logs.
+
+  The first batch of a fit, which waits for the step to be traced, counts in the first period only if
+  it is all of it.
+  """
 
   def __init__(self, batch_size):
     super().__init__()
     self._batch_size = batch_size
+    self._traced = False
+    self._rate = 0.0
 
   def on_epoch_begin(self, epoch, logs=None):
-    self._start = time.monotonic()
-    self._steps = 0
+    self._start, self._batches = time.monotonic(), 0
 
   def on_train_batch_end(self, batch, logs=None):
-    self._steps = batch + 1
-    logs["images_per_second"] = (
-        self._steps * self._batch_size / (time.monotonic() - self._start))
-    self._last = logs["images_per_second"]
+    now = time.monotonic()
+    self._batches += 1
+    self._rate = self._batches * self._batch_size / (now - self._start)
+    if not self._traced:
+      self._traced, self._start, self._batches = True, now, 0
+    logs["images_per_second"] = self._rate
 
   def on_epoch_end(self, epoch, logs=None):
-    logs["images_per_second"] = self._last
+    logs["images_per_second"] = self._rate
     logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
 

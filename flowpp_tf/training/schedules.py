@@ -1,31 +1,150 @@
-"""Learning-rate schedules: linear warm-up to a peak, then constant or a cosine to zero."""
+"""Learning-rate schedules composed from pieces, written as text.
+
+    linear:3e-4@2000,hold                       warm up to 3e-4 over 2,000 steps, then constant
+    linear:1e-3@5000,hold@50000,decay:0.99995:3e-4
+                                                ..., then x 0.99995 a step down to 3e-4, and constant
+
+A piece is `kind@end`: it takes the rate where the piece before it left it, and acts until step `end`;
+the last has no end but for `linear` and `cosine`, which then hold what they reached.
+
+    linear:VALUE@END       in a straight line to VALUE
+    cosine:VALUE@END       along half a cosine to VALUE
+    decay:FACTOR[:FLOOR]   multiplied by FACTOR each step, not below FLOOR
+    hold[:VALUE]           constant, as it is or at VALUE
+"""
+
+import dataclasses
+import math
 
 import keras
+import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 
-SCHEDULES = ("constant", "cosine")
+
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+  kind: str
+  begin: int
+  end: float
+  first: float   # rate at `begin`
+  last: float    # rate at `end`; the floor of a decay
+  factor: float = 1.0
+
+  def __call__(self, step):
+    """The rate at a step, a floating-point tensor, that lies within the piece."""
+    passed = step - self.begin
+    if self.kind == "decay":
+      return tf.maximum(self.first * tf.exp(passed * math.log(self.factor)), self.last)
+    if self.kind == "hold":
+      return tf.ones_like(step) * self.last
+    fraction = tf.minimum(passed / (self.end - self.begin), 1.0)
+    if self.kind == "cosine":
+      fraction = (1 - tf.cos(math.pi * fraction)) / 2
+    return self.first + (self.last - self.first) * fraction
+
+
+@keras.saving.register_keras_serializable("flowpp_tf")
+class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
+  """The schedule that a text gives, see the head of this file.
+
+  Args:
+    pieces: the text.
+
+  The rate at step t (counted from 0) is that of the end of the step: after a warm-up of N steps from
+  0, step 0 has 1/N of the peak and step N - 1 all of it. So it is positive at every step.
+
+  Raises:
+    InputError (a ValueError): if the text cannot be read, or gives a rate that is not positive.
+  """
+
+  def __init__(self, pieces):
+    super().__init__()
+    self.pieces = pieces
+    self._pieces = _parse(pieces)
+
+  def __call__(self, step):
+    step = tf.cast(step, tf.float64) + 1
+    rate = self._pieces[-1](step)
+    for piece in self._pieces[-2::-1]:
+      rate = tf.where(step <= piece.end, piece(step), rate)
+    return tf.cast(rate, tf.float32)
+
+  def get_config(self):
+    return {"pieces": self.pieces}
+
+
+def _parse(text):
+  pieces, begin, rate = [], 0, 0.0
+  entries = text.split(",")
+  for i, entry in enumerate(entries):
+    last = i == len(entries) - 1
+    body, _, end = entry.strip().partition("@")
+    kind, *arguments = body.split(":")
+    try:
+      arguments = [float(a) for a in arguments]
+      end = int(end) if end else math.inf
+    except ValueError:
+      raise _unreadable(text, entry) from None
+    if kind not in _ARGUMENTS or len(arguments) not in _ARGUMENTS[kind]:
+      raise _unreadable(text, entry)
+    if not end > begin or (end == math.inf and not (last and kind in ("hold", "decay"))):
+      raise InputError(f"`schedule` {text!r}: {entry.strip()!r} must end at a step after {begin}")
+    if kind == "decay":
+      factor, floor = (*arguments, 0.0)[:2]
+      if not 0 < factor < 1:
+        raise InputError(f"`schedule` {text!r}: the factor of {entry.strip()!r} must lie between 0 "
+                         "and 1")
+      piece = _Piece(kind, begin, end, rate, floor, factor)
+      reached = max(rate * factor**(end - begin), floor) if end < math.inf else floor or rate
+    else:
+      reached = arguments[0] if arguments else rate
+      piece = _Piece(kind, begin, end, rate, reached)
+    if reached < 0 or (reached == 0 and not (last and kind in ("linear", "cosine"))):
+      raise InputError(f"`schedule` {text!r}: {entry.strip()!r} gives a rate that is not positive")
+    pieces.append(piece)
+    begin, rate = end, reached
+  if begin < math.inf and rate > 0:
+    pieces.append(_Piece("hold", begin, math.inf, rate, rate))
+  return pieces
+
+
+_ARGUMENTS = {"linear": (1,), "cosine": (1,), "decay": (1, 2), "hold": (0, 1)}
+
+
+def _unreadable(text, entry):
+  return InputError(f"`schedule` {text!r} has an entry {entry.strip()!r}; expected linear:VALUE@END, "
+                    "cosine:VALUE@END, decay:FACTOR:FLOOR@END or hold:VALUE@END")
 
 
 def learning_rate_schedule(kind, peak, warmup_steps, steps):
-  """A Keras learning-rate schedule.
+  """The schedule of a run.
 
   Args:
-    kind: "constant" after the warm-up, or "cosine" decay to zero at the last step.
-    peak: learning rate after the warm-up.
-    warmup_steps: number of steps of linear warm-up from 0.
+    kind: "constant" after the warm-up; "cosine", to zero at the end of the run; or the text of a
+      `PiecewiseSchedule`, which says all itself.
+    peak: learning rate after the warm-up, for the first two; None for 1e-3.
+    warmup_steps: of linear warm-up, for the first two.
     steps: of the whole run.
 
   Raises:
-    InputError (a ValueError): if a value is out of range.
+    InputError (a ValueError): if a value is out of range, or a text and a peak are both given.
   """
-  if kind not in SCHEDULES:
-    raise InputError(f"`schedule` must be one of {', '.join(SCHEDULES)}, got {kind!r}")
+  if kind not in ("constant", "cosine"):
+    if peak is not None or warmup_steps:
+      raise InputError(f"`schedule` {kind!r} says all itself: leave out `learning_rate` and "
+                       "`warmup_steps`")
+    return PiecewiseSchedule(kind)
+  peak = 1e-3 if peak is None else peak
   if not peak > 0:
     raise InputError(f"`learning_rate` must be positive, got {peak}")
   if not 0 <= warmup_steps < steps:
     raise InputError(f"`warmup_steps` must be at least 0 and less than the {steps} steps, got "
                      f"{warmup_steps}")
-  return keras.optimizers.schedules.CosineDecay(
-      initial_learning_rate=0.0, decay_steps=steps - warmup_steps,
-      alpha=1.0 if kind == "constant" else 0.0, warmup_target=peak, warmup_steps=warmup_steps)
+  warmup = f"linear:{peak}@{warmup_steps}" if warmup_steps else ""
+  after = "hold" if warmup else f"hold:{peak}"
+  if kind == "cosine":
+    # From the peak where there is no warm-up: a step at the peak comes first.
+    warmup = warmup or f"hold:{peak}@1"
+    after = f"cosine:0@{steps + 1}"
+  return PiecewiseSchedule(",".join(filter(None, (warmup, after))))

@@ -13,7 +13,7 @@ from flowpp_tf.training.schedules import learning_rate_schedule
 from flowpp_tf.training.strategy import get_strategy
 
 
-def train(config, dataset, workdir, *, steps, batch_size, learning_rate, schedule="constant",
+def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, schedule="constant",
           warmup_steps=0, clip_norm=1.0, ema_decay=0.999, validate_every=None, init_batch_size=None,
           seed=0, strategy="one", num_virtual_cpus=0, verbose="auto", say=print):
   """Trains a model in a working directory, or goes on with the run that it holds.
@@ -24,7 +24,7 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate, schedul
     workdir: `Workdir`, opened for this run.
     steps: training steps, rounded up to a multiple of `validate_every`.
     batch_size: images a step, over all devices.
-    learning_rate: peak, see `learning_rate_schedule`.
+    learning_rate: peak of Adam's learning rate, see `learning_rate_schedule`.
     schedule: see `learning_rate_schedule`.
     warmup_steps: see `learning_rate_schedule`.
     clip_norm: global norm of the gradients, or None.
