@@ -8,10 +8,26 @@ import flowpp_tf as fpp
 from flowpp_tf.models.structure import parse_structure
 
 
-def test_cifar10_has_the_published_number_of_parameters():
-  model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))
-  assert model.count_params() == 31443440
-  assert sum(v.value.shape.num_elements() for v in model.dequantizer.trainable_variables) == 3466976
+# Parameters of the published models, and the dequantizer's share.
+PUBLISHED = {
+    "cifar10": (31443440, 3466976),
+    "imagenet32": (168955724, 35549536),
+    "imagenet64": (73489960, 5654440),
+    "imagenet64_5bit": (73489960, 5654440),
+    "celeba64_5bit": (73489960, 5654440),
+    "celeba64_3bit": (73489960, 5654440),
+    "celeba128_5bit": (122790952, 8308648),
+    "cifar10_uniform_dequantization": (32324408, 0),
+    "cifar10_affine_coupling": (32045708, 3035168),
+    "cifar10_no_attention": (31443440, 3466976),
+}
+
+
+@pytest.mark.parametrize("name, counts", PUBLISHED.items(), ids=PUBLISHED)
+def test_published_models_have_the_published_number_of_parameters(name, counts):
+  model = fpp.FlowPlusPlus(fpp.get_config(name))
+  in_dequantizer = sum(v.value.shape.num_elements() for v in model.dequantizer.trainable_variables)
+  assert (model.count_params(), in_dequantizer) == counts
 
 
 def test_every_config_can_be_built_and_fits_the_data_set_of_its_name():

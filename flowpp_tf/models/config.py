@@ -74,14 +74,41 @@ def _is_count(value):
   return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
 
 
+_CIFAR10 = FlowPlusPlusConfig(dropout=0.2)
+_IMAGENET32 = FlowPlusPlusConfig(
+    structure="columns:4,columns:3,squeeze,channels:3,columns:3", filters=128, blocks=20,
+    invertible_conv=False, weight_norm=True, output_concat_elu=True,
+    dequant_structure="columns:4,columns:4", dequant_filters=128, dequant_blocks=8,
+    context_blocks=8, context_layer_norm=True, context_attention=True)
+_IMAGENET64 = FlowPlusPlusConfig(
+    image_shape=(64, 64, 3), components=4, blocks=16, invertible_conv=False, output_concat_elu=True,
+    structure="squeeze,columns:4,squeeze,channels:2,columns:2,squeeze,channels:2,columns:2",
+    dequant_blocks=5, dequant_mixing=False, context_blocks=5, context_layer_norm=True)
+
 CONFIGS = {
-    "cifar10": FlowPlusPlusConfig(dropout=0.2),
+    # Small models on bundled data.
     "digits": FlowPlusPlusConfig(
         image_shape=(8, 8, 1), levels=17, filters=32, components=8, blocks=1, dropout=0.2,
         dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1),
     "photos": FlowPlusPlusConfig(
         filters=32, components=8, blocks=2, dropout=0.1, dequant_filters=32, dequant_blocks=1,
         context_channels=16, context_blocks=1),
+    # The published experiments.
+    "cifar10": _CIFAR10,
+    "imagenet32": _IMAGENET32,
+    "imagenet64": _IMAGENET64,
+    "imagenet64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
+    "celeba64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
+    "celeba64_3bit": dataclasses.replace(_IMAGENET64, levels=8),
+    "celeba128_5bit": dataclasses.replace(
+        _IMAGENET64, image_shape=(128, 128, 3), levels=32, blocks=12,
+        structure=f"squeeze,{_IMAGENET64.structure}"),
+    # The ablations of the paper's table 2.
+    "cifar10_uniform_dequantization": dataclasses.replace(
+        _CIFAR10, dequantization="uniform", filters=104),
+    "cifar10_affine_coupling": dataclasses.replace(
+        _CIFAR10, coupling="affine", filters=108, dequant_filters=108),
+    "cifar10_no_attention": dataclasses.replace(_CIFAR10, attention=False),
 }
 
 
