@@ -56,7 +56,15 @@ def test_evaluation_batches_drop_nothing():
   assert seen == [16, 16, 16, 2]
 
 
+def small_set(**changes):
+  return data.ImageDataset("small", 50, **{**dict.fromkeys(data.SPLITS, IMAGES), **changes})
+
+
 @pytest.mark.parametrize("call, message", [
+    (lambda: small_set(test=IMAGES + 1), r"`test` must lie in 0 .. 49 \(50 levels\), got values"),
+    (lambda: small_set(test=IMAGES * np.nan), "`test` must be finite, got 50 values"),
+    (lambda: small_set(validation=IMAGES[:, 0]), "`validation` must hold images of shape"),
+    (lambda: small_set(validation=IMAGES[:0]), "`validation` must hold at least one image"),
     (lambda: data.load_dataset("digts"), "unknown dataset 'digts'; did you mean digits"),
     (lambda: data.load_dataset("digits").split("dev"), "`split` must be one of train, validation, test"),
     (lambda: data.load_dataset("digits").check(fpp.get_config("photos")), "image_shape"),

@@ -5,18 +5,31 @@ import dataclasses
 import numpy as np
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.errors import check_pixels
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-  """uint8 images `[N, H, W, C]` with values in 0 .. levels - 1."""
+  """uint8 images `[N, H, W, C]` with values in 0 .. levels - 1.
+
+  Raises:
+    InputError (a ValueError): if a split has other values, or images of another shape than `train`.
+  """
   name: str
   levels: int
   train: np.ndarray
   validation: np.ndarray
   test: np.ndarray
+
+  def __post_init__(self):
+    for name in SPLITS:
+      images = getattr(self, name)
+      if images.ndim != 4 or images.shape[1:] != self.image_shape:
+        raise InputError(f"`{name}` must hold images of shape {self.image_shape}, got an array of "
+                         f"shape {images.shape}")
+      check_pixels(images, self.levels, name)
 
   @property
   def image_shape(self):

@@ -4,13 +4,13 @@ import dataclasses
 import math
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.errors import InputError
+from flowpp_tf.errors import check_pixels
 from flowpp_tf.layers import fold_in
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
@@ -220,26 +220,3 @@ class FlowPlusPlus(LikelihoodModel):
 
   def get_config(self):
     return {"config": dataclasses.asdict(self.config), "name": self.name}
-
-
-def check_pixels(images, levels, name="images"):
-  """Raises an `InputError` unless all values of an array are integers in 0 .. levels - 1.
-
-  Args:
-    images: NumPy array.
-    levels: number of pixel values.
-    name: of the argument, for the message.
-  """
-  if images.size == 0:
-    raise InputError(f"`{name}` must hold at least one image, got shape {images.shape}")
-  if np.issubdtype(images.dtype, np.floating):
-    if not np.all(np.isfinite(images)):
-      raise InputError(f"`{name}` must be finite, got {np.sum(~np.isfinite(images))} values that are "
-                       "NaN or infinite")
-    if np.any(images != np.floor(images)):
-      raise InputError(f"`{name}` must be integers in 0 .. {levels - 1}, got "
-                       f"{images[images != np.floor(images)][0]}")
-  low, high = images.min(), images.max()
-  if low < 0 or high >= levels:
-    raise InputError(f"`{name}` must lie in 0 .. {levels - 1} ({levels} levels), got values from "
-                     f"{low} to {high}")

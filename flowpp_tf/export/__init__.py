@@ -1,0 +1,5 @@
+"""Weights in and out in other forms than our own."""
+
+from flowpp_tf.export import official_weights
+from flowpp_tf.export.official_weights import export_official_weights
+from flowpp_tf.export.official_weights import load_official_weights
