@@ -1,5 +1,8 @@
 """Learning-rate schedules at every step, and at every boundary of the published ones."""
 
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -62,3 +65,37 @@ def test_a_text_that_is_no_schedule_says_where(text, message):
 def test_a_text_and_a_peak_do_not_go_together():
   with pytest.raises(ValueError, match="says all itself"):
     learning_rate_schedule("hold:1", 0.1, 0, 10)
+
+
+# The published schedules: what they are meant to be at and around each boundary (steps from 1).
+PUBLISHED = {
+    "cifar10": {1: 1.5e-7, 2000: 3e-4, 2001: 3e-4, 10**6: 3e-4},
+    "imagenet32": {5000: 1e-3, 50000: 1e-3, 50001: 1e-3 * 0.99995, 74078: 1e-3 * 0.99995**24078,
+                   74080: 3e-4, 10**6: 3e-4},
+    "imagenet64": {1: 4e-8, 10000: 4e-4, 50000: 4e-4, 55000: 4e-4 * 0.99995**5000, 55001: 3e-4,
+                   230000: 3e-4, 235000: 1.55e-4, 240000: 1e-5, 280000: 1e-5, 285000: 5.5e-6,
+                   290000: 1e-6, 10**6: 1e-6},
+    "imagenet64_5bit": {10000: 4e-4, 50000: 4e-4, 50001: 4e-4 * 0.9995, 51000: 3e-4, 110000: 3e-4,
+                        110001: 1e-5, 10**6: 1e-5},
+    "celeba64_5bit": {20000: 4e-5, 50000: 4e-5, 50001: 4e-5 * 0.9995, 53000: 1e-5, 10**6: 1e-5},
+    "celeba64_3bit": {20000: 4e-5, 50000: 4e-5, 50001: 4e-5 * 0.9995, 53000: 1e-5, 10**6: 1e-5},
+    "celeba128_5bit": {1: 2e-10, 50000: 1e-5, 10**6: 1e-5},
+}
+
+
+def published_schedule(name):
+  flags = (pathlib.Path(__file__).parent.parent / "configs" / f"{name}.flags").read_text()
+  return PiecewiseSchedule(re.search(r"^--schedule=(.*)$", flags, re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("name, values", PUBLISHED.items(), ids=PUBLISHED)
+def test_published_schedules_at_their_boundaries(name, values):
+  steps = np.array(list(values)) - 1
+  np.testing.assert_allclose(rates(published_schedule(name), steps), list(values.values()), rtol=2e-6)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_schedules_are_finite_and_positive_at_every_step(name):
+  all_rates = rates(published_schedule(name), np.arange(400000))
+  assert np.all(np.isfinite(all_rates)) and np.all(all_rates > 0)
+  assert np.argmax(all_rates) < 60000  # warm up, then never above the peak
