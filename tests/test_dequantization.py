@@ -21,8 +21,8 @@ def test_uniform_noise_has_density_one_and_passes_through():
   assert q.batch_shape == (6,) and q.event_shape == (4, 4, 2)
 
 
-def test_variational_density_integrates_to_one(small_model):
-  # One pixel pair, the rest of the event fixed, would not integrate to one: use all of a tiny event.
+def test_variational_density_integrates_to_one():
+  # Over an event of two pixels, so small that the midpoint rule can cover it.
   config = dataclasses.replace(
       SMALL, image_shape=(1, 2, 1), structure="columns:1", dequant_structure="columns:2",
       dtype="float64")

@@ -1,5 +1,6 @@
 """Training: the same steps on one device and on two, averages, resumption, learning."""
 
+import dataclasses
 import json
 
 import keras
@@ -39,7 +40,7 @@ def rows(workdir):
 def loss_curve(strategy, steps=8):
   with strategy.scope():
     keras.utils.set_random_seed(0)
-    model = fpp.FlowPlusPlus(SMALL.__class__(**{**SMALL.__dict__, "dropout": 0.0}))
+    model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dropout=0.0))
     model.compile(keras.optimizers.Adam(1e-2), clip_norm=1.0, ema_decay=0.9, seed=3)
   model.initialize(small_images(40), seed=0)
   history = model.fit(data.training_batches(small_images(40), 8, seed=0), steps_per_epoch=1,
@@ -87,6 +88,17 @@ def test_running_again_after_the_end_changes_nothing(tmp_path):
   again, best_again = run(tmp_path)
   assert best_again == best
   assert (again.metrics.read_text(), again.best_weights.read_bytes()) == before
+
+
+def test_weights_that_nothing_uses_do_not_stop_a_training_step():
+  # The published ImageNet 64 dequantizer has position embeddings that it never adds.
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dequant_mixing=False))
+  model.compile(keras.optimizers.Adam(1e-3), clip_norm=1.0)
+  unused = model.dequantizer.coupling_flow.steps[0].conditioner
+  before = unused.position_embedding.numpy(), unused.input_conv.kernel.numpy()
+  model.train_step(tf.constant(small_images()))
+  np.testing.assert_array_equal(unused.position_embedding.numpy(), before[0])
+  assert np.any(unused.input_conv.kernel.numpy() != before[1])
 
 
 def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():

@@ -50,11 +50,16 @@ def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0):
                       ("number of images", len(images))):
     if value < 1:
       raise InputError(f"`{name}` must be at least 1, got {value}")
-  bound = tf.function(model.log_prob_bound, input_signature=None, reduce_retracing=True)
   seed = as_seed(seed)
+
+  @tf.function(autograph=False, input_signature=[  # traced once, whatever the size of a batch
+      tf.TensorSpec([None, *model.config.image_shape], images.dtype), tf.TensorSpec([2], tf.int32)])
+  def bound(batch, seed):
+    return model.log_prob_bound(batch, seed=seed)
+
   single, weighted = [], []
   for i, batch in enumerate(evaluation_batches(images, batch_size)):
-    bounds = np.stack([bound(batch, seed=fold_in(fold_in(seed, i), tf.constant(k))).numpy()
+    bounds = np.stack([bound(batch, fold_in(fold_in(seed, i), k)).numpy()
                        for k in range(num_samples)]).astype(np.float64)
     single.append(bounds.mean(axis=0))
     weighted.append(np.logaddexp.reduce(bounds, axis=0) - math.log(num_samples))

@@ -135,7 +135,7 @@ class FlowPlusPlus(LikelihoodModel):
     Returns:
       The bound of the batch under the initialised weights, `[B]` nats.
     """
-    return tf.function(self.log_prob_bound)(
+    return tf.function(self.log_prob_bound, autograph=False)(
         self._check_images(images), noise=noise, seed=as_seed(seed), initialize=True)
 
   # --- Samples and latents ----------------------------------------------------------------------
