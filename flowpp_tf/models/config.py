@@ -88,7 +88,7 @@ _IMAGENET64 = FlowPlusPlusConfig(
 CONFIGS = {
     # Small models on bundled data.
     "digits": FlowPlusPlusConfig(
-        image_shape=(8, 8, 1), levels=17, filters=32, components=8, blocks=1, dropout=0.2,
+        image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4,
         dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1),
     "photos": FlowPlusPlusConfig(
         filters=32, components=8, blocks=2, dropout=0.1, dequant_filters=32, dequant_blocks=1,
