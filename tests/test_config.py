@@ -1,6 +1,9 @@
 """Configs and structures: the published size, and one clear line for what cannot be built."""
 
 import dataclasses
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -77,3 +80,20 @@ def test_a_config_without_meaning_names_field_value_and_what_was_expected(change
 def test_an_unknown_config_names_the_close_ones():
   with pytest.raises(ValueError, match="unknown config 'cifar'; did you mean cifar10"):
     fpp.get_config("cifar")
+
+
+def test_the_largest_model_is_built_quickly_and_without_copies_of_its_weights():
+  script = """
+import resource, time
+import flowpp_tf as fpp
+start = time.monotonic()
+model = fpp.FlowPlusPlus(fpp.get_config("imagenet32"))
+seconds = time.monotonic() - start
+peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of the whole process
+print(seconds, peak / (4 * model.count_params()))
+"""
+  out = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=True,
+                       cwd=pathlib.Path(__file__).parent.parent, timeout=300).stdout
+  seconds, times_its_weights = map(float, out.split())
+  assert seconds < 60
+  assert times_its_weights < 3
