@@ -6,6 +6,7 @@ domain, and the shape of an event.
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -166,6 +167,7 @@ def test_makes_a_distribution_with_plain_tfp(row):
     (lambda: fb.Squeeze().inverse(tf.zeros([1, 3, 4, 2])), "divisible"),
     (lambda: fb.split_columns((4, 3, 1)), "even width"),
     (lambda: coupling("float64", "affine").forward(draw(1, 2, 2, 3)), "even last axis"),
+    (lambda: fb.Coupling(keras.layers.Dense(2), fb.affine_coupling_bijector), "must be built"),
     (lambda: fb.ActNorm(1.0, tf.zeros([])).initialize(tf.zeros([2])), "tf.Variable"),
 ])
 def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):

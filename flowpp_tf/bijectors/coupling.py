@@ -34,18 +34,22 @@ class Coupling(SinglePassBijector):
   broadcast over the batch dimensions of `x`. The log-det is in nats an event.
 
   Raises:
-    ValueError: from an evaluation, if the last axis cannot be halved.
+    ValueError: if `conditioner` is a Keras layer that is not built, whose weights could not be
+      tracked; from an evaluation, if the last axis cannot be halved.
   """
 
   def __init__(self, conditioner, bijector_fn, event_ndims=3, dtype=tf.float32,
                validate_args=False, name="coupling"):
     parameters = dict(locals())
+    if not getattr(conditioner, "built", True):
+      raise ValueError(f"`conditioner` must be built before a `Coupling` is made of it, got the layer "
+                       f"{conditioner} that is not")
     with tf.name_scope(name) as name:
       self._conditioner = conditioner
       self._bijector_fn = bijector_fn
       # A Keras layer is no tf.Module and a Keras variable no tf.Variable: hold the latter.
       self._conditioner_variables = [
-          getattr(v, "value", v) if not isinstance(v, tf.Variable) else v
+          v if isinstance(v, tf.Variable) else v.value
           for v in getattr(conditioner, "variables", ())]
       super().__init__(forward_min_event_ndims=event_ndims, dtype=tf.as_dtype(dtype),
                        validate_args=validate_args, parameters=parameters, name=name)
