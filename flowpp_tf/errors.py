@@ -12,7 +12,7 @@ class InputError(ValueError):
 def unknown_name(kind, name, known):
   """The error for a name that is not among the known ones, with the closest of them."""
   known = sorted(known)
-  close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+  close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
   hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
   return InputError(f"unknown {kind} {name!r}; {hint}")
 
