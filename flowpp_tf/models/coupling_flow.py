@@ -58,7 +58,8 @@ class CouplingStep(keras.layers.Layer):
 
 
 def _near_identity(shape, dtype):
-  return keras.ops.eye(shape[-1], dtype=dtype) + 0.001 * keras.random.normal(shape, dtype=dtype)
+  noise = keras.initializers.RandomNormal(stddev=0.001)  # follows `keras.utils.set_random_seed`
+  return keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
 
 
 class CouplingFlow(keras.layers.Layer):
