@@ -31,6 +31,7 @@ def test_bits_per_dim_are_those_of_the_bounds_of_every_image(small_model):
 @pytest.mark.parametrize("changes, message", [
     (dict(num_samples=0), "`num_samples` must be at least 1, got 0"),
     (dict(batch_size=0), "`batch_size` must be at least 1, got 0"),
+    (dict(images=small_images() + 4), "`images` must lie in 0 .. 7"),
     (dict(images=small_images(0)), "`number of images` must be at least 1, got 0")])
 def test_bad_counts_are_value_errors_that_name_them(small_model, changes, message):
   with pytest.raises(ValueError, match=message):

@@ -1,6 +1,5 @@
 """The networks against plain NumPy, and their initialisation against the moments it promises."""
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf

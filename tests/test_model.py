@@ -161,6 +161,8 @@ IMAGES = small_images()
     (lambda m: m.log_prob_bound(IMAGES[:0]), "at least one image"),
     (lambda m: m.log_prob_bound(IMAGES, num_samples=0), "`num_samples` must be a positive integer"),
     (lambda m: m.log_prob_bound(IMAGES, noise=np.zeros((6, 4, 4, 1))), "`noise` must be of shape"),
+    (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros((3, *IMAGES.shape))), "`noise` must be of shape"),
+    (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros(IMAGES.shape)), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, seed="x"), "`seed` must be an integer, a pair"),
     (lambda m: m.sample(0), "`n` must be a positive integer, got 0"),
     (lambda m: m.sample(1, temperature=-1), "`temperature` must be at least 0, got -1"),

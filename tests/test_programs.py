@@ -85,6 +85,7 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("train", [], "give the length of the run as --steps or as --epochs"),
     ("train", [*SMALL, "--batch_size=8"], "holds another run: batch_size is 16 there and 8 here"),
     ("train", ["--steps=1", "--workdir=/proc/runs"], "workdir '/proc/runs' cannot be written"),
+    ("train", ["--steps=1", "--workdir=new", "--learning_rate=-1"], "`learning_rate` must be positive"),
     ("train", ["--flagfile=nothing.flags"], "nothing.flags"),
     ("evaluate", ["--workdir=nothing"], "workdir 'nothing' holds no run"),
     ("evaluate", [], "--workdir"),
@@ -108,3 +109,8 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(trained, program, args, mes
 def _is_noise(line):
   """What TensorFlow says of the machine while it starts."""
   return not line.strip() or line.startswith(("WARNING: All log", "I0000", "E0000", "W0000"))
+
+
+def test_help_lists_the_flags_of_the_program():
+  out = run("train", "--help").stdout
+  assert "Trains Flow++" in out and "--batch_size" in out and "--filters" in out

@@ -26,7 +26,6 @@ def dataset(levels=8):
 def run(path, config=SMALL, **changes):
   settings = {**NO_DROPOUT, **changes}
   workdir = training.Workdir(path)
-  workdir.open(config, {k: v for k, v in settings.items() if k not in ("verbose", "say", "strategy")})
   best = training.train(config, dataset(), workdir, **settings)
   return workdir, best
 
@@ -66,7 +65,6 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
   constant = data.ImageDataset("constant", levels=8, **{
       split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS})
   workdir = training.Workdir(tmp_path)
-  workdir.open(SMALL, {})
   best = training.train(SMALL, constant, workdir, **{
       **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2})
   assert best < 1.0  # of log2(8) = 3 bits
@@ -132,9 +130,43 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     (dict(learning_rate=0.0), "`learning_rate` must be positive, got 0.0"),
     (dict(warmup_steps=6), "`warmup_steps` must be at least 0 and less than the 6 steps, got 6"),
     (dict(schedule="step"), "`schedule` 'step' says all itself"),
-    (dict(strategy="many"), "`strategy` must be one of one, mirrored, got 'many'"),
-    (dict(strategy="mirrored", batch_size=3), "`batch_size` must be a multiple of the 2 devices"),
+    (dict(validate_every=0), "`validate_every` must be at least 1, got 0"),
+    (dict(seed=-1), "`seed` must be at least 0, got -1"),
+    (dict(clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
+    (dict(ema_decay=1.0), r"`ema_decay` must be in \[0, 1\), got 1.0"),
 ])
-def test_bad_settings_are_value_errors_that_name_them(tmp_path, changes, message):
+def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(
+    tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):
-    run(tmp_path, **changes)
+    run(tmp_path / "run", **changes)
+  assert not (tmp_path / "run").exists()
+
+
+def test_bad_devices_are_value_errors_that_name_them(tmp_path):
+  tf.config.list_logical_devices()  # uses them
+  with pytest.raises(ValueError, match="`strategy` must be one of one, mirrored, got 'many'"):
+    training.get_strategy("many")
+  with pytest.raises(ValueError, match="`num_virtual_cpus` must be set before"):
+    training.get_strategy("one", num_virtual_cpus=3)
+  with pytest.raises(ValueError, match="`batch_size` must be a multiple of the 2 devices, got 3"):
+    run(tmp_path, batch_size=3, strategy=training.get_strategy("mirrored"))
+
+
+def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(tmp_path):
+  workdir, best = run(tmp_path, steps=3)
+  weights = workdir.best_weights.read_bytes()
+  # A rate at which the next steps can only do harm; allowed in, to see what resuming does with it.
+  workdir.config.write_text(workdir.config.read_text().replace(
+      '"learning_rate": 0.003', '"learning_rate": 3.0'))
+  _, best_again = run(tmp_path, steps=6, learning_rate=3.0)
+  assert rows(workdir)[-1]["val_bits_per_dim"] > best
+  assert best_again == best
+  assert workdir.best_weights.read_bytes() == weights
+
+
+def test_metrics_cut_off_by_a_kill_do_not_stop_resuming(tmp_path):
+  workdir, _ = run(tmp_path, steps=3)
+  whole = workdir.metrics.read_text()
+  workdir.metrics.write_text(whole + '{"step": 6, "bits_per')
+  run(tmp_path, steps=3)
+  assert workdir.metrics.read_text() == whole

@@ -7,7 +7,6 @@ The conditioner is any callable, the transformation any elementwise bijector; ne
 """
 
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.affine import BoundedAffine
 from flowpp_tf.bijectors.mixture_logistic import LogitMixtureLogisticCDF
@@ -98,12 +97,24 @@ def num_parameters(coupling, components):
   Args:
     coupling: "mixture_logistic" (2 + 3 `components`) or "affine" (2).
     components: K, the number of logistics in the mixture.
+
+  Raises:
+    ValueError: if `coupling` is neither.
   """
-  return {"mixture_logistic": 2 + 3 * components, "affine": 2}[coupling]
+  if coupling not in ("mixture_logistic", "affine"):
+    raise ValueError(f"`coupling` must be mixture_logistic or affine, got {coupling!r}")
+  return 2 + 3 * components if coupling == "mixture_logistic" else 2
 
 
 def affine_coupling_bijector(parameters):
-  """The paper's affine coupling; `parameters [..., C 2]` in the order scale, shift for each value."""
+  """The paper's affine coupling.
+
+  Args:
+    parameters: `[..., C 2]`; for each value in the order scale, shift.
+
+  Raises:
+    ValueError: if the last axis is odd.
+  """
   s, t = tf.unstack(_per_value(parameters, 2), axis=-1)
   return BoundedAffine(scale_logit=s, shift=t)
 
@@ -115,6 +126,9 @@ def mixture_logistic_coupling_bijector(parameters, components):
     parameters: `[..., C (2 + 3 K)]`; for each value in the order scale, shift, K logits, K means,
       K log scales. Log scales are kept >= -7.
     components: K.
+
+  Raises:
+    ValueError: if the last axis is no multiple of 2 + 3 K.
   """
   parameters = _per_value(parameters, 2 + 3 * components)
   s, t = parameters[..., 0], parameters[..., 1]
@@ -125,5 +139,8 @@ def mixture_logistic_coupling_bijector(parameters, components):
 
 
 def _per_value(parameters, size):
+  if parameters.shape[-1] % size:
+    raise ValueError(f"the conditioner must give {size} parameters for each transformed value, got "
+                     f"parameters of shape {parameters.shape}")
   return tf.reshape(parameters, tf.concat([tf.shape(parameters)[:-1],
                                            [parameters.shape[-1] // size, size]], axis=0))

@@ -48,11 +48,13 @@ class Squeeze(_Rearrangement):
     name: Python `str`.
 
   Raises:
-    ValueError: from an evaluation, if `block_size` does not divide H and W.
+    ValueError: if `block_size` is below 1; from an evaluation, if it does not divide H and W.
   """
 
   def __init__(self, block_size=2, validate_args=False, name="squeeze"):
     parameters = dict(locals())
+    if block_size < 1:
+      raise ValueError(f"`block_size` must be at least 1, got {block_size}")
     self._block_size = block_size
     super().__init__(3, validate_args, parameters, name)
 

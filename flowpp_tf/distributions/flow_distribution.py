@@ -1,5 +1,6 @@
 """A normalizing flow as a TFP distribution: log p(x) = log N(z) + log|det dz/dx| (change of variables)."""
 
+import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
@@ -51,7 +52,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
       The sample and its log density in nats.
     """
     distribution_kwargs, bijector_kwargs = self._split_kwargs(kwargs)
-    with single_pass():
+    base_sample = tf.convert_to_tensor(base_sample, dtype_hint=self.distribution.dtype)
+    with single_pass(base_sample) as base_sample:
       y = self.bijector.forward(base_sample, **bijector_kwargs)
       fldj = self.bijector.forward_log_det_jacobian(
           base_sample, event_ndims=len(self.distribution.event_shape), **bijector_kwargs)

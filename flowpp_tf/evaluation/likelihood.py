@@ -44,12 +44,13 @@ def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0):
     `BitsPerDim`.
 
   Raises:
-    InputError (a ValueError): if a count is not positive.
+    InputError (a ValueError): if a count is not positive, or the images do not fit the model.
   """
   for name, value in (("num_samples", num_samples), ("batch_size", batch_size),
                       ("number of images", len(images))):
     if value < 1:
       raise InputError(f"`{name}` must be at least 1, got {value}")
+  images = model.check_images(images).numpy()
   seed = as_seed(seed)
 
   @tf.function(autograph=False, input_signature=[  # traced once, whatever the size of a batch

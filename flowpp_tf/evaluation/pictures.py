@@ -53,8 +53,9 @@ def plot_curves(metrics_path, path):
     points = [(row["step"], row[name]) for row in rows if name in row]
     axes.plot(*zip(*points), label=label)
   values = [row[name] for row in rows for name in ("bits_per_dim", "val_bits_per_dim")
-            if name in row]
-  axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)  # the first rows are far above
+            if np.isfinite(row.get(name, np.nan))]
+  if values:  # the first rows are far above the others
+    axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)
   axes.set(xlabel="step", ylabel="bits/dim")
   axes.grid(alpha=0.3)
   axes.legend()

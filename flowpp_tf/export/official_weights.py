@@ -5,7 +5,9 @@ two halves of a step's ActNorm and 1x1 convolution as separate variables.
 """
 
 import collections
+import os
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -29,7 +31,7 @@ def load_official_weights(model, path):
   try:
     with np.load(path) as file:
       arrays = dict(file)
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+  except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise InputError(f"`path` {str(path)!r} is not a readable .npz file: {error}") from None
   entries = {entry.name: entry for entry in official_entries(model)}
   wrong = [f"missing {name} {entry.shape}" for name, entry in entries.items() if name not in arrays]
@@ -55,12 +57,16 @@ def export_official_weights(model, path):
 
   Args:
     model: a `FlowPlusPlus`.
-    path: of the `.npz`.
+    path: of the `.npz`; an earlier one stays until the new one is whole.
+
+  Raises:
+    OSError: if it cannot be written.
   """
-  with open(path, "wb") as file:
-    np.savez(file, **{
-        entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
-        for entry in official_entries(model)})
+  arrays = {entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
+            for entry in official_entries(model)}
+  with open(f"{path}.tmp", "wb") as file:
+    np.savez(file, **arrays)
+  os.replace(f"{path}.tmp", path)
 
 
 def official_entries(model):

@@ -63,7 +63,9 @@ class FlowPlusPlusConfig:
                     f"a multiple of the {self.heads} heads")
     parse_structure(self.structure, self.image_shape)
     if self.dequantization == "variational":
-      parse_structure(self.dequant_structure, self.image_shape)
+      stages = parse_structure(self.dequant_structure, self.image_shape, "dequant_structure")
+      self._require("dequant_structure", all(s.kind == "columns" for s in stages),
+                    "columns:N alone, which the context of the image fits")
 
   def _require(self, name, holds, expected):
     if not holds:

@@ -136,7 +136,7 @@ class FlowPlusPlus(LikelihoodModel):
       The bound of the batch under the initialised weights, `[B]` nats.
     """
     return tf.function(self.log_prob_bound, autograph=False)(
-        self._check_images(images), noise=noise, seed=as_seed(seed), initialize=True)
+        self.check_images(images), noise=noise, seed=as_seed(seed), initialize=True)
 
   # --- Samples and latents ----------------------------------------------------------------------
 
@@ -165,7 +165,8 @@ class FlowPlusPlus(LikelihoodModel):
   def encode(self, images, noise=None, seed=None):
     """The latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
-    The dequantization noise goes into them: `decode(encode(images))` gives the images back.
+    The dequantization noise goes into them: `decode(encode(images))` gives the images back, in float32
+    but for a pixel here and there whose noise is within rounding of 0 or 1.
     """
     x, noise, seed = self._prepare(images, 1, noise, seed)
     _, dequantized = self._dequantize(x, noise, seed, False, False)
@@ -184,7 +185,7 @@ class FlowPlusPlus(LikelihoodModel):
 
   def _prepare(self, images, num_samples, noise, seed):
     """Images as floats `[B, ...]`, noise `[S, B, ...]` and a stateless seed, all checked."""
-    images = self._check_images(images)
+    images = self.check_images(images)
     if not tf.is_tensor(num_samples) and not num_samples > 0:
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
     seed = as_seed(seed)
@@ -192,10 +193,12 @@ class FlowPlusPlus(LikelihoodModel):
       noise = self.sample_noise([num_samples, tf.shape(images)[0]], fold_in(seed, 0))
     else:
       noise = tf.cast(noise, self.variable_dtype)
-      if not noise.shape[-len(images.shape):].is_compatible_with(images.shape):
+      if len(noise.shape) == 4:
+        noise = noise[tf.newaxis]
+      samples = None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
+      if noise.shape[0] == 0 or not noise.shape.is_compatible_with([samples, *images.shape]):
         raise InputError(f"`noise` must be of shape {tuple(images.shape)} or of that with the number "
                          f"of samples before it, got {tuple(noise.shape)}")
-      noise = noise if len(noise.shape) == 5 else noise[tf.newaxis]
     return tf.cast(images, self.variable_dtype), noise, seed
 
   def _dequantize(self, x, noise, seed, training, initialize):
@@ -208,7 +211,8 @@ class FlowPlusPlus(LikelihoodModel):
     chain = self.coupling_flow
     return {chain.bijector.name: chain.bijector_kwargs(training, seed, initialize)}
 
-  def _check_images(self, images):
+  def check_images(self, images):
+    """`images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
     images = tf.convert_to_tensor(images)
     shape = self.config.image_shape
     if len(images.shape) != 4 or not images.shape[1:].is_compatible_with(shape):

@@ -1,8 +1,8 @@
 """Training on a bound of the log-likelihood: the step that `keras.Model.fit` takes.
 
 The loss is the mean negative bound in nats an image. Gradients are averaged over replicas first and
-clipped by their global norm once, so that a step is the same on one device and on many; the noise is
-drawn for the global batch, of which each replica takes its part.
+clipped by their global norm once, and the noise is drawn for the global batch, of which each replica
+takes its part: but for its dropout masks, a step is the same on one device and on many.
 """
 
 import keras
@@ -37,8 +37,9 @@ class LikelihoodModel(keras.Model):
     Raises:
       InputError (a ValueError): for a loss, an optimizer that clips, or values out of range.
     """
-    if kwargs.get("loss") is not None:
-      raise InputError("`loss` must be None: this model is trained on its own bound")
+    for name in ("loss", "metrics", "weighted_metrics"):
+      if kwargs.get(name):
+        raise InputError(f"`{name}` must be None: this model is trained on its own bound")
     super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
       if getattr(self.optimizer, name, None) is not None:

@@ -30,12 +30,13 @@ class Stage:
     return (height // 2, width // 2, 4 * channels) if self.kind == "squeeze" else self.shape
 
 
-def parse_structure(text, image_shape):
+def parse_structure(text, image_shape, name="structure"):
   """The stages of a structure applied to images of a shape.
 
   Args:
     text: the structure.
     image_shape: `(H, W, C)`.
+    name: of the field that the text comes from, for messages.
 
   Returns:
     A list of `Stage`s.
@@ -53,12 +54,12 @@ def parse_structure(text, image_shape):
       stage = Stage(kind, int(count), shape)
       halved = {"width": shape[1]} if kind == "columns" else {"number of channels": shape[2]}
     else:
-      raise InputError(f"`structure` {text!r} has an entry {entry.strip()!r}; expected columns:N, "
+      raise InputError(f"`{name}` {text!r} has an entry {entry.strip()!r}; expected columns:N, "
                        "channels:N or squeeze")
     for what, size in halved.items():
       if size % 2:
         raise InputError(
-            f"`structure` {text!r} cannot take images of shape {tuple(image_shape)}: at "
+            f"`{name}` {text!r} cannot take images of shape {tuple(image_shape)}: at "
             f"{entry.strip()!r} the {what} is {size}, which cannot be halved")
     stages.append(stage)
     shape = stage.output_shape

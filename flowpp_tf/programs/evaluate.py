@@ -18,9 +18,11 @@ def define_flags():
   """The program's flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
-  flags.DEFINE_integer("num_samples", 1, "Samples of the importance-weighted bound.")
-  flags.DEFINE_integer("batch_size", 100, "Images at once.")
-  flags.DEFINE_integer("limit", None, "First so many images of the split; all if not given.")
+  flags.DEFINE_integer("num_samples", 1, "Samples of the importance-weighted bound.",
+                       lower_bound=1)
+  flags.DEFINE_integer("batch_size", 100, "Images at once.", lower_bound=1)
+  flags.DEFINE_integer("limit", None, "First so many images of the split; all if not given.",
+                       lower_bound=1)
   flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets has its data; as in training if "
                                         "not given.")
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")

@@ -17,6 +17,7 @@ from flowpp_tf.models import get_config
 from flowpp_tf.programs import run
 from flowpp_tf.training import STRATEGIES
 from flowpp_tf.training import Workdir
+from flowpp_tf.training import get_strategy
 from flowpp_tf.training import train
 
 FLAGS = flags.FLAGS
@@ -33,9 +34,11 @@ def define_flags():
   flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets has its data.")
   flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same "
                                        "command goes on with the run that it holds.")
-  flags.DEFINE_integer("steps", None, "Training steps.")
-  flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.")
-  flags.DEFINE_integer("batch_size", 64, "Images a step, over all devices.")
+  flags.DEFINE_integer("steps", None, "Training steps, rounded up to whole periods of validate_every.",
+                       lower_bound=1)
+  flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.",
+                     lower_bound=0, upper_bound=1e9)
+  flags.DEFINE_integer("batch_size", 64, "Images a step, over all devices.", lower_bound=1)
   flags.DEFINE_float("learning_rate", None, "Peak learning rate of Adam, 1e-3 if not given.")
   flags.DEFINE_string("schedule", "constant", "After the warm-up: constant, or cosine (to zero). Or "
                       "all of the schedule, such as linear:3e-4@2000,hold; see "
@@ -46,26 +49,26 @@ def define_flags():
   flags.DEFINE_integer("validate_every", None, "Steps between validations; an epoch if not given.")
   flags.DEFINE_integer("init_batch_size", None,
                        "Images for the data-dependent initialisation; a batch if not given.")
-  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.")
-  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.")
+  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.",
+                       lower_bound=1)
+  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.",
+                       lower_bound=1)
   flags.DEFINE_integer("seed", 0, "Initial weights, shuffle, noise and dropout follow from it.")
   flags.DEFINE_string("strategy", "one", f"Devices, one of {', '.join(STRATEGIES)}.")
-  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.")
+  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.",
+                       lower_bound=0)
 
 
 def train_from_flags():
   """Trains, tests, draws, and says what to do next."""
   config = run.override_config(get_config(FLAGS.config))
+  strategy = get_strategy(FLAGS.strategy, FLAGS.num_virtual_cpus)  # before data use a device
   dataset = load_dataset(FLAGS.dataset or FLAGS.config, FLAGS.data_dir)
-  dataset.check(config)
   settings = {name: FLAGS[name].value for name in _SETTINGS}
   settings["steps"] = _steps(len(dataset.train))
   workdir = Workdir(FLAGS.workdir or f"runs/{FLAGS.config}")
-  workdir.open(config, {"dataset": dataset.name, "data_dir": FLAGS.data_dir, **settings})
   say = lambda line: print(line, flush=True)
-  say(f"workdir: {workdir.path}")
-  best = train(config, dataset, workdir, strategy=FLAGS.strategy,
-               num_virtual_cpus=FLAGS.num_virtual_cpus, say=say,
+  best = train(config, dataset, workdir, record={"data_dir": FLAGS.data_dir}, strategy=strategy, say=say,
                verbose=1 if sys.stdout.isatty() else 2, **settings)  # a bar, or a line a validation
 
   plot_curves(workdir.metrics, workdir.curves)

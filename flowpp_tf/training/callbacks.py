@@ -53,9 +53,12 @@ class SaveProgress(keras.callbacks.Callback):
     super().__init__()
     self._workdir = workdir
     self._keep = keep
+    self._manager = None
 
   def set_model(self, model):
     super().set_model(model)
+    if self._manager is not None:  # `fit` says again what `train` said before it restored
+      return
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
     averages = {f"average_{i}": average for i, average in enumerate(model.averages or [])}
     self._manager = tf.train.CheckpointManager(
@@ -70,11 +73,10 @@ class SaveProgress(keras.callbacks.Callback):
   def restore(self):
     """Sets model, optimizer and averages to the newest checkpoint; returns whether there was one."""
     path = self._manager.latest_checkpoint
-    if path is None:
-      return False
-    self._manager.checkpoint.restore(path).assert_consumed()
+    if path is not None:
+      self._manager.checkpoint.restore(path).assert_consumed()
     self._keep_rows_up_to(self._step())
-    return True
+    return path is not None
 
   def on_epoch_end(self, epoch, logs=None):
     value = logs.get("val_bits_per_dim", logs["bits_per_dim"])
@@ -97,6 +99,6 @@ class SaveProgress(keras.callbacks.Callback):
   def _keep_rows_up_to(self, step):
     if self._workdir.metrics.exists():
       rows = [row for row in self._workdir.metrics.read_text().splitlines()
-              if json.loads(row)["step"] <= step]
+              if row.endswith("}") and json.loads(row)["step"] <= step]  # the last may be cut off
       self._workdir.replace(self._workdir.metrics,
                             lambda path: path.write_text("".join(row + "\n" for row in rows)))

@@ -52,7 +52,8 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
     pieces: the text.
 
   The rate at step t (counted from 0) is that of the end of the step: after a warm-up of N steps from
-  0, step 0 has 1/N of the peak and step N - 1 all of it. So it is positive at every step.
+  0, step 0 has 1/N of the peak and step N - 1 all of it. So it is positive at every step, until a last
+  `cosine:0` or `linear:0` has ended.
 
   Raises:
     InputError (a ValueError): if the text cannot be read, or gives a rate that is not positive.
@@ -83,6 +84,8 @@ def _parse(text):
     kind, *arguments = body.split(":")
     try:
       arguments = [float(a) for a in arguments]
+      if not all(map(math.isfinite, arguments)):
+        raise ValueError
       end = int(end) if end else math.inf
     except ValueError:
       raise _unreadable(text, entry) from None

@@ -1,6 +1,7 @@
 """A training run: initialise, fit, validate, keep the best; go on where a killed run was."""
 
 import keras
+import tensorflow as tf
 
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data import training_batches
@@ -10,19 +11,18 @@ from flowpp_tf.training.averaging import EvaluateAveragedWeights
 from flowpp_tf.training.callbacks import SaveProgress
 from flowpp_tf.training.callbacks import Throughput
 from flowpp_tf.training.schedules import learning_rate_schedule
-from flowpp_tf.training.strategy import get_strategy
 
 
 def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, schedule="constant",
           warmup_steps=0, clip_norm=1.0, ema_decay=0.999, validate_every=None, init_batch_size=None,
-          seed=0, strategy="one", num_virtual_cpus=0, verbose="auto", say=print):
+          seed=0, record=None, strategy=None, verbose="auto", say=print):
   """Trains a model in a working directory, or goes on with the run that it holds.
 
   Args:
     config: `FlowPlusPlusConfig`.
     dataset: `ImageDataset`.
-    workdir: `Workdir`, opened for this run.
-    steps: training steps, rounded up to a multiple of `validate_every`.
+    workdir: `Workdir`; it is opened for this run once all settings have been found good.
+    steps: training steps, rounded up to whole periods of `validate_every`.
     batch_size: images a step, over all devices.
     learning_rate: peak of Adam's learning rate, see `learning_rate_schedule`.
     schedule: see `learning_rate_schedule`.
@@ -32,8 +32,8 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
     validate_every: steps between validations; None for an epoch, but no more than `steps`.
     init_batch_size: images for the data-dependent initialisation; None for `batch_size`.
     seed: integer; initial weights, shuffle, noise and dropout follow from it.
-    strategy: see `get_strategy`.
-    num_virtual_cpus: see `get_strategy`.
+    record: `dict` of what else is to be written into the run's config.json.
+    strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the present one.
     verbose: as in `keras.Model.fit`.
     say: called with each line for the user.
 
@@ -41,26 +41,24 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
     The best validation, in bits/dim; the weights are in the working directory.
 
   Raises:
-    InputError (a ValueError): if a value is out of range, or data and config do not fit.
+    InputError (a ValueError): if a value is out of range, data and config do not fit, or the working
+      directory holds another run.
   """
-  for name, value in (("steps", steps), ("batch_size", batch_size)):
-    if value < 1:
-      raise InputError(f"`{name}` must be at least 1, got {value}")
+  settings = dict(
+      steps=steps, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
+      warmup_steps=warmup_steps, clip_norm=clip_norm, ema_decay=ema_decay,
+      validate_every=validate_every, init_batch_size=init_batch_size, seed=seed)
+  strategy = strategy or tf.distribute.get_strategy()
+  _check(settings, strategy.num_replicas_in_sync)
   dataset.check(config)
   validate_every = min(validate_every or max(1, len(dataset.train) // batch_size), steps)
-  periods = -(-steps // validate_every)
-  steps = periods * validate_every
-  learning_rate = learning_rate_schedule(schedule, learning_rate, warmup_steps, steps)
+  rate = learning_rate_schedule(schedule, learning_rate, warmup_steps, steps)
+  workdir.open(config, {"dataset": dataset.name, **(record or {}), **settings})
 
   keras.utils.set_random_seed(seed)
-  strategy = get_strategy(strategy, num_virtual_cpus)
-  if batch_size % strategy.num_replicas_in_sync:
-    raise InputError(f"`batch_size` must be a multiple of the {strategy.num_replicas_in_sync} "
-                     f"devices, got {batch_size}")
   with strategy.scope():
     model = FlowPlusPlus(config)
-    model.compile(keras.optimizers.Adam(learning_rate), clip_norm=clip_norm, ema_decay=ema_decay,
-                  seed=seed)
+    model.compile(keras.optimizers.Adam(rate), clip_norm=clip_norm, ema_decay=ema_decay, seed=seed)
   say(f"model: {model.count_params():,} parameters, "
       f"{sum(v.value.shape.num_elements() for v in model.dequantizer.trainable_variables):,} of them "
       f"in the dequantizer; {strategy.num_replicas_in_sync} device(s)")
@@ -81,9 +79,26 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
 
   step = int(model.optimizer.iterations.numpy())
   if step < steps:
+    done, to_do = step // validate_every, -(-(steps - step) // validate_every)
     model.fit(
         training_batches(dataset.train, batch_size, seed, start_step=step),
-        steps_per_epoch=validate_every, initial_epoch=step // validate_every, epochs=periods,
+        steps_per_epoch=validate_every, initial_epoch=done, epochs=done + to_do,
         validation_data=evaluation_batches(dataset.validation, batch_size), shuffle=False,
         callbacks=[EvaluateAveragedWeights(), Throughput(batch_size), progress], verbose=verbose)
   return progress.best
+
+
+def _check(settings, devices):
+  """Raises an `InputError` for the first setting that is out of range."""
+  for name, smallest in (("steps", 1), ("batch_size", 1), ("validate_every", 1),
+                         ("init_batch_size", 1), ("seed", 0)):
+    value = settings[name]
+    if value is not None and value < smallest:
+      raise InputError(f"`{name}` must be at least {smallest}, got {value}")
+  if settings["batch_size"] % devices:
+    raise InputError(f"`batch_size` must be a multiple of the {devices} devices, got "
+                     f"{settings['batch_size']}")
+  if settings["clip_norm"] is not None and not settings["clip_norm"] > 0:
+    raise InputError(f"`clip_norm` must be positive, got {settings['clip_norm']}")
+  if settings["ema_decay"] is not None and not 0 <= settings["ema_decay"] < 1:
+    raise InputError(f"`ema_decay` must be in [0, 1), got {settings['ema_decay']}")

@@ -16,7 +16,6 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import FlowPlusPlusConfig
 
-_MAY_CHANGE = ("steps", "data_dir")  # a run may be prolonged, and its data may move
 
 
 class Workdir:
@@ -41,13 +40,15 @@ class Workdir:
     Raises:
       InputError (a ValueError): if it holds another run (naming what differs), or cannot be written.
     """
+    # A run may be prolonged, where that does not change its schedule, and its data may move.
+    may_change = ("data_dir",) if settings.get("schedule") == "cosine" else ("data_dir", "steps")
     wanted = json.loads(json.dumps({"model": dataclasses.asdict(config), "training": settings}))
-    if self.config.exists():
+    if os.path.exists(self.config):
       present = self._read()
       differences = [
           f"{key} is {present.get(part, {}).get(key)!r} there and {value!r} here"
           for part in wanted for key, value in wanted[part].items()
-          if key not in _MAY_CHANGE and present.get(part, {}).get(key) != value]
+          if key not in may_change and present.get(part, {}).get(key) != value]
       if differences:
         raise InputError(f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
                          "give another --workdir, or the same flags to go on with it")
@@ -63,20 +64,26 @@ class Workdir:
     Raises:
       InputError (a ValueError): if the directory holds no run, or none that has been validated yet.
     """
-    if not self.config.exists():
+    if not os.path.exists(self.config):
       raise InputError(f"workdir {str(self.path)!r} holds no run: there is no {self.config}")
     run = self._read()
-    model = FlowPlusPlus(FlowPlusPlusConfig(**run["model"]))
-    if not self.best_weights.exists():
+    if not os.path.exists(self.best_weights):
       raise InputError(f"workdir {str(self.path)!r} has no trained weights yet: there is no "
                        f"{self.best_weights}")
-    model.load_weights(self.best_weights)
+    try:
+      model = FlowPlusPlus(FlowPlusPlusConfig(**run["model"]))
+      model.load_weights(self.best_weights)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+      raise InputError(f"{str(self.best_weights)!r} cannot be loaded: {error}") from None
     return model, run["training"]
 
   def _read(self):
     try:
-      return json.loads(self.config.read_text())
-    except (OSError, ValueError) as error:
+      run = json.loads(self.config.read_text())
+      if not all(isinstance(run[part], dict) for part in ("model", "training")):
+        raise ValueError("it is not the config.json of a run")
+      return run
+    except (OSError, ValueError, TypeError, KeyError) as error:
       raise InputError(f"{str(self.config)!r} cannot be read: {error}") from None
 
   @staticmethod
