@@ -159,7 +159,7 @@ def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(tmp_path):
   workdir.config.write_text(workdir.config.read_text().replace(
       '"learning_rate": 0.003', '"learning_rate": 3.0'))
   _, best_again = run(tmp_path, steps=6, learning_rate=3.0)
-  assert rows(workdir)[-1]["val_bits_per_dim"] > best
+  assert not rows(workdir)[-1]["val_bits_per_dim"] <= best  # worse, or no number at all
   assert best_again == best
   assert workdir.best_weights.read_bytes() == weights
 
