@@ -5,13 +5,13 @@ two halves of a step's ActNorm and 1x1 convolution as separate variables.
 """
 
 import collections
-import os
 import zipfile
 import zlib
 
 import numpy as np
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_file
 
 Entry = collections.namedtuple("Entry", "name variable index shape")
 Entry.__doc__ = "An array of the release and its place: `variable[index]`, reshaped to `shape`."
@@ -64,9 +64,12 @@ def export_official_weights(model, path):
   """
   arrays = {entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
             for entry in official_entries(model)}
-  with open(f"{path}.tmp", "wb") as file:
-    np.savez(file, **arrays)
-  os.replace(f"{path}.tmp", path)
+
+  def write(temporary):
+    with open(temporary, "wb") as file:  # np.savez would add an ending to a name
+      np.savez(file, **arrays)
+
+  replace_file(path, write)
 
 
 def official_entries(model):

@@ -9,6 +9,7 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.evaluation import image_grid
+from flowpp_tf.files import replace_file
 from flowpp_tf.programs import run
 from flowpp_tf.training import Workdir
 
@@ -35,8 +36,8 @@ def sample_from_flags():
       f"samples_t{FLAGS.temperature}_s{FLAGS.seed}.png"))
   images = model.sample(FLAGS.n, FLAGS.temperature, FLAGS.seed).numpy()
   try:
-    with open(output, "wb") as file:
-      image_grid(images, model.config.levels).save(file, format="PNG")
+    grid = image_grid(images, model.config.levels)
+    replace_file(output, lambda path: grid.save(path, format="PNG"))
     print(f"wrote {output}")
     if FLAGS.npy:
       with open(FLAGS.npy, "wb") as file:

@@ -68,8 +68,8 @@ def train_from_flags():
   settings["steps"] = _steps(len(dataset.train))
   workdir = Workdir(FLAGS.workdir or f"runs/{FLAGS.config}")
   say = lambda line: print(line, flush=True)
-  best = train(config, dataset, workdir, record={"data_dir": FLAGS.data_dir}, strategy=strategy, say=say,
-               verbose=1 if sys.stdout.isatty() else 2, **settings)  # a bar, or a line a validation
+  best = train(config, dataset, workdir, record={"data_dir": FLAGS.data_dir}, strategy=strategy,
+               say=say, verbose=1 if sys.stdout.isatty() else 2, **settings)  # a bar, or a line a validation
 
   plot_curves(workdir.metrics, workdir.curves)
   model, _ = workdir.load()

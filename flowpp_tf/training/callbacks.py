@@ -6,6 +6,7 @@ import time
 import keras
 import tensorflow as tf
 
+from flowpp_tf.files import replace_file
 from flowpp_tf.training.averaging import averaged_weights
 
 
@@ -83,15 +84,11 @@ class SaveProgress(keras.callbacks.Callback):
     if value < self.best:
       self._best.assign(value)
       with averaged_weights(self.model):
-        self._workdir.replace(self._workdir.best_weights, self._save_weights)
+        replace_file(self._workdir.best_weights, self.model.save_weights)
     row = {"step": self._step(), **{name: float(v) for name, v in logs.items()}}
     with open(self._workdir.metrics, "a") as file:
       file.write(json.dumps(row) + "\n")
     self._manager.save(checkpoint_number=self._step())
-
-  def _save_weights(self, path):
-    # Keras wants the ending; `path` has it.
-    self.model.save_weights(path, overwrite=True)
 
   def _step(self):
     return int(self.model.optimizer.iterations.numpy())
@@ -100,5 +97,5 @@ class SaveProgress(keras.callbacks.Callback):
     if self._workdir.metrics.exists():
       rows = [row for row in self._workdir.metrics.read_text().splitlines()
               if row.endswith("}") and json.loads(row)["step"] <= step]  # the last may be cut off
-      self._workdir.replace(self._workdir.metrics,
-                            lambda path: path.write_text("".join(row + "\n" for row in rows)))
+      replace_file(self._workdir.metrics,
+                   lambda path: path.write_text("".join(row + "\n" for row in rows)))

@@ -13,6 +13,7 @@ import os
 import pathlib
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import FlowPlusPlusConfig
 
@@ -54,7 +55,7 @@ class Workdir:
                          "give another --workdir, or the same flags to go on with it")
     try:
       self.path.mkdir(parents=True, exist_ok=True)
-      self.replace(self.config, lambda path: path.write_text(json.dumps(wanted, indent=2) + "\n"))
+      replace_file(self.config, lambda path: path.write_text(json.dumps(wanted, indent=2) + "\n"))
     except OSError as error:
       raise InputError(f"workdir {str(self.path)!r} cannot be written: {error.strerror}") from None
 
@@ -85,10 +86,3 @@ class Workdir:
       return run
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise InputError(f"{str(self.config)!r} cannot be read: {error}") from None
-
-  @staticmethod
-  def replace(path, write):
-    """Writes a file by `write(temporary path)` and puts it in place at once, or not at all."""
-    temporary = path.with_name(f".tmp.{path.name}")
-    write(temporary)
-    os.replace(temporary, path)

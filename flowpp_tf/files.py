@@ -1,0 +1,12 @@
+"""Files that are whole or not there: what stood in their place stays until the new one is complete."""
+
+import os
+import pathlib
+
+
+def replace_file(path, write):
+  """Writes a file by `write(temporary path)`, of the same ending, and puts it in place at once."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(f".tmp.{path.name}")
+  write(temporary)
+  os.replace(temporary, path)
