@@ -9,7 +9,7 @@ The conditioner is any callable, the transformation any elementwise bijector; ne
 import tensorflow as tf
 
 from flowpp_tf.bijectors.affine import BoundedAffine
-from flowpp_tf.bijectors.mixture_logistic import LogitMixtureLogisticCDF
+from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
 from flowpp_tf.bijectors.single_pass import Chain
 from flowpp_tf.bijectors.single_pass import SinglePassBijector
 

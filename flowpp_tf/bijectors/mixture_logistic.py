@@ -1,170 +1,76 @@
-"""Mixture-of-logistics CDF coupling transform, Flow++ section 3.2.1.
+"""The mixture of logistics as pure functions, in log space. Flow++ section 3.2.1.
 
-    MixLogCDF(x; pi, mu, s) = sum_i pi_i sigmoid((x - mu_i) / s_i)                     (equation 10)
-    y = logit(MixLogCDF(x; pi, mu, s)) exp(a) + b                                     (equation 11)
+    MixLogCDF(x; pi, mu, s) = sum_i pi_i sigmoid(z_i),   z_i = (x - mu_i) / s_i        (equation 10)
 
-This file has the first and `logit` of the first; `affine.py` has the rest of equation 11.
+With F the CDF, S = 1 - F and F' the density, the functions here are log F, log S, log F' and
 
-Everything stays in log space. With z_i = (x - mu_i) / s_i the logit of the CDF is
+    logit F = log F - log S,      d logit F / dx = F' / (F S).
 
-    logsumexp(log pi_i + log sigmoid(z_i)) - logsumexp(log pi_i + log sigmoid(-z_i))
-
-and its derivative is  sum_i p_i r_i / (pi_i s_i),  where p and r are the softmaxes of the two lists
-of terms: no difference of large numbers is left in it, at any distance from the components.
+Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log pi_i would be rounded
+away: its largest value leaves the sum before the weights come in.
 """
 
 import tensorflow as tf
-import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import dtype_util
-from tensorflow_probability.python.internal import tensor_util
-
-from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
-
-tfb = tfp.bijectors
-ParameterProperties = tfp.util.ParameterProperties
-
-
-def _log_terms(x, logits, loc, log_scale):
-  """log pi_i, log(pi_i sigmoid(z_i)) and log(pi_i sigmoid(-z_i)), each `[..., K]`."""
-  log_pi = tf.nn.log_softmax(logits)
-  z = (x[..., tf.newaxis] - loc) * tf.exp(-log_scale)
-  return log_pi, log_pi - tf.nn.softplus(-z), log_pi - tf.nn.softplus(z)
 
 
 def mixture_logistic_log_prob(x, logits, loc, log_scale):
-  """Log density of the mixture at `x [...]`, in nats; parameters `[..., K]`."""
-  log_pi, below, above = _log_terms(x, logits, loc, log_scale)
-  return tf.reduce_logsumexp(below + above - log_pi - log_scale, axis=-1)
+  """Log density of the mixture.
+
+  Args:
+    x: `[...]`.
+    logits: unnormalised log weights, `[..., K]`.
+    loc: means, `[..., K]`.
+    log_scale: log scales, `[..., K]`.
+
+  Returns:
+    `[...]`, nats.
+  """
+  below, above = _log_sigmoids(x, loc, log_scale)
+  largest, rest = _split_off_largest(below + above - log_scale)
+  return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
 
 
 def mixture_logistic_log_cdf(x, logits, loc, log_scale):
-  """log P(X <= x) under the mixture at `x [...]`; parameters `[..., K]`."""
-  return tf.reduce_logsumexp(_log_terms(x, logits, loc, log_scale)[1], axis=-1)
+  """log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`."""
+  return tf.math.log_sigmoid(logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
 def mixture_logistic_log_survival(x, logits, loc, log_scale):
-  """log P(X > x) under the mixture at `x [...]`; parameters `[..., K]`."""
-  return tf.reduce_logsumexp(_log_terms(x, logits, loc, log_scale)[2], axis=-1)
+  """log P(X > x), nats; arguments as in `mixture_logistic_log_prob`."""
+  return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
 def logit_mixture_logistic_cdf(x, logits, loc, log_scale):
-  """Logit of the CDF of the mixture and the log of its derivative, both of the shape of `x`."""
-  log_pi, below, above = _log_terms(x, logits, loc, log_scale)
-  log_cdf = tf.reduce_logsumexp(below, axis=-1, keepdims=True)
-  log_survival = tf.reduce_logsumexp(above, axis=-1, keepdims=True)
-  value = (log_cdf - log_survival)[..., 0]
-  log_derivative = tf.reduce_logsumexp(
-      (below - log_cdf) + (above - log_survival) - log_pi - log_scale, axis=-1)
-  return value, log_derivative
-
-
-def _parameter_properties():
-  per_component = lambda sample_shape: tf.concat([sample_shape, [2]], axis=0)
-  return dict(
-      logits=ParameterProperties(event_ndims=1, shape_fn=per_component),
-      loc=ParameterProperties(event_ndims=1, shape_fn=per_component),
-      log_scale=ParameterProperties(event_ndims=1, shape_fn=per_component))
-
-
-class _Mixture(SinglePassBijector):
-  """The parameters that the two bijectors below share."""
-
-  def __init__(self, logits, loc, log_scale, validate_args, parameters, name):
-    with tf.name_scope(name) as name:
-      dtype = dtype_util.common_dtype([logits, loc, log_scale], dtype_hint=tf.float32)
-      self._logits = tensor_util.convert_nonref_to_tensor(logits, dtype=dtype, name="logits")
-      self._loc = tensor_util.convert_nonref_to_tensor(loc, dtype=dtype, name="loc")
-      self._log_scale = tensor_util.convert_nonref_to_tensor(
-          log_scale, dtype=dtype, name="log_scale")
-      super().__init__(forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args,
-                       parameters=parameters, name=name)
-
-  @property
-  def logits(self):
-    """Unnormalised log weights `[..., K]`."""
-    return self._logits
-
-  @property
-  def loc(self):
-    """Means `[..., K]`."""
-    return self._loc
-
-  @property
-  def log_scale(self):
-    """Log scales `[..., K]`."""
-    return self._log_scale
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    return _parameter_properties()
-
-  @classmethod
-  def _is_increasing(cls):
-    return True
-
-  def _mixture(self):
-    return [tf.convert_to_tensor(p) for p in (self.logits, self.loc, self.log_scale)]
-
-
-class LogitMixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
-  """y = logit(MixLogCDF(x)), elementwise, from the reals to the reals (equations 10 and 11).
+  """Logit of the CDF, and the log of its derivative in x.
 
   Args:
+    x: `[...]`.
     logits: unnormalised log weights, `[..., K]`.
-    loc: means, `[..., K]`; `x` has the shape of the leading dimensions.
+    loc: means, `[..., K]`.
     log_scale: log scales, `[..., K]`.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
-  The log-det is in nats an element. The inverse brackets the quantile of the mixture by those of
-  its components, and is differentiable in `y` and in all three parameters.
+  Returns:
+    Two tensors `[...]`.
   """
-
-  def __init__(self, logits, loc, log_scale, validate_args=False,
-               name="logit_mixture_logistic_cdf"):
-    parameters = dict(locals())
-    super().__init__(logits, loc, log_scale, validate_args, parameters, name)
-
-  def _forward_and_log_det(self, x):
-    return logit_mixture_logistic_cdf(x, *self._mixture())
-
-  def _inverse_and_log_det(self, y):
-    mixture = self._mixture()
-    x = logit_mixture_logistic_quantile(logit_mixture_logistic_cdf, y, *mixture)
-    return x, -logit_mixture_logistic_cdf(x, *mixture)[1]
+  log_pi = tf.nn.log_softmax(logits)
+  below, above = _log_sigmoids(x, loc, log_scale)
+  largest_below, below = _split_off_largest(below)
+  largest_above, above = _split_off_largest(above)
+  log_cdf = tf.reduce_logsumexp(log_pi + below, axis=-1)  # less the largest, as the next two
+  log_survival = tf.reduce_logsumexp(log_pi + above, axis=-1)
+  log_prob = tf.reduce_logsumexp(log_pi + (below + above) - log_scale, axis=-1)
+  value = (largest_below - largest_above) + (log_cdf - log_survival)
+  return value, log_prob - log_cdf - log_survival
 
 
-class MixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
-  """y = MixLogCDF(x), elementwise, from the reals to (0, 1) (equation 10).
+def _log_sigmoids(x, loc, log_scale):
+  """log sigmoid(z_i) and log sigmoid(-z_i), `[..., K]`."""
+  z = (x[..., tf.newaxis] - loc) * tf.exp(-log_scale)
+  return -tf.nn.softplus(-z), -tf.nn.softplus(z)
 
-  Args:
-    logits: unnormalised log weights, `[..., K]`.
-    loc: means, `[..., K]`; `x` has the shape of the leading dimensions.
-    log_scale: log scales, `[..., K]`.
-    validate_args: Python `bool`; if true, `inverse` asserts that its argument is in [0, 1].
-    name: Python `str`.
 
-  A probability above 1/2 cannot resolve the upper tail; where that matters, as in a coupling, use
-  `LogitMixtureLogisticCDF`.
-  """
-
-  def __init__(self, logits, loc, log_scale, validate_args=False, name="mixture_logistic_cdf"):
-    parameters = dict(locals())
-    super().__init__(logits, loc, log_scale, validate_args, parameters, name)
-
-  def _forward_and_log_det(self, x):
-    mixture = self._mixture()
-    return (tf.exp(mixture_logistic_log_cdf(x, *mixture)), mixture_logistic_log_prob(x, *mixture))
-
-  def _inverse_and_log_det(self, y):
-    mixture = self._mixture()
-    checks = []
-    if self.validate_args:
-      message = "`MixtureLogisticCDF.inverse` expects probabilities in [0, 1]"
-      checks = [tf.debugging.assert_non_negative(y, message),
-                tf.debugging.assert_less_equal(y, tf.ones([], y.dtype), message)]
-    with tf.control_dependencies(checks):
-      logit = tf.math.log(y) - tf.math.log1p(-y)
-    x = logit_mixture_logistic_quantile(logit_mixture_logistic_cdf, logit, *mixture)
-    return x, -mixture_logistic_log_prob(x, *mixture)
+def _split_off_largest(terms):
+  """The largest of `terms [..., K]`, `[...]`, and what the terms are without it."""
+  largest = tf.stop_gradient(tf.reduce_max(terms, axis=-1, keepdims=True))
+  largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
+  return largest[..., 0], terms - largest

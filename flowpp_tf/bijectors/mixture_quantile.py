@@ -1,65 +1,135 @@
-"""The inverse of the mixture-of-logistics CDF: a safeguarded Newton method in a tight bracket.
+"""The inverse of the mixture-of-logistics CDF: Newton's method in a tight bracket.
 
-The quantile of a mixture lies between the smallest and the largest of its components' quantiles,
-and that of component i at logit y is mu_i + s_i y. Newton's method works on f(x) = logit(CDF(x)),
-which is close to linear, and gives way to bisection of the bracket wherever its step would leave
-the bracket or is not at most half the last one (between well separated components plain Newton
-cycles).
+The quantile of a mixture lies between the smallest and the largest of its components' quantiles, and
+that of component i at logit y is mu_i + s_i y. Newton's method works on
+
+    f(x) = logit F(x) - y,      f'(x) = F'(x) / (F(x) S(x)),
+
+which is close to linear, and gives way to bisection of the bracket wherever its step would leave the
+bracket or is not at most half the last one (between well separated components it would cycle).
+
+Each element stops by itself: f'' / f' is at most 2 / min s_i, so a step d ends within d^2 / min s_i of
+the root, and steps stop once that is below the rounding of x.
+
+One evaluation of f takes two exponentials a component. The mirror image of the problem stands in for
+y > 0, so that S >= 1/2 at the root, and F is multiplied by exp(|y|), so that F is about 1 there:
+nothing that matters to the root over- or underflows, and far from it the sign of f is all that counts.
 """
 
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability.python.math.root_search import RootSearchResults
 
-_MAX_ITERATIONS = 100  # bisection alone closes any bracket in float64 with fewer
+from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
+
+_MAX_ITERATIONS = 200  # bisection alone closes any bracket with fewer
 
 
-def logit_mixture_logistic_quantile(function, target, logits, loc, log_scale):
-  """Solves `function(x) = target`, the logit of the CDF of the mixture, to working precision.
+def logit_mixture_logistic_quantile(target, logits, loc, log_scale):
+  """The x at which the logit of the CDF of a mixture of logistics is `target`.
 
   Args:
-    function: `(x, logits, loc, log_scale) -> (logit of the CDF, log of its derivative)`.
     target: `[...]`, the logit of the wanted probability.
     logits: unnormalised log weights, `[..., K]`.
     loc: means, `[..., K]`.
     log_scale: log scales, `[..., K]`.
 
   Returns:
-    `x [...]`, differentiable once in the target and in the parameters, by the implicit function
-    theorem. A target of +-infinity gives +-infinity.
+    `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by
+    the implicit function theorem. A target of +-infinity gives +-infinity, with derivative 0.
   """
-  root = _solve(function, *map(tf.stop_gradient, (target, logits, loc, log_scale)))
-  # A Newton step from the root has the derivative of the implicit function; of the step itself, which
-  # is rounding error, nothing is taken. Between far components the slope underflows.
-  value, log_derivative = function(root, logits, loc, log_scale)
-  flattest = tf.constant(-0.9 * np.log(np.finfo(root.dtype.as_numpy_dtype).max), root.dtype)
-  step = (value - target) * tf.exp(-tf.stop_gradient(tf.maximum(log_derivative, flattest)))
-  return tf.where(tf.math.is_finite(target), root - (step - tf.stop_gradient(step)), root)
+  root, _ = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
+  return _implicit_function(root, target, logits, loc, log_scale)
 
 
-def _solve(function, target, logits, loc, log_scale):
-  quantiles = loc + tf.exp(log_scale) * target[..., tf.newaxis]
+def find_logit_mixture_logistic_quantile(target, logits, loc, log_scale):
+  """What `logit_mixture_logistic_quantile` does, with an account of the search.
+
+  Returns:
+    `RootSearchResults` as from `tfp.math.find_root_chandrupatla`, each field `[...]`:
+    `estimated_root`, `objective_at_estimated_root` (logit of the CDF less the target) and
+    `num_iterations` (evaluations of the CDF that the element took).
+  """
+  root, evaluations = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
+  residual = logit_mixture_logistic_cdf(root, logits, loc, log_scale)[0] - target
+  return RootSearchResults(root, residual, evaluations)
+
+
+@tf.custom_gradient
+def _implicit_function(root, target, logits, loc, log_scale):
+  """`root`, with the derivatives of x in  logit F(x; logits, loc, log_scale) = target."""
+
+  def grad(upstream):
+    arguments = (target, logits, loc, log_scale)
+    x = _implicit_function(root, *arguments)  # for derivatives of this derivative
+    finite = tf.math.is_finite(x)
+    x = tf.where(finite, x, tf.zeros_like(x))
+    with tf.GradientTape() as tape:
+      tape.watch(arguments)
+      value, log_derivative = logit_mixture_logistic_cdf(x, logits, loc, log_scale)
+      residual = target - value
+    flattest = tf.constant(-0.9 * np.log(np.finfo(x.dtype.as_numpy_dtype).max), x.dtype)
+    slope = tf.exp(tf.maximum(log_derivative, flattest))  # underflows between far components
+    upstream = tf.where(finite, upstream / slope, tf.zeros_like(x))
+    return [None, *tape.gradient(residual, arguments, output_gradients=upstream)]
+
+  return root, grad
+
+
+def _search(target, logits, loc, log_scale):
+  """The root and the number of evaluations for each element."""
+  dtype = target.dtype.as_numpy_dtype
+  epsilon = np.finfo(dtype).eps
+
+  # The mirror image where the target is positive: there, F <= 1/2 at the root.
+  sign = tf.where(target > 0, -tf.ones_like(target), tf.ones_like(target))
+  depth = tf.abs(target)
+  loc = loc * sign[..., tf.newaxis]
+  scale = tf.exp(log_scale)
+  rate = tf.exp(-log_scale)
+  log_pi = tf.nn.log_softmax(logits)
+  pi = tf.exp(log_pi)
+  log_pi += depth[..., tf.newaxis]  # F times exp(depth)
+
+  quantiles = loc - scale * depth[..., tf.newaxis]
   low = tf.reduce_min(quantiles, axis=-1)
   high = tf.reduce_max(quantiles, axis=-1)
-  x = tf.reduce_sum(tf.nn.softmax(logits) * quantiles, axis=-1)
+  x = tf.reduce_sum(pi * quantiles, axis=-1)
   x = tf.where(high > low, tf.clip_by_value(x, low, high), low)
-  epsilon = 2 * np.finfo(x.dtype.as_numpy_dtype).eps
+  narrowest = tf.reduce_min(scale + tf.zeros_like(quantiles), axis=-1)
 
-  def body(x, low, high, last_step, active):
-    value, log_derivative = function(x, logits, loc, log_scale)
-    low = tf.where(active & (value <= target), x, low)
-    high = tf.where(active & (value >= target), x, high)
-    tolerance = epsilon * tf.maximum(tf.abs(low), tf.abs(high))
-    newton = x - (value - target) * tf.exp(-log_derivative)
-    newton_step = tf.abs(newton - x)
-    safe = ((newton >= low) & (newton <= high)
-            & ((2 * newton_step <= last_step) | (newton_step <= tolerance)))
+  def evaluate(x):
+    """f(x) and f'(x)."""
+    minus_z = (loc - x[..., tf.newaxis]) * rate
+    above = tf.sigmoid(minus_z)
+    # sigmoid(z) = exp(min(z, 0)) sigmoid(|z|)
+    cdf_terms = tf.exp(log_pi - tf.nn.relu(minus_z)) * tf.maximum(above, 1 - above)
+    cdf = tf.reduce_sum(cdf_terms, axis=-1)
+    survival = tf.reduce_sum(pi * above, axis=-1)
+    density = tf.reduce_sum(cdf_terms * (above * rate), axis=-1)
+    return tf.math.log(cdf / survival), density / (cdf * survival)
+
+  def body(x, low, high, last_step, evaluations, active):
+    value, slope = evaluate(x)
+    low = tf.where(active & (value <= 0), x, low)
+    high = tf.where(active & (value >= 0), x, high)
+    newton = x - value / slope
+    step = tf.abs(newton - x)
+    magnitude = tf.maximum(tf.abs(x), narrowest)
+    exact = tf.abs(value) <= 4 * epsilon * tf.maximum(depth, 1.0)  # the rest is rounding
+    newton = tf.where(exact & ~(step <= narrowest), x, newton)  # on a plateau it would go astray
+    last = exact | (tf.square(step) <= 0.25 * epsilon * narrowest * magnitude)
+    safe = (newton >= low) & (newton <= high) & (last | (2 * step <= last_step))
     proposal = tf.where(safe, newton, low + (high - low) / 2)
     step = tf.abs(proposal - x)
+    evaluations += tf.cast(active, tf.int32)
     x = tf.where(active, proposal, x)
-    return x, low, high, step, active & (step > tolerance)
+    closed = high - low <= 2 * epsilon * tf.maximum(tf.abs(low), tf.abs(high))
+    return x, low, high, step, evaluations, active & ~(last & safe) & ~closed
 
-  return tf.while_loop(
-      cond=lambda x, low, high, last_step, active: tf.reduce_any(active),
+  x, _, _, _, evaluations, _ = tf.while_loop(
+      cond=lambda *variables: tf.reduce_any(variables[-1]),
       body=body,
-      loop_vars=(x, low, high, high - low, high > low),
-      maximum_iterations=_MAX_ITERATIONS)[0]
+      loop_vars=(x, low, high, high - low, tf.zeros_like(x, tf.int32), high > low),
+      maximum_iterations=_MAX_ITERATIONS)
+  return x * sign, evaluations

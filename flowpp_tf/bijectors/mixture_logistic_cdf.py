@@ -1,0 +1,135 @@
+"""Mixture-of-logistics CDF as bijectors, the transform of Flow++'s couplings, section 3.2.1.
+
+    MixLogCDF(x; pi, mu, s) = sum_i pi_i sigmoid((x - mu_i) / s_i)                     (equation 10)
+    y = logit(MixLogCDF(x; pi, mu, s)) exp(a) + b                                     (equation 11)
+
+This file has the first and `logit` of the first; `affine.py` has the rest of equation 11,
+`mixture_logistic.py` the functions and `mixture_quantile.py` their inverse.
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import dtype_util
+from tensorflow_probability.python.internal import tensor_util
+
+from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
+from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_prob
+from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile
+from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
+from flowpp_tf.bijectors.single_pass import SinglePassBijector
+
+tfb = tfp.bijectors
+ParameterProperties = tfp.util.ParameterProperties
+
+
+def _parameter_properties():
+  per_component = lambda sample_shape: tf.concat([sample_shape, [2]], axis=0)
+  return dict(
+      logits=ParameterProperties(event_ndims=1, shape_fn=per_component),
+      loc=ParameterProperties(event_ndims=1, shape_fn=per_component),
+      log_scale=ParameterProperties(event_ndims=1, shape_fn=per_component))
+
+
+class _Mixture(SinglePassBijector):
+  """The parameters that the two bijectors below share."""
+
+  def __init__(self, logits, loc, log_scale, validate_args, parameters, name):
+    with tf.name_scope(name) as name:
+      dtype = dtype_util.common_dtype([logits, loc, log_scale], dtype_hint=tf.float32)
+      self._logits = tensor_util.convert_nonref_to_tensor(logits, dtype=dtype, name="logits")
+      self._loc = tensor_util.convert_nonref_to_tensor(loc, dtype=dtype, name="loc")
+      self._log_scale = tensor_util.convert_nonref_to_tensor(
+          log_scale, dtype=dtype, name="log_scale")
+      super().__init__(forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args,
+                       parameters=parameters, name=name)
+
+  @property
+  def logits(self):
+    """Unnormalised log weights `[..., K]`."""
+    return self._logits
+
+  @property
+  def loc(self):
+    """Means `[..., K]`."""
+    return self._loc
+
+  @property
+  def log_scale(self):
+    """Log scales `[..., K]`."""
+    return self._log_scale
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return _parameter_properties()
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
+
+  def _mixture(self):
+    return [tf.convert_to_tensor(p) for p in (self.logits, self.loc, self.log_scale)]
+
+
+class LogitMixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
+  """y = logit(MixLogCDF(x)), elementwise, from the reals to the reals (equations 10 and 11).
+
+  Args:
+    logits: unnormalised log weights, `[..., K]`.
+    loc: means, `[..., K]`; `x` has the shape of the leading dimensions.
+    log_scale: log scales, `[..., K]`.
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  The log-det is in nats an element. The inverse brackets the quantile of the mixture by those of
+  its components, and is differentiable in `y` and in all three parameters.
+  """
+
+  def __init__(self, logits, loc, log_scale, validate_args=False,
+               name="logit_mixture_logistic_cdf"):
+    parameters = dict(locals())
+    super().__init__(logits, loc, log_scale, validate_args, parameters, name)
+
+  def _forward_and_log_det(self, x):
+    return logit_mixture_logistic_cdf(x, *self._mixture())
+
+  def _inverse_and_log_det(self, y):
+    mixture = self._mixture()
+    x = logit_mixture_logistic_quantile(y, *mixture)
+    return x, -logit_mixture_logistic_cdf(x, *mixture)[1]
+
+
+class MixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
+  """y = MixLogCDF(x), elementwise, from the reals to (0, 1) (equation 10).
+
+  Args:
+    logits: unnormalised log weights, `[..., K]`.
+    loc: means, `[..., K]`; `x` has the shape of the leading dimensions.
+    log_scale: log scales, `[..., K]`.
+    validate_args: Python `bool`; if true, `inverse` asserts that its argument is in [0, 1].
+    name: Python `str`.
+
+  A probability above 1/2 cannot resolve the upper tail; where that matters, as in a coupling, use
+  `LogitMixtureLogisticCDF`.
+  """
+
+  def __init__(self, logits, loc, log_scale, validate_args=False, name="mixture_logistic_cdf"):
+    parameters = dict(locals())
+    super().__init__(logits, loc, log_scale, validate_args, parameters, name)
+
+  def _forward_and_log_det(self, x):
+    mixture = self._mixture()
+    logit, log_derivative = logit_mixture_logistic_cdf(x, *mixture)
+    # F' = F S (logit F)'
+    return tf.sigmoid(logit), log_derivative - tf.nn.softplus(logit) - tf.nn.softplus(-logit)
+
+  def _inverse_and_log_det(self, y):
+    mixture = self._mixture()
+    checks = []
+    if self.validate_args:
+      message = "`MixtureLogisticCDF.inverse` expects probabilities in [0, 1]"
+      checks = [tf.debugging.assert_non_negative(y, message),
+                tf.debugging.assert_less_equal(y, tf.ones([], y.dtype), message)]
+    with tf.control_dependencies(checks):
+      logit = tf.math.log(y) - tf.math.log1p(-y)
+    x = logit_mixture_logistic_quantile(logit, *mixture)
+    return x, -mixture_logistic_log_prob(x, *mixture)
