@@ -25,7 +25,7 @@ def mixture_logistic_log_prob(x, logits, loc, log_scale):
   Returns:
     `[...]`, nats.
   """
-  below, above = _log_sigmoids(x, loc, log_scale)
+  _, below, above = _log_sigmoids(x, loc, log_scale)
   largest, rest = _split_off_largest(below + above - log_scale)
   return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
 
@@ -40,6 +40,7 @@ def mixture_logistic_log_survival(x, logits, loc, log_scale):
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
+@tf.custom_gradient
 def logit_mixture_logistic_cdf(x, logits, loc, log_scale):
   """Logit of the CDF, and the log of its derivative in x.
 
@@ -50,23 +51,52 @@ def logit_mixture_logistic_cdf(x, logits, loc, log_scale):
     log_scale: log scales, `[..., K]`.
 
   Returns:
-    Two tensors `[...]`.
+    Two tensors `[...]`. They have derivatives of any order, the first in closed form.
   """
+  x, logits, loc, log_scale = map(tf.convert_to_tensor, (x, logits, loc, log_scale))
+  _, largest, (below, above, both) = _log_terms(x, logits, loc, log_scale)
+  log_cdf, log_survival, log_prob = (
+      tf.reduce_logsumexp(terms, axis=-1) for terms in (below, above, both))
+  value = largest[0] - largest[1] + (log_cdf - log_survival)
+
+  def grad(by_value, by_log_derivative):
+    # With p, r, w the shares of the components in F, S and F', and with a = sigmoid(-z) / s and
+    # b = sigmoid(z) / s, whose means under p and r are F' / F and F' / S:
+    #   d logit F / dz = (p a + r b) s
+    #   d log(logit F)' / dz = w s (a - E_p a - b + E_r b)
+    by_value, by_log_derivative = by_value[..., tf.newaxis], by_log_derivative[..., tf.newaxis]
+    z, _, terms = _log_terms(x, logits, loc, log_scale)
+    p, r, w = map(tf.nn.softmax, terms)
+    scale, rate = tf.exp(log_scale), tf.exp(-log_scale)
+    a, b = tf.sigmoid(-z) * rate, tf.sigmoid(z) * rate
+    by_z = scale * (by_value * (p * a + r * b)
+                    + by_log_derivative * w * (_less_mean(a, p) - _less_mean(b, r)))
+    by_x = by_z * rate
+    gradients = (
+        tf.reduce_sum(by_x, axis=-1),
+        by_value * (p - r) + by_log_derivative * (w - p - r + tf.nn.softmax(logits)),
+        -by_x,
+        -by_z * z - by_log_derivative * w)
+    return [_sum_to_shape(g, t) for g, t in zip(gradients, (x, logits, loc, log_scale))]
+
+  return (value, log_prob - log_cdf - log_survival), grad
+
+
+def _log_terms(x, logits, loc, log_scale):
+  """z `[..., K]`; the largest log sigmoid(z) and log sigmoid(-z), `[...]`; and `[..., K]`, without
+  the largest: the logs of the terms that add up to F, S and F'."""
   log_pi = tf.nn.log_softmax(logits)
-  below, above = _log_sigmoids(x, loc, log_scale)
+  z, below, above = _log_sigmoids(x, loc, log_scale)
   largest_below, below = _split_off_largest(below)
   largest_above, above = _split_off_largest(above)
-  log_cdf = tf.reduce_logsumexp(log_pi + below, axis=-1)  # less the largest, as the next two
-  log_survival = tf.reduce_logsumexp(log_pi + above, axis=-1)
-  log_prob = tf.reduce_logsumexp(log_pi + (below + above) - log_scale, axis=-1)
-  value = (largest_below - largest_above) + (log_cdf - log_survival)
-  return value, log_prob - log_cdf - log_survival
+  return z, (largest_below, largest_above), (
+      log_pi + below, log_pi + above, log_pi + (below + above) - log_scale)
 
 
 def _log_sigmoids(x, loc, log_scale):
-  """log sigmoid(z_i) and log sigmoid(-z_i), `[..., K]`."""
+  """z, log sigmoid(z) and log sigmoid(-z), `[..., K]`."""
   z = (x[..., tf.newaxis] - loc) * tf.exp(-log_scale)
-  return -tf.nn.softplus(-z), -tf.nn.softplus(z)
+  return z, -tf.nn.softplus(-z), -tf.nn.softplus(z)
 
 
 def _split_off_largest(terms):
@@ -74,3 +104,16 @@ def _split_off_largest(terms):
   largest = tf.stop_gradient(tf.reduce_max(terms, axis=-1, keepdims=True))
   largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
   return largest[..., 0], terms - largest
+
+
+def _less_mean(values, weights):
+  """`values [..., K]` less their mean under `weights`; the second pass corrects the first's rounding."""
+  for _ in range(2):
+    values -= tf.reduce_sum(weights * values, axis=-1, keepdims=True)
+  return values
+
+
+def _sum_to_shape(gradient, argument):
+  """Undoes the broadcasting of an argument in its gradient."""
+  axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(argument), s1=tf.shape(gradient)).r0
+  return tf.reshape(tf.reduce_sum(gradient, axes), tf.shape(argument))
