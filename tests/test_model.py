@@ -20,10 +20,10 @@ VARIANTS = {
     "affine": dataclasses.replace(SMALL, coupling="affine"),
     "no_attention": dataclasses.replace(SMALL, attention=False),
     "imagenet32": dataclasses.replace(
-        SMALL, weight_norm=True, output_concat_elu=True, invertible_conv=False,
+        SMALL, weight_norm=True, output_concat_elu=True, invertible_conv="none",
         context_layer_norm=True, context_attention=True),
     "imagenet64": dataclasses.replace(
-        SMALL, output_concat_elu=True, invertible_conv=False, dequant_mixing=False,
+        SMALL, output_concat_elu=True, invertible_conv="none", dequant_mixing=False,
         context_layer_norm=True),
 }
 

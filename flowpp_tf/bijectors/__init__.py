@@ -7,6 +7,7 @@ from flowpp_tf.bijectors.coupling import affine_coupling_bijector
 from flowpp_tf.bijectors.coupling import mixture_logistic_coupling_bijector
 from flowpp_tf.bijectors.coupling import num_parameters
 from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv
+from flowpp_tf.bijectors.invertible_conv import Invertible1x1ConvLU
 from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
 from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_cdf
 from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_prob
@@ -16,6 +17,7 @@ from flowpp_tf.bijectors.mixture_logistic_cdf import MixtureLogisticCDF
 from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile
 from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
 from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
+from flowpp_tf.bijectors.sigmoid import Sigmoid
 from flowpp_tf.bijectors.single_pass import Chain
 from flowpp_tf.bijectors.single_pass import SinglePassBijector
 from flowpp_tf.bijectors.single_pass import single_pass

@@ -22,6 +22,8 @@ class ActNorm(SinglePassBijector):
     scale: `[H, W, C]` (or any shape that the trailing dimensions of `x` match); kept >= 1e-10.
     bias: of the same shape.
     epsilon: added to the variance at initialisation.
+    min_variance: floor under the variance at initialisation, 0 as published. A batch of few images
+      underestimates the variance of many activations, which would scale later images out of range.
     validate_args: Python `bool`.
     name: Python `str`.
 
@@ -29,13 +31,14 @@ class ActNorm(SinglePassBijector):
   the moments of `x` over its leading dimensions. The log-det is in nats an element.
   """
 
-  def __init__(self, scale, bias, epsilon=1e-8, validate_args=False, name="act_norm"):
+  def __init__(self, scale, bias, epsilon=1e-8, min_variance=0.0, validate_args=False, name="act_norm"):
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = dtype_util.common_dtype([scale, bias], dtype_hint=tf.float32)
       self._scale = tensor_util.convert_nonref_to_tensor(scale, dtype=dtype, name="scale")
       self._bias = tensor_util.convert_nonref_to_tensor(bias, dtype=dtype, name="bias")
       self._epsilon = epsilon
+      self._min_variance = min_variance
       super().__init__(forward_min_event_ndims=0, dtype=dtype, is_constant_jacobian=True,
                        validate_args=validate_args, parameters=parameters, name=name)
 
@@ -54,6 +57,11 @@ class ActNorm(SinglePassBijector):
     """What is added to the variance at initialisation."""
     return self._epsilon
 
+  @property
+  def min_variance(self):
+    """Floor under the variance at initialisation."""
+    return self._min_variance
+
   @classmethod
   def _parameter_properties(cls, dtype):
     return dict(scale=ParameterProperties(), bias=ParameterProperties())
@@ -64,6 +72,8 @@ class ActNorm(SinglePassBijector):
 
   def initialize(self, x):
     """Sets `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
+
+    Activations whose variance is below `min_variance` end with less than 1.
 
     Args:
       x: `[..., H, W, C]`; at least one leading dimension, over which the moments are taken.
@@ -79,7 +89,7 @@ class ActNorm(SinglePassBijector):
       raise ValueError(f"`ActNorm.initialize` needs a batch of activations {self.scale.shape}, got "
                        f"`x` of shape {x.shape}")
     mean, variance = tf.nn.moments(x, axes=list(range(batch_dims)))
-    scale = tf.math.rsqrt(variance + self.epsilon)
+    scale = tf.math.rsqrt(tf.maximum(variance, self.min_variance) + self.epsilon)
     self.scale.assign(scale)
     self.bias.assign(-mean * scale)
 

@@ -1,9 +1,14 @@
 """Invertible 1x1 convolution: y[h, w] = x[h, w] W, Glow section 3.2, used by Flow++ section 4.
 
+    W any matrix:  log|det| = H W log|det W|,         from a QR decomposition
+    W = P L U:     log|det| = H W sum_i log|U_ii|,    given as it is (Glow equation 10)
+
 Flow++ mixes the channels within each half of a split: one matrix a half. On the unsplit tensor that
-is a block-diagonal matrix, given here as a stack of its blocks.
+is a block-diagonal matrix, given here as a stack of its blocks. Determinants and inverses of these
+small matrices are taken in float64.
 """
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import dtype_util
@@ -14,15 +19,32 @@ from flowpp_tf.bijectors.single_pass import SinglePassBijector
 ParameterProperties = tfp.util.ParameterProperties
 
 
-class Invertible1x1Conv(SinglePassBijector):
+class _ChannelMixing(SinglePassBijector):
+  """y = x W for a W that subclasses give, with its inverse and log-det, in float64."""
+
+  def __init__(self, dtype, validate_args, parameters, name):
+    super().__init__(forward_min_event_ndims=3, dtype=dtype, is_constant_jacobian=True,
+                     validate_args=validate_args, parameters=parameters, name=name)
+
+  def _forward_and_log_det(self, x):
+    kernel, log_det = self._kernel_and_log_det()
+    return _matmul(x, kernel), _each_position(log_det, x)
+
+  def _inverse_and_log_det(self, y):
+    inverse, log_det = self._inverse_kernel_and_log_det()
+    return _matmul(y, inverse), _each_position(-log_det, y)
+
+
+class Invertible1x1Conv(_ChannelMixing):
   """y = x W on the channels of `x [..., H, W, C]`, at every position.
 
   Args:
     kernel: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks.
-    validate_args: Python `bool`.
+    validate_args: Python `bool`; if true, an evaluation asserts that no block is singular to the
+      precision of its dtype (`tf.errors.InvalidArgumentError`).
     name: Python `str`.
 
-  The log-det is H W log|det W| nats; the determinant is taken in float64.
+  The log-det is H W log|det W| nats.
 
   Raises:
     ValueError: if `kernel` is not a square matrix or a stack of them.
@@ -33,11 +55,8 @@ class Invertible1x1Conv(SinglePassBijector):
     with tf.name_scope(name) as name:
       dtype = dtype_util.common_dtype([kernel], dtype_hint=tf.float32)
       self._kernel = tensor_util.convert_nonref_to_tensor(kernel, dtype=dtype, name="kernel")
-      shape = self._kernel.shape
-      if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
-        raise ValueError(f"`kernel` must be [C, C] or [G, C, C], got shape {shape}")
-      super().__init__(forward_min_event_ndims=3, dtype=dtype, is_constant_jacobian=True,
-                       validate_args=validate_args, parameters=parameters, name=name)
+      _check_square("kernel", self._kernel)
+      super().__init__(dtype, validate_args, parameters, name)
 
   @property
   def kernel(self):
@@ -46,30 +65,143 @@ class Invertible1x1Conv(SinglePassBijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    # The kernel is one event: it has no batch of kernels beside it.
-    return dict(kernel=ParameterProperties(
-        event_ndims=lambda self, x_event_ndims: len(self.kernel.shape),
-        shape_fn=lambda sample_shape: tf.stack([sample_shape[-1], sample_shape[-1]])))
+    return dict(kernel=_one_event(lambda self: self.kernel))
 
-  def _forward_and_log_det(self, x):
-    kernel = tf.convert_to_tensor(self.kernel)
-    return self._matmul(x, kernel), self._log_det(x, kernel)
-
-  def _inverse_and_log_det(self, y):
-    kernel = tf.convert_to_tensor(self.kernel)
-    return self._matmul(y, tf.linalg.inv(kernel)), -self._log_det(y, kernel)
-
-  def _matmul(self, x, kernel):
-    if len(kernel.shape) == 2:
-      return tf.linalg.matmul(x, kernel)
-    blocks, size, _ = kernel.shape
-    shape = tf.shape(x)
-    x = tf.reshape(x, tf.concat([shape[:-1], [blocks, size]], axis=0))
-    return tf.reshape(tf.einsum("...gi,gij->...gj", x, kernel), shape)
-
-  def _log_det(self, x, kernel):
+  def _kernel_and_log_det(self):
+    kernel = tf.cast(self.kernel, tf.float64)
     # |det W| is the product of the diagonal of R in W = Q R; unlike slogdet, XLA knows it.
-    _, r = tf.linalg.qr(tf.cast(kernel, tf.float64))
-    log_det = tf.math.log(tf.abs(tf.linalg.diag_part(r)))
-    positions = tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), tf.float64)
-    return tf.cast(positions * tf.reduce_sum(log_det), x.dtype)
+    diagonal = tf.abs(tf.linalg.diag_part(tf.linalg.qr(kernel).r))
+    checks = []
+    if self.validate_args:
+      smallest, largest = tf.reduce_min(diagonal, axis=-1), tf.reduce_max(diagonal, axis=-1)
+      epsilon = np.finfo(self.dtype.as_numpy_dtype).eps
+      checks = [tf.debugging.assert_greater(
+          smallest, epsilon * largest,
+          "`kernel` of `Invertible1x1Conv` must be invertible, got a singular one")]
+    with tf.control_dependencies(checks):
+      return kernel, tf.reduce_sum(tf.math.log(diagonal))
+
+  def _inverse_kernel_and_log_det(self):
+    kernel, log_det = self._kernel_and_log_det()
+    return tf.linalg.inv(kernel), log_det
+
+
+class Invertible1x1ConvLU(_ChannelMixing):
+  """y = x W with W = P L U on the channels of `x [..., H, W, C]`; W cannot become singular.
+
+  Args:
+    lower_upper: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks: below the
+      diagonal that of L, whose own diagonal is 1; above the diagonal that of U; on it log|U_ii|.
+    sign: +-1, the sign of each U_ii, `[C]` or `[G, C / G]`; None for 1. It is not trained.
+    permutation: integers of the same shape, row i of W being row `permutation[i]` of L U; None for no
+      permutation. It is not trained.
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  The log-det is H W sum_i log|U_ii| nats. `Invertible1x1ConvLU.from_kernel` decomposes a W.
+
+  Raises:
+    ValueError: if `lower_upper` is not a square matrix or a stack of them.
+  """
+
+  def __init__(self, lower_upper, sign=None, permutation=None, validate_args=False,
+               name="invertible_1x1_conv_lu"):
+    parameters = dict(locals())
+    with tf.name_scope(name) as name:
+      dtype = dtype_util.common_dtype([lower_upper, sign], dtype_hint=tf.float32)
+      convert = tensor_util.convert_nonref_to_tensor
+      self._lower_upper = convert(lower_upper, dtype=dtype, name="lower_upper")
+      _check_square("lower_upper", self._lower_upper)
+      self._sign = convert(sign, dtype=dtype, name="sign")
+      self._permutation = convert(permutation, dtype_hint=tf.int32, name="permutation")
+      super().__init__(dtype, validate_args, parameters, name)
+
+  @classmethod
+  def from_kernel(cls, kernel, **kwargs):
+    """The same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
+    lower_upper, permutation = tf.linalg.lu(kernel)
+    diagonal = tf.linalg.diag_part(lower_upper)
+    return cls(tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))), tf.sign(diagonal),
+               tf.argsort(permutation), **kwargs)  # the inverse permutation
+
+  @property
+  def lower_upper(self):
+    """L below the diagonal, U above it, log|U_ii| on it."""
+    return self._lower_upper
+
+  @property
+  def sign(self):
+    """Sign of each U_ii, or None for 1."""
+    return self._sign
+
+  @property
+  def permutation(self):
+    """Row of L U that each row of W is, or None for the same."""
+    return self._permutation
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict(
+        lower_upper=_one_event(lambda self: self.lower_upper),
+        sign=_one_event(lambda self: self.sign, event_ndims=1),
+        permutation=_one_event(lambda self: self.permutation, event_ndims=1, is_tensor=True))
+
+  def _triangles(self):
+    lower_upper = tf.cast(self.lower_upper, tf.float64)
+    log_diagonal = tf.linalg.diag_part(lower_upper)
+    diagonal = tf.exp(log_diagonal)
+    if self.sign is not None:
+      diagonal *= tf.cast(self.sign, tf.float64)
+    lower = tf.linalg.set_diag(tf.linalg.band_part(lower_upper, -1, 0), tf.ones_like(diagonal))
+    upper = tf.linalg.set_diag(tf.linalg.band_part(lower_upper, 0, -1), diagonal)
+    return lower, upper, tf.reduce_sum(log_diagonal)
+
+  def _permute_rows(self, matrix, permutation):
+    return tf.gather(matrix, permutation, axis=-2, batch_dims=len(matrix.shape) - 2)
+
+  def _kernel_and_log_det(self):
+    lower, upper, log_det = self._triangles()
+    kernel = tf.matmul(lower, upper)
+    if self.permutation is not None:
+      kernel = self._permute_rows(kernel, self.permutation)
+    return kernel, log_det
+
+  def _inverse_kernel_and_log_det(self):
+    lower, upper, log_det = self._triangles()
+    identity = tf.eye(lower.shape[-1], batch_shape=lower.shape[:-2], dtype=lower.dtype)
+    if self.permutation is not None:
+      identity = self._permute_rows(identity, tf.argsort(self.permutation))
+    solve = tf.linalg.triangular_solve
+    return solve(upper, solve(lower, identity, lower=True), lower=False), log_det
+
+
+def _one_event(parameter, event_ndims=2, **kwargs):
+  """A kernel is one event: it has no batch of kernels beside it."""
+  def rank(bijector, x_event_ndims):
+    del x_event_ndims
+    value = parameter(bijector)
+    return 0 if value is None else len(value.shape)
+  return ParameterProperties(
+      event_ndims=rank, shape_fn=lambda shape: tf.repeat(shape[-1:], event_ndims), **kwargs)
+
+
+def _check_square(name, kernel):
+  shape = kernel.shape
+  if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
+    raise ValueError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
+
+
+def _matmul(x, kernel):
+  """x W at every position."""
+  kernel = tf.cast(kernel, x.dtype)
+  if len(kernel.shape) == 2:
+    return tf.linalg.matmul(x, kernel)
+  blocks, size, _ = kernel.shape
+  shape = tf.shape(x)
+  x = tf.reshape(x, tf.concat([shape[:-1], [blocks, size]], axis=0))
+  return tf.reshape(tf.einsum("...gi,gij->...gj", x, kernel), shape)
+
+
+def _each_position(log_det, x):
+  positions = tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), tf.float64)
+  return tf.cast(positions * log_det, x.dtype)

@@ -80,8 +80,8 @@ class LogitMixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  The log-det is in nats an element. The inverse brackets the quantile of the mixture by those of
-  its components, and is differentiable in `y` and in all three parameters.
+  The log-det is in nats an element. The inverse is exact to working precision and differentiable in
+  `y` and in all three parameters, see `logit_mixture_logistic_quantile`.
   """
 
   def __init__(self, logits, loc, log_scale, validate_args=False,
@@ -96,6 +96,10 @@ class LogitMixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
     mixture = self._mixture()
     x = logit_mixture_logistic_quantile(y, *mixture)
     return x, -logit_mixture_logistic_cdf(x, *mixture)[1]
+
+  def find_inverse(self, y):
+    """`inverse(y)` with an account of the search, see `find_logit_mixture_logistic_quantile`."""
+    return find_logit_mixture_logistic_quantile(y, *self._mixture())
 
 
 class MixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):

@@ -58,8 +58,9 @@ class PixelsToLogit(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijecto
     return math.log((1 - 2 * self.alpha) / self.levels)
 
   def _forward_and_log_det(self, x):
-    p = self.alpha + (1 - 2 * self.alpha) / self.levels * x
-    log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
+    slope = (1 - 2 * self.alpha) / self.levels
+    # 1 - p from the distance to the upper end, which is exact, as x is from the lower one
+    log_p, log_q = (tf.math.log(self.alpha + slope * d) for d in (x, self.levels - x))
     return log_p - log_q, self._log_slope() - log_p - log_q
 
   def _inverse_and_log_det(self, y):

@@ -60,6 +60,7 @@ def export_official_weights(model, path):
     path: of the `.npz`; an earlier one stays until the new one is whole.
 
   Raises:
+    InputError (a ValueError): if the release has no such model.
     OSError: if it cannot be written.
   """
   arrays = {entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
@@ -73,7 +74,13 @@ def export_official_weights(model, path):
 
 
 def official_entries(model):
-  """The release's arrays for a model, in its order of creation, as `Entry`s."""
+  """The release's arrays for a model, in its order of creation, as `Entry`s.
+
+  Raises:
+    InputError: if the model has 1x1 convolutions in LU form, which the release does not know.
+  """
+  if model.config.invertible_conv == "lu":
+    raise InputError("the release's weights have no place for `invertible_conv` lu, use dense")
   return list(_Names(model.config).model(model))
 
 

@@ -25,7 +25,8 @@ class FlowPlusPlusConfig:
   attention: bool = True                  # False: a pointwise layer of the same size (ablation)
   heads: int = 4                          # of the attention
   dropout: float = 0.0                    # rate, in every conditioner and in the context net
-  invertible_conv: bool = True            # a 1x1 convolution before each coupling
+  invertible_conv: str = "dense"          # before each coupling: "dense", "lu" (P L U) or "none"
+  act_norm_min_variance: float = 0.01     # floor at initialisation; 0 as published
   weight_norm: bool = False               # W = g V / |V| in every convolution and dense layer
   output_concat_elu: bool = False         # before the last convolution of a conditioner
   dequantization: str = "variational"     # or "uniform" (ablation)
@@ -50,7 +51,10 @@ class FlowPlusPlusConfig:
       self._require(name, _is_count(getattr(self, name)), "a positive integer")
     self._require("dropout", isinstance(self.dropout, numbers.Real) and 0 <= self.dropout < 1,
                   "a number in [0, 1)")
+    self._require("act_norm_min_variance", isinstance(self.act_norm_min_variance, numbers.Real)
+                  and self.act_norm_min_variance >= 0, "a number of at least 0")
     for name, known in (("coupling", ("mixture_logistic", "affine")),
+                        ("invertible_conv", ("dense", "lu", "none")),
                         ("dequantization", ("variational", "uniform")),
                         ("dtype", ("float32", "float64"))):
       self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
@@ -79,11 +83,11 @@ def _is_count(value):
 _CIFAR10 = FlowPlusPlusConfig(dropout=0.2)
 _IMAGENET32 = FlowPlusPlusConfig(
     structure="columns:4,columns:3,squeeze,channels:3,columns:3", filters=128, blocks=20,
-    invertible_conv=False, weight_norm=True, output_concat_elu=True,
+    invertible_conv="none", weight_norm=True, output_concat_elu=True,
     dequant_structure="columns:4,columns:4", dequant_filters=128, dequant_blocks=8,
     context_blocks=8, context_layer_norm=True, context_attention=True)
 _IMAGENET64 = FlowPlusPlusConfig(
-    image_shape=(64, 64, 3), components=4, blocks=16, invertible_conv=False, output_concat_elu=True,
+    image_shape=(64, 64, 3), components=4, blocks=16, invertible_conv="none", output_concat_elu=True,
     structure="squeeze,columns:4,squeeze,channels:2,columns:2,squeeze,channels:2,columns:2",
     dequant_blocks=5, dequant_mixing=False, context_blocks=5, context_layer_norm=True)
 

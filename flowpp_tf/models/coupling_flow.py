@@ -24,42 +24,50 @@ class CouplingStep(keras.layers.Layer):
     shape: `(H, W, C)` of what the step transforms, C even.
     coupling: "mixture_logistic" or "affine".
     components: K.
-    invertible_conv: whether there is a 1x1 convolution, one matrix a half.
+    invertible_conv: "dense", "lu" or "none": a 1x1 convolution, one matrix a half.
+    act_norm_min_variance: floor under the variance at initialisation.
     conditioner: `dict` of further arguments of the `Conditioner`.
 
   Attributes:
     bijectors: the parts, in the order in which they are applied to data.
   """
 
-  def __init__(self, shape, coupling, components, invertible_conv, conditioner, **kwargs):
+  def __init__(self, shape, coupling, components, invertible_conv, act_norm_min_variance,
+               conditioner, **kwargs):
     super().__init__(**kwargs)
     height, width, channels = shape
     half = channels // 2
     self.scale = self.add_weight(name="scale", shape=shape, initializer="ones")
     self.bias = self.add_weight(name="bias", shape=shape, initializer="zeros")
-    self.kernel = None
-    if invertible_conv:
+    self.kernel, mixing = None, []
+    if invertible_conv != "none":
+      bijector, initializer = {"dense": (fb.Invertible1x1Conv, _near_identity),
+                               "lu": (fb.Invertible1x1ConvLU, _near_zero)}[invertible_conv]
       self.kernel = self.add_weight(
-          name="kernel", shape=(2, half, half), initializer=_near_identity)
+          name="kernel", shape=(2, half, half), initializer=initializer)
+      mixing = [bijector(self.kernel.value, name=f"{self.name}_invertible_conv")]
     self.conditioner = Conditioner(
         (height, width, half), half * fb.num_parameters(coupling, components),
         name="conditioner", dtype=self.dtype_policy, **conditioner)
 
     bijector_fn = fb.affine_coupling_bijector if coupling == "affine" else functools.partial(
         fb.mixture_logistic_coupling_bijector, components=components)
-    self.act_norm = fb.ActNorm(self.scale.value, self.bias.value, name=f"{self.name}_act_norm")
+    self.act_norm = fb.ActNorm(self.scale.value, self.bias.value,
+                               min_variance=act_norm_min_variance,
+                               name=f"{self.name}_act_norm")
     self.coupling = fb.Coupling(self.conditioner, bijector_fn, dtype=self.variable_dtype,
                                 name=f"{self.name}_coupling")
-    self.bijectors = [self.act_norm, self.coupling, fb.SwapHalves()]
-    if invertible_conv:
-      self.bijectors.insert(
-          1, fb.Invertible1x1Conv(self.kernel.value, name=f"{self.name}_invertible_conv"))
+    self.bijectors = [self.act_norm, *mixing, self.coupling, fb.SwapHalves()]
     self.built = True
 
 
-def _near_identity(shape, dtype):
+def _near_zero(shape, dtype):
   noise = keras.initializers.RandomNormal(stddev=0.001)  # follows `keras.utils.set_random_seed`
-  return keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
+  return noise(shape, dtype=dtype)
+
+
+def _near_identity(shape, dtype):
+  return keras.ops.eye(shape[-1], dtype=dtype) + _near_zero(shape, dtype)
 
 
 class CouplingFlow(keras.layers.Layer):

@@ -2,7 +2,6 @@
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.distributions import UniformDequantization
@@ -10,8 +9,6 @@ from flowpp_tf.distributions import VariationalDequantization
 from flowpp_tf.layers import ContextNet
 from flowpp_tf.layers import fold_in
 from flowpp_tf.models.coupling_flow import CouplingFlow
-
-tfb = tfp.bijectors
 
 
 class UniformDequantizer(keras.layers.Layer):
@@ -49,7 +46,7 @@ class VariationalDequantizer(keras.layers.Layer):
         image_shape, name="context_net", dtype=self.dtype_policy, **context)
     self.coupling_flow = CouplingFlow(
         structure, image_shape, step, name="dequantizer", dtype=self.dtype_policy)
-    self.bijector = fb.Chain([tfb.Sigmoid(), self.coupling_flow.bijector], name="noise_to_unit")
+    self.bijector = fb.Chain([fb.Sigmoid(), self.coupling_flow.bijector], name="noise_to_unit")
     self.built = True
 
   def __call__(self, images, training=False, seed=None, initialize=False):

@@ -50,7 +50,8 @@ class FlowPlusPlus(LikelihoodModel):
     shape = config.image_shape
     step = lambda filters, blocks, mixer, context_channels: dict(
         coupling=config.coupling, components=config.components,
-        invertible_conv=config.invertible_conv, conditioner=dict(
+        invertible_conv=config.invertible_conv,
+        act_norm_min_variance=config.act_norm_min_variance, conditioner=dict(
             filters=filters, blocks=blocks, mixer=mixer, heads=config.heads,
             context_channels=context_channels, output_concat_elu=config.output_concat_elu,
             dropout=config.dropout, weight_norm=config.weight_norm))
@@ -166,7 +167,7 @@ class FlowPlusPlus(LikelihoodModel):
     """The latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
     The dequantization noise goes into them: `decode(encode(images))` gives the images back, in float32
-    but for a pixel here and there whose noise is within rounding of 0 or 1.
+    but for a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     x, noise, seed = self._prepare(images, 1, noise, seed)
     _, dequantized = self._dequantize(x, noise, seed, False, False)
@@ -205,7 +206,8 @@ class FlowPlusPlus(LikelihoodModel):
     """log q(u|x) `[S, B]` and x + u `[S, B, ...]`."""
     q = self.dequantizer(x, training=training, seed=fold_in(seed, 1), initialize=initialize)
     u, log_q = q.transform(noise)
-    return log_q, x + u
+    # x + u may round to x + 1, which is the next pixel value.
+    return log_q, tf.minimum(x + u, tf.math.nextafter(x + 1, x))
 
   def _flow_kwargs(self, training, seed, initialize):
     chain = self.coupling_flow

@@ -1,0 +1,50 @@
+"""u = sigmoid(v), the end of the dequantizer, Flow++ section 3.1: noise in (0, 1), never at its ends.
+
+In float32 sigmoid(17) rounds to 1. A pixel x with u = 1 would be taken for x + 1, and the density at
+u = 1 would be that of v = infinity.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors.single_pass import SinglePassBijector
+
+
+class Sigmoid(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
+  """y = sigmoid(x) elementwise, kept between the smallest normal number and the last one below 1.
+
+  Args:
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  The log-det is in nats an element; it is that of the sigmoid everywhere. The inverse takes 0 and 1
+  for the numbers next to them.
+  """
+
+  def __init__(self, validate_args=False, name="sigmoid"):
+    parameters = dict(locals())
+    with tf.name_scope(name) as name:
+      super().__init__(forward_min_event_ndims=0, validate_args=validate_args,
+                       parameters=parameters, name=name)
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict()
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
+
+  def _forward_and_log_det(self, x):
+    return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
+
+  def _inverse_and_log_det(self, y):
+    y = _inside(y)
+    log_p, log_q = tf.math.log(y), tf.math.log1p(-y)
+    return log_p - log_q, -log_p - log_q
+
+
+def _inside(y):
+  numbers = np.finfo(y.dtype.as_numpy_dtype)
+  return tf.clip_by_value(y, numbers.tiny, 1 - numbers.epsneg)
