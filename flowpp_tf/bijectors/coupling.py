@@ -63,6 +63,11 @@ class Coupling(SinglePassBijector):
     """The callable `parameters -> elementwise bijector`."""
     return self._bijector_fn
 
+  @property
+  def event_ndims(self):
+    """Rank of an event."""
+    return self.forward_min_event_ndims
+
   @classmethod
   def _parameter_properties(cls, dtype):
     return dict()
