@@ -1,4 +1,4 @@
-"""Shared by the tests: two logical CPU devices, and small models."""
+"""Shared by the tests: two logical CPU devices, and small models of every kind."""
 
 import dataclasses
 
@@ -17,6 +17,19 @@ SMALL = fpp.FlowPlusPlusConfig(
     image_shape=(4, 4, 2), levels=8, structure="columns:3,squeeze,channels:2", components=3,
     filters=4, blocks=1, heads=2, dropout=0.2, dequant_structure="columns:2", dequant_filters=4,
     dequant_blocks=1, context_channels=4, context_blocks=1)
+
+VARIANTS = {
+    "published": SMALL,
+    "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
+    "affine": dataclasses.replace(SMALL, coupling="affine"),
+    "no_attention": dataclasses.replace(SMALL, attention=False),
+    "imagenet32": dataclasses.replace(
+        SMALL, weight_norm=True, output_concat_elu=True, invertible_conv=False,
+        context_layer_norm=True, context_attention=True),
+    "imagenet64": dataclasses.replace(
+        SMALL, output_concat_elu=True, invertible_conv=False, dequant_mixing=False,
+        context_layer_norm=True),
+}
 
 
 def small_images(count=6, config=SMALL, seed=0):
