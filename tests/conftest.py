@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +12,12 @@ import flowpp_tf as fpp
 # Before anything uses a device: the tests of MirroredStrategy need two.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+
+# Each run draws the same few examples; `--hypothesis-profile=full` draws many, others each time.
+hypothesis.settings.register_profile(
+    "quick", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("full", max_examples=10_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("quick")
 
 # Small, yet with every part: both splits, an odd group, squeeze, attention, context, dropout.
 SMALL = fpp.FlowPlusPlusConfig(
