@@ -1,8 +1,8 @@
 """The contract of a TFP bijector, a clause a function: `check(case)` asserts it of a table's row.
 
 TFP keeps its own checks out of its wheel; these state the same promises. A clause that is
-about some bijectors only says so with `@where`. Whether a bijector is the one that its equation says
-is the matter of test_bijectors.py.
+about some bijectors only says so with `@where`. Whether a bijector is what its equation says is the
+matter of test_bijectors.py.
 """
 
 import numpy as np

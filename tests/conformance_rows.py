@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from bijector_cases import CASES
 from bijector_cases import with_variables
+from conftest import SMALL
 from conftest import VARIANTS
 from conftest import perturb
 from conftest import small_images
@@ -20,7 +21,7 @@ import flowpp_tf as fpp
 
 
 class Row(NamedTuple):
-  make: Callable      # dtype -> what holds the variables
+  make: Callable      # dtype, seed of the weights of networks -> what holds the variables
   evaluate: Callable  # (what was made, *inputs) -> dict of tensors, batch first
   inputs: Callable    # dtype -> tuple of tensors, batch first
 
@@ -33,15 +34,15 @@ def _bijector_row(case):
     return dict(y=y, fldj=whole(bijector.forward_log_det_jacobian(x, 3)), x=bijector.inverse(apart),
                 ildj=whole(bijector.inverse_log_det_jacobian(apart, 3)))
 
-  return Row(lambda dtype: with_variables(case.make(dtype)), evaluate,
+  return Row(lambda dtype, seed=0: with_variables(case.make(dtype)), evaluate,
              lambda dtype: (case.sample((4, *case.event), dtype),))
 
 
-def _model(config, dtype, structure="columns:1"):
-  keras.utils.set_random_seed(0)
+def _model(config, dtype, seed, structure="columns:1"):
+  keras.utils.set_random_seed(seed)
   model = fpp.FlowPlusPlus(dataclasses.replace(
       config, dtype=dtype, structure=structure, dequant_structure="columns:1"))
-  perturb(model)
+  perturb(model, seed=seed)
   return model
 
 
@@ -67,16 +68,20 @@ def _evaluate_model(model, images, noise):
 
 BIJECTOR_ROWS = {name: _bijector_row(case) for name, case in CASES.items()}
 DISTRIBUTION_ROWS = {
-    "uniform_dequantizer": Row(lambda d: _model(VARIANTS["uniform"], d).dequantizer,
-                               _evaluate_dequantizer, _images_and_noise),
-    "variational_dequantizer": Row(lambda d: _model(VARIANTS["imagenet32"], d).dequantizer,
-                                   _evaluate_dequantizer, _images_and_noise),
-    "flow": Row(lambda d: _model(VARIANTS["published"], d, "columns:1,squeeze,channels:1").flow,
-                _evaluate_flow, _images_and_noise),
+    "uniform_dequantizer": Row(
+        lambda dtype, seed=0: _model(VARIANTS["uniform"], dtype, seed).dequantizer,
+        _evaluate_dequantizer, _images_and_noise),
+    "variational_dequantizer": Row(
+        lambda dtype, seed=0: _model(VARIANTS["imagenet32"], dtype, seed).dequantizer,
+        _evaluate_dequantizer, _images_and_noise),
+    "flow": Row(
+        lambda dtype, seed=0: _model(SMALL, dtype, seed, "columns:1,squeeze,channels:1").flow,
+        _evaluate_flow, _images_and_noise),
 }
 MODEL_ROWS = {
-    f"model_{name}": Row(lambda d, config=config: _model(config, d), _evaluate_model,
-                         _images_and_noise) for name, config in VARIANTS.items()}
+    f"model_{name}": Row(
+        lambda dtype, seed=0, config=config: _model(config, dtype, seed), _evaluate_model,
+        _images_and_noise) for name, config in VARIANTS.items()}
 ROWS = {**BIJECTOR_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 
 

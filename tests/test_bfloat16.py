@@ -1,8 +1,8 @@
 """Networks in bfloat16, mathematics in float32: what is approximate and what stays exact.
 
 A coupling keeps half of its input to the bit, so its inverse calls the network on the same numbers:
-whatever the network rounds, value, inverse and log-det belong together to float32's rounding. That is
-so within one mode of execution: eager mode, graph mode and XLA round a network each in its own way.
+whatever the network rounds, value, inverse and log-det belong together to float32's rounding. So it
+is within one mode of execution: eager mode, graph mode and XLA round a network in their own ways.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ def test_a_model_has_nearly_the_bound_and_the_gradient_of_float32():
     bounds.append(bound)
     gradients.append(tf.concat(flat, axis=0))
   assert 1e-4 < largest(bounds[1] - bounds[0]) < 0.2
-  cosine = tf.reduce_sum(tf.linalg.l2_normalize(gradients[0]) * tf.linalg.l2_normalize(gradients[1]))
+  cosine = tf.reduce_sum(tf.math.multiply(*map(tf.linalg.l2_normalize, gradients)))
   assert cosine > 0.99
 
 

@@ -1,6 +1,6 @@
 """What holds for elementwise bijectors whatever their parameters, their shapes and the point.
 
-To add one, add a line to `FAMILIES`. Each test draws some parameters and shapes, the same in each run;
+To add one, add a line to `FAMILIES`. Each test draws some parameters and shapes, the same each run;
 
     python -m pytest tests/test_bijector_properties.py --hypothesis-profile=full
 
@@ -27,7 +27,7 @@ positive = lambda log_scale: lambda rng, shape: np.exp(log_scale * rng.randn(*sh
 
 
 class Family(NamedTuple):
-  """A bijector with draws of its parameters and of points of its domain; in `wild` also its range."""
+  """A bijector, draws of its parameters, of points of its domain and, where needed, its range."""
   make: Any
   parameters: dict
   domain: Any
@@ -52,8 +52,10 @@ WILD = {
         fb.MixtureLogisticCDF, WILD_MIXTURE, normal(1000),
         lambda rng, shape: np.clip(np.exp(-rng.uniform(0, 80, shape)), None, 1 - 1e-7)),
     "bounded_affine": Family(
-        fb.BoundedAffine, dict(scale_logit=normal(1e3), shift=normal(1e6)), normal(1e6), normal(1e6)),
-    "act_norm": Family(fb.ActNorm, dict(scale=positive(5), bias=normal(1e6)), normal(1e6), normal(1e6)),
+        fb.BoundedAffine, dict(scale_logit=normal(1e3), shift=normal(1e6)), normal(1e6),
+        normal(1e6)),
+    "act_norm": Family(
+        fb.ActNorm, dict(scale=positive(5), bias=normal(1e6)), normal(1e6), normal(1e6)),
     "pixels_to_logit": Family(
         fb.PixelsToLogit, {}, lambda rng, shape: rng.randint(0, 257, shape), normal(50)),
 }
@@ -108,10 +110,10 @@ def test_broadcast_parameters_are_those_written_out(family, data, seed):
   bijector, written_out = family.make(**parameters), family.make(**full)
   full_x = tf.broadcast_to(x, result_shape)
   whole = lambda log_det: np.broadcast_to(log_det, result_shape)
-  np.testing.assert_allclose(bijector.forward(x), written_out.forward(full_x), rtol=1e-12, atol=1e-13)
-  np.testing.assert_allclose(whole(bijector.forward_log_det_jacobian(x)),
-                             whole(written_out.forward_log_det_jacobian(full_x)), rtol=1e-12,
-                             atol=1e-13)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+  close(bijector.forward(x), written_out.forward(full_x))
+  close(whole(bijector.forward_log_det_jacobian(x)),
+        whole(written_out.forward_log_det_jacobian(full_x)))
 
 
 @pytest.mark.parametrize("family", WILD.values(), ids=WILD)
