@@ -172,6 +172,10 @@ def check_a_composite_goes_through_nest_and_tf_function(case):
     same_function(b, returned, case)
     close(y, b.forward(x))
   assert len(traces) == 1  # other values of the same shapes need no other trace
+  source = with_variables(bijector)
+  with tf.GradientTape() as tape:
+    value = tf.reduce_sum(forward(source, points(case, source)["x"])[1])
+  assert all(g is not None for g in tape.gradient(value, source.trainable_variables))
 
 
 def check_vectorized_map_gives_the_same_as_a_loop(case):

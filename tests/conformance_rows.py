@@ -52,8 +52,9 @@ def _images_and_noise(dtype):
 
 
 def _evaluate_dequantizer(dequantizer, images, noise):
-  u, log_q = dequantizer(images).transform(noise)
-  return dict(u=u, log_q=log_q, log_prob=dequantizer(images).log_prob(tf.identity(u)))
+  q = dequantizer(images)
+  u, log_q = q.transform(noise)
+  return dict(u=u, log_q=log_q, log_prob=q.log_prob(tf.identity(u)))  # computed, not from the cache
 
 
 def _evaluate_flow(flow, images, noise):
