@@ -1,5 +1,7 @@
 """The conformance suite, saving: checkpoint, SavedModel, Keras. Rows in conformance_rows.py."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -71,3 +73,15 @@ def test_keras_weights_and_config_make_the_same_model_again(name, tmp_path):
   model.save_weights(tmp_path / "model.weights.h5")
   again.load_weights(tmp_path / "model.weights.h5")
   assert_same(evaluate(name, again), evaluate(name, model))
+
+
+def test_a_compiled_model_is_loaded_to_be_compiled_again_without_a_warning(tmp_path):
+  model = ROWS["model_published"].make("float32")
+  model.compile("adam", clip_norm=1.0, ema_decay=0.9)
+  model.save(tmp_path / "model.keras")
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+  assert not [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+  assert not loaded.compiled
+  assert_same(evaluate("model_published", loaded), evaluate("model_published", model))
