@@ -1,4 +1,4 @@
-"""The mathematics of every bijector of the table, against autodiff and against itself undone.
+"""The mathematics of every bijector of the table, against autodiff and finite differences.
 
 The clauses of TFP's contract are in test_bijector_contract.py, graph mode, XLA and saving in
 test_conformance.py.
@@ -10,9 +10,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from bijector_cases import FUNCTIONS
 from bijector_cases import coupling
 from bijector_cases import draw
+from bijector_cases import points
 from bijector_cases import rows
+from bijector_cases import tensor_parameters
 from conftest import value_and_log_det
 from flowpp_tf import bijectors as fb
 
@@ -39,6 +42,42 @@ def test_inverse_undoes_forward(row, dtype):
   y = bijector.forward(x)
   back = bijector.inverse(tf.identity(y))
   np.testing.assert_allclose(back, x, rtol=0, atol=50 * ROUNDING[dtype])
+
+
+@rows
+def test_gradients_by_input_parameters_and_weights_are_those_of_finite_differences(row):
+  bijector = row.make("float64")
+  at = points(row, bijector, 1)
+  parameters, variables = tensor_parameters(bijector), bijector.trainable_variables
+  for name, (function, argument) in FUNCTIONS.items():
+    tensors = {argument: at[argument], **parameters}
+    output = lambda t: function(bijector.copy(**{n: t[n] for n in parameters}), t[argument])
+    weights = draw(*output(tensors).shape, seed=6)
+    scalar = lambda t: tf.reduce_sum(weights * output(t))
+    with tf.GradientTape() as tape:
+      tape.watch(tensors)
+      value = scalar(tensors)
+    gradients = tape.gradient(
+        value, [*tensors.values(), *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    step = 1e-6
+
+    def compare(what, gradient, shifted):
+      direction = draw(*gradient.shape, seed=5)
+      difference = (shifted(step * direction) - shifted(-step * direction)) / (2 * step)
+      np.testing.assert_allclose(tf.reduce_sum(gradient * direction), difference, rtol=1e-5,
+                                 atol=1e-6, err_msg=f"{name} by {what}")
+
+    def shift_variable(variable, by):
+      before = tf.identity(variable)
+      variable.assign_add(by)
+      shifted_value = scalar(tensors)
+      variable.assign(before)
+      return shifted_value
+
+    for what, gradient in zip(tensors, gradients):
+      compare(what, gradient, lambda by, what=what: scalar({**tensors, what: tensors[what] + by}))
+    for variable, gradient in zip(variables, gradients[len(tensors):]):
+      compare(variable.name, gradient, lambda by, v=variable: shift_variable(v, by))
 
 
 @rows
