@@ -1,7 +1,8 @@
-"""Shared by the tests: two logical CPU devices, and small models."""
+"""Shared by the tests: two logical CPU devices, and small models of every kind."""
 
 import dataclasses
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,11 +13,30 @@ import flowpp_tf as fpp
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 
+# Each run draws the same few examples; `--hypothesis-profile=full` draws many, others each time.
+hypothesis.settings.register_profile(
+    "quick", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("full", max_examples=10_000, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("quick")
+
 # Small, yet with every part: both splits, an odd group, squeeze, attention, context, dropout.
 SMALL = fpp.FlowPlusPlusConfig(
     image_shape=(4, 4, 2), levels=8, structure="columns:3,squeeze,channels:2", components=3,
     filters=4, blocks=1, heads=2, dropout=0.2, dequant_structure="columns:2", dequant_filters=4,
     dequant_blocks=1, context_channels=4, context_blocks=1)
+
+VARIANTS = {
+    "published": SMALL,
+    "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
+    "affine": dataclasses.replace(SMALL, coupling="affine", invertible_conv="lu"),
+    "no_attention": dataclasses.replace(SMALL, attention=False),
+    "imagenet32": dataclasses.replace(
+        SMALL, weight_norm=True, output_concat_elu=True, invertible_conv="none",
+        context_layer_norm=True, context_attention=True),
+    "imagenet64": dataclasses.replace(
+        SMALL, output_concat_elu=True, invertible_conv="none", dequant_mixing=False,
+        context_layer_norm=True),
+}
 
 
 def small_images(count=6, config=SMALL, seed=0):

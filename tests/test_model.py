@@ -8,24 +8,13 @@ import pytest
 import tensorflow as tf
 
 from conftest import SMALL
+from conftest import VARIANTS
 from conftest import perturb
 from conftest import small_images
 from conftest import value_and_log_det
 import flowpp_tf as fpp
 
 FLOAT64 = dataclasses.replace(SMALL, dtype="float64")
-VARIANTS = {
-    "published": SMALL,
-    "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
-    "affine": dataclasses.replace(SMALL, coupling="affine"),
-    "no_attention": dataclasses.replace(SMALL, attention=False),
-    "imagenet32": dataclasses.replace(
-        SMALL, weight_norm=True, output_concat_elu=True, invertible_conv="none",
-        context_layer_norm=True, context_attention=True),
-    "imagenet64": dataclasses.replace(
-        SMALL, output_concat_elu=True, invertible_conv="none", dequant_mixing=False,
-        context_layer_norm=True),
-}
 
 
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
@@ -116,36 +105,6 @@ def test_initialisation_normalises_what_reaches_each_coupling():
   y = step.act_norm.forward(fpp.bijectors.split_columns((4, 4, 2)).forward(x))
   np.testing.assert_allclose(tf.reduce_mean(y, 0), np.zeros((4, 2, 4)), atol=1e-10)
   np.testing.assert_allclose(tf.math.reduce_std(y, 0), np.ones((4, 2, 4)), rtol=1e-6)
-
-
-def test_keras_weights_and_config_make_the_same_model_again(tmp_path):
-  model = fpp.FlowPlusPlus(SMALL)
-  perturb(model)
-  again = fpp.FlowPlusPlus.from_config(model.get_config())
-  path = tmp_path / "model.weights.h5"
-  model.save_weights(path)
-  again.load_weights(path)
-  images = small_images()
-  np.testing.assert_array_equal(again.log_prob_bound(images, seed=0),
-                                model.log_prob_bound(images, seed=0))
-
-
-def test_tensorflow_checkpoint_sees_every_weight_of_the_distribution(tmp_path):
-  model, other = fpp.FlowPlusPlus(SMALL), fpp.FlowPlusPlus(SMALL)
-  perturb(model)
-  path = tf.train.Checkpoint(model=model.flow).save(tmp_path / "flow")
-  tf.train.Checkpoint(model=other.flow).restore(path).assert_consumed()
-  x = tf.cast(small_images(), tf.float32) + 0.5
-  np.testing.assert_array_equal(other.flow.log_prob(x), model.flow.log_prob(x))
-
-
-def test_float32_agrees_with_float64(small_model):
-  model = fpp.FlowPlusPlus(SMALL)
-  model.set_weights(small_model.get_weights())
-  images = small_images()
-  noise = small_model.sample_noise([6], tf.constant([0, 1]))
-  np.testing.assert_allclose(model.bits_per_dim(images, noise=noise),
-                             small_model.bits_per_dim(images, noise=noise), atol=1e-4)
 
 
 IMAGES = small_images()

@@ -15,7 +15,7 @@ ParameterProperties = tfp.util.ParameterProperties
 _SMALLEST_SCALE = 1e-10
 
 
-class ActNorm(SinglePassBijector):
+class ActNorm(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x scale + bias, elementwise, with data-dependent initialisation.
 
   Args:

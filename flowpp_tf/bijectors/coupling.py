@@ -22,7 +22,8 @@ class Coupling(SinglePassBijector):
   Args:
     conditioner: callable `(x1, **kwargs) -> parameters`, called once a pass with
       `x1 [N, ..., C / 2]`, all batch dimensions flattened into one. If it has `variables` (a Keras
-      layer, built), they are tracked: `coupling.trainable_variables` lists them.
+      layer, built), they are tracked: `coupling.trainable_variables` lists them. It may compute in a
+      lower precision, as under Keras's policy "mixed_bfloat16": what it gives is cast to `dtype`.
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [N, ..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
@@ -63,6 +64,11 @@ class Coupling(SinglePassBijector):
     """The callable `parameters -> elementwise bijector`."""
     return self._bijector_fn
 
+  @property
+  def event_ndims(self):
+    """Rank of an event."""
+    return self.forward_min_event_ndims
+
   @classmethod
   def _parameter_properties(cls, dtype):
     return dict()
@@ -85,7 +91,9 @@ class Coupling(SinglePassBijector):
       context_shape = tf.concat([batch_shape, tf.shape(context)[-event_ndims:]], axis=0)
       kwargs["context"] = flatten(tf.broadcast_to(context, context_shape), context.shape)
     x1, x2 = tf.split(flatten(x, x.shape), 2, axis=-1)
-    bijector = self.bijector_fn(self.conditioner(x1, **kwargs))
+    parameters = tf.nest.map_structure(
+        lambda p: tf.cast(p, x.dtype), self.conditioner(x1, **kwargs))
+    bijector = self.bijector_fn(parameters)
     y2, log_det = evaluate(bijector, x2, event_ndims)
     y = tf.reshape(tf.concat([x1, y2], axis=-1), tf.shape(x))
     return tf.ensure_shape(y, x.shape), tf.reshape(log_det, batch_shape)

@@ -19,7 +19,7 @@ from flowpp_tf.bijectors.single_pass import SinglePassBijector
 ParameterProperties = tfp.util.ParameterProperties
 
 
-class _ChannelMixing(SinglePassBijector):
+class _ChannelMixing(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x W for a W that subclasses give, with its inverse and log-det, in float64."""
 
   def __init__(self, dtype, validate_args, parameters, name):

@@ -91,7 +91,7 @@ def _search(target, logits, loc, log_scale):
   pi = tf.exp(log_pi)
   log_pi += depth[..., tf.newaxis]  # F times exp(depth)
 
-  quantiles = loc - scale * depth[..., tf.newaxis]
+  quantiles = loc - scale * depth[..., tf.newaxis] + tf.zeros_like(logits)  # of the full shape
   low = tf.reduce_min(quantiles, axis=-1)
   high = tf.reduce_max(quantiles, axis=-1)
   x = tf.reduce_sum(pi * quantiles, axis=-1)

@@ -55,6 +55,9 @@ class ContextNet(keras.layers.Layer):
       self.position_embedding = self.add_weight(
           name="position_embedding", shape=(*self.half_shape[:2], channels),
           initializer=keras.initializers.RandomNormal(stddev=0.01))
+    # Keras does not show `tf.train.Checkpoint` the layers that it has in lists.
+    self._in_lists = tf.Module()
+    self._in_lists.variables_of_blocks = [v.value for block in self.blocks for v in block.variables]
     self.built = True
 
   def build(self, input_shape):

@@ -74,7 +74,7 @@ class FlowPlusPlus(LikelihoodModel):
     self.coupling_flow = CouplingFlow(
         config.structure, shape, step(config.filters, config.blocks, mixer, 0),
         dtype=config.dtype, name="flow")
-    prior = tfd.Sample(tfd.Normal(tf.zeros([], config.dtype), tf.ones([], config.dtype)),
+    prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0),
                        self.coupling_flow.latent_shape)
     self.flow = FlowDistribution(prior, tfb.Invert(
         fb.Chain([self.coupling_flow.bijector, fb.PixelsToLogit(config.levels)],

@@ -34,6 +34,9 @@ class LikelihoodModel(keras.Model):
       jit_compile: as in Keras; off by default.
       **kwargs: passed to `keras.Model.compile`.
 
+    A model that Keras has saved is loaded uncompiled, as the averages are not in the file; a run goes
+    on from its checkpoint.
+
     Raises:
       InputError (a ValueError): for a loss, an optimizer that clips, or values out of range.
     """
@@ -59,6 +62,9 @@ class LikelihoodModel(keras.Model):
         self._ema = tf.train.ExponentialMovingAverage(ema_decay)
         self._update_averages()
         self.averages = [self._ema.average(v) for v in self._tf_trainable_variables()]
+
+  def get_compile_config(self):
+    return None  # see `compile`
 
   def reset_averages(self):
     """Sets the averaged weights, if there are any, to the present ones."""

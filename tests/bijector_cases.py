@@ -1,0 +1,109 @@
+"""The table of bijectors: a row each, over which every test of a bijector's promises runs.
+
+To add a bijector, add a line: a function of the dtype that makes it, how to draw points of its
+domain, and the shape of an event.
+"""
+
+import functools
+from typing import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowpp_tf import bijectors as fb
+
+K = 3
+EVENT = (4, 4, 2)
+
+
+class Case(NamedTuple):
+  """A row of the table."""
+  make: Callable    # dtype -> bijector
+  sample: Callable  # shape, dtype -> points of its domain
+  event: tuple      # shape of an event
+
+
+def draw(*shape, scale=1.0, dtype="float64", seed=0):
+  """Normal draws, the same each time."""
+  return tf.constant(scale * np.random.RandomState(seed).randn(*shape), dtype)
+
+
+def mixture(dtype, event=EVENT):
+  return (draw(*event, K, dtype=dtype), draw(*event, K, scale=2, dtype=dtype, seed=1),
+          draw(*event, K, dtype=dtype, seed=2))
+
+
+class Conditioner(tf.Module):
+  """tanh(x1 w), the smallest network with weights."""
+
+  def __init__(self, dtype, outputs):
+    super().__init__()
+    self.weights = tf.Variable(draw(1, outputs, scale=0.5, dtype=dtype))
+
+  def __call__(self, x1):
+    return tf.tanh(x1 @ self.weights)
+
+
+def coupling(dtype, kind, name="coupling"):
+  bijector_fn = fb.affine_coupling_bijector if kind == "affine" else functools.partial(
+      fb.mixture_logistic_coupling_bijector, components=K)
+  return fb.Coupling(Conditioner(dtype, fb.num_parameters(kind, K)), bijector_fn, dtype=dtype,
+                     name=name)
+
+
+normal = lambda shape, dtype: draw(*shape, dtype=dtype, seed=3)
+pixels = lambda shape, dtype: 17 * tf.sigmoid(normal(shape, dtype))
+
+BIJECTORS = {
+    "logit_mixture": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d)), normal, EVENT),
+    "logit_mixture_shared": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d, ())), normal, EVENT),
+    "mixture_cdf": (lambda d: fb.MixtureLogisticCDF(*mixture(d)), normal, EVENT),
+    "bounded_affine": (lambda d: fb.BoundedAffine(draw(*EVENT, dtype=d), draw(2, dtype=d)),
+                       normal, EVENT),
+    "pixels_to_logit": (lambda d: fb.PixelsToLogit(levels=17), pixels, EVENT),
+    "act_norm": (lambda d: fb.ActNorm(tf.exp(draw(*EVENT, dtype=d)), draw(*EVENT, dtype=d)),
+                 normal, EVENT),
+    "conv": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d)), normal, EVENT),
+    "conv_blocks": (lambda d: fb.Invertible1x1Conv(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
+    "conv_lu": (lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d)), normal, EVENT),
+    "conv_lu_blocks": (lambda d: fb.Invertible1x1ConvLU.from_kernel(draw(2, 3, 3, dtype=d)),
+                       normal, (2, 2, 6)),
+    "sigmoid": (lambda d: fb.Sigmoid(), normal, EVENT),
+    "squeeze": (lambda d: fb.Squeeze(), normal, EVENT),
+    "swap_halves": (lambda d: fb.SwapHalves(), normal, EVENT),
+    "split_columns": (lambda d: fb.split_columns(EVENT), normal, EVENT),
+    "coupling_mixture": (lambda d: coupling(d, "mixture_logistic"), normal, EVENT),
+    "coupling_affine": (lambda d: coupling(d, "affine"), normal, EVENT),
+    "chain": (lambda d: fb.Chain([coupling(d, "affine", "second"), fb.SwapHalves(),
+                                  coupling(d, "mixture_logistic", "first")]), normal, EVENT),
+}
+CASES = {name: Case(*row) for name, row in BIJECTORS.items()}
+rows = pytest.mark.parametrize("row", CASES.values(), ids=CASES)
+
+# The four functions of a bijector, and whether their argument lies in its domain or its range.
+FUNCTIONS = {
+    "forward": (lambda b, x: b.forward(x), "x"),
+    "forward_log_det": (lambda b, x: b.forward_log_det_jacobian(x, 3), "x"),
+    "inverse": (lambda b, y: b.inverse(y), "y"),
+    "inverse_log_det": (lambda b, y: b.inverse_log_det_jacobian(y, 3), "y"),
+}
+
+
+def points(case, bijector, count=2, dtype="float64"):
+  """Points of the domain and, as tensors that no cache knows, their images: for `FUNCTIONS`."""
+  x = case.sample((count, *case.event), dtype)
+  return {"x": x, "y": tf.constant(bijector.forward(x).numpy())}
+
+
+def tensor_parameters(bijector):
+  """The parameters that are tensors, by name."""
+  return {name: bijector.parameters[name] for name in type(bijector).parameter_properties()
+          if tf.is_tensor(bijector.parameters[name])}
+
+
+def with_variables(bijector):
+  """The same bijector, its tensor parameters in variables."""
+  return bijector.copy(
+      **{name: tf.Variable(value) for name, value in tensor_parameters(bijector).items()})

@@ -1,0 +1,101 @@
+"""The rows of the conformance suite: every bijector, both dequantizers, the flow and every model.
+
+A row says how to make the object that holds the variables, what to evaluate of it, and on what.
+"""
+
+import dataclasses
+from typing import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bijector_cases import CASES
+from bijector_cases import with_variables
+from conftest import SMALL
+from conftest import VARIANTS
+from conftest import perturb
+from conftest import small_images
+import flowpp_tf as fpp
+
+
+class Row(NamedTuple):
+  make: Callable      # dtype, seed of the weights of networks -> what holds the variables
+  evaluate: Callable  # (what was made, *inputs) -> dict of tensors, batch first
+  inputs: Callable    # dtype -> tuple of tensors, batch first
+
+
+def _bijector_row(case):
+  def evaluate(bijector, x):
+    y = bijector.forward(x)
+    apart = tf.identity(y)  # which the cache does not know: the inverse is computed
+    whole = lambda log_det: tf.broadcast_to(log_det, tf.shape(x)[:1])
+    return dict(y=y, fldj=whole(bijector.forward_log_det_jacobian(x, 3)), x=bijector.inverse(apart),
+                ildj=whole(bijector.inverse_log_det_jacobian(apart, 3)))
+
+  return Row(lambda dtype, seed=0: with_variables(case.make(dtype)), evaluate,
+             lambda dtype: (case.sample((4, *case.event), dtype),))
+
+
+def _model(config, dtype, seed, structure="columns:1"):
+  keras.utils.set_random_seed(seed)
+  model = fpp.FlowPlusPlus(dataclasses.replace(
+      config, dtype=dtype, structure=structure, dequant_structure="columns:1"))
+  perturb(model, seed=seed)
+  return model
+
+
+def _images_and_noise(dtype):
+  noise = np.random.RandomState(1).uniform(0.01, 0.99, [4, 4, 4, 2])
+  return tf.constant(small_images(4)), tf.constant(noise, dtype)
+
+
+def _evaluate_dequantizer(dequantizer, images, noise):
+  q = dequantizer(images)
+  u, log_q = q.transform(noise)
+  return dict(u=u, log_q=log_q, log_prob=q.log_prob(tf.identity(u)))  # computed, not from the cache
+
+
+def _evaluate_flow(flow, images, noise):
+  x = tf.cast(images, noise.dtype) + noise
+  z = tf.reshape(2 * noise - 1, tf.shape(flow.bijector.inverse(x)))
+  return dict(log_prob=flow.log_prob(x), sample=flow.bijector.forward(z))
+
+
+def _evaluate_model(model, images, noise):
+  return dict(bound=model.log_prob_bound(images, noise=noise))
+
+
+BIJECTOR_ROWS = {name: _bijector_row(case) for name, case in CASES.items()}
+DISTRIBUTION_ROWS = {
+    "uniform_dequantizer": Row(
+        lambda dtype, seed=0: _model(VARIANTS["uniform"], dtype, seed).dequantizer,
+        _evaluate_dequantizer, _images_and_noise),
+    "variational_dequantizer": Row(
+        lambda dtype, seed=0: _model(VARIANTS["imagenet32"], dtype, seed).dequantizer,
+        _evaluate_dequantizer, _images_and_noise),
+    "flow": Row(
+        lambda dtype, seed=0: _model(SMALL, dtype, seed, "columns:1,squeeze,channels:1").flow,
+        _evaluate_flow, _images_and_noise),
+}
+MODEL_ROWS = {
+    f"model_{name}": Row(
+        lambda dtype, seed=0, config=config: _model(config, dtype, seed), _evaluate_model,
+        _images_and_noise) for name, config in VARIANTS.items()}
+ROWS = {**BIJECTOR_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
+
+
+def variables(subject):
+  """The trainable `tf.Variable`s of a TFP object or a Keras one."""
+  return [v if isinstance(v, tf.Variable) else v.value for v in subject.trainable_variables]
+
+
+def copy_variables(source, target):
+  for from_variable, to_variable in zip(variables(source), variables(target), strict=True):
+    to_variable.assign(tf.cast(from_variable, to_variable.dtype))
+
+
+def signature(inputs):
+  """The inputs' specs with an unknown batch size."""
+  return [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in inputs]

@@ -1,0 +1,87 @@
+"""The conformance suite, saving: checkpoint, SavedModel, Keras. Rows in conformance_rows.py."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conformance_rows import MODEL_ROWS
+from conformance_rows import ROWS
+from conformance_rows import signature
+from conformance_rows import variables
+
+HAVE_VARIABLES = [name for name, row in ROWS.items() if variables(row.make("float32"))]
+
+
+def evaluate(name, subject):
+  return ROWS[name].evaluate(subject, *ROWS[name].inputs("float32"))
+
+
+def fresh(name):
+  """What the row makes, with other weights, those too that nobody would list."""
+  subject = ROWS[name].make("float32", seed=1)
+  for variable in variables(subject):
+    variable.assign(variable + 0.1)
+  return subject
+
+
+def assert_same(actual, expected):
+  for key, value in expected.items():
+    np.testing.assert_array_equal(actual[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("name", HAVE_VARIABLES)
+def test_a_checkpoint_restores_every_weight(name, tmp_path):
+  subject, other = ROWS[name].make("float32"), fresh(name)
+  path = tf.train.Checkpoint(subject=subject).save(tmp_path / "checkpoint")
+  tf.train.Checkpoint(subject=other).restore(path).assert_consumed()
+  for restored, saved in zip(variables(other), variables(subject), strict=True):
+    np.testing.assert_array_equal(restored, saved, err_msg=saved.name)
+  assert_same(evaluate(name, other), evaluate(name, subject))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_saved_model_gives_the_same_for_every_batch_size(name, tmp_path):
+  subject, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
+  module = tf.Module()
+  module.subject = subject
+  module.evaluate = tf.function(lambda *inputs: ROWS[name].evaluate(subject, *inputs),
+                                input_signature=signature(inputs), autograph=False)
+  tf.saved_model.save(module, tmp_path)
+  loaded = tf.saved_model.load(tmp_path)  # kept: its functions do not own its variables
+  for part in (slice(None), slice(1)):
+    sliced = [t[part] for t in inputs]
+    assert_same(loaded.evaluate(*sliced), module.evaluate(*sliced))
+
+
+# Bijectors and distributions are no Keras objects: their layers are saved with the model.
+@pytest.mark.parametrize("name", MODEL_ROWS)
+def test_keras_saves_and_loads_the_whole_model(name, tmp_path):
+  model = ROWS[name].make("float32")
+  model.save(tmp_path / "model.keras")
+  loaded = keras.models.load_model(tmp_path / "model.keras")
+  assert loaded.config == model.config
+  assert_same(evaluate(name, loaded), evaluate(name, model))
+
+
+@pytest.mark.parametrize("name", MODEL_ROWS)
+def test_keras_weights_and_config_make_the_same_model_again(name, tmp_path):
+  model = ROWS[name].make("float32")
+  again = type(model).from_config(model.get_config())
+  model.save_weights(tmp_path / "model.weights.h5")
+  again.load_weights(tmp_path / "model.weights.h5")
+  assert_same(evaluate(name, again), evaluate(name, model))
+
+
+def test_a_compiled_model_is_loaded_to_be_compiled_again_without_a_warning(tmp_path):
+  model = ROWS["model_published"].make("float32")
+  model.compile("adam", clip_norm=1.0, ema_decay=0.9)
+  model.save(tmp_path / "model.keras")
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+  assert not [str(w.message) for w in caught if issubclass(w.category, UserWarning)]
+  assert not loaded.compiled
+  assert_same(evaluate("model_published", loaded), evaluate("model_published", model))
