@@ -98,9 +98,9 @@ def points(case, bijector, count=2, dtype="float64"):
 
 
 def tensor_parameters(bijector):
-  """The parameters that are tensors, by name."""
-  return {name: bijector.parameters[name] for name in type(bijector).parameter_properties()
-          if tf.is_tensor(bijector.parameters[name])}
+  """The parameters that are tensors of real numbers, by name."""
+  return {name: value for name, value in bijector.parameters.items()
+          if tf.is_tensor(value) and value.dtype.is_floating}
 
 
 def with_variables(bijector):

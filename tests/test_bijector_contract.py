@@ -5,22 +5,9 @@ import pytest
 from bijector_cases import CASES
 from bijector_checks import CHECKS
 
-BROADCAST = "the inverse's loop starts with the shape of `loc`, not with that of all parameters"
-DEFECTS = {  # known ones, by clause and row
-    ("each_parameter_may_have_a_batch_that_the_others_lack", "logit_mixture"): BROADCAST,
-    ("each_parameter_may_have_a_batch_that_the_others_lack", "mixture_cdf"): BROADCAST,
-}
-
-
-def pair(check, name):
-  clause = check.__name__[len("check_"):]
-  reason = DEFECTS.get((clause, name))
-  marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
-  return pytest.param(check, CASES[name], id=f"{clause}-{name}", marks=marks)
-
-
 ROWS = {name: case.make("float64") for name, case in CASES.items()}
-PAIRS = [pair(check, name) for check in CHECKS for name, bijector in ROWS.items()
+PAIRS = [pytest.param(check, CASES[name], id=f"{check.__name__[len('check_'):]}-{name}")
+         for check in CHECKS for name, bijector in ROWS.items()
          if getattr(check, "applies", lambda b: True)(bijector)]
 
 

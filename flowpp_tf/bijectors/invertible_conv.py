@@ -92,9 +92,9 @@ class Invertible1x1ConvLU(_ChannelMixing):
   Args:
     lower_upper: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks: below the
       diagonal that of L, whose own diagonal is 1; above the diagonal that of U; on it log|U_ii|.
-    sign: +-1, the sign of each U_ii, `[C]` or `[G, C / G]`; None for 1. It is not trained.
+    sign: integers +-1, the sign of each U_ii, `[C]` or `[G, C / G]`; None for 1.
     permutation: integers of the same shape, row i of W being row `permutation[i]` of L U; None for no
-      permutation. It is not trained.
+      permutation.
     validate_args: Python `bool`.
     name: Python `str`.
 
@@ -108,11 +108,11 @@ class Invertible1x1ConvLU(_ChannelMixing):
                name="invertible_1x1_conv_lu"):
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = dtype_util.common_dtype([lower_upper, sign], dtype_hint=tf.float32)
+      dtype = dtype_util.common_dtype([lower_upper], dtype_hint=tf.float32)
       convert = tensor_util.convert_nonref_to_tensor
       self._lower_upper = convert(lower_upper, dtype=dtype, name="lower_upper")
       _check_square("lower_upper", self._lower_upper)
-      self._sign = convert(sign, dtype=dtype, name="sign")
+      self._sign = convert(sign, dtype_hint=tf.int32, name="sign")
       self._permutation = convert(permutation, dtype_hint=tf.int32, name="permutation")
       super().__init__(dtype, validate_args, parameters, name)
 
@@ -121,8 +121,8 @@ class Invertible1x1ConvLU(_ChannelMixing):
     """The same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
     lower_upper, permutation = tf.linalg.lu(kernel)
     diagonal = tf.linalg.diag_part(lower_upper)
-    return cls(tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))), tf.sign(diagonal),
-               tf.argsort(permutation), **kwargs)  # the inverse permutation
+    return cls(tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))),
+               tf.cast(tf.sign(diagonal), tf.int32), tf.argsort(permutation), **kwargs)  # the inverse permutation
 
   @property
   def lower_upper(self):
@@ -144,7 +144,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
     return dict(
         lower_upper=_one_event(lambda self: self.lower_upper),
         sign=_one_event(lambda self: self.sign, event_ndims=1),
-        permutation=_one_event(lambda self: self.permutation, event_ndims=1, is_tensor=True))
+        permutation=_one_event(lambda self: self.permutation, event_ndims=1))
 
   def _triangles(self):
     lower_upper = tf.cast(self.lower_upper, tf.float64)
@@ -175,14 +175,14 @@ class Invertible1x1ConvLU(_ChannelMixing):
     return solve(upper, solve(lower, identity, lower=True), lower=False), log_det
 
 
-def _one_event(parameter, event_ndims=2, **kwargs):
+def _one_event(parameter, event_ndims=2):
   """A kernel is one event: it has no batch of kernels beside it."""
   def rank(bijector, x_event_ndims):
     del x_event_ndims
     value = parameter(bijector)
     return 0 if value is None else len(value.shape)
   return ParameterProperties(
-      event_ndims=rank, shape_fn=lambda shape: tf.repeat(shape[-1:], event_ndims), **kwargs)
+      event_ndims=rank, shape_fn=lambda shape: tf.repeat(shape[-1:], event_ndims))
 
 
 def _check_square(name, kernel):

@@ -25,6 +25,10 @@ class _Dequantization(FlowDistribution):
   def _parameter_properties(cls, dtype, num_classes=None):
     return dict()
 
+  def __getitem__(self, slices):
+    raise NotImplementedError(
+        "a dequantization cannot be sliced: slice the images, and make another one of them")
+
   def _batch_shape(self):
     return self.distribution.batch_shape
 
