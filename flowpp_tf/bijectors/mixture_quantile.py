@@ -78,6 +78,15 @@ def _implicit_function(root, target, logits, loc, log_scale):
 
 def _search(target, logits, loc, log_scale):
   """The root and the number of evaluations for each element."""
+  state, step, sign = _newton(target, logits, loc, log_scale)
+  x, evaluations, *_ = tf.while_loop(
+      cond=lambda *state: tf.reduce_any(state[-1]), body=step, loop_vars=state,
+      maximum_iterations=_MAX_ITERATIONS)
+  return x * sign, evaluations
+
+
+def _newton(target, logits, loc, log_scale):
+  """The state of the search (x first, whether an element is active last), its step, the sign of x."""
   dtype = target.dtype.as_numpy_dtype
   epsilon = np.finfo(dtype).eps
 
@@ -109,27 +118,22 @@ def _search(target, logits, loc, log_scale):
     density = tf.reduce_sum(cdf_terms * (above * rate), axis=-1)
     return tf.math.log(cdf / survival), density / (cdf * survival)
 
-  def body(x, low, high, last_step, evaluations, active):
+  def step(x, evaluations, low, high, last_length, active):
     value, slope = evaluate(x)
     low = tf.where(active & (value <= 0), x, low)
     high = tf.where(active & (value >= 0), x, high)
     newton = x - value / slope
-    step = tf.abs(newton - x)
-    magnitude = tf.maximum(tf.abs(x), narrowest)
+    length = tf.abs(newton - x)
     exact = tf.abs(value) <= 4 * epsilon * tf.maximum(depth, 1.0)  # the rest is rounding
-    newton = tf.where(exact & ~(step <= narrowest), x, newton)  # on a plateau it would go astray
-    last = exact | (tf.square(step) <= 0.25 * epsilon * narrowest * magnitude)
-    safe = (newton >= low) & (newton <= high) & (last | (2 * step <= last_step))
+    newton = tf.where(exact & ~(length <= narrowest), x, newton)  # on a plateau it would go astray
+    magnitude = tf.maximum(tf.abs(x), narrowest)
+    last = exact | (tf.square(length) <= 0.25 * epsilon * narrowest * magnitude)
+    safe = (newton >= low) & (newton <= high) & (last | (2 * length <= last_length))
     proposal = tf.where(safe, newton, low + (high - low) / 2)
-    step = tf.abs(proposal - x)
+    length = tf.abs(proposal - x)
     evaluations += tf.cast(active, tf.int32)
     x = tf.where(active, proposal, x)
     closed = high - low <= 2 * epsilon * tf.maximum(tf.abs(low), tf.abs(high))
-    return x, low, high, step, evaluations, active & ~(last & safe) & ~closed
+    return x, evaluations, low, high, length, active & ~(last & safe) & ~closed
 
-  x, _, _, _, evaluations, _ = tf.while_loop(
-      cond=lambda *variables: tf.reduce_any(variables[-1]),
-      body=body,
-      loop_vars=(x, low, high, high - low, tf.zeros_like(x, tf.int32), high > low),
-      maximum_iterations=_MAX_ITERATIONS)
-  return x * sign, evaluations
+  return (x, tf.zeros_like(x, tf.int32), low, high, high - low, high > low), step, sign
