@@ -19,11 +19,10 @@ import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
 
-K = 3
-
 normal = lambda scale: lambda rng, shape: scale * rng.randn(*shape)
 uniform = lambda low, high: lambda rng, shape: rng.uniform(low, high, shape)
 positive = lambda log_scale: lambda rng, shape: np.exp(log_scale * rng.randn(*shape))
+far_out = lambda rng, shape: rng.choice([-1, 1], shape) * 10**rng.uniform(-6, 6, shape)
 
 
 class Family(NamedTuple):
@@ -43,13 +42,14 @@ FAMILIES = {
         fb.BoundedAffine, dict(scale_logit=normal(2), shift=normal(5)), normal(5)),
     "act_norm": Family(fb.ActNorm, dict(scale=positive(2), bias=normal(5)), normal(5)),
     "pixels_to_logit": Family(fb.PixelsToLogit, {}, uniform(0, 256)),
+    "sigmoid": Family(fb.Sigmoid, {}, normal(4)),
 }
 # As far out as float32 may be asked to go.
 WILD = {
     "logit_mixture": Family(
-        fb.LogitMixtureLogisticCDF, WILD_MIXTURE, normal(1000), normal(1000)),
+        fb.LogitMixtureLogisticCDF, WILD_MIXTURE, far_out, normal(1000)),
     "mixture_cdf": Family(
-        fb.MixtureLogisticCDF, WILD_MIXTURE, normal(1000),
+        fb.MixtureLogisticCDF, WILD_MIXTURE, far_out,
         lambda rng, shape: np.clip(np.exp(-rng.uniform(0, 80, shape)), None, 1 - 1e-7)),
     "bounded_affine": Family(
         fb.BoundedAffine, dict(scale_logit=normal(1e3), shift=normal(1e6)), normal(1e6),
@@ -58,6 +58,7 @@ WILD = {
         fb.ActNorm, dict(scale=positive(5), bias=normal(1e6)), normal(1e6), normal(1e6)),
     "pixels_to_logit": Family(
         fb.PixelsToLogit, {}, lambda rng, shape: rng.randint(0, 257, shape), normal(50)),
+    "sigmoid": Family(fb.Sigmoid, {}, far_out, lambda rng, shape: rng.choice([0, 0.5, 1], shape)),
 }
 seeds = st.integers(0, 2**32 - 1)
 
@@ -68,9 +69,9 @@ def shapes_of(family):
       num_shapes=1 + len(family.parameters), max_dims=3, max_side=3)
 
 
-def draw_parameters(family, rng, shapes, dtype):
+def draw_parameters(family, rng, shapes, dtype, components=3):
   properties = family.make.parameter_properties()
-  return {name: tf.constant(draw(rng, (*shape, *[K] * properties[name].event_ndims)), dtype)
+  return {name: tf.constant(draw(rng, (*shape, *[components] * properties[name].event_ndims)), dtype)
           for (name, draw), shape in zip(family.parameters.items(), shapes)}
 
 
@@ -121,7 +122,8 @@ def test_broadcast_parameters_are_those_written_out(family, data, seed):
 def test_wild_parameters_give_finite_increasing_values_in_float32(family, data, seed):
   shapes, _ = data.draw(shapes_of(family))
   rng = np.random.RandomState(seed)
-  bijector = family.make(**draw_parameters(family, rng, shapes[1:], "float32"))
+  components = data.draw(st.sampled_from([1, 2, 8, 64]))
+  bijector = family.make(**draw_parameters(family, rng, shapes[1:], "float32", components))
   x = tf.constant(np.sort(family.domain(rng, (4, 1, 1, 1)), axis=0), tf.float32)
   y = bijector.forward(x)
   assert np.all(np.isfinite(y)) and np.all(np.isfinite(bijector.forward_log_det_jacobian(x)))

@@ -133,3 +133,34 @@ def test_makes_a_distribution_with_plain_tfp(row):
 def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):
   with pytest.raises(ValueError, match=message):
     make()
+
+
+def test_a_singular_kernel_is_an_error_under_validation_and_cannot_be_given_as_lu():
+  singular = tf.constant([[[1.0, 2.0], [2.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]])
+  for evaluate in (fb.Invertible1x1Conv.forward, fb.Invertible1x1Conv.inverse):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`kernel` .* must be invertible"):
+      evaluate(fb.Invertible1x1Conv(singular, validate_args=True), tf.ones([1, 1, 1, 4]))
+  x = draw(1, 2, 2, 2, dtype="float32")
+  lu = fb.Invertible1x1ConvLU(-30 * tf.eye(2))  # a determinant of exp(-60)
+  np.testing.assert_allclose(lu.inverse(tf.identity(lu.forward(x))), x, rtol=1e-3)
+  np.testing.assert_allclose(lu.forward_log_det_jacobian(x), -240.0, rtol=1e-6)
+
+
+def test_lu_form_is_the_same_map_as_the_kernel_that_it_was_made_of():
+  kernel, x = draw(3, 4, 4), draw(2, 2, 2, 12, seed=1)
+  dense, lu = fb.Invertible1x1Conv(kernel), fb.Invertible1x1ConvLU.from_kernel(kernel)
+  np.testing.assert_allclose(lu.forward(x), dense.forward(x), rtol=1e-10)
+  np.testing.assert_allclose(lu.inverse(x), dense.inverse(x), rtol=1e-10)
+  np.testing.assert_allclose(lu.forward_log_det_jacobian(x), dense.forward_log_det_jacobian(x))
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_pixels_to_logit_is_exact_at_both_ends(levels):
+  inside = np.nextafter(np.float32(levels), np.float32(0))
+  x = np.array([0, 1e-3, levels / 2, levels - 1, inside, levels], np.float32)
+  ours = fb.PixelsToLogit(levels)
+  wide = x.astype(np.float64)
+  p = 0.05 + 0.9 * wide / levels
+  np.testing.assert_allclose(ours.forward(x), np.log(p / (1 - p)), rtol=3e-7, atol=3e-7)
+  np.testing.assert_allclose(ours.forward_log_det_jacobian(x),
+                             np.log(0.9 / levels / p / (1 - p)), rtol=3e-7, atol=3e-7)

@@ -45,6 +45,20 @@ def test_variational_noise_depends_on_the_image_and_its_density_on_the_draw(smal
   assert np.max(np.abs(other.log_prob(u) - log_q)) > 1e-3
 
 
+def test_noise_never_rounds_to_the_next_pixel_value():
+  model = fpp.FlowPlusPlus(SMALL)  # float32, where sigmoid(17) is 1 and 7 + sigmoid(15) is 8
+  images = small_images()
+  far = 40 * model.sample_noise([6], tf.constant([0, 1]))
+  u, log_q = model.dequantizer(images).transform(far)
+  assert 0 < np.min(u) and np.max(u) < 1 and np.all(np.isfinite(log_q))
+  _, dequantized = model._dequantize(
+      tf.cast(images, tf.float32), far[tf.newaxis], tf.constant([0, 1]), False, False)
+  np.testing.assert_array_equal(np.floor(dequantized[0]), images)
+  assert np.all(np.isfinite(model.log_prob_bound(images, noise=far)))
+  ends = model.dequantizer(images).log_prob(tf.cast(images % 2, tf.float32))  # u = 0 and u = 1
+  assert np.all(np.isfinite(ends))
+
+
 def test_samples_have_one_value_for_each_image_and_draw(small_model):
   q = small_model.dequantizer(small_images())
   assert q.batch_shape == (6,) and q.event_shape == (4, 4, 2)

@@ -82,24 +82,31 @@ def test_far_out_the_components_share_an_exact_gradient(components, dtype):
     assert np.max(np.abs(by_logits)) < 2 + TOLERANCE[dtype]  # differences of weights that add to 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_inverse_of_random_mixtures_is_exact_to_working_precision(dtype):
-  rng = np.random.RandomState(0)
-  shape = (2000, 8)
+@components
+@dtypes
+def test_inverse_of_hard_mixtures_is_exact_in_few_evaluations(components, dtype):
+  rng = np.random.RandomState(components)
+  shape = (2000, components)
   parameters = [tf.constant(p, dtype) for p in (
-      3 * rng.randn(*shape), 5 * rng.randn(*shape), rng.uniform(-7, 2, shape))]
+      np.clip(20 * rng.randn(*shape), -40, 40), 5 * rng.randn(*shape), rng.uniform(-7, 2, shape))]
   target = tf.constant(6 * rng.randn(2000), dtype)
-  x = tf.cast(fb.LogitMixtureLogisticCDF(*parameters).inverse(target), tf.float64)
+  bijector = fb.LogitMixtureLogisticCDF(*parameters)
+  result = bijector.find_inverse(target)
+  np.testing.assert_array_equal(result.estimated_root, bijector.inverse(target))
+  assert np.median(result.num_iterations) <= 8
+  assert np.max(result.num_iterations) <= {"float32": 22, "float64": 32}[dtype]
+
   wide = lambda value: tf.cast(value, tf.float64)
   exact = fb.LogitMixtureLogisticCDF(*map(wide, parameters))
-  slope = tf.exp(exact.forward_log_det_jacobian(x))
-  error = tf.abs((exact.forward(x) - wide(target)) / slope)  # by the mean value theorem
-  # What one rounding of the numbers that go in does to the answer: of x and the means, and of the
-  # target where the function is flat.
+  x = wide(result.estimated_root)
+  residual = exact.forward(x) - wide(target)
+  # What one rounding does to the residual: of x and the means, and of the target.
   _, loc, log_scale = map(wide, parameters)
-  sizes = tf.abs(loc) + tf.exp(log_scale) * tf.abs(wide(target))[:, tf.newaxis]
-  unavoidable = tf.reduce_max(sizes, axis=1) + (1 + tf.abs(wide(target))) / slope
-  assert np.max(error / unavoidable) < 8 * np.finfo(dtype).eps
+  sizes = tf.reduce_max(tf.abs(loc) + tf.exp(log_scale) * tf.abs(wide(target))[:, tf.newaxis], axis=1)
+  slope = tf.exp(exact.forward_log_det_jacobian(x))
+  unavoidable = np.finfo(dtype).eps * (sizes * slope + 1 + tf.abs(wide(target)))
+  assert np.max(tf.abs(residual) / unavoidable) < 4
+  assert np.max(tf.abs(wide(result.objective_at_estimated_root) - residual) / unavoidable) < 8
 
 
 def test_inverse_between_far_apart_narrow_components():
@@ -120,15 +127,33 @@ def test_inverse_of_infinite_targets_is_infinite_and_of_nan_is_nan():
   assert x[0] == -np.inf and x[1] == np.inf and np.isnan(x[2])
 
 
-def test_inverse_has_the_gradients_of_the_implicit_function_theorem():
-  parameters = mixture("float64", 5)
-  y = tf.constant([-3.0, -1.0, 0.0, 0.5, 4.0], tf.float64)
-  inverse = lambda *p: fb.LogitMixtureLogisticCDF(*p).inverse(y)
-  for i in range(3):
-    numerical, analytic = [
-        jacobian[0] for jacobian in reversed(tf.test.compute_gradient(
-            lambda p: inverse(*parameters[:i], p, *parameters[i + 1:]), [parameters[i]], 1e-6))]
-    np.testing.assert_allclose(analytic, numerical, rtol=1e-5, atol=1e-7)
+@pytest.mark.parametrize("compiled", ["eager", "graph", "xla"])
+def test_derivatives_of_the_inverse_of_any_order_are_those_of_finite_differences(compiled):
+  rng = np.random.RandomState(0)
+  point = [tf.constant(a) for a in (2 * rng.randn(5), *rng.randn(3, 5, 3))]  # target, parameters
+  direction = [tf.constant(rng.randn(*a.shape)) for a in point]
+  weights = tf.constant(rng.randn(5))
+
+  def derivative(function):
+    """Of a scalar function of four tensors, along `direction`."""
+    def along(*arguments):
+      with tf.GradientTape() as tape:
+        tape.watch(arguments)
+        value = function(*arguments)
+      return tf.add_n([tf.reduce_sum(g * d) for g, d in
+                       zip(tape.gradient(value, arguments), direction)])
+    return along
+
+  run = {"eager": lambda f: f, "graph": tf.function,
+         "xla": lambda f: tf.function(f, jit_compile=True)}[compiled]
+  function = lambda *a: tf.reduce_sum(weights * fb.logit_mixture_logistic_quantile(*a))
+  step = 1e-5
+  moved = lambda sign: [a + sign * step * d for a, d in zip(point, direction)]
+  for _ in range(3):
+    ours = run(derivative(function))(*point)
+    numerical = (function(*moved(1)) - function(*moved(-1))) / (2 * step)
+    np.testing.assert_allclose(ours, numerical, rtol=1e-7)
+    function = derivative(function)
 
 
 def test_cdf_inverse_asks_for_probabilities():

@@ -110,6 +110,16 @@ def test_initialisation_normalises_what_reaches_each_coupling():
 IMAGES = small_images()
 
 
+@pytest.mark.parametrize("count", [1, 2, 4, 8, 16])
+def test_a_model_initialised_on_few_images_takes_every_other(count):
+  model = fpp.FlowPlusPlus(SMALL)
+  model.initialize(small_images(count), seed=0)
+  others = small_images(256, seed=1)
+  assert np.all(np.isfinite(model.log_prob_bound(others, seed=0)))
+  latents = model.encode(others, seed=0)
+  assert np.all(np.isfinite(model.flow.bijector.forward(tf.identity(latents))))
+
+
 @pytest.mark.parametrize("call, message", [
     (lambda m: m.log_prob_bound(IMAGES + 2), r"`images` must lie in 0 .. 7 \(8 levels\), got values"),
     (lambda m: m.log_prob_bound(IMAGES.astype(np.int32) - 1), "`images` must lie in 0 .. 7"),
