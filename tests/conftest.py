@@ -68,3 +68,8 @@ def small_model():
   model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
   perturb(model)
   return model
+
+
+def pytest_addoption(parser):
+  parser.addoption("--kills", type=int, default=3,
+                   help="How often test_resume.py kills a run; more take half a minute each.")

@@ -6,6 +6,7 @@ bin/train --flagfile=configs/digits.flags
 import sys
 
 from absl import flags
+import tensorflow as tf
 
 from flowpp_tf.data import DATASETS
 from flowpp_tf.data import load_dataset
@@ -16,13 +17,16 @@ from flowpp_tf.models import CONFIGS
 from flowpp_tf.models import get_config
 from flowpp_tf.programs import run
 from flowpp_tf.training import STRATEGIES
+from flowpp_tf.training import TENSORBOARD
+from flowpp_tf.training import Stopped
 from flowpp_tf.training import Workdir
 from flowpp_tf.training import get_strategy
 from flowpp_tf.training import train
 
 FLAGS = flags.FLAGS
 _SETTINGS = ("steps", "batch_size", "learning_rate", "schedule", "warmup_steps", "clip_norm",
-             "ema_decay", "validate_every", "init_batch_size", "seed")
+             "ema_decay", "validate_every", "init_batch_size", "seed", "checkpoint_every",
+             "checkpoint_minutes", "keep", "tensorboard", "steps_per_execution")
 
 
 def define_flags():
@@ -49,6 +53,17 @@ def define_flags():
   flags.DEFINE_integer("validate_every", None, "Steps between validations; an epoch if not given.")
   flags.DEFINE_integer("init_batch_size", None,
                        "Images for the data-dependent initialisation; a batch if not given.")
+  flags.DEFINE_integer("checkpoint_every", None, "Steps between checkpoints, beside those of "
+                       "checkpoint_minutes and of validations.", lower_bound=1)
+  flags.DEFINE_float("checkpoint_minutes", 10, "Minutes between checkpoints.", lower_bound=0)
+  flags.DEFINE_integer("keep", 2, "Checkpoints to keep.", lower_bound=1)
+  flags.DEFINE_list("tensorboard", "scalars,samples", "What to write for TensorBoard: any of "
+                    f"{', '.join(TENSORBOARD)}, or nothing.")
+  flags.DEFINE_list("profile", None, "First and last training step of this process to profile for "
+                    "TensorBoard, such as 10,20.")
+  flags.DEFINE_integer("steps_per_execution", 1, "Steps between returns to Python.", lower_bound=1)
+  flags.DEFINE_bool("deterministic", False, "The same weights to the last bit in every run on a device, "
+                    "where that costs speed.")
   flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.",
                        lower_bound=1)
   flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.",
@@ -62,14 +77,21 @@ def define_flags():
 def train_from_flags():
   """Trains, tests, draws, and says what to do next."""
   config = run.override_config(get_config(FLAGS.config))
+  if FLAGS.deterministic:
+    tf.config.experimental.enable_op_determinism()
   strategy = get_strategy(FLAGS.strategy, FLAGS.num_virtual_cpus)  # before data use a device
   dataset = load_dataset(FLAGS.dataset or FLAGS.config, FLAGS.data_dir)
   settings = {name: FLAGS[name].value for name in _SETTINGS}
   settings["steps"] = _steps(len(dataset.train))
   workdir = Workdir(FLAGS.workdir or f"runs/{FLAGS.config}")
   say = lambda line: print(line, flush=True)
-  best = train(config, dataset, workdir, record={"data_dir": FLAGS.data_dir}, strategy=strategy,
-               say=say, verbose=1 if sys.stdout.isatty() else 2, **settings)  # a bar, or a line a validation
+  try:
+    best = train(config, dataset, workdir, record={"data_dir": FLAGS.data_dir}, strategy=strategy,
+                 profile=_profile(), say=say, verbose=1 if sys.stdout.isatty() else 2,  # a bar, or lines
+                 **settings)
+  except Stopped as stopped:
+    say(f"{stopped} and saved; the same command goes on from there")
+    return
 
   plot_curves(workdir.metrics, workdir.curves)
   model, _ = workdir.load()
@@ -81,6 +103,16 @@ def train_from_flags():
   say("next:")
   say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")
   say(f"  {run.sibling_command('evaluate')} --workdir={workdir.path} --num_samples=256")
+
+
+def _profile():
+  if FLAGS.profile is None:
+    return None
+  try:
+    return tuple(map(int, FLAGS.profile))
+  except ValueError:
+    raise run.InputError("`profile` must be two training steps such as 10,20, got "
+                         f"{','.join(FLAGS.profile)}") from None
 
 
 def _steps(images):

@@ -1,13 +1,24 @@
-"""What happens beside the steps: throughput, metrics.jsonl, checkpoints and the best weights."""
+"""What happens beside the steps: throughput, metrics.jsonl, the best weights, checkpoints, signals."""
 
 import json
+import signal
 import time
 
+from absl import logging
 import keras
 import tensorflow as tf
 
 from flowpp_tf.files import replace_file
 from flowpp_tf.training.averaging import averaged_weights
+from flowpp_tf.training.checkpoints import Checkpoints
+
+
+class Stopped(Exception):
+  """Training was asked to stop and has saved its state, `step`."""
+
+  def __init__(self, step):
+    super().__init__(f"stopped after step {step}")
+    self.step = step
 
 
 class Throughput(keras.callbacks.Callback):
@@ -24,11 +35,12 @@ class Throughput(keras.callbacks.Callback):
     self._rate = 0.0
 
   def on_epoch_begin(self, epoch, logs=None):
-    self._start, self._batches = time.monotonic(), 0
+    self._start, self._batches, self._last = time.monotonic(), 0, -1
 
   def on_train_batch_end(self, batch, logs=None):
     now = time.monotonic()
-    self._batches += 1
+    self._batches += batch - self._last  # several steps an execution
+    self._last = batch
     self._rate = self._batches * self._batch_size / (now - self._start)
     if not self._traced:
       self._traced, self._start, self._batches = True, now, 0
@@ -40,31 +52,46 @@ class Throughput(keras.callbacks.Callback):
 
 
 class SaveProgress(keras.callbacks.Callback):
-  """After each validation: the best weights, a row of metrics, a checkpoint, in this order.
+  """Saves a run so that it can go on from any moment as if it had not been stopped.
+
+  After each validation: the best weights, a row of metrics, a checkpoint, in this order. Between
+  validations: a checkpoint every so many steps or minutes, with the sums of the period's metrics. On
+  SIGTERM, and on Ctrl-C: a checkpoint at the next step or at the end of a validation, then `Stopped`.
 
   A run that is killed goes on from its last checkpoint; rows and weights written after that are
   written again.
 
   Args:
     workdir: `Workdir`.
+    every_steps: steps between checkpoints, or None.
+    every_minutes: minutes between checkpoints, or None.
     keep: number of checkpoints to keep.
   """
 
-  def __init__(self, workdir, keep=2):
+  def __init__(self, workdir, every_steps=None, every_minutes=None, keep=2):
     super().__init__()
     self._workdir = workdir
+    self._every_steps = every_steps
+    self._every_seconds = every_minutes and 60 * every_minutes
     self._keep = keep
-    self._manager = None
+    self._checkpoints = None
+    self._sums = None
+    self._handlers = {}
+    self._signal = None
 
   def set_model(self, model):
     super().set_model(model)
-    if self._manager is not None:  # `fit` says again what `train` said before it restored
+    if self._checkpoints is not None:  # `fit` says again what `train` said before it restored
       return
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
-    averages = {f"average_{i}": average for i, average in enumerate(model.averages or [])}
-    self._manager = tf.train.CheckpointManager(
-        tf.train.Checkpoint(model=model, optimizer=model.optimizer, best=self._best, **averages),
-        str(self._workdir.checkpoints), max_to_keep=self._keep)
+    self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
+    # Keras resets its metrics when a fit begins: what they hold goes along separately.
+    self._metrics = [v.value for v in model.metrics_variables]
+    self._checkpoints = Checkpoints(
+        self._workdir.checkpoints, self._keep, model=model, optimizer=model.optimizer,
+        best=self._best, recorded=self._recorded,
+        **{f"average_{i}": average for i, average in enumerate(model.averages or [])},
+        **{f"metric_{i}": metric for i, metric in enumerate(self._metrics)})
 
   @property
   def best(self):
@@ -72,23 +99,84 @@ class SaveProgress(keras.callbacks.Callback):
     return float(self._best)
 
   def restore(self):
-    """Sets model, optimizer and averages to the newest checkpoint; returns whether there was one."""
-    path = self._manager.latest_checkpoint
-    if path is not None:
-      self._manager.checkpoint.restore(path).assert_consumed()
-    self._keep_rows_up_to(self._step())
-    return path is not None
+    """Sets model, optimizer and averages to the newest checkpoint; returns whether there was one.
+
+    Raises:
+      InputError (a ValueError): if there are checkpoints and none is whole.
+    """
+    found = self._checkpoints.restore() is not None
+    if found:
+      self._sums = [metric.numpy() for metric in self._metrics]
+    self._keep_rows_up_to(int(self._recorded.numpy()))
+    return found
+
+  def validation_is_due(self, period):
+    """Whether the state is that of the end of a period of so many steps, not validated yet."""
+    return self._step() % period == 0 and self._step() > int(self._recorded.numpy())
+
+  def on_train_begin(self, logs=None):
+    self._saved, self._last_saved = time.monotonic(), self._step()
+    self._handlers = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+      try:
+        self._handlers[number] = signal.signal(number, self._on_signal)
+      except ValueError:  # not the main thread: whoever runs that one is asked to stop
+        pass
+
+  def on_train_end(self, logs=None):
+    self.release_signals()
+
+  def release_signals(self):
+    """Gives the signals back to whoever had them before."""
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+    self._handlers = {}
+
+  def _on_signal(self, number, frame):
+    del frame
+    if self._signal is not None and number == signal.SIGINT:
+      raise KeyboardInterrupt  # a second Ctrl-C does not wait
+    self._signal = number
+
+  def on_epoch_begin(self, epoch, logs=None):
+    if self._sums is not None:  # the first part of this period was before the restart
+      for metric, value in zip(self._metrics, self._sums):
+        metric.assign(value)
+      self._sums = None
+
+  def on_train_batch_end(self, batch, logs=None):
+    due = self._every_seconds and time.monotonic() - self._saved >= self._every_seconds
+    if self._every_steps:
+      due |= self._step() // self._every_steps > self._last_saved // self._every_steps
+    if due or self._signal:
+      self._save()
+    self._stop_if_asked()
 
   def on_epoch_end(self, epoch, logs=None):
     value = logs.get("val_bits_per_dim", logs["bits_per_dim"])
-    if value < self.best:
-      self._best.assign(value)
-      with averaged_weights(self.model):
-        replace_file(self._workdir.best_weights, self.model.save_weights)
-    row = {"step": self._step(), **{name: float(v) for name, v in logs.items()}}
-    with open(self._workdir.metrics, "a") as file:
-      file.write(json.dumps(row) + "\n")
-    self._manager.save(checkpoint_number=self._step())
+    try:
+      if value < self.best:
+        with averaged_weights(self.model):
+          replace_file(self._workdir.best_weights, self.model.save_weights)
+        self._best.assign(value)
+      row = {"step": self._step(), **{name: float(v) for name, v in logs.items()}}
+      with open(self._workdir.metrics, "a") as file:
+        file.write(json.dumps(row) + "\n")
+    except OSError as error:
+      logging.warning("step %d could not be recorded, the run goes on: %s", self._step(), error)
+    self._recorded.assign(self._step())
+    self.model.reset_metrics()  # the next period starts from here
+    self._save()
+    self._stop_if_asked()
+
+  def _save(self):
+    self._last_saved = self._step()
+    self._checkpoints.save(self._last_saved)
+    self._saved = time.monotonic()
+
+  def _stop_if_asked(self):
+    if self._signal is not None:
+      raise Stopped(self._last_saved)
 
   def _step(self):
     return int(self.model.optimizer.iterations.numpy())

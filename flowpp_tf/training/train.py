@@ -1,7 +1,10 @@
 """A training run: initialise, fit, validate, keep the best; go on where a killed run was."""
 
+import os
+
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data import training_batches
@@ -11,11 +14,13 @@ from flowpp_tf.training.averaging import EvaluateAveragedWeights
 from flowpp_tf.training.callbacks import SaveProgress
 from flowpp_tf.training.callbacks import Throughput
 from flowpp_tf.training.schedules import learning_rate_schedule
+from flowpp_tf.training.tensorboard import tensorboard_callbacks
 
 
 def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, schedule="constant",
           warmup_steps=0, clip_norm=1.0, ema_decay=0.999, validate_every=None, init_batch_size=None,
-          seed=0, record=None, strategy=None, verbose="auto", say=print):
+          seed=0, checkpoint_every=None, checkpoint_minutes=10.0, keep=2, tensorboard=(), profile=None,
+          steps_per_execution=1, record=None, strategy=None, verbose="auto", say=print):
   """Trains a model in a working directory, or goes on with the run that it holds.
 
   Args:
@@ -32,6 +37,13 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
     validate_every: steps between validations; None for an epoch, but no more than `steps`.
     init_batch_size: images for the data-dependent initialisation; None for `batch_size`.
     seed: integer; initial weights, shuffle, noise and dropout follow from it.
+    checkpoint_every: steps between checkpoints; None for those of `checkpoint_minutes` and of
+      validations alone.
+    checkpoint_minutes: minutes between checkpoints, or None.
+    keep: checkpoints to keep.
+    tensorboard: what to write for TensorBoard, see `tensorboard_callbacks`.
+    profile: `(first, last)` training steps of this process to profile for TensorBoard, or None.
+    steps_per_execution: steps between returns to Python, as in `keras.Model.compile`.
     record: `dict` of what else is to be written into the run's config.json.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the present one.
     verbose: as in `keras.Model.fit`.
@@ -41,15 +53,17 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
     The best validation, in bits/dim; the weights are in the working directory.
 
   Raises:
-    InputError (a ValueError): if a value is out of range, data and config do not fit, or the working
-      directory holds another run.
+    InputError (a ValueError): if a value is out of range, data and config do not fit, the working
+      directory holds another run, or none of its checkpoints is whole.
+    Stopped: when asked to stop by SIGTERM or Ctrl-C, after the state has been saved.
   """
   settings = dict(
       steps=steps, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
       warmup_steps=warmup_steps, clip_norm=clip_norm, ema_decay=ema_decay,
       validate_every=validate_every, init_batch_size=init_batch_size, seed=seed)
   strategy = strategy or tf.distribute.get_strategy()
-  _check(settings, strategy.num_replicas_in_sync)
+  _check({**settings, "checkpoint_every": checkpoint_every, "keep": keep,
+          "steps_per_execution": steps_per_execution}, strategy.num_replicas_in_sync)
   dataset.check(config)
   validate_every = min(validate_every or max(1, len(dataset.train) // batch_size), steps)
   rate = learning_rate_schedule(schedule, learning_rate, warmup_steps, steps)
@@ -58,14 +72,18 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
   keras.utils.set_random_seed(seed)
   with strategy.scope():
     model = FlowPlusPlus(config)
-    model.compile(keras.optimizers.Adam(rate), clip_norm=clip_norm, ema_decay=ema_decay, seed=seed)
+    model.compile(keras.optimizers.Adam(rate), clip_norm=clip_norm, ema_decay=ema_decay, seed=seed,
+                  steps_per_execution=steps_per_execution)
   say(f"model: {model.count_params():,} parameters, "
       f"{sum(v.value.shape.num_elements() for v in model.dequantizer.trainable_variables):,} of them "
       f"in the dequantizer; {strategy.num_replicas_in_sync} device(s)")
   say(f"data: {dataset.name}, {len(dataset.train):,} / {len(dataset.validation):,} / "
       f"{len(dataset.test):,} images of shape {dataset.image_shape}, {dataset.levels} levels")
+  say(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
+      f"{tfp.__version__}; {os.cpu_count()} CPU cores, "
+      f"{len(tf.config.list_physical_devices('GPU'))} GPUs; seed {seed}")
 
-  progress = SaveProgress(workdir)
+  progress = SaveProgress(workdir, checkpoint_every, checkpoint_minutes, keep)
   progress.set_model(model)
   if progress.restore():
     say(f"resumed at step {int(model.optimizer.iterations.numpy())} of {steps}")
@@ -77,21 +95,41 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
         " bits/dim")
     model.reset_averages()
 
-  step = int(model.optimizer.iterations.numpy())
-  if step < steps:
-    done, to_do = step // validate_every, -(-(steps - step) // validate_every)
-    model.fit(
-        training_batches(dataset.train, batch_size, seed, start_step=step),
-        steps_per_epoch=validate_every, initial_epoch=done, epochs=done + to_do,
-        validation_data=evaluation_batches(dataset.validation, batch_size), shuffle=False,
-        callbacks=[EvaluateAveragedWeights(), Throughput(batch_size), progress], verbose=verbose)
+  callbacks = [EvaluateAveragedWeights(), Throughput(batch_size), progress,
+               *tensorboard_callbacks(workdir.path / "tensorboard", tensorboard, profile)]
+  try:
+    _fit(model, dataset, batch_size, seed, steps, validate_every, progress, callbacks, verbose)
+  finally:
+    progress.release_signals()
   return progress.best
+
+
+def _fit(model, dataset, batch_size, seed, steps, period, progress, callbacks, verbose):
+  """Trains from the model's present step on, by periods that end in a validation."""
+  validation = evaluation_batches(dataset.validation, batch_size)
+  step = int(model.optimizer.iterations.numpy())
+  if progress.validation_is_due(period):  # the run was stopped between the two
+    progress.on_epoch_begin(None)
+    logs = dict(model.get_metrics_result())
+    logs |= {f"val_{name}": value for name, value in model.evaluate(
+        validation, callbacks=callbacks[:1], return_dict=True, verbose=0).items()}
+    keras.callbacks.CallbackList(callbacks[:3], model=model).on_epoch_end(step // period - 1, logs)
+  while step < steps:
+    done, rest = divmod(step, period)
+    # What is left of a period that was begun, or all whole periods.
+    epochs, length = (1, period - rest) if rest else (-(-(steps - step) // period), period)
+    model.fit(
+        training_batches(dataset.train, batch_size, seed, start_step=step), steps_per_epoch=length,
+        initial_epoch=done, epochs=done + epochs, validation_data=validation, shuffle=False,
+        callbacks=callbacks, verbose=verbose)
+    step += epochs * length
 
 
 def _check(settings, devices):
   """Raises an `InputError` for the first setting that is out of range."""
   for name, smallest in (("steps", 1), ("batch_size", 1), ("validate_every", 1),
-                         ("init_batch_size", 1), ("seed", 0)):
+                         ("init_batch_size", 1), ("seed", 0), ("checkpoint_every", 1), ("keep", 1),
+                         ("steps_per_execution", 1)):
     value = settings[name]
     if value is not None and value < smallest:
       raise InputError(f"`{name}` must be at least {smallest}, got {value}")

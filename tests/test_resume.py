@@ -1,0 +1,167 @@
+"""A run that is stopped at any moment ends as the run that was not."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowpp_tf.training.checkpoints import Checkpoints
+
+ROOT = pathlib.Path(__file__).parent.parent
+COMMAND = [sys.executable, str(ROOT / "bin" / "train"), *(
+    "--config=digits --filters=4 --blocks=1 --components=2 --dequant_filters=4 --context_channels=4 "
+    "--structure=columns:1,squeeze,channels:1 --dequant_structure=columns:1 --batch_size=16 --steps=12 "
+    "--validate_every=4 --checkpoint_every=1 --num_samples=1 --eval_images=4 --tensorboard= "
+    "--deterministic").split()]
+
+
+def start(workdir):
+  return subprocess.Popen([*COMMAND, f"--workdir={workdir}"], text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": ""})
+
+
+def finish(workdir):
+  process = start(workdir)
+  out = process.communicate(timeout=600)[0]
+  assert process.returncode == 0, out
+  return out
+
+
+def end_state(workdir):
+  """Everything that a run leaves: tensors of its checkpoint, weights, rows of metrics."""
+  newest = max((workdir / "checkpoints").glob("step_*")) / "state"
+  reader = tf.train.load_checkpoint(str(newest))
+  tensors = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  for row in rows:
+    del row["images_per_second"]
+  return tensors, (workdir / "best.weights.h5").read_bytes(), rows
+
+
+def assert_same_end(a, b):
+  assert a[0].keys() == b[0].keys()
+  for name in a[0]:
+    np.testing.assert_array_equal(a[0][name], b[0][name], err_msg=name)
+  assert a[1:] == b[1:]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """The end of the run that is never stopped, and how long it took."""
+  workdir = tmp_path_factory.mktemp("whole")
+  began = time.monotonic()
+  finish(workdir)
+  return end_state(workdir), time.monotonic() - began
+
+
+def kill_at(process, workdir, moment):
+  """Kills a run after so many seconds, or as soon as it is seen to write a checkpoint."""
+  if moment == "writing":
+    while process.poll() is None and not list((workdir / "checkpoints").glob(".unfinished*")):
+      pass
+  else:
+    time.sleep(moment)
+  process.kill()
+  process.wait()
+  process.stdout.close()
+
+
+def test_a_run_killed_three_times_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request):
+  state, seconds = whole
+  rng = random.Random(0)
+  kills = request.config.getoption("--kills")
+  for i in range(kills):
+    moment = "writing" if i % 3 == 0 else rng.uniform(0.3, 1.0) * seconds
+    kill_at(start(tmp_path), tmp_path, moment)
+    if i % 4 == 3:  # it may have ended: let it end, look, and begin another
+      finish(tmp_path)
+      assert_same_end(end_state(tmp_path), state)
+      shutil.rmtree(tmp_path)
+  finish(tmp_path)
+  assert_same_end(end_state(tmp_path), state)
+
+
+def test_sigterm_saves_at_the_next_step_and_exits_with_0(whole, tmp_path):
+  process = start(tmp_path)
+  while process.poll() is None and not list((tmp_path / "checkpoints").glob("step_*")):
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  out = process.communicate(timeout=300)[0]
+  assert process.returncode == 0, out
+  stopped = int(out.split("stopped after step ")[1].split()[0])
+  newest = max((tmp_path / "checkpoints").glob("step_*")).name
+  assert newest == f"step_{stopped:08d}" and stopped < 12
+  assert f"resumed at step {stopped} of 12" in finish(tmp_path)
+  assert_same_end(end_state(tmp_path), whole[0])
+
+
+def checkpoints(folder, value=0.0):
+  variable = tf.Variable(value * tf.ones([1000]))
+  return Checkpoints(folder, 3, variable=variable), variable
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, damage, caplog):
+  kept, variable = checkpoints(tmp_path)
+  for step in (1, 2):
+    variable.assign(tf.fill([1000], float(step)))
+    kept.save(step)
+  names = sorted(p.name for p in (tmp_path / "step_00000002").iterdir())
+  assert names == ["digests.json", "state.data-00000-of-00001", "state.index"]
+  for name in names:
+    copy = tmp_path / "copy" / name
+    shutil.copytree(tmp_path, copy, ignore=shutil.ignore_patterns("copy"))
+    file = copy / "step_00000002" / name
+    content = bytearray(file.read_bytes())
+    if damage == "delete":
+      file.unlink()
+    else:
+      content[len(content) // 2] ^= 1
+      file.write_bytes(content if damage == "flip" else content[:len(content) // 2])
+    again, restored = checkpoints(copy)
+    assert again.restore() == 1 and np.all(restored.numpy() == 1.0)
+    assert "step_00000002 is passed over" in caplog.text
+    caplog.clear()
+    assert (copy / "step_00000002").exists()  # nothing is thrown away unasked
+
+
+def test_when_no_checkpoint_is_whole_the_run_does_not_silently_start_over(tmp_path):
+  kept, _ = checkpoints(tmp_path)
+  assert kept.restore() is None  # none at all is a new run
+  kept.save(1)
+  (tmp_path / "step_00000001" / "state.index").unlink()
+  with pytest.raises(ValueError, match="no checkpoint in .* is whole"):
+    kept.restore()
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, caplog):
+  kept, variable = checkpoints(tmp_path, 1.0)
+  assert kept.save(1)
+  variable.assign(tf.zeros([1000]))
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # as a disk with 2000 bytes left
+  try:
+    assert not kept.save(2)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert "checkpoint of step 2 could not be written" in caplog.text
+  assert [p.name for p in tmp_path.iterdir()] == ["step_00000001"]
+  assert kept.restore() == 1 and np.all(variable.numpy() == 1.0)
+
+
+def test_only_the_newest_are_kept(tmp_path):
+  kept, _ = checkpoints(tmp_path)
+  for step in range(1, 12):
+    kept.save(step)
+  assert sorted(p.name for p in tmp_path.iterdir()) == [
+      "step_00000009", "step_00000010", "step_00000011"]
