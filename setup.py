@@ -17,7 +17,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["flowpp_tf", "flowpp_tf.*"]),
     python_requires=">=3.10,<3.14",
     install_requires=REQUIREMENTS,
-    extras_require={"test": ["pytest>=8", "mpmath>=1.3", "hypothesis>=6.100"]},
+    extras_require={"test": ["pytest>=8", "mpmath>=1.3", "hypothesis>=6.100", "pytest-xdist>=3.6"]},
     entry_points={"console_scripts": [
         f"flowpp-{name} = flowpp_tf.programs.{name}:main" for name in ("train", "evaluate", "sample")]},
 )

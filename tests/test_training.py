@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import keras
 import numpy as np
@@ -133,6 +134,10 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     (dict(validate_every=0), "`validate_every` must be at least 1, got 0"),
     (dict(seed=-1), "`seed` must be at least 0, got -1"),
     (dict(clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
+    (dict(checkpoint_every=0), "`checkpoint_every` must be at least 1, got 0"),
+    (dict(keep=0), "`keep` must be at least 1, got 0"),
+    (dict(tensorboard=("plots",)), "`tensorboard` must be of scalars, samples, histograms, got 'plots'"),
+    (dict(profile=(3, 2)), r"`profile` must be two training steps such as 10,20, got \(3, 2\)"),
     (dict(ema_decay=1.0), r"`ema_decay` must be in \[0, 1\), got 1.0"),
 ])
 def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(
@@ -170,3 +175,20 @@ def test_metrics_cut_off_by_a_kill_do_not_stop_resuming(tmp_path):
   workdir.metrics.write_text(whole + '{"step": 6, "bits_per')
   run(tmp_path, steps=3)
   assert workdir.metrics.read_text() == whole
+
+
+def test_tensorboard_gets_scalars_samples_and_a_profile(tmp_path):
+  workdir, _ = run(tmp_path, steps=4, validate_every=2, tensorboard=("scalars", "samples"),
+                   profile=(2, 3))
+  tags = set()
+  for path in (workdir.path / "tensorboard").rglob("*.tfevents*"):
+    for record in tf.data.TFRecordDataset(str(path)):
+      tags |= {value.tag for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value}
+  assert {"samples", "epoch_bits_per_dim", "evaluation_bits_per_dim_vs_iterations"} <= tags
+  assert list((workdir.path / "tensorboard").rglob("*.xplane.pb"))
+
+
+def test_signals_belong_to_the_caller_again_after_training(tmp_path):
+  before = signal.getsignal(signal.SIGTERM)
+  run(tmp_path, steps=3)
+  assert signal.getsignal(signal.SIGTERM) is before

@@ -67,6 +67,7 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
   dataset.check(config)
   validate_every = min(validate_every or max(1, len(dataset.train) // batch_size), steps)
   rate = learning_rate_schedule(schedule, learning_rate, warmup_steps, steps)
+  boards = tensorboard_callbacks(workdir.path / "tensorboard", tensorboard, profile)
   workdir.open(config, {"dataset": dataset.name, **(record or {}), **settings})
 
   keras.utils.set_random_seed(seed)
@@ -95,8 +96,7 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
         " bits/dim")
     model.reset_averages()
 
-  callbacks = [EvaluateAveragedWeights(), Throughput(batch_size), progress,
-               *tensorboard_callbacks(workdir.path / "tensorboard", tensorboard, profile)]
+  callbacks = [EvaluateAveragedWeights(), Throughput(batch_size), progress, *boards]
   try:
     _fit(model, dataset, batch_size, seed, steps, validate_every, progress, callbacks, verbose)
   finally:
