@@ -1,4 +1,4 @@
-"""The bundled data sets and the order of training batches."""
+"""The bundled data sets, and data sets by name."""
 
 import numpy as np
 import pytest
@@ -31,29 +31,6 @@ def test_splits_are_the_same_every_time(name):
 
 
 IMAGES = np.arange(50, dtype=np.uint8).reshape(50, 1, 1, 1)
-
-
-def batches(count, start_step=0, seed=7):
-  iterator = iter(data.training_batches(IMAGES, 8, seed, start_step))
-  return [next(iterator).numpy().ravel() for _ in range(count)]
-
-
-def test_each_epoch_has_every_image_once_in_an_order_of_its_own():
-  epochs = np.concatenate(batches(25)).reshape(4, 50)
-  for epoch in epochs:
-    assert sorted(epoch) == list(range(50))
-    assert abs(np.corrcoef(epoch, np.arange(50))[0, 1]) < 0.5  # not sorted
-  assert len({tuple(e) for e in epochs}) == 4
-  assert np.any(np.concatenate(batches(2, seed=8)) != epochs[0][:16])
-
-
-def test_batches_from_a_later_step_are_those_that_would_have_come():
-  np.testing.assert_array_equal(batches(4, start_step=9), batches(13)[9:])
-
-
-def test_evaluation_batches_drop_nothing():
-  seen = [len(b) for b in data.evaluation_batches(IMAGES, 16)]
-  assert seen == [16, 16, 16, 2]
 
 
 def small_set(**changes):
