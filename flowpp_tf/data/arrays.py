@@ -1,0 +1,44 @@
+"""A data set from one .npz file with the arrays `train`, `validation` and `test`."""
+
+import pathlib
+import zipfile
+
+import numpy as np
+
+from flowpp_tf.data.dataset import SPLITS
+from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.errors import InputError
+from flowpp_tf.errors import check_pixels
+
+
+def load_npz(path, levels=256):
+  """The arrays of a file, in memory.
+
+  Args:
+    path: of the file; each array holds integers `[N, H, W, C]`, or `[N, H, W]` for one channel.
+    levels: number of pixel values.
+
+  Raises:
+    InputError (a ValueError): naming what is missing or wrong.
+  """
+  try:
+    with np.load(pathlib.Path(path).expanduser()) as file:
+      missing = [name for name in SPLITS if name not in file.files]
+      if missing:
+        raise InputError(f"{str(path)!r} has no array {' and no '.join(map(repr, missing))}; it has "
+                         f"{', '.join(map(repr, file.files)) or 'none'}")
+      arrays = {name: file[name] for name in SPLITS}
+  except OSError as error:
+    raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+  except (ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(f"{str(path)!r} is no .npz file of plain arrays") from None
+  for name, array in arrays.items():
+    array = array[..., np.newaxis] if array.ndim == 3 else array
+    if not np.issubdtype(array.dtype, np.integer):
+      raise InputError(f"{str(path)!r}: `{name}` must hold integers, got {array.dtype}")
+    if array.dtype != np.uint8:
+      check_pixels(array, levels, name)
+    arrays[name] = array.astype(np.uint8, copy=False)
+  return ImageDataset(f"npz:{pathlib.Path(path).name}", levels=levels, **arrays)

@@ -1,0 +1,171 @@
+"""A folder of image files as a data set.
+
+Without a file of splits, a file's split follows from the SHA-256 of its name below the folder: a
+twentieth each for test and validation, and at least one image. It stays when others are added or the
+folder moves.
+
+A file of splits is JSON, `{"train": ["a.png", ...], "validation": [...], "test": [...]}`, or text with a
+line `train a.png` or `train,a.png` for each image. Images that it does not name are left out.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import re
+
+from absl import logging
+import numpy as np
+
+from flowpp_tf.data import cache
+from flowpp_tf.data import images
+from flowpp_tf.data.dataset import SPLITS
+from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.errors import InputError
+
+_SHARE = 0.05  # of the images, for test and for validation each
+
+
+def load_folder(path, image_shape, splits_file=None, max_bad_files=0, cache_dir=None):
+  """The PNG, JPEG and WebP files below a folder, see images.py for how they are read.
+
+  Args:
+    path: of the folder.
+    image_shape: `(H, W, C)` to crop and resize to.
+    splits_file: path of a file of splits, or None.
+    max_bad_files: how many files that cannot be read are skipped; more are an error.
+    cache_dir: see `cache.decoded_images`.
+
+  Raises:
+    InputError (a ValueError): naming the folder or files that are wrong.
+  """
+  images.check_channels(image_shape)
+  folder = pathlib.Path(path).expanduser()
+  if not folder.is_dir():
+    raise InputError(f"folder {str(path)!r} is not there" if not folder.exists() else
+                     f"{str(path)!r} is no folder")
+  names = image_files(folder)
+  if not names:
+    raise InputError(f"folder {str(path)!r} has no image: looked for {', '.join(images.SUFFIXES)} in it "
+                     "and in the folders below it")
+  splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
+  files = {split: [folder / name for name in names] for split, names in splits.items()}
+  identity = {split: cache.file_identity(paths, folder) for split, paths in files.items()}
+  arrays, about = cache.decoded_images(
+      folder.resolve().name, [str(folder.resolve()), identity],
+      {split: len(paths) for split, paths in files.items()}, image_shape,
+      functools.partial(fill_from_files, files, image_shape, max_bad_files),
+      sum(size for rows in identity.values() for _, size, _ in rows), cache_dir)
+  _report_bad(about["bad"], max_bad_files)
+  for split, array in arrays.items():
+    if not len(array):
+      raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read")
+  notes = []
+  if len(names) > sum(map(len, files.values())):
+    notes.append(f"{len(names) - sum(map(len, files.values()))} images are not in {splits_file}")
+  if about["bad"]:
+    notes.append(f"{len(about['bad'])} files could not be read and were skipped")
+  if about["enlarged"]:
+    notes.append(f"{about['enlarged']} images were smaller than the model's and enlarged, which makes "
+                 "their bits/dim low")
+  return ImageDataset(f"folder:{folder.resolve().name}", levels=256, notes=tuple(notes), **arrays)
+
+
+def image_files(folder):
+  """Names of the image files below a folder, relative to it with `/`, sorted; hidden ones are not."""
+  names = []
+  for root, folders, files in os.walk(folder):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    names += [(pathlib.Path(root) / name).relative_to(folder).as_posix() for name in files
+              if name.lower().endswith(images.SUFFIXES) and not name.startswith(".")]
+  return sorted(names)
+
+
+def fill_from_files(files, image_shape, max_bad_files, arrays):
+  """Reads files into arrays, as `cache.decoded_images` asks for it.
+
+  Args:
+    files: `dict` of lists of paths.
+    image_shape: `(H, W, C)`.
+    max_bad_files: how many that cannot be read are skipped.
+    arrays: `dict` of uint8 arrays to fill.
+  """
+  def read(path):
+    try:
+      return images.read_image(path, image_shape)
+    except Exception as error:  # pylint: disable=broad-except  # Pillow has many for damaged files
+      return f"{path} ({' '.join(str(error).split()) or type(error).__name__})"
+
+  kept, bad, enlarged = {}, [], 0
+  for split, paths in files.items():
+    kept[split] = np.ones(len(paths), bool)
+    for row, result in enumerate(images.parallel_map(read, paths)):
+      if isinstance(result, str):
+        kept[split][row] = False
+        bad.append(result)
+      else:
+        arrays[split][row] = result[0]
+        enlarged += result[1]
+  if len(bad) > max_bad_files:
+    _report_bad(bad, max_bad_files)
+  kept = {split: rows for split, rows in kept.items() if not rows.all()}
+  return kept, {"bad": bad, "enlarged": enlarged}
+
+
+def _report_bad(bad, max_bad_files):
+  if len(bad) > max_bad_files:
+    raise InputError(f"{len(bad)} image files cannot be read, more than --max_bad_files="
+                     f"{max_bad_files}: {', '.join(bad)}")
+  for file in bad:
+    logging.warning("skipped, as it cannot be read: %s", file)
+
+
+def _hashed_splits(names, path):
+  def place(name):
+    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8],
+                          "big") / 2**64
+
+  places = sorted((place(name), name) for name in names)
+  test = max(1, sum(p < _SHARE for p, _ in places))
+  validation = max(1, sum(_SHARE <= p < 2 * _SHARE for p, _ in places))
+  if test + validation >= len(names):
+    raise InputError(f"folder {str(path)!r} has {len(names)} image{'s' * (len(names) > 1)}; it takes at "
+                     "least 3, one for each of train, validation and test")
+  ordered = [name for _, name in places]
+  return {"train": sorted(ordered[test + validation:]),
+          "validation": sorted(ordered[test:test + validation]), "test": sorted(ordered[:test])}
+
+
+def _read_splits(splits_file, present, path):
+  """`dict` of lists of names from a file of splits."""
+  try:
+    text = pathlib.Path(splits_file).expanduser().read_text(encoding="utf-8-sig")
+    if str(splits_file).lower().endswith(".json"):
+      table = json.loads(text)
+      pairs = [(f"{split!r}", split, name) for split, names in table.items() for name in names]
+    else:
+      pairs = [(f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
+               for i, line in enumerate(text.splitlines()) if line.strip()]
+  except OSError as error:
+    raise InputError(f"file of splits {str(splits_file)!r} cannot be read: {error.strerror}") from None
+  except (ValueError, AttributeError, TypeError) as error:
+    raise InputError(f"file of splits {str(splits_file)!r} is no JSON of the form "
+                     f'{{"train": ["a.png", ...], ...}}: {error}') from None
+  splits, seen = {split: [] for split in SPLITS}, set()
+  for where, split, name in pairs:
+    name = str(name).strip().strip('"')
+    if where == "line 1" and split.lower() == "split":  # a header
+      continue
+    problem = (f"unknown split {split!r}" if split not in SPLITS else
+               f"no image {name!r} in folder {str(path)!r}" if name not in present else
+               f"{name!r} is there twice" if name in seen else None)
+    if problem:
+      raise InputError(f"file of splits {str(splits_file)!r}, {where}: {problem}; a line is one of "
+                       f"{', '.join(SPLITS)} and the name of an image below the folder")
+    seen.add(name)
+    splits[split].append(name)
+  for split, names in splits.items():
+    if not names:
+      raise InputError(f"file of splits {str(splits_file)!r} names no image for {split!r}")
+  return splits

@@ -1,0 +1,158 @@
+"""The published files of the old downsampled ImageNet, whose download by TensorFlow Datasets is gone.
+
+In the folder, for a size of 32: `train_32x32` and `valid_32x32`, each as
+
+    .npy           one array, mapped into memory as it is
+    .npz           one array under any name
+    .tar .tar.gz .zip, or a folder      PNG files of just this size, in the order of their names
+"""
+
+import io
+import pathlib
+import tarfile
+import zipfile
+
+import numpy as np
+
+from flowpp_tf.data import cache
+from flowpp_tf.data import folder as folders
+from flowpp_tf.data import images
+from flowpp_tf.errors import InputError
+
+FORMS = (".npy", ".npz", ".tar", ".tar.gz", ".tgz", ".zip", "")
+_ROWS = 1024  # at once
+
+
+def find_published(data_dir, size):
+  """`dict` of the paths of both splits, or None if they are not there."""
+  found = {}
+  for split, stem in (("train", "train"), ("validation", "valid")):
+    for form in FORMS:
+      path = pathlib.Path(data_dir).expanduser() / f"{stem}_{size}x{size}{form}"
+      if split not in found and path.exists() and (form or path.is_dir()):
+        found[split] = path
+  return found if len(found) == 2 else None
+
+
+def load_published(paths, size, cache_dir=None):
+  """Both published splits.
+
+  Args:
+    paths: as `find_published` gives them.
+    size: height and width.
+    cache_dir: see `cache.decoded_images`.
+
+  Returns:
+    `dict` of uint8 arrays or memory maps `[N, size, size, 3]`.
+
+  Raises:
+    InputError (a ValueError): naming the file that is something else.
+  """
+  shape = size, size, 3
+  return {split: _load(path, shape, cache_dir) for split, path in paths.items()}
+
+
+def _load(path, shape, cache_dir):
+  try:
+    if path.suffix == ".npy":
+      array = np.load(path, mmap_mode="r")
+      _check(path, array.dtype, array.shape, shape)
+      return array
+    names, read = _contents(path, shape)
+  except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+    if isinstance(error, InputError):
+      raise
+    raise InputError(f"{str(path)!r} cannot be read: {error}") from None
+  files = [path / name for name in names] if path.is_dir() else [path]
+  identity = cache.file_identity(files)
+  arrays, _ = cache.decoded_images(
+      path.name, identity, {"images": len(names)}, shape, read, sum(row[1] for row in identity),
+      cache_dir)
+  return arrays["images"]
+
+
+def _contents(path, shape):
+  """Names of the images of a file, and how to read them, for `cache.decoded_images`."""
+  if path.is_dir():
+    names = folders.image_files(path)
+    opened = lambda: ((row, name, path / name) for row, name in enumerate(names))
+  elif path.suffix == ".npz":
+    return _array_in_zip(path, shape)
+  elif path.suffix == ".zip":
+    with zipfile.ZipFile(path) as archive:
+      names = sorted(filter(_is_image, archive.namelist()))
+
+    def opened():
+      with zipfile.ZipFile(path) as archive:
+        yield from ((row, name, io.BytesIO(archive.read(name))) for row, name in enumerate(names))
+  else:
+    with tarfile.open(path) as archive:
+      names = sorted(name for name in archive.getnames() if _is_image(name))
+    rows = {name: row for row, name in enumerate(names)}
+
+    def opened():
+      with tarfile.open(path) as archive:
+        for member in archive:  # in the archive's order: it has no index
+          if member.name in rows:
+            yield rows[member.name], member.name, io.BytesIO(archive.extractfile(member).read())
+  if not names:
+    raise InputError(f"{str(path)!r} has no image files")
+
+  def decode(item):
+    row, name, file = item
+    try:
+      with images.Image.open(file) as image:
+        if image.size != shape[1::-1]:
+          raise InputError(f"it has {image.width}x{image.height} pixels")
+      return row, images.read_image(file, shape)[0]
+    except Exception as error:  # pylint: disable=broad-except  # Pillow has many for damaged files
+      raise InputError(f"{str(path)!r}: {name} is no image of {shape[1]}x{shape[0]} pixels: "
+                       f"{error}") from None
+
+  def fill(arrays):
+    for row, image in images.parallel_map(decode, opened()):
+      arrays["images"][row] = image
+    return {}, {}
+
+  return names, fill
+
+
+def _array_in_zip(path, shape):
+  with zipfile.ZipFile(path) as archive:
+    names = archive.namelist()
+    if len(names) != 1:
+      raise InputError(f"{str(path)!r} must hold one array, it has {', '.join(names)}")
+    with archive.open(names[0]) as file:
+      count = _read_header(path, file, shape)
+
+  def fill(arrays):
+    with zipfile.ZipFile(path) as archive, archive.open(names[0]) as file:
+      _read_header(path, file, shape)
+      for start in range(0, count, _ROWS):
+        rows = arrays["images"][start:start + _ROWS]
+        rows[...] = np.frombuffer(file.read(rows.size), np.uint8).reshape(rows.shape)
+    return {}, {}
+
+  return range(count), fill
+
+
+def _read_header(path, file, shape):
+  version = np.lib.format.read_magic(file)
+  read = (np.lib.format.read_array_header_1_0 if version == (1, 0) else
+          np.lib.format.read_array_header_2_0)
+  found, fortran, dtype = read(file)
+  _check(path, dtype, found, shape)
+  if fortran:
+    raise InputError(f"{str(path)!r} must hold an array in C order")
+  return found[0]
+
+
+def _check(path, dtype, found, shape):
+  if dtype != np.uint8 or len(found) != 4 or found[1:] != shape:
+    raise InputError(f"{str(path)!r} must hold a uint8 array [N, {', '.join(map(str, shape))}], got "
+                     f"{dtype} {list(found)}")
+
+
+def _is_image(name):
+  base = name.rpartition("/")[2]
+  return base.lower().endswith(images.SUFFIXES) and not base.startswith(".")
