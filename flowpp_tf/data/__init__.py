@@ -6,6 +6,7 @@ from flowpp_tf.data.arrays import load_npz
 from flowpp_tf.data.dataset import SPLITS
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.data.dataset import ReducedBits
+from flowpp_tf.data.dataset import describe
 from flowpp_tf.data.folder import load_folder
 from flowpp_tf.data.pipeline import evaluation_batches
 from flowpp_tf.data.pipeline import training_batches

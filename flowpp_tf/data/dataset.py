@@ -93,6 +93,15 @@ class ImageDataset:
             "digest": digest.hexdigest()[:12]}
 
 
+def describe(fingerprint):
+  """A fingerprint in a few words."""
+  sizes = " / ".join(f"{fingerprint['splits'][name]:,}" for name in SPLITS)
+  version = f", {fingerprint['version']}" if fingerprint["version"] else ""
+  shape = "x".join(map(str, fingerprint["image_shape"]))
+  return (f"{fingerprint['name']}{version}, {sizes} images of {shape}, {fingerprint['levels']} levels "
+          f"(data {fingerprint['digest']})")
+
+
 class ReducedBits:
   """uint8 images with their upper bits alone, reduced when they are looked up.
 

@@ -3,11 +3,14 @@
 bin/evaluate --workdir=runs/digits --split=test --num_samples=64
 """
 
+import sys
+
 from absl import flags
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.data import load_dataset
+from flowpp_tf.data import describe
 from flowpp_tf.evaluation import evaluate_bits_per_dim
+from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
 from flowpp_tf.training import Workdir
 
@@ -23,19 +26,23 @@ def define_flags():
   flags.DEFINE_integer("batch_size", 100, "Images at once.", lower_bound=1)
   flags.DEFINE_integer("limit", None, "First so many images of the split; all if not given.",
                        lower_bound=1)
-  flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets has its data; as in training if "
-                                        "not given.")
+  data_flags.define_data_flags(default="that of the run")
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")
 
 
 def evaluate_from_flags():
   """Prints one line."""
   model, settings = Workdir(FLAGS.workdir).load()
-  dataset = load_dataset(settings["dataset"], FLAGS.data_dir or settings["data_dir"])
+  dataset = data_flags.load_from_settings(
+      data_flags.data_settings(settings["dataset"], settings), model.config)
+  fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
+  if trained and trained["sha256"] != fingerprint["sha256"]:
+    print(f"warning: the model was trained on {describe(trained)}; this is {describe(fingerprint)}",
+          file=sys.stderr)
   images = dataset.split(FLAGS.split)[:FLAGS.limit]
   result = evaluate_bits_per_dim(
       model, images, FLAGS.num_samples, FLAGS.batch_size, FLAGS.seed)
-  print(f"{dataset.name} {FLAGS.split}: {result}")
+  print(f"{dataset.name} {FLAGS.split}: {result}; data {fingerprint['digest']}")
 
 
 def main():

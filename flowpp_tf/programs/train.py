@@ -8,13 +8,12 @@ import sys
 from absl import flags
 import tensorflow as tf
 
-from flowpp_tf.data import DATASETS
-from flowpp_tf.data import load_dataset
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.evaluation import image_grid
 from flowpp_tf.evaluation import plot_curves
 from flowpp_tf.models import CONFIGS
 from flowpp_tf.models import get_config
+from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
 from flowpp_tf.training import STRATEGIES
 from flowpp_tf.training import TENSORBOARD
@@ -26,16 +25,18 @@ from flowpp_tf.training import train
 FLAGS = flags.FLAGS
 _SETTINGS = ("steps", "batch_size", "learning_rate", "schedule", "warmup_steps", "clip_norm",
              "ema_decay", "validate_every", "init_batch_size", "seed", "checkpoint_every",
-             "checkpoint_minutes", "keep", "tensorboard", "steps_per_execution")
+             "checkpoint_minutes", "keep", "tensorboard", "steps_per_execution", "flip")
 
 
 def define_flags():
   """The program's flags."""
   flags.DEFINE_string("config", "digits", f"Model, one of {', '.join(CONFIGS)}.")
   run.define_config_flags()
-  flags.DEFINE_string("dataset", None, f"Data set, one of {', '.join(DATASETS)}; the config's name "
-                                       "if not given.")
-  flags.DEFINE_string("data_dir", None, "Where TensorFlow Datasets has its data.")
+  data_flags.define_data_flags(default="the config's name")
+  flags.DEFINE_integer("image_size", None, "Height and width of the model's images, to which those of a "
+                       "folder are cropped and resized; the config's if not given.", lower_bound=1)
+  flags.DEFINE_bool("flip", False, "Mirror half of the training images left to right, other ones each "
+                    "epoch; off, as published.")
   flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same "
                                        "command goes on with the run that it holds.")
   flags.DEFINE_integer("steps", None, "Training steps, rounded up to whole periods of validate_every.",
@@ -76,17 +77,18 @@ def define_flags():
 
 def train_from_flags():
   """Trains, tests, draws, and says what to do next."""
-  config = run.override_config(get_config(FLAGS.config))
+  config = data_flags.with_image_size(run.override_config(get_config(FLAGS.config)))
   if FLAGS.deterministic:
     tf.config.experimental.enable_op_determinism()
   strategy = get_strategy(FLAGS.strategy, FLAGS.num_virtual_cpus)  # before data use a device
-  dataset = load_dataset(FLAGS.dataset or FLAGS.config, FLAGS.data_dir)
+  data = data_flags.data_settings(FLAGS.config)
+  dataset = data_flags.load_from_settings(data, config)
   settings = {name: FLAGS[name].value for name in _SETTINGS}
   settings["steps"] = _steps(len(dataset.train))
   workdir = Workdir(FLAGS.workdir or f"runs/{FLAGS.config}")
   say = lambda line: print(line, flush=True)
   try:
-    best = train(config, dataset, workdir, record={"data_dir": FLAGS.data_dir}, strategy=strategy,
+    best = train(config, dataset, workdir, record=data, strategy=strategy,
                  profile=_profile(), say=say, verbose=1 if sys.stdout.isatty() else 2,  # a bar, or lines
                  **settings)
   except Stopped as stopped:
@@ -97,7 +99,8 @@ def train_from_flags():
   model, _ = workdir.load()
   say(f"best validation: {best:.4f} bits/dim; its weights from here on")
   images = dataset.test[:FLAGS.eval_images]
-  say(f"test: {evaluate_bits_per_dim(model, images, FLAGS.num_samples)}")
+  say(f"test: {evaluate_bits_per_dim(model, images, FLAGS.num_samples)}; data "
+      f"{dataset.fingerprint()['digest']}")
   image_grid(model.sample(64, seed=FLAGS.seed).numpy(), config.levels).save(workdir.samples)
   say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
   say("next:")

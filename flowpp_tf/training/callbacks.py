@@ -66,14 +66,16 @@ class SaveProgress(keras.callbacks.Callback):
     every_steps: steps between checkpoints, or None.
     every_minutes: minutes between checkpoints, or None.
     keep: number of checkpoints to keep.
+    labels: `dict` of what is the same in each row of metrics.
   """
 
-  def __init__(self, workdir, every_steps=None, every_minutes=None, keep=2):
+  def __init__(self, workdir, every_steps=None, every_minutes=None, keep=2, labels=None):
     super().__init__()
     self._workdir = workdir
     self._every_steps = every_steps
     self._every_seconds = every_minutes and 60 * every_minutes
     self._keep = keep
+    self._labels = dict(labels or {})
     self._checkpoints = None
     self._sums = None
     self._handlers = {}
@@ -159,7 +161,7 @@ class SaveProgress(keras.callbacks.Callback):
         with averaged_weights(self.model):
           replace_file(self._workdir.best_weights, self.model.save_weights)
         self._best.assign(value)
-      row = {"step": self._step(), **{name: float(v) for name, v in logs.items()}}
+      row = {"step": self._step(), **{name: float(v) for name, v in logs.items()}, **self._labels}
       with open(self._workdir.metrics, "a") as file:
         file.write(json.dumps(row) + "\n")
     except OSError as error:

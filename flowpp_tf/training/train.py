@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.data import describe
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data import training_batches
 from flowpp_tf.errors import InputError
@@ -20,7 +21,7 @@ from flowpp_tf.training.tensorboard import tensorboard_callbacks
 def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, schedule="constant",
           warmup_steps=0, clip_norm=1.0, ema_decay=0.999, validate_every=None, init_batch_size=None,
           seed=0, checkpoint_every=None, checkpoint_minutes=10.0, keep=2, tensorboard=(), profile=None,
-          steps_per_execution=1, record=None, strategy=None, verbose="auto", say=print):
+          steps_per_execution=1, flip=False, record=None, strategy=None, verbose="auto", say=print):
   """Trains a model in a working directory, or goes on with the run that it holds.
 
   Args:
@@ -44,6 +45,7 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
     tensorboard: what to write for TensorBoard, see `tensorboard_callbacks`.
     profile: `(first, last)` training steps of this process to profile for TensorBoard, or None.
     steps_per_execution: steps between returns to Python, as in `keras.Model.compile`.
+    flip: whether to mirror half of the training images left to right.
     record: `dict` of what else is to be written into the run's config.json.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the present one.
     verbose: as in `keras.Model.fit`.
@@ -60,7 +62,7 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
   settings = dict(
       steps=steps, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
       warmup_steps=warmup_steps, clip_norm=clip_norm, ema_decay=ema_decay,
-      validate_every=validate_every, init_batch_size=init_batch_size, seed=seed)
+      validate_every=validate_every, init_batch_size=init_batch_size, seed=seed, flip=flip)
   strategy = strategy or tf.distribute.get_strategy()
   _check({**settings, "checkpoint_every": checkpoint_every, "keep": keep,
           "steps_per_execution": steps_per_execution}, strategy.num_replicas_in_sync)
@@ -68,7 +70,9 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
   validate_every = min(validate_every or max(1, len(dataset.train) // batch_size), steps)
   rate = learning_rate_schedule(schedule, learning_rate, warmup_steps, steps)
   boards = tensorboard_callbacks(workdir.path / "tensorboard", tensorboard, profile)
-  workdir.open(config, {"dataset": dataset.name, **(record or {}), **settings})
+  fingerprint = dataset.fingerprint()
+  workdir.open(
+      config, {"dataset": dataset.name, **(record or {}), **settings, "fingerprint": fingerprint})
 
   keras.utils.set_random_seed(seed)
   with strategy.scope():
@@ -78,13 +82,13 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
   say(f"model: {model.count_params():,} parameters, "
       f"{sum(v.value.shape.num_elements() for v in model.dequantizer.trainable_variables):,} of them "
       f"in the dequantizer; {strategy.num_replicas_in_sync} device(s)")
-  say(f"data: {dataset.name}, {len(dataset.train):,} / {len(dataset.validation):,} / "
-      f"{len(dataset.test):,} images of shape {dataset.image_shape}, {dataset.levels} levels")
+  say(f"data: {'; '.join([describe(fingerprint), *dataset.notes])}")
   say(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
       f"{tfp.__version__}; {os.cpu_count()} CPU cores, "
       f"{len(tf.config.list_physical_devices('GPU'))} GPUs; seed {seed}")
 
-  progress = SaveProgress(workdir, checkpoint_every, checkpoint_minutes, keep)
+  progress = SaveProgress(workdir, checkpoint_every, checkpoint_minutes, keep,
+                          labels={"data": fingerprint["digest"]})
   progress.set_model(model)
   if progress.restore():
     say(f"resumed at step {int(model.optimizer.iterations.numpy())} of {steps}")
@@ -98,13 +102,13 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
 
   callbacks = [EvaluateAveragedWeights(), Throughput(batch_size), progress, *boards]
   try:
-    _fit(model, dataset, batch_size, seed, steps, validate_every, progress, callbacks, verbose)
+    _fit(model, dataset, batch_size, seed, steps, validate_every, progress, callbacks, verbose, flip)
   finally:
     progress.release_signals()
   return progress.best
 
 
-def _fit(model, dataset, batch_size, seed, steps, period, progress, callbacks, verbose):
+def _fit(model, dataset, batch_size, seed, steps, period, progress, callbacks, verbose, flip):
   """Trains from the model's present step on, by periods that end in a validation."""
   validation = evaluation_batches(dataset.validation, batch_size)
   step = int(model.optimizer.iterations.numpy())
@@ -119,8 +123,8 @@ def _fit(model, dataset, batch_size, seed, steps, period, progress, callbacks, v
     # What is left of a period that was begun, or all whole periods.
     epochs, length = (1, period - rest) if rest else (-(-(steps - step) // period), period)
     model.fit(
-        training_batches(dataset.train, batch_size, seed, start_step=step), steps_per_epoch=length,
-        initial_epoch=done, epochs=done + epochs, validation_data=validation, shuffle=False,
+        training_batches(dataset.train, batch_size, seed, start_step=step, flip=flip),
+        steps_per_epoch=length, initial_epoch=done, epochs=done + epochs, validation_data=validation, shuffle=False,
         callbacks=callbacks, verbose=verbose)
     step += epochs * length
 

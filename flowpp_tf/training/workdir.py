@@ -1,9 +1,9 @@
 """The directory of a run: what it holds, and whether a command may use it.
 
-    config.json            model config, data set and training settings
+    config.json            model config, data set with its fingerprint, training settings
     checkpoints/           the newest states of the run, to go on from
     best.weights.h5        averaged weights at the best validation
-    metrics.jsonl          a row for each validation
+    metrics.jsonl          a row for each validation, with the digest of the data
     curves.png samples.png
 """
 
@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 
+from flowpp_tf.data import describe
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus
@@ -36,20 +37,26 @@ class Workdir:
 
     Args:
       config: `FlowPlusPlusConfig`.
-      settings: `dict` of what else determines the run.
+      settings: `dict` of what else determines the run; two runs with the same "fingerprint" have the
+        same data, whatever their name and place.
 
     Raises:
       InputError (a ValueError): if it holds another run (naming what differs), or cannot be written.
     """
     # A run may be prolonged, where that does not change its schedule, and its data may move.
-    may_change = ("data_dir",) if settings.get("schedule") == "cosine" else ("data_dir", "steps")
+    may_change = {"data_dir", "cache_dir", "splits_file", "max_bad_files"}
+    if settings.get("schedule") != "cosine":
+      may_change.add("steps")
     wanted = json.loads(json.dumps({"model": dataclasses.asdict(config), "training": settings}))
     if os.path.exists(self.config):
       present = self._read()
+      if "fingerprint" in present["training"]:
+        may_change.add("dataset")
       differences = [
-          f"{key} is {present.get(part, {}).get(key)!r} there and {value!r} here"
+          f"{key} is {_shown(key, present[part][key])} there and {_shown(key, value)} here"
           for part in wanted for key, value in wanted[part].items()
-          if key not in may_change and present.get(part, {}).get(key) != value]
+          if key not in may_change and key in present[part]  # else an older version had no such setting
+          and _compared(key, present[part][key]) != _compared(key, value)]
       if differences:
         raise InputError(f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
                          "give another --workdir, or the same flags to go on with it")
@@ -86,3 +93,11 @@ class Workdir:
       return run
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise InputError(f"{str(self.config)!r} cannot be read: {error}") from None
+
+
+def _compared(key, value):
+  return value["sha256"] if key == "fingerprint" else value
+
+
+def _shown(key, value):
+  return describe(value) if key == "fingerprint" else repr(value)
