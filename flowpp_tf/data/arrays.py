@@ -30,7 +30,7 @@ def load_npz(path, levels=256):
       arrays = {name: file[name] for name in SPLITS}
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
-  except (ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+  except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
     if isinstance(error, InputError):
       raise
     raise InputError(f"{str(path)!r} is no .npz file of plain arrays") from None

@@ -65,7 +65,7 @@ def decoded_images(name, identity, counts, image_shape, fill, source_bytes=0, ca
   try:
     about = json.loads((folder / "about.json").read_text())
     return {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in counts}, about
-  except (OSError, ValueError) as error:
+  except (OSError, ValueError, EOFError) as error:
     raise InputError(f"cache {str(folder)!r} cannot be read: {error}; delete it to have it made "
                      "again") from None
 

@@ -59,7 +59,7 @@ def _load(path, shape, cache_dir):
       _check(path, array.dtype, array.shape, shape)
       return array
     names, read = _contents(path, shape)
-  except (OSError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+  except (OSError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
     if isinstance(error, InputError):
       raise
     raise InputError(f"{str(path)!r} cannot be read: {error}") from None

@@ -17,6 +17,7 @@ svhn: the cropped digits without the extra ones.
 
 import dataclasses
 import functools
+import re
 
 from absl import logging
 import numpy as np
@@ -81,8 +82,9 @@ def load_named(name, data_dir=None, image_shape=None, cache_dir=None):
   builder = _builder(entry.builder.format(size=image_shape and image_shape[0]), data_dir)
   files = published.find_published(data_dir, entry.published_size) if (
       data_dir and entry.published_size) else None
-  if builder.data_path.exists() or not files:
-    splits = _read(_prepared(name, builder, data_dir, entry), wanted, entry.crop, cache_dir)
+  if _data_path(builder) or not files:
+    builder = _prepared(name, builder, data_dir, entry)
+    splits = _read(builder, wanted, entry.crop, cache_dir)
     version = builder.info.full_name
   else:
     splits = published.load_published(files, entry.published_size, cache_dir)
@@ -102,9 +104,8 @@ def load_any(name, data_dir=None, image_shape=None, cache_dir=None):
 
   Images are cropped and resized as those of a folder where they do not have the model's shape.
   """
-  builder = _builder(name, data_dir)
-  splits, notes = complete_splits(
-      _read(_prepared(f"tfds:{name}", builder, data_dir), image_shape, None, cache_dir))
+  builder = _prepared(f"tfds:{name}", _builder(name, data_dir), data_dir)
+  splits, notes = complete_splits(_read(builder, image_shape, None, cache_dir))
   return ImageDataset(f"tfds:{name}", levels=256, version=builder.info.full_name, notes=notes, **splits)
 
 
@@ -116,6 +117,18 @@ def _builder(name, data_dir):
   except Exception as error:  # pylint: disable=broad-except  # it has many for names that it lacks
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     raise InputError(f"TensorFlow Datasets has no {name!r}: {lines[0]}") from None
+
+
+def _data_path(builder):
+  """Where the data are: of the builder's version, or else of the newest that is there, or None."""
+  if builder.data_path.exists():
+    return builder.data_path
+  try:
+    versions = [path for path in builder.data_path.parent.iterdir()
+                if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").exists()]
+  except OSError:
+    return None
+  return max(versions, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
 
 
 def _image_feature(builder):
@@ -131,10 +144,13 @@ def _image_feature(builder):
 
 
 def _prepared(name, builder, data_dir, entry=None):
-  """`builder`, if its data are there."""
+  """The builder of the data, if they are there."""
+  import tensorflow_datasets as tfds
+
   _image_feature(builder)  # nobody is to prepare a set of another kind
-  if builder.data_path.exists():
-    return builder
+  present = _data_path(builder)
+  if present:  # with the features that it was written with
+    return tfds.builder_from_directory(present)
   full_name = builder.info.full_name.rpartition("/")[0]  # the version is what it is
   command = f"tfds build {full_name}" + (f" --data_dir={data_dir}" if data_dir else "")
   if entry and entry.published_size:
