@@ -1,0 +1,139 @@
+"""The programs on a user's own images: a small run, evaluations, and every bad input."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = ["--config=photos", "--filters=4", "--blocks=1", "--components=2", "--dequant_filters=4",
+        "--context_channels=4", "--structure=columns:1,squeeze,channels:1",
+        "--dequant_structure=columns:1", "--batch_size=8", "--steps=2", "--num_samples=1",
+        "--eval_images=3", "--tensorboard="]
+
+# Runs a program with one list of arguments after another in one process, which starts slowly.
+DRIVER = """
+import contextlib, importlib, io, json, pathlib, sys
+from absl import flags
+from flowpp_tf.programs import run
+program = importlib.import_module("flowpp_tf.programs." + sys.argv[1])
+program.define_flags()
+results = []
+for arguments in json.loads(sys.argv[2]):
+  sys.argv[:] = [sys.argv[0], *arguments]
+  for name in flags.FLAGS:
+    flags.FLAGS[name].unparse()
+  out, error = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+    try:
+      run.run_program(getattr(program, PROGRAM + "_from_flags"))
+    except SystemExit as exit:
+      files = {str(p): p.stat().st_mtime_ns for p in pathlib.Path(".").rglob("*")}
+      results.append([exit.code or 0, out.getvalue(), error.getvalue(), files])
+print("RESULTS" + json.dumps(results))
+"""
+
+
+def drive(program, calls, cwd):
+  """Exit code, stdout, stderr and times of all files after it, for each call of a program."""
+  script = DRIVER.replace("PROGRAM", repr(program))
+  result = subprocess.run(
+      [sys.executable, "-c", script, program, json.dumps([list(map(str, call)) for call in calls])],
+      cwd=cwd, text=True, capture_output=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)})
+  assert result.returncode == 0, result.stderr
+  return json.loads(result.stdout.rpartition("RESULTS")[2])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+  """A folder to work in: `cats` with images, `bad` with a damaged one, `empty`, `one`, `other.npz`."""
+  cwd = tmp_path_factory.mktemp("images")
+  rng = np.random.RandomState(0)
+  for folder, count in (("cats", 40), ("bad", 10), ("one", 1), ("empty", 0)):
+    (cwd / folder).mkdir()
+    for i in range(count):
+      Image.fromarray(rng.randint(0, 256, [20, 24, 3]).astype(np.uint8)).save(cwd / folder / f"{i}.png")
+  (cwd / "bad" / "3.png").write_bytes(b"not an image")
+  np.savez(cwd / "other.npz", **{split: rng.randint(0, 256, [6, 16, 16, 3]).astype(np.uint8)
+                                 for split in ("train", "validation", "test")})
+  return cwd
+
+
+BAD = [
+    (["--dataset=folder:nowhere"], "/nowhere' is not there"),
+    (["--dataset=folder:empty"], "has no image: looked for .png, .jpg, .jpeg, .webp"),
+    (["--dataset=folder:one"], "has 1 image; it takes at least 3"),
+    (["--dataset=folder:bad"], "1 image files cannot be read, more than --max_bad_files=0: "),
+    (["--dataset=folder:bad"], "3.png (cannot identify image file"),
+    (["--dataset=folder:cats", "--splits_file=none.csv"], "none.csv' cannot be read"),
+    (["--dataset=folder:cats", "--max_bad_files=-1"], "max_bad_files"),
+    (["--dataset=folder:cats", "--bits=9"], "bits"),
+    (["--dataset=folder:cats", "--bits=5"], "`bits` 5 gives 32 levels, the model's config has 256"),
+    (["--dataset=folder:cats", "--levels=32"], "--bits=5 reduces its images to that"),
+    (["--dataset=folder:cats", "--image_size=16", "--image_shape=8,8,3"], "say two things"),
+    (["--dataset=folder:cats", "--image_size=31"], "is 31, which cannot be halved"),
+    (["--dataset=npz:none.npz"], "none.npz' cannot be read: No such file"),
+    (["--dataset=npz:other.npz"], "has image_shape (16, 16, 3), the model's config (32, 32, 3)"),
+    (["--dataset=cifar10", "--data_dir=data"], "data/cifar10/"),
+    (["--dataset=cifar10", "--data_dir=data"], "prepare it by: tfds build cifar10 --data_dir="),
+    (["--dataset=imagenet32_old", "--data_dir=data"], "train_32x32 with valid_32x32"),
+    (["--dataset=tfds:nothing"], "TensorFlow Datasets has no 'nothing'"),
+    (["--dataset=imagenet32"], "did you mean imagenet32_old or imagenet32_new"),
+    (["--dataset=photos", "--workdir=runs/cats"], "holds another run: "),
+]
+
+
+@pytest.fixture(scope="module")
+def results(images):
+  """Of a run of 5 bits at 16x16, and of all bad input after it."""
+  return drive("train", [
+      [*TINY, "--dataset=folder:cats", "--image_size=16", "--bits=5", "--levels=32", "--flip",
+       "--workdir=runs/cats"],
+      *([*TINY, "--workdir=new", *arguments] for arguments, _ in BAD)], images)
+
+
+def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, results):
+  code, out, error, _ = results[0]
+  assert code == 0, error
+  config = json.loads((images / "runs/cats/config.json").read_text())
+  assert config["model"]["image_shape"] == [16, 16, 3] and config["model"]["levels"] == 32
+  fingerprint = config["training"]["fingerprint"]
+  assert fingerprint["name"] == "folder:cats" and fingerprint["levels"] == 32
+  assert sum(fingerprint["splits"].values()) == 40
+  assert config["training"]["flip"] and config["training"]["bits"] == 5
+  rows = [json.loads(line) for line in (images / "runs/cats/metrics.jsonl").read_text().splitlines()]
+  assert rows and {row["data"] for row in rows} == {fingerprint["digest"]}
+  lines = out.splitlines()
+  assert any(line.startswith("data: folder:cats, ") and fingerprint["digest"] in line for line in lines)
+  assert any(line.startswith("test: ") and line.endswith(f"; data {fingerprint['digest']}")
+             for line in lines)
+
+
+def test_evaluation_finds_the_runs_data_and_warns_of_others(images, results):
+  del results
+  digest = json.loads((images / "runs/cats/config.json").read_text())["training"]["fingerprint"]["digest"]
+  elsewhere = images / "empty"
+  own, other = drive("evaluate", [
+      ["--workdir=../runs/cats", "--limit=2"],
+      ["--workdir=../runs/cats", "--limit=2", "--dataset=npz:../other.npz"]], elsewhere)
+  code, out, error, _ = own
+  assert code == 0 and out.startswith("folder:cats test: ") and out.endswith(f"; data {digest}\n")
+  assert "warning" not in error
+  code, out, error, _ = other
+  assert code == 0 and out.startswith("npz:other.npz test: ") and digest not in out
+  warning, = error.splitlines()
+  assert warning.startswith("warning: the model was trained on folder:cats, ") and digest in warning
+
+
+def test_each_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(results):
+  before = results[0][3]
+  for (arguments, message), (code, _, error, files) in zip(BAD, results[1:], strict=True):
+    assert code == 2, (arguments, error)
+    line, = error.splitlines()
+    assert "error: " in line and message in line, (arguments, error)
+    assert files == before
