@@ -10,7 +10,6 @@ Three tables, the same as JSON:
 """
 
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -31,6 +30,8 @@ from flowpp_tf.bijectors import logit_mixture_logistic_quantile
 from flowpp_tf.data import load_dataset
 from flowpp_tf.training import Workdir
 import solvers
+from tables import print_table
+from tables import write_json
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workdirs", [], "Directories of trained runs.")
@@ -141,16 +142,6 @@ def sampling_cost(name, config, count=8):
               ratio=times[0] / times[1])
 
 
-def print_table(rows):
-  """Rows of equal keys as aligned text."""
-  text = [list(rows[0])] + [
-      [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
-  widths = [max(map(len, column)) for column in zip(*text)]
-  for line in text:
-    print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)))
-  print(flush=True)
-
-
 def main(argv):
   del argv
   results = dict(solvers=[], round_trip=[], sampling=[])
@@ -173,9 +164,7 @@ def main(argv):
     configs["cifar10"] = cifar10
   results["sampling"] = [sampling_cost(name, config) for name, config in configs.items()]
   print_table(results["sampling"])
-  if FLAGS.output:
-    with open(FLAGS.output, "w") as file:
-      json.dump(results, file, indent=2)
+  write_json(FLAGS.output, results)
 
 
 if __name__ == "__main__":
