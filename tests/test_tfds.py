@@ -163,6 +163,15 @@ def test_large_sets_are_decoded_once(data_dir, tmp_path, monkeypatch):
   assert again.fingerprint()["sha256"] != first.fingerprint()["sha256"]
 
 
+def test_a_damaged_set_is_named(tmp_path):
+  Cifar10(data_dir=tmp_path).download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  path, = tmp_path.rglob("*test.tfrecord*")
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
+    data.load_dataset("cifar10", tmp_path)
+
+
 @pytest.mark.parametrize("name, options, message", [
     ("cifar100", {}, r"looked for .*/cifar100/.*; prepare it by: tfds build cifar100 --data_dir="),
     ("celeb_a_hq", dict(image_shape=(128, 128, 3)), "tfds build celeb_a_hq/128 .*--manual_dir=FOLDER"),
@@ -226,6 +235,15 @@ def test_published_files_of_another_size_are_refused(tmp_path, form):
   publish(tmp_path, form, size=64)
   with pytest.raises(data.InputError, match="train_64x64.*(must hold a uint8 array|of 64x64 pixels)"):
     data.load_dataset("imagenet64_old", tmp_path)
+
+
+@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".tar.gz", ".zip"])
+def test_published_files_that_are_cut_off_are_named(tmp_path, form):
+  publish(tmp_path, form)
+  path = tmp_path / f"train_32x32{form}"
+  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  with pytest.raises(data.InputError, match=f"train_32x32{form}'"):
+    data.load_dataset("imagenet32_old", tmp_path)
 
 
 @pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".zip"])

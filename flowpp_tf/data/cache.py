@@ -3,7 +3,8 @@
     CACHE_DIR/NAME-0123456789abcdef/   train.npy, validation.npy, ... and about.json
 
 The digits say which source it is: its files with their sizes and times, and how they were read. A folder
-appears under its name once all of it is on disk. It can be deleted at any time when no run uses it.
+appears under its name once all of it is on disk; one that was killed before is left as `.unfinished.*`.
+Both can be deleted when no run uses them.
 """
 
 import hashlib
@@ -11,7 +12,9 @@ import json
 import os
 import pathlib
 import shutil
+import uuid
 
+from absl import logging
 import numpy as np
 
 from flowpp_tf.errors import InputError
@@ -71,7 +74,7 @@ def decoded_images(name, identity, counts, image_shape, fill, source_bytes=0, ca
 
 
 def _write(folder, shapes, fill):
-  unfinished = folder.with_name(f".unfinished.{folder.name}.{os.getpid()}")
+  unfinished = folder.with_name(f".unfinished.{folder.name}.{uuid.uuid4().hex[:8]}")
   try:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -81,6 +84,7 @@ def _write(folder, shapes, fill):
     raise InputError(
         f"{sum(map(np.prod, shapes.values())) / 1e9:.1f} GB of decoded images cannot be written to the "
         f"cache {str(folder.parent)!r}: {error.strerror}; give another --cache_dir") from None
+  logging.warning("decoding %d images into %s, this once", sum(n for n, *_ in shapes.values()), folder)
   try:
     kept, about = fill(arrays)
     for split, rows in kept.items():

@@ -73,9 +73,15 @@ def load_folder(path, image_shape, splits_file=None, max_bad_files=0, cache_dir=
 
 
 def image_files(folder):
-  """Names of the image files below a folder, relative to it with `/`, sorted; hidden ones are not."""
+  """Names of the image files below a folder, relative to it with `/`, sorted.
+
+  Hidden files and folders are left out, and links to folders are not followed.
+  """
+  def fail(error):
+    raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
+
   names = []
-  for root, folders, files in os.walk(folder):
+  for root, folders, files in os.walk(folder, onerror=fail):
     folders[:] = [name for name in folders if not name.startswith(".")]
     names += [(pathlib.Path(root) / name).relative_to(folder).as_posix() for name in files
               if name.lower().endswith(images.SUFFIXES) and not name.startswith(".")]

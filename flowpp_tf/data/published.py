@@ -11,6 +11,7 @@ import io
 import pathlib
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 
@@ -59,16 +60,15 @@ def _load(path, shape, cache_dir):
       _check(path, array.dtype, array.shape, shape)
       return array
     names, read = _contents(path, shape)
-  except (OSError, ValueError, EOFError, tarfile.TarError, zipfile.BadZipFile) as error:
+    identity = cache.file_identity([path / name for name in names] if path.is_dir() else [path])
+    arrays, _ = cache.decoded_images(
+        path.name, identity, {"images": len(names)}, shape, read, sum(row[1] for row in identity),
+        cache_dir)
+    return arrays["images"]
+  except (OSError, ValueError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
     if isinstance(error, InputError):
       raise
     raise InputError(f"{str(path)!r} cannot be read: {error}") from None
-  files = [path / name for name in names] if path.is_dir() else [path]
-  identity = cache.file_identity(files)
-  arrays, _ = cache.decoded_images(
-      path.name, identity, {"images": len(names)}, shape, read, sum(row[1] for row in identity),
-      cache_dir)
-  return arrays["images"]
 
 
 def _contents(path, shape):
@@ -80,14 +80,17 @@ def _contents(path, shape):
     return _array_in_zip(path, shape)
   elif path.suffix == ".zip":
     with zipfile.ZipFile(path) as archive:
-      names = sorted(filter(_is_image, archive.namelist()))
+      names = sorted(set(filter(_is_image, archive.namelist())))
 
     def opened():
       with zipfile.ZipFile(path) as archive:
         yield from ((row, name, io.BytesIO(archive.read(name))) for row, name in enumerate(names))
   else:
     with tarfile.open(path) as archive:
-      names = sorted(name for name in archive.getnames() if _is_image(name))
+      names = sorted(set(filter(_is_image, archive.getnames())))
+      archive.fileobj.seek(archive.offset)
+      if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # how an archive ends
+        raise InputError(f"{str(path)!r} is cut off after {len(names)} images")
     rows = {name: row for row, name in enumerate(names)}
 
     def opened():

@@ -19,9 +19,9 @@ import dataclasses
 import functools
 import re
 
-from absl import logging
 import numpy as np
 from PIL import Image
+import tensorflow as tf
 
 from flowpp_tf.data import cache
 from flowpp_tf.data import images
@@ -197,18 +197,21 @@ def _read(builder, image_shape, crop, cache_dir):
 
   def fill(arrays):
     for split, array in arrays.items():
-      logging.info("decoding %s of %s", split, builder.info.full_name)
       examples = builder.as_dataset(
           split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in order
           decoders=tfds.decode.PartialDecoding({feature: True}))
       examples = (example[feature] for example in tfds.as_numpy(examples))
       fit = functools.partial(_fit, image_shape=tuple(image_shape), crop=crop)
-      for row, image in enumerate(images.parallel_map(fit, examples)):
-        array[row] = image
+      try:
+        for row, image in enumerate(images.parallel_map(fit, examples)):
+          array[row] = image
+      except tf.errors.OpError as error:
+        raise InputError(f"{split} in {builder.data_path} cannot be read: {error.message}") from None
     return {}, {}
 
-  paths = sorted(path for path in builder.data_path.iterdir() if path.is_file())
-  identity = [builder.info.full_name, feature, crop, cache.file_identity(paths)]
+  files = sorted((path.name, path.stat().length, path.stat().mtime)  # it can be in a bucket, too
+                 for path in builder.data_path.iterdir() if path.is_file())
+  identity = [str(builder.data_path), feature, crop, files]
   arrays, _ = cache.decoded_images(builder.info.full_name, identity, counts, image_shape, fill,
                                    cache_dir=cache_dir)
   return arrays
