@@ -1,8 +1,10 @@
 """Training on a bound of the log-likelihood: the step that `keras.Model.fit` takes.
 
-The loss is the mean negative bound in nats an image. Gradients are averaged over replicas first and
-clipped by their global norm once, and the noise is drawn for the global batch, of which each replica
-takes its part: but for its dropout masks, a step is the same on one device and on many.
+The loss is the mean negative bound in nats an image. Gradients are averaged over replicas, in one
+all-reduce, and clipped by their global norm once. The noise is drawn for the global batch, of which each
+replica, and each part of an accumulated batch, takes its own: but for the dropout masks, a step is
+the same on one device and on many, at once and in parts. A step whose loss or gradients are not finite
+leaves everything but the step's number as it was.
 """
 
 import keras
@@ -22,14 +24,17 @@ class LikelihoodModel(keras.Model):
   `sample_noise(shape, seed)`, the draws that it takes.
   """
 
-  def compile(self, optimizer="adam", clip_norm=None, ema_decay=None, seed=0, jit_compile=False,
-              **kwargs):
+  def compile(self, optimizer="adam", clip_norm=None, ema_decay=None, ema_warmup=False, accumulate=1,
+              seed=0, jit_compile=False, **kwargs):
     """As in Keras, without a loss: that is the bound.
 
     Args:
       optimizer: a `keras.optimizers.Optimizer` or its name, without clipping of its own.
       clip_norm: global norm to which the averaged gradients are clipped; None for no clipping.
       ema_decay: decay of the averaged weights, which start as the present ones; None for none.
+      ema_warmup: whether the decay of step t is at most (1 + t) / (10 + t).
+      accumulate: equal parts, one after the other, in which a replica takes its share of a batch: it
+        has the gradients of the whole batch, and takes the memory of a part.
       seed: integer from which the noise and the dropout masks of all steps follow.
       jit_compile: as in Keras; off by default.
       **kwargs: passed to `keras.Model.compile`.
@@ -51,15 +56,25 @@ class LikelihoodModel(keras.Model):
       raise InputError(f"`clip_norm` must be positive or None, got {clip_norm}")
     if ema_decay is not None and not 0 <= ema_decay < 1:
       raise InputError(f"`ema_decay` must be in [0, 1) or None, got {ema_decay}")
+    if accumulate < 1:
+      raise InputError(f"`accumulate` must be at least 1, got {accumulate}")
     self.clip_norm = clip_norm
+    self.accumulate = accumulate
     self.seed = seed
+    # The optimizer would add up over replicas what is already the same on each.
+    self.optimizer._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables
     with self.distribute_strategy.scope():
       self._bits_per_dim_metric = keras.metrics.Mean("bits_per_dim")
       self._gradient_norm_metric = keras.metrics.Mean("gradient_norm")
       self.optimizer.build(self.trainable_variables)
+      counter = lambda name: tf.Variable(
+          0, dtype=tf.int64, trainable=False, name=name,
+          aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+      self.skipped_steps, self.skipped_in_a_row = counter("skipped_steps"), counter("skipped_in_a_row")
       self.averages = None
       if ema_decay is not None:
-        self._ema = tf.train.ExponentialMovingAverage(ema_decay)
+        self._ema = tf.train.ExponentialMovingAverage(
+            ema_decay, num_updates=self.optimizer.iterations.value if ema_warmup else None)
         self._update_averages()
         self.averages = [self._ema.average(v) for v in self._tf_trainable_variables()]
 
@@ -75,53 +90,125 @@ class LikelihoodModel(keras.Model):
   def metrics(self):
     return [self._bits_per_dim_metric, self._gradient_norm_metric] if self.compiled else []
 
+  def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+    """Keras builds models by a batch averaged over workers, which uint8 has not; this one is built."""
+
   def train_step(self, data):
     images = keras.utils.unpack_x_y_sample_weight(data)[0]
-    seed = fold_in(as_seed(self.seed), tf.cast(self.optimizer.iterations.value, tf.int64))
-    with tf.GradientTape() as tape:
-      bound = self._bound(images, seed, training=True)
-      loss = -tf.reduce_mean(bound)
-    variables = self._tf_trainable_variables()
-    gradients = tape.gradient(loss, variables)
-    norm = self._apply_gradients(gradients, variables)
-    if self.averages is not None:
-      self._update_averages()
-    self._gradient_norm_metric.update_state(norm)
-    self._bits_per_dim_metric.update_state(self.to_bits_per_dim(bound))
-    return self.get_metrics_result()
-
-  def test_step(self, data):
-    images = keras.utils.unpack_x_y_sample_weight(data)[0]
-    # The same noise in every evaluation: two of them differ by their weights alone.
-    bound = self._bound(images, as_seed(self.seed), training=False)
-    self._bits_per_dim_metric.update_state(self.to_bits_per_dim(bound))
-    return {"bits_per_dim": self._bits_per_dim_metric.result()}
-
-  def _bound(self, images, seed, training):
+    seed = self.step_seed(self.optimizer.iterations.value)
+    bound, gradients, variables = self._gradients(images, seed)
     replica = tf.distribute.get_replica_context()
-    size = tf.shape(images)[0]
-    noise = self.sample_noise([size * replica.num_replicas_in_sync], fold_in(seed, _NOISE))
-    start = size * replica.replica_id_in_sync_group
-    return self.log_prob_bound(
-        images, noise=noise[start:start + size], training=training,
-        seed=fold_in(fold_in(seed, _DROPOUT), replica.replica_id_in_sync_group))
-
-  def _apply_gradients(self, gradients, variables):
-    replica = tf.distribute.get_replica_context()
-    # Weights that no evaluation uses are kept for the published models' sake; they have no gradient.
-    pairs = [(g, v) for g, v in zip(gradients, variables) if g is not None]
-    gradients, variables = zip(*pairs)
-    gradients = replica.all_reduce(tf.distribute.ReduceOp.MEAN, list(gradients))
+    *gradients, loss = replica.all_reduce(
+        tf.distribute.ReduceOp.MEAN, [*gradients, -tf.reduce_mean(bound)])
     norm = tf.linalg.global_norm(gradients)
+    finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
     if self.clip_norm is not None:
       gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
-    # The optimizer adds up over replicas what is already the same on each.
-    gradients = [g / replica.num_replicas_in_sync for g in gradients]
+    # The branch updates variables on all replicas, which only a conditional over all of them may do.
+    replica.merge_call(self._update_if_finite, args=(finite, gradients, variables))
+    self._gradient_norm_metric.update_state(*_masked(norm, finite))
+    self._bits_per_dim_metric.update_state(*_masked(self.to_bits_per_dim(bound), finite))
+    return self._results(["bits_per_dim", "gradient_norm"])
+
+  def test_step(self, data):
+    images, _, weights = keras.utils.unpack_x_y_sample_weight(data)
+    replica = tf.distribute.get_replica_context()
+    # The same noise in every evaluation: two of them differ by their weights alone.
+    noise, seed = self.step_noise(
+        tf.shape(images)[0], as_seed(self.seed), replica.replica_id_in_sync_group,
+        replica.num_replicas_in_sync)
+    bound = self.log_prob_bound(images, noise=noise, training=False, seed=seed)
+    self._bits_per_dim_metric.update_state(self.to_bits_per_dim(bound), weights)
+    return self._results(["bits_per_dim"])
+
+  def step_seed(self, step):
+    """The stateless seed, `[2]`, of what is random in a training step."""
+    return fold_in(as_seed(self.seed), tf.cast(step, tf.int64))
+
+  def step_noise(self, size, seed, part, parts):
+    """Noise and dropout seed of one of the equal parts of a global batch.
+
+    Args:
+      size: images in the part.
+      seed: of the step.
+      part: its number; replica by replica, and within each in the order of accumulation.
+      parts: how many there are.
+    """
+    noise = self.sample_noise([size * parts], fold_in(seed, _NOISE))
+    return noise[size * part:size * (part + 1)], fold_in(fold_in(seed, _DROPOUT), part)
+
+  def _gradients(self, images, seed):
+    """Bound `[B]` of a replica's images, gradients of its mean, and their variables."""
+    replica = tf.distribute.get_replica_context()
+    variables = self._tf_trainable_variables()
+    size = tf.shape(images)[0] // self.accumulate
+    used = []
+
+    def part(index):
+      noise, dropout_seed = self.step_noise(
+          size, seed, replica.replica_id_in_sync_group * self.accumulate + index,
+          replica.num_replicas_in_sync * self.accumulate)
+      with tf.GradientTape() as tape:
+        bound = self.log_prob_bound(images[size * index:size * (index + 1)], noise=noise,
+                                    training=True, seed=dropout_seed)
+        loss = -tf.reduce_mean(bound)
+      gradients = tape.gradient(loss, variables)
+      # Weights that no evaluation uses are kept for the published models' sake; they have no gradient.
+      used[:] = [i for i, g in enumerate(gradients) if g is not None]
+      return bound, gradients
+
+    if self.accumulate == 1:
+      bound, gradients = part(0)
+    else:
+      def body(index, bounds, sums):
+        bound, gradients = part(index)
+        return index + 1, bounds.write(index, bound), [
+            s if g is None else s + g / self.accumulate for s, g in zip(sums, gradients)]
+
+      bounds = tf.TensorArray(self.variable_dtype, self.accumulate, element_shape=[None])
+      _, bounds, gradients = tf.while_loop(
+          lambda index, *_: index < self.accumulate, body,
+          (0, bounds, [tf.zeros_like(v) for v in variables]), maximum_iterations=self.accumulate)
+      bound = bounds.concat()
+    return bound, [gradients[i] for i in used], [variables[i] for i in used]
+
+  def _update_if_finite(self, strategy, finite, gradients, variables):
+    """In cross-replica context: an update of weights and averages, or a step that is skipped."""
+    def update():
+      strategy.extended.call_for_each_replica(self._update, args=(gradients, variables))
+      self.skipped_in_a_row.assign(0)
+
+    def skip():
+      self.optimizer.iterations.assign_add(1)  # the next step has other images and noise
+      self.skipped_steps.assign_add(1)
+      self.skipped_in_a_row.assign_add(1)
+
+    # It is the same on all replicas, after the all-reduce.
+    tf.cond(strategy.experimental_local_results(finite)[0], update, skip)
+
+  def _update(self, gradients, variables):
     self.optimizer.apply(gradients, variables)
-    return norm
+    if self.averages is not None:
+      self._update_averages()
+
+  def _results(self, names):
+    results = {name: self.get_metrics_result()[name] for name in names}
+    if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+      # Keras averages over workers what a step returns, along an axis.
+      results = {name: tf.reshape(value, [1]) for name, value in results.items()}
+    return results
+
+  def _get_metrics_result_or_logs(self, logs):
+    """Keras would pass on what the last step of an evaluation returned, as it returned it."""
+    return {name: value for name, value in self.get_metrics_result().items() if name in logs}
 
   def _tf_trainable_variables(self):
     return [v.value for v in self.trainable_variables]
 
   def _update_averages(self):
     self._ema.apply(self._tf_trainable_variables())
+
+
+def _masked(values, finite):
+  """Arguments of a metric's update: the values, or nothing where the step is skipped."""
+  return tf.where(finite, values, tf.zeros_like(values)), tf.cast(finite, values.dtype)
