@@ -37,28 +37,62 @@ def rows(workdir):
           for line in workdir.metrics.read_text().splitlines()]
 
 
-def loss_curve(strategy, steps=8):
+def loss_curve(strategy, steps=20, accumulate=1):
   with strategy.scope():
     keras.utils.set_random_seed(0)
     model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dropout=0.0))
-    model.compile(keras.optimizers.Adam(1e-2), clip_norm=1.0, ema_decay=0.9, seed=3)
+    model.compile(keras.optimizers.Adam(1e-3), clip_norm=1.0, ema_decay=0.9, accumulate=accumulate,
+                  seed=3)
   model.initialize(small_images(40), seed=0)
   history = model.fit(data.training_batches(small_images(40), 8, seed=0), steps_per_epoch=1,
                       epochs=steps, shuffle=False, verbose=0).history
   return history["bits_per_dim"], history["gradient_norm"], model
 
 
-def test_two_mirrored_devices_take_the_same_steps_as_one():
-  one = loss_curve(tf.distribute.get_strategy())
-  mirrored = tf.distribute.MirroredStrategy(
+@pytest.fixture(scope="module")
+def one_device():
+  return loss_curve(tf.distribute.get_strategy())
+
+
+@pytest.mark.parametrize("devices, accumulate", [(2, 1), (1, 4), (2, 2)])
+def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(one_device, devices, accumulate):
+  strategy = tf.distribute.get_strategy() if devices == 1 else tf.distribute.MirroredStrategy(
       [d.name for d in tf.config.list_logical_devices("CPU")])
-  assert mirrored.num_replicas_in_sync == 2
-  two = loss_curve(mirrored)
-  np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
-  np.testing.assert_allclose(two[1], one[1], rtol=1e-4)
-  assert min(one[1]) > 1.0  # else nothing was clipped, and clipping was not compared
-  for a, b in zip(one[2].averages, two[2].averages):
-    np.testing.assert_allclose(b.numpy(), a.numpy(), atol=2e-4)
+  assert strategy.num_replicas_in_sync == devices
+  other = loss_curve(strategy, accumulate=accumulate)
+  np.testing.assert_allclose(other[0], one_device[0], rtol=1e-5)
+  np.testing.assert_allclose(other[1], one_device[1], rtol=1e-4)
+  assert min(one_device[1]) > 1.0  # else nothing was clipped, and clipping was not compared
+  for attribute in ("trainable_variables", "averages"):
+    for a, b in zip(*(getattr(run[2], attribute) for run in (one_device, other))):
+      np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=0, atol=1e-5)
+
+
+def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
+  strategy = tf.distribute.MirroredStrategy([d.name for d in tf.config.list_logical_devices("CPU")])
+  results = []
+  for strategy in (tf.distribute.get_strategy(), strategy):
+    with strategy.scope():
+      keras.utils.set_random_seed(0)
+      model = fpp.FlowPlusPlus(SMALL)
+      model.compile("adam", seed=0)
+    batches = data.evaluation_batches(small_images(9), 8)
+    if strategy.num_replicas_in_sync > 1:
+      batches = data.weighted_batches(batches, 2)
+    results.append(model.evaluate(batches, return_dict=True, verbose=0)["bits_per_dim"])
+  np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+def test_the_decay_of_the_averages_can_be_warmed_up():
+  model = fpp.FlowPlusPlus(SMALL)
+  model.compile(keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)
+  weight, average = model.trainable_variables[0], model.averages[0]
+  expected = weight.numpy()
+  for step in range(3):
+    model.fit(small_images(8), batch_size=8, epochs=1, verbose=0)
+    decay = (2 + step) / (11 + step)  # the step is counted before
+    expected = decay * expected + (1 - decay) * weight.numpy()
+  np.testing.assert_allclose(average.numpy(), expected, rtol=1e-5)
 
 
 def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
@@ -138,6 +172,9 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     (dict(keep=0), "`keep` must be at least 1, got 0"),
     (dict(tensorboard=("plots",)), "`tensorboard` must be of scalars, samples, histograms, got 'plots'"),
     (dict(profile=(3, 2)), r"`profile` must be two training steps such as 10,20, got \(3, 2\)"),
+    (dict(accumulate=0), "`accumulate` must be at least 1, got 0"),
+    (dict(max_skipped=0), "`max_skipped` must be at least 1, got 0"),
+    (dict(debug_numerics=True, steps_per_execution=2), "`debug_numerics` must see each step"),
     (dict(ema_decay=1.0), r"`ema_decay` must be in \[0, 1\), got 1.0"),
 ])
 def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(
@@ -147,12 +184,17 @@ def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(
   assert not (tmp_path / "run").exists()
 
 
-def test_bad_devices_are_value_errors_that_name_them(tmp_path):
+def test_bad_devices_are_value_errors_that_name_them(tmp_path, monkeypatch):
   tf.config.list_logical_devices()  # uses them
-  with pytest.raises(ValueError, match="`strategy` must be one of one, mirrored, got 'many'"):
+  with pytest.raises(ValueError, match="`strategy` must be one of auto, one, mirrored, multiworker, tpu, got 'many'"):
     training.get_strategy("many")
   with pytest.raises(ValueError, match="`num_virtual_cpus` must be set before"):
     training.get_strategy("one", num_virtual_cpus=3)
+  with pytest.raises(ValueError, match="multiworker needs the environment variable TF_CONFIG"):
+    training.get_strategy("multiworker")
+  monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}')
+  with pytest.raises(ValueError, match="TF_CONFIG must be like .*got .*a:1"):
+    training.get_strategy("auto")
   with pytest.raises(ValueError, match="`batch_size` must be a multiple of the 2 devices, got 3"):
     run(tmp_path, batch_size=3, strategy=training.get_strategy("mirrored"))
 

@@ -10,6 +10,7 @@ from flowpp_tf.data.dataset import describe
 from flowpp_tf.data.folder import load_folder
 from flowpp_tf.data.pipeline import evaluation_batches
 from flowpp_tf.data.pipeline import training_batches
+from flowpp_tf.data.pipeline import weighted_batches
 from flowpp_tf.errors import InputError
 from flowpp_tf.errors import unknown_name
 

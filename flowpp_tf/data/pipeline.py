@@ -66,6 +66,23 @@ def evaluation_batches(images, batch_size):
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
+def weighted_batches(batches, multiple):
+  """Batches for `keras.Model.evaluate` on several devices, `(images, weights, weights)`.
+
+  Args:
+    batches: `tf.data.Dataset` of images.
+    multiple: of which the size of each batch shall be one; images of weight 0 fill it up.
+  """
+  def fill(images):
+    count = tf.shape(images)[0]
+    extra = -count % multiple
+    weights = tf.cast(tf.range(count + extra) < count, tf.float32)
+    # In the place of labels, which Keras expects before weights, are the weights again.
+    return tf.concat([images, tf.repeat(images[-1:], extra, axis=0)], axis=0), weights, weights
+
+  return batches.map(fill)
+
+
 def _key(seed, n, stream=0):
   # The shuffle is a cipher of positions; keys of small numbers would hardly mix them.
   state = tf.stack([tf.constant(seed, tf.int64), n])

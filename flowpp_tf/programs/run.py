@@ -17,7 +17,6 @@ _OPTIONS = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DE
 
 def run_program(main):
   """Parses the flags and calls `main()`; bad flags and `InputError`s end in one line, exit code 2."""
-  program = os.path.basename(sys.argv[0])
   # `--help` shows the docstring and the flags of the script: give it those of the program.
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__
@@ -25,10 +24,6 @@ def run_program(main):
     if name in (main.__module__, __name__):
       for flag in defined:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
-
-  def fail(error):
-    print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(2)
 
   def parse(argv):
     try:
@@ -48,6 +43,12 @@ def run_program(main):
       fail(error)
 
   app.run(guarded, flags_parser=parse)
+
+
+def fail(error, code=2):
+  """Ends the process with one line and an exit code."""
+  print(f"{os.path.basename(sys.argv[0])}: error: {' '.join(str(error).split())}", file=sys.stderr)
+  sys.exit(code)
 
 
 def sibling_command(name):

@@ -6,7 +6,6 @@ bin/train --flagfile=configs/digits.flags
 import sys
 
 from absl import flags
-import tensorflow as tf
 
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.evaluation import image_grid
@@ -17,15 +16,20 @@ from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
 from flowpp_tf.training import STRATEGIES
 from flowpp_tf.training import TENSORBOARD
+from flowpp_tf.training import Diverged
 from flowpp_tf.training import Stopped
 from flowpp_tf.training import Workdir
+from flowpp_tf.training import WorkerLost
+from flowpp_tf.training import Workers
+from flowpp_tf.training import enable_determinism
 from flowpp_tf.training import get_strategy
 from flowpp_tf.training import train
 
 FLAGS = flags.FLAGS
 _SETTINGS = ("steps", "batch_size", "learning_rate", "schedule", "warmup_steps", "clip_norm",
-             "ema_decay", "validate_every", "init_batch_size", "seed", "checkpoint_every",
-             "checkpoint_minutes", "keep", "tensorboard", "steps_per_execution", "flip")
+             "ema_decay", "ema_warmup", "accumulate", "validate_every", "init_batch_size", "seed",
+             "max_skipped", "debug_numerics", "checkpoint_every", "checkpoint_minutes", "keep",
+             "tensorboard", "steps_per_execution", "flip")
 
 
 def define_flags():
@@ -43,7 +47,9 @@ def define_flags():
                        lower_bound=1)
   flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.",
                      lower_bound=0, upper_bound=1e9)
-  flags.DEFINE_integer("batch_size", 64, "Images a step, over all devices.", lower_bound=1)
+  flags.DEFINE_integer("batch_size", 64, "Images at once, over all devices.", lower_bound=1)
+  flags.DEFINE_integer("accumulate", 1, "Batches to a step: as so many times the batch size, in the "
+                       "memory of one.", lower_bound=1)
   flags.DEFINE_float("learning_rate", None, "Peak learning rate of Adam, 1e-3 if not given.")
   flags.DEFINE_string("schedule", "constant", "After the warm-up: constant, or cosine (to zero). Or "
                       "all of the schedule, such as linear:3e-4@2000,hold; see "
@@ -51,6 +57,10 @@ def define_flags():
   flags.DEFINE_integer("warmup_steps", 0, "Steps of linear warm-up of the learning rate.")
   flags.DEFINE_float("clip_norm", 1.0, "Global norm to which gradients are clipped.")
   flags.DEFINE_float("ema_decay", 0.999, "Decay of the averaged weights.")
+  flags.DEFINE_bool("ema_warmup", False, "Let that decay be at most (1 + t) / (10 + t) at step t.")
+  flags.DEFINE_integer("max_skipped", 10, "Steps in a row that may be skipped since loss or gradients "
+                       "are not finite.", lower_bound=1)
+  flags.DEFINE_bool("debug_numerics", False, "Say which layer and bijector made a step be skipped.")
   flags.DEFINE_integer("validate_every", None, "Steps between validations; an epoch if not given.")
   flags.DEFINE_integer("init_batch_size", None,
                        "Images for the data-dependent initialisation; a batch if not given.")
@@ -70,7 +80,9 @@ def define_flags():
   flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.",
                        lower_bound=1)
   flags.DEFINE_integer("seed", 0, "Initial weights, shuffle, noise and dropout follow from it.")
-  flags.DEFINE_string("strategy", "one", f"Devices, one of {', '.join(STRATEGIES)}.")
+  flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
+                      "flowpp_tf/training/strategy.py.")
+  flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
   flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.",
                        lower_bound=0)
 
@@ -79,12 +91,13 @@ def train_from_flags():
   """Trains, tests, draws, and says what to do next."""
   config = data_flags.with_image_size(run.override_config(get_config(FLAGS.config)))
   if FLAGS.deterministic:
-    tf.config.experimental.enable_op_determinism()
-  strategy = get_strategy(FLAGS.strategy, FLAGS.num_virtual_cpus)  # before data use a device
+    enable_determinism()
+  strategy = get_strategy(FLAGS.strategy, FLAGS.num_virtual_cpus, FLAGS.tpu)  # before data use a device
   data = data_flags.data_settings(FLAGS.config)
   dataset = data_flags.load_from_settings(data, config)
   settings = {name: FLAGS[name].value for name in _SETTINGS}
   settings["steps"] = _steps(len(dataset.train))
+  chief = Workers(strategy).chief
   workdir = Workdir(FLAGS.workdir or f"runs/{FLAGS.config}")
   say = lambda line: print(line, flush=True)
   try:
@@ -92,7 +105,15 @@ def train_from_flags():
                  profile=_profile(), say=say, verbose=1 if sys.stdout.isatty() else 2,  # a bar, or lines
                  **settings)
   except Stopped as stopped:
-    say(f"{stopped} and saved; the same command goes on from there")
+    if chief:
+      say(f"{stopped} and saved; the same command goes on from there")
+    return
+  except Diverged as error:
+    run.fail(f"{error}; the newest checkpoint in {workdir.checkpoints} is of before; try a lower "
+             "--learning_rate or --clip_norm, and --debug_numerics to see where it begins", code=1)
+  except WorkerLost as error:
+    run.fail(f"{error}; the same command on all hosts goes on from the newest checkpoint", code=1)
+  if not chief:
     return
 
   plot_curves(workdir.metrics, workdir.curves)
@@ -123,7 +144,7 @@ def _steps(images):
     raise run.InputError("give the length of the run as --steps or as --epochs, one of them")
   if FLAGS.steps is not None:
     return FLAGS.steps
-  return max(1, round(FLAGS.epochs * images / FLAGS.batch_size))
+  return max(1, round(FLAGS.epochs * images / (FLAGS.batch_size * FLAGS.accumulate)))
 
 
 def main():

@@ -1,4 +1,4 @@
-"""What happens beside the steps: throughput, metrics.jsonl, the best weights, checkpoints, signals."""
+"""What happens beside the steps: throughput, guards, metrics.jsonl, the best weights, checkpoints."""
 
 import json
 import signal
@@ -11,6 +11,7 @@ import tensorflow as tf
 from flowpp_tf.files import replace_file
 from flowpp_tf.training.averaging import averaged_weights
 from flowpp_tf.training.checkpoints import Checkpoints
+from flowpp_tf.training.workers import Workers
 
 
 class Stopped(Exception):
@@ -19,6 +20,38 @@ class Stopped(Exception):
   def __init__(self, step):
     super().__init__(f"stopped after step {step}")
     self.step = step
+
+
+class Diverged(Exception):
+  """Too many steps in a row had a loss or gradients that were not finite."""
+
+
+class SkippedSteps(keras.callbacks.Callback):
+  """Adds `skipped_steps`, of the whole run, to the logs, and ends a run that only skips.
+
+  Args:
+    most: skipped steps in a row after which `Diverged` is raised.
+    explain: callable `step -> str` that says of a skipped step what was not finite, or None.
+  """
+
+  def __init__(self, most, explain=None):
+    super().__init__()
+    self._most = most
+    self._explain = explain
+
+  def on_train_batch_end(self, batch, logs=None):
+    in_a_row = int(self.model.skipped_in_a_row.numpy())
+    if not in_a_row:
+      return
+    step = int(self.model.optimizer.iterations.numpy())
+    if in_a_row == 1 and self._explain:
+      logging.warning("step %d is skipped: %s", step, self._explain(step - 1))
+    if in_a_row >= self._most:
+      raise Diverged(f"loss or gradients of the last {in_a_row} steps, up to step {step}, were not "
+                     "finite")
+
+  def on_epoch_end(self, epoch, logs=None):
+    logs["skipped_steps"] = int(self.model.skipped_steps.numpy())
 
 
 class Throughput(keras.callbacks.Callback):
@@ -66,11 +99,14 @@ class SaveProgress(keras.callbacks.Callback):
     every_steps: steps between checkpoints, or None.
     every_minutes: minutes between checkpoints, or None.
     keep: number of checkpoints to keep.
+    workers: `Workers`; the chief writes, and when one is asked to stop all do.
     labels: `dict` of what is the same in each row of metrics.
   """
 
-  def __init__(self, workdir, every_steps=None, every_minutes=None, keep=2, labels=None):
+  def __init__(self, workdir, every_steps=None, every_minutes=None, keep=2, workers=None,
+               labels=None):
     super().__init__()
+    self._workers = workers or Workers(tf.distribute.get_strategy())
     self._workdir = workdir
     self._every_steps = every_steps
     self._every_seconds = every_minutes and 60 * every_minutes
@@ -87,13 +123,15 @@ class SaveProgress(keras.callbacks.Callback):
       return
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
     self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
-    # Keras resets its metrics when a fit begins: what they hold goes along separately.
+    # Keras resets its metrics when a fit begins, and those of several workers are sums over them: what
+    # they hold goes along in variables of our own.
     self._metrics = [v.value for v in model.metrics_variables]
+    self._held = [tf.Variable(tf.zeros(m.shape, m.dtype), trainable=False) for m in self._metrics]
     self._checkpoints = Checkpoints(
         self._workdir.checkpoints, self._keep, model=model, optimizer=model.optimizer,
         best=self._best, recorded=self._recorded,
         **{f"average_{i}": average for i, average in enumerate(model.averages or [])},
-        **{f"metric_{i}": metric for i, metric in enumerate(self._metrics)})
+        **{f"metric_{i}": metric for i, metric in enumerate(self._held)})
 
   @property
   def best(self):
@@ -106,10 +144,11 @@ class SaveProgress(keras.callbacks.Callback):
     Raises:
       InputError (a ValueError): if there are checkpoints and none is whole.
     """
-    found = self._checkpoints.restore() is not None
+    found = self._checkpoints.restore(clean=self._workers.chief) is not None
     if found:
-      self._sums = [metric.numpy() for metric in self._metrics]
-    self._keep_rows_up_to(int(self._recorded.numpy()))
+      self._sums = [held.numpy() for held in self._held]
+    if self._workers.chief:
+      self._keep_rows_up_to(int(self._recorded.numpy()))
     return found
 
   def validation_is_due(self, period):
@@ -147,38 +186,44 @@ class SaveProgress(keras.callbacks.Callback):
       self._sums = None
 
   def on_train_batch_end(self, batch, logs=None):
+    # Time and signals are each worker's own.
     due = self._every_seconds and time.monotonic() - self._saved >= self._every_seconds
+    due, stop = self._workers.any(due, self._signal is not None)
     if self._every_steps:
       due |= self._step() // self._every_steps > self._last_saved // self._every_steps
-    if due or self._signal:
+    if due or stop:
       self._save()
-    self._stop_if_asked()
+    if stop:
+      raise Stopped(self._last_saved)
 
   def on_epoch_end(self, epoch, logs=None):
     value = logs.get("val_bits_per_dim", logs["bits_per_dim"])
+    better = value < self.best
     try:
-      if value < self.best:
+      if better and self._workers.chief:
         with averaged_weights(self.model):
           replace_file(self._workdir.best_weights, self.model.save_weights)
+      if better:
         self._best.assign(value)
       row = {"step": self._step(), **{name: float(v) for name, v in logs.items()}, **self._labels}
-      with open(self._workdir.metrics, "a") as file:
-        file.write(json.dumps(row) + "\n")
+      if self._workers.chief:
+        with open(self._workdir.metrics, "a") as file:
+          file.write(json.dumps(row) + "\n")
     except OSError as error:
       logging.warning("step %d could not be recorded, the run goes on: %s", self._step(), error)
     self._recorded.assign(self._step())
     self.model.reset_metrics()  # the next period starts from here
     self._save()
-    self._stop_if_asked()
+    if self._workers.any(self._signal is not None)[0]:
+      raise Stopped(self._last_saved)
 
   def _save(self):
     self._last_saved = self._step()
-    self._checkpoints.save(self._last_saved)
+    for held, metric in zip(self._held, self._metrics):
+      held.assign(metric.numpy())  # by all workers: they add up
+    if self._workers.chief:
+      self._checkpoints.save(self._last_saved)
     self._saved = time.monotonic()
-
-  def _stop_if_asked(self):
-    if self._signal is not None:
-      raise Stopped(self._last_saved)
 
   def _step(self):
     return int(self.model.optimizer.iterations.numpy())

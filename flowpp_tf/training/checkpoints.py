@@ -63,13 +63,16 @@ class Checkpoints:
       shutil.rmtree(old, ignore_errors=True)
     return True
 
-  def restore(self):
+  def restore(self, clean=True):
     """Restores the newest state that is whole; returns its step, or None if there is none at all.
+
+    Args:
+      clean: whether to remove what a killed run left unfinished.
 
     Raises:
       InputError (a ValueError): if there are some and none is whole.
     """
-    for unfinished in self._folder.glob(f"{_UNFINISHED}*"):
+    for unfinished in self._folder.glob(f"{_UNFINISHED}*") if clean else ():
       shutil.rmtree(unfinished, ignore_errors=True)
     for path in reversed(self._all()):
       damage = _damage(path)

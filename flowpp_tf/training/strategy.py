@@ -1,34 +1,110 @@
-"""Devices: one, or all of them mirrored."""
+"""Devices: one, all of a host mirrored, several hosts, a TPU."""
+
+import json
+import os
 
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 
-STRATEGIES = ("one", "mirrored")
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
-def get_strategy(name="one", num_virtual_cpus=0):
+def get_strategy(name="auto", num_virtual_cpus=0, tpu=None):
   """A `tf.distribute.Strategy`.
 
   Args:
-    name: "one" for a single device, "mirrored" for `MirroredStrategy` over all GPUs, or over all
-      logical CPU devices where there is no GPU.
+    name: "one" for a single device; "mirrored" for `MirroredStrategy` over all GPUs, or over all
+      logical CPU devices where there is no GPU; "multiworker" for `MultiWorkerMirroredStrategy` over
+      the hosts that the environment variable TF_CONFIG lists, or those of a SLURM job; "tpu" for
+      `TPUStrategy`; "auto" for "multiworker" where TF_CONFIG lists several workers, else "mirrored"
+      where there are several GPUs or `num_virtual_cpus`, else "one".
     num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without
       GPUs; 0 leaves it whole. Only before TensorFlow has used its devices.
+    tpu: name or address of the TPU; None for that of this host.
+
+  "multiworker" waits for all workers, and must come before anything else that uses TensorFlow.
 
   Raises:
-    InputError (a ValueError): for an unknown name, or when it is too late to split the CPU.
+    InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a
+      TF_CONFIG that is missing or not one, or if there is no such TPU.
   """
   if name not in STRATEGIES:
     raise InputError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {name!r}")
   if num_virtual_cpus:
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    try:
-      tf.config.set_logical_device_configuration(
-          cpu, [tf.config.LogicalDeviceConfiguration()] * num_virtual_cpus)
-    except RuntimeError:
-      raise InputError("`num_virtual_cpus` must be set before TensorFlow uses its devices") from None
-  if name == "one":
-    return tf.distribute.get_strategy()
+    _split_cpu(num_virtual_cpus)
+  if name == "auto":
+    gpus = tf.config.list_physical_devices("GPU")
+    several = len(gpus) > 1 or (not gpus and num_virtual_cpus > 1)
+    name = "multiworker" if _workers_of_tf_config() > 1 else "mirrored" if several else "one"
+  return {"one": tf.distribute.get_strategy, "mirrored": _mirrored, "multiworker": _multiworker,
+          "tpu": lambda: _tpu(tpu)}[name]()
+
+
+def enable_determinism():
+  """Makes every run on a device the same to the last bit; only before TensorFlow has used a device.
+
+  Raises:
+    InputError (a ValueError): when it is too late.
+  """
+  tf.config.experimental.enable_op_determinism()
+  try:
+    # Ops one after the other: `tf.add_n`, by which gradients are added up, takes its arguments in an
+    # order that depends on which of them are still in use elsewhere.
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+  except RuntimeError:
+    raise InputError("determinism must be enabled before TensorFlow uses its devices") from None
+
+
+def _split_cpu(count):
+  cpu = tf.config.list_physical_devices("CPU")[0]
+  try:
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+  except RuntimeError:
+    raise InputError("`num_virtual_cpus` must be set before TensorFlow uses its devices") from None
+
+
+def _mirrored():
   kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
   return tf.distribute.MirroredStrategy([d.name for d in tf.config.list_logical_devices(kind)])
+
+
+def _workers_of_tf_config():
+  """How many workers TF_CONFIG lists; 0 if it is not set."""
+  text = os.environ.get("TF_CONFIG")
+  if not text:
+    return 0
+  try:
+    config = json.loads(text)
+    workers = config["cluster"]["worker"]
+    if not (isinstance(workers, list) and config["task"]["type"] == "worker"
+            and 0 <= config["task"]["index"] < len(workers)):
+      raise ValueError
+    return len(workers)
+  except (ValueError, KeyError, TypeError):
+    raise InputError(
+        'TF_CONFIG must be like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": '
+        f'"worker", "index": 0}}}}, with the index of this host, got {text}') from None
+
+
+def _multiworker():
+  if _workers_of_tf_config():
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+  elif "SLURM_PROCID" in os.environ:
+    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+  else:
+    raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or "
+                     "a SLURM job")
+  return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+
+
+def _tpu(name):
+  try:
+    resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name or "local")
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+  except (ValueError, RuntimeError, tf.errors.OpError) as error:
+    raise InputError(f"`strategy` tpu found no TPU {name or 'on this host'}: "
+                     f"{str(error).splitlines()[0]}") from None
+  return tf.distribute.TPUStrategy(resolver)
