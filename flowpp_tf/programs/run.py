@@ -17,7 +17,6 @@ _OPTIONS = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DE
 
 def run_program(main):
   """Parses the flags and calls `main()`; bad flags and `InputError`s end in one line, exit code 2."""
-  program = os.path.basename(sys.argv[0])
   # `--help` shows the docstring and the flags of the script: give it those of the program.
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__
@@ -27,7 +26,7 @@ def run_program(main):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
   def fail(error):
-    print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr)
+    _say("error", error)
     sys.exit(2)
 
   def parse(argv):
@@ -48,6 +47,15 @@ def run_program(main):
       fail(error)
 
   app.run(guarded, flags_parser=parse)
+
+
+def warn(text):
+  """A line for the user on stderr."""
+  _say("warning", text)
+
+
+def _say(kind, text):
+  print(f"{os.path.basename(sys.argv[0])}: {kind}: {' '.join(str(text).split())}", file=sys.stderr)
 
 
 def sibling_command(name):

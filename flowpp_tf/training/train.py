@@ -124,8 +124,8 @@ def _fit(model, dataset, batch_size, seed, steps, period, progress, callbacks, v
     epochs, length = (1, period - rest) if rest else (-(-(steps - step) // period), period)
     model.fit(
         training_batches(dataset.train, batch_size, seed, start_step=step, flip=flip),
-        steps_per_epoch=length, initial_epoch=done, epochs=done + epochs, validation_data=validation, shuffle=False,
-        callbacks=callbacks, verbose=verbose)
+        steps_per_epoch=length, initial_epoch=done, epochs=done + epochs, validation_data=validation,
+        shuffle=False, callbacks=callbacks, verbose=verbose)
     step += epochs * length
 
 
