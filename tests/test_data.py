@@ -149,7 +149,7 @@ def test_a_damaged_npz_is_named(tmp_path, content):
     (lambda: data.load_dataset("folder:"), "'folder:' must name a path after the colon"),
     (lambda: data.load_dataset("folder:a"), "`image_shape` must say to which shape"),
     (lambda: data.load_dataset("npz:/nonexistent"), "'/nonexistent' cannot be read: No such file"),
-    (lambda: data.load_dataset("photos", max_bad_files=1), "`max_bad_files` are for folders; .* 'photos'"),
+    (lambda: data.load_dataset("photos", max_bad_files=1), "`max_bad_files` are for folders"),
     (lambda: data.load_dataset("cifar10", "/nonexistent"),
      "not prepared: looked for /nonexistent/cifar10.*tfds build cifar10 --data_dir=/nonexistent"),
 ])
