@@ -95,11 +95,12 @@ def main(argv):
       raise app.UsageError("--images is so small that the folder is not cached")
     sources = {"photos repeated, in memory": repeated, "folder, from the cache": mapped}
     results = dict(
-        pipelines=[dict(source=name, images=len(images), flip=flip, batch_size=FLAGS.pipeline_batch_size,
+        pipelines=[dict(source=name, images=len(images), flip=flip,
+                        batch_size=FLAGS.pipeline_batch_size,
                         images_per_second=int(speed(images, flip=flip)))
                    for name, images in sources.items() for flip in (False, True)],
-        folder=[dict(files=FLAGS.images, decoded_s=seconds[0], files_per_second=FLAGS.images / seconds[0],
-                     from_cache_s=seconds[1])],
+        folder=[dict(files=FLAGS.images, decoded_s=seconds[0], from_cache_s=seconds[1],
+                     files_per_second=FLAGS.images / seconds[0])],
         waiting=[])
     print_table(results["pipelines"])
     print_table(results["folder"])

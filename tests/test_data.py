@@ -51,8 +51,9 @@ def test_bits_are_the_upper_ones_of_each_pixel(bits):
   dataset = eight_bits()
   reduced = dataset.reduce_bits(bits)
   assert reduced.levels == 2**bits
-  reduced.check(dataclasses.replace(fpp.get_config("photos"), image_shape=(2, 2, 3), structure="columns:1",
-                                    dequant_structure="columns:1", levels=2**bits))
+  reduced.check(dataclasses.replace(
+      fpp.get_config("photos"), image_shape=(2, 2, 3), levels=2**bits, structure="columns:1",
+      dequant_structure="columns:1"))
   for split in data.SPLITS:
     wanted = dataset.split(split) // 2**(8 - bits)
     np.testing.assert_array_equal(reduced.split(split), wanted)
@@ -108,7 +109,8 @@ GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
 
 
 @pytest.mark.parametrize("arrays, message", [
-    ({"train": GOOD["train"], "dev": GOOD["train"]}, "no array 'validation' and no 'test'; it has 'train', 'dev'"),
+    ({"train": GOOD["train"], "dev": GOOD["train"]},
+     "no array 'validation' and no 'test'; it has 'train', 'dev'"),
     ({**GOOD, "test": np.zeros([3, 4, 4, 1])}, "`test` must hold integers, got float64"),
     ({**GOOD, "test": np.full([3, 4, 4, 1], 300)}, "`test` must lie in 0 .. 255"),
     ({**GOOD, "test": np.full([3, 4, 4, 1], -1)}, "`test` must lie in 0 .. 255"),
@@ -146,8 +148,8 @@ def test_a_damaged_npz_is_named(tmp_path, content):
     (lambda: data.load_dataset("zip:a"), "unknown dataset 'zip:a'"),
     (lambda: data.load_dataset("folder:"), "'folder:' must name a path after the colon"),
     (lambda: data.load_dataset("folder:a"), "`image_shape` must say to which shape"),
-    (lambda: data.load_dataset("npz:/nonexistent.npz"), "'/nonexistent.npz' cannot be read: No such file"),
-    (lambda: data.load_dataset("photos", max_bad_files=1), "`max_bad_files` are for folders; .* 'photos'"),
+    (lambda: data.load_dataset("npz:/nonexistent"), "'/nonexistent' cannot be read: No such file"),
+    (lambda: data.load_dataset("photos", max_bad_files=1), "`max_bad_files` are for folders"),
     (lambda: data.load_dataset("cifar10", "/nonexistent"),
      "not prepared: looked for /nonexistent/cifar10.*tfds build cifar10 --data_dir=/nonexistent"),
 ])

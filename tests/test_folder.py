@@ -14,7 +14,8 @@ from flowpp_tf.data import cache
 from flowpp_tf.data import images
 
 RNG = np.random.RandomState(0)
-GREY, COLOUR = RNG.randint(0, 256, [8, 8]).astype(np.uint8), RNG.randint(0, 256, [8, 8, 3]).astype(np.uint8)
+GREY = RNG.randint(0, 256, [8, 8]).astype(np.uint8)
+COLOUR = RNG.randint(0, 256, [8, 8, 3]).astype(np.uint8)
 ALPHA = RNG.choice([0, 255], [8, 8]).astype(np.uint8)
 ON_WHITE = np.where(ALPHA[..., None] == 255, COLOUR, 255)
 
@@ -147,7 +148,7 @@ def test_a_file_of_splits_is_followed(tmp_path, name):
   dataset = load(tmp_path, splits_file=tmp_path / name)
   for split, image in zip(data.SPLITS, ("a/deep/0.png", "b/deep/1.png", "c/deep/2.png")):
     np.testing.assert_array_equal(dataset.split(split), pixels[image][np.newaxis])
-  assert "1 images are not in" in dataset.notes[0]
+  assert "does not name them: 1" in dataset.notes[0]
 
 
 @pytest.mark.parametrize("text, message", [
@@ -187,7 +188,7 @@ def test_damaged_files_are_listed_and_skipped_up_to_the_limit(tmp_path, monkeypa
     whole = {image.tobytes() for name, image in pixels.items() if name not in (
         "a/deep/0.png", "b/deep/1.png")}
     assert set.union(*contents(dataset).values()) == whole
-    assert "2 files could not be read" in dataset.notes[0]
+    assert "cannot be read: 2" in dataset.notes[0]
   with pytest.raises(data.InputError, match="more than --max_bad_files=1"):
     load(tmp_path / "images", max_bad_files=1, **options)
 
@@ -208,7 +209,8 @@ def test_a_large_folder_is_decoded_once_and_anew_when_it_has_changed(tmp_path, m
   assert (255 - pixels[name]).tobytes() in set.union(*contents(
       load(tmp_path / "images", cache_dir=tmp_path / "cache")).values())
   for other in ((4, 4, 3), (8, 8, 1)):  # each in an entry of its own
-    assert load(tmp_path / "images", image_shape=other, cache_dir=tmp_path / "cache").image_shape == other
+    again = load(tmp_path / "images", image_shape=other, cache_dir=tmp_path / "cache")
+    assert again.image_shape == other
 
 
 def test_a_cache_that_cannot_be_written_or_read_says_so(tmp_path, monkeypatch):
@@ -226,7 +228,8 @@ def test_a_cache_that_cannot_be_written_or_read_says_so(tmp_path, monkeypatch):
 
 def test_enlarged_images_are_told(tmp_path):
   write(tmp_path, 6)
-  assert "6 images were smaller" in load(tmp_path, image_shape=(16, 16, 3)).notes[0]
+  note, = load(tmp_path, image_shape=(16, 16, 3)).notes
+  assert "enlarged" in note and note.endswith(": 6")
 
 
 def test_folders_that_cannot_be_a_data_set_say_why(tmp_path):

@@ -63,12 +63,13 @@ def load_folder(path, image_shape, splits_file=None, max_bad_files=0, cache_dir=
       raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read")
   notes = []
   if len(names) > sum(map(len, files.values())):
-    notes.append(f"{len(names) - sum(map(len, files.values()))} images are not in {splits_file}")
+    notes.append(f"left out, as {splits_file} does not name them: "
+                 f"{len(names) - sum(map(len, files.values()))}")
   if about["bad"]:
-    notes.append(f"{len(about['bad'])} files could not be read and were skipped")
+    notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
   if about["enlarged"]:
-    notes.append(f"{about['enlarged']} images were smaller than the model's and enlarged, which makes "
-                 "their bits/dim low")
+    notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: "
+                 f"{about['enlarged']}")
   return ImageDataset(f"folder:{folder.resolve().name}", levels=256, notes=tuple(notes), **arrays)
 
 
@@ -121,8 +122,8 @@ def fill_from_files(files, image_shape, max_bad_files, arrays):
 
 def _report_bad(bad, max_bad_files):
   if len(bad) > max_bad_files:
-    raise InputError(f"{len(bad)} image files cannot be read, more than --max_bad_files="
-                     f"{max_bad_files}: {', '.join(bad)}")
+    raise InputError(f"{len(bad)} image file{'s' * (len(bad) > 1)} cannot be read, more than "
+                     f"--max_bad_files={max_bad_files}: {', '.join(bad)}")
   for file in bad:
     logging.warning("skipped, as it cannot be read: %s", file)
 

@@ -70,9 +70,9 @@ def check_channels(image_shape):
 
 
 def parallel_map(function, items):
-  """`function(item)` of each item, in order, on all cores, reading ahead by a few items only."""
+  """`function(item)` of each item, in order, on up to 16 cores, reading ahead by a few items only."""
   items = iter(items)
-  threads = os.cpu_count() or 1
+  threads = min(os.cpu_count() or 1, 16)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     pending = [pool.submit(function, item) for item in itertools.islice(items, 64 * threads)]
     while pending:

@@ -88,9 +88,10 @@ def _contents(path, shape):
   else:
     with tarfile.open(path) as archive:
       names = sorted(set(filter(_is_image, archive.getnames())))
-      archive.fileobj.seek(archive.offset)
-      if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # how an archive ends
-        raise InputError(f"{str(path)!r} is cut off after {len(names)} images")
+      if path.suffix == ".tar":  # a compressed one says itself that it is cut off
+        archive.fileobj.seek(archive.offset)
+        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # how an archive ends
+          raise InputError(f"{str(path)!r} is cut off after {len(names)} images")
     rows = {name: row for row, name in enumerate(names)}
 
     def opened():

@@ -48,8 +48,10 @@ _SETS = {
     "svhn": _Set("svhn_cropped"),
     "mnist": _Set("mnist"),
     "fashion_mnist": _Set("fashion_mnist"),
-    "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", published_size=32, total=49_999),
-    "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", published_size=64, total=49_999),
+    "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999,
+                           published_size=32),
+    "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999,
+                           published_size=64),
     "imagenet32_new": _Set("imagenet_resized/32x32", test="validation", total=50_000),
     "imagenet64_new": _Set("imagenet_resized/64x64", test="validation", total=50_000),
     "celeb_a": _Set("celeb_a", sizes=(64, 128), crop=148),
@@ -155,8 +157,8 @@ def _prepared(name, builder, data_dir, entry=None):
   command = f"tfds build {full_name}" + (f" --data_dir={data_dir}" if data_dir else "")
   if entry and entry.published_size:
     size = f"{entry.published_size}x{entry.published_size}"
-    looked = f" and {data_dir}/train_{size} with valid_{size} (.npy, .npz, .tar, .zip or a folder)" * bool(
-        data_dir)
+    looked = (f" and {data_dir}/train_{size} with valid_{size} (.npy, .npz, .tar, .zip or a folder)"
+              if data_dir else "")
     raise InputError(f"data set {name!r} is not there: looked for {builder.data_path}{looked}; its "
                      f"download is gone, so get the published train_{size}.tar and valid_{size}.tar and "
                      "name their folder as --data_dir")

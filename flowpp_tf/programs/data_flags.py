@@ -56,9 +56,9 @@ def data_settings(default, recorded=None):
   kind, _, path = name.partition(":")
   if kind in ("folder", "npz") and path:  # to be found from everywhere
     name = f"{kind}:{os.path.abspath(os.path.expanduser(path))}"
-  for path in ("data_dir", "cache_dir", "splits_file"):
-    if settings[path] and "://" not in settings[path]:
-      settings[path] = os.path.abspath(os.path.expanduser(settings[path]))
+  for place in ("data_dir", "cache_dir", "splits_file"):
+    if settings[place] and "://" not in settings[place]:
+      settings[place] = os.path.abspath(os.path.expanduser(settings[place]))
   return {"dataset": name, **settings}
 
 

@@ -3,8 +3,6 @@
 bin/evaluate --workdir=runs/digits --split=test --num_samples=64
 """
 
-import sys
-
 from absl import flags
 
 from flowpp_tf.data import SPLITS
@@ -37,8 +35,7 @@ def evaluate_from_flags():
       data_flags.data_settings(settings["dataset"], settings), model.config)
   fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
   if trained and trained["sha256"] != fingerprint["sha256"]:
-    print(f"warning: the model was trained on {describe(trained)}; this is {describe(fingerprint)}",
-          file=sys.stderr)
+    run.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
   images = dataset.split(FLAGS.split)[:FLAGS.limit]
   result = evaluate_bits_per_dim(
       model, images, FLAGS.num_samples, FLAGS.batch_size, FLAGS.seed)

@@ -47,8 +47,17 @@ def run_program(main):
 
 def fail(error, code=2):
   """Ends the process with one line and an exit code."""
-  print(f"{os.path.basename(sys.argv[0])}: error: {' '.join(str(error).split())}", file=sys.stderr)
+  _say("error", error)
   sys.exit(code)
+
+
+def warn(text):
+  """A line for the user on stderr."""
+  _say("warning", text)
+
+
+def _say(kind, text):
+  print(f"{os.path.basename(sys.argv[0])}: {kind}: {' '.join(str(text).split())}", file=sys.stderr)
 
 
 def sibling_command(name):
