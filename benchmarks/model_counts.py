@@ -1,0 +1,213 @@
+"""What a traced TensorFlow function costs, counted from its graph: nothing is run.
+
+    flops     2 for each multiply-add of matrix products, einsums and convolutions, padding included;
+              elementwise arithmetic, about a hundredth of it, is left out
+    saved     bytes of the forward tensors that the backward pass reads: what a training step holds
+              when the backward pass begins, beside weights
+    traffic   bytes that all kernels read and write, none of them fused with another
+
+The graph is that of the Python code, before Grappler or XLA change it.
+"""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+import flowpp_tf as fpp
+
+# Views: the output is the input's buffer.
+_VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "EnsureShape",
+          "PreventGradient")
+_SHAPE_READERS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "BroadcastGradientArgs")
+_NO_KERNELS = (*_VIEWS, *_SHAPE_READERS[:3], "Const", "Placeholder", "ReadVariableOp", "NoOp")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+_LOOPS = ("While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase")
+
+
+def count_flops(operations):
+  """FLOPs of matrix products, einsums and convolutions, in the functions that are called too.
+
+  Args:
+    operations: `tf.Operation`s, such as `graph.get_operations()`.
+
+  Raises:
+    ValueError: if a product cannot be counted: of a kind or shape not known, or in a loop or branch.
+  """
+  return sum(_flops(op) for op in operations)
+
+
+def _flops(op):
+  if op.type in _CALLS:
+    return count_flops(_body(op, "f"))
+  if op.type in _LOOPS:
+    bodies = [name for name in op.node_def.attr if op.node_def.attr[name].HasField("func")]
+    if any(count_flops(_body(op, name)) for name in bodies):
+      raise ValueError(f"{op.name} ({op.type}) runs products a number of times that is not known")
+    return 0
+  if op.type == "MatMul":
+    rows = _size(op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1], op)
+    return 2 * rows * _size(op.outputs[0].shape.num_elements(), op)
+  if op.type in ("BatchMatMul", "BatchMatMulV2"):
+    rows = _size(op.inputs[0].shape[-2 if op.get_attr("adj_x") else -1], op)
+    return 2 * rows * _size(op.outputs[0].shape.num_elements(), op)
+  if op.type == "Einsum":
+    return _einsum_flops(op)
+  # A kernel `[height, width, in, out]` meets each value of the convolution's output `in` x area times.
+  if op.type in ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"):
+    kernel, outputs = {"Conv2D": lambda: (op.inputs[1], op.outputs[0]),
+                       "Conv2DBackpropInput": lambda: (op.inputs[1], op.inputs[2]),
+                       "Conv2DBackpropFilter": lambda: (op.outputs[0], op.inputs[2])}[op.type]()
+    return 2 * _size(kernel.shape[:3].num_elements(), op) * _size(outputs.shape.num_elements(), op)
+  if "Conv" in op.type or "MatMul" in op.type or "Xla" in op.type:
+    raise ValueError(f"{op.name}: no rule to count the FLOPs of a {op.type}")
+  return 0
+
+
+def _einsum_flops(op):
+  terms, _, result = op.get_attr("equation").decode().partition("->")
+  if len(op.inputs) < 2:
+    return 0
+  sizes = {}
+  for term, operand in zip(terms.split(","), op.inputs):
+    before, _, after = term.partition("...")
+    shape = operand.shape.as_list()
+    sizes.update(zip(before, shape))
+    sizes.update(zip(after[::-1], shape[::-1]))
+  contracted = [_size(size, op) for label, size in sizes.items() if label not in result]
+  return 2 * math.prod(contracted) * _size(op.outputs[0].shape.num_elements(), op)
+
+
+def _size(value, op):
+  if value is None:
+    raise ValueError(f"{op.name} ({op.type}) has a shape that is not known")
+  return value
+
+
+def _body(op, attribute):
+  name = op.node_def.attr[attribute].func.name
+  return op.graph._get_function(name).graph.get_operations()  # pylint: disable=protected-access
+
+
+def count_saved_bytes(forward, backward):
+  """Bytes of what `backward` reads of the tensors that `forward` made, each buffer once.
+
+  Args:
+    forward: the operations of the forward pass.
+    backward: those after it, in the same graph.
+
+  Variables and constants are not counted, nor what is read for its shape alone.
+  """
+  forward = set(forward)
+  saved = {_buffer(t).ref() for op in backward if op.type not in _SHAPE_READERS
+           for t in op.inputs if t.op in forward}
+  return sum(_num_bytes(t.deref()) for t in saved
+             if t.deref().op.type not in ("Const", "Placeholder", "ReadVariableOp"))
+
+
+def count_kernels(operations):
+  """The number of kernels, and the bytes that they read and write if none is fused with another.
+
+  Operations on shapes and seeds, a few integers each, are none.
+  """
+  kernels = traffic = 0
+  for op in operations:
+    if op.type in _NO_KERNELS:
+      continue
+    if op.type in _CALLS:
+      inner = count_kernels(_body(op, "f"))
+      kernels, traffic = kernels + inner[0], traffic + inner[1]
+      continue
+    inputs = sum(map(_num_bytes, {t.ref(): t for t in op.inputs}.values()))
+    outputs = sum(map(_num_bytes, op.outputs))
+    if op.type.endswith("VariableOp"):  # Assign writes the variable, AssignAdd and -Sub read it first
+      outputs = inputs * (1 if op.type == "AssignVariableOp" else 2)
+    elif not any(t.dtype.is_floating or t.shape.num_elements() and t.shape.num_elements() > 64
+                 for t in op.outputs):
+      continue
+    kernels, traffic = kernels + 1, traffic + inputs + outputs
+  return kernels, traffic
+
+
+def _buffer(tensor):
+  while tensor.op.type in _VIEWS:
+    tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
+  return tensor
+
+
+def _num_bytes(tensor):
+  """Bytes of a tensor; 0 for handles, and for the few integers whose number is not known."""
+  if tensor.dtype in (tf.resource, tf.variant):
+    return 0
+  return (tensor.shape.num_elements() or 0) * tensor.dtype.size
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCounts:
+  """What a `FlowPlusPlus` needs; `_image` stands for each image of a pass (forward and backward),
+  `_pass` for the rest of it, `_update` for clipping, Adam and the averaged weights."""
+  parameters: int
+  gradients: int               # parameters that have one
+  forward_flops_image: int
+  training_flops_image: int    # forward and backward
+  training_flops_pass: int     # of the weights alone
+  saved_bytes_image: int
+  saved_bytes_pass: int
+  traffic_bytes_image: int
+  traffic_bytes_pass: int
+  traffic_bytes_update: int
+  kernels_pass: int
+  kernels_update: int
+
+
+def count_model(config):
+  """`ModelCounts` of a config's model. All but the kernels is linear in the batch: two are traced."""
+  model = fpp.FlowPlusPlus(config)
+  model.compile(keras.optimizers.Adam(), clip_norm=1.0, ema_decay=0.999)
+  one, two = (trace_pass(model, batch) for batch in (1, 2))
+  image = {name: two[name] - one[name] for name in one}
+  step = trace_train_step(model, 1)
+  return ModelCounts(
+      parameters=model.count_params(), gradients=one["gradients"],
+      forward_flops_image=image["forward_flops"], training_flops_image=image["flops"],
+      training_flops_pass=one["flops"] - image["flops"],
+      saved_bytes_image=image["saved"], saved_bytes_pass=one["saved"] - image["saved"],
+      traffic_bytes_image=image["traffic"], traffic_bytes_pass=one["traffic"] - image["traffic"],
+      traffic_bytes_update=step["traffic"] - one["traffic"],
+      kernels_pass=one["kernels"], kernels_update=step["kernels"] - one["kernels"])
+
+
+def trace_pass(model, batch):
+  """Counts of the training loss and its gradient by the weights, as a dict."""
+  variables = [v.value for v in model.trainable_variables]
+  shape = [batch, *model.config.image_shape]
+  forward_size = None
+
+  @tf.function(autograph=False)
+  def gradient(images, noise, seed):
+    nonlocal forward_size
+    with tf.GradientTape() as tape:
+      loss = -tf.reduce_mean(
+          model.log_prob_bound(images, noise=noise, seed=seed, training=True))
+    forward_size = len(loss.graph.get_operations())
+    return [g for g in tape.gradient(loss, variables) if g is not None]
+
+  traced = gradient.get_concrete_function(
+      tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape, model.variable_dtype),
+      tf.TensorSpec([2], tf.int64))
+  operations = traced.graph.get_operations()
+  forward, backward = operations[:forward_size], operations[forward_size:]
+  kernels, traffic = count_kernels(operations)
+  return dict(
+      gradients=sum(g.shape.num_elements() for g in traced.outputs),
+      forward_flops=count_flops(forward), flops=count_flops(operations),
+      saved=count_saved_bytes(forward, backward), kernels=kernels, traffic=traffic)
+
+
+def trace_train_step(model, batch):
+  """Kernels and traffic of a compiled model's whole training step, as a dict."""
+  traced = tf.function(model.train_step, autograph=False).get_concrete_function(
+      tf.TensorSpec([batch, *model.config.image_shape], tf.uint8))
+  kernels, traffic = count_kernels(traced.graph.get_operations())
+  return dict(kernels=kernels, traffic=traffic)

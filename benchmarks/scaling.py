@@ -1,0 +1,270 @@
+"""What the published runs need, on paper: the tables of docs/scaling.md.
+
+python benchmarks/scaling.py            prints them
+python benchmarks/scaling.py --write    puts them into docs/scaling.md
+python benchmarks/scaling.py --count    counts the models again first, about ten minutes
+python benchmarks/scaling.py --measure=1,2,4   measures the memory of cifar10's step on this CPU first
+
+Counts and measurements are kept in benchmarks/scaling.json. Only the memory is measured: times are
+counts over what vendors publish and the assumptions below.
+"""
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import re
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# pylint: disable=wrong-import-position
+from absl import app
+from absl import flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("count", False, "Count the models again.")
+flags.DEFINE_list("measure", [], "Batch sizes at which to measure the memory of cifar10's step.")
+flags.DEFINE_bool("write", False, "Put the tables into docs/scaling.md instead of printing them.")
+
+COUNTS = ROOT / "benchmarks" / "scaling.json"
+PLAN = ROOT / "docs" / "scaling.md"
+CONFIGS = ("cifar10", "imagenet32", "imagenet64")
+POLICIES = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class GPU:
+  """What NVIDIA's data sheet says; the link counts one direction, half of what the sheet gives."""
+  name: str
+  memory: float       # bytes
+  bandwidth: float    # bytes/s to its memory
+  link: float         # bytes/s to the other GPUs of a host
+  peaks: tuple        # (what products run in, dtype policy, FLOP/s without sparsity)
+
+
+GPUS = (
+    GPU("V100 SXM2 32 GB", 32e9, 900e9, 150e9, (("float32", "float32", 15.7e12),)),
+    GPU("A100 SXM 80 GB", 80e9, 2039e9, 300e9,
+        (("TF32", "float32", 156e12), ("bfloat16", "mixed_bfloat16", 312e12))),
+    GPU("H100 SXM 80 GB", 80e9, 3350e9, 450e9,
+        (("TF32", "float32", 494.5e12), ("bfloat16", "mixed_bfloat16", 989.5e12))),
+)
+# Assumptions, none of them measured.
+UTILISATION = 0.3         # of the peak, by products
+USABLE = 0.9              # of the memory; the rest is the framework's, workspaces and fragmentation
+LAUNCH = 5e-6             # seconds between two kernels, however small
+HOST_GPUS = 8
+HOST_LINK = 12.5e9        # bytes/s between hosts: 100 Gbit/s
+
+
+def published(name):
+  """Batch size and steps of a config's flag file."""
+  text = (ROOT / "configs" / f"{name}.flags").read_text()
+  return tuple(int(re.search(rf"^--{flag}=(\d+)$", text, re.MULTILINE)[1])
+               for flag in ("batch_size", "steps"))
+
+
+def global_batch(name, gpus):
+  """The published batch size, or the next that GPUs can share."""
+  return gpus * math.ceil(published(name)[0] / gpus)
+
+
+def state_bytes(counts):
+  """Weights, Adam's two moments, averages and gradients, in float32 under both policies."""
+  return 4 * (4 * counts["parameters"] + counts["gradients"])
+
+
+def replica_bytes(counts, batch):
+  """Memory of a replica's training step, the working memory of kernels left out."""
+  return state_bytes(counts) + counts["saved_bytes_pass"] + batch * counts["saved_bytes_image"]
+
+
+def largest_batch(counts, gpu):
+  """Images that a GPU takes in one pass."""
+  free = USABLE * gpu.memory - replica_bytes(counts, 0)
+  return max(0, int(free // counts["saved_bytes_image"]))
+
+
+def all_reduce_bytes(counts, gpus):
+  """What each GPU sends a step, and receives: a ring, gradients in float32."""
+  return 2 * (gpus - 1) / gpus * 4 * counts["gradients"]
+
+
+def step_seconds(counts, gpu, peak, batch, gpus):
+  """Seconds of a step by each thing that bounds it.
+
+  Args:
+    counts: of the model, under the policy of the peak.
+    gpu: `GPU`.
+    peak: FLOP/s.
+    batch: images a step, over all GPUs.
+    gpus: how many.
+  """
+  images = batch / gpus
+  passes = math.ceil(images / largest_batch(counts, gpu))
+  return dict(
+      products=images * counts["training_flops_image"] / (UTILISATION * peak),
+      memory=(images * counts["traffic_bytes_image"] + passes * counts["traffic_bytes_pass"]
+              + counts["traffic_bytes_update"]) / gpu.bandwidth,
+      launches=(passes * counts["kernels_pass"] + counts["kernels_update"]) * LAUNCH,
+      all_reduce=all_reduce_bytes(counts, gpus) / (HOST_LINK if gpus > HOST_GPUS else gpu.link))
+
+
+def total_seconds(parts):
+  """GPUs compute, load and launch at the same time; they add up gradients after that."""
+  return max(parts["products"], parts["memory"], parts["launches"]) + parts["all_reduce"]
+
+
+def cases(counted):
+  """`(config, policy's counts, gpu, what products run in, peak)` of all rows."""
+  for name in CONFIGS:
+    for gpu in GPUS:
+      for precision, policy, peak in gpu.peaks:
+        yield name, counted[name][policy], gpu, precision, peak
+
+
+def counts_table(counted):
+  yield ("config", "parameters", "GFLOP an image, forward", "with backward", "kernels of a pass",
+         "of the update", "GB moved an image, float32", "bfloat16")
+  for name in CONFIGS:
+    c, low = (counted[name][policy] for policy in POLICIES)
+    yield (name, f"{c['parameters']:,}", f"{c['forward_flops_image'] / 1e9:.2f}",
+           f"{c['training_flops_image'] / 1e9:.2f}", f"{c['kernels_pass']:,}",
+           f"{c['kernels_update']:,}", f"{c['traffic_bytes_image'] / 1e9:.2f}",
+           f"{low['traffic_bytes_image'] / 1e9:.2f}")
+
+
+def memory_table(counted):
+  batches = (1, 4, 8, 16, 32, 64)
+  yield ("config", "policy", "state, GB", "MB an image", *(f"GB, batch {b}" for b in batches),
+         *(f"largest, {size:.0f} GB" for size in (32, 80)))
+  for name in CONFIGS:
+    for policy in POLICIES:
+      c = counted[name][policy]
+      yield (name, policy, f"{state_bytes(c) / 1e9:.2f}", f"{c['saved_bytes_image'] / 1e6:.0f}",
+             *(f"{replica_bytes(c, b) / 1e9:.1f}" for b in batches),
+             *(str(largest_batch(c, gpu)) for gpu in GPUS[:2]))
+
+
+def measured_table(counted, measured):
+  yield "batch", "counted, GB", "measured peak, GB", "measured - counted, GB"
+  for row in measured["rows"]:
+    counts, peak = replica_bytes(counted["cifar10"]["float32"], row["batch"]) / 1e9, row["peak"] / 1e9
+    yield str(row["batch"]), f"{counts:.2f}", f"{peak:.2f}", f"{peak - counts:.2f}"
+
+
+def hours_table(counted):
+  yield ("config", "GPU", "products in", *(f"{n} GPU{'s' * (n > 1)}" for n in (1, 8, 64)))
+  for name, counts, gpu, precision, peak in cases(counted):
+    batch, steps = published(name)
+    hours = (batch * steps * counts["training_flops_image"] / (n * UTILISATION * peak) / 3600
+             for n in (1, 8, 64))
+    yield (name, gpu.name, precision, *(f"{h:,.1f}" for h in hours))
+
+
+def bounds_table(counted):
+  yield ("config", "GPU", "products in", "products, ms", "memory", "launches", "all-reduce", "a step",
+         *(f"hours, {n} GPU{'s' * (n > 1)}" for n in (1, 8, 64)))
+  for name, counts, gpu, precision, peak in cases(counted):
+    batch, steps = published(name)
+    parts = step_seconds(counts, gpu, peak, global_batch(name, 8), 8)
+    hours = (steps * batch / global_batch(name, n) / 3600 * total_seconds(
+        step_seconds(counts, gpu, peak, global_batch(name, n), n)) for n in (1, 8, 64))
+    yield (name, gpu.name, precision, *(f"{1e3 * s:.1f}" for s in parts.values()),
+           f"{1e3 * total_seconds(parts):.1f}", *(f"{h:,.0f}" for h in hours))
+
+
+def all_reduce_table(counted):
+  yield ("config", "gradient, MB", "MB sent a GPU a step, 8 GPUs", "64 GPUs",
+         *(f"ms, 8 {gpu.name[:4]}" for gpu in GPUS), "ms, 64 over 8 hosts", "global batch, 8", "64")
+  for name in CONFIGS:
+    c = counted[name]["float32"]
+    eight, many = (all_reduce_bytes(c, n) for n in (8, 64))
+    yield (name, f"{4 * c['gradients'] / 1e6:.1f}", f"{eight / 1e6:.1f}", f"{many / 1e6:.1f}",
+           *(f"{1e3 * eight / gpu.link:.1f}" for gpu in GPUS), f"{1e3 * many / HOST_LINK:.1f}",
+           *(str(global_batch(name, n)) for n in (8, 64)))
+
+
+def tables(stored):
+  """All tables as Markdown, by the name under which docs/scaling.md has them."""
+  counted = stored["counted"]
+  rows = dict(counts=counts_table(counted), memory=memory_table(counted),
+              measured=measured_table(counted, stored["measured"]), hours=hours_table(counted),
+              bounds=bounds_table(counted), all_reduce=all_reduce_table(counted))
+  return {name: _markdown(list(table)) for name, table in rows.items()}
+
+
+def _markdown(rows):
+  lines = ["| " + " | ".join(row) + " |" for row in rows]
+  return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def with_tables(text, stored):
+  """The plan's text with each table, between its two marks, replaced."""
+  for name, table in tables(stored).items():
+    begin, end = f"<!-- table {name} -->\n", "\n<!-- end -->"
+    before, mark, rest = text.partition(begin)
+    if not mark or end not in rest:
+      raise ValueError(f"{PLAN} has no place marked {begin.strip()!r} for a table")
+    text = before + begin + table + end + rest.partition(end)[2]
+  return text
+
+
+def count():
+  """`ModelCounts` of all configs and policies, as dicts."""
+  import flowpp_tf as fpp  # here: tables need no TensorFlow
+  import model_counts
+  counted = {}
+  for name in CONFIGS:
+    for policy in POLICIES:
+      print(f"counting {name}, {policy}", flush=True)
+      config = dataclasses.replace(fpp.get_config(name), dtype=policy)
+      counted.setdefault(name, {})[policy] = dataclasses.asdict(model_counts.count_model(config))
+  return counted
+
+
+def measure(batch):
+  """Peak resident bytes of this process in the second training step of cifar10. Linux only."""
+  import keras
+  import numpy as np
+  import tensorflow as tf
+  import flowpp_tf as fpp
+  model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))
+  model.compile(keras.optimizers.Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
+  images = tf.constant(np.random.RandomState(0).randint(0, 256, [batch, 32, 32, 3]), tf.uint8)
+  step = tf.function(model.train_step, autograph=False)
+  step(images)
+  pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+  step(images)
+  status = pathlib.Path("/proc/self/status").read_text()
+  return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def main(argv):
+  del argv
+  stored = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
+  if FLAGS.count:
+    stored["counted"] = count()
+  if FLAGS.measure:
+    rows = []
+    for batch in map(int, FLAGS.measure):
+      with multiprocessing.get_context("spawn").Pool(1) as pool:  # each peak of a process of its own
+        rows.append(dict(batch=batch, peak=pool.apply(measure, [batch])))
+      print(rows[-1], flush=True)
+    stored["measured"] = dict(rows=rows)
+  if FLAGS.count or FLAGS.measure:
+    COUNTS.write_text(json.dumps(stored, indent=1) + "\n")
+  if FLAGS.write:
+    PLAN.write_text(with_tables(PLAN.read_text(), stored))
+    return
+  for name, table in tables(stored).items():
+    print(f"{name}\n\n{table}\n", flush=True)
+
+
+if __name__ == "__main__":
+  app.run(main)
