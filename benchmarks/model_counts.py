@@ -109,7 +109,7 @@ def count_saved_bytes(forward, backward):
 def count_kernels(operations):
   """The number of kernels, and the bytes that they read and write if none is fused with another.
 
-  Operations on shapes and seeds, a few integers each, are none.
+  Operations that give integers are none: they are on shapes and seeds, or the images themselves.
   """
   kernels = traffic = 0
   for op in operations:
@@ -123,8 +123,7 @@ def count_kernels(operations):
     outputs = sum(map(_num_bytes, op.outputs))
     if op.type.endswith("VariableOp"):  # Assign writes the variable, AssignAdd and -Sub read it first
       outputs = inputs * (1 if op.type == "AssignVariableOp" else 2)
-    elif not any(t.dtype.is_floating or t.shape.num_elements() and t.shape.num_elements() > 64
-                 for t in op.outputs):
+    elif not any(t.dtype.is_floating or t.dtype.is_bool for t in op.outputs):
       continue
     kernels, traffic = kernels + 1, traffic + inputs + outputs
   return kernels, traffic
@@ -144,9 +143,9 @@ def _num_bytes(tensor):
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelCounts:
-  """What a `FlowPlusPlus` needs; `_image` stands for each image of a pass (forward and backward),
-  `_pass` for the rest of it, `_update` for clipping, Adam and the averaged weights."""
+class PassCounts:
+  """What a pass (forward and backward) of a `FlowPlusPlus` needs: `_image` for each image of its batch,
+  `_pass` beside these."""
   parameters: int
   gradients: int               # parameters that have one
   forward_flops_image: int
@@ -156,26 +155,41 @@ class ModelCounts:
   saved_bytes_pass: int
   traffic_bytes_image: int
   traffic_bytes_pass: int
-  traffic_bytes_update: int
   kernels_pass: int
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateCounts:
+  """What a training step needs beside its pass: clipping, Adam, averaged weights, metrics."""
+  traffic_bytes_update: int
   kernels_update: int
 
 
-def count_model(config):
-  """`ModelCounts` of a config's model. All but the kernels is linear in the batch: two are traced."""
+def count_pass(config):
+  """`PassCounts` of a config's model, from traces of two batches: all is linear in the batch size
+  from 2 on (at 1 a few sums have other axes), but the kernels, which are the same."""
+  model = fpp.FlowPlusPlus(config)
+  two, three = (trace_pass(model, batch) for batch in (2, 3))
+  image = {name: three[name] - two[name] for name in two}
+  rest = {name: two[name] - 2 * image[name] for name in two}
+  return PassCounts(
+      parameters=model.count_params(), gradients=two["gradients"],
+      forward_flops_image=image["forward_flops"], training_flops_image=image["flops"],
+      training_flops_pass=rest["flops"], saved_bytes_image=image["saved"],
+      saved_bytes_pass=rest["saved"], traffic_bytes_image=image["traffic"],
+      traffic_bytes_pass=rest["traffic"], kernels_pass=two["kernels"])
+
+
+def count_update(config, counts):
+  """`UpdateCounts` of a config's model, whose `PassCounts` are given: a whole step's less these."""
   model = fpp.FlowPlusPlus(config)
   model.compile(keras.optimizers.Adam(), clip_norm=1.0, ema_decay=0.999)
-  one, two = (trace_pass(model, batch) for batch in (1, 2))
-  image = {name: two[name] - one[name] for name in one}
-  step = trace_train_step(model, 1)
-  return ModelCounts(
-      parameters=model.count_params(), gradients=one["gradients"],
-      forward_flops_image=image["forward_flops"], training_flops_image=image["flops"],
-      training_flops_pass=one["flops"] - image["flops"],
-      saved_bytes_image=image["saved"], saved_bytes_pass=one["saved"] - image["saved"],
-      traffic_bytes_image=image["traffic"], traffic_bytes_pass=one["traffic"] - image["traffic"],
-      traffic_bytes_update=step["traffic"] - one["traffic"],
-      kernels_pass=one["kernels"], kernels_update=step["kernels"] - one["kernels"])
+  traced = tf.function(model.train_step, autograph=False).get_concrete_function(
+      tf.TensorSpec([2, *config.image_shape], tf.uint8))
+  kernels, traffic = count_kernels(traced.graph.get_operations())
+  return UpdateCounts(
+      traffic_bytes_update=traffic - 2 * counts.traffic_bytes_image - counts.traffic_bytes_pass,
+      kernels_update=kernels - counts.kernels_pass)
 
 
 def trace_pass(model, batch):
@@ -203,11 +217,3 @@ def trace_pass(model, batch):
       gradients=sum(g.shape.num_elements() for g in traced.outputs),
       forward_flops=count_flops(forward), flops=count_flops(operations),
       saved=count_saved_bytes(forward, backward), kernels=kernels, traffic=traffic)
-
-
-def trace_train_step(model, batch):
-  """Kernels and traffic of a compiled model's whole training step, as a dict."""
-  traced = tf.function(model.train_step, autograph=False).get_concrete_function(
-      tf.TensorSpec([batch, *model.config.image_shape], tf.uint8))
-  kernels, traffic = count_kernels(traced.graph.get_operations())
-  return dict(kernels=kernels, traffic=traffic)

@@ -2,7 +2,7 @@
 
 python benchmarks/scaling.py            prints them
 python benchmarks/scaling.py --write    puts them into docs/scaling.md
-python benchmarks/scaling.py --count    counts the models again first, about ten minutes
+python benchmarks/scaling.py --count    counts the models again first, a quarter of an hour
 python benchmarks/scaling.py --measure=1,2,4   measures the memory of cifar10's step on this CPU first
 
 Counts and measurements are kept in benchmarks/scaling.json. Only the memory is measured: times are
@@ -27,9 +27,6 @@ from absl import app
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("count", False, "Count the models again.")
-flags.DEFINE_list("measure", [], "Batch sizes at which to measure the memory of cifar10's step.")
-flags.DEFINE_bool("write", False, "Put the tables into docs/scaling.md instead of printing them.")
 
 COUNTS = ROOT / "benchmarks" / "scaling.json"
 PLAN = ROOT / "docs" / "scaling.md"
@@ -54,6 +51,8 @@ GPUS = (
     GPU("H100 SXM 80 GB", 80e9, 3350e9, 450e9,
         (("TF32", "float32", 494.5e12), ("bfloat16", "mixed_bfloat16", 989.5e12))),
 )
+GPU_COUNTS = (1, 8, 64)
+STEPS = 100_000           # of the tables; how many the published runs took is not known
 # Assumptions, none of them measured.
 UTILISATION = 0.3         # of the peak, by products
 USABLE = 0.9              # of the memory; the rest is the framework's, workspaces and fragmentation
@@ -62,16 +61,15 @@ HOST_GPUS = 8
 HOST_LINK = 12.5e9        # bytes/s between hosts: 100 Gbit/s
 
 
-def published(name):
-  """Batch size and steps of a config's flag file."""
+def published_batch(name):
+  """Batch size of a config's flag file, which is the release's."""
   text = (ROOT / "configs" / f"{name}.flags").read_text()
-  return tuple(int(re.search(rf"^--{flag}=(\d+)$", text, re.MULTILINE)[1])
-               for flag in ("batch_size", "steps"))
+  return int(re.search(r"^--batch_size=(\d+)$", text, re.MULTILINE)[1])
 
 
 def global_batch(name, gpus):
   """The published batch size, or the next that GPUs can share."""
-  return gpus * math.ceil(published(name)[0] / gpus)
+  return gpus * math.ceil(published_batch(name) / gpus)
 
 
 def state_bytes(counts):
@@ -115,9 +113,9 @@ def step_seconds(counts, gpu, peak, batch, gpus):
       all_reduce=all_reduce_bytes(counts, gpus) / (HOST_LINK if gpus > HOST_GPUS else gpu.link))
 
 
-def total_seconds(parts):
-  """GPUs compute, load and launch at the same time; they add up gradients after that."""
-  return max(parts["products"], parts["memory"], parts["launches"]) + parts["all_reduce"]
+def total_seconds(parts, launches=True):
+  """A step at the least: a GPU computes, loads and is fed at the same time; gradients come after."""
+  return max(parts["products"], parts["memory"], parts["launches"] * launches) + parts["all_reduce"]
 
 
 def cases(counted):
@@ -152,31 +150,46 @@ def memory_table(counted):
 
 
 def measured_table(counted, measured):
-  yield "batch", "counted, GB", "measured peak, GB", "measured - counted, GB"
-  for row in measured["rows"]:
-    counts, peak = replica_bytes(counted["cifar10"]["float32"], row["batch"]) / 1e9, row["peak"] / 1e9
-    yield str(row["batch"]), f"{counts:.2f}", f"{peak:.2f}", f"{peak - counts:.2f}"
+  yield "batch", "counted, GB", "measured peak, GB", "MB an image since the row above", "counted"
+  counts, last = counted["cifar10"]["float32"], None
+  for row in measured:
+    rise = "" if last is None else (
+        f"{(row['peak'] - last['peak']) / (row['batch'] - last['batch']) / 1e6:.0f}")
+    yield (str(row["batch"]), f"{replica_bytes(counts, row['batch']) / 1e9:.2f}",
+           f"{row['peak'] / 1e9:.2f}", rise, f"{counts['saved_bytes_image'] / 1e6:.0f}")
+    last = row
 
 
-def hours_table(counted):
-  yield ("config", "GPU", "products in", *(f"{n} GPU{'s' * (n > 1)}" for n in (1, 8, 64)))
+def products_table(counted):
+  yield "config", "GPU", "products in", *(_gpus(n) for n in GPU_COUNTS)
   for name, counts, gpu, precision, peak in cases(counted):
-    batch, steps = published(name)
-    hours = (batch * steps * counts["training_flops_image"] / (n * UTILISATION * peak) / 3600
-             for n in (1, 8, 64))
-    yield (name, gpu.name, precision, *(f"{h:,.1f}" for h in hours))
+    flops = STEPS * published_batch(name) * counts["training_flops_image"]
+    yield (name, gpu.name, precision,
+           *(f"{flops / (n * UTILISATION * peak) / 3600:.3g}" for n in GPU_COUNTS))
 
 
 def bounds_table(counted):
-  yield ("config", "GPU", "products in", "products, ms", "memory", "launches", "all-reduce", "a step",
-         *(f"hours, {n} GPU{'s' * (n > 1)}" for n in (1, 8, 64)))
+  yield "config", "GPU", "products in", "products", "memory", "launches", "all-reduce"
   for name, counts, gpu, precision, peak in cases(counted):
-    batch, steps = published(name)
     parts = step_seconds(counts, gpu, peak, global_batch(name, 8), 8)
-    hours = (steps * batch / global_batch(name, n) / 3600 * total_seconds(
-        step_seconds(counts, gpu, peak, global_batch(name, n), n)) for n in (1, 8, 64))
-    yield (name, gpu.name, precision, *(f"{1e3 * s:.1f}" for s in parts.values()),
-           f"{1e3 * total_seconds(parts):.1f}", *(f"{h:,.0f}" for h in hours))
+    yield name, gpu.name, precision, *(f"{1e3 * s:.1f}" for s in parts.values())
+
+
+def hours_table(counted):
+  yield ("config", "GPU", "products in", *(_gpus(n) for n in GPU_COUNTS),
+         *(f"{_gpus(n)}, launches free" for n in GPU_COUNTS))
+  for name, counts, gpu, precision, peak in cases(counted):
+    hours = []
+    for launches in (True, False):
+      for n in GPU_COUNTS:
+        batch = global_batch(name, n)
+        seconds = total_seconds(step_seconds(counts, gpu, peak, batch, n), launches)
+        hours.append(STEPS * published_batch(name) / batch * seconds / 3600)
+    yield name, gpu.name, precision, *(f"{h:.1f}" for h in hours)
+
+
+def _gpus(count):
+  return f"{count} GPU{'s' * (count > 1)}"
 
 
 def all_reduce_table(counted):
@@ -193,9 +206,10 @@ def all_reduce_table(counted):
 def tables(stored):
   """All tables as Markdown, by the name under which docs/scaling.md has them."""
   counted = stored["counted"]
-  rows = dict(counts=counts_table(counted), memory=memory_table(counted),
-              measured=measured_table(counted, stored["measured"]), hours=hours_table(counted),
-              bounds=bounds_table(counted), all_reduce=all_reduce_table(counted))
+  rows = dict(
+      counts=counts_table(counted), memory=memory_table(counted),
+      measured=measured_table(counted, stored["measured"]), products=products_table(counted),
+      bounds=bounds_table(counted), hours=hours_table(counted), all_reduce=all_reduce_table(counted))
   return {name: _markdown(list(table)) for name, table in rows.items()}
 
 
@@ -215,17 +229,27 @@ def with_tables(text, stored):
   return text
 
 
-def count():
-  """`ModelCounts` of all configs and policies, as dicts."""
+def count(name):
+  """Counts of a config under each policy, as dicts. The update is the same: weights are float32."""
+  counted = {policy: _in_new_process(count_pass, name, policy) for policy in POLICIES}
+  update = _in_new_process(count_update, name, counted[POLICIES[0]])
+  return {policy: counts | update for policy, counts in counted.items()}
+
+
+def count_pass(name, policy):
+  """`PassCounts` of a config under a policy, as a dict."""
   import flowpp_tf as fpp  # here: tables need no TensorFlow
   import model_counts
-  counted = {}
-  for name in CONFIGS:
-    for policy in POLICIES:
-      print(f"counting {name}, {policy}", flush=True)
-      config = dataclasses.replace(fpp.get_config(name), dtype=policy)
-      counted.setdefault(name, {})[policy] = dataclasses.asdict(model_counts.count_model(config))
-  return counted
+  config = dataclasses.replace(fpp.get_config(name), dtype=policy)
+  return dataclasses.asdict(model_counts.count_pass(config))
+
+
+def count_update(name, counts):
+  """`UpdateCounts` of a config, as a dict, from its pass's."""
+  import flowpp_tf as fpp
+  import model_counts
+  return dataclasses.asdict(model_counts.count_update(
+      fpp.get_config(name), model_counts.PassCounts(**counts)))
 
 
 def measure(batch):
@@ -245,18 +269,29 @@ def measure(batch):
   return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
 
 
+def _in_new_process(function, *arguments):
+  """What a function gives in a process of its own, which starts with no memory in use."""
+  with multiprocessing.get_context("spawn").Pool(1) as pool:
+    result = pool.apply(function, arguments)
+  print(function.__name__, *arguments, result, flush=True)
+  return result
+
+
+def define_flags():
+  """The script's flags; a function, as tests import this file."""
+  flags.DEFINE_bool("count", False, "Count the models again.")
+  flags.DEFINE_list("measure", [], "Batch sizes at which to measure the memory of cifar10's step.")
+  flags.DEFINE_bool("write", False, "Put the tables into docs/scaling.md instead of printing them.")
+
+
 def main(argv):
   del argv
   stored = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
   if FLAGS.count:
-    stored["counted"] = count()
+    stored["counted"] = {name: count(name) for name in CONFIGS}
   if FLAGS.measure:
-    rows = []
-    for batch in map(int, FLAGS.measure):
-      with multiprocessing.get_context("spawn").Pool(1) as pool:  # each peak of a process of its own
-        rows.append(dict(batch=batch, peak=pool.apply(measure, [batch])))
-      print(rows[-1], flush=True)
-    stored["measured"] = dict(rows=rows)
+    stored["measured"] = [dict(batch=int(batch), peak=_in_new_process(measure, int(batch)))
+                          for batch in FLAGS.measure]
   if FLAGS.count or FLAGS.measure:
     COUNTS.write_text(json.dumps(stored, indent=1) + "\n")
   if FLAGS.write:
@@ -267,4 +302,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
+  define_flags()
   app.run(main)
