@@ -140,12 +140,14 @@ def counts_table(counted):
 def memory_table(counted):
   batches = (1, 4, 8, 16, 32, 64)
   yield ("config", "policy", "state, GB", "MB an image", *(f"GB, batch {b}" for b in batches),
-         *(f"largest, {size:.0f} GB" for size in (32, 80)))
+         "published batch on 8 GPUs", *(f"largest, {gpu.memory / 1e9:.0f} GB" for gpu in GPUS[:2]))
   for name in CONFIGS:
+    share = global_batch(name, 8) // 8
     for policy in POLICIES:
       c = counted[name][policy]
       yield (name, policy, f"{state_bytes(c) / 1e9:.2f}", f"{c['saved_bytes_image'] / 1e6:.0f}",
              *(f"{replica_bytes(c, b) / 1e9:.1f}" for b in batches),
+             f"{replica_bytes(c, share) / 1e9:.1f} ({share} each)",
              *(str(largest_batch(c, gpu)) for gpu in GPUS[:2]))
 
 
@@ -221,11 +223,11 @@ def _markdown(rows):
 def with_tables(text, stored):
   """The plan's text with each table, between its two marks, replaced."""
   for name, table in tables(stored).items():
-    begin, end = f"<!-- table {name} -->\n", "\n<!-- end -->"
+    begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
     before, mark, rest = text.partition(begin)
     if not mark or end not in rest:
       raise ValueError(f"{PLAN} has no place marked {begin.strip()!r} for a table")
-    text = before + begin + table + end + rest.partition(end)[2]
+    text = before + begin + table + "\n" + end + rest.partition(end)[2]
   return text
 
 
