@@ -1,7 +1,7 @@
 """What a traced TensorFlow function costs, counted from its graph: nothing is run.
 
     flops     2 for each multiply-add of matrix products, einsums and convolutions, padding included;
-              elementwise arithmetic, about a hundredth of it, is left out
+              elementwise arithmetic is left out
     saved     bytes of the forward tensors that the backward pass reads: what a training step holds
               when the backward pass begins, beside weights
     traffic   bytes that all kernels read and write, none of them fused with another
@@ -23,6 +23,8 @@ _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGrad
 _SHAPE_READERS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "BroadcastGradientArgs")
 _NO_KERNELS = (*_VIEWS, *_SHAPE_READERS[:3], "Const", "Placeholder", "ReadVariableOp", "NoOp")
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+# Where, in inputs and then outputs, there are the shapes of the kernel and of the convolution's output.
+_CONVOLUTIONS = {"Conv2D": (1, 2), "Conv2DBackpropInput": (1, 2), "Conv2DBackpropFilter": (3, 2)}
 _LOOPS = ("While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase")
 
 
@@ -40,10 +42,9 @@ def count_flops(operations):
 
 def _flops(op):
   if op.type in _CALLS:
-    return count_flops(_body(op, "f"))
+    return sum(map(count_flops, _bodies(op)))
   if op.type in _LOOPS:
-    bodies = [name for name in op.node_def.attr if op.node_def.attr[name].HasField("func")]
-    if any(count_flops(_body(op, name)) for name in bodies):
+    if any(map(count_flops, _bodies(op))):
       raise ValueError(f"{op.name} ({op.type}) runs products a number of times that is not known")
     return 0
   if op.type == "MatMul":
@@ -54,12 +55,10 @@ def _flops(op):
     return 2 * rows * _size(op.outputs[0].shape.num_elements(), op)
   if op.type == "Einsum":
     return _einsum_flops(op)
-  # A kernel `[height, width, in, out]` meets each value of the convolution's output `in` x area times.
-  if op.type in ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"):
-    kernel, outputs = {"Conv2D": lambda: (op.inputs[1], op.outputs[0]),
-                       "Conv2DBackpropInput": lambda: (op.inputs[1], op.inputs[2]),
-                       "Conv2DBackpropFilter": lambda: (op.outputs[0], op.inputs[2])}[op.type]()
-    return 2 * _size(kernel.shape[:3].num_elements(), op) * _size(outputs.shape.num_elements(), op)
+  if op.type in _CONVOLUTIONS:
+    # Each value of the convolution's output meets `height x width x in` of a kernel's values.
+    kernel, outputs = ((*op.inputs, *op.outputs)[i].shape for i in _CONVOLUTIONS[op.type])
+    return 2 * _size(kernel[:3].num_elements(), op) * _size(outputs.num_elements(), op)
   if "Conv" in op.type or "MatMul" in op.type or "Xla" in op.type:
     raise ValueError(f"{op.name}: no rule to count the FLOPs of a {op.type}")
   return 0
@@ -85,9 +84,12 @@ def _size(value, op):
   return value
 
 
-def _body(op, attribute):
-  name = op.node_def.attr[attribute].func.name
-  return op.graph._get_function(name).graph.get_operations()  # pylint: disable=protected-access
+def _bodies(op):
+  """The operations of each function that an operation calls."""
+  names = [function.name for attribute in op.node_def.attr.values()
+           for function in (attribute.func, *attribute.list.func) if function.name]
+  return [op.graph._get_function(name).graph.get_operations()  # pylint: disable=protected-access
+          for name in names]
 
 
 def count_saved_bytes(forward, backward):
@@ -110,14 +112,19 @@ def count_kernels(operations):
   """The number of kernels, and the bytes that they read and write if none is fused with another.
 
   Operations that give integers are none: they are on shapes and seeds, or the images themselves.
+
+  Raises:
+    ValueError: for a loop or branch, whose kernels run a number of times that is not known.
   """
   kernels = traffic = 0
   for op in operations:
     if op.type in _NO_KERNELS:
       continue
+    if op.type in _LOOPS:
+      raise ValueError(f"{op.name} ({op.type}) runs kernels a number of times that is not known")
     if op.type in _CALLS:
-      inner = count_kernels(_body(op, "f"))
-      kernels, traffic = kernels + inner[0], traffic + inner[1]
+      for inner_kernels, inner_traffic in map(count_kernels, _bodies(op)):
+        kernels, traffic = kernels + inner_kernels, traffic + inner_traffic
       continue
     inputs = sum(map(_num_bytes, {t.ref(): t for t in op.inputs}.values()))
     outputs = sum(map(_num_bytes, op.outputs))

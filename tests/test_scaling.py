@@ -97,21 +97,24 @@ def test_products_of_every_kind_and_of_called_functions():
   assert model_counts.count_flops(graph_of(with_gradient, *shapes[:2])) == 2 * 3 * 48 * 9 * 8 * 5
 
 
-def test_what_cannot_be_counted_is_refused():
-  loop = lambda x: tf.while_loop(lambda x: tf.norm(x) < 9.0, lambda x: [x @ x], [x])
-  for function, message in ((loop, "number of times"),
-                            (lambda x: tf.nn.conv1d(x[tf.newaxis], x[tf.newaxis], 1, "SAME"), None),
-                            (lambda x: tf.nn.depthwise_conv2d(
-                                x[tf.newaxis, ..., tf.newaxis], x[..., tf.newaxis, tf.newaxis],
-                                [1, 1, 1, 1], "SAME"), "no rule")):
-    operations = graph_of(function, [4, 4])
-    if message is None:
-      assert model_counts.count_flops(operations) > 0
-    else:
-      with pytest.raises(ValueError, match=message):
-        model_counts.count_flops(operations)
+@pytest.mark.parametrize("function, message", [
+    (lambda x: tf.while_loop(lambda x: tf.norm(x) < 9.0, lambda x: [x @ x], [x]), "number of times"),
+    (lambda x: tf.switch_case(tf.cast(x[0, 0], tf.int32), [lambda: x, lambda: x @ x, lambda: -x]),
+     "number of times"),
+    (lambda x: tf.nn.depthwise_conv2d(x[tf.newaxis, ..., tf.newaxis], x[..., tf.newaxis, tf.newaxis],
+                                      [1, 1, 1, 1], "SAME"), "no rule")])
+def test_what_cannot_be_counted_is_refused(function, message):
+  with pytest.raises(ValueError, match=message):
+    model_counts.count_flops(graph_of(function, [4, 4]))
+
+
+def test_shapes_that_are_not_known_are_refused_and_loops_without_products_are_free():
   with pytest.raises(ValueError, match="not known"):
     model_counts.count_flops(graph_of(lambda x: x @ x, [None, None]))
+  loop = graph_of(lambda x: tf.while_loop(lambda x: tf.norm(x) < 9.0, lambda x: [x + 1], [x]), [4, 4])
+  assert model_counts.count_flops(loop) == 0
+  with pytest.raises(ValueError, match="number of times"):
+    model_counts.count_kernels(loop)
 
 
 def test_saved_bytes_are_those_that_the_gradient_reads():
