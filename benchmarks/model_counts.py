@@ -25,7 +25,8 @@ _NO_KERNELS = (*_VIEWS, *_SHAPE_READERS[:3], "Const", "Placeholder", "ReadVariab
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Where, in inputs and then outputs, there are the shapes of the kernel and of the convolution's output.
 _CONVOLUTIONS = {"Conv2D": (1, 2), "Conv2DBackpropInput": (1, 2), "Conv2DBackpropFilter": (3, 2)}
-_LOOPS = ("While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase")
+_LOOPS = ("While", "StatelessWhile")
+_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")  # the dearest counts
 
 
 def count_flops(operations):
@@ -35,7 +36,7 @@ def count_flops(operations):
     operations: `tf.Operation`s, such as `graph.get_operations()`.
 
   Raises:
-    ValueError: if a product cannot be counted: of a kind or shape not known, or in a loop or branch.
+    ValueError: if a product cannot be counted: of a kind or shape not known, or in a loop.
   """
   return sum(_flops(op) for op in operations)
 
@@ -43,6 +44,8 @@ def count_flops(operations):
 def _flops(op):
   if op.type in _CALLS:
     return sum(map(count_flops, _bodies(op)))
+  if op.type in _BRANCHES:
+    return max(map(count_flops, _bodies(op)))
   if op.type in _LOOPS:
     if any(map(count_flops, _bodies(op))):
       raise ValueError(f"{op.name} ({op.type}) runs products a number of times that is not known")
@@ -114,7 +117,7 @@ def count_kernels(operations):
   Operations that give integers are none: they are on shapes and seeds, or the images themselves.
 
   Raises:
-    ValueError: for a loop or branch, whose kernels run a number of times that is not known.
+    ValueError: for a loop, whose kernels run a number of times that is not known.
   """
   kernels = traffic = 0
   for op in operations:
@@ -122,9 +125,9 @@ def count_kernels(operations):
       continue
     if op.type in _LOOPS:
       raise ValueError(f"{op.name} ({op.type}) runs kernels a number of times that is not known")
-    if op.type in _CALLS:
-      for inner_kernels, inner_traffic in map(count_kernels, _bodies(op)):
-        kernels, traffic = kernels + inner_kernels, traffic + inner_traffic
+    if op.type in _CALLS + _BRANCHES:
+      inner = max(map(count_kernels, _bodies(op)))  # a call has one body
+      kernels, traffic = kernels + inner[0], traffic + inner[1]
       continue
     inputs = sum(map(_num_bytes, {t.ref(): t for t in op.inputs}.values()))
     outputs = sum(map(_num_bytes, op.outputs))

@@ -99,13 +99,21 @@ def test_products_of_every_kind_and_of_called_functions():
 
 @pytest.mark.parametrize("function, message", [
     (lambda x: tf.while_loop(lambda x: tf.norm(x) < 9.0, lambda x: [x @ x], [x]), "number of times"),
-    (lambda x: tf.switch_case(tf.cast(x[0, 0], tf.int32), [lambda: x, lambda: x @ x, lambda: -x]),
-     "number of times"),
     (lambda x: tf.nn.depthwise_conv2d(x[tf.newaxis, ..., tf.newaxis], x[..., tf.newaxis, tf.newaxis],
                                       [1, 1, 1, 1], "SAME"), "no rule")])
 def test_what_cannot_be_counted_is_refused(function, message):
   with pytest.raises(ValueError, match=message):
     model_counts.count_flops(graph_of(function, [4, 4]))
+
+
+def test_the_dearest_branch_counts():
+  branches = graph_of(lambda x: tf.switch_case(
+      tf.cast(x[0, 0], tf.int32), [lambda: x, lambda: x @ (x @ x), lambda: x @ x]), [4, 4])
+  assert model_counts.count_flops(branches) == 2 * 2 * 4**3
+  skip = graph_of(lambda x: tf.cond(tf.reduce_all(x[0] > 0), lambda: x @ x, lambda: x), [4, 4])
+  assert model_counts.count_flops(skip) == 2 * 4**3
+  kernels, _ = model_counts.count_kernels(skip)
+  assert kernels == 4                                    # the slice, >, all, and the product
 
 
 def test_shapes_that_are_not_known_are_refused_and_loops_without_products_are_free():
