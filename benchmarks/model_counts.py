@@ -1,0 +1,229 @@
+"""What a traced TensorFlow function costs, counted from its graph: nothing is run.
+
+    flops     2 for each multiply-add of matrix products, einsums and convolutions, padding included;
+              elementwise arithmetic is left out
+    saved     bytes of the forward tensors that the backward pass reads: what a training step holds
+              when the backward pass begins, beside weights
+    traffic   bytes that all kernels read and write, none of them fused with another
+
+The graph is that of the Python code, before Grappler or XLA change it.
+"""
+
+import dataclasses
+import math
+
+import keras
+import tensorflow as tf
+
+import flowpp_tf as fpp
+
+# Views: the output is the input's buffer.
+_VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "EnsureShape",
+          "PreventGradient")
+_SHAPE_READERS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "BroadcastGradientArgs")
+_NO_KERNELS = (*_VIEWS, *_SHAPE_READERS[:3], "Const", "Placeholder", "ReadVariableOp", "NoOp")
+_CALLS = ("PartitionedCall", "StatefulPartitionedCall")
+# Where, in inputs and then outputs, there are the shapes of the kernel and of the convolution's output.
+_CONVOLUTIONS = {"Conv2D": (1, 2), "Conv2DBackpropInput": (1, 2), "Conv2DBackpropFilter": (3, 2)}
+_LOOPS = ("While", "StatelessWhile")
+_BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")  # the dearest counts
+
+
+def count_flops(operations):
+  """FLOPs of matrix products, einsums and convolutions, in the functions that are called too.
+
+  Args:
+    operations: `tf.Operation`s, such as `graph.get_operations()`.
+
+  Raises:
+    ValueError: if a product cannot be counted: of a kind or shape not known, or in a loop.
+  """
+  return sum(_flops(op) for op in operations)
+
+
+def _flops(op):
+  if op.type in _CALLS:
+    return sum(map(count_flops, _bodies(op)))
+  if op.type in _BRANCHES:
+    return max(map(count_flops, _bodies(op)))
+  if op.type in _LOOPS:
+    if any(map(count_flops, _bodies(op))):
+      raise ValueError(f"{op.name} ({op.type}) runs products a number of times that is not known")
+    return 0
+  if op.type == "MatMul":
+    rows = _size(op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1], op)
+    return 2 * rows * _size(op.outputs[0].shape.num_elements(), op)
+  if op.type in ("BatchMatMul", "BatchMatMulV2"):
+    rows = _size(op.inputs[0].shape[-2 if op.get_attr("adj_x") else -1], op)
+    return 2 * rows * _size(op.outputs[0].shape.num_elements(), op)
+  if op.type == "Einsum":
+    return _einsum_flops(op)
+  if op.type in _CONVOLUTIONS:
+    # Each value of the convolution's output meets `height x width x in` of a kernel's values.
+    kernel, outputs = ((*op.inputs, *op.outputs)[i].shape for i in _CONVOLUTIONS[op.type])
+    return 2 * _size(kernel[:3].num_elements(), op) * _size(outputs.num_elements(), op)
+  if "Conv" in op.type or "MatMul" in op.type or "Xla" in op.type:
+    raise ValueError(f"{op.name}: no rule to count the FLOPs of a {op.type}")
+  return 0
+
+
+def _einsum_flops(op):
+  terms, _, result = op.get_attr("equation").decode().partition("->")
+  if len(op.inputs) < 2:
+    return 0
+  sizes = {}
+  for term, operand in zip(terms.split(","), op.inputs):
+    before, _, after = term.partition("...")
+    shape = operand.shape.as_list()
+    sizes.update(zip(before, shape))
+    sizes.update(zip(after[::-1], shape[::-1]))
+  contracted = [_size(size, op) for label, size in sizes.items() if label not in result]
+  return 2 * math.prod(contracted) * _size(op.outputs[0].shape.num_elements(), op)
+
+
+def _size(value, op):
+  if value is None:
+    raise ValueError(f"{op.name} ({op.type}) has a shape that is not known")
+  return value
+
+
+def _bodies(op):
+  """The operations of each function that an operation calls."""
+  names = [function.name for attribute in op.node_def.attr.values()
+           for function in (attribute.func, *attribute.list.func) if function.name]
+  return [op.graph._get_function(name).graph.get_operations()  # pylint: disable=protected-access
+          for name in names]
+
+
+def count_saved_bytes(forward, backward):
+  """Bytes of what `backward` reads of the tensors that `forward` made, each buffer once.
+
+  Args:
+    forward: the operations of the forward pass.
+    backward: those after it, in the same graph.
+
+  Variables and constants are not counted, nor what is read for its shape alone.
+  """
+  forward = set(forward)
+  saved = {_buffer(t).ref() for op in backward if op.type not in _SHAPE_READERS
+           for t in op.inputs if t.op in forward}
+  return sum(_num_bytes(t.deref()) for t in saved
+             if t.deref().op.type not in ("Const", "Placeholder", "ReadVariableOp"))
+
+
+def count_kernels(operations):
+  """The number of kernels, and the bytes that they read and write if none is fused with another.
+
+  Operations that give integers are none: they are on shapes and seeds, or the images themselves.
+
+  Raises:
+    ValueError: for a loop, whose kernels run a number of times that is not known.
+  """
+  kernels = traffic = 0
+  for op in operations:
+    if op.type in _NO_KERNELS:
+      continue
+    if op.type in _LOOPS:
+      raise ValueError(f"{op.name} ({op.type}) runs kernels a number of times that is not known")
+    if op.type in _CALLS + _BRANCHES:
+      inner = max(map(count_kernels, _bodies(op)))  # a call has one body
+      kernels, traffic = kernels + inner[0], traffic + inner[1]
+      continue
+    inputs = sum(map(_num_bytes, {t.ref(): t for t in op.inputs}.values()))
+    outputs = sum(map(_num_bytes, op.outputs))
+    if op.type.endswith("VariableOp"):  # Assign writes the variable, AssignAdd and -Sub read it first
+      outputs = inputs * (1 if op.type == "AssignVariableOp" else 2)
+    elif not any(t.dtype.is_floating or t.dtype.is_bool for t in op.outputs):
+      continue
+    kernels, traffic = kernels + 1, traffic + inputs + outputs
+  return kernels, traffic
+
+
+def _buffer(tensor):
+  while tensor.op.type in _VIEWS:
+    tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
+  return tensor
+
+
+def _num_bytes(tensor):
+  """Bytes of a tensor; 0 for handles, and for the few integers whose number is not known."""
+  if tensor.dtype in (tf.resource, tf.variant):
+    return 0
+  return (tensor.shape.num_elements() or 0) * tensor.dtype.size
+
+
+@dataclasses.dataclass(frozen=True)
+class PassCounts:
+  """What a pass (forward and backward) of a `FlowPlusPlus` needs: `_image` for each image of its batch,
+  `_pass` beside these."""
+  parameters: int
+  gradients: int               # parameters that have one
+  forward_flops_image: int
+  training_flops_image: int    # forward and backward
+  training_flops_pass: int     # of the weights alone
+  saved_bytes_image: int
+  saved_bytes_pass: int
+  traffic_bytes_image: int
+  traffic_bytes_pass: int
+  kernels_pass: int
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateCounts:
+  """What a training step needs beside its pass: clipping, Adam, averaged weights, metrics."""
+  traffic_bytes_update: int
+  kernels_update: int
+
+
+def count_pass(config):
+  """`PassCounts` of a config's model, from traces of two batches: all is linear in the batch size
+  from 2 on (at 1 a few sums have other axes), but the kernels, which are the same."""
+  model = fpp.FlowPlusPlus(config)
+  two, three = (trace_pass(model, batch) for batch in (2, 3))
+  image = {name: three[name] - two[name] for name in two}
+  rest = {name: two[name] - 2 * image[name] for name in two}
+  return PassCounts(
+      parameters=model.count_params(), gradients=two["gradients"],
+      forward_flops_image=image["forward_flops"], training_flops_image=image["flops"],
+      training_flops_pass=rest["flops"], saved_bytes_image=image["saved"],
+      saved_bytes_pass=rest["saved"], traffic_bytes_image=image["traffic"],
+      traffic_bytes_pass=rest["traffic"], kernels_pass=two["kernels"])
+
+
+def count_update(config, counts):
+  """`UpdateCounts` of a config's model, whose `PassCounts` are given: a whole step's less these."""
+  model = fpp.FlowPlusPlus(config)
+  model.compile(keras.optimizers.Adam(), clip_norm=1.0, ema_decay=0.999)
+  traced = tf.function(model.train_step, autograph=False).get_concrete_function(
+      tf.TensorSpec([2, *config.image_shape], tf.uint8))
+  kernels, traffic = count_kernels(traced.graph.get_operations())
+  return UpdateCounts(
+      traffic_bytes_update=traffic - 2 * counts.traffic_bytes_image - counts.traffic_bytes_pass,
+      kernels_update=kernels - counts.kernels_pass)
+
+
+def trace_pass(model, batch):
+  """Counts of the training loss and its gradient by the weights, as a dict."""
+  variables = [v.value for v in model.trainable_variables]
+  shape = [batch, *model.config.image_shape]
+  forward_size = None
+
+  @tf.function(autograph=False)
+  def gradient(images, noise, seed):
+    nonlocal forward_size
+    with tf.GradientTape() as tape:
+      loss = -tf.reduce_mean(
+          model.log_prob_bound(images, noise=noise, seed=seed, training=True))
+    forward_size = len(loss.graph.get_operations())
+    return [g for g in tape.gradient(loss, variables) if g is not None]
+
+  traced = gradient.get_concrete_function(
+      tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape, model.variable_dtype),
+      tf.TensorSpec([2], tf.int64))
+  operations = traced.graph.get_operations()
+  forward, backward = operations[:forward_size], operations[forward_size:]
+  kernels, traffic = count_kernels(operations)
+  return dict(
+      gradients=sum(g.shape.num_elements() for g in traced.outputs),
+      forward_flops=count_flops(forward), flops=count_flops(operations),
+      saved=count_saved_bytes(forward, backward), kernels=kernels, traffic=traffic)

@@ -1,0 +1,308 @@
+"""What the published runs need, on paper: the tables of docs/scaling.md.
+
+python benchmarks/scaling.py            prints them
+python benchmarks/scaling.py --write    puts them into docs/scaling.md
+python benchmarks/scaling.py --count    counts the models again first, a quarter of an hour
+python benchmarks/scaling.py --measure=1,2,4   measures the memory of cifar10's step on this CPU first
+
+Counts and measurements are kept in benchmarks/scaling.json. Only the memory is measured: times are
+counts over what vendors publish and the assumptions below.
+"""
+
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import pathlib
+import re
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# pylint: disable=wrong-import-position
+from absl import app
+from absl import flags
+
+FLAGS = flags.FLAGS
+
+COUNTS = ROOT / "benchmarks" / "scaling.json"
+PLAN = ROOT / "docs" / "scaling.md"
+CONFIGS = ("cifar10", "imagenet32", "imagenet64")
+POLICIES = ("float32", "mixed_bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class GPU:
+  """What NVIDIA's data sheet says; the link counts one direction, half of what the sheet gives."""
+  name: str
+  memory: float       # bytes
+  bandwidth: float    # bytes/s to its memory
+  link: float         # bytes/s to the other GPUs of a host
+  peaks: tuple        # (what products run in, dtype policy, FLOP/s without sparsity)
+
+
+GPUS = (
+    GPU("V100 SXM2 32 GB", 32e9, 900e9, 150e9, (("float32", "float32", 15.7e12),)),
+    GPU("A100 SXM 80 GB", 80e9, 2039e9, 300e9,
+        (("TF32", "float32", 156e12), ("bfloat16", "mixed_bfloat16", 312e12))),
+    GPU("H100 SXM 80 GB", 80e9, 3350e9, 450e9,
+        (("TF32", "float32", 494.5e12), ("bfloat16", "mixed_bfloat16", 989.5e12))),
+)
+GPU_COUNTS = (1, 8, 64)
+STEPS = 100_000           # of the tables; how many the published runs took is not known
+# Assumptions, none of them measured.
+UTILISATION = 0.3         # of the peak, by products
+USABLE = 0.9              # of the memory; the rest is the framework's, workspaces and fragmentation
+LAUNCH = 5e-6             # seconds between two kernels, however small
+HOST_GPUS = 8
+HOST_LINK = 12.5e9        # bytes/s between hosts: 100 Gbit/s
+
+
+def published_batch(name):
+  """Batch size of a config's flag file, which is the release's."""
+  text = (ROOT / "configs" / f"{name}.flags").read_text()
+  return int(re.search(r"^--batch_size=(\d+)$", text, re.MULTILINE)[1])
+
+
+def global_batch(name, gpus):
+  """The published batch size, or the next that GPUs can share."""
+  return gpus * math.ceil(published_batch(name) / gpus)
+
+
+def state_bytes(counts):
+  """Weights, Adam's two moments, averages and gradients, in float32 under both policies."""
+  return 4 * (4 * counts["parameters"] + counts["gradients"])
+
+
+def replica_bytes(counts, batch):
+  """Memory of a replica's training step, the working memory of kernels left out."""
+  return state_bytes(counts) + counts["saved_bytes_pass"] + batch * counts["saved_bytes_image"]
+
+
+def largest_batch(counts, gpu):
+  """Images that a GPU takes in one pass."""
+  free = USABLE * gpu.memory - replica_bytes(counts, 0)
+  return max(0, int(free // counts["saved_bytes_image"]))
+
+
+def all_reduce_bytes(counts, gpus):
+  """What each GPU sends a step, and receives: a ring, gradients in float32."""
+  return 2 * (gpus - 1) / gpus * 4 * counts["gradients"]
+
+
+def step_seconds(counts, gpu, peak, batch, gpus):
+  """Seconds of a step by each thing that bounds it.
+
+  Args:
+    counts: of the model, under the policy of the peak.
+    gpu: `GPU`.
+    peak: FLOP/s.
+    batch: images a step, over all GPUs.
+    gpus: how many.
+  """
+  images = batch / gpus
+  passes = math.ceil(images / largest_batch(counts, gpu))
+  return dict(
+      products=images * counts["training_flops_image"] / (UTILISATION * peak),
+      memory=(images * counts["traffic_bytes_image"] + passes * counts["traffic_bytes_pass"]
+              + counts["traffic_bytes_update"]) / gpu.bandwidth,
+      launches=(passes * counts["kernels_pass"] + counts["kernels_update"]) * LAUNCH,
+      all_reduce=all_reduce_bytes(counts, gpus) / (HOST_LINK if gpus > HOST_GPUS else gpu.link))
+
+
+def total_seconds(parts, launches=True):
+  """A step at the least: a GPU computes, loads and is fed at the same time; gradients come after."""
+  return max(parts["products"], parts["memory"], parts["launches"] * launches) + parts["all_reduce"]
+
+
+def cases(counted):
+  """`(config, policy's counts, gpu, what products run in, peak)` of all rows."""
+  for name in CONFIGS:
+    for gpu in GPUS:
+      for precision, policy, peak in gpu.peaks:
+        yield name, counted[name][policy], gpu, precision, peak
+
+
+def counts_table(counted):
+  yield ("config", "parameters", "GFLOP an image, forward", "with backward", "kernels of a pass",
+         "of the update", "GB moved an image, float32", "bfloat16")
+  for name in CONFIGS:
+    c, low = (counted[name][policy] for policy in POLICIES)
+    yield (name, f"{c['parameters']:,}", f"{c['forward_flops_image'] / 1e9:.2f}",
+           f"{c['training_flops_image'] / 1e9:.2f}", f"{c['kernels_pass']:,}",
+           f"{c['kernels_update']:,}", f"{c['traffic_bytes_image'] / 1e9:.2f}",
+           f"{low['traffic_bytes_image'] / 1e9:.2f}")
+
+
+def memory_table(counted):
+  batches = (1, 4, 8, 16, 32, 64)
+  yield ("config", "policy", "state, GB", "MB an image", *(f"GB, batch {b}" for b in batches),
+         "published batch on 8 GPUs", *(f"largest, {gpu.memory / 1e9:.0f} GB" for gpu in GPUS[:2]))
+  for name in CONFIGS:
+    share = global_batch(name, 8) // 8
+    for policy in POLICIES:
+      c = counted[name][policy]
+      yield (name, policy, f"{state_bytes(c) / 1e9:.2f}", f"{c['saved_bytes_image'] / 1e6:.0f}",
+             *(f"{replica_bytes(c, b) / 1e9:.1f}" for b in batches),
+             f"{replica_bytes(c, share) / 1e9:.1f} ({share} each)",
+             *(str(largest_batch(c, gpu)) for gpu in GPUS[:2]))
+
+
+def measured_table(counted, measured):
+  yield "batch", "counted, GB", "measured peak, GB", "MB an image since the row above", "counted"
+  counts, last = counted["cifar10"]["float32"], None
+  for row in measured:
+    rise = "" if last is None else (
+        f"{(row['peak'] - last['peak']) / (row['batch'] - last['batch']) / 1e6:.0f}")
+    yield (str(row["batch"]), f"{replica_bytes(counts, row['batch']) / 1e9:.2f}",
+           f"{row['peak'] / 1e9:.2f}", rise, f"{counts['saved_bytes_image'] / 1e6:.0f}")
+    last = row
+
+
+def products_table(counted):
+  yield "config", "GPU", "products in", *(_gpus(n) for n in GPU_COUNTS)
+  for name, counts, gpu, precision, peak in cases(counted):
+    flops = STEPS * published_batch(name) * counts["training_flops_image"]
+    yield (name, gpu.name, precision,
+           *(f"{flops / (n * UTILISATION * peak) / 3600:.3g}" for n in GPU_COUNTS))
+
+
+def bounds_table(counted):
+  yield "config", "GPU", "products in", "products", "memory", "launches", "all-reduce"
+  for name, counts, gpu, precision, peak in cases(counted):
+    parts = step_seconds(counts, gpu, peak, global_batch(name, 8), 8)
+    yield name, gpu.name, precision, *(f"{1e3 * s:.1f}" for s in parts.values())
+
+
+def hours_table(counted):
+  yield ("config", "GPU", "products in", *(_gpus(n) for n in GPU_COUNTS),
+         *(f"{_gpus(n)}, launches free" for n in GPU_COUNTS))
+  for name, counts, gpu, precision, peak in cases(counted):
+    hours = []
+    for launches in (True, False):
+      for n in GPU_COUNTS:
+        batch = global_batch(name, n)
+        seconds = total_seconds(step_seconds(counts, gpu, peak, batch, n), launches)
+        hours.append(STEPS * published_batch(name) / batch * seconds / 3600)
+    yield name, gpu.name, precision, *(f"{h:.1f}" for h in hours)
+
+
+def _gpus(count):
+  return f"{count} GPU{'s' * (count > 1)}"
+
+
+def all_reduce_table(counted):
+  yield ("config", "gradient, MB", "MB sent a GPU a step, 8 GPUs", "64 GPUs",
+         *(f"ms, 8 {gpu.name[:4]}" for gpu in GPUS), "ms, 64 over 8 hosts", "global batch, 8", "64")
+  for name in CONFIGS:
+    c = counted[name]["float32"]
+    eight, many = (all_reduce_bytes(c, n) for n in (8, 64))
+    yield (name, f"{4 * c['gradients'] / 1e6:.1f}", f"{eight / 1e6:.1f}", f"{many / 1e6:.1f}",
+           *(f"{1e3 * eight / gpu.link:.1f}" for gpu in GPUS), f"{1e3 * many / HOST_LINK:.1f}",
+           *(str(global_batch(name, n)) for n in (8, 64)))
+
+
+def tables(stored):
+  """All tables as Markdown, by the name under which docs/scaling.md has them."""
+  counted = stored["counted"]
+  rows = dict(
+      counts=counts_table(counted), memory=memory_table(counted),
+      measured=measured_table(counted, stored["measured"]), products=products_table(counted),
+      bounds=bounds_table(counted), hours=hours_table(counted), all_reduce=all_reduce_table(counted))
+  return {name: _markdown(list(table)) for name, table in rows.items()}
+
+
+def _markdown(rows):
+  lines = ["| " + " | ".join(row) + " |" for row in rows]
+  return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
+
+
+def with_tables(text, stored):
+  """The plan's text with each table, between its two marks, replaced."""
+  for name, table in tables(stored).items():
+    begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
+    before, mark, rest = text.partition(begin)
+    if not mark or end not in rest:
+      raise ValueError(f"{PLAN} has no place marked {begin.strip()!r} for a table")
+    text = before + begin + table + "\n" + end + rest.partition(end)[2]
+  return text
+
+
+def count(name):
+  """Counts of a config under each policy, as dicts. The update is the same: weights are float32."""
+  counted = {policy: _in_new_process(count_pass, name, policy) for policy in POLICIES}
+  update = _in_new_process(count_update, name, counted[POLICIES[0]])
+  return {policy: counts | update for policy, counts in counted.items()}
+
+
+def count_pass(name, policy):
+  """`PassCounts` of a config under a policy, as a dict."""
+  import flowpp_tf as fpp  # here: tables need no TensorFlow
+  import model_counts
+  config = dataclasses.replace(fpp.get_config(name), dtype=policy)
+  return dataclasses.asdict(model_counts.count_pass(config))
+
+
+def count_update(name, counts):
+  """`UpdateCounts` of a config, as a dict, from its pass's."""
+  import flowpp_tf as fpp
+  import model_counts
+  return dataclasses.asdict(model_counts.count_update(
+      fpp.get_config(name), model_counts.PassCounts(**counts)))
+
+
+def measure(batch):
+  """Peak resident bytes of this process in the second training step of cifar10. Linux only."""
+  import keras
+  import numpy as np
+  import tensorflow as tf
+  import flowpp_tf as fpp
+  model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))
+  model.compile(keras.optimizers.Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
+  images = tf.constant(np.random.RandomState(0).randint(0, 256, [batch, 32, 32, 3]), tf.uint8)
+  step = tf.function(model.train_step, autograph=False)
+  step(images)
+  pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+  step(images)
+  status = pathlib.Path("/proc/self/status").read_text()
+  return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+
+
+def _in_new_process(function, *arguments):
+  """What a function gives in a process of its own, which starts with no memory in use."""
+  with multiprocessing.get_context("spawn").Pool(1) as pool:
+    result = pool.apply(function, arguments)
+  print(function.__name__, *arguments, result, flush=True)
+  return result
+
+
+def define_flags():
+  """The script's flags; a function, as tests import this file."""
+  flags.DEFINE_bool("count", False, "Count the models again.")
+  flags.DEFINE_list("measure", [], "Batch sizes at which to measure the memory of cifar10's step.")
+  flags.DEFINE_bool("write", False, "Put the tables into docs/scaling.md instead of printing them.")
+
+
+def main(argv):
+  del argv
+  stored = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
+  if FLAGS.count:
+    stored["counted"] = {name: count(name) for name in CONFIGS}
+  if FLAGS.measure:
+    stored["measured"] = [dict(batch=int(batch), peak=_in_new_process(measure, int(batch)))
+                          for batch in FLAGS.measure]
+  if FLAGS.count or FLAGS.measure:
+    COUNTS.write_text(json.dumps(stored, indent=1) + "\n")
+  if FLAGS.write:
+    PLAN.write_text(with_tables(PLAN.read_text(), stored))
+    return
+  for name, table in tables(stored).items():
+    print(f"{name}\n\n{table}\n", flush=True)
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)
