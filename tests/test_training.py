@@ -83,6 +83,13 @@ def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
   np.testing.assert_allclose(*results, rtol=1e-5)
 
 
+def test_images_that_cannot_be_divided_into_parts_are_not_dropped():
+  model = fpp.FlowPlusPlus(SMALL)
+  model.compile("adam", accumulate=3)
+  with pytest.raises(tf.errors.InvalidArgumentError, match="must be a multiple of `accumulate` 3"):
+    model.train_step(tf.constant(small_images(8)))
+
+
 def test_the_decay_of_the_averages_can_be_warmed_up():
   model = fpp.FlowPlusPlus(SMALL)
   model.compile(keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)

@@ -160,6 +160,9 @@ class LikelihoodModel(keras.Model):
     if self.accumulate == 1:
       bound, gradients = part(0)
     else:
+      tf.debugging.assert_equal(size * self.accumulate, tf.shape(images)[0], (
+          f"the images of a replica must be a multiple of `accumulate` {self.accumulate}"))
+
       def body(index, bounds, sums):
         bound, gradients = part(index)
         return index + 1, bounds.write(index, bound), [
