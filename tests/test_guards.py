@@ -14,11 +14,10 @@ from flowpp_tf import data
 from flowpp_tf import training
 from flowpp_tf.training import numerics
 
-MARKER = 7  # an image full of it makes the bound not a number, see `poisoned`
+MARKER = 7  # an image full of it makes the bound not a number, see `poison`
 
 
-@pytest.fixture
-def poisoned(monkeypatch):
+def poison(monkeypatch):
   original = fpp.FlowPlusPlus.log_prob_bound
 
   def log_prob_bound(self, images, *args, training=False, **kwargs):
@@ -35,7 +34,8 @@ def marked_images(count):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_a_step_that_is_not_finite_changes_nothing_but_its_number(poisoned, devices):
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, devices):
+  poison(monkeypatch)
   strategy = tf.distribute.get_strategy() if devices == 1 else tf.distribute.MirroredStrategy(
       [d.name for d in tf.config.list_logical_devices("CPU")])
   with strategy.scope():
@@ -58,8 +58,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(poisoned, devi
   assert counters() == [3, 1, 0]
 
 
-def run(path, train_images, **settings):
-  dataset = data.ImageDataset("small", 8, train_images, small_images(8, seed=1), small_images(8, seed=2))
+def run(path, **settings):
+  dataset = data.ImageDataset("small", 8, marked_images(8), small_images(8, seed=1), small_images(8, seed=2))
   workdir = training.Workdir(path)
   training.train(SMALL, dataset, workdir, **{**dict(
       steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, verbose=0, say=lambda line: None),
@@ -67,11 +67,12 @@ def run(path, train_images, **settings):
   return workdir
 
 
-def test_a_run_that_only_skips_ends_with_the_checkpoint_of_before(poisoned, tmp_path, caplog):
-  workdir = run(tmp_path, small_images(8), steps=2)
+def test_a_run_that_only_skips_ends_with_the_checkpoint_of_before(monkeypatch, tmp_path, caplog):
+  workdir = run(tmp_path, steps=2)
   before = {p: p.read_bytes() for p in workdir.checkpoints.rglob("*") if p.is_file()}
+  poison(monkeypatch)
   with pytest.raises(training.Diverged, match="of the last 3 steps, up to step 5, were not finite"):
-    run(tmp_path, marked_images(8), steps=20, validate_every=2, max_skipped=3, debug_numerics=True)
+    run(tmp_path, steps=20, validate_every=2, max_skipped=3, debug_numerics=True)
   assert {p: p.read_bytes() for p in before} == before
   assert "step 3 is skipped: all parts are finite, their sum is not" in caplog.text
 
