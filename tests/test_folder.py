@@ -9,7 +9,9 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 
+import flowpp_tf as fpp
 from flowpp_tf import data
+from flowpp_tf import evaluation
 from flowpp_tf.data import cache
 from flowpp_tf.data import images
 
@@ -246,3 +248,13 @@ def test_folders_that_cannot_be_a_data_set_say_why(tmp_path):
     load(tmp_path / "two", image_shape=(8, 8, 2))
   with pytest.raises(data.InputError, match="file of splits .* cannot be read: No such file"):
     load(tmp_path / "two", splits_file=tmp_path / "no.txt")
+
+
+@pytest.mark.parametrize("levels", [256, 32, 8, 17, 3])
+def test_a_picture_of_a_models_pixels_is_read_back_as_these(levels, tmp_path):
+  config = fpp.FlowPlusPlusConfig(image_shape=(4, 64, 1), levels=levels)
+  pixels = (np.arange(256) % levels).reshape(config.image_shape).astype(np.uint8)
+  evaluation.image_grid(pixels[np.newaxis], levels).save(tmp_path / "picture.png")
+  picture = Image.open(tmp_path / "picture.png")  # enlarged without smoothing
+  picture.resize((64, 4), Image.Resampling.NEAREST).save(tmp_path / "picture.png")
+  np.testing.assert_array_equal(images.read_for_model(tmp_path / "picture.png", config), pixels)

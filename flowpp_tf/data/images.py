@@ -40,6 +40,29 @@ def read_image(file, image_shape):
     return fit_image(ImageOps.exif_transpose(image), image_shape)
 
 
+def read_for_model(file, config):
+  """An image file as pixel values of a model.
+
+  Of 2**bits levels they are the upper bits, as in training; of other numbers, such as the 17 of the
+  digits, the nearest of as many greys from black to white.
+
+  Args:
+    file: path or file object.
+    config: `FlowPlusPlusConfig`.
+
+  Returns:
+    uint8 `[H, W, C]`, values 0 .. levels - 1.
+
+  Raises:
+    Exception: whatever Pillow raises for files that are no whole image.
+  """
+  check_channels(config.image_shape)
+  image, _ = read_image(file, config.image_shape)
+  if 256 % config.levels == 0:
+    return image // (256 // config.levels)
+  return np.round(image * ((config.levels - 1) / 255)).astype(np.uint8)
+
+
 def fit_image(image, image_shape):
   """A Pillow image as `read_image` gives it."""
   height, width, channels = image_shape
