@@ -1,6 +1,9 @@
 """What people look at: bits/dim, grids of images, curves."""
 
 from flowpp_tf.evaluation.likelihood import BitsPerDim
+from flowpp_tf.evaluation.likelihood import Bound
 from flowpp_tf.evaluation.likelihood import evaluate_bits_per_dim
 from flowpp_tf.evaluation.pictures import image_grid
 from flowpp_tf.evaluation.pictures import plot_curves
+from flowpp_tf.evaluation.record import read_record
+from flowpp_tf.evaluation.record import write_record
