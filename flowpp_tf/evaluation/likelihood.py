@@ -63,9 +63,14 @@ def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0):
     bounds = np.stack([bound(batch, fold_in(fold_in(seed, i), k)).numpy()
                        for k in range(num_samples)]).astype(np.float64)
     single.append(bounds.mean(axis=0))
-    weighted.append(np.logaddexp.reduce(bounds, axis=0) - math.log(num_samples))
+    weighted.append(importance_weighted(bounds))
   means_and_errors = [
       f(model.to_bits_per_dim(np.concatenate(parts)))
       for parts in (weighted, single)
       for f in (np.mean, lambda b: b.std(ddof=1) / math.sqrt(len(b)) if len(b) > 1 else math.nan)]
   return BitsPerDim(len(images), num_samples, *map(float, means_and_errors))
+
+
+def importance_weighted(bounds):
+  """The importance-weighted bound `[N]` of single-sample bounds `[num_samples, N]`, nats (equation 7)."""
+  return np.logaddexp.reduce(bounds, axis=0) - math.log(len(bounds))

@@ -5,6 +5,7 @@
     best.weights.h5        averaged weights at the best validation
     metrics.jsonl          a row for each validation, with the digest of the data
     curves.png samples.png
+    typicality.json        what bin/score measured on the validation split
 """
 
 import dataclasses
@@ -31,6 +32,7 @@ class Workdir:
     self.metrics = self.path / "metrics.jsonl"
     self.curves = self.path / "curves.png"
     self.samples = self.path / "samples.png"
+    self.typicality = self.path / "typicality.json"
 
   def open(self, config, settings):
     """Makes the directory a run's own; a directory that has a run must have this one.
