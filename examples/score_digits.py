@@ -3,7 +3,7 @@
 bin/train --flagfile=configs/digits.flags
 python examples/score_digits.py --workdir=runs/digits --picture=scores_digits.png
 
-The digits of the test split against five sets of images that are none, each of 180 images of 8x8 pixels
+The digits of the test split against nine sets of images that are none, each of 180 images of 8x8 pixels
 and 17 levels. AUROC is the probability that a score of such an image is higher than that of a digit:
 1 is perfect, 0.5 is chance, below that the score prefers what is no digit. docs/scoring.md discusses it.
 """
@@ -35,27 +35,31 @@ flags.DEFINE_integer("seed", 0, "Seed of its noise, and of the shuffles.")
 flags.DEFINE_string("picture", None, "PNG of histograms to write; none if not given.")
 
 SCORES = ("bits_per_dim", "typicality", "complexity_corrected")  # each higher for stranger images
+DRAWN = ("digits", "digits at half contrast, x // 2", "two middle columns, rest black",
+         "digits mirrored")
 
 
 def image_sets(config, seed):
   """The test digits, and what is none, by name: uint8 `[180, 8, 8, 1]`, 0 .. 16."""
   digits = load_dataset("digits").test
   rng = np.random.RandomState(seed)
-  pixels = digits.reshape(len(digits), -1)
-  shuffled = np.stack([rng.permutation(image) for image in pixels]).reshape(digits.shape)
+  shuffled = [rng.permutation(image.reshape(-1)).reshape(image.shape) for image in digits]
   photos = load_dataset("photos").test
   photos = photos[np.arange(len(digits)) * len(photos) // len(digits)]
   top = config.levels - 1
-  constant = np.broadcast_to(
-      np.linspace(0, top, len(digits)).round().astype(np.uint8)[:, np.newaxis, np.newaxis, np.newaxis],
-      digits.shape)
+  greys = np.linspace(0, top, len(digits)).round().astype(np.uint8)
+  row, column = np.arange(8)[:, np.newaxis, np.newaxis], np.arange(8)[:, np.newaxis]
   return {
       "digits": digits,
-      "digits, pixels of each shuffled": shuffled,
-      "digits, inverted": top - digits,
-      "photographs, 8x8 patches": np.stack([as_file(patch[12:20, 12:20], config) for patch in photos]),
-      "photographs, 32x32 patches resized": np.stack([as_file(patch, config) for patch in photos]),
-      "constant images": constant,
+      "pixels of each digit shuffled": np.stack(shuffled),
+      "digits inverted, 16 - x": top - digits,
+      "8x8 patches of photographs": np.stack([as_file(photo[12:20, 12:20], config) for photo in photos]),
+      "constant, black to white": np.ones_like(digits) * greys[:, np.newaxis, np.newaxis, np.newaxis],
+      "digits at half contrast, x // 2": digits // 2,
+      "upper half of digits, rest black": np.where(row < 4, digits, 0),
+      "two middle columns, rest black": np.where((column == 3) | (column == 4), digits, 0),
+      "digits mirrored": digits[:, :, ::-1],
+      "digits turned by 180 degrees": digits[:, ::-1, ::-1],
   }
 
 
@@ -67,24 +71,24 @@ def as_file(pixels, config):
 
 
 def draw(scores, path):
-  """Histograms of each score, a row for each set."""
+  """Histograms of each score, a row for each of the sets that are close to the digits."""
   import matplotlib  # here, since it takes long to import
   matplotlib.use("agg")
   from matplotlib import pyplot as plt
 
-  figure, grid = plt.subplots(len(scores), len(SCORES), figsize=(9, 7), sharex="col", layout="constrained")
-  for column, name in enumerate(SCORES):
-    values = {label: part[name] for label, part in scores.items()}
-    low, high = (f(np.concatenate(list(values.values()))) for f in (np.min, np.max))
-    bins = np.linspace(low, high, 60)
-    for row, (label, part) in enumerate(values.items()):
-      axes = grid[row, column]
-      axes.hist(part, bins, color="C0" if row == 0 else "C1")
-      axes.axvline(np.median(values["digits"]), color="C0", linewidth=0.8)
+  scores = {name: scores[name] for name in DRAWN}
+  figure, grid = plt.subplots(
+      len(scores), len(SCORES), figsize=(9, 5), sharex="col", sharey="col", layout="constrained")
+  for column, score in enumerate(SCORES):
+    everything = np.concatenate([part[score] for part in scores.values()])
+    bins = np.linspace(everything.min(), np.quantile(everything, 0.995), 50)
+    for axes, (name, part) in zip(grid[:, column], scores.items()):
+      axes.hist(part[score], bins, color="C0" if name == "digits" else "C1")
+      axes.axvline(np.median(scores["digits"][score]), color="C0", linewidth=1)
       axes.set_yticks([])
       if column == 0:
-        axes.set_title(label, fontsize=8, loc="left")
-    grid[-1, column].set_xlabel(f"{name}, bits/dim")
+        axes.set_title(name, fontsize=9, loc="left")
+    grid[-1, column].set_xlabel(f"{score}, bits/dim")
   figure.savefig(path, dpi=100, format="png")
   plt.close(figure)
 
