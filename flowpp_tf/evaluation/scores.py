@@ -28,17 +28,13 @@ from flowpp_tf.models.seeds import as_seed
 
 SCORES = ("log_likelihood", "bits_per_dim", "typicality", "complexity_corrected", "png_bytes")
 
-# What every PNG has, whatever its pixels: the signature, IHDR (13 bytes) and IEND, 12 bytes around the
-# content of each chunk, and around the deflate stream in IDAT zlib's header and checksum.
-PNG_OVERHEAD = 8 + (12 + 13) + 12 + 12 + (2 + 4)
-
-
 def png_bytes(image):
-  """Bytes of an image's pixels in PNG at highest compression, all that is the same for every image
-  left out: 63 bytes, which are 7.9 bits/dim of an 8x8 image and would hide what is to be measured.
+  """Bytes of an image's pixels in PNG at highest compression: the deflate stream of the filtered rows.
 
-  What is counted is the deflate stream of the filtered rows. Pixels are coded as they are, 8 bits each,
-  0 .. levels - 1. Builds of Pillow with other versions of zlib differ by a few bytes.
+  What every PNG has besides, whatever its pixels, is left out: signature, IHDR, IEND, the 12 bytes
+  around each chunk, zlib's header and checksum. These are 63 bytes, or 7.9 bits/dim of an 8x8 grey image.
+  Pixels are coded as they are, 8 bits each, 0 .. levels - 1. Builds of Pillow with other versions of
+  zlib differ by a few bytes.
 
   Args:
     image: uint8 `[H, W, C]`, with 1 to 4 channels, which PNG has.
@@ -51,7 +47,12 @@ def png_bytes(image):
     raise InputError(f"`image` must have 1 to 4 channels to be coded as PNG, got {channels}")
   file = io.BytesIO()
   Image.fromarray(image[..., 0] if channels == 1 else image).save(file, "PNG", optimize=True)
-  return len(file.getvalue()) - PNG_OVERHEAD
+  png, count, at = file.getvalue(), 0, 8
+  while at < len(png):  # chunks: length, type, content, checksum
+    length = int.from_bytes(png[at:at + 4], "big")
+    count += length if png[at + 4:at + 8] == b"IDAT" else 0
+    at += 12 + length
+  return count - 6
 
 
 class Scorer:
