@@ -3,9 +3,10 @@
 bin/train --flagfile=configs/digits.flags
 python examples/score_digits.py --workdir=runs/digits --picture=scores_digits.png
 
-The digits of the test split against nine sets of images that are none, each of 180 images of 8x8 pixels
-and 17 levels. AUROC is the probability that a score of such an image is higher than that of a digit:
-1 is perfect, 0.5 is chance, below that the score prefers what is no digit. docs/scoring.md discusses it.
+The digits of the test split against digits of the training split and nine sets of images that are none,
+each of 180 images of 8x8 pixels and 17 levels. AUROC is the probability that a score of such an image
+is higher than that of a test digit, ties counted half: 1 is perfect, 0.5 is chance, and below that the
+score has it the wrong way round. docs/scoring.md discusses the table.
 """
 
 import io
@@ -40,7 +41,7 @@ DRAWN = ("digits", "digits at half contrast, x // 2", "two middle columns, rest 
 
 
 def image_sets(config, seed):
-  """The test digits, and what is none, by name: uint8 `[180, 8, 8, 1]`, 0 .. 16."""
+  """The test digits, and what they are compared with, by name: uint8 `[180, 8, 8, 1]`, 0 .. 16."""
   digits = load_dataset("digits").test
   rng = np.random.RandomState(seed)
   shuffled = [rng.permutation(image.reshape(-1)).reshape(image.shape) for image in digits]
@@ -51,6 +52,7 @@ def image_sets(config, seed):
   row, column = np.arange(8)[:, np.newaxis, np.newaxis], np.arange(8)[:, np.newaxis]
   return {
       "digits": digits,
+      "digits of the training split": load_dataset("digits").train[:len(digits)],
       "pixels of each digit shuffled": np.stack(shuffled),
       "digits inverted, 16 - x": top - digits,
       "8x8 patches of photographs": np.stack([as_file(photo[12:20, 12:20], config) for photo in photos]),

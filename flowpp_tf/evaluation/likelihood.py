@@ -72,5 +72,5 @@ def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0):
 
 
 def importance_weighted(bounds):
-  """The importance-weighted bound `[N]` of single-sample bounds `[num_samples, N]`, nats (equation 7)."""
+  """The importance-weighted bound, `[N]` nats, of single-sample ones `[num_samples, N]`; equation 7."""
   return np.logaddexp.reduce(bounds, axis=0) - math.log(len(bounds))

@@ -29,10 +29,10 @@ from flowpp_tf.models.seeds import as_seed
 SCORES = ("log_likelihood", "bits_per_dim", "typicality", "complexity_corrected", "png_bytes")
 
 def png_bytes(image):
-  """Bytes of an image's pixels in PNG at highest compression: the deflate stream of the filtered rows.
+  """Bytes of an image's pixels in PNG at highest compression: the deflate stream of filtered rows.
 
   What every PNG has besides, whatever its pixels, is left out: signature, IHDR, IEND, the 12 bytes
-  around each chunk, zlib's header and checksum. These are 63 bytes, or 7.9 bits/dim of an 8x8 grey image.
+  around each chunk, zlib's header and checksum: 63 bytes, or 7.9 bits/dim of an 8x8 grey image.
   Pixels are coded as they are, 8 bits each, 0 .. levels - 1. Builds of Pillow with other versions of
   zlib differ by a few bytes.
 
@@ -76,8 +76,6 @@ class Scorer:
     if num_samples < 1:
       raise InputError(f"`num_samples` must be at least 1, got {num_samples}")
     self.typical = typical
-    self.num_samples = num_samples
-    self.seed = seed
     self._model = model
     self._noise = model.sample_noise([num_samples], as_seed(seed))
 

@@ -64,7 +64,8 @@ def define_flags():
 def score_from_flags():
   """Writes the CSV; what else there is to say goes to stderr."""
   if FLAGS.images is not None and (FLAGS.dataset or FLAGS["split"].present):
-    raise run.InputError("--images is a folder, --dataset and --split say other images; give one of them")
+    raise run.InputError("--images is a folder, --dataset and --split say other images; give one of "
+                         "them")
   _check_output()
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
@@ -104,7 +105,7 @@ def _texts(scorer, images):
 
 
 def _folder_batches(config):
-  """The number of files of --images, and batches: names, images, and for each name an error or None."""
+  """The number of files of --images, and batches: names, images, for each name an error or None."""
   image_files.check_channels(config.image_shape)
   folder, names = image_folder.open_folder(FLAGS.images)
   names = names[:FLAGS.limit]
@@ -140,11 +141,12 @@ def _array_batches(images):
   batches = (images[i:i + FLAGS.batch_size] for i in range(0, len(images), FLAGS.batch_size))
   indices = itertools.count()
   return len(images), (
-      (list(itertools.islice(indices, len(batch))), list(batch), [None] * len(batch)) for batch in batches)
+      (list(itertools.islice(indices, len(batch))), list(batch), [None] * len(batch))
+      for batch in batches)
 
 
 def _typical_mean(workdir, scorer, settings, own_data):
-  """Mean bits/dim of the run's own validation split, measured now unless it is known; None without it."""
+  """Mean bits/dim of the run's validation split, measured now unless it is known; None without it."""
   key = {"weights": file_sha256(workdir.best_weights), "num_samples": FLAGS.num_samples,
          "seed": FLAGS.seed, "typical_images": FLAGS.typical_images,
          "data": settings.get("fingerprint", {}).get("digest")}
@@ -157,7 +159,8 @@ def _typical_mean(workdir, scorer, settings, own_data):
       return None
     key["data"] = dataset.fingerprint()["digest"]
     progress = _progress(min(len(dataset.validation), FLAGS.typical_images))
-    typical = measure_typical(scorer, dataset.validation, FLAGS.typical_images, FLAGS.batch_size, progress)
+    typical = measure_typical(
+        scorer, dataset.validation, FLAGS.typical_images, FLAGS.batch_size, progress)
     try:
       typical.save(workdir.typicality, key)
     except OSError as error:
@@ -170,7 +173,7 @@ def _typical_mean(workdir, scorer, settings, own_data):
 
 
 def _progress(count):
-  """A function to be called with the number of images done, which draws a bar if stderr is a terminal."""
+  """A function to call with the number of images done: it draws a bar if stderr is a terminal."""
   if not sys.stderr.isatty():
     return lambda done: None
   with contextlib.redirect_stdout(sys.stderr):  # where Keras would draw it is the CSV
