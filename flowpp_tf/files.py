@@ -1,5 +1,6 @@
 """Files that are whole or not there: what stood in their place stays until the new one is complete."""
 
+import hashlib
 import os
 import pathlib
 
@@ -10,3 +11,12 @@ def replace_file(path, write):
   temporary = path.with_name(f".tmp.{path.name}")
   write(temporary)
   os.replace(temporary, path)
+
+
+def file_sha256(path):
+  """SHA-256 of a file's content, as hexadecimal digits."""
+  digest = hashlib.sha256()
+  with open(path, "rb") as file:
+    while block := file.read(1 << 22):
+      digest.update(block)
+  return digest.hexdigest()

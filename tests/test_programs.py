@@ -121,4 +121,5 @@ def _is_noise(line):
 
 def test_help_lists_the_flags_of_the_program():
   out = run("train", "--help").stdout
-  assert "Trains Flow++" in out and "--batch_size" in out and "--filters" in out
+  assert "Trains Flow++" in out and all(flag in out for flag in (
+      "--batch_size", "--filters", "--dataset"))

@@ -1,4 +1,4 @@
-"""What people look at: bits/dim, grids of images, curves."""
+"""What people look at: bits/dim, scores of single images, grids of images, curves."""
 
 from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.evaluation.likelihood import Bound
@@ -7,3 +7,9 @@ from flowpp_tf.evaluation.pictures import image_grid
 from flowpp_tf.evaluation.pictures import plot_curves
 from flowpp_tf.evaluation.record import read_record
 from flowpp_tf.evaluation.record import write_record
+from flowpp_tf.evaluation.scores import SCORES
+from flowpp_tf.evaluation.scores import Scorer
+from flowpp_tf.evaluation.scores import png_bytes
+from flowpp_tf.evaluation.typicality import Typical
+from flowpp_tf.evaluation.typicality import load_typical
+from flowpp_tf.evaluation.typicality import measure_typical

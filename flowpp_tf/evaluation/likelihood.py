@@ -88,6 +88,11 @@ def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0, 
   return result
 
 
+def importance_weighted(bounds, axis=0):
+  """The bound in nats that single-sample ones along an axis give: their log-mean-exp; equation 7."""
+  return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
+
+
 def _measure(model, images, draws, batch_size, seed, verbose):
   """Fills `draws [N, K, terms]` where they are NaN."""
   @tf.function(autograph=False, input_signature=[  # traced once, whatever the size of a batch
@@ -117,7 +122,7 @@ def _summarize(model, draws, counts):
   def bound(n):
     def of_images(part):
       groups = part.sum(axis=-1)[:, :part.shape[1] // n * n].reshape(len(part), -1, n)
-      return np.mean(np.logaddexp.reduce(groups, axis=-1) - math.log(n), axis=-1)
+      return np.mean(importance_weighted(groups, axis=-1), axis=-1)
 
     bits = model.to_bits_per_dim(np.concatenate([of_images(part) for part in parts]))
     error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan

@@ -65,8 +65,8 @@ def data_settings(default, recorded=None):
 def load_from_settings(settings, config):
   """The data set, checked against a model's config."""
   dataset = load_dataset(
-      settings["dataset"], settings["data_dir"], image_shape=config.image_shape, levels=config.levels,
-      bits=settings["bits"], splits_file=settings["splits_file"],
-      max_bad_files=settings["max_bad_files"] or 0, cache_dir=settings["cache_dir"])
+      settings["dataset"], settings.get("data_dir"), image_shape=config.image_shape,
+      levels=config.levels, bits=settings.get("bits"), splits_file=settings.get("splits_file"),
+      max_bad_files=settings.get("max_bad_files") or 0, cache_dir=settings.get("cache_dir"))
   dataset.check(config)
   return dataset

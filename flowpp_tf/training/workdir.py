@@ -7,10 +7,10 @@
     curves.png samples.png
     evaluation.json        bits/dim as measured, see evaluation/record.py
     evaluation-*.npy       an evaluation that was stopped, to go on from
+    typicality.json        what bin/score measured on the validation split
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -18,6 +18,7 @@ import pathlib
 
 from flowpp_tf.data import describe
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import file_sha256
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import FlowPlusPlusConfig
@@ -35,6 +36,7 @@ class Workdir:
     self.curves = self.path / "curves.png"
     self.samples = self.path / "samples.png"
     self.evaluation = self.path / "evaluation.json"
+    self.typicality = self.path / "typicality.json"
 
   def open(self, config, settings):
     """Makes the directory a run's own; a directory that has a run must have this one.
@@ -97,7 +99,7 @@ class Workdir:
     """
     rows = []
     try:
-      digest = hashlib.sha256(self.best_weights.read_bytes()).hexdigest()
+      digest = file_sha256(self.best_weights)
       if self.metrics.exists():
         rows = [json.loads(line) for line in self.metrics.read_text().splitlines()]
       best = min((row for row in rows if math.isfinite(row["val_bits_per_dim"])),
