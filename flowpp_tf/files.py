@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 
 
 def replace_file(path, write):
@@ -10,3 +11,21 @@ def replace_file(path, write):
   temporary = path.with_name(f".tmp.{path.name}")
   write(temporary)
   os.replace(temporary, path)
+
+
+def replace_directory(path, write):
+  """Writes a directory by `write(temporary path)`, and puts it in place once it is complete."""
+  path = pathlib.Path(path)
+  temporary, old = (path.with_name(f".{prefix}.{path.name}") for prefix in ("tmp", "old"))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  for leftover in (temporary, old):
+    shutil.rmtree(leftover, ignore_errors=True)
+  temporary.mkdir()
+  try:
+    write(temporary)
+    if path.exists():  # a directory cannot be replaced by another in one step
+      os.replace(path, old)
+    os.replace(temporary, path)
+  finally:
+    for leftover in (temporary, old):
+      shutil.rmtree(leftover, ignore_errors=True)
