@@ -8,6 +8,7 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.export import export_official_weights
 from flowpp_tf.export import export_saved_model
 from flowpp_tf.export import load_official_weights
+from flowpp_tf.export import load_saved_model
 from flowpp_tf.models import CONFIGS
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import FlowPlusPlusConfig

@@ -44,7 +44,7 @@ def export_saved_model(model, path, metadata=None, max_batch=256, overwrite=Fals
   path = pathlib.Path(path).absolute()
   if path.is_file() or path.is_dir() and any(path.iterdir()):
     if not overwrite:
-      raise InputError(f"{str(path)!r} exists already; say `overwrite` to replace it")
+      raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
     if not (path / "saved_model.pb").exists():
       raise InputError(f"{str(path)!r} is not replaced: it is no SavedModel")
   assets = {
@@ -83,37 +83,38 @@ def _functions(model, max_batch):
   latent_shape = model.coupling_flow.latent_shape
   # As float, since TensorFlow casts arrays to what a signature asks for: an integer type would turn 0.5 into
   # 0, and uint8 300 into 44, before a check could see them.
-  image_spec = tf.TensorSpec([None, *image_shape], tf.float32)
-  latent_spec = tf.TensorSpec([None, *latent_shape], model.variable_dtype)
-  count_spec, seed_spec = tf.TensorSpec([], tf.int32), tf.TensorSpec([], tf.int64)
+  image_spec = tf.TensorSpec([None, *image_shape], tf.float32, "images")
+  latent_spec = tf.TensorSpec([None, *latent_shape], model.variable_dtype, "latents")
+  num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
+  seed_spec = tf.TensorSpec([], tf.int64, "seed")
   # Defaults that are tensors get into the signatures.
   num_samples_1, seed_0, temperature_1 = tf.constant(1), tf.constant(0, tf.int64), tf.constant(1.0)
 
   def exported(*specs):
     return tf.function(input_signature=specs, autograph=False)
 
-  def check_size(name, size):
-    return (size > 0) & (size <= max_batch), f"`{name}` must be from 1 to {max_batch}, got", size
+  def check_size(what, size):
+    return (size > 0) & (size <= max_batch), f"{what} from 1 to {max_batch}, got", size
 
   def checked_images(images):
     images = tf.ensure_shape(images, [None, *image_shape])
     wrong = ~((images >= 0) & (images < levels) & (images == tf.floor(images)))
-    return _checked(images, check_size("number of images", tf.shape(images)[0]),
+    return _checked(images, check_size("the number of `images` must be", tf.shape(images)[0]),
                     (~tf.reduce_any(wrong), f"`images` must be integers in 0 .. {levels - 1}, got",
                      tf.boolean_mask(images, wrong)[:1]))
 
-  @exported(image_spec, count_spec, seed_spec)
+  @exported(image_spec, num_samples_spec, seed_spec)
   def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0):
     images, num_samples = checked_images(images), tf.ensure_shape(num_samples, [])
     draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
     num_samples = _checked(
         num_samples, (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
-        (draws <= max_batch, f"`num_samples` times the number of images must be at most {max_batch}, got",
+        (draws <= max_batch, f"`num_samples` times the number of `images` must be at most {max_batch}, got",
          draws))
     return {"log_prob_bound": model.log_prob_bound(
         images, num_samples, seed=tf.ensure_shape(seed, []))}
 
-  @exported(image_spec, count_spec, seed_spec)
+  @exported(image_spec, num_samples_spec, seed_spec)
   def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0):
     bound = log_prob_bound(images, num_samples, seed)["log_prob_bound"]
     return {"bits_per_dim": model.to_bits_per_dim(bound)}
@@ -127,13 +128,13 @@ def _functions(model, max_batch):
     latents = tf.ensure_shape(latents, [None, *latent_shape])
     wrong = ~tf.math.is_finite(latents)
     return {"images": model.decode(_checked(
-        latents, check_size("number of latents", tf.shape(latents)[0]),
+        latents, check_size("the number of `latents` must be", tf.shape(latents)[0]),
         (~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1])))}
 
-  @exported(count_spec, tf.TensorSpec([], tf.float32), seed_spec)
+  @exported(tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.float32, "temperature"), seed_spec)
   def sample(n, temperature=temperature_1, seed=seed_0):
     n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
-    n = _checked(n, check_size("n", n),
+    n = _checked(n, check_size("`n` must be", n),
                  (tf.math.is_finite(temperature) & (temperature >= 0),
                   "`temperature` must be finite and at least 0, got", temperature))
     return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])))
