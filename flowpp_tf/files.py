@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import shutil
 
 
 def replace_file(path, write):
@@ -20,3 +21,21 @@ def file_sha256(path):
     while block := file.read(1 << 22):
       digest.update(block)
   return digest.hexdigest()
+
+
+def replace_directory(path, write):
+  """Writes a directory by `write(temporary path)`, and puts it in place once it is complete."""
+  path = pathlib.Path(path)
+  temporary, old = (path.with_name(f".{prefix}.{path.name}") for prefix in ("tmp", "old"))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  for leftover in (temporary, old):
+    shutil.rmtree(leftover, ignore_errors=True)
+  temporary.mkdir()
+  try:
+    write(temporary)
+    if path.exists():  # a directory cannot be replaced by another in one step
+      os.replace(path, old)
+    os.replace(temporary, path)
+  finally:
+    for leftover in (temporary, old):
+      shutil.rmtree(leftover, ignore_errors=True)

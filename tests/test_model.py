@@ -79,6 +79,15 @@ def test_seeds_repeat_draws_and_none_does_not(small_model):
   assert np.any(sample(1) != sample(2))
 
 
+@pytest.mark.parametrize("seed", [0, 5, 2**31 + 7, 2**40 + 3, -1, -2**50 + 11, 2**63 - 1, -2**63])
+def test_a_seed_means_the_same_in_python_in_a_tensor_and_in_a_graph(seed):
+  as_seed = fpp.models.seeds.as_seed
+  np.testing.assert_array_equal(as_seed(seed), [seed >> 32, seed % 2**32])
+  for tensor in [tf.constant(seed, tf.int64)] + [tf.constant(seed, tf.int32)] * (abs(seed) < 2**31):
+    np.testing.assert_array_equal(as_seed(tensor), as_seed(seed))
+    np.testing.assert_array_equal(tf.function(as_seed)(tensor), as_seed(seed))
+
+
 def test_decode_gives_encoded_images_back(small_model):
   images = small_images()
   np.testing.assert_array_equal(small_model.decode(small_model.encode(images, seed=0)), images)
@@ -133,8 +142,11 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros((3, *IMAGES.shape))), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros(IMAGES.shape)), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, seed="x"), "`seed` must be an integer, a pair"),
+    (lambda m: m.log_prob_bound(IMAGES, seed=2**63), "`seed` must be an integer of 64 bits, got 92"),
+    (lambda m: m.decode(np.zeros([3, 4, 4, 2])), r"`z` must be of shape \[B, 2, 2, 8\], got \[3, 4"),
     (lambda m: m.sample(0), "`n` must be a positive integer, got 0"),
-    (lambda m: m.sample(1, temperature=-1), "`temperature` must be at least 0, got -1"),
+    (lambda m: m.sample(1, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
+    (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be finite and at least 0"),
     (lambda m: m.compile(loss="mse"), "`loss` must be None"),
     (lambda m: m.compile(keras.optimizers.Adam(clipnorm=1.0)), "`clipnorm` would clip"),
     (lambda m: m.compile(clip_norm=0.0), "`clip_norm` must be positive or None, got 0.0"),

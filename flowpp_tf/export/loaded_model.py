@@ -1,0 +1,80 @@
+"""A SavedModel of `export_saved_model`, called like the `FlowPlusPlus` that it was written from."""
+
+import json
+import pathlib
+import re
+
+import tensorflow as tf
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.models.config import FlowPlusPlusConfig
+
+
+def load_saved_model(path):
+  """The `LoadedModel` of a directory.
+
+  Raises:
+    InputError (a ValueError): if it holds no SavedModel of `export_saved_model`.
+  """
+  return LoadedModel(path)
+
+
+class LoadedModel:
+  """`FlowPlusPlus` with the graphs and the weights of a SavedModel.
+
+  Attributes:
+    config: `FlowPlusPlusConfig`.
+    metadata: `dict`, assets/metadata.json: data, measured bits/dim, `max_batch`, versions.
+
+  The methods are those of `FlowPlusPlus`. Bad input is an `InputError` (a ValueError), as are more images
+  than `max_batch`.
+  """
+
+  def __init__(self, path):
+    try:
+      assets = pathlib.Path(path, "assets")
+      self.config = FlowPlusPlusConfig(**json.loads((assets / "config.json").read_text()))
+      self.metadata = json.loads((assets / "metadata.json").read_text())
+      self._loaded = tf.saved_model.load(str(path))  # kept: its functions do not own its variables
+    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
+      raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {error}") from None
+
+  def sample(self, n, temperature=1.0, seed=None):
+    return self._call("sample", n=n, temperature=temperature, seed=seed)
+
+  def log_prob_bound(self, images, num_samples=1, seed=None):
+    return self._call("log_prob_bound", images=images, num_samples=num_samples, seed=seed)
+
+  def bits_per_dim(self, images, num_samples=1, seed=None):
+    return self._call("bits_per_dim", images=images, num_samples=num_samples, seed=seed)
+
+  def encode(self, images, seed=None):
+    return self._call("encode", images=images, seed=seed)
+
+  def decode(self, latents):
+    return self._call("decode", latents=latents)
+
+  def _call(self, name, **values):
+    if "seed" in values and values["seed"] is None:
+      values["seed"] = tf.random.uniform([], tf.int64.min, tf.int64.max, tf.int64)
+    function = self._loaded.signatures[name]
+    specs = function.structured_input_signature[1]
+    try:
+      result, = function(**{key: _convert(key, values[key], spec) for key, spec in specs.items()}).values()
+    except tf.errors.InvalidArgumentError as error:
+      found = re.search("assertion failed: (.*)", str(error))  # the checks in the graph
+      if not found:
+        raise
+      raise InputError(re.sub(r"\[(.*?)\]", r"\1", found[1])) from None
+    return result
+
+
+def _convert(name, value, spec):
+  """A tensor of the type of a signature's input."""
+  try:
+    tensor = tf.cast(value, spec.dtype) if tf.is_tensor(value) else tf.convert_to_tensor(value, spec.dtype)
+  except (TypeError, ValueError) as error:
+    raise InputError(f"`{name}` must be of type {spec.dtype.name}: {error}") from None
+  if not spec.shape.is_compatible_with(tensor.shape):
+    raise InputError(f"`{name}` must be of shape {spec.shape}, got {tensor.shape}")
+  return tensor

@@ -1,0 +1,150 @@
+"""Flow++ as a SavedModel, which TensorFlow and TensorFlow Serving run without this package.
+
+    sample(n, temperature, seed)               -> images
+    log_prob_bound(images, num_samples, seed)  -> log_prob_bound
+    bits_per_dim(images, num_samples, seed)    -> bits_per_dim, also as serving_default
+    encode(images, seed)                       -> latents
+    decode(latents)                            -> images
+
+Each is a signature and a method of what `tf.saved_model.load` gives, from tensors to a `dict`. The files
+assets/config.json and assets/metadata.json say what the model is; docs/serving.md how it is used.
+"""
+
+import dataclasses
+import json
+import pathlib
+import tempfile
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_directory
+from flowpp_tf.version import __version__
+
+
+def export_saved_model(model, path, metadata=None, max_batch=256, overwrite=False):
+  """Writes a model as a SavedModel.
+
+  Args:
+    model: `FlowPlusPlus`; its present weights are written.
+    path: directory to write; TensorFlow Serving wants its name to be a number, the version.
+    metadata: `dict` of what else assets/metadata.json shall say, such as data and measured bits/dim.
+    max_batch: images that a call may draw, decode or encode; likelihoods count each of their
+      `num_samples`. Memory and time of a call grow with it.
+    overwrite: whether a SavedModel that is at `path` is replaced.
+
+  Raises:
+    InputError (a ValueError): if `path` is taken or cannot be written, for metadata that JSON cannot hold
+      or a `max_batch` that is not positive.
+  """
+  if not max_batch > 0:
+    raise InputError(f"`max_batch` must be a positive integer, got {max_batch}")
+  path = pathlib.Path(path).absolute()
+  if path.is_file() or path.is_dir() and any(path.iterdir()):
+    if not overwrite:
+      raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
+    if not (path / "saved_model.pb").exists():
+      raise InputError(f"{str(path)!r} is not replaced: it is no SavedModel")
+  assets = {
+      "config.json": dataclasses.asdict(model.config),
+      "metadata.json": {**(metadata or {}), "max_batch": max_batch, "versions": {
+          "flowpp_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
+          "tensorflow_probability": tfp.__version__}}}
+  try:
+    texts = {name: json.dumps(value, indent=2, allow_nan=False) for name, value in assets.items()}
+  except (TypeError, ValueError) as error:
+    raise InputError(f"`metadata` must be what JSON can hold: {error}") from None
+
+  def write(directory):
+    with tempfile.TemporaryDirectory() as folder:
+      module = tf.Module()
+      module.weights = [v.value for v in model.weights]
+      for name, text in texts.items():
+        file = pathlib.Path(folder, name)
+        file.write_text(text + "\n")
+        setattr(module, name.replace(".json", "_file"), tf.saved_model.Asset(str(file)))
+      functions = _functions(model, max_batch)
+      for name, function in functions.items():
+        setattr(module, name, function)
+      tf.saved_model.save(module, str(directory), signatures={
+          **functions, "serving_default": functions["bits_per_dim"]})
+
+  try:
+    replace_directory(path, write)
+  except (OSError, tf.errors.OpError) as error:
+    raise InputError(f"{str(path)!r} cannot be written: {error}") from None
+
+
+def _functions(model, max_batch):
+  """The `tf.function`s by name. Each checks what it is given before anything is computed of it."""
+  image_shape, levels = model.config.image_shape, model.config.levels
+  latent_shape = model.coupling_flow.latent_shape
+  # As float, since TensorFlow casts arrays to what a signature asks for: an integer type would turn 0.5 into
+  # 0, and uint8 300 into 44, before a check could see them.
+  image_spec = tf.TensorSpec([None, *image_shape], tf.float32, "images")
+  latent_spec = tf.TensorSpec([None, *latent_shape], model.variable_dtype, "latents")
+  num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
+  seed_spec = tf.TensorSpec([], tf.int64, "seed")
+  # Defaults that are tensors get into the signatures.
+  num_samples_1, seed_0, temperature_1 = tf.constant(1), tf.constant(0, tf.int64), tf.constant(1.0)
+
+  def exported(*specs):
+    return tf.function(input_signature=specs, autograph=False)
+
+  def check_size(what, size):
+    return (size > 0) & (size <= max_batch), f"{what} from 1 to {max_batch}, got", size
+
+  def checked_images(images):
+    images = tf.ensure_shape(images, [None, *image_shape])
+    wrong = ~((images >= 0) & (images < levels) & (images == tf.floor(images)))
+    return _checked(images, check_size("the number of `images` must be", tf.shape(images)[0]),
+                    (~tf.reduce_any(wrong), f"`images` must be integers in 0 .. {levels - 1}, got",
+                     tf.boolean_mask(images, wrong)[:1]))
+
+  @exported(image_spec, num_samples_spec, seed_spec)
+  def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0):
+    images, num_samples = checked_images(images), tf.ensure_shape(num_samples, [])
+    draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
+    num_samples = _checked(
+        num_samples, (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
+        (draws <= max_batch, f"`num_samples` times the number of `images` must be at most {max_batch}, got",
+         draws))
+    return {"log_prob_bound": model.log_prob_bound(
+        images, num_samples, seed=tf.ensure_shape(seed, []))}
+
+  @exported(image_spec, num_samples_spec, seed_spec)
+  def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0):
+    bound = log_prob_bound(images, num_samples, seed)["log_prob_bound"]
+    return {"bits_per_dim": model.to_bits_per_dim(bound)}
+
+  @exported(image_spec, seed_spec)
+  def encode(images, seed=seed_0):
+    return {"latents": model.encode(checked_images(images), seed=tf.ensure_shape(seed, []))}
+
+  @exported(latent_spec)
+  def decode(latents):
+    latents = tf.ensure_shape(latents, [None, *latent_shape])
+    wrong = ~tf.math.is_finite(latents)
+    return {"images": model.decode(_checked(
+        latents, check_size("the number of `latents` must be", tf.shape(latents)[0]),
+        (~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1])))}
+
+  @exported(tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.float32, "temperature"), seed_spec)
+  def sample(n, temperature=temperature_1, seed=seed_0):
+    n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
+    n = _checked(n, check_size("`n` must be", n),
+                 (tf.math.is_finite(temperature) & (temperature >= 0),
+                  "`temperature` must be finite and at least 0, got", temperature))
+    return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])))
+
+  return dict(sample=sample, log_prob_bound=log_prob_bound, bits_per_dim=bits_per_dim, encode=encode,
+              decode=decode)
+
+
+def _checked(tensor, *checks):
+  """`tensor`, which is not there before all of the checks hold: condition, message, offending value."""
+  with tf.control_dependencies([
+      tf.debugging.Assert(condition, [message, value]) for condition, message, value in checks]):
+    return tf.identity(tensor)

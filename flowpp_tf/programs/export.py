@@ -1,0 +1,59 @@
+"""Writes a trained model as a SavedModel, for TensorFlow and TensorFlow Serving; see docs/serving.md.
+
+bin/export --workdir=runs/digits
+"""
+
+import json
+import math
+import pathlib
+
+from absl import flags
+
+from flowpp_tf.export import export_saved_model
+from flowpp_tf.programs import run
+from flowpp_tf.training import Workdir
+
+FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """The program's flags."""
+  flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+  flags.DEFINE_string("output", None, "Directory to write, named by a number for TensorFlow Serving; "
+                                      "WORKDIR/saved_model/1 if not given.")
+  flags.DEFINE_integer("max_batch", 256, "Images at once that a call may ask for, each of its samples "
+                       "counted.", lower_bound=1)
+  flags.DEFINE_bool("overwrite", False, "Replace the SavedModel that is there.")
+
+
+def export_from_flags():
+  """Writes the directory."""
+  workdir = Workdir(FLAGS.workdir)
+  model, settings = workdir.load()
+  output = pathlib.Path(FLAGS.output or workdir.path / "saved_model" / "1")
+  export_saved_model(model, output, _metadata(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)
+  print(f"wrote {output}")
+
+
+def _metadata(workdir, settings):
+  """Data of the run and what was measured, as far as its files say."""
+  try:
+    metadata = {"data": settings.get("fingerprint")}
+    if workdir.metrics.exists():
+      rows = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+      rows = [row for row in rows if math.isfinite(row.get("val_bits_per_dim", math.nan))]
+      if rows:
+        best = min(rows, key=lambda row: row["val_bits_per_dim"])
+        metadata["validation"] = {"bits_per_dim": best["val_bits_per_dim"], "step": best["step"]}
+    evaluation = workdir.path / "evaluation.json"
+    if evaluation.exists():
+      metadata["evaluation"] = json.loads(evaluation.read_text())
+    return metadata
+  except (OSError, ValueError) as error:
+    raise run.InputError(f"what was measured in {str(workdir.path)!r} cannot be read: {error}") from None
+
+
+def main():
+  """Entry point of `flowpp-export` and `bin/export`."""
+  define_flags()
+  run.run_program(export_from_flags)
