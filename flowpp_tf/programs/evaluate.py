@@ -6,7 +6,6 @@ bin/evaluate --workdir=runs/digits --split=test --num_samples=64
 from absl import flags
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.data import describe
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
@@ -31,11 +30,7 @@ def define_flags():
 def evaluate_from_flags():
   """Prints one line."""
   model, settings = Workdir(FLAGS.workdir).load()
-  dataset = data_flags.load_from_settings(
-      data_flags.data_settings(settings["dataset"], settings), model.config)
-  fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
-  if trained and trained["sha256"] != fingerprint["sha256"]:
-    run.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
+  dataset, fingerprint = data_flags.load_data_of_run(settings, model.config)
   images = dataset.split(FLAGS.split)[:FLAGS.limit]
   result = evaluate_bits_per_dim(
       model, images, FLAGS.num_samples, FLAGS.batch_size, FLAGS.seed)
