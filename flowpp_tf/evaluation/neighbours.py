@@ -11,24 +11,25 @@ from flowpp_tf.evaluation.batched import batches
 _CHUNK_BYTES = 2**26  # of float64
 
 
-def nearest_neighbours(images, training_images, count):
+def nearest_neighbours(images, training_images, neighbours):
   """Finds the closest images among many.
 
   Args:
     images: integers, `[N, H, W, C]`.
     training_images: integers, `[M, H, W, C]`, anything that NumPy can index: it is read once, a part
       of some MiB after the other.
-    count: K, how many to find for each.
+    neighbours: K, how many to find for each.
 
   Returns:
     Indices `[N, K]`, closest first and the lower index first of equal ones, and L2 distances `[N, K]` in
     levels; divided by sqrt(H W C) they are root mean squares.
 
   Raises:
-    InputError (a ValueError): if `count` is not in 1 .. M, or the shapes do not fit.
+    InputError (a ValueError): if `neighbours` is not in 1 .. M, or the shapes do not fit.
   """
-  if not 1 <= count <= len(training_images):
-    raise InputError(f"`count` must be from 1 to the {len(training_images)} training images, got {count}")
+  if not 1 <= neighbours <= len(training_images):
+    raise InputError(f"`neighbours` must be from 1 to the {len(training_images)} training images, got "
+                     f"{neighbours}")
   if tuple(images.shape[1:]) != tuple(training_images.shape[1:]):
     raise InputError(f"`images` must be of the training images' shape {tuple(training_images.shape[1:])}, "
                      f"got {tuple(images.shape[1:])}")
@@ -41,7 +42,7 @@ def nearest_neighbours(images, training_images, count):
     distances = np.concatenate([distances, squares + np.sum(b**2, axis=1) - 2 * a @ b.T], axis=1)
     indices = np.concatenate(
         [indices, np.broadcast_to(np.arange(part.start, part.stop), [len(a), len(b)])], axis=1)
-    nearest = np.argsort(distances, axis=1, kind="stable")[:, :count]
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
     indices, distances = (np.take_along_axis(x, nearest, axis=1) for x in (indices, distances))
   return indices, np.sqrt(distances)
 

@@ -9,7 +9,8 @@ from PIL import Image
 from flowpp_tf.errors import InputError
 
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
-_GRID_SIDE = 512  # pixels, about: small images are enlarged without smoothing
+# Pixels, about: small images are enlarged without smoothing, to the area of a square, strips up to a length.
+_SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 
 
 def image_grid(images, levels, columns=None, gap=1, wide_rows=(), wide_columns=()):
@@ -36,7 +37,8 @@ def image_grid(images, levels, columns=None, gap=1, wide_rows=(), wide_columns=(
     top, left = tops[i // columns], lefts[i % columns]
     grid[top:top + height, left:left + width] = image
   picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
-  scale = max(1, _GRID_SIDE // max(picture.size))
+  scale = max(1, int(min(_SQUARE_SIDE / np.sqrt(np.prod(picture.size)),
+                         _STRIP_LENGTH / max(picture.size))))
   return picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
 
 

@@ -29,8 +29,8 @@ class Reconstruction:
   def __str__(self):
     differences = self.differences
     count, most = np.count_nonzero(differences), differences.max()
-    text = f"{count:,} of {differences.size:,} pixel values differ"
-    return text + f", by at most {most} level{'s' if most > 1 else ''}" * (count > 0)
+    by = f", by at most {most} level{'s' if most > 1 else ''}" if count else ""
+    return f"{count:,} of {differences.size:,} pixel values differ{by}"
 
 
 def reconstruct(batched, images, seed=0):

@@ -14,14 +14,14 @@ from flowpp_tf.data.images import read_for_model
 from flowpp_tf.errors import InputError
 
 
-def named_images(names, config, load_data, limit=None):
+def named_images(names, config, load_data, limit):
   """The images of all of a list of names, one after the other.
 
   Args:
     names: such as the above; a file by the name of a split is `./test`.
     config: `FlowPlusPlusConfig`, whose image shape and levels files are fitted to.
     load_data: function that returns the run's `ImageDataset`, called if a split is named.
-    limit: how many to take from the beginning of each split and each folder; None for all.
+    limit: how many to take from the beginning of each split and each folder.
 
   Returns:
     uint8 `[N, H, W, C]`.

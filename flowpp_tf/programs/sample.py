@@ -64,10 +64,10 @@ def sample_from_flags():
   """Writes the picture, and the array if asked to."""
   temperatures = _temperatures()
   make, animated = _kind(temperatures), sample_pictures.animated()
-  for path in (FLAGS.output, FLAGS.npy):  # before the work
-    _check_can_be_written(path)
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
+  for path in (FLAGS.output or workdir.samples, FLAGS.npy):  # before the work
+    _check_can_be_written(path)
   picture = make(Batched(model, FLAGS.batch_size), settings, temperatures)
   output = pathlib.Path(FLAGS.output or workdir.path / (
       f"{picture.name}_s{FLAGS.seed}.{'gif' if animated else 'png'}"))
@@ -102,6 +102,8 @@ def _kind(temperatures):
   if kind == "neighbours" and len(temperatures) > 1:
     raise InputError("--neighbours takes one --temperature, got "
                      f"{','.join(FLAGS.temperature)}")
+  if FLAGS.npy and FLAGS.npy == FLAGS.output:
+    raise InputError(f"--output and --npy are one file, {FLAGS.npy!r}; give them two names")
   if kind == "reconstruct" and not FLAGS.reconstruct:
     raise InputError("--reconstruct must name images, such as test or cat.png,dog.png")
   if kind == "interpolate" and len(FLAGS.interpolate) != 2:

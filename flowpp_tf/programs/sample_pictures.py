@@ -8,11 +8,12 @@ from absl import flags
 import numpy as np
 from PIL import Image
 
+from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation import Reconstruction
 from flowpp_tf.evaluation import image_grid
 from flowpp_tf.evaluation import interpolate
 from flowpp_tf.evaluation import nearest_neighbours
 from flowpp_tf.evaluation import reconstruct
-from flowpp_tf.evaluation import Reconstruction
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs.named_images import named_images
 from flowpp_tf.programs.named_images import short_name
@@ -53,10 +54,13 @@ def sweep(batched, settings, temperatures):
 def interpolation(batched, settings, temperatures):
   """From one image to another through latent space."""
   del temperatures
-  first, last = _named(FLAGS.interpolate, batched, settings)
+  ends = _named(FLAGS.interpolate, batched, settings, limit=2)
+  if len(ends) != 2:
+    raise InputError("--interpolate must be two images, such as test:3,test:7, and no whole splits or "
+                     f"folders, got {','.join(FLAGS.interpolate)!r}")
   frames = FLAGS.frames or (30 if animated() else 12)
-  images = interpolate(batched, first, last, frames, FLAGS.seed)
-  print(f"ends: {Reconstruction(np.stack([first, last]), images[[0, -1]])}")
+  images = interpolate(batched, *ends, frames, FLAGS.seed)
+  print(f"ends: {Reconstruction(ends, images[[0, -1]])}")
   return Picture("interpolation_" + "_".join(map(short_name, FLAGS.interpolate)),
                  image_grid(images, batched.model.config.levels, columns=min(frames, _WIDEST)), images)
 
@@ -103,7 +107,7 @@ def animated():
   return FLAGS.animate or bool(FLAGS.output) and FLAGS.output.lower().endswith((".gif", ".apng"))
 
 
-def _named(names, batched, settings, limit=None):
+def _named(names, batched, settings, limit):
   config = batched.model.config
   load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config)[0])
   return named_images(names, config, load_data, limit)
