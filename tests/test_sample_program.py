@@ -112,7 +112,8 @@ def test_neighbours_beside_the_samples(program):
   for row, line in zip(rows.astype(np.float64), lines):
     errors = np.sqrt(np.mean((row[0] - DIGITS.train)**2, axis=(1, 2, 3)))
     first, second = np.argsort(errors, kind="stable")[:2]
-    assert line.endswith(f": train:{first} at {errors[first]:.2f}, train:{second} at {errors[second]:.2f}")
+    assert line.endswith(
+        f": train:{first} at {errors[first]:.2f}, train:{second} at {errors[second]:.2f}")
     np.testing.assert_array_equal(row[1:], DIGITS.train[[first, second]])
   assert lines[3].startswith("closest of train, median: ") and "first 3 images of test" in lines[3]
   assert lines[4] == "wrote run/neighbours_t0.9_s0.png"

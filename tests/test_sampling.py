@@ -80,7 +80,8 @@ def test_each_function_is_traced_once_whatever_the_numbers(batched):
     assert function.experimental_get_tracing_count() == 1
 
 
-@pytest.mark.parametrize("on_terminal, count, shown", [(True, 7, True), (True, 3, False), (False, 7, False)])
+@pytest.mark.parametrize("on_terminal, count, shown", [
+    (True, 7, True), (True, 3, False), (False, 7, False)])
 def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(
     monkeypatch, capsys, on_terminal, count, shown):
   monkeypatch.setattr("sys.stdout.isatty", lambda: on_terminal, raising=False)

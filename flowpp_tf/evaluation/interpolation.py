@@ -3,9 +3,10 @@
     z(t) = r(t) [sin((1 - t) a) / sin(a) z0 / |z0| + sin(t a) / sin(a) z1 / |z1|]
     r(t) = (1 - t) |z0| + t |z1|,    a the angle between z0 and z1
 
-Spherical interpolation (slerp), White 2016, "Sampling Generative Networks", section 2.1; Shoemake 1985. A
-Gaussian of D dimensions has nearly all of its mass at norms close to sqrt(D), which the straight line
-between two of its samples leaves: halfway it is shorter by a factor of about sqrt(2).
+Spherical interpolation (slerp: Shoemake 1985; of latents: White 2016, "Sampling Generative Networks") of
+the directions; the norms go evenly from one to the other. A Gaussian of D dimensions has nearly all of its
+mass at norms close to sqrt(D), which the straight line between two of its samples leaves: halfway it is
+shorter by a factor of about sqrt(2).
 """
 
 import numpy as np
@@ -23,8 +24,8 @@ def slerp(z0, z1, t):
     t: `[F]`, from 0 for `z0` to 1 for `z1`.
 
   Returns:
-    `[F, *shape]` of the dtype of `z0`. Where there is no one arc, between parallel vectors, opposite ones
-    and from zero, it is the straight line.
+    `[F, *shape]` of the dtype of `z0`. Where there is no one arc, between parallel vectors or
+    opposite ones and from zero, it is the straight line.
   """
   first, last = (np.asarray(z, np.float64) for z in (z0, z1))
   t = np.asarray(t, np.float64)

@@ -1,4 +1,4 @@
-"""The training images closest to given ones, by L2 distance of pixel values: has a sample been learnt by heart?
+"""The training images closest to given ones, by L2 distance of pixel values: are samples copies of them?
 
     |a - b|^2 = |a|^2 + |b|^2 - 2 a.b, exact in float64 for integers
 """
@@ -31,8 +31,8 @@ def nearest_neighbours(images, training_images, neighbours):
     raise InputError(f"`neighbours` must be from 1 to the {len(training_images)} training images, got "
                      f"{neighbours}")
   if tuple(images.shape[1:]) != tuple(training_images.shape[1:]):
-    raise InputError(f"`images` must be of the training images' shape {tuple(training_images.shape[1:])}, "
-                     f"got {tuple(images.shape[1:])}")
+    raise InputError("`images` must be of the training images' shape "
+                     f"{tuple(training_images.shape[1:])}, got {tuple(images.shape[1:])}")
   a = _flat(images)
   squares = np.sum(a**2, axis=1, keepdims=True)
   indices = np.empty([len(a), 0], np.int64)

@@ -9,7 +9,8 @@ from PIL import Image
 from flowpp_tf.errors import InputError
 
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
-# Pixels, about: small images are enlarged without smoothing, to the area of a square, strips up to a length.
+# Pixels, about: small images are enlarged without smoothing, to the area of a square, and strips up to a
+# length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 
 

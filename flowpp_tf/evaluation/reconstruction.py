@@ -1,7 +1,7 @@
 """Whether images go through the flow and back: decode(encode(x)) = x.
 
-In exact arithmetic they do. In float32 a pixel can be off by a level where its dequantization noise is within
-the flow's rounding of 0 or 1.
+In exact arithmetic they do. In float32 a pixel can be off by a level where its dequantization noise is
+within the flow's rounding of 0 or 1.
 """
 
 import dataclasses

@@ -50,8 +50,8 @@ def define_flags():
   flags.DEFINE_list("reconstruct", None, "Images to encode and decode: splits such as test, images such "
                     "as test:3, files, folders. Rows of the originals, what came back, and the "
                     "difference, of which the largest is white.")
-  flags.DEFINE_integer("neighbours", None, "So many training images closest to each sample, by root mean "
-                       "square difference of pixel values.", lower_bound=1)
+  flags.DEFINE_integer("neighbours", None, "So many training images closest to each sample, by root "
+                       "mean square difference of pixel values.", lower_bound=1)
   flags.DEFINE_string("output", None, "The picture, PNG; WORKDIR/samples_t1.0_s0.png, with kind, "
                                       "temperature and seed, if not given.")
   flags.DEFINE_string("npy", None, "File for the images as they are, uint8 [n, H, W, C]; [temperatures, "
@@ -127,8 +127,8 @@ def _check_animation(kind):
   elif FLAGS.animate and FLAGS.output and ending not in ANIMATIONS:
     raise InputError(f"--output={FLAGS.output} must end in {', '.join(ANIMATIONS)} for --animate")
   elif FLAGS.animate is False and sample_pictures.animated():
-    raise InputError(f"--output={FLAGS.output} would be an animation, which --noanimate forbids; expected "
-                     ".png")
+    raise InputError(f"--output={FLAGS.output} would be an animation, which --noanimate forbids; "
+                     "expected .png")
 
 
 def _check_can_be_written(path):

@@ -86,7 +86,7 @@ def neighbours(batched, settings, temperatures):
   n, count, config = FLAGS.n or 10, FLAGS.neighbours, batched.model.config
   dataset, _ = data_flags.load_data_of_run(settings, config)
   images = batched.sample(n, temperature, FLAGS.seed)
-  test = dataset.test[:n]  # the yardstick: images that were certainly not learnt by heart
+  test = dataset.test[:n]  # the yardstick: images that the model has not seen
   indices, distances = nearest_neighbours(np.concatenate([images, test]), dataset.train, count)
   distances /= math.sqrt(math.prod(config.image_shape))
   for row in range(n):
