@@ -1,9 +1,9 @@
 """A model's functions on any number of images, a batch at a time: memory is that of a batch.
 
 What is random is drawn for all images at once, from one seed, and then parted into batches. So the
-results are those of `FlowPlusPlus.sample` and `encode` for that seed, whatever the size of a batch; but for
-what the device's own products and convolutions round differently by the size, which can move a value that
-lies within the rounding of two levels to the other.
+results are those of `FlowPlusPlus.sample` and `encode` for that seed, whatever the size of a batch. Only
+where a device's products and convolutions round differently by the size can a value that lies within
+rounding of the next level become that.
 """
 
 import sys

@@ -4,9 +4,9 @@
     r(t) = (1 - t) |z0| + t |z1|,    a the angle between z0 and z1
 
 Spherical interpolation (slerp: Shoemake 1985; of latents: White 2016, "Sampling Generative Networks") of
-the directions; the norms go evenly from one to the other. A Gaussian of D dimensions has nearly all of its
-mass at norms close to sqrt(D), which the straight line between two of its samples leaves: halfway it is
-shorter by a factor of about sqrt(2).
+the directions; the norms go evenly from one to the other. A Gaussian of D dimensions has nearly all of
+its mass at norms close to sqrt(D), which the straight line between two of its samples leaves: halfway
+it is shorter by a factor of about sqrt(2).
 """
 
 import numpy as np

@@ -34,12 +34,12 @@ def nearest_neighbours(images, training_images, neighbours):
     raise InputError("`images` must be of the training images' shape "
                      f"{tuple(training_images.shape[1:])}, got {tuple(images.shape[1:])}")
   a = _flat(images)
-  squares = np.sum(a**2, axis=1, keepdims=True)
+  squares = _squares(a)[:, np.newaxis]
   indices = np.empty([len(a), 0], np.int64)
   distances = np.empty([len(a), 0])
   for part in batches(len(training_images), max(1, _CHUNK_BYTES // (8 * a.shape[1]))):
     b = _flat(training_images[part])
-    distances = np.concatenate([distances, squares + np.sum(b**2, axis=1) - 2 * a @ b.T], axis=1)
+    distances = np.concatenate([distances, squares + _squares(b) - 2 * (a @ b.T)], axis=1)
     indices = np.concatenate(
         [indices, np.broadcast_to(np.arange(part.start, part.stop), [len(a), len(b)])], axis=1)
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :neighbours]
@@ -49,3 +49,7 @@ def nearest_neighbours(images, training_images, neighbours):
 
 def _flat(images):
   return np.asarray(images, np.float64).reshape(len(images), -1)
+
+
+def _squares(rows):
+  return np.einsum("ij,ij->i", rows, rows)
