@@ -1,5 +1,6 @@
-"""Dequantization and the flow as TFP distributions."""
+"""Dequantization, the flow, and images as TFP distributions."""
 
 from flowpp_tf.distributions.dequantization import UniformDequantization
 from flowpp_tf.distributions.dequantization import VariationalDequantization
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
+from flowpp_tf.distributions.image_distribution import ImageDistribution

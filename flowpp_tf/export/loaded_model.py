@@ -25,6 +25,7 @@ class LoadedModel:
   Attributes:
     config: `FlowPlusPlusConfig`.
     metadata: `dict`, assets/metadata.json: data, measured bits/dim, `max_batch`, versions.
+    saved_model: what `tf.saved_model.load` gives.
 
   The methods are those of `FlowPlusPlus`. Bad input is an `InputError` (a ValueError), as are more images
   than `max_batch`.
@@ -35,7 +36,7 @@ class LoadedModel:
       assets = pathlib.Path(path, "assets")
       self.config = FlowPlusPlusConfig(**json.loads((assets / "config.json").read_text()))
       self.metadata = json.loads((assets / "metadata.json").read_text())
-      self._loaded = tf.saved_model.load(str(path))  # kept: its functions do not own its variables
+      self.saved_model = tf.saved_model.load(str(path))
     except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
       raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {error}") from None
 
@@ -57,7 +58,7 @@ class LoadedModel:
   def _call(self, name, **values):
     if "seed" in values and values["seed"] is None:
       values["seed"] = tf.random.uniform([], tf.int64.min, tf.int64.max, tf.int64)
-    function = self._loaded.signatures[name]
+    function = self.saved_model.signatures[name]
     specs = function.structured_input_signature[1]
     try:
       result, = function(**{key: _convert(key, values[key], spec) for key, spec in specs.items()}).values()

@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.distributions import ImageDistribution
 from flowpp_tf.errors import InputError
 from flowpp_tf.errors import check_pixels
 from flowpp_tf.layers import fold_in
@@ -206,8 +207,13 @@ class FlowPlusPlus(LikelihoodModel):
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape, seed):
-    """Draws `[*shape, H, W, C]` of what the dequantizer transforms, from a stateless seed."""
-    return self.dequantizer.sample_noise(shape, seed)
+    """Draws `[*shape, H, W, C]` of what the dequantizer transforms, from an integer or stateless seed."""
+    return self.dequantizer.sample_noise(shape, as_seed(seed))
+
+  @property
+  def distribution(self):
+    """`ImageDistribution`: the model as a TFP distribution of integer images."""
+    return ImageDistribution(self)
 
   # --- Parts ------------------------------------------------------------------------------------
 

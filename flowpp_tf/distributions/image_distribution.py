@@ -1,0 +1,82 @@
+"""Integer images as a TFP distribution: samples of the model, and its bound as their log density.
+
+    log P(x) >= log mean_k p(x + u_k) / q(u_k|x),   u_k ~ q(.|x)         (equation 7, importance-weighted)
+"""
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.errors import InputError
+
+tfd = tfp.distributions
+
+
+class ImageDistribution(tfd.Distribution):
+  """The distribution of a model's images, to be a part of others.
+
+  `log_prob` is a lower bound of the log probability, which no one can compute; it grows with
+  `num_samples` towards it. All images get the same `num_samples` draws of noise, which follow from `seed`:
+  `log_prob` is a function of the image alone, whatever stands beside it in the batch, in eager mode as in a
+  graph. `copy(num_samples=64)` makes it tighter.
+
+  Args:
+    model: `FlowPlusPlus`.
+    num_samples: draws of the dequantization noise an image.
+    seed: integer or stateless seed of the draws; None for other draws in each call, as training wants.
+    validate_args: Python `bool`, whether pixel values are checked in graphs too.
+    name: Python `str`.
+
+  Values are int32, like TFP's other discrete ones, so that arithmetic on them does not wrap around. Events
+  are `[H, W, C]` in 0 .. levels - 1, the batch shape is []. A sample's `seed` means what it does in TFP.
+  """
+
+  def __init__(self, model, num_samples=1, seed=0, validate_args=False, name="image_distribution"):
+    parameters = dict(locals())
+    if not num_samples > 0:
+      raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
+    self._model = model
+    self._num_samples = num_samples
+    self._seed = seed
+    self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
+    super().__init__(
+        dtype=tf.int32, reparameterization_type=tfd.NOT_REPARAMETERIZED, validate_args=validate_args,
+        allow_nan_stats=False, parameters=parameters, name=name)
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return dict()
+
+  @property
+  def num_samples(self):
+    """Draws of the dequantization noise an image."""
+    return self._num_samples
+
+  def _event_shape(self):
+    return tf.TensorShape(self._model.config.image_shape)
+
+  def _event_shape_tensor(self):
+    return tf.constant(self._model.config.image_shape)
+
+  def _default_event_space_bijector(self):
+    return None  # as of TFP's discrete distributions
+
+  def _sample_n(self, n, seed=None):
+    images = self._model.sample(n, seed=tfp.random.sanitize_seed(seed))
+    return tf.cast(images, self.dtype)
+
+  def _log_prob(self, images):
+    shape = self.event_shape
+    if not images.shape[-3:].is_compatible_with(shape):
+      raise InputError(f"images must be of shape [..., {', '.join(map(str, shape))}], got {images.shape}")
+    flat = tf.reshape(images, [-1, *shape])
+    noise = self._model.sample_noise([self.num_samples, 1], self._seed)
+    noise = tf.broadcast_to(noise, tf.concat([[self.num_samples], tf.shape(flat)], 0))
+    bound = self._model.log_prob_bound(flat, noise=noise, seed=0)
+    return tf.reshape(bound, tf.shape(images)[:-3])
+
+  def _sample_control_dependencies(self, images):
+    if not self.validate_args:
+      return []
+    message = f"images must lie in 0 .. {self._model.config.levels - 1}"
+    return [tf.debugging.assert_non_negative(images, message),
+            tf.debugging.assert_less(images, tf.cast(self._model.config.levels, images.dtype), message)]
