@@ -31,12 +31,12 @@ def export_from_flags():
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
   output = pathlib.Path(FLAGS.output or workdir.path / "saved_model" / "1")
-  export_saved_model(model, output, _metadata(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)
+  export_saved_model(model, output, metadata_of_run(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)
   print(f"wrote {output}")
 
 
-def _metadata(workdir, settings):
-  """Data of the run and what was measured, as far as its files say."""
+def metadata_of_run(workdir, settings):
+  """Data of a run and what was measured, as far as its files say."""
   try:
     metadata = {"data": settings.get("fingerprint")}
     if workdir.metrics.exists():
