@@ -12,11 +12,11 @@ def about(source, engine, metadata):
     metadata: `dict` of "data", a fingerprint, "evaluation", the entries of an evaluation.json, and
       "validation", as `bin/export` puts them into a SavedModel; each may be missing.
   """
-  height, width, channels = engine.config.image_shape
   data = metadata.get("data")
-  lines = [f"`{source}`: {engine.parameters:,} parameters, images of {height}x{width}x{channels} in "
-           f"{engine.config.levels} levels",
-           f"Trained on {describe(data)}" if data else "What it was trained on is not recorded",
+  shape = "x".join(map(str, engine.config.image_shape))
+  lines = [f"`{source}`, {engine.parameters:,} parameters",
+           f"Trained on {describe(data)}" if data else
+           f"Trained on images of {shape}, {engine.config.levels} levels; which is not recorded",
            _measured(metadata)]
   return "  \n".join(lines)
 

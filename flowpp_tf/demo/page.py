@@ -17,9 +17,11 @@ _FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: nothing comes 
 LOOK = {  # for `gr.Blocks.launch`
     "theme": gr.themes.Default(primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
     "css": """
-      .gradio-container { max-width: 1180px !important; margin: auto; }
+      main { width: 1120px; max-width: 100%; margin: auto; }
+      .picture .image-container { padding: 36px 8px 8px; }
       .picture img { image-rendering: pixelated; }
-      .table table { width: 100%; } .table thead { display: none; }
+      #scores table { width: 100%; } #scores thead { display: none; }
+      #scores tr, #scores td { border-color: var(--border-color-primary) !important; }
     """,
     "footer_links": ["api"],
 }
@@ -103,7 +105,7 @@ def _score_tab(answers, files):
       with gr.Row():
         pictures = [_picture(label, there) for label, there in zip(
             ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True)]
-      text = gr.Markdown(text_there, elem_classes="table")
+      text = gr.Markdown(text_there, elem_id="scores")
   _on([button.click, upload.upload], answers.score, [upload], [*pictures, text], "score", examples)
 
 

@@ -94,7 +94,7 @@ def _from_workdir():
   engine = Engine(model, FLAGS.num_samples, typical and typical.mean)
   try:
     images = data_flags.load_from_settings(settings, model.config).test
-    examples = {f"test image {i}": images[i] for i in typical_indices(len(images), _EXAMPLES)}
+    examples = {f"test {i}": images[i] for i in typical_indices(len(images), _EXAMPLES)}
   except InputError:  # the data are not at hand
     examples = {}
   return engine, metadata, _completed(examples, engine)
