@@ -142,7 +142,7 @@ def test_scores_are_those_of_bin_score(answers, uploads, model):
                      ("typicality", ".4f")):
     assert f" {scores[name][0]:{form}} |" in text
   assert "bound of 3 samples" in text and "30x20 pixels and was fitted to 4x4" in text
-  assert "Likelihood is no score of being like the training images" in text
+  assert "Likelihood does not say whether an image is like those of training" in text
   np.testing.assert_array_equal(seen, evaluation.image_grid(image[np.newaxis], 8))
   assert seen.size == decoded.size == difference.size
 

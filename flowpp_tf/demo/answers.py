@@ -77,8 +77,8 @@ def _score_text(scores, num_samples, lines):
            if not math.isnan(scores[name])]
   return "\n".join([
       "| | |", "|---|--:|", *table, "", " ".join(filter(None, lines)), "",
-      "*Likelihood is no score of being like the training images: simple images, a blank one above all, are "
-      "likely wherever they come from.*"])
+      "*Likelihood does not say whether an image is like those of training: a simple one, such as a blank, can be "
+      "as likely as they are.*"])
 
 
 def _fitted(path, config):

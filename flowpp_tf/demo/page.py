@@ -17,11 +17,12 @@ _FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: nothing comes 
 LOOK = {  # for `gr.Blocks.launch`
     "theme": gr.themes.Default(primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
     "css": """
-      main { width: 1120px; max-width: 100%; margin: auto; }
+      .gradio-container .main { width: 100%; max-width: 1152px; margin: auto; }
       .picture .image-container { padding: 36px 8px 8px; }
       .picture img { image-rendering: pixelated; }
-      #scores table { width: 100%; } #scores thead { display: none; }
-      #scores tr, #scores td { border-color: var(--border-color-primary) !important; }
+      .text table { width: 100%; } .text thead { display: none; }
+      .text tr, .text td { border-color: var(--border-color-primary) !important; }
+      .text:has(.error) .md { visibility: hidden; }
     """,
     "footer_links": ["api"],
 }
@@ -85,7 +86,7 @@ def _interpolation_tab(answers, files):
                              example_labels=[f"{a} to {b}" for (a, _), (b, _) in pairs])
     with gr.Column(scale=3):
       grid = _picture("Frames, in rows", frames_there)
-      ends = gr.Markdown(ends_there)
+      ends = gr.Markdown(ends_there, elem_classes="text")
     with gr.Column(scale=2):
       animation = _picture("There and back", animation_there)
   _on([button.click, frames.release, first.upload, last.upload], answers.interpolation,
@@ -105,7 +106,7 @@ def _score_tab(answers, files):
       with gr.Row():
         pictures = [_picture(label, there) for label, there in zip(
             ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True)]
-      text = gr.Markdown(text_there, elem_id="scores")
+      text = gr.Markdown(text_there, elem_classes="text")
   _on([button.click, upload.upload], answers.score, [upload], [*pictures, text], "score", examples)
 
 
