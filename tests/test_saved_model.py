@@ -24,9 +24,10 @@ import flowpp_tf as fpp
 from flowpp_tf.training import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
+SERVING = (ROOT / "docs" / "serving.md").read_text()
 CONFIG = dataclasses.replace(  # short: every function of it is traced
     SMALL, structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
-MAX_BATCH = 40
+MAX_BATCH = 64
 SEED = 2**40 + 3  # of both halves
 FINGERPRINT = {"name": "noise", "sha256": "0f", "digest": "0"}
 
@@ -147,6 +148,19 @@ def test_what_is_not_given_is_one_sample_seed_0_and_temperature_1(model, path, l
   assert defaults["encode"] == {"seed": 0} and defaults["decode"] == {}
   for name in ("log_prob_bound", "bits_per_dim", "serving_default"):
     assert defaults[name] == {"num_samples": 1, "seed": 0}
+
+
+def test_the_bound_of_tensorflow_alone_has_the_gradients_of_the_model(model, loaded):
+  images = small_images(3)
+  with tf.GradientTape() as tape:
+    bound = tf.reduce_sum(loaded.log_prob_bound(images)["log_prob_bound"])
+  gradients = tape.gradient(bound, loaded.weights)
+  with tf.GradientTape() as tape:
+    bound = tf.reduce_sum(model.log_prob_bound(images, seed=0))
+  expected_gradients = tape.gradient(bound, [v.value for v in model.weights])
+  rounding = 1e-6 * max(np.max(np.abs(gradient)) for gradient in expected_gradients)
+  for weight, ours, models in zip(loaded.weights, gradients, expected_gradients, strict=True):
+    np.testing.assert_allclose(ours, models, rtol=1e-5, atol=rounding, err_msg=weight.name)
 
 
 def test_assets_say_what_the_model_is_and_what_was_measured(model, path, loaded):
@@ -309,3 +323,23 @@ def test_bin_export_refuses_in_one_line(workdir):
   result = bin_export(f"--workdir={workdir.path}")
   assert result.returncode == 2 and "Traceback" not in result.stderr
   assert f"export: error: '{workdir.path}/saved_model/1' exists already" in result.stderr
+
+
+def test_the_snippet_of_the_docs_runs(path):
+  snippet, = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
+  scope = {}
+  exec(compile(snippet.replace("runs/digits/saved_model/1", str(path)), "serving.md", "exec"), scope)
+  assert scope["bits"]["bits_per_dim"].shape == (4,) and scope["metadata"]["max_batch"] == MAX_BATCH
+
+
+def test_the_requests_of_the_docs_have_the_inputs_of_the_signatures(loaded):
+  lines = re.findall(r"^    ((?:curl |image=|latents=).*)$", SERVING, re.MULTILINE)
+  script = "\n".join(["curl() { echo \"$2\"; }", *lines])
+  out = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True).stdout
+  requests = [json.loads(line) for line in out.splitlines()]
+  assert {r["signature_name"] for r in requests} == {*loaded.signatures} - {"serving_default"}
+  for request in requests:
+    specs = loaded.signatures[request["signature_name"]].structured_input_signature[1]
+    assert request["inputs"].keys() == specs.keys()
+    for key, value in request["inputs"].items():
+      assert tf.constant(value, specs[key].dtype).shape.rank == specs[key].shape.rank
