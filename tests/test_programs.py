@@ -100,6 +100,8 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("evaluate", ["--workdir=runs/digits", "--num_samples=0,2"], "`num_samples` must be positive"),
     ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
     ("sample", ["--workdir=runs/digits", "--n=0"], "--n"),
+    ("sample", ["--workdir=runs/digits", "--interpolate=test:0"], "--interpolate must be two images"),
+    ("sample", ["--workdir=runs/digits", "--reconstruct=cat.png"], "there is no image 'cat.png'"),
     ("sample", ["--workdir=runs/digits", "--output=no/such/folder.png"], "cannot write"),
 ])
 def test_bad_input_is_one_clear_line_and_exit_code_2(trained, program, args, message):

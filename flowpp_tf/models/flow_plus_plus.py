@@ -174,13 +174,17 @@ class FlowPlusPlus(LikelihoodModel):
     Raises:
       InputError (a ValueError): if `n` is not positive or `temperature` negative.
     """
+    return self.decode(self.sample_latents(n, temperature, seed))
+
+  def sample_latents(self, n, temperature=1.0, seed=None):
+    """The latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors are its own."""
     if not tf.is_tensor(n) and not n > 0:
       raise InputError(f"`n` must be a positive integer, got {n}")
     if not tf.is_tensor(temperature) and not temperature >= 0:
       raise InputError(f"`temperature` must be at least 0, got {temperature}")
     z = tf.random.stateless_normal(
         [n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
-    return self.decode(z * tf.cast(temperature, z.dtype))
+    return z * tf.cast(temperature, z.dtype)
 
   def encode(self, images, noise=None, seed=None):
     """The latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.

@@ -14,7 +14,6 @@ import sys
 from absl import flags
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.data import describe
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.evaluation import read_record
 from flowpp_tf.evaluation import write_record
@@ -45,11 +44,7 @@ def evaluate_from_flags():
   counts = _counts()
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
-  dataset = data_flags.load_from_settings(
-      data_flags.data_settings(settings["dataset"], settings), model.config)
-  fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
-  if trained and trained["sha256"] != fingerprint["sha256"]:
-    run.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
+  dataset, fingerprint = data_flags.load_data_of_run(settings, model.config)
   output = pathlib.Path(FLAGS.output or workdir.evaluation)
   read_record(output)  # what is wrong with it is to be said now, not in the end
   checkpoint = workdir.checkpoint()
