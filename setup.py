@@ -19,5 +19,6 @@ setuptools.setup(
     install_requires=REQUIREMENTS,
     extras_require={"test": ["pytest>=8", "mpmath>=1.3", "hypothesis>=6.100", "pytest-xdist>=3.6"]},
     entry_points={"console_scripts": [
-        f"flowpp-{name} = flowpp_tf.programs.{name}:main" for name in ("train", "evaluate", "sample")]},
+        f"flowpp-{name} = flowpp_tf.programs.{name}:main" for name in (
+            "train", "evaluate", "sample", "score", "export", "demo")]},
 )

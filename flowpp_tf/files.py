@@ -1,5 +1,6 @@
 """Files that are whole or not there: what stood in their place stays until the new one is complete."""
 
+import hashlib
 import os
 import pathlib
 import shutil
@@ -29,3 +30,12 @@ def replace_directory(path, write):
   finally:
     for leftover in (temporary, old):
       shutil.rmtree(leftover, ignore_errors=True)
+
+
+def file_sha256(path):
+  """SHA-256 of a file's content, as hexadecimal digits."""
+  digest = hashlib.sha256()
+  with open(path, "rb") as file:
+    while block := file.read(1 << 22):
+      digest.update(block)
+  return digest.hexdigest()

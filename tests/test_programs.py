@@ -47,9 +47,16 @@ def test_train_leaves_figures_pictures_and_the_next_commands(trained):
   for command in commands:
     assert "--workdir=runs/digits" in command
     result = subprocess.run([sys.executable, *command, *(
-        ["--num_samples=2", "--limit=10"] if "evaluate" in command[0] else [])],
+        ["--num_samples=1,2", "--limit=10", "--gap"] if "evaluate" in command[0] else [])],
         cwd=cwd, text=True, capture_output=True, timeout=300)
     assert result.returncode == 0, result.stderr
+  assert "gap, test - train: " in result.stdout
+  record = json.loads((workdir / "evaluation.json").read_text())
+  for split in ("test", "train"):
+    assert record[split]["images"] == 10
+    assert [bound["num_samples"] for bound in record[split]["bounds"]] == [1, 2]
+    assert record[split]["data"]["name"] == "digits" and record[split]["checkpoint"]["step"] in (2, 4)
+  assert not list(workdir.glob("evaluation-*.npy"))
 
 
 def test_training_again_goes_on_instead_of_starting_over(trained):
@@ -90,8 +97,11 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("evaluate", ["--workdir=nothing"], "workdir 'nothing' holds no run"),
     ("evaluate", [], "--workdir"),
     ("evaluate", ["--workdir=runs/digits", "--split=dev"], "`split` must be one of train, validation"),
+    ("evaluate", ["--workdir=runs/digits", "--num_samples=0,2"], "`num_samples` must be positive"),
     ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
     ("sample", ["--workdir=runs/digits", "--n=0"], "--n"),
+    ("sample", ["--workdir=runs/digits", "--interpolate=test:0"], "--interpolate must be two images"),
+    ("sample", ["--workdir=runs/digits", "--reconstruct=cat.png"], "there is no image 'cat.png'"),
     ("sample", ["--workdir=runs/digits", "--output=no/such/folder.png"], "cannot write"),
 ])
 def test_bad_input_is_one_clear_line_and_exit_code_2(trained, program, args, message):
@@ -113,4 +123,5 @@ def _is_noise(line):
 
 def test_help_lists_the_flags_of_the_program():
   out = run("train", "--help").stdout
-  assert "Trains Flow++" in out and "--batch_size" in out and "--filters" in out
+  assert "Trains Flow++" in out and all(flag in out for flag in (
+      "--batch_size", "--filters", "--dataset"))

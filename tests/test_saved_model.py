@@ -54,7 +54,7 @@ def workdir(model, tmp_path_factory):
   model.save_weights(workdir.best_weights)
   workdir.metrics.write_text("".join(json.dumps({"step": step, "val_bits_per_dim": bits}) + "\n"
                                      for step, bits in ((1, 3.5), (2, 3.25), (3, float("nan")))))
-  (workdir.path / "evaluation.json").write_text('{"bits_per_dim": 3.125}')
+  workdir.evaluation.write_text('{"test": {"images": 180}}')
   result = bin_export(f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}")
   assert result.returncode == 0, result.stderr
   assert result.stdout == f"wrote {workdir.path}/saved_model/1\n"
@@ -163,13 +163,14 @@ def test_the_bound_of_tensorflow_alone_has_the_gradients_of_the_model(model, loa
     np.testing.assert_allclose(ours, models, rtol=1e-5, atol=rounding, err_msg=weight.name)
 
 
-def test_assets_say_what_the_model_is_and_what_was_measured(model, path, loaded):
+def test_assets_say_what_the_model_is_and_what_was_measured(model, workdir, path, loaded):
   config = json.loads((path / "assets" / "config.json").read_text())
   assert fpp.FlowPlusPlusConfig(**config) == model.config
   metadata = json.loads(pathlib.Path(loaded.metadata_file.asset_path.numpy().decode()).read_text())
   assert metadata.pop("versions")["tensorflow"] == tf.__version__
-  assert metadata == {"data": FINGERPRINT, "validation": {"bits_per_dim": 3.25, "step": 2},
-                      "evaluation": {"bits_per_dim": 3.125}, "max_batch": MAX_BATCH}
+  assert metadata["checkpoint"]["val_bits_per_dim"] == 3.25 and metadata["checkpoint"]["step"] == 2
+  assert metadata == {"data": FINGERPRINT, "checkpoint": workdir.checkpoint(),
+                      "evaluation": {"test": {"images": 180}}, "max_batch": MAX_BATCH}
 
 
 def test_saved_model_cli_shows_names_types_and_shapes(path):

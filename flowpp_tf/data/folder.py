@@ -41,14 +41,7 @@ def load_folder(path, image_shape, splits_file=None, max_bad_files=0, cache_dir=
     InputError (a ValueError): naming the folder or files that are wrong.
   """
   images.check_channels(image_shape)
-  folder = pathlib.Path(path).expanduser()
-  if not folder.is_dir():
-    raise InputError(f"folder {str(path)!r} is not there" if not folder.exists() else
-                     f"{str(path)!r} is no folder")
-  names = image_files(folder)
-  if not names:
-    raise InputError(f"folder {str(path)!r} has no image: looked for {', '.join(images.SUFFIXES)} in it "
-                     "and in the folders below it")
+  folder, names = open_folder(path)
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
   files = {split: [folder / name for name in names] for split, names in splits.items()}
   identity = {split: cache.file_identity(paths, folder) for split, paths in files.items()}
@@ -71,6 +64,23 @@ def load_folder(path, image_shape, splits_file=None, max_bad_files=0, cache_dir=
     notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: "
                  f"{about['enlarged']}")
   return ImageDataset(f"folder:{folder.resolve().name}", levels=256, notes=tuple(notes), **arrays)
+
+
+def open_folder(path):
+  """A folder as a `pathlib.Path`, and its `image_files`.
+
+  Raises:
+    InputError (a ValueError): if it is not there, or there are none.
+  """
+  folder = pathlib.Path(path).expanduser()
+  if not folder.is_dir():
+    raise InputError(f"folder {str(path)!r} is not there" if not folder.exists() else
+                     f"{str(path)!r} is no folder")
+  names = image_files(folder)
+  if not names:
+    raise InputError(f"folder {str(path)!r} has no image: looked for {', '.join(images.SUFFIXES)} in it "
+                     "and in the folders below it")
+  return folder, names
 
 
 def image_files(folder):
@@ -102,7 +112,7 @@ def fill_from_files(files, image_shape, max_bad_files, arrays):
     try:
       return images.read_image(path, image_shape)
     except Exception as error:  # pylint: disable=broad-except  # Pillow has many for damaged files
-      return f"{path} ({' '.join(str(error).split()) or type(error).__name__})"
+      return f"{path} ({images.reason(error)})"
 
   kept, bad, enlarged = {}, [], 0
   for split, paths in files.items():

@@ -14,6 +14,7 @@ import itertools
 import os
 
 import numpy as np
+from PIL import ExifTags
 from PIL import Image
 from PIL import ImageOps
 
@@ -61,6 +62,18 @@ def read_for_model(file, config):
   if 256 % config.levels == 0:
     return image // (256 // config.levels)
   return np.round(image * ((config.levels - 1) / 255)).astype(np.uint8)
+
+
+def upright_size(file):
+  """`(width, height)` of an image file as `read_image` sees it, before it is fitted; raises like it."""
+  with Image.open(file) as image:
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return image.size[::-1] if turned else image.size
+
+
+def reason(error):
+  """One line from whatever Pillow raises for files that are no whole image."""
+  return " ".join(str(error).split()) or type(error).__name__
 
 
 def fit_image(image, image_shape):

@@ -59,6 +59,23 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
           base_sample, event_ndims=len(self.distribution.event_shape), **bijector_kwargs)
     return y, self.distribution.log_prob(base_sample, **distribution_kwargs) - fldj
 
+  def log_prob_terms(self, y, **kwargs):
+    """The two terms of the log density: that of the base at y's latent, and log|det| of the Jacobian.
+
+    Args:
+      y: values, `[..., *event_shape]`.
+      **kwargs: as in `log_prob`, which is their sum.
+
+    Returns:
+      Two tensors, nats.
+    """
+    distribution_kwargs, bijector_kwargs = self._split_kwargs(kwargs)
+    with single_pass(tf.convert_to_tensor(y, dtype_hint=self.dtype)) as y:
+      x = self.bijector.inverse(y, **bijector_kwargs)
+      ildj = self.bijector.inverse_log_det_jacobian(
+          y, event_ndims=len(self.event_shape), **bijector_kwargs)
+    return self.distribution.log_prob(x, **distribution_kwargs), ildj
+
   def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
     with single_pass():
       return super()._sample_and_log_prob(sample_shape, seed, **kwargs)

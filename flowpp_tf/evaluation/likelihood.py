@@ -1,44 +1,70 @@
-"""Bits/dim of a set of images: the single-sample and the importance-weighted bound. Section 3.1, 4."""
+"""Bits/dim of a set of images, in the bounds of several numbers of samples. Flow++ sections 3.1 and 4.
+
+A bound of n samples is estimated from K >= n draws by the mean, over K // n groups of n, of log-mean-exp
+of a group: what one group would give, with less variance. Where each n divides the next, the estimates
+grow with n without exception, by Jensen's inequality.
+"""
 
 import dataclasses
 import math
+import os
+import pathlib
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_file
 from flowpp_tf.layers import fold_in
+from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.models.seeds import as_seed
 
 
 @dataclasses.dataclass(frozen=True)
-class BitsPerDim:
-  """Bits/dim over a set of images, with the standard errors of the mean over images."""
-  images: int
+class Bound:
+  """Mean over images of a bound, in bits/dim, and the standard error of that mean."""
   num_samples: int
-  importance_weighted: float       # bound with `num_samples` draws
-  importance_weighted_error: float
-  single_sample: float             # bound with one draw, averaged over the `num_samples` there are
-  single_sample_error: float
+  bits_per_dim: float
+  standard_error: float  # NaN for one image
+
+
+@dataclasses.dataclass(frozen=True)
+class BitsPerDim:
+  """Bits/dim over a set of images."""
+  images: int
+  bounds: tuple  # of `Bound`, from one sample upwards
+  terms: dict    # of `BoundTerms`, in bits/dim: they add up to the bound of one sample
+
+  @property
+  def best(self):
+    """The `Bound` of the most samples."""
+    return self.bounds[-1]
 
   def __str__(self):
-    text = f"{self.single_sample:.4f} +- {self.single_sample_error:.4f} (single-sample bound)"
-    if self.num_samples > 1:
-      text = (f"{self.importance_weighted:.4f} +- {self.importance_weighted_error:.4f} "
-              f"(importance-weighted bound, {self.num_samples} samples), {text}")
-    return f"{text} bits/dim over {self.images} images"
+    parts = []
+    for bound in self.bounds[::-1]:
+      kind = "single-sample bound" if bound.num_samples == 1 else (
+          f"importance-weighted bound, {bound.num_samples} samples")
+      parts.append(f"{bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} ({kind})")
+    terms = " ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
+    return f"{', '.join(parts)} bits/dim over {self.images} images; {terms}"
 
 
-def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0):
+def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0, partial=None, verbose=0):
   """Measures the bounds on all of a set of images.
 
   Args:
     model: `FlowPlusPlus`.
-    images: integers, `[N, H, W, C]`.
-    num_samples: draws of the dequantization noise an image.
+    images: integers, `[N, H, W, C]`, anything that NumPy can index.
+    num_samples: draws of the dequantization noise an image, or a list of such numbers; the bound of one
+      is always measured too.
     batch_size: images at once; the result does not depend on it but for the draws.
     seed: integer.
+    partial: path of a .npy file for what has been measured so far, from which the next call goes on; it
+      is deleted at the end. It is to be used for the same arguments alone.
+    verbose: 1 for a progress bar with the running estimate (of the bound of one sample).
 
   Returns:
     `BitsPerDim`.
@@ -46,26 +72,81 @@ def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0):
   Raises:
     InputError (a ValueError): if a count is not positive, or the images do not fit the model.
   """
-  for name, value in (("num_samples", num_samples), ("batch_size", batch_size),
-                      ("number of images", len(images))):
+  counts = sorted({1, *np.atleast_1d(num_samples).tolist()})
+  for name, value in (("num_samples", min(np.atleast_1d(num_samples), default=0)),
+                      ("batch_size", batch_size), ("number of images", len(images))):
     if value < 1:
       raise InputError(f"`{name}` must be at least 1, got {value}")
-  images = model.check_images(images).numpy()
-  seed = as_seed(seed)
+  model.check_images(images[:1])
+  shape = (len(images), counts[-1], len(BoundTerms._fields))
+  draws = np.full(shape, np.nan, model.variable_dtype) if partial is None else (
+      _open_partial(partial, shape, model.variable_dtype))
+  _measure(model, images, draws, batch_size, as_seed(seed), verbose)
+  result = _summarize(model, draws, counts)
+  if partial is not None:
+    os.remove(partial)
+  return result
 
+
+def importance_weighted(bounds, axis=0):
+  """The bound in nats that single-sample ones along an axis give: their log-mean-exp; equation 7."""
+  return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
+
+
+def _measure(model, images, draws, batch_size, seed, verbose):
+  """Fills `draws [N, K, terms]` where they are NaN."""
   @tf.function(autograph=False, input_signature=[  # traced once, whatever the size of a batch
       tf.TensorSpec([None, *model.config.image_shape], images.dtype), tf.TensorSpec([2], tf.int32)])
-  def bound(batch, seed):
-    return model.log_prob_bound(batch, seed=seed)
+  def terms(batch, seed):
+    return tf.stack(model.bound_terms(batch, seed=seed), axis=-1)[0]
 
-  single, weighted = [], []
+  samples = draws.shape[1]
+  bar = keras.utils.Progbar(
+      -(-len(images) // batch_size) * samples, unit_name="batch of draws",
+      stateful_metrics=["bits_per_dim"], verbose=verbose)
+  total, count = 0.0, 0
   for i, batch in enumerate(evaluation_batches(images, batch_size)):
-    bounds = np.stack([bound(batch, fold_in(fold_in(seed, i), k)).numpy()
-                       for k in range(num_samples)]).astype(np.float64)
-    single.append(bounds.mean(axis=0))
-    weighted.append(np.logaddexp.reduce(bounds, axis=0) - math.log(num_samples))
-  means_and_errors = [
-      f(model.to_bits_per_dim(np.concatenate(parts)))
-      for parts in (weighted, single)
-      for f in (np.mean, lambda b: b.std(ddof=1) / math.sqrt(len(b)) if len(b) > 1 else math.nan)]
-  return BitsPerDim(len(images), num_samples, *map(float, means_and_errors))
+    batch = model.check_images(batch)
+    rows = draws[i * batch_size:(i + 1) * batch_size]
+    for k in range(samples):
+      if np.all(np.isnan(rows[:, k])):
+        rows[:, k] = terms(batch, fold_in(fold_in(seed, i), k))
+      total, count = total + rows[:, k].sum(dtype=np.float64), count + len(rows)
+      bar.update(i * samples + k + 1, [("bits_per_dim", model.to_bits_per_dim(total / count))])
+
+
+def _summarize(model, draws, counts):
+  """`BitsPerDim` of `draws [N, K, terms]`, a number of images at a time."""
+  parts = [draws[i:i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
+
+  def bound(n):
+    def of_images(part):
+      groups = part.sum(axis=-1)[:, :part.shape[1] // n * n].reshape(len(part), -1, n)
+      return np.mean(importance_weighted(groups, axis=-1), axis=-1)
+
+    bits = model.to_bits_per_dim(np.concatenate([of_images(part) for part in parts]))
+    error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+    return Bound(n, float(bits.mean()), float(error))
+
+  terms = model.to_bits_per_dim(sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws))
+  return BitsPerDim(len(draws), tuple(map(bound, counts)),
+                    dict(zip(BoundTerms._fields, map(float, terms), strict=True)))
+
+
+def _open_partial(path, shape, dtype):
+  """A file that is mapped into memory, NaN where nothing has been measured yet."""
+  path = pathlib.Path(path)
+  if not path.exists():
+    def create(temporary):
+      array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+      array[:] = np.nan
+      array.flush()
+
+    replace_file(path, create)
+  try:
+    draws = np.lib.format.open_memmap(path, mode="r+")
+  except (OSError, ValueError) as error:
+    raise InputError(f"{str(path)!r} cannot be gone on with: {error}; delete it to start anew") from None
+  if draws.shape != shape or draws.dtype != dtype:
+    raise InputError(f"{str(path)!r} is of another evaluation; delete it to start anew")
+  return draws

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -22,6 +23,13 @@ from flowpp_tf.models.seeds import as_seed
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
+
+
+class BoundTerms(NamedTuple):
+  """The terms of equation 7, log p(x + u) - log q(u|x), for each draw of u: their sum is the bound."""
+  log_det: tf.Tensor         # log|det dz/dx|, of the logit and of all couplings
+  prior: tf.Tensor           # log N(z)
+  dequantization: tf.Tensor  # -log q(u|x)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -104,12 +112,23 @@ class FlowPlusPlus(LikelihoodModel):
     Raises:
       InputError (a ValueError): for images, noise or `num_samples` that do not fit.
     """
+    terms = self.bound_terms(images, num_samples, noise, seed, training, initialize)
+    bounds = terms.prior + terms.log_det + terms.dequantization
+    count = tf.cast(tf.shape(bounds)[0], bounds.dtype)
+    return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(count)
+
+  def bound_terms(self, images, num_samples=1, noise=None, seed=None, training=False,
+                  initialize=False):
+    """What the bound is made of; arguments and errors as in `log_prob_bound`.
+
+    Returns:
+      `BoundTerms` of `[num_samples, B]`, nats an image.
+    """
     x, noise, seed = self._prepare(images, num_samples, noise, seed)
     log_q, dequantized = self._dequantize(x, noise, seed, training, initialize)
     kwargs = self._flow_kwargs(training, fold_in(seed, 2), initialize)
-    log_p = self.flow.log_prob(dequantized, bijector_kwargs=kwargs)
-    count = tf.cast(tf.shape(noise)[0], log_p.dtype)
-    return tf.reduce_logsumexp(log_p - log_q, axis=0) - tf.math.log(count)
+    prior, log_det = self.flow.log_prob_terms(dequantized, bijector_kwargs=kwargs)
+    return BoundTerms(log_det, prior, -log_q)
 
   def bits_per_dim(self, images, num_samples=1, noise=None, seed=None):
     """The negative bound in bits a dimension, `[B]`; arguments as in `log_prob_bound`."""

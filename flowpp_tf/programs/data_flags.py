@@ -6,8 +6,10 @@ import os
 from absl import flags
 
 from flowpp_tf.data import DATASETS
+from flowpp_tf.data import describe
 from flowpp_tf.data import load_dataset
 from flowpp_tf.errors import InputError
+from flowpp_tf.programs import run
 
 FLAGS = flags.FLAGS
 _SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files")
@@ -65,8 +67,25 @@ def data_settings(default, recorded=None):
 def load_from_settings(settings, config):
   """The data set, checked against a model's config."""
   dataset = load_dataset(
-      settings["dataset"], settings["data_dir"], image_shape=config.image_shape, levels=config.levels,
-      bits=settings["bits"], splits_file=settings["splits_file"],
-      max_bad_files=settings["max_bad_files"] or 0, cache_dir=settings["cache_dir"])
+      settings["dataset"], settings.get("data_dir"), image_shape=config.image_shape,
+      levels=config.levels, bits=settings.get("bits"), splits_file=settings.get("splits_file"),
+      max_bad_files=settings.get("max_bad_files") or 0, cache_dir=settings.get("cache_dir"))
   dataset.check(config)
   return dataset
+
+
+def load_data_of_run(settings, config):
+  """The data of a run, or those that the flags name; a warning if they are not those of its training.
+
+  Args:
+    settings: of the run, as in its config.json.
+    config: `FlowPlusPlusConfig` of its model.
+
+  Returns:
+    `ImageDataset` and its fingerprint.
+  """
+  dataset = load_from_settings(data_settings(settings["dataset"], settings), config)
+  fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
+  if trained and trained["sha256"] != fingerprint["sha256"]:
+    run.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
+  return dataset, fingerprint

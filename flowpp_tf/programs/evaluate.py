@@ -1,13 +1,22 @@
 """Measures bits/dim of a trained model on a split of its data.
 
-bin/evaluate --workdir=runs/digits --split=test --num_samples=64
+bin/evaluate --workdir=runs/digits --split=test --num_samples=1,16,256
+
+Prints a line, and writes WORKDIR/evaluation.json. The same command goes on where a killed one was.
 """
+
+import hashlib
+import json
+import math
+import pathlib
+import sys
 
 from absl import flags
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.data import describe
 from flowpp_tf.evaluation import evaluate_bits_per_dim
+from flowpp_tf.evaluation import read_record
+from flowpp_tf.evaluation import write_record
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
 from flowpp_tf.training import Workdir
@@ -19,27 +28,55 @@ def define_flags():
   """The program's flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
-  flags.DEFINE_integer("num_samples", 1, "Samples of the importance-weighted bound.",
-                       lower_bound=1)
+  flags.DEFINE_list("num_samples", "1", "Samples of the importance-weighted bound, one number or several "
+                    "such as 1,16,256; the bound of one sample is always measured.")
   flags.DEFINE_integer("batch_size", 100, "Images at once.", lower_bound=1)
   flags.DEFINE_integer("limit", None, "First so many images of the split; all if not given.",
                        lower_bound=1)
+  flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
   data_flags.define_data_flags(default="that of the run")
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")
+  flags.DEFINE_string("output", None, "File for the figures; WORKDIR/evaluation.json if not given.")
 
 
 def evaluate_from_flags():
-  """Prints one line."""
-  model, settings = Workdir(FLAGS.workdir).load()
-  dataset = data_flags.load_from_settings(
-      data_flags.data_settings(settings["dataset"], settings), model.config)
-  fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
-  if trained and trained["sha256"] != fingerprint["sha256"]:
-    run.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
+  """Prints a line for each split that is measured, and one for the gap."""
+  counts = _counts()
+  workdir = Workdir(FLAGS.workdir)
+  model, settings = workdir.load()
+  dataset, fingerprint = data_flags.load_data_of_run(settings, model.config)
+  output = pathlib.Path(FLAGS.output or workdir.evaluation)
+  read_record(output)  # what is wrong with it is to be said now, not in the end
+  checkpoint = workdir.checkpoint()
+
+  def measure(split, images):
+    what = [checkpoint["sha256"], fingerprint["sha256"], split, len(images), counts, FLAGS.batch_size,
+            FLAGS.seed]
+    name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+    result = evaluate_bits_per_dim(
+        model, images, counts, FLAGS.batch_size, FLAGS.seed,
+        partial=workdir.path / f"evaluation-{name}.npy", verbose=int(sys.stdout.isatty()))
+    write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed)
+    print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}")
+    return result.best
+
   images = dataset.split(FLAGS.split)[:FLAGS.limit]
-  result = evaluate_bits_per_dim(
-      model, images, FLAGS.num_samples, FLAGS.batch_size, FLAGS.seed)
-  print(f"{dataset.name} {FLAGS.split}: {result}; data {fingerprint['digest']}")
+  held_out = measure(FLAGS.split, images)
+  if FLAGS.gap:
+    seen = measure("train", dataset.train[:len(images)])
+    print(f"gap, {FLAGS.split} - train: {held_out.bits_per_dim - seen.bits_per_dim:+.4f} +- "
+          f"{math.hypot(held_out.standard_error, seen.standard_error):.4f} bits/dim")
+
+
+def _counts():
+  try:
+    counts = sorted(map(int, FLAGS.num_samples))
+  except ValueError:
+    counts = []
+  if not counts or counts[0] < 1:
+    raise run.InputError("`num_samples` must be positive integers such as 1,16,256, got "
+                         f"{','.join(FLAGS.num_samples)!r}")
+  return counts
 
 
 def main():

@@ -3,12 +3,11 @@
 bin/export --workdir=runs/digits
 """
 
-import json
-import math
 import pathlib
 
 from absl import flags
 
+from flowpp_tf.evaluation.record import read_record
 from flowpp_tf.export import export_saved_model
 from flowpp_tf.programs import run
 from flowpp_tf.training import Workdir
@@ -31,26 +30,10 @@ def export_from_flags():
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
   output = pathlib.Path(FLAGS.output or workdir.path / "saved_model" / "1")
-  export_saved_model(model, output, _metadata(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)
+  metadata = {"data": settings.get("fingerprint"), "checkpoint": workdir.checkpoint(),
+              "evaluation": read_record(workdir.evaluation)}
+  export_saved_model(model, output, metadata, FLAGS.max_batch, FLAGS.overwrite)
   print(f"wrote {output}")
-
-
-def _metadata(workdir, settings):
-  """Data of the run and what was measured, as far as its files say."""
-  try:
-    metadata = {"data": settings.get("fingerprint")}
-    if workdir.metrics.exists():
-      rows = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
-      rows = [row for row in rows if math.isfinite(row.get("val_bits_per_dim", math.nan))]
-      if rows:
-        best = min(rows, key=lambda row: row["val_bits_per_dim"])
-        metadata["validation"] = {"bits_per_dim": best["val_bits_per_dim"], "step": best["step"]}
-    evaluation = workdir.path / "evaluation.json"
-    if evaluation.exists():
-      metadata["evaluation"] = json.loads(evaluation.read_text())
-    return metadata
-  except (OSError, ValueError) as error:
-    raise run.InputError(f"what was measured in {str(workdir.path)!r} cannot be read: {error}") from None
 
 
 def main():

@@ -21,7 +21,7 @@ def run_program(main):
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__
   for name, defined in flags.FLAGS.flags_by_module_dict().items():
-    if name in (main.__module__, __name__):
+    if name.startswith(f"{__package__}."):
       for flag in defined:
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 

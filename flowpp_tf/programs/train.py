@@ -10,6 +10,7 @@ from absl import flags
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.evaluation import image_grid
 from flowpp_tf.evaluation import plot_curves
+from flowpp_tf.evaluation import write_record
 from flowpp_tf.models import CONFIGS
 from flowpp_tf.models import get_config
 from flowpp_tf.programs import data_flags
@@ -119,9 +120,10 @@ def train_from_flags():
   plot_curves(workdir.metrics, workdir.curves)
   model, _ = workdir.load()
   say(f"best validation: {best:.4f} bits/dim; its weights from here on")
-  images = dataset.test[:FLAGS.eval_images]
-  say(f"test: {evaluate_bits_per_dim(model, images, FLAGS.num_samples)}; data "
-      f"{dataset.fingerprint()['digest']}")
+  result = evaluate_bits_per_dim(model, dataset.test[:FLAGS.eval_images], FLAGS.num_samples)
+  fingerprint = dataset.fingerprint()
+  write_record(workdir.evaluation, "test", result, fingerprint, workdir.checkpoint(), seed=0)
+  say(f"test: {result}; data {fingerprint['digest']}")
   image_grid(model.sample(64, seed=FLAGS.seed).numpy(), config.levels).save(workdir.samples)
   say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
   say("next:")

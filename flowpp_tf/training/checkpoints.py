@@ -6,7 +6,6 @@ A folder appears under its name once all of it is on disk, with the SHA-256 of e
 digests.json. One that fails that check later is passed over for the one before it.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -16,6 +15,7 @@ from absl import logging
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import file_sha256
 
 _DIGESTS = "digests.json"
 _UNFINISHED = ".unfinished."
@@ -46,7 +46,7 @@ class Checkpoints:
       shutil.rmtree(unfinished, ignore_errors=True)
       unfinished.mkdir(parents=True)
       self._checkpoint.write(str(unfinished / "state"))
-      digests = {path.name: _digest(path) for path in unfinished.iterdir()}
+      digests = {path.name: file_sha256(path) for path in unfinished.iterdir()}
       (unfinished / _DIGESTS).write_text(json.dumps(digests, indent=2))
       for path in unfinished.iterdir():
         _flush(path)
@@ -92,19 +92,11 @@ class Checkpoints:
     return sorted(self._folder.glob("step_*"))
 
 
-def _digest(path):
-  digest = hashlib.sha256()
-  with open(path, "rb") as file:
-    while block := file.read(1 << 22):
-      digest.update(block)
-  return digest.hexdigest()
-
-
 def _damage(path):
   """What is wrong with a checkpoint's folder, or None."""
   try:
     digests = json.loads((path / _DIGESTS).read_text())
-    wrong = [name for name, digest in digests.items() if _digest(path / name) != digest]
+    wrong = [name for name, digest in digests.items() if file_sha256(path / name) != digest]
     return f"{', '.join(wrong)} changed since it was written" if wrong else None
   except (OSError, ValueError, AttributeError) as error:
     return f"{error}"

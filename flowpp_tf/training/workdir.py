@@ -5,19 +5,24 @@
     best.weights.h5        averaged weights at the best validation
     metrics.jsonl          a row for each validation, with the digest of the data
     curves.png samples.png
+    evaluation.json        bits/dim as measured, see evaluation/record.py
+    evaluation-*.npy       an evaluation that was stopped, to go on from
+    typicality.json        what bin/score measured on the validation split
+    saved_model/1/         what bin/export wrote
 """
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 
 from flowpp_tf.data import describe
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import file_sha256
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import FlowPlusPlusConfig
-
 
 
 class Workdir:
@@ -31,6 +36,8 @@ class Workdir:
     self.metrics = self.path / "metrics.jsonl"
     self.curves = self.path / "curves.png"
     self.samples = self.path / "samples.png"
+    self.evaluation = self.path / "evaluation.json"
+    self.typicality = self.path / "typicality.json"
 
   def open(self, config, settings):
     """Makes the directory a run's own; a directory that has a run must have this one.
@@ -84,6 +91,25 @@ class Workdir:
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise InputError(f"{str(self.best_weights)!r} cannot be loaded: {error}") from None
     return model, run["training"]
+
+  def checkpoint(self):
+    """What identifies the weights that `load` gives: a `dict` of file, SHA-256, step and validation.
+
+    Raises:
+      InputError (a ValueError): if files of the run cannot be read.
+    """
+    rows = []
+    try:
+      digest = file_sha256(self.best_weights)
+      if self.metrics.exists():
+        rows = [json.loads(line) for line in self.metrics.read_text().splitlines()]
+      best = min((row for row in rows if math.isfinite(row["val_bits_per_dim"])),
+                 key=lambda row: row["val_bits_per_dim"], default={})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+      raise InputError(f"the weights and metrics of workdir {str(self.path)!r} cannot be read: "
+                       f"{error}") from None
+    return {"file": self.best_weights.name, "sha256": digest, "step": best.get("step"),
+            "val_bits_per_dim": best.get("val_bits_per_dim")}
 
   def _read(self):
     try:

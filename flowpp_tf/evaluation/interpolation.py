@@ -1,0 +1,68 @@
+"""From one image to another through latent space, on the sphere where latents of a Gaussian lie.
+
+    z(t) = r(t) [sin((1 - t) a) / sin(a) z0 / |z0| + sin(t a) / sin(a) z1 / |z1|]
+    r(t) = (1 - t) |z0| + t |z1|,    a the angle between z0 and z1
+
+Spherical interpolation (slerp: Shoemake 1985; of latents: White 2016, "Sampling Generative Networks") of
+the directions; the norms go evenly from one to the other. A Gaussian of D dimensions has nearly all of
+its mass at norms close to sqrt(D), which the straight line between two of its samples leaves: halfway
+it is shorter by a factor of about sqrt(2).
+"""
+
+import numpy as np
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.models.seeds import as_seed
+
+
+def slerp(z0, z1, t):
+  """Points on the arc from one vector to another; the ends are those very vectors.
+
+  Args:
+    z0: array of any shape.
+    z1: array of that shape.
+    t: `[F]`, from 0 for `z0` to 1 for `z1`.
+
+  Returns:
+    `[F, *shape]` of the dtype of `z0`. Where there is no one arc, between parallel vectors or
+    opposite ones and from zero, it is the straight line.
+  """
+  first, last = (np.asarray(z, np.float64) for z in (z0, z1))
+  t = np.asarray(t, np.float64)
+  norms = np.linalg.norm(first), np.linalg.norm(last)
+  weights = 1 - t, t
+  if min(norms) > 0:
+    u, v = first / norms[0], last / norms[1]
+    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # exact for small ones too
+    if np.sin(angle) > 1e-9:
+      norm = (1 - t) * norms[0] + t * norms[1]
+      weights = (np.sin((1 - t) * angle) / np.sin(angle) * (norm / norms[0]),
+                 np.sin(t * angle) / np.sin(angle) * (norm / norms[1]))
+  return (np.multiply.outer(weights[0], first) + np.multiply.outer(weights[1], last)).astype(
+      np.asarray(z0).dtype)
+
+
+def interpolate(batched, first, last, frames, seed=0):
+  """Images from one to another.
+
+  Both are encoded with the same dequantization noise. The ends are the images themselves, as far as
+  `FlowPlusPlus.encode` promises.
+
+  Args:
+    batched: `Batched` model.
+    first: integers, `[H, W, C]`.
+    last: integers, `[H, W, C]`.
+    frames: how many images, with both ends, at least 2.
+    seed: integer, of the noise.
+
+  Returns:
+    uint8 `[frames, H, W, C]`.
+
+  Raises:
+    InputError (a ValueError): if there are too few frames, or the images do not fit the model.
+  """
+  if frames < 2:
+    raise InputError(f"`frames` must be at least 2, the two images, got {frames}")
+  noise = batched.model.sample_noise([1], as_seed(seed))
+  z0, z1 = batched.encode(np.stack([first, last]), np.repeat(noise, 2, axis=0))
+  return batched.decode(slerp(z0, z1, np.linspace(0, 1, frames)))
