@@ -21,6 +21,7 @@ from conftest import SMALL
 from conftest import perturb
 from conftest import small_images
 import flowpp_tf as fpp
+from flowpp_tf.files import replace_directory
 from flowpp_tf.training import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -319,6 +320,19 @@ def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monk
   fpp.export_saved_model(model, copy)
   fpp.export_saved_model(model, copy, overwrite=True)
   assert (copy / "saved_model.pb").read_text() == "new"
+
+
+def test_a_directory_that_could_not_be_replaced_is_back_in_its_place(tmp_path):
+  directory = tmp_path / "1"
+  directory.mkdir()
+  (directory / "old").write_text("")
+  with pytest.raises(FileNotFoundError):  # when the new one is to be put there
+    replace_directory(directory, lambda temporary: temporary.rmdir())
+  assert [p.name for p in tmp_path.rglob("*")] == ["1", "old"]
+  directory.rename(tmp_path / ".old.1")  # killed right there
+  with pytest.raises(ZeroDivisionError):
+    replace_directory(directory, lambda temporary: 1 / 0)
+  assert [p.name for p in tmp_path.rglob("*")] == ["1", "old"]
 
 
 def test_bin_export_refuses_in_one_line(workdir):
