@@ -12,7 +12,6 @@ it is shorter by a factor of about sqrt(2).
 import numpy as np
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.models.seeds import as_seed
 
 
 def slerp(z0, z1, t):
@@ -63,6 +62,5 @@ def interpolate(batched, first, last, frames, seed=0):
   """
   if frames < 2:
     raise InputError(f"`frames` must be at least 2, the two images, got {frames}")
-  noise = batched.model.sample_noise([1], as_seed(seed))
-  z0, z1 = batched.encode(np.stack([first, last]), np.repeat(noise, 2, axis=0))
+  z0, z1 = (batched.encode(image[np.newaxis], seed=seed)[0] for image in (first, last))
   return batched.decode(slerp(z0, z1, np.linspace(0, 1, frames)))

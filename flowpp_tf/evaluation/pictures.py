@@ -32,7 +32,7 @@ def image_grid(images, levels, columns=None, gap=1, wide_rows=(), wide_columns=(
   columns = columns or int(np.ceil(np.sqrt(count)))
   tops = _starts(-(-count // columns), height, gap, wide_rows)
   lefts = _starts(columns, width, gap, wide_columns)
-  pixels = np.round(np.asarray(images, np.float64) * (255 / (levels - 1))).astype(np.uint8)
+  pixels = to_shades(images, levels)
   grid = np.full((tops[-1] + height, lefts[-1] + width, channels), 255, np.uint8)
   for i, image in enumerate(pixels):
     top, left = tops[i // columns], lefts[i % columns]
@@ -41,6 +41,11 @@ def image_grid(images, levels, columns=None, gap=1, wide_rows=(), wide_columns=(
   scale = max(1, int(min(_SQUARE_SIDE / np.sqrt(np.prod(picture.size)),
                          _STRIP_LENGTH / max(picture.size))))
   return picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
+
+
+def to_shades(images, levels):
+  """Integers in 0 .. levels - 1 as uint8 from black to white; `read_for_model` undoes it."""
+  return np.round(np.asarray(images, np.float64) * (255 / (levels - 1))).astype(np.uint8)
 
 
 def _starts(count, size, gap, wide):

@@ -115,10 +115,14 @@ class Scorer:
       A `dict` of arrays `[N]` with the names in `SCORES`: log_likelihood in nats, typicality (NaN if
       `typical` is None) and complexity_corrected in bits/dim.
     """
-    log_likelihood = self.log_likelihood(images, batch_size)
-    bits_per_dim = self._model.to_bits_per_dim(log_likelihood)
-    sizes = np.array([png_bytes(np.asarray(image, np.uint8)) for image in images])
-    typical = math.nan if self.typical is None else self.typical
-    return dict(zip(SCORES, (
-        log_likelihood, bits_per_dim, np.abs(bits_per_dim - typical),
-        bits_per_dim - 8 * sizes / math.prod(self._model.config.image_shape), sizes), strict=True))
+    return scores_of(images, self.log_likelihood(images, batch_size), self.typical)
+
+
+def scores_of(images, log_likelihood, typical=None):
+  """What `Scorer` returns, of integer images `[N, H, W, C]` whose `log_likelihood [N]` is known."""
+  dimensions = math.prod(images.shape[1:])
+  bits_per_dim = -log_likelihood / (dimensions * math.log(2))
+  sizes = np.array([png_bytes(np.asarray(image, np.uint8)) for image in images])
+  return dict(zip(SCORES, (
+      log_likelihood, bits_per_dim, np.abs(bits_per_dim - (math.nan if typical is None else typical)),
+      bits_per_dim - 8 * sizes / dimensions, sizes), strict=True))

@@ -148,9 +148,7 @@ def _array_batches(images):
 
 def _typical_mean(workdir, scorer, settings, own_data):
   """Mean bits/dim of the run's validation split, measured now unless it is known; None without it."""
-  key = {"weights": file_sha256(workdir.best_weights), "num_samples": FLAGS.num_samples,
-         "seed": FLAGS.seed, "typical_images": FLAGS.typical_images,
-         "data": settings.get("fingerprint", {}).get("digest")}
+  key = typical_key(workdir, settings, FLAGS.num_samples, FLAGS.seed, FLAGS.typical_images)
   typical = load_typical(workdir.typicality, key)
   if typical is None:
     try:
@@ -171,6 +169,12 @@ def _typical_mean(workdir, scorer, settings, own_data):
   print(f"typical of the run: mean {typical.mean:.4f}{spread} bits/dim over {typical.images} images of "
         "its validation split", file=sys.stderr)
   return typical.mean
+
+
+def typical_key(workdir, settings, num_samples=16, seed=0, typical_images=1000):
+  """What the typicality of a run depends on, for `load_typical`; by default as if no flag was given."""
+  return {"weights": file_sha256(workdir.best_weights), "num_samples": num_samples, "seed": seed,
+          "typical_images": typical_images, "data": settings.get("fingerprint", {}).get("digest")}
 
 
 def _progress(count):

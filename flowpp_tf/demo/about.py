@@ -1,0 +1,38 @@
+"""What the top of the page says of a model."""
+
+from flowpp_tf.data import describe
+
+
+def about(source, engine, metadata):
+  """Which model it is, as Markdown.
+
+  Args:
+    source: text, the path that it is from.
+    engine: `Engine` or `SavedModelEngine`.
+    metadata: `dict` of "data", a fingerprint, "evaluation", the entries of an evaluation.json, and
+      "validation", as `bin/export` puts them into a SavedModel; each may be missing.
+  """
+  data = metadata.get("data")
+  shape = "x".join(map(str, engine.config.image_shape))
+  lines = [f"`{source}`, {engine.parameters:,} parameters",
+           f"Trained on {describe(data)}" if data else
+           f"Trained on images of {shape}, {engine.config.levels} levels; which is not recorded",
+           _measured(metadata)]
+  return "  \n".join(lines)
+
+
+def _measured(metadata):
+  """Bits/dim: of the test split, else of another one, else the best validation of training."""
+  splits = {split: entry for split, entry in (metadata.get("evaluation") or {}).items()
+            if isinstance(entry, dict) and entry.get("bounds")}
+  if splits:
+    split = "test" if "test" in splits else next(iter(splits))
+    bounds = [f"{bound['bits_per_dim']:.3f} " + (
+        "single-sample" if bound["num_samples"] == 1 else
+        f"importance-weighted, {bound['num_samples']} samples")
+              for bound in splits[split]["bounds"][::-1]]
+    return f"Bits/dim of {splits[split]['images']:,} {split} images: {'; '.join(bounds)}"
+  if metadata.get("validation"):
+    return (f"Bits/dim of validation: {metadata['validation']['bits_per_dim']:.3f} single-sample, as measured "
+            "in training")
+  return "Its bits/dim have not been measured"

@@ -1,0 +1,108 @@
+"""What the tabs of the page show, without the page: from what a visitor gave to pictures and text.
+
+Numbers may be anything that a request can hold; what does not fit is an `InputError`.
+"""
+
+import dataclasses
+import math
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from flowpp_tf.data.images import upright_size
+from flowpp_tf.demo.uploads import read_upload
+from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation import Reconstruction
+from flowpp_tf.evaluation import image_grid
+from flowpp_tf.evaluation import interpolate
+from flowpp_tf.evaluation import reconstruct
+from flowpp_tf.evaluation import write_animation
+
+MOST_FRAMES = 32
+HOTTEST = 2.0  # temperature
+LAST_SEED = 2**53 - 1  # of the integers that JavaScript knows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+  """The answers of a model.
+
+  Args:
+    engine: `Engine` or `SavedModelEngine`.
+    folder: path of a folder for the animation, each of which takes the place of the last.
+  """
+  engine: object
+  folder: pathlib.Path
+
+  def samples(self, n, temperature, seed):
+    """A grid of samples, those of `bin/sample` for the seed."""
+    n = _integer("number of images", n, 1, self.engine.most_samples)
+    temperature = _number("temperature", temperature, 0, HOTTEST)
+    seed = _integer("seed", seed, 0, LAST_SEED)
+    return self._grid(self.engine.sample(n, temperature, seed))
+
+  def interpolation(self, first, last, frames):
+    """A grid of frames from one uploaded image to another, the path of an animation, and a line on both ends."""
+    frames = _integer("number of frames", frames, 2, MOST_FRAMES)
+    ends = np.stack([read_upload(path, self.engine.config) for path in (first, last)])
+    images = interpolate(self.engine, *ends, frames)
+    animation = self.folder / "interpolation.png"
+    write_animation(images, self.engine.config.levels, animation)
+    return (self._grid(images, columns=min(frames, 8)), str(animation),
+            f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.")
+
+  def score(self, path):
+    """An uploaded image as the model sees it, what decode(encode(x)) makes of it, the difference, the scores."""
+    config = self.engine.config
+    images = read_upload(path, config)[np.newaxis]
+    result = reconstruct(self.engine, images)
+    scores = {name: float(value[0]) for name, value in self.engine.scores(images).items()}
+    pictures = (images, result.decoded, result.visible_differences(config.levels))
+    return (*map(self._grid, pictures), _score_text(scores, self.engine.num_samples, [
+        _fitted(path, config), f"{result}."]))
+
+  def _grid(self, images, columns=None):
+    return image_grid(images, self.engine.config.levels, columns=columns)
+
+
+def _score_text(scores, num_samples, lines):
+  rows = [(f"**Bits/dim**, importance-weighted bound of {num_samples} samples", "bits_per_dim", ".4f"),
+          ("**Log-likelihood**, that bound in nats", "log_likelihood", ".2f"),
+          ("**Complexity-corrected**, bits/dim less those of a PNG; higher is stranger",
+           "complexity_corrected", ".4f"),
+          ("**Typicality**, distance in bits/dim from the mean of validation; higher is stranger",
+           "typicality", ".4f")]
+  table = [f"| {label} | {scores[name]:{form}} |" for label, name, form in rows
+           if not math.isnan(scores[name])]
+  return "\n".join([
+      "| | |", "|---|--:|", *table, "", " ".join(filter(None, lines)), "",
+      "*Likelihood is no score of being like the training images: simple images, a blank one above all, are "
+      "likely wherever they come from.*"])
+
+
+def _fitted(path, config):
+  """What had to be done to the file so that the model can see it."""
+  height, width, _ = config.image_shape
+  size = upright_size(path)
+  if size == (width, height):
+    return None
+  low = ", which makes its bits/dim low" if size[0] < width or size[1] < height else ""
+  return f"The file has {size[0]}x{size[1]} pixels and was fitted to {width}x{height}{low}."
+
+
+def _number(name, value, low, high):
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+    raise InputError(f"the {name} must be from {low} to {high}, got {_shown(value)}")
+  return value
+
+
+def _integer(name, value, low, high):
+  if _number(name, value, low, high) != int(value):
+    raise InputError(f"the {name} must be a whole number, got {value}")
+  return int(value)
+
+
+def _shown(value):
+  text = "nothing" if value is None else str(value)
+  return text if len(text) < 40 else f"{text[:40]}..."

@@ -1,0 +1,151 @@
+"""The page, in Gradio: tabs for samples, interpolation, and reconstruction with scores.
+
+One visitor's request reaches the model at a time; the others wait in the queue, and see that they do.
+"""
+
+import functools
+import html
+
+import gradio as gr
+from PIL import Image
+
+from flowpp_tf.demo import answers as limits
+from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation import to_shades
+
+_FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: nothing comes from elsewhere
+LOOK = {  # for `gr.Blocks.launch`
+    "theme": gr.themes.Default(primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
+    "css": """
+      main { width: 1120px; max-width: 100%; margin: auto; }
+      .picture .image-container { padding: 36px 8px 8px; }
+      .picture img { image-rendering: pixelated; }
+      #scores table { width: 100%; } #scores thead { display: none; }
+      #scores tr, #scores td { border-color: var(--border-color-primary) !important; }
+    """,
+    "footer_links": ["api"],
+}
+_LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
+
+
+def build_page(answers, title, about, examples):
+  """The page of a model, with an answer of each tab there from the start: so all is traced before.
+
+  Args:
+    answers: `Answers`.
+    title: text, of the window too.
+    about: Markdown below the title.
+    examples: `dict` of uint8 images `[H, W, C]` by their labels, at least two; they are written to the folder of
+      `answers`.
+
+  Returns:
+    `gr.Blocks`, to be launched with `**LOOK`.
+  """
+  files = _write_examples(examples, answers)
+  with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
+    gr.Markdown(f"# {title}\n{about}")
+    with gr.Tab("Samples"):
+      _samples_tab(answers)
+    with gr.Tab("Interpolation"):
+      _interpolation_tab(answers, files)
+    with gr.Tab("Reconstruction and score"):
+      _score_tab(answers, files)
+  # Without the queue, by the REST routes, requests would reach the model side by side.
+  return page.queue(max_size=_LONGEST_QUEUE, api_open=False)
+
+
+def _samples_tab(answers):
+  most = answers.engine.most_samples
+  start = min(64, most), 1.0, 0
+  with gr.Row():
+    with gr.Column(scale=2):
+      n = gr.Slider(1, most, start[0], step=1, label="Number")
+      temperature = gr.Slider(0, limits.HOTTEST, start[1], step=0.05, label="Temperature",
+                              info="Below 1 the samples are more usual, and less varied.")
+      seed = gr.Number(start[2], step=1, label="Seed", info="The same seed gives the same samples.")
+      button = gr.Button("Sample", variant="primary")
+    with gr.Column(scale=5):
+      picture = _picture("Samples", answers.samples(*start))
+  _on([button.click, n.release, temperature.release, seed.submit], answers.samples, [n, temperature, seed],
+      picture, "sample")
+
+
+def _interpolation_tab(answers, files):
+  (_, first_file), (_, last_file), *_ = files
+  start = first_file, last_file, 16
+  frames_there, animation_there, ends_there = answers.interpolation(*start)
+  with gr.Row():
+    with gr.Column(scale=2):
+      first = _upload("From", start[0])
+      last = _upload("To", start[1])
+      frames = gr.Slider(2, limits.MOST_FRAMES, start[2], step=1, label="Frames")
+      button = gr.Button("Interpolate", variant="primary")
+      pairs = list(zip(files[::2], files[1::2]))
+      examples = gr.Examples([[a, b] for (_, a), (_, b) in pairs], [first, last],
+                             example_labels=[f"{a} to {b}" for (a, _), (b, _) in pairs])
+    with gr.Column(scale=3):
+      grid = _picture("Frames, in rows", frames_there)
+      ends = gr.Markdown(ends_there)
+    with gr.Column(scale=2):
+      animation = _picture("There and back", animation_there)
+  _on([button.click, frames.release, first.upload, last.upload], answers.interpolation,
+      [first, last, frames], [grid, animation, ends], "interpolate", examples)
+
+
+def _score_tab(answers, files):
+  _, start = files[0]
+  *pictures_there, text_there = answers.score(start)
+  with gr.Row():
+    with gr.Column(scale=2):
+      upload = _upload("Image", start)
+      button = gr.Button("Score", variant="primary")
+      examples = gr.Examples([[path] for _, path in files], [upload],
+                             example_labels=[label for label, _ in files])
+    with gr.Column(scale=5):
+      with gr.Row():
+        pictures = [_picture(label, there) for label, there in zip(
+            ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True)]
+      text = gr.Markdown(text_there, elem_id="scores")
+  _on([button.click, upload.upload], answers.score, [upload], [*pictures, text], "score", examples)
+
+
+def _picture(label, value):
+  return gr.Image(value, label=label, type="filepath", format="png", interactive=False,
+                  elem_classes="picture", buttons=["download", "fullscreen"])
+
+
+def _upload(label, value):
+  # No gr.Image, which would decode it before we can say what is wrong with it.
+  return gr.File(value, label=label, height=110)
+
+
+def _on(triggers, function, inputs, outputs, api_name, examples=None):
+  """Calls the function upon each of the triggers, and after a click on an example."""
+  shared = dict(fn=_guarded(function), inputs=inputs, outputs=outputs, concurrency_id="model",
+                concurrency_limit=1)
+  gr.on(triggers, api_name=api_name, trigger_mode="always_last", **shared)
+  if examples:
+    examples.load_input_event.then(api_visibility="private", **shared)
+
+
+def _guarded(function):
+  """The function with its `InputError`s as messages on the page."""
+  @functools.wraps(function)
+  def guarded(*args):
+    try:
+      return function(*args)
+    except InputError as error:
+      text = html.escape(str(error), quote=False)  # names of files are in it
+      raise gr.Error(f"{text[:1].upper()}{text[1:]}.", print_exception=False) from None
+  return guarded
+
+
+def _write_examples(examples, answers):
+  """A file for each example: pairs of label and path."""
+  files = []
+  for label, image in examples.items():
+    pixels = to_shades(image, answers.engine.config.levels)
+    path = answers.folder / f"{label.replace(' ', '_')}.png"
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+    files.append((label, str(path)))
+  return files

@@ -1,0 +1,120 @@
+"""Shows what a trained model does on a page in the browser: samples, interpolations, reconstructions, scores.
+
+bin/demo --workdir=runs/digits
+bin/demo --saved_model=runs/digits/saved_model/1
+
+It serves this machine alone unless --host says otherwise, and neither sends nor loads anything from elsewhere.
+Examples are test images of the run if they are at hand, else samples. Typicality is among the scores once bin/score has
+measured it for the run, with as many samples.
+"""
+
+import importlib.util
+import os
+import pathlib
+import signal
+import socket
+import sys
+import tempfile
+
+from absl import flags
+import numpy as np
+
+from flowpp_tf.demo.about import about
+from flowpp_tf.demo.answers import Answers
+from flowpp_tf.demo.engine import Engine
+from flowpp_tf.demo.engine import SavedModelEngine
+from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation import load_typical
+from flowpp_tf.evaluation.typicality import typical_indices
+from flowpp_tf.export import load_saved_model
+from flowpp_tf.programs import data_flags
+from flowpp_tf.programs import run
+from flowpp_tf.programs.export import metadata_of_run
+from flowpp_tf.programs.score import typical_key
+from flowpp_tf.training import Workdir
+
+FLAGS = flags.FLAGS
+_EXAMPLES = 6
+_LARGEST_UPLOAD = "200mb"
+
+
+def define_flags():
+  """The program's flags."""
+  flags.DEFINE_string("workdir", None, "Directory of a run; or give --saved_model.")
+  flags.DEFINE_string("saved_model", None, "Directory that bin/export wrote.")
+  flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; 0.0.0.0 for all of this machine.")
+  flags.DEFINE_integer("port", 7860, "Port to serve at.", lower_bound=1, upper_bound=65535)
+  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.",
+                       lower_bound=1)
+
+
+def demo_from_flags():
+  """Serves the page until it is stopped."""
+  if (FLAGS.workdir is None) == (FLAGS.saved_model is None):
+    raise InputError("give the model as --workdir or as --saved_model, one of them")
+  if importlib.util.find_spec("gradio") is None:
+    raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
+  _check_can_serve(FLAGS.host, FLAGS.port)
+  engine, metadata, examples = _from_workdir() if FLAGS.workdir else _from_saved_model()
+  with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1",
+                      GRADIO_TEMP_DIR=os.path.join(folder, "uploads"))  # before the import
+    from flowpp_tf.demo import page as gradio_page
+
+    path = os.path.normpath(FLAGS.workdir or FLAGS.saved_model)
+    name = (metadata.get("data") or {}).get("name") or os.path.basename(path)
+    page = gradio_page.build_page(
+        Answers(engine, pathlib.Path(folder)), f"Flow++: {name}", about(path, engine, metadata), examples)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
+    _, _, _ = page.launch(
+        server_name=FLAGS.host, server_port=FLAGS.port, share=False, inbrowser=False, quiet=True,
+        ssr_mode=False, prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, **gradio_page.LOOK)
+    print(f"the page is at http://{FLAGS.host}:{FLAGS.port}; Ctrl-C ends it", flush=True)
+    page.block_thread()
+
+
+def _check_can_serve(host, port):
+  """An `InputError` now, not after the model has been loaded."""
+  try:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    socket.create_server((host, port), family=family).close()
+  except OSError as error:
+    raise InputError(f"cannot serve at --host={host} --port={port}: {error.strerror or error}") from None
+
+
+def _from_workdir():
+  """The engine of a run, its metadata, and example images by their labels."""
+  workdir = Workdir(FLAGS.workdir)
+  model, settings = workdir.load()
+  metadata, weights = metadata_of_run(workdir, settings), workdir.checkpoint()["sha256"]
+  metadata["evaluation"] = {  # but not what was measured of earlier weights
+      split: entry for split, entry in metadata.get("evaluation", {}).items()
+      if entry["checkpoint"]["sha256"] == weights}
+  typical = load_typical(workdir.typicality, typical_key(workdir, settings, FLAGS.num_samples))
+  engine = Engine(model, FLAGS.num_samples, typical and typical.mean)
+  try:
+    images = data_flags.load_from_settings(settings, model.config).test
+    examples = {f"test {i}": images[i] for i in typical_indices(len(images), _EXAMPLES)}
+  except InputError:  # the data are not at hand
+    examples = {}
+  return engine, metadata, _completed(examples, engine)
+
+
+def _from_saved_model():
+  loaded = load_saved_model(FLAGS.saved_model)
+  engine = SavedModelEngine(loaded, FLAGS.num_samples)
+  return engine, loaded.metadata, _completed({}, engine)
+
+
+def _completed(examples, engine):
+  """The examples, or samples if there are none, and last an image that is likely and nothing like them."""
+  if not examples:
+    samples = engine.sample(min(_EXAMPLES, engine.most_samples), 0.8, seed=0)
+    examples = {f"sample {i}": image for i, image in enumerate(samples)}
+  return examples | {"blank image": np.zeros(engine.config.image_shape, np.uint8)}
+
+
+def main():
+  """Entry point of `flowpp-demo` and `bin/demo`."""
+  define_flags()
+  run.run_program(demo_from_flags)

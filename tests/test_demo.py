@@ -1,0 +1,421 @@
+"""The page of bin/demo: its functions, and all of it in a browser."""
+
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import types
+import urllib.request
+
+from absl import flags
+import numpy as np
+from PIL import Image
+import pytest
+
+from conftest import SMALL
+from conftest import perturb
+import flowpp_tf as fpp
+from flowpp_tf import evaluation
+from flowpp_tf.demo.about import about
+from flowpp_tf.demo.answers import Answers
+from flowpp_tf.demo.engine import Engine
+from flowpp_tf.demo.engine import SavedModelEngine
+from flowpp_tf.demo.uploads import read_upload
+from flowpp_tf.errors import InputError
+from flowpp_tf.programs import demo
+from flowpp_tf.training import Workdir
+
+FLAGS = flags.FLAGS
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
+    SMALL, image_shape=(4, 4, 1), structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """A finished run, whose data are gone."""
+  model = fpp.FlowPlusPlus(CONFIG)
+  perturb(model, 0.3)
+  workdir = Workdir(tmp_path_factory.mktemp("run"))
+  workdir.open(CONFIG, {"dataset": "folder:/nowhere"})
+  model.save_weights(workdir.best_weights)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+  return workdir.load()[0]
+
+
+@pytest.fixture(scope="module")
+def answers(model, tmp_path_factory):
+  return Answers(Engine(model, num_samples=3, typical=2.0), tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+  """A folder of files of all kinds, good ones and others."""
+  folder = tmp_path_factory.mktemp("uploads")
+  rng = np.random.RandomState(0)
+  pixels = rng.randint(0, 256, [20, 30, 3]).astype(np.uint8)
+  Image.fromarray(pixels).save(folder / "good.png")
+  Image.fromarray(pixels[::-1]).save(folder / "other.jpg")
+  Image.fromarray(pixels.astype(np.uint16)[..., 2] * 257).save(folder / "sixteen.png")
+  frames = [Image.fromarray(pixels[..., i]) for i in range(3)]
+  frames[0].save(folder / "film.gif", save_all=True, append_images=frames[1:])
+  (folder / "text.png").write_text("no image\n")
+  (folder / "empty.png").write_bytes(b"")
+  (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:900])
+  (folder / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+  Image.new("L", (10_000, 5_000), 255).save(folder / "large.png")
+  Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+  return folder
+
+
+# --- What is uploaded -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["good.png", "other.jpg", "sixteen.png", "film.gif", "large.png"])
+def test_images_of_all_kinds_are_fitted(uploads, name):
+  start = time.monotonic()
+  image = read_upload(uploads / name, CONFIG)
+  assert time.monotonic() - start < 10
+  assert image.shape == (4, 4, 1) and image.dtype == np.uint8 and image.max() <= 7
+  if name == "large.png":
+    assert image.min() == 7
+
+
+@pytest.mark.parametrize("name, message", [
+    ("text.png", "'text.png' is no image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
+    ("drawing.eps", "'drawing.eps' is no image"),  # Pillow knows it, and would start Ghostscript
+    ("empty.png", "'empty.png' is empty"), ("cut.png", "'cut.png' cannot be read: "),
+    ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"), ("gone.png", "cannot be read: ")])
+def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, message):
+  with pytest.raises(InputError, match=message):
+    read_upload(uploads / name, CONFIG)
+
+
+def test_too_many_pixels_are_refused_unread(uploads, monkeypatch):
+  monkeypatch.setattr("flowpp_tf.demo.uploads.MOST_PIXELS", 40_000_000)
+  with pytest.raises(InputError, match="'large.png' is too large: it has 10000x5000 pixels, 50 million, "
+                                       "expected at most 40"):
+    read_upload(uploads / "large.png", CONFIG)
+
+
+# --- Answers --------------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_bin_sample(answers, model):
+  images = evaluation.Batched(model, 100).sample(6, 0.7, seed=3)
+  expected = evaluation.image_grid(images, 8)
+  np.testing.assert_array_equal(answers.samples(6, 0.7, 3.0), expected)
+  assert np.any(np.asarray(answers.samples(6, 0.7, 4)) != expected)
+
+
+def test_interpolation_has_the_uploads_at_its_ends(answers, uploads):
+  grid, animation, text = answers.interpolation(uploads / "good.png", uploads / "other.jpg", 5)
+  first, last = (read_upload(uploads / name, CONFIG) for name in ("good.png", "other.jpg"))
+  ends = evaluation.to_shades(np.stack([first, last]), 8)[..., 0]
+  scale = grid.width // 24  # five images of 4 pixels and the gaps
+  pixels = np.asarray(grid)[::scale, ::scale]
+  differ = int(re.fullmatch(r"Both ends as decoded: (\d) of 32 pixel values differ.*", text)[1])
+  assert np.count_nonzero(pixels[:, :4] != ends[0]) + np.count_nonzero(pixels[:, 20:] != ends[1]) == differ
+  with Image.open(animation) as film:
+    assert film.n_frames == 8
+
+
+def test_scores_are_those_of_bin_score(answers, uploads, model):
+  seen, decoded, difference, text = answers.score(uploads / "good.png")
+  image = read_upload(uploads / "good.png", CONFIG)
+  scores = evaluation.Scorer(model, 3, typical=2.0)(image[np.newaxis])
+  for name, form in (("bits_per_dim", ".4f"), ("log_likelihood", ".2f"), ("complexity_corrected", ".4f"),
+                     ("typicality", ".4f")):
+    assert f" {scores[name][0]:{form}} |" in text
+  assert "bound of 3 samples" in text and "30x20 pixels and was fitted to 4x4" in text
+  assert "Likelihood is no score of being like the training images" in text
+  np.testing.assert_array_equal(seen, evaluation.image_grid(image[np.newaxis], 8))
+  assert seen.size == decoded.size == difference.size
+
+
+def test_no_function_is_traced_twice(answers, uploads):
+  batched, scorer = answers.engine.sample.__self__, answers.engine.scores
+  for n, name in ((1, "good.png"), (9, "film.gif")):
+    answers.samples(n, 1, n)
+    answers.score(uploads / name)
+    answers.interpolation(uploads / name, uploads / "good.png", 2 + n)
+  for function in (batched._encode, batched._decode, scorer._bound):
+    assert function.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((10**9, 1, 0), "the number of images must be from 1 to 100, got 1000000000"),
+    ((0, 1, 0), "number of images"), ((NAN, 1, 0), "number of images .* got nan"),
+    ((2.5, 1, 0), "must be a whole number, got 2.5"), ((None, 1, 0), "got nothing"),
+    (("9" * 1000, 1, 0), r"got 9{40}\.\.\.$"), (([1], 1, 0), "number of images"),
+    ((4, -1, 0), "the temperature must be from 0 to 2.0, got -1"), ((4, NAN, 0), "temperature .* got nan"),
+    ((4, float("inf"), 0), "temperature .* got inf"), ((4, True, 0), "temperature .* got True"),
+    ((4, 1, -1), "seed"), ((4, 1, 10**30), "seed"), ((4, 1, None), "seed")])
+def test_absurd_numbers_are_refused(answers, arguments, message):
+  with pytest.raises(InputError, match=message):
+    answers.samples(*arguments)
+
+
+def test_what_is_missing_is_said(answers, uploads):
+  with pytest.raises(InputError, match="there is no image yet"):
+    answers.interpolation(uploads / "good.png", None, 4)
+  with pytest.raises(InputError, match="the number of frames must be from 2 to 32, got 1"):
+    answers.interpolation(uploads / "good.png", uploads / "good.png", 1)
+
+
+def test_a_saved_model_gives_the_same_answers(answers, model, uploads, tmp_path):
+  fpp.export_saved_model(model, tmp_path / "1", max_batch=6)
+  loaded = fpp.load_saved_model(tmp_path / "1")
+  engine = SavedModelEngine(loaded, num_samples=3)
+  assert engine.parameters == answers.engine.parameters == model.count_params()
+  saved = Answers(engine, tmp_path)
+  np.testing.assert_array_equal(saved.samples(6, 0.7, 3), answers.samples(6, 0.7, 3))
+  ends = uploads / "good.png", uploads / "other.jpg"
+  np.testing.assert_array_equal(saved.interpolation(*ends, 9)[0], answers.interpolation(*ends, 9)[0])
+  assert "Typicality" not in saved.score(ends[0])[-1] and "Bits/dim" in saved.score(ends[0])[-1]
+  with pytest.raises(InputError, match="the number of images must be from 1 to 6, got 7"):
+    saved.samples(7, 1, 0)
+  with pytest.raises(InputError, match="`num_samples` must be from 1 to 6, the `max_batch` of .*, got 16"):
+    SavedModelEngine(loaded)
+
+
+def test_the_top_of_the_page_says_what_was_measured(answers):
+  count = f"{answers.engine.parameters:,}"
+  assert about("a", answers.engine, {}) == (
+      f"`a`, {count} parameters  \nTrained on images of 4x4x1, 8 levels; which is not recorded  \n"
+      "Its bits/dim have not been measured")
+  data = {"name": "noise", "version": "", "splits": {"train": 7, "validation": 1, "test": 2}, "levels": 8,
+          "image_shape": [4, 4, 1], "digest": "0f"}
+  bounds = [{"num_samples": 1, "bits_per_dim": 2.5}, {"num_samples": 16, "bits_per_dim": 2.4375}]
+  text = about("a", answers.engine, {"data": data, "evaluation": {
+      "train": {"images": 2, "bounds": bounds[:1]}, "test": {"images": 2, "bounds": bounds}}})
+  assert text.endswith("Trained on noise, 7 / 1 / 2 images of 4x4x1, 8 levels (data 0f)  \nBits/dim of 2 test "
+                       "images: 2.438 importance-weighted, 16 samples; 2.500 single-sample")
+  text = about("a", answers.engine, {"validation": {"bits_per_dim": 2.5, "step": 3}})
+  assert text.endswith("Bits/dim of validation: 2.500 single-sample, as measured in training")
+
+
+@pytest.mark.parametrize("levels", [2, 3, 8, 17, 32, 256])
+def test_examples_are_read_back_as_they_are(levels, tmp_path):
+  config = types.SimpleNamespace(image_shape=(1, levels, 1), levels=levels)
+  Image.fromarray(evaluation.to_shades(np.arange(levels)[np.newaxis], levels)).save(tmp_path / "a.png")
+  np.testing.assert_array_equal(read_upload(tmp_path / "a.png", config)[0, :, 0], np.arange(levels))
+
+
+# --- The program ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def program(monkeypatch):
+  """Function that calls the program with flags, in this process."""
+  others = set(FLAGS)
+  demo.define_flags()
+  added = set(FLAGS) - others
+
+  def call(*arguments):
+    FLAGS(["demo", *map(str, arguments)])
+    demo.demo_from_flags()
+
+  yield call
+  for name in added:
+    delattr(FLAGS, name)
+  FLAGS.unparse_flags()
+
+
+def test_one_of_workdir_and_saved_model_is_needed(program, workdir):
+  for arguments in ((), (f"--workdir={workdir.path}", "--saved_model=a")):
+    with pytest.raises(InputError, match="as --workdir or as --saved_model, one of them"):
+      program(*arguments)
+
+
+def test_a_port_in_use_is_said_before_the_model_is_loaded(program):
+  pytest.importorskip("gradio")
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    port = taken.getsockname()[1]
+    with pytest.raises(InputError, match=f"cannot serve at --host=127.0.0.1 --port={port}: .*in use"):
+      program("--workdir=nothing", f"--port={port}")
+
+
+def test_without_gradio_the_command_that_installs_it_is_said():
+  command = ("import sys; sys.modules['gradio'] = None; sys.argv = ['demo', '--workdir=nothing']; "
+             "from flowpp_tf.programs.demo import main; main()")
+  result = subprocess.run([sys.executable, "-c", command], cwd=ROOT, text=True, capture_output=True, timeout=300)
+  assert result.returncode == 2 and "Traceback" not in result.stderr
+  assert result.stderr.splitlines()[-1] == (
+      "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'")
+
+
+# --- In a browser ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def url(workdir, tmp_path_factory):
+  """The page of bin/demo, which must have lived until the end, and leaves nothing behind."""
+  for module in ("gradio", "playwright"):
+    _need(importlib.util.find_spec(module), module)
+  _need(shutil.which("chromium"), "chromium")
+  folder = tmp_path_factory.mktemp("tmp")
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  with open(folder.parent / "demo.log", "w") as log:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "bin" / "demo"), f"--workdir={workdir.path}", f"--port={port}",
+         "--num_samples=3"], text=True, stdout=subprocess.PIPE, stderr=log,
+        env={**os.environ, "PYTHONPATH": "", "TMPDIR": str(folder)})
+  try:
+    assert process.stdout.readline() == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
+    yield f"http://127.0.0.1:{port}"
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert not list(folder.iterdir())
+  finally:
+    process.kill()
+    process.wait()
+
+
+def _need(there, what):
+  if not there:
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not installed")
+
+
+@pytest.fixture(scope="module")
+def requests():
+  """Addresses that the browser asks for."""
+  return []
+
+
+@pytest.fixture(scope="module")
+def page(url, requests):
+  from playwright.sync_api import sync_playwright
+
+  with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(20_000)
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(url)
+    yield page
+    browser.close()
+
+
+def _open(page, tab):
+  page.get_by_role("tab", name=tab).click()
+  return page.get_by_role("tabpanel").filter(visible=True)
+
+
+def _changed(panel, act):
+  """What the first picture of a tab is once `act()` has changed it, as an array."""
+  picture = panel.locator(".picture img").first
+  before = picture.get_attribute("src")
+  act()
+  panel.page.wait_for_function("([image, before]) => image.src != before && image.complete && image.naturalWidth > 99",
+                               arg=[picture.element_handle(), before])
+  return _pixels(panel)
+
+
+def _pixels(panel):
+  address = panel.locator(".picture img").first.get_attribute("src")
+  return np.asarray(Image.open(io.BytesIO(panel.page.request.get(address).body())))
+
+
+def _upload(panel, path):
+  if panel.get_by_label("Clear").count():
+    panel.get_by_label("Clear").first.click()
+  panel.locator("input[type=file]").first.set_input_files(path)
+
+
+def test_samples_of_the_page_are_those_of_bin_sample(page, model):
+  panel = _open(page, "Samples")
+  grid = lambda *args: np.asarray(evaluation.image_grid(evaluation.Batched(model).sample(*args), 8))
+  panel.locator(".picture img").wait_for()
+  np.testing.assert_array_equal(_pixels(panel), grid(64, 1.0, 0))
+  panel.get_by_label("Seed").fill("7")
+  button = panel.get_by_role("button", name="Sample", exact=True)
+  np.testing.assert_array_equal(_changed(panel, button.click), grid(64, 1.0, 7))
+  pixels = _changed(panel, lambda: panel.get_by_role("slider").nth(1).click(position={"x": 90, "y": 2}))
+  temperature = float(panel.get_by_label("number input for Temperature").input_value())
+  assert 0 < temperature < 1
+  np.testing.assert_array_equal(pixels, grid(64, temperature, 7))
+
+
+def test_interpolation_of_an_example_and_of_an_upload(page, uploads):
+  panel = _open(page, "Interpolation")
+  assert panel.locator(".picture img").count() == 2
+  _changed(panel, panel.get_by_text("sample 2 to sample 3").click)
+  _changed(panel, lambda: _upload(panel, uploads / "good.png"))
+  assert "of 32 pixel values differ" in panel.inner_text()
+  address = panel.locator(".picture img").nth(1).get_attribute("src")
+  assert Image.open(io.BytesIO(page.request.get(address).body())).n_frames == 30
+
+
+def test_score_of_an_example_and_of_uploads(page, uploads, model):
+  panel = _open(page, "Reconstruction")
+  _changed(panel, panel.get_by_text("blank image").click)
+  for name in ("good.png", "film.gif", "sixteen.png"):
+    _changed(panel, lambda: _upload(panel, uploads / name))
+    image = read_upload(uploads / name, CONFIG)[np.newaxis]
+    assert f"{evaluation.Scorer(model, 3)(image)['bits_per_dim'][0]:.4f}" in panel.inner_text()
+    np.testing.assert_array_equal(_pixels(panel), evaluation.image_grid(image, 8))
+
+
+def test_50_megapixels_are_fitted_within_seconds(page, uploads):
+  panel, start = _open(page, "Reconstruction"), time.monotonic()
+  _changed(panel, lambda: _upload(panel, uploads / "large.png"))
+  assert time.monotonic() - start < 10
+  assert "10000x5000 pixels and was fitted to 4x4" in panel.inner_text()
+
+
+@pytest.mark.parametrize("name, message", [
+    ("text.png", "'text.png' is no image: expected one of PNG"), ("empty.png", "'empty.png' is empty"),
+    ("bomb.png", "exceeds limit")])
+def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, message):
+  panel = _open(page, "Reconstruction")
+  _upload(panel, uploads / name)
+  page.get_by_test_id("toast-body").filter(has_text=message).wait_for()
+  page.get_by_test_id("toast-close").first.click()
+  panel = _open(page, "Samples")
+  _changed(panel, lambda: (panel.get_by_label("Seed").fill(str(len(name))), panel.get_by_label("Seed").press("Enter")))
+
+
+@pytest.mark.parametrize("data, message", [
+    ("[1000000000, 1, 0]", "1000000000 is greater than"), ("[4, -1, 0]", "-1 is less than"),
+    ("[NaN, 1, 0]", "The number of images must be from 1 to 100, got nan"), ("[4, NaN, 0]", "got nan"),
+    ("[4, 1, NaN]", "got nan"), ("[4, 1, 1e400]", "got inf"), ("[4, 1, null]", "got nothing"),
+    ('["many", 1, 0]', ""), ("[]", "")])
+def test_absurd_requests_are_answered_with_an_error(url, data, message):
+  status, answer = _call(url, "sample", data)
+  print(answer)
+  assert status == "error" and message in answer
+  assert _call(url, "sample", "[4, 1, 0]")[0] == "complete"
+
+
+def _call(url, name, data):
+  """The last event and its data of a request without a browser."""
+  request = urllib.request.Request(f"{url}/gradio_api/call/{name}", f'{{"data": {data}}}'.encode(),
+                                   {"Content-Type": "application/json"})
+  with urllib.request.urlopen(request, timeout=60) as response:
+    event = json.load(response)["event_id"]
+  with urllib.request.urlopen(f"{request.full_url}/{event}", timeout=60) as response:
+    *_, event, data, _ = response.read().decode().split("\n\n")[-2].split("\n") + [""]
+  return event.removeprefix("event: "), data
+
+
+def test_nothing_is_asked_for_elsewhere(page, requests, url):
+  assert requests and all(address.startswith((url, "data:", "blob:")) for address in requests)
