@@ -55,7 +55,9 @@ def workdir(model, tmp_path_factory):
   model.save_weights(workdir.best_weights)
   workdir.metrics.write_text("".join(json.dumps({"step": step, "val_bits_per_dim": bits}) + "\n"
                                      for step, bits in ((1, 3.5), (2, 3.25), (3, float("nan")))))
-  workdir.evaluation.write_text('{"test": {"images": 180}}')
+  entry = lambda sha256: {"images": 180, "checkpoint": {"sha256": sha256}}
+  workdir.evaluation.write_text(json.dumps(  # of train, under the weights of before
+      {"test": entry(workdir.checkpoint()["sha256"]), "train": entry("0")}))
   result = bin_export(f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}")
   assert result.returncode == 0, result.stderr
   assert result.stdout == f"wrote {workdir.path}/saved_model/1\n"
@@ -171,7 +173,8 @@ def test_assets_say_what_the_model_is_and_what_was_measured(model, workdir, path
   assert metadata.pop("versions")["tensorflow"] == tf.__version__
   assert metadata["checkpoint"]["val_bits_per_dim"] == 3.25 and metadata["checkpoint"]["step"] == 2
   assert metadata == {"data": FINGERPRINT, "checkpoint": workdir.checkpoint(),
-                      "evaluation": {"test": {"images": 180}}, "max_batch": MAX_BATCH}
+                      "evaluation": {"test": {"images": 180, "checkpoint": {
+                          "sha256": workdir.checkpoint()["sha256"]}}}, "max_batch": MAX_BATCH}
 
 
 def test_saved_model_cli_shows_names_types_and_shapes(path):

@@ -30,10 +30,16 @@ def export_from_flags():
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
   output = pathlib.Path(FLAGS.output or workdir.path / "saved_model" / "1")
-  metadata = {"data": settings.get("fingerprint"), "checkpoint": workdir.checkpoint(),
-              "evaluation": read_record(workdir.evaluation)}
-  export_saved_model(model, output, metadata, FLAGS.max_batch, FLAGS.overwrite)
+  export_saved_model(model, output, metadata_of_run(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)
   print(f"wrote {output}")
+
+
+def metadata_of_run(workdir, settings):
+  """Data and weights of a run, and what was measured of these weights."""
+  checkpoint = workdir.checkpoint()
+  evaluation = {split: entry for split, entry in read_record(workdir.evaluation).items()
+                if entry.get("checkpoint", {}).get("sha256") == checkpoint["sha256"]}
+  return {"data": settings.get("fingerprint"), "checkpoint": checkpoint, "evaluation": evaluation}
 
 
 def main():
