@@ -14,22 +14,19 @@ def replace_file(path, write):
   os.replace(temporary, path)
 
 
-def file_sha256(path):
-  """SHA-256 of a file's content, as hexadecimal digits."""
-  digest = hashlib.sha256()
-  with open(path, "rb") as file:
-    while block := file.read(1 << 22):
-      digest.update(block)
-  return digest.hexdigest()
-
-
 def replace_directory(path, write):
   """Writes a directory by `write(temporary path)`, and puts it in place once it is complete."""
   path = pathlib.Path(path)
   temporary, old = (path.with_name(f".{prefix}.{path.name}") for prefix in ("tmp", "old"))
+
+  def tidy_up():
+    if old.exists() and not path.exists():  # stopped between the two steps below
+      os.replace(old, path)
+    for leftover in (temporary, old):
+      shutil.rmtree(leftover, ignore_errors=True)
+
   path.parent.mkdir(parents=True, exist_ok=True)
-  for leftover in (temporary, old):
-    shutil.rmtree(leftover, ignore_errors=True)
+  tidy_up()
   temporary.mkdir()
   try:
     write(temporary)
@@ -37,5 +34,13 @@ def replace_directory(path, write):
       os.replace(path, old)
     os.replace(temporary, path)
   finally:
-    for leftover in (temporary, old):
-      shutil.rmtree(leftover, ignore_errors=True)
+    tidy_up()
+
+
+def file_sha256(path):
+  """SHA-256 of a file's content, as hexadecimal digits."""
+  digest = hashlib.sha256()
+  with open(path, "rb") as file:
+    while block := file.read(1 << 22):
+      digest.update(block)
+  return digest.hexdigest()

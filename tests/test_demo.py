@@ -205,7 +205,7 @@ def test_the_top_of_the_page_says_what_was_measured(answers):
       "train": {"images": 2, "bounds": bounds[:1]}, "test": {"images": 2, "bounds": bounds}}})
   assert text.endswith("Trained on noise, 7 / 1 / 2 images of 4x4x1, 8 levels (data 0f)  \nBits/dim of 2 test "
                        "images: 2.438 importance-weighted, 16 samples; 2.500 single-sample")
-  text = about("a", answers.engine, {"validation": {"bits_per_dim": 2.5, "step": 3}})
+  text = about("a", answers.engine, {"checkpoint": {"val_bits_per_dim": 2.5, "step": 3}})
   assert text.endswith("Bits/dim of validation: 2.500 single-sample, as measured in training")
 
 

@@ -143,7 +143,7 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros(IMAGES.shape)), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, seed="x"), "`seed` must be an integer, a pair"),
     (lambda m: m.log_prob_bound(IMAGES, seed=2**63), "`seed` must be an integer of 64 bits, got 92"),
-    (lambda m: m.decode(np.zeros([3, 4, 4, 2])), r"`z` must be of shape \[B, 2, 2, 8\], got \[3, 4"),
+    (lambda m: m.decode(np.zeros([3, 4, 4, 2])), r"`z` must be of shape \[B, 2, 2, 8\], got \(3, 4"),
     (lambda m: m.sample(0), "`n` must be a positive integer, got 0"),
     (lambda m: m.sample(1, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
     (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be finite and at least 0"),

@@ -10,7 +10,10 @@ README = (ROOT / "README.md").read_text()
 def test_the_snippet_for_tfp_users_runs(capsys):
   snippet, = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
   exec(compile(snippet, "README.md", "exec"), {})
-  assert capsys.readouterr().out.splitlines() == ["(4,) (4, 8, 8, 1)", "(4,)", "(2,) 2"]
+  assert capsys.readouterr().out.splitlines() == [
+      "(4,) (4, 8, 8, 1)", "(4,)",
+      'tfp.distributions.ImageDistribution("image_distribution", batch_shape=[], event_shape=[8, 8, 1], dtype=int32)',
+      "(2,) 2"]
 
 
 def test_links_and_commands_name_files_that_exist():

@@ -1,4 +1,4 @@
-"""A trained model as a SavedModel: what bin/export writes, by TensorFlow alone, for good and bad calls."""
+"""A trained model as a SavedModel: what bin/export writes, in TensorFlow alone, and bad calls of it."""
 
 import contextlib
 import dataclasses
@@ -21,12 +21,14 @@ from conftest import SMALL
 from conftest import perturb
 from conftest import small_images
 import flowpp_tf as fpp
+from flowpp_tf.files import replace_directory
 from flowpp_tf.training import Workdir
 
 ROOT = pathlib.Path(__file__).parent.parent
+SERVING = (ROOT / "docs" / "serving.md").read_text()
 CONFIG = dataclasses.replace(  # short: every function of it is traced
     SMALL, structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
-MAX_BATCH = 40
+MAX_BATCH = 64
 SEED = 2**40 + 3  # of both halves
 FINGERPRINT = {"name": "noise", "sha256": "0f", "digest": "0"}
 
@@ -53,7 +55,9 @@ def workdir(model, tmp_path_factory):
   model.save_weights(workdir.best_weights)
   workdir.metrics.write_text("".join(json.dumps({"step": step, "val_bits_per_dim": bits}) + "\n"
                                      for step, bits in ((1, 3.5), (2, 3.25), (3, float("nan")))))
-  (workdir.path / "evaluation.json").write_text('{"bits_per_dim": 3.125}')
+  entry = lambda sha256: {"images": 180, "checkpoint": {"sha256": sha256}}
+  workdir.evaluation.write_text(json.dumps(  # of train, under the weights of before
+      {"test": entry(workdir.checkpoint()["sha256"]), "train": entry("0")}))
   result = bin_export(f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}")
   assert result.returncode == 0, result.stderr
   assert result.stdout == f"wrote {workdir.path}/saved_model/1\n"
@@ -92,7 +96,7 @@ def expected(model, batch):
               encode=model.encode(images, seed=SEED))
 
 
-# For a process where nothing of ours can be imported. Keras comes with TensorFlow, without layers of ours.
+# For a process where nothing of ours can be imported. Keras comes with TensorFlow, without our layers.
 ONLY_TENSORFLOW = """
 import sys
 class Blocked:
@@ -149,13 +153,28 @@ def test_what_is_not_given_is_one_sample_seed_0_and_temperature_1(model, path, l
     assert defaults[name] == {"num_samples": 1, "seed": 0}
 
 
-def test_assets_say_what_the_model_is_and_what_was_measured(model, path, loaded):
+def test_the_bound_of_tensorflow_alone_has_the_gradients_of_the_model(model, loaded):
+  images = small_images(3)
+  with tf.GradientTape() as tape:
+    bound = tf.reduce_sum(loaded.log_prob_bound(images)["log_prob_bound"])
+  gradients = tape.gradient(bound, loaded.weights)
+  with tf.GradientTape() as tape:
+    bound = tf.reduce_sum(model.log_prob_bound(images, seed=0))
+  expected_gradients = tape.gradient(bound, [v.value for v in model.weights])
+  rounding = 1e-6 * max(np.max(np.abs(gradient)) for gradient in expected_gradients)
+  for weight, ours, models in zip(loaded.weights, gradients, expected_gradients, strict=True):
+    np.testing.assert_allclose(ours, models, rtol=1e-5, atol=rounding, err_msg=weight.name)
+
+
+def test_assets_say_what_the_model_is_and_what_was_measured(model, workdir, path, loaded):
   config = json.loads((path / "assets" / "config.json").read_text())
   assert fpp.FlowPlusPlusConfig(**config) == model.config
   metadata = json.loads(pathlib.Path(loaded.metadata_file.asset_path.numpy().decode()).read_text())
   assert metadata.pop("versions")["tensorflow"] == tf.__version__
-  assert metadata == {"data": FINGERPRINT, "validation": {"bits_per_dim": 3.25, "step": 2},
-                      "evaluation": {"bits_per_dim": 3.125}, "max_batch": MAX_BATCH}
+  assert metadata["checkpoint"]["val_bits_per_dim"] == 3.25 and metadata["checkpoint"]["step"] == 2
+  assert metadata == {"data": FINGERPRINT, "checkpoint": workdir.checkpoint(),
+                      "evaluation": {"test": {"images": 180, "checkpoint": {
+                          "sha256": workdir.checkpoint()["sha256"]}}}, "max_batch": MAX_BATCH}
 
 
 def test_saved_model_cli_shows_names_types_and_shapes(path):
@@ -200,9 +219,10 @@ MISSHAPEN = [
     ("seed", np.zeros(2, np.int64)), ("images", IMAGES[0]), ("images", IMAGES[:, :2]),
     ("images", IMAGES[..., :1]), ("images", IMAGES[None]), ("images", np.float32(1)),
     ("latents", LATENTS[0]), ("latents", LATENTS[..., :1]), ("latents", LATENTS.reshape(3, 32))]
-MISTYPED = [("n", 1.0), ("n", np.int64(1)), ("temperature", 1), ("num_samples", 1.0), ("seed", np.int32(0)),
-            ("images", IMAGES.astype(np.uint8)), ("images", IMAGES.astype(np.int32)),
-            ("latents", LATENTS.astype(int))]
+MISTYPED = [
+    ("n", 1.0), ("n", np.int64(1)), ("temperature", 1), ("num_samples", 1.0), ("seed", np.int32(0)),
+    ("images", IMAGES.astype(np.uint8)), ("images", IMAGES.astype(np.int32)),
+    ("latents", LATENTS.astype(int))]
 
 
 def bad_calls(loaded, cases):
@@ -263,7 +283,7 @@ def test_a_loaded_model_has_the_methods_of_the_model(model, flow):
     (lambda m: m.sample(2.5), "`n` must be of type int32"),
     (lambda m: m.sample(1, seed=2**63), "`seed` must be of type int64"),
     (lambda m: m.sample(1, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
-    (lambda m: m.bits_per_dim(IMAGES[0]), r"`images` must be of shape \(None, 4, 4, 2\), got \(4, 4, 2\)"),
+    (lambda m: m.bits_per_dim(IMAGES[0]), r"`images` must be of shape \(None, 4, 4, 2\), got \(4, "),
     (lambda m: m.bits_per_dim(IMAGES, num_samples=0), "`num_samples` must be at least 1, got 0"),
     (lambda m: m.encode(small_images() + 8.0), "`images` must be integers in 0 .. 7, got "),
     (lambda m: m.decode(LATENTS * np.nan), "`latents` must be finite, got nan"),
@@ -305,7 +325,40 @@ def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monk
   assert (copy / "saved_model.pb").read_text() == "new"
 
 
+def test_a_directory_that_could_not_be_replaced_is_back_in_its_place(tmp_path):
+  directory = tmp_path / "1"
+  directory.mkdir()
+  (directory / "old").write_text("")
+  with pytest.raises(FileNotFoundError):  # when the new one is to be put there
+    replace_directory(directory, lambda temporary: temporary.rmdir())
+  assert [p.name for p in tmp_path.rglob("*")] == ["1", "old"]
+  directory.rename(tmp_path / ".old.1")  # killed right there
+  with pytest.raises(ZeroDivisionError):
+    replace_directory(directory, lambda temporary: 1 / 0)
+  assert [p.name for p in tmp_path.rglob("*")] == ["1", "old"]
+
+
 def test_bin_export_refuses_in_one_line(workdir):
   result = bin_export(f"--workdir={workdir.path}")
   assert result.returncode == 2 and "Traceback" not in result.stderr
   assert f"export: error: '{workdir.path}/saved_model/1' exists already" in result.stderr
+
+
+def test_the_snippet_of_the_docs_runs(path):
+  snippet, = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
+  scope = {}
+  exec(compile(snippet.replace("runs/digits/saved_model/1", str(path)), "serving.md", "exec"), scope)
+  assert scope["bits"]["bits_per_dim"].shape == (4,) and scope["metadata"]["max_batch"] == MAX_BATCH
+
+
+def test_the_requests_of_the_docs_have_the_inputs_of_the_signatures(loaded):
+  lines = re.findall(r"^    ((?:curl |image=|latents=).*)$", SERVING, re.MULTILINE)
+  script = "\n".join(["curl() { echo \"$2\"; }", *lines])
+  out = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True).stdout
+  requests = [json.loads(line) for line in out.splitlines()]
+  assert {r["signature_name"] for r in requests} == {*loaded.signatures} - {"serving_default"}
+  for request in requests:
+    specs = loaded.signatures[request["signature_name"]].structured_input_signature[1]
+    assert request["inputs"].keys() == specs.keys()
+    for key, value in request["inputs"].items():
+      assert tf.constant(value, specs[key].dtype).shape.rank == specs[key].shape.rank

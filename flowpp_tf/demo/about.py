@@ -10,7 +10,7 @@ def about(source, engine, metadata):
     source: text, the path that it is from.
     engine: `Engine` or `SavedModelEngine`.
     metadata: `dict` of "data", a fingerprint, "evaluation", the entries of an evaluation.json, and
-      "validation", as `bin/export` puts them into a SavedModel; each may be missing.
+      "checkpoint", as `bin/export` puts them into a SavedModel; each may be missing.
   """
   data = metadata.get("data")
   shape = "x".join(map(str, engine.config.image_shape))
@@ -32,7 +32,7 @@ def _measured(metadata):
         f"importance-weighted, {bound['num_samples']} samples")
               for bound in splits[split]["bounds"][::-1]]
     return f"Bits/dim of {splits[split]['images']:,} {split} images: {'; '.join(bounds)}"
-  if metadata.get("validation"):
-    return (f"Bits/dim of validation: {metadata['validation']['bits_per_dim']:.3f} single-sample, as measured "
-            "in training")
+  validation = metadata.get("checkpoint", {}).get("val_bits_per_dim")
+  if validation is not None:
+    return f"Bits/dim of validation: {validation:.3f} single-sample, as measured in training"
   return "Its bits/dim have not been measured"

@@ -1,6 +1,6 @@
 """Integer images as a TFP distribution: samples of the model, and its bound as their log density.
 
-    log P(x) >= log mean_k p(x + u_k) / q(u_k|x),   u_k ~ q(.|x)         (equation 7, importance-weighted)
+    log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, importance-weighted)
 """
 
 import tensorflow as tf
@@ -14,10 +14,10 @@ tfd = tfp.distributions
 class ImageDistribution(tfd.Distribution):
   """The distribution of a model's images, to be a part of others.
 
-  `log_prob` is a lower bound of the log probability, which no one can compute; it grows with
-  `num_samples` towards it. All images get the same `num_samples` draws of noise, which follow from `seed`:
-  `log_prob` is a function of the image alone, whatever stands beside it in the batch, in eager mode as in a
-  graph. `copy(num_samples=64)` makes it tighter.
+  `log_prob` estimates a lower bound of the log probability, which itself cannot be computed; with
+  `num_samples` the bound grows towards it, `copy(num_samples=64)` makes it tighter. All images get the
+  same draws of noise, which follow from `seed`: `log_prob` is a function of the image alone, whatever
+  stands beside it in the batch, in eager mode as in a graph.
 
   Args:
     model: `FlowPlusPlus`.
@@ -26,8 +26,9 @@ class ImageDistribution(tfd.Distribution):
     validate_args: Python `bool`, whether pixel values are checked in graphs too.
     name: Python `str`.
 
-  Values are int32, like TFP's other discrete ones, so that arithmetic on them does not wrap around. Events
-  are `[H, W, C]` in 0 .. levels - 1, the batch shape is []. A sample's `seed` means what it does in TFP.
+  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap
+  around. Events are `[H, W, C]` in 0 .. levels - 1, the batch shape is []. `seed` of `sample` means what
+  it does in TFP.
   """
 
   def __init__(self, model, num_samples=1, seed=0, validate_args=False, name="image_distribution"):
@@ -67,7 +68,8 @@ class ImageDistribution(tfd.Distribution):
   def _log_prob(self, images):
     shape = self.event_shape
     if not images.shape[-3:].is_compatible_with(shape):
-      raise InputError(f"images must be of shape [..., {', '.join(map(str, shape))}], got {images.shape}")
+      raise InputError(f"images must be of shape [..., {', '.join(map(str, shape))}], got "
+                       f"{images.shape}")
     flat = tf.reshape(images, [-1, *shape])
     noise = self._model.sample_noise([self.num_samples, 1], self._seed)
     noise = tf.broadcast_to(noise, tf.concat([[self.num_samples], tf.shape(flat)], 0))

@@ -27,8 +27,8 @@ class LoadedModel:
     metadata: `dict`, assets/metadata.json: data, measured bits/dim, `max_batch`, versions.
     saved_model: what `tf.saved_model.load` gives.
 
-  The methods are those of `FlowPlusPlus`. Bad input is an `InputError` (a ValueError), as are more images
-  than `max_batch`.
+  The methods are those of `FlowPlusPlus`. Bad input is an `InputError` (a ValueError), as are more
+  images than `max_batch`.
   """
 
   def __init__(self, path):
@@ -60,8 +60,9 @@ class LoadedModel:
       values["seed"] = tf.random.uniform([], tf.int64.min, tf.int64.max, tf.int64)
     function = self.saved_model.signatures[name]
     specs = function.structured_input_signature[1]
+    inputs = {key: _convert(key, values[key], spec) for key, spec in specs.items()}
     try:
-      result, = function(**{key: _convert(key, values[key], spec) for key, spec in specs.items()}).values()
+      result, = function(**inputs).values()
     except tf.errors.InvalidArgumentError as error:
       found = re.search("assertion failed: (.*)", str(error))  # the checks in the graph
       if not found:
@@ -73,7 +74,8 @@ class LoadedModel:
 def _convert(name, value, spec):
   """A tensor of the type of a signature's input."""
   try:
-    tensor = tf.cast(value, spec.dtype) if tf.is_tensor(value) else tf.convert_to_tensor(value, spec.dtype)
+    convert = tf.cast if tf.is_tensor(value) else tf.convert_to_tensor
+    tensor = convert(value, spec.dtype)
   except (TypeError, ValueError) as error:
     raise InputError(f"`{name}` must be of type {spec.dtype.name}: {error}") from None
   if not spec.shape.is_compatible_with(tensor.shape):

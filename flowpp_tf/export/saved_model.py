@@ -36,8 +36,8 @@ def export_saved_model(model, path, metadata=None, max_batch=256, overwrite=Fals
     overwrite: whether a SavedModel that is at `path` is replaced.
 
   Raises:
-    InputError (a ValueError): if `path` is taken or cannot be written, for metadata that JSON cannot hold
-      or a `max_batch` that is not positive.
+    InputError (a ValueError): if `path` is taken or cannot be written, for metadata that JSON cannot
+      hold or a `max_batch` that is not positive.
   """
   if not max_batch > 0:
     raise InputError(f"`max_batch` must be a positive integer, got {max_batch}")
@@ -81,8 +81,8 @@ def _functions(model, max_batch):
   """The `tf.function`s by name. Each checks what it is given before anything is computed of it."""
   image_shape, levels = model.config.image_shape, model.config.levels
   latent_shape = model.coupling_flow.latent_shape
-  # As float, since TensorFlow casts arrays to what a signature asks for: an integer type would turn 0.5 into
-  # 0, and uint8 300 into 44, before a check could see them.
+  # As float, since TensorFlow casts arrays to what a signature asks for: an integer type would turn 0.5
+  # into 0, and uint8 300 into 44, before a check could see them.
   image_spec = tf.TensorSpec([None, *image_shape], tf.float32, "images")
   latent_spec = tf.TensorSpec([None, *latent_shape], model.variable_dtype, "latents")
   num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
@@ -97,6 +97,7 @@ def _functions(model, max_batch):
     return (size > 0) & (size <= max_batch), f"{what} from 1 to {max_batch}, got", size
 
   def checked_images(images):
+    # Through a signature TensorFlow checks no shapes. This op does, and names the argument.
     images = tf.ensure_shape(images, [None, *image_shape])
     wrong = ~((images >= 0) & (images < levels) & (images == tf.floor(images)))
     return _checked(images, check_size("the number of `images` must be", tf.shape(images)[0]),
@@ -109,8 +110,8 @@ def _functions(model, max_batch):
     draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
     num_samples = _checked(
         num_samples, (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
-        (draws <= max_batch, f"`num_samples` times the number of `images` must be at most {max_batch}, got",
-         draws))
+        (draws <= max_batch,
+         f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws))
     return {"log_prob_bound": model.log_prob_bound(
         images, num_samples, seed=tf.ensure_shape(seed, []))}
 

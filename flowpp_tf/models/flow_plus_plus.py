@@ -199,15 +199,14 @@ class FlowPlusPlus(LikelihoodModel):
 
   def decode(self, z):
     """uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`."""
-    z = tf.cast(z, self.variable_dtype)
-    if not z.shape.is_compatible_with([None, *self.coupling_flow.latent_shape]):
-      raise InputError(f"`z` must be of shape [B, {', '.join(map(str, self.coupling_flow.latent_shape))}]"
-                       f", got {list(z.shape)}")
+    z, shape = tf.cast(z, self.variable_dtype), self.coupling_flow.latent_shape
+    if not z.shape.is_compatible_with([None, *shape]):
+      raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
     x = self.flow.bijector.forward(z)
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape, seed):
-    """Draws `[*shape, H, W, C]` of what the dequantizer transforms, from an integer or stateless seed."""
+    """Draws `[*shape, H, W, C]` of what the dequantizer transforms; `seed` is as everywhere."""
     return self.dequantizer.sample_noise(shape, as_seed(seed))
 
   @property

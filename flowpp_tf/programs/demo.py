@@ -86,10 +86,7 @@ def _from_workdir():
   """The engine of a run, its metadata, and example images by their labels."""
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
-  metadata, weights = metadata_of_run(workdir, settings), workdir.checkpoint()["sha256"]
-  metadata["evaluation"] = {  # but not what was measured of earlier weights
-      split: entry for split, entry in metadata.get("evaluation", {}).items()
-      if entry["checkpoint"]["sha256"] == weights}
+  metadata = metadata_of_run(workdir, settings)
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, FLAGS.num_samples))
   engine = Engine(model, FLAGS.num_samples, typical and typical.mean)
   try:

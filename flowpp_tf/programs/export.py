@@ -3,12 +3,11 @@
 bin/export --workdir=runs/digits
 """
 
-import json
-import math
 import pathlib
 
 from absl import flags
 
+from flowpp_tf.evaluation.record import read_record
 from flowpp_tf.export import export_saved_model
 from flowpp_tf.programs import run
 from flowpp_tf.training import Workdir
@@ -36,21 +35,11 @@ def export_from_flags():
 
 
 def metadata_of_run(workdir, settings):
-  """Data of a run and what was measured, as far as its files say."""
-  try:
-    metadata = {"data": settings.get("fingerprint")}
-    if workdir.metrics.exists():
-      rows = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
-      rows = [row for row in rows if math.isfinite(row.get("val_bits_per_dim", math.nan))]
-      if rows:
-        best = min(rows, key=lambda row: row["val_bits_per_dim"])
-        metadata["validation"] = {"bits_per_dim": best["val_bits_per_dim"], "step": best["step"]}
-    evaluation = workdir.path / "evaluation.json"
-    if evaluation.exists():
-      metadata["evaluation"] = json.loads(evaluation.read_text())
-    return metadata
-  except (OSError, ValueError) as error:
-    raise run.InputError(f"what was measured in {str(workdir.path)!r} cannot be read: {error}") from None
+  """Data and weights of a run, and what was measured of these weights."""
+  checkpoint = workdir.checkpoint()
+  evaluation = {split: entry for split, entry in read_record(workdir.evaluation).items()
+                if entry.get("checkpoint", {}).get("sha256") == checkpoint["sha256"]}
+  return {"data": settings.get("fingerprint"), "checkpoint": checkpoint, "evaluation": evaluation}
 
 
 def main():

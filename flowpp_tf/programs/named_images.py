@@ -9,8 +9,9 @@ import pathlib
 import numpy as np
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.data.images import SUFFIXES
+from flowpp_tf.data.folder import open_folder
 from flowpp_tf.data.images import read_for_model
+from flowpp_tf.data.images import reason
 from flowpp_tf.errors import InputError
 
 
@@ -53,10 +54,8 @@ def _images(name, config, load_data, limit):
       raise InputError(f"{name!r} must have a number from 0 to {len(images) - 1} after the colon")
     return np.asarray(images[int(index):int(index) + 1])
   if os.path.isdir(name):
-    files = sorted(path for path in pathlib.Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not files:
-      raise InputError(f"folder {name!r} has no image: looked for {', '.join(SUFFIXES)}")
-    return np.stack([_read(path, config) for path in files[:limit]])
+    folder, files = open_folder(name)
+    return np.stack([_read(folder / file, config) for file in files[:limit]])
   if not os.path.exists(name):
     raise InputError(f"there is no image {name!r}; expected a file, a folder, one of "
                      f"{', '.join(SPLITS)}, or one image of them such as test:3")
@@ -69,4 +68,4 @@ def _read(path, config):
   except InputError:
     raise
   except Exception as error:  # whatever Pillow raises for what is no image
-    raise InputError(f"image {str(path)!r} cannot be read: {error}") from None
+    raise InputError(f"image {str(path)!r} cannot be read: {reason(error)}") from None

@@ -69,8 +69,9 @@ def score_from_flags():
   _check_output()
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
-  own = settings if FLAGS.dataset else data_flags.data_settings(settings["dataset"], settings)
-  own_data = functools.cache(lambda: data_flags.load_from_settings(own, model.config))
+  own_data = functools.cache(lambda: (
+      data_flags.load_from_settings(settings, model.config) if FLAGS.dataset else
+      data_flags.load_data_of_run(settings, model.config)[0]))
   if FLAGS.images is not None:
     count, batches = _folder_batches(model.config)
   else:

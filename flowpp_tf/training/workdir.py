@@ -8,6 +8,7 @@
     evaluation.json        bits/dim as measured, see evaluation/record.py
     evaluation-*.npy       an evaluation that was stopped, to go on from
     typicality.json        what bin/score measured on the validation split
+    saved_model/1/         what bin/export wrote
 """
 
 import dataclasses
