@@ -17,8 +17,10 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["flowpp_tf", "flowpp_tf.*"]),
     python_requires=">=3.10,<3.14",
     install_requires=REQUIREMENTS,
-    extras_require={"test": ["pytest>=8", "mpmath>=1.3", "hypothesis>=6.100", "pytest-xdist>=3.6", "playwright>=1.45"],
-                    "demo": ["gradio>=6.15,<7"]},
+    extras_require={
+        "test": ["pytest>=8", "mpmath>=1.3", "hypothesis>=6.100", "pytest-xdist>=3.6",
+                 "playwright>=1.45"],
+        "demo": ["gradio>=6.15,<7"]},
     entry_points={"console_scripts": [
         f"flowpp-{name} = flowpp_tf.programs.{name}:main" for name in (
             "train", "evaluate", "sample", "score", "export", "demo")]},

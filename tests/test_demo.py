@@ -1,5 +1,6 @@
 """The page of bin/demo: its functions, and all of it in a browser."""
 
+import concurrent.futures
 import dataclasses
 import importlib.util
 import io
@@ -14,11 +15,14 @@ import subprocess
 import sys
 import time
 import types
+import urllib.error
 import urllib.request
 
 from absl import flags
+import keras
 import numpy as np
 from PIL import Image
+from PIL import ImageSequence
 import pytest
 
 from conftest import SMALL
@@ -37,13 +41,15 @@ from flowpp_tf.training import Workdir
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
-    SMALL, image_shape=(4, 4, 1), structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
+    SMALL, image_shape=(4, 4, 1), structure="columns:1,squeeze,channels:1",
+    dequant_structure="columns:1")
 NAN = float("nan")
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   """A finished run, whose data are gone."""
+  keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(CONFIG)
   perturb(model, 0.3)
   workdir = Workdir(tmp_path_factory.mktemp("run"))
@@ -99,7 +105,8 @@ def test_images_of_all_kinds_are_fitted(uploads, name):
     ("text.png", "'text.png' is no image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
     ("drawing.eps", "'drawing.eps' is no image"),  # Pillow knows it, and would start Ghostscript
     ("empty.png", "'empty.png' is empty"), ("cut.png", "'cut.png' cannot be read: "),
-    ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"), ("gone.png", "cannot be read: ")])
+    ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"),
+    ("gone.png", "cannot be read: ")])
 def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, message):
   with pytest.raises(InputError, match=message):
     read_upload(uploads / name, CONFIG)
@@ -129,9 +136,14 @@ def test_interpolation_has_the_uploads_at_its_ends(answers, uploads):
   scale = grid.width // 24  # five images of 4 pixels and the gaps
   pixels = np.asarray(grid)[::scale, ::scale]
   differ = int(re.fullmatch(r"Both ends as decoded: (\d) of 32 pixel values differ.*", text)[1])
-  assert np.count_nonzero(pixels[:, :4] != ends[0]) + np.count_nonzero(pixels[:, 20:] != ends[1]) == differ
-  with Image.open(animation) as film:
-    assert film.n_frames == 8
+  assert np.count_nonzero(np.stack([pixels[:, :4], pixels[:, 20:]]) != ends) == differ
+  assert _milliseconds(animation) == 2 * 500 + 6 * 100
+
+
+def _milliseconds(file):
+  """How long an animation is; frames that are the same are one in it, and last longer."""
+  with Image.open(file) as film:
+    return sum(frame.info["duration"] for frame in ImageSequence.Iterator(film))
 
 
 def test_scores_are_those_of_bin_score(answers, uploads, model):
@@ -162,7 +174,8 @@ def test_no_function_is_traced_twice(answers, uploads):
     ((0, 1, 0), "number of images"), ((NAN, 1, 0), "number of images .* got nan"),
     ((2.5, 1, 0), "must be a whole number, got 2.5"), ((None, 1, 0), "got nothing"),
     (("9" * 1000, 1, 0), r"got 9{40}\.\.\.$"), (([1], 1, 0), "number of images"),
-    ((4, -1, 0), "the temperature must be from 0 to 2.0, got -1"), ((4, NAN, 0), "temperature .* got nan"),
+    ((4, -1, 0), "the temperature must be from 0 to 2.0, got -1"),
+    ((4, NAN, 0), "temperature .* got nan"),
     ((4, float("inf"), 0), "temperature .* got inf"), ((4, True, 0), "temperature .* got True"),
     ((4, 1, -1), "seed"), ((4, 1, 10**30), "seed"), ((4, 1, None), "seed")])
 def test_absurd_numbers_are_refused(answers, arguments, message):
@@ -189,7 +202,7 @@ def test_a_saved_model_gives_the_same_answers(answers, model, uploads, tmp_path)
   assert "Typicality" not in saved.score(ends[0])[-1] and "Bits/dim" in saved.score(ends[0])[-1]
   with pytest.raises(InputError, match="the number of images must be from 1 to 6, got 7"):
     saved.samples(7, 1, 0)
-  with pytest.raises(InputError, match="`num_samples` must be from 1 to 6, the `max_batch` of .*, got 16"):
+  with pytest.raises(InputError, match="`num_samples` must be from 1 to 6, the `max_batch` .* got 16"):
     SavedModelEngine(loaded)
 
 
@@ -198,13 +211,15 @@ def test_the_top_of_the_page_says_what_was_measured(answers):
   assert about("a", answers.engine, {}) == (
       f"`a`, {count} parameters  \nTrained on images of 4x4x1, 8 levels; which is not recorded  \n"
       "Its bits/dim have not been measured")
-  data = {"name": "noise", "version": "", "splits": {"train": 7, "validation": 1, "test": 2}, "levels": 8,
-          "image_shape": [4, 4, 1], "digest": "0f"}
-  bounds = [{"num_samples": 1, "bits_per_dim": 2.5}, {"num_samples": 16, "bits_per_dim": 2.4375}]
+  data = {"name": "noise", "version": "", "splits": {"train": 7, "validation": 1, "test": 2},
+          "levels": 8, "image_shape": [4, 4, 1], "digest": "0f"}
+  bounds = [{"num_samples": n, "bits_per_dim": bits} for n, bits in ((1, 2.5), (4, 2.45), (16, 2.4375))]
   text = about("a", answers.engine, {"data": data, "evaluation": {
       "train": {"images": 2, "bounds": bounds[:1]}, "test": {"images": 2, "bounds": bounds}}})
-  assert text.endswith("Trained on noise, 7 / 1 / 2 images of 4x4x1, 8 levels (data 0f)  \nBits/dim of 2 test "
-                       "images: 2.438 importance-weighted, 16 samples; 2.500 single-sample")
+  assert text.endswith("Trained on noise, 7 / 1 / 2 images of 4x4x1, 8 levels (data 0f)  \n"
+                       "Bits/dim of 2 test images: 2.438 importance-weighted, 16 samples; 2.500 single-sample")
+  text = about("a", answers.engine, {"evaluation": {"train": {"images": 3, "bounds": bounds[:1]}}})
+  assert text.endswith("Bits/dim of 3 train images: 2.500 single-sample")
   text = about("a", answers.engine, {"checkpoint": {"val_bits_per_dim": 2.5, "step": 3}})
   assert text.endswith("Bits/dim of validation: 2.500 single-sample, as measured in training")
 
@@ -253,7 +268,8 @@ def test_a_port_in_use_is_said_before_the_model_is_loaded(program):
 def test_without_gradio_the_command_that_installs_it_is_said():
   command = ("import sys; sys.modules['gradio'] = None; sys.argv = ['demo', '--workdir=nothing']; "
              "from flowpp_tf.programs.demo import main; main()")
-  result = subprocess.run([sys.executable, "-c", command], cwd=ROOT, text=True, capture_output=True, timeout=300)
+  result = subprocess.run(
+      [sys.executable, "-c", command], cwd=ROOT, text=True, capture_output=True, timeout=300)
   assert result.returncode == 2 and "Traceback" not in result.stderr
   assert result.stderr.splitlines()[-1] == (
       "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'")
@@ -325,8 +341,9 @@ def _changed(panel, act):
   picture = panel.locator(".picture img").first
   before = picture.get_attribute("src")
   act()
-  panel.page.wait_for_function("([image, before]) => image.src != before && image.complete && image.naturalWidth > 99",
-                               arg=[picture.element_handle(), before])
+  panel.page.wait_for_function(
+      "([image, before]) => image.src != before && image.complete && image.naturalWidth > 99",
+      arg=[picture.element_handle(), before])
   return _pixels(panel)
 
 
@@ -362,7 +379,7 @@ def test_interpolation_of_an_example_and_of_an_upload(page, uploads):
   _changed(panel, lambda: _upload(panel, uploads / "good.png"))
   assert "of 32 pixel values differ" in panel.inner_text()
   address = panel.locator(".picture img").nth(1).get_attribute("src")
-  assert Image.open(io.BytesIO(page.request.get(address).body())).n_frames == 30
+  assert _milliseconds(io.BytesIO(page.request.get(address).body())) == 2 * 500 + 28 * 100
 
 
 def test_score_of_an_example_and_of_uploads(page, uploads, model):
@@ -391,7 +408,8 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, mess
   page.get_by_test_id("toast-body").filter(has_text=message).wait_for()
   page.get_by_test_id("toast-close").first.click()
   panel = _open(page, "Samples")
-  _changed(panel, lambda: (panel.get_by_label("Seed").fill(str(len(name))), panel.get_by_label("Seed").press("Enter")))
+  panel.get_by_label("Seed").fill(str(len(name)))
+  _changed(panel, lambda: panel.get_by_label("Seed").press("Enter"))
 
 
 @pytest.mark.parametrize("data, message", [
@@ -401,9 +419,24 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, mess
     ('["many", 1, 0]', ""), ("[]", "")])
 def test_absurd_requests_are_answered_with_an_error(url, data, message):
   status, answer = _call(url, "sample", data)
-  print(answer)
   assert status == "error" and message in answer
   assert _call(url, "sample", "[4, 1, 0]")[0] == "complete"
+
+
+def test_requests_side_by_side_are_all_answered_and_only_from_the_queue(url):
+  with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    answers = list(pool.map(lambda seed: _call(url, "sample", f"[4, 1, {seed}]"), range(6)))
+  assert [status for status, _ in answers] == ["complete"] * 6
+  assert len({answer for _, answer in answers}) == 6
+  direct = urllib.request.Request(f"{url}/gradio_api/run/sample", b'{"data": [4, 1, 0]}',
+                                  {"Content-Type": "application/json"})
+  with pytest.raises(urllib.error.HTTPError, match="404"):
+    urllib.request.urlopen(direct, timeout=60)
+
+
+def test_a_request_cannot_name_a_file_of_the_machine(url, uploads):
+  file = json.dumps([{"path": str(uploads / "good.png"), "meta": {"_type": "gradio.FileData"}}])
+  assert _call(url, "score", file)[0] == "error"
 
 
 def _call(url, name, data):

@@ -27,11 +27,11 @@ def _measured(metadata):
             if isinstance(entry, dict) and entry.get("bounds")}
   if splits:
     split = "test" if "test" in splits else next(iter(splits))
-    bounds = [f"{bound['bits_per_dim']:.3f} " + (
-        "single-sample" if bound["num_samples"] == 1 else
-        f"importance-weighted, {bound['num_samples']} samples")
-              for bound in splits[split]["bounds"][::-1]]
-    return f"Bits/dim of {splits[split]['images']:,} {split} images: {'; '.join(bounds)}"
+    single, best = splits[split]["bounds"][0], splits[split]["bounds"][-1]
+    text = "" if best is single else (
+        f"{best['bits_per_dim']:.3f} importance-weighted, {best['num_samples']} samples; ")
+    return (f"Bits/dim of {splits[split]['images']:,} {split} images: {text}"
+            f"{single['bits_per_dim']:.3f} single-sample")
   validation = metadata.get("checkpoint", {}).get("val_bits_per_dim")
   if validation is not None:
     return f"Bits/dim of validation: {validation:.3f} single-sample, as measured in training"

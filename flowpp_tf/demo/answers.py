@@ -43,7 +43,7 @@ class Answers:
     return self._grid(self.engine.sample(n, temperature, seed))
 
   def interpolation(self, first, last, frames):
-    """A grid of frames from one uploaded image to another, the path of an animation, and a line on both ends."""
+    """From one uploaded image to another: a grid, the path of an animation, a line on both ends."""
     frames = _integer("number of frames", frames, 2, MOST_FRAMES)
     ends = np.stack([read_upload(path, self.engine.config) for path in (first, last)])
     images = interpolate(self.engine, *ends, frames)
@@ -53,7 +53,7 @@ class Answers:
             f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.")
 
   def score(self, path):
-    """An uploaded image as the model sees it, what decode(encode(x)) makes of it, the difference, the scores."""
+    """An uploaded image as the model sees it, encoded and decoded, the difference; the scores."""
     config = self.engine.config
     images = read_upload(path, config)[np.newaxis]
     result = reconstruct(self.engine, images)
@@ -77,8 +77,8 @@ def _score_text(scores, num_samples, lines):
            if not math.isnan(scores[name])]
   return "\n".join([
       "| | |", "|---|--:|", *table, "", " ".join(filter(None, lines)), "",
-      "*Likelihood does not say whether an image is like those of training: a simple one, such as a blank, can be "
-      "as likely as they are.*"])
+      "*Likelihood does not say whether an image is like those of training: a simple one, such as a "
+      "blank, can be as likely as they are.*"])
 
 
 def _fitted(path, config):

@@ -15,7 +15,8 @@ from flowpp_tf.evaluation import to_shades
 
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: nothing comes from elsewhere
 LOOK = {  # for `gr.Blocks.launch`
-    "theme": gr.themes.Default(primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
+    "theme": gr.themes.Default(
+        primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
     "css": """
       .gradio-container .main { width: 100%; max-width: 1152px; margin: auto; }
       .picture .image-container { padding: 36px 8px 8px; }
@@ -36,8 +37,8 @@ def build_page(answers, title, about, examples):
     answers: `Answers`.
     title: text, of the window too.
     about: Markdown below the title.
-    examples: `dict` of uint8 images `[H, W, C]` by their labels, at least two; they are written to the folder of
-      `answers`.
+    examples: `dict` of uint8 images `[H, W, C]` by their labels, at least two; they are written to
+      the folder of `answers`.
 
   Returns:
     `gr.Blocks`, to be launched with `**LOOK`.
@@ -67,8 +68,8 @@ def _samples_tab(answers):
       button = gr.Button("Sample", variant="primary")
     with gr.Column(scale=5):
       picture = _picture("Samples", answers.samples(*start))
-  _on([button.click, n.release, temperature.release, seed.submit], answers.samples, [n, temperature, seed],
-      picture, "sample")
+  _on([button.click, n.release, temperature.release, seed.submit], answers.samples,
+      [n, temperature, seed], picture, "sample")
 
 
 def _interpolation_tab(answers, files):

@@ -1,11 +1,11 @@
-"""Shows what a trained model does on a page in the browser: samples, interpolations, reconstructions, scores.
+"""Shows a trained model on a page in the browser: samples, interpolations, reconstructions, scores.
 
 bin/demo --workdir=runs/digits
 bin/demo --saved_model=runs/digits/saved_model/1
 
-It serves this machine alone unless --host says otherwise, and neither sends nor loads anything from elsewhere.
-Examples are test images of the run if they are at hand, else samples. Typicality is among the scores once bin/score has
-measured it for the run, with as many samples.
+It serves this machine alone unless --host says otherwise; the page loads nothing from elsewhere, and
+reports nothing. Examples are test images of the run if they are at hand, else samples. Typicality is
+among the scores once bin/score has measured it for the run, with as many samples.
 """
 
 import importlib.util
@@ -56,6 +56,7 @@ def demo_from_flags():
     raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
   _check_can_serve(FLAGS.host, FLAGS.port)
   engine, metadata, examples = _from_workdir() if FLAGS.workdir else _from_saved_model()
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1",
                       GRADIO_TEMP_DIR=os.path.join(folder, "uploads"))  # before the import
@@ -63,10 +64,9 @@ def demo_from_flags():
 
     path = os.path.normpath(FLAGS.workdir or FLAGS.saved_model)
     name = (metadata.get("data") or {}).get("name") or os.path.basename(path)
-    page = gradio_page.build_page(
-        Answers(engine, pathlib.Path(folder)), f"Flow++: {name}", about(path, engine, metadata), examples)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
-    _, _, _ = page.launch(
+    page = gradio_page.build_page(Answers(engine, pathlib.Path(folder)), f"Flow++: {name}",
+                                  about(path, engine, metadata), examples)
+    page.launch(
         server_name=FLAGS.host, server_port=FLAGS.port, share=False, inbrowser=False, quiet=True,
         ssr_mode=False, prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, **gradio_page.LOOK)
     print(f"the page is at http://{FLAGS.host}:{FLAGS.port}; Ctrl-C ends it", flush=True)
@@ -104,7 +104,7 @@ def _from_saved_model():
 
 
 def _completed(examples, engine):
-  """The examples, or samples if there are none, and last an image that is likely and nothing like them."""
+  """The examples, or samples if there are none, and one that is nothing like the training images."""
   if not examples:
     samples = engine.sample(min(_EXAMPLES, engine.most_samples), 0.8, seed=0)
     examples = {f"sample {i}": image for i, image in enumerate(samples)}
