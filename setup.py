@@ -7,10 +7,11 @@ import setuptools
 HERE = pathlib.Path(__file__).parent
 REQUIREMENTS = [line for line in (HERE / "requirements.txt").read_text().splitlines()
                 if line and not line.startswith("#")]
+VERSION = (HERE / "flowpp_tf" / "version.py").read_text().split('"')[-2]
 
 setuptools.setup(
     name="flowpp_tf",
-    version="0.1.0",
+    version=VERSION,
     description=__doc__.strip(),
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",

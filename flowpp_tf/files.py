@@ -10,8 +10,11 @@ def replace_file(path, write):
   """Writes a file by `write(temporary path)`, of the same ending, and puts it in place at once."""
   path = pathlib.Path(path)
   temporary = path.with_name(f".tmp.{path.name}")
-  write(temporary)
-  os.replace(temporary, path)
+  try:
+    write(temporary)
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def replace_directory(path, write):

@@ -46,7 +46,8 @@ def evaluate_from_flags():
   model, settings = workdir.load()
   dataset, fingerprint = data_flags.load_data_of_run(settings, model.config)
   output = pathlib.Path(FLAGS.output or workdir.evaluation)
-  read_record(output)  # what is wrong with it is to be said now, not in the end
+  run.check_can_be_written(output)  # what is wrong is to be said now, not in the end
+  read_record(output)
   checkpoint = workdir.checkpoint()
 
   def measure(split, images):
@@ -56,8 +57,8 @@ def evaluate_from_flags():
     result = evaluate_bits_per_dim(
         model, images, counts, FLAGS.batch_size, FLAGS.seed,
         partial=workdir.path / f"evaluation-{name}.npy", verbose=int(sys.stdout.isatty()))
+    print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}", flush=True)
     write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed)
-    print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}")
     return result.best
 
   images = dataset.split(FLAGS.split)[:FLAGS.limit]

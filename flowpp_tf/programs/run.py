@@ -9,6 +9,7 @@ from absl import flags
 from absl import logging
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlusConfig
 
 _OPTIONS = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,
@@ -49,6 +50,25 @@ def fail(error, code=2):
   """Ends the process with one line and an exit code."""
   _say("error", error)
   sys.exit(code)
+
+
+def check_can_be_written(path):
+  """Raises an `InputError` if a file cannot be written, to be called before the work that goes into it."""
+  folder = os.path.dirname(path) or "."
+  reason = ("it is a folder" if os.path.isdir(path) else
+            f"there is no folder {folder!r}" if not os.path.isdir(folder) else
+            "no permission" if not os.access(folder, os.W_OK) else None)
+  if reason:
+    raise InputError(f"cannot write {str(path)!r}: {reason}")
+
+
+def write_file(path, write):
+  """`replace_file`, and says so; an `InputError` if it cannot be written."""
+  try:
+    replace_file(path, write)
+  except OSError as error:
+    raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+  print(f"wrote {path}")
 
 
 def warn(text):

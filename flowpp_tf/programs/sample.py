@@ -8,7 +8,6 @@ bin/sample --workdir=runs/digits --neighbours=5
 """
 
 import math
-import os
 import pathlib
 
 from absl import flags
@@ -18,7 +17,6 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import ANIMATIONS
 from flowpp_tf.evaluation import Batched
 from flowpp_tf.evaluation import write_animation
-from flowpp_tf.files import replace_file
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
 from flowpp_tf.programs import sample_pictures
@@ -67,16 +65,17 @@ def sample_from_flags():
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
   for path in (FLAGS.output or workdir.samples, FLAGS.npy):  # before the work
-    _check_can_be_written(path)
+    if path:
+      run.check_can_be_written(path)
   picture = make(Batched(model, FLAGS.batch_size), settings, temperatures)
   output = pathlib.Path(FLAGS.output or workdir.path / (
       f"{picture.name}_s{FLAGS.seed}.{'gif' if animated else 'png'}"))
   if animated:
-    _write(output, lambda path: write_animation(picture.images, model.config.levels, path))
+    run.write_file(output, lambda path: write_animation(picture.images, model.config.levels, path))
   else:
-    _write(output, lambda path: picture.grid.save(path, format="PNG"))
+    run.write_file(output, lambda path: picture.grid.save(path, format="PNG"))
   if FLAGS.npy:
-    _write(FLAGS.npy, lambda path: _save(path, picture.images))
+    run.write_file(FLAGS.npy, lambda path: _save(path, picture.images))
 
 
 def _temperatures():
@@ -129,24 +128,6 @@ def _check_animation(kind):
   elif FLAGS.animate is False and sample_pictures.animated():
     raise InputError(f"--output={FLAGS.output} would be an animation, which --noanimate forbids; "
                      "expected .png")
-
-
-def _check_can_be_written(path):
-  if path:
-    folder = os.path.dirname(path) or "."
-    reason = ("it is a folder" if os.path.isdir(path) else
-              f"there is no folder {folder!r}" if not os.path.isdir(folder) else
-              "no permission" if not os.access(folder, os.W_OK) else None)
-    if reason:
-      raise InputError(f"cannot write {str(path)!r}: {reason}")
-
-
-def _write(path, write):
-  try:
-    replace_file(path, write)
-  except OSError as error:
-    raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
-  print(f"wrote {path}")
 
 
 def _save(path, array):

@@ -22,7 +22,6 @@ import functools
 import io
 import itertools
 import os
-import pathlib
 import sys
 
 from absl import flags
@@ -37,7 +36,6 @@ from flowpp_tf.evaluation import Scorer
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation import measure_typical
 from flowpp_tf.files import file_sha256
-from flowpp_tf.files import replace_file
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
 from flowpp_tf.training import Workdir
@@ -66,7 +64,8 @@ def score_from_flags():
   if FLAGS.images is not None and (FLAGS.dataset or FLAGS["split"].present):
     raise run.InputError("--images is a folder, --dataset and --split say other images; give one of "
                          "them")
-  _check_output()
+  if FLAGS.output is not None:
+    run.check_can_be_written(FLAGS.output)
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
   own_data = functools.cache(lambda: (
@@ -190,17 +189,6 @@ def _progress(count):
   return add
 
 
-def _check_output():
-  """Raises an `InputError` now, not after hours, if the CSV cannot be written."""
-  if FLAGS.output is None:
-    return
-  path = pathlib.Path(FLAGS.output)
-  problem = ("it is a folder" if path.is_dir() else "there is no such folder" if not path.parent.is_dir()
-             else None if os.access(path.parent, os.W_OK) else "the folder is read-only")
-  if problem:
-    raise run.InputError(f"`output` cannot be written, {problem}: {FLAGS.output!r}")
-
-
 def _write(rows):
   text = io.StringIO()
   writer = csv.DictWriter(text, ["image", *SCORES, "error"], restval="", lineterminator="\n")
@@ -209,11 +197,7 @@ def _write(rows):
   if FLAGS.output is None:
     print(text.getvalue(), end="")
     return
-  try:
-    replace_file(FLAGS.output, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
-  except OSError as error:
-    raise run.InputError(f"cannot write {FLAGS.output!r}: {error.strerror}") from None
-  print(f"wrote {FLAGS.output}")
+  run.write_file(FLAGS.output, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
 
 
 def main():
