@@ -9,10 +9,7 @@ has three times those of an evaluation. Each row has a process of its own. Linux
 """
 
 import dataclasses
-import multiprocessing
 import os
-import pathlib
-import re
 import statistics
 import sys
 import time
@@ -24,6 +21,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from absl import app
 from absl import flags
 
+from processes import forget_peak
+from processes import in_new_process
+from processes import peak_bytes
 from tables import print_table
 from tables import write_json
 
@@ -67,13 +67,13 @@ def measure(case):
   run()
   first = time.perf_counter() - start
   run()
-  _forget_peak()
+  forget_peak()
   rates, times = [_matmul_rate(tf)], []
   for _ in range(case.repeats):
     begin = time.perf_counter()
     run()
     times.append(time.perf_counter() - begin)
-  peak = _peak_bytes()
+  peak = peak_bytes()
   rates.append(_matmul_rate(tf))
   flops = 0 if case.baseline else model_counts.count_flops(
       tf.function(forward, autograph=False).get_concrete_function().graph.get_operations())
@@ -120,21 +120,6 @@ def _matmul_rate(tf, size=2048, repeats=5):
   return 2 * size**3 / min(times)
 
 
-def _forget_peak():
-  pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_bytes():
-  status = pathlib.Path("/proc/self/status").read_text()
-  return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
-
-
-def in_new_process(case):
-  """The row of a case."""
-  with multiprocessing.get_context("spawn").Pool(1) as pool:
-    return pool.apply(measure, (case,))
-
-
 def define_flags():
   """The script's flags; a function, as other scripts import this file."""
   flags.DEFINE_list("configs", ["cifar10"], "Models.")
@@ -142,7 +127,7 @@ def define_flags():
   flags.DEFINE_list("batches", ["4", "8"], "Images at once.")
   flags.DEFINE_list("threads", ["1", "2"], "Cores.")
   flags.DEFINE_list("dtypes", ["float32"], "Dtype policies of the model.")
-  flags.DEFINE_multi_string("change", [], "FIELD=VALUE of the config to change, such as remat=true.")
+  flags.DEFINE_multi_string("change", [], "FIELD=VALUE of the config to change, such as attention=false.")
   flags.DEFINE_bool("baseline", False, "Measure the straightforward implementation too.")
   flags.DEFINE_bool("jit", False, "Compile with XLA.")
   flags.DEFINE_integer("repeats", 5, "Timed runs of each; the median counts.")
@@ -163,7 +148,7 @@ def main(argv):
         for what in FLAGS.what:
           for batch in map(int, FLAGS.batches):
             for baseline in (False, True)[:1 + FLAGS.baseline]:
-              rows.append(in_new_process(Case(
+              rows.append(in_new_process(measure, Case(
                   config, what, batch, threads, dtype, changes, baseline, FLAGS.jit, FLAGS.repeats)))
               print(rows[-1], file=sys.stderr, flush=True)
   print_table(rows)

@@ -12,7 +12,6 @@ counts over what vendors publish and the assumptions below.
 import dataclasses
 import json
 import math
-import multiprocessing
 import os
 import pathlib
 import re
@@ -25,6 +24,10 @@ sys.path.insert(0, str(ROOT))
 # pylint: disable=wrong-import-position
 from absl import app
 from absl import flags
+
+from processes import forget_peak
+from processes import in_new_process
+from processes import peak_bytes
 
 FLAGS = flags.FLAGS
 
@@ -265,16 +268,14 @@ def measure(batch):
   images = tf.constant(np.random.RandomState(0).randint(0, 256, [batch, 32, 32, 3]), tf.uint8)
   step = tf.function(model.train_step, autograph=False)
   step(images)
-  pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+  forget_peak()
   step(images)
-  status = pathlib.Path("/proc/self/status").read_text()
-  return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
+  return peak_bytes()
 
 
 def _in_new_process(function, *arguments):
-  """What a function gives in a process of its own, which starts with no memory in use."""
-  with multiprocessing.get_context("spawn").Pool(1) as pool:
-    result = pool.apply(function, arguments)
+  """`in_new_process`, which says what came out."""
+  result = in_new_process(function, *arguments)
   print(function.__name__, *arguments, result, flush=True)
   return result
 

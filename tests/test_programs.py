@@ -98,6 +98,7 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("evaluate", [], "--workdir"),
     ("evaluate", ["--workdir=runs/digits", "--split=dev"], "`split` must be one of train, validation"),
     ("evaluate", ["--workdir=runs/digits", "--num_samples=0,2"], "`num_samples` must be positive"),
+    ("evaluate", ["--workdir=runs/digits", "--output=no/such/folder.json"], "cannot write"),
     ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
     ("sample", ["--workdir=runs/digits", "--n=0"], "--n"),
     ("sample", ["--workdir=runs/digits", "--interpolate=test:0"], "--interpolate must be two images"),
