@@ -9,6 +9,7 @@ dequantizer stacks the same blocks.
 import keras
 import tensorflow as tf
 
+from flowpp_tf.layers.blocks import apply_blocks
 from flowpp_tf.layers.dropout import fold_in
 from flowpp_tf.layers.gated import GatedAttention
 from flowpp_tf.layers.gated import GatedConv
@@ -93,6 +94,7 @@ class Conditioner(keras.layers.Layer):
     output_concat_elu: whether concat_elu comes before the last convolution.
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
+    remat: whether a gradient evaluates the blocks again rather than keep what is inside of them.
 
   `call(x [N, H, W, C], context=None, training=False, seed=None, initialize=False)` gives
   `[N, H, W, outputs]`. The position embedding is shared by the blocks (with mixer "none" it is kept,
@@ -104,13 +106,14 @@ class Conditioner(keras.layers.Layer):
 
   def __init__(self, image_shape, outputs, filters, blocks, mixer="attention", heads=4,
                context_channels=0, output_concat_elu=False, dropout=0.0, weight_norm=False,
-               **kwargs):
+               remat=False, **kwargs):
     super().__init__(**kwargs)
     image_shape = tuple(image_shape)
     self._config = dict(
         image_shape=image_shape, outputs=outputs, filters=filters, blocks=blocks, mixer=mixer,
         heads=heads, context_channels=context_channels, output_concat_elu=output_concat_elu,
-        dropout=dropout, weight_norm=weight_norm)
+        dropout=dropout, weight_norm=weight_norm, remat=remat)
+    self.remat = remat
     self.context_channels = context_channels
     self.output_concat_elu = output_concat_elu
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
@@ -141,9 +144,8 @@ class Conditioner(keras.layers.Layer):
                        f"{None if context is None else tuple(context.shape)}")
     h = self.input_conv(x, initialize=initialize)
     embedding = tf.cast(self.position_embedding, h.dtype)
-    for i, block in enumerate(self.blocks):
-      h = block(h, embedding, context, training=training, seed=fold_in(seed, i),
-                initialize=initialize)
+    h = apply_blocks(self.blocks, h, embedding, context, training=training, seed=seed,
+                     initialize=initialize, remat=self.remat)
     if self.output_concat_elu:
       h = concat_elu(h)
     return self.output_conv(h, initialize=initialize)

@@ -8,8 +8,8 @@ convolution and gated convolutions; the ImageNet models add layer norm and atten
 import keras
 import tensorflow as tf
 
+from flowpp_tf.layers.blocks import apply_blocks
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
-from flowpp_tf.layers.dropout import fold_in
 from flowpp_tf.layers.init_norm import InitNormConv2D
 
 
@@ -26,19 +26,22 @@ class ContextNet(keras.layers.Layer):
     heads: of the attention.
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
+    remat: whether a gradient evaluates the blocks again rather than keep what is inside of them.
 
   `call(images [N, H, W, C], training=False, seed=None, initialize=False)` gives
   `[N, H, W / 2, channels]`.
   """
 
   def __init__(self, image_shape, levels, channels=32, blocks=3, layer_norm=False, mixer="none",
-               heads=4, dropout=0.0, weight_norm=False, **kwargs):
+               heads=4, dropout=0.0, weight_norm=False, remat=False, **kwargs):
     super().__init__(**kwargs)
     image_shape = tuple(image_shape)
     height, width, image_channels = image_shape
     self._config = dict(
         image_shape=image_shape, levels=levels, channels=channels, blocks=blocks,
-        layer_norm=layer_norm, mixer=mixer, heads=heads, dropout=dropout, weight_norm=weight_norm)
+        layer_norm=layer_norm, mixer=mixer, heads=heads, dropout=dropout, weight_norm=weight_norm,
+        remat=remat)
+    self.remat = remat
     self.levels = levels
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.input_conv = InitNormConv2D(channels, name="input_conv", **options)
@@ -68,9 +71,8 @@ class ContextNet(keras.layers.Layer):
     h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=initialize)
     embedding = None if self.position_embedding is None else tf.cast(
         self.position_embedding, h.dtype)
-    for i, block in enumerate(self.blocks):
-      h = block(h, embedding, training=training, seed=fold_in(seed, i), initialize=initialize)
-    return h
+    return apply_blocks(self.blocks, h, embedding, training=training, seed=seed,
+                        initialize=initialize, remat=self.remat)
 
   def get_config(self):
     return {**super().get_config(), **self._config}

@@ -16,10 +16,21 @@ def fold_in(seed, index):
 class Dropout(keras.layers.Dropout):
   """`keras.layers.Dropout` that takes the stateless `seed` of its mask, `[2]` integers, in a call.
 
-  Without a seed the mask comes from the layer's own seed generator, as in Keras.
+  Its rate is then the nearest multiple of 2^-16. Without a seed the mask comes from the layer's own seed
+  generator, as in Keras.
   """
 
   def call(self, inputs, training=False, seed=None):
     if seed is None or not training or self.rate == 0:
       return super().call(inputs, training=training)
-    return tf.nn.experimental.stateless_dropout(inputs, self.rate, seed)
+    keep = _sixteen_bits(tf.shape(inputs), seed) >= round(self.rate * 2**16) - 2**15
+    return tf.where(keep, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
+
+
+def _sixteen_bits(shape, seed):
+  """Uniform int16: random numbers are what dropout costs, and of 32 bits each makes two."""
+  pairs = (shape[-1] + 1) // 2
+  bits = tf.random.stateless_uniform(
+      tf.concat([shape[:-1], [pairs]], axis=0), seed, minval=None, maxval=None, dtype=tf.int32)
+  bits = tf.reshape(tf.bitcast(bits, tf.int16), tf.concat([shape[:-1], [2 * pairs]], axis=0))
+  return bits[..., :shape[-1]]

@@ -12,6 +12,7 @@ PixelSNAIL.
 import keras
 import tensorflow as tf
 
+from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.init_norm import InitNormDense
@@ -133,11 +134,7 @@ class GatedAttention(_GatedMixer):
 
   def _mix(self, h):
     height, width = h.shape[1:3]
-    depth = self.filters // self.heads
-    h = tf.reshape(h, [-1, height * width, 3, self.heads, depth])
-    q, k, v = tf.unstack(h, axis=2)
-    scores = tf.einsum("nqhd,nkhd->nhqk", q * depth**-0.5, k)
-    h = tf.einsum("nhqk,nkhd->nqhd", tf.nn.softmax(scores), v)
+    h = self_attention(tf.reshape(h, [-1, height * width, 3 * self.filters]), self.heads)
     return tf.reshape(h, [-1, height, width, self.filters])
 
   def get_config(self):

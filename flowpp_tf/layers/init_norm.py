@@ -35,7 +35,7 @@ class _InitNormLayer(keras.layers.Layer):
     outputs = self._linear(inputs, self._effective_kernel())
     if initialize:
       outputs = self._initialize(outputs)
-    return outputs + tf.cast(self.bias, outputs.dtype)
+    return tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))  # by the product's own kernel
 
   def _effective_kernel(self):
     kernel = tf.convert_to_tensor(self.kernel)
@@ -107,8 +107,12 @@ class InitNormDense(_InitNormLayer):
     self._add_weights((input_shape[-1], self.units))
     self.built = True
 
+  def call(self, inputs, initialize=False):
+    outputs = super().call(tf.reshape(inputs, [-1, inputs.shape[-1]]), initialize)
+    return tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0))
+
   def _linear(self, inputs, kernel):
-    return tf.tensordot(inputs, kernel, axes=1)
+    return tf.matmul(inputs, kernel)
 
   def get_config(self):
     return {**super().get_config(), "units": self.units}

@@ -38,6 +38,8 @@ class FlowPlusPlusConfig:
   context_blocks: int = 3
   context_layer_norm: bool = False
   context_attention: bool = False
+  remat: bool = False                     # gradients evaluate blocks again rather than keep what is
+                                          # inside of them: the same numbers in less memory
   dtype: str = "float32"                  # or "float64", or "mixed_bfloat16": float32 but for the
                                           # networks, which compute in bfloat16
 

@@ -63,7 +63,7 @@ class FlowPlusPlus(LikelihoodModel):
         act_norm_min_variance=config.act_norm_min_variance, conditioner=dict(
             filters=filters, blocks=blocks, mixer=mixer, heads=config.heads,
             context_channels=context_channels, output_concat_elu=config.output_concat_elu,
-            dropout=config.dropout, weight_norm=config.weight_norm))
+            dropout=config.dropout, weight_norm=config.weight_norm, remat=config.remat))
     mixer = "attention" if config.attention else "pointwise"
 
     if config.dequantization == "uniform":
@@ -75,7 +75,7 @@ class FlowPlusPlus(LikelihoodModel):
                        blocks=config.context_blocks, layer_norm=config.context_layer_norm,
                        mixer="attention" if config.context_attention else "none",
                        heads=config.heads, dropout=config.dropout,
-                       weight_norm=config.weight_norm),
+                       weight_norm=config.weight_norm, remat=config.remat),
           structure=config.dequant_structure,
           step=step(config.dequant_filters, config.dequant_blocks,
                     mixer if config.dequant_mixing else "none", config.context_channels),
