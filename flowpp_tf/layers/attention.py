@@ -31,34 +31,41 @@ def self_attention(qkv, heads):
   """
   positions, filters = qkv.shape[1], qkv.shape[2] // 3
   depth = filters // heads
-  qkv = tf.transpose(tf.reshape(qkv, [-1, positions, 3, heads, depth]), [2, 0, 3, 1, 4])
-  q, k, v = tf.unstack(qkv)
-  mixed = _attend(q * depth**-0.5, k, v)
-  return tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, positions, filters])
-
-
-@tf.custom_gradient
-def _attend(q, k, v):
-  """softmax(q k^T) v of `[N, heads, positions, depth]`."""
-  positions = q.shape[2]
   parts = next(n for n in range(min(_MOST_PARTS, -(-positions**2 // _PAIRS)), 0, -1)
                if positions % n == 0)
-  split = lambda x: tf.split(x, parts, axis=2)
-  weights = lambda q: tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
-  result = tf.concat([tf.matmul(weights(part), v) for part in split(q)], axis=2)
 
-  def gradient(by_result):
-    # The sum is a column more of the product that it is subtracted from.
-    sums = tf.reduce_sum(by_result * result, axis=-1, keepdims=True)
-    values = tf.concat([v, tf.ones_like(v[..., :1])], axis=-1)
-    by_q, by_k, by_v = [], [], []
-    for q_, g, extended in zip(*map(split, (
-        after(q, by_result), by_result, tf.concat([by_result, -sums], axis=-1)))):
-      w = weights(q_)
-      by_scores = w * tf.matmul(extended, values, transpose_b=True)
-      by_q.append(tf.matmul(by_scores, k))
-      by_k.append(tf.matmul(q_, by_scores, transpose_a=True))
-      by_v.append(tf.matmul(g, w, transpose_a=True))
-    return tf.concat(by_q, axis=2), *(tf.linalg.matrix_transpose(tf.add_n(x)) for x in (by_k, by_v))
+  def split_heads(qkv):
+    qkv = tf.reshape(qkv, [-1, positions, 3, heads, depth])
+    q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))
+    return q * depth**-0.5, k, v
 
-  return result, gradient
+  def weights(q, k):
+    return tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
+
+  @tf.custom_gradient
+  def attend(qkv):
+    q, k, v = split_heads(qkv)
+    mixed = tf.concat([tf.matmul(weights(part, k), v) for part in tf.split(q, parts, axis=2)], axis=2)
+    result = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, positions, filters])
+
+    def gradient(by_result):
+      q, k, v = split_heads(after(qkv, by_result))
+      # g, and beside it -sum(g o): a column more of the product that the sum is subtracted from.
+      g = tf.reshape(by_result, [-1, positions, heads, depth])
+      sums = tf.reduce_sum(g * tf.reshape(result, tf.shape(g)), axis=-1, keepdims=True)
+      g = tf.transpose(tf.concat([g, -sums], axis=-1), [0, 2, 1, 3])
+      values = tf.concat([v, tf.ones_like(v[..., :1])], axis=-1)
+      by_q, by_k, by_v = [], [], []
+      for q_, g_ in zip(tf.split(q, parts, axis=2), tf.split(g, parts, axis=2)):
+        w = weights(q_, k)
+        by_scores = w * tf.matmul(g_, values, transpose_b=True)
+        by_q.append(tf.matmul(by_scores, k) * depth**-0.5)
+        by_k.append(tf.matmul(q_, by_scores, transpose_a=True))
+        by_v.append(tf.matmul(g_[..., :-1], w, transpose_a=True))
+      by_k, by_v = (tf.linalg.matrix_transpose(tf.add_n(by)) for by in (by_k, by_v))
+      by_qkv = tf.transpose(tf.stack([tf.concat(by_q, axis=2), by_k, by_v]), [1, 3, 0, 2, 4])
+      return tf.reshape(by_qkv, [-1, positions, 3 * filters])
+
+    return result, gradient
+
+  return attend(qkv)

@@ -36,7 +36,7 @@ def apply_blocks(blocks, x, *inputs, training=False, seed=None, initialize=False
       continue
     call = _shared(blocks[0], training)
     if remat:
-      call = rematerialized(call)
+      call = rematerialized(call, wait=True)
     x = call(x, *inputs, mask_seed, *(tf.convert_to_tensor(v.value) for v in block.trainable_variables))
   return x
 

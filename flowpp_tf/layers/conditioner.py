@@ -67,13 +67,10 @@ class ConvAttentionBlock(keras.layers.Layer):
   def call(self, x, position_embedding=None, context=None, training=False, seed=None,
            initialize=False):
     options = dict(training=training, initialize=initialize)
-    x = self.conv(x, context, seed=fold_in(seed, 0), **options)
-    if self.conv_norm is not None:
-      x = self.conv_norm(x)
+    x = self.conv(x, context, norm=self.conv_norm, seed=fold_in(seed, 0), **options)
     if self.mixer is not None:
-      x = self.mixer(x, position_embedding, seed=fold_in(seed, 1), **options)
-    if self.mixer_norm is not None:
-      x = self.mixer_norm(x)
+      x = self.mixer(
+          x, position_embedding, norm=self.mixer_norm, seed=fold_in(seed, 1), **options)
     return x
 
   def get_config(self):

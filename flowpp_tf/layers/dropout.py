@@ -17,14 +17,24 @@ class Dropout(keras.layers.Dropout):
   """`keras.layers.Dropout` that takes the stateless `seed` of its mask, `[2]` integers, in a call.
 
   Its rate is then the nearest multiple of 2^-16. Without a seed the mask comes from the layer's own seed
-  generator, as in Keras.
+  generator, as in Keras. `apply(x, layer.keep(shape))` is the layer in two steps.
   """
 
   def call(self, inputs, training=False, seed=None):
-    if seed is None or not training or self.rate == 0:
-      return super().call(inputs, training=training)
-    keep = _sixteen_bits(tf.shape(inputs), seed) >= round(self.rate * 2**16) - 2**15
-    return tf.where(keep, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
+    return self.apply(inputs, self.keep(tf.shape(inputs), training, seed))
+
+  def keep(self, shape, training=False, seed=None):
+    """Which values are kept, bool of a shape; None for all."""
+    if not training or self.rate == 0:
+      return None
+    if seed is None:
+      return keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
+    return _sixteen_bits(shape, seed) >= round(self.rate * 2**16) - 2**15
+
+  def apply(self, inputs, keep):
+    """What is kept of the inputs, scaled."""
+    return inputs if keep is None else tf.where(
+        keep, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
 
 
 def _sixteen_bits(shape, seed):

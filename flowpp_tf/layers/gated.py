@@ -6,7 +6,8 @@
     GatedPointwise   x + Gate(1x1(dropout(max over triples(1x1(x + p)))))  the ablation without attention
 
 c is an optional context of the same height and width. The layers are those of PixelCNN++ and
-PixelSNAIL.
+PixelSNAIL. What is cheap, between the products, is evaluated again for gradients: of a layer they keep
+what goes into its products' functions, not what these make of it.
 """
 
 import keras
@@ -16,6 +17,7 @@ from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.init_norm import InitNormDense
+from flowpp_tf.layers.remat import rematerialized
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
 
@@ -31,6 +33,19 @@ def gate(x):
   return a * tf.sigmoid(b)
 
 
+def gated_sum(x, h, norm=None):
+  """x + gate(h), normalised by a `keras.layers.LayerNormalization` of the last axis, if there is one."""
+  if norm is None:
+    return x + gate(h)
+
+  def normalized(x, h, gamma, beta):
+    sums = keras.ops.layer_normalization(x + gate(h), gamma, beta, epsilon=norm.epsilon)
+    return tf.cast(sums, x.dtype)
+
+  return rematerialized(normalized)(
+      x, h, tf.convert_to_tensor(norm.gamma), tf.convert_to_tensor(norm.beta))
+
+
 class GatedConv(keras.layers.Layer):
   """Gated residual convolution.
 
@@ -42,7 +57,8 @@ class GatedConv(keras.layers.Layer):
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
 
-  `call(x [N, H, W, filters], context=None, training=False, seed=None, initialize=False)`.
+  `call(x [N, H, W, filters], context=None, norm=None, training=False, seed=None, initialize=False)`;
+  `norm` as in `gated_sum`.
   """
 
   def __init__(self, filters, output_kernel_size=1, use_context=False, dropout=0.0,
@@ -63,25 +79,33 @@ class GatedConv(keras.layers.Layer):
         else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, **output))
 
   def build(self, x_shape, context_shape=None):
-    doubled = lambda shape: (*shape[:-1], 2 * shape[-1])
-    self.conv.build(doubled(x_shape))
+    self.conv.build(_doubled(x_shape))
     if self.use_context:
-      self.context_projection.build(doubled(context_shape))
-    self.dropout.build(doubled(x_shape))
-    self.output_projection.build(doubled(x_shape))
+      self.context_projection.build(_doubled(context_shape))
+    self.dropout.build(_doubled(x_shape))
+    self.output_projection.build(_doubled(x_shape))
     self.built = True
 
-  def call(self, x, context=None, training=False, seed=None, initialize=False):
-    h = self.conv(concat_elu(x), initialize=initialize)
+  def call(self, x, context=None, norm=None, training=False, seed=None, initialize=False):
+    h = self.conv(x, before=concat_elu, initialize=initialize)
     if self.use_context:
-      h += self.context_projection(concat_elu(context), initialize=initialize)
-    h = self.dropout(concat_elu(h), training=training, seed=seed)
-    return x + gate(self.output_projection(h, initialize=initialize))
+      h += self.context_projection(context, before=concat_elu, initialize=initialize)
+    keep = self.dropout.keep(_doubled(tf.shape(h)), training, seed)
+    h = self.output_projection(
+        h, keep, before=lambda h, keep=None: self.dropout.apply(concat_elu(h), keep),
+        initialize=initialize)
+    return gated_sum(x, h, norm)
 
   def get_config(self):
     return {**super().get_config(), "filters": self.filters,
             "output_kernel_size": self.output_kernel_size, "use_context": self.use_context,
             "dropout": self.dropout.rate, "weight_norm": self.weight_norm}
+
+
+def _doubled(shape):
+  """That of concat_elu."""
+  return (*shape[:-1], 2 * shape[-1]) if isinstance(shape, tuple) else tf.concat(
+      [shape[:-1], 2 * shape[-1:]], axis=0)
 
 
 class _GatedMixer(keras.layers.Layer):
@@ -103,10 +127,12 @@ class _GatedMixer(keras.layers.Layer):
     self.output_projection.build(x_shape)
     self.built = True
 
-  def call(self, x, position_embedding, training=False, seed=None, initialize=False):
-    h = self.input_projection(x + position_embedding, initialize=initialize)
-    h = self.dropout(self._mix(h), training=training, seed=seed)
-    return x + gate(self.output_projection(h, initialize=initialize))
+  def call(self, x, position_embedding, norm=None, training=False, seed=None, initialize=False):
+    h = self._mix(self.input_projection(
+        x, position_embedding, before=tf.add, initialize=initialize))
+    keep = self.dropout.keep(tf.shape(h), training, seed)
+    h = self.output_projection(h, keep, before=self.dropout.apply, initialize=initialize)
+    return gated_sum(x, h, norm)
 
   def get_config(self):
     return {**super().get_config(), "filters": self.filters, "dropout": self.dropout.rate,
@@ -122,8 +148,8 @@ class GatedAttention(_GatedMixer):
     dropout: rate.
     weight_norm: as in `InitNormDense`.
 
-  `call(x [N, H, W, filters], position_embedding [H, W, filters], training=False, seed=None,
-  initialize=False)`.
+  `call(x [N, H, W, filters], position_embedding [H, W, filters], norm=None, training=False, seed=None,
+  initialize=False)`; `norm` as in `gated_sum`.
   """
 
   def __init__(self, filters, heads=4, dropout=0.0, weight_norm=False, **kwargs):

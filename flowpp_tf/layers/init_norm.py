@@ -9,6 +9,8 @@ Flow++ uses the first form for CIFAR-10 and the second for ImageNet 32.
 import keras
 import tensorflow as tf
 
+from flowpp_tf.layers.remat import rematerialized
+
 _EPSILON = 1e-8
 _SMALLEST_SQUARED_NORM = 1e-12
 
@@ -31,11 +33,24 @@ class _InitNormLayer(keras.layers.Layer):
       self.gain = self.add_weight(name="gain", shape=(self.units,), initializer="ones")
     self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
-  def call(self, inputs, initialize=False):
-    outputs = self._linear(inputs, self._effective_kernel())
+  def call(self, inputs, *more, before=None, initialize=False):
+    """The layer of `inputs`, or of `before(inputs, *more)`.
+
+    `before` is something cheap of each position, which the gradient evaluates again; `more` are tensors or
+    None.
+    """
+    kernel, bias = self._effective_kernel(), tf.convert_to_tensor(self.bias)
     if initialize:
-      outputs = self._initialize(outputs)
-    return tf.nn.bias_add(outputs, tf.cast(self.bias, outputs.dtype))  # by the product's own kernel
+      outputs = self._initialize(self._linear(before(inputs, *more) if before else inputs, kernel))
+      return outputs + tf.cast(self.bias, outputs.dtype)
+    if before is None:
+      return self._linear(inputs, kernel, bias)
+
+    def product(*arguments):
+      *arguments, kernel, bias = arguments
+      return self._linear(before(*arguments), kernel, bias)
+
+    return rematerialized(product)(inputs, *more, kernel, bias)
 
   def _effective_kernel(self):
     kernel = tf.convert_to_tensor(self.kernel)
@@ -82,8 +97,8 @@ class InitNormConv2D(_InitNormLayer):
     self._add_weights((self.kernel_size, self.kernel_size, input_shape[-1], self.units))
     self.built = True
 
-  def _linear(self, inputs, kernel):
-    return tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME")
+  def _linear(self, inputs, kernel, bias=None):
+    return _add(tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"), bias)
 
   def get_config(self):
     return {**super().get_config(), "filters": self.units, "kernel_size": self.kernel_size}
@@ -107,12 +122,14 @@ class InitNormDense(_InitNormLayer):
     self._add_weights((input_shape[-1], self.units))
     self.built = True
 
-  def call(self, inputs, initialize=False):
-    outputs = super().call(tf.reshape(inputs, [-1, inputs.shape[-1]]), initialize)
-    return tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0))
-
-  def _linear(self, inputs, kernel):
-    return tf.matmul(inputs, kernel)
+  def _linear(self, inputs, kernel, bias=None):
+    flat = _add(tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), kernel), bias)
+    return tf.reshape(flat, tf.concat([tf.shape(inputs)[:-1], [self.units]], axis=0))
 
   def get_config(self):
     return {**super().get_config(), "units": self.units}
+
+
+def _add(outputs, bias):
+  """With the bias, by the kernel of the product itself where that can be."""
+  return outputs if bias is None else tf.nn.bias_add(outputs, bias)

@@ -16,8 +16,14 @@ def after(x, other):
   return x + tf.where(first == first, tf.zeros_like(first), first)  # pylint: disable=comparison-with-itself
 
 
-def rematerialized(function):
-  """A function of tensors or None, the first floating, that keeps its arguments alone for the gradient."""
+def rematerialized(function, wait=False):
+  """A function of tensors or None, the first floating, that keeps its arguments alone for the gradient.
+
+  Args:
+    function: of one result. What it captures has no gradient.
+    wait: whether the second evaluation must be made to come `after` the gradient by the result is known.
+      Within a function that is not inlined it does anyway, but for XLA.
+  """
   def call(*arguments):
     given = [i for i, argument in enumerate(arguments) if argument is not None]
 
@@ -28,7 +34,9 @@ def rematerialized(function):
     @tf.custom_gradient
     def evaluated(*tensors):
       def gradient(by_result):
-        again = [after(tensors[0], by_result), *map(tf.identity, tensors[1:])]
+        again = list(map(tf.identity, tensors))
+        if wait:
+          again[0] = after(again[0], by_result)
         with tf.GradientTape() as tape:
           tape.watch([tensor for tensor in again if tensor.dtype.is_floating])
           result = evaluate(again)
