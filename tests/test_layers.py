@@ -100,6 +100,18 @@ def test_dropout_mask_is_a_function_of_the_seed_and_off_outside_training():
   np.testing.assert_array_equal(layer(x, training=False, seed=tf.constant([1, 2])), x)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 97])
+def test_dropout_drops_its_rate_independently_and_scales_what_is_left(channels):
+  x = tf.ones([200_000 // channels, channels], tf.float64)
+  kept = layers.Dropout(0.2, dtype="float64")(x, training=True, seed=tf.constant([1, 2])).numpy() > 0
+  error = np.sqrt(0.2 * 0.8 / kept.size)
+  assert abs(np.mean(kept) - 0.8) < 4 * error
+  both = kept.reshape(-1)[1:] & kept.reshape(-1)[:-1]  # halves of the same random number too
+  assert abs(np.mean(both) - 0.64) < 4 * np.sqrt(0.64 * 0.36 * 3 / both.size)
+  np.testing.assert_allclose(
+      layers.Dropout(0.2, dtype="float64")(x, training=True, seed=tf.constant([1, 2]))[kept], 1.25)
+
+
 @pytest.mark.parametrize("layer", [
     layers.InitNormConv2D(4, weight_norm=True), layers.InitNormDense(4, init_scale=0.1),
     layers.GatedConv(4, output_kernel_size=3, dropout=0.1), layers.GatedAttention(4, heads=2),
