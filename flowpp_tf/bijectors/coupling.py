@@ -139,8 +139,8 @@ def mixture_logistic_coupling_bijector(parameters, components):
     ValueError: if the last axis is no multiple of 2 + 3 K.
   """
   parameters = _per_value(parameters, 2 + 3 * components)
-  s, t = parameters[..., 0], parameters[..., 1]
-  logits, loc, log_scale = tf.split(parameters[..., 2:], 3, axis=-1)
+  s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
+  s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
   log_scale = tf.maximum(log_scale, tf.constant(_SMALLEST_LOG_SCALE, log_scale.dtype))
   return Chain([BoundedAffine(scale_logit=s, shift=t),
                 LogitMixtureLogisticCDF(logits, loc, log_scale)])
