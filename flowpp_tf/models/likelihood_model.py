@@ -59,6 +59,8 @@ class LikelihoodModel(keras.Model):
     if accumulate < 1:
       raise InputError(f"`accumulate` must be at least 1, got {accumulate}")
     self.clip_norm = clip_norm
+    self.ema_decay = ema_decay
+    self.ema_warmup = ema_warmup
     self.accumulate = accumulate
     self.seed = seed
     # The optimizer would add up over replicas what is already the same on each.
@@ -71,12 +73,8 @@ class LikelihoodModel(keras.Model):
           0, dtype=tf.int64, trainable=False, name=name,
           aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
       self.skipped_steps, self.skipped_in_a_row = counter("skipped_steps"), counter("skipped_in_a_row")
-      self.averages = None
-      if ema_decay is not None:
-        self._ema = tf.train.ExponentialMovingAverage(
-            ema_decay, num_updates=self.optimizer.iterations.value if ema_warmup else None)
-        self._update_averages()
-        self.averages = [self._ema.average(v) for v in self._tf_trainable_variables()]
+      self.averages = None if ema_decay is None else [
+          tf.Variable(v, trainable=False, name="average") for v in self._tf_trainable_variables()]
 
   def get_compile_config(self):
     return None  # see `compile`
@@ -103,7 +101,8 @@ class LikelihoodModel(keras.Model):
     norm = tf.linalg.global_norm(gradients)
     finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
     if self.clip_norm is not None:
-      gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm, use_norm=norm)
+      factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
+      gradients = [g * factor for g in gradients]
     # The branch updates variables on all replicas, which only a conditional over all of them may do.
     replica.merge_call(self._update_if_finite, args=(finite, gradients, variables))
     self._gradient_norm_metric.update_state(*_masked(norm, finite))
@@ -178,7 +177,8 @@ class LikelihoodModel(keras.Model):
   def _update_if_finite(self, strategy, finite, gradients, variables):
     """In cross-replica context: an update of weights and averages, or a step that is skipped."""
     def update():
-      strategy.extended.call_for_each_replica(self._update, args=(gradients, variables))
+      strategy.extended.call_for_each_replica(self.optimizer.apply, args=(gradients, variables))
+      self._update_averages(strategy)
       self.skipped_in_a_row.assign(0)
 
     def skip():
@@ -189,10 +189,22 @@ class LikelihoodModel(keras.Model):
     # It is the same on all replicas, after the all-reduce.
     tf.cond(strategy.experimental_local_results(finite)[0], update, skip)
 
-  def _update(self, gradients, variables):
-    self.optimizer.apply(gradients, variables)
-    if self.averages is not None:
-      self._update_averages()
+  def _update_averages(self, strategy):
+    """In cross-replica context: each average takes a step of 1 - decay towards its weight."""
+    if self.averages is None:
+      return
+    decay = tf.constant(self.ema_decay, self.variable_dtype)
+    if self.ema_warmup:
+      step = tf.cast(self.optimizer.iterations.value, decay.dtype)
+      decay = tf.minimum(decay, (1 + step) / (10 + step))
+    rate = 1 - decay
+
+    def update(average, variable, rate):
+      tf.raw_ops.ResourceApplyGradientDescent(
+          var=average.handle, alpha=rate, delta=average - variable, use_locking=True)
+
+    for average, variable in zip(self.averages, self._tf_trainable_variables()):
+      strategy.extended.update(average, update, args=(variable, rate), group=False)
 
   def _results(self, names):
     results = {name: self.get_metrics_result()[name] for name in names}
@@ -207,9 +219,6 @@ class LikelihoodModel(keras.Model):
 
   def _tf_trainable_variables(self):
     return [v.value for v in self.trainable_variables]
-
-  def _update_averages(self):
-    self._ema.apply(self._tf_trainable_variables())
 
 
 def _masked(values, finite):

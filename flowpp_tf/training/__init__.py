@@ -1,5 +1,6 @@
 """Training runs: devices, schedules, averaged weights, checkpoints, the run itself."""
 
+from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.averaging import averaged_weights
 from flowpp_tf.training.callbacks import Diverged
 from flowpp_tf.training.callbacks import Stopped

@@ -13,6 +13,7 @@ from flowpp_tf.data import training_batches
 from flowpp_tf.data import weighted_batches
 from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.averaging import EvaluateAveragedWeights
 from flowpp_tf.training.callbacks import SaveProgress
 from flowpp_tf.training.callbacks import SkippedSteps
@@ -108,7 +109,7 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
       keras.utils.set_random_seed(seed)
       with strategy.scope():
         model = FlowPlusPlus(config)
-        model.compile(keras.optimizers.Adam(rate), clip_norm=clip_norm, ema_decay=ema_decay,
+        model.compile(Adam(rate), clip_norm=clip_norm, ema_decay=ema_decay,
                       ema_warmup=ema_warmup, accumulate=accumulate, seed=seed,
                       steps_per_execution=steps_per_execution)
       _say_what_is_trained(model, [describe(fingerprint), *dataset.notes], strategy, workers, seed, say)

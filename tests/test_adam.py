@@ -1,0 +1,138 @@
+"""Adam in one kernel a variable: the weights of Keras' Adam, in every mode of execution."""
+
+import collections
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import SMALL
+from conftest import small_images
+import flowpp_tf as fpp
+from flowpp_tf import training
+
+STEPS = 20
+SHAPES = ([3], [2, 5], [])
+WRAPPERS = {"eager": lambda f: f, "graph": functools.partial(tf.function, autograph=False),
+            "xla": functools.partial(tf.function, autograph=False, jit_compile=True)}
+
+
+def schedule():
+  return training.PiecewiseSchedule("linear:1e-2@5,decay:0.9:1e-3")
+
+
+def variables(dtype):
+  rng = np.random.RandomState(0)
+  return [keras.Variable(rng.randn(*shape), dtype=dtype) for shape in SHAPES]
+
+
+def gradients(step, dtype):
+  """Of very different sizes."""
+  rng = np.random.RandomState(step)
+  return [tf.constant(10.0**rng.randint(-6, 2) * rng.randn(*shape), dtype) for shape in SHAPES]
+
+
+def after_steps(optimizer, dtype, wrap=lambda f: f):
+  weights = variables(dtype)
+  optimizer.build(weights)
+  apply = wrap(lambda *g: optimizer.apply(list(g)))
+  for step in range(STEPS):
+    apply(*gradients(step, dtype))
+  return [w.numpy() for w in weights]
+
+
+def by_definition(beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
+  """Weights after the same steps, by the algorithm of Kingma and Ba (2015), section 2, in float64."""
+  weights = [w.numpy() for w in variables("float64")]
+  moments = [[np.zeros(shape), np.zeros(shape)] for shape in SHAPES]
+  for step in range(STEPS):
+    rate = float(schedule()(step))
+    alpha = rate * np.sqrt(1 - beta_2**(step + 1)) / (1 - beta_1**(step + 1))
+    for i, g in enumerate(gradients(step, "float64")):
+      m, v = moments[i]
+      m, v = moments[i] = beta_1 * m + (1 - beta_1) * g.numpy(), beta_2 * v + (1 - beta_2) * g.numpy()**2
+      weights[i] = (1 - rate * weight_decay) * weights[i] - alpha * m / (np.sqrt(v) + epsilon)
+  return weights
+
+
+@pytest.mark.parametrize("mode", WRAPPERS)
+@pytest.mark.parametrize("options", [{}, dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3, weight_decay=0.125)],
+                         ids=["defaults", "options"])
+@pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-12)])
+def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, options, mode):
+  actual = after_steps(training.Adam(schedule(), **options), dtype, WRAPPERS[mode])
+  # Keras rounds the betas to float32 whatever the dtype.
+  keras_adam = after_steps(keras.optimizers.Adam(schedule(), **options), dtype)
+  for a, b, c in zip(actual, by_definition(**options), keras_adam, strict=True):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(a, c, rtol=1e-6, atol=1e-6)
+
+
+def steps_of_a_model(optimizer, replicas=1, **options):
+  """Weights and averages after three steps, as they are on each replica."""
+  strategy = tf.distribute.get_strategy() if replicas == 1 else tf.distribute.MirroredStrategy(
+      ["CPU:0", "CPU:1"])
+  with strategy.scope():
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(dataclasses.replace(
+        SMALL, structure="columns:1", dequantization="uniform", dropout=0.0))
+    # XLA would draw others.
+    model.sample_noise = lambda shape, seed: tf.fill([*shape, *SMALL.image_shape], 0.4)
+    model.compile(optimizer(schedule()), clip_norm=1.0, ema_decay=0.9, **options)
+  model.fit(small_images(24), batch_size=8, shuffle=False, verbose=0)
+  variables = *(w.value for w in model.trainable_variables), *model.averages
+  return zip(*([v.numpy() for v in strategy.experimental_local_results(variable)]
+               for variable in variables))
+
+
+@pytest.fixture(scope="module")
+def steps_with_keras():
+  weights, = steps_of_a_model(keras.optimizers.Adam)
+  return weights
+
+
+@pytest.mark.parametrize("options", [{}, dict(run_eagerly=True), dict(jit_compile=True), dict(replicas=2)],
+                         ids=["graph", "eager", "xla", "mirrored"])
+def test_a_model_takes_the_same_steps_as_with_keras(steps_with_keras, options):
+  for replica in steps_of_a_model(training.Adam, **options):
+    for a, b in zip(replica, steps_with_keras, strict=True):
+      np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_of_keras_adam_is_one_of_this(tmp_path):
+  weights, optimizer = variables("float32"), keras.optimizers.Adam(schedule())
+  optimizer.build(weights)
+  optimizer.apply(gradients(0, "float32"))
+  path = tf.train.Checkpoint(optimizer=optimizer).save(tmp_path / "checkpoint")
+  other = training.Adam(schedule())
+  other.build(variables("float32"))
+  tf.train.Checkpoint(optimizer=other).restore(path).assert_consumed()
+  for a, b in zip(other.variables, optimizer.variables, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_keras_makes_it_again_from_its_config():
+  optimizer = training.Adam(schedule(), beta_1=0.5)
+  again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+  assert type(again) is training.Adam and again.get_config() == optimizer.get_config()
+
+
+def test_amsgrad_is_refused():
+  with pytest.raises(ValueError, match="`amsgrad` must be False"):
+    training.Adam(amsgrad=True)
+
+
+def test_a_step_updates_weight_and_average_in_one_op_each():
+  model = fpp.FlowPlusPlus(SMALL)
+  model.compile(training.Adam(), clip_norm=1.0, ema_decay=0.9)
+  step = tf.function(model.train_step, autograph=False).get_concrete_function(
+      tf.TensorSpec([2, *SMALL.image_shape], tf.uint8))
+  update, = (f for f in step.graph.as_graph_def().library.function if "cond_true" in f.signature.name)
+  ops = collections.Counter(node.op for node in update.node_def)
+  weights = len(model.trainable_variables)
+  assert ops["ResourceApplyAdam"] == ops["ResourceApplyGradientDescent"] == weights
+  others = sum(ops.values()) - 2 * weights
+  assert others - ops["ReadVariableOp"] < weights + 50  # the difference of the two, and what is shared
