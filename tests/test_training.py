@@ -201,6 +201,7 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     workdir.open(SMALL, {"batch_size": 16, "steps": 3})
   assert workdir.config.read_bytes() == before
   workdir.open(SMALL, {"batch_size": 8, "steps": 6})  # a run may be prolonged
+  workdir.open(dataclasses.replace(SMALL, remat=True), {"batch_size": 8, "steps": 6})
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -50,8 +50,9 @@ class Workdir:
     Raises:
       InputError (a ValueError): if it holds another run (naming what differs), or cannot be written.
     """
-    # A run may be prolonged, where that does not change its schedule, and its data may move.
-    may_change = {"data_dir", "cache_dir", "splits_file", "max_bad_files"}
+    # A run may be prolonged, where that does not change its schedule, its data may move, and its gradients
+    # take less memory.
+    may_change = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
     if settings.get("schedule") != "cosine":
       may_change.add("steps")
     wanted = json.loads(json.dumps({"model": dataclasses.asdict(config), "training": settings}))
