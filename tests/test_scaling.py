@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 # pylint: disable=wrong-import-position
 import model_counts
 import scaling
+from tables import with_tables
 
 STORED = json.loads(scaling.COUNTS.read_text())
 
@@ -161,7 +162,7 @@ def test_a_model_is_linear_in_the_batch():
 
 def test_the_page_holds_what_the_script_prints():
   text = scaling.PLAN.read_text()
-  assert scaling.with_tables(text, STORED) == text
+  assert with_tables({scaling.PLAN: text}, scaling.tables(STORED)) == {scaling.PLAN: text}
   assert set(scaling.CONFIGS) == set(STORED["counted"])
 
 
