@@ -8,7 +8,7 @@ A row for each, in a process of its own:
 - the share of the FLOP/s that this machine's own float32 matrix product of 2048x2048 reaches on the same
   threads at best, tried before each round. FLOPs are counted from the model's graph (model_counts.py); a
   training step has three times those of an evaluation, the baseline those of the model that it is;
-- peak memory of the process, and how much of it was not there before the run;
+- peak memory of the process, and of the tensors that the run makes, by TensorFlow's allocator;
 - seconds from nothing imported until it was done for the first time.
 Linux only.
 """
@@ -30,8 +30,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from absl import app
 from absl import flags
 
+from processes import forget_peak
 from processes import in_new_process
-from processes import memory_of
+from processes import peak_bytes
 from tables import print_table
 from tables import write_json
 
@@ -115,7 +116,7 @@ def measure(case):
   run()
   first = time.perf_counter() - start
   run()
-  before, peak = memory_of(run)
+  peak, tensors = memory_of(run)
   matmul = matmul_of_squares()
   seconds_of(matmul)
   calls = max(1, math.ceil(_SHORTEST_ROUND / seconds_of(run)))
@@ -127,7 +128,20 @@ def measure(case):
       precision=case.precision, variant=case.variant, ms_image=1e3 * seconds / case.batch,
       spread_percent=100 * (max(runs) - min(runs)) / seconds,
       matmul_gflops=matmul.flops / min(products) / 1e9, peak_gib=peak / 2**30,
-      run_gib=(peak - before) / 2**30, first_s=first)
+      tensors_gib=tensors / 2**30, first_s=first)
+
+
+def memory_of(run):
+  """Bytes at their peak while `run()` runs: resident memory of this process; tensors that it makes.
+
+  The allocator keeps memory for later runs, so the process has most of it before.
+  """
+  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  tf.config.experimental.reset_memory_stats("CPU:0")
+  before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+  forget_peak()
+  run()
+  return peak_bytes(), tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
 
 
 def matmul_of_squares(size=2048):

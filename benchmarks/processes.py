@@ -1,6 +1,5 @@
 """Measurements in processes of their own, which start with no memory in use. Linux only."""
 
-import ctypes
 import multiprocessing
 import pathlib
 import re
@@ -19,21 +18,5 @@ def forget_peak():
 
 def peak_bytes():
   """Peak resident memory of this process since it was started or `forget_peak` called."""
-  return _status("VmHWM")
-
-
-def memory_of(run):
-  """Resident bytes of this process before a call of `run`, and at their peak in it.
-
-  Before, the allocator gives back what it keeps of earlier calls.
-  """
-  ctypes.CDLL(None).malloc_trim(0)
-  forget_peak()
-  before = _status("VmRSS")
-  run()
-  return before, peak_bytes()
-
-
-def _status(name):
   status = pathlib.Path("/proc/self/status").read_text()
-  return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", status)[1])
+  return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])
