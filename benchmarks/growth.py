@@ -3,9 +3,9 @@
 python benchmarks/growth.py --output=growth.json --plot=docs/growth.png
 
 A row for each value of each quantity, in a process of its own: milliseconds a step, the peak memory of the
-process, and of the tensors that the step makes, by TensorFlow's allocator. And for each quantity the exponents: slopes of
-log time and log memory of the step against log quantity, by least squares. Two for the image's side are
-one for its pixels.
+process, and of the tensors that the step makes (those of less than 256 KiB are not counted). And for each
+quantity the exponents: slopes of log time and log memory of the tensors against log quantity, by least
+squares. Two for the image's side are one for its pixels.
 """
 
 import sys

@@ -8,7 +8,8 @@ A row for each, in a process of its own:
 - the share of the FLOP/s that this machine's own float32 matrix product of 2048x2048 reaches on the same
   threads at best, tried before each round. FLOPs are counted from the model's graph (model_counts.py); a
   training step has three times those of an evaluation, the baseline those of the model that it is;
-- peak memory of the process, and of the tensors that the run makes, by TensorFlow's allocator;
+- peak memory of the process, and of the tensors that the run makes, by TensorFlow's allocator, which
+  does not count those of less than 256 KiB on a CPU;
 - seconds from nothing imported until it was done for the first time.
 Linux only.
 """
