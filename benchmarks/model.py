@@ -1,14 +1,24 @@
 """Time and memory of a model: training step, evaluation, sampling.
 
 python benchmarks/model.py --configs=cifar10 --batches=4,8 --threads=1,2 --output=model.json
+python benchmarks/model.py --configs=cifar10 --variant=plain --variant=baseline --precision=float32,bfloat16
 
-A row for each: milliseconds an image, the share of the FLOP/s that this machine's own float32 matrix
-product of 2048x2048 reaches on the same threads in the same process, peak memory of the process, seconds
-until it was done for the first time. FLOPs are counted from the graph (model_counts.py); a training step
-has three times those of an evaluation. Each row has a process of its own. Linux only.
+A row for each, in a process of its own:
+- milliseconds an image, the median of the timed rounds, and their spread: slowest less fastest, of it;
+- the share of the FLOP/s that this machine's own float32 matrix product of 2048x2048 reaches on the same
+  threads at best, tried before each round. FLOPs are counted from the model's graph (model_counts.py); a
+  training step has three times those of an evaluation, the baseline those of the model that it is;
+- peak memory of the process, and of the tensors that the run makes, by TensorFlow's allocator, which
+  does not count those of less than 256 KiB on a CPU;
+- seconds from nothing imported until it was done for the first time.
+Linux only.
 """
 
+import ast
 import dataclasses
+import functools
+import itertools
+import math
 import os
 import statistics
 import sys
@@ -29,95 +39,159 @@ from tables import write_json
 
 FLAGS = flags.FLAGS
 WHAT = ("train", "evaluate", "sample")
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+_SHORTEST_ROUND = 0.2  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
   """What is measured in a process."""
   config: str
-  what: str
+  what: str                   # of WHAT
   batch: int
   threads: int
-  dtype: str = "float32"
-  changes: tuple = ()     # pairs of field and value of the config
-  baseline: bool = False  # the straightforward implementation, see baseline.py
-  jit: bool = False       # XLA
+  precision: str = "float32"  # of PRECISIONS
+  variant: str = "plain"      # words: plain, baseline (see baseline.py), jit (XLA), FIELD=VALUE
   repeats: int = 5
+
+  @property
+  def words(self):
+    return [word for word in self.variant.split() if "=" not in word]
+
+  @property
+  def changes(self):
+    """Fields of the config that the variant sets."""
+    pairs = (word.partition("=") for word in self.variant.split() if "=" in word)
+    return {name: _value(text) for name, _, text in pairs}
+
+
+def _value(text):
+  """A field's value: true, false, a number, numbers with commas, or the text itself."""
+  try:
+    return ast.literal_eval(text.title() if text in ("true", "false") else text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def start_tensorflow(threads):
+  """Limits this process, which has not used TensorFlow, to so many cores."""
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  tf.config.threading.set_intra_op_parallelism_threads(threads)
+
+
+def build(case):
+  """What a case measures, as a `tf.function` of nothing, with a model initialised on its images."""
+  import keras  # pylint: disable=import-outside-toplevel
+  import tensorflow as tf
+  import flowpp_tf as fpp
+  import baseline
+  unknown = set(case.words) - {"plain", "baseline", "jit"}
+  if unknown:
+    raise ValueError(f"a variant has words plain, baseline, jit and FIELD=VALUE, got {case.variant!r}")
+  config = dataclasses.replace(
+      fpp.get_config(case.config), dtype=PRECISIONS[case.precision], **case.changes)
+  images = tf.cast(tf.random.stateless_uniform(
+      [case.batch, *config.image_shape], [0, 1], 0, config.levels, tf.int32), tf.uint8)
+  if "baseline" in case.words:
+    model = baseline.StraightforwardFlowPlusPlus(config)  # not initialised: it would set weights twice
+  else:
+    model = fpp.FlowPlusPlus(config)
+    model.initialize(images)
+  if case.what == "train":
+    model.compile(keras.optimizers.Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
+    call = lambda: model.train_step(images)
+  elif case.what == "sample":
+    call = lambda: model.sample(case.batch, seed=0)
+  else:
+    noise = model.sample_noise([case.batch], tf.constant([0, 1]))
+    call = lambda: model.log_prob_bound(images, noise=noise, seed=0)
+  return tf.function(call, autograph=False, jit_compile="jit" in case.words)
 
 
 def measure(case):
-  """The row of a case, as a dict; in a process that has not used TensorFlow."""
+  """The row of a case but for its FLOPs, as a dict; in a process that has not used TensorFlow."""
   start = time.perf_counter()
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:case.threads])
-  import tensorflow as tf  # pylint: disable=import-outside-toplevel
-  tf.config.threading.set_intra_op_parallelism_threads(case.threads)
-  import flowpp_tf as fpp
-  import baseline
-  import model_counts
-
-  config = dataclasses.replace(fpp.get_config(case.config), dtype=case.dtype, **dict(case.changes))
-  model = (baseline.StraightforwardFlowPlusPlus if case.baseline else fpp.FlowPlusPlus)(config)
-  images = tf.random.stateless_uniform(
-      [case.batch, *config.image_shape], [0, 1], 0, config.levels, tf.int32)
-  images = tf.cast(images, tf.uint8)
-  if not case.baseline:  # it would set its weights twice
-    model.initialize(images)
-  call, forward = _function(model, case, images)
-  run = tf.function(call, autograph=False, jit_compile=case.jit)
+  start_tensorflow(case.threads)
+  run = build(case)
   run()
   first = time.perf_counter() - start
   run()
+  peak, tensors = memory_of(run)
+  matmul = matmul_of_squares()
+  seconds_of(matmul)
+  calls = max(1, math.ceil(_SHORTEST_ROUND / seconds_of(run)))
+  # In turn, so that both see the same machine, be it busy at times or slowed down.
+  products, runs = zip(*((seconds_of(matmul), seconds_of(run, calls)) for _ in range(case.repeats)))
+  seconds = statistics.median(runs)
+  return dict(
+      config=case.config, what=case.what, batch=case.batch, threads=case.threads,
+      precision=case.precision, variant=case.variant, ms_image=1e3 * seconds / case.batch,
+      spread_percent=100 * (max(runs) - min(runs)) / seconds,
+      matmul_gflops=matmul.flops / min(products) / 1e9, peak_gib=peak / 2**30,
+      tensors_gib=tensors / 2**30, first_s=first)
+
+
+def memory_of(run):
+  """Bytes at their peak while `run()` runs: resident memory of this process; tensors that it makes.
+
+  The allocator keeps memory for later runs, so the process has most of it before.
+  """
+  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  tf.config.experimental.reset_memory_stats("CPU:0")
+  before = tf.config.experimental.get_memory_info("CPU:0")["current"]
   forget_peak()
-  rates, times = [_matmul_rate(tf)], []
-  for _ in range(case.repeats):
-    begin = time.perf_counter()
-    run()
-    times.append(time.perf_counter() - begin)
-  peak = peak_bytes()
-  rates.append(_matmul_rate(tf))
-  flops = 0 if case.baseline else model_counts.count_flops(
-      tf.function(forward, autograph=False).get_concrete_function().graph.get_operations())
-  seconds = statistics.median(times) / case.batch
-  rate = statistics.mean(rates)
-  factor = 3 if case.what == "train" else 1
-  return {
-      "config": case.config, "what": case.what, "batch": case.batch, "threads": case.threads,
-      "dtype": case.dtype, "variant": _variant(case), "ms_image": 1e3 * seconds,
-      "matmul_gflops": rate / 1e9, "share_of_matmul": factor * flops / case.batch / seconds / rate,
-      "peak_gib": peak / 2**30, "first_s": first}
+  run()
+  return peak_bytes(), tf.config.experimental.get_memory_info("CPU:0")["peak"] - before
 
 
-def _variant(case):
-  words = [f"{name}={value}" for name, value in case.changes]
-  return " ".join(["baseline"] * case.baseline + ["jit"] * case.jit + words) or "-"
-
-
-def _function(model, case, images):
-  """What is timed, and what its FLOPs are counted from, functions of nothing."""
-  import keras  # pylint: disable=import-outside-toplevel
-  import tensorflow as tf
-  noise = model.sample_noise([case.batch], tf.constant([0, 1]))
-  evaluate = lambda: model.log_prob_bound(images, noise=noise, seed=0)
-  if case.what == "train":
-    model.compile(keras.optimizers.Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
-    return lambda: model.train_step(images), evaluate
-  if case.what == "sample":
-    # The inverse has the networks of the density.
-    return (lambda: model.sample(case.batch, seed=0),
-            lambda: model.flow.log_prob(tf.cast(images, model.variable_dtype) + 0.5))
-  return evaluate, evaluate
-
-
-def _matmul_rate(tf, size=2048, repeats=5):
-  """FLOP/s of the fastest of a few products of two square matrices."""
+def matmul_of_squares(size=2048):
+  """A function that multiplies two square float32 matrices; it has its `flops`."""
+  import tensorflow as tf  # pylint: disable=import-outside-toplevel
   a = tf.random.stateless_normal([size, size], [0, 1])
-  tf.linalg.matmul(a, a).numpy()
-  times = []
-  for _ in range(repeats):
-    begin = time.perf_counter()
-    tf.linalg.matmul(a, a).numpy()
-    times.append(time.perf_counter() - begin)
-  return 2 * size**3 / min(times)
+  multiply = lambda: tf.linalg.matmul(a, a)
+  multiply.flops = 2 * size**3
+  return multiply
+
+
+def seconds_of(run, calls=1):
+  """Seconds of a call, the mean of so many."""
+  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  start = time.perf_counter()
+  for _ in range(calls):
+    tf.nest.map_structure(lambda t: t.numpy(), run())
+  return (time.perf_counter() - start) / calls
+
+
+@functools.cache
+def flops_image(config, changes, what):
+  """FLOPs that an image takes, `changes` the pairs of field and value; counted in a new process."""
+  return in_new_process(_count_flops, config, changes, what) * (3 if what == "train" else 1)
+
+
+def _count_flops(config, changes, what):
+  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  import flowpp_tf as fpp
+  import model_counts
+  model = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config(config), **dict(changes)))
+  shape = [1, *model.config.image_shape]
+  if what == "sample":  # the inverse has the networks of the density
+    function, arguments = model.flow.log_prob, [tf.TensorSpec(shape)]
+  else:
+    function = lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0)
+    arguments = [tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape)]
+  graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
+  return model_counts.count_flops(graph.get_operations())
+
+
+def row(case):
+  """The row of a case, as a dict."""
+  result = in_new_process(measure, case)
+  flops = flops_image(case.config, tuple(case.changes.items()), case.what)
+  rate = flops / (1e-3 * result["ms_image"])
+  result |= dict(gflop_image=flops / 1e9, share_of_matmul=rate / (1e9 * result["matmul_gflops"]))
+  print(result, file=sys.stderr, flush=True)
+  return result
 
 
 def define_flags():
@@ -126,31 +200,20 @@ def define_flags():
   flags.DEFINE_list("what", list(WHAT), f"Any of {', '.join(WHAT)}.")
   flags.DEFINE_list("batches", ["4", "8"], "Images at once.")
   flags.DEFINE_list("threads", ["1", "2"], "Cores.")
-  flags.DEFINE_list("dtypes", ["float32"], "Dtype policies of the model.")
-  flags.DEFINE_multi_string("change", [], "FIELD=VALUE of the config to change, such as attention=false.")
-  flags.DEFINE_bool("baseline", False, "Measure the straightforward implementation too.")
-  flags.DEFINE_bool("jit", False, "Compile with XLA.")
-  flags.DEFINE_integer("repeats", 5, "Timed runs of each; the median counts.")
+  flags.DEFINE_list("precision", ["float32"], f"Of the networks, any of {', '.join(PRECISIONS)}.")
+  flags.DEFINE_multi_string(
+      "variant", ["plain"], "Words: plain; baseline, the straightforward implementation; jit, compiled by "
+      "XLA; FIELD=VALUE, of the config, such as remat=true. May be given several times.")
+  flags.DEFINE_integer("repeats", 5, "Timed rounds of each; the median counts.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
-
-
-def _value(text):
-  return {"true": True, "false": False}.get(text.lower(), int(text) if text.isdecimal() else text)
 
 
 def main(argv):
   del argv
-  changes = tuple((name, _value(value)) for name, _, value in (c.partition("=") for c in FLAGS.change))
-  rows = []
-  for config in FLAGS.configs:
-    for threads in map(int, FLAGS.threads):
-      for dtype in FLAGS.dtypes:
-        for what in FLAGS.what:
-          for batch in map(int, FLAGS.batches):
-            for baseline in (False, True)[:1 + FLAGS.baseline]:
-              rows.append(in_new_process(measure, Case(
-                  config, what, batch, threads, dtype, changes, baseline, FLAGS.jit, FLAGS.repeats)))
-              print(rows[-1], file=sys.stderr, flush=True)
+  rows = [row(Case(config, what, batch, threads, precision, variant, FLAGS.repeats))
+          for config, threads, what, batch, precision, variant in itertools.product(
+              FLAGS.configs, map(int, FLAGS.threads), FLAGS.what, map(int, FLAGS.batches),
+              FLAGS.precision, FLAGS.variant)]
   print_table(rows)
   write_json(FLAGS.output, rows)
 

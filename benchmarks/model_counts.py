@@ -38,18 +38,22 @@ def count_flops(operations):
   Raises:
     ValueError: if a product cannot be counted: of a kind or shape not known, or in a loop.
   """
-  return sum(_flops(op) for op in operations)
+  return sum(flops for _, flops in products(operations))
+
+
+def products(operations):
+  """Yields what `count_flops` counts, `(operation, FLOPs)`, each as often as its function is called."""
+  for op in operations:
+    if op.type in _CALLS + _BRANCHES:
+      yield from products(max(_bodies(op), key=count_flops))  # a call has one body
+    elif op.type in _LOOPS:
+      if any(map(count_flops, _bodies(op))):
+        raise ValueError(f"{op.name} ({op.type}) runs products a number of times that is not known")
+    elif flops := _flops(op):
+      yield op, flops
 
 
 def _flops(op):
-  if op.type in _CALLS:
-    return sum(map(count_flops, _bodies(op)))
-  if op.type in _BRANCHES:
-    return max(map(count_flops, _bodies(op)))
-  if op.type in _LOOPS:
-    if any(map(count_flops, _bodies(op))):
-      raise ValueError(f"{op.name} ({op.type}) runs products a number of times that is not known")
-    return 0
   if op.type == "MatMul":
     rows = _size(op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1], op)
     return 2 * rows * _size(op.outputs[0].shape.num_elements(), op)
@@ -89,10 +93,13 @@ def _size(value, op):
 
 def _bodies(op):
   """The operations of each function that an operation calls."""
+  return [graph.get_operations() for graph in _graphs(op)]
+
+
+def _graphs(op):
   names = [function.name for attribute in op.node_def.attr.values()
            for function in (attribute.func, *attribute.list.func) if function.name]
-  return [op.graph._get_function(name).graph.get_operations()  # pylint: disable=protected-access
-          for name in names]
+  return [op.graph._get_function(name).graph for name in names]  # pylint: disable=protected-access
 
 
 def count_saved_bytes(forward, backward):
@@ -102,13 +109,16 @@ def count_saved_bytes(forward, backward):
     forward: the operations of the forward pass.
     backward: those after it, in the same graph.
 
-  Variables and constants are not counted, nor what is read for its shape alone.
+  Variables and constants are not counted, nor what is read for its shape alone. What a function made
+  that the forward pass calls counts if the backward pass reads it; a function that the backward pass
+  calls reads all that it is given.
   """
   forward = set(forward)
-  saved = {_buffer(t).ref() for op in backward if op.type not in _SHAPE_READERS
+  saved = {_buffer(t) for op in backward if op.type not in _SHAPE_READERS
            for t in op.inputs if t.op in forward}
-  return sum(_num_bytes(t.deref()) for t in saved
-             if t.deref().op.type not in ("Const", "Placeholder", "ReadVariableOp"))
+  tensors = [reference.deref() for _, reference in saved]
+  return sum(_num_bytes(t) for t in tensors
+             if t.op.type not in ("Const", "Placeholder", "ReadVariableOp"))
 
 
 def count_kernels(operations):
@@ -140,9 +150,16 @@ def count_kernels(operations):
 
 
 def _buffer(tensor):
-  while tensor.op.type in _VIEWS:
-    tensor = tensor.op.inputs[tensor.value_index if tensor.op.type == "IdentityN" else 0]
-  return tensor
+  """Where a tensor's buffer is from: the calls, one in the other, and a reference to what they made."""
+  op = tensor.op
+  if op.type in _VIEWS:
+    return _buffer(op.inputs[tensor.value_index if op.type == "IdentityN" else 0])
+  if op.type in _CALLS:
+    body, = _graphs(op)
+    calls, made = _buffer(body.outputs[tensor.value_index])
+    given = [t.ref() for t in body.inputs]
+    return _buffer(op.inputs[given.index(made)]) if made in given else ((op, *calls), made)
+  return (), tensor.ref()
 
 
 def _num_bytes(tensor):

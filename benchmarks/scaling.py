@@ -28,6 +28,8 @@ from absl import flags
 from processes import forget_peak
 from processes import in_new_process
 from processes import peak_bytes
+from tables import markdown
+from tables import with_tables
 
 FLAGS = flags.FLAGS
 
@@ -215,23 +217,7 @@ def tables(stored):
       counts=counts_table(counted), memory=memory_table(counted),
       measured=measured_table(counted, stored["measured"]), products=products_table(counted),
       bounds=bounds_table(counted), hours=hours_table(counted), all_reduce=all_reduce_table(counted))
-  return {name: _markdown(list(table)) for name, table in rows.items()}
-
-
-def _markdown(rows):
-  lines = ["| " + " | ".join(row) + " |" for row in rows]
-  return "\n".join([lines[0], "|---" * len(rows[0]) + "|", *lines[1:]])
-
-
-def with_tables(text, stored):
-  """The plan's text with each table, between its two marks, replaced."""
-  for name, table in tables(stored).items():
-    begin, end = f"<!-- table {name} -->\n", "<!-- end -->"
-    before, mark, rest = text.partition(begin)
-    if not mark or end not in rest:
-      raise ValueError(f"{PLAN} has no place marked {begin.strip()!r} for a table")
-    text = before + begin + table + "\n" + end + rest.partition(end)[2]
-  return text
+  return {name: markdown(list(table)) for name, table in rows.items()}
 
 
 def count(name):
@@ -298,7 +284,7 @@ def main(argv):
   if FLAGS.count or FLAGS.measure:
     COUNTS.write_text(json.dumps(stored, indent=1) + "\n")
   if FLAGS.write:
-    PLAN.write_text(with_tables(PLAN.read_text(), stored))
+    PLAN.write_text(with_tables({PLAN: PLAN.read_text()}, tables(stored))[PLAN])
     return
   for name, table in tables(stored).items():
     print(f"{name}\n\n{table}\n", flush=True)

@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 # pylint: disable=wrong-import-position
 import model_counts
 import scaling
+from tables import with_tables
 
 STORED = json.loads(scaling.COUNTS.read_text())
 
@@ -138,6 +139,28 @@ def test_saved_bytes_are_those_that_the_gradient_reads():
   assert model_counts.count_saved_bytes(forward, backward) == 3 * 6 * 5 * 4
 
 
+def test_what_calls_return_twice_pass_on_or_read_of_a_variable_is_saved_once():
+  weights = tf.Variable(tf.zeros([5, 5]))
+  block = tf.function(                                   # its gradient reads tanh, x and the weights
+      lambda x: tf.reshape(tf.tanh(x @ weights), [-1, 5]), autograph=False,
+      experimental_attributes={"_noinline": True})
+  sizes = []
+
+  def gradient(x):
+    with tf.GradientTape() as tape:
+      loss = tf.reduce_sum(tf.sin(block(block(x))))
+    sizes.append(len(loss.graph.get_operations()))
+    return tape.gradient(loss, weights)
+  operations = graph_of(gradient, [6, 5])
+  calls = [op for op in operations if "PartitionedCall" in op.type]
+  assert len(calls) == 4 and len(calls[0].outputs) > 1   # so the functions are not inlined
+  forward, backward = operations[:sizes[0]], operations[sizes[0]:]
+  assert model_counts.count_saved_bytes(forward, backward) == 2 * 6 * 5 * 4
+  assert model_counts.count_flops(forward) == 2 * 2 * 6 * 5 * 5
+  # Twice a product and tanh of 6 x 5, and on the result sine and its sum.
+  assert model_counts.count_kernels(forward) == (6, 4 * (2 * (30 + 25 + 30 + 30 + 30) + 60 + 30 + 2 + 1))
+
+
 def test_kernels_and_traffic():
   variable = tf.Variable(tf.zeros([100]))
 
@@ -161,7 +184,7 @@ def test_a_model_is_linear_in_the_batch():
 
 def test_the_page_holds_what_the_script_prints():
   text = scaling.PLAN.read_text()
-  assert scaling.with_tables(text, STORED) == text
+  assert with_tables({scaling.PLAN: text}, scaling.tables(STORED)) == {scaling.PLAN: text}
   assert set(scaling.CONFIGS) == set(STORED["counted"])
 
 

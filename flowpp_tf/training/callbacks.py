@@ -59,11 +59,16 @@ class Throughput(keras.callbacks.Callback):
 
   The first batch of a fit, which waits for the step to be traced, counts in the first period only if
   it is all of it.
+
+  Args:
+    batch_size: images of a step.
+    say: called once, with a line that tells how long the first step took.
   """
 
-  def __init__(self, batch_size):
+  def __init__(self, batch_size, say):
     super().__init__()
     self._batch_size = batch_size
+    self._say = say
     self._traced = False
     self._rate = 0.0
 
@@ -76,6 +81,7 @@ class Throughput(keras.callbacks.Callback):
     self._last = batch
     self._rate = self._batches * self._batch_size / (now - self._start)
     if not self._traced:
+      self._say(f"first step, traced and taken in {now - self._start:.1f} s")
       self._traced, self._start, self._batches = True, now, 0
     logs["images_per_second"] = self._rate
 

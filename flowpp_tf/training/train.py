@@ -124,7 +124,7 @@ def train(config, dataset, workdir, *, steps, batch_size, learning_rate=None, sc
         validation = weighted_batches(validation, strategy.num_replicas_in_sync)
       explain = functools.partial(
           explain_skipped_step, model, batches, strategy.num_replicas_in_sync)
-      callbacks = [EvaluateAveragedWeights(), Throughput(images_a_step),
+      callbacks = [EvaluateAveragedWeights(), Throughput(images_a_step, say),
                    SkippedSteps(max_skipped, explain if debug_numerics else None), progress]
       _fit(model, functools.partial(_distribute, strategy, batches, images_a_step), validation, steps,
            validate_every, progress, callbacks, boards, verbose)

@@ -1,0 +1,103 @@
+"""From the command to the first finished training step, and where the time goes.
+
+python benchmarks/first_step.py --config=cifar10 --batch_size=4 --output=first_step.json
+
+Runs bin/train as a user does, on random images of the model's shape, and stops it after the first step. The
+parts are the times at which it prints its lines: model and data are built, weights initialised by the data,
+the step traced and taken. Its imports are timed beforehand, in a process of their own. Linux only.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app
+from absl import flags
+import numpy as np
+
+from tables import print_table
+from tables import write_json
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FLAGS = flags.FLAGS
+# What the line begins with that ends a part.
+PARTS = {"build_s": "versions: ", "initialise_s": "initialised ", "first_step_s": "first step"}
+
+
+def import_seconds():
+  """What a process takes that imports what bin/train does."""
+  start = time.perf_counter()
+  subprocess.run([sys.executable, "-c", "import flowpp_tf.programs.train"], cwd=ROOT, check=True,
+                 stderr=subprocess.DEVNULL)
+  return time.perf_counter() - start
+
+
+def arrivals(command):
+  """Seconds from the start of a command to the line that ends each part; then it is killed.
+
+  Raises:
+    RuntimeError: if it ends before, with what it printed.
+  """
+  start, found, printed = time.perf_counter(), {}, []
+  with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    try:
+      for line in process.stdout:
+        printed.append(line)
+        for name, beginning in PARTS.items():
+          if line.startswith(beginning):
+            found[name] = time.perf_counter() - start
+        if len(found) == len(PARTS):
+          return found
+    finally:
+      process.kill()
+  raise RuntimeError("bin/train ended before its first step:\n" + "".join(printed))
+
+
+def measure(config, batch_size, init_batch_size, threads):
+  """The row of a config, as a dict."""
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # of the commands too
+  imported = import_seconds()
+  with tempfile.TemporaryDirectory() as folder:
+    data = pathlib.Path(folder) / "images.npz"
+    write_images(data, config, init_batch_size)
+    found = arrivals([
+        sys.executable, str(ROOT / "bin" / "train"), f"--config={config}", f"--dataset=npz:{data}",
+        f"--workdir={folder}/run", f"--batch_size={batch_size}", f"--init_batch_size={init_batch_size}",
+        "--steps=1000", "--validate_every=1000"])
+  lengths = np.diff([0, imported, *found.values()]).tolist()
+  return dict(config=config, batch=batch_size, init_batch=init_batch_size, threads=threads,
+              total_s=found["first_step_s"], **dict(zip(["import_s", *PARTS], lengths)))
+
+
+def write_images(path, config, count):
+  """Random images for a config, as `--dataset=npz:` takes them."""
+  sys.path.insert(0, str(ROOT))
+  import flowpp_tf as fpp  # pylint: disable=import-outside-toplevel
+  config = fpp.get_config(config)
+  rng = np.random.RandomState(0)
+  np.savez(path, **{split: rng.randint(0, config.levels, [size, *config.image_shape]).astype(np.uint8)
+                    for split, size in dict(train=count, validation=4, test=4).items()})
+
+
+def define_flags():
+  """The script's flags; a function, as in the other scripts."""
+  flags.DEFINE_string("config", "cifar10", "Model.")
+  flags.DEFINE_integer("batch_size", 4, "Images of a step.")
+  flags.DEFINE_integer("init_batch_size", 128, "Images of the initialisation.")
+  flags.DEFINE_integer("threads", 2, "Cores.")
+  flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
+
+
+def main(argv):
+  del argv
+  rows = [measure(FLAGS.config, FLAGS.batch_size, FLAGS.init_batch_size, FLAGS.threads)]
+  print_table(rows)
+  write_json(FLAGS.output, rows)
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)

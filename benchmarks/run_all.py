@@ -1,0 +1,225 @@
+"""All benchmarks, and the tables of README.md and docs/performance.md.
+
+python benchmarks/run_all.py                       measures all, more than an hour
+python benchmarks/run_all.py --only=model,growth   these parts again
+python benchmarks/run_all.py --write               measures nothing: tables and plot of what is stored
+
+The figures are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine.
+A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of either page.
+"""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+
+from absl import app
+from absl import flags
+
+import growth
+from tables import markdown
+from tables import with_tables
+
+FLAGS = flags.FLAGS
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results.json"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PLOT = ROOT / "docs" / "growth.png"
+
+# Scripts and flags of each part. What is compared is measured by one command, in turn.
+PARTS = {
+    "model": (
+        "model.py --configs={config} --batches=4,8 --threads=1,2",
+        "model.py --configs={config} --batches=4 --threads=2 --what=train,sample --variant=plain "
+        "--variant=baseline",
+        "model.py --configs={config} --batches=8 --threads=2 --what=train --variant=plain "
+        "--variant=remat=true",
+        "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate "
+        "--precision=float32,bfloat16"),
+    "first_step": ("first_step.py --config={config}",),
+    "kernels": ("kernels.py --config={config}",),
+    "growth": ("growth.py",),
+    "inverse": ("inverse.py",),
+    "input_pipeline": ("input_pipeline.py --config={config}",),
+}
+
+
+def run(command):
+  """What a command of PARTS writes as its `--output`."""
+  print(f"+ {command}", file=sys.stderr, flush=True)
+  script, *arguments = command.split()
+  with tempfile.TemporaryDirectory() as folder:
+    output = pathlib.Path(folder) / "output.json"
+    subprocess.run([sys.executable, str(ROOT / "benchmarks" / script), *arguments, f"--output={output}"],
+                   check=True, stdout=sys.stderr)
+    return json.loads(output.read_text())
+
+
+def machine():
+  """Processor, cores, memory and versions, as a dict."""
+  processor = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+  versions = {name: importlib.metadata.version(name)
+              for name in ("tensorflow", "keras", "tensorflow-probability")}
+  return dict(processor=processor[1] if processor else platform.machine(),
+              cores=len(os.sched_getaffinity(0)),
+              memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+              python=platform.python_version(), **versions)
+
+
+def measured(parts, config):
+  """The results of parts, as they are stored."""
+  return {part: dict(machine=machine(), runs=[
+      dict(command=command, result=run(command))
+      for command in (text.format(config=config) for text in PARTS[part])]) for part in parts}
+
+
+def results(stored, part):
+  """What the commands of a part wrote, in order; none if it is not stored."""
+  return [entry["result"] for entry in stored.get(part, {"runs": []})["runs"]]
+
+
+def machine_table(stored):
+  yield "measured", "processor", "cores", "memory", "versions"
+  parts = {}
+  for part, content in stored.items():
+    parts.setdefault(json.dumps(content["machine"]), []).append(part)
+  for text, names in parts.items():
+    m = json.loads(text)
+    yield (", ".join(names), m["processor"], str(m["cores"]), f"{m['memory_gib']} GiB",
+           f"Python {m['python']}, TensorFlow {m['tensorflow']}, Keras {m['keras']}, "
+           f"TFP {m['tensorflow-probability']}")
+
+
+def performance_table(stored):
+  yield ("model", "", "batch", "cores", "ms an image", "spread", "share of the matmul rate", "peak GiB",
+         "s to the first")
+  for rows in results(stored, "model")[:1]:
+    for r in rows:
+      yield (r["config"], r["what"], str(r["batch"]), str(r["threads"]), _digits(r["ms_image"]),
+             f"{r['spread_percent']:.0f} %", f"{100 * r['share_of_matmul']:.0f} %", f"{r['peak_gib']:.2f}",
+             f"{r['first_s']:.0f}")
+
+
+def ratios_table(stored):
+  """Of each command that compares: the second of its variants or precisions beside the first."""
+  yield ("", "beside", "", "batch", "ms an image", "beside it", "time, ratio", "peak GiB", "beside it",
+         "memory, ratio")
+  for rows in results(stored, "model")[1:]:
+    for first in rows:
+      for other in rows:
+        kinds = [r["variant"] if first["variant"] != other["variant"] else r["precision"]
+                 for r in (other, first)]
+        same = all(first[key] == other[key] for key in ("config", "what", "batch", "threads"))
+        if same and rows.index(first) < rows.index(other):
+          yield (kinds[0], kinds[1], first["what"], str(first["batch"]), _digits(other["ms_image"]),
+                 _digits(first["ms_image"]), f"{other['ms_image'] / first['ms_image']:.2f}",
+                 f"{other['peak_gib']:.2f}", f"{first['peak_gib']:.2f}",
+                 f"{other['peak_gib'] / first['peak_gib']:.2f}")
+
+
+def first_step_table(stored):
+  yield ("config", "batch", "initialised on", "cores", "imports, s", "model and data", "initialisation",
+         "tracing and first step", "all, s")
+  for rows in results(stored, "first_step"):
+    for r in rows:
+      yield (r["config"], str(r["batch"]), f"{r['init_batch']} images", str(r["threads"]),
+             *(f"{r[f'{part}_s']:.1f}" for part in ("import", "build", "initialise", "first_step", "total")))
+
+
+def kernels_table(stored):
+  yield "", "what for", "share of the time", "ms an image", "kernels", "GFLOP/s", "share of the matmul rate"
+  for rows in results(stored, "kernels"):
+    for r in rows:
+      yield (r["what"], r["purpose"], f"{r['percent']:.1f} %", _digits(r["ms_image"]),
+             f"{r['kernels']:,}" if r["kernels"] else "",
+             *((f"{r['gflops']:.0f}", f"{100 * r['share_of_matmul']:.0f} %") if r["gflops"] else ("", "")))
+
+
+def growth_table(stored):
+  yield "quantity", "values", "ms a step", "exponent", "GiB of tensors", "exponent", "peak GiB"
+  for rows in results(stored, "growth"):
+    for name, group in growth.by_quantity(rows).items():
+      column = lambda key, text: ", ".join(text(r[key]) for r in group)  # pylint: disable=cell-var-from-loop
+      yield (name, column("value", str), column("ms_step", _digits),
+             f"{growth.exponent(group, 'ms_step'):.2f}", column("tensors_gib", "{:.2f}".format),
+             f"{growth.exponent(group, 'tensors_gib'):.2f}", column("peak_gib", "{:.2f}".format))
+
+
+def solvers_table(stored):
+  yield "couplings of", "solver", "evaluations, median", "most", "error", "eager ms", "graph ms", "XLA ms"
+  for result in results(stored, "inverse"):
+    for r in result["solvers"]:
+      yield (r["mixtures"], r["solver"], f"{r['median']:.0f}", str(r["max"]), f"{r['error']:.1e}",
+             *(_digits(r[f"{way}_ms"]) for way in ("eager", "graph", "xla")))
+
+
+def sampling_table(stored):
+  yield "model", "images", "sampling, ms", "density, ms", "ratio"
+  for result in results(stored, "inverse"):
+    for r in result["sampling"]:
+      yield (r["model"], str(r["images"]), _digits(r["sample_ms"]), _digits(r["density_ms"]),
+             f"{r['ratio']:.2f}")
+
+
+def pipelines_table(stored):
+  yield "images of 32x32", "mirrored", "images/s"
+  for result in results(stored, "input_pipeline"):
+    for r in result["pipelines"]:
+      yield r["source"], "half" if r["flip"] else "none", f"{r['images_per_second']:,}"
+
+
+def waiting_table(stored):
+  yield "model", "images", "batch", "s a step", "ms waiting", "share"
+  for result in results(stored, "input_pipeline"):
+    for r in result["waiting"]:
+      yield (r["model"], r["images"], str(r["batch_size"]), f"{r['step_s']:.2f}", f"{r['wait_ms']:.2f}",
+             f"{r['waiting_percent']:.3f} %")
+
+
+TABLES = dict(machine=machine_table, performance=performance_table, ratios=ratios_table,
+              first_step=first_step_table, kernels=kernels_table, growth=growth_table,
+              solvers=solvers_table, sampling=sampling_table, pipelines=pipelines_table,
+              waiting=waiting_table)
+
+
+def tables(stored):
+  """All tables as Markdown, by name."""
+  return {name: markdown(list(table(stored))) for name, table in TABLES.items()}
+
+
+def _digits(value):
+  """Three of them, without an exponent."""
+  return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def define_flags():
+  """The script's flags; a function, as tests import this file."""
+  flags.DEFINE_list("only", list(PARTS), f"Parts to measure, any of {', '.join(PARTS)}.")
+  flags.DEFINE_string("config", "cifar10", "Model of all parts but growth.")
+  flags.DEFINE_bool("write", False, "Measure nothing; write tables and plot of what is stored.")
+
+
+def main(argv):
+  del argv
+  unknown = set(FLAGS.only) - set(PARTS)
+  if unknown:
+    raise app.UsageError(f"--only takes {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+  stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+  if not FLAGS.write:
+    for part in FLAGS.only:  # each is kept, should the next one fail
+      stored |= measured([part], FLAGS.config)
+      RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
+  for path, text in with_tables({path: path.read_text() for path in PAGES}, tables(stored)).items():
+    path.write_text(text)
+  for rows in results(stored, "growth"):
+    growth.plot(rows, PLOT)
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)
