@@ -38,8 +38,8 @@ class FlowPlusPlusConfig:
   context_blocks: int = 3
   context_layer_norm: bool = False
   context_attention: bool = False
-  dtype: str = "float32"                  # or "float64", or "mixed_bfloat16": float32 but for the
-                                          # networks, which compute in bfloat16
+  dtype: str = "float32"                  # or "float64", or "mixed_bfloat16" or "mixed_float16":
+                                          # float32 but for the networks, which compute in them
 
   def __post_init__(self):
     object.__setattr__(self, "image_shape", tuple(self.image_shape))
@@ -57,7 +57,7 @@ class FlowPlusPlusConfig:
     for name, known in (("coupling", ("mixture_logistic", "affine")),
                         ("invertible_conv", ("dense", "lu", "none")),
                         ("dequantization", ("variational", "uniform")),
-                        ("dtype", ("float32", "float64", "mixed_bfloat16"))):
+                        ("dtype", ("float32", "float64", "mixed_bfloat16", "mixed_float16"))):
       self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
     widths = {"filters": self.attention}
     if self.dequantization == "variational":
