@@ -70,6 +70,7 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
     (dict(dequantization="none"), "`dequantization` must be one of variational, uniform"),
     (dict(dtype="float16"), "`dtype` must be one of float32, float64, mixed_bfloat16, mixed_float16, got"),
+    (dict(flow_dtype="float32"), "`flow_dtype` must be float64 or empty, got 'float32'"),
     (dict(dequant_structure="squeeze"), "`dequant_structure` must be columns:N alone"),
     (dict(dequant_structure="rows:1"), "`dequant_structure` 'rows:1' has an entry"),
     (dict(image_shape=(9, 8, 1)), "the height is 9, which cannot be halved"),

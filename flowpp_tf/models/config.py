@@ -40,6 +40,7 @@ class FlowPlusPlusConfig:
   context_attention: bool = False
   dtype: str = "float32"                  # or "float64", or "mixed_bfloat16" or "mixed_float16":
                                           # float32 but for the networks, which compute in them
+  flow_dtype: str = ""                    # "float64": of all but the networks, whatever `dtype` says
 
   def __post_init__(self):
     object.__setattr__(self, "image_shape", tuple(self.image_shape))
@@ -59,6 +60,7 @@ class FlowPlusPlusConfig:
                         ("dequantization", ("variational", "uniform")),
                         ("dtype", ("float32", "float64", "mixed_bfloat16", "mixed_float16"))):
       self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
+    self._require("flow_dtype", self.flow_dtype in ("", "float64"), "float64 or empty")
     widths = {"filters": self.attention}
     if self.dequantization == "variational":
       widths["dequant_filters"] = self.attention and self.dequant_mixing
