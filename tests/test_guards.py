@@ -40,7 +40,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, d
       [d.name for d in tf.config.list_logical_devices("CPU")])
   with strategy.scope():
     model = fpp.FlowPlusPlus(SMALL)
-    model.compile(keras.optimizers.Adam(1e-3), clip_norm=1.0, ema_decay=0.9)
+    model.compile(training.Adam(1e-3), clip_norm=1.0, ema_decay=0.9)
   model.fit(small_images(8), batch_size=8, verbose=0)
   state = lambda: [v.numpy() for v in (
       *model.trainable_variables, *model.averages, *model.optimizer.variables)]

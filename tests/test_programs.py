@@ -67,6 +67,16 @@ def test_training_again_goes_on_instead_of_starting_over(trained):
   assert test_line(again.stdout) == test_line(out)
 
 
+def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
+  command = ["train", *SMALL, "--precision=float16", "--flow_dtype=float64", "--ema_warmup"]
+  assert run(*command, cwd=tmp_path).returncode == 0
+  model = json.loads((tmp_path / "runs" / "digits" / "config.json").read_text())["model"]
+  assert (model["dtype"], model["flow_dtype"]) == ("mixed_float16", "float64")
+  again = run(*command, "--steps=6", cwd=tmp_path)
+  assert again.returncode == 0, again.stderr
+  assert "resumed at step 4 of 6" in again.stdout
+
+
 def test_sample_writes_the_same_images_for_the_same_seed(trained):
   cwd, _ = trained
   for name in ("a", "b"):
@@ -87,6 +97,9 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("train", ["--image_shape=a,8,1", "--steps=1"], "`image_shape` must be three integers"),
     ("train", ["--filters=5", "--steps=1"], "`filters` must be a multiple of the 4 heads, got 5"),
     ("train", ["--learning_rate=fast", "--steps=1"], "learning_rate"),
+    ("train", ["--precision=half", "--steps=1"], "precision"),
+    ("train", ["--precision=float16", "--dtype=float32", "--steps=1"],
+     "give the precision as --precision or as --dtype, one of them"),
     ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
     ("train", ["extra", "--steps=1"], "unexpected argument 'extra'"),
     ("train", [], "give the length of the run as --steps or as --epochs"),

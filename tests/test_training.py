@@ -43,7 +43,7 @@ def loss_curve(strategy, steps=20, accumulate=1):
   with strategy.scope():
     keras.utils.set_random_seed(0)
     model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dropout=0.0))
-    model.compile(keras.optimizers.Adam(1e-3), clip_norm=1.0, ema_decay=0.9, accumulate=accumulate,
+    model.compile(training.Adam(1e-3), clip_norm=1.0, ema_decay=0.9, accumulate=accumulate,
                   seed=3)
   model.initialize(small_images(40), seed=0)
   history = model.fit(data.training_batches(small_images(40), 8, seed=0), steps_per_epoch=1,

@@ -40,8 +40,9 @@ class FlowPlusPlusConfig:
   context_attention: bool = False
   remat: bool = False                     # gradients evaluate blocks again rather than keep what is
                                           # inside of them: the same numbers in less memory
-  dtype: str = "float32"                  # or "float64", or "mixed_bfloat16": float32 but for the
-                                          # networks, which compute in bfloat16
+  dtype: str = "float32"                  # or "float64", or "mixed_bfloat16" or "mixed_float16":
+                                          # float32 but for the networks, which compute in them
+  flow_dtype: str = ""                    # "float64": of all but the networks, whatever `dtype` says
 
   def __post_init__(self):
     object.__setattr__(self, "image_shape", tuple(self.image_shape))
@@ -59,8 +60,9 @@ class FlowPlusPlusConfig:
     for name, known in (("coupling", ("mixture_logistic", "affine")),
                         ("invertible_conv", ("dense", "lu", "none")),
                         ("dequantization", ("variational", "uniform")),
-                        ("dtype", ("float32", "float64", "mixed_bfloat16"))):
+                        ("dtype", ("float32", "float64", "mixed_bfloat16", "mixed_float16"))):
       self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
+    self._require("flow_dtype", self.flow_dtype in ("", "float64"), "float64 or empty")
     widths = {"filters": self.attention}
     if self.dequantization == "variational":
       widths["dequant_filters"] = self.attention and self.dequant_mixing

@@ -26,7 +26,7 @@ class CouplingStep(keras.layers.Layer):
     components: K.
     invertible_conv: "dense", "lu" or "none": a 1x1 convolution, one matrix a half.
     act_norm_min_variance: floor under the variance at initialisation.
-    conditioner: `dict` of further arguments of the `Conditioner`.
+    conditioner: `dict` of further arguments of the `Conditioner`, such as a `dtype` of its own.
 
   Attributes:
     bijectors: the parts, in the order in which they are applied to data.
@@ -48,7 +48,7 @@ class CouplingStep(keras.layers.Layer):
       mixing = [bijector(self.kernel.value, name=f"{self.name}_invertible_conv")]
     self.conditioner = Conditioner(
         (height, width, half), half * fb.num_parameters(coupling, components),
-        name="conditioner", dtype=self.dtype_policy, **conditioner)
+        name="conditioner", **conditioner)
 
     bijector_fn = fb.affine_coupling_bijector if coupling == "affine" else functools.partial(
         fb.mixture_logistic_coupling_bijector, components=components)

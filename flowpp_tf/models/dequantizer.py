@@ -34,7 +34,7 @@ class VariationalDequantizer(keras.layers.Layer):
 
   Args:
     image_shape: `(H, W, C)`.
-    context: `dict` of the arguments of `ContextNet` but the image shape.
+    context: `dict` of the arguments of `ContextNet` but the image shape, such as a `dtype` of its own.
     structure: of the flow, see structure.py; it ends in a sigmoid.
     step: `dict` of the arguments of `CouplingStep` but its shape.
   """
@@ -42,8 +42,7 @@ class VariationalDequantizer(keras.layers.Layer):
   def __init__(self, image_shape, context, structure, step, **kwargs):
     super().__init__(**kwargs)
     self.image_shape = image_shape
-    self.context_net = ContextNet(
-        image_shape, name="context_net", dtype=self.dtype_policy, **context)
+    self.context_net = ContextNet(image_shape, name="context_net", **context)
     self.coupling_flow = CouplingFlow(
         structure, image_shape, step, name="dequantizer", dtype=self.dtype_policy)
     self.bijector = fb.Chain([fb.Sigmoid(), self.coupling_flow.bijector], name="noise_to_unit")

@@ -53,7 +53,8 @@ class FlowPlusPlus(LikelihoodModel):
   def __init__(self, config, name="flow_plus_plus", **kwargs):
     if isinstance(config, dict):
       config = FlowPlusPlusConfig(**config)
-    kwargs.setdefault("dtype", config.dtype)
+    dtype = config.flow_dtype or config.dtype
+    kwargs.setdefault("dtype", dtype)
     super().__init__(name=name, **kwargs)
     self.config = config
     shape = config.image_shape
@@ -63,11 +64,12 @@ class FlowPlusPlus(LikelihoodModel):
         act_norm_min_variance=config.act_norm_min_variance, conditioner=dict(
             filters=filters, blocks=blocks, mixer=mixer, heads=config.heads,
             context_channels=context_channels, output_concat_elu=config.output_concat_elu,
-            dropout=config.dropout, weight_norm=config.weight_norm, remat=config.remat))
+            dropout=config.dropout, weight_norm=config.weight_norm, remat=config.remat,
+            dtype=config.dtype))
     mixer = "attention" if config.attention else "pointwise"
 
     if config.dequantization == "uniform":
-      self.dequantizer = UniformDequantizer(shape, dtype=config.dtype, name="dequantizer")
+      self.dequantizer = UniformDequantizer(shape, dtype=dtype, name="dequantizer")
     else:
       self.dequantizer = VariationalDequantizer(
           shape,
@@ -75,14 +77,15 @@ class FlowPlusPlus(LikelihoodModel):
                        blocks=config.context_blocks, layer_norm=config.context_layer_norm,
                        mixer="attention" if config.context_attention else "none",
                        heads=config.heads, dropout=config.dropout,
-                       weight_norm=config.weight_norm, remat=config.remat),
+                       weight_norm=config.weight_norm, remat=config.remat,
+                       dtype=config.dtype),
           structure=config.dequant_structure,
           step=step(config.dequant_filters, config.dequant_blocks,
                     mixer if config.dequant_mixing else "none", config.context_channels),
-          dtype=config.dtype, name="dequantizer")
+          dtype=dtype, name="dequantizer")
     self.coupling_flow = CouplingFlow(
         config.structure, shape, step(config.filters, config.blocks, mixer, 0),
-        dtype=config.dtype, name="flow")
+        dtype=dtype, name="flow")
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0),
                        self.coupling_flow.latent_shape)
     self.flow = FlowDistribution(prior, tfb.Invert(

@@ -4,7 +4,7 @@ The loss is the mean negative bound in nats an image. Gradients are averaged ove
 all-reduce, and clipped by their global norm once. The noise is drawn for the global batch, of which each
 replica, and each part of an accumulated batch, takes its own: but for the dropout masks, a step is
 the same on one device and on many, at once and in parts. A step whose loss or gradients are not finite
-leaves everything but the step's number as it was.
+leaves everything but the step's number, and the loss scale of networks in float16, as it was.
 """
 
 import keras
@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.layers import fold_in
+from flowpp_tf.models.loss_scale import LossScale
 from flowpp_tf.models.seeds import as_seed
 
 _NOISE, _DROPOUT = 0, 1  # streams of random numbers of a step
@@ -48,7 +49,9 @@ class LikelihoodModel(keras.Model):
     for name in ("loss", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
-    super().compile(optimizer=optimizer, jit_compile=jit_compile, **kwargs)
+    super().compile(optimizer=optimizer, jit_compile=jit_compile, auto_scale_loss=False, **kwargs)
+    if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+      raise InputError("the optimizer must not scale the loss: the model does, in float16")
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
       if getattr(self.optimizer, name, None) is not None:
         raise InputError(f"the optimizer's `{name}` would clip on each replica; use `clip_norm`")
@@ -75,6 +78,8 @@ class LikelihoodModel(keras.Model):
       self.skipped_steps, self.skipped_in_a_row = counter("skipped_steps"), counter("skipped_in_a_row")
       self.averages = None if ema_decay is None else [
           tf.Variable(v, trainable=False, name="average") for v in self._tf_trainable_variables()]
+      in_float16 = any(layer.compute_dtype == "float16" for layer in self._flatten_layers())
+      self.loss_scale = LossScale() if in_float16 else None
 
   def get_compile_config(self):
     return None  # see `compile`
@@ -94,17 +99,19 @@ class LikelihoodModel(keras.Model):
   def train_step(self, data):
     images = keras.utils.unpack_x_y_sample_weight(data)[0]
     seed = self.step_seed(self.optimizer.iterations.value)
-    bound, gradients, variables = self._gradients(images, seed)
+    scale = tf.cast(1.0 if self.loss_scale is None else self.loss_scale.value, self.variable_dtype)
+    bound, gradients, variables = self._gradients(images, seed, scale)
     replica = tf.distribute.get_replica_context()
-    *gradients, loss = replica.all_reduce(
-        tf.distribute.ReduceOp.MEAN, [*gradients, -tf.reduce_mean(bound)])
-    norm = tf.linalg.global_norm(gradients)
+    *gradients, loss = _all_reduce_mean(replica, [*gradients, -tf.reduce_mean(bound)])
+    norm = _global_norm(gradients, scale.dtype) / scale
     finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+    overflow = tf.math.is_finite(loss) & (scale > 1)  # if not finite: the scale may yet come down
+    factor = 1 / scale
     if self.clip_norm is not None:
-      factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
-      gradients = [g * factor for g in gradients]
+      factor *= self.clip_norm / tf.maximum(norm, self.clip_norm)
+    gradients = [g * tf.cast(factor, g.dtype) for g in gradients]
     # The branch updates variables on all replicas, which only a conditional over all of them may do.
-    replica.merge_call(self._update_if_finite, args=(finite, gradients, variables))
+    replica.merge_call(self._update_if_finite, args=(finite, overflow, gradients, variables))
     self._gradient_norm_metric.update_state(*_masked(norm, finite))
     self._bits_per_dim_metric.update_state(*_masked(self.to_bits_per_dim(bound), finite))
     return self._results(["bits_per_dim", "gradient_norm"])
@@ -136,8 +143,8 @@ class LikelihoodModel(keras.Model):
     noise = self.sample_noise([size * parts], fold_in(seed, _NOISE))
     return noise[size * part:size * (part + 1)], fold_in(fold_in(seed, _DROPOUT), part)
 
-  def _gradients(self, images, seed):
-    """Bound `[B]` of a replica's images, gradients of its mean, and their variables."""
+  def _gradients(self, images, seed, scale):
+    """Bound `[B]` of a replica's images, gradients of its mean times `scale`, and their variables."""
     replica = tf.distribute.get_replica_context()
     variables = self._tf_trainable_variables()
     size = tf.shape(images)[0] // self.accumulate
@@ -150,7 +157,7 @@ class LikelihoodModel(keras.Model):
       with tf.GradientTape() as tape:
         bound = self.log_prob_bound(images[size * index:size * (index + 1)], noise=noise,
                                     training=True, seed=dropout_seed)
-        loss = -tf.reduce_mean(bound)
+        loss = -tf.reduce_mean(bound) * scale
       gradients = tape.gradient(loss, variables)
       # Weights that no evaluation uses are kept for the published models' sake; they have no gradient.
       used[:] = [i for i, g in enumerate(gradients) if g is not None]
@@ -174,37 +181,40 @@ class LikelihoodModel(keras.Model):
       bound = bounds.concat()
     return bound, [gradients[i] for i in used], [variables[i] for i in used]
 
-  def _update_if_finite(self, strategy, finite, gradients, variables):
+  def _update_if_finite(self, strategy, finite, overflow, gradients, variables):
     """In cross-replica context: an update of weights and averages, or a step that is skipped."""
     def update():
       strategy.extended.call_for_each_replica(self.optimizer.apply, args=(gradients, variables))
       self._update_averages(strategy)
+      if self.loss_scale is not None:
+        self.loss_scale.after_update()
       self.skipped_in_a_row.assign(0)
 
     def skip():
       self.optimizer.iterations.assign_add(1)  # the next step has other images and noise
       self.skipped_steps.assign_add(1)
-      self.skipped_in_a_row.assign_add(1)
+      self.skipped_in_a_row.assign_add(tf.cast(~overflow, tf.int64))
+      if self.loss_scale is not None:
+        self.loss_scale.after_skip()
 
-    # It is the same on all replicas, after the all-reduce.
-    tf.cond(strategy.experimental_local_results(finite)[0], update, skip)
+    # They are the same on all replicas, after the all-reduce.
+    finite, overflow = (strategy.experimental_local_results(flag)[0] for flag in (finite, overflow))
+    tf.cond(finite, update, skip)
 
   def _update_averages(self, strategy):
     """In cross-replica context: each average takes a step of 1 - decay towards its weight."""
     if self.averages is None:
       return
-    decay = tf.constant(self.ema_decay, self.variable_dtype)
-    if self.ema_warmup:
-      step = tf.cast(self.optimizer.iterations.value, decay.dtype)
-      decay = tf.minimum(decay, (1 + step) / (10 + step))
-    rate = 1 - decay
+    rate = tf.constant(1 - self.ema_decay, self.variable_dtype)
+    if self.ema_warmup:  # a decay of (1 + t) / (10 + t)
+      rate = tf.maximum(rate, 9 / (10 + tf.cast(self.optimizer.iterations.value, rate.dtype)))
 
     def update(average, variable, rate):
       tf.raw_ops.ResourceApplyGradientDescent(
           var=average.handle, alpha=rate, delta=average - variable, use_locking=True)
 
     for average, variable in zip(self.averages, self._tf_trainable_variables()):
-      strategy.extended.update(average, update, args=(variable, rate), group=False)
+      strategy.extended.update(average, update, args=(variable, tf.cast(rate, average.dtype)), group=False)
 
   def _results(self, names):
     results = {name: self.get_metrics_result()[name] for name in names}
@@ -224,3 +234,19 @@ class LikelihoodModel(keras.Model):
 def _masked(values, finite):
   """Arguments of a metric's update: the values, or nothing where the step is skipped."""
   return tf.where(finite, values, tf.zeros_like(values)), tf.cast(finite, values.dtype)
+
+
+def _all_reduce_mean(replica, tensors):
+  """Their means over replicas, in one all-reduce of each dtype: it joins what it sends."""
+  means = list(tensors)
+  for dtype in sorted({t.dtype.name for t in tensors}):
+    indices = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+    reduced = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [tensors[i] for i in indices])
+    for i, mean in zip(indices, reduced):
+      means[i] = mean
+  return means
+
+
+def _global_norm(tensors, dtype):
+  """As `tf.linalg.global_norm`, of tensors of several dtypes."""
+  return tf.sqrt(2 * tf.reduce_sum(tf.stack([tf.cast(tf.nn.l2_loss(t), dtype) for t in tensors])))

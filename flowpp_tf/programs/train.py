@@ -3,6 +3,7 @@
 bin/train --flagfile=configs/digits.flags
 """
 
+import dataclasses
 import sys
 
 from absl import flags
@@ -27,6 +28,7 @@ from flowpp_tf.training import get_strategy
 from flowpp_tf.training import train
 
 FLAGS = flags.FLAGS
+_DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 _SETTINGS = ("steps", "batch_size", "learning_rate", "schedule", "warmup_steps", "clip_norm",
              "ema_decay", "ema_warmup", "accumulate", "validate_every", "init_batch_size", "seed",
              "max_skipped", "debug_numerics", "checkpoint_every", "checkpoint_minutes", "keep",
@@ -37,6 +39,8 @@ def define_flags():
   """The program's flags."""
   flags.DEFINE_string("config", "digits", f"Model, one of {', '.join(CONFIGS)}.")
   run.define_config_flags()
+  flags.DEFINE_enum("precision", None, list(_DTYPES), "What the networks compute in, instead of --dtype; "
+                    "weights, couplings and sums are float32.")
   data_flags.define_data_flags(default="the config's name")
   flags.DEFINE_integer("image_size", None, "Height and width of the model's images, to which those of a "
                        "folder are cropped and resized; the config's if not given.", lower_bound=1)
@@ -90,7 +94,7 @@ def define_flags():
 
 def train_from_flags():
   """Trains, tests, draws, and says what to do next."""
-  config = data_flags.with_image_size(run.override_config(get_config(FLAGS.config)))
+  config = data_flags.with_image_size(_with_precision(run.override_config(get_config(FLAGS.config))))
   if FLAGS.deterministic:
     enable_determinism()
   strategy = get_strategy(FLAGS.strategy, FLAGS.num_virtual_cpus, FLAGS.tpu)  # before data use a device
@@ -129,6 +133,14 @@ def train_from_flags():
   say("next:")
   say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")
   say(f"  {run.sibling_command('evaluate')} --workdir={workdir.path} --num_samples=256")
+
+
+def _with_precision(config):
+  if FLAGS.precision is None:
+    return config
+  if FLAGS.dtype is not None:
+    raise run.InputError("give the precision as --precision or as --dtype, one of them")
+  return dataclasses.replace(config, dtype=_DTYPES[FLAGS.precision])
 
 
 def _profile():
