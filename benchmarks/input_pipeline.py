@@ -20,13 +20,13 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 # pylint: disable=wrong-import-position
 from absl import app
 from absl import flags
-import keras
 import numpy as np
 from PIL import Image
 import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
+from flowpp_tf.training import Adam
 from tables import print_table
 from tables import write_json
 
@@ -62,7 +62,7 @@ def speed(images, **options):
 def waiting(sources):
   """Rows of the second table."""
   model = fpp.FlowPlusPlus(fpp.get_config(FLAGS.config))
-  model.compile(keras.optimizers.Adam(1e-4), clip_norm=1.0, ema_decay=0.999)
+  model.compile(Adam(1e-4), clip_norm=1.0, ema_decay=0.999)
   step = tf.function(model.train_step)  # what `fit` calls, a step at a time
   for name, images in sources.items():
     iterator = iter(data.training_batches(images, FLAGS.batch_size, seed=0))

@@ -85,6 +85,7 @@ def build(case):
   import keras  # pylint: disable=import-outside-toplevel
   import tensorflow as tf
   import flowpp_tf as fpp
+  from flowpp_tf.training import Adam
   import baseline
   unknown = set(case.words) - {"plain", "baseline", "jit"}
   if unknown:
@@ -99,7 +100,8 @@ def build(case):
     model = fpp.FlowPlusPlus(config)
     model.initialize(images)
   if case.what == "train":
-    model.compile(keras.optimizers.Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
+    adam = keras.optimizers.Adam if "baseline" in case.words else Adam
+    model.compile(adam(1e-6), clip_norm=1.0, ema_decay=0.999)
     call = lambda: model.train_step(images)
   elif case.what == "sample":
     call = lambda: model.sample(case.batch, seed=0)

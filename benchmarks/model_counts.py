@@ -12,10 +12,10 @@ The graph is that of the Python code, before Grappler or XLA change it.
 import dataclasses
 import math
 
-import keras
 import tensorflow as tf
 
 import flowpp_tf as fpp
+from flowpp_tf.training import Adam
 
 # Views: the output is the input's buffer.
 _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "EnsureShape",
@@ -210,7 +210,7 @@ def count_pass(config):
 def count_update(config, counts):
   """`UpdateCounts` of a config's model, whose `PassCounts` are given: a whole step's less these."""
   model = fpp.FlowPlusPlus(config)
-  model.compile(keras.optimizers.Adam(), clip_norm=1.0, ema_decay=0.999)
+  model.compile(Adam(), clip_norm=1.0, ema_decay=0.999)
   traced = tf.function(model.train_step, autograph=False).get_concrete_function(
       tf.TensorSpec([2, *config.image_shape], tf.uint8))
   kernels, traffic = count_kernels(traced.graph.get_operations())

@@ -245,12 +245,12 @@ def count_update(name, counts):
 
 def measure(batch):
   """Peak resident bytes of this process in the second training step of cifar10. Linux only."""
-  import keras
   import numpy as np
   import tensorflow as tf
   import flowpp_tf as fpp
+  from flowpp_tf.training import Adam
   model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))
-  model.compile(keras.optimizers.Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
+  model.compile(Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
   images = tf.constant(np.random.RandomState(0).randint(0, 256, [batch, 32, 32, 3]), tf.uint8)
   step = tf.function(model.train_step, autograph=False)
   step(images)

@@ -17,6 +17,7 @@ from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.init_norm import InitNormDense
+from flowpp_tf.layers.init_norm import wide
 from flowpp_tf.layers.remat import rematerialized
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
@@ -24,19 +25,14 @@ _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added
 
 def concat_elu(x):
   """elu of `[x, -x]`, which doubles the channels (Shang et al. 2016)."""
-  wide = _wide(x)
-  return tf.cast(tf.nn.elu(tf.concat([wide, -wide], axis=-1)), x.dtype)
+  values = wide(x)
+  return tf.cast(tf.nn.elu(tf.concat([values, -values], axis=-1)), x.dtype)
 
 
 def gate(x):
   """a sigmoid(b), with a and b the halves of the last axis."""
-  a, b = tf.split(_wide(x), 2, axis=-1)
+  a, b = tf.split(wide(x), 2, axis=-1)
   return tf.cast(a * tf.sigmoid(b), x.dtype)
-
-
-def _wide(x):
-  """At least float32: narrower numbers are for products, elsewhere they are slower on CPUs."""
-  return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
 def gated_sum(x, h, norm=None):
@@ -46,7 +42,7 @@ def gated_sum(x, h, norm=None):
 
   def normalized(x, h, gamma, beta):
     sums = keras.ops.layer_normalization(
-        _wide(x) + gate(_wide(h)), gamma, beta, epsilon=norm.epsilon)
+        wide(x) + gate(wide(h)), gamma, beta, epsilon=norm.epsilon)
     return tf.cast(sums, x.dtype)
 
   return rematerialized(normalized)(
