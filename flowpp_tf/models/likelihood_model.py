@@ -109,8 +109,8 @@ class LikelihoodModel(keras.Model):
     factor = 1 / scale
     if self.clip_norm is not None:
       factor *= self.clip_norm / tf.maximum(norm, self.clip_norm)
-    gradients = [g * tf.cast(factor, g.dtype) for g in gradients]
-    # The branch updates variables on all replicas, which only a conditional over all of them may do.
+    factor = tf.where(finite, factor, tf.zeros_like(factor))
+    gradients = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in gradients]
     replica.merge_call(self._update_if_finite, args=(finite, overflow, gradients, variables))
     self._gradient_norm_metric.update_state(*_masked(norm, finite))
     self._bits_per_dim_metric.update_state(*_masked(self.to_bits_per_dim(bound), finite))
@@ -183,31 +183,33 @@ class LikelihoodModel(keras.Model):
 
   def _update_if_finite(self, strategy, finite, overflow, gradients, variables):
     """In cross-replica context: an update of weights and averages, or a step that is skipped."""
-    def update():
-      strategy.extended.call_for_each_replica(self.optimizer.apply, args=(gradients, variables))
-      self._update_averages(strategy)
-      if self.loss_scale is not None:
-        self.loss_scale.after_update()
-      self.skipped_in_a_row.assign(0)
-
-    def skip():
-      self.optimizer.iterations.assign_add(1)  # the next step has other images and noise
-      self.skipped_steps.assign_add(1)
-      self.skipped_in_a_row.assign_add(tf.cast(~overflow, tf.int64))
-      if self.loss_scale is not None:
-        self.loss_scale.after_skip()
-
+    optimizer = self.optimizer
+    each = lambda function, *args: strategy.extended.call_for_each_replica(function, args=args)
     # They are the same on all replicas, after the all-reduce.
-    finite, overflow = (strategy.experimental_local_results(flag)[0] for flag in (finite, overflow))
-    tf.cond(finite, update, skip)
+    good, overflow = (strategy.experimental_local_results(flag)[0] for flag in (finite, overflow))
+    if hasattr(optimizer, "apply_if"):  # a branch has thousands of inputs, and takes as long to trace
+      each(optimizer.apply_if, finite, gradients, variables)
+    else:
+      def skip():
+        optimizer.iterations.assign_add(1)  # the next step has other images and noise
 
-  def _update_averages(self, strategy):
-    """In cross-replica context: each average takes a step of 1 - decay towards its weight."""
+      # It updates variables on all replicas, which only a conditional over all of them may do.
+      tf.cond(good, lambda: each(optimizer.apply, gradients, variables), skip)
+    self._update_averages(strategy, good)
+    bad = tf.cast(~good, tf.int64)
+    self.skipped_steps.assign_add(bad)
+    self.skipped_in_a_row.assign(bad * (self.skipped_in_a_row + tf.cast(~overflow, tf.int64)))
+    if self.loss_scale is not None:
+      self.loss_scale.after_step(good)
+
+  def _update_averages(self, strategy, good):
+    """In cross-replica context: after a good step each average goes 1 - decay of the way to its weight."""
     if self.averages is None:
       return
     rate = tf.constant(1 - self.ema_decay, self.variable_dtype)
     if self.ema_warmup:  # a decay of (1 + t) / (10 + t)
       rate = tf.maximum(rate, 9 / (10 + tf.cast(self.optimizer.iterations.value, rate.dtype)))
+    rate = tf.where(good, rate, tf.zeros_like(rate))
 
     def update(average, variable, rate):
       tf.raw_ops.ResourceApplyGradientDescent(

@@ -28,14 +28,13 @@ class LossScale(tf.Module):
     self.value = variable(_START, tf.float32, "value")
     self.good_steps = variable(0, tf.int64, "good_steps")
 
-  def after_update(self):
-    """Counts a good step; in cross-replica context, as `after_skip`."""
+  def after_step(self, good):
+    """Halves it, counts, or doubles it; in cross-replica context.
+
+    Args:
+      good: bool, whether the gradients were finite.
+    """
     steps = self.good_steps + 1
     grow = steps >= _GOOD_STEPS
-    self.value.assign(tf.where(grow, 2.0, 1.0) * self.value)
-    self.good_steps.assign(tf.where(grow, tf.zeros_like(steps), steps))
-
-  def after_skip(self):
-    """Lowers the factor."""
-    self.value.assign(self.value / 2)
-    self.good_steps.assign(0)
+    self.value.assign(self.value * tf.where(good, tf.where(grow, 2.0, 1.0), 0.5))
+    self.good_steps.assign(tf.where(good & ~grow, steps, tf.zeros_like(steps)))

@@ -20,8 +20,20 @@ class Adam(keras.optimizers.Adam):
 
   def __init__(self, *args, **kwargs):
     super().__init__(*args, **kwargs)
+    self._condition = True
     if self.amsgrad:
       raise InputError("`amsgrad` must be False: `keras.optimizers.Adam` has it")
+
+  def apply_if(self, condition, gradients, variables):
+    """`apply`, or where the condition, bool, does not hold, a step that changes nothing but its number.
+
+    There is no branch: gradients must then be 0, and rates are made so.
+    """
+    self._condition = condition
+    try:
+      self.apply(gradients, variables)
+    finally:
+      self._condition = True
 
   def _backend_update_step(self, grads, trainable_variables, learning_rate):
     # What the variables share is computed once, for each dtype that they have.
@@ -47,5 +59,6 @@ class Adam(keras.optimizers.Adam):
     beta1, beta2, epsilon = (
         tf.convert_to_tensor(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon))
     lr, step = tf.cast(learning_rate, dtype), tf.cast(self.iterations.value + 1, dtype)
-    return dict(lr=lr, beta1=beta1, beta2=beta2, epsilon=epsilon, beta1_power=beta1**step,
-                beta2_power=beta2**step)
+    if_not = lambda value, other: tf.where(self._condition, value, tf.cast(other, dtype))
+    return dict(lr=if_not(lr, 0), beta1=if_not(beta1, 1), beta2=if_not(beta2, 1), epsilon=epsilon,
+                beta1_power=beta1**step, beta2_power=beta2**step)
