@@ -107,7 +107,8 @@ def profile(case):
   peak = matmul.flops / min(seconds_of(matmul) for _ in range(5))
   kernels, total = profiled(lambda: seconds_of(run))
   flops = collections.Counter()
-  for op, count in model_counts.products(run.get_concrete_function().graph.get_operations()):
+  for op, count in model_counts.products(
+      model_counts.live_operations(run.get_concrete_function().graph)):
     flops[purpose(f"{op.name}:{op.type}")] += count
   parts = {what: [k.seconds for k in kernels if purpose(k.name) == what] for what, _ in PURPOSES}
   parts = {what: (sum(seconds), len(seconds)) for what, seconds in parts.items() if seconds}

@@ -183,7 +183,7 @@ def _count_flops(config, changes, what):
     function = lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0)
     arguments = [tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape)]
   graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
-  return model_counts.count_flops(graph.get_operations())
+  return model_counts.count_flops(model_counts.live_operations(graph))
 
 
 def row(case):

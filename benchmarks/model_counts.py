@@ -6,7 +6,8 @@
               when the backward pass begins, beside weights
     traffic   bytes that all kernels read and write, none of them fused with another
 
-The graph is that of the Python code, before Grappler or XLA change it.
+The graph is that of the Python code, before Grappler or XLA change it, without what nothing needs: of a
+function that is evaluated again for its gradient, the result.
 """
 
 import dataclasses
@@ -29,11 +30,25 @@ _LOOPS = ("While", "StatelessWhile")
 _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")  # the dearest counts
 
 
+def live_operations(graph):
+  """A function's operations, in order, that its results or side effects need; TensorFlow prunes the rest."""
+  operations = graph.get_operations()
+  waiting = [*(t.op for t in graph.outputs), *graph.control_outputs,
+             *(op for op in operations if op.op_def.is_stateful)]
+  needed = set()
+  while waiting:
+    op = waiting.pop()
+    if op not in needed:
+      needed.add(op)
+      waiting += [*(t.op for t in op.inputs), *op.control_inputs]
+  return [op for op in operations if op in needed]
+
+
 def count_flops(operations):
   """FLOPs of matrix products, einsums and convolutions, in the functions that are called too.
 
   Args:
-    operations: `tf.Operation`s, such as `graph.get_operations()`.
+    operations: `tf.Operation`s, such as `live_operations(graph)`.
 
   Raises:
     ValueError: if a product cannot be counted: of a kind or shape not known, or in a loop.
@@ -93,7 +108,7 @@ def _size(value, op):
 
 def _bodies(op):
   """The operations of each function that an operation calls."""
-  return [graph.get_operations() for graph in _graphs(op)]
+  return [live_operations(graph) for graph in _graphs(op)]
 
 
 def _graphs(op):
@@ -213,7 +228,7 @@ def count_update(config, counts):
   model.compile(Adam(), clip_norm=1.0, ema_decay=0.999)
   traced = tf.function(model.train_step, autograph=False).get_concrete_function(
       tf.TensorSpec([2, *config.image_shape], tf.uint8))
-  kernels, traffic = count_kernels(traced.graph.get_operations())
+  kernels, traffic = count_kernels(live_operations(traced.graph))
   return UpdateCounts(
       traffic_bytes_update=traffic - 2 * counts.traffic_bytes_image - counts.traffic_bytes_pass,
       kernels_update=kernels - counts.kernels_pass)
@@ -223,24 +238,23 @@ def trace_pass(model, batch):
   """Counts of the training loss and its gradient by the weights, as a dict."""
   variables = [v.value for v in model.trainable_variables]
   shape = [batch, *model.config.image_shape]
-  forward_size = None
+  forward = set()
 
   @tf.function(autograph=False)
   def gradient(images, noise, seed):
-    nonlocal forward_size
     with tf.GradientTape() as tape:
       loss = -tf.reduce_mean(
           model.log_prob_bound(images, noise=noise, seed=seed, training=True))
-    forward_size = len(loss.graph.get_operations())
+    forward.update(loss.graph.get_operations())
     return [g for g in tape.gradient(loss, variables) if g is not None]
 
   traced = gradient.get_concrete_function(
       tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape, model.variable_dtype),
       tf.TensorSpec([2], tf.int64))
-  operations = traced.graph.get_operations()
-  forward, backward = operations[:forward_size], operations[forward_size:]
+  operations = live_operations(traced.graph)
+  backward = [op for op in operations if op not in forward]
   kernels, traffic = count_kernels(operations)
   return dict(
       gradients=sum(g.shape.num_elements() for g in traced.outputs),
-      forward_flops=count_flops(forward), flops=count_flops(operations),
+      forward_flops=count_flops(op for op in operations if op in forward), flops=count_flops(operations),
       saved=count_saved_bytes(forward, backward), kernels=kernels, traffic=traffic)
