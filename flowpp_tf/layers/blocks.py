@@ -1,10 +1,11 @@
 """Equal blocks one after the other, traced once for all of them.
 
-A model has a hundred blocks of a few shapes. Inside of a `tf.function` those of a network are calls of one
+A model has a hundred blocks of a few shapes. Inside of a `tf.function` those that are alike are calls of one
 function, to which their weights are arguments: the graph, and the time that it takes to make and optimise
 one, is that of a few blocks.
 """
 
+import json
 import weakref
 
 import tensorflow as tf
@@ -12,7 +13,8 @@ import tensorflow as tf
 from flowpp_tf.layers.dropout import fold_in
 from flowpp_tf.layers.remat import rematerialized
 
-_FUNCTIONS = weakref.WeakKeyDictionary()  # by block; what is an attribute, Keras would save
+_MODELS = weakref.WeakValueDictionary()   # a block for each kind, which the others are like
+_FUNCTIONS = weakref.WeakKeyDictionary()  # by such a block; what is an attribute, Keras would save
 
 
 def apply_blocks(blocks, x, *inputs, training=False, seed=None, initialize=False, remat=False):
@@ -34,11 +36,19 @@ def apply_blocks(blocks, x, *inputs, training=False, seed=None, initialize=False
     if sets_variables or (tf.executing_eagerly() and not remat):
       x = block(x, *inputs, training=training, seed=mask_seed, initialize=initialize)
       continue
-    call = _shared(blocks[0], training)
+    call = _shared(_alike(block, x.shape[1:]), training)
     if remat:
       call = rematerialized(call, wait=True)
     x = call(x, *inputs, mask_seed, *(tf.convert_to_tensor(v.value) for v in block.trainable_variables))
   return x
+
+
+def _alike(block, shape):
+  """The first of the blocks, still in use, that are this one but for the values of weights."""
+  config = {name: value for name, value in block.get_config().items() if name != "name"}
+  weights = [v.shape for v in block.trainable_variables]
+  kind = json.dumps([type(block).__name__, config, weights, tuple(shape)], sort_keys=True, default=str)
+  return _MODELS.setdefault(kind, block)
 
 
 def _shared(block, training):
