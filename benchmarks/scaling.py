@@ -2,7 +2,7 @@
 
 python benchmarks/scaling.py            prints them
 python benchmarks/scaling.py --write    puts them into docs/scaling.md
-python benchmarks/scaling.py --count    counts the models again first, a quarter of an hour
+python benchmarks/scaling.py --count    counts the models again first, five minutes
 python benchmarks/scaling.py --measure=1,2,4   measures the memory of cifar10's step on this CPU first
 
 Counts and measurements are kept in benchmarks/scaling.json. Only the memory is measured: times are

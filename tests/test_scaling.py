@@ -62,19 +62,21 @@ def forward_flops(config):
               + pixels * (9 * 2 * channels * context + config.context_blocks * block))
 
 
-def score_flops(config):
-  """Of the products of queries and keys, of all attention layers, an image's."""
+def attention_again_flops(config):
+  """What attention's gradients take beside two products for each: queries times keys once more, and a
+  column of sums beside each head's gradient. Of all layers, an image's."""
   def scores(structure, filters, blocks):
     pixels = [(stage.couplings, stage.split_shape[0] * stage.split_shape[1])
               for stage in parse_structure(structure, config.image_shape) if stage.kind != "squeeze"]
-    return sum(couplings * blocks * p * p * filters for couplings, p in pixels)
+    return sum(couplings * blocks * p * p * (filters + config.heads) for couplings, p in pixels)
 
   height, width, _ = config.image_shape
   pixels = height * width // 2
   return 2 * (scores(config.structure, config.filters, config.blocks)
               + config.dequant_mixing * scores(
                   config.dequant_structure, config.dequant_filters, config.dequant_blocks)
-              + config.context_attention * config.context_blocks * pixels**2 * config.context_channels)
+              + config.context_attention * config.context_blocks * pixels**2
+              * (config.context_channels + config.heads))
 
 
 @pytest.mark.parametrize("name", ["published", "imagenet32", "imagenet64"])
@@ -93,10 +95,10 @@ def test_stored_counts_are_of_the_present_configs(name, policy):
   assert counts["forward_flops_image"] == forward_flops(config)
   assert f"{counts['parameters']:,} parameters" in (ROOT / f"configs/{name}.flags").read_text()
   # The gradients by input and by kernel are a product of the forward one's size each, but none is
-  # taken by the image that the context net reads. Attention's scores are computed again.
+  # taken by the image that the context net reads.
   height, width, channels = config.image_shape
   input_conv = 2 * height * (width // 2) * 9 * 2 * channels * config.context_channels
-  expected = 3 * counts["forward_flops_image"] + score_flops(config)
+  expected = 3 * counts["forward_flops_image"] + attention_again_flops(config)
   assert 0 <= expected - counts["training_flops_image"] <= input_conv
 
 
