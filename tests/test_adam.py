@@ -118,6 +118,13 @@ def test_amsgrad_is_refused():
     training.Adam(amsgrad=True)
 
 
+def test_an_optimizer_that_does_more_in_a_step_is_refused():
+  model = fpp.FlowPlusPlus(SMALL)
+  model.compile(training.Adam(weight_decay=0.1))
+  with pytest.raises(ValueError, match="`weight_decay` must be off to train a model that skips steps"):
+    model.train_step(small_images())
+
+
 def gradients_of(model):
   with tf.GradientTape() as tape:
     bound = model.log_prob_bound(small_images(2), seed=0)

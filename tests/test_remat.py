@@ -1,6 +1,8 @@
 """What gradients evaluate again rather than keep: the same numbers, and truly evaluated again."""
 
 import dataclasses
+import gc
+import weakref
 
 import keras
 import numpy as np
@@ -146,6 +148,24 @@ def test_blocks_of_a_network_are_calls_of_one_function():
     calls = [op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
     return len(calls), len(set(calls))
   assert functions(5) == (5, 1)
+
+
+def test_networks_share_the_function_and_leave_nothing_behind():
+  found = []
+  for filters in (4, 4, 8):  # the first model is gone when the second is made
+    first, second = ([fpp.layers.ConvAttentionBlock(filters, heads=2)] for _ in range(2))
+    for block in first + second:
+      block.build((None, 4, 4, filters))
+    x = tf.zeros([1, 4, 4, filters])
+    graph = tf.function(lambda x: blocks.apply_blocks(  # pylint: disable=cell-var-from-loop
+        second, blocks.apply_blocks(first, x, x[0]), x[0]), autograph=False).get_concrete_function(x).graph
+    found.append({op.get_attr("f").name for op in graph.get_operations()
+                  if op.type.endswith("PartitionedCall")})
+    references = [weakref.ref(block) for block in first + second]
+    del first, second, block, graph
+    gc.collect()
+    assert not any(reference() for reference in references)
+  assert [len(names) for names in found] == [1, 1, 1]
 
 
 def test_each_block_has_its_own_dropout_mask():

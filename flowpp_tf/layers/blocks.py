@@ -13,7 +13,7 @@ import tensorflow as tf
 from flowpp_tf.layers.dropout import fold_in
 from flowpp_tf.layers.remat import rematerialized
 
-_MODELS = weakref.WeakValueDictionary()   # a block for each kind, which the others are like
+_FIRST = weakref.WeakValueDictionary()    # block of each kind, which the others are like
 _FUNCTIONS = weakref.WeakKeyDictionary()  # by such a block; what is an attribute, Keras would save
 
 
@@ -48,11 +48,14 @@ def _alike(block, shape):
   config = {name: value for name, value in block.get_config().items() if name != "name"}
   weights = [v.shape for v in block.trainable_variables]
   kind = json.dumps([type(block).__name__, config, weights, tuple(shape)], sort_keys=True, default=str)
-  return _MODELS.setdefault(kind, block)
+  return _FIRST.setdefault(kind, block)
 
 
 def _shared(block, training):
-  """A block as a function of inputs, seed and weights, for all blocks that are like it."""
+  """A block as a function of inputs, seed and weights, for all blocks that are like it.
+
+  It must not hold the block, which would then never be forgotten.
+  """
   functions = _FUNCTIONS.setdefault(block, {})
   if training not in functions:
     reference = weakref.ref(block)

@@ -28,7 +28,14 @@ class Adam(keras.optimizers.Adam):
     """`apply`, or where the condition, bool, does not hold, a step that changes nothing but its number.
 
     There is no branch: gradients must then be 0, and rates are made so.
+
+    Raises:
+      InputError (a ValueError): for an optimizer that does more in a step than that.
     """
+    for name in ("weight_decay", "use_ema", "gradient_accumulation_steps"):
+      if getattr(self, name):
+        raise InputError(f"`{name}` must be off to train a model that skips steps; "
+                         "`keras.optimizers.Adam` has it")
     self._condition = condition
     try:
       self.apply(gradients, variables)
