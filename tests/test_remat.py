@@ -168,6 +168,16 @@ def test_networks_share_the_function_and_leave_nothing_behind():
   assert [len(names) for names in found] == [1, 1, 1]
 
 
+def test_what_is_known_of_shapes_does_not_depend_on_who_came_before():
+  made = blocks_of(1)
+  for batch in (None, 3):
+    graph = tf.function(lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4])), autograph=False) \
+        .get_concrete_function(tf.TensorSpec([batch, 4, 4, 4])).graph
+    call, = (op for op in graph.get_operations() if op.type.endswith("PartitionedCall"))
+    body = graph._get_function(call.get_attr("f").name).graph  # pylint: disable=protected-access
+    assert body.outputs[0].shape.as_list() == [batch, 4, 4, 4]
+
+
 def test_each_block_has_its_own_dropout_mask():
   one, = blocks_of(1)
   x = draw(2, 4, 4, 4)

@@ -36,28 +36,29 @@ def apply_blocks(blocks, x, *inputs, training=False, seed=None, initialize=False
     if sets_variables or (tf.executing_eagerly() and not remat):
       x = block(x, *inputs, training=training, seed=mask_seed, initialize=initialize)
       continue
-    call = _shared(_alike(block, x.shape[1:]), training)
+    call = _shared(_first_like(block), training, tuple(x.shape))
     if remat:
       call = rematerialized(call, wait=True)
     x = call(x, *inputs, mask_seed, *(tf.convert_to_tensor(v.value) for v in block.trainable_variables))
   return x
 
 
-def _alike(block, shape):
+def _first_like(block):
   """The first of the blocks, still in use, that are this one but for the values of weights."""
   config = {name: value for name, value in block.get_config().items() if name != "name"}
   weights = [v.shape for v in block.trainable_variables]
-  kind = json.dumps([type(block).__name__, config, weights, tuple(shape)], sort_keys=True, default=str)
+  kind = json.dumps([type(block).__name__, config, weights], sort_keys=True, default=str)
   return _FIRST.setdefault(kind, block)
 
 
-def _shared(block, training):
+def _shared(block, training, shape):
   """A block as a function of inputs, seed and weights, for all blocks that are like it.
 
-  It must not hold the block, which would then never be forgotten.
+  Each shape of the input has one of its own: TensorFlow would take the trace of a shape that is known in part
+  for one that is known. It must not hold the block, which would then never be forgotten.
   """
   functions = _FUNCTIONS.setdefault(block, {})
-  if training not in functions:
+  if (training, shape) not in functions:
     reference = weakref.ref(block)
 
     def call(*arguments):
@@ -67,6 +68,6 @@ def _shared(block, training):
       *inputs, seed = arguments[:count]
       return block.stateless_call(arguments[count:], unused, *inputs, training=training, seed=seed)[0]
 
-    functions[training] = tf.function(
+    functions[training, shape] = tf.function(
         call, autograph=False, experimental_attributes={"_noinline": True})
-  return functions[training]
+  return functions[training, shape]
