@@ -1,0 +1,15 @@
+"""Types that many signatures share. Shapes stand in the docstrings."""
+
+import os
+from typing import Any
+from typing import Sequence
+from typing import TypeAlias
+from typing import Union
+
+import numpy as np
+import tensorflow as tf
+
+TensorLike: TypeAlias = Union[tf.Tensor, np.ndarray, Sequence[Any], float]
+Seed: TypeAlias = Union[int, Sequence[int], tf.Tensor, None]  # see `models.seeds.as_seed`
+Shape: TypeAlias = Sequence[int]
+Path: TypeAlias = Union[str, os.PathLike]
