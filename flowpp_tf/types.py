@@ -1,8 +1,8 @@
 """Types that many signatures share. Shapes stand in the docstrings."""
 
+from collections.abc import Sequence
 import os
 from typing import Any
-from typing import Sequence
 from typing import TypeAlias
 from typing import Union
 

@@ -1,0 +1,76 @@
+"""Settings as frozen dataclasses: a field's name, type, default, range and help are written once.
+
+    @dataclasses.dataclass(frozen=True)
+    class Example(Settings):
+      steps: int = setting(100, "Training steps.", at_least(1))
+      clip_norm: float | None = setting(1.0, "Global norm of the gradients.", POSITIVE)
+
+`programs/run.py` makes a flag of each field.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import numbers
+import types
+from typing import Any
+from typing import get_args
+from typing import NamedTuple
+
+from flowpp_tf.errors import InputError
+
+
+class Range(NamedTuple):
+  """The values that a setting may have."""
+  holds: Callable[[Any], bool]
+  expected: str
+
+
+def at_least(low: float) -> Range:
+  """Return the range of numbers that are not below `low`."""
+  return Range(lambda value: isinstance(value, numbers.Real) and value >= low, f"at least {low}")
+
+
+def one_of(*names: str) -> Range:
+  """Return the range of the given names."""
+  return Range(lambda value: value in names, f"one of {', '.join(names)}")
+
+
+def is_count(value: Any) -> bool:
+  """Return whether a value is a positive integer."""
+  return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+
+
+COUNT = Range(is_count, "a positive integer")
+POSITIVE = Range(lambda value: isinstance(value, numbers.Real) and value > 0, "positive")
+FRACTION = Range(lambda value: isinstance(value, numbers.Real) and 0 <= value < 1, "in [0, 1)")
+
+
+def setting(default: Any, help: str, range: Range | None = None) -> Any:  # pylint: disable=redefined-builtin
+  """Return a dataclass field with a help text and a range, which None is always in."""
+  return dataclasses.field(default=default, metadata={"help": help, "range": range})
+
+
+class Settings:
+  """Base class of frozen dataclasses whose fields are made by `setting`.
+
+  Raises:
+    InputError (a ValueError): if a value is out of its range; the message names field, value and what was
+      expected.
+  """
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):  # type: ignore[arg-type]
+      value, allowed = getattr(self, field.name), field.metadata["range"]
+      if allowed is not None and not (value is None and field.default is None):
+        self._require(field.name, allowed.holds(value), allowed.expected)
+
+  def _require(self, name, holds, expected):
+    if not holds:
+      raise InputError(f"`{name}` must be {expected}, got {getattr(self, name)!r}")
+
+
+def value_type(field: dataclasses.Field) -> type:
+  """Return the type of a field's values: that of `int | None` is `int`."""
+  if isinstance(field.type, types.UnionType):
+    return next(t for t in get_args(field.type) if t is not types.NoneType)
+  return field.type  # type: ignore[return-value]
