@@ -1,12 +1,11 @@
-"""Which score tells digits from other images: AUROC of each, and a picture of all of them.
+"""Compare scores at telling digits from other images: AUROC of each score, and histograms.
 
 bin/train --flagfile=configs/digits.flags
 python examples/score_digits.py --workdir=runs/digits --picture=scores_digits.png
 
-The digits of the test split against digits of the training split and nine sets of images that are none,
-each of 180 images of 8x8 pixels and 17 levels. AUROC is the probability that a score of such an image
-is higher than that of a test digit, ties counted half: 1 is perfect, 0.5 is chance, and below that the
-score has it the wrong way round. docs/scoring.md discusses the table.
+It scores the test digits, training digits and nine sets of other images: 180 images of 8x8 pixels and 17
+levels each. AUROC is the probability that an image of a set scores higher than a test digit, with ties
+counted half: 1 is perfect, 0.5 is chance. docs/scoring.md discusses the table.
 """
 
 import io
@@ -27,21 +26,21 @@ from flowpp_tf.data import load_dataset
 from flowpp_tf.data.images import read_for_model
 from flowpp_tf.evaluation import Scorer
 from flowpp_tf.evaluation import measure_typical
+from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.training import Workdir
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "runs/digits", "Directory of a run of configs/digits.flags.")
 flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed of its noise, and of the shuffles.")
-flags.DEFINE_string("picture", None, "PNG of histograms to write; none if not given.")
+flags.DEFINE_integer("seed", 0, "Seed of the noise and of the shuffles.")
+flags.DEFINE_string("picture", None, "PNG file for histograms; not written by default.")
 
-SCORES = ("bits_per_dim", "typicality", "complexity_corrected")  # each higher for stranger images
-DRAWN = ("digits", "digits at half contrast, x // 2", "two middle columns, rest black",
-         "digits mirrored")
+SCORES = ("bits_per_dim", "typicality", "complexity_corrected")  # all are higher for stranger images
+DRAWN = ("digits", "digits at half contrast, x // 2", "two middle columns, rest black", "digits mirrored")
 
 
-def image_sets(config, seed):
-  """The test digits, and what they are compared with, by name: uint8 `[180, 8, 8, 1]`, 0 .. 16."""
+def image_sets(config: FlowPlusPlusConfig, seed: int) -> dict[str, np.ndarray]:
+  """Return the test digits and the sets to compare with, by name: uint8 `[180, 8, 8, 1]`, 0 .. 16."""
   digits = load_dataset("digits").test
   rng = np.random.RandomState(seed)
   shuffled = [rng.permutation(image.reshape(-1)).reshape(image.shape) for image in digits]
@@ -65,16 +64,16 @@ def image_sets(config, seed):
   }
 
 
-def as_file(pixels, config):
-  """What the model sees of an RGB image that comes as a file."""
+def as_file(pixels: np.ndarray, config: FlowPlusPlusConfig) -> np.ndarray:
+  """Return what the model sees of RGB pixels that come as a file."""
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, "PNG")
   return read_for_model(file, config)
 
 
-def draw(scores, path):
-  """Histograms of each score, a row for each of the sets that are close to the digits."""
-  import matplotlib  # here, since it takes long to import
+def draw(scores: dict[str, dict[str, np.ndarray]], path: str) -> None:
+  """Draw histograms of each score, with a row for each of the sets in `DRAWN`."""
+  import matplotlib  # not at the top: the import is slow
   matplotlib.use("agg")
   from matplotlib import pyplot as plt
 
@@ -95,7 +94,7 @@ def draw(scores, path):
   plt.close(figure)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   del argv
   model, settings = Workdir(FLAGS.workdir).load()
   if settings["dataset"] != "digits":

@@ -27,7 +27,7 @@ class Range(NamedTuple):
 
 def at_least(low: float) -> Range:
   """Return the range of numbers that are not below `low`."""
-  return Range(lambda value: isinstance(value, numbers.Real) and value >= low, f"at least {low}")
+  return Range(lambda value: _is_number(value) and value >= low, f"at least {low}")
 
 
 def one_of(*names: str) -> Range:
@@ -40,13 +40,17 @@ def is_count(value: Any) -> bool:
   return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
 
 
+def _is_number(value):
+  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 COUNT = Range(is_count, "a positive integer")
-POSITIVE = Range(lambda value: isinstance(value, numbers.Real) and value > 0, "positive")
-FRACTION = Range(lambda value: isinstance(value, numbers.Real) and 0 <= value < 1, "in [0, 1)")
+POSITIVE = Range(lambda value: _is_number(value) and value > 0, "positive")
+FRACTION = Range(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
 
 
 def setting(default: Any, help: str, range: Range | None = None) -> Any:  # pylint: disable=redefined-builtin
-  """Return a dataclass field with a help text and a range, which None is always in."""
+  """Return a dataclass field with a help text and a range; None is in the range of an `int | None`."""
   return dataclasses.field(default=default, metadata={"help": help, "range": range})
 
 
@@ -61,7 +65,7 @@ class Settings:
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
       value, allowed = getattr(self, field.name), field.metadata["range"]
-      if allowed is not None and not (value is None and field.default is None):
+      if allowed is not None and not (value is None and _is_optional(field)):
         self._require(field.name, allowed.holds(value), allowed.expected)
 
   def _require(self, name, holds, expected):
@@ -69,8 +73,12 @@ class Settings:
       raise InputError(f"`{name}` must be {expected}, got {getattr(self, name)!r}")
 
 
-def value_type(field: dataclasses.Field) -> type:
+def _is_optional(field):
+  return isinstance(field.type, types.UnionType) and types.NoneType in get_args(field.type)
+
+
+def value_type(field: dataclasses.Field) -> Any:
   """Return the type of a field's values: that of `int | None` is `int`."""
   if isinstance(field.type, types.UnionType):
     return next(t for t in get_args(field.type) if t is not types.NoneType)
-  return field.type  # type: ignore[return-value]
+  return field.type

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
+from flowpp_tf import training
 
 # Before anything uses a device: the tests of MirroredStrategy need two.
 tf.config.set_logical_device_configuration(
@@ -62,6 +63,25 @@ def value_and_log_det(function, x):
   jacobian = tape.batch_jacobian(y, x, experimental_use_pfor=False).numpy()
   size = int(np.prod(x.shape[1:]))
   return y, np.linalg.slogdet(jacobian.reshape(-1, size, size))[1]
+
+
+def step(state, images):
+  """Take a training step of a run's state, on all its devices; return the mean metrics of the steps so far."""
+  strategy = state.skipped_steps.distribute_strategy if hasattr(
+      state.skipped_steps, "distribute_strategy") else tf.distribute.get_strategy()
+  if strategy.num_replicas_in_sync == 1:
+    strategy = tf.distribute.get_strategy()
+
+  @tf.function(autograph=False)
+  def take(*shares):
+    images = strategy.experimental_distribute_values_from_function(
+        lambda context: shares[context.replica_id_in_sync_group]) if len(shares) > 1 else shares[0]
+    strategy.run(lambda images: training.train_step(state, images), args=(images,))
+
+  if not hasattr(state, "take_in_tests"):
+    state.take_in_tests = take
+  state.take_in_tests(*tf.split(tf.constant(images), strategy.num_replicas_in_sync))
+  return state.means()
 
 
 @pytest.fixture

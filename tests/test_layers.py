@@ -86,7 +86,7 @@ def test_pointwise_replacement_of_attention_takes_the_max_of_triples_and_mixes_n
 
 
 def test_attention_and_its_replacement_have_the_same_number_of_weights():
-  count = lambda mixer: layers.Conditioner((4, 4, 2), 8, filters=4, blocks=2, mixer=mixer).count_params()
+  count = lambda mixer: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 2, mixer)).count_params()
   assert count("attention") == count("pointwise")
 
 
@@ -116,8 +116,8 @@ def test_dropout_drops_its_rate_independently_and_scales_what_is_left(channels):
     layers.InitNormConv2D(4, weight_norm=True), layers.InitNormDense(4, init_scale=0.1),
     layers.GatedConv(4, output_kernel_size=3, dropout=0.1), layers.GatedAttention(4, heads=2),
     layers.GatedPointwise(4), layers.ConvAttentionBlock(4, heads=2, use_context=True),
-    layers.Conditioner((4, 4, 2), 8, filters=4, blocks=2, output_concat_elu=True),
-    layers.ContextNet((4, 4, 3), levels=8, channels=4, blocks=1, mixer="attention", heads=2),
+    layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 2), output_concat_elu=True),
+    layers.ContextNet((4, 4, 3), levels=8, network=layers.NetworkConfig(4, 1, heads=2)),
 ], ids=lambda layer: type(layer).__name__)
 def test_layers_are_made_again_from_their_config(layer):
   again = type(layer).from_config(layer.get_config())
@@ -128,7 +128,8 @@ def test_layers_are_made_again_from_their_config(layer):
     (lambda: layers.InitNormDense(0), "at least 1, got 0"),
     (lambda: layers.GatedAttention(6, heads=4), "`heads` must divide `filters`, got 4 heads and 6"),
     (lambda: layers.ConvAttentionBlock(4, mixer="mlp"), "`mixer` must be one of .*, got 'mlp'"),
-    (lambda: layers.Conditioner((4, 4, 2), 8, 4, 1, context_channels=3)(tf.zeros([1, 4, 4, 2])),
+    (lambda: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 1), context_channels=3)(
+        tf.zeros([1, 4, 4, 2])),
      "3 context channels, got context None"),
 ])
 def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):

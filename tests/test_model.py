@@ -13,6 +13,7 @@ from conftest import perturb
 from conftest import small_images
 from conftest import value_and_log_det
 import flowpp_tf as fpp
+from flowpp_tf import training
 
 FLOAT64 = dataclasses.replace(SMALL, dtype="float64")
 
@@ -42,8 +43,7 @@ def test_bound_is_the_change_of_variables_with_autodiff_jacobians(config):
       -0.5 * z.numpy()**2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
   u, log_q = noise, 0.0
   if config.dequantization == "variational":
-    u, log_du = value_and_log_det(lambda e: model.dequantizer(images).bijector.forward(
-        e, **model.dequantizer(images)._bound_kwargs), noise)
+    u, log_du = value_and_log_det(model.dequantizer(images).bijector.forward, noise)
     log_q = log_normal(noise) - log_du
   z, log_dz = value_and_log_det(model.flow.bijector.inverse, images + u)
   np.testing.assert_allclose(model.log_prob_bound(images, noise=noise),
@@ -108,8 +108,7 @@ def test_initialisation_normalises_what_reaches_each_coupling():
   noise_seed = fpp.models.seeds.as_seed(3)
   np.testing.assert_allclose(model.log_prob_bound(images, seed=noise_seed), bound, rtol=1e-9)
   step = model.coupling_flow.steps[0]
-  x = images + model.dequantizer(images).transform(model.sample_noise(
-      [64], fpp.layers.fold_in(noise_seed, 0)))[0]
+  x = images + model.dequantizer(images).transform(model.sample_noise([64], noise_seed))[0]
   x = fpp.bijectors.PixelsToLogit(8).forward(x)
   y = step.act_norm.forward(fpp.bijectors.split_columns((4, 4, 2)).forward(x))
   np.testing.assert_allclose(tf.reduce_mean(y, 0), np.zeros((4, 2, 4)), atol=1e-10)
@@ -148,9 +147,10 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.sample(1, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
     (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be finite and at least 0"),
     (lambda m: m.compile(loss="mse"), "`loss` must be None"),
-    (lambda m: m.compile(keras.optimizers.Adam(clipnorm=1.0)), "`clipnorm` would clip"),
-    (lambda m: m.compile(clip_norm=0.0), "`clip_norm` must be positive or None, got 0.0"),
-    (lambda m: m.compile(ema_decay=1.0), "`ema_decay` must be in"),
+    (lambda m: training.TrainState(m, training.TrainingConfig(steps=1), keras.optimizers.SGD(clipnorm=1.0)),
+     "`clipnorm` would clip"),
+    (lambda m: training.TrainingConfig(steps=1, clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
+    (lambda m: training.TrainingConfig(steps=1, ema_decay=1.0), "`ema_decay` must be in"),
 ])
 def test_bad_input_is_a_value_error_that_names_argument_value_and_expectation(
     small_model, call, message):

@@ -1,4 +1,4 @@
-"""A pass runs each conditioner once, with one dropout mask, and sees the present weights."""
+"""An evaluation calls each conditioner once, with one dropout mask, and sees the current weights."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from conftest import small_images
 from conftest import value_and_log_det
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
+from flowpp_tf.call import Call
 from flowpp_tf.distributions import FlowDistribution
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -48,7 +49,7 @@ BASE = tfd.Sample(tfd.Normal(0.0, 1.0), [2, 2, 2])
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_one_call_of_the_conditioner_a_pass(parts, evaluate, graph):
   conditioner, chain = parts
-  flow = FlowDistribution(BASE, tfb.Invert(chain))
+  flow = FlowDistribution(BASE, fb.Invert(chain))
   run = tf.function(lambda: evaluate(flow)) if graph else lambda: evaluate(flow)
   run()
   assert conditioner.calls == 1
@@ -62,14 +63,15 @@ def test_one_call_a_pass_in_plain_tfp_in_graph_mode(parts):
 
 
 @pytest.mark.parametrize("make", [
+    lambda chain: FlowDistribution(BASE, fb.Invert(chain)).log_prob,
     lambda chain: FlowDistribution(BASE, tfb.Invert(chain)).log_prob,
-    lambda chain: FlowDistribution(BASE, tfb.Invert(chain)).transform,
-    lambda chain: lambda x: FlowDistribution(BASE, tfb.Invert(chain)).transform(x)[1],
+    lambda chain: FlowDistribution(BASE, fb.Invert(chain)).transform,
+    lambda chain: lambda x: FlowDistribution(BASE, fb.Invert(chain)).transform(x)[1],
     lambda chain: chain.forward,
     lambda chain: lambda x: chain.forward_log_det_jacobian(x, 3),
     lambda chain: chain.bijectors[1].forward,
     lambda chain: chain.bijectors[1].inverse,
-], ids=["flow", "transform", "transform_log_prob", "chain", "chain_log_det", "coupling", "coupling_inverse"])
+], ids=["flow", "flow_of_tfp", "transform", "transform_log_prob", "chain", "chain_log_det", "coupling", "coupling_inverse"])
 def test_a_changed_weight_is_seen_by_the_next_eager_call_on_the_same_tensor(parts, make):
   conditioner, chain = parts
   evaluate = make(chain)
@@ -83,7 +85,7 @@ def test_a_changed_weight_is_seen_by_the_next_eager_call_on_the_same_tensor(part
 
 def test_a_second_gradient_tape_gets_its_own_gradient(parts):
   conditioner, chain = parts
-  flow = FlowDistribution(BASE, tfb.Invert(chain))
+  flow = FlowDistribution(BASE, fb.Invert(chain))
   gradients = []
   for _ in range(2):
     with tf.GradientTape() as tape:
@@ -97,14 +99,14 @@ def test_value_and_log_det_see_the_same_dropout_mask():
   model = fpp.FlowPlusPlus(SMALL)
   step = model.coupling_flow.steps[0]
   x = tf.random.stateless_normal([2, 4, 2, 4], [0, 1])
-  kwargs = dict(training=True, seed=tf.constant([1, 2]))
+  kwargs = dict(call=Call(training=True, seed=tf.constant([1, 2])))
   y, log_det = step.coupling.forward(x, **kwargs), step.coupling.forward_log_det_jacobian(
       x, 3, **kwargs)
   # The log-det that belongs to this value, by autodiff through the same mask.
   out, expected = value_and_log_det(lambda x: step.coupling.forward(x, **kwargs), x)
   np.testing.assert_array_equal(out, y)
   np.testing.assert_allclose(log_det, expected, atol=1e-4)
-  other = step.coupling.forward(x, training=True, seed=tf.constant([3, 4]))
+  other = step.coupling.forward(x, call=Call(training=True, seed=tf.constant([3, 4])))
   assert np.max(np.abs(other - y)) > 0
 
 

@@ -1,7 +1,11 @@
-"""The mathematics of Flow++ as TFP bijectors; one file for each component of the paper."""
+"""The mathematics of Flow++ as TFP bijectors: one file for each component of the paper."""
 
 from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.affine import BoundedAffine
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.chain import Chain
+from flowpp_tf.bijectors.chain import Conditioned
+from flowpp_tf.bijectors.chain import Invert
 from flowpp_tf.bijectors.coupling import Coupling
 from flowpp_tf.bijectors.coupling import affine_coupling_bijector
 from flowpp_tf.bijectors.coupling import mixture_logistic_coupling_bijector
@@ -18,9 +22,7 @@ from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_qua
 from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
 from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
 from flowpp_tf.bijectors.sigmoid import Sigmoid
-from flowpp_tf.bijectors.single_pass import Chain
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
-from flowpp_tf.bijectors.single_pass import single_pass
+from flowpp_tf.bijectors.squeeze import ColumnsToChannels
 from flowpp_tf.bijectors.squeeze import Squeeze
 from flowpp_tf.bijectors.squeeze import SwapHalves
 from flowpp_tf.bijectors.squeeze import split_columns

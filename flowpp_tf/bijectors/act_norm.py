@@ -1,64 +1,71 @@
 """ActNorm: y = x scale + bias for each activation, Flow++ appendix ("normalises all activations").
 
-Glow normalises per channel; Flow++ has one scale and one bias for every position and channel. Both
-are initialised from a batch so that each activation has mean 0 and variance 1 over the batch.
+Glow normalises per channel; Flow++ has one scale and one bias for every position and channel. Both are initialised from a
+batch so that each activation has mean 0 and variance 1 over the batch.
 """
+
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import dtype_util
-from tensorflow_probability.python.internal import tensor_util
 
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import as_parameter
+from flowpp_tf.bijectors.base import common_dtype
+from flowpp_tf.bijectors.base import tf_variables
+from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
 _SMALLEST_SCALE = 1e-10
 
 
-class ActNorm(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
+class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x scale + bias, elementwise, with data-dependent initialisation.
 
   Args:
-    scale: `[H, W, C]` (or any shape that the trailing dimensions of `x` match); kept >= 1e-10.
+    scale: `[H, W, C]` (or any shape that the trailing dimensions of `x` match); kept >= 1e-10. A tensor or a variable of
+      TensorFlow or Keras.
     bias: of the same shape.
     epsilon: added to the variance at initialisation.
-    min_variance: floor under the variance at initialisation, 0 as published. A batch of few images
-      underestimates the variance of many activations, which would scale later images out of range.
+    min_variance: floor under the variance at initialisation, 0 as published. A batch of few images underestimates the
+      variance of many activations, which would scale later images out of range.
     validate_args: Python `bool`.
     name: Python `str`.
 
-  `forward(x, initialize=True)` first sets `scale` and `bias`, which must then be `tf.Variable`s, by
-  the moments of `x` over its leading dimensions. The log-det is in nats an element.
+  `forward(x, call=Call(initialize=True))` first sets `scale` and `bias`, which must then be variables, by the moments of
+  `x` over its leading dimensions. The log-det is in nats per element.
   """
 
-  def __init__(self, scale, bias, epsilon=1e-8, min_variance=0.0, validate_args=False, name="act_norm"):
+  def __init__(self, scale: Any, bias: Any, epsilon: float = 1e-8, min_variance: float = 0.0,
+               validate_args: bool = False, name: str = "act_norm") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = dtype_util.common_dtype([scale, bias], dtype_hint=tf.float32)
-      self._scale = tensor_util.convert_nonref_to_tensor(scale, dtype=dtype, name="scale")
-      self._bias = tensor_util.convert_nonref_to_tensor(bias, dtype=dtype, name="bias")
+      dtype = common_dtype(scale, bias)
+      self._scale = as_parameter(scale, dtype, "scale")
+      self._bias = as_parameter(bias, dtype, "bias")
+      self._keras_variables = tf_variables([scale, bias])
       self._epsilon = epsilon
       self._min_variance = min_variance
       super().__init__(forward_min_event_ndims=0, dtype=dtype, is_constant_jacobian=True,
                        validate_args=validate_args, parameters=parameters, name=name)
 
   @property
-  def scale(self):
+  def scale(self) -> Any:
     """Factor of each activation."""
     return self._scale
 
   @property
-  def bias(self):
-    """What is added to each scaled activation."""
+  def bias(self) -> Any:
+    """Number added to each scaled activation."""
     return self._bias
 
   @property
-  def epsilon(self):
-    """What is added to the variance at initialisation."""
+  def epsilon(self) -> float:
+    """Number added to the variance at initialisation."""
     return self._epsilon
 
   @property
-  def min_variance(self):
+  def min_variance(self) -> float:
     """Floor under the variance at initialisation."""
     return self._min_variance
 
@@ -70,8 +77,8 @@ class ActNorm(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_increasing(cls):
     return True
 
-  def initialize(self, x):
-    """Sets `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
+  def initialize(self, x: TensorLike) -> None:
+    """Set `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
 
     Activations whose variance is below `min_variance` end with less than 1.
 
@@ -93,13 +100,12 @@ class ActNorm(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
     self.scale.assign(scale)
     self.bias.assign(-mean * scale)
 
-  def _forward_and_log_det(self, x, initialize=False):
-    if initialize:
+  def _forward_and_log_det(self, x, call):
+    if call is not None and call.initialize:
       self.initialize(x)
     scale = tf.maximum(self.scale, _SMALLEST_SCALE)
     return x * scale + self.bias, tf.math.log(scale)
 
-  def _inverse_and_log_det(self, y, initialize=False):
-    del initialize  # data come in forwards
+  def _inverse_and_log_det(self, y, call):
     scale = tf.maximum(self.scale, _SMALLEST_SCALE)
     return (y - self.bias) / scale, -tf.math.log(scale)

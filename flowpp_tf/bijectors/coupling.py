@@ -6,40 +6,49 @@
 The conditioner is any callable, the transformation any elementwise bijector; neither knows the other.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.affine import BoundedAffine
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import forward_and_log_det
+from flowpp_tf.bijectors.base import inverse_and_log_det
+from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
-from flowpp_tf.bijectors.single_pass import Chain
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.graphs import reshape
+from flowpp_tf.graphs import shape_of
 
 _SMALLEST_LOG_SCALE = -7.0
 
 
-class Coupling(SinglePassBijector):
-  """Keeps the first half of the last axis and transforms the second, given the first.
+class Coupling(Bijector):
+  """Keep the first half of the last axis and transform the second, given the first.
 
   Args:
-    conditioner: callable `(x1, **kwargs) -> parameters`, called once a pass with
-      `x1 [N, ..., C / 2]`, all batch dimensions flattened into one. If it has `variables` (a Keras
-      layer, built), they are tracked: `coupling.trainable_variables` lists them. It may compute in a
-      lower precision, as under Keras's policy "mixed_bfloat16": what it gives is cast to `dtype`.
-    bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [N, ..., C / 2]`.
+    conditioner: callable `x1 -> parameters`, or `(x1, call=...) -> parameters` if evaluations come with a `Call`. It is
+      called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into one, and so is the call's
+      condition. If it has `variables` (a Keras layer, built), they are tracked: `coupling.trainable_variables` lists
+      them. It may compute in a lower precision, as under Keras's policy "mixed_bfloat16": its result is cast to `dtype`.
+    bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
     validate_args: Python `bool`.
     name: Python `str`.
 
-  Keyword arguments of the evaluations go to the conditioner. `context`, if there is one, is
-  broadcast over the batch dimensions of `x`. The log-det is in nats an event.
+  The condition of a call, if there is one, is broadcast over the batch dimensions of `x`. The log-det is in nats per
+  event.
 
   Raises:
-    ValueError: if `conditioner` is a Keras layer that is not built, whose weights could not be
-      tracked; from an evaluation, if the last axis cannot be halved.
+    ValueError: if `conditioner` is a Keras layer that is not built, whose weights could not be tracked; from an
+      evaluation, if the last axis cannot be halved.
   """
 
-  def __init__(self, conditioner, bijector_fn, event_ndims=3, dtype=tf.float32,
-               validate_args=False, name="coupling"):
+  def __init__(self, conditioner: Callable[..., Any], bijector_fn: Callable[[Any], tfp.bijectors.Bijector],
+               event_ndims: int = 3, dtype: Any = tf.float32, validate_args: bool = False,
+               name: str = "coupling") -> None:
     parameters = dict(locals())
     if not getattr(conditioner, "built", True):
       raise ValueError(f"`conditioner` must be built before a `Coupling` is made of it, got the layer "
@@ -47,25 +56,23 @@ class Coupling(SinglePassBijector):
     with tf.name_scope(name) as name:
       self._conditioner = conditioner
       self._bijector_fn = bijector_fn
-      # A Keras layer is no tf.Module and a Keras variable no tf.Variable: hold the latter.
       self._conditioner_variables = [
-          v if isinstance(v, tf.Variable) else v.value
-          for v in getattr(conditioner, "variables", ())]
+          v if isinstance(v, tf.Variable) else v.value for v in getattr(conditioner, "variables", ())]
       super().__init__(forward_min_event_ndims=event_ndims, dtype=tf.as_dtype(dtype),
                        validate_args=validate_args, parameters=parameters, name=name)
 
   @property
-  def conditioner(self):
+  def conditioner(self) -> Callable[..., Any]:
     """The callable `x1 -> parameters`."""
     return self._conditioner
 
   @property
-  def bijector_fn(self):
+  def bijector_fn(self) -> Callable[[Any], tfp.bijectors.Bijector]:
     """The callable `parameters -> elementwise bijector`."""
     return self._bijector_fn
 
   @property
-  def event_ndims(self):
+  def event_ndims(self) -> int:
     """Rank of an event."""
     return self.forward_min_event_ndims
 
@@ -73,34 +80,38 @@ class Coupling(SinglePassBijector):
   def _parameter_properties(cls, dtype):
     return dict()
 
-  def _forward_and_log_det(self, x, **kwargs):
-    return self._transform(x, lambda bijector, x2, event_ndims: (
-        bijector.forward(x2), bijector.forward_log_det_jacobian(x2, event_ndims)), **kwargs)
+  def _forward_and_log_det(self, x, call):
+    return self._transform(forward_and_log_det, x, call)
 
-  def _inverse_and_log_det(self, y, **kwargs):
-    return self._transform(y, lambda bijector, y2, event_ndims: (
-        bijector.inverse(y2), bijector.inverse_log_det_jacobian(y2, event_ndims)), **kwargs)
+  def _inverse_and_log_det(self, y, call):
+    return self._transform(inverse_and_log_det, y, call)
 
-  def _transform(self, x, evaluate, context=None, **kwargs):
+  def _transform(self, evaluate, x, call):
     if (x.shape[-1] or 0) % 2:
       raise ValueError(f"`Coupling` needs an even last axis, got shape {x.shape}")
-    event_ndims = self.forward_min_event_ndims
-    batch_shape = tf.shape(x)[:-event_ndims]
-    flatten = lambda t, shape: tf.reshape(t, tf.concat([[-1], shape[-event_ndims:]], axis=0))
-    if context is not None:
-      context_shape = tf.concat([batch_shape, tf.shape(context)[-event_ndims:]], axis=0)
-      kwargs["context"] = flatten(tf.broadcast_to(context, context_shape), context.shape)
-    x1, x2 = tf.split(flatten(x, x.shape), 2, axis=-1)
-    parameters = tf.nest.map_structure(
-        lambda p: tf.cast(p, x.dtype), self.conditioner(x1, **kwargs))
-    bijector = self.bijector_fn(parameters)
-    y2, log_det = evaluate(bijector, x2, event_ndims)
-    y = tf.reshape(tf.concat([x1, y2], axis=-1), tf.shape(x))
-    return tf.ensure_shape(y, x.shape), tf.reshape(log_det, batch_shape)
+    x1, x2 = tf.split(x, 2, axis=-1)
+    y2, log_det = evaluate(self.bijector_fn(self._parameters_for(x1, call)), x2, self.event_ndims)
+    return tf.concat([x1, y2], axis=-1), log_det
+
+  def _parameters_for(self, x1, call):
+    batch_ndims = len(x1.shape) - self.event_ndims
+    if batch_ndims == 1:
+      return self._condition(x1, call)
+    batch_shape = shape_of(x1)[:batch_ndims]
+    flatten = lambda t: tf.reshape(t, [-1, *shape_of(t)[batch_ndims:]])
+    if call is not None and call.condition is not None:
+      event = shape_of(call.condition)[-self.event_ndims:]
+      call = call.given(flatten(tf.broadcast_to(call.condition, [*batch_shape, *event])))
+    parameters = self._condition(flatten(x1), call)
+    return tf.nest.map_structure(lambda p: reshape(p, [*batch_shape, *shape_of(p)[1:]]), parameters)
+
+  def _condition(self, x1, call):
+    parameters = self.conditioner(x1) if call is None else self.conditioner(x1, call=call)
+    return tf.nest.map_structure(lambda p: tf.cast(p, x1.dtype), parameters)
 
 
-def num_parameters(coupling, components):
-  """Parameters that a conditioner gives for each transformed value.
+def num_parameters(coupling: str, components: int) -> int:
+  """Return how many parameters a conditioner gives for each transformed value.
 
   Args:
     coupling: "mixture_logistic" (2 + 3 `components`) or "affine" (2).
@@ -114,8 +125,8 @@ def num_parameters(coupling, components):
   return 2 + 3 * components if coupling == "mixture_logistic" else 2
 
 
-def affine_coupling_bijector(parameters):
-  """The paper's affine coupling.
+def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
+  """Return the paper's affine coupling.
 
   Args:
     parameters: `[..., C 2]`; for each value in the order scale, shift.
@@ -127,12 +138,12 @@ def affine_coupling_bijector(parameters):
   return BoundedAffine(scale_logit=s, shift=t)
 
 
-def mixture_logistic_coupling_bijector(parameters, components):
-  """Equation 11: affine after the logit of the mixture CDF.
+def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
+  """Return equation 11: affine after the logit of the mixture CDF.
 
   Args:
-    parameters: `[..., C (2 + 3 K)]`; for each value in the order scale, shift, K logits, K means,
-      K log scales. Log scales are kept >= -7.
+    parameters: `[..., C (2 + 3 K)]`; for each value in the order scale, shift, K logits, K means, K log scales. Log
+      scales are kept >= -7.
     components: K.
 
   Raises:
@@ -142,13 +153,11 @@ def mixture_logistic_coupling_bijector(parameters, components):
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
   s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
   log_scale = tf.maximum(log_scale, tf.constant(_SMALLEST_LOG_SCALE, log_scale.dtype))
-  return Chain([BoundedAffine(scale_logit=s, shift=t),
-                LogitMixtureLogisticCDF(logits, loc, log_scale)])
+  return Chain([BoundedAffine(scale_logit=s, shift=t), LogitMixtureLogisticCDF(logits, loc, log_scale)])
 
 
 def _per_value(parameters, size):
   if parameters.shape[-1] % size:
     raise ValueError(f"the conditioner must give {size} parameters for each transformed value, got "
                      f"parameters of shape {parameters.shape}")
-  return tf.reshape(parameters, tf.concat([tf.shape(parameters)[:-1],
-                                           [parameters.shape[-1] // size, size]], axis=0))
+  return reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])

@@ -1,36 +1,43 @@
 """Invertible 1x1 convolution: y[h, w] = x[h, w] W, Glow section 3.2, used by Flow++ section 4.
 
     W any matrix:  log|det| = H W log|det W|,         from a QR decomposition
-    W = P L U:     log|det| = H W sum_i log|U_ii|,    given as it is (Glow equation 10)
+    W = P L U:     log|det| = H W sum_i log|U_ii|,    whose terms are parameters (Glow equation 10)
 
-Flow++ mixes the channels within each half of a split: one matrix a half. On the unsplit tensor that
-is a block-diagonal matrix, given here as a stack of its blocks. Determinants and inverses of these
-small matrices are taken in float64.
+Flow++ mixes the channels within each half of a split: one matrix per half. On the unsplit tensor that is a block-diagonal
+matrix, given here as a stack of its blocks. Determinants and inverses of these small matrices are taken in float64.
 """
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import dtype_util
-from tensorflow_probability.python.internal import tensor_util
 
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import as_parameter
+from flowpp_tf.bijectors.base import common_dtype
+from flowpp_tf.bijectors.base import tf_variables
+from flowpp_tf.graphs import reshape
+from flowpp_tf.graphs import shape_of
+from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
 
 
-class _ChannelMixing(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
-  """y = x W for a W that subclasses give, with its inverse and log-det, in float64."""
+class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
+  """y = x W for a W that subclasses give, with its inverse and log-det in float64."""
 
   def __init__(self, dtype, validate_args, parameters, name):
     super().__init__(forward_min_event_ndims=3, dtype=dtype, is_constant_jacobian=True,
                      validate_args=validate_args, parameters=parameters, name=name)
 
-  def _forward_and_log_det(self, x):
+  def _forward_and_log_det(self, x, call):
     kernel, log_det = self._kernel_and_log_det()
     return _matmul(x, kernel), _each_position(log_det, x)
 
-  def _inverse_and_log_det(self, y):
+  def _inverse_and_log_det(self, y, call):
     inverse, log_det = self._inverse_kernel_and_log_det()
     return _matmul(y, inverse), _each_position(-log_det, y)
 
@@ -50,16 +57,17 @@ class Invertible1x1Conv(_ChannelMixing):
     ValueError: if `kernel` is not a square matrix or a stack of them.
   """
 
-  def __init__(self, kernel, validate_args=False, name="invertible_1x1_conv"):
+  def __init__(self, kernel: Any, validate_args: bool = False, name: str = "invertible_1x1_conv") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = dtype_util.common_dtype([kernel], dtype_hint=tf.float32)
-      self._kernel = tensor_util.convert_nonref_to_tensor(kernel, dtype=dtype, name="kernel")
+      dtype = common_dtype(kernel)
+      self._kernel = as_parameter(kernel, dtype, "kernel")
+      self._keras_variables = tf_variables([kernel])
       _check_square("kernel", self._kernel)
       super().__init__(dtype, validate_args, parameters, name)
 
   @property
-  def kernel(self):
+  def kernel(self) -> Any:
     """The matrix, or the stack of its diagonal blocks."""
     return self._kernel
 
@@ -104,39 +112,39 @@ class Invertible1x1ConvLU(_ChannelMixing):
     ValueError: if `lower_upper` is not a square matrix or a stack of them.
   """
 
-  def __init__(self, lower_upper, sign=None, permutation=None, validate_args=False,
-               name="invertible_1x1_conv_lu"):
+  def __init__(self, lower_upper: Any, sign: TensorLike | None = None, permutation: TensorLike | None = None,
+               validate_args: bool = False, name: str = "invertible_1x1_conv_lu") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = dtype_util.common_dtype([lower_upper], dtype_hint=tf.float32)
-      convert = tensor_util.convert_nonref_to_tensor
-      self._lower_upper = convert(lower_upper, dtype=dtype, name="lower_upper")
+      dtype = common_dtype(lower_upper)
+      self._lower_upper = as_parameter(lower_upper, dtype, "lower_upper")
+      self._keras_variables = tf_variables([lower_upper])
       _check_square("lower_upper", self._lower_upper)
-      self._sign = convert(sign, dtype_hint=tf.int32, name="sign")
-      self._permutation = convert(permutation, dtype_hint=tf.int32, name="permutation")
+      self._sign = as_parameter(sign, name="sign")
+      self._permutation = as_parameter(permutation, name="permutation")
       super().__init__(dtype, validate_args, parameters, name)
 
   @classmethod
-  def from_kernel(cls, kernel, **kwargs):
-    """The same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
+  def from_kernel(cls, kernel: TensorLike, **kwargs: Any) -> Invertible1x1ConvLU:
+    """Return the same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
     lower_upper, permutation = tf.linalg.lu(kernel)
     diagonal = tf.linalg.diag_part(lower_upper)
-    return cls(tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))),
-               tf.cast(tf.sign(diagonal), tf.int32), tf.argsort(permutation), **kwargs)  # the inverse permutation
+    return cls(tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))), tf.cast(tf.sign(diagonal), tf.int32),
+               tf.argsort(permutation), **kwargs)  # argsort inverts a permutation
 
   @property
-  def lower_upper(self):
+  def lower_upper(self) -> Any:
     """L below the diagonal, U above it, log|U_ii| on it."""
     return self._lower_upper
 
   @property
-  def sign(self):
+  def sign(self) -> tf.Tensor | None:
     """Sign of each U_ii, or None for 1."""
     return self._sign
 
   @property
-  def permutation(self):
-    """Row of L U that each row of W is, or None for the same."""
+  def permutation(self) -> tf.Tensor | None:
+    """Index of the row of L U that each row of W is, or None for the same."""
     return self._permutation
 
   @classmethod
@@ -176,7 +184,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
 
 
 def _one_event(parameter, event_ndims=2):
-  """A kernel is one event: it has no batch of kernels beside it."""
+  """Properties of a kernel, all of whose dimensions are one event: it has no batch."""
   def rank(bijector, x_event_ndims):
     del x_event_ndims
     value = parameter(bijector)
@@ -197,11 +205,13 @@ def _matmul(x, kernel):
   if len(kernel.shape) == 2:
     return tf.linalg.matmul(x, kernel)
   blocks, size, _ = kernel.shape
-  shape = tf.shape(x)
-  x = tf.reshape(x, tf.concat([shape[:-1], [blocks, size]], axis=0))
-  return tf.reshape(tf.einsum("...gi,gij->...gj", x, kernel), shape)
+  shape = shape_of(x)
+  x = reshape(x, [*shape[:-1], blocks, size])
+  return reshape(tf.einsum("...gi,gij->...gj", x, kernel), shape)
 
 
 def _each_position(log_det, x):
-  positions = tf.cast(tf.reduce_prod(tf.shape(x)[-3:-1]), tf.float64)
-  return tf.cast(positions * log_det, x.dtype)
+  positions = x.shape[-3:-1].num_elements()
+  if positions is None:
+    positions = tf.reduce_prod(tf.shape(x)[-3:-1])
+  return tf.cast(tf.cast(positions, tf.float64) * log_det, x.dtype)

@@ -6,15 +6,18 @@ With F the CDF, S = 1 - F and F' the density, the functions here are log F, log 
 
     logit F = log F - log S,      d logit F / dx = F' / (F S).
 
-Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log pi_i would be rounded
-away: its largest value leaves the sum before the weights come in.
+Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log pi_i would be rounded away: the largest
+value is taken out of the sum before the weights come in.
 """
 
 import tensorflow as tf
 
+from flowpp_tf.graphs import traced_once
+from flowpp_tf.types import TensorLike
 
-def mixture_logistic_log_prob(x, logits, loc, log_scale):
-  """Log density of the mixture.
+
+def mixture_logistic_log_prob(x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike) -> tf.Tensor:
+  """Return the log density of the mixture.
 
   Args:
     x: `[...]`.
@@ -30,19 +33,22 @@ def mixture_logistic_log_prob(x, logits, loc, log_scale):
   return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
 
 
-def mixture_logistic_log_cdf(x, logits, loc, log_scale):
-  """log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`."""
+def mixture_logistic_log_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike) -> tf.Tensor:
+  """Return log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`."""
   return tf.math.log_sigmoid(logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
-def mixture_logistic_log_survival(x, logits, loc, log_scale):
-  """log P(X > x), nats; arguments as in `mixture_logistic_log_prob`."""
+def mixture_logistic_log_survival(x: TensorLike, logits: TensorLike, loc: TensorLike,
+                                  log_scale: TensorLike) -> tf.Tensor:
+  """Return log P(X > x), nats; arguments as in `mixture_logistic_log_prob`."""
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
+@traced_once
 @tf.custom_gradient
-def logit_mixture_logistic_cdf(x, logits, loc, log_scale):
-  """Logit of the CDF, and the log of its derivative in x.
+def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike,
+                               log_scale: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return the logit of the CDF, and the log of its derivative in x.
 
   Args:
     x: `[...]`.

@@ -3,20 +3,25 @@
     MixLogCDF(x; pi, mu, s) = sum_i pi_i sigmoid((x - mu_i) / s_i)                     (equation 10)
     y = logit(MixLogCDF(x; pi, mu, s)) exp(a) + b                                     (equation 11)
 
-This file has the first and `logit` of the first; `affine.py` has the rest of equation 11,
-`mixture_logistic.py` the functions and `mixture_quantile.py` their inverse.
+This file has equation 10 and its logit; `affine.py` has the rest of equation 11, `mixture_logistic.py` the functions and
+`mixture_quantile.py` their inverse.
 """
+
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
-from tensorflow_probability.python.internal import dtype_util
-from tensorflow_probability.python.internal import tensor_util
 
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import as_parameter
+from flowpp_tf.bijectors.base import common_dtype
+from flowpp_tf.bijectors.base import tf_variables
 from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
 from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_prob
+from flowpp_tf.bijectors.mixture_quantile import InverseResults
 from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile
 from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
 ParameterProperties = tfp.util.ParameterProperties
@@ -30,31 +35,31 @@ def _parameter_properties():
       log_scale=ParameterProperties(event_ndims=1, shape_fn=per_component))
 
 
-class _Mixture(SinglePassBijector):
-  """The parameters that the two bijectors below share."""
+class _Mixture(Bijector):
+  """Base class with the parameters that the two bijectors below share."""
 
   def __init__(self, logits, loc, log_scale, validate_args, parameters, name):
     with tf.name_scope(name) as name:
-      dtype = dtype_util.common_dtype([logits, loc, log_scale], dtype_hint=tf.float32)
-      self._logits = tensor_util.convert_nonref_to_tensor(logits, dtype=dtype, name="logits")
-      self._loc = tensor_util.convert_nonref_to_tensor(loc, dtype=dtype, name="loc")
-      self._log_scale = tensor_util.convert_nonref_to_tensor(
-          log_scale, dtype=dtype, name="log_scale")
+      dtype = common_dtype(logits, loc, log_scale)
+      self._logits = as_parameter(logits, dtype, "logits")
+      self._loc = as_parameter(loc, dtype, "loc")
+      self._log_scale = as_parameter(log_scale, dtype, "log_scale")
+      self._keras_variables = tf_variables([logits, loc, log_scale])
       super().__init__(forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args,
                        parameters=parameters, name=name)
 
   @property
-  def logits(self):
+  def logits(self) -> Any:
     """Unnormalised log weights `[..., K]`."""
     return self._logits
 
   @property
-  def loc(self):
+  def loc(self) -> Any:
     """Means `[..., K]`."""
     return self._loc
 
   @property
-  def log_scale(self):
+  def log_scale(self) -> Any:
     """Log scales `[..., K]`."""
     return self._log_scale
 
@@ -80,25 +85,25 @@ class LogitMixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  The log-det is in nats an element. The inverse is exact to working precision and differentiable in
+  The log-det is in nats per element. The inverse is exact to working precision and differentiable in
   `y` and in all three parameters, see `logit_mixture_logistic_quantile`.
   """
 
-  def __init__(self, logits, loc, log_scale, validate_args=False,
-               name="logit_mixture_logistic_cdf"):
+  def __init__(self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False,
+               name: str = "logit_mixture_logistic_cdf") -> None:
     parameters = dict(locals())
     super().__init__(logits, loc, log_scale, validate_args, parameters, name)
 
-  def _forward_and_log_det(self, x):
+  def _forward_and_log_det(self, x, call):
     return logit_mixture_logistic_cdf(x, *self._mixture())
 
-  def _inverse_and_log_det(self, y):
+  def _inverse_and_log_det(self, y, call):
     mixture = self._mixture()
     x = logit_mixture_logistic_quantile(y, *mixture)
     return x, -logit_mixture_logistic_cdf(x, *mixture)[1]
 
-  def find_inverse(self, y):
-    """`inverse(y)` with an account of the search, see `find_logit_mixture_logistic_quantile`."""
+  def find_inverse(self, y: TensorLike) -> InverseResults:
+    """Return `inverse(y)` with statistics of the search, see `find_logit_mixture_logistic_quantile`."""
     return find_logit_mixture_logistic_quantile(y, *self._mixture())
 
 
@@ -116,17 +121,18 @@ class MixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
   `LogitMixtureLogisticCDF`.
   """
 
-  def __init__(self, logits, loc, log_scale, validate_args=False, name="mixture_logistic_cdf"):
+  def __init__(self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False,
+               name: str = "mixture_logistic_cdf") -> None:
     parameters = dict(locals())
     super().__init__(logits, loc, log_scale, validate_args, parameters, name)
 
-  def _forward_and_log_det(self, x):
+  def _forward_and_log_det(self, x, call):
     mixture = self._mixture()
     logit, log_derivative = logit_mixture_logistic_cdf(x, *mixture)
     # F' = F S (logit F)'
     return tf.sigmoid(logit), log_derivative - tf.nn.softplus(logit) - tf.nn.softplus(-logit)
 
-  def _inverse_and_log_det(self, y):
+  def _inverse_and_log_det(self, y, call):
     mixture = self._mixture()
     checks = []
     if self.validate_args:

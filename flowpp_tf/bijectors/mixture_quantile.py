@@ -5,28 +5,38 @@ that of component i at logit y is mu_i + s_i y. Newton's method works on
 
     f(x) = logit F(x) - y,      f'(x) = F'(x) / (F(x) S(x)),
 
-which is close to linear, and gives way to bisection of the bracket wherever its step would leave the
-bracket or is not at most half the last one (between well separated components it would cycle).
+which is close to linear, and bisects the bracket instead wherever its step would leave the bracket or is
+more than half the last one (between well separated components it would cycle).
 
-Each element stops by itself: f'' / f' is at most 2 / min s_i, so a step d ends within d^2 / min s_i of
-the root, and steps stop once that is below the rounding of x.
+Each element stops on its own: f'' / f' is at most 2 / min s_i, so a step d ends within d^2 / min s_i of the
+root, and the iteration stops once that is below the rounding of x.
 
-One evaluation of f takes two exponentials a component. The mirror image of the problem stands in for
+One evaluation of f takes two exponentials per component. The mirror image of the problem stands in for
 y > 0, so that S >= 1/2 at the root, and F is multiplied by exp(|y|), so that F is about 1 there:
 nothing that matters to the root over- or underflows, and far from it the sign of f is all that counts.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import tensorflow as tf
-from tensorflow_probability.python.math.root_search import RootSearchResults
 
 from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
+from flowpp_tf.types import TensorLike
 
 _MAX_ITERATIONS = 200  # bisection alone closes any bracket with fewer
 
 
-def logit_mixture_logistic_quantile(target, logits, loc, log_scale):
-  """The x at which the logit of the CDF of a mixture of logistics is `target`.
+class InverseResults(NamedTuple):
+  """A root and how it was found; the fields of what `tfp.math.find_root_chandrupatla` returns."""
+  estimated_root: tf.Tensor
+  objective_at_estimated_root: tf.Tensor  # logit of the CDF less the target
+  num_iterations: tf.Tensor               # evaluations of the CDF that the element took
+
+
+def logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc: TensorLike,
+                                    log_scale: TensorLike) -> tf.Tensor:
+  """Return the x at which the logit of the CDF of a mixture of logistics is `target`.
 
   Args:
     target: `[...]`, the logit of the wanted probability.
@@ -42,17 +52,12 @@ def logit_mixture_logistic_quantile(target, logits, loc, log_scale):
   return _implicit_function(root, target, logits, loc, log_scale)
 
 
-def find_logit_mixture_logistic_quantile(target, logits, loc, log_scale):
-  """What `logit_mixture_logistic_quantile` does, with an account of the search.
-
-  Returns:
-    `RootSearchResults` as from `tfp.math.find_root_chandrupatla`, each field `[...]`:
-    `estimated_root`, `objective_at_estimated_root` (logit of the CDF less the target) and
-    `num_iterations` (evaluations of the CDF that the element took).
-  """
+def find_logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc: TensorLike,
+                                         log_scale: TensorLike) -> InverseResults:
+  """Return the quantile as `logit_mixture_logistic_quantile` does, with statistics of the search, each `[...]`."""
   root, evaluations = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
   residual = logit_mixture_logistic_cdf(root, logits, loc, log_scale)[0] - target
-  return RootSearchResults(root, residual, evaluations)
+  return InverseResults(root, residual, evaluations)
 
 
 @tf.custom_gradient

@@ -8,10 +8,10 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.bijectors.base import Bijector
 
 
-class PixelsToLogit(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
+class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """Elementwise map of dequantized pixels in [0, levels] to the reals.
 
   Args:
@@ -20,11 +20,12 @@ class PixelsToLogit(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijecto
     validate_args: Python `bool`.
     name: Python `str`.
 
-  The log-det is in nats an element. The inverse is defined on all reals and can leave [0, levels]
-  by up to `alpha / (1 - 2 alpha) levels` on either side.
+  The log-det is in nats per element. The inverse is defined on all reals and can leave [0, levels] by up to
+  `alpha / (1 - 2 alpha) levels` on either side.
   """
 
-  def __init__(self, levels=256, alpha=0.05, validate_args=False, name="pixels_to_logit"):
+  def __init__(self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False,
+               name: str = "pixels_to_logit") -> None:
     parameters = dict(locals())
     if levels < 1:
       raise ValueError(f"`levels` must be at least 1, got {levels}")
@@ -33,16 +34,15 @@ class PixelsToLogit(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijecto
     with tf.name_scope(name) as name:
       self._levels = levels
       self._alpha = alpha
-      super().__init__(forward_min_event_ndims=0, validate_args=validate_args,
-                       parameters=parameters, name=name)
+      super().__init__(forward_min_event_ndims=0, validate_args=validate_args, parameters=parameters, name=name)
 
   @property
-  def levels(self):
+  def levels(self) -> int:
     """Number of pixel values."""
     return self._levels
 
   @property
-  def alpha(self):
+  def alpha(self) -> float:
     """Margin at either end."""
     return self._alpha
 
@@ -57,12 +57,12 @@ class PixelsToLogit(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijecto
   def _log_slope(self):
     return math.log((1 - 2 * self.alpha) / self.levels)
 
-  def _forward_and_log_det(self, x):
+  def _forward_and_log_det(self, x, call):
     slope = (1 - 2 * self.alpha) / self.levels
     # 1 - p from the distance to the upper end, which is exact, as x is from the lower one
     log_p, log_q = (tf.math.log(self.alpha + slope * d) for d in (x, self.levels - x))
     return log_p - log_q, self._log_slope() - log_p - log_q
 
-  def _inverse_and_log_det(self, y):
+  def _inverse_and_log_det(self, y, call):
     x = (tf.sigmoid(y) - self.alpha) * (self.levels / (1 - 2 * self.alpha))
     return x, -tf.nn.softplus(y) - tf.nn.softplus(-y) - self._log_slope()

@@ -1,32 +1,31 @@
 """u = sigmoid(v), the end of the dequantizer, Flow++ section 3.1: noise in (0, 1), never at its ends.
 
-In float32 sigmoid(17) rounds to 1. A pixel x with u = 1 would be taken for x + 1, and the density at
-u = 1 would be that of v = infinity.
+In float32 sigmoid(17) rounds to 1. A pixel x with u = 1 would be taken for x + 1, and the density at u = 1 would be that of
+v = infinity.
 """
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.bijectors.base import Bijector
 
 
-class Sigmoid(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
+class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = sigmoid(x) elementwise, kept between the smallest normal number and the last one below 1.
 
   Args:
     validate_args: Python `bool`.
     name: Python `str`.
 
-  The log-det is in nats an element; it is that of the sigmoid everywhere. The inverse takes 0 and 1
-  for the numbers next to them.
+  The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers next
+  to them.
   """
 
-  def __init__(self, validate_args=False, name="sigmoid"):
+  def __init__(self, validate_args: bool = False, name: str = "sigmoid") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      super().__init__(forward_min_event_ndims=0, validate_args=validate_args,
-                       parameters=parameters, name=name)
+      super().__init__(forward_min_event_ndims=0, validate_args=validate_args, parameters=parameters, name=name)
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -36,10 +35,10 @@ class Sigmoid(SinglePassBijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_increasing(cls):
     return True
 
-  def _forward_and_log_det(self, x):
+  def _forward_and_log_det(self, x, call):
     return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
 
-  def _inverse_and_log_det(self, y):
+  def _inverse_and_log_det(self, y, call):
     y = _inside(y)
     log_p, log_q = tf.math.log(y), tf.math.log1p(-y)
     return log_p - log_q, -log_p - log_q

@@ -1,22 +1,23 @@
 """Rearrangements of pixels, log-det 0: squeeze, split by columns, swap of halves. Flow++ section 4.
 
-    Squeeze       [H, W, C] -> [H / b, W / b, b b C],  channel (b dy + dx) C + c   (RealNVP)
-    split_columns [H, W, C] -> [H, W / 2, 2 C]         even columns first, then odd ones
-    SwapHalves    the two halves of the channels change places
+    Squeeze            [H, W, C] -> [H / b, W / b, b b C],  channel (b dy + dx) C + c   (RealNVP)
+    ColumnsToChannels  [H, W, C] -> [H, W / 2, 2 C],        even columns first, then odd ones
+    SwapHalves         the two halves of the channels change places
 
-In row-major order the split by columns, a checkerboard of one row, is a plain reshape. So every
-coupling can split the channels in half, whatever it splits by.
+In row-major order the split by columns, a checkerboard of one row, is a reshape. So every coupling can split the channels in
+half, whatever it splits by.
 """
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.single_pass import SinglePassBijector
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.graphs import reshape
+from flowpp_tf.graphs import shape_of
+from flowpp_tf.types import Shape
 
-tfb = tfp.bijectors
 
-
-class _Rearrangement(SinglePassBijector, tfb.AutoCompositeTensorBijector):
+class _Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """A bijector that only moves elements: its log-det is 0."""
 
   def __init__(self, event_ndims, validate_args, parameters, name):
@@ -32,15 +33,41 @@ class _Rearrangement(SinglePassBijector, tfb.AutoCompositeTensorBijector):
   def _is_permutation(self):
     return True
 
-  def _forward_and_log_det(self, x):
+  def _forward_and_log_det(self, x, call):
     return self._rearrange(x), tf.zeros([], x.dtype)
 
-  def _inverse_and_log_det(self, y):
+  def _inverse_and_log_det(self, y, call):
     return self._undo(y), tf.zeros([], y.dtype)
 
 
-class Squeeze(_Rearrangement):
-  """`[..., H, W, C]` to `[..., H / block_size, W / block_size, block_size^2 C]`.
+class _Regrouping(_Rearrangement):
+  """A rearrangement that makes a block of `_block` pixels one pixel of more channels."""
+
+  _block: tuple[int, int]
+
+  def _forward_event_shape(self, shape):
+    (*batch, height, width, channels), (dy, dx) = shape, self._block
+    if (height or 0) % dy or (width or 0) % dx:
+      raise ValueError(f"`{type(self).__name__}` needs height and width divisible by {dy} and {dx}, got shape {shape}")
+    return tf.TensorShape([*batch, height and height // dy, width and width // dx, channels and channels * dy * dx])
+
+  def _inverse_event_shape(self, shape):
+    (*batch, height, width, channels), (dy, dx) = shape, self._block
+    if (channels or 0) % (dy * dx):
+      raise ValueError(f"the inverse of `{type(self).__name__}` needs channels divisible by {dy * dx}, got shape {shape}")
+    return tf.TensorShape([*batch, height and height * dy, width and width * dx, channels and channels // (dy * dx)])
+
+  def _forward_event_shape_tensor(self, shape):
+    dy, dx = self._block
+    return tf.concat([shape[:-3], shape[-3:] // [dy, dx, 1] * [1, 1, dy * dx]], axis=0)
+
+  def _inverse_event_shape_tensor(self, shape):
+    dy, dx = self._block
+    return tf.concat([shape[:-3], shape[-3:] * [dy, dx, 1] // [1, 1, dy * dx]], axis=0)
+
+
+class Squeeze(_Regrouping):
+  """`[..., H, W, C]` to `[..., H / block_size, W / block_size, block_size^2 C]`, `tf.nn.space_to_depth`.
 
   Args:
     block_size: side of the square of pixels that becomes one pixel.
@@ -51,63 +78,64 @@ class Squeeze(_Rearrangement):
     ValueError: if `block_size` is below 1; from an evaluation, if it does not divide H and W.
   """
 
-  def __init__(self, block_size=2, validate_args=False, name="squeeze"):
+  def __init__(self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze") -> None:
     parameters = dict(locals())
     if block_size < 1:
       raise ValueError(f"`block_size` must be at least 1, got {block_size}")
     self._block_size = block_size
+    self._block = (block_size, block_size)
     super().__init__(3, validate_args, parameters, name)
 
   @property
-  def block_size(self):
+  def block_size(self) -> int:
     """Side of the square of pixels that becomes one pixel."""
     return self._block_size
 
-  def _forward_event_shape(self, shape):
-    height, width, channels = shape[-3:]
-    b = self.block_size
-    if (height or 0) % b or (width or 0) % b:
-      raise ValueError(f"`Squeeze` by {b} needs height and width divisible by it, got shape {shape}")
-    return shape[:-3].concatenate([height and height // b, width and width // b,
-                                   channels and channels * b * b])
-
-  def _inverse_event_shape(self, shape):
-    height, width, channels = shape[-3:]
-    b = self.block_size
-    if (channels or 0) % (b * b):
-      raise ValueError(f"the inverse of `Squeeze` by {b} needs channels divisible by {b * b}, got "
-                       f"shape {shape}")
-    return shape[:-3].concatenate([height and height * b, width and width * b,
-                                   channels and channels // (b * b)])
-
-  def _forward_event_shape_tensor(self, shape):
-    b = self.block_size
-    return tf.concat([shape[:-3], shape[-3:] // [b, b, 1] * [1, 1, b * b]], axis=0)
-
-  def _inverse_event_shape_tensor(self, shape):
-    b = self.block_size
-    return tf.concat([shape[:-3], shape[-3:] * [b, b, 1] // [1, 1, b * b]], axis=0)
-
   def _rearrange(self, x):
-    b = self.block_size
-    self._forward_event_shape(x.shape)
-    batch, (height, width, channels) = tf.shape(x)[:-3], tf.unstack(tf.shape(x)[-3:])
-    x = tf.reshape(x, [-1, height // b, b, width // b, b, channels])
-    x = tf.transpose(x, [0, 1, 3, 2, 4, 5])
-    return tf.reshape(
-        x, tf.concat([batch, [height // b, width // b, b * b * channels]], axis=0))
+    return self._of_one_batch_dimension(tf.nn.space_to_depth, x, self._forward_event_shape(x.shape))
 
   def _undo(self, y):
-    b = self.block_size
+    return self._of_one_batch_dimension(tf.nn.depth_to_space, y, self._inverse_event_shape(y.shape))
+
+  def _of_one_batch_dimension(self, function, x, shape):
+    if self.block_size == 1:  # which these functions refuse
+      return tf.identity(x)
+    if len(x.shape) == 4:
+      return function(x, self.block_size)
+    result = function(tf.reshape(x, [-1, *shape_of(x)[-3:]]), self.block_size)
+    return tf.ensure_shape(reshape(result, [*shape_of(x)[:-3], *shape_of(result)[1:]]), shape)
+
+
+class ColumnsToChannels(_Regrouping):
+  """`[..., H, W, C]` to `[..., H, W / 2, 2 C]`: even columns in the first C channels, odd ones in the last.
+
+  Args:
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  Raises:
+    ValueError: from an evaluation, if W is odd.
+  """
+
+  _block = (1, 2)
+
+  def __init__(self, validate_args: bool = False, name: str = "columns_to_channels") -> None:
+    parameters = dict(locals())
+    super().__init__(3, validate_args, parameters, name)
+
+  def _rearrange(self, x):
+    *batch, height, width, channels = shape_of(x)
+    self._forward_event_shape(x.shape)
+    return reshape(x, [*batch, height, width // 2, 2 * channels])
+
+  def _undo(self, y):
+    *batch, height, width, channels = shape_of(y)
     self._inverse_event_shape(y.shape)
-    batch, (height, width, channels) = tf.shape(y)[:-3], tf.unstack(tf.shape(y)[-3:])
-    y = tf.reshape(y, [-1, height, width, b, b, channels // (b * b)])
-    y = tf.transpose(y, [0, 1, 3, 2, 4, 5])
-    return tf.reshape(y, tf.concat([batch, [height * b, width * b, channels // (b * b)]], axis=0))
+    return reshape(y, [*batch, height, 2 * width, channels // 2])
 
 
 class SwapHalves(_Rearrangement):
-  """Exchanges the first and the second half of the last axis.
+  """Exchange the first and the second half of the last axis.
 
   Args:
     validate_args: Python `bool`.
@@ -117,19 +145,21 @@ class SwapHalves(_Rearrangement):
     ValueError: from an evaluation, if the last axis cannot be halved.
   """
 
-  def __init__(self, validate_args=False, name="swap_halves"):
+  def __init__(self, validate_args: bool = False, name: str = "swap_halves") -> None:
     parameters = dict(locals())
     super().__init__(1, validate_args, parameters, name)
 
   def _rearrange(self, x):
-    first, second = tf.split(x, 2, axis=-1)
+    if (x.shape[-1] or 0) % 2:
+      raise ValueError(f"`SwapHalves` needs an even last axis, got shape {x.shape}")
+    first, second = tf.split(x, 2, axis=-1)  # `tf.vectorized_map` has no rule for `tf.roll`
     return tf.concat([second, first], axis=-1)
 
   _undo = _rearrange
 
 
-def split_columns(image_shape, name="split_columns"):
-  """`tfb.Reshape` of `[H, W, C]` to `[H, W / 2, 2 C]`: even columns first, then odd ones.
+def split_columns(image_shape: Shape, name: str = "split_columns") -> ColumnsToChannels:
+  """Return the split by columns of `[H, W, C]`: even columns first, then odd ones.
 
   Args:
     image_shape: `(H, W, C)`.
@@ -138,8 +168,6 @@ def split_columns(image_shape, name="split_columns"):
   Raises:
     ValueError: if W is odd.
   """
-  height, width, channels = image_shape
-  if width % 2:
-    raise ValueError(f"a split by columns needs an even width, got image shape {image_shape}")
-  return tfb.Reshape(event_shape_in=[height, width, channels],
-                     event_shape_out=[height, width // 2, 2 * channels], name=name)
+  if image_shape[1] % 2:
+    raise ValueError(f"a split by columns needs an even width, got image shape {tuple(image_shape)}")
+  return ColumnsToChannels(name=name)

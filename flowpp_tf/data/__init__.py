@@ -13,33 +13,35 @@ from flowpp_tf.data.pipeline import training_batches
 from flowpp_tf.data.pipeline import weighted_batches
 from flowpp_tf.errors import InputError
 from flowpp_tf.errors import unknown_name
+from flowpp_tf.types import Path
+from flowpp_tf.types import Shape
 
 _BUNDLED = {"digits": bundled.digits, "photos": bundled.photos}
 DATASETS = (*_BUNDLED, *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")
 
 
-def load_dataset(name, data_dir=None, *, image_shape=None, levels=None, bits=None, splits_file=None,
-                 max_bad_files=0, cache_dir=None):
-  """The data set of a name.
+def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape | None = None,
+                 levels: int | None = None, bits: int | None = None, splits_file: Path | None = None,
+                 max_bad_files: int = 0, cache_dir: Path | None = None) -> ImageDataset:
+  """Load a data set by name.
 
   Args:
-    name: one of `DATASETS`, with a path or a name of TensorFlow Datasets where they say so.
-    data_dir: where TensorFlow Datasets has its data, or folder of the published files of
-      imagenet32_old and imagenet64_old; None for the default of TensorFlow Datasets.
-    image_shape: `(H, W, C)` of the model, to which images of a folder are resized.
+    name: one of `DATASETS`; PATH stands for a path, NAME for a name in TensorFlow Datasets.
+    data_dir: folder of TensorFlow Datasets, or of the published files of imagenet32_old and
+      imagenet64_old; None for the default of TensorFlow Datasets.
+    image_shape: `(H, W, C)` of the model; images of a folder are cropped and resized to it.
     levels: number of pixel values of the model; with `bits` it must be `2**bits`.
-    bits: 1 to 8, to keep so many bits of 8-bit images; None for the images as they are.
+    bits: 1 to 8, how many upper bits of 8-bit images to keep; None to keep the images as they are.
     splits_file: for a folder, see folder.py.
-    max_bad_files: for a folder, how many files that cannot be read are skipped.
-    cache_dir: where decoded images are kept, see cache.py; None for the user's cache folder.
+    max_bad_files: for a folder, the maximum number of unreadable files to skip.
+    cache_dir: folder for decoded images, see cache.py; None for the user's cache folder.
 
   Raises:
-    InputError (a ValueError): if there is none, naming those that come close, or it is not there.
+    InputError (a ValueError): if the name is unknown (it lists similar names) or the data are missing.
   """
   kind, colon, rest = name.partition(":")
   if kind != "folder" and (splits_file or max_bad_files):
-    raise InputError("`splits_file` and `max_bad_files` are for folders; the data set is "
-                     f"{name!r}")
+    raise InputError(f"`splits_file` and `max_bad_files` are for folders; the data set is {name!r}")
   if bits is not None and levels is not None and levels != 2**bits:
     raise InputError(f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
                      f"--levels={2**bits}, or another --bits")
@@ -50,8 +52,8 @@ def load_dataset(name, data_dir=None, *, image_shape=None, levels=None, bits=Non
   elif name in tfds.NAMES:
     dataset = tfds.load_named(name, data_dir, image_shape, cache_dir)
   elif colon and kind in ("folder", "npz", "tfds") and not rest:
-    raise InputError(f"data set {name!r} must name a {'data set' if kind == 'tfds' else 'path'} after "
-                     "the colon")
+    wanted = "data set" if kind == "tfds" else "path"
+    raise InputError(f"data set {name!r} must name a {wanted} after the colon")
   elif colon and kind == "folder":
     if image_shape is None:
       raise InputError("`image_shape` must say to which shape the images of a folder are resized")

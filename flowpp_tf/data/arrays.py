@@ -9,13 +9,14 @@ from flowpp_tf.data.dataset import SPLITS
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.errors import InputError
 from flowpp_tf.errors import check_pixels
+from flowpp_tf.types import Path
 
 
-def load_npz(path, levels=256):
-  """The arrays of a file, in memory.
+def load_npz(path: Path, levels: int = 256) -> ImageDataset:
+  """Load the arrays of a file into memory.
 
   Args:
-    path: of the file; each array holds integers `[N, H, W, C]`, or `[N, H, W]` for one channel.
+    path: .npz file; each array holds integers `[N, H, W, C]`, or `[N, H, W]` for one channel.
     levels: number of pixel values.
 
   Raises:

@@ -1,8 +1,8 @@
 """Two real data sets that ship with scikit-learn and scikit-image: no download.
 
-digits: 1,797 hand-written digits, 8x8x1, 17 levels (0 .. 16, kept as they are).
-photos: 32x32x3 patches of photographs, 256 levels, cut without overlap, exact duplicates dropped. The
-    split is by photograph, so that no test patch comes from a photograph seen in training.
+digits: 1,797 hand-written digits, 8x8x1, with their own 17 levels (0 .. 16).
+photos: non-overlapping 32x32x3 patches of photographs, 256 levels, without exact duplicates. The split
+    is by photograph: no test patch comes from a photograph in the training split.
 """
 
 import numpy as np
@@ -13,31 +13,31 @@ from flowpp_tf.data.dataset import ImageDataset
 
 _TEST_DIGITS, _VALIDATION_DIGITS = 180, 90  # a tenth, and enough to choose a checkpoint by
 _PATCH = 32
-_PHOTOGRAPHS = {  # all colour photographs that both packages ship, but the right eye of a stereo pair
-    "train": ("china", "astronaut", "motorcycle", "hubble_deep_field", "retina",
-              "immunohistochemistry"),
+_PHOTOGRAPHS = {  # all colour photographs of both packages, except the right eye of a stereo pair
+    "train": ("china", "astronaut", "motorcycle", "hubble_deep_field", "retina", "immunohistochemistry"),
     "validation": ("chelsea", "rocket"),
     "test": ("flower", "coffee"),
 }
 
 
-def digits():
-  """scikit-learn's hand-written digits, 1,527 / 90 / 180."""
+def digits() -> ImageDataset:
+  """Load scikit-learn's hand-written digits, split into 1,527 / 90 / 180."""
   images = sklearn.datasets.load_digits().images.astype(np.uint8)[..., np.newaxis]
   images = images[np.random.RandomState(0).permutation(len(images))]
   test, validation, train = np.split(images, [_TEST_DIGITS, _TEST_DIGITS + _VALIDATION_DIGITS])
   return ImageDataset("digits", levels=17, train=train, validation=validation, test=test)
 
 
-def photos():
-  """Patches of the photographs that scikit-learn and scikit-image ship."""
-  seen = set()
-  splits = {}
-  for split, names in _PHOTOGRAPHS.items():
-    patches = [patch for name in names for patch in _patches(_photograph(name))]
-    splits[split] = np.stack([p for p in patches if not (
-        (key := p.tobytes()) in seen or seen.add(key))])
-  return ImageDataset("photos", levels=256, **splits)
+def photos() -> ImageDataset:
+  """Cut patches from the photographs that scikit-learn and scikit-image ship."""
+  seen: set[bytes] = set()
+  splits = []
+  for names in _PHOTOGRAPHS.values():
+    patches = {patch.tobytes(): patch for name in names for patch in _patches(_photograph(name))}
+    splits.append(np.stack([patch for key, patch in patches.items() if key not in seen]))
+    seen.update(patches)
+  train, validation, test = splits
+  return ImageDataset("photos", levels=256, train=train, validation=validation, test=test)
 
 
 def _photograph(name):

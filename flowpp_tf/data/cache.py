@@ -1,59 +1,67 @@
-"""Decoded images, kept: in memory if they are few, else once in a file that is mapped into it.
+"""Decoded images: a small set stays in memory, a large one is decoded once into memory-mapped files.
 
     CACHE_DIR/NAME-0123456789abcdef/   train.npy, validation.npy, ... and about.json
 
-The digits say which source it is: its files with their sizes and times, and how they were read. A folder
-appears under its name once all of it is on disk; one that was killed before is left as `.unfinished.*`.
-Both can be deleted when no run uses them.
+The hexadecimal digits identify the source (files, sizes, times) and how it was decoded. A folder gets its
+name when it is complete; a killed process leaves `.unfinished.*`. Delete both when no run uses them.
 """
 
+from collections.abc import Callable
 import hashlib
 import json
 import os
 import pathlib
 import shutil
+from typing import Any
+from typing import TypeAlias
 import uuid
 
 from absl import logging
 import numpy as np
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Path
+from flowpp_tf.types import Shape
 
-_IN_MEMORY = 16 << 20  # bytes of files, and of decoded images, up to which no cache is written
-_FORMAT = 1  # raised when the same files are decoded to other images
+Arrays: TypeAlias = dict[str, np.ndarray]  # by split
+
+_IN_MEMORY = 16 << 20  # bytes; no cache is written if neither the files nor the decoded images exceed it
+_FORMAT = 1  # increase it when the same files are decoded to different images
 _CHUNK = 1024  # images
 
 
-def default_cache_dir():
-  """`flowpp_tf` in the user's cache folder."""
+def default_cache_dir() -> pathlib.Path:
+  """Return the folder `flowpp_tf` in the user's cache folder."""
   return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flowpp_tf"
 
 
-def file_identity(paths, root=None):
-  """`[name, bytes, time in ns]` of files, the names below `root` if given."""
+def file_identity(paths: list[pathlib.Path], root: Path | None = None) -> list[list[Any]]:
+  """Return `[name, bytes, time in ns]` of each file, with names relative to `root` if it is given."""
   return [[os.path.relpath(path, root) if root else os.path.abspath(path), status.st_size,
            status.st_mtime_ns] for path in paths for status in (os.stat(path),)]
 
 
-def decoded_images(name, identity, counts, image_shape, fill, source_bytes=0, cache_dir=None):
-  """The images of each split of a source, decoded unless that has been done before.
+def decoded_images(
+    name: str, identity: Any, counts: dict[str, int], image_shape: Shape,
+    fill: Callable[[Arrays], tuple[Arrays, dict[str, Any]]], source_bytes: int = 0,
+    cache_dir: Path | None = None) -> tuple[Arrays, dict[str, Any]]:
+  """Return the images of each split of a source; decode them unless the cache has them.
 
   Args:
-    name: of the source, for people.
-    identity: what JSON can hold, another one for other images.
-    counts: `dict` of the number of images in each split.
+    name: readable name of the source.
+    identity: JSON-serializable value that differs for different images.
+    counts: number of images in each split.
     image_shape: `(H, W, C)`.
-    fill: function that writes into a `dict` of uint8 arrays `[count, H, W, C]`, and returns which rows
-      of a split are to be kept, a `dict` of boolean arrays (missing: all), and what else is to be known
-      of the images, a `dict` that JSON can hold.
+    fill: writes the images into uint8 arrays `[count, H, W, C]`. It returns boolean arrays of the rows
+      to keep (without one, all of a split), and a JSON-serializable `dict` to store with the images.
     source_bytes: size of the source.
     cache_dir: folder of the cache; None for `default_cache_dir()`.
 
   Returns:
-    A `dict` of arrays or memory maps, and the `dict` from `fill`.
+    Arrays or memory maps by split, and the `dict` from `fill`.
 
   Raises:
-    InputError (a ValueError): if the cache cannot be written.
+    InputError (a ValueError): if the cache cannot be written or read.
   """
   shapes = {split: (count, *image_shape) for split, count in counts.items()}
   if max(source_bytes, sum(map(np.prod, shapes.values()))) <= _IN_MEMORY:
@@ -69,8 +77,7 @@ def decoded_images(name, identity, counts, image_shape, fill, source_bytes=0, ca
     about = json.loads((folder / "about.json").read_text())
     return {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in counts}, about
   except (OSError, ValueError, EOFError) as error:
-    raise InputError(f"cache {str(folder)!r} cannot be read: {error}; delete it to have it made "
-                     "again") from None
+    raise InputError(f"cache {str(folder)!r} cannot be read: {error}; delete it to decode again") from None
 
 
 def _write(folder, shapes, fill):
@@ -84,7 +91,7 @@ def _write(folder, shapes, fill):
     raise InputError(
         f"{sum(map(np.prod, shapes.values())) / 1e9:.1f} GB of decoded images cannot be written to the "
         f"cache {str(folder.parent)!r}: {error.strerror}; give another --cache_dir") from None
-  logging.warning("decoding %d images into %s, this once", sum(n for n, *_ in shapes.values()), folder)
+  logging.warning("decoding %d images into %s, only once", sum(n for n, *_ in shapes.values()), folder)
   try:
     kept, about = fill(arrays)
     for split, rows in kept.items():
@@ -95,7 +102,7 @@ def _write(folder, shapes, fill):
     try:
       os.rename(unfinished, folder)
     except OSError:
-      if not folder.exists():  # else another process was faster
+      if not folder.exists():  # else another process has written it
         raise
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -103,14 +110,14 @@ def _write(folder, shapes, fill):
 
 def _create(path, shape):
   array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-  if hasattr(os, "posix_fallocate"):  # a full disk is to be found here, not by a write to the map
+  if hasattr(os, "posix_fallocate"):  # a full disk fails here; a write to the map would kill the process
     with open(path, "r+b") as file:
       os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
   return array
 
 
 def _compact(path, array, rows):
-  """The rows of an array that are to be kept, in its place."""
+  """Replace the file of an array by one with only the rows to keep, and return its map."""
   rows = np.flatnonzero(rows)
   smaller = path.with_name(f"kept.{path.name}")
   kept = _create(smaller, (len(rows), *array.shape[1:]))

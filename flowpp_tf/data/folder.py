@@ -1,11 +1,10 @@
 """A folder of image files as a data set.
 
-Without a file of splits, a file's split follows from the SHA-256 of its name below the folder: a
-twentieth each for test and validation, and at least one image. It stays when others are added or the
-folder moves.
+By default the SHA-256 of an image's path relative to the folder determines its split: a twentieth each
+for test and validation, at least one image. It stays the same when images are added or the folder moves.
 
 A file of splits is JSON, `{"train": ["a.png", ...], "validation": [...], "test": [...]}`, or text with a
-line `train a.png` or `train,a.png` for each image. Images that it does not name are left out.
+line `train a.png` or `train,a.png` per image. Images that it does not name are left out.
 """
 
 import functools
@@ -14,6 +13,7 @@ import json
 import os
 import pathlib
 import re
+from typing import Any
 
 from absl import logging
 import numpy as np
@@ -23,22 +23,25 @@ from flowpp_tf.data import images
 from flowpp_tf.data.dataset import SPLITS
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Path
+from flowpp_tf.types import Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
 
 
-def load_folder(path, image_shape, splits_file=None, max_bad_files=0, cache_dir=None):
-  """The PNG, JPEG and WebP files below a folder, see images.py for how they are read.
+def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None, max_bad_files: int = 0,
+                cache_dir: Path | None = None) -> ImageDataset:
+  """Load the PNG, JPEG and WebP files below a folder; images.py says how a file is read.
 
   Args:
-    path: of the folder.
+    path: the folder.
     image_shape: `(H, W, C)` to crop and resize to.
-    splits_file: path of a file of splits, or None.
-    max_bad_files: how many files that cannot be read are skipped; more are an error.
+    splits_file: a file of splits, or None.
+    max_bad_files: the maximum number of unreadable files to skip; more are an error.
     cache_dir: see `cache.decoded_images`.
 
   Raises:
-    InputError (a ValueError): naming the folder or files that are wrong.
+    InputError (a ValueError): naming the folder or the files that are wrong.
   """
   images.check_channels(image_shape)
   folder, names = open_folder(path)
@@ -55,43 +58,41 @@ def load_folder(path, image_shape, splits_file=None, max_bad_files=0, cache_dir=
     if not len(array):
       raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read")
   notes = []
-  if len(names) > sum(map(len, files.values())):
-    notes.append(f"left out, as {splits_file} does not name them: "
-                 f"{len(names) - sum(map(len, files.values()))}")
+  left_out = len(names) - sum(map(len, files.values()))
+  if left_out:
+    notes.append(f"left out, as {splits_file} does not name them: {left_out}")
   if about["bad"]:
     notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
   if about["enlarged"]:
     notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: "
                  f"{about['enlarged']}")
-  return ImageDataset(f"folder:{folder.resolve().name}", levels=256, notes=tuple(notes), **arrays)
+  train, validation, test = (arrays[split] for split in SPLITS)
+  return ImageDataset(f"folder:{folder.resolve().name}", 256, train, validation, test, notes=tuple(notes))
 
 
-def open_folder(path):
-  """A folder as a `pathlib.Path`, and its `image_files`.
-
-  Raises:
-    InputError (a ValueError): if it is not there, or there are none.
-  """
+def open_folder(path: Path) -> tuple[pathlib.Path, list[str]]:
+  """Return a folder and its `image_files`; raise an `InputError` (a ValueError) if there are none."""
   folder = pathlib.Path(path).expanduser()
+  if not folder.exists():
+    raise InputError(f"folder {str(path)!r} is not there")
   if not folder.is_dir():
-    raise InputError(f"folder {str(path)!r} is not there" if not folder.exists() else
-                     f"{str(path)!r} is no folder")
+    raise InputError(f"{str(path)!r} is no folder")
   names = image_files(folder)
   if not names:
-    raise InputError(f"folder {str(path)!r} has no image: looked for {', '.join(images.SUFFIXES)} in it "
-                     "and in the folders below it")
+    suffixes = ", ".join(images.SUFFIXES)
+    raise InputError(f"folder {str(path)!r} has no image: looked for {suffixes} in it and its subfolders")
   return folder, names
 
 
-def image_files(folder):
-  """Names of the image files below a folder, relative to it with `/`, sorted.
+def image_files(folder: pathlib.Path) -> list[str]:
+  """Return the sorted paths of the image files below a folder, relative to it, with `/`.
 
-  Hidden files and folders are left out, and links to folders are not followed.
+  Hidden files and folders are left out; links to folders are not followed.
   """
   def fail(error):
     raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
 
-  names = []
+  names: list[str] = []
   for root, folders, files in os.walk(folder, onerror=fail):
     folders[:] = [name for name in folders if not name.startswith(".")]
     names += [(pathlib.Path(root) / name).relative_to(folder).as_posix() for name in files
@@ -99,19 +100,13 @@ def image_files(folder):
   return sorted(names)
 
 
-def fill_from_files(files, image_shape, max_bad_files, arrays):
-  """Reads files into arrays, as `cache.decoded_images` asks for it.
-
-  Args:
-    files: `dict` of lists of paths.
-    image_shape: `(H, W, C)`.
-    max_bad_files: how many that cannot be read are skipped.
-    arrays: `dict` of uint8 arrays to fill.
-  """
+def fill_from_files(files: dict[str, list[pathlib.Path]], image_shape: Shape, max_bad_files: int,
+                    arrays: cache.Arrays) -> tuple[cache.Arrays, dict[str, Any]]:
+  """Read files into uint8 arrays by split, skipping up to `max_bad_files`; see `cache.decoded_images`."""
   def read(path):
     try:
       return images.read_image(path, image_shape)
-    except Exception as error:  # pylint: disable=broad-except  # Pillow has many for damaged files
+    except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
       return f"{path} ({images.reason(error)})"
 
   kept, bad, enlarged = {}, [], 0
@@ -140,8 +135,8 @@ def _report_bad(bad, max_bad_files):
 
 def _hashed_splits(names, path):
   def place(name):
-    return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8],
-                          "big") / 2**64
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
   places = sorted((place(name), name) for name in names)
   test = max(1, sum(p < _SHARE for p, _ in places))
@@ -155,21 +150,23 @@ def _hashed_splits(names, path):
 
 
 def _read_splits(splits_file, present, path):
-  """`dict` of lists of names from a file of splits."""
+  """Return the image names by split from a file of splits."""
   try:
     text = pathlib.Path(splits_file).expanduser().read_text(encoding="utf-8-sig")
     if str(splits_file).lower().endswith(".json"):
       table = json.loads(text)
-      pairs = [(f"{split!r}", split, name) for split, names in table.items() for name in names]
+      pairs: list[tuple[Any, ...]] = [
+          (repr(split), split, name) for split, names in table.items() for name in names]
     else:
       pairs = [(f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
                for i, line in enumerate(text.splitlines()) if line.strip()]
   except OSError as error:
     raise InputError(f"file of splits {str(splits_file)!r} cannot be read: {error.strerror}") from None
   except (ValueError, AttributeError, TypeError) as error:
-    raise InputError(f"file of splits {str(splits_file)!r} is no JSON of the form "
+    raise InputError(f"file of splits {str(splits_file)!r} is not JSON of the form "
                      f'{{"train": ["a.png", ...], ...}}: {error}') from None
-  splits, seen = {split: [] for split in SPLITS}, set()
+  splits: dict[str, list[str]] = {split: [] for split in SPLITS}
+  seen = set()
   for where, split, name in pairs:
     name = str(name).strip().strip('"')
     if where == "line 1" and split.lower() == "split":  # a header

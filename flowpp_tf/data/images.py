@@ -1,17 +1,22 @@
-"""Image files to uint8 arrays of one shape, by Pillow.
+"""Read image files into uint8 arrays of one shape with Pillow.
 
-What becomes of which file:
-- turned upright by its EXIF orientation; the first frame of an animation; colour profiles are ignored;
-- 16 bits a channel: the upper 8;
-- transparency (RGBA, LA, palettes with it): laid on white;
-- grey, palette, CMYK: to RGB, or all to grey (ITU-R 601 luma) for a model of one channel;
-- cropped to the model's aspect ratio around the centre, then resized by Lanczos with antialiasing. An
-  image that has the size keeps its pixels.
+- EXIF orientation is applied; only the first frame of an animation is read; colour profiles are ignored.
+- Of 16 bits per channel the upper 8 are kept.
+- Transparent pixels (RGBA, LA, palettes) are composited on white.
+- Grey, palette and CMYK become RGB; for a model of one channel everything becomes grey (ITU-R 601 luma).
+- The centre is cropped to the model's aspect ratio and resized by Lanczos with antialiasing. An image of
+  the model's size keeps its pixels.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
 import concurrent.futures
 import itertools
 import os
+from typing import Any
+from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags
@@ -19,43 +24,40 @@ from PIL import Image
 from PIL import ImageOps
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Path
+from flowpp_tf.types import Shape
+
+if TYPE_CHECKING:
+  from flowpp_tf.models import FlowPlusPlusConfig
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
-def read_image(file, image_shape):
-  """An image file as an array.
-
-  Args:
-    file: path or file object.
-    image_shape: `(H, W, C)` with C 1 or 3.
+def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, bool]:
+  """Read an image file and fit it to `image_shape`: `(H, W, C)` with C 1 or 3.
 
   Returns:
-    uint8 `[H, W, C]`, and whether the image was smaller than that and had to be enlarged.
+    uint8 `[H, W, C]`, and whether the image was smaller and had to be enlarged.
 
   Raises:
-    Exception: whatever Pillow raises for files that are no whole image.
+    Exception: whatever Pillow raises for a file that is not a complete image.
   """
   with Image.open(file) as image:
     image.load()
     return fit_image(ImageOps.exif_transpose(image), image_shape)
 
 
-def read_for_model(file, config):
-  """An image file as pixel values of a model.
+def read_for_model(file: Path | BinaryIO, config: "FlowPlusPlusConfig") -> np.ndarray:
+  """Read an image file as pixel values of a model.
 
-  Of 2**bits levels they are the upper bits, as in training; of other numbers, such as the 17 of the
-  digits, the nearest of as many greys from black to white.
-
-  Args:
-    file: path or file object.
-    config: `FlowPlusPlusConfig`.
+  With 2**bits levels the upper bits are kept, as in training. With another number, such as the 17 of
+  digits, each value is rounded to the nearest of as many equally spaced levels from black to white.
 
   Returns:
     uint8 `[H, W, C]`, values 0 .. levels - 1.
 
   Raises:
-    Exception: whatever Pillow raises for files that are no whole image.
+    Exception: whatever Pillow raises for a file that is not a complete image.
   """
   check_channels(config.image_shape)
   image, _ = read_image(file, config.image_shape)
@@ -64,22 +66,22 @@ def read_for_model(file, config):
   return np.round(image * ((config.levels - 1) / 255)).astype(np.uint8)
 
 
-def upright_size(file):
-  """`(width, height)` of an image file as `read_image` sees it, before it is fitted; raises like it."""
+def upright_size(file: Path | BinaryIO) -> tuple[int, int]:
+  """Return `(width, height)` of an image file in its EXIF orientation; raise like `read_image`."""
   with Image.open(file) as image:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return image.size[::-1] if turned else image.size
 
 
-def reason(error):
-  """One line from whatever Pillow raises for files that are no whole image."""
+def reason(error: Exception) -> str:
+  """Return the message of an exception from Pillow as one line."""
   return " ".join(str(error).split()) or type(error).__name__
 
 
-def fit_image(image, image_shape):
-  """A Pillow image as `read_image` gives it."""
+def fit_image(image: Image.Image, image_shape: Shape) -> tuple[np.ndarray, bool]:
+  """Convert a Pillow image to what `read_image` returns."""
   height, width, channels = image_shape
-  if image.mode.startswith("I"):  # 16 bits, grey
+  if image.mode.startswith("I"):  # 16-bit grey
     image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
   if image.has_transparency_data:
     image = image.convert("RGBA")
@@ -92,21 +94,21 @@ def fit_image(image, image_shape):
   return np.asarray(image).reshape(image_shape), scale < 1
 
 
-def centre_crop(image, height, width):
-  """The middle of a Pillow image."""
+def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
+  """Crop the centre of a Pillow image."""
   left, top = (image.width - width) // 2, (image.height - height) // 2
   return image.crop((left, top, left + width, top + height))
 
 
-def check_channels(image_shape):
-  """Raises an `InputError` unless image files can be read as this shape."""
+def check_channels(image_shape: Shape) -> None:
+  """Raise an `InputError` unless image files can be read as this shape."""
   if len(image_shape) != 3 or image_shape[2] not in (1, 3):
     raise InputError("`image_shape` must be (height, width, channels) with 1 or 3 channels to read "
                      f"images, got {image_shape}")
 
 
-def parallel_map(function, items):
-  """`function(item)` of each item, in order, on up to 16 cores, reading ahead by a few items only."""
+def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+  """Yield `function(item)` of each item in order, on up to 16 threads, with a bounded read-ahead."""
   items = iter(items)
   threads = min(os.cpu_count() or 1, 16)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:

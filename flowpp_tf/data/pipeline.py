@@ -1,42 +1,43 @@
-"""Batches for training: shuffled anew each epoch, and a function of the step alone.
+"""Training batches: shuffled in each epoch; a batch depends only on the seed and the step.
 
-Example n of a run is at position n mod N of epoch n // N, and the shuffle of an epoch is a stateless
-permutation of positions. So a run that goes on at step k sees the very images that would have come, and
-any number of workers, each with its slice of every batch, sees the same batches as one.
+Example n of a run is at position n mod N of epoch n // N; an epoch's shuffle is a stateless permutation
+of positions. So a run that resumes at step k sees the same batches as one that was not interrupted, and
+any number of workers, each with its slice of every batch, sees the same batches as one worker.
 
-Images are looked up by index, a batch at once: nothing is decoded or copied but what is asked for, be
-they an array in memory or a file that is mapped into it.
+Each batch is one NumPy look-up by index, so that a memory-mapped file reads only the images of a batch.
 """
 
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.data.dataset import Images
 from flowpp_tf.errors import InputError
 
-_FLIP = 1  # stream of random numbers beside that of the shuffle
+_FLIP = 1  # random stream, separate from that of the shuffle
 
 
-def training_batches(images, batch_size, seed, start_step=0, num_shards=1, shard=0, flip=False):
-  """An endless `tf.data.Dataset` of shuffled batches.
+def training_batches(images: Images, batch_size: int, seed: int, start_step: int = 0,
+                     num_shards: int = 1, shard: int = 0, flip: bool = False) -> tf.data.Dataset:
+  """Return an endless `tf.data.Dataset` of shuffled batches.
 
   Args:
-    images: `[N, H, W, C]`, anything that NumPy can index: an array, a memory map, `ReducedBits`.
-    batch_size: images in a batch, over all devices and workers.
-    seed: integer; each epoch has its own shuffle, which follows from it.
-    start_step: the first batch is that of this step.
+    images: `[N, H, W, C]`.
+    batch_size: global batch size, over all devices and workers.
+    seed: determines the shuffle of every epoch.
+    start_step: step of the first batch.
     num_shards: number of workers; each gets `batch_size / num_shards` images of every batch.
-    shard: which worker this is, from 0; it gets the images from `shard * batch_size / num_shards` on.
-    flip: whether to mirror each image left to right with probability 1/2, by seed and step too.
+    shard: index of this worker; its images start at `shard * batch_size / num_shards`.
+    flip: whether to mirror each image left to right with probability 1/2, by seed and step.
 
   Raises:
-    InputError (a ValueError): if a batch cannot be divided among the workers, or there is no such one.
+    InputError (a ValueError): if a batch cannot be divided among the workers, or `shard` is invalid.
   """
   if num_shards < 1 or batch_size % num_shards:
     raise InputError(f"`batch_size` must be a multiple of the {num_shards} workers, got {batch_size}")
   if not 0 <= shard < num_shards:
     raise InputError(f"`shard` must be in 0 .. {num_shards - 1}, got {shard}")
   count, size = len(images), batch_size // num_shards
-  most_epochs = (size - 1) // count + 2  # that a batch can have a part in
+  most_epochs = (size - 1) // count + 2  # that one batch can span
 
   def indices(step):
     n = step * batch_size + shard * size + tf.range(size, dtype=tf.int64)
@@ -48,7 +49,7 @@ def training_batches(images, batch_size, seed, start_step=0, num_shards=1, shard
 
   def batch(step):
     mirrored = tf.zeros([size], tf.bool)
-    if flip:  # the whole batch's draws, of which a worker takes its own
+    if flip:  # drawn for the global batch, so that the number of workers does not matter
       draws = tf.random.stateless_uniform([batch_size], _key(seed, step, _FLIP))
       mirrored = draws[shard * size:(shard + 1) * size] < 0.5
     return _look_up(images, indices(step), mirrored)
@@ -57,8 +58,8 @@ def training_batches(images, batch_size, seed, start_step=0, num_shards=1, shard
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
-def evaluation_batches(images, batch_size):
-  """A `tf.data.Dataset` of all images in order; the last batch can be smaller."""
+def evaluation_batches(images: Images, batch_size: int) -> tf.data.Dataset:
+  """Return a `tf.data.Dataset` of all images in order; the last batch can be smaller."""
   def batch(indices):
     return _look_up(images, indices, tf.zeros_like(indices, tf.bool))
 
@@ -66,25 +67,23 @@ def evaluation_batches(images, batch_size):
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
-def weighted_batches(batches, multiple):
-  """Batches for `keras.Model.evaluate` on several devices, `(images, weights, weights)`.
+def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
+  """Return batches `(images, weights, weights)` for `keras.Model.evaluate` on several devices.
 
-  Args:
-    batches: `tf.data.Dataset` of images.
-    multiple: of which the size of each batch shall be one; images of weight 0 fill it up.
+  Each batch is padded to a multiple of `multiple` images; the padding has weight 0.
   """
   def fill(images):
     count = tf.shape(images)[0]
     extra = -count % multiple
     weights = tf.cast(tf.range(count + extra) < count, tf.float32)
-    # In the place of labels, which Keras expects before weights, are the weights again.
+    # Keras expects labels before weights; the weights also take their place.
     return tf.concat([images, tf.repeat(images[-1:], extra, axis=0)], axis=0), weights, weights
 
   return batches.map(fill)
 
 
 def _key(seed, n, stream=0):
-  # The shuffle is a cipher of positions; keys of small numbers would hardly mix them.
+  # index_shuffle is a cipher of positions; keys that are small numbers would mix them poorly.
   state = tf.stack([tf.constant(seed, tf.int64), n])
   if stream:
     state = tf.random.experimental.stateless_fold_in(state, stream)

@@ -1,10 +1,10 @@
-"""The published files of the old downsampled ImageNet, whose download by TensorFlow Datasets is gone.
+"""The published files of the old downsampled ImageNet, which TensorFlow Datasets can no longer download.
 
-In the folder, for a size of 32: `train_32x32` and `valid_32x32`, each as
+The folder has, for example for size 32, `train_32x32` and `valid_32x32`, each in one of these forms:
 
-    .npy           one array, mapped into memory as it is
-    .npz           one array under any name
-    .tar .tar.gz .zip, or a folder      PNG files of just this size, in the order of their names
+    .npy                             one array, memory-mapped
+    .npz                             one array under any name
+    .tar, .tar.gz, .zip, a folder    PNG files of exactly this size, in the order of their names
 """
 
 import io
@@ -19,14 +19,15 @@ from flowpp_tf.data import cache
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data import images
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Path
 
 FORMS = (".npy", ".npz", ".tar", ".tar.gz", ".tgz", ".zip", "")
-_ROWS = 1024  # at once
+_ROWS = 1024  # per read
 
 
-def find_published(data_dir, size):
-  """`dict` of the paths of both splits, or None if they are not there."""
-  found = {}
+def find_published(data_dir: Path, size: int) -> dict[str, pathlib.Path] | None:
+  """Return the paths of `train` and `validation`, or None unless both are there."""
+  found: dict[str, pathlib.Path] = {}
   for split, stem in (("train", "train"), ("validation", "valid")):
     for form in FORMS:
       path = pathlib.Path(data_dir).expanduser() / f"{stem}_{size}x{size}{form}"
@@ -35,19 +36,11 @@ def find_published(data_dir, size):
   return found if len(found) == 2 else None
 
 
-def load_published(paths, size, cache_dir=None):
-  """Both published splits.
-
-  Args:
-    paths: as `find_published` gives them.
-    size: height and width.
-    cache_dir: see `cache.decoded_images`.
-
-  Returns:
-    `dict` of uint8 arrays or memory maps `[N, size, size, 3]`.
+def load_published(paths: dict[str, pathlib.Path], size: int, cache_dir: Path | None = None) -> cache.Arrays:
+  """Load the result of `find_published`: uint8 arrays or memory maps `[N, size, size, 3]` by split.
 
   Raises:
-    InputError (a ValueError): naming the file that is something else.
+    InputError (a ValueError): naming the file that does not hold such images.
   """
   shape = size, size, 3
   return {split: _load(path, shape, cache_dir) for split, path in paths.items()}
@@ -61,9 +54,8 @@ def _load(path, shape, cache_dir):
       return array
     names, read = _contents(path, shape)
     identity = cache.file_identity([path / name for name in names] if path.is_dir() else [path])
-    arrays, _ = cache.decoded_images(
-        path.name, identity, {"images": len(names)}, shape, read, sum(row[1] for row in identity),
-        cache_dir)
+    size = sum(row[1] for row in identity)
+    arrays, _ = cache.decoded_images(path.name, identity, {"images": len(names)}, shape, read, size, cache_dir)
     return arrays["images"]
   except (OSError, ValueError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
     if isinstance(error, InputError):
@@ -72,7 +64,7 @@ def _load(path, shape, cache_dir):
 
 
 def _contents(path, shape):
-  """Names of the images of a file, and how to read them, for `cache.decoded_images`."""
+  """Return the names of a file's images, and the `fill` for `cache.decoded_images`."""
   if path.is_dir():
     names = folders.image_files(path)
     opened = lambda: ((row, name, path / name) for row, name in enumerate(names))
@@ -86,19 +78,20 @@ def _contents(path, shape):
       with zipfile.ZipFile(path) as archive:
         yield from ((row, name, io.BytesIO(archive.read(name))) for row, name in enumerate(names))
   else:
-    with tarfile.open(path) as archive:
-      names = sorted(set(filter(_is_image, archive.getnames())))
-      if path.suffix == ".tar":  # a compressed one says itself that it is cut off
-        archive.fileobj.seek(archive.offset)
-        if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # how an archive ends
+    with tarfile.open(path) as tar:
+      names = sorted(set(filter(_is_image, tar.getnames())))
+      if path.suffix == ".tar":  # tarfile itself detects truncated compressed files
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # a complete file ends in zeros
           raise InputError(f"{str(path)!r} is cut off after {len(names)} images")
     rows = {name: row for row, name in enumerate(names)}
 
     def opened():
-      with tarfile.open(path) as archive:
-        for member in archive:  # in the archive's order: it has no index
+      with tarfile.open(path) as tar:
+        for member in tar:  # in the archive's order: a tar has no index
           if member.name in rows:
-            yield rows[member.name], member.name, io.BytesIO(archive.extractfile(member).read())
+            file = tar.extractfile(member) or io.BytesIO()  # a folder is refused as an empty file
+            yield rows[member.name], member.name, io.BytesIO(file.read())
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
 
@@ -109,9 +102,9 @@ def _contents(path, shape):
         if image.size != shape[1::-1]:
           raise InputError(f"it has {image.width}x{image.height} pixels")
       return row, images.read_image(file, shape)[0]
-    except Exception as error:  # pylint: disable=broad-except  # Pillow has many for damaged files
-      raise InputError(f"{str(path)!r}: {name} is no image of {shape[1]}x{shape[0]} pixels: "
-                       f"{error}") from None
+    except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
+      size = f"{shape[1]}x{shape[0]}"
+      raise InputError(f"{str(path)!r}: {name} is no image of {size} pixels: {error}") from None
 
   def fill(arrays):
     for row, image in images.parallel_map(decode, opened()):
@@ -141,9 +134,8 @@ def _array_in_zip(path, shape):
 
 
 def _read_header(path, file, shape):
-  version = np.lib.format.read_magic(file)
-  read = (np.lib.format.read_array_header_1_0 if version == (1, 0) else
-          np.lib.format.read_array_header_2_0)
+  formats = np.lib.format
+  read = formats.read_array_header_1_0 if formats.read_magic(file) == (1, 0) else formats.read_array_header_2_0
   found, fortran, dtype = read(file)
   _check(path, dtype, found, shape)
   if fortran:

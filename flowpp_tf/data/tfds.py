@@ -1,17 +1,18 @@
-"""Data sets of TensorFlow Datasets, read from where they have been prepared; nothing is downloaded.
+"""Prepared data sets of TensorFlow Datasets; nothing is downloaded.
 
-Names of the field's sets, and any other by its own name. Labels are left aside. Splits that a set does
-not have are taken from the end of its train, see `complete_splits`.
+`load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Labels are
+ignored. Missing splits are taken from the end of train, see `complete_splits`.
 
-The two downsampled ImageNets are other images, about a quarter bit/dim apart, and are never compared:
-imagenet32_old, imagenet64_old: van den Oord et al. 2016, those of the Flow++ paper.
+The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
+bit/dim.
+imagenet32_old, imagenet64_old: van den Oord et al. 2016, used in the Flow++ paper.
 imagenet32_new, imagenet64_new: Chrabaszcz et al. 2017, by box resizing.
 For both, test is the published validation, on which papers report, and validation is taken from train.
 
-celeb_a: the aligned photographs of 218x178, their central 148x148 (as RealNVP has it, but for their
-    "approximately"), resized to 64x64 or 128x128 by Lanczos with antialiasing; published splits.
-celeb_a_hq: CelebA-HQ, 30,000 images, at 64x64 or 128x128 as published in that size; the released
-    Flow++ models are of this. No splits are published: test is the last tenth.
+celeb_a: the central 148x148 of the aligned 218x178 photographs (RealNVP crops "approximately" this),
+    resized to 64x64 or 128x128 by Lanczos with antialiasing; published splits.
+celeb_a_hq: CelebA-HQ, 30,000 images, as published at 64x64 or 128x128; the released Flow++ models were
+    trained on it. No splits are published: test is the last tenth.
 svhn: the cropped digits without the extra ones.
 """
 
@@ -29,17 +30,19 @@ from flowpp_tf.data import published
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.data.dataset import complete_splits
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Path
+from flowpp_tf.types import Shape
 
 
 @dataclasses.dataclass(frozen=True)
 class _Set:
-  """How a data set is to be had."""
-  builder: str                 # name of TensorFlow Datasets; {size} for the model's
-  sizes: tuple = ()            # heights and widths that there are, if the model's says which
-  crop: int = None             # of the centre, before resizing
-  test: str = "test"           # which published split is reported on
-  published_size: int = None   # the set's own files can be read too
-  total: int = None            # images of the split reported on, as published
+  """How to load a data set."""
+  builder: str                 # name in TensorFlow Datasets; {size} stands for the model's
+  sizes: tuple[int, ...] = ()  # available sizes, if the model's shape chooses one
+  crop: int | None = None      # size of the central crop before resizing
+  test: str = "test"           # published split to report on
+  published_size: int = 0      # size of the published files, if these can be read too
+  total: int = 0               # images in the published split to report on, if it is checked
 
 
 _SETS = {
@@ -48,10 +51,8 @@ _SETS = {
     "svhn": _Set("svhn_cropped"),
     "mnist": _Set("mnist"),
     "fashion_mnist": _Set("fashion_mnist"),
-    "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999,
-                           published_size=32),
-    "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999,
-                           published_size=64),
+    "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999, published_size=32),
+    "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999, published_size=64),
     "imagenet32_new": _Set("imagenet_resized/32x32", test="validation", total=50_000),
     "imagenet64_new": _Set("imagenet_resized/64x64", test="validation", total=50_000),
     "celeb_a": _Set("celeb_a", sizes=(64, 128), crop=148),
@@ -60,30 +61,30 @@ _SETS = {
 NAMES = tuple(_SETS)
 
 
-def load_named(name, data_dir=None, image_shape=None, cache_dir=None):
-  """One of `NAMES`.
+def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | None = None,
+               cache_dir: Path | None = None) -> ImageDataset:
+  """Load one of `NAMES`.
 
   Args:
     name: one of `NAMES`.
-    data_dir: folder of TensorFlow Datasets, or of the published files; None for the default of
-      TensorFlow Datasets.
-    image_shape: `(H, W, C)` of the model, for the sets that there are in several sizes.
+    data_dir: folder of TensorFlow Datasets or of the published files; None for the former's default.
+    image_shape: `(H, W, C)` of the model; chooses the size of a set with several sizes.
     cache_dir: see `cache.decoded_images`.
 
   Raises:
-    InputError (a ValueError): if the data are not there, naming what was looked for and the command
-      that prepares it, or are others.
+    InputError (a ValueError): if the data are missing, with the command that prepares them, or wrong.
   """
   entry = _SETS[name]
   wanted = None
   if entry.sizes:
     if image_shape not in [(size, size, 3) for size in entry.sizes]:
-      raise InputError(f"data set {name!r} is had at {' and '.join(f'{s}x{s}x3' for s in entry.sizes)}, "
-                       f"by `image_shape`; got {image_shape}")
+      sizes = " and ".join(f"{size}x{size}x3" for size in entry.sizes)
+      raise InputError(f"data set {name!r} is had at {sizes}, got `image_shape` {image_shape}")
     wanted = image_shape
   builder = _builder(entry.builder.format(size=image_shape and image_shape[0]), data_dir)
-  files = published.find_published(data_dir, entry.published_size) if (
-      data_dir and entry.published_size) else None
+  files = None
+  if data_dir and entry.published_size:
+    files = published.find_published(data_dir, entry.published_size)
   if _data_path(builder) or not files:
     builder = _prepared(name, builder, data_dir, entry)
     splits = _read(builder, wanted, entry.crop, cache_dir)
@@ -101,10 +102,11 @@ def load_named(name, data_dir=None, image_shape=None, cache_dir=None):
   return ImageDataset(name, levels=256, version=version, notes=notes, **splits)
 
 
-def load_any(name, data_dir=None, image_shape=None, cache_dir=None):
-  """Any set of TensorFlow Datasets with an image feature; arguments as for `load_named`.
+def load_any(name: str, data_dir: Path | None = None, image_shape: Shape | None = None,
+             cache_dir: Path | None = None) -> ImageDataset:
+  """Load any set of TensorFlow Datasets with an image feature; arguments as for `load_named`.
 
-  Images are cropped and resized as those of a folder where they do not have the model's shape.
+  Images of another shape than the model's are cropped and resized like those of a folder.
   """
   builder = _prepared(f"tfds:{name}", _builder(name, data_dir), data_dir)
   splits, notes = complete_splits(_read(builder, image_shape, None, cache_dir))
@@ -112,17 +114,17 @@ def load_any(name, data_dir=None, image_shape=None, cache_dir=None):
 
 
 def _builder(name, data_dir):
-  import tensorflow_datasets as tfds  # here, since it takes long to import
+  import tensorflow_datasets as tfds  # not at the top: the import is slow
 
   try:
     return tfds.builder(name, data_dir=data_dir)
-  except Exception as error:  # pylint: disable=broad-except  # it has many for names that it lacks
+  except Exception as error:  # pylint: disable=broad-except  # an unknown name raises many exception types
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     raise InputError(f"TensorFlow Datasets has no {name!r}: {lines[0]}") from None
 
 
 def _data_path(builder):
-  """Where the data are: of the builder's version, or else of the newest that is there, or None."""
+  """Return the folder of the builder's version, else of the newest prepared version, else None."""
   if builder.data_path.exists():
     return builder.data_path
   try:
@@ -134,52 +136,50 @@ def _data_path(builder):
 
 
 def _image_feature(builder):
-  """The name of the images among the features of a set."""
+  """Return the name of the image feature of a set."""
   import tensorflow_datasets as tfds
 
-  found = [key for key, feature in builder.info.features.items()
-           if isinstance(feature, tfds.features.Image)]
+  features = builder.info.features
+  found = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
   if not found:
-    raise InputError(f"{builder.info.full_name} of TensorFlow Datasets has no image feature; it has "
-                     f"{', '.join(builder.info.features)}")
+    raise InputError(f"{builder.info.full_name} has no image feature; it has {', '.join(features)}")
   return "image" if "image" in found else found[0]
 
 
 def _prepared(name, builder, data_dir, entry=None):
-  """The builder of the data, if they are there."""
+  """Return the builder of the prepared data; raise an `InputError` if there are none."""
   import tensorflow_datasets as tfds
 
-  _image_feature(builder)  # nobody is to prepare a set of another kind
+  _image_feature(builder)  # first, so that no error asks to prepare a set without images
   present = _data_path(builder)
-  if present:  # with the features that it was written with
-    return tfds.builder_from_directory(present)
-  full_name = builder.info.full_name.rpartition("/")[0]  # the version is what it is
+  if present:
+    return tfds.builder_from_directory(present)  # the features that the data were written with
+  full_name = builder.info.full_name.rpartition("/")[0]  # without the version
   command = f"tfds build {full_name}" + (f" --data_dir={data_dir}" if data_dir else "")
   if entry and entry.published_size:
     size = f"{entry.published_size}x{entry.published_size}"
-    looked = (f" and {data_dir}/train_{size} with valid_{size} (.npy, .npz, .tar, .zip or a folder)"
-              if data_dir else "")
-    raise InputError(f"data set {name!r} is not there: looked for {builder.data_path}{looked}; its "
-                     f"download is gone, so get the published train_{size}.tar and valid_{size}.tar and "
-                     "name their folder as --data_dir")
+    files = f" and {data_dir}/train_{size} with valid_{size} (.npy, .npz, .tar, .zip or a folder)"
+    raise InputError(
+        f"data set {name!r} is not there: looked for {builder.data_path}{files if data_dir else ''}; it can "
+        f"no longer be downloaded: give the folder of train_{size}.tar and valid_{size}.tar as --data_dir")
   if builder.name == "celeb_a_hq":
     command += f" --manual_dir=FOLDER, with the published data{builder.builder_config.name}x" \
                f"{builder.builder_config.name}.tar in FOLDER"
-  raise InputError(f"data set {name!r} is not prepared: looked for {builder.data_path}; prepare it by: "
-                   f"{command}")
+  missing = f"data set {name!r} is not prepared: looked for {builder.data_path}"
+  raise InputError(f"{missing}; prepare it by: {command}")
 
 
 def _check_which_imagenet(name, entry, count):
-  """The old and the new set are told apart by the number of their validation images."""
+  """Raise an `InputError` for the other ImageNet, which has another number of validation images."""
   other = {49_999: 50_000, 50_000: 49_999}[entry.total]
   if count == other:
     kind, size = ("new" if other == 50_000 else "old"), name[8:10]
-    raise InputError(f"data set {name!r} has {entry.total:,} validation images, but what is there has "
+    raise InputError(f"data set {name!r} has {entry.total:,} validation images, but these data have "
                      f"{count:,}: that is imagenet{size}_{kind}")
 
 
 def _read(builder, image_shape, crop, cache_dir):
-  """`dict` of the images of the splits that there are of train, validation and test."""
+  """Return the images of train, validation and test by split, without the missing ones."""
   import tensorflow_datasets as tfds
 
   feature = _image_feature(builder)
@@ -189,13 +189,13 @@ def _read(builder, image_shape, crop, cache_dir):
   image_shape = image_shape or spec.shape
   if None in image_shape:
     raise InputError(f"the images of {builder.info.full_name} are of many sizes: `image_shape` must say "
-                     "which is wanted")
+                     "to which shape they are resized")
   images.check_channels(image_shape)
   counts = {split: builder.info.splits[split].num_examples
             for split in ("train", "validation", "test") if split in builder.info.splits}
   if "train" not in counts:
-    raise InputError(f"{builder.info.full_name} has no split 'train'; it has "
-                     f"{', '.join(builder.info.splits)}")
+    found = ", ".join(builder.info.splits)
+    raise InputError(f"{builder.info.full_name} has no split 'train'; it has {found}")
 
   def fill(arrays):
     for split, array in arrays.items():
@@ -211,11 +211,11 @@ def _read(builder, image_shape, crop, cache_dir):
         raise InputError(f"{split} in {builder.data_path} cannot be read: {error.message}") from None
     return {}, {}
 
-  files = sorted((path.name, path.stat().length, path.stat().mtime)  # it can be in a bucket, too
+  files = sorted((path.name, path.stat().length, path.stat().mtime)  # an epath: the data may be in a bucket
                  for path in builder.data_path.iterdir() if path.is_file())
   identity = [str(builder.data_path), feature, crop, files]
-  arrays, _ = cache.decoded_images(builder.info.full_name, identity, counts, image_shape, fill,
-                                   cache_dir=cache_dir)
+  name = builder.info.full_name
+  arrays, _ = cache.decoded_images(name, identity, counts, image_shape, fill, cache_dir=cache_dir)
   return arrays
 
 

@@ -1,1 +1,1 @@
-"""A page in the browser that shows what a trained model does. `page.py` needs Gradio, the others not."""
+"""A web page that demonstrates a trained model. Only `page.py` needs Gradio."""

@@ -1,16 +1,17 @@
-"""What the top of the page says of a model."""
+"""The description of a model at the top of the page."""
+
+from typing import Any
 
 from flowpp_tf.data import describe
+from flowpp_tf.demo.engine import Engine
+from flowpp_tf.demo.engine import SavedModelEngine
 
 
-def about(source, engine, metadata):
-  """Which model it is, as Markdown.
+def about(source: str, engine: Engine | SavedModelEngine, metadata: dict[str, Any]) -> str:
+  """Return Markdown that describes a model from the path `source`.
 
-  Args:
-    source: text, the path that it is from.
-    engine: `Engine` or `SavedModelEngine`.
-    metadata: `dict` of "data", a fingerprint, "evaluation", the entries of an evaluation.json, and
-      "checkpoint", as `bin/export` puts them into a SavedModel; each may be missing.
+  `metadata` has "data" (a fingerprint), "evaluation" (the entries of an evaluation.json) and "checkpoint",
+  as `bin/export` stores them in a SavedModel; each may be missing.
   """
   data = metadata.get("data")
   shape = "x".join(map(str, engine.config.image_shape))
@@ -22,7 +23,7 @@ def about(source, engine, metadata):
 
 
 def _measured(metadata):
-  """Bits/dim: of the test split, else of another one, else the best validation of training."""
+  """Return the bits/dim of the test split, else of another split, else of validation in training."""
   splits = {split: entry for split, entry in (metadata.get("evaluation") or {}).items()
             if isinstance(entry, dict) and entry.get("bounds")}
   if splits:

@@ -1,6 +1,6 @@
-"""What the tabs of the page show, without the page: from what a visitor gave to pictures and text.
+"""The content of the page's tabs, without the page: from a visitor's inputs to pictures and text.
 
-Numbers may be anything that a request can hold; what does not fit is an `InputError`.
+Numbers may be anything that a request can hold; invalid ones raise an `InputError`.
 """
 
 import dataclasses
@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.data.images import upright_size
+from flowpp_tf.demo.engine import Engine
+from flowpp_tf.demo.engine import SavedModelEngine
 from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import Reconstruction
@@ -18,49 +20,46 @@ from flowpp_tf.evaluation import image_grid
 from flowpp_tf.evaluation import interpolate
 from flowpp_tf.evaluation import reconstruct
 from flowpp_tf.evaluation import write_animation
+from flowpp_tf.types import Path
 
 MOST_FRAMES = 32
 HOTTEST = 2.0  # temperature
-LAST_SEED = 2**53 - 1  # of the integers that JavaScript knows
+LAST_SEED = 2**53 - 1  # the largest integer that JavaScript represents exactly
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
-  """The answers of a model.
-
-  Args:
-    engine: `Engine` or `SavedModelEngine`.
-    folder: path of a folder for the animation, each of which takes the place of the last.
-  """
-  engine: object
+  """The answers of a model. Each animation replaces the last one in `folder`."""
+  engine: Engine | SavedModelEngine
   folder: pathlib.Path
 
-  def samples(self, n, temperature, seed):
-    """A grid of samples, those of `bin/sample` for the seed."""
+  def samples(self, n: int, temperature: float, seed: int) -> Image.Image:
+    """Return a grid of samples, the same as from `bin/sample` for the seed."""
     n = _integer("number of images", n, 1, self.engine.most_samples)
     temperature = _number("temperature", temperature, 0, HOTTEST)
     seed = _integer("seed", seed, 0, LAST_SEED)
     return self._grid(self.engine.sample(n, temperature, seed))
 
-  def interpolation(self, first, last, frames):
-    """From one uploaded image to another: a grid, the path of an animation, a line on both ends."""
+  def interpolation(
+      self, first: Path | None, last: Path | None, frames: int) -> tuple[Image.Image, str, str]:
+    """Interpolate between uploads; return a grid, the path of an animation, a line on both ends."""
     frames = _integer("number of frames", frames, 2, MOST_FRAMES)
     ends = np.stack([read_upload(path, self.engine.config) for path in (first, last)])
-    images = interpolate(self.engine, *ends, frames)
+    images = interpolate(self.engine, ends[0], ends[1], frames)
     animation = self.folder / "interpolation.png"
     write_animation(images, self.engine.config.levels, animation)
     return (self._grid(images, columns=min(frames, 8)), str(animation),
             f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.")
 
-  def score(self, path):
-    """An uploaded image as the model sees it, encoded and decoded, the difference; the scores."""
+  def score(self, path: Path | None) -> tuple[Image.Image, Image.Image, Image.Image, str]:
+    """Return an upload as the model sees it, encoded and decoded, the difference; and the scores."""
     config = self.engine.config
     images = read_upload(path, config)[np.newaxis]
     result = reconstruct(self.engine, images)
     scores = {name: float(value[0]) for name, value in self.engine.scores(images).items()}
-    pictures = (images, result.decoded, result.visible_differences(config.levels))
-    return (*map(self._grid, pictures), _score_text(scores, self.engine.num_samples, [
-        _fitted(path, config), f"{result}."]))
+    text = _score_text(scores, self.engine.num_samples, [_fitted(path, config), f"{result}."])
+    return (self._grid(images), self._grid(result.decoded),
+            self._grid(result.visible_differences(config.levels)), text)
 
   def _grid(self, images, columns=None):
     return image_grid(images, self.engine.config.levels, columns=columns)
@@ -68,13 +67,13 @@ class Answers:
 
 def _score_text(scores, num_samples, lines):
   rows = [(f"**Bits/dim**, importance-weighted bound of {num_samples} samples", "bits_per_dim", ".4f"),
-          ("**Log-likelihood**, that bound in nats", "log_likelihood", ".2f"),
-          ("**Complexity-corrected**, bits/dim less those of a PNG; higher is stranger",
+          ("**Log-likelihood**, the same bound in nats", "log_likelihood", ".2f"),
+          ("**Complexity-corrected**, bits/dim minus those of a PNG; higher is stranger",
            "complexity_corrected", ".4f"),
-          ("**Typicality**, distance in bits/dim from the mean of validation; higher is stranger",
+          ("**Typicality**, distance in bits/dim from the validation mean; higher is stranger",
            "typicality", ".4f")]
-  table = [f"| {label} | {scores[name]:{form}} |" for label, name, form in rows
-           if not math.isnan(scores[name])]
+  known = [row for row in rows if not math.isnan(scores[row[1]])]
+  table = [f"| {label} | {scores[name]:{form}} |" for label, name, form in known]
   return "\n".join([
       "| | |", "|---|--:|", *table, "", " ".join(filter(None, lines)), "",
       "*Likelihood does not say whether an image is like those of training: a simple one, such as a "
@@ -82,7 +81,7 @@ def _score_text(scores, num_samples, lines):
 
 
 def _fitted(path, config):
-  """What had to be done to the file so that the model can see it."""
+  """Return how the file was fitted to the model, or None if it has the model's size."""
   height, width, _ = config.image_shape
   size = upright_size(path)
   if size == (width, height):

@@ -1,6 +1,6 @@
-"""What the page asks of a model, the same for a trained one and for a SavedModel: arrays in, arrays out.
+"""The functions of a model that the page calls, on NumPy arrays, for a trained model or a SavedModel.
 
-No function is traced more than once, whatever is asked.
+No function is traced more than once, whatever the request.
 """
 
 import numpy as np
@@ -10,29 +10,31 @@ from flowpp_tf.evaluation import Batched
 from flowpp_tf.evaluation import Scorer
 from flowpp_tf.evaluation import scores_of
 from flowpp_tf.evaluation.batched import batches
+from flowpp_tf.export import LoadedModel
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.types import Seed
 
 _MOST_SAMPLES = 100
 
 
 class Engine:
-  """A `FlowPlusPlus`, by the functions of `bin/sample` and `bin/score`: the same seed gives the same.
+  """Runs a `FlowPlusPlus`; the same seed gives the same results as in `bin/sample` and `bin/score`.
+
+  `sample`, `encode` and `decode` are those of `FlowPlusPlus`; `scores(images)` returns arrays `[N]` by
+  the names in `evaluation.SCORES`.
 
   Args:
-    model: `FlowPlusPlus`.
-    num_samples: of the importance-weighted bound in the scores.
-    typical: mean bits/dim of the validation split by `Scorer`, for typicality; None if it is not known.
+    model: the model.
+    num_samples: number of samples of the importance-weighted bound in the scores.
+    typical: mean bits/dim of the validation split by `Scorer`, for typicality; None if unknown.
 
   Attributes:
     config: `FlowPlusPlusConfig`.
-    parameters: how many.
-    num_samples: as above.
-    most_samples: images that may be asked for at once.
-
-  `sample`, `encode` and `decode` are those of `FlowPlusPlus`, with NumPy arrays; `scores(images)` is a
-  `dict` of arrays `[N]` by the names in `evaluation.SCORES`.
+    parameters: number of parameters.
+    most_samples: maximum number of samples per request.
   """
 
-  def __init__(self, model, num_samples=16, typical=None):
+  def __init__(self, model: FlowPlusPlus, num_samples: int = 16, typical: float | None = None) -> None:
     self.config = model.config
     self.parameters = model.count_params()
     self.num_samples = num_samples
@@ -43,13 +45,9 @@ class Engine:
 
 
 class SavedModelEngine:
-  """The same of what `fpp.load_saved_model` gives; typicality is not known.
+  """`Engine` for a `LoadedModel`, without typicality; `num_samples` above its `max_batch` is an `InputError`."""
 
-  Raises:
-    InputError (a ValueError): if `num_samples` is more than the SavedModel allows.
-  """
-
-  def __init__(self, loaded, num_samples=16):
+  def __init__(self, loaded: LoadedModel, num_samples: int = 16) -> None:
     self._loaded = loaded
     self._max_batch = loaded.metadata["max_batch"]
     if not 1 <= num_samples <= self._max_batch:
@@ -60,16 +58,16 @@ class SavedModelEngine:
     self.num_samples = num_samples
     self.most_samples = min(_MOST_SAMPLES, self._max_batch)
 
-  def sample(self, n, temperature=1.0, seed=None):
+  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> np.ndarray:
     return self._loaded.sample(n, temperature, seed).numpy()
 
-  def encode(self, images, seed=None):
+  def encode(self, images: np.ndarray, seed: Seed = None) -> np.ndarray:
     return self._loaded.encode(images, seed).numpy()
 
-  def decode(self, z):
-    return np.concatenate([self._loaded.decode(z[part]).numpy()
-                           for part in batches(len(z), self._max_batch)])
+  def decode(self, z: np.ndarray) -> np.ndarray:
+    parts = batches(len(z), self._max_batch)
+    return np.concatenate([self._loaded.decode(z[part]).numpy() for part in parts])
 
-  def scores(self, images):
+  def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
     bound = self._loaded.log_prob_bound(images, self.num_samples, seed=0)
     return scores_of(images, bound.numpy().astype(np.float64))

@@ -1,20 +1,21 @@
-"""The page, in Gradio: tabs for samples, interpolation, and reconstruction with scores.
+"""The Gradio page: tabs for samples, interpolation, and reconstruction with scores.
 
-One visitor's request reaches the model at a time; the others wait in the queue, and see that they do.
+The model handles one request at a time; the others wait in a queue, which their visitors see.
 """
 
 import functools
 import html
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from flowpp_tf.demo import answers as limits
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import to_shades
 
-_FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: nothing comes from elsewhere
-LOOK = {  # for `gr.Blocks.launch`
+_FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: the page loads nothing from elsewhere
+LOOK = {  # arguments of `gr.Blocks.launch`
     "theme": gr.themes.Default(
         primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
     "css": """
@@ -30,18 +31,16 @@ LOOK = {  # for `gr.Blocks.launch`
 _LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
 
 
-def build_page(answers, title, about, examples):
-  """The page of a model, with an answer of each tab there from the start: so all is traced before.
+def build_page(answers: limits.Answers, title: str, about: str, examples: dict[str, np.ndarray]) -> gr.Blocks:
+  """Build the page of a model, to be launched with `**LOOK`.
+
+  Each tab starts with an answer, so that all functions are traced before the first request.
 
   Args:
-    answers: `Answers`.
-    title: text, of the window too.
+    answers: answers of the model.
+    title: title of the page and of the window.
     about: Markdown below the title.
-    examples: `dict` of uint8 images `[H, W, C]` by their labels, at least two; they are written to
-      the folder of `answers`.
-
-  Returns:
-    `gr.Blocks`, to be launched with `**LOOK`.
+    examples: at least two uint8 images `[H, W, C]` by label; written to the folder of `answers`.
   """
   files = _write_examples(examples, answers)
   with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
@@ -52,7 +51,7 @@ def build_page(answers, title, about, examples):
       _interpolation_tab(answers, files)
     with gr.Tab("Reconstruction and score"):
       _score_tab(answers, files)
-  # Without the queue, by the REST routes, requests would reach the model side by side.
+  # Requests by the REST routes would bypass the queue and reach the model in parallel.
   return page.queue(max_size=_LONGEST_QUEUE, api_open=False)
 
 
@@ -117,33 +116,33 @@ def _picture(label, value):
 
 
 def _upload(label, value):
-  # No gr.Image, which would decode it before we can say what is wrong with it.
+  # Not gr.Image, which decodes the file before we can report what is wrong with it.
   return gr.File(value, label=label, height=110)
 
 
 def _on(triggers, function, inputs, outputs, api_name, examples=None):
-  """Calls the function upon each of the triggers, and after a click on an example."""
-  shared = dict(fn=_guarded(function), inputs=inputs, outputs=outputs, concurrency_id="model",
-                concurrency_limit=1)
+  """Call the function on each of the triggers, and after a click on an example."""
+  shared = dict(
+      fn=_guarded(function), inputs=inputs, outputs=outputs, concurrency_id="model", concurrency_limit=1)
   gr.on(triggers, api_name=api_name, trigger_mode="always_last", **shared)
   if examples:
     examples.load_input_event.then(api_visibility="private", **shared)
 
 
 def _guarded(function):
-  """The function with its `InputError`s as messages on the page."""
+  """Return the function with its `InputError`s shown as messages on the page."""
   @functools.wraps(function)
   def guarded(*args):
     try:
       return function(*args)
     except InputError as error:
-      text = html.escape(str(error), quote=False)  # names of files are in it
+      text = html.escape(str(error), quote=False)  # it can hold file names
       raise gr.Error(f"{text[:1].upper()}{text[1:]}.", print_exception=False) from None
   return guarded
 
 
 def _write_examples(examples, answers):
-  """A file for each example: pairs of label and path."""
+  """Write a file for each example; return pairs of label and path."""
   files = []
   for label, image in examples.items():
     pixels = to_shades(image, answers.engine.config.levels)

@@ -2,17 +2,24 @@
 
     log P(x) >= E_{u ~ q(.|x)} [log p(x + u) - log q(u|x)]                               (equation 7)
 
-Uniform dequantization takes q = 1. Variational dequantization learns q as a conditional flow: normal
-noise through couplings that see the image, then a sigmoid.
+Uniform dequantization takes q = 1. Variational dequantization learns q as a conditional flow: normal noise through couplings
+that see the image, then a sigmoid.
 
-Both are distributions that also say which noise they transform, so that the same draws give the same
-bound: `q.transform(noise)` returns u and log q(u|x), and `q.distribution` is the noise's own.
+Both are distributions that also say which noise they transform, so that the same draws give the same bound:
+`q.transform(noise)` returns u and log q(u|x), and `q.distribution` is the noise's own.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.bijectors.chain import Conditioned
+from flowpp_tf.call import Call
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
+from flowpp_tf.types import Shape
+from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -21,13 +28,12 @@ tfd = tfp.distributions
 class _Dequantization(FlowDistribution):
   """A flow whose batch is that of the images."""
 
+  def __getitem__(self, slices):
+    raise NotImplementedError("a dequantization cannot be sliced: slice the images, and make another one of them")
+
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
     return dict()
-
-  def __getitem__(self, slices):
-    raise NotImplementedError(
-        "a dequantization cannot be sliced: slice the images, and make another one of them")
 
   def _batch_shape(self):
     return self.distribution.batch_shape
@@ -46,7 +52,8 @@ class UniformDequantization(_Dequantization):
     name: Python `str`.
   """
 
-  def __init__(self, batch_shape, event_shape, dtype=tf.float32, name="uniform_dequantization"):
+  def __init__(self, batch_shape: TensorLike, event_shape: Shape, dtype: Any = tf.float32,
+               name: str = "uniform_dequantization") -> None:
     parameters = dict(locals())
     noise = tfd.Sample(tfd.Uniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
     super().__init__(noise, tfb.Identity(), parameters=parameters, name=name)
@@ -59,16 +66,16 @@ class VariationalDequantization(_Dequantization):
     bijector: from noise to u in (0, 1).
     batch_shape: of the images.
     event_shape: `(H, W, C)`.
-    bijector_kwargs: keyword arguments that bring the context to the bijector's parts.
-    context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside
-      those of the bijector.
+    call: `Call` of the bijector, whose condition is the context of the images.
+    context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside those of the bijector.
     dtype: floating.
     name: Python `str`.
   """
 
-  def __init__(self, bijector, batch_shape, event_shape, bijector_kwargs, context_variables=(),
-               dtype=tf.float32, name="variational_dequantization"):
+  def __init__(self, bijector: tfb.Bijector, batch_shape: TensorLike, event_shape: Shape, call: Call,
+               context_variables: Sequence[tf.Variable] = (), dtype: Any = tf.float32,
+               name: str = "variational_dequantization") -> None:
     parameters = dict(locals())
     self._context_variables = list(context_variables)
     noise = tfd.Sample(tfd.Normal(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
-    super().__init__(noise, bijector, bijector_kwargs, parameters=parameters, name=name)
+    super().__init__(noise, Conditioned(bijector, call), parameters=parameters, name=name)

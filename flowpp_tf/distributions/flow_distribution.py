@@ -1,85 +1,89 @@
-"""A normalizing flow as a TFP distribution: log p(x) = log N(z) + log|det dz/dx| (change of variables)."""
+"""A normalizing flow as a TFP distribution: log p(x) = log p(z) + log|det dz/dx| (change of variables)."""
+
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.single_pass import single_pass
+from flowpp_tf.bijectors.base import forward_and_log_det
+from flowpp_tf.bijectors.base import inverse_and_log_det
+from flowpp_tf.call import Call
+from flowpp_tf.types import TensorLike
 
+tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
-# The class that `tfd.TransformedDistribution(...)` itself returns for bijectors that hold networks.
+# The class of what `tfd.TransformedDistribution(...)` returns for bijectors that hold networks. A subclass of the public class
+# would be a composite tensor, in which `tf.Module`s do not find the networks' variables.
 class FlowDistribution(transformed_distribution._TransformedDistribution):  # pylint: disable=protected-access
-  """`tfd.TransformedDistribution` that runs each network of its bijector once an evaluation.
+  """`tfd.TransformedDistribution` that evaluates its bijector once for the value and the log-det.
 
   Args:
     distribution: the base distribution.
     bijector: from samples of the base to samples of this distribution.
-    bijector_kwargs: `dict` of keyword arguments that every evaluation of the bijector gets, such as
-      a context; a call's own `bijector_kwargs` are laid over it, entry by entry.
     validate_args: Python `bool`.
-    parameters: `locals()` of a subclass's constructor.
     name: Python `str`.
 
-  Every evaluation sees the present values of the weights, in eager mode on the same tensor too.
+  Methods that evaluate the bijector, such as `log_prob(x, call=None)` and `sample(n, call=None)`, take a `Call`. Every
+  evaluation sees the current weights, in eager mode on the same tensor too.
+
+  Example:
+    >>> normal = tfd.Sample(tfd.Normal(0.0, 1.0), 6)
+    >>> flow = FlowDistribution(normal, fb.Invert(coupling))  # the coupling goes from data to latents
+    >>> flow.log_prob(tf.zeros([2, 6])).shape
+    TensorShape([2])
   """
 
-  def __init__(self, distribution, bijector, bijector_kwargs=None, validate_args=False,
-               parameters=None, name="flow"):
+  def __init__(self, distribution: tfd.Distribution, bijector: tfb.Bijector, validate_args: bool = False,
+               parameters: dict[str, Any] | None = None, name: str = "flow") -> None:
     parameters = dict(locals()) if parameters is None else parameters
-    self._bound_kwargs = bijector_kwargs or {}
-    super().__init__(distribution, bijector, kwargs_split_fn=self._split_kwargs,
-                     validate_args=validate_args, parameters=parameters, name=name)
+    super().__init__(distribution, bijector, kwargs_split_fn=_all_to_bijector, validate_args=validate_args,
+                     parameters=parameters, name=name)
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
     return super()._parameter_properties(dtype, num_classes)  # TFP asks a subclass to say so
 
-  def _split_kwargs(self, kwargs):
-    bound, given = self._bound_kwargs, kwargs.get("bijector_kwargs", {})
-    merged = {name: {**bound.get(name, {}), **given.get(name, {})} for name in {**bound, **given}}
-    return kwargs.get("distribution_kwargs", {}), merged
-
-  def transform(self, base_sample, **kwargs):
-    """A sample of this distribution from one of the base, and its log density.
+  def transform(self, base_sample: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return a sample of this distribution, made from one of the base, and its log density.
 
     Args:
       base_sample: value of the base distribution, `[..., *event_shape]`.
-      **kwargs: `distribution_kwargs` and `bijector_kwargs`, as in `log_prob`.
+      call: as in `Bijector.forward_and_log_det`.
 
     Returns:
-      The sample and its log density in nats.
+      The sample, and its log density in nats, `[...]`.
     """
-    distribution_kwargs, bijector_kwargs = self._split_kwargs(kwargs)
     base_sample = tf.convert_to_tensor(base_sample, dtype_hint=self.distribution.dtype)
-    with single_pass(base_sample) as base_sample:
-      y = self.bijector.forward(base_sample, **bijector_kwargs)
-      fldj = self.bijector.forward_log_det_jacobian(
-          base_sample, event_ndims=len(self.distribution.event_shape), **bijector_kwargs)
-    return y, self.distribution.log_prob(base_sample, **distribution_kwargs) - fldj
+    y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), call)
+    return y, self.distribution.log_prob(base_sample) - log_det
 
-  def log_prob_terms(self, y, **kwargs):
-    """The two terms of the log density: that of the base at y's latent, and log|det| of the Jacobian.
+  def log_prob_terms(self, y: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the two terms of the log density: that of the base at y's latent, and log|det dx/dy|.
 
     Args:
       y: values, `[..., *event_shape]`.
-      **kwargs: as in `log_prob`, which is their sum.
+      call: as in `Bijector.forward_and_log_det`.
 
     Returns:
-      Two tensors, nats.
+      Two tensors, nats; `log_prob` is their sum.
     """
-    distribution_kwargs, bijector_kwargs = self._split_kwargs(kwargs)
-    with single_pass(tf.convert_to_tensor(y, dtype_hint=self.dtype)) as y:
-      x = self.bijector.inverse(y, **bijector_kwargs)
-      ildj = self.bijector.inverse_log_det_jacobian(
-          y, event_ndims=len(self.event_shape), **bijector_kwargs)
-    return self.distribution.log_prob(x, **distribution_kwargs), ildj
+    y = tf.convert_to_tensor(y, dtype_hint=self.dtype)
+    x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), call)
+    return self.distribution.log_prob(x), log_det
 
-  def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
-    with single_pass():
-      return super()._sample_and_log_prob(sample_shape, seed, **kwargs)
+  def _log_prob(self, y, call=None):
+    prior, log_det = self.log_prob_terms(y, call)
+    return prior + log_det
 
-  def experimental_local_measure(self, y, backward_compat=False, **kwargs):
-    with single_pass(y) as y:
-      return super().experimental_local_measure(y, backward_compat=backward_compat, **kwargs)
+  def _sample_and_log_prob(self, sample_shape, seed, call=None):
+    base = self.distribution
+    if base.batch_shape != self.batch_shape:
+      base = tfd.BatchBroadcast(base, self.batch_shape_tensor())
+    return self.transform(base.sample(sample_shape, seed=seed), call)
+
+
+def _all_to_bijector(kwargs):
+  return {}, kwargs

@@ -3,35 +3,37 @@
     log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, importance-weighted)
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Seed
 
 tfd = tfp.distributions
 
 
 class ImageDistribution(tfd.Distribution):
-  """The distribution of a model's images, to be a part of others.
+  """The distribution of a model's images, to be a part of other models.
 
-  `log_prob` estimates a lower bound of the log probability, which itself cannot be computed; with
-  `num_samples` the bound grows towards it, `copy(num_samples=64)` makes it tighter. All images get the
-  same draws of noise, which follow from `seed`: `log_prob` is a function of the image alone, whatever
-  stands beside it in the batch, in eager mode as in a graph.
+  `log_prob` estimates a lower bound of the log probability, which has no closed form; the bound grows towards it with
+  `num_samples`: `copy(num_samples=64)` makes it tighter. All images get the same draws of noise, which follow from `seed`:
+  `log_prob` is a function of only the image, whatever stands beside it in the batch, in eager mode as in a graph.
 
   Args:
     model: `FlowPlusPlus`.
-    num_samples: draws of the dequantization noise an image.
-    seed: integer or stateless seed of the draws; None for other draws in each call, as training wants.
+    num_samples: draws of the dequantization noise per image.
+    seed: integer or stateless seed of the draws; None for other draws in each call, as for training.
     validate_args: Python `bool`, whether pixel values are checked in graphs too.
     name: Python `str`.
 
-  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap
-  around. Events are `[H, W, C]` in 0 .. levels - 1, the batch shape is []. `seed` of `sample` means what
-  it does in TFP.
+  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around. Events are
+  `[H, W, C]` in 0 .. levels - 1, the batch shape is []. `seed` of `sample` means what it does in TFP.
   """
 
-  def __init__(self, model, num_samples=1, seed=0, validate_args=False, name="image_distribution"):
+  def __init__(self, model: Any, num_samples: int = 1, seed: Seed = 0, validate_args: bool = False,
+               name: str = "image_distribution") -> None:
     parameters = dict(locals())
     if not num_samples > 0:
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
@@ -48,8 +50,8 @@ class ImageDistribution(tfd.Distribution):
     return dict()
 
   @property
-  def num_samples(self):
-    """Draws of the dequantization noise an image."""
+  def num_samples(self) -> int:
+    """Draws of the dequantization noise per image."""
     return self._num_samples
 
   def _event_shape(self):

@@ -1,4 +1,4 @@
-"""What people look at: bits/dim, samples, scores of single images, pictures, curves."""
+"""Evaluation of a trained model: bits/dim, samples, scores of single images, pictures, curves."""
 
 from flowpp_tf.evaluation.batched import Batched
 from flowpp_tf.evaluation.interpolation import interpolate

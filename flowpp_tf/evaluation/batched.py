@@ -1,12 +1,13 @@
-"""A model's functions on any number of images, a batch at a time: memory is that of a batch.
+"""A model's functions on any number of images, one batch at a time: memory is that of a batch.
 
-What is random is drawn for all images at once, from one seed, and then parted into batches. So the
-results are those of `FlowPlusPlus.sample` and `encode` for that seed, whatever the size of a batch. Only
-where a device's products and convolutions round differently by the size can a value that lies within
-rounding of the next level become that.
+Random numbers are drawn for all images at once from one seed, and then split into batches. So the results
+are those of `FlowPlusPlus.sample` and `encode` for that seed, whatever the batch size. The only exception:
+a device may round differently for another batch size, which can move a value on the edge of a level.
 """
 
+from collections.abc import Iterator
 import sys
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -14,21 +15,27 @@ import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.layers import fold_in
+from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import as_seed
+from flowpp_tf.types import Seed
+from flowpp_tf.types import TensorLike
+
+
+class LatentModel(Protocol):
+  """Maps images `[N, H, W, C]` to latents `[N, *latent_shape]` and back, as `Batched` does."""
+
+  def encode(self, images: np.ndarray, *, seed: Seed = None) -> np.ndarray: ...
+  def decode(self, z: np.ndarray) -> np.ndarray: ...
 
 
 class Batched:
-  """`sample`, `encode` and `decode` of a model in batches, each traced once, whatever is asked of it.
-
-  Args:
-    model: `FlowPlusPlus`.
-    batch_size: images at once.
+  """`sample`, `encode` and `decode` of a model in batches; each is traced once, for any number of images.
 
   Raises:
     InputError (a ValueError): if `batch_size` is not positive.
   """
 
-  def __init__(self, model, batch_size=100):
+  def __init__(self, model: FlowPlusPlus, batch_size: int = 100):
     if batch_size < 1:
       raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
     self.model = model
@@ -41,19 +48,19 @@ class Batched:
     self._decode = tf.function(
         model.decode, autograph=False, input_signature=[spec(latent_shape, model.variable_dtype)])
 
-  def sample(self, n, temperature=1.0, seed=None):
-    """uint8 images `[n, H, W, C]`, a NumPy array; arguments and errors as in `FlowPlusPlus.sample`."""
+  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> np.ndarray:
+    """Return uint8 images `[n, H, W, C]`; arguments and errors as in `FlowPlusPlus.sample`."""
     return self.decode(self.model.sample_latents(n, temperature, seed))
 
-  def encode(self, images, noise=None, seed=None):
-    """Latents `[N, *latent_shape]`, a NumPy array; as in `FlowPlusPlus.encode`, noise `[N, H, W, C]`."""
+  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None) -> np.ndarray:
+    """Return latents `[N, *latent_shape]`; as in `FlowPlusPlus.encode`, with noise `[N, H, W, C]`."""
     images = tf.cast(self.model.check_images(images), tf.uint8)
     if noise is None:
       noise = self.model.sample_noise([len(images)], fold_in(as_seed(seed), 0))
     return self._apply(self._encode, images, tf.cast(noise, self.model.variable_dtype))
 
-  def decode(self, z):
-    """uint8 images `[N, H, W, C]` of latents `[N, *latent_shape]`, a NumPy array."""
+  def decode(self, z: TensorLike) -> np.ndarray:
+    """Return uint8 images `[N, H, W, C]` of latents `[N, *latent_shape]`."""
     return self._apply(self._decode, tf.cast(z, self.model.variable_dtype))
 
   def _apply(self, function, *arrays):
@@ -61,14 +68,12 @@ class Batched:
                            for part in batches(len(arrays[0]), self.batch_size)])
 
 
-def batches(count, size):
-  """Yields the slices that part `count` images into batches; more than one show a progress bar.
+def batches(count: int, size: int) -> Iterator[slice]:
+  """Yield slices that split `count` images into batches of `size`; the last one can be smaller.
 
-  Args:
-    count: how many images there are.
-    size: images in a batch; the last can have fewer.
+  On a terminal, more than one batch shows a progress bar.
   """
-  # Anywhere but on a terminal the bar would be a line for each batch.
+  # Elsewhere the bar would print a line for each batch.
   bar = keras.utils.Progbar(count, unit_name="image") if count > size and sys.stdout.isatty() else None
   for start in range(0, count, size):
     stop = min(start + size, count)

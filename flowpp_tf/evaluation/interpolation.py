@@ -1,21 +1,23 @@
-"""From one image to another through latent space, on the sphere where latents of a Gaussian lie.
+"""Interpolation between two images in latent space, on the sphere where latents of a Gaussian lie.
 
     z(t) = r(t) [sin((1 - t) a) / sin(a) z0 / |z0| + sin(t a) / sin(a) z1 / |z1|]
     r(t) = (1 - t) |z0| + t |z1|,    a the angle between z0 and z1
 
-Spherical interpolation (slerp: Shoemake 1985; of latents: White 2016, "Sampling Generative Networks") of
-the directions; the norms go evenly from one to the other. A Gaussian of D dimensions has nearly all of
-its mass at norms close to sqrt(D), which the straight line between two of its samples leaves: halfway
-it is shorter by a factor of about sqrt(2).
+The directions are interpolated spherically (slerp: Shoemake 1985; of latents: White 2016, "Sampling
+Generative Networks"), the norms linearly. A Gaussian of D dimensions has nearly all of its mass at norms
+close to sqrt(D). The straight line between two samples leaves that region: halfway its norm is smaller by
+a factor of about sqrt(2).
 """
 
 import numpy as np
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation.batched import LatentModel
+from flowpp_tf.types import TensorLike
 
 
-def slerp(z0, z1, t):
-  """Points on the arc from one vector to another; the ends are those very vectors.
+def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
+  """Return points on the arc from one vector to another; the ends are exactly those vectors.
 
   Args:
     z0: array of any shape.
@@ -23,8 +25,8 @@ def slerp(z0, z1, t):
     t: `[F]`, from 0 for `z0` to 1 for `z1`.
 
   Returns:
-    `[F, *shape]` of the dtype of `z0`. Where there is no one arc, between parallel vectors or
-    opposite ones and from zero, it is the straight line.
+    `[F, *shape]` of the dtype of `z0`. Where the arc is not unique (parallel, opposite or zero vectors),
+    the points lie on the straight line.
   """
   first, last = (np.asarray(z, np.float64) for z in (z0, z1))
   t = np.asarray(t, np.float64)
@@ -32,7 +34,7 @@ def slerp(z0, z1, t):
   weights = 1 - t, t
   if min(norms) > 0:
     u, v = first / norms[0], last / norms[1]
-    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # exact for small ones too
+    angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # accurate for small angles too
     if np.sin(angle) > 1e-9:
       norm = (1 - t) * norms[0] + t * norms[1]
       weights = (np.sin((1 - t) * angle) / np.sin(angle) * (norm / norms[0]),
@@ -41,18 +43,19 @@ def slerp(z0, z1, t):
       np.asarray(z0).dtype)
 
 
-def interpolate(batched, first, last, frames, seed=0):
-  """Images from one to another.
+def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frames: int,
+                seed: int = 0) -> np.ndarray:
+  """Return images on the way from one image to another.
 
-  Both are encoded with the same dequantization noise. The ends are the images themselves, as far as
-  `FlowPlusPlus.encode` promises.
+  Both images are encoded with the same dequantization noise. The ends are the images themselves, as far
+  as `FlowPlusPlus.encode` promises.
 
   Args:
     batched: `Batched` model.
     first: integers, `[H, W, C]`.
     last: integers, `[H, W, C]`.
-    frames: how many images, with both ends, at least 2.
-    seed: integer, of the noise.
+    frames: number of images including both ends, at least 2.
+    seed: seed of the noise.
 
   Returns:
     uint8 `[frames, H, W, C]`.

@@ -1,10 +1,11 @@
-"""Bits/dim of a set of images, in the bounds of several numbers of samples. Flow++ sections 3.1 and 4.
+"""Bits/dim of a set of images, as bounds of several numbers of samples. Flow++ sections 3.1 and 4.
 
-A bound of n samples is estimated from K >= n draws by the mean, over K // n groups of n, of log-mean-exp
-of a group: what one group would give, with less variance. Where each n divides the next, the estimates
-grow with n without exception, by Jensen's inequality.
+A bound of n samples is estimated from K >= n draws: the mean, over K // n groups of n draws, of the
+log-mean-exp of a group. This has the expectation of one group, with less variance. Where each n divides
+the next, the estimates always grow with n, by Jensen's inequality.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import math
 import os
@@ -15,16 +16,20 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.data import evaluation_batches
+from flowpp_tf.data.dataset import Images
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.layers import fold_in
+from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.models.seeds import as_seed
+from flowpp_tf.types import Path
+from flowpp_tf.types import Seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-  """Mean over images of a bound, in bits/dim, and the standard error of that mean."""
+  """Mean of a bound over images, in bits/dim, and its standard error."""
   num_samples: int
   bits_per_dim: float
   standard_error: float  # NaN for one image
@@ -34,12 +39,12 @@ class Bound:
 class BitsPerDim:
   """Bits/dim over a set of images."""
   images: int
-  bounds: tuple  # of `Bound`, from one sample upwards
-  terms: dict    # of `BoundTerms`, in bits/dim: they add up to the bound of one sample
+  bounds: tuple[Bound, ...]  # by increasing number of samples, the first of one sample
+  terms: dict[str, float]    # `BoundTerms` in bits/dim, whose sum is the single-sample bound
 
   @property
-  def best(self):
-    """The `Bound` of the most samples."""
+  def best(self) -> Bound:
+    """The bound with the most samples."""
     return self.bounds[-1]
 
   def __str__(self):
@@ -52,25 +57,25 @@ class BitsPerDim:
     return f"{', '.join(parts)} bits/dim over {self.images} images; {terms}"
 
 
-def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0, partial=None, verbose=0):
-  """Measures the bounds on all of a set of images.
+def evaluate_bits_per_dim(
+    model: FlowPlusPlus, images: Images, num_samples: int | Sequence[int] = 1, batch_size: int = 100,
+    seed: Seed = 0, partial: Path | None = None, verbose: int = 0) -> BitsPerDim:
+  """Measure the bounds over a set of images.
 
   Args:
     model: `FlowPlusPlus`.
     images: integers, `[N, H, W, C]`, anything that NumPy can index.
-    num_samples: draws of the dequantization noise an image, or a list of such numbers; the bound of one
-      is always measured too.
-    batch_size: images at once; the result does not depend on it but for the draws.
-    seed: integer.
-    partial: path of a .npy file for what has been measured so far, from which the next call goes on; it
-      is deleted at the end. It is to be used for the same arguments alone.
-    verbose: 1 for a progress bar with the running estimate (of the bound of one sample).
-
-  Returns:
-    `BitsPerDim`.
+    num_samples: draws of the dequantization noise per image, or a list of such numbers; the single-sample
+      bound is always measured too.
+    batch_size: batch size; the result depends on it only through the draws.
+    seed: seed of the draws.
+    partial: path of a .npy file with partial results, from which the next call with the same arguments
+      resumes; deleted at the end.
+    verbose: 1 for a progress bar with the running estimate of the single-sample bound.
 
   Raises:
-    InputError (a ValueError): if a count is not positive, or the images do not fit the model.
+    InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` is
+      of another evaluation.
   """
   counts = sorted({1, *np.atleast_1d(num_samples).tolist()})
   for name, value in (("num_samples", min(np.atleast_1d(num_samples), default=0)),
@@ -88,14 +93,14 @@ def evaluate_bits_per_dim(model, images, num_samples=1, batch_size=100, seed=0, 
   return result
 
 
-def importance_weighted(bounds, axis=0):
-  """The bound in nats that single-sample ones along an axis give: their log-mean-exp; equation 7."""
+def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
+  """Return the log-mean-exp of single-sample bounds in nats along an axis; equation 7."""
   return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
 
 
 def _measure(model, images, draws, batch_size, seed, verbose):
-  """Fills `draws [N, K, terms]` where they are NaN."""
-  @tf.function(autograph=False, input_signature=[  # traced once, whatever the size of a batch
+  """Fill `draws [N, K, terms]` where they are NaN."""
+  @tf.function(autograph=False, input_signature=[  # traced once, for any batch size
       tf.TensorSpec([None, *model.config.image_shape], images.dtype), tf.TensorSpec([2], tf.int32)])
   def terms(batch, seed):
     return tf.stack(model.bound_terms(batch, seed=seed), axis=-1)[0]
@@ -116,7 +121,7 @@ def _measure(model, images, draws, batch_size, seed, verbose):
 
 
 def _summarize(model, draws, counts):
-  """`BitsPerDim` of `draws [N, K, terms]`, a number of images at a time."""
+  """Return the `BitsPerDim` of `draws [N, K, terms]`, which can be a large memory map."""
   parts = [draws[i:i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
 
   def bound(n):
@@ -134,7 +139,7 @@ def _summarize(model, draws, counts):
 
 
 def _open_partial(path, shape, dtype):
-  """A file that is mapped into memory, NaN where nothing has been measured yet."""
+  """Open or create a memory-mapped file, NaN where nothing has been measured yet."""
   path = pathlib.Path(path)
   if not path.exists():
     def create(temporary):
@@ -146,7 +151,7 @@ def _open_partial(path, shape, dtype):
   try:
     draws = np.lib.format.open_memmap(path, mode="r+")
   except (OSError, ValueError) as error:
-    raise InputError(f"{str(path)!r} cannot be gone on with: {error}; delete it to start anew") from None
+    raise InputError(f"{str(path)!r} cannot be resumed: {error}; delete it to start over") from None
   if draws.shape != shape or draws.dtype != dtype:
-    raise InputError(f"{str(path)!r} is of another evaluation; delete it to start anew")
+    raise InputError(f"{str(path)!r} is of another evaluation; delete it to start over")
   return draws

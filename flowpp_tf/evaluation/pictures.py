@@ -1,5 +1,6 @@
-"""Pictures of a run: a grid of images, an animation of them, the curves of bits/dim."""
+"""Pictures of a run: a grid of images, an animation of images, the curves of bits/dim."""
 
+from collections.abc import Sequence
 import json
 import pathlib
 
@@ -7,26 +8,25 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Path
 
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
-# Pixels, about: small images are enlarged without smoothing, to the area of a square, and strips up to a
-# length.
+# Approximate sizes in pixels. Small images are enlarged without smoothing: grids to the area of a square,
+# strips up to a length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 
 
-def image_grid(images, levels, columns=None, gap=1, wide_rows=(), wide_columns=()):
-  """One picture of many images.
+def image_grid(images: np.ndarray, levels: int, columns: int | None = None, gap: int = 1,
+               wide_rows: Sequence[int] = (), wide_columns: Sequence[int] = ()) -> Image.Image:
+  """Return one picture with all of the images.
 
   Args:
     images: integers in 0 .. levels - 1, `[N, H, W, 1 or 3]`.
-    levels: number of pixel values; they are spread over black to white.
-    columns: images in a row; None for a square.
-    gap: pixels of the images between two of them.
-    wide_rows: numbers of the rows, from 0, before which the gap is four times as wide.
-    wide_columns: the same of columns.
-
-  Returns:
-    `PIL.Image`.
+    levels: number of pixel values; they are scaled to the range from black to white.
+    columns: images per row; None for a square.
+    gap: distance between images, in pixels of the images.
+    wide_rows: indices of the rows above which the gap is four times as wide.
+    wide_columns: indices of the columns left of which the gap is four times as wide.
   """
   count, height, width, channels = images.shape
   columns = columns or int(np.ceil(np.sqrt(count)))
@@ -38,33 +38,32 @@ def image_grid(images, levels, columns=None, gap=1, wide_rows=(), wide_columns=(
     top, left = tops[i // columns], lefts[i % columns]
     grid[top:top + height, left:left + width] = image
   picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
-  scale = max(1, int(min(_SQUARE_SIDE / np.sqrt(np.prod(picture.size)),
-                         _STRIP_LENGTH / max(picture.size))))
+  scale = max(1, int(min(_SQUARE_SIDE / np.sqrt(np.prod(picture.size)), _STRIP_LENGTH / max(picture.size))))
   return picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
 
 
-def to_shades(images, levels):
-  """Integers in 0 .. levels - 1 as uint8 from black to white; `read_for_model` undoes it."""
+def to_shades(images: np.ndarray, levels: int) -> np.ndarray:
+  """Scale integers in 0 .. levels - 1 to uint8 from black to white; `read_for_model` is the inverse."""
   return np.round(np.asarray(images, np.float64) * (255 / (levels - 1))).astype(np.uint8)
 
 
 def _starts(count, size, gap, wide):
-  """Where each of `count` rows or columns begins."""
+  """Return the first pixel of each of `count` rows or columns."""
   numbers = np.arange(count)
   return numbers * (size + gap) + 3 * gap * np.searchsorted(np.sort(wide), numbers, side="right")
 
 
-def write_animation(images, levels, path, seconds=0.1):
-  """Writes images as an endless film that plays there and back, enlarged as in a grid.
+def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float = 0.1) -> None:
+  """Write images as an endless animation that plays forwards and backwards, enlarged as in a grid.
 
   Args:
-    images: integers in 0 .. levels - 1, `[F, H, W, 1 or 3]`; the first and the last stay longer.
+    images: integers in 0 .. levels - 1, `[F, H, W, 1 or 3]`; the first and the last are shown longer.
     levels: number of pixel values.
-    path: .gif, of at most 256 colours a frame, or .apng or .png, which keep all.
-    seconds: that each image is shown.
+    path: .gif, of at most 256 colours per frame, or .apng or .png, which keep all colours.
+    seconds: duration of a frame.
 
   Raises:
-    InputError (a ValueError): for another ending.
+    InputError (a ValueError): if the path has another ending.
   """
   ending = pathlib.Path(path).suffix.lower()
   if ending not in ANIMATIONS:
@@ -72,32 +71,27 @@ def write_animation(images, levels, path, seconds=0.1):
   frames = [image_grid(image[np.newaxis], levels) for image in images]
   durations = [1000 * seconds] * len(frames)
   durations[0] = durations[-1] = 5000 * seconds
-  frames, durations = (there + there[-2:0:-1] for there in (frames, durations))
+  frames, durations = frames + frames[-2:0:-1], durations + durations[-2:0:-1]
   frames[0].save(path, format=ANIMATIONS[ending], save_all=True, append_images=frames[1:],
                  duration=durations, loop=0)
 
 
-def plot_curves(metrics_path, path):
-  """Draws the bits/dim of training and validation over the steps.
-
-  Args:
-    metrics_path: of a metrics.jsonl.
-    path: of the PNG.
-  """
-  import matplotlib  # here, since it takes long to import
+def plot_curves(metrics_path: Path, path: Path) -> None:
+  """Plot the training and validation bits/dim of a metrics.jsonl over the steps, as a PNG."""
+  import matplotlib  # here, because the import is slow
   matplotlib.use("agg")
   from matplotlib import pyplot as plt
 
   with open(metrics_path) as file:
     rows = [json.loads(line) for line in file]
   figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-  for name, label in (("bits_per_dim", "training (present weights, dropout)"),
-                      ("val_bits_per_dim", "validation (averaged weights)")):
+  for name, label in (("bits_per_dim", "training (current weights, dropout)"),
+                      ("val_bits_per_dim", "validation (EMA weights)")):
     points = [(row["step"], row[name]) for row in rows if name in row]
     axes.plot(*zip(*points), label=label)
   values = [row[name] for row in rows for name in ("bits_per_dim", "val_bits_per_dim")
             if np.isfinite(row.get(name, np.nan))]
-  if values:  # the first rows are far above the others
+  if values:  # without these limits the first rows would flatten the rest
     axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)
   axes.set(xlabel="step", ylabel="bits/dim")
   axes.grid(alpha=0.3)

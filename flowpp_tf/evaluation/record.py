@@ -1,11 +1,11 @@
-"""evaluation.json: what has been measured of a run, for machines.
+"""evaluation.json: the measured bits/dim of a run, to be read by programs.
 
     {"test": {"images": 180,
               "bounds": [{"num_samples": 1, "bits_per_dim": 1.828, "standard_error": 0.019}, ...],
               "terms": {"log_det": ..., "prior": ..., "dequantization": ...},   bits/dim, of one sample
               "data": the fingerprint of the data set, "checkpoint": the weights, "seed": 0}, ...}
 
-A split has an entry, its newest.
+Each split has one entry, the newest.
 """
 
 import dataclasses
@@ -14,14 +14,16 @@ import math
 import pathlib
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.files import replace_file
+from flowpp_tf.types import Path
 
 
-def read_record(path):
-  """The entries of a file, `{}` if there is none.
+def read_record(path: Path) -> dict:
+  """Return the entries of a file by split, `{}` if the file does not exist.
 
   Raises:
-    InputError (a ValueError): if it holds something else.
+    InputError (a ValueError): if the file cannot be read as such a record.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -29,30 +31,30 @@ def read_record(path):
   try:
     record = json.loads(path.read_text())
     if not isinstance(record, dict):
-      raise ValueError("it is no table of splits")
+      raise ValueError("it is not a table of splits")
     return record
   except (OSError, ValueError) as error:
-    raise InputError(f"{str(path)!r} cannot be read: {error}; give another --output, or move it "
-                     "away") from None
+    raise InputError(f"{str(path)!r} cannot be read: {error}; use another --output, or move it away") from None
 
 
-def write_record(path, split, result, fingerprint, checkpoint, seed):
-  """Puts a split's entry in place, and leaves the others.
+def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, checkpoint: dict,
+                 seed: int) -> None:
+  """Replace the entry of a split and keep the others.
 
   Args:
-    path: of the file.
-    split: name.
+    path: path of the file.
+    split: name of the split.
     result: `BitsPerDim`.
-    fingerprint: `dict`, of `ImageDataset.fingerprint`.
-    checkpoint: `dict`, of `Workdir.checkpoint`.
-    seed: of the draws.
+    fingerprint: from `ImageDataset.fingerprint`.
+    checkpoint: from `Workdir.checkpoint`.
+    seed: seed of the draws.
 
   Raises:
     InputError (a ValueError): if the file is something else, or cannot be written.
   """
   entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": seed}
   for bound in entry["bounds"]:
-    if math.isnan(bound["standard_error"]):  # which JSON has not
+    if math.isnan(bound["standard_error"]):  # JSON has no NaN
       bound["standard_error"] = None
   text = json.dumps(read_record(path) | {split: entry}, indent=2) + "\n"
   try:

@@ -1,8 +1,8 @@
-"""Scores of single images: how likely, how typical, how likely for how simple they are.
+"""Scores of single images: likelihood, typicality, and likelihood corrected for complexity.
 
-Likelihood alone does not say whether an image is like those of training: simple images get few
+Likelihood by itself does not say whether an image resembles the training images: simple images get few
 bits/dim, wherever they come from (Nalisnick et al. 2019, "Do deep generative models know what they
-don't know?"). Two scores that answer this, both in bits/dim, both higher for stranger images:
+don't know?"). Two scores address this, both in bits/dim, both higher for more anomalous images:
 
     typicality            |b(x) - mean of b over the validation split|
                           Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep
@@ -11,8 +11,8 @@ don't know?"). Two scores that answer this, both in bits/dim, both higher for st
                           Serra et al. 2020, "Input complexity and out-of-distribution detection with
                           likelihood-based generative models", with PNG as the compressor
 
-where b(x) is the negative importance-weighted bound in bits/dim and n(x) are the bytes of the image's
-pixels in PNG, see `png_bytes`.
+where b(x) is the negative importance-weighted bound in bits/dim and n(x) is the size in bytes of the
+image's pixels in PNG, see `png_bytes`.
 """
 
 import io
@@ -24,23 +24,26 @@ import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation.likelihood import importance_weighted
+from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import as_seed
+from flowpp_tf.types import Seed
 
 SCORES = ("log_likelihood", "bits_per_dim", "typicality", "complexity_corrected", "png_bytes")
 
-def png_bytes(image):
-  """Bytes of an image's pixels in PNG at highest compression: the deflate stream of filtered rows.
 
-  What every PNG has besides, whatever its pixels, is left out: signature, IHDR, IEND, the 12 bytes
-  around each chunk, zlib's header and checksum: 63 bytes, or 7.9 bits/dim of an 8x8 grey image.
-  Pixels are coded as they are, 8 bits each, 0 .. levels - 1. Builds of Pillow with other versions of
-  zlib differ by a few bytes.
+def png_bytes(image: np.ndarray) -> int:
+  """Return the size in bytes of an image's pixels in PNG: the deflate stream at highest compression.
+
+  Whatever any PNG has regardless of its pixels is not counted: signature, IHDR, IEND, the 12 bytes around
+  each chunk, zlib's header and checksum. These are 63 bytes, or 7.9 bits/dim of an 8x8 grey image.
+  Pixels are coded with 8 bits each and values 0 .. levels - 1. Builds of Pillow with different versions
+  of zlib differ by a few bytes.
 
   Args:
-    image: uint8 `[H, W, C]`, with 1 to 4 channels, which PNG has.
+    image: uint8 `[H, W, C]`, with 1 to 4 channels, the numbers that PNG supports.
 
   Raises:
-    InputError (a ValueError): for other numbers of channels.
+    InputError (a ValueError): if it has more channels.
   """
   channels = image.shape[-1]
   if not 1 <= channels <= 4:
@@ -56,30 +59,30 @@ def png_bytes(image):
 
 
 class Scorer:
-  """The scores of images under a model, each a function of the image alone: it is the same in any
-  batch and at any place in it.
+  """Scores images under a model; the scores of an image do not depend on the batch or its place in it.
 
-  All images get the same draws of the dequantization noise: so a score depends on nothing but the
-  image, and what the draws do to the bound is much the same for all, which comparisons do not see.
+  All images share the same draws of the dequantization noise. So a score depends only on the image, and
+  the effect of the draws on the bound is similar for all images and largely cancels in comparisons.
 
   Args:
     model: `FlowPlusPlus`.
-    num_samples: draws of the noise, of the importance-weighted bound.
-    seed: integer from which they follow.
+    num_samples: samples of the importance-weighted bound, which are draws of the noise.
+    seed: seed of the draws.
     typical: mean bits/dim of the validation split, by this scorer; None if it is not known.
 
   Raises:
     InputError (a ValueError): if `num_samples` is not positive.
   """
 
-  def __init__(self, model, num_samples=16, seed=0, typical=None):
+  def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0,
+               typical: float | None = None):
     if num_samples < 1:
       raise InputError(f"`num_samples` must be at least 1, got {num_samples}")
     self.typical = typical
     self._model = model
     self._noise = model.sample_noise([num_samples], as_seed(seed))
 
-    @tf.function(autograph=False, input_signature=[  # traced once, whatever the size of a batch
+    @tf.function(autograph=False, input_signature=[  # traced once, for any batch size
         tf.TensorSpec([None, *model.config.image_shape], tf.uint8),
         tf.TensorSpec(model.config.image_shape, self._noise.dtype)])
     def bound(images, noise):
@@ -88,11 +91,11 @@ class Scorer:
 
     self._bound = bound
 
-  def log_likelihood(self, images, batch_size=100):
-    """The importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats an image.
+  def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
+    """Return the importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats per image.
 
     Raises:
-      InputError (a ValueError): for images that do not fit the model.
+      InputError (a ValueError): if the images do not fit the model.
     """
     bounds = []
     for i in range(0, len(images), batch_size):
@@ -100,26 +103,27 @@ class Scorer:
       bounds.append([self._bound(batch, noise).numpy() for noise in self._noise])
     return importance_weighted(np.concatenate(bounds, axis=1).astype(np.float64))
 
-  def bits_per_dim(self, images, batch_size=100):
-    """The negative of that in bits/dim, `[N]`."""
+  def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
+    """Return the negative importance-weighted bound in bits/dim, `[N]`."""
     return self._model.to_bits_per_dim(self.log_likelihood(images, batch_size))
 
-  def __call__(self, images, batch_size=100):
-    """All scores of integer images.
+  def __call__(self, images: np.ndarray, batch_size: int = 100) -> dict[str, np.ndarray]:
+    """Return all scores of integer images.
 
     Args:
       images: `[N, H, W, C]`.
-      batch_size: images at once.
+      batch_size: batch size.
 
     Returns:
-      A `dict` of arrays `[N]` with the names in `SCORES`: log_likelihood in nats, typicality (NaN if
-      `typical` is None) and complexity_corrected in bits/dim.
+      Arrays `[N]` by the names in `SCORES`: log_likelihood in nats, typicality (NaN if `typical` is None)
+      and complexity_corrected in bits/dim.
     """
     return scores_of(images, self.log_likelihood(images, batch_size), self.typical)
 
 
-def scores_of(images, log_likelihood, typical=None):
-  """What `Scorer` returns, of integer images `[N, H, W, C]` whose `log_likelihood [N]` is known."""
+def scores_of(images: np.ndarray, log_likelihood: np.ndarray,
+              typical: float | None = None) -> dict[str, np.ndarray]:
+  """Return all scores, as `Scorer` does, of images `[N, H, W, C]` with known `log_likelihood [N]`."""
   dimensions = math.prod(images.shape[1:])
   bits_per_dim = -log_likelihood / (dimensions * math.log(2))
   sizes = np.array([png_bytes(np.asarray(image, np.uint8)) for image in images])

@@ -1,4 +1,4 @@
-"""Weights in and out in other forms than our own, and the model as others run it."""
+"""Weights in the format of the published release, and models as SavedModels."""
 
 from flowpp_tf.export import official_weights
 from flowpp_tf.export.official_weights import export_official_weights

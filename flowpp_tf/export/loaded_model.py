@@ -1,58 +1,57 @@
-"""A SavedModel of `export_saved_model`, called like the `FlowPlusPlus` that it was written from."""
+"""A SavedModel of `export_saved_model` with the methods of `FlowPlusPlus`."""
 
 import json
 import pathlib
 import re
+from typing import Any
 
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.models.config import FlowPlusPlusConfig
+from flowpp_tf.types import Path
+from flowpp_tf.types import Seed
+from flowpp_tf.types import TensorLike
 
 
-def load_saved_model(path):
-  """The `LoadedModel` of a directory.
-
-  Raises:
-    InputError (a ValueError): if it holds no SavedModel of `export_saved_model`.
-  """
+def load_saved_model(path: Path) -> "LoadedModel":
+  """Load a SavedModel of `export_saved_model`; raise an `InputError` (a ValueError) for anything else."""
   return LoadedModel(path)
 
 
 class LoadedModel:
-  """`FlowPlusPlus` with the graphs and the weights of a SavedModel.
+  """Graphs and weights of a SavedModel, with the methods of `FlowPlusPlus`.
+
+  A seed is a single integer. Invalid input and more images than `max_batch` raise an `InputError`.
 
   Attributes:
     config: `FlowPlusPlusConfig`.
-    metadata: `dict`, assets/metadata.json: data, measured bits/dim, `max_batch`, versions.
-    saved_model: what `tf.saved_model.load` gives.
-
-  The methods are those of `FlowPlusPlus`. Bad input is an `InputError` (a ValueError), as are more
-  images than `max_batch`.
+    metadata: content of assets/metadata.json: data, measured bits/dim, `max_batch`, versions.
+    saved_model: result of `tf.saved_model.load`.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: Path) -> None:
     try:
       assets = pathlib.Path(path, "assets")
       self.config = FlowPlusPlusConfig(**json.loads((assets / "config.json").read_text()))
-      self.metadata = json.loads((assets / "metadata.json").read_text())
+      self.metadata: dict[str, Any] = json.loads((assets / "metadata.json").read_text())
       self.saved_model = tf.saved_model.load(str(path))
     except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
       raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {error}") from None
 
-  def sample(self, n, temperature=1.0, seed=None):
+  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> tf.Tensor:
     return self._call("sample", n=n, temperature=temperature, seed=seed)
 
-  def log_prob_bound(self, images, num_samples=1, seed=None):
+  def log_prob_bound(self, images: TensorLike, num_samples: int = 1, seed: Seed = None) -> tf.Tensor:
     return self._call("log_prob_bound", images=images, num_samples=num_samples, seed=seed)
 
-  def bits_per_dim(self, images, num_samples=1, seed=None):
+  def bits_per_dim(self, images: TensorLike, num_samples: int = 1, seed: Seed = None) -> tf.Tensor:
     return self._call("bits_per_dim", images=images, num_samples=num_samples, seed=seed)
 
-  def encode(self, images, seed=None):
+  def encode(self, images: TensorLike, seed: Seed = None) -> tf.Tensor:
     return self._call("encode", images=images, seed=seed)
 
-  def decode(self, latents):
+  def decode(self, latents: TensorLike) -> tf.Tensor:
     return self._call("decode", latents=latents)
 
   def _call(self, name, **values):
@@ -72,7 +71,7 @@ class LoadedModel:
 
 
 def _convert(name, value, spec):
-  """A tensor of the type of a signature's input."""
+  """Convert a value to the type of a signature's input."""
   try:
     convert = tf.cast if tf.is_tensor(value) else tf.convert_to_tensor
     tensor = convert(value, spec.dtype)

@@ -1,10 +1,12 @@
-"""Weights of the published release, an `.npz` keyed by its TF1 variable names, in and out of our model.
+"""Load and export weights of the published release, an `.npz` keyed by its TF1 variable names.
 
-The release counts the calls of each class (`Norm`, `Norm_1`, ...), dequantizer first, and holds the
-two halves of a step's ActNorm and 1x1 convolution as separate variables.
+The release numbers the calls of each class (`Norm`, `Norm_1`, ...), dequantizer first. It stores the two
+halves of a step's ActNorm and 1x1 convolution as separate variables.
 """
 
 import collections
+from typing import Any
+from typing import NamedTuple
 import zipfile
 import zlib
 
@@ -12,21 +14,28 @@ import numpy as np
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.types import Path
 
-Entry = collections.namedtuple("Entry", "name variable index shape")
-Entry.__doc__ = "An array of the release and its place: `variable[index]`, reshaped to `shape`."
+
+class Entry(NamedTuple):
+  """An array of the release: `variable[index]` reshaped to `shape`."""
+  name: str
+  variable: Any
+  index: Any
+  shape: tuple[int, ...]
 
 
-def load_official_weights(model, path):
-  """Sets every weight of a model from an `.npz` of the release.
+def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
+  """Set every weight of a model from an `.npz` of the release.
 
   Args:
-    model: a `FlowPlusPlus` of the config that the weights were trained with.
-    path: of the `.npz`. Every array must be used once and every weight set once.
+    model: model of the config that the weights were trained with.
+    path: `.npz` file. Every array must be used once and every weight set once.
 
   Raises:
-    InputError (a ValueError): if the file cannot be read, or listing the arrays that are missing,
-      unexpected or of the wrong shape; the model is then unchanged.
+    InputError (a ValueError): if the file cannot be read, or with a list of the arrays that are missing,
+      unexpected or of the wrong shape. The model is then unchanged.
   """
   try:
     with np.load(path) as file:
@@ -35,15 +44,12 @@ def load_official_weights(model, path):
     raise InputError(f"`path` {str(path)!r} is not a readable .npz file: {error}") from None
   entries = {entry.name: entry for entry in official_entries(model)}
   wrong = [f"missing {name} {entry.shape}" for name, entry in entries.items() if name not in arrays]
-  wrong += [f"unexpected {name} {array.shape}" for name, array in arrays.items()
-            if name not in entries]
+  wrong += [f"unexpected {name} {array.shape}" for name, array in arrays.items() if name not in entries]
   wrong += [f"{name} has shape {arrays[name].shape}, expected {entry.shape}"
-            for name, entry in entries.items()
-            if name in arrays and arrays[name].shape != entry.shape]
+            for name, entry in entries.items() if name in arrays and arrays[name].shape != entry.shape]
   if wrong:
-    raise InputError(f"{str(path)!r} does not fit the model, {len(wrong)} arrays: "
-                     + "; ".join(wrong))
-  values = {}
+    raise InputError(f"{str(path)!r} does not fit the model, {len(wrong)} arrays: {'; '.join(wrong)}")
+  values: dict[int, tuple[Any, np.ndarray]] = {}
   for entry in entries.values():
     _, value = values.setdefault(id(entry.variable), (
         entry.variable, np.full(entry.variable.shape, np.nan, entry.variable.dtype)))
@@ -52,45 +58,37 @@ def load_official_weights(model, path):
     variable.assign(value)
 
 
-def export_official_weights(model, path):
-  """Writes every weight of a model to an `.npz` with the names and shapes of the release.
-
-  Args:
-    model: a `FlowPlusPlus`.
-    path: of the `.npz`; an earlier one stays until the new one is whole.
+def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
+  """Write every weight of a model to an `.npz` with the names and shapes of the release.
 
   Raises:
-    InputError (a ValueError): if the release has no such model.
-    OSError: if it cannot be written.
+    InputError (a ValueError): if the release has no such architecture.
+    OSError: if the file cannot be written; an existing file then stays as it is.
   """
   arrays = {entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
             for entry in official_entries(model)}
 
   def write(temporary):
-    with open(temporary, "wb") as file:  # np.savez would add an ending to a name
+    with open(temporary, "wb") as file:  # np.savez would append .npz to a path without it
       np.savez(file, **arrays)
 
   replace_file(path, write)
 
 
-def official_entries(model):
-  """The release's arrays for a model, in its order of creation, as `Entry`s.
-
-  Raises:
-    InputError: if the model has 1x1 convolutions in LU form, which the release does not know.
-  """
+def official_entries(model: FlowPlusPlus) -> list[Entry]:
+  """Return the release's arrays for a model, in order of creation; raise an `InputError` for LU convolutions."""
   if model.config.invertible_conv == "lu":
-    raise InputError("the release's weights have no place for `invertible_conv` lu, use dense")
+    raise InputError("the release has no weights for `invertible_conv` lu; use dense")
   return list(_Names(model.config).model(model))
 
 
 class _Names:
-  """Walks a model and names its weights; `config` decides between the release's two families."""
+  """Yields the entries of a model; `config` chooses between the release's two naming schemes."""
 
   def __init__(self, config):
     self._config = config
     self._cifar = not config.output_concat_elu
-    self._calls = collections.Counter()
+    self._calls: collections.Counter[str] = collections.Counter()
 
   def model(self, model):
     if self._config.dequantization == "variational":

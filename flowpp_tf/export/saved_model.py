@@ -1,4 +1,4 @@
-"""Flow++ as a SavedModel, which TensorFlow and TensorFlow Serving run without this package.
+"""Export Flow++ as a SavedModel, which TensorFlow and TensorFlow Serving run without this package.
 
     sample(n, temperature, seed)               -> images
     log_prob_bound(images, num_samples, seed)  -> log_prob_bound
@@ -6,14 +6,15 @@
     encode(images, seed)                       -> latents
     decode(latents)                            -> images
 
-Each is a signature and a method of what `tf.saved_model.load` gives, from tensors to a `dict`. The files
-assets/config.json and assets/metadata.json say what the model is; docs/serving.md how it is used.
+Each is a signature, and a method of the result of `tf.saved_model.load`, from tensors to a `dict`.
+assets/config.json and assets/metadata.json describe the model; docs/serving.md describes its use.
 """
 
 import dataclasses
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -21,23 +22,25 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_directory
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
 
-def export_saved_model(model, path, metadata=None, max_batch=256, overwrite=False):
-  """Writes a model as a SavedModel.
+def export_saved_model(model: FlowPlusPlus, path: Path, metadata: dict[str, Any] | None = None,
+                       max_batch: int = 256, overwrite: bool = False) -> None:
+  """Write a model with its current weights as a SavedModel.
 
   Args:
-    model: `FlowPlusPlus`; its present weights are written.
-    path: directory to write; TensorFlow Serving wants its name to be a number, the version.
-    metadata: `dict` of what else assets/metadata.json shall say, such as data and measured bits/dim.
-    max_batch: images that a call may draw, decode or encode; likelihoods count each of their
-      `num_samples`. Memory and time of a call grow with it.
-    overwrite: whether a SavedModel that is at `path` is replaced.
+    model: model to export.
+    path: directory to write; TensorFlow Serving requires its name to be a number, the version.
+    metadata: further content of assets/metadata.json, such as data and measured bits/dim.
+    max_batch: maximum number of images that a call samples, decodes or encodes; likelihoods count
+      every one of `num_samples`. It bounds the memory and the time of a call.
+    overwrite: whether to replace an existing SavedModel at `path`.
 
   Raises:
-    InputError (a ValueError): if `path` is taken or cannot be written, for metadata that JSON cannot
-      hold or a `max_batch` that is not positive.
+    InputError (a ValueError): if an argument is invalid, or `path` exists or cannot be written.
   """
   if not max_batch > 0:
     raise InputError(f"`max_batch` must be a positive integer, got {max_batch}")
@@ -46,7 +49,7 @@ def export_saved_model(model, path, metadata=None, max_batch=256, overwrite=Fals
     if not overwrite:
       raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
     if not (path / "saved_model.pb").exists():
-      raise InputError(f"{str(path)!r} is not replaced: it is no SavedModel")
+      raise InputError(f"{str(path)!r} cannot be overwritten: it is no SavedModel")
   assets = {
       "config.json": dataclasses.asdict(model.config),
       "metadata.json": {**(metadata or {}), "max_batch": max_batch, "versions": {
@@ -78,16 +81,16 @@ def export_saved_model(model, path, metadata=None, max_batch=256, overwrite=Fals
 
 
 def _functions(model, max_batch):
-  """The `tf.function`s by name. Each checks what it is given before anything is computed of it."""
+  """Return the `tf.function`s by name. Each checks its inputs before it computes anything."""
   image_shape, levels = model.config.image_shape, model.config.levels
   latent_shape = model.coupling_flow.latent_shape
-  # As float, since TensorFlow casts arrays to what a signature asks for: an integer type would turn 0.5
-  # into 0, and uint8 300 into 44, before a check could see them.
+  # Images are float because TensorFlow casts arrays to the type of a signature: an integer type would turn
+  # 0.5 into 0, and uint8 300 into 44, before a check could see them.
   image_spec = tf.TensorSpec([None, *image_shape], tf.float32, "images")
   latent_spec = tf.TensorSpec([None, *latent_shape], model.variable_dtype, "latents")
   num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
   seed_spec = tf.TensorSpec([], tf.int64, "seed")
-  # Defaults that are tensors get into the signatures.
+  # Only defaults that are tensors are stored in the signatures.
   num_samples_1, seed_0, temperature_1 = tf.constant(1), tf.constant(0, tf.int64), tf.constant(1.0)
 
   def exported(*specs):
@@ -97,7 +100,7 @@ def _functions(model, max_batch):
     return (size > 0) & (size <= max_batch), f"{what} from 1 to {max_batch}, got", size
 
   def checked_images(images):
-    # Through a signature TensorFlow checks no shapes. This op does, and names the argument.
+    # TensorFlow does not check the shapes of a signature's inputs. This op does, and names the argument.
     images = tf.ensure_shape(images, [None, *image_shape])
     wrong = ~((images >= 0) & (images < levels) & (images == tf.floor(images)))
     return _checked(images, check_size("the number of `images` must be", tf.shape(images)[0]),
@@ -112,8 +115,7 @@ def _functions(model, max_batch):
         num_samples, (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
         (draws <= max_batch,
          f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws))
-    return {"log_prob_bound": model.log_prob_bound(
-        images, num_samples, seed=tf.ensure_shape(seed, []))}
+    return {"log_prob_bound": model.log_prob_bound(images, num_samples, seed=tf.ensure_shape(seed, []))}
 
   @exported(image_spec, num_samples_spec, seed_spec)
   def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0):
@@ -145,7 +147,7 @@ def _functions(model, max_batch):
 
 
 def _checked(tensor, *checks):
-  """`tensor`, which is not there before all of the checks hold: condition, message, offending value."""
+  """Return `tensor` once all checks hold; a check is a condition, a message and the offending value."""
   with tf.control_dependencies([
       tf.debugging.Assert(condition, [message, value]) for condition, message, value in checks]):
     return tf.identity(tensor)

@@ -1,12 +1,11 @@
 """Multi-head self-attention over positions, Flow++ section 3.2.2, in little memory.
 
-    softmax(q k^T / sqrt(depth)) v
+    O = P V,    P = softmax(S),    S = Q K^T / sqrt(depth)
 
-The weights of all pairs of positions are most of what such a layer's gradient would keep. Here it keeps
-q, k, v and the result, and computes the weights once more (Chen et al. 2016); with w the weights, o the
-result and g the gradient by it (Dao et al. 2022, appendix B),
+The weights P of all pairs of positions are most of what such a layer's gradient would keep. Here it keeps Q, K, V and O, and
+computes P again (Chen et al. 2016). The gradients are those of Dao et al. 2022, appendix B:
 
-    by v = w^T g        by scores = w (g v^T - sum(g o))        by q = (by scores) k
+    dV = P^T dO        dP = dO V^T        dS = P (dP - sum(dO O))        dQ = dS K        dK = dS^T Q
 
 Queries are taken in a few equal parts, one after the other, so that fewer weights exist at a time.
 """
@@ -19,8 +18,8 @@ _PAIRS = 2**17   # positions squared in a part
 _MOST_PARTS = 4  # more would be too many small kernels
 
 
-def self_attention(qkv, heads):
-  """Each position's weighted mean of the values of all.
+def self_attention(qkv: tf.Tensor, heads: int) -> tf.Tensor:
+  """Return the weighted mean of the values of all positions, for each position.
 
   Args:
     qkv: `[N, positions, 3 * filters]`: queries, keys and values, the heads beside each other in each.
@@ -45,27 +44,35 @@ def self_attention(qkv, heads):
   @tf.custom_gradient
   def attend(qkv):
     q, k, v = split_heads(qkv)
-    mixed = tf.concat([tf.matmul(weights(part, k), v) for part in tf.split(q, parts, axis=2)], axis=2)
-    result = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, positions, filters])
+    mixed = tf.concat([tf.matmul(weights(part, k), v) for part in _split(q, parts)], axis=2)
+    o = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, positions, filters])
 
-    def gradient(by_result):
-      q, k, v = split_heads(after(qkv, by_result))
-      # g, and beside it -sum(g o): a column more of the product that the sum is subtracted from.
-      g = tf.reshape(by_result, [-1, positions, heads, depth])
-      sums = tf.reduce_sum(g * tf.reshape(result, tf.shape(g)), axis=-1, keepdims=True)
-      g = tf.transpose(tf.concat([g, -sums], axis=-1), [0, 2, 1, 3])
-      values = tf.concat([v, tf.ones_like(v[..., :1])], axis=-1)
-      by_q, by_k, by_v = [], [], []
-      for q_, g_ in zip(tf.split(q, parts, axis=2), tf.split(g, parts, axis=2)):
-        w = weights(q_, k)
-        by_scores = w * tf.matmul(g_, values, transpose_b=True)
-        by_q.append(tf.matmul(by_scores, k) * depth**-0.5)
-        by_k.append(tf.matmul(q_, by_scores, transpose_a=True))
-        by_v.append(tf.matmul(g_[..., :-1], w, transpose_a=True))
-      by_k, by_v = (tf.linalg.matrix_transpose(tf.add_n(by)) for by in (by_k, by_v))
-      by_qkv = tf.transpose(tf.stack([tf.concat(by_q, axis=2), by_k, by_v]), [1, 3, 0, 2, 4])
-      return tf.reshape(by_qkv, [-1, positions, 3 * filters])
+    def gradient(d_o):
+      q, k, v = split_heads(after(qkv, d_o))
+      # -sum(dO O) is one more column of dO, and the ones beside V make it a part of the product dO V^T.
+      by_head = tf.reshape(d_o, [-1, positions, heads, depth])
+      sums = tf.reduce_sum(by_head * tf.reshape(o, tf.shape(by_head)), axis=-1, keepdims=True)
+      by_head = tf.transpose(tf.concat([by_head, -sums], axis=-1), [0, 2, 1, 3])
+      v_and_ones = tf.concat([v, tf.ones_like(v[..., :1])], axis=-1)
+      d_q, d_k, d_v = [], [], []
+      for q_part, d_o_part in zip(_split(q, parts), _split(by_head, parts)):
+        p = weights(q_part, k)
+        d_s = p * tf.matmul(d_o_part, v_and_ones, transpose_b=True)
+        d_q.append(tf.matmul(d_s, k) * depth**-0.5)
+        d_k.append(tf.matmul(q_part, d_s, transpose_a=True))
+        d_v.append(tf.matmul(d_o_part[..., :-1], p, transpose_a=True))
+      d_k, d_v = (tf.linalg.matrix_transpose(_sum(terms)) for terms in (d_k, d_v))
+      d_qkv = tf.transpose(tf.stack([tf.concat(d_q, axis=2), d_k, d_v]), [1, 3, 0, 2, 4])
+      return tf.reshape(d_qkv, [-1, positions, 3 * filters])
 
-    return result, gradient
+    return o, gradient
 
   return attend(qkv)
+
+
+def _split(tensor, parts):
+  return [tensor] if parts == 1 else tf.split(tensor, parts, axis=2)
+
+
+def _sum(terms):
+  return terms[0] if len(terms) == 1 else tf.add_n(terms)

@@ -1,50 +1,53 @@
 """Equal blocks one after the other, traced once for all of them.
 
-A model has a hundred blocks of a few shapes. Inside of a `tf.function` those that are alike are calls of one
-function, to which their weights are arguments: the graph, and the time that it takes to make and optimise
-one, is that of a few blocks.
+A model has a hundred blocks of a few shapes. Inside of a `tf.function` equal blocks are calls of one function, which takes
+their weights as arguments: the graph, and the time that TensorFlow takes to make and optimize it, is that of a few blocks.
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 import json
 import weakref
 
+import keras
 import tensorflow as tf
 
-from flowpp_tf.layers.dropout import fold_in
+from flowpp_tf.call import Call
 from flowpp_tf.layers.remat import rematerialized
 
-_FIRST = weakref.WeakValueDictionary()    # block of each kind, which the others are like
-_FUNCTIONS = weakref.WeakKeyDictionary()  # by such a block; what is an attribute, Keras would save
+# The first block of each kind, and its functions; as attributes of a block Keras would save them.
+_FIRST: weakref.WeakValueDictionary[str, keras.layers.Layer] = weakref.WeakValueDictionary()
+_FUNCTIONS: weakref.WeakKeyDictionary[keras.layers.Layer, dict[Any, Callable[..., Any]]] = weakref.WeakKeyDictionary()
 
 
-def apply_blocks(blocks, x, *inputs, training=False, seed=None, initialize=False, remat=False):
-  """What the last of the blocks gives.
+def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf.Tensor | None, call: Call = Call(),
+                 remat: bool = False) -> tf.Tensor:
+  """Apply the blocks in order and return the last output.
 
   Args:
-    blocks: built Keras layers of equal configuration and shapes, `block(x, *inputs, training=, seed=,
-      initialize=)`, whose result has the shape of `x`.
-    x: input of the first, tensor.
+    blocks: built Keras layers of equal configuration and shapes, `block(x, *inputs, call=)`, whose output has the shape
+      of `x`.
+    x: input of the first.
     *inputs: further inputs of each, tensors or None.
-    training: whether dropout is on.
-    seed: stateless seed of its masks, `[2]` integers, or None; each block folds in its number.
-    initialize: whether the blocks set their weights by the data.
-    remat: whether the gradient evaluates a block once more rather than keep what is inside of it.
+    call: of the network; its condition is not passed on.
+    remat: whether the gradient recomputes each block rather than keep its intermediate tensors.
   """
-  sets_variables = initialize or (training and seed is None)
+  sets_variables = call.initialize or (call.training and call.seed is None)
   for i, block in enumerate(blocks):
-    mask_seed = fold_in(seed, i) if training else None
+    seed = call.stream(f"block_{i}") if call.training else None
     if sets_variables or (tf.executing_eagerly() and not remat):
-      x = block(x, *inputs, training=training, seed=mask_seed, initialize=initialize)
+      x = block(x, *inputs, call=Call(call.training, seed, initialize=call.initialize))
       continue
-    call = _shared(_first_like(block), training, tuple(x.shape))
+    function = _shared(_first_like(block), call.training, tuple(x.shape))
     if remat:
-      call = rematerialized(call, wait=True)
-    x = call(x, *inputs, mask_seed, *(tf.convert_to_tensor(v.value) for v in block.trainable_variables))
+      function = rematerialized(function, wait=True)
+    x = function(x, *inputs, seed, *map(tf.convert_to_tensor, block.trainable_variables))
   return x
 
 
 def _first_like(block):
-  """The first of the blocks, still in use, that are this one but for the values of weights."""
+  """The first block still in use that equals this one except for the values of weights."""
   config = {name: value for name, value in block.get_config().items() if name != "name"}
   weights = [v.shape for v in block.trainable_variables]
   kind = json.dumps([type(block).__name__, config, weights], sort_keys=True, default=str)
@@ -52,10 +55,10 @@ def _first_like(block):
 
 
 def _shared(block, training, shape):
-  """A block as a function of inputs, seed and weights, for all blocks that are like it.
+  """A block as a function of inputs, seed and weights, for all blocks that equal it.
 
-  Each shape of the input has one of its own: TensorFlow would take the trace of a shape that is known in part
-  for one that is known. It must not hold the block, which would then never be forgotten.
+  Each shape of the input has its own: TensorFlow would take the trace of a partly unknown shape for one that is known. The
+  function must not hold the block, which would then never be freed.
   """
   functions = _FUNCTIONS.setdefault(block, {})
   if (training, shape) not in functions:
@@ -64,9 +67,9 @@ def _shared(block, training, shape):
     def call(*arguments):
       block = reference()
       count = len(arguments) - len(block.trainable_variables)
-      unused = [tf.zeros(v.shape, v.dtype) for v in block.non_trainable_variables]  # Keras' seeds
+      unused = [tf.zeros(v.shape, v.dtype) for v in block.non_trainable_variables]  # the state of Keras' own seeds
       *inputs, seed = arguments[:count]
-      return block.stateless_call(arguments[count:], unused, *inputs, training=training, seed=seed)[0]
+      return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed))[0]
 
     functions[training, shape] = tf.function(
         call, autograph=False, experimental_attributes={"_noinline": True})

@@ -2,20 +2,25 @@
 
     GatedConv, LayerNorm, GatedAttention, LayerNorm
 
-then a convolution to the parameters of the coupling's transformation. The context net of the
-dequantizer stacks the same blocks.
+then a convolution to the parameters of the coupling's transformation. The context net of the dequantizer stacks the same
+blocks.
 """
+
+import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from flowpp_tf.call import Call
 from flowpp_tf.layers.blocks import apply_blocks
-from flowpp_tf.layers.dropout import fold_in
 from flowpp_tf.layers.gated import GatedAttention
 from flowpp_tf.layers.gated import GatedConv
 from flowpp_tf.layers.gated import GatedPointwise
 from flowpp_tf.layers.gated import concat_elu
 from flowpp_tf.layers.init_norm import InitNormConv2D
+from flowpp_tf.layers.network_config import NetworkConfig
+from flowpp_tf.types import Shape
 
 MIXERS = ("attention", "pointwise", "none")
 _OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
@@ -34,19 +39,19 @@ class ConvAttentionBlock(keras.layers.Layer):
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
 
-  `call(x [N, H, W, filters], position_embedding=None, context=None, training=False, seed=None,
-  initialize=False)`.
+  `call(x [N, H, W, filters], position_embedding=None, context=None, call=Call())`.
   """
 
-  def __init__(self, filters, mixer="attention", heads=4, layer_norm=True, use_context=False,
-               output_kernel_size=1, dropout=0.0, weight_norm=False, **kwargs):
+  def __init__(self, filters: int, mixer: str = "attention", heads: int = 4, layer_norm: bool = True,
+               use_context: bool = False, output_kernel_size: int = 1, dropout: float = 0.0,
+               weight_norm: bool = False, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     if mixer not in MIXERS:
       raise ValueError(f"`mixer` must be one of {', '.join(MIXERS)}, got {mixer!r}")
     self._config = dict(
         filters=filters, mixer=mixer, heads=heads, layer_norm=layer_norm, use_context=use_context,
         output_kernel_size=output_kernel_size, dropout=dropout, weight_norm=weight_norm)
-    options = dict(dropout=dropout, weight_norm=weight_norm, dtype=self.dtype_policy)
+    options: dict[str, Any] = dict(dropout=dropout, weight_norm=weight_norm, dtype=self.dtype_policy)
     normalize = lambda name: keras.layers.LayerNormalization(
         epsilon=1e-5, name=name, dtype=self.dtype_policy) if layer_norm else None
     self.conv = GatedConv(filters, output_kernel_size, use_context, name="conv", **options)
@@ -57,23 +62,28 @@ class ConvAttentionBlock(keras.layers.Layer):
                     else GatedPointwise(filters, name="mixer", **options))
       self.mixer_norm = normalize("mixer_norm")
 
-  def build(self, x_shape, position_embedding_shape=None, context_shape=None):
+  @classmethod
+  def of_network(cls, network: NetworkConfig, **kwargs: Any) -> "ConvAttentionBlock":
+    """Return a block of a network's config; further arguments as in the constructor."""
+    return cls(network.filters, network.mixer, network.heads, network.layer_norm, dropout=network.dropout,
+               weight_norm=network.weight_norm, **kwargs)
+
+  def build(self, x_shape: tuple, position_embedding_shape: tuple | None = None,
+            context_shape: tuple | None = None) -> None:
     self.conv.build(x_shape, context_shape)
     for layer in (self.conv_norm, self.mixer, self.mixer_norm):
       if layer is not None:
         layer.build(x_shape)
     self.built = True
 
-  def call(self, x, position_embedding=None, context=None, training=False, seed=None,
-           initialize=False):
-    options = dict(training=training, initialize=initialize)
-    x = self.conv(x, context, norm=self.conv_norm, seed=fold_in(seed, 0), **options)
+  def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, context: tf.Tensor | None = None,
+           call: Call = Call()) -> tf.Tensor:
+    x = self.conv(x, context, norm=self.conv_norm, call=call.fold_in("conv"))
     if self.mixer is not None:
-      x = self.mixer(
-          x, position_embedding, norm=self.mixer_norm, seed=fold_in(seed, 1), **options)
+      x = self.mixer(x, position_embedding, norm=self.mixer_norm, call=call.fold_in("mixer"))
     return x
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), **self._config}
 
 
@@ -83,69 +93,61 @@ class Conditioner(keras.layers.Layer):
   Args:
     image_shape: `(H, W, C)` of the input, so that the layer is built when constructed.
     outputs: channels of the output.
-    filters: channels inside.
-    blocks: number of `ConvAttentionBlock`s.
-    mixer: "attention", "pointwise" or "none".
-    heads: of the attention.
-    context_channels: channels of the context `[N, H, W, context_channels]`; 0 for none.
+    network: `NetworkConfig` of the blocks.
+    context_channels: channels of the call's condition, `[N, H, W, context_channels]`; 0 for none.
     output_concat_elu: whether concat_elu comes before the last convolution.
-    dropout: rate.
-    weight_norm: as in `InitNormConv2D`.
-    remat: whether a gradient evaluates the blocks again rather than keep what is inside of them.
 
-  `call(x [N, H, W, C], context=None, training=False, seed=None, initialize=False)` gives
-  `[N, H, W, outputs]`. The position embedding is shared by the blocks (with mixer "none" it is kept,
-  unused, as in the published models).
+  `call(x [N, H, W, C], call=Call())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with mixer "none" it
+  is kept, unused, as in the published models).
 
   Raises:
-    ValueError: from a call, if a context is missing or not expected.
+    ValueError: from a call, if a condition is missing or not expected.
   """
 
-  def __init__(self, image_shape, outputs, filters, blocks, mixer="attention", heads=4,
-               context_channels=0, output_concat_elu=False, dropout=0.0, weight_norm=False,
-               remat=False, **kwargs):
+  def __init__(self, image_shape: Shape, outputs: int, network: NetworkConfig, context_channels: int = 0,
+               output_concat_elu: bool = False, **kwargs: Any) -> None:
     super().__init__(**kwargs)
-    image_shape = tuple(image_shape)
-    self._config = dict(
-        image_shape=image_shape, outputs=outputs, filters=filters, blocks=blocks, mixer=mixer,
-        heads=heads, context_channels=context_channels, output_concat_elu=output_concat_elu,
-        dropout=dropout, weight_norm=weight_norm, remat=remat)
-    self.remat = remat
+    height, width, _ = image_shape
+    network = NetworkConfig.of(network)
+    self.image_shape = tuple(image_shape)
+    self.outputs = outputs
+    self.network = network
     self.context_channels = context_channels
     self.output_concat_elu = output_concat_elu
-    options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
-    self.input_conv = InitNormConv2D(filters, name="input_conv", **options)
-    self.blocks = [
-        ConvAttentionBlock(filters, mixer, heads, use_context=context_channels > 0,
-                           dropout=dropout, name=f"block_{i}", **options) for i in range(blocks)]
+    options: dict[str, Any] = dict(weight_norm=network.weight_norm, dtype=self.dtype_policy)
+    self.input_conv = InitNormConv2D(network.filters, name="input_conv", **options)
+    self.blocks = [ConvAttentionBlock.of_network(network, use_context=context_channels > 0, name=f"block_{i}",
+                                                 dtype=self.dtype_policy) for i in range(network.blocks)]
     self.output_conv = InitNormConv2D(
         outputs, init_scale=_OUTPUT_INIT_SCALE, name="output_conv", **options)
 
-    position = image_shape[:2]
     self.position_embedding = self.add_weight(
-        name="position_embedding", shape=(*position, filters),
+        name="position_embedding", shape=(height, width, network.filters),
         initializer=keras.initializers.RandomNormal(stddev=0.01))
+    inside = (None, height, width, network.filters)
     self.input_conv.build((None, *image_shape))
     for block in self.blocks:
-      block.build((None, *position, filters),
-                  context_shape=(None, *position, context_channels))
-    self.output_conv.build((None, *position, filters * (2 if output_concat_elu else 1)))
+      block.build(inside, context_shape=(*inside[:-1], context_channels))
+    self.output_conv.build((*inside[:-1], network.filters * (2 if output_concat_elu else 1)))
     self.built = True
 
-  def build(self, input_shape):
-    """Does nothing: the layer is built when constructed."""
+  def build(self, input_shape: tuple) -> None:
+    """Do nothing: the layer is built when constructed."""
 
-  def call(self, x, context=None, training=False, seed=None, initialize=False):
+  def call(self, x: tf.Tensor, call: Call = Call()) -> tf.Tensor:
+    context = call.condition
     if (context is not None) != (self.context_channels > 0):
       raise ValueError(f"this conditioner has {self.context_channels} context channels, got context "
                        f"{None if context is None else tuple(context.shape)}")
-    h = self.input_conv(x, initialize=initialize)
+    h = self.input_conv(x, initialize=call.initialize)
     embedding = tf.cast(self.position_embedding, h.dtype)
-    h = apply_blocks(self.blocks, h, embedding, context, training=training, seed=seed,
-                     initialize=initialize, remat=self.remat)
+    h = apply_blocks(self.blocks, h, embedding, context if context is None else tf.cast(context, h.dtype), call=call,
+                     remat=self.network.remat)
     if self.output_concat_elu:
       h = concat_elu(h)
-    return self.output_conv(h, initialize=initialize)
+    return self.output_conv(h, initialize=call.initialize)
 
-  def get_config(self):
-    return {**super().get_config(), **self._config}
+  def get_config(self) -> dict[str, Any]:
+    return {**super().get_config(), "image_shape": self.image_shape, "outputs": self.outputs,
+            "network": dataclasses.asdict(self.network), "context_channels": self.context_channels,
+            "output_concat_elu": self.output_concat_elu}

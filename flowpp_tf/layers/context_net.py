@@ -1,78 +1,71 @@
 """The network that reads the image for the variational dequantizer, Flow++ section 3.1 and appendix.
 
-The image, scaled to [-1/2, 1/2), is split by columns and both halves are laid on the channels, so
-that the context has the height and width of what the dequantizer's couplings transform. Then a 3x3
-convolution and gated convolutions; the ImageNet models add layer norm and attention.
+The image, scaled to [-1/2, 1/2), is split by columns and both halves are laid on the channels, so that the context has the
+height and width of what the dequantizer's couplings transform. Then a 3x3 convolution and gated convolutions; the ImageNet
+models add layer norm and attention.
 """
+
+import dataclasses
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from flowpp_tf.call import Call
 from flowpp_tf.layers.blocks import apply_blocks
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
+from flowpp_tf.layers.network_config import NetworkConfig
+from flowpp_tf.types import Shape
 
 
 class ContextNet(keras.layers.Layer):
-  """Integer images to the context of the dequantizer's couplings.
+  """The network from integer images to the context of the dequantizer's couplings.
 
   Args:
     image_shape: `(H, W, C)`, so that the layer is built when constructed; W is even.
     levels: number of pixel values.
-    channels: of the context.
-    blocks: number of blocks.
-    layer_norm: whether each residual sum is normalised.
-    mixer: "none", or "attention" with a position embedding shared by the blocks.
-    heads: of the attention.
-    dropout: rate.
-    weight_norm: as in `InitNormConv2D`.
-    remat: whether a gradient evaluates the blocks again rather than keep what is inside of them.
+    network: `NetworkConfig`; its `filters` are the channels of the context. A mixer "attention" has a position embedding
+      shared by the blocks.
 
-  `call(images [N, H, W, C], training=False, seed=None, initialize=False)` gives
-  `[N, H, W / 2, channels]`.
+  `call(images [N, H, W, C], call=Call())` gives `[N, H, W / 2, filters]`.
   """
 
-  def __init__(self, image_shape, levels, channels=32, blocks=3, layer_norm=False, mixer="none",
-               heads=4, dropout=0.0, weight_norm=False, remat=False, **kwargs):
+  def __init__(self, image_shape: Shape, levels: int, network: NetworkConfig, **kwargs: Any) -> None:
     super().__init__(**kwargs)
-    image_shape = tuple(image_shape)
-    height, width, image_channels = image_shape
-    self._config = dict(
-        image_shape=image_shape, levels=levels, channels=channels, blocks=blocks,
-        layer_norm=layer_norm, mixer=mixer, heads=heads, dropout=dropout, weight_norm=weight_norm,
-        remat=remat)
-    self.remat = remat
+    height, width, channels = image_shape
+    network = NetworkConfig.of(network)
+    self.image_shape = tuple(image_shape)
     self.levels = levels
-    options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
-    self.input_conv = InitNormConv2D(channels, name="input_conv", **options)
-    self.blocks = [
-        ConvAttentionBlock(channels, mixer, heads, layer_norm, output_kernel_size=3,
-                           dropout=dropout, name=f"block_{i}", **options) for i in range(blocks)]
+    self.network = network
+    self.input_conv = InitNormConv2D(
+        network.filters, name="input_conv", weight_norm=network.weight_norm, dtype=self.dtype_policy)
+    self.blocks = [ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}",
+                                                 dtype=self.dtype_policy) for i in range(network.blocks)]
 
-    self.half_shape = (height, width // 2, 2 * image_channels)
+    self.half_shape = (height, width // 2, 2 * channels)
+    inside = (height, width // 2, network.filters)
     self.input_conv.build((None, *self.half_shape))
     for block in self.blocks:
-      block.build((None, *self.half_shape[:2], channels))
+      block.build((None, *inside))
     self.position_embedding = None
-    if mixer != "none":
+    if network.mixer != "none":
       self.position_embedding = self.add_weight(
-          name="position_embedding", shape=(*self.half_shape[:2], channels),
-          initializer=keras.initializers.RandomNormal(stddev=0.01))
+          name="position_embedding", shape=inside, initializer=keras.initializers.RandomNormal(stddev=0.01))
     # Keras does not show `tf.train.Checkpoint` the layers that it has in lists.
     self._in_lists = tf.Module()
     self._in_lists.variables_of_blocks = [v.value for block in self.blocks for v in block.variables]
     self.built = True
 
-  def build(self, input_shape):
-    """Does nothing: the layer is built when constructed."""
+  def build(self, input_shape: tuple) -> None:
+    """Do nothing: the layer is built when constructed."""
 
-  def call(self, images, training=False, seed=None, initialize=False):
+  def call(self, images: tf.Tensor, call: Call = Call()) -> tf.Tensor:
     x = tf.cast(images, self.compute_dtype) / self.levels - 0.5
-    h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=initialize)
-    embedding = None if self.position_embedding is None else tf.cast(
-        self.position_embedding, h.dtype)
-    return apply_blocks(self.blocks, h, embedding, training=training, seed=seed,
-                        initialize=initialize, remat=self.remat)
+    h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=call.initialize)
+    embedding = None if self.position_embedding is None else tf.cast(self.position_embedding, h.dtype)
+    return apply_blocks(self.blocks, h, embedding, call=call, remat=self.network.remat)
 
-  def get_config(self):
-    return {**super().get_config(), **self._config}
+  def get_config(self) -> dict[str, Any]:
+    return {**super().get_config(), "image_shape": self.image_shape, "levels": self.levels,
+            "network": dataclasses.asdict(self.network)}

@@ -5,44 +5,47 @@
     GatedAttention   x + Gate(1x1(dropout(attention(1x1(x + p)))))       p: position embedding
     GatedPointwise   x + Gate(1x1(dropout(max over triples(1x1(x + p)))))  the ablation without attention
 
-c is an optional context of the same height and width. The layers are those of PixelCNN++ and
-PixelSNAIL. What is cheap, between the products, is evaluated again for gradients: of a layer they keep
-what goes into its products' functions, not what these make of it.
+c is an optional context of the same height and width. The layers are those of PixelCNN++ and PixelSNAIL. Gradients keep the
+inputs of the cheap functions between products, and compute these functions again.
 """
+
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from flowpp_tf.call import Call
+from flowpp_tf.graphs import shape_of
 from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.init_norm import InitNormDense
-from flowpp_tf.layers.init_norm import wide
+from flowpp_tf.layers.init_norm import at_least_float32
 from flowpp_tf.layers.remat import rematerialized
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
 
 
-def concat_elu(x):
-  """elu of `[x, -x]`, which doubles the channels (Shang et al. 2016)."""
-  values = wide(x)
+def concat_elu(x: tf.Tensor) -> tf.Tensor:
+  """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016)."""
+  values = at_least_float32(x)
   return tf.cast(tf.nn.elu(tf.concat([values, -values], axis=-1)), x.dtype)
 
 
-def gate(x):
-  """a sigmoid(b), with a and b the halves of the last axis."""
-  a, b = tf.split(wide(x), 2, axis=-1)
+def gate(x: tf.Tensor) -> tf.Tensor:
+  """Return a sigmoid(b), with a and b the halves of the last axis."""
+  a, b = tf.split(at_least_float32(x), 2, axis=-1)
   return tf.cast(a * tf.sigmoid(b), x.dtype)
 
 
-def gated_sum(x, h, norm=None):
-  """x + gate(h), normalised by a `keras.layers.LayerNormalization` of the last axis, if there is one."""
+def gated_sum(x: tf.Tensor, h: tf.Tensor, norm: keras.layers.LayerNormalization | None = None) -> tf.Tensor:
+  """Return x + gate(h), normalised by a layer norm of the last axis, if there is one."""
   if norm is None:
     return x + gate(h)
 
   def normalized(x, h, gamma, beta):
     sums = keras.ops.layer_normalization(
-        wide(x) + gate(wide(h)), gamma, beta, epsilon=norm.epsilon)
+        at_least_float32(x) + gate(at_least_float32(h)), gamma, beta, epsilon=norm.epsilon)
     return tf.cast(sums, x.dtype)
 
   return rematerialized(normalized)(
@@ -60,12 +63,11 @@ class GatedConv(keras.layers.Layer):
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
 
-  `call(x [N, H, W, filters], context=None, norm=None, training=False, seed=None, initialize=False)`;
-  `norm` as in `gated_sum`.
+  `call(x [N, H, W, filters], context=None, norm=None, call=Call())`; `norm` as in `gated_sum`.
   """
 
-  def __init__(self, filters, output_kernel_size=1, use_context=False, dropout=0.0,
-               weight_norm=False, **kwargs):
+  def __init__(self, filters: int, output_kernel_size: int = 1, use_context: bool = False, dropout: float = 0.0,
+               weight_norm: bool = False, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.filters = filters
     self.output_kernel_size = output_kernel_size
@@ -81,7 +83,7 @@ class GatedConv(keras.layers.Layer):
         InitNormDense(2 * filters, **output) if output_kernel_size == 1
         else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, **output))
 
-  def build(self, x_shape, context_shape=None):
+  def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
     self.conv.build(_doubled(x_shape))
     if self.use_context:
       self.context_projection.build(_doubled(context_shape))
@@ -89,32 +91,32 @@ class GatedConv(keras.layers.Layer):
     self.output_projection.build(_doubled(x_shape))
     self.built = True
 
-  def call(self, x, context=None, norm=None, training=False, seed=None, initialize=False):
-    h = self.conv(x, before=concat_elu, initialize=initialize)
+  def call(self, x: tf.Tensor, context: tf.Tensor | None = None, norm: keras.layers.Layer | None = None,
+           call: Call = Call()) -> tf.Tensor:
+    h = self.conv(x, pre_activation=concat_elu, initialize=call.initialize)
     if self.use_context:
-      h += self.context_projection(context, before=concat_elu, initialize=initialize)
-    keep = self.dropout.keep(_doubled(tf.shape(h)), training, seed)
+      h += self.context_projection(context, pre_activation=concat_elu, initialize=call.initialize)
+    keep = self.dropout.keep_mask(_doubled(shape_of(h)), call.training, call.stream("dropout"))
     h = self.output_projection(
-        h, keep, before=lambda h, keep=None: self.dropout.apply(concat_elu(h), keep),
-        initialize=initialize)
+        h, keep, pre_activation=lambda h, keep=None: self.dropout.apply(concat_elu(h), keep),
+        initialize=call.initialize)
     return gated_sum(x, h, norm)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "filters": self.filters,
             "output_kernel_size": self.output_kernel_size, "use_context": self.use_context,
             "dropout": self.dropout.rate, "weight_norm": self.weight_norm}
 
 
 def _doubled(shape):
-  """That of concat_elu."""
-  return (*shape[:-1], 2 * shape[-1]) if isinstance(shape, tuple) else tf.concat(
-      [shape[:-1], 2 * shape[-1:]], axis=0)
+  """The shape of concat_elu."""
+  return (*shape[:-1], 2 * shape[-1])
 
 
 class _GatedMixer(keras.layers.Layer):
   """1x1 to three times the channels, `_mix` them back to one, dropout, 1x1, gate, residual."""
 
-  def __init__(self, filters, dropout=0.0, weight_norm=False, **kwargs):
+  def __init__(self, filters: int, dropout: float = 0.0, weight_norm: bool = False, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.filters = filters
     self.weight_norm = weight_norm
@@ -124,20 +126,21 @@ class _GatedMixer(keras.layers.Layer):
     self.output_projection = InitNormDense(
         2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
 
-  def build(self, x_shape, position_embedding_shape=None):
+  def build(self, x_shape: tuple, position_embedding_shape: tuple | None = None) -> None:
     self.input_projection.build(x_shape)
     self.dropout.build(x_shape)
     self.output_projection.build(x_shape)
     self.built = True
 
-  def call(self, x, position_embedding, norm=None, training=False, seed=None, initialize=False):
+  def call(self, x: tf.Tensor, position_embedding: tf.Tensor, norm: keras.layers.Layer | None = None,
+           call: Call = Call()) -> tf.Tensor:
     h = self._mix(self.input_projection(
-        x, position_embedding, before=tf.add, initialize=initialize))
-    keep = self.dropout.keep(tf.shape(h), training, seed)
-    h = self.output_projection(h, keep, before=self.dropout.apply, initialize=initialize)
+        x, position_embedding, pre_activation=tf.add, initialize=call.initialize))
+    keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"))
+    h = self.output_projection(h, keep, pre_activation=self.dropout.apply, initialize=call.initialize)
     return gated_sum(x, h, norm)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "filters": self.filters, "dropout": self.dropout.rate,
             "weight_norm": self.weight_norm}
 
@@ -151,11 +154,11 @@ class GatedAttention(_GatedMixer):
     dropout: rate.
     weight_norm: as in `InitNormDense`.
 
-  `call(x [N, H, W, filters], position_embedding [H, W, filters], norm=None, training=False, seed=None,
-  initialize=False)`; `norm` as in `gated_sum`.
+  `call(x [N, H, W, filters], position_embedding [H, W, filters], norm=None, call=Call())`; `norm` as in `gated_sum`.
   """
 
-  def __init__(self, filters, heads=4, dropout=0.0, weight_norm=False, **kwargs):
+  def __init__(self, filters: int, heads: int = 4, dropout: float = 0.0, weight_norm: bool = False,
+               **kwargs: Any) -> None:
     super().__init__(filters, dropout, weight_norm, **kwargs)
     if heads < 1 or filters % heads:
       raise ValueError(f"`heads` must divide `filters`, got {heads} heads and {filters} filters")
@@ -166,12 +169,12 @@ class GatedAttention(_GatedMixer):
     h = self_attention(tf.reshape(h, [-1, height * width, 3 * self.filters]), self.heads)
     return tf.reshape(h, [-1, height, width, self.filters])
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "heads": self.heads}
 
 
 class GatedPointwise(_GatedMixer):
-  """What stands in for attention in the paper's ablation: the same weights, no mixing of positions.
+  """The replacement of attention in the paper's ablation: the same weights, no mixing of positions.
 
   Args:
     filters: channels of input and output.

@@ -1,30 +1,33 @@
-"""Gradients that evaluate once more what they need, rather than keep it.
+"""Rematerialization: gradients compute again what they need, rather than keep it.
 
-Chen et al. 2016, "Training deep nets with sublinear memory cost". `tf.recompute_grad`, which `keras.remat`
-is, copies all arguments to do so, weights too, and has no second derivatives.
+Chen et al. 2016, "Training deep nets with sublinear memory cost". `tf.recompute_grad`, which `keras.remat` is, copies all
+arguments to do so, weights too, and has no second derivatives.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
-def after(x, other):
-  """`x`, but not before `other` is known, so that what follows from it is not what was there before.
+def after(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+  """Return x with a data dependency on `other`, so that the compiler cannot merge the recomputation with the forward pass.
 
-  It is `x` plus what is 0, or NaN if `other` begins with a NaN: Grappler and XLA see through less than that.
+  x gets a number that is 0, or NaN if `other` begins with a NaN: Grappler and XLA see through less than that.
   """
   first = tf.cast(tf.reduce_sum(tf.reshape(other, [-1])[:1]), x.dtype)
   return x + tf.where(first == first, tf.zeros_like(first), first)  # pylint: disable=comparison-with-itself
 
 
-def rematerialized(function, wait=False):
-  """A function of tensors or None, the first floating, that keeps its arguments alone for the gradient.
+def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Callable[..., tf.Tensor]:
+  """Return a function that keeps only its arguments for the gradient.
 
   Args:
-    function: of one result. What it captures has no gradient.
-    wait: whether the second evaluation must be made to come `after` the gradient by the result is known.
-      Within a function that is not inlined it does anyway, but for XLA.
+    function: of tensors or None, the first one floating, with one result. What it captures has no gradient.
+    wait: whether the second evaluation must be made to come `after` the gradient of the result is known. Within a
+      function that is not inlined it does anyway, except under XLA.
   """
-  def call(*arguments):
+  def call(*arguments: Any) -> tf.Tensor:
     given = [i for i, argument in enumerate(arguments) if argument is not None]
 
     def evaluate(tensors):
@@ -33,14 +36,14 @@ def rematerialized(function, wait=False):
 
     @tf.custom_gradient
     def evaluated(*tensors):
-      def gradient(by_result):
+      def gradient(upstream):
         again = list(map(tf.identity, tensors))
         if wait:
-          again[0] = after(again[0], by_result)
+          again[0] = after(again[0], upstream)
         with tf.GradientTape() as tape:
           tape.watch([tensor for tensor in again if tensor.dtype.is_floating])
           result = evaluate(again)
-        return tape.gradient(result, again, output_gradients=by_result)
+        return tape.gradient(result, again, output_gradients=upstream)
       return evaluate(tensors), gradient
 
     return evaluated(*(arguments[i] for i in given))

@@ -1,68 +1,92 @@
 """Architecture as data: a frozen config for every experiment. Flow++ section 4 and appendix."""
 
 import dataclasses
-import numbers
 
-from flowpp_tf.errors import InputError
 from flowpp_tf.errors import unknown_name
+from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.models.structure import parse_structure
+from flowpp_tf.settings import COUNT
+from flowpp_tf.settings import Range
+from flowpp_tf.settings import Settings
+from flowpp_tf.settings import is_count
+from flowpp_tf.settings import one_of
+from flowpp_tf.settings import setting
+
+_SHAPE = Range(lambda shape: len(shape) == 3 and all(map(is_count, shape)),
+               "three positive integers (height, width, channels)")
+_LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 256, "an integer from 2 to 256")
+_RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
+_NOT_NEGATIVE = Range(lambda value: isinstance(value, (int, float)) and value >= 0, "a number of at least 0")
+_DTYPES = one_of("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclasses.dataclass(frozen=True)
-class FlowPlusPlusConfig:
+class CouplingConfig:
+  """What a coupling step and its conditioner are built from, except for their shape.
+
+  Attributes:
+    coupling: "mixture_logistic" or "affine".
+    components: K.
+    invertible_conv: "dense", "lu" or "none": a 1x1 convolution, one matrix per half.
+    act_norm_min_variance: floor under the variance at initialisation.
+    network: of the conditioner.
+    context_channels: channels of what the conditioner is conditioned on; 0 for nothing.
+    output_concat_elu: whether concat_elu comes before the conditioner's last convolution.
+    network_dtype: dtype policy of the conditioner.
+  """
+  coupling: str
+  components: int
+  invertible_conv: str
+  act_norm_min_variance: float
+  network: NetworkConfig
+  context_channels: int
+  output_concat_elu: bool
+  network_dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class FlowPlusPlusConfig(Settings):
   """What a `FlowPlusPlus` model is built from; `dataclasses.replace` makes variants.
 
   Raises:
-    InputError (a ValueError): if a field has no meaning, naming field, value and what was expected.
+    InputError (a ValueError): if a field has no meaning; the message names field, value and what was expected.
   """
-  image_shape: tuple = (32, 32, 3)
-  levels: int = 256                       # pixel values 0 .. levels - 1
-  structure: str = "columns:4,squeeze,channels:2,columns:3"  # see structure.py
-  coupling: str = "mixture_logistic"      # or "affine" (ablation)
-  components: int = 32                    # K, logistics in a mixture
-  filters: int = 96                       # channels inside the conditioners
-  blocks: int = 10                        # in a conditioner
-  attention: bool = True                  # False: a pointwise layer of the same size (ablation)
-  heads: int = 4                          # of the attention
-  dropout: float = 0.0                    # rate, in every conditioner and in the context net
-  invertible_conv: str = "dense"          # before each coupling: "dense", "lu" (P L U) or "none"
-  act_norm_min_variance: float = 0.01     # floor at initialisation; 0 as published
-  weight_norm: bool = False               # W = g V / |V| in every convolution and dense layer
-  output_concat_elu: bool = False         # before the last convolution of a conditioner
-  dequantization: str = "variational"     # or "uniform" (ablation)
-  dequant_structure: str = "columns:4"
-  dequant_filters: int = 96
-  dequant_blocks: int = 2
-  dequant_mixing: bool = True             # False: blocks of gated convolution and norm alone
-  context_channels: int = 32
-  context_blocks: int = 3
-  context_layer_norm: bool = False
-  context_attention: bool = False
-  remat: bool = False                     # gradients evaluate blocks again rather than keep what is
-                                          # inside of them: the same numbers in less memory
-  dtype: str = "float32"                  # or "float64", or "mixed_bfloat16" or "mixed_float16":
-                                          # float32 but for the networks, which compute in them
-  flow_dtype: str = ""                    # "float64": of all but the networks, whatever `dtype` says
+  image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
+  levels: int = setting(256, "Pixel values, 0 .. levels - 1.", _LEVELS)
+  structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see models/structure.py.")
+  coupling: str = setting("mixture_logistic", "Transformation of a coupling; affine is an ablation.",
+                          one_of("mixture_logistic", "affine"))
+  components: int = setting(32, "K, logistics in a mixture.", COUNT)
+  filters: int = setting(96, "Channels inside the conditioners.", COUNT)
+  blocks: int = setting(10, "Blocks of a conditioner.", COUNT)
+  attention: bool = setting(True, "Self-attention in the blocks; off, a pointwise layer of the same size (ablation).")
+  heads: int = setting(4, "Heads of the attention.", COUNT)
+  dropout: float = setting(0.0, "Dropout rate, in every conditioner and in the context net.", _RATE)
+  invertible_conv: str = setting("dense", "1x1 convolution before each coupling: dense, lu (P L U) or none.",
+                                 one_of("dense", "lu", "none"))
+  act_norm_min_variance: float = setting(
+      0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", _NOT_NEGATIVE)
+  weight_norm: bool = setting(False, "Weight normalisation, W = g V / |V|, in every convolution and dense layer.")
+  output_concat_elu: bool = setting(False, "concat_elu before the last convolution of a conditioner.")
+  dequantization: str = setting("variational", "Dequantization; uniform is an ablation.",
+                                one_of("variational", "uniform"))
+  dequant_structure: str = setting("columns:4", "Stages of the dequantizer's flow.")
+  dequant_filters: int = setting(96, "Channels inside the dequantizer's conditioners.", COUNT)
+  dequant_blocks: int = setting(2, "Blocks of a conditioner of the dequantizer.", COUNT)
+  dequant_mixing: bool = setting(True, "Attention in the dequantizer's blocks; off, only gated convolution and norm.")
+  context_channels: int = setting(32, "Channels of the dequantizer's context.", COUNT)
+  context_blocks: int = setting(3, "Blocks of the context net.", COUNT)
+  context_layer_norm: bool = setting(False, "Layer norm in the context net.")
+  context_attention: bool = setting(False, "Self-attention in the context net.")
+  remat: bool = setting(False, "Rematerialization: gradients recompute blocks, the same numbers in less memory.")
+  dtype: str = setting("float32", "Precision; mixed_bfloat16 and mixed_float16 are float32 outside of the networks.",
+                       _DTYPES)
+  flow_dtype: str = setting("", "float64 for all but the networks, whatever the dtype; empty for that of dtype.",
+                            Range(lambda dtype: dtype in ("", "float64"), "float64 or empty"))
 
   def __post_init__(self):
     object.__setattr__(self, "image_shape", tuple(self.image_shape))
-    self._require("image_shape", len(self.image_shape) == 3 and all(
-        _is_count(n) for n in self.image_shape), "three positive integers (height, width, channels)")
-    self._require("levels", _is_count(self.levels) and 2 <= self.levels <= 256,
-                  "an integer from 2 to 256")
-    for name in ("components", "filters", "blocks", "heads", "dequant_filters", "dequant_blocks",
-                 "context_channels", "context_blocks"):
-      self._require(name, _is_count(getattr(self, name)), "a positive integer")
-    self._require("dropout", isinstance(self.dropout, numbers.Real) and 0 <= self.dropout < 1,
-                  "a number in [0, 1)")
-    self._require("act_norm_min_variance", isinstance(self.act_norm_min_variance, numbers.Real)
-                  and self.act_norm_min_variance >= 0, "a number of at least 0")
-    for name, known in (("coupling", ("mixture_logistic", "affine")),
-                        ("invertible_conv", ("dense", "lu", "none")),
-                        ("dequantization", ("variational", "uniform")),
-                        ("dtype", ("float32", "float64", "mixed_bfloat16", "mixed_float16"))):
-      self._require(name, getattr(self, name) in known, f"one of {', '.join(known)}")
-    self._require("flow_dtype", self.flow_dtype in ("", "float64"), "float64 or empty")
+    super().__post_init__()
     widths = {"filters": self.attention}
     if self.dequantization == "variational":
       widths["dequant_filters"] = self.attention and self.dequant_mixing
@@ -76,13 +100,31 @@ class FlowPlusPlusConfig:
       self._require("dequant_structure", all(s.kind == "columns" for s in stages),
                     "columns:N alone, which the context of the image fits")
 
-  def _require(self, name, holds, expected):
-    if not holds:
-      raise InputError(f"`{name}` must be {expected}, got {getattr(self, name)!r}")
+  # --- Configs of the parts ---------------------------------------------------------------------
 
+  @property
+  def flow_couplings(self) -> CouplingConfig:
+    """Config of the flow's coupling steps."""
+    return self._couplings(self.filters, self.blocks, mixing=True, context_channels=0)
 
-def _is_count(value):
-  return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+  @property
+  def dequantizer_couplings(self) -> CouplingConfig:
+    """Config of the dequantizer's coupling steps."""
+    return self._couplings(self.dequant_filters, self.dequant_blocks, self.dequant_mixing, self.context_channels)
+
+  @property
+  def context_network(self) -> NetworkConfig:
+    """Config of the network that reads the images for the dequantizer."""
+    return NetworkConfig(
+        self.context_channels, self.context_blocks, "attention" if self.context_attention else "none", self.heads,
+        self.context_layer_norm, self.dropout, self.weight_norm, self.remat)
+
+  def _couplings(self, filters, blocks, mixing, context_channels):
+    mixer = "none" if not mixing else "attention" if self.attention else "pointwise"
+    network = NetworkConfig(filters, blocks, mixer, self.heads, dropout=self.dropout, weight_norm=self.weight_norm,
+                            remat=self.remat)
+    return CouplingConfig(self.coupling, self.components, self.invertible_conv, self.act_norm_min_variance, network,
+                          context_channels, self.output_concat_elu, self.dtype)
 
 
 _CIFAR10 = FlowPlusPlusConfig(dropout=0.2)
@@ -123,11 +165,11 @@ CONFIGS = {
 }
 
 
-def get_config(name):
-  """The config of an experiment by name.
+def get_config(name: str) -> FlowPlusPlusConfig:
+  """Return the config of an experiment by name.
 
   Raises:
-    InputError (a ValueError): if there is none, naming those that come close.
+    InputError (a ValueError): if there is none; the message names those that come close.
   """
   if name not in CONFIGS:
     raise unknown_name("config", name, CONFIGS)

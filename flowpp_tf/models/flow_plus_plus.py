@@ -1,7 +1,8 @@
-"""Flow++ as a Keras model: dequantizer, flow, and the bound they give. Flow++ sections 3 and 4."""
+"""Flow++ as a Keras model: dequantizer, flow, and the bound that they give. Flow++ sections 3 and 4."""
 
 import dataclasses
 import math
+from typing import Any
 from typing import NamedTuple
 
 import keras
@@ -9,19 +10,21 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.call import Call
+from flowpp_tf.call import fold_in
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.distributions import ImageDistribution
 from flowpp_tf.errors import InputError
 from flowpp_tf.errors import check_pixels
-from flowpp_tf.layers import fold_in
+from flowpp_tf.graphs import shape_of
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import UniformDequantizer
 from flowpp_tf.models.dequantizer import VariationalDequantizer
-from flowpp_tf.models.likelihood_model import LikelihoodModel
 from flowpp_tf.models.seeds import as_seed
+from flowpp_tf.types import Seed
+from flowpp_tf.types import TensorLike
 
-tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
@@ -33,7 +36,7 @@ class BoundTerms(NamedTuple):
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
-class FlowPlusPlus(LikelihoodModel):
+class FlowPlusPlus(keras.Model):
   """The Flow++ image model, built when constructed.
 
   Args:
@@ -42,114 +45,86 @@ class FlowPlusPlus(LikelihoodModel):
 
   Attributes:
     config: the config.
-    flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on
-      [0, levels)^(H, W, C).
+    flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C).
     dequantizer: callable, `dequantizer(images)` is the distribution of their noise u in [0, 1).
 
-  Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a
-  ValueError), where the values can be seen: in eager mode.
+  Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the values
+  can be seen: in eager mode.
+
+  `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras; `flowpp_tf.training.train` is the training run
+  of the paper.
+
+  Example:
+    >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
+    >>> model.bits_per_dim(images, seed=0).shape, model.sample(4).shape
+    (TensorShape([2]), TensorShape([4, 8, 8, 1]))
   """
 
-  def __init__(self, config, name="flow_plus_plus", **kwargs):
+  def __init__(self, config: FlowPlusPlusConfig, name: str = "flow_plus_plus", **kwargs: Any) -> None:
     if isinstance(config, dict):
       config = FlowPlusPlusConfig(**config)
     dtype = config.flow_dtype or config.dtype
     kwargs.setdefault("dtype", dtype)
-    super().__init__(name=name, **kwargs)
+    super().__init__(name=name, autocast=False, **kwargs)
     self.config = config
-    shape = config.image_shape
-    step = lambda filters, blocks, mixer, context_channels: dict(
-        coupling=config.coupling, components=config.components,
-        invertible_conv=config.invertible_conv,
-        act_norm_min_variance=config.act_norm_min_variance, conditioner=dict(
-            filters=filters, blocks=blocks, mixer=mixer, heads=config.heads,
-            context_channels=context_channels, output_concat_elu=config.output_concat_elu,
-            dropout=config.dropout, weight_norm=config.weight_norm, remat=config.remat,
-            dtype=config.dtype))
-    mixer = "attention" if config.attention else "pointwise"
-
-    if config.dequantization == "uniform":
-      self.dequantizer = UniformDequantizer(shape, dtype=dtype, name="dequantizer")
-    else:
-      self.dequantizer = VariationalDequantizer(
-          shape,
-          context=dict(levels=config.levels, channels=config.context_channels,
-                       blocks=config.context_blocks, layer_norm=config.context_layer_norm,
-                       mixer="attention" if config.context_attention else "none",
-                       heads=config.heads, dropout=config.dropout,
-                       weight_norm=config.weight_norm, remat=config.remat,
-                       dtype=config.dtype),
-          structure=config.dequant_structure,
-          step=step(config.dequant_filters, config.dequant_blocks,
-                    mixer if config.dequant_mixing else "none", config.context_channels),
-          dtype=dtype, name="dequantizer")
+    make_dequantizer = UniformDequantizer if config.dequantization == "uniform" else VariationalDequantizer
+    self.dequantizer = make_dequantizer(config, dtype=dtype, name="dequantizer")
     self.coupling_flow = CouplingFlow(
-        config.structure, shape, step(config.filters, config.blocks, mixer, 0),
-        dtype=dtype, name="flow")
-    prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0),
-                       self.coupling_flow.latent_shape)
-    self.flow = FlowDistribution(prior, tfb.Invert(
-        fb.Chain([self.coupling_flow.bijector, fb.PixelsToLogit(config.levels)],
-                 name="pixels_to_latent")))
+        config.structure, config.image_shape, config.flow_couplings, dtype=dtype, name="flow")
+    prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
+    self.flow = FlowDistribution(prior, fb.Invert(fb.Chain(
+        [*self.coupling_flow.bijector.bijectors, fb.PixelsToLogit(config.levels)], name="pixels_to_latent")))
     self.built = True
 
   # --- Likelihood -------------------------------------------------------------------------------
 
-  def log_prob_bound(self, images, num_samples=1, noise=None, seed=None, training=False,
-                     initialize=False):
-    """Lower bound of the log-likelihood of integer images (equation 7).
+  def log_prob_bound(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
+                     seed: Seed = None, training: bool = False) -> tf.Tensor:
+    """Return a lower bound of the log-likelihood of integer images (equation 7).
 
     Args:
       images: integers in 0 .. levels - 1, `[B, H, W, C]`.
-      num_samples: draws of the dequantization noise an image; with more than one the bound is the
-        importance-weighted one, which grows with it towards the log-likelihood.
-      noise: the dequantizer's draws, standard normal (variational) or uniform (uniform), `[B, H, W,
-        C]` or `[num_samples, B, H, W, C]`; None to draw them from `seed`.
-      seed: integer or stateless seed of noise and dropout; None for another one each call.
+      num_samples: draws of the dequantization noise per image; with more than one the bound is the importance-weighted
+        one (IWAE), which grows with it towards the log-likelihood.
+      noise: the dequantizer's draws, standard normal (variational) or uniform (uniform), `[B, H, W, C]` or
+        `[num_samples, B, H, W, C]`; None for those of `sample_noise` for the seed.
+      seed: integer or stateless seed of noise and dropout; None for another one in each call.
       training: whether dropout is on.
-      initialize: see `initialize`.
 
     Returns:
-      `[B]`, nats an image.
+      `[B]`, nats per image.
 
     Raises:
       InputError (a ValueError): for images, noise or `num_samples` that do not fit.
     """
-    terms = self.bound_terms(images, num_samples, noise, seed, training, initialize)
-    bounds = terms.prior + terms.log_det + terms.dequantization
-    count = tf.cast(tf.shape(bounds)[0], bounds.dtype)
-    return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(count)
+    return _importance_weighted(self.bound_terms(images, num_samples, noise, seed, training))
 
-  def bound_terms(self, images, num_samples=1, noise=None, seed=None, training=False,
-                  initialize=False):
-    """What the bound is made of; arguments and errors as in `log_prob_bound`.
-
-    Returns:
-      `BoundTerms` of `[num_samples, B]`, nats an image.
-    """
+  def bound_terms(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
+                  seed: Seed = None, training: bool = False) -> BoundTerms:
+    """Return the terms of the bound, `[num_samples, B]`, nats per image; arguments and errors as in `log_prob_bound`."""
     x, noise, seed = self._prepare(images, num_samples, noise, seed)
-    log_q, dequantized = self._dequantize(x, noise, seed, training, initialize)
-    kwargs = self._flow_kwargs(training, fold_in(seed, 2), initialize)
-    prior, log_det = self.flow.log_prob_terms(dequantized, bijector_kwargs=kwargs)
-    return BoundTerms(log_det, prior, -log_q)
+    return self._bound_terms(x, noise, Call(training, seed if training else None))
 
-  def bits_per_dim(self, images, num_samples=1, noise=None, seed=None):
-    """The negative bound in bits a dimension, `[B]`; arguments as in `log_prob_bound`."""
+  def _bound_terms(self, x, noise, call):
+    log_q, dequantized = self._dequantize(x, noise, call)
+    prior, log_det = self.flow.log_prob_terms(dequantized, call.fold_in("flow"))
+    terms = BoundTerms(log_det, prior, -log_q)
+    return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
+
+  def bits_per_dim(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
+                   seed: Seed = None) -> tf.Tensor:
+    """Return the negative bound in bits/dim, `[B]`; arguments as in `log_prob_bound`."""
     return self.to_bits_per_dim(self.log_prob_bound(images, num_samples, noise, seed))
 
-  def to_bits_per_dim(self, log_prob):
-    """Bits a dimension from nats an image."""
+  def to_bits_per_dim(self, log_prob: Any) -> Any:
+    """Return bits/dim from nats per image."""
     return -log_prob / (math.prod(self.config.image_shape) * math.log(2))
 
-  def call(self, images, training=False):
-    """`log_prob_bound(images)` with one sample, `[B]` nats."""
-    return self.log_prob_bound(images, training=training)
+  def initialize(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = 0) -> tf.Tensor:
+    """Initialise every layer from one batch, in the order of evaluation (data-dependent initialisation).
 
-  def initialize(self, images, noise=None, seed=0):
-    """Data-dependent initialisation of every layer from one batch, in the order of evaluation.
-
-    Each layer that normalises sets its weights by the data that reach it through the layers before
-    it, as initialised. Layer norms, position embeddings and 1x1 convolutions keep their weights.
+    Each layer that normalises sets its weights by the data that reach it through the layers before it, as initialised.
+    Layer norms, position embeddings and 1x1 convolutions keep their weights.
 
     Args:
       images: integers in 0 .. levels - 1, `[B, H, W, C]`; a batch of 64 or more.
@@ -160,17 +135,18 @@ class FlowPlusPlus(LikelihoodModel):
       The bound of the batch under the initialised weights, `[B]` nats.
     """
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
-    return self.log_prob_bound(images, noise=noise, seed=as_seed(seed), initialize=True)
+    x, noise, _ = self._prepare(images, 1, noise, seed)
+    return _importance_weighted(self._bound_terms(x, noise, Call(initialize=True)))
 
   # --- Samples and latents ----------------------------------------------------------------------
 
-  def sample(self, n, temperature=1.0, seed=None):
-    """Draws images.
+  def sample(self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None) -> tf.Tensor:
+    """Draw images.
 
     Args:
       n: how many.
       temperature: factor of the standard deviation of the latents, at least 0.
-      seed: integer or stateless seed; None for other samples each call.
+      seed: integer or stateless seed; None for other samples in each call.
 
     Returns:
       uint8 images, `[n, H, W, C]`.
@@ -180,8 +156,8 @@ class FlowPlusPlus(LikelihoodModel):
     """
     return self.decode(self.sample_latents(n, temperature, seed))
 
-  def sample_latents(self, n, temperature=1.0, seed=None):
-    """The latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors are its own."""
+  def sample_latents(self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None) -> tf.Tensor:
+    """Draw the latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors as in `sample`."""
     if not tf.is_tensor(n) and not n > 0:
       raise InputError(f"`n` must be a positive integer, got {n}")
     if not tf.is_tensor(temperature) and not 0 <= temperature < math.inf:
@@ -190,43 +166,42 @@ class FlowPlusPlus(LikelihoodModel):
         [n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)
 
-  def encode(self, images, noise=None, seed=None):
-    """The latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
+  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None) -> tf.Tensor:
+    """Return the latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
-    The dequantization noise goes into them: `decode(encode(images))` gives the images back, in float32
-    but for a pixel here and there whose noise is within the flow's rounding of 0 or 1.
+    The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for a
+    pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
-    x, noise, seed = self._prepare(images, 1, noise, seed)
-    _, dequantized = self._dequantize(x, noise, seed, False, False)
-    return self.flow.bijector.inverse(dequantized[0])
+    x, noise, _ = self._prepare(images, 1, noise, seed)
+    return self.flow.bijector.inverse(self._dequantize(x, noise, Call())[1])
 
-  def decode(self, z):
-    """uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`."""
+  def decode(self, z: TensorLike) -> tf.Tensor:
+    """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`."""
     z, shape = tf.cast(z, self.variable_dtype), self.coupling_flow.latent_shape
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
-    x = self.flow.bijector.forward(z)
+    x, _ = self.flow.bijector.forward_and_log_det(z)
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
-  def sample_noise(self, shape, seed):
-    """Draws `[*shape, H, W, C]` of what the dequantizer transforms; `seed` is as everywhere."""
-    return self.dequantizer.sample_noise(shape, as_seed(seed))
+  def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
+    """Draw dequantization noise `[*shape, H, W, C]`, the same as `log_prob_bound` for the same seed and shape."""
+    return self.dequantizer.sample_noise(shape, fold_in(as_seed(seed), "noise"))
 
   @property
-  def distribution(self):
+  def distribution(self) -> ImageDistribution:
     """`ImageDistribution`: the model as a TFP distribution of integer images."""
     return ImageDistribution(self)
 
   # --- Parts ------------------------------------------------------------------------------------
 
   def _prepare(self, images, num_samples, noise, seed):
-    """Images as floats `[B, ...]`, noise `[S, B, ...]` and a stateless seed, all checked."""
+    """Images as floats `[B, ...]`, noise `[B, ...]` or `[S, B, ...]`, and a stateless seed, all checked."""
     images = self.check_images(images)
     if not tf.is_tensor(num_samples) and not num_samples > 0:
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
     seed = as_seed(seed)
     if noise is None:
-      noise = self.sample_noise([num_samples, tf.shape(images)[0]], fold_in(seed, 0))
+      noise = self.sample_noise([num_samples, shape_of(images)[0]], seed)
     else:
       noise = tf.cast(noise, self.variable_dtype)
       if len(noise.shape) == 4:
@@ -235,21 +210,16 @@ class FlowPlusPlus(LikelihoodModel):
       if noise.shape[0] == 0 or not noise.shape.is_compatible_with([samples, *images.shape]):
         raise InputError(f"`noise` must be of shape {tuple(images.shape)} or of that with the number "
                          f"of samples before it, got {tuple(noise.shape)}")
-    return tf.cast(images, self.variable_dtype), noise, seed
+    return tf.cast(images, self.variable_dtype), noise[0] if noise.shape[0] == 1 else noise, seed
 
-  def _dequantize(self, x, noise, seed, training, initialize):
-    """log q(u|x) `[S, B]` and x + u `[S, B, ...]`."""
-    q = self.dequantizer(x, training=training, seed=fold_in(seed, 1), initialize=initialize)
-    u, log_q = q.transform(noise)
+  def _dequantize(self, x, noise, call):
+    """log q(u|x) `[B]` and x + u `[B, ...]`, both with the dimension of samples if the noise has it."""
+    u, log_q = self.dequantizer(x, call.fold_in("dequantizer")).transform(noise)
     # x + u may round to x + 1, which is the next pixel value.
     return log_q, tf.minimum(x + u, tf.math.nextafter(x + 1, x))
 
-  def _flow_kwargs(self, training, seed, initialize):
-    chain = self.coupling_flow
-    return {chain.bijector.name: chain.bijector_kwargs(training, seed, initialize)}
-
-  def check_images(self, images):
-    """`images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
+  def check_images(self, images: TensorLike) -> tf.Tensor:
+    """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
     images = tf.convert_to_tensor(images)
     shape = self.config.image_shape
     if len(images.shape) != 4 or not images.shape[1:].is_compatible_with(shape):
@@ -259,5 +229,53 @@ class FlowPlusPlus(LikelihoodModel):
       check_pixels(images.numpy(), self.config.levels)
     return images
 
-  def get_config(self):
+  def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}
+
+  # --- Keras ------------------------------------------------------------------------------------
+
+  def call(self, images: TensorLike, training: bool = False) -> tf.Tensor:
+    """Return `log_prob_bound(images)` with one sample, `[B]` nats; the same noise in each call outside of training."""
+    return self.log_prob_bound(images, seed=None if training else 0, training=training)
+
+  def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
+    """Prepare `fit` and `evaluate`; as in Keras, without a loss: that is the negative bound, nats per image.
+
+    Raises:
+      InputError (a ValueError): for a loss or metrics, or an optimizer that would clip each replica's gradients.
+    """
+    for name in ("loss", "metrics", "weighted_metrics"):
+      if kwargs.get(name):
+        raise InputError(f"`{name}` must be None: this model is trained on its own bound")
+    kwargs.setdefault("jit_compile", False)
+    super().compile(optimizer=optimizer, **kwargs)
+    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+      if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
+        raise InputError(f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their "
+                         "mean")
+
+  def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
+                   training: bool = True) -> tf.Tensor:
+    """Return the mean negative bound, nats per image, of this replica's share of the batch."""
+    loss = -_weighted_mean(y_pred, sample_weight)
+    return loss / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
+
+  def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+    """Return `loss`, nats per image, and the same as `bits_per_dim`."""
+    results = self.get_metrics_result()
+    return {**results, "bits_per_dim": self.to_bits_per_dim(-results["loss"])}
+
+
+def _importance_weighted(terms):
+  """log-mean-exp over the draws of the bound, `[B]`."""
+  bounds = terms.prior + terms.log_det + terms.dequantization
+  if bounds.shape[0] == 1:
+    return bounds[0]
+  return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(tf.cast(tf.shape(bounds)[0], bounds.dtype))
+
+
+def _weighted_mean(values, weights):
+  if weights is None:
+    return tf.reduce_mean(values)
+  weights = tf.cast(weights, values.dtype)
+  return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))

@@ -5,10 +5,11 @@ import numbers
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Seed
 
 
-def as_seed(seed):
-  """A stateless seed, `[2]` integers, from an integer, a stateless seed, or None for a random one.
+def as_seed(seed: Seed) -> tf.Tensor:
+  """Return a stateless seed, `[2]` integers, from an integer, a stateless seed, or None for a random one.
 
   An integer of 64 bits gives its upper and its lower half, whether Python or a tensor holds it.
 

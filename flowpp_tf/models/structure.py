@@ -8,43 +8,42 @@
 import dataclasses
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import Shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-  """One entry of a structure: its kind, its number of couplings, the shape of what goes in."""
+  """One entry of a structure: its kind, its number of couplings, the shape of its input."""
   kind: str
   couplings: int
-  shape: tuple
+  shape: tuple[int, ...]
 
   @property
-  def split_shape(self):
-    """Shape of what the couplings see: both halves beside each other on the channels."""
+  def split_shape(self) -> tuple[int, ...]:
+    """Shape of the couplings' input: both halves beside each other on the channels."""
     height, width, channels = self.shape
     return (height, width // 2, 2 * channels) if self.kind == "columns" else self.shape
 
   @property
-  def output_shape(self):
-    """Shape of what comes out."""
+  def output_shape(self) -> tuple[int, ...]:
+    """Shape of the output."""
     height, width, channels = self.shape
     return (height // 2, width // 2, 4 * channels) if self.kind == "squeeze" else self.shape
 
 
-def parse_structure(text, image_shape, name="structure"):
-  """The stages of a structure applied to images of a shape.
+def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> list[Stage]:
+  """Return the stages of a structure applied to images of a shape.
 
   Args:
     text: the structure.
     image_shape: `(H, W, C)`.
-    name: of the field that the text comes from, for messages.
-
-  Returns:
-    A list of `Stage`s.
+    name: of the field that has the text, for messages.
 
   Raises:
-    InputError: if the text cannot be read, or the shape cannot be halved where it asks for it.
+    InputError: if the text cannot be parsed, or the shape cannot be halved where it asks for it.
   """
-  stages, shape = [], tuple(image_shape)
+  stages: list[Stage] = []
+  shape = tuple(image_shape)
   for entry in text.split(","):
     kind, _, count = entry.strip().partition(":")
     if kind == "squeeze" and not count:

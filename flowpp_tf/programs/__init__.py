@@ -1,1 +1,1 @@
-"""The command-line programs: flags, and a call into the library."""
+"""The command-line programs: each reads its flags and calls the library."""

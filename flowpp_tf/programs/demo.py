@@ -1,11 +1,11 @@
-"""Shows a trained model on a page in the browser: samples, interpolations, reconstructions, scores.
+"""Show a trained model on a web page: samples, interpolations, reconstructions, scores.
 
 bin/demo --workdir=runs/digits
 bin/demo --saved_model=runs/digits/saved_model/1
 
-It serves this machine alone unless --host says otherwise; the page loads nothing from elsewhere, and
-reports nothing. Examples are test images of the run if they are at hand, else samples. Typicality is
-among the scores once bin/score has measured it for the run, with as many samples.
+By default only this machine can open the page, see --host. The page loads nothing from other servers and
+reports nothing. Its examples are test images of the run if the data are available, else samples. It shows
+typicality if bin/score has measured it for the run with the same number of samples.
 """
 
 import importlib.util
@@ -38,43 +38,43 @@ _EXAMPLES = 6
 _LARGEST_UPLOAD = "200mb"
 
 
-def define_flags():
-  """The program's flags."""
-  flags.DEFINE_string("workdir", None, "Directory of a run; or give --saved_model.")
-  flags.DEFINE_string("saved_model", None, "Directory that bin/export wrote.")
-  flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; 0.0.0.0 for all of this machine.")
-  flags.DEFINE_integer("port", 7860, "Port to serve at.", lower_bound=1, upper_bound=65535)
-  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.",
-                       lower_bound=1)
+def define_flags() -> None:
+  """Define the program's flags."""
+  flags.DEFINE_string("workdir", None, "Directory of a run, instead of --saved_model.")
+  flags.DEFINE_string("saved_model", None, "Directory written by bin/export, instead of --workdir.")
+  flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
+  flags.DEFINE_integer("port", 7860, "Port to listen on.", lower_bound=1, upper_bound=65535)
+  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.", lower_bound=1)
 
 
-def demo_from_flags():
-  """Serves the page until it is stopped."""
+def demo_from_flags() -> None:
+  """Serve the page until the program is stopped."""
+  host, port = FLAGS.host, FLAGS.port
   if (FLAGS.workdir is None) == (FLAGS.saved_model is None):
     raise InputError("give the model as --workdir or as --saved_model, one of them")
   if importlib.util.find_spec("gradio") is None:
     raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
-  _check_can_serve(FLAGS.host, FLAGS.port)
-  engine, metadata, examples = _from_workdir() if FLAGS.workdir else _from_saved_model()
+  _check_can_serve(host, port)
+  load, source = (_from_workdir, FLAGS.workdir) if FLAGS.workdir else (_from_saved_model, FLAGS.saved_model)
+  engine, metadata, examples = load(source, FLAGS.num_samples)
   signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1",
-                      GRADIO_TEMP_DIR=os.path.join(folder, "uploads"))  # before the import
+                      GRADIO_TEMP_DIR=os.path.join(folder, "uploads"))  # Gradio reads these on import
     from flowpp_tf.demo import page as gradio_page
 
-    path = os.path.normpath(FLAGS.workdir or FLAGS.saved_model)
+    path = os.path.normpath(source)
     name = (metadata.get("data") or {}).get("name") or os.path.basename(path)
     page = gradio_page.build_page(Answers(engine, pathlib.Path(folder)), f"Flow++: {name}",
-                                  about(path, engine, metadata), examples)
-    page.launch(
-        server_name=FLAGS.host, server_port=FLAGS.port, share=False, inbrowser=False, quiet=True,
-        ssr_mode=False, prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, **gradio_page.LOOK)
-    print(f"the page is at http://{FLAGS.host}:{FLAGS.port}; Ctrl-C ends it", flush=True)
+                                  about(path, engine, metadata), _completed(examples, engine))
+    page.launch(server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, ssr_mode=False,
+                prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, **gradio_page.LOOK)
+    print(f"the page is at http://{host}:{port}; Ctrl-C ends it", flush=True)
     page.block_thread()
 
 
 def _check_can_serve(host, port):
-  """An `InputError` now, not after the model has been loaded."""
+  """Raise an `InputError` if the port cannot be used, before the model is loaded."""
   try:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     socket.create_server((host, port), family=family).close()
@@ -82,36 +82,35 @@ def _check_can_serve(host, port):
     raise InputError(f"cannot serve at --host={host} --port={port}: {error.strerror or error}") from None
 
 
-def _from_workdir():
-  """The engine of a run, its metadata, and example images by their labels."""
-  workdir = Workdir(FLAGS.workdir)
+def _from_workdir(path, num_samples):
+  """Return the engine of a run, its metadata, and example images by label."""
+  workdir = Workdir(path)
   model, settings = workdir.load()
   metadata = metadata_of_run(workdir, settings)
-  typical = load_typical(workdir.typicality, typical_key(workdir, settings, FLAGS.num_samples))
-  engine = Engine(model, FLAGS.num_samples, typical and typical.mean)
+  typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
+  engine = Engine(model, num_samples, typical.mean if typical else None)
   try:
     images = data_flags.load_from_settings(settings, model.config).test
     examples = {f"test {i}": images[i] for i in typical_indices(len(images), _EXAMPLES)}
-  except InputError:  # the data are not at hand
+  except InputError:  # the data are not available
     examples = {}
-  return engine, metadata, _completed(examples, engine)
+  return engine, metadata, examples
 
 
-def _from_saved_model():
-  loaded = load_saved_model(FLAGS.saved_model)
-  engine = SavedModelEngine(loaded, FLAGS.num_samples)
-  return engine, loaded.metadata, _completed({}, engine)
+def _from_saved_model(path, num_samples):
+  loaded = load_saved_model(path)
+  return SavedModelEngine(loaded, num_samples), loaded.metadata, {}
 
 
 def _completed(examples, engine):
-  """The examples, or samples if there are none, and one that is nothing like the training images."""
+  """Return the examples, or samples if there are none, and an image unlike the training images."""
   if not examples:
     samples = engine.sample(min(_EXAMPLES, engine.most_samples), 0.8, seed=0)
     examples = {f"sample {i}": image for i, image in enumerate(samples)}
   return examples | {"blank image": np.zeros(engine.config.image_shape, np.uint8)}
 
 
-def main():
+def main() -> None:
   """Entry point of `flowpp-demo` and `bin/demo`."""
   define_flags()
   run.run_program(demo_from_flags)

@@ -1,8 +1,8 @@
-"""Measures bits/dim of a trained model on a split of its data.
+"""Measure bits/dim of a trained model on a split of its data.
 
 bin/evaluate --workdir=runs/digits --split=test --num_samples=1,16,256
 
-Prints a line, and writes WORKDIR/evaluation.json. The same command goes on where a killed one was.
+Prints a line and writes WORKDIR/evaluation.json. The same command resumes after it was killed.
 """
 
 import hashlib
@@ -24,35 +24,33 @@ from flowpp_tf.training import Workdir
 FLAGS = flags.FLAGS
 
 
-def define_flags():
-  """The program's flags."""
+def define_flags() -> None:
+  """Define the program's flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
   flags.DEFINE_list("num_samples", "1", "Samples of the importance-weighted bound, one number or several "
-                    "such as 1,16,256; the bound of one sample is always measured.")
-  flags.DEFINE_integer("batch_size", 100, "Images at once.", lower_bound=1)
-  flags.DEFINE_integer("limit", None, "First so many images of the split; all if not given.",
-                       lower_bound=1)
+                    "such as 1,16,256; the single-sample bound is always measured.")
+  flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
+  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
   flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
   data_flags.define_data_flags(default="that of the run")
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")
-  flags.DEFINE_string("output", None, "File for the figures; WORKDIR/evaluation.json if not given.")
+  flags.DEFINE_string("output", None, "File for the results; WORKDIR/evaluation.json if not given.")
 
 
-def evaluate_from_flags():
-  """Prints a line for each split that is measured, and one for the gap."""
-  counts = _counts()
+def evaluate_from_flags() -> None:
+  """Print a line for each split that is measured, and one for the gap."""
+  counts = _counts(FLAGS.num_samples)
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
-  dataset, fingerprint = data_flags.load_data_of_run(settings, model.config)
+  dataset, fingerprint = data_flags.load_data_of_run(settings, model.config, run.given_from_flags())
   output = pathlib.Path(FLAGS.output or workdir.evaluation)
-  run.check_can_be_written(output)  # what is wrong is to be said now, not in the end
+  run.check_can_be_written(output)  # fail before the measurement, not after it
   read_record(output)
   checkpoint = workdir.checkpoint()
 
   def measure(split, images):
-    what = [checkpoint["sha256"], fingerprint["sha256"], split, len(images), counts, FLAGS.batch_size,
-            FLAGS.seed]
+    what = [checkpoint["sha256"], fingerprint["sha256"], split, len(images), counts, FLAGS.batch_size, FLAGS.seed]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
     result = evaluate_bits_per_dim(
         model, images, counts, FLAGS.batch_size, FLAGS.seed,
@@ -69,18 +67,17 @@ def evaluate_from_flags():
           f"{math.hypot(held_out.standard_error, seen.standard_error):.4f} bits/dim")
 
 
-def _counts():
+def _counts(texts):
   try:
-    counts = sorted(map(int, FLAGS.num_samples))
+    counts = sorted(map(int, texts))
   except ValueError:
     counts = []
   if not counts or counts[0] < 1:
-    raise run.InputError("`num_samples` must be positive integers such as 1,16,256, got "
-                         f"{','.join(FLAGS.num_samples)!r}")
+    raise run.InputError(f"`num_samples` must be positive integers such as 1,16,256, got {','.join(texts)!r}")
   return counts
 
 
-def main():
+def main() -> None:
   """Entry point of `flowpp-evaluate` and `bin/evaluate`."""
   define_flags()
   run.run_program(evaluate_from_flags)

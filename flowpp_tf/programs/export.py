@@ -1,4 +1,4 @@
-"""Writes a trained model as a SavedModel, for TensorFlow and TensorFlow Serving; see docs/serving.md.
+"""Write a trained model as a SavedModel, for TensorFlow and TensorFlow Serving; see docs/serving.md.
 
 bin/export --workdir=runs/digits
 """
@@ -15,18 +15,18 @@ from flowpp_tf.training import Workdir
 FLAGS = flags.FLAGS
 
 
-def define_flags():
-  """The program's flags."""
+def define_flags() -> None:
+  """Define the program's flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
   flags.DEFINE_string("output", None, "Directory to write, named by a number for TensorFlow Serving; "
-                                      "WORKDIR/saved_model/1 if not given.")
-  flags.DEFINE_integer("max_batch", 256, "Images at once that a call may ask for, each of its samples "
-                       "counted.", lower_bound=1)
-  flags.DEFINE_bool("overwrite", False, "Replace the SavedModel that is there.")
+                      "WORKDIR/saved_model/1 if not given.")
+  flags.DEFINE_integer("max_batch", 256, "Maximum batch size of a call; an image counts once for each "
+                       "sample of its bound.", lower_bound=1)
+  flags.DEFINE_bool("overwrite", False, "Replace an existing SavedModel.")
 
 
-def export_from_flags():
-  """Writes the directory."""
+def export_from_flags() -> None:
+  """Write the SavedModel of a run."""
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
   output = pathlib.Path(FLAGS.output or workdir.path / "saved_model" / "1")
@@ -34,15 +34,15 @@ def export_from_flags():
   print(f"wrote {output}")
 
 
-def metadata_of_run(workdir, settings):
-  """Data and weights of a run, and what was measured of these weights."""
+def metadata_of_run(workdir: Workdir, settings: dict) -> dict:
+  """Return what identifies the data and the weights of a run, and the bits/dim measured with these weights."""
   checkpoint = workdir.checkpoint()
   evaluation = {split: entry for split, entry in read_record(workdir.evaluation).items()
                 if entry.get("checkpoint", {}).get("sha256") == checkpoint["sha256"]}
   return {"data": settings.get("fingerprint"), "checkpoint": checkpoint, "evaluation": evaluation}
 
 
-def main():
+def main() -> None:
   """Entry point of `flowpp-export` and `bin/export`."""
   define_flags()
   run.run_program(export_from_flags)

@@ -1,45 +1,47 @@
-"""Images that a flag names: a split of the run's data, one image of a split, a file, a folder.
+"""Images by name: a split of the run's data, one image of a split, a file, or a folder.
 
     test   test:3   cat.png   my_photos
 """
 
+from collections.abc import Callable
+from collections.abc import Sequence
 import os
 import pathlib
 
 import numpy as np
 
 from flowpp_tf.data import SPLITS
+from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.data.folder import open_folder
 from flowpp_tf.data.images import read_for_model
 from flowpp_tf.data.images import reason
 from flowpp_tf.errors import InputError
+from flowpp_tf.models import FlowPlusPlusConfig
 
 
-def named_images(names, config, load_data, limit):
-  """The images of all of a list of names, one after the other.
+def named_images(names: Sequence[str], config: FlowPlusPlusConfig, load_data: Callable[[], ImageDataset],
+                 limit: int) -> np.ndarray:
+  """Return the images of all names, uint8 `[N, H, W, C]`.
 
   Args:
-    names: such as the above; a file by the name of a split is `./test`.
-    config: `FlowPlusPlusConfig`, whose image shape and levels files are fitted to.
+    names: names as above; use `./test` for a file that is named like a split.
+    config: `FlowPlusPlusConfig`, to whose image shape and levels files are fitted.
     load_data: function that returns the run's `ImageDataset`, called if a split is named.
-    limit: how many to take from the beginning of each split and each folder.
-
-  Returns:
-    uint8 `[N, H, W, C]`.
+    limit: maximum number of images from each split and each folder.
 
   Raises:
-    InputError (a ValueError): if there is no such image, or it cannot be read.
+    InputError (a ValueError): if an image does not exist or cannot be read.
   """
   return np.concatenate([_images(name, config, load_data, limit) for name in names])
 
 
-def short_name(name):
-  """What stands for a name in that of a file: `test3` for `test:3`, `cat` for `pets/cat.png`."""
+def short_name(name: str) -> str:
+  """Return a name for use in file names: `test3` for `test:3`, `cat` for `pets/cat.png`."""
   return name.replace(":", "") if _split(name) else pathlib.Path(name).stem or "images"
 
 
 def _split(name):
-  """The split that a name is of, if it is of one."""
+  """Return the split in a name such as `test` or `test:3`, None for other names."""
   split = name.partition(":")[0]
   return split if split in SPLITS else None
 
@@ -67,5 +69,5 @@ def _read(path, config):
     return read_for_model(path, config)
   except InputError:
     raise
-  except Exception as error:  # whatever Pillow raises for what is no image
+  except Exception as error:  # Pillow has many for files that are not images
     raise InputError(f"image {str(path)!r} cannot be read: {reason(error)}") from None

@@ -1,8 +1,11 @@
-"""What the programs share: one clear line and exit code 2 for bad input, flags for a config."""
+"""What the programs share: one clear line and exit code 2 for bad input, and flags made from settings."""
 
+from collections.abc import Callable
 import dataclasses
 import os
+import pathlib
 import sys
+import typing
 
 from absl import app
 from absl import flags
@@ -11,13 +14,17 @@ from absl import logging
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.settings import value_type
+from flowpp_tf.types import Path
 
-_OPTIONS = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,
-            str: flags.DEFINE_string}
+_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,
+           str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+_COUNTS = ("no", "one", "two", "three")
+T = typing.TypeVar("T")
 
 
-def run_program(main):
-  """Parses the flags and calls `main()`; bad flags and `InputError`s end in one line, exit code 2."""
+def run_program(main: Callable[[], None]) -> None:
+  """Parse the flags and call `main()`; bad flags and `InputError`s end in one line and exit code 2."""
   # `--help` shows the docstring and the flags of the script: give it those of the program.
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__
@@ -46,14 +53,14 @@ def run_program(main):
   app.run(guarded, flags_parser=parse)
 
 
-def fail(error, code=2):
-  """Ends the process with one line and an exit code."""
+def fail(error: str | Exception, code: int = 2) -> typing.NoReturn:
+  """End the process with one line on stderr and an exit code."""
   _say("error", error)
   sys.exit(code)
 
 
-def check_can_be_written(path):
-  """Raises an `InputError` if a file cannot be written, to be called before the work that goes into it."""
+def check_can_be_written(path: Path) -> None:
+  """Raise an `InputError` if a file cannot be written. Call this before the work of producing it."""
   folder = os.path.dirname(path) or "."
   reason = ("it is a folder" if os.path.isdir(path) else
             f"there is no folder {folder!r}" if not os.path.isdir(folder) else
@@ -62,8 +69,8 @@ def check_can_be_written(path):
     raise InputError(f"cannot write {str(path)!r}: {reason}")
 
 
-def write_file(path, write):
-  """`replace_file`, and says so; an `InputError` if it cannot be written."""
+def write_file(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
+  """Call `replace_file` and print the path; raise an `InputError` if it cannot be written."""
   try:
     replace_file(path, write)
   except OSError as error:
@@ -71,8 +78,8 @@ def write_file(path, write):
   print(f"wrote {path}")
 
 
-def warn(text):
-  """A line for the user on stderr."""
+def warn(text: str) -> None:
+  """Print a line on stderr."""
   _say("warning", text)
 
 
@@ -80,33 +87,60 @@ def _say(kind, text):
   print(f"{os.path.basename(sys.argv[0])}: {kind}: {' '.join(str(text).split())}", file=sys.stderr)
 
 
-def sibling_command(name):
-  """How to call another of the programs: `bin/sample` next to `bin/train`, `flowpp-sample` next to
-  `flowpp-train`."""
+def sibling_command(name: str) -> str:
+  """Return how to call another program: `bin/sample` from `bin/train`, `flowpp-sample` from `flowpp-train`."""
   folder, program = os.path.split(sys.argv[0])
   if program.startswith("flowpp-"):
     return f"flowpp-{name}"
   return os.path.join(os.path.relpath(folder or "."), name)
 
 
-def define_config_flags():
-  """A flag for each field of the model's config, unset unless given."""
-  for field in dataclasses.fields(FlowPlusPlusConfig):
-    help_text = f"Overrides `{field.name}` of the config, see flowpp_tf/models/config.py."
-    if field.type is tuple:
-      flags.DEFINE_list(field.name, None, help_text)
-    else:
-      _OPTIONS[field.type](field.name, None, help_text)
+def given_from_flags() -> dict[str, typing.Any]:
+  """Return the values of the flags that were given, by name."""
+  return {name: flags.FLAGS[name].value for name in flags.FLAGS if flags.FLAGS[name].present}
 
 
-def override_config(config):
-  """`config` with the fields that were given as flags."""
-  given = {field.name: flags.FLAGS[field.name].value
-           for field in dataclasses.fields(config) if flags.FLAGS[field.name].value is not None}
-  if "image_shape" in given:
-    try:
-      given["image_shape"] = tuple(map(int, given["image_shape"]))
-    except ValueError:
-      raise InputError("`image_shape` must be three integers such as 32,32,3, got "
-                       f"{','.join(given['image_shape'])}") from None
-  return dataclasses.replace(config, **given)
+def define_settings_flags(settings_class: type, default: str | None = None) -> None:
+  """Define a flag for each field of a dataclass of settings, None unless given.
+
+  Args:
+    settings_class: dataclass with fields of type int, float, bool, str, or tuples of these.
+    default: what the help says about flags that are not given; the default of each field if None.
+  """
+  for field in dataclasses.fields(settings_class):
+    kind, value = value_type(field), field.default
+    shown = default or (",".join(map(str, value)) if isinstance(value, tuple) else value)
+    help_text = field.metadata.get("help", field.name)
+    if shown not in (None, "", dataclasses.MISSING):
+      help_text += f" (default: {shown})"
+    _DEFINE[typing.get_origin(kind) or kind](field.name, None, help_text)
+
+
+def settings_from_flags(settings: T) -> T:
+  """Return a dataclass of settings with those fields replaced whose flags were given."""
+  given, current = given_from_flags(), typing.cast(typing.Any, settings)
+  return dataclasses.replace(current, **{field.name: _field_value(field, given[field.name])
+                                         for field in dataclasses.fields(current) if field.name in given})
+
+
+def _field_value(field, value):
+  """Return the value of a flag as the field's type: that of a list flag is a list of texts."""
+  if not isinstance(value, list):
+    return value
+  item_type, *_ = typing.get_args(value_type(field)) or [type(field.default[0])]
+  try:
+    return tuple(map(item_type, value))
+  except ValueError:
+    expected = field.metadata["range"].expected if field.default is None else (
+        f"{_COUNTS[len(field.default)]} integers such as {','.join(map(str, field.default))}")
+    raise InputError(f"`{field.name}` must be {expected}, got {','.join(value)}") from None
+
+
+def define_config_flags() -> None:
+  """Define a flag for each field of `FlowPlusPlusConfig`."""
+  define_settings_flags(FlowPlusPlusConfig, default="that of the config")
+
+
+def override_config(config: FlowPlusPlusConfig) -> FlowPlusPlusConfig:
+  """Return `config` with the fields replaced whose flags were given."""
+  return settings_from_flags(config)

@@ -1,4 +1,4 @@
-"""Makes pictures with a trained model: samples, interpolations, reconstructions, nearest neighbours.
+"""Make pictures with a trained model: samples, interpolations, reconstructions, nearest neighbours.
 
 bin/sample --workdir=runs/digits --n=100 --temperature=0.8 --seed=1
 bin/sample --workdir=runs/digits --temperature=0.5,0.7,1.0
@@ -7,6 +7,7 @@ bin/sample --workdir=runs/digits --reconstruct=test --n=100
 bin/sample --workdir=runs/digits --neighbours=5
 """
 
+import functools
 import math
 import pathlib
 
@@ -20,122 +21,124 @@ from flowpp_tf.evaluation import write_animation
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs import run
 from flowpp_tf.programs import sample_pictures
+from flowpp_tf.programs.named_images import named_images
 from flowpp_tf.training import Workdir
 
 FLAGS = flags.FLAGS
-_KINDS = {"interpolate": sample_pictures.interpolation, "reconstruct": sample_pictures.reconstruction,
-          "neighbours": sample_pictures.neighbours}
 _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",), "neighbours": ()}
 
 
-def define_flags():
-  """The program's flags."""
+def define_flags() -> None:
+  """Define the program's flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-  flags.DEFINE_integer("n", None, "Number of images, 64 if not given, 10 for a row of temperatures and "
-                       "for neighbours, 16 of each split or folder to reconstruct.", lower_bound=1)
-  flags.DEFINE_list("temperature", ["1.0"], "Factor of the standard deviation of the latents; several, "
-                    "with commas, give a row each, of the same latents.")
-  flags.DEFINE_integer("seed", 0, "The same seed gives the same images.")
-  flags.DEFINE_integer("batch_size", 100, "Images at once; the images do not depend on it.",
-                       lower_bound=1)
-  flags.DEFINE_list("interpolate", None, "Two images to go from one to the other through latent space: "
-                    "files, or images of the run's data such as test:3,test:7.")
-  flags.DEFINE_integer("frames", None, "Images of --interpolate, 12 if not given, 30 in an animation.",
-                       lower_bound=2)
-  flags.DEFINE_bool("animate", None, "Write --interpolate as a film that plays there and back, as a GIF "
-                    "or, by --output, an animated PNG, which keeps all colours; so it is anyway if "
-                    "--output ends in .gif or .apng.")
-  flags.DEFINE_list("reconstruct", None, "Images to encode and decode: splits such as test, images such "
-                    "as test:3, files, folders. Rows of the originals, what came back, and the "
-                    "difference, of which the largest is white.")
-  flags.DEFINE_integer("neighbours", None, "So many training images closest to each sample, by root "
-                       "mean square difference of pixel values.", lower_bound=1)
-  flags.DEFINE_string("output", None, "The picture, PNG; WORKDIR/samples_t1.0_s0.png, with kind, "
-                                      "temperature and seed, if not given.")
-  flags.DEFINE_string("npy", None, "File for the images as they are, uint8 [n, H, W, C]; [temperatures, "
-                      "n, ...] of several, [2, n, ...] of originals and reconstructions, [n, 1 + "
-                      "neighbours, ...] of samples and theirs.")
+  flags.DEFINE_integer("n", None, "Number of images. If not given: 64; 10 for several temperatures and for "
+                       "neighbours; 16 of each split or folder to reconstruct.", lower_bound=1)
+  flags.DEFINE_list("temperature", ["1.0"], "Factor of the standard deviation of the latents. "
+                    "Several values, separated by commas, give one row each, from the same latents.")
+  flags.DEFINE_integer("seed", 0, "Seed of the samples and of the dequantization noise.")
+  flags.DEFINE_integer("batch_size", 100, "Batch size; the images do not depend on it.", lower_bound=1)
+  flags.DEFINE_list("interpolate", None, "Two images to interpolate between in latent space: files, or images "
+                    "of the run's data such as test:3,test:7.")
+  flags.DEFINE_integer("frames", None, "Number of images of --interpolate; if not given, 12, or 30 in an "
+                       "animation.", lower_bound=2)
+  flags.DEFINE_bool("animate", None, "Write --interpolate as an animation that plays forwards and backwards: a "
+                    "GIF, or an animated PNG, which keeps all colours, if --output ends in .apng or .png. "
+                    "An --output that ends in .gif or .apng implies --animate.")
+  flags.DEFINE_list("reconstruct", None, "Images to encode and decode: splits such as test, images such as "
+                    "test:3, files, folders. The rows are originals, reconstructions and differences; the "
+                    "largest difference is white.")
+  flags.DEFINE_integer("neighbours", None, "Number of training images to show for each sample: those with the "
+                       "smallest root mean square difference of pixel values.", lower_bound=1)
+  flags.DEFINE_string("output", None, "PNG file for the picture; if not given, WORKDIR/samples_t1.0_s0.png, with "
+                      "kind, temperature and seed in its name.")
+  flags.DEFINE_string("npy", None, "File for the images as they are, uint8 [n, H, W, C]; [temperatures, n, ...] "
+                      "for several temperatures, [2, n, ...] for originals and reconstructions, [n, 1 + "
+                      "neighbours, ...] for samples and their neighbours.")
   data_flags.define_data_flags(default="that of the run")
 
 
-def sample_from_flags():
-  """Writes the picture, and the array if asked to."""
-  temperatures = _temperatures()
-  make, animated = _kind(temperatures), sample_pictures.animated()
+def sample_from_flags() -> None:
+  """Write the picture, and the array if --npy is given."""
+  given, temperatures, seed = run.given_from_flags(), _temperatures(FLAGS.temperature), FLAGS.seed
+  animated = FLAGS.animate or (FLAGS.output or "").lower().endswith((".gif", ".apng"))
+  _check(given, animated)
   workdir = Workdir(FLAGS.workdir)
   model, settings = workdir.load()
   for path in (FLAGS.output or workdir.samples, FLAGS.npy):  # before the work
     if path:
       run.check_can_be_written(path)
-  picture = make(Batched(model, FLAGS.batch_size), settings, temperatures)
-  output = pathlib.Path(FLAGS.output or workdir.path / (
-      f"{picture.name}_s{FLAGS.seed}.{'gif' if animated else 'png'}"))
+  batched, config, n = Batched(model, FLAGS.batch_size), model.config, FLAGS.n
+  load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config, given)[0])
+  if FLAGS.interpolate is not None:
+    ends = named_images(FLAGS.interpolate, config, load_data, limit=2)
+    frames = FLAGS.frames or (30 if animated else 12)
+    picture = sample_pictures.interpolation(batched, ends, FLAGS.interpolate, frames, seed)
+  elif FLAGS.reconstruct is not None:
+    images = named_images(FLAGS.reconstruct, config, load_data, limit=n or 16)
+    picture = sample_pictures.reconstruction(batched, images, FLAGS.reconstruct, seed)
+  elif FLAGS.neighbours is not None:
+    picture = sample_pictures.neighbours(batched, load_data(), FLAGS.neighbours, n or 10, temperatures[0], seed)
+  elif len(temperatures) > 1:
+    picture = sample_pictures.sweep(batched, n or 10, temperatures, seed)
+  else:
+    picture = sample_pictures.samples(batched, n or 64, temperatures[0], seed)
+  output = pathlib.Path(FLAGS.output or workdir.path / f"{picture.name}_s{seed}.{'gif' if animated else 'png'}")
   if animated:
-    run.write_file(output, lambda path: write_animation(picture.images, model.config.levels, path))
+    run.write_file(output, lambda path: write_animation(picture.images, config.levels, path))
   else:
     run.write_file(output, lambda path: picture.grid.save(path, format="PNG"))
   if FLAGS.npy:
     run.write_file(FLAGS.npy, lambda path: _save(path, picture.images))
 
 
-def _temperatures():
+def _temperatures(texts):
   try:
-    temperatures = [float(text) for text in FLAGS.temperature]
+    temperatures = [float(text) for text in texts]
     if temperatures and all(0 <= value < math.inf for value in temperatures):
       return temperatures
   except ValueError:
     pass
   raise InputError("--temperature must be a number of at least 0, or several such as 0.5,0.7,1.0, got "
-                   f"{','.join(FLAGS.temperature)!r}")
+                   f"{','.join(texts)!r}")
 
 
-def _kind(temperatures):
-  """The function that makes the picture; an `InputError` for flags that do not go together."""
-  kinds = [kind for kind in _KINDS if FLAGS[kind].value is not None]
+def _check(given, animated):
+  """Raise an `InputError` if the flags that were given do not go together."""
+  kinds = [kind for kind in _NOT_WITH if kind in given]
   if len(kinds) > 1:
     raise InputError(f"--{kinds[0]} and --{kinds[1]} are two kinds of picture; give one of them")
-  kind = kinds[0] if kinds else None
+  kind = kinds[0] if kinds else "samples"
   for name in _NOT_WITH.get(kind, ()):
-    if FLAGS[name].present:
+    if name in given:
       raise InputError(f"--{name} is for samples, and does not go with --{kind}")
-  if kind == "neighbours" and len(temperatures) > 1:
-    raise InputError("--neighbours takes one --temperature, got "
-                     f"{','.join(FLAGS.temperature)}")
-  if FLAGS.npy and FLAGS.npy == FLAGS.output:
-    raise InputError(f"--output and --npy are one file, {FLAGS.npy!r}; give them two names")
-  if kind == "reconstruct" and not FLAGS.reconstruct:
+  if kind == "neighbours" and len(given.get("temperature", ())) > 1:
+    raise InputError(f"--neighbours takes one --temperature, got {','.join(given['temperature'])}")
+  output = given.get("output")
+  if output and given.get("npy") == output:
+    raise InputError(f"--output and --npy are one file, {output!r}; give them two names")
+  if kind == "reconstruct" and not given["reconstruct"]:
     raise InputError("--reconstruct must name images, such as test or cat.png,dog.png")
-  if kind == "interpolate" and len(FLAGS.interpolate) != 2:
+  if kind == "interpolate" and len(given["interpolate"]) != 2:
     raise InputError("--interpolate must be two images, such as test:3,test:7 or a.png,b.png, got "
-                     f"{','.join(FLAGS.interpolate)!r}")
-  _check_animation(kind)
-  return _KINDS.get(kind) or (
-      sample_pictures.sweep if len(temperatures) > 1 else sample_pictures.samples)
-
-
-def _check_animation(kind):
-  """An `InputError` if what was said of an animation does not go together."""
-  ending = pathlib.Path(FLAGS.output or "").suffix.lower()
+                     f"{','.join(given['interpolate'])!r}")
   if kind != "interpolate":
     for name in ("frames", "animate"):
-      if FLAGS[name].present:
+      if name in given:
         raise InputError(f"--{name} is for --interpolate")
-    if sample_pictures.animated():
-      raise InputError(f"--output={FLAGS.output} would be an animation, which is for --interpolate; "
-                       "expected .png")
-  elif FLAGS.animate and FLAGS.output and ending not in ANIMATIONS:
-    raise InputError(f"--output={FLAGS.output} must end in {', '.join(ANIMATIONS)} for --animate")
-  elif FLAGS.animate is False and sample_pictures.animated():
-    raise InputError(f"--output={FLAGS.output} would be an animation, which --noanimate forbids; "
-                     "expected .png")
+    if animated:
+      raise InputError(f"--output={output} would be an animation, which is for --interpolate; expected .png")
+  elif given.get("animate") and output and pathlib.Path(output).suffix.lower() not in ANIMATIONS:
+    raise InputError(f"--output={output} must end in {', '.join(ANIMATIONS)} for --animate")
+  elif given.get("animate") is False and animated:
+    raise InputError(f"--output={output} would be an animation, which --noanimate forbids; expected .png")
 
 
 def _save(path, array):
-  with open(path, "wb") as file:  # else NumPy would add an ending of its own
+  with open(path, "wb") as file:  # np.save would append .npy to a path
     np.save(file, array)
 
 
-def main():
+def main() -> None:
   """Entry point of `flowpp-sample` and `bin/sample`."""
   define_flags()
   run.run_program(sample_from_flags)

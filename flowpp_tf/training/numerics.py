@@ -1,21 +1,25 @@
 """Which part of a model was the first to make a value that is not finite."""
 
-import contextlib
-import functools
-from unittest import mock
+from collections.abc import Callable
+import traceback
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-_EVALUATIONS = ("forward", "inverse", "forward_log_det_jacobian", "inverse_log_det_jacobian")
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.training.state import TrainState
+from flowpp_tf.training.step import step_noise
+from flowpp_tf.training.step import step_seed
+from flowpp_tf.types import Seed
+from flowpp_tf.types import TensorLike
 
 
-def first_non_finite(model, images, noise, seed):
-  """Says what made the bound of some images, or its gradient, not finite.
+def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed) -> str | None:
+  """Say what made the bound of some images, or its gradient, not finite.
 
-  The bound is evaluated once more, eagerly, and each Keras layer and each bijector is watched: of what
-  is inside a part, the part inside is named first.
+  The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are those in
+  whose code the first operation failed.
 
   Args:
     model: `FlowPlusPlus`.
@@ -24,78 +28,67 @@ def first_non_finite(model, images, noise, seed):
     seed: of the dropout masks.
 
   Returns:
-    `str`, or None if all is finite.
+    A sentence, or None if all is finite.
   """
-  watch = _Watch()
-  with watch.parts(), tf.GradientTape() as tape:
-    loss = -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True))
-  if watch.culprit:
-    return f"{watch.culprit} made the first value that is not finite"
-  if not _finite(loss):
-    return "all parts are finite, their sum is not"
-  gradients = zip(model.trainable_variables,
-                  tape.gradient(loss, [v.value for v in model.trainable_variables]))
-  bad = [v.path for v, g in gradients if g is not None and not _finite(g)]
+  def loss():
+    return -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True))
+
+  with tf.GradientTape() as tape:
+    value = loss()
+  if not tf.math.is_finite(value):
+    return _first_part(loss) or "all parts are finite, their sum is not"
+  gradients = zip(model.trainable_variables, tape.gradient(value, [v.value for v in model.trainable_variables]))
+  bad = [v.path for v, g in gradients if g is not None and not tf.reduce_all(tf.math.is_finite(g))]
   if bad:  # the gradient comes from the end of the evaluation
     return (f"the bound is finite, the gradients of {len(bad)} weights are not; the last of them in the "
             f"order of evaluation is {bad[-1]}")
   return None
 
 
-def explain_skipped_step(model, batches, replicas, step):
-  """What was not finite in a training step that was skipped, while the weights are those before it.
+def explain_skipped_step(state: TrainState, batches: Callable[[int], tf.data.Dataset], replicas: int, step: int) -> str:
+  """Say what was not finite in a training step that was skipped, while the weights are those before it.
 
   Args:
-    model: `FlowPlusPlus`, compiled.
-    batches: callable, `step -> tf.data.Dataset` of the batches from that step on.
-    replicas: number of devices that took it.
+    state: of the run.
+    batches: `step -> tf.data.Dataset` of the batches from that step on.
+    replicas: number of devices that took the step.
     step: its number.
-
-  Returns:
-    `str`.
   """
   batch = next(iter(batches(step)))
-  parts = replicas * model.accumulate
+  parts = replicas * state.config.accumulate
   size = len(batch) // parts
   for part in range(parts):
-    noise, seed = model.step_noise(size, model.step_seed(step), part, parts)
-    found = first_non_finite(model, batch[size * part:size * (part + 1)], noise, seed)
+    noise, seed = step_noise(state.model, size, step_seed(state.config.seed, step), part, parts)
+    found = first_non_finite(state.model, batch[size * part:size * (part + 1)], noise, seed)
     if found:
       return found
   return "all was finite when it was evaluated again"
 
 
-class _Watch:
-  """Looks for the first part that makes finite values into others."""
-
-  def __init__(self):
-    self.culprit = None  # the first part that did, and the bijector around it
-    self._inside = []  # parts that are being evaluated
-
-  @contextlib.contextmanager
-  def parts(self):
-    """Within it, each call of a layer and each evaluation of a bijector is watched."""
-    with contextlib.ExitStack() as stack:
-      for kind, cls, methods in (("layer", keras.layers.Layer, ("__call__",)),
-                                 ("bijector", tfp.bijectors.Bijector, _EVALUATIONS)):
-        for method in methods:
-          stack.enter_context(mock.patch.object(
-              cls, method, self._watched(getattr(cls, method), kind)))
-      yield
-
-  def _watched(self, method, kind):
-    @functools.wraps(method)
-    def watched(part, *args, **kwargs):
-      around = next((name for name in reversed(self._inside) if name.startswith("bijector")), None)
-      self._inside.append(f"{kind} {part.name}")
-      result = method(part, *args, **kwargs)
-      name = self._inside.pop()
-      if self.culprit is None and not _finite(result) and _finite((args, kwargs)):
-        self.culprit = f"{name} in {around}" if around else name
-      return result
-    return watched
+def _first_part(evaluate):
+  """The layer and the bijector around the first operation whose result is not finite."""
+  tf.debugging.enable_check_numerics()
+  try:
+    evaluate()
+  except tf.errors.InvalidArgumentError as error:
+    parts = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    bijector = _last(parts, tfp.bijectors.Bijector)
+    layer = _last(parts, keras.layers.Layer)
+    if bijector is None and (layer is None or isinstance(layer, keras.Model)):
+      return None
+    if layer is None or isinstance(layer, keras.Model) or (
+        bijector is not None and _index(parts, bijector) > _index(parts, layer)):
+      return f"bijector {bijector.name} made the first value that is not finite"
+    inside = "" if bijector is None else f" in bijector {bijector.name}"
+    return f"layer {layer.name}{inside} made the first value that is not finite"
+  finally:
+    tf.debugging.disable_check_numerics()
+  return None
 
 
-def _finite(values):
-  return all(bool(tf.reduce_all(tf.math.is_finite(value))) for value in tf.nest.flatten(values)
-             if tf.is_tensor(value) and value.dtype.is_floating)
+def _last(parts, kind):
+  return next((part for part in reversed(parts) if isinstance(part, kind)), None)
+
+
+def _index(parts, part):
+  return max(i for i, other in enumerate(parts) if other is part)

@@ -4,8 +4,8 @@
     linear:1e-3@5000,hold@50000,decay:0.99995:3e-4
                                                 ..., then x 0.99995 a step down to 3e-4, and constant
 
-A piece is `kind@end`: it takes the rate where the piece before it left it, and acts until step `end`;
-the last has no end but for `linear` and `cosine`, which then hold what they reached.
+A piece is `kind@end`: it takes over the rate that the piece before it reached, and acts until step `end`; the last has no end
+except for `linear` and `cosine`, which then hold the rate that they reached.
 
     linear:VALUE@END       in a straight line to VALUE
     cosine:VALUE@END       along half a cosine to VALUE
@@ -20,6 +20,7 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.types import TensorLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class _Piece:
   factor: float = 1.0
 
   def __call__(self, step):
-    """The rate at a step, a floating-point tensor, that lies within the piece."""
+    """The rate at a step within the piece, a floating-point tensor."""
     passed = step - self.begin
     if self.kind == "decay":
       return tf.maximum(self.first * tf.exp(passed * math.log(self.factor)), self.last)
@@ -46,7 +47,7 @@ class _Piece:
 
 @keras.saving.register_keras_serializable("flowpp_tf")
 class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
-  """The schedule that a text gives, see the head of this file.
+  """The schedule that a text describes, see the head of this file.
 
   Args:
     pieces: the text.
@@ -56,27 +57,28 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
   `cosine:0` or `linear:0` has ended.
 
   Raises:
-    InputError (a ValueError): if the text cannot be read, or gives a rate that is not positive.
+    InputError (a ValueError): if the text cannot be parsed, or gives a rate that is not positive.
   """
 
-  def __init__(self, pieces):
+  def __init__(self, pieces: str) -> None:
     super().__init__()
     self.pieces = pieces
     self._pieces = _parse(pieces)
 
-  def __call__(self, step):
+  def __call__(self, step: TensorLike) -> tf.Tensor:
     step = tf.cast(step, tf.float64) + 1
     rate = self._pieces[-1](step)
     for piece in self._pieces[-2::-1]:
       rate = tf.where(step <= piece.end, piece(step), rate)
     return tf.cast(rate, tf.float32)
 
-  def get_config(self):
+  def get_config(self) -> dict[str, str]:
     return {"pieces": self.pieces}
 
 
 def _parse(text):
-  pieces, begin, rate = [], 0, 0.0
+  pieces: list[_Piece] = []
+  begin, rate = 0, 0.0
   entries = text.split(",")
   for i, entry in enumerate(entries):
     last = i == len(entries) - 1
@@ -120,12 +122,12 @@ def _unreadable(text, entry):
                     "cosine:VALUE@END, decay:FACTOR:FLOOR@END or hold:VALUE@END")
 
 
-def learning_rate_schedule(kind, peak, warmup_steps, steps):
-  """The schedule of a run.
+def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, steps: int) -> PiecewiseSchedule:
+  """Return the schedule of a run.
 
   Args:
     kind: "constant" after the warm-up; "cosine", to zero at the end of the run; or the text of a
-      `PiecewiseSchedule`, which says all itself.
+      `PiecewiseSchedule`, which describes the whole schedule.
     peak: learning rate after the warm-up, for the first two; None for 1e-3.
     warmup_steps: of linear warm-up, for the first two.
     steps: of the whole run.

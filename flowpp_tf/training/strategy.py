@@ -10,8 +10,8 @@ from flowpp_tf.errors import InputError
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
-def get_strategy(name="auto", num_virtual_cpus=0, tpu=None):
-  """A `tf.distribute.Strategy`.
+def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None = None) -> tf.distribute.Strategy:
+  """Return a `tf.distribute.Strategy`.
 
   Args:
     name: "one" for a single device; "mirrored" for `MirroredStrategy` over all GPUs, or over all
@@ -20,7 +20,7 @@ def get_strategy(name="auto", num_virtual_cpus=0, tpu=None):
       `TPUStrategy`; "auto" for "multiworker" where TF_CONFIG lists several workers, else "mirrored"
       where there are several GPUs or `num_virtual_cpus`, else "one".
     num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without
-      GPUs; 0 leaves it whole. Only before TensorFlow has used its devices.
+      GPUs; 0 leaves it whole. Possible only before TensorFlow has used its devices.
     tpu: name or address of the TPU; None for that of this host.
 
   "multiworker" waits for all workers, and must come before anything else that uses TensorFlow.
@@ -41,8 +41,8 @@ def get_strategy(name="auto", num_virtual_cpus=0, tpu=None):
           "tpu": lambda: _tpu(tpu)}[name]()
 
 
-def enable_determinism():
-  """Makes every run on a device the same to the last bit; only before TensorFlow has used a device.
+def enable_determinism() -> None:
+  """Make every run on a device the same to the last bit; possible only before TensorFlow has used a device.
 
   Raises:
     InputError (a ValueError): when it is too late.
@@ -71,7 +71,7 @@ def _mirrored():
 
 
 def _workers_of_tf_config():
-  """How many workers TF_CONFIG lists; 0 if it is not set."""
+  """Number of workers that TF_CONFIG lists; 0 if it is not set."""
   text = os.environ.get("TF_CONFIG")
   if not text:
     return 0

@@ -1,65 +1,81 @@
-"""What TensorBoard shows of a run: Keras' own callback, and grids of samples."""
+"""Event files for TensorBoard: scalars and histograms of each validation, grids of samples, a profile."""
 
-import keras
+import pathlib
+
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.training.averaging import averaged_weights
+from flowpp_tf.training.state import TrainState
 
-TENSORBOARD = ("scalars", "samples", "histograms")
-
-
-def tensorboard_callbacks(folder, what, profile=None):
-  """Callbacks that write event files.
-
-  Args:
-    folder: where to.
-    what: any of "scalars" (each validation), "samples" (a grid at each validation), "histograms" (of
-      all weights at each validation).
-    profile: `(first, last)` training steps of this process to profile, or None.
-
-  Raises:
-    InputError (a ValueError): for anything else.
-  """
-  for name in what:
-    if name not in TENSORBOARD:
-      raise InputError(f"`tensorboard` must be of {', '.join(TENSORBOARD)}, got {name!r}")
-  if profile is not None and not (len(profile) == 2 and 0 < profile[0] <= profile[1]):
-    raise InputError(f"`profile` must be two training steps such as 10,20, got {profile}")
-  callbacks = []
-  if profile or set(what) - {"samples"}:
-    callbacks.append(keras.callbacks.TensorBoard(
-        str(folder), histogram_freq=int("histograms" in what), write_graph=False,
-        profile_batch=tuple(profile or ()) or 0))
-  if "samples" in what:
-    callbacks.append(SampleGrids(str(folder / "samples")))
-  return callbacks
+_SIDE = 6  # samples in a row and in a column of a grid
 
 
-class SampleGrids(keras.callbacks.Callback):
-  """After each validation, a grid of samples by the averaged weights, the same noise each time.
+class TensorBoard:
+  """Writer of a run's event files, with the tags of `keras.callbacks.TensorBoard`.
 
   Args:
-    folder: of the event file.
-    side: samples in a row and in a column.
+    folder: folder of the event files.
+    state: `TrainState` of the run.
   """
 
-  def __init__(self, folder, side=6):
-    super().__init__()
+  def __init__(self, folder: pathlib.Path, state: TrainState) -> None:
     self._folder = folder
-    self._side = side
-    self._writer = None
+    self._state = state
+    self._writers: dict[str, tf.summary.SummaryWriter] = {}
+    self._steps = 0  # of this process
+    self._sample = tf.function(lambda: state.model.sample(_SIDE**2, seed=0), autograph=False)
 
-  def on_epoch_end(self, epoch, logs=None):
-    if self._writer is None:
-      self._writer = tf.summary.create_file_writer(self._folder)
-      self._sample = tf.function(lambda: self.model.sample(self._side**2, seed=0))
-    with averaged_weights(self.model):
-      images = self._sample().numpy()
-    height, width, channels = images.shape[1:]
-    grid = images.reshape(self._side, self._side, height, width, channels).swapaxes(1, 2)
-    grid = grid.reshape(1, self._side * height, self._side * width, channels)
-    with self._writer.as_default():
-      tf.summary.image("samples", np.float32(grid) / (self.model.config.levels - 1), step=epoch)
-    self._writer.flush()
+  def before_steps(self, count: int) -> None:
+    """Start or stop the profile, if it is due within the next `count` steps."""
+    if self._state.config.profile is None:
+      return
+    first, last = self._state.config.profile
+    if self._steps < first <= self._steps + count:
+      tf.profiler.experimental.start(str(self._folder))
+    elif self._steps >= last > self._steps - count:
+      tf.profiler.experimental.stop()
+    self._steps += count
+
+  def after_validation(self, period: int, row: dict[str, float]) -> None:
+    """Write what the run's `tensorboard` setting asks for.
+
+    Args:
+      period: number of the validation, from 0.
+      row: of metrics.jsonl; the names of validation metrics begin with "val_".
+    """
+    what = self._state.config.tensorboard
+    if "scalars" in what:
+      for name, value in row.items():
+        split, name = ("validation", name[len("val_"):]) if name.startswith("val_") else ("train", name)
+        with self._writer(split):
+          tf.summary.scalar(f"epoch_{name}", value, step=period)
+          if split == "validation":
+            tf.summary.scalar(f"evaluation_{name}_vs_iterations", value, step=self._state.step)
+    if "histograms" in what:
+      with self._writer("train"):
+        for weight in self._state.model.weights:
+          tf.summary.histogram(weight.path, weight.value, step=period)
+    if "samples" in what:
+      with self._state.ema_weights():
+        images = self._sample().numpy()
+      with self._writer("samples"):
+        tf.summary.image("samples", _grid(images) / (self._state.model.config.levels - 1), step=period)
+    for writer in self._writers.values():
+      writer.flush()
+
+  def close(self) -> None:
+    """Write a profile that the end of the run cuts off."""
+    profile = self._state.config.profile
+    if profile is not None and profile[0] <= self._steps <= profile[1]:
+      tf.profiler.experimental.stop()
+
+  def _writer(self, name):
+    if name not in self._writers:
+      self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
+    return self._writers[name].as_default()
+
+
+def _grid(images):
+  height, width, channels = images.shape[1:]
+  grid = images.reshape(_SIDE, _SIDE, height, width, channels).swapaxes(1, 2)
+  return grid.reshape(1, _SIDE * height, _SIDE * width, channels).astype(np.float32)

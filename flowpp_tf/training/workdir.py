@@ -1,14 +1,14 @@
 """The directory of a run: what it holds, and whether a command may use it.
 
     config.json            model config, data set with its fingerprint, training settings
-    checkpoints/           the newest states of the run, to go on from
-    best.weights.h5        averaged weights at the best validation
+    checkpoints/           the newest states of the run, to resume from
+    best.weights.h5        EMA weights at the best validation
     metrics.jsonl          a row for each validation, with the digest of the data
     curves.png samples.png
-    evaluation.json        bits/dim as measured, see evaluation/record.py
-    evaluation-*.npy       an evaluation that was stopped, to go on from
-    typicality.json        what bin/score measured on the validation split
-    saved_model/1/         what bin/export wrote
+    evaluation.json        measured bits/dim, see evaluation/record.py
+    evaluation-*.npy       an evaluation that was stopped, to resume from
+    typicality.json        bits/dim of the validation split, measured by bin/score
+    saved_model/1/         written by bin/export
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import json
 import math
 import os
 import pathlib
+from typing import Any
 
 from flowpp_tf.data import describe
 from flowpp_tf.errors import InputError
@@ -23,12 +24,13 @@ from flowpp_tf.files import file_sha256
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.types import Path
 
 
 class Workdir:
   """Paths of a run's directory, and its settings."""
 
-  def __init__(self, path):
+  def __init__(self, path: Path) -> None:
     self.path = pathlib.Path(path)
     self.config = self.path / "config.json"
     self.checkpoints = self.path / "checkpoints"
@@ -39,19 +41,18 @@ class Workdir:
     self.evaluation = self.path / "evaluation.json"
     self.typicality = self.path / "typicality.json"
 
-  def open(self, config, settings):
-    """Makes the directory a run's own; a directory that has a run must have this one.
+  def open(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> None:
+    """Make the directory a run's own; a directory that has a run must have this one.
 
     Args:
       config: `FlowPlusPlusConfig`.
-      settings: `dict` of what else determines the run; two runs with the same "fingerprint" have the
-        same data, whatever their name and place.
+      settings: what else determines the run; two runs with the same "fingerprint" have the same data, whatever their name
+        and place.
 
     Raises:
-      InputError (a ValueError): if it holds another run (naming what differs), or cannot be written.
+      InputError (a ValueError): if it holds another run (the message names what differs), or cannot be written.
     """
-    # A run may be prolonged, where that does not change its schedule, its data may move, and its gradients
-    # take less memory.
+    # Settings that may change on resume: paths, remat, and steps unless the schedule depends on them.
     may_change = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
     if settings.get("schedule") != "cosine":
       may_change.add("steps")
@@ -63,19 +64,19 @@ class Workdir:
       differences = [
           f"{key} is {_shown(key, present[part][key])} there and {_shown(key, value)} here"
           for part in wanted for key, value in wanted[part].items()
-          if key not in may_change and key in present[part]  # else an older version had no such setting
+          if key not in may_change and key in present[part]  # an older version may lack a setting
           and _compared(key, present[part][key]) != _compared(key, value)]
       if differences:
         raise InputError(f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
-                         "give another --workdir, or the same flags to go on with it")
+                         "give another --workdir, or the same flags to resume it")
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       replace_file(self.config, lambda path: path.write_text(json.dumps(wanted, indent=2) + "\n"))
     except OSError as error:
       raise InputError(f"workdir {str(self.path)!r} cannot be written: {error.strerror}") from None
 
-  def load(self):
-    """The trained model, with its best averaged weights, and the run's settings.
+  def load(self) -> tuple[FlowPlusPlus, dict[str, Any]]:
+    """Return the trained model, with its best EMA weights, and the run's settings.
 
     Raises:
       InputError (a ValueError): if the directory holds no run, or none that has been validated yet.
@@ -93,8 +94,8 @@ class Workdir:
       raise InputError(f"{str(self.best_weights)!r} cannot be loaded: {error}") from None
     return model, run["training"]
 
-  def checkpoint(self):
-    """What identifies the weights that `load` gives: a `dict` of file, SHA-256, step and validation.
+  def checkpoint(self) -> dict[str, Any]:
+    """Return what identifies the weights that `load` gives: file, SHA-256, step and validation.
 
     Raises:
       InputError (a ValueError): if files of the run cannot be read.

@@ -1,15 +1,16 @@
-"""What the processes of a run must do together. With one of them there is nothing to do.
+"""What the processes of a run do together; one process does nothing here.
 
-Every worker runs the same program. The first, the chief, writes; all read what it wrote, from a file
-system that they share.
+Every worker runs the same program. The first, the chief, writes; all read what it wrote from a file system that they share.
 """
 
+from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import functools
 
 import tensorflow as tf
 
-# What TensorFlow raises in a worker when another has gone.
+# Errors that TensorFlow raises in a worker when another has gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
          tf.errors.InternalError, tf.errors.DeadlineExceededError)
 
@@ -30,7 +31,7 @@ class Workers:
     chief: whether this is the first.
   """
 
-  def __init__(self, strategy):
+  def __init__(self, strategy: tf.distribute.Strategy) -> None:
     self._strategy = strategy
     resolver = strategy.cluster_resolver
     self.count, self.index = 1, 0
@@ -40,8 +41,8 @@ class Workers:
     self.chief = self.index == 0
 
   @contextlib.contextmanager
-  def guard(self):
-    """Within it, what TensorFlow raises when another worker has gone is a `WorkerLost`."""
+  def guard(self) -> Iterator[None]:
+    """Turn the errors that TensorFlow raises when another worker has gone into a `WorkerLost`."""
     try:
       yield
     except _LOST as error:
@@ -50,26 +51,27 @@ class Workers:
       raise WorkerLost(f"worker {self.index} of {self.count} has lost another one "
                        f"({type(error).__name__})") from error
 
-  def any(self, *flags):
-    """Whether each of the flags is true on any worker; to be called by all of them."""
+  def any(self, *flags: object) -> list[bool]:
+    """Return whether each of the flags is true on any worker; all of them must call it."""
     if self.count == 1:
       return [bool(flag) for flag in flags]
     total = self._sum(tf.constant([float(bool(flag)) for flag in flags]))
     return list(total.numpy() > 0)
 
-  def broadcast(self, variables):
-    """Sets variables of one dtype to what they are on the chief; to be called by all workers."""
+  def broadcast(self, variables: Sequence[tf.Variable]) -> None:
+    """Set variables to their values on the chief; all workers must call it."""
     if self.count == 1:
       return
-
-    flat = tf.concat([tf.reshape(v.read_value(), [-1]) for v in variables], axis=0)
-    flat = self._sum(flat if self.chief else tf.zeros_like(flat))
-    for variable, value in zip(variables, tf.split(flat, [tf.size(v) for v in variables])):
-      variable.assign(tf.reshape(value, variable.shape))
+    for dtype in sorted({v.dtype.name for v in variables}):
+      chosen = [v for v in variables if v.dtype.name == dtype]
+      flat = tf.concat([tf.reshape(v.read_value(), [-1]) for v in chosen], axis=0)
+      flat = self._sum(flat if self.chief else tf.zeros_like(flat))
+      for variable, value in zip(chosen, tf.split(flat, [tf.size(v) for v in chosen])):
+        variable.assign(tf.reshape(value, variable.shape))
 
   @functools.cached_property
   def _sum(self):
-    """Adds up a tensor over the workers, of which each has the same number of replicas."""
+    """A function that adds up a tensor over the workers, each of which has the same number of replicas."""
     replicas = self._strategy.num_replicas_in_sync // self.count
 
     def all_reduce(value):

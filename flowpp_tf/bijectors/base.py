@@ -1,0 +1,168 @@
+"""Value and log-det in one call; the four methods of TFP follow from it.
+
+    y, log_det = bijector.forward_and_log_det(x)     log_det = log|det dy/dx|
+    x, log_det = bijector.inverse_and_log_det(y)     log_det = log|det dx/dy|
+
+as in distrax. `Chain`, `Invert`, `FlowDistribution` and the model compose these two methods in plain loops. For TFP's own
+`Chain` and `TransformedDistribution`, which ask for value and log-det separately, the log-det is left in TFP's cache.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+from tensorflow_probability.python.internal import cache_util
+
+from flowpp_tf.call import Call
+from flowpp_tf.graphs import shape_of
+from flowpp_tf.types import TensorLike
+
+tfb = tfp.bijectors
+
+
+class Bijector(tfb.Bijector):
+  """Base class of bijectors that return the value together with its log-det.
+
+  Subclasses define `_forward_and_log_det(x, call)` and `_inverse_and_log_det(y, call)`, whose log-dets are those of events
+  of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats.
+  """
+
+  def forward_and_log_det(self, x: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return y and log|det dy/dx|.
+
+    Args:
+      x: `[..., *event]`.
+      call: what the evaluation carries besides its input; None for an unconditional one outside of training.
+
+    Returns:
+      y, and the log-det in nats per event of `forward_min_event_ndims` dimensions. A log-det that does not depend on x
+      may lack dimensions of the batch.
+    """
+    with tf.name_scope(f"{self.name}/forward"):
+      return self._forward_and_log_det(self._to_tensor(x), call)
+
+  def inverse_and_log_det(self, y: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return x and log|det dx/dy|; arguments and log-det as in `forward_and_log_det`."""
+    with tf.name_scope(f"{self.name}/inverse"):
+      return self._inverse_and_log_det(self._to_tensor(y), call)
+
+  def _to_tensor(self, x):
+    return tf.convert_to_tensor(x, dtype=self.dtype, dtype_hint=tf.float32)
+
+  # --- TFP's methods ----------------------------------------------------------------------------
+
+  # In eager mode nothing tells TFP's cache that weights have changed since it saw a tensor.
+  def forward(self, x: TensorLike, name: str = "forward", **kwargs: Any) -> tf.Tensor:
+    return super().forward(_unknown_to_cache(x), name=name, **kwargs)
+
+  def inverse(self, y: TensorLike, name: str = "inverse", **kwargs: Any) -> tf.Tensor:
+    return super().inverse(_unknown_to_cache(y), name=name, **kwargs)
+
+  def forward_log_det_jacobian(self, x: TensorLike, event_ndims: int | None = None,
+                               name: str = "forward_log_det_jacobian", **kwargs: Any) -> tf.Tensor:
+    return super().forward_log_det_jacobian(_unknown_to_cache(x), event_ndims, name=name, **kwargs)
+
+  def inverse_log_det_jacobian(self, y: TensorLike, event_ndims: int | None = None,
+                               name: str = "inverse_log_det_jacobian", **kwargs: Any) -> tf.Tensor:
+    return super().inverse_log_det_jacobian(_unknown_to_cache(y), event_ndims, name=name, **kwargs)
+
+  _cache = cache_util.BijectorCacheWithGreedyAttrs(
+      forward_name="_forward_and_attributes", inverse_name="_inverse_and_attributes")
+
+  def _forward_and_attributes(self, x, call=None):
+    y, log_det = self.forward_and_log_det(x, call)
+    return y, {"ildj": -log_det}
+
+  def _inverse_and_attributes(self, y, call=None):
+    x, log_det = self.inverse_and_log_det(y, call)
+    return x, {"ildj": log_det}
+
+  def _forward_log_det_jacobian(self, x, **kwargs):
+    self._cache.forward(x, **kwargs)  # leaves the log-det in the cache
+    return -self._cache.forward_attributes(x, **kwargs)["ildj"]
+
+  def _inverse_log_det_jacobian(self, y, **kwargs):
+    self._cache.inverse(y, **kwargs)
+    return self._cache.inverse_attributes(y, **kwargs)["ildj"]
+
+
+def _unknown_to_cache(x):
+  return tf.identity(x) if tf.executing_eagerly() and tf.is_tensor(x) else x
+
+
+def forward_and_log_det(bijector: tfb.Bijector, x: tf.Tensor, event_ndims: int | None = None,
+                        call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return y and log|det dy/dx| of any bijector, of this package or TFP's own.
+
+  Args:
+    bijector: `tfb.Bijector`.
+    x: `[..., *event]`.
+    event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
+    call: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
+  """
+  if isinstance(bijector, Bijector):
+    y, log_det = bijector.forward_and_log_det(x, call)
+  else:
+    x = _unknown_to_cache(x)
+    y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, bijector.forward_min_event_ndims)
+  return y, _sum_log_det(log_det, y, bijector.inverse_min_event_ndims,
+                         event_ndims and event_ndims - bijector.forward_min_event_ndims)
+
+
+def inverse_and_log_det(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int | None = None,
+                        call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
+  if isinstance(bijector, Bijector):
+    x, log_det = bijector.inverse_and_log_det(y, call)
+  else:
+    y = _unknown_to_cache(y)
+    x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, bijector.inverse_min_event_ndims)
+  return x, _sum_log_det(log_det, x, bijector.forward_min_event_ndims,
+                         event_ndims and event_ndims - bijector.inverse_min_event_ndims)
+
+
+def _sum_log_det(log_det, output, least, count):
+  """Sum a log-det over `count` more dimensions of an event than the bijector's own, the last `least` of its output."""
+  if not count:
+    return log_det
+  last = len(output.shape) - least
+  shape = shape_of(output)[last - count:last]
+  if log_det.shape.rank == 0:
+    return log_det * tf.cast(tf.reduce_prod(shape), log_det.dtype)
+  if not (output.shape[last - count:last].is_fully_defined() and log_det.shape[-count:] == shape):
+    # It is constant along some of them.
+    log_det = tf.broadcast_to(log_det, tf.broadcast_dynamic_shape(tf.shape(log_det), shape))
+  return tf.reduce_sum(log_det, axis=list(range(-count, 0)))
+
+
+# --- Parameters ---------------------------------------------------------------------------------
+
+
+def as_parameter(value: Any, dtype: tf.DType | None = None, name: str | None = None) -> Any:
+  """Return a tensor, or a variable as it is: bijectors read variables when they use them."""
+  if value is None or isinstance(value, (tf.Variable, keras.Variable, tfp.util.DeferredTensor)):
+    return value
+  return tf.convert_to_tensor(value, dtype, name=name)
+
+
+def common_dtype(*values: Any) -> tf.DType:
+  """Return the dtype of parameters, float32 if they have none.
+
+  Raises:
+    TypeError: if they have several.
+  """
+  dtypes = {tf.as_dtype(value.dtype) for value in values if hasattr(value, "dtype")}
+  if len(dtypes) > 1:
+    raise TypeError(f"parameters must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
+  return dtypes.pop() if dtypes else tf.float32
+
+
+def tf_variables(values: Sequence[Any]) -> list[tf.Variable]:
+  """Return the `tf.Variable`s of Keras variables.
+
+  A bijector keeps them in an attribute, so that `trainable_variables`, checkpoints and SavedModels find them: Keras
+  variables are no `tf.Variable`s, and Keras layers no `tf.Module`s.
+  """
+  return [value.value for value in values if isinstance(value, keras.Variable)]

@@ -1,0 +1,208 @@
+"""Compositions: one bijector after the other, the inverse of one, and one whose call is fixed.
+
+    y = f_n(... f_1(x)),    log|det dy/dx| = sum_i log|det df_i / dx_i|
+"""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import forward_and_log_det
+from flowpp_tf.bijectors.base import inverse_and_log_det
+from flowpp_tf.call import Call
+
+tfb = tfp.bijectors
+
+
+class Chain(Bijector):
+  """Bijectors one after the other; as in `tfb.Chain`, the last of the list is applied first.
+
+  Args:
+    bijectors: of this package or TFP's own. Each gets the call with its place and name folded in.
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  Example:
+    >>> chain = fb.Chain([fb.SwapHalves(), coupling, fb.ActNorm(scale, bias)])
+    >>> y, log_det = chain.forward_and_log_det(x, Call(training=True, seed=[1, 2]))
+  """
+
+  def __init__(self, bijectors: Sequence[tfb.Bijector], validate_args: bool = False, name: str = "chain") -> None:
+    parameters = dict(locals())
+    self._initialize(bijectors, validate_args, parameters, name)
+
+  def _initialize(self, bijectors, validate_args, parameters, name):
+    with tf.name_scope(name) as name:
+      self._bijectors = bijectors
+      self._variables_of_parts = _variables_of(bijectors)
+      forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
+      super().__init__(
+          forward_min_event_ndims=forward_ndims, inverse_min_event_ndims=inverse_ndims,
+          dtype=next((part.dtype for part in bijectors if part.dtype is not None), None),
+          is_constant_jacobian=all(part.is_constant_jacobian for part in bijectors),
+          validate_args=validate_args, parameters=parameters, name=name)
+
+  @property
+  def bijectors(self) -> Sequence[tfb.Bijector]:
+    """The parts; the last is applied first."""
+    return self._bijectors
+
+  def _forward_and_log_det(self, x, call):
+    event_ndims, log_dets = self.forward_min_event_ndims, []
+    for i, part in enumerate(reversed(self.bijectors)):
+      x, log_det = forward_and_log_det(part, x, event_ndims, call and call.fold_in(f"{i}_{part.name}"))
+      event_ndims += part.inverse_min_event_ndims - part.forward_min_event_ndims
+      log_dets.append(log_det)
+    return x, _sum(log_dets, x.dtype)
+
+  def _inverse_and_log_det(self, y, call):
+    event_ndims, log_dets = self.inverse_min_event_ndims, []
+    for i, part in reversed(list(enumerate(reversed(self.bijectors)))):
+      y, log_det = inverse_and_log_det(part, y, event_ndims, call and call.fold_in(f"{i}_{part.name}"))
+      event_ndims += part.forward_min_event_ndims - part.inverse_min_event_ndims
+      log_dets.append(log_det)
+    return y, _sum(log_dets, y.dtype)
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    def event_ndims(self, x_event_ndims):
+      ndims = []
+      for part in reversed(self.bijectors):
+        ndims.append(x_event_ndims)
+        x_event_ndims = part.forward_event_ndims(x_event_ndims)
+      return ndims[::-1]
+
+    return dict(bijectors=tfp.util.BatchedComponentProperties(event_ndims=event_ndims))
+
+  def _is_increasing(self):
+    increasing = True
+    for part in self.bijectors:
+      increasing = tf.equal(increasing, part._internal_is_increasing())  # pylint: disable=protected-access
+    return increasing
+
+  def _forward_event_shape(self, shape):
+    return self._walk("forward_event_shape", reversed(self.bijectors), shape)
+
+  def _forward_event_shape_tensor(self, shape):
+    return self._walk("forward_event_shape_tensor", reversed(self.bijectors), shape)
+
+  def _inverse_event_shape(self, shape):
+    return self._walk("inverse_event_shape", self.bijectors, shape)
+
+  def _inverse_event_shape_tensor(self, shape):
+    return self._walk("inverse_event_shape_tensor", self.bijectors, shape)
+
+  def _walk(self, method, parts, shape):
+    for part in parts:
+      shape = getattr(part, method)(shape)
+    return shape
+
+
+class Conditioned(Chain):
+  """A bijector whose call is fixed: what it is conditioned on belongs to it, in distributions, slices and divergences.
+
+  Args:
+    bijector: any.
+    call: `Call` of every evaluation.
+    validate_args: Python `bool`.
+    name: Python `str`.
+  """
+
+  def __init__(self, bijector: tfb.Bijector, call: Call, validate_args: bool = False, name: str = "conditioned") -> None:
+    parameters = dict(locals())
+    self._call = call
+    self._initialize([bijector], validate_args, parameters, name)
+
+  @property
+  def bijector(self) -> tfb.Bijector:
+    """The bijector without its call."""
+    return self.bijectors[0]
+
+  @property
+  def call(self) -> Call:
+    """The call of every evaluation."""
+    return self._call
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=lambda self, x_event_ndims: x_event_ndims))
+
+  def _forward_and_log_det(self, x, call):
+    return super()._forward_and_log_det(x, self.call)
+
+  def _inverse_and_log_det(self, y, call):
+    return super()._inverse_and_log_det(y, self.call)
+
+
+class Invert(Bijector):
+  """The inverse of a bijector: `tfb.Invert`, with value and log-det from one call.
+
+  Args:
+    bijector: any.
+    validate_args: Python `bool`.
+    name: Python `str`.
+  """
+
+  def __init__(self, bijector: tfb.Bijector, validate_args: bool = False, name: str = "invert") -> None:
+    parameters = dict(locals())
+    with tf.name_scope(name) as name:
+      self._bijector = bijector
+      self._variables_of_parts = _variables_of([bijector])
+      super().__init__(
+          forward_min_event_ndims=bijector.inverse_min_event_ndims,
+          inverse_min_event_ndims=bijector.forward_min_event_ndims, dtype=bijector.dtype,
+          is_constant_jacobian=bijector.is_constant_jacobian, validate_args=validate_args, parameters=parameters,
+          name=name)
+
+  @property
+  def bijector(self) -> tfb.Bijector:
+    """The bijector whose inverse this is."""
+    return self._bijector
+
+  def _forward_and_log_det(self, x, call):
+    return inverse_and_log_det(self.bijector, x, call=call)
+
+  def _inverse_and_log_det(self, y, call):
+    return forward_and_log_det(self.bijector, y, call=call)
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict(bijector=tfp.util.BatchedComponentProperties(
+        event_ndims=lambda self, x_event_ndims: self.bijector.inverse_event_ndims(x_event_ndims)))
+
+  def _is_increasing(self):
+    return self.bijector._internal_is_increasing()  # pylint: disable=protected-access
+
+  def _forward_event_shape(self, shape):
+    return self.bijector.inverse_event_shape(shape)
+
+  def _forward_event_shape_tensor(self, shape):
+    return self.bijector.inverse_event_shape_tensor(shape)
+
+  def _inverse_event_shape(self, shape):
+    return self.bijector.forward_event_shape(shape)
+
+  def _inverse_event_shape_tensor(self, shape):
+    return self.bijector.forward_event_shape_tensor(shape)
+
+
+def _variables_of(bijectors):
+  """Their `tf.Variable`s: a `tf.Module` does not find the Keras variables of parts that are composite tensors."""
+  return [variable for part in bijectors for variable in part.variables]
+
+
+def _sum(log_dets, dtype):
+  """Their sum, dimensions of the batch broadcast."""
+  return sum(log_dets[1:], start=log_dets[0]) if log_dets else tf.zeros([], dtype)
+
+
+def _min_event_ndims(bijectors):
+  """Fewest dimensions of an event of a chain's domain, and what it has in the range."""
+  least = present = 0
+  for part in reversed(bijectors):
+    missing = max(0, part.forward_min_event_ndims - present)
+    least += missing
+    present += missing + part.inverse_min_event_ndims - part.forward_min_event_ndims
+  return least, present

@@ -1,0 +1,62 @@
+"""What one evaluation carries besides its input, and the random streams that follow from its seed.
+
+A stream has a name such as "flow/3_coupling/block_0/dropout": parts of a model say who they are by `fold_in`, and
+whoever draws random numbers takes the seed of the path. The same seed gives the same draws in every call, on every
+device, whatever else the model does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+
+def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
+  """Return a new stateless seed from `seed` and a salt.
+
+  Args:
+    seed: `[2]` integers, or None, which stays None.
+    salt: name of a stream, or an integer where streams are counted, such as training steps.
+  """
+  if seed is None:
+    return None
+  if not isinstance(salt, str):
+    return tf.random.experimental.stateless_fold_in(seed, salt)
+  seed = tf.convert_to_tensor(seed)
+  digest = np.frombuffer(hashlib.sha256(salt.encode()).digest()[:8], np.int32)
+  return tf.bitwise.bitwise_xor(seed, tf.constant(digest, seed.dtype))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+  """What one evaluation of bijectors and networks carries besides its input.
+
+  Attributes:
+    training: whether dropout is on.
+    seed: stateless seed of the call, `[2]` integers; None if nothing is drawn.
+    condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of
+      the dequantizer's couplings; None for unconditional flows.
+    initialize: whether layers and bijectors set their weights by the data that come through, forwards.
+    path: names of the parts around the present one.
+  """
+  training: bool = False
+  seed: tf.Tensor | None = None
+  condition: Any = None
+  initialize: bool = False
+  path: str = ""
+
+  def fold_in(self, name: str) -> Call:
+    """Return the call for a part of this name, whose random streams are its own."""
+    return dataclasses.replace(self, path=f"{self.path}/{name}")
+
+  def given(self, condition: Any) -> Call:
+    """Return the call with a condition."""
+    return dataclasses.replace(self, condition=condition)
+
+  def stream(self, name: str) -> tf.Tensor | None:
+    """Return the stateless seed, `[2]`, of one of the part's random streams, or None without a seed."""
+    return fold_in(self.seed, f"{self.path}/{name}")

@@ -1,0 +1,47 @@
+"""Small graphs: functions that are traced once, and shapes of which only the unknown part is computed."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+
+def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Decorate a function of tensors, so that its calls inside of a `tf.function` share one graph for each set of shapes.
+
+  TensorFlow neither inlines the calls nor traces the function again, which matters where a model calls it a hundred times.
+  In eager mode it is the function itself.
+  """
+  functions: dict[Any, Callable[..., Any]] = {}
+
+  @functools.wraps(function)
+  def call(*tensors):
+    if tf.executing_eagerly():
+      return function(*tensors)
+    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+    # TensorFlow would take the trace of a partly unknown shape for one that is known.
+    key = tuple((tensor.dtype, None if tensor.shape.rank is None else tuple(tensor.shape)) for tensor in tensors)
+    if key not in functions:
+      functions[key] = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+    return functions[key](*tensors)
+
+  return call
+
+
+def shape_of(x: tf.Tensor) -> list[Any]:
+  """Return the sizes of a tensor's dimensions: integers, and scalar tensors for those that are not known."""
+  sizes = list(x.shape)
+  if None in sizes:
+    dynamic = tf.unstack(tf.shape(x))
+    sizes = [dynamic[i] if size is None else size for i, size in enumerate(sizes)]
+  return sizes
+
+
+def reshape(x: tf.Tensor, sizes: Sequence[Any]) -> tf.Tensor:
+  """Return `tf.reshape(x, sizes)`, which computes no shape if at most one of the sizes is a tensor."""
+  dynamic = [i for i, size in enumerate(sizes) if tf.is_tensor(size)]
+  if len(dynamic) != 1 or -1 in [size for size in sizes if not tf.is_tensor(size)]:
+    return tf.reshape(x, sizes)
+  return tf.reshape(x, [-1 if i in dynamic else size for i, size in enumerate(sizes)])

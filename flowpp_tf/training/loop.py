@@ -1,0 +1,297 @@
+"""A training run: initialise, step, validate, keep the best, checkpoint; resume where it was stopped."""
+
+from collections.abc import Callable
+import functools
+import json
+import os
+import time
+from typing import Any
+
+from absl import logging
+import keras
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.data import ImageDataset
+from flowpp_tf.data import describe
+from flowpp_tf.data import evaluation_batches
+from flowpp_tf.data import training_batches
+from flowpp_tf.data import weighted_batches
+from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_file
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.training.checkpoints import Checkpoints
+from flowpp_tf.training.config import TrainingConfig
+from flowpp_tf.training.numerics import explain_skipped_step
+from flowpp_tf.training.signals import Stopped
+from flowpp_tf.training.signals import StopSignals
+from flowpp_tf.training.state import TrainState
+from flowpp_tf.training.state import make_optimizer
+from flowpp_tf.training.step import train_step
+from flowpp_tf.training.step import validation_step
+from flowpp_tf.training.tensorboard import TensorBoard
+from flowpp_tf.training.workdir import Workdir
+from flowpp_tf.training.workers import Workers
+
+
+class Diverged(Exception):
+  """Too many steps in a row had a loss or gradients that were not finite."""
+
+
+def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir, *,
+          record: dict[str, Any] | None = None, strategy: tf.distribute.Strategy | None = None, progress_bar: bool = False,
+          say: Callable[[str], None] = print) -> float:
+  """Train a model in a working directory, or resume the run that it holds.
+
+  Every worker of a strategy calls this; only the chief writes and speaks.
+
+  Args:
+    config: architecture.
+    training: settings of the run.
+    dataset: `ImageDataset`.
+    workdir: `Workdir`; it is opened for this run once all settings have been checked.
+    record: what else is to be written into the run's config.json.
+    strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
+    progress_bar: whether to draw a bar between validations.
+    say: called with each line for the user.
+
+  Returns:
+    The best validation, in bits/dim; the weights are in the working directory.
+
+  Raises:
+    InputError (a ValueError): if data and configs do not fit, the working directory holds another run, or none of its
+      checkpoints is whole.
+    Stopped: when asked to stop by SIGTERM or Ctrl-C, after the state has been saved.
+    Diverged: after `max_skipped` skipped steps in a row; the newest checkpoint stays as it is.
+    WorkerLost: if another worker of the strategy is gone.
+  """
+  strategy = strategy or tf.distribute.get_strategy()
+  workers = Workers(strategy)
+  replicas = strategy.num_replicas_in_sync
+  if training.batch_size % replicas:
+    raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
+  dataset.check(config)
+  make_optimizer(training)  # checks schedule and rate
+  fingerprint = dataset.fingerprint()
+  if workers.chief:
+    workdir.open(config, {"dataset": dataset.name, **(record or {}), **training.identity(), "fingerprint": fingerprint})
+  else:
+    say = lambda line: None
+
+  with workers.guard(), StopSignals() as signals:
+    keras.utils.set_random_seed(training.seed)
+    with strategy.scope():
+      state = TrainState(FlowPlusPlus(config), training)
+    _say_what_is_trained(state, [describe(fingerprint), *dataset.notes], strategy, workers, say)
+    run = Run(state, dataset, workdir, strategy, workers, signals, {"data": fingerprint["digest"]}, progress_bar, say)
+    if run.restore():
+      say(f"resumed at step {state.step} of {training.steps}")
+    else:
+      _initialize(state, dataset.train, workers, say)
+    return run.to_the_end()
+
+
+class Run:
+  """A run between its first step and its last.
+
+  After each validation it saves the best weights, a row of metrics, a checkpoint, in this order; between validations, a
+  checkpoint every so many steps or minutes; when asked to stop, a checkpoint after the current step or validation. A run that
+  is killed resumes from its last checkpoint; rows and weights written after that are written again.
+
+  Args:
+    state: `TrainState`.
+    dataset: `ImageDataset`.
+    workdir: `Workdir`.
+    strategy: `tf.distribute.Strategy`.
+    workers: `Workers` of the strategy; the chief writes.
+    signals: `StopSignals`.
+    labels: what is the same in each row of metrics.
+    progress_bar: whether to draw a bar between validations.
+    say: called with each line for the user.
+  """
+
+  def __init__(self, state: TrainState, dataset: ImageDataset, workdir: Workdir, strategy: tf.distribute.Strategy,
+               workers: Workers, signals: StopSignals, labels: dict[str, Any], progress_bar: bool,
+               say: Callable[[str], None]) -> None:
+    config = state.config
+    self._state, self._config, self._dataset, self._workdir = state, config, dataset, workdir
+    self._strategy, self._workers, self._signals, self._labels = strategy, workers, signals, labels
+    self._say, self._bar = say, progress_bar and workers.chief
+    self._period = min(config.validate_every or max(1, len(dataset.train) // config.images_per_step), config.steps)
+    self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
+    self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
+    self._checkpoints = Checkpoints(workdir.checkpoints, config.keep, best=self._best, recorded=self._recorded,
+                                    **state.trackables())
+    self._board = TensorBoard(workdir.path / "tensorboard", state) if workers.chief else None
+    self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
+    self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
+    self._traced = False
+
+  def restore(self) -> bool:
+    """Set the state to the newest checkpoint; return whether there was one.
+
+    Raises:
+      InputError (a ValueError): if there are checkpoints and none is whole.
+    """
+    first_format = functools.partial(self._state.restore_first_format, best=self._best, recorded=self._recorded)
+    found = self._checkpoints.restore(clean=self._workers.chief, first_format=first_format) is not None
+    if self._workers.chief:
+      self._keep_rows_up_to(int(self._recorded.numpy()))
+    return found
+
+  def to_the_end(self) -> float:
+    """Take the steps that are left, and return the best validation in bits/dim."""
+    step, last_saved = self._state.step, self._state.step
+    steps = -(-self._config.steps // self._period) * self._period
+    batches = iter(self._batches(step)) if step < steps else None
+    saved_at = clock = time.monotonic()
+    timed_from = step
+    bar = self._new_bar()
+    while True:
+      if step % self._period == 0 and step > int(self._recorded.numpy()):  # also if stopped between the two
+        self._end_period(step, (step - timed_from) * self._config.images_per_step / (time.monotonic() - clock))
+        last_saved, saved_at = step, time.monotonic()
+        self._stop_if_asked(step)
+        clock, timed_from, bar = time.monotonic(), step, self._new_bar()
+      if step >= steps:
+        break
+
+      count = min(self._config.steps_per_execution, self._period - step % self._period)
+      if self._board:
+        self._board.before_steps(count)
+      self._take_steps(batches, tf.constant(count))
+      step += count
+      self._watch_skipped(step)
+      if not self._traced:
+        self._say(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
+        self._traced = True
+        if step % self._period:  # the time that tracing takes counts only in a period that is nothing else
+          clock, timed_from = time.monotonic(), step
+      if bar:
+        bar.update((step - 1) % self._period + 1, list(self._state.means().items()))
+
+      due = self._config.checkpoint_minutes is not None and (
+          time.monotonic() - saved_at >= 60 * self._config.checkpoint_minutes)
+      due, stop = self._workers.any(due, self._signals.received)  # time and signals are each worker's own
+      if self._config.checkpoint_every:
+        due |= step // self._config.checkpoint_every > last_saved // self._config.checkpoint_every
+      if step % self._period and (due or stop):
+        self._save(step)
+        last_saved, saved_at = step, time.monotonic()
+        self._stop_if_asked(step, stop)
+    if self._board:
+      self._board.close()
+    return float(self._best)
+
+  # --- Steps ------------------------------------------------------------------------------------
+
+  def _batches(self, step):
+    """Each worker's share of the batches from a step on, in the order of its replicas."""
+    batches = functools.partial(training_batches, self._dataset.train, self._config.images_per_step, self._config.seed,
+                                flip=self._config.flip)
+    if self._strategy.num_replicas_in_sync == 1:
+      return batches(step)
+    return self._strategy.distribute_datasets_from_function(lambda context: batches(
+        step, context.num_input_pipelines, context.input_pipeline_id).rebatch(
+            context.get_per_replica_batch_size(self._config.images_per_step)))
+
+  def _steps_of_replicas(self, batches, count):
+    def one_step(i):
+      self._strategy.run(functools.partial(train_step, self._state), args=(next(batches),))
+      return i + 1
+
+    if self._config.steps_per_execution == 1:
+      one_step(0)
+    else:
+      tf.while_loop(lambda i: i < count, one_step, [0])
+
+  def _watch_skipped(self, step):
+    in_a_row = int(self._state.skipped_in_a_row.numpy())
+    if in_a_row == 1 and self._config.debug_numerics:
+      batches = functools.partial(training_batches, self._dataset.train, self._config.images_per_step,
+                                  self._config.seed, flip=self._config.flip)
+      logging.warning("step %d is skipped: %s", step, explain_skipped_step(
+          self._state, lambda step: batches(start_step=step), self._strategy.num_replicas_in_sync, step - 1))
+    if in_a_row >= self._config.max_skipped:
+      raise Diverged(f"loss or gradients of the last {in_a_row} steps, up to step {step}, were not finite")
+
+  # --- Validation -------------------------------------------------------------------------------
+
+  def _validation_of_replicas(self, images, weights):
+    sums = self._strategy.run(functools.partial(validation_step, self._state), args=(images, weights))
+    return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums]
+
+  def _validate(self):
+    """Bits/dim of the validation split under the EMA weights."""
+    batches = weighted_batches(evaluation_batches(self._dataset.validation, self._config.batch_size),
+                               self._strategy.num_replicas_in_sync)
+    if self._strategy.num_replicas_in_sync > 1:
+      batches = self._strategy.experimental_distribute_dataset(batches)
+    with self._state.ema_weights():
+      sums = [[float(value) for value in self._validate_batch(images, weights)] for images, weights, _ in batches]
+    total, count = map(sum, zip(*sums))
+    return total / count
+
+  def _end_period(self, step, images_per_second):
+    row = {"step": step, **self._state.means(), "images_per_second": images_per_second,
+           "learning_rate": float(self._state.optimizer.learning_rate), "val_bits_per_dim": self._validate(),
+           "skipped_steps": int(self._state.skipped_steps.numpy())}
+    better = row["val_bits_per_dim"] < float(self._best)
+    try:
+      if better and self._workers.chief:
+        with self._state.ema_weights():
+          replace_file(self._workdir.best_weights, self._state.model.save_weights)
+      if better:
+        self._best.assign(row["val_bits_per_dim"])
+      if self._workers.chief:
+        with open(self._workdir.metrics, "a") as file:
+          file.write(json.dumps({**row, **self._labels}) + "\n")
+    except OSError as error:
+      logging.warning("step %d could not be recorded, the run goes on: %s", step, error)
+    self._recorded.assign(step)
+    self._state.reset_sums()
+    self._save(step)
+    self._say(f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, validation "
+              f"{row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, {images_per_second:.1f} images/s")
+    if self._board:
+      self._board.after_validation(step // self._period - 1, {k: v for k, v in row.items() if k != "step"})
+
+  # --- Files ------------------------------------------------------------------------------------
+
+  def _save(self, step):
+    if self._workers.chief:
+      self._checkpoints.save(step)
+
+  def _stop_if_asked(self, step, stop=None):
+    if self._workers.any(self._signals.received)[0] if stop is None else stop:
+      raise Stopped(step)
+
+  def _keep_rows_up_to(self, step):
+    if self._workdir.metrics.exists():
+      rows = [row for row in self._workdir.metrics.read_text().splitlines()
+              if row.endswith("}") and json.loads(row)["step"] <= step]  # the last may be cut off
+      replace_file(self._workdir.metrics, lambda path: path.write_text("".join(row + "\n" for row in rows)))
+
+  def _new_bar(self):
+    return keras.utils.Progbar(self._period, unit_name="step", stateful_metrics=["bits_per_dim", "gradient_norm"]) if (
+        self._bar) else None
+
+
+def _say_what_is_trained(state, data, strategy, workers, say):
+  model = state.model
+  say(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
+  say(f"data: {'; '.join(data)}")
+  say(f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
+      f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs")
+  say(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
+      f"{tfp.__version__}; seed {state.config.seed}")
+
+
+def _initialize(state, images, workers, say):
+  count = min(state.config.init_batch_size or state.config.batch_size, len(images))
+  batch = next(iter(training_batches(images, count, state.config.seed)))
+  bound = state.model.initialize(batch, seed=state.config.seed)
+  workers.broadcast(state.variables)  # hosts may round differently
+  state.reset_ema()
+  say(f"initialised on {len(batch)} images: {float(tf.reduce_mean(state.model.to_bits_per_dim(bound))):.3f} bits/dim")

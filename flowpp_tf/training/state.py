@@ -1,0 +1,140 @@
+"""Everything that a training step changes: weights, EMA weights, optimizer, loss scale, counts and sums."""
+
+from collections.abc import Iterator
+import contextlib
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.training.adam import Adam
+from flowpp_tf.training.config import TrainingConfig
+from flowpp_tf.training.loss_scale import LossScale
+from flowpp_tf.training.loss_scale import replicated_variable
+from flowpp_tf.training.schedules import learning_rate_schedule
+
+
+class TrainState:
+  """The state of a run; to be made in the scope of its `tf.distribute.Strategy`.
+
+  Args:
+    model: `FlowPlusPlus`.
+    config: `TrainingConfig`.
+    optimizer: `Adam` or `keras.optimizers.SGD`, without clipping or averages of its own; None for that of the config.
+
+  Attributes:
+    variables: the model's trainable `tf.Variable`s.
+    ema: EMA weights in the same order, or None.
+    loss_scale: `LossScale`, or None for networks that do not compute in float16.
+    skipped_steps: of the whole run.
+    skipped_in_a_row: up to now.
+    sums: of the finite steps since the last validation: their number, bits/dim, gradient norms.
+
+  Raises:
+    InputError (a ValueError): for an optimizer that would change weights in a step that is skipped, or clip gradients.
+  """
+
+  def __init__(self, model: FlowPlusPlus, config: TrainingConfig,
+               optimizer: keras.optimizers.Optimizer | None = None) -> None:
+    self.model = model
+    self.config = config
+    self.optimizer = optimizer or make_optimizer(config)
+    _check_optimizer(self.optimizer)
+    self.optimizer.build(model.trainable_variables)
+    self.variables = [v.value for v in model.trainable_variables]
+    self.ema = None if config.ema_decay is None else [
+        tf.Variable(v, trainable=False, name="ema") for v in self.variables]
+    self.loss_scale = LossScale() if model.config.dtype == "mixed_float16" else None
+    self.skipped_steps = replicated_variable(0, tf.int64, "skipped_steps")
+    self.skipped_in_a_row = replicated_variable(0, tf.int64, "skipped_in_a_row")
+    self.sums = {name: replicated_variable(0, tf.float32, name) for name in ("steps", "bits_per_dim", "gradient_norm")}
+
+  @property
+  def step(self) -> int:
+    """Training steps taken."""
+    return int(self.optimizer.iterations.numpy())
+
+  def means(self) -> dict[str, float]:
+    """Return the means of bits/dim and gradient norm since `reset_sums`."""
+    steps, *sums = (float(total.numpy()) for total in self.sums.values())
+    return {name: total / max(steps, 1.0) for name, total in zip(list(self.sums)[1:], sums)}
+
+  def reset_sums(self) -> None:
+    """Begin the sums of the next period."""
+    for total in self.sums.values():
+      total.assign(0)
+
+  def reset_ema(self) -> None:
+    """Set the EMA weights, if there are any, to the current ones."""
+    for average, variable in zip(self.ema or [], self.variables):
+      average.assign(variable)
+
+  @contextlib.contextmanager
+  def ema_weights(self) -> Iterator[None]:
+    """Within it the model has its EMA weights; after it, bit for bit, those it had before."""
+    if self.ema is None:
+      yield
+      return
+    current = [variable.numpy() for variable in self.variables]
+    for variable, average in zip(self.variables, self.ema):
+      variable.assign(average.numpy())
+    try:
+      yield
+    finally:
+      for variable, value in zip(self.variables, current):
+        variable.assign(value)
+
+  # --- Checkpoints ------------------------------------------------------------------------------
+
+  def trackables(self) -> dict[str, Any]:
+    """Return what a checkpoint holds, by name, as for `tf.train.Checkpoint`."""
+    scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
+    return dict(
+        weights=[v.value for v in self.model.weights], ema=list(self.ema or []),
+        optimizer=[v.value for v in self.optimizer.variables], skipped_steps=self.skipped_steps,
+        skipped_in_a_row=self.skipped_in_a_row, sums=dict(self.sums), **scale)
+
+  def restore_first_format(self, path: str, **others: tf.Variable) -> None:
+    """Restore a checkpoint of the first format, that of a compiled Keras model with its metrics.
+
+    Args:
+      path: as for `tf.train.Checkpoint.read`.
+      **others: further variables, which have the same name in both formats.
+    """
+    group = tf.train.Checkpoint
+    metrics = [tf.Variable(0.0) for _ in range(4)]  # bits/dim and gradient norm: total and count of each
+    scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
+    checkpoint = group(
+        optimizer=group(_trainable_variables=self.variables, _iterations=self.optimizer.iterations.value,
+                        _variables=[v.value for v in self.optimizer.variables]),
+        model=group(skipped_steps=self.skipped_steps, skipped_in_a_row=self.skipped_in_a_row, **scale),
+        **{f"average_{i}": average for i, average in enumerate(self.ema or [])},
+        **{f"metric_{i}": metric for i, metric in enumerate(metrics)}, **others)
+    checkpoint.read(path).assert_existing_objects_matched().expect_partial()
+    bits, images, norm, steps = (float(metric.numpy()) for metric in metrics)
+    for name, total in (("steps", steps), ("bits_per_dim", steps * bits / max(images, 1.0)), ("gradient_norm", norm)):
+      self.sums[name].assign(total)
+
+
+def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+  """Return the optimizer of a run with its learning-rate schedule."""
+  rate = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.steps)
+  return {"adam": Adam, "sgd": keras.optimizers.SGD}[config.optimizer](rate)
+
+
+def _check_optimizer(optimizer):
+  for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+    if getattr(optimizer, name) is not None:
+      raise InputError(f"the optimizer's `{name}` would clip on each replica; use `clip_norm`")
+  for name in ("weight_decay", "use_ema", "gradient_accumulation_steps", "loss_scale_factor"):
+    if getattr(optimizer, name):
+      raise InputError(f"`{name}` must be off to train a model that skips steps; "
+                       "`keras.optimizers.Adam` has it")
+  if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    raise InputError("the optimizer must not scale the loss: the training step does, in float16")
+  if not isinstance(optimizer, Adam) and not (
+      type(optimizer) is keras.optimizers.SGD and not optimizer.momentum):
+    raise InputError("`optimizer` must be `flowpp_tf.training.Adam` or `keras.optimizers.SGD` without momentum, got "
+                     f"{type(optimizer).__name__}")

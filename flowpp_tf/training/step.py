@@ -1,0 +1,172 @@
+"""A training step: gradients of the bound, all-reduce, clip, update.
+
+The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and clipped by
+their global norm once. The noise is drawn for the global batch, of which each replica and each microbatch takes its own: except
+for dropout masks, a step is the same on one device and on many, at once and in microbatches. A step whose loss or gradients
+are not finite changes nothing but the step's number, the counts of such steps, and the loss scale of networks in float16.
+"""
+
+import functools
+from typing import Any
+
+import tensorflow as tf
+
+from flowpp_tf.call import fold_in
+from flowpp_tf.graphs import shape_of
+from flowpp_tf.graphs import traced_once
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models.seeds import as_seed
+from flowpp_tf.training.state import TrainState
+from flowpp_tf.types import Seed
+
+
+def train_step(state: TrainState, images: tf.Tensor) -> None:
+  """Take a step, in replica context, on this replica's share of a batch."""
+  replica = tf.distribute.get_replica_context()
+  scale = 1.0 if state.loss_scale is None else state.loss_scale.value
+  seed = step_seed(state.config.seed, state.optimizer.iterations.value)
+  bound, gradients, variables = _gradients(state, images, seed, scale)
+  *gradients, loss = _all_reduce_mean(replica, [*gradients, -tf.reduce_mean(bound)])
+
+  norm = _global_norm(gradients, loss.dtype) / tf.cast(scale, loss.dtype)
+  finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
+  factor = 1 / tf.cast(scale, loss.dtype)
+  if state.config.clip_norm is not None:
+    factor *= state.config.clip_norm / tf.maximum(norm, state.config.clip_norm)
+  factor = tf.where(finite, factor, tf.zeros_like(factor))
+  gradients = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in gradients]
+  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, finite))
+
+
+def validation_step(state: TrainState, images: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return sums over this replica's images, in replica context: of bits/dim times weight, and of weights."""
+  replica = tf.distribute.get_replica_context()
+  # The same noise in every validation: two of them differ by their weights alone.
+  noise, _ = step_noise(state.model, shape_of(images)[0], as_seed(state.config.seed),
+                        replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
+  bits = tf.cast(state.model.to_bits_per_dim(state.model.log_prob_bound(images, noise=noise, seed=0)), weights.dtype)
+  return tf.reduce_sum(bits * weights), tf.reduce_sum(weights)
+
+
+def step_seed(seed: Seed, step: Any) -> tf.Tensor:
+  """Return the stateless seed, `[2]`, of everything random in a training step."""
+  return fold_in(as_seed(seed), tf.cast(step, tf.int64))
+
+
+def step_noise(model: FlowPlusPlus, size: Any, seed: tf.Tensor, part: Any, parts: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return the noise and the dropout seed of one of the equal parts of a global batch.
+
+  Args:
+    model: `FlowPlusPlus`.
+    size: images in the part.
+    seed: of the step.
+    part: its number; replica by replica, and within each in the order of microbatches.
+    parts: how many there are.
+  """
+  noise = model.sample_noise([size * parts], seed)
+  if parts > 1:
+    noise = noise[size * part:size * (part + 1)]
+  return noise, fold_in(fold_in(seed, "dropout"), part)
+
+
+def _gradients(state, images, seed, scale):
+  """Bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
+  replica = tf.distribute.get_replica_context()
+  model, microbatches = state.model, state.config.accumulate
+  size = shape_of(images)[0] // microbatches
+  used: list[int] = []
+
+  def part(index):
+    noise, dropout_seed = step_noise(
+        model, size, seed, replica.replica_id_in_sync_group * microbatches + index,
+        replica.num_replicas_in_sync * microbatches)
+    share = images if microbatches == 1 else images[size * index:size * (index + 1)]
+    with tf.GradientTape() as tape:
+      bound = model.log_prob_bound(share, noise=noise, training=True, seed=dropout_seed)
+      loss = -tf.reduce_mean(bound) * tf.cast(scale, bound.dtype)
+    gradients = tape.gradient(loss, state.variables)
+    # The published models keep weights that no evaluation uses; they have no gradient.
+    used[:] = [i for i, g in enumerate(gradients) if g is not None]
+    return bound, gradients
+
+  if microbatches == 1:
+    bound, gradients = part(0)
+  else:
+    tf.debugging.assert_equal(size * microbatches, shape_of(images)[0], (
+        f"the images of a replica must be a multiple of `accumulate` {microbatches}"))
+
+    def body(index, bounds, sums):
+      bound, gradients = part(index)
+      return index + 1, bounds.write(index, bound), [
+          s if g is None else s + g / microbatches for s, g in zip(sums, gradients)]
+
+    bounds = tf.TensorArray(model.variable_dtype, microbatches, element_shape=[None])
+    _, bounds, gradients = tf.while_loop(
+        lambda index, *_: index < microbatches, body,
+        (0, bounds, [tf.zeros_like(v) for v in state.variables]), maximum_iterations=microbatches)
+    bound = bounds.concat()
+  return bound, [gradients[i] for i in used], [state.variables[i] for i in used]
+
+
+def _update(state, strategy, gradients, variables, loss, norm, finite):
+  """Update weights, EMA weights, counts and sums, in cross-replica context."""
+  # After the all-reduce they are the same on all replicas.
+  good, loss, norm = (strategy.experimental_local_results(value)[0] for value in (finite, loss, norm))
+  unless_skipped = lambda value: tf.where(good, value, tf.zeros_like(value))
+  optimizer, extended = state.optimizer, strategy.extended
+
+  rate = unless_skipped(tf.convert_to_tensor(optimizer.learning_rate))
+  for variable, gradient in zip(variables, gradients):  # without a branch, which would have thousands of inputs
+    extended.update(variable, lambda v, g: optimizer.update_step(g, v, rate), args=(gradient,), group=False)
+  optimizer.iterations.assign_add(1)  # the next step has other images and noise
+
+  if state.ema is not None:
+    ema_rate = unless_skipped(_ema_rate(state))
+    rates = {dtype: tf.cast(ema_rate, dtype) for dtype in {average.dtype for average in state.ema}}
+    for average, variable in zip(state.ema, state.variables):
+      extended.update(average, lambda a, v: _move_average(a.handle, v.handle, rates[a.dtype]), args=(variable,),
+                      group=False)
+
+  bad = tf.cast(~good, tf.int64)
+  scale_may_come_down = state.loss_scale is not None and tf.math.is_finite(loss) & (state.loss_scale.value > 1)
+  state.skipped_steps.assign_add(bad)
+  state.skipped_in_a_row.assign(bad * (state.skipped_in_a_row + tf.cast(tf.logical_not(scale_may_come_down), tf.int64)))
+  if state.loss_scale is not None:
+    state.loss_scale.after_step(good)
+  for name, value in (("steps", tf.ones_like(loss)), ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
+                      ("gradient_norm", norm)):
+    state.sums[name].assign_add(tf.cast(unless_skipped(value), tf.float32))
+
+
+@traced_once
+def _move_average(average, variable, rate):
+  """average += rate (variable - average), of the variables with these handles."""
+  read = lambda handle: tf.raw_ops.ReadVariableOp(resource=handle, dtype=rate.dtype)
+  tf.raw_ops.ResourceApplyGradientDescent(
+      var=average, alpha=rate, delta=read(average) - read(variable), use_locking=True)
+
+
+def _ema_rate(state):
+  """1 - decay."""
+  rate = tf.constant(1 - state.config.ema_decay, state.model.variable_dtype)
+  if state.config.ema_warmup:  # a decay of (1 + t) / (10 + t)
+    rate = tf.maximum(rate, 9 / (10 + tf.cast(state.optimizer.iterations.value, rate.dtype)))
+  return rate
+
+
+def _all_reduce_mean(replica, tensors):
+  """Their means over replicas, in one all-reduce for each dtype."""
+  if replica.num_replicas_in_sync == 1:
+    return tensors
+  means = list(tensors)
+  for dtype in sorted({t.dtype.name for t in tensors}):
+    indices = [i for i, t in enumerate(tensors) if t.dtype == dtype]
+    reduced = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [tensors[i] for i in indices])
+    for i, mean in zip(indices, reduced):
+      means[i] = mean
+  return means
+
+
+def _global_norm(tensors, dtype):
+  """As `tf.linalg.global_norm`, of tensors of several dtypes."""
+  return tf.sqrt(2 * tf.reduce_sum(tf.stack([tf.cast(tf.nn.l2_loss(t), dtype) for t in tensors])))
