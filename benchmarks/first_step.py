@@ -14,12 +14,10 @@ import sys
 import tempfile
 import time
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import numpy as np
 
-from tables import print_table
-from tables import write_json
+from tables import print_table, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = flags.FLAGS

@@ -10,15 +10,12 @@ squares. Two for the image's side are one for its pixels.
 
 import sys
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import numpy as np
 
-from model import Case
-from model import measure
+from model import Case, measure
 from processes import in_new_process
-from tables import print_table
-from tables import write_json
+from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 

@@ -18,8 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # pylint: disable=wrong-import-position
-from absl import app
-from absl import flags
+from absl import app, flags
 import numpy as np
 from PIL import Image
 import tensorflow as tf
@@ -27,8 +26,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.training import Adam
-from tables import print_table
-from tables import write_json
+from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "JSON file to write; none if not given.")

@@ -18,20 +18,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # pylint: disable=wrong-import-position
-from absl import app
-from absl import flags
+from absl import app, flags
 import numpy as np
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.bijectors import LogitMixtureLogisticCDF
-from flowpp_tf.bijectors import logit_mixture_logistic_cdf
-from flowpp_tf.bijectors import logit_mixture_logistic_quantile
+from flowpp_tf.bijectors import LogitMixtureLogisticCDF, logit_mixture_logistic_cdf, logit_mixture_logistic_quantile
 from flowpp_tf.data import load_dataset
 from flowpp_tf.training import Workdir
 import solvers
-from tables import print_table
-from tables import write_json
+from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workdirs", [], "Directories of trained runs.")

@@ -15,19 +15,11 @@ import sys
 import tempfile
 import time
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
-from model import PRECISIONS
-from model import WHAT
-from model import Case
-from model import build
-from model import matmul_of_squares
-from model import seconds_of
-from model import start_tensorflow
+from model import PRECISIONS, WHAT, Case, build, matmul_of_squares, seconds_of, start_tensorflow
 from processes import in_new_process
-from tables import print_table
-from tables import write_json
+from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 

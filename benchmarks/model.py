@@ -28,14 +28,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # pylint: disable=wrong-import-position
-from absl import app
-from absl import flags
+from absl import app, flags
 
-from processes import forget_peak
-from processes import in_new_process
-from processes import peak_bytes
-from tables import print_table
-from tables import write_json
+from processes import forget_peak, in_new_process, peak_bytes
+from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 WHAT = ("train", "evaluate", "sample")

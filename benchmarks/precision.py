@@ -12,16 +12,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 # pylint: disable=wrong-import-position
-from absl import app
-from absl import flags
+from absl import app, flags
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.training import Workdir
 from model import PRECISIONS
-from tables import print_table
-from tables import write_json
+from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 

@@ -18,12 +18,10 @@ import subprocess
 import sys
 import tempfile
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
 import growth
-from tables import markdown
-from tables import with_tables
+from tables import markdown, with_tables
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -22,14 +22,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 # pylint: disable=wrong-import-position
-from absl import app
-from absl import flags
+from absl import app, flags
 
-from processes import forget_peak
-from processes import in_new_process
-from processes import peak_bytes
-from tables import markdown
-from tables import with_tables
+from processes import forget_peak, in_new_process, peak_bytes
+from tables import markdown, with_tables
 
 FLAGS = flags.FLAGS
 

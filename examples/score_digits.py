@@ -16,16 +16,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 # pylint: disable=wrong-import-position
-from absl import app
-from absl import flags
+from absl import app, flags
 import numpy as np
 from PIL import Image
 import sklearn.metrics
 
 from flowpp_tf.data import load_dataset
 from flowpp_tf.data.images import read_for_model
-from flowpp_tf.evaluation import Scorer
-from flowpp_tf.evaluation import measure_typical
+from flowpp_tf.evaluation import Scorer, measure_typical
 from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.training import Workdir
 

@@ -38,8 +38,8 @@ class Call:
   Attributes:
     training: whether dropout is on.
     seed: stateless seed of the call, `[2]` integers; None if nothing is drawn.
-    condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of
-      the dequantizer's couplings; None for unconditional flows.
+    condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of the
+      dequantizer's couplings; None for unconditional flows.
     initialize: whether layers and bijectors set their weights by the data that come through, forwards.
     path: names of the parts around the present one.
   """

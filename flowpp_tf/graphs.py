@@ -1,7 +1,6 @@
 """Small graphs: functions that are traced once, and shapes of which only the unknown part is computed."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -11,8 +10,8 @@ import tensorflow as tf
 def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
   """Decorate a function of tensors, so that its calls inside of a `tf.function` share one graph for each set of shapes.
 
-  TensorFlow neither inlines the calls nor traces the function again, which matters where a model calls it a hundred times.
-  In eager mode it is the function itself.
+  TensorFlow neither inlines the calls nor traces the function again, which matters where a model calls it a hundred
+  times. In eager mode it is the function itself.
   """
   functions: dict[Any, Callable[..., Any]] = {}
 
@@ -20,7 +19,7 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
   def call(*tensors):
     if tf.executing_eagerly():
       return function(*tensors)
-    tensors = [tf.convert_to_tensor(tensor) for tensor in tensors]
+    tensors = tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
     # TensorFlow would take the trace of a partly unknown shape for one that is known.
     key = tuple((tensor.dtype, None if tensor.shape.rank is None else tuple(tensor.shape)) for tensor in tensors)
     if key not in functions:

@@ -1,7 +1,6 @@
 """Settings as frozen dataclasses: a field's name, type, default, range and help are written once.
 
-    @dataclasses.dataclass(frozen=True)
-    class Example(Settings):
+    @dataclasses.dataclass(frozen=True) class Example(Settings):
       steps: int = setting(100, "Training steps.", at_least(1))
       clip_norm: float | None = setting(1.0, "Global norm of the gradients.", POSITIVE)
 
@@ -10,11 +9,10 @@
 
 from collections.abc import Callable
 import dataclasses
-import numbers
 import types
-from typing import Any
-from typing import get_args
-from typing import NamedTuple
+from typing import Any, get_args, NamedTuple
+
+import numpy as np
 
 from flowpp_tf.errors import InputError
 
@@ -37,11 +35,11 @@ def one_of(*names: str) -> Range:
 
 def is_count(value: Any) -> bool:
   """Return whether a value is a positive integer."""
-  return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value > 0
+  return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
 
 
 def _is_number(value):
-  return isinstance(value, numbers.Real) and not isinstance(value, bool)
+  return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
 
 
 COUNT = Range(is_count, "a positive integer")
@@ -58,8 +56,7 @@ class Settings:
   """Base class of frozen dataclasses whose fields are made by `setting`.
 
   Raises:
-    InputError (a ValueError): if a value is out of its range; the message names field, value and what was
-      expected.
+    InputError (a ValueError): if a value is out of its range; the message names field, value and what was expected.
   """
 
   def __post_init__(self) -> None:

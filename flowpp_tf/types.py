@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 import os
-from typing import Any
-from typing import TypeAlias
-from typing import Union
+from typing import Any, TypeAlias, Union
 
 import numpy as np
 import tensorflow as tf

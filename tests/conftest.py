@@ -3,6 +3,7 @@
 import dataclasses
 
 import hypothesis
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,22 +66,28 @@ def value_and_log_det(function, x):
   return y, np.linalg.slogdet(jacobian.reshape(-1, size, size))[1]
 
 
+def train_state(config, devices=1, optimizer=None, **settings):
+  """The state of a run of a new model on one device or on two mirrored ones, and its strategy as `state.strategy`."""
+  strategy = tf.distribute.get_strategy() if devices == 1 else tf.distribute.MirroredStrategy(
+      [d.name for d in tf.config.list_logical_devices("CPU")])
+  assert strategy.num_replicas_in_sync == devices
+  with strategy.scope():
+    keras.utils.set_random_seed(0)
+    state = training.TrainState(
+        fpp.FlowPlusPlus(config), training.TrainingConfig(**{"steps": 100, **settings}), optimizer and optimizer())
+  state.strategy = strategy
+  return state
+
+
 def step(state, images):
-  """Take a training step of a run's state, on all its devices; return the mean metrics of the steps so far."""
-  strategy = state.skipped_steps.distribute_strategy if hasattr(
-      state.skipped_steps, "distribute_strategy") else tf.distribute.get_strategy()
-  if strategy.num_replicas_in_sync == 1:
-    strategy = tf.distribute.get_strategy()
-
-  @tf.function(autograph=False)
-  def take(*shares):
-    images = strategy.experimental_distribute_values_from_function(
-        lambda context: shares[context.replica_id_in_sync_group]) if len(shares) > 1 else shares[0]
-    strategy.run(lambda images: training.train_step(state, images), args=(images,))
-
-  if not hasattr(state, "take_in_tests"):
-    state.take_in_tests = take
-  state.take_in_tests(*tf.split(tf.constant(images), strategy.num_replicas_in_sync))
+  """Take a training step on all devices of a state; return bits/dim and gradient norm of this step."""
+  if not hasattr(state, "take_step"):
+    state.take_step = tf.function(lambda images: state.strategy.run(
+        lambda images: training.train_step(state, images), args=(images,)), autograph=False)
+  state.reset_sums()
+  shares = tf.split(tf.constant(images), state.strategy.num_replicas_in_sync)
+  state.take_step(shares[0] if len(shares) == 1 else state.strategy.experimental_distribute_values_from_function(
+      lambda context: shares[context.replica_id_in_sync_group]))
   return state.means()
 
 

@@ -11,6 +11,8 @@ import tensorflow as tf
 
 from conftest import SMALL
 from conftest import small_images
+from conftest import step
+from conftest import train_state
 import flowpp_tf as fpp
 from flowpp_tf import training
 
@@ -72,15 +74,15 @@ def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, option
 
 
 def steps_of_a_model(optimizer, **options):
-  """Weights and averages after three steps."""
+  """Weights, moments and EMA weights after three steps of Keras' `fit`."""
   keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(dataclasses.replace(
       SMALL, structure="columns:1", dequantization="uniform", dropout=0.0))
   # XLA would draw others.
   model.sample_noise = lambda shape, seed: tf.fill([*shape, *SMALL.image_shape], 0.4)
-  model.compile(optimizer(schedule()), clip_norm=1.0, ema_decay=0.9, **options)
+  model.compile(optimizer(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9), **options)
   model.fit(small_images(24), batch_size=8, shuffle=False, verbose=0)
-  return [v.numpy() for v in (*model.trainable_variables, *model.averages)]
+  return [v.numpy() for v in (*model.trainable_variables, *model.optimizer.variables)]
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +121,27 @@ def test_amsgrad_is_refused():
 
 
 def test_an_optimizer_that_does_more_in_a_step_is_refused():
-  model = fpp.FlowPlusPlus(SMALL)
-  model.compile(training.Adam(weight_decay=0.1))
   with pytest.raises(ValueError, match="`weight_decay` must be off to train a model that skips steps"):
-    model.train_step(small_images())
+    train_state(SMALL, optimizer=lambda: training.Adam(weight_decay=0.1))
+  with pytest.raises(ValueError, match="`optimizer` must be `flowpp_tf.training.Adam` or .*, got RMSprop"):
+    train_state(SMALL, optimizer=keras.optimizers.RMSprop)
+
+
+def test_the_steps_of_a_run_are_those_of_keras_fit():
+  config = dataclasses.replace(SMALL, structure="columns:1", dequantization="uniform", dropout=0.0)
+  images = small_images(8)
+  state = train_state(config, optimizer=lambda: training.Adam(schedule()), clip_norm=1.0, ema_decay=0.9)
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(config)
+  for m in (model, state.model):
+    m.sample_noise = lambda shape, seed: tf.fill([*shape, *SMALL.image_shape], 0.4)
+  model.compile(keras.optimizers.Adam(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9))
+  for _ in range(3):
+    step(state, images)
+    model.fit(images, batch_size=8, verbose=0)
+  ema = [v for v in model.optimizer.variables if v.name.endswith("average")]
+  for ours, keras_own in zip((*state.variables, *state.ema), (*model.trainable_variables, *ema), strict=True):
+    np.testing.assert_allclose(ours.numpy(), keras_own.numpy(), rtol=0, atol=1e-5)
 
 
 def gradients_of(model):
@@ -132,33 +151,36 @@ def gradients_of(model):
 
 
 def test_a_step_updates_weight_and_average_in_one_op_each():
-  model = fpp.FlowPlusPlus(SMALL)
-  model.compile(training.Adam(), clip_norm=1.0, ema_decay=0.9)
-  step = tf.function(model.train_step, autograph=False).get_concrete_function(
-      tf.TensorSpec([2, *SMALL.image_shape], tf.uint8))
-  ops = collections.Counter(op.type for op in step.graph.get_operations())
-  used = sum(g is not None for g in gradients_of(model))
+  state = train_state(SMALL, ema_decay=0.9)
+  graph = tf.function(lambda images: training.train_step(state, images), autograph=False).get_concrete_function(
+      tf.TensorSpec([2, *SMALL.image_shape], tf.uint8)).graph
+  ops = collections.Counter(op.type for op in graph.get_operations())
+  used = sum(g is not None for g in gradients_of(state.model))
   assert ops["ResourceApplyAdam"] == used
-  assert ops["ResourceApplyGradientDescent"] == len(model.trainable_variables)
+  calls = collections.Counter(op.get_attr("f").name for op in graph.get_operations()
+                              if op.type == "StatefulPartitionedCall")
+  average, = (name for name, count in calls.items() if count == len(state.variables))
+  body = graph._get_function(average).graph  # pylint: disable=protected-access
+  assert sum(op.type == "ResourceApplyGradientDescent" for op in body.get_operations()) == 1
   assert ops["MulNoNan"] == ops["L2Loss"] == used  # clipping
-  assert not any(op.type.endswith("If") for op in step.graph.get_operations())
+  assert not any(op.type.endswith("If") for op in graph.get_operations())
 
 
-@pytest.mark.parametrize("optimizer", [training.Adam, keras.optimizers.Adam])
+@pytest.mark.parametrize("optimizer", [training.Adam, keras.optimizers.SGD])
 def test_a_step_that_is_not_finite_changes_its_number_alone(optimizer):
-  model = fpp.FlowPlusPlus(SMALL)
-  model.compile(optimizer(1e-3), clip_norm=1.0, ema_decay=0.9)
-  model.initialize(small_images())
-  step = tf.function(lambda images: model.train_step(images), autograph=False)
-  step(small_images())
-  before = [v.numpy() for v in [*model.trainable_variables, *model.averages, *model.optimizer.variables]]
-  log_prob_bound = model.log_prob_bound
-  model.log_prob_bound = lambda *args, **kwargs: np.nan * log_prob_bound(*args, **kwargs)
-  tf.function(lambda images: model.train_step(images), autograph=False)(small_images())
-  after = [v.numpy() for v in [*model.trainable_variables, *model.averages, *model.optimizer.variables]]
-  changed = [i for i, (a, b) in enumerate(zip(before, after)) if not np.array_equal(a, b)]
-  assert changed == [len(model.trainable_variables) + len(model.averages)]  # `iterations`, the first
-  assert int(model.optimizer.iterations.numpy()) == 2
-  model.log_prob_bound = log_prob_bound
-  step(small_images())
-  assert [int(v.numpy()) for v in (model.skipped_steps, model.skipped_in_a_row)] == [1, 0]
+  state = train_state(SMALL, optimizer=lambda: optimizer(1e-3), ema_decay=0.9)
+  state.model.initialize(small_images())
+  step(state, small_images())
+  values = lambda: [v.numpy() for v in (*state.variables, *state.ema, *(v.value for v in state.optimizer.variables))]
+  before = values()
+  log_prob_bound = state.model.log_prob_bound
+  state.model.log_prob_bound = lambda *args, **kwargs: np.nan * log_prob_bound(*args, **kwargs)
+  del state.take_step  # to be traced again
+  step(state, small_images())
+  changed = [i for i, (a, b) in enumerate(zip(before, values())) if not np.array_equal(a, b)]
+  assert changed == [len(state.variables) + len(state.ema)]  # `iterations`, the first
+  assert int(state.optimizer.iterations.numpy()) == 2
+  state.model.log_prob_bound = log_prob_bound
+  del state.take_step
+  step(state, small_images())
+  assert [int(v.numpy()) for v in (state.skipped_steps, state.skipped_in_a_row)] == [1, 0]

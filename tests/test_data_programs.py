@@ -1,52 +1,18 @@
 """The programs on a user's own images: a small run, evaluations, and every bad input."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from program_calls import call
+from program_calls import times_of_files
+
 TINY = ["--config=photos", "--filters=4", "--blocks=1", "--components=2", "--dequant_filters=4",
-        "--context_channels=4", "--structure=columns:1,squeeze,channels:1",
-        "--dequant_structure=columns:1", "--batch_size=8", "--steps=2", "--num_samples=1",
+        "--context_channels=4", "--structure=columns:1", "--dequant_structure=columns:1",
+        "--batch_size=8", "--steps=2", "--num_samples=1",
         "--eval_images=3", "--tensorboard="]
-
-# Runs a program with one list of arguments after another in one process, which starts slowly.
-DRIVER = """
-import contextlib, importlib, io, json, pathlib, sys
-from absl import flags
-from flowpp_tf.programs import run
-program = importlib.import_module("flowpp_tf.programs." + sys.argv[1])
-program.define_flags()
-results = []
-for arguments in json.loads(sys.argv[2]):
-  sys.argv[:] = [sys.argv[0], *arguments]
-  for name in flags.FLAGS:
-    flags.FLAGS[name].unparse()
-  out, error = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-    try:
-      run.run_program(getattr(program, PROGRAM + "_from_flags"))
-    except SystemExit as exit:
-      files = {str(p): p.stat().st_mtime_ns for p in pathlib.Path(".").rglob("*")}
-      results.append([exit.code or 0, out.getvalue(), error.getvalue(), files])
-print("RESULTS" + json.dumps(results))
-"""
-
-
-def drive(program, calls, cwd):
-  """Exit code, stdout, stderr and times of all files after it, for each call of a program."""
-  script = DRIVER.replace("PROGRAM", repr(program))
-  result = subprocess.run(
-      [sys.executable, "-c", script, program, json.dumps([list(map(str, call)) for call in calls])],
-      cwd=cwd, text=True, capture_output=True, timeout=300, env={**os.environ, "PYTHONPATH": str(ROOT)})
-  assert result.returncode == 0, result.stderr
-  return json.loads(result.stdout.rpartition("RESULTS")[2])
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +55,15 @@ BAD = [
 
 
 @pytest.fixture(scope="module")
-def results(images):
-  """Of a run of 5 bits at 16x16, and of all bad input after it."""
-  return drive("train", [
-      [*TINY, "--dataset=folder:cats", "--image_size=16", "--bits=5", "--levels=32", "--flip",
-       "--workdir=runs/cats"],
-      *([*TINY, "--workdir=new", *arguments] for arguments, _ in BAD)], images)
+def trained(images):
+  """Output of a run of 5 bits at 16x16, in `runs/cats`."""
+  result = call("train", *TINY, "--dataset=folder:cats", "--image_size=16", "--bits=5", "--levels=32", "--flip",
+                "--workdir=runs/cats", cwd=images)
+  assert result.code == 0, result.error
+  return result.out
 
 
-def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, results):
-  code, out, error, _ = results[0]
-  assert code == 0, error
+def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, trained):
   config = json.loads((images / "runs/cats/config.json").read_text())
   assert config["model"]["image_shape"] == [16, 16, 3] and config["model"]["levels"] == 32
   fingerprint = config["training"]["fingerprint"]
@@ -108,33 +72,33 @@ def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, results):
   assert config["training"]["flip"] and config["training"]["bits"] == 5
   rows = [json.loads(line) for line in (images / "runs/cats/metrics.jsonl").read_text().splitlines()]
   assert rows and {row["data"] for row in rows} == {fingerprint["digest"]}
-  lines = out.splitlines()
+  lines = trained.splitlines()
   assert any(line.startswith("data: folder:cats, ") and fingerprint["digest"] in line for line in lines)
   assert any(line.startswith("test: ") and line.endswith(f"; data {fingerprint['digest']}")
              for line in lines)
 
 
-def test_evaluation_finds_the_runs_data_and_warns_of_others(images, results):
-  del results
+def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
+  del trained
   config = json.loads((images / "runs/cats/config.json").read_text())
   digest = config["training"]["fingerprint"]["digest"]
   elsewhere = images / "empty"
-  own, other = drive("evaluate", [
-      ["--workdir=../runs/cats", "--limit=2"],
-      ["--workdir=../runs/cats", "--limit=2", "--dataset=npz:../other.npz"]], elsewhere)
-  code, out, error, _ = own
+  evaluate = lambda *more: call("evaluate", "--workdir=../runs/cats", "--limit=2", *more, cwd=elsewhere)
+  code, out, error = evaluate()
   assert code == 0 and out.startswith("folder:cats test: ") and out.endswith(f"; data {digest}\n")
   assert "warning" not in error
-  code, out, error, _ = other
+  code, out, error = evaluate("--dataset=npz:../other.npz")
   assert code == 0 and out.startswith("npz:other.npz test: ") and digest not in out
   warning, = error.splitlines()
   assert "warning: the model was trained on folder:cats, " in warning and digest in warning
 
 
-def test_each_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(results):
-  before = results[0][3]
-  for (arguments, message), (code, _, error, files) in zip(BAD, results[1:], strict=True):
-    assert code == 2, (arguments, error)
-    line, = error.splitlines()
-    assert "error: " in line and message in line, (arguments, error)
-    assert files == before
+@pytest.mark.parametrize("arguments, message", BAD)
+def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images, trained, arguments, message):
+  del trained
+  before = times_of_files(images)
+  code, _, error = call("train", *TINY, "--workdir=new", *arguments, cwd=images)
+  assert code == 2, error
+  line, = error.splitlines()
+  assert "error: " in line and message in line
+  assert times_of_files(images) == before

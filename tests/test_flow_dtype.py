@@ -11,8 +11,8 @@ from conftest import SMALL
 from conftest import perturb
 from conftest import small_images
 from conftest import step
+from conftest import train_state
 import flowpp_tf as fpp
-from flowpp_tf import training
 
 IMAGES = small_images()
 CONFIG = dataclasses.replace(
@@ -79,11 +79,8 @@ def test_with_networks_in_float64_it_changes_nothing():
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_it_trains_and_a_checkpoint_has_every_weight(accumulate, tmp_path):
-  def started():
-    config = training.TrainingConfig(steps=2, learning_rate=1e-2, ema_decay=0.9, accumulate=accumulate)
-    return training.TrainState(made(), config)
-
-  first, other = started(), started()
+  first, other = (train_state(CONFIG, learning_rate=1e-2, ema_decay=0.9, accumulate=accumulate) for _ in range(2))
+  perturb(first.model)
   first.model.initialize(IMAGES)
   first.reset_ema()
   before = [v.numpy() for v in first.variables]

@@ -108,7 +108,8 @@ def test_initialisation_normalises_what_reaches_each_coupling():
   noise_seed = fpp.models.seeds.as_seed(3)
   np.testing.assert_allclose(model.log_prob_bound(images, seed=noise_seed), bound, rtol=1e-9)
   step = model.coupling_flow.steps[0]
-  x = images + model.dequantizer(images).transform(model.sample_noise([64], noise_seed))[0]
+  x = images + model.dequantizer(images).transform(model.sample_noise(
+      [64], fpp.layers.fold_in(noise_seed, 0)))[0]
   x = fpp.bijectors.PixelsToLogit(8).forward(x)
   y = step.act_norm.forward(fpp.bijectors.split_columns((4, 4, 2)).forward(x))
   np.testing.assert_allclose(tf.reduce_mean(y, 0), np.zeros((4, 2, 4)), atol=1e-10)

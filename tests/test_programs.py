@@ -1,35 +1,27 @@
 """The programs as a user runs them: a small job from start to end, and bad input."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
+from program_calls import call
+from program_calls import run
+
 SMALL = ["--config=digits", "--filters=4", "--blocks=1", "--components=2", "--dequant_filters=4",
-         "--context_channels=4", "--structure=columns:2,squeeze,channels:1",
-         "--dequant_structure=columns:2", "--batch_size=16", "--steps=4", "--validate_every=2",
+         "--context_channels=4", "--structure=columns:1,squeeze,channels:1",
+         "--dequant_structure=columns:1", "--batch_size=16", "--steps=4", "--validate_every=2",
          "--num_samples=2", "--eval_images=20"]
-
-
-def run(program, *args, cwd=None):
-  return subprocess.run(
-      [sys.executable, str(ROOT / "bin" / program), *map(str, args)], cwd=cwd, text=True,
-      capture_output=True, timeout=300, env={**os.environ, "PYTHONPATH": ""})
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-  """A workdir with a finished run, and what was printed."""
+  """A folder with a finished run of bin/train, and what was printed."""
   cwd = tmp_path_factory.mktemp("run")
   result = run("train", *SMALL, cwd=cwd)
-  assert result.returncode == 0, result.stderr
-  return cwd, result.stdout
+  assert result.code == 0, result.error
+  return cwd, result.out
 
 
 def test_train_leaves_figures_pictures_and_the_next_commands(trained):
@@ -46,11 +38,10 @@ def test_train_leaves_figures_pictures_and_the_next_commands(trained):
   commands = [line.split() for line in out.split("next:\n")[1].splitlines()]
   for command in commands:
     assert "--workdir=runs/digits" in command
-    result = subprocess.run([sys.executable, *command, *(
-        ["--num_samples=1,2", "--limit=10", "--gap"] if "evaluate" in command[0] else [])],
-        cwd=cwd, text=True, capture_output=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-  assert "gap, test - train: " in result.stdout
+    more = ["--num_samples=1,2", "--limit=10", "--gap"] if "evaluate" in command[0] else []
+    result = run([*command, *more], cwd=cwd)
+    assert result.code == 0, result.error
+  assert "gap, test - train: " in result.out
   record = json.loads((workdir / "evaluation.json").read_text())
   for split in ("test", "train"):
     assert record[split]["images"] == 10
@@ -61,28 +52,28 @@ def test_train_leaves_figures_pictures_and_the_next_commands(trained):
 
 def test_training_again_goes_on_instead_of_starting_over(trained):
   cwd, out = trained
-  again = run("train", *SMALL, cwd=cwd)
-  assert "resumed at step 4 of 4" in again.stdout
+  again = call("train", *SMALL, cwd=cwd)
+  assert "resumed at step 4 of 4" in again.out
   test_line = lambda text: next(line for line in text.splitlines() if line.startswith("test:"))
-  assert test_line(again.stdout) == test_line(out)
+  assert test_line(again.out) == test_line(out)
 
 
 def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
   command = ["train", *SMALL, "--precision=float16", "--flow_dtype=float64", "--ema_warmup"]
-  assert run(*command, cwd=tmp_path).returncode == 0
+  assert call(*command, cwd=tmp_path).code == 0
   model = json.loads((tmp_path / "runs" / "digits" / "config.json").read_text())["model"]
   assert (model["dtype"], model["flow_dtype"]) == ("mixed_float16", "float64")
-  again = run(*command, "--steps=6", cwd=tmp_path)
-  assert again.returncode == 0, again.stderr
-  assert "resumed at step 4 of 6" in again.stdout
+  again = call(*command, "--steps=6", cwd=tmp_path)
+  assert again.code == 0, again.error
+  assert "resumed at step 4 of 6" in again.out
 
 
 def test_sample_writes_the_same_images_for_the_same_seed(trained):
   cwd, _ = trained
   for name in ("a", "b"):
-    result = run("sample", "--workdir=runs/digits", "--n=5", "--seed=3", "--temperature=0.7",
-                 f"--output={name}.png", f"--npy={name}.npy", cwd=cwd)
-    assert result.returncode == 0, result.stderr
+    result = call("sample", "--workdir=runs/digits", "--n=5", "--seed=3", "--temperature=0.7",
+                  f"--output={name}.png", f"--npy={name}.npy", cwd=cwd)
+    assert result.code == 0, result.error
   images = np.load(cwd / "a.npy")
   assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.max() <= 16
   np.testing.assert_array_equal(images, np.load(cwd / "b.npy"))
@@ -120,13 +111,26 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
 ])
 def test_bad_input_is_one_clear_line_and_exit_code_2(trained, program, args, message):
   cwd, _ = trained
+  _check_bad_input(call, cwd, program, args, message)
+
+
+@pytest.mark.parametrize("program, args, message", [
+    ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
+    ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
+])
+def test_a_process_with_bad_input_ends_in_the_same_way(trained, program, args, message):
+  cwd, _ = trained
+  _check_bad_input(run, cwd, program, args, message)
+
+
+def _check_bad_input(call_or_run, cwd, program, args, message):
   before = {p: p.read_bytes() for p in cwd.rglob("*") if p.is_file()}
-  result = run(program, *args, cwd=cwd)
-  assert result.returncode == 2
-  errors = [line for line in result.stderr.splitlines() if not _is_noise(line)]
-  assert len(errors) == 1 and errors[0].startswith(f"{program}: error: "), result.stderr
+  result = call_or_run(program, *args, cwd=cwd)
+  assert result.code == 2
+  errors = [line for line in result.error.splitlines() if not _is_noise(line)]
+  assert len(errors) == 1 and errors[0].startswith(f"{program}: error: "), result.error
   assert message in errors[0]
-  assert "Traceback" not in result.stderr
+  assert "Traceback" not in result.error
   assert {p: p.read_bytes() for p in cwd.rglob("*") if p.is_file()} == before
 
 
@@ -136,6 +140,6 @@ def _is_noise(line):
 
 
 def test_help_lists_the_flags_of_the_program():
-  out = run("train", "--help").stdout
+  out = run("train", "--help").out
   assert "Trains Flow++" in out and all(flag in out for flag in (
       "--batch_size", "--filters", "--dataset"))

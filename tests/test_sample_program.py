@@ -1,6 +1,5 @@
 """bin/sample, each kind of picture by its flags, in one process."""
 
-from absl import flags
 import numpy as np
 from PIL import Image
 import pytest
@@ -8,11 +7,10 @@ import pytest
 from conftest import perturb
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
-from flowpp_tf.errors import InputError
-from flowpp_tf.programs import sample
 from flowpp_tf.training import Workdir
+from program_calls import call
+from program_calls import times_of_files
 
-FLAGS = flags.FLAGS
 CONFIG = fpp.FlowPlusPlusConfig(
     image_shape=(8, 8, 1), levels=17, structure="columns:1", coupling="affine", filters=4, blocks=1,
     attention=False, dequantization="uniform")
@@ -36,35 +34,19 @@ def folder(tmp_path_factory):
   return folder
 
 
-@pytest.fixture(scope="module")
-def flags_of_program():
-  others = set(FLAGS)
-  sample.define_flags()
-  added = set(FLAGS) - others
-  yield added
-  for name in added:
-    delattr(FLAGS, name)
-  FLAGS.unparse_flags()
-
-
 @pytest.fixture
-def program(folder, flags_of_program, monkeypatch, capsys):
+def program(folder, monkeypatch):
   """Function that calls the program with flags: its lines, and its array."""
   monkeypatch.chdir(folder)
 
-  def call(*arguments):
-    for name in flags_of_program:
-      FLAGS[name].unparse()
-    FLAGS(["sample", "--workdir=run", "--npy=images.npy", *arguments])
-    capsys.readouterr()
-    sample.sample_from_flags()
-    out, error = capsys.readouterr()
-    assert error == ""
+  def call_program(*arguments):
+    code, out, error = call("sample", "--workdir=run", "--npy=images.npy", *arguments, cwd=folder)
+    assert code == 0 and error == ""
     *lines, npy = out.splitlines()
     assert npy == "wrote images.npy"
     return lines, np.load("images.npy")
 
-  return call
+  return call_program
 
 
 def test_samples_and_a_row_of_them_for_each_temperature(program):
@@ -145,10 +127,10 @@ def test_neighbours_beside_the_samples(program):
     ("--output=run", "cannot write 'run': it is a folder"),
     ("--output=no/a.png", "cannot write 'no/a.png': there is no folder 'no'"),
 ])
-def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(program, folder, arguments, message):
-  state = lambda: {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-  before = state()
-  with pytest.raises(InputError) as error:
-    program(*arguments.split())
-  assert message in str(error.value)
-  assert state() == before
+def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(folder, arguments, message):
+  before = times_of_files(folder)
+  code, _, error = call("sample", "--workdir=run", "--npy=images.npy", *arguments.split(), cwd=folder)
+  assert code == 2
+  line, = error.splitlines()
+  assert line.startswith("sample: error: ") and message in line
+  assert times_of_files(folder) == before

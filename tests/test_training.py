@@ -13,12 +13,14 @@ from tensorflow.python.framework.config import disable_op_determinism
 
 from conftest import SMALL
 from conftest import small_images
-import flowpp_tf as fpp
+from conftest import step
+from conftest import train_state
 from flowpp_tf import data
 from flowpp_tf import training
+from flowpp_tf.training import loop
 
 NO_DROPOUT = dict(steps=6, batch_size=8, learning_rate=3e-3, validate_every=3, clip_norm=1.0,
-                  ema_decay=0.9, seed=1, verbose=0, say=lambda line: None)
+                  ema_decay=0.9, seed=1, tensorboard=())
 
 
 def dataset(levels=8):
@@ -26,10 +28,10 @@ def dataset(levels=8):
       10, seed=1), test=small_images(10, seed=2))
 
 
-def run(path, config=SMALL, **changes):
-  settings = {**NO_DROPOUT, **changes}
+def run(path, config=SMALL, strategy=None, **changes):
   workdir = training.Workdir(path)
-  best = training.train(config, dataset(), workdir, **settings)
+  best = training.train(config, training.TrainingConfig(**{**NO_DROPOUT, **changes}), dataset(), workdir,
+                        strategy=strategy, say=lambda line: None)
   return workdir, best
 
 
@@ -39,67 +41,59 @@ def rows(workdir):
           for line in workdir.metrics.read_text().splitlines()]
 
 
-def loss_curve(strategy, steps=20, accumulate=1):
-  with strategy.scope():
-    keras.utils.set_random_seed(0)
-    model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dropout=0.0))
-    model.compile(training.Adam(1e-3), clip_norm=1.0, ema_decay=0.9, accumulate=accumulate,
-                  seed=3)
-  model.initialize(small_images(40), seed=0)
-  history = model.fit(data.training_batches(small_images(40), 8, seed=0), steps_per_epoch=1,
-                      epochs=steps, shuffle=False, verbose=0).history
-  return history["bits_per_dim"], history["gradient_norm"], model
+def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):
+  state = train_state(dataclasses.replace(SMALL, dropout=0.0), devices, optimizer, clip_norm=1.0, ema_decay=0.9, seed=3,
+                      **settings)
+  state.model.initialize(small_images(40), seed=0)
+  batches = data.training_batches(small_images(40), 8, seed=0)
+  metrics = [step(state, images) for images in batches.take(steps)]
+  return *([m[name] for m in metrics] for name in ("bits_per_dim", "gradient_norm")), state
 
 
-@pytest.fixture(scope="module")
-def one_device():
-  return loss_curve(tf.distribute.get_strategy())
+OPTIMIZERS = {"adam": lambda: training.Adam(1e-3), "sgd": lambda: keras.optimizers.SGD(1e-2)}
+
+
+@pytest.fixture(scope="module", params=OPTIMIZERS)
+def one_device(request):
+  return request.param, loss_curve(optimizer=OPTIMIZERS[request.param])
 
 
 @pytest.mark.parametrize("devices, accumulate", [(2, 1), (1, 4), (2, 2)])
 def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(one_device, devices, accumulate):
-  strategy = tf.distribute.get_strategy() if devices == 1 else tf.distribute.MirroredStrategy(
-      [d.name for d in tf.config.list_logical_devices("CPU")])
-  assert strategy.num_replicas_in_sync == devices
-  other = loss_curve(strategy, accumulate=accumulate)
-  np.testing.assert_allclose(other[0], one_device[0], rtol=1e-5)
-  np.testing.assert_allclose(other[1], one_device[1], rtol=1e-4)
-  assert min(one_device[1]) > 1.0  # else nothing was clipped, and clipping was not compared
-  for attribute in ("trainable_variables", "averages"):
-    for a, b in zip(*(getattr(run[2], attribute) for run in (one_device, other))):
+  name, one = one_device  # Adam hides a factor of the gradients, SGD does not
+  other = loss_curve(devices, OPTIMIZERS[name], accumulate=accumulate)
+  np.testing.assert_allclose(other[0], one[0], rtol=1e-5)
+  np.testing.assert_allclose(other[1], one[1], rtol=1e-4)
+  assert min(one[1]) > 1.0  # else nothing was clipped, and clipping was not compared
+  for attribute in ("variables", "ema"):
+    for a, b in zip(*(getattr(run[2], attribute) for run in (one, other))):
       np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=0, atol=1e-5)
 
 
 def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
-  strategy = tf.distribute.MirroredStrategy([d.name for d in tf.config.list_logical_devices("CPU")])
   results = []
-  for strategy in (tf.distribute.get_strategy(), strategy):
-    with strategy.scope():
-      keras.utils.set_random_seed(0)
-      model = fpp.FlowPlusPlus(SMALL)
-      model.compile("adam", seed=0)
-    batches = data.evaluation_batches(small_images(9), 8)
-    if strategy.num_replicas_in_sync > 1:
-      batches = data.weighted_batches(batches, 2)
-    results.append(model.evaluate(batches, return_dict=True, verbose=0)["bits_per_dim"])
+  for devices in (1, 2):
+    state = train_state(SMALL, devices)
+    images = dataclasses.replace(dataset(), validation=small_images(9))
+    workdir = training.Workdir("/nonexistent")
+    run = loop.Run(state, images, workdir, state.strategy, training.Workers(state.strategy), None, {}, False, None)
+    results.append(run.validate())
   np.testing.assert_allclose(*results, rtol=1e-5)
 
 
 def test_images_that_cannot_be_divided_into_parts_are_not_dropped():
-  model = fpp.FlowPlusPlus(SMALL)
-  model.compile("adam", accumulate=3)
+  state = train_state(SMALL, accumulate=3)
   with pytest.raises(tf.errors.InvalidArgumentError, match="must be a multiple of `accumulate` 3"):
-    model.train_step(tf.constant(small_images(8)))
+    training.train_step(state, tf.constant(small_images(8)))
 
 
 def test_the_decay_of_the_averages_can_be_warmed_up():
-  model = fpp.FlowPlusPlus(SMALL)
-  model.compile(keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)
-  weight, average = model.trainable_variables[0], model.averages[0]
+  state = train_state(SMALL, optimizer=lambda: keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)
+  weight, average = state.variables[0], state.ema[0]
   expected = weight.numpy()
-  for step in range(3):
-    model.fit(small_images(8), batch_size=8, epochs=1, verbose=0)
-    decay = (2 + step) / (11 + step)  # the step is counted before
+  for i in range(3):
+    step(state, small_images(8))
+    decay = (2 + i) / (11 + i)  # the step is counted before
     expected = decay * expected + (1 - decay) * weight.numpy()
   np.testing.assert_allclose(average.numpy(), expected, rtol=1e-5)
 
@@ -108,9 +102,9 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
   # Images of a single value: a density model can make them nearly certain.
   constant = data.ImageDataset("constant", levels=8, **{
       split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS})
-  workdir = training.Workdir(tmp_path)
-  best = training.train(SMALL, constant, workdir, **{
-      **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2})
+  best = training.train(SMALL, training.TrainingConfig(**{
+      **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}), constant,
+      training.Workdir(tmp_path), say=lambda line: None)
   assert best < 1.0  # of log2(8) = 3 bits
 
 
@@ -169,27 +163,25 @@ def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(copied):
 
 def test_weights_that_nothing_uses_do_not_stop_a_training_step():
   # The published ImageNet 64 dequantizer has position embeddings that it never adds.
-  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dequant_mixing=False))
-  model.compile(keras.optimizers.Adam(1e-3), clip_norm=1.0)
-  unused = model.dequantizer.coupling_flow.steps[0].conditioner
+  state = train_state(dataclasses.replace(SMALL, dequant_mixing=False), clip_norm=1.0)
+  unused = state.model.dequantizer.coupling_flow.steps[0].conditioner
   before = unused.position_embedding.numpy(), unused.input_conv.kernel.numpy()
-  model.train_step(tf.constant(small_images()))
+  step(state, small_images())
   np.testing.assert_array_equal(unused.position_embedding.numpy(), before[0])
   assert np.any(unused.input_conv.kernel.numpy() != before[1])
 
 
 def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
-  model = fpp.FlowPlusPlus(SMALL)
-  model.compile("adam", ema_decay=0.5)
-  start = [w.numpy() for w in model.trainable_variables]
-  model.fit(small_images(8), batch_size=8, epochs=1, verbose=0)
-  first = [w.numpy() for w in model.trainable_variables]
-  model.fit(small_images(8), batch_size=8, epochs=1, verbose=0)
-  second = [w.numpy() for w in model.trainable_variables]
-  with training.averaged_weights(model):
-    for weight, a, b, c in zip(model.trainable_variables, start, first, second):
+  state = train_state(SMALL, ema_decay=0.5)
+  start = [w.numpy() for w in state.variables]
+  step(state, small_images(8))
+  first = [w.numpy() for w in state.variables]
+  step(state, small_images(8))
+  second = [w.numpy() for w in state.variables]
+  with state.ema_weights():
+    for weight, a, b, c in zip(state.variables, start, first, second):
       np.testing.assert_allclose(weight.numpy(), 0.25 * a + 0.25 * b + 0.5 * c, rtol=1e-5, atol=1e-6)
-  for weight, c in zip(model.trainable_variables, second):
+  for weight, c in zip(state.variables, second):
     np.testing.assert_array_equal(weight.numpy(), c)
 
 

@@ -3,26 +3,14 @@
 from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.affine import BoundedAffine
 from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.chain import Chain
-from flowpp_tf.bijectors.chain import Conditioned
-from flowpp_tf.bijectors.chain import Invert
-from flowpp_tf.bijectors.coupling import Coupling
-from flowpp_tf.bijectors.coupling import affine_coupling_bijector
-from flowpp_tf.bijectors.coupling import mixture_logistic_coupling_bijector
+from flowpp_tf.bijectors.chain import Chain, Conditioned, Invert
+from flowpp_tf.bijectors.coupling import Coupling, affine_coupling_bijector, mixture_logistic_coupling_bijector
 from flowpp_tf.bijectors.coupling import num_parameters
-from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv
-from flowpp_tf.bijectors.invertible_conv import Invertible1x1ConvLU
-from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
-from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_cdf
-from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_prob
-from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_survival
-from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
-from flowpp_tf.bijectors.mixture_logistic_cdf import MixtureLogisticCDF
-from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile
-from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
+from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv, Invertible1x1ConvLU
+from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf, mixture_logistic_log_cdf
+from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_prob, mixture_logistic_log_survival
+from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF, MixtureLogisticCDF
+from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile, logit_mixture_logistic_quantile
 from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
 from flowpp_tf.bijectors.sigmoid import Sigmoid
-from flowpp_tf.bijectors.squeeze import ColumnsToChannels
-from flowpp_tf.bijectors.squeeze import Squeeze
-from flowpp_tf.bijectors.squeeze import SwapHalves
-from flowpp_tf.bijectors.squeeze import split_columns
+from flowpp_tf.bijectors.squeeze import ColumnsToChannels, Squeeze, SwapHalves, split_columns

@@ -1,7 +1,7 @@
 """ActNorm: y = x scale + bias for each activation, Flow++ appendix ("normalises all activations").
 
-Glow normalises per channel; Flow++ has one scale and one bias for every position and channel. Both are initialised from a
-batch so that each activation has mean 0 and variance 1 over the batch.
+Glow normalises per channel; Flow++ has one scale and one bias for every position and channel. Both are initialised
+from a batch so that each activation has mean 0 and variance 1 over the batch.
 """
 
 from typing import Any
@@ -9,11 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.base import as_parameter
-from flowpp_tf.bijectors.base import common_dtype
-from flowpp_tf.bijectors.base import tf_variables
-from flowpp_tf.types import TensorLike
+from flowpp_tf.bijectors.base import Bijector, Parameter
 
 ParameterProperties = tfp.util.ParameterProperties
 _SMALLEST_SCALE = 1e-10
@@ -23,8 +19,8 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x scale + bias, elementwise, with data-dependent initialisation.
 
   Args:
-    scale: `[H, W, C]` (or any shape that the trailing dimensions of `x` match); kept >= 1e-10. A tensor or a variable of
-      TensorFlow or Keras.
+    scale: `[H, W, C]` (or any shape that the trailing dimensions of `x` match); kept >= 1e-10. A tensor or a variable
+      of TensorFlow or Keras.
     bias: of the same shape.
     epsilon: added to the variance at initialisation.
     min_variance: floor under the variance at initialisation, 0 as published. A batch of few images underestimates the
@@ -32,7 +28,8 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  `forward(x, call=Call(initialize=True))` first sets `scale` and `bias`, which must then be variables, by the moments of
+  `forward(x, call=Call(initialize=True))` first sets `scale` and `bias`, which must then be variables, by the moments
+  of
   `x` over its leading dimensions. The log-det is in nats per element.
   """
 
@@ -40,34 +37,16 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
                validate_args: bool = False, name: str = "act_norm") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = common_dtype(scale, bias)
-      self._scale = as_parameter(scale, dtype, "scale")
-      self._bias = as_parameter(bias, dtype, "bias")
-      self._keras_variables = tf_variables([scale, bias])
+      dtype = self._set_parameters(scale=scale, bias=bias)
       self._epsilon = epsilon
       self._min_variance = min_variance
       super().__init__(forward_min_event_ndims=0, dtype=dtype, is_constant_jacobian=True,
                        validate_args=validate_args, parameters=parameters, name=name)
 
-  @property
-  def scale(self) -> Any:
-    """Factor of each activation."""
-    return self._scale
-
-  @property
-  def bias(self) -> Any:
-    """Number added to each scaled activation."""
-    return self._bias
-
-  @property
-  def epsilon(self) -> float:
-    """Number added to the variance at initialisation."""
-    return self._epsilon
-
-  @property
-  def min_variance(self) -> float:
-    """Floor under the variance at initialisation."""
-    return self._min_variance
+  scale = Parameter("Factor of each activation.")
+  bias = Parameter("Number added to each scaled activation.")
+  epsilon = Parameter("Number added to the variance at initialisation.")
+  min_variance = Parameter("Floor under the variance at initialisation.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -77,7 +56,7 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_increasing(cls):
     return True
 
-  def initialize(self, x: TensorLike) -> None:
+  def initialize(self, x: tf.Tensor) -> None:
     """Set `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
 
     Activations whose variance is below `min_variance` end with less than 1.

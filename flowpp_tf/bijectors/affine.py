@@ -9,10 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.base import as_parameter
-from flowpp_tf.bijectors.base import common_dtype
-from flowpp_tf.bijectors.base import tf_variables
+from flowpp_tf.bijectors.base import Bijector, Parameter
 
 ParameterProperties = tfp.util.ParameterProperties
 
@@ -32,22 +29,12 @@ class BoundedAffine(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(self, scale_logit: Any, shift: Any, validate_args: bool = False, name: str = "bounded_affine") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = common_dtype(scale_logit, shift)
-      self._scale_logit = as_parameter(scale_logit, dtype, "scale_logit")
-      self._shift = as_parameter(shift, dtype, "shift")
-      self._keras_variables = tf_variables([scale_logit, shift])
+      dtype = self._set_parameters(scale_logit=scale_logit, shift=shift)
       super().__init__(forward_min_event_ndims=0, dtype=dtype, is_constant_jacobian=True,
                        validate_args=validate_args, parameters=parameters, name=name)
 
-  @property
-  def scale_logit(self) -> Any:
-    """Argument of tanh, which gives the log scale."""
-    return self._scale_logit
-
-  @property
-  def shift(self) -> Any:
-    """Number added after scaling."""
-    return self._shift
+  scale_logit = Parameter("Argument of tanh, which gives the log scale.")
+  shift = Parameter("Number added after scaling.")
 
   @classmethod
   def _parameter_properties(cls, dtype):

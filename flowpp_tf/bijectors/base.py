@@ -3,11 +3,11 @@
     y, log_det = bijector.forward_and_log_det(x)     log_det = log|det dy/dx|
     x, log_det = bijector.inverse_and_log_det(y)     log_det = log|det dx/dy|
 
-as in distrax. `Chain`, `Invert`, `FlowDistribution` and the model compose these two methods in plain loops. For TFP's own
+as in distrax. `Chain`, `Invert`, `FlowDistribution` and the model compose these two methods in plain loops. For TFP's
+own
 `Chain` and `TransformedDistribution`, which ask for value and log-det separately, the log-det is left in TFP's cache.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,11 +22,11 @@ from flowpp_tf.types import TensorLike
 tfb = tfp.bijectors
 
 
-class Bijector(tfb.Bijector):
+class Bijector(tfp.bijectors.Bijector):
   """Base class of bijectors that return the value together with its log-det.
 
-  Subclasses define `_forward_and_log_det(x, call)` and `_inverse_and_log_det(y, call)`, whose log-dets are those of events
-  of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats.
+  Subclasses define `_forward_and_log_det(x, call)` and `_inverse_and_log_det(y, call)`, whose log-dets are those of
+  events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats.
   """
 
   def forward_and_log_det(self, x: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
@@ -50,6 +50,24 @@ class Bijector(tfb.Bijector):
 
   def _to_tensor(self, x):
     return tf.convert_to_tensor(x, dtype=self.dtype, dtype_hint=tf.float32)
+
+  def _set_parameters(self, **values: Any) -> tf.DType:
+    """Keep parameters under their names and return their dtype, float32 if they have none.
+
+    Tensors are converted; variables stay as they are, and are read when they are used. The `tf.Variable`s of Keras
+    variables are kept too, so that `trainable_variables`, checkpoints and SavedModels find them.
+
+    Raises:
+      TypeError: if the parameters have several dtypes.
+    """
+    dtypes = {tf.as_dtype(value.dtype) for value in values.values() if hasattr(value, "dtype")}
+    if len(dtypes) > 1:
+      raise TypeError(f"parameters must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
+    dtype = dtypes.pop() if dtypes else tf.float32
+    for name, value in values.items():
+      setattr(self, f"_{name}", value if _is_variable(value) else tf.convert_to_tensor(value, dtype, name=name))
+    self._keras_variables = [value.value for value in values.values() if isinstance(value, keras.Variable)]
+    return dtype
 
   # --- TFP's methods ----------------------------------------------------------------------------
 
@@ -92,12 +110,12 @@ def _unknown_to_cache(x):
   return tf.identity(x) if tf.executing_eagerly() and tf.is_tensor(x) else x
 
 
-def forward_and_log_det(bijector: tfb.Bijector, x: tf.Tensor, event_ndims: int | None = None,
+def forward_and_log_det(bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_ndims: int | None = None,
                         call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
   """Return y and log|det dy/dx| of any bijector, of this package or TFP's own.
 
   Args:
-    bijector: `tfb.Bijector`.
+    bijector: `tfp.bijectors.Bijector`.
     x: `[..., *event]`.
     event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
     call: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
@@ -111,7 +129,7 @@ def forward_and_log_det(bijector: tfb.Bijector, x: tf.Tensor, event_ndims: int |
                          event_ndims and event_ndims - bijector.forward_min_event_ndims)
 
 
-def inverse_and_log_det(bijector: tfb.Bijector, y: tf.Tensor, event_ndims: int | None = None,
+def inverse_and_log_det(bijector: tfp.bijectors.Bijector, y: tf.Tensor, event_ndims: int | None = None,
                         call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   if isinstance(bijector, Bijector):
@@ -140,29 +158,15 @@ def _sum_log_det(log_det, output, least, count):
 # --- Parameters ---------------------------------------------------------------------------------
 
 
-def as_parameter(value: Any, dtype: tf.DType | None = None, name: str | None = None) -> Any:
-  """Return a tensor, or a variable as it is: bijectors read variables when they use them."""
-  if value is None or isinstance(value, (tf.Variable, keras.Variable, tfp.util.DeferredTensor)):
-    return value
-  return tf.convert_to_tensor(value, dtype, name=name)
+class Parameter(property):
+  """Property of a bijector's parameter, which the bijector keeps under the same name with an underscore."""
+
+  def __init__(self, doc: str) -> None:
+    super().__init__(fget=lambda bijector: getattr(bijector, self._attribute), doc=doc)
+
+  def __set_name__(self, owner: type, name: str) -> None:
+    self._attribute = f"_{name}"
 
 
-def common_dtype(*values: Any) -> tf.DType:
-  """Return the dtype of parameters, float32 if they have none.
-
-  Raises:
-    TypeError: if they have several.
-  """
-  dtypes = {tf.as_dtype(value.dtype) for value in values if hasattr(value, "dtype")}
-  if len(dtypes) > 1:
-    raise TypeError(f"parameters must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
-  return dtypes.pop() if dtypes else tf.float32
-
-
-def tf_variables(values: Sequence[Any]) -> list[tf.Variable]:
-  """Return the `tf.Variable`s of Keras variables.
-
-  A bijector keeps them in an attribute, so that `trainable_variables`, checkpoints and SavedModels find them: Keras
-  variables are no `tf.Variable`s, and Keras layers no `tf.Module`s.
-  """
-  return [value.value for value in values if isinstance(value, keras.Variable)]
+def _is_variable(value):
+  return isinstance(value, (tf.Variable, keras.Variable, tfp.util.DeferredTensor))

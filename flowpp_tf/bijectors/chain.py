@@ -8,9 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.base import forward_and_log_det
-from flowpp_tf.bijectors.base import inverse_and_log_det
+from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.call import Call
 
 tfb = tfp.bijectors
@@ -29,7 +27,8 @@ class Chain(Bijector):
     >>> y, log_det = chain.forward_and_log_det(x, Call(training=True, seed=[1, 2]))
   """
 
-  def __init__(self, bijectors: Sequence[tfb.Bijector], validate_args: bool = False, name: str = "chain") -> None:
+  def __init__(self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False,
+               name: str = "chain") -> None:
     parameters = dict(locals())
     self._initialize(bijectors, validate_args, parameters, name)
 
@@ -44,10 +43,7 @@ class Chain(Bijector):
           is_constant_jacobian=all(part.is_constant_jacobian for part in bijectors),
           validate_args=validate_args, parameters=parameters, name=name)
 
-  @property
-  def bijectors(self) -> Sequence[tfb.Bijector]:
-    """The parts; the last is applied first."""
-    return self._bijectors
+  bijectors = Parameter("The parts; the last is applied first.")
 
   def _forward_and_log_det(self, x, call):
     event_ndims, log_dets = self.forward_min_event_ndims, []
@@ -110,20 +106,18 @@ class Conditioned(Chain):
     name: Python `str`.
   """
 
-  def __init__(self, bijector: tfb.Bijector, call: Call, validate_args: bool = False, name: str = "conditioned") -> None:
+  def __init__(self, bijector: tfp.bijectors.Bijector, call: Call, validate_args: bool = False,
+               name: str = "conditioned") -> None:
     parameters = dict(locals())
     self._call = call
     self._initialize([bijector], validate_args, parameters, name)
 
   @property
-  def bijector(self) -> tfb.Bijector:
+  def bijector(self) -> tfp.bijectors.Bijector:
     """The bijector without its call."""
     return self.bijectors[0]
 
-  @property
-  def call(self) -> Call:
-    """The call of every evaluation."""
-    return self._call
+  call = Parameter("The call of every evaluation.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -145,7 +139,7 @@ class Invert(Bijector):
     name: Python `str`.
   """
 
-  def __init__(self, bijector: tfb.Bijector, validate_args: bool = False, name: str = "invert") -> None:
+  def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "invert") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       self._bijector = bijector
@@ -156,10 +150,7 @@ class Invert(Bijector):
           is_constant_jacobian=bijector.is_constant_jacobian, validate_args=validate_args, parameters=parameters,
           name=name)
 
-  @property
-  def bijector(self) -> tfb.Bijector:
-    """The bijector whose inverse this is."""
-    return self._bijector
+  bijector = Parameter("The bijector whose inverse this is.")
 
   def _forward_and_log_det(self, x, call):
     return inverse_and_log_det(self.bijector, x, call=call)

@@ -13,13 +13,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.affine import BoundedAffine
-from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.base import forward_and_log_det
-from flowpp_tf.bijectors.base import inverse_and_log_det
+from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
-from flowpp_tf.graphs import reshape
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.graphs import reshape, shape_of
 
 _SMALLEST_LOG_SCALE = -7.0
 
@@ -28,10 +25,11 @@ class Coupling(Bijector):
   """Keep the first half of the last axis and transform the second, given the first.
 
   Args:
-    conditioner: callable `x1 -> parameters`, or `(x1, call=...) -> parameters` if evaluations come with a `Call`. It is
-      called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into one, and so is the call's
-      condition. If it has `variables` (a Keras layer, built), they are tracked: `coupling.trainable_variables` lists
-      them. It may compute in a lower precision, as under Keras's policy "mixed_bfloat16": its result is cast to `dtype`.
+    conditioner: callable `x1 -> parameters`, or `(x1, call=...) -> parameters` if evaluations come with a `Call`. It
+      is called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into one, and so is the
+      call's condition. If it has `variables` (a Keras layer, built), they are tracked: `coupling.trainable_variables`
+      lists them. It may compute in a lower precision, as under Keras's policy "mixed_bfloat16": its result is cast to
+      `dtype`.
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
@@ -61,15 +59,8 @@ class Coupling(Bijector):
       super().__init__(forward_min_event_ndims=event_ndims, dtype=tf.as_dtype(dtype),
                        validate_args=validate_args, parameters=parameters, name=name)
 
-  @property
-  def conditioner(self) -> Callable[..., Any]:
-    """The callable `x1 -> parameters`."""
-    return self._conditioner
-
-  @property
-  def bijector_fn(self) -> Callable[[Any], tfp.bijectors.Bijector]:
-    """The callable `parameters -> elementwise bijector`."""
-    return self._bijector_fn
+  conditioner = Parameter("The callable `x1 -> parameters`.")
+  bijector_fn = Parameter("The callable `parameters -> elementwise bijector`.")
 
   @property
   def event_ndims(self) -> int:

@@ -3,8 +3,9 @@
     W any matrix:  log|det| = H W log|det W|,         from a QR decomposition
     W = P L U:     log|det| = H W sum_i log|U_ii|,    whose terms are parameters (Glow equation 10)
 
-Flow++ mixes the channels within each half of a split: one matrix per half. On the unsplit tensor that is a block-diagonal
-matrix, given here as a stack of its blocks. Determinants and inverses of these small matrices are taken in float64.
+Flow++ mixes the channels within each half of a split: one matrix per half. On the unsplit tensor that is a
+block-diagonal matrix, given here as a stack of its blocks. Determinants and inverses of these small matrices are taken
+in float64.
 """
 
 from __future__ import annotations
@@ -15,12 +16,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.base import as_parameter
-from flowpp_tf.bijectors.base import common_dtype
-from flowpp_tf.bijectors.base import tf_variables
-from flowpp_tf.graphs import reshape
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.graphs import reshape, shape_of
 from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
@@ -47,8 +44,8 @@ class Invertible1x1Conv(_ChannelMixing):
 
   Args:
     kernel: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks.
-    validate_args: Python `bool`; if true, an evaluation asserts that no block is singular to the
-      precision of its dtype (`tf.errors.InvalidArgumentError`).
+    validate_args: Python `bool`; if true, an evaluation asserts that no block is singular to the precision of its
+      dtype (`tf.errors.InvalidArgumentError`).
     name: Python `str`.
 
   The log-det is H W log|det W| nats.
@@ -60,16 +57,11 @@ class Invertible1x1Conv(_ChannelMixing):
   def __init__(self, kernel: Any, validate_args: bool = False, name: str = "invertible_1x1_conv") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = common_dtype(kernel)
-      self._kernel = as_parameter(kernel, dtype, "kernel")
-      self._keras_variables = tf_variables([kernel])
+      dtype = self._set_parameters(kernel=kernel)
       _check_square("kernel", self._kernel)
       super().__init__(dtype, validate_args, parameters, name)
 
-  @property
-  def kernel(self) -> Any:
-    """The matrix, or the stack of its diagonal blocks."""
-    return self._kernel
+  kernel = Parameter("The matrix, or the stack of its diagonal blocks.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -98,11 +90,10 @@ class Invertible1x1ConvLU(_ChannelMixing):
   """y = x W with W = P L U on the channels of `x [..., H, W, C]`; W cannot become singular.
 
   Args:
-    lower_upper: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks: below the
-      diagonal that of L, whose own diagonal is 1; above the diagonal that of U; on it log|U_ii|.
+    lower_upper: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks: below the diagonal that of
+      L, whose own diagonal is 1; above the diagonal that of U; on it log|U_ii|.
     sign: integers +-1, the sign of each U_ii, `[C]` or `[G, C / G]`; None for 1.
-    permutation: integers of the same shape, row i of W being row `permutation[i]` of L U; None for no
-      permutation.
+    permutation: integers of the same shape, row i of W being row `permutation[i]` of L U; None for no permutation.
     validate_args: Python `bool`.
     name: Python `str`.
 
@@ -116,12 +107,10 @@ class Invertible1x1ConvLU(_ChannelMixing):
                validate_args: bool = False, name: str = "invertible_1x1_conv_lu") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
-      dtype = common_dtype(lower_upper)
-      self._lower_upper = as_parameter(lower_upper, dtype, "lower_upper")
-      self._keras_variables = tf_variables([lower_upper])
+      dtype = self._set_parameters(lower_upper=lower_upper)
       _check_square("lower_upper", self._lower_upper)
-      self._sign = as_parameter(sign, name="sign")
-      self._permutation = as_parameter(permutation, name="permutation")
+      self._sign = None if sign is None else tf.convert_to_tensor(sign)
+      self._permutation = None if permutation is None else tf.convert_to_tensor(permutation)
       super().__init__(dtype, validate_args, parameters, name)
 
   @classmethod
@@ -132,20 +121,9 @@ class Invertible1x1ConvLU(_ChannelMixing):
     return cls(tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))), tf.cast(tf.sign(diagonal), tf.int32),
                tf.argsort(permutation), **kwargs)  # argsort inverts a permutation
 
-  @property
-  def lower_upper(self) -> Any:
-    """L below the diagonal, U above it, log|U_ii| on it."""
-    return self._lower_upper
-
-  @property
-  def sign(self) -> tf.Tensor | None:
-    """Sign of each U_ii, or None for 1."""
-    return self._sign
-
-  @property
-  def permutation(self) -> tf.Tensor | None:
-    """Index of the row of L U that each row of W is, or None for the same."""
-    return self._permutation
+  lower_upper = Parameter("L below the diagonal, U above it, log|U_ii| on it.")
+  sign = Parameter("Sign of each U_ii, or None for 1.")
+  permutation = Parameter("Index of the row of L U that each row of W is, or None for the same.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -189,8 +167,7 @@ def _one_event(parameter, event_ndims=2):
     del x_event_ndims
     value = parameter(bijector)
     return 0 if value is None else len(value.shape)
-  return ParameterProperties(
-      event_ndims=rank, shape_fn=lambda shape: tf.repeat(shape[-1:], event_ndims))
+  return ParameterProperties(event_ndims=rank, shape_fn=lambda shape: tf.repeat(shape[-1:], event_ndims))
 
 
 def _check_square(name, kernel):

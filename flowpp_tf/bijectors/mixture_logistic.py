@@ -6,8 +6,8 @@ With F the CDF, S = 1 - F and F' the density, the functions here are log F, log 
 
     logit F = log F - log S,      d logit F / dx = F' / (F S).
 
-Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log pi_i would be rounded away: the largest
-value is taken out of the sum before the weights come in.
+Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log pi_i would be rounded away: the
+largest value is taken out of the sum before the weights come in.
 """
 
 import tensorflow as tf
@@ -61,13 +61,12 @@ def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLik
   """
   x, logits, loc, log_scale = map(tf.convert_to_tensor, (x, logits, loc, log_scale))
   _, largest, (below, above, both) = _log_terms(x, logits, loc, log_scale)
-  log_cdf, log_survival, log_prob = (
-      tf.reduce_logsumexp(terms, axis=-1) for terms in (below, above, both))
+  log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(terms, axis=-1) for terms in (below, above, both))
   value = largest[0] - largest[1] + (log_cdf - log_survival)
 
   def grad(by_value, by_log_derivative):
-    # With p, r, w the shares of the components in F, S and F', and with a = sigmoid(-z) / s and
-    # b = sigmoid(z) / s, whose means under p and r are F' / F and F' / S:
+    # With p, r, w the shares of the components in F, S and F', and with a = sigmoid(-z) / s and b = sigmoid(z) / s,
+    # whose means under p and r are F' / F and F' / S:
     #   d logit F / dz = (p a + r b) s
     #   d log(logit F)' / dz = w s (a - E_p a - b + E_r b)
     by_value, by_log_derivative = by_value[..., tf.newaxis], by_log_derivative[..., tf.newaxis]
@@ -75,8 +74,7 @@ def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLik
     p, r, w = map(tf.nn.softmax, terms)
     scale, rate = tf.exp(log_scale), tf.exp(-log_scale)
     a, b = tf.sigmoid(-z) * rate, tf.sigmoid(z) * rate
-    by_z = scale * (by_value * (p * a + r * b)
-                    + by_log_derivative * w * (_less_mean(a, p) - _less_mean(b, r)))
+    by_z = scale * (by_value * (p * a + r * b) + by_log_derivative * w * (_less_mean(a, p) - _less_mean(b, r)))
     by_x = by_z * rate
     gradients = (
         tf.reduce_sum(by_x, axis=-1),
@@ -95,8 +93,7 @@ def _log_terms(x, logits, loc, log_scale):
   z, below, above = _log_sigmoids(x, loc, log_scale)
   largest_below, below = _split_off_largest(below)
   largest_above, above = _split_off_largest(above)
-  return z, (largest_below, largest_above), (
-      log_pi + below, log_pi + above, log_pi + (below + above) - log_scale)
+  return z, (largest_below, largest_above), (log_pi + below, log_pi + above, log_pi + (below + above) - log_scale)
 
 
 def _log_sigmoids(x, loc, log_scale):

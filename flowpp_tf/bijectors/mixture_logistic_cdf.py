@@ -3,7 +3,8 @@
     MixLogCDF(x; pi, mu, s) = sum_i pi_i sigmoid((x - mu_i) / s_i)                     (equation 10)
     y = logit(MixLogCDF(x; pi, mu, s)) exp(a) + b                                     (equation 11)
 
-This file has equation 10 and its logit; `affine.py` has the rest of equation 11, `mixture_logistic.py` the functions and
+This file has equation 10 and its logit; `affine.py` has the rest of equation 11, `mixture_logistic.py` the functions
+and
 `mixture_quantile.py` their inverse.
 """
 
@@ -12,14 +13,9 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.base import as_parameter
-from flowpp_tf.bijectors.base import common_dtype
-from flowpp_tf.bijectors.base import tf_variables
-from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
-from flowpp_tf.bijectors.mixture_logistic import mixture_logistic_log_prob
-from flowpp_tf.bijectors.mixture_quantile import InverseResults
-from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile
+from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf, mixture_logistic_log_prob
+from flowpp_tf.bijectors.mixture_quantile import InverseResults, find_logit_mixture_logistic_quantile
 from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
 from flowpp_tf.types import TensorLike
 
@@ -40,28 +36,13 @@ class _Mixture(Bijector):
 
   def __init__(self, logits, loc, log_scale, validate_args, parameters, name):
     with tf.name_scope(name) as name:
-      dtype = common_dtype(logits, loc, log_scale)
-      self._logits = as_parameter(logits, dtype, "logits")
-      self._loc = as_parameter(loc, dtype, "loc")
-      self._log_scale = as_parameter(log_scale, dtype, "log_scale")
-      self._keras_variables = tf_variables([logits, loc, log_scale])
+      dtype = self._set_parameters(logits=logits, loc=loc, log_scale=log_scale)
       super().__init__(forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args,
                        parameters=parameters, name=name)
 
-  @property
-  def logits(self) -> Any:
-    """Unnormalised log weights `[..., K]`."""
-    return self._logits
-
-  @property
-  def loc(self) -> Any:
-    """Means `[..., K]`."""
-    return self._loc
-
-  @property
-  def log_scale(self) -> Any:
-    """Log scales `[..., K]`."""
-    return self._log_scale
+  logits = Parameter("Unnormalised log weights `[..., K]`.")
+  loc = Parameter("Means `[..., K]`.")
+  log_scale = Parameter("Log scales `[..., K]`.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -75,7 +56,7 @@ class _Mixture(Bijector):
     return [tf.convert_to_tensor(p) for p in (self.logits, self.loc, self.log_scale)]
 
 
-class LogitMixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
+class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
   """y = logit(MixLogCDF(x)), elementwise, from the reals to the reals (equations 10 and 11).
 
   Args:
@@ -107,7 +88,7 @@ class LogitMixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
     return find_logit_mixture_logistic_quantile(y, *self._mixture())
 
 
-class MixtureLogisticCDF(_Mixture, tfb.AutoCompositeTensorBijector):
+class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
   """y = MixLogCDF(x), elementwise, from the reals to (0, 1) (equation 10).
 
   Args:

@@ -1,19 +1,19 @@
 """The inverse of the mixture-of-logistics CDF: Newton's method in a tight bracket.
 
-The quantile of a mixture lies between the smallest and the largest of its components' quantiles, and
-that of component i at logit y is mu_i + s_i y. Newton's method works on
+The quantile of a mixture lies between the smallest and the largest of its components' quantiles, and that of component
+i at logit y is mu_i + s_i y. Newton's method works on
 
     f(x) = logit F(x) - y,      f'(x) = F'(x) / (F(x) S(x)),
 
-which is close to linear, and bisects the bracket instead wherever its step would leave the bracket or is
-more than half the last one (between well separated components it would cycle).
+which is close to linear, and bisects the bracket instead wherever its step would leave the bracket or is more than
+half the last one (between well separated components it would cycle).
 
 Each element stops on its own: f'' / f' is at most 2 / min s_i, so a step d ends within d^2 / min s_i of the
 root, and the iteration stops once that is below the rounding of x.
 
-One evaluation of f takes two exponentials per component. The mirror image of the problem stands in for
-y > 0, so that S >= 1/2 at the root, and F is multiplied by exp(|y|), so that F is about 1 there:
-nothing that matters to the root over- or underflows, and far from it the sign of f is all that counts.
+One evaluation of f takes two exponentials per component. The mirror image of the problem stands in for y > 0, so that
+S >= 1/2 at the root, and F is multiplied by exp(|y|), so that F is about 1 there: nothing that matters to the root
+over- or underflows, and far from it the sign of f is all that counts.
 """
 
 from typing import NamedTuple
@@ -45,8 +45,8 @@ def logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc:
     log_scale: log scales, `[..., K]`.
 
   Returns:
-    `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by
-    the implicit function theorem. A target of +-infinity gives +-infinity, with derivative 0.
+    `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by the implicit
+    function theorem. A target of +-infinity gives +-infinity, with derivative 0.
   """
   root, _ = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
   return _implicit_function(root, target, logits, loc, log_scale)

@@ -8,7 +8,7 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import Bijector, Parameter
 
 
 class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
@@ -36,15 +36,8 @@ class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
       self._alpha = alpha
       super().__init__(forward_min_event_ndims=0, validate_args=validate_args, parameters=parameters, name=name)
 
-  @property
-  def levels(self) -> int:
-    """Number of pixel values."""
-    return self._levels
-
-  @property
-  def alpha(self) -> float:
-    """Margin at either end."""
-    return self._alpha
+  levels = Parameter("Number of pixel values.")
+  alpha = Parameter("Margin at either end.")
 
   @classmethod
   def _parameter_properties(cls, dtype):

@@ -1,7 +1,7 @@
 """u = sigmoid(v), the end of the dequantizer, Flow++ section 3.1: noise in (0, 1), never at its ends.
 
-In float32 sigmoid(17) rounds to 1. A pixel x with u = 1 would be taken for x + 1, and the density at u = 1 would be that of
-v = infinity.
+In float32 sigmoid(17) rounds to 1. A pixel x with u = 1 would be taken for x + 1, and the density at u = 1 would be
+that of v = infinity.
 """
 
 import numpy as np
@@ -18,8 +18,8 @@ class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers next
-  to them.
+  The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers
+  next to them.
   """
 
   def __init__(self, validate_args: bool = False, name: str = "sigmoid") -> None:

@@ -4,16 +4,15 @@
     ColumnsToChannels  [H, W, C] -> [H, W / 2, 2 C],        even columns first, then odd ones
     SwapHalves         the two halves of the channels change places
 
-In row-major order the split by columns, a checkerboard of one row, is a reshape. So every coupling can split the channels in
-half, whatever it splits by.
+In row-major order the split by columns, a checkerboard of one row, is a reshape. So every coupling can split the
+channels in half, whatever it splits by.
 """
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.graphs import reshape
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.graphs import reshape, shape_of
 from flowpp_tf.types import Shape
 
 
@@ -54,7 +53,7 @@ class _Regrouping(_Rearrangement):
   def _inverse_event_shape(self, shape):
     (*batch, height, width, channels), (dy, dx) = shape, self._block
     if (channels or 0) % (dy * dx):
-      raise ValueError(f"the inverse of `{type(self).__name__}` needs channels divisible by {dy * dx}, got shape {shape}")
+      raise ValueError(f"the inverse of `{type(self).__name__}` needs channels divisible by {dy * dx}, got {shape}")
     return tf.TensorShape([*batch, height and height * dy, width and width * dx, channels and channels // (dy * dx)])
 
   def _forward_event_shape_tensor(self, shape):
@@ -86,10 +85,7 @@ class Squeeze(_Regrouping):
     self._block = (block_size, block_size)
     super().__init__(3, validate_args, parameters, name)
 
-  @property
-  def block_size(self) -> int:
-    """Side of the square of pixels that becomes one pixel."""
-    return self._block_size
+  block_size = Parameter("Side of the square of pixels that becomes one pixel.")
 
   def _rearrange(self, x):
     return self._of_one_batch_dimension(tf.nn.space_to_depth, x, self._forward_event_shape(x.shape))

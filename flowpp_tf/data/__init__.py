@@ -1,20 +1,12 @@
 """Data sets by name."""
 
-from flowpp_tf.data import bundled
-from flowpp_tf.data import tfds
+from flowpp_tf.data import bundled, tfds
 from flowpp_tf.data.arrays import load_npz
-from flowpp_tf.data.dataset import SPLITS
-from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.data.dataset import ReducedBits
-from flowpp_tf.data.dataset import describe
+from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.folder import load_folder
-from flowpp_tf.data.pipeline import evaluation_batches
-from flowpp_tf.data.pipeline import training_batches
-from flowpp_tf.data.pipeline import weighted_batches
-from flowpp_tf.errors import InputError
-from flowpp_tf.errors import unknown_name
-from flowpp_tf.types import Path
-from flowpp_tf.types import Shape
+from flowpp_tf.data.pipeline import evaluation_batches, training_batches, weighted_batches
+from flowpp_tf.errors import InputError, unknown_name
+from flowpp_tf.types import Path, Shape
 
 _BUNDLED = {"digits": bundled.digits, "photos": bundled.photos}
 DATASETS = (*_BUNDLED, *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")
@@ -27,8 +19,8 @@ def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape 
 
   Args:
     name: one of `DATASETS`; PATH stands for a path, NAME for a name in TensorFlow Datasets.
-    data_dir: folder of TensorFlow Datasets, or of the published files of imagenet32_old and
-      imagenet64_old; None for the default of TensorFlow Datasets.
+    data_dir: folder of TensorFlow Datasets, or of the published files of imagenet32_old and imagenet64_old; None for
+      the default of TensorFlow Datasets.
     image_shape: `(H, W, C)` of the model; images of a folder are cropped and resized to it.
     levels: number of pixel values of the model; with `bits` it must be `2**bits`.
     bits: 1 to 8, how many upper bits of 8-bit images to keep; None to keep the images as they are.

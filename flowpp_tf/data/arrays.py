@@ -5,10 +5,8 @@ import zipfile
 
 import numpy as np
 
-from flowpp_tf.data.dataset import SPLITS
-from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.errors import InputError
-from flowpp_tf.errors import check_pixels
+from flowpp_tf.data.dataset import SPLITS, ImageDataset
+from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.types import Path
 
 

@@ -2,8 +2,8 @@
 
     CACHE_DIR/NAME-0123456789abcdef/   train.npy, validation.npy, ... and about.json
 
-The hexadecimal digits identify the source (files, sizes, times) and how it was decoded. A folder gets its
-name when it is complete; a killed process leaves `.unfinished.*`. Delete both when no run uses them.
+The hexadecimal digits identify the source (files, sizes, times) and how it was decoded. A folder gets its name when it
+is complete; a killed process leaves `.unfinished.*`. Delete both when no run uses them.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,14 @@ import json
 import os
 import pathlib
 import shutil
-from typing import Any
-from typing import TypeAlias
+from typing import Any, TypeAlias
 import uuid
 
 from absl import logging
 import numpy as np
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.types import Path
-from flowpp_tf.types import Shape
+from flowpp_tf.types import Path, Shape
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # by split
 
@@ -52,8 +50,8 @@ def decoded_images(
     identity: JSON-serializable value that differs for different images.
     counts: number of images in each split.
     image_shape: `(H, W, C)`.
-    fill: writes the images into uint8 arrays `[count, H, W, C]`. It returns boolean arrays of the rows
-      to keep (without one, all of a split), and a JSON-serializable `dict` to store with the images.
+    fill: writes the images into uint8 arrays `[count, H, W, C]`. It returns boolean arrays of the rows to keep
+      (without one, all of a split), and a JSON-serializable `dict` to store with the images.
     source_bytes: size of the source.
     cache_dir: folder of the cache; None for `default_cache_dir()`.
 

@@ -2,14 +2,11 @@
 
 import dataclasses
 import hashlib
-from typing import Any
-from typing import TYPE_CHECKING
-from typing import TypeAlias
+from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.errors import check_pixels
+from flowpp_tf.errors import InputError, check_pixels
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlusConfig
@@ -108,8 +105,8 @@ class ImageDataset:
   def fingerprint(self) -> dict[str, Any]:
     """Return a JSON-serializable `dict` that identifies the images.
 
-    `sha256` covers levels, shape, split sizes, and the first and last 100 images of each split. Data
-    sets with the same `sha256` are treated as the same images. `digest` is its first 12 digits.
+    `sha256` covers levels, shape, split sizes, and the first and last 100 images of each split. Data sets with the
+    same `sha256` are treated as the same images. `digest` is its first 12 digits.
     """
     sizes = {name: len(getattr(self, name)) for name in SPLITS}
     digest = hashlib.sha256(repr((self.levels, self.image_shape, *sizes.items())).encode())

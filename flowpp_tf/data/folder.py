@@ -1,10 +1,10 @@
 """A folder of image files as a data set.
 
-By default the SHA-256 of an image's path relative to the folder determines its split: a twentieth each
-for test and validation, at least one image. It stays the same when images are added or the folder moves.
+By default the SHA-256 of an image's path relative to the folder determines its split: a twentieth each for test and
+validation, at least one image. It stays the same when images are added or the folder moves.
 
-A file of splits is JSON, `{"train": ["a.png", ...], "validation": [...], "test": [...]}`, or text with a
-line `train a.png` or `train,a.png` per image. Images that it does not name are left out.
+A file of splits is JSON, `{"train": ["a.png", ...], "validation": [...], "test": [...]}`, or text with a line `train
+a.png` or `train,a.png` per image. Images that it does not name are left out.
 """
 
 import functools
@@ -18,13 +18,10 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from flowpp_tf.data import cache
-from flowpp_tf.data import images
-from flowpp_tf.data.dataset import SPLITS
-from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.data import cache, images
+from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.errors import InputError
-from flowpp_tf.types import Path
-from flowpp_tf.types import Shape
+from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
 
@@ -155,8 +152,7 @@ def _read_splits(splits_file, present, path):
     text = pathlib.Path(splits_file).expanduser().read_text(encoding="utf-8-sig")
     if str(splits_file).lower().endswith(".json"):
       table = json.loads(text)
-      pairs: list[tuple[Any, ...]] = [
-          (repr(split), split, name) for split, names in table.items() for name in names]
+      pairs: list[tuple[Any, ...]] = [(repr(split), split, name) for split, names in table.items() for name in names]
     else:
       pairs = [(f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
                for i, line in enumerate(text.splitlines()) if line.strip()]

@@ -8,24 +8,17 @@
   the model's size keeps its pixels.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
 import itertools
 import os
-from typing import Any
-from typing import BinaryIO
-from typing import TYPE_CHECKING
+from typing import Any, BinaryIO, TYPE_CHECKING
 
 import numpy as np
-from PIL import ExifTags
-from PIL import Image
-from PIL import ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.types import Path
-from flowpp_tf.types import Shape
+from flowpp_tf.types import Path, Shape
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlusConfig
@@ -50,8 +43,8 @@ def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, b
 def read_for_model(file: Path | BinaryIO, config: "FlowPlusPlusConfig") -> np.ndarray:
   """Read an image file as pixel values of a model.
 
-  With 2**bits levels the upper bits are kept, as in training. With another number, such as the 17 of
-  digits, each value is rounded to the nearest of as many equally spaced levels from black to white.
+  With 2**bits levels the upper bits are kept, as in training. With another number, such as the 17 of digits, each
+  value is rounded to the nearest of as many equally spaced levels from black to white.
 
   Returns:
     uint8 `[H, W, C]`, values 0 .. levels - 1.

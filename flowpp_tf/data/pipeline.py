@@ -1,8 +1,8 @@
 """Training batches: shuffled in each epoch; a batch depends only on the seed and the step.
 
-Example n of a run is at position n mod N of epoch n // N; an epoch's shuffle is a stateless permutation
-of positions. So a run that resumes at step k sees the same batches as one that was not interrupted, and
-any number of workers, each with its slice of every batch, sees the same batches as one worker.
+Example n of a run is at position n mod N of epoch n // N; an epoch's shuffle is a stateless permutation of positions.
+So a run that resumes at step k sees the same batches as one that was not interrupted, and any number of workers, each
+with its slice of every batch, sees the same batches as one worker.
 
 Each batch is one NumPy look-up by index, so that a memory-mapped file reads only the images of a batch.
 """

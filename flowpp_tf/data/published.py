@@ -15,9 +15,7 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.data import cache
-from flowpp_tf.data import folder as folders
-from flowpp_tf.data import images
+from flowpp_tf.data import cache, folder as folders, images
 from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path
 

@@ -1,13 +1,12 @@
 """Prepared data sets of TensorFlow Datasets; nothing is downloaded.
 
-`load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Labels are
-ignored. Missing splits are taken from the end of train, see `complete_splits`.
+`load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Labels are ignored. Missing
+splits are taken from the end of train, see `complete_splits`.
 
 The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
-bit/dim.
-imagenet32_old, imagenet64_old: van den Oord et al. 2016, used in the Flow++ paper.
-imagenet32_new, imagenet64_new: Chrabaszcz et al. 2017, by box resizing.
-For both, test is the published validation, on which papers report, and validation is taken from train.
+bit/dim. imagenet32_old, imagenet64_old: van den Oord et al. 2016, used in the Flow++ paper. imagenet32_new,
+imagenet64_new: Chrabaszcz et al. 2017, by box resizing. For both, test is the published validation, on which papers
+report, and validation is taken from train.
 
 celeb_a: the central 148x148 of the aligned 218x178 photographs (RealNVP crops "approximately" this),
     resized to 64x64 or 128x128 by Lanczos with antialiasing; published splits.
@@ -24,14 +23,10 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from flowpp_tf.data import cache
-from flowpp_tf.data import images
-from flowpp_tf.data import published
-from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.data.dataset import complete_splits
+from flowpp_tf.data import cache, images, published
+from flowpp_tf.data.dataset import ImageDataset, complete_splits
 from flowpp_tf.errors import InputError
-from flowpp_tf.types import Path
-from flowpp_tf.types import Shape
+from flowpp_tf.types import Path, Shape
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,15 +3,14 @@
 from typing import Any
 
 from flowpp_tf.data import describe
-from flowpp_tf.demo.engine import Engine
-from flowpp_tf.demo.engine import SavedModelEngine
+from flowpp_tf.demo.engine import Engine, SavedModelEngine
 
 
 def about(source: str, engine: Engine | SavedModelEngine, metadata: dict[str, Any]) -> str:
   """Return Markdown that describes a model from the path `source`.
 
-  `metadata` has "data" (a fingerprint), "evaluation" (the entries of an evaluation.json) and "checkpoint",
-  as `bin/export` stores them in a SavedModel; each may be missing.
+  `metadata` has "data" (a fingerprint), "evaluation" (the entries of an evaluation.json) and "checkpoint", as
+  `bin/export` stores them in a SavedModel; each may be missing.
   """
   data = metadata.get("data")
   shape = "x".join(map(str, engine.config.image_shape))

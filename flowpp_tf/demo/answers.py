@@ -11,15 +11,10 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.data.images import upright_size
-from flowpp_tf.demo.engine import Engine
-from flowpp_tf.demo.engine import SavedModelEngine
+from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.errors import InputError
-from flowpp_tf.evaluation import Reconstruction
-from flowpp_tf.evaluation import image_grid
-from flowpp_tf.evaluation import interpolate
-from flowpp_tf.evaluation import reconstruct
-from flowpp_tf.evaluation import write_animation
+from flowpp_tf.evaluation import Reconstruction, image_grid, interpolate, reconstruct, write_animation
 from flowpp_tf.types import Path
 
 MOST_FRAMES = 32
@@ -40,8 +35,7 @@ class Answers:
     seed = _integer("seed", seed, 0, LAST_SEED)
     return self._grid(self.engine.sample(n, temperature, seed))
 
-  def interpolation(
-      self, first: Path | None, last: Path | None, frames: int) -> tuple[Image.Image, str, str]:
+  def interpolation(self, first: Path | None, last: Path | None, frames: int) -> tuple[Image.Image, str, str]:
     """Interpolate between uploads; return a grid, the path of an animation, a line on both ends."""
     frames = _integer("number of frames", frames, 2, MOST_FRAMES)
     ends = np.stack([read_upload(path, self.engine.config) for path in (first, last)])

@@ -6,9 +6,7 @@ No function is traced more than once, whatever the request.
 import numpy as np
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.evaluation import Batched
-from flowpp_tf.evaluation import Scorer
-from flowpp_tf.evaluation import scores_of
+from flowpp_tf.evaluation import Batched, Scorer, scores_of
 from flowpp_tf.evaluation.batched import batches
 from flowpp_tf.export import LoadedModel
 from flowpp_tf.models import FlowPlusPlus
@@ -20,8 +18,8 @@ _MOST_SAMPLES = 100
 class Engine:
   """Runs a `FlowPlusPlus`; the same seed gives the same results as in `bin/sample` and `bin/score`.
 
-  `sample`, `encode` and `decode` are those of `FlowPlusPlus`; `scores(images)` returns arrays `[N]` by
-  the names in `evaluation.SCORES`.
+  `sample`, `encode` and `decode` are those of `FlowPlusPlus`; `scores(images)` returns arrays `[N]` by the names in
+  `evaluation.SCORES`.
 
   Args:
     model: the model.

@@ -100,8 +100,7 @@ def _score_tab(answers, files):
     with gr.Column(scale=2):
       upload = _upload("Image", start)
       button = gr.Button("Score", variant="primary")
-      examples = gr.Examples([[path] for _, path in files], [upload],
-                             example_labels=[label for label, _ in files])
+      examples = gr.Examples([[path] for _, path in files], [upload], example_labels=[label for label, _ in files])
     with gr.Column(scale=5):
       with gr.Row():
         pictures = [_picture(label, there) for label, there in zip(
@@ -122,8 +121,7 @@ def _upload(label, value):
 
 def _on(triggers, function, inputs, outputs, api_name, examples=None):
   """Call the function on each of the triggers, and after a click on an example."""
-  shared = dict(
-      fn=_guarded(function), inputs=inputs, outputs=outputs, concurrency_id="model", concurrency_limit=1)
+  shared = dict(fn=_guarded(function), inputs=inputs, outputs=outputs, concurrency_id="model", concurrency_limit=1)
   gr.on(triggers, api_name=api_name, trigger_mode="always_last", **shared)
   if examples:
     examples.load_input_event.then(api_visibility="private", **shared)

@@ -6,8 +6,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from flowpp_tf.data.images import read_for_model
-from flowpp_tf.data.images import reason
+from flowpp_tf.data.images import read_for_model, reason
 from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.types import Path

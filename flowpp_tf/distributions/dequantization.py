@@ -2,8 +2,8 @@
 
     log P(x) >= E_{u ~ q(.|x)} [log p(x + u) - log q(u|x)]                               (equation 7)
 
-Uniform dequantization takes q = 1. Variational dequantization learns q as a conditional flow: normal noise through couplings
-that see the image, then a sigmoid.
+Uniform dequantization takes q = 1. Variational dequantization learns q as a conditional flow: normal noise through
+couplings that see the image, then a sigmoid.
 
 Both are distributions that also say which noise they transform, so that the same draws give the same bound:
 `q.transform(noise)` returns u and log q(u|x), and `q.distribution` is the noise's own.
@@ -18,8 +18,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.chain import Conditioned
 from flowpp_tf.call import Call
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
-from flowpp_tf.types import Shape
-from flowpp_tf.types import TensorLike
+from flowpp_tf.types import Shape, TensorLike
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -67,12 +66,13 @@ class VariationalDequantization(_Dequantization):
     batch_shape: of the images.
     event_shape: `(H, W, C)`.
     call: `Call` of the bijector, whose condition is the context of the images.
-    context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside those of the bijector.
+    context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside those of the
+    bijector.
     dtype: floating.
     name: Python `str`.
   """
 
-  def __init__(self, bijector: tfb.Bijector, batch_shape: TensorLike, event_shape: Shape, call: Call,
+  def __init__(self, bijector: tfp.bijectors.Bijector, batch_shape: TensorLike, event_shape: Shape, call: Call,
                context_variables: Sequence[tf.Variable] = (), dtype: Any = tf.float32,
                name: str = "variational_dequantization") -> None:
     parameters = dict(locals())

@@ -6,8 +6,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.base import forward_and_log_det
-from flowpp_tf.bijectors.base import inverse_and_log_det
+from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det
 from flowpp_tf.call import Call
 from flowpp_tf.types import TensorLike
 
@@ -15,8 +14,8 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
-# The class of what `tfd.TransformedDistribution(...)` returns for bijectors that hold networks. A subclass of the public class
-# would be a composite tensor, in which `tf.Module`s do not find the networks' variables.
+# The class of what `tfd.TransformedDistribution(...)` returns for bijectors that hold networks. A subclass of the
+# public class would be a composite tensor, in which `tf.Module`s do not find the networks' variables.
 class FlowDistribution(transformed_distribution._TransformedDistribution):  # pylint: disable=protected-access
   """`tfd.TransformedDistribution` that evaluates its bijector once for the value and the log-det.
 
@@ -36,8 +35,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     TensorShape([2])
   """
 
-  def __init__(self, distribution: tfd.Distribution, bijector: tfb.Bijector, validate_args: bool = False,
-               parameters: dict[str, Any] | None = None, name: str = "flow") -> None:
+  def __init__(self, distribution: tfp.distributions.Distribution, bijector: tfp.bijectors.Bijector,
+               validate_args: bool = False, parameters: dict[str, Any] | None = None, name: str = "flow") -> None:
     parameters = dict(locals()) if parameters is None else parameters
     super().__init__(distribution, bijector, kwargs_split_fn=_all_to_bijector, validate_args=validate_args,
                      parameters=parameters, name=name)

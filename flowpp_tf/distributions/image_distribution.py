@@ -14,11 +14,12 @@ from flowpp_tf.types import Seed
 tfd = tfp.distributions
 
 
-class ImageDistribution(tfd.Distribution):
+class ImageDistribution(tfp.distributions.Distribution):
   """The distribution of a model's images, to be a part of other models.
 
   `log_prob` estimates a lower bound of the log probability, which has no closed form; the bound grows towards it with
-  `num_samples`: `copy(num_samples=64)` makes it tighter. All images get the same draws of noise, which follow from `seed`:
+  `num_samples`: `copy(num_samples=64)` makes it tighter. All images get the same draws of noise, which follow from
+  `seed`:
   `log_prob` is a function of only the image, whatever stands beside it in the batch, in eager mode as in a graph.
 
   Args:
@@ -28,7 +29,8 @@ class ImageDistribution(tfd.Distribution):
     validate_args: Python `bool`, whether pixel values are checked in graphs too.
     name: Python `str`.
 
-  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around. Events are
+  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around. Events
+  are
   `[H, W, C]` in 0 .. levels - 1, the batch shape is []. `seed` of `sample` means what it does in TFP.
   """
 

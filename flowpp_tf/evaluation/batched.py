@@ -1,8 +1,8 @@
 """A model's functions on any number of images, one batch at a time: memory is that of a batch.
 
-Random numbers are drawn for all images at once from one seed, and then split into batches. So the results
-are those of `FlowPlusPlus.sample` and `encode` for that seed, whatever the batch size. The only exception:
-a device may round differently for another batch size, which can move a value on the edge of a level.
+Random numbers are drawn for all images at once from one seed, and then split into batches. So the results are those of
+`FlowPlusPlus.sample` and `encode` for that seed, whatever the batch size. The only exception: a device may round
+differently for another batch size, which can move a value on the edge of a level.
 """
 
 from collections.abc import Iterator
@@ -16,9 +16,8 @@ import tensorflow as tf
 from flowpp_tf.errors import InputError
 from flowpp_tf.layers import fold_in
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models.seeds import as_seed
-from flowpp_tf.types import Seed
-from flowpp_tf.types import TensorLike
+from flowpp_tf.models.seeds import NOISE, as_seed
+from flowpp_tf.types import Seed, TensorLike
 
 
 class LatentModel(Protocol):
@@ -56,7 +55,7 @@ class Batched:
     """Return latents `[N, *latent_shape]`; as in `FlowPlusPlus.encode`, with noise `[N, H, W, C]`."""
     images = tf.cast(self.model.check_images(images), tf.uint8)
     if noise is None:
-      noise = self.model.sample_noise([len(images)], fold_in(as_seed(seed), 0))
+      noise = self.model.sample_noise([len(images)], fold_in(as_seed(seed), NOISE))
     return self._apply(self._encode, images, tf.cast(noise, self.model.variable_dtype))
 
   def decode(self, z: TensorLike) -> np.ndarray:

@@ -3,10 +3,9 @@
     z(t) = r(t) [sin((1 - t) a) / sin(a) z0 / |z0| + sin(t a) / sin(a) z1 / |z1|]
     r(t) = (1 - t) |z0| + t |z1|,    a the angle between z0 and z1
 
-The directions are interpolated spherically (slerp: Shoemake 1985; of latents: White 2016, "Sampling
-Generative Networks"), the norms linearly. A Gaussian of D dimensions has nearly all of its mass at norms
-close to sqrt(D). The straight line between two samples leaves that region: halfway its norm is smaller by
-a factor of about sqrt(2).
+The directions are interpolated spherically (slerp: Shoemake 1985; of latents: White 2016, "Sampling Generative
+Networks"), the norms linearly. A Gaussian of D dimensions has nearly all of its mass at norms close to sqrt(D). The
+straight line between two samples leaves that region: halfway its norm is smaller by a factor of about sqrt(2).
 """
 
 import numpy as np
@@ -25,8 +24,8 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
     t: `[F]`, from 0 for `z0` to 1 for `z1`.
 
   Returns:
-    `[F, *shape]` of the dtype of `z0`. Where the arc is not unique (parallel, opposite or zero vectors),
-    the points lie on the straight line.
+    `[F, *shape]` of the dtype of `z0`. Where the arc is not unique (parallel, opposite or zero vectors), the points
+    lie on the straight line.
   """
   first, last = (np.asarray(z, np.float64) for z in (z0, z1))
   t = np.asarray(t, np.float64)
@@ -39,16 +38,14 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
       norm = (1 - t) * norms[0] + t * norms[1]
       weights = (np.sin((1 - t) * angle) / np.sin(angle) * (norm / norms[0]),
                  np.sin(t * angle) / np.sin(angle) * (norm / norms[1]))
-  return (np.multiply.outer(weights[0], first) + np.multiply.outer(weights[1], last)).astype(
-      np.asarray(z0).dtype)
+  return (np.multiply.outer(weights[0], first) + np.multiply.outer(weights[1], last)).astype(np.asarray(z0).dtype)
 
 
-def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frames: int,
-                seed: int = 0) -> np.ndarray:
+def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frames: int, seed: int = 0) -> np.ndarray:
   """Return images on the way from one image to another.
 
-  Both images are encoded with the same dequantization noise. The ends are the images themselves, as far
-  as `FlowPlusPlus.encode` promises.
+  Both images are encoded with the same dequantization noise. The ends are the images themselves, as far as
+  `FlowPlusPlus.encode` promises.
 
   Args:
     batched: `Batched` model.

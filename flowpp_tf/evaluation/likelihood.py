@@ -1,8 +1,8 @@
 """Bits/dim of a set of images, as bounds of several numbers of samples. Flow++ sections 3.1 and 4.
 
-A bound of n samples is estimated from K >= n draws: the mean, over K // n groups of n draws, of the
-log-mean-exp of a group. This has the expectation of one group, with less variance. Where each n divides
-the next, the estimates always grow with n, by Jensen's inequality.
+A bound of n samples is estimated from K >= n draws: the mean, over K // n groups of n draws, of the log-mean-exp of a
+group. This has the expectation of one group, with less variance. Where each n divides the next, the estimates always
+grow with n, by Jensen's inequality.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,7 @@ from flowpp_tf.layers import fold_in
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.models.seeds import as_seed
-from flowpp_tf.types import Path
-from flowpp_tf.types import Seed
+from flowpp_tf.types import Path, Seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +64,17 @@ def evaluate_bits_per_dim(
   Args:
     model: `FlowPlusPlus`.
     images: integers, `[N, H, W, C]`, anything that NumPy can index.
-    num_samples: draws of the dequantization noise per image, or a list of such numbers; the single-sample
-      bound is always measured too.
+    num_samples: draws of the dequantization noise per image, or a list of such numbers; the single-sample bound is
+      always measured too.
     batch_size: batch size; the result depends on it only through the draws.
     seed: seed of the draws.
-    partial: path of a .npy file with partial results, from which the next call with the same arguments
-      resumes; deleted at the end.
+    partial: path of a .npy file with partial results, from which the next call with the same arguments resumes;
+      deleted at the end.
     verbose: 1 for a progress bar with the running estimate of the single-sample bound.
 
   Raises:
-    InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` is
-      of another evaluation.
+    InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` is of another
+      evaluation.
   """
   counts = sorted({1, *np.atleast_1d(num_samples).tolist()})
   for name, value in (("num_samples", min(np.atleast_1d(num_samples), default=0)),

@@ -9,8 +9,7 @@ from flowpp_tf.evaluation.batched import batches
 _CHUNK_BYTES = 2**26  # of float64
 
 
-def nearest_neighbours(images: np.ndarray, training_images: Images,
-                       neighbours: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
   """Return the closest training images, in float64, which is exact for integer pixel values.
 
   Args:
@@ -19,8 +18,8 @@ def nearest_neighbours(images: np.ndarray, training_images: Images,
     neighbours: K, the number of neighbours of each image.
 
   Returns:
-    Indices `[N, K]`, closest first and the lower index first of equal ones, and L2 distances `[N, K]` in
-    levels. Divided by sqrt(H W C), the distances are root mean squares.
+    Indices `[N, K]`, closest first and the lower index first of equal ones, and L2 distances `[N, K]` in levels.
+    Divided by sqrt(H W C), the distances are root mean squares.
 
   Raises:
     InputError (a ValueError): if `neighbours` is not in 1 .. M, or the shapes do not fit.
@@ -39,8 +38,7 @@ def nearest_neighbours(images: np.ndarray, training_images: Images,
   for part in batches(len(training_images), max(1, _CHUNK_BYTES // (8 * rows.shape[1]))):
     new = pairwise.euclidean_distances(rows, flat(training_images[part]), squared=True)
     squares = np.concatenate([squares, new], axis=1)
-    indices = np.concatenate(
-        [indices, np.broadcast_to(np.arange(part.start, part.stop), new.shape)], axis=1)
+    indices = np.concatenate([indices, np.broadcast_to(np.arange(part.start, part.stop), new.shape)], axis=1)
     nearest = np.argsort(squares, axis=1, kind="stable")[:, :neighbours]
     indices = np.take_along_axis(indices, nearest, axis=1)
     squares = np.take_along_axis(squares, nearest, axis=1)

@@ -11,8 +11,8 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path
 
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
-# Approximate sizes in pixels. Small images are enlarged without smoothing: grids to the area of a square,
-# strips up to a length.
+# Approximate sizes in pixels. Small images are enlarged without smoothing: grids to the area of a square, strips up to
+# a length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 
 
@@ -72,8 +72,7 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
   durations = [1000 * seconds] * len(frames)
   durations[0] = durations[-1] = 5000 * seconds
   frames, durations = frames + frames[-2:0:-1], durations + durations[-2:0:-1]
-  frames[0].save(path, format=ANIMATIONS[ending], save_all=True, append_images=frames[1:],
-                 duration=durations, loop=0)
+  frames[0].save(path, format=ANIMATIONS[ending], save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
 def plot_curves(metrics_path: Path, path: Path) -> None:

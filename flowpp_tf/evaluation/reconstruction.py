@@ -1,7 +1,7 @@
 """Reconstruction of images: decode(encode(x)) = x.
 
-This holds in exact arithmetic. In float32 a pixel can be off by one level if its dequantization noise is
-within the flow's rounding error of 0 or 1.
+This holds in exact arithmetic. In float32 a pixel can be off by one level if its dequantization noise is within the
+flow's rounding error of 0 or 1.
 """
 
 import dataclasses

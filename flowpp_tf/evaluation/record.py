@@ -37,8 +37,7 @@ def read_record(path: Path) -> dict:
     raise InputError(f"{str(path)!r} cannot be read: {error}; use another --output, or move it away") from None
 
 
-def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, checkpoint: dict,
-                 seed: int) -> None:
+def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, checkpoint: dict, seed: int) -> None:
   """Replace the entry of a split and keep the others.
 
   Args:

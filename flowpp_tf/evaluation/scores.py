@@ -1,18 +1,18 @@
 """Scores of single images: likelihood, typicality, and likelihood corrected for complexity.
 
 Likelihood by itself does not say whether an image resembles the training images: simple images get few
-bits/dim, wherever they come from (Nalisnick et al. 2019, "Do deep generative models know what they
-don't know?"). Two scores address this, both in bits/dim, both higher for more anomalous images:
+bits/dim, wherever they come from (Nalisnick et al. 2019, "Do deep generative models know what they don't know?"). Two
+scores address this, both in bits/dim, both higher for more anomalous images:
 
     typicality            |b(x) - mean of b over the validation split|
-                          Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep
-                          generative models using typicality", for batches of one image
+                          Nalisnick et al. 2019, "Detecting out-of-distribution inputs to deep generative models using
+                          typicality", for batches of one image
     complexity-corrected  b(x) - 8 n(x) / (H W C)
-                          Serra et al. 2020, "Input complexity and out-of-distribution detection with
-                          likelihood-based generative models", with PNG as the compressor
+                          Serra et al. 2020, "Input complexity and out-of-distribution detection with likelihood-based
+                          generative models", with PNG as the compressor
 
-where b(x) is the negative importance-weighted bound in bits/dim and n(x) is the size in bytes of the
-image's pixels in PNG, see `png_bytes`.
+where b(x) is the negative importance-weighted bound in bits/dim and n(x) is the size in bytes of the image's pixels in
+PNG, see `png_bytes`.
 """
 
 import io
@@ -35,9 +35,8 @@ def png_bytes(image: np.ndarray) -> int:
   """Return the size in bytes of an image's pixels in PNG: the deflate stream at highest compression.
 
   Whatever any PNG has regardless of its pixels is not counted: signature, IHDR, IEND, the 12 bytes around
-  each chunk, zlib's header and checksum. These are 63 bytes, or 7.9 bits/dim of an 8x8 grey image.
-  Pixels are coded with 8 bits each and values 0 .. levels - 1. Builds of Pillow with different versions
-  of zlib differ by a few bytes.
+  each chunk, zlib's header and checksum. These are 63 bytes, or 7.9 bits/dim of an 8x8 grey image. Pixels are coded
+  with 8 bits each and values 0 .. levels - 1. Builds of Pillow with different versions of zlib differ by a few bytes.
 
   Args:
     image: uint8 `[H, W, C]`, with 1 to 4 channels, the numbers that PNG supports.
@@ -61,8 +60,8 @@ def png_bytes(image: np.ndarray) -> int:
 class Scorer:
   """Scores images under a model; the scores of an image do not depend on the batch or its place in it.
 
-  All images share the same draws of the dequantization noise. So a score depends only on the image, and
-  the effect of the draws on the bound is similar for all images and largely cancels in comparisons.
+  All images share the same draws of the dequantization noise. So a score depends only on the image, and the effect of
+  the draws on the bound is similar for all images and largely cancels in comparisons.
 
   Args:
     model: `FlowPlusPlus`.
@@ -74,8 +73,7 @@ class Scorer:
     InputError (a ValueError): if `num_samples` is not positive.
   """
 
-  def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0,
-               typical: float | None = None):
+  def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0, typical: float | None = None):
     if num_samples < 1:
       raise InputError(f"`num_samples` must be at least 1, got {num_samples}")
     self.typical = typical
@@ -115,14 +113,13 @@ class Scorer:
       batch_size: batch size.
 
     Returns:
-      Arrays `[N]` by the names in `SCORES`: log_likelihood in nats, typicality (NaN if `typical` is None)
-      and complexity_corrected in bits/dim.
+      Arrays `[N]` by the names in `SCORES`: log_likelihood in nats, typicality (NaN if `typical` is None) and
+      complexity_corrected in bits/dim.
     """
     return scores_of(images, self.log_likelihood(images, batch_size), self.typical)
 
 
-def scores_of(images: np.ndarray, log_likelihood: np.ndarray,
-              typical: float | None = None) -> dict[str, np.ndarray]:
+def scores_of(images: np.ndarray, log_likelihood: np.ndarray, typical: float | None = None) -> dict[str, np.ndarray]:
   """Return all scores, as `Scorer` does, of images `[N, H, W, C]` with known `log_likelihood [N]`."""
   dimensions = math.prod(images.shape[1:])
   bits_per_dim = -log_likelihood / (dimensions * math.log(2))

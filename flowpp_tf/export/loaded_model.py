@@ -9,9 +9,7 @@ import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.models.config import FlowPlusPlusConfig
-from flowpp_tf.types import Path
-from flowpp_tf.types import Seed
-from flowpp_tf.types import TensorLike
+from flowpp_tf.types import Path, Seed, TensorLike
 
 
 def load_saved_model(path: Path) -> "LoadedModel":

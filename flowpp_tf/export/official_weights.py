@@ -1,12 +1,11 @@
 """Load and export weights of the published release, an `.npz` keyed by its TF1 variable names.
 
-The release numbers the calls of each class (`Norm`, `Norm_1`, ...), dequantizer first. It stores the two
-halves of a step's ActNorm and 1x1 convolution as separate variables.
+The release numbers the calls of each class (`Norm`, `Norm_1`, ...), dequantizer first. It stores the two halves of a
+step's ActNorm and 1x1 convolution as separate variables.
 """
 
 import collections
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 import zipfile
 import zlib
 
@@ -34,8 +33,8 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
     path: `.npz` file. Every array must be used once and every weight set once.
 
   Raises:
-    InputError (a ValueError): if the file cannot be read, or with a list of the arrays that are missing,
-      unexpected or of the wrong shape. The model is then unchanged.
+    InputError (a ValueError): if the file cannot be read, or with a list of the arrays that are missing, unexpected or
+      of the wrong shape. The model is then unchanged.
   """
   try:
     with np.load(path) as file:

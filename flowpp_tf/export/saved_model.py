@@ -6,8 +6,8 @@
     encode(images, seed)                       -> latents
     decode(latents)                            -> images
 
-Each is a signature, and a method of the result of `tf.saved_model.load`, from tensors to a `dict`.
-assets/config.json and assets/metadata.json describe the model; docs/serving.md describes its use.
+Each is a signature, and a method of the result of `tf.saved_model.load`, from tensors to a `dict`. assets/config.json
+and assets/metadata.json describe the model; docs/serving.md describes its use.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ def export_saved_model(model: FlowPlusPlus, path: Path, metadata: dict[str, Any]
     model: model to export.
     path: directory to write; TensorFlow Serving requires its name to be a number, the version.
     metadata: further content of assets/metadata.json, such as data and measured bits/dim.
-    max_batch: maximum number of images that a call samples, decodes or encodes; likelihoods count
-      every one of `num_samples`. It bounds the memory and the time of a call.
+    max_batch: maximum number of images that a call samples, decodes or encodes; likelihoods count every one of
+      `num_samples`. It bounds the memory and the time of a call.
     overwrite: whether to replace an existing SavedModel at `path`.
 
   Raises:
@@ -84,8 +84,8 @@ def _functions(model, max_batch):
   """Return the `tf.function`s by name. Each checks its inputs before it computes anything."""
   image_shape, levels = model.config.image_shape, model.config.levels
   latent_shape = model.coupling_flow.latent_shape
-  # Images are float because TensorFlow casts arrays to the type of a signature: an integer type would turn
-  # 0.5 into 0, and uint8 300 into 44, before a check could see them.
+  # Images are float because TensorFlow casts arrays to the type of a signature: an integer type would turn 0.5 into 0,
+  # and uint8 300 into 44, before a check could see them.
   image_spec = tf.TensorSpec([None, *image_shape], tf.float32, "images")
   latent_spec = tf.TensorSpec([None, *latent_shape], model.variable_dtype, "latents")
   num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
@@ -142,8 +142,7 @@ def _functions(model, max_batch):
                   "`temperature` must be finite and at least 0, got", temperature))
     return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])))
 
-  return dict(sample=sample, log_prob_bound=log_prob_bound, bits_per_dim=bits_per_dim, encode=encode,
-              decode=decode)
+  return dict(sample=sample, log_prob_bound=log_prob_bound, bits_per_dim=bits_per_dim, encode=encode, decode=decode)
 
 
 def _checked(tensor, *checks):

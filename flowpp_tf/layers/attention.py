@@ -2,8 +2,8 @@
 
     O = P V,    P = softmax(S),    S = Q K^T / sqrt(depth)
 
-The weights P of all pairs of positions are most of what such a layer's gradient would keep. Here it keeps Q, K, V and O, and
-computes P again (Chen et al. 2016). The gradients are those of Dao et al. 2022, appendix B:
+The weights P of all pairs of positions are most of what such a layer's gradient would keep. Here it keeps Q, K, V and
+O, and computes P again (Chen et al. 2016). The gradients are those of Dao et al. 2022, appendix B:
 
     dV = P^T dO        dP = dO V^T        dS = P (dP - sum(dO O))        dQ = dS K        dK = dS^T Q
 
@@ -30,8 +30,7 @@ def self_attention(qkv: tf.Tensor, heads: int) -> tf.Tensor:
   """
   positions, filters = qkv.shape[1], qkv.shape[2] // 3
   depth = filters // heads
-  parts = next(n for n in range(min(_MOST_PARTS, -(-positions**2 // _PAIRS)), 0, -1)
-               if positions % n == 0)
+  parts = next(n for n in range(min(_MOST_PARTS, -(-positions**2 // _PAIRS)), 0, -1) if positions % n == 0)
 
   def split_heads(qkv):
     qkv = tf.reshape(qkv, [-1, positions, 3, heads, depth])

@@ -1,11 +1,11 @@
 """Equal blocks one after the other, traced once for all of them.
 
-A model has a hundred blocks of a few shapes. Inside of a `tf.function` equal blocks are calls of one function, which takes
-their weights as arguments: the graph, and the time that TensorFlow takes to make and optimize it, is that of a few blocks.
+A model has a hundred blocks of a few shapes. Inside of a `tf.function` equal blocks are calls of one function, which
+takes their weights as arguments: the graph, and the time that TensorFlow takes to make and optimize it, is that of a
+few blocks.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 import json
 import weakref
@@ -26,8 +26,8 @@ def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf
   """Apply the blocks in order and return the last output.
 
   Args:
-    blocks: built Keras layers of equal configuration and shapes, `block(x, *inputs, call=)`, whose output has the shape
-      of `x`.
+    blocks: built Keras layers of equal configuration and shapes, `block(x, *inputs, call=)`, whose output has the
+      shape of `x`.
     x: input of the first.
     *inputs: further inputs of each, tensors or None.
     call: of the network; its condition is not passed on.
@@ -57,7 +57,8 @@ def _first_like(block):
 def _shared(block, training, shape):
   """A block as a function of inputs, seed and weights, for all blocks that equal it.
 
-  Each shape of the input has its own: TensorFlow would take the trace of a partly unknown shape for one that is known. The
+  Each shape of the input has its own: TensorFlow would take the trace of a partly unknown shape for one that is known.
+  The
   function must not hold the block, which would then never be freed.
   """
   functions = _FUNCTIONS.setdefault(block, {})
@@ -65,12 +66,11 @@ def _shared(block, training, shape):
     reference = weakref.ref(block)
 
     def call(*arguments):
-      block = reference()
+      block: Any = reference()
       count = len(arguments) - len(block.trainable_variables)
       unused = [tf.zeros(v.shape, v.dtype) for v in block.non_trainable_variables]  # the state of Keras' own seeds
       *inputs, seed = arguments[:count]
       return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed))[0]
 
-    functions[training, shape] = tf.function(
-        call, autograph=False, experimental_attributes={"_noinline": True})
+    functions[training, shape] = tf.function(call, autograph=False, experimental_attributes={"_noinline": True})
   return functions[training, shape]

@@ -2,8 +2,8 @@
 
     GatedConv, LayerNorm, GatedAttention, LayerNorm
 
-then a convolution to the parameters of the coupling's transformation. The context net of the dequantizer stacks the same
-blocks.
+then a convolution to the parameters of the coupling's transformation. The context net of the dequantizer stacks the
+same blocks.
 """
 
 import dataclasses
@@ -14,10 +14,7 @@ import tensorflow as tf
 
 from flowpp_tf.call import Call
 from flowpp_tf.layers.blocks import apply_blocks
-from flowpp_tf.layers.gated import GatedAttention
-from flowpp_tf.layers.gated import GatedConv
-from flowpp_tf.layers.gated import GatedPointwise
-from flowpp_tf.layers.gated import concat_elu
+from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise, concat_elu
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.types import Shape
@@ -97,8 +94,8 @@ class Conditioner(keras.layers.Layer):
     context_channels: channels of the call's condition, `[N, H, W, context_channels]`; 0 for none.
     output_concat_elu: whether concat_elu comes before the last convolution.
 
-  `call(x [N, H, W, C], call=Call())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with mixer "none" it
-  is kept, unused, as in the published models).
+  `call(x [N, H, W, C], call=Call())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with mixer
+  "none" it is kept, unused, as in the published models).
 
   Raises:
     ValueError: from a call, if a condition is missing or not expected.
@@ -118,8 +115,7 @@ class Conditioner(keras.layers.Layer):
     self.input_conv = InitNormConv2D(network.filters, name="input_conv", **options)
     self.blocks = [ConvAttentionBlock.of_network(network, use_context=context_channels > 0, name=f"block_{i}",
                                                  dtype=self.dtype_policy) for i in range(network.blocks)]
-    self.output_conv = InitNormConv2D(
-        outputs, init_scale=_OUTPUT_INIT_SCALE, name="output_conv", **options)
+    self.output_conv = InitNormConv2D(outputs, init_scale=_OUTPUT_INIT_SCALE, name="output_conv", **options)
 
     self.position_embedding = self.add_weight(
         name="position_embedding", shape=(height, width, network.filters),

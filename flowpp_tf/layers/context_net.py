@@ -1,8 +1,8 @@
 """The network that reads the image for the variational dequantizer, Flow++ section 3.1 and appendix.
 
-The image, scaled to [-1/2, 1/2), is split by columns and both halves are laid on the channels, so that the context has the
-height and width of what the dequantizer's couplings transform. Then a 3x3 convolution and gated convolutions; the ImageNet
-models add layer norm and attention.
+The image, scaled to [-1/2, 1/2), is split by columns and both halves are laid on the channels, so that the context has
+the height and width of what the dequantizer's couplings transform. Then a 3x3 convolution and gated convolutions; the
+ImageNet models add layer norm and attention.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ class ContextNet(keras.layers.Layer):
   Args:
     image_shape: `(H, W, C)`, so that the layer is built when constructed; W is even.
     levels: number of pixel values.
-    network: `NetworkConfig`; its `filters` are the channels of the context. A mixer "attention" has a position embedding
-      shared by the blocks.
+    network: `NetworkConfig`; its `filters` are the channels of the context. A mixer "attention" has a position
+      embedding shared by the blocks.
 
   `call(images [N, H, W, C], call=Call())` gives `[N, H, W / 2, filters]`.
   """

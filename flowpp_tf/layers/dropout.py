@@ -1,6 +1,7 @@
 """Dropout whose mask is a function of a seed.
 
-With such masks a step can be repeated exactly: a rematerialized block, a resumed run and the inverse of a coupling all see
+With such masks a step can be repeated exactly: a rematerialized block, a resumed run and the inverse of a coupling all
+see
 the same ones.
 """
 
@@ -9,15 +10,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.graphs import reshape
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.graphs import reshape, shape_of
 
 
 class Dropout(keras.layers.Dropout):
   """`keras.layers.Dropout` that takes the stateless `seed` of its mask, `[2]` integers, in a call.
 
-  Its rate is then the nearest multiple of 2^-16. Without a seed the mask comes from the layer's own seed generator, as in
-  Keras. `apply(x, layer.keep_mask(shape))` is the layer in two steps.
+  Its rate is then the nearest multiple of 2^-16. Without a seed the mask comes from the layer's own seed generator, as
+  in Keras. `apply(x, layer.keep_mask(shape))` is the layer in two steps.
   """
 
   def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:

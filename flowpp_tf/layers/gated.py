@@ -5,8 +5,8 @@
     GatedAttention   x + Gate(1x1(dropout(attention(1x1(x + p)))))       p: position embedding
     GatedPointwise   x + Gate(1x1(dropout(max over triples(1x1(x + p)))))  the ablation without attention
 
-c is an optional context of the same height and width. The layers are those of PixelCNN++ and PixelSNAIL. Gradients keep the
-inputs of the cheap functions between products, and compute these functions again.
+c is an optional context of the same height and width. The layers are those of PixelCNN++ and PixelSNAIL. Gradients
+keep the inputs of the cheap functions between products, and compute these functions again.
 """
 
 from typing import Any
@@ -18,9 +18,7 @@ from flowpp_tf.call import Call
 from flowpp_tf.graphs import shape_of
 from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
-from flowpp_tf.layers.init_norm import InitNormConv2D
-from flowpp_tf.layers.init_norm import InitNormDense
-from flowpp_tf.layers.init_norm import at_least_float32
+from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense, at_least_float32
 from flowpp_tf.layers.remat import rematerialized
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
@@ -48,8 +46,7 @@ def gated_sum(x: tf.Tensor, h: tf.Tensor, norm: keras.layers.LayerNormalization 
         at_least_float32(x) + gate(at_least_float32(h)), gamma, beta, epsilon=norm.epsilon)
     return tf.cast(sums, x.dtype)
 
-  return rematerialized(normalized)(
-      x, h, tf.convert_to_tensor(norm.gamma), tf.convert_to_tensor(norm.beta))
+  return rematerialized(normalized)(x, h, tf.convert_to_tensor(norm.gamma), tf.convert_to_tensor(norm.beta))
 
 
 class GatedConv(keras.layers.Layer):
@@ -57,8 +54,8 @@ class GatedConv(keras.layers.Layer):
 
   Args:
     filters: channels of input and output.
-    output_kernel_size: side of the kernel of the last convolution: 1 in couplings, 3 in the context
-      net of the dequantizer.
+    output_kernel_size: side of the kernel of the last convolution: 1 in couplings, 3 in the context net of the
+      dequantizer.
     use_context: whether calls come with a `context [N, H, W, any]`.
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
@@ -75,8 +72,7 @@ class GatedConv(keras.layers.Layer):
     self.weight_norm = weight_norm
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.conv = InitNormConv2D(filters, name="conv", **options)
-    self.context_projection = (
-        InitNormDense(filters, name="context_projection", **options) if use_context else None)
+    self.context_projection = (InitNormDense(filters, name="context_projection", **options) if use_context else None)
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
     output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
     self.output_projection = (
@@ -85,7 +81,7 @@ class GatedConv(keras.layers.Layer):
 
   def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
     self.conv.build(_doubled(x_shape))
-    if self.use_context:
+    if self.context_projection is not None:
       self.context_projection.build(_doubled(context_shape))
     self.dropout.build(_doubled(x_shape))
     self.output_projection.build(_doubled(x_shape))
@@ -94,7 +90,7 @@ class GatedConv(keras.layers.Layer):
   def call(self, x: tf.Tensor, context: tf.Tensor | None = None, norm: keras.layers.Layer | None = None,
            call: Call = Call()) -> tf.Tensor:
     h = self.conv(x, pre_activation=concat_elu, initialize=call.initialize)
-    if self.use_context:
+    if self.context_projection is not None:
       h += self.context_projection(context, pre_activation=concat_elu, initialize=call.initialize)
     keep = self.dropout.keep_mask(_doubled(shape_of(h)), call.training, call.stream("dropout"))
     h = self.output_projection(
@@ -134,8 +130,7 @@ class _GatedMixer(keras.layers.Layer):
 
   def call(self, x: tf.Tensor, position_embedding: tf.Tensor, norm: keras.layers.Layer | None = None,
            call: Call = Call()) -> tf.Tensor:
-    h = self._mix(self.input_projection(
-        x, position_embedding, pre_activation=tf.add, initialize=call.initialize))
+    h = self._mix(self.input_projection(x, position_embedding, pre_activation=tf.add, initialize=call.initialize))
     keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"))
     h = self.output_projection(h, keep, pre_activation=self.dropout.apply, initialize=call.initialize)
     return gated_sum(x, h, norm)

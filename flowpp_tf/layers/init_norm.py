@@ -1,8 +1,9 @@
 """Convolution and dense layers with data-dependent initialisation (Salimans and Kingma 2016).
 
-Called with `initialize=True`, a layer rescales its output to mean 0 and standard deviation `init_scale` in each channel, over
-the batch and all positions, by changing its weights. Without weight normalisation that is all that it does; with it the
-kernel stays W = gain V / |V|. Flow++ uses the first form for CIFAR-10 and the second for ImageNet 32.
+Called with `initialize=True`, a layer rescales its output to mean 0 and standard deviation `init_scale` in each
+channel, over the batch and all positions, by changing its weights. Without weight normalisation that is all that it
+does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for CIFAR-10 and the second for ImageNet
+32.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.graphs import reshape
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.graphs import reshape, shape_of
 from flowpp_tf.layers.remat import rematerialized
 
 _EPSILON = 1e-8
@@ -46,7 +46,8 @@ class _InitNormLayer(keras.layers.Layer):
            initialize: bool = False) -> tf.Tensor:
     """Apply the layer to `inputs`, or to `pre_activation(inputs, *more)`.
 
-    `pre_activation` is a cheap function of each position, which the gradient computes again; `more` are tensors or None.
+    `pre_activation` is a cheap function of each position, which the gradient computes again; `more` are tensors or
+    None.
     """
     kernel, bias = self._effective_kernel(), tf.convert_to_tensor(self.bias)
     if initialize:
@@ -57,8 +58,7 @@ class _InitNormLayer(keras.layers.Layer):
       return self._linear(inputs, kernel, bias)
 
     def product(*arguments):
-      *arguments, kernel, bias = arguments
-      return self._linear(pre_activation(*arguments), kernel, bias)
+      return self._linear(pre_activation(*arguments[:-2]), *arguments[-2:])
 
     return rematerialized(product)(inputs, *more, kernel, bias)
 

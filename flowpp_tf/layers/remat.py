@@ -1,7 +1,7 @@
 """Rematerialization: gradients compute again what they need, rather than keep it.
 
-Chen et al. 2016, "Training deep nets with sublinear memory cost". `tf.recompute_grad`, which `keras.remat` is, copies all
-arguments to do so, weights too, and has no second derivatives.
+Chen et al. 2016, "Training deep nets with sublinear memory cost". `tf.recompute_grad`, which `keras.remat` is, copies
+all arguments to do so, weights too, and has no second derivatives.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 def after(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-  """Return x with a data dependency on `other`, so that the compiler cannot merge the recomputation with the forward pass.
+  """Return x with a data dependency on `other`, so that compilers cannot merge the recomputation with the forward pass.
 
   x gets a number that is 0, or NaN if `other` begins with a NaN: Grappler and XLA see through less than that.
   """

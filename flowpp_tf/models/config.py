@@ -5,12 +5,7 @@ import dataclasses
 from flowpp_tf.errors import unknown_name
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.models.structure import parse_structure
-from flowpp_tf.settings import COUNT
-from flowpp_tf.settings import Range
-from flowpp_tf.settings import Settings
-from flowpp_tf.settings import is_count
-from flowpp_tf.settings import one_of
-from flowpp_tf.settings import setting
+from flowpp_tf.settings import COUNT, Range, Settings, is_count, one_of, setting
 
 _SHAPE = Range(lambda shape: len(shape) == 3 and all(map(is_count, shape)),
                "three positive integers (height, width, channels)")

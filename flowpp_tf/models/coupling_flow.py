@@ -1,7 +1,7 @@
 """Coupling steps in the order that a structure gives: the flow without its ends. Flow++ section 4.
 
-A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves, all on a tensor whose halves lie beside each other
-on the channels. The layers own the weights, the bijectors use them.
+A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves, all on a tensor whose halves lie beside
+each other on the channels. The layers own the weights, the bijectors use them.
 """
 
 import functools
@@ -49,8 +49,7 @@ class CouplingStep(keras.layers.Layer):
         fb.mixture_logistic_coupling_bijector, components=config.components)
     self.act_norm = fb.ActNorm(self.scale, self.bias, min_variance=config.act_norm_min_variance,
                                name=f"{self.name}_act_norm")
-    self.coupling = fb.Coupling(self.conditioner, bijector_fn, dtype=self.variable_dtype,
-                                name=f"{self.name}_coupling")
+    self.coupling = fb.Coupling(self.conditioner, bijector_fn, dtype=self.variable_dtype, name=f"{self.name}_coupling")
     self.bijectors = [self.act_norm, *mixing, self.coupling, fb.SwapHalves()]
     self.built = True
 
@@ -79,7 +78,7 @@ class CouplingFlow(keras.layers.Layer):
 
   def __init__(self, structure: str, image_shape: Shape, config: CouplingConfig, **kwargs: Any) -> None:
     super().__init__(**kwargs)
-    self.steps = []
+    self.steps: list[CouplingStep] = []
     parts: list[tfp.bijectors.Bijector] = []
     for stage in parse_structure(structure, image_shape):
       if stage.kind == "squeeze":

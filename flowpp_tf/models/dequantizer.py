@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.call import Call
-from flowpp_tf.distributions import UniformDequantization
-from flowpp_tf.distributions import VariationalDequantization
+from flowpp_tf.distributions import UniformDequantization, VariationalDequantization
 from flowpp_tf.graphs import shape_of
 from flowpp_tf.layers import ContextNet
 from flowpp_tf.models.config import FlowPlusPlusConfig

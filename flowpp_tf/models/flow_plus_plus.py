@@ -2,28 +2,22 @@
 
 import dataclasses
 import math
-from typing import Any
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.call import Call
-from flowpp_tf.call import fold_in
-from flowpp_tf.distributions import FlowDistribution
-from flowpp_tf.distributions import ImageDistribution
-from flowpp_tf.errors import InputError
-from flowpp_tf.errors import check_pixels
+from flowpp_tf.call import Call, fold_in
+from flowpp_tf.distributions import FlowDistribution, ImageDistribution
+from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.graphs import shape_of
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
-from flowpp_tf.models.dequantizer import UniformDequantizer
-from flowpp_tf.models.dequantizer import VariationalDequantizer
-from flowpp_tf.models.seeds import as_seed
-from flowpp_tf.types import Seed
-from flowpp_tf.types import TensorLike
+from flowpp_tf.models.dequantizer import UniformDequantizer, VariationalDequantizer
+from flowpp_tf.models.seeds import NOISE, as_seed
+from flowpp_tf.types import Seed, TensorLike
 
 tfd = tfp.distributions
 
@@ -48,11 +42,11 @@ class FlowPlusPlus(keras.Model):
     flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C).
     dequantizer: callable, `dequantizer(images)` is the distribution of their noise u in [0, 1).
 
-  Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the values
-  can be seen: in eager mode.
+  Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
+  values can be seen: in eager mode.
 
-  `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras; `flowpp_tf.training.train` is the training run
-  of the paper.
+  `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras; `flowpp_tf.training.train` is the training
+  run of the paper.
 
   Example:
     >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
@@ -87,7 +81,7 @@ class FlowPlusPlus(keras.Model):
       num_samples: draws of the dequantization noise per image; with more than one the bound is the importance-weighted
         one (IWAE), which grows with it towards the log-likelihood.
       noise: the dequantizer's draws, standard normal (variational) or uniform (uniform), `[B, H, W, C]` or
-        `[num_samples, B, H, W, C]`; None for those of `sample_noise` for the seed.
+        `[num_samples, B, H, W, C]`; None to draw them from the seed.
       seed: integer or stateless seed of noise and dropout; None for another one in each call.
       training: whether dropout is on.
 
@@ -101,7 +95,7 @@ class FlowPlusPlus(keras.Model):
 
   def bound_terms(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
                   seed: Seed = None, training: bool = False) -> BoundTerms:
-    """Return the terms of the bound, `[num_samples, B]`, nats per image; arguments and errors as in `log_prob_bound`."""
+    """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
     x, noise, seed = self._prepare(images, num_samples, noise, seed)
     return self._bound_terms(x, noise, Call(training, seed if training else None))
 
@@ -162,14 +156,14 @@ class FlowPlusPlus(keras.Model):
       raise InputError(f"`n` must be a positive integer, got {n}")
     if not tf.is_tensor(temperature) and not 0 <= temperature < math.inf:
       raise InputError(f"`temperature` must be finite and at least 0, got {temperature}")
-    z = tf.random.stateless_normal(
-        [n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
+    z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)
 
   def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None) -> tf.Tensor:
     """Return the latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
-    The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for a
+    The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
+    a
     pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     x, noise, _ = self._prepare(images, 1, noise, seed)
@@ -184,8 +178,8 @@ class FlowPlusPlus(keras.Model):
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
-    """Draw dequantization noise `[*shape, H, W, C]`, the same as `log_prob_bound` for the same seed and shape."""
-    return self.dequantizer.sample_noise(shape, fold_in(as_seed(seed), "noise"))
+    """Draw dequantization noise `[*shape, H, W, C]`; `log_prob_bound` draws it with the seed's stream `NOISE`."""
+    return self.dequantizer.sample_noise(shape, as_seed(seed))
 
   @property
   def distribution(self) -> ImageDistribution:
@@ -201,7 +195,7 @@ class FlowPlusPlus(keras.Model):
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
     seed = as_seed(seed)
     if noise is None:
-      noise = self.sample_noise([num_samples, shape_of(images)[0]], seed)
+      noise = self.sample_noise([num_samples, shape_of(images)[0]], fold_in(seed, NOISE))
     else:
       noise = tf.cast(noise, self.variable_dtype)
       if len(noise.shape) == 4:

@@ -1,11 +1,13 @@
 """Stateless seeds: the same seed gives the same draws in every call, on every device."""
 
-import numbers
-
+import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.types import Seed
+
+
+NOISE = 0  # number of the stream of dequantization noise, in all versions: a seed gives the same results
 
 
 def as_seed(seed: Seed) -> tf.Tensor:
@@ -18,14 +20,14 @@ def as_seed(seed: Seed) -> tf.Tensor:
   """
   if seed is None:
     return tf.random.uniform([2], minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
-  if isinstance(seed, numbers.Integral):
+  if isinstance(seed, (int, np.integer)):
     if not -2**63 <= seed < 2**63:
       raise InputError(f"`seed` must be an integer of 64 bits, got {seed}")
-    return tf.constant([seed >> 32, seed & 0xFFFFFFFF], tf.int64)
-  seed = tf.convert_to_tensor(seed)
-  if seed.shape.rank == 0 and seed.dtype.is_integer:
-    seed = tf.cast(seed, tf.int64)
-    return tf.stack([tf.bitwise.right_shift(seed, 32), tf.bitwise.bitwise_and(seed, 0xFFFFFFFF)])
-  if seed.shape != (2,) or not seed.dtype.is_integer:
+    return tf.constant([int(seed) >> 32, int(seed) & 0xFFFFFFFF], tf.int64)
+  tensor = tf.convert_to_tensor(seed)
+  if tensor.shape.rank == 0 and tensor.dtype.is_integer:
+    tensor = tf.cast(tensor, tf.int64)
+    return tf.stack([tf.bitwise.right_shift(tensor, 32), tf.bitwise.bitwise_and(tensor, 0xFFFFFFFF)])
+  if tensor.shape != (2,) or not tensor.dtype.is_integer:
     raise InputError(f"`seed` must be an integer, a pair of integers or None, got {seed}")
-  return seed
+  return tensor

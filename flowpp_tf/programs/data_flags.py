@@ -5,9 +5,7 @@ import os
 
 from absl import flags
 
-from flowpp_tf.data import DATASETS
-from flowpp_tf.data import describe
-from flowpp_tf.data import load_dataset
+from flowpp_tf.data import DATASETS, describe, load_dataset
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlusConfig

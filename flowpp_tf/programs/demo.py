@@ -1,11 +1,10 @@
 """Show a trained model on a web page: samples, interpolations, reconstructions, scores.
 
-bin/demo --workdir=runs/digits
-bin/demo --saved_model=runs/digits/saved_model/1
+bin/demo --workdir=runs/digits bin/demo --saved_model=runs/digits/saved_model/1
 
-By default only this machine can open the page, see --host. The page loads nothing from other servers and
-reports nothing. Its examples are test images of the run if the data are available, else samples. It shows
-typicality if bin/score has measured it for the run with the same number of samples.
+By default only this machine can open the page, see --host. The page loads nothing from other servers and reports
+nothing. Its examples are test images of the run if the data are available, else samples. It shows typicality if
+bin/score has measured it for the run with the same number of samples.
 """
 
 import importlib.util
@@ -21,14 +20,12 @@ import numpy as np
 
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import Answers
-from flowpp_tf.demo.engine import Engine
-from flowpp_tf.demo.engine import SavedModelEngine
+from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.export import load_saved_model
-from flowpp_tf.programs import data_flags
-from flowpp_tf.programs import run
+from flowpp_tf.programs import data_flags, run
 from flowpp_tf.programs.export import metadata_of_run
 from flowpp_tf.programs.score import typical_key
 from flowpp_tf.training import Workdir

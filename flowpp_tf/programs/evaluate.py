@@ -14,11 +14,8 @@ import sys
 from absl import flags
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.evaluation import evaluate_bits_per_dim
-from flowpp_tf.evaluation import read_record
-from flowpp_tf.evaluation import write_record
-from flowpp_tf.programs import data_flags
-from flowpp_tf.programs import run
+from flowpp_tf.evaluation import evaluate_bits_per_dim, read_record, write_record
+from flowpp_tf.programs import data_flags, run
 from flowpp_tf.training import Workdir
 
 FLAGS = flags.FLAGS

@@ -3,8 +3,7 @@
     test   test:3   cat.png   my_photos
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import os
 import pathlib
 
@@ -13,8 +12,7 @@ import numpy as np
 from flowpp_tf.data import SPLITS
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.data.folder import open_folder
-from flowpp_tf.data.images import read_for_model
-from flowpp_tf.data.images import reason
+from flowpp_tf.data.images import read_for_model, reason
 from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlusConfig
 

@@ -7,9 +7,7 @@ import pathlib
 import sys
 import typing
 
-from absl import app
-from absl import flags
-from absl import logging
+from absl import app, flags, logging
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file

@@ -1,10 +1,8 @@
 """Make pictures with a trained model: samples, interpolations, reconstructions, nearest neighbours.
 
-bin/sample --workdir=runs/digits --n=100 --temperature=0.8 --seed=1
-bin/sample --workdir=runs/digits --temperature=0.5,0.7,1.0
-bin/sample --workdir=runs/digits --interpolate=test:3,test:7 --output=walk.gif
-bin/sample --workdir=runs/digits --reconstruct=test --n=100
-bin/sample --workdir=runs/digits --neighbours=5
+bin/sample --workdir=runs/digits --n=100 --temperature=0.8 --seed=1 bin/sample --workdir=runs/digits
+--temperature=0.5,0.7,1.0 bin/sample --workdir=runs/digits --interpolate=test:3,test:7 --output=walk.gif bin/sample
+--workdir=runs/digits --reconstruct=test --n=100 bin/sample --workdir=runs/digits --neighbours=5
 """
 
 import functools
@@ -15,12 +13,8 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.evaluation import ANIMATIONS
-from flowpp_tf.evaluation import Batched
-from flowpp_tf.evaluation import write_animation
-from flowpp_tf.programs import data_flags
-from flowpp_tf.programs import run
-from flowpp_tf.programs import sample_pictures
+from flowpp_tf.evaluation import ANIMATIONS, Batched, write_animation
+from flowpp_tf.programs import data_flags, run, sample_pictures
 from flowpp_tf.programs.named_images import named_images
 from flowpp_tf.training import Workdir
 

@@ -9,12 +9,7 @@ from PIL import Image
 
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.errors import InputError
-from flowpp_tf.evaluation import Batched
-from flowpp_tf.evaluation import Reconstruction
-from flowpp_tf.evaluation import image_grid
-from flowpp_tf.evaluation import interpolate
-from flowpp_tf.evaluation import nearest_neighbours
-from flowpp_tf.evaluation import reconstruct
+from flowpp_tf.evaluation import Batched, Reconstruction, image_grid, interpolate, nearest_neighbours, reconstruct
 from flowpp_tf.programs.named_images import short_name
 
 _LONGEST_ROW = 16  # images
@@ -69,8 +64,7 @@ def reconstruction(batched: Batched, images: np.ndarray, names: Sequence[str], s
   return Picture(f"reconstruction_{short_name(names[0])}", grid, rows[:2])
 
 
-def neighbours(batched: Batched, dataset: ImageDataset, count: int, n: int, temperature: float,
-               seed: int) -> Picture:
+def neighbours(batched: Batched, dataset: ImageDataset, count: int, n: int, temperature: float, seed: int) -> Picture:
   """Draw `n` samples, each in a row with the `count` training images closest to it."""
   config = batched.model.config
   images = batched.sample(n, temperature, seed)

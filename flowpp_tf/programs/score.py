@@ -28,16 +28,10 @@ from absl import flags
 import keras
 import numpy as np
 
-from flowpp_tf.data import SPLITS
-from flowpp_tf.data import folder as image_folder
-from flowpp_tf.data import images as image_files
-from flowpp_tf.evaluation import SCORES
-from flowpp_tf.evaluation import Scorer
-from flowpp_tf.evaluation import load_typical
-from flowpp_tf.evaluation import measure_typical
+from flowpp_tf.data import SPLITS, folder as image_folder, images as image_files
+from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
 from flowpp_tf.files import file_sha256
-from flowpp_tf.programs import data_flags
-from flowpp_tf.programs import run
+from flowpp_tf.programs import data_flags, run
 from flowpp_tf.training import Workdir
 
 FLAGS = flags.FLAGS

@@ -12,25 +12,11 @@ from absl import flags
 import tensorflow as tf
 
 from flowpp_tf.data import ImageDataset
-from flowpp_tf.evaluation import evaluate_bits_per_dim
-from flowpp_tf.evaluation import image_grid
-from flowpp_tf.evaluation import plot_curves
-from flowpp_tf.evaluation import write_record
-from flowpp_tf.models import CONFIGS
-from flowpp_tf.models import FlowPlusPlusConfig
-from flowpp_tf.models import get_config
-from flowpp_tf.programs import data_flags
-from flowpp_tf.programs import run
-from flowpp_tf.training import STRATEGIES
-from flowpp_tf.training import Diverged
-from flowpp_tf.training import Stopped
-from flowpp_tf.training import TrainingConfig
-from flowpp_tf.training import Workdir
-from flowpp_tf.training import WorkerLost
-from flowpp_tf.training import Workers
-from flowpp_tf.training import enable_determinism
-from flowpp_tf.training import get_strategy
-from flowpp_tf.training import train
+from flowpp_tf.evaluation import evaluate_bits_per_dim, image_grid, plot_curves, write_record
+from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, get_config
+from flowpp_tf.programs import data_flags, run
+from flowpp_tf.training import STRATEGIES, Diverged, Stopped, TrainingConfig, Workdir, WorkerLost, Workers
+from flowpp_tf.training import enable_determinism, get_strategy, train
 
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -40,18 +26,21 @@ def define_flags() -> None:
   flags.DEFINE_string("config", "digits", f"Model, one of {', '.join(CONFIGS)}.")
   run.define_config_flags()
   run.define_settings_flags(TrainingConfig)
-  flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.", lower_bound=0, upper_bound=1e9)
-  flags.DEFINE_enum("precision", None, list(_DTYPES), "Precision of the networks, instead of --dtype; weights, couplings and "
-                    "sums are float32.")
+  flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.", lower_bound=0,
+                     upper_bound=1e9)
+  flags.DEFINE_enum("precision", None, list(_DTYPES), "Precision of the networks, instead of --dtype; weights, "
+                    "couplings and sums are float32.")
   data_flags.define_data_flags(default="the config's name")
-  flags.DEFINE_integer("image_size", None, "Height and width of the model's images, to which those of a folder are cropped "
-                       "and resized; the config's if not given.", lower_bound=1)
-  flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the run that "
-                      "it holds.")
-  flags.DEFINE_bool("deterministic", False, "The same weights to the last bit in every run on a device, where that costs speed.")
+  flags.DEFINE_integer("image_size", None, "Height and width of the model's images, to which those of a folder are "
+                       "cropped and resized; the config's if not given.", lower_bound=1)
+  flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the "
+                      "run that it holds.")
+  flags.DEFINE_bool("deterministic", False, "The same weights to the last bit in every run on a device, where that "
+                    "costs speed.")
   flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.", lower_bound=1)
   flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.", lower_bound=1)
-  flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see flowpp_tf/training/strategy.py.")
+  flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
+                      "flowpp_tf/training/strategy.py.")
   flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
   flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.", lower_bound=0)
 

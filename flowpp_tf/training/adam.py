@@ -13,9 +13,10 @@ from flowpp_tf.errors import InputError
 class Adam(keras.optimizers.Adam):
   """`keras.optimizers.Adam` whose update of a variable is a single op, `ResourceApplyAdam`.
 
-  Keras writes the update out in some twenty ops per variable, which take seconds to trace, and as many launches in each step on
-  a GPU, where a model has a thousand small variables. Arguments, state and checkpoints are Keras' own, and so are the weights
-  except for rounding. With a learning rate of 0 a step changes nothing, not even the moments, if the gradients are 0.
+  Keras writes the update out in some twenty ops per variable, which take seconds to trace, and as many launches in
+  each step on a GPU, where a model has a thousand small variables. Arguments, state and checkpoints are Keras' own,
+  and so are the weights except for rounding. With a learning rate of 0 a step changes nothing, not even the moments,
+  if the gradients are 0.
 
   Raises:
     InputError (a ValueError): for `amsgrad`, which the op does not know.
@@ -53,6 +54,6 @@ class Adam(keras.optimizers.Adam):
       rate, step = cast(learning_rate), cast(self.iterations.value + 1)
       beta1, beta2 = cast(self.beta_1), cast(self.beta_2)
       unless_skipped = lambda beta: tf.where(rate == 0, tf.ones_like(beta), beta)
-      scalars[dtype] = dict(lr=rate, beta1=unless_skipped(beta1), beta2=unless_skipped(beta2), epsilon=cast(self.epsilon),
-                            beta1_power=beta1**step, beta2_power=beta2**step)
+      scalars[dtype] = dict(lr=rate, beta1=unless_skipped(beta1), beta2=unless_skipped(beta2),
+                            epsilon=cast(self.epsilon), beta1_power=beta1**step, beta2_power=beta2**step)
     return scalars[dtype]

@@ -2,8 +2,8 @@
 
     checkpoints/step_00001700/state.index, state.data-*, digests.json
 
-A folder appears under its name once all of it is on disk, with the SHA-256 of each file in digests.json. One that fails that
-check later is passed over for the one before it.
+A folder appears under its name once all of it is on disk, with the SHA-256 of each file in digests.json. One that
+fails that check later is passed over for the one before it.
 """
 
 from collections.abc import Callable
@@ -60,8 +60,7 @@ class Checkpoints:
       _flush(self._folder)
     except (OSError, tf.errors.OpError) as error:
       shutil.rmtree(unfinished, ignore_errors=True)
-      logging.warning("the checkpoint of step %d could not be written, the run goes on without it: %s",
-                      step, error)
+      logging.warning("the checkpoint of step %d could not be written, the run goes on without it: %s", step, error)
       return False
     for old in self._all()[:-self._keep]:
       shutil.rmtree(old, ignore_errors=True)

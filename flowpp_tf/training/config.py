@@ -4,17 +4,9 @@ import dataclasses
 from typing import Any
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.settings import COUNT
-from flowpp_tf.settings import FRACTION
-from flowpp_tf.settings import POSITIVE
-from flowpp_tf.settings import Range
-from flowpp_tf.settings import Settings
-from flowpp_tf.settings import at_least
-from flowpp_tf.settings import one_of
-from flowpp_tf.settings import setting
+from flowpp_tf.settings import COUNT, FRACTION, POSITIVE, Range, Settings, at_least, one_of, setting
 
 TENSORBOARD = ("scalars", "samples", "histograms")
-_TENSORBOARD = Range(lambda names: set(names) <= set(TENSORBOARD), f"of {', '.join(TENSORBOARD)}")
 _PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "two training steps such as 10,20")
 
 # The others may differ when a run is resumed.
@@ -30,15 +22,16 @@ class TrainingConfig(Settings):
   Raises:
     InputError (a ValueError): if a value is out of range.
   """
-  steps: int = setting(dataclasses.MISSING, "Training steps, rounded up to whole periods of validate_every.", at_least(1))
+  steps: int = setting(
+      dataclasses.MISSING, "Training steps, rounded up to whole periods of validate_every.", at_least(1))
   batch_size: int = setting(64, "Batch size, over all devices.", at_least(1))
   accumulate: int = setting(
       1, "Microbatches per step: the gradients of so many times the batch size, in the memory of one.", at_least(1))
   optimizer: str = setting("adam", "Optimizer; sgd has no momentum.", one_of("adam", "sgd"))
   learning_rate: float | None = setting(None, "Peak learning rate, 1e-3 if not given.")
   schedule: str = setting(
-      "constant", "After the warm-up: constant, or cosine (to zero). Or the whole schedule, such as linear:3e-4@2000,hold; "
-      "see flowpp_tf/training/schedules.py.")
+      "constant", "After the warm-up: constant, or cosine (to zero). Or the whole schedule, such as "
+      "linear:3e-4@2000,hold; see flowpp_tf/training/schedules.py.")
   warmup_steps: int = setting(0, "Steps of linear warm-up of the learning rate.")
   clip_norm: float | None = setting(1.0, "Global norm to which gradients are clipped.", POSITIVE)
   ema_decay: float | None = setting(0.999, "Decay of the EMA weights.", FRACTION)
@@ -56,7 +49,7 @@ class TrainingConfig(Settings):
   checkpoint_minutes: float | None = setting(10.0, "Minutes between checkpoints.", at_least(0))
   keep: int = setting(2, "Checkpoints to keep.", COUNT._replace(expected="at least 1"))
   tensorboard: tuple[str, ...] = setting(
-      ("scalars", "samples"), f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing.", _TENSORBOARD)
+      ("scalars", "samples"), f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing.")
   profile: tuple[int, ...] | None = setting(
       None, "First and last training step of this process to profile for TensorBoard, such as 10,20.", _PROFILE)
   steps_per_execution: int = setting(1, "Steps between returns to Python.", at_least(1))
@@ -66,6 +59,9 @@ class TrainingConfig(Settings):
       if getattr(self, name) is not None:
         object.__setattr__(self, name, tuple(getattr(self, name)))
     super().__post_init__()
+    for name in self.tensorboard:
+      if name not in TENSORBOARD:
+        raise InputError(f"`tensorboard` must be of {', '.join(TENSORBOARD)}, got {name!r}")
     if self.debug_numerics and self.steps_per_execution > 1:
       raise InputError("`debug_numerics` must see each step: it needs `steps_per_execution` 1, got "
                        f"{self.steps_per_execution}")

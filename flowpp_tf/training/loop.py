@@ -12,24 +12,16 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.data import ImageDataset
-from flowpp_tf.data import describe
-from flowpp_tf.data import evaluation_batches
-from flowpp_tf.data import training_batches
-from flowpp_tf.data import weighted_batches
+from flowpp_tf.data import ImageDataset, describe, evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
-from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.training.checkpoints import Checkpoints
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
-from flowpp_tf.training.signals import Stopped
-from flowpp_tf.training.signals import StopSignals
-from flowpp_tf.training.state import TrainState
-from flowpp_tf.training.state import make_optimizer
-from flowpp_tf.training.step import train_step
-from flowpp_tf.training.step import validation_step
+from flowpp_tf.training.signals import Stopped, StopSignals
+from flowpp_tf.training.state import TrainState, make_optimizer
+from flowpp_tf.training.step import train_step, validation_step
 from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.training.workers import Workers
@@ -40,8 +32,8 @@ class Diverged(Exception):
 
 
 def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir, *,
-          record: dict[str, Any] | None = None, strategy: tf.distribute.Strategy | None = None, progress_bar: bool = False,
-          say: Callable[[str], None] = print) -> float:
+          record: dict[str, Any] | None = None, strategy: tf.distribute.Strategy | None = None,
+          progress_bar: bool = False, say: Callable[[str], None] = print) -> float:
   """Train a model in a working directory, or resume the run that it holds.
 
   Every worker of a strategy calls this; only the chief writes and speaks.
@@ -95,9 +87,9 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
 class Run:
   """A run between its first step and its last.
 
-  After each validation it saves the best weights, a row of metrics, a checkpoint, in this order; between validations, a
-  checkpoint every so many steps or minutes; when asked to stop, a checkpoint after the current step or validation. A run that
-  is killed resumes from its last checkpoint; rows and weights written after that are written again.
+  After each validation it saves the best weights, a row of metrics, a checkpoint, in this order; between validations,
+  a checkpoint every so many steps or minutes; when asked to stop, a checkpoint after the current step or validation. A
+  run that is killed resumes from its last checkpoint; rows and weights written after that are written again.
 
   Args:
     state: `TrainState`.
@@ -222,10 +214,10 @@ class Run:
     sums = self._strategy.run(functools.partial(validation_step, self._state), args=(images, weights))
     return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums]
 
-  def _validate(self):
-    """Bits/dim of the validation split under the EMA weights."""
-    batches = weighted_batches(evaluation_batches(self._dataset.validation, self._config.batch_size),
-                               self._strategy.num_replicas_in_sync)
+  def validate(self) -> float:
+    """Return bits/dim of the validation split under the EMA weights."""
+    size = self._config.batch_size
+    batches = weighted_batches(evaluation_batches(self._dataset.validation, size), size)  # all of one shape
     if self._strategy.num_replicas_in_sync > 1:
       batches = self._strategy.experimental_distribute_dataset(batches)
     with self._state.ema_weights():
@@ -235,7 +227,7 @@ class Run:
 
   def _end_period(self, step, images_per_second):
     row = {"step": step, **self._state.means(), "images_per_second": images_per_second,
-           "learning_rate": float(self._state.optimizer.learning_rate), "val_bits_per_dim": self._validate(),
+           "learning_rate": float(self._state.optimizer.learning_rate), "val_bits_per_dim": self.validate(),
            "skipped_steps": int(self._state.skipped_steps.numpy())}
     better = row["val_bits_per_dim"] < float(self._best)
     try:
@@ -252,8 +244,9 @@ class Run:
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
-    self._say(f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, validation "
-              f"{row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, {images_per_second:.1f} images/s")
+    self._say(f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, "
+              f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
+              f"{images_per_second:.1f} images/s")
     if self._board:
       self._board.after_validation(step // self._period - 1, {k: v for k, v in row.items() if k != "step"})
 

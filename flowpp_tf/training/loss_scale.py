@@ -1,8 +1,8 @@
 """Dynamic loss scaling for float16 (Micikevicius et al. 2018).
 
-float16 has no numbers between 0 and 6e-8 and none above 65,504; gradients of a scaled loss lie in between. The scheme is that
-of `keras.optimizers.LossScaleOptimizer`, which would look at each replica's gradients and decide by a branch around all
-updates; here the all-reduced gradients decide, without a branch.
+float16 has no numbers between 0 and 6e-8 and none above 65,504; gradients of a scaled loss lie in between. The scheme
+is that of `keras.optimizers.LossScaleOptimizer`, which would look at each replica's gradients and decide by a branch
+around all updates; here the all-reduced gradients decide, without a branch.
 """
 
 import tensorflow as tf

@@ -9,17 +9,15 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.state import TrainState
-from flowpp_tf.training.step import step_noise
-from flowpp_tf.training.step import step_seed
-from flowpp_tf.types import Seed
-from flowpp_tf.types import TensorLike
+from flowpp_tf.training.step import step_noise, step_seed
+from flowpp_tf.types import Seed, TensorLike
 
 
 def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed) -> str | None:
   """Say what made the bound of some images, or its gradient, not finite.
 
-  The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are those in
-  whose code the first operation failed.
+  The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are
+  those in whose code the first operation failed.
 
   Args:
     model: `FlowPlusPlus`.

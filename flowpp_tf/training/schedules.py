@@ -4,8 +4,8 @@
     linear:1e-3@5000,hold@50000,decay:0.99995:3e-4
                                                 ..., then x 0.99995 a step down to 3e-4, and constant
 
-A piece is `kind@end`: it takes over the rate that the piece before it reached, and acts until step `end`; the last has no end
-except for `linear` and `cosine`, which then hold the rate that they reached.
+A piece is `kind@end`: it takes over the rate that the piece before it reached, and acts until step `end`; the last has
+no end except for `linear` and `cosine`, which then hold the rate that they reached.
 
     linear:VALUE@END       in a straight line to VALUE
     cosine:VALUE@END       along half a cosine to VALUE
@@ -26,7 +26,7 @@ from flowpp_tf.types import TensorLike
 @dataclasses.dataclass(frozen=True)
 class _Piece:
   kind: str
-  begin: int
+  begin: float
   end: float
   first: float   # rate at `begin`
   last: float    # rate at `end`; the floor of a decay
@@ -52,8 +52,8 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
   Args:
     pieces: the text.
 
-  The rate at step t (counted from 0) is that of the end of the step: after a warm-up of N steps from
-  0, step 0 has 1/N of the peak and step N - 1 all of it. So it is positive at every step, until a last
+  The rate at step t (counted from 0) is that of the end of the step: after a warm-up of N steps from 0, step 0 has 1/N
+  of the peak and step N - 1 all of it. So it is positive at every step, until a last
   `cosine:0` or `linear:0` has ended.
 
   Raises:
@@ -78,7 +78,8 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 def _parse(text):
   pieces: list[_Piece] = []
-  begin, rate = 0, 0.0
+  begin: float = 0
+  rate = 0.0
   entries = text.split(",")
   for i, entry in enumerate(entries):
     last = i == len(entries) - 1

@@ -11,8 +11,7 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.config import TrainingConfig
-from flowpp_tf.training.loss_scale import LossScale
-from flowpp_tf.training.loss_scale import replicated_variable
+from flowpp_tf.training.loss_scale import LossScale, replicated_variable
 from flowpp_tf.training.schedules import learning_rate_schedule
 
 
@@ -134,7 +133,6 @@ def _check_optimizer(optimizer):
                        "`keras.optimizers.Adam` has it")
   if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
     raise InputError("the optimizer must not scale the loss: the training step does, in float16")
-  if not isinstance(optimizer, Adam) and not (
-      type(optimizer) is keras.optimizers.SGD and not optimizer.momentum):
+  if not isinstance(optimizer, Adam) and not (type(optimizer) is keras.optimizers.SGD and not optimizer.momentum):
     raise InputError("`optimizer` must be `flowpp_tf.training.Adam` or `keras.optimizers.SGD` without momentum, got "
                      f"{type(optimizer).__name__}")

@@ -1,9 +1,10 @@
 """A training step: gradients of the bound, all-reduce, clip, update.
 
-The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and clipped by
-their global norm once. The noise is drawn for the global batch, of which each replica and each microbatch takes its own: except
-for dropout masks, a step is the same on one device and on many, at once and in microbatches. A step whose loss or gradients
-are not finite changes nothing but the step's number, the counts of such steps, and the loss scale of networks in float16.
+The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and
+clipped by their global norm once. The noise is drawn for the global batch, of which each replica and each microbatch
+takes its own: except for dropout masks, a step is the same on one device and on many, at once and in microbatches. A
+step whose loss or gradients are not finite changes nothing but the step's number, the counts of such steps, and the
+loss scale of networks in float16.
 """
 
 import functools
@@ -12,10 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.call import fold_in
-from flowpp_tf.graphs import shape_of
-from flowpp_tf.graphs import traced_once
+from flowpp_tf.graphs import shape_of, traced_once
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models.seeds import as_seed
+from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.types import Seed
 
@@ -63,7 +63,7 @@ def step_noise(model: FlowPlusPlus, size: Any, seed: tf.Tensor, part: Any, parts
     part: its number; replica by replica, and within each in the order of microbatches.
     parts: how many there are.
   """
-  noise = model.sample_noise([size * parts], seed)
+  noise = model.sample_noise([size * parts], fold_in(seed, NOISE))
   if parts > 1:
     noise = noise[size * part:size * (part + 1)]
   return noise, fold_in(fold_in(seed, "dropout"), part)

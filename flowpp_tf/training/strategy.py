@@ -14,20 +14,20 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
   """Return a `tf.distribute.Strategy`.
 
   Args:
-    name: "one" for a single device; "mirrored" for `MirroredStrategy` over all GPUs, or over all
-      logical CPU devices where there is no GPU; "multiworker" for `MultiWorkerMirroredStrategy` over
-      the hosts that the environment variable TF_CONFIG lists, or those of a SLURM job; "tpu" for
-      `TPUStrategy`; "auto" for "multiworker" where TF_CONFIG lists several workers, else "mirrored"
-      where there are several GPUs or `num_virtual_cpus`, else "one".
-    num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without
-      GPUs; 0 leaves it whole. Possible only before TensorFlow has used its devices.
+    name: "one" for a single device; "mirrored" for `MirroredStrategy` over all GPUs, or over all logical CPU devices
+      where there is no GPU; "multiworker" for `MultiWorkerMirroredStrategy` over the hosts that the environment
+      variable TF_CONFIG lists, or those of a SLURM job; "tpu" for
+      `TPUStrategy`; "auto" for "multiworker" where TF_CONFIG lists several workers, else "mirrored" where there are
+      several GPUs or `num_virtual_cpus`, else "one".
+    num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without GPUs; 0 leaves it
+      whole. Possible only before TensorFlow has used its devices.
     tpu: name or address of the TPU; None for that of this host.
 
   "multiworker" waits for all workers, and must come before anything else that uses TensorFlow.
 
   Raises:
-    InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a
-      TF_CONFIG that is missing or not one, or if there is no such TPU.
+    InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a TF_CONFIG that is
+      missing or not one, or if there is no such TPU.
   """
   if name not in STRATEGIES:
     raise InputError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {name!r}")
@@ -49,8 +49,8 @@ def enable_determinism() -> None:
   """
   tf.config.experimental.enable_op_determinism()
   try:
-    # Ops one after the other: `tf.add_n`, by which gradients are added up, takes its arguments in an
-    # order that depends on which of them are still in use elsewhere.
+    # Ops one after the other: `tf.add_n`, by which gradients are added up, takes its arguments in an order that
+    # depends on which of them are still in use elsewhere.
     tf.config.threading.set_inter_op_parallelism_threads(1)
   except RuntimeError:
     raise InputError("determinism must be enabled before TensorFlow uses its devices") from None
@@ -59,8 +59,7 @@ def enable_determinism() -> None:
 def _split_cpu(count):
   cpu = tf.config.list_physical_devices("CPU")[0]
   try:
-    tf.config.set_logical_device_configuration(
-        cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
   except RuntimeError:
     raise InputError("`num_virtual_cpus` must be set before TensorFlow uses its devices") from None
 

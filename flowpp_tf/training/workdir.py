@@ -20,10 +20,8 @@ from typing import Any
 
 from flowpp_tf.data import describe
 from flowpp_tf.errors import InputError
-from flowpp_tf.files import file_sha256
-from flowpp_tf.files import replace_file
-from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.files import file_sha256, replace_file
+from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.types import Path
 
 
@@ -46,8 +44,8 @@ class Workdir:
 
     Args:
       config: `FlowPlusPlusConfig`.
-      settings: what else determines the run; two runs with the same "fingerprint" have the same data, whatever their name
-        and place.
+      settings: what else determines the run; two runs with the same "fingerprint" have the same data, whatever their
+        name and place.
 
     Raises:
       InputError (a ValueError): if it holds another run (the message names what differs), or cannot be written.
@@ -105,7 +103,7 @@ class Workdir:
       digest = file_sha256(self.best_weights)
       if self.metrics.exists():
         rows = [json.loads(line) for line in self.metrics.read_text().splitlines()]
-      best = min((row for row in rows if math.isfinite(row["val_bits_per_dim"])),
+      best: dict = min((row for row in rows if math.isfinite(row["val_bits_per_dim"])),
                  key=lambda row: row["val_bits_per_dim"], default={})
     except (OSError, ValueError, TypeError, KeyError) as error:
       raise InputError(f"the weights and metrics of workdir {str(self.path)!r} cannot be read: "

@@ -1,10 +1,10 @@
 """What the processes of a run do together; one process does nothing here.
 
-Every worker runs the same program. The first, the chief, writes; all read what it wrote from a file system that they share.
+Every worker runs the same program. The first, the chief, writes; all read what it wrote from a file system that they
+share.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import functools
 
