@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.call import Call
 
 K = 3
 EVENT = (4, 4, 2)
@@ -45,12 +46,22 @@ class Conditioner(tf.Module):
   def __call__(self, x1):
     return tf.tanh(x1 @ self.weights)
 
+  def given(self, x1, call):
+    return self(x1 + call.condition)
+
 
 def coupling(dtype, kind, name="coupling"):
   bijector_fn = fb.affine_coupling_bijector if kind == "affine" else functools.partial(
       fb.mixture_logistic_coupling_bijector, components=K)
   return fb.Coupling(Conditioner(dtype, fb.num_parameters(kind, K)), bijector_fn, dtype=dtype,
                      name=name)
+
+
+def conditioned_coupling(dtype):
+  """A coupling whose network adds the condition of the call to its input."""
+  network = Conditioner(dtype, fb.num_parameters("mixture_logistic", K))
+  return fb.Coupling(
+      network.given, functools.partial(fb.mixture_logistic_coupling_bijector, components=K), dtype=dtype)
 
 
 normal = lambda shape, dtype: draw(*shape, dtype=dtype, seed=3)
@@ -76,6 +87,9 @@ BIJECTORS = {
     "split_columns": (lambda d: fb.split_columns(EVENT), normal, EVENT),
     "coupling_mixture": (lambda d: coupling(d, "mixture_logistic"), normal, EVENT),
     "coupling_affine": (lambda d: coupling(d, "affine"), normal, EVENT),
+    "invert": (lambda d: fb.Invert(coupling(d, "affine")), normal, EVENT),
+    "conditioned": (lambda d: fb.Conditioned(
+        conditioned_coupling(d), Call(condition=draw(*EVENT[:2], 1, dtype=d, seed=7))), normal, EVENT),
     "chain": (lambda d: fb.Chain([coupling(d, "affine", "second"), fb.SwapHalves(),
                                   coupling(d, "mixture_logistic", "first")]), normal, EVENT),
 }

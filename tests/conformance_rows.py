@@ -1,4 +1,4 @@
-"""The rows of the conformance suite: every bijector, both dequantizers, the flow and every model.
+"""The rows of the conformance suite: every public bijector, layer, distribution and every model.
 
 A row says how to make the object that holds the variables, what to evaluate of it, and on what.
 """
@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bijector_cases import CASES
+from bijector_cases import draw
 from bijector_cases import with_variables
 from conftest import SMALL
 from conftest import VARIANTS
@@ -63,6 +64,25 @@ def _evaluate_flow(flow, images, noise):
   return dict(log_prob=flow.log_prob(x), sample=flow.bijector.forward(z))
 
 
+def _evaluate_distribution(distribution, images, noise):
+  del noise
+  return dict(log_prob=distribution.log_prob(images))
+
+
+def _layer_row(make, *shapes):
+  """A row of a layer: `make(dtype)`, and the shapes of its inputs without the batch."""
+  def made(dtype, seed=0):
+    keras.utils.set_random_seed(seed)
+    layer = make(dtype)
+    if not layer.built:
+      layer.build(*((None, *shape) for shape in shapes[:1]))
+    perturb(layer, seed=seed)
+    return layer
+
+  return Row(made, lambda layer, *inputs: dict(y=layer(*inputs)), lambda dtype: tuple(
+      draw(4, *shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)))
+
+
 def _evaluate_model(model, images, noise):
   return dict(bound=model.log_prob_bound(images, noise=noise))
 
@@ -78,12 +98,26 @@ DISTRIBUTION_ROWS = {
     "flow": Row(
         lambda dtype, seed=0: _model(SMALL, dtype, seed, "columns:1,squeeze,channels:1").flow,
         _evaluate_flow, _images_and_noise),
+    "images": Row(
+        lambda dtype, seed=0: _model(SMALL, dtype, seed).distribution, _evaluate_distribution, _images_and_noise),
+}
+NETWORK = fpp.layers.NetworkConfig(4, 2, heads=2)
+LAYER_ROWS = {
+    "conv": _layer_row(lambda d: fpp.layers.InitNormConv2D(3, weight_norm=True, dtype=d), (4, 4, 2)),
+    "dense": _layer_row(lambda d: fpp.layers.InitNormDense(3, dtype=d), (4, 4, 2)),
+    "dropout": _layer_row(lambda d: fpp.layers.Dropout(0.5, dtype=d), (4, 4, 2)),
+    "gated_conv": _layer_row(lambda d: fpp.layers.GatedConv(4, dtype=d), (4, 4, 4)),
+    "gated_attention": _layer_row(lambda d: fpp.layers.GatedAttention(4, 2, dtype=d), (4, 4, 4), (4, 4, 4)),
+    "gated_pointwise": _layer_row(lambda d: fpp.layers.GatedPointwise(4, dtype=d), (4, 4, 4), (4, 4, 4)),
+    "block": _layer_row(lambda d: fpp.layers.ConvAttentionBlock(4, heads=2, dtype=d), (4, 4, 4), (4, 4, 4)),
+    "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
+    "context_net": _layer_row(lambda d: fpp.layers.ContextNet((4, 4, 2), 8, NETWORK, dtype=d), (4, 4, 2)),
 }
 MODEL_ROWS = {
     f"model_{name}": Row(
         lambda dtype, seed=0, config=config: _model(config, dtype, seed), _evaluate_model,
         _images_and_noise) for name, config in VARIANTS.items()}
-ROWS = {**BIJECTOR_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
+ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 
 
 def variables(subject):

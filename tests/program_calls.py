@@ -83,6 +83,7 @@ def _messages_of_a_process(error):
   handler = absl_logging.get_absl_handler().python_handler
   stream = handler.stream
   handler.setStream(error)
+  handler.addFilter(_no_retracing)
   try:
     with warnings.catch_warnings():
       warnings.simplefilter("default")
@@ -92,5 +93,11 @@ def _messages_of_a_process(error):
           warnings.formatwarning(message, category, filename, lineno, line))
       yield
   finally:
+    handler.removeFilter(_no_retracing)
     handler.setStream(stream)
     logging.root.handlers[:] = handlers
+
+
+def _no_retracing(record):
+  """Return whether to log a record: TensorFlow counts the traces of all calls in this process as those of one."""
+  return "triggered tf.function retracing" not in record.getMessage()

@@ -10,9 +10,8 @@ from program_calls import call
 from program_calls import times_of_files
 
 TINY = ["--config=photos", "--filters=4", "--blocks=1", "--components=2", "--dequant_filters=4",
-        "--context_channels=4", "--structure=columns:1", "--dequant_structure=columns:1",
-        "--batch_size=8", "--steps=2", "--num_samples=1",
-        "--eval_images=3", "--tensorboard="]
+        "--context_channels=4", "--structure=columns:1", "--dequant_structure=columns:1", "--batch_size=8",
+        "--steps=2", "--num_samples=1", "--eval_images=3", "--tensorboard="]
 
 
 @pytest.fixture(scope="module")

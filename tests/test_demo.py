@@ -18,7 +18,6 @@ import types
 import urllib.error
 import urllib.request
 
-from absl import flags
 import keras
 import numpy as np
 from PIL import Image
@@ -35,14 +34,12 @@ from flowpp_tf.demo.engine import Engine
 from flowpp_tf.demo.engine import SavedModelEngine
 from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.errors import InputError
-from flowpp_tf.programs import demo
 from flowpp_tf.training import Workdir
+from program_calls import call
 
-FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
-    SMALL, image_shape=(4, 4, 1), structure="columns:1,squeeze,channels:1",
-    dequant_structure="columns:1")
+    SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1")
 NAN = float("nan")
 
 
@@ -234,44 +231,26 @@ def test_examples_are_read_back_as_they_are(levels, tmp_path):
 # --- The program ----------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def program(monkeypatch):
-  """Function that calls the program with flags, in this process."""
-  others = set(FLAGS)
-  demo.define_flags()
-  added = set(FLAGS) - others
-
-  def call(*arguments):
-    FLAGS(["demo", *map(str, arguments)])
-    demo.demo_from_flags()
-
-  yield call
-  for name in added:
-    delattr(FLAGS, name)
-  FLAGS.unparse_flags()
-
-
-def test_one_of_workdir_and_saved_model_is_needed(program, workdir):
+def test_one_of_workdir_and_saved_model_is_needed(workdir, tmp_path):
   for arguments in ((), (f"--workdir={workdir.path}", "--saved_model=a")):
-    with pytest.raises(InputError, match="as --workdir or as --saved_model, one of them"):
-      program(*arguments)
+    code, _, error = call("demo", *arguments, cwd=tmp_path)
+    assert code == 2 and "as --workdir or as --saved_model, one of them" in error
 
 
-def test_a_port_in_use_is_said_before_the_model_is_loaded(program):
-  pytest.importorskip("gradio")
+@pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
+def test_a_port_in_use_is_said_before_the_model_is_loaded(tmp_path):
   with socket.create_server(("127.0.0.1", 0)) as taken:
     port = taken.getsockname()[1]
-    with pytest.raises(InputError, match=f"cannot serve at --host=127.0.0.1 --port={port}: .*in use"):
-      program("--workdir=nothing", f"--port={port}")
+    code, _, error = call("demo", "--workdir=nothing", f"--port={port}", cwd=tmp_path)
+    assert code == 2
+    assert re.search(f"cannot serve at --host=127.0.0.1 --port={port}: .*in use", error)
 
 
-def test_without_gradio_the_command_that_installs_it_is_said():
-  command = ("import sys; sys.modules['gradio'] = None; sys.argv = ['demo', '--workdir=nothing']; "
-             "from flowpp_tf.programs.demo import main; main()")
-  result = subprocess.run(
-      [sys.executable, "-c", command], cwd=ROOT, text=True, capture_output=True, timeout=300)
-  assert result.returncode == 2 and "Traceback" not in result.stderr
-  assert result.stderr.splitlines()[-1] == (
+def test_without_gradio_the_command_that_installs_it_is_said(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "gradio", None)
+  code, _, error = call("demo", "--workdir=nothing", cwd=tmp_path)
+  assert code == 2 and "Traceback" not in error
+  assert error.splitlines()[-1] == (
       "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'")
 
 

@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
+from flowpp_tf.call import Call
 
 DATA = pathlib.Path(__file__).parent / "data"
 SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0,
@@ -82,9 +83,9 @@ def test_log_det_of_every_step(loaded):
   _, model, data, noise = loaded
   ours = []
 
-  def walk(parts, x, kwargs):
+  def walk(parts, x, call):
     for part in parts:
-      part_kwargs = kwargs.get(part.name, {})
+      part_kwargs = dict(call=call) if isinstance(part, fb.Coupling) else {}
       if isinstance(part, (fb.ActNorm, fb.Invertible1x1Conv, fb.Coupling, fb.PixelsToLogit,
                            tfp.bijectors.Sigmoid)):
         log_det = part.forward_log_det_jacobian(x, 3, **part_kwargs)
@@ -95,9 +96,9 @@ def test_log_det_of_every_step(loaded):
     flow = model.dequantizer.coupling_flow
     context = model.dequantizer.context_net(data["x"])
     walk([*flow.bijector.bijectors[::-1], tfp.bijectors.Sigmoid()], tf.constant(noise),
-         flow.bijector_kwargs(context=context))
+         Call(condition=context))
   walk([fb.PixelsToLogit(model.config.levels), *model.coupling_flow.bijector.bijectors[::-1]],
-       tf.constant(data["dequantized"]), {})
+       tf.constant(data["dequantized"]), None)
   assert len(ours) == len(json.loads(str(data["steps"])))
   for one, other in zip(ours, data["step_logd"]):
     close(one, other)

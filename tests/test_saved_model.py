@@ -5,11 +5,9 @@ import dataclasses
 import io
 import itertools
 import json
-import os
 import pathlib
 import re
 import subprocess
-import sys
 
 from absl.testing import flagsaver
 import keras
@@ -23,20 +21,16 @@ from conftest import small_images
 import flowpp_tf as fpp
 from flowpp_tf.files import replace_directory
 from flowpp_tf.training import Workdir
+from program_calls import call
+from program_calls import run
 
 ROOT = pathlib.Path(__file__).parent.parent
 SERVING = (ROOT / "docs" / "serving.md").read_text()
 CONFIG = dataclasses.replace(  # short: every function of it is traced
-    SMALL, structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
+    SMALL, structure="squeeze,channels:1", dequant_structure="columns:1")
 MAX_BATCH = 64
 SEED = 2**40 + 3  # of both halves
 FINGERPRINT = {"name": "noise", "sha256": "0f", "digest": "0"}
-
-
-def bin_export(*args):
-  return subprocess.run(
-      [sys.executable, str(ROOT / "bin" / "export"), *map(str, args)], text=True, capture_output=True,
-      timeout=300, env={**os.environ, "PYTHONPATH": ""})
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +52,9 @@ def workdir(model, tmp_path_factory):
   entry = lambda sha256: {"images": 180, "checkpoint": {"sha256": sha256}}
   workdir.evaluation.write_text(json.dumps(  # of train, under the weights of before
       {"test": entry(workdir.checkpoint()["sha256"]), "train": entry("0")}))
-  result = bin_export(f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}")
-  assert result.returncode == 0, result.stderr
-  assert result.stdout == f"wrote {workdir.path}/saved_model/1\n"
+  result = run("export", f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}")
+  assert result.code == 0, result.error
+  assert result.out == f"wrote {workdir.path}/saved_model/1\n"
   return workdir
 
 
@@ -125,10 +119,8 @@ def test_tensorflow_alone_gives_the_same_as_the_model_for_every_batch_size(model
   np.savez(tmp_path / "calls.npz", **{
       f"{batch}/{name}/{key}": value for batch in (1, 3, 17)
       for name, arguments in calls(batch).items() for key, value in arguments.items()})
-  result = subprocess.run(
-      [sys.executable, "-c", ONLY_TENSORFLOW, path, tmp_path / "calls.npz", tmp_path / "results.npz"],
-      text=True, capture_output=True, timeout=300, cwd=tmp_path, env={**os.environ, "PYTHONPATH": ""})
-  assert result.returncode == 0, result.stderr
+  result = run(["-c", ONLY_TENSORFLOW], path, tmp_path / "calls.npz", tmp_path / "results.npz", cwd=tmp_path)
+  assert result.code == 0, result.error
   results = np.load(tmp_path / "results.npz")
   for batch in (1, 3, 17):
     np.testing.assert_array_equal(results[f"{batch}/decode"], small_images(batch))
@@ -338,10 +330,10 @@ def test_a_directory_that_could_not_be_replaced_is_back_in_its_place(tmp_path):
   assert [p.name for p in tmp_path.rglob("*")] == ["1", "old"]
 
 
-def test_bin_export_refuses_in_one_line(workdir):
-  result = bin_export(f"--workdir={workdir.path}")
-  assert result.returncode == 2 and "Traceback" not in result.stderr
-  assert f"export: error: '{workdir.path}/saved_model/1' exists already" in result.stderr
+def test_bin_export_refuses_in_one_line(workdir, tmp_path):
+  result = call("export", f"--workdir={workdir.path}", cwd=tmp_path)
+  assert result.code == 2 and "Traceback" not in result.error
+  assert f"export: error: '{workdir.path}/saved_model/1' exists already" in result.error
 
 
 def test_the_snippet_of_the_docs_runs(path):

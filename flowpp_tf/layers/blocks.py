@@ -46,6 +46,13 @@ def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf
   return x
 
 
+def variables_of(blocks: Sequence[keras.layers.Layer]) -> tf.Module:
+  """Return a module that holds the blocks' variables: Keras does not show `tf.train.Checkpoint` layers in lists."""
+  module = tf.Module()
+  module.variables_of_blocks = [v.value for block in blocks for v in block.variables]
+  return module
+
+
 def _first_like(block):
   """The first block still in use that equals this one except for the values of weights."""
   config = {name: value for name, value in block.get_config().items() if name != "name"}

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.call import Call
-from flowpp_tf.layers.blocks import apply_blocks
+from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise, concat_elu
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.network_config import NetworkConfig
@@ -125,6 +125,7 @@ class Conditioner(keras.layers.Layer):
     for block in self.blocks:
       block.build(inside, context_shape=(*inside[:-1], context_channels))
     self.output_conv.build((*inside[:-1], network.filters * (2 if output_concat_elu else 1)))
+    self._in_lists = variables_of(self.blocks)
     self.built = True
 
   def build(self, input_shape: tuple) -> None:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.call import Call
-from flowpp_tf.layers.blocks import apply_blocks
+from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.network_config import NetworkConfig
@@ -52,9 +52,7 @@ class ContextNet(keras.layers.Layer):
     if network.mixer != "none":
       self.position_embedding = self.add_weight(
           name="position_embedding", shape=inside, initializer=keras.initializers.RandomNormal(stddev=0.01))
-    # Keras does not show `tf.train.Checkpoint` the layers that it has in lists.
-    self._in_lists = tf.Module()
-    self._in_lists.variables_of_blocks = [v.value for block in self.blocks for v in block.variables]
+    self._in_lists = variables_of(self.blocks)
     self.built = True
 
   def build(self, input_shape: tuple) -> None:
