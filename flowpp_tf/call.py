@@ -1,6 +1,6 @@
 """What one evaluation carries besides its input, and the random streams that follow from its seed.
 
-A stream has a name such as "flow/3_coupling/block_0/dropout": parts of a model say who they are by `fold_in`, and
+A stream has a name such as "/flow/4_flow_step_0_coupling/block_0": parts of a model say who they are by `fold_in`, and
 whoever draws random numbers takes the seed of the path. The same seed gives the same draws in every call, on every
 device, whatever else the model does.
 """

@@ -46,9 +46,6 @@ class Conditioner(tf.Module):
   def __call__(self, x1):
     return tf.tanh(x1 @ self.weights)
 
-  def given(self, x1, call):
-    return self(x1 + call.condition)
-
 
 def coupling(dtype, kind, name="coupling"):
   bijector_fn = fb.affine_coupling_bijector if kind == "affine" else functools.partial(
@@ -57,11 +54,16 @@ def coupling(dtype, kind, name="coupling"):
                      name=name)
 
 
+class ConditionedConditioner(Conditioner):
+  """tanh((x1 + condition) w)."""
+
+  def __call__(self, x1, call):
+    return super().__call__(x1 + call.condition)
+
+
 def conditioned_coupling(dtype):
-  """A coupling whose network adds the condition of the call to its input."""
-  network = Conditioner(dtype, fb.num_parameters("mixture_logistic", K))
-  return fb.Coupling(
-      network.given, functools.partial(fb.mixture_logistic_coupling_bijector, components=K), dtype=dtype)
+  return fb.Coupling(ConditionedConditioner(dtype, fb.num_parameters("mixture_logistic", K)), functools.partial(
+      fb.mixture_logistic_coupling_bijector, components=K), dtype=dtype)
 
 
 normal = lambda shape, dtype: draw(*shape, dtype=dtype, seed=3)
@@ -90,6 +92,7 @@ BIJECTORS = {
     "invert": (lambda d: fb.Invert(coupling(d, "affine")), normal, EVENT),
     "conditioned": (lambda d: fb.Conditioned(
         conditioned_coupling(d), Call(condition=draw(*EVENT[:2], 1, dtype=d, seed=7))), normal, EVENT),
+    "scalar_chain": (lambda d: fb.Chain([fb.Invert(fb.Sigmoid()), fb.MixtureLogisticCDF(*mixture(d))]), normal, EVENT),
     "chain": (lambda d: fb.Chain([coupling(d, "affine", "second"), fb.SwapHalves(),
                                   coupling(d, "mixture_logistic", "first")]), normal, EVENT),
 }

@@ -10,7 +10,7 @@ import tensorflow as tf
 ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-# pylint: disable=wrong-import-position
+# ruff: noqa: E402 (imports from the folder above)
 import growth
 import kernels
 import model

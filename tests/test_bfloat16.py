@@ -20,6 +20,7 @@ from conftest import value_and_log_det
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.layers import Conditioner
+from flowpp_tf.layers import NetworkConfig
 
 X = tf.constant(np.random.RandomState(0).randn(8, 4, 2, 4), tf.float32)
 ROUNDING = 5e-5  # of float32, in a round trip of this coupling
@@ -28,8 +29,7 @@ kinds = pytest.mark.parametrize("kind", ["affine", "mixture_logistic"])
 
 def coupling(kind, policy):
   keras.utils.set_random_seed(0)
-  conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), filters=8, blocks=1, heads=2,
-                            dtype=policy)
+  conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), NetworkConfig(8, 1, heads=2), dtype=policy)
   perturb(conditioner)
   bijector_fn = fb.affine_coupling_bijector if kind == "affine" else functools.partial(
       fb.mixture_logistic_coupling_bijector, components=3)

@@ -77,7 +77,7 @@ def test_keras_weights_and_config_make_the_same_model_again(name, tmp_path):
 
 def test_a_compiled_model_is_loaded_to_be_compiled_again_without_a_warning(tmp_path):
   model = ROWS["model_published"].make("float32")
-  model.compile("adam", clip_norm=1.0, ema_decay=0.9)
+  model.compile(keras.optimizers.Adam(global_clipnorm=1.0, use_ema=True))
   model.save(tmp_path / "model.keras")
   with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")

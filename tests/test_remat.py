@@ -16,6 +16,7 @@ from conftest import SMALL
 from conftest import perturb
 from conftest import small_images
 import flowpp_tf as fpp
+from flowpp_tf.call import Call
 from flowpp_tf.layers import attention
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers import remat
@@ -72,6 +73,7 @@ def gradient_of(function):
 
 
 X = tf.ones([2, 8, 12])
+CALL = Call(training=True, seed=[1, 2])
 
 
 def test_attention_weights_are_computed_again_and_grappler_does_not_undo_it():
@@ -143,7 +145,7 @@ def test_blocks_of_a_network_are_calls_of_one_function():
   def functions(count):
     made = blocks_of(count)
     graph = tf.function(lambda x: blocks.apply_blocks(
-        made, x, tf.zeros([4, 4, 4]), training=True, seed=[1, 2]), autograph=False
+        made, x, tf.zeros([4, 4, 4]), call=CALL), autograph=False
     ).get_concrete_function(tf.TensorSpec([None, 4, 4, 4])).graph
     calls = [op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
     return len(calls), len(set(calls))
@@ -183,8 +185,7 @@ def test_each_block_has_its_own_dropout_mask():
   x = draw(2, 4, 4, 4)
   embedding = tf.zeros([4, 4, 4])
   call = tf.function(lambda made: blocks.apply_blocks(
-      made, tf.cast(x, tf.float32), embedding, training=True, seed=[1, 2]), autograph=False)
-  seeds = [fpp.layers.fold_in([1, 2], i) for i in range(2)]
-  alone = one(one(tf.cast(x, tf.float32), embedding, training=True, seed=seeds[0]), embedding,
-              training=True, seed=seeds[1])
+      made, tf.cast(x, tf.float32), embedding, call=CALL), autograph=False)
+  calls = [Call(training=True, seed=CALL.stream(f"block_{i}")) for i in range(2)]
+  alone = one(one(tf.cast(x, tf.float32), embedding, call=calls[0]), embedding, call=calls[1])
   np.testing.assert_allclose(call([one, one]), alone, rtol=1e-4, atol=1e-5)

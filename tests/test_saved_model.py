@@ -52,7 +52,7 @@ def workdir(model, tmp_path_factory):
   entry = lambda sha256: {"images": 180, "checkpoint": {"sha256": sha256}}
   workdir.evaluation.write_text(json.dumps(  # of train, under the weights of before
       {"test": entry(workdir.checkpoint()["sha256"]), "train": entry("0")}))
-  result = run("export", f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}")
+  result = call("export", f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}", cwd=workdir.path)
   assert result.code == 0, result.error
   assert result.out == f"wrote {workdir.path}/saved_model/1\n"
   return workdir
@@ -170,8 +170,8 @@ def test_assets_say_what_the_model_is_and_what_was_measured(model, workdir, path
 
 
 def test_saved_model_cli_shows_names_types_and_shapes(path):
-  from tensorflow.python.tools import saved_model_cli  # here, as it defines flags
   with contextlib.redirect_stdout(io.StringIO()) as out, flagsaver.flagsaver():
+    from tensorflow.python.tools import saved_model_cli  # here, as it defines flags
     saved_model_cli.create_parser().parse_args(["show", "--dir", str(path), "--all"]).func()
   shown = {(kind, name): (dtype, shape) for kind, name, dtype, shape in re.findall(
       r"(inputs|outputs)\['(\w+)'\] tensor_info:\s+dtype: (\w+)\s+shape: (\(.*\))", out.getvalue())}

@@ -29,8 +29,7 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     name: Python `str`.
 
   `forward(x, call=Call(initialize=True))` first sets `scale` and `bias`, which must then be variables, by the moments
-  of
-  `x` over its leading dimensions. The log-det is in nats per element.
+  of `x` over its leading dimensions. The log-det is in nats per element.
   """
 
   def __init__(self, scale: Any, bias: Any, epsilon: float = 1e-8, min_variance: float = 0.0,

@@ -4,8 +4,8 @@
     x, log_det = bijector.inverse_and_log_det(y)     log_det = log|det dx/dy|
 
 as in distrax. `Chain`, `Invert`, `FlowDistribution` and the model compose these two methods in plain loops. For TFP's
-own
-`Chain` and `TransformedDistribution`, which ask for value and log-det separately, the log-det is left in TFP's cache.
+own `Chain` and `TransformedDistribution`, which ask for value and log-det separately, the log-det is left in TFP's
+cache.
 """
 
 from typing import Any

@@ -4,8 +4,7 @@
     y = logit(MixLogCDF(x; pi, mu, s)) exp(a) + b                                     (equation 11)
 
 This file has equation 10 and its logit; `affine.py` has the rest of equation 11, `mixture_logistic.py` the functions
-and
-`mixture_quantile.py` their inverse.
+and `mixture_quantile.py` their inverse.
 """
 
 from typing import Any

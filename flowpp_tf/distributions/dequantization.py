@@ -67,7 +67,7 @@ class VariationalDequantization(_Dequantization):
     event_shape: `(H, W, C)`.
     call: `Call` of the bijector, whose condition is the context of the images.
     context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside those of the
-    bijector.
+      bijector.
     dtype: floating.
     name: Python `str`.
   """

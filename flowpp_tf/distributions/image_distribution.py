@@ -30,8 +30,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     name: Python `str`.
 
   Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around. Events
-  are
-  `[H, W, C]` in 0 .. levels - 1, the batch shape is []. `seed` of `sample` means what it does in TFP.
+  are `[H, W, C]` in 0 .. levels - 1, the batch shape is []. `seed` of `sample` means what it does in TFP.
   """
 
   def __init__(self, model: Any, num_samples: int = 1, seed: Seed = 0, validate_args: bool = False,

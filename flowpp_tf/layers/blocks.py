@@ -65,8 +65,7 @@ def _shared(block, training, shape):
   """A block as a function of inputs, seed and weights, for all blocks that equal it.
 
   Each shape of the input has its own: TensorFlow would take the trace of a partly unknown shape for one that is known.
-  The
-  function must not hold the block, which would then never be freed.
+  The function must not hold the block, which would then never be freed.
   """
   functions = _FUNCTIONS.setdefault(block, {})
   if (training, shape) not in functions:

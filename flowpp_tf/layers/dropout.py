@@ -1,8 +1,7 @@
 """Dropout whose mask is a function of a seed.
 
 With such masks a step can be repeated exactly: a rematerialized block, a resumed run and the inverse of a coupling all
-see
-the same ones.
+see the same ones.
 """
 
 from typing import Any

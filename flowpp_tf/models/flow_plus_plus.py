@@ -163,8 +163,7 @@ class FlowPlusPlus(keras.Model):
     """Return the latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
-    a
-    pixel here and there whose noise is within the flow's rounding of 0 or 1.
+    a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     x, noise, _ = self._prepare(images, 1, noise, seed)
     return self.flow.bijector.inverse(self._dequantize(x, noise, Call())[1])
@@ -235,6 +234,8 @@ class FlowPlusPlus(keras.Model):
   def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
     """Prepare `fit` and `evaluate`; as in Keras, without a loss: that is the negative bound, nats per image.
 
+    A model that Keras has saved is loaded uncompiled.
+
     Raises:
       InputError (a ValueError): for a loss or metrics, or an optimizer that would clip each replica's gradients.
     """
@@ -247,6 +248,9 @@ class FlowPlusPlus(keras.Model):
       if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
         raise InputError(f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their "
                          "mean")
+
+  def get_compile_config(self) -> None:
+    """Return None: a model is loaded uncompiled."""
 
   def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
                    training: bool = True) -> tf.Tensor:

@@ -50,10 +50,9 @@ class Adam(keras.optimizers.Adam):
       scalars = {}
       self._shared = weakref.ref(learning_rate), scalars
     if dtype not in scalars:
-      cast = lambda value: tf.cast(value, dtype)
-      rate, step = cast(learning_rate), cast(self.iterations.value + 1)
-      beta1, beta2 = cast(self.beta_1), cast(self.beta_2)
+      rate, step = tf.cast(learning_rate, dtype), tf.cast(self.iterations.value + 1, dtype)
+      beta1, beta2, epsilon = (tf.constant(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon))
       unless_skipped = lambda beta: tf.where(rate == 0, tf.ones_like(beta), beta)
       scalars[dtype] = dict(lr=rate, beta1=unless_skipped(beta1), beta2=unless_skipped(beta2),
-                            epsilon=cast(self.epsilon), beta1_power=beta1**step, beta2_power=beta2**step)
+                            epsilon=epsilon, beta1_power=beta1**step, beta2_power=beta2**step)
     return scalars[dtype]
