@@ -10,7 +10,8 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.layers import fold_in
+from flowpp_tf.call import Call
+from flowpp_tf.models.flow_plus_plus import BoundTerms
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
@@ -28,21 +29,18 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
     self.flow = tfd.TransformedDistribution(
         self.flow.distribution, tfb.Invert(_plain(self.flow.bijector.bijector, config.components)))
 
-  def log_prob_bound(self, images, num_samples=1, noise=None, seed=None, training=False,
-                     initialize=False):
-    x, noise, seed = self._prepare(images, num_samples, noise, seed)
-    dequantizer = self.dequantizer
-    context = dequantizer.context_net(x, training=training, seed=fold_in(fold_in(seed, 1), 0))
-    flow = dequantizer.coupling_flow
-    kwargs = {flow.bijector.name: flow.bijector_kwargs(
-        training, fold_in(fold_in(seed, 1), 1), False, context)}
+  def _bound_terms(self, x, noise, call):
+    q_call = call.fold_in("dequantizer")
+    q_call = q_call.given(self.dequantizer.context_net(x, call=q_call.fold_in("context_net")))
+    kwargs = _for_couplings(self._noise_to_unit, q_call)
     u = self._noise_to_unit.forward(noise, **kwargs)
-    log_q = tf.reduce_sum(tfd.Normal(tf.zeros([], noise.dtype), 1.0).log_prob(noise), axis=[2, 3, 4]) - (
+    normal = tfd.Normal(tf.zeros([], noise.dtype), 1.0)
+    log_q = tf.reduce_sum(normal.log_prob(noise), axis=[-3, -2, -1]) - (
         self._noise_to_unit.forward_log_det_jacobian(noise, 3, **kwargs))
     log_p = self.flow.log_prob(
-        x + u, bijector_kwargs=self._flow_kwargs(training, fold_in(seed, 2), False))
-    count = tf.cast(tf.shape(noise)[0], log_p.dtype)
-    return tf.reduce_logsumexp(log_p - log_q, axis=0) - tf.math.log(count)
+        x + u, bijector_kwargs=_for_couplings(self.flow.bijector.bijector, call.fold_in("flow")))
+    terms = BoundTerms(tf.zeros_like(log_p), log_p, -log_q)
+    return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
 
 def _plain(bijector, components):
@@ -54,6 +52,12 @@ def _plain(bijector, components):
   return bijector  # the other parts cost next to nothing
 
 
+def _for_couplings(chain, call):
+  """Keyword arguments of a chain of TFP's, which go to its parts by name; each coupling has its own random stream."""
+  return {part.name: dict(call=call.fold_in(f"{i}_{part.name}"))
+          for i, part in enumerate(reversed(chain.bijectors)) if isinstance(part, _Coupling)}
+
+
 class _Coupling(tfb.Bijector):
   """The mixture coupling, by `_logit_cdf`."""
 
@@ -63,10 +67,8 @@ class _Coupling(tfb.Bijector):
     self._components = components
     super().__init__(forward_min_event_ndims=3, parameters=parameters, name=name)
 
-  def _condition(self, x1, context=None, **kwargs):
-    if context is not None:
-      kwargs["context"] = tf.reshape(context, [-1, *context.shape[-3:]])
-    parameters = self._conditioner(tf.reshape(x1, [-1, *x1.shape[-3:]]), **kwargs)
+  def _condition(self, x1, call=None):
+    parameters = self._conditioner(tf.reshape(x1, [-1, *x1.shape[-3:]]), call=call or Call())
     size = 2 + 3 * self._components
     parameters = tf.reshape(
         parameters, tf.concat([tf.shape(x1)[:-1], [parameters.shape[-1] // size, size]], axis=0))

@@ -25,7 +25,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.training import Adam
+from flowpp_tf.training import TrainingConfig, TrainState, train_step
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
@@ -60,8 +60,8 @@ def speed(images, **options):
 def waiting(sources):
   """Rows of the second table."""
   model = fpp.FlowPlusPlus(fpp.get_config(FLAGS.config))
-  model.compile(Adam(1e-4), clip_norm=1.0, ema_decay=0.999)
-  step = tf.function(model.train_step)  # what `fit` calls, a step at a time
+  state = TrainState(model, TrainingConfig(steps=1, learning_rate=1e-4))
+  step = tf.function(lambda images: train_step(state, images), autograph=False)
   for name, images in sources.items():
     iterator = iter(data.training_batches(images, FLAGS.batch_size, seed=0))
     step(next(iterator))

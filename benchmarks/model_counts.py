@@ -16,7 +16,7 @@ import math
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.training import Adam
+from flowpp_tf.training import TrainingConfig, TrainState, train_step
 
 # Views: the output is the input's buffer.
 _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "EnsureShape",
@@ -202,7 +202,7 @@ class PassCounts:
 
 @dataclasses.dataclass(frozen=True)
 class UpdateCounts:
-  """What a training step needs beside its pass: clipping, Adam, averaged weights, metrics."""
+  """What a training step needs beside its pass: clipping, Adam, EMA weights, metrics."""
   traffic_bytes_update: int
   kernels_update: int
 
@@ -224,9 +224,8 @@ def count_pass(config):
 
 def count_update(config, counts):
   """`UpdateCounts` of a config's model, whose `PassCounts` are given: a whole step's less these."""
-  model = fpp.FlowPlusPlus(config)
-  model.compile(Adam(), clip_norm=1.0, ema_decay=0.999)
-  traced = tf.function(model.train_step, autograph=False).get_concrete_function(
+  state = TrainState(fpp.FlowPlusPlus(config), TrainingConfig(steps=1))
+  traced = tf.function(lambda images: train_step(state, images), autograph=False).get_concrete_function(
       tf.TensorSpec([2, *config.image_shape], tf.uint8))
   kernels, traffic = count_kernels(live_operations(traced.graph))
   return UpdateCounts(

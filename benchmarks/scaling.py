@@ -244,11 +244,11 @@ def measure(batch):
   import numpy as np
   import tensorflow as tf
   import flowpp_tf as fpp
-  from flowpp_tf.training import Adam
+  from flowpp_tf.training import TrainingConfig, TrainState, train_step
   model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))
-  model.compile(Adam(1e-6), clip_norm=1.0, ema_decay=0.999)
+  state = TrainState(model, TrainingConfig(steps=1, learning_rate=1e-6))
   images = tf.constant(np.random.RandomState(0).randint(0, 256, [batch, 32, 32, 3]), tf.uint8)
-  step = tf.function(model.train_step, autograph=False)
+  step = tf.function(lambda images: train_step(state, images), autograph=False)
   step(images)
   forget_peak()
   step(images)

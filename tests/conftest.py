@@ -102,3 +102,4 @@ def small_model():
 def pytest_addoption(parser):
   parser.addoption("--kills", type=int, default=3,
                    help="How often test_resume.py kills a run; more take half a minute each.")
+  parser.addoption("--slow", action="store_true", help="Also the long versions of some tests.")

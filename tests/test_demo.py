@@ -281,6 +281,7 @@ def url(workdir, tmp_path_factory):
   finally:
     process.kill()
     process.wait()
+    process.stdout.close()
 
 
 def _need(there, what):
@@ -328,7 +329,8 @@ def _changed(panel, act):
 
 def _pixels(panel):
   address = panel.locator(".picture img").first.get_attribute("src")
-  return np.asarray(Image.open(io.BytesIO(panel.page.request.get(address).body())))
+  with Image.open(io.BytesIO(panel.page.request.get(address).body())) as picture:
+    return np.asarray(picture)
 
 
 def _upload(panel, path):

@@ -34,7 +34,8 @@ def test_train_leaves_figures_pictures_and_the_next_commands(trained):
     assert set(row) >= {"bits_per_dim", "val_bits_per_dim", "gradient_norm", "learning_rate",
                         "images_per_second"}
   for name in ("samples.png", "curves.png"):
-    assert min(Image.open(workdir / name).size) > 100
+    with Image.open(workdir / name) as picture:
+      assert min(picture.size) > 100
   commands = [line.split() for line in out.split("next:\n")[1].splitlines()]
   for command in commands:
     assert "--workdir=runs/digits" in command

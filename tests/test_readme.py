@@ -1,19 +1,33 @@
-"""README's snippet runs, and what it names exists."""
+"""README's snippets run, and what it names exists."""
 
 import pathlib
 import re
+import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_snippet_for_tfp_users_runs(capsys):
-  snippet, = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def run_snippet(section):
+  """Execute the only Python code of a section of README.md."""
+  _, text = README.split(f"\n## {section}\n")
+  snippet, = re.findall(r"```python\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
   exec(compile(snippet, "README.md", "exec"), {})
+
+
+def test_the_snippet_for_tfp_users_runs(capsys):
+  run_snippet("In your own TFP code")
   assert capsys.readouterr().out.splitlines() == [
       "(4,) (4, 8, 8, 1)", "(4,)",
       'tfp.distributions.ImageDistribution("image_distribution", batch_shape=[], event_shape=[8, 8, 1], dtype=int32)',
       "(2,) 2"]
+
+
+def test_the_snippet_for_keras_users_runs(capsys, tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  run_snippet("Train it with Keras")
+  assert capsys.readouterr().out.splitlines() == ["['bits_per_dim', 'loss']", "(180,)"]
+  assert list(tmp_path.rglob("best.weights.h5"))
 
 
 def test_links_and_commands_name_files_that_exist():

@@ -49,6 +49,11 @@ def program(folder, monkeypatch):
   return call_program
 
 
+def size_of(path):
+  with Image.open(path) as picture:
+    return picture.size
+
+
 def test_samples_and_a_row_of_them_for_each_temperature(program):
   lines, images = program("--n=3", "--seed=7", "--temperature=0.5", "--batch_size=2")
   assert lines == ["wrote run/samples_t0.5_s7.png"]
@@ -57,7 +62,7 @@ def test_samples_and_a_row_of_them_for_each_temperature(program):
   assert rows.shape == (2, 3, 8, 8, 1)
   np.testing.assert_array_equal(rows[1], images)  # the same latents, at any temperature
   assert np.any(rows[0] != images)
-  width, height = Image.open("run/sweep_t1.0-0.5_s7.png").size
+  width, height = size_of("run/sweep_t1.0-0.5_s7.png")
   assert width / height == 26 / 17
 
 
@@ -73,7 +78,8 @@ def test_interpolation_as_a_grid_and_as_a_film(program):
   with Image.open("run/interpolation_cat_test6_s2.gif") as gif:
     assert gif.is_animated
   _, film = program("--interpolate=test:5,test:6", "--output=film.apng")
-  assert len(film) == 30 and Image.open("film.apng").n_frames > 2
+  with Image.open("film.apng") as animation:
+    assert len(film) == 30 and animation.n_frames > 2
 
 
 def test_reconstruction_of_splits_files_and_folders(program):
@@ -82,8 +88,8 @@ def test_reconstruction_of_splits_files_and_folders(program):
   expected = np.concatenate([DIGITS.test[[5, 6, 3]], DIGITS.validation[:18]])
   np.testing.assert_array_equal(rows, [expected, expected])
   # 21 columns are two blocks of at most 16, three rows each.
-  picture = Image.open("run/reconstruction_pets_s0.png")
-  assert picture.size[0] / picture.size[1] == (16 * 9 - 1) / (6 * 9 - 1 + 3)
+  width, height = size_of("run/reconstruction_pets_s0.png")
+  assert width / height == (16 * 9 - 1) / (6 * 9 - 1 + 3)
 
 
 def test_neighbours_beside_the_samples(program):

@@ -1,5 +1,6 @@
 """Two processes of one run on loopback: the same steps as one device, and an end without the other."""
 
+import functools
 import json
 import os
 import pathlib
@@ -26,19 +27,22 @@ def start(workdir, tf_config=None, *args):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def start_two(workdir):
+def start_two_workers(argument, workdir):
   sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
   addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
   for s in sockets:
     s.close()
-  return [start(workdir, {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}})
+  return [start(workdir, {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}, argument)
           for i in range(2)]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+@pytest.fixture(scope="module", params=["sgd", "adam"])
+def runs(tmp_path_factory, request):
   """One run on one device, and one of two workers, of which one is killed half-way, and both resumed."""
+  if request.param == "adam" and not request.config.getoption("--slow"):
+    pytest.skip("--slow tries Adam too, which hides a factor of the gradients")
   one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
+  start_two = functools.partial(start_two_workers, f"--optimizer={request.param}")
   workers = start_two(two)
   deadline = time.monotonic() + 300
   while not list((two / "checkpoints").glob("step_0000000[5-9]")) and time.monotonic() < deadline:
@@ -48,7 +52,7 @@ def runs(tmp_path_factory):
   survivor = workers[0].communicate(timeout=60)[0], workers[0].returncode, time.monotonic() - killed
   workers[1].communicate()
   workers = start_two(two)
-  single = start(one, None, "--strategy=one")
+  single = start(one, None, "--strategy=one", f"--optimizer={request.param}")
   resumed = [w.communicate(timeout=300)[0] for w in workers]
   out = single.communicate(timeout=300)[0]
   assert [w.returncode for w in (*workers, single)] == [0, 0, 0], "\n".join([*resumed, out])

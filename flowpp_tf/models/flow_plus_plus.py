@@ -173,7 +173,7 @@ class FlowPlusPlus(keras.Model):
     z, shape = tf.cast(z, self.variable_dtype), self.coupling_flow.latent_shape
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
-    x, _ = self.flow.bijector.forward_and_log_det(z)
+    x = self.flow.bijector.forward(z)
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:

@@ -111,6 +111,7 @@ class Run:
     self._strategy, self._workers, self._signals, self._labels = strategy, workers, signals, labels
     self._say, self._bar = say, progress_bar and workers.chief
     self._period = min(config.validate_every or max(1, len(dataset.train) // config.images_per_step), config.steps)
+    self._steps = -(-config.steps // self._period) * self._period
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
     self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
     self._checkpoints = Checkpoints(workdir.checkpoints, config.keep, best=self._best, recorded=self._recorded,
@@ -135,8 +136,7 @@ class Run:
   def to_the_end(self) -> float:
     """Take the steps that are left, and return the best validation in bits/dim."""
     step, last_saved = self._state.step, self._state.step
-    steps = -(-self._config.steps // self._period) * self._period
-    batches = iter(self._batches(step)) if step < steps else None
+    batches = iter(self._batches(step)) if step < self._steps else None
     saved_at = clock = time.monotonic()
     timed_from = step
     bar = self._new_bar()
@@ -146,7 +146,7 @@ class Run:
         last_saved, saved_at = step, time.monotonic()
         self._stop_if_asked(step)
         clock, timed_from, bar = time.monotonic(), step, self._new_bar()
-      if step >= steps:
+      if step >= self._steps:
         break
 
       count = min(self._config.steps_per_execution, self._period - step % self._period)
@@ -163,8 +163,8 @@ class Run:
       if bar:
         bar.update((step - 1) % self._period + 1, list(self._state.means().items()))
 
-      due = self._config.checkpoint_minutes is not None and (
-          time.monotonic() - saved_at >= 60 * self._config.checkpoint_minutes)
+      minutes = self._config.checkpoint_minutes
+      due = minutes and time.monotonic() - saved_at >= 60 * minutes
       due, stop = self._workers.any(due, self._signals.received)  # time and signals are each worker's own
       if self._config.checkpoint_every:
         due |= step // self._config.checkpoint_every > last_saved // self._config.checkpoint_every
@@ -244,7 +244,7 @@ class Run:
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
-    self._say(f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, "
+    self._say(f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
               f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
               f"{images_per_second:.1f} images/s")
     if self._board:

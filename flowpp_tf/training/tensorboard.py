@@ -22,18 +22,19 @@ class TensorBoard:
     self._folder = folder
     self._state = state
     self._writers: dict[str, tf.summary.SummaryWriter] = {}
+    self._profile, self._profiling = state.config.profile, False
     self._steps = 0  # of this process
     self._sample = tf.function(lambda: state.model.sample(_SIDE**2, seed=0), autograph=False)
 
   def before_steps(self, count: int) -> None:
-    """Start or stop the profile, if it is due within the next `count` steps."""
-    if self._state.config.profile is None:
-      return
-    first, last = self._state.config.profile
-    if self._steps < first <= self._steps + count:
-      tf.profiler.experimental.start(str(self._folder))
-    elif self._steps >= last > self._steps - count:
-      tf.profiler.experimental.stop()
+    """Start or stop the profile, if it is due before the next `count` steps of this process."""
+    if self._profile is not None:
+      first, last = self._profile
+      if self._profiling and self._steps >= last:
+        self.close()
+      elif not self._profiling and self._steps + count >= first:
+        tf.profiler.experimental.start(str(self._folder))
+        self._profiling = True
     self._steps += count
 
   def after_validation(self, period: int, row: dict[str, float]) -> None:
@@ -64,10 +65,10 @@ class TensorBoard:
       writer.flush()
 
   def close(self) -> None:
-    """Write a profile that the end of the run cuts off."""
-    profile = self._state.config.profile
-    if profile is not None and profile[0] <= self._steps <= profile[1]:
+    """End a profile that is being taken; there is no other one."""
+    if self._profiling:
       tf.profiler.experimental.stop()
+      self._profiling, self._profile = False, None
 
   def _writer(self, name):
     if name not in self._writers:
