@@ -30,8 +30,8 @@ class Result(NamedTuple):
 def call(program, *arguments, cwd):
   """Call a program's `main()` in this process and return a `Result`.
 
-  The program's flags exist only during the call. An exception that a user would see as a traceback is raised. Flags
-  that change the process, such as --deterministic and --num_virtual_cpus, need `run`.
+  The program's flags exist only during the call. An exception that a user would see as a traceback is raised.
+  Flags that change the process, such as --deterministic and --num_virtual_cpus, need `run`.
   """
   main = importlib.import_module(f"flowpp_tf.programs.{program}").main
   out, error = io.StringIO(), io.StringIO()

@@ -19,7 +19,8 @@ def test_the_snippet_for_tfp_users_runs(capsys):
   run_snippet("In your own TFP code")
   assert capsys.readouterr().out.splitlines() == [
       "(4,) (4, 8, 8, 1)", "(4,)",
-      'tfp.distributions.ImageDistribution("image_distribution", batch_shape=[], event_shape=[8, 8, 1], dtype=int32)',
+      'tfp.distributions.ImageDistribution('
+      '"image_distribution", batch_shape=[], event_shape=[8, 8, 1], dtype=int32)',
       "(2,) 2"]
 
 

@@ -8,6 +8,7 @@ own `Chain` and `TransformedDistribution`, which ask for value and log-det separ
 cache.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -18,8 +19,6 @@ from tensorflow_probability.python.internal import cache_util
 from flowpp_tf.call import Call
 from flowpp_tf.graphs import shape_of
 from flowpp_tf.types import TensorLike
-
-tfb = tfp.bijectors
 
 
 class Bijector(tfp.bijectors.Bijector):
@@ -148,7 +147,7 @@ def _sum_log_det(log_det, output, least, count):
   last = len(output.shape) - least
   shape = shape_of(output)[last - count:last]
   if log_det.shape.rank == 0:
-    return log_det * tf.cast(tf.reduce_prod(shape), log_det.dtype)
+    return log_det * tf.cast(math.prod(shape), log_det.dtype)
   if not (output.shape[last - count:last].is_fully_defined() and log_det.shape[-count:] == shape):
     # It is constant along some of them.
     log_det = tf.broadcast_to(log_det, tf.broadcast_dynamic_shape(tf.shape(log_det), shape))

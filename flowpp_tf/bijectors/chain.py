@@ -11,8 +11,6 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.call import Call
 
-tfb = tfp.bijectors
-
 
 class Chain(Bijector):
   """Bijectors one after the other; as in `tfb.Chain`, the last of the list is applied first.

@@ -69,17 +69,16 @@ class Invertible1x1Conv(_ChannelMixing):
 
   def _kernel_and_log_det(self):
     kernel = tf.cast(self.kernel, tf.float64)
-    # |det W| is the product of the diagonal of R in W = Q R; unlike slogdet, XLA knows it.
-    diagonal = tf.abs(tf.linalg.diag_part(tf.linalg.qr(kernel).r))
     checks = []
     if self.validate_args:
+      diagonal = _diagonal_of_r(kernel)
       smallest, largest = tf.reduce_min(diagonal, axis=-1), tf.reduce_max(diagonal, axis=-1)
       epsilon = np.finfo(self.dtype.as_numpy_dtype).eps
       checks = [tf.debugging.assert_greater(
           smallest, epsilon * largest,
           "`kernel` of `Invertible1x1Conv` must be invertible, got a singular one")]
     with tf.control_dependencies(checks):
-      return kernel, tf.reduce_sum(tf.math.log(diagonal))
+      return kernel, _log_abs_det(kernel)
 
   def _inverse_kernel_and_log_det(self):
     kernel, log_det = self._kernel_and_log_det()
@@ -159,6 +158,19 @@ class Invertible1x1ConvLU(_ChannelMixing):
       identity = self._permute_rows(identity, tf.argsort(self.permutation))
     solve = tf.linalg.triangular_solve
     return solve(upper, solve(lower, identity, lower=True), lower=False), log_det
+
+
+@tf.custom_gradient
+def _log_abs_det(kernel):
+  """Sum of log|det| over the blocks; its derivative is the transposed inverse."""
+  def grad(upstream):
+    return upstream * tf.linalg.inv(kernel, adjoint=True)
+  return tf.reduce_sum(tf.math.log(_diagonal_of_r(kernel))), grad
+
+
+def _diagonal_of_r(kernel):
+  """Absolute diagonal of R in W = Q R, whose product is |det W|; XLA knows QR, but not slogdet."""
+  return tf.abs(tf.linalg.diag_part(tf.linalg.qr(kernel).r))
 
 
 def _one_event(parameter, event_ndims=2):
