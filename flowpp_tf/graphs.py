@@ -7,11 +7,15 @@ from typing import Any
 import tensorflow as tf
 
 
-def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Decorate a function of tensors, so that its calls inside of a `tf.function` share one graph for each set of shapes.
+def traced_once(function: Callable[..., Any], inline: bool = False) -> Callable[..., Any]:
+  """Return a function whose calls inside of a `tf.function` share one graph for each set of shapes.
 
-  TensorFlow neither inlines the calls nor traces the function again, which matters where a model calls it a hundred
-  times. In eager mode it is the function itself.
+  A model calls such a function a hundred times and traces it once. In eager mode it is the function itself.
+
+  Args:
+    function: of tensors.
+    inline: whether TensorFlow inlines the calls before it runs the graph. That takes time once; a call that is not
+      inlined takes some microseconds each time.
   """
   functions: dict[Any, Callable[..., Any]] = {}
 
@@ -23,7 +27,8 @@ def traced_once(function: Callable[..., Any]) -> Callable[..., Any]:
     # TensorFlow would take the trace of a partly unknown shape for one that is known.
     key = tuple((tensor.dtype, None if tensor.shape.rank is None else tuple(tensor.shape)) for tensor in tensors)
     if key not in functions:
-      functions[key] = tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
+      functions[key] = tf.function(
+          function, autograph=False, experimental_attributes=None if inline else {"_noinline": True})
     return functions[key](*tensors)
 
   return call

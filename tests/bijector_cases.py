@@ -5,7 +5,7 @@ domain, and the shape of an event.
 """
 
 import functools
-from typing import Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np

@@ -4,7 +4,7 @@ A row says how to make the object that holds the variables, what to evaluate of 
 """
 
 import dataclasses
-from typing import Callable
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras

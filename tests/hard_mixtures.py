@@ -50,7 +50,7 @@ def truth(x, logits, loc, log_scale):
     x, and lists by logits, loc, log_scale.
   """
   mpf, exp, fsum = (lambda v: mpmath.mpf(float(v))), mpmath.exp, mpmath.fsum
-  weights = [exp(mpf(l)) for l in logits]
+  weights = [exp(mpf(logit)) for logit in logits]
   total = fsum(weights)
   scales = [exp(mpf(s)) for s in log_scale]
   z = [(mpf(x) - mpf(m)) / s for m, s in zip(loc, scales)]

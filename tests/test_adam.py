@@ -41,8 +41,8 @@ def after_steps(optimizer, dtype, wrap=lambda f: f):
   weights = variables(dtype)
   optimizer.build(weights)
   apply = wrap(lambda *g: optimizer.apply(list(g)))
-  for step in range(STEPS):
-    apply(*gradients(step, dtype))
+  for i in range(STEPS):
+    apply(*gradients(i, dtype))
   return [w.numpy() for w in weights]
 
 
@@ -50,10 +50,10 @@ def by_definition(beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
   """Weights after the same steps, by the algorithm of Kingma and Ba (2015), section 2, in float64."""
   weights = [w.numpy() for w in variables("float64")]
   moments = [[np.zeros(shape), np.zeros(shape)] for shape in SHAPES]
-  for step in range(STEPS):
-    rate = float(schedule()(step))
-    alpha = rate * np.sqrt(1 - beta_2**(step + 1)) / (1 - beta_1**(step + 1))
-    for i, g in enumerate(gradients(step, "float64")):
+  for t in range(STEPS):
+    rate = float(schedule()(t))
+    alpha = rate * np.sqrt(1 - beta_2**(t + 1)) / (1 - beta_1**(t + 1))
+    for i, g in enumerate(gradients(t, "float64")):
       m, v = moments[i]
       m, v = moments[i] = beta_1 * m + (1 - beta_1) * g.numpy(), beta_2 * v + (1 - beta_2) * g.numpy()**2
       weights[i] = (1 - rate * weight_decay) * weights[i] - alpha * m / (np.sqrt(v) + epsilon)

@@ -17,7 +17,7 @@ from conformance_rows import variables
 rows = pytest.mark.parametrize("name", ROWS)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def eager(name):
   """What a row makes in float64, its inputs, and what it gives for them in eager mode."""
   row = ROWS[name]

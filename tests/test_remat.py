@@ -160,7 +160,8 @@ def test_networks_share_the_function_and_leave_nothing_behind():
       block.build((None, 4, 4, filters))
     x = tf.zeros([1, 4, 4, filters])
     graph = tf.function(lambda x: blocks.apply_blocks(  # pylint: disable=cell-var-from-loop
-        second, blocks.apply_blocks(first, x, x[0]), x[0]), autograph=False).get_concrete_function(x).graph
+        second, blocks.apply_blocks(first, x, x[0]), x[0]),  # noqa: F821  # deleted below
+        autograph=False).get_concrete_function(x).graph
     found.append({op.get_attr("f").name for op in graph.get_operations()
                   if op.type.endswith("PartitionedCall")})
     references = [weakref.ref(block) for block in first + second]

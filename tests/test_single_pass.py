@@ -71,7 +71,8 @@ def test_one_call_a_pass_in_plain_tfp_in_graph_mode(parts):
     lambda chain: lambda x: chain.forward_log_det_jacobian(x, 3),
     lambda chain: chain.bijectors[1].forward,
     lambda chain: chain.bijectors[1].inverse,
-], ids=["flow", "flow_of_tfp", "transform", "transform_log_prob", "chain", "chain_log_det", "coupling", "coupling_inverse"])
+], ids=["flow", "flow_of_tfp", "transform", "transform_log_prob", "chain", "chain_log_det", "coupling",
+        "coupling_inverse"])
 def test_a_changed_weight_is_seen_by_the_next_eager_call_on_the_same_tensor(parts, make):
   conditioner, chain = parts
   evaluate = make(chain)

@@ -138,7 +138,7 @@ def _update(state, strategy, gradients, variables, loss, norm, finite):
     state.sums[name].assign_add(tf.cast(unless_skipped(value), tf.float32))
 
 
-@traced_once
+@functools.partial(traced_once, inline=True)
 def _move_average(average, variable, rate):
   """average += rate (variable - average), of the variables with these handles."""
   read = lambda handle: tf.raw_ops.ReadVariableOp(resource=handle, dtype=rate.dtype)
