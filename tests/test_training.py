@@ -15,6 +15,7 @@ from conftest import SMALL
 from conftest import small_images
 from conftest import step
 from conftest import train_state
+import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf import training
 from flowpp_tf.training import loop
@@ -245,3 +246,30 @@ def test_tensorboard_gets_scalars_samples_and_a_profile(tmp_path):
       tags |= {value.tag for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value}
   assert {"samples", "epoch_bits_per_dim", "evaluation_bits_per_dim_vs_iterations"} <= tags
   assert list((workdir.path / "tensorboard").rglob("*.xplane.pb"))
+
+
+def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
+  histories = []
+  for devices in (1, 2):
+    state = train_state(dataclasses.replace(SMALL, dropout=0.0), devices)  # for its strategy
+    with state.strategy.scope():
+      keras.utils.set_random_seed(0)
+      model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dropout=0.0))
+      model.sample_noise = lambda shape, seed: tf.fill([*shape, *SMALL.image_shape], 0.4)
+      model.compile(keras.optimizers.SGD(1e-3))
+    history = model.fit(small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0,
+                        validation_data=small_images(8, seed=1))
+    histories.append(history.history)
+  one, two = histories
+  assert set(one) == {"loss", "bits_per_dim", "val_loss", "val_bits_per_dim"}
+  for name, values in one.items():
+    np.testing.assert_allclose(two[name], values, rtol=1e-5, err_msg=name)
+  np.testing.assert_allclose(one["bits_per_dim"], np.array(one["loss"]) / (32 * np.log(2)), rtol=1e-6)
+
+
+def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica():
+  state = train_state(SMALL, 2)
+  with state.strategy.scope():
+    model = fpp.FlowPlusPlus(SMALL)
+    with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
+      model.compile(keras.optimizers.Adam(clipnorm=1.0))

@@ -21,7 +21,7 @@ def load_npz(path: Path, levels: int = 256) -> ImageDataset:
     InputError (a ValueError): naming what is missing or wrong.
   """
   try:
-    with np.load(pathlib.Path(path).expanduser()) as file:
+    with open(pathlib.Path(path).expanduser(), "rb") as opened, np.load(opened) as file:  # closed if damaged, too
       missing = [name for name in SPLITS if name not in file.files]
       if missing:
         raise InputError(f"{str(path)!r} has no array {' and no '.join(map(repr, missing))}; it has "

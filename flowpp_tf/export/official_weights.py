@@ -37,7 +37,7 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
       of the wrong shape. The model is then unchanged.
   """
   try:
-    with np.load(path) as file:
+    with open(path, "rb") as opened, np.load(opened) as file:
       arrays = dict(file)
   except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise InputError(f"`path` {str(path)!r} is not a readable .npz file: {error}") from None

@@ -39,7 +39,8 @@ def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf
     if sets_variables or (tf.executing_eagerly() and not remat):
       x = block(x, *inputs, call=Call(call.training, seed, initialize=call.initialize))
       continue
-    function = _shared(_first_like(block), call.training, tuple(x.shape))
+    first = _first_like(block)  # kept until its function is traced
+    function = _shared(first, call.training, tuple(x.shape))
     if remat:
       function = rematerialized(function, wait=True)
     x = function(x, *inputs, seed, *map(tf.convert_to_tensor, block.trainable_variables))

@@ -237,8 +237,11 @@ class FlowPlusPlus(keras.Model):
     A model that Keras has saved is loaded uncompiled.
 
     Raises:
-      InputError (a ValueError): for a loss or metrics, or an optimizer that would clip each replica's gradients.
+      InputError (a ValueError): for a loss or metrics, for several workers, or for an optimizer that would clip each
+        replica's gradients.
     """
+    if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
+      raise InputError("Keras' `fit` cannot average scalar metrics over workers; use `flowpp_tf.training.train`")
     for name in ("loss", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
