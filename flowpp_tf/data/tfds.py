@@ -4,10 +4,10 @@
 splits are taken from the end of train, see `complete_splits`.
 
 The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
-bit/dim. imagenet32_old, imagenet64_old: van den Oord et al. 2016, used in the Flow++ paper. imagenet32_new,
-imagenet64_new: Chrabaszcz et al. 2017, by box resizing. For both, test is the published validation, on which papers
-report, and validation is taken from train.
+bit/dim. For both, test is the published validation, on which papers report, and validation is taken from train.
 
+imagenet32_old, imagenet64_old: van den Oord et al. 2016, used in the Flow++ paper.
+imagenet32_new, imagenet64_new: Chrabaszcz et al. 2017, by box resizing.
 celeb_a: the central 148x148 of the aligned 218x178 photographs (RealNVP crops "approximately" this),
     resized to 64x64 or 128x128 by Lanczos with antialiasing; published splits.
 celeb_a_hq: CelebA-HQ, 30,000 images, as published at 64x64 or 128x128; the released Flow++ models were

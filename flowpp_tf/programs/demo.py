@@ -1,6 +1,7 @@
 """Show a trained model on a web page: samples, interpolations, reconstructions, scores.
 
-bin/demo --workdir=runs/digits bin/demo --saved_model=runs/digits/saved_model/1
+bin/demo --workdir=runs/digits
+bin/demo --saved_model=runs/digits/saved_model/1
 
 By default only this machine can open the page, see --host. The page loads nothing from other servers and reports
 nothing. Its examples are test images of the run if the data are available, else samples. It shows typicality if

@@ -1,8 +1,10 @@
 """Make pictures with a trained model: samples, interpolations, reconstructions, nearest neighbours.
 
-bin/sample --workdir=runs/digits --n=100 --temperature=0.8 --seed=1 bin/sample --workdir=runs/digits
---temperature=0.5,0.7,1.0 bin/sample --workdir=runs/digits --interpolate=test:3,test:7 --output=walk.gif bin/sample
---workdir=runs/digits --reconstruct=test --n=100 bin/sample --workdir=runs/digits --neighbours=5
+bin/sample --workdir=runs/digits --n=100 --temperature=0.8 --seed=1
+bin/sample --workdir=runs/digits --temperature=0.5,0.7,1.0
+bin/sample --workdir=runs/digits --interpolate=test:3,test:7 --output=walk.gif
+bin/sample --workdir=runs/digits --reconstruct=test --n=100
+bin/sample --workdir=runs/digits --neighbours=5
 """
 
 import functools
