@@ -11,7 +11,6 @@ from absl import app, flags, logging
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
-from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.settings import value_type
 from flowpp_tf.types import Path
 
@@ -132,13 +131,3 @@ def _field_value(field, value):
     expected = field.metadata["range"].expected if field.default is None else (
         f"{_COUNTS[len(field.default)]} integers such as {','.join(map(str, field.default))}")
     raise InputError(f"`{field.name}` must be {expected}, got {','.join(value)}") from None
-
-
-def define_config_flags() -> None:
-  """Define a flag for each field of `FlowPlusPlusConfig`."""
-  define_settings_flags(FlowPlusPlusConfig, default="that of the config")
-
-
-def override_config(config: FlowPlusPlusConfig) -> FlowPlusPlusConfig:
-  """Return `config` with the fields replaced whose flags were given."""
-  return settings_from_flags(config)

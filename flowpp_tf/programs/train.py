@@ -24,7 +24,7 @@ _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed
 def define_flags() -> None:
   """Define the program's flags."""
   flags.DEFINE_string("config", "digits", f"Model, one of {', '.join(CONFIGS)}.")
-  run.define_config_flags()
+  run.define_settings_flags(FlowPlusPlusConfig, default="that of the config")
   run.define_settings_flags(TrainingConfig)
   flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.", lower_bound=0,
                      upper_bound=1e9)
@@ -49,14 +49,15 @@ def train_from_flags() -> None:
   """Read the flags, then train and test."""
   given = flags.FLAGS
   config = data_flags.with_image_size(
-      _with_precision(run.override_config(get_config(given.config)), given.precision, given.dtype))
+      _with_precision(run.settings_from_flags(get_config(given.config)), given.precision, given.dtype))
   if given.deterministic:
     enable_determinism()
   strategy = get_strategy(given.strategy, given.num_virtual_cpus, given.tpu)  # before data use a device
   data = data_flags.data_settings(given.config)
   dataset = data_flags.load_from_settings(data, config)
-  training = run.settings_from_flags(TrainingConfig(steps=_steps(
-      given.steps, given.epochs, len(dataset.train), (given.batch_size or 64) * (given.accumulate or 1))))
+  training = run.settings_from_flags(TrainingConfig(steps=1))
+  training = dataclasses.replace(training, steps=_steps(
+      given.steps, given.epochs, len(dataset.train), training.images_per_step))
   workdir = Workdir(given.workdir or f"runs/{given.config}")
   say = lambda line: print(line, flush=True)
   best = _train(config, training, dataset, workdir, data, strategy, say)

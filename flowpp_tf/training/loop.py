@@ -180,13 +180,15 @@ class Run:
 
   def _batches(self, step):
     """Each worker's share of the batches from a step on, in the order of its replicas."""
-    batches = functools.partial(training_batches, self._dataset.train, self._config.images_per_step, self._config.seed,
-                                flip=self._config.flip)
     if self._strategy.num_replicas_in_sync == 1:
-      return batches(step)
-    return self._strategy.distribute_datasets_from_function(lambda context: batches(
+      return self._global_batches(step)
+    return self._strategy.distribute_datasets_from_function(lambda context: self._global_batches(
         step, context.num_input_pipelines, context.input_pipeline_id).rebatch(
             context.get_per_replica_batch_size(self._config.images_per_step)))
+
+  def _global_batches(self, step, num_shards=1, shard=0):
+    return training_batches(self._dataset.train, self._config.images_per_step, self._config.seed, step,
+                            num_shards, shard, flip=self._config.flip)
 
   def _steps_of_replicas(self, batches, count):
     def one_step(i):
@@ -201,10 +203,9 @@ class Run:
   def _watch_skipped(self, step):
     in_a_row = int(self._state.skipped_in_a_row.numpy())
     if in_a_row == 1 and self._config.debug_numerics:
-      batches = functools.partial(training_batches, self._dataset.train, self._config.images_per_step,
-                                  self._config.seed, flip=self._config.flip)
+      images = next(iter(self._global_batches(step - 1)))
       logging.warning("step %d is skipped: %s", step, explain_skipped_step(
-          self._state, lambda step: batches(start_step=step), self._strategy.num_replicas_in_sync, step - 1))
+          self._state, images, self._strategy.num_replicas_in_sync, step - 1))
     if in_a_row >= self._config.max_skipped:
       raise Diverged(f"loss or gradients of the last {in_a_row} steps, up to step {step}, were not finite")
 

@@ -1,6 +1,5 @@
 """Which part of a model was the first to make a value that is not finite."""
 
-from collections.abc import Callable
 import traceback
 
 import keras
@@ -43,21 +42,20 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike,
   return None
 
 
-def explain_skipped_step(state: TrainState, batches: Callable[[int], tf.data.Dataset], replicas: int, step: int) -> str:
+def explain_skipped_step(state: TrainState, images: tf.Tensor, replicas: int, step: int) -> str:
   """Say what was not finite in a training step that was skipped, while the weights are those before it.
 
   Args:
     state: of the run.
-    batches: `step -> tf.data.Dataset` of the batches from that step on.
+    images: of the step, over all devices.
     replicas: number of devices that took the step.
     step: its number.
   """
-  batch = next(iter(batches(step)))
   parts = replicas * state.config.accumulate
-  size = len(batch) // parts
+  size = len(images) // parts
   for part in range(parts):
     noise, seed = step_noise(state.model, size, step_seed(state.config.seed, step), part, parts)
-    found = first_non_finite(state.model, batch[size * part:size * (part + 1)], noise, seed)
+    found = first_non_finite(state.model, images[size * part:size * (part + 1)], noise, seed)
     if found:
       return found
   return "all was finite when it was evaluated again"
