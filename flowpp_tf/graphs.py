@@ -7,25 +7,26 @@ from typing import Any
 import tensorflow as tf
 
 
-def traced_once(function: Callable[..., Any], inline: bool = False) -> Callable[..., Any]:
+def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mode: bool = False) -> Callable[..., Any]:
   """Return a function whose calls inside of a `tf.function` share one graph for each set of shapes.
 
-  A model calls such a function a hundred times and traces it once. In eager mode it is the function itself.
+  A model calls such a function a hundred times and traces it once.
 
   Args:
-    function: of tensors.
+    function: of tensors or None.
     inline: whether TensorFlow inlines the calls before it runs the graph. That takes time once; a call that is not
       inlined takes some microseconds each time.
+    in_eager_mode: whether eager calls share the graph too, rather than be calls of the function itself.
   """
   functions: dict[Any, Callable[..., Any]] = {}
 
   @functools.wraps(function)
   def call(*tensors):
-    if tf.executing_eagerly():
+    if tf.executing_eagerly() and not in_eager_mode:
       return function(*tensors)
-    tensors = tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
+    tensors = tuple(None if tensor is None else tf.convert_to_tensor(tensor) for tensor in tensors)
     # TensorFlow would take the trace of a partly unknown shape for one that is known.
-    key = tuple((tensor.dtype, None if tensor.shape.rank is None else tuple(tensor.shape)) for tensor in tensors)
+    key = tuple(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors)
     if key not in functions:
       functions[key] = tf.function(
           function, autograph=False, experimental_attributes=None if inline else {"_noinline": True})

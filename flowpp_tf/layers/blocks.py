@@ -14,11 +14,12 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.call import Call
+from flowpp_tf.graphs import traced_once
 from flowpp_tf.layers.remat import rematerialized
 
 # The first block of each kind, and its functions; as attributes of a block Keras would save them.
 _FIRST: weakref.WeakValueDictionary[str, keras.layers.Layer] = weakref.WeakValueDictionary()
-_FUNCTIONS: weakref.WeakKeyDictionary[keras.layers.Layer, dict[Any, Callable[..., Any]]] = weakref.WeakKeyDictionary()
+_FUNCTIONS: weakref.WeakKeyDictionary[keras.layers.Layer, dict[bool, Callable[..., Any]]] = weakref.WeakKeyDictionary()
 
 
 def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf.Tensor | None, call: Call = Call(),
@@ -40,7 +41,7 @@ def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf
       x = block(x, *inputs, call=Call(call.training, seed, initialize=call.initialize))
       continue
     first = _first_like(block)  # kept until its function is traced
-    function = _shared(first, call.training, tuple(x.shape))
+    function = _shared(first, call.training)
     if remat:
       function = rematerialized(function, wait=True)
     x = function(x, *inputs, seed, *map(tf.convert_to_tensor, block.trainable_variables))
@@ -62,14 +63,13 @@ def _first_like(block):
   return _FIRST.setdefault(kind, block)
 
 
-def _shared(block, training, shape):
+def _shared(block, training):
   """A block as a function of inputs, seed and weights, for all blocks that equal it.
 
-  Each shape of the input has its own: TensorFlow would take the trace of a partly unknown shape for one that is known.
   The function must not hold the block, which would then never be freed.
   """
   functions = _FUNCTIONS.setdefault(block, {})
-  if (training, shape) not in functions:
+  if training not in functions:
     reference = weakref.ref(block)
 
     def call(*arguments):
@@ -79,5 +79,5 @@ def _shared(block, training, shape):
       *inputs, seed = arguments[:count]
       return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed))[0]
 
-    functions[training, shape] = tf.function(call, autograph=False, experimental_attributes={"_noinline": True})
-  return functions[training, shape]
+    functions[training] = traced_once(call, in_eager_mode=True)  # gradients do not need the block again
+  return functions[training]
