@@ -68,8 +68,7 @@ def value_and_log_det(function, x):
 
 def train_state(config, devices=1, optimizer=None, **settings):
   """The state of a run of a new model on one device or on two mirrored ones, and its strategy as `state.strategy`."""
-  strategy = tf.distribute.get_strategy() if devices == 1 else tf.distribute.MirroredStrategy(
-      [d.name for d in tf.config.list_logical_devices("CPU")])
+  strategy = training.get_strategy("one" if devices == 1 else "mirrored")
   assert strategy.num_replicas_in_sync == devices
   with strategy.scope():
     keras.utils.set_random_seed(0)

@@ -13,6 +13,7 @@ from conformance_rows import ROWS
 from conformance_rows import copy_variables
 from conformance_rows import signature
 from conformance_rows import variables
+from flowpp_tf import training
 
 rows = pytest.mark.parametrize("name", ROWS)
 
@@ -68,7 +69,7 @@ def test_float32_is_close_to_float64(name):
 @rows
 def test_two_mirrored_devices_give_the_values_and_gradients_of_one(name):
   subject, inputs, expected = eager(name)
-  strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+  strategy = training.get_strategy("mirrored")
   with strategy.scope():
     mirrored = ROWS[name].make("float64")
   copy_variables(subject, mirrored)

@@ -12,6 +12,7 @@ from conftest import perturb
 from conftest import small_images
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
+from flowpp_tf import training
 from flowpp_tf.evaluation import neighbours
 
 
@@ -43,7 +44,7 @@ def test_a_seed_gives_the_same_samples_in_any_batches_and_on_any_devices(model, 
   samples = model.sample(7, temperature=0.8, seed=5).numpy()
   assert len(np.unique(samples.reshape(7, -1), axis=0)) == 7
   np.testing.assert_array_equal(batched.sample(7, temperature=0.8, seed=5), samples)
-  strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+  strategy = training.get_strategy("mirrored")
   with strategy.scope():
     mirrored = fpp.FlowPlusPlus(SMALL)
   mirrored.set_weights(model.get_weights())

@@ -1,5 +1,6 @@
 """Devices: one, all of a host mirrored, several hosts, a TPU."""
 
+import functools
 import json
 import os
 
@@ -16,14 +17,15 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
   Args:
     name: "one" for a single device; "mirrored" for `MirroredStrategy` over all GPUs, or over all logical CPU devices
       where there is no GPU; "multiworker" for `MultiWorkerMirroredStrategy` over the hosts that the environment
-      variable TF_CONFIG lists, or those of a SLURM job; "tpu" for
-      `TPUStrategy`; "auto" for "multiworker" where TF_CONFIG lists several workers, else "mirrored" where there are
-      several GPUs or `num_virtual_cpus`, else "one".
+      variable TF_CONFIG lists, or those of a SLURM job; "tpu" for `TPUStrategy`; "auto" for "multiworker" where
+      TF_CONFIG lists several workers, else "mirrored" where there are several GPUs or `num_virtual_cpus`, else "one".
     num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without GPUs; 0 leaves it
       whole. Possible only before TensorFlow has used its devices.
     tpu: name or address of the TPU; None for that of this host.
 
-  "multiworker" waits for all workers, and must come before anything else that uses TensorFlow.
+  "multiworker" waits for all workers, and must come before anything else that uses TensorFlow. "mirrored" is the same
+  strategy at each call: two of them in one process fail where their models differ (TensorFlow takes a collective
+  operation of the one for one of the other).
 
   Raises:
     InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a TF_CONFIG that is
@@ -64,6 +66,7 @@ def _split_cpu(count):
     raise InputError("`num_virtual_cpus` must be set before TensorFlow uses its devices") from None
 
 
+@functools.cache  # TensorFlow keeps collectives for the process, by keys that a second strategy would use again
 def _mirrored():
   kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
   return tf.distribute.MirroredStrategy([d.name for d in tf.config.list_logical_devices(kind)])
