@@ -68,23 +68,18 @@ def _first_part(evaluate):
     evaluate()
   except tf.errors.InvalidArgumentError as error:
     parts = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    bijector = _last(parts, tfp.bijectors.Bijector)
-    layer = _last(parts, keras.layers.Layer)
-    if bijector is None and (layer is None or isinstance(layer, keras.Model)):
-      return None
-    if layer is None or isinstance(layer, keras.Model) or (
-        bijector is not None and _index(parts, bijector) > _index(parts, layer)):
-      return f"bijector {bijector.name} made the first value that is not finite"
-    inside = "" if bijector is None else f" in bijector {bijector.name}"
-    return f"layer {layer.name}{inside} made the first value that is not finite"
+    bijector, layer = _last(parts, tfp.bijectors.Bijector), _last(parts, keras.layers.Layer)
+    if bijector > layer:
+      return f"bijector {parts[bijector].name} made the first value that is not finite"
+    if layer >= 0:
+      inside = f" in bijector {parts[bijector].name}" if bijector >= 0 else ""
+      return f"layer {parts[layer].name}{inside} made the first value that is not finite"
   finally:
     tf.debugging.disable_check_numerics()
   return None
 
 
 def _last(parts, kind):
-  return next((part for part in reversed(parts) if isinstance(part, kind)), None)
-
-
-def _index(parts, part):
-  return max(i for i, other in enumerate(parts) if other is part)
+  """The index of the last part of a kind, -1 if there is none; the model is not a part."""
+  return max((i for i, part in enumerate(parts) if isinstance(part, kind) and not isinstance(part, keras.Model)),
+             default=-1)
