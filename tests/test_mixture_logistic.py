@@ -69,6 +69,16 @@ def test_gradients_are_exact_in_every_hard_case(components, dtype):
       assert np.max(error) < TOLERANCE[dtype], (key, part)
 
 
+def test_gradients_are_the_same_with_any_number_of_batch_dimensions():
+  flat = hard_mixtures.grid(2, "float32")  # oneDNN's softmax, where TensorFlow uses it, knows at most five
+  deep = [a.reshape(len(a), *[1] * 5, *a.shape[1:]) for a in flat]
+  in_graph = tf.function(lambda: gradients(deep), autograph=False)()
+  for name, expected in gradients(flat).items():
+    for in_eager_mode, graph, part in zip(gradients(deep)[name], in_graph[name], expected, strict=True):
+      for ours in (in_eager_mode, graph):
+        assert np.max(relative_error(tf.reshape(ours, part.shape), part)) < TOLERANCE["float32"], name
+
+
 @components
 @dtypes
 def test_far_out_the_components_share_an_exact_gradient(components, dtype):

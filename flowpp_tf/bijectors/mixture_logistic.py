@@ -65,20 +65,20 @@ def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLik
   value = largest[0] - largest[1] + (log_cdf - log_survival)
 
   def grad(by_value, by_log_derivative):
-    # With p, r, w the shares of the components in F, S and F', and with a = sigmoid(-z) / s and b = sigmoid(z) / s,
-    # whose means under p and r are F' / F and F' / S:
+    # With p, r, w, pi the shares of the components in F, S, F' and 1, and with a = sigmoid(-z) / s and
+    # b = sigmoid(z) / s, whose means under p and r are F' / F and F' / S:
     #   d logit F / dz = (p a + r b) s
     #   d log(logit F)' / dz = w s (a - E_p a - b + E_r b)
     by_value, by_log_derivative = by_value[..., tf.newaxis], by_log_derivative[..., tf.newaxis]
     z, _, terms = _log_terms(x, logits, loc, log_scale)
-    p, r, w = map(tf.nn.softmax, terms)
+    p, r, w, pi = map(_softmax, (*terms, logits))
     scale, rate = tf.exp(log_scale), tf.exp(-log_scale)
     a, b = tf.sigmoid(-z) * rate, tf.sigmoid(z) * rate
     by_z = scale * (by_value * (p * a + r * b) + by_log_derivative * w * (_less_mean(a, p) - _less_mean(b, r)))
     by_x = by_z * rate
     gradients = (
         tf.reduce_sum(by_x, axis=-1),
-        by_value * (p - r) + by_log_derivative * (w - p - r + tf.nn.softmax(logits)),
+        by_value * (p - r) + by_log_derivative * (w - p - r + pi),
         -by_x,
         -by_z * z - by_log_derivative * w)
     return [_sum_to_shape(g, t) for g, t in zip(gradients, (x, logits, loc, log_scale))]
@@ -107,6 +107,14 @@ def _split_off_largest(terms):
   largest = tf.stop_gradient(tf.reduce_max(terms, axis=-1, keepdims=True))
   largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
   return largest[..., 0], terms - largest
+
+
+def _softmax(terms):
+  """`tf.nn.softmax`; oneDNN's kernel, which TensorFlow takes on many CPUs, refuses more than five dimensions."""
+  if terms.shape.rank in range(1, 6):
+    return tf.nn.softmax(terms)
+  shape = tf.shape(terms)
+  return tf.reshape(tf.nn.softmax(tf.reshape(terms, [-1, shape[-1]])), shape)
 
 
 def _less_mean(values, weights):
