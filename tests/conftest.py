@@ -29,6 +29,9 @@ SMALL = fpp.FlowPlusPlusConfig(
     filters=4, blocks=1, heads=2, dropout=0.2, dequant_structure="columns:2", dequant_filters=4,
     dequant_blocks=1, context_channels=4, context_blocks=1)
 
+# For tests of what happens around a model, which trace it many times: every part once.
+TINY = dataclasses.replace(SMALL, structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
+
 VARIANTS = {
     "published": SMALL,
     "uniform": dataclasses.replace(SMALL, dequantization="uniform"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import SMALL
+from conftest import TINY
 from conftest import small_images
 from conftest import step
 from conftest import train_state
@@ -77,9 +77,9 @@ def steps_of_a_model(optimizer, **options):
   """Weights, moments and EMA weights after three steps of Keras' `fit`."""
   keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(dataclasses.replace(
-      SMALL, structure="columns:1", dequantization="uniform", dropout=0.0))
+      TINY, structure="columns:1", dequantization="uniform", dropout=0.0))
   # XLA would draw others.
-  model.sample_noise = lambda shape, seed: tf.fill([*shape, *SMALL.image_shape], 0.4)
+  model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
   model.compile(optimizer(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9), **options)
   model.fit(small_images(24), batch_size=8, shuffle=False, verbose=0)
   return [v.numpy() for v in (*model.trainable_variables, *model.optimizer.variables)]
@@ -122,19 +122,19 @@ def test_amsgrad_is_refused():
 
 def test_an_optimizer_that_does_more_in_a_step_is_refused():
   with pytest.raises(ValueError, match="`weight_decay` must be off to train a model that skips steps"):
-    train_state(SMALL, optimizer=lambda: training.Adam(weight_decay=0.1))
+    train_state(TINY, optimizer=lambda: training.Adam(weight_decay=0.1))
   with pytest.raises(ValueError, match="`optimizer` must be `flowpp_tf.training.Adam` or .*, got RMSprop"):
-    train_state(SMALL, optimizer=keras.optimizers.RMSprop)
+    train_state(TINY, optimizer=keras.optimizers.RMSprop)
 
 
 def test_the_steps_of_a_run_are_those_of_keras_fit():
-  config = dataclasses.replace(SMALL, structure="columns:1", dequantization="uniform", dropout=0.0)
+  config = dataclasses.replace(TINY, structure="columns:1", dequantization="uniform", dropout=0.0)
   images = small_images(8)
   state = train_state(config, optimizer=lambda: training.Adam(schedule()), clip_norm=1.0, ema_decay=0.9)
   keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(config)
   for m in (model, state.model):
-    m.sample_noise = lambda shape, seed: tf.fill([*shape, *SMALL.image_shape], 0.4)
+    m.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
   model.compile(keras.optimizers.Adam(schedule(), global_clipnorm=1.0))
   for _ in range(3):
     step(state, images)
@@ -150,9 +150,9 @@ def gradients_of(model):
 
 
 def test_a_step_updates_weight_and_average_in_one_op_each():
-  state = train_state(SMALL, ema_decay=0.9)
+  state = train_state(TINY, ema_decay=0.9)
   graph = tf.function(lambda images: training.train_step(state, images), autograph=False).get_concrete_function(
-      tf.TensorSpec([2, *SMALL.image_shape], tf.uint8)).graph
+      tf.TensorSpec([2, *TINY.image_shape], tf.uint8)).graph
   ops = collections.Counter(op.type for op in graph.get_operations())
   used = sum(g is not None for g in gradients_of(state.model))
   assert ops["ResourceApplyAdam"] == used
@@ -167,7 +167,7 @@ def test_a_step_updates_weight_and_average_in_one_op_each():
 
 @pytest.mark.parametrize("optimizer", [training.Adam, keras.optimizers.SGD])
 def test_a_step_that_is_not_finite_changes_its_number_alone(optimizer):
-  state = train_state(SMALL, optimizer=lambda: optimizer(1e-3), ema_decay=0.9)
+  state = train_state(TINY, optimizer=lambda: optimizer(1e-3), ema_decay=0.9)
   state.model.initialize(small_images())
   step(state, small_images())
   values = lambda: [v.numpy() for v in (*state.variables, *state.ema, *(v.value for v in state.optimizer.variables))]

@@ -16,13 +16,11 @@ import flowpp_tf as fpp
 from flowpp_tf import training
 
 IMAGES = small_images(8)
-# All mirrored models have the same size: TensorFlow's collectives of a process remember it.
 SHORT = dataclasses.replace(SMALL, dropout=0.0, structure="columns:2", dequant_structure="columns:1")
 
 
 def made(dtype="mixed_float16", devices=1, optimizer=lambda: keras.optimizers.SGD(1e-3), **settings):
-  config = SHORT if devices == 1 else dataclasses.replace(SMALL, dropout=0.0)
-  state = train_state(dataclasses.replace(config, dtype=dtype), devices, optimizer, ema_decay=0.9,
+  state = train_state(dataclasses.replace(SHORT, dtype=dtype), devices, optimizer, ema_decay=0.9,
                       **{"clip_norm": None, **settings})
   perturb(state.model)
   return state

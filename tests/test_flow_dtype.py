@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from conftest import SMALL
+from conftest import TINY
 from conftest import perturb
 from conftest import small_images
 from conftest import step
@@ -15,8 +15,7 @@ from conftest import train_state
 import flowpp_tf as fpp
 
 IMAGES = small_images()
-CONFIG = dataclasses.replace(
-    SMALL, structure="columns:1,squeeze,channels:1", dequant_structure="columns:1", flow_dtype="float64")
+CONFIG = dataclasses.replace(TINY, flow_dtype="float64")
 networks = pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 
 

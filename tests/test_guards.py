@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from conftest import SMALL
+from conftest import TINY
 from conftest import small_images
 from conftest import step
 from conftest import train_state
@@ -37,7 +38,7 @@ def marked_images(count):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, devices):
   poison(monkeypatch)
-  state = train_state(SMALL, devices, ema_decay=0.9)
+  state = train_state(TINY, devices, ema_decay=0.9)
   step(state, small_images(8))
   values = lambda: [v.numpy() for v in (*state.variables, *state.ema, *(v.value for v in state.optimizer.variables))]
   before = values()
@@ -57,7 +58,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, d
 def run(path, **settings):
   dataset = data.ImageDataset("small", 8, marked_images(8), small_images(8, seed=1), small_images(8, seed=2))
   workdir = training.Workdir(path)
-  training.train(SMALL, training.TrainingConfig(**{**dict(
+  training.train(TINY, training.TrainingConfig(**{**dict(
       steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}),
       dataset, workdir, say=lambda line: None)
   return workdir
@@ -97,7 +98,7 @@ def test_the_first_part_that_is_not_finite_is_named(part, message):
 
 
 def test_a_gradient_that_is_not_finite_is_told_from_a_bound_that_is_not():
-  model = fpp.FlowPlusPlus(SMALL)
+  model = fpp.FlowPlusPlus(TINY)
 
   @tf.custom_gradient
   def spoilt(x):

@@ -27,7 +27,7 @@ from flowpp_tf.training.checkpoints import Checkpoints
 ROOT = pathlib.Path(__file__).parent.parent
 COMMAND = [sys.executable, str(ROOT / "bin" / "train"), *(
     "--config=digits --filters=4 --blocks=1 --components=2 --dequant_filters=4 --context_channels=4 "
-    "--structure=columns:1,squeeze,channels:1 --dequant_structure=columns:1 --batch_size=16 --steps=12 "
+    "--structure=columns:1 --dequant_structure=columns:1 --batch_size=16 --steps=12 "
     "--validate_every=4 --checkpoint_every=1 --num_samples=1 --eval_images=4 --tensorboard= "
     "--deterministic").split()]
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
 
-from conftest import SMALL
+from conftest import TINY
 from conftest import small_images
 from conftest import step
 from conftest import train_state
@@ -29,7 +29,7 @@ def dataset(levels=8):
       10, seed=1), test=small_images(10, seed=2))
 
 
-def run(path, config=SMALL, strategy=None, **changes):
+def run(path, config=TINY, strategy=None, **changes):
   workdir = training.Workdir(path)
   best = training.train(config, training.TrainingConfig(**{**NO_DROPOUT, **changes}), dataset(), workdir,
                         strategy=strategy, say=lambda line: None)
@@ -43,7 +43,7 @@ def rows(workdir):
 
 
 def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):
-  state = train_state(dataclasses.replace(SMALL, dropout=0.0), devices, optimizer, clip_norm=1.0, ema_decay=0.9, seed=3,
+  state = train_state(dataclasses.replace(TINY, dropout=0.0), devices, optimizer, clip_norm=1.0, ema_decay=0.9, seed=3,
                       **settings)
   state.model.initialize(small_images(40), seed=0)
   batches = data.training_batches(small_images(40), 8, seed=0)
@@ -74,7 +74,7 @@ def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(one_device, devi
 def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
   results = []
   for devices in (1, 2):
-    state = train_state(SMALL, devices)
+    state = train_state(TINY, devices)
     images = dataclasses.replace(dataset(), validation=small_images(9))
     workdir = training.Workdir("/nonexistent")
     run = loop.Run(state, images, workdir, state.strategy, training.Workers(state.strategy), None, {}, False, None)
@@ -83,13 +83,13 @@ def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
 
 
 def test_images_that_cannot_be_divided_into_parts_are_not_dropped():
-  state = train_state(SMALL, accumulate=3)
+  state = train_state(TINY, accumulate=3)
   with pytest.raises(tf.errors.InvalidArgumentError, match="must be a multiple of `accumulate` 3"):
     training.train_step(state, tf.constant(small_images(8)))
 
 
 def test_the_decay_of_the_averages_can_be_warmed_up():
-  state = train_state(SMALL, optimizer=lambda: keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)
+  state = train_state(TINY, optimizer=lambda: keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)
   weight, average = state.variables[0], state.ema[0]
   expected = weight.numpy()
   for i in range(3):
@@ -103,7 +103,7 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
   # Images of a single value: a density model can make them nearly certain.
   constant = data.ImageDataset("constant", levels=8, **{
       split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS})
-  best = training.train(SMALL, training.TrainingConfig(**{
+  best = training.train(TINY, training.TrainingConfig(**{
       **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}), constant,
       training.Workdir(tmp_path), say=lambda line: None)
   assert best < 1.0  # of log2(8) = 3 bits
@@ -164,7 +164,7 @@ def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(copied):
 
 def test_weights_that_nothing_uses_do_not_stop_a_training_step():
   # The published ImageNet 64 dequantizer has position embeddings that it never adds.
-  state = train_state(dataclasses.replace(SMALL, dequant_mixing=False), clip_norm=1.0)
+  state = train_state(dataclasses.replace(TINY, dequant_mixing=False), clip_norm=1.0)
   unused = state.model.dequantizer.coupling_flow.steps[0].conditioner
   before = unused.position_embedding.numpy(), unused.input_conv.kernel.numpy()
   step(state, small_images())
@@ -173,7 +173,7 @@ def test_weights_that_nothing_uses_do_not_stop_a_training_step():
 
 
 def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
-  state = train_state(SMALL, ema_decay=0.5)
+  state = train_state(TINY, ema_decay=0.5)
   start = [w.numpy() for w in state.variables]
   step(state, small_images(8))
   first = [w.numpy() for w in state.variables]
@@ -188,13 +188,13 @@ def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
 
 def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
   workdir = training.Workdir(tmp_path)
-  workdir.open(SMALL, {"batch_size": 8, "steps": 3})
+  workdir.open(TINY, {"batch_size": 8, "steps": 3})
   before = workdir.config.read_bytes()
   with pytest.raises(ValueError, match="holds another run: batch_size is 8 there and 16 here"):
-    workdir.open(SMALL, {"batch_size": 16, "steps": 3})
+    workdir.open(TINY, {"batch_size": 16, "steps": 3})
   assert workdir.config.read_bytes() == before
-  workdir.open(SMALL, {"batch_size": 8, "steps": 6})  # a run may be prolonged
-  workdir.open(dataclasses.replace(SMALL, remat=True), {"batch_size": 8, "steps": 6})
+  workdir.open(TINY, {"batch_size": 8, "steps": 6})  # a run may be prolonged
+  workdir.open(dataclasses.replace(TINY, remat=True), {"batch_size": 8, "steps": 6})
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -250,7 +250,7 @@ def test_tensorboard_gets_scalars_samples_and_a_profile(tmp_path):
 
 def test_models_of_different_sizes_train_on_two_devices_in_one_process():
   for filters in (4, 8):
-    state = train_state(dataclasses.replace(SMALL, filters=filters), 2)
+    state = train_state(dataclasses.replace(TINY, filters=filters), 2)
     assert np.isfinite(step(state, small_images(4))["bits_per_dim"])
 
 
@@ -259,8 +259,8 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
   for strategy in ("one", "mirrored"):
     with training.get_strategy(strategy).scope():
       keras.utils.set_random_seed(0)
-      model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dropout=0.0))
-      model.sample_noise = lambda shape, seed: tf.fill([*shape, *SMALL.image_shape], 0.4)
+      model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dropout=0.0))
+      model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
       model.compile(keras.optimizers.SGD(1e-3))
     history = model.fit(small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0,
                         validation_data=small_images(8, seed=1))
@@ -274,6 +274,6 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
 
 def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica():
   with training.get_strategy("mirrored").scope():
-    model = fpp.FlowPlusPlus(SMALL)
+    model = fpp.FlowPlusPlus(TINY)
     with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
       model.compile(keras.optimizers.Adam(clipnorm=1.0))

@@ -15,7 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 COMMAND = [sys.executable, str(ROOT / "bin" / "train"), *(
     "--config=digits --filters=4 --blocks=1 --components=2 --dequant_filters=4 --context_channels=4 "
-    "--structure=columns:1,squeeze,channels:1 --dequant_structure=columns:1 --dropout=0 --batch_size=16 "
+    "--structure=columns:1 --dequant_structure=columns:1 --dropout=0 --batch_size=16 "
     "--steps=20 --validate_every=1 --num_samples=1 --eval_images=4 --tensorboard=").split()]
 
 
