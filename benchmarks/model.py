@@ -101,7 +101,10 @@ def build(case):
       call = lambda: model.train_step(images)
     else:
       state = TrainState(model, TrainingConfig(steps=1, learning_rate=1e-6))
-      call = lambda: train_step(state, images)
+
+      def call():
+        train_step(state, images)
+        return state.optimizer.iterations.value.read_value()  # what is waited for
   elif case.what == "sample":
     call = lambda: model.sample(case.batch, seed=0)
   else:

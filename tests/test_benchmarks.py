@@ -61,6 +61,14 @@ def test_a_variant_changes_fields_of_any_kind():
                               structure="squeeze,columns:2")
 
 
+@pytest.mark.parametrize("what", model.WHAT)
+def test_everything_that_is_measured_runs(what):
+  case = model.Case("digits", what, 2, 1, variant=(
+      "filters=4 blocks=1 components=2 dequant_filters=4 context_channels=4 structure=columns:1 "
+      "dequant_structure=columns:1"))
+  assert model.seconds_of(model.build(case)) > 0
+
+
 def test_time_of_a_kernel_is_without_that_of_kernels_within():
   spans = [(0, 100, "call:PartitionedCall"), (10, 40, "a:MatMul"), (40, 90, "inner:PartitionedCall"),
            (50, 70, "b:Mul"), (100, 130, "c:Add")]

@@ -10,6 +10,8 @@ Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log
 largest value is taken out of the sum before the weights come in.
 """
 
+import functools
+
 import tensorflow as tf
 
 from flowpp_tf.graphs import traced_once
@@ -44,7 +46,7 @@ def mixture_logistic_log_survival(x: TensorLike, logits: TensorLike, loc: Tensor
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
-@traced_once
+@functools.partial(traced_once, inline=True)  # so that Grappler finds what gradient and value both compute
 @tf.custom_gradient
 def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike,
                                log_scale: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
