@@ -1,8 +1,8 @@
 """Equal blocks one after the other, traced once for all of them.
 
-A model has a hundred blocks of a few shapes. Inside of a `tf.function` equal blocks are calls of one function, which
-takes their weights as arguments: the graph, and the time that TensorFlow takes to make and optimize it, is that of a
-few blocks.
+A model has a hundred blocks of a few shapes. Equal blocks are calls of one `tf.function`, which takes their weights as
+arguments: a graph, and the time that TensorFlow takes to make and optimize it, is that of a few blocks. In eager mode
+too, where a traced block takes half the time of its operations one by one; each batch size is traced once.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf
   sets_variables = call.initialize or (call.training and call.seed is None)
   for i, block in enumerate(blocks):
     seed = call.stream(f"block_{i}") if call.training else None
-    if sets_variables or (tf.executing_eagerly() and not remat):
+    if sets_variables:
       x = block(x, *inputs, call=Call(call.training, seed, initialize=call.initialize))
       continue
     first = _first_like(block)  # kept until its function is traced
@@ -79,5 +79,5 @@ def _shared(block, training):
       *inputs, seed = arguments[:count]
       return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed))[0]
 
-    functions[training] = traced_once(call, in_eager_mode=True)  # gradients do not need the block again
+    functions[training] = traced_once(call, in_eager_mode=True)
   return functions[training]

@@ -63,6 +63,8 @@ def explain_skipped_step(state: TrainState, images: tf.Tensor, replicas: int, st
 
 def _first_part(evaluate):
   """The layer and the bijector around the first operation whose result is not finite."""
+  functions_were_eager = tf.config.functions_run_eagerly()
+  tf.config.run_functions_eagerly(True)  # to have the frames of layers within blocks
   tf.debugging.enable_check_numerics()
   try:
     evaluate()
@@ -76,6 +78,7 @@ def _first_part(evaluate):
       return f"layer {parts[layer].name}{inside} made the first value that is not finite"
   finally:
     tf.debugging.disable_check_numerics()
+    tf.config.run_functions_eagerly(functions_were_eager)
   return None
 
 
