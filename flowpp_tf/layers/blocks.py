@@ -1,8 +1,8 @@
 """Equal blocks one after the other, traced once for all of them.
 
 A model has a hundred blocks of a few shapes. Equal blocks are calls of one `tf.function`, which takes their weights as
-arguments: a graph, and the time that TensorFlow takes to make and optimize it, is that of a few blocks. In eager mode
-too, where a traced block takes half the time of its operations one by one; each batch size is traced once.
+arguments: a graph, and the time that TensorFlow takes to make and optimize it, is that of a few blocks. Eager mode
+calls these functions too, which makes an evaluation faster; each batch size is traced once.
 """
 
 from collections.abc import Callable, Sequence
