@@ -38,6 +38,8 @@ class Call:
   Attributes:
     training: whether dropout is on.
     seed: stateless seed of the call, `[2]` integers; None if nothing is drawn.
+    first: place of the first image in the batch that is drawn for, where this is a part of it: an image has the same
+      draws however the batch is split.
     condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of the
       dequantizer's couplings; None for unconditional flows.
     initialize: whether layers and bijectors set their weights by the data that come through, forwards.
@@ -45,6 +47,7 @@ class Call:
   """
   training: bool = False
   seed: tf.Tensor | None = None
+  first: Any = 0
   condition: Any = None
   initialize: bool = False
   path: str = ""

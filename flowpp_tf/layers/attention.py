@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from flowpp_tf.layers.remat import after
 
-_PAIRS = 2**17   # positions squared in a part
-_MOST_PARTS = 4  # more would be too many small kernels
+_WEIGHTS = 2**22   # in a part: what needs more than 32 MB, the C library takes from the system again each time
+_MOST_PARTS = 16  # more would be too many small kernels
 
 
 def self_attention(qkv: tf.Tensor, heads: int) -> tf.Tensor:
@@ -30,7 +30,8 @@ def self_attention(qkv: tf.Tensor, heads: int) -> tf.Tensor:
   """
   positions, filters = qkv.shape[1], qkv.shape[2] // 3
   depth = filters // heads
-  parts = next(n for n in range(min(_MOST_PARTS, -(-positions**2 // _PAIRS)), 0, -1) if positions % n == 0)
+  wanted = min(_MOST_PARTS, -(-(qkv.shape[0] or 1) * heads * positions**2 // _WEIGHTS))
+  parts = next(n for n in range(wanted, positions + 1) if positions % n == 0)
 
   def split_heads(qkv):
     qkv = tf.reshape(qkv, [-1, positions, 3, heads, depth])

@@ -38,13 +38,14 @@ def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf
   for i, block in enumerate(blocks):
     seed = call.stream(f"block_{i}") if call.training else None
     if sets_variables:
-      x = block(x, *inputs, call=Call(call.training, seed, initialize=call.initialize))
+      x = block(x, *inputs, call=Call(call.training, seed, call.first, initialize=call.initialize))
       continue
     first = _first_like(block)  # kept until its function is traced
     function = _shared(first, call.training)
     if remat:
       function = rematerialized(function, wait=True)
-    x = function(x, *inputs, seed, *map(tf.convert_to_tensor, block.trainable_variables))
+    first_image = None if seed is None else call.first
+    x = function(x, *inputs, seed, first_image, *map(tf.convert_to_tensor, block.trainable_variables))
   return x
 
 
@@ -76,8 +77,8 @@ def _shared(block, training):
       block: Any = reference()
       count = len(arguments) - len(block.trainable_variables)
       unused = [tf.zeros(v.shape, v.dtype) for v in block.non_trainable_variables]  # the state of Keras' own seeds
-      *inputs, seed = arguments[:count]
-      return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed))[0]
+      *inputs, seed, first_image = arguments[:count]
+      return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed, first_image))[0]
 
     functions[training] = traced_once(call, in_eager_mode=True)
   return functions[training]

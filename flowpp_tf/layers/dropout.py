@@ -4,12 +4,16 @@ With such masks a step can be repeated exactly: a rematerialized block, a resume
 see the same ones.
 """
 
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from flowpp_tf.graphs import reshape, shape_of
+
+
+_PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 
 class Dropout(keras.layers.Dropout):
@@ -22,22 +26,37 @@ class Dropout(keras.layers.Dropout):
   def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor:
     return self.apply(inputs, self.keep_mask(shape_of(inputs), training, seed))
 
-  def keep_mask(self, shape: Any, training: bool = False, seed: tf.Tensor | None = None) -> tf.Tensor | None:
-    """Return the boolean keep-mask of a shape, see `shape_of`, or None if nothing is dropped."""
+  def keep_mask(self, shape: Any, training: bool = False, seed: tf.Tensor | None = None,
+                first: Any = 0) -> tf.Tensor | None:
+    """Return the boolean keep-mask of a shape, see `shape_of`, or None if nothing is dropped.
+
+    Of the mask of a batch that begins with `first` more images, it is the rest.
+    """
     if not training or self.rate == 0:
       return None
     if seed is None:
       return keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
-    return _sixteen_bits(shape, seed) >= round(self.rate * 2**16) - 2**15
+    return _sixteen_bits(shape, seed, first) >= round(self.rate * 2**16) - 2**15
 
   def apply(self, inputs: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
     """Return the inputs that are kept, scaled, and 0 elsewhere."""
     return inputs if keep is None else tf.where(keep, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
 
 
-def _sixteen_bits(shape, seed):
-  """Uniform int16: random numbers are the cost of dropout, and 32 bits make two of them."""
-  pairs = (shape[-1] + 1) // 2
-  bits = tf.random.stateless_uniform([*shape[:-1], pairs], seed, minval=None, maxval=None, dtype=tf.int32)
-  bits = reshape(tf.bitcast(bits, tf.int16), [*shape[:-1], 2 * pairs])
-  return bits if shape[-1] == 2 * pairs else bits[..., :shape[-1]]
+def _sixteen_bits(shape, seed, first):
+  """Uniform int16: random numbers are the cost of dropout, and 32 bits make two of them.
+
+  Philox, the generator, has a counter: each count gives four int32, and the numbers of an image begin where its place
+  in the batch says.
+  """
+  batch, *image = shape
+  values = math.prod(image)
+  counts = -(-values // 8)
+  state = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+  low, high = tf.unstack(tf.bitcast(state.counter, tf.int64))
+  low += tf.cast(first, tf.int64) * counts
+  bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+      shape=tf.stack([batch, 4 * counts]), key=state.key, counter=tf.bitcast(tf.stack([low, high]), tf.uint64),
+      alg=_PHILOX, dtype=tf.int32)
+  bits = reshape(tf.bitcast(bits, tf.int16), [batch, 8 * counts])
+  return reshape(bits if values == 8 * counts else bits[:, :values], shape)

@@ -92,7 +92,7 @@ class GatedConv(keras.layers.Layer):
     h = self.conv(x, pre_activation=concat_elu, initialize=call.initialize)
     if self.context_projection is not None:
       h += self.context_projection(context, pre_activation=concat_elu, initialize=call.initialize)
-    keep = self.dropout.keep_mask(_doubled(shape_of(h)), call.training, call.stream("dropout"))
+    keep = self.dropout.keep_mask(_doubled(shape_of(h)), call.training, call.stream("dropout"), call.first)
     h = self.output_projection(
         h, keep, pre_activation=lambda h, keep=None: self.dropout.apply(concat_elu(h), keep),
         initialize=call.initialize)
@@ -131,7 +131,7 @@ class _GatedMixer(keras.layers.Layer):
   def call(self, x: tf.Tensor, position_embedding: tf.Tensor, norm: keras.layers.Layer | None = None,
            call: Call = Call()) -> tf.Tensor:
     h = self._mix(self.input_projection(x, position_embedding, pre_activation=tf.add, initialize=call.initialize))
-    keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"))
+    keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"), call.first)
     h = self.output_projection(h, keep, pre_activation=self.dropout.apply, initialize=call.initialize)
     return gated_sum(x, h, norm)
 

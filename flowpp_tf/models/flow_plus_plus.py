@@ -73,7 +73,7 @@ class FlowPlusPlus(keras.Model):
   # --- Likelihood -------------------------------------------------------------------------------
 
   def log_prob_bound(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                     seed: Seed = None, training: bool = False) -> tf.Tensor:
+                     seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0) -> tf.Tensor:
     """Return a lower bound of the log-likelihood of integer images (equation 7).
 
     Args:
@@ -84,6 +84,8 @@ class FlowPlusPlus(keras.Model):
         `[num_samples, B, H, W, C]`; None to draw them from the seed.
       seed: integer or stateless seed of noise and dropout; None for another one in each call.
       training: whether dropout is on.
+      first: place of the first image in a batch of which these are a part; an image's dropout masks follow from its
+        place.
 
     Returns:
       `[B]`, nats per image.
@@ -91,13 +93,13 @@ class FlowPlusPlus(keras.Model):
     Raises:
       InputError (a ValueError): for images, noise or `num_samples` that do not fit.
     """
-    return _importance_weighted(self.bound_terms(images, num_samples, noise, seed, training))
+    return _importance_weighted(self.bound_terms(images, num_samples, noise, seed, training, first))
 
   def bound_terms(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                  seed: Seed = None, training: bool = False) -> BoundTerms:
+                  seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
     x, noise, seed = self._prepare(images, num_samples, noise, seed)
-    return self._bound_terms(x, noise, Call(training, seed if training else None))
+    return self._bound_terms(x, noise, Call(training, seed if training else None, first))
 
   def _bound_terms(self, x, noise, call):
     log_q, dequantized = self._dequantize(x, noise, call)

@@ -8,11 +8,12 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.state import TrainState
-from flowpp_tf.training.step import step_noise, step_seed
+from flowpp_tf.training.step import dropout_seed, step_noise, step_seed
 from flowpp_tf.types import Seed, TensorLike
 
 
-def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed) -> str | None:
+def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed,
+                     first: int = 0) -> str | None:
   """Say what made the bound of some images, or its gradient, not finite.
 
   The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are
@@ -23,12 +24,13 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike,
     images: `[B, H, W, C]`.
     noise: the dequantizer's draws, as in `log_prob_bound`.
     seed: of the dropout masks.
+    first: place of the first image, as in `log_prob_bound`.
 
   Returns:
     A sentence, or None if all is finite.
   """
   def loss():
-    return -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True))
+    return -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True, first=first))
 
   with tf.GradientTape() as tape:
     value = loss()
@@ -54,8 +56,9 @@ def explain_skipped_step(state: TrainState, images: tf.Tensor, replicas: int, st
   parts = replicas * state.config.accumulate
   size = len(images) // parts
   for part in range(parts):
-    noise, seed = step_noise(state.model, size, step_seed(state.config.seed, step), part, parts)
-    found = first_non_finite(state.model, images[size * part:size * (part + 1)], noise, seed)
+    seed, first = step_seed(state.config.seed, step), size * part
+    noise = step_noise(state.model, seed, len(images), first, size)
+    found = first_non_finite(state.model, images[first:first + size], noise, dropout_seed(seed), first)
     if found:
       return found
   return "all was finite when it was evaluated again"

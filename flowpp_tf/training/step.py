@@ -1,10 +1,10 @@
 """A training step: gradients of the bound, all-reduce, clip, update.
 
 The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and
-clipped by their global norm once. The noise is drawn for the global batch, of which each replica and each microbatch
-takes its own: except for dropout masks, a step is the same on one device and on many, at once and in microbatches. A
-step whose loss or gradients are not finite changes nothing but the step's number, the counts of such steps, and the
-loss scale of networks in float16.
+clipped by their global norm once. Noise and dropout masks follow from an image's place in the global batch, of which
+each replica, each microbatch and each lane of a CPU takes its part: a step is the same on one device and on many, at once
+and in parts. A step whose loss or gradients are not finite changes nothing but the step's number, the counts of such
+steps, and the loss scale of networks in float16.
 """
 
 import functools
@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from flowpp_tf.call import fold_in
 from flowpp_tf.graphs import shape_of, traced_once
+from flowpp_tf.lanes import in_lanes, lane_count, lanes, total
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.training.state import TrainState
@@ -41,10 +42,12 @@ def train_step(state: TrainState, images: tf.Tensor) -> None:
 def validation_step(state: TrainState, images: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Return sums over this replica's images, in replica context: of bits/dim times weight, and of weights."""
   replica = tf.distribute.get_replica_context()
+  size = shape_of(images)[0]
   # The same noise in every validation: two of them differ by their weights alone.
-  noise, _ = step_noise(state.model, shape_of(images)[0], as_seed(state.config.seed),
-                        replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
-  bits = tf.cast(state.model.to_bits_per_dim(state.model.log_prob_bound(images, noise=noise, seed=0)), weights.dtype)
+  noise = step_noise(state.model, as_seed(state.config.seed), size * replica.num_replicas_in_sync,
+                     size * replica.replica_id_in_sync_group, size)
+  bound = in_lanes(lambda images, noise: state.model.log_prob_bound(images, noise=noise, seed=0), images, noise)
+  bits = tf.cast(state.model.to_bits_per_dim(bound), weights.dtype)
   return tf.reduce_sum(bits * weights), tf.reduce_sum(weights)
 
 
@@ -53,59 +56,68 @@ def step_seed(seed: Seed, step: Any) -> tf.Tensor:
   return fold_in(as_seed(seed), tf.cast(step, tf.int64))
 
 
-def step_noise(model: FlowPlusPlus, size: Any, seed: tf.Tensor, part: Any, parts: int) -> tuple[tf.Tensor, tf.Tensor]:
-  """Return the noise and the dropout seed of one of the equal parts of a global batch.
+def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, first: Any, size: Any) -> tf.Tensor:
+  """Return the noise of `size` images, beginning with the image `first` of a global batch.
 
   Args:
     model: `FlowPlusPlus`.
-    size: images in the part.
     seed: of the step.
-    part: its number; replica by replica, and within each in the order of microbatches.
-    parts: how many there are.
+    batch_size: images of the step, over all devices.
+    first: place of the first image: replica by replica, and within each in the order of microbatches.
+    size: number of images.
   """
-  noise = model.sample_noise([size * parts], fold_in(seed, NOISE))
-  if parts > 1:
-    noise = noise[size * part:size * (part + 1)]
-  return noise, fold_in(fold_in(seed, "dropout"), part)
+  noise = model.sample_noise([batch_size], fold_in(seed, NOISE))
+  return noise if size is batch_size else noise[first:first + size]
+
+
+def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
+  """Return the seed of the dropout masks of a step, given the step's."""
+  return fold_in(fold_in(seed, "dropout"), 0)
 
 
 def _gradients(state, images, seed, scale):
   """Bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
   replica = tf.distribute.get_replica_context()
   model, microbatches = state.model, state.config.accumulate
-  size = shape_of(images)[0] // microbatches
+  images_here = shape_of(images)[0]
+  size = images_here // microbatches
+  lanes_here = lane_count(size)
   used: list[int] = []
 
-  def part(index):
-    noise, dropout_seed = step_noise(
-        model, size, seed, replica.replica_id_in_sync_group * microbatches + index,
-        replica.num_replicas_in_sync * microbatches)
-    share = images if microbatches == 1 else images[size * index:size * (index + 1)]
+  def lane(images, noise, first):
     with tf.GradientTape() as tape:
-      bound = model.log_prob_bound(share, noise=noise, training=True, seed=dropout_seed)
-      loss = -tf.reduce_mean(bound) * tf.cast(scale, bound.dtype)
+      bound = model.log_prob_bound(images, noise=noise, training=True, seed=dropout_seed(seed), first=first[0])
+      # A part of the mean over the microbatches and lanes, so that gradients have only to be added up.
+      loss = -tf.reduce_mean(bound) * (tf.cast(scale, bound.dtype) / (microbatches * lanes_here))
     gradients = tape.gradient(loss, state.variables)
     # The published models keep weights that no evaluation uses; they have no gradient.
     used[:] = [i for i, g in enumerate(gradients) if g is not None]
-    return bound, gradients
+    return bound, [gradients[i] for i in used]
+
+  def microbatch(index):
+    first = images_here * replica.replica_id_in_sync_group + size * index
+    noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
+    share = images if microbatches == 1 else images[size * index:size * (index + 1)]
+    bounds, gradients = zip(*lanes(lane, share, noise, first + tf.range(size)))
+    return tf.concat(bounds, axis=0), [total(parts) for parts in zip(*gradients)]
 
   if microbatches == 1:
-    bound, gradients = part(0)
+    bound, gradients = microbatch(0)
   else:
-    tf.debugging.assert_equal(size * microbatches, shape_of(images)[0], (
+    tf.debugging.assert_equal(size * microbatches, images_here, (
         f"the images of a replica must be a multiple of `accumulate` {microbatches}"))
 
     def body(index, bounds, sums):
-      bound, gradients = part(index)
-      return index + 1, bounds.write(index, bound), [
-          s if g is None else s + g / microbatches for s, g in zip(sums, gradients)]
+      bound, gradients = microbatch(index)
+      more = dict(zip(used, gradients))
+      return index + 1, bounds.write(index, bound), [s + more[i] if i in more else s for i, s in enumerate(sums)]
 
     bounds = tf.TensorArray(model.variable_dtype, microbatches, element_shape=[None])
-    _, bounds, gradients = tf.while_loop(
+    _, bounds, sums = tf.while_loop(
         lambda index, *_: index < microbatches, body,
         (0, bounds, [tf.zeros_like(v) for v in state.variables]), maximum_iterations=microbatches)
-    bound = bounds.concat()
-  return bound, [gradients[i] for i in used], [state.variables[i] for i in used]
+    bound, gradients = bounds.concat(), [sums[i] for i in used]
+  return bound, gradients, [state.variables[i] for i in used]
 
 
 def _update(state, strategy, gradients, variables, loss, norm, finite):

@@ -1,0 +1,83 @@
+"""Lanes: equal parts of a batch, which the cores of a CPU work on side by side.
+
+An evaluation is a chain of thousands of small operations. Two cores that share each of them spend much of the time on
+waking each other; with a lane per core, each core has a chain of its own. A lane is a call of one function, which is
+traced once and reads the weights where they are.
+"""
+
+from collections.abc import Callable, Sequence
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.graphs import shape_of
+
+_MOST_LANES = 8  # each has gradients of its own until they are added up; more cores share the operations of a lane
+_count = 1
+
+
+def use_cpu_lanes(splits: int = 0) -> int:
+  """Split batches over the cores of this CPU from now on, and give TensorFlow the threads for it.
+
+  Possible only before TensorFlow has used a device. Where there is a GPU or a TPU, the CPU computes too little for it.
+
+  Args:
+    splits: number of lanes; 1 for none, 0 for a lane per core, up to 8, or none where there is a GPU or TPU.
+
+  Returns:
+    The number of lanes.
+
+  Raises:
+    InputError (a ValueError): for a negative number, or when it is too late.
+  """
+  global _count
+  if splits < 0:
+    raise InputError(f"`cpu_splits` must be at least 0, got {splits}")
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  if splits == 0:
+    accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+    splits = 1 if accelerated else min(cores, _MOST_LANES)
+  if splits > 1:
+    try:
+      tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // splits))
+      tf.config.threading.set_inter_op_parallelism_threads(splits)
+    except RuntimeError:
+      raise InputError("`cpu_splits` must be set before TensorFlow uses its devices") from None
+  _count = splits
+  return splits
+
+
+def lane_count(size: Any = None) -> int:
+  """Return the number of lanes for a batch: the largest that divides its size, if that is known."""
+  return _count if not isinstance(size, int) else max(n for n in range(1, _count + 1) if size % n == 0)
+
+
+def lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
+  """Return the results of `function(*parts)` for each of the equal parts of `tensors [B, ...]`.
+
+  In a graph the calls run side by side. Eagerly there is one part, the whole.
+
+  Args:
+    function: of tensors; it may be called with parts of different sizes if B is not known.
+    *tensors: split along the first axis.
+  """
+  size = shape_of(tensors[0])[0]
+  count = 1 if tf.executing_eagerly() else lane_count(size)
+  if count == 1:
+    return [function(*tensors)]
+  traced = tf.function(function, autograph=False, reduce_retracing=True, experimental_attributes={"_noinline": True})
+  bounds = [size * i // count for i in range(count + 1)]
+  return [traced(*(tensor[start:stop] for tensor in tensors)) for start, stop in zip(bounds, bounds[1:])]
+
+
+def in_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
+  """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed in lanes."""
+  results = lanes(function, *tensors)
+  return results[0] if len(results) == 1 else tf.concat(results, axis=0)
+
+
+def total(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+  """Return the sum of tensors, added up in their order."""
+  return sum(parts[1:], start=parts[0])
