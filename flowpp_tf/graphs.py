@@ -6,8 +6,30 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowpp_tf.errors import InputError
 
-def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mode: bool = False) -> Callable[..., Any]:
+JIT = ("off", "elementwise", "blocks")
+_jit = "off"
+
+
+def set_jit(what: str) -> None:
+  """Choose what XLA compiles in functions that are traced from now on.
+
+  Args:
+    what: "off"; "elementwise" for what is between the products of a block, and the mixtures; "blocks" for whole blocks
+      and the mixtures. Each kind of block is compiled once.
+
+  Raises:
+    InputError (a ValueError): if it is none of these.
+  """
+  global _jit
+  if what not in JIT:
+    raise InputError(f"`jit` must be one of {', '.join(JIT)}, got {what!r}")
+  _jit = what
+
+
+def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mode: bool = False,
+                jit: Sequence[str] = ()) -> Callable[..., Any]:
   """Return a function whose calls inside of a `tf.function` share one graph for each set of shapes.
 
   A model calls such a function a hundred times and traces it once.
@@ -17,6 +39,7 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
     inline: whether TensorFlow inlines the calls before it runs the graph. That takes time once; a call that is not
       inlined takes some microseconds each time.
     in_eager_mode: whether eager calls share the graph too, rather than be calls of the function itself.
+    jit: the choices of `set_jit` under which XLA compiles the function, in graphs.
   """
   functions: dict[Any, Callable[..., Any]] = {}
 
@@ -26,11 +49,23 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
       return function(*tensors)
     tensors = tuple(None if tensor is None else tf.convert_to_tensor(tensor) for tensor in tensors)
     # TensorFlow would take the trace of a partly unknown shape for one that is known.
-    key = tuple(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors)
+    compiled = _jit in jit and not tf.executing_eagerly()
+    key = (compiled, *(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors))
     if key not in functions:
-      functions[key] = tf.function(
-          function, autograph=False, experimental_attributes=None if inline else {"_noinline": True})
+      functions[key] = tf.function(function, autograph=False, **(
+          {"jit_compile": True} if compiled else {} if inline else {"experimental_attributes": {"_noinline": True}}))
     return functions[key](*tensors)
+
+  return call
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Return a function of tensors or None that is `function`, compiled once by XLA under "elementwise" of `set_jit`."""
+  shared = traced_once(function, jit=("elementwise",))
+
+  @functools.wraps(function)
+  def call(*tensors):
+    return shared(*tensors) if _jit == "elementwise" else function(*tensors)
 
   return call
 

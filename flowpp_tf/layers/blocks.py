@@ -80,5 +80,5 @@ def _shared(block, training):
       *inputs, seed, first_image = arguments[:count]
       return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed, first_image))[0]
 
-    functions[training] = traced_once(call, in_eager_mode=True)
+    functions[training] = traced_once(call, in_eager_mode=True, jit=("blocks",))
   return functions[training]

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from flowpp_tf.call import Call
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
-from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise, concat_elu
+from flowpp_tf.layers.gated import LAYER_NORM_EPSILON, GatedAttention, GatedConv, GatedPointwise, concat_elu
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.types import Shape
@@ -50,7 +50,7 @@ class ConvAttentionBlock(keras.layers.Layer):
         output_kernel_size=output_kernel_size, dropout=dropout, weight_norm=weight_norm)
     options: dict[str, Any] = dict(dropout=dropout, weight_norm=weight_norm, dtype=self.dtype_policy)
     normalize = lambda name: keras.layers.LayerNormalization(
-        epsilon=1e-5, name=name, dtype=self.dtype_policy) if layer_norm else None
+        epsilon=LAYER_NORM_EPSILON, name=name, dtype=self.dtype_policy) if layer_norm else None
     self.conv = GatedConv(filters, output_kernel_size, use_context, name="conv", **options)
     self.conv_norm = normalize("conv_norm")
     self.mixer = self.mixer_norm = None

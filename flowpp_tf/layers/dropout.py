@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from flowpp_tf.graphs import reshape, shape_of
 
-
 _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 

@@ -19,11 +19,13 @@ from flowpp_tf.graphs import shape_of
 from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense, at_least_float32
-from flowpp_tf.layers.remat import rematerialized
+from flowpp_tf.layers.remat import elementwise
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
+LAYER_NORM_EPSILON = 1e-5
 
 
+@elementwise
 def concat_elu(x: tf.Tensor) -> tf.Tensor:
   """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016)."""
   values = at_least_float32(x)
@@ -39,14 +41,20 @@ def gate(x: tf.Tensor) -> tf.Tensor:
 def gated_sum(x: tf.Tensor, h: tf.Tensor, norm: keras.layers.LayerNormalization | None = None) -> tf.Tensor:
   """Return x + gate(h), normalised by a layer norm of the last axis, if there is one."""
   if norm is None:
-    return x + gate(h)
+    return _gated_sum(x, h)
+  return _normalized_sum(x, h, tf.convert_to_tensor(norm.gamma), tf.convert_to_tensor(norm.beta))
 
-  def normalized(x, h, gamma, beta):
-    sums = keras.ops.layer_normalization(
-        at_least_float32(x) + gate(at_least_float32(h)), gamma, beta, epsilon=norm.epsilon)
-    return tf.cast(sums, x.dtype)
 
-  return rematerialized(normalized)(x, h, tf.convert_to_tensor(norm.gamma), tf.convert_to_tensor(norm.beta))
+@elementwise
+def _gated_sum(x, h):
+  return x + gate(h)
+
+
+@elementwise
+def _normalized_sum(x, h, gamma, beta):
+  sums = keras.ops.layer_normalization(
+      at_least_float32(x) + gate(at_least_float32(h)), gamma, beta, epsilon=LAYER_NORM_EPSILON)
+  return tf.cast(sums, x.dtype)
 
 
 class GatedConv(keras.layers.Layer):
@@ -73,7 +81,8 @@ class GatedConv(keras.layers.Layer):
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.conv = InitNormConv2D(filters, name="conv", **options)
     self.context_projection = (InitNormDense(filters, name="context_projection", **options) if use_context else None)
-    self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+    self.dropout = drop = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+    self._dropped_concat_elu = elementwise(lambda h, keep=None: drop.apply(concat_elu(h), keep))
     output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
     self.output_projection = (
         InitNormDense(2 * filters, **output) if output_kernel_size == 1
@@ -94,8 +103,7 @@ class GatedConv(keras.layers.Layer):
       h += self.context_projection(context, pre_activation=concat_elu, initialize=call.initialize)
     keep = self.dropout.keep_mask(_doubled(shape_of(h)), call.training, call.stream("dropout"), call.first)
     h = self.output_projection(
-        h, keep, pre_activation=lambda h, keep=None: self.dropout.apply(concat_elu(h), keep),
-        initialize=call.initialize)
+        h, keep, pre_activation=self._dropped_concat_elu, initialize=call.initialize)
     return gated_sum(x, h, norm)
 
   def get_config(self) -> dict[str, Any]:
@@ -119,6 +127,7 @@ class _GatedMixer(keras.layers.Layer):
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.input_projection = InitNormDense(3 * filters, name="input_projection", **options)
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+    self._dropped = elementwise(self.dropout.apply)
     self.output_projection = InitNormDense(
         2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
 
@@ -132,7 +141,7 @@ class _GatedMixer(keras.layers.Layer):
            call: Call = Call()) -> tf.Tensor:
     h = self._mix(self.input_projection(x, position_embedding, pre_activation=tf.add, initialize=call.initialize))
     keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"), call.first)
-    h = self.output_projection(h, keep, pre_activation=self.dropout.apply, initialize=call.initialize)
+    h = self.output_projection(h, keep, pre_activation=self._dropped, initialize=call.initialize)
     return gated_sum(x, h, norm)
 
   def get_config(self) -> dict[str, Any]:

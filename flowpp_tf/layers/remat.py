@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowpp_tf.graphs import compiled
+
 
 def after(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   """Return x with a data dependency on `other`, so that compilers cannot merge the recomputation with the forward pass.
@@ -27,24 +29,48 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
     wait: whether the second evaluation must be made to come `after` the gradient of the result is known. Within a
       function that is not inlined it does anyway, except under XLA.
   """
+  return _with_gradient(function, _gradient_of(function, wait))
+
+
+def elementwise(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+  """Return a `rematerialized` function of which XLA makes two kernels, value and gradient, where `set_jit` says so.
+
+  Args:
+    function: as in `rematerialized`, of each position alone.
+  """
+  return _with_gradient(compiled(function), compiled(_gradient_of(function)))
+
+
+def _with_gradient(function, gradient_of):
   def call(*arguments: Any) -> tf.Tensor:
     given = [i for i, argument in enumerate(arguments) if argument is not None]
-
-    def evaluate(tensors):
-      values = dict(zip(given, tensors))
-      return function(*(values.get(i) for i in range(len(arguments))))
 
     @tf.custom_gradient
     def evaluated(*tensors):
       def gradient(upstream):
-        again = list(map(tf.identity, tensors))
-        if wait:
-          again[0] = after(again[0], upstream)
-        with tf.GradientTape() as tape:
-          tape.watch([tensor for tensor in again if tensor.dtype.is_floating])
-          result = evaluate(again)
-        return tape.gradient(result, again, output_gradients=upstream)
-      return evaluate(tensors), gradient
+        gradients = gradient_of(upstream, *_placed(tensors, given, len(arguments)))
+        return [gradients[i] for i in given]
+      return function(*_placed(tensors, given, len(arguments))), gradient
 
     return evaluated(*(arguments[i] for i in given))
   return call
+
+
+def _gradient_of(function, wait=False):
+  def gradient(upstream, *arguments):
+    """The gradients by all arguments, None where there is none."""
+    given = [i for i, argument in enumerate(arguments) if argument is not None]
+    again = [tf.identity(arguments[i]) for i in given]
+    if wait:
+      again[0] = after(again[0], upstream)
+    with tf.GradientTape() as tape:
+      tape.watch([tensor for tensor in again if tensor.dtype.is_floating])
+      result = function(*_placed(again, given, len(arguments)))
+    return _placed(tape.gradient(result, again, output_gradients=upstream), given, len(arguments))
+  return gradient
+
+
+def _placed(tensors, places, count):
+  """The tensors at their places among `count` arguments, the others None."""
+  values = dict(zip(places, tensors))
+  return [values.get(i) for i in range(count)]
