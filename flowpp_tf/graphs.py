@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import functools
+import threading
 from typing import Any
 
 import tensorflow as tf
@@ -42,6 +43,7 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
     jit: the choices of `set_jit` under which XLA compiles the function, in graphs.
   """
   functions: dict[Any, Callable[..., Any]] = {}
+  lock = threading.RLock()
 
   @functools.wraps(function)
   def call(*tensors):
@@ -51,21 +53,24 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
     # TensorFlow would take the trace of a partly unknown shape for one that is known.
     compiled = _jit in jit and not tf.executing_eagerly()
     key = (compiled, *(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors))
-    if key not in functions:
-      functions[key] = tf.function(function, autograph=False, **(
-          {"jit_compile": True} if compiled else {} if inline else {"experimental_attributes": {"_noinline": True}}))
+    with lock:
+      if key not in functions:
+        functions[key] = tf.function(function, autograph=False, **(
+            {"jit_compile": True} if compiled else {} if inline else {"experimental_attributes": {"_noinline": True}}
+        )).get_concrete_function(*tensors)
     return functions[key](*tensors)
 
   return call
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Return a function of tensors or None that is `function`, compiled once by XLA under "elementwise" of `set_jit`."""
-  shared = traced_once(function, jit=("elementwise",))
+def compiled(function: Callable[..., Any], in_eager_mode: bool = False,
+             jit: Sequence[str] = ("elementwise",)) -> Callable[..., Any]:
+  """Return a function that other graphs take in, unless XLA compiles it; arguments as in `traced_once`."""
+  shared = traced_once(function, in_eager_mode=in_eager_mode, jit=jit)
 
   @functools.wraps(function)
   def call(*tensors):
-    return shared(*tensors) if _jit == "elementwise" else function(*tensors)
+    return (shared if tf.executing_eagerly() or _jit in jit else function)(*tensors)
 
   return call
 

@@ -19,7 +19,7 @@ import flowpp_tf as fpp
 from flowpp_tf.call import Call
 from flowpp_tf.layers import attention
 from flowpp_tf.layers import blocks
-from flowpp_tf.layers import remat
+from flowpp_tf import remat
 
 
 def draw(*shape, seed=0):

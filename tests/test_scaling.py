@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.layers.remat import rematerialized
+from flowpp_tf.remat import rematerialized
 from flowpp_tf.models.structure import parse_structure
 
 ROOT = pathlib.Path(__file__).parent.parent

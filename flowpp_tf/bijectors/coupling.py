@@ -17,6 +17,7 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, i
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
 from flowpp_tf.graphs import reshape, shape_of
+from flowpp_tf.remat import checkpointed
 
 _SMALLEST_LOG_SCALE = -7.0
 
@@ -33,6 +34,7 @@ class Coupling(Bijector):
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
+    remat: whether gradients keep only `x` and compute the conditioner and the transformation again.
     validate_args: Python `bool`.
     name: Python `str`.
 
@@ -45,7 +47,7 @@ class Coupling(Bijector):
   """
 
   def __init__(self, conditioner: Callable[..., Any], bijector_fn: Callable[[Any], tfp.bijectors.Bijector],
-               event_ndims: int = 3, dtype: Any = tf.float32, validate_args: bool = False,
+               event_ndims: int = 3, dtype: Any = tf.float32, remat: bool = False, validate_args: bool = False,
                name: str = "coupling") -> None:
     parameters = dict(locals())
     if not getattr(conditioner, "built", True):
@@ -54,6 +56,7 @@ class Coupling(Bijector):
     with tf.name_scope(name) as name:
       self._conditioner = conditioner
       self._bijector_fn = bijector_fn
+      self._remat = remat
       self._conditioner_variables = [
           v if isinstance(v, tf.Variable) else v.value for v in getattr(conditioner, "variables", ())]
       super().__init__(forward_min_event_ndims=event_ndims, dtype=tf.as_dtype(dtype),
@@ -61,6 +64,7 @@ class Coupling(Bijector):
 
   conditioner = Parameter("The callable `x1 -> parameters`.")
   bijector_fn = Parameter("The callable `parameters -> elementwise bijector`.")
+  remat = Parameter("Whether gradients keep only `x`.")
 
   @property
   def event_ndims(self) -> int:
@@ -80,9 +84,19 @@ class Coupling(Bijector):
   def _transform(self, evaluate, x, call):
     if (x.shape[-1] or 0) % 2:
       raise ValueError(f"`Coupling` needs an even last axis, got shape {x.shape}")
+    if self.remat and not (call and call.initialize):
+      return self._rematerialized(evaluate, x, call)
+    return self._evaluate(evaluate, x, call)
+
+  def _evaluate(self, evaluate, x, call):
     x1, x2 = tf.split(x, 2, axis=-1)
     y2, log_det = evaluate(self.bijector_fn(self._parameters_for(x1, call)), x2, self.event_ndims)
     return tf.concat([x1, y2], axis=-1), log_det
+
+  def _rematerialized(self, evaluate, x, call):
+    if call is None or call.condition is None:
+      return checkpointed(lambda x: self._evaluate(evaluate, x, call))(x)
+    return checkpointed(lambda x, condition: self._evaluate(evaluate, x, call.given(condition)))(x, call.condition)
 
   def _parameters_for(self, x1, call):
     batch_ndims = len(x1.shape) - self.event_ndims

@@ -46,7 +46,8 @@ def mixture_logistic_log_survival(x: TensorLike, logits: TensorLike, loc: Tensor
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
-@functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))  # so that Grappler finds what gradient and value both compute
+# Inline, so that Grappler finds what gradient and value both compute.
+@functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))
 @tf.custom_gradient
 def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike,
                                log_scale: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:

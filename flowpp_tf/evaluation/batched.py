@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation.batch_function import BatchFunction
 from flowpp_tf.layers import fold_in
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import NOISE, as_seed
@@ -28,7 +29,7 @@ class LatentModel(Protocol):
 
 
 class Batched:
-  """`sample`, `encode` and `decode` of a model in batches; each is traced once, for any number of images.
+  """`sample`, `encode` and `decode` of a model in batches, on all devices; see `BatchFunction`.
 
   Raises:
     InputError (a ValueError): if `batch_size` is not positive.
@@ -40,12 +41,10 @@ class Batched:
     self.model = model
     self.batch_size = batch_size
     shape, latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
-    spec = lambda shape, dtype: tf.TensorSpec([None, *shape], dtype)
-    self._encode = tf.function(
-        lambda images, noise: model.encode(images, noise, seed=0), autograph=False,
-        input_signature=[spec(shape, tf.uint8), spec(shape, model.variable_dtype)])
-    self._decode = tf.function(
-        model.decode, autograph=False, input_signature=[spec(latent_shape, model.variable_dtype)])
+    dtype = tf.as_dtype(model.variable_dtype)
+    self._encode = BatchFunction(model, lambda images, noise: model.encode(images, noise, seed=0),
+                                 [(shape, tf.uint8), (shape, dtype)])
+    self._decode = BatchFunction(model, model.decode, [(latent_shape, dtype)])
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> np.ndarray:
     """Return uint8 images `[n, H, W, C]`; arguments and errors as in `FlowPlusPlus.sample`."""
@@ -63,7 +62,7 @@ class Batched:
     return self._apply(self._decode, tf.cast(z, self.model.variable_dtype))
 
   def _apply(self, function, *arrays):
-    return np.concatenate([function(*(array[part] for array in arrays)).numpy()
+    return np.concatenate([function(*(array[part] for array in arrays))
                            for part in batches(len(arrays[0]), self.batch_size)])
 
 

@@ -17,12 +17,14 @@ import tensorflow as tf
 
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images
+from flowpp_tf.devices import Workers
 from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation.batch_function import BatchFunction
 from flowpp_tf.files import replace_file
 from flowpp_tf.layers import fold_in
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
-from flowpp_tf.models.seeds import as_seed
+from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.types import Path, Seed
 
 
@@ -99,10 +101,14 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
 
 def _measure(model, images, draws, batch_size, seed, verbose):
   """Fill `draws [N, K, terms]` where they are NaN."""
-  @tf.function(autograph=False, input_signature=[  # traced once, for any batch size
-      tf.TensorSpec([None, *model.config.image_shape], images.dtype), tf.TensorSpec([2], tf.int32)])
-  def terms(batch, seed):
-    return tf.stack(model.bound_terms(batch, seed=seed), axis=-1)[0]
+  shape = model.config.image_shape
+  terms = BatchFunction(
+      model, lambda images, noise: tf.stack(model.bound_terms(images, noise=noise, seed=0), axis=-1)[0],
+      [(shape, tf.as_dtype(images.dtype)), (shape, tf.as_dtype(model.variable_dtype))])
+  workers = Workers(model.distribute_strategy)
+  starts = range(0, len(images), batch_size)
+  missing = np.array([np.isnan(draws[i:i + batch_size]).all(axis=(0, 2)) for i in starts])
+  missing = np.reshape(workers.any(*missing.ravel()), missing.shape)  # the chief has what was measured before
 
   samples = draws.shape[1]
   bar = keras.utils.Progbar(
@@ -113,8 +119,8 @@ def _measure(model, images, draws, batch_size, seed, verbose):
     batch = model.check_images(batch)
     rows = draws[i * batch_size:(i + 1) * batch_size]
     for k in range(samples):
-      if np.all(np.isnan(rows[:, k])):
-        rows[:, k] = terms(batch, fold_in(fold_in(seed, i), k))
+      if missing[i, k]:
+        rows[:, k] = terms(batch, model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE)))
       total, count = total + rows[:, k].sum(dtype=np.float64), count + len(rows)
       bar.update(i * samples + k + 1, [("bits_per_dim", model.to_bits_per_dim(total / count))])
 

@@ -23,6 +23,7 @@ from PIL import Image
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation.batch_function import BatchFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import as_seed
@@ -80,14 +81,9 @@ class Scorer:
     self._model = model
     self._noise = model.sample_noise([num_samples], as_seed(seed))
 
-    @tf.function(autograph=False, input_signature=[  # traced once, for any batch size
-        tf.TensorSpec([None, *model.config.image_shape], tf.uint8),
-        tf.TensorSpec(model.config.image_shape, self._noise.dtype)])
-    def bound(images, noise):
-      noise = tf.repeat(noise[tf.newaxis], tf.shape(images)[0], axis=0)
-      return model.log_prob_bound(images, noise=noise, seed=0)
-
-    self._bound = bound
+    shape = model.config.image_shape
+    self._bound = BatchFunction(model, lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0),
+                                [(shape, tf.uint8), (shape, self._noise.dtype)])
 
   def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats per image.
@@ -98,7 +94,7 @@ class Scorer:
     bounds = []
     for i in range(0, len(images), batch_size):
       batch = tf.cast(self._model.check_images(images[i:i + batch_size]), tf.uint8)
-      bounds.append([self._bound(batch, noise).numpy() for noise in self._noise])
+      bounds.append([self._bound(batch, tf.repeat(noise[tf.newaxis], len(batch), axis=0)) for noise in self._noise])
     return importance_weighted(np.concatenate(bounds, axis=1).astype(np.float64))
 
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:

@@ -10,9 +10,12 @@ O, and computes P again (Chen et al. 2016). The gradients are those of Dao et al
 Queries are taken in a few equal parts, one after the other, so that fewer weights exist at a time.
 """
 
+import functools
+
 import tensorflow as tf
 
-from flowpp_tf.layers.remat import after
+from flowpp_tf.graphs import compiled
+from flowpp_tf.remat import after
 
 _WEIGHTS = 2**22   # in a part: what needs more than 32 MB, the C library takes from the system again each time
 _MOST_PARTS = 16  # more would be too many small kernels
@@ -28,6 +31,15 @@ def self_attention(qkv: tf.Tensor, heads: int) -> tf.Tensor:
   Returns:
     `[N, positions, filters]`.
   """
+  return _self_attention(heads)(qkv)
+
+
+@functools.cache
+def _self_attention(heads):
+  return compiled(functools.partial(_attend, heads=heads), in_eager_mode=True, jit=())
+
+
+def _attend(qkv, heads):
   positions, filters = qkv.shape[1], qkv.shape[2] // 3
   depth = filters // heads
   wanted = min(_MOST_PARTS, -(-(qkv.shape[0] or 1) * heads * positions**2 // _WEIGHTS))

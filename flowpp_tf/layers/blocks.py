@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from flowpp_tf.call import Call
 from flowpp_tf.graphs import traced_once
-from flowpp_tf.layers.remat import rematerialized
+from flowpp_tf.remat import rematerialized
 
 # The first block of each kind, and its functions; as attributes of a block Keras would save them.
 _FIRST: weakref.WeakValueDictionary[str, keras.layers.Layer] = weakref.WeakValueDictionary()

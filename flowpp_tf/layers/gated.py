@@ -19,7 +19,7 @@ from flowpp_tf.graphs import shape_of
 from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense, at_least_float32
-from flowpp_tf.layers.remat import elementwise
+from flowpp_tf.remat import elementwise
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
 LAYER_NORM_EPSILON = 1e-5
@@ -82,7 +82,7 @@ class GatedConv(keras.layers.Layer):
     self.conv = InitNormConv2D(filters, name="conv", **options)
     self.context_projection = (InitNormDense(filters, name="context_projection", **options) if use_context else None)
     self.dropout = drop = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
-    self._dropped_concat_elu = elementwise(lambda h, keep=None: drop.apply(concat_elu(h), keep))
+    self._dropped_concat_elu = elementwise(lambda h, keep=None: drop.apply(concat_elu(h), keep), in_eager_mode=False)
     output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
     self.output_projection = (
         InitNormDense(2 * filters, **output) if output_kernel_size == 1
@@ -127,7 +127,7 @@ class _GatedMixer(keras.layers.Layer):
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.input_projection = InitNormDense(3 * filters, name="input_projection", **options)
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
-    self._dropped = elementwise(self.dropout.apply)
+    self._dropped = elementwise(self.dropout.apply, in_eager_mode=False)
     self.output_projection = InitNormDense(
         2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
 

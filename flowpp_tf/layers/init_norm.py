@@ -12,8 +12,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from flowpp_tf.devices import moments, once
 from flowpp_tf.graphs import reshape, shape_of
-from flowpp_tf.layers.remat import rematerialized
+from flowpp_tf.remat import rematerialized
 
 _EPSILON = 1e-8
 _SMALLEST_SQUARED_NORM = 1e-12
@@ -73,15 +74,19 @@ class _InitNormLayer(keras.layers.Layer):
 
   def _initialize(self, outputs):
     """Set the weights; return the layer's new outputs without the bias."""
-    mean, variance = tf.nn.moments(at_least_float32(outputs), axes=list(range(len(outputs.shape) - 1)))
+    mean, variance = moments(at_least_float32(outputs), len(outputs.shape) - 1)
     scale = self.init_scale * tf.math.rsqrt(variance + _EPSILON)
     scale, mean = tf.cast(scale, self.bias.dtype), tf.cast(mean, self.bias.dtype)
-    if self.weight_norm:  # the published form, which takes an earlier bias into its moments
-      self.gain.assign(self.gain * scale)
-      self.bias.assign(self.bias - (mean + self.bias) * scale)
-    else:
-      self.kernel.assign(self.kernel * scale)
-      self.bias.assign(-mean * scale)
+
+    def assign():
+      if self.weight_norm:  # the published form, which takes an earlier bias into its moments
+        self.gain.assign(self.gain * scale)
+        self.bias.assign(self.bias - (mean + self.bias) * scale)
+      else:
+        self.kernel.assign(self.kernel * scale)
+        self.bias.assign(-mean * scale)
+
+    once(assign)
     return outputs * tf.cast(scale, outputs.dtype)
 
   def get_config(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ _SHAPE = Range(lambda shape: len(shape) == 3 and all(map(is_count, shape)),
 _LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 256, "an integer from 2 to 256")
 _RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
 _NOT_NEGATIVE = Range(lambda value: isinstance(value, (int, float)) and value >= 0, "a number of at least 0")
+REMAT = ("off", "blocks", "couplings")
 _DTYPES = one_of("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 
@@ -28,6 +29,7 @@ class CouplingConfig:
     context_channels: channels of what the conditioner is conditioned on; 0 for nothing.
     output_concat_elu: whether concat_elu comes before the conditioner's last convolution.
     network_dtype: dtype policy of the conditioner.
+    remat: whether gradients keep only the input of each coupling.
   """
   coupling: str
   components: int
@@ -37,6 +39,7 @@ class CouplingConfig:
   context_channels: int
   output_concat_elu: bool
   network_dtype: str
+  remat: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,8 @@ class FlowPlusPlusConfig(Settings):
   context_blocks: int = setting(3, "Blocks of the context net.", COUNT)
   context_layer_norm: bool = setting(False, "Layer norm in the context net.")
   context_attention: bool = setting(False, "Self-attention in the context net.")
-  remat: bool = setting(False, "Rematerialization: gradients recompute blocks, the same numbers in less memory.")
+  remat: str = setting("off", "Rematerialization, the same numbers in less memory: gradients recompute each block "
+                       "(blocks), or each coupling too (couplings).", one_of(*REMAT))
   dtype: str = setting("float32", "Precision; mixed_bfloat16 and mixed_float16 are float32 outside of the networks.",
                        _DTYPES)
   flow_dtype: str = setting("", "float64 for all but the networks, whatever the dtype; empty for that of dtype.",
@@ -81,6 +85,8 @@ class FlowPlusPlusConfig(Settings):
 
   def __post_init__(self):
     object.__setattr__(self, "image_shape", tuple(self.image_shape))
+    if isinstance(self.remat, bool):  # as earlier versions wrote it
+      object.__setattr__(self, "remat", "blocks" if self.remat else "off")
     super().__post_init__()
     widths = {"filters": self.attention}
     if self.dequantization == "variational":
@@ -112,14 +118,14 @@ class FlowPlusPlusConfig(Settings):
     """Config of the network that reads the images for the dequantizer."""
     return NetworkConfig(
         self.context_channels, self.context_blocks, "attention" if self.context_attention else "none", self.heads,
-        self.context_layer_norm, self.dropout, self.weight_norm, self.remat)
+        self.context_layer_norm, self.dropout, self.weight_norm, self.remat != "off")
 
   def _couplings(self, filters, blocks, mixing, context_channels):
     mixer = "none" if not mixing else "attention" if self.attention else "pointwise"
     network = NetworkConfig(filters, blocks, mixer, self.heads, dropout=self.dropout, weight_norm=self.weight_norm,
-                            remat=self.remat)
+                            remat=self.remat != "off")
     return CouplingConfig(self.coupling, self.components, self.invertible_conv, self.act_norm_min_variance, network,
-                          context_channels, self.output_concat_elu, self.dtype)
+                          context_channels, self.output_concat_elu, self.dtype, self.remat == "couplings")
 
 
 _CIFAR10 = FlowPlusPlusConfig(dropout=0.2)

@@ -49,7 +49,8 @@ class CouplingStep(keras.layers.Layer):
         fb.mixture_logistic_coupling_bijector, components=config.components)
     self.act_norm = fb.ActNorm(self.scale, self.bias, min_variance=config.act_norm_min_variance,
                                name=f"{self.name}_act_norm")
-    self.coupling = fb.Coupling(self.conditioner, bijector_fn, dtype=self.variable_dtype, name=f"{self.name}_coupling")
+    self.coupling = fb.Coupling(self.conditioner, bijector_fn, dtype=self.variable_dtype, remat=config.remat,
+                                name=f"{self.name}_coupling")
     self.bijectors = [self.act_norm, *mixing, self.coupling, fb.SwapHalves()]
     self.built = True
 

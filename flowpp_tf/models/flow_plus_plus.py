@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.call import Call, fold_in
+from flowpp_tf.devices import in_eager_lanes
 from flowpp_tf.distributions import FlowDistribution, ImageDistribution
 from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.graphs import shape_of
@@ -132,7 +133,8 @@ class FlowPlusPlus(keras.Model):
     """
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     x, noise, _ = self._prepare(images, 1, noise, seed)
-    return _importance_weighted(self._bound_terms(x, noise, Call(initialize=True)))
+    return in_eager_lanes(
+        lambda x, noise: _importance_weighted(self._bound_terms(x, noise, Call(initialize=True))), x, noise)
 
   # --- Samples and latents ----------------------------------------------------------------------
 

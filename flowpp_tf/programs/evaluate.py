@@ -15,8 +15,8 @@ from absl import flags
 
 from flowpp_tf.data import SPLITS
 from flowpp_tf.evaluation import evaluate_bits_per_dim, read_record, write_record
-from flowpp_tf.programs import data_flags, run
-from flowpp_tf.training import Workdir
+from flowpp_tf.programs import data_flags, device_flags, run
+from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
 
@@ -31,6 +31,7 @@ def define_flags() -> None:
   flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
   flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
   data_flags.define_data_flags(default="that of the run")
+  device_flags.define_device_flags()
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")
   flags.DEFINE_string("output", None, "File for the results; WORKDIR/evaluation.json if not given.")
 
@@ -38,8 +39,9 @@ def define_flags() -> None:
 def evaluate_from_flags() -> None:
   """Print a line for each split that is measured, and one for the gap."""
   counts = _counts(FLAGS.num_samples)
-  workdir = Workdir(FLAGS.workdir)
-  model, settings = workdir.load()
+  workdir, workers = Workdir(FLAGS.workdir), Workers(device_flags.use_devices())
+  with workers.scope():
+    model, settings = workdir.load()
   dataset, fingerprint = data_flags.load_data_of_run(settings, model.config, run.given_from_flags())
   output = pathlib.Path(FLAGS.output or workdir.evaluation)
   run.check_can_be_written(output)  # fail before the measurement, not after it
@@ -51,15 +53,17 @@ def evaluate_from_flags() -> None:
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
     result = evaluate_bits_per_dim(
         model, images, counts, FLAGS.batch_size, FLAGS.seed,
-        partial=workdir.path / f"evaluation-{name}.npy", verbose=int(sys.stdout.isatty()))
-    print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}", flush=True)
-    write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed)
+        partial=workdir.path / f"evaluation-{name}.npy" if workers.chief else None,
+        verbose=int(sys.stdout.isatty() and workers.chief))
+    if workers.chief:
+      print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}", flush=True)
+      write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed)
     return result.best
 
   images = dataset.split(FLAGS.split)[:FLAGS.limit]
   held_out = measure(FLAGS.split, images)
-  if FLAGS.gap:
-    seen = measure("train", dataset.train[:len(images)])
+  seen = measure("train", dataset.train[:len(images)]) if FLAGS.gap else None
+  if seen and workers.chief:
     print(f"gap, {FLAGS.split} - train: {held_out.bits_per_dim - seen.bits_per_dim:+.4f} +- "
           f"{math.hypot(held_out.standard_error, seen.standard_error):.4f} bits/dim")
 

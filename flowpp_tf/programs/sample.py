@@ -16,9 +16,9 @@ import numpy as np
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import ANIMATIONS, Batched, write_animation
-from flowpp_tf.programs import data_flags, run, sample_pictures
+from flowpp_tf.programs import data_flags, device_flags, run, sample_pictures
 from flowpp_tf.programs.named_images import named_images
-from flowpp_tf.training import Workdir
+from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
 _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",), "neighbours": ()}
@@ -51,6 +51,7 @@ def define_flags() -> None:
                       "for several temperatures, [2, n, ...] for originals and reconstructions, [n, 1 + "
                       "neighbours, ...] for samples and their neighbours.")
   data_flags.define_data_flags(default="that of the run")
+  device_flags.define_device_flags()
 
 
 def sample_from_flags() -> None:
@@ -58,8 +59,9 @@ def sample_from_flags() -> None:
   given, temperatures, seed = run.given_from_flags(), _temperatures(FLAGS.temperature), FLAGS.seed
   animated = FLAGS.animate or (FLAGS.output or "").lower().endswith((".gif", ".apng"))
   _check(given, animated)
-  workdir = Workdir(FLAGS.workdir)
-  model, settings = workdir.load()
+  workdir, workers = Workdir(FLAGS.workdir), Workers(device_flags.use_devices())
+  with workers.scope():
+    model, settings = workdir.load()
   for path in (FLAGS.output or workdir.samples, FLAGS.npy):  # before the work
     if path:
       run.check_can_be_written(path)
@@ -79,6 +81,8 @@ def sample_from_flags() -> None:
   else:
     picture = sample_pictures.samples(batched, n or 64, temperatures[0], seed)
   output = pathlib.Path(FLAGS.output or workdir.path / f"{picture.name}_s{seed}.{'gif' if animated else 'png'}")
+  if not workers.chief:
+    return
   if animated:
     run.write_file(output, lambda path: write_animation(picture.images, config.levels, path))
   else:

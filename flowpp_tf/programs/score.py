@@ -31,8 +31,8 @@ import numpy as np
 from flowpp_tf.data import SPLITS, folder as image_folder, images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
 from flowpp_tf.files import file_sha256
-from flowpp_tf.programs import data_flags, run
-from flowpp_tf.training import Workdir
+from flowpp_tf.programs import data_flags, device_flags, run
+from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
 
@@ -44,6 +44,7 @@ def define_flags() -> None:
                       "split of --dataset if not given.")
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
   data_flags.define_data_flags(default="that of the run")
+  device_flags.define_device_flags()
   flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
   flags.DEFINE_string("output", None, "CSV file; standard output if not given.")
   flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1)
@@ -60,8 +61,9 @@ def score_from_flags() -> None:
     raise run.InputError("--images is a folder, --dataset and --split say other images; give one of them")
   if FLAGS.output is not None:
     run.check_can_be_written(FLAGS.output)
-  workdir = Workdir(FLAGS.workdir)
-  model, settings = workdir.load()
+  workdir, workers = Workdir(FLAGS.workdir), Workers(device_flags.use_devices())
+  with workers.scope():
+    model, settings = workdir.load()
   own_data = functools.cache(lambda: (
       data_flags.load_from_settings(settings, model.config) if FLAGS.dataset else
       data_flags.load_data_of_run(settings, model.config, given)[0]))
@@ -77,7 +79,7 @@ def score_from_flags() -> None:
     count, items = len(images), zip(itertools.count(), images, itertools.repeat(None))
   scorer = Scorer(model, FLAGS.num_samples, FLAGS.seed)
   key = typical_key(workdir, settings, FLAGS.num_samples, FLAGS.seed, FLAGS.typical_images)
-  scorer.typical = _typical_mean(workdir, scorer, key, own_data, batch_size)
+  scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
 
   rows = []
   progress = _progress(count)
@@ -86,6 +88,8 @@ def score_from_flags() -> None:
     scores = iter(_texts(scorer, readable, batch_size) if readable else ())
     rows += [{"image": name, **({"error": error} if error else next(scores))} for name, _, error in batch]
     progress(len(batch))
+  if not workers.chief:
+    return
   for row in rows:
     if "error" in row:
       run.warn(f"cannot be read: {row['image']} ({row['error']})")
@@ -124,10 +128,10 @@ def _read_files(config, folder, names):
              + (f", {enlarged} of them enlarged, which makes their bits/dim low" if enlarged else ""))
 
 
-def _typical_mean(workdir, scorer, key, own_data, batch_size):
+def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
   """Return the mean bits/dim of the run's validation split, measured unless known; None without the data."""
   typical = load_typical(workdir.typicality, key)
-  if typical is None:
+  if workers.any(typical is None)[0]:  # each reads the file when it can
     try:
       dataset = own_data()
     except run.InputError as error:
@@ -137,7 +141,8 @@ def _typical_mean(workdir, scorer, key, own_data, batch_size):
     progress = _progress(min(len(dataset.validation), key["typical_images"]))
     typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, progress)
     try:
-      typical.save(workdir.typicality, key)
+      if workers.chief:
+        typical.save(workdir.typicality, key)
     except OSError as error:
       run.warn(f"{str(workdir.typicality)!r} cannot be written, so it will be measured again: {error.strerror}")
   spread = "" if typical.std is None else f", standard deviation {typical.std:.4f}"

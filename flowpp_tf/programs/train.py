@@ -12,11 +12,10 @@ from absl import flags
 import tensorflow as tf
 
 from flowpp_tf.data import ImageDataset
-from flowpp_tf.evaluation import evaluate_bits_per_dim, image_grid, plot_curves, write_record
+from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, image_grid, plot_curves, write_record
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, get_config
-from flowpp_tf.programs import data_flags, run
-from flowpp_tf.training import STRATEGIES, Diverged, Stopped, TrainingConfig, Workdir, WorkerLost, Workers
-from flowpp_tf.training import enable_determinism, get_strategy, train
+from flowpp_tf.programs import data_flags, device_flags, run
+from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, WorkerLost, Workers, train
 
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -39,10 +38,7 @@ def define_flags() -> None:
                     "costs speed.")
   flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.", lower_bound=1)
   flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.", lower_bound=1)
-  flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
-                      "flowpp_tf/training/strategy.py.")
-  flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
-  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.", lower_bound=0)
+  device_flags.define_device_flags()
 
 
 def train_from_flags() -> None:
@@ -50,9 +46,7 @@ def train_from_flags() -> None:
   given = flags.FLAGS
   config = data_flags.with_image_size(
       _with_precision(run.settings_from_flags(get_config(given.config)), given.precision, given.dtype))
-  if given.deterministic:
-    enable_determinism()
-  strategy = get_strategy(given.strategy, given.num_virtual_cpus, given.tpu)  # before data use a device
+  strategy = device_flags.use_devices(given.deterministic)  # before data use a device
   data = data_flags.data_settings(given.config)
   dataset = data_flags.load_from_settings(data, config)
   training = run.settings_from_flags(TrainingConfig(steps=1))
@@ -94,7 +88,7 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
   fingerprint = dataset.fingerprint()
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.checkpoint(), seed=0)
   say(f"test: {result}; data {fingerprint['digest']}")
-  image_grid(model.sample(64, seed=seed).numpy(), model.config.levels).save(workdir.samples)
+  image_grid(Batched(model).sample(64, seed=seed), model.config.levels).save(workdir.samples)
   say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
   say("next:")
   say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")

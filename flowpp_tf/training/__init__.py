@@ -1,5 +1,6 @@
 """Training runs: config, state, step, loop, checkpoints, devices, schedules."""
 
+from flowpp_tf.devices import STRATEGIES, Workers, WorkerLost, enable_determinism, get_strategy
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.config import TENSORBOARD, TrainingConfig
 from flowpp_tf.training.loop import Diverged, train
@@ -7,6 +8,4 @@ from flowpp_tf.training.schedules import PiecewiseSchedule
 from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.training.step import train_step
-from flowpp_tf.training.strategy import STRATEGIES, enable_determinism, get_strategy
 from flowpp_tf.training.workdir import Workdir
-from flowpp_tf.training.workers import WorkerLost, Workers

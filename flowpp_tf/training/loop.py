@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.data import ImageDataset, describe, evaluation_batches, training_batches, weighted_batches
+from flowpp_tf.devices import Workers
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
@@ -24,7 +25,6 @@ from flowpp_tf.training.state import TrainState, make_optimizer
 from flowpp_tf.training.step import train_step, validation_step
 from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
-from flowpp_tf.training.workers import Workers
 
 
 class Diverged(Exception):

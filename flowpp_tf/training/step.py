@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from flowpp_tf.call import fold_in
 from flowpp_tf.graphs import shape_of, traced_once
-from flowpp_tf.lanes import in_lanes, lane_count, lanes, total
+from flowpp_tf.devices import in_lanes, lane_count, lanes, total
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.training.state import TrainState

@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.devices import in_lanes
 from flowpp_tf.training.state import TrainState
 
 _SIDE = 6  # samples in a row and in a column of a grid
@@ -24,7 +25,8 @@ class TensorBoard:
     self._writers: dict[str, tf.summary.SummaryWriter] = {}
     self._profile, self._profiling = state.config.profile, False
     self._steps = 0  # of this process
-    self._sample = tf.function(lambda: state.model.sample(_SIDE**2, seed=0), autograph=False)
+    self._sample = tf.function(
+        lambda: in_lanes(state.model.decode, state.model.sample_latents(_SIDE**2, seed=0)), autograph=False)
 
   def before_steps(self, count: int) -> None:
     """Start or stop the profile, if it is due before the next `count` steps of this process."""

@@ -40,6 +40,10 @@ class Workers:
       self.index = resolver.task_id or 0
     self.chief = self.index == 0
 
+  def scope(self) -> contextlib.AbstractContextManager:
+    """Return the scope of the strategy, in which a model for its devices is made."""
+    return self._strategy.scope()
+
   @contextlib.contextmanager
   def guard(self) -> Iterator[None]:
     """Turn the errors that TensorFlow raises when another worker has gone into a `WorkerLost`."""

@@ -32,13 +32,14 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
   return _with_gradient(function, _gradient_of(function, wait))
 
 
-def elementwise(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+def elementwise(function: Callable[..., tf.Tensor], in_eager_mode: bool = True) -> Callable[..., tf.Tensor]:
   """Return a `rematerialized` function of which XLA makes two kernels, value and gradient, where `set_jit` says so.
 
   Args:
     function: as in `rematerialized`, of each position alone.
+    in_eager_mode: as in `compiled`.
   """
-  return _with_gradient(compiled(function), compiled(_gradient_of(function)))
+  return _with_gradient(compiled(function, in_eager_mode), compiled(_gradient_of(function), in_eager_mode))
 
 
 def _with_gradient(function, gradient_of):
@@ -74,3 +75,23 @@ def _placed(tensors, places, count):
   """The tensors at their places among `count` arguments, the others None."""
   values = dict(zip(places, tensors))
   return [values.get(i) for i in range(count)]
+
+
+def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
+  """Return a function of floating tensors, with several results, that keeps only its arguments for the gradient.
+
+  The variables that it reads have gradients; other tensors that it captures have none.
+  """
+  @tf.custom_gradient
+  def evaluated(*tensors):
+    def gradient(*upstream, variables=()):
+      first, *rest = map(tf.identity, tensors)
+      again = [after(first, upstream[0]), *rest]
+      with tf.GradientTape() as tape:
+        tape.watch(again)
+        results = function(*again)
+      gradients = tape.gradient(results, [*again, *variables], output_gradients=upstream,
+                                unconnected_gradients=tf.UnconnectedGradients.ZERO)
+      return gradients[:len(again)], gradients[len(again):]
+    return function(*tensors), gradient
+  return evaluated

@@ -6,7 +6,9 @@ traced once and reads the weights where they are.
 """
 
 from collections.abc import Callable, Sequence
+import concurrent.futures
 import os
+import threading
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +18,7 @@ from flowpp_tf.graphs import shape_of
 
 _MOST_LANES = 8  # each has gradients of its own until they are added up; more cores share the operations of a lane
 _count = 1
+_thread = threading.local()
 
 
 def use_cpu_lanes(splits: int = 0) -> int:
@@ -81,3 +84,77 @@ def in_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tens
 def total(parts: Sequence[tf.Tensor]) -> tf.Tensor:
   """Return the sum of tensors, added up in their order."""
   return sum(parts[1:], start=parts[0])
+
+
+# --- Lanes of an eager evaluation -----------------------------------------------------------------
+
+
+def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
+  """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed eagerly, each lane in a thread of its own.
+
+  Unlike lanes of a graph, these can wait for each other: the function calls `moments` and `once`.
+  """
+  count = lane_count(len(tensors[0]))
+  if count == 1:
+    return function(*tensors)
+  group = _Group(count)
+
+  def lane(index, parts):
+    _thread.group, _thread.index = group, index
+    try:
+      return function(*parts)
+    except BaseException:
+      group.barrier.abort()  # the others would wait for ever
+      raise
+    finally:
+      _thread.group = None
+
+  with concurrent.futures.ThreadPoolExecutor(count) as threads:
+    futures = [threads.submit(lane, i, parts) for i, parts in enumerate(zip(*(tf.split(t, count) for t in tensors)))]
+  errors = [future.exception() for future in futures if future.exception()]
+  for error in errors:
+    if not isinstance(error, threading.BrokenBarrierError):
+      raise error
+  return tf.concat([future.result() for future in futures], axis=0)
+
+
+def moments(x: tf.Tensor, num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return mean and variance over the first `num_axes` axes, and over all lanes of `in_eager_lanes`."""
+  count = tf.reduce_prod(tf.shape(x)[:num_axes])
+  flat = tf.reshape(x, [count, -1])
+  average = tf.fill([1, count], 1 / tf.cast(count, x.dtype))  # a product is the fastest sum
+  mean = tf.matmul(average, flat)
+  variance = tf.matmul(average, tf.square(flat - mean))
+  group = getattr(_thread, "group", None)
+  if group is not None:
+    means, variances = zip(*group.exchange(_thread.index, (mean, variance)))
+    mean = total(means) / len(means)
+    variance = total([v + tf.square(m - mean) for m, v in zip(means, variances)]) / len(means)
+  return tuple(tf.reshape(value, x.shape[num_axes:]) for value in (mean, variance))
+
+
+def once(function: Callable[[], Any]) -> None:
+  """Call a function in one of the lanes of `in_eager_lanes`, while the others wait."""
+  group = getattr(_thread, "group", None)
+  if group is None:
+    function()
+    return
+  if _thread.index == 0:
+    function()
+  group.barrier.wait()
+
+
+class _Group:
+  """Threads that wait for each other."""
+
+  def __init__(self, count):
+    self.barrier = threading.Barrier(count)
+    self._given = [None] * count
+
+  def exchange(self, index, value):
+    """What each thread has given, in their order."""
+    self._given[index] = value
+    self.barrier.wait()
+    given = list(self._given)
+    self.barrier.wait()  # before the next exchange
+    return given

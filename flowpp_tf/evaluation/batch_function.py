@@ -1,0 +1,55 @@
+"""A function of images, computed by all devices: the replicas of the model's strategy, and the lanes of a CPU."""
+
+from collections.abc import Callable, Sequence
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from flowpp_tf.devices import in_lanes, lane_count
+from flowpp_tf.models import FlowPlusPlus
+
+
+class BatchFunction:
+  """Calls a function of batches, each device with its part of the batch; traced once, for any batch size.
+
+  A batch is filled up to equal parts with copies of its last example, whose results are left out. With several workers
+  each of them makes the same calls, and each gets all results.
+
+  Args:
+    model: `FlowPlusPlus`, made in the scope of the `tf.distribute.Strategy` whose devices are to be used.
+    function: of tensors `[B, ...]`, with one result `[B, ...]` that has for each example what follows from it. What is
+      random must be among its arguments.
+    specs: shape without the batch, and dtype, of each argument.
+  """
+
+  def __init__(self, model: FlowPlusPlus, function: Callable[..., tf.Tensor],
+               specs: Sequence[tuple[Any, tf.DType]]) -> None:
+    strategy = model.distribute_strategy or tf.distribute.get_strategy()
+    replicas = strategy.num_replicas_in_sync
+
+    def on_replica(*tensors):
+      replica = tf.distribute.get_replica_context()
+      size = tf.shape(tensors[0])[0] // replicas
+      first = size * tf.cast(replica.replica_id_in_sync_group, tf.int32)
+      result = in_lanes(function, *(t[first:first + size] for t in tensors))
+      gathered = tf.int32 if result.dtype.is_integer else result.dtype  # the other integers cannot be
+      return tf.cast(replica.all_gather(tf.cast(result, gathered), axis=0), result.dtype)
+
+    def on_all(*tensors):
+      if replicas == 1:
+        return in_lanes(function, *tensors)
+      return strategy.experimental_local_results(strategy.run(on_replica, args=tensors))[0]
+
+    self._parts = replicas * lane_count()
+    self._run = tf.function(on_all, autograph=False, input_signature=[
+        tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs])
+
+  def __call__(self, *arrays: Any) -> np.ndarray:
+    """Return the results `[B, ...]` for `arrays [B, ...]`."""
+    count = len(arrays[0])
+    missing = math.ceil(count / self._parts) * self._parts - count
+    if missing:
+      arrays = tuple(tf.concat([array, tf.repeat(array[-1:], missing, axis=0)], axis=0) for array in arrays)
+    return self._run(*arrays).numpy()[:count]

@@ -1,0 +1,36 @@
+"""Flags for devices: strategy, lanes of a CPU, what XLA compiles."""
+
+from absl import flags
+import tensorflow as tf
+
+from flowpp_tf.devices import STRATEGIES, enable_determinism, get_strategy, use_cpu_lanes
+from flowpp_tf.graphs import JIT, set_jit
+
+
+def define_device_flags() -> None:
+  """Define the flags."""
+  flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
+                      "flowpp_tf/devices/strategy.py.")
+  flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
+  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.", lower_bound=0)
+  flags.DEFINE_integer("cpu_splits", 0, "Equal parts of a batch that the cores of a CPU work on side by side; 1 for "
+                       "none, 0 for one per core, up to 8, where there is no GPU or TPU.", lower_bound=0)
+  flags.DEFINE_enum("jit", "auto", ["auto", *JIT], "What XLA compiles: nothing (off), what is between the products "
+                    "(elementwise), whole blocks (blocks). auto is blocks on GPUs and TPUs, off on CPUs.")
+
+
+def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
+  """Return the strategy that the flags ask for; before anything else uses a device.
+
+  Args:
+    deterministic: whether to enable determinism. Batches are then not split unless --cpu_splits asks for it; the parts
+      come one after the other.
+  """
+  given = flags.FLAGS
+  accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU")) or given.strategy == "tpu"
+  whole = deterministic or given.num_virtual_cpus > 1 or accelerated  # the cores have other work, or none
+  use_cpu_lanes(given.cpu_splits or (1 if whole else 0))
+  set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
+  if deterministic:
+    enable_determinism()
+  return get_strategy(given.strategy, given.num_virtual_cpus, given.tpu)
