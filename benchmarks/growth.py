@@ -26,7 +26,7 @@ QUANTITIES = {
     "batch": ((1, 2, 4, 8, 16), None, "plain"),
     "image side": ((32, 64, 128), 1, _SIZE),
     "blocks": ((1, 2, 4, 8), 4, "blocks={0}"),
-    "blocks with remat": ((1, 2, 4, 8), 4, "blocks={0} remat=true"),
+    "blocks with remat": ((1, 2, 4, 8), 4, "blocks={0} remat=blocks"),
     "components": ((4, 8, 16, 32, 64), 4, "components={0}"),
 }
 

@@ -36,6 +36,7 @@ from tables import print_table, write_json
 FLAGS = flags.FLAGS
 WHAT = ("train", "evaluate", "sample")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+PROCESS = ("cpu_splits", "jit")
 _SHORTEST_ROUND = 0.2  # seconds
 
 
@@ -47,7 +48,7 @@ class Case:
   batch: int
   threads: int
   precision: str = "float32"  # of PRECISIONS
-  variant: str = "plain"      # words: plain, baseline (see baseline.py), jit (XLA), FIELD=VALUE
+  variant: str = "plain"      # words: plain, baseline (see baseline.py), jit (XLA), FIELD=VALUE, cpu_splits=, jit=
   repeats: int = 5
 
   @property
@@ -57,6 +58,16 @@ class Case:
   @property
   def changes(self):
     """Fields of the config that the variant sets."""
+    return {name: value for name, value in self._pairs.items() if name not in PROCESS}
+
+  @property
+  def process(self):
+    """What the variant sets for the process: lanes of the CPU, one for each core if not given; what XLA compiles."""
+    given = {name: value for name, value in self._pairs.items() if name in PROCESS}
+    return {"cpu_splits": 1 if "baseline" in self.words else self.threads, "jit": "off", **given}
+
+  @property
+  def _pairs(self):
     pairs = (word.partition("=") for word in self.variant.split() if "=" in word)
     return {name: _value(text) for name, _, text in pairs}
 
@@ -69,11 +80,14 @@ def _value(text):
     return text
 
 
-def start_tensorflow(threads):
-  """Limits this process, which has not used TensorFlow, to so many cores."""
+def start_tensorflow(threads, cpu_splits=1, jit="off"):
+  """Limits this process, which has not used TensorFlow, to so many cores, and splits batches over them."""
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  from flowpp_tf import devices, graphs
   tf.config.threading.set_intra_op_parallelism_threads(threads)
+  devices.use_cpu_lanes(cpu_splits)  # gives each lane its share of the threads
+  graphs.set_jit(jit)
 
 
 def build(case):
@@ -81,6 +95,7 @@ def build(case):
   import keras  # pylint: disable=import-outside-toplevel
   import tensorflow as tf
   import flowpp_tf as fpp
+  from flowpp_tf.devices import in_lanes
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
   import baseline
   unknown = set(case.words) - {"plain", "baseline", "jit"}
@@ -106,17 +121,17 @@ def build(case):
         train_step(state, images)
         return state.optimizer.iterations.value.read_value()  # what is waited for
   elif case.what == "sample":
-    call = lambda: model.sample(case.batch, seed=0)
+    call = lambda: in_lanes(model.decode, model.sample_latents(case.batch, seed=0))
   else:
     noise = model.sample_noise([case.batch], tf.constant([0, 1]))
-    call = lambda: model.log_prob_bound(images, noise=noise, seed=0)
+    call = lambda: in_lanes(lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0), images, noise)
   return tf.function(call, autograph=False, jit_compile="jit" in case.words)
 
 
 def measure(case):
   """The row of a case but for its FLOPs, as a dict; in a process that has not used TensorFlow."""
   start = time.perf_counter()
-  start_tensorflow(case.threads)
+  start_tensorflow(case.threads, **case.process)
   run = build(case)
   run()
   first = time.perf_counter() - start
@@ -207,7 +222,8 @@ def define_flags():
   flags.DEFINE_list("precision", ["float32"], f"Of the networks, any of {', '.join(PRECISIONS)}.")
   flags.DEFINE_multi_string(
       "variant", ["plain"], "Words: plain; baseline, the straightforward implementation; jit, compiled by "
-      "XLA; FIELD=VALUE, of the config, such as remat=true. May be given several times.")
+      "XLA; FIELD=VALUE, of the config, such as remat=blocks; cpu_splits=N and jit=WHAT, as of the programs. May be "
+      "given several times.")
   flags.DEFINE_integer("repeats", 5, "Timed rounds of each; the median counts.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
 

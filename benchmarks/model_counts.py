@@ -44,6 +44,12 @@ def live_operations(graph):
   return [op for op in operations if op in needed]
 
 
+def count_operations(graph):
+  """The number of operations of a graph and of all functions that it calls, each once."""
+  definition = graph.as_graph_def()
+  return len(definition.node) + sum(len(function.node_def) for function in definition.library.function)
+
+
 def count_flops(operations):
   """FLOPs of matrix products, einsums and convolutions, in the functions that are called too.
 
@@ -254,6 +260,6 @@ def trace_pass(model, batch):
   backward = [op for op in operations if op not in forward]
   kernels, traffic = count_kernels(operations)
   return dict(
-      gradients=sum(g.shape.num_elements() for g in traced.outputs),
+      operations=count_operations(traced.graph), gradients=sum(g.shape.num_elements() for g in traced.outputs),
       forward_flops=count_flops(op for op in operations if op in forward), flops=count_flops(operations),
       saved=count_saved_bytes(forward, backward), kernels=kernels, traffic=traffic)

@@ -20,12 +20,14 @@ import tempfile
 
 from absl import app, flags
 
+import counts
 import growth
 from tables import markdown, with_tables
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
+PEERS = json.loads((ROOT / "benchmarks" / "peers.json").read_text())
 PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
 PLOT = ROOT / "docs" / "growth.png"
 
@@ -36,9 +38,10 @@ PARTS = {
         "model.py --configs={config} --batches=4 --threads=2 --what=train,sample --variant=plain "
         "--variant=baseline",
         "model.py --configs={config} --batches=8 --threads=2 --what=train --variant=plain "
-        "--variant=remat=true",
+        "--variant=remat=blocks",
         "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate "
         "--precision=float32,bfloat16"),
+    "turns": ("turns.py --other={other}",),
     "first_step": ("first_step.py --config={config}",),
     "kernels": ("kernels.py --config={config}",),
     "growth": ("growth.py",),
@@ -69,11 +72,11 @@ def machine():
               python=platform.python_version(), **versions)
 
 
-def measured(parts, config):
+def measured(parts, config, other):
   """The results of parts, as they are stored."""
   return {part: dict(machine=machine(), runs=[
       dict(command=command, result=run(command))
-      for command in (text.format(config=config) for text in PARTS[part])]) for part in parts}
+      for command in (text.format(config=config, other=other) for text in PARTS[part])]) for part in parts}
 
 
 def results(stored, part):
@@ -118,6 +121,40 @@ def ratios_table(stored):
                  _digits(first["ms_image"]), f"{other['ms_image'] / first['ms_image']:.2f}",
                  f"{other['peak_gib']:.2f}", f"{first['peak_gib']:.2f}",
                  f"{other['peak_gib'] / first['peak_gib']:.2f}")
+
+
+def turns_table(stored):
+  """This version beside the one before lanes, which the release was measured beside; see peers.json."""
+  yield ("model", "", "batch", "cores", "precision", "ms an image", "spread", "beside version 1638286, float32",
+         "beside the release, float32", "peak GiB", "peak GiB of 1638286")
+  known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in PEERS["rows"]}
+  for rows in results(stored, "turns"):
+    for r in rows:
+      release = known.get((r["what"], r["batch"], r["threads"])) if r["config"] == "cifar10" else None
+      yield (r["config"], r["what"], str(r["batch"]), str(r["threads"]), r["precision"], _digits(r["ms_image"]),
+             f"{r['spread_percent']:.0f} %", f"{r['ratio']:.2f}", f"{r['ratio'] * release:.2f}" if release else "",
+             f"{r['peak_gib']:.2f}", f"{r['before_peak_gib']:.2f}")
+
+
+def peers_table(stored):
+  del stored  # constant
+  yield "", "batch", "cores", "version 1638286", "beside the release", "beside PyTorch"
+  for r in PEERS["rows"]:
+    yield (r["what"], str(r["batch"]), str(r["threads"]), f"{r['ours_ms_image']} ms an image", f"{r['to_release']:.2f}",
+           f"{r['to_pytorch']:.2f}")
+  for r in PEERS["memory"]:
+    yield ("peak memory, training", str(r["batch"]), "2", f"{r['ours_gib']:.2f} GiB", f"{r['to_release']:.2f}",
+           f"{r['to_pytorch']:.2f}")
+  first = PEERS["first_step"]
+  yield (f"start to first step, {first['init_batch']} images initialise", "4", str(first["threads"]),
+         f"{first['ours_s']} s", f"{first['to_release']:.2f}", "")
+
+
+def counts_table(stored):
+  del stored  # they are in a file of their own
+  yield "model", "operations of the graph", "kernels of a pass", "MB an image kept for the gradient"
+  for r in counts.stored().values():
+    yield r["model"], f"{r['operations']:,}", f"{r['kernels']:,}", _digits(r["mb_image"])
 
 
 def first_step_table(stored):
@@ -179,9 +216,9 @@ def waiting_table(stored):
              f"{r['waiting_percent']:.3f} %")
 
 
-TABLES = dict(machine=machine_table, performance=performance_table, ratios=ratios_table,
-              first_step=first_step_table, kernels=kernels_table, growth=growth_table,
-              solvers=solvers_table, sampling=sampling_table, pipelines=pipelines_table,
+TABLES = dict(machine=machine_table, turns=turns_table, peers=peers_table, counts=counts_table,
+              performance=performance_table, ratios=ratios_table, first_step=first_step_table, kernels=kernels_table,
+              growth=growth_table, solvers=solvers_table, sampling=sampling_table, pipelines=pipelines_table,
               waiting=waiting_table)
 
 
@@ -199,6 +236,7 @@ def define_flags():
   """The script's flags; a function, as tests import this file."""
   flags.DEFINE_list("only", list(PARTS), f"Parts to measure, any of {', '.join(PARTS)}.")
   flags.DEFINE_string("config", "cifar10", "Model of all parts but growth.")
+  flags.DEFINE_string("other", "/tmp/before", "Checkout of the version that the turns are beside.")
   flags.DEFINE_bool("write", False, "Measure nothing; write tables and plot of what is stored.")
 
 
@@ -210,7 +248,7 @@ def main(argv):
   stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   if not FLAGS.write:
     for part in FLAGS.only:  # each is kept, should the next one fail
-      stored |= measured([part], FLAGS.config)
+      stored |= measured([part], FLAGS.config, FLAGS.other)
       RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
   for path, text in with_tables({path: path.read_text() for path in PAGES}, tables(stored)).items():
     path.write_text(text)

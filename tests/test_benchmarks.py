@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 # ruff: noqa: E402 (imports from the folder above)
+import counts
 import growth
 import kernels
 import model
@@ -55,9 +56,9 @@ def test_the_exponent_of_a_power_is_found():
 
 def test_a_variant_changes_fields_of_any_kind():
   case = model.Case("digits", "train", 4, 1, variant=(
-      "jit remat=true dropout=0.1 blocks=2 image_shape=64,64,3 structure=squeeze,columns:2"))
-  assert case.words == ["jit"]
-  assert case.changes == dict(remat=True, dropout=0.1, blocks=2, image_shape=(64, 64, 3),
+      "jit cpu_splits=1 jit=blocks remat=blocks dropout=0.1 blocks=2 image_shape=64,64,3 structure=squeeze,columns:2"))
+  assert case.words == ["jit"] and case.process == dict(cpu_splits=1, jit="blocks")
+  assert case.changes == dict(remat="blocks", dropout=0.1, blocks=2, image_shape=(64, 64, 3),
                               structure="squeeze,columns:2")
 
 
@@ -102,3 +103,11 @@ def test_a_profile_has_the_kernels_of_called_functions_once():
     ("AddV2_7:AddV2", "elementwise")])
 def test_kernels_are_known_by_name_and_type(name, purpose):
   assert kernels.purpose(name) == purpose
+
+
+@pytest.mark.parametrize("name", counts.QUICK)
+def test_a_step_has_no_more_operations_kernels_or_kept_tensors_than_is_written_down(name):
+  stored, found = counts.stored()[name], counts.count(name)
+  for key in ("operations", "kernels", "mb_image"):
+    assert 0.95 * stored[key] <= found[key] <= 1.05 * stored[key], (
+        f"{key} of {name}: {found[key]}, {stored[key]} before; if that is meant, python benchmarks/counts.py --write")

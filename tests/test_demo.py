@@ -163,7 +163,7 @@ def test_no_function_is_traced_twice(answers, uploads):
     answers.score(uploads / name)
     answers.interpolation(uploads / name, uploads / "good.png", 2 + n)
   for function in (batched._encode, batched._decode, scorer._bound):
-    assert function.experimental_get_tracing_count() == 1
+    assert function.tracing_count() == 1
 
 
 @pytest.mark.parametrize("arguments, message", [

@@ -34,11 +34,12 @@ def plain_attention(qkv, heads):
   return tf.reshape(tf.einsum("nhqk,nkhd->nqhd", tf.nn.softmax(scores), v), [-1, positions, filters])
 
 
-@pytest.mark.parametrize("pairs", [2**17, 9], ids=["whole", "in parts"])
+@pytest.mark.parametrize("weights_of_a_part", [2**22, 48], ids=["whole", "in parts"])
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)],
                          ids=["eager", "graph", "xla"])
-def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, pairs, wrap):
-  monkeypatch.setattr(attention, "_PAIRS", pairs)
+def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
+  monkeypatch.setattr(attention, "_WEIGHTS", weights_of_a_part)
+  attention._self_attention.cache_clear()
   x, weights, direction = draw(2, 6, 12), draw(2, 6, 4, seed=1), draw(2, 6, 12, seed=2)
 
   def derivatives(function):
@@ -125,7 +126,8 @@ def bound_and_gradients(config, graph, seed=3):
   return (tf.function(evaluate, autograph=False) if graph else evaluate)()
 
 
-@pytest.mark.parametrize("remat_, graph", [(False, True), (True, True), (True, False)])
+@pytest.mark.parametrize("remat_, graph", [
+    ("off", True), ("blocks", True), ("blocks", False), ("couplings", True), ("couplings", False)])
 def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_blocks(remat_, graph):
   config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64")
   expected = bound_and_gradients(config, graph=False)  # each block on its own

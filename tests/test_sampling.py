@@ -78,7 +78,7 @@ def test_each_function_is_traced_once_whatever_the_numbers(batched):
   for count in (1, 3, 8):
     batched.decode(batched.encode(small_images(count), seed=0))
   for function in (batched._encode, batched._decode):
-    assert function.experimental_get_tracing_count() == 1
+    assert function.tracing_count() == 1
 
 
 @pytest.mark.parametrize("on_terminal, count, shown", [

@@ -42,7 +42,7 @@ def forward_flops(config):
     block = 9 * 2 * filters * filters + 2 * filters * 2 * filters + 2 * context * filters
     if mixing:
       block += attention(pixels, filters)
-    mixing_1x1 = 2 * half * half if config.invertible_conv == "dense" else 0
+    mixing_1x1 = channels * channels if config.invertible_conv == "dense" else 0
     return pixels * (mixing_1x1 + 9 * half * filters + blocks * block
                      + 9 * filters * (2 if config.output_concat_elu else 1) * outputs)
 

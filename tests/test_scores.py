@@ -108,6 +108,7 @@ class IndependentPixels:
   """A model that is known: pixels are independent, of value v with probability 2**-(v + 1)."""
 
   config = types.SimpleNamespace(image_shape=(32, 32, 1), levels=8)
+  distribute_strategy = tf.distribute.get_strategy()
 
   def sample_noise(self, shape, seed):
     return tf.random.stateless_uniform([*shape, *self.config.image_shape], seed, dtype=tf.float64)

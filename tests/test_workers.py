@@ -15,7 +15,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 COMMAND = [sys.executable, str(ROOT / "bin" / "train"), *(
     "--config=digits --filters=4 --blocks=1 --components=2 --dequant_filters=4 --context_channels=4 "
-    "--structure=columns:1 --dequant_structure=columns:1 --dropout=0 --batch_size=16 "
+    "--structure=columns:1 --dequant_structure=columns:1 --dropout=0.2 --batch_size=16 "
     "--steps=20 --validate_every=1 --num_samples=1 --eval_images=4 --tensorboard=").split()]
 
 
@@ -27,11 +27,16 @@ def start(workdir, tf_config=None, *args):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def start_two_workers(argument, workdir):
-  sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+def free_addresses(count):
+  sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
   addresses = [f"127.0.0.1:{s.getsockname()[1]}" for s in sockets]
   for s in sockets:
     s.close()
+  return addresses
+
+
+def start_two_workers(argument, workdir):
+  addresses = free_addresses(2)
   return [start(workdir, {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}, argument)
           for i in range(2)]
 

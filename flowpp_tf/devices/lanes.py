@@ -27,19 +27,21 @@ def use_cpu_lanes(splits: int = 0) -> int:
   Possible only before TensorFlow has used a device. Where there is a GPU or a TPU, the CPU computes too little for it.
 
   Args:
-    splits: number of lanes; 1 for none, 0 for a lane per core, up to 8, or none where there is a GPU or TPU.
+    splits: number of lanes; 1 for none; 0 for a lane per core, up to 8, but none where there is a GPU or TPU, and no
+      change when it is too late.
 
   Returns:
     The number of lanes.
 
   Raises:
-    InputError (a ValueError): for a negative number, or when it is too late.
+    InputError (a ValueError): for a negative number, or when it is too late for a number that was given.
   """
   global _count
+  automatic = splits == 0
   if splits < 0:
     raise InputError(f"`cpu_splits` must be at least 0, got {splits}")
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  if splits == 0:
+  if automatic:
     accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
     splits = 1 if accelerated else min(cores, _MOST_LANES)
   if splits > 1:
@@ -47,6 +49,8 @@ def use_cpu_lanes(splits: int = 0) -> int:
       tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // splits))
       tf.config.threading.set_inter_op_parallelism_threads(splits)
     except RuntimeError:
+      if automatic:
+        return _count
       raise InputError("`cpu_splits` must be set before TensorFlow uses its devices") from None
   _count = splits
   return splits
@@ -57,7 +61,7 @@ def lane_count(size: Any = None) -> int:
   return _count if not isinstance(size, int) else max(n for n in range(1, _count + 1) if size % n == 0)
 
 
-def lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
+def side_by_side(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
   """Return the results of `function(*parts)` for each of the equal parts of `tensors [B, ...]`.
 
   In a graph the calls run side by side. Eagerly there is one part, the whole.
@@ -77,7 +81,7 @@ def lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
 
 def in_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed in lanes."""
-  results = lanes(function, *tensors)
+  results = side_by_side(function, *tensors)
   return results[0] if len(results) == 1 else tf.concat(results, axis=0)
 
 
@@ -111,11 +115,10 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> t
 
   with concurrent.futures.ThreadPoolExecutor(count) as threads:
     futures = [threads.submit(lane, i, parts) for i, parts in enumerate(zip(*(tf.split(t, count) for t in tensors)))]
-  errors = [future.exception() for future in futures if future.exception()]
-  for error in errors:
-    if not isinstance(error, threading.BrokenBarrierError):
-      raise error
-  return tf.concat([future.result() for future in futures], axis=0)
+  # The lane that failed first: the others could only give up waiting for it.
+  futures.sort(key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError))
+  parts = [future.result() for future in futures]
+  return tf.concat(parts, axis=0)
 
 
 def moments(x: tf.Tensor, num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -26,7 +26,7 @@ class BatchFunction:
 
   def __init__(self, model: FlowPlusPlus, function: Callable[..., tf.Tensor],
                specs: Sequence[tuple[Any, tf.DType]]) -> None:
-    strategy = model.distribute_strategy or tf.distribute.get_strategy()
+    strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
 
     def on_replica(*tensors):
@@ -45,6 +45,10 @@ class BatchFunction:
     self._parts = replicas * lane_count()
     self._run = tf.function(on_all, autograph=False, input_signature=[
         tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs])
+
+  def tracing_count(self) -> int:
+    """Return how often the function has been traced."""
+    return self._run.experimental_get_tracing_count()
 
   def __call__(self, *arrays: Any) -> np.ndarray:
     """Return the results `[B, ...]` for `arrays [B, ...]`."""

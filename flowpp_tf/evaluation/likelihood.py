@@ -107,7 +107,7 @@ def _measure(model, images, draws, batch_size, seed, verbose):
       [(shape, tf.as_dtype(images.dtype)), (shape, tf.as_dtype(model.variable_dtype))])
   workers = Workers(model.distribute_strategy)
   starts = range(0, len(images), batch_size)
-  missing = np.array([np.isnan(draws[i:i + batch_size]).all(axis=(0, 2)) for i in starts])
+  missing = np.array([np.isnan(draws[i:i + batch_size]).any(axis=(0, 2)) for i in starts])
   missing = np.reshape(workers.any(*missing.ravel()), missing.shape)  # the chief has what was measured before
 
   samples = draws.shape[1]

@@ -130,8 +130,9 @@ def _read_files(config, folder, names):
 
 def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
   """Return the mean bits/dim of the run's validation split, measured unless known; None without the data."""
-  typical = load_typical(workdir.typicality, key)
-  if workers.any(typical is None)[0]:  # each reads the file when it can
+  known = load_typical(workdir.typicality, key)
+  typical = None if workers.any(known is None)[0] else known  # all workers measure it, or none
+  if typical is None:
     try:
       dataset = own_data()
     except run.InputError as error:

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.data import ImageDataset, describe, evaluation_batches, training_batches, weighted_batches
-from flowpp_tf.devices import Workers
+from flowpp_tf.devices import Workers, lane_count
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
@@ -277,7 +277,7 @@ def _say_what_is_trained(state, data, strategy, workers, say):
   say(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
   say(f"data: {'; '.join(data)}")
   say(f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
-      f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs")
+      f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)")
   say(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
       f"{tfp.__version__}; seed {state.config.seed}")
 

@@ -2,7 +2,7 @@
 
 The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and
 clipped by their global norm once. Noise and dropout masks follow from an image's place in the global batch, of which
-each replica, each microbatch and each lane of a CPU takes its part: a step is the same on one device and on many, at once
+each replica, each microbatch and each lane of a CPU takes its part: a step is the same on one device and on many, whole
 and in parts. A step whose loss or gradients are not finite changes nothing but the step's number, the counts of such
 steps, and the loss scale of networks in float16.
 """
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from flowpp_tf.call import fold_in
 from flowpp_tf.graphs import shape_of, traced_once
-from flowpp_tf.devices import in_lanes, lane_count, lanes, total
+from flowpp_tf.devices import in_lanes, lane_count, side_by_side, total
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.training.state import TrainState
@@ -98,7 +98,7 @@ def _gradients(state, images, seed, scale):
     first = images_here * replica.replica_id_in_sync_group + size * index
     noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
     share = images if microbatches == 1 else images[size * index:size * (index + 1)]
-    bounds, gradients = zip(*lanes(lane, share, noise, first + tf.range(size)))
+    bounds, gradients = zip(*side_by_side(lane, share, noise, first + tf.range(size)))
     return tf.concat(bounds, axis=0), [total(parts) for parts in zip(*gradients)]
 
   if microbatches == 1:

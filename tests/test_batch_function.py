@@ -1,0 +1,95 @@
+"""Evaluation on several devices: the numbers of one device, on two mirrored ones and on two workers."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from conftest import TINY
+from conftest import perturb
+from conftest import small_images
+from program_calls import ROOT, run
+from test_workers import free_addresses
+import flowpp_tf as fpp
+from flowpp_tf import evaluation, training
+
+
+def model_on(name):
+  with training.get_strategy(name).scope():
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(TINY)
+  perturb(model)
+  return model
+
+
+def test_two_mirrored_devices_give_the_numbers_of_one():
+  images = small_images(5, TINY)  # the last batch is not a multiple of the devices
+
+  def results(model):
+    batched = evaluation.Batched(model, batch_size=4)
+    bits = evaluation.evaluate_bits_per_dim(model, images, [1, 2], batch_size=4)
+    return [batched.sample(5, seed=1), batched.encode(images, seed=2), evaluation.Scorer(model, 2)(images),
+            [b.bits_per_dim for b in bits.bounds], bits.terms]
+
+  one, two = (tf.nest.flatten(results(model_on(name))) for name in ("one", "mirrored"))
+  for ours, theirs in zip(two, one, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_an_evaluation_of_two_devices_resumes_that_of_one(tmp_path):
+  images, partial = small_images(6, TINY), tmp_path / "partial.npy"
+  evaluate = lambda name, path=None: evaluation.evaluate_bits_per_dim(
+      model_on(name), images, 2, batch_size=2, partial=path)
+  expected = evaluate("one")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr("flowpp_tf.evaluation.likelihood._summarize", _stop)
+    with pytest.raises(InterruptedError):
+      evaluate("one", partial)
+  draws = np.lib.format.open_memmap(partial, mode="r+")
+  kept = draws[:3].copy()
+  draws[3:] = np.nan  # as if it had been killed half-way
+  draws.flush()
+  found = evaluate("mirrored", partial)
+  np.testing.assert_allclose(found.best.bits_per_dim, expected.best.bits_per_dim, rtol=1e-5)
+  assert np.isfinite(kept).all() and not partial.exists()
+
+
+def _stop(*arguments):
+  raise InterruptedError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("trained")
+  result = run("train", *(
+      "--config=digits --filters=4 --blocks=1 --components=2 --dequant_filters=4 --context_channels=4 "
+      "--structure=columns:1 --dequant_structure=columns:1 --batch_size=16 --steps=2 --num_samples=1 --eval_images=4 "
+      "--tensorboard=").split(), f"--workdir={folder}", cwd=folder)
+  assert result.code == 0, result.error
+  return folder
+
+
+def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(trained, tmp_path):
+  flags = ["--num_samples=3", "--limit=21", "--batch_size=8"]
+  alone = run("evaluate", f"--workdir={trained}", *flags, f"--output={tmp_path}/alone.json", cwd=tmp_path)
+  workdirs = [tmp_path / "chief", tmp_path / "other"]
+  for workdir in workdirs:
+    shutil.copytree(trained, workdir)
+  addresses = free_addresses(2)
+  processes = [subprocess.Popen(
+      [sys.executable, str(ROOT / "bin" / "evaluate"), f"--workdir={workdir}", *flags, f"--output={workdir}/new.json"],
+      env={**os.environ, "PYTHONPATH": "", "TF_CONFIG": json.dumps(
+          {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}})},
+      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i, workdir in enumerate(workdirs)]
+  (chief, error), (other, _) = (process.communicate(timeout=200) for process in processes)
+  assert [process.returncode for process in processes] == [0, 0], error
+  numbers = lambda text: [float(number) for number in re.findall(r"\d+\.\d+", text)]
+  np.testing.assert_allclose(numbers(chief), numbers(alone.out), atol=2e-4)
+  assert other == "" and (workdirs[0] / "new.json").exists() and not (workdirs[1] / "new.json").exists()
