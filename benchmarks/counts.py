@@ -1,11 +1,12 @@
 """What a training step's graph has, counted: operations, kernels, tensors kept. A test holds the code to it.
 
 python benchmarks/counts.py            prints the counts beside those that are stored
-python benchmarks/counts.py --write    stores them in benchmarks/counts.json
+python benchmarks/counts.py --write    stores them in benchmarks/counts.json, with those of compiled blocks
 
 Nothing is run or timed, so that the counts are the same on every machine. `operations` are those of the traced graph
-and of each function that it calls, once; `kernels` are what runs, as often as it runs; `mb_image` is what the backward
-pass reads of the forward pass, per image.
+and of each function that it calls, once; `kernels` are what runs, as often as it runs; `compiled_kernels` the same if
+XLA compiles each kind of block and the mixtures (--jit=blocks), for the modules that it makes for a CPU; `mb_image` is
+what the backward pass reads of the forward pass, per image.
 """
 
 import dataclasses
@@ -29,15 +30,15 @@ MODELS = ("digits", "photos", "cifar10", "cifar10 remat=blocks", "cifar10 remat=
 QUICK = ("digits", "photos", "cifar10")  # of which the test counts again
 
 
-def count(name):
-  """The counts of a model, named as a config and FIELD=VALUE."""
+def count(name, compiled=False):
+  """The counts of a model, named as a config and FIELD=VALUE; those of compiled blocks if asked for."""
   import flowpp_tf as fpp  # pylint: disable=import-outside-toplevel
   import model_counts
   config, *changes = name.split()
   model = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config(config), **dict(c.split("=") for c in changes)))
-  one, two = (model_counts.trace_pass(model, batch) for batch in (1, 2))
+  one, two = (model_counts.trace_pass(model, batch, compiled and batch == 2) for batch in (1, 2))
   return dict(model=name, operations=two["operations"], kernels=two["kernels"],
-              mb_image=round((two["saved"] - one["saved"]) / 1e6, 2))
+              compiled_kernels=two["compiled_kernels"], mb_image=round((two["saved"] - one["saved"]) / 1e6, 2))
 
 
 def stored():
@@ -53,7 +54,7 @@ def define_flags():
 
 def main(argv):
   del argv
-  rows = [count(name) for name in FLAGS.models]
+  rows = [count(name, compiled=FLAGS.write and name in QUICK) for name in FLAGS.models]
   before = stored() if STORED.exists() else {}
   print_table([row | {f"{key}_stored": value for key, value in before.get(row["model"], {}).items() if key != "model"}
                for row in rows])

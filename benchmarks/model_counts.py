@@ -12,6 +12,7 @@ function that is evaluated again for its gradient, the result.
 
 import dataclasses
 import math
+import re
 
 import tensorflow as tf
 
@@ -23,6 +24,7 @@ _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGrad
           "PreventGradient")
 _SHAPE_READERS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "BroadcastGradientArgs")
 _NO_KERNELS = (*_VIEWS, *_SHAPE_READERS[:3], "Const", "Placeholder", "ReadVariableOp", "NoOp")
+_NO_INSTRUCTIONS = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy")
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Where, in inputs and then outputs, there are the shapes of the kernel and of the convolution's output.
 _CONVOLUTIONS = {"Conv2D": (1, 2), "Conv2DBackpropInput": (1, 2), "Conv2DBackpropFilter": (3, 2)}
@@ -170,6 +172,37 @@ def count_kernels(operations):
   return kernels, traffic
 
 
+def count_compiled_kernels(operations):
+  """As `count_kernels`, if XLA compiles each function that is called: instructions of its modules, as made for a CPU.
+
+  Copies are left out: most of them are outputs that are inputs, which a GPU's modules need not have.
+  """
+  counted, calls = {}, [op for op in operations if op.type in _CALLS]
+  for op in calls:
+    name = op.get_attr("f").name
+    if name not in counted:
+      counted[name] = _instructions(*_graphs(op))
+  rest, _ = count_kernels(op for op in operations if op.type not in _CALLS)
+  return rest + sum(counted[op.get_attr("f").name] for op in calls)
+
+
+def _instructions(body):
+  """The instructions in the entry of the module that XLA makes of a function's graph."""
+  definition = body.as_graph_def()
+  nodes = [node for node in definition.node if node.op != "Placeholder"]  # the inputs, which are given instead
+  del definition.node[:]
+  definition.node.extend(nodes)
+
+  @tf.function(autograph=False, jit_compile=True)
+  def run(*tensors):
+    return tf.graph_util.import_graph_def(
+        definition, {t.name: given for t, given in zip(body.inputs, tensors)}, [t.name for t in body.outputs])
+
+  module = run.experimental_get_compiler_ir(*(tf.TensorSpec(t.shape, t.dtype) for t in body.inputs))("optimized_hlo")
+  entry = re.findall(r"= \S+ ([a-z][\w-]*)\(", module[module.index("ENTRY"):])
+  return sum(kind not in _NO_INSTRUCTIONS for kind in entry)
+
+
 def _buffer(tensor):
   """Where a tensor's buffer is from: the calls, one in the other, and a reference to what they made."""
   op = tensor.op
@@ -239,8 +272,14 @@ def count_update(config, counts):
       kernels_update=kernels - counts.kernels_pass)
 
 
-def trace_pass(model, batch):
-  """Counts of the training loss and its gradient by the weights, as a dict."""
+def trace_pass(model, batch, compiled=False):
+  """Counts of the training loss and its gradient by the weights, as a dict.
+
+  Args:
+    model: `FlowPlusPlus`.
+    batch: its size.
+    compiled: whether to count the kernels too that are left if XLA compiles each kind of block.
+  """
   variables = [v.value for v in model.trainable_variables]
   shape = [batch, *model.config.image_shape]
   forward = set()
@@ -260,6 +299,7 @@ def trace_pass(model, batch):
   backward = [op for op in operations if op not in forward]
   kernels, traffic = count_kernels(operations)
   return dict(
+      compiled_kernels=count_compiled_kernels(operations) if compiled else None,
       operations=count_operations(traced.graph), gradients=sum(g.shape.num_elements() for g in traced.outputs),
       forward_flops=count_flops(op for op in operations if op in forward), flops=count_flops(operations),
       saved=count_saved_bytes(forward, backward), kernels=kernels, traffic=traffic)

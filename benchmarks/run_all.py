@@ -124,9 +124,9 @@ def ratios_table(stored):
 
 
 def turns_table(stored):
-  """This version beside the one before lanes, which the release was measured beside; see peers.json."""
-  yield ("model", "", "batch", "cores", "precision", "ms an image", "spread", "beside version 1638286, float32",
-         "beside the release, float32", "peak GiB", "peak GiB of 1638286")
+  """This version beside the one before lanes, and by way of it beside the release; see peers.json."""
+  yield ("model", "", "batch", "cores", "precision", "ms an image", "spread", "beside e3bb91b in float32",
+         "beside the release", "peak GiB", "peak GiB of e3bb91b")
   known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in PEERS["rows"]}
   for rows in results(stored, "turns"):
     for r in rows:
@@ -152,9 +152,11 @@ def peers_table(stored):
 
 def counts_table(stored):
   del stored  # they are in a file of their own
-  yield "model", "operations of the graph", "kernels of a pass", "MB an image kept for the gradient"
+  yield ("model", "operations of the graph", "kernels of a pass", "kernels with compiled blocks",
+         "MB an image kept for the gradient")
   for r in counts.stored().values():
-    yield r["model"], f"{r['operations']:,}", f"{r['kernels']:,}", _digits(r["mb_image"])
+    yield (r["model"], f"{r['operations']:,}", f"{r['kernels']:,}",
+           f"{r['compiled_kernels']:,}" if r["compiled_kernels"] else "", _digits(r["mb_image"]))
 
 
 def first_step_table(stored):

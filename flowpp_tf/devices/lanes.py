@@ -48,6 +48,7 @@ def use_cpu_lanes(splits: int = 0) -> int:
     try:
       tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // splits))
       tf.config.threading.set_inter_op_parallelism_threads(splits)
+      tf.config.optimizer.set_experimental_options({"layout_optimizer": False})  # CPUs keep the layout; it takes time
     except RuntimeError:
       if automatic:
         return _count

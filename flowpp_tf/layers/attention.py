@@ -17,7 +17,7 @@ import tensorflow as tf
 from flowpp_tf.graphs import compiled
 from flowpp_tf.remat import after
 
-_WEIGHTS = 2**22   # in a part: what needs more than 32 MB, the C library takes from the system again each time
+_WEIGHTS = 2**21   # in a part: more take longer to write and read, much longer from 32 MB on
 _MOST_PARTS = 16  # more would be too many small kernels
 
 

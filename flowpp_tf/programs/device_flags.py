@@ -30,7 +30,6 @@ def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
   accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU")) or given.strategy == "tpu"
   whole = deterministic or given.num_virtual_cpus > 1 or accelerated  # the cores have other work, or none
   use_cpu_lanes(given.cpu_splits or (1 if whole else 0))
-  tf.config.optimizer.set_experimental_options({"layout_optimizer": accelerated})  # for convolutions on GPUs
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()
