@@ -202,7 +202,8 @@ def jit():
 
 @pytest.mark.parametrize("what", ["elementwise", "blocks"])
 def test_bound_and_gradients_are_the_same_when_xla_compiles(jit, what):
-  config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64")
+  # Without dropout: for a negative seed TensorFlow's generator gives other numbers under XLA.
+  config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64", dropout=0.0)
   expected = bound_and_gradients(config, graph=True)
   jit(what)
   found = bound_and_gradients(config, graph=True)
