@@ -94,9 +94,9 @@ class Coupling(Bijector):
     return tf.concat([x1, y2], axis=-1), log_det
 
   def _rematerialized(self, evaluate, x, call):
-    if call is None or call.condition is None:
-      return checkpointed(lambda x: self._evaluate(evaluate, x, call))(x)
-    return checkpointed(lambda x, condition: self._evaluate(evaluate, x, call.given(condition)))(x, call.condition)
+    condition = [] if call is None or call.condition is None else [call.condition]  # has a gradient only if given
+    return checkpointed(lambda x, *condition: self._evaluate(
+        evaluate, x, call.given(*condition) if condition else call))(x, *condition)
 
   def _parameters_for(self, x1, call):
     batch_ndims = len(x1.shape) - self.event_ndims

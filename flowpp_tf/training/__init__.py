@@ -1,4 +1,4 @@
-"""Training runs: config, state, step, loop, checkpoints, devices, schedules."""
+"""Training runs: config, state, step, loop, checkpoints, schedules."""
 
 from flowpp_tf.devices import STRATEGIES, Workers, WorkerLost, enable_determinism, get_strategy
 from flowpp_tf.training.adam import Adam

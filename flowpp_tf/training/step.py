@@ -13,8 +13,8 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.call import fold_in
-from flowpp_tf.graphs import shape_of, traced_once
 from flowpp_tf.devices import in_lanes, lane_count, side_by_side, total
+from flowpp_tf.graphs import shape_of, traced_once
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.training.state import TrainState
@@ -67,12 +67,12 @@ def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, first: Any
     size: number of images.
   """
   noise = model.sample_noise([batch_size], fold_in(seed, NOISE))
-  return noise if size is batch_size else noise[first:first + size]
+  return noise[first:first + size]
 
 
 def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
   """Return the seed of the dropout masks of a step, given the step's."""
-  return fold_in(fold_in(seed, "dropout"), 0)
+  return fold_in(fold_in(seed, "dropout"), 0)  # 0, so that runs of earlier versions on one device keep their masks
 
 
 def _gradients(state, images, seed, scale):
