@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -76,20 +77,39 @@ def trained(tmp_path_factory):
   return folder
 
 
+def start_workers(workdirs, flags):
+  addresses = free_addresses(len(workdirs))
+  return [subprocess.Popen(
+      [sys.executable, str(ROOT / "bin" / "evaluate"), f"--workdir={workdir}", *flags, f"--output={workdir}/new.json"],
+      env={**os.environ, "PYTHONPATH": "", "TF_CONFIG": json.dumps(
+          {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}})},
+      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i, workdir in enumerate(workdirs)]
+
+
 def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(trained, tmp_path):
   flags = ["--num_samples=3", "--limit=21", "--batch_size=8"]
   alone = run("evaluate", f"--workdir={trained}", *flags, f"--output={tmp_path}/alone.json", cwd=tmp_path)
   workdirs = [tmp_path / "chief", tmp_path / "other"]
   for workdir in workdirs:
     shutil.copytree(trained, workdir)
-  addresses = free_addresses(2)
-  processes = [subprocess.Popen(
-      [sys.executable, str(ROOT / "bin" / "evaluate"), f"--workdir={workdir}", *flags, f"--output={workdir}/new.json"],
-      env={**os.environ, "PYTHONPATH": "", "TF_CONFIG": json.dumps(
-          {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}})},
-      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for i, workdir in enumerate(workdirs)]
+  processes = start_workers(workdirs, flags)
   (chief, error), (other, _) = (process.communicate(timeout=200) for process in processes)
   assert [process.returncode for process in processes] == [0, 0], error
   numbers = lambda text: [float(number) for number in re.findall(r"\d+\.\d+", text)]
   np.testing.assert_allclose(numbers(chief), numbers(alone.out), atol=2e-4)
   assert other == "" and (workdirs[0] / "new.json").exists() and not (workdirs[1] / "new.json").exists()
+
+
+def test_the_survivor_of_a_killed_worker_ends_with_a_clear_message_and_keeps_its_draws(trained, tmp_path):
+  shutil.copytree(trained, tmp_path / "run")
+  chief, other = start_workers([tmp_path / "run"] * 2, ["--num_samples=100000", "--batch_size=8"])
+  deadline = time.monotonic() + 200
+  while not list((tmp_path / "run").glob("evaluation-*.npy")) and time.monotonic() < deadline:
+    time.sleep(0.05)
+  time.sleep(2)
+  other.kill()
+  _, error = chief.communicate(timeout=60)
+  other.communicate()
+  assert chief.returncode == 1 and "Traceback" not in error
+  assert error.strip().splitlines()[-1].startswith("evaluate: error: worker 0 of 2 has lost another one")
+  assert list((tmp_path / "run").glob("evaluation-*.npy"))

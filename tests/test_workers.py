@@ -69,7 +69,7 @@ def test_the_survivor_of_a_killed_worker_ends_with_a_clear_message(runs):
   assert code == 1 and seconds < 60
   assert out.strip().splitlines()[-1] == (
       "train: error: worker 0 of 2 has lost another one (UnavailableError); the same command on all hosts "
-      "goes on from the newest checkpoint")
+      "goes on from what is saved")
 
 
 def test_both_workers_go_on_and_only_the_chief_speaks(runs):

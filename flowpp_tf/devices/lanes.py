@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowpp_tf.devices.strategy import has_accelerator
 from flowpp_tf.errors import InputError
 from flowpp_tf.graphs import shape_of
 
@@ -42,8 +43,7 @@ def use_cpu_lanes(splits: int = 0) -> int:
     raise InputError(f"`cpu_splits` must be at least 0, got {splits}")
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   if automatic:
-    accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
-    splits = 1 if accelerated else min(cores, _MOST_LANES)
+    splits = 1 if has_accelerator() else min(cores, _MOST_LANES)
   if splits > 1:
     try:
       tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // splits))

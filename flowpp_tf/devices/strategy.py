@@ -43,6 +43,11 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
           "tpu": lambda: _tpu(tpu)}[name]()
 
 
+def has_accelerator() -> bool:
+  """Return whether TensorFlow sees a GPU or a TPU."""
+  return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+
+
 def enable_determinism() -> None:
   """Make every run on a device the same to the last bit; possible only before TensorFlow has used a device.
 

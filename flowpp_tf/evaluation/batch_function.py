@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.devices import in_lanes, lane_count
+from flowpp_tf.devices import Workers, in_lanes, lane_count
 from flowpp_tf.models import FlowPlusPlus
 
 
@@ -15,7 +15,8 @@ class BatchFunction:
   """Calls a function of batches, each device with its part of the batch; traced once, for any batch size.
 
   A batch is filled up to equal parts with copies of its last example, whose results are left out. With several workers
-  each of them makes the same calls, and each gets all results.
+  each of them makes the same calls, and each gets all results; if one of them ends, the
+  others raise a `WorkerLost`.
 
   Args:
     model: `FlowPlusPlus`, made in the scope of the `tf.distribute.Strategy` whose devices are to be used.
@@ -42,6 +43,7 @@ class BatchFunction:
         return in_lanes(function, *tensors)
       return strategy.experimental_local_results(strategy.run(on_replica, args=tensors))[0]
 
+    self._workers = Workers(strategy)
     self._parts = replicas * lane_count()
     self._run = tf.function(on_all, autograph=False, input_signature=[
         tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs])
@@ -56,4 +58,5 @@ class BatchFunction:
     missing = math.ceil(count / self._parts) * self._parts - count
     if missing:
       arrays = tuple(tf.concat([array, tf.repeat(array[-1:], missing, axis=0)], axis=0) for array in arrays)
-    return self._run(*arrays).numpy()[:count]
+    with self._workers.guard():
+      return self._run(*arrays).numpy()[:count]

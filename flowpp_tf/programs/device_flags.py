@@ -3,7 +3,7 @@
 from absl import flags
 import tensorflow as tf
 
-from flowpp_tf.devices import STRATEGIES, enable_determinism, get_strategy, use_cpu_lanes
+from flowpp_tf.devices import STRATEGIES, enable_determinism, get_strategy, has_accelerator, use_cpu_lanes
 from flowpp_tf.graphs import JIT, set_jit
 
 
@@ -27,7 +27,7 @@ def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
       come one after the other.
   """
   given = flags.FLAGS
-  accelerated = any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU")) or given.strategy == "tpu"
+  accelerated = has_accelerator() or given.strategy == "tpu"
   whole = deterministic or given.num_virtual_cpus > 1 or accelerated  # the cores have other work, or none
   use_cpu_lanes(given.cpu_splits or (1 if whole else 0))
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)

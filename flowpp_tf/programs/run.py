@@ -9,6 +9,7 @@ import typing
 
 from absl import app, flags, logging
 
+from flowpp_tf.devices import WorkerLost
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.settings import value_type
@@ -21,7 +22,7 @@ T = typing.TypeVar("T")
 
 
 def run_program(main: Callable[[], None]) -> None:
-  """Parse the flags and call `main()`; bad flags and `InputError`s end in one line and exit code 2."""
+  """Parse the flags and call `main()`; bad flags and `InputError`s end in one line and exit code 2, lost workers in 1."""
   # `--help` shows the docstring and the flags of the script: give it those of the program.
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__
@@ -46,6 +47,8 @@ def run_program(main: Callable[[], None]) -> None:
       main()
     except InputError as error:
       fail(error)
+    except WorkerLost as error:
+      fail(f"{error}; the same command on all hosts goes on from what is saved", code=1)
 
   app.run(guarded, flags_parser=parse)
 

@@ -15,7 +15,7 @@ from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, image_grid, plot_curves, write_record
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.programs import data_flags, device_flags, run
-from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, WorkerLost, Workers, train
+from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, train
 
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -74,8 +74,6 @@ def _train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageD
   except Diverged as error:
     run.fail(f"{error}; the newest checkpoint in {workdir.checkpoints} is of before; try a lower "
              "--learning_rate or --clip_norm, and --debug_numerics to see where it begins", code=1)
-  except WorkerLost as error:
-    run.fail(f"{error}; the same command on all hosts goes on from the newest checkpoint", code=1)
   return None
 
 
