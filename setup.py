@@ -16,13 +16,14 @@ setuptools.setup(
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     packages=setuptools.find_packages(include=["flowpp_tf", "flowpp_tf.*"]),
-    package_data={"flowpp_tf": ["py.typed"]},
+    package_data={"flowpp_tf": ["py.typed", "presets/*/*"]},
     python_requires=">=3.10,<3.14",
     install_requires=REQUIREMENTS,
     extras_require={
         "test": ["pytest>=8", "mpmath>=1.3", "hypothesis>=6.100", "pytest-xdist>=3.6",
-                 "playwright>=1.45", "ruff>=0.8", "mypy>=1.13"],
-        "demo": ["gradio>=6.15,<7"]},
+                 "playwright>=1.45", "imagecodecs>=2024.9", "ruff>=0.8", "mypy>=1.13"],
+        "demo": ["gradio>=6.15,<7"],
+        "codecs": ["imagecodecs>=2024.9"]},
     entry_points={"console_scripts": [
         f"flowpp-{name} = flowpp_tf.programs.{name}:main" for name in (
             "train", "evaluate", "sample", "score", "export", "demo")]},

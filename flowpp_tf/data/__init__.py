@@ -4,17 +4,17 @@ from flowpp_tf.data import bundled, tfds
 from flowpp_tf.data.arrays import load_npz
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.folder import load_folder
+from flowpp_tf.data.photographs import Photographs
 from flowpp_tf.data.pipeline import evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.errors import InputError, unknown_name
 from flowpp_tf.types import Path, Shape
 
-_BUNDLED = {"digits": bundled.digits, "photos": bundled.photos}
-DATASETS = (*_BUNDLED, *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")
+DATASETS = ("digits", "photos", *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")
 
 
 def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape | None = None,
                  levels: int | None = None, bits: int | None = None, splits_file: Path | None = None,
-                 max_bad_files: int = 0, cache_dir: Path | None = None) -> ImageDataset:
+                 max_bad_files: int = 0, cache_dir: Path | None = None, crops: bool = False) -> ImageDataset:
   """Load a data set by name.
 
   Args:
@@ -26,6 +26,8 @@ def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape 
     bits: 1 to 8, how many upper bits of 8-bit images to keep; None to keep the images as they are.
     splits_file: for a folder, see folder.py.
     max_bad_files: for a folder, the maximum number of unreadable files to skip.
+    crops: for photos and folders, whether to train on random crops of images larger than the model's, rather than on a
+      grid of patches or on whole images made smaller.
     cache_dir: folder for decoded images, see cache.py; None for the user's cache folder.
 
   Raises:
@@ -34,13 +36,17 @@ def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape 
   kind, colon, rest = name.partition(":")
   if kind != "folder" and (splits_file or max_bad_files):
     raise InputError(f"`splits_file` and `max_bad_files` are for folders; the data set is {name!r}")
+  if crops and name != "photos" and kind != "folder":
+    raise InputError(f"`crops` are for photos and folders; the data set is {name!r}")
   if bits is not None and levels is not None and levels != 2**bits:
     raise InputError(f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
                      f"--levels={2**bits}, or another --bits")
   if image_shape is not None:
     image_shape = tuple(image_shape)
-  if name in _BUNDLED:
-    dataset = _BUNDLED[name]()
+  if name == "digits":
+    dataset = bundled.digits()
+  elif name == "photos":
+    dataset = bundled.photos(crops)
   elif name in tfds.NAMES:
     dataset = tfds.load_named(name, data_dir, image_shape, cache_dir)
   elif colon and kind in ("folder", "npz", "tfds") and not rest:
@@ -49,7 +55,7 @@ def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape 
   elif colon and kind == "folder":
     if image_shape is None:
       raise InputError("`image_shape` must say to which shape the images of a folder are resized")
-    dataset = load_folder(rest, image_shape, splits_file, max_bad_files, cache_dir)
+    dataset = load_folder(rest, image_shape, splits_file, max_bad_files, cache_dir, crops)
   elif colon and kind == "npz":
     dataset = load_npz(rest, 256 if bits is not None or levels is None else levels)
   elif colon and kind == "tfds":

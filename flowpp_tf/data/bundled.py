@@ -1,15 +1,16 @@
 """Two real data sets that ship with scikit-learn and scikit-image: no download.
 
 digits: 1,797 hand-written digits, 8x8x1, with their own 17 levels (0 .. 16).
-photos: non-overlapping 32x32x3 patches of photographs, 256 levels, without exact duplicates. The split
-    is by photograph: no test patch comes from a photograph in the training split.
+photos: non-overlapping 32x32x3 patches of photographs, 256 levels, without exact duplicates; or crops at random
+    positions to train on. The split is by photograph: no test patch comes from a photograph in the training split.
 """
 
 import numpy as np
 import skimage.data
 import sklearn.datasets
 
-from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.data.dataset import ImageDataset, Images
+from flowpp_tf.data.photographs import Photographs
 
 _TEST_DIGITS, _VALIDATION_DIGITS = 180, 90  # a tenth, and enough to choose a checkpoint by
 _PATCH = 32
@@ -28,15 +29,24 @@ def digits() -> ImageDataset:
   return ImageDataset("digits", levels=17, train=train, validation=validation, test=test)
 
 
-def photos() -> ImageDataset:
-  """Cut patches from the photographs that scikit-learn and scikit-image ship."""
+def photos(crops: bool = False) -> ImageDataset:
+  """Cut patches from the photographs that scikit-learn and scikit-image ship.
+
+  Args:
+    crops: whether the training split is the `Photographs`, of which each step takes random crops.
+  """
   seen: set[bytes] = set()
   splits = []
   for names in _PHOTOGRAPHS.values():
-    patches = {patch.tobytes(): patch for name in names for patch in _patches(_photograph(name))}
-    splits.append(np.stack([patch for key, patch in patches.items() if key not in seen]))
-    seen.update(patches)
-  train, validation, test = splits
+    cut = {patch.tobytes(): patch for name in names for patch in _patches(_photograph(name))}
+    splits.append(np.stack([patch for key, patch in cut.items() if key not in seen]))
+    seen.update(cut)
+  patches, validation, test = splits
+  train: Images = patches
+  if crops:
+    photographs = [_photograph(name)[..., :3] for name in _PHOTOGRAPHS["train"]]
+    train = Photographs(np.concatenate([image.reshape(-1, 3) for image in photographs]),
+                        [image.shape[:2] for image in photographs], test.shape[1:])
   return ImageDataset("photos", levels=256, train=train, validation=validation, test=test)
 
 

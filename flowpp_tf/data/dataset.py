@@ -1,11 +1,13 @@
 """A data set: integer images in three splits, and a fingerprint that identifies them."""
 
+from collections.abc import Callable
 import dataclasses
 import hashlib
 from typing import Any, TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from flowpp_tf.data.photographs import Photographs
 from flowpp_tf.errors import InputError, check_pixels
 
 if TYPE_CHECKING:
@@ -36,12 +38,18 @@ class ReducedBits:
   def __getitem__(self, index: Any) -> np.ndarray:
     return np.asarray(self._images[index]) >> (8 - self.bits)
 
+  @property
+  def random_crops(self) -> Callable[[np.ndarray], np.ndarray] | None:
+    """As in `Photographs`; None if the images are no photographs."""
+    crops = getattr(self._images, "random_crops", None)
+    return crops and (lambda draws: crops(draws) >> (8 - self.bits))
+
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     del copy  # the result is a new array in any case
     return np.asarray(self[:], dtype)
 
 
-Images: TypeAlias = np.ndarray | ReducedBits  # an array, a memory map, or either with fewer bits
+Images: TypeAlias = np.ndarray | Photographs | ReducedBits  # an array may be a memory map
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -20,14 +20,16 @@ import numpy as np
 
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
+from flowpp_tf.data.photographs import Photographs
 from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
+_MOST_CROPS = 10_000  # in validation and in test
 
 
 def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None, max_bad_files: int = 0,
-                cache_dir: Path | None = None) -> ImageDataset:
+                cache_dir: Path | None = None, crops: bool = False) -> ImageDataset:
   """Load the PNG, JPEG and WebP files below a folder; images.py says how a file is read.
 
   Args:
@@ -36,6 +38,8 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
     splits_file: a file of splits, or None.
     max_bad_files: the maximum number of unreadable files to skip; more are an error.
     cache_dir: see `cache.decoded_images`.
+    crops: whether to keep the images in their size, as `Photographs`. Validation and test then are at most 10,000
+      crops of a grid.
 
   Raises:
     InputError (a ValueError): naming the folder or the files that are wrong.
@@ -45,25 +49,37 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
   files = {split: [folder / name for name in names] for split, names in splits.items()}
   identity = {split: cache.file_identity(paths, folder) for split, paths in files.items()}
-  arrays, about = cache.decoded_images(
-      folder.resolve().name, [str(folder.resolve()), identity],
-      {split: len(paths) for split, paths in files.items()}, image_shape,
-      functools.partial(fill_from_files, files, image_shape, max_bad_files),
-      sum(size for rows in identity.values() for _, size, _ in rows), cache_dir)
+  source = [str(folder.resolve()), identity]
+  source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
+  if crops:
+    sizes = {split: [_size(path) for path in paths] for split, paths in files.items()}
+    arrays, about = cache.decoded_images(
+        folder.resolve().name, [*source, "photographs"], {s: sum(h * w for h, w in sizes[s]) for s in files},
+        image_shape[2:], functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files), source_bytes,
+        cache_dir)
+  else:
+    arrays, about = cache.decoded_images(
+        folder.resolve().name, source, {split: len(paths) for split, paths in files.items()}, image_shape,
+        functools.partial(fill_from_files, files, image_shape, max_bad_files), source_bytes, cache_dir)
   _report_bad(about["bad"], max_bad_files)
   for split, array in arrays.items():
     if not len(array):
-      raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read")
+      large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
+      raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read{large}")
   notes = []
   left_out = len(names) - sum(map(len, files.values()))
   if left_out:
     notes.append(f"left out, as {splits_file} does not name them: {left_out}")
   if about["bad"]:
     notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
-  if about["enlarged"]:
+  if about.get("too_small"):
+    notes.append(f"left out, as they are smaller than a crop: {about['too_small']}")
+  if about.get("enlarged"):
     notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: "
                  f"{about['enlarged']}")
-  train, validation, test = (arrays[split] for split in SPLITS)
+  train, validation, test = (
+      Photographs(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
+      if crops else arrays[split] for split in SPLITS)
   return ImageDataset(f"folder:{folder.resolve().name}", 256, train, validation, test, notes=tuple(notes))
 
 
@@ -120,6 +136,45 @@ def fill_from_files(files: dict[str, list[pathlib.Path]], image_shape: Shape, ma
     _report_bad(bad, max_bad_files)
   kept = {split: rows for split, rows in kept.items() if not rows.all()}
   return kept, {"bad": bad, "enlarged": enlarged}
+
+
+def _size(path):
+  """(height, width) of an image file, (0, 0) if it cannot be read."""
+  try:
+    return images.upright_size(path)[::-1]
+  except Exception:  # pylint: disable=broad-except  # reading it will say why
+    return 0, 0
+
+
+def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
+  """Read files in their own size into arrays of pixels by split; see `cache.decoded_images`."""
+  def read(item):
+    path, size = item
+    if 0 < size[0] < image_shape[0] or 0 < size[1] < image_shape[1]:
+      return None
+    try:
+      image = images.read_photograph(path, image_shape[2])
+      return image if image.shape[:2] == size else f"{path} (its size has changed)"
+    except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
+      return f"{path} ({images.reason(error)})"
+
+  kept, bad, too_small = {}, [], 0
+  sizes_kept: dict[str, list[tuple[int, int]]] = {}
+  for split, paths in files.items():
+    kept[split], sizes_kept[split], first = np.ones(len(arrays[split]), bool), [], 0
+    for size, result in zip(sizes[split], images.parallel_map(read, zip(paths, sizes[split]), ahead=2)):
+      rows = slice(first, first := first + size[0] * size[1])
+      if isinstance(result, np.ndarray):
+        arrays[split][rows] = result.reshape(-1, image_shape[2])
+        sizes_kept[split].append(size)
+      else:
+        kept[split][rows] = False
+        too_small += result is None
+        bad += [] if result is None else [result]
+  if len(bad) > max_bad_files:
+    _report_bad(bad, max_bad_files)
+  kept = {split: rows for split, rows in kept.items() if not rows.all()}
+  return kept, {"bad": bad, "too_small": too_small, "sizes": sizes_kept}
 
 
 def _report_bad(bad, max_bad_files):

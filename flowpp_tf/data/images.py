@@ -40,6 +40,21 @@ def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, b
     return fit_image(ImageOps.exif_transpose(image), image_shape)
 
 
+def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
+  """Read an image file in its own size.
+
+  Returns:
+    uint8 `[H, W, channels]`.
+
+  Raises:
+    Exception: whatever Pillow raises for a file that is not a complete image.
+  """
+  with Image.open(file) as image:
+    image.load()
+    flat = flat_image(ImageOps.exif_transpose(image), channels)
+    return np.asarray(flat).reshape(flat.height, flat.width, channels)
+
+
 def read_for_model(file: Path | BinaryIO, config: "FlowPlusPlusConfig") -> np.ndarray:
   """Read an image file as pixel values of a model.
 
@@ -74,17 +89,22 @@ def reason(error: Exception) -> str:
 def fit_image(image: Image.Image, image_shape: Shape) -> tuple[np.ndarray, bool]:
   """Convert a Pillow image to what `read_image` returns."""
   height, width, channels = image_shape
-  if image.mode.startswith("I"):  # 16-bit grey
-    image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
-  if image.has_transparency_data:
-    image = image.convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-  image = image.convert("L" if channels == 1 else "RGB")
+  image = flat_image(image, channels)
   scale = min(image.width / width, image.height / height)
   image = centre_crop(image, round(scale * height), round(scale * width))
   if image.size != (width, height):
     image = image.resize((width, height), Image.Resampling.LANCZOS)
   return np.asarray(image).reshape(image_shape), scale < 1
+
+
+def flat_image(image: Image.Image, channels: int) -> Image.Image:
+  """Convert a Pillow image to one of 8 bits, without transparency, of 1 or 3 channels."""
+  if image.mode.startswith("I"):  # 16-bit grey
+    image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+  if image.has_transparency_data:
+    image = image.convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+  return image.convert("L" if channels == 1 else "RGB")
 
 
 def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -100,13 +120,13 @@ def check_channels(image_shape: Shape) -> None:
                      f"images, got {image_shape}")
 
 
-def parallel_map(function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-  """Yield `function(item)` of each item in order, on up to 16 threads, with a bounded read-ahead."""
+def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], ahead: int = 64) -> Iterator[Any]:
+  """Yield `function(item)` of each item in order, on up to 16 threads, each up to `ahead` items ahead."""
   items = iter(items)
   threads = min(os.cpu_count() or 1, 16)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    pending = [pool.submit(function, item) for item in itertools.islice(items, 64 * threads)]
+    pending = [pool.submit(function, item) for item in itertools.islice(items, ahead * threads)]
     while pending:
-      done, pending = pending[:32 * threads], pending[32 * threads:]
+      done, pending = pending[:ahead * threads // 2], pending[ahead * threads // 2:]
       yield from (future.result() for future in done)
       pending += [pool.submit(function, item) for item in itertools.islice(items, len(done))]

@@ -1,4 +1,4 @@
-"""Training batches: shuffled in each epoch; a batch depends only on the seed and the step.
+"""Training batches: shuffled in each epoch, or random crops; a batch depends only on the seed and the step.
 
 Example n of a run is at position n mod N of epoch n // N; an epoch's shuffle is a stateless permutation of positions.
 So a run that resumes at step k sees the same batches as one that was not interrupted, and any number of workers, each
@@ -13,7 +13,7 @@ import tensorflow as tf
 from flowpp_tf.data.dataset import Images
 from flowpp_tf.errors import InputError
 
-_FLIP = 1  # random stream, separate from that of the shuffle
+_FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
 
 
 def training_batches(images: Images, batch_size: int, seed: int, start_step: int = 0,
@@ -21,7 +21,7 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
   """Return an endless `tf.data.Dataset` of shuffled batches.
 
   Args:
-    images: `[N, H, W, C]`.
+    images: `[N, H, W, C]`; of `Photographs`, each step takes random crops.
     batch_size: global batch size, over all devices and workers.
     seed: determines the shuffle of every epoch.
     start_step: step of the first batch.
@@ -47,12 +47,18 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
         for e in range(most_epochs)])
     return tf.gather(tf.transpose(shuffled), epoch - epoch[0], axis=1, batch_dims=1)
 
+  def draw(step, stream, dtype=tf.float32):
+    # For the global batch, so that the number of workers does not matter.
+    draws = tf.random.stateless_uniform([batch_size], _key(seed, step, stream), dtype=dtype)
+    return draws[shard * size:(shard + 1) * size]
+
+  random_crops = getattr(images, "random_crops", None)
+
   def batch(step):
-    mirrored = tf.zeros([size], tf.bool)
-    if flip:  # drawn for the global batch, so that the number of workers does not matter
-      draws = tf.random.stateless_uniform([batch_size], _key(seed, step, _FLIP))
-      mirrored = draws[shard * size:(shard + 1) * size] < 0.5
-    return _look_up(images, indices(step), mirrored)
+    mirrored = draw(step, _FLIP) < 0.5 if flip else tf.zeros([size], tf.bool)
+    if random_crops is not None:
+      return _look_up(random_crops, draw(step, _CROP, tf.float64), mirrored, images)
+    return _look_up(images.__getitem__, indices(step), mirrored, images)
 
   return (tf.data.Dataset.range(start_step, tf.int64.max)
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
@@ -61,7 +67,7 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
 def evaluation_batches(images: Images, batch_size: int) -> tf.data.Dataset:
   """Return a `tf.data.Dataset` of all images in order; the last batch can be smaller."""
   def batch(indices):
-    return _look_up(images, indices, tf.zeros_like(indices, tf.bool))
+    return _look_up(images.__getitem__, indices, tf.zeros_like(indices, tf.bool), images)
 
   return (tf.data.Dataset.range(len(images)).batch(batch_size)
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
@@ -90,12 +96,12 @@ def _key(seed, n, stream=0):
   return tf.random.stateless_uniform([2], state, None, None, tf.int32)
 
 
-def _look_up(images, indices, mirrored):
-  def look_up(indices, mirrored):
-    batch = images[indices]
+def _look_up(read, places, mirrored, images):
+  def look_up(places, mirrored):
+    batch = read(places)
     if np.any(mirrored):
       batch[mirrored] = batch[mirrored, :, ::-1]
     return batch
 
-  batch = tf.numpy_function(look_up, [indices, mirrored], images.dtype, stateful=False)
-  return tf.ensure_shape(batch, [*indices.shape, *images.shape[1:]])
+  batch = tf.numpy_function(look_up, [places, mirrored], images.dtype, stateful=False)
+  return tf.ensure_shape(batch, [*places.shape, *images.shape[1:]])

@@ -1,4 +1,6 @@
-"""Prepared data sets of TensorFlow Datasets; nothing is downloaded.
+"""Prepared data sets of TensorFlow Datasets, and those of them that are read from published files too.
+
+Nothing is downloaded.
 
 `load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Labels are ignored. Missing
 splits are taken from the end of train, see `complete_splits`.
@@ -13,6 +15,7 @@ celeb_a: the central 148x148 of the aligned 218x178 photographs (RealNVP crops "
 celeb_a_hq: CelebA-HQ, 30,000 images, as published at 64x64 or 128x128; the released Flow++ models were
     trained on it. No splits are published: test is the last tenth.
 svhn: the cropped digits without the extra ones.
+mnist, fashion_mnist: from their IDX files too, in the folder `data_dir`, or where Debian's packages put them.
 """
 
 import dataclasses
@@ -23,7 +26,7 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from flowpp_tf.data import cache, images, published
+from flowpp_tf.data import cache, idx, images, published
 from flowpp_tf.data.dataset import ImageDataset, complete_splits
 from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path, Shape
@@ -37,6 +40,7 @@ class _Set:
   crop: int | None = None      # size of the central crop before resizing
   test: str = "test"           # published split to report on
   published_size: int = 0      # size of the published files, if these can be read too
+  idx_folder: str = ""         # where Debian's package puts the IDX files, if the set has such
   total: int = 0               # images in the published split to report on, if it is checked
 
 
@@ -44,8 +48,8 @@ _SETS = {
     "cifar10": _Set("cifar10"),
     "cifar100": _Set("cifar100"),
     "svhn": _Set("svhn_cropped"),
-    "mnist": _Set("mnist"),
-    "fashion_mnist": _Set("fashion_mnist"),
+    "mnist": _Set("mnist", idx_folder="/usr/share/datasets/mnist"),
+    "fashion_mnist": _Set("fashion_mnist", idx_folder="/usr/share/datasets/fashion-mnist"),
     "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999, published_size=32),
     "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999, published_size=64),
     "imagenet32_new": _Set("imagenet_resized/32x32", test="validation", total=50_000),
@@ -62,7 +66,8 @@ def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | Non
 
   Args:
     name: one of `NAMES`.
-    data_dir: folder of TensorFlow Datasets or of the published files; None for the former's default.
+    data_dir: folder of TensorFlow Datasets or of the published files; None for the former's default, and for the place
+      of Debian's packages.
     image_shape: `(H, W, C)` of the model; chooses the size of a set with several sizes.
     cache_dir: see `cache.decoded_images`.
 
@@ -77,15 +82,14 @@ def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | Non
       raise InputError(f"data set {name!r} is had at {sizes}, got `image_shape` {image_shape}")
     wanted = image_shape
   builder = _builder(entry.builder.format(size=image_shape and image_shape[0]), data_dir)
-  files = None
-  if data_dir and entry.published_size:
-    files = published.find_published(data_dir, entry.published_size)
+  files = _published_files(entry, data_dir)
   if _data_path(builder) or not files:
     builder = _prepared(name, builder, data_dir, entry)
     splits = _read(builder, wanted, entry.crop, cache_dir)
     version = builder.info.full_name
   else:
-    splits = published.load_published(files, entry.published_size, cache_dir)
+    splits = (published.load_published(files, entry.published_size, cache_dir) if entry.published_size else
+              {split: idx.read_idx_images(path) for split, path in files.items()})
     version = " and ".join(path.name for path in files.values())
   if entry.test != "test":
     splits = {"train": splits["train"], "test": splits[entry.test]}
@@ -106,6 +110,13 @@ def load_any(name: str, data_dir: Path | None = None, image_shape: Shape | None 
   builder = _prepared(f"tfds:{name}", _builder(name, data_dir), data_dir)
   splits, notes = complete_splits(_read(builder, image_shape, None, cache_dir))
   return ImageDataset(f"tfds:{name}", levels=256, version=builder.info.full_name, notes=notes, **splits)
+
+
+def _published_files(entry, data_dir):
+  """Return the paths of the published files by split, or None."""
+  if entry.idx_folder:
+    return idx.find_idx(data_dir or entry.idx_folder)
+  return published.find_published(data_dir, entry.published_size) if data_dir and entry.published_size else None
 
 
 def _builder(name, data_dir):
@@ -161,6 +172,10 @@ def _prepared(name, builder, data_dir, entry=None):
     command += f" --manual_dir=FOLDER, with the published data{builder.builder_config.name}x" \
                f"{builder.builder_config.name}.tar in FOLDER"
   missing = f"data set {name!r} is not prepared: looked for {builder.data_path}"
+  if entry and entry.idx_folder:
+    missing += f" and {data_dir or entry.idx_folder}/{idx.STEMS['train']}.gz with {idx.STEMS['test']}.gz"
+    if name == "fashion_mnist":
+      command += ", or on Debian apt-get install dataset-fashion-mnist"
   raise InputError(f"{missing}; prepare it by: {command}")
 
 

@@ -3,17 +3,20 @@
     {"test": {"images": 180,
               "bounds": [{"num_samples": 1, "bits_per_dim": 1.828, "standard_error": 0.019}, ...],
               "terms": {"log_det": ..., "prior": ..., "dequantization": ...},   bits/dim, of one sample
+              "codecs": [{"codec": "PNG", "each": 14.673, "standard_error": 0.027, "sheet": 4.110}, ...],   if measured
               "data": the fingerprint of the data set, "checkpoint": the weights, "seed": 0}, ...}
 
 Each split has one entry, the newest.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import math
 import pathlib
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.files import replace_file
 from flowpp_tf.types import Path
@@ -37,7 +40,8 @@ def read_record(path: Path) -> dict:
     raise InputError(f"{str(path)!r} cannot be read: {error}; use another --output, or move it away") from None
 
 
-def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, checkpoint: dict, seed: int) -> None:
+def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, checkpoint: dict, seed: int,
+                 codecs: Sequence[CodecBits] = ()) -> None:
   """Replace the entry of a split and keep the others.
 
   Args:
@@ -47,14 +51,17 @@ def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, 
     fingerprint: from `ImageDataset.fingerprint`.
     checkpoint: from `Workdir.checkpoint`.
     seed: seed of the draws.
+    codecs: what codecs need for the same images.
 
   Raises:
     InputError (a ValueError): if the file is something else, or cannot be written.
   """
   entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": seed}
-  for bound in entry["bounds"]:
-    if math.isnan(bound["standard_error"]):  # JSON has no NaN
-      bound["standard_error"] = None
+  if codecs:
+    entry["codecs"] = [dataclasses.asdict(codec) for codec in codecs]
+  for measured in (*entry["bounds"], *entry.get("codecs", [])):
+    if math.isnan(measured["standard_error"]):  # JSON has no NaN
+      measured["standard_error"] = None
   text = json.dumps(read_record(path) | {split: entry}, indent=2) + "\n"
   try:
     replace_file(path, lambda temporary: temporary.write_text(text))

@@ -17,8 +17,9 @@ from flowpp_tf.graphs import shape_of
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import UniformDequantizer, VariationalDequantizer
+from flowpp_tf.models.presets import read_preset, save_preset
 from flowpp_tf.models.seeds import NOISE, as_seed
-from flowpp_tf.types import Seed, TensorLike
+from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
 
@@ -225,6 +226,38 @@ class FlowPlusPlus(keras.Model):
     if tf.executing_eagerly():
       check_pixels(images.numpy(), self.config.levels)
     return images
+
+  # --- Files ------------------------------------------------------------------------------------
+
+  @classmethod
+  def from_preset(cls, preset: Path, **kwargs: Any) -> "FlowPlusPlus":
+    """Return a trained model.
+
+    Args:
+      preset: one of `fpp.presets()`, or the folder of a preset.
+      **kwargs: of the constructor, such as `name`.
+
+    Raises:
+      InputError (a ValueError): if there is no such preset, or it is damaged.
+
+    Example:
+      >>> model = fpp.FlowPlusPlus.from_preset("digits")
+      >>> model.sample(4, temperature=0.8, seed=0).shape
+      TensorShape([4, 8, 8, 1])
+    """
+    fields, weights = read_preset(preset)
+    model = cls(FlowPlusPlusConfig(**fields), **kwargs)
+    model.load_weights(weights)
+    return model
+
+  def save_to_preset(self, folder: Path, description: str = "") -> None:
+    """Write the model, its weights rounded to float16, as a preset that `from_preset(folder)` reads.
+
+    Raises:
+      InputError (a ValueError): for weights that float16 cannot hold, or a folder that holds something else.
+      OSError: if the folder cannot be written.
+    """
+    save_preset(self, folder, description)
 
   def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}

@@ -12,7 +12,7 @@ from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.programs import run
 
 FLAGS = flags.FLAGS
-_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files")
+_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops")
 
 
 def define_data_flags(default: str) -> None:
@@ -28,6 +28,8 @@ def define_data_flags(default: str) -> None:
                       "given, the split follows from a hash of the file name.")
   flags.DEFINE_integer("max_bad_files", None, "For a folder: maximum number of unreadable files to skip; "
                        "0 if not given.", lower_bound=0)
+  flags.DEFINE_bool("crops", None, "For photos and folders: train on crops at random positions, others in each step, "
+                    "of images larger than the model's; else on a grid of patches, or on whole images made smaller.")
 
 
 def with_image_size(config: FlowPlusPlusConfig) -> FlowPlusPlusConfig:
@@ -56,7 +58,7 @@ def complete_settings(given: dict, default: str, recorded: dict | None = None) -
   """
   recorded = dict(recorded or {})
   if given.get("dataset") and recorded:  # these belong to the run's own folder
-    recorded.update(splits_file=None, max_bad_files=None)
+    recorded.update(splits_file=None, max_bad_files=None, crops=None)
   settings: dict = {name: given.get(name, recorded.get(name)) for name in _SETTINGS}
   name = given.get("dataset") or default
   kind, _, path = name.partition(":")
@@ -73,7 +75,8 @@ def load_from_settings(settings: dict, config: FlowPlusPlusConfig) -> ImageDatas
   dataset = load_dataset(
       settings["dataset"], settings.get("data_dir"), image_shape=config.image_shape,
       levels=config.levels, bits=settings.get("bits"), splits_file=settings.get("splits_file"),
-      max_bad_files=settings.get("max_bad_files") or 0, cache_dir=settings.get("cache_dir"))
+      max_bad_files=settings.get("max_bad_files") or 0, cache_dir=settings.get("cache_dir"),
+      crops=bool(settings.get("crops")))
   dataset.check(config)
   return dataset
 

@@ -1,5 +1,6 @@
 """Show a trained model on a web page: samples, interpolations, reconstructions, scores.
 
+bin/demo --preset=fashion_mnist
 bin/demo --workdir=runs/digits
 bin/demo --saved_model=runs/digits/saved_model/1
 
@@ -26,10 +27,9 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.export import load_saved_model
-from flowpp_tf.programs import data_flags, run
+from flowpp_tf.programs import data_flags, model_flags, run
 from flowpp_tf.programs.export import metadata_of_run
 from flowpp_tf.programs.score import typical_key
-from flowpp_tf.training import Workdir
 
 FLAGS = flags.FLAGS
 _EXAMPLES = 6
@@ -38,8 +38,8 @@ _LARGEST_UPLOAD = "200mb"
 
 def define_flags() -> None:
   """Define the program's flags."""
-  flags.DEFINE_string("workdir", None, "Directory of a run, instead of --saved_model.")
-  flags.DEFINE_string("saved_model", None, "Directory written by bin/export, instead of --workdir.")
+  model_flags.define_model_flags()
+  flags.DEFINE_string("saved_model", None, "Directory written by bin/export, instead of --workdir or --preset.")
   flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
   flags.DEFINE_integer("port", 7860, "Port to listen on.", lower_bound=1, upper_bound=65535)
   flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.", lower_bound=1)
@@ -48,13 +48,18 @@ def define_flags() -> None:
 def demo_from_flags() -> None:
   """Serve the page until the program is stopped."""
   host, port = FLAGS.host, FLAGS.port
-  if (FLAGS.workdir is None) == (FLAGS.saved_model is None):
-    raise InputError("give the model as --workdir or as --saved_model, one of them")
+  if [FLAGS.workdir, FLAGS.preset, FLAGS.saved_model].count(None) != 2:
+    raise InputError("give the model as --workdir, --preset or --saved_model, one of them")
   if importlib.util.find_spec("gradio") is None:
     raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
   _check_can_serve(host, port)
-  load, source = (_from_workdir, FLAGS.workdir) if FLAGS.workdir else (_from_saved_model, FLAGS.saved_model)
-  engine, metadata, examples = load(source, FLAGS.num_samples)
+  if FLAGS.saved_model is None:
+    workdir = model_flags.given_model()
+    source = str(workdir.path)
+    engine, metadata, examples = _from_workdir(workdir, FLAGS.num_samples)
+  else:
+    source = FLAGS.saved_model
+    engine, metadata, examples = _from_saved_model(source, FLAGS.num_samples)
   signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1",
@@ -80,9 +85,8 @@ def _check_can_serve(host, port):
     raise InputError(f"cannot serve at --host={host} --port={port}: {error.strerror or error}") from None
 
 
-def _from_workdir(path, num_samples):
+def _from_workdir(workdir, num_samples):
   """Return the engine of a run, its metadata, and example images by label."""
-  workdir = Workdir(path)
   model, settings = workdir.load()
   metadata = metadata_of_run(workdir, settings)
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))

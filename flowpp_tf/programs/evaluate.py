@@ -1,6 +1,7 @@
 """Measure bits/dim of a trained model on a split of its data.
 
 bin/evaluate --workdir=runs/digits --split=test --num_samples=1,16,256
+bin/evaluate --preset=photos --codecs
 
 Prints a line and writes WORKDIR/evaluation.json. The same command resumes after it was killed.
 """
@@ -14,22 +15,23 @@ import sys
 from absl import flags
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.evaluation import evaluate_bits_per_dim, read_record, write_record
-from flowpp_tf.programs import data_flags, device_flags, run
-from flowpp_tf.training import Workdir, Workers
+from flowpp_tf.evaluation import check_codecs, evaluate_bits_per_dim, measure_codecs, read_record, write_record
+from flowpp_tf.programs import data_flags, device_flags, model_flags, run
+from flowpp_tf.training import Workers
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
   """Define the program's flags."""
-  flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+  model_flags.define_model_flags()
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
   flags.DEFINE_list("num_samples", "1", "Samples of the importance-weighted bound, one number or several "
                     "such as 1,16,256; the single-sample bound is always measured.")
   flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
   flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
   flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
+  flags.DEFINE_bool("codecs", False, "Print what PNG, WebP and JPEG XL need for the same images, lossless.")
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")
@@ -39,7 +41,9 @@ def define_flags() -> None:
 def evaluate_from_flags() -> None:
   """Print a line for each split that is measured, and one for the gap."""
   counts = _counts(FLAGS.num_samples)
-  workdir, workers = Workdir(FLAGS.workdir), Workers(device_flags.use_devices())
+  if FLAGS.codecs:
+    check_codecs()
+  workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
   with workers.scope():
     model, settings = workdir.load()
   dataset, fingerprint = data_flags.load_data_of_run(settings, model.config, run.given_from_flags())
@@ -57,7 +61,10 @@ def evaluate_from_flags() -> None:
         verbose=int(sys.stdout.isatty() and workers.chief))
     if workers.chief:
       print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}", flush=True)
-      write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed)
+      codecs = measure_codecs(images) if FLAGS.codecs else []
+      for codec in codecs:
+        print(f"  lossless {codec}", flush=True)
+      write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed, codecs)
     return result.best
 
   images = dataset.split(FLAGS.split)[:FLAGS.limit]

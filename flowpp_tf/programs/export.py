@@ -9,7 +9,7 @@ from absl import flags
 
 from flowpp_tf.evaluation.record import read_record
 from flowpp_tf.export import export_saved_model
-from flowpp_tf.programs import run
+from flowpp_tf.programs import model_flags, run
 from flowpp_tf.training import Workdir
 
 FLAGS = flags.FLAGS
@@ -17,7 +17,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Define the program's flags."""
-  flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+  model_flags.define_model_flags()
   flags.DEFINE_string("output", None, "Directory to write, named by a number for TensorFlow Serving; "
                       "WORKDIR/saved_model/1 if not given.")
   flags.DEFINE_integer("max_batch", 256, "Maximum batch size of a call; an image counts once for each "
@@ -27,7 +27,7 @@ def define_flags() -> None:
 
 def export_from_flags() -> None:
   """Write the SavedModel of a run."""
-  workdir = Workdir(FLAGS.workdir)
+  workdir = model_flags.given_model()
   model, settings = workdir.load()
   output = pathlib.Path(FLAGS.output or workdir.path / "saved_model" / "1")
   export_saved_model(model, output, metadata_of_run(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)

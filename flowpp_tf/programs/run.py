@@ -22,7 +22,7 @@ T = typing.TypeVar("T")
 
 
 def run_program(main: Callable[[], None]) -> None:
-  """Parse the flags and call `main()`; bad flags and `InputError`s end in one line and exit code 2, lost workers in 1."""
+  """Parse the flags and call `main()`; bad input ends in one line and exit code 2, a lost worker in 1."""
   # `--help` shows the docstring and the flags of the script: give it those of the program.
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__

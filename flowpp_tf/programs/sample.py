@@ -16,9 +16,9 @@ import numpy as np
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import ANIMATIONS, Batched, write_animation
-from flowpp_tf.programs import data_flags, device_flags, run, sample_pictures
+from flowpp_tf.programs import data_flags, device_flags, model_flags, run, sample_pictures
 from flowpp_tf.programs.named_images import named_images
-from flowpp_tf.training import Workdir, Workers
+from flowpp_tf.training import Workers
 
 FLAGS = flags.FLAGS
 _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",), "neighbours": ()}
@@ -26,7 +26,7 @@ _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",
 
 def define_flags() -> None:
   """Define the program's flags."""
-  flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+  model_flags.define_model_flags()
   flags.DEFINE_integer("n", None, "Number of images. If not given: 64; 10 for several temperatures and for "
                        "neighbours; 16 of each split or folder to reconstruct.", lower_bound=1)
   flags.DEFINE_list("temperature", ["1.0"], "Factor of the standard deviation of the latents. "
@@ -59,7 +59,7 @@ def sample_from_flags() -> None:
   given, temperatures, seed = run.given_from_flags(), _temperatures(FLAGS.temperature), FLAGS.seed
   animated = FLAGS.animate or (FLAGS.output or "").lower().endswith((".gif", ".apng"))
   _check(given, animated)
-  workdir, workers = Workdir(FLAGS.workdir), Workers(device_flags.use_devices())
+  workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
   with workers.scope():
     model, settings = workdir.load()
   for path in (FLAGS.output or workdir.samples, FLAGS.npy):  # before the work

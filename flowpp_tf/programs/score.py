@@ -31,7 +31,7 @@ import numpy as np
 from flowpp_tf.data import SPLITS, folder as image_folder, images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
 from flowpp_tf.files import file_sha256
-from flowpp_tf.programs import data_flags, device_flags, run
+from flowpp_tf.programs import data_flags, device_flags, model_flags, run
 from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
   """Define the program's flags."""
-  flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+  model_flags.define_model_flags()
   flags.DEFINE_string("images", None, "Folder of PNG, JPEG or WebP files to score, searched recursively; a "
                       "split of --dataset if not given.")
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
@@ -61,7 +61,7 @@ def score_from_flags() -> None:
     raise run.InputError("--images is a folder, --dataset and --split say other images; give one of them")
   if FLAGS.output is not None:
     run.check_can_be_written(FLAGS.output)
-  workdir, workers = Workdir(FLAGS.workdir), Workers(device_flags.use_devices())
+  workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
   with workers.scope():
     model, settings = workdir.load()
   own_data = functools.cache(lambda: (

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, image_grid, plot_curves, write_record
-from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, get_config
+from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.programs import data_flags, device_flags, run
 from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, train
 
@@ -34,6 +34,8 @@ def define_flags() -> None:
                        "cropped and resized; the config's if not given.", lower_bound=1)
   flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the "
                       "run that it holds.")
+  flags.DEFINE_string("init_from", None, "Trained weights to begin with: a preset's name, the directory of a run, or "
+                      "an .npz file of the published release. The data-dependent initialisation if not given.")
   flags.DEFINE_bool("deterministic", False, "The same weights to the last bit in every run on a device, where that "
                     "costs speed.")
   flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.", lower_bound=1)
@@ -52,20 +54,22 @@ def train_from_flags() -> None:
   training = run.settings_from_flags(TrainingConfig(steps=1))
   training = dataclasses.replace(training, steps=_steps(
       given.steps, given.epochs, len(dataset.train), training.images_per_step))
+  init_from = given.init_from and InitialWeights.find(given.init_from)
   workdir = Workdir(given.workdir or f"runs/{given.config}")
   say = lambda line: print(line, flush=True)
-  best = _train(config, training, dataset, workdir, data, strategy, say)
+  best = _train(config, training, dataset, workdir, data, init_from, strategy, say)
   if best is not None:
     say(f"best validation: {best:.4f} bits/dim; its weights from here on")
     _test(workdir, dataset, given.num_samples, given.eval_images, training.seed, say)
 
 
 def _train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir,
-           record: dict[str, Any], strategy: tf.distribute.Strategy, say: Callable[[str], None]) -> float | None:
+           record: dict[str, Any], init_from: InitialWeights | None, strategy: tf.distribute.Strategy,
+           say: Callable[[str], None]) -> float | None:
   """Train; return the best validation, or None if there is nothing more to do in this process."""
   chief = Workers(strategy).chief
   try:
-    best = train(config, training, dataset, workdir, record=record, strategy=strategy,
+    best = train(config, training, dataset, workdir, record=record, init_from=init_from, strategy=strategy,
                  progress_bar=sys.stdout.isatty(), say=say)
     return best if chief else None
   except Stopped as stopped:

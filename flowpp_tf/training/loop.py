@@ -16,7 +16,7 @@ from flowpp_tf.data import ImageDataset, describe, evaluation_batches, training_
 from flowpp_tf.devices import Workers, lane_count
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
-from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
+from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights
 from flowpp_tf.training.checkpoints import Checkpoints
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
@@ -32,8 +32,9 @@ class Diverged(Exception):
 
 
 def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir, *,
-          record: dict[str, Any] | None = None, strategy: tf.distribute.Strategy | None = None,
-          progress_bar: bool = False, say: Callable[[str], None] = print) -> float:
+          record: dict[str, Any] | None = None, init_from: InitialWeights | None = None,
+          strategy: tf.distribute.Strategy | None = None, progress_bar: bool = False,
+          say: Callable[[str], None] = print) -> float:
   """Train a model in a working directory, or resume the run that it holds.
 
   Every worker of a strategy calls this; only the chief writes and speaks.
@@ -44,6 +45,7 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     dataset: `ImageDataset`.
     workdir: `Workdir`; it is opened for this run once all settings have been checked.
     record: what else is to be written into the run's config.json.
+    init_from: trained weights to begin with; None for the data-dependent initialisation.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
     progress_bar: whether to draw a bar between validations.
     say: called with each line for the user.
@@ -67,7 +69,9 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
   make_optimizer(training)  # checks schedule and rate
   fingerprint = dataset.fingerprint()
   if workers.chief:
-    workdir.open(config, {"dataset": dataset.name, **(record or {}), **training.identity(), "fingerprint": fingerprint})
+    begin = None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256}
+    workdir.open(config, {"dataset": dataset.name, **(record or {}), **training.identity(), "init_from": begin,
+                          "fingerprint": fingerprint})
   else:
     say = lambda line: None
 
@@ -80,7 +84,7 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     if run.restore():
       say(f"resumed at step {state.step} of {training.steps}")
     else:
-      _initialize(state, dataset.train, workers, say)
+      _initialize(state, dataset.train, init_from, workers, say)
     return run.to_the_end()
 
 
@@ -282,7 +286,12 @@ def _say_what_is_trained(state, data, strategy, workers, say):
       f"{tfp.__version__}; seed {state.config.seed}")
 
 
-def _initialize(state, images, workers, say):
+def _initialize(state, images, init_from, workers, say):
+  if init_from is not None:
+    init_from.load(state.model)
+    state.reset_ema()
+    say(f"begins with the weights of {init_from.path}")
+    return
   count = min(state.config.init_batch_size or state.config.batch_size, len(images))
   batch = next(iter(training_batches(images, count, state.config.seed)))
   bound = state.model.initialize(batch, seed=state.config.seed)

@@ -122,7 +122,7 @@ class Workdir:
 
 
 def _compared(key, value):
-  return value["sha256"] if key == "fingerprint" else value
+  return value["sha256"] if isinstance(value, dict) else value  # of data and initial weights, wherever they are
 
 
 def _shown(key, value):

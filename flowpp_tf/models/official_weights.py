@@ -13,7 +13,7 @@ import numpy as np
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
-from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.types import Path
 
 

@@ -1,0 +1,97 @@
+"""What lossless image codecs need for the same images: the bars beside which bits/dim mean something.
+
+Measured twice: a file for each image, whose header and tables weigh on small images, and all images on one sheet, where
+a codec also learns from one image for the next, which a density of single images cannot. Every byte counts.
+
+The pixel values are stored as they are: of a model with fewer than 256 levels, small numbers. WebP knows no grey: its
+three channels are equal, and the bits are divided by the one there is.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import importlib.util
+import math
+from typing import Any
+
+import numpy as np
+
+from flowpp_tf.data.dataset import Images
+from flowpp_tf.data.images import parallel_map
+from flowpp_tf.errors import InputError
+
+_SIDE = 16_000  # pixels; WebP ends at 16,383
+_EFFORTS = {1 << 14: 10, 1 << 20: 9, 1 << 30: 7}  # of JPEG XL, up to so many pixels: more would take minutes
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecBits:
+  """What a codec needs for a set of images."""
+  codec: str
+  each: float            # bits/dim, one file for each image
+  standard_error: float  # of `each`, over the images
+  sheet: float           # bits/dim, all images on one sheet
+
+  def __str__(self) -> str:
+    return f"{self.codec} {self.each:.4f} +- {self.standard_error:.4f} ({self.sheet:.4f} on one sheet)"
+
+
+def check_codecs() -> None:
+  """Raise an `InputError` (a ValueError) unless the codecs are installed."""
+  if importlib.util.find_spec("imagecodecs") is None:
+    raise InputError("the codecs need imagecodecs, which is not installed: pip install 'flowpp_tf[codecs]'")
+
+
+def measure_codecs(images: Images) -> list[CodecBits]:
+  """Return bits/dim of PNG, WebP and JPEG XL, all lossless.
+
+  Args:
+    images: uint8 `[N, H, W, C]` with C 1 or 3, anything that NumPy can index.
+
+  Raises:
+    InputError (a ValueError): if imagecodecs is not installed, or for another number of channels.
+  """
+  check_codecs()
+  count, height, width, channels = images.shape
+  if channels not in (1, 3):
+    raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
+  dims = height * width * channels
+  results = []
+  for name, encode in _codecs().items():
+    bytes_of = lambda i, encode=encode: len(encode(images[i]))
+    sizes = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
+    sheets = 8 * sum(len(encode(sheet)) for sheet in _sheets(images))
+    error = float(sizes.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    results.append(CodecBits(name, float(sizes.mean()) / dims, error / dims, sheets / (count * dims)))
+  return results
+
+
+def _codecs() -> dict[str, Callable[[np.ndarray], bytes]]:
+  """Encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
+  import imagecodecs
+
+  grey = lambda image: np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+  def jpeg_xl(image):
+    effort = next(effort for pixels, effort in _EFFORTS.items() if image.shape[0] * image.shape[1] <= pixels)
+    return imagecodecs.jpegxl_encode(grey(image), lossless=True, effort=effort)
+
+  def webp(image):
+    return imagecodecs.webp_encode(np.broadcast_to(image, (*image.shape[:2], 3)).copy(), lossless=True, level=100)
+
+  png: Any = functools.partial(imagecodecs.png_encode, level=9, strategy=1)  # zlib's strategy for filtered data
+  return {"PNG": lambda image: png(grey(image)), "WebP": webp, "JPEG XL": jpeg_xl}
+
+
+def _sheets(images):
+  """Yield all images side by side on nearly square sheets, one unless they are very many."""
+  count, height, width, channels = images.shape
+  most = (_SIDE // height) * (_SIDE // width)
+  for start in range(0, count, most):
+    part = np.asarray(images[start:start + most])
+    columns = min(math.ceil(math.sqrt(len(part))), _SIDE // width)
+    rows = math.ceil(len(part) / columns)
+    sheet = np.zeros((rows * columns, height, width, channels), np.uint8)
+    sheet[:len(part)] = part
+    yield sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(
+        rows * height, columns * width, channels)

@@ -1,0 +1,55 @@
+"""Weights that a run begins with instead of a data-dependent initialisation: a warm start or a fine-tuning."""
+
+import dataclasses
+import pathlib
+
+from flowpp_tf.errors import InputError
+from flowpp_tf.files import file_sha256
+from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
+from flowpp_tf.models.official_weights import load_official_weights
+from flowpp_tf.models.presets import WEIGHTS, presets, read_preset
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialWeights:
+  """The file of trained weights that a source names."""
+  source: str
+  path: pathlib.Path
+  sha256: str
+
+  @classmethod
+  def find(cls, source: str) -> "InitialWeights":
+    """Return the weights that `source` names.
+
+    Args:
+      source: a preset's name, the directory of a run or of a preset, or an `.npz` file with the arrays of the published
+        release.
+
+    Raises:
+      InputError (a ValueError): if there are no such weights.
+    """
+    path = pathlib.Path(source).expanduser()
+    if source.lower().endswith(".npz"):
+      if not path.is_file():
+        raise InputError(f"`init_from` {source!r} is not there")
+    elif path.is_dir():
+      path /= WEIGHTS
+      if not path.is_file():
+        raise InputError(f"`init_from` {source!r} has no trained weights: there is no {path}")
+    elif source in presets():
+      path = read_preset(source)[1]
+    else:
+      raise InputError(f"`init_from` must be the directory of a run, an .npz file, or a preset, one of "
+                       f"{', '.join(presets())}, got {source!r}")
+    return cls(source, path, file_sha256(path))
+
+  def load(self, model: FlowPlusPlus) -> None:
+    """Set the weights of a model; raise an `InputError` (a ValueError) if they are another architecture's."""
+    if self.path.suffix == ".npz":
+      load_official_weights(model, self.path)
+      return
+    try:
+      model.load_weights(self.path)
+    except (OSError, ValueError, KeyError) as error:
+      reason = " ".join(str(error).split())
+      raise InputError(f"the weights of `init_from` {self.source!r} do not fit the model: {reason}") from None

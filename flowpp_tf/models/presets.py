@@ -1,0 +1,136 @@
+"""Presets: trained models that ship with the package, and those that a user saves in the same form.
+
+A preset is a folder like that of a run, with what there is to know of the model and nothing else:
+
+    config.json         model config, data set with its fingerprint, training settings
+    best.weights.h5     EMA weights, in float16
+    preset.json         one line of description, and the SHA-256 of the weights
+    metrics.jsonl evaluation.json typicality.json   its curve and its figures, as in a run
+    card.md             the model card: data, licence, command, figures, limits
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import h5py
+import numpy as np
+
+from flowpp_tf.errors import InputError, unknown_name
+from flowpp_tf.files import file_sha256, replace_directory, replace_file
+from flowpp_tf.types import Path
+
+_SHIPPED = pathlib.Path(__file__).parent.parent / "presets"
+CONFIG, WEIGHTS, ABOUT = "config.json", "best.weights.h5", "preset.json"
+
+
+def presets() -> dict[str, str]:
+  """Return the names of the presets that ship with the package, each with one line of description.
+
+  Example:
+    >>> sorted(fpp.presets())
+    ['digits', 'fashion_mnist', 'photos']
+  """
+  return {path.parent.name: json.loads(path.read_text())["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
+
+
+def preset_folder(preset: Path) -> pathlib.Path:
+  """Return the folder of a preset, given its name or the path of a folder.
+
+  Raises:
+    InputError (a ValueError): if there is none, with the names that come close.
+  """
+  folder = _SHIPPED / str(preset)
+  if str(preset) in presets():
+    return folder
+  folder = pathlib.Path(preset).expanduser()
+  if (folder / ABOUT).is_file():
+    return folder
+  if folder.is_dir():
+    raise InputError(f"folder {str(preset)!r} is no preset: it has no {ABOUT}")
+  raise unknown_name("preset", str(preset), presets())
+
+
+def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
+  """Return the fields of a preset's model config, and the path of its weights.
+
+  Raises:
+    InputError (a ValueError): if there is no such preset, or its files are damaged: the weights must have the SHA-256
+      that they were saved with.
+  """
+  folder = preset_folder(preset)
+  try:
+    fields, about = json.loads((folder / CONFIG).read_text())["model"], json.loads((folder / ABOUT).read_text())
+    found, expected = file_sha256(folder / WEIGHTS), about["sha256"]
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise InputError(f"preset {str(preset)!r} in {str(folder)!r} cannot be read: {error}") from None
+  if found != expected:
+    raise InputError(f"the weights of preset {str(preset)!r} are damaged: {str(folder / WEIGHTS)!r} has the SHA-256 "
+                     f"{found[:12]}..., expected {expected[:12]}...")
+  return fields, folder / WEIGHTS
+
+
+def save_preset(model: Any, folder: Path, description: str, settings: dict[str, Any] | None = None) -> None:
+  """Write a model as a preset; an existing folder is replaced when the new one is complete.
+
+  Args:
+    model: `FlowPlusPlus`.
+    folder: folder to write.
+    description: one line.
+    settings: what is known of the training, for config.json, such as the data set and its fingerprint.
+
+  Raises:
+    InputError (a ValueError): for weights that float16 cannot hold, or a folder that is not a preset.
+    OSError: if the folder cannot be written.
+  """
+  large = max((float(np.abs(w).max(initial=0)) for w in model.get_weights()), default=0.0)
+  if not large <= float(np.finfo(np.float16).max):
+    raise InputError(f"the weights do not fit float16: the largest is {large}")
+  if pathlib.Path(folder).exists() and not (pathlib.Path(folder) / ABOUT).exists():
+    raise InputError(f"{str(folder)!r} is there and no preset: give another folder")
+
+  def write(folder):
+    whole = folder / f"whole.{WEIGHTS}"
+    model.save_weights(whole)
+    _copy_in_float16(whole, folder / WEIGHTS)
+    whole.unlink()
+    run = {"model": dataclasses.asdict(model.config), "training": settings or {}}
+    (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
+    about = {"description": description, "sha256": file_sha256(folder / WEIGHTS)}
+    (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+
+  replace_directory(folder, write)
+
+
+def copy_preset(preset: Path, folder: Path) -> None:
+  """Copy a preset's files into a folder, where files of the same content, and others, stay as they are.
+
+  Raises:
+    InputError (a ValueError): if there is no such preset, it is damaged, or the folder cannot be written.
+  """
+  read_preset(preset)
+  target = pathlib.Path(folder)
+  measured = ("evaluation.json", "typicality.json")  # a user's own measurements may have been added
+  try:
+    target.mkdir(parents=True, exist_ok=True)
+    for source in sorted(preset_folder(preset).iterdir()):
+      copy = target / source.name
+      if not copy.exists() or (copy.name not in measured and file_sha256(copy) != file_sha256(source)):
+        replace_file(copy, functools.partial(shutil.copyfile, source))
+  except OSError as error:
+    raise InputError(f"preset {str(preset)!r} cannot be copied to {str(folder)!r}: {error.strerror}") from None
+
+
+def _copy_in_float16(source, target):
+  with h5py.File(source) as old, h5py.File(target, "w", libver="latest") as new:
+    def copy(name, item):
+      if isinstance(item, h5py.Dataset):
+        new.create_dataset(name, data=item[()].astype(np.float16))
+      else:
+        new.require_group(name).attrs.update(item.attrs)
+
+    new.attrs.update(old.attrs)
+    old.visititems(copy)
