@@ -3,8 +3,9 @@
 A row says how to make the object that holds the variables, what to evaluate of it, and on what.
 """
 
-import dataclasses
 from collections.abc import Callable
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import keras
@@ -47,8 +48,8 @@ def _model(config, dtype, seed, structure="columns:1"):
   return model
 
 
-def _images_and_noise(dtype):
-  noise = np.random.RandomState(1).uniform(0.01, 0.99, [4, 4, 4, 2])
+def _images_and_noise(dtype, channels=2):
+  noise = np.random.RandomState(1).uniform(0.01, 0.99, [4, 4, 4, channels])
   return tf.constant(small_images(4)), tf.constant(noise, dtype)
 
 
@@ -124,7 +125,7 @@ LAYER_ROWS = {
 MODEL_ROWS = {
     f"model_{name}": Row(
         lambda dtype, seed=0, config=config: _model(config, dtype, seed), _evaluate_model,
-        _images_and_noise) for name, config in VARIANTS.items()}
+        functools.partial(_images_and_noise, channels=config.flow_shape[-1])) for name, config in VARIANTS.items()}
 ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 
 

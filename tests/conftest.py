@@ -43,6 +43,10 @@ VARIANTS = {
     "imagenet64": dataclasses.replace(
         SMALL, output_concat_elu=True, invertible_conv="none", dequant_mixing=False,
         context_layer_norm=True),
+    "augmented": dataclasses.replace(SMALL, augment_channels=2, augment_blocks=1),
+    "augmented_normal": dataclasses.replace(
+        SMALL, dequantization="uniform", augment_channels=2, augment_posterior="normal",
+        structure="channels:1,columns:1,squeeze,channels:2"),
 }
 
 

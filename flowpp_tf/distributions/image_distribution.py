@@ -75,7 +75,7 @@ class ImageDistribution(tfp.distributions.Distribution):
                        f"{images.shape}")
     flat = tf.reshape(images, [-1, *shape])
     noise = self._model.sample_noise([self.num_samples, 1], self._seed)
-    noise = tf.broadcast_to(noise, tf.concat([[self.num_samples], tf.shape(flat)], 0))
+    noise = tf.broadcast_to(noise, [self.num_samples, tf.shape(flat)[0], *self._model.noise_shape])
     bound = self._model.log_prob_bound(flat, noise=noise, seed=0)
     return tf.reshape(bound, tf.shape(images)[:-3])
 

@@ -43,7 +43,7 @@ class Batched:
     shape, latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
     dtype = tf.as_dtype(model.variable_dtype)
     self._encode = BatchFunction(model, lambda images, noise: model.encode(images, noise, seed=0),
-                                 [(shape, tf.uint8), (shape, dtype)])
+                                 [(shape, tf.uint8), (model.noise_shape, dtype)])
     self._decode = BatchFunction(model, model.decode, [(latent_shape, dtype)])
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> np.ndarray:

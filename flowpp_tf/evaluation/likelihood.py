@@ -104,7 +104,7 @@ def _measure(model, images, draws, batch_size, seed, verbose):
   shape = model.config.image_shape
   terms = BatchFunction(
       model, lambda images, noise: tf.stack(model.bound_terms(images, noise=noise, seed=0), axis=-1)[0],
-      [(shape, tf.as_dtype(images.dtype)), (shape, tf.as_dtype(model.variable_dtype))])
+      [(shape, tf.as_dtype(images.dtype)), (model.noise_shape, tf.as_dtype(model.variable_dtype))])
   workers = Workers(model.distribute_strategy)
   starts = range(0, len(images), batch_size)
   missing = np.array([np.isnan(draws[i:i + batch_size]).any(axis=(0, 2)) for i in starts])

@@ -1,8 +1,9 @@
 """The network that reads the image for the variational dequantizer, Flow++ section 3.1 and appendix.
 
-The image, scaled to [-1/2, 1/2), is split by columns and both halves are laid on the channels, so that the context has
-the height and width of what the dequantizer's couplings transform. Then a 3x3 convolution and gated convolutions; the
-ImageNet models add layer norm and attention.
+The integer image, scaled to [-1/2, 1/2), is split by columns and both halves are laid on the channels, so that the
+context has the height and width of what the dequantizer's couplings transform. Then a 3x3 convolution and gated
+convolutions; the ImageNet models add layer norm and attention. The posterior of augmented channels reads the image by
+the same network.
 """
 
 import dataclasses
@@ -20,18 +21,18 @@ from flowpp_tf.types import Shape
 
 
 class ContextNet(keras.layers.Layer):
-  """The network from integer images to the context of the dequantizer's couplings.
+  """The network from images to the context of the dequantizer's couplings.
 
   Args:
     image_shape: `(H, W, C)`, so that the layer is built when constructed; W is even.
-    levels: number of pixel values.
+    levels: number of pixel values of integer images; None for images that are not scaled.
     network: `NetworkConfig`; its `filters` are the channels of the context. A mixer "attention" has a position
       embedding shared by the blocks.
 
   `call(images [N, H, W, C], call=Call())` gives `[N, H, W / 2, filters]`.
   """
 
-  def __init__(self, image_shape: Shape, levels: int, network: NetworkConfig, **kwargs: Any) -> None:
+  def __init__(self, image_shape: Shape, levels: int | None, network: NetworkConfig, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     height, width, channels = image_shape
     network = NetworkConfig.of(network)
@@ -59,7 +60,9 @@ class ContextNet(keras.layers.Layer):
     """Do nothing: the layer is built when constructed."""
 
   def call(self, images: tf.Tensor, call: Call = Call()) -> tf.Tensor:
-    x = tf.cast(images, self.compute_dtype) / self.levels - 0.5
+    x = tf.cast(images, self.compute_dtype)
+    if self.levels is not None:
+      x = x / self.levels - 0.5
     h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=call.initialize)
     embedding = None if self.position_embedding is None else tf.cast(self.position_embedding, h.dtype)
     return apply_blocks(self.blocks, h, embedding, call=call, remat=self.network.remat)

@@ -10,6 +10,7 @@ from flowpp_tf.settings import COUNT, Range, Settings, is_count, one_of, setting
 _SHAPE = Range(lambda shape: len(shape) == 3 and all(map(is_count, shape)),
                "three positive integers (height, width, channels)")
 _LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 256, "an integer from 2 to 256")
+_CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer")
 _RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
 _NOT_NEGATIVE = Range(lambda value: isinstance(value, (int, float)) and value >= 0, "a number of at least 0")
 REMAT = ("off", "blocks", "couplings")
@@ -76,6 +77,11 @@ class FlowPlusPlusConfig(Settings):
   context_blocks: int = setting(3, "Blocks of the context net.", COUNT)
   context_layer_norm: bool = setting(False, "Layer norm in the context net.")
   context_attention: bool = setting(False, "Self-attention in the context net.")
+  augment_channels: int = setting(0, "Channels added to the image, drawn given it and dropped from samples, which make "
+                                  "the flow wider (VFlow); 0 as in Flow++.", _CHANNELS)
+  augment_posterior: str = setting("flow", "Their distribution given the image: a conditional flow like the "
+                                   "dequantizer's, or normal, whatever the image.", one_of("flow", "normal"))
+  augment_blocks: int = setting(3, "Blocks of a conditioner of that flow.", COUNT)
   remat: str = setting("off", "Rematerialization, the same numbers in less memory: gradients recompute each block "
                        "(blocks), or each coupling too (couplings).", one_of(*REMAT))
   dtype: str = setting("float32", "Precision; mixed_bfloat16 and mixed_float16 are float32 outside of the networks.",
@@ -89,19 +95,26 @@ class FlowPlusPlusConfig(Settings):
       object.__setattr__(self, "remat", "blocks" if self.remat else "off")
     super().__post_init__()
     widths = {"filters": self.attention}
-    if self.dequantization == "variational":
+    augmented_by_flow = self.augment_channels > 0 and self.augment_posterior == "flow"
+    if self.dequantization == "variational" or augmented_by_flow:
       widths["dequant_filters"] = self.attention and self.dequant_mixing
       widths["context_channels"] = self.context_attention
     for name, has_heads in widths.items():
       self._require(name, not has_heads or getattr(self, name) % self.heads == 0,
                     f"a multiple of the {self.heads} heads")
-    parse_structure(self.structure, self.image_shape)
-    if self.dequantization == "variational":
+    parse_structure(self.structure, self.flow_shape)
+    if self.dequantization == "variational" or augmented_by_flow:
       stages = parse_structure(self.dequant_structure, self.image_shape, "dequant_structure")
       self._require("dequant_structure", all(s.kind == "columns" for s in stages),
                     "columns:N alone, which the context of the image fits")
 
   # --- Configs of the parts ---------------------------------------------------------------------
+
+  @property
+  def flow_shape(self) -> tuple[int, ...]:
+    """Shape of what the flow transforms: the image, and the channels that augment it."""
+    height, width, channels = self.image_shape
+    return height, width, channels + self.augment_channels
 
   @property
   def flow_couplings(self) -> CouplingConfig:
@@ -114,8 +127,13 @@ class FlowPlusPlusConfig(Settings):
     return self._couplings(self.dequant_filters, self.dequant_blocks, self.dequant_mixing, self.context_channels)
 
   @property
+  def augmenter_couplings(self) -> CouplingConfig:
+    """Config of the coupling steps of the flow that draws the augmented channels."""
+    return self._couplings(self.dequant_filters, self.augment_blocks, self.dequant_mixing, self.context_channels)
+
+  @property
   def context_network(self) -> NetworkConfig:
-    """Config of the network that reads the images for the dequantizer."""
+    """Config of the network that reads the images, for the dequantizer and for the augmented channels."""
     return NetworkConfig(
         self.context_channels, self.context_blocks, "attention" if self.context_attention else "none", self.heads,
         self.context_layer_norm, self.dropout, self.weight_norm, self.remat != "off")
@@ -139,6 +157,11 @@ _IMAGENET64 = FlowPlusPlusConfig(
     structure="squeeze,columns:4,squeeze,channels:2,columns:2,squeeze,channels:2,columns:2",
     dequant_blocks=5, dequant_mixing=False, context_blocks=5, context_layer_norm=True)
 
+# Without attention, and with most couplings after a squeeze: as dense as there is time for on a few CPU cores.
+_SMALL = FlowPlusPlusConfig(
+    blocks=2, attention=False, dequant_structure="columns:2", dequant_filters=32, dequant_blocks=1,
+    context_channels=16, context_blocks=1)
+
 CONFIGS = {
     # Small models on bundled data.
     "digits": FlowPlusPlusConfig(
@@ -147,6 +170,11 @@ CONFIGS = {
     "photos": FlowPlusPlusConfig(
         filters=32, components=8, blocks=2, dropout=0.1, dequant_filters=32, dequant_blocks=1,
         context_channels=16, context_blocks=1),
+    "photos_crops": dataclasses.replace(
+        _SMALL, filters=56, components=5, structure="squeeze,channels:3,columns:3,squeeze,channels:2"),
+    "fashion_mnist": dataclasses.replace(
+        _SMALL, image_shape=(28, 28, 1), filters=64, components=8,
+        structure="squeeze,channels:3,columns:3,squeeze,channels:3"),
     # The published experiments.
     "cifar10": _CIFAR10,
     "imagenet32": _IMAGENET32,
@@ -157,6 +185,9 @@ CONFIGS = {
     "celeba128_5bit": dataclasses.replace(
         _IMAGENET64, image_shape=(128, 128, 3), levels=32, blocks=12,
         structure=f"squeeze,{_IMAGENET64.structure}"),
+    # VFlow (Chen et al. 2020): denser by channels that augment the image.
+    "cifar10_vflow": dataclasses.replace(
+        _CIFAR10, augment_channels=3, structure="columns:2,channels:2,squeeze,columns:2,channels:3"),
     # The ablations of the paper's table 2.
     "cifar10_uniform_dequantization": dataclasses.replace(
         _CIFAR10, dequantization="uniform", filters=104),

@@ -1,17 +1,24 @@
-"""From images to the distribution of their dequantization noise. Flow++ section 3.1 and appendix."""
+"""From images to the distribution of what is drawn given them: dequantization noise, augmented channels.
 
+Flow++ section 3.1 and appendix; VFlow (Chen et al. 2020) section 3.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.call import Call
-from flowpp_tf.distributions import UniformDequantization, VariationalDequantization
+from flowpp_tf.distributions import FlowDistribution, UniformDequantization, VariationalDequantization
 from flowpp_tf.graphs import shape_of
 from flowpp_tf.layers import ContextNet
-from flowpp_tf.models.config import FlowPlusPlusConfig
+from flowpp_tf.models.config import CouplingConfig, FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
+
+tfd = tfp.distributions
 
 
 class UniformDequantizer(keras.layers.Layer):
@@ -32,25 +39,30 @@ class UniformDequantizer(keras.layers.Layer):
     return tf.random.stateless_uniform([*shape, *self.image_shape], seed, dtype=self.variable_dtype)
 
 
-class VariationalDequantizer(keras.layers.Layer):
-  """`dequantizer(images)`: noise from a conditional flow whose couplings see the images.
+class _ConditionalFlow(keras.layers.Layer):
+  """A distribution of tensors of the images' height and width, by couplings that see the images.
 
   Args:
     config: `FlowPlusPlusConfig`.
+    channels: of a draw.
+    levels: of the images, as for `ContextNet`.
+    couplings: config of the coupling steps, whose structure is the dequantizer's.
+    ends: bijectors that follow the couplings, from noise to a draw.
   """
 
-  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+  def __init__(self, config: FlowPlusPlusConfig, channels: int, levels: int | None, couplings: CouplingConfig,
+               ends: Sequence[fb.Bijector] = (), **kwargs: Any) -> None:
     super().__init__(**kwargs)
-    self.image_shape = config.image_shape
-    self.context_net = ContextNet(config.image_shape, config.levels, config.context_network, name="context_net",
+    self.event_shape = (*config.image_shape[:2], channels)
+    self.context_net = ContextNet(config.image_shape, levels, config.context_network, name="context_net",
                                   dtype=config.dtype)
-    self.coupling_flow = CouplingFlow(config.dequant_structure, config.image_shape, config.dequantizer_couplings,
-                                      name="dequantizer", dtype=self.dtype_policy)
-    self.bijector = fb.Chain([fb.Sigmoid(), *self.coupling_flow.bijector.bijectors], name="noise_to_unit")
+    self.coupling_flow = CouplingFlow(config.dequant_structure, self.event_shape, couplings, name=self.name,
+                                      dtype=self.dtype_policy)
+    self.bijector = fb.Chain([*ends, *self.coupling_flow.bijector.bijectors], name="noise_to_draw")
     self.built = True
 
   def __call__(self, images: tf.Tensor, call: Call = Call()) -> VariationalDequantization:
-    """Return the distribution of u in [0, 1) for integer `images [N, H, W, C]`.
+    """Return the distribution of a draw `[N, *event_shape]` for `images [N, H, W, C]`.
 
     Args:
       images: `[N, H, W, C]`.
@@ -58,9 +70,55 @@ class VariationalDequantizer(keras.layers.Layer):
     """
     context = self.context_net(images, call=call.fold_in("context_net"))
     return VariationalDequantization(
-        self.bijector, shape_of(images)[:1], self.image_shape, call.given(context),
+        self.bijector, shape_of(images)[:1], self.event_shape, call.given(context),
         context_variables=[v.value for v in self.context_net.variables], dtype=self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-    """Draw normal noise `[*shape, H, W, C]`, which `transform` of the distribution takes."""
-    return tf.random.stateless_normal([*shape, *self.image_shape], seed, dtype=self.variable_dtype)
+    """Draw normal noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
+    return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
+
+
+class VariationalDequantizer(_ConditionalFlow):
+  """`dequantizer(images)`: u in [0, 1) for integer images, from a flow that ends in a sigmoid.
+
+  Args:
+    config: `FlowPlusPlusConfig`.
+  """
+
+  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+    super().__init__(config, config.image_shape[2], config.levels, config.dequantizer_couplings, [fb.Sigmoid()],
+                     **kwargs)
+
+
+class FlowAugmenter(_ConditionalFlow):
+  """`augmenter(x)`: the channels e that augment an image, given the logits x of its dequantized pixels.
+
+  q(e|x) of VFlow (Chen et al. 2020): a flow like the dequantizer's, with blocks of its own number and no sigmoid.
+
+  Args:
+    config: `FlowPlusPlusConfig`.
+  """
+
+  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+    super().__init__(config, config.augment_channels, None, config.augmenter_couplings, **kwargs)
+
+
+class NormalAugmenter(keras.layers.Layer):
+  """`augmenter(x)`: channels e that are standard normal, whatever the image. It has no weights.
+
+  Args:
+    config: `FlowPlusPlusConfig`.
+  """
+
+  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+    super().__init__(**kwargs)
+    self.event_shape = (*config.image_shape[:2], config.augment_channels)
+    self.built = True
+
+  def __call__(self, x: tf.Tensor, call: Call = Call()) -> FlowDistribution:
+    """Return the distribution of e for `x [N, H, W, C]`."""
+    del call  # nothing here depends on it
+    noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(x)[:1], self.variable_dtype), 1.0), self.event_shape)
+    return FlowDistribution(noise, tfp.bijectors.Identity())
+
+  sample_noise = FlowAugmenter.sample_noise

@@ -16,7 +16,7 @@ from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.graphs import shape_of
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
-from flowpp_tf.models.dequantizer import UniformDequantizer, VariationalDequantizer
+from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.presets import read_preset, save_preset
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.types import Path, Seed, TensorLike
@@ -25,10 +25,13 @@ tfd = tfp.distributions
 
 
 class BoundTerms(NamedTuple):
-  """The terms of equation 7, log p(x + u) - log q(u|x), for each draw of u: their sum is the bound."""
+  """The terms of equation 7, log p(x + u) - log q(u|x), for each draw of u: their sum is the bound.
+
+  Of an augmented model, those of log p(x + u, e) - log q(u|x) - log q(e|x + u) for each draw of u and e.
+  """
   log_det: tf.Tensor         # log|det dz/dx|, of the logit and of all couplings
   prior: tf.Tensor           # log N(z)
-  dequantization: tf.Tensor  # -log q(u|x)
+  dequantization: tf.Tensor  # -log q(u|x), and -log q(e|x + u)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -41,8 +44,11 @@ class FlowPlusPlus(keras.Model):
 
   Attributes:
     config: the config.
-    flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C).
+    flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C); with the
+      augmented channels, which are real numbers, behind theirs.
     dequantizer: callable, `dequantizer(images)` is the distribution of their noise u in [0, 1).
+    augmenter: callable, `augmenter(x)` is the distribution of the augmented channels given the logits of dequantized
+      images; None for a model without.
 
   Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
   values can be seen: in eager mode.
@@ -65,11 +71,17 @@ class FlowPlusPlus(keras.Model):
     self.config = config
     make_dequantizer = UniformDequantizer if config.dequantization == "uniform" else VariationalDequantizer
     self.dequantizer = make_dequantizer(config, dtype=dtype, name="dequantizer")
+    self.augmenter = None
+    pixels_to_logit = fb.PixelsToLogit(config.levels)
+    if config.augment_channels:
+      make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
+      self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
     self.coupling_flow = CouplingFlow(
-        config.structure, config.image_shape, config.flow_couplings, dtype=dtype, name="flow")
+        config.structure, config.flow_shape, config.flow_couplings, dtype=dtype, name="flow")
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
     self.flow = FlowDistribution(prior, fb.Invert(fb.Chain(
-        [*self.coupling_flow.bijector.bijectors, fb.PixelsToLogit(config.levels)], name="pixels_to_latent")))
+        [*self.coupling_flow.bijector.bijectors, self._of_pixels(pixels_to_logit)], name="pixels_to_latent")))
+    self._pixels_to_logit = pixels_to_logit
     self.built = True
 
   # --- Likelihood -------------------------------------------------------------------------------
@@ -83,7 +95,8 @@ class FlowPlusPlus(keras.Model):
       num_samples: draws of the dequantization noise per image; with more than one the bound is the importance-weighted
         one (IWAE), which grows with it towards the log-likelihood.
       noise: the dequantizer's draws, standard normal (variational) or uniform (uniform), `[B, H, W, C]` or
-        `[num_samples, B, H, W, C]`; None to draw them from the seed.
+        `[num_samples, B, H, W, C]`, with the standard normal ones of augmented channels behind them; None to draw them
+        from the seed.
       seed: integer or stateless seed of noise and dropout; None for another one in each call.
       training: whether dropout is on.
       first: place of the first image in a batch of which these are a part; an image's dropout masks follow from its
@@ -104,7 +117,7 @@ class FlowPlusPlus(keras.Model):
     return self._bound_terms(x, noise, Call(training, seed if training else None, first))
 
   def _bound_terms(self, x, noise, call):
-    log_q, dequantized = self._dequantize(x, noise, call)
+    log_q, dequantized = self._draw(x, noise, call)
     prior, log_det = self.flow.log_prob_terms(dequantized, call.fold_in("flow"))
     terms = BoundTerms(log_det, prior, -log_q)
     return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
@@ -171,19 +184,28 @@ class FlowPlusPlus(keras.Model):
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     x, noise, _ = self._prepare(images, 1, noise, seed)
-    return self.flow.bijector.inverse(self._dequantize(x, noise, Call())[1])
+    return self.flow.bijector.inverse(self._draw(x, noise, Call())[1])
 
   def decode(self, z: TensorLike) -> tf.Tensor:
     """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`."""
     z, shape = tf.cast(z, self.variable_dtype), self.coupling_flow.latent_shape
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
-    x = self.flow.bijector.forward(z)
+    x = self.flow.bijector.forward(z)[..., :self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
-    """Draw dequantization noise `[*shape, H, W, C]`; `log_prob_bound` draws it with the seed's stream `NOISE`."""
-    return self.dequantizer.sample_noise(shape, as_seed(seed))
+    """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
+    seed = as_seed(seed)
+    noise = self.dequantizer.sample_noise(shape, seed)
+    if self.augmenter is None:
+      return noise
+    return tf.concat([noise, self.augmenter.sample_noise(shape, fold_in(seed, "augmenter"))], axis=-1)
+
+  @property
+  def noise_shape(self) -> tuple[int, ...]:
+    """Shape of an image's noise: `(H, W, C)`, with the augmented channels behind the others."""
+    return self.config.flow_shape
 
   @property
   def distribution(self) -> ImageDistribution:
@@ -205,16 +227,36 @@ class FlowPlusPlus(keras.Model):
       if len(noise.shape) == 4:
         noise = noise[tf.newaxis]
       samples = None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
-      if noise.shape[0] == 0 or not noise.shape.is_compatible_with([samples, *images.shape]):
-        raise InputError(f"`noise` must be of shape {tuple(images.shape)} or of that with the number "
+      wanted = (images.shape[0], *self.noise_shape)
+      if noise.shape[0] == 0 or not noise.shape.is_compatible_with([samples, *wanted]):
+        raise InputError(f"`noise` must be of shape {wanted} or of that with the number "
                          f"of samples before it, got {tuple(noise.shape)}")
     return tf.cast(images, self.variable_dtype), noise[0] if noise.shape[0] == 1 else noise, seed
 
-  def _dequantize(self, x, noise, call):
-    """log q(u|x) `[B]` and x + u `[B, ...]`, both with the dimension of samples if the noise has it."""
-    u, log_q = self.dequantizer(x, call.fold_in("dequantizer")).transform(noise)
+  def _draw(self, x, noise, call):
+    """log q `[B]` of what is drawn given x, and what the flow transforms, `[B, ...]`: x + u, and e if there is one.
+
+    Both have the dimension of samples if the noise has it.
+    """
+    channels = self.config.image_shape[2]
+    u, log_q = self.dequantizer(x, call.fold_in("dequantizer")).transform(noise[..., :channels])
     # x + u may round to x + 1, which is the next pixel value.
-    return log_q, tf.minimum(x + u, tf.math.nextafter(x + 1, x))
+    dequantized = tf.minimum(x + u, tf.math.nextafter(x + 1, x))
+    if self.augmenter is None:
+      return log_q, dequantized
+    # Each draw of u is an image of its own to the augmenter.
+    flat = tf.reshape(self._pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
+    e, log_q_e = self.augmenter(flat, call.fold_in("augmenter")).transform(
+        tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]))
+    e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
+    return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
+
+  def _of_pixels(self, bijector):
+    """A bijector of the image's channels, which leaves the augmented ones as they are."""
+    augmented = self.config.augment_channels
+    if not augmented:
+      return bijector
+    return tfp.bijectors.Blockwise([bijector, tfp.bijectors.Identity()], [self.config.image_shape[2], augmented])
 
   def check_images(self, images: TensorLike) -> tf.Tensor:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""

@@ -75,9 +75,11 @@ def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
 
 
 def official_entries(model: FlowPlusPlus) -> list[Entry]:
-  """Return the release's arrays for a model, in order of creation; raise an `InputError` for LU convolutions."""
+  """Return the release's arrays for a model, in order of creation; raise an `InputError` for what it has not."""
   if model.config.invertible_conv == "lu":
     raise InputError("the release has no weights for `invertible_conv` lu; use dense")
+  if model.config.augment_channels:
+    raise InputError("the release has no weights for `augment_channels`")
   return list(_Names(model.config).model(model))
 
 

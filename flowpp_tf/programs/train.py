@@ -73,6 +73,8 @@ def _train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageD
                  progress_bar=sys.stdout.isatty(), say=say)
     return best if chief else None
   except Stopped as stopped:
+    if not stopped.saved:
+      run.fail(f"{stopped}, whose state could not be saved; the same command resumes at the newest checkpoint", code=1)
     if chief:
       say(f"{stopped} and saved; the same command resumes there")
   except Diverged as error:

@@ -56,7 +56,7 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
   Raises:
     InputError (a ValueError): if data and configs do not fit, the working directory holds another run, or none of its
       checkpoints is whole.
-    Stopped: when asked to stop by SIGTERM or Ctrl-C, after the state has been saved.
+    Stopped: when asked to stop by SIGTERM or Ctrl-C, after the state has been saved, if that was possible.
     Diverged: after `max_skipped` skipped steps in a row; the newest checkpoint stays as it is.
     WorkerLost: if another worker of the strategy is gone.
   """
@@ -124,6 +124,7 @@ class Run:
     self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
     self._traced = False
+    self._saved = True  # whether the last checkpoint could be written
 
   def restore(self) -> bool:
     """Set the state to the newest checkpoint; return whether there was one.
@@ -259,11 +260,11 @@ class Run:
 
   def _save(self, step):
     if self._workers.chief:
-      self._checkpoints.save(step)
+      self._saved = self._checkpoints.save(step)
 
   def _stop_if_asked(self, step, stop=None):
     if self._workers.any(self._signals.received)[0] if stop is None else stop:
-      raise Stopped(step)
+      raise Stopped(step, self._saved)
 
   def _keep_rows_up_to(self, step):
     if self._workdir.metrics.exists():

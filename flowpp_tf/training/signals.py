@@ -6,11 +6,17 @@ from typing import Any
 
 
 class Stopped(Exception):
-  """Training was asked to stop and has saved its state, `step`."""
+  """Training was asked to stop.
 
-  def __init__(self, step: int) -> None:
+  Attributes:
+    step: the last step.
+    saved: whether its state is saved.
+  """
+
+  def __init__(self, step: int, saved: bool = True) -> None:
     super().__init__(f"stopped after step {step}")
     self.step = step
+    self.saved = saved
 
 
 class StopSignals:

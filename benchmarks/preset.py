@@ -1,0 +1,79 @@
+"""Make a preset of a run, or of several that each began with the weights of the one before.
+
+python benchmarks/preset.py --workdirs=runs/first,runs/second --name=fashion_mnist --dataset=fashion_mnist \
+    --description="28x28 grey pictures of clothes"
+
+It writes flowpp_tf/presets/NAME: the weights of the last run, the curves of all, bits/dim of the test split in both
+bounds beside the codecs, and typicality. The model card, card.md, is written by hand and is kept.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from absl import app, flags
+
+from flowpp_tf.data import describe, load_dataset
+from flowpp_tf.devices import use_cpu_lanes
+from flowpp_tf.evaluation import Scorer, evaluate_bits_per_dim, measure_codecs, measure_typical, write_record
+from flowpp_tf.models import FlowPlusPlus, save_preset
+from flowpp_tf.programs.score import typical_key
+from flowpp_tf.training import Workdir
+
+FLAGS = flags.FLAGS
+
+
+def main(argv):
+  del argv
+  use_cpu_lanes()
+  runs = [Workdir(path) for path in FLAGS.workdirs]
+  trained, settings = runs[-1].load()
+  model = FlowPlusPlus(dataclasses.replace(trained.config, dtype="float32"))
+  model.set_weights(trained.get_weights())
+  dataset = load_dataset(FLAGS.dataset)
+  fingerprint = dataset.fingerprint()
+  same = settings["fingerprint"]["sha256"] == fingerprint["sha256"]
+  trained_on = {} if same else {"trained_on": describe(settings["fingerprint"])}
+  places = ("data_dir", "cache_dir", "splits_file", "init_from", "crops")
+  kept = {name: value for name, value in settings.items() if name not in places}
+  folder = ROOT / "flowpp_tf" / "presets" / FLAGS.name
+  card = (folder / "card.md").read_text() if (folder / "card.md").exists() else None
+  save_preset(model, folder, FLAGS.description,
+              {**kept, "dataset": FLAGS.dataset, "fingerprint": fingerprint, **trained_on})
+  if card is not None:
+    (folder / "card.md").write_text(card)
+  preset = Workdir(folder)
+  _write_curve(runs, preset.metrics)
+
+  model, settings = preset.load()  # in float16: what is measured is what ships
+  counts = [int(count) for count in FLAGS.num_samples]
+  result = evaluate_bits_per_dim(model, dataset.test, counts, verbose=1)
+  codecs = measure_codecs(dataset.test)
+  write_record(preset.evaluation, "test", result, fingerprint, preset.checkpoint(), 0, codecs)
+  print(result, *codecs, sep="\n")
+  key = typical_key(preset, settings) | {"data": fingerprint["digest"]}
+  measure_typical(Scorer(model, key["num_samples"]), dataset.validation, key["typical_images"]).save(
+      preset.typicality, key)
+
+
+def _write_curve(runs, path):
+  """Write the rows of all runs, with the steps counted through."""
+  rows, before = [], 0
+  for number, run in enumerate(runs, start=1):
+    found = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    rows += [{**row, "step": before + row["step"], "stretch": number} for row in found]
+    before += found[-1]["step"]
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+if __name__ == "__main__":
+  flags.DEFINE_list("workdirs", None, "Directories of the runs, in their order.", required=True)
+  flags.DEFINE_string("name", None, "Name of the preset.", required=True)
+  flags.DEFINE_string("dataset", None, "Data set whose test split is measured.", required=True)
+  flags.DEFINE_string("description", None, "One line.", required=True)
+  flags.DEFINE_list("num_samples", ["1", "4"], "Samples of the bounds.")
+  app.run(main)
