@@ -61,8 +61,12 @@ def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
   assert not (tmp_path / "large").exists()
 
 
+def append(path):
+  path.write_bytes(path.read_bytes() + b"x")
+
+
 @pytest.mark.parametrize("change, message", [
-    (lambda folder: (folder / "best.weights.h5").write_bytes((folder / "best.weights.h5").read_bytes() + b"x"), "the weights of preset .* are damaged"),
+    (lambda folder: append(folder / "best.weights.h5"), "the weights of preset .* are damaged"),
     (lambda folder: (folder / "best.weights.h5").unlink(), "cannot be read"),
     (lambda folder: (folder / "config.json").write_text("{}"), "cannot be read"),
     (lambda folder: (folder / "preset.json").unlink(), "is no preset: it has no preset.json")])

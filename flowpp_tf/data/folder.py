@@ -52,7 +52,7 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
   source = [str(folder.resolve()), identity]
   source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
   if crops:
-    sizes = {split: [_size(path) for path in paths] for split, paths in files.items()}
+    sizes = {split: list(images.parallel_map(_size, paths)) for split, paths in files.items()}
     arrays, about = cache.decoded_images(
         folder.resolve().name, [*source, "photographs"], {s: sum(h * w for h, w in sizes[s]) for s in files},
         image_shape[2:], functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files), source_bytes,

@@ -26,28 +26,24 @@ class Photographs:
 
   def __init__(self, pixels: np.ndarray, sizes: Sequence[tuple[int, int]], image_shape: Shape,
                most: int | None = None) -> None:
-    height, width, _ = image_shape
-    self._views, first = [], 0
+    self._photographs, first = [], 0
     for rows, columns in sizes:
-      self._views.append(pixels[first:first + rows * columns].reshape(rows, columns, -1))
+      self._photographs.append(pixels[first:first + rows * columns].reshape(rows, columns, -1))
       first += rows * columns
-    self._size = height, width
-    self._places = np.asarray([(rows - height + 1, columns - width + 1) for rows, columns in sizes])
-    # A photograph is chosen in proportion to the positions that a crop has in it.
-    self._ends = np.cumsum(np.prod(self._places, axis=1, dtype=np.int64))
-    grid = [(i, top, left) for i, (rows, columns) in enumerate(sizes)
-            for top in range(0, rows - height + 1, height) for left in range(0, columns - width + 1, width)]
-    if most is not None and len(grid) > most:
-      grid = [grid[i * len(grid) // most] for i in range(most)]
-    self._grid = np.asarray(grid)
-    self.shape: tuple[int, ...] = (len(grid), *image_shape)
+    self._size = np.asarray(image_shape[:2])
+    self._positions = _Places(np.asarray(sizes) - self._size + 1)
+    self._grid = _Places(np.asarray(sizes) // self._size)
+    count = self._grid.count if most is None else min(most, self._grid.count)
+    self.shape: tuple[int, ...] = (count, *image_shape)
 
   def __len__(self) -> int:
-    return len(self._grid)
+    return self.shape[0]
 
   def __getitem__(self, index: Any) -> np.ndarray:
-    chosen = self._grid[index]
-    return self._crop(*chosen) if chosen.ndim == 1 else self._stack(chosen)
+    chosen = np.arange(len(self))[index]
+    which, corners = self._grid.find(chosen.ravel() * self._grid.count // len(self))
+    crops = self._cut(which, corners * self._size)
+    return crops.reshape(*chosen.shape, *self.shape[1:])
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     del copy  # the result is a new array in any case
@@ -62,16 +58,27 @@ class Photographs:
     Returns:
       uint8 `[B, H, W, C]`.
     """
-    places = np.minimum((draws * self._ends[-1]).astype(np.int64), self._ends[-1] - 1)
-    which = np.searchsorted(self._ends, places, side="right")
-    inside = places - np.concatenate([[0], self._ends])[which]
-    return self._stack(np.stack([which, *np.divmod(inside, self._places[which, 1])], axis=1))
+    count = self._positions.count
+    return self._cut(*self._positions.find(np.minimum((draws * count).astype(np.int64), count - 1)))
 
-  def _stack(self, places):
-    if not len(places):
-      return np.empty((0, *self.shape[1:]), np.uint8)
-    return np.stack([self._crop(*place) for place in places])
-
-  def _crop(self, photograph, top, left):
+  def _cut(self, which, corners):
+    crops = np.empty((len(which), *self.shape[1:]), np.uint8)
     height, width = self._size
-    return self._views[photograph][top:top + height, left:left + width]
+    for crop, photograph, (top, left) in zip(crops, which, corners):
+      crop[...] = self._photographs[photograph][top:top + height, left:left + width]
+    return crops
+
+
+class _Places:
+  """Numbers the places of all photographs, row by row: `[rows, columns]` of them in each."""
+
+  def __init__(self, counts):
+    self._columns = counts[:, 1]
+    self._ends = np.cumsum(np.prod(counts, axis=1, dtype=np.int64))
+    self.count = int(self._ends[-1])
+
+  def find(self, numbers):
+    """The photograph of each place `[B]`, and its row and column `[B, 2]`."""
+    which = np.searchsorted(self._ends, numbers, side="right")
+    inside = numbers - np.concatenate([[0], self._ends])[which]
+    return which, np.stack(np.divmod(inside, self._columns[which]), axis=1)
