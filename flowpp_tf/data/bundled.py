@@ -37,17 +37,23 @@ def photos(crops: bool = False) -> ImageDataset:
   """
   seen: set[bytes] = set()
   splits = []
-  for names in _PHOTOGRAPHS.values():
-    cut = {patch.tobytes(): patch for name in names for patch in _patches(_photograph(name))}
+  photographs = packaged_photographs()
+  for of_split in photographs.values():
+    cut = {patch.tobytes(): patch for photograph in of_split.values() for patch in _patches(photograph)}
     splits.append(np.stack([patch for key, patch in cut.items() if key not in seen]))
     seen.update(cut)
   patches, validation, test = splits
   train: Images = patches
   if crops:
-    photographs = [_photograph(name)[..., :3] for name in _PHOTOGRAPHS["train"]]
-    train = Photographs(np.concatenate([image.reshape(-1, 3) for image in photographs]),
-                        [image.shape[:2] for image in photographs], test.shape[1:])
+    whole = photographs["train"].values()
+    train = Photographs(np.concatenate([image.reshape(-1, 3) for image in whole]),
+                        [image.shape[:2] for image in whole], test.shape[1:])
   return ImageDataset("photos", levels=256, train=train, validation=validation, test=test)
+
+
+def packaged_photographs() -> dict[str, dict[str, np.ndarray]]:
+  """Return the photographs of each split by name, uint8 `[H, W, 3]`."""
+  return {split: {name: _photograph(name)[..., :3] for name in names} for split, names in _PHOTOGRAPHS.items()}
 
 
 def _photograph(name):
@@ -60,6 +66,6 @@ def _photograph(name):
 
 def _patches(photograph):
   rows, columns = photograph.shape[0] // _PATCH, photograph.shape[1] // _PATCH
-  cropped = photograph[:rows * _PATCH, :columns * _PATCH, :3]
+  cropped = photograph[:rows * _PATCH, :columns * _PATCH]
   patches = cropped.reshape(rows, _PATCH, columns, _PATCH, 3).swapaxes(1, 2)
   return patches.reshape(-1, _PATCH, _PATCH, 3)

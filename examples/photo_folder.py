@@ -1,0 +1,52 @@
+"""Make a folder of photographs to train on: those that come with this package's requirements, and others made smaller.
+
+apt-get install budgie-backgrounds lomiri-wallpapers-16.04 lomiri-wallpapers-20.04 mate-backgrounds
+python examples/photo_folder.py --output=photos_train --skip=abstract,elephants,saturnian,infinite-sea,painting \
+    /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature
+bin/train --flagfile=configs/photos_crops.flags --dataset=folder:photos_train --splits_file=photos_train/splits.txt
+
+The packaged photographs keep their split, so that validation and test are those of `--dataset=photos`; all others are
+for training. Large photographs hold little in a patch of 32x32 pixels: they are resized to --side, the larger side.
+"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from absl import app, flags
+import numpy as np
+from PIL import Image
+
+from flowpp_tf.data.bundled import packaged_photographs
+
+FLAGS = flags.FLAGS
+
+
+def main(argv):
+  output = pathlib.Path(FLAGS.output)
+  output.mkdir(parents=True)
+  lines = []
+  for split, photographs in packaged_photographs().items():
+    for name, pixels in photographs.items():
+      Image.fromarray(pixels).save(output / f"{name}.png")
+      lines.append(f"{split} {name}.png")
+  for folder in argv[1:]:
+    for path in sorted(pathlib.Path(folder).glob("*.jpg")):
+      if any(word in path.name.lower() for word in FLAGS.skip):
+        continue
+      with Image.open(path) as image:
+        scale = FLAGS.side / max(image.size)
+        size = round(image.width * scale), round(image.height * scale)
+        smaller = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+      Image.fromarray(np.asarray(smaller)).save(output / f"{path.stem}.png")
+      lines.append(f"train {path.stem}.png")
+  (output / "splits.txt").write_text("\n".join(lines) + "\n")
+  print(f"wrote {len(lines)} photographs to {output}")
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("output", None, "Folder to make.", required=True)
+  flags.DEFINE_integer("side", 900, "Pixels of the larger side of the other photographs.", lower_bound=32)
+  flags.DEFINE_list("skip", [], "Leave out files whose names have one of these words, in small letters.")
+  app.run(main)
