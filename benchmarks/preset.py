@@ -51,7 +51,7 @@ def main(argv):
 
   model, settings = preset.load()  # in float16: what is measured is what ships
   counts = [int(count) for count in FLAGS.num_samples]
-  result = evaluate_bits_per_dim(model, dataset.test, counts, verbose=1)
+  result = evaluate_bits_per_dim(model, dataset.test, counts)
   codecs = measure_codecs(dataset.test)
   write_record(preset.evaluation, "test", result, fingerprint, preset.checkpoint(), 0, codecs)
   print(result, *codecs, sep="\n")

@@ -1,6 +1,7 @@
 """Presets: what ships is whole and is what its figures were measured with; a user's own have the same form."""
 
 import json
+import re
 import shutil
 
 import keras
@@ -10,7 +11,7 @@ import pytest
 from conftest import TINY
 from conftest import perturb
 from conftest import small_images
-from program_calls import run
+from program_calls import ROOT, run
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf import models
@@ -132,6 +133,23 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
   assert record["test"]["images"] == 20
   shipped = json.loads((models.preset_folder("digits") / "evaluation.json").read_text())
   assert shipped["test"]["images"] == 180  # is not written to
+
+
+def test_a_preset_is_exported_with_its_figures(tmp_path):
+  result = run("export", "--preset=digits", cwd=tmp_path)
+  assert result.code == 0, result.error
+  loaded = fpp.load_saved_model(tmp_path / "presets/digits/saved_model/1")
+  assert loaded.metadata["evaluation"]["test"]["images"] == 180
+  assert loaded.metadata["data"]["digest"] == "48a2c83b36aa"
+
+
+def test_the_snippet_of_the_docs_runs(capsys):
+  page = (ROOT / "docs" / "presets.md").read_text()
+  snippet, = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  exec(compile(snippet, "presets.md", "exec"), {})
+  assert capsys.readouterr().out.splitlines() == ["['digits', 'fashion_mnist', 'photos']", "(4, 8, 8, 1) (4,)"]
+  for name in fpp.presets():
+    assert f"../flowpp_tf/presets/{name}/card.md" in page
 
 
 @pytest.mark.parametrize("flags, message", [
