@@ -133,6 +133,16 @@ def copied(finished, tmp_path):
   return training.Workdir(tmp_path / "run"), finished[1]
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeypatch, saved):
+  if not saved:  # as on a full disk
+    monkeypatch.setattr("flowpp_tf.training.checkpoints.Checkpoints.save", lambda self, step: False)
+  monkeypatch.setattr(loop.StopSignals, "__init__", lambda self: self.__dict__.update(received=True, _handlers={}))
+  with pytest.raises(training.Stopped) as stopped:
+    run(tmp_path, steps=2)
+  assert (stopped.value.step, stopped.value.saved) == (1, saved)
+
+
 def test_a_run_stopped_half_way_ends_as_the_run_that_was_not(copied, tmp_path):
   whole, best = run(tmp_path / "whole")
   halves, best_of_halves = run(copied[0].path)
