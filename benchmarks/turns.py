@@ -28,7 +28,8 @@ CASES = (
     "cifar10 train 4 2 float32", "cifar10 train 8 2 float32", "cifar10 train 4 2 bfloat16", "cifar10 train 4 1 float32",
     "cifar10 train 4 1 bfloat16", "cifar10 evaluate 4 2 float32", "cifar10 evaluate 8 2 float32",
     "cifar10 evaluate 4 2 bfloat16", "cifar10 sample 4 2 float32", "cifar10 sample 8 2 float32",
-    "digits train 64 2 float32", "photos train 32 2 float32", "photos train 32 2 bfloat16")
+    "digits train 64 2 float32", "photos train 32 2 float32", "photos train 32 2 bfloat16",
+    "photos:28,28,1 train 32 2 float32", "photos:28,28,1 train 32 2 bfloat16")
 
 
 def serve(root, config, what, batch, threads, precision):
@@ -47,8 +48,10 @@ def serve(root, config, what, batch, threads, precision):
     devices.use_cpu_lanes(threads)
     in_lanes = devices.in_lanes
   tf.config.threading.set_intra_op_parallelism_threads(1 if root == ROOT else threads)
+  name, _, size = config.partition(":")  # such as photos:28,28,1
+  changes = {"image_shape": tuple(map(int, size.split(",")))} if size else {}
   model = fpp.FlowPlusPlus(dataclasses.replace(
-      fpp.get_config(config), dtype={"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision]))
+      fpp.get_config(name), dtype={"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision], **changes))
   shape = [batch, *model.config.image_shape]
   images = tf.cast(tf.random.stateless_uniform(shape, [0, 1], 0, model.config.levels, tf.int32), tf.uint8)
   model.initialize(images)
