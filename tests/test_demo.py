@@ -231,10 +231,10 @@ def test_examples_are_read_back_as_they_are(levels, tmp_path):
 # --- The program ----------------------------------------------------------------------------------
 
 
-def test_one_of_workdir_and_saved_model_is_needed(workdir, tmp_path):
-  for arguments in ((), (f"--workdir={workdir.path}", "--saved_model=a")):
+def test_one_of_workdir_preset_and_saved_model_is_needed(workdir, tmp_path):
+  for arguments in ((), (f"--workdir={workdir.path}", "--saved_model=a"), ("--preset=digits", "--saved_model=a")):
     code, _, error = call("demo", *arguments, cwd=tmp_path)
-    assert code == 2 and "as --workdir or as --saved_model, one of them" in error
+    assert code == 2 and "as --workdir, --preset or --saved_model, one of them" in error
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")

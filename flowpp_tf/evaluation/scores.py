@@ -83,7 +83,7 @@ class Scorer:
 
     shape = model.config.image_shape
     self._bound = BatchFunction(model, lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0),
-                                [(shape, tf.uint8), (model.noise_shape, self._noise.dtype)])
+                                [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype)])
 
   def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats per image.
