@@ -15,7 +15,6 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
 from absl import app, flags
-import numpy as np
 from PIL import Image
 
 from flowpp_tf.data.bundled import packaged_photographs
@@ -38,8 +37,7 @@ def main(argv):
       with Image.open(path) as image:
         scale = FLAGS.side / max(image.size)
         size = round(image.width * scale), round(image.height * scale)
-        smaller = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-      Image.fromarray(np.asarray(smaller)).save(output / f"{path.stem}.png")
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(output / f"{path.stem}.png")
       lines.append(f"train {path.stem}.png")
   (output / "splits.txt").write_text("\n".join(lines) + "\n")
   print(f"wrote {len(lines)} photographs to {output}")

@@ -190,6 +190,13 @@ def test_a_run_begins_with_the_weights_of_a_preset_a_run_or_the_release(own, tmp
     train_from(tmp_path / "release.npz", tmp_path / "first")
 
 
+def test_a_run_does_not_begin_with_damaged_weights(own, tmp_path):
+  folder = shutil.copytree(own[1], tmp_path / "damaged")
+  append(folder / "best.weights.h5")
+  with pytest.raises(ValueError, match="the weights of preset .* are damaged"):
+    models.InitialWeights.find(str(folder))
+
+
 def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, tmp_path):
   import dataclasses
   with pytest.raises(ValueError, match="do not fit the model"):

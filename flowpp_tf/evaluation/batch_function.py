@@ -15,8 +15,8 @@ class BatchFunction:
   """Calls a function of batches, each device with its part of the batch; traced once, for any batch size.
 
   A batch is filled up to equal parts with copies of its last example, whose results are left out. With several workers
-  each of them makes the same calls, and each gets all results; if one of them ends, the
-  others raise a `WorkerLost`.
+  each of them makes the same calls, and each gets all results; if one of them ends, the others raise
+  a `WorkerLost`.
 
   Args:
     model: `FlowPlusPlus`, made in the scope of the `tf.distribute.Strategy` whose devices are to be used.

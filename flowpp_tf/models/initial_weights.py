@@ -7,7 +7,7 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.files import file_sha256
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.official_weights import load_official_weights
-from flowpp_tf.models.presets import WEIGHTS, presets, read_preset
+from flowpp_tf.models.presets import ABOUT, WEIGHTS, presets, read_preset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class InitialWeights:
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} is not there")
     elif path.is_dir():
-      path /= WEIGHTS
+      path = read_preset(path.resolve())[1] if (path / ABOUT).is_file() else path / WEIGHTS
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} has no trained weights: there is no {path}")
     elif source in presets():
