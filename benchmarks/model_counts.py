@@ -251,8 +251,8 @@ def count_pass(config):
   from 2 on (at 1 a few sums have other axes), but the kernels, which are the same."""
   model = fpp.FlowPlusPlus(config)
   two, three = (trace_pass(model, batch) for batch in (2, 3))
-  image = {name: three[name] - two[name] for name in two}
-  rest = {name: two[name] - 2 * image[name] for name in two}
+  image = {name: three[name] - two[name] for name in two if two[name] is not None}
+  rest = {name: two[name] - 2 * image[name] for name in image}
   return PassCounts(
       parameters=model.count_params(), gradients=two["gradients"],
       forward_flops_image=image["forward_flops"], training_flops_image=image["flops"],
@@ -282,6 +282,7 @@ def trace_pass(model, batch, compiled=False):
   """
   variables = [v.value for v in model.trainable_variables]
   shape = [batch, *model.config.image_shape]
+  noise_shape = model.sample_noise([batch], tf.constant([0, 0], tf.int64)).shape
   forward = set()
 
   @tf.function(autograph=False)
@@ -293,7 +294,7 @@ def trace_pass(model, batch, compiled=False):
     return [g for g in tape.gradient(loss, variables) if g is not None]
 
   traced = gradient.get_concrete_function(
-      tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(shape, model.variable_dtype),
+      tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(noise_shape, model.variable_dtype),
       tf.TensorSpec([2], tf.int64))
   operations = live_operations(traced.graph)
   backward = [op for op in operations if op not in forward]

@@ -1,7 +1,35 @@
 """Flow++ (Ho et al. 2019) on TensorFlow, Keras and TensorFlow Probability."""
 
-from flowpp_tf import bijectors, distributions, export, layers
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from flowpp_tf.errors import InputError
-from flowpp_tf.export import export_official_weights, export_saved_model, load_official_weights, load_saved_model
-from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, get_config, presets
 from flowpp_tf.version import __version__
+
+if TYPE_CHECKING:
+  from flowpp_tf import bijectors, compression, distributions, export, layers, models
+  from flowpp_tf.compression import compress, decompress
+  from flowpp_tf.export import export_official_weights, export_saved_model, load_official_weights, load_saved_model
+  from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, get_config, presets  # type: ignore[no-redef]
+
+# Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
+_MODULES = {"bijectors", "compression", "distributions", "export", "layers", "models"}
+_NAMES = {
+    "compression": ("compress", "decompress"),
+    "export": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
+    "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "get_config", "presets")}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = ["InputError", "__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+  if name in _MODULES:
+    return importlib.import_module(f"{__name__}.{name}")
+  if name in _MODULE_OF:
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`InputError` for invalid user input, and checks that raise it."""
+"""`InputError` for invalid user input, and checks that raise it; `WorkerLost`."""
 
 from collections.abc import Iterable
 import difflib
@@ -8,6 +8,10 @@ import numpy as np
 
 class InputError(ValueError):
   """Raised for invalid user input, with the argument, the value and what was expected in one line."""
+
+
+class WorkerLost(Exception):
+  """Another worker of the run has ended or cannot be reached."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

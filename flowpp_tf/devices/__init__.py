@@ -3,4 +3,4 @@
 from flowpp_tf.devices.lanes import in_eager_lanes, in_lanes, lane_count, moments, once, side_by_side, total
 from flowpp_tf.devices.lanes import use_cpu_lanes
 from flowpp_tf.devices.strategy import STRATEGIES, enable_determinism, get_strategy, has_accelerator
-from flowpp_tf.devices.workers import Workers, WorkerLost
+from flowpp_tf.devices.workers import Workers

@@ -10,13 +10,11 @@ import functools
 
 import tensorflow as tf
 
+from flowpp_tf.errors import WorkerLost
+
 # Errors that TensorFlow raises in a worker when another has gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
          tf.errors.InternalError, tf.errors.DeadlineExceededError)
-
-
-class WorkerLost(Exception):
-  """Another worker of the run has ended or cannot be reached."""
 
 
 class Workers:

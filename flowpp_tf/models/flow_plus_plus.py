@@ -72,7 +72,7 @@ class FlowPlusPlus(keras.Model):
     make_dequantizer = UniformDequantizer if config.dequantization == "uniform" else VariationalDequantizer
     self.dequantizer = make_dequantizer(config, dtype=dtype, name="dequantizer")
     self.augmenter = None
-    pixels_to_logit = fb.PixelsToLogit(config.levels)
+    self.pixels_to_logit = fb.PixelsToLogit(config.levels)
     if config.augment_channels:
       make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
       self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
@@ -80,8 +80,7 @@ class FlowPlusPlus(keras.Model):
         config.structure, config.flow_shape, config.flow_couplings, dtype=dtype, name="flow")
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
     self.flow = FlowDistribution(prior, fb.Invert(fb.Chain(
-        [*self.coupling_flow.bijector.bijectors, self._of_pixels(pixels_to_logit)], name="pixels_to_latent")))
-    self._pixels_to_logit = pixels_to_logit
+        [*self.coupling_flow.bijector.bijectors, self._of_pixels(self.pixels_to_logit)], name="pixels_to_latent")))
     self.built = True
 
   # --- Likelihood -------------------------------------------------------------------------------
@@ -245,7 +244,7 @@ class FlowPlusPlus(keras.Model):
     if self.augmenter is None:
       return log_q, dequantized
     # Each draw of u is an image of its own to the augmenter.
-    flat = tf.reshape(self._pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
+    flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
     e, log_q_e = self.augmenter(flat, call.fold_in("augmenter")).transform(
         tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]))
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))

@@ -9,8 +9,7 @@ import typing
 
 from absl import app, flags, logging
 
-from flowpp_tf.devices import WorkerLost
-from flowpp_tf.errors import InputError
+from flowpp_tf.errors import InputError, WorkerLost
 from flowpp_tf.files import replace_file
 from flowpp_tf.settings import value_type
 from flowpp_tf.types import Path
@@ -21,8 +20,13 @@ _COUNTS = ("no", "one", "two", "three")
 T = typing.TypeVar("T")
 
 
-def run_program(main: Callable[[], None]) -> None:
-  """Parse the flags and call `main()`; bad input ends in one line and exit code 2, a lost worker in 1."""
+def run_program(main: Callable[..., None], arguments: int = 0) -> None:
+  """Parse the flags and call `main()`; bad input ends in one line and exit code 2, a lost worker in 1.
+
+  Args:
+    main: function that runs the program.
+    arguments: how many arguments that are not flags the program takes; `main` is called with those that are given.
+  """
   # `--help` shows the docstring and the flags of the script: give it those of the program.
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__
@@ -36,15 +40,15 @@ def run_program(main: Callable[[], None]) -> None:
       rest = flags.FLAGS(argv)
     except flags.Error as error:
       fail(error)
-    if len(rest) > 1:
-      fail(f"unexpected argument {rest[1]!r}; all settings are flags, see --help")
+    if len(rest) > 1 + arguments:
+      fail(f"unexpected argument {rest[1 + arguments]!r}; all {'other ' if arguments else ''}settings are flags, see "
+           "--help")
     return rest
 
   def guarded(argv):
-    del argv
     logging.set_verbosity(logging.WARNING)
     try:
-      main()
+      main(*argv[1:])
     except InputError as error:
       fail(error)
     except WorkerLost as error:

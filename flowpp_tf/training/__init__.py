@@ -1,6 +1,6 @@
 """Training runs: config, state, step, loop, checkpoints, schedules."""
 
-from flowpp_tf.devices import STRATEGIES, Workers, WorkerLost, enable_determinism, get_strategy
+from flowpp_tf.devices import STRATEGIES, Workers, enable_determinism, get_strategy
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.config import TENSORBOARD, TrainingConfig
 from flowpp_tf.training.loop import Diverged, train

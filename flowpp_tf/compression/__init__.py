@@ -1,0 +1,90 @@
+"""Lossless compression of images with a Flow++ model. Nothing here needs TensorFlow, except for two of the tiers."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from flowpp_tf.compression.archive import (
+    SEGMENT_IMAGES, TIERS, ArchiveError, ArchiveReader, ArchiveWriter, Coder, LostImagesError, compress_to, read_images)
+from flowpp_tf.compression.description import CodecModel
+
+
+def compress(model: Any, images: np.ndarray, *, tier: str = "portable", embed_model: bool = False) -> bytes:
+  """Return integer images as an archive whose size is about the model's bound.
+
+  Args:
+    model: `FlowPlusPlus`, `CodecModel` or `Coder`.
+    images: integers in 0 .. levels - 1, `[N, H, W, C]`.
+    tier: see `Coder`; ignored for a `Coder`.
+    embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
+
+  Returns:
+    The archive. Every batch in it has been decoded once, and gave the same pixels.
+
+  Raises:
+    InputError (a ValueError): for images that do not fit the model, an unknown tier, or without constriction.
+
+  Example:
+    >>> data = fpp.compress(model, images)
+    >>> bool((fpp.decompress(model, data) == images).all())
+    True
+  """
+  file = io.BytesIO()
+  compress_to(file, model if isinstance(model, Coder) else Coder(model, tier), images, embed_model=embed_model)
+  return file.getvalue()
+
+
+def decompress(model: Any, data: bytes) -> np.ndarray:
+  """Return the images of `compress`, uint8 `[N, H, W, C]`.
+
+  Args:
+    model: as for `compress`; None for an archive that holds its model.
+    data: the archive.
+
+  Raises:
+    ArchiveError (a ValueError): if the archive is damaged, or of another model, version or machine. If only some images
+      are lost, it is a `LostImagesError`, which has the others.
+  """
+  reader = ArchiveReader(io.BytesIO(data))
+  if reader.header.kind != "images":
+    raise ArchiveError("the archive holds files; bin/decompress writes them to a folder")
+  coder = coder_for(reader, model)
+  images, known, reasons = [], [], []
+  try:
+    for part, right, reason in read_images(reader, coder):
+      images.append(part)
+      known.append(right)
+      reasons += [reason] if reason else []
+  except ArchiveError as error:
+    if not images:
+      raise
+    reasons.append(str(error))
+  whole, right = np.concatenate(images), np.concatenate(known)
+  if reasons:
+    lost = np.flatnonzero(~right)
+    raise LostImagesError(f"{reasons[0]}; {_ranges(lost)} of {len(whole)} found", whole, lost)
+  return whole
+
+
+def coder_for(reader: ArchiveReader, model: Any) -> Coder:
+  """Return the coder for an archive: that of its own model, or of the one that is given."""
+  if isinstance(model, Coder):
+    return model
+  if model is None:
+    model = reader.model
+  if model is None:
+    raise ArchiveError(f"the archive does not hold its model; give the one whose hash is {reader.header.model[:12]}...")
+  return Coder(model, reader.header.tier)
+
+
+def _ranges(indices):
+  """Indices as text: "images 3-7, 9 lost"."""
+  if not len(indices):
+    return "no image lost"
+  breaks = np.flatnonzero(np.diff(indices) > 1)
+  starts, ends = indices[np.r_[0, breaks + 1]], indices[np.r_[breaks, len(indices) - 1]]
+  parts = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts[:10], ends[:10])]
+  return f"images {', '.join(parts)}{', ...' if len(starts) > 10 else ''} lost"

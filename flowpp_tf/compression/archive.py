@@ -1,0 +1,356 @@
+"""The archive: a header, segments of images, an index, and a hash of all. docs/compression.md has it byte by byte.
+
+    8 bytes magic, u32 size and u32 CRC-32 of the header, the header (JSON), the model if it is embedded
+    segments: "SEGM", u32 images, u64 size, u32 CRC-32, then as in segment.py
+    index: "INDX", u32 segments, u32 CRC-32, then u64 position and u32 images of each
+    u64 position of the index, 32 bytes SHA-256 of all before, 8 bytes magic
+
+Written from the beginning to the end, one segment at a time, so that neither side needs more memory than for a
+segment. Any segment can be decoded by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import hashlib
+import json
+import struct
+from typing import Any, BinaryIO
+import zlib
+
+import numpy as np
+
+from flowpp_tf.compression.codec import Codec, Networks
+from flowpp_tf.compression.description import CodecModel
+from flowpp_tf.compression.networks import PortableNetworks
+from flowpp_tf.compression.segment import MAX_IMAGES, SegmentError, decode_segment, encode_segment
+from flowpp_tf.compression.stack import Stack, check_constriction
+from flowpp_tf.errors import InputError, check_pixels
+from flowpp_tf.version import __version__
+
+VERSION = 1
+TIERS = ("portable", "float64", "exact-build")
+SEGMENT_IMAGES = 4096
+_MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
+_MAX_HEADER = 1 << 16
+_HEAD = struct.Struct("<II")
+_SEGMENT, _SEGMENT_MARK = struct.Struct("<4sIQI"), b"SEGM"
+_INDEX, _INDEX_MARK = struct.Struct("<4sII"), b"INDX"
+_ENTRY = np.dtype([("position", "<u8"), ("images", "<u4")])
+_FOOTER = struct.Struct("<Q32s8s")
+
+
+class ArchiveError(InputError):
+  """Raised for an archive that is damaged, incomplete, or of another model, version or machine."""
+
+
+class LostImagesError(ArchiveError):
+  """Raised for an archive of which some images cannot be decoded.
+
+  Attributes:
+    images: those that can, uint8 `[N, H, W, C]`; the others are 0.
+    lost: indices of the others.
+  """
+
+  def __init__(self, message: str, images: np.ndarray, lost: np.ndarray) -> None:
+    super().__init__(message)
+    self.images, self.lost = images, lost
+
+
+class Coder:
+  """A model in one of the tiers, ready to encode and decode.
+
+  Args:
+    model: `FlowPlusPlus`, or a `CodecModel`, which is enough for the tier "portable".
+    tier: "portable": networks in fixed point, which every machine decodes. "float64" and "exact-build": networks in
+      TensorFlow, in float64 and float32, which are faster, and decode where a probe of the networks gives the same
+      numbers.
+
+  Raises:
+    InputError (a ValueError): for an unknown tier, a tier that needs a `FlowPlusPlus`, or without constriction.
+  """
+
+  def __init__(self, model: Any, tier: str = "portable") -> None:
+    check_constriction()
+    if tier not in TIERS:
+      raise InputError(f"`tier` must be one of {', '.join(TIERS)}, got {tier!r}")
+    self.tier = tier
+    self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
+    if tier == "portable":
+      self.networks: Networks = PortableNetworks(self.model)
+    else:
+      if isinstance(model, CodecModel):
+        raise InputError(f"the tier {tier!r} needs the model in TensorFlow")
+      from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks  # the other tier does without
+      self.networks = TensorFlowNetworks(model, "float64" if tier == "float64" else "float32")
+    self.codec = Codec(self.model, self.networks)
+    self.model_hash = self.model.sha256()[:32]
+    self.probe = self._probe()
+
+  def _probe(self):
+    """A hash of what two images and the coder's distributions give on this machine."""
+    shape, levels = self.model.image_shape, self.model.levels
+    count = 2 * int(np.prod(shape))
+    numbers = np.arange(count, dtype=np.int64)
+    images = (numbers * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(np.uint8)
+    words = ((np.arange(32 * count + 4096, dtype=np.uint64) + 1) * np.uint64(2654435761) >> np.uint64(7)) & np.uint64(
+        0xFFFFFFFF)
+    stack = Stack(words.astype(np.uint32), sealed=True)
+    spread = np.arange(1024) / 64
+    digest = hashlib.sha256(stack.pop(spread, 1 + spread * spread, spread.shape, noise=True).tobytes())
+    try:
+      self.codec.push(stack, images)
+    except Exception as error:  # pylint: disable=broad-except  # the kind of failure is a result too
+      digest.update(type(error).__name__.encode())
+    digest.update(stack.words().tobytes())
+    return digest.hexdigest()[:32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+  """What an archive says of itself.
+
+  Attributes:
+    kind: "images": arrays of the model's shape; "files": image files, whose tiles the images are.
+    tier: see `Coder`.
+    model: SHA-256 of the model, the first 128 bits.
+    image_shape: of the model.
+    levels: of the model.
+    probe: see `Coder`.
+    embedded: bytes of the model that follow the header.
+    version: of the format.
+    made_by: the program and its version.
+  """
+  kind: str
+  tier: str
+  model: str
+  image_shape: tuple[int, int, int]
+  levels: int
+  probe: str
+  embedded: int = 0
+  version: int = VERSION
+  made_by: str = f"flowpp_tf {__version__}"
+
+
+class ArchiveWriter:
+  """Writes an archive.
+
+  Args:
+    file: to write to, in binary mode; it need not be seekable.
+    coder: `Coder`.
+    kind: see `Header`.
+    embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
+    max_batch: the largest batch of images that one evaluation of the networks takes.
+    progress: called with the number of images that have been coded.
+  """
+
+  def __init__(self, file: BinaryIO, coder: Coder, kind: str = "images", embed_model: bool = False,
+               max_batch: int = 64, progress=lambda count: None) -> None:
+    self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
+    self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
+    model = coder.model.to_bytes() if embed_model else b""
+    header = Header(kind, coder.tier, coder.model_hash, coder.model.image_shape, coder.model.levels, coder.probe,
+                    len(model))
+    text = json.dumps(dataclasses.asdict(header), separators=(",", ":")).encode()
+    self._write(_MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text + model)
+
+  def write_segment(self, images: np.ndarray, extra: bytes = b"") -> None:
+    """Write uint8 images `[N, H, W, C]`, at most `MAX_IMAGES`, and further bytes, as one segment."""
+    payload = encode_segment(self._coder.codec, images, extra, self._max_batch, self._progress)
+    self._entries.append((self._position, len(images)))
+    self._write(_SEGMENT.pack(_SEGMENT_MARK, len(images), len(payload), zlib.crc32(payload)) + payload)
+
+  def close(self) -> None:
+    """Write what ends the archive; the file stays open."""
+    start, entries = self._position, np.array(self._entries, _ENTRY).tobytes()
+    self._write(_INDEX.pack(_INDEX_MARK, len(self._entries), zlib.crc32(entries)) + entries)
+    self._file.write(_FOOTER.pack(start, self._digest.digest(), _END))
+
+  def _write(self, data):
+    self._file.write(data)
+    self._digest.update(data)
+    self._position += len(data)
+
+
+class ArchiveReader:
+  """Reads an archive.
+
+  Args:
+    file: to read from, in binary mode and seekable.
+
+  Attributes:
+    header: `Header`.
+    model: the embedded `CodecModel`, or None.
+
+  Raises:
+    ArchiveError (a ValueError): if it is no archive, or one of a version that is not known. Damage further on is found
+      when it is read.
+  """
+
+  def __init__(self, file: BinaryIO) -> None:
+    self._file = file
+    self.size = file.seek(0, 2)
+    file.seek(0)
+    magic = self._read(len(_MAGIC), "its beginning")
+    if magic != _MAGIC:
+      raise ArchiveError("this is no archive of flowpp_tf: it begins with other bytes")
+    size, crc = _HEAD.unpack(self._read(_HEAD.size, "its header"))
+    if size > _MAX_HEADER:
+      raise ArchiveError("the archive's header is damaged")
+    text = self._read(size, "its header")
+    if zlib.crc32(text) != crc:
+      raise ArchiveError("the archive's header is damaged: it has the wrong checksum")
+    self.header = _parse_header(text)
+    self._first = file.tell() + self.header.embedded
+    if self._first > self.size:
+      raise ArchiveError("the archive is truncated: it ends in its model")
+    self.model = None
+    if self.header.embedded:
+      self.model = CodecModel.from_bytes(self._read(self.header.embedded, "its model"), "the archive's model")
+      if self.model.sha256()[:32] != self.header.model:
+        raise ArchiveError("the archive's model is damaged: it has the wrong hash")
+
+  def check(self, coder: Coder) -> None:
+    """Raise an `ArchiveError` unless `coder` has the archive's model, in its tier, with the same numbers."""
+    header = self.header
+    if coder.model_hash != header.model:
+      raise ArchiveError(f"the archive was made with another model: its hash is {header.model[:12]}..., "
+                         f"that of this one {coder.model_hash[:12]}...")
+    if coder.tier != header.tier:
+      raise ArchiveError(f"the archive is of the tier {header.tier!r}, the coder of {coder.tier!r}")
+    if coder.probe != header.probe:
+      advice = {"portable": "that must not be: NumPy or constriction compute wrongly here",
+                "float64": "the tier 'portable' is decoded everywhere",
+                "exact-build": "it can be decoded where it was made; the tier 'portable' everywhere"}[coder.tier]
+      raise ArchiveError(f"this machine's networks give other numbers than those that made the archive (tier "
+                         f"{header.tier!r}): {advice}")
+
+  def segments(self) -> Iterator[tuple[int, bytes | None]]:
+    """Yield for each segment its number of images, and its bytes, or None if they are damaged.
+
+    Raises:
+      ArchiveError: after the last one that can be found, if the archive is damaged between them, or incomplete.
+    """
+    self._file.seek(self._first)
+    while True:
+      start = self._file.tell()
+      mark = self._read(4, "between segments")
+      if mark == _INDEX_MARK:
+        break
+      head = mark + self._read(_SEGMENT.size - 4, "the head of a segment")
+      mark, images, size, crc = _SEGMENT.unpack(head)
+      if mark != _SEGMENT_MARK or images > MAX_IMAGES or start + _SEGMENT.size + size > self.size:
+        if mark == _SEGMENT_MARK and images <= MAX_IMAGES:
+          raise ArchiveError("the archive is truncated: it ends in a segment")
+        raise ArchiveError("the archive is damaged between two segments")
+      payload = self._read(size, "a segment")
+      yield images, payload if zlib.crc32(payload) == crc else None
+    self._check_end()
+
+  def index(self) -> np.ndarray:
+    """Return the position and the number of images of each segment.
+
+    Raises:
+      ArchiveError: if the archive is incomplete or its index is damaged.
+    """
+    if self.size < self._first + _INDEX.size + _FOOTER.size:
+      raise ArchiveError("the archive is truncated: it has no index")
+    self._file.seek(self.size - _FOOTER.size)
+    start, _, end = _FOOTER.unpack(self._read(_FOOTER.size, "its end"))
+    if end != _END or not self._first <= start <= self.size - _FOOTER.size - _INDEX.size:
+      raise ArchiveError("the archive is truncated or its end is damaged")
+    self._file.seek(start)
+    mark, count, crc = _INDEX.unpack(self._read(_INDEX.size, "its index"))
+    if mark != _INDEX_MARK or start + _INDEX.size + count * _ENTRY.itemsize + _FOOTER.size != self.size:
+      raise ArchiveError("the archive's index is damaged")
+    entries = self._read(count * _ENTRY.itemsize, "its index")
+    if zlib.crc32(entries) != crc:
+      raise ArchiveError("the archive's index is damaged: it has the wrong checksum")
+    return np.frombuffer(entries, _ENTRY)
+
+  def segment_at(self, position: int) -> tuple[int, bytes | None]:
+    """Return the segment at a position of the index, as from `segments`."""
+    self._file.seek(position)
+    mark, images, size, crc = _SEGMENT.unpack(self._read(_SEGMENT.size, "a segment"))
+    if mark != _SEGMENT_MARK or images > MAX_IMAGES or size > self.size:
+      raise ArchiveError("the archive is damaged: its index points to no segment")
+    payload = self._read(size, "a segment")
+    return images, payload if zlib.crc32(payload) == crc else None
+
+  def _check_end(self):
+    """The index and the hash of the whole, which find what no checksum of a part does, such as segments that were
+    exchanged."""
+    self.index()
+    digest, left = hashlib.sha256(), self.size - _FOOTER.size
+    self._file.seek(0)
+    while left:
+      data = self._read(min(left, 1 << 20), "its end")
+      digest.update(data)
+      left -= len(data)
+    if _FOOTER.unpack(self._read(_FOOTER.size, "its end"))[1] != digest.digest():
+      raise ArchiveError("the archive is damaged: its hash is wrong")
+
+  def _read(self, size, where):
+    data = self._file.read(size)
+    if len(data) != size:
+      raise ArchiveError(f"the archive is truncated: it ends in {where}")
+    return data
+
+
+def _parse_header(text):
+  try:
+    fields = json.loads(text)
+    version = fields["version"]
+  except (ValueError, KeyError, TypeError):
+    raise ArchiveError("the archive's header cannot be read") from None
+  if version != VERSION:
+    raise ArchiveError(f"the archive has version {version!r} of the format; this program reads version {VERSION}")
+  try:
+    header = Header(**fields)
+    good = (header.kind in ("images", "files") and header.tier in TIERS and isinstance(header.embedded, int)
+            and header.embedded >= 0 and isinstance(header.model, str) and isinstance(header.probe, str))
+  except TypeError:
+    good = False
+  if not good:
+    raise ArchiveError("the archive's header has no meaning")
+  return header
+
+
+def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.ndarray, *,
+                segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int = 64,
+                progress=lambda count: None) -> None:
+  """Write images as an archive of the kind "images"; arguments as for `compress`."""
+  shape = coder.model.image_shape
+  if len(images) == 0 or tuple(np.shape(images[0])) != shape:
+    raise InputError(f"`images` must be of shape [N, {', '.join(map(str, shape))}], got {np.shape(images)}")
+  if not 1 <= segment_images <= MAX_IMAGES:
+    raise InputError(f"`segment_images` must lie in 1 .. {MAX_IMAGES}, got {segment_images}")
+  writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
+  for start in range(0, len(images), segment_images):
+    part = np.asarray(images[start:start + segment_images])
+    check_pixels(part, coder.model.levels)
+    writer.write_segment(np.ascontiguousarray(part, np.uint8))
+  writer.close()
+
+
+def read_images(reader: ArchiveReader, coder: Coder) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+  """Yield for each segment its images `[N, H, W, C]`, whether each is right, and what is wrong, or "".
+
+  Images that are not right are 0. After the last segment an `ArchiveError` says if the archive is incomplete.
+  """
+  reader.check(coder)
+  for count, payload in reader.segments():
+    images, known, reason = np.zeros((count, *coder.model.image_shape), np.uint8), np.zeros(count, bool), ""
+    try:
+      if payload is None:
+        raise SegmentError("a segment has the wrong checksum")
+      decoded, _ = decode_segment(coder.codec, payload)
+      if len(decoded) != count:
+        raise SegmentError("a segment holds another number of images than it says")
+      images, known = decoded, np.ones(count, bool)
+    except SegmentError as error:
+      reason = str(error)
+      if error.images is not None and error.known is not None and len(error.images) == count:
+        images, known = error.images * error.known[:, None, None, None], error.known
+    yield images, known, reason

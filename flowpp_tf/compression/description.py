@@ -1,0 +1,186 @@
+"""A model as the codec sees it: a description of its parts in JSON, and its weights as arrays.
+
+It holds what a decoder needs, in plain NumPy, so that an archive can be decoded where TensorFlow is not installed, and
+it has a hash that says whether two machines have the same model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import io
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from flowpp_tf.compression import exact
+from flowpp_tf.errors import InputError
+
+_DESCRIPTION = "description"
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecModel:
+  """A Flow++ model without TensorFlow.
+
+  Attributes:
+    description: `image_shape`, `levels`, `alpha`; `flow`, a flow; `dequantizer` and `augmenter`, each None or a dict
+      of `flow`, `context` and, of the augmenter, `channels`. A flow is a dict of `stages`, `[kind, couplings]` each;
+      `coupling`, `components`, `invertible_conv`; and `network`.
+    weights: float32 arrays by name.
+  """
+  description: Mapping[str, Any]
+  weights: Mapping[str, np.ndarray]
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """Shape `(H, W, C)` of the images."""
+    height, width, channels = self.description["image_shape"]
+    return height, width, channels
+
+  @property
+  def levels(self) -> int:
+    """Number of pixel values."""
+    return self.description["levels"]
+
+  def sha256(self) -> str:
+    """Return the hash of description and weights as hexadecimal digits."""
+    digest = hashlib.sha256(json.dumps(self.description, sort_keys=True).encode())
+    for name in sorted(self.weights):
+      value = self.weights[name]
+      digest.update(f"\n{name} {list(value.shape)}\n".encode())
+      digest.update(np.ascontiguousarray(value, "<f4").tobytes())
+    return digest.hexdigest()
+
+  def to_bytes(self) -> bytes:
+    """Return the model as the content of an .npz file; weights that float16 holds exactly take half the place."""
+    text = json.dumps(self.description, sort_keys=True).encode()
+    arrays: dict[str, Any] = {_DESCRIPTION: np.frombuffer(text, np.uint8)}
+    for name, value in self.weights.items():
+      with np.errstate(over="ignore"):
+        half = value.astype(np.float16)
+      arrays[name] = half if np.array_equal(half.astype(np.float32), value) else value
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+  @classmethod
+  def from_bytes(cls, data: bytes, name: str = "codec model") -> CodecModel:
+    """Return the model of `to_bytes`.
+
+    Raises:
+      InputError (a ValueError): if it is none.
+    """
+    try:
+      with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
+        description = json.loads(arrays[_DESCRIPTION].tobytes())
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+      raise InputError(f"{name} cannot be read: {error}") from None
+    return cls(description, weights)
+
+  @classmethod
+  def load(cls, path: str | pathlib.Path) -> CodecModel:
+    """Read the model from a file; errors as for `from_bytes`."""
+    try:
+      data = pathlib.Path(path).read_bytes()
+    except OSError as error:
+      raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    return cls.from_bytes(data, repr(str(path)))
+
+  @classmethod
+  def of(cls, model: Any) -> CodecModel:
+    """Return the codec's view of a `FlowPlusPlus` model."""
+    from flowpp_tf.models.structure import parse_structure  # with TensorFlow, which the model has loaded
+    config = model.config
+    stages = lambda text, shape: [[stage.kind, stage.couplings] for stage in parse_structure(text, shape)]
+    weights: dict[str, np.ndarray] = {}
+    description: dict[str, Any] = {
+        "image_shape": list(config.image_shape), "levels": config.levels, "alpha": model.pixels_to_logit.alpha,
+        "flow": _describe_flow(model.coupling_flow, config.flow_couplings, stages(config.structure, config.flow_shape),
+                               "flow", weights),
+        "dequantizer": None, "augmenter": None}
+    parts = {"dequantizer": config.dequantization == "variational" and config.dequantizer_couplings}
+    if config.augment_channels:
+      description["augmenter"] = {"channels": config.augment_channels, "flow": None, "context": None}
+      parts["augmenter"] = config.augment_posterior == "flow" and config.augmenter_couplings
+    for name, couplings in parts.items():
+      if couplings:
+        part = getattr(model, name)
+        flow = _describe_flow(part.coupling_flow, couplings, stages(config.dequant_structure, part.event_shape),
+                              f"{name}/flow", weights)
+        description[name] = {**(description[name] or {}), "flow": flow,
+                             "context": _describe_context(part.context_net, f"{name}/context", weights)}
+    return cls(description, weights)
+
+
+def _describe_flow(coupling_flow, couplings, stages, name, weights):
+  for i, step in enumerate(coupling_flow.steps):
+    prefix = f"{name}/{i}"
+    weights[f"{prefix}/scale"], weights[f"{prefix}/bias"] = _array(step.scale), _array(step.bias)
+    if step.kernel is not None:
+      kernel = _array(step.kernel)
+      weights[f"{prefix}/kernel"] = kernel if couplings.invertible_conv == "dense" else _from_triangles(kernel)
+    _collect(step.conditioner, f"{prefix}/network", weights)
+  network = {**_describe_network(couplings.network), "context": couplings.context_channels > 0,
+             "output_concat_elu": couplings.output_concat_elu}
+  return {"stages": stages, "coupling": couplings.coupling, "components": couplings.components,
+          "invertible_conv": couplings.invertible_conv != "none", "network": network}
+
+
+def _describe_context(context_net, name, weights):
+  _collect(context_net, name, weights)
+  return {**_describe_network(context_net.network), "context": False, "levels": context_net.levels}
+
+
+def _describe_network(network):
+  return {"blocks": network.blocks, "mixer": network.mixer, "heads": network.heads, "layer_norm": network.layer_norm}
+
+
+def _collect(network, name, weights):
+  """Add a network's weights, by the names of its layers."""
+  layers = {"input_conv": network.input_conv}
+  if hasattr(network, "output_conv"):
+    layers["output_conv"] = network.output_conv
+  for i, block in enumerate(network.blocks):
+    for part in (block.conv, block.mixer):
+      if part is not None:
+        for layer in ("conv", "context_projection", "input_projection", "output_projection"):
+          if getattr(part, layer, None) is not None:
+            layers[f"block_{i}/{part.name}/{layer}"] = getattr(part, layer)
+    for norm in ("conv_norm", "mixer_norm"):
+      if getattr(block, norm) is not None:
+        layer = getattr(block, norm)
+        weights[f"{name}/block_{i}/{norm}/gamma"] = _array(layer.gamma)
+        weights[f"{name}/block_{i}/{norm}/beta"] = _array(layer.beta)
+  for layer_name, layer in layers.items():
+    kernel = _array(layer.kernel)
+    weights[f"{name}/{layer_name}/kernel"] = _normalized(kernel, _array(layer.gain)) if layer.weight_norm else kernel
+    weights[f"{name}/{layer_name}/bias"] = _array(layer.bias)
+  if network.network.mixer != "none":
+    weights[f"{name}/position_embedding"] = _array(network.position_embedding)
+
+
+def _array(variable):
+  return np.asarray(variable, np.float32)
+
+
+def _normalized(kernel, gain):
+  """g V / |V|; the squares are summed as integers, which is exact in any order."""
+  wide = kernel.astype(np.float64)
+  squares = np.rint(wide * wide * 2.0**36).reshape(-1, kernel.shape[-1]).sum(axis=0) * 2.0**-36
+  return (wide * (gain / np.sqrt(np.maximum(squares, 1e-12)))).astype(np.float32)
+
+
+def _from_triangles(lower_upper):
+  """The matrices L U of the "lu" form, `[2, C, C]`, as `Invertible1x1ConvLU` has them."""
+  wide = lower_upper.astype(np.float64)
+  size = wide.shape[-1]
+  identity = np.eye(size)
+  lower = np.tril(wide, -1) + identity
+  upper = np.triu(wide, 1) + exact.exp(np.diagonal(wide, axis1=1, axis2=2))[:, :, None] * identity
+  return exact.total(lower[:, :, :, None] * upper[:, None], axis=2).astype(np.float32)

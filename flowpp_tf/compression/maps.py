@@ -1,0 +1,188 @@
+"""The elementwise maps of the model, in arithmetic that is the same on every machine. Flow++ sections 3.1 and 3.2.1.
+
+    MixtureLogistic   y = logit(sum_i pi_i sigmoid((x - mu_i) / s_i)) exp(tanh a) + b     (equation 11)
+    BoundedAffine     y = x exp(tanh a) + b                                               (the ablation)
+    Sigmoid           y = sigmoid(x)                                                      (end of the dequantizer)
+    PixelsToLogit     y = logit(alpha + (1 - 2 alpha) x / levels)
+
+Each is what the bijector of its name computes. The coder needs the value and the slope dy/dx, and an inverse that is
+off by much less than the noise that it adds.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from flowpp_tf.compression import exact
+
+_SMALLEST_LOG_SCALE = -7.0
+_MOST_ITERATIONS = 100
+_ERROR = 1e-3  # of an inverse, as a share of the noise's standard deviation
+_STD_BEYOND = 4.0
+_BLOCK = 1 << 13  # values of a temporary array that stays in a core's cache
+
+
+class ElementwiseMap(Protocol):
+  """An increasing map of each value of an array."""
+
+  def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and dy/dx."""
+
+  def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return x, to 0.001 sigma / sqrt(slope), and dy/dx there."""
+
+
+class MixtureLogistic:
+  """Equation 11.
+
+  Args:
+    parameters: `[..., C (2 + 3 K)]` of the conditioner, for inputs `[..., C]`.
+    components: K.
+  """
+
+  def __init__(self, parameters: np.ndarray, components: int) -> None:
+    values = parameters.reshape(-1, 2 + 3 * components)
+    self._count = len(values)
+    blocks = range(0, self._count, max(_BLOCK // components, 1))
+    size = max(_BLOCK // components, 1)
+    self._blocks = [slice(start, start + size) for start in blocks]
+    self._mixtures = [_Mixture(values[block].T) for block in self._blocks]
+
+  def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and dy/dx."""
+    return self._by_blocks(x, lambda mixture, x: mixture.forward(x))
+
+  def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and dy/dx there."""
+    return self._by_blocks(y, lambda mixture, y: mixture.inverse(y, sigma))
+
+  def _by_blocks(self, values, function):
+    flat = values.reshape(-1)
+    results = [function(mixture, flat[block]) for mixture, block in zip(self._mixtures, self._blocks)]
+    first, second = (np.concatenate(parts).reshape(values.shape) for parts in zip(*results))
+    return first, second
+
+
+class _Mixture:
+  """The map of N values, given their parameters `[2 + 3 K, N]`."""
+
+  def __init__(self, parameters):
+    components = (len(parameters) - 2) // 3
+    log_scale, shift = exact.tanh(parameters[0]), parameters[1]
+    logits, loc, log_scales = (parameters[2 + i * components:2 + (i + 1) * components] for i in range(3))
+    weights = exact.exp(logits - logits.max(axis=0))
+    scales = exact.exp(np.maximum(log_scales, _SMALLEST_LOG_SCALE))
+    self.factor, self.shift = exact.exp(log_scale), np.ascontiguousarray(shift)
+    self.pi = weights / exact.total(weights, axis=0)
+    self.loc, self.scale, self.rate = np.ascontiguousarray(loc), scales, 1 / scales
+
+  def forward(self, x):
+    logit, slope = _logit_cdf(x, self.pi, self.loc, self.rate)
+    return logit * self.factor + self.shift, slope * self.factor
+
+  def inverse(self, y, sigma):
+    target = (y - self.shift) / self.factor
+    quantiles = self.loc + self.scale * target
+    low, high = quantiles.min(axis=0), quantiles.max(axis=0)
+    start = np.clip(exact.total(self.pi * quantiles, axis=0), low, high)
+    narrowest = self.scale.min(axis=0)
+    x, slope = np.empty_like(start), np.empty_like(start)
+    active = np.arange(len(start))
+    arrays = [target, self.pi, self.loc, self.rate, narrowest, self.factor, start, low, high, high - low]
+    for _ in range(_MOST_ITERATIONS):
+      target, pi, loc, rate, narrowest, factor, here, low, high, last_length = arrays
+      value, slope_here = _logit_cdf(here, pi, loc, rate)
+      error = value - target
+      low, high = np.where(error <= 0, here, low), np.where(error >= 0, here, high)
+      newton = here - error / slope_here
+      length = np.abs(newton - here)
+      safe = (newton >= low) & (newton <= high) & (length + length <= last_length)
+      following = np.where(safe, newton, low + (high - low) / 2)
+      # A step of Newton's leaves an error of about its length squared over the scale.
+      bound = _ERROR * sigma * narrowest
+      done = (safe & (length * length * np.sqrt(slope_here * factor) <= bound)) | (
+          high - low <= 4e-16 * (np.abs(low) + np.abs(high)))
+      x[active], slope[active] = following, slope_here
+      going = ~done
+      if not going.any():
+        break
+      active = active[going]
+      arrays = [array[..., going] for array in (target, pi, loc, rate, narrowest, factor, following, low, high,
+                                                np.abs(following - here))]
+    return x, slope * self.factor
+
+
+def _logit_cdf(x, pi, loc, rate):
+  """logit F and its slope F' / (F (1 - F)), for x `[N]` and parameters `[K, N]`."""
+  below, above = exact.sigmoids((x - loc) * rate)
+  below_weighted = pi * below
+  cdf, survival = exact.total(below_weighted, axis=0), exact.total(pi * above, axis=0)
+  below_weighted *= above
+  below_weighted *= rate
+  return exact.log(cdf / survival), exact.total(below_weighted, axis=0) / (cdf * survival)
+
+
+class BoundedAffine:
+  """The affine coupling of the paper's ablation.
+
+  Args:
+    parameters: `[..., C 2]` of the conditioner, for inputs `[..., C]`.
+  """
+
+  def __init__(self, parameters: np.ndarray) -> None:
+    by_value = parameters.reshape(*parameters.shape[:-1], -1, 2)
+    self._factor, self._shift = exact.exp(exact.tanh(by_value[..., 0])), by_value[..., 1]
+
+  def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and dy/dx."""
+    return x * self._factor + self._shift, self._factor
+
+  def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and dy/dx there."""
+    del sigma
+    return (y - self._shift) / self._factor, self._factor
+
+
+class Sigmoid:
+  """The end of the dequantizer.
+
+  Args:
+    cell: step of the grid of y. The first and the last of its cells stand for all x beyond: there the noise beside x
+      has a standard deviation of 4, whatever sigma.
+  """
+
+  def __init__(self, cell: float) -> None:
+    self._cell = cell
+
+  def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and dy/dx."""
+    below, above = exact.sigmoids(x)
+    return below, below * above
+
+  def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and dy/dx there."""
+    inside = (y > self._cell) & (y < 1 - self._cell)
+    return exact.log(y / (1 - y)), np.where(inside, y * (1 - y), (sigma / _STD_BEYOND)**2)
+
+
+class PixelsToLogit:
+  """Dequantized pixels in [0, levels] to logits.
+
+  Args:
+    levels: number of pixel values.
+    alpha: margin at either end.
+  """
+
+  def __init__(self, levels: int, alpha: float) -> None:
+    self._levels, self._alpha, self._slope = levels, alpha, (1 - 2 * alpha) / levels
+
+  def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return y and dy/dx."""
+    below, above = self._alpha + self._slope * x, self._alpha + self._slope * (self._levels - x)
+    return exact.log(below / above), self._slope / (below * above)
+
+  def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return x and dy/dx there."""
+    del sigma
+    below, above = exact.sigmoids(y)
+    return (below - self._alpha) / self._slope, self._slope / (below * above)

@@ -1,0 +1,51 @@
+"""The networks of a model in TensorFlow: fast, and the same only where machine, versions and settings are.
+
+Results are rounded to multiples of 2^-12, which hides most differences of float64 between machines, but not those of
+float32. An archive has a hash of the results on fixed images, and a decoder that finds others refuses.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from flowpp_tf.call import Call
+from flowpp_tf.models import FlowPlusPlus
+
+_ROUNDING = 2.0**12
+
+
+class TensorFlowNetworks:
+  """The `Networks` of the tiers "exact-build" and "float64".
+
+  Args:
+    model: `FlowPlusPlus`.
+    dtype: "float32" or "float64", in which the networks compute.
+  """
+
+  def __init__(self, model: FlowPlusPlus, dtype: str) -> None:
+    if model.config.dtype != dtype:
+      config = dataclasses.replace(model.config, dtype=dtype, flow_dtype="")
+      original, model = model, FlowPlusPlus(config)
+      model.set_weights(original.get_weights())
+    self._model = model
+    self._dtype = dtype
+    self._functions: dict[object, tf.types.experimental.GenericFunction] = {}
+
+  def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
+    flow = self._model.coupling_flow if part == "flow" else getattr(self._model, part).coupling_flow
+    return self._run((part, index), flow.steps[index].conditioner, x, context)
+
+  def context(self, part: str, images: np.ndarray) -> np.ndarray:
+    """Return the context of a part's couplings, float64 `[N, H, W / 2, channels]`."""
+    return self._run(part, getattr(self._model, part).context_net, images, None)
+
+  def _run(self, key, network, x, context):
+    if key not in self._functions:
+      evaluate = lambda x, context=None: network(x, call=Call(condition=context))
+      specs = [tf.TensorSpec([None, *value.shape[1:]], self._dtype) for value in (x, context) if value is not None]
+      self._functions[key] = tf.function(evaluate, input_signature=specs, autograph=False)
+    arguments = [tf.constant(value, self._dtype) for value in (x, context) if value is not None]
+    result = self._functions[key](*arguments).numpy().astype(np.float64)
+    return np.rint(result * _ROUNDING) / _ROUNDING

@@ -1,0 +1,62 @@
+"""The codec's view of a run's model, kept beside its weights so that it can be read without TensorFlow."""
+
+import pathlib
+
+from flowpp_tf.compression import ArchiveReader, CodecModel, Coder
+from flowpp_tf.compression.archive import ArchiveError
+from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_file
+from flowpp_tf.programs import run
+
+NAME = "codec_model.npz"
+
+
+def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
+  """Write a run's `CodecModel` unless it is there."""
+  data, path = model.to_bytes(), workdir / NAME
+  try:
+    if not path.exists() or path.read_bytes() != data:
+      replace_file(path, lambda temporary: temporary.write_bytes(data))
+  except OSError as error:
+    run.warn(f"{str(path)!r} cannot be written, so that this run's archives need TensorFlow to be decoded: "
+             f"{error.strerror}")
+
+
+def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None) -> Coder:
+  """Return the coder of an archive.
+
+  Args:
+    reader: of the archive.
+    workdir: directory of a run, or None.
+    preset: name or folder of a preset, or None.
+    model: file of a `CodecModel`, or None.
+
+  Raises:
+    InputError (a ValueError): if the model that made the archive is not among these, nor in the archive.
+  """
+  given = [name for name in (workdir, preset, model) if name is not None]
+  if len(given) > 1:
+    raise InputError("give the model as --workdir, --preset or --model, one of them")
+  tier, wanted = reader.header.tier, reader.header.model
+  if not given and reader.model is None:
+    raise ArchiveError(f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
+                       f"--workdir, or its {NAME} as --model")
+  if tier == "portable":
+    folder = workdir or (preset and f"presets/{pathlib.Path(preset).name}")
+    stored = pathlib.Path(model or pathlib.Path(folder or "") / NAME)
+    known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
+    if known is not None and (model or not given or known.sha256()[:32] == wanted):
+      return Coder(known, tier)
+  elif not workdir and not preset:
+    raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")
+  return Coder(_load_model(workdir, preset), tier)
+
+
+def _load_model(workdir, preset):
+  try:
+    from flowpp_tf.models import FlowPlusPlus
+    from flowpp_tf.training import Workdir
+  except ImportError as error:
+    raise InputError(f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "
+                     f"{NAME} as --model") from None
+  return FlowPlusPlus.from_preset(preset) if preset is not None else Workdir(workdir).load()[0]

@@ -1,0 +1,139 @@
+"""Give the images of an archive back that bin/compress wrote.
+
+bin/decompress my_photos.fpp --preset=photos --output=my_photos
+bin/decompress test_split.fpp --workdir=runs/mine --output=test_split.npy
+bin/decompress my_photos.fpp --preset=photos --output=some --files=cat.png,dog.png
+bin/decompress my_photos.fpp --list
+
+An archive of files becomes a folder: pixels as PNG, files that were kept as they are. An archive of arrays becomes
+a .npy file. If an archive is damaged, what can be decoded is written, what is lost is named, and the exit code is 2.
+An archive of the tier portable needs no TensorFlow to be decoded.
+"""
+
+import pathlib
+
+from absl import flags
+import numpy as np
+
+from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
+from flowpp_tf.errors import InputError
+from flowpp_tf.files import replace_file
+from flowpp_tf.programs import run
+from flowpp_tf.programs.codec_models import coder_for_archive
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+  """Define the program's flags."""
+  flags.DEFINE_string("workdir", None, "Directory of the run whose model made the archive.")
+  flags.DEFINE_string("preset", None, "Preset whose model made the archive.")
+  flags.DEFINE_string("model", None, "File codec_model.npz that bin/compress wrote beside the weights.")
+  flags.DEFINE_string("output", None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
+  flags.DEFINE_list("files", None, "Only these files; all if not given.")
+  flags.DEFINE_bool("list", False, "Say what the archive holds, and write nothing.")
+
+
+def decompress_from_flags(archive: str | None = None) -> None:
+  """Write the images; what is lost is named at the end."""
+  if archive is None:
+    raise InputError("give the archive: bin/decompress ARCHIVE --output=...")
+  if (FLAGS.output is None) != FLAGS.list:
+    raise InputError("give --output, or --list, which writes nothing; one of them")
+  try:
+    file = open(archive, "rb")
+  except OSError as error:
+    raise InputError(f"{archive!r} cannot be read: {error.strerror}") from None
+  with file:
+    reader = ArchiveReader(file)
+    header = reader.header
+    if FLAGS.list:
+      shape = "x".join(map(str, header.image_shape))
+      segments = reader.index()
+      print(f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
+            f"levels, in {len(segments)} segments; tier {header.tier}, model {header.model[:12]}..."
+            f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}")
+      return
+    if header.kind == "images" and FLAGS.files:
+      raise InputError("the archive holds arrays, not --files")
+    coder = coder_for_archive(reader, FLAGS.workdir, FLAGS.preset, FLAGS.model)
+    (_write_array if header.kind == "images" else _write_files)(reader, coder)
+
+
+def _write_array(reader, coder):
+  output = pathlib.Path(FLAGS.output)
+  run.check_can_be_written(output)
+  parts, problems, count, lost = [], [], 0, 0
+  try:
+    for images, right, reason in read_images(reader, coder):
+      parts.append(images)
+      count, lost = count + len(images), lost + int((~right).sum())
+      if reason:
+        indices = np.flatnonzero(~right) + count - len(images)
+        problems.append(f"images {indices[0]} to {indices[-1]} are lost ({reason})")
+  except ArchiveError as error:
+    if not parts:
+      raise
+    problems.append(str(error))
+  run.write_file(output, lambda path: _save(path, np.concatenate(parts)))
+  _end(problems, f"{count - lost} of {count} images")
+
+
+def _save(path, array):
+  with open(path, "wb") as file:
+    np.save(file, array)
+
+
+def _write_files(reader, coder):
+  from flowpp_tf.compression.pictures import Lost, OutputNames, read_pictures  # with Pillow
+  folder, names, problems, count = pathlib.Path(FLAGS.output), OutputNames(), [], 0
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise InputError(f"--output {str(folder)!r} is there and not empty; give a new folder")
+  missing = set(FLAGS.files or ())
+  try:
+    for item in read_pictures(reader, coder, FLAGS.files):
+      if isinstance(item, Lost):
+        problems.append(f"{item.name or 'files of a segment'} lost ({item.reason})")
+        continue
+      missing.discard(item.name)
+      _write_one(folder / names.add(item.name, item.pixels is not None), item)
+      count += 1
+  except ArchiveError as error:
+    if not count:
+      raise
+    problems.append(str(error))
+  if missing:
+    problems.append(f"not in the archive: {', '.join(sorted(missing))}")
+  print(f"wrote {folder}: {count} files")
+  _end(problems, f"{count} files")
+
+
+def _write_one(path, picture):
+  from PIL import Image
+
+  def write(temporary):
+    if picture.pixels is None:
+      temporary.write_bytes(picture.data)
+    else:
+      pixels = picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels
+      Image.fromarray(pixels).save(temporary, format="PNG")
+
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, write)
+  except OSError as error:
+    raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+
+
+def _end(problems, what):
+  """End with exit code 2 if something is lost."""
+  for problem in problems[:20]:
+    run.warn(problem)
+  if problems:
+    run.fail(f"the archive is damaged: {what} could be decoded; {problems[0]}")
+
+
+def main() -> None:
+  """Entry point of `flowpp-decompress` and `bin/decompress`."""
+  define_flags()
+  run.run_program(decompress_from_flags, arguments=1)
