@@ -37,7 +37,7 @@ def main(argv):
     for case in FLAGS.case:
       given = [*sys.argv[:1], f"--one={json.dumps({**_fields(case), 'seed': seed})}", f"--dataset={FLAGS.dataset}",
                f"--config={FLAGS.config}", f"--minutes={FLAGS.minutes}", f"--images={FLAGS.images}",
-               f"--steps={FLAGS.steps}", f"--num_samples={FLAGS.num_samples}",
+               f"--steps={FLAGS.steps}", f"--crops={FLAGS.crops}", f"--num_samples={FLAGS.num_samples}",
                *([f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else [])]
       out = subprocess.run([sys.executable, *given], check=True, text=True, stdout=subprocess.PIPE).stdout
       row = json.loads(out.splitlines()[-1])
@@ -72,7 +72,7 @@ def _measure(fields):
   defaults = {**_ALWAYS, "warmup_steps": 0 if "schedule" in fields else _ALWAYS["warmup_steps"]}
   training = TrainingConfig(steps=FLAGS.steps or 10**9,
                             **{**defaults, **{k: v for k, v in fields.items() if k not in of_model}})
-  dataset = load_dataset(FLAGS.dataset, FLAGS.data_dir, image_shape=config.image_shape)
+  dataset = load_dataset(FLAGS.dataset, FLAGS.data_dir, image_shape=config.image_shape, crops=FLAGS.crops)
   keras.utils.set_random_seed(training.seed)
   state = TrainState(FlowPlusPlus(config), training)
   state.model.initialize(next(iter(training_batches(dataset.train, training.init_batch_size, training.seed))),
@@ -97,6 +97,7 @@ def _measure(fields):
 if __name__ == "__main__":
   flags.DEFINE_string("dataset", "photos", "Data set.")
   flags.DEFINE_string("data_dir", None, "Its folder.")
+  flags.DEFINE_bool("crops", False, "Train on random crops, as bin/train --crops.")
   flags.DEFINE_string("config", "photos", "Model that is varied.")
   flags.DEFINE_float("minutes", 2.0, "Time for steps.", lower_bound=0)
   flags.DEFINE_integer("steps", 0, "Steps of each case; 0: as many as the minutes allow.", lower_bound=0)

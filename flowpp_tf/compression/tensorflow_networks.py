@@ -30,7 +30,7 @@ class TensorFlowNetworks:
       model.set_weights(original.get_weights())
     self._model = model
     self._dtype = dtype
-    self._functions: dict[object, tf.types.experimental.GenericFunction] = {}
+    self._functions: dict[object, tf.types.experimental.ConcreteFunction] = {}
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
@@ -43,9 +43,9 @@ class TensorFlowNetworks:
 
   def _run(self, key, network, x, context):
     if key not in self._functions:
-      evaluate = lambda x, context=None: network(x, call=Call(condition=context))
       specs = [tf.TensorSpec([None, *value.shape[1:]], self._dtype) for value in (x, context) if value is not None]
-      self._functions[key] = tf.function(evaluate, input_signature=specs, autograph=False)
+      self._functions[key] = tf.function(
+          lambda x, context=None: network(x, call=Call(condition=context)), autograph=False).get_concrete_function(*specs)
     arguments = [tf.constant(value, self._dtype) for value in (x, context) if value is not None]
     result = self._functions[key](*arguments).numpy().astype(np.float64)
     return np.rint(result * _ROUNDING) / _ROUNDING

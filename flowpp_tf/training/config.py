@@ -27,7 +27,8 @@ class TrainingConfig(Settings):
   batch_size: int = setting(64, "Batch size, over all devices.", at_least(1))
   accumulate: int = setting(
       1, "Microbatches per step: the gradients of so many times the batch size, in the memory of one.", at_least(1))
-  optimizer: str = setting("adam", "Optimizer; sgd has no momentum.", one_of("adam", "sgd"))
+  optimizer: str = setting("adam", "Optimizer; adam_95 and adamw have a second-moment decay of 0.95, sgd has no "
+                           "momentum.", one_of("adam", "adam_95", "adamw", "lion", "muon", "sgd"))
   learning_rate: float | None = setting(None, "Peak learning rate, 1e-3 if not given.")
   schedule: str = setting(
       "constant", "After the warm-up: constant, or cosine (to zero). Or the whole schedule, such as "

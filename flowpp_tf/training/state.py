@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import functools
 from typing import Any
 
 import keras
@@ -21,9 +22,12 @@ class TrainState:
   Args:
     model: `FlowPlusPlus`.
     config: `TrainingConfig`.
-    optimizer: `Adam` or `keras.optimizers.SGD`, without clipping or averages of its own; None for that of the config.
+    optimizer: any of Keras, without clipping or averages of its own; None for that of the config. `Adam` and
+      `keras.optimizers.SGD` without momentum take the least time and memory: the others' state is copied in each step,
+      to undo one that is not finite.
 
   Attributes:
+    keeps_when_skipped: whether a step of the optimizer changes nothing if gradients and learning rate are 0.
     variables: the model's trainable `tf.Variable`s.
     ema: EMA weights in the same order, or None.
     loss_scale: `LossScale`, or None for networks that do not compute in float16.
@@ -32,7 +36,7 @@ class TrainState:
     sums: of the finite steps since the last validation: their number, bits/dim, gradient norms.
 
   Raises:
-    InputError (a ValueError): for an optimizer that would change weights in a step that is skipped, or clip gradients.
+    InputError (a ValueError): for an optimizer that would clip or average itself.
   """
 
   def __init__(self, model: FlowPlusPlus, config: TrainingConfig,
@@ -41,6 +45,8 @@ class TrainState:
     self.config = config
     self.optimizer = optimizer or make_optimizer(config)
     _check_optimizer(self.optimizer)
+    self.keeps_when_skipped = (isinstance(self.optimizer, Adam) or type(self.optimizer) is keras.optimizers.SGD) and (
+        not self.optimizer.weight_decay and not getattr(self.optimizer, "momentum", 0))
     self.optimizer.build(model.trainable_variables)
     self.variables = [v.value for v in model.trainable_variables]
     self.ema = None if config.ema_decay is None else [
@@ -117,22 +123,28 @@ class TrainState:
       self.sums[name].assign(total)
 
 
+_OPTIMIZERS = {
+    "adam": Adam, "adam_95": functools.partial(Adam, beta_2=0.95),
+    "adamw": functools.partial(keras.optimizers.AdamW, beta_2=0.95), "lion": keras.optimizers.Lion,
+    "muon": keras.optimizers.Muon, "sgd": keras.optimizers.SGD}
+
+
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
   """Return the optimizer of a run with its learning-rate schedule."""
   rate = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.steps)
-  return {"adam": Adam, "sgd": keras.optimizers.SGD}[config.optimizer](rate)
+  return _OPTIMIZERS[config.optimizer](rate)
 
 
 def _check_optimizer(optimizer):
   for name in ("clipnorm", "clipvalue", "global_clipnorm"):
     if getattr(optimizer, name) is not None:
       raise InputError(f"the optimizer's `{name}` would clip on each replica; use `clip_norm`")
-  for name in ("weight_decay", "use_ema", "gradient_accumulation_steps", "loss_scale_factor"):
+  for name, instead in (("use_ema", "`ema_decay`"), ("gradient_accumulation_steps", "`accumulate`"),
+                        ("loss_scale_factor", "the loss scale of the training step")):
     if getattr(optimizer, name):
-      raise InputError(f"`{name}` must be off to train a model that skips steps; "
-                       "`keras.optimizers.Adam` has it")
+      raise InputError(f"the optimizer's `{name}` must be off: there is {instead}")
+  if isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
+    raise InputError("`ScheduleFreeAdamW` cannot be used: its state begins as a copy of the weights, which are "
+                     "initialised from data afterwards")
   if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
     raise InputError("the optimizer must not scale the loss: the training step does, in float16")
-  if not isinstance(optimizer, Adam) and not (type(optimizer) is keras.optimizers.SGD and not optimizer.momentum):
-    raise InputError("`optimizer` must be `flowpp_tf.training.Adam` or `keras.optimizers.SGD` without momentum, got "
-                     f"{type(optimizer).__name__}")

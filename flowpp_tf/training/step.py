@@ -127,10 +127,13 @@ def _update(state, strategy, gradients, variables, loss, norm, finite):
   unless_skipped = lambda value: tf.where(good, value, tf.zeros_like(value))
   optimizer, extended = state.optimizer, strategy.extended
 
-  rate = unless_skipped(tf.convert_to_tensor(optimizer.learning_rate))
-  for variable, gradient in zip(variables, gradients):  # without a branch, which would have thousands of inputs
-    extended.update(variable, lambda v, g: optimizer.update_step(g, v, rate), args=(gradient,), group=False)
-  optimizer.iterations.assign_add(1)  # the next step has other images and noise
+  if state.keeps_when_skipped:
+    rate = unless_skipped(tf.convert_to_tensor(optimizer.learning_rate))
+    for variable, gradient in zip(variables, gradients):  # without a branch, which would have thousands of inputs
+      extended.update(variable, lambda v, g: optimizer.update_step(g, v, rate), args=(gradient,), group=False)
+    optimizer.iterations.assign_add(1)  # the next step has other images and noise
+  else:
+    _apply_or_undo(state, gradients, variables, good)
 
   if state.ema is not None:
     ema_rate = unless_skipped(_ema_rate(state))
@@ -148,6 +151,16 @@ def _update(state, strategy, gradients, variables, loss, norm, finite):
   for name, value in (("steps", tf.ones_like(loss)), ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
                       ("gradient_norm", norm)):
     state.sums[name].assign_add(tf.cast(unless_skipped(value), tf.float32))
+
+
+def _apply_or_undo(state, gradients, variables, good):
+  """A step of any optimizer of Keras; after one that is to be skipped all but its number is as before."""
+  of = {id(v.value): v for v in state.model.trainable_variables}
+  changed = [*variables, *(v.value for v in state.optimizer.variables if v is not state.optimizer.iterations)]
+  before = [tf.identity(v) for v in changed]
+  state.optimizer.apply(gradients, [of[id(v)] for v in variables])
+  for variable, value in zip(changed, before):
+    variable.assign(tf.where(good, variable, value))
 
 
 @functools.partial(traced_once, inline=True)
