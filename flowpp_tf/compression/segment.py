@@ -108,12 +108,11 @@ def _runs(sizes):
 def _initial_content(codec, images, packed_extra):
   """How many images are plain at the beginning, and the bytes of the extra and of them."""
   needed = (INITIAL_BITS * int(np.prod(codec.shape)) + _SPARE_BITS) // 8
-  plain, content = 0, packed_extra
+  plain, content, per_image = 0, packed_extra, float(np.prod(codec.shape))
   while plain < len(images) and len(content) < needed:
-    size = len(encode_plain(images[:plain])) if plain else 0
-    per_image = max(size // max(plain, 1), int(np.prod(codec.shape)) // 8, 1)
-    plain = min(len(images), plain + max(1, (needed - len(packed_extra) - size) // per_image))
+    plain = min(len(images), plain + max(1, int((needed - len(content)) / per_image)))
     content = packed_extra + encode_plain(images[:plain])
+    per_image = (len(content) - len(packed_extra)) / plain  # small sets take more per image: the estimate is no more
   return plain, content
 
 

@@ -57,6 +57,7 @@ def decompress_from_flags(archive: str | None = None) -> None:
     if header.kind == "images" and FLAGS.files:
       raise InputError("the archive holds arrays, not --files")
     coder = coder_for_archive(reader, FLAGS.workdir, FLAGS.preset, FLAGS.model)
+    reader.check(coder)
     (_write_array if header.kind == "images" else _write_files)(reader, coder)
 
 
@@ -72,10 +73,9 @@ def _write_array(reader, coder):
         indices = np.flatnonzero(~right) + count - len(images)
         problems.append(f"images {indices[0]} to {indices[-1]} are lost ({reason})")
   except ArchiveError as error:
-    if not parts:
-      raise
     problems.append(str(error))
-  run.write_file(output, lambda path: _save(path, np.concatenate(parts)))
+  if parts:
+    run.write_file(output, lambda path: _save(path, np.concatenate(parts)))
   _end(problems, f"{count - lost} of {count} images")
 
 
@@ -99,12 +99,11 @@ def _write_files(reader, coder):
       _write_one(folder / names.add(item.name, item.pixels is not None), item)
       count += 1
   except ArchiveError as error:
-    if not count:
-      raise
     problems.append(str(error))
   if missing:
     problems.append(f"not in the archive: {', '.join(sorted(missing))}")
-  print(f"wrote {folder}: {count} files")
+  if count:
+    print(f"wrote {folder}: {count} files")
   _end(problems, f"{count} files")
 
 

@@ -1,0 +1,437 @@
+"""Archives: everything comes back or an error says what is lost; files, tiers, damages, programs."""
+
+import dataclasses
+import functools
+import io
+import json
+import os
+import pathlib
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf import compression
+from flowpp_tf.compression import archive, pictures, segment
+from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
+from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
+from tests.conftest import SMALL, perturb, small_images
+
+RNG = np.random.default_rng
+# Grey, without attention, so that decoding hundreds of damaged archives takes seconds.
+CONFIG = dataclasses.replace(SMALL, image_shape=(4, 4, 1), levels=256, structure="columns:1,squeeze,channels:1",
+                             attention=False, dropout=0.0, dequant_structure="columns:1")
+
+
+@functools.cache
+def model():
+  result = fpp.FlowPlusPlus(CONFIG)
+  result.initialize(images(64))
+  perturb(result, 0.02)
+  return result
+
+
+@functools.cache
+def coder():
+  return compression.Coder(model())
+
+
+def images(count, seed=0):
+  """Smooth random images, which plain coding makes smaller too."""
+  return (small_images(count, CONFIG, seed) // 16 + 100).astype(np.uint8)
+
+
+@functools.cache
+def data(count=70, segment_images=30):
+  file = io.BytesIO()
+  archive.compress_to(file, coder(), images(count), segment_images=segment_images)
+  return file.getvalue()
+
+
+# --- Parts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 3), (2, 8, 8, 1), (0, 4, 4, 1)])
+def test_plain_images_come_back(shape):
+  for array in (RNG(0).integers(0, 256, shape).astype(np.uint8), np.zeros(shape, np.uint8),
+                (np.indices(shape).sum(axis=0) * 3 % 256).astype(np.uint8)):
+    np.testing.assert_array_equal(decode_plain(encode_plain(array), shape), array)
+
+
+def test_plain_bytes_never_take_more_memory_than_they_should():
+  bomb = encode_plain(np.zeros((1, 5000, 5000, 1), np.uint8))
+  assert len(bomb) < 6000
+  for broken in (bomb, bomb[:50], b"", b"\x09", b"\x00abc"):
+    with pytest.raises(PlainError):
+      decode_plain(broken, (1, 4, 4, 1))
+  with pytest.raises(PlainError, match="hold more than the 10 expected"):
+    unpack(bomb[1:], 10)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (4, 4), (5, 9), (12, 3)])
+def test_tiles_come_together_again(height, width):
+  image = RNG(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+  tiles = to_tiles(image, (4, 6, 3))
+  assert len(tiles) == count_tiles(height, width, (4, 6, 3))
+  np.testing.assert_array_equal(from_tiles(tiles, height, width), image)
+
+
+# --- Round trips --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 70])
+def test_images_come_back(count):
+  compressed = fpp.compress(coder(), images(count))
+  np.testing.assert_array_equal(fpp.decompress(model(), compressed), images(count))
+
+
+@pytest.mark.parametrize("tier", ["float64", "exact-build"])
+def test_images_come_back_from_the_other_tiers(tier):
+  compressed = fpp.compress(model(), images(20), tier=tier)
+  np.testing.assert_array_equal(fpp.decompress(model(), compressed), images(20))
+  with pytest.raises(ValueError, match="needs the model in TensorFlow"):
+    fpp.decompress(coder().model, compressed)
+
+
+def test_an_archive_with_its_model_needs_nothing_else():
+  compressed = fpp.compress(coder(), images(5), embed_model=True)
+  np.testing.assert_array_equal(fpp.decompress(None, compressed), images(5))
+  with pytest.raises(ValueError, match="the archive does not hold its model"):
+    fpp.decompress(None, data())
+
+
+def test_the_size_is_the_bound_and_a_constant():
+  many = images(1500)
+  extra = len(fpp.compress(coder(), many)) - model().bits_per_dim(many, seed=0).numpy().mean() * many.size / 8
+  # The header, the index, a table of batches, what the plain images at the beginning cost; then 1 % of sampling error.
+  assert 0 < extra < 900 + 0.01 * many.size / 2
+
+
+def test_segments_are_independent_of_each_other():
+  reader = archive.ArchiveReader(io.BytesIO(data()))
+  entries = reader.index()
+  assert entries["images"].tolist() == [30, 30, 10]
+  count, payload = reader.segment_at(int(entries["position"][1]))
+  np.testing.assert_array_equal(segment.decode_segment(coder().codec, payload)[0], images(70)[30:60])
+  assert count == 30
+
+
+def test_batches_grow_with_the_stack():
+  """The first batch is one image: its bits are paid by what must be stored anyway."""
+  fields = struct.unpack_from("<9I", segment.encode_segment(coder().codec, images(600)))
+  total, plain, batches = fields[:3]
+  assert total == 600 and plain <= 12 and batches < 60
+
+
+def test_what_is_not_an_image_of_the_model_is_refused():
+  with pytest.raises(ValueError, match=r"`images` must be of shape \[N, 4, 4, 1\]"):
+    fpp.compress(coder(), np.zeros((3, 5, 4, 1), np.uint8))
+  with pytest.raises(ValueError, match="must lie in 0 .. 255"):
+    fpp.compress(coder(), np.full((3, 4, 4, 1), 300))
+  with pytest.raises(ValueError, match="`tier` must be one of portable, float64, exact-build, got 'fast'"):
+    fpp.compress(model(), images(3), tier="fast")
+
+
+# --- When noise leaves its range ----------------------------------------------------------------
+
+
+class Stubborn:
+  """A codec that refuses some pushes."""
+
+  def __init__(self, refuses):
+    self._codec, self._refuses, self.pushes = coder().codec, refuses, []
+    self.shape, self.levels, self.pop = self._codec.shape, self._codec.levels, self._codec.pop
+
+  def push(self, stack, batch):
+    self.pushes.append(len(batch))
+    if self._refuses(self, batch):
+      raise segment.WindowError((batch == 77).reshape(len(batch), -1).any(axis=1))
+    self._codec.push(stack, batch)
+
+
+def test_another_draw_is_tried_with_salt():
+  codec = Stubborn(lambda self, batch: len(self.pushes) in (3, 4))
+  encoded = segment.encode_segment(codec, images(40))
+  (table_size,) = struct.unpack_from("<I", encoded, 28)
+  table = np.frombuffer(unpack(encoded[36:36 + table_size], 3 * struct.unpack_from("<I", encoded, 8)[0]),
+                        [("images", "<u2"), ("salts", "u1")])
+  assert table["salts"].tolist()[:4] == [0, 0, 2, 0]
+  np.testing.assert_array_equal(segment.decode_segment(coder().codec, encoded)[0], images(40))
+
+
+def test_an_image_that_cannot_be_coded_is_plain():
+  array = images(40)
+  array[[11, 25], 1, 2] = 77
+  codec = Stubborn(lambda self, batch: (batch == 77).any())
+  encoded = segment.encode_segment(codec, array, b"extra")
+  assert struct.unpack_from("<9I", encoded)[3] == 2
+  decoded, extra = segment.decode_segment(coder().codec, encoded)
+  np.testing.assert_array_equal(decoded, array)
+  assert extra == b"extra"
+
+
+def test_a_batch_that_does_not_decode_is_not_committed():
+  codec = Stubborn(lambda self, batch: False)
+  pop = codec.pop
+  codec.pop = lambda stack, count: pop(stack, count) + (count == 1 and len(codec.pushes) < 3)
+  encoded = segment.encode_segment(codec, images(40))
+  np.testing.assert_array_equal(segment.decode_segment(coder().codec, encoded)[0], images(40))
+
+
+def test_pixel_values_that_the_model_does_not_have_are_plain():
+  seventeen = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, levels=17))
+  codec = compression.Coder(seventeen).codec
+  array = small_images(60, seventeen.config)
+  array[50, 0, 0] = 200
+  np.testing.assert_array_equal(segment.decode_segment(codec, segment.encode_segment(codec, array))[0], array)
+
+
+# --- Damage -------------------------------------------------------------------------------------
+
+
+def damaged(rng, compressed):
+  """A damaged copy: a flip, a cut, two blocks that changed places, bytes that are gone."""
+  kind = rng.integers(4)
+  position = int(rng.integers(len(compressed)))
+  if kind == 0:
+    changed = bytearray(compressed)
+    changed[position] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+  if kind == 1:
+    return compressed[:position]
+  if kind == 2:
+    size = int(rng.integers(1, 40))
+    other = int(rng.integers(len(compressed)))
+    a, b = sorted((position, other))
+    return compressed[:a] + compressed[b:b + size] + compressed[a + size:b] + compressed[a:a + size] + compressed[b + size:]
+  return compressed[:position] + compressed[position + int(rng.integers(1, 40)):]
+
+
+def test_no_damage_gives_a_wrong_image_without_an_error(request):
+  rng, original = RNG(0), images(70)
+  for _ in range(10_000 if request.config.getoption("--slow") else 300):
+    compressed = damaged(rng, data())
+    if compressed == data():
+      continue
+    try:
+      fpp.decompress(coder(), compressed)
+    except compression.LostImagesError as error:
+      known = np.setdiff1d(np.arange(len(error.images)), error.lost)
+      np.testing.assert_array_equal(error.images[known], original[known])
+    except compression.ArchiveError:
+      pass
+    else:
+      pytest.fail("damage was not found")
+
+
+def with_payload(change):
+  """The archive with a payload that `change` made, and checksums that fit it."""
+  file = io.BytesIO()
+  writer = archive.ArchiveWriter(file, coder())
+  payload = change(segment.encode_segment(coder().codec, images(40)))
+  writer._write(struct.pack("<4sIQI", b"SEGM", 40, len(payload), zlib.crc32(payload)) + payload)
+  writer._entries.append((0, 40))
+  writer.close()
+  return file.getvalue()
+
+
+@pytest.mark.parametrize("field", range(9))
+@pytest.mark.parametrize("value", [0, 1, 2**16, 2**31 - 1, 2**32 - 1])
+def test_a_hostile_segment_takes_neither_time_nor_memory(field, value):
+  def change(payload):
+    return payload[:4 * field] + struct.pack("<I", value) + payload[4 * field + 4:]
+
+  compressed = with_payload(change)
+  try:
+    result = fpp.decompress(coder(), compressed)
+  except compression.ArchiveError:
+    return
+  np.testing.assert_array_equal(result, images(40))  # the field had this value
+
+
+def test_bits_of_a_stack_that_no_encoder_wrote_end_in_an_error():
+  def change(payload):
+    return payload[:-400] + bytes(RNG(0).integers(0, 256, 400).astype(np.uint8))
+
+  with pytest.raises(compression.LostImagesError, match="images 0-39 lost of 40 found"):
+    fpp.decompress(coder(), with_payload(change))
+
+
+def test_what_is_lost_is_named_and_the_rest_is_there():
+  compressed = bytearray(data())
+  position = int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][1])
+  compressed[position + 100] ^= 1
+  with pytest.raises(compression.LostImagesError, match="wrong checksum; images 30-59 lost of 70 found") as error:
+    fpp.decompress(coder(), bytes(compressed))
+  np.testing.assert_array_equal(error.value.images[60:], images(70)[60:])
+  with pytest.raises(compression.LostImagesError, match="truncated.*; no image lost of 60 found"):
+    fpp.decompress(coder(), data()[:int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2]) + 9])
+
+
+def header_with(**fields):
+  size, _ = struct.unpack_from("<II", data(), 8)
+  text = json.dumps({**json.loads(data()[16:16 + size]), **fields}).encode()
+  return data()[:8] + struct.pack("<II", len(text), zlib.crc32(text)) + text + data()[16 + size:]
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"version": 2}, "has version 2 of the format; this program reads version 1"),
+    ({"model": 32 * "0"}, "was made with another model"),
+    ({"probe": 32 * "0"}, "give other numbers than those that made the archive .tier 'portable'."),
+    ({"tier": "secret"}, "header has no meaning"), ({"embedded": 10**12}, "truncated: it ends in its model"),
+    ({"embedded": -1}, "header has no meaning"), ({"more": 1}, "header has no meaning")])
+def test_an_archive_that_is_not_for_this_coder_is_refused(fields, message):
+  with pytest.raises(compression.ArchiveError, match=message):
+    fpp.decompress(coder(), header_with(**fields))
+
+
+def test_what_is_no_archive_is_refused():
+  for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n" + bytes(100), data()[:20]):
+    with pytest.raises(compression.ArchiveError, match="no archive of flowpp_tf|truncated"):
+      fpp.decompress(coder(), content)
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Files of several kinds."""
+  rng, path = RNG(0), tmp_path / "files"
+  (path / "below").mkdir(parents=True)
+  grey = lambda *shape: Image.fromarray((rng.integers(0, 16, shape) + 90).astype(np.uint8))
+  grey(9, 14).save(path / "a.png")
+  grey(4, 4).save(path / "a.webp", lossless=True)
+  grey(30, 30).save(path / "below" / "large.png")
+  grey(5, 5).save(path / "photo.jpg")
+  grey(5, 5, 3).save(path / "colour.png")
+  grey(6, 6).convert("P").save(path / "palette.png")
+  (path / "broken.png").write_bytes(b"hello")
+  return path
+
+
+NAMES = ["a.png", "a.webp", "below/large.png", "broken.png", "colour.png", "palette.png", "photo.jpg"]
+
+
+def archive_of(folder, names=NAMES, segment_images=16):
+  file = io.BytesIO()
+  writer = archive.ArchiveWriter(file, coder(), "files")
+  pictures.write_pictures(writer, (pictures.read_picture(folder, name, 1) for name in names), (4, 4, 1), segment_images)
+  return file.getvalue()
+
+
+def test_files_come_back_in_their_order(folder):
+  back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder))), coder()))
+  assert [item.name for item in back] == NAMES
+  for item in back:
+    if item.name in ("a.png", "below/large.png"):
+      np.testing.assert_array_equal(item.pixels[..., 0], np.asarray(Image.open(folder / item.name)))
+    else:
+      assert item.data == (folder / item.name).read_bytes()
+  some = pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder))), coder(), ["below/large.png"])
+  assert [item.name for item in some] == ["below/large.png"]
+
+
+def test_files_of_a_damaged_segment_are_named(folder):
+  compressed = bytearray(archive_of(folder))
+  entries = archive.ArchiveReader(io.BytesIO(bytes(compressed))).index()
+  assert len(entries) == 5  # 76 tiles
+  compressed[int(entries["position"][2]) + 50] ^= 4
+  back = []
+  with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
+    for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), coder()):
+      back.append((type(item).__name__, item.name))
+  assert back[:3] == [("Picture", "a.png"), ("Picture", "a.webp"), ("Lost", "below/large.png")]
+  assert not any(kind == "Picture" and name == "below/large.png" for kind, name in back)
+
+
+def test_no_file_leaves_the_folder_and_none_covers_another():
+  names = pictures.OutputNames()
+  added = [names.add(*item) for item in (("a.png", True), ("a.jpg", True), ("a.bmp", True), ("b/c.webp", False),
+                                         ("a.png", False))]
+  assert added == ["a.png", "a.jpg.png", "a.bmp.png", "b/c.webp", "a.png.1"]
+  for name in ("/etc/passwd", "../x", "a/../../x", "", "C:\\x", "a\0b"):
+    with pytest.raises(compression.ArchiveError, match="leads out of the folder"):
+      names.add(name, False)
+
+
+# --- Programs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A run's directory whose model is `model()`, as a preset."""
+  path = tmp_path_factory.mktemp("compression")
+  model().save_to_preset(path / "tiny")
+  return path
+
+
+def call(run, program, *arguments, code=0, **environment):
+  start = [sys.executable, f"{pathlib.Path(__file__).parent.parent}/bin/{program}"]
+  if environment.pop("without_tensorflow", False):
+    start = [sys.executable, "-c", "import sys; sys.argv[0] = 'decompress'\n"
+             "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
+             f"sys.path.insert(0, {str(pathlib.Path(__file__).parent.parent)!r})\n"
+             "from flowpp_tf.programs.decompress import main; main()"]
+  result = subprocess.run([*start, *arguments], cwd=run, text=True, capture_output=True, check=False,
+                          env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment})
+  assert code in (None, result.returncode), result.stderr
+  return result.stdout + result.stderr
+
+
+def test_files_by_the_programs(run, folder):
+  text = call(run, "compress", "--preset=tiny", f"--images={folder}", "--output=files.fpp", "--test")
+  assert "wrote files.fpp: 7 files" in text and "decoded and compared" in text
+  assert "5 of 7 files are kept as they are (another mode, lossy, no image)" in text
+  assert "files, 76 images or tiles of 4x4x1" in call(run, "decompress", "files.fpp", "--list")
+  call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", without_tensorflow=True)
+  assert sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file()) == sorted(
+      NAMES)
+  np.testing.assert_array_equal(Image.open(run / "back/below/large.png"), Image.open(folder / "below/large.png"))
+  assert "is there and not empty" in call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", code=2)
+  damaged = bytearray((run / "files.fpp").read_bytes())
+  damaged[len(damaged) // 2] ^= 1
+  (run / "damaged.fpp").write_bytes(bytes(damaged))
+  text = call(run, "decompress", "damaged.fpp", "--preset=tiny", "--output=nothing", code=2)
+  assert "wrong checksum" in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize("tier", archive.TIERS)
+def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
+  """Another process, one thread, oneDNN off."""
+  np.savez(run / "arrays.npz", train=images(40), validation=images(9), test=images(60, seed=1))
+  output = f"--output={tier}.fpp"
+  text = call(run, "compress", "--preset=tiny", "--dataset=npz:arrays.npz", output, f"--tier={tier}")
+  assert "60 images" in text and "bits/dim" in text
+  environments = [{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+                  {"TF_ENABLE_ONEDNN_OPTS": "0"}]
+  for number, environment in enumerate(environments):
+    target = f"{tier}{number}.npy"
+    text = call(run, "decompress", f"{tier}.fpp", "--preset=tiny", f"--output={target}", **environment, code=None)
+    if tier == "exact-build" and "this machine's networks give other numbers" in text:
+      assert "it can be decoded where it was made" in text and not (run / target).exists()
+    else:
+      np.testing.assert_array_equal(np.load(run / target), images(60, seed=1))
+
+
+@pytest.mark.parametrize("program, arguments, message", [
+    ("compress", ["--preset=tiny", "--output=x.fpp", "--images=nowhere"], "is no file"),
+    ("compress", ["--preset=tiny"], "give --output, or --estimate"),
+    ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
+    ("decompress", ["--output=x"], "give the archive"),
+    ("decompress", ["nowhere.fpp", "--output=x"], "cannot be read"),
+    ("decompress", ["a.fpp", "b.fpp", "--output=x"], "unexpected argument 'b.fpp'")])
+def test_bad_input_is_one_line(run, program, arguments, message):
+  text = call(run, program, *arguments, code=2)
+  assert message in text and "Traceback" not in text
+
+
+def test_an_estimate_is_close(run):
+  np.savez(run / "arrays.npz", train=images(40), validation=images(9), test=images(400, seed=1))
+  text = call(run, "compress", "--preset=tiny", "--dataset=npz:arrays.npz", "--estimate")
+  assert "estimate: " in text and "bits/dim, measured on 400 of 400" in text
