@@ -208,7 +208,8 @@ def damaged(rng, compressed):
     size = int(rng.integers(1, 40))
     other = int(rng.integers(len(compressed)))
     a, b = sorted((position, other))
-    return compressed[:a] + compressed[b:b + size] + compressed[a + size:b] + compressed[a:a + size] + compressed[b + size:]
+    return (compressed[:a] + compressed[b:b + size] + compressed[a + size:b] + compressed[a:a + size]
+            + compressed[b + size:])
   return compressed[:position] + compressed[position + int(rng.integers(1, 40)):]
 
 

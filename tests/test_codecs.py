@@ -1,6 +1,8 @@
 """The bars: what lossless codecs need for the same images."""
 
+import bz2
 import io
+import lzma
 
 import numpy as np
 from PIL import Image
@@ -32,12 +34,14 @@ def test_nothing_is_lost_and_a_sheet_costs_less_than_files(channels, monkeypatch
   assert [sheet.shape[:2] for sheet in sheets] == [(96, 96), (96, 96), (32, 64)]
   decoded = []
   import imagecodecs
-  decode = {"PNG": imagecodecs.png_decode, "WebP": imagecodecs.webp_decode, "JPEG XL": imagecodecs.jpegxl_decode}
+  decode = {"PNG": imagecodecs.png_decode, "WebP": imagecodecs.webp_decode, "JPEG XL": imagecodecs.jpegxl_decode,
+            "JPEG-LS": imagecodecs.jpegls_decode, "bzip2": lambda data: np.frombuffer(bz2.decompress(data), np.uint8),
+            "xz": lambda data: np.frombuffer(lzma.decompress(data), np.uint8)}
   for name, encode in codecs._codecs().items():
     image = decode[name](encode(images[3])).reshape(32, 32, -1)
     np.testing.assert_array_equal(image[..., :channels], images[3])
     decoded.append(name)
-  assert decoded == ["PNG", "WebP", "JPEG XL"]
+  assert decoded == ["PNG", "WebP", "JPEG XL", "JPEG-LS", "bzip2", "xz"]
   for result in evaluation.measure_codecs(images):
     assert 0 < result.sheet < result.each < 9
 

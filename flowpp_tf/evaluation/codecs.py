@@ -4,13 +4,15 @@ Measured twice: a file for each image, whose header and tables weigh on small im
 a codec also learns from one image for the next, which a density of single images cannot. Every byte counts.
 
 The pixel values are stored as they are: of a model with fewer than 256 levels, small numbers. WebP knows no grey: its
-three channels are equal, and the bits are divided by the one there is.
+three channels are equal, and the bits are divided by the one there is. bzip2 and xz compress the bytes of the pixels.
 """
 
+import bz2
 from collections.abc import Callable
 import dataclasses
 import functools
 import importlib.util
+import lzma
 import math
 from typing import Any
 
@@ -43,7 +45,7 @@ def check_codecs() -> None:
 
 
 def measure_codecs(images: Images) -> list[CodecBits]:
-  """Return bits/dim of PNG, WebP and JPEG XL, all lossless.
+  """Return bits/dim of PNG, WebP, JPEG XL and JPEG-LS, all lossless, and of bzip2 and xz.
 
   Args:
     images: uint8 `[N, H, W, C]` with C 1 or 3, anything that NumPy can index.
@@ -56,13 +58,13 @@ def measure_codecs(images: Images) -> list[CodecBits]:
   if channels not in (1, 3):
     raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
   dims = height * width * channels
-  results = []
+  sheets, results = list(_sheets(images)), []
   for name, encode in _codecs().items():
     bytes_of = lambda i, encode=encode: len(encode(images[i]))
     sizes = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
-    sheets = 8 * sum(len(encode(sheet)) for sheet in _sheets(images))
+    on_sheets = 8 * sum(len(encode(sheet)) for sheet in sheets)
     error = float(sizes.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
-    results.append(CodecBits(name, float(sizes.mean()) / dims, error / dims, sheets / (count * dims)))
+    results.append(CodecBits(name, float(sizes.mean()) / dims, error / dims, on_sheets / (count * dims)))
   return results
 
 
@@ -80,7 +82,11 @@ def _codecs() -> dict[str, Callable[[np.ndarray], bytes]]:
     return imagecodecs.webp_encode(np.broadcast_to(image, (*image.shape[:2], 3)).copy(), lossless=True, level=100)
 
   png: Any = functools.partial(imagecodecs.png_encode, level=9, strategy=1)  # zlib's strategy for filtered data
-  return {"PNG": lambda image: png(grey(image)), "WebP": webp, "JPEG XL": jpeg_xl}
+  return {
+      "PNG": lambda image: png(grey(image)), "WebP": webp, "JPEG XL": jpeg_xl,
+      "JPEG-LS": lambda image: imagecodecs.jpegls_encode(grey(image)),
+      "bzip2": lambda image: bz2.compress(image.tobytes()),
+      "xz": lambda image: lzma.compress(image.tobytes(), preset=9 | lzma.PRESET_EXTREME)}
 
 
 def _sheets(images):

@@ -11,6 +11,7 @@ docs/compression.md has sizes, speeds, limits, and the format.
 
 from collections.abc import Iterator
 import contextlib
+import math
 import pathlib
 import sys
 import time
@@ -75,9 +76,10 @@ def compress_from_flags() -> None:
     return
   dataset = (data_flags.load_from_settings(data_flags.complete_settings(given, FLAGS.dataset, settings), model.config)
              if FLAGS.dataset else data_flags.load_data_of_run(settings, model.config, given)[0])
-  images = np.asarray(dataset.split(FLAGS.split)[:FLAGS.limit])
+  images = dataset.split(FLAGS.split)[:FLAGS.limit]
+  size = len(images) * math.prod(model.config.image_shape)
   if FLAGS.estimate:
-    _print_estimate(model, images, len(images), images.nbytes, 0)
+    _print_estimate(model, images, len(images), size, 0)
     return
   coder = _coder(model, workdir)
 
@@ -93,7 +95,7 @@ def compress_from_flags() -> None:
             raise RuntimeError(f"the archive does not decode to the images: {reason or 'pixels differ'}")
           start += len(part)
 
-  _write(write, len(images), images.nbytes, images.size)
+  _write(write, len(images), size, size)
 
 
 def _compress_files(model, workdir):
@@ -176,7 +178,7 @@ def _coder(model: FlowPlusPlus, workdir) -> Coder:
 
 
 def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
-  tiles = tiles[np.linspace(0, len(tiles) - 1, min(len(tiles), _ESTIMATED_TILES)).astype(int)]
+  tiles = np.asarray(tiles[np.linspace(0, len(tiles) - 1, min(len(tiles), _ESTIMATED_TILES)).astype(int)])
   fits = tiles.reshape(len(tiles), -1).max(axis=1) < model.config.levels
   if not fits.all():
     raise InputError(f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have "

@@ -64,24 +64,30 @@ def decompress_from_flags(archive: str | None = None) -> None:
 def _write_array(reader, coder):
   output = pathlib.Path(FLAGS.output)
   run.check_can_be_written(output)
-  parts, problems, count, lost = [], [], 0, 0
-  try:
-    for images, right, reason in read_images(reader, coder):
-      parts.append(images)
-      count, lost = count + len(images), lost + int((~right).sum())
-      if reason:
-        indices = np.flatnonzero(~right) + count - len(images)
-        problems.append(f"images {indices[0]} to {indices[-1]} are lost ({reason})")
-  except ArchiveError as error:
-    problems.append(str(error))
-  if parts:
-    run.write_file(output, lambda path: _save(path, np.concatenate(parts)))
-  _end(problems, f"{count - lost} of {count} images")
+  problems: list[str] = []
+  counts: list[int] = []
+  run.write_file(output, lambda path: counts.extend(_save(path, reader, coder, problems)))
+  _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 
 
-def _save(path, array):
+def _save(path, reader, coder, problems):
+  """Write the images segment by segment; return how many there are, and how many of them are lost."""
+  count = lost = 0
+  header = lambda: {"descr": "|u1", "fortran_order": False, "shape": (count, *coder.model.image_shape)}
   with open(path, "wb") as file:
-    np.save(file, array)
+    np.lib.format.write_array_header_1_0(file, header())
+    try:
+      for images, right, reason in read_images(reader, coder):
+        file.write(images.tobytes())
+        count, lost = count + len(images), lost + int((~right).sum())
+        if reason:
+          indices = np.flatnonzero(~right) + count - len(images)
+          problems.append(f"images {indices[0]} to {indices[-1]} are lost ({reason})")
+    except ArchiveError as error:
+      problems.append(str(error))
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, header())  # as long as before: NumPy leaves room for the count
+  return count, lost
 
 
 def _write_files(reader, coder):

@@ -31,7 +31,8 @@ def define_flags() -> None:
   flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
   flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
   flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
-  flags.DEFINE_bool("codecs", False, "Print what PNG, WebP and JPEG XL need for the same images, lossless.")
+  flags.DEFINE_bool("codecs", False, "Print what PNG, WebP, JPEG XL, JPEG-LS, bzip2 and xz "
+                    "need for the same images, lossless.")
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")

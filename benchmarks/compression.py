@@ -1,0 +1,67 @@
+"""Archives measured: size beside the bound, speed each way, and what other codecs need for the same images.
+
+python benchmarks/compression.py --preset=digits --tier=exact-build
+python benchmarks/compression.py --preset=fashion_mnist --tier=portable --limit=1000 --codecs
+
+The images are the test split of the preset's data. The excess is what the archive takes beyond the single-sample bound
+(the mean of 5 draws), in percent; the constant is what is left of it beyond 0.5 percent, in bytes.
+"""
+
+import pathlib
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+
+def main(argv):
+  del argv
+  from flowpp_tf.devices import use_cpu_lanes
+  use_cpu_lanes()
+  import json
+  import numpy as np
+  import flowpp_tf as fpp
+  from flowpp_tf.compression import Coder
+  from flowpp_tf.data import load_dataset
+  from flowpp_tf.evaluation import evaluate_bits_per_dim, measure_codecs
+
+  model = fpp.FlowPlusPlus.from_preset(FLAGS.preset)
+  settings = json.loads((ROOT / "flowpp_tf" / "presets" / FLAGS.preset / "config.json").read_text())["training"]
+  dataset = load_dataset(settings["dataset"], FLAGS.data_dir, image_shape=model.config.image_shape,
+                         levels=model.config.levels) if not FLAGS.data else load_dataset(
+                             FLAGS.data, FLAGS.data_dir, image_shape=model.config.image_shape)
+  images = np.asarray(dataset.split(FLAGS.split)[:FLAGS.limit])
+  coder = Coder(model, FLAGS.tier)
+  begin = time.monotonic()
+  data = fpp.compress(coder, images)
+  middle = time.monotonic()
+  back = fpp.decompress(coder, data)
+  end = time.monotonic()
+  bound = np.mean([evaluate_bits_per_dim(model, images, 1, seed=seed).bounds[0].bits_per_dim for seed in range(5)])
+  ideal = bound * images.size / 8
+  row = {
+      "images": f"{FLAGS.preset}, {len(images)}", "tier": FLAGS.tier, "bytes": len(data),
+      "bits/dim": f"{8 * len(data) / images.size:.4f}", "bound": f"{bound:.4f}",
+      "excess": f"{100 * (len(data) / ideal - 1):+.2f} %", "constant": f"{len(data) - 1.005 * ideal:+.0f}",
+      "encode, images/s": f"{len(images) / (middle - begin):.1f}",
+      "decode, images/s": f"{len(images) / (end - middle):.1f}", "same": np.array_equal(back, images)}
+  for line in (row, len(row) * ("---",), row.values()):
+    print(f"| {' | '.join(map(str, line))} |", flush=True)
+  for codec in measure_codecs(images) if FLAGS.codecs else []:
+    print(codec, flush=True)
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("preset", "digits", "Preset.")
+  flags.DEFINE_string("data", None, "Data set; that of the preset if not given.")
+  flags.DEFINE_string("data_dir", None, "Its folder.")
+  flags.DEFINE_string("split", "test", "Split.")
+  flags.DEFINE_string("tier", "portable", "Tier.")
+  flags.DEFINE_integer("limit", None, "Number of images.")
+  flags.DEFINE_bool("codecs", False, "Measure the other codecs too.")
+  app.run(main)
