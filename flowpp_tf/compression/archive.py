@@ -11,12 +11,12 @@ segment. Any segment can be decoded by itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import hashlib
 import json
 import struct
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 import zlib
 
 import numpy as np
@@ -28,6 +28,8 @@ from flowpp_tf.compression.segment import MAX_IMAGES, SegmentError, decode_segme
 from flowpp_tf.compression.stack import Stack, check_constriction
 from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.version import __version__
+
+Progress: TypeAlias = Callable[[int], None]
 
 VERSION = 1
 TIERS = ("portable", "float64", "exact-build")
@@ -146,7 +148,7 @@ class ArchiveWriter:
   """
 
   def __init__(self, file: BinaryIO, coder: Coder, kind: str = "images", embed_model: bool = False,
-               max_batch: int = 64, progress=lambda count: None) -> None:
+               max_batch: int = 64, progress: Progress = lambda count: None) -> None:
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     model = coder.model.to_bytes() if embed_model else b""
@@ -319,7 +321,7 @@ def _parse_header(text):
 
 def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.ndarray, *,
                 segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int = 64,
-                progress=lambda count: None) -> None:
+                progress: Progress = lambda count: None) -> None:
   """Write images as an archive of the kind "images"; arguments as for `compress`."""
   shape = coder.model.image_shape
   if len(images) == 0 or tuple(np.shape(images[0])) != shape:

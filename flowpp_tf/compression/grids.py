@@ -12,6 +12,7 @@ which integers undo exactly (the lifting scheme of wavelets and of integer flows
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import dataclasses
 
 import numpy as np
@@ -38,7 +39,7 @@ class Grid:
     """Return where values lie on the grid, as real numbers."""
     return (values - self.shift) / self.scale
 
-  def rearranged(self, function) -> Grid:
+  def rearranged(self, function: Callable[[np.ndarray], np.ndarray]) -> Grid:
     """Return the grid after `function`, which moves the elements of a batch."""
     return Grid(function(self.scale[None])[0], function(self.shift[None])[0])
 
