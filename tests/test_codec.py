@@ -6,6 +6,7 @@ import hashlib
 
 import hypothesis
 from hypothesis import strategies as st
+import keras
 import mpmath
 import numpy as np
 import pytest
@@ -125,6 +126,7 @@ def test_lifts_are_act_norm_and_convolution(half):
 
 def of_variant(name):
   config = dataclasses.replace(VARIANTS[name], dropout=0.0)
+  keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64"))
   model.initialize(small_images(32, config))
   perturb(model, 0.02)
@@ -282,9 +284,9 @@ class Recorder(Stack):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_images_come_back_and_cost_their_bound(name):
   model, codec_model, networks = networks_of_variant(name)
-  codec, images = Codec(codec_model, networks), small_images(40, model.config)
+  codec, images = Codec(codec_model, networks), small_images(60, model.config)
   overheads = []
-  for seed in range(4):
+  for seed in range(7):
     stack = Recorder(RNG(seed).integers(0, 2**32, 20000, dtype=np.uint32), sealed=True)
     before, words = stack.num_bits, stack.words()
     codec.push(stack, images)
@@ -292,8 +294,9 @@ def test_images_come_back_and_cost_their_bound(name):
     overheads.append(bits / images.size - model.bits_per_dim(images, noise=noise).numpy().mean())
     np.testing.assert_array_equal(codec.pop(stack, len(images)), images)
     np.testing.assert_array_equal(stack.words(), words)
-  # Net bits are those of the bound with the same noise; each of some 20 draws a dimension adds noise of its own.
-  assert abs(np.mean(overheads)) < 0.008
+  # Net bits are those of the bound with the same noise, but for what is drawn from anywhere in a window (the median)
+  # and the noise of the other draws, some 20 a dimension.
+  assert abs(np.median(overheads)) < 0.004
 
 
 def test_networks_of_tensorflow_code_too():

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import hashlib
 import json
+import math
 import struct
 from typing import Any, BinaryIO, TypeAlias
 import zlib
@@ -36,6 +37,7 @@ TIERS = ("portable", "float64", "exact-build")
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
+_MAX_DIMS = 1 << 18
 _HEAD = struct.Struct("<II")
 _SEGMENT, _SEGMENT_MARK = struct.Struct("<4sIQI"), b"SEGM"
 _INDEX, _INDEX_MARK = struct.Struct("<4sII"), b"INDX"
@@ -78,7 +80,18 @@ class Coder:
     if tier not in TIERS:
       raise InputError(f"`tier` must be one of {', '.join(TIERS)}, got {tier!r}")
     self.tier = tier
+    try:
+      self._prepare(model, tier)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, MemoryError) as error:
+      if not isinstance(model, CodecModel) or isinstance(error, InputError):
+        raise
+      raise InputError(f"the codec model has no meaning: {type(error).__name__}: {error}") from None
+
+  def _prepare(self, model, tier):
     self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
+    if not 0 < math.prod(self.model.image_shape) <= _MAX_DIMS or not 2 <= self.model.levels <= 256:
+      raise InputError(f"the codec is for images of up to {_MAX_DIMS} values and 2 to 256 levels, got shape "
+                       f"{self.model.image_shape} and {self.model.levels} levels")
     if tier == "portable":
       self.networks: Networks = PortableNetworks(self.model)
     else:

@@ -76,10 +76,14 @@ class CodecModel:
       InputError (a ValueError): if it is none.
     """
     try:
+      with zipfile.ZipFile(io.BytesIO(data)) as members:
+        if sum(member.file_size for member in members.infolist()) > len(data):
+          raise ValueError("it would take more memory than it has bytes")
       with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
         description = json.loads(arrays[_DESCRIPTION].tobytes())
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, AttributeError,
+            MemoryError, NotImplementedError) as error:
       raise InputError(f"{name} cannot be read: {error}") from None
     return cls(description, weights)
 

@@ -32,7 +32,10 @@ from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, 
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 
 MAX_IMAGES = 1 << 16
+# What a decoder takes, so that a hostile segment cannot make it take all memory.
 _MAX_EXTRA = 1 << 28
+_MAX_PIXELS = 1 << 28
+_MAX_BATCH, _MAX_BATCH_DIMS = 1024, 1 << 20
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
 _BATCH = np.dtype([("images", "<u2"), ("salts", "u1")])
@@ -65,6 +68,8 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_bat
     max_batch: the largest batch.
     progress: called with the number of images that have been coded.
   """
+  if len(images) > MAX_IMAGES or images.size > _MAX_PIXELS or len(extra) > _MAX_EXTRA:
+    raise ValueError(f"a segment of {len(images)} images and {len(extra)} bytes is too large")
   packed_extra = pack(extra) if extra else b""
   plain, content = _initial_content(codec, images, packed_extra)
   stack = Stack(np.frombuffer(content + bytes(-len(content) % 4), "<u4"), sealed=True)
@@ -75,12 +80,13 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_bat
   waiting = [i for i in waiting if images[i].max(initial=0) < codec.levels]
   while waiting:
     indices = waiting[:_batch_size(codec, stack, len(waiting), max_batch)]
-    batch, failed, used = _push_batch(codec, stack, images, indices)
+    coded, salts, failed = _push_batch(codec, stack, images, indices)
     late += failed
-    if batch is not None:
-      batches.append(batch)
-    waiting = waiting[used:]
-    progress(used)
+    if coded:
+      batches.append((len(coded), salts))
+    done = {*coded, *failed}
+    waiting = [i for i in waiting if i not in done]
+    progress(len(done))
   late.sort()
   late_images = encode_plain(images[late]) if late else b""
   table = np.array(batches, _BATCH)
@@ -116,19 +122,25 @@ def _initial_content(codec, images, packed_extra):
   return plain, content
 
 
+def _max_batch(codec):
+  """The largest batch that a decoder takes."""
+  return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // int(np.prod(codec.shape)), 1))
+
+
 def _batch_size(codec, stack, waiting, max_batch):
   """The largest power of two of images that the stack has bits for."""
   per_image = INITIAL_BITS * int(np.prod(codec.shape))
   size = 1
-  while 2 * size <= min(waiting, max_batch) and 2 * size * per_image + _SPARE_BITS <= stack.num_bits:
+  most = min(waiting, max_batch, _max_batch(codec))
+  while 2 * size <= most and 2 * size * per_image + _SPARE_BITS <= stack.num_bits:
     size *= 2
   return size
 
 
 def _push_batch(codec, stack, images, indices):
-  """Push images, in place; the table's entry or None, the images that cannot be coded, and how many were dealt with."""
+  """Push images, in place: the indices of those that were, with how many bytes of salt; those that cannot be coded."""
   failed: list[int] = []
-  used, salts = len(indices), 0
+  salts = 0
   while indices:
     batch = images[indices]
     try:
@@ -142,8 +154,7 @@ def _push_batch(codec, stack, images, indices):
         raise WindowError(~(decoded == batch).reshape(len(batch), -1).all(axis=1))
     except EmptyStackError:
       if len(indices) == 1:
-        return None, failed + indices, used
-      used -= len(indices) - len(indices) // 2
+        return [], 0, failed + indices
       indices = indices[:len(indices) // 2]
       continue
     except WindowError as error:
@@ -156,8 +167,8 @@ def _push_batch(codec, stack, images, indices):
       salts = 0
       continue
     stack.replace(trial)
-    return (len(batch), salts), failed, used
-  return None, failed, used
+    return indices, salts, failed
+  return [], 0, failed
 
 
 def decode_segment(codec: Codec, data: bytes) -> tuple[np.ndarray, bytes]:
@@ -175,7 +186,8 @@ def decode_segment(codec: Codec, data: bytes) -> tuple[np.ndarray, bytes]:
 def _decode(codec, data):
   fields = _HEAD.unpack_from(data)
   count, plain, num_batches, num_late, content_size, extra_size, packed_size, table_size, late_size = fields
-  if count > MAX_IMAGES or plain + num_late > count or num_batches > count or extra_size > _MAX_EXTRA:
+  too_large = count > MAX_IMAGES or count * int(np.prod(codec.shape)) > _MAX_PIXELS or extra_size > _MAX_EXTRA
+  if too_large or plain + num_late > count or num_batches > count:
     raise SegmentError("its header has no meaning")
   position = _HEAD.size + table_size
   batches = np.frombuffer(unpack(data[_HEAD.size:position], num_batches * _BATCH.itemsize), _BATCH)
@@ -189,7 +201,8 @@ def _decode(codec, data):
   words = np.frombuffer(data[position:], "<u4").astype(np.uint32)
   coded = np.setdiff1d(np.arange(plain, count), late)
   if int(batches["images"].sum()) != len(coded) or len(np.unique(late)) != num_late or np.any(
-      (late < plain) | (late >= count)) or content_size > 4 * len(words) + 8 or (batches["images"] == 0).any():
+      (late < plain) | (late >= count)) or content_size > 4 * len(words) + 8 or (
+          batches["images"] == 0).any() or (batches["images"] > _max_batch(codec)).any():
     raise SegmentError("its tables have no meaning")
 
   images, known = np.zeros((count, *codec.shape), np.uint8), np.zeros(count, bool)

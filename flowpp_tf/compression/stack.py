@@ -21,6 +21,7 @@ except ImportError:
 
 _HIGH_BITS = 6        # the standard deviation of h is at most 2^6
 _SMALLEST_STD = 1e-3  # of h
+_LARGEST_MEAN, _LARGEST_STD = 2.0**50, 2.0**28  # beyond, and for NaN, an image is coded plainly
 # Half width of the window of h around the mean. constriction gives every integer in a window at least 2^-24, so that
 # noise is now and then drawn from anywhere in it: the window of noise is at most 20 standard deviations wide on either
 # side, one for each power of two. Data must fit where noise has moved it; as it is never drawn, one window does.
@@ -104,7 +105,8 @@ class Stack:
       noise: whether the encoder pops these integers, which are then noise, rather than pushes them.
 
     Raises:
-      WindowError: if an integer is too far from its mean; the stack is then as before.
+      WindowError: if an integer is too far from its mean, or a distribution has no meaning; the stack is then as
+        before.
     """
     shape, n = n.shape, n.reshape(-1)
     exponent, base, offset, std = _split(mean, std, shape)
@@ -124,6 +126,7 @@ class Stack:
 
     Raises:
       EmptyStackError: if the stack holds too few bits.
+      WindowError: if a distribution has no meaning.
     """
     exponent, base, offset, std = _split(mean, std, shape)
     n = self._decode(self._noise if noise else [self._data], _kinds(std) if noise else None, offset, std)
@@ -209,6 +212,7 @@ def _split(mean, std, shape):
   """Exponent e, and of h: the whole part of its mean, the rest of it, and its standard deviation; all flat."""
   mean = np.broadcast_to(mean, shape).reshape(-1)
   std = np.broadcast_to(std, shape).reshape(-1)
+  check_inside((np.abs(mean) < _LARGEST_MEAN) & (std > 0) & (std < _LARGEST_STD), shape)
   exponent = np.maximum(np.frexp(std)[1] - _HIGH_BITS, 0).astype(np.int64)
   size = np.ldexp(1.0, exponent)
   mean = (mean - (size - 1) / 2) / size
@@ -219,6 +223,7 @@ def _split(mean, std, shape):
 def _split_bounded(mean, std, size):
   """Kinds; which integers are near the lower and the upper bound; mean and standard deviation of what codes them; the
   base of those that are far from both; all flat."""
+  check_inside((np.abs(mean) < _LARGEST_MEAN) & (std >= 0) & (std < _LARGEST_STD), mean.shape)
   mean, std = mean.reshape(-1), np.maximum(std.reshape(-1), _SMALLEST_STD)
   kinds = _kinds(std)
   width = np.take(_NOISE_WIDTHS, kinds)

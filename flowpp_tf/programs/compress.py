@@ -67,7 +67,7 @@ def compress_from_flags() -> None:
   if (FLAGS.output is None) != FLAGS.estimate:
     raise InputError("give --output, or --estimate, which writes nothing; one of them")
   if FLAGS.output is not None:
-    run.check_can_be_written(FLAGS.output)
+    run.check_is_new(FLAGS.output)
   use_cpu_lanes()
   workdir = model_flags.given_model()
   model, settings = workdir.load()

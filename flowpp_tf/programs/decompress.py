@@ -63,7 +63,7 @@ def decompress_from_flags(archive: str | None = None) -> None:
 
 def _write_array(reader, coder):
   output = pathlib.Path(FLAGS.output)
-  run.check_can_be_written(output)
+  run.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
   run.write_file(output, lambda path: counts.extend(_save(path, reader, coder, problems)))

@@ -73,6 +73,13 @@ def check_can_be_written(path: Path) -> None:
     raise InputError(f"cannot write {str(path)!r}: {reason}")
 
 
+def check_is_new(path: Path) -> None:
+  """Raise an `InputError` if a file is there already, or cannot be written."""
+  if os.path.lexists(path):
+    raise InputError(f"{str(path)!r} is there already; give another name, or remove it")
+  check_can_be_written(path)
+
+
 def write_file(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
   """Call `replace_file` and print the path; raise an `InputError` if it cannot be written."""
   try:
