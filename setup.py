@@ -21,10 +21,10 @@ setuptools.setup(
     install_requires=REQUIREMENTS,
     extras_require={
         "test": ["pytest>=8", "mpmath>=1.3", "hypothesis>=6.100", "pytest-xdist>=3.6",
-                 "playwright>=1.45", "imagecodecs>=2024.9", "constriction>=0.5", "ruff>=0.8", "mypy>=1.13"],
+                 "playwright>=1.45", "imagecodecs>=2024.9", "constriction>=0.5,<0.6", "ruff>=0.8", "mypy>=1.13"],
         "demo": ["gradio>=6.15,<7"],
         "codecs": ["imagecodecs>=2024.9"],
-        "compression": ["constriction>=0.5"]},
+        "compression": ["constriction>=0.5,<0.6"]},
     entry_points={"console_scripts": [
         f"flowpp-{name} = flowpp_tf.programs.{name}:main" for name in (
             "train", "evaluate", "sample", "score", "export", "demo", "compress", "decompress")]},

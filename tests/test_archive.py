@@ -116,9 +116,18 @@ def test_segments_are_independent_of_each_other():
   reader = archive.ArchiveReader(io.BytesIO(data()))
   entries = reader.index()
   assert entries["images"].tolist() == [30, 30, 10]
-  count, payload = reader.segment_at(int(entries["position"][1]))
-  np.testing.assert_array_equal(segment.decode_segment(coder().codec, payload)[0], images(70)[30:60])
-  assert count == 30
+  part = reader.segment(1)
+  assert (part.first, part.images) == (30, 30)
+  np.testing.assert_array_equal(segment.decode_segment(coder().codec, part.data)[0], images(70)[30:60])
+
+
+@pytest.mark.parametrize("start, stop", [(0, 1), (29, 31), (60, None), (5, 5), (0, 70), (65, 500)])
+def test_some_images_are_decoded_without_the_others(start, stop, monkeypatch):
+  decoded = []
+  decode = archive.decode_segment
+  monkeypatch.setattr(archive, "decode_segment", lambda codec, data: decoded.append(1) or decode(codec, data))
+  np.testing.assert_array_equal(fpp.decompress(coder(), data(), start, stop), images(70)[start:stop])
+  assert len(decoded) == {(0, 1): 1, (29, 31): 2, (60, None): 1, (5, 5): 0, (0, 70): 3, (65, 500): 1}[start, stop]
 
 
 def test_batches_grow_with_the_stack():
@@ -145,7 +154,8 @@ class Stubborn:
 
   def __init__(self, refuses):
     self._codec, self._refuses, self.pushes = coder().codec, refuses, []
-    self.shape, self.levels, self.pop = self._codec.shape, self._codec.levels, self._codec.pop
+    self.shape, self.levels, self.num_dims = self._codec.shape, self._codec.levels, self._codec.num_dims
+    self.pop = self._codec.pop
 
   def push(self, stack, batch):
     self.pushes.append(len(batch))
@@ -235,8 +245,9 @@ def with_payload(change):
   file = io.BytesIO()
   writer = archive.ArchiveWriter(file, coder())
   payload = change(segment.encode_segment(coder().codec, images(40)))
-  writer._write(struct.pack("<4sIQI", b"SEGM", 40, len(payload), zlib.crc32(payload)) + payload)
-  writer._entries.append((0, 40))
+  writer._entries.append((writer._position, 40))
+  head = struct.pack("<4sQIQ", b"SEGM", 0, 40, len(payload))
+  writer._write(head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload)
   writer.close()
   return file.getvalue()
 
@@ -267,7 +278,7 @@ def test_what_is_lost_is_named_and_the_rest_is_there():
   compressed = bytearray(data())
   position = int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][1])
   compressed[position + 100] ^= 1
-  with pytest.raises(compression.LostImagesError, match="wrong checksum; images 30-59 lost of 70 found") as error:
+  with pytest.raises(compression.LostImagesError, match="wrong checksum; .*images 30-59 lost of 70 found") as error:
     fpp.decompress(coder(), bytes(compressed))
   np.testing.assert_array_equal(error.value.images[60:], images(70)[60:])
   with pytest.raises(compression.LostImagesError, match="truncated.*; no image lost of 60 found"):
@@ -285,10 +296,37 @@ def header_with(**fields):
     ({"model": 32 * "0"}, "was made with another model"),
     ({"probe": 32 * "0"}, "give other numbers than those that made the archive .tier 'portable'."),
     ({"tier": "secret"}, "header has no meaning"), ({"embedded": 10**12}, "truncated: it ends in its model"),
-    ({"embedded": -1}, "header has no meaning"), ({"more": 1}, "header has no meaning")])
+    ({"embedded": -1}, "header has no meaning"), ({"image_shape": 5}, "header has no meaning"),
+    ({"more": 1}, "header has no meaning")])
 def test_an_archive_that_is_not_for_this_coder_is_refused(fields, message):
   with pytest.raises(compression.ArchiveError, match=message):
     fpp.decompress(coder(), header_with(**fields))
+
+
+def test_nested_json_is_refused():
+  text = b"[" * 30000
+  with pytest.raises(compression.ArchiveError, match="header cannot be read"):
+    fpp.decompress(coder(), data()[:8] + struct.pack("<II", len(text), zlib.crc32(text)) + text)
+
+
+@pytest.mark.parametrize("change", [
+    {"image_shape": [4, 4]}, {"image_shape": [2**20, 2**20, 1]}, {"levels": "many"}, {"flow": None}, {"alpha": 0},
+    {"augmenter": {"channels": 2**40, "flow": None, "context": None}}, {"dequantizer": {"flow": {}, "context": {}}}])
+def test_a_model_without_meaning_is_refused(change):
+  broken = dataclasses.replace(coder().model, description={**coder().model.description, **change})
+  if change == {"alpha": 0}:  # which is another model
+    assert compression.Coder(broken).probe != coder().probe
+    return
+  with pytest.raises(fpp.InputError, match="the codec model has no meaning|the codec is for images of up to"):
+    compression.Coder(broken)
+
+
+def test_images_with_augmented_channels_are_coded_by_the_model():
+  config = dataclasses.replace(CONFIG, augment_channels=3, structure="channels:1,squeeze,channels:1")
+  codec = compression.Coder(fpp.FlowPlusPlus(config)).codec
+  encoded = segment.encode_segment(codec, images(80))
+  assert struct.unpack_from("<9I", encoded)[2] > 0 and struct.unpack_from("<9I", encoded)[3] == 0
+  np.testing.assert_array_equal(segment.decode_segment(codec, encoded)[0], images(80))
 
 
 def test_what_is_no_archive_is_refused():
@@ -343,22 +381,44 @@ def test_files_of_a_damaged_segment_are_named(folder):
   entries = archive.ArchiveReader(io.BytesIO(bytes(compressed))).index()
   assert len(entries) == 5  # 76 tiles
   compressed[int(entries["position"][2]) + 50] ^= 4
-  back = []
+  back: list = []
   with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
     for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), coder()):
       back.append((type(item).__name__, item.name))
-  assert back[:3] == [("Picture", "a.png"), ("Picture", "a.webp"), ("Lost", "below/large.png")]
-  assert not any(kind == "Picture" and name == "below/large.png" for kind, name in back)
+  # The large file has tiles in the segment; those behind it begin in later ones.
+  assert back == [("Picture", "a.png"), ("Picture", "a.webp"), ("Lost", "below/large.png"), ("Lost", ""),
+                  *(("Picture", name) for name in NAMES[3:])]
 
 
-def test_no_file_leaves_the_folder_and_none_covers_another():
-  names = pictures.OutputNames()
-  added = [names.add(*item) for item in (("a.png", True), ("a.jpg", True), ("a.bmp", True), ("b/c.webp", False),
-                                         ("a.png", False))]
-  assert added == ["a.png", "a.jpg.png", "a.bmp.png", "b/c.webp", "a.png.1"]
-  for name in ("/etc/passwd", "../x", "a/../../x", "", "C:\\x", "a\0b"):
+def test_no_file_leaves_the_folder_and_none_covers_another(tmp_path):
+  paths = []
+  for name, pixels in (("a.png", True), ("a.jpg", True), ("b/c.webp", False), ("a.png", False), ("d: 1.png", True)):
+    path = pictures.output_path(tmp_path, name, pixels)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    paths.append(path.relative_to(tmp_path).as_posix())
+  assert paths == ["a.png", "a.jpg.png", "b/c.webp", "a.1.png", "d: 1.png"]
+  for name in ("/etc/passwd", "../x", "a/../../x", "", "a\0b"):
     with pytest.raises(compression.ArchiveError, match="leads out of the folder"):
-      names.add(name, False)
+      pictures.output_path(tmp_path, name, False)
+
+
+def test_what_pillow_would_read_with_fewer_bits_is_kept(tmp_path):
+  wide = RNG(0).integers(0, 65536, (4, 4, 3)).astype(">u2").tobytes()
+  (tmp_path / "wide.ppm").write_bytes(b"P6\n# a comment\n4 4\n65535\n" + wide)
+  (tmp_path / "eight.ppm").write_bytes(b"P6\n# a comment\n4 4\n255\n" + wide[:48])
+  chunk = lambda name, content: struct.pack(">I", len(content)) + name + content + struct.pack(
+      ">I", zlib.crc32(name + content))
+  rows = b"".join(b"\0" + wide[24 * i:24 * i + 24] for i in range(4))
+  (tmp_path / "wide.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(
+      b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(
+          b"IEND", b""))
+  Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.tiff")
+  Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.bmp")
+  names = pictures.all_files(tmp_path)
+  assert names == ["eight.bmp", "eight.ppm", "eight.tiff", "wide.png", "wide.ppm"]
+  reasons = [pictures.read_picture(tmp_path, name, 3).reason for name in names]
+  assert reasons == ["", "", "", "another depth or format", "another depth or format"]
 
 
 # --- Programs -----------------------------------------------------------------------------------
@@ -422,6 +482,7 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
 
 @pytest.mark.parametrize("program, arguments, message", [
     ("compress", ["--preset=tiny", "--output=x.fpp", "--images=nowhere"], "is no file"),
+    ("compress", ["--preset=tiny", "--output=tiny", "--images=nowhere"], "is there already"),
     ("compress", ["--preset=tiny"], "give --output, or --estimate"),
     ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
     ("decompress", ["--output=x"], "give the archive"),

@@ -37,12 +37,14 @@ def compress(model: Any, images: np.ndarray, *, tier: str = "portable", embed_mo
   return file.getvalue()
 
 
-def decompress(model: Any, data: bytes) -> np.ndarray:
+def decompress(model: Any, data: bytes, start: int = 0, stop: int | None = None) -> np.ndarray:
   """Return the images of `compress`, uint8 `[N, H, W, C]`.
 
   Args:
     model: as for `compress`; None for an archive that holds its model.
     data: the archive.
+    start: the first image to return; only the segments that hold what is asked for are decoded.
+    stop: the one after the last; None for all that follow.
 
   Raises:
     ArchiveError (a ValueError): if the archive is damaged, or of another model, version or machine. If only some images
@@ -52,21 +54,32 @@ def decompress(model: Any, data: bytes) -> np.ndarray:
   if reader.header.kind != "images":
     raise ArchiveError("the archive holds files; bin/decompress writes them to a folder")
   coder = coder_for(reader, model)
-  images, known, reasons = [], [], []
+  numbers, skipped = None, 0
+  if start or stop is not None:
+    ends = np.cumsum(reader.index()["images"].astype(np.int64))
+    start, stop, _ = slice(start, stop).indices(int(ends[-1]) if len(ends) else 0)
+    begins = [0, *ends.tolist()]
+    numbers = [i for i, end in enumerate(ends.tolist()) if begins[i] < stop and start < end and start < stop]
+    skipped = int(ends[numbers[0] - 1]) if numbers and numbers[0] else 0
+  parts, problems = [], []
   try:
-    for part, right, reason in read_images(reader, coder):
-      images.append(part)
-      known.append(right)
-      reasons += [reason] if reason else []
+    for part in read_images(reader, coder, numbers):
+      parts.append(part)
+      problems += [part.problem] if part.problem else []
   except ArchiveError as error:
-    if not images:
+    if not parts:
       raise
-    reasons.append(str(error))
-  whole, right = np.concatenate(images), np.concatenate(known)
-  if reasons:
-    lost = np.flatnonzero(~right)
-    raise LostImagesError(f"{reasons[0]}; {_ranges(lost)} of {len(whole)} found", whole, lost)
-  return whole
+    problems.append(str(error))
+  images = np.concatenate([part.images for part in parts] or [np.zeros((0, *coder.model.image_shape), np.uint8)])
+  known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])
+  if numbers is not None and stop is not None:
+    wanted = slice(start - skipped, max(stop, start) - skipped)
+    images, known = images[wanted], known[wanted]
+    problems = problems if not known.all() else []
+  if problems:
+    lost = np.flatnonzero(~known)
+    raise LostImagesError(f"{'; '.join(problems[:3])}; {_ranges(lost)} of {len(images)} found", images, lost)
+  return images
 
 
 def coder_for(reader: ArchiveReader, model: Any) -> Coder:

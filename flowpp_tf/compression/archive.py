@@ -1,7 +1,7 @@
 """The archive: a header, segments of images, an index, and a hash of all. docs/compression.md has it byte by byte.
 
     8 bytes magic, u32 size and u32 CRC-32 of the header, the header (JSON), the model if it is embedded
-    segments: "SEGM", u32 images, u64 size, u32 CRC-32, then as in segment.py
+    segments: "SEGM", u64 first image, u32 images, u64 size, u32 CRC-32 of these fields and what follows (segment.py)
     index: "INDX", u32 segments, u32 CRC-32, then u64 position and u32 images of each
     u64 position of the index, 32 bytes SHA-256 of all before, 8 bytes magic
 
@@ -25,7 +25,7 @@ import numpy as np
 from flowpp_tf.compression.codec import Codec, Networks
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.networks import PortableNetworks
-from flowpp_tf.compression.segment import MAX_IMAGES, SegmentError, decode_segment, encode_segment
+from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, encode_segment, max_images
 from flowpp_tf.compression.stack import Stack, check_constriction
 from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.version import __version__
@@ -39,7 +39,8 @@ _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
 _MAX_DIMS = 1 << 18
 _HEAD = struct.Struct("<II")
-_SEGMENT, _SEGMENT_MARK = struct.Struct("<4sIQI"), b"SEGM"
+_SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQ"), b"SEGM"
+_CRC = struct.Struct("<I")
 _INDEX, _INDEX_MARK = struct.Struct("<4sII"), b"INDX"
 _ENTRY = np.dtype([("position", "<u8"), ("images", "<u4")])
 _FOOTER = struct.Struct("<Q32s8s")
@@ -89,7 +90,7 @@ class Coder:
 
   def _prepare(self, model, tier):
     self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
-    if not 0 < math.prod(self.model.image_shape) <= _MAX_DIMS or not 2 <= self.model.levels <= 256:
+    if not 0 < self.model.num_dims <= _MAX_DIMS or min(self.model.image_shape) < 1 or not 2 <= self.model.levels <= 256:
       raise InputError(f"the codec is for images of up to {_MAX_DIMS} values and 2 to 256 levels, got shape "
                        f"{self.model.image_shape} and {self.model.levels} levels")
     if tier == "portable":
@@ -113,12 +114,12 @@ class Coder:
         0xFFFFFFFF)
     stack = Stack(words.astype(np.uint32), sealed=True)
     spread = np.arange(1024) / 64
-    digest = hashlib.sha256(stack.pop(spread, 1 + spread * spread, spread.shape, noise=True).tobytes())
+    digest = hashlib.sha256(stack.pop(spread, 1 + spread * spread, spread.shape, noise=True).astype("<i8").tobytes())
     try:
       self.codec.push(stack, images)
     except Exception as error:  # pylint: disable=broad-except  # the kind of failure is a result too
       digest.update(type(error).__name__.encode())
-    digest.update(stack.words().tobytes())
+    digest.update(stack.words().astype("<u4").tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -164,6 +165,7 @@ class ArchiveWriter:
                max_batch: int = 64, progress: Progress = lambda count: None) -> None:
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
+    self._images = 0
     model = coder.model.to_bytes() if embed_model else b""
     header = Header(kind, coder.tier, coder.model_hash, coder.model.image_shape, coder.model.levels, coder.probe,
                     len(model))
@@ -171,10 +173,12 @@ class ArchiveWriter:
     self._write(_MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text + model)
 
   def write_segment(self, images: np.ndarray, extra: bytes = b"") -> None:
-    """Write uint8 images `[N, H, W, C]`, at most `MAX_IMAGES`, and further bytes, as one segment."""
+    """Write uint8 images `[N, H, W, C]`, at most `max_images` of them, and further bytes, as one segment."""
     payload = encode_segment(self._coder.codec, images, extra, self._max_batch, self._progress)
     self._entries.append((self._position, len(images)))
-    self._write(_SEGMENT.pack(_SEGMENT_MARK, len(images), len(payload), zlib.crc32(payload)) + payload)
+    head = _SEGMENT.pack(_SEGMENT_MARK, self._images, len(images), len(payload))
+    self._write(head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload)
+    self._images += len(images)
 
   def close(self) -> None:
     """Write what ends the archive; the file stays open."""
@@ -186,6 +190,20 @@ class ArchiveWriter:
     self._file.write(data)
     self._digest.update(data)
     self._position += len(data)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+  """A part of an archive.
+
+  Attributes:
+    first: number of its first image.
+    images: their number.
+    data: its bytes (segment.py), None if they are damaged.
+  """
+  first: int
+  images: int
+  data: bytes | None
 
 
 class ArchiveReader:
@@ -241,27 +259,51 @@ class ArchiveReader:
       raise ArchiveError(f"this machine's networks give other numbers than those that made the archive (tier "
                          f"{header.tier!r}): {advice}")
 
-  def segments(self) -> Iterator[tuple[int, bytes | None]]:
-    """Yield for each segment its number of images, and its bytes, or None if they are damaged.
+  def segments(self) -> Iterator[Segment]:
+    """Yield the segments, those that are damaged without their bytes.
 
     Raises:
-      ArchiveError: after the last one that can be found, if the archive is damaged between them, or incomplete.
+      ArchiveError: after the last one that can be found, if the archive is incomplete or damaged elsewhere.
     """
-    self._file.seek(self._first)
-    while True:
-      start = self._file.tell()
-      mark = self._read(4, "between segments")
-      if mark == _INDEX_MARK:
-        break
-      head = mark + self._read(_SEGMENT.size - 4, "the head of a segment")
-      mark, images, size, crc = _SEGMENT.unpack(head)
-      if mark != _SEGMENT_MARK or images > MAX_IMAGES or start + _SEGMENT.size + size > self.size:
-        if mark == _SEGMENT_MARK and images <= MAX_IMAGES:
-          raise ArchiveError("the archive is truncated: it ends in a segment")
-        raise ArchiveError("the archive is damaged between two segments")
-      payload = self._read(size, "a segment")
-      yield images, payload if zlib.crc32(payload) == crc else None
-    self._check_end()
+    try:
+      entries = self.index()
+    except ArchiveError as error:  # without an index the segments are found one behind the other
+      yield from self._segments_in_order()
+      raise error
+    first = 0
+    for position, images in entries.tolist():
+      segment = self._segment_at(position)
+      whole = segment is not None and (segment.first, segment.images) == (first, images)
+      yield segment if segment is not None and whole else Segment(first, images, None)
+      first += images
+    self._check_hash()
+
+  def segment(self, number: int) -> Segment:
+    """Return a segment by its number in the index; errors as for `index`."""
+    entries = self.index()
+    found = self._segment_at(int(entries["position"][number]))
+    first = int(entries["images"][:number].sum())
+    expected = Segment(first, int(entries["images"][number]), None)
+    return found if found is not None and (found.first, found.images) == (first, expected.images) else expected
+
+  def _segments_in_order(self):
+    position, first = self._first, 0
+    while (segment := self._segment_at(position)) is not None and segment.data is not None and segment.first == first:
+      yield segment
+      position = self._file.tell()
+      first += segment.images
+
+  def _segment_at(self, position):
+    """The segment at a position, without its bytes if they are damaged; None if there is none."""
+    self._file.seek(position)
+    head, crc = self._file.read(_SEGMENT.size), self._file.read(_CRC.size)
+    if len(head) + len(crc) < _SEGMENT.size + _CRC.size:
+      return None
+    mark, first, images, size = _SEGMENT.unpack(head)
+    if mark != _SEGMENT_MARK or images > max_images(self.header.image_shape) or size > self.size - self._file.tell():
+      return None
+    data = self._file.read(size)
+    return Segment(first, images, data if zlib.crc32(data, zlib.crc32(head)) == _CRC.unpack(crc)[0] else None)
 
   def index(self) -> np.ndarray:
     """Return the position and the number of images of each segment.
@@ -282,21 +324,13 @@ class ArchiveReader:
     entries = self._read(count * _ENTRY.itemsize, "its index")
     if zlib.crc32(entries) != crc:
       raise ArchiveError("the archive's index is damaged: it has the wrong checksum")
-    return np.frombuffer(entries, _ENTRY)
+    entries = np.frombuffer(entries, _ENTRY)
+    if (entries["position"] > self.size).any() or (entries["images"] > max_images(self.header.image_shape)).any():
+      raise ArchiveError("the archive's index has no meaning")
+    return entries
 
-  def segment_at(self, position: int) -> tuple[int, bytes | None]:
-    """Return the segment at a position of the index, as from `segments`."""
-    self._file.seek(position)
-    mark, images, size, crc = _SEGMENT.unpack(self._read(_SEGMENT.size, "a segment"))
-    if mark != _SEGMENT_MARK or images > MAX_IMAGES or size > self.size:
-      raise ArchiveError("the archive is damaged: its index points to no segment")
-    payload = self._read(size, "a segment")
-    return images, payload if zlib.crc32(payload) == crc else None
-
-  def _check_end(self):
-    """The index and the hash of the whole, which find what no checksum of a part does, such as segments that were
-    exchanged."""
-    self.index()
+  def _check_hash(self):
+    """The hash of the whole, which finds what no checksum of a part does."""
     digest, left = hashlib.sha256(), self.size - _FOOTER.size
     self._file.seek(0)
     while left:
@@ -317,14 +351,17 @@ def _parse_header(text):
   try:
     fields = json.loads(text)
     version = fields["version"]
-  except (ValueError, KeyError, TypeError):
+  except (ValueError, KeyError, TypeError, RecursionError):
     raise ArchiveError("the archive's header cannot be read") from None
   if version != VERSION:
     raise ArchiveError(f"the archive has version {version!r} of the format; this program reads version {VERSION}")
   try:
     header = Header(**fields)
     good = (header.kind in ("images", "files") and header.tier in TIERS and isinstance(header.embedded, int)
-            and header.embedded >= 0 and isinstance(header.model, str) and isinstance(header.probe, str))
+            and header.embedded >= 0 and isinstance(header.levels, int) and all(
+                isinstance(text, str) for text in (header.model, header.probe, header.made_by))
+            and len(header.image_shape) == 3 and all(isinstance(n, int) and 0 < n <= _MAX_DIMS
+                                                     for n in header.image_shape))
   except TypeError:
     good = False
   if not good:
@@ -339,8 +376,9 @@ def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.
   shape = coder.model.image_shape
   if len(images) == 0 or tuple(np.shape(images[0])) != shape:
     raise InputError(f"`images` must be of shape [N, {', '.join(map(str, shape))}], got {np.shape(images)}")
-  if not 1 <= segment_images <= MAX_IMAGES:
-    raise InputError(f"`segment_images` must lie in 1 .. {MAX_IMAGES}, got {segment_images}")
+  if segment_images < 1:
+    raise InputError(f"`segment_images` must be positive, got {segment_images}")
+  segment_images = min(segment_images, max_images(shape))
   writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
   for start in range(0, len(images), segment_images):
     part = np.asarray(images[start:start + segment_images])
@@ -349,23 +387,46 @@ def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.
   writer.close()
 
 
-def read_images(reader: ArchiveReader, coder: Coder) -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
-  """Yield for each segment its images `[N, H, W, C]`, whether each is right, and what is wrong, or "".
+@dataclasses.dataclass(frozen=True)
+class DecodedSegment:
+  """The images of a segment.
 
-  Images that are not right are 0. After the last segment an `ArchiveError` says if the archive is incomplete.
+  Attributes:
+    images: uint8 `[N, H, W, C]`; those that are lost are 0.
+    known: bool `[N]`: whether each is right.
+    problem: what is wrong, or "".
+  """
+  images: np.ndarray
+  known: np.ndarray
+  problem: str
+
+
+def read_images(reader: ArchiveReader, coder: Coder, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
+  """Yield the segments of an archive, decoded.
+
+  Args:
+    reader: of the archive.
+    coder: its `Coder`.
+    numbers: only the segments with these numbers; None for all.
+
+  Raises:
+    ArchiveError: before the first one, if the coder is another; after the last one, if the archive is incomplete.
   """
   reader.check(coder)
-  for count, payload in reader.segments():
-    images, known, reason = np.zeros((count, *coder.model.image_shape), np.uint8), np.zeros(count, bool), ""
+  shape, lost = coder.model.image_shape, 0
+  for segment in reader.segments() if numbers is None else map(reader.segment, numbers):
     try:
-      if payload is None:
+      if segment.data is None:
         raise SegmentError("a segment has the wrong checksum")
-      decoded, _ = decode_segment(coder.codec, payload)
-      if len(decoded) != count:
+      images, _ = decode_segment(coder.codec, segment.data)
+      if len(images) != segment.images:
         raise SegmentError("a segment holds another number of images than it says")
-      images, known = decoded, np.ones(count, bool)
+      yield DecodedSegment(images, np.ones(len(images), bool), "")
     except SegmentError as error:
-      reason = str(error)
-      if error.images is not None and error.known is not None and len(error.images) == count:
+      lost += segment.images
+      if lost * math.prod(shape) > MAX_PIXELS:
+        raise ArchiveError(f"{lost} images are lost, too many to go on: {error}") from None
+      images, known = np.zeros((segment.images, *shape), np.uint8), np.zeros(segment.images, bool)
+      if error.images is not None and error.known is not None and len(error.images) == segment.images:
         images, known = error.images * error.known[:, None, None, None], error.known
-    yield images, known, reason
+      yield DecodedSegment(images, known, str(error))

@@ -25,7 +25,7 @@ from flowpp_tf.compression.stack import Stack, check_inside
 GRID_BITS = 16
 STEP = 2.0**-GRID_BITS
 SIGMA = 2.0**-9  # of the noise where a map has slope 1
-INITIAL_BITS = 27  # per dimension of the first batch, at most
+INITIAL_BITS = 27  # per dimension of the first batch, measured as 26
 
 
 class Networks(Protocol):
@@ -49,6 +49,7 @@ class Codec:
   def __init__(self, model: CodecModel, networks: Networks) -> None:
     description = model.description
     self.shape = model.image_shape
+    self.num_dims = model.num_dims
     self.levels = model.levels
     self._networks = networks
     self._pixels_to_logit = PixelsToLogit(self.levels, description["alpha"])

@@ -11,9 +11,11 @@ import dataclasses
 import hashlib
 import io
 import json
+import lzma
 import pathlib
 import zipfile
 from typing import Any
+import zlib
 
 import numpy as np
 
@@ -41,6 +43,13 @@ class CodecModel:
     """Shape `(H, W, C)` of the images."""
     height, width, channels = self.description["image_shape"]
     return height, width, channels
+
+  @property
+  def num_dims(self) -> int:
+    """Number of values that the flow transforms: those of an image, and its augmented channels."""
+    height, width, channels = self.image_shape
+    augmenter = self.description["augmenter"]
+    return height * width * (channels + (augmenter["channels"] if augmenter else 0))
 
   @property
   def levels(self) -> int:
@@ -83,7 +92,7 @@ class CodecModel:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
         description = json.loads(arrays[_DESCRIPTION].tobytes())
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, AttributeError,
-            MemoryError, NotImplementedError) as error:
+            MemoryError, RuntimeError, zlib.error, lzma.LZMAError) as error:
       raise InputError(f"{name} cannot be read: {error}") from None
     return cls(description, weights)
 

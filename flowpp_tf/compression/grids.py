@@ -17,7 +17,10 @@ import dataclasses
 
 import numpy as np
 
+from flowpp_tf.compression.stack import check_inside
+
 _SMALLEST_SCALE = 1e-10
+_LARGEST = 2.0**60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +89,11 @@ class Lifts:
     self.grid = Grid(diagonal.reshape(*places, channels), mixed.reshape(*places, channels))
 
   def forward(self, n: np.ndarray) -> np.ndarray:
-    """Return the integers of the output, int64 `[N, H, W, C]`."""
+    """Return the integers of the output, int64 `[N, H, W, C]`.
+
+    Raises:
+      WindowError: if they are too large.
+    """
     if self._triangles is None:
       return n
     halves = n.reshape(*n.shape[:-1], 2, -1)
@@ -99,7 +106,7 @@ class Lifts:
     return halves.reshape(n.shape)
 
   def inverse(self, n: np.ndarray) -> np.ndarray:
-    """Return the integers of the input."""
+    """Return the integers of the input; errors as for `forward`."""
     if self._triangles is None:
       return n
     halves = n.reshape(*n.shape[:-1], 2, -1).copy()
@@ -118,6 +125,7 @@ def _rounded_sum(n, matrix, rows, column):
   result = 0.0
   for j in rows:
     result = result + n[..., j] * matrix[..., j, column]
+  check_inside(np.abs(result) < _LARGEST, np.shape(result))
   return np.rint(result).astype(np.int64)
 
 

@@ -42,10 +42,8 @@ class MixtureLogistic:
 
   def __init__(self, parameters: np.ndarray, components: int) -> None:
     values = parameters.reshape(-1, 2 + 3 * components)
-    self._count = len(values)
-    blocks = range(0, self._count, max(_BLOCK // components, 1))
     size = max(_BLOCK // components, 1)
-    self._blocks = [slice(start, start + size) for start in blocks]
+    self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
     self._mixtures = [_Mixture(values[block].T) for block in self._blocks]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

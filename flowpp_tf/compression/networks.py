@@ -14,11 +14,13 @@ import numpy as np
 
 from flowpp_tf.compression import exact
 from flowpp_tf.compression.description import CodecModel
+from flowpp_tf.errors import InputError
 
 _FRACTION = 16           # binary digits of an activation behind the point
 _LARGEST = 2.0**11       # of an activation
 _WEIGHT_SUM = 2.0**25    # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53
 _ATTENTION_FRACTION, _ATTENTION_LARGEST = 14, 2.0**8
+_LARGEST_DEPTH = 512  # 2^(14 + 8) squared, so often, is 2^53
 _SOFTMAX_FRACTION = 24
 _SQUARE_FRACTION = 20
 _CHUNK_POSITIONS = 1 << 12  # pixels of the images that a thread takes at a time
@@ -81,6 +83,7 @@ class _LayerNorm:
 
   def __call__(self, x):
     channels = x.shape[-1]
+    x = np.clip(x, -_LARGEST, _LARGEST)  # sums of squares stay below 2^53
     mean = _round(x, _FRACTION).sum(axis=-1, keepdims=True) * 2.0**-_FRACTION / channels
     centred = x - mean
     variance = _round(centred * centred, _SQUARE_FRACTION).sum(axis=-1, keepdims=True)
@@ -129,6 +132,8 @@ def _gated_sum(x, h, norm):
 def _attention(qkv, heads):
   n, height, width, channels = qkv.shape
   depth = channels // (3 * heads)
+  if depth > _LARGEST_DEPTH:
+    raise InputError(f"the tier 'portable' is for attention heads of up to {_LARGEST_DEPTH} channels, got {depth}")
   qkv = qkv.reshape(n, height * width, 3, heads, depth).transpose(2, 0, 3, 1, 4)
   q, k, v = (_round(np.clip(part, -_ATTENTION_LARGEST, _ATTENTION_LARGEST), _ATTENTION_FRACTION)
              for part in (qkv[0] / np.sqrt(np.float64(depth)), qkv[1], qkv[2]))

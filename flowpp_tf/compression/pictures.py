@@ -1,14 +1,15 @@
 """Image files in an archive.
 
 The pixels of a file that the model can hold, grey or RGB of 8 bits, are coded as tiles. Every other file is kept as it
-is, byte for byte: other modes, transparency, animations, and what is no image; JPEG and lossy WebP too, since their
-pixels take more bytes than the files.
+is, byte for byte: other modes and depths, transparency, animations, and what is no image; JPEG and lossy WebP too,
+since their pixels take more bytes than the files.
 
-The extra bytes of a segment (segment.py) are a list of the files that begin in it, in JSON, each of
+The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
+tiles at its beginning that belong to a file of an earlier segment, and for each file
 
     name, width, height, CRC-32 of its pixels, number of its tiles;  or  name, size, CRC-32 of its bytes
 
-with the bytes of the files that are kept behind it. The tiles of a file may go on in the following segments.
+The bytes of the files that are kept follow. The tiles of a file may go on in the following segments.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
+import io
 import itertools
 import json
+import os
 import pathlib
+import re
 import struct
 import zlib
 
@@ -26,13 +30,15 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Coder
-from flowpp_tf.compression.segment import SegmentError, decode_segment
+from flowpp_tf.compression.segment import SegmentError, decode_segment, max_images
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
+from flowpp_tf.errors import InputError
 
 _MODES = {1: "L", 3: "RGB"}
-_LOSSLESS_FORMATS = ("PNG", "BMP", "PPM", "TIFF", "GIF", "TGA")
-_MAX_KEPT = 1 << 26  # bytes of kept files in a segment, before the next one begins
-MAX_KEPT_FILE = 1 << 27
+_PPM_OF_8_BITS = re.compile(rb"P[56](\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+255\s")
+MAX_KEPT_FILE, MAX_PICTURE = 1 << 27, 1 << 30  # bytes of a file that is kept, pixel values of one that is not
+_MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20     # bytes in a segment before the next one begins
+_MAX_LIST = 1 << 24                            # bytes of a list that is read
 _LENGTH = struct.Struct("<I")
 
 
@@ -57,6 +63,28 @@ class Picture:
     return self.data if self.pixels is None else self.pixels.tobytes()  # type: ignore[return-value]
 
 
+def check_channels(channels: int) -> None:
+  """Raise an `InputError` (a ValueError) unless files can have so many channels."""
+  if channels not in _MODES:
+    raise InputError(f"image files are coded by models of 1 or 3 channels, got {channels}")
+
+
+def all_files(folder: pathlib.Path) -> list[str]:
+  """Return the sorted paths of all files below a folder, relative to it, with `/`; links to folders are not followed.
+
+  Raises:
+    InputError (a ValueError): if there is none, or a folder cannot be read.
+  """
+  def fail(error):
+    raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
+
+  names = sorted((pathlib.Path(root) / name).relative_to(folder).as_posix()
+                 for root, _, files in os.walk(folder, onerror=fail) for name in files)
+  if not names:
+    raise InputError(f"folder {str(folder)!r} has no file")
+  return names
+
+
 def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False) -> Picture:
   """Read a file.
 
@@ -71,11 +99,8 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
   """
   data = (folder / name).read_bytes()
   try:
-    with Image.open(folder / name) as image:
-      reason = ("another mode" if image.mode != _MODES.get(channels) else
-                "transparency" if "transparency" in image.info else
-                "several frames" if getattr(image, "n_frames", 1) > 1 else
-                "lossy" if not lossy_pixels and _is_lossy(image.format, data) else "")
+    with Image.open(io.BytesIO(data)) as image:
+      reason = _why_kept(image, data, channels, lossy_pixels)
       if not reason:
         return Picture(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
   except Exception:  # pylint: disable=broad-except  # Pillow raises many for files that are not images
@@ -83,42 +108,69 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
   return Picture(name, data=data, reason=reason)
 
 
-def _is_lossy(image_format, data):
-  return data[12:16] != b"VP8L" if image_format == "WEBP" else image_format not in _LOSSLESS_FORMATS
+def _why_kept(image, data, channels, lossy_pixels):
+  """Why the pixels of a file are not coded, or ""; Pillow reads some files of more than 8 bits with 8."""
+  eight_bits = {"PNG": lambda: data[24] == 8, "WEBP": lambda: True, "JPEG": lambda: True,
+                "BMP": lambda: data[28] in (8, 24), "PPM": lambda: _PPM_OF_8_BITS.match(data),
+                "TIFF": lambda: set(image.tag_v2[258]) == {8}}
+  if image.mode != _MODES[channels]:
+    return "another mode"
+  if "transparency" in image.info:
+    return "transparency"
+  if getattr(image, "n_frames", 1) > 1:
+    return "several frames"
+  if image.format not in eight_bits or not eight_bits[image.format]():
+    return "another depth or format"
+  if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and data[12:16] != b"VP8L")):
+    return "lossy"
+  if image.width * image.height * channels > MAX_PICTURE:
+    return "too large"
+  return ""
 
 
 def write_pictures(writer: ArchiveWriter, pictures: Iterable[Picture], tile_shape: tuple[int, int, int],
                    segment_images: int = SEGMENT_IMAGES) -> None:
   """Write files to an archive of the kind "files", and close it."""
-  entries: list[list] = []
-  kept: list[bytes] = []
-  waiting: list[np.ndarray] = []
-  count = 0
-
-  def flush():
-    nonlocal entries, kept, waiting, count
-    tiles = np.concatenate(waiting) if waiting else np.zeros((0, *tile_shape), np.uint8)
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    writer.write_segment(tiles[:segment_images], _LENGTH.pack(len(text)) + text + b"".join(kept))
-    entries, kept, waiting = [], [], [tiles[segment_images:]]
-    count = len(waiting[0])
-
+  segment = _SegmentOfFiles(writer, tile_shape, min(segment_images, max_images(tile_shape)))
   for picture in pictures:
+    segment.add(picture)
+  segment.finish()
+  writer.close()
+
+
+class _SegmentOfFiles:
+  """Collects files until they fill a segment."""
+
+  def __init__(self, writer, tile_shape, segment_images):
+    self._writer, self._tile_shape, self._size = writer, tile_shape, segment_images
+    self._tiles = np.zeros((0, *tile_shape), np.uint8)
+    self._begun, self._entries, self._kept = 0, [], []  # tiles of an earlier segment's file; what begins in this one
+
+  def add(self, picture):
     crc = zlib.crc32(picture.content)
     if picture.pixels is None:
-      entries.append([picture.name, len(picture.content), crc])
-      kept.append(picture.content)
+      self._entries.append([picture.name, len(picture.content), crc])
+      self._kept.append(picture.content)
     else:
       height, width, _ = picture.pixels.shape
-      tiles = to_tiles(picture.pixels, tile_shape)
-      entries.append([picture.name, width, height, crc, len(tiles)])
-      waiting.append(tiles)
-      count += len(tiles)
-    while count >= segment_images or sum(map(len, kept)) > _MAX_KEPT:
-      flush()
-  if entries or count:
-    flush()
-  writer.close()
+      tiles = to_tiles(picture.pixels, self._tile_shape)
+      self._entries.append([picture.name, width, height, crc, len(tiles)])
+      self._tiles = np.concatenate([self._tiles, tiles])
+    while (len(self._tiles) >= self._size or sum(map(len, self._kept)) > _MAX_KEPT
+           or sum(len(entry[0]) + 60 for entry in self._entries) > _MAX_ENTRIES):
+      self._write()
+
+  def finish(self):
+    if self._entries or len(self._tiles):
+      self._write()
+
+  def _write(self):
+    own = self._begun + sum(entry[4] for entry in self._entries if len(entry) == 5)
+    text = json.dumps([self._begun, self._entries], separators=(",", ":")).encode()
+    self._writer.write_segment(self._tiles[:self._size], _LENGTH.pack(len(text)) + text + b"".join(self._kept))
+    assert own == len(self._tiles)
+    self._tiles = self._tiles[self._size:]
+    self._begun, self._entries, self._kept = len(self._tiles), [], []
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,18 +193,22 @@ def read_pictures(reader: ArchiveReader, coder: Coder, names: Sequence[str] | No
   """
   reader.check(coder)
   shape = coder.model.image_shape
+  check_channels(shape[2])
   queue: collections.deque[Picture | Lost | _Open] = collections.deque()  # in order; the first may lack tiles
-  for _, payload in reader.segments():
+  for segment in reader.segments():
     try:
-      if payload is None:
+      if segment.data is None:
         raise SegmentError("a segment has the wrong checksum")
-      tiles, extra = decode_segment(coder.codec, payload)
-      queue += _parse(extra, shape)
+      tiles, extra = decode_segment(coder.codec, segment.data)
+      begun, items = _parse(extra, shape)
     except SegmentError as error:
       yield from (Lost(item.name, str(error)) for item in queue)
       queue.clear()
       yield Lost("", str(error))
       continue
+    if not queue:
+      tiles = tiles[begun:]  # of a file whose beginning is lost
+    queue += items
     while queue:
       item = queue[0]
       if isinstance(item, _Open):
@@ -164,8 +220,6 @@ def read_pictures(reader: ArchiveReader, coder: Coder, names: Sequence[str] | No
       queue.popleft()
       if names is None or item.name in names:
         yield item
-    if len(tiles):
-      yield Lost("", "the rest of a file whose beginning is lost")
   yield from (Lost(item.name, "its last tiles are missing") for item in queue)
 
 
@@ -188,14 +242,15 @@ class _Open:
 
 
 def _parse(extra, tile_shape):
-  """Files that begin in a segment: `_Open`, `Picture` or `Lost`."""
+  """Tiles that belong to an earlier file, and the files that begin in a segment: `_Open`, `Picture` or `Lost`."""
   try:
     (length,) = _LENGTH.unpack_from(extra)
-    entries, position = json.loads(extra[4:4 + length]), 4 + length
+    if length > _MAX_LIST:
+      raise ValueError("it is too long")
+    (begun, entries), position = json.loads(extra[4:4 + length]), 4 + length
     result: list[Picture | Lost | _Open] = []
-    for entry in entries:
-      name, *numbers = entry
-      if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in numbers):
+    for name, *numbers in entries:
+      if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in (begun, *numbers)):
         raise ValueError("an entry has no meaning")
       if len(numbers) == 2:
         data = extra[position:position + numbers[0]]
@@ -204,36 +259,30 @@ def _parse(extra, tile_shape):
                       Lost(name, "its bytes have the wrong checksum"))
       else:
         width, height, _, tiles = numbers
-        if not width or not height or tiles != count_tiles(height, width, tile_shape):
+        if not 0 < width * height * tile_shape[2] <= MAX_PICTURE or tiles != count_tiles(height, width, tile_shape):
           raise ValueError("an entry has no meaning")
         result.append(_Open(name, *numbers))
-    return result
-  except (ValueError, TypeError, struct.error) as error:
+    return begun, result
+  except (ValueError, TypeError, struct.error, RecursionError) as error:
     raise SegmentError(f"its list of files cannot be read: {error}") from None
 
 
-class OutputNames:
-  """Where files go below the output folder: pixels as PNG, under names that differ."""
+def output_path(folder: pathlib.Path, name: str, pixels: bool) -> pathlib.Path:
+  """Return where to write a file of an archive: below `folder`, and not where there is one.
 
-  def __init__(self) -> None:
-    self._taken: set[str] = set()
+  Args:
+    folder: the output folder.
+    name: of the file, as in the archive.
+    pixels: whether it is written as PNG: then `.png` comes behind a name that does not end in it.
 
-  def add(self, name: str, pixels: bool) -> str:
-    """Return the path of a file.
-
-    Args:
-      name: its name in the archive.
-      pixels: whether it is written as PNG.
-
-    Raises:
-      ArchiveError: if the name leads out of the folder.
-    """
-    path = pathlib.PurePosixPath(name)
-    if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or "\\" in name or ":" in name:
-      raise ArchiveError(f"the archive holds a file {name!r}, whose name leads out of the folder")
-    suffix = ".png" if pixels else ""
-    wanted = str(path.with_suffix(".png")) if pixels else str(path)
-    numbered = (f"{path}{f'.{i}' if i else ''}{suffix}" for i in itertools.count())
-    result = next(candidate for candidate in itertools.chain([wanted], numbered) if candidate not in self._taken)
-    self._taken.add(result)
-    return result
+  Raises:
+    ArchiveError (a ValueError): if the name leads out of the folder.
+  """
+  path = pathlib.PurePosixPath(name)
+  on_windows = os.name == "nt" and any(character in name for character in '\\:')
+  if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or on_windows:
+    raise ArchiveError("its name leads out of the folder")
+  if pixels and path.suffix.lower() != ".png":
+    path = path.with_name(f"{path.name}.png")
+  numbered = (path.with_name(f"{path.stem}.{i}{path.suffix}") for i in itertools.count(1))
+  return next(folder / p for p in itertools.chain([path], numbered) if not os.path.lexists(folder / p))

@@ -34,7 +34,7 @@ from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 MAX_IMAGES = 1 << 16
 # What a decoder takes, so that a hostile segment cannot make it take all memory.
 _MAX_EXTRA = 1 << 28
-_MAX_PIXELS = 1 << 28
+MAX_PIXELS = 1 << 28
 _MAX_BATCH, _MAX_BATCH_DIMS = 1024, 1 << 20
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
@@ -68,7 +68,7 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_bat
     max_batch: the largest batch.
     progress: called with the number of images that have been coded.
   """
-  if len(images) > MAX_IMAGES or images.size > _MAX_PIXELS or len(extra) > _MAX_EXTRA:
+  if len(images) > max_images(codec.shape) or len(extra) > _MAX_EXTRA:
     raise ValueError(f"a segment of {len(images)} images and {len(extra)} bytes is too large")
   packed_extra = pack(extra) if extra else b""
   plain, content = _initial_content(codec, images, packed_extra)
@@ -113,7 +113,7 @@ def _runs(sizes):
 
 def _initial_content(codec, images, packed_extra):
   """How many images are plain at the beginning, and the bytes of the extra and of them."""
-  needed = (INITIAL_BITS * int(np.prod(codec.shape)) + _SPARE_BITS) // 8
+  needed = (INITIAL_BITS * codec.num_dims + _SPARE_BITS) // 8
   plain, content, per_image = 0, packed_extra, float(np.prod(codec.shape))
   while plain < len(images) and len(content) < needed:
     plain = min(len(images), plain + max(1, int((needed - len(content)) / per_image)))
@@ -124,12 +124,17 @@ def _initial_content(codec, images, packed_extra):
 
 def _max_batch(codec):
   """The largest batch that a decoder takes."""
-  return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // int(np.prod(codec.shape)), 1))
+  return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // codec.num_dims, 1))
+
+
+def max_images(shape: tuple[int, int, int]) -> int:
+  """Return how many images of a shape a segment holds at most."""
+  return min(MAX_IMAGES, max(MAX_PIXELS // int(np.prod(shape)), 1))
 
 
 def _batch_size(codec, stack, waiting, max_batch):
   """The largest power of two of images that the stack has bits for."""
-  per_image = INITIAL_BITS * int(np.prod(codec.shape))
+  per_image = INITIAL_BITS * codec.num_dims
   size = 1
   most = min(waiting, max_batch, _max_batch(codec))
   while 2 * size <= most and 2 * size * per_image + _SPARE_BITS <= stack.num_bits:
@@ -179,15 +184,15 @@ def decode_segment(codec: Codec, data: bytes) -> tuple[np.ndarray, bytes]:
   """
   try:
     return _decode(codec, data)
-  except (PlainError, EmptyStackError, WindowError, struct.error, ValueError) as error:
+  except (PlainError, EmptyStackError, WindowError, struct.error, ValueError, LookupError, TypeError,
+          ArithmeticError) as error:
     raise SegmentError(str(error)) from None
 
 
 def _decode(codec, data):
   fields = _HEAD.unpack_from(data)
   count, plain, num_batches, num_late, content_size, extra_size, packed_size, table_size, late_size = fields
-  too_large = count > MAX_IMAGES or count * int(np.prod(codec.shape)) > _MAX_PIXELS or extra_size > _MAX_EXTRA
-  if too_large or plain + num_late > count or num_batches > count:
+  if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
     raise SegmentError("its header has no meaning")
   position = _HEAD.size + table_size
   batches = np.frombuffer(unpack(data[_HEAD.size:position], num_batches * _BATCH.itemsize), _BATCH)
@@ -233,9 +238,12 @@ def _decode(codec, data):
     except (AssertionError, ValueError):
       raise SegmentError("the initial content is damaged", images, known) from None
   stored = content.astype("<u4").tobytes()[:content_size]
-  extra = unpack(stored[:packed_size], extra_size) if extra_size else b""
-  if plain:
-    images[:plain] = decode_plain(stored[packed_size:], (plain, *codec.shape))
+  try:
+    extra = unpack(stored[:packed_size], extra_size) if extra_size else b""
+    if plain:
+      images[:plain] = decode_plain(stored[packed_size:], (plain, *codec.shape))
+  except PlainError as error:
+    raise SegmentError(f"the initial content is damaged: {error}", images, known) from None
   if _digest(images, extra) != digest:
     raise SegmentError("pixels have the wrong checksum", images, known)
   return images, extra

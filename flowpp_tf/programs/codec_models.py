@@ -8,15 +8,19 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.programs import run
 
-NAME = "codec_model.npz"
+
+
+def codec_model_name(model_hash: str) -> str:
+  """Return the name of the file that holds the model with a hash."""
+  return f"codec_model.{model_hash[:12]}.npz"
 
 
 def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
-  """Write a run's `CodecModel` unless it is there."""
-  data, path = model.to_bytes(), workdir / NAME
+  """Write a run's `CodecModel` unless it is there; those of earlier weights stay, which earlier archives need."""
+  path = workdir / codec_model_name(model.sha256())
   try:
-    if not path.exists() or path.read_bytes() != data:
-      replace_file(path, lambda temporary: temporary.write_bytes(data))
+    if not path.exists():
+      replace_file(path, lambda temporary: temporary.write_bytes(model.to_bytes()))
   except OSError as error:
     run.warn(f"{str(path)!r} cannot be written, so that this run's archives need TensorFlow to be decoded: "
              f"{error.strerror}")
@@ -40,23 +44,23 @@ def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | 
   tier, wanted = reader.header.tier, reader.header.model
   if not given and reader.model is None:
     raise ArchiveError(f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
-                       f"--workdir, or its {NAME} as --model")
+                       f"--workdir, or its {codec_model_name(wanted)} as --model")
   if tier == "portable":
     folder = workdir or (preset and f"presets/{pathlib.Path(preset).name}")
-    stored = pathlib.Path(model or pathlib.Path(folder or "") / NAME)
+    stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
     known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
     if known is not None and (model or not given or known.sha256()[:32] == wanted):
       return Coder(known, tier)
   elif not workdir and not preset:
     raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")
-  return Coder(_load_model(workdir, preset), tier)
+  return Coder(_load_model(workdir, preset, wanted), tier)
 
 
-def _load_model(workdir, preset):
+def _load_model(workdir, preset, wanted):
   try:
     from flowpp_tf.models import FlowPlusPlus
     from flowpp_tf.training import Workdir
   except ImportError as error:
     raise InputError(f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "
-                     f"{NAME} as --model") from None
+                     f"{codec_model_name(wanted)} as --model") from None
   return FlowPlusPlus.from_preset(preset) if preset is not None else Workdir(workdir).load()[0]

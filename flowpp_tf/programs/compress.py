@@ -22,9 +22,9 @@ import numpy as np
 
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS, ArchiveReader, ArchiveWriter, Coder, compress_to, read_images
 from flowpp_tf.compression.pictures import (
-    MAX_KEPT_FILE, Lost, Picture, read_picture, read_pictures, write_pictures)
+    MAX_KEPT_FILE, Lost, Picture, all_files, check_channels, read_picture, read_pictures, write_pictures)
 from flowpp_tf.compression.tiles import to_tiles
-from flowpp_tf.data import SPLITS, folder as image_folder
+from flowpp_tf.data import SPLITS
 from flowpp_tf.devices import use_cpu_lanes
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import evaluate_bits_per_dim
@@ -90,35 +90,36 @@ def compress_from_flags() -> None:
     if FLAGS.test:
       with open(path, "rb") as file:
         start = 0
-        for part, right, reason in read_images(ArchiveReader(file), coder):
-          if reason or not right.all() or not np.array_equal(part, images[start:start + len(part)]):
-            raise RuntimeError(f"the archive does not decode to the images: {reason or 'pixels differ'}")
-          start += len(part)
+        for part in read_images(ArchiveReader(file), coder):
+          if part.problem or not np.array_equal(part.images, images[start:start + len(part.images)]):
+            raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
+          start += len(part.images)
 
   _write(write, len(images), size, size)
 
 
 def _compress_files(model, workdir):
+  check_channels(model.config.image_shape[2])
   folder, names = _files(FLAGS.images)
   names = names[:FLAGS.limit]
   sizes = {name: (folder / name).stat().st_size for name in names}
-  shape, kept, pixels = model.config.image_shape, [], 0
+  shape = model.config.image_shape
+  kept: dict[str, str] = {}  # names, and why
 
   def pictures() -> Iterator[Picture]:
-    nonlocal pixels
     for name in names:
       try:
         picture = read_picture(folder, name, shape[2], FLAGS.lossy_pixels)
       except OSError as error:
         raise InputError(f"{str(folder / name)!r} cannot be read: {error.strerror or error}") from None
-      if picture.pixels is not None:
-        pixels += picture.pixels.size
-      else:
-        kept.append(picture)
-        if len(picture.content) > MAX_KEPT_FILE:
-          raise InputError(f"{str(folder / name)!r} would be kept as it is ({picture.reason}), and is larger than "
-                           f"{MAX_KEPT_FILE >> 20} MiB")
+      if picture.pixels is None:
+        kept[name] = picture.reason
       yield picture
+
+  for name in (name for name, size in sizes.items() if size > MAX_KEPT_FILE):
+    if (reason := read_picture(folder, name, shape[2], FLAGS.lossy_pixels).reason):
+      raise InputError(f"{str(folder / name)!r} would be kept as it is ({reason}), and is larger than "
+                       f"{MAX_KEPT_FILE >> 20} MiB")
 
   if FLAGS.estimate:
     tiles, kept_bytes, count, pixel_bytes = [], 0, 0, 0
@@ -148,17 +149,18 @@ def _compress_files(model, workdir):
             raise RuntimeError(f"the archive does not decode to {original.name!r}")
 
   _write(write, len(names), sum(sizes.values()), None)
-  reasons = sorted({picture.reason for picture in kept})
   if kept:
     kind = "grey" if shape[2] == 1 else "RGB"
-    run.warn(f"{len({picture.name for picture in kept})} of {len(names)} files are kept as they are "
-             f"({', '.join(reasons)}): the model codes the pixels of lossless {kind} files")
+    reasons = ", ".join(sorted(set(kept.values())))
+    run.warn(f"{len(kept)} of {len(names)} files are kept as they are ({reasons}): the model "
+             f"codes the pixels of lossless {kind} files")
 
 
 def _files(paths):
   """A folder, and names below it."""
   if len(paths) == 1 and pathlib.Path(paths[0]).expanduser().is_dir():
-    return image_folder.open_folder(paths[0])
+    folder = pathlib.Path(paths[0]).expanduser()
+    return folder, all_files(folder)
   files = [pathlib.Path(path).expanduser() for path in paths]
   for file in files:
     if not file.is_file():

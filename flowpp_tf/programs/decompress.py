@@ -22,13 +22,15 @@ from flowpp_tf.programs import run
 from flowpp_tf.programs.codec_models import coder_for_archive
 
 FLAGS = flags.FLAGS
+_MOST_LINES = 100
 
 
 def define_flags() -> None:
   """Define the program's flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run whose model made the archive.")
   flags.DEFINE_string("preset", None, "Preset whose model made the archive.")
-  flags.DEFINE_string("model", None, "File codec_model.npz that bin/compress wrote beside the weights.")
+  flags.DEFINE_string("model", None, "File codec_model.HASH.npz that bin/compress wrote beside the "
+                      "weights.")
   flags.DEFINE_string("output", None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
   flags.DEFINE_list("files", None, "Only these files; all if not given.")
   flags.DEFINE_bool("list", False, "Say what the archive holds, and write nothing.")
@@ -77,12 +79,13 @@ def _save(path, reader, coder, problems):
   with open(path, "wb") as file:
     np.lib.format.write_array_header_1_0(file, header())
     try:
-      for images, right, reason in read_images(reader, coder):
-        file.write(images.tobytes())
-        count, lost = count + len(images), lost + int((~right).sum())
-        if reason:
-          indices = np.flatnonzero(~right) + count - len(images)
-          problems.append(f"images {indices[0]} to {indices[-1]} are lost ({reason})")
+      for part in read_images(reader, coder):
+        file.write(part.images.tobytes())
+        if part.problem:
+          indices = np.flatnonzero(~part.known) + count
+          which = f"images {indices[0]} to {indices[-1]}" if len(indices) else "no image"
+          problems.append(f"{which} lost ({part.problem})")
+        count, lost = count + len(part.images), lost + int((~part.known).sum())
     except ArchiveError as error:
       problems.append(str(error))
     file.seek(0)
@@ -91,30 +94,37 @@ def _save(path, reader, coder, problems):
 
 
 def _write_files(reader, coder):
-  from flowpp_tf.compression.pictures import Lost, OutputNames, read_pictures  # with Pillow
-  folder, names, problems, count = pathlib.Path(FLAGS.output), OutputNames(), [], 0
+  from flowpp_tf.compression.pictures import Lost, read_pictures  # with Pillow
+  folder, count = pathlib.Path(FLAGS.output), 0
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"--output {str(folder)!r} is there and not empty; give a new folder")
+  problems: list[str] = []
   missing = set(FLAGS.files or ())
   try:
     for item in read_pictures(reader, coder, FLAGS.files):
+      missing.discard(item.name)
       if isinstance(item, Lost):
         problems.append(f"{item.name or 'files of a segment'} lost ({item.reason})")
         continue
-      missing.discard(item.name)
-      _write_one(folder / names.add(item.name, item.pixels is not None), item)
-      count += 1
+      try:
+        _write_one(folder, item)
+        count += 1
+      except (ArchiveError, UnicodeError, FileExistsError, NotADirectoryError) as error:
+        problems.append(f"{item.name!r} cannot be written ({error})")
+      except OSError as error:  # as if the disk is full: the others will not do better
+        raise InputError(f"cannot write {item.name!r} below {str(folder)!r}: {error.strerror or error}") from None
   except ArchiveError as error:
     problems.append(str(error))
-  if missing:
-    problems.append(f"not in the archive: {', '.join(sorted(missing))}")
   if count:
     print(f"wrote {folder}: {count} files")
   _end(problems, f"{count} files")
+  if missing:
+    raise InputError(f"--files: not in the archive: {', '.join(sorted(missing))}")
 
 
-def _write_one(path, picture):
+def _write_one(folder, picture):
   from PIL import Image
+  from flowpp_tf.compression.pictures import output_path
 
   def write(temporary):
     if picture.pixels is None:
@@ -123,19 +133,19 @@ def _write_one(path, picture):
       pixels = picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels
       Image.fromarray(pixels).save(temporary, format="PNG")
 
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, write)
-  except OSError as error:
-    raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+  path = output_path(folder, picture.name, picture.pixels is not None)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  replace_file(path, write)
 
 
 def _end(problems, what):
   """End with exit code 2 if something is lost."""
-  for problem in problems[:20]:
+  for problem in problems[:_MOST_LINES]:
     run.warn(problem)
+  if len(problems) > _MOST_LINES:
+    run.warn(f"and {len(problems) - _MOST_LINES} more")
   if problems:
-    run.fail(f"the archive is damaged: {what} could be decoded; {problems[0]}")
+    run.fail(f"not all could be decoded, only {what}: {problems[0]}")
 
 
 def main() -> None:
