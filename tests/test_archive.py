@@ -17,7 +17,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, pictures, segment
+from flowpp_tf.compression import archive, arrays, pictures, segment
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from tests.conftest import SMALL, perturb, small_images
@@ -49,7 +49,7 @@ def images(count, seed=0):
 @functools.cache
 def data(count=70, segment_images=30):
   file = io.BytesIO()
-  archive.compress_to(file, coder(), images(count), segment_images=segment_images)
+  compression.compress_to(file, coder(), images(count), segment_images=segment_images)
   return file.getvalue()
 
 
@@ -124,8 +124,8 @@ def test_segments_are_independent_of_each_other():
 @pytest.mark.parametrize("start, stop", [(0, 1), (29, 31), (60, None), (5, 5), (0, 70), (65, 500)])
 def test_some_images_are_decoded_without_the_others(start, stop, monkeypatch):
   decoded = []
-  decode = archive.decode_segment
-  monkeypatch.setattr(archive, "decode_segment", lambda codec, data: decoded.append(1) or decode(codec, data))
+  decode = arrays.decode_segment
+  monkeypatch.setattr(arrays, "decode_segment", lambda codec, data: decoded.append(1) or decode(codec, data))
   np.testing.assert_array_equal(fpp.decompress(coder(), data(), start, stop), images(70)[start:stop])
   assert len(decoded) == {(0, 1): 1, (29, 31): 2, (60, None): 1, (5, 5): 0, (0, 70): 3, (65, 500): 1}[start, stop]
 
@@ -462,7 +462,7 @@ def test_files_by_the_programs(run, folder):
   assert "wrong checksum" in text and "Traceback" not in text
 
 
-@pytest.mark.parametrize("tier", archive.TIERS)
+@pytest.mark.parametrize("tier", compression.TIERS)
 def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
   """Another process, one thread, oneDNN off."""
   np.savez(run / "arrays.npz", train=images(40), validation=images(9), test=images(60, seed=1))

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.compression.archive import (
-    SEGMENT_IMAGES, TIERS, ArchiveError, ArchiveReader, ArchiveWriter, Coder, LostImagesError, compress_to, read_images)
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
+from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_images
+from flowpp_tf.compression.coder import TIERS, Coder
 from flowpp_tf.compression.description import CodecModel
 
 

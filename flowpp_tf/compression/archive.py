@@ -11,33 +11,28 @@ segment. Any segment can be decoded by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 import dataclasses
 import hashlib
 import json
-import math
 import struct
-from typing import Any, BinaryIO, TypeAlias
+from typing import BinaryIO, TypeAlias
 import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.codec import Codec, Networks
+from flowpp_tf.compression.coder import MAX_DIMS, TIERS, Coder
 from flowpp_tf.compression.description import CodecModel
-from flowpp_tf.compression.networks import PortableNetworks
-from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, encode_segment, max_images
-from flowpp_tf.compression.stack import Stack, check_constriction
-from flowpp_tf.errors import InputError, check_pixels
+from flowpp_tf.compression.segment import encode_segment, max_images
+from flowpp_tf.errors import InputError
 from flowpp_tf.version import __version__
 
 Progress: TypeAlias = Callable[[int], None]
 
 VERSION = 1
-TIERS = ("portable", "float64", "exact-build")
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
-_MAX_DIMS = 1 << 18
 _HEAD = struct.Struct("<II")
 _SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQ"), b"SEGM"
 _CRC = struct.Struct("<I")
@@ -48,79 +43,6 @@ _FOOTER = struct.Struct("<Q32s8s")
 
 class ArchiveError(InputError):
   """Raised for an archive that is damaged, incomplete, or of another model, version or machine."""
-
-
-class LostImagesError(ArchiveError):
-  """Raised for an archive of which some images cannot be decoded.
-
-  Attributes:
-    images: those that can, uint8 `[N, H, W, C]`; the others are 0.
-    lost: indices of the others.
-  """
-
-  def __init__(self, message: str, images: np.ndarray, lost: np.ndarray) -> None:
-    super().__init__(message)
-    self.images, self.lost = images, lost
-
-
-class Coder:
-  """A model in one of the tiers, ready to encode and decode.
-
-  Args:
-    model: `FlowPlusPlus`, or a `CodecModel`, which is enough for the tier "portable".
-    tier: "portable": networks in fixed point, which every machine decodes. "float64" and "exact-build": networks in
-      TensorFlow, in float64 and float32, which are faster, and decode where a probe of the networks gives the same
-      numbers.
-
-  Raises:
-    InputError (a ValueError): for an unknown tier, a tier that needs a `FlowPlusPlus`, or without constriction.
-  """
-
-  def __init__(self, model: Any, tier: str = "portable") -> None:
-    check_constriction()
-    if tier not in TIERS:
-      raise InputError(f"`tier` must be one of {', '.join(TIERS)}, got {tier!r}")
-    self.tier = tier
-    try:
-      self._prepare(model, tier)
-    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, MemoryError) as error:
-      if not isinstance(model, CodecModel) or isinstance(error, InputError):
-        raise
-      raise InputError(f"the codec model has no meaning: {type(error).__name__}: {error}") from None
-
-  def _prepare(self, model, tier):
-    self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
-    if not 0 < self.model.num_dims <= _MAX_DIMS or min(self.model.image_shape) < 1 or not 2 <= self.model.levels <= 256:
-      raise InputError(f"the codec is for images of up to {_MAX_DIMS} values and 2 to 256 levels, got shape "
-                       f"{self.model.image_shape} and {self.model.levels} levels")
-    if tier == "portable":
-      self.networks: Networks = PortableNetworks(self.model)
-    else:
-      if isinstance(model, CodecModel):
-        raise InputError(f"the tier {tier!r} needs the model in TensorFlow")
-      from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks  # the other tier does without
-      self.networks = TensorFlowNetworks(model, "float64" if tier == "float64" else "float32")
-    self.codec = Codec(self.model, self.networks)
-    self.model_hash = self.model.sha256()[:32]
-    self.probe = self._probe()
-
-  def _probe(self):
-    """A hash of what two images and the coder's distributions give on this machine."""
-    shape, levels = self.model.image_shape, self.model.levels
-    count = 2 * int(np.prod(shape))
-    numbers = np.arange(count, dtype=np.int64)
-    images = (numbers * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(np.uint8)
-    words = ((np.arange(32 * count + 4096, dtype=np.uint64) + 1) * np.uint64(2654435761) >> np.uint64(7)) & np.uint64(
-        0xFFFFFFFF)
-    stack = Stack(words.astype(np.uint32), sealed=True)
-    spread = np.arange(1024) / 64
-    digest = hashlib.sha256(stack.pop(spread, 1 + spread * spread, spread.shape, noise=True).astype("<i8").tobytes())
-    try:
-      self.codec.push(stack, images)
-    except Exception as error:  # pylint: disable=broad-except  # the kind of failure is a result too
-      digest.update(type(error).__name__.encode())
-    digest.update(stack.words().astype("<u4").tobytes())
-    return digest.hexdigest()[:32]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,73 +282,10 @@ def _parse_header(text):
     good = (header.kind in ("images", "files") and header.tier in TIERS and isinstance(header.embedded, int)
             and header.embedded >= 0 and isinstance(header.levels, int) and all(
                 isinstance(text, str) for text in (header.model, header.probe, header.made_by))
-            and len(header.image_shape) == 3 and all(isinstance(n, int) and 0 < n <= _MAX_DIMS
+            and len(header.image_shape) == 3 and all(isinstance(n, int) and 0 < n <= MAX_DIMS
                                                      for n in header.image_shape))
   except TypeError:
     good = False
   if not good:
     raise ArchiveError("the archive's header has no meaning")
   return header
-
-
-def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.ndarray, *,
-                segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int = 64,
-                progress: Progress = lambda count: None) -> None:
-  """Write images as an archive of the kind "images"; arguments as for `compress`."""
-  shape = coder.model.image_shape
-  if len(images) == 0 or tuple(np.shape(images[0])) != shape:
-    raise InputError(f"`images` must be of shape [N, {', '.join(map(str, shape))}], got {np.shape(images)}")
-  if segment_images < 1:
-    raise InputError(f"`segment_images` must be positive, got {segment_images}")
-  segment_images = min(segment_images, max_images(shape))
-  writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
-  for start in range(0, len(images), segment_images):
-    part = np.asarray(images[start:start + segment_images])
-    check_pixels(part, coder.model.levels)
-    writer.write_segment(np.ascontiguousarray(part, np.uint8))
-  writer.close()
-
-
-@dataclasses.dataclass(frozen=True)
-class DecodedSegment:
-  """The images of a segment.
-
-  Attributes:
-    images: uint8 `[N, H, W, C]`; those that are lost are 0.
-    known: bool `[N]`: whether each is right.
-    problem: what is wrong, or "".
-  """
-  images: np.ndarray
-  known: np.ndarray
-  problem: str
-
-
-def read_images(reader: ArchiveReader, coder: Coder, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
-  """Yield the segments of an archive, decoded.
-
-  Args:
-    reader: of the archive.
-    coder: its `Coder`.
-    numbers: only the segments with these numbers; None for all.
-
-  Raises:
-    ArchiveError: before the first one, if the coder is another; after the last one, if the archive is incomplete.
-  """
-  reader.check(coder)
-  shape, lost = coder.model.image_shape, 0
-  for segment in reader.segments() if numbers is None else map(reader.segment, numbers):
-    try:
-      if segment.data is None:
-        raise SegmentError("a segment has the wrong checksum")
-      images, _ = decode_segment(coder.codec, segment.data)
-      if len(images) != segment.images:
-        raise SegmentError("a segment holds another number of images than it says")
-      yield DecodedSegment(images, np.ones(len(images), bool), "")
-    except SegmentError as error:
-      lost += segment.images
-      if lost * math.prod(shape) > MAX_PIXELS:
-        raise ArchiveError(f"{lost} images are lost, too many to go on: {error}") from None
-      images, known = np.zeros((segment.images, *shape), np.uint8), np.zeros(segment.images, bool)
-      if error.images is not None and error.known is not None and len(error.images) == segment.images:
-        images, known = error.images * error.known[:, None, None, None], error.known
-      yield DecodedSegment(images, known, str(error))

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 
 from flowpp_tf.compression import exact
+from flowpp_tf.compression.threads import in_threads
 
 _SMALLEST_LOG_SCALE = -7.0
 _MOST_ITERATIONS = 100
@@ -44,7 +45,7 @@ class MixtureLogistic:
     values = parameters.reshape(-1, 2 + 3 * components)
     size = max(_BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
-    self._mixtures = [_Mixture(values[block].T) for block in self._blocks]
+    self._mixtures = in_threads(lambda block: _Mixture(values[block].T), self._blocks)
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return y and dy/dx."""
@@ -56,7 +57,7 @@ class MixtureLogistic:
 
   def _by_blocks(self, values, function):
     flat = values.reshape(-1)
-    results = [function(mixture, flat[block]) for mixture, block in zip(self._mixtures, self._blocks)]
+    results = in_threads(lambda pair: function(pair[0], flat[pair[1]]), zip(self._mixtures, self._blocks))
     first, second = (np.concatenate(parts).reshape(values.shape) for parts in zip(*results))
     return first, second
 

@@ -7,13 +7,13 @@ loaded. What stands between the products is made of `exact`'s functions, and of 
 """
 
 from collections.abc import Mapping
-import concurrent.futures
 from typing import Any
 
 import numpy as np
 
 from flowpp_tf.compression import exact
 from flowpp_tf.compression.description import CodecModel
+from flowpp_tf.compression.threads import in_threads
 from flowpp_tf.errors import InputError
 
 _FRACTION = 16           # binary digits of an activation behind the point
@@ -213,7 +213,6 @@ class PortableNetworks:
   def __init__(self, model: CodecModel) -> None:
     self._conditioners: dict[str, list[Conditioner]] = {}
     self._contexts: dict[str, ContextNet] = {}
-    self._threads = concurrent.futures.ThreadPoolExecutor()
     height, width, _ = model.image_shape
     self._chunk = max(_CHUNK_POSITIONS // (height * width), 1)
     for part in ("flow", "dequantizer", "augmenter"):
@@ -238,4 +237,4 @@ class PortableNetworks:
     """A network's result for a batch, a few images at a time in each thread: what stays in a core's cache."""
     starts = range(0, len(arrays[0]), self._chunk)
     chunks = [[array if array is None else array[i:i + self._chunk] for array in arrays] for i in starts]
-    return np.concatenate(list(self._threads.map(lambda chunk: network(*chunk), chunks)))
+    return np.concatenate(in_threads(lambda chunk: network(*chunk), chunks))

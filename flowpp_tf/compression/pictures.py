@@ -29,7 +29,8 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Coder
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
+from flowpp_tf.compression.coder import Coder
 from flowpp_tf.compression.segment import SegmentError, decode_segment, max_images
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.errors import InputError

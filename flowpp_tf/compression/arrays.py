@@ -1,0 +1,91 @@
+"""Arrays of images in an archive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import math
+from typing import BinaryIO
+
+import numpy as np
+
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
+from flowpp_tf.compression.coder import Coder
+from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, max_images
+from flowpp_tf.errors import InputError, check_pixels
+
+
+class LostImagesError(ArchiveError):
+  """Raised for an archive of which some images cannot be decoded.
+
+  Attributes:
+    images: those that can, uint8 `[N, H, W, C]`; the others are 0.
+    lost: indices of the others.
+  """
+
+  def __init__(self, message: str, images: np.ndarray, lost: np.ndarray) -> None:
+    super().__init__(message)
+    self.images, self.lost = images, lost
+
+
+def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.ndarray, *,
+                segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int = 64,
+                progress: Progress = lambda count: None) -> None:
+  """Write images as an archive of the kind "images"; arguments as for `compress`."""
+  shape = coder.model.image_shape
+  if len(images) == 0 or tuple(np.shape(images[0])) != shape:
+    raise InputError(f"`images` must be of shape [N, {', '.join(map(str, shape))}], got {np.shape(images)}")
+  if segment_images < 1:
+    raise InputError(f"`segment_images` must be positive, got {segment_images}")
+  segment_images = min(segment_images, max_images(shape))
+  writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
+  for start in range(0, len(images), segment_images):
+    part = np.asarray(images[start:start + segment_images])
+    check_pixels(part, coder.model.levels)
+    writer.write_segment(np.ascontiguousarray(part, np.uint8))
+  writer.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedSegment:
+  """The images of a segment.
+
+  Attributes:
+    images: uint8 `[N, H, W, C]`; those that are lost are 0.
+    known: bool `[N]`: whether each is right.
+    problem: what is wrong, or "".
+  """
+  images: np.ndarray
+  known: np.ndarray
+  problem: str
+
+
+def read_images(reader: ArchiveReader, coder: Coder, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
+  """Yield the segments of an archive, decoded.
+
+  Args:
+    reader: of the archive.
+    coder: its `Coder`.
+    numbers: only the segments with these numbers; None for all.
+
+  Raises:
+    ArchiveError: before the first one, if the coder is another; after the last one, if the archive is incomplete.
+  """
+  reader.check(coder)
+  shape, lost = coder.model.image_shape, 0
+  for segment in reader.segments() if numbers is None else map(reader.segment, numbers):
+    try:
+      if segment.data is None:
+        raise SegmentError("a segment has the wrong checksum")
+      images, _ = decode_segment(coder.codec, segment.data)
+      if len(images) != segment.images:
+        raise SegmentError("a segment holds another number of images than it says")
+      yield DecodedSegment(images, np.ones(len(images), bool), "")
+    except SegmentError as error:
+      lost += segment.images
+      if lost * math.prod(shape) > MAX_PIXELS:
+        raise ArchiveError(f"{lost} images are lost, too many to go on: {error}") from None
+      images, known = np.zeros((segment.images, *shape), np.uint8), np.zeros(segment.images, bool)
+      if error.images is not None and error.known is not None and len(error.images) == segment.images:
+        images, known = error.images * error.known[:, None, None, None], error.known
+      yield DecodedSegment(images, known, str(error))
