@@ -45,7 +45,7 @@ class MixtureLogistic:
     values = parameters.reshape(-1, 2 + 3 * components)
     size = max(_BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
-    self._mixtures = in_threads(lambda block: _Mixture(values[block].T), self._blocks)
+    self._mixtures = in_threads(lambda block: _Mixture(np.ascontiguousarray(values[block].T)), self._blocks)
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return y and dy/dx."""

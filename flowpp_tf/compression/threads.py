@@ -6,7 +6,8 @@ import functools
 import os
 from typing import TypeVar
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @functools.cache
