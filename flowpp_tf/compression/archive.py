@@ -79,12 +79,12 @@ class ArchiveWriter:
     coder: `Coder`.
     kind: see `Header`.
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
-    max_batch: the largest batch of images that one evaluation of the networks takes.
+    max_batch: the largest batch of images that one evaluation of the networks takes; None for one that is fast.
     progress: called with the number of images that have been coded.
   """
 
   def __init__(self, file: BinaryIO, coder: Coder, kind: str = "images", embed_model: bool = False,
-               max_batch: int = 64, progress: Progress = lambda count: None) -> None:
+               max_batch: int | None = None, progress: Progress = lambda count: None) -> None:
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     self._images = 0

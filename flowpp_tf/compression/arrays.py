@@ -29,7 +29,7 @@ class LostImagesError(ArchiveError):
 
 
 def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.ndarray, *,
-                segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int = 64,
+                segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int | None = None,
                 progress: Progress = lambda count: None) -> None:
   """Write images as an archive of the kind "images"; arguments as for `compress`."""
   shape = coder.model.image_shape

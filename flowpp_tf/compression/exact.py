@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-_BLOCK = 1 << 13  # values; temporary arrays of so many stay in a core's cache
+_BLOCK = 1 << 15  # values; temporary arrays of so many stay in a core's cache
 _TABLE_BITS = 6
 _TABLE = 1 << _TABLE_BITS
 _LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # 20 of its bits are 0: products with integers below 2^20 are exact

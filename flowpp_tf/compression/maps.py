@@ -14,13 +14,12 @@ from typing import Protocol
 import numpy as np
 
 from flowpp_tf.compression import exact
-from flowpp_tf.compression.threads import in_threads
 
 _SMALLEST_LOG_SCALE = -7.0
 _MOST_ITERATIONS = 100
 _ERROR = 1e-3  # of an inverse, as a share of the noise's standard deviation
 _STD_BEYOND = 4.0
-_BLOCK = 1 << 13  # values of a temporary array that stays in a core's cache
+_BLOCK = 1 << 15  # values of a temporary array that stays in a core's cache
 
 
 class ElementwiseMap(Protocol):
@@ -45,7 +44,7 @@ class MixtureLogistic:
     values = parameters.reshape(-1, 2 + 3 * components)
     size = max(_BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
-    self._mixtures = in_threads(lambda block: _Mixture(np.ascontiguousarray(values[block].T)), self._blocks)
+    self._mixtures = [_Mixture(np.ascontiguousarray(values[block].T)) for block in self._blocks]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return y and dy/dx."""
@@ -57,7 +56,7 @@ class MixtureLogistic:
 
   def _by_blocks(self, values, function):
     flat = values.reshape(-1)
-    results = in_threads(lambda pair: function(pair[0], flat[pair[1]]), zip(self._mixtures, self._blocks))
+    results = [function(mixture, flat[block]) for mixture, block in zip(self._mixtures, self._blocks)]
     first, second = (np.concatenate(parts).reshape(values.shape) for parts in zip(*results))
     return first, second
 

@@ -36,6 +36,7 @@ MAX_IMAGES = 1 << 16
 _MAX_EXTRA = 1 << 28
 MAX_PIXELS = 1 << 28
 _MAX_BATCH, _MAX_BATCH_DIMS = 1024, 1 << 20
+_FAST_BATCH, _FAST_BATCH_DIMS = 64, 1 << 15  # images, or as many as have so many values
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
 _BATCH = np.dtype([("images", "<u2"), ("salts", "u1")])
@@ -57,7 +58,7 @@ class SegmentError(Exception):
     self.images, self.known = images, known
 
 
-def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_batch: int = 64,
+def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_batch: int | None = None,
                    progress: Callable[[int], None] = lambda count: None) -> bytes:
   """Return a segment.
 
@@ -65,7 +66,7 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_bat
     codec: `Codec` of the model.
     images: uint8 `[N, H, W, C]`, N at most `MAX_IMAGES`.
     extra: further bytes to store.
-    max_batch: the largest batch.
+    max_batch: the largest batch; None for one that is fast.
     progress: called with the number of images that have been coded.
   """
   if len(images) > max_images(codec.shape) or len(extra) > _MAX_EXTRA:
@@ -133,13 +134,11 @@ def max_images(shape: tuple[int, int, int]) -> int:
 
 
 def _batch_size(codec, stack, waiting, max_batch):
-  """The largest power of two of images that the stack has bits for."""
-  per_image = INITIAL_BITS * codec.num_dims
-  size = 1
-  most = min(waiting, max_batch, _max_batch(codec))
-  while 2 * size <= most and 2 * size * per_image + _SPARE_BITS <= stack.num_bits:
-    size *= 2
-  return size
+  """As many images as the stack has bits for."""
+  if max_batch is None:
+    max_batch = max(_FAST_BATCH, _FAST_BATCH_DIMS // codec.num_dims)
+  enough = (stack.num_bits - _SPARE_BITS) // (INITIAL_BITS * codec.num_dims)
+  return max(1, min(enough, waiting, max_batch, _max_batch(codec)))
 
 
 def _push_batch(codec, stack, images, indices):

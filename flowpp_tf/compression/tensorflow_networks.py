@@ -44,8 +44,10 @@ class TensorFlowNetworks:
   def _run(self, key, network, x, context):
     if key not in self._functions:
       specs = [tf.TensorSpec([None, *value.shape[1:]], self._dtype) for value in (x, context) if value is not None]
-      function = tf.function(lambda x, context=None: network(x, call=Call(condition=context)), autograph=False)
-      self._functions[key] = function.get_concrete_function(*specs)
+      # Without optional arguments: a concrete function that has them writes its inputs out as text in each call.
+      evaluate = (lambda x: network(x, call=Call())) if context is None else (
+          lambda x, context: network(x, call=Call(condition=context)))
+      self._functions[key] = tf.function(evaluate, autograph=False).get_concrete_function(*specs)
     arguments = [tf.constant(value, self._dtype) for value in (x, context) if value is not None]
     result = self._functions[key](*arguments).numpy().astype(np.float64)
     return np.rint(result * _ROUNDING) / _ROUNDING

@@ -56,7 +56,7 @@ def define_flags() -> None:
                     "than the files; else these files are kept as they are.")
   flags.DEFINE_integer("segment_images", SEGMENT_IMAGES, "Images or tiles that are decoded together; fewer give "
                        "quicker access to one of them, and larger archives.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_integer("batch_size", 64, "Largest batch.", lower_bound=1, upper_bound=1 << 15)
+  flags.DEFINE_integer("batch_size", None, "Largest batch; one that is fast if not given.", lower_bound=1)
 
 
 def compress_from_flags() -> None:
