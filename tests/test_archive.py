@@ -150,7 +150,7 @@ def test_what_is_not_an_image_of_the_model_is_refused():
 
 
 class Stubborn:
-  """A codec that refuses some pushes."""
+  """A codec that refuses some pushes; it counts them from 1."""
 
   def __init__(self, refuses):
     self._codec, self._refuses, self.pushes = coder().codec, refuses, []
@@ -164,13 +164,17 @@ class Stubborn:
     self._codec.push(stack, batch)
 
 
+def table_of(encoded):
+  """Images and salts of each batch."""
+  (table_size,) = struct.unpack_from("<I", encoded, 28)
+  table = unpack(encoded[36:36 + table_size], 3 * struct.unpack_from("<I", encoded, 8)[0])
+  return np.frombuffer(table, [("images", "<u2"), ("salts", "u1")])
+
+
 def test_another_draw_is_tried_with_salt():
   codec = Stubborn(lambda self, batch: len(self.pushes) in (3, 4))
   encoded = segment.encode_segment(codec, images(40))
-  (table_size,) = struct.unpack_from("<I", encoded, 28)
-  table = np.frombuffer(unpack(encoded[36:36 + table_size], 3 * struct.unpack_from("<I", encoded, 8)[0]),
-                        [("images", "<u2"), ("salts", "u1")])
-  assert table["salts"].tolist()[:4] == [0, 0, 2, 0]
+  assert table_of(encoded)["salts"].tolist()[:4] == [0, 0, 2, 0]
   np.testing.assert_array_equal(segment.decode_segment(coder().codec, encoded)[0], images(40))
 
 
@@ -185,11 +189,21 @@ def test_an_image_that_cannot_be_coded_is_plain():
   assert extra == b"extra"
 
 
-def test_a_batch_that_does_not_decode_is_not_committed():
-  codec = Stubborn(lambda self, batch: False)
+@pytest.mark.parametrize("wrong", [1, 2, 100])
+def test_a_batch_that_does_not_decode_is_not_committed(wrong):
+  """The third check and some that follow find other pixels: more salt, then plain coding."""
+  codec, checks = Stubborn(lambda self, batch: False), []
   pop = codec.pop
-  codec.pop = lambda stack, count: pop(stack, count) + (count == 1 and len(codec.pushes) < 3)
+
+  def pop_wrongly(stack, count):
+    checks.append(count)
+    return pop(stack, count) + (3 <= len(checks) < 3 + wrong)
+
+  codec.pop = pop_wrongly
   encoded = segment.encode_segment(codec, images(40))
+  _, plain, batches, late = struct.unpack_from("<4I", encoded)
+  assert wrong == 100 or table_of(encoded)["salts"][2] == wrong
+  assert (late == 0) == (wrong < 100) and plain + late + int(table_of(encoded)["images"].sum()) == 40
   np.testing.assert_array_equal(segment.decode_segment(coder().codec, encoded)[0], images(40))
 
 

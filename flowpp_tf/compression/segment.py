@@ -14,8 +14,7 @@
 They are what has to be stored anyway, the initial content: the extra bytes, and the first images in plain. The first
 batch is one image; batches grow with the stack, whose bits the next one borrows.
 
-Before the encoder commits a batch it decodes it. Noise that leaves its range gets another draw: bytes of salt are
-pushed first. An image that leaves it every time is coded plainly, at the end.
+An image that the coder leaves out (batches.py), or that has pixel values which the model has not, is coded plainly.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import zlib
 
 import numpy as np
 
+from flowpp_tf.compression.batches import SPARE_BITS, max_batch, pop_salts, push_batches
 from flowpp_tf.compression.codec import INITIAL_BITS, Codec
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
@@ -35,14 +35,9 @@ MAX_IMAGES = 1 << 16
 # What a decoder takes, so that a hostile segment cannot make it take all memory.
 _MAX_EXTRA = 1 << 28
 MAX_PIXELS = 1 << 28
-_MAX_BATCH, _MAX_BATCH_DIMS = 1024, 1 << 20
-_FAST_BATCH, _FAST_BATCH_DIMS = 64, 1 << 15  # images, or as many as have so many values
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
 _BATCH = np.dtype([("images", "<u2"), ("salts", "u1")])
-_SALT = 0x9D
-_MOST_SALTS = 3
-_SPARE_BITS = 128
 
 
 class SegmentError(Exception):
@@ -58,7 +53,7 @@ class SegmentError(Exception):
     self.images, self.known = images, known
 
 
-def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_batch: int | None = None,
+def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", largest: int | None = None,
                    progress: Callable[[int], None] = lambda count: None) -> bytes:
   """Return a segment.
 
@@ -66,7 +61,7 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_bat
     codec: `Codec` of the model.
     images: uint8 `[N, H, W, C]`, N at most `MAX_IMAGES`.
     extra: further bytes to store.
-    max_batch: the largest batch; None for one that is fast.
+    largest: the largest batch; None for one that is fast.
     progress: called with the number of images that have been coded.
   """
   if len(images) > max_images(codec.shape) or len(extra) > _MAX_EXTRA:
@@ -75,20 +70,10 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", max_bat
   plain, content = _initial_content(codec, images, packed_extra)
   stack = Stack(np.frombuffer(content + bytes(-len(content) % 4), "<u4"), sealed=True)
   progress(plain)
-  batches, late = [], []
-  waiting = [i for i in range(plain, len(images))]
-  late += [i for i in waiting if images[i].max(initial=0) >= codec.levels]
-  waiting = [i for i in waiting if images[i].max(initial=0) < codec.levels]
-  while waiting:
-    indices = waiting[:_batch_size(codec, stack, len(waiting), max_batch)]
-    coded, salts, failed = _push_batch(codec, stack, images, indices)
-    late += failed
-    if coded:
-      batches.append((len(coded), salts))
-    done = {*coded, *failed}
-    waiting = [i for i in waiting if i not in done]
-    progress(len(done))
-  late.sort()
+  fits = images.reshape(len(images), -1).max(axis=1, initial=0) < codec.levels
+  batches, late = push_batches(
+      codec, stack, images, [i for i in range(plain, len(images)) if fits[i]], largest, progress)
+  late = sorted([*late, *(i for i in range(plain, len(images)) if not fits[i])])
   late_images = encode_plain(images[late]) if late else b""
   table = np.array(batches, _BATCH)
   packed_table = pack(table.tobytes())
@@ -114,7 +99,7 @@ def _runs(sizes):
 
 def _initial_content(codec, images, packed_extra):
   """How many images are plain at the beginning, and the bytes of the extra and of them."""
-  needed = (INITIAL_BITS * codec.num_dims + _SPARE_BITS) // 8
+  needed = (INITIAL_BITS * codec.num_dims + SPARE_BITS) // 8
   plain, content, per_image = 0, packed_extra, float(np.prod(codec.shape))
   while plain < len(images) and len(content) < needed:
     plain = min(len(images), plain + max(1, int((needed - len(content)) / per_image)))
@@ -123,56 +108,9 @@ def _initial_content(codec, images, packed_extra):
   return plain, content
 
 
-def _max_batch(codec):
-  """The largest batch that a decoder takes."""
-  return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // codec.num_dims, 1))
-
-
 def max_images(shape: tuple[int, int, int]) -> int:
   """Return how many images of a shape a segment holds at most."""
   return min(MAX_IMAGES, max(MAX_PIXELS // int(np.prod(shape)), 1))
-
-
-def _batch_size(codec, stack, waiting, max_batch):
-  """As many images as the stack has bits for."""
-  if max_batch is None:
-    max_batch = max(_FAST_BATCH, _FAST_BATCH_DIMS // codec.num_dims)
-  enough = (stack.num_bits - _SPARE_BITS) // (INITIAL_BITS * codec.num_dims)
-  return max(1, min(enough, waiting, max_batch, _max_batch(codec)))
-
-
-def _push_batch(codec, stack, images, indices):
-  """Push images, in place: the indices of those that were, with how many bytes of salt; those that cannot be coded."""
-  failed: list[int] = []
-  salts = 0
-  while indices:
-    batch = images[indices]
-    try:
-      trial = stack.copy()
-      trial.push_uniform(np.full(salts, _SALT), 256)
-      codec.push(trial, batch)
-      check = trial.copy()
-      decoded = codec.pop(check, len(batch))
-      check.pop_uniform(256, (salts,))
-      if not np.array_equal(decoded, batch) or not np.array_equal(check.words(), stack.words()):
-        raise WindowError(~(decoded == batch).reshape(len(batch), -1).all(axis=1))
-    except EmptyStackError:
-      if len(indices) == 1:
-        return [], 0, failed + indices
-      indices = indices[:len(indices) // 2]
-      continue
-    except WindowError as error:
-      if salts < _MOST_SALTS:
-        salts += 1
-        continue
-      bad = error.examples if error.examples.any() else np.ones(len(indices), bool)
-      failed += [i for i, is_bad in zip(indices, bad) if is_bad]
-      indices = [i for i, is_bad in zip(indices, bad) if not is_bad]
-      salts = 0
-      continue
-    stack.replace(trial)
-    return indices, salts, failed
-  return [], 0, failed
 
 
 def decode_segment(codec: Codec, data: bytes) -> tuple[np.ndarray, bytes]:
@@ -206,7 +144,7 @@ def _decode(codec, data):
   coded = np.setdiff1d(np.arange(plain, count), late)
   if int(batches["images"].sum()) != len(coded) or len(np.unique(late)) != num_late or np.any(
       (late < plain) | (late >= count)) or content_size > 4 * len(words) + 8 or (
-          batches["images"] == 0).any() or (batches["images"] > _max_batch(codec)).any():
+          batches["images"] == 0).any() or (batches["images"] > max_batch(codec)).any():
     raise SegmentError("its tables have no meaning")
 
   images, known = np.zeros((count, *codec.shape), np.uint8), np.zeros(count, bool)
@@ -221,7 +159,7 @@ def _decode(codec, data):
       start = end - int(batch["images"])
       try:
         images[coded[start:end]] = codec.pop(stack, end - start)
-        stack.pop_uniform(256, (int(batch["salts"]),))
+        pop_salts(stack, int(batch["salts"]))
       except (EmptyStackError, WindowError) as error:
         raise SegmentError(f"the networks of this machine do not decode it ({error})", images, known) from None
       end = start
