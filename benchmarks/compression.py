@@ -42,7 +42,8 @@ def main(argv):
   middle = time.monotonic()
   back = fpp.decompress(coder, data)
   end = time.monotonic()
-  bound = np.mean([evaluate_bits_per_dim(model, images, 1, seed=seed).bounds[0].bits_per_dim for seed in range(FLAGS.draws)])
+  draws = [evaluate_bits_per_dim(model, images, 1, seed=seed) for seed in range(FLAGS.draws)]
+  bound = np.mean([draw.bounds[0].bits_per_dim for draw in draws])
   ideal = bound * images.size / 8
   row = {
       "images": f"{FLAGS.preset}, {len(images)}", "tier": FLAGS.tier, "bytes": len(data),
