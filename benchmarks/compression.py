@@ -21,8 +21,6 @@ FLAGS = flags.FLAGS
 
 def main(argv):
   del argv
-  from flowpp_tf.devices import use_cpu_lanes
-  use_cpu_lanes()
   import json
   import numpy as np
   import flowpp_tf as fpp

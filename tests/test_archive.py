@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import struct
 import subprocess
 import sys
@@ -505,6 +506,14 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
 def test_bad_input_is_one_line(run, program, arguments, message):
   text = call(run, program, *arguments, code=2)
   assert message in text and "Traceback" not in text
+
+
+def test_the_page_runs(capsys):
+  text = (pathlib.Path(__file__).parent.parent / "docs" / "compression.md").read_text()
+  snippet, = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  exec(compile(snippet, "compression.md", "exec"), {})
+  size, same = capsys.readouterr().out.split()
+  assert same == "True" and 3000 < int(size) < 3500
 
 
 def test_an_estimate_is_close(run):

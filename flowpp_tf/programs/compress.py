@@ -25,7 +25,6 @@ from flowpp_tf.compression.pictures import (
     MAX_KEPT_FILE, Lost, Picture, all_files, check_channels, read_picture, read_pictures, write_pictures)
 from flowpp_tf.compression.tiles import to_tiles
 from flowpp_tf.data import SPLITS
-from flowpp_tf.devices import use_cpu_lanes
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.files import replace_file
@@ -68,7 +67,6 @@ def compress_from_flags() -> None:
     raise InputError("give --output, or --estimate, which writes nothing; one of them")
   if FLAGS.output is not None:
     run.check_is_new(FLAGS.output)
-  use_cpu_lanes()
   workdir = model_flags.given_model()
   model, settings = workdir.load()
   if FLAGS.images:
