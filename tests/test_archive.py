@@ -391,6 +391,12 @@ def test_files_come_back_in_their_order(folder):
   assert [item.name for item in some] == ["below/large.png"]
 
 
+@pytest.mark.parametrize("names", [["photo.jpg", "broken.png"], ["a.png"], []])
+def test_a_few_files_or_none_with_pixels_come_back(folder, names):
+  back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder, names))), coder()))
+  assert [item.content for item in back] == [pictures.read_picture(folder, name, 1).content for name in names]
+
+
 def test_files_of_a_damaged_segment_are_named(folder):
   compressed = bytearray(archive_of(folder))
   entries = archive.ArchiveReader(io.BytesIO(bytes(compressed))).index()

@@ -70,7 +70,7 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", largest
   plain, content = _initial_content(codec, images, packed_extra)
   stack = Stack(np.frombuffer(content + bytes(-len(content) % 4), "<u4"), sealed=True)
   progress(plain)
-  fits = images.reshape(len(images), -1).max(axis=1, initial=0) < codec.levels
+  fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
   batches, late = push_batches(
       codec, stack, images, [i for i in range(plain, len(images)) if fits[i]], largest, progress)
   late = sorted([*late, *(i for i in range(plain, len(images)) if not fits[i])])
