@@ -470,6 +470,7 @@ def test_files_by_the_programs(run, folder):
   text = call(run, "compress", "--preset=tiny", f"--images={folder}", "--output=files.fpp", "--test")
   assert "wrote files.fpp: 7 files" in text and "decoded and compared" in text
   assert "5 of 7 files are kept as they are (another mode, lossy, no image)" in text
+  assert "the archive is not smaller than the files" in text  # of a few hundred bytes each
   assert "files, 76 images or tiles of 4x4x1" in call(run, "decompress", "files.fpp", "--list")
   call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", without_tensorflow=True)
   assert sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file()) == sorted(

@@ -152,6 +152,9 @@ def _compress_files(model, workdir):
     reasons = ", ".join(sorted(set(kept.values())))
     run.warn(f"{len(kept)} of {len(names)} files are kept as they are ({reasons}): the model "
              f"codes the pixels of lossless {kind} files")
+  if pathlib.Path(FLAGS.output).stat().st_size >= sum(sizes.values()):
+    run.warn("the archive is not smaller than the files: they are too few, or unlike those that the model was trained "
+             "on")
 
 
 def _files(paths):
