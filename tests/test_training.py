@@ -50,7 +50,8 @@ def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **set
   return *([m[name] for m in metrics] for name in ("bits_per_dim", "gradient_norm")), state
 
 
-OPTIMIZERS = {"adam": lambda: training.Adam(1e-3), "sgd": lambda: keras.optimizers.SGD(1e-2)}
+OPTIMIZERS = {"adam": lambda: training.Adam(1e-3), "sgd": lambda: keras.optimizers.SGD(1e-2),
+              "muon": lambda: keras.optimizers.Muon(1e-3)}
 
 
 @pytest.fixture(scope="module", params=OPTIMIZERS)

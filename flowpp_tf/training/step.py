@@ -36,7 +36,8 @@ def train_step(state: TrainState, images: tf.Tensor) -> None:
     factor *= state.config.clip_norm / tf.maximum(norm, state.config.clip_norm)
   factor = tf.where(finite, factor, tf.zeros_like(factor))
   gradients = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in gradients]
-  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, finite))
+  before = [] if state.keeps_when_skipped else _apply(state, gradients, variables)
+  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, finite, before))
 
 
 def validation_step(state: TrainState, images: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -120,7 +121,21 @@ def _gradients(state, images, seed, scale):
   return bound, gradients, [state.variables[i] for i in used]
 
 
-def _update(state, strategy, gradients, variables, loss, norm, finite):
+def _apply(state, gradients, variables):
+  """Take a step of any optimizer of Keras, in replica context; return the values before it of what it changes."""
+  replicas = tf.distribute.get_replica_context().num_replicas_in_sync
+  of = {id(v.value): v for v in state.model.trainable_variables}
+  before = [tf.identity(v) for v in _changed(state, variables)]
+  state.optimizer.apply([g / replicas for g in gradients], [of[id(v)] for v in variables])  # it sums over replicas
+  return before
+
+
+def _changed(state, variables):
+  """What a step of the optimizer changes, except for the step's number."""
+  return [*variables, *(v.value for v in state.optimizer.variables if v is not state.optimizer.iterations)]
+
+
+def _update(state, strategy, gradients, variables, loss, norm, finite, before):
   """Update weights, EMA weights, counts and sums, in cross-replica context."""
   # After the all-reduce they are the same on all replicas.
   good, loss, norm = (strategy.experimental_local_results(value)[0] for value in (finite, loss, norm))
@@ -133,7 +148,8 @@ def _update(state, strategy, gradients, variables, loss, norm, finite):
       extended.update(variable, lambda v, g: optimizer.update_step(g, v, rate), args=(gradient,), group=False)
     optimizer.iterations.assign_add(1)  # the next step has other images and noise
   else:
-    _apply_or_undo(state, gradients, variables, good)
+    for variable, value in zip(_changed(state, variables), before):
+      extended.update(variable, lambda v, old: v.assign(tf.where(good, v, old)), args=(value,), group=False)
 
   if state.ema is not None:
     ema_rate = unless_skipped(_ema_rate(state))
@@ -151,16 +167,6 @@ def _update(state, strategy, gradients, variables, loss, norm, finite):
   for name, value in (("steps", tf.ones_like(loss)), ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
                       ("gradient_norm", norm)):
     state.sums[name].assign_add(tf.cast(unless_skipped(value), tf.float32))
-
-
-def _apply_or_undo(state, gradients, variables, good):
-  """A step of any optimizer of Keras; after one that is to be skipped all but its number is as before."""
-  of = {id(v.value): v for v in state.model.trainable_variables}
-  changed = [*variables, *(v.value for v in state.optimizer.variables if v is not state.optimizer.iterations)]
-  before = [tf.identity(v) for v in changed]
-  state.optimizer.apply(gradients, [of[id(v)] for v in variables])
-  for variable, value in zip(changed, before):
-    variable.assign(tf.where(good, variable, value))
 
 
 @functools.partial(traced_once, inline=True)
