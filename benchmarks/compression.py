@@ -31,8 +31,7 @@ def main(argv):
   model = fpp.FlowPlusPlus.from_preset(FLAGS.preset)
   settings = json.loads((ROOT / "flowpp_tf" / "presets" / FLAGS.preset / "config.json").read_text())["training"]
   dataset = load_dataset(settings["dataset"], FLAGS.data_dir, image_shape=model.config.image_shape,
-                         levels=model.config.levels) if not FLAGS.data else load_dataset(
-                             FLAGS.data, FLAGS.data_dir, image_shape=model.config.image_shape)
+                         levels=model.config.levels)
   images = np.asarray(dataset.split(FLAGS.split)[:FLAGS.limit])
   coder = Coder(model, FLAGS.tier)
   begin = time.monotonic()
@@ -57,8 +56,7 @@ def main(argv):
 
 if __name__ == "__main__":
   flags.DEFINE_string("preset", "digits", "Preset.")
-  flags.DEFINE_string("data", None, "Data set; that of the preset if not given.")
-  flags.DEFINE_string("data_dir", None, "Its folder.")
+  flags.DEFINE_string("data_dir", None, "Folder of its data set.")
   flags.DEFINE_string("split", "test", "Split.")
   flags.DEFINE_string("tier", "portable", "Tier.")
   flags.DEFINE_integer("limit", None, "Number of images.")

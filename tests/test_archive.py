@@ -4,24 +4,22 @@ import dataclasses
 import functools
 import io
 import json
-import os
-import pathlib
 import re
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
 from PIL import Image
 import pytest
 
+from conftest import SMALL, perturb, small_images
+import program_calls
 import flowpp_tf as fpp
 from flowpp_tf import compression
 from flowpp_tf.compression import archive, arrays, pictures, segment
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
-from tests.conftest import SMALL, perturb, small_images
+from flowpp_tf.data.folder import all_files
 
 RNG = np.random.default_rng
 # Grey, without attention, so that decoding hundreds of damaged archives takes seconds.
@@ -117,7 +115,7 @@ def test_segments_are_independent_of_each_other():
   reader = archive.ArchiveReader(io.BytesIO(data()))
   entries = reader.index()
   assert entries["images"].tolist() == [30, 30, 10]
-  part = reader.segment(1)
+  part, = reader.segments([1])
   assert (part.first, part.images) == (30, 30)
   np.testing.assert_array_equal(segment.decode_segment(coder().codec, part.data)[0], images(70)[30:60])
 
@@ -436,7 +434,7 @@ def test_what_pillow_would_read_with_fewer_bits_is_kept(tmp_path):
           b"IEND", b""))
   Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.tiff")
   Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.bmp")
-  names = pictures.all_files(tmp_path)
+  names = all_files(tmp_path)
   assert names == ["eight.bmp", "eight.ppm", "eight.tiff", "wide.png", "wide.ppm"]
   reasons = [pictures.read_picture(tmp_path, name, 3).reason for name in names]
   assert reasons == ["", "", "", "another depth or format", "another depth or format"]
@@ -453,17 +451,15 @@ def run(tmp_path_factory):
   return path
 
 
-def call(run, program, *arguments, code=0, **environment):
-  start = [sys.executable, f"{pathlib.Path(__file__).parent.parent}/bin/{program}"]
-  if environment.pop("without_tensorflow", False):
-    start = [sys.executable, "-c", "import sys; sys.argv[0] = 'decompress'\n"
+def call(cwd, program, *arguments, code=0, without_tensorflow=False, **environment):
+  """What a program writes, as a process of its own."""
+  command = ["-c", "import sys; sys.argv[0] = 'decompress'\n"
              "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
-             f"sys.path.insert(0, {str(pathlib.Path(__file__).parent.parent)!r})\n"
-             "from flowpp_tf.programs.decompress import main; main()"]
-  result = subprocess.run([*start, *arguments], cwd=run, text=True, capture_output=True, check=False,
-                          env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment})
-  assert code in (None, result.returncode), result.stderr
-  return result.stdout + result.stderr
+             f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
+             "from flowpp_tf.programs.decompress import main; main()"] if without_tensorflow else program
+  result = program_calls.run(command, *arguments, cwd=cwd, TF_CPP_MIN_LOG_LEVEL="3", **environment)
+  assert code in (None, result.code), result.error
+  return result.out + result.error
 
 
 def test_files_by_the_programs(run, folder):
@@ -511,12 +507,12 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
     ("decompress", ["nowhere.fpp", "--output=x"], "cannot be read"),
     ("decompress", ["a.fpp", "b.fpp", "--output=x"], "unexpected argument 'b.fpp'")])
 def test_bad_input_is_one_line(run, program, arguments, message):
-  text = call(run, program, *arguments, code=2)
-  assert message in text and "Traceback" not in text
+  result = program_calls.call(program, *arguments, cwd=run)
+  assert result.code == 2 and message in result.error and "Traceback" not in result.error
 
 
 def test_the_page_runs(capsys):
-  text = (pathlib.Path(__file__).parent.parent / "docs" / "compression.md").read_text()
+  text = (program_calls.ROOT / "docs" / "compression.md").read_text()
   snippet, = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
   exec(compile(snippet, "compression.md", "exec"), {})
   size, same = capsys.readouterr().out.split()
@@ -525,5 +521,5 @@ def test_the_page_runs(capsys):
 
 def test_an_estimate_is_close(run):
   np.savez(run / "arrays.npz", train=images(40), validation=images(9), test=images(400, seed=1))
-  text = call(run, "compress", "--preset=tiny", "--dataset=npz:arrays.npz", "--estimate")
+  text = program_calls.call("compress", "--preset=tiny", "--dataset=npz:arrays.npz", "--estimate", cwd=run).out
   assert "estimate: " in text and "bits/dim, measured on 400 of 400" in text

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from conftest import VARIANTS, perturb, small_images
 import flowpp_tf as fpp
 from flowpp_tf.bijectors.coupling import affine_coupling_bijector, mixture_logistic_coupling_bijector
 from flowpp_tf.call import Call
@@ -22,7 +23,6 @@ from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
-from tests.conftest import VARIANTS, perturb, small_images
 
 RNG = np.random.default_rng
 

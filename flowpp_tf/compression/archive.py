@@ -11,9 +11,10 @@ segment. Any segment can be decoded by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import hashlib
+import itertools
 import json
 import struct
 from typing import BinaryIO, TypeAlias
@@ -181,32 +182,29 @@ class ArchiveReader:
       raise ArchiveError(f"this machine's networks give other numbers than those that made the archive (tier "
                          f"{header.tier!r}): {advice}")
 
-  def segments(self) -> Iterator[Segment]:
+  def segments(self, numbers: Sequence[int] | None = None) -> Iterator[Segment]:
     """Yield the segments, those that are damaged without their bytes.
+
+    Args:
+      numbers: only those with these numbers in the index; None for all.
 
     Raises:
       ArchiveError: after the last one that can be found, if the archive is incomplete or damaged elsewhere.
     """
     try:
       entries = self.index()
-    except ArchiveError as error:  # without an index the segments are found one behind the other
-      yield from self._segments_in_order()
-      raise error
-    first = 0
-    for position, images in entries.tolist():
-      segment = self._segment_at(position)
-      whole = segment is not None and (segment.first, segment.images) == (first, images)
-      yield segment if segment is not None and whole else Segment(first, images, None)
-      first += images
-    self._check_hash()
-
-  def segment(self, number: int) -> Segment:
-    """Return a segment by its number in the index; errors as for `index`."""
-    entries = self.index()
-    found = self._segment_at(int(entries["position"][number]))
-    first = int(entries["images"][:number].sum())
-    expected = Segment(first, int(entries["images"][number]), None)
-    return found if found is not None and (found.first, found.images) == (first, expected.images) else expected
+    except ArchiveError:  # without an index the segments are found one behind the other
+      if numbers is None:
+        yield from self._segments_in_order()
+      raise
+    images = entries["images"].tolist()
+    firsts = [0, *itertools.accumulate(images)]
+    for number in range(len(entries)) if numbers is None else numbers:
+      expected = Segment(firsts[number], images[number], None)
+      found = self._segment_at(int(entries["position"][number]))
+      yield found if found is not None and dataclasses.replace(found, data=None) == expected else expected
+    if numbers is None:
+      self._check_hash()
 
   def _segments_in_order(self):
     position, first = self._first, 0

@@ -73,7 +73,7 @@ def read_images(reader: ArchiveReader, coder: Coder, numbers: Sequence[int] | No
   """
   reader.check(coder)
   shape, lost = coder.model.image_shape, 0
-  for segment in reader.segments() if numbers is None else map(reader.segment, numbers):
+  for segment in reader.segments(numbers):
     try:
       if segment.data is None:
         raise SegmentError("a segment has the wrong checksum")

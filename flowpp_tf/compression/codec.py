@@ -55,19 +55,16 @@ class Codec:
     self._pixels_to_logit = PixelsToLogit(self.levels, description["alpha"])
     self._noise_grid = Grid.uniform(self.shape, STEP)
     self._pixel_grid = Grid.uniform(self.shape, STEP, STEP / 2)  # keeps u inside of (0, 1)
-    self._dequantizer = self._augmenter = None
-    if description["dequantizer"]:
-      self._dequantizer = _Flow("dequantizer", description["dequantizer"]["flow"], model, networks, self._noise_grid)
+    flow = lambda part, grid: _Flow(part, model, networks, grid) if part in model.flows() else None
+    self._dequantizer, self._augmenter = flow("dequantizer", self._noise_grid), None
+    self._augmented = bool(description["augmenter"])
     grid = self._noise_grid
-    if description["augmenter"]:
+    if self._augmented:
       self._augmented_shape = (*self.shape[:2], description["augmenter"]["channels"])
       augmented = Grid.uniform(self._augmented_shape, STEP)
-      if description["augmenter"]["flow"]:
-        self._augmenter = _Flow("augmenter", description["augmenter"]["flow"], model, networks, augmented)
-        augmented = self._augmenter.grid
-      grid = grid.beside(augmented)
-    self._augmented = bool(description["augmenter"])
-    self._flow = _Flow("flow", description["flow"], model, networks, grid)
+      self._augmenter = flow("augmenter", augmented)
+      grid = grid.beside(self._augmenter.grid if self._augmenter else augmented)
+    self._flow = _Flow("flow", model, networks, grid)
 
   def push(self, stack: Stack, images: np.ndarray) -> None:
     """Push images, integers `[N, H, W, C]` in 0 .. levels - 1.
@@ -141,7 +138,8 @@ class _Flow:
     grid: of the output.
   """
 
-  def __init__(self, part, flow, model, networks, grid):
+  def __init__(self, part, model, networks, grid):
+    name, flow = model.flows()[part]
     self._parts: list[_Step | _Rearrangement] = []
     make_map = BoundedAffine if flow["coupling"] == "affine" else (
         lambda parameters: MixtureLogistic(parameters, flow["components"]))
@@ -153,7 +151,7 @@ class _Flow:
         self._parts.append(_Rearrangement(before))
         grid = grid.rearranged(before)
       for _ in range(couplings):
-        step = _Step(part, index, below(model.weights, f"{_name(part)}/{index}"), networks, make_map, grid)
+        step = _Step(part, index, below(model.weights, f"{name}/{index}"), networks, make_map, grid)
         self._parts.append(step)
         grid, index = step.grid, index + 1
       if after:
@@ -170,10 +168,6 @@ class _Flow:
     for part in self._parts[::-1]:
       n = part.pop(stack, n, context)
     return n
-
-
-def _name(part):
-  return part if part == "flow" else f"{part}/flow"
 
 
 class _Step:

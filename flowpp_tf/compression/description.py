@@ -51,6 +51,12 @@ class CodecModel:
     augmenter = self.description["augmenter"]
     return height * width * (channels + (augmenter["channels"] if augmenter else 0))
 
+  def flows(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return for each part that has a flow, the name of its weights and its description."""
+    inner = {part: (self.description[part] or {}).get("flow") for part in ("dequantizer", "augmenter")}
+    return {"flow": ("flow", self.description["flow"]),
+            **{part: (f"{part}/flow", flow) for part, flow in inner.items() if flow is not None}}
+
   @property
   def levels(self) -> int:
     """Number of pixel values."""

@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-_BLOCK = 1 << 15  # values; temporary arrays of so many stay in a core's cache
+BLOCK = 1 << 15  # values; temporary arrays of so many stay in a core's cache
 _TABLE_BITS = 6
 _TABLE = 1 << _TABLE_BITS
 _LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # 20 of its bits are 0: products with integers below 2^20 are exact
@@ -37,12 +37,12 @@ def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
   """An elementwise function, evaluated on a block of its argument after the other."""
   @functools.wraps(function)
   def evaluate(x):
-    if x.size <= _BLOCK:
+    if x.size <= BLOCK:
       return function(x)
     flat = x.reshape(-1)
     result = np.empty_like(flat)
-    for start in range(0, len(flat), _BLOCK):
-      result[start:start + _BLOCK] = function(flat[start:start + _BLOCK])
+    for start in range(0, len(flat), BLOCK):
+      result[start:start + BLOCK] = function(flat[start:start + BLOCK])
     return result.reshape(x.shape)
   return evaluate
 

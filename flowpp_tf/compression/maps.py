@@ -19,7 +19,6 @@ _SMALLEST_LOG_SCALE = -7.0
 _MOST_ITERATIONS = 100
 _ERROR = 1e-3  # of an inverse, as a share of the noise's standard deviation
 _STD_BEYOND = 4.0
-_BLOCK = 1 << 15  # values of a temporary array that stays in a core's cache
 
 
 class ElementwiseMap(Protocol):
@@ -42,7 +41,7 @@ class MixtureLogistic:
 
   def __init__(self, parameters: np.ndarray, components: int) -> None:
     values = parameters.reshape(-1, 2 + 3 * components)
-    size = max(_BLOCK // components, 1)
+    size = max(exact.BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
     self._mixtures = [_Mixture(np.ascontiguousarray(values[block].T)) for block in self._blocks]
 

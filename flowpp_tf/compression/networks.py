@@ -215,15 +215,12 @@ class PortableNetworks:
     self._contexts: dict[str, ContextNet] = {}
     height, width, _ = model.image_shape
     self._chunk = max(_CHUNK_POSITIONS // (height * width), 1)
-    for part in ("flow", "dequantizer", "augmenter"):
-      flow, name = (model.description["flow"], "flow") if part == "flow" else (
-          (model.description[part] or {}).get("flow"), f"{part}/flow")
-      if flow:
-        couplings = sum(count for _, count in flow["stages"])
-        self._conditioners[part] = [
-            Conditioner(below(model.weights, f"{name}/{i}/network"), flow["network"]) for i in range(couplings)]
-        if part != "flow":
-          self._contexts[part] = ContextNet(below(model.weights, f"{part}/context"), model.description[part]["context"])
+    for part, (name, flow) in model.flows().items():
+      couplings = sum(count for _, count in flow["stages"])
+      self._conditioners[part] = [
+          Conditioner(below(model.weights, f"{name}/{i}/network"), flow["network"]) for i in range(couplings)]
+      if part != "flow":
+        self._contexts[part] = ContextNet(below(model.weights, f"{part}/context"), model.description[part]["context"])
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""

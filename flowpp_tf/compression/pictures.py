@@ -70,22 +70,6 @@ def check_channels(channels: int) -> None:
     raise InputError(f"image files are coded by models of 1 or 3 channels, got {channels}")
 
 
-def all_files(folder: pathlib.Path) -> list[str]:
-  """Return the sorted paths of all files below a folder, relative to it, with `/`; links to folders are not followed.
-
-  Raises:
-    InputError (a ValueError): if there is none, or a folder cannot be read.
-  """
-  def fail(error):
-    raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
-
-  names = sorted((pathlib.Path(root) / name).relative_to(folder).as_posix()
-                 for root, _, files in os.walk(folder, onerror=fail) for name in files)
-  if not names:
-    raise InputError(f"folder {str(folder)!r} has no file")
-  return names
-
-
 def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False) -> Picture:
   """Read a file.
 

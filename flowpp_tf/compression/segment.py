@@ -68,7 +68,8 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", largest
     raise ValueError(f"a segment of {len(images)} images and {len(extra)} bytes is too large")
   packed_extra = pack(extra) if extra else b""
   plain, content = _initial_content(codec, images, packed_extra)
-  stack = Stack(np.frombuffer(content + bytes(-len(content) % 4), "<u4"), sealed=True)
+  words = np.frombuffer(content + bytes(-len(content) % 4), "<u4")
+  stack = Stack(words, sealed=True)
   progress(plain)
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
   batches, late = push_batches(
@@ -81,7 +82,7 @@ def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", largest
   checks = [zlib.crc32(coded[first:last].tobytes()) for first, last in _runs(table["images"])]
   head = _HEAD.pack(len(images), plain, len(batches), len(late), len(content), len(extra), len(packed_extra),
                     len(packed_table), len(late_images))
-  words = stack.words() if batches else np.frombuffer(content + bytes(-len(content) % 4), "<u4")
+  words = stack.words() if batches else words
   return b"".join([head, packed_table, np.array(checks, "<u4").tobytes(), np.array(late, "<u4").tobytes(),
                    _digest(images, extra), late_images, words.astype("<u4").tobytes()])
 

@@ -102,14 +102,27 @@ def image_files(folder: pathlib.Path) -> list[str]:
 
   Hidden files and folders are left out; links to folders are not followed.
   """
+  return [name for name in all_files(folder, hidden=False) if name.lower().endswith(images.SUFFIXES)]
+
+
+def all_files(folder: pathlib.Path, hidden: bool = True) -> list[str]:
+  """Return the sorted paths of all files below a folder, relative to it, with `/`; links to folders are not followed.
+
+  Args:
+    folder: the folder.
+    hidden: whether hidden files, and those in hidden folders, are among them.
+
+  Raises:
+    InputError (a ValueError): if a folder cannot be read.
+  """
   def fail(error):
     raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
 
+  wanted = lambda name: hidden or not name.startswith(".")
   names: list[str] = []
   for root, folders, files in os.walk(folder, onerror=fail):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    names += [(pathlib.Path(root) / name).relative_to(folder).as_posix() for name in files
-              if name.lower().endswith(images.SUFFIXES) and not name.startswith(".")]
+    folders[:] = filter(wanted, folders)
+    names += [(pathlib.Path(root) / name).relative_to(folder).as_posix() for name in filter(wanted, files)]
   return sorted(names)
 
 

@@ -10,27 +10,25 @@ docs/compression.md has sizes, speeds, limits, and the format.
 """
 
 from collections.abc import Iterator
-import contextlib
 import math
 import pathlib
-import sys
 import time
 
 from absl import flags
-import keras
 import numpy as np
 
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS, ArchiveReader, ArchiveWriter, Coder, compress_to, read_images
 from flowpp_tf.compression.pictures import (
-    MAX_KEPT_FILE, Lost, Picture, all_files, check_channels, read_picture, read_pictures, write_pictures)
+    MAX_KEPT_FILE, Lost, Picture, check_channels, read_picture, read_pictures, write_pictures)
 from flowpp_tf.compression.tiles import to_tiles
 from flowpp_tf.data import SPLITS
+from flowpp_tf.data.folder import all_files
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import evaluate_bits_per_dim
-from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.programs import data_flags, model_flags, run
 from flowpp_tf.programs.codec_models import save_codec_model
+from flowpp_tf.programs.progress import progress_on_stderr
 
 FLAGS = flags.FLAGS
 _ESTIMATED_TILES = 1000
@@ -84,7 +82,7 @@ def compress_from_flags() -> None:
   def write(path):
     with open(path, "wb") as file:
       compress_to(file, coder, images, segment_images=FLAGS.segment_images, embed_model=FLAGS.embed_model,
-                  max_batch=FLAGS.batch_size, progress=_progress(len(images)))
+                  max_batch=FLAGS.batch_size, progress=progress_on_stderr(len(images)))
     if FLAGS.test:
       with open(path, "rb") as file:
         start = 0
@@ -137,7 +135,7 @@ def _compress_files(model, workdir):
 
   def write(path):
     with open(path, "wb") as file:
-      writer = ArchiveWriter(file, coder, "files", FLAGS.embed_model, FLAGS.batch_size, _progress(None))
+      writer = ArchiveWriter(file, coder, "files", FLAGS.embed_model, FLAGS.batch_size, progress_on_stderr(None))
       write_pictures(writer, pictures(), shape, FLAGS.segment_images)
     if FLAGS.test:
       with open(path, "rb") as file:
@@ -161,7 +159,10 @@ def _files(paths):
   """A folder, and names below it."""
   if len(paths) == 1 and pathlib.Path(paths[0]).expanduser().is_dir():
     folder = pathlib.Path(paths[0]).expanduser()
-    return folder, all_files(folder)
+    names = all_files(folder)
+    if not names:
+      raise InputError(f"folder {str(folder)!r} has no file")
+    return folder, names
   files = [pathlib.Path(path).expanduser() for path in paths]
   for file in files:
     if not file.is_file():
@@ -193,26 +194,10 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
         + (f" and {_size(kept_bytes)} of files that are kept as they are" if kept_bytes else ""))
 
 
-def _progress(total):
-  """Return a function to call with a number of coded images; it draws a bar if stderr is a terminal."""
-  if not sys.stderr.isatty():
-    return lambda count: None
-  with contextlib.redirect_stdout(sys.stderr):
-    bar = keras.utils.Progbar(total, unit_name="image")
-
-  def add(count):
-    with contextlib.redirect_stdout(sys.stderr):
-      bar.add(count)
-  return add
-
-
 def _write(write, count, size_before, dims):
   begin = time.monotonic()
   output = pathlib.Path(FLAGS.output)
-  try:
-    replace_file(output, write)
-  except OSError as error:
-    raise InputError(f"cannot write {str(output)!r}: {error.strerror or error}") from None
+  run.replace(output, write)
   seconds, size = time.monotonic() - begin, output.stat().st_size
   rate = f", {8 * size / dims:.4f} bits/dim" if dims else ""
   print(f"wrote {output}: {count} {'images' if dims else 'files'}, {_size(size_before)} -> {_size(size)}{rate}, "

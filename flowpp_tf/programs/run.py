@@ -80,12 +80,17 @@ def check_is_new(path: Path) -> None:
   check_can_be_written(path)
 
 
-def write_file(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
-  """Call `replace_file` and print the path; raise an `InputError` if it cannot be written."""
+def replace(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
+  """Call `replace_file`; raise an `InputError` if the file cannot be written."""
   try:
     replace_file(path, write)
   except OSError as error:
     raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+
+
+def write_file(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
+  """Call `replace` and print the path."""
+  replace(path, write)
   print(f"wrote {path}")
 
 

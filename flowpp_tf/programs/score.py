@@ -16,7 +16,6 @@ Likelihood by itself does not separate images like the training images from othe
 likely, wherever they come from. docs/scoring.md says what each score can and cannot do.
 """
 
-import contextlib
 import csv
 import functools
 import io
@@ -25,13 +24,13 @@ import os
 import sys
 
 from absl import flags
-import keras
 import numpy as np
 
 from flowpp_tf.data import SPLITS, folder as image_folder, images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
 from flowpp_tf.files import file_sha256
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run
+from flowpp_tf.programs.progress import progress_on_stderr
 from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
@@ -82,7 +81,7 @@ def score_from_flags() -> None:
   scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
 
   rows = []
-  progress = _progress(count)
+  progress = progress_on_stderr(count)
   while batch := list(itertools.islice(items, batch_size)):
     readable = [image for _, image, _ in batch if image is not None]
     scores = iter(_texts(scorer, readable, batch_size) if readable else ())
@@ -139,7 +138,7 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
       run.warn(f"no typicality, as the validation split of the run is not available: {error}")
       return None
     key = key | {"data": dataset.fingerprint()["digest"]}
-    progress = _progress(min(len(dataset.validation), key["typical_images"]))
+    progress = progress_on_stderr(min(len(dataset.validation), key["typical_images"]))
     typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, progress)
     try:
       if workers.chief:
@@ -157,19 +156,6 @@ def typical_key(workdir: Workdir, settings: dict, num_samples: int = 16, seed: i
   """Return what the typicality of a run depends on, for `load_typical`; the defaults are those of the flags."""
   return {"weights": file_sha256(workdir.best_weights), "num_samples": num_samples, "seed": seed,
           "typical_images": typical_images, "data": settings.get("fingerprint", {}).get("digest")}
-
-
-def _progress(count):
-  """Return a function to call with a number of images done; it draws a bar if stderr is a terminal."""
-  if not sys.stderr.isatty():
-    return lambda done: None
-  with contextlib.redirect_stdout(sys.stderr):  # Keras draws on stdout, where the CSV goes
-    bar = keras.utils.Progbar(count, unit_name="image")
-
-  def add(done):
-    with contextlib.redirect_stdout(sys.stderr):
-      bar.add(done)
-  return add
 
 
 def _write(rows, output):
