@@ -17,6 +17,7 @@ from flowpp_tf.graphs import shape_of
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
+from flowpp_tf.models.keras_training import BoundTraining
 from flowpp_tf.models.presets import read_preset, save_preset
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.types import Path, Seed, TensorLike
@@ -35,7 +36,7 @@ class BoundTerms(NamedTuple):
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
-class FlowPlusPlus(keras.Model):
+class FlowPlusPlus(BoundTraining):
   """The Flow++ image model, built when constructed.
 
   Args:
@@ -303,47 +304,6 @@ class FlowPlusPlus(keras.Model):
   def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}
 
-  # --- Keras ------------------------------------------------------------------------------------
-
-  def call(self, images: TensorLike, training: bool = False) -> tf.Tensor:
-    """Return `log_prob_bound(images)` with one sample, `[B]` nats; the same noise in each call outside of training."""
-    return self.log_prob_bound(images, seed=None if training else 0, training=training)
-
-  def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
-    """Prepare `fit` and `evaluate`; as in Keras, without a loss: that is the negative bound, nats per image.
-
-    A model that Keras has saved is loaded uncompiled.
-
-    Raises:
-      InputError (a ValueError): for a loss or metrics, for several workers, or for an optimizer that would clip each
-        replica's gradients.
-    """
-    if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-      raise InputError("Keras' `fit` cannot average scalar metrics over workers; use `flowpp_tf.training.train`")
-    for name in ("loss", "metrics", "weighted_metrics"):
-      if kwargs.get(name):
-        raise InputError(f"`{name}` must be None: this model is trained on its own bound")
-    kwargs.setdefault("jit_compile", False)
-    super().compile(optimizer=optimizer, **kwargs)
-    for name in ("clipnorm", "clipvalue", "global_clipnorm"):
-      if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
-        raise InputError(f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their "
-                         "mean")
-
-  def get_compile_config(self) -> None:
-    """Return None: a model is loaded uncompiled."""
-
-  def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
-                   training: bool = True) -> tf.Tensor:
-    """Return the mean negative bound, nats per image, of this replica's share of the batch."""
-    loss = -_weighted_mean(y_pred, sample_weight)
-    return loss / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
-
-  def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-    """Return `loss`, nats per image, and the same as `bits_per_dim`."""
-    results = self.get_metrics_result()
-    return {**results, "bits_per_dim": self.to_bits_per_dim(-results["loss"])}
-
 
 def _importance_weighted(terms):
   """log-mean-exp over the draws of the bound, `[B]`."""
@@ -351,10 +311,3 @@ def _importance_weighted(terms):
   if bounds.shape[0] == 1:
     return bounds[0]
   return tf.reduce_logsumexp(bounds, axis=0) - tf.math.log(tf.cast(tf.shape(bounds)[0], bounds.dtype))
-
-
-def _weighted_mean(values, weights):
-  if weights is None:
-    return tf.reduce_mean(values)
-  weights = tf.cast(weights, values.dtype)
-  return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
