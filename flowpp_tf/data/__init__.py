@@ -14,7 +14,8 @@ DATASETS = ("digits", "photos", *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NA
 
 def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape | None = None,
                  levels: int | None = None, bits: int | None = None, splits_file: Path | None = None,
-                 max_bad_files: int = 0, cache_dir: Path | None = None, crops: bool = False) -> ImageDataset:
+                 max_bad_files: int = 0, cache_dir: Path | None = None, crops: bool = False,
+                 labels: bool = False) -> ImageDataset:
   """Load a data set by name.
 
   Args:
@@ -29,37 +30,40 @@ def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape 
     crops: for photos and folders, whether to train on random crops of images larger than the model's, rather than on a
       grid of patches or on whole images made smaller.
     cache_dir: folder for decoded images, see cache.py; None for the user's cache folder.
+    labels: whether to load the class of each image, too.
 
   Raises:
-    InputError (a ValueError): if the name is unknown (it lists similar names) or the data are missing.
+    InputError (a ValueError): if the name is unknown (it lists similar names), or the data or their labels are missing.
   """
   kind, colon, rest = name.partition(":")
   if kind != "folder" and (splits_file or max_bad_files):
     raise InputError(f"`splits_file` and `max_bad_files` are for folders; the data set is {name!r}")
   if crops and name != "photos" and kind != "folder":
     raise InputError(f"`crops` are for photos and folders; the data set is {name!r}")
+  if labels and (crops or name == "photos"):
+    raise InputError(f"data set {name!r} has no labels{' for crops' if crops else ''}")
   if bits is not None and levels is not None and levels != 2**bits:
     raise InputError(f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
                      f"--levels={2**bits}, or another --bits")
   if image_shape is not None:
     image_shape = tuple(image_shape)
   if name == "digits":
-    dataset = bundled.digits()
+    dataset = bundled.digits(labels)
   elif name == "photos":
     dataset = bundled.photos(crops)
   elif name in tfds.NAMES:
-    dataset = tfds.load_named(name, data_dir, image_shape, cache_dir)
+    dataset = tfds.load_named(name, data_dir, image_shape, cache_dir, labels)
   elif colon and kind in ("folder", "npz", "tfds") and not rest:
     wanted = "data set" if kind == "tfds" else "path"
     raise InputError(f"data set {name!r} must name a {wanted} after the colon")
   elif colon and kind == "folder":
     if image_shape is None:
       raise InputError("`image_shape` must say to which shape the images of a folder are resized")
-    dataset = load_folder(rest, image_shape, splits_file, max_bad_files, cache_dir, crops)
+    dataset = load_folder(rest, image_shape, splits_file, max_bad_files, cache_dir, crops, labels)
   elif colon and kind == "npz":
-    dataset = load_npz(rest, 256 if bits is not None or levels is None else levels)
+    dataset = load_npz(rest, 256 if bits is not None or levels is None else levels, labels)
   elif colon and kind == "tfds":
-    dataset = tfds.load_any(rest, data_dir, image_shape, cache_dir)
+    dataset = tfds.load_any(rest, data_dir, image_shape, cache_dir, labels)
   else:
     raise unknown_name("dataset", name, DATASETS)
   return dataset if bits is None else dataset.reduce_bits(bits)

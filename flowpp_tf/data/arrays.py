@@ -1,4 +1,4 @@
-"""A data set from one .npz file with the arrays `train`, `validation` and `test`."""
+"""A data set from one .npz file with the arrays `train`, `validation` and `test`, and `train_labels` and so on."""
 
 import pathlib
 import zipfile
@@ -9,24 +9,30 @@ from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.types import Path
 
+_MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
 
-def load_npz(path: Path, levels: int = 256) -> ImageDataset:
+
+def load_npz(path: Path, levels: int = 256, labels: bool = False) -> ImageDataset:
   """Load the arrays of a file into memory.
 
   Args:
     path: .npz file; each array holds integers `[N, H, W, C]`, or `[N, H, W]` for one channel.
     levels: number of pixel values.
+    labels: whether to load `train_labels`, `validation_labels` and `test_labels`, too: integers `[N]` from 0. The
+      classes are named "0" to the largest of them.
 
   Raises:
     InputError (a ValueError): naming what is missing or wrong.
   """
+  label_names = {split: f"{split}_labels" for split in SPLITS} if labels else {}
   try:
     with open(pathlib.Path(path).expanduser(), "rb") as opened, np.load(opened) as file:  # closed if damaged, too
-      missing = [name for name in SPLITS if name not in file.files]
+      wanted = (*SPLITS, *label_names.values())
+      missing = [name for name in wanted if name not in file.files]
       if missing:
         raise InputError(f"{str(path)!r} has no array {' and no '.join(map(repr, missing))}; it has "
                          f"{', '.join(map(repr, file.files)) or 'none'}")
-      arrays = {name: file[name] for name in SPLITS}
+      arrays = {name: file[name] for name in wanted}
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
   except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
@@ -34,10 +40,16 @@ def load_npz(path: Path, levels: int = 256) -> ImageDataset:
       raise
     raise InputError(f"{str(path)!r} is no .npz file of plain arrays") from None
   for name, array in arrays.items():
-    array = array[..., np.newaxis] if array.ndim == 3 else array
     if not np.issubdtype(array.dtype, np.integer):
       raise InputError(f"{str(path)!r}: `{name}` must hold integers, got {array.dtype}")
+  of_images = {split: arrays.pop(name) for split, name in label_names.items()}
+  num_classes = 1 + max((int(array.max(initial=0)) for array in of_images.values()), default=-1)
+  if num_classes > _MOST_CLASSES:
+    raise InputError(f"{str(path)!r}: labels must be less than {_MOST_CLASSES:,}, got {num_classes - 1:,}")
+  for name, array in arrays.items():
+    array = array[..., np.newaxis] if array.ndim == 3 else array
     if array.dtype != np.uint8:
       check_pixels(array, levels, name)
     arrays[name] = array.astype(np.uint8, copy=False)
-  return ImageDataset(f"npz:{pathlib.Path(path).name}", levels=levels, **arrays)
+  return ImageDataset(f"npz:{pathlib.Path(path).name}", levels=levels, **arrays,
+                      labels=of_images or None, classes=tuple(map(str, range(num_classes))))

@@ -21,12 +21,18 @@ _PHOTOGRAPHS = {  # all colour photographs of both packages, except the right ey
 }
 
 
-def digits() -> ImageDataset:
-  """Load scikit-learn's hand-written digits, split into 1,527 / 90 / 180."""
-  images = sklearn.datasets.load_digits().images.astype(np.uint8)[..., np.newaxis]
-  images = images[np.random.RandomState(0).permutation(len(images))]
-  test, validation, train = np.split(images, [_TEST_DIGITS, _TEST_DIGITS + _VALIDATION_DIGITS])
-  return ImageDataset("digits", levels=17, train=train, validation=validation, test=test)
+def digits(labels: bool = False) -> ImageDataset:
+  """Load scikit-learn's hand-written digits, split into 1,527 / 90 / 180; with `labels`, their classes too."""
+  source = sklearn.datasets.load_digits()
+  order = np.random.RandomState(0).permutation(len(source.images))
+
+  def split(array):
+    parts = np.split(array[order], [_TEST_DIGITS, _TEST_DIGITS + _VALIDATION_DIGITS])
+    return dict(zip(("test", "validation", "train"), parts))
+
+  return ImageDataset("digits", levels=17, **split(source.images.astype(np.uint8)[..., np.newaxis]),
+                      labels=split(source.target) if labels else None,
+                      classes=tuple(map(str, source.target_names)) if labels else ())
 
 
 def photos(crops: bool = False) -> ImageDataset:

@@ -1,4 +1,4 @@
-"""A data set: integer images in three splits, and a fingerprint that identifies them."""
+"""A data set: integer images in three splits, their classes if wanted, and a fingerprint that identifies them."""
 
 from collections.abc import Callable
 import dataclasses
@@ -56,8 +56,12 @@ Images: TypeAlias = np.ndarray | Photographs | ReducedBits  # an array may be a 
 class ImageDataset:
   """Three splits of uint8 images `[N, H, W, C]` with values in 0 .. levels - 1.
 
+  With class labels, `labels` has by split the class of each image, int32 `[N]` in 0 .. num_classes - 1, and `classes`
+  the names of the classes in this order.
+
   Raises:
-    InputError (a ValueError): if a split has other values, or images of another shape than `train`.
+    InputError (a ValueError): if a split has other values, images of another shape than `train`, or not one valid label
+      per image.
   """
   name: str
   levels: int
@@ -66,6 +70,8 @@ class ImageDataset:
   test: Images
   version: str = ""
   notes: tuple[str, ...] = ()  # lines to print with the data set
+  labels: dict[str, np.ndarray] | None = None  # by split
+  classes: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
     for name in SPLITS:
@@ -76,6 +82,26 @@ class ImageDataset:
       if len(images) == 0 or self.levels < 256 or images.dtype != np.uint8:  # else all values are valid
         if not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
           check_pixels(images, self.levels, name)
+    if (self.labels is None) != (not self.classes):
+      raise InputError("`labels` and `classes` must be given together")
+    if self.labels is not None:
+      checked = {split: self._checked_labels(split, np.asarray(self.labels.get(split, ()))) for split in SPLITS}
+      object.__setattr__(self, "labels", checked)  # the class is frozen
+
+  def _checked_labels(self, split, labels):
+    count = len(getattr(self, split))
+    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
+      raise InputError(f"`labels` of {split} must hold one integer for each of its {count:,} images, got "
+                       f"{labels.dtype} of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= self.num_classes:
+      raise InputError(f"`labels` of {split} must lie in 0 .. {self.num_classes - 1} ({self.num_classes} classes), got "
+                       f"values from {labels.min()} to {labels.max()}")
+    return labels.astype(np.int32)
+
+  @property
+  def num_classes(self) -> int:
+    """Return the number of classes, 0 without labels."""
+    return len(self.classes)
 
   @property
   def image_shape(self) -> tuple[int, ...]:
@@ -88,17 +114,26 @@ class ImageDataset:
       raise InputError(f"`split` must be one of {', '.join(SPLITS)}, got {name!r}")
     return getattr(self, name)
 
+  def labels_of(self, split: str) -> np.ndarray | None:
+    """Return the labels of a split, int32 `[N]`, or None without labels; raise like `split`."""
+    self.split(split)
+    return None if self.labels is None else self.labels[split]
+
   def check(self, config: "FlowPlusPlusConfig") -> None:
-    """Raise an `InputError` (a ValueError) unless the images fit a model's config."""
+    """Raise an `InputError` (a ValueError) unless the images, and the classes if it has any, fit a model's config."""
     for name, ours, theirs in (("image_shape", self.image_shape, config.image_shape),
                                ("levels", self.levels, config.levels)):
       if ours != theirs:
         bits = [bits for bits in range(1, 8) if name == "levels" and (ours, theirs) == (256, 2**bits)]
         raise InputError(f"data set {self.name!r} has {name} {ours}, the model's config {theirs}"
                          + "".join(f"; --bits={b} reduces its images to that" for b in bits))
+    num_classes = getattr(config, "num_classes", 0)
+    if num_classes and num_classes != self.num_classes:
+      found = f"{self.num_classes} classes" if self.classes else "no labels, or is loaded without them"
+      raise InputError(f"data set {self.name!r} has {found}; the model's config has num_classes {num_classes}")
 
   def reduce_bits(self, bits: int) -> "ImageDataset":
-    """Return the same images with `2**bits` levels: x // 2**(8 - bits).
+    """Return the same images and labels with `2**bits` levels: x // 2**(8 - bits).
 
     Raises:
       InputError (a ValueError): if `bits` is not in 1 .. 8, or the images do not have 256 levels.
@@ -111,10 +146,11 @@ class ImageDataset:
     return dataclasses.replace(self, levels=2**bits, train=train, validation=validation, test=test)
 
   def fingerprint(self) -> dict[str, Any]:
-    """Return a JSON-serializable `dict` that identifies the images.
+    """Return a JSON-serializable `dict` that identifies the images, and the labels if there are any.
 
-    `sha256` covers levels, shape, split sizes, and the first and last 100 images of each split. Data sets with the
-    same `sha256` are treated as the same images. `digest` is its first 12 digits.
+    `sha256` covers levels, shape, split sizes, the first and last 100 images of each split, and all labels. Data sets
+    with the same `sha256` are treated as the same images. `digest` is its first 12 digits. With labels, `classes` has
+    the names of the classes.
     """
     sizes = {name: len(getattr(self, name)) for name in SPLITS}
     digest = hashlib.sha256(repr((self.levels, self.image_shape, *sizes.items())).encode())
@@ -122,9 +158,12 @@ class ImageDataset:
       images = getattr(self, name)
       for part in (images[:_HASHED], images[-_HASHED:]):
         digest.update(np.ascontiguousarray(part, np.uint8).tobytes())
+    for labels in (self.labels or {}).values():
+      digest.update(labels.astype("<i4").tobytes())
     sha256 = digest.hexdigest()
     return {"name": self.name, "version": self.version, "splits": sizes, "levels": self.levels,
-            "image_shape": list(self.image_shape), "sha256": sha256, "digest": sha256[:12]}
+            "image_shape": list(self.image_shape), "sha256": sha256, "digest": sha256[:12],
+            **({"classes": list(self.classes)} if self.labels else {})}
 
 
 def describe(fingerprint: dict[str, Any]) -> str:
@@ -132,14 +171,16 @@ def describe(fingerprint: dict[str, Any]) -> str:
   sizes = " / ".join(f"{fingerprint['splits'][name]:,}" for name in SPLITS)
   version = f", {fingerprint['version']}" if fingerprint["version"] else ""
   shape = "x".join(map(str, fingerprint["image_shape"]))
-  return (f"{fingerprint['name']}{version}, {sizes} images of {shape}, {fingerprint['levels']} levels "
+  classes = f", {len(fingerprint['classes'])} classes" if fingerprint.get("classes") else ""
+  return (f"{fingerprint['name']}{version}, {sizes} images of {shape}, {fingerprint['levels']} levels{classes} "
           f"(data {fingerprint['digest']})")
 
 
 def complete_splits(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
   """Take missing splits from the end of `train`.
 
-  Test is the last tenth, validation the last fiftieth of the remaining images, each at most 10,000.
+  Test is the last tenth, validation the last fiftieth of the remaining images, each at most 10,000. Labels are split
+  in the same way.
 
   Args:
     splits: arrays by the names of their splits, with at least `train`.

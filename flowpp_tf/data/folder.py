@@ -5,6 +5,8 @@ validation, at least one image. It stays the same when images are added or the f
 
 A file of splits is JSON, `{"train": ["a.png", ...], "validation": [...], "test": [...]}`, or text with a line `train
 a.png` or `train,a.png` per image. Images that it does not name are left out.
+
+The class of `cats/indoor/1.png` is `cats`; classes are numbered in the order of their names.
 """
 
 import functools
@@ -29,7 +31,7 @@ _MOST_CROPS = 10_000  # in validation and in test
 
 
 def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None, max_bad_files: int = 0,
-                cache_dir: Path | None = None, crops: bool = False) -> ImageDataset:
+                cache_dir: Path | None = None, crops: bool = False, labels: bool = False) -> ImageDataset:
   """Load the PNG, JPEG and WebP files below a folder; images.py says how a file is read.
 
   Args:
@@ -40,6 +42,7 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
     cache_dir: see `cache.decoded_images`.
     crops: whether to keep the images in their size, as `Photographs`. Validation and test then are at most 10,000
       crops of a grid.
+    labels: whether to load the class of each image, too; not with `crops`.
 
   Raises:
     InputError (a ValueError): naming the folder or the files that are wrong.
@@ -48,6 +51,7 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
   folder, names = open_folder(path)
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
   files = {split: [folder / name for name in names] for split, names in splits.items()}
+  classes = _classes(splits, path) if labels else ()
   identity = {split: cache.file_identity(paths, folder) for split, paths in files.items()}
   source = [str(folder.resolve()), identity]
   source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
@@ -80,7 +84,8 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
   train, validation, test = (
       Photographs(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
       if crops else arrays[split] for split in SPLITS)
-  return ImageDataset(f"folder:{folder.resolve().name}", 256, train, validation, test, notes=tuple(notes))
+  return ImageDataset(f"folder:{folder.resolve().name}", 256, train, validation, test, notes=tuple(notes),
+                      labels=_labels(splits, classes, about, path) if labels else None, classes=classes)
 
 
 def open_folder(path: Path) -> tuple[pathlib.Path, list[str]]:
@@ -148,7 +153,28 @@ def fill_from_files(files: dict[str, list[pathlib.Path]], image_shape: Shape, ma
   if len(bad) > max_bad_files:
     _report_bad(bad, max_bad_files)
   kept = {split: rows for split, rows in kept.items() if not rows.all()}
-  return kept, {"bad": bad, "enlarged": enlarged}
+  skipped = {split: np.flatnonzero(~rows).tolist() for split, rows in kept.items()}
+  return kept, {"bad": bad, "enlarged": enlarged, "skipped": skipped}
+
+
+def _classes(splits, path):
+  """Return the sorted names of the first folders below the data set's."""
+  for name in sum(splits.values(), []):
+    if "/" not in name:
+      raise InputError(f"folder {str(path)!r}: image {name!r} has no label; expected it in a subfolder named "
+                       "after its class")
+  return tuple(sorted({name.partition("/")[0] for names in splits.values() for name in names}))
+
+
+def _labels(splits, classes, about, path):
+  """Return the labels of the images that are not skipped, by split."""
+  if about["bad"] and "skipped" not in about:  # written by a version of this package without labels
+    raise InputError(f"folder {str(path)!r}: its cache does not say which images were skipped, so their labels are not "
+                     "known; give another --cache_dir to decode them again")
+  skipped = about.get("skipped", {})
+  numbers = {name: i for i, name in enumerate(classes)}
+  return {split: np.delete([numbers[name.partition("/")[0]] for name in names], skipped.get(split, []))
+          for split, names in splits.items()}
 
 
 def _size(path):

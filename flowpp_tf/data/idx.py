@@ -1,12 +1,14 @@
 """The files of MNIST and Fashion-MNIST as their authors publish them, in the IDX format.
 
     train-images-idx3-ubyte.gz, t10k-images-idx3-ubyte.gz     or the same without .gz
+    train-labels-idx1-ubyte.gz, t10k-labels-idx1-ubyte.gz
 
 An IDX file of images is 0 0 8 3, then the number of images, rows and columns as big-endian 32-bit integers, then the
-pixels.
+pixels. One of labels is 0 0 8 1, then their number, then a byte per label.
 """
 
 import gzip
+import math
 import pathlib
 import struct
 import zlib
@@ -17,18 +19,12 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path
 
 STEMS = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-_HEADER = struct.Struct(">HBBIII")
 _MOST_BYTES = 1 << 30  # a file that claims more is refused before it is read
 
 
 def find_idx(folder: Path) -> dict[str, pathlib.Path] | None:
   """Return the paths of the images of `train` and `test`, or None unless both are there."""
-  found: dict[str, pathlib.Path] = {}
-  for split, stem in STEMS.items():
-    for name in (stem, f"{stem}.gz"):
-      path = pathlib.Path(folder).expanduser() / name
-      if split not in found and path.is_file():
-        found[split] = path
+  found = {split: path for split, stem in STEMS.items() if (path := _find(pathlib.Path(folder).expanduser(), stem))}
   return found if len(found) == len(STEMS) else None
 
 
@@ -41,23 +37,57 @@ def read_idx_images(path: Path) -> np.ndarray:
   Raises:
     InputError (a ValueError): naming the file and what is wrong with it.
   """
-  path = pathlib.Path(path)
+  return _read(pathlib.Path(path), "images", 3)[..., np.newaxis]
+
+
+def read_idx_labels(images_path: Path, count: int) -> np.ndarray:
+  """Read the labels that belong to an IDX file of images, from the same folder.
+
+  Args:
+    images_path: path of the images.
+    count: number of the images.
+
+  Returns:
+    uint8 `[count]`.
+
+  Raises:
+    InputError (a ValueError): naming the file that is missing, or what is wrong with it.
+  """
+  images_path = pathlib.Path(images_path)
+  stem = images_path.name.removesuffix(".gz").replace("images-idx3", "labels-idx1")
+  path = _find(images_path.parent, stem)
+  if path is None:
+    raise InputError(f"{str(images_path)!r} has no labels: looked for {stem} and {stem}.gz in its folder")
+  labels = _read(path, "labels", 1)
+  if len(labels) != count:
+    raise InputError(f"{str(path)!r} has {len(labels):,} labels; expected one for each of the {count:,} images")
+  return labels
+
+
+def _find(folder, stem):
+  paths = folder / stem, folder / f"{stem}.gz"
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _read(path, what, dimensions):
+  """Read a uint8 array of so many dimensions; `what` names its content in errors."""
+  layout = struct.Struct(f">4B{dimensions}I")
   try:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-      header = file.read(_HEADER.size)
-      if len(header) < _HEADER.size:
-        raise InputError(f"{str(path)!r} is no IDX file of images: it has {len(header)} bytes")
-      zero, kind, dimensions, count, height, width = _HEADER.unpack(header)
-      if (zero, kind, dimensions) != (0, 8, 3):
-        raise InputError(f"{str(path)!r} is no IDX file of images: it must begin with the bytes 0 0 8 3, got "
-                         f"{' '.join(map(str, header[:4]))}")
-      size = count * height * width
+      header = file.read(layout.size)
+      if len(header) < layout.size:
+        raise InputError(f"{str(path)!r} is no IDX file of {what}: it has {len(header)} bytes")
+      shape = layout.unpack(header)[4:]
+      if header[:4] != bytes([0, 0, 8, dimensions]):
+        raise InputError(f"{str(path)!r} is no IDX file of {what}: it must begin with the bytes 0 0 8 {dimensions}, "
+                         f"got {' '.join(map(str, header[:4]))}")
+      size = math.prod(shape)
       if not 0 < size <= _MOST_BYTES:
-        raise InputError(f"{str(path)!r} claims {count:,} images of {height}x{width}; expected at most 1 GiB of pixels")
-      pixels = file.read(size + 1)
+        raise InputError(f"{str(path)!r} claims {what} of shape {shape}; expected between 1 byte and 1 GiB")
+      content = file.read(size + 1)
   except (OSError, EOFError, zlib.error) as error:
     raise InputError(f"{str(path)!r} cannot be read: {error}") from None
-  if len(pixels) != size:
-    what = "is cut off: it has" if len(pixels) < size else "is too long: it has more than"
-    raise InputError(f"{str(path)!r} {what} {min(len(pixels), size):,} of the {size:,} bytes that its header claims")
-  return np.frombuffer(pixels, np.uint8).reshape(count, height, width, 1)
+  if len(content) != size:
+    found = "is cut off: it has" if len(content) < size else "is too long: it has more than"
+    raise InputError(f"{str(path)!r} {found} {min(len(content), size):,} of the {size:,} bytes that its header claims")
+  return np.frombuffer(content, np.uint8).reshape(shape)

@@ -5,6 +5,8 @@ So a run that resumes at step k sees the same batches as one that was not interr
 with its slice of every batch, sees the same batches as one worker.
 
 Each batch is one NumPy look-up by index, so that a memory-mapped file reads only the images of a batch.
+
+Without labels a batch is a tensor of images, with them {"image": images, "label": int32 [B]}.
 """
 
 import numpy as np
@@ -17,7 +19,8 @@ _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
 
 
 def training_batches(images: Images, batch_size: int, seed: int, start_step: int = 0,
-                     num_shards: int = 1, shard: int = 0, flip: bool = False) -> tf.data.Dataset:
+                     num_shards: int = 1, shard: int = 0, flip: bool = False,
+                     labels: np.ndarray | None = None) -> tf.data.Dataset:
   """Return an endless `tf.data.Dataset` of shuffled batches.
 
   Args:
@@ -28,14 +31,17 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
     num_shards: number of workers; each gets `batch_size / num_shards` images of every batch.
     shard: index of this worker; its images start at `shard * batch_size / num_shards`.
     flip: whether to mirror each image left to right with probability 1/2, by seed and step.
+    labels: class of each image, integers `[N]`; None for batches without labels. Random crops have none.
 
   Raises:
-    InputError (a ValueError): if a batch cannot be divided among the workers, or `shard` is invalid.
+    InputError (a ValueError): if a batch cannot be divided among the workers, `shard` is invalid, or the labels do not
+      belong to the images.
   """
   if num_shards < 1 or batch_size % num_shards:
     raise InputError(f"`batch_size` must be a multiple of the {num_shards} workers, got {batch_size}")
   if not 0 <= shard < num_shards:
     raise InputError(f"`shard` must be in 0 .. {num_shards - 1}, got {shard}")
+  with_labels = _labeller(images, labels)
   count, size = len(images), batch_size // num_shards
   most_epochs = (size - 1) // count + 2  # that one batch can span
 
@@ -58,34 +64,59 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
     mirrored = draw(step, _FLIP) < 0.5 if flip else tf.zeros([size], tf.bool)
     if random_crops is not None:
       return _look_up(random_crops, draw(step, _CROP, tf.float64), mirrored, images)
-    return _look_up(images.__getitem__, indices(step), mirrored, images)
+    chosen = indices(step)
+    return with_labels(_look_up(images.__getitem__, chosen, mirrored, images), chosen)
 
   return (tf.data.Dataset.range(start_step, tf.int64.max)
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
-def evaluation_batches(images: Images, batch_size: int) -> tf.data.Dataset:
-  """Return a `tf.data.Dataset` of all images in order; the last batch can be smaller."""
+def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | None = None) -> tf.data.Dataset:
+  """Return a `tf.data.Dataset` of all images in order; the last batch can be smaller.
+
+  Args:
+    images: `[N, H, W, C]`.
+    batch_size: number of images in a batch.
+    labels: as for `training_batches`.
+
+  Raises:
+    InputError (a ValueError): if the labels do not belong to the images.
+  """
+  with_labels = _labeller(images, labels)
+
   def batch(indices):
-    return _look_up(images.__getitem__, indices, tf.zeros_like(indices, tf.bool), images)
+    return with_labels(_look_up(images.__getitem__, indices, tf.zeros_like(indices, tf.bool), images), indices)
 
   return (tf.data.Dataset.range(len(images)).batch(batch_size)
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
 def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
-  """Return batches `(images, weights, weights)` for `keras.Model.evaluate` on several devices.
+  """Return batches `(batch, weights, weights)` for `keras.Model.evaluate` on several devices.
 
-  Each batch is padded to a multiple of `multiple` images; the padding has weight 0.
+  Each batch, with labels or without, is padded to a multiple of `multiple` images; the padding has weight 0.
   """
-  def fill(images):
-    count = tf.shape(images)[0]
+  def fill(batch):
+    count = tf.shape(tf.nest.flatten(batch)[0])[0]
     extra = -count % multiple
     weights = tf.cast(tf.range(count + extra) < count, tf.float32)
-    # Keras expects labels before weights; the weights also take their place.
-    return tf.concat([images, tf.repeat(images[-1:], extra, axis=0)], axis=0), weights, weights
+    padded = tf.nest.map_structure(lambda x: tf.concat([x, tf.repeat(x[-1:], extra, axis=0)], axis=0), batch)
+    # Keras expects targets before weights; the weights also take their place.
+    return padded, weights, weights
 
   return batches.map(fill)
+
+
+def _labeller(images, labels):
+  """Return a function of a batch of images and their indices that adds their labels, if there are any."""
+  if labels is None:
+    return lambda batch, indices: batch
+  if getattr(images, "random_crops", None) is not None:
+    raise InputError("`labels` must be None for photographs, of which random crops are taken")
+  if np.shape(labels) != (len(images),):
+    raise InputError(f"`labels` must have one label for each of the {len(images)} images, got shape {np.shape(labels)}")
+  labels = tf.constant(labels, tf.int32)
+  return lambda batch, indices: {"image": batch, "label": tf.gather(labels, indices)}
 
 
 def _key(seed, n, stream=0):

@@ -2,8 +2,9 @@
 
 Nothing is downloaded.
 
-`load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Labels are ignored. Missing
-splits are taken from the end of train, see `complete_splits`.
+`load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Missing splits are taken
+from the end of train, see `complete_splits`. Labels are those of the ClassLabel feature `label`, else of the only
+ClassLabel feature.
 
 The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
 bit/dim. For both, test is the published validation, on which papers report, and validation is taken from train.
@@ -27,7 +28,7 @@ from PIL import Image
 import tensorflow as tf
 
 from flowpp_tf.data import cache, idx, images, published
-from flowpp_tf.data.dataset import ImageDataset, complete_splits
+from flowpp_tf.data.dataset import SPLITS, ImageDataset, complete_splits
 from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path, Shape
 
@@ -41,6 +42,7 @@ class _Set:
   test: str = "test"           # published split to report on
   published_size: int = 0      # size of the published files, if these can be read too
   idx_folder: str = ""         # where Debian's package puts the IDX files, if the set has such
+  classes: tuple[str, ...] = ()  # names of the classes in the IDX files
   total: int = 0               # images in the published split to report on, if it is checked
 
 
@@ -48,8 +50,9 @@ _SETS = {
     "cifar10": _Set("cifar10"),
     "cifar100": _Set("cifar100"),
     "svhn": _Set("svhn_cropped"),
-    "mnist": _Set("mnist", idx_folder="/usr/share/datasets/mnist"),
-    "fashion_mnist": _Set("fashion_mnist", idx_folder="/usr/share/datasets/fashion-mnist"),
+    "mnist": _Set("mnist", idx_folder="/usr/share/datasets/mnist", classes=tuple("0123456789")),
+    "fashion_mnist": _Set("fashion_mnist", idx_folder="/usr/share/datasets/fashion-mnist", classes=(
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")),
     "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999, published_size=32),
     "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999, published_size=64),
     "imagenet32_new": _Set("imagenet_resized/32x32", test="validation", total=50_000),
@@ -58,10 +61,11 @@ _SETS = {
     "celeb_a_hq": _Set("celeb_a_hq/{size}", sizes=(64, 128)),
 }
 NAMES = tuple(_SETS)
+_LABELS_PER_READ = 1024
 
 
 def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | None = None,
-               cache_dir: Path | None = None) -> ImageDataset:
+               cache_dir: Path | None = None, labels: bool = False) -> ImageDataset:
   """Load one of `NAMES`.
 
   Args:
@@ -70,9 +74,11 @@ def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | Non
       of Debian's packages.
     image_shape: `(H, W, C)` of the model; chooses the size of a set with several sizes.
     cache_dir: see `cache.decoded_images`.
+    labels: whether to load the class of each image, too.
 
   Raises:
-    InputError (a ValueError): if the data are missing, with the command that prepares them, or wrong.
+    InputError (a ValueError): if the data are missing, with the command that prepares them, or wrong, or if they have
+      no labels.
   """
   entry = _SETS[name]
   wanted = None
@@ -85,31 +91,51 @@ def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | Non
   files = _published_files(entry, data_dir)
   if _data_path(builder) or not files:
     builder = _prepared(name, builder, data_dir, entry)
+    found = _read_labels(builder) if labels else None
     splits = _read(builder, wanted, entry.crop, cache_dir)
     version = builder.info.full_name
   else:
-    splits = (published.load_published(files, entry.published_size, cache_dir) if entry.published_size else
-              {split: idx.read_idx_images(path) for split, path in files.items()})
+    splits, found = _read_files(name, entry, files, cache_dir, labels)
     version = " and ".join(path.name for path in files.values())
-  if entry.test != "test":
-    splits = {"train": splits["train"], "test": splits[entry.test]}
   if entry.total:
-    _check_which_imagenet(name, entry, len(splits["test"]))
-  splits, notes = complete_splits({s: splits[s] for s in splits if s in ("train", "validation", "test")})
-  if entry.test != "test":
-    notes = f"test is the published {entry.test}", *notes
-  return ImageDataset(name, levels=256, version=version, notes=notes, **splits)
+    _check_which_imagenet(name, entry, len(splits[entry.test]))
+  return _complete(name, version, splits, found, entry.test)
 
 
 def load_any(name: str, data_dir: Path | None = None, image_shape: Shape | None = None,
-             cache_dir: Path | None = None) -> ImageDataset:
+             cache_dir: Path | None = None, labels: bool = False) -> ImageDataset:
   """Load any set of TensorFlow Datasets with an image feature; arguments as for `load_named`.
 
   Images of another shape than the model's are cropped and resized like those of a folder.
   """
   builder = _prepared(f"tfds:{name}", _builder(name, data_dir), data_dir)
-  splits, notes = complete_splits(_read(builder, image_shape, None, cache_dir))
-  return ImageDataset(f"tfds:{name}", levels=256, version=builder.info.full_name, notes=notes, **splits)
+  found = _read_labels(builder) if labels else None
+  return _complete(f"tfds:{name}", builder.info.full_name, _read(builder, image_shape, None, cache_dir), found)
+
+
+def _complete(name, version, splits, found, test="test"):
+  """Return the data set of published splits and of what `_read_labels` found; `test` is the split to report on."""
+  def three(arrays):
+    return complete_splits(arrays if test == "test" else {"train": arrays["train"], "test": arrays[test]})
+
+  splits, notes = three(splits)
+  if test != "test":
+    notes = f"test is the published {test}", *notes
+  labels, classes = (three(found[0])[0], found[1]) if found else (None, ())
+  return ImageDataset(name, levels=256, version=version, notes=notes, labels=labels, classes=classes, **splits)
+
+
+def _read_files(name, entry, files, cache_dir, labels):
+  """Return the images of published files by split, and their labels as `_read_labels` does, or None."""
+  if entry.idx_folder:
+    splits = {split: idx.read_idx_images(path) for split, path in files.items()}
+    if not labels:
+      return splits, None
+    return splits, ({split: idx.read_idx_labels(path, len(splits[split])) for split, path in files.items()},
+                    entry.classes)
+  if labels:
+    raise InputError(f"data set {name!r} has no labels in its published files")
+  return published.load_published(files, entry.published_size, cache_dir), None
 
 
 def _published_files(entry, data_dir):
@@ -188,10 +214,42 @@ def _check_which_imagenet(name, entry, count):
                      f"{count:,}: that is imagenet{size}_{kind}")
 
 
-def _read(builder, image_shape, crop, cache_dir):
-  """Return the images of train, validation and test by split, without the missing ones."""
+def _splits(builder):
+  return [split for split in SPLITS if split in builder.info.splits]
+
+
+def _examples(builder, split, feature, batch_size=None):
+  """Yield a feature of each example of a split in order, or of each batch of them."""
   import tensorflow_datasets as tfds
 
+  examples = builder.as_dataset(split=split, batch_size=batch_size,
+                                read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in order
+                                decoders=tfds.decode.PartialDecoding({feature: True}))
+  try:
+    for example in tfds.as_numpy(examples):
+      yield example[feature]
+  except tf.errors.OpError as error:
+    raise InputError(f"{split} in {builder.data_path} cannot be read: {error.message}") from None
+
+
+def _read_labels(builder):
+  """Return the labels by split, as `_read` the images, and the names of the classes."""
+  import tensorflow_datasets as tfds
+
+  found = {key: feature for key, feature in builder.info.features.items()
+           if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes}
+  if not found:
+    raise InputError(f"{builder.info.full_name} has no labels; it has {', '.join(builder.info.features)}")
+  if "label" not in found and len(found) > 1:
+    raise InputError(f"{builder.info.full_name} has several labels, none of them 'label': {', '.join(found)}")
+  name = "label" if "label" in found else next(iter(found))
+  labels = {split: np.concatenate(list(_examples(builder, split, name, batch_size=_LABELS_PER_READ)))
+            for split in _splits(builder)}
+  return labels, tuple(found[name].names)
+
+
+def _read(builder, image_shape, crop, cache_dir):
+  """Return the images of train, validation and test by split, without the missing ones."""
   feature = _image_feature(builder)
   spec = builder.info.features[feature]
   if np.dtype(spec.np_dtype) not in (np.uint8, np.uint16):
@@ -201,24 +259,16 @@ def _read(builder, image_shape, crop, cache_dir):
     raise InputError(f"the images of {builder.info.full_name} are of many sizes: `image_shape` must say "
                      "to which shape they are resized")
   images.check_channels(image_shape)
-  counts = {split: builder.info.splits[split].num_examples
-            for split in ("train", "validation", "test") if split in builder.info.splits}
+  counts = {split: builder.info.splits[split].num_examples for split in _splits(builder)}
   if "train" not in counts:
     found = ", ".join(builder.info.splits)
     raise InputError(f"{builder.info.full_name} has no split 'train'; it has {found}")
 
   def fill(arrays):
     for split, array in arrays.items():
-      examples = builder.as_dataset(
-          split=split, read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in order
-          decoders=tfds.decode.PartialDecoding({feature: True}))
-      examples = (example[feature] for example in tfds.as_numpy(examples))
       fit = functools.partial(_fit, image_shape=tuple(image_shape), crop=crop)
-      try:
-        for row, image in enumerate(images.parallel_map(fit, examples)):
-          array[row] = image
-      except tf.errors.OpError as error:
-        raise InputError(f"{split} in {builder.data_path} cannot be read: {error.message}") from None
+      for row, image in enumerate(images.parallel_map(fit, _examples(builder, split, feature))):
+        array[row] = image
     return {}, {}
 
   files = sorted((path.name, path.stat().length, path.stat().mtime)  # an epath: the data may be in a bucket
