@@ -10,14 +10,15 @@ if TYPE_CHECKING:
   from flowpp_tf import bijectors, compression, distributions, export, layers, models
   from flowpp_tf.compression import compress, decompress
   from flowpp_tf.export import export_official_weights, export_saved_model, load_official_weights, load_saved_model
-  from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, get_config, presets  # type: ignore[no-redef]
+  from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, VectorFlow, get_config
+  from flowpp_tf.models import presets, vector_flow  # type: ignore[no-redef]
 
 # Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
 _MODULES = {"bijectors", "compression", "distributions", "export", "layers", "models"}
 _NAMES = {
     "compression": ("compress", "decompress"),
     "export": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
-    "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "get_config", "presets")}
+    "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow")}
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["InputError", "__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]

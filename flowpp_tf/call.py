@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import flowpp_tf.backend  # noqa: F401  # before anything of Keras is used
+
 
 def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
   """Return a new stateless seed from `seed` and a salt.

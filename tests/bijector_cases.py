@@ -13,7 +13,6 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.call import Call
 
 K = 3
 EVENT = (4, 4, 2)
@@ -83,15 +82,20 @@ BIJECTORS = {
     "conv_lu": (lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d)), normal, EVENT),
     "conv_lu_blocks": (lambda d: fb.Invertible1x1ConvLU.from_kernel(draw(2, 3, 3, dtype=d)),
                        normal, (2, 2, 6)),
+    "linear": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d), event_ndims=1), normal, EVENT),
+    "linear_lu": (lambda d: fb.Invertible1x1ConvLU(
+        draw(2, 2, dtype=d), permutation=tf.constant([1, 0]), event_ndims=1), normal, EVENT),
     "sigmoid": (lambda d: fb.Sigmoid(), normal, EVENT),
     "squeeze": (lambda d: fb.Squeeze(), normal, EVENT),
     "swap_halves": (lambda d: fb.SwapHalves(), normal, EVENT),
     "split_columns": (lambda d: fb.split_columns(EVENT), normal, EVENT),
     "coupling_mixture": (lambda d: coupling(d, "mixture_logistic"), normal, EVENT),
     "coupling_affine": (lambda d: coupling(d, "affine"), normal, EVENT),
+    "coupling_uneven": (lambda d: fb.Coupling(Conditioner(d, 4), fb.affine_coupling_bijector, event_ndims=1, dtype=d,
+                                              kept=1), normal, (2, 2, 3)),
     "invert": (lambda d: fb.Invert(coupling(d, "affine")), normal, EVENT),
-    "conditioned": (lambda d: fb.Conditioned(
-        conditioned_coupling(d), Call(condition=draw(*EVENT[:2], 1, dtype=d, seed=7))), normal, EVENT),
+    "conditioned": (lambda d: fb.Conditioned(conditioned_coupling(d), draw(*EVENT[:2], 1, dtype=d, seed=7)), normal,
+                    EVENT),
     "scalar_chain": (lambda d: fb.Chain([fb.Invert(fb.Sigmoid()), fb.MixtureLogisticCDF(*mixture(d))]), normal, EVENT),
     "chain": (lambda d: fb.Chain([coupling(d, "affine", "second"), fb.SwapHalves(),
                                   coupling(d, "mixture_logistic", "first")]), normal, EVENT),

@@ -152,7 +152,8 @@ def check_a_copy_is_the_same_function_of_the_same_variables(case):
 def check_a_composite_goes_through_nest_and_tf_function(case):
   bijector = case.make("float64")
   components = tf.nest.flatten(bijector, expand_composites=True)
-  assert len(components) == sum(map(tf.is_tensor, bijector.parameters.values()))
+  parameters = tf.nest.flatten(list(bijector.parameters.values()), expand_composites=True)
+  assert len(components) == sum(map(tf.is_tensor, parameters))
   packed = tf.nest.pack_sequence_as(bijector, components, expand_composites=True)
   same_function(bijector, packed, case)
   traces = []
@@ -162,8 +163,8 @@ def check_a_composite_goes_through_nest_and_tf_function(case):
     traces.append(b)
     return b, b.forward(x)
 
-  shifted = bijector.copy(
-      **{name: value + 0.1 for name, value in tensor_parameters(bijector).items()})
+  shifted = tf.nest.map_structure(
+      lambda t: t + 0.1 if t.dtype.is_floating else t, bijector, expand_composites=True)
   for b in (bijector, shifted):
     x = points(case, b)["x"]
     returned, y = forward(b, x)

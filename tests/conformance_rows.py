@@ -65,6 +65,11 @@ def _evaluate_flow(flow, images, noise):
   return dict(log_prob=flow.log_prob(x), sample=flow.bijector.forward(z))
 
 
+def _evaluate_given(flow, x, context):
+  given = flow.given(context)
+  return dict(log_prob=given.log_prob(x), sample=given.bijector.forward(tf.identity(x)))
+
+
 def _without_draws(model):
   """The model with constant noise: draws depend on the dtype, and on XLA."""
   model.sample_noise = lambda shape, seed: tf.fill([*shape, *model.config.image_shape], tf.cast(
@@ -95,6 +100,7 @@ def _evaluate_model(model, images, noise):
   return dict(bound=model.log_prob_bound(images, noise=noise))
 
 
+VECTORS = dict(couplings=2, components=3, hidden=8, blocks=1)
 BIJECTOR_ROWS = {name: _bijector_row(case) for name, case in CASES.items()}
 DISTRIBUTION_ROWS = {
     "uniform_dequantizer": Row(
@@ -106,6 +112,8 @@ DISTRIBUTION_ROWS = {
     "flow": Row(
         lambda dtype, seed=0: _model(SMALL, dtype, seed, "columns:1,squeeze,channels:1").flow,
         _evaluate_flow, _images_and_noise),
+    "given": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,))._replace(
+        evaluate=lambda layer, *inputs: _evaluate_given(layer.distribution, *inputs)),
     "images": Row(
         lambda dtype, seed=0: _without_draws(_model(SMALL, dtype, seed)).distribution, _evaluate_distribution,
         _images_and_noise),
@@ -120,6 +128,9 @@ LAYER_ROWS = {
     "gated_pointwise": _layer_row(lambda d: fpp.layers.GatedPointwise(4, dtype=d), (4, 4, 4), (4, 4, 4)),
     "block": _layer_row(lambda d: fpp.layers.ConvAttentionBlock(4, heads=2, dtype=d), (4, 4, 4), (4, 4, 4)),
     "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
+    "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
+    "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),
+    "vector_flow_layer": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,)),
     "context_net": _layer_row(lambda d: fpp.layers.ContextNet((4, 4, 2), 8, NETWORK, dtype=d), (4, 4, 2)),
 }
 MODEL_ROWS = {

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from conformance_rows import LAYER_ROWS
 from conformance_rows import MODEL_ROWS
 from conformance_rows import ROWS
 from conformance_rows import signature
@@ -64,6 +65,21 @@ def test_keras_saves_and_loads_the_whole_model(name, tmp_path):
   loaded = keras.models.load_model(tmp_path / "model.keras")
   assert loaded.config == model.config
   assert_same(evaluate(name, loaded), evaluate(name, model))
+
+
+@pytest.mark.parametrize("name", [name for name in LAYER_ROWS if name != "flow_layer"])  # which has no config
+def test_keras_saves_and_loads_each_layer_in_a_model_of_its_own(name, tmp_path):
+  layer, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
+  if "position_embedding" in layer.call.__code__.co_varnames:  # it has no batch: the block does without
+    inputs = inputs[:1]
+  symbolic = [keras.Input(t.shape[1:]) for t in inputs]
+  model = keras.Model(symbolic, layer(*symbolic))
+  assert len(model.trainable_variables) == len(layer.trainable_variables)
+  model.save(tmp_path / "model.keras")
+  loaded = keras.models.load_model(tmp_path / "model.keras")
+  np.testing.assert_array_equal(loaded(list(inputs)), model(list(inputs)))
+  if len(inputs) == 1:
+    keras.Sequential([type(layer).from_config(layer.get_config())])(inputs[0])
 
 
 @pytest.mark.parametrize("name", MODEL_ROWS)

@@ -46,9 +46,8 @@ def test_bijectors_with_keras_variables(name):
   bijector, inputs = CASES[name].make("float64"), ROWS[name].inputs("float64")
   variables = {n: keras.Variable(value, dtype="float64") for n, value in tensor_parameters(bijector).items()}
   bijector = bijector.copy(**variables)
-  assert [id(v) for v in bijector.trainable_variables] == [id(v.value) for v in variables.values()]
-  for owner in (fb.Chain([bijector]), fb.Invert(bijector)):
-    assert {id(v) for v in owner.trainable_variables} == {id(v.value) for v in variables.values()}
+  for owner in (bijector, fb.Chain([bijector]), fb.Invert(bijector)):
+    assert {id(v.value) for v in variables.values()} <= {id(v) for v in owner.trainable_variables}
   check(lambda: BIJECTOR_ROWS[name].evaluate(bijector, *inputs), list(variables.values()))
 
 

@@ -3,7 +3,8 @@
 from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.affine import BoundedAffine
 from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.bijectors.chain import Chain, Conditioned, Invert
+from flowpp_tf.bijectors.chain import Chain, Invert
+from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.bijectors.coupling import Coupling, affine_coupling_bijector, mixture_logistic_coupling_bijector
 from flowpp_tf.bijectors.coupling import num_parameters
 from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv, Invertible1x1ConvLU

@@ -50,7 +50,8 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    return dict(scale=ParameterProperties(), bias=ParameterProperties())
+    positive = lambda: tfp.bijectors.Softplus(low=_SMALLEST_SCALE)
+    return dict(scale=ParameterProperties(default_constraining_bijector_fn=positive), bias=ParameterProperties())
 
   @classmethod
   def _is_increasing(cls):

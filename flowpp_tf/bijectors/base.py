@@ -12,6 +12,7 @@ import math
 from typing import Any
 
 import keras
+import ml_dtypes
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
@@ -69,6 +70,12 @@ class Bijector(tfp.bijectors.Bijector):
     return dtype
 
   # --- TFP's methods ----------------------------------------------------------------------------
+
+  # For slices TFP gives every parameter a batch. Without one there is nothing to slice, and weights stay what they are.
+  def _broadcast_parameters_with_batch_shape(self, batch_shape, x_event_ndims=None):
+    if self.experimental_batch_shape(x_event_ndims=x_event_ndims).rank == 0:
+      return self
+    return super()._broadcast_parameters_with_batch_shape(batch_shape, x_event_ndims)
 
   # In eager mode nothing tells TFP's cache that weights have changed since it saw a tensor.
   def forward(self, x: TensorLike, name: str = "forward", **kwargs: Any) -> tf.Tensor:
@@ -165,6 +172,16 @@ class Parameter(property):
 
   def __set_name__(self, owner: type, name: str) -> None:
     self._attribute = f"_{name}"
+
+
+def is_composite(part: Any) -> bool:
+  """Return whether a bijector or a distribution can go in and out of a `tf.function`; one of Keras variables cannot."""
+  return isinstance(part, tf.__internal__.CompositeTensor) and not getattr(part, "_keras_variables", None)
+
+
+def finfo(dtype: tf.DType) -> Any:
+  """Return the limits of a floating dtype, as `np.finfo` does, which does not know bfloat16."""
+  return ml_dtypes.finfo(dtype.as_numpy_dtype)
 
 
 def _is_variable(value):

@@ -1,15 +1,19 @@
-"""Compositions: one bijector after the other, the inverse of one, and one whose call is fixed.
+"""Compositions: one bijector after the other, and the inverse of one.
 
     y = f_n(... f_1(x)),    log|det dy/dx| = sum_i log|det df_i / dx_i|
+
+As in TFP, a composition of composite tensors is a composite tensor, and goes in and out of a `tf.function`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
-from flowpp_tf.call import Call
+from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det, is_composite
 
 
 class Chain(Bijector):
@@ -25,15 +29,15 @@ class Chain(Bijector):
     >>> y, log_det = chain.forward_and_log_det(x, Call(training=True, seed=[1, 2]))
   """
 
+  def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector], *args: Any, **kwargs: Any) -> Chain:
+    return super().__new__(_CompositeChain if cls is Chain and all(map(is_composite, bijectors)) else cls)
+
   def __init__(self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False,
                name: str = "chain") -> None:
     parameters = dict(locals())
-    self._initialize(bijectors, validate_args, parameters, name)
-
-  def _initialize(self, bijectors, validate_args, parameters, name):
     with tf.name_scope(name) as name:
       self._bijectors = bijectors
-      self._variables_of_parts = _variables_of(bijectors)
+      self._variables_of_parts = variables_of(bijectors)
       forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
       super().__init__(
           forward_min_event_ndims=forward_ndims, inverse_min_event_ndims=inverse_ndims,
@@ -94,38 +98,8 @@ class Chain(Bijector):
     return shape
 
 
-class Conditioned(Chain):
-  """A bijector whose call is fixed: what it is conditioned on belongs to it, in distributions, slices and divergences.
-
-  Args:
-    bijector: any.
-    call: `Call` of every evaluation.
-    validate_args: Python `bool`.
-    name: Python `str`.
-  """
-
-  def __init__(self, bijector: tfp.bijectors.Bijector, call: Call, validate_args: bool = False,
-               name: str = "conditioned") -> None:
-    parameters = dict(locals())
-    self._call = call
-    self._initialize([bijector], validate_args, parameters, name)
-
-  @property
-  def bijector(self) -> tfp.bijectors.Bijector:
-    """The bijector without its call."""
-    return self.bijectors[0]
-
-  call = Parameter("The call of every evaluation.")
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=lambda self, x_event_ndims: x_event_ndims))
-
-  def _forward_and_log_det(self, x, call):
-    return super()._forward_and_log_det(x, self.call)
-
-  def _inverse_and_log_det(self, y, call):
-    return super()._inverse_and_log_det(y, self.call)
+class _CompositeChain(Chain, tfp.bijectors.AutoCompositeTensorBijector):
+  """A chain of composite tensors."""
 
 
 class Invert(Bijector):
@@ -135,13 +109,21 @@ class Invert(Bijector):
     bijector: any.
     validate_args: Python `bool`.
     name: Python `str`.
+
+  Example:
+    >>> to_data = fb.Invert(coupling)  # from latents to data
+    >>> to_data.forward(tf.zeros([2, 6])).shape
+    TensorShape([2, 6])
   """
+
+  def __new__(cls, bijector: tfp.bijectors.Bijector, *args: Any, **kwargs: Any) -> Invert:
+    return super().__new__(_CompositeInvert if cls is Invert and is_composite(bijector) else cls)
 
   def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "invert") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       self._bijector = bijector
-      self._variables_of_parts = _variables_of([bijector])
+      self._variables_of_parts = variables_of([bijector])
       super().__init__(
           forward_min_event_ndims=bijector.inverse_min_event_ndims,
           inverse_min_event_ndims=bijector.forward_min_event_ndims, dtype=bijector.dtype,
@@ -177,8 +159,12 @@ class Invert(Bijector):
     return self.bijector.forward_event_shape_tensor(shape)
 
 
-def _variables_of(bijectors):
-  """Their `tf.Variable`s: a `tf.Module` does not find the Keras variables of parts that are composite tensors."""
+class _CompositeInvert(Invert, tfp.bijectors.AutoCompositeTensorBijector):
+  """The inverse of a composite tensor."""
+
+
+def variables_of(bijectors: Sequence[tfp.bijectors.Bijector]) -> list[tf.Variable]:
+  """Return their `tf.Variable`s: a `tf.Module` does not find the Keras variables of composite tensors."""
   return [variable for part in bijectors for variable in part.variables]
 
 

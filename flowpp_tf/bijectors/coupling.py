@@ -4,6 +4,9 @@
     y1 = x1,   y2 = bijector_fn(conditioner(x1))(x2)
 
 The conditioner is any callable, the transformation any elementwise bijector; neither knows the other.
+
+The K components of a mixture must begin with different parameters: where all are equal, so are their gradients, and
+they stay one component for ever. A conditioner's last layer must therefore not begin at zero.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,7 @@ _SMALLEST_LOG_SCALE = -7.0
 
 
 class Coupling(Bijector):
-  """Keep the first half of the last axis and transform the second, given the first.
+  """Keep the first half of the last axis, or the first `kept` values, and transform the others, given the first.
 
   Args:
     conditioner: callable `x1 -> parameters`, or `(x1, call=...) -> parameters` if evaluations come with a `Call`. It
@@ -34,28 +37,38 @@ class Coupling(Bijector):
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
+    kept: how many values of the last axis are kept, the first; None for half of them.
     remat: whether gradients keep only `x` and compute the conditioner and the transformation again.
     validate_args: Python `bool`.
     name: Python `str`.
 
-  The condition of a call, if there is one, is broadcast over the batch dimensions of `x`. The log-det is in nats per
-  event.
+  The condition of a call, if there is one, has an event of as many dimensions as that of `x`, and is broadcast over the
+  batch dimensions of `x`; `Conditioned` makes it a part of the bijector. The log-det is in nats per event.
 
   Raises:
     ValueError: if `conditioner` is a Keras layer that is not built, whose weights could not be tracked; from an
-      evaluation, if the last axis cannot be halved.
+      evaluation, if the last axis cannot be split, if there are parameters for another number of values than are
+      transformed, or if the condition has fewer dimensions than an event.
+
+  Example:
+    >>> network = keras.Sequential([keras.Input([3]), keras.layers.Dense(3 * fb.num_parameters("affine", 0))])
+    >>> coupling = fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1)
+    >>> y, log_det = coupling.forward_and_log_det(tf.zeros([2, 6]))
   """
 
   def __init__(self, conditioner: Callable[..., Any], bijector_fn: Callable[[Any], tfp.bijectors.Bijector],
-               event_ndims: int = 3, dtype: Any = tf.float32, remat: bool = False, validate_args: bool = False,
-               name: str = "coupling") -> None:
+               event_ndims: int = 3, dtype: Any = tf.float32, kept: int | None = None, remat: bool = False,
+               validate_args: bool = False, name: str = "coupling") -> None:
     parameters = dict(locals())
+    if kept is not None and kept < 1:
+      raise ValueError(f"`kept` must be a positive integer or None, got {kept}")
     if not getattr(conditioner, "built", True):
       raise ValueError(f"`conditioner` must be built before a `Coupling` is made of it, got the layer "
                        f"{conditioner} that is not")
     with tf.name_scope(name) as name:
       self._conditioner = conditioner
       self._bijector_fn = bijector_fn
+      self._kept = kept
       self._remat = remat
       self._conditioner_variables = [
           v if isinstance(v, tf.Variable) else v.value for v in getattr(conditioner, "variables", ())]
@@ -64,6 +77,7 @@ class Coupling(Bijector):
 
   conditioner = Parameter("The callable `x1 -> parameters`.")
   bijector_fn = Parameter("The callable `parameters -> elementwise bijector`.")
+  kept = Parameter("How many values of the last axis are kept; None for half of them.")
   remat = Parameter("Whether gradients keep only `x`.")
 
   @property
@@ -82,15 +96,19 @@ class Coupling(Bijector):
     return self._transform(inverse_and_log_det, y, call)
 
   def _transform(self, evaluate, x, call):
-    if (x.shape[-1] or 0) % 2:
-      raise ValueError(f"`Coupling` needs an even last axis, got shape {x.shape}")
+    size = x.shape[-1]
+    if size is not None and (size % 2 if self.kept is None else size <= self.kept):
+      needed = "an even last axis" if self.kept is None else f"a last axis longer than {self.kept}"
+      raise ValueError(f"`Coupling` needs {needed}, got shape {x.shape}")
     if self.remat and not (call and call.initialize):
       return self._rematerialized(evaluate, x, call)
     return self._evaluate(evaluate, x, call)
 
   def _evaluate(self, evaluate, x, call):
-    x1, x2 = tf.split(x, 2, axis=-1)
-    y2, log_det = evaluate(self.bijector_fn(self._parameters_for(x1, call)), x2, self.event_ndims)
+    x1, x2 = tf.split(x, 2 if self.kept is None else [self.kept, shape_of(x)[-1] - self.kept], axis=-1)
+    bijector = self.bijector_fn(self._parameters_for(x1, call))
+    _check_size(bijector, x2)
+    y2, log_det = evaluate(bijector, x2, self.event_ndims)
     return tf.concat([x1, y2], axis=-1), log_det
 
   def _rematerialized(self, evaluate, x, call):
@@ -99,6 +117,9 @@ class Coupling(Bijector):
         evaluate, x, call.given(*condition) if condition else call))(x, *condition)
 
   def _parameters_for(self, x1, call):
+    if call is not None and call.condition is not None and len(call.condition.shape) < self.event_ndims:
+      raise ValueError(f"the condition must have an event of {self.event_ndims} dimensions, as `x` has, got shape "
+                       f"{tuple(call.condition.shape)}")
     batch_ndims = len(x1.shape) - self.event_ndims
     if batch_ndims == 1:
       return self._condition(x1, call)
@@ -113,6 +134,15 @@ class Coupling(Bijector):
   def _condition(self, x1, call):
     parameters = self.conditioner(x1) if call is None else self.conditioner(x1, call=call)
     return tf.nest.map_structure(lambda p: tf.cast(p, x1.dtype), parameters)
+
+
+def _check_size(bijector, x2):
+  """Raise a ValueError if the parameters are those of another number of values, and would be broadcast."""
+  if bijector.forward_min_event_ndims:
+    raise ValueError(f"`bijector_fn` must return an elementwise bijector, got {bijector.name!r} of vectors")
+  sizes = bijector.experimental_batch_shape(x_event_ndims=0)[-1:]
+  if sizes and not sizes.is_compatible_with(x2.shape[-1:]):
+    raise ValueError(f"the conditioner gives parameters for {sizes[0]} values, but {x2.shape[-1]} are transformed")
 
 
 def num_parameters(coupling: str, components: int) -> int:

@@ -5,18 +5,18 @@
 
 Flow++ mixes the channels within each half of a split: one matrix per half. On the unsplit tensor that is a
 block-diagonal matrix, given here as a stack of its blocks. Determinants and inverses of these small matrices are taken
-in float64.
+in float64. A vector is an image of one position (`event_ndims` 1): there the convolution is a linear map.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.bijectors.base import Bijector, Parameter, finfo
 from flowpp_tf.graphs import reshape, shape_of
 from flowpp_tf.types import TensorLike
 
@@ -26,17 +26,28 @@ ParameterProperties = tfp.util.ParameterProperties
 class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x W for a W that subclasses give, with its inverse and log-det in float64."""
 
-  def __init__(self, dtype, validate_args, parameters, name):
-    super().__init__(forward_min_event_ndims=3, dtype=dtype, is_constant_jacobian=True,
+  def __init__(self, event_ndims, dtype, validate_args, parameters, name):
+    if event_ndims < 1:
+      raise ValueError(f"`event_ndims` must be at least 1, got {event_ndims}")
+    super().__init__(forward_min_event_ndims=event_ndims, dtype=dtype, is_constant_jacobian=True,
                      validate_args=validate_args, parameters=parameters, name=name)
+
+  @property
+  def event_ndims(self) -> int:
+    """Rank of an event."""
+    return self.forward_min_event_ndims
 
   def _forward_and_log_det(self, x, call):
     kernel, log_det = self._kernel_and_log_det()
-    return _matmul(x, kernel), _each_position(log_det, x)
+    return _matmul(x, kernel), self._each_position(log_det, x)
 
   def _inverse_and_log_det(self, y, call):
     inverse, log_det = self._inverse_kernel_and_log_det()
-    return _matmul(y, inverse), _each_position(-log_det, y)
+    return _matmul(y, inverse), self._each_position(-log_det, y)
+
+  def _each_position(self, log_det, x):
+    positions = math.prod(shape_of(x)[-self.event_ndims:-1])
+    return tf.cast(tf.cast(positions, tf.float64) * log_det, x.dtype)
 
 
 class Invertible1x1Conv(_ChannelMixing):
@@ -44,22 +55,24 @@ class Invertible1x1Conv(_ChannelMixing):
 
   Args:
     kernel: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks.
+    event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
     validate_args: Python `bool`; if true, an evaluation asserts that no block is singular to the precision of its
       dtype (`tf.errors.InvalidArgumentError`).
     name: Python `str`.
 
-  The log-det is H W log|det W| nats.
+  The log-det is H W log|det W| nats, that of a vector log|det W|.
 
   Raises:
     ValueError: if `kernel` is not a square matrix or a stack of them.
   """
 
-  def __init__(self, kernel: Any, validate_args: bool = False, name: str = "invertible_1x1_conv") -> None:
+  def __init__(self, kernel: Any, event_ndims: int = 3, validate_args: bool = False,
+               name: str = "invertible_1x1_conv") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(kernel=kernel)
       _check_square("kernel", self._kernel)
-      super().__init__(dtype, validate_args, parameters, name)
+      super().__init__(event_ndims, dtype, validate_args, parameters, name)
 
   kernel = Parameter("The matrix, or the stack of its diagonal blocks.")
 
@@ -73,7 +86,7 @@ class Invertible1x1Conv(_ChannelMixing):
     if self.validate_args:
       diagonal = _diagonal_of_r(kernel)
       smallest, largest = tf.reduce_min(diagonal, axis=-1), tf.reduce_max(diagonal, axis=-1)
-      epsilon = np.finfo(self.dtype.as_numpy_dtype).eps
+      epsilon = float(finfo(self.dtype).eps)
       checks = [tf.debugging.assert_greater(
           smallest, epsilon * largest,
           "`kernel` of `Invertible1x1Conv` must be invertible, got a singular one")]
@@ -93,6 +106,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
       L, whose own diagonal is 1; above the diagonal that of U; on it log|U_ii|.
     sign: integers +-1, the sign of each U_ii, `[C]` or `[G, C / G]`; None for 1.
     permutation: integers of the same shape, row i of W being row `permutation[i]` of L U; None for no permutation.
+    event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
     validate_args: Python `bool`.
     name: Python `str`.
 
@@ -103,14 +117,14 @@ class Invertible1x1ConvLU(_ChannelMixing):
   """
 
   def __init__(self, lower_upper: Any, sign: TensorLike | None = None, permutation: TensorLike | None = None,
-               validate_args: bool = False, name: str = "invertible_1x1_conv_lu") -> None:
+               event_ndims: int = 3, validate_args: bool = False, name: str = "invertible_1x1_conv_lu") -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(lower_upper=lower_upper)
       _check_square("lower_upper", self._lower_upper)
       self._sign = None if sign is None else tf.convert_to_tensor(sign)
       self._permutation = None if permutation is None else tf.convert_to_tensor(permutation)
-      super().__init__(dtype, validate_args, parameters, name)
+      super().__init__(event_ndims, dtype, validate_args, parameters, name)
 
   @classmethod
   def from_kernel(cls, kernel: TensorLike, **kwargs: Any) -> Invertible1x1ConvLU:
@@ -179,7 +193,7 @@ def _one_event(parameter, event_ndims=2):
     del x_event_ndims
     value = parameter(bijector)
     return 0 if value is None else len(value.shape)
-  return ParameterProperties(event_ndims=rank, shape_fn=lambda shape: tf.repeat(shape[-1:], event_ndims))
+  return ParameterProperties(event_ndims=rank, shape_fn=lambda sample_shape: tf.repeat(sample_shape[-1:], event_ndims))
 
 
 def _check_square(name, kernel):
@@ -197,9 +211,3 @@ def _matmul(x, kernel):
     kernel = tf.reshape(kernel[:, :, tf.newaxis, :] * places, [channels, channels])
   return reshape(tf.linalg.matmul(tf.reshape(x, [-1, channels]), kernel), shape_of(x))
 
-
-def _each_position(log_det, x):
-  positions = x.shape[-3:-1].num_elements()
-  if positions is None:
-    positions = tf.reduce_prod(tf.shape(x)[-3:-1])
-  return tf.cast(tf.cast(positions, tf.float64) * log_det, x.dtype)

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.bijectors.base import finfo
 from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
 from flowpp_tf.types import TensorLike
 
@@ -73,7 +74,7 @@ def _implicit_function(root, target, logits, loc, log_scale):
       tape.watch(arguments)
       value, log_derivative = logit_mixture_logistic_cdf(x, logits, loc, log_scale)
       residual = target - value
-    flattest = tf.constant(-0.9 * np.log(np.finfo(x.dtype.as_numpy_dtype).max), x.dtype)
+    flattest = tf.constant(-0.9 * np.log(float(finfo(x.dtype).max)), x.dtype)
     slope = tf.exp(tf.maximum(log_derivative, flattest))  # underflows between far components
     upstream = tf.where(finite, upstream / slope, tf.zeros_like(x))
     return [None, *tape.gradient(residual, arguments, output_gradients=upstream)]
@@ -92,8 +93,7 @@ def _search(target, logits, loc, log_scale):
 
 def _newton(target, logits, loc, log_scale):
   """The state of the search (x first, whether an element is active last), its step, the sign of x."""
-  dtype = target.dtype.as_numpy_dtype
-  epsilon = np.finfo(dtype).eps
+  epsilon = float(finfo(target.dtype).eps)
 
   # The mirror image where the target is positive: there, F <= 1/2 at the root.
   sign = tf.where(target > 0, -tf.ones_like(target), tf.ones_like(target))

@@ -4,11 +4,10 @@ In float32 sigmoid(17) rounds to 1. A pixel x with u = 1 would be taken for x + 
 that of v = infinity.
 """
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import Bijector, finfo
 
 
 class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
@@ -45,5 +44,5 @@ class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
 
 def _inside(y):
-  numbers = np.finfo(y.dtype.as_numpy_dtype)
+  numbers = finfo(y.dtype)
   return tf.clip_by_value(y, numbers.tiny, 1 - numbers.epsneg)

@@ -9,14 +9,15 @@ Both are distributions that also say which noise they transform, so that the sam
 `q.transform(noise)` returns u and log q(u|x), and `q.distribution` is the noise's own.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.chain import Conditioned
-from flowpp_tf.call import Call
+from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
 from flowpp_tf.types import Shape, TensorLike
 
@@ -24,11 +25,28 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
-class _Dequantization(FlowDistribution):
-  """A flow whose batch is that of the images."""
+class UniformDequantization(FlowDistribution):
+  """u uniform on [0, 1), whatever the images.
 
-  def __getitem__(self, slices):
-    raise NotImplementedError("a dequantization cannot be sliced: slice the images, and make another one of them")
+  Args:
+    batch_shape: of the images.
+    event_shape: `(H, W, C)`.
+    dtype: floating.
+    name: Python `str`.
+
+  Example:
+    >>> UniformDequantization([4], (8, 8, 1)).sample(seed=(0, 1)).shape
+    TensorShape([4, 8, 8, 1])
+  """
+
+  def __init__(self, batch_shape: TensorLike, event_shape: Shape, dtype: Any = tf.float32,
+               name: str = "uniform_dequantization") -> None:
+    parameters = dict(locals())
+    noise = tfd.Sample(tfd.Uniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
+    super().__init__(noise, tfb.Identity(), parameters=parameters, name=name)
+
+  def __getitem__(self, slices: Any) -> FlowDistribution:
+    return FlowDistribution(self.distribution[slices], self.bijector, name=self.name)
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
@@ -41,41 +59,33 @@ class _Dequantization(FlowDistribution):
     return self.distribution.batch_shape_tensor()
 
 
-class UniformDequantization(_Dequantization):
-  """u uniform on [0, 1), whatever the images.
-
-  Args:
-    batch_shape: of the images.
-    event_shape: `(H, W, C)`.
-    dtype: floating.
-    name: Python `str`.
-  """
-
-  def __init__(self, batch_shape: TensorLike, event_shape: Shape, dtype: Any = tf.float32,
-               name: str = "uniform_dequantization") -> None:
-    parameters = dict(locals())
-    noise = tfd.Sample(tfd.Uniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
-    super().__init__(noise, tfb.Identity(), parameters=parameters, name=name)
-
-
-class VariationalDequantization(_Dequantization):
+class VariationalDequantization(FlowDistribution):
   """u = bijector(noise; context of the images), noise standard normal.
 
   Args:
     bijector: from noise to u in (0, 1).
-    batch_shape: of the images.
-    event_shape: `(H, W, C)`.
-    call: `Call` of the bijector, whose condition is the context of the images.
+    context: of the images, `[N, H, W, C]`; its batch is that of this distribution.
+    event_shape: `(H, W, C)` of u.
     context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside those of the
       bijector.
     dtype: floating.
     name: Python `str`.
+
+  Example:
+    >>> q = model.dequantizer(images)  # a VariationalDequantization
+    >>> u, log_q = q.experimental_sample_and_log_prob()
   """
 
-  def __init__(self, bijector: tfp.bijectors.Bijector, batch_shape: TensorLike, event_shape: Shape, call: Call,
+  def __init__(self, bijector: tfp.bijectors.Bijector, context: tf.Tensor, event_shape: Shape,
                context_variables: Sequence[tf.Variable] = (), dtype: Any = tf.float32,
                name: str = "variational_dequantization") -> None:
     parameters = dict(locals())
     self._context_variables = list(context_variables)
-    noise = tfd.Sample(tfd.Normal(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
-    super().__init__(noise, Conditioned(bijector, call), parameters=parameters, name=name)
+    noise = tfd.Sample(tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype)), event_shape)
+    super().__init__(noise, Conditioned(bijector, context), parameters=parameters, name=name)
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    event_ndims = lambda self: len(self.event_shape)
+    return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
+                context=tfp.util.ParameterProperties(event_ndims=event_ndims))

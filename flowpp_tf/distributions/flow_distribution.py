@@ -1,12 +1,15 @@
 """A normalizing flow as a TFP distribution: log p(x) = log p(z) + log|det dz/dx| (change of variables)."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det
+from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
+from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.call import Call
 from flowpp_tf.types import TensorLike
 
@@ -26,7 +29,10 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     name: Python `str`.
 
   Methods that evaluate the bijector, such as `log_prob(x, call=None)` and `sample(n, call=None)`, take a `Call`. Every
-  evaluation sees the current weights, in eager mode on the same tensor too.
+  evaluation sees the current weights, in eager mode on the same tensor too. If base and bijector are composite tensors,
+  so is the flow.
+
+  The KL divergence of two flows is known if they have equal bijectors, and context: then it is that of their bases.
 
   Example:
     >>> normal = tfd.Sample(tfd.Normal(0.0, 1.0), 6)
@@ -34,6 +40,11 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     >>> flow.log_prob(tf.zeros([2, 6])).shape
     TensorShape([2])
   """
+
+  def __new__(cls, distribution: Any = None, bijector: Any = None, *args: Any, **kwargs: Any) -> FlowDistribution:
+    # Subclasses have other arguments.
+    composite = cls is FlowDistribution and is_composite(distribution) and is_composite(bijector)
+    return super().__new__(_CompositeFlow if composite else cls)
 
   def __init__(self, distribution: tfp.distributions.Distribution, bijector: tfp.bijectors.Bijector,
                validate_args: bool = False, parameters: dict[str, Any] | None = None, name: str = "flow") -> None:
@@ -44,6 +55,39 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
     return super()._parameter_properties(dtype, num_classes)  # TFP asks a subclass to say so
+
+  def given(self, context: Any) -> FlowDistribution:
+    """Return the distribution given a context, whose batch is broadcast against that of this one.
+
+    Args:
+      context: tensor or variable, as in `bijectors.Conditioned`: `[..., C]` for a flow of vectors.
+
+    Raises:
+      ValueError: if the context has fewer dimensions than an event.
+
+    Example:
+      >>> flow = fpp.vector_flow(2, context_size=3)
+      >>> flow.given(tf.zeros([5, 3])).batch_shape
+      TensorShape([5])
+    """
+    return FlowDistribution(self.distribution, Conditioned(self.bijector, context), self.validate_args,
+                            name=f"{self.name}_given")
+
+  def initialize(self, x: TensorLike) -> tf.Tensor:
+    """Set the weights of layers that normalise, such as `ActNorm`, by a batch of data (data-dependent initialisation).
+
+    Args:
+      x: values, `[N, *event_shape]`; 64 or more. The flow must be written from data to latents: its bijector is an
+        `Invert`, or one that is conditioned.
+
+    Returns:
+      Their log density under the initialised weights, `[N]` nats.
+
+    Example:
+      >>> flow = fpp.vector_flow(2)
+      >>> log_prob = flow.initialize(x)
+    """
+    return self.log_prob(x, call=Call(initialize=True))
 
   def transform(self, base_sample: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Return a sample of this distribution, made from one of the base, and its log density.
@@ -73,16 +117,39 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), call)
     return self.distribution.log_prob(x), log_det
 
-  def _log_prob(self, y, call=None):
-    prior, log_det = self.log_prob_terms(y, call)
+  def _log_prob(self, y, **kwargs):
+    prior, log_det = self.log_prob_terms(y, **_checked(kwargs))
     return prior + log_det
 
-  def _sample_and_log_prob(self, sample_shape, seed, call=None):
+  def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
     base = self.distribution
     if base.batch_shape != self.batch_shape:
       base = tfd.BatchBroadcast(base, self.batch_shape_tensor())
-    return self.transform(base.sample(sample_shape, seed=seed), call)
+    return self.transform(base.sample(sample_shape, seed=seed), **_checked(kwargs))
+
+
+class _CompositeFlow(FlowDistribution, tfp.distributions.AutoCompositeTensorDistribution):
+  """A flow of composite tensors."""
 
 
 def _all_to_bijector(kwargs):
-  return {}, kwargs
+  return {}, _checked(kwargs)
+
+
+def _checked(kwargs):
+  """The keyword arguments of a method; a TypeError if one is unknown."""
+  unknown = set(kwargs) - {"call"}
+  if unknown:
+    raise TypeError(f"a flow takes no keyword {sorted(unknown)[0]!r}; `flow.given(context)` conditions it")
+  return kwargs
+
+
+@tfd.RegisterKL(FlowDistribution, FlowDistribution)
+def _kl_flow_flow(a, b, name=None):
+  """KL(a || b) of flows with equal bijectors, `[*batch_shape]` nats."""
+  if a.bijector != b.bijector:
+    raise NotImplementedError(
+        f"the KL divergence of {a.name!r} and {b.name!r} is not known, as their bijectors, or the contexts of these, "
+        "differ; estimate it by samples, as `tfp.vi.monte_carlo_variational_loss` does")
+  batch_shape = tf.broadcast_dynamic_shape(a.batch_shape_tensor(), b.batch_shape_tensor())
+  return tf.broadcast_to(tfd.kl_divergence(a.distribution, b.distribution, name=name), batch_shape)

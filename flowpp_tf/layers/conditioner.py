@@ -23,6 +23,7 @@ MIXERS = ("attention", "pointwise", "none")
 _OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class ConvAttentionBlock(keras.layers.Layer):
   """GatedConv, then optionally LayerNorm and a mixer of positions with a LayerNorm of its own.
 
@@ -84,6 +85,7 @@ class ConvAttentionBlock(keras.layers.Layer):
     return {**super().get_config(), **self._config}
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class Conditioner(keras.layers.Layer):
   """The network that gives a coupling its parameters.
 

@@ -20,6 +20,7 @@ from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.types import Shape
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class ContextNet(keras.layers.Layer):
   """The network from images to the context of the dequantizer's couplings.
 

@@ -15,6 +15,7 @@ from flowpp_tf.graphs import reshape, shape_of
 _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class Dropout(keras.layers.Dropout):
   """`keras.layers.Dropout` that takes the stateless `seed` of its mask, `[2]` integers, in a call.
 

@@ -57,6 +57,7 @@ def _normalized_sum(x, h, gamma, beta):
   return tf.cast(sums, x.dtype)
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class GatedConv(keras.layers.Layer):
   """Gated residual convolution.
 
@@ -117,6 +118,10 @@ def _doubled(shape):
   return (*shape[:-1], 2 * shape[-1])
 
 
+def _with_position(x, position_embedding):
+  return x if position_embedding is None else x + position_embedding
+
+
 class _GatedMixer(keras.layers.Layer):
   """1x1 to three times the channels, `_mix` them back to one, dropout, 1x1, gate, residual."""
 
@@ -137,9 +142,10 @@ class _GatedMixer(keras.layers.Layer):
     self.output_projection.build(x_shape)
     self.built = True
 
-  def call(self, x: tf.Tensor, position_embedding: tf.Tensor, norm: keras.layers.Layer | None = None,
+  def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, norm: keras.layers.Layer | None = None,
            call: Call = Call()) -> tf.Tensor:
-    h = self._mix(self.input_projection(x, position_embedding, pre_activation=tf.add, initialize=call.initialize))
+    h = self._mix(self.input_projection(
+        x, position_embedding, pre_activation=_with_position, initialize=call.initialize))
     keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"), call.first)
     h = self.output_projection(h, keep, pre_activation=self._dropped, initialize=call.initialize)
     return gated_sum(x, h, norm)
@@ -149,6 +155,7 @@ class _GatedMixer(keras.layers.Layer):
             "weight_norm": self.weight_norm}
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class GatedAttention(_GatedMixer):
   """Gated residual multi-head self-attention over all positions.
 
@@ -158,7 +165,8 @@ class GatedAttention(_GatedMixer):
     dropout: rate.
     weight_norm: as in `InitNormDense`.
 
-  `call(x [N, H, W, filters], position_embedding [H, W, filters], norm=None, call=Call())`; `norm` as in `gated_sum`.
+  `call(x [N, H, W, filters], position_embedding=None, norm=None, call=Call())`; the embedding is `[H, W, filters]`,
+  `norm` as in `gated_sum`.
   """
 
   def __init__(self, filters: int, heads: int = 4, dropout: float = 0.0, weight_norm: bool = False,
@@ -177,6 +185,7 @@ class GatedAttention(_GatedMixer):
     return {**super().get_config(), "heads": self.heads}
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class GatedPointwise(_GatedMixer):
   """The replacement of attention in the paper's ablation: the same weights, no mixing of positions.
 

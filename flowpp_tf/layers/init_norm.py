@@ -93,6 +93,7 @@ class _InitNormLayer(keras.layers.Layer):
     return {**super().get_config(), "init_scale": self.init_scale, "weight_norm": self.weight_norm}
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class InitNormConv2D(_InitNormLayer):
   """2D convolution, stride 1, same padding, with data-dependent initialisation.
 
@@ -121,6 +122,7 @@ class InitNormConv2D(_InitNormLayer):
     return {**super().get_config(), "filters": self.units, "kernel_size": self.kernel_size}
 
 
+@keras.saving.register_keras_serializable("flowpp_tf")
 class InitNormDense(_InitNormLayer):
   """Dense layer on the last axis, a 1x1 convolution on images, with data-dependent initialisation.
 

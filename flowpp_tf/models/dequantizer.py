@@ -66,11 +66,11 @@ class _ConditionalFlow(keras.layers.Layer):
 
     Args:
       images: `[N, H, W, C]`.
-      call: of the context net, and of the distribution's bijector, with the context as its condition.
+      call: of the context net.
     """
     context = self.context_net(images, call=call.fold_in("context_net"))
     return VariationalDequantization(
-        self.bijector, shape_of(images)[:1], self.event_shape, call.given(context),
+        self.bijector, context, self.event_shape,
         context_variables=[v.value for v in self.context_net.variables], dtype=self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:

@@ -239,15 +239,17 @@ class FlowPlusPlus(BoundTraining):
     Both have the dimension of samples if the noise has it.
     """
     channels = self.config.image_shape[2]
-    u, log_q = self.dequantizer(x, call.fold_in("dequantizer")).transform(noise[..., :channels])
+    part = call.fold_in("dequantizer")
+    u, log_q = self.dequantizer(x, part).transform(noise[..., :channels], part)
     # x + u may round to x + 1, which is the next pixel value.
     dequantized = tf.minimum(x + u, tf.math.nextafter(x + 1, x))
     if self.augmenter is None:
       return log_q, dequantized
     # Each draw of u is an image of its own to the augmenter.
     flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
-    e, log_q_e = self.augmenter(flat, call.fold_in("augmenter")).transform(
-        tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]))
+    part = call.fold_in("augmenter")
+    e, log_q_e = self.augmenter(flat, part).transform(
+        tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part)
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
 

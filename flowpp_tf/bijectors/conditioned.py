@@ -1,0 +1,108 @@
+"""A bijector together with what it is conditioned on: y = f(x; c).
+
+The context belongs to the bijector. So its batch is the bijector's, TFP slices both, and two bijectors of different
+contexts are different: distributions, slices and divergences come right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
+from flowpp_tf.bijectors.chain import variables_of
+from flowpp_tf.call import Call
+from flowpp_tf.graphs import shape_of
+
+ParameterProperties = tfp.util.ParameterProperties
+
+
+class Conditioned(Bijector):
+  """A bijector whose couplings get a context.
+
+  Args:
+    bijector: any; its couplings have conditioners `(x1, call=...)`, which read `call.condition`.
+    context: tensor or variable `[..., *event]`, whose event has as many dimensions as that of `x`: `[..., C]` for
+      vectors, `[..., H, W, C]` for images, where H and W may be 1. Its leading dimensions are the batch.
+    validate_args: Python `bool`.
+    name: Python `str`.
+
+  `x` and the context are broadcast against each other.
+
+  Raises:
+    ValueError: if the context has fewer dimensions than an event.
+
+  Example:
+    >>> bijector = fb.Conditioned(coupling, context=tf.zeros([5, 3]))
+    >>> bijector.forward(tf.zeros([6])).shape
+    TensorShape([5, 6])
+  """
+
+  def __init__(self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False,
+               name: str = "conditioned") -> None:
+    parameters = dict(locals())
+    with tf.name_scope(name) as name:
+      self._bijector = bijector
+      self._set_parameters(context=context)
+      self._variables_of_parts = variables_of([bijector])
+      least = bijector.forward_min_event_ndims
+      if self._context.shape.rank is not None and self._context.shape.rank < least:
+        raise ValueError(f"`context` must have an event of {least} dimensions, as {bijector.name!r} has, after those "
+                         f"of its batch; got shape {tuple(self._context.shape)}"
+                         + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else ""))
+      super().__init__(
+          forward_min_event_ndims=least, inverse_min_event_ndims=bijector.inverse_min_event_ndims,
+          dtype=bijector.dtype, is_constant_jacobian=bijector.is_constant_jacobian, validate_args=validate_args,
+          parameters=parameters, name=name)
+
+  bijector = Parameter("The bijector without its context.")
+  context = Parameter("What the bijector is conditioned on.")
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    event_ndims = lambda self, x_event_ndims: x_event_ndims
+    return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
+                context=ParameterProperties(event_ndims=event_ndims))
+
+  def _forward_and_log_det(self, x, call):
+    return self._evaluate(forward_and_log_det, x, self.forward_min_event_ndims, call)
+
+  def _inverse_and_log_det(self, y, call):
+    return self._evaluate(inverse_and_log_det, y, self.inverse_min_event_ndims, call)
+
+  def _evaluate(self, function, x, event_ndims, call):
+    context = tf.convert_to_tensor(self.context)
+    x = _with_batch_of(context, x, event_ndims)
+    call = (call or Call()).fold_in(f"0_{self.bijector.name}").given(context)
+    return function(self.bijector, x, call=call)
+
+  def _is_increasing(self):
+    return self.bijector._internal_is_increasing()  # pylint: disable=protected-access
+
+  def _forward_event_shape(self, shape):
+    return self.bijector.forward_event_shape(shape)
+
+  def _forward_event_shape_tensor(self, shape):
+    return self.bijector.forward_event_shape_tensor(shape)
+
+  def _inverse_event_shape(self, shape):
+    return self.bijector.inverse_event_shape(shape)
+
+  def _inverse_event_shape_tensor(self, shape):
+    return self.bijector.inverse_event_shape_tensor(shape)
+
+
+def _with_batch_of(context, x, event_ndims):
+  """`x`, repeated along the dimensions of the context's batch that it lacks."""
+  batch, more = x.shape[:len(x.shape) - event_ndims], context.shape[:len(context.shape) - event_ndims]
+  covered = len(more) <= len(batch) and all(
+      b == 1 or (a is not None and a == b) for a, b in zip(batch[::-1], more[::-1]))
+  if covered:
+    return x
+  shapes = shape_of(x), shape_of(context)
+  of_x, of_context = (shape[:len(shape) - event_ndims] for shape in shapes)
+  return tf.broadcast_to(x, tf.concat([tf.broadcast_dynamic_shape(
+      tf.convert_to_tensor(of_x, tf.int32), tf.convert_to_tensor(of_context, tf.int32)),
+      tf.shape(x)[len(batch):]], axis=0))

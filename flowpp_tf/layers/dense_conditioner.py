@@ -1,0 +1,87 @@
+"""The network inside a coupling of vectors: residual blocks of dense layers.
+
+    h = W [x, c] + b
+    h = h + W2 elu(W1 elu(h) + b1) + b2       for each block
+    parameters = W elu(h) + b
+
+A vector is no image: there is nothing to convolve, and no position to attend to.
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from flowpp_tf.call import Call
+from flowpp_tf.layers.blocks import variables_of
+from flowpp_tf.layers.init_norm import InitNormDense
+
+_RESIDUAL_INIT_SCALE = 0.1
+_OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
+
+
+@keras.saving.register_keras_serializable("flowpp_tf")
+class DenseConditioner(keras.layers.Layer):
+  """Residual dense network that gives a coupling of vectors its parameters.
+
+  Args:
+    size: values of the input, so that the layer is built when constructed.
+    outputs: values of the output.
+    hidden: width.
+    blocks: residual blocks.
+    context_size: values of the call's condition, `[..., context_size]`; 0 for none.
+
+  `call(x [N, size], call=Call())` gives `[N, outputs]`. The weights of the last layer begin at random, not at 0: the
+  components of a mixture must differ to learn.
+
+  Raises:
+    ValueError: if a size is not positive; from a call, if a condition is missing, not expected, or of another size.
+
+  Example:
+    >>> network = fpp.layers.DenseConditioner(3, outputs=3 * fb.num_parameters("mixture_logistic", 8))
+    >>> network(tf.zeros([2, 3])).shape
+    TensorShape([2, 78])
+  """
+
+  def __init__(self, size: int, outputs: int, hidden: int = 64, blocks: int = 2, context_size: int = 0,
+               **kwargs: Any) -> None:
+    super().__init__(**kwargs)
+    for name, value, least in (("size", size, 1), ("outputs", outputs, 1), ("hidden", hidden, 1),
+                               ("blocks", blocks, 0), ("context_size", context_size, 0)):
+      if value < least:
+        raise ValueError(f"`{name}` must be at least {least}, got {value}")
+    self._config = dict(size=size, outputs=outputs, hidden=hidden, blocks=blocks, context_size=context_size)
+    self.context_size = context_size
+    dense = lambda units, inputs, name, scale=1.0: _built(
+        InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs)
+    self.input_layer = dense(hidden, size + context_size, "input_layer")
+    self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
+    self.outer = [dense(hidden, hidden, f"block_{i}_outer", _RESIDUAL_INIT_SCALE) for i in range(blocks)]
+    self.output_layer = dense(outputs, hidden, "output_layer", _OUTPUT_INIT_SCALE)
+    self._in_lists = variables_of([*self.inner, *self.outer])
+    self.built = True
+
+  def build(self, input_shape: tuple) -> None:
+    """Do nothing: the layer is built when constructed."""
+
+  def call(self, x: tf.Tensor, call: Call = Call()) -> tf.Tensor:
+    context, initialize = call.condition, call.initialize
+    size = 0 if context is None else context.shape[-1]
+    if size != self.context_size:
+      raise ValueError(f"this conditioner has a context of {self.context_size} values, got "
+                       f"{'none' if context is None else size}")
+    if context is not None:
+      context = tf.broadcast_to(tf.cast(context, x.dtype), tf.concat([tf.shape(x)[:-1], [size]], axis=0))
+      x = tf.concat([x, context], axis=-1)
+    h = self.input_layer(x, initialize=initialize)
+    for inner, outer in zip(self.inner, self.outer):
+      h += outer(tf.nn.elu(inner(tf.nn.elu(h), initialize=initialize)), initialize=initialize)
+    return self.output_layer(tf.nn.elu(h), initialize=initialize)
+
+  def get_config(self) -> dict[str, Any]:
+    return {**super().get_config(), **self._config}
+
+
+def _built(layer, inputs):
+  layer.build((None, inputs))
+  return layer
