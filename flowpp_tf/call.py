@@ -44,6 +44,8 @@ class Call:
       draws however the batch is split.
     condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of the
       dequantizer's couplings; None for unconditional flows.
+    guidance: a weight, and the condition of the unconditional model: couplings extrapolate their parameters from those
+      for this condition; None for none.
     initialize: whether layers and bijectors set their weights by the data that come through, forwards.
     path: names of the parts around the present one.
   """
@@ -51,6 +53,7 @@ class Call:
   seed: tf.Tensor | None = None
   first: Any = 0
   condition: Any = None
+  guidance: tuple[Any, Any] | None = None
   initialize: bool = False
   path: str = ""
 
@@ -59,8 +62,8 @@ class Call:
     return dataclasses.replace(self, path=f"{self.path}/{name}")
 
   def given(self, condition: Any) -> Call:
-    """Return the call with a condition."""
-    return dataclasses.replace(self, condition=condition)
+    """Return the call with a condition, and without guidance."""
+    return dataclasses.replace(self, condition=condition, guidance=None)
 
   def stream(self, name: str) -> tf.Tensor | None:
     """Return the stateless seed, `[2]`, of one of the part's random streams, or None without a seed."""

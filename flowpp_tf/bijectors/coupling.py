@@ -10,6 +10,7 @@ they stay one component for ever. A conditioner's last layer must therefore not 
 """
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
@@ -100,7 +101,7 @@ class Coupling(Bijector):
     if size is not None and (size % 2 if self.kept is None else size <= self.kept):
       needed = "an even last axis" if self.kept is None else f"a last axis longer than {self.kept}"
       raise ValueError(f"`Coupling` needs {needed}, got shape {x.shape}")
-    if self.remat and not (call and call.initialize):
+    if self.remat and not (call and (call.initialize or call.guidance)):
       return self._rematerialized(evaluate, x, call)
     return self._evaluate(evaluate, x, call)
 
@@ -126,13 +127,19 @@ class Coupling(Bijector):
     batch_shape = shape_of(x1)[:batch_ndims]
     flatten = lambda t: tf.reshape(t, [-1, *shape_of(t)[batch_ndims:]])
     if call is not None and call.condition is not None:
-      event = shape_of(call.condition)[-self.event_ndims:]
-      call = call.given(flatten(tf.broadcast_to(call.condition, [*batch_shape, *event])))
+      repeat = lambda c: flatten(tf.broadcast_to(c, [*batch_shape, *shape_of(c)[-self.event_ndims:]]))
+      guidance = call.guidance and (call.guidance[0], repeat(call.guidance[1]))
+      call = dataclasses.replace(call, condition=repeat(call.condition), guidance=guidance)
     parameters = self._condition(flatten(x1), call)
     return tf.nest.map_structure(lambda p: reshape(p, [*batch_shape, *shape_of(p)[1:]]), parameters)
 
   def _condition(self, x1, call):
     parameters = self.conditioner(x1) if call is None else self.conditioner(x1, call=call)
+    if call is not None and call.guidance is not None:
+      weight, condition = call.guidance
+      unconditional = self.conditioner(x1, call=call.given(condition))
+      parameters = tf.nest.map_structure(
+          lambda p, q: p + tf.cast(weight, p.dtype) * (p - q), parameters, unconditional)
     return tf.nest.map_structure(lambda p: tf.cast(p, x1.dtype), parameters)
 
 

@@ -113,9 +113,15 @@ class CodecModel:
 
   @classmethod
   def of(cls, model: Any) -> CodecModel:
-    """Return the codec's view of a `FlowPlusPlus` model."""
+    """Return the codec's view of a `FlowPlusPlus` model.
+
+    Raises:
+      InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold.
+    """
     from flowpp_tf.models.structure import parse_structure  # with TensorFlow, which the model has loaded
     config = model.config
+    if config.is_conditional:
+      raise InputError("a model of images given a label or a condition cannot compress: archives hold images only")
     stages = lambda text, shape: [[stage.kind, stage.couplings] for stage in parse_structure(text, shape)]
     weights: dict[str, np.ndarray] = {}
     description: dict[str, Any] = {

@@ -9,10 +9,12 @@ Each batch is one NumPy look-up by index, so that a memory-mapped file reads onl
 Without labels a batch is a tensor of images, with them {"image": images, "label": int32 [B]}.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.data.dataset import Images
+from flowpp_tf.data.dataset import ImageDataset, Images
 from flowpp_tf.errors import InputError
 
 _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
@@ -89,6 +91,42 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
 
   return (tf.data.Dataset.range(len(images)).batch(batch_size)
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+
+
+class Batches:
+  """Batches of the splits of a data set, with what its images are given.
+
+  Args:
+    dataset: `ImageDataset`.
+    condition: makes the condition `[B, ...]` of integer images `[B, H, W, C]`; None for none.
+    labels: whether batches have the labels.
+  """
+
+  def __init__(self, dataset: ImageDataset, condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
+               labels: bool = False) -> None:
+    self.dataset = dataset
+    self._condition = condition
+    self._labels = labels
+
+  def of_training(self, batch_size: int, seed: int, start_step: int = 0, num_shards: int = 1, shard: int = 0,
+                  flip: bool = False) -> tf.data.Dataset:
+    """Return `training_batches` of the training split."""
+    return self._given(training_batches(
+        self.dataset.train, batch_size, seed, start_step, num_shards, shard, flip, self._labels_of("train")))
+
+  def of_evaluation(self, split: str, batch_size: int) -> tf.data.Dataset:
+    """Return `evaluation_batches` of a split."""
+    return self._given(evaluation_batches(self.dataset.split(split), batch_size, self._labels_of(split)))
+
+  def _labels_of(self, split):
+    return self.dataset.labels_of(split) if self._labels else None
+
+  def _given(self, batches):
+    if self._condition is None:
+      return batches
+    condition = self._condition
+    with_image = lambda batch: batch if isinstance(batch, dict) else {"image": batch}
+    return batches.map(with_image).map(lambda batch: {**batch, "condition": condition(batch["image"])})
 
 
 def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:

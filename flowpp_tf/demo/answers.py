@@ -28,12 +28,19 @@ class Answers:
   engine: Engine | SavedModelEngine
   folder: pathlib.Path
 
-  def samples(self, n: int, temperature: float, seed: int) -> Image.Image:
-    """Return a grid of samples, the same as from `bin/sample` for the seed."""
+  def samples(self, n: int, temperature: float, seed: int, label: int | None = None) -> Image.Image:
+    """Return a grid of samples, the same as from `bin/sample` for the seed.
+
+    Of a model with classes they are of the class `label`, or, for None, of all classes one after the other.
+    """
     n = _integer("number of images", n, 1, self.engine.most_samples)
     temperature = _number("temperature", temperature, 0, HOTTEST)
     seed = _integer("seed", seed, 0, LAST_SEED)
-    return self._grid(self.engine.sample(n, temperature, seed))
+    classes = self.engine.config.num_classes
+    if not classes:
+      return self._grid(self.engine.sample(n, temperature, seed))
+    labels = np.arange(n) % classes if label is None else np.full(n, _integer("class", label, 0, classes - 1))
+    return self._grid(self.engine.sample(n, temperature, seed, labels=labels))
 
   def interpolation(self, first: Path | None, last: Path | None, frames: int) -> tuple[Image.Image, str, str]:
     """Interpolate between uploads; return a grid, the path of an animation, a line on both ends."""

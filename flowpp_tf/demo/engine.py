@@ -8,6 +8,7 @@ import numpy as np
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import Batched, Scorer, scores_of
 from flowpp_tf.evaluation.batched import batches
+from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.export import LoadedModel
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
@@ -18,7 +19,8 @@ _MOST_SAMPLES = 100
 class Engine:
   """Runs a `FlowPlusPlus`; the same seed gives the same results as in `bin/sample` and `bin/score`.
 
-  `sample`, `encode` and `decode` are those of `FlowPlusPlus`; `scores(images)` returns arrays `[N]` by the names in
+  `sample`, `encode` and `decode` are those of `FlowPlusPlus`, of a model with classes without a label unless `sample`
+  is given `labels`; `scores(images)` returns arrays `[N]` by the names in
   `evaluation.SCORES`.
 
   Args:
@@ -56,16 +58,23 @@ class SavedModelEngine:
     self.num_samples = num_samples
     self.most_samples = min(_MOST_SAMPLES, self._max_batch)
 
-  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> np.ndarray:
-    return self._loaded.sample(n, temperature, seed).numpy()
+  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, labels: np.ndarray | None = None) -> np.ndarray:
+    return self._loaded.sample(n, temperature, seed, **self._given(n, labels)).numpy()
 
   def encode(self, images: np.ndarray, seed: Seed = None) -> np.ndarray:
-    return self._loaded.encode(images, seed).numpy()
+    return self._loaded.encode(images, seed, **self._given(len(images))).numpy()
 
   def decode(self, z: np.ndarray) -> np.ndarray:
     parts = batches(len(z), self._max_batch)
-    return np.concatenate([self._loaded.decode(z[part]).numpy() for part in parts])
+    return np.concatenate([self._loaded.decode(z[part], **self._given(len(z[part]))).numpy() for part in parts])
 
   def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
-    bound = self._loaded.log_prob_bound(images, self.num_samples, seed=0)
-    return scores_of(images, bound.numpy().astype(np.float64))
+    labels = [np.full(len(images), label) for label in range(self.config.num_classes)]
+    bounds = np.stack([self._loaded.log_prob_bound(images, self.num_samples, seed=0, **given).numpy()
+                       for given in ([{"labels": label} for label in labels] or [{}])])
+    return scores_of(images, importance_weighted(bounds.astype(np.float64)))
+
+  def _given(self, count, labels=None):
+    if not self.config.num_classes:
+      return {}
+    return {"labels": np.full(count, -1) if labels is None else labels}

@@ -64,11 +64,14 @@ def _samples_tab(answers):
       temperature = gr.Slider(0, limits.HOTTEST, start[1], step=0.05, label="Temperature",
                               info="Below 1 the samples are more usual, and less varied.")
       seed = gr.Number(start[2], step=1, label="Seed", info="The same seed gives the same samples.")
+      classes = answers.engine.config.num_classes
+      label = [gr.Dropdown([("all, one after the other", None), *((str(i), i) for i in range(classes))], value=None,
+                           label="Class")] if classes else []
       button = gr.Button("Sample", variant="primary")
     with gr.Column(scale=5):
       picture = _picture("Samples", answers.samples(*start))
-  _on([button.click, n.release, temperature.release, seed.submit], answers.samples,
-      [n, temperature, seed], picture, "sample")
+  _on([button.click, n.release, temperature.release, seed.submit, *(box.change for box in label)], answers.samples,
+      [n, temperature, seed, *label], picture, "sample")
 
 
 def _interpolation_tab(answers, files):

@@ -9,9 +9,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.types import Seed
+from flowpp_tf.types import Seed, TensorLike
 
 tfd = tfp.distributions
+ParameterProperties = tfp.util.ParameterProperties
 
 
 class ImageDistribution(tfp.distributions.Distribution):
@@ -28,19 +29,30 @@ class ImageDistribution(tfp.distributions.Distribution):
     seed: integer or stateless seed of the draws; None for other draws in each call, as for training.
     validate_args: Python `bool`, whether pixel values are checked in graphs too.
     name: Python `str`.
+    labels: of a model with classes, `[...]`: the batch of this distribution.
+    condition: of a model with a condition, `[..., *condition_shape]`, whose leading dimensions are the batch.
 
   Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around. Events
-  are `[H, W, C]` in 0 .. levels - 1, the batch shape is []. `seed` of `sample` means what it does in TFP.
+  are `[H, W, C]` in 0 .. levels - 1; without labels and condition the batch shape is []. `seed` of `sample` means what
+  it does in TFP.
+
+  Example:
+    >>> images = model.distribution  # or model.given(labels=...)
+    >>> images.log_prob(images.sample(3)).shape
+    TensorShape([3])
   """
 
   def __init__(self, model: Any, num_samples: int = 1, seed: Seed = 0, validate_args: bool = False,
-               name: str = "image_distribution") -> None:
+               name: str = "image_distribution", labels: TensorLike | None = None,
+               condition: TensorLike | None = None) -> None:
     parameters = dict(locals())
     if not num_samples > 0:
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
     self._model = model
     self._num_samples = num_samples
     self._seed = seed
+    self._labels = None if labels is None else tf.convert_to_tensor(labels)
+    self._condition = None if condition is None else tf.convert_to_tensor(condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
         dtype=tf.int32, reparameterization_type=tfd.NOT_REPARAMETERIZED, validate_args=validate_args,
@@ -48,7 +60,10 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
-    return dict()
+    return dict(labels=ParameterProperties(event_ndims=0), condition=ParameterProperties(event_ndims=3))
+
+  labels = property(lambda self: self._labels, doc="Labels that the images are given, or None.")
+  condition = property(lambda self: self._condition, doc="Conditions that the images are given, or None.")
 
   @property
   def num_samples(self) -> int:
@@ -64,20 +79,33 @@ class ImageDistribution(tfp.distributions.Distribution):
   def _default_event_space_bijector(self):
     return None  # as of TFP's discrete distributions
 
+  def _given(self, batch_shape):
+    """What images of a batch shape are given, their batch flattened to one dimension."""
+    given = {}
+    for name, value, event_ndims in (("labels", self.labels, 0), ("condition", self.condition, 3)):
+      if value is not None:
+        event = value.shape[len(value.shape) - event_ndims:]
+        given[name] = tf.reshape(tf.broadcast_to(value, tf.concat([batch_shape, event], axis=0)), [-1, *event])
+    return given
+
   def _sample_n(self, n, seed=None):
-    images = self._model.sample(n, seed=tfp.random.sanitize_seed(seed))
-    return tf.cast(images, self.dtype)
+    batch_shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+    images = self._model.sample(
+        tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed), **self._given(batch_shape))
+    return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
 
   def _log_prob(self, images):
     shape = self.event_shape
     if not images.shape[-3:].is_compatible_with(shape):
       raise InputError(f"images must be of shape [..., {', '.join(map(str, shape))}], got "
                        f"{images.shape}")
+    batch_shape = tf.broadcast_dynamic_shape(tf.shape(images)[:-3], self.batch_shape_tensor())
+    images = tf.broadcast_to(images, tf.concat([batch_shape, shape], axis=0))
     flat = tf.reshape(images, [-1, *shape])
     noise = self._model.sample_noise([self.num_samples, 1], self._seed)
     noise = tf.broadcast_to(noise, [self.num_samples, tf.shape(flat)[0], *self._model.noise_shape])
-    bound = self._model.log_prob_bound(flat, noise=noise, seed=0)
-    return tf.reshape(bound, tf.shape(images)[:-3])
+    bound = self._model.log_prob_bound(flat, noise=noise, seed=0, **self._given(batch_shape))
+    return tf.reshape(bound, batch_shape)
 
   def _sample_control_dependencies(self, images):
     if not self.validate_args:

@@ -1,6 +1,7 @@
 """Evaluation of a trained model: bits/dim, samples, scores of single images, pictures, curves."""
 
 from flowpp_tf.evaluation.batched import Batched
+from flowpp_tf.evaluation.classification import Classification, classify
 from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, measure_codecs
 from flowpp_tf.evaluation.interpolation import interpolate, slerp
 from flowpp_tf.evaluation.likelihood import BitsPerDim, Bound, evaluate_bits_per_dim

@@ -31,35 +31,54 @@ class LatentModel(Protocol):
 class Batched:
   """`sample`, `encode` and `decode` of a model in batches, on all devices; see `BatchFunction`.
 
+  Args:
+    model: `FlowPlusPlus`, without a condition.
+    batch_size: batch size.
+    labels: of a model with classes, the label of all images that are not given another; None leaves it out.
+    guidance: of samples, as in `FlowPlusPlus.sample`.
+
   Raises:
     InputError (a ValueError): if `batch_size` is not positive.
   """
 
-  def __init__(self, model: FlowPlusPlus, batch_size: int = 100):
+  def __init__(self, model: FlowPlusPlus, batch_size: int = 100, labels: int | None = None,
+               guidance: float = 0.0) -> None:
     if batch_size < 1:
       raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
     self.model = model
     self.batch_size = batch_size
     shape, latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
     dtype = tf.as_dtype(model.variable_dtype)
-    self._encode = BatchFunction(model, lambda images, noise: model.encode(images, noise, seed=0),
-                                 [(shape, tf.uint8), (model.noise_shape, dtype)])
-    self._decode = BatchFunction(model, model.decode, [(latent_shape, dtype)])
+    self._label = -1 if labels is None else labels
+    more = [((), tf.int32)] if model.config.num_classes else []
+    self._encode = BatchFunction(model, lambda images, noise, labels=None: model.encode(images, noise, 0, labels),
+                                 [(shape, tf.uint8), (model.noise_shape, dtype), *more])
+    self._decode = BatchFunction(
+        model, lambda z, labels=None: model.decode(z, labels, guidance=guidance), [(latent_shape, dtype), *more])
 
-  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> np.ndarray:
+  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, labels: TensorLike | None = None) -> np.ndarray:
     """Return uint8 images `[n, H, W, C]`; arguments and errors as in `FlowPlusPlus.sample`."""
-    return self.decode(self.model.sample_latents(n, temperature, seed))
+    return self.decode(self.model.sample_latents(n, temperature, seed), labels)
 
-  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None) -> np.ndarray:
+  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None,
+             labels: TensorLike | None = None) -> np.ndarray:
     """Return latents `[N, *latent_shape]`; as in `FlowPlusPlus.encode`, with noise `[N, H, W, C]`."""
     images = tf.cast(self.model.check_images(images), tf.uint8)
     if noise is None:
       noise = self.model.sample_noise([len(images)], fold_in(as_seed(seed), NOISE))
-    return self._apply(self._encode, images, tf.cast(noise, self.model.variable_dtype))
+    return self._apply(self._encode, images, tf.cast(noise, self.model.variable_dtype),
+                       *self._given(len(images), labels))
 
-  def decode(self, z: TensorLike) -> np.ndarray:
+  def decode(self, z: TensorLike, labels: TensorLike | None = None) -> np.ndarray:
     """Return uint8 images `[N, H, W, C]` of latents `[N, *latent_shape]`."""
-    return self._apply(self._decode, tf.cast(z, self.model.variable_dtype))
+    z = tf.cast(z, self.model.variable_dtype)
+    return self._apply(self._decode, z, *self._given(len(z), labels))
+
+  def _given(self, count, labels):
+    """The labels of `count` images, checked, or nothing for a model without."""
+    if labels is None and self.model.config.num_classes:
+      labels = self._label
+    return list(self.model.check_given(count, labels).values())
 
   def _apply(self, function, *arrays):
     return np.concatenate([function(*(array[part] for array in arrays))

@@ -5,7 +5,7 @@ group. This has the expectation of one group, with less variance. Where each n d
 grow with n, by Jensen's inequality.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 import os
@@ -60,7 +60,8 @@ class BitsPerDim:
 
 def evaluate_bits_per_dim(
     model: FlowPlusPlus, images: Images, num_samples: int | Sequence[int] = 1, batch_size: int = 100,
-    seed: Seed = 0, partial: Path | None = None, verbose: int = 0) -> BitsPerDim:
+    seed: Seed = 0, partial: Path | None = None, verbose: int = 0,
+    given: Mapping[str, np.ndarray] | None = None) -> BitsPerDim:
   """Measure the bounds over a set of images.
 
   Args:
@@ -73,6 +74,7 @@ def evaluate_bits_per_dim(
     partial: path of a .npy file with partial results, from which the next call with the same arguments resumes;
       deleted at the end.
     verbose: 1 for a progress bar with the running estimate of the single-sample bound.
+    given: what the images of a conditional model are given, by name: "labels" `[N]`, "condition" `[N, ...]`.
 
   Raises:
     InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` is of another
@@ -84,10 +86,11 @@ def evaluate_bits_per_dim(
     if value < 1:
       raise InputError(f"`{name}` must be at least 1, got {value}")
   model.check_images(images[:1])
+  given = {name: value.numpy() for name, value in model.check_given(len(images), **(given or {})).items()}
   shape = (len(images), counts[-1], len(BoundTerms._fields))
   draws = np.full(shape, np.nan, model.variable_dtype) if partial is None else (
       _open_partial(partial, shape, model.variable_dtype))
-  _measure(model, images, draws, batch_size, as_seed(seed), verbose)
+  _measure(model, images, given, draws, batch_size, as_seed(seed), verbose)
   result = _summarize(model, draws, counts)
   if partial is not None:
     os.remove(partial)
@@ -99,12 +102,14 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
   return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
 
 
-def _measure(model, images, draws, batch_size, seed, verbose):
+def _measure(model, images, given, draws, batch_size, seed, verbose):
   """Fill `draws [N, K, terms]` where they are NaN."""
   shape = model.config.image_shape
   terms = BatchFunction(
-      model, lambda images, noise: tf.stack(model.bound_terms(images, noise=noise, seed=0), axis=-1)[0],
-      [(shape, tf.as_dtype(images.dtype)), (model.noise_shape, tf.as_dtype(model.variable_dtype))])
+      model, lambda images, noise, *values: tf.stack(model.bound_terms(
+          images, noise=noise, seed=0, **dict(zip(given, values))), axis=-1)[0],
+      [(shape, tf.as_dtype(images.dtype)), (model.noise_shape, tf.as_dtype(model.variable_dtype)),
+       *((value.shape[1:], tf.as_dtype(value.dtype)) for value in given.values())])
   workers = Workers(model.distribute_strategy)
   starts = range(0, len(images), batch_size)
   missing = np.array([np.isnan(draws[i:i + batch_size]).any(axis=(0, 2)) for i in starts])
@@ -117,10 +122,12 @@ def _measure(model, images, draws, batch_size, seed, verbose):
   total, count = 0.0, 0
   for i, batch in enumerate(evaluation_batches(images, batch_size)):
     batch = model.check_images(batch)
-    rows = draws[i * batch_size:(i + 1) * batch_size]
+    part = slice(i * batch_size, (i + 1) * batch_size)
+    rows, values = draws[part], [value[part] for value in given.values()]
     for k in range(samples):
       if missing[i, k]:
-        rows[:, k] = terms(batch, model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE)))
+        noise = model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE))
+        rows[:, k] = terms(batch, noise, *values)
       total, count = total + rows[:, k].sum(dtype=np.float64), count + len(rows)
       bar.update(i * samples + k + 1, [("bits_per_dim", model.to_bits_per_dim(total / count))])
 

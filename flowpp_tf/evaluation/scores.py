@@ -64,6 +64,8 @@ class Scorer:
   All images share the same draws of the dequantization noise. So a score depends only on the image, and the effect of
   the draws on the bound is similar for all images and largely cancels in comparisons.
 
+  Under a model with classes the likelihood of an image is the mean of those given each class.
+
   Args:
     model: `FlowPlusPlus`.
     num_samples: samples of the importance-weighted bound, which are draws of the noise.
@@ -81,9 +83,11 @@ class Scorer:
     self._model = model
     self._noise = model.sample_noise([num_samples], as_seed(seed))
 
-    shape = model.config.image_shape
-    self._bound = BatchFunction(model, lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0),
-                                [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype)])
+    shape, classes = model.config.image_shape, model.config.num_classes
+    self._labels = [*range(classes), *([-1] if model.config.label_dropout else [])]
+    self._bound = BatchFunction(
+        model, lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels),
+        [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])])
 
   def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats per image.
@@ -91,10 +95,25 @@ class Scorer:
     Raises:
       InputError (a ValueError): if the images do not fit the model.
     """
+    if self._labels:
+      classes = self._model.config.num_classes
+      return importance_weighted(self.class_log_likelihoods(images, batch_size)[:, :classes], axis=1)
+    return self._measure(images, batch_size)
+
+  def class_log_likelihoods(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
+    """Return the bound given each class, `[N, num_classes]` nats, of a model with classes.
+
+    If it was trained with `label_dropout`, one more column has the bound without a label.
+    """
+    return np.stack([self._measure(images, batch_size, label) for label in self._labels], axis=1)
+
+  def _measure(self, images, batch_size, *label):
     bounds = []
     for i in range(0, len(images), batch_size):
       batch = tf.cast(self._model.check_images(images[i:i + batch_size]), tf.uint8)
-      bounds.append([self._bound(batch, tf.repeat(noise[tf.newaxis], len(batch), axis=0)) for noise in self._noise])
+      labels = [tf.fill([len(batch)], value) for value in label]
+      bounds.append([self._bound(batch, tf.repeat(noise[tf.newaxis], len(batch), axis=0), *labels)
+                     for noise in self._noise])
     return importance_weighted(np.concatenate(bounds, axis=1).astype(np.float64))
 
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:

@@ -20,7 +20,8 @@ def load_saved_model(path: Path) -> "LoadedModel":
 class LoadedModel:
   """Graphs and weights of a SavedModel, with the methods of `FlowPlusPlus`.
 
-  A seed is a single integer. Invalid input and more images than `max_batch` raise an `InputError`.
+  A seed is a single integer. Invalid input and more images than `max_batch` raise an `InputError`. Labels and
+  conditions, of a model that takes them, are keyword arguments with one for each image.
 
   Attributes:
     config: `FlowPlusPlusConfig`.
@@ -37,26 +38,32 @@ class LoadedModel:
     except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
       raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {error}") from None
 
-  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None) -> tf.Tensor:
-    return self._call("sample", n=n, temperature=temperature, seed=seed)
+  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, **given: TensorLike) -> tf.Tensor:
+    return self._call("sample", given, n=n, temperature=temperature, seed=seed)
 
-  def log_prob_bound(self, images: TensorLike, num_samples: int = 1, seed: Seed = None) -> tf.Tensor:
-    return self._call("log_prob_bound", images=images, num_samples=num_samples, seed=seed)
+  def log_prob_bound(self, images: TensorLike, num_samples: int = 1, seed: Seed = None,
+                     **given: TensorLike) -> tf.Tensor:
+    return self._call("log_prob_bound", given, images=images, num_samples=num_samples, seed=seed)
 
-  def bits_per_dim(self, images: TensorLike, num_samples: int = 1, seed: Seed = None) -> tf.Tensor:
-    return self._call("bits_per_dim", images=images, num_samples=num_samples, seed=seed)
+  def bits_per_dim(self, images: TensorLike, num_samples: int = 1, seed: Seed = None,
+                   **given: TensorLike) -> tf.Tensor:
+    return self._call("bits_per_dim", given, images=images, num_samples=num_samples, seed=seed)
 
-  def encode(self, images: TensorLike, seed: Seed = None) -> tf.Tensor:
-    return self._call("encode", images=images, seed=seed)
+  def encode(self, images: TensorLike, seed: Seed = None, **given: TensorLike) -> tf.Tensor:
+    return self._call("encode", given, images=images, seed=seed)
 
-  def decode(self, latents: TensorLike) -> tf.Tensor:
-    return self._call("decode", latents=latents)
+  def decode(self, latents: TensorLike, **given: TensorLike) -> tf.Tensor:
+    return self._call("decode", given, latents=latents)
 
-  def _call(self, name, **values):
+  def _call(self, name, given, **values):
     if "seed" in values and values["seed"] is None:
       values["seed"] = tf.random.uniform([], tf.int64.min, tf.int64.max, tf.int64)
     function = self.saved_model.signatures[name]
     specs = function.structured_input_signature[1]
+    values.update(given)
+    for key in {*specs} ^ {*values}:
+      raise InputError(f"`{key}` must be " + ("given: the model takes it" if key in specs else
+                                              "left out: the model does not take it"))
     inputs = {key: _convert(key, values[key], spec) for key, spec in specs.items()}
     try:
       result, = function(**inputs).values()

@@ -6,11 +6,14 @@
     encode(images, seed)                       -> latents
     decode(latents)                            -> images
 
-Each is a signature, and a method of the result of `tf.saved_model.load`, from tensors to a `dict`. assets/config.json
+Each is a signature, and a method of the result of `tf.saved_model.load`, from tensors to a `dict`. Those of a model of
+images given labels or a condition have them as their last inputs, one for each image. assets/config.json
 and assets/metadata.json describe the model; docs/serving.md describes its use.
 """
 
 import dataclasses
+import functools
+import inspect
 import json
 import pathlib
 import tempfile
@@ -23,6 +26,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_directory
 from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import given_specs as model_given_specs
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
@@ -93,8 +97,23 @@ def _functions(model, max_batch):
   # Only defaults that are tensors are stored in the signatures.
   num_samples_1, seed_0, temperature_1 = tf.constant(1), tf.constant(0, tf.int64), tf.constant(1.0)
 
+  given_specs = model_given_specs(model.config, model.variable_dtype)
+
   def exported(*specs):
-    return tf.function(input_signature=specs, autograph=False)
+    return lambda function: tf.function(
+        _with_inputs(function, given_specs), input_signature=[*specs, *given_specs.values()], autograph=False)
+
+  def checked_given(given, count):
+    """Labels and conditions by name, checked."""
+    given, checks = dict(zip(given_specs, given)), []
+    for name, value in given.items():
+      checks.append((tf.shape(value)[0] == count, f"`{name}` must be one for each image, got", tf.shape(value)[0]))
+    if "labels" in given:
+      lowest, classes = -1 if model.config.label_dropout else 0, model.config.num_classes
+      wrong = (given["labels"] < lowest) | (given["labels"] >= classes)
+      checks.append((~tf.reduce_any(wrong), f"`labels` must lie in {lowest} .. {classes - 1}, got",
+                     tf.boolean_mask(given["labels"], wrong)[:1]))
+    return {name: _checked(value, *checks) for name, value in given.items()}
 
   def check_size(what, size):
     return (size > 0) & (size <= max_batch), f"{what} from 1 to {max_batch}, got", size
@@ -108,41 +127,58 @@ def _functions(model, max_batch):
                      tf.boolean_mask(images, wrong)[:1]))
 
   @exported(image_spec, num_samples_spec, seed_spec)
-  def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0):
+  def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0, *given):
     images, num_samples = checked_images(images), tf.ensure_shape(num_samples, [])
     draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
     num_samples = _checked(
         num_samples, (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
         (draws <= max_batch,
          f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws))
-    return {"log_prob_bound": model.log_prob_bound(images, num_samples, seed=tf.ensure_shape(seed, []))}
+    return {"log_prob_bound": model.log_prob_bound(images, num_samples, seed=tf.ensure_shape(seed, []),
+                                                   **checked_given(given, tf.shape(images)[0]))}
 
   @exported(image_spec, num_samples_spec, seed_spec)
-  def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0):
-    bound = log_prob_bound(images, num_samples, seed)["log_prob_bound"]
+  def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0, *given):
+    bound = log_prob_bound(images, num_samples, seed, *given)["log_prob_bound"]
     return {"bits_per_dim": model.to_bits_per_dim(bound)}
 
   @exported(image_spec, seed_spec)
-  def encode(images, seed=seed_0):
-    return {"latents": model.encode(checked_images(images), seed=tf.ensure_shape(seed, []))}
+  def encode(images, seed=seed_0, *given):
+    images = checked_images(images)
+    return {"latents": model.encode(images, seed=tf.ensure_shape(seed, []),
+                                    **checked_given(given, tf.shape(images)[0]))}
 
   @exported(latent_spec)
-  def decode(latents):
+  def decode(latents, *given):
     latents = tf.ensure_shape(latents, [None, *latent_shape])
     wrong = ~tf.math.is_finite(latents)
-    return {"images": model.decode(_checked(
-        latents, check_size("the number of `latents` must be", tf.shape(latents)[0]),
-        (~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1])))}
+    latents = _checked(latents, check_size("the number of `latents` must be", tf.shape(latents)[0]),
+                       (~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1]))
+    return {"images": model.decode(latents, **checked_given(given, tf.shape(latents)[0]))}
 
   @exported(tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.float32, "temperature"), seed_spec)
-  def sample(n, temperature=temperature_1, seed=seed_0):
+  def sample(n, temperature=temperature_1, seed=seed_0, *given):
     n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
     n = _checked(n, check_size("`n` must be", n),
                  (tf.math.is_finite(temperature) & (temperature >= 0),
                   "`temperature` must be finite and at least 0, got", temperature))
-    return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])))
+    return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])), *given)
 
   return dict(sample=sample, log_prob_bound=log_prob_bound, bits_per_dim=bits_per_dim, encode=encode, decode=decode)
+
+
+def _with_inputs(function, names):
+  """A function whose variable arguments have names, by which TensorFlow knows the inputs of a signature."""
+  @functools.wraps(function)
+  def call(*arguments):
+    return function(*arguments)
+
+  named, kind = inspect.signature(function), inspect.Parameter.POSITIONAL_OR_KEYWORD
+  parameters = [p for p in named.parameters.values() if p.kind != inspect.Parameter.VAR_POSITIONAL]
+  default = {} if not parameters[-1:] or parameters[-1].default is inspect.Parameter.empty else {"default": None}
+  call.__signature__ = named.replace(
+      parameters=[*parameters, *(inspect.Parameter(name, kind, **default) for name in names)])
+  return call
 
 
 def _checked(tensor, *checks):

@@ -6,13 +6,16 @@ then a convolution to the parameters of the coupling's transformation. The conte
 same blocks.
 """
 
+from collections.abc import Sequence
 import dataclasses
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from flowpp_tf.call import Call
+from flowpp_tf.graphs import reshape, shape_of
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.gated import LAYER_NORM_EPSILON, GatedAttention, GatedConv, GatedPointwise, concat_elu
 from flowpp_tf.layers.init_norm import InitNormConv2D
@@ -93,8 +96,11 @@ class Conditioner(keras.layers.Layer):
     image_shape: `(H, W, C)` of the input, so that the layer is built when constructed.
     outputs: channels of the output.
     network: `NetworkConfig` of the blocks.
-    context_channels: channels of the call's condition, `[N, H, W, context_channels]`; 0 for none.
+    context_channels: channels of the call's condition, `[N, H, W, context_channels]`; 0 for none. Height and width of
+      the condition may be 1.
     output_concat_elu: whether concat_elu comes before the last convolution.
+    context_block: rows and columns of pixels of the condition that become one position; (1, 1) for a condition of the
+      input's own height and width.
 
   `call(x [N, H, W, C], call=Call())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with mixer
   "none" it is kept, unused, as in the published models).
@@ -104,7 +110,7 @@ class Conditioner(keras.layers.Layer):
   """
 
   def __init__(self, image_shape: Shape, outputs: int, network: NetworkConfig, context_channels: int = 0,
-               output_concat_elu: bool = False, **kwargs: Any) -> None:
+               output_concat_elu: bool = False, context_block: Sequence[int] = (1, 1), **kwargs: Any) -> None:
     super().__init__(**kwargs)
     height, width, _ = image_shape
     network = NetworkConfig.of(network)
@@ -113,6 +119,7 @@ class Conditioner(keras.layers.Layer):
     self.network = network
     self.context_channels = context_channels
     self.output_concat_elu = output_concat_elu
+    self.context_block = tuple(context_block)
     options: dict[str, Any] = dict(weight_norm=network.weight_norm, dtype=self.dtype_policy)
     self.input_conv = InitNormConv2D(network.filters, name="input_conv", **options)
     self.blocks = [ConvAttentionBlock.of_network(network, use_context=context_channels > 0, name=f"block_{i}",
@@ -125,7 +132,7 @@ class Conditioner(keras.layers.Layer):
     inside = (None, height, width, network.filters)
     self.input_conv.build((None, *image_shape))
     for block in self.blocks:
-      block.build(inside, context_shape=(*inside[:-1], context_channels))
+      block.build(inside, context_shape=(*inside[:-1], context_channels * math.prod(context_block)))
     self.output_conv.build((*inside[:-1], network.filters * (2 if output_concat_elu else 1)))
     self._in_lists = variables_of(self.blocks)
     self.built = True
@@ -140,8 +147,9 @@ class Conditioner(keras.layers.Layer):
                        f"{None if context is None else tuple(context.shape)}")
     h = self.input_conv(x, initialize=call.initialize)
     embedding = tf.cast(self.position_embedding, h.dtype)
-    h = apply_blocks(self.blocks, h, embedding, context if context is None else tf.cast(context, h.dtype), call=call,
-                     remat=self.network.remat)
+    if context is not None:
+      context = _blocks_to_channels(tf.cast(context, h.dtype), self.context_block)
+    h = apply_blocks(self.blocks, h, embedding, context, call=call, remat=self.network.remat)
     if self.output_concat_elu:
       h = concat_elu(h)
     return self.output_conv(h, initialize=call.initialize)
@@ -149,4 +157,14 @@ class Conditioner(keras.layers.Layer):
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "image_shape": self.image_shape, "outputs": self.outputs,
             "network": dataclasses.asdict(self.network), "context_channels": self.context_channels,
-            "output_concat_elu": self.output_concat_elu}
+            "output_concat_elu": self.output_concat_elu, "context_block": self.context_block}
+
+
+def _blocks_to_channels(context, block):
+  """`[N, a H, b W, C]` as `[N, H, W, a b C]` for a block `(a, b)`."""
+  if math.prod(block) == 1:
+    return context
+  (rows, columns), (count, height, width, channels) = block, shape_of(context)
+  height, width = height // rows, width // columns
+  context = reshape(context, [count, height, rows, width, columns, channels])
+  return reshape(tf.transpose(context, [0, 1, 3, 2, 4, 5]), [count, height, width, rows * columns * channels])

@@ -82,6 +82,15 @@ class FlowPlusPlusConfig(Settings):
   augment_posterior: str = setting("flow", "Their distribution given the image: a conditional flow like the "
                                    "dequantizer's, or normal, whatever the image.", one_of("flow", "normal"))
   augment_blocks: int = setting(3, "Blocks of a conditioner of that flow.", COUNT)
+  num_classes: int = setting(0, "Classes of labelled images, p(image | label); 0 for a model without.", _CHANNELS)
+  label_dropout: float = setting(0.0, "Rate at which training leaves labels out, so that the model is unconditional "
+                                 "too, for guidance.", _RATE)
+  condition_shape: tuple[int, ...] = setting((), "Height, width and channels of an image that images are given, "
+                                             "p(image | image), whose sides divide theirs; empty for none.",
+                                             Range(lambda shape: len(shape) == 0 or _SHAPE.holds(shape),
+                                                   f"empty or {_SHAPE.expected}"))
+  condition_channels: int = setting(16, "Channels of what label and condition become for the flow's couplings.", COUNT)
+  condition_blocks: int = setting(2, "Blocks of the network that reads the condition.", COUNT)
   remat: str = setting("off", "Rematerialization, the same numbers in less memory: gradients recompute each block "
                        "(blocks), or each coupling too (couplings).", one_of(*REMAT))
   dtype: str = setting("float32", "Precision; mixed_bfloat16 and mixed_float16 are float32 outside of the networks.",
@@ -90,10 +99,14 @@ class FlowPlusPlusConfig(Settings):
                             Range(lambda dtype: dtype in ("", "float64"), "float64 or empty"))
 
   def __post_init__(self):
-    object.__setattr__(self, "image_shape", tuple(self.image_shape))
+    for name in ("image_shape", "condition_shape"):
+      object.__setattr__(self, name, tuple(getattr(self, name)))
     if isinstance(self.remat, bool):  # as earlier versions wrote it
       object.__setattr__(self, "remat", "blocks" if self.remat else "off")
     super().__post_init__()
+    self._require("label_dropout", not self.label_dropout or self.num_classes > 0, "0 for a model without labels")
+    self._require("condition_shape", all(a % b == 0 for a, b in zip(self.image_shape[:2], self.condition_shape[:2])),
+                  f"of a height and width that divide those of `image_shape` {self.image_shape}")
     widths = {"filters": self.attention}
     augmented_by_flow = self.augment_channels > 0 and self.augment_posterior == "flow"
     if self.dequantization == "variational" or augmented_by_flow:
@@ -119,7 +132,8 @@ class FlowPlusPlusConfig(Settings):
   @property
   def flow_couplings(self) -> CouplingConfig:
     """Config of the flow's coupling steps."""
-    return self._couplings(self.filters, self.blocks, mixing=True, context_channels=0)
+    context_channels = self.condition_channels if self.is_conditional else 0
+    return self._couplings(self.filters, self.blocks, mixing=True, context_channels=context_channels)
 
   @property
   def dequantizer_couplings(self) -> CouplingConfig:
@@ -137,6 +151,17 @@ class FlowPlusPlusConfig(Settings):
     return NetworkConfig(
         self.context_channels, self.context_blocks, "attention" if self.context_attention else "none", self.heads,
         self.context_layer_norm, self.dropout, self.weight_norm, self.remat != "off")
+
+  @property
+  def condition_network(self) -> NetworkConfig:
+    """Config of the network that reads the condition."""
+    return NetworkConfig(self.condition_channels, self.condition_blocks, "none", self.heads, False, self.dropout,
+                         self.weight_norm, self.remat != "off")
+
+  @property
+  def is_conditional(self) -> bool:
+    """Whether images are given a label or a condition."""
+    return bool(self.num_classes or self.condition_shape)
 
   def _couplings(self, filters, blocks, mixing, context_channels):
     mixer = "none" if not mixing else "attention" if self.attention else "pointwise"
@@ -162,11 +187,14 @@ _SMALL = FlowPlusPlusConfig(
     blocks=2, attention=False, dequant_structure="columns:2", dequant_filters=32, dequant_blocks=1,
     context_channels=16, context_blocks=1)
 
+_DIGITS = FlowPlusPlusConfig(
+    image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4,
+    dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1)
+
 CONFIGS = {
     # Small models on bundled data.
-    "digits": FlowPlusPlusConfig(
-        image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4,
-        dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1),
+    "digits": _DIGITS,
+    "digits_by_class": dataclasses.replace(_DIGITS, num_classes=10, label_dropout=0.1, condition_channels=32),
     "photos": FlowPlusPlusConfig(
         filters=32, components=8, blocks=2, dropout=0.1, dequant_filters=32, dequant_blocks=1,
         context_channels=16, context_blocks=1),

@@ -4,6 +4,7 @@ A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves, all
 each other on the channels. The layers own the weights, the bijectors use them.
 """
 
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -23,12 +24,14 @@ class CouplingStep(keras.layers.Layer):
   Args:
     shape: `(H, W, C)` of the tensor that the step transforms, C even.
     config: `CouplingConfig`.
+    context_block: of the conditioner, see there.
 
   Attributes:
     bijectors: the parts, in the order in which they are applied to data.
   """
 
-  def __init__(self, shape: Shape, config: CouplingConfig, **kwargs: Any) -> None:
+  def __init__(self, shape: Shape, config: CouplingConfig, context_block: Sequence[int] = (1, 1),
+               **kwargs: Any) -> None:
     super().__init__(**kwargs)
     height, width, channels = shape
     half = channels // 2
@@ -43,7 +46,8 @@ class CouplingStep(keras.layers.Layer):
       mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
     self.conditioner = Conditioner(
         (height, width, half), half * fb.num_parameters(config.coupling, config.components), config.network,
-        config.context_channels, config.output_concat_elu, name="conditioner", dtype=config.network_dtype)
+        config.context_channels, config.output_concat_elu, context_block, name="conditioner",
+        dtype=config.network_dtype)
 
     bijector_fn = fb.affine_coupling_bijector if config.coupling == "affine" else functools.partial(
         fb.mixture_logistic_coupling_bijector, components=config.components)
@@ -71,13 +75,15 @@ class CouplingFlow(keras.layers.Layer):
     structure: see structure.py.
     image_shape: `(H, W, C)`.
     config: `CouplingConfig` of each step.
+    context_size: height and width of the couplings' context; None for one that has those of each coupling, or 1 and 1.
 
   Attributes:
     bijector: the chain of all parts, from data to latent.
     latent_shape: shape of the latent.
   """
 
-  def __init__(self, structure: str, image_shape: Shape, config: CouplingConfig, **kwargs: Any) -> None:
+  def __init__(self, structure: str, image_shape: Shape, config: CouplingConfig,
+               context_size: Sequence[int] | None = None, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.steps: list[CouplingStep] = []
     parts: list[tfp.bijectors.Bijector] = []
@@ -86,7 +92,9 @@ class CouplingFlow(keras.layers.Layer):
         parts.append(fb.Squeeze())
         continue
       columns = [fb.split_columns(stage.shape)] if stage.kind == "columns" else []
-      steps = [CouplingStep(stage.split_shape, config, name=f"{self.name}_step_{len(self.steps) + i}",
+      size = stage.split_shape[:2]
+      block = [whole // part for whole, part in zip(context_size or size, size)]
+      steps = [CouplingStep(stage.split_shape, config, block, name=f"{self.name}_step_{len(self.steps) + i}",
                             dtype=self.dtype_policy) for i in range(stage.couplings)]
       self.steps += steps
       parts += [*columns, *(part for s in steps for part in s.bijectors), *map(fb.Invert, columns)]

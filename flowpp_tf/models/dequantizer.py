@@ -14,7 +14,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.call import Call
 from flowpp_tf.distributions import FlowDistribution, UniformDequantization, VariationalDequantization
 from flowpp_tf.graphs import shape_of
-from flowpp_tf.layers import ContextNet
+from flowpp_tf.layers import ContextNet, LabelEmbedding
 from flowpp_tf.models.config import CouplingConfig, FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 
@@ -29,9 +29,9 @@ class UniformDequantizer(keras.layers.Layer):
     self.image_shape = config.image_shape
     self.built = True
 
-  def __call__(self, images: tf.Tensor, call: Call = Call()) -> UniformDequantization:
+  def __call__(self, images: tf.Tensor, call: Call = Call(), labels: tf.Tensor | None = None) -> UniformDequantization:
     """Return the distribution of u in [0, 1) for integer `images [N, H, W, C]`."""
-    del call  # nothing here depends on it
+    del call, labels  # nothing here depends on them
     return UniformDequantization(shape_of(images)[:1], self.image_shape, self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
@@ -58,20 +58,30 @@ class _ConditionalFlow(keras.layers.Layer):
                                   dtype=config.dtype)
     self.coupling_flow = CouplingFlow(config.dequant_structure, self.event_shape, couplings, name=self.name,
                                       dtype=self.dtype_policy)
+    self.label_embedding = None
+    if config.num_classes:
+      self.label_embedding = LabelEmbedding(config.num_classes, config.context_channels, name="label_embedding",
+                                            dtype=config.dtype)
     self.bijector = fb.Chain([*ends, *self.coupling_flow.bijector.bijectors], name="noise_to_draw")
     self.built = True
 
-  def __call__(self, images: tf.Tensor, call: Call = Call()) -> VariationalDequantization:
+  def __call__(self, images: tf.Tensor, call: Call = Call(),
+               labels: tf.Tensor | None = None) -> VariationalDequantization:
     """Return the distribution of a draw `[N, *event_shape]` for `images [N, H, W, C]`.
 
     Args:
       images: `[N, H, W, C]`.
       call: of the context net.
+      labels: `[N]`, of a model with classes.
     """
     context = self.context_net(images, call=call.fold_in("context_net"))
+    networks = [self.context_net]
+    if self.label_embedding is not None:
+      context += self.label_embedding(labels)
+      networks.append(self.label_embedding)
     return VariationalDequantization(
         self.bijector, context, self.event_shape,
-        context_variables=[v.value for v in self.context_net.variables], dtype=self.variable_dtype)
+        context_variables=[v.value for network in networks for v in network.variables], dtype=self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw normal noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
@@ -115,9 +125,9 @@ class NormalAugmenter(keras.layers.Layer):
     self.event_shape = (*config.image_shape[:2], config.augment_channels)
     self.built = True
 
-  def __call__(self, x: tf.Tensor, call: Call = Call()) -> FlowDistribution:
+  def __call__(self, x: tf.Tensor, call: Call = Call(), labels: tf.Tensor | None = None) -> FlowDistribution:
     """Return the distribution of e for `x [N, H, W, C]`."""
-    del call  # nothing here depends on it
+    del call, labels  # nothing here depends on them
     noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(x)[:1], self.variable_dtype), 1.0), self.event_shape)
     return FlowDistribution(noise, tfp.bijectors.Identity())
 

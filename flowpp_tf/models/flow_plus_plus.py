@@ -14,9 +14,11 @@ from flowpp_tf.devices import in_eager_lanes
 from flowpp_tf.distributions import FlowDistribution, ImageDistribution
 from flowpp_tf.errors import InputError, check_pixels
 from flowpp_tf.graphs import shape_of
+from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
+from flowpp_tf.models.given import check_given
 from flowpp_tf.models.keras_training import BoundTraining
 from flowpp_tf.models.presets import read_preset, save_preset
 from flowpp_tf.models.seeds import NOISE, as_seed
@@ -48,11 +50,16 @@ class FlowPlusPlus(BoundTraining):
     flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C); with the
       augmented channels, which are real numbers, behind theirs.
     dequantizer: callable, `dequantizer(images)` is the distribution of their noise u in [0, 1).
+    condition_net: callable, the context of the flow's couplings from labels and conditions; None for a model without.
     augmenter: callable, `augmenter(x)` is the distribution of the augmented channels given the logits of dequantized
       images; None for a model without.
 
   Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
   values can be seen: in eager mode.
+
+  A model of a config with `num_classes` is one of images given a label, with `condition_shape` one of images given
+  another image. Its methods take `labels`, integers `[B]` or one for all, -1 for no label (if training has left labels
+  out, `label_dropout`), and `condition`, real numbers `[B, *condition_shape]`, best between -1 and 1.
 
   `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras; `flowpp_tf.training.train` is the training
   run of the paper.
@@ -77,8 +84,14 @@ class FlowPlusPlus(BoundTraining):
     if config.augment_channels:
       make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
       self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
+    self.condition_net = None
+    if config.is_conditional:
+      self.condition_net = ConditionNet(config.image_shape, config.num_classes, config.condition_shape,
+                                        config.condition_network, dtype=config.dtype, name="condition_net")
+      self._label_dropout = Dropout(config.label_dropout, name="label_dropout")
     self.coupling_flow = CouplingFlow(
-        config.structure, config.flow_shape, config.flow_couplings, dtype=dtype, name="flow")
+        config.structure, config.flow_shape, config.flow_couplings,
+        config.image_shape[:2] if config.condition_shape else None, dtype=dtype, name="flow")
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
     self.flow = FlowDistribution(prior, fb.Invert(fb.Chain(
         [*self.coupling_flow.bijector.bijectors, self._of_pixels(self.pixels_to_logit)], name="pixels_to_latent")))
@@ -87,7 +100,8 @@ class FlowPlusPlus(BoundTraining):
   # --- Likelihood -------------------------------------------------------------------------------
 
   def log_prob_bound(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                     seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0) -> tf.Tensor:
+                     seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0,
+                     labels: TensorLike | None = None, condition: TensorLike | None = None) -> tf.Tensor:
     """Return a lower bound of the log-likelihood of integer images (equation 7).
 
     Args:
@@ -101,37 +115,46 @@ class FlowPlusPlus(BoundTraining):
       training: whether dropout is on.
       first: place of the first image in a batch of which these are a part; an image's dropout masks follow from its
         place.
+      labels: integers `[B]`, or one for all, of a model with classes; -1 for no label.
+      condition: `[B, *condition_shape]`, of a model with a condition.
 
     Returns:
       `[B]`, nats per image.
 
     Raises:
-      InputError (a ValueError): for images, noise or `num_samples` that do not fit.
+      InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
-    return _importance_weighted(self.bound_terms(images, num_samples, noise, seed, training, first))
+    return _importance_weighted(self.bound_terms(images, num_samples, noise, seed, training, first, labels, condition))
 
   def bound_terms(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                  seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0) -> BoundTerms:
+                  seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0,
+                  labels: TensorLike | None = None, condition: TensorLike | None = None) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
     x, noise, seed = self._prepare(images, num_samples, noise, seed)
-    return self._bound_terms(x, noise, Call(training, seed if training else None, first))
+    given = self.check_given(shape_of(x)[0], labels, condition)
+    return self._bound_terms(x, noise, Call(training, seed if training else None, first), **given)
 
-  def _bound_terms(self, x, noise, call):
-    log_q, dequantized = self._draw(x, noise, call)
-    prior, log_det = self.flow.log_prob_terms(dequantized, call.fold_in("flow"))
+  def _bound_terms(self, x, noise, call, labels=None, condition=None):
+    labels = self._with_dropout(labels, call)
+    log_q, dequantized = self._draw(x, noise, call, labels)
+    prior, log_det = self.flow.log_prob_terms(
+        dequantized, call.fold_in("flow").given(self._context(labels, condition, call)))
     terms = BoundTerms(log_det, prior, -log_q)
     return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
   def bits_per_dim(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                   seed: Seed = None) -> tf.Tensor:
+                   seed: Seed = None, labels: TensorLike | None = None,
+                   condition: TensorLike | None = None) -> tf.Tensor:
     """Return the negative bound in bits/dim, `[B]`; arguments as in `log_prob_bound`."""
-    return self.to_bits_per_dim(self.log_prob_bound(images, num_samples, noise, seed))
+    return self.to_bits_per_dim(self.log_prob_bound(
+        images, num_samples, noise, seed, labels=labels, condition=condition))
 
   def to_bits_per_dim(self, log_prob: Any) -> Any:
     """Return bits/dim from nats per image."""
     return -log_prob / (math.prod(self.config.image_shape) * math.log(2))
 
-  def initialize(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = 0) -> tf.Tensor:
+  def initialize(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = 0,
+                 labels: TensorLike | None = None, condition: TensorLike | None = None) -> tf.Tensor:
     """Initialise every layer from one batch, in the order of evaluation (data-dependent initialisation).
 
     Each layer that normalises sets its weights by the data that reach it through the layers before it, as initialised.
@@ -141,32 +164,45 @@ class FlowPlusPlus(BoundTraining):
       images: integers in 0 .. levels - 1, `[B, H, W, C]`; a batch of 64 or more.
       noise: the dequantizer's draws, `[B, H, W, C]`.
       seed: integer or stateless seed of the noise.
+      labels: as in `log_prob_bound`.
+      condition: as in `log_prob_bound`.
 
     Returns:
       The bound of the batch under the initialised weights, `[B]` nats.
     """
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     x, noise, _ = self._prepare(images, 1, noise, seed)
-    return in_eager_lanes(
-        lambda x, noise: _importance_weighted(self._bound_terms(x, noise, Call(initialize=True))), x, noise)
+    given = self.check_given(len(x), labels, condition)
+
+    def bound(x, noise, *values):
+      return _importance_weighted(self._bound_terms(x, noise, Call(initialize=True), **dict(zip(given, values))))
+
+    return in_eager_lanes(bound, x, noise, *given.values())
 
   # --- Samples and latents ----------------------------------------------------------------------
 
-  def sample(self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None) -> tf.Tensor:
+  def sample(self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None,
+             labels: TensorLike | None = None, condition: TensorLike | None = None,
+             guidance: float | tf.Tensor = 0.0) -> tf.Tensor:
     """Draw images.
 
     Args:
       n: how many.
       temperature: factor of the standard deviation of the latents, at least 0.
       seed: integer or stateless seed; None for other samples in each call.
+      labels: integers `[n]`, or one for all, of a model with classes; -1 for no label.
+      condition: `[n, *condition_shape]`, of a model with a condition.
+      guidance: how far couplings extrapolate their parameters from those without a label, through those with it; 0
+        for the model itself.
 
     Returns:
       uint8 images, `[n, H, W, C]`.
 
     Raises:
-      InputError (a ValueError): if `n` is not positive or `temperature` negative.
+      InputError (a ValueError): if `n` is not positive or `temperature` negative, for labels or a condition that do not
+        fit, or for guidance of a model that was not trained without labels.
     """
-    return self.decode(self.sample_latents(n, temperature, seed))
+    return self.decode(self.sample_latents(n, temperature, seed), labels, condition, guidance)
 
   def sample_latents(self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None) -> tf.Tensor:
     """Draw the latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors as in `sample`."""
@@ -177,21 +213,26 @@ class FlowPlusPlus(BoundTraining):
     z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)
 
-  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None) -> tf.Tensor:
+  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None,
+             labels: TensorLike | None = None, condition: TensorLike | None = None) -> tf.Tensor:
     """Return the latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     x, noise, _ = self._prepare(images, 1, noise, seed)
-    return self.flow.bijector.inverse(self._draw(x, noise, Call())[1])
+    given, call = self.check_given(shape_of(x)[0], labels, condition), Call()
+    dequantized = self._draw(x, noise, call, given.get("labels"))[1]
+    return self.flow.bijector.inverse(dequantized, call=call.given(self._context(call=call, **given)))
 
-  def decode(self, z: TensorLike) -> tf.Tensor:
-    """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`."""
+  def decode(self, z: TensorLike, labels: TensorLike | None = None, condition: TensorLike | None = None,
+             guidance: float | tf.Tensor = 0.0) -> tf.Tensor:
+    """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments as in `sample`."""
     z, shape = tf.cast(z, self.variable_dtype), self.coupling_flow.latent_shape
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
-    x = self.flow.bijector.forward(z)[..., :self.config.image_shape[2]]
+    given = self.check_given(shape_of(z)[0], labels, condition)
+    x = self.flow.bijector.forward(z, call=self._guided(guidance, **given))[..., :self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
@@ -211,6 +252,17 @@ class FlowPlusPlus(BoundTraining):
   def distribution(self) -> ImageDistribution:
     """`ImageDistribution`: the model as a TFP distribution of integer images."""
     return ImageDistribution(self)
+
+  def given(self, labels: TensorLike | None = None, condition: TensorLike | None = None) -> ImageDistribution:
+    """Return the distribution of images given labels `[...]`, or conditions `[..., *condition_shape]`, its batch.
+
+    Example:
+      >>> model = fpp.FlowPlusPlus.from_preset("digits_by_class")
+      >>> digits = model.given(labels=[0, 1, 2])
+      >>> digits.sample(5).shape
+      TensorShape([5, 3, 8, 8, 1])
+    """
+    return ImageDistribution(self, labels=labels, condition=condition)
 
   # --- Parts ------------------------------------------------------------------------------------
 
@@ -233,22 +285,54 @@ class FlowPlusPlus(BoundTraining):
                          f"of samples before it, got {tuple(noise.shape)}")
     return tf.cast(images, self.variable_dtype), noise[0] if noise.shape[0] == 1 else noise, seed
 
-  def _draw(self, x, noise, call):
+  def check_given(self, count: Any, labels: TensorLike | None = None,
+                  condition: TensorLike | None = None) -> dict[str, tf.Tensor]:
+    """Return what `count` images are given, as tensors by name; see `given.check_given`."""
+    return check_given(self.config, self.variable_dtype, count, labels, condition)
+
+  def _with_dropout(self, labels, call):
+    """Labels of which training leaves some out."""
+    if labels is None or not call.training:
+      return labels
+    keep = self._label_dropout.keep_mask([shape_of(labels)[0], 1], True, call.stream("label_dropout"), call.first)
+    return labels if keep is None else tf.where(keep[:, 0], labels, -1)
+
+  def _context(self, labels=None, condition=None, call=Call()):
+    """The context of the flow's couplings, or None."""
+    if self.condition_net is None:
+      return None
+    return self.condition_net(labels, condition, call=call.fold_in("condition_net"))
+
+  def _guided(self, guidance, labels=None, condition=None):
+    """The call of the flow for what images are given, with guidance unless that is 0."""
+    call = Call(condition=self._context(labels, condition))
+    if not tf.is_tensor(guidance) and guidance == 0:
+      return call
+    if not self.config.label_dropout:
+      raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
+    if not tf.is_tensor(guidance) and not math.isfinite(guidance):
+      raise InputError(f"`guidance` must be finite, got {guidance}")
+    without = self._context(tf.fill(tf.shape(labels), -1), condition)
+    return dataclasses.replace(call, guidance=(guidance, without))
+
+  def _draw(self, x, noise, call, labels=None):
     """log q `[B]` of what is drawn given x, and what the flow transforms, `[B, ...]`: x + u, and e if there is one.
 
     Both have the dimension of samples if the noise has it.
     """
     channels = self.config.image_shape[2]
     part = call.fold_in("dequantizer")
-    u, log_q = self.dequantizer(x, part).transform(noise[..., :channels], part)
+    u, log_q = self.dequantizer(x, part, labels).transform(noise[..., :channels], part)
     # x + u may round to x + 1, which is the next pixel value.
     dequantized = tf.minimum(x + u, tf.math.nextafter(x + 1, x))
     if self.augmenter is None:
       return log_q, dequantized
     # Each draw of u is an image of its own to the augmenter.
+    if labels is not None:
+      labels = tf.reshape(tf.broadcast_to(labels, tf.shape(log_q)), [-1])
     flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
     part = call.fold_in("augmenter")
-    e, log_q_e = self.augmenter(flat, part).transform(
+    e, log_q_e = self.augmenter(flat, part, labels).transform(
         tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part)
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 
 from absl import flags
+import numpy as np
 
 from flowpp_tf.data import DATASETS, describe, load_dataset
 from flowpp_tf.data.dataset import ImageDataset
@@ -70,15 +71,22 @@ def complete_settings(given: dict, default: str, recorded: dict | None = None) -
   return {"dataset": name, **settings}
 
 
-def load_from_settings(settings: dict, config: FlowPlusPlusConfig) -> ImageDataset:
-  """Load a data set and check that it fits a model's config."""
+def load_from_settings(settings: dict, config: FlowPlusPlusConfig, labels: bool = False) -> ImageDataset:
+  """Load a data set, with labels if the model takes them or they are asked for, and check that it fits the config."""
   dataset = load_dataset(
       settings["dataset"], settings.get("data_dir"), image_shape=config.image_shape,
       levels=config.levels, bits=settings.get("bits"), splits_file=settings.get("splits_file"),
       max_bad_files=settings.get("max_bad_files") or 0, cache_dir=settings.get("cache_dir"),
-      crops=bool(settings.get("crops")))
+      crops=bool(settings.get("crops")), labels=labels or config.num_classes > 0)
   dataset.check(config)
   return dataset
+
+
+def given_of(dataset: ImageDataset, split: str, config: FlowPlusPlusConfig,
+             limit: int | None = None) -> dict[str, np.ndarray]:
+  """Return what the first `limit` images of a split are given, by name, for a model of this config."""
+  labels = dataset.labels_of(split) if config.num_classes else None
+  return {} if labels is None else {"labels": labels[:limit]}
 
 
 def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) -> tuple[ImageDataset, dict]:

@@ -15,7 +15,8 @@ import sys
 from absl import flags
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.evaluation import check_codecs, evaluate_bits_per_dim, measure_codecs, read_record, write_record
+from flowpp_tf.evaluation import check_codecs, classify, evaluate_bits_per_dim, measure_codecs, read_record
+from flowpp_tf.evaluation import write_record
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run
 from flowpp_tf.training import Workers
 
@@ -33,6 +34,8 @@ def define_flags() -> None:
   flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
   flags.DEFINE_bool("codecs", False, "Print what PNG, WebP, JPEG XL, JPEG-LS, bzip2 and xz "
                     "need for the same images, lossless.")
+  flags.DEFINE_bool("classify", False, "Of a model with classes, print how often the class of largest likelihood is "
+                    "right, and what labels are worth, with the largest of --num_samples.")
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
   flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")
@@ -47,6 +50,8 @@ def evaluate_from_flags() -> None:
   workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
   with workers.scope():
     model, settings = workdir.load()
+  if FLAGS.classify and not model.config.num_classes:
+    raise run.InputError("--classify is for a model with classes, and this one has none")
   dataset, fingerprint = data_flags.load_data_of_run(settings, model.config, run.given_from_flags())
   output = pathlib.Path(FLAGS.output or workdir.evaluation)
   run.check_can_be_written(output)  # fail before the measurement, not after it
@@ -59,7 +64,8 @@ def evaluate_from_flags() -> None:
     result = evaluate_bits_per_dim(
         model, images, counts, FLAGS.batch_size, FLAGS.seed,
         partial=workdir.path / f"evaluation-{name}.npy" if workers.chief else None,
-        verbose=int(sys.stdout.isatty() and workers.chief))
+        verbose=int(sys.stdout.isatty() and workers.chief),
+        given=data_flags.given_of(dataset, split, model.config, len(images)))
     if workers.chief:
       print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}", flush=True)
       codecs = measure_codecs(images) if FLAGS.codecs else []
@@ -70,6 +76,11 @@ def evaluate_from_flags() -> None:
 
   images = dataset.split(FLAGS.split)[:FLAGS.limit]
   held_out = measure(FLAGS.split, images)
+  if FLAGS.classify:
+    labels = dataset.labels_of(FLAGS.split)[:len(images)]
+    result = classify(model, images, labels, counts[-1], FLAGS.batch_size, FLAGS.seed)
+    if workers.chief:
+      print(f"{dataset.name} {FLAGS.split}: {result}", flush=True)
   seen = measure("train", dataset.train[:len(images)]) if FLAGS.gap else None
   if seen and workers.chief:
     print(f"gap, {FLAGS.split} - train: {held_out.bits_per_dim - seen.bits_per_dim:+.4f} +- "

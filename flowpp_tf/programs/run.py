@@ -147,6 +147,6 @@ def _field_value(field, value):
   try:
     return tuple(map(item_type, value))
   except ValueError:
-    expected = field.metadata["range"].expected if field.default is None else (
+    expected = field.metadata["range"].expected if not field.default else (
         f"{_COUNTS[len(field.default)]} integers such as {','.join(map(str, field.default))}")
     raise InputError(f"`{field.name}` must be {expected}, got {','.join(value)}") from None

@@ -5,6 +5,7 @@ bin/sample --workdir=runs/digits --temperature=0.5,0.7,1.0
 bin/sample --workdir=runs/digits --interpolate=test:3,test:7 --output=walk.gif
 bin/sample --workdir=runs/digits --reconstruct=test --n=100
 bin/sample --workdir=runs/digits --neighbours=5
+bin/sample --preset=digits_by_class --labels=0,1,2
 """
 
 import functools
@@ -31,6 +32,10 @@ def define_flags() -> None:
                        "neighbours; 16 of each split or folder to reconstruct.", lower_bound=1)
   flags.DEFINE_list("temperature", ["1.0"], "Factor of the standard deviation of the latents. "
                     "Several values, separated by commas, give one row each, from the same latents.")
+  flags.DEFINE_list("labels", None, "Of a model with classes, labels such as 0,1,2: a row for each, from the same "
+                    "latents; all classes if not given. -1 leaves the label out.")
+  flags.DEFINE_float("guidance", 0.0, "Of a model with classes, how far samples are pushed from those without a label; "
+                     "0 for the model itself.")
   flags.DEFINE_integer("seed", 0, "Seed of the samples and of the dequantization noise.")
   flags.DEFINE_integer("batch_size", 100, "Batch size; the images do not depend on it.", lower_bound=1)
   flags.DEFINE_list("interpolate", None, "Two images to interpolate between in latent space: files, or images "
@@ -65,7 +70,12 @@ def sample_from_flags() -> None:
   for path in (FLAGS.output or workdir.samples, FLAGS.npy):  # before the work
     if path:
       run.check_can_be_written(path)
-  batched, config, n = Batched(model, FLAGS.batch_size), model.config, FLAGS.n
+  config, n = model.config, FLAGS.n
+  labels = _labels(FLAGS.labels, config)
+  by_class = config.num_classes and not any(kind in given for kind in _NOT_WITH) and len(temperatures) == 1
+  if len(labels) > 1 and not by_class:
+    raise InputError(f"--labels must be one label for this kind of picture, got {','.join(FLAGS.labels)}")
+  batched = Batched(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)
   load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config, given)[0])
   if FLAGS.interpolate is not None:
     ends = named_images(FLAGS.interpolate, config, load_data, limit=2)
@@ -78,6 +88,9 @@ def sample_from_flags() -> None:
     picture = sample_pictures.neighbours(batched, load_data(), FLAGS.neighbours, n or 10, temperatures[0], seed)
   elif len(temperatures) > 1:
     picture = sample_pictures.sweep(batched, n or 10, temperatures, seed)
+  elif by_class:
+    labels = labels or list(range(config.num_classes))
+    picture = sample_pictures.by_class(batched, labels, n or 10, temperatures[0], seed)
   else:
     picture = sample_pictures.samples(batched, n or 64, temperatures[0], seed)
   output = pathlib.Path(FLAGS.output or workdir.path / f"{picture.name}_s{seed}.{'gif' if animated else 'png'}")
@@ -100,6 +113,16 @@ def _temperatures(texts):
     pass
   raise InputError("--temperature must be a number of at least 0, or several such as 0.5,0.7,1.0, got "
                    f"{','.join(texts)!r}")
+
+
+def _labels(texts, config):
+  try:
+    labels = list(map(int, texts or ()))
+  except ValueError:
+    raise InputError(f"--labels must be integers such as 0,1,2, got {','.join(texts)!r}") from None
+  if labels and not config.num_classes:
+    raise InputError("--labels are for a model with classes, and this one has none")
+  return labels
 
 
 def _check(given, animated):

@@ -29,6 +29,17 @@ def samples(batched: Batched, n: int, temperature: float, seed: int) -> Picture:
   return Picture(f"samples_t{temperature}", image_grid(images, batched.model.config.levels), images)
 
 
+def by_class(batched: Batched, labels: Sequence[int], n: int, temperature: float, seed: int) -> Picture:
+  """Draw a row of `n` samples for each label; each column shares its latents."""
+  z = np.concatenate([batched.model.sample_latents(n, temperature, seed)] * len(labels))
+  images = batched.decode(z, np.repeat(labels, n))
+  for row, label in enumerate(labels, start=1):
+    print(f"row {row}: label {label if label >= 0 else 'left out'}")
+  return Picture(f"samples_labels{'-'.join(map(str, labels))}_t{temperature}",
+                 image_grid(images, batched.model.config.levels, columns=n),
+                 images.reshape(len(labels), n, *images.shape[1:]))
+
+
 def sweep(batched: Batched, n: int, temperatures: Sequence[float], seed: int) -> Picture:
   """Draw a row of `n` samples for each temperature; each column shares its latents."""
   images = batched.decode(np.concatenate([

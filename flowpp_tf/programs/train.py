@@ -12,9 +12,10 @@ from absl import flags
 import tensorflow as tf
 
 from flowpp_tf.data import ImageDataset
-from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, image_grid, plot_curves, write_record
+from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, plot_curves, write_record
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.programs import data_flags, device_flags, run
+from flowpp_tf.programs.sample_pictures import by_class, samples
 from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, train
 
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -32,6 +33,8 @@ def define_flags() -> None:
   data_flags.define_data_flags(default="the config's name")
   flags.DEFINE_integer("image_size", None, "Height and width of the model's images, to which those of a folder are "
                        "cropped and resized; the config's if not given.", lower_bound=1)
+  flags.DEFINE_bool("labels", False, "Train a model of images given their class, as many classes as the data have; "
+                    "the same as --num_classes with their number.")
   flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the "
                       "run that it holds.")
   flags.DEFINE_string("init_from", None, "Trained weights to begin with: a preset's name, the directory of a run, or "
@@ -50,7 +53,12 @@ def train_from_flags() -> None:
       _with_precision(run.settings_from_flags(get_config(given.config)), given.precision, given.dtype))
   strategy = device_flags.use_devices(given.deterministic)  # before data use a device
   data = data_flags.data_settings(given.config)
-  dataset = data_flags.load_from_settings(data, config)
+  if config.condition_shape:
+    raise run.InputError("`condition_shape` must be empty: `flowpp_tf.training.train` trains such a model, given the "
+                         "function that makes the condition of images")
+  dataset = data_flags.load_from_settings(data, config, given.labels)
+  if given.labels:
+    config = dataclasses.replace(config, num_classes=dataset.num_classes)
   training = run.settings_from_flags(TrainingConfig(steps=1))
   training = dataclasses.replace(training, steps=_steps(
       given.steps, given.epochs, len(dataset.train), training.images_per_step))
@@ -88,11 +96,14 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
   """Measure the test split, draw curves and samples, and say what to do next."""
   plot_curves(workdir.metrics, workdir.curves)
   model, _ = workdir.load()
-  result = evaluate_bits_per_dim(model, dataset.test[:eval_images], num_samples)
+  given = data_flags.given_of(dataset, "test", model.config, eval_images)
+  result = evaluate_bits_per_dim(model, dataset.test[:eval_images], num_samples, given=given)
   fingerprint = dataset.fingerprint()
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.checkpoint(), seed=0)
   say(f"test: {result}; data {fingerprint['digest']}")
-  image_grid(Batched(model).sample(64, seed=seed), model.config.levels).save(workdir.samples)
+  batched, classes = Batched(model), range(model.config.num_classes)
+  picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
+  picture.grid.save(workdir.samples)
   say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
   say("next:")
   say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")

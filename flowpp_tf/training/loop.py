@@ -12,11 +12,11 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.data import ImageDataset, describe, evaluation_batches, training_batches, weighted_batches
+from flowpp_tf.data import Batches, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers, lane_count
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
-from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights
+from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
 from flowpp_tf.training.checkpoints import Checkpoints
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
@@ -33,6 +33,7 @@ class Diverged(Exception):
 
 def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir, *,
           record: dict[str, Any] | None = None, init_from: InitialWeights | None = None,
+          condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
           strategy: tf.distribute.Strategy | None = None, progress_bar: bool = False,
           say: Callable[[str], None] = print) -> float:
   """Train a model in a working directory, or resume the run that it holds.
@@ -46,6 +47,8 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     workdir: `Workdir`; it is opened for this run once all settings have been checked.
     record: what else is to be written into the run's config.json.
     init_from: trained weights to begin with; None for the data-dependent initialisation.
+    condition: of a model of images given a condition, the function that makes it, `[B, *condition_shape]`, from
+      integer images `[B, H, W, C]`, such as a smaller copy of each.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
     progress_bar: whether to draw a bar between validations.
     say: called with each line for the user.
@@ -66,6 +69,9 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
   if training.batch_size % replicas:
     raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
   dataset.check(config)
+  if (condition is None) == bool(config.condition_shape):
+    raise InputError("`condition` must be " + ("given: the model is one of images given a condition"
+                                               if config.condition_shape else "None: the model takes none"))
   make_optimizer(training)  # checks schedule and rate
   fingerprint = dataset.fingerprint()
   if workers.chief:
@@ -80,11 +86,12 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     with strategy.scope():
       state = TrainState(FlowPlusPlus(config), training)
     _say_what_is_trained(state, [describe(fingerprint), *dataset.notes], strategy, workers, say)
-    run = Run(state, dataset, workdir, strategy, workers, signals, {"data": fingerprint["digest"]}, progress_bar, say)
+    batches = Batches(dataset, condition, bool(config.num_classes))
+    run = Run(state, batches, workdir, strategy, workers, signals, {"data": fingerprint["digest"]}, progress_bar, say)
     if run.restore():
       say(f"resumed at step {state.step} of {training.steps}")
     else:
-      _initialize(state, dataset.train, init_from, workers, say)
+      _initialize(state, batches, init_from, workers, say)
     return run.to_the_end()
 
 
@@ -97,7 +104,7 @@ class Run:
 
   Args:
     state: `TrainState`.
-    dataset: `ImageDataset`.
+    batches: `Batches`.
     workdir: `Workdir`.
     strategy: `tf.distribute.Strategy`.
     workers: `Workers` of the strategy; the chief writes.
@@ -107,14 +114,15 @@ class Run:
     say: called with each line for the user.
   """
 
-  def __init__(self, state: TrainState, dataset: ImageDataset, workdir: Workdir, strategy: tf.distribute.Strategy,
+  def __init__(self, state: TrainState, batches: Batches, workdir: Workdir, strategy: tf.distribute.Strategy,
                workers: Workers, signals: StopSignals, labels: dict[str, Any], progress_bar: bool,
                say: Callable[[str], None]) -> None:
     config = state.config
-    self._state, self._config, self._dataset, self._workdir = state, config, dataset, workdir
+    self._state, self._config, self._data, self._workdir = state, config, batches, workdir
     self._strategy, self._workers, self._signals, self._labels = strategy, workers, signals, labels
     self._say, self._bar = say, progress_bar and workers.chief
-    self._period = min(config.validate_every or max(1, len(dataset.train) // config.images_per_step), config.steps)
+    epoch = max(1, len(batches.dataset.train) // config.images_per_step)
+    self._period = min(config.validate_every or epoch, config.steps)
     self._steps = -(-config.steps // self._period) * self._period
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
     self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
@@ -192,8 +200,8 @@ class Run:
             context.get_per_replica_batch_size(self._config.images_per_step)))
 
   def _global_batches(self, step, num_shards=1, shard=0):
-    return training_batches(self._dataset.train, self._config.images_per_step, self._config.seed, step,
-                            num_shards, shard, flip=self._config.flip)
+    return self._data.of_training(self._config.images_per_step, self._config.seed, step, num_shards, shard,
+                                  flip=self._config.flip)
 
   def _steps_of_replicas(self, batches, count):
     def one_step(i):
@@ -208,26 +216,26 @@ class Run:
   def _watch_skipped(self, step):
     in_a_row = int(self._state.skipped_in_a_row.numpy())
     if in_a_row == 1 and self._config.debug_numerics:
-      images = next(iter(self._global_batches(step - 1)))
+      batch = next(iter(self._global_batches(step - 1)))
       logging.warning("step %d is skipped: %s", step, explain_skipped_step(
-          self._state, images, self._strategy.num_replicas_in_sync, step - 1))
+          self._state, batch, self._strategy.num_replicas_in_sync, step - 1))
     if in_a_row >= self._config.max_skipped:
       raise Diverged(f"loss or gradients of the last {in_a_row} steps, up to step {step}, were not finite")
 
   # --- Validation -------------------------------------------------------------------------------
 
-  def _validation_of_replicas(self, images, weights):
-    sums = self._strategy.run(functools.partial(validation_step, self._state), args=(images, weights))
+  def _validation_of_replicas(self, batch, weights):
+    sums = self._strategy.run(functools.partial(validation_step, self._state), args=(batch, weights))
     return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums]
 
   def validate(self) -> float:
     """Return bits/dim of the validation split under the EMA weights."""
     size = self._config.batch_size
-    batches = weighted_batches(evaluation_batches(self._dataset.validation, size), size)  # all of one shape
+    batches = weighted_batches(self._data.of_evaluation("validation", size), size)  # all of one shape
     if self._strategy.num_replicas_in_sync > 1:
       batches = self._strategy.experimental_distribute_dataset(batches)
     with self._state.ema_weights():
-      sums = [[float(value) for value in self._validate_batch(images, weights)] for images, weights, _ in batches]
+      sums = [[float(value) for value in self._validate_batch(batch, weights)] for batch, weights, _ in batches]
     total, count = map(sum, zip(*sums))
     return total / count
 
@@ -287,15 +295,15 @@ def _say_what_is_trained(state, data, strategy, workers, say):
       f"{tfp.__version__}; seed {state.config.seed}")
 
 
-def _initialize(state, images, init_from, workers, say):
+def _initialize(state, batches, init_from, workers, say):
   if init_from is not None:
     init_from.load(state.model)
     state.reset_ema()
     say(f"begins with the weights of {init_from.path}")
     return
-  count = min(state.config.init_batch_size or state.config.batch_size, len(images))
-  batch = next(iter(training_batches(images, count, state.config.seed)))
-  bound = state.model.initialize(batch, seed=state.config.seed)
+  count = min(state.config.init_batch_size or state.config.batch_size, len(batches.dataset.train))
+  images, given = unpack(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
+  bound = state.model.initialize(images, seed=state.config.seed, **given)
   workers.broadcast(state.variables)  # hosts may round differently
   state.reset_ema()
-  say(f"initialised on {len(batch)} images: {float(tf.reduce_mean(state.model.to_bits_per_dim(bound))):.3f} bits/dim")
+  say(f"initialised on {len(images)} images: {float(tf.reduce_mean(state.model.to_bits_per_dim(bound))):.3f} bits/dim")

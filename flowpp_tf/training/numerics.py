@@ -1,19 +1,20 @@
 """Which part of a model was the first to make a value that is not finite."""
 
 import traceback
+from typing import Any
 
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import FlowPlusPlus, unpack
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.training.step import dropout_seed, step_noise, step_seed
 from flowpp_tf.types import Seed, TensorLike
 
 
 def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed,
-                     first: int = 0) -> str | None:
+                     first: int = 0, **given: TensorLike) -> str | None:
   """Say what made the bound of some images, or its gradient, not finite.
 
   The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are
@@ -25,12 +26,13 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike,
     noise: the dequantizer's draws, as in `log_prob_bound`.
     seed: of the dropout masks.
     first: place of the first image, as in `log_prob_bound`.
+    **given: labels and condition, as in `log_prob_bound`.
 
   Returns:
     A sentence, or None if all is finite.
   """
   def loss():
-    return -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True, first=first))
+    return -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True, first=first, **given))
 
   with tf.GradientTape() as tape:
     value = loss()
@@ -44,21 +46,23 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike,
   return None
 
 
-def explain_skipped_step(state: TrainState, images: tf.Tensor, replicas: int, step: int) -> str:
+def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int) -> str:
   """Say what was not finite in a training step that was skipped, while the weights are those before it.
 
   Args:
     state: of the run.
-    images: of the step, over all devices.
+    batch: of the step, over all devices.
     replicas: number of devices that took the step.
     step: its number.
   """
+  images, given = unpack(batch, state.model.config)
   parts = replicas * state.config.accumulate
   size = len(images) // parts
   for part in range(parts):
     seed, first = step_seed(state.config.seed, step), size * part
     noise = step_noise(state.model, seed, len(images), first, size)
-    found = first_non_finite(state.model, images[first:first + size], noise, dropout_seed(seed), first)
+    share = {name: value[first:first + size] for name, value in given.items()}
+    found = first_non_finite(state.model, images[first:first + size], noise, dropout_seed(seed), first, **share)
     if found:
       return found
   return "all was finite when it was evaluated again"

@@ -15,18 +15,18 @@ import tensorflow as tf
 from flowpp_tf.call import fold_in
 from flowpp_tf.devices import in_lanes, lane_count, side_by_side, total
 from flowpp_tf.graphs import shape_of, traced_once
-from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import FlowPlusPlus, unpack
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.types import Seed
 
 
-def train_step(state: TrainState, images: tf.Tensor) -> None:
-  """Take a step, in replica context, on this replica's share of a batch."""
+def train_step(state: TrainState, batch: Any) -> None:
+  """Take a step, in replica context, on this replica's share of a batch; see `unpack` for what a batch can be."""
   replica = tf.distribute.get_replica_context()
   scale = 1.0 if state.loss_scale is None else state.loss_scale.value
   seed = step_seed(state.config.seed, state.optimizer.iterations.value)
-  bound, gradients, variables = _gradients(state, images, seed, scale)
+  bound, gradients, variables = _gradients(state, *unpack(batch, state.model.config), seed, scale)
   *gradients, loss = _all_reduce_mean(replica, [*gradients, -tf.reduce_mean(bound)])
 
   norm = _global_norm(gradients, loss.dtype) / tf.cast(scale, loss.dtype)
@@ -40,14 +40,16 @@ def train_step(state: TrainState, images: tf.Tensor) -> None:
   replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, finite, before))
 
 
-def validation_step(state: TrainState, images: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Return sums over this replica's images, in replica context: of bits/dim times weight, and of weights."""
   replica = tf.distribute.get_replica_context()
+  images, given = unpack(batch, state.model.config)
   size = shape_of(images)[0]
   # The same noise in every validation: two of them differ by their weights alone.
   noise = step_noise(state.model, as_seed(state.config.seed), size * replica.num_replicas_in_sync,
                      size * replica.replica_id_in_sync_group, size)
-  bound = in_lanes(lambda images, noise: state.model.log_prob_bound(images, noise=noise, seed=0), images, noise)
+  bound = in_lanes(lambda images, noise, *values: state.model.log_prob_bound(
+      images, noise=noise, seed=0, **dict(zip(given, values))), images, noise, *given.values())
   bits = tf.cast(state.model.to_bits_per_dim(bound), weights.dtype)
   return tf.reduce_sum(bits * weights), tf.reduce_sum(weights)
 
@@ -76,7 +78,7 @@ def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
   return fold_in(fold_in(seed, "dropout"), 0)  # 0, so that runs of earlier versions on one device keep their masks
 
 
-def _gradients(state, images, seed, scale):
+def _gradients(state, images, given, seed, scale):
   """Bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
   replica = tf.distribute.get_replica_context()
   model, microbatches = state.model, state.config.accumulate
@@ -85,9 +87,10 @@ def _gradients(state, images, seed, scale):
   lanes_here = lane_count(size)
   used: list[int] = []
 
-  def lane(images, noise, first):
+  def lane(images, noise, first, *values):
     with tf.GradientTape() as tape:
-      bound = model.log_prob_bound(images, noise=noise, training=True, seed=dropout_seed(seed), first=first[0])
+      bound = model.log_prob_bound(images, noise=noise, training=True, seed=dropout_seed(seed), first=first[0],
+                                   **dict(zip(given, values)))
       # A part of the mean over the microbatches and lanes, so that gradients have only to be added up.
       loss = -tf.reduce_mean(bound) * (tf.cast(scale, bound.dtype) / (microbatches * lanes_here))
     gradients = tape.gradient(loss, state.variables)
@@ -98,8 +101,9 @@ def _gradients(state, images, seed, scale):
   def microbatch(index):
     first = images_here * replica.replica_id_in_sync_group + size * index
     noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
-    share = images if microbatches == 1 else images[size * index:size * (index + 1)]
-    bounds, gradients = zip(*side_by_side(lane, share, noise, first + tf.range(size)))
+    share = lambda t: t if microbatches == 1 else t[size * index:size * (index + 1)]
+    bounds, gradients = zip(*side_by_side(
+        lane, share(images), noise, first + tf.range(size), *map(share, given.values())))
     return tf.concat(bounds, axis=0), [total(parts) for parts in zip(*gradients)]
 
   if microbatches == 1:

@@ -25,8 +25,7 @@ class TensorBoard:
     self._writers: dict[str, tf.summary.SummaryWriter] = {}
     self._profile, self._profiling = state.config.profile, False
     self._steps = 0  # of this process
-    self._sample = tf.function(
-        lambda: in_lanes(state.model.decode, state.model.sample_latents(_SIDE**2, seed=0)), autograph=False)
+    self._sample = tf.function(self._samples, autograph=False)
 
   def before_steps(self, count: int) -> None:
     """Start or stop the profile, if it is due before the next `count` steps of this process."""
@@ -58,7 +57,7 @@ class TensorBoard:
       with self._writer("train"):
         for weight in self._state.model.weights:
           tf.summary.histogram(weight.path, weight.value, step=period)
-    if "samples" in what:
+    if "samples" in what and not self._state.model.config.condition_shape:  # there is nothing to give them
       with self._state.ema_weights():
         images = self._sample().numpy()
       with self._writer("samples"):
@@ -71,6 +70,12 @@ class TensorBoard:
     if self._profiling:
       tf.profiler.experimental.stop()
       self._profiling, self._profile = False, None
+
+  def _samples(self):
+    """A grid of samples; of a model with classes, a column for each of the first ones."""
+    model, count = self._state.model, _SIDE**2
+    labels = [tf.range(count) % min(_SIDE, model.config.num_classes)] if model.config.num_classes else []
+    return in_lanes(lambda z, *labels: model.decode(z, *labels), model.sample_latents(count, seed=0), *labels)
 
   def _writer(self, name):
     if name not in self._writers:
