@@ -21,6 +21,7 @@ from flowpp_tf.data import describe, load_dataset
 from flowpp_tf.devices import use_cpu_lanes
 from flowpp_tf.evaluation import Scorer, evaluate_bits_per_dim, measure_codecs, measure_typical, write_record
 from flowpp_tf.models import FlowPlusPlus, save_preset
+from flowpp_tf.programs.data_flags import given_of
 from flowpp_tf.programs.score import typical_key
 from flowpp_tf.training import Workdir
 
@@ -34,7 +35,7 @@ def main(argv):
   trained, settings = runs[-1].load()
   model = FlowPlusPlus(dataclasses.replace(trained.config, dtype="float32"))
   model.set_weights(trained.get_weights())
-  dataset = load_dataset(FLAGS.dataset)
+  dataset = load_dataset(FLAGS.dataset, labels=model.config.num_classes > 0)
   fingerprint = dataset.fingerprint()
   same = settings["fingerprint"]["sha256"] == fingerprint["sha256"]
   trained_on = {} if same else {"trained_on": describe(settings["fingerprint"])}
@@ -51,7 +52,7 @@ def main(argv):
 
   model, settings = preset.load()  # in float16: what is measured is what ships
   counts = [int(count) for count in FLAGS.num_samples]
-  result = evaluate_bits_per_dim(model, dataset.test, counts)
+  result = evaluate_bits_per_dim(model, dataset.test, counts, given=given_of(dataset, "test", model.config))
   codecs = measure_codecs(dataset.test)
   write_record(preset.evaluation, "test", result, fingerprint, preset.checkpoint(), 0, codecs)
   print(result, *codecs, sep="\n")

@@ -8,7 +8,6 @@ import math
 
 import numpy as np
 
-from flowpp_tf.data.dataset import Images
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.models import FlowPlusPlus
@@ -41,13 +40,13 @@ class Classification:
                    "the same draws")
 
 
-def classify(model: FlowPlusPlus, images: Images, labels: np.ndarray, num_samples: int = 1, batch_size: int = 100,
+def classify(model: FlowPlusPlus, images: np.ndarray, labels: np.ndarray, num_samples: int = 1, batch_size: int = 100,
              seed: Seed = 0) -> Classification:
   """Classify images by a model of images given a class.
 
   Args:
     model: `FlowPlusPlus` with classes.
-    images: integers `[N, H, W, C]`, anything that NumPy can index.
+    images: integers `[N, H, W, C]`.
     labels: their classes, integers `[N]`.
     num_samples: samples of the importance-weighted bound, the same draws for each class.
     batch_size: batch size.

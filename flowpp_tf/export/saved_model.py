@@ -169,15 +169,12 @@ def _functions(model, max_batch):
 
 def _with_inputs(function, names):
   """A function whose variable arguments have names, by which TensorFlow knows the inputs of a signature."""
-  @functools.wraps(function)
-  def call(*arguments):
-    return function(*arguments)
-
+  call: Any = functools.wraps(function)(lambda *arguments: function(*arguments))
   named, kind = inspect.signature(function), inspect.Parameter.POSITIONAL_OR_KEYWORD
   parameters = [p for p in named.parameters.values() if p.kind != inspect.Parameter.VAR_POSITIONAL]
   default = {} if not parameters[-1:] or parameters[-1].default is inspect.Parameter.empty else {"default": None}
-  call.__signature__ = named.replace(
-      parameters=[*parameters, *(inspect.Parameter(name, kind, **default) for name in names)])
+  parameters += [inspect.Parameter(name, kind, **default) for name in names]
+  call.__signature__ = named.replace(parameters=parameters)
   return call
 
 

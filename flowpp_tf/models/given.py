@@ -72,8 +72,8 @@ def unpack(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str, Any]]
   """
   if not isinstance(batch, Mapping):
     return batch, {}
-  keys = {"labels": "label", "condition": "condition"}
-  return batch["image"], {name: batch[keys[name]] for name in given_specs(config, None) if keys[name] in batch}
+  taken = {"labels": ("label", config.num_classes), "condition": ("condition", config.condition_shape)}
+  return batch["image"], {name: batch[key] for name, (key, wanted) in taken.items() if wanted and key in batch}
 
 
 def _check_labels(labels, config):

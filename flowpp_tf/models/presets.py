@@ -32,7 +32,7 @@ def presets() -> dict[str, str]:
 
   Example:
     >>> sorted(fpp.presets())
-    ['digits', 'fashion_mnist', 'photos']
+    ['digits', 'digits_by_class', 'fashion_mnist', 'photos']
   """
   return {path.parent.name: json.loads(path.read_text())["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
 

@@ -13,6 +13,7 @@ import pathlib
 import sys
 
 from absl import flags
+import numpy as np
 
 from flowpp_tf.data import SPLITS
 from flowpp_tf.evaluation import check_codecs, classify, evaluate_bits_per_dim, measure_codecs, read_record
@@ -77,8 +78,8 @@ def evaluate_from_flags() -> None:
   images = dataset.split(FLAGS.split)[:FLAGS.limit]
   held_out = measure(FLAGS.split, images)
   if FLAGS.classify:
-    labels = dataset.labels_of(FLAGS.split)[:len(images)]
-    result = classify(model, images, labels, counts[-1], FLAGS.batch_size, FLAGS.seed)
+    labels = data_flags.given_of(dataset, FLAGS.split, model.config, len(images))["labels"]
+    result = classify(model, np.asarray(images), labels, counts[-1], FLAGS.batch_size, FLAGS.seed)
     if workers.chief:
       print(f"{dataset.name} {FLAGS.split}: {result}", flush=True)
   seen = measure("train", dataset.train[:len(images)]) if FLAGS.gap else None
