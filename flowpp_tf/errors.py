@@ -7,7 +7,14 @@ import numpy as np
 
 
 class InputError(ValueError):
-  """Raised for invalid user input, with the argument, the value and what was expected in one line."""
+  """Raised for invalid user input, with the argument, the value and what was expected in one line.
+
+  Example:
+    >>> fpp.get_config("digit")
+    Traceback (most recent call last):
+      ...
+    flowpp_tf.errors.InputError: unknown config 'digit'; did you mean digits?
+  """
 
 
 class WorkerLost(Exception):

@@ -14,7 +14,6 @@ import tensorflow_probability as tfp
 from conftest import TINY
 from conftest import perturb
 from conftest import small_images
-from conftest import step
 from conftest import train_state
 from conftest import value_and_log_det
 import flowpp_tf as fpp
@@ -234,7 +233,7 @@ def step_with_labels(state):
     (BY_CLASS, lambda m: m.sample(2, labels=1, guidance=math.inf), "`guidance` must be finite"),
     (GIVEN_IMAGE, lambda m: m.sample(4, condition=CONDITION[:, :1]), r"must be of shape \[4, 2, 2, 1\]"),
     (GIVEN_IMAGE, lambda m: m.sample(4, condition=CONDITION, guidance=1.0), "was not trained without labels"),
-    (dataclasses.replace(BY_CLASS, label_dropout=0.0), lambda m: m.sample(1, labels=-1), "-1, no label, is for a model"),
+    (dataclasses.replace(BY_CLASS, label_dropout=0.0), lambda m: m.sample(1, labels=-1), "-1, no label, is for"),
     (BY_CLASS, lambda m: fpp.compress(m, IMAGES), "cannot compress"),
     (TINY, lambda m: evaluation.classify(m, IMAGES, LABELS), "must be one of images given a class"),
 ])

@@ -109,7 +109,7 @@ def test_its_figures_are_those_of_its_weights(name):
     assert f"{codec['each']:.3f}" in card
 
 
-@pytest.mark.parametrize("name", ["digits", "digits_by_class", "photos"])  # the others' data do not come with the package
+@pytest.mark.parametrize("name", ["digits", "digits_by_class", "photos"])  # the others' data are not in the package
 def test_bits_per_dim_are_near_those_of_the_card(name):
   from flowpp_tf.data import load_dataset
   model = fpp.FlowPlusPlus.from_preset(name)
@@ -148,7 +148,8 @@ def test_the_snippet_of_the_docs_runs(capsys):
   page = (ROOT / "docs" / "presets.md").read_text()
   snippet, = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
   exec(compile(snippet, "presets.md", "exec"), {})
-  assert capsys.readouterr().out.splitlines() == ["['digits', 'digits_by_class', 'fashion_mnist', 'photos']", "(4, 8, 8, 1) (4,)"]
+  names = "['digits', 'digits_by_class', 'fashion_mnist', 'photos']"
+  assert capsys.readouterr().out.splitlines() == [names, "(4, 8, 8, 1) (4,)"]
   for name in fpp.presets():
     assert f"../flowpp_tf/presets/{name}/card.md" in page
 

@@ -31,6 +31,12 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   `forward(x, call=Call(initialize=True))` first sets `scale` and `bias`, which must then be variables, by the moments
   of `x` over its leading dimensions. The log-det is in nats per element.
+
+  Example:
+    >>> act_norm = fb.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2)))
+    >>> act_norm.initialize(x)  # x [N, 2]
+    >>> tf.math.reduce_std(act_norm.forward(x), axis=0).numpy().round(2)
+    array([1., 1.], dtype=float32)
   """
 
   def __init__(self, scale: Any, bias: Any, epsilon: float = 1e-8, min_variance: float = 0.0,

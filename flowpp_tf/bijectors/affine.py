@@ -24,6 +24,11 @@ class BoundedAffine(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     name: Python `str`.
 
   The log-det is tanh(scale_logit) nats per element.
+
+  Example:
+    >>> affine = fb.BoundedAffine(scale_logit=[0.0, 100.0], shift=[1.0, 0.0])
+    >>> affine.forward([1.0, 1.0]).numpy().round(3)
+    array([2.   , 2.718], dtype=float32)
   """
 
   def __init__(self, scale_logit: Any, shift: Any, validate_args: bool = False, name: str = "bounded_affine") -> None:

@@ -27,6 +27,17 @@ class Bijector(tfp.bijectors.Bijector):
 
   Subclasses define `_forward_and_log_det(x, call)` and `_inverse_and_log_det(y, call)`, whose log-dets are those of
   events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats.
+
+  Example:
+    >>> class Double(fb.Bijector):
+    ...   def __init__(self):
+    ...     super().__init__(forward_min_event_ndims=0)
+    ...   def _forward_and_log_det(self, x, call):
+    ...     return 2 * x, tf.math.log(2.0)
+    ...   def _inverse_and_log_det(self, y, call):
+    ...     return y / 2, -tf.math.log(2.0)
+    >>> float(Double().forward(3.0)), round(float(Double().inverse_log_det_jacobian(6.0)), 3)
+    (6.0, -0.693)
   """
 
   def forward_and_log_det(self, x: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:

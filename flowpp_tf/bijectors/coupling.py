@@ -161,6 +161,10 @@ def num_parameters(coupling: str, components: int) -> int:
 
   Raises:
     ValueError: if `coupling` is neither.
+
+  Example:
+    >>> fb.num_parameters("mixture_logistic", components=8)
+    26
   """
   if coupling not in ("mixture_logistic", "affine"):
     raise ValueError(f"`coupling` must be mixture_logistic or affine, got {coupling!r}")
@@ -175,6 +179,11 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
 
   Raises:
     ValueError: if the last axis is odd.
+
+  Example:
+    >>> bijector = fb.affine_coupling_bijector(tf.constant([[0.0, 1.0, 0.0, 2.0]]))  # of two values
+    >>> bijector.forward(tf.zeros([1, 2])).numpy()
+    array([[1., 2.]], dtype=float32)
   """
   s, t = tf.unstack(_per_value(parameters, 2), axis=-1)
   return BoundedAffine(scale_logit=s, shift=t)
@@ -190,6 +199,11 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -
 
   Raises:
     ValueError: if the last axis is no multiple of 2 + 3 K.
+
+  Example:
+    >>> parameters = tf.zeros([5, 2 * fb.num_parameters("mixture_logistic", 4)])  # of two values
+    >>> fb.mixture_logistic_coupling_bijector(parameters, components=4).forward(tf.zeros([5, 2])).shape
+    TensorShape([5, 2])
   """
   parameters = _per_value(parameters, 2 + 3 * components)
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)

@@ -64,6 +64,12 @@ class Invertible1x1Conv(_ChannelMixing):
 
   Raises:
     ValueError: if `kernel` is not a square matrix or a stack of them.
+
+  Example:
+    >>> conv = fb.Invertible1x1Conv(2 * tf.eye(3))
+    >>> y, log_det = conv.forward_and_log_det(tf.ones([8, 8, 3]))
+    >>> round(float(log_det), 2)  # 8 * 8 * 3 * log(2)
+    133.08
   """
 
   def __init__(self, kernel: Any, event_ndims: int = 3, validate_args: bool = False,
@@ -114,6 +120,11 @@ class Invertible1x1ConvLU(_ChannelMixing):
 
   Raises:
     ValueError: if `lower_upper` is not a square matrix or a stack of them.
+
+  Example:
+    >>> linear = fb.Invertible1x1ConvLU.from_kernel([[0.0, 2.0], [1.0, 0.0]], event_ndims=1)
+    >>> linear.forward([1.0, 3.0]).numpy()
+    array([3., 2.], dtype=float32)
   """
 
   def __init__(self, lower_upper: Any, sign: TensorLike | None = None, permutation: TensorLike | None = None,

@@ -29,6 +29,11 @@ def mixture_logistic_log_prob(x: TensorLike, logits: TensorLike, loc: TensorLike
 
   Returns:
     `[...]`, nats.
+
+  Example:
+    >>> log_prob = fb.mixture_logistic_log_prob(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
+    >>> round(float(log_prob), 3)  # log(1/4)
+    -1.386
   """
   _, below, above = _log_sigmoids(x, loc, log_scale)
   largest, rest = _split_off_largest(below + above - log_scale)
@@ -36,13 +41,24 @@ def mixture_logistic_log_prob(x: TensorLike, logits: TensorLike, loc: TensorLike
 
 
 def mixture_logistic_log_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike) -> tf.Tensor:
-  """Return log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`."""
+  """Return log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`.
+
+  Example:
+    >>> log_cdf = fb.mixture_logistic_log_cdf(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
+    >>> round(float(log_cdf), 3)  # log(1/2)
+    -0.693
+  """
   return tf.math.log_sigmoid(logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
 def mixture_logistic_log_survival(x: TensorLike, logits: TensorLike, loc: TensorLike,
                                   log_scale: TensorLike) -> tf.Tensor:
-  """Return log P(X > x), nats; arguments as in `mixture_logistic_log_prob`."""
+  """Return log P(X > x), nats; arguments as in `mixture_logistic_log_prob`.
+
+  Example:
+    >>> float(fb.mixture_logistic_log_survival(tf.constant(50.0), tf.zeros(1), tf.zeros(1), tf.zeros(1)))
+    -50.0
+  """
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
@@ -61,6 +77,11 @@ def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLik
 
   Returns:
     Two tensors `[...]`. They have derivatives of any order, the first in closed form.
+
+  Example:
+    >>> value, log_derivative = fb.logit_mixture_logistic_cdf(tf.constant(3.0), tf.zeros(1), tf.ones(1), tf.zeros(1))
+    >>> round(float(value), 3)  # of one component: (x - loc) / scale
+    2.0
   """
   x, logits, loc, log_scale = map(tf.convert_to_tensor, (x, logits, loc, log_scale))
   _, largest, (below, above, both) = _log_terms(x, logits, loc, log_scale)

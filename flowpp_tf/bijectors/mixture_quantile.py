@@ -48,6 +48,11 @@ def logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc:
   Returns:
     `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by the implicit
     function theorem. A target of +-infinity gives +-infinity, with derivative 0.
+
+  Example:
+    >>> loc, log_scale = tf.constant([-2.0, 2.0]), tf.zeros(2)
+    >>> float(fb.logit_mixture_logistic_quantile(tf.constant(0.0), tf.zeros(2), loc, log_scale))  # the median
+    0.0
   """
   root, _ = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
   return _implicit_function(root, target, logits, loc, log_scale)
@@ -55,7 +60,14 @@ def logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc:
 
 def find_logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc: TensorLike,
                                          log_scale: TensorLike) -> InverseResults:
-  """Return the quantile as `logit_mixture_logistic_quantile` does, with statistics of the search, each `[...]`."""
+  """Return the quantile as `logit_mixture_logistic_quantile` does, with statistics of the search, each `[...]`.
+
+  Example:
+    >>> loc, log_scale = tf.constant([-2.0, 2.0]), tf.zeros(2)
+    >>> found = fb.find_logit_mixture_logistic_quantile(tf.constant(3.0), tf.zeros(2), loc, log_scale)
+    >>> bool(abs(found.objective_at_estimated_root) < 1e-5), bool(found.num_iterations < 10)
+    (True, True)
+  """
   root, evaluations = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
   residual = logit_mixture_logistic_cdf(root, logits, loc, log_scale)[0] - target
   return InverseResults(root, residual, evaluations)

@@ -19,6 +19,10 @@ class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers
   next to them.
+
+  Example:
+    >>> (fb.Sigmoid().forward([0.0, 100.0]) < 1).numpy()
+    array([ True,  True])
   """
 
   def __init__(self, validate_args: bool = False, name: str = "sigmoid") -> None:

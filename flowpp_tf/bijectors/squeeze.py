@@ -75,6 +75,10 @@ class Squeeze(_Regrouping):
 
   Raises:
     ValueError: if `block_size` is below 1; from an evaluation, if it does not divide H and W.
+
+  Example:
+    >>> fb.Squeeze().forward(tf.zeros([2, 8, 8, 1])).shape
+    TensorShape([2, 4, 4, 4])
   """
 
   def __init__(self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze") -> None:
@@ -111,6 +115,10 @@ class ColumnsToChannels(_Regrouping):
 
   Raises:
     ValueError: from an evaluation, if W is odd.
+
+  Example:
+    >>> fb.ColumnsToChannels().forward(tf.zeros([2, 8, 8, 1])).shape
+    TensorShape([2, 8, 4, 2])
   """
 
   _block = (1, 2)
@@ -139,6 +147,10 @@ class SwapHalves(_Rearrangement):
 
   Raises:
     ValueError: from an evaluation, if the last axis cannot be halved.
+
+  Example:
+    >>> fb.SwapHalves().forward([1.0, 2.0, 3.0, 4.0]).numpy()
+    array([3., 4., 1., 2.], dtype=float32)
   """
 
   def __init__(self, validate_args: bool = False, name: str = "swap_halves") -> None:
@@ -163,6 +175,10 @@ def split_columns(image_shape: Shape, name: str = "split_columns") -> ColumnsToC
 
   Raises:
     ValueError: if W is odd.
+
+  Example:
+    >>> fb.split_columns((8, 8, 1)).forward(tf.zeros([2, 8, 8, 1])).shape
+    TensorShape([2, 8, 4, 2])
   """
   if image_shape[1] % 2:
     raise ValueError(f"a split by columns needs an even width, got image shape {tuple(image_shape)}")

@@ -50,6 +50,11 @@ def decompress(model: Any, data: bytes, start: int = 0, stop: int | None = None)
   Raises:
     ArchiveError (a ValueError): if the archive is damaged, or of another model, version or machine. If only some images
       are lost, it is a `LostImagesError`, which has the others.
+
+  Example:
+    >>> data = fpp.compress(model, images)
+    >>> fpp.decompress(model, data, start=1).shape
+    (1, 8, 8, 1)
   """
   reader = ArchiveReader(io.BytesIO(data))
   if reader.header.kind != "images":

@@ -13,7 +13,12 @@ from flowpp_tf.types import Path, Seed, TensorLike
 
 
 def load_saved_model(path: Path) -> "LoadedModel":
-  """Load a SavedModel of `export_saved_model`; raise an `InputError` (a ValueError) for anything else."""
+  """Load a SavedModel of `export_saved_model`; raise an `InputError` (a ValueError) for anything else.
+
+  Example:
+    >>> fpp.load_saved_model("exported/1").sample(4, seed=0).shape
+    TensorShape([4, 8, 8, 1])
+  """
   return LoadedModel(path)
 
 

@@ -45,6 +45,9 @@ def export_saved_model(model: FlowPlusPlus, path: Path, metadata: dict[str, Any]
 
   Raises:
     InputError (a ValueError): if an argument is invalid, or `path` exists or cannot be written.
+
+  Example:
+    >>> fpp.export_saved_model(model, "exported/1", metadata={"data": "digits"})
   """
   if not max_batch > 0:
     raise InputError(f"`max_batch` must be a positive integer, got {max_batch}")

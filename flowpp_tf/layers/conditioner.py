@@ -41,6 +41,11 @@ class ConvAttentionBlock(keras.layers.Layer):
     weight_norm: as in `InitNormConv2D`.
 
   `call(x [N, H, W, filters], position_embedding=None, context=None, call=Call())`.
+
+  Example:
+    >>> block = fpp.layers.ConvAttentionBlock(16)
+    >>> block(tf.zeros([2, 8, 8, 16])).shape
+    TensorShape([2, 8, 8, 16])
   """
 
   def __init__(self, filters: int, mixer: str = "attention", heads: int = 4, layer_norm: bool = True,
@@ -107,6 +112,11 @@ class Conditioner(keras.layers.Layer):
 
   Raises:
     ValueError: from a call, if a condition is missing or not expected.
+
+  Example:
+    >>> network = fpp.layers.Conditioner((8, 4, 1), outputs=2, network=fpp.layers.NetworkConfig(16, blocks=1))
+    >>> network(tf.zeros([2, 8, 4, 1])).shape
+    TensorShape([2, 8, 4, 2])
   """
 
   def __init__(self, image_shape: Shape, outputs: int, network: NetworkConfig, context_channels: int = 0,

@@ -31,6 +31,11 @@ class ContextNet(keras.layers.Layer):
       embedding shared by the blocks.
 
   `call(images [N, H, W, C], call=Call())` gives `[N, H, W / 2, filters]`.
+
+  Example:
+    >>> net = fpp.layers.ContextNet((8, 8, 1), levels=17, network=fpp.layers.NetworkConfig(16, 1, "none"))
+    >>> net(images).shape
+    TensorShape([2, 8, 4, 16])
   """
 
   def __init__(self, image_shape: Shape, levels: int | None, network: NetworkConfig, **kwargs: Any) -> None:

@@ -27,13 +27,23 @@ LAYER_NORM_EPSILON = 1e-5
 
 @elementwise
 def concat_elu(x: tf.Tensor) -> tf.Tensor:
-  """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016)."""
+  """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016).
+
+  Example:
+    >>> fpp.layers.concat_elu(tf.constant([1.0, -1.0])).numpy().round(2)
+    array([ 1.  , -0.63, -0.63,  1.  ], dtype=float32)
+  """
   values = at_least_float32(x)
   return tf.cast(tf.nn.elu(tf.concat([values, -values], axis=-1)), x.dtype)
 
 
 def gate(x: tf.Tensor) -> tf.Tensor:
-  """Return a sigmoid(b), with a and b the halves of the last axis."""
+  """Return a sigmoid(b), with a and b the halves of the last axis.
+
+  Example:
+    >>> fpp.layers.gate(tf.constant([4.0, 0.0])).numpy()
+    array([2.], dtype=float32)
+  """
   a, b = tf.split(at_least_float32(x), 2, axis=-1)
   return tf.cast(a * tf.sigmoid(b), x.dtype)
 
@@ -70,6 +80,10 @@ class GatedConv(keras.layers.Layer):
     weight_norm: as in `InitNormConv2D`.
 
   `call(x [N, H, W, filters], context=None, norm=None, call=Call())`; `norm` as in `gated_sum`.
+
+  Example:
+    >>> fpp.layers.GatedConv(16)(tf.zeros([2, 8, 8, 16])).shape
+    TensorShape([2, 8, 8, 16])
   """
 
   def __init__(self, filters: int, output_kernel_size: int = 1, use_context: bool = False, dropout: float = 0.0,
@@ -167,6 +181,10 @@ class GatedAttention(_GatedMixer):
 
   `call(x [N, H, W, filters], position_embedding=None, norm=None, call=Call())`; the embedding is `[H, W, filters]`,
   `norm` as in `gated_sum`.
+
+  Example:
+    >>> fpp.layers.GatedAttention(16, heads=4)(tf.zeros([2, 8, 8, 16])).shape
+    TensorShape([2, 8, 8, 16])
   """
 
   def __init__(self, filters: int, heads: int = 4, dropout: float = 0.0, weight_norm: bool = False,
@@ -195,6 +213,10 @@ class GatedPointwise(_GatedMixer):
     weight_norm: as in `InitNormDense`.
 
   `call` as in `GatedAttention`.
+
+  Example:
+    >>> fpp.layers.GatedPointwise(16)(tf.zeros([2, 8, 8, 16])).shape
+    TensorShape([2, 8, 8, 16])
   """
 
   def _mix(self, h):

@@ -104,6 +104,11 @@ class InitNormConv2D(_InitNormLayer):
     weight_norm: if true the kernel is `gain V / |V|`, the norm over all axes but the output's.
 
   Input `[N, H, W, C]`, output `[N, H, W, filters]`.
+
+  Example:
+    >>> y = fpp.layers.InitNormConv2D(16)(tf.random.normal([64, 8, 8, 3]), initialize=True)
+    >>> round(float(tf.math.reduce_std(y)), 2)
+    1.0
   """
 
   def __init__(self, filters: int, kernel_size: int = 3, init_scale: float = 1.0, weight_norm: bool = False,
@@ -132,6 +137,11 @@ class InitNormDense(_InitNormLayer):
     weight_norm: if true the kernel is `gain V / |V|`, the norm over all axes but the output's.
 
   Input `[..., C]`, output `[..., units]`.
+
+  Example:
+    >>> y = fpp.layers.InitNormDense(16)(x, initialize=True)
+    >>> round(float(tf.math.reduce_std(y)), 2)
+    1.0
   """
 
   def __init__(self, units: int, init_scale: float = 1.0, weight_norm: bool = False, **kwargs: Any) -> None:

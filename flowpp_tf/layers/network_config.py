@@ -19,6 +19,10 @@ class NetworkConfig:
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
     remat: whether gradients recompute blocks rather than keep their intermediate tensors.
+
+  Example:
+    >>> fpp.layers.NetworkConfig(filters=96, blocks=10, dropout=0.2).mixer
+    'attention'
   """
   filters: int
   blocks: int

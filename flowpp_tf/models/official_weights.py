@@ -35,6 +35,9 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
   Raises:
     InputError (a ValueError): if the file cannot be read, or with a list of the arrays that are missing, unexpected or
       of the wrong shape. The model is then unchanged.
+
+  Example:
+    >>> fpp.load_official_weights(model, "weights.npz")
   """
   try:
     with open(path, "rb") as opened, np.load(opened) as file:
@@ -63,6 +66,9 @@ def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
   Raises:
     InputError (a ValueError): if the release has no such architecture.
     OSError: if the file cannot be written; an existing file then stays as it is.
+
+  Example:
+    >>> fpp.export_official_weights(model, "weights.npz")
   """
   arrays = {entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
             for entry in official_entries(model)}
