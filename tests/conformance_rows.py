@@ -96,6 +96,10 @@ def _layer_row(make, *shapes):
       draw(4, *shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)))
 
 
+def _evaluate_conditional(model, images, noise, labels, condition):
+  return dict(bound=model.log_prob_bound(images, noise=noise, labels=labels, condition=condition))
+
+
 def _evaluate_model(model, images, noise):
   return dict(bound=model.log_prob_bound(images, noise=noise))
 
@@ -137,6 +141,11 @@ MODEL_ROWS = {
     f"model_{name}": Row(
         lambda dtype, seed=0, config=config: _model(config, dtype, seed), _evaluate_model,
         functools.partial(_images_and_noise, channels=config.flow_shape[-1])) for name, config in VARIANTS.items()}
+CONDITIONAL = dataclasses.replace(SMALL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1),
+                                  condition_channels=4, condition_blocks=1)
+MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
+    make=lambda dtype, seed=0: _model(CONDITIONAL, dtype, seed), evaluate=_evaluate_conditional,
+    inputs=lambda dtype: (*_images_and_noise(dtype), tf.constant([0, 1, 2, -1]), draw(4, 2, 2, 1, dtype=dtype)))
 ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 
 

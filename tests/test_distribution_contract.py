@@ -13,26 +13,37 @@ import flowpp_tf as fpp
 tfd = tfp.distributions
 
 IMAGES, NOISE = ROWS["flow"].inputs("float64")
+X, CONTEXT = ROWS["given"].inputs("float64")
+SCALE = tf.exp(X)
 MAKE = {
     "flow": lambda: ROWS["flow"].make("float64"),
     "uniform": lambda: ROWS["uniform_dequantizer"].make("float64")(IMAGES),
     "variational": lambda: ROWS["variational_dequantizer"].make("float64")(IMAGES),
+    "vectors": lambda: ROWS["given"].make("float64").distribution.given(CONTEXT),
+    "composite": lambda: fpp.distributions.FlowDistribution(
+        tfd.Sample(tfd.Normal(tf.zeros([4], tf.float64), 1.0), 3), fpp.bijectors.ActNorm(SCALE, X)),
 }
-rows = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
+VALUES = {"vectors": X, "composite": X}
+rows = pytest.mark.parametrize("name", MAKE)
+
+
+def made(name):
+  """A distribution, and values in its support: a row for each of its batch."""
+  return MAKE[name](), VALUES.get(name, NOISE)
 
 
 @rows
-def test_a_copy_has_the_same_density_and_the_same_variables(make):
-  distribution = make()
+def test_a_copy_has_the_same_density_and_the_same_variables(name):
+  distribution, values = made(name)
   copy = distribution.copy(name="renamed")
   assert copy.name == "renamed" and type(copy) is type(distribution)
   assert {id(v) for v in copy.variables} == {id(v) for v in distribution.variables}
-  np.testing.assert_array_equal(copy.log_prob(NOISE), distribution.log_prob(NOISE))
+  np.testing.assert_array_equal(copy.log_prob(values), distribution.log_prob(values))
 
 
 @rows
-def test_shapes_are_those_of_samples_and_densities(make):
-  distribution = make()
+def test_shapes_are_those_of_samples_and_densities(name):
+  distribution, _ = made(name)
   x, log_prob = distribution.experimental_sample_and_log_prob(2, seed=(0, 1))
   assert x.shape == (2, *distribution.batch_shape, *distribution.event_shape)
   assert log_prob.shape == (2, *distribution.batch_shape)
@@ -41,11 +52,56 @@ def test_shapes_are_those_of_samples_and_densities(make):
   assert x.dtype == distribution.dtype == tf.float64
 
 
-@pytest.mark.parametrize("name", ["uniform", "variational"])
-def test_a_slice_of_a_dequantization_is_that_of_its_images(name):
-  q = MAKE[name]()
-  np.testing.assert_allclose(q[1:3].log_prob(NOISE[1:3]), q.log_prob(NOISE)[1:3], rtol=1e-12)
-  assert q[1].batch_shape == () and q[1:3].batch_shape == (2,)
+with_batch = pytest.mark.parametrize("name", [name for name in MAKE if name != "flow"])
+
+
+@with_batch
+def test_a_slice_is_that_of_the_densities(name):
+  distribution, values = made(name)
+  whole = distribution.log_prob(values[0])
+  for index in (1, slice(1, 3), (Ellipsis, -1), (tf.newaxis, slice(None, None, 2))):
+    sliced = distribution[index]
+    assert sliced.batch_shape == whole[index].shape
+    np.testing.assert_allclose(sliced.log_prob(values[0]), whole[index], rtol=1e-12)
+
+
+@rows
+def test_vectorized_map_and_graphs_give_the_same(name):
+  distribution, values = made(name)
+  whole = distribution.log_prob(values)
+  np.testing.assert_allclose(tf.function(distribution.log_prob, autograph=False)(values), whole, rtol=1e-10)
+  np.testing.assert_allclose(tf.function(distribution.log_prob, autograph=False, jit_compile=True)(values), whole,
+                             rtol=1e-9)
+  several = tf.stack([values, 0.5 * values])
+  np.testing.assert_allclose(
+      tf.vectorized_map(distribution.log_prob, several, fallback_to_while_loop=False),
+      [distribution.log_prob(v) for v in several], rtol=1e-10)
+
+
+@rows
+def test_the_divergence_from_itself_is_zero_for_each_of_the_batch(name):
+  distribution, _ = made(name)
+  np.testing.assert_array_equal(tfd.kl_divergence(distribution, distribution), np.zeros(distribution.batch_shape))
+
+
+@rows
+def test_samples_have_the_density_that_they_come_with(name):
+  distribution, _ = made(name)
+  x, log_prob = distribution.experimental_sample_and_log_prob(3, seed=(0, 1))
+  np.testing.assert_allclose(distribution.log_prob(tf.identity(x)), log_prob, rtol=1e-6, atol=1e-6)
+  np.testing.assert_allclose(distribution.prob(x), np.exp(log_prob), rtol=1e-5)
+  np.testing.assert_array_equal(distribution.sample(3, seed=(0, 1)), x)
+
+
+@rows
+def test_a_composite_goes_in_and_out_of_functions(name):
+  distribution, values = made(name)
+  if not isinstance(distribution, tf.__internal__.CompositeTensor):
+    assert name != "composite"
+    return
+  returned = tf.function(lambda d: d, autograph=False)(distribution)
+  assert type(returned) is type(distribution)
+  np.testing.assert_array_equal(returned.log_prob(values), distribution.log_prob(values))
 
 
 @pytest.fixture(scope="module")
