@@ -286,3 +286,47 @@ def test_the_snippets_of_the_page_run(capsys, tmp_path, monkeypatch):
     exec(compile(snippet, "conditional.md", "exec"), {})
   lines = capsys.readouterr().out.splitlines()
   assert [lines[0], lines[1], lines[3]] == ["(4,)", "(20, 8, 8, 1)", "(3, 8, 8, 1)"] and "batch_shape=[3]" in lines[2]
+
+
+# --- Without the package, and on the page ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [BY_CLASS, BOTH], ids=["by_class", "both"])
+def test_a_saved_model_takes_what_images_are_given(config, tmp_path):
+  made = fpp.FlowPlusPlus(dataclasses.replace(config, label_dropout=0.0 if config is BOTH else 0.2))
+  perturb(made)
+  fpp.export_saved_model(made, tmp_path / "1")
+  loaded = fpp.load_saved_model(tmp_path / "1")
+  given = {name: np.asarray(value[[0, 1, 2, 0]], np.int32 if name == "labels" else np.float32)
+           for name, value in given_of(config).items()}
+  np.testing.assert_array_equal(loaded.sample(4, seed=3, **given), made.sample(4, seed=3, **given))
+  np.testing.assert_allclose(loaded.bits_per_dim(IMAGES, seed=0, **given), made.bits_per_dim(IMAGES, seed=0, **given),
+                             rtol=1e-5)
+  z = loaded.encode(IMAGES, seed=0, **given)
+  np.testing.assert_array_equal(loaded.decode(z, **given), IMAGES)
+  for change, message in ((dict(labels=[0, 1, 2, 3]), "`labels` must lie in"), (dict(labels=[0, 1]), "one for each"),
+                          (dict(other=1), "`other` must be left out")):
+    with pytest.raises(fpp.InputError, match=message):
+      loaded.sample(4, seed=3, **{**given, **change})
+  with pytest.raises(fpp.InputError, match="`labels` must be given"):
+    loaded.sample(4, seed=3)
+
+
+def test_the_page_draws_a_class_or_all_of_them(tmp_path):
+  from flowpp_tf.demo.answers import Answers
+  from flowpp_tf.demo.engine import Engine, SavedModelEngine
+  made = fpp.FlowPlusPlus(BY_CLASS)
+  perturb(made)
+  fpp.export_saved_model(made, tmp_path / "1", max_batch=8)
+  grid = lambda labels: np.asarray(evaluation.image_grid(
+      evaluation.Batched(made).sample(6, 0.7, 3, labels=labels), 8))
+  engines = Engine(made, 2), SavedModelEngine(fpp.load_saved_model(tmp_path / "1"), 2)
+  for engine in engines:
+    answers = Answers(engine, tmp_path)
+    np.testing.assert_array_equal(answers.samples(6, 0.7, 3, 1), grid(np.full(6, 1)))
+    np.testing.assert_array_equal(answers.samples(6, 0.7, 3), grid(np.arange(6) % 3))
+    with pytest.raises(fpp.InputError, match="the class must be from 0 to 2"):
+      answers.samples(6, 0.7, 3, 3)
+    np.testing.assert_array_equal(engine.decode(engine.encode(IMAGES, seed=0)), IMAGES)
+  ours, theirs = (engine.scores(IMAGES)["log_likelihood"] for engine in engines)
+  assert np.all(np.isfinite(ours)) and ours.shape == theirs.shape == (4,)

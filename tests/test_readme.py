@@ -21,7 +21,7 @@ def test_the_snippet_for_tfp_users_runs(capsys):
       "(4,) (4, 8, 8, 1)", "(4,)",
       'tfp.distributions.ImageDistribution('
       '"image_distribution", batch_shape=[], event_shape=[8, 8, 1], dtype=int32)',
-      "(2,) 2"]
+      "(5,)", "(2,) 2"]
 
 
 def test_the_snippet_for_keras_users_runs(capsys, tmp_path, monkeypatch):
