@@ -13,6 +13,7 @@ from conftest import perturb
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.call import Call
+from program_calls import ROOT, run
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
@@ -192,3 +193,9 @@ def test_composites_of_composites_need_one_trace():
     x = tf.fill([2, 3], 0.3)
     np.testing.assert_allclose(log_prob(made, x), made.log_prob(x), rtol=1e-5)
   assert len(traces) == 1
+
+
+def test_another_backend_of_keras_is_refused_when_the_parts_are_imported():
+  result = run(["-c", "import flowpp_tf; flowpp_tf.bijectors"], KERAS_BACKEND="numpy", PYTHONPATH=str(ROOT))
+  assert result.code == 1
+  assert "ImportError: flowpp_tf needs Keras on TensorFlow, got the backend 'numpy'; set" in result.error

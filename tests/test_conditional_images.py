@@ -258,9 +258,11 @@ def test_the_programs_know_labels(tmp_path):
            "--context_channels=4", "--structure=columns:1", "--dequant_structure=columns:1", "--batch_size=16",
            "--num_samples=1", "--eval_images=8", "--tensorboard=", "--label_dropout=0.1", "--condition_channels=4"]
   run = functools.partial(call, cwd=tmp_path)
+  refused = run("train", *small)
+  assert refused.code == 2 and "`label_dropout` must be 0 for a model without labels" in refused.error
+  refused = run("train", *small, "--num_classes=9")
+  assert refused.code == 2 and "10 classes" in refused.error
   trained = run("train", *small, "--labels")
-  assert trained.code == 2 and "`label_dropout` must be 0" in trained.error  # the data say how many classes there are
-  trained = run("train", *small, "--num_classes=10")
   assert trained.code == 0, trained.error
   assert "row 10: label 9" in trained.out and "10 classes" in trained.out
   sampled = run("sample", "--workdir=runs/digits", "--labels=0,1,-1", "--guidance=1", "--n=3", "--npy=rows.npy")

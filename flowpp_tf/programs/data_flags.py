@@ -71,14 +71,20 @@ def complete_settings(given: dict, default: str, recorded: dict | None = None) -
   return {"dataset": name, **settings}
 
 
-def load_from_settings(settings: dict, config: FlowPlusPlusConfig, labels: bool = False) -> ImageDataset:
-  """Load a data set, with labels if the model takes them or they are asked for, and check that it fits the config."""
+def load_from_settings(settings: dict, config: FlowPlusPlusConfig, any_classes: bool = False) -> ImageDataset:
+  """Load a data set, with labels if the model takes them, and check that it fits the config.
+
+  Args:
+    settings: from `complete_settings`.
+    config: of the model.
+    any_classes: whether the data may have another number of classes than the config.
+  """
   dataset = load_dataset(
       settings["dataset"], settings.get("data_dir"), image_shape=config.image_shape,
       levels=config.levels, bits=settings.get("bits"), splits_file=settings.get("splits_file"),
       max_bad_files=settings.get("max_bad_files") or 0, cache_dir=settings.get("cache_dir"),
-      crops=bool(settings.get("crops")), labels=labels or config.num_classes > 0)
-  dataset.check(config)
+      crops=bool(settings.get("crops")), labels=config.num_classes > 0)
+  dataset.check(dataclasses.replace(config, num_classes=dataset.num_classes) if any_classes else config)
   return dataset
 
 

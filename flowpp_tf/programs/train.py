@@ -49,14 +49,17 @@ def define_flags() -> None:
 def train_from_flags() -> None:
   """Read the flags, then train and test."""
   given = flags.FLAGS
+  config = get_config(given.config)
+  if given.labels:  # the data say how many classes there are
+    config = dataclasses.replace(config, num_classes=config.num_classes or 1)
   config = data_flags.with_image_size(
-      _with_precision(run.settings_from_flags(get_config(given.config)), given.precision, given.dtype))
+      _with_precision(run.settings_from_flags(config), given.precision, given.dtype))
   strategy = device_flags.use_devices(given.deterministic)  # before data use a device
   data = data_flags.data_settings(given.config)
   if config.condition_shape:
     raise run.InputError("`condition_shape` must be empty: `flowpp_tf.training.train` trains such a model, given the "
                          "function that makes the condition of images")
-  dataset = data_flags.load_from_settings(data, config, given.labels)
+  dataset = data_flags.load_from_settings(data, config, any_classes=given.labels)
   if given.labels:
     config = dataclasses.replace(config, num_classes=dataset.num_classes)
   training = run.settings_from_flags(TrainingConfig(steps=1))
