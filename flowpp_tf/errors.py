@@ -1,4 +1,4 @@
-"""`InputError` for invalid user input, and checks that raise it; `WorkerLost`."""
+"""`InputError` for invalid user input, and checks that raise it; `Diverged` and `WorkerLost`."""
 
 from collections.abc import Iterable
 import difflib
@@ -15,6 +15,10 @@ class InputError(ValueError):
       ...
     flowpp_tf.errors.InputError: unknown config 'digit'; did you mean digits?
   """
+
+
+class Diverged(Exception):
+  """Too many steps in a row had a loss or gradients that were not finite."""
 
 
 class WorkerLost(Exception):
@@ -45,7 +49,20 @@ def check_pixels(images: np.ndarray, levels: int, name: str = "images") -> None:
       raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")
     fractional = images[images != np.floor(images)]
     if fractional.size:
-      raise InputError(f"`{name}` must be integers in 0 .. {levels - 1}, got {fractional[0]}")
+      divided = images.min() >= 0 and images.max() <= 1
+      raise InputError(f"{not_integers(levels, divided, name)} {fractional[0]}")
   low, high = images.min(), images.max()
   if low < 0 or high >= levels:
     raise InputError(f"`{name}` must lie in 0 .. {levels - 1} ({levels} levels), got values from {low} to {high}")
+
+
+def not_integers(levels: int, divided: bool, name: str = "images") -> str:
+  """Return the message about pixels that are not integers in 0 .. levels - 1, up to the value.
+
+  Args:
+    levels: number of pixel values.
+    divided: whether all values are from 0 to 1, so that they may have been integers.
+    name: name of the argument.
+  """
+  hint = ", not scaled to 0 .. 1 (did you divide by 255?)" if divided else ""
+  return f"`{name}` must be integers in 0 .. {levels - 1}{hint}, got"

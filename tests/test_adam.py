@@ -144,6 +144,7 @@ def test_the_steps_of_a_run_are_those_of_keras_fit(name):
   model = fpp.FlowPlusPlus(config)
   for m in (model, state.model):
     m.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
+    m.initialize(images)  # which `fit` would do
   model.compile(of_keras(global_clipnorm=1.0))
   for _ in range(3):
     step(state, images)

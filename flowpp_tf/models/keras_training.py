@@ -1,25 +1,65 @@
-"""Training of a model on its own bound by Keras' `compile`, `fit` and `evaluate`."""
+"""Training of a model on its own bound by Keras' `compile`, `fit`, `evaluate` and `predict`.
 
+Nothing that goes wrong is hidden: pixels that are not integers in range are an error, and a step whose loss or
+gradients are not finite changes nothing, counts as NaN in the logs, and is an error if it repeats.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import functools
+import re
+import types
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.types import TensorLike
+from flowpp_tf.errors import Diverged, InputError, check_pixels, not_integers
+from flowpp_tf.models.given import given_specs, unpack
+from flowpp_tf.types import Path
+
+_KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a dict of inputs, by argument
+_INIT_IMAGES = 256
 
 
 class BoundTraining(keras.Model):
-  """A Keras model that is trained on the bound of its log-likelihood, `log_prob_bound`."""
+  """A Keras model that is trained on the bound of its log-likelihood, `log_prob_bound`.
 
-  def call(self, images: TensorLike, training: bool = False) -> tf.Tensor:
-    """Return `log_prob_bound(images)` with one sample, `[B]` nats; the same noise in each call outside of training."""
-    return self.log_prob_bound(images, seed=None if training else 0, training=training)
+  Inputs of `fit`, `evaluate`, `predict` and of the model itself are images, integers in 0 .. levels - 1,
+  `[B, H, W, C]`, or a dict with the key `"image"`, as TFDS gives it. A class-conditional model takes labels from
+  `"label"` of the dict, or from the targets `y`; a model with a condition takes `"condition"`. Models without either
+  accept both, and do not use them; nor are other keys used.
+  """
 
-  def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
+  def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
+    """Return `log_prob_bound` with one sample, `[B]` nats; the same noise in each call outside of training.
+
+    Args:
+      inputs: images, or a dict of `"image"` and, where the model takes them, `"label"` and `"condition"`.
+      training: whether dropout is on, and noise another one in each call.
+
+    Raises:
+      InputError (a ValueError): for inputs that do not fit; in a graph, an `InvalidArgumentError` for pixels.
+    """
+    images, given = unpack(_known(inputs), self.config)
+    bound = functools.partial(self.log_prob_bound, seed=None if training else 0, training=training, **given)
+    if tf.executing_eagerly():  # which checks pixels itself
+      return bound(images)
+    images, valid = _checked_pixels(self.check_images(images), self.config.levels)
+    bound = bound(images)
+    # XLA leaves assertions out.
+    return tf.where(valid, bound, tf.cast(np.nan, bound.dtype))
+
+  def compile(self, optimizer: Any = "adam", max_skipped: int = 10, **kwargs: Any) -> None:
     """Prepare `fit` and `evaluate`; as in Keras, without a loss: that is the negative bound, nats per image.
 
     A model that Keras has saved is loaded uncompiled.
+
+    Args:
+      optimizer: as in Keras.
+      max_skipped: number of steps in a row whose loss or gradients are not finite after which `fit` ends.
+      **kwargs: as in Keras.
 
     Raises:
       InputError (a ValueError): for a loss or metrics, for several workers, or for an optimizer that would clip each
@@ -30,15 +70,159 @@ class BoundTraining(keras.Model):
     for name in ("loss", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
+    if not max_skipped > 0:
+      raise InputError(f"`max_skipped` must be a positive integer, got {max_skipped}")
     kwargs.setdefault("jit_compile", False)
     super().compile(optimizer=optimizer, **kwargs)
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
       if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
         raise InputError(f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their "
                          "mean")
+    self.max_skipped = max_skipped
+    with self.distribute_strategy.scope():
+      # In a namespace, so that checkpoints of the model do not hold it.
+      self._skipped = types.SimpleNamespace(in_a_row=tf.Variable(
+          0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA))
 
   def get_compile_config(self) -> None:
     """Return None: a model is loaded uncompiled."""
+
+  # --- Keras' loops -----------------------------------------------------------------------------
+
+  def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, epochs: int = 1, verbose: Any = "auto",
+          callbacks: Any = None, validation_split: float = 0.0, validation_data: Any = None,
+          **kwargs: Any) -> keras.callbacks.History:
+    """Train the model; arguments as in Keras.
+
+    A new model is first initialised (`initialize`) on up to 256 images of `x`. A model is new if each ActNorm has the
+    scale 1 and the bias 0 that it is made with: not after `initialize`, loaded weights, or a training step.
+
+    Returns:
+      The history: `loss` in nats per image and `bits_per_dim`, for validation with `val_` before them. They are NaN in
+      an epoch with a skipped step, one whose loss or gradients are not finite. In float16, a step that is skipped to
+      lower the loss scale does not count.
+
+    Raises:
+      InputError (a ValueError): for images that are not integers in 0 .. levels - 1, or for a new model and data that
+        cannot be read twice, such as a generator.
+      Diverged: after `max_skipped` skipped steps in a row, seen after each execution of `steps_per_execution` steps.
+    """
+    x = self._prepared(x)
+    if validation_data is not None:
+      images, *more = keras.utils.unpack_x_y_sample_weight(validation_data)
+      validation_data = (self._prepared(images), *more)
+    if self.compiled and self._is_new():
+      self._initialize_from(x, y, validation_split)
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+      callbacks = callbacks.callbacks
+    elif isinstance(callbacks, keras.callbacks.Callback):
+      callbacks = [callbacks]
+    callbacks = list(callbacks or [])
+    with _input_errors():
+      return super().fit(x, y, batch_size, epochs, verbose, [*callbacks, _Watch(callbacks)], validation_split,
+                         validation_data, **kwargs)
+
+  def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Return `loss` and `bits_per_dim` of images, with the same noise in each call; arguments as in Keras.
+
+    Raises:
+      InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
+    """
+    x = self._prepared(x)
+    with _input_errors():
+      return super().evaluate(x, y, *args, **kwargs)
+
+  def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
+    """Return the bound of each image, `[N]` nats, with the same noise in each call; arguments as in Keras.
+
+    Raises:
+      InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
+    """
+    x = self._prepared(x)
+    with _input_errors():
+      return super().predict(x, *args, **kwargs)
+
+  def make_train_function(self, force: bool = False) -> None:
+    """Make the function that takes training steps, as in Keras."""
+    if not self.optimizer.built:  # a branch, in which a step calls it, cannot make variables
+      with self.distribute_strategy.scope():
+        self.optimizer.build(self.trainable_variables)
+    super().make_train_function(force)
+
+  def export(self, filepath: Path, format: str = "tf_saved_model", verbose: bool | None = None,
+             input_signature: Any = None, **kwargs: Any) -> None:
+    """Write `call` as an artifact for inference; arguments as in Keras.
+
+    The default signature takes float32 images, as TensorFlow casts arrays to the type of a signature: with an integer
+    type 0.5 would become 0 before it is checked. `flowpp_tf.export.export_saved_model` also exports sampling, encoding
+    and decoding.
+    """
+    if input_signature is None:
+      images = tf.TensorSpec([None, *self.config.image_shape], tf.float32, "image")
+      given = {_KEYS[name]: spec for name, spec in given_specs(self.config, tf.float32).items()}
+      input_signature = [{"image": images, **given} if given else images]
+    super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
+
+  # --- Steps ------------------------------------------------------------------------------------
+
+  def train_step(self, data: Any) -> dict[str, Any]:
+    """Take a step, in replica context, on this replica's share of a batch; return the logs.
+
+    A step whose loss or gradients are not finite on any replica changes nothing, except for a dynamic loss scale.
+    """
+    inputs, sample_weight = self._unpacked(data)
+    replica, optimizer = tf.distribute.get_replica_context(), self.optimizer
+    with tf.GradientTape() as tape:
+      bound = self(inputs, training=True)
+      loss = self.compute_loss(inputs, None, bound, sample_weight)
+      scaled_loss = optimizer.scale_loss(loss)
+    variables = self.trainable_variables
+    gradients = tape.gradient(scaled_loss, [v.value for v in variables])
+    # The published models keep weights that no evaluation uses; they have no gradient.
+    variables = [v for v, g in zip(variables, gradients) if g is not None]
+    gradients = [tf.convert_to_tensor(g) for g in gradients if g is not None]
+
+    # A sum over replicas is finite if all its parts are.
+    norm = tf.add_n([tf.cast(tf.nn.l2_loss(g), loss.dtype) for g in gradients])
+    totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([loss, norm]))
+    loss_is_finite, gradients_are_finite = tf.unstack(tf.math.is_finite(totals))
+    good = loss_is_finite & gradients_are_finite
+    counts_as_good = good
+    scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    if scales_loss:
+      counts_as_good |= loss_is_finite & (tf.convert_to_tensor(optimizer.dynamic_scale) > 1)  # the scale comes down
+      # It skips steps itself, by the gradients of its first replica.
+      gradients[0] = tf.where(good, gradients[0], tf.cast(np.nan, gradients[0].dtype))
+
+    def update(strategy, good, counts_as_good, *gradients):
+      first = lambda value: strategy.experimental_local_results(value)[0]
+
+      def apply():
+        strategy.run(lambda *gradients: optimizer.apply(gradients, variables), args=gradients)
+        return True
+
+      if scales_loss:
+        apply()
+      else:
+        tf.cond(first(good), apply, lambda: False)
+      in_a_row = self._skipped.in_a_row
+      in_a_row.assign(tf.where(first(counts_as_good), 0, in_a_row + 1))
+
+    # A branch of a replica could not synchronise it with the others.
+    replica.merge_call(update, args=(good, counts_as_good, *gradients))
+    loss_tracker, = self.metrics
+    mean = tf.where(counts_as_good, loss * replica.num_replicas_in_sync, tf.cast(np.nan, loss.dtype))
+    loss_tracker.update_state(mean, sample_weight=tf.shape(bound)[0])
+    return self.compute_metrics(inputs, None, bound, sample_weight)
+
+  def test_step(self, data: Any) -> dict[str, Any]:
+    """Evaluate this replica's share of a batch, as in Keras; return the logs."""
+    inputs, sample_weight = self._unpacked(data)
+    return super().test_step((inputs, None, sample_weight))
+
+  def predict_step(self, data: Any) -> tf.Tensor:
+    """Return the bound of this replica's share of a batch, `[B]` nats."""
+    return self(self._unpacked(data)[0], training=False)
 
   def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
                    training: bool = True) -> tf.Tensor:
@@ -50,6 +234,117 @@ class BoundTraining(keras.Model):
     """Return `loss`, nats per image, and the same as `bits_per_dim`."""
     results = self.get_metrics_result()
     return {**results, "bits_per_dim": self.to_bits_per_dim(-results["loss"])}
+
+  # --- Inputs -----------------------------------------------------------------------------------
+
+  def _unpacked(self, data):
+    """Inputs of the model, and sample weights, of data that Keras hands to a step; targets are labels."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    x = _known(x)
+    if y is not None and self.config.num_classes:
+      if isinstance(x, dict) and "label" in x:
+        raise InputError('labels must be given once: either as "label" of the inputs or as the targets `y`')
+      x = {**(x if isinstance(x, dict) else {"image": x}), "label": y}
+    return x, sample_weight
+
+  def _prepared(self, x):
+    """The first argument of `fit`, with the values of arrays checked, without entries that the model never takes."""
+    if isinstance(x, tf.data.Dataset):
+      spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
+      return x.map(lambda x, *more: (_known(x), *more)) if _known(spec) != spec else x
+    x = _known(x)
+    images = x["image"] if isinstance(x, dict) else x
+    if hasattr(images, "__array__"):
+      check_pixels(np.asarray(images), self.config.levels)
+      self.check_images(images[:1])
+    return x
+
+  def _is_new(self):
+    parts = [(np.asarray(step.scale), np.asarray(step.bias)) for step in self.coupling_flow.steps]
+    return all(np.all(scale == 1) and np.all(bias == 0) for scale, bias in parts)
+
+  def _initialize_from(self, x, y, validation_split):
+    images = x["image"] if isinstance(x, dict) else x
+    if hasattr(images, "__array__"):
+      count = int(len(images) * (1 - validation_split))
+      some = slice(0, count, max(1, count // _INIT_IMAGES))  # from all over them: they may be sorted
+      batches = [keras.tree.map_structure(lambda a: a[some][:_INIT_IMAGES], (x,) if y is None else (x, y))]
+    elif isinstance(x, tf.data.Dataset):
+      batches = x.unbatch().batch(_INIT_IMAGES).take(1)
+    elif isinstance(x, keras.utils.PyDataset):
+      batches = [x[0]]
+    else:
+      raise InputError(f"a new model cannot be initialised from `x` of type {type(x).__name__}: call "
+                       "`model.initialize(images)` first")
+    for data in batches:
+      images, given = unpack(self._unpacked(data)[0], self.config)
+      self.initialize(images, **given)
+
+
+class _Watch(keras.callbacks.Callback):
+  """Ends a run of skipped steps, and lets `fit` end with EMA weights when a callback stops it.
+
+  To be the last of the callbacks.
+  """
+
+  def __init__(self, callbacks):
+    super().__init__()
+    self._swaps = [c for c in callbacks if isinstance(c, keras.callbacks.SwapEMAWeights)]
+
+  def on_train_begin(self, logs=None):
+    self.model._skipped.in_a_row.assign(0)
+
+  def on_train_batch_end(self, batch, logs=None):
+    in_a_row = int(self.model._skipped.in_a_row.numpy())
+    if in_a_row >= self.model.max_skipped:
+      raise Diverged(f"loss or gradients of the last {in_a_row} steps were not finite")
+
+  def on_epoch_end(self, epoch, logs=None):
+    ends = self.model.stop_training or epoch == self.params["epochs"] - 1
+    if ends and int(self.model.optimizer.iterations.numpy()) == 0:
+      # `fit` would copy EMA weights that were never set into the model.
+      raise Diverged("no step was taken: loss or gradients were not finite in any")
+    # `fit` ends by copying the optimizer's EMA weights into the model. With `swap_on_epoch` they are in the model
+    # already, and those of the optimizer are the current ones, in all epochs but the last planned one.
+    if self.model.stop_training:
+      for swap in self._swaps:
+        swap.on_epoch_begin(epoch)
+
+
+def _known(inputs):
+  """Images as they are; a dict with only the keys that a model may take."""
+  if not isinstance(inputs, dict):
+    return inputs
+  if "image" not in inputs:
+    raise InputError(f'inputs must have the key "image", got {sorted(inputs)}')
+  return {key: inputs[key] for key in _KEYS.values() if key in inputs}
+
+
+def _checked_pixels(images, levels):
+  """Images, once an assertion has seen integers in 0 .. levels - 1, and whether those of each image are, `[B]`."""
+  values = images if images.dtype.is_floating else tf.cast(images, tf.int64)
+  right = (values >= 0) & (values < levels)
+  if images.dtype.is_floating:
+    right &= values == tf.floor(values)
+  all_right = tf.reduce_all(right)
+  from_0_to_1 = tf.reduce_all((values >= 0) & (values <= 1))
+  example = tf.boolean_mask(values, ~right)[:1]
+  with tf.control_dependencies([
+      tf.debugging.Assert(all_right | ~from_0_to_1, [not_integers(levels, divided=True), example]),
+      tf.debugging.Assert(all_right, [not_integers(levels, divided=False), example])]):
+    return tf.identity(images), tf.reduce_all(right, axis=[1, 2, 3])
+
+
+@contextlib.contextmanager
+def _input_errors() -> Iterator[None]:
+  """Turn the error of an assertion about pixels into an `InputError`."""
+  try:
+    yield
+  except tf.errors.InvalidArgumentError as error:
+    found = re.search(r"assertion failed: \[(`images` .*?)\] \[\[?(.*?)\]", error.message)
+    if found is None:
+      raise
+    raise InputError(" ".join(found.groups())) from None
 
 
 def _weighted_mean(values, weights):

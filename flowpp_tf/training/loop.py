@@ -14,7 +14,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.data import Batches, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers, lane_count
-from flowpp_tf.errors import InputError
+from flowpp_tf.errors import Diverged, InputError
 from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
 from flowpp_tf.training.checkpoints import Checkpoints
@@ -25,10 +25,6 @@ from flowpp_tf.training.state import TrainState, make_optimizer
 from flowpp_tf.training.step import train_step, validation_step
 from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
-
-
-class Diverged(Exception):
-  """Too many steps in a row had a loss or gradients that were not finite."""
 
 
 def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir, *,
