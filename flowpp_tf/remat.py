@@ -5,6 +5,7 @@ all arguments to do so, weights too, and has no second derivatives.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -39,7 +40,8 @@ def elementwise(function: Callable[..., tf.Tensor], in_eager_mode: bool = True) 
     function: as in `rematerialized`, of each position alone.
     in_eager_mode: as in `compiled`.
   """
-  return _with_gradient(compiled(function, in_eager_mode), compiled(_gradient_of(function), in_eager_mode))
+  return functools.wraps(function)(
+      _with_gradient(compiled(function, in_eager_mode), compiled(_gradient_of(function), in_eager_mode)))
 
 
 def _with_gradient(function, gradient_of):
