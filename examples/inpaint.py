@@ -14,7 +14,8 @@ missing, 100 steps do not mix; the command above printed
     | 7 | 0.77 | 5.42; 1.63 | 30 |
     | 20 | 0.81 | 3.06; 1.51 | 38 |
 
-so that the draws show which digits are possible, not how probable each is.
+so that the draws show which digits are possible, not how probable each is. With two rows missing they do mix:
+--images=3 --seen_rows=6 --steps=240 printed R-hat 1.04; 1.03, and 323 effective draws.
 """
 
 import os
