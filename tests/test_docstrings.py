@@ -18,7 +18,6 @@ from flowpp_tf.call import Call
 from flowpp_tf.data import load_dataset
 
 MODULES = (fpp, fpp.bijectors, fpp.distributions, fpp.layers)
-WITHOUT = {"FlowPlusPlusConfig", "get_config"}  # fields and names explain themselves
 
 
 def public_names():
@@ -48,8 +47,8 @@ def model():
       dequant_filters=4, context_channels=4, attention=False))
 
 
-@pytest.fixture
-def namespace():
+@functools.cache
+def shared():
   """What examples may use without saying where it is from."""
   keras.utils.set_random_seed(0)
   network = fpp.layers.DenseConditioner(3, 3 * fb.num_parameters("affine", 0), hidden=4, context_size=3)
@@ -57,11 +56,17 @@ def namespace():
   x = tf.random.stateless_normal([64, 2], (0, 1))
   return {
       **vars(fpp.distributions), "fpp": fpp, "fb": fb, "tf": tf, "tfp": tfp, "tfb": tfp.bijectors,
-      "tfd": tfp.distributions, "keras": keras, "np": np, "Call": Call, "x": x, "model": model(),
+      "tfd": tfp.distributions, "keras": keras, "np": np, "Call": Call, "dataclasses": dataclasses,
+      "x": x, "model": model(),
       "images": load_dataset("digits").test[:2], "flow": fpp.vector_flow(2, couplings=1, hidden=4),
       "coupling": fb.Coupling(free, fb.affine_coupling_bijector, event_ndims=1),
       "conditional": fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1),
       "scale": tf.ones(6), "bias": tf.zeros(6)}
+
+
+@pytest.fixture
+def namespace():
+  return dict(shared())
 
 
 # Names that an example takes to be something else.
@@ -78,13 +83,13 @@ def folder(tmp_path_factory):
   return tmp_path_factory.mktemp("examples")  # of all: what one exports another loads
 
 
-@pytest.mark.parametrize("name", sorted(set(public_names()) - WITHOUT))
+@pytest.mark.parametrize("name", sorted(public_names()))
 def test_every_public_name_has_an_example(name):
   assert "\nExample:\n  >>> " in inspect.cleandoc(inspect.unwrap(public_names()[name]).__doc__)
 
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")  # which Keras saves, and says so
-@pytest.mark.parametrize("name", sorted(set(dict(with_methods(public_names()))) - WITHOUT))
+@pytest.mark.parametrize("name", sorted(dict(with_methods(public_names()))))
 def test_the_example_prints_what_it_says(name, namespace, folder, monkeypatch):
   monkeypatch.chdir(folder)
   text = inspect.getdoc(inspect.unwrap(dict(with_methods(public_names()))[name]))

@@ -49,6 +49,11 @@ class FlowPlusPlusConfig(Settings):
 
   Raises:
     InputError (a ValueError): if a field has no meaning; the message names field, value and what was expected.
+
+  Example:
+    >>> config = dataclasses.replace(fpp.get_config("digits"), coupling="affine", num_classes=10)
+    >>> config.image_shape, config.is_conditional
+    ((8, 8, 1), True)
   """
   image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
   levels: int = setting(256, "Pixel values, 0 .. levels - 1.", _LEVELS)
@@ -230,6 +235,10 @@ def get_config(name: str) -> FlowPlusPlusConfig:
 
   Raises:
     InputError (a ValueError): if there is none; the message names those that come close.
+
+  Example:
+    >>> fpp.get_config("cifar10").structure
+    'columns:4,squeeze,channels:2,columns:3'
   """
   if name not in CONFIGS:
     raise unknown_name("config", name, CONFIGS)
