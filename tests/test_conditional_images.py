@@ -304,7 +304,7 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
                           (dict(other=1), "`other` must be left out")):
     with pytest.raises(fpp.InputError, match=message):
       loaded.sample(4, seed=3, **{**given, **change})
-  with pytest.raises(fpp.InputError, match="`labels` must be given"):
+  with pytest.raises(fpp.InputError, match="`condition` must be given: the model takes it"):
     loaded.sample(4, seed=3)
 
 

@@ -66,7 +66,7 @@ class LoadedModel:
     function = self.saved_model.signatures[name]
     specs = function.structured_input_signature[1]
     values.update(given)
-    for key in {*specs} ^ {*values}:
+    for key in sorted({*specs} ^ {*values}):
       raise InputError(f"`{key}` must be " + ("given: the model takes it" if key in specs else
                                               "left out: the model does not take it"))
     inputs = {key: _convert(key, values[key], spec) for key, spec in specs.items()}
