@@ -123,6 +123,7 @@ DISTRIBUTION_ROWS = {
         _images_and_noise),
 }
 NETWORK = fpp.layers.NetworkConfig(4, 2, heads=2)
+NETWORK_OF_CONDITION = fpp.layers.NetworkConfig(4, 1, "none")
 LAYER_ROWS = {
     "conv": _layer_row(lambda d: fpp.layers.InitNormConv2D(3, weight_norm=True, dtype=d), (4, 4, 2)),
     "dense": _layer_row(lambda d: fpp.layers.InitNormDense(3, dtype=d), (4, 4, 2)),
@@ -135,6 +136,12 @@ LAYER_ROWS = {
     "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
     "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),
     "vector_flow_layer": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,)),
+    "label_embedding": Row(lambda dtype, seed=0: fpp.layers.LabelEmbedding(3, 4, dtype=dtype),
+                           lambda layer, labels: dict(y=layer(labels)), lambda dtype: (tf.constant([0, 2, -1, 1]),)),
+    "condition_net": Row(
+        lambda dtype, seed=0: fpp.layers.ConditionNet((4, 4, 2), 3, (2, 2, 1), NETWORK_OF_CONDITION, dtype=dtype),
+        lambda layer, labels, condition: dict(y=layer(labels, condition)),
+        lambda dtype: (tf.constant([0, 2, -1, 1]), draw(4, 2, 2, 1, dtype=dtype))),
     "context_net": _layer_row(lambda d: fpp.layers.ContextNet((4, 4, 2), 8, NETWORK, dtype=d), (4, 4, 2)),
 }
 MODEL_ROWS = {

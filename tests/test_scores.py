@@ -107,7 +107,7 @@ def test_bad_input_of_a_scorer_is_named(scorer):
 class IndependentPixels:
   """A model that is known: pixels are independent, of value v with probability 2**-(v + 1)."""
 
-  config = types.SimpleNamespace(image_shape=(32, 32, 1), levels=8)
+  config = types.SimpleNamespace(image_shape=(32, 32, 1), levels=8, num_classes=0, label_dropout=0.0)
   distribute_strategy = tf.distribute.get_strategy()
 
   def sample_noise(self, shape, seed):
@@ -116,8 +116,8 @@ class IndependentPixels:
   def check_images(self, images):
     return tf.convert_to_tensor(images)
 
-  def log_prob_bound(self, images, noise, seed):
-    del noise, seed
+  def log_prob_bound(self, images, noise, seed, labels):
+    del noise, seed, labels
     return -math.log(2) * tf.reduce_sum(tf.cast(images, tf.float64) + 1, axis=[1, 2, 3])
 
   def to_bits_per_dim(self, log_prob):
