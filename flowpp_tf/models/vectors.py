@@ -21,6 +21,9 @@ from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner, Flow
 
 tfd = tfp.distributions
+# A mixture begins with its means between these, and log scales of -1: together they cover values of variance 1, and
+# components that differ from the start learn faster.
+_MEANS, _LOG_SCALE = 2.5, -1.0
 _MIN_VARIANCE = 1e-6  # of ActNorm: a value that is the same in the whole batch is not scaled up without end
 
 
@@ -58,7 +61,7 @@ def vector_flow(event_size: int, context_size: int = 0, couplings: int = 6, comp
       raise ValueError(f"`{name}` must be at least {least}, got {value}")
   kept = event_size // 2
   variable = lambda value, name: keras.Variable(value, dtype=dtype, name=name)
-  bijector_fn = functools.partial(fb.mixture_logistic_coupling_bijector, components=components)
+  bijector_fn = functools.partial(_mixture_bijector, components=components)
   parts: list[fb.Bijector] = []
   for i in range(couplings):
     conditioner = DenseConditioner(
@@ -75,6 +78,14 @@ def vector_flow(event_size: int, context_size: int = 0, couplings: int = 6, comp
   return FlowDistribution(tfd.Sample(normal, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
 
 
+def _mixture_bijector(parameters, components):
+  """Equation 11, of a mixture whose components are apart where the parameters are 0."""
+  means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
+  start = np.concatenate([np.zeros(2 + components), means, np.full(components, _LOG_SCALE)])
+  start = tf.constant(np.tile(start, parameters.shape[-1] // len(start)), parameters.dtype)
+  return fb.mixture_logistic_coupling_bijector(parameters + start, components)
+
+
 @keras.saving.register_keras_serializable("flowpp_tf")
 class VectorFlow(Flow):
   """`vector_flow` as a Keras layer: `layer(x, context=None)` is the log density, `layer.distribution` the flow.
@@ -82,9 +93,11 @@ class VectorFlow(Flow):
   Arguments and errors as in `vector_flow`; methods as in `layers.Flow`.
 
   Example:
+    >>> def negative(_, log_prob):
+    ...   return -log_prob
     >>> flow = fpp.VectorFlow(2)
     >>> model = keras.Sequential([flow])
-    >>> model.compile("adam", loss=lambda _, log_prob: -log_prob)
+    >>> model.compile("adam", loss=negative)
     >>> log_prob = flow.initialize(x)
     >>> history = model.fit(x, x, epochs=2, verbose=0)
     >>> model.save("flow.keras")
