@@ -11,9 +11,9 @@ are run with each of --leapfrog and --acceptance. A step of plain HMC costs litt
 that its effective sample size is known. Times are CPU seconds of the process, warm-up included, XLA's compilation not.
 
 Measured on two shared cores of a Xeon, 16 leapfrog steps, acceptance 0.99: 1402 effective samples per CPU second with
-NeuTra against 278 with plain HMC, which is 5.0 times as many; the moments of NeuTra are within 1.0 standard errors. Plain
-HMC at acceptance 0.8 counts more, 1973, and is wrong: it does not enter the neck, P(v < -3) is 0.057 and not 0.159, an
-error of 15.8 standard errors. Before that the flow is fitted for two to five minutes of that busy machine.
+NeuTra against 278 with plain HMC, which is 5.0 times as many; the moments of NeuTra are within 1.0 standard errors.
+Plain HMC at acceptance 0.8 counts more, 1973, and is wrong: it does not enter the neck, P(v < -3) is 0.057 and not
+0.159, an error of 15.8 standard errors. Before that the flow is fitted, for two to five minutes on that busy machine.
 """
 
 import itertools
