@@ -8,7 +8,7 @@ The data inform of the sum only: the posterior is a narrow band along a parabola
 `tfp.vi.fit_surrogate_posterior`; the exact evidence and moments come from a grid.
 
 Measured on two shared cores of a Xeon: the KL divergence to the posterior is 1.098 nats for a mean-field normal, 1.035
-for one with a full covariance, 0.0005 for the flow, whose moments agree with the exact ones within Monte Carlo error.
+for one with a full covariance, 0.0003 for the flow, whose moments agree with the exact ones within Monte Carlo error.
 """
 
 import os
