@@ -29,12 +29,15 @@ class Chain(Bijector):
     >>> y, log_det = chain.forward_and_log_det(x, Call(training=True, seed=[1, 2]))
   """
 
-  def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector], *args: Any, **kwargs: Any) -> Chain:
+  def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] = (), *args: Any, **kwargs: Any) -> Chain:
+    # Subclasses have other arguments.
     return super().__new__(_CompositeChain if cls is Chain and all(map(is_composite, bijectors)) else cls)
 
   def __init__(self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False,
                name: str = "chain") -> None:
-    parameters = dict(locals())
+    self._initialize(bijectors, validate_args, dict(locals()), name)
+
+  def _initialize(self, bijectors, validate_args, parameters, name):
     with tf.name_scope(name) as name:
       self._bijectors = bijectors
       self._variables_of_parts = variables_of(bijectors)

@@ -11,15 +11,15 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
-from flowpp_tf.bijectors.chain import variables_of
+from flowpp_tf.bijectors.base import Parameter
+from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.call import Call
 from flowpp_tf.graphs import shape_of
 
 ParameterProperties = tfp.util.ParameterProperties
 
 
-class Conditioned(Bijector):
+class Conditioned(Chain):
   """A bijector whose couplings get a context.
 
   Args:
@@ -43,21 +43,19 @@ class Conditioned(Bijector):
   def __init__(self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False,
                name: str = "conditioned") -> None:
     parameters = dict(locals())
-    with tf.name_scope(name) as name:
-      self._bijector = bijector
-      self._set_parameters(context=context)
-      self._variables_of_parts = variables_of([bijector])
-      least = bijector.forward_min_event_ndims
-      if self._context.shape.rank is not None and self._context.shape.rank < least:
-        raise ValueError(f"`context` must have an event of {least} dimensions, as {bijector.name!r} has, after those "
-                         f"of its batch; got shape {tuple(self._context.shape)}"
-                         + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else ""))
-      super().__init__(
-          forward_min_event_ndims=least, inverse_min_event_ndims=bijector.inverse_min_event_ndims,
-          dtype=bijector.dtype, is_constant_jacobian=bijector.is_constant_jacobian, validate_args=validate_args,
-          parameters=parameters, name=name)
+    self._set_parameters(context=context)
+    least = bijector.forward_min_event_ndims
+    if self._context.shape.rank is not None and self._context.shape.rank < least:
+      raise ValueError(f"`context` must have an event of {least} dimensions, as {bijector.name!r} has, after those "
+                       f"of its batch; got shape {tuple(self._context.shape)}"
+                       + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else ""))
+    self._initialize([bijector], validate_args, parameters, name)
 
-  bijector = Parameter("The bijector without its context.")
+  @property
+  def bijector(self) -> tfp.bijectors.Bijector:
+    """The bijector without its context."""
+    return self.bijectors[0]
+
   context = Parameter("What the bijector is conditioned on.")
 
   @classmethod
@@ -67,31 +65,14 @@ class Conditioned(Bijector):
                 context=ParameterProperties(event_ndims=event_ndims))
 
   def _forward_and_log_det(self, x, call):
-    return self._evaluate(forward_and_log_det, x, self.forward_min_event_ndims, call)
+    return super()._forward_and_log_det(*self._with_context(x, self.forward_min_event_ndims, call))
 
   def _inverse_and_log_det(self, y, call):
-    return self._evaluate(inverse_and_log_det, y, self.inverse_min_event_ndims, call)
+    return super()._inverse_and_log_det(*self._with_context(y, self.inverse_min_event_ndims, call))
 
-  def _evaluate(self, function, x, event_ndims, call):
+  def _with_context(self, x, event_ndims, call):
     context = tf.convert_to_tensor(self.context)
-    x = _with_batch_of(context, x, event_ndims)
-    call = (call or Call()).fold_in(f"0_{self.bijector.name}").given(context)
-    return function(self.bijector, x, call=call)
-
-  def _is_increasing(self):
-    return self.bijector._internal_is_increasing()  # pylint: disable=protected-access
-
-  def _forward_event_shape(self, shape):
-    return self.bijector.forward_event_shape(shape)
-
-  def _forward_event_shape_tensor(self, shape):
-    return self.bijector.forward_event_shape_tensor(shape)
-
-  def _inverse_event_shape(self, shape):
-    return self.bijector.inverse_event_shape(shape)
-
-  def _inverse_event_shape_tensor(self, shape):
-    return self.bijector.inverse_event_shape_tensor(shape)
+    return _with_batch_of(context, x, event_ndims), (call or Call()).given(context)
 
 
 def _with_batch_of(context, x, event_ndims):

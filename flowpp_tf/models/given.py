@@ -15,6 +15,7 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.types import TensorLike
 
+KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a batch, by argument
 
 def given_specs(config: FlowPlusPlusConfig, dtype: Any) -> dict[str, tf.TensorSpec]:
   """Return the specs, for any batch size, of what images are given, by name."""
@@ -72,8 +73,9 @@ def unpack(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str, Any]]
   """
   if not isinstance(batch, Mapping):
     return batch, {}
-  taken = {"labels": ("label", config.num_classes), "condition": ("condition", config.condition_shape)}
-  return batch["image"], {name: batch[key] for name, (key, wanted) in taken.items() if wanted and key in batch}
+  taken = {"labels": config.num_classes, "condition": config.condition_shape}
+  return batch[KEYS["images"]], {
+      name: batch[KEYS[name]] for name, wanted in taken.items() if wanted and KEYS[name] in batch}
 
 
 def _check_labels(labels, config):

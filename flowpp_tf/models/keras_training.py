@@ -16,10 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.errors import Diverged, InputError, check_pixels, not_integers
-from flowpp_tf.models.given import given_specs, unpack
+from flowpp_tf.models.given import KEYS, given_specs, unpack
 from flowpp_tf.types import Path
 
-_KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a dict of inputs, by argument
 _INIT_IMAGES = 256
 
 
@@ -159,7 +158,7 @@ class BoundTraining(keras.Model):
     """
     if input_signature is None:
       images = tf.TensorSpec([None, *self.config.image_shape], tf.float32, "image")
-      given = {_KEYS[name]: spec for name, spec in given_specs(self.config, tf.float32).items()}
+      given = {KEYS[name]: spec for name, spec in given_specs(self.config, tf.float32).items()}
       input_signature = [{"image": images, **given} if given else images]
     super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
 
@@ -317,7 +316,7 @@ def _known(inputs):
     return inputs
   if "image" not in inputs:
     raise InputError(f'inputs must have the key "image", got {sorted(inputs)}')
-  return {key: inputs[key] for key in _KEYS.values() if key in inputs}
+  return {key: inputs[key] for key in KEYS.values() if key in inputs}
 
 
 def _checked_pixels(images, levels):
