@@ -1,13 +1,14 @@
 """Calls of the programs: in the process of the tests, which is fast, or in a process of their own."""
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import logging
 import os
 import pathlib
 import subprocess
 import sys
+import types
 from typing import NamedTuple
 import warnings
 
@@ -55,6 +56,15 @@ def run(program, *arguments, cwd=None, **environment):
       [sys.executable, *command, *map(str, arguments)], cwd=cwd, text=True, capture_output=True, timeout=300,
       env={**os.environ, "PYTHONPATH": "", **environment})
   return Result(result.returncode, result.stdout, result.stderr)
+
+
+def example(name, **values):
+  """Return an example as a module whose flags have these values."""
+  spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  module.FLAGS = types.SimpleNamespace(**values)
+  return module
 
 
 def times_of_files(folder):

@@ -1,24 +1,11 @@
 """The examples of vector flows, small: densities integrate to 1, chains and bounds agree with what is known exactly."""
 
-import importlib.util
-import pathlib
-import types
-
 import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
-
-
-def example(name, **flags):
-  """Return an example as a module with these values of its flags."""
-  spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  module.FLAGS = types.SimpleNamespace(**flags)
-  return module
+from program_calls import example
 
 
 def test_tabular_trains_densities_of_equal_size_that_integrate_to_one():

@@ -2,9 +2,9 @@
 
 import dataclasses
 import contextlib
-import importlib.util
 import io
 import itertools
+import re
 import runpy
 import sys
 
@@ -18,7 +18,7 @@ import tensorflow_probability as tfp
 from conftest import SMALL, perturb
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
-from program_calls import ROOT, _messages_of_a_process, _own_flags
+from program_calls import ROOT, _messages_of_a_process, _own_flags, example, run
 
 tfd = tfp.distributions
 
@@ -33,13 +33,6 @@ def call(monkeypatch, name, *arguments):
       runpy.run_path(path, run_name="__main__")
   assert not exit.value.code
   return out.getvalue()
-
-
-def example(name):
-  spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 def table(out):
@@ -137,3 +130,19 @@ def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
   np.testing.assert_allclose(
       rows["difference, paired"][::2], np.subtract(rows["flow"], rows["normal"])[::2], atol=0.011)
   assert rows["difference, paired"][1] < rows["normal"][1]  # pairing removes what the images have in common
+
+
+# --- super_resolution.py -------------------------------------------------------------------------
+
+
+def test_the_smaller_image_is_worth_bits_and_samples_agree_with_it(tmp_path):
+  result = run([str(ROOT / "examples" / "super_resolution.py")], "--steps=40", "--filters=8",
+               "--structure=columns:2", "--noplain", f"--picture={tmp_path}/grid.png", TF_CPP_MIN_LOG_LEVEL="3")
+  assert result.code == 0, result.error
+  given, other = (float(re.search(rf"{name} +(\S+) \+-", result.out)[1])
+                  for name in ("given the smaller image", "given that of another digit"))
+  assert given < other - 0.05
+  ours, others = map(float, re.search(r"smaller are (\S+) levels.* other digits (\S+)", result.out).groups())
+  assert ours < others
+  with Image.open(tmp_path / "grid.png") as picture:
+    assert picture.size[0] > 300

@@ -17,6 +17,7 @@ from flowpp_tf import data
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import ReducedBits
 from flowpp_tf.data.idx import read_idx_labels
+from tfds_builders import OfSplits, prepared
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -277,20 +278,14 @@ def test_a_label_of_an_idx_file_that_is_no_class_is_refused(tmp_path):
     data.load_dataset("mnist", tmp_path, labels=True)
 
 
-class _Labelled(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Labelled(OfSplits, skip_registration=True):
   """A set of marked images; subclasses say which of its features has the mark."""
   VERSION = tfds.core.Version("1.0.0")
+  SHAPE = (4, 4, 1)
   MARK = "label"
   FEATURES = {"label": tfds.features.ClassLabel(names=CLASSES)}
   SPLITS = {"train": 120, "test": 20}
   UNLABELLED = "none"  # split with the label -1
-
-  def _info(self):
-    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(shape=(4, 4, 1)), **self.FEATURES}))
-
-  def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in self.SPLITS}
 
   def _generate_examples(self, split):
     for i, mark in enumerate(np.random.RandomState(0).randint(0, 3, [self.SPLITS[split]])):
@@ -337,12 +332,8 @@ class UnlabelledTest(_Labelled, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp("tensorflow_datasets")
-  tfds.disable_progress_bar()
-  for builder in (Cifar10, Cifar100, ImagenetResized, OnlyClasses, TwoClasses, NoClasses, UnlabelledTest):
-    builder(data_dir=folder).download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  return folder
+  return prepared(tmp_path_factory.mktemp("tensorflow_datasets"), Cifar10, Cifar100, ImagenetResized, OnlyClasses,
+                  TwoClasses, NoClasses, UnlabelledTest)
 
 
 @pytest.mark.parametrize("name, classes", [

@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from flowpp_tf import data
 from flowpp_tf.data import cache
+from tfds_builders import OfSplits, prepared
 
 SIZES = {"train": 120, "test": 20, "validation": 20}
 
@@ -23,20 +24,13 @@ def everything(split, shape=(32, 32, 3)):
   return {pixels(split, i, shape).tobytes() for i in range(SIZES[split])}
 
 
-class _Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Small(OfSplits, skip_registration=True):
   """A set of random images; subclasses say of which shape and splits."""
 
   VERSION = tfds.core.Version("3.0.2")
   SHAPE = (32, 32, 3)
   SPLITS = ("train", "test")
   FEATURES = {"label": tfds.features.ClassLabel(num_classes=2)}
-
-  def _info(self):
-    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(shape=self.SHAPE), **self.FEATURES}))
-
-  def _split_generators(self, dl_manager):
-    return {split: self._generate_examples(split) for split in self.SPLITS}
 
   def _generate_examples(self, split):
     for i in range(SIZES[split]):
@@ -95,12 +89,8 @@ class HomeMade(_Small, skip_registration=True):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   """A `--data_dir` with all of them."""
-  folder = tmp_path_factory.mktemp("tensorflow_datasets")
-  tfds.disable_progress_bar()
-  for builder in (Cifar10, Mnist, CelebA, CelebAHq, DownsampledImagenet, ImagenetResized, HomeMade):
-    builder(data_dir=folder).download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  return folder
+  return prepared(tmp_path_factory.mktemp("tensorflow_datasets"), Cifar10, Mnist, CelebA, CelebAHq, DownsampledImagenet,
+                  ImagenetResized, HomeMade)
 
 
 def contents(images):
