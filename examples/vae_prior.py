@@ -8,12 +8,12 @@ the model, which Keras trains together with encoder and decoder. It printed, for
     | prior | ELBO | importance-weighted bound, 256 samples |
     |---|---|---|
     | normal | -96.35 +- 0.76 | -94.61 +- 0.75 |
-    | flow | -95.51 +- 0.81 | -94.11 +- 0.79 |
-    | difference, paired | 0.84 +- 0.16 | 0.49 +- 0.15 |
+    | flow | -95.51 +- 0.81 | -94.06 +- 0.79 |
+    | difference, paired | 0.84 +- 0.13 | 0.54 +- 0.13 |
 
-In nats per image, mean of three seeds, standard errors over the images; the ELBO differs by 1.06, 0.60 and 0.85 for the
-seeds. Latents and epochs were chosen on the validation images. There the flow gained nothing with 4 or 8 latents after
-60 epochs (-0.13 +- 0.29 and -0.17 +- 0.30): 1,437 images are few, and a flow overfits before the rest does.
+In nats per image, mean of three seeds, standard errors over the images; the ELBO differs by 1.10, 0.68 and 0.74 for the
+seeds. Latents and epochs were chosen on the validation images, when the flow's mixtures began closer together. There it
+gained nothing with 4 or 8 latents after 60 epochs (-0.13 +- 0.29 and -0.17 +- 0.30): 1,437 images are few, and a flow overfits before the rest does.
 """
 
 import os
