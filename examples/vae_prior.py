@@ -13,7 +13,8 @@ the model, which Keras trains together with encoder and decoder. It printed, for
 
 In nats per image, mean of three seeds, standard errors over the images; the ELBO differs by 1.10, 0.68 and 0.74 for the
 seeds. Latents and epochs were chosen on the validation images, when the flow's mixtures began closer together. There it
-gained nothing with 4 or 8 latents after 60 epochs (-0.13 +- 0.29 and -0.17 +- 0.30): 1,437 images are few, and a flow overfits before the rest does.
+gained nothing with 4 or 8 latents after 60 epochs (-0.13 +- 0.29 and -0.17 +- 0.30): 1,437 images are few, and a flow
+overfits before the rest does.
 """
 
 import os
