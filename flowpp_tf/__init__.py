@@ -3,12 +3,12 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flowpp_tf.errors import InputError
 from flowpp_tf.version import __version__
 
 if TYPE_CHECKING:
   from flowpp_tf import bijectors, compression, distributions, export, layers, models
   from flowpp_tf.compression import compress, decompress
+  from flowpp_tf.errors import InputError
   from flowpp_tf.export import export_official_weights, export_saved_model, load_official_weights, load_saved_model
   from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, VectorFlow, get_config
   from flowpp_tf.models import presets, vector_flow  # type: ignore[no-redef]
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 _MODULES = {"bijectors", "compression", "distributions", "export", "layers", "models"}
 _NAMES = {
     "compression": ("compress", "decompress"),
+    "errors": ("InputError",),
     "export": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
     "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow")}
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = ["InputError", "__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]
+__all__ = ["__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,29 +1,60 @@
-"""Atomic writes: an existing file or directory stays in place until the new one is complete."""
+"""Writing: an existing file or directory stays in place until the new one is complete and on disk.
+
+What is written goes to a temporary name beside its target, is synced to disk, and is then renamed. A process that is
+killed leaves the old content, and perhaps a `.tmp.*` that nothing reads.
+"""
 
 from collections.abc import Callable
+import contextlib
+import errno
 import hashlib
 import os
 import pathlib
+import re
 import shutil
+from typing import BinaryIO
 
 from flowpp_tf.types import Path
 
+_TEMPORARY = ".tmp."
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+  """Write a file that is in memory; `replace_file` says how."""
+  data = content.encode() if isinstance(content, str) else content
+  replace_file(path, lambda temporary: temporary.write_bytes(data))
+
 
 def replace_file(path: Path, write: Callable[[pathlib.Path], object]) -> None:
-  """Write a file by `write(temporary path)`, which has the same suffix, and move it to `path`."""
-  target = pathlib.Path(path)
-  temporary = target.with_name(f".tmp.{target.name}")
+  """Write a file by `write(temporary path)`, which has the same suffix, and move it to `path`.
+
+  A link is followed: the file that it names is replaced.
+
+  Raises:
+    OSError: if it cannot be written, or `path` is there and no regular file.
+  """
+  target = pathlib.Path(os.path.realpath(path))
+  if os.path.lexists(target) and not target.is_file():
+    raise OSError(errno.EEXIST, "it is there, and is no regular file", str(path))
+  temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}.{target.name[-40:]}")  # a name has 255 bytes at most
   try:
     write(temporary)
+    sync(temporary)
     os.replace(temporary, target)
+    sync(target.parent)
   finally:
     temporary.unlink(missing_ok=True)
 
 
 def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> None:
-  """Write a directory by `write(temporary path)`, and move it to `path` when it is complete."""
+  """Write a directory by `write(temporary path)`, and move it to `path` when it is complete.
+
+  Raises:
+    OSError: if it cannot be written.
+  """
   target = pathlib.Path(path)
-  temporary, old = (target.with_name(f".{prefix}.{target.name}") for prefix in ("tmp", "old"))
+  temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}.{target.name[-40:]}")
+  old = target.with_name(f".old.{target.name}")
 
   def tidy_up():
     if old.exists() and not target.exists():  # the process stopped between the two moves below
@@ -36,17 +67,62 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
   temporary.mkdir()
   try:
     write(temporary)
+    for written in temporary.rglob("*"):
+      sync(written)
     if target.exists():  # os.replace cannot replace a directory that holds files
       os.replace(target, old)
     os.replace(temporary, target)
+    sync(target.parent)
   finally:
     tidy_up()
 
 
+# The files of a run and of a preset that no other program may write; see training/workdir.py and models/presets.py.
+_OWNED = re.compile(r"config\.json|preset\.json|best\.weights\.h5|metrics\.jsonl|evaluation\.json|evaluation-[0-9a-f]{12}\.npy|"
+                    r"typicality\.json|run\.lock|codec_model\..*\.npz|card\.md")
+
+
+def owner_of(path: Path) -> str | None:
+  """Return why a file belongs to a run or to a SavedModel, so that nothing else may write it; None if it does not."""
+  target = pathlib.Path(os.path.realpath(path))
+  for folder in target.parents[:4]:
+    inside = target.relative_to(folder).parts
+    if (folder / "saved_model.pb").exists():
+      return f"it belongs to the SavedModel {str(folder)!r}"
+    if (folder / "config.json").exists() and (
+        inside[0] in ("checkpoints", "tensorboard") or (len(inside) == 1 and _OWNED.fullmatch(inside[0]))):
+      return f"it belongs to the run {str(folder)!r}"
+  return None
+
+
+def remove_leftovers(folder: Path) -> None:
+  """Remove what killed processes left in a folder that belongs to this one."""
+  for leftover in pathlib.Path(folder).glob(f"{_TEMPORARY}*"):
+    if leftover.is_dir() and not leftover.is_symlink():
+      shutil.rmtree(leftover, ignore_errors=True)
+    else:
+      with contextlib.suppress(OSError):
+        leftover.unlink()
+
+
+def sync(path: Path) -> None:
+  """Wait until the content of a file, or the list of a folder's files, is on disk."""
+  descriptor = os.open(path, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
 def file_sha256(path: Path) -> str:
   """Return the SHA-256 of a file's content as hexadecimal digits."""
-  digest = hashlib.sha256()
   with open(path, "rb") as file:
-    while block := file.read(1 << 22):
-      digest.update(block)
+    return stream_sha256(file)
+
+
+def stream_sha256(file: BinaryIO) -> str:
+  """Return the SHA-256 of what is left to read of an open file as hexadecimal digits."""
+  digest = hashlib.sha256()
+  while block := file.read(1 << 22):
+    digest.update(block)
   return digest.hexdigest()

@@ -9,6 +9,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import math
 import types
 from typing import Any, get_args, NamedTuple
 
@@ -17,15 +18,19 @@ import numpy as np
 from flowpp_tf.errors import InputError
 
 
+_MOST = 2**31 - 1  # of an integer that becomes a tensor
+
+
 class Range(NamedTuple):
-  """The values that a setting may have."""
+  """The values that a setting may have: `expected` says it in words, `most` is the largest number."""
   holds: Callable[[Any], bool]
   expected: str
+  most: float = math.inf
 
 
-def at_least(low: float) -> Range:
-  """Return the range of numbers that are not below `low`."""
-  return Range(lambda value: _is_number(value) and value >= low, f"at least {low}")
+def at_least(low: float, most: float = _MOST) -> Range:
+  """Return the range of numbers from `low` to `most`."""
+  return Range(lambda value: _is_number(value) and value >= low, f"at least {low}", most)
 
 
 def one_of(*names: str) -> Range:
@@ -39,10 +44,11 @@ def is_count(value: Any) -> bool:
 
 
 def _is_number(value):
-  return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+  return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and (
+      math.isfinite(value))
 
 
-COUNT = Range(is_count, "a positive integer")
+COUNT = Range(is_count, "a positive integer", 2**16)
 POSITIVE = Range(lambda value: _is_number(value) and value > 0, "positive")
 FRACTION = Range(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
 
@@ -64,6 +70,8 @@ class Settings:
       value, allowed = getattr(self, field.name), field.metadata["range"]
       if allowed is not None and not (value is None and _is_optional(field)):
         self._require(field.name, allowed.holds(value), allowed.expected)
+        if allowed.most < math.inf:
+          self._require(field.name, value <= allowed.most, f"at most {allowed.most:,}")
 
   def _require(self, name, holds, expected):
     if not holds:

@@ -124,7 +124,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, dam
     variable.assign(tf.fill([1000], float(step)))
     kept.save(step)
   names = sorted(p.name for p in (tmp_path / "step_00000002").iterdir())
-  assert names == ["digests.json", "state.data-00000-of-00001", "state.index"]
+  assert names == ["manifest.json", "state.data-00000-of-00001", "state.index"]
   for name in names:
     copy = tmp_path / "copy" / name
     shutil.copytree(tmp_path, copy, ignore=shutil.ignore_patterns("copy"))
@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, dam
       content[len(content) // 2] ^= 1
       file.write_bytes(content if damage == "flip" else content[:len(content) // 2])
     again, restored = checkpoints(copy)
-    assert again.restore() == 1 and np.all(restored.numpy() == 1.0)
+    assert again.restore().step == 1 and np.all(restored.numpy() == 1.0)
     assert "step_00000002 is passed over" in caplog.text
     caplog.clear()
     assert (copy / "step_00000002").exists()  # nothing is thrown away unasked
@@ -163,7 +163,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, caplog):
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert "checkpoint of step 2 could not be written" in caplog.text
   assert [p.name for p in tmp_path.iterdir()] == ["step_00000001"]
-  assert kept.restore() == 1 and np.all(variable.numpy() == 1.0)
+  assert kept.restore().step == 1 and np.all(variable.numpy() == 1.0)
 
 
 def test_only_the_newest_are_kept(tmp_path):

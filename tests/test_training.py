@@ -81,7 +81,7 @@ def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
     state = train_state(TINY, devices)
     batches = data.Batches(dataclasses.replace(dataset(), validation=small_images(9)))
     workdir = training.Workdir("/nonexistent")
-    run = loop.Run(state, batches, workdir, state.strategy, training.Workers(state.strategy), None, {}, False, None)
+    run = loop.Run(state, batches, workdir, {}, state.strategy, training.Workers(state.strategy), {}, False, None)
     results.append(run.validate())
   np.testing.assert_allclose(*results, rtol=1e-5)
 
@@ -140,7 +140,7 @@ def copied(finished, tmp_path):
 def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeypatch, saved):
   if not saved:  # as on a full disk
     monkeypatch.setattr("flowpp_tf.training.checkpoints.Checkpoints.save", lambda self, step: False)
-  monkeypatch.setattr(loop.StopSignals, "__init__", lambda self: self.__dict__.update(received=True, _handlers={}))
+  monkeypatch.setattr(loop.StopSignals, "__enter__", lambda self: self.__dict__.update(received=True) or self)
   with pytest.raises(training.Stopped) as stopped:
     run(tmp_path, steps=2)
   assert (stopped.value.step, stopped.value.saved) == (1, saved)
@@ -168,8 +168,8 @@ def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(copied):
   workdir, best = copied
   weights = workdir.best_weights.read_bytes()
   # A rate at which the next steps can only do harm; allowed in, to see what resuming does with it.
-  workdir.config.write_text(workdir.config.read_text().replace(
-      '"learning_rate": 0.003', '"learning_rate": 3.0'))
+  for file in (workdir.config, *workdir.checkpoints.glob("*/manifest.json")):
+    file.write_text(file.read_text().replace('"learning_rate": 0.003', '"learning_rate": 3.0'))
   _, best_again = run(workdir.path, steps=6, learning_rate=3.0)
   assert not rows(workdir)[-1]["val_bits_per_dim"] <= best  # worse, or no number at all
   assert best_again == best

@@ -1,8 +1,8 @@
 """Pictures of a run: a grid of images, an animation of images, the curves of bits/dim."""
 
-from collections.abc import Sequence
-import json
+from collections.abc import Mapping, Sequence
 import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -75,14 +75,12 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
   frames[0].save(path, format=ANIMATIONS[ending], save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
-def plot_curves(metrics_path: Path, path: Path) -> None:
-  """Plot the training and validation bits/dim of a metrics.jsonl over the steps, as a PNG."""
+def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+  """Plot the training and validation bits/dim of a run's rows of metrics over the steps, as a PNG."""
   import matplotlib  # here, because the import is slow
   matplotlib.use("agg")
   from matplotlib import pyplot as plt
 
-  with open(metrics_path) as file:
-    rows = [json.loads(line) for line in file]
   figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
   for name, label in (("bits_per_dim", "training (current weights, dropout)"),
                       ("val_bits_per_dim", "validation (EMA weights)")):

@@ -1,18 +1,19 @@
 """Architecture as data: a frozen config for every experiment. Flow++ section 4 and appendix."""
 
 import dataclasses
+import math
 
 from flowpp_tf.errors import unknown_name
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.models.structure import parse_structure
 from flowpp_tf.settings import COUNT, Range, Settings, is_count, one_of, setting
 
-_SHAPE = Range(lambda shape: len(shape) == 3 and all(map(is_count, shape)),
-               "three positive integers (height, width, channels)")
+_SHAPE = Range(lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
+               "three positive integers (height, width, channels) of at most 65,536")
 _LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 256, "an integer from 2 to 256")
-_CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer")
+_CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer", 2**16)
 _RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
-_NOT_NEGATIVE = Range(lambda value: isinstance(value, (int, float)) and value >= 0, "a number of at least 0")
+_NOT_NEGATIVE = Range(lambda value: isinstance(value, (int, float)) and 0 <= value < math.inf, "a number of at least 0")
 REMAT = ("off", "blocks", "couplings")
 _DTYPES = one_of("float32", "float64", "mixed_bfloat16", "mixed_float16")
 

@@ -21,6 +21,7 @@ from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, Uniform
 from flowpp_tf.models.given import check_given
 from flowpp_tf.models.keras_training import BoundTraining
 from flowpp_tf.models.presets import read_preset, save_preset
+from flowpp_tf.models.weights_file import load_weights
 from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.types import Path, Seed, TensorLike
 
@@ -375,7 +376,7 @@ class FlowPlusPlus(BoundTraining):
     """
     fields, weights = read_preset(preset)
     model = cls(FlowPlusPlusConfig(**fields), **kwargs)
-    model.load_weights(weights)
+    load_weights(model, weights)
     return model
 
   def save_to_preset(self, folder: Path, description: str = "") -> None:

@@ -5,9 +5,11 @@ import pathlib
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import file_sha256
+from flowpp_tf.gate import reason
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.official_weights import load_official_weights
 from flowpp_tf.models.presets import ABOUT, WEIGHTS, presets, read_preset
+from flowpp_tf.models.weights_file import read_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +50,8 @@ class InitialWeights:
     if self.path.suffix == ".npz":
       load_official_weights(model, self.path)
       return
+    weights = read_weights(self.path)
     try:
-      model.load_weights(self.path)
-    except (OSError, ValueError, KeyError) as error:
-      reason = " ".join(str(error).split())
-      raise InputError(f"the weights of `init_from` {self.source!r} do not fit the model: {reason}") from None
+      weights.load(model)
+    except Exception as error:  # pylint: disable=broad-except  # Keras raises many
+      raise InputError(f"the weights of `init_from` {self.source!r} do not fit the model: {reason(error)}") from None

@@ -16,11 +16,12 @@ import pathlib
 import shutil
 from typing import Any
 
-import h5py
 import numpy as np
 
 from flowpp_tf.errors import InputError, unknown_name
 from flowpp_tf.files import file_sha256, replace_directory, replace_file
+from flowpp_tf.gate import read_json
+from flowpp_tf.models.weights_file import weights_to_bytes
 from flowpp_tf.types import Path
 
 _SHIPPED = pathlib.Path(__file__).parent.parent / "presets"
@@ -63,7 +64,7 @@ def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
   """
   folder = preset_folder(preset)
   try:
-    fields, about = json.loads((folder / CONFIG).read_text())["model"], json.loads((folder / ABOUT).read_text())
+    fields, about = read_json(folder / CONFIG)["model"], read_json(folder / ABOUT)
     found, expected = file_sha256(folder / WEIGHTS), about["sha256"]
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise InputError(f"preset {str(preset)!r} in {str(folder)!r} cannot be read: {error}") from None
@@ -93,10 +94,7 @@ def save_preset(model: Any, folder: Path, description: str, settings: dict[str, 
     raise InputError(f"{str(folder)!r} is there and no preset: give another folder")
 
   def write(folder):
-    whole = folder / f"whole.{WEIGHTS}"
-    model.save_weights(whole)
-    _copy_in_float16(whole, folder / WEIGHTS)
-    whole.unlink()
+    (folder / WEIGHTS).write_bytes(weights_to_bytes(model, dtype="float16"))
     run = {"model": dataclasses.asdict(model.config), "training": settings or {}}
     (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
     about = {"description": description, "sha256": file_sha256(folder / WEIGHTS)}
@@ -122,15 +120,3 @@ def copy_preset(preset: Path, folder: Path) -> None:
         replace_file(copy, functools.partial(shutil.copyfile, source))
   except OSError as error:
     raise InputError(f"preset {str(preset)!r} cannot be copied to {str(folder)!r}: {error.strerror}") from None
-
-
-def _copy_in_float16(source, target):
-  with h5py.File(source) as old, h5py.File(target, "w", libver="latest") as new:
-    def copy(name, item):
-      if isinstance(item, h5py.Dataset):
-        new.create_dataset(name, data=item[()].astype(np.float16))
-      else:
-        new.require_group(name).attrs.update(item.attrs)
-
-    new.attrs.update(old.attrs)
-    old.visititems(copy)

@@ -49,7 +49,7 @@ def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> l
     if kind == "squeeze" and not count:
       stage = Stage(kind, 0, shape)
       halved = {"height": shape[0], "width": shape[1]}
-    elif kind in ("columns", "channels") and count.isdecimal() and int(count) > 0:
+    elif kind in ("columns", "channels") and count.isdecimal() and len(count) < 5 and int(count) > 0:
       stage = Stage(kind, int(count), shape)
       halved = {"width": shape[1]} if kind == "columns" else {"number of channels": shape[2]}
     else:

@@ -41,7 +41,7 @@ def define_flags() -> None:
                     "given.")
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
   data_flags.define_data_flags(default="that of the run")
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
+  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31)
   flags.DEFINE_string("output", None, "Archive to write, such as my_photos.fpp.")
   flags.DEFINE_bool("estimate", False, "Say how large the archive would be, and write nothing.")
   flags.DEFINE_bool("test", False, "Decode the whole archive and compare it with the images before it appears.")
@@ -53,7 +53,7 @@ def define_flags() -> None:
                     "than the files; else these files are kept as they are.")
   flags.DEFINE_integer("segment_images", SEGMENT_IMAGES, "Images or tiles that are decoded together; fewer give "
                        "quicker access to one of them, and larger archives.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_integer("batch_size", None, "Largest batch; one that is fast if not given.", lower_bound=1)
+  flags.DEFINE_integer("batch_size", None, "Largest batch; one that is fast if not given.", lower_bound=1, upper_bound=1 << 16)
 
 
 def compress_from_flags() -> None:

@@ -28,7 +28,7 @@ def define_data_flags(default: str) -> None:
   flags.DEFINE_string("splits_file", None, "For a folder: JSON, or lines of split and file name. If not "
                       "given, the split follows from a hash of the file name.")
   flags.DEFINE_integer("max_bad_files", None, "For a folder: maximum number of unreadable files to skip; "
-                       "0 if not given.", lower_bound=0)
+                       "0 if not given.", lower_bound=0, upper_bound=1 << 31)
   flags.DEFINE_bool("crops", None, "For photos and folders: train on crops at random positions, others in each step, "
                     "of images larger than the model's; else on a grid of patches, or on whole images made smaller.")
 

@@ -9,6 +9,7 @@ Prints a line and writes WORKDIR/evaluation.json. The same command resumes after
 import hashlib
 import json
 import math
+import os
 import pathlib
 import sys
 
@@ -30,8 +31,8 @@ def define_flags() -> None:
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}.")
   flags.DEFINE_list("num_samples", "1", "Samples of the importance-weighted bound, one number or several "
                     "such as 1,16,256; the single-sample bound is always measured.")
-  flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
+  flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1, upper_bound=1 << 16)
+  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31)
   flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
   flags.DEFINE_bool("codecs", False, "Print what PNG, WebP, JPEG XL, JPEG-LS, bzip2 and xz "
                     "need for the same images, lossless.")
@@ -39,7 +40,8 @@ def define_flags() -> None:
                     "right, and what labels are worth, with the largest of --num_samples.")
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
-  flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.")
+  flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise.",
+                       lower_bound=-1 << 63, upper_bound=(1 << 63) - 1)
   flags.DEFINE_string("output", None, "File for the results; WORKDIR/evaluation.json if not given.")
 
 
@@ -54,8 +56,9 @@ def evaluate_from_flags() -> None:
   if FLAGS.classify and not model.config.num_classes:
     raise run.InputError("--classify is for a model with classes, and this one has none")
   dataset, fingerprint = data_flags.load_data_of_run(settings, model.config, run.given_from_flags())
-  output = pathlib.Path(FLAGS.output or workdir.evaluation)
-  run.check_can_be_written(output)  # fail before the measurement, not after it
+  output = workdir.evaluation if FLAGS.output is None else pathlib.Path(FLAGS.output)
+  if os.path.realpath(output) != os.path.realpath(workdir.evaluation):
+    run.check_can_be_written(FLAGS.output)  # fail before the measurement, not after it
   read_record(output)
   checkpoint = workdir.checkpoint()
 

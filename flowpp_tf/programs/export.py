@@ -21,7 +21,7 @@ def define_flags() -> None:
   flags.DEFINE_string("output", None, "Directory to write, named by a number for TensorFlow Serving; "
                       "WORKDIR/saved_model/1 if not given.")
   flags.DEFINE_integer("max_batch", 256, "Maximum batch size of a call; an image counts once for each "
-                       "sample of its bound.", lower_bound=1)
+                       "sample of its bound.", lower_bound=1, upper_bound=1 << 20)
   flags.DEFINE_bool("overwrite", False, "Replace an existing SavedModel.")
 
 

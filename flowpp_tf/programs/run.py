@@ -1,7 +1,8 @@
 """What the programs share: one clear line and exit code 2 for bad input, and flags made from settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
+import math
 import os
 import pathlib
 import sys
@@ -9,8 +10,9 @@ import typing
 
 from absl import app, flags, logging
 
+from flowpp_tf import gate, process
 from flowpp_tf.errors import InputError, WorkerLost
-from flowpp_tf.files import replace_file
+from flowpp_tf.files import owner_of, replace_file
 from flowpp_tf.settings import value_type
 from flowpp_tf.types import Path
 
@@ -21,7 +23,7 @@ T = typing.TypeVar("T")
 
 
 def run_program(main: Callable[..., None], arguments: int = 0) -> None:
-  """Parse the flags and call `main()`; bad input ends in one line and exit code 2, a lost worker in 1.
+  """Parse the flags and call `main()`; what it raises for its user ends in one line and an exit code of process.py.
 
   Args:
     main: function that runs the program.
@@ -30,6 +32,8 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
   # `--help` shows the docstring and the flags of the script: give it those of the program.
   module = sys.modules[main.__module__]
   sys.modules["__main__"].__doc__ = module.__doc__
+  flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
+  flags.DEFINE_bool("version", False, "Show the version of flowpp_tf.")
   for name, defined in flags.FLAGS.flags_by_module_dict().items():
     if name.startswith(f"{__package__}."):
       for flag in defined:
@@ -37,8 +41,12 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
 
   def parse(argv):
     try:
+      _check_flag_files(argv)
       rest = flags.FLAGS(argv)
-    except flags.Error as error:
+      _check_texts()
+    except BrokenPipeError:  # of a reader of the help
+      raise
+    except (flags.Error, ValueError, OSError, RecursionError) as error:
       fail(error)
     if len(rest) > 1 + arguments:
       fail(f"unexpected argument {rest[1 + arguments]!r}; all {'other ' if arguments else ''}settings are flags, see "
@@ -50,27 +58,73 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
     try:
       main(*argv[1:])
     except InputError as error:
+      if flags.FLAGS.debug:
+        raise
       fail(error)
     except WorkerLost as error:
-      fail(f"{error}; the same command on all hosts goes on from what is saved", code=1)
+      fail(f"{error}; the same command on all hosts goes on from what is saved", process.FAILED)
 
   app.run(guarded, flags_parser=parse)
 
 
-def fail(error: str | Exception, code: int = 2) -> typing.NoReturn:
+def _check_flag_files(argv):
+  """Raise an `OSError` or a `ValueError` unless the flag files can be read: a named pipe would wait for ever."""
+  for argument, following in zip(argv[1:], [*argv[2:], ""]):
+    name, equals, value = argument.partition("=")
+    if name.lstrip("-") == "flagfile" and name.startswith("-"):
+      path = os.path.expanduser(value if equals else following)
+      try:
+        gate.read_text(path)
+      except (OSError, ValueError) as error:
+        raise ValueError(f"flag file {path!r} cannot be read: {gate.reason(error)}") from None
+
+
+def _check_texts():
+  """Raise a `ValueError` for a text that no file and no name can have."""
+  for name in flags.FLAGS:
+    value = flags.FLAGS[name].value
+    for text in value if isinstance(value, list) else [value]:
+      if isinstance(text, str) and "\0" in text:
+        raise ValueError(f"flag --{name} has a NUL character: {text!r}")
+
+
+def fail(error: str | Exception, code: int = process.BAD_INPUT) -> typing.NoReturn:
   """End the process with one line on stderr and an exit code."""
-  _say("error", error)
+  process.say("error", error)
   sys.exit(code)
 
 
-def check_can_be_written(path: Path) -> None:
-  """Raise an `InputError` if a file cannot be written. Call this before the work of producing it."""
+def define_float(name: str, default: float | None, help_text: str, low: float, high: float) -> None:
+  """Define a flag for a finite number between bounds: absl's own bounds let NaN pass."""
+  flags.DEFINE_float(name, default, help_text, lower_bound=low, upper_bound=high)
+  flags.register_validator(name, lambda value: value is None or math.isfinite(value), "must be a finite number")
+
+
+def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
+  """Raise an `InputError` if a file cannot or must not be written. Call this before the work of producing it.
+
+  Args:
+    path: the file.
+    inputs: files that the program reads, which must stay as they are.
+  """
   folder = os.path.dirname(path) or "."
-  reason = ("it is a folder" if os.path.isdir(path) else
-            f"there is no folder {folder!r}" if not os.path.isdir(folder) else
-            "no permission" if not os.access(folder, os.W_OK) else None)
-  if reason:
-    raise InputError(f"cannot write {str(path)!r}: {reason}")
+  problem = ("the path is empty" if not os.fspath(path) else
+             "it is a folder" if os.path.isdir(path) else
+             f"there is no folder {folder!r}" if not os.path.isdir(folder) else
+             "it is no regular file" if os.path.lexists(path) and not os.path.isfile(os.path.realpath(path)) and (
+                 os.path.exists(path)) else
+             "no permission" if not os.access(folder, os.W_OK) else
+             "it is one of the images that are read" if any(_same(path, file) for file in inputs) else
+             owner_of(path))
+  if problem:
+    raise InputError(f"cannot write {str(path)!r}: {problem}")
+
+
+def _same(path, other):
+  try:
+    return os.path.samefile(path, other)
+  except OSError:
+    return False
 
 
 def check_is_new(path: Path) -> None:
@@ -85,7 +139,7 @@ def replace(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
   try:
     replace_file(path, write)
   except OSError as error:
-    raise InputError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
+    raise InputError(f"cannot write {str(path)!r}: {gate.reason(error)}") from None
 
 
 def write_file(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
@@ -96,11 +150,7 @@ def write_file(path: Path, write: Callable[[pathlib.Path], typing.Any]) -> None:
 
 def warn(text: str) -> None:
   """Print a line on stderr."""
-  _say("warning", text)
-
-
-def _say(kind, text):
-  print(f"{os.path.basename(sys.argv[0])}: {kind}: {' '.join(str(text).split())}", file=sys.stderr)
+  process.say("warning", text)
 
 
 def sibling_command(name: str) -> str:

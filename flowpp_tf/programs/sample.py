@@ -29,19 +29,20 @@ def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
   flags.DEFINE_integer("n", None, "Number of images. If not given: 64; 10 for several temperatures and for "
-                       "neighbours; 16 of each split or folder to reconstruct.", lower_bound=1)
+                       "neighbours; 16 of each split or folder to reconstruct.", lower_bound=1, upper_bound=100_000)
   flags.DEFINE_list("temperature", ["1.0"], "Factor of the standard deviation of the latents. "
                     "Several values, separated by commas, give one row each, from the same latents.")
   flags.DEFINE_list("labels", None, "Of a model with classes, labels such as 0,1,2: a row for each, from the same "
                     "latents; all classes if not given. -1 leaves the label out.")
-  flags.DEFINE_float("guidance", 0.0, "Of a model with classes, how far samples are pushed from those without a label; "
-                     "0 for the model itself.")
-  flags.DEFINE_integer("seed", 0, "Seed of the samples and of the dequantization noise.")
-  flags.DEFINE_integer("batch_size", 100, "Batch size; the images do not depend on it.", lower_bound=1)
+  run.define_float("guidance", 0.0, "Of a model with classes, how far samples are pushed from those without a label; "
+                   "0 for the model itself.", -100, 100)
+  flags.DEFINE_integer("seed", 0, "Seed of the samples and of the dequantization noise.",
+                       lower_bound=-1 << 63, upper_bound=(1 << 63) - 1)
+  flags.DEFINE_integer("batch_size", 100, "Batch size; the images do not depend on it.", lower_bound=1, upper_bound=1 << 16)
   flags.DEFINE_list("interpolate", None, "Two images to interpolate between in latent space: files, or images "
                     "of the run's data such as test:3,test:7.")
   flags.DEFINE_integer("frames", None, "Number of images of --interpolate; if not given, 12, or 30 in an "
-                       "animation.", lower_bound=2)
+                       "animation.", lower_bound=2, upper_bound=10_000)
   flags.DEFINE_bool("animate", None, "Write --interpolate as an animation that plays forwards and backwards: a "
                     "GIF, or an animated PNG, which keeps all colours, if --output ends in .apng or .png. "
                     "An --output that ends in .gif or .apng implies --animate.")
@@ -49,7 +50,7 @@ def define_flags() -> None:
                     "test:3, files, folders. The rows are originals, reconstructions and differences; the "
                     "largest difference is white.")
   flags.DEFINE_integer("neighbours", None, "Number of training images to show for each sample: those with the "
-                       "smallest root mean square difference of pixel values.", lower_bound=1)
+                       "smallest root mean square difference of pixel values.", lower_bound=1, upper_bound=10_000)
   flags.DEFINE_string("output", None, "PNG file for the picture; if not given, WORKDIR/samples_t1.0_s0.png, with "
                       "kind, temperature and seed in its name.")
   flags.DEFINE_string("npy", None, "File for the images as they are, uint8 [n, H, W, C]; [temperatures, n, ...] "

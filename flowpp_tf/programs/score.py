@@ -44,13 +44,14 @@ def define_flags() -> None:
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1)
+  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31)
   flags.DEFINE_string("output", None, "CSV file; standard output if not given.")
-  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1)
-  flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1)
+  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1, upper_bound=1 << 16)
   flags.DEFINE_integer("typical_images", 1000, "Number of validation images of the run for typicality, spread "
-                       "evenly over the split; all if it has fewer.", lower_bound=2)
-  flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise, the same draws for all images.")
+                       "evenly over the split; all if it has fewer.", lower_bound=2, upper_bound=1 << 31)
+  flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise, the same draws for all images.",
+                       lower_bound=-1 << 63, upper_bound=(1 << 63) - 1)
 
 
 def score_from_flags() -> None:

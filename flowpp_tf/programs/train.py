@@ -3,21 +3,24 @@
 bin/train --flagfile=configs/digits.flags
 """
 
-from collections.abc import Callable
+import contextlib
 import dataclasses
 import sys
 from typing import Any
 
 from absl import flags
+import numpy as np
 import tensorflow as tf
 
+from flowpp_tf import process
 from flowpp_tf.data import ImageDataset
-from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, plot_curves, write_record
+from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.programs import data_flags, device_flags, run
 from flowpp_tf.programs.sample_pictures import by_class, samples
 from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, train
 
+_RECONSTRUCTED, _ROUNDING = 64, 1e-4  # images; share of their pixels that may differ by rounding
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -26,13 +29,12 @@ def define_flags() -> None:
   flags.DEFINE_string("config", "digits", f"Model, one of {', '.join(CONFIGS)}.")
   run.define_settings_flags(FlowPlusPlusConfig, default="that of the config")
   run.define_settings_flags(TrainingConfig)
-  flags.DEFINE_float("epochs", None, "Passes over the training data, instead of steps.", lower_bound=0,
-                     upper_bound=1e9)
+  run.define_float("epochs", None, "Passes over the training data, instead of steps.", 0, 1e6)
   flags.DEFINE_enum("precision", None, list(_DTYPES), "Precision of the networks, instead of --dtype; weights, "
                     "couplings and sums are float32.")
   data_flags.define_data_flags(default="the config's name")
   flags.DEFINE_integer("image_size", None, "Height and width of the model's images, to which those of a folder are "
-                       "cropped and resized; the config's if not given.", lower_bound=1)
+                       "cropped and resized; the config's if not given.", lower_bound=1, upper_bound=1 << 16)
   flags.DEFINE_bool("labels", False, "Train a model of images given their class, as many classes as the data have; "
                     "the same as --num_classes with their number.")
   flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the "
@@ -41,8 +43,8 @@ def define_flags() -> None:
                       "an .npz file of the published release. The data-dependent initialisation if not given.")
   flags.DEFINE_bool("deterministic", False, "The same weights to the last bit in every run on a device, where that "
                     "costs speed.")
-  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.", lower_bound=1)
-  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.", lower_bound=1)
+  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.", lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.", lower_bound=1, upper_bound=1 << 31)
   device_flags.define_device_flags()
 
 
@@ -65,52 +67,74 @@ def train_from_flags() -> None:
   training = run.settings_from_flags(TrainingConfig(steps=1))
   training = dataclasses.replace(training, steps=_steps(
       given.steps, given.epochs, len(dataset.train), training.images_per_step))
-  init_from = given.init_from and InitialWeights.find(given.init_from)
-  workdir = Workdir(given.workdir or f"runs/{given.config}")
-  say = lambda line: print(line, flush=True)
-  best = _train(config, training, dataset, workdir, data, init_from, strategy, say)
+  init_from = None if given.init_from is None else InitialWeights.find(given.init_from)
+  workdir = Workdir(f"runs/{given.config}" if given.workdir is None else given.workdir)
+  best = _train(config, training, dataset, workdir, data, init_from, strategy)
   if best is not None:
-    say(f"best validation: {best:.4f} bits/dim; its weights from here on")
-    _test(workdir, dataset, given.num_samples, given.eval_images, training.seed, say)
+    _say(f"best validation: {best:.4f} bits/dim; its weights from here on")
+    try:
+      _test(workdir, dataset, given.num_samples, given.eval_images, training.seed)
+    except process.Interrupted as interrupted:
+      process.say("", f"{interrupted} after the last step, which is saved; the same command measures the test split")
+      sys.exit(process.STOPPED_AND_SAVED)
+
+
+def _say(line: str) -> None:
+  """Print a line; a run does not end because nobody reads its lines any more."""
+  with contextlib.suppress(OSError):
+    print(line, flush=True)
 
 
 def _train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir,
-           record: dict[str, Any], init_from: InitialWeights | None, strategy: tf.distribute.Strategy,
-           say: Callable[[str], None]) -> float | None:
+           record: dict[str, Any], init_from: InitialWeights | None, strategy: tf.distribute.Strategy) -> float | None:
   """Train; return the best validation, or None if there is nothing more to do in this process."""
   chief = Workers(strategy).chief
   try:
     best = train(config, training, dataset, workdir, record=record, init_from=init_from, strategy=strategy,
-                 progress_bar=sys.stdout.isatty(), say=say)
+                 progress_bar=sys.stdout.isatty(), say=_say)
     return best if chief else None
   except Stopped as stopped:
     if not stopped.saved:
-      run.fail(f"{stopped}, whose state could not be saved; the same command resumes at the newest checkpoint", code=1)
+      run.fail(f"{stopped}; the same command resumes there", process.STOPPED_NOT_SAVED)
     if chief:
-      say(f"{stopped} and saved; the same command resumes there")
+      _say(f"{stopped}; the same command resumes there")
+    sys.exit(process.STOPPED_AND_SAVED)
+  except KeyboardInterrupt:
+    run.fail("stopped by a second Ctrl-C; the same command resumes at the newest checkpoint", process.STOPPED_NOT_SAVED)
   except Diverged as error:
     run.fail(f"{error}; the newest checkpoint in {workdir.checkpoints} is of before; try a lower "
-             "--learning_rate or --clip_norm, and --debug_numerics to see where it begins", code=1)
-  return None
+             "--learning_rate or --clip_norm, and --debug_numerics to see where it begins", process.FAILED)
 
 
-def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images: int | None, seed: int,
-          say: Callable[[str], None]) -> None:
+def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images: int | None, seed: int) -> None:
   """Measure the test split, draw curves and samples, and say what to do next."""
-  plot_curves(workdir.metrics, workdir.curves)
   model, _ = workdir.load()
   given = data_flags.given_of(dataset, "test", model.config, eval_images)
   result = evaluate_bits_per_dim(model, dataset.test[:eval_images], num_samples, given=given)
   fingerprint = dataset.fingerprint()
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.checkpoint(), seed=0)
-  say(f"test: {result}; data {fingerprint['digest']}")
+  _say(f"test: {result}; data {fingerprint['digest']}")
   batched, classes = Batched(model), range(model.config.num_classes)
   picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
-  picture.grid.save(workdir.samples)
-  say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
-  say("next:")
-  say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")
-  say(f"  {run.sibling_command('evaluate')} --workdir={workdir.path} --num_samples=256")
+  run.replace(workdir.samples, picture.grid.save)
+  run.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))
+  _warn_of_inexact_reconstructions(batched, dataset)
+  _say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
+  _say("next:")
+  _say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")
+  _say(f"  {run.sibling_command('evaluate')} --workdir={workdir.path} --num_samples=256")
+
+
+def _warn_of_inexact_reconstructions(batched, dataset):
+  """Warn if images do not come back from their latents, as where all training images are the same."""
+  if batched.model.config.num_classes or batched.model.config.condition_shape:
+    return
+  result = reconstruct(batched, dataset.test[:_RECONSTRUCTED])
+  share = np.count_nonzero(result.differences) / result.differences.size
+  if share > _ROUNDING:
+    run.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} test images. The flow spreads the "
+             "images too far for its precision, as it does where the training images hardly differ; --flow_dtype=float64 "
+             "or more, and more varied, images help")
 
 
 def _with_precision(config, precision, dtype):

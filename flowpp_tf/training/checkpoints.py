@@ -1,28 +1,43 @@
 """Checkpoints that are whole or not there: written beside, checked on load, put in place at once.
 
-    checkpoints/step_00001700/state.index, state.data-*, digests.json
+    checkpoints/step_00001700/
+        state.index, state.data-*           the state, as `tf.train.Checkpoint` writes it
+        best.weights.h5, metrics.jsonl      the run's files as they were then
+        manifest.json                       format, step, the run's config, and the SHA-256 of each of these files
 
-A folder appears under its name once all of it is on disk, with the SHA-256 of each file in digests.json. One that
-fails that check later is passed over for the one before it.
+A folder appears under its name once all of it is on disk. One that fails its check later is passed over for the one
+before it. Earlier versions wrote digests.json, with the SHA-256 of the state's files only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
-from typing import Any
+import tempfile
+from typing import Any, NamedTuple
 
 from absl import logging
 import tensorflow as tf
 
+from flowpp_tf import gate
 from flowpp_tf.errors import InputError
-from flowpp_tf.files import file_sha256
+from flowpp_tf.files import file_sha256, stream_sha256, sync, write_file
 from flowpp_tf.types import Path
 
-_DIGESTS = "digests.json"
+MANIFEST, _DIGESTS = "manifest.json", "digests.json"
+_FORMAT = 2
 _UNFINISHED = ".unfinished."
+_NAME = re.compile(r"step_(\d{8,})")
 _KEY_OF_FIRST_FORMAT = "optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class Restored(NamedTuple):
+  """The checkpoint that a state was restored from."""
+  step: int
+  folder: pathlib.Path
 
 
 class Checkpoints:
@@ -31,12 +46,16 @@ class Checkpoints:
   Args:
     folder: folder of the checkpoints.
     keep: how many are kept.
-    trackables: what a state consists of, by name, as for `tf.train.Checkpoint`.
+    run: what identifies the run, JSON-serializable, to be kept with each state.
+    files: files of the run of which each checkpoint keeps a copy, if they are there.
+    **trackables: what a state consists of, by name, as for `tf.train.Checkpoint`.
   """
 
-  def __init__(self, folder: Path, keep: int, **trackables: Any) -> None:
+  def __init__(self, folder: Path, keep: int, run: dict[str, Any] | None = None,
+               files: Sequence[pathlib.Path] = (), **trackables: Any) -> None:
     self._folder = pathlib.Path(folder)
-    self._keep = keep
+    self._keep, self._run, self._files = keep, run or {}, files
+    self._copies: dict[str, tuple[Any, pathlib.Path, str]] = {}  # by name: what was copied, where to, its SHA-256
     self._checkpoint = tf.train.Checkpoint(**trackables)
 
   def save(self, step: int) -> bool:
@@ -44,78 +63,133 @@ class Checkpoints:
 
     On failure (a full disk, say) it logs a warning, and the older checkpoints stay.
     """
-    final = self._path(step)
+    final = self._folder / f"step_{step:08d}"
     unfinished = final.with_name(_UNFINISHED + final.name)
     try:
       shutil.rmtree(unfinished, ignore_errors=True)
       unfinished.mkdir(parents=True)
-      self._checkpoint.write(str(unfinished / "state"))
+      with _plain(unfinished) as plain:
+        self._checkpoint.write(f"{plain}/state")
       digests = {path.name: file_sha256(path) for path in unfinished.iterdir()}
-      (unfinished / _DIGESTS).write_text(json.dumps(digests, indent=2))
+      digests |= {file.name: self._copy(file, unfinished) for file in self._files if file.exists()}
+      write_file(unfinished / MANIFEST, json.dumps(
+          {"format": _FORMAT, "step": step, "run": self._run, "files": digests}, indent=2))
       for path in unfinished.iterdir():
-        _flush(path)
+        sync(path)
       if final.exists():  # of an earlier life of the run, passed over as damaged or equal to this
         shutil.rmtree(final)
       os.rename(unfinished, final)
-      _flush(self._folder)
+      sync(self._folder)
     except (OSError, tf.errors.OpError) as error:
       shutil.rmtree(unfinished, ignore_errors=True)
-      logging.warning("the checkpoint of step %d could not be written, the run goes on without it: %s", step, error)
+      logging.warning("the checkpoint of step %d could not be written, the run goes on without it: %s", step,
+                      gate.reason(error))
       return False
-    for old in self._all()[:-self._keep]:
+    self._copies = {name: (what, final / name, digest) for name, (what, _, digest) in self._copies.items()}
+    for old in self.newest_first()[self._keep:]:
       shutil.rmtree(old, ignore_errors=True)
     return True
 
-  def restore(self, clean: bool = True, first_format: Callable[[str], None] | None = None) -> int | None:
-    """Restore the newest state that is whole; return its step, or None if there is none at all.
+  def _copy(self, file, folder):
+    """Copy a file into a checkpoint, as a link to the last copy if it has not changed; return its SHA-256."""
+    status = file.stat()
+    what = status.st_ino, status.st_size, status.st_mtime_ns
+    copied, last, digest = self._copies.get(file.name, (None, None, ""))
+    if copied == what:
+      with contextlib.suppress(OSError):  # a file system without links, or a checkpoint that is gone
+        os.link(last, folder / file.name)
+        return digest
+    with open(file, "rb") as source, open(folder / file.name, "wb") as target:
+      shutil.copyfileobj(source, target, 1 << 22)
+    digest = file_sha256(folder / file.name)
+    self._copies[file.name] = what, folder / file.name, digest
+    return digest
+
+  def restore(self, clean: bool = True, first_format: Callable[[str], None] | None = None,
+              check_run: Callable[[dict[str, Any]], None] = lambda run: None) -> Restored | None:
+    """Restore the newest state that is whole; return which it is, or None if there is none at all.
 
     Args:
       clean: whether to remove what a killed run left unfinished.
       first_format: restores a path that has the format of the first versions.
+      check_run: called with what identifies the run of the state, `{}` if it is not known; it may raise.
 
     Raises:
       InputError (a ValueError): if there are checkpoints and none is whole, or the newest does not fit.
     """
     for unfinished in self._folder.glob(f"{_UNFINISHED}*") if clean else ():
       shutil.rmtree(unfinished, ignore_errors=True)
-    for path in reversed(self._all()):
-      damage = _damage(path)
-      if damage:
-        logging.warning("checkpoint %s is passed over: %s", path, damage)
-        continue
+    for folder in self.newest_first():
       try:
-        if first_format and tf.train.load_checkpoint(str(path / "state")).has_tensor(_KEY_OF_FIRST_FORMAT):
-          first_format(str(path / "state"))
-        else:
-          self._checkpoint.read(str(path / "state")).assert_consumed()
-      except (AssertionError, ValueError) as error:
-        raise InputError(f"checkpoint {str(path)!r} is not one of this model and these settings: {error}") from None
-      return int(path.name.rpartition("_")[2])
-    if self._all():
+        manifest = read_manifest(folder)
+      except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+          raise
+        logging.warning("checkpoint %s is passed over: %s", folder, gate.reason(error))
+        continue
+      check_run(manifest.get("run", {}))
+      try:
+        with _plain(folder) as plain:
+          if first_format and tf.train.load_checkpoint(f"{plain}/state").has_tensor(_KEY_OF_FIRST_FORMAT):
+            first_format(f"{plain}/state")
+          else:
+            self._checkpoint.read(f"{plain}/state").assert_consumed()
+      except (AssertionError, ValueError, tf.errors.OpError) as error:
+        raise InputError(f"checkpoint {str(folder)!r} is not one of this model and these settings: {error}") from None
+      return Restored(int(folder.name.rpartition("_")[2]), folder)
+    if self.newest_first():
       raise InputError(f"no checkpoint in {str(self._folder)!r} is whole; move it away to start over")
     return None
 
-  def _path(self, step):
-    return self._folder / f"step_{step:08d}"
-
-  def _all(self):
-    return sorted(self._folder.glob("step_*"))
+  def newest_first(self) -> list[pathlib.Path]:
+    """Return the folders of the checkpoints; other names, such as those of a user's copies, are left alone."""
+    return checkpoint_folders(self._folder)
 
 
-def _damage(path):
-  """The reason why a checkpoint's folder is not whole, or None."""
-  try:
-    digests = json.loads((path / _DIGESTS).read_text())
-    wrong = [name for name, digest in digests.items() if file_sha256(path / name) != digest]
-    return f"{', '.join(wrong)} changed since it was written" if wrong else None
-  except (OSError, ValueError, AttributeError) as error:
-    return f"{error}"
+def checkpoint_folders(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Return the folders of checkpoints in a folder, whole or not, the newest first."""
+  found = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
+  return sorted(found, key=lambda path: int(path.name.rpartition("_")[2]), reverse=True)
 
 
-def _flush(path):
-  """Wait until a file, or the list of a folder's files, is on disk."""
-  descriptor = os.open(path, os.O_RDONLY)
-  try:
-    os.fsync(descriptor)
-  finally:
-    os.close(descriptor)
+def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+  """Return what a checkpoint says of itself, once all its files are found whole.
+
+  Raises:
+    InputError (a ValueError): if a newer version of this package wrote it.
+    OSError, ValueError: if it is damaged; the message says how.
+  """
+  old = not (folder / MANIFEST).exists() and (folder / _DIGESTS).exists()
+  manifest = gate.read_json(folder / (_DIGESTS if old else MANIFEST))
+  if old:
+    manifest = {"format": 1, "files": manifest}
+  if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+    raise ValueError(f"{MANIFEST} is not that of a checkpoint")
+  if not (isinstance(manifest.get("format"), int) and 1 <= manifest["format"] <= _FORMAT):
+    raise InputError(f"checkpoint {str(folder)!r} has the format {manifest.get('format')!r}, which this version of "
+                     f"flowpp_tf does not read; expected at most {_FORMAT}")
+  present = {path.name for path in folder.iterdir()} - {MANIFEST, _DIGESTS}
+  for name in {*present, *manifest["files"], "state.index"}:
+    if name not in present:
+      raise ValueError(f"{name} is missing")
+    if name not in manifest["files"]:
+      raise ValueError(f"{name} is not one of its files")
+    with gate.open_regular(folder / name) as file:
+      if stream_sha256(file) != manifest["files"][name]:
+        raise ValueError(f"{name} changed since it was written")
+  if not any(name.startswith("state.data-") for name in present):
+    raise ValueError("state.data is missing")
+  return manifest
+
+
+@contextlib.contextmanager
+def _plain(folder: pathlib.Path) -> Iterator[str]:
+  """Yield a path of a folder that has no character of a pattern: TensorFlow takes the path of a checkpoint for one."""
+  path = str(folder.absolute())
+  if not re.search(r"[*?\[\]{}\\]", path):
+    yield path
+    return
+  with tempfile.TemporaryDirectory() as outside:
+    link = os.path.join(outside, "checkpoint")
+    os.symlink(path, link, target_is_directory=True)
+    yield link

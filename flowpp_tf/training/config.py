@@ -29,18 +29,18 @@ class TrainingConfig(Settings):
       1, "Microbatches per step: the gradients of so many times the batch size, in the memory of one.", at_least(1))
   optimizer: str = setting("adam", "Optimizer; adam_95 and adamw have a second-moment decay of 0.95, sgd has no "
                            "momentum.", one_of("adam", "adam_95", "adamw", "lion", "muon", "sgd"))
-  learning_rate: float | None = setting(None, "Peak learning rate, 1e-3 if not given.")
+  learning_rate: float | None = setting(None, "Peak learning rate, 1e-3 if not given.", POSITIVE)
   schedule: str = setting(
       "constant", "After the warm-up: constant, or cosine (to zero). Or the whole schedule, such as "
       "linear:3e-4@2000,hold; see flowpp_tf/training/schedules.py.")
-  warmup_steps: int = setting(0, "Steps of linear warm-up of the learning rate.")
+  warmup_steps: int = setting(0, "Steps of linear warm-up of the learning rate.", at_least(0))
   clip_norm: float | None = setting(1.0, "Global norm to which gradients are clipped.", POSITIVE)
   ema_decay: float | None = setting(0.999, "Decay of the EMA weights.", FRACTION)
   ema_warmup: bool = setting(False, "Let that decay be at most (1 + t) / (10 + t) at step t.")
   validate_every: int | None = setting(None, "Steps between validations; an epoch if not given.", at_least(1))
   init_batch_size: int | None = setting(
       None, "Images for the data-dependent initialisation; a batch if not given.", at_least(1))
-  seed: int = setting(0, "Seed of initial weights, shuffle, noise and dropout.", at_least(0))
+  seed: int = setting(0, "Seed of initial weights, shuffle, noise and dropout.", at_least(0, 2**32 - 1))
   flip: bool = setting(False, "Mirror half of the training images left to right, others each epoch; off, as published.")
   max_skipped: int = setting(
       10, "Steps in a row that may be skipped because loss or gradients are not finite.", at_least(1))

@@ -1,8 +1,8 @@
 """A training run: initialise, step, validate, keep the best, checkpoint; resume where it was stopped."""
 
 from collections.abc import Callable
+import contextlib
 import functools
-import json
 import os
 import time
 from typing import Any
@@ -15,9 +15,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.data import Batches, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers, lane_count
 from flowpp_tf.errors import Diverged, InputError
-from flowpp_tf.files import replace_file
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
-from flowpp_tf.training.checkpoints import Checkpoints
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
 from flowpp_tf.training.signals import Stopped, StopSignals
@@ -65,30 +63,36 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
   if training.batch_size % replicas:
     raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
   dataset.check(config)
+  if training.images_per_step > len(dataset.train):
+    what = "`batch_size`" if training.accumulate == 1 else "`batch_size` times `accumulate`"
+    raise InputError(f"{what} must be at most the {len(dataset.train):,} training images, got "
+                     f"{training.images_per_step:,}")
   if (condition is None) == bool(config.condition_shape):
     raise InputError("`condition` must be " + ("given: the model is one of images given a condition"
                                                if config.condition_shape else "None: the model takes none"))
   make_optimizer(training)  # checks schedule and rate
   fingerprint = dataset.fingerprint()
-  if workers.chief:
-    begin = None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256}
-    workdir.open(config, {"dataset": dataset.name, **(record or {}), **training.identity(), "init_from": begin,
-                          "fingerprint": fingerprint})
-  else:
-    say = lambda line: None
-
-  with workers.guard(), StopSignals() as signals:
+  begin = None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256}
+  settings = {"dataset": dataset.name, **(record or {}), **training.identity(), "init_from": begin,
+              "fingerprint": fingerprint}
+  with workdir.sole_owner() if workers.chief else contextlib.nullcontext(), workers.guard():
+    if workers.chief:
+      identity = workdir.open(config, settings)
+    else:
+      identity, say = {}, lambda line: None
     keras.utils.set_random_seed(training.seed)
     with strategy.scope():
       state = TrainState(FlowPlusPlus(config), training)
     _say_what_is_trained(state, [describe(fingerprint), *dataset.notes], strategy, workers, say)
     batches = Batches(dataset, condition, bool(config.num_classes))
-    run = Run(state, batches, workdir, strategy, workers, signals, {"data": fingerprint["digest"]}, progress_bar, say)
+    run = Run(state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar, say)
     if run.restore():
       say(f"resumed at step {state.step} of {training.steps}")
     else:
       _initialize(state, batches, init_from, workers, say)
-    return run.to_the_end()
+    asked = "asked to stop: the state is saved after this step, and the run ends; a second Ctrl-C does not wait"
+    with StopSignals(asked if workers.chief else "") as signals:
+      return run.to_the_end(signals)
 
 
 class Run:
@@ -102,48 +106,52 @@ class Run:
     state: `TrainState`.
     batches: `Batches`.
     workdir: `Workdir`.
+    identity: what identifies the run, from `Workdir.open`.
     strategy: `tf.distribute.Strategy`.
     workers: `Workers` of the strategy; the chief writes.
-    signals: `StopSignals`.
     labels: what is the same in each row of metrics.
     progress_bar: whether to draw a bar between validations.
     say: called with each line for the user.
   """
 
-  def __init__(self, state: TrainState, batches: Batches, workdir: Workdir, strategy: tf.distribute.Strategy,
-               workers: Workers, signals: StopSignals, labels: dict[str, Any], progress_bar: bool,
+  def __init__(self, state: TrainState, batches: Batches, workdir: Workdir, identity: dict[str, Any],
+               strategy: tf.distribute.Strategy, workers: Workers, labels: dict[str, Any], progress_bar: bool,
                say: Callable[[str], None]) -> None:
     config = state.config
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
-    self._strategy, self._workers, self._signals, self._labels = strategy, workers, signals, labels
+    self._identity, self._strategy, self._workers, self._labels = identity, strategy, workers, labels
     self._say, self._bar = say, progress_bar and workers.chief
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
     self._steps = -(-config.steps // self._period) * self._period
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
     self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
-    self._checkpoints = Checkpoints(workdir.checkpoints, config.keep, best=self._best, recorded=self._recorded,
-                                    **state.trackables())
+    self._checkpoints = workdir.new_checkpoints(config.keep, identity, best=self._best, recorded=self._recorded,
+                                                **state.trackables())
     self._board = TensorBoard(workdir.path / "tensorboard", state) if workers.chief else None
     self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
     self._traced = False
-    self._saved = True  # whether the last checkpoint could be written
+    self._saved: int | None = None  # step of the newest checkpoint
 
   def restore(self) -> bool:
     """Set the state to the newest checkpoint; return whether there was one.
 
     Raises:
-      InputError (a ValueError): if there are checkpoints and none is whole.
+      InputError (a ValueError): if there are checkpoints and none is whole, or they are of another run.
     """
-    first_format = functools.partial(self._state.restore_first_format, best=self._best, recorded=self._recorded)
-    found = self._checkpoints.restore(clean=self._workers.chief, first_format=first_format) is not None
+    restored = self._checkpoints.restore(
+        clean=self._workers.chief,
+        first_format=functools.partial(self._state.restore_first_format, best=self._best, recorded=self._recorded),
+        check_run=functools.partial(self._workdir.check_run, self._identity))
     if self._workers.chief:
-      self._keep_rows_up_to(int(self._recorded.numpy()))
-    return found
+      self._workdir.recover(restored, int(self._recorded.numpy()))
+    self._saved = restored and restored.step
+    return restored is not None
 
-  def to_the_end(self) -> float:
-    """Take the steps that are left, and return the best validation in bits/dim."""
+  def to_the_end(self, signals: StopSignals) -> float:
+    """Take the steps that are left, and return the best validation in bits/dim; `signals` may ask to stop."""
+    self._signals = signals
     step, last_saved = self._state.step, self._state.step
     batches = iter(self._batches(step)) if step < self._steps else None
     saved_at = clock = time.monotonic()
@@ -239,18 +247,9 @@ class Run:
     row = {"step": step, **self._state.means(), "images_per_second": images_per_second,
            "learning_rate": float(self._state.optimizer.learning_rate), "val_bits_per_dim": self.validate(),
            "skipped_steps": int(self._state.skipped_steps.numpy())}
-    better = row["val_bits_per_dim"] < float(self._best)
-    try:
-      if better and self._workers.chief:
-        with self._state.ema_weights():
-          replace_file(self._workdir.best_weights, self._state.model.save_weights)
-      if better:
-        self._best.assign(row["val_bits_per_dim"])
-      if self._workers.chief:
-        with open(self._workdir.metrics, "a") as file:
-          file.write(json.dumps({**row, **self._labels}) + "\n")
-    except OSError as error:
-      logging.warning("step %d could not be recorded, the run goes on: %s", step, error)
+    if row["val_bits_per_dim"] < float(self._best) and self._written(step, self._save_best, row["val_bits_per_dim"]):
+      self._best.assign(row["val_bits_per_dim"])
+    self._written(step, self._workdir.add_row, {**row, **self._labels})
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
@@ -262,19 +261,27 @@ class Run:
 
   # --- Files ------------------------------------------------------------------------------------
 
+  def _save_best(self, value):
+    with self._state.ema_weights():
+      self._workdir.save_best(self._state.model, self._state.step, value)
+
+  def _written(self, step, write, *arguments):
+    """Let the chief write; return whether it could, or all workers did not need to."""
+    try:
+      if self._workers.chief:
+        write(*arguments)
+      return True
+    except OSError as error:
+      logging.warning("step %d could not be recorded, the run goes on: %s", step, error.strerror or error)
+      return False
+
   def _save(self, step):
-    if self._workers.chief:
-      self._saved = self._checkpoints.save(step)
+    if self._workers.chief and self._checkpoints.save(step):
+      self._saved = step
 
   def _stop_if_asked(self, step, stop=None):
     if self._workers.any(self._signals.received)[0] if stop is None else stop:
-      raise Stopped(step, self._saved)
-
-  def _keep_rows_up_to(self, step):
-    if self._workdir.metrics.exists():
-      rows = [row for row in self._workdir.metrics.read_text().splitlines()
-              if row.endswith("}") and json.loads(row)["step"] <= step]  # the last may be cut off
-      replace_file(self._workdir.metrics, lambda path: path.write_text("".join(row + "\n" for row in rows)))
+      raise Stopped(step, step if not self._workers.chief else self._saved)
 
   def _new_bar(self):
     return keras.utils.Progbar(self._period, unit_name="step", stateful_metrics=["bits_per_dim", "gradient_norm"]) if (

@@ -1,5 +1,7 @@
-"""SIGTERM and Ctrl-C ask a run to save its state and stop, rather than end the process."""
+"""SIGTERM, Ctrl-C and a lost terminal ask a run to save its state and stop, rather than end the process."""
 
+import contextlib
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -10,28 +12,40 @@ class Stopped(Exception):
 
   Attributes:
     step: the last step.
-    saved: whether its state is saved.
+    saved_step: the step whose state is saved; None if there is none.
   """
 
-  def __init__(self, step: int, saved: bool = True) -> None:
-    super().__init__(f"stopped after step {step}")
-    self.step = step
-    self.saved = saved
+  def __init__(self, step: int, saved_step: int | None) -> None:
+    newest = "there is no saved state" if saved_step is None else f"the newest saved state is that of step {saved_step}"
+    super().__init__(f"stopped after step {step} and saved" if saved_step == step else
+                     f"stopped after step {step}, which could not be saved; {newest}")
+    self.step, self.saved_step = step, saved_step
+
+  @property
+  def saved(self) -> bool:
+    """Whether the state of the last step is saved."""
+    return self.saved_step == self.step
 
 
 class StopSignals:
-  """Context manager that catches SIGTERM and SIGINT; a second Ctrl-C does not wait.
+  """Context manager that catches SIGTERM, SIGINT and SIGHUP; a second Ctrl-C does not wait.
+
+  Args:
+    message: line to write on stderr at once when the run is asked to stop; "" for none.
 
   Attributes:
     received: whether the run is asked to stop.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, message: str = "") -> None:
+    self._message = message
     self.received = False
     self._handlers: dict[int, Any] = {}
 
   def __enter__(self) -> "StopSignals":
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+      if signal.getsignal(number) is signal.SIG_IGN:  # as under nohup
+        continue
       try:
         self._handlers[number] = signal.signal(number, self._on_signal)
       except ValueError:  # not the main thread, which gets the signals
@@ -47,4 +61,7 @@ class StopSignals:
     del frame
     if self.received and number == signal.SIGINT:
       raise KeyboardInterrupt
+    if self._message and not self.received:
+      with contextlib.suppress(OSError):  # `print` must not be called here: it may be what was interrupted
+        os.write(2, f"{self._message}\n".encode())
     self.received = True

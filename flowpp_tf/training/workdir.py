@@ -1,16 +1,20 @@
-"""The directory of a run: what it holds, and whether a command may use it.
+"""The store of a run: the one place that reads and writes the files of a working directory.
 
-    config.json            model config, data set with its fingerprint, training settings
-    checkpoints/           the newest states of the run, to resume from
-    best.weights.h5        EMA weights at the best validation
+    config.json            format, model config, data set with its fingerprint, training settings
+    checkpoints/           the newest states of the run, to resume from, with copies of the next two; see checkpoints.py
+    best.weights.h5        EMA weights at the best validation, with their checksum; see models/weights_file.py
     metrics.jsonl          a row for each validation, with the digest of the data
+    run.lock               which process trains in the directory
     curves.png samples.png
     evaluation.json        measured bits/dim, see evaluation/record.py
     evaluation-*.npy       an evaluation that was stopped, to resume from
     typicality.json        bits/dim of the validation split, measured by bin/score
+    codec_model.*.npz      the model as bin/decompress reads it without TensorFlow
     saved_model/1/         written by bin/export
 """
 
+from collections.abc import Mapping
+import contextlib
 import dataclasses
 import json
 import math
@@ -18,17 +22,47 @@ import os
 import pathlib
 from typing import Any
 
+from absl import logging
+
+from flowpp_tf import gate
 from flowpp_tf.data import describe
 from flowpp_tf.errors import InputError
-from flowpp_tf.files import file_sha256, replace_file
+from flowpp_tf.files import file_sha256, remove_leftovers, write_file
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
+from flowpp_tf.models.weights_file import WeightsFile, read_weights, weights_to_bytes
+from flowpp_tf.training.checkpoints import Checkpoints, Restored, checkpoint_folders, read_manifest
+from flowpp_tf.training.config import TrainingConfig
+from flowpp_tf.training.lock import sole_owner
 from flowpp_tf.types import Path
+
+_FORMAT = 2
+_MAY_CHANGE = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
+_SETTINGS = {field.name for field in dataclasses.fields(TrainingConfig)} | {
+    "dataset", "data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops", "init_from", "fingerprint"}
+_FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
 
 
 class Workdir:
-  """Paths of a run's directory, and its settings."""
+  """The files of a run.
+
+  Args:
+    path: the directory; it need not exist.
+
+  Raises:
+    InputError (a ValueError): if the path is empty or no text in UTF-8, which TensorFlow needs.
+
+  Example:
+    >>> model, settings = Workdir("runs/digits").load()
+  """
 
   def __init__(self, path: Path) -> None:
+    text = os.fspath(path)
+    try:
+      text.encode()
+    except UnicodeError:
+      raise InputError(f"workdir {text!r} must be a path in UTF-8") from None
+    if not text or "\0" in text:
+      raise InputError(f"workdir must be the path of a directory, got {text!r}")
     self.path = pathlib.Path(path)
     self.config = self.path / "config.json"
     self.checkpoints = self.path / "checkpoints"
@@ -38,8 +72,32 @@ class Workdir:
     self.samples = self.path / "samples.png"
     self.evaluation = self.path / "evaluation.json"
     self.typicality = self.path / "typicality.json"
+    self._rows: list[dict[str, Any]] = []
+    self._loaded: WeightsFile | None = None
 
-  def open(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> None:
+  # --- The run ----------------------------------------------------------------------------------
+
+  def sole_owner(self) -> contextlib.AbstractContextManager[None]:
+    """Return a context in which no other process trains in the directory, which is made if it is not there.
+
+    Raises:
+      InputError (a ValueError): if another process trains in it, or it cannot be written.
+    """
+    with self._writing():
+      self.path.mkdir(parents=True, exist_ok=True)
+      if not os.access(self.path, os.W_OK):
+        raise PermissionError(0, "no permission")
+    return self._owned()
+
+  @contextlib.contextmanager
+  def _owned(self):
+    with contextlib.ExitStack() as stack:
+      with self._writing():
+        stack.enter_context(sole_owner(self.path / "run.lock"))
+        remove_leftovers(self.path)
+      yield
+
+  def open(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Make the directory a run's own; a directory that has a run must have this one.
 
     Args:
@@ -47,49 +105,137 @@ class Workdir:
       settings: what else determines the run; two runs with the same "fingerprint" have the same data, whatever their
         name and place.
 
+    Returns:
+      What identifies the run, to be kept with its checkpoints.
+
     Raises:
       InputError (a ValueError): if it holds another run (the message names what differs), or cannot be written.
     """
-    # Settings that may change on resume: paths, remat, and steps unless the schedule depends on them.
-    may_change = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
-    if settings.get("schedule") != "cosine":
-      may_change.add("steps")
-    wanted = json.loads(json.dumps({"model": dataclasses.asdict(config), "training": settings}))
-    if os.path.exists(self.config):
+    wanted = json.loads(json.dumps({"format": _FORMAT, "model": dataclasses.asdict(config), "training": settings}))
+    if os.path.lexists(self.config):
       present = self._read()
-      if "fingerprint" in present["training"]:
-        may_change.add("dataset")
-      differences = [
-          f"{key} is {_shown(key, present[part][key])} there and {_shown(key, value)} here"
-          for part in wanted for key, value in wanted[part].items()
-          if key not in may_change and key in present[part]  # an older version may lack a setting
-          and _compared(key, present[part][key]) != _compared(key, value)]
-      if differences:
-        raise InputError(f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
-                         "give another --workdir, or the same flags to resume it")
-    try:
+      self._check_same(present, wanted)
+      wanted["training"] = present["training"] | wanted["training"]
+    else:
+      self._check_checkpoints(wanted)
+    with self._writing():
       self.path.mkdir(parents=True, exist_ok=True)
-      replace_file(self.config, lambda path: path.write_text(json.dumps(wanted, indent=2) + "\n"))
-    except OSError as error:
-      raise InputError(f"workdir {str(self.path)!r} cannot be written: {error.strerror}") from None
+      write_file(self.config, json.dumps(wanted, indent=2) + "\n")
+    return wanted
+
+  def check_run(self, wanted: dict[str, Any], run: dict[str, Any]) -> None:
+    """Raise an `InputError` (a ValueError) unless a checkpoint's run is the wanted one; `{}` if one is not known."""
+    if run and wanted:
+      self._check_same(run, wanted)
+
+  def _check_same(self, present, wanted):
+    may_change = set(_MAY_CHANGE)
+    # A run may be prolonged unless its schedule depends on the number of steps.
+    if wanted["training"].get("schedule") != "cosine":
+      may_change.add("steps")
+    if "fingerprint" in present["training"]:
+      may_change.add("dataset")
+    differences = [
+        f"{key} is {_shown(key, present[part][key])} there and {_shown(key, value)} here"
+        for part in ("model", "training") for key, value in wanted[part].items()
+        if key not in may_change and key in present[part]  # an older version may lack a setting
+        and _compared(key, present[part][key]) != _compared(key, value)]
+    if differences:
+      raise InputError(f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
+                       "give another --workdir, or the same flags to resume it")
+    known = {"model": _FIELDS, "training": _SETTINGS | {*wanted["training"]}}
+    for part, names in known.items():
+      unknown = sorted({*present[part]} - names)
+      if unknown:
+        raise InputError(f"workdir {str(self.path)!r} holds a run with {part} settings that this version of flowpp_tf "
+                         f"does not know: {', '.join(unknown)}")
+
+  def _check_checkpoints(self, wanted):
+    """The same for a directory without config.json: its checkpoints say whose they are."""
+    for folder in checkpoint_folders(self.checkpoints):
+      try:
+        run = read_manifest(folder).get("run")
+      except (OSError, ValueError):
+        continue
+      if not run:
+        raise InputError(f"workdir {str(self.path)!r} has checkpoints and no {self.config.name}, which says what run "
+                         "they are of; bring it back, or give another --workdir")
+      self._check_same(run, wanted)
+      return
+
+  def new_checkpoints(self, keep: int, run: dict[str, Any], **trackables: Any) -> Checkpoints:
+    """Return the `Checkpoints` of the run, which keep copies of the best weights and of the metrics."""
+    return Checkpoints(self.checkpoints, keep, run, (self.best_weights, self.metrics), **trackables)
+
+  def recover(self, restored: Restored | None, step: int) -> None:
+    """Make the best weights and the metrics those of a checkpoint, whatever became of them.
+
+    Args:
+      restored: the checkpoint; None if there is none.
+      step: the last validation that it has seen; rows after it are taken again.
+
+    Raises:
+      InputError (a ValueError): if they cannot be written, or have results and no checkpoint to go on from.
+    """
+    with self._writing():
+      for path in (self.best_weights, self.metrics) if restored else ():
+        copy = restored.folder / path.name
+        if copy.exists() and not (path.is_file() and file_sha256(path) == file_sha256(copy)):
+          if path == self.best_weights and not _is_whole(path):
+            logging.warning("%s is missing or damaged; that of checkpoint %s takes its place", path, restored.folder)
+          write_file(path, copy.read_bytes())
+      rows, damaged = self._read_rows()
+      if restored is None and len(rows) > 1:
+        raise InputError(f"workdir {str(self.path)!r} has the results of a run and no checkpoint to resume it from; "
+                         "give another --workdir, or move them away to start over")
+      if damaged:
+        kept = self.metrics.with_name(f"{self.metrics.name}.damaged")
+        write_file(kept, self.metrics.read_bytes())
+        logging.warning("%s: rows that cannot be read are left out, %d; the file as it was is %s", self.metrics,
+                        damaged, kept)
+      self._rows = [row for row in rows if row["step"] <= step]
+      if rows or damaged:
+        self._write_rows()
+
+  def add_row(self, row: Mapping[str, Any]) -> None:
+    """Append a row to the metrics, with those before that a full disk had no room for.
+
+    Raises:
+      OSError: if it cannot be written; the next row brings it along.
+    """
+    self._rows.append(dict(row))
+    self._write_rows()
+
+  def save_best(self, model: FlowPlusPlus, step: int, val_bits_per_dim: float) -> None:
+    """Write the weights of a model as the best of the run; raise an `OSError` if they cannot be written."""
+    about = {"step": step, "val_bits_per_dim": val_bits_per_dim}
+    write_file(self.best_weights, weights_to_bytes(model, about))
+    self._loaded = None
+
+  # --- What a run has left ----------------------------------------------------------------------
 
   def load(self) -> tuple[FlowPlusPlus, dict[str, Any]]:
     """Return the trained model, with its best EMA weights, and the run's settings.
 
+    Best weights that are damaged or missing are read from the newest checkpoint that has a copy, with a warning.
+
     Raises:
       InputError (a ValueError): if the directory holds no run, or none that has been validated yet.
     """
-    if not os.path.exists(self.config):
+    if not os.path.lexists(self.config):
       raise InputError(f"workdir {str(self.path)!r} holds no run: there is no {self.config}")
     run = self._read()
-    if not os.path.exists(self.best_weights):
-      raise InputError(f"workdir {str(self.path)!r} has no trained weights yet: there is no "
-                       f"{self.best_weights}")
+    unknown = sorted({*run["model"]} - _FIELDS)
+    if unknown:
+      raise InputError(f"{str(self.config)!r} has model settings that this version of flowpp_tf does not know: "
+                       f"{', '.join(unknown)}")
     try:
-      model = FlowPlusPlus(FlowPlusPlusConfig(**run["model"]))
-      model.load_weights(self.best_weights)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-      raise InputError(f"{str(self.best_weights)!r} cannot be loaded: {error}") from None
+      config = FlowPlusPlusConfig(**run["model"])
+    except (ValueError, TypeError) as error:
+      raise InputError(f"{str(self.config)!r} cannot be used: {error}") from None
+    self._loaded, model = self._find_weights(), FlowPlusPlus(config)
+    with gate.reading(self.best_weights):
+      self._loaded.load(model)
     return model, run["training"]
 
   def checkpoint(self) -> dict[str, Any]:
@@ -98,32 +244,87 @@ class Workdir:
     Raises:
       InputError (a ValueError): if files of the run cannot be read.
     """
-    rows = []
-    try:
-      digest = file_sha256(self.best_weights)
-      if self.metrics.exists():
-        rows = [json.loads(line) for line in self.metrics.read_text().splitlines()]
-      best: dict = min((row for row in rows if math.isfinite(row["val_bits_per_dim"])),
-                 key=lambda row: row["val_bits_per_dim"], default={})
-    except (OSError, ValueError, TypeError, KeyError) as error:
-      raise InputError(f"the weights and metrics of workdir {str(self.path)!r} cannot be read: "
-                       f"{error}") from None
-    return {"file": self.best_weights.name, "sha256": digest, "step": best.get("step"),
-            "val_bits_per_dim": best.get("val_bits_per_dim")}
+    weights = self._loaded or self._find_weights()
+    about = weights.about
+    if "step" not in about:  # of an earlier version
+      rows, damaged = self._read_rows()
+      if damaged:
+        raise InputError(f"{str(self.metrics)!r} cannot be read: {damaged} of its rows are damaged")
+      about = min((row for row in rows if math.isfinite(row["val_bits_per_dim"])),
+                  key=lambda row: row["val_bits_per_dim"], default={})
+    return {"file": self.best_weights.name, "sha256": weights.sha256, "step": about.get("step"),
+            "val_bits_per_dim": about.get("val_bits_per_dim")}
+
+  def rows(self) -> list[dict[str, Any]]:
+    """Return the rows of the metrics that can be read."""
+    return self._read_rows()[0]
+
+  def _find_weights(self):
+    """The best weights, or those of the newest checkpoint that has whole ones."""
+    problem = None
+    copies = [folder / self.best_weights.name for folder in checkpoint_folders(self.checkpoints)]
+    for path in filter(os.path.lexists, (self.best_weights, *copies)):
+      try:
+        weights = read_weights(path)
+      except InputError as error:
+        problem = problem or error
+        continue
+      if path != self.best_weights:
+        logging.warning("%s; the weights of %s are used instead, and the command that trained the run restores them",
+                        problem or f"{str(self.best_weights)!r} is missing", path.parent)
+      return weights
+    raise problem or InputError(f"workdir {str(self.path)!r} has no trained weights yet: there is no "
+                                f"{self.best_weights}")
+
+  def _read_rows(self):
+    """Rows of the metrics, and how many lines are none."""
+    rows: list[dict[str, Any]] = []
+    if not self.metrics.exists():
+      return rows, 0
+    with gate.reading(self.metrics):
+      lines = gate.read_bytes(self.metrics).splitlines()
+    for line in lines:
+      with contextlib.suppress(ValueError):
+        row = gate.parse_json(line.decode())
+        if isinstance(row, dict) and all(isinstance(row.get(name), (int, float)) for name in (
+            "step", "val_bits_per_dim")):
+          rows.append(row)
+    return rows, len(lines) - len(rows)
+
+  def _write_rows(self):
+    write_file(self.metrics, "".join(json.dumps(row) + "\n" for row in self._rows))
 
   def _read(self):
-    try:
-      run = json.loads(self.config.read_text())
-      if not all(isinstance(run[part], dict) for part in ("model", "training")):
+    with gate.reading(self.config):
+      run = gate.read_json(self.config)
+      if not (isinstance(run, dict) and all(isinstance(run.get(part), dict) for part in ("model", "training"))):
         raise ValueError("it is not the config.json of a run")
-      return run
-    except (OSError, ValueError, TypeError, KeyError) as error:
-      raise InputError(f"{str(self.config)!r} cannot be read: {error}") from None
+    number, unknown = run.get("format", 1), sorted({*run} - {"format", "model", "training"})
+    if unknown or not (isinstance(number, int) and 1 <= number <= _FORMAT):
+      what = f"has {', '.join(unknown)}" if unknown else f"has the format {number!r}"
+      raise InputError(f"{str(self.config)!r} {what}, which this version of flowpp_tf does not know")
+    return run
+
+  @contextlib.contextmanager
+  def _writing(self):
+    try:
+      yield
+    except OSError as error:
+      raise InputError(f"workdir {str(self.path)!r} cannot be written: {gate.reason(error)}") from None
 
 
 def _compared(key, value):
-  return value["sha256"] if isinstance(value, dict) else value  # of data and initial weights, wherever they are
+  # Of data and initial weights, wherever they are.
+  return value["sha256"] if isinstance(value, dict) and "sha256" in value else value
 
 
 def _shown(key, value):
   return describe(value) if key == "fingerprint" else repr(value)
+
+
+def _is_whole(path):
+  try:
+    read_weights(path)
+    return True
+  except InputError:
+    return False

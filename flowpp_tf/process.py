@@ -1,0 +1,144 @@
+"""What a program does as a process: signals, exit codes, and one line for the last error.
+
+    0     done
+    1     failed: the line on stderr says why, --debug shows where
+    2     bad input
+    3     stopped by a signal, and saved: the same command resumes
+    4     stopped by a signal or a failure, and the last state could not be saved
+    130   stopped by Ctrl-C with nothing to save; 143 by SIGTERM, 129 by a lost terminal
+
+This module imports nothing that takes time, so that a program answers signals from its first line to its last.
+"""
+
+from collections.abc import Callable
+import contextlib
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+
+DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_NAMES = {signal.SIGINT: "Ctrl-C"}
+_PATIENCE = 10  # seconds after which a program that was interrupted is ended
+
+
+class Interrupted(BaseException):
+  """A signal asked the program to end, where it has nothing to save."""
+
+  def __init__(self, number: int) -> None:
+    super().__init__(f"stopped by {_NAMES.get(number) or signal.Signals(number).name}")
+    self.code = 128 + number
+
+
+def program_name() -> str:
+  """Return the name of the program in its messages."""
+  return os.path.basename(sys.argv[0])
+
+
+def say(kind: str, text: object) -> None:
+  """Print a line on stderr, whatever its encoding, and whether or not somebody reads it; `kind` may be empty."""
+  words = [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()]
+  with contextlib.suppress(OSError, ValueError):
+    print(" ".join(filter(None, words)), file=sys.stderr, flush=True)
+
+
+def own(main: Callable[[], object]) -> NoReturn:
+  """Run a program and end the process: with its exit code, and with one line for whatever ends it early.
+
+  Args:
+    main: the program; it ends by returning, or by `SystemExit`.
+  """
+  # The names of files may be of any bytes, and terminals have few characters.
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+      stream.reconfigure(errors="backslashreplace")
+  code = FAILED
+  try:
+    _answer_signals()
+    main()
+    code = DONE
+  except SystemExit as end:
+    code = _code_of(end)
+  except Interrupted as interrupted:
+    say("", interrupted)
+    code = interrupted.code
+  except KeyboardInterrupt:
+    say("", Interrupted(signal.SIGINT))
+    code = 128 + signal.SIGINT
+  except BrokenPipeError:  # as with `| head`: nobody reads on
+    _discard_output()
+    code = 128 + signal.SIGPIPE
+  except BaseException as error:  # pylint: disable=broad-except
+    if _debugged():
+      raise
+    say("error", _last_line(error))
+  try:
+    sys.stdout.flush()
+  except (OSError, ValueError) as error:
+    code = code or FAILED
+    if not isinstance(error, BrokenPipeError):
+      say("error", f"standard output cannot be written: {error}")
+    _discard_output()
+  _end_at_a_signal(code)
+  sys.exit(code)
+
+
+def _code_of(end: SystemExit) -> int:
+  if isinstance(end.code, int) or end.code is None:
+    return end.code or DONE
+  say("error", end.code)
+  return FAILED
+
+
+def _debugged() -> bool:
+  return any(argument.lstrip("-") in ("debug", "debug=true", "debug=1") for argument in sys.argv[1:])
+
+
+def _last_line(error: BaseException) -> str:
+  if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+    return "out of memory; a smaller --batch_size takes less"
+  text = " ".join(str(error).split())
+  return f"{type(error).__name__}: {text if len(text) < 500 else f'{text[:500]}...'} (--debug shows where)"
+
+
+def _discard_output() -> None:
+  """Let the interpreter end without a word about output that nobody takes."""
+  with contextlib.suppress(OSError, ValueError):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _answer_signals():
+  """Let a signal raise `Interrupted`; a second one, or patience at its end, ends the process."""
+  received = False
+
+  def on_signal(number: int, frame: FrameType | None) -> None:
+    del frame
+    nonlocal received
+    interrupted = Interrupted(number)
+    if received:
+      os._exit(interrupted.code)
+    received = True
+
+    def end() -> None:  # where an exception is not heard: in a callback of a library, or in a thread that is waited for
+      os.write(2, f"{program_name()}: {interrupted}\n".encode(errors="replace"))
+      os._exit(interrupted.code)
+
+    timer = threading.Timer(_PATIENCE, end)
+    timer.daemon = True
+    timer.start()
+    raise interrupted
+
+  if threading.current_thread() is threading.main_thread():
+    for number in _SIGNALS:
+      if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(number, on_signal)
+
+
+def _end_at_a_signal(code):
+  """From here on a signal changes nothing but when the process ends."""
+  if threading.current_thread() is threading.main_thread():
+    for number in _SIGNALS:
+      signal.signal(number, lambda number, frame: os._exit(code))

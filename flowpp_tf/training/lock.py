@@ -1,0 +1,55 @@
+"""One trainer in a working directory: a lock that the system frees when its process ends, however it ends."""
+
+from collections.abc import Iterator
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import time
+
+from absl import logging
+
+from flowpp_tf import gate
+from flowpp_tf.errors import InputError
+
+
+@contextlib.contextmanager
+def sole_owner(path: pathlib.Path) -> Iterator[None]:
+  """Hold the lock of a working directory, whose file says who holds it.
+
+  Args:
+    path: the file of the lock; it stays when the lock is free, so that no two processes lock different files.
+
+  Raises:
+    InputError (a ValueError): if another process holds it.
+    OSError: if the file cannot be written.
+  """
+  descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(f"workdir {str(path.parent)!r} is in use by {_holder(path)}; wait until that run has ended, or "
+                       "give another --workdir") from None
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+        raise
+      logging.warning("%s is on a file system without locks: a second run in it would not be noticed", path.parent)
+    about = {"host": socket.gethostname(), "process": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    with contextlib.suppress(OSError):  # on a full disk the lock is still held
+      os.ftruncate(descriptor, 0)
+      os.pwrite(descriptor, json.dumps(about).encode(), 0)
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def _holder(path):
+  try:
+    about = gate.read_json(path)
+    return f"process {about['process']} on {about['host']} since {about['since']}"
+  except (OSError, ValueError, TypeError, KeyError):
+    return "another process"
