@@ -78,8 +78,8 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
 
 
 # The files of a run and of a preset that no other program may write; see training/workdir.py and models/presets.py.
-_OWNED = re.compile(r"config\.json|preset\.json|best\.weights\.h5|metrics\.jsonl|evaluation\.json|evaluation-[0-9a-f]{12}\.npy|"
-                    r"typicality\.json|run\.lock|codec_model\..*\.npz|card\.md")
+_OWNED = re.compile(r"(config|preset|evaluation|typicality)\.json|best\.weights\.h5|metrics\.jsonl|run\.lock|card\.md|"
+                    r"evaluation-[0-9a-f]{12}\.npy|codec_model\..*\.npz")
 
 
 def owner_of(path: Path) -> str | None:

@@ -20,6 +20,7 @@ import zlib
 import numpy as np
 
 from flowpp_tf.compression import exact
+from flowpp_tf import gate
 from flowpp_tf.errors import InputError
 
 _DESCRIPTION = "description"
@@ -105,10 +106,8 @@ class CodecModel:
   @classmethod
   def load(cls, path: str | pathlib.Path) -> CodecModel:
     """Read the model from a file; errors as for `from_bytes`."""
-    try:
-      data = pathlib.Path(path).read_bytes()
-    except OSError as error:
-      raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    with gate.reading(path):
+      data = gate.read_bytes(path, 1 << 32)
     return cls.from_bytes(data, repr(str(path)))
 
   @classmethod

@@ -34,12 +34,16 @@ from flowpp_tf.compression.coder import Coder
 from flowpp_tf.compression.segment import SegmentError, decode_segment, max_images
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.errors import InputError
+from flowpp_tf.gate import read_bytes
 
 _MODES = {1: "L", 3: "RGB"}
 _PPM_OF_8_BITS = re.compile(rb"P[56](\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+255\s")
-MAX_KEPT_FILE, MAX_PICTURE = 1 << 27, 1 << 30  # bytes of a file that is kept, pixel values of one that is not
+MAX_KEPT_FILE, MAX_PICTURE = 1 << 27, 1 << 30  # bytes of a file that is kept, pixel values in an archive of one that
+_MAX_CODED = 1 << 28                           # is not, and of one that is coded: larger ones are kept
 _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20     # bytes in a segment before the next one begins
 _MAX_LIST = 1 << 24                            # bytes of a list that is read
+_MAX_FILE = 1 << 31                            # bytes of a file that is read
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # of what is decoded; see data/images.py
 _LENGTH = struct.Struct("<I")
 
 
@@ -82,9 +86,9 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
   Raises:
     OSError: if it cannot be read.
   """
-  data = (folder / name).read_bytes()
+  data = read_bytes(folder / name, _MAX_FILE)
   try:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       reason = _why_kept(image, data, channels, lossy_pixels)
       if not reason:
         return Picture(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
@@ -98,6 +102,8 @@ def _why_kept(image, data, channels, lossy_pixels):
   eight_bits = {"PNG": lambda: data[24] == 8, "WEBP": lambda: True, "JPEG": lambda: True,
                 "BMP": lambda: data[28] in (8, 24), "PPM": lambda: _PPM_OF_8_BITS.match(data),
                 "TIFF": lambda: set(image.tag_v2[258]) == {8}}
+  if image.width * image.height * channels > _MAX_CODED:
+    return "too large"
   if image.mode != _MODES[channels]:
     return "another mode"
   if "transparency" in image.info:
@@ -108,8 +114,6 @@ def _why_kept(image, data, channels, lossy_pixels):
     return "another depth or format"
   if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and data[12:16] != b"VP8L")):
     return "lossy"
-  if image.width * image.height * channels > MAX_PICTURE:
-    return "too large"
   return ""
 
 

@@ -1,12 +1,12 @@
 """A data set from one .npz file with the arrays `train`, `validation` and `test`, and `train_labels` and so on."""
 
 import pathlib
-import zipfile
 
 import numpy as np
 
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.errors import InputError, check_pixels
+from flowpp_tf.gate import read_npz
 from flowpp_tf.types import Path
 
 _MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
@@ -25,20 +25,7 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False) -> ImageDatase
     InputError (a ValueError): naming what is missing or wrong.
   """
   label_names = {split: f"{split}_labels" for split in SPLITS} if labels else {}
-  try:
-    with open(pathlib.Path(path).expanduser(), "rb") as opened, np.load(opened) as file:  # closed if damaged, too
-      wanted = (*SPLITS, *label_names.values())
-      missing = [name for name in wanted if name not in file.files]
-      if missing:
-        raise InputError(f"{str(path)!r} has no array {' and no '.join(map(repr, missing))}; it has "
-                         f"{', '.join(map(repr, file.files)) or 'none'}")
-      arrays = {name: file[name] for name in wanted}
-  except OSError as error:
-    raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
-  except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-    if isinstance(error, InputError):
-      raise
-    raise InputError(f"{str(path)!r} is no .npz file of plain arrays") from None
+  arrays = read_npz(pathlib.Path(path).expanduser(), (*SPLITS, *label_names.values()))
   for name, array in arrays.items():
     if not np.issubdtype(array.dtype, np.integer):
       raise InputError(f"{str(path)!r}: `{name}` must hold integers, got {array.dtype}")

@@ -19,6 +19,8 @@ from absl import logging
 import numpy as np
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.files import sync
+from flowpp_tf.gate import read_json
 from flowpp_tf.types import Path, Shape
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # by split
@@ -34,9 +36,12 @@ def default_cache_dir() -> pathlib.Path:
 
 
 def file_identity(paths: list[pathlib.Path], root: Path | None = None) -> list[list[Any]]:
-  """Return `[name, bytes, time in ns]` of each file, with names relative to `root` if it is given."""
-  return [[os.path.relpath(path, root) if root else os.path.abspath(path), status.st_size,
-           status.st_mtime_ns] for path in paths for status in (os.stat(path),)]
+  """Return `[name, bytes, time in ns]` of each file, with names relative to `root` if it is given.
+
+  Of a link that leads nowhere they are those of the link; that it cannot be read is said when it is.
+  """
+  return [[os.path.relpath(path, root) if root else os.path.abspath(path), status.st_size, status.st_mtime_ns]
+          for path in paths for status in (os.stat(path) if os.path.exists(path) else os.lstat(path),)]
 
 
 def decoded_images(
@@ -72,8 +77,12 @@ def decoded_images(
   if not folder.exists():
     _write(folder, shapes, fill)
   try:
-    about = json.loads((folder / "about.json").read_text())
-    return {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in counts}, about
+    about = read_json(folder / "about.json")
+    arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in counts}
+    for split, array in arrays.items():
+      if array.dtype != np.uint8 or array.shape[1:] != tuple(image_shape) or len(array) > counts[split]:
+        raise ValueError(f"{split}.npy holds {array.dtype} of shape {array.shape}")
+    return arrays, about
   except (OSError, ValueError, EOFError) as error:
     raise InputError(f"cache {str(folder)!r} cannot be read: {error}; delete it to decode again") from None
 
@@ -97,6 +106,8 @@ def _write(folder, shapes, fill):
     for array in arrays.values():
       array.flush()
     (unfinished / "about.json").write_text(json.dumps(about))
+    for path in unfinished.iterdir():
+      sync(path)
     try:
       os.rename(unfinished, folder)
     except OSError:

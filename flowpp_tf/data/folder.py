@@ -24,6 +24,7 @@ from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.photographs import Photographs
 from flowpp_tf.errors import InputError
+from flowpp_tf.gate import read_text, reason
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
@@ -138,7 +139,7 @@ def fill_from_files(files: dict[str, list[pathlib.Path]], image_shape: Shape, ma
     try:
       return images.read_image(path, image_shape)
     except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
-      return f"{path} ({images.reason(error)})"
+      return f"{path} ({reason(error)})"
 
   kept, bad, enlarged = {}, [], 0
   for split, paths in files.items():
@@ -195,7 +196,7 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
       image = images.read_photograph(path, image_shape[2])
       return image if image.shape[:2] == size else f"{path} (its size has changed)"
     except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
-      return f"{path} ({images.reason(error)})"
+      return f"{path} ({reason(error)})"
 
   kept, bad, too_small = {}, [], 0
   sizes_kept: dict[str, list[tuple[int, int]]] = {}
@@ -243,7 +244,7 @@ def _hashed_splits(names, path):
 def _read_splits(splits_file, present, path):
   """Return the image names by split from a file of splits."""
   try:
-    text = pathlib.Path(splits_file).expanduser().read_text(encoding="utf-8-sig")
+    text = read_text(pathlib.Path(splits_file).expanduser())
     if str(splits_file).lower().endswith(".json"):
       table = json.loads(text)
       pairs: list[tuple[Any, ...]] = [(repr(split), split, name) for split, names in table.items() for name in names]
@@ -251,8 +252,8 @@ def _read_splits(splits_file, present, path):
       pairs = [(f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
                for i, line in enumerate(text.splitlines()) if line.strip()]
   except OSError as error:
-    raise InputError(f"file of splits {str(splits_file)!r} cannot be read: {error.strerror}") from None
-  except (ValueError, AttributeError, TypeError) as error:
+    raise InputError(f"file of splits {str(splits_file)!r} cannot be read: {reason(error)}") from None
+  except (ValueError, AttributeError, TypeError, RecursionError) as error:
     raise InputError(f"file of splits {str(splits_file)!r} is not JSON of the form "
                      f'{{"train": ["a.png", ...], ...}}: {error}') from None
   splits: dict[str, list[str]] = {split: [] for split in SPLITS}

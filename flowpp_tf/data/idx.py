@@ -11,15 +11,15 @@ import gzip
 import math
 import pathlib
 import struct
-import zlib
 
 import numpy as np
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.gate import open_regular, reading
 from flowpp_tf.types import Path
 
 STEMS = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-_MOST_BYTES = 1 << 30  # a file that claims more is refused before it is read
+_MOST_BYTES = 256 << 20  # a file that claims more is refused before it is read
 
 
 def find_idx(folder: Path) -> dict[str, pathlib.Path] | None:
@@ -72,8 +72,8 @@ def _find(folder, stem):
 def _read(path, what, dimensions):
   """Read a uint8 array of so many dimensions; `what` names its content in errors."""
   layout = struct.Struct(f">4B{dimensions}I")
-  try:
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+  with reading(path), open_regular(path) as opened:
+    with gzip.open(opened) if path.suffix == ".gz" else opened as file:
       header = file.read(layout.size)
       if len(header) < layout.size:
         raise InputError(f"{str(path)!r} is no IDX file of {what}: it has {len(header)} bytes")
@@ -83,10 +83,8 @@ def _read(path, what, dimensions):
                          f"got {' '.join(map(str, header[:4]))}")
       size = math.prod(shape)
       if not 0 < size <= _MOST_BYTES:
-        raise InputError(f"{str(path)!r} claims {what} of shape {shape}; expected between 1 byte and 1 GiB")
+        raise InputError(f"{str(path)!r} claims {what} of shape {shape}; expected between 1 byte and 256 MiB")
       content = file.read(size + 1)
-  except (OSError, EOFError, zlib.error) as error:
-    raise InputError(f"{str(path)!r} cannot be read: {error}") from None
   if len(content) != size:
     found = "is cut off: it has" if len(content) < size else "is too long: it has more than"
     raise InputError(f"{str(path)!r} {found} {min(len(content), size):,} of the {size:,} bytes that its header claims")

@@ -1,5 +1,8 @@
 """Read image files into uint8 arrays of one shape with Pillow.
 
+A file is opened by `open_image`, which refuses other formats, more pixels than are good for the memory, and what is no
+regular file.
+
 - EXIF orientation is applied; only the first frame of an animation is read; colour profiles are ignored.
 - Of 16 bits per channel the upper 8 are kept.
 - Transparent pixels (RGBA, LA, palettes) are composited on white.
@@ -10,20 +13,70 @@
 
 from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
+import contextlib
 import itertools
 import os
+import threading
 from typing import Any, BinaryIO, TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.gate import open_regular
 from flowpp_tf.types import Path, Shape
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlusConfig
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
+MOST_PIXELS = 64_000_000  # of an image, and of all that are decoded at a time: they take up to 12 bytes each
+_MOST_BYTES = 512 << 20   # of a file
+
+
+class _Budget:
+  """Lets threads decode images of `MOST_PIXELS` pixels in all at a time."""
+
+  def __init__(self):
+    self._changed, self._used = threading.Condition(), 0
+
+  @contextlib.contextmanager
+  def take(self, pixels):
+    with self._changed:
+      self._changed.wait_for(lambda: self._used + pixels <= MOST_PIXELS or not self._used)
+      self._used += pixels
+    try:
+      yield
+    finally:
+      with self._changed:
+        self._used -= pixels
+        self._changed.notify_all()
+
+
+_BUDGET = _Budget()
+
+
+@contextlib.contextmanager
+def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
+  """Open an image file, whose pixels are not decoded yet; decode them within the context.
+
+  Raises:
+    InputError (a ValueError): for more than `MOST_PIXELS` pixels.
+    OSError: for what is no regular file, or no image of one of the `FORMATS`.
+  """
+  with contextlib.ExitStack() as stack:
+    opened = file if hasattr(file, "read") else stack.enter_context(open_regular(file))
+    size = opened.seek(0, os.SEEK_END)
+    opened.seek(0)
+    if not 0 < size <= _MOST_BYTES:
+      raise InputError("it is empty" if not size else f"it has {size:,} bytes; expected at most {_MOST_BYTES:,}")
+    image = stack.enter_context(Image.open(opened, formats=FORMATS))
+    pixels = image.width * image.height
+    if pixels > MOST_PIXELS:
+      raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {MOST_PIXELS / 1e6:.0f} million")
+    stack.enter_context(_BUDGET.take(pixels))
+    yield image
 
 
 def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, bool]:
@@ -35,9 +88,10 @@ def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, b
   Raises:
     Exception: whatever Pillow raises for a file that is not a complete image.
   """
-  with Image.open(file) as image:
+  with open_image(file) as image:
     image.load()
-    return fit_image(ImageOps.exif_transpose(image), image_shape)
+    ImageOps.exif_transpose(image, in_place=True)
+    return fit_image(image, image_shape)
 
 
 def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
@@ -49,9 +103,10 @@ def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
   Raises:
     Exception: whatever Pillow raises for a file that is not a complete image.
   """
-  with Image.open(file) as image:
+  with open_image(file) as image:
     image.load()
-    flat = flat_image(ImageOps.exif_transpose(image), channels)
+    ImageOps.exif_transpose(image, in_place=True)
+    flat = flat_image(image, channels)
     return np.asarray(flat).reshape(flat.height, flat.width, channels)
 
 
@@ -76,14 +131,9 @@ def read_for_model(file: Path | BinaryIO, config: "FlowPlusPlusConfig") -> np.nd
 
 def upright_size(file: Path | BinaryIO) -> tuple[int, int]:
   """Return `(width, height)` of an image file in its EXIF orientation; raise like `read_image`."""
-  with Image.open(file) as image:
+  with open_image(file) as image:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return image.size[::-1] if turned else image.size
-
-
-def reason(error: Exception) -> str:
-  """Return the message of an exception from Pillow as one line."""
-  return " ".join(str(error).split()) or type(error).__name__
 
 
 def fit_image(image: Image.Image, image_shape: Shape) -> tuple[np.ndarray, bool]:
@@ -100,11 +150,13 @@ def fit_image(image: Image.Image, image_shape: Shape) -> tuple[np.ndarray, bool]
 def flat_image(image: Image.Image, channels: int) -> Image.Image:
   """Convert a Pillow image to one of 8 bits, without transparency, of 1 or 3 channels."""
   if image.mode.startswith("I"):  # 16-bit grey
-    image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+    pixels = np.asarray(image)
+    image = Image.fromarray((pixels.astype(np.uint16, copy=False) >> 8).astype(np.uint8))
   if image.has_transparency_data:
-    image = image.convert("RGBA")
+    image = image if image.mode == "RGBA" else image.convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-  return image.convert("L" if channels == 1 else "RGB")
+  wanted = "L" if channels == 1 else "RGB"
+  return image if image.mode == wanted else image.convert(wanted)
 
 
 def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:

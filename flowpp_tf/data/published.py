@@ -8,19 +8,21 @@ The folder has, for example for size 32, `train_32x32` and `valid_32x32`, each i
 """
 
 import io
+import math
 import pathlib
 import tarfile
 import zipfile
-import zlib
 
 import numpy as np
 
 from flowpp_tf.data import cache, folder as folders, images
 from flowpp_tf.errors import InputError
+from flowpp_tf.gate import check_sizes, open_regular, reading, reason
 from flowpp_tf.types import Path
 
 FORMS = (".npy", ".npz", ".tar", ".tar.gz", ".tgz", ".zip", "")
 _ROWS = 1024  # per read
+_MOST_BYTES = 1 << 20  # of an image of 64x64 pixels
 
 
 def find_published(data_dir: Path, size: int) -> dict[str, pathlib.Path] | None:
@@ -45,7 +47,9 @@ def load_published(paths: dict[str, pathlib.Path], size: int, cache_dir: Path | 
 
 
 def _load(path, shape, cache_dir):
-  try:
+  with reading(path):
+    if not path.is_dir():
+      open_regular(path).close()
     if path.suffix == ".npy":
       array = np.load(path, mmap_mode="r")
       _check(path, array.dtype, array.shape, shape)
@@ -55,10 +59,6 @@ def _load(path, shape, cache_dir):
     size = sum(row[1] for row in identity)
     arrays, _ = cache.decoded_images(path.name, identity, {"images": len(names)}, shape, read, size, cache_dir)
     return arrays["images"]
-  except (OSError, ValueError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
-    if isinstance(error, InputError):
-      raise
-    raise InputError(f"{str(path)!r} cannot be read: {error}") from None
 
 
 def _contents(path, shape):
@@ -70,6 +70,8 @@ def _contents(path, shape):
     return _array_in_zip(path, shape)
   elif path.suffix == ".zip":
     with zipfile.ZipFile(path) as archive:
+      for member in filter(lambda member: _is_image(member.filename), archive.infolist()):
+        _check_member(path, member.filename, member.file_size)
       names = sorted(set(filter(_is_image, archive.namelist())))
 
     def opened():
@@ -88,21 +90,23 @@ def _contents(path, shape):
       with tarfile.open(path) as tar:
         for member in tar:  # in the archive's order: a tar has no index
           if member.name in rows:
-            file = tar.extractfile(member) or io.BytesIO()  # a folder is refused as an empty file
-            yield rows[member.name], member.name, io.BytesIO(file.read())
+            if not member.isreg():
+              raise InputError(f"{str(path)!r}: {member.name} is no image: it is a folder, a link or a device")
+            _check_member(path, member.name, member.size)
+            yield rows[member.name], member.name, io.BytesIO(tar.extractfile(member).read())
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
 
   def decode(item):
     row, name, file = item
     try:
-      with images.Image.open(file) as image:
+      with images.open_image(file) as image:
         if image.size != shape[1::-1]:
           raise InputError(f"it has {image.width}x{image.height} pixels")
       return row, images.read_image(file, shape)[0]
     except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
       size = f"{shape[1]}x{shape[0]}"
-      raise InputError(f"{str(path)!r}: {name} is no image of {size} pixels: {error}") from None
+      raise InputError(f"{str(path)!r}: {name} is no image of {size} pixels: {reason(error)}") from None
 
   def fill(arrays):
     for row, image in images.parallel_map(decode, opened()):
@@ -112,13 +116,21 @@ def _contents(path, shape):
   return names, fill
 
 
+def _check_member(path, name, size):
+  if size > _MOST_BYTES:
+    raise InputError(f"{str(path)!r}: {name} has {size:,} bytes; expected an image of at most {_MOST_BYTES:,}")
+
+
 def _array_in_zip(path, shape):
-  with zipfile.ZipFile(path) as archive:
+  with open_regular(path) as opened, zipfile.ZipFile(opened) as archive:
     names = archive.namelist()
     if len(names) != 1:
       raise InputError(f"{str(path)!r} must hold one array, it has {', '.join(names)}")
+    check_sizes(archive.infolist(), opened)
     with archive.open(names[0]) as file:
       count = _read_header(path, file, shape)
+      if archive.infolist()[0].file_size != file.tell() + count * math.prod(shape):
+        raise InputError(f"{str(path)!r} does not hold the {count:,} images that its header claims")
 
   def fill(arrays):
     with zipfile.ZipFile(path) as archive, archive.open(names[0]) as file:

@@ -18,7 +18,8 @@ import pathlib
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
-from flowpp_tf.files import replace_file
+from flowpp_tf.files import write_file
+from flowpp_tf.gate import read_json, reading
 from flowpp_tf.types import Path
 
 
@@ -31,13 +32,11 @@ def read_record(path: Path) -> dict:
   path = pathlib.Path(path)
   if not path.exists():
     return {}
-  try:
-    record = json.loads(path.read_text())
-    if not isinstance(record, dict):
+  with reading(path, "use another --output, or move it away"):
+    record = read_json(path)
+    if not isinstance(record, dict) or not all(isinstance(entry, dict) for entry in record.values()):
       raise ValueError("it is not a table of splits")
     return record
-  except (OSError, ValueError) as error:
-    raise InputError(f"{str(path)!r} cannot be read: {error}; use another --output, or move it away") from None
 
 
 def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, checkpoint: dict, seed: int,
@@ -64,6 +63,6 @@ def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, 
       measured["standard_error"] = None
   text = json.dumps(read_record(path) | {split: entry}, indent=2) + "\n"
   try:
-    replace_file(path, lambda temporary: temporary.write_text(text))
+    write_file(path, text)
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from None

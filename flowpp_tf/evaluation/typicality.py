@@ -9,7 +9,8 @@ import numpy as np
 
 from flowpp_tf.data.dataset import Images
 from flowpp_tf.evaluation.scores import Scorer
-from flowpp_tf.files import replace_file
+from flowpp_tf.files import write_file
+from flowpp_tf.gate import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +22,13 @@ class Typical:
 
   def save(self, path: pathlib.Path, key: dict) -> None:
     """Write a JSON file; `key` holds everything that the values depend on."""
-    text = json.dumps({"key": key, "bits_per_dim": dataclasses.asdict(self)}, indent=2) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text))
+    write_file(path, json.dumps({"key": key, "bits_per_dim": dataclasses.asdict(self)}, indent=2) + "\n")
 
 
 def load_typical(path: pathlib.Path, key: dict) -> Typical | None:
   """Return what `Typical.save` wrote with the same key, or None if there is no such file."""
   try:
-    kept = json.loads(path.read_text())
+    kept = read_json(path)
     return Typical(**kept["bits_per_dim"]) if kept["key"] == key else None
   except (OSError, ValueError, TypeError, KeyError):
     return None  # a damaged file counts as missing: the caller measures again and overwrites it

@@ -1,6 +1,5 @@
 """A SavedModel of `export_saved_model` with the methods of `FlowPlusPlus`."""
 
-import json
 import pathlib
 import re
 from typing import Any
@@ -8,8 +7,12 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.gate import open_regular, read_json, reason
 from flowpp_tf.models.config import FlowPlusPlusConfig
+from flowpp_tf.settings import is_count
 from flowpp_tf.types import Path, Seed, TensorLike
+
+_FUNCTIONS = {"sample", "log_prob_bound", "bits_per_dim", "encode", "decode"}
 
 
 def load_saved_model(path: Path) -> "LoadedModel":
@@ -35,13 +38,19 @@ class LoadedModel:
   """
 
   def __init__(self, path: Path) -> None:
+    assets = pathlib.Path(path, "assets")
     try:
-      assets = pathlib.Path(path, "assets")
-      self.config = FlowPlusPlusConfig(**json.loads((assets / "config.json").read_text()))
-      self.metadata: dict[str, Any] = json.loads((assets / "metadata.json").read_text())
+      self.config = FlowPlusPlusConfig(**read_json(assets / "config.json"))
+      self.metadata: dict[str, Any] = _checked_metadata(read_json(assets / "metadata.json"))
+      for file in pathlib.Path(path).rglob("*"):
+        if not file.is_dir():
+          open_regular(file).close()
       self.saved_model = tf.saved_model.load(str(path))
-    except (OSError, ValueError, TypeError, tf.errors.OpError) as error:
-      raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {error}") from None
+      missing = _FUNCTIONS - {*self.saved_model.signatures}
+      if missing or not hasattr(self.saved_model, "weights"):
+        raise ValueError(f"it has no {', '.join(sorted(missing)) or 'weights'}")
+    except Exception as error:  # pylint: disable=broad-except  # TensorFlow raises many for damaged files
+      raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {reason(error)}") from None
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, **given: TensorLike) -> tf.Tensor:
     return self._call("sample", given, n=n, temperature=temperature, seed=seed)
@@ -80,8 +89,24 @@ class LoadedModel:
     return result
 
 
+def _checked_metadata(metadata):
+  """The content of metadata.json, whose values have the types that the programs rely on."""
+  if not isinstance(metadata, dict):
+    raise ValueError("its metadata.json is no table")
+  if not is_count(metadata.get("max_batch")):
+    raise ValueError(f"`max_batch` in metadata.json must be a positive integer, got {metadata.get('max_batch')!r}")
+  for name in ("data", "checkpoint", "evaluation", "versions"):
+    if not isinstance(metadata.get(name) or {}, dict):
+      raise ValueError(f"`{name}` in metadata.json must be a table, got {metadata[name]!r}")
+  if not all(isinstance(entry, dict) for entry in (metadata.get("evaluation") or {}).values()):
+    raise ValueError("`evaluation` in metadata.json must be a table of tables")
+  return metadata
+
+
 def _convert(name, value, spec):
   """Convert a value to the type of a signature's input."""
+  if isinstance(value, int) and spec.dtype.is_integer and not spec.dtype.min <= value <= spec.dtype.max:
+    raise InputError(f"`{name}` must be of type {spec.dtype.name}, from {spec.dtype.min} to {spec.dtype.max}, got {value}")
   try:
     convert = tf.cast if tf.is_tensor(value) else tf.convert_to_tensor
     tensor = convert(value, spec.dtype)

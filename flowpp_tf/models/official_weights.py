@@ -6,13 +6,12 @@ step's ActNorm and 1x1 convolution as separate variables.
 
 import collections
 from typing import Any, NamedTuple
-import zipfile
-import zlib
 
 import numpy as np
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
+from flowpp_tf.gate import read_npz
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.types import Path
 
@@ -39,11 +38,7 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
   Example:
     >>> fpp.load_official_weights(model, "weights.npz")
   """
-  try:
-    with open(path, "rb") as opened, np.load(opened) as file:
-      arrays = dict(file)
-  except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise InputError(f"`path` {str(path)!r} is not a readable .npz file: {error}") from None
+  arrays = read_npz(path)
   entries = {entry.name: entry for entry in official_entries(model)}
   wrong = [f"missing {name} {entry.shape}" for name, entry in entries.items() if name not in arrays]
   wrong += [f"unexpected {name} {array.shape}" for name, array in arrays.items() if name not in entries]

@@ -5,7 +5,7 @@ import pathlib
 from flowpp_tf.compression import ArchiveReader, CodecModel, Coder
 from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.errors import InputError
-from flowpp_tf.files import replace_file
+from flowpp_tf.files import write_file
 from flowpp_tf.programs import run
 
 
@@ -20,7 +20,7 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
   path = workdir / codec_model_name(model.sha256())
   try:
     if not path.exists():
-      replace_file(path, lambda temporary: temporary.write_bytes(model.to_bytes()))
+      write_file(path, model.to_bytes())
   except OSError as error:
     run.warn(f"{str(path)!r} cannot be written, so that this run's archives need TensorFlow to be decoded: "
              f"{error.strerror}")

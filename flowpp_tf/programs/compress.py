@@ -11,12 +11,14 @@ docs/compression.md has sizes, speeds, limits, and the format.
 
 from collections.abc import Iterator
 import math
+import os
 import pathlib
 import time
 
 from absl import flags
 import numpy as np
 
+from flowpp_tf import gate
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS, ArchiveReader, ArchiveWriter, Coder, compress_to, read_images
 from flowpp_tf.compression.pictures import (
     MAX_KEPT_FILE, Lost, Picture, check_channels, read_picture, read_pictures, write_pictures)
@@ -41,7 +43,8 @@ def define_flags() -> None:
                     "given.")
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
   data_flags.define_data_flags(default="that of the run")
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31)
+  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.",
+                       lower_bound=1, upper_bound=1 << 31)
   flags.DEFINE_string("output", None, "Archive to write, such as my_photos.fpp.")
   flags.DEFINE_bool("estimate", False, "Say how large the archive would be, and write nothing.")
   flags.DEFINE_bool("test", False, "Decode the whole archive and compare it with the images before it appears.")
@@ -53,7 +56,8 @@ def define_flags() -> None:
                     "than the files; else these files are kept as they are.")
   flags.DEFINE_integer("segment_images", SEGMENT_IMAGES, "Images or tiles that are decoded together; fewer give "
                        "quicker access to one of them, and larger archives.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_integer("batch_size", None, "Largest batch; one that is fast if not given.", lower_bound=1, upper_bound=1 << 16)
+  flags.DEFINE_integer("batch_size", None, "Largest batch; one that is fast if not given.",
+                       lower_bound=1, upper_bound=1 << 16)
 
 
 def compress_from_flags() -> None:
@@ -98,7 +102,7 @@ def _compress_files(model, workdir):
   check_channels(model.config.image_shape[2])
   folder, names = _files(FLAGS.images)
   names = names[:FLAGS.limit]
-  sizes = {name: (folder / name).stat().st_size for name in names}
+  sizes = {name: _size_of(folder / name) for name in names}
   shape = model.config.image_shape
   kept: dict[str, str] = {}  # names, and why
 
@@ -153,6 +157,11 @@ def _compress_files(model, workdir):
   if pathlib.Path(FLAGS.output).stat().st_size >= sum(sizes.values()):
     run.warn("the archive is not smaller than the files: they are too few, or unlike those that the model was trained "
              "on")
+
+
+def _size_of(path):
+  with gate.reading(path), gate.open_regular(path) as file:  # before the work begins
+    return os.fstat(file.fileno()).st_size
 
 
 def _files(paths):

@@ -15,6 +15,7 @@ import pathlib
 from absl import flags
 import numpy as np
 
+from flowpp_tf import gate
 from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
 from flowpp_tf.errors import InputError
 from flowpp_tf.files import replace_file
@@ -42,10 +43,8 @@ def decompress_from_flags(archive: str | None = None) -> None:
     raise InputError("give the archive: bin/decompress ARCHIVE --output=...")
   if (FLAGS.output is None) != FLAGS.list:
     raise InputError("give --output, or --list, which writes nothing; one of them")
-  try:
-    file = open(archive, "rb")
-  except OSError as error:
-    raise InputError(f"{archive!r} cannot be read: {error.strerror}") from None
+  with gate.reading(archive):
+    file = gate.open_regular(archive)
   with file:
     reader = ArchiveReader(file)
     header = reader.header

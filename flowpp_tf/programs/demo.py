@@ -42,7 +42,8 @@ def define_flags() -> None:
   flags.DEFINE_string("saved_model", None, "Directory written by bin/export, instead of --workdir or --preset.")
   flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
   flags.DEFINE_integer("port", 7860, "Port to listen on.", lower_bound=1, upper_bound=65535)
-  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.", lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.",
+                       lower_bound=1, upper_bound=1 << 20)
 
 
 def demo_from_flags() -> None:

@@ -12,9 +12,11 @@ def define_device_flags() -> None:
   flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
                       "flowpp_tf/devices/strategy.py.")
   flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
-  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.", lower_bound=0, upper_bound=256)
+  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.",
+                       lower_bound=0, upper_bound=256)
   flags.DEFINE_integer("cpu_splits", 0, "Equal parts of a batch that the cores of a CPU work on side by side; 1 for "
-                       "none, 0 for one per core, up to 8, where there is no GPU or TPU.", lower_bound=0, upper_bound=256)
+                       "none, 0 for one per core, up to 8, where there is no GPU or TPU.",
+                       lower_bound=0, upper_bound=256)
   flags.DEFINE_enum("jit", "auto", ["auto", *JIT], "What XLA compiles: nothing (off), what is between the products "
                     "(elementwise), whole blocks (blocks). auto is blocks on GPUs and TPUs, off on CPUs.")
 

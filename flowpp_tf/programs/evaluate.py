@@ -32,7 +32,8 @@ def define_flags() -> None:
   flags.DEFINE_list("num_samples", "1", "Samples of the importance-weighted bound, one number or several "
                     "such as 1,16,256; the single-sample bound is always measured.")
   flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31)
+  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.",
+                       lower_bound=1, upper_bound=1 << 31)
   flags.DEFINE_bool("gap", False, "Measure as many training images too, and print the difference.")
   flags.DEFINE_bool("codecs", False, "Print what PNG, WebP, JPEG XL, JPEG-LS, bzip2 and xz "
                     "need for the same images, lossless.")

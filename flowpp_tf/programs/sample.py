@@ -38,7 +38,8 @@ def define_flags() -> None:
                    "0 for the model itself.", -100, 100)
   flags.DEFINE_integer("seed", 0, "Seed of the samples and of the dequantization noise.",
                        lower_bound=-1 << 63, upper_bound=(1 << 63) - 1)
-  flags.DEFINE_integer("batch_size", 100, "Batch size; the images do not depend on it.", lower_bound=1, upper_bound=1 << 16)
+  flags.DEFINE_integer("batch_size", 100, "Batch size; the images do not depend on it.",
+                       lower_bound=1, upper_bound=1 << 16)
   flags.DEFINE_list("interpolate", None, "Two images to interpolate between in latent space: files, or images "
                     "of the run's data such as test:3,test:7.")
   flags.DEFINE_integer("frames", None, "Number of images of --interpolate; if not given, 12, or 30 in an "
@@ -68,9 +69,10 @@ def sample_from_flags() -> None:
   workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
   with workers.scope():
     model, settings = workdir.load()
-  for path in (FLAGS.output or workdir.samples, FLAGS.npy):  # before the work
-    if path:
-      run.check_can_be_written(path)
+  images_read = [*(FLAGS.interpolate or ()), *(FLAGS.reconstruct or ())]
+  for path in (workdir.samples if FLAGS.output is None else FLAGS.output, FLAGS.npy):  # before the work
+    if path is not None:
+      run.check_can_be_written(path, images_read)
   config, n = model.config, FLAGS.n
   labels = _labels(FLAGS.labels, config)
   by_class = config.num_classes and not any(kind in given for kind in _NOT_WITH) and len(temperatures) == 1

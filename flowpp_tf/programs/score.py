@@ -28,7 +28,7 @@ import numpy as np
 
 from flowpp_tf.data import SPLITS, folder as image_folder, images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
-from flowpp_tf.files import file_sha256
+from flowpp_tf.gate import reason
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run
 from flowpp_tf.programs.progress import progress_on_stderr
 from flowpp_tf.training import Workdir, Workers
@@ -44,9 +44,11 @@ def define_flags() -> None:
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31)
+  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.",
+                       lower_bound=1, upper_bound=1 << 31)
   flags.DEFINE_string("output", None, "CSV file; standard output if not given.")
-  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.",
+                       lower_bound=1, upper_bound=1 << 20)
   flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1, upper_bound=1 << 16)
   flags.DEFINE_integer("typical_images", 1000, "Number of validation images of the run for typicality, spread "
                        "evenly over the split; all if it has fewer.", lower_bound=2, upper_bound=1 << 31)
@@ -60,7 +62,8 @@ def score_from_flags() -> None:
   if FLAGS.images is not None and (FLAGS.dataset or "split" in given):
     raise run.InputError("--images is a folder, --dataset and --split say other images; give one of them")
   if FLAGS.output is not None:
-    run.check_can_be_written(FLAGS.output)
+    inside = [] if FLAGS.images is None else [os.path.join(FLAGS.images, os.path.basename(FLAGS.output))]
+    run.check_can_be_written(FLAGS.output, inside)
   workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
   with workers.scope():
     model, settings = workdir.load()
@@ -114,7 +117,7 @@ def _read_files(config, folder, names):
     try:
       return image_files.read_for_model(folder / name, config), image_files.upright_size(folder / name), None
     except Exception as error:  # pylint: disable=broad-except  # Pillow raises many for damaged files
-      return None, None, image_files.reason(error)
+      return None, None, reason(error)
 
   sizes = []
   for name, (image, size, error) in zip(names, image_files.parallel_map(read, names), strict=True):
@@ -155,7 +158,7 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
 def typical_key(workdir: Workdir, settings: dict, num_samples: int = 16, seed: int = 0,
                 typical_images: int = 1000) -> dict:
   """Return what the typicality of a run depends on, for `load_typical`; the defaults are those of the flags."""
-  return {"weights": file_sha256(workdir.best_weights), "num_samples": num_samples, "seed": seed,
+  return {"weights": workdir.checkpoint()["sha256"], "num_samples": num_samples, "seed": seed,
           "typical_images": typical_images, "data": settings.get("fingerprint", {}).get("digest")}
 
 

@@ -43,8 +43,10 @@ def define_flags() -> None:
                       "an .npz file of the published release. The data-dependent initialisation if not given.")
   flags.DEFINE_bool("deterministic", False, "The same weights to the last bit in every run on a device, where that "
                     "costs speed.")
-  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.", lower_bound=1, upper_bound=1 << 20)
-  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.", lower_bound=1, upper_bound=1 << 31)
+  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.",
+                       lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.",
+                       lower_bound=1, upper_bound=1 << 31)
   device_flags.define_device_flags()
 
 
