@@ -39,7 +39,7 @@ def _start(command):
     return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   if command != "decompress" and not {"help", "helpfull", "helpshort", "h", "?"}.intersection(arguments):
-    print("importing TensorFlow", file=sys.stderr if command == "score" else sys.stdout, flush=True)
+    print("importing TensorFlow", file=sys.stderr, flush=True)
   with _without_noise():
     program = importlib.import_module(f"flowpp_tf.programs.{command}")
   program.main()

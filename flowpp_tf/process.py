@@ -21,7 +21,6 @@ from typing import NoReturn
 
 DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-_NAMES = {signal.SIGINT: "Ctrl-C"}
 _PATIENCE = 10  # seconds after which a program that was interrupted is ended
 
 
@@ -29,7 +28,7 @@ class Interrupted(BaseException):
   """A signal asked the program to end, where it has nothing to save."""
 
   def __init__(self, number: int) -> None:
-    super().__init__(f"stopped by {_NAMES.get(number) or signal.Signals(number).name}")
+    super().__init__(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
     self.code = 128 + number
 
 

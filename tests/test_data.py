@@ -115,7 +115,7 @@ GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
     ({**GOOD, "test": np.full([3, 4, 4, 1], 300)}, "`test` must lie in 0 .. 255"),
     ({**GOOD, "test": np.full([3, 4, 4, 1], -1)}, "`test` must lie in 0 .. 255"),
     ({**GOOD, "test": np.zeros([3, 4, 5, 1], np.uint8)}, "`test` must hold images of shape"),
-    ({**GOOD, "test": np.array([None])}, "is no .npz file of plain arrays"),
+    ({**GOOD, "test": np.array([None])}, "expected an .npz file of plain arrays"),
 ])
 def test_an_npz_that_does_not_fit_says_why(tmp_path, arrays, message):
   np.savez(tmp_path / "a.npz", **arrays)

@@ -177,7 +177,7 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
   for ours, theirs in zip(model.get_weights(), before):
     np.testing.assert_array_equal(ours, theirs)
   path.write_bytes(b"no archive")
-  with pytest.raises(ValueError, match="is not a readable .npz file"):
+  with pytest.raises(ValueError, match="cannot be read: File is not a zip file"):
     fpp.load_official_weights(model, path)
 
 

@@ -136,8 +136,7 @@ def _check_bad_input(call_or_run, cwd, program, args, message):
 
 
 def _is_noise(line):
-  """What TensorFlow says of the machine while it starts."""
-  return not line.strip() or line.startswith(("WARNING: All log", "I0000", "E0000", "W0000"))
+  return line == "importing TensorFlow"
 
 
 def test_help_lists_the_flags_of_the_program():

@@ -98,13 +98,13 @@ def test_a_run_killed_three_times_ends_bitwise_as_the_run_that_was_not(whole, tm
   assert_same_end(end_state(tmp_path), state)
 
 
-def test_sigterm_saves_at_the_next_step_and_exits_with_0(whole, tmp_path):
+def test_sigterm_saves_at_the_next_step_and_the_exit_code_says_so(whole, tmp_path):
   process = start(tmp_path)
   while process.poll() is None and not list((tmp_path / "checkpoints").glob("step_*")):
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
   out = process.communicate(timeout=300)[0]
-  assert process.returncode == 0, out
+  assert process.returncode == 3, out
   stopped = int(out.split("stopped after step ")[1].split()[0])
   newest = max((tmp_path / "checkpoints").glob("step_*")).name
   assert newest == f"step_{stopped:08d}" and stopped < 12

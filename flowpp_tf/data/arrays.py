@@ -38,5 +38,6 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False) -> ImageDatase
     if array.dtype != np.uint8:
       check_pixels(array, levels, name)
     arrays[name] = array.astype(np.uint8, copy=False)
-  return ImageDataset(f"npz:{pathlib.Path(path).name}", levels=levels, **arrays,
+  train, validation, test = (arrays[split] for split in SPLITS)
+  return ImageDataset(f"npz:{pathlib.Path(path).name}", levels, train, validation, test,
                       labels=of_images or None, classes=tuple(map(str, range(num_classes))))

@@ -66,7 +66,7 @@ def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
     OSError: for what is no regular file, or no image of one of the `FORMATS`.
   """
   with contextlib.ExitStack() as stack:
-    opened = file if hasattr(file, "read") else stack.enter_context(open_regular(file))
+    opened = stack.enter_context(open_regular(file)) if isinstance(file, (str, os.PathLike)) else file
     size = opened.seek(0, os.SEEK_END)
     opened.seek(0)
     if not 0 < size <= _MOST_BYTES:

@@ -93,7 +93,7 @@ def _contents(path, shape):
             if not member.isreg():
               raise InputError(f"{str(path)!r}: {member.name} is no image: it is a folder, a link or a device")
             _check_member(path, member.name, member.size)
-            yield rows[member.name], member.name, io.BytesIO(tar.extractfile(member).read())
+            yield rows[member.name], member.name, io.BytesIO(tar.extractfile(member).read())  # type: ignore[union-attr]
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
 

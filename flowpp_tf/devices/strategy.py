@@ -1,17 +1,18 @@
 """Devices: one, all of a host mirrored, several hosts, a TPU."""
 
 import functools
-import json
 import os
 
 import tensorflow as tf
 
+from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_signals, meet
 from flowpp_tf.errors import InputError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
-def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None = None) -> tf.distribute.Strategy:
+def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None = None,
+                 worker_timeout: float = 600) -> tf.distribute.Strategy:
   """Return a `tf.distribute.Strategy`.
 
   Args:
@@ -22,6 +23,7 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
     num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without GPUs; 0 leaves it
       whole. Possible only before TensorFlow has used its devices.
     tpu: name or address of the TPU; None for that of this host.
+    worker_timeout: seconds that "multiworker" waits for the other workers.
 
   "multiworker" waits for all workers, and must come before anything else that uses TensorFlow. "mirrored" is the same
   strategy at each call: two of them in one process fail where their models differ (TensorFlow takes a collective
@@ -30,6 +32,7 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
   Raises:
     InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a TF_CONFIG that is
       missing or not one, or if there is no such TPU.
+    WorkerLost: if not all workers are there in time.
   """
   if name not in STRATEGIES:
     raise InputError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {name!r}")
@@ -38,8 +41,9 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
   if name == "auto":
     gpus = tf.config.list_physical_devices("GPU")
     several = len(gpus) > 1 or (not gpus and num_virtual_cpus > 1)
-    name = "multiworker" if _workers_of_tf_config() > 1 else "mirrored" if several else "one"
-  return {"one": tf.distribute.get_strategy, "mirrored": _mirrored, "multiworker": _multiworker,
+    cluster = cluster_of_environment()
+    name = "multiworker" if cluster and len(cluster.workers) > 1 else "mirrored" if several else "one"
+  return {"one": tf.distribute.get_strategy, "mirrored": _mirrored, "multiworker": lambda: _multiworker(worker_timeout),
           "tpu": lambda: _tpu(tpu)}[name]()
 
 
@@ -77,33 +81,26 @@ def _mirrored():
   return tf.distribute.MirroredStrategy([d.name for d in tf.config.list_logical_devices(kind)])
 
 
-def _workers_of_tf_config():
-  """Number of workers that TF_CONFIG lists; 0 if it is not set."""
-  text = os.environ.get("TF_CONFIG")
-  if not text:
-    return 0
-  try:
-    config = json.loads(text)
-    workers = config["cluster"]["worker"]
-    if not (isinstance(workers, list) and config["task"]["type"] == "worker"
-            and 0 <= config["task"]["index"] < len(workers)):
-      raise ValueError
-    return len(workers)
-  except (ValueError, KeyError, TypeError):
-    raise InputError(
-        'TF_CONFIG must be like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": '
-        f'"worker", "index": 0}}}}, with the index of this host, got {text}') from None
-
-
-def _multiworker():
-  if _workers_of_tf_config():
-    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-  elif "SLURM_PROCID" in os.environ:
-    resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-  else:
+def _multiworker(timeout):
+  cluster = cluster_of_environment()
+  if cluster is None and "SLURM_PROCID" not in os.environ:
     raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or "
                      "a SLURM job")
-  return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+  try:
+    if cluster is None:
+      resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+      cluster = Cluster(tuple(resolver.cluster_spec().as_dict()["worker"]), resolver.task_id)
+    else:
+      resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    if len(cluster.workers) > 1:
+      meet(cluster, timeout)
+    with ended_by_signals():
+      return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+  except InputError:
+    raise
+  except (ValueError, RuntimeError, KeyError, OSError, tf.errors.OpError) as error:
+    here = f" at {cluster.workers[cluster.task]}" if cluster else ""
+    raise InputError(f"this worker cannot be started{here}: {str(error).splitlines()[0]}") from None
 
 
 def _tpu(name):

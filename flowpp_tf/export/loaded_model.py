@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.export.metadata import checked_metadata
 from flowpp_tf.gate import open_regular, read_json, reason
 from flowpp_tf.models.config import FlowPlusPlusConfig
-from flowpp_tf.settings import is_count
 from flowpp_tf.types import Path, Seed, TensorLike
 
 _FUNCTIONS = {"sample", "log_prob_bound", "bits_per_dim", "encode", "decode"}
@@ -41,7 +41,7 @@ class LoadedModel:
     assets = pathlib.Path(path, "assets")
     try:
       self.config = FlowPlusPlusConfig(**read_json(assets / "config.json"))
-      self.metadata: dict[str, Any] = _checked_metadata(read_json(assets / "metadata.json"))
+      self.metadata: dict[str, Any] = checked_metadata(read_json(assets / "metadata.json"))
       for file in pathlib.Path(path).rglob("*"):
         if not file.is_dir():
           open_regular(file).close()
@@ -89,24 +89,10 @@ class LoadedModel:
     return result
 
 
-def _checked_metadata(metadata):
-  """The content of metadata.json, whose values have the types that the programs rely on."""
-  if not isinstance(metadata, dict):
-    raise ValueError("its metadata.json is no table")
-  if not is_count(metadata.get("max_batch")):
-    raise ValueError(f"`max_batch` in metadata.json must be a positive integer, got {metadata.get('max_batch')!r}")
-  for name in ("data", "checkpoint", "evaluation", "versions"):
-    if not isinstance(metadata.get(name) or {}, dict):
-      raise ValueError(f"`{name}` in metadata.json must be a table, got {metadata[name]!r}")
-  if not all(isinstance(entry, dict) for entry in (metadata.get("evaluation") or {}).values()):
-    raise ValueError("`evaluation` in metadata.json must be a table of tables")
-  return metadata
-
-
 def _convert(name, value, spec):
   """Convert a value to the type of a signature's input."""
   if isinstance(value, int) and spec.dtype.is_integer and not spec.dtype.min <= value <= spec.dtype.max:
-    raise InputError(f"`{name}` must be of type {spec.dtype.name}, from {spec.dtype.min} to {spec.dtype.max}, got {value}")
+    raise InputError(f"`{name}` must be from {spec.dtype.min} to {spec.dtype.max}, got {value}")
   try:
     convert = tf.cast if tf.is_tensor(value) else tf.convert_to_tensor
     tensor = convert(value, spec.dtype)

@@ -5,12 +5,14 @@ import tensorflow as tf
 
 from flowpp_tf.devices import STRATEGIES, enable_determinism, get_strategy, has_accelerator, use_cpu_lanes
 from flowpp_tf.graphs import JIT, set_jit
+from flowpp_tf.programs import run
 
 
 def define_device_flags() -> None:
   """Define the flags."""
   flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
                       "flowpp_tf/devices/strategy.py.")
+  run.define_float("worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6)
   flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
   flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.",
                        lower_bound=0, upper_bound=256)
@@ -35,4 +37,4 @@ def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()
-  return get_strategy(given.strategy, given.num_virtual_cpus, given.tpu)
+  return get_strategy(given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout)

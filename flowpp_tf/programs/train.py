@@ -134,9 +134,9 @@ def _warn_of_inexact_reconstructions(batched, dataset):
   result = reconstruct(batched, dataset.test[:_RECONSTRUCTED])
   share = np.count_nonzero(result.differences) / result.differences.size
   if share > _ROUNDING:
-    run.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} test images. The flow spreads the "
-             "images too far for its precision, as it does where the training images hardly differ; --flow_dtype=float64 "
-             "or more, and more varied, images help")
+    run.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} test images. The flow spreads them "
+             "too far for its precision, as where training images hardly differ: --flow_dtype=float64 helps, or more "
+             "varied images")
 
 
 def _with_precision(config, precision, dtype):

@@ -94,7 +94,7 @@ class Checkpoints:
     """Copy a file into a checkpoint, as a link to the last copy if it has not changed; return its SHA-256."""
     status = file.stat()
     what = status.st_ino, status.st_size, status.st_mtime_ns
-    copied, last, digest = self._copies.get(file.name, (None, None, ""))
+    copied, last, digest = self._copies.get(file.name, (None, file, ""))
     if copied == what:
       with contextlib.suppress(OSError):  # a file system without links, or a checkpoint that is gone
         os.link(last, folder / file.name)

@@ -178,11 +178,12 @@ class Workdir:
       InputError (a ValueError): if they cannot be written, or have results and no checkpoint to go on from.
     """
     with self._writing():
-      for path in (self.best_weights, self.metrics) if restored else ():
-        copy = restored.folder / path.name
+      copies = {} if restored is None else {path: restored.folder / path.name for path in (
+          self.best_weights, self.metrics)}
+      for path, copy in copies.items():
         if copy.exists() and not (path.is_file() and file_sha256(path) == file_sha256(copy)):
           if path == self.best_weights and not _is_whole(path):
-            logging.warning("%s is missing or damaged; that of checkpoint %s takes its place", path, restored.folder)
+            logging.warning("%s is missing or damaged; that of checkpoint %s takes its place", path, copy.parent)
           write_file(path, copy.read_bytes())
       rows, damaged = self._read_rows()
       if restored is None and len(rows) > 1:

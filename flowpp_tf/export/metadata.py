@@ -1,0 +1,46 @@
+"""The schema of assets/metadata.json in a SavedModel: what the programs rely on when they read it."""
+
+from typing import Any
+
+_NUMBER, _MISSING = (int, float), (type(None),)
+_DATA = {"name": (str,), "version": (str,) + _MISSING, "splits": {"train": (int,), "validation": (int,), "test": (int,)},
+         "levels": (int,), "image_shape": (list,), "digest": (str,)}
+_CHECKPOINT = {"val_bits_per_dim": _NUMBER + _MISSING}
+_BOUND = {"num_samples": (int,), "bits_per_dim": _NUMBER}
+
+
+def checked_metadata(metadata: Any) -> dict[str, Any]:
+  """Return the content of a metadata.json; raise a `ValueError` that names what is not as `bin/export` writes it."""
+  _check("metadata.json", metadata, {"max_batch": (int,)})
+  if metadata["max_batch"] < 1:
+    raise ValueError(f"metadata.json: `max_batch` must be positive, got {metadata['max_batch']}")
+  for name, schema in (("data", _DATA), ("checkpoint", _CHECKPOINT)):
+    if metadata.get(name) is not None:
+      _check(f"metadata.json: `{name}`", metadata[name], schema)
+  evaluation = metadata.get("evaluation") or {}
+  _check("metadata.json: `evaluation`", evaluation, {})
+  for split, entry in evaluation.items():
+    where = f"metadata.json: `evaluation` of {split!r}"
+    _check(where, entry, {"images": (int,), "bounds": (list,)})
+    if not entry["bounds"]:
+      raise ValueError(f"{where}: `bounds` is empty")
+    for bound in entry["bounds"]:
+      _check(f"{where}: `bounds`", bound, _BOUND)
+  return metadata
+
+
+def _check(where, value, schema):
+  if not isinstance(value, dict):
+    raise ValueError(f"{where} must be a table, got {_shown(value)}")
+  for name, expected in schema.items():
+    found = value.get(name)
+    if isinstance(expected, dict):
+      _check(f"{where}: `{name}`", found, expected)
+    elif not isinstance(found, expected) or isinstance(found, bool):
+      kinds = " or ".join("null" if kind in _MISSING else kind.__name__ for kind in expected)
+      raise ValueError(f"{where}: `{name}` must be {kinds}, got {_shown(found)}")
+
+
+def _shown(value):
+  text = repr(value)
+  return text if len(text) < 40 else f"{text[:40]}..."
