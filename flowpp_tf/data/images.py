@@ -14,10 +14,12 @@ regular file.
 from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
 import contextlib
+import io
 import itertools
 import os
 import threading
 from typing import Any, BinaryIO, TYPE_CHECKING
+import zlib
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
 MOST_PIXELS = 64_000_000  # of an image, and of all that are decoded at a time: they take up to 12 bytes each
-_MOST_BYTES = 512 << 20   # of a file
+_MOST_BYTES = 256 << 20   # of a file
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class _Budget:
@@ -57,6 +60,21 @@ class _Budget:
 _BUDGET = _Budget()
 
 
+def _check_png(content):
+  """Raise an `InputError` if a chunk of a PNG has the wrong checksum: Pillow does not look at those of pixels."""
+  if not content.startswith(_PNG):
+    return
+  place, view = len(_PNG), memoryview(content)
+  while place + 12 <= len(content):
+    end = place + 8 + int.from_bytes(view[place:place + 4], "big")
+    if view[end:end + 4] != zlib.crc32(view[place + 4:end]).to_bytes(4, "big"):
+      raise InputError("it is damaged: a part has the wrong checksum, or is cut off")
+    if view[place + 4:place + 8] == b"IEND":
+      return
+    place = end + 4
+  raise InputError("it is cut off")
+
+
 @contextlib.contextmanager
 def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
   """Open an image file, whose pixels are not decoded yet; decode them within the context.
@@ -71,7 +89,9 @@ def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
     opened.seek(0)
     if not 0 < size <= _MOST_BYTES:
       raise InputError("it is empty" if not size else f"it has {size:,} bytes; expected at most {_MOST_BYTES:,}")
-    image = stack.enter_context(Image.open(opened, formats=FORMATS))
+    content = opened.read()
+    _check_png(content)
+    image = stack.enter_context(Image.open(io.BytesIO(content), formats=FORMATS))
     pixels = image.width * image.height
     if pixels > MOST_PIXELS:
       raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {MOST_PIXELS / 1e6:.0f} million")

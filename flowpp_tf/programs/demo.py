@@ -4,25 +4,27 @@ bin/demo --preset=fashion_mnist
 bin/demo --workdir=runs/digits
 bin/demo --saved_model=runs/digits/saved_model/1
 
-By default only this machine can open the page, see --host. The page loads nothing from other servers and reports
-nothing. Its examples are test images of the run if the data are available, else samples. It shows typicality if
-bin/score has measured it for the run with the same number of samples.
+By default only this machine can open the page, see --host and --auth. The page loads nothing from other servers and
+reports nothing. Its examples are test images of the run if the data are available, else samples. It shows typicality
+if bin/score has measured it for the run with the same number of samples.
 """
 
+import contextlib
 import importlib.util
+import ipaddress
 import os
 import pathlib
-import signal
 import socket
-import sys
 import tempfile
 
 from absl import flags
 import numpy as np
 
+from flowpp_tf import gate, process
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import Answers
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.demo.guard import Guard, allowed_hosts
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
@@ -33,7 +35,7 @@ from flowpp_tf.programs.score import typical_key
 
 FLAGS = flags.FLAGS
 _EXAMPLES = 6
-_LARGEST_UPLOAD = "200mb"
+_LARGEST_UPLOAD = "64mb"
 
 
 def define_flags() -> None:
@@ -42,6 +44,9 @@ def define_flags() -> None:
   flags.DEFINE_string("saved_model", None, "Directory written by bin/export, instead of --workdir or --preset.")
   flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
   flags.DEFINE_integer("port", 7860, "Port to listen on.", lower_bound=1, upper_bound=65535)
+  flags.DEFINE_list("allowed_hosts", [], "More names under which browsers may ask for the page, such as that of a "
+                    "proxy; others are refused.")
+  flags.DEFINE_string("auth", None, "Ask visitors for USER:PASSWORD; @FILE reads them from a file, one line for each.")
   flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.",
                        lower_bound=1, upper_bound=1 << 20)
 
@@ -53,6 +58,7 @@ def demo_from_flags() -> None:
     raise InputError("give the model as --workdir, --preset or --saved_model, one of them")
   if importlib.util.find_spec("gradio") is None:
     raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
+  auth = _visitors(FLAGS.auth)
   _check_can_serve(host, port)
   if FLAGS.saved_model is None:
     workdir = model_flags.given_model()
@@ -61,20 +67,48 @@ def demo_from_flags() -> None:
   else:
     source = FLAGS.saved_model
     engine, metadata, examples = _from_saved_model(source, FLAGS.num_samples)
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the folder is deleted
+  if auth is None and not _is_loopback(host):
+    run.warn(f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password")
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1",
                       GRADIO_TEMP_DIR=os.path.join(folder, "uploads"))  # Gradio reads these on import
+    from starlette.middleware import Middleware
+
     from flowpp_tf.demo import page as gradio_page
 
     path = os.path.normpath(source)
     name = (metadata.get("data") or {}).get("name") or os.path.basename(path)
     page = gradio_page.build_page(Answers(engine, pathlib.Path(folder)), f"Flow++: {name}",
                                   about(path, engine, metadata), _completed(examples, engine))
+    guard = Middleware(Guard, hosts=allowed_hosts(host, FLAGS.allowed_hosts), folder=pathlib.Path(folder, "uploads"))
     page.launch(server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, ssr_mode=False,
-                prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, **gradio_page.LOOK)
+                prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, auth=auth, state_session_capacity=100,
+                app_kwargs={"middleware": [guard]}, **gradio_page.LOOK)
     print(f"the page is at http://{host}:{port}; Ctrl-C ends it", flush=True)
-    page.block_thread()
+    with contextlib.suppress(process.Interrupted, KeyboardInterrupt):
+      page.block_thread()
+    page.close(verbose=False)
+
+
+def _visitors(auth):
+  """Return pairs of user and password, or None."""
+  if auth is None:
+    return None
+  lines = [auth]
+  if auth.startswith("@"):
+    with gate.reading(auth[1:]):
+      lines = [line for line in gate.read_text(auth[1:]).splitlines() if line.strip()]
+  pairs = [tuple(line.strip().split(":", 1)) for line in lines]
+  if not pairs or not all(len(pair) == 2 and all(pair) for pair in pairs):
+    raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines")
+  return pairs
+
+
+def _is_loopback(host):
+  try:
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+  except ValueError:
+    return False
 
 
 def _check_can_serve(host, port):
@@ -82,8 +116,8 @@ def _check_can_serve(host, port):
   try:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     socket.create_server((host, port), family=family).close()
-  except OSError as error:
-    raise InputError(f"cannot serve at --host={host} --port={port}: {error.strerror or error}") from None
+  except (OSError, UnicodeError) as error:
+    raise InputError(f"cannot serve at --host={host} --port={port}: {gate.reason(error)}") from None
 
 
 def _from_workdir(workdir, num_samples):

@@ -1,0 +1,187 @@
+"""Files from outside: what is no regular file, claims too much or is damaged is one line, and takes little memory."""
+
+import gzip
+import random
+import struct
+import tarfile
+import zipfile
+
+import numpy as np
+from PIL import Image
+import pytest
+
+import hostile_files as hostile
+from flowpp_tf import data, gate
+from flowpp_tf.data import folder as folders
+from flowpp_tf.data import images, published
+from flowpp_tf.data.idx import read_idx_images
+from flowpp_tf.errors import InputError
+from flowpp_tf.models import load_official_weights
+
+GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
+NOISE = dict.fromkeys(data.SPLITS, np.random.RandomState(0).randint(0, 99, [99, 4, 4, 1]).astype(np.uint8))
+
+
+@pytest.fixture
+def strange(tmp_path):
+  return hostile.not_regular(tmp_path)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("pipe", "it is a named pipe; expected a regular file"), ("folder", "it is a folder"),
+    ("zero", "it is a device"), ("dangling", "No such file or directory")])
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(strange, name, message):
+  path = strange[name]
+  for read in (gate.read_bytes, gate.read_npz, data.load_dataset, images.open_image):
+    with pytest.raises((OSError, InputError), match=message):
+      if read is data.load_dataset:
+        read(f"npz:{path}")
+      elif read is images.open_image:
+        with read(path):
+          pass
+      else:
+        read(path)
+
+
+def test_files_of_the_system_and_those_that_are_too_long_are_read_within_the_limit(tmp_path):
+  assert b"cpu" in gate.read_bytes("/proc/stat", 1 << 20)  # it says that it has 0 bytes
+  (tmp_path / "a").write_bytes(bytes(11))
+  with pytest.raises(OSError, match="more than 10 bytes"):
+    gate.read_bytes(tmp_path / "a", 10)
+  assert len(gate.read_bytes(tmp_path / "a", 11)) == 11
+
+
+def test_json_that_is_nested_too_deeply_is_a_value_error():
+  with pytest.raises(ValueError, match="nested too deeply"):
+    gate.parse_json("[" * 100_000)
+
+
+@pytest.mark.parametrize("write, message", [
+    (lambda path: hostile.npz(path, **{**GOOD, "test": bytes(200 << 20)}), "would unpack to 209,"),
+    (lambda path: hostile.npz(path, **{**GOOD, "test": hostile.npy_header((1 << 50,))}), "cannot be read: "),
+    (lambda path: hostile.npz(path, **{**GOOD, "test": hostile.npy_header((3, 4, 4, 1)) + bytes(5)}), "cannot be read"),
+    (lambda path: hostile.npz(path, encrypted=True, **GOOD), "encrypted"),
+    (lambda path: hostile.npz(path, zipfile.ZIP_LZMA, **NOISE) or _spoil(path), "cannot be read"),
+    (lambda path: hostile.npz(path, zipfile.ZIP_DEFLATED, **NOISE) or _spoil(path), "cannot be read"),
+    (lambda path: hostile.npz(path, **{**GOOD, "test": np.array([{}])}), "Object arrays cannot be loaded"),
+    (lambda path: path.write_bytes(b"PK\x05\x06" + bytes(18)), "has no array 'train' and no 'validation'"),
+])
+def test_hostile_npz_files_are_one_line(tmp_path, write, message):
+  write(tmp_path / "a.npz")
+  with pytest.raises(InputError, match=message) as error:
+    data.load_dataset(f"npz:{tmp_path / 'a.npz'}")
+  assert "a.npz" in str(error.value) and "\n" not in str(error.value)
+
+
+def _spoil(path):
+  content = bytearray(path.read_bytes())
+  for place in range(len(content) // 9, len(content) // 3, 7):
+    content[place] ^= 0xff
+  path.write_bytes(content)
+
+
+def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, small_model):
+  hostile.npz(tmp_path / "bomb.npz", a=bytes(200 << 20))
+  for path in (strange["zero"], strange["pipe"], tmp_path / "bomb.npz"):
+    with pytest.raises(InputError, match="cannot be read"):
+      load_official_weights(small_model, path)
+
+
+@pytest.mark.parametrize("content, message", [
+    (hostile.EPS, "cannot identify image file"),  # Pillow would start Ghostscript
+    (hostile.png(13_000, 13_000, rows=10), "13000x13000 pixels; expected at most 64 million|exceeds limit"),
+    (hostile.png(60_000, 60_000, rows=1), "exceeds limit"),
+    (hostile.png(100, 100)[:-20], "a part has the wrong checksum, or is cut off"),
+    (hostile.png(100, 100)[:-12], "it is cut off"),
+    (hostile.png(100, 100)[:60] + b"?" + hostile.png(100, 100)[61:], "a part has the wrong checksum"),
+    (b"", "it is empty"), (b"GIF89a", "cannot identify|index out of range")])
+def test_an_image_that_is_none_or_too_much_is_one_line(tmp_path, content, message):
+  (tmp_path / "a.png").write_bytes(content)
+  with pytest.raises(Exception, match=message):
+    images.read_image(tmp_path / "a.png", (4, 4, 3))
+
+
+def test_all_that_is_no_image_in_a_folder_is_named_and_skipped(tmp_path):
+  folder = tmp_path / "images"
+  folder.mkdir()
+  for i in range(40):
+    Image.fromarray(np.full([4, 4, 3], i, np.uint8)).save(folder / f"{i}.png")
+  strange = hostile.not_regular(folder)
+  for name in ("pipe", "dangling", "zero"):
+    strange[name].rename(folder / f"{name}.png")
+  (folder / "drawing.png").write_bytes(hostile.EPS)
+  with pytest.raises(InputError, match="4 image files cannot be read.*it is a named pipe"):
+    data.load_dataset(f"folder:{folder}", image_shape=(4, 4, 3))
+  loaded = data.load_dataset(f"folder:{folder}", image_shape=(4, 4, 3), max_bad_files=4)
+  assert sum(len(loaded.split(name)) for name in data.SPLITS) == 40
+  with pytest.raises(InputError, match="file of splits .* cannot be read: it is a named pipe"):
+    folders.load_folder(folder, (4, 4, 3), splits_file=folder / "pipe.png")
+
+
+def test_images_are_decoded_within_a_budget_of_pixels(monkeypatch):
+  monkeypatch.setattr(images, "MOST_PIXELS", 10)
+  budget, running, most = images._Budget(), [], []
+
+  def decode(pixels):
+    with budget.take(pixels):
+      running.append(pixels)
+      most.append(sum(running))
+      running.remove(pixels)
+
+  list(images.parallel_map(decode, [3, 9, 2, 8, 10, 1] * 50))
+  assert len(most) == 300 and max(most) <= 10
+
+
+def _member(name, kind=tarfile.REGTYPE, link=""):
+  info = tarfile.TarInfo(name)
+  info.type, info.linkname = kind, link
+  return info
+
+
+@pytest.mark.parametrize("member, content, message", [
+    (_member("a.png", tarfile.SYMTYPE, "a.png"), b"", "a.png is no image: it is a folder, a link or a device"),
+    (_member("a.png", tarfile.CHRTYPE), b"", "a folder, a link or a device"),
+    (_member("a.png", tarfile.DIRTYPE), b"", "a folder, a link or a device"),
+    (_member("a.png"), bytes(2 << 20), "a.png has 2,097,152 bytes; expected an image of at most 1,048,576"),
+    (_member("a.png"), hostile.EPS, "a.png is no image of 32x32 pixels")])
+def test_members_of_a_tar_that_are_no_images_are_refused(tmp_path, member, content, message):
+  path = tmp_path / "train_32x32.tar"
+  hostile.tar(path, (member, content))
+  with pytest.raises(InputError, match=message):
+    published.load_published({"train": path}, 32)
+
+
+def test_members_of_a_zip_are_refused_by_the_size_that_they_claim(tmp_path):
+  path = tmp_path / "train_32x32.zip"
+  with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    archive.writestr("a.png", bytes(64 << 20))
+  with pytest.raises(InputError, match="a.png has 67,108,864 bytes"):
+    published.load_published({"train": path}, 32)
+  hostile.npz(tmp_path / "train_32x32.npz", data=hostile.npy_header((1 << 40, 32, 32, 3)))
+  with pytest.raises(InputError, match="does not hold the 1,099,511,627,776 images"):
+    published.load_published({"train": tmp_path / "train_32x32.npz"}, 32)
+
+
+def test_an_idx_file_that_unpacks_to_more_than_it_may_is_refused_unread(tmp_path):
+  path = tmp_path / "train-images-idx3-ubyte.gz"
+  with gzip.open(path, "wb", 9) as file:
+    file.write(struct.pack(">4B3I", 0, 0, 8, 3, 400_000, 28, 28))
+  with pytest.raises(InputError, match="claims images of shape .400000, 28, 28."):
+    read_idx_images(path)
+
+
+def test_damaged_copies_are_the_data_or_one_line(tmp_path):
+  """An error names the file; without one, the data have the shape that they were written with."""
+  rng, count = random.Random(0), 60
+  array = np.arange(48, dtype=np.uint8).reshape(3, 4, 4, 1)
+  hostile.npz(tmp_path / "good.npz", **dict.fromkeys(data.SPLITS, array))
+  good, bad = (tmp_path / "good.npz").read_bytes(), tmp_path / "bad.npz"
+  refused = 0
+  for _ in range(count):
+    bad.write_bytes(hostile.damaged(good, rng))
+    try:
+      assert data.load_dataset(f"npz:{bad}").image_shape == (4, 4, 1)
+    except InputError as error:
+      assert "bad.npz" in str(error)
+      refused += 1
+  assert refused > count // 2
