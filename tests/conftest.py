@@ -108,4 +108,6 @@ def small_model():
 def pytest_addoption(parser):
   parser.addoption("--kills", type=int, default=3,
                    help="How often test_resume.py kills a run; more take half a minute each.")
+  parser.addoption("--attack", type=int, default=0, metavar="SEED",
+                   help="Also the long attacks of test_attacks.py, half an hour, drawn from a seed other than 0.")
   parser.addoption("--slow", action="store_true", help="Also the long versions of some tests.")

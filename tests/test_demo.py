@@ -101,7 +101,7 @@ def test_images_of_all_kinds_are_fitted(uploads, name):
 @pytest.mark.parametrize("name, message", [
     ("text.png", "'text.png' is no image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
     ("drawing.eps", "'drawing.eps' is no image"),  # Pillow knows it, and would start Ghostscript
-    ("empty.png", "'empty.png' is empty"), ("cut.png", "'cut.png' cannot be read: "),
+    ("empty.png", "'empty.png': it is empty"), ("cut.png", "'cut.png' cannot be read: "),
     ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"),
     ("gone.png", "cannot be read: ")])
 def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, message):
@@ -110,9 +110,8 @@ def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, messag
 
 
 def test_too_many_pixels_are_refused_unread(uploads, monkeypatch):
-  monkeypatch.setattr("flowpp_tf.demo.uploads.MOST_PIXELS", 40_000_000)
-  with pytest.raises(InputError, match="'large.png' is too large: it has 10000x5000 pixels, 50 million, "
-                                       "expected at most 40"):
+  monkeypatch.setattr("flowpp_tf.data.images.MOST_PIXELS", 40_000_000)
+  with pytest.raises(InputError, match="'large.png': it has 10000x5000 pixels; expected at most 40 million"):
     read_upload(uploads / "large.png", CONFIG)
 
 
@@ -381,7 +380,7 @@ def test_50_megapixels_are_fitted_within_seconds(page, uploads):
 
 
 @pytest.mark.parametrize("name, message", [
-    ("text.png", "'text.png' is no image: expected one of PNG"), ("empty.png", "'empty.png' is empty"),
+    ("text.png", "'text.png' is no image: expected one of PNG"), ("empty.png", "'empty.png': it is empty"),
     ("bomb.png", "exceeds limit")])
 def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, message):
   panel = _open(page, "Reconstruction")

@@ -7,9 +7,9 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.export.metadata import checked_metadata
 from flowpp_tf.gate import open_regular, read_json, reason
 from flowpp_tf.models.config import FlowPlusPlusConfig
+from flowpp_tf.settings import is_count
 from flowpp_tf.types import Path, Seed, TensorLike
 
 _FUNCTIONS = {"sample", "log_prob_bound", "bits_per_dim", "encode", "decode"}
@@ -41,7 +41,9 @@ class LoadedModel:
     assets = pathlib.Path(path, "assets")
     try:
       self.config = FlowPlusPlusConfig(**read_json(assets / "config.json"))
-      self.metadata: dict[str, Any] = checked_metadata(read_json(assets / "metadata.json"))
+      self.metadata: dict[str, Any] = read_json(assets / "metadata.json")
+      if not (isinstance(self.metadata, dict) and is_count(self.metadata.get("max_batch"))):
+        raise ValueError("its metadata.json must be a table with `max_batch`, a positive integer")
       for file in pathlib.Path(path).rglob("*"):
         if not file.is_dir():
           open_regular(file).close()

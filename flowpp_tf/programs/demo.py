@@ -25,6 +25,7 @@ from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import Answers
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.demo.guard import Guard, allowed_hosts
+from flowpp_tf.demo.metadata import checked_metadata
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
@@ -136,7 +137,7 @@ def _from_workdir(workdir, num_samples):
 
 def _from_saved_model(path, num_samples):
   loaded = load_saved_model(path)
-  return SavedModelEngine(loaded, num_samples), loaded.metadata, {}
+  return SavedModelEngine(loaded, num_samples), checked_metadata(loaded.metadata), {}
 
 
 def _completed(examples, engine):

@@ -18,6 +18,7 @@ from flowpp_tf.types import Path
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,
            str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+_MAY_BE_EMPTY = ("flow_dtype",)
 _COUNTS = ("no", "one", "two", "three")
 T = typing.TypeVar("T")
 
@@ -82,7 +83,9 @@ def _check_flag_files(argv):
 def _check_texts():
   """Raise a `ValueError` for a text that no file and no name can have."""
   for name in flags.FLAGS:
-    value = flags.FLAGS[name].value
+    flag, value = flags.FLAGS[name], flags.FLAGS[name].value
+    if value == "" and flag.default is None and name not in _MAY_BE_EMPTY:
+      raise ValueError(f"flag --{name} is empty; leave it out, or give a value")
     for text in value if isinstance(value, list) else [value]:
       if isinstance(text, str) and "\0" in text:
         raise ValueError(f"flag --{name} has a NUL character: {text!r}")

@@ -75,6 +75,8 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
   begin = None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256}
   settings = {"dataset": dataset.name, **(record or {}), **training.identity(), "init_from": begin,
               "fingerprint": fingerprint}
+  if workers.chief:
+    workdir.check(config, settings)  # before anything is written
   with workdir.sole_owner() if workers.chief else contextlib.nullcontext(), workers.guard():
     if workers.chief:
       identity = workdir.open(config, settings)

@@ -98,7 +98,15 @@ class Workdir:
       yield
 
   def open(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[str, Any]:
-    """Make the directory a run's own; a directory that has a run must have this one.
+    """Make the directory a run's own; arguments, result and errors as for `check`."""
+    identity = self.check(config, settings)
+    with self._writing():
+      self.path.mkdir(parents=True, exist_ok=True)
+      write_file(self.config, json.dumps(identity, indent=2) + "\n")
+    return identity
+
+  def check(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[str, Any]:
+    """Check that a directory that has a run has this one, and change nothing.
 
     Args:
       config: `FlowPlusPlusConfig`.
@@ -118,9 +126,6 @@ class Workdir:
       wanted["training"] = present["training"] | wanted["training"]
     else:
       self._check_checkpoints(wanted)
-    with self._writing():
-      self.path.mkdir(parents=True, exist_ok=True)
-      write_file(self.config, json.dumps(wanted, indent=2) + "\n")
     return wanted
 
   def check_run(self, wanted: dict[str, Any], run: dict[str, Any]) -> None:
@@ -195,7 +200,7 @@ class Workdir:
         logging.warning("%s: rows that cannot be read are left out, %d; the file as it was is %s", self.metrics,
                         damaged, kept)
       self._rows = [row for row in rows if row["step"] <= step]
-      if rows or damaged:
+      if damaged or len(self._rows) < len(rows):
         self._write_rows()
 
   def add_row(self, row: Mapping[str, Any]) -> None:

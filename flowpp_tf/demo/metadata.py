@@ -1,6 +1,8 @@
-"""The schema of assets/metadata.json in a SavedModel: what the programs rely on when they read it."""
+"""The schema of assets/metadata.json in a SavedModel, as `bin/export` writes it and the page shows it."""
 
 from typing import Any
+
+from flowpp_tf.errors import InputError
 
 _NUMBER, _MISSING = (int, float), (type(None),)
 _SPLITS = {"train": (int,), "validation": (int,), "test": (int,)}
@@ -11,10 +13,7 @@ _BOUND = {"num_samples": (int,), "bits_per_dim": _NUMBER}
 
 
 def checked_metadata(metadata: Any) -> dict[str, Any]:
-  """Return the content of a metadata.json; raise a `ValueError` that names what is not as `bin/export` writes it."""
-  _check("metadata.json", metadata, {"max_batch": (int,)})
-  if metadata["max_batch"] < 1:
-    raise ValueError(f"metadata.json: `max_batch` must be positive, got {metadata['max_batch']}")
+  """Return the content of a metadata.json; raise an `InputError` that names what is not as `bin/export` writes it."""
   for name, schema in (("data", _DATA), ("checkpoint", _CHECKPOINT)):
     if metadata.get(name) is not None:
       _check(f"metadata.json: `{name}`", metadata[name], schema)
@@ -24,7 +23,7 @@ def checked_metadata(metadata: Any) -> dict[str, Any]:
     where = f"metadata.json: `evaluation` of {split!r}"
     _check(where, entry, {"images": (int,), "bounds": (list,)})
     if not entry["bounds"]:
-      raise ValueError(f"{where}: `bounds` is empty")
+      raise InputError(f"{where}: `bounds` is empty")
     for bound in entry["bounds"]:
       _check(f"{where}: `bounds`", bound, _BOUND)
   return metadata
@@ -32,14 +31,14 @@ def checked_metadata(metadata: Any) -> dict[str, Any]:
 
 def _check(where, value, schema):
   if not isinstance(value, dict):
-    raise ValueError(f"{where} must be a table, got {_shown(value)}")
+    raise InputError(f"{where} must be a table, got {_shown(value)}")
   for name, expected in schema.items():
     found = value.get(name)
     if isinstance(expected, dict):
       _check(f"{where}: `{name}`", found, expected)
     elif not isinstance(found, expected) or isinstance(found, bool):
       kinds = " or ".join("null" if kind in _MISSING else kind.__name__ for kind in expected)
-      raise ValueError(f"{where}: `{name}` must be {kinds}, got {_shown(found)}")
+      raise InputError(f"{where}: `{name}` must be {kinds}, got {_shown(found)}")
 
 
 def _shown(value):

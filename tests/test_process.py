@@ -1,0 +1,186 @@
+"""Programs as processes: exit codes, one line for the last error, signals, flags that no program can take."""
+
+import importlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+from absl import flags
+import pytest
+
+from program_calls import ROOT
+from program_calls import call
+from program_calls import run
+from flowpp_tf import process
+from flowpp_tf.commands import COMMANDS
+
+HUGE = 10**20
+
+
+def script(body, *arguments, **options):
+  """Run `process.own` of a small function as a process."""
+  code = ("import os, signal, sys, time; from flowpp_tf import process\ndef main():\n"
+          + textwrap.indent(textwrap.dedent(body), "  ") + "\nprocess.own(main)")
+  return subprocess.run([sys.executable, "-c", code, *arguments], text=True, timeout=60, cwd=ROOT,
+                        **{"capture_output": True, **options})
+
+
+@pytest.mark.parametrize("body, code, error", [
+    ("pass", process.DONE, ""),
+    ("sys.exit(3)", process.STOPPED_AND_SAVED, ""),
+    ("sys.exit('a reason')", process.FAILED, "error: a reason"),
+    ("raise RuntimeError('two\\nlines')", process.FAILED, "error: RuntimeError: two lines (--debug shows where)"),
+    ("raise MemoryError", process.FAILED, "error: out of memory"),
+    ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(9)", 143, "stopped by SIGTERM"),
+    ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(9)", 129, "stopped by SIGHUP"),
+    ("os.kill(os.getpid(), signal.SIGINT); time.sleep(9)", 130, "stopped by Ctrl-C"),
+    ("raise KeyboardInterrupt", 130, "stopped by Ctrl-C"),
+    # A signal is heard where its exception is not: here it is thrown away.
+    ("try:\n  os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: pass\n"
+     "os.kill(os.getpid(), signal.SIGINT); time.sleep(9)", 130, ""),
+    ("print('\\udcff\\u4e00'); sys.exit(0)", process.DONE, "")])
+def test_a_program_ends_with_its_code_and_one_line(body, code, error):
+  result = script(body, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+  assert result.returncode == code, result.stderr
+  assert len(result.stderr.splitlines()) == bool(error) and error in result.stderr
+
+
+def test_debug_shows_where_an_error_is():
+  result = script("raise RuntimeError('here')", "--debug")
+  assert result.returncode == 1 and "Traceback" in result.stderr and "RuntimeError: here" in result.stderr
+
+
+def test_a_signal_whose_exception_is_lost_ends_the_process_in_time():
+  started = time.monotonic()
+  result = script("process._PATIENCE = 0.5\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException: pass\n"
+                  "time.sleep(30)")
+  assert result.returncode == 143 and "stopped by SIGTERM" in result.stderr and time.monotonic() - started < 10
+
+
+def test_a_signal_that_was_ignored_stays_ignored():
+  ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+  result = script("os.kill(os.getpid(), signal.SIGHUP); print('on')", preexec_fn=ignore)
+  assert (result.returncode, result.stdout) == (0, "on\n")
+
+
+def test_output_that_nobody_reads_or_that_has_no_room_is_no_traceback():
+  with open("/dev/full", "w") as full:
+    result = script("print('text')", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+  assert result.returncode == 1 and len(result.stderr.splitlines()) == 1 and "No space left" in result.stderr
+  reader, writer = os.pipe()
+  os.close(reader)
+  result = script("print('text')", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
+  os.close(writer)
+  assert result.stderr == ""
+
+
+def test_the_first_line_comes_at_once_and_nothing_but_lines_of_the_program(tmp_path):
+  started = time.monotonic()
+  program = subprocess.Popen([sys.executable, str(ROOT / "bin" / "sample"), "--preset=digits", "--n=1"], text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path,
+                             env={**os.environ, "PYTHONPATH": ""})
+  assert program.stderr.readline() == "importing TensorFlow\n"
+  assert time.monotonic() - started < 3  # 0.3 s on a quiet machine
+  out, error = program.communicate(timeout=120)
+  assert (program.returncode, error) == (0, "") and out == "wrote presets/digits/samples_t1.0_s0.png\n"
+
+
+def test_a_program_is_stopped_while_it_imports_tensorflow(tmp_path):
+  program = subprocess.Popen([sys.executable, "-m", "flowpp_tf", "sample", "--preset=digits"], text=True, cwd=tmp_path,
+                             stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+  program.stderr.readline()
+  time.sleep(0.3)
+  program.send_signal(signal.SIGINT)
+  assert program.communicate(timeout=30)[1] == "flowpp-sample: stopped by Ctrl-C\n" and program.returncode == 130
+
+
+def test_commands_are_listed_and_unknown_ones_are_refused():
+  usage = run(["-m", "flowpp_tf"], "--help", cwd=ROOT)
+  assert usage.code == 0 and all(name in usage.out for name in COMMANDS)
+  assert run(["-m", "flowpp_tf"], "trian", cwd=ROOT).code == 2
+  assert run(["-m", "flowpp_tf"], "--version", cwd=ROOT).out.startswith("flowpp_tf ")
+
+
+# --- Flags ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def flag_file(tmp_path):
+  def write(content):
+    (tmp_path / "a.flags").write_bytes(content)
+    return f"--flagfile={tmp_path / 'a.flags'}"
+  return write
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"--workdir=a\0b\n", "has a NUL character"), (b"--workdir=\xff\xfe\n", "cannot be read: "),
+    (b"--steps\n", "steps"), (b"--nothing=1\n", "nothing"), (b"--steps=1\n" * 3 + b"--steps=x\n", "steps")])
+def test_flag_files_of_any_content_are_one_line(tmp_path, flag_file, content, message):
+  result = call("train", flag_file(content), cwd=tmp_path)
+  assert result.code == 2 and message in result.error and len(result.error.splitlines()) == 1
+
+
+def test_flag_files_that_are_none_are_refused_at_once(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  for path in ("pipe", "/dev/zero", ".", "missing", ""):
+    result = call("train", f"--flagfile={path}", cwd=tmp_path)
+    assert result.code == 2 and "flag file" in result.error
+
+
+@pytest.mark.parametrize("program", COMMANDS)
+def test_every_number_has_both_bounds(program, tmp_path, monkeypatch):
+  """The fields of configs have theirs in `Settings`; each is tried here with numbers that are none or too large."""
+  from flowpp_tf.models import FlowPlusPlusConfig
+  from flowpp_tf.training import TrainingConfig
+
+  module, found = importlib.import_module(f"flowpp_tf.programs.{program}"), {}
+  monkeypatch.setattr(module.run, "run_program", lambda *a, **k: found.update(
+      {name: flags.FLAGS[name] for name in flags.FLAGS}))
+  before = {*flags.FLAGS}
+  call(program, cwd=tmp_path)
+  settings = {*FlowPlusPlusConfig.__dataclass_fields__, *TrainingConfig.__dataclass_fields__}
+  numbers = {name: flag for name, flag in found.items() if name not in before and name not in (
+      settings if program == "train" else ()) and flag.parser.syntactic_help.rpartition(" ")[2] and isinstance(
+          flag.parser, (flags.IntegerParser, flags.FloatParser))}
+  assert numbers or program in ("export", "decompress")
+  for name, flag in numbers.items():
+    assert None not in (flag.parser.lower_bound, flag.parser.upper_bound), f"--{name} of {program}"
+
+
+def _settings():
+  from flowpp_tf.models import FlowPlusPlusConfig
+  from flowpp_tf.training import TrainingConfig
+  for settings in (FlowPlusPlusConfig, TrainingConfig):
+    for field in settings.__dataclass_fields__.values():
+      if field.type in (int, float, int | None, float | None):
+        yield settings, field
+
+
+@pytest.mark.parametrize("settings, field", list(_settings()), ids=lambda value: getattr(value, "name", ""))
+def test_every_number_of_a_config_is_bounded(settings, field):
+  start = {"steps": 1} if "steps" in settings.__dataclass_fields__ else {}
+  for value in (HUGE, -HUGE, math.nan, math.inf, -1):
+    if field.type in (float, float | None) and value == HUGE and field.name in ("clip_norm", "learning_rate",
+                                                                                  "act_norm_min_variance"):
+      continue  # of no use, and harmless
+    with pytest.raises(ValueError, match=field.name):
+      settings(**{**start, field.name: value})
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--seed=4294967296"], "`seed` must be at most 4,294,967,295"), (["--epochs=nan"], "epochs"),
+    ([f"--filters={HUGE}"], "`filters` must be at most 65,536"), (["--workdir="], "flag --workdir is empty"),
+    (["--batch_size=100000"], "must be at most the 1,527 training images"),
+    (["--checkpoint_minutes=nan"], "minutes"),
+    ([f"--structure=columns:{HUGE}"], "structure"), (["--image_shape=1,2"], "image_shape"),
+    (["--init_from="], "init_from"), (["--dataset="], "dataset"), (["--config="], "config"),
+    (["--workdir=\udcff"], "must be a path in UTF-8")])
+def test_values_that_once_were_tracebacks_are_one_line(tmp_path, arguments, message):
+  steps = [] if arguments[0].startswith("--epochs") else ["--steps=1"]
+  result = call("train", *steps, *arguments, cwd=tmp_path)
+  assert result.code == 2 and message in result.error and len(result.error.splitlines()) == 1, result.error
+  assert not list(tmp_path.iterdir())
