@@ -195,8 +195,21 @@ def test_without_a_whole_copy_damage_is_an_error(workdir):
   shutil.rmtree(workdir.checkpoints)
   with pytest.raises(InputError, match="best.weights.h5' cannot be read: it is damaged"):
     workdir.load()
-  with pytest.raises(InputError, match="has the results of a run and no checkpoint to resume it from"):
-    run(workdir.path)
+
+
+def test_a_run_that_starts_over_keeps_what_it_has_left(workdir, caplog):
+  left = workdir.best_weights.read_bytes(), workdir.metrics.read_bytes()
+  shutil.rmtree(workdir.checkpoints)
+  run(workdir.path, steps=3)
+  assert "there is no checkpoint to resume from" in caplog.text
+  kept = [(workdir.path / f"{name}.old1").read_bytes() for name in ("best.weights.h5", "metrics.jsonl")]
+  assert tuple(kept) == left and [row["step"] for row in workdir.rows()] == [1, 2, 3]
+
+
+def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
+  edit(workdir.config, lambda run: run["model"].update(dropout=0.25))
+  with pytest.raises(InputError, match="is damaged, or of another run: its dropout differ"):
+    workdir.load()
 
 
 def test_every_flipped_bit_of_the_weights_is_found_or_harmless(tmp_path):
@@ -239,7 +252,7 @@ def test_damaged_rows_without_a_copy_are_left_out_and_kept_aside(workdir, caplog
   workdir.metrics.write_bytes(first + b"\xff\n" + second)
   run(workdir.path)
   assert workdir.metrics.read_bytes() == first + second
-  assert (workdir.path / "metrics.jsonl.damaged").read_bytes() == first + b"\xff\n" + second
+  assert (workdir.path / "metrics.jsonl.old1").read_bytes() == first + b"\xff\n" + second
   assert "left out" in caplog.text
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.gate import open_regular, read_json, reason
+from flowpp_tf.export.digests import check_digests
+from flowpp_tf.gate import read_json, reason
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.settings import is_count
 from flowpp_tf.types import Path, Seed, TensorLike
@@ -44,9 +45,7 @@ class LoadedModel:
       self.metadata: dict[str, Any] = read_json(assets / "metadata.json")
       if not (isinstance(self.metadata, dict) and is_count(self.metadata.get("max_batch"))):
         raise ValueError("its metadata.json must be a table with `max_batch`, a positive integer")
-      for file in pathlib.Path(path).rglob("*"):
-        if not file.is_dir():
-          open_regular(file).close()
+      check_digests(pathlib.Path(path))
       self.saved_model = tf.saved_model.load(str(path))
       missing = _FUNCTIONS - {*self.saved_model.signatures}
       if missing or not hasattr(self.saved_model, "weights"):

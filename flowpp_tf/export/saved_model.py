@@ -24,6 +24,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.errors import InputError
+from flowpp_tf.export.digests import write_digests
 from flowpp_tf.files import replace_directory
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import given_specs as model_given_specs
@@ -80,6 +81,7 @@ def export_saved_model(model: FlowPlusPlus, path: Path, metadata: dict[str, Any]
         setattr(module, name, function)
       tf.saved_model.save(module, str(directory), signatures={
           **functions, "serving_default": functions["bits_per_dim"]})
+    write_digests(directory)
 
   try:
     replace_directory(path, write)

@@ -16,6 +16,7 @@
 from collections.abc import Mapping
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -30,7 +31,7 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.files import file_sha256, remove_leftovers, write_file
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.models.weights_file import WeightsFile, read_weights, weights_to_bytes
-from flowpp_tf.training.checkpoints import Checkpoints, Restored, checkpoint_folders, read_manifest
+from flowpp_tf.training.checkpoints import MANIFEST, Checkpoints, Restored, checkpoint_folders, read_manifest
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.lock import sole_owner
 from flowpp_tf.types import Path
@@ -155,6 +156,20 @@ class Workdir:
         raise InputError(f"workdir {str(self.path)!r} holds a run with {part} settings that this version of flowpp_tf "
                          f"does not know: {', '.join(unknown)}")
 
+  def _check_config(self, run):
+    """Raise an `InputError` unless config.json has the model that the newest checkpoint knows."""
+    for folder in checkpoint_folders(self.checkpoints):
+      with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = gate.read_json(folder / MANIFEST)["run"]["model"]
+        wrong = [key for key in known if key not in _MAY_CHANGE and known[key] != run["model"].get(key)]
+        if wrong:
+          break
+        return
+    else:
+      return
+    raise InputError(f"{str(self.config)!r} is damaged, or of another run: its {', '.join(wrong)} differ from those of "
+                     f"checkpoint {str(folder)!r}")
+
   def _check_checkpoints(self, wanted):
     """The same for a directory without config.json: its checkpoints say whose they are."""
     for folder in checkpoint_folders(self.checkpoints):
@@ -180,7 +195,7 @@ class Workdir:
       step: the last validation that it has seen; rows after it are taken again.
 
     Raises:
-      InputError (a ValueError): if they cannot be written, or have results and no checkpoint to go on from.
+      InputError (a ValueError): if they cannot be written.
     """
     with self._writing():
       copies = {} if restored is None else {path: restored.folder / path.name for path in (
@@ -191,14 +206,13 @@ class Workdir:
             logging.warning("%s is missing or damaged; that of checkpoint %s takes its place", path, copy.parent)
           write_file(path, copy.read_bytes())
       rows, damaged = self._read_rows()
-      if restored is None and len(rows) > 1:
-        raise InputError(f"workdir {str(self.path)!r} has the results of a run and no checkpoint to resume it from; "
-                         "give another --workdir, or move them away to start over")
+      if restored is None and len(rows) > 1:  # as after a disk that was full all the time
+        logging.warning("there is no checkpoint to resume from: the run starts over; what it has left is kept as %s",
+                        ", ".join(str(_set_aside(path)) for path in (self.best_weights, self.metrics) if path.exists()))
+        rows, damaged = [], 0
       if damaged:
-        kept = self.metrics.with_name(f"{self.metrics.name}.damaged")
-        write_file(kept, self.metrics.read_bytes())
-        logging.warning("%s: rows that cannot be read are left out, %d; the file as it was is %s", self.metrics,
-                        damaged, kept)
+        logging.warning("%s: rows that cannot be read are left out, %d; the file as it was is kept as %s", self.metrics,
+                        damaged, _set_aside(self.metrics))
       self._rows = [row for row in rows if row["step"] <= step]
       if damaged or len(self._rows) < len(rows):
         self._write_rows()
@@ -235,6 +249,7 @@ class Workdir:
     if unknown:
       raise InputError(f"{str(self.config)!r} has model settings that this version of flowpp_tf does not know: "
                        f"{', '.join(unknown)}")
+    self._check_config(run)
     try:
       config = FlowPlusPlusConfig(**run["model"])
     except (ValueError, TypeError) as error:
@@ -326,6 +341,14 @@ def _compared(key, value):
 
 def _shown(key, value):
   return describe(value) if key == "fingerprint" else repr(value)
+
+
+def _set_aside(path):
+  """Give a file a name that nothing uses, and return it."""
+  names = (path.with_name(f"{path.name}.old{i}") for i in itertools.count(1))
+  aside = next(name for name in names if not os.path.lexists(name))
+  os.rename(path, aside)
+  return aside
 
 
 def _is_whole(path):
