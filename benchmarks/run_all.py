@@ -1,4 +1,4 @@
-"""All benchmarks, and the tables of README.md and docs/performance.md.
+"""All benchmarks, and the tables of docs/performance.md.
 
 python benchmarks/run_all.py                       measures all, more than an hour
 python benchmarks/run_all.py --only=model,growth   these parts again
@@ -28,7 +28,7 @@ FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
 PEERS = json.loads((ROOT / "benchmarks" / "peers.json").read_text())
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "docs" / "performance.md",)
 PLOT = ROOT / "docs" / "growth.png"
 
 # Scripts and flags of each part. What is compared is measured by one command, in turn.

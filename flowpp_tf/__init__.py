@@ -12,6 +12,8 @@ if TYPE_CHECKING:
   from flowpp_tf.export import export_official_weights, export_saved_model, load_official_weights, load_saved_model
   from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, VectorFlow, get_config
   from flowpp_tf.models import presets, vector_flow  # type: ignore[no-redef]
+  from flowpp_tf.recipe_flags import recipes
+  from flowpp_tf.training.train_model import load, train
 
 # Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
 _MODULES = {"bijectors", "compression", "distributions", "export", "layers", "models"}
@@ -19,7 +21,9 @@ _NAMES = {
     "compression": ("compress", "decompress"),
     "errors": ("InputError",),
     "export": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
-    "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow")}
+    "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow"),
+    "recipe_flags": ("recipes",),
+    "training.train_model": ("load", "train")}
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import dataclasses
 import math
 import types
-from typing import Any, get_args, NamedTuple
+from typing import Any, get_args, get_origin, NamedTuple
 
 import numpy as np
 
@@ -80,6 +80,20 @@ class Settings:
 
 def _is_optional(field):
   return isinstance(field.type, types.UnionType) and types.NoneType in get_args(field.type)
+
+
+def parse_text(field: dataclasses.Field, text: str) -> Any:
+  """Return the value of a field that a text says, such as that of a flag; raise an `InputError` if it says none."""
+  kind = value_type(field)
+  try:
+    if get_origin(kind) is tuple:
+      item_type, *_ = get_args(kind)
+      return tuple(item_type(item) for item in text.split(",") if item)
+    if kind is bool:
+      return {"true": True, "false": False}[text.lower()]
+    return kind(text)
+  except (ValueError, KeyError):
+    raise InputError(f"`{field.name}` must be of type {getattr(kind, '__name__', kind)}, got {text!r}") from None
 
 
 def value_type(field: dataclasses.Field) -> Any:

@@ -69,10 +69,11 @@ TINY_RUN = ["--config=digits", "--filters=4", "--blocks=1", "--components=2", "-
 NUMBERS = ["nan", "inf", "-inf", "1e400", "-1", "-0", "1e20", str(10**20), str(2**31), str(2**32), str(2**63),
            str(2**64), "0x10", "1_000", "", " ", "1.5", "one", "٣", "1,2", "[1]", "None", "True",
            "1e-400", "-2147483649", "0.0"]
-TEXTS = ["", " ", "/", "..", "/dev/null", "/dev/zero", "/proc/self/mem", "a" * 300, "a\nb", "\udcff", "%s%n", "~nobody/x",
-         "--", "'", "folder:", "npz:/dev/zero", "folder:/dev", "tfds:", "tfds:../..", "://", "gs://a/b", "{}", "null",
-         "x" * 5000, "columns:0", "columns:99999", "squeeze," * 50, "linear:nan@1", "cosine:0@-1", "0,0,0", "1,1,1",
-         "-1,-1,-1", "9" * 50 + ",1,1", "float16", "\u202e"]
+TEXTS = [
+    "", " ", "/", "..", "/dev/null", "/dev/zero", "/proc/self/mem", "a" * 300, "a\nb", "\udcff", "%s%n",
+    "~nobody/x", "--", "'", "folder:", "npz:/dev/zero", "folder:/dev", "tfds:", "tfds:../..", "://",
+    "gs://a/b", "{}", "null", "x" * 5000, "columns:0", "columns:99999", "squeeze," * 50, "linear:nan@1",
+    "cosine:0@-1", "0,0,0", "1,1,1", "-1,-1,-1", "9" * 50 + ",1,1", "float16", "\u202e"]
 
 
 def test_fuzzed_flags_end_in_one_line(rng, tmp_path, capsys):

@@ -1,10 +1,13 @@
 """Trains Flow++ and leaves the run in a working directory.
 
-bin/train --flagfile=configs/digits.flags
+bin/train --config=digits
+
+A config brings the flags of its recipe, configs/NAME.flags; those that are given replace them.
 """
 
 import contextlib
 import dataclasses
+import os
 import sys
 from typing import Any
 
@@ -12,14 +15,16 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf import process
+from flowpp_tf import gate, process
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.programs import data_flags, device_flags, run
 from flowpp_tf.programs.sample_pictures import by_class, samples
+from flowpp_tf.recipe_flags import read_recipe, without_replaced
 from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, train
 
+_QUICK = 150  # steps
 _RECONSTRUCTED, _ROUNDING = 64, 1e-4  # images; share of their pixels that may differ by rounding
 _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -37,6 +42,8 @@ def define_flags() -> None:
                        "cropped and resized; the config's if not given.", lower_bound=1, upper_bound=1 << 16)
   flags.DEFINE_bool("labels", False, "Train a model of images given their class, as many classes as the data have; "
                     "the same as --num_classes with their number.")
+  flags.DEFINE_bool("quick", False, "A short run to see how it goes: at most 150 steps and 64 test images, about a "
+                    "minute for the small configs, in runs/CONFIG_quick.")
   flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the "
                       "run that it holds.")
   flags.DEFINE_string("init_from", None, "Trained weights to begin with: a preset's name, the directory of a run, or "
@@ -69,13 +76,20 @@ def train_from_flags() -> None:
   training = run.settings_from_flags(TrainingConfig(steps=1))
   training = dataclasses.replace(training, steps=_steps(
       given.steps, given.epochs, len(dataset.train), training.images_per_step))
+  num_samples, eval_images = given.num_samples, given.eval_images
+  if given.quick:
+    training = dataclasses.replace(training, steps=min(training.steps, _QUICK), validate_every=min(
+        training.validate_every or _QUICK, _QUICK // 3))
+    num_samples, eval_images = min(num_samples, 4), min(eval_images or 64, 64)
+    _say(f"--quick: {training.steps} steps, about a minute where the config is small; the model is not good yet")
   init_from = None if given.init_from is None else InitialWeights.find(given.init_from)
-  workdir = Workdir(f"runs/{given.config}" if given.workdir is None else given.workdir)
+  name = f"{given.config}_quick" if given.quick else given.config
+  workdir = Workdir(f"runs/{name}" if given.workdir is None else given.workdir)
   best = _train(config, training, dataset, workdir, data, init_from, strategy)
   if best is not None:
     _say(f"best validation: {best:.4f} bits/dim; its weights from here on")
     try:
-      _test(workdir, dataset, given.num_samples, given.eval_images, training.seed)
+      _test(workdir, dataset, num_samples, eval_images, training.seed)
     except process.Interrupted as interrupted:
       process.say("", f"{interrupted} after the last step, which is saved; the same command measures the test split")
       sys.exit(process.STOPPED_AND_SAVED)
@@ -153,7 +167,27 @@ def _steps(steps, epochs, images, images_per_step):
   return steps if steps is not None else max(1, round(epochs * images / images_per_step))
 
 
+def _recipe_flags(arguments: list[str]) -> list[str]:
+  """Return the flags of the config's recipe that the arguments leave standing; those that follow replace the others."""
+  given: dict[str, str] = {}
+  queue = list(arguments)
+  while queue:
+    name, equals, value = queue.pop(0).partition("=")
+    name = name.lstrip("-")
+    if not equals and queue and not queue[0].startswith("-"):
+      value = queue.pop(0)
+    if name == "flagfile":
+      with contextlib.suppress(OSError, ValueError):  # `run_program` says what is wrong with it
+        lines = map(str.strip, gate.read_text(os.path.expanduser(value)).splitlines())
+        queue[:0] = [line for line in lines if line.startswith("-") and "flagfile" not in line]
+    else:
+      given[name.removeprefix("no") if name.startswith("no") and not equals else name] = value
+  recipe = without_replaced(read_recipe(given.get("config", "digits")), given)
+  return [f"--{name}={value}" for name, value in recipe.items()]
+
+
 def main() -> None:
   """Entry point of `flowpp-train` and `bin/train`."""
   define_flags()
+  sys.argv[1:1] = _recipe_flags(sys.argv[1:])
   run.run_program(train_from_flags)

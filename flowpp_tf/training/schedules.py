@@ -144,12 +144,11 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
   peak = 1e-3 if peak is None else peak
   if not peak > 0:
     raise InputError(f"`learning_rate` must be positive, got {peak}")
-  if not 0 <= warmup_steps < steps:
-    raise InputError(f"`warmup_steps` must be at least 0 and less than the {steps} steps, got "
-                     f"{warmup_steps}")
+  if not 0 <= warmup_steps:
+    raise InputError(f"`warmup_steps` must be at least 0, got {warmup_steps}")
   warmup = f"linear:{peak}@{warmup_steps}" if warmup_steps else ""
   after = "hold" if warmup else f"hold:{peak}"
-  if kind == "cosine":
+  if kind == "cosine" and warmup_steps < steps:  # a warm-up may be longer than the run, which then ends in it
     # From the peak where there is no warm-up: a step at the peak comes first.
     warmup = warmup or f"hold:{peak}@1"
     after = f"cosine:0@{steps + 1}"
