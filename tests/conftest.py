@@ -111,3 +111,14 @@ def pytest_addoption(parser):
   parser.addoption("--attack", type=int, default=0, metavar="SEED",
                    help="Also the long attacks of test_attacks.py, half an hour, drawn from a seed other than 0.")
   parser.addoption("--slow", action="store_true", help="Also the long versions of some tests.")
+
+
+def pytest_configure(config):
+  config.addinivalue_line("markers", "slow: only with --slow, as what it tests has a faster test too")
+
+
+def pytest_collection_modifyitems(config, items):
+  if not config.getoption("--slow"):
+    for item in items:
+      if "slow" in item.keywords:
+        item.add_marker(pytest.mark.skip(reason="--slow runs it"))

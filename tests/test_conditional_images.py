@@ -161,6 +161,7 @@ def labelled_dataset():
   return data.ImageDataset("shades", 8, *images, labels=dict(zip(data.SPLITS, labels)), classes=("dark", "bright"))
 
 
+@pytest.mark.slow  # the parts of a run with labels have tests of their own here
 def test_a_run_learns_what_labels_are_worth(tmp_path):
   dataset = labelled_dataset()
   config = dataclasses.replace(BY_CLASS, num_classes=2, label_dropout=0.2, dropout=0.0)

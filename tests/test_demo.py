@@ -101,7 +101,7 @@ def test_images_of_all_kinds_are_fitted(uploads, name):
 @pytest.mark.parametrize("name, message", [
     ("text.png", "'text.png' is no image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
     ("drawing.eps", "'drawing.eps' is no image"),  # Pillow knows it, and would start Ghostscript
-    ("empty.png", "'empty.png': it is empty"), ("cut.png", "'cut.png' cannot be read: "),
+    ("empty.png", "'empty.png': it is empty"), ("cut.png", "'cut.png': it is damaged"),
     ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"),
     ("gone.png", "cannot be read: ")])
 def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, message):

@@ -135,6 +135,7 @@ def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
 # --- super_resolution.py -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_smaller_image_is_worth_bits_and_samples_agree_with_it(tmp_path):
   result = run([str(ROOT / "examples" / "super_resolution.py")], "--steps=40", "--filters=8",
                "--structure=columns:2", "--noplain", f"--picture={tmp_path}/grid.png", TF_CPP_MIN_LOG_LEVEL="3")

@@ -1,43 +1,47 @@
-"""README's snippets run, and what it names exists."""
+"""The code of README and of the pages about Python runs, and what the pages name exists."""
 
 import pathlib
 import re
 import tempfile
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 
 
-def run_snippet(section):
-  """Execute the only Python code of a section of README.md."""
-  _, text = README.split(f"\n## {section}\n")
-  snippet, = re.findall(r"```python\n(.*?)```", text.partition("\n## ")[0], re.DOTALL)
-  exec(compile(snippet, "README.md", "exec"), {})
+def run_page(name):
+  """Execute the Python code of a page."""
+  snippet, = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+  exec(compile(snippet, name, "exec"), {})
 
 
-def test_the_snippet_for_tfp_users_runs(capsys):
-  run_snippet("In your own TFP code")
-  assert capsys.readouterr().out.splitlines() == [
-      "(4,) (4, 8, 8, 1)", "(4,)",
-      'tfp.distributions.ImageDistribution('
-      '"image_distribution", batch_shape=[], event_shape=[8, 8, 1], dtype=int32)',
-      "(5,)", "(2,) 2"]
+def test_the_first_lines_for_a_visitor_run(capsys):
+  run_page("README.md")
+  out = capsys.readouterr().out.splitlines()
+  assert out[0] == "(16,)" and out[1].startswith("tfp.distributions.FlowDistribution(")
 
 
-def test_the_snippet_for_keras_users_runs(capsys, tmp_path, monkeypatch):
+def test_the_page_for_keras_users_runs(capsys, tmp_path, monkeypatch):
   monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-  run_snippet("Train it with Keras")
+  run_page("docs/keras.md")
   assert capsys.readouterr().out.splitlines() == ["['bits_per_dim', 'loss']", "(180,)"]
   assert list(tmp_path.rglob("best.weights.h5"))
 
 
-def test_links_and_commands_name_files_that_exist():
-  for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
-    assert (ROOT / path).exists(), path
-  for program in re.findall(r"\bbin/(\w+) --", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_commands_name_files_that_exist(page):
+  text = page.read_text()
+  for path in re.findall(r"\]\((?!http|#)([^)#\s]+)", text):
+    assert (page.parent / path).exists(), path
+  for program in re.findall(r"\bbin/(\w+) --", text):
     assert (ROOT / "bin" / program).exists(), program
-  for path in re.findall(r"--flagfile=(\S+)", README):
+  for path in re.findall(r"--flagfile=(configs/[\w.]+)", text):
     assert (ROOT / path).exists(), path
+
+
+def test_readme_fits_on_a_few_screens():
+  assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
 def test_each_flag_file_opens_with_its_own_command():

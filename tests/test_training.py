@@ -62,7 +62,8 @@ def on_one_device(name):
 
 # Adam hides a factor of the gradients, SGD does not; the step of Muon is that of any optimizer of Keras.
 @pytest.mark.parametrize("name, devices, accumulate, lanes", [
-    ("sgd", 1, 4, 1), ("sgd", 2, 2, 1), ("sgd", 1, 2, 2), ("sgd", 2, 1, 2), ("adam", 1, 2, 2), ("muon", 2, 1, 2)])
+    ("sgd", 1, 4, 1), ("sgd", 2, 2, 1), ("sgd", 1, 2, 2), ("sgd", 2, 1, 2), ("adam", 1, 2, 2),
+    pytest.param("muon", 2, 1, 2, marks=pytest.mark.slow)])
 def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(monkeypatch, name, devices, accumulate, lanes):
   one = on_one_device(name)
   monkeypatch.setattr("flowpp_tf.devices.lanes._count", lanes)

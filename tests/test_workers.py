@@ -41,11 +41,9 @@ def start_two_workers(argument, workdir):
           for i in range(2)]
 
 
-@pytest.fixture(scope="module", params=["sgd", "adam"])
+@pytest.fixture(scope="module", params=["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def runs(tmp_path_factory, request):
   """One run on one device, and one of two workers, of which one is killed half-way, and both resumed."""
-  if request.param == "adam" and not request.config.getoption("--slow"):
-    pytest.skip("--slow tries Adam too, which hides a factor of the gradients")
   one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))
   start_two = functools.partial(start_two_workers, f"--optimizer={request.param}")
   workers = start_two(two)
