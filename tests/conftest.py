@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
 
 import flowpp_tf as fpp
 from flowpp_tf import training
@@ -103,6 +104,14 @@ def small_model():
   model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
   perturb(model)
   return model
+
+
+@pytest.fixture(scope="module")
+def deterministic():
+  """As `--deterministic`, with the setting above: the same to the last bit whatever the load."""
+  tf.config.experimental.enable_op_determinism()
+  yield
+  disable_op_determinism()
 
 
 def pytest_addoption(parser):

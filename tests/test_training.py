@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.python.framework.config import disable_op_determinism
 
 from conftest import TINY
 from conftest import small_images
@@ -112,14 +111,6 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
       **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}), constant,
       training.Workdir(tmp_path), say=lambda line: None)
   assert best < 1.0  # of log2(8) = 3 bits
-
-
-@pytest.fixture(scope="module")
-def deterministic():
-  """As `--deterministic`, with what conftest.py does: the same to the last bit whatever the load."""
-  tf.config.experimental.enable_op_determinism()
-  yield
-  disable_op_determinism()
 
 
 @pytest.fixture(scope="module")
