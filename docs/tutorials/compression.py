@@ -4,7 +4,7 @@
 # A likelihood is a code length: an archive is about as small as the bound of the images in it says, and every
 # pixel comes back. `pip install 'flowpp_tf[compression]'` installs the entropy coder.
 
-# %%
+# %% tags=["imports"]
 import io
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
 
+# %%
 model = fpp.FlowPlusPlus.from_preset("digits")
 digits = load_dataset("digits").train[:200]
 

@@ -5,7 +5,7 @@
 # those of TFP go: here into a posterior that is curved, with a conditional flow, and into a chain with TFP's own
 # bijectors.
 
-# %%
+# %% tags=["imports"]
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,8 @@ import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 
 tfb, tfd = tfp.bijectors, tfp.distributions
+
+# %%
 keras.utils.set_random_seed(0)
 
 # %% [markdown]
@@ -55,7 +57,7 @@ coupling = fb.Coupling(
     dense, lambda parameters: fb.mixture_logistic_coupling_bijector(parameters, components=4), event_ndims=1)
 chain = tfb.Chain([tfb.Softplus(), fb.Invert(coupling), tfb.Scale([1.0, 2.0, 0.5, 1.5])])
 distribution = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain)
-point = distribution.sample(3, seed=4)
+point = tf.constant(distribution.sample(3, seed=4).numpy())  # a copy: TFP knows which latents a sample came from
 with tf.GradientTape() as tape:
   tape.watch(point)
   latents = chain.inverse(point)

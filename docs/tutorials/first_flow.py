@@ -4,7 +4,7 @@
 # A normalizing flow is an invertible function from data to noise, whose density is exact. Here one learns the two
 # moons, a distribution of vectors of two numbers, in half a minute; then the same ideas make an image model.
 
-# %%
+# %% tags=["imports"]
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,6 +12,7 @@ import sklearn.datasets
 
 import flowpp_tf as fpp
 
+# %%
 keras.utils.set_random_seed(0)
 moons = lambda count, seed: sklearn.datasets.make_moons(count, noise=0.08, random_state=seed)[0].astype("float32")
 

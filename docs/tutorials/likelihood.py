@@ -4,13 +4,14 @@
 # An exact likelihood invites to call images with a low one anomalous. That works for some images and fails for
 # others, and this page shows both, with a model that is trained on digits.
 
-# %%
+# %% tags=["imports"]
 import numpy as np
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
 from flowpp_tf.evaluation import Scorer
 
+# %%
 model = fpp.FlowPlusPlus.from_preset("digits")
 digits = load_dataset("digits")
 test, rng = digits.test[:60], np.random.RandomState(0)

@@ -4,7 +4,7 @@
 # From a folder of image files to a model of them, its samples and its bits/dim. A folder is made here so that
 # this page runs anywhere; use yours instead.
 
-# %%
+# %% tags=["imports"]
 import pathlib
 import tempfile
 
@@ -15,6 +15,7 @@ import skimage.data
 
 import flowpp_tf as fpp
 
+# %%
 folder = pathlib.Path(tempfile.mkdtemp()) / "photographs"
 folder.mkdir()
 for name in ("astronaut", "chelsea", "coffee", "rocket"):
