@@ -14,6 +14,9 @@ import re
 import shutil
 from typing import BinaryIO
 
+import numpy as np
+import numpy.typing as npt
+
 from flowpp_tf.types import Path
 
 _TEMPORARY = ".tmp."
@@ -93,6 +96,18 @@ def owner_of(path: Path) -> str | None:
         inside[0] in ("checkpoints", "tensorboard") or (len(inside) == 1 and _OWNED.fullmatch(inside[0]))):
       return f"it belongs to the run {str(folder)!r}"
   return None
+
+
+def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np.memmap:
+  """Create a memory-mapped .npy file whose place on the disk is reserved; raise an `OSError` if there is none.
+
+  A write to a map of a file for which the disk has no room would kill the process.
+  """
+  array: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=np.dtype(dtype), shape=shape)
+  if hasattr(os, "posix_fallocate"):
+    with open(path, "r+b") as file:
+      os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+  return array
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -19,7 +19,7 @@ from absl import logging
 import numpy as np
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.files import sync
+from flowpp_tf.files import create_array, sync
 from flowpp_tf.gate import read_json
 from flowpp_tf.types import Path, Shape
 
@@ -92,7 +92,7 @@ def _write(folder, shapes, fill):
   try:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    arrays = {split: _create(unfinished / f"{split}.npy", shape) for split, shape in shapes.items()}
+    arrays = {split: create_array(unfinished / f"{split}.npy", np.uint8, shape) for split, shape in shapes.items()}
   except OSError as error:
     shutil.rmtree(unfinished, ignore_errors=True)
     raise InputError(
@@ -117,19 +117,11 @@ def _write(folder, shapes, fill):
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _create(path, shape):
-  array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-  if hasattr(os, "posix_fallocate"):  # a full disk fails here; a write to the map would kill the process
-    with open(path, "r+b") as file:
-      os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
-  return array
-
-
 def _compact(path, array, rows):
   """Replace the file of an array by one with only the rows to keep, and return its map."""
   rows = np.flatnonzero(rows)
   smaller = path.with_name(f"kept.{path.name}")
-  kept = _create(smaller, (len(rows), *array.shape[1:]))
+  kept = create_array(smaller, np.uint8, (len(rows), *array.shape[1:]))
   for start in range(0, len(rows), _CHUNK):
     kept[start:start + _CHUNK] = array[rows[start:start + _CHUNK]]
   os.replace(smaller, path)

@@ -20,7 +20,8 @@ from flowpp_tf.data.dataset import Images
 from flowpp_tf.devices import Workers
 from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation.batch_function import BatchFunction
-from flowpp_tf.files import replace_file
+from flowpp_tf.files import create_array, replace_file
+from flowpp_tf.gate import reason
 from flowpp_tf.layers import fold_in
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
@@ -155,11 +156,14 @@ def _open_partial(path, shape, dtype):
   path = pathlib.Path(path)
   if not path.exists():
     def create(temporary):
-      array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+      array = create_array(temporary, dtype, shape)
       array[:] = np.nan
       array.flush()
 
-    replace_file(path, create)
+    try:
+      replace_file(path, create)
+    except (OSError, OverflowError) as error:
+      raise InputError(f"{math.prod(shape):,} draws cannot be kept in {str(path)!r}: {reason(error)}") from None
   try:
     draws = np.lib.format.open_memmap(path, mode="r+")
   except (OSError, ValueError) as error:

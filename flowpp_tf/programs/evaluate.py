@@ -97,8 +97,9 @@ def _counts(texts):
     counts = sorted(map(int, texts))
   except ValueError:
     counts = []
-  if not counts or counts[0] < 1:
-    raise run.InputError(f"`num_samples` must be positive integers such as 1,16,256, got {','.join(texts)!r}")
+  if not counts or counts[0] < 1 or counts[-1] > 1 << 20:
+    raise run.InputError("`num_samples` must be positive integers of at most 1,048,576, such as 1,16,256, got "
+                         f"{','.join(texts)!r}")
   return counts
 
 
