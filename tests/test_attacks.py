@@ -351,3 +351,37 @@ def test_a_thousand_requests_leave_the_memory_flat(rng, tmp_path, capsys):
   finally:
     process.terminate()
     assert process.wait(60) == 0
+
+
+# --- The chief of two workers ---------------------------------------------------------------------
+
+
+def test_a_chief_killed_five_times_ends_as_the_run_that_was_not(rng, tmp_path, capsys):
+  """Both workers start again each time, from the newest checkpoint, and end with the same weights to the last bit."""
+  from test_workers import free_addresses, start
+
+  def start_both(path):
+    addresses = free_addresses(2)
+    return [start(path, {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}, "--optimizer=sgd",
+                  "--deterministic", "--checkpoint_every=1") for i in range(2)]
+
+  def finish(workers):
+    outs = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(outs)
+
+  finish(start_both(tmp_path / "whole"))
+  for kill in range(5):
+    workers = start_both(tmp_path / "killed")
+    newest = lambda: len(list((tmp_path / "killed" / "checkpoints").glob("step_*")))
+    deadline = time.monotonic() + 120
+    while not (kill or newest()) and time.monotonic() < deadline:
+      time.sleep(0.05)
+    time.sleep(rng.uniform(0, 20) if kill else 0)
+    workers[0].kill()
+    outs = [worker.communicate(timeout=90)[0] for worker in workers]
+    assert workers[1].returncode in (0, 1), outs[1]
+    assert "Traceback" not in outs[1], outs[1]
+  finish(start_both(tmp_path / "killed"))
+  whole, killed = (end_state(training.Workdir(tmp_path / name)) for name in ("whole", "killed"))
+  assert whole[1:] == killed[1:]
+  say(capsys, "the chief of two workers killed 5 times: the weights are those of the run that was not, to the last bit")

@@ -1,11 +1,12 @@
 """Pictures of a run: a grid of images, an animation of images, the curves of bits/dim."""
 
 from collections.abc import Mapping, Sequence
+import math
 import pathlib
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path
@@ -14,10 +15,12 @@ ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file'
 # Approximate sizes in pixels. Small images are enlarged without smoothing: grids to the area of a square, strips up to
 # a length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
+_SMALLEST_TILE, _FONT_SIZE = 32, 14
 
 
 def image_grid(images: np.ndarray, levels: int, columns: int | None = None, gap: int = 1,
-               wide_rows: Sequence[int] = (), wide_columns: Sequence[int] = ()) -> Image.Image:
+               wide_rows: Sequence[int] = (), wide_columns: Sequence[int] = (), title: str = "",
+               row_labels: Sequence[str] = ()) -> Image.Image:
   """Return one picture with all of the images.
 
   Args:
@@ -27,6 +30,8 @@ def image_grid(images: np.ndarray, levels: int, columns: int | None = None, gap:
     gap: distance between images, in pixels of the images.
     wide_rows: indices of the rows above which the gap is four times as wide.
     wide_columns: indices of the columns left of which the gap is four times as wide.
+    title: text above the grid.
+    row_labels: text left of each row.
   """
   count, height, width, channels = images.shape
   columns = columns or int(np.ceil(np.sqrt(count)))
@@ -39,7 +44,27 @@ def image_grid(images: np.ndarray, levels: int, columns: int | None = None, gap:
     grid[top:top + height, left:left + width] = image
   picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
   scale = max(1, int(min(_SQUARE_SIDE / np.sqrt(np.prod(picture.size)), _STRIP_LENGTH / max(picture.size))))
-  return picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
+  scale = max(scale, -(-_SMALLEST_TILE // min(height, width)))
+  picture = picture.resize([side * scale for side in picture.size], Image.Resampling.NEAREST)
+  if title or row_labels:
+    middles = [(top + height / 2) * scale for top in tops]
+    picture = _with_text(picture, title, list(zip(middles, row_labels)))
+  return picture
+
+
+def _with_text(picture, title, labels):
+  """Widen a picture by a line above it and a column left of it; `labels` are pairs of a height and a text."""
+  font = ImageFont.load_default(_FONT_SIZE)
+  left = max((math.ceil(font.getlength(text)) + _FONT_SIZE for _, text in labels), default=0)
+  top = 2 * _FONT_SIZE if title else 0
+  width = max(picture.width, math.ceil(font.getlength(title)) + 4)
+  result = Image.new(picture.mode, (left + width, top + picture.height), "white")
+  result.paste(picture, (left, top))
+  draw = ImageDraw.Draw(result)
+  draw.text((left + 2, _FONT_SIZE), title, "black", font, anchor="lm")
+  for middle, text in labels:
+    draw.text((left - _FONT_SIZE // 2, top + middle), text, "black", font, anchor="rm")
+  return result
 
 
 def to_shades(images: np.ndarray, levels: int) -> np.ndarray:
@@ -90,6 +115,11 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             if np.isfinite(row.get(name, np.nan))]
   if values:  # without these limits the first rows would flatten the rest
     axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)
+  finite = [row for row in rows if np.isfinite(row.get("val_bits_per_dim", np.nan))]
+  if finite:
+    best = min(finite, key=lambda row: row["val_bits_per_dim"])
+    axes.plot(best["step"], best["val_bits_per_dim"], "o", color="black", label="best")
+    axes.set_title(f"best validation: {best['val_bits_per_dim']:.4f} bits/dim at step {best['step']:,}")
   axes.set(xlabel="step", ylabel="bits/dim")
   axes.grid(alpha=0.3)
   axes.legend()

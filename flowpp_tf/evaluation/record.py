@@ -6,7 +6,8 @@
               "codecs": [{"codec": "PNG", "each": 14.168, "standard_error": 0.029, "sheet": 3.834}, ...],   if measured
               "data": the fingerprint of the data set, "checkpoint": the weights, "seed": 0}, ...}
 
-Each split has one entry, the newest.
+Each split has one entry, the newest. One of fewer images of the same weights and data, as by `--limit=20`, is
+"test[:20]" beside it.
 """
 
 from collections.abc import Sequence
@@ -61,7 +62,12 @@ def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, 
   for measured in (*entry["bounds"], *entry.get("codecs", [])):
     if math.isnan(measured["standard_error"]):  # JSON has no NaN
       measured["standard_error"] = None
-  text = json.dumps(read_record(path) | {split: entry}, indent=2) + "\n"
+  record = read_record(path)
+  known = record.get(split, {})
+  same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
+  if same and known.get("images", 0) > result.images:
+    split = f"{split}[:{result.images}]"
+  text = json.dumps(record | {split: entry}, indent=2) + "\n"
   try:
     write_file(path, text)
   except OSError as error:

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 import sys
+import textwrap
 import typing
 
 from absl import app, flags, logging
@@ -19,6 +20,8 @@ from flowpp_tf.types import Path
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,
            str: flags.DEFINE_string, tuple: flags.DEFINE_list}
 _MAY_BE_EMPTY = ("flow_dtype",)
+_GROUPS: dict[str, str] = {}  # titles in the help, by name of a flag or of the module that defines it
+_GROUPS_OF_MODULES = {"data_flags": "Data", "device_flags": "Devices", "model_flags": "The trained model"}
 _COUNTS = ("no", "one", "two", "three")
 T = typing.TypeVar("T")
 
@@ -30,18 +33,15 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
     main: function that runs the program.
     arguments: how many arguments that are not flags the program takes; `main` is called with those that are given.
   """
-  # `--help` shows the docstring and the flags of the script: give it those of the program.
-  module = sys.modules[main.__module__]
-  sys.modules["__main__"].__doc__ = module.__doc__
   flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
   flags.DEFINE_bool("version", False, "Show the version of flowpp_tf.")
-  for name, defined in flags.FLAGS.flags_by_module_dict().items():
-    if name.startswith(f"{__package__}."):
-      for flag in defined:
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+  module = sys.modules[main.__module__]
 
   def parse(argv):
     try:
+      if {"--help", "-help", "-h", "--h", "-?"}.intersection(argv[1:]):
+        print(_help(module))
+        sys.exit(process.DONE)
       _check_flag_files(argv)
       rest = flags.FLAGS(argv)
       _check_texts()
@@ -66,6 +66,25 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
       fail(f"{error}; the same command on all hosts goes on from what is saved", process.FAILED)
 
   app.run(guarded, flags_parser=parse)
+
+
+def _help(module):
+  """The text of --help: the program's docstring, and its flags in groups."""
+  groups: dict[str, list[str]] = {"This command": []}
+  for name, defined in flags.FLAGS.flags_by_module_dict().items():
+    if name.startswith(f"{__package__}."):
+      for flag in defined:
+        title = _GROUPS.get(flag.name) or _GROUPS_OF_MODULES.get(name.rpartition(".")[2], "This command")
+        shown = "" if flag.default is None or isinstance(flag.default, bool) else (
+            f" (default: {','.join(flag.default) if isinstance(flag.default, list) else flag.default})")
+        text = " ".join(f"{flag.help}{shown if shown and '(default:' not in flag.help else ''}".split())
+        lines = textwrap.wrap(text, 100, initial_indent=6 * " ", subsequent_indent=6 * " ")
+        names = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+        groups.setdefault(title, []).append("\n".join([f"  {names}", *lines]))
+  lines = [module.__doc__.strip(), "", "--flagfile=FILE reads flags from a file, one in a line."]
+  for title, entries in groups.items():
+    lines += ["", f"{title}:", *sorted(entries, key=lambda entry: entry.replace("[no]", ""))] if entries else []
+  return "\n".join(lines)
 
 
 def _check_flag_files(argv):
@@ -97,10 +116,11 @@ def fail(error: str | Exception, code: int = process.BAD_INPUT) -> typing.NoRetu
   sys.exit(code)
 
 
-def define_float(name: str, default: float | None, help_text: str, low: float, high: float) -> None:
+def define_float(name: str, default: float | None, help_text: str, low: float, high: float, group: str = "") -> None:
   """Define a flag for a finite number between bounds: absl's own bounds let NaN pass."""
   flags.DEFINE_float(name, default, help_text, lower_bound=low, upper_bound=high)
   flags.register_validator(name, lambda value: value is None or math.isfinite(value), "must be a finite number")
+  _GROUPS[name] = group
 
 
 def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
@@ -169,11 +189,12 @@ def given_from_flags() -> dict[str, typing.Any]:
   return {name: flags.FLAGS[name].value for name in flags.FLAGS if flags.FLAGS[name].present}
 
 
-def define_settings_flags(settings_class: type, default: str | None = None) -> None:
+def define_settings_flags(settings_class: type, group: str, default: str | None = None) -> None:
   """Define a flag for each field of a dataclass of settings, None unless given.
 
   Args:
     settings_class: dataclass with fields of type int, float, bool, str, or tuples of these.
+    group: title above them in the help.
     default: what the help says about flags that are not given; the default of each field if None.
   """
   for field in dataclasses.fields(settings_class):
@@ -183,6 +204,7 @@ def define_settings_flags(settings_class: type, default: str | None = None) -> N
     if shown not in (None, "", dataclasses.MISSING):
       help_text += f" (default: {shown})"
     _DEFINE[typing.get_origin(kind) or kind](field.name, None, help_text)
+    _GROUPS[field.name] = group
 
 
 def settings_from_flags(settings: T) -> T:

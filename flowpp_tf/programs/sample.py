@@ -22,6 +22,7 @@ from flowpp_tf.programs.named_images import named_images
 from flowpp_tf.training import Workers
 
 FLAGS = flags.FLAGS
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",), "neighbours": ()}
 
 
@@ -52,8 +53,8 @@ def define_flags() -> None:
                     "largest difference is white.")
   flags.DEFINE_integer("neighbours", None, "Number of training images to show for each sample: those with the "
                        "smallest root mean square difference of pixel values.", lower_bound=1, upper_bound=10_000)
-  flags.DEFINE_string("output", None, "PNG file for the picture; if not given, WORKDIR/samples_t1.0_s0.png, with "
-                      "kind, temperature and seed in its name.")
+  flags.DEFINE_string("output", None, "File for the picture, a PNG, JPEG or WebP by its name; if not given, "
+                      "WORKDIR/samples_t1.0_s0.png, with kind, temperature and seed in its name.")
   flags.DEFINE_string("npy", None, "File for the images as they are, uint8 [n, H, W, C]; [temperatures, n, ...] "
                       "for several temperatures, [2, n, ...] for originals and reconstructions, [n, 1 + "
                       "neighbours, ...] for samples and their neighbours.")
@@ -102,7 +103,7 @@ def sample_from_flags() -> None:
   if animated:
     run.write_file(output, lambda path: write_animation(picture.images, config.levels, path))
   else:
-    run.write_file(output, lambda path: picture.grid.save(path, format="PNG"))
+    run.write_file(output, picture.grid.save)
   if FLAGS.npy:
     run.write_file(FLAGS.npy, lambda path: _save(path, picture.images))
 
@@ -142,6 +143,8 @@ def _check(given, animated):
   output = given.get("output")
   if output and given.get("npy") == output:
     raise InputError(f"--output and --npy are one file, {output!r}; give them two names")
+  if output and pathlib.Path(output).suffix.lower() not in _PICTURES and not animated:
+    raise InputError(f"--output={output} must end in {', '.join(_PICTURES)}")
   if kind == "reconstruct" and not given["reconstruct"]:
     raise InputError("--reconstruct must name images, such as test or cat.png,dog.png")
   if kind == "interpolate" and len(given["interpolate"]) != 2:

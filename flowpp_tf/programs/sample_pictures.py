@@ -26,7 +26,8 @@ class Picture:
 def samples(batched: Batched, n: int, temperature: float, seed: int) -> Picture:
   """Draw `n` samples."""
   images = batched.sample(n, temperature, seed)
-  return Picture(f"samples_t{temperature}", image_grid(images, batched.model.config.levels), images)
+  grid = image_grid(images, batched.model.config.levels, title=f"samples, temperature {temperature}, seed {seed}")
+  return Picture(f"samples_t{temperature}", grid, images)
 
 
 def by_class(batched: Batched, labels: Sequence[int], n: int, temperature: float, seed: int) -> Picture:
@@ -36,7 +37,8 @@ def by_class(batched: Batched, labels: Sequence[int], n: int, temperature: float
   for row, label in enumerate(labels, start=1):
     print(f"row {row}: label {label if label >= 0 else 'left out'}")
   return Picture(f"samples_labels{'-'.join(map(str, labels))}_t{temperature}",
-                 image_grid(images, batched.model.config.levels, columns=n),
+                 image_grid(images, batched.model.config.levels, columns=n, title=f"samples, temperature {temperature}",
+                            row_labels=[f"label {label}" if label >= 0 else "no label" for label in labels]),
                  images.reshape(len(labels), n, *images.shape[1:]))
 
 
@@ -47,7 +49,8 @@ def sweep(batched: Batched, n: int, temperatures: Sequence[float], seed: int) ->
   for row, temperature in enumerate(temperatures, start=1):
     print(f"row {row}: temperature {temperature}")
   return Picture(f"sweep_t{'-'.join(map(str, temperatures))}",
-                 image_grid(images, batched.model.config.levels, columns=n),
+                 image_grid(images, batched.model.config.levels, columns=n, title="samples by temperature",
+                            row_labels=[str(temperature) for temperature in temperatures]),
                  images.reshape(len(temperatures), n, *images.shape[1:]))
 
 
@@ -59,7 +62,8 @@ def interpolation(batched: Batched, ends: np.ndarray, names: Sequence[str], fram
   images = interpolate(batched, ends[0], ends[1], frames, seed)
   print(f"ends: {Reconstruction(ends, images[[0, -1]])}")
   return Picture("interpolation_" + "_".join(map(short_name, names)), image_grid(
-      images, batched.model.config.levels, columns=min(frames, _LONGEST_ROW)), images)
+      images, batched.model.config.levels, columns=min(frames, _LONGEST_ROW),
+      title=f"from {short_name(names[0])} to {short_name(names[1])} in latent space"), images)
 
 
 def reconstruction(batched: Batched, images: np.ndarray, names: Sequence[str], seed: int) -> Picture:
@@ -71,7 +75,8 @@ def reconstruction(batched: Batched, images: np.ndarray, names: Sequence[str], s
   blank = np.full([3, -len(images) % columns, *images.shape[1:]], levels - 1, np.uint8)
   blocks = np.concatenate([rows, blank], axis=1).reshape(3, -1, columns, *images.shape[1:])
   grid = image_grid(blocks.swapaxes(0, 1).reshape(-1, *images.shape[1:]), levels, columns=columns,
-                    wide_rows=range(3, 3 * blocks.shape[1], 3))
+                    wide_rows=range(3, 3 * blocks.shape[1], 3), title=str(result),
+                    row_labels=["original", "back", "difference"] * blocks.shape[1])
   return Picture(f"reconstruction_{short_name(names[0])}", grid, rows[:2])
 
 
@@ -90,5 +95,8 @@ def neighbours(batched: Batched, dataset: ImageDataset, count: int, n: int, temp
         "squares over pixels)")
   found = np.asarray(dataset.train[indices[:n].ravel()]).reshape(n, count, *config.image_shape)
   rows = np.concatenate([images[:, np.newaxis], found], axis=1)
-  grid = image_grid(rows.reshape(-1, *config.image_shape), config.levels, columns=1 + count, wide_columns=[1])
+  grid = image_grid(
+      rows.reshape(-1, *config.image_shape), config.levels, columns=1 + count, wide_columns=[1],
+      title="samples | closest training images, and distance of the first in levels",
+      row_labels=[f"{distance:.2f}" for distance in distances[:n, 0]])
   return Picture(f"neighbours_t{temperature}", grid, rows)

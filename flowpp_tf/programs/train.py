@@ -32,8 +32,8 @@ _DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed
 def define_flags() -> None:
   """Define the program's flags."""
   flags.DEFINE_string("config", "digits", f"Model, one of {', '.join(CONFIGS)}.")
-  run.define_settings_flags(FlowPlusPlusConfig, default="that of the config")
-  run.define_settings_flags(TrainingConfig)
+  run.define_settings_flags(FlowPlusPlusConfig, "The model, fields of FlowPlusPlusConfig", default="that of the config")
+  run.define_settings_flags(TrainingConfig, "Training, fields of TrainingConfig")
   run.define_float("epochs", None, "Passes over the training data, instead of steps.", 0, 1e6)
   flags.DEFINE_enum("precision", None, list(_DTYPES), "Precision of the networks, instead of --dtype; weights, "
                     "couplings and sums are float32.")

@@ -18,6 +18,7 @@ from flowpp_tf.errors import Diverged, InputError
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
+from flowpp_tf.training.run_line import RunLine
 from flowpp_tf.training.signals import Stopped, StopSignals
 from flowpp_tf.training.state import TrainState, make_optimizer
 from flowpp_tf.training.step import train_step, validation_step
@@ -44,7 +45,7 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     condition: of a model of images given a condition, the function that makes it, `[B, *condition_shape]`, from
       integer images `[B, H, W, C]`, such as a smaller copy of each.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
-    progress_bar: whether to draw a bar between validations.
+    progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
     say: called with each line for the user.
 
   Returns:
@@ -93,7 +94,7 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     else:
       _initialize(state, batches, init_from, workers, say)
     asked = "asked to stop: the state is saved after this step, and the run ends; a second Ctrl-C does not wait"
-    with StopSignals(asked if workers.chief else "") as signals:
+    with StopSignals(asked if workers.chief else "") as signals, contextlib.closing(run):
       return run.to_the_end(signals)
 
 
@@ -112,7 +113,7 @@ class Run:
     strategy: `tf.distribute.Strategy`.
     workers: `Workers` of the strategy; the chief writes.
     labels: what is the same in each row of metrics.
-    progress_bar: whether to draw a bar between validations.
+    progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
     say: called with each line for the user.
   """
 
@@ -122,7 +123,8 @@ class Run:
     config = state.config
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
     self._identity, self._strategy, self._workers, self._labels = identity, strategy, workers, labels
-    self._say, self._bar = say, progress_bar and workers.chief
+    self._say = say
+    self._line = RunLine(config.steps, workers.chief and progress_bar)
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
     self._steps = -(-config.steps // self._period) * self._period
@@ -158,13 +160,12 @@ class Run:
     batches = iter(self._batches(step)) if step < self._steps else None
     saved_at = clock = time.monotonic()
     timed_from = step
-    bar = self._new_bar()
     while True:
       if step % self._period == 0 and step > int(self._recorded.numpy()):  # also if stopped between the two
         self._end_period(step, (step - timed_from) * self._config.images_per_step / (time.monotonic() - clock))
         last_saved, saved_at = step, time.monotonic()
         self._stop_if_asked(step)
-        clock, timed_from, bar = time.monotonic(), step, self._new_bar()
+        clock, timed_from = time.monotonic(), step
       if step >= self._steps:
         break
 
@@ -175,12 +176,12 @@ class Run:
       step += count
       self._watch_skipped(step)
       if not self._traced:
+        self._line.clear()
         self._say(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
         self._traced = True
         if step % self._period:  # the time that tracing takes counts only in a period that is nothing else
           clock, timed_from = time.monotonic(), step
-      if bar:
-        bar.update((step - 1) % self._period + 1, list(self._state.means().items()))
+      self._line.update(step, lambda: self._state.means()["bits_per_dim"], float(self._best))
 
       minutes = self._config.checkpoint_minutes
       due = minutes and time.monotonic() - saved_at >= 60 * minutes
@@ -191,9 +192,13 @@ class Run:
         self._save(step)
         last_saved, saved_at = step, time.monotonic()
         self._stop_if_asked(step, stop)
+    return float(self._best)
+
+  def close(self) -> None:
+    """Remove the line of progress, and write what TensorBoard has not written yet."""
+    self._line.close()
     if self._board:
       self._board.close()
-    return float(self._best)
 
   # --- Steps ------------------------------------------------------------------------------------
 
@@ -255,6 +260,7 @@ class Run:
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
+    self._line.clear()
     self._say(f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
               f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
               f"{images_per_second:.1f} images/s")
@@ -284,10 +290,6 @@ class Run:
   def _stop_if_asked(self, step, stop=None):
     if self._workers.any(self._signals.received)[0] if stop is None else stop:
       raise Stopped(step, step if not self._workers.chief else self._saved)
-
-  def _new_bar(self):
-    return keras.utils.Progbar(self._period, unit_name="step", stateful_metrics=["bits_per_dim", "gradient_norm"]) if (
-        self._bar) else None
 
 
 def _say_what_is_trained(state, data, strategy, workers, say):
