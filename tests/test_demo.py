@@ -230,8 +230,8 @@ def test_examples_are_read_back_as_they_are(levels, tmp_path):
 # --- The program ----------------------------------------------------------------------------------
 
 
-def test_one_of_workdir_preset_and_saved_model_is_needed(workdir, tmp_path):
-  for arguments in ((), (f"--workdir={workdir.path}", "--saved_model=a"), ("--preset=digits", "--saved_model=a")):
+def test_two_models_are_one_too_many(workdir, tmp_path):
+  for arguments in ((f"--workdir={workdir.path}", "--saved_model=a"), ("--preset=digits", "--saved_model=a")):
     code, _, error = call("demo", *arguments, cwd=tmp_path)
     assert code == 2 and "as --workdir, --preset or --saved_model, one of them" in error
 

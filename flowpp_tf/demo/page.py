@@ -3,6 +3,9 @@
 The model handles one request at a time; the others wait in a queue, which their visitors see.
 """
 
+from collections.abc import Sequence
+import contextlib
+import dataclasses
 import functools
 import html
 
@@ -31,31 +34,49 @@ LOOK = {  # arguments of `gr.Blocks.launch`
 _LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
 
 
-def build_page(answers: limits.Answers, title: str, about: str, examples: dict[str, np.ndarray]) -> gr.Blocks:
-  """Build the page of a model, to be launched with `**LOOK`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Shown:
+  """A model on the page.
 
-  Each tab starts with an answer, so that all functions are traced before the first request.
-
-  Args:
+  Attributes:
+    name: of the model, for its tab and for its part of the API, if there are several.
     answers: answers of the model.
-    title: title of the page and of the window.
-    about: Markdown below the title.
+    about: Markdown above its tabs.
     examples: at least two uint8 images `[H, W, C]` by label; written to the folder of `answers`.
   """
-  files = _write_examples(examples, answers)
+  name: str
+  answers: limits.Answers
+  about: str
+  examples: dict[str, np.ndarray]
+
+
+def build_page(title: str, models: Sequence[Shown]) -> gr.Blocks:
+  """Build the page of one model, or of several with a tab for each, to be launched with `**LOOK`.
+
+  Each tab starts with an answer, so that all functions are traced before the first request.
+  """
   with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
-    gr.Markdown(f"# {title}\n{about}")
-    with gr.Tab("Samples"):
-      _samples_tab(answers)
-    with gr.Tab("Interpolation"):
-      _interpolation_tab(answers, files)
-    with gr.Tab("Reconstruction and score"):
-      _score_tab(answers, files)
+    gr.Markdown(f"# {title}")
+    for model in models:
+      with gr.Tab(model.name) if len(models) > 1 else contextlib.nullcontext():
+        _tabs_of(model, f"{model.name}_" if len(models) > 1 else "")
   # Requests by the REST routes would bypass the queue and reach the model in parallel.
   return page.queue(max_size=_LONGEST_QUEUE, api_open=False)
 
 
-def _samples_tab(answers):
+def _tabs_of(model, prefix):
+  """Draw the tabs of a model; `prefix` begins the names of its functions in the API."""
+  gr.Markdown(model.about)
+  files = _write_examples(model.examples, model.answers)
+  with gr.Tab("Samples"):
+    _samples_tab(model.answers, prefix)
+  with gr.Tab("Interpolation"):
+    _interpolation_tab(model.answers, prefix, files)
+  with gr.Tab("Reconstruction and score"):
+    _score_tab(model.answers, prefix, files)
+
+
+def _samples_tab(answers, prefix):
   most = answers.engine.most_samples
   start = min(64, most), 1.0, 0
   with gr.Row():
@@ -71,10 +92,10 @@ def _samples_tab(answers):
     with gr.Column(scale=5):
       picture = _picture("Samples", answers.samples(*start))
   _on([button.click, n.release, temperature.release, seed.submit, *(box.change for box in label)], answers.samples,
-      [n, temperature, seed, *label], picture, "sample")
+      [n, temperature, seed, *label], picture, f"{prefix}sample")
 
 
-def _interpolation_tab(answers, files):
+def _interpolation_tab(answers, prefix, files):
   (_, first_file), (_, last_file), *_ = files
   start = first_file, last_file, 16
   frames_there, animation_there, ends_there = answers.interpolation(*start)
@@ -93,10 +114,10 @@ def _interpolation_tab(answers, files):
     with gr.Column(scale=2):
       animation = _picture("There and back", animation_there)
   _on([button.click, frames.release, first.upload, last.upload], answers.interpolation,
-      [first, last, frames], [grid, animation, ends], "interpolate", examples)
+      [first, last, frames], [grid, animation, ends], f"{prefix}interpolate", examples)
 
 
-def _score_tab(answers, files):
+def _score_tab(answers, prefix, files):
   _, start = files[0]
   *pictures_there, text_there = answers.score(start)
   with gr.Row():
@@ -109,7 +130,7 @@ def _score_tab(answers, files):
         pictures = [_picture(label, there) for label, there in zip(
             ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True)]
       text = gr.Markdown(text_there, elem_classes="text")
-  _on([button.click, upload.upload], answers.score, [upload], [*pictures, text], "score", examples)
+  _on([button.click, upload.upload], answers.score, [upload], [*pictures, text], f"{prefix}score", examples)
 
 
 def _picture(label, value):

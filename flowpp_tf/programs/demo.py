@@ -1,12 +1,13 @@
 """Show a trained model on a web page: samples, interpolations, reconstructions, scores.
 
+bin/demo
 bin/demo --preset=fashion_mnist
 bin/demo --workdir=runs/digits
 bin/demo --saved_model=runs/digits/saved_model/1
 
-By default only this machine can open the page, see --host and --auth. The page loads nothing from other servers and
-reports nothing. Its examples are test images of the run if the data are available, else samples. It shows typicality
-if bin/score has measured it for the run with the same number of samples.
+Without a model it shows all presets. By default only this machine can open the page, see --host and --auth. The page
+loads nothing from other servers and reports nothing. Its examples are test images of the run if the data are
+available, else samples. It shows typicality if bin/score has measured it for the run with the same number of samples.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.export import load_saved_model
+from flowpp_tf.models import presets
 from flowpp_tf.programs import data_flags, model_flags, run
 from flowpp_tf.programs.export import metadata_of_run
 from flowpp_tf.programs.score import typical_key
@@ -55,19 +57,20 @@ def define_flags() -> None:
 def demo_from_flags() -> None:
   """Serve the page until the program is stopped."""
   host, port = FLAGS.host, FLAGS.port
-  if [FLAGS.workdir, FLAGS.preset, FLAGS.saved_model].count(None) != 2:
-    raise InputError("give the model as --workdir, --preset or --saved_model, one of them")
+  if [FLAGS.workdir, FLAGS.preset, FLAGS.saved_model].count(None) < 2:
+    raise InputError("give the model as --workdir, --preset or --saved_model, one of them, or none for all presets")
   if importlib.util.find_spec("gradio") is None:
     raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
   auth = _visitors(FLAGS.auth)
   _check_can_serve(host, port)
-  if FLAGS.saved_model is None:
-    workdir = model_flags.given_model()
-    source = str(workdir.path)
-    engine, metadata, examples = _from_workdir(workdir, FLAGS.num_samples)
+  if FLAGS.saved_model is not None:
+    sources = [FLAGS.saved_model]
+    models = [_from_saved_model(FLAGS.saved_model, FLAGS.num_samples)]
   else:
-    source = FLAGS.saved_model
-    engine, metadata, examples = _from_saved_model(source, FLAGS.num_samples)
+    alone = FLAGS.workdir or FLAGS.preset
+    workdirs = [model_flags.given_model()] if alone else [model_flags.workdir_of_preset(name) for name in presets()]
+    sources = [str(workdir.path) for workdir in workdirs]
+    models = [_from_workdir(workdir, FLAGS.num_samples) for workdir in workdirs]
   if auth is None and not _is_loopback(host):
     run.warn(f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password")
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
@@ -77,10 +80,14 @@ def demo_from_flags() -> None:
 
     from flowpp_tf.demo import page as gradio_page
 
-    path = os.path.normpath(source)
-    name = (metadata.get("data") or {}).get("name") or os.path.basename(path)
-    page = gradio_page.build_page(Answers(engine, pathlib.Path(folder)), f"Flow++: {name}",
-                                  about(path, engine, metadata), _completed(examples, engine))
+    shown = []
+    for i, (source, (engine, metadata, examples)) in enumerate(zip(sources, models)):
+      path, own_folder = os.path.normpath(source), pathlib.Path(folder, str(i))
+      own_folder.mkdir()
+      shown.append(gradio_page.Shown(os.path.basename(path), Answers(engine, own_folder), about(path, engine, metadata),
+                                     _completed(examples, engine)))
+    data = (models[0][1].get("data") or {}).get("name") or shown[0].name
+    page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown)
     guard = Middleware(Guard, hosts=allowed_hosts(host, FLAGS.allowed_hosts), folder=pathlib.Path(folder, "uploads"))
     page.launch(server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, ssr_mode=False,
                 prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, auth=auth, state_session_capacity=100,

@@ -12,7 +12,8 @@ def define_device_flags() -> None:
   """Define the flags."""
   flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
                       "flowpp_tf/devices/strategy.py.")
-  run.define_float("worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6, "Devices")
+  run.define_float("worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6,
+                   group="Devices")
   flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
   flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.",
                        lower_bound=0, upper_bound=256)

@@ -25,6 +25,11 @@ def given_model() -> Workdir:
     raise InputError("give the model as --workdir or as --preset, one of them")
   if preset is None:
     return Workdir(workdir)
+  return workdir_of_preset(preset)
+
+
+def workdir_of_preset(preset: str) -> Workdir:
+  """Copy a preset to presets/NAME, and return that as the directory of a run."""
   folder = f"presets/{preset_folder(preset).name}"
   copy_preset(preset, folder)
   return Workdir(folder)

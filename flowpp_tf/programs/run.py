@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 import dataclasses
+import logging as std_logging
 import math
 import os
 import pathlib
@@ -56,6 +57,7 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)
+    std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # it warns of functions that are traced as they must
     try:
       main(*argv[1:])
     except InputError as error:
