@@ -111,13 +111,26 @@ def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np
 
 
 def remove_leftovers(folder: Path) -> None:
-  """Remove what killed processes left in a folder that belongs to this one."""
+  """Remove what killed processes of this machine left in a folder that belongs to this one."""
   for leftover in pathlib.Path(folder).glob(f"{_TEMPORARY}*"):
+    number = leftover.name[len(_TEMPORARY):].partition(".")[0]
+    if number.isdecimal() and _is_alive(int(number)):
+      continue
     if leftover.is_dir() and not leftover.is_symlink():
       shutil.rmtree(leftover, ignore_errors=True)
     else:
       with contextlib.suppress(OSError):
         leftover.unlink()
+
+
+def _is_alive(process: int) -> bool:
+  try:
+    os.kill(process, 0)
+    return True
+  except (ProcessLookupError, OverflowError):
+    return False
+  except PermissionError:
+    return True
 
 
 def sync(path: Path) -> None:

@@ -1,8 +1,12 @@
 """Files that are whole or not there."""
 
+import os
+import subprocess
+
+import numpy as np
 import pytest
 
-from flowpp_tf.files import replace_file
+from flowpp_tf.files import create_array, remove_leftovers, replace_file
 
 
 def test_a_file_that_cannot_be_written_leaves_what_was_there_and_nothing_else(tmp_path):
@@ -16,3 +20,20 @@ def test_a_file_that_cannot_be_written_leaves_what_was_there_and_nothing_else(tm
   with pytest.raises(OSError, match="disk full"):
     replace_file(path, fail)
   assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_leftovers_of_processes_that_have_ended_are_removed(tmp_path):
+  ended = subprocess.Popen(["true"])
+  ended.wait()
+  kept, gone = tmp_path / f".tmp.{os.getpid()}.a", tmp_path / f".tmp.{ended.pid}.b"
+  kept.touch()
+  gone.mkdir()
+  (gone / "file").touch()
+  (tmp_path / "mine").touch()
+  remove_leftovers(tmp_path)
+  assert sorted(path.name for path in tmp_path.iterdir()) == [kept.name, "mine"]
+
+
+def test_an_array_for_which_the_disk_has_no_room_is_an_error_before_the_first_write(tmp_path):
+  with pytest.raises((OSError, OverflowError)):
+    create_array(tmp_path / "a.npy", np.float32, (1 << 48,))
