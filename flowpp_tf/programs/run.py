@@ -57,7 +57,7 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)
-    std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # it warns of functions that are traced as they must
+    std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
     try:
       main(*argv[1:])
     except InputError as error:
