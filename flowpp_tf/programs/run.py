@@ -64,6 +64,13 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
       if flags.FLAGS.debug:
         raise
       fail(error)
+    except BrokenPipeError:
+      raise
+    except OSError as error:  # of a path that no function was prepared for, or of the machine
+      if flags.FLAGS.debug:
+        raise
+      where = "" if error.filename is None else f"{os.fspath(error.filename)[:200]!r}: "
+      fail(f"{where}{gate.reason(error)}", process.FAILED)
     except WorkerLost as error:
       fail(f"{error}; the same command on all hosts goes on from what is saved", process.FAILED)
 
