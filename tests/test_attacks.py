@@ -353,7 +353,10 @@ def test_a_thousand_requests_leave_the_memory_flat(rng, tmp_path, capsys):
     assert curve[-1] <= 1.05 * curve[1]
   finally:
     process.terminate()
-    assert process.wait(60) == 0
+    code = process.wait(60)
+    process.stdout.close()
+    client.close()
+  assert code == 0
 
 
 # --- The chief of two workers ---------------------------------------------------------------------
