@@ -21,6 +21,8 @@ from flowpp_tf.types import Path
 MOST_TEXT = 256 << 20  # bytes of a text file
 # What is compressed by more than this factor is refused beyond so many bytes: images that are worth a model are not.
 _LARGE, _SUSPICIOUS_RATIO = 128 << 20, 100
+# Something else may take the place of a file between two looks: without O_NONBLOCK a named pipe would wait for a writer.
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
           (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
 
@@ -31,12 +33,33 @@ def open_regular(path: Path) -> BinaryIO:
   Raises:
     OSError: if it cannot be opened, or is something else; something else is not opened.
   """
-  _check_regular(path, os.stat(path).st_mode)
-  # Something else may have taken its place: without O_NONBLOCK a named pipe would wait for a writer.
-  descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+  return os.fdopen(_open(path)[0], "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
+  """Return the content of a regular file of at most so many bytes; raise an `OSError` for others."""
+  descriptor, size = _open(path)
   try:
-    _check_regular(path, os.fstat(descriptor).st_mode)
-    return os.fdopen(descriptor, "rb")
+    missing = min(size or 1 << 20, most) + 1  # files of the system say 0 and have more
+    parts = []
+    while size <= most and missing and (part := os.read(descriptor, missing)):
+      parts.append(part)
+      missing -= len(part)
+  finally:
+    os.close(descriptor)
+  if size > most or not missing:
+    raise OSError(errno.EFBIG, f"it has more than {most:,} bytes, or grows", os.fspath(path))
+  return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _open(path):
+  """The descriptor of a regular file, and its size."""
+  _check_regular(path, os.stat(path).st_mode)
+  descriptor = os.open(path, _FLAGS)
+  try:
+    status = os.fstat(descriptor)
+    _check_regular(path, status.st_mode)
+    return descriptor, status.st_size
   except BaseException:
     os.close(descriptor)
     raise
@@ -46,17 +69,6 @@ def _check_regular(path, mode):
   if not stat.S_ISREG(mode):
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
     raise OSError(errno.EINVAL, f"it is {kind}; expected a regular file", os.fspath(path))
-
-
-def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
-  """Return the content of a regular file of at most so many bytes; raise an `OSError` for others."""
-  with open_regular(path) as file:
-    size = os.fstat(file.fileno()).st_size
-    to_read = min(max(size, 1 << 20), most) + 1  # files of the system say 0 and have more
-    content = b"" if size > most else file.read(to_read)
-  if size > most or len(content) == to_read:
-    raise OSError(errno.EFBIG, f"it has more than {most:,} bytes, or grows", os.fspath(path))
-  return content
 
 
 def read_text(path: Path) -> str:

@@ -369,7 +369,7 @@ def test_a_chief_killed_five_times_ends_as_the_run_that_was_not(rng, tmp_path, c
   def start_both(path):
     addresses = free_addresses(2)
     return [start(path, {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}, "--optimizer=sgd",
-                  "--deterministic", "--checkpoint_every=1") for i in range(2)]
+                  "--deterministic", "--checkpoint_every=1", "--worker_timeout=40") for i in range(2)]
 
   def finish(workers):
     outs = [worker.communicate(timeout=300)[0] for worker in workers]
@@ -384,7 +384,7 @@ def test_a_chief_killed_five_times_ends_as_the_run_that_was_not(rng, tmp_path, c
       time.sleep(0.05)
     time.sleep(rng.uniform(0, 20) if kill else 0)
     workers[0].kill()
-    outs = [worker.communicate(timeout=90)[0] for worker in workers]
+    outs = [worker.communicate(timeout=200)[0] for worker in workers]
     assert workers[1].returncode in (0, 1), outs[1]
     assert "Traceback" not in outs[1], outs[1]
   finish(start_both(tmp_path / "killed"))

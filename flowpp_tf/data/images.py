@@ -25,7 +25,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from flowpp_tf.errors import InputError
-from flowpp_tf.gate import open_regular
+from flowpp_tf.gate import read_bytes
 from flowpp_tf.types import Path, Shape
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
 MOST_PIXELS = 64_000_000  # of an image, and of all that are decoded at a time: they take up to 12 bytes each
+_SMALL = 1 << 18          # pixels of an image that does not count
 _MOST_BYTES = 256 << 20   # of a file
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -83,20 +84,19 @@ def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
     InputError (a ValueError): for more than `MOST_PIXELS` pixels.
     OSError: for what is no regular file, or no image of one of the `FORMATS`.
   """
-  with contextlib.ExitStack() as stack:
-    opened = stack.enter_context(open_regular(file)) if isinstance(file, (str, os.PathLike)) else file
-    size = opened.seek(0, os.SEEK_END)
-    opened.seek(0)
-    if not 0 < size <= _MOST_BYTES:
-      raise InputError("it is empty" if not size else f"it has {size:,} bytes; expected at most {_MOST_BYTES:,}")
-    content = opened.read()
-    _check_png(content)
-    image = stack.enter_context(Image.open(io.BytesIO(content), formats=FORMATS))
+  content = read_bytes(file, _MOST_BYTES) if isinstance(file, (str, os.PathLike)) else file.read(_MOST_BYTES + 1)
+  if not 0 < len(content) <= _MOST_BYTES:
+    raise InputError("it is empty" if not content else f"it has more than {_MOST_BYTES:,} bytes")
+  _check_png(content)
+  with Image.open(io.BytesIO(content), formats=FORMATS) as image:
     pixels = image.width * image.height
     if pixels > MOST_PIXELS:
       raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {MOST_PIXELS / 1e6:.0f} million")
-    stack.enter_context(_BUDGET.take(pixels))
-    yield image
+    if pixels <= _SMALL:
+      yield image
+    else:
+      with _BUDGET.take(pixels):
+        yield image
 
 
 def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, bool]:
