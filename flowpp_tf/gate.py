@@ -21,7 +21,7 @@ from flowpp_tf.types import Path
 MOST_TEXT = 256 << 20  # bytes of a text file
 # What is compressed by more than this factor is refused beyond so many bytes: images that are worth a model are not.
 _LARGE, _SUSPICIOUS_RATIO = 128 << 20, 100
-# Something else may take the place of a file between two looks: without O_NONBLOCK a named pipe would wait for a writer.
+# Something else may take the place of a file between two looks: without O_NONBLOCK a named pipe would wait.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
           (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
