@@ -36,6 +36,7 @@ from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.errors import InputError
 from flowpp_tf.training import Workdir
 from program_calls import call
+from program_calls import run
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
@@ -251,6 +252,35 @@ def test_without_gradio_the_command_that_installs_it_is_said(tmp_path, monkeypat
   assert code == 2 and "Traceback" not in error
   assert error.splitlines()[-1] == (
       "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'")
+
+
+SEVERAL = """
+import pathlib, sys, types
+import numpy as np
+from PIL import Image
+from flowpp_tf.demo import page
+
+picture = Image.new("L", (8, 8))
+answers = types.SimpleNamespace(
+    engine=types.SimpleNamespace(most_samples=9, config=types.SimpleNamespace(num_classes=0, levels=8)),
+    folder=pathlib.Path(sys.argv[1]), samples=lambda *given: picture,
+    interpolation=lambda *given: (picture, sys.argv[1] + "/one.png", ""),
+    score=lambda *given: (picture, picture, picture, ""))
+images = {name: np.zeros([4, 4, 1], np.uint8) for name in ("one", "two")}
+shown = [page.Shown(name, answers, "text", images) for name in ("a", "b")]
+for models in (shown, shown[:1]):
+  print(*sorted({str(entry["api_name"]) for entry in page.build_page("Models", models).config["dependencies"]}))
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
+def test_a_page_of_several_models_has_functions_of_their_own_for_each(tmp_path):
+  """In a process of its own: Gradio leaves loops open that only the end of a process closes."""
+  result = run(["-c", SEVERAL], tmp_path, cwd=ROOT, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
+  assert result.code == 0, result.error
+  several, one = (set(line.split()) for line in result.out.splitlines())
+  assert several >= {f"{name}_{what}" for name in "ab" for what in ("sample", "score", "interpolate")}
+  assert one >= {"sample", "score", "interpolate"}
 
 
 # --- In a browser ---------------------------------------------------------------------------------
