@@ -52,9 +52,10 @@ def call(program, *arguments, cwd):
 def run(program, *arguments, cwd=None, **environment):
   """Run bin/PROGRAM, or the command that a list starts with, as a process of its own; return a `Result`."""
   command = program if isinstance(program, list) else [str(ROOT / "bin" / program)]
+  inherited = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}  # as a user's
   result = subprocess.run(
       [sys.executable, *command, *map(str, arguments)], cwd=cwd, text=True, capture_output=True, timeout=300,
-      env={**os.environ, "PYTHONPATH": "", **environment})
+      env={**inherited, "PYTHONPATH": "", **environment})
   return Result(result.returncode, result.stdout, result.stderr)
 
 

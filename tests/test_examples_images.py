@@ -87,6 +87,7 @@ def test_draws_of_missing_pixels_have_the_exact_posterior(four_pixels):
   assert np.all(largest < 1.15) and np.all(size > 1000)
 
 
+@pytest.mark.slow
 def test_inpaint_keeps_the_seen_half_and_writes_a_picture(monkeypatch, tmp_path):
   path = tmp_path / "picture.png"
   out = call(monkeypatch, "inpaint", "--images=3,7", "--chains=2", "--steps=8", "--pool=8", "--leapfrog_steps=1",
@@ -120,6 +121,7 @@ def test_log_weights_give_the_evidence_where_it_is_known():
   np.testing.assert_allclose(np.mean(log_weights, axis=0), np.full(3, elbo), rtol=0, atol=0.06)
 
 
+@pytest.mark.slow
 def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
   out = call(monkeypatch, "vae_prior", "--epochs=2", "--seeds=1", "--latent_size=4", "--couplings=1", "--hidden=32",
              "--samples=64")

@@ -142,6 +142,7 @@ def test_bad_calls_are_one_line(images, settings, message):
     fpp.train(images, "digits", **{"steps": 1, "verbose": False, **settings})
 
 
+@pytest.mark.slow
 def test_a_data_set_is_taken_as_it_is(tmp_path):
   dataset = data.load_dataset("digits")
   model = fpp.train(dataset, "digits", tmp_path, steps=1, **SMALL)

@@ -131,7 +131,7 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
   result = run("evaluate", "--preset=digits", "--limit=20", cwd=tmp_path)
   assert result.code == 0 and result.out.startswith("digits test: "), result.error
   record = json.loads((tmp_path / "presets/digits/evaluation.json").read_text())
-  assert record["test"]["images"] == 20
+  assert record["test[:20]"]["images"] == 20 and record["test"]["images"] == 180
   shipped = json.loads((models.preset_folder("digits") / "evaluation.json").read_text())
   assert shipped["test"]["images"] == 180  # is not written to
 

@@ -84,7 +84,11 @@ def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
     InputError (a ValueError): for more than `MOST_PIXELS` pixels.
     OSError: for what is no regular file, or no image of one of the `FORMATS`.
   """
-  content = read_bytes(file, _MOST_BYTES) if isinstance(file, (str, os.PathLike)) else file.read(_MOST_BYTES + 1)
+  if isinstance(file, (str, os.PathLike)):
+    content = read_bytes(file, _MOST_BYTES)
+  else:
+    file.seek(0)  # it may have been opened before
+    content = file.read(_MOST_BYTES + 1)
   if not 0 < len(content) <= _MOST_BYTES:
     raise InputError("it is empty" if not content else f"it has more than {_MOST_BYTES:,} bytes")
   _check_png(content)

@@ -43,8 +43,7 @@ def train(images: np.ndarray | ImageDataset | str, config: str | FlowPlusPlusCon
     Diverged: if too many steps in a row are not finite.
 
   Example:
-    >>> digits = sklearn.datasets.load_digits().images.astype("uint8")
-    >>> model = fpp.train(digits, "digits", steps=2, structure="columns:1", filters=8, blocks=1, verbose=False)
+    >>> model = fpp.train("digits", "digits", "runs/digits")
     >>> model.sample(4, seed=0).shape
     TensorShape([4, 8, 8, 1])
   """
@@ -80,6 +79,7 @@ def load(workdir: Path) -> FlowPlusPlus:
     InputError (a ValueError): if there is no such run, or it has not been validated yet.
 
   Example:
+    >>> model = fpp.train("digits", "digits", "runs/digits")
     >>> fpp.load("runs/digits").config.levels
     17
   """
