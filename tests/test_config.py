@@ -93,6 +93,7 @@ def test_an_unknown_config_names_the_close_ones():
     fpp.get_config("cifar")
 
 
+@pytest.mark.slow
 def test_the_largest_model_is_built_quickly_and_without_copies_of_its_weights():
   script = """
 import math

@@ -43,7 +43,7 @@ def test_the_draws_go_on_where_the_low_half_of_the_counter_ends():
   assert not any(np.array_equal(far[0], mask) for mask in far[1:])
 
 
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [1, pytest.param(5, marks=pytest.mark.slow)])
 def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(two_lanes, small_model, count):
   images = small_images(8)[:count]
 

@@ -136,6 +136,7 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
   assert shipped["test"]["images"] == 180  # is not written to
 
 
+@pytest.mark.slow
 def test_a_preset_is_exported_with_its_figures(tmp_path):
   result = run("export", "--preset=digits", cwd=tmp_path)
   assert result.code == 0, result.error

@@ -61,8 +61,8 @@ def on_one_device(name):
 
 # Adam hides a factor of the gradients, SGD does not; the step of Muon is that of any optimizer of Keras.
 @pytest.mark.parametrize("name, devices, accumulate, lanes", [
-    ("sgd", 1, 4, 1), ("sgd", 2, 2, 1), ("sgd", 1, 2, 2), ("sgd", 2, 1, 2), ("adam", 1, 2, 2),
-    pytest.param("muon", 2, 1, 2, marks=pytest.mark.slow)])
+    ("sgd", 1, 4, 1), ("sgd", 2, 2, 1), ("sgd", 1, 2, 2), ("sgd", 2, 1, 2),
+    pytest.param("adam", 1, 2, 2, marks=pytest.mark.slow), pytest.param("muon", 2, 1, 2, marks=pytest.mark.slow)])
 def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(monkeypatch, name, devices, accumulate, lanes):
   one = on_one_device(name)
   monkeypatch.setattr("flowpp_tf.devices.lanes._count", lanes)
@@ -141,8 +141,11 @@ def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeyp
 def test_a_run_stopped_half_way_ends_as_the_run_that_was_not(copied, tmp_path):
   whole, best = run(tmp_path / "whole")
   halves, best_of_halves = run(copied[0].path)
-  assert rows(halves) == rows(whole)
-  assert best_of_halves == best
+  for a, b in zip(rows(halves), rows(whole), strict=True):
+    # Validation is a sum, whose last bit differs now and then between two runs of one process on busy cores.
+    assert a.pop("val_bits_per_dim") == pytest.approx(b.pop("val_bits_per_dim"), rel=1e-6)
+    assert a == b
+  assert best_of_halves == pytest.approx(best, rel=1e-6)
   for a, b in zip(whole.load()[0].get_weights(), halves.load()[0].get_weights()):
     np.testing.assert_array_equal(a, b)
 
