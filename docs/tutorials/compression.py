@@ -4,7 +4,7 @@
 # A likelihood is a code length: an archive is about as small as the bound of the images in it says, and every
 # pixel comes back. `pip install 'flowpp_tf[compression]'` installs the entropy coder.
 
-# %% tags=["imports"]
+# %%
 import io
 
 import numpy as np

@@ -5,7 +5,7 @@
 # those of TFP go: here into a posterior that is curved, with a conditional flow, and into a chain with TFP's own
 # bijectors.
 
-# %% tags=["imports"]
+# %%
 import keras
 import numpy as np
 import tensorflow as tf

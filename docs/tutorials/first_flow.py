@@ -4,7 +4,7 @@
 # A normalizing flow is an invertible function from data to noise, whose density is exact. Here one learns the two
 # moons, a distribution of vectors of two numbers, in half a minute; then the same ideas make an image model.
 
-# %% tags=["imports"]
+# %%
 import keras
 import matplotlib.pyplot as plt
 import numpy as np

@@ -4,7 +4,7 @@
 # An exact likelihood invites to call images with a low one anomalous. That works for some images and fails for
 # others, and this page shows both, with a model that is trained on digits.
 
-# %% tags=["imports"]
+# %%
 import numpy as np
 
 import flowpp_tf as fpp

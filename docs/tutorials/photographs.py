@@ -4,7 +4,7 @@
 # From a folder of image files to a model of them, its samples and its bits/dim. A folder is made here so that
 # this page runs anywhere; use yours instead.
 
-# %% tags=["imports"]
+# %%
 import pathlib
 import tempfile
 
