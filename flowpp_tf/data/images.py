@@ -87,7 +87,6 @@ def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
   if isinstance(file, (str, os.PathLike)):
     content = read_bytes(file, _MOST_BYTES)
   else:
-    file.seek(0)  # it may have been opened before
     content = file.read(_MOST_BYTES + 1)
   if not 0 < len(content) <= _MOST_BYTES:
     raise InputError("it is empty" if not content else f"it has more than {_MOST_BYTES:,} bytes")
@@ -113,9 +112,7 @@ def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, b
     Exception: whatever Pillow raises for a file that is not a complete image.
   """
   with open_image(file) as image:
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    return fit_image(image, image_shape)
+    return fit_image(upright(image), image_shape)
 
 
 def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
@@ -128,9 +125,7 @@ def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
     Exception: whatever Pillow raises for a file that is not a complete image.
   """
   with open_image(file) as image:
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    flat = flat_image(image, channels)
+    flat = flat_image(upright(image), channels)
     return np.asarray(flat).reshape(flat.height, flat.width, channels)
 
 
@@ -158,6 +153,13 @@ def upright_size(file: Path | BinaryIO) -> tuple[int, int]:
   with open_image(file) as image:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return image.size[::-1] if turned else image.size
+
+
+def upright(image: Image.Image) -> Image.Image:
+  """Decode a Pillow image, turn it in place to its EXIF orientation, and return it."""
+  image.load()
+  ImageOps.exif_transpose(image, in_place=True)
+  return image
 
 
 def fit_image(image: Image.Image, image_shape: Shape) -> tuple[np.ndarray, bool]:
