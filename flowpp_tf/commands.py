@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import functools
 import importlib
 import os
 import re
@@ -88,34 +89,6 @@ def _explain(command):
   sys.exit(process.BAD_INPUT)
 
 
-def train() -> None:
-  """Entry point of `flowpp-train`; the others are alike."""
-  start("train")
-
-
-def evaluate() -> None:
-  start("evaluate")
-
-
-def sample() -> None:
-  start("sample")
-
-
-def score() -> None:
-  start("score")
-
-
-def export() -> None:
-  start("export")
-
-
-def demo() -> None:
-  start("demo")
-
-
-def compress() -> None:
-  start("compress")
-
-
-def decompress() -> None:
-  start("decompress")
+# Entry points of `flowpp-train` and so on, and of bin/.
+train, evaluate, sample, score, export, demo, compress, decompress = (
+    functools.partial(start, command) for command in COMMANDS)

@@ -13,7 +13,7 @@
     saved_model/1/         written by bin/export
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import itertools
@@ -78,22 +78,18 @@ class Workdir:
 
   # --- The run ----------------------------------------------------------------------------------
 
-  def sole_owner(self) -> contextlib.AbstractContextManager[None]:
+  @contextlib.contextmanager
+  def sole_owner(self) -> Iterator[None]:
     """Return a context in which no other process trains in the directory, which is made if it is not there.
 
     Raises:
       InputError (a ValueError): if another process trains in it, or it cannot be written.
     """
-    with self._writing():
-      self.path.mkdir(parents=True, exist_ok=True)
-      if not os.access(self.path, os.W_OK):
-        raise PermissionError(0, "no permission")
-    return self._owned()
-
-  @contextlib.contextmanager
-  def _owned(self):
     with contextlib.ExitStack() as stack:
       with self._writing():
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not os.access(self.path, os.W_OK):
+          raise PermissionError(0, "no permission")
         stack.enter_context(sole_owner(self.path / "run.lock"))
         remove_leftovers(self.path)
       yield
