@@ -4,7 +4,7 @@ Chen et al. 2016, "Training deep nets with sublinear memory cost". `tf.recompute
 all arguments to do so, weights too, and has no second derivatives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -16,7 +16,8 @@ from flowpp_tf.graphs import compiled
 def after(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   """Return x with a data dependency on `other`, so that compilers cannot merge the recomputation with the forward pass.
 
-  x gets a number that is 0, or NaN if `other` begins with a NaN: Grappler and XLA see through less than that.
+  x gets a number that is 0, or NaN if `other` begins with a NaN: Grappler and XLA see through less than that. An x of
+  few values costs little: it is enough if what is computed again depends on it.
   """
   first = tf.cast(tf.reduce_sum(tf.reshape(other, [-1])[:1]), x.dtype)
   return x + tf.where(first == first, tf.zeros_like(first), first)  # pylint: disable=comparison-with-itself
@@ -33,15 +34,17 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
   return _with_gradient(function, _gradient_of(function, wait))
 
 
-def elementwise(function: Callable[..., tf.Tensor], in_eager_mode: bool = True) -> Callable[..., tf.Tensor]:
+def elementwise(function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]] | None = None
+                ) -> Callable[..., tf.Tensor]:
   """Return a `rematerialized` function of which XLA makes two kernels, value and gradient, where `set_jit` says so.
 
   Args:
     function: as in `rematerialized`, of each position alone.
-    in_eager_mode: as in `compiled`.
+    gradient: `gradient(upstream, *arguments)`, the gradients by all arguments, None where there is none; by default
+      those of autodiff, which takes more operations than a formula.
   """
-  return functools.wraps(function)(
-      _with_gradient(compiled(function, in_eager_mode), compiled(_gradient_of(function), in_eager_mode)))
+  value, gradient = (compiled(f, in_eager_mode=True) for f in (function, gradient or _gradient_of(function)))
+  return functools.wraps(function)(_with_gradient(value, gradient))
 
 
 def _with_gradient(function, gradient_of):

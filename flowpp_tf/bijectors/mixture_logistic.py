@@ -62,7 +62,6 @@ def mixture_logistic_log_survival(x: TensorLike, logits: TensorLike, loc: Tensor
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
-# Inline, so that Grappler finds what gradient and value both compute.
 @functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))
 @tf.custom_gradient
 def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike,
@@ -84,8 +83,8 @@ def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLik
     2.0
   """
   x, logits, loc, log_scale = map(tf.convert_to_tensor, (x, logits, loc, log_scale))
-  _, largest, (below, above, both) = _log_terms(x, logits, loc, log_scale)
-  log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(terms, axis=-1) for terms in (below, above, both))
+  z, largest, terms = _log_terms(x, logits, loc, log_scale)
+  log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(t, axis=-1) for t in terms)
   value = largest[0] - largest[1] + (log_cdf - log_survival)
 
   def grad(by_value, by_log_derivative):
@@ -94,7 +93,6 @@ def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLik
     #   d logit F / dz = (p a + r b) s
     #   d log(logit F)' / dz = w s (a - E_p a - b + E_r b)
     by_value, by_log_derivative = by_value[..., tf.newaxis], by_log_derivative[..., tf.newaxis]
-    z, _, terms = _log_terms(x, logits, loc, log_scale)
     p, r, w, pi = map(_softmax, (*terms, logits))
     scale, rate = tf.exp(log_scale), tf.exp(-log_scale)
     a, b = tf.sigmoid(-z) * rate, tf.sigmoid(z) * rate

@@ -45,22 +45,24 @@ def _attend(qkv, heads):
   wanted = min(_MOST_PARTS, -(-(qkv.shape[0] or 1) * heads * positions**2 // _WEIGHTS))
   parts = next(n for n in range(wanted, positions + 1) if positions % n == 0)
 
-  def split_heads(qkv):
+  def split_heads(qkv, scale):
     qkv = tf.reshape(qkv, [-1, positions, 3, heads, depth])
     q, k, v = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]))
-    return q * depth**-0.5, k, v
+    return q * scale, k, v
 
   def weights(q, k):
     return tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
 
   @tf.custom_gradient
   def attend(qkv):
-    q, k, v = split_heads(qkv)
+    scale = tf.constant(depth**-0.5, qkv.dtype)
+    q, k, v = split_heads(qkv, scale)
     mixed = tf.concat([tf.matmul(weights(part, k), v) for part in _split(q, parts)], axis=2)
     o = tf.reshape(tf.transpose(mixed, [0, 2, 1, 3]), [-1, positions, filters])
 
     def gradient(d_o):
-      q, k, v = split_heads(after(qkv, d_o))
+      again = after(scale, d_o)
+      q, k, v = split_heads(qkv, again)
       # -sum(dO O) is one more column of dO, and the ones beside V make it a part of the product dO V^T.
       by_head = tf.reshape(d_o, [-1, positions, heads, depth])
       sums = tf.reduce_sum(by_head * tf.reshape(o, tf.shape(by_head)), axis=-1, keepdims=True)
@@ -70,7 +72,7 @@ def _attend(qkv, heads):
       for q_part, d_o_part in zip(_split(q, parts), _split(by_head, parts)):
         p = weights(q_part, k)
         d_s = p * tf.matmul(d_o_part, v_and_ones, transpose_b=True)
-        d_q.append(tf.matmul(d_s, k) * depth**-0.5)
+        d_q.append(tf.matmul(d_s, k) * again)
         d_k.append(tf.matmul(q_part, d_s, transpose_a=True))
         d_v.append(tf.matmul(d_o_part[..., :-1], p, transpose_a=True))
       d_k, d_v = (tf.linalg.matrix_transpose(_sum(terms)) for terms in (d_k, d_v))

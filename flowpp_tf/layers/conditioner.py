@@ -17,7 +17,8 @@ import tensorflow as tf
 from flowpp_tf.call import Call
 from flowpp_tf.graphs import reshape, shape_of
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
-from flowpp_tf.layers.gated import LAYER_NORM_EPSILON, GatedAttention, GatedConv, GatedPointwise, concat_elu
+from flowpp_tf.layers.activations import LAYER_NORM_EPSILON, concat_elu
+from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.types import Shape

@@ -46,7 +46,16 @@ class Dropout(keras.layers.Dropout):
 
   def apply(self, inputs: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
     """Return the inputs that are kept, scaled, and 0 elsewhere."""
-    return inputs if keep is None else tf.where(keep, inputs / (1 - self.rate), tf.zeros([], inputs.dtype))
+    return inputs if keep is None else kept(inputs * self.scale(keep), keep)
+
+  def scale(self, keep: tf.Tensor | None) -> float:
+    """Return the factor of the inputs that a mask keeps; 1 if there is no mask."""
+    return 1.0 if keep is None else 1 / (1 - self.rate)
+
+
+def kept(x: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
+  """Return x where `keep` is true, and 0 elsewhere; x if there is no mask."""
+  return x if keep is None else tf.where(keep, x, tf.zeros([], x.dtype))
 
 
 def _sixteen_bits(shape, seed, first):

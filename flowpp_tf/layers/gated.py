@@ -16,55 +16,12 @@ import tensorflow as tf
 
 from flowpp_tf.call import Call
 from flowpp_tf.graphs import shape_of
+from flowpp_tf.layers.activations import concat_elu, gated_sum, kept_concat_elu, kept_values
 from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
-from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense, at_least_float32
-from flowpp_tf.remat import elementwise
+from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
-LAYER_NORM_EPSILON = 1e-5
-
-
-@elementwise
-def concat_elu(x: tf.Tensor) -> tf.Tensor:
-  """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016).
-
-  Example:
-    >>> fpp.layers.concat_elu(tf.constant([1.0, -1.0])).numpy().round(2)
-    array([ 1.  , -0.63, -0.63,  1.  ], dtype=float32)
-  """
-  values = at_least_float32(x)
-  return tf.cast(tf.nn.elu(tf.concat([values, -values], axis=-1)), x.dtype)
-
-
-def gate(x: tf.Tensor) -> tf.Tensor:
-  """Return a sigmoid(b), with a and b the halves of the last axis.
-
-  Example:
-    >>> fpp.layers.gate(tf.constant([4.0, 0.0])).numpy()
-    array([2.], dtype=float32)
-  """
-  a, b = tf.split(at_least_float32(x), 2, axis=-1)
-  return tf.cast(a * tf.sigmoid(b), x.dtype)
-
-
-def gated_sum(x: tf.Tensor, h: tf.Tensor, norm: keras.layers.LayerNormalization | None = None) -> tf.Tensor:
-  """Return x + gate(h), normalised by a layer norm of the last axis, if there is one."""
-  if norm is None:
-    return _gated_sum(x, h)
-  return _normalized_sum(x, h, tf.convert_to_tensor(norm.gamma), tf.convert_to_tensor(norm.beta))
-
-
-@elementwise
-def _gated_sum(x, h):
-  return x + gate(h)
-
-
-@elementwise
-def _normalized_sum(x, h, gamma, beta):
-  sums = keras.ops.layer_normalization(
-      at_least_float32(x) + gate(at_least_float32(h)), gamma, beta, epsilon=LAYER_NORM_EPSILON)
-  return tf.cast(sums, x.dtype)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -96,8 +53,7 @@ class GatedConv(keras.layers.Layer):
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.conv = InitNormConv2D(filters, name="conv", **options)
     self.context_projection = (InitNormDense(filters, name="context_projection", **options) if use_context else None)
-    self.dropout = drop = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
-    self._dropped_concat_elu = elementwise(lambda h, keep=None: drop.apply(concat_elu(h), keep), in_eager_mode=False)
+    self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
     output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
     self.output_projection = (
         InitNormDense(2 * filters, **output) if output_kernel_size == 1
@@ -117,8 +73,8 @@ class GatedConv(keras.layers.Layer):
     if self.context_projection is not None:
       h += self.context_projection(context, pre_activation=concat_elu, initialize=call.initialize)
     keep = self.dropout.keep_mask(_doubled(shape_of(h)), call.training, call.stream("dropout"), call.first)
-    h = self.output_projection(
-        h, keep, pre_activation=self._dropped_concat_elu, initialize=call.initialize)
+    h = self.output_projection(h, keep, pre_activation=kept_concat_elu, input_scale=self.dropout.scale(keep),
+                               initialize=call.initialize)
     return gated_sum(x, h, norm)
 
   def get_config(self) -> dict[str, Any]:
@@ -146,7 +102,6 @@ class _GatedMixer(keras.layers.Layer):
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.input_projection = InitNormDense(3 * filters, name="input_projection", **options)
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
-    self._dropped = elementwise(self.dropout.apply, in_eager_mode=False)
     self.output_projection = InitNormDense(
         2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
 
@@ -161,7 +116,8 @@ class _GatedMixer(keras.layers.Layer):
     h = self._mix(self.input_projection(
         x, position_embedding, pre_activation=_with_position, initialize=call.initialize))
     keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"), call.first)
-    h = self.output_projection(h, keep, pre_activation=self._dropped, initialize=call.initialize)
+    h = self.output_projection(h, keep, pre_activation=kept_values, input_scale=self.dropout.scale(keep),
+                               initialize=call.initialize)
     return gated_sum(x, h, norm)
 
   def get_config(self) -> dict[str, Any]:

@@ -44,13 +44,15 @@ class _InitNormLayer(keras.layers.Layer):
     self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
   def call(self, inputs: tf.Tensor, *more: tf.Tensor | None, pre_activation: Callable[..., tf.Tensor] | None = None,
-           initialize: bool = False) -> tf.Tensor:
+           input_scale: float = 1.0, initialize: bool = False) -> tf.Tensor:
     """Apply the layer to `inputs`, or to `pre_activation(inputs, *more)`.
 
     `pre_activation` is a cheap function of each position, which the gradient computes again; `more` are tensors or
-    None.
+    None. `input_scale` is a factor of what the kernel is multiplied by; the kernel, which is smaller, takes it in.
     """
     kernel, bias = self._effective_kernel(), tf.convert_to_tensor(self.bias)
+    if input_scale != 1:
+      kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
     if initialize:
       outputs = self._linear(pre_activation(inputs, *more) if pre_activation else inputs, kernel)
       outputs = self._initialize(outputs)
@@ -152,11 +154,28 @@ class InitNormDense(_InitNormLayer):
     self.built = True
 
   def _linear(self, inputs, kernel, bias=None):
+    if len(inputs.shape) == 4 and bias is not None:
+      return _pointwise_conv(inputs, kernel, bias)
     flat = _add(tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), kernel), bias)
     return reshape(flat, [*shape_of(inputs)[:-1], self.units])
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "units": self.units}
+
+
+@tf.custom_gradient
+def _pointwise_conv(x, kernel, bias):
+  """A dense layer of images `[N, H, W, C]`: as a convolution, whose kernel on CPUs adds the bias as well.
+
+  The gradients are matrix products, which take a third of the time of those of the convolution.
+  """
+  def gradient(upstream):
+    upstream, x_rows = (tf.reshape(t, [-1, t.shape[-1]]) for t in (upstream, x))
+    by_x = reshape(tf.matmul(upstream, kernel, transpose_b=True), shape_of(x))
+    ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)  # a product is the fastest sum
+    return by_x, tf.matmul(x_rows, upstream, transpose_a=True), tf.matmul(ones, upstream)[0]
+
+  return _add(tf.nn.conv2d(x, kernel[tf.newaxis, tf.newaxis], strides=1, padding="VALID"), bias), gradient
 
 
 def _add(outputs, bias):

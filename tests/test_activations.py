@@ -1,0 +1,92 @@
+"""What is between the products of a block: value and both derivatives are those of plain expressions by autodiff."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf.layers import activations
+
+
+def draw(*shape, seed=0):
+  return tf.constant(np.random.RandomState(seed).randn(*shape), tf.float64)
+
+
+X, H, KEEP = draw(2, 3, 2, 4), draw(2, 3, 2, 8, seed=1), draw(2, 3, 2, 8, seed=2) > 0
+NORM = keras.layers.LayerNormalization(epsilon=activations.LAYER_NORM_EPSILON, dtype="float64")
+NORM.build((None, 3, 2, 4))
+NORM.gamma.assign(draw(4, seed=3))
+NORM.beta.assign(draw(4, seed=4))
+DENSE = fpp.layers.InitNormDense(5, dtype="float64")
+DENSE.build((None, 3, 2, 4))
+DENSE.bias.assign(draw(5, seed=5))
+
+
+def plain_gate(h):
+  a, b = tf.split(h, 2, axis=-1)
+  return a * tf.sigmoid(b)
+
+
+def plain_concat_elu(x, keep):
+  y = tf.concat([x, -x], axis=-1)
+  y = tf.where(y > 0, y, tf.exp(y) - 1)
+  return y if keep is None else tf.where(keep, y, tf.zeros_like(y))
+
+
+def plain_norm(x):
+  mean = tf.reduce_mean(x, axis=-1, keepdims=True)  # `tf.nn.moments` has wrong second derivatives
+  variance = tf.reduce_mean(tf.square(x - mean), axis=-1, keepdims=True)
+  return (x - mean) / tf.sqrt(variance + activations.LAYER_NORM_EPSILON) * NORM.gamma + NORM.beta
+
+
+CASES = {  # ours, plain, arguments, variables
+    "concat_elu": (activations.concat_elu, lambda x: plain_concat_elu(x, None), [X], []),
+    "kept concat_elu": (lambda x: activations.kept_concat_elu(x, KEEP), lambda x: plain_concat_elu(x, KEEP), [X], []),
+    "kept": (lambda h: activations.kept_values(h, KEEP), lambda h: tf.where(KEEP, h, tf.zeros_like(h)), [H], []),
+    "sum": (activations.gated_sum, lambda x, h: x + plain_gate(h), [X, H], []),
+    "norm": (lambda x, h: activations.gated_sum(x, h, NORM), lambda x, h: plain_norm(x + plain_gate(h)), [X, H],
+             [NORM.gamma, NORM.beta]),
+    "dense": (lambda x: DENSE(x, input_scale=1.25), lambda x: tf.einsum(
+        "nhwc,cd->nhwd", 1.25 * x, DENSE.kernel) + DENSE.bias, [X], [DENSE.kernel, DENSE.bias]),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: tf.function(f, autograph=False),
+                                  lambda f: tf.function(f, autograph=False, jit_compile=True)],
+                         ids=["eager", "graph", "xla"])
+def test_value_and_both_derivatives_are_those_of_the_plain_expression(name, wrap):
+  ours, plain, arguments, variables = CASES[name]
+  variables = [v.value for v in variables]
+
+  def derivatives(function):
+    of = [*arguments, *variables]
+    with tf.GradientTape() as outer:
+      outer.watch(arguments)
+      with tf.GradientTape() as inner:
+        inner.watch(arguments)
+        y = function(*arguments)
+      gradients = inner.gradient(y, of, output_gradients=draw(*y.shape, seed=6) * y)
+      total = sum(tf.reduce_sum(tf.sin(g)) for g in gradients)
+    return [y, *gradients, *outer.gradient(total, of)]
+
+  for found, expected in zip(wrap(lambda: derivatives(ours))(), derivatives(plain), strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["concat_elu", "kept concat_elu", "sum", "norm"])
+def test_narrow_numbers_are_computed_with_in_float32(name):
+  ours, plain, arguments, _ = CASES[name]
+  narrow = [tf.cast(t, tf.bfloat16) for t in arguments]
+  with tf.GradientTape() as tape:
+    tape.watch(narrow)
+    y = ours(*narrow)
+  wide = [tf.cast(t, tf.float64) for t in narrow]
+  with tf.GradientTape() as wide_tape:
+    wide_tape.watch(wide)
+    expected = plain(*wide)
+  found = [y, *tape.gradient(y, narrow)]
+  for value, truth in zip(found, [expected, *wide_tape.gradient(expected, wide)], strict=True):
+    assert value.dtype == tf.bfloat16
+    np.testing.assert_allclose(tf.cast(value, tf.float64), truth, rtol=2**-8, atol=2**-8)  # one rounding, and gamma's
