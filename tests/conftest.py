@@ -115,7 +115,7 @@ def deterministic():
 
 
 def pytest_addoption(parser):
-  parser.addoption("--kills", type=int, default=3,
+  parser.addoption("--kills", type=int, default=2,
                    help="How often test_resume.py kills a run; more take half a minute each.")
   parser.addoption("--attack", type=int, default=0, metavar="SEED",
                    help="Also the long attacks of test_attacks.py, half an hour, drawn from a seed other than 0.")

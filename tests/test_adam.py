@@ -176,7 +176,8 @@ def test_a_step_updates_weight_and_average_in_one_op_each():
 
 
 @pytest.mark.parametrize("optimizer", [
-    training.Adam, keras.optimizers.SGD, lambda rate: keras.optimizers.SGD(rate, momentum=0.9),
+    training.Adam, keras.optimizers.SGD,
+    pytest.param(lambda rate: keras.optimizers.SGD(rate, momentum=0.9), marks=pytest.mark.slow),
     pytest.param(keras.optimizers.Muon, marks=pytest.mark.slow),
     pytest.param(keras.optimizers.AdamW, marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_changes_its_number_alone(optimizer):

@@ -100,6 +100,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(t
   assert other == "" and (workdirs[0] / "new.json").exists() and not (workdirs[1] / "new.json").exists()
 
 
+@pytest.mark.slow  # test_workers.py has the same of a training run
 def test_the_survivor_of_a_killed_worker_ends_with_a_clear_message_and_keeps_its_draws(trained, tmp_path):
   shutil.copytree(trained, tmp_path / "run")
   chief, other = start_workers([tmp_path / "run"] * 2, ["--num_samples=100000", "--batch_size=8"])

@@ -150,8 +150,8 @@ def test_a_data_set_is_taken_as_it_is(tmp_path):
   assert model.bits_per_dim(dataset.test[:2], seed=0).shape == (2,)
 
 
-TUTORIALS = ("compression", "likelihood", *(pytest.param(name, marks=pytest.mark.slow) for name in (  # they train
-    "first_flow", "photographs", "couplings")))
+TUTORIALS = ("likelihood", *(pytest.param(name, marks=pytest.mark.slow) for name in (  # most of them train
+    "compression", "first_flow", "photographs", "couplings")))
 
 
 @pytest.mark.parametrize("name", TUTORIALS)

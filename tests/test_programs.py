@@ -60,6 +60,7 @@ def test_training_again_goes_on_instead_of_starting_over(trained):
   assert test_line(again.out) == test_line(out)
 
 
+@pytest.mark.slow  # test_float16.py takes steps in float16
 def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
   command = ["train", *SMALL, "--precision=float16", "--flow_dtype=float64", "--ema_warmup"]
   assert call(*command, cwd=tmp_path).code == 0

@@ -83,7 +83,7 @@ def kill_at(process, workdir, moment):
   process.stdout.close()
 
 
-def test_a_run_killed_three_times_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request):
+def test_a_killed_run_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request):
   state, seconds = whole
   rng = random.Random(0)
   kills = request.config.getoption("--kills")
