@@ -100,6 +100,7 @@ def test_a_profile_has_the_kernels_of_called_functions_once():
      "3x3 convolutions"),
     ("block_0_1/mixer_1/einsum/Einsum:_MklEinsum", "attention products"),
     ("block_0_1/mixer_1/Tensordot/MatMul:_MklMatMul", "1x1 layers"),
+    ("block_0_1/conv_1/output_projection_1/pointwise/BiasAdd:_MklNativeConv2DWithBias", "1x1 layers"),
     ("AddV2_7:AddV2", "elementwise")])
 def test_kernels_are_known_by_name_and_type(name, purpose):
   assert kernels.purpose(name) == purpose

@@ -175,7 +175,8 @@ def _pointwise_conv(x, kernel, bias):
     ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)  # a product is the fastest sum
     return by_x, tf.matmul(x_rows, upstream, transpose_a=True), tf.matmul(ones, upstream)[0]
 
-  return _add(tf.nn.conv2d(x, kernel[tf.newaxis, tf.newaxis], strides=1, padding="VALID"), bias), gradient
+  with tf.name_scope("pointwise"):  # profiles tell it from the 3x3 convolutions by its name
+    return _add(tf.nn.conv2d(x, kernel[tf.newaxis, tf.newaxis], strides=1, padding="VALID"), bias), gradient
 
 
 def _add(outputs, bias):
