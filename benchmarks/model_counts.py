@@ -78,6 +78,8 @@ def products(operations):
 
 def _flops(op):
   if op.type == "MatMul":
+    if 1 in op.outputs[0].shape.as_list():
+      return 0  # with a vector: a sum that is written as a product, such as that of a bias' gradient
     rows = _size(op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1], op)
     return 2 * rows * _size(op.outputs[0].shape.num_elements(), op)
   if op.type in ("BatchMatMul", "BatchMatMulV2"):
