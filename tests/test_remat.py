@@ -34,7 +34,8 @@ def plain_attention(qkv, heads):
   return tf.reshape(tf.einsum("nhqk,nkhd->nqhd", tf.nn.softmax(scores), v), [-1, positions, filters])
 
 
-@pytest.mark.parametrize("weights_of_a_part", [2**21, 48], ids=["whole", "in parts"])
+# Of 4 pairs of image and head, with 36 weights each.
+@pytest.mark.parametrize("weights_of_a_part", [144, 72, 12], ids=["whole", "groups of pairs", "parts of a pair"])
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)],
                          ids=["eager", "graph", "xla"])
 def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
@@ -53,6 +54,15 @@ def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypat
 
   for ours, plain in zip(wrap(derivatives)(attention.self_attention), derivatives(plain_attention)):
     np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+
+
+def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch):
+  monkeypatch.setattr(attention, "_WEIGHTS", 12)
+  attention._self_attention.cache_clear()
+  x = draw(3, 6, 12)
+  unknown = tf.function(lambda x: attention.self_attention(x, 2),
+                        input_signature=[tf.TensorSpec([None, 6, 12], x.dtype)])
+  np.testing.assert_allclose(unknown(x), plain_attention(x, 2), rtol=1e-10)
 
 
 def nodes_after_grappler(function, *arguments):
