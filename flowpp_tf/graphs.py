@@ -45,6 +45,13 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
   functions: dict[Any, Callable[..., Any]] = {}
   lock = threading.RLock()
 
+  # Without its defaults and keywords, which TensorFlow would expect: it writes an error message, values and all, before
+  # it takes tensors by position.
+  def by_position(*tensors):
+    return function(*tensors)
+
+  by_position.__name__ = getattr(function, "__name__", by_position.__name__)
+
   @functools.wraps(function)
   def call(*tensors):
     if tf.executing_eagerly() and not in_eager_mode:
@@ -55,7 +62,7 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
     key = (compiled, *(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors))
     with lock:
       if key not in functions:
-        functions[key] = tf.function(function, autograph=False, **(
+        functions[key] = tf.function(by_position, autograph=False, **(
             {"jit_compile": True} if compiled else {} if inline else {"experimental_attributes": {"_noinline": True}}
         )).get_concrete_function(*tensors)
     return functions[key](*tensors)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.devices import moments, once
+from flowpp_tf.devices import moments, together
 
 ParameterProperties = tfp.util.ParameterProperties
 _SMALLEST_SCALE = 1e-10
@@ -81,14 +81,15 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     if batch_dims < 1:
       raise ValueError(f"`ActNorm.initialize` needs a batch of activations {self.scale.shape}, got "
                        f"`x` of shape {x.shape}")
-    mean, variance = moments(x, batch_dims)
-    scale = tf.math.rsqrt(tf.maximum(variance, self.min_variance) + self.epsilon)
 
-    def assign():
+    def of_all(parts):
+      mean, variance = moments(parts, batch_dims)
+      scale = tf.math.rsqrt(tf.maximum(variance, self.min_variance) + self.epsilon)
       self.scale.assign(scale)
       self.bias.assign(-mean * scale)
+      return parts
 
-    once(assign)
+    together(of_all, x)
 
   def _forward_and_log_det(self, x, call):
     if call is not None and call.initialize:

@@ -100,7 +100,7 @@ def total(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed eagerly, each lane in a thread of its own.
 
-  Unlike lanes of a graph, these can wait for each other: the function calls `moments` and `once`.
+  Unlike lanes of a graph, these can wait for each other: the function calls `together`.
   """
   count = lane_count(len(tensors[0]))
   if count == 1:
@@ -125,43 +125,38 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> t
   return tf.concat(parts, axis=0)
 
 
-def moments(x: tf.Tensor, num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
-  """Return mean and variance over the first `num_axes` axes, and over all lanes of `in_eager_lanes`."""
-  count = tf.reduce_prod(tf.shape(x)[:num_axes])
-  flat = tf.reshape(x, [count, -1])
-  average = tf.fill([1, count], 1 / tf.cast(count, x.dtype))  # a product is the fastest sum
-  mean = tf.matmul(average, flat)
-  variance = tf.matmul(average, tf.square(flat - mean))
-  group = getattr(_thread, "group", None)
-  if group is not None:
-    means, variances = zip(*group.exchange(_thread.index, (mean, variance)))
-    mean = total(means) / len(means)
-    variance = total([v + tf.square(m - mean) for m, v in zip(means, variances)]) / len(means)
-  return tuple(tf.reshape(value, x.shape[num_axes:]) for value in (mean, variance))
+def together(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part: tf.Tensor) -> tf.Tensor:
+  """Return what `function(parts)` has for this lane of `in_eager_lanes`; one lane calls it for all.
 
-
-def once(function: Callable[[], Any]) -> None:
-  """Call a function in one of the lanes of `in_eager_lanes`, while the others wait."""
+  Args:
+    function: of a list with the tensor of each lane, in their order; it returns as many.
+    part: this lane's tensor. Outside of `in_eager_lanes` it is the only one.
+  """
   group = getattr(_thread, "group", None)
   if group is None:
-    function()
-    return
-  if _thread.index == 0:
-    function()
+    return function([part])[0]
+  group.tensors[_thread.index] = part
   group.barrier.wait()
+  if _thread.index == 0:
+    group.tensors = list(function(group.tensors))
+  group.barrier.wait()
+  return group.tensors[_thread.index]
+
+
+def moments(parts: Sequence[tf.Tensor], num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return mean and variance over the first `num_axes` axes of all parts of a batch."""
+  flat = [tf.reshape(part, [tf.reduce_prod(tf.shape(part)[:num_axes]), -1]) for part in parts]
+  count = total([tf.shape(part)[0] for part in flat])
+  averages = [tf.fill([1, tf.shape(part)[0]], 1 / tf.cast(count, part.dtype)) for part in flat]
+  average = lambda values: total([tf.matmul(a, v) for a, v in zip(averages, values)])  # a product is the fastest sum
+  mean = average(flat)
+  variance = average([tf.math.squared_difference(part, mean) for part in flat])
+  return tuple(tf.reshape(value, parts[0].shape[num_axes:]) for value in (mean, variance))
 
 
 class _Group:
-  """Threads that wait for each other."""
+  """Threads that wait for each other, and what they give each other."""
 
   def __init__(self, count):
     self.barrier = threading.Barrier(count)
-    self._given = [None] * count
-
-  def exchange(self, index, value):
-    """What each thread has given, in their order."""
-    self._given[index] = value
-    self.barrier.wait()
-    given = list(self._given)
-    self.barrier.wait()  # before the next exchange
-    return given
+    self.tensors = [None] * count

@@ -7,13 +7,14 @@ does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for 
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from flowpp_tf.devices import moments, once
-from flowpp_tf.graphs import reshape, shape_of
+from flowpp_tf.devices import moments, together
+from flowpp_tf.graphs import reshape, shape_of, traced_once
 from flowpp_tf.remat import rematerialized
 
 _EPSILON = 1e-8
@@ -23,6 +24,19 @@ _SMALLEST_SQUARED_NORM = 1e-12
 def at_least_float32(x: tf.Tensor) -> tf.Tensor:
   """Return `x` in float32 if its dtype is narrower: products use narrow numbers, elsewhere they are slower on CPUs."""
   return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
+
+
+@functools.cache
+def _normalized(linear):
+  """A function of parts of a batch: the scale that normalises their outputs, the bias, and these outputs."""
+  def normalized(init_scale, bias, kernel, *parts):
+    outputs = [linear(part, kernel) for part in parts]
+    mean, variance = moments([at_least_float32(part) for part in outputs], len(outputs[0].shape) - 1)
+    scale = init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), init_scale.dtype)
+    bias -= (tf.cast(mean, bias.dtype) + bias) * scale
+    return scale, bias, *(part * tf.cast(scale, part.dtype) + tf.cast(bias, part.dtype) for part in outputs)
+
+  return traced_once(normalized, in_eager_mode=True)
 
 
 class _InitNormLayer(keras.layers.Layer):
@@ -54,9 +68,8 @@ class _InitNormLayer(keras.layers.Layer):
     if input_scale != 1:
       kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
     if initialize:
-      outputs = self._linear(pre_activation(inputs, *more) if pre_activation else inputs, kernel)
-      outputs = self._initialize(outputs)
-      return outputs + tf.cast(self.bias, outputs.dtype)
+      return together(functools.partial(self._initialize, kernel),
+                      pre_activation(inputs, *more) if pre_activation else inputs)
     if pre_activation is None:
       return self._linear(inputs, kernel, bias)
 
@@ -74,22 +87,16 @@ class _InitNormLayer(keras.layers.Layer):
     norm = tf.sqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
     return tf.cast(v * (gain / norm), kernel.dtype)
 
-  def _initialize(self, outputs):
-    """Set the weights; return the layer's new outputs without the bias."""
-    mean, variance = moments(at_least_float32(outputs), len(outputs.shape) - 1)
-    scale = self.init_scale * tf.math.rsqrt(variance + _EPSILON)
-    scale, mean = tf.cast(scale, self.bias.dtype), tf.cast(mean, self.bias.dtype)
-
-    def assign():
-      if self.weight_norm:  # the published form, which takes an earlier bias into its moments
-        self.gain.assign(self.gain * scale)
-        self.bias.assign(self.bias - (mean + self.bias) * scale)
-      else:
-        self.kernel.assign(self.kernel * scale)
-        self.bias.assign(-mean * scale)
-
-    once(assign)
-    return outputs * tf.cast(scale, outputs.dtype)
+  def _initialize(self, kernel, parts):
+    """Set the weights; return the layer's new outputs for each of the parts of a batch."""
+    bias = tf.convert_to_tensor(self.bias)
+    earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form takes it into its moments
+    scale, bias, *outputs = _normalized(self._linear)(
+        tf.constant(self.init_scale, bias.dtype), earlier, kernel, *parts)
+    rescaled = self.gain if self.weight_norm else self.kernel
+    rescaled.assign(rescaled * scale)
+    self.bias.assign(bias)
+    return outputs
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "init_scale": self.init_scale, "weight_norm": self.weight_norm}
@@ -122,7 +129,8 @@ class InitNormConv2D(_InitNormLayer):
     self._add_weights((self.kernel_size, self.kernel_size, input_shape[-1], self.units))
     self.built = True
 
-  def _linear(self, inputs, kernel, bias=None):
+  @staticmethod
+  def _linear(inputs, kernel, bias=None):
     return _add(tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"), bias)
 
   def get_config(self) -> dict[str, Any]:
@@ -153,11 +161,12 @@ class InitNormDense(_InitNormLayer):
     self._add_weights((input_shape[-1], self.units))
     self.built = True
 
-  def _linear(self, inputs, kernel, bias=None):
+  @staticmethod
+  def _linear(inputs, kernel, bias=None):
     if len(inputs.shape) == 4 and bias is not None:
       return _pointwise_conv(inputs, kernel, bias)
     flat = _add(tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), kernel), bias)
-    return reshape(flat, [*shape_of(inputs)[:-1], self.units])
+    return reshape(flat, [*shape_of(inputs)[:-1], kernel.shape[-1]])
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "units": self.units}
