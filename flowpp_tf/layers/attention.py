@@ -15,10 +15,12 @@ import functools
 
 import tensorflow as tf
 
+from flowpp_tf.devices import has_accelerator
 from flowpp_tf.graphs import compiled
 from flowpp_tf.remat import after
 
-_WEIGHTS = 2**19  # at a time, 2 MB: parts of 8 MB take 1.2 to 1.4 times as long on CPUs
+_WEIGHTS = 2**19  # at a time, 2 MB: 8 MB take 1.2 to 1.4 times as long on CPUs
+_WEIGHTS_ON_ACCELERATORS = 2**21  # where each kernel takes time to start
 _MOST_PARTS = 16  # more would be too many small kernels
 
 
@@ -44,8 +46,9 @@ def _attend(qkv, heads):
   positions, filters = qkv.shape[1], qkv.shape[2] // 3
   depth = filters // heads
   pairs = (qkv.shape[0] or 1) * heads
-  groups = _parts_of(pairs, pairs * positions**2 // _WEIGHTS, _MOST_PARTS)
-  rows = _parts_of(positions, pairs // groups * positions**2 // _WEIGHTS, _MOST_PARTS // groups)
+  at_a_time = _WEIGHTS_ON_ACCELERATORS if has_accelerator() else _WEIGHTS
+  groups = _parts_of(pairs, pairs * positions**2 // at_a_time, _MOST_PARTS)
+  rows = _parts_of(positions, pairs // groups * positions**2 // at_a_time, _MOST_PARTS // groups)
 
   def split_heads(qkv):
     """Q, K and V of each group, `[3, pairs, positions, depth]`."""

@@ -42,10 +42,11 @@ def _normalized(linear):
 class _InitNormLayer(keras.layers.Layer):
   """Base class of the convolution and the dense layer: weights, normalisation, initialisation."""
 
-  def __init__(self, units, init_scale, weight_norm, **kwargs):
+  def __init__(self, linear, units, init_scale, weight_norm, **kwargs):
     super().__init__(**kwargs)
     if units < 1:
       raise ValueError(f"the number of output channels must be at least 1, got {units}")
+    self._linear = linear  # `linear(x, kernel, bias=None)`
     self.units = units
     self.init_scale = init_scale
     self.weight_norm = weight_norm
@@ -102,6 +103,10 @@ class _InitNormLayer(keras.layers.Layer):
     return {**super().get_config(), "init_scale": self.init_scale, "weight_norm": self.weight_norm}
 
 
+def _conv(x, kernel, bias=None):
+  return _add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
+
+
 @keras.saving.register_keras_serializable("flowpp_tf")
 class InitNormConv2D(_InitNormLayer):
   """2D convolution, stride 1, same padding, with data-dependent initialisation.
@@ -122,19 +127,22 @@ class InitNormConv2D(_InitNormLayer):
 
   def __init__(self, filters: int, kernel_size: int = 3, init_scale: float = 1.0, weight_norm: bool = False,
                **kwargs: Any) -> None:
-    super().__init__(filters, init_scale, weight_norm, **kwargs)
+    super().__init__(_conv, filters, init_scale, weight_norm, **kwargs)
     self.kernel_size = kernel_size
 
   def build(self, input_shape: tuple) -> None:
     self._add_weights((self.kernel_size, self.kernel_size, input_shape[-1], self.units))
     self.built = True
 
-  @staticmethod
-  def _linear(inputs, kernel, bias=None):
-    return _add(tf.nn.conv2d(inputs, kernel, strides=1, padding="SAME"), bias)
-
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "filters": self.units, "kernel_size": self.kernel_size}
+
+
+def _dense(x, kernel, bias=None):
+  if len(x.shape) == 4 and bias is not None:
+    return _pointwise_conv(x, kernel, bias)
+  flat = _add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
+  return reshape(flat, [*shape_of(x)[:-1], kernel.shape[-1]])
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -155,18 +163,11 @@ class InitNormDense(_InitNormLayer):
   """
 
   def __init__(self, units: int, init_scale: float = 1.0, weight_norm: bool = False, **kwargs: Any) -> None:
-    super().__init__(units, init_scale, weight_norm, **kwargs)
+    super().__init__(_dense, units, init_scale, weight_norm, **kwargs)
 
   def build(self, input_shape: tuple) -> None:
     self._add_weights((input_shape[-1], self.units))
     self.built = True
-
-  @staticmethod
-  def _linear(inputs, kernel, bias=None):
-    if len(inputs.shape) == 4 and bias is not None:
-      return _pointwise_conv(inputs, kernel, bias)
-    flat = _add(tf.matmul(tf.reshape(inputs, [-1, inputs.shape[-1]]), kernel), bias)
-    return reshape(flat, [*shape_of(inputs)[:-1], kernel.shape[-1]])
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "units": self.units}
