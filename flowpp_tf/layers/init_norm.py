@@ -26,17 +26,18 @@ def at_least_float32(x: tf.Tensor) -> tf.Tensor:
   return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
 
 
-@functools.cache
-def _normalized(linear):
-  """A function of parts of a batch: the scale that normalises their outputs, the bias, and these outputs."""
-  def normalized(init_scale, bias, kernel, *parts):
-    outputs = [linear(part, kernel) for part in parts]
-    mean, variance = moments([at_least_float32(part) for part in outputs], len(outputs[0].shape) - 1)
-    scale = init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), init_scale.dtype)
-    bias -= (tf.cast(mean, bias.dtype) + bias) * scale
-    return scale, bias, *(part * tf.cast(scale, part.dtype) + tf.cast(bias, part.dtype) for part in outputs)
+def _normalized(linear, init_scale, bias, kernel, *parts):
+  """The scale that normalises the outputs of the parts of a batch, the bias, and these outputs."""
+  outputs = [linear(part, kernel) for part in parts]
+  mean, variance = moments([at_least_float32(part) for part in outputs], len(outputs[0].shape) - 1)
+  scale = init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), init_scale.dtype)
+  bias -= (tf.cast(mean, bias.dtype) + bias) * scale
+  return scale, bias, *(part * tf.cast(scale, part.dtype) + tf.cast(bias, part.dtype) for part in outputs)
 
-  return traced_once(normalized, in_eager_mode=True)
+
+@functools.cache
+def _normalized_side_by_side(linear):
+  return traced_once(functools.partial(_normalized, linear), in_eager_mode=True)
 
 
 class _InitNormLayer(keras.layers.Layer):
@@ -92,8 +93,10 @@ class _InitNormLayer(keras.layers.Layer):
     """Set the weights; return the layer's new outputs for each of the parts of a batch."""
     bias = tf.convert_to_tensor(self.bias)
     earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form takes it into its moments
-    scale, bias, *outputs = _normalized(self._linear)(
-        tf.constant(self.init_scale, bias.dtype), earlier, kernel, *parts)
+    # A trace takes longer than it saves where there is one part.
+    normalized = (functools.partial(_normalized, self._linear) if len(parts) == 1
+                  else _normalized_side_by_side(self._linear))
+    scale, bias, *outputs = normalized(tf.constant(self.init_scale, bias.dtype), earlier, kernel, *parts)
     rescaled = self.gain if self.weight_norm else self.kernel
     rescaled.assign(rescaled * scale)
     self.bias.assign(bias)
