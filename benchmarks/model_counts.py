@@ -297,7 +297,7 @@ def trace_pass(model, batch, compiled=False):
     forward.update(loss.graph.get_operations())
     return [g for g in tape.gradient(loss, variables) if g is not None]
 
-  with unittest.mock.patch.object(attention, "has_accelerator", lambda: True):  # kernels count there
+  with unittest.mock.patch.object(attention, "has_accelerator", lambda: True):  # where launches count
     traced = gradient.get_concrete_function(
         tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(noise_shape, model.variable_dtype),
         tf.TensorSpec([2], tf.int64))

@@ -19,7 +19,7 @@ from flowpp_tf.devices import has_accelerator
 from flowpp_tf.graphs import compiled
 from flowpp_tf.remat import after
 
-_WEIGHTS = 2**19  # at a time, 2 MB: 8 MB take 1.2 to 1.4 times as long on CPUs
+_WEIGHTS = 2**19  # at a time, about 2 MB: 8 MB take 1.1 to 1.4 times as long on CPUs
 _WEIGHTS_ON_ACCELERATORS = 2**21  # where each kernel takes time to start
 _MOST_PARTS = 16  # more would be too many small kernels
 
