@@ -50,43 +50,50 @@ def _attend(qkv, heads):
   groups = _parts_of(pairs, pairs * positions**2 // at_a_time, _MOST_PARTS)
   rows = _parts_of(positions, pairs // groups * positions**2 // at_a_time, _MOST_PARTS // groups)
 
-  def split_heads(qkv):
-    """Q, K and V of each group, `[3, pairs, positions, depth]`."""
-    qkv = tf.transpose(tf.reshape(qkv, [-1, positions, 3, heads, depth]), [2, 0, 3, 1, 4])
-    return _split(tf.reshape(qkv, [3, -1, positions, depth]), groups, axis=1)
+  def by_head(tensor, count):
+    """The `count` tensors that are side by side in the channels, each `[pairs, depth, positions]`.
+
+    With the depth first, results of products are wide rather than narrow: 0.9 of the time on CPUs.
+    """
+    tensor = tf.transpose(tf.reshape(tensor, [-1, positions, count, filters]), [2, 0, 3, 1])
+    return tf.unstack(tf.reshape(tensor, [count, -1, depth, positions]))
+
+  def side_by_side(tensors):
+    """The inverse of `by_head`, of tensors in groups of pairs."""
+    count = len(tensors)
+    tensor = _concat([group for groups in tensors for group in groups], axis=0)
+    tensor = tf.transpose(tf.reshape(tensor, [count, -1, filters, positions]), [1, 3, 0, 2])
+    return tf.reshape(tensor, [-1, positions, count * filters])
 
   def weights(q, k):
-    return tf.nn.softmax(tf.matmul(q, k, transpose_b=True))
+    return tf.nn.softmax(tf.matmul(q, k, transpose_a=True))
 
   @tf.custom_gradient
   def attend(qkv):
     scale = tf.constant(depth**-0.5, qkv.dtype)
     o = []
-    for q, k, v in map(tf.unstack, split_heads(qkv)):
-      o.append(_concat([tf.matmul(weights(part, k), v) for part in _split(q * scale, rows, axis=1)], axis=1))
-    o = tf.transpose(tf.reshape(_concat(o, axis=0), [-1, heads, positions, depth]), [0, 2, 1, 3])
-    o = tf.reshape(o, [-1, positions, filters])
+    for q, k, v in zip(*(_split(t, groups, axis=0) for t in by_head(qkv, 3))):
+      o.append(_concat([tf.matmul(v, weights(part, k), transpose_b=True) for part in _split(q * scale, rows, axis=2)],
+                       axis=2))
+    o = side_by_side([o])
 
     def gradient(d_o):
       again = after(scale, d_o)
-      # -sum(dO O) is one more column of dO, and the ones beside V make it a part of the product dO V^T.
-      d_o, o_by_head = (tf.reshape(t, [-1, positions, heads, depth]) for t in (d_o, o))
-      d_o = tf.concat([d_o, -tf.reduce_sum(d_o * o_by_head, axis=-1, keepdims=True)], axis=-1)
-      d_o = tf.reshape(tf.transpose(d_o, [0, 2, 1, 3]), [-1, positions, depth + 1])
+      # -sum(dO O) is one more row of dO, and the ones below V make it a part of the product dO V^T.
+      (d_o,), (o_by_head,) = by_head(d_o, 1), by_head(o, 1)
+      d_o = tf.concat([d_o, -tf.reduce_sum(d_o * o_by_head, axis=1, keepdims=True)], axis=1)
       d_qkv = []
-      for (q, k, v), d_o_group in zip(map(tf.unstack, split_heads(qkv)), _split(d_o, groups, axis=0)):
-        v_and_ones = tf.concat([v, tf.ones_like(v[..., :1])], axis=-1)
+      for q, k, v, d_o_group in zip(*(_split(t, groups, axis=0) for t in (*by_head(qkv, 3), d_o))):
+        v_and_ones = tf.concat([v, tf.ones_like(v[:, :1])], axis=1)
         d_q, d_k, d_v = [], [], []
-        for q_part, d_o_part in zip(_split(q * again, rows, axis=1), _split(d_o_group, rows, axis=1)):
+        for q_part, d_o_part in zip(_split(q * again, rows, axis=2), _split(d_o_group, rows, axis=2)):
           p = weights(q_part, k)
-          d_s = p * tf.matmul(d_o_part, v_and_ones, transpose_b=True)
-          d_q.append(tf.matmul(d_s, k) * again)
-          d_k.append(tf.matmul(q_part, d_s, transpose_a=True))
-          d_v.append(tf.matmul(d_o_part[..., :-1], p, transpose_a=True))
-        d_k, d_v = (tf.linalg.matrix_transpose(_sum(terms)) for terms in (d_k, d_v))
-        d_qkv.append(tf.stack([_concat(d_q, axis=1), d_k, d_v]))
-      d_qkv = tf.reshape(_concat(d_qkv, axis=1), [3, -1, heads, positions, depth])
-      return tf.reshape(tf.transpose(d_qkv, [1, 3, 0, 2, 4]), [-1, positions, 3 * filters])
+          d_s = p * tf.matmul(d_o_part, v_and_ones, transpose_a=True)
+          d_q.append(tf.matmul(k, d_s, transpose_b=True) * again)
+          d_k.append(tf.matmul(q_part, d_s))
+          d_v.append(tf.matmul(d_o_part[:, :-1], p))
+        d_qkv.append([_concat(d_q, axis=2), _sum(d_k), _sum(d_v)])
+      return side_by_side(list(zip(*d_qkv)))
 
     return o, gradient
 
