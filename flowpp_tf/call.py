@@ -50,7 +50,7 @@ class Call:
       dequantizer's couplings; None for unconditional flows.
     guidance: a weight, and the condition of the unconditional model: couplings extrapolate their parameters from those
       for this condition; None for none.
-    initialize: whether layers and bijectors set their weights by the data that come through, forwards.
+    initialize: whether layers and bijectors set their weights by the data that come through.
     path: names of the parts around the present one.
   """
   training: bool = False

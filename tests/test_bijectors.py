@@ -17,6 +17,7 @@ from bijector_cases import points
 from bijector_cases import rows
 from bijector_cases import tensor_parameters
 from conftest import value_and_log_det
+import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 
 tfb = tfp.bijectors
@@ -164,3 +165,14 @@ def test_pixels_to_logit_is_exact_at_both_ends(levels):
   np.testing.assert_allclose(ours.forward(x), np.log(p / (1 - p)), rtol=3e-7, atol=3e-7)
   np.testing.assert_allclose(ours.forward_log_det_jacobian(x),
                              np.log(0.9 / levels / p / (1 - p)), rtol=3e-7, atol=3e-7)
+
+
+@pytest.mark.parametrize("to_flow", [fb.Invert, lambda act_norm: act_norm])
+def test_a_flow_initialises_in_the_direction_in_which_it_is_written(to_flow):
+  x = np.random.RandomState(0).normal(size=[100, 3]) * [1.0, 10.0, 0.1] + [0.0, 5.0, -7.0]
+  act_norm = fb.ActNorm(tf.Variable(tf.ones([3], tf.float64)), tf.Variable(tf.zeros([3], tf.float64)))
+  base = tfp.distributions.Sample(tfp.distributions.Normal(tf.zeros([], tf.float64), 1.0), 3)
+  log_prob = fpp.distributions.FlowDistribution(base, to_flow(act_norm)).initialize(x)
+  standard = (x - x.mean(axis=0)) / x.std(axis=0)
+  expected = -0.5 * np.log(2 * np.pi) - 0.5 * standard**2 - np.log(x.std(axis=0))
+  np.testing.assert_allclose(log_prob, expected.sum(axis=1), rtol=1e-5)

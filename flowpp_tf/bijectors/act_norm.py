@@ -30,7 +30,8 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     name: Python `str`.
 
   `forward(x, call=Call(initialize=True))` first sets `scale` and `bias`, which must then be variables, by the moments
-  of `x` over its leading dimensions. The log-det is in nats per element.
+  of `x` over its leading dimensions; so does `inverse(y, call=Call(initialize=True))`, by those of `y`. The log-det is
+  in nats per element.
 
   Example:
     >>> act_norm = fb.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2)))
@@ -63,13 +64,14 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_increasing(cls):
     return True
 
-  def initialize(self, x: tf.Tensor) -> None:
+  def initialize(self, x: tf.Tensor, inverse: bool = False) -> None:
     """Set `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
 
     Activations whose variance is below `min_variance` end with less than 1.
 
     Args:
       x: `[..., H, W, C]`; at least one leading dimension, over which the moments are taken.
+      inverse: whether it is `inverse(x)` that is to have them.
 
     Raises:
       ValueError: if `scale` or `bias` is no variable, or `x` has no batch dimension.
@@ -84,9 +86,10 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
     def of_all(parts):
       mean, variance = moments(parts, batch_dims)
-      scale = tf.math.rsqrt(tf.maximum(variance, self.min_variance) + self.epsilon)
+      variance = tf.maximum(variance, self.min_variance) + self.epsilon
+      scale = tf.sqrt(variance) if inverse else tf.math.rsqrt(variance)
       self.scale.assign(scale)
-      self.bias.assign(-mean * scale)
+      self.bias.assign(mean if inverse else -mean * scale)
       return parts
 
     together(of_all, x)
@@ -98,5 +101,7 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     return x * scale + self.bias, tf.math.log(scale)
 
   def _inverse_and_log_det(self, y, call):
+    if call is not None and call.initialize:
+      self.initialize(y, inverse=True)
     scale = tf.maximum(self.scale, _SMALLEST_SCALE)
     return (y - self.bias) / scale, -tf.math.log(scale)

@@ -77,8 +77,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     """Set the weights of layers that normalise, such as `ActNorm`, by a batch of data (data-dependent initialisation).
 
     Args:
-      x: values, `[N, *event_shape]`; 64 or more. The flow must be written from data to latents: its bijector is an
-        `Invert`, or one that is conditioned.
+      x: values, `[N, *event_shape]`; 64 or more.
 
     Returns:
       Their log density under the initialised weights, `[N]` nats.
