@@ -16,7 +16,7 @@ import tensorflow as tf
 from conftest import TINY
 from conftest import perturb
 from conftest import small_images
-from program_calls import ROOT, run
+from program_calls import ROOT, call, run
 from test_workers import free_addresses
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
@@ -88,7 +88,7 @@ def start_workers(workdirs, flags):
 
 def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(trained, tmp_path):
   flags = ["--num_samples=3", "--limit=21", "--batch_size=8"]
-  alone = run("evaluate", f"--workdir={trained}", *flags, f"--output={tmp_path}/alone.json", cwd=tmp_path)
+  alone = call("evaluate", f"--workdir={trained}", *flags, f"--output={tmp_path}/alone.json", cwd=tmp_path)
   workdirs = [tmp_path / "chief", tmp_path / "other"]
   for workdir in workdirs:
     shutil.copytree(trained, workdir)

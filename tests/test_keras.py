@@ -21,6 +21,14 @@ IMAGES = small_images(16)
 MARKED = np.full_like(IMAGES[:1], 7)  # the image at which `spoil` spoils a step
 
 
+@pytest.fixture(scope="module", autouse=True)
+def graph_optimizer():
+  """TensorFlow's graph optimizer is on, as in programs of others."""
+  tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+  yield
+  tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
 def compiled(optimizer="adam", config=CONFIG, devices=1, **options):
   """A new compiled model, on one device or on two mirrored ones, with the same noise in all steps."""
   with training.get_strategy("one" if devices == 1 else "mirrored").scope():
@@ -155,7 +163,9 @@ def state_without_the_marked_step():
 
 
 @pytest.mark.parametrize("mode, what", [("graph", "loss"), ("graph", "gradients"), ("eager", "gradients"),
-                                        ("executions", "loss"), ("mirrored", "gradients")])
+                                        ("executions", "loss"),
+                                        # the loss scale has two devices, below
+                                        pytest.param("mirrored", "gradients", marks=pytest.mark.slow)])
 def test_a_step_that_is_not_finite_changes_nothing_and_counts_as_nan(state_without_the_marked_step, mode, what):
   model = spoil(compiled(adam_with_ema, **MODES[mode]), what)
   logs = fit(model, WITH_MARKED)

@@ -11,7 +11,7 @@ import pytest
 from conftest import TINY
 from conftest import perturb
 from conftest import small_images
-from program_calls import ROOT, run
+from program_calls import ROOT, call, run
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf import models
@@ -160,7 +160,7 @@ def test_the_snippet_of_the_docs_runs(capsys):
     (("--preset=digits", "--workdir=x"), "give the model as --workdir or as --preset, one of them"),
     (("--preset=clothes",), "unknown preset 'clothes'")])
 def test_a_program_without_a_model_says_so(tmp_path, flags, message):
-  result = run("sample", *flags, cwd=tmp_path)
+  result = call("sample", *flags, cwd=tmp_path)
   assert result.code == 2 and message in result.error
 
 
