@@ -9,6 +9,7 @@ A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of
 """
 
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -42,6 +43,7 @@ PARTS = {
         "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate "
         "--precision=float32,bfloat16"),
     "turns": ("turns.py --other={other}",),
+    "turns_without_amx": ("turns.py --other={other}",),  # the same on a processor without matrix units
     "first_step": ("first_step.py --config={config}",),
     "kernels": ("kernels.py --config={config}",),
     "growth": ("growth.py",),
@@ -125,15 +127,16 @@ def ratios_table(stored):
 
 def turns_table(stored):
   """This version beside the one before lanes, and by way of it beside the release; see peers.json."""
-  yield ("model", "", "batch", "cores", "precision", "ms an image", "spread", "beside e3bb91b in float32",
+  yield ("processor", "model", "", "batch", "cores", "precision", "ms an image", "spread", "beside e3bb91b in float32",
          "beside the release", "peak GiB", "peak GiB of e3bb91b")
   known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in PEERS["rows"]}
-  for rows in results(stored, "turns"):
-    for r in rows:
-      release = known.get((r["what"], r["batch"], r["threads"])) if r["config"] == "cifar10" else None
-      yield (r["config"], r["what"], str(r["batch"]), str(r["threads"]), r["precision"], _digits(r["ms_image"]),
-             f"{r['spread_percent']:.0f} %", f"{r['ratio']:.2f}", f"{r['ratio'] * release:.2f}" if release else "",
-             f"{r['peak_gib']:.2f}", f"{r['before_peak_gib']:.2f}")
+  for part, processor in (("turns", "Xeon, AMX"), ("turns_without_amx", "EPYC")):
+    for r in itertools.chain(*results(stored, part)):
+      # The release was measured on the first one.
+      release = known.get((r["what"], r["batch"], r["threads"])) if (part, r["config"]) == ("turns", "cifar10") else None
+      yield (processor, r["config"], r["what"], str(r["batch"]), str(r["threads"]), r["precision"],
+             _digits(r["ms_image"]), f"{r['spread_percent']:.0f} %", f"{r['ratio']:.2f}",
+             f"{r['ratio'] * release:.2f}" if release else "", f"{r['peak_gib']:.2f}", f"{r['before_peak_gib']:.2f}")
 
 
 def peers_table(stored):
