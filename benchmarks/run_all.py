@@ -132,8 +132,8 @@ def turns_table(stored):
   known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in PEERS["rows"]}
   for part, processor in (("turns", "Xeon, AMX"), ("turns_without_amx", "EPYC")):
     for r in itertools.chain(*results(stored, part)):
-      # The release was measured on the first one.
-      release = known.get((r["what"], r["batch"], r["threads"])) if (part, r["config"]) == ("turns", "cifar10") else None
+      by_release = (part, r["config"]) == ("turns", "cifar10")  # on the first processor, of this model
+      release = known.get((r["what"], r["batch"], r["threads"])) if by_release else None
       yield (processor, r["config"], r["what"], str(r["batch"]), str(r["threads"]), r["precision"],
              _digits(r["ms_image"]), f"{r['spread_percent']:.0f} %", f"{r['ratio']:.2f}",
              f"{r['ratio'] * release:.2f}" if release else "", f"{r['peak_gib']:.2f}", f"{r['before_peak_gib']:.2f}")
