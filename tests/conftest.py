@@ -17,8 +17,6 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 # One op after the other: else sums of gradients depend on the load of the machine, in the last bit.
 tf.config.threading.set_inter_op_parallelism_threads(1)
-# As in the programs; test_keras.py has what others have.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 # Each run draws the same few examples; `--hypothesis-profile=full` draws many, others each time.
 hypothesis.settings.register_profile(

@@ -21,14 +21,6 @@ IMAGES = small_images(16)
 MARKED = np.full_like(IMAGES[:1], 7)  # the image at which `spoil` spoils a step
 
 
-@pytest.fixture(scope="module", autouse=True)
-def graph_optimizer():
-  """TensorFlow's graph optimizer is on, as in programs of others."""
-  tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
-  yield
-  tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-
-
 def compiled(optimizer="adam", config=CONFIG, devices=1, **options):
   """A new compiled model, on one device or on two mirrored ones, with the same noise in all steps."""
   with training.get_strategy("one" if devices == 1 else "mirrored").scope():

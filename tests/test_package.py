@@ -87,8 +87,7 @@ def test_a_schedule_in_pieces_replaces_rate_and_warm_up():
 def test_a_config_by_name_is_its_flag_file(tmp_path):
   """The run of `--config=digits` is that of the flag file, and flags replace the recipe's."""
   more = ["--structure=columns:1", "--filters=4", "--blocks=1", "--components=2", "--dequant_filters=4", "--steps=1",
-          "--dequantization=uniform",
-          "--batch_size=16", "--num_samples=1", "--eval_images=2", "--tensorboard="]
+          "--dequantization=uniform", "--batch_size=16", "--num_samples=1", "--eval_images=2", "--tensorboard="]
   for workdir, which in (("a", "--config=digits"), ("b", f"--flagfile={ROOT / 'configs' / 'digits.flags'}")):
     result = call("train", which, *more, f"--workdir={workdir}", cwd=tmp_path)
     assert result.code == 0, result.error

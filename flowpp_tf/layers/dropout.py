@@ -55,7 +55,7 @@ class Dropout(keras.layers.Dropout):
 
 def kept(x: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
   """Return x where `keep` is true, and 0 elsewhere; x if there is no mask."""
-  return x if keep is None else x * tf.cast(keep, x.dtype)  # on CPUs half the time of `tf.where`
+  return x if keep is None else tf.where(keep, x, tf.zeros([], x.dtype))
 
 
 def _sixteen_bits(shape, seed, first):
