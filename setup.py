@@ -15,8 +15,8 @@ EXTRAS = {
     "compression": ["constriction>=0.5,<0.6"],
     "gpu": ["tensorflow[and-cuda]"],
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29", "mkdocs-jupyter>=0.25"],
-    "test": ["pytest>=8", "pytest-xdist>=3.6", "mpmath>=1.3", "hypothesis>=6.100", "playwright>=1.45", "ruff>=0.8",
-             "mypy>=1.13", "imagecodecs>=2024.9", "constriction>=0.5,<0.6"],
+    "test": ["pytest>=8", "pytest-xdist>=3.7", "filelock>=3.16", "mpmath>=1.3", "hypothesis>=6.100", "playwright>=1.45",
+             "ruff>=0.8", "mypy>=1.13", "imagecodecs>=2024.9", "constriction>=0.5,<0.6"],
 }
 
 setuptools.setup(

@@ -7,16 +7,16 @@ import tarfile
 import zipfile
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
-import hostile_files as hostile
 from flowpp_tf import data, gate
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data import images, published
 from flowpp_tf.data.idx import read_idx_images
 from flowpp_tf.errors import InputError
 from flowpp_tf.models import load_official_weights
+from support import hostile_files as hostile
 
 GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
 NOISE = dict.fromkeys(data.SPLITS, np.random.RandomState(0).randint(0, 99, [99, 4, 4, 1]).astype(np.uint8))

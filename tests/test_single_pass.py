@@ -5,13 +5,11 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from conftest import SMALL
-from conftest import small_images
-from conftest import value_and_log_det
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.call import Call
 from flowpp_tf.distributions import FlowDistribution
+from support.models import SMALL, small_images, value_and_log_det
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 

@@ -1,11 +1,12 @@
 """Every public function and method of the package is annotated, by its source."""
 
 import ast
-import pathlib
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parent.parent / "flowpp_tf"
+from support.programs import ROOT
+
+PACKAGE = ROOT / "flowpp_tf"
 FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 

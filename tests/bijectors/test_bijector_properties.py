@@ -1,0 +1,133 @@
+"""What holds for elementwise bijectors whatever their parameters, their shapes and the point.
+
+To add one, add a line to `FAMILIES`. Each test draws some parameters and shapes, the same each run;
+
+    python -m pytest tests/bijectors/test_bijector_properties.py --hypothesis-profile=full
+
+draws 10000, others each time, and takes most of an hour.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import mutually_broadcastable_shapes
+
+from flowpp_tf import bijectors as fb
+
+normal = lambda scale: lambda rng, shape: scale * rng.randn(*shape)
+uniform = lambda low, high: lambda rng, shape: rng.uniform(low, high, shape)
+positive = lambda log_scale: lambda rng, shape: np.exp(log_scale * rng.randn(*shape))
+far_out = lambda rng, shape: rng.choice([-1, 1], shape) * 10**rng.uniform(-6, 6, shape)
+
+
+class Family(NamedTuple):
+  """A bijector, draws of its parameters, of points of its domain and, where needed, its range."""
+  make: Any
+  parameters: dict
+  domain: Any
+  range: Any = None
+
+
+MIXTURE = dict(logits=normal(2), loc=normal(2), log_scale=uniform(-1, 1))
+WILD_MIXTURE = dict(logits=normal(20), loc=normal(100), log_scale=uniform(-7, 7))
+FAMILIES = {
+    "logit_mixture": Family(fb.LogitMixtureLogisticCDF, MIXTURE, normal(4)),
+    "mixture_cdf": Family(fb.MixtureLogisticCDF, MIXTURE, normal(4)),
+    "bounded_affine": Family(
+        fb.BoundedAffine, dict(scale_logit=normal(2), shift=normal(5)), normal(5)),
+    "act_norm": Family(fb.ActNorm, dict(scale=positive(2), bias=normal(5)), normal(5)),
+    "pixels_to_logit": Family(fb.PixelsToLogit, {}, uniform(0, 256)),
+    "sigmoid": Family(fb.Sigmoid, {}, normal(4)),
+}
+# As far out as float32 may be asked to go.
+WILD = {
+    "logit_mixture": Family(
+        fb.LogitMixtureLogisticCDF, WILD_MIXTURE, far_out, normal(1000)),
+    "mixture_cdf": Family(
+        fb.MixtureLogisticCDF, WILD_MIXTURE, far_out,
+        lambda rng, shape: np.clip(np.exp(-rng.uniform(0, 80, shape)), None, 1 - 1e-7)),
+    "bounded_affine": Family(
+        fb.BoundedAffine, dict(scale_logit=normal(1e3), shift=normal(1e6)), normal(1e6),
+        normal(1e6)),
+    "act_norm": Family(
+        fb.ActNorm, dict(scale=positive(5), bias=normal(1e6)), normal(1e6), normal(1e6)),
+    "pixels_to_logit": Family(
+        fb.PixelsToLogit, {}, lambda rng, shape: rng.randint(0, 257, shape), normal(50)),
+    "sigmoid": Family(fb.Sigmoid, {}, far_out, lambda rng, shape: rng.choice([0, 0.5, 1], shape)),
+}
+seeds = st.integers(0, 2**32 - 1)
+
+
+def shapes_of(family):
+  """Shapes of a point and of each parameter's batch, which broadcast against each other."""
+  return mutually_broadcastable_shapes(
+      num_shapes=1 + len(family.parameters), max_dims=3, max_side=3)
+
+
+def draw_parameters(family, rng, shapes, dtype, components=3):
+  properties = family.make.parameter_properties()
+  return {name: tf.constant(draw(rng, (*shape, *[components] * properties[name].event_ndims)), dtype)
+          for (name, draw), shape in zip(family.parameters.items(), shapes)}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@given(data=st.data(), seed=seeds)
+def test_round_trip_and_log_dets_hold_for_all_parameters_and_shapes(family, data, seed):
+  shapes, result_shape = data.draw(shapes_of(family))
+  rng = np.random.RandomState(seed)
+  parameters = draw_parameters(family, rng, shapes[1:], "float64")
+  bijector = family.make(**parameters)
+  x = tf.constant(family.domain(rng, shapes[0]), tf.float64)
+  with tf.GradientTape() as tape:
+    tape.watch(x)
+    fldj = bijector.forward_log_det_jacobian(x)
+  y = bijector.forward(x)
+  assert y.shape == result_shape
+  back, ildj = bijector.inverse(tf.identity(y)), bijector.inverse_log_det_jacobian(tf.identity(y))
+  for value in (y, fldj, back, ildj):
+    assert np.all(np.isfinite(value))
+  # One rounding of y, of x and of the parameters that x is compared with: no inverse can do better.
+  largest = max([1.0, *(np.max(np.abs(p), initial=0) for p in parameters.values())])
+  rounding = 20 * np.finfo("float64").eps * (np.abs(x) + largest + (1 + np.abs(y)) * np.exp(-fldj))
+  assert np.all(np.abs(back - x) <= rounding)
+  curvature = tape.gradient(fldj, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+  assert np.all(np.abs(fldj + ildj) <= 1e-13 * (1 + np.abs(fldj)) + np.abs(curvature) * rounding)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+@given(data=st.data(), seed=seeds)
+def test_broadcast_parameters_are_those_written_out(family, data, seed):
+  shapes, result_shape = data.draw(shapes_of(family))
+  rng = np.random.RandomState(seed)
+  parameters = draw_parameters(family, rng, shapes[1:], "float64")
+  x = tf.constant(family.domain(rng, shapes[0]), tf.float64)
+  full = {name: tf.broadcast_to(p, [*result_shape, *p.shape[len(shape):]])
+          for (name, p), shape in zip(parameters.items(), shapes[1:])}
+  bijector, written_out = family.make(**parameters), family.make(**full)
+  full_x = tf.broadcast_to(x, result_shape)
+  whole = lambda log_det: np.broadcast_to(log_det, result_shape)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+  close(bijector.forward(x), written_out.forward(full_x))
+  close(whole(bijector.forward_log_det_jacobian(x)),
+        whole(written_out.forward_log_det_jacobian(full_x)))
+
+
+@pytest.mark.parametrize("family", WILD.values(), ids=WILD)
+@given(data=st.data(), seed=seeds)
+def test_wild_parameters_give_finite_increasing_values_in_float32(family, data, seed):
+  shapes, _ = data.draw(shapes_of(family))
+  rng = np.random.RandomState(seed)
+  components = data.draw(st.sampled_from([1, 2, 8, 64]))
+  bijector = family.make(**draw_parameters(family, rng, shapes[1:], "float32", components))
+  x = tf.constant(np.sort(family.domain(rng, (4, 1, 1, 1)), axis=0), tf.float32)
+  y = bijector.forward(x)
+  assert np.all(np.isfinite(y)) and np.all(np.isfinite(bijector.forward_log_det_jacobian(x)))
+  steps = np.diff(y, axis=0)
+  assert np.all(steps >= -8 * np.finfo("float32").eps * np.max(np.abs(y), initial=1))
+  at = tf.constant(family.range(rng, (4, 1, 1, 1)), tf.float32)
+  for value in (bijector.inverse(at), bijector.inverse_log_det_jacobian(at)):
+    assert np.all(np.isfinite(value))

@@ -1,0 +1,173 @@
+"""The mathematics of every bijector of the table, against autodiff and finite differences.
+
+The clauses of TFP's contract are in test_bijector_contract.py, graph mode, XLA and saving in
+test_conformance.py.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from flowpp_tf import bijectors as fb
+from support.bijector_cases import FUNCTIONS, coupling, draw, points, rows, tensor_parameters
+from support.models import value_and_log_det
+
+tfb = tfp.bijectors
+ROUNDING = {"float32": 2e-5, "float64": 1e-12}
+
+
+@rows
+def test_log_det_is_that_of_the_autodiff_jacobian(row):
+  make, sample, event = row
+  bijector, x = make("float64"), sample((2, *event), "float64")
+  y, expected = value_and_log_det(bijector.forward, x)
+  np.testing.assert_allclose(
+      np.broadcast_to(bijector.forward_log_det_jacobian(x, 3), 2), expected, rtol=1e-10, atol=1e-10)
+  np.testing.assert_allclose(
+      np.broadcast_to(bijector.inverse_log_det_jacobian(y, 3), 2), -expected, rtol=1e-9, atol=1e-9)
+
+
+@rows
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inverse_undoes_forward(row, dtype):
+  make, sample, event = row
+  bijector, x = make(dtype), sample((5, *event), dtype)
+  y = bijector.forward(x)
+  back = bijector.inverse(tf.identity(y))
+  np.testing.assert_allclose(back, x, rtol=0, atol=50 * ROUNDING[dtype])
+
+
+@rows
+def test_gradients_by_input_parameters_and_weights_are_those_of_finite_differences(row):
+  bijector = row.make("float64")
+  at = points(row, bijector, 1)
+  parameters, variables = tensor_parameters(bijector), bijector.trainable_variables
+  for name, (function, argument) in FUNCTIONS.items():
+    tensors = {argument: at[argument], **parameters}
+    output = lambda t: function(bijector.copy(**{n: t[n] for n in parameters}), t[argument])
+    weights = draw(*output(tensors).shape, seed=6)
+    scalar = lambda t: tf.reduce_sum(weights * output(t))
+    with tf.GradientTape() as tape:
+      tape.watch(tensors)
+      value = scalar(tensors)
+    gradients = tape.gradient(
+        value, [*tensors.values(), *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    step = 1e-6
+
+    def compare(what, gradient, shifted):
+      direction = draw(*gradient.shape, seed=5)
+      difference = (shifted(step * direction) - shifted(-step * direction)) / (2 * step)
+      np.testing.assert_allclose(tf.reduce_sum(gradient * direction), difference, rtol=1e-5,
+                                 atol=1e-6, err_msg=f"{name} by {what}")
+
+    def shift_variable(variable, by):
+      before = tf.identity(variable)
+      variable.assign_add(by)
+      shifted_value = scalar(tensors)
+      variable.assign(before)
+      return shifted_value
+
+    for what, gradient in zip(tensors, gradients):
+      compare(what, gradient, lambda by, what=what: scalar({**tensors, what: tensors[what] + by}))
+    for variable, gradient in zip(variables, gradients[len(tensors):]):
+      compare(variable.name, gradient, lambda by, v=variable: shift_variable(v, by))
+
+
+@rows
+def test_any_batch_shape_gives_the_same_as_one_example_at_a_time(row):
+  make, sample, event = row
+  bijector, x = make("float64"), sample((6, *event), "float64")
+  log_det = lambda x: np.broadcast_to(bijector.forward_log_det_jacobian(x, 3), x.shape[:-3])
+  y, fldj = bijector.forward(x).numpy(), log_det(x)
+  folded = tf.reshape(x, (2, 3, *event))
+  np.testing.assert_allclose(bijector.forward(folded), y.reshape((2, 3, *y.shape[1:])), atol=1e-12)
+  np.testing.assert_allclose(log_det(folded), fldj.reshape(2, 3), atol=1e-12)
+  np.testing.assert_allclose(bijector.forward(x[0]), y[0], atol=1e-12)
+  np.testing.assert_allclose(log_det(x[0]), fldj[0], atol=1e-12)
+
+
+@rows
+def test_event_shapes_are_those_of_the_values(row):
+  make, sample, event = row
+  bijector, x = make("float64"), sample((2, *event), "float64")
+  y = bijector.forward(x)
+  assert bijector.forward_event_shape(tf.TensorShape(event)) == y.shape[1:]
+  assert bijector.inverse_event_shape(y.shape[1:]) == tf.TensorShape(event)
+  np.testing.assert_array_equal(bijector.forward_event_shape_tensor(event), y.shape[1:])
+  np.testing.assert_array_equal(bijector.inverse_event_shape_tensor(y.shape[1:]), event)
+
+
+@rows
+def test_makes_a_distribution_with_plain_tfp(row):
+  make, sample, event = row
+  bijector, x = make("float64"), sample((2, *event), "float64")
+  y_shape = bijector.forward_event_shape(tf.TensorShape(event))
+  base = tfp.distributions.Sample(
+      tfp.distributions.Normal(tf.zeros([], tf.float64), 1.0), y_shape)
+  flow = tfp.distributions.TransformedDistribution(base, tfb.Invert(bijector))
+  expected = base.log_prob(bijector.forward(x)) + bijector.forward_log_det_jacobian(x, 3)
+  np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: fb.PixelsToLogit(levels=0), "`levels` must be at least 1, got 0"),
+    (lambda: fb.PixelsToLogit(alpha=0.5), "`alpha` must lie between 0 and 1/2, got 0.5"),
+    (lambda: fb.Invertible1x1Conv(tf.zeros([2, 3])), "`kernel` must be"),
+    (lambda: fb.Squeeze().forward(tf.zeros([1, 3, 4, 1])), "divisible"),
+    (lambda: fb.Squeeze().inverse(tf.zeros([1, 3, 4, 2])), "divisible"),
+    (lambda: fb.Squeeze(block_size=0), "`block_size` must be at least 1, got 0"),
+    (lambda: fb.num_parameters("spline", 3), "`coupling` must be mixture_logistic or affine"),
+    (lambda: fb.mixture_logistic_coupling_bijector(tf.zeros([1, 10]), 3), "must give 11 parameters"),
+    (lambda: fb.split_columns((4, 3, 1)), "even width"),
+    (lambda: coupling("float64", "affine").forward(draw(1, 2, 2, 3)), "even last axis"),
+    (lambda: fb.Coupling(keras.layers.Dense(2), fb.affine_coupling_bijector), "must be built"),
+    (lambda: fb.ActNorm(1.0, tf.zeros([])).initialize(tf.zeros([2])), "tf.Variable"),
+])
+def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()
+
+
+def test_a_singular_kernel_is_an_error_under_validation_and_cannot_be_given_as_lu():
+  singular = tf.constant([[[1.0, 2.0], [2.0, 4.0]], [[1.0, 0.0], [0.0, 1.0]]])
+  for evaluate in (fb.Invertible1x1Conv.forward, fb.Invertible1x1Conv.inverse):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`kernel` .* must be invertible"):
+      evaluate(fb.Invertible1x1Conv(singular, validate_args=True), tf.ones([1, 1, 1, 4]))
+  x = draw(1, 2, 2, 2, dtype="float32")
+  lu = fb.Invertible1x1ConvLU(-30 * tf.eye(2))  # a determinant of exp(-60)
+  np.testing.assert_allclose(lu.inverse(tf.identity(lu.forward(x))), x, rtol=1e-3)
+  np.testing.assert_allclose(lu.forward_log_det_jacobian(x), -240.0, rtol=1e-6)
+
+
+def test_lu_form_is_the_same_map_as_the_kernel_that_it_was_made_of():
+  kernel, x = draw(3, 4, 4), draw(2, 2, 2, 12, seed=1)
+  dense, lu = fb.Invertible1x1Conv(kernel), fb.Invertible1x1ConvLU.from_kernel(kernel)
+  np.testing.assert_allclose(lu.forward(x), dense.forward(x), rtol=1e-10)
+  np.testing.assert_allclose(lu.inverse(x), dense.inverse(x), rtol=1e-10)
+  np.testing.assert_allclose(lu.forward_log_det_jacobian(x), dense.forward_log_det_jacobian(x))
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_pixels_to_logit_is_exact_at_both_ends(levels):
+  inside = np.nextafter(np.float32(levels), np.float32(0))
+  x = np.array([0, 1e-3, levels / 2, levels - 1, inside, levels], np.float32)
+  ours = fb.PixelsToLogit(levels)
+  wide = x.astype(np.float64)
+  p = 0.05 + 0.9 * wide / levels
+  np.testing.assert_allclose(ours.forward(x), np.log(p / (1 - p)), rtol=3e-7, atol=3e-7)
+  np.testing.assert_allclose(ours.forward_log_det_jacobian(x),
+                             np.log(0.9 / levels / p / (1 - p)), rtol=3e-7, atol=3e-7)
+
+
+@pytest.mark.parametrize("to_flow", [fb.Invert, lambda act_norm: act_norm])
+def test_a_flow_initialises_in_the_direction_in_which_it_is_written(to_flow):
+  x = np.random.RandomState(0).normal(size=[100, 3]) * [1.0, 10.0, 0.1] + [0.0, 5.0, -7.0]
+  act_norm = fb.ActNorm(tf.Variable(tf.ones([3], tf.float64)), tf.Variable(tf.zeros([3], tf.float64)))
+  base = tfp.distributions.Sample(tfp.distributions.Normal(tf.zeros([], tf.float64), 1.0), 3)
+  log_prob = fpp.distributions.FlowDistribution(base, to_flow(act_norm)).initialize(x)
+  standard = (x - x.mean(axis=0)) / x.std(axis=0)
+  expected = -0.5 * np.log(2 * np.pi) - 0.5 * standard**2 - np.log(x.std(axis=0))
+  np.testing.assert_allclose(log_prob, expected.sum(axis=1), rtol=1e-5)

@@ -1,0 +1,532 @@
+"""Archives: everything comes back or an error says what is lost; files, tiers, damages, programs."""
+
+import dataclasses
+import functools
+import io
+import json
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import flowpp_tf as fpp
+from flowpp_tf import compression
+from flowpp_tf.compression import archive, arrays, pictures, segment
+from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
+from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
+from flowpp_tf.data.folder import all_files
+from support import programs as program_calls
+from support.marks import slow
+from support.models import SMALL, perturb, small_images
+
+pytestmark = pytest.mark.needs("constriction")
+
+RNG = np.random.default_rng
+# Grey, without attention, so that decoding hundreds of damaged archives takes seconds.
+CONFIG = dataclasses.replace(SMALL, image_shape=(4, 4, 1), levels=256, structure="columns:1,squeeze,channels:1",
+                             attention=False, dropout=0.0, dequant_structure="columns:1")
+
+
+@functools.cache
+def model():
+  result = fpp.FlowPlusPlus(CONFIG)
+  result.initialize(images(64))
+  perturb(result, 0.02)
+  return result
+
+
+@functools.cache
+def coder():
+  return compression.Coder(model())
+
+
+def images(count, seed=0):
+  """Smooth random images, which plain coding makes smaller too."""
+  return (small_images(count, CONFIG, seed) // 16 + 100).astype(np.uint8)
+
+
+@functools.cache
+def data(count=70, segment_images=30):
+  file = io.BytesIO()
+  compression.compress_to(file, coder(), images(count), segment_images=segment_images)
+  return file.getvalue()
+
+
+# --- Parts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 3), (2, 8, 8, 1), (0, 4, 4, 1)])
+def test_plain_images_come_back(shape):
+  for array in (RNG(0).integers(0, 256, shape).astype(np.uint8), np.zeros(shape, np.uint8),
+                (np.indices(shape).sum(axis=0) * 3 % 256).astype(np.uint8)):
+    np.testing.assert_array_equal(decode_plain(encode_plain(array), shape), array)
+
+
+def test_plain_bytes_never_take_more_memory_than_they_should():
+  bomb = encode_plain(np.zeros((1, 5000, 5000, 1), np.uint8))
+  assert len(bomb) < 6000
+  for broken in (bomb, bomb[:50], b"", b"\x09", b"\x00abc"):
+    with pytest.raises(PlainError):
+      decode_plain(broken, (1, 4, 4, 1))
+  with pytest.raises(PlainError, match="hold more than the 10 expected"):
+    unpack(bomb[1:], 10)
+
+
+@pytest.mark.parametrize("height, width", [(1, 1), (4, 4), (5, 9), (12, 3)])
+def test_tiles_come_together_again(height, width):
+  image = RNG(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
+  tiles = to_tiles(image, (4, 6, 3))
+  assert len(tiles) == count_tiles(height, width, (4, 6, 3))
+  np.testing.assert_array_equal(from_tiles(tiles, height, width), image)
+
+
+# --- Round trips --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 9, 70])
+def test_images_come_back(count):
+  compressed = fpp.compress(coder(), images(count))
+  np.testing.assert_array_equal(fpp.decompress(model(), compressed), images(count))
+
+
+@pytest.mark.parametrize("tier", ["float64", "exact-build"])
+def test_images_come_back_from_the_other_tiers(tier):
+  compressed = fpp.compress(model(), images(20), tier=tier)
+  np.testing.assert_array_equal(fpp.decompress(model(), compressed), images(20))
+  with pytest.raises(ValueError, match="needs the model in TensorFlow"):
+    fpp.decompress(coder().model, compressed)
+
+
+def test_an_archive_with_its_model_needs_nothing_else():
+  compressed = fpp.compress(coder(), images(5), embed_model=True)
+  np.testing.assert_array_equal(fpp.decompress(None, compressed), images(5))
+  with pytest.raises(ValueError, match="the archive does not hold its model"):
+    fpp.decompress(None, data())
+
+
+def test_the_size_is_the_bound_and_a_constant():
+  many = images(1500)
+  extra = len(fpp.compress(coder(), many)) - model().bits_per_dim(many, seed=0).numpy().mean() * many.size / 8
+  # The header, the index, a table of batches, what the plain images at the beginning cost; then 1 % of sampling error.
+  assert 0 < extra < 900 + 0.01 * many.size / 2
+
+
+def test_segments_are_independent_of_each_other():
+  reader = archive.ArchiveReader(io.BytesIO(data()))
+  entries = reader.index()
+  assert entries["images"].tolist() == [30, 30, 10]
+  part, = reader.segments([1])
+  assert (part.first, part.images) == (30, 30)
+  np.testing.assert_array_equal(segment.decode_segment(coder().codec, part.data)[0], images(70)[30:60])
+
+
+@pytest.mark.parametrize("start, stop", [(0, 1), (29, 31), (60, None), (5, 5), (0, 70), (65, 500)])
+def test_some_images_are_decoded_without_the_others(start, stop, monkeypatch):
+  decoded = []
+  decode = arrays.decode_segment
+  monkeypatch.setattr(arrays, "decode_segment", lambda codec, data: decoded.append(1) or decode(codec, data))
+  np.testing.assert_array_equal(fpp.decompress(coder(), data(), start, stop), images(70)[start:stop])
+  assert len(decoded) == {(0, 1): 1, (29, 31): 2, (60, None): 1, (5, 5): 0, (0, 70): 3, (65, 500): 1}[start, stop]
+
+
+def test_batches_grow_with_the_stack():
+  """The first batch is one image: its bits are paid by what must be stored anyway."""
+  fields = struct.unpack_from("<9I", segment.encode_segment(coder().codec, images(600)))
+  total, plain, batches = fields[:3]
+  assert total == 600 and plain <= 12 and batches < 60
+
+
+def test_what_is_not_an_image_of_the_model_is_refused():
+  with pytest.raises(ValueError, match=r"`images` must be of shape \[N, 4, 4, 1\]"):
+    fpp.compress(coder(), np.zeros((3, 5, 4, 1), np.uint8))
+  with pytest.raises(ValueError, match="must lie in 0 .. 255"):
+    fpp.compress(coder(), np.full((3, 4, 4, 1), 300))
+  with pytest.raises(ValueError, match="`tier` must be one of portable, float64, exact-build, got 'fast'"):
+    fpp.compress(model(), images(3), tier="fast")
+
+
+# --- When noise leaves its range ----------------------------------------------------------------
+
+
+class Stubborn:
+  """A codec that refuses some pushes; it counts them from 1."""
+
+  def __init__(self, refuses):
+    self._codec, self._refuses, self.pushes = coder().codec, refuses, []
+    self.shape, self.levels, self.num_dims = self._codec.shape, self._codec.levels, self._codec.num_dims
+    self.pop = self._codec.pop
+
+  def push(self, stack, batch):
+    self.pushes.append(len(batch))
+    if self._refuses(self, batch):
+      raise segment.WindowError((batch == 77).reshape(len(batch), -1).any(axis=1))
+    self._codec.push(stack, batch)
+
+
+def table_of(encoded):
+  """Images and salts of each batch."""
+  (table_size,) = struct.unpack_from("<I", encoded, 28)
+  table = unpack(encoded[36:36 + table_size], 3 * struct.unpack_from("<I", encoded, 8)[0])
+  return np.frombuffer(table, [("images", "<u2"), ("salts", "u1")])
+
+
+def test_another_draw_is_tried_with_salt():
+  codec = Stubborn(lambda self, batch: len(self.pushes) in (3, 4))
+  encoded = segment.encode_segment(codec, images(40))
+  assert table_of(encoded)["salts"].tolist()[:4] == [0, 0, 2, 0]
+  np.testing.assert_array_equal(segment.decode_segment(coder().codec, encoded)[0], images(40))
+
+
+def test_an_image_that_cannot_be_coded_is_plain():
+  array = images(40)
+  array[[11, 25], 1, 2] = 77
+  codec = Stubborn(lambda self, batch: (batch == 77).any())
+  encoded = segment.encode_segment(codec, array, b"extra")
+  assert struct.unpack_from("<9I", encoded)[3] == 2
+  decoded, extra = segment.decode_segment(coder().codec, encoded)
+  np.testing.assert_array_equal(decoded, array)
+  assert extra == b"extra"
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 100])
+def test_a_batch_that_does_not_decode_is_not_committed(wrong):
+  """The third check and some that follow find other pixels: more salt, then plain coding."""
+  codec, checks = Stubborn(lambda self, batch: False), []
+  pop = codec.pop
+
+  def pop_wrongly(stack, count):
+    checks.append(count)
+    return pop(stack, count) + (3 <= len(checks) < 3 + wrong)
+
+  codec.pop = pop_wrongly
+  encoded = segment.encode_segment(codec, images(40))
+  _, plain, batches, late = struct.unpack_from("<4I", encoded)
+  assert wrong == 100 or table_of(encoded)["salts"][2] == wrong
+  assert (late == 0) == (wrong < 100) and plain + late + int(table_of(encoded)["images"].sum()) == 40
+  np.testing.assert_array_equal(segment.decode_segment(coder().codec, encoded)[0], images(40))
+
+
+def test_pixel_values_that_the_model_does_not_have_are_plain():
+  seventeen = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, levels=17))
+  codec = compression.Coder(seventeen).codec
+  array = small_images(60, seventeen.config)
+  array[50, 0, 0] = 200
+  np.testing.assert_array_equal(segment.decode_segment(codec, segment.encode_segment(codec, array))[0], array)
+
+
+# --- Damage -------------------------------------------------------------------------------------
+
+
+def damaged(rng, compressed):
+  """A damaged copy: a flip, a cut, two blocks that changed places, bytes that are gone."""
+  kind = rng.integers(4)
+  position = int(rng.integers(len(compressed)))
+  if kind == 0:
+    changed = bytearray(compressed)
+    changed[position] ^= 1 << int(rng.integers(8))
+    return bytes(changed)
+  if kind == 1:
+    return compressed[:position]
+  if kind == 2:
+    size = int(rng.integers(1, 40))
+    other = int(rng.integers(len(compressed)))
+    a, b = sorted((position, other))
+    return (compressed[:a] + compressed[b:b + size] + compressed[a + size:b] + compressed[a:a + size]
+            + compressed[b + size:])
+  return compressed[:position] + compressed[position + int(rng.integers(1, 40)):]
+
+
+@pytest.mark.parametrize("count", [30, slow(None)])
+def test_no_damage_gives_a_wrong_image_without_an_error(request, count):
+  rng, original = RNG(0), images(70)
+  for _ in range(count or request.config.getoption("--damages")):
+    compressed = damaged(rng, data())
+    if compressed == data():
+      continue
+    try:
+      fpp.decompress(coder(), compressed)
+    except compression.LostImagesError as error:
+      known = np.setdiff1d(np.arange(len(error.images)), error.lost)
+      np.testing.assert_array_equal(error.images[known], original[known])
+    except compression.ArchiveError:
+      pass
+    else:
+      pytest.fail("damage was not found")
+
+
+def with_payload(change):
+  """The archive with a payload that `change` made, and checksums that fit it."""
+  file = io.BytesIO()
+  writer = archive.ArchiveWriter(file, coder())
+  payload = change(segment.encode_segment(coder().codec, images(40)))
+  writer._entries.append((writer._position, 40))
+  head = struct.pack("<4sQIQ", b"SEGM", 0, 40, len(payload))
+  writer._write(head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload)
+  writer.close()
+  return file.getvalue()
+
+
+@pytest.mark.parametrize("field", range(9))
+@pytest.mark.parametrize("value", [0, 1, 2**16, 2**31 - 1, 2**32 - 1])
+def test_a_hostile_segment_takes_neither_time_nor_memory(field, value):
+  def change(payload):
+    return payload[:4 * field] + struct.pack("<I", value) + payload[4 * field + 4:]
+
+  compressed = with_payload(change)
+  try:
+    result = fpp.decompress(coder(), compressed)
+  except compression.ArchiveError:
+    return
+  np.testing.assert_array_equal(result, images(40))  # the field had this value
+
+
+def test_bits_of_a_stack_that_no_encoder_wrote_end_in_an_error():
+  def change(payload):
+    return payload[:-400] + bytes(RNG(0).integers(0, 256, 400).astype(np.uint8))
+
+  with pytest.raises(compression.LostImagesError, match="images 0-39 lost of 40 found"):
+    fpp.decompress(coder(), with_payload(change))
+
+
+def test_what_is_lost_is_named_and_the_rest_is_there():
+  compressed = bytearray(data())
+  position = int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][1])
+  compressed[position + 100] ^= 1
+  with pytest.raises(compression.LostImagesError, match="wrong checksum; .*images 30-59 lost of 70 found") as error:
+    fpp.decompress(coder(), bytes(compressed))
+  np.testing.assert_array_equal(error.value.images[60:], images(70)[60:])
+  with pytest.raises(compression.LostImagesError, match="truncated.*; no image lost of 60 found"):
+    fpp.decompress(coder(), data()[:int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2]) + 9])
+
+
+def header_with(**fields):
+  size, _ = struct.unpack_from("<II", data(), 8)
+  text = json.dumps({**json.loads(data()[16:16 + size]), **fields}).encode()
+  return data()[:8] + struct.pack("<II", len(text), zlib.crc32(text)) + text + data()[16 + size:]
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"version": 2}, "has version 2 of the format; this program reads version 1"),
+    ({"model": 32 * "0"}, "was made with another model"),
+    ({"probe": 32 * "0"}, "give other numbers than those that made the archive .tier 'portable'."),
+    ({"tier": "secret"}, "header has no meaning"), ({"embedded": 10**12}, "truncated: it ends in its model"),
+    ({"embedded": -1}, "header has no meaning"), ({"image_shape": 5}, "header has no meaning"),
+    ({"more": 1}, "header has no meaning")])
+def test_an_archive_that_is_not_for_this_coder_is_refused(fields, message):
+  with pytest.raises(compression.ArchiveError, match=message):
+    fpp.decompress(coder(), header_with(**fields))
+
+
+def test_nested_json_is_refused():
+  text = b"[" * 30000
+  with pytest.raises(compression.ArchiveError, match="header cannot be read"):
+    fpp.decompress(coder(), data()[:8] + struct.pack("<II", len(text), zlib.crc32(text)) + text)
+
+
+@pytest.mark.parametrize("change", [
+    {"image_shape": [4, 4]}, {"image_shape": [2**20, 2**20, 1]}, {"levels": "many"}, {"flow": None}, {"alpha": 0},
+    {"augmenter": {"channels": 2**40, "flow": None, "context": None}}, {"dequantizer": {"flow": {}, "context": {}}}])
+def test_a_model_without_meaning_is_refused(change):
+  broken = dataclasses.replace(coder().model, description={**coder().model.description, **change})
+  if change == {"alpha": 0}:  # which is another model
+    assert compression.Coder(broken).probe != coder().probe
+    return
+  with pytest.raises(fpp.InputError, match="the codec model has no meaning|the codec is for images of up to"):
+    compression.Coder(broken)
+
+
+def test_images_with_augmented_channels_are_coded_by_the_model():
+  config = dataclasses.replace(CONFIG, augment_channels=3, structure="channels:1,squeeze,channels:1")
+  codec = compression.Coder(fpp.FlowPlusPlus(config)).codec
+  encoded = segment.encode_segment(codec, images(80))
+  assert struct.unpack_from("<9I", encoded)[2] > 0 and struct.unpack_from("<9I", encoded)[3] == 0
+  np.testing.assert_array_equal(segment.decode_segment(codec, encoded)[0], images(80))
+
+
+def test_what_is_no_archive_is_refused():
+  for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n" + bytes(100), data()[:20]):
+    with pytest.raises(compression.ArchiveError, match="no archive of flowpp_tf|truncated"):
+      fpp.decompress(coder(), content)
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Files of several kinds."""
+  rng, path = RNG(0), tmp_path / "files"
+  (path / "below").mkdir(parents=True)
+  grey = lambda *shape: Image.fromarray((rng.integers(0, 16, shape) + 90).astype(np.uint8))
+  grey(9, 14).save(path / "a.png")
+  grey(4, 4).save(path / "a.webp", lossless=True)
+  grey(30, 30).save(path / "below" / "large.png")
+  grey(5, 5).save(path / "photo.jpg")
+  grey(5, 5, 3).save(path / "colour.png")
+  grey(6, 6).convert("P").save(path / "palette.png")
+  (path / "broken.png").write_bytes(b"hello")
+  return path
+
+
+NAMES = ["a.png", "a.webp", "below/large.png", "broken.png", "colour.png", "palette.png", "photo.jpg"]
+
+
+def archive_of(folder, names=NAMES, segment_images=16):
+  file = io.BytesIO()
+  writer = archive.ArchiveWriter(file, coder(), "files")
+  pictures.write_pictures(writer, (pictures.read_picture(folder, name, 1) for name in names), (4, 4, 1), segment_images)
+  return file.getvalue()
+
+
+def test_files_come_back_in_their_order(folder):
+  back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder))), coder()))
+  assert [item.name for item in back] == NAMES
+  for item in back:
+    if item.name in ("a.png", "below/large.png"):
+      np.testing.assert_array_equal(item.pixels[..., 0], np.asarray(Image.open(folder / item.name)))
+    else:
+      assert item.data == (folder / item.name).read_bytes()
+  some = pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder))), coder(), ["below/large.png"])
+  assert [item.name for item in some] == ["below/large.png"]
+
+
+@pytest.mark.parametrize("names", [["photo.jpg", "broken.png"], ["a.png"], []])
+def test_a_few_files_or_none_with_pixels_come_back(folder, names):
+  back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(archive_of(folder, names))), coder()))
+  assert [item.content for item in back] == [pictures.read_picture(folder, name, 1).content for name in names]
+
+
+def test_files_of_a_damaged_segment_are_named(folder):
+  compressed = bytearray(archive_of(folder))
+  entries = archive.ArchiveReader(io.BytesIO(bytes(compressed))).index()
+  assert len(entries) == 5  # 76 tiles
+  compressed[int(entries["position"][2]) + 50] ^= 4
+  back: list = []
+  with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
+    for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), coder()):
+      back.append((type(item).__name__, item.name))
+  # The large file has tiles in the segment; those behind it begin in later ones.
+  assert back == [("Picture", "a.png"), ("Picture", "a.webp"), ("Lost", "below/large.png"), ("Lost", ""),
+                  *(("Picture", name) for name in NAMES[3:])]
+
+
+def test_no_file_leaves_the_folder_and_none_covers_another(tmp_path):
+  paths = []
+  for name, pixels in (("a.png", True), ("a.jpg", True), ("b/c.webp", False), ("a.png", False), ("d: 1.png", True)):
+    path = pictures.output_path(tmp_path, name, pixels)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    paths.append(path.relative_to(tmp_path).as_posix())
+  assert paths == ["a.png", "a.jpg.png", "b/c.webp", "a.1.png", "d: 1.png"]
+  for name in ("/etc/passwd", "../x", "a/../../x", "", "a\0b"):
+    with pytest.raises(compression.ArchiveError, match="leads out of the folder"):
+      pictures.output_path(tmp_path, name, False)
+
+
+def test_what_pillow_would_read_with_fewer_bits_is_kept(tmp_path):
+  wide = RNG(0).integers(0, 65536, (4, 4, 3)).astype(">u2").tobytes()
+  (tmp_path / "wide.ppm").write_bytes(b"P6\n# a comment\n4 4\n65535\n" + wide)
+  (tmp_path / "eight.ppm").write_bytes(b"P6\n# a comment\n4 4\n255\n" + wide[:48])
+  chunk = lambda name, content: struct.pack(">I", len(content)) + name + content + struct.pack(
+      ">I", zlib.crc32(name + content))
+  rows = b"".join(b"\0" + wide[24 * i:24 * i + 24] for i in range(4))
+  (tmp_path / "wide.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(
+      b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(
+          b"IEND", b""))
+  Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.tiff")
+  Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.bmp")
+  names = all_files(tmp_path)
+  assert names == ["eight.bmp", "eight.ppm", "eight.tiff", "wide.png", "wide.ppm"]
+  reasons = [pictures.read_picture(tmp_path, name, 3).reason for name in names]
+  assert reasons == ["", "", "", "another depth or format", "another depth or format"]
+
+
+# --- Programs -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A run's directory whose model is `model()`, as a preset."""
+  path = tmp_path_factory.mktemp("compression")
+  model().save_to_preset(path / "tiny")
+  return path
+
+
+def call(cwd, program, *arguments, code=0, without_tensorflow=False, **environment):
+  """What a program writes, as a process of its own."""
+  command = ["-c", "import sys; sys.argv[0] = 'decompress'\n"
+             "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
+             f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
+             "from flowpp_tf.programs.decompress import main; main()"] if without_tensorflow else program
+  result = program_calls.run(command, *arguments, cwd=cwd, TF_CPP_MIN_LOG_LEVEL="3", **environment)
+  assert code in (None, result.code), result.error
+  return result.out + result.error
+
+
+@pytest.mark.slow
+def test_files_by_the_programs(run, folder):
+  text = call(run, "compress", "--preset=tiny", f"--images={folder}", "--output=files.fpp", "--test")
+  assert "wrote files.fpp: 7 files" in text and "decoded and compared" in text
+  assert "5 of 7 files are kept as they are (another mode, lossy, no image)" in text
+  assert "the archive is not smaller than the files" in text  # of a few hundred bytes each
+  assert "files, 76 images or tiles of 4x4x1" in call(run, "decompress", "files.fpp", "--list")
+  call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", without_tensorflow=True)
+  assert sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file()) == sorted(
+      NAMES)
+  np.testing.assert_array_equal(Image.open(run / "back/below/large.png"), Image.open(folder / "below/large.png"))
+  assert "is there and not empty" in call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", code=2)
+  damaged = bytearray((run / "files.fpp").read_bytes())
+  damaged[len(damaged) // 2] ^= 1
+  (run / "damaged.fpp").write_bytes(bytes(damaged))
+  text = call(run, "decompress", "damaged.fpp", "--preset=tiny", "--output=nothing", code=2)
+  assert "wrong checksum" in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize("tier", ["portable", slow("float64"), slow("exact-build")])
+def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
+  """Another process, one thread, oneDNN off."""
+  np.savez(run / "arrays.npz", train=images(40), validation=images(9), test=images(60, seed=1))
+  output = f"--output={tier}.fpp"
+  text = call(run, "compress", "--preset=tiny", "--dataset=npz:arrays.npz", output, f"--tier={tier}")
+  assert "60 images" in text and "bits/dim" in text
+  environments = [{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+                  {"TF_ENABLE_ONEDNN_OPTS": "0"}]
+  for number, environment in enumerate(environments):
+    target = f"{tier}{number}.npy"
+    text = call(run, "decompress", f"{tier}.fpp", "--preset=tiny", f"--output={target}", **environment, code=None)
+    if tier == "exact-build" and "this machine's networks give other numbers" in text:
+      assert "it can be decoded where it was made" in text and not (run / target).exists()
+    else:
+      np.testing.assert_array_equal(np.load(run / target), images(60, seed=1))
+
+
+@pytest.mark.parametrize("program, arguments, message", [
+    ("compress", ["--preset=tiny", "--output=x.fpp", "--images=nowhere"], "is no file"),
+    ("compress", ["--preset=tiny", "--output=tiny", "--images=nowhere"], "is there already"),
+    ("compress", ["--preset=tiny"], "give --output, or --estimate"),
+    ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
+    ("decompress", ["--output=x"], "give the archive"),
+    ("decompress", ["nowhere.fpp", "--output=x"], "cannot be read"),
+    ("decompress", ["a.fpp", "b.fpp", "--output=x"], "unexpected argument 'b.fpp'")])
+def test_bad_input_is_one_line(run, program, arguments, message):
+  result = program_calls.call(program, *arguments, cwd=run)
+  assert result.code == 2 and message in result.error and "Traceback" not in result.error
+
+
+@pytest.mark.slow
+@pytest.mark.docs
+def test_the_page_runs(capsys):
+  text = (program_calls.ROOT / "docs" / "compression.md").read_text()
+  snippet, = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  exec(compile(snippet, "compression.md", "exec"), {})
+  size, same = capsys.readouterr().out.split()
+  assert same == "True" and 3000 < int(size) < 3500
+
+
+def test_an_estimate_is_close(run):
+  np.savez(run / "arrays.npz", train=images(40), validation=images(9), test=images(400, seed=1))
+  text = program_calls.call("compress", "--preset=tiny", "--dataset=npz:arrays.npz", "--estimate", cwd=run).out
+  assert "estimate: " in text and "bits/dim, measured on 400 of 400" in text

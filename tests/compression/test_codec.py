@@ -1,0 +1,315 @@
+"""The coder's mathematics: exact functions, maps, grids, networks, the stack, and a batch of images on it."""
+
+import dataclasses
+import functools
+import hashlib
+
+import hypothesis
+import keras
+import mpmath
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import strategies as st
+
+import flowpp_tf as fpp
+from flowpp_tf.bijectors.coupling import affine_coupling_bijector, mixture_logistic_coupling_bijector
+from flowpp_tf.call import Call
+from flowpp_tf.compression import exact, maps
+from flowpp_tf.compression.codec import SIGMA, STEP, Codec
+from flowpp_tf.compression.description import CodecModel
+from flowpp_tf.compression.grids import Grid, Lifts
+from flowpp_tf.compression.networks import PortableNetworks
+from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
+from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
+from support.models import VARIANTS, perturb, small_images
+
+pytestmark = pytest.mark.needs("constriction")
+
+RNG = np.random.default_rng
+
+
+# --- exact.py -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ours, truth, x", [
+    (exact.exp, mpmath.exp, np.concatenate([np.linspace(-689, 689, 300), RNG(0).normal(size=300)])),
+    (exact.log, mpmath.log, np.exp(np.linspace(-600, 600, 600))),
+    (exact.sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), np.linspace(-300, 40, 600)),
+    (exact.tanh, mpmath.tanh, np.linspace(-20, 20, 600))])
+def test_functions_are_accurate(ours, truth, x):
+  expected = np.array([float(truth(mpmath.mpf(v))) for v in x])
+  np.testing.assert_allclose(ours(x), expected, rtol=2e-12, atol=1e-15)
+
+
+def test_functions_give_the_bits_that_every_machine_gives():
+  # If this hash changes, archives of the tier portable can no longer be decoded.
+  x = np.concatenate([np.linspace(-700, 700, 20001), np.arange(-2000, 2000) / 64])
+  values = [exact.exp(x), exact.log(np.abs(x) + 2.0**-20), exact.sigmoid(x), exact.tanh(x), exact.concat_elu(x)]
+  assert hashlib.sha256(np.concatenate(values).tobytes()).hexdigest()[:32] == EXACT_HASH
+
+
+def test_a_sum_does_not_depend_on_the_layout():
+  x = RNG(0).normal(size=(7, 5, 4))
+  np.testing.assert_array_equal(exact.total(x, axis=1), exact.total(np.asfortranarray(x), axis=1))
+  np.testing.assert_allclose(exact.total(x, axis=-1), x.sum(axis=-1), rtol=0, atol=1e-14)
+
+
+EXACT_HASH = "1fb535d9966881decbb5e2b44089add8"
+
+
+# --- maps.py ------------------------------------------------------------------------------------
+
+
+def mixture_parameters(components=4, seed=0, shape=(3, 2, 2, 4)):
+  parameters = 2 * RNG(seed).normal(size=(*shape, 2 + 3 * components))
+  return parameters.reshape(*shape[:-1], -1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mixture_is_that_of_the_bijector(seed):
+  parameters, x = mixture_parameters(seed=seed), 3 * RNG(seed).normal(size=(3, 2, 2, 4))
+  bijector = mixture_logistic_coupling_bijector(tf.constant(parameters), 4)
+  check_map(maps.MixtureLogistic(parameters, 4), bijector, x)
+
+
+def test_the_affine_map_is_that_of_the_bijector():
+  parameters, x = 2 * RNG(0).normal(size=(3, 2, 2, 8)), RNG(1).normal(size=(3, 2, 2, 4))
+  check_map(maps.BoundedAffine(parameters), affine_coupling_bijector(tf.constant(parameters)), x)
+
+
+@pytest.mark.parametrize("elementwise, bijector, x", [
+    (maps.Sigmoid(STEP), fpp.bijectors.Sigmoid(), np.linspace(-9, 9, 50)[None]),
+    (maps.PixelsToLogit(17, 0.05), fpp.bijectors.PixelsToLogit(17), np.linspace(0, 17, 50)[None])])
+def test_the_ends_are_those_of_the_bijectors(elementwise, bijector, x):
+  check_map(elementwise, bijector, x)
+
+
+def check_map(elementwise, bijector, x):
+  y, slope = elementwise.forward(x)
+  np.testing.assert_allclose(y, bijector.forward(tf.constant(x)), rtol=1e-9, atol=1e-9)
+  np.testing.assert_allclose(np.log(slope), bijector.forward_log_det_jacobian(tf.constant(x), 0), atol=1e-9)
+  back, slope_there = elementwise.inverse(y, SIGMA)
+  assert (np.abs(back - x) * np.sqrt(slope) / SIGMA).max() < 0.02  # of the noise's standard deviation
+  np.testing.assert_allclose(slope_there, slope, rtol=0.05)
+
+
+# --- grids.py -----------------------------------------------------------------------------------
+
+
+@hypothesis.given(half=st.integers(1, 6), seed=st.integers(0, 2**32 - 1), bits=st.integers(1, 40))
+def test_lifts_are_inverted_to_the_last_bit(half, seed, bits):
+  rng = RNG(seed)
+  shape = (2, 3, 2 * half)
+  grid = Grid(STEP * np.exp(rng.normal(size=shape)) * rng.choice([-1, 1], size=shape), rng.normal(size=shape))
+  lifts = Lifts(grid, np.exp(rng.normal(size=shape)), rng.normal(size=shape), rng.normal(size=(2, half, half)))
+  n = rng.integers(-2**bits, 2**bits, size=(4, *shape))
+  np.testing.assert_array_equal(lifts.inverse(lifts.forward(n)), n)
+  np.testing.assert_array_equal(lifts.forward(lifts.inverse(n)), n)
+
+
+@pytest.mark.parametrize("half", [1, 2, 6])
+def test_lifts_are_act_norm_and_convolution(half):
+  rng = RNG(half)
+  shape = (2, 3, 2 * half)
+  grid = Grid(STEP * np.exp(rng.normal(size=shape)), rng.normal(size=shape))
+  scale, bias = np.exp(rng.normal(size=shape)), rng.normal(size=shape)
+  kernel = np.linalg.qr(rng.normal(size=(2, half, half)))[0]
+  lifts = Lifts(grid, scale, bias, kernel)
+  n = rng.integers(-2**18, 2**18, size=(5, *shape))
+  chain = fpp.bijectors.Chain([fpp.bijectors.Invertible1x1Conv(kernel), fpp.bijectors.ActNorm(scale, bias)])
+  expected = chain.forward(tf.constant(grid.values(n)))
+  # Each lift rounds by half a step, which the following ones may enlarge.
+  np.testing.assert_allclose(lifts.grid.values(lifts.forward(n)), expected, rtol=0, atol=300 * STEP)
+
+
+# --- networks.py --------------------------------------------------------------------------------
+
+
+def of_variant(name):
+  config = dataclasses.replace(VARIANTS[name], dropout=0.0)
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64"))
+  model.initialize(small_images(32, config))
+  perturb(model, 0.02)
+  return model, CodecModel.of(model)
+
+
+@functools.cache
+def networks_of_variant(name):
+  model, codec_model = of_variant(name)
+  return model, codec_model, PortableNetworks(codec_model)
+
+
+def parts(model):
+  yield "flow", model.coupling_flow, None
+  for name in ("dequantizer", "augmenter"):
+    part = getattr(model, name)
+    if hasattr(part, "coupling_flow"):
+      yield name, part.coupling_flow, part.context_net
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_fixed_point_networks_are_those_of_the_model(name):
+  model, _, networks = networks_of_variant(name)
+  for part, flow, context_net in parts(model):
+    context = None
+    if context_net is not None:
+      images = small_images(5, model.config) if part == "dequantizer" else RNG(0).normal(size=(5, 4, 4, 2))
+      context = networks.context(part, images)
+      np.testing.assert_allclose(context, context_net(tf.constant(images, tf.float64)), rtol=0, atol=2e-3)
+    for i, step in enumerate(flow.steps):
+      x = RNG(i).normal(size=(5, *step.conditioner.image_shape))
+      expected = step.conditioner(tf.constant(x), call=Call(condition=context))
+      np.testing.assert_allclose(networks.conditioner(part, i, x, context), expected, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["published", "imagenet32"])
+def test_fixed_point_networks_give_an_image_the_same_bits_in_any_batch(name):
+  model, _, networks = networks_of_variant(name)
+  x = RNG(0).normal(size=(9, *model.coupling_flow.steps[0].conditioner.image_shape))
+  whole = networks.conditioner("flow", 0, x, None)
+  np.testing.assert_array_equal(whole[4:5], networks.conditioner("flow", 0, x[4:5], None))
+  np.testing.assert_array_equal(whole[::-1], networks.conditioner("flow", 0, x[::-1], None))
+
+
+def test_products_are_exact():
+  """The sum of a product in float64 equals that of Python's integers."""
+  _, codec_model, networks = networks_of_variant("imagenet32")
+  product = networks._conditioners["flow"][0]._blocks[0].conv  # pylint: disable=protected-access
+  kernel = product.weights.reshape(-1, product.weights.shape[-1])
+  assert np.abs(kernel).sum(axis=0).max() <= 2.0**25
+  assert np.array_equal(kernel, np.rint(kernel)) and np.abs(kernel).max() > 2**10
+  x = RNG(0).integers(-2**27, 2**27, size=(1, 3, 3, kernel.shape[0] // 9)) / 2.0**16
+  patch = (x[0].transpose(0, 1, 2).reshape(-1) * 2**16).astype(int).tolist()
+  total = sum(a * int(b) for a, b in zip(patch, kernel[:, 0]))
+  expected = total / 2.0**(16 + product.fraction) + product.bias[0]
+  assert product(x)[0, 1, 1, 0] == expected
+
+
+def test_the_model_comes_back_from_its_bytes():
+  _, codec_model, _ = networks_of_variant("augmented")
+  again = CodecModel.from_bytes(codec_model.to_bytes())
+  assert again.sha256() == codec_model.sha256() and again.description == codec_model.description
+  for damaged in (b"", b"PK\x03\x04", codec_model.to_bytes()[:1000]):
+    with pytest.raises(fpp.InputError, match="codec model cannot be read"):
+      CodecModel.from_bytes(damaged)
+
+
+# --- stack.py -----------------------------------------------------------------------------------
+
+
+def full_stack(words=20000, seed=0):
+  return Stack(RNG(seed).integers(0, 2**32, words, dtype=np.uint32), sealed=True)
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_what_is_pushed_is_popped_and_the_rest_is_as_before(noise):
+  stack, rng = full_stack(), RNG(1)
+  before = stack.words()
+  std = np.exp2(rng.uniform(-12, 18, size=(6, 50)))
+  mean = rng.normal(size=(6, 50)) * 1e6
+  n = np.rint(mean + std * rng.normal(size=(6, 50))).astype(np.int64)
+  stack.push(n, mean, std, noise)
+  np.testing.assert_array_equal(stack.pop(mean, std, n.shape, noise), n)
+  np.testing.assert_array_equal(stack.words(), before)
+  popped = stack.pop(mean, std, n.shape, noise)
+  stack.push(popped, mean, std, noise)
+  np.testing.assert_array_equal(stack.words(), before)
+  assert np.array_equal(stack.initial_words(), full_stack().initial_words())
+
+
+def test_bounded_integers_stay_in_their_bounds_and_come_back():
+  stack, rng = full_stack(60000), RNG(1)
+  before = stack.words()
+  mean = np.concatenate([rng.uniform(-0.5, 40, 2000), rng.uniform(65495, 65535.5, 2000), rng.uniform(0, 65535, 2000)])
+  std = np.exp2(rng.uniform(-8, 6, 6000))
+  n = stack.pop_bounded(mean, std, 1 << 16)
+  assert n.min() >= 0 and n.max() < 1 << 16 and (np.abs(n - mean) <= 22 * np.maximum(std, 0.5)).all()
+  stack.push_bounded(n, mean, std, 1 << 16)
+  np.testing.assert_array_equal(stack.words(), before)
+
+
+def test_popped_noise_is_normal():
+  n = full_stack(60000).pop(np.full(40000, 0.3), np.full(40000, 500.0), (40000,), noise=True)
+  assert abs(n.mean() - 0.3) < 4 * 500 / 200 and abs(n.std() / 500 - 1) < 0.02
+  # Of 13,000 draws one comes from anywhere in the window.
+  assert np.sort(np.abs(n))[-20] < 5 * 500 and np.abs(n).max() < 11 * 500
+
+
+def test_an_integer_costs_its_information():
+  stack, rng = full_stack(), RNG(0)
+  n = np.rint(300 * rng.normal(size=5000)).astype(np.int64)
+  before = stack.num_bits
+  stack.push(n, np.zeros(5000), np.full(5000, 300.0))
+  information = np.sum(0.5 * (n / 300)**2 + np.log(300 * np.sqrt(2 * np.pi))) / np.log(2)
+  assert abs(stack.num_bits - before - information) / 5000 < 0.002
+
+
+def test_what_is_out_of_the_window_is_named_and_leaves_the_stack_alone():
+  stack = full_stack()
+  before = stack.words()
+  n = np.zeros((3, 4), np.int64)
+  n[1, 2] = 10**6
+  with pytest.raises(WindowError) as error:
+    stack.push(n, np.zeros((3, 4)), np.full((3, 4), 5.0))
+  assert error.value.examples.tolist() == [False, True, False]
+  with pytest.raises(WindowError) as error:
+    stack.push_bounded(np.array([[5], [-1]]), np.array([[5.0], [0.0]]), np.ones((2, 1)), 1 << 16)
+  assert error.value.examples.tolist() == [False, True]
+  np.testing.assert_array_equal(stack.words(), before)
+
+
+def test_an_empty_stack_says_so():
+  with pytest.raises(EmptyStackError):
+    full_stack(10).pop(np.zeros(100), np.full(100, 1000.0), (100,))
+
+
+# --- codec.py -----------------------------------------------------------------------------------
+
+
+class Recorder(Stack):
+  """A stack that keeps what is popped under the noise's distribution."""
+
+  def pop(self, mean, std, shape, noise=False):
+    n = super().pop(mean, std, shape, noise)
+    if np.ndim(mean) == 0:
+      self.__dict__.setdefault("drawn", []).append(n * STEP)
+    return n
+
+  def pop_uniform(self, size, shape):
+    n = super().pop_uniform(size, shape)
+    self.__dict__.setdefault("drawn", []).append((n + 0.5) * STEP)
+    return n
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_images_come_back_and_cost_their_bound(name):
+  model, codec_model, networks = networks_of_variant(name)
+  codec, images = Codec(codec_model, networks), small_images(60, model.config)
+  overheads = []
+  for seed in range(7):
+    stack = Recorder(RNG(seed).integers(0, 2**32, 20000, dtype=np.uint32), sealed=True)
+    before, words = stack.num_bits, stack.words()
+    codec.push(stack, images)
+    bits, noise = stack.num_bits - before, np.concatenate(stack.drawn, axis=-1)
+    overheads.append(bits / images.size - model.bits_per_dim(images, noise=noise).numpy().mean())
+    np.testing.assert_array_equal(codec.pop(stack, len(images)), images)
+    np.testing.assert_array_equal(stack.words(), words)
+  # Net bits are those of the bound with the same noise, but for what is drawn from anywhere in a window (the median)
+  # and the noise of the other draws, some 20 a dimension.
+  assert abs(np.median(overheads)) < 0.004
+
+
+def test_networks_of_tensorflow_code_too():
+  model, codec_model, portable = networks_of_variant("augmented")
+  images = small_images(6, model.config)
+  for dtype in ("float32", "float64"):
+    networks = TensorFlowNetworks(model, dtype)
+    x = RNG(0).normal(size=(3, *model.coupling_flow.steps[0].conditioner.image_shape))
+    np.testing.assert_allclose(networks.conditioner("flow", 0, x, None), portable.conditioner("flow", 0, x, None),
+                               atol=2e-3)
+    codec, stack = Codec(codec_model, networks), full_stack()
+    codec.push(stack, images)
+    np.testing.assert_array_equal(codec.pop(stack, 6), images)
+    np.testing.assert_array_equal(stack.words(), full_stack().words())

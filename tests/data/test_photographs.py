@@ -1,0 +1,111 @@
+"""Photographs larger than the model's images: the grid, the crops at random positions, a folder of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowpp_tf import data
+from flowpp_tf.data.dataset import ReducedBits
+
+SIZES = [(5, 7), (3, 4)]
+
+
+def photographs(**options):
+  """Two photographs whose pixels say where they are: photograph, row, column."""
+  pixels = [[i, row, column] for i, (rows, columns) in enumerate(SIZES)
+            for row in range(rows) for column in range(columns)]
+  return data.Photographs(np.asarray(pixels, np.uint8), SIZES, (2, 3, 3), **options)
+
+
+def corner(crop):
+  """The place of a crop, after a check that it is one piece of one photograph."""
+  first = crop[0, 0].astype(int)
+  offsets = np.stack(np.meshgrid([0], range(2), range(3), indexing="ij"), axis=-1)[0]
+  np.testing.assert_array_equal(crop, first + offsets)
+  return tuple(first)
+
+
+def test_as_an_array_they_are_the_crops_of_a_grid():
+  crops = photographs()
+  expected = [(0, 0, 0), (0, 0, 3), (0, 2, 0), (0, 2, 3), (1, 0, 0)]
+  assert [corner(crop) for crop in crops[:]] == expected and crops.shape == (5, 2, 3, 3)
+  assert corner(crops[-1]) == expected[-1]
+  assert [corner(crop) for crop in crops[np.asarray([3, 1])]] == [expected[3], expected[1]]
+  assert [corner(crop) for crop in photographs(most=2)[:]] == [expected[0], expected[2]]
+
+
+def test_every_position_of_a_crop_is_equally_likely():
+  count = 4 * 5 + 2 * 2
+  draws = (np.arange(10 * count) + 0.5) / (10 * count)
+  places = [corner(crop) for crop in photographs().random_crops(draws)]
+  expected = [(i, top, left) for i, (rows, columns) in enumerate(SIZES)
+              for top in range(rows - 1) for left in range(columns - 2)]
+  assert places[::10] == expected and [places.count(place) for place in expected] == count * [10]
+  np.testing.assert_array_equal(photographs().random_crops(np.asarray([np.nextafter(1, 0)]))[0, 0, 0], [1, 1, 1])
+
+
+def batches(images, first=0, **options):
+  return np.stack([batch.numpy() for batch in data.training_batches(images, 8, 7, first, **options).take(4)])
+
+
+def test_training_takes_other_crops_in_each_step_by_seed_and_step_for_any_number_of_workers():
+  images = photographs()
+  one = batches(images, flip=True)
+  assert len({crop.tobytes() for crop in one.reshape(-1, 18)}) > 15
+  np.testing.assert_array_equal(batches(images, first=1, flip=True)[:3], one[1:])
+  parts = [batches(images, flip=True, num_shards=2, shard=i) for i in range(2)]
+  np.testing.assert_array_equal(np.concatenate(parts, axis=1), one)
+  np.testing.assert_array_equal(batches(ReducedBits(images, 7), flip=True), one >> 1)
+
+
+@pytest.fixture
+def folder(tmp_path):
+  random = np.random.RandomState(0)
+  names = {"train": ["a", "b", "tiny"], "validation": ["c"], "test": ["d"]}
+  for name in sum(names.values(), []):
+    size = (4, 4, 3) if name == "tiny" else (20, 24, 3)
+    Image.fromarray(random.randint(0, 256, size).astype(np.uint8)).save(tmp_path / f"{name}.png")
+  (tmp_path / "splits.txt").write_text("".join(f"{s} {n}.png\n" for s, found in names.items() for n in found))
+  return tmp_path
+
+
+def load(folder, **options):
+  return data.load_dataset(f"folder:{folder}", image_shape=(8, 8, 3), splits_file=folder / "splits.txt", crops=True,
+                           **options)
+
+
+def test_a_folder_of_photographs_is_cut_and_not_made_smaller(folder):
+  dataset = load(folder)
+  assert [len(dataset.split(split)) for split in data.SPLITS] == [2 * 6, 6, 6]
+  with Image.open(folder / "d.png") as image:
+    whole = np.asarray(image)
+  np.testing.assert_array_equal(dataset.test[4], whole[8:16, 8:16])
+  assert dataset.notes == ("left out, as they are smaller than a crop: 1",)
+  assert batches(dataset.train).shape == (4, 8, 8, 8, 3)
+
+
+def test_the_cache_gives_the_same_photographs(folder, cache_on_disk, tmp_path_factory):
+  expected = load(folder).fingerprint()["sha256"]
+  cache_on_disk()
+  for _ in range(2):  # written, then read
+    assert load(folder, cache_dir=tmp_path_factory.getbasetemp() / "photographs").fingerprint()["sha256"] == expected
+
+
+def test_damaged_photographs_are_named_and_skipped_if_allowed(folder):
+  (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:200])
+  with pytest.raises(ValueError, match="1 image file cannot be read.*b.png"):
+    load(folder)
+  assert len(load(folder, max_bad_files=1).train) == 6
+
+
+def test_the_bundled_photographs_have_the_same_test_patches_with_crops_and_without():
+  whole, crops = data.load_dataset("photos"), data.load_dataset("photos", crops=True)
+  np.testing.assert_array_equal(whole.test, crops.test)
+  assert len(whole.test) == 476 and isinstance(crops.train, data.Photographs)
+  grid = {patch.tobytes() for patch in whole.train}
+  assert {patch.tobytes() for patch in crops.train[:]} == grid
+
+
+def test_crops_of_other_data_are_refused():
+  with pytest.raises(ValueError, match="`crops` are for photos and folders; the data set is 'digits'"):
+    data.load_dataset("digits", crops=True)

@@ -1,0 +1,253 @@
+"""TensorFlow Datasets' own code on small sets that the tests prepare, and the published files."""
+
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from flowpp_tf import data
+from flowpp_tf.data import cache
+from support.tfds_builders import OfSplits, prepared
+
+SIZES = {"train": 120, "test": 20, "validation": 20}
+
+
+def pixels(split, i, shape):
+  return np.random.RandomState(1000 * list(SIZES).index(split) + i).randint(
+      0, 256, shape).astype(np.uint8)
+
+
+def everything(split, shape=(32, 32, 3)):
+  return {pixels(split, i, shape).tobytes() for i in range(SIZES[split])}
+
+
+class _Small(OfSplits, skip_registration=True):
+  """A set of random images; subclasses say of which shape and splits."""
+
+  VERSION = tfds.core.Version("3.0.2")
+  SHAPE = (32, 32, 3)
+  SPLITS = ("train", "test")
+  FEATURES = {"label": tfds.features.ClassLabel(num_classes=2)}
+
+  def _generate_examples(self, split):
+    for i in range(SIZES[split]):
+      yield i, {"image": pixels(split, i, self.SHAPE), **{name: 0 for name in self.FEATURES}}
+
+
+class Cifar10(_Small, skip_registration=True):
+  pass
+
+
+class Mnist(_Small, skip_registration=True):
+  SHAPE = (28, 28, 1)
+
+
+class CelebA(_Small, skip_registration=True):
+  SHAPE = (218, 178, 3)
+  SPLITS = ("train", "validation", "test")
+
+  def _generate_examples(self, split):
+    for i in range(3):
+      yield i, {"image": pixels(split, i, self.SHAPE), "label": 0}
+
+
+class CelebAHq(_Small, skip_registration=True):
+  VERSION = tfds.core.Version("2.0.0")
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="64", description="64x64")]
+  SHAPE = (64, 64, 3)
+  SPLITS = ("train",)
+  FEATURES = {}
+
+
+class DownsampledImagenet(_Small, skip_registration=True):
+  VERSION = tfds.core.Version("2.0.0")
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="32x32", description="32x32")]
+  SPLITS = ("train", "validation")
+  FEATURES = {}
+
+
+class ImagenetResized(_Small, skip_registration=True):
+  VERSION = tfds.core.Version("0.1.0")
+  BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="32x32", description="32x32")]
+  SPLITS = ("train", "validation")
+
+
+class HomeMade(_Small, skip_registration=True):
+  """Nobody else has this one, and its images are of many sizes."""
+  VERSION = tfds.core.Version("1.0.0")
+  SHAPE = (None, None, 3)
+  SPLITS = ("train",)
+
+  def _generate_examples(self, split):
+    for i in range(30):
+      yield i, {"image": pixels(split, i, (16 + i % 2, 20, 3)), "label": 0}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  """A `--data_dir` with all of them."""
+  return prepared(tmp_path_factory.mktemp("tensorflow_datasets"), Cifar10, Mnist, CelebA, CelebAHq, DownsampledImagenet,
+                  ImagenetResized, HomeMade)
+
+
+def contents(images):
+  return {np.asarray(image).tobytes() for image in images}
+
+
+def test_cifar10_has_its_test_split_and_a_fiftieth_of_train_for_validation(data_dir):
+  dataset = data.load_dataset("cifar10", data_dir)
+  assert [len(dataset.split(s)) for s in data.SPLITS] == [118, 2, 20]
+  assert contents(dataset.test) == everything("test")
+  assert contents(dataset.train) | contents(dataset.validation) == everything("train")
+  assert dataset.fingerprint()["version"] == "cifar10/3.0.2"
+  assert "validation is the last 2 images" in dataset.notes[0]
+  # The same images as TensorFlow Datasets' own slice of its train.
+  own = Cifar10(data_dir=data_dir).as_dataset(split="train[118:]")
+  np.testing.assert_array_equal(dataset.validation, [e["image"] for e in tfds.as_numpy(own)])
+
+
+@pytest.mark.parametrize("name, version", [
+    ("imagenet32_old", "downsampled_imagenet/32x32/2.0.0"),
+    ("imagenet32_new", "imagenet_resized/32x32/0.1.0")])
+def test_both_imagenets_are_tested_on_the_published_validation(data_dir, name, version):
+  dataset = data.load_dataset(name, data_dir)
+  assert contents(dataset.test) == everything("validation")
+  assert contents(dataset.train) | contents(dataset.validation) == everything("train")
+  fingerprint = dataset.fingerprint()
+  assert (fingerprint["name"], fingerprint["version"]) == (name, version)
+  assert dataset.notes[0] == "test is the published validation"
+
+
+def test_celeb_a_is_cropped_and_resized_to_the_model(data_dir):
+  dataset = data.load_dataset("celeb_a", data_dir, image_shape=(64, 64, 3))
+  assert [dataset.split(s).shape for s in data.SPLITS] == 3 * [(3, 64, 64, 3)]
+  wanted = [np.asarray(Image.fromarray(pixels("test", i, (218, 178, 3))[35:183, 15:163]).resize(
+      (64, 64), Image.Resampling.LANCZOS)).tobytes() for i in range(3)]
+  assert contents(dataset.test) == set(wanted)
+  assert data.load_dataset("celeb_a", data_dir, image_shape=(128, 128, 3)).image_shape == (128, 128, 3)
+
+
+def test_a_set_without_test_or_validation_gets_them_from_train(data_dir):
+  dataset = data.load_dataset("celeb_a_hq", data_dir, image_shape=(64, 64, 3))
+  assert [len(dataset.split(s)) for s in data.SPLITS] == [106, 2, 12]
+  assert contents(np.concatenate([dataset.split(s) for s in data.SPLITS])) == everything(
+      "train", (64, 64, 3))
+
+
+def test_any_set_with_images_is_fitted_to_the_model(data_dir):
+  dataset = data.load_dataset("tfds:home_made", data_dir, image_shape=(8, 8, 1))
+  assert dataset.image_shape == (8, 8, 1) and len(dataset.train) == 26
+  assert data.load_dataset("tfds:mnist", data_dir).fingerprint()["sha256"] == data.load_dataset(
+      "mnist", data_dir).fingerprint()["sha256"]
+
+
+def test_large_sets_are_decoded_once(data_dir, tmp_path, monkeypatch, cache_on_disk):
+  cache_on_disk()
+  first = data.load_dataset("cifar10", data_dir, cache_dir=tmp_path)
+  assert isinstance(first.train, np.memmap) and isinstance(first.validation, np.memmap)
+  monkeypatch.setattr(cache, "_write", None)
+  again = data.load_dataset("cifar10", data_dir, cache_dir=tmp_path, bits=5)
+  np.testing.assert_array_equal(again.test, np.asarray(first.test) // 8)
+  assert again.fingerprint()["sha256"] != first.fingerprint()["sha256"]
+
+
+def test_a_damaged_set_is_named(tmp_path):
+  Cifar10(data_dir=tmp_path).download_and_prepare(
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  path, = tmp_path.rglob("*test.tfrecord*")
+  path.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
+    data.load_dataset("cifar10", tmp_path)
+
+
+@pytest.mark.parametrize("name, options, message", [
+    ("cifar100", {}, r"looked for .*/cifar100/.*; prepare it by: tfds build cifar100 --data_dir="),
+    ("celeb_a_hq", dict(image_shape=(128, 128, 3)), "tfds build celeb_a_hq/128 .*--manual_dir=FOLDER"),
+    ("celeb_a_hq", dict(image_shape=(32, 32, 3)), "is had at 64x64x3 and 128x128x3"),
+    ("imagenet64_old", {}, "for .*/downsampled_imagenet/64x64/.* and .*/train_64x64 with valid_64x64"),
+    ("tfds:home_made", {}, "are of many sizes: `image_shape` must say"),
+    ("tfds:no_such_set", {}, "TensorFlow Datasets has no 'no_such_set'"),
+    ("tfds:imdb_reviews", {}, "has no image feature; it has text, label"),
+    ("tfds:", {}, "must name a data set after the colon"),
+    ("cifar10", dict(splits_file="a.txt"), "`splits_file` and `max_bad_files` are for folders"),
+])
+def test_what_is_not_there_is_told_with_the_command_that_prepares_it(data_dir, name, options, message):
+  with pytest.raises(data.InputError, match=message):
+    data.load_dataset(name, data_dir, **options)
+
+
+PUBLISHED = {split: np.stack([pixels(split, i, (32, 32, 3)) for i in range(count)])
+             for split, count in (("train", 30), ("validation", 10))}
+
+
+def publish(folder, form, arrays=PUBLISHED, size=32):
+  """Files as they were published, of one form."""
+  for split, array in arrays.items():
+    stem = f"{'valid' if split == 'validation' else split}_{size}x{size}"
+    if form == ".npy":
+      np.save(folder / f"{stem}.npy", array)
+    elif form == ".npz":
+      np.savez_compressed(folder / f"{stem}.npz", array)
+    else:
+      images = folder / ("" if form == "" else "images") / stem
+      images.mkdir(parents=True)
+      for i, image in enumerate(array):
+        Image.fromarray(image).save(images / f"{i:05d}.png")
+      names = sorted(images.iterdir(), reverse=True)  # an archive may have any order
+      if form == ".zip":
+        with zipfile.ZipFile(folder / f"{stem}.zip", "w") as archive:
+          for name in names:
+            archive.write(name, f"{stem}/{name.name}")
+      elif form:
+        with tarfile.open(folder / f"{stem}{form}", "w:gz" if form == ".tar.gz" else "w") as archive:
+          for name in names:
+            archive.add(name, f"{stem}/{name.name}")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".tar.gz", ".zip", ""])
+def test_the_published_files_of_the_old_imagenet_are_the_same_in_each_form(
+    tmp_path, cache_on_disk, form, in_memory):
+  if not in_memory:
+    cache_on_disk()
+  publish(tmp_path, form)
+  dataset = data.load_dataset("imagenet32_old", tmp_path, cache_dir=tmp_path / "cache")
+  np.testing.assert_array_equal(dataset.test, PUBLISHED["validation"])
+  np.testing.assert_array_equal(np.concatenate([dataset.train, dataset.validation]), PUBLISHED["train"])
+  assert len(dataset.validation) == 1
+  assert dataset.fingerprint()["version"].startswith(f"train_32x32{form} and valid_32x32")
+
+
+@pytest.mark.parametrize("form", [".npy", ".npz", ".tar"])
+def test_published_files_of_another_size_are_refused(tmp_path, form):
+  publish(tmp_path, form, size=64)
+  with pytest.raises(data.InputError, match="train_64x64.*(must hold a uint8 array|of 64x64 pixels)"):
+    data.load_dataset("imagenet64_old", tmp_path)
+
+
+@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".tar.gz", ".zip"])
+def test_published_files_that_are_cut_off_are_named(tmp_path, form):
+  publish(tmp_path, form)
+  path = tmp_path / f"train_32x32{form}"
+  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  with pytest.raises(data.InputError, match=f"train_32x32{form}'"):
+    data.load_dataset("imagenet32_old", tmp_path)
+
+
+@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".zip"])
+def test_damaged_published_files_are_named(tmp_path, form):
+  for name in ("train", "valid"):
+    (tmp_path / f"{name}_32x32{form}").write_bytes(b"damaged")
+  with pytest.raises(data.InputError, match=f"train_32x32{form}' cannot be read"):
+    data.load_dataset("imagenet32_old", tmp_path)
+
+
+def test_the_new_imagenet_under_the_name_of_the_old_one_is_refused(tmp_path):
+  # Told apart by the number of validation images: 49,999 and 50,000.
+  for name, count in (("train", 3), ("valid", 50_000)):
+    np.lib.format.open_memmap(tmp_path / f"{name}_32x32.npy", "w+", np.uint8, (count, 32, 32, 3))
+  with pytest.raises(data.InputError, match="49,999 .*, but .* 50,000: that is imagenet32_new"):
+    data.load_dataset("imagenet32_old", tmp_path)

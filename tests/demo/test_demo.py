@@ -1,0 +1,466 @@
+"""The page of bin/demo: its functions, and all of it in a browser."""
+
+import concurrent.futures
+import dataclasses
+import io
+import json
+import re
+import shutil
+import signal
+import socket
+import sys
+import types
+import urllib.error
+import urllib.request
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+import flowpp_tf as fpp
+from flowpp_tf import evaluation
+from flowpp_tf.demo.about import about
+from flowpp_tf.demo.answers import Answers
+from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.demo.uploads import read_upload
+from flowpp_tf.errors import InputError
+from flowpp_tf.training import Workdir
+from support.models import SMALL, perturb
+from support.programs import LIMIT, ROOT, call, run, start
+from support.summary import need
+
+CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
+    SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1")
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """A finished run, whose data are gone."""
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(CONFIG)
+  perturb(model, 0.3)
+  workdir = Workdir(tmp_path_factory.mktemp("run"))
+  workdir.open(CONFIG, {"dataset": "folder:/nowhere"})
+  model.save_weights(workdir.best_weights)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+  return workdir.load()[0]
+
+
+@pytest.fixture(scope="module")
+def answers(model, tmp_path_factory):
+  return Answers(Engine(model, num_samples=3, typical=2.0), tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def uploads(tmp_path_factory):
+  """A folder of files of all kinds, good ones and others."""
+  folder = tmp_path_factory.mktemp("uploads")
+  rng = np.random.RandomState(0)
+  pixels = rng.randint(0, 256, [20, 30, 3]).astype(np.uint8)
+  Image.fromarray(pixels).save(folder / "good.png")
+  Image.fromarray(pixels[::-1]).save(folder / "other.jpg")
+  Image.fromarray(pixels.astype(np.uint16)[..., 2] * 257).save(folder / "sixteen.png")
+  frames = [Image.fromarray(pixels[..., i]) for i in range(3)]
+  frames[0].save(folder / "film.gif", save_all=True, append_images=frames[1:])
+  (folder / "text.png").write_text("no image\n")
+  (folder / "empty.png").write_bytes(b"")
+  (folder / "cut.png").write_bytes((folder / "good.png").read_bytes()[:900])
+  (folder / "drawing.eps").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+  Image.new("L", (10_000, 5_000), 255).save(folder / "large.png")
+  Image.new("1", (20_000, 20_000)).save(folder / "bomb.png")
+  return folder
+
+
+# --- What is uploaded -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["good.png", "other.jpg", "sixteen.png", "film.gif", "large.png"])
+def test_images_of_all_kinds_are_fitted(uploads, name):
+  image = read_upload(uploads / name, CONFIG)
+  assert image.shape == (4, 4, 1) and image.dtype == np.uint8 and image.max() <= 7
+  if name == "large.png":
+    assert image.min() == 7
+
+
+@pytest.mark.parametrize("name, message", [
+    ("text.png", "'text.png' is no image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
+    ("drawing.eps", "'drawing.eps' is no image"),  # Pillow knows it, and would start Ghostscript
+    ("empty.png", "'empty.png': it is empty"), ("cut.png", "'cut.png': it is damaged"),
+    ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"),
+    ("gone.png", "cannot be read: ")])
+def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, message):
+  with pytest.raises(InputError, match=message):
+    read_upload(uploads / name, CONFIG)
+
+
+def test_too_many_pixels_are_refused_unread(uploads, monkeypatch):
+  monkeypatch.setattr("flowpp_tf.data.images.MOST_PIXELS", 40_000_000)
+  with pytest.raises(InputError, match="'large.png': it has 10000x5000 pixels; expected at most 40 million"):
+    read_upload(uploads / "large.png", CONFIG)
+
+
+# --- Answers --------------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_bin_sample(answers, model):
+  images = evaluation.Batched(model, 100).sample(6, 0.7, seed=3)
+  expected = evaluation.image_grid(images, 8)
+  np.testing.assert_array_equal(answers.samples(6, 0.7, 3.0), expected)
+  assert np.any(np.asarray(answers.samples(6, 0.7, 4)) != expected)
+
+
+def test_interpolation_has_the_uploads_at_its_ends(answers, uploads):
+  grid, animation, text = answers.interpolation(uploads / "good.png", uploads / "other.jpg", 5)
+  first, last = (read_upload(uploads / name, CONFIG) for name in ("good.png", "other.jpg"))
+  ends = evaluation.to_shades(np.stack([first, last]), 8)[..., 0]
+  scale = grid.width // 24  # five images of 4 pixels and the gaps
+  pixels = np.asarray(grid)[::scale, ::scale]
+  differ = int(re.fullmatch(r"Both ends as decoded: (\d) of 32 pixel values differ.*", text)[1])
+  assert np.count_nonzero(np.stack([pixels[:, :4], pixels[:, 20:]]) != ends) == differ
+  assert _milliseconds(animation) == 2 * 500 + 6 * 100
+
+
+def _milliseconds(file):
+  """How long an animation is; frames that are the same are one in it, and last longer."""
+  with Image.open(file) as film:
+    return sum(frame.info["duration"] for frame in ImageSequence.Iterator(film))
+
+
+def test_scores_are_those_of_bin_score(answers, uploads, model):
+  seen, decoded, difference, text = answers.score(uploads / "good.png")
+  image = read_upload(uploads / "good.png", CONFIG)
+  scores = evaluation.Scorer(model, 3, typical=2.0)(image[np.newaxis])
+  for name, form in (("bits_per_dim", ".4f"), ("log_likelihood", ".2f"), ("complexity_corrected", ".4f"),
+                     ("typicality", ".4f")):
+    assert f" {scores[name][0]:{form}} |" in text
+  assert "bound of 3 samples" in text and "30x20 pixels and was fitted to 4x4" in text
+  assert "Likelihood does not say whether an image is like those of training" in text
+  np.testing.assert_array_equal(seen, evaluation.image_grid(image[np.newaxis], 8))
+  assert seen.size == decoded.size == difference.size
+
+
+def test_no_function_is_traced_twice(answers, uploads):
+  batched, scorer = answers.engine.sample.__self__, answers.engine.scores
+  for n, name in ((1, "good.png"), (9, "film.gif")):
+    answers.samples(n, 1, n)
+    answers.score(uploads / name)
+    answers.interpolation(uploads / name, uploads / "good.png", 2 + n)
+  for function in (batched._encode, batched._decode, scorer._bound):
+    assert function.tracing_count() == 1
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ((10**9, 1, 0), "the number of images must be from 1 to 100, got 1000000000"),
+    ((0, 1, 0), "number of images"), ((NAN, 1, 0), "number of images .* got nan"),
+    ((2.5, 1, 0), "must be a whole number, got 2.5"), ((None, 1, 0), "got nothing"),
+    (("9" * 1000, 1, 0), r"got 9{40}\.\.\.$"), (([1], 1, 0), "number of images"),
+    ((4, -1, 0), "the temperature must be from 0 to 2.0, got -1"),
+    ((4, NAN, 0), "temperature .* got nan"),
+    ((4, float("inf"), 0), "temperature .* got inf"), ((4, True, 0), "temperature .* got True"),
+    ((4, 1, -1), "seed"), ((4, 1, 10**30), "seed"), ((4, 1, None), "seed")])
+def test_absurd_numbers_are_refused(answers, arguments, message):
+  with pytest.raises(InputError, match=message):
+    answers.samples(*arguments)
+
+
+def test_what_is_missing_is_said(answers, uploads):
+  with pytest.raises(InputError, match="there is no image yet"):
+    answers.interpolation(uploads / "good.png", None, 4)
+  with pytest.raises(InputError, match="the number of frames must be from 2 to 32, got 1"):
+    answers.interpolation(uploads / "good.png", uploads / "good.png", 1)
+
+
+@pytest.mark.slow
+def test_a_saved_model_gives_the_same_answers(answers, model, uploads, tmp_path):
+  fpp.export_saved_model(model, tmp_path / "1", max_batch=6)
+  loaded = fpp.load_saved_model(tmp_path / "1")
+  engine = SavedModelEngine(loaded, num_samples=3)
+  assert engine.parameters == answers.engine.parameters == model.count_params()
+  saved = Answers(engine, tmp_path)
+  np.testing.assert_array_equal(saved.samples(6, 0.7, 3), answers.samples(6, 0.7, 3))
+  ends = uploads / "good.png", uploads / "other.jpg"
+  np.testing.assert_array_equal(saved.interpolation(*ends, 9)[0], answers.interpolation(*ends, 9)[0])
+  assert "Typicality" not in saved.score(ends[0])[-1] and "Bits/dim" in saved.score(ends[0])[-1]
+  with pytest.raises(InputError, match="the number of images must be from 1 to 6, got 7"):
+    saved.samples(7, 1, 0)
+  with pytest.raises(InputError, match="`num_samples` must be from 1 to 6, the `max_batch` .* got 16"):
+    SavedModelEngine(loaded)
+
+
+def test_the_top_of_the_page_says_what_was_measured(answers):
+  count = f"{answers.engine.parameters:,}"
+  assert about("a", answers.engine, {}) == (
+      f"`a`, {count} parameters  \nTrained on images of 4x4x1, 8 levels; which is not recorded  \n"
+      "Its bits/dim have not been measured")
+  data = {"name": "noise", "version": "", "splits": {"train": 7, "validation": 1, "test": 2},
+          "levels": 8, "image_shape": [4, 4, 1], "digest": "0f"}
+  bounds = [{"num_samples": n, "bits_per_dim": bits} for n, bits in ((1, 2.5), (4, 2.45), (16, 2.4375))]
+  text = about("a", answers.engine, {"data": data, "evaluation": {
+      "train": {"images": 2, "bounds": bounds[:1]}, "test": {"images": 2, "bounds": bounds}}})
+  assert text.endswith("Trained on noise, 7 / 1 / 2 images of 4x4x1, 8 levels (data 0f)  \n"
+                       "Bits/dim of 2 test images: 2.438 importance-weighted, 16 samples; 2.500 single-sample")
+  text = about("a", answers.engine, {"evaluation": {"train": {"images": 3, "bounds": bounds[:1]}}})
+  assert text.endswith("Bits/dim of 3 train images: 2.500 single-sample")
+  text = about("a", answers.engine, {"checkpoint": {"val_bits_per_dim": 2.5, "step": 3}})
+  assert text.endswith("Bits/dim of validation: 2.500 single-sample, as measured in training")
+
+
+@pytest.mark.parametrize("levels", [2, 3, 8, 17, 32, 256])
+def test_examples_are_read_back_as_they_are(levels, tmp_path):
+  config = types.SimpleNamespace(image_shape=(1, levels, 1), levels=levels)
+  Image.fromarray(evaluation.to_shades(np.arange(levels)[np.newaxis], levels)).save(tmp_path / "a.png")
+  np.testing.assert_array_equal(read_upload(tmp_path / "a.png", config)[0, :, 0], np.arange(levels))
+
+
+# --- The program ----------------------------------------------------------------------------------
+
+
+def test_two_models_are_one_too_many(workdir, tmp_path):
+  for arguments in ((f"--workdir={workdir.path}", "--saved_model=a"), ("--preset=digits", "--saved_model=a")):
+    code, _, error = call("demo", *arguments, cwd=tmp_path)
+    assert code == 2 and "as --workdir, --preset or --saved_model, one of them" in error
+
+
+@pytest.mark.needs("gradio")
+def test_a_port_in_use_is_said_before_the_model_is_loaded(tmp_path):
+  with socket.create_server(("127.0.0.1", 0)) as taken:
+    port = taken.getsockname()[1]
+    code, _, error = call("demo", "--workdir=nothing", f"--port={port}", cwd=tmp_path)
+    assert code == 2
+    assert re.search(f"cannot serve at --host=127.0.0.1 --port={port}: .*in use", error)
+
+
+def test_without_gradio_the_command_that_installs_it_is_said(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "gradio", None)
+  code, _, error = call("demo", "--workdir=nothing", cwd=tmp_path)
+  assert code == 2 and "Traceback" not in error
+  assert error.splitlines()[-1] == (
+      "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'")
+
+
+SEVERAL = """
+import pathlib, sys, types
+import numpy as np
+from PIL import Image
+from flowpp_tf.demo import page
+
+picture = Image.new("L", (8, 8))
+answers = types.SimpleNamespace(
+    engine=types.SimpleNamespace(most_samples=9, config=types.SimpleNamespace(num_classes=0, levels=8)),
+    folder=pathlib.Path(sys.argv[1]), samples=lambda *given: picture,
+    interpolation=lambda *given: (picture, sys.argv[1] + "/one.png", ""),
+    score=lambda *given: (picture, picture, picture, ""))
+images = {name: np.zeros([4, 4, 1], np.uint8) for name in ("one", "two")}
+shown = [page.Shown(name, answers, "text", images) for name in ("a", "b")]
+for models in (shown, shown[:1]):
+  print(*sorted({str(entry["api_name"]) for entry in page.build_page("Models", models).config["dependencies"]}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("gradio")
+def test_a_page_of_several_models_has_functions_of_their_own_for_each(tmp_path):
+  """In a process of its own: Gradio leaves loops open that only the end of a process closes."""
+  result = run(["-c", SEVERAL], tmp_path, cwd=ROOT, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
+  assert result.code == 0, result.error
+  several, one = (set(line.split()) for line in result.out.splitlines())
+  assert several >= {f"{name}_{what}" for name in "ab" for what in ("sample", "score", "interpolate")}
+  assert one >= {"sample", "score", "interpolate"}
+
+
+# --- The page -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def url(workdir, tmp_path_factory):
+  """The page of bin/demo, which must have lived until the end, and leaves nothing behind."""
+  need("gradio")
+  folder = tmp_path_factory.mktemp("tmp")
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  with open(folder.parent / "demo.log", "w") as log:
+    process = start("demo", f"--workdir={workdir.path}", f"--port={port}", "--num_samples=3", stderr=log,
+                    TMPDIR=str(folder))
+  try:
+    assert process.stdout.readline() == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
+    yield f"http://127.0.0.1:{port}"
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT) == 0
+    assert not list(folder.iterdir())
+  finally:
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+  need("playwright", "chromium")
+  from playwright.sync_api import sync_playwright
+
+  with sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[
+        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def requests():
+  """Addresses that the browser asks for."""
+  return []
+
+
+@pytest.fixture
+def page(browser, url, requests):
+  page = browser.new_page(viewport={"width": 1280, "height": 900})
+  page.set_default_timeout(1000 * LIMIT)
+  page.on("request", lambda request: requests.append(request.url))
+  page.goto(url)
+  yield page
+  page.close()
+
+
+def _open(page, tab):
+  page.get_by_role("tab", name=tab).click()
+  return page.get_by_role("tabpanel").filter(visible=True)
+
+
+def _changed(panel, act):
+  """What the first picture of a tab is once `act()` has changed it, as an array."""
+  picture = panel.locator(".picture img").first
+  before = picture.get_attribute("src")
+  act()
+  panel.page.wait_for_function(
+      "([image, before]) => image.src != before && image.complete && image.naturalWidth > 99",
+      arg=[picture.element_handle(), before])
+  return _pixels(panel)
+
+
+def _pixels(panel):
+  address = panel.locator(".picture img").first.get_attribute("src")
+  with Image.open(io.BytesIO(panel.page.request.get(address).body())) as picture:
+    return np.asarray(picture)
+
+
+def _upload(panel, path):
+  if panel.get_by_label("Clear").count():
+    panel.get_by_label("Clear").first.click()
+  panel.locator("input[type=file]").first.set_input_files(path)
+
+
+@pytest.mark.browser
+def test_samples_of_the_page_are_those_of_bin_sample(page, model):
+  panel = _open(page, "Samples")
+  grid = lambda *args: np.asarray(evaluation.image_grid(evaluation.Batched(model).sample(*args), 8))
+  panel.locator(".picture img").wait_for()
+  np.testing.assert_array_equal(_pixels(panel), grid(64, 1.0, 0))
+  panel.get_by_label("Seed").fill("7")
+  button = panel.get_by_role("button", name="Sample", exact=True)
+  np.testing.assert_array_equal(_changed(panel, button.click), grid(64, 1.0, 7))
+  pixels = _changed(panel, lambda: panel.get_by_role("slider").nth(1).click(position={"x": 90, "y": 2}))
+  temperature = float(panel.get_by_label("number input for Temperature").input_value())
+  assert 0 < temperature < 1
+  np.testing.assert_array_equal(pixels, grid(64, temperature, 7))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_interpolation_of_an_example_and_of_an_upload(page, uploads):
+  panel = _open(page, "Interpolation")
+  assert panel.locator(".picture img").count() == 2
+  _changed(panel, panel.get_by_text("sample 2 to sample 3").click)
+  _changed(panel, lambda: _upload(panel, uploads / "good.png"))
+  assert "of 32 pixel values differ" in panel.inner_text()
+  address = panel.locator(".picture img").nth(1).get_attribute("src")
+  assert _milliseconds(io.BytesIO(page.request.get(address).body())) == 2 * 500 + 28 * 100
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_score_of_an_example_and_of_uploads(page, uploads, model):
+  panel = _open(page, "Reconstruction")
+  _changed(panel, panel.get_by_text("blank image").click)
+  for name in ("good.png", "film.gif", "sixteen.png"):
+    _changed(panel, lambda: _upload(panel, uploads / name))
+    image = read_upload(uploads / name, CONFIG)[np.newaxis]
+    assert f"{evaluation.Scorer(model, 3)(image)['bits_per_dim'][0]:.4f}" in panel.inner_text()
+    np.testing.assert_array_equal(_pixels(panel), evaluation.image_grid(image, 8))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_50_megapixels_are_fitted(page, uploads):
+  panel = _open(page, "Reconstruction")
+  _changed(panel, lambda: _upload(panel, uploads / "large.png"))
+  assert "10000x5000 pixels and was fitted to 4x4" in panel.inner_text()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("name, message", [
+    ("text.png", "'text.png' is no image: expected one of PNG"), ("empty.png", "'empty.png': it is empty"),
+    ("bomb.png", "exceeds limit")])
+def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, message):
+  panel = _open(page, "Reconstruction")
+  _upload(panel, uploads / name)
+  page.get_by_test_id("toast-body").filter(has_text=message).wait_for()
+  page.get_by_test_id("toast-close").first.click()
+  panel = _open(page, "Samples")
+  panel.get_by_label("Seed").fill(str(len(name)))
+  _changed(panel, lambda: panel.get_by_label("Seed").press("Enter"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("data, message", [
+    ("[1000000000, 1, 0]", "1000000000 is greater than"), ("[4, -1, 0]", "-1 is less than"),
+    ("[NaN, 1, 0]", "The number of images must be from 1 to 100, got nan"), ("[4, NaN, 0]", "got nan"),
+    ("[4, 1, NaN]", "got nan"), ("[4, 1, 1e400]", "got inf"), ("[4, 1, null]", "got nothing"),
+    ('["many", 1, 0]', ""), ("[]", "")])
+def test_absurd_requests_are_answered_with_an_error(url, data, message):
+  status, answer = _call(url, "sample", data)
+  assert status == "error" and message in answer
+  assert _call(url, "sample", "[4, 1, 0]")[0] == "complete"
+
+
+@pytest.mark.slow
+def test_requests_side_by_side_are_all_answered_and_only_from_the_queue(url):
+  with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    answers = list(pool.map(lambda seed: _call(url, "sample", f"[4, 1, {seed}]"), range(6)))
+  assert [status for status, _ in answers] == ["complete"] * 6
+  assert len({answer for _, answer in answers}) == 6
+  direct = urllib.request.Request(f"{url}/gradio_api/run/sample", b'{"data": [4, 1, 0]}',
+                                  {"Content-Type": "application/json"})
+  with pytest.raises(urllib.error.HTTPError, match="404"):
+    urllib.request.urlopen(direct, timeout=LIMIT)
+
+
+@pytest.mark.slow
+def test_a_request_cannot_name_a_file_of_the_machine(url, uploads):
+  file = json.dumps([{"path": str(uploads / "good.png"), "meta": {"_type": "gradio.FileData"}}])
+  assert _call(url, "score", file)[0] == "error"
+
+
+def _call(url, name, data):
+  """The last event and its data of a request without a browser."""
+  request = urllib.request.Request(f"{url}/gradio_api/call/{name}", f'{{"data": {data}}}'.encode(),
+                                   {"Content-Type": "application/json"})
+  with urllib.request.urlopen(request, timeout=LIMIT) as response:
+    event = json.load(response)["event_id"]
+  with urllib.request.urlopen(f"{request.full_url}/{event}", timeout=LIMIT) as response:
+    *_, event, data, _ = response.read().decode().split("\n\n")[-2].split("\n") + [""]
+  return event.removeprefix("event: "), data
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_nothing_is_asked_for_elsewhere(page, requests, url):
+  assert requests and all(address.startswith((url, "data:", "blob:")) for address in requests)

@@ -1,0 +1,127 @@
+"""Lanes of a CPU: the same numbers as the whole batch, one trace for all of them, and clear errors."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import devices, evaluation, training
+from flowpp_tf.errors import InputError
+from flowpp_tf.layers.dropout import Dropout
+from support.marks import slow
+from support.models import SMALL, TINY, small_images
+from support.programs import run
+from support.runs import TINY_RUN
+from support.training_steps import train_state
+
+
+def test_the_mask_of_a_part_is_that_part_of_the_mask():
+  layer, seed = Dropout(0.3), tf.constant([1, 2])
+  for image in ((4, 3, 2), (5, 1, 1)):  # a multiple of eight numbers, and not
+    whole = layer.keep_mask([7, *image], True, seed)
+    for first, size in ((0, 7), (2, 3), (6, 1)):
+      part = layer.keep_mask([size, *image], True, seed, tf.constant(first))
+      np.testing.assert_array_equal(part, whole[first:first + size])
+  many = layer.keep_mask([64, 8, 8, 4], True, seed).numpy().reshape(64, -1)
+  assert abs(many.mean() - 0.7) < 0.02  # 5.6 standard errors
+  assert len({row.tobytes() for row in many}) == 64  # no two images have the same
+
+
+def test_the_draws_go_on_where_the_low_half_of_the_counter_ends():
+  layer, seed = Dropout(0.5), tf.constant([3, 4])
+  far = [layer.keep_mask([1, 4, 4, 1], True, seed, tf.constant(first, tf.int64)).numpy() for first in (0, 2**40, 2**61)]
+  assert not any(np.array_equal(far[0], mask) for mask in far[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, slow(5)])
+def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, small_model, count):
+  images = small_images(8)[:count]
+
+  def results():
+    batched = evaluation.Batched(small_model, batch_size=3)
+    bits = evaluation.evaluate_bits_per_dim(small_model, images, 2, batch_size=3)
+    return [batched.sample(count, seed=1), batched.encode(images, seed=2), evaluation.Scorer(small_model, 2)(images),
+            [b.bits_per_dim for b in bits.bounds]]
+
+  whole = results()
+  use_lanes(2)
+  for ours, theirs in zip(tf.nest.flatten(results()), tf.nest.flatten(whole), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+
+
+@pytest.mark.parametrize("changes", [{}, {"weight_norm": True, "invertible_conv": "none"}])
+def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
+  def initialised():
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64", **changes))
+    return model.initialize(small_images(16)), *model.get_weights()
+
+  whole = initialised()
+  use_lanes(2)
+  for ours, theirs in zip(initialised(), whole):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_an_error_in_one_lane_of_an_initialisation_does_not_leave_the_other_waiting(use_lanes):
+  use_lanes(2)
+
+  def fails_in_the_second(x):
+    if x[0] > 0:
+      raise ZeroDivisionError("in a lane")
+    return devices.together(lambda parts: parts, x)
+
+  with pytest.raises(ZeroDivisionError, match="in a lane"):
+    devices.in_eager_lanes(fails_in_the_second, tf.constant([0.0, 0.0, 1.0, 1.0]))
+
+
+def test_moments_are_those_of_the_batch():
+  x = np.random.RandomState(0).randn(6, 5, 3) + 100  # a mean that is large beside the deviation
+  for axes, parts in ((1, 1), (2, 1), (2, 3)):
+    mean, variance = devices.moments(tf.split(x, parts), axes)
+    np.testing.assert_allclose(mean, x.mean(tuple(range(axes))), rtol=1e-12)
+    np.testing.assert_allclose(variance, x.var(tuple(range(axes))), rtol=1e-9)
+
+
+def test_lanes_of_a_step_are_calls_of_one_function_that_reads_the_weights_where_they_are(use_lanes):
+  use_lanes(2)
+  state = train_state(TINY)
+  graph = tf.function(lambda: training.train_step(state, tf.constant(small_images(8))),
+                      autograph=False).get_concrete_function().graph
+  calls = [op for op in graph.get_operations()
+           if op.type == "StatefulPartitionedCall" and "lane" in op.get_attr("f").name]
+  assert len(calls) == 2 and len({op.get_attr("f").name for op in calls}) == 1
+  handles = [[t for t in op.inputs if t.dtype == tf.resource] for op in calls]
+  assert len(handles[0]) > 50 and [t.ref() for t in handles[0]] == [t.ref() for t in handles[1]]
+
+
+@pytest.mark.parametrize("size, expected", [(8, 4), (6, 3), (7, 1), (None, 4)])
+def test_a_batch_has_the_most_lanes_that_divide_it(use_lanes, size, expected):
+  use_lanes(4)
+  assert devices.lane_count(size) == expected
+
+
+def test_a_number_of_lanes_that_cannot_be_is_a_value_error_that_names_it():
+  with pytest.raises(InputError, match="`cpu_splits` must be at least 0, got -1"):
+    devices.use_cpu_lanes(-1)
+  with pytest.raises(InputError, match="`cpu_splits` must be set before TensorFlow uses its devices"):
+    devices.use_cpu_lanes(2)
+  assert devices.use_cpu_lanes() == 1  # automatic, and too late
+
+
+@pytest.mark.slow
+def test_a_run_takes_the_same_steps_with_and_without_lanes(tmp_path):
+  flags = [*TINY_RUN, "--filters=8", "--steps=20", "--validate_every=1", "--optimizer=sgd"]
+  results = [run("train", *flags, f"--cpu_splits={n}", f"--workdir={tmp_path / str(n)}", cwd=tmp_path) for n in (1, 2)]
+  assert [result.code for result in results] == [0, 0], results[-1].error
+  assert "1 lane(s)" in results[0].out and "2 lane(s)" in results[1].out
+  rows = [(tmp_path / str(n) / "metrics.jsonl").read_text().splitlines() for n in (1, 2)]
+  assert len(rows[0]) == len(rows[1]) == 20
+  for one, two in zip(*rows):
+    one, two = map(json.loads, (one, two))
+    for name in ("bits_per_dim", "val_bits_per_dim"):
+      np.testing.assert_allclose(two[name], one[name], rtol=1e-5)

@@ -1,0 +1,153 @@
+"""The examples that use images and latents run, and what they compute is right where it can be known."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+import runpy
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+from PIL import Image
+
+import flowpp_tf as fpp
+from flowpp_tf.data import load_dataset
+from support.models import SMALL, perturb
+from support.programs import ROOT, _messages_of_a_process, _own_flags, example, run
+
+pytestmark = [pytest.mark.slow, pytest.mark.docs]
+
+tfd = tfp.distributions
+
+
+def call(monkeypatch, name, *arguments):
+  """Call an example as a program, in this process; return what it prints."""
+  path, out = str(ROOT / "examples" / f"{name}.py"), io.StringIO()
+  monkeypatch.setattr(sys, "argv", [path, *arguments])
+  monkeypatch.setattr(sys, "path", list(sys.path))
+  with _own_flags(), _messages_of_a_process(io.StringIO()), contextlib.redirect_stdout(out):
+    with pytest.raises(SystemExit) as exit:
+      runpy.run_path(path, run_name="__main__")
+  assert not exit.value.code
+  return out.getvalue()
+
+
+def table(out):
+  """The numbers of the printed table's rows, by the text of their first column."""
+  rows = [line.strip("|").split("|") for line in out.splitlines() if line.startswith("|")][2:]
+  return {row[0].strip(): [float(word) for cell in row[1:] for word in cell.replace(";", " ").split() if word != "+-"]
+          for row in rows}
+
+
+# --- inpaint.py ---------------------------------------------------------------------------------
+
+
+LEVELS = 3
+
+
+@pytest.fixture(scope="module")
+def four_pixels():
+  """A perturbed model of 2x2 pixels."""
+  keras.utils.set_random_seed(1)
+  model = fpp.FlowPlusPlus(dataclasses.replace(
+      SMALL, image_shape=(2, 2, 1), levels=LEVELS, structure="columns:2", dequantization="uniform"))
+  perturb(model, scale=0.5, seed=2)
+  return model
+
+
+def exact_posterior(model, upper, points=8):
+  """P(lower row | upper row) as a `[LEVELS, LEVELS]` table, by the midpoint rule."""
+  inside = (np.arange(points) + 0.5) / points
+  axes = [x + inside for x in upper] + [np.concatenate([x + inside for x in range(LEVELS)])] * 2
+  grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2, 2, 1).astype(np.float32)
+  density = np.exp(tf.function(model.flow.log_prob)(grid)).reshape(points, points, LEVELS, points, LEVELS, points)
+  weights = density.sum(axis=(0, 1, 3, 5))
+  return weights / weights.sum()
+
+
+def test_draws_of_missing_pixels_have_the_exact_posterior(four_pixels):
+  inpaint = example("inpaint")
+  upper, chains, seen = [(0, 2), (1, 1)], 128, np.array([True, False]).reshape(2, 1, 1)
+  images = np.array([2 * row for row in upper]).reshape(2, 2, 2, 1)
+  start = tf.random.stateless_uniform([chains, 2, 2, 2, 1], (0, 1), maxval=float(LEVELS))
+  draws, accepted = inpaint.sample_posterior(four_pixels, images, seen, start, steps=160, leapfrog_steps=4)
+  np.testing.assert_array_equal(draws[..., 0, :, 0], np.broadcast_to(upper, (80, chains, 2, 2)))
+  assert np.all((0.5 < accepted) & (accepted < 1))
+  for i in range(2):
+    exact = exact_posterior(four_pixels, upper[i])
+    assert np.abs(exact - 1 / LEVELS**2).max() > 0.03  # far from uniform, or the test would show little
+    for a, b in itertools.product(range(LEVELS), repeat=2):
+      share = np.mean(np.all(draws[:, :, i, 1, :, 0] == (a, b), axis=-1), axis=0)  # of each chain
+      error = np.std(share, ddof=1) / np.sqrt(chains)
+      assert abs(share.mean() - exact[a, b]) < 6 * error + 0.002, (a, b, share.mean(), exact[a, b], error)
+  largest, _, size = inpaint.diagnose(draws, seen)
+  assert np.all(largest < 1.15) and np.all(size > 1000)
+
+
+@pytest.mark.slow
+def test_inpaint_keeps_the_seen_half_and_writes_a_picture(monkeypatch, tmp_path):
+  path = tmp_path / "picture.png"
+  out = call(monkeypatch, "inpaint", "--images=3,7", "--chains=2", "--steps=8", "--pool=8", "--leapfrog_steps=1",
+             f"--picture={path}")
+  assert set(table(out)) == {"3", "7"}
+  pixels = np.asarray(Image.open(path)).reshape(2, 10, 8, 4, 10, 8)[:, 1:-1, 0, :, 1:-1, 0]  # without frames
+  digits = load_dataset("digits").test[[3, 7], ..., 0]
+  for picture in (0, 2, 3):
+    np.testing.assert_array_equal(pixels[:, :4, picture], np.floor(digits[:, :4] * (255 / 16)))
+  np.testing.assert_array_equal(pixels[:, 4:, 0], np.floor(digits[:, 4:] * (255 / 16)))
+  assert np.any(pixels[:, 4:, 2] != pixels[:, 4:, 0])
+
+
+# --- vae_prior.py -------------------------------------------------------------------------------
+
+
+def test_log_weights_give_the_evidence_where_it_is_known():
+  # With a decoder that ignores its latents log p(x) is that of uniform pixels, whatever the encoder says.
+  vae = example("vae_prior").VAE(fpp.layers.Flow(tfd.Sample(tfd.Normal(0.0, 1.0), 2)), 2, 8, 0.0)
+  for network, bias in ((vae.encoder, [0.5, -0.5, 1.0, 1.0]), (vae.decoder, np.zeros(64 * 17))):
+    network.layers[-1].kernel.assign(tf.zeros_like(network.layers[-1].kernel))
+    network.layers[-1].bias.assign(bias)
+  images = load_dataset("digits").test[:3].reshape(3, 64).astype("float32")
+  log_weights = vae.log_weights(tf.constant(images), 4000)
+  exact = -64 * np.log(17)
+  np.testing.assert_allclose(
+      tf.reduce_logsumexp(log_weights, axis=0) - np.log(4000), np.full(3, exact), rtol=0, atol=0.06)
+  # KL(q || p) of N(+-0.5, softplus(1)^2) in two dimensions
+  scale = np.log1p(np.e)
+  elbo = exact - 2 * ((scale**2 + 0.25 - 1) / 2 - np.log(scale))
+  np.testing.assert_allclose(np.mean(log_weights, axis=0), np.full(3, elbo), rtol=0, atol=0.06)
+
+
+@pytest.mark.slow
+def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
+  out = call(monkeypatch, "vae_prior", "--epochs=2", "--seeds=1", "--latent_size=4", "--couplings=1", "--hidden=32",
+             "--samples=64")
+  rows = table(out)
+  assert set(rows) == {"normal", "flow", "difference, paired"}
+  for elbo, _, bound, _ in (rows["normal"], rows["flow"]):
+    assert -64 * np.log(17) < elbo < bound < -75  # better than the uniform distribution, and no miracle
+  np.testing.assert_allclose(
+      rows["difference, paired"][::2], np.subtract(rows["flow"], rows["normal"])[::2], atol=0.011)
+  assert rows["difference, paired"][1] < rows["normal"][1]  # pairing removes what the images have in common
+
+
+# --- super_resolution.py -------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_smaller_image_is_worth_bits_and_samples_agree_with_it(tmp_path):
+  result = run([str(ROOT / "examples" / "super_resolution.py")], "--steps=40", "--filters=8",
+               "--structure=columns:2", "--noplain", f"--picture={tmp_path}/grid.png", TF_CPP_MIN_LOG_LEVEL="3")
+  assert result.code == 0, result.error
+  given, other = (float(re.search(rf"{name} +(\S+) \+-", result.out)[1])
+                  for name in ("given the smaller image", "given that of another digit"))
+  assert given < other - 0.05
+  ours, others = map(float, re.search(r"smaller are (\S+) levels.* other digits (\S+)", result.out).groups())
+  assert ours < others
+  with Image.open(tmp_path / "grid.png") as picture:
+    assert picture.size[0] > 300

@@ -1,0 +1,55 @@
+"""The code of README and of the pages about Python runs, and what the pages name exists."""
+
+import re
+import tempfile
+
+import pytest
+
+from support.programs import ROOT
+
+pytestmark = pytest.mark.docs
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+
+
+def run_page(name):
+  """Execute the Python code of a page."""
+  snippet, = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+  exec(compile(snippet, name, "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.docs
+def test_the_first_lines_for_a_visitor_run(capsys):
+  run_page("README.md")
+  out = capsys.readouterr().out.splitlines()
+  assert out[0] == "(16,)" and out[1].startswith("tfp.distributions.FlowDistribution(")
+
+
+@pytest.mark.slow
+@pytest.mark.docs
+def test_the_page_for_keras_users_runs(capsys, tmp_path, monkeypatch):
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  run_page("docs/keras.md")
+  assert capsys.readouterr().out.splitlines() == ["['bits_per_dim', 'loss']", "(180,)"]
+  assert list(tmp_path.rglob("best.weights.h5"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_commands_name_files_that_exist(page):
+  text = page.read_text()
+  for path in re.findall(r"\]\((?!http|#)([^)#\s]+)", text):
+    assert (page.parent / path).exists(), path
+  for program in re.findall(r"\bbin/(\w+) --", text):
+    assert (ROOT / "bin" / program).exists(), program
+  for path in re.findall(r"--flagfile=(configs/[\w.]+)", text):
+    assert (ROOT / path).exists(), path
+
+
+def test_readme_fits_on_a_few_screens():
+  assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_each_flag_file_opens_with_its_own_command():
+  for path in (ROOT / "configs").glob("*.flags"):
+    assert path.read_text().startswith(f"# bin/train --flagfile=configs/{path.name}"), path

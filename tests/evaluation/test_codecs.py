@@ -1,0 +1,52 @@
+"""The bars: what lossless codecs need for the same images."""
+
+import bz2
+import io
+import lzma
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flowpp_tf import data, evaluation
+
+pytestmark = pytest.mark.needs("imagecodecs")
+
+
+def test_png_is_that_of_another_encoder():
+  images = data.load_dataset("photos").test[:10]
+  png = evaluation.measure_codecs(images)[0]
+  sizes = []
+  for image in images:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", optimize=True)
+    sizes.append(8 * len(file.getvalue()) / image.size)
+  assert png.codec == "PNG"
+  np.testing.assert_allclose(png.each, np.mean(sizes), rtol=0.02)  # filters are chosen by other rules
+  np.testing.assert_allclose(png.standard_error, np.std(sizes, ddof=1) / 10**0.5, rtol=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_is_lost_and_a_sheet_costs_less_than_files(channels, monkeypatch):
+  from flowpp_tf.evaluation import codecs
+  monkeypatch.setattr(codecs, "_SIDE", 100)  # 3 x 3 images on a sheet
+  images = data.load_dataset("photos").test[:20, ..., :channels]
+  sheets = list(codecs._sheets(images))
+  assert [sheet.shape[:2] for sheet in sheets] == [(96, 96), (96, 96), (32, 64)]
+  decoded = []
+  import imagecodecs
+  decode = {"PNG": imagecodecs.png_decode, "WebP": imagecodecs.webp_decode, "JPEG XL": imagecodecs.jpegxl_decode,
+            "JPEG-LS": imagecodecs.jpegls_decode, "bzip2": lambda data: np.frombuffer(bz2.decompress(data), np.uint8),
+            "xz": lambda data: np.frombuffer(lzma.decompress(data), np.uint8)}
+  for name, encode in codecs._codecs().items():
+    image = decode[name](encode(images[3])).reshape(32, 32, -1)
+    np.testing.assert_array_equal(image[..., :channels], images[3])
+    decoded.append(name)
+  assert decoded == ["PNG", "WebP", "JPEG XL", "JPEG-LS", "bzip2", "xz"]
+  for result in evaluation.measure_codecs(images):
+    assert 0 < result.sheet < result.each < 9
+
+
+def test_other_numbers_of_channels_are_refused():
+  with pytest.raises(ValueError, match="1 or 3 channels, got 4"):
+    evaluation.measure_codecs(np.zeros([1, 8, 8, 4], np.uint8))

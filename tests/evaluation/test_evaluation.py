@@ -1,0 +1,177 @@
+"""Measured bits/dim and pictures."""
+
+import dataclasses
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import evaluation
+from flowpp_tf.layers import fold_in
+from support.models import SMALL, perturb, small_images
+
+
+@pytest.fixture(scope="module")
+def model():
+  model = fpp.FlowPlusPlus(dataclasses.replace(
+      SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1"))
+  perturb(model)
+  return model
+
+
+def test_bits_per_dim_are_those_of_the_bounds_of_every_image(model):
+  images = small_images(7)
+  result = evaluation.evaluate_bits_per_dim(model, images, num_samples=[4, 2], batch_size=4, seed=5)
+  seed = np.array([0, 5])
+  bounds = np.concatenate([
+      np.stack([model.log_prob_bound(images[4 * i:4 * i + 4], seed=fold_in(fold_in(seed, i), k))
+                for k in range(4)]) for i in range(2)], axis=1)
+  log_mean_exp = lambda b: np.log(np.mean(np.exp(b), axis=0))
+  expected = {1: bounds.mean(axis=0), 4: log_mean_exp(bounds),
+              2: (log_mean_exp(bounds[:2]) + log_mean_exp(bounds[2:])) / 2}
+  assert result.images == 7 and [b.num_samples for b in result.bounds] == [1, 2, 4]
+  for bound in result.bounds:
+    bits = -expected[bound.num_samples] / (32 * math.log(2))
+    np.testing.assert_allclose(bound.bits_per_dim, bits.mean(), rtol=1e-10)
+    np.testing.assert_allclose(bound.standard_error, bits.std(ddof=1) / math.sqrt(7), rtol=1e-10)
+  assert result.bounds[0].bits_per_dim > result.bounds[1].bits_per_dim > result.best.bits_per_dim
+  np.testing.assert_allclose(sum(result.terms.values()), result.bounds[0].bits_per_dim, rtol=1e-12)
+  assert "importance-weighted bound, 4 samples" in str(result)
+
+
+def test_terms_are_those_of_the_distributions(model):
+  images = small_images(2)
+  noise = model.sample_noise([2], np.array([0, 1]))
+  terms = model.bound_terms(images, noise=noise)
+  u, log_q = model.dequantizer(tf.cast(images, tf.float64)).transform(noise)
+  z = model.flow.bijector.inverse(images + u)
+  np.testing.assert_allclose(terms.dequantization[0], -log_q, rtol=1e-12)
+  np.testing.assert_allclose(
+      terms.prior[0], -0.5 * np.sum(z**2 + np.log(2 * np.pi), axis=(1, 2, 3)), rtol=1e-12)
+  np.testing.assert_allclose(
+      terms.log_det[0], model.flow.bijector.inverse_log_det_jacobian(images + u, 3), rtol=1e-12)
+
+
+def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
+  arguments = dict(images=small_images(7), num_samples=2, batch_size=3)
+  whole = evaluation.evaluate_bits_per_dim(model, **arguments)
+  partial = tmp_path / "partial.npy"
+  original, calls = model.check_images, []
+
+  def stop_at_third_batch(images):  # the first call is of the arguments
+    calls.append(tf.executing_eagerly())
+    if sum(calls) == 4:
+      raise KeyboardInterrupt
+    return original(images)
+
+  monkeypatch.setattr(model, "check_images", stop_at_third_batch)
+  with pytest.raises(KeyboardInterrupt):
+    evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+  monkeypatch.undo()
+  done = np.load(partial)
+  assert np.all(np.isfinite(done[:6])) and np.all(np.isnan(done[6:]))
+  np.save(partial, np.where(np.isnan(done), done, 100.0))  # to be seen in the end, if it is used
+  resumed = evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+  assert not partial.exists()
+  last = evaluation.evaluate_bits_per_dim(model, **{**arguments, "images": arguments["images"][:6]})
+  as_last = lambda mean: (7 * whole.terms["prior"] - 6 * mean) / 7
+  np.testing.assert_allclose(
+      resumed.terms["prior"] - 6 / 7 * model.to_bits_per_dim(100.0), as_last(last.terms["prior"]))
+
+  np.save(partial, np.zeros([2, 2, 3]))
+  with pytest.raises(ValueError, match="partial.npy' is of another evaluation; delete it"):
+    evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+
+
+@pytest.mark.slow
+def test_the_bound_converges_to_the_likelihood_and_that_adds_up_to_one():
+  """Two pixels of four levels: P(x) is an integral over a unit square, by Gauss-Legendre."""
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(dataclasses.replace(
+      SMALL, image_shape=(1, 2, 1), levels=4, structure="columns:3", dequant_structure="columns:1",
+      dtype="float64"))
+  perturb(model, 0.05)
+  # As wide as the logistic distribution, which is the logit of uniform noise; else the weights of the
+  # draws have tails in which standard errors mean nothing.
+  scale = model.dequantizer.coupling_flow.steps[-1].scale
+  scale.assign(2.2 * scale)
+  # The flow's domain is wider than [0, 4), as published: its logit is of 0.05 + 0.9 x / 4.
+  logit = lambda p: np.log(p) - np.log1p(-p)
+  edges = [-20, *logit(0.05 + 0.9 * np.arange(5) / 4), 20]
+  nodes, weights = np.polynomial.legendre.leggauss(40)
+  y = np.concatenate([a + (b - a) * (nodes + 1) / 2 for a, b in zip(edges, edges[1:])])
+  p = 1 / (1 + np.exp(-y))
+  x = (p - 0.05) * 4 / 0.9
+  weights = np.concatenate([weights * (b - a) / 2 for a, b in zip(edges, edges[1:])]) * p * (
+      1 - p) * 4 / 0.9
+  grid = np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 1, 2, 1)
+  density = np.reshape(tf.exp(tf.function(model.flow.log_prob)(grid)), [240, 240])
+  cells = (density * np.outer(weights, weights)).reshape(6, 40, 6, 40).sum(axis=(1, 3))
+  np.testing.assert_allclose(cells.sum(), 1, atol=1e-6)
+  images = np.stack(np.meshgrid(range(4), range(4), indexing="ij"), axis=-1).astype(np.uint8)
+  images, likelihood = images.reshape(16, 1, 2, 1), cells[1:5, 1:5].ravel()
+  outside = 1 - likelihood.sum()
+  assert likelihood.max() > 3 * likelihood.min()  # the model has something to say
+
+  bound_terms = tf.function(model.bound_terms)
+  estimates = np.exp(np.sum(bound_terms(images, num_samples=8192, seed=1), axis=0))  # [8192, 16]
+  errors = estimates.std(axis=0, ddof=1) / math.sqrt(len(estimates))
+  deviations = (estimates.mean(axis=0) - likelihood) / errors
+  assert np.abs(deviations).max() < 3.5 and 0.6 < np.sqrt(np.mean(deviations**2)) < 1.5, deviations
+  np.testing.assert_allclose(
+      np.exp(model.log_prob_bound(images, num_samples=8192, seed=1)), estimates.mean(axis=0))
+  assert np.all(np.exp(np.log(estimates).mean(axis=0)) < likelihood)  # the bound of one sample
+
+  # Normal draws that are spread evenly, and so give the sum of all probabilities in fewer.
+  spread = tf.math.ndtri(tf.math.sobol_sample(2, 8192, skip=1, dtype=tf.float64))
+  noise = tf.broadcast_to(tf.reshape(spread, [-1, 1, 1, 2, 1]), [8192, *images.shape])
+  estimates = np.exp(np.sum(bound_terms(images, noise=noise), axis=0))
+  np.testing.assert_allclose(estimates.mean(axis=0), likelihood, rtol=5e-3)
+  np.testing.assert_allclose(estimates.mean(axis=0).sum() + outside, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(num_samples=0), "`num_samples` must be at least 1, got 0"),
+    (dict(num_samples=[2, -1]), "`num_samples` must be at least 1, got -1"),
+    (dict(batch_size=0), "`batch_size` must be at least 1, got 0"),
+    (dict(images=small_images() + 4), "`images` must lie in 0 .. 7"),
+    (dict(images=small_images(0)), "`number of images` must be at least 1, got 0")])
+def test_bad_counts_are_value_errors_that_name_them(model, changes, message):
+  with pytest.raises(ValueError, match=message):
+    evaluation.evaluate_bits_per_dim(model, **{"images": small_images(), **changes})
+
+
+def test_a_record_keeps_other_splits_and_refuses_other_files(tmp_path):
+  path = tmp_path / "evaluation.json"
+  result = evaluation.BitsPerDim(1, (evaluation.Bound(1, 2.5, math.nan),), {"prior": 2.5})
+  for split in ("test", "train", "test"):
+    evaluation.write_record(path, split, result, {"name": "digits"}, {"step": 3}, seed=0)
+  record = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+  assert list(record) == ["test", "train"]
+  assert record["test"]["bounds"] == [{"num_samples": 1, "bits_per_dim": 2.5, "standard_error": None}]
+  path.write_text("notes")
+  with pytest.raises(ValueError, match="evaluation.json' cannot be read"):
+    evaluation.write_record(path, "test", result, {}, {}, seed=0)
+  assert path.read_text() == "notes"
+
+
+@pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB")])
+def test_grid_has_each_image_in_its_place_from_black_to_white(channels, mode):
+  images = np.zeros([5, 2, 2, channels], np.uint8)
+  images[3] = 16
+  picture = evaluation.image_grid(images, levels=17)
+  assert picture.mode == mode
+  scale = picture.size[0] // 8  # three columns of two pixels, two gaps
+  pixels = np.asarray(picture)[::scale, ::scale].reshape(5, 8, channels)
+  assert np.all(pixels[3:, :2] == 255) and np.all(pixels[:2, :2] == 0)
+
+
+def test_curves_are_drawn_from_the_metrics(tmp_path):
+  path = tmp_path / "curves.png"
+  evaluation.plot_curves([{"step": step, "bits_per_dim": 4 - step, "val_bits_per_dim": 4.5 - step} for step in (1, 2)],
+                         path)
+  assert path.read_bytes().startswith(b"\x89PNG")

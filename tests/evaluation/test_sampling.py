@@ -1,0 +1,241 @@
+"""Samples, interpolations, reconstructions, nearest neighbours and their pictures, by the library."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+import flowpp_tf as fpp
+from flowpp_tf import evaluation, training
+from flowpp_tf.evaluation import neighbours
+from support.models import SMALL, perturb, small_images
+
+
+@pytest.fixture(scope="module")
+def model():
+  """Float32, as people have it."""
+  model = fpp.FlowPlusPlus(SMALL)
+  perturb(model)
+  return model
+
+
+@pytest.fixture(scope="module")
+def batched(model):
+  return evaluation.Batched(model, 3)
+
+
+@pytest.fixture(scope="module")
+def exact():
+  """In float64, where no pixel is within the rounding of another."""
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
+  perturb(model)
+  return evaluation.Batched(model, 4)
+
+
+# --- Batches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_seed_gives_the_same_samples_in_any_batches_and_on_any_devices(model, batched):
+  samples = model.sample(7, temperature=0.8, seed=5).numpy()
+  assert len(np.unique(samples.reshape(7, -1), axis=0)) == 7
+  np.testing.assert_array_equal(batched.sample(7, temperature=0.8, seed=5), samples)
+  strategy = training.get_strategy("mirrored")
+  with strategy.scope():
+    mirrored = fpp.FlowPlusPlus(SMALL)
+  mirrored.set_weights(model.get_weights())
+  np.testing.assert_array_equal(evaluation.Batched(mirrored, 100).sample(7, 0.8, seed=5), samples)
+
+  def share():  # what each of two replicas makes of one draw, on its own device
+    replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+    return mirrored.decode(mirrored.sample_latents(7, 0.8, seed=5)[4 * replica:4 * replica + 4])
+
+  parts = strategy.experimental_local_results(strategy.run(share))
+  np.testing.assert_array_equal(np.concatenate(parts), samples)
+
+
+def test_latents_of_samples_are_one_stateless_normal_draw(model):
+  # Published seeds stay good: this is the draw that they name.
+  z = tf.random.stateless_normal([7, *model.coupling_flow.latent_shape], [0, 5])
+  np.testing.assert_array_equal(model.sample_latents(7, seed=5), z)
+  np.testing.assert_array_equal(model.sample_latents(7, 0.5, seed=5), 0.5 * z)
+
+
+def test_latents_of_images_do_not_depend_on_the_batches(model, batched):
+  images = small_images(7)
+  np.testing.assert_allclose(
+      batched.encode(images, seed=4), model.encode(images, seed=4), rtol=1e-4, atol=1e-5)
+  noise = model.sample_noise([7], tf.constant([0, 1]))
+  np.testing.assert_allclose(
+      batched.encode(images, noise), model.encode(images, noise), rtol=1e-4, atol=1e-5)
+
+
+def test_each_function_is_traced_once_whatever_the_numbers(batched):
+  for count in (1, 3, 8):
+    batched.decode(batched.encode(small_images(count), seed=0))
+  for function in (batched._encode, batched._decode):
+    assert function.tracing_count() == 1
+
+
+@pytest.mark.parametrize("on_terminal, count, shown", [
+    (True, 7, True), (True, 3, False), (False, 7, False)])
+def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(
+    monkeypatch, capsys, on_terminal, count, shown):
+  monkeypatch.setattr("sys.stdout.isatty", lambda: on_terminal, raising=False)
+  slices = list(evaluation.batched.batches(count, 3))
+  assert [i for s in slices for i in range(count)[s]] == list(range(count))
+  assert ("7/7" in capsys.readouterr().out) == shown
+
+
+def test_bad_numbers_are_value_errors_that_name_them(model, batched):
+  with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
+    evaluation.Batched(model, 0)
+  with pytest.raises(ValueError, match="`temperature` must be finite and at least 0, got -1"):
+    batched.sample(1, temperature=-1)
+  with pytest.raises(ValueError, match=r"`images` must lie in 0 \.\. 7"):
+    batched.encode(small_images() + 8)
+  with pytest.raises(ValueError, match="`frames` must be at least 2, the two images, got 1"):
+    evaluation.interpolate(batched, *small_images(2), frames=1)
+
+
+# --- Interpolation, reconstruction ----------------------------------------------------------------
+
+
+def test_slerp_goes_along_the_great_circle_at_even_speed_with_typical_norms():
+  z0, z1 = np.random.RandomState(0).randn(2, 4, 6, 32).astype(np.float32)
+  t = np.linspace(0, 1, 9)
+  path = evaluation.slerp(z0, z1, t)
+  assert path.shape == (9, 4, 6, 32) and path.dtype == np.float32
+  np.testing.assert_array_equal(path[[0, -1]], [z0, z1])
+  norms = np.linalg.norm(path.reshape(9, -1).astype(np.float64), axis=1)
+  np.testing.assert_allclose(norms, (1 - t) * norms[0] + t * norms[-1], rtol=1e-6)
+  directions = path.reshape(9, -1) / norms[:, np.newaxis]
+  steps = np.arccos(np.sum(directions[1:] * directions[:-1], axis=1))
+  whole = np.arccos(directions[0] @ directions[-1])
+  np.testing.assert_allclose(steps, whole / 8, rtol=1e-4)  # their sum is that of the shortest way
+  assert np.linalg.norm((z0 + z1) / 2) < 0.8 * norms[4]  # what the straight line would do
+
+
+@pytest.mark.parametrize("z0, z1, middle", [
+    ([1.0, 2.0], [1.0, 2.0], [1.0, 2.0]), ([1.0, 2.0], [3.0, 6.0], [2.0, 4.0]),
+    ([0.0, 0.0], [2.0, 2.0], [1.0, 1.0]), ([1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]),
+    ([1.0, 0.0], [1.0, 1e-7], [1.0, 5e-8])])
+def test_slerp_is_the_straight_line_where_there_is_no_one_arc(z0, z1, middle):
+  path = evaluation.slerp(z0, z1, [0.0, 0.5, 1.0])
+  np.testing.assert_allclose(path, [z0, middle, z1], rtol=1e-12, atol=1e-15)
+
+
+def test_interpolation_has_the_images_at_its_ends(exact):
+  images = small_images(2)
+  frames = evaluation.interpolate(exact, *images, frames=6, seed=3)
+  assert frames.shape == (6, 4, 4, 2) and frames.dtype == np.uint8
+  np.testing.assert_array_equal(frames[[0, -1]], images)
+  assert all(np.any(frame != end) for frame in frames[2:4] for end in images)
+  # Nothing but the images differs at the ends: between an image and itself nothing happens.
+  still = evaluation.interpolate(exact, images[0], images[0], frames=3, seed=3)
+  np.testing.assert_array_equal(still, np.stack([images[0]] * 3))
+
+
+def test_reconstruction_is_exact_in_float64(exact):
+  images = small_images(5)
+  result = evaluation.reconstruct(exact, images, seed=1)
+  np.testing.assert_array_equal(result.decoded, images)
+  assert str(result) == "0 of 160 pixel values differ"
+  assert not np.any(result.visible_differences(8))
+
+
+def test_any_difference_of_a_reconstruction_is_counted_and_seen():
+  images = np.full([2, 4, 4, 1], 100, np.uint8)
+  decoded = images.copy()
+  decoded[0, 1, 2], decoded[1, 3, 3] = 99, 140
+  result = evaluation.Reconstruction(images, decoded)
+  assert str(result) == "2 of 32 pixel values differ, by at most 40 levels"
+  assert str(evaluation.Reconstruction(images[:1], decoded[:1])).endswith(", by at most 1 level")
+  visible = result.visible_differences(256)
+  assert np.count_nonzero(visible) == 2 and visible[0, 1, 2] >= 128 and visible[1, 3, 3] == 255
+  two_levels = evaluation.Reconstruction(images // 100, images // 100 - (decoded != images))
+  assert np.count_nonzero(two_levels.visible_differences(2)) == 2
+
+
+# --- Nearest neighbours ---------------------------------------------------------------------------
+
+
+class OnDisk:
+  """Images that may be read, in order and once, only by parts."""
+
+  def __init__(self, images):
+    self._images, self.shape, self.read = images, images.shape, 0
+
+  def __len__(self):
+    return len(self._images)
+
+  def __getitem__(self, part):
+    assert part.start == self.read and part.stop - part.start <= 4
+    self.read = part.stop
+    return self._images[part]
+
+
+def test_nearest_neighbours_are_those_of_all_differences(monkeypatch):
+  monkeypatch.setattr(neighbours, "_CHUNK_BYTES", 4 * 8 * 4 * 4 * 3)  # four images
+  rng = np.random.RandomState(0)
+  training = rng.randint(0, 256, [23, 4, 4, 3]).astype(np.uint8)
+  training[17] = training[5]  # in another part: the first of the two comes first
+  images = np.concatenate([rng.randint(0, 256, [5, 4, 4, 3]), training[5:6]]).astype(np.uint8)
+  stored = OnDisk(training)
+  indices, distances = evaluation.nearest_neighbours(images, stored, 6)
+  assert stored.read == 23
+  differences = images[:, np.newaxis].astype(np.int64) - training
+  squares = np.sum(differences**2, axis=(2, 3, 4))
+  np.testing.assert_array_equal(indices, np.argsort(squares, axis=1, kind="stable")[:, :6])
+  np.testing.assert_array_equal(distances, np.sqrt(np.take_along_axis(squares, indices, axis=1)))
+  np.testing.assert_array_equal(indices[5, :2], [5, 17])
+  np.testing.assert_array_equal(distances[5, :2], [0, 0])
+
+
+@pytest.mark.parametrize("count, shape, message", [
+    (0, (2, 4, 4, 2), "`neighbours` must be from 1 to the 6 training images, got 0"),
+    (7, (2, 4, 4, 2), "`neighbours` must be from 1 to the 6 training images, got 7"),
+    (1, (2, 4, 4, 1), r"`images` must be of the training images' shape \(4, 4, 2\), got \(4, 4, 1\)")])
+def test_bad_neighbours_are_value_errors(count, shape, message):
+  with pytest.raises(ValueError, match=message):
+    evaluation.nearest_neighbours(np.zeros(shape, np.uint8), small_images(6), count)
+
+
+# --- Pictures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending, kind", [(".gif", "GIF"), (".apng", "PNG"), (".PNG", "PNG")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_animation_plays_there_and_back_without_smoothing(tmp_path, ending, kind, channels):
+  images = np.random.RandomState(0).randint(0, 8, [3, 4, 2, channels]).astype(np.uint8)
+  path = tmp_path / f"film{ending}"
+  evaluation.write_animation(images, 8, path)
+  with Image.open(path) as film:
+    assert film.format == kind and film.info["loop"] == 0 and film.n_frames == 4
+    for frame, image in enumerate(images[[0, 1, 2, 1]]):
+      film.seek(frame)
+      assert film.info["duration"] == (100 if frame % 2 else 500)
+      pixels = np.asarray(film.convert("RGB"))
+      scale = pixels.shape[1] // 2
+      assert scale > 100
+      exact = np.round(image * (255 / 7)).repeat(scale, axis=0).repeat(scale, axis=1)
+      np.testing.assert_array_equal(pixels, np.broadcast_to(exact, pixels.shape))
+
+
+def test_animation_of_another_ending_is_a_value_error(tmp_path):
+  with pytest.raises(ValueError, match="an animation must end in .gif, .apng, .png, got .*film.jpg"):
+    evaluation.write_animation(np.zeros([2, 4, 4, 1], np.uint8), 8, tmp_path / "film.jpg")
+  assert not list(tmp_path.iterdir())
+
+
+def test_wide_gaps_of_a_grid_part_rows_and_columns():
+  picture = evaluation.image_grid(np.zeros([6, 2, 2, 1], np.uint8), 8, columns=2, wide_rows=[2],
+                                  wide_columns=[1])
+  scale = picture.size[0] // 8
+  assert picture.size == (8 * scale, 11 * scale)
+  columns = np.array([0, 0, 1, 1, 1, 1, 0, 0], bool)  # where it is white
+  rows = np.array([0, 0, 1, 0, 0, 1, 1, 1, 1, 0, 0], bool)
+  np.testing.assert_array_equal(
+      np.asarray(picture)[::scale, ::scale] == 255, rows[:, np.newaxis] | columns)

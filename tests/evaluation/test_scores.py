@@ -1,0 +1,296 @@
+"""Scores of single images: their formulas, their directions, and the program on a folder."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import struct
+import types
+import zlib
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import tensorflow as tf
+from PIL import Image
+
+import flowpp_tf as fpp
+from flowpp_tf import data, evaluation
+from flowpp_tf.data import images as image_files
+from flowpp_tf.training import Workdir
+from support.models import SMALL, perturb, small_images
+from support.programs import call, times_of_files
+
+
+def idat(png):
+  """The content of the IDAT chunks of a PNG."""
+  parts, at = [], 8
+  while at < len(png):
+    length, kind = struct.unpack(">I4s", png[at:at + 8])
+    parts.append(png[at + 8:at + 8 + length] if kind == b"IDAT" else b"")
+    at += 12 + length
+  return parts
+
+
+@pytest.mark.parametrize("shape, chunks", [((8, 8, 1), 1), ((5, 7, 3), 1), ((300, 300, 3), 5)])
+def test_png_bytes_are_those_of_the_deflate_stream_alone(shape, chunks):
+  image = np.random.RandomState(0).randint(0, 256, shape).astype(np.uint8)
+  file = io.BytesIO()
+  Image.fromarray(image.squeeze()).save(file, "PNG", optimize=True)
+  parts = [part for part in idat(file.getvalue()) if part]
+  assert len(parts) == chunks
+  # Inflate without zlib's frame: what is left over after the stream is its checksum.
+  inflate = zlib.decompressobj(wbits=-15)
+  stream = b"".join(parts)[2:]
+  rows = inflate.decompress(stream)
+  assert len(rows) == shape[0] * (1 + shape[1] * shape[2]) and len(inflate.unused_data) == 4
+  assert evaluation.png_bytes(image) == len(stream) - 4
+  if chunks == 1:
+    assert evaluation.png_bytes(image) == len(file.getvalue()) - 63
+
+
+def test_png_bytes_of_channels_that_png_has_not_are_an_error():
+  with pytest.raises(ValueError, match="`image` must have 1 to 4 channels .*, got 5"):
+    evaluation.png_bytes(np.zeros([4, 4, 5], np.uint8))
+
+
+@pytest.fixture(scope="module")
+def scorer():
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
+  perturb(model)
+  return evaluation.Scorer(model, num_samples=3, seed=5, typical=3.5), model
+
+
+def test_scores_are_their_formulas_with_the_same_noise_for_each_image(scorer):
+  score, model = scorer
+  images = small_images(6)
+  noise = model.sample_noise([3], np.array([0, 5])).numpy()
+  bounds = np.stack([model.log_prob_bound(images, noise=np.repeat(draw[None], 6, axis=0))
+                     for draw in noise])
+  log_likelihood = np.log(np.mean(np.exp(bounds), axis=0))
+  bits = -log_likelihood / (32 * math.log(2))
+  sizes = [evaluation.png_bytes(image) for image in images]
+  result = score(images)
+  assert tuple(result) == evaluation.SCORES
+  np.testing.assert_allclose(result["log_likelihood"], log_likelihood, rtol=1e-10)
+  np.testing.assert_allclose(result["bits_per_dim"], bits, rtol=1e-10)
+  np.testing.assert_allclose(result["typicality"], np.abs(bits - 3.5), rtol=1e-8)
+  np.testing.assert_allclose(result["complexity_corrected"], bits - np.array(sizes) * 8 / 32, rtol=1e-8)
+  assert list(result["png_bytes"]) == sizes
+
+
+def test_an_image_has_the_same_scores_in_any_batch_and_at_any_place_in_it(scorer):
+  score, _ = scorer
+  images = small_images(6)
+  together = score(images)
+  order = np.array([3, 0, 5, 1, 4, 2])
+  for batch_size in (1, 4):
+    apart = score(images[order], batch_size)
+    for name in evaluation.SCORES:
+      np.testing.assert_allclose(apart[name], together[name][order], rtol=1e-10, err_msg=name)
+
+
+def test_bad_input_of_a_scorer_is_named(scorer):
+  score, model = scorer
+  with pytest.raises(ValueError, match="`num_samples` must be at least 1, got 0"):
+    evaluation.Scorer(model, num_samples=0)
+  with pytest.raises(ValueError, match="`images` must lie in 0 .. 7"):
+    score(small_images() + 4)
+
+
+class IndependentPixels:
+  """A model that is known: pixels are independent, of value v with probability 2**-(v + 1)."""
+
+  config = types.SimpleNamespace(image_shape=(32, 32, 1), levels=8, num_classes=0, label_dropout=0.0)
+  distribute_strategy = tf.distribute.get_strategy()
+
+  def sample_noise(self, shape, seed):
+    return tf.random.stateless_uniform([*shape, *self.config.image_shape], seed, dtype=tf.float64)
+
+  def check_images(self, images):
+    return tf.convert_to_tensor(images)
+
+  def log_prob_bound(self, images, noise, seed, labels):
+    del noise, seed, labels
+    return -math.log(2) * tf.reduce_sum(tf.cast(images, tf.float64) + 1, axis=[1, 2, 3])
+
+  def to_bits_per_dim(self, log_prob):
+    return -log_prob / (1024 * math.log(2))
+
+
+def test_likelihood_prefers_images_that_are_too_simple_and_both_other_scores_do_not():
+  rng = np.random.RandomState(0)
+  draw = lambda count: np.minimum(rng.geometric(0.5, [count, 32, 32, 1]) - 1, 7).astype(np.uint8)
+  score = evaluation.Scorer(IndependentPixels(), num_samples=1)
+  score.typical = evaluation.measure_typical(score, draw(50), most_images=50).mean
+  assert abs(score.typical - 2) < 0.03  # the entropy of a pixel is 2 bits
+  own, too_simple = score(draw(20)), score(np.zeros([20, 32, 32, 1], np.uint8))
+  auroc = {name: sklearn.metrics.roc_auc_score([0] * 20 + [1] * 20, np.r_[own[name], too_simple[name]])
+           for name in ("bits_per_dim", "typicality", "complexity_corrected")}
+  assert auroc == {"bits_per_dim": 0, "typicality": 1, "complexity_corrected": 1}
+
+
+def test_without_what_is_typical_there_is_no_typicality():
+  scores = evaluation.Scorer(IndependentPixels())(np.zeros([2, 32, 32, 1], np.uint8))
+  assert np.all(np.isnan(scores["typicality"]))
+  np.testing.assert_allclose(scores["bits_per_dim"], 1, rtol=1e-12)
+
+
+def test_typical_images_are_spread_over_the_split():
+  # Image i has i/1024 bits/dim more than the first: their mean says which were taken.
+  images = np.zeros([10, 32, 32, 1], np.uint8)
+  for i, image in enumerate(images):
+    image.reshape(-1)[:i] = 1
+  score, done = evaluation.Scorer(IndependentPixels()), []
+  typical = evaluation.measure_typical(score, images, 4, batch_size=3, progress=done.append)
+  taken = 1 + np.array([0, 2, 5, 7]) / 1024
+  assert typical.images == 4 and done == [3, 1]
+  np.testing.assert_allclose([typical.mean, typical.std], [taken.mean(), taken.std(ddof=1)], rtol=1e-6)
+  assert evaluation.measure_typical(score, images, 1).std is None
+
+
+def test_what_is_typical_is_kept_for_the_very_same_question(tmp_path):
+  path, key = tmp_path / "typicality.json", {"weights": "a", "seed": 0}
+  assert evaluation.load_typical(path, key) is None
+  typical = evaluation.Typical(images=3, mean=1.5, std=None)
+  typical.save(path, key)
+  assert evaluation.load_typical(path, key) == typical
+  assert evaluation.load_typical(path, {**key, "weights": "b"}) is None
+  for text in ("", "[]", "{}", '{"key": {"weights": "a", "seed": 0}, "bits_per_dim": {"mean": 1}}'):
+    path.write_text(text)
+    assert evaluation.load_typical(path, key) is None
+
+
+def test_the_size_of_an_image_is_that_of_the_upright_one(tmp_path):
+  for orientation, size in ((1, (6, 4)), (3, (6, 4)), (6, (4, 6))):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    Image.new("L", (6, 4)).save(tmp_path / "a.png", exif=tags)
+    assert image_files.upright_size(tmp_path / "a.png") == size
+    # It has that size if and only if nothing of it is cropped or resized.
+    assert image_files.read_image(tmp_path / "a.png", (*size[::-1], 1))[0].shape == (*size[::-1], 1)
+
+
+# --- The program --------------------------------------------------------------------------------------
+
+
+DIGITS = data.load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+  """A folder to work in, with two small runs and images of every kind."""
+  cwd = tmp_path_factory.mktemp("scores")
+  config = dataclasses.replace(
+      SMALL, image_shape=(8, 8, 1), levels=17, structure="columns:1", dequant_structure="columns:1")
+  model = fpp.FlowPlusPlus(config)
+  for name, settings in (("run", {"dataset": "digits", "fingerprint": DIGITS.fingerprint()}),
+                         ("moved", {"dataset": f"folder:{cwd}/gone"})):
+    workdir = Workdir(cwd / name)
+    workdir.open(config, settings)
+    model.save_weights(workdir.best_weights)
+  for folder in ("mixed/deep", "empty"):
+    (cwd / folder).mkdir(parents=True)
+  for i in range(3):
+    evaluation.image_grid(DIGITS.test[i:i + 1], 17, gap=0).resize((8, 8), 0).save(
+        cwd / "mixed/deep" / f"{i}.png")
+  rng = np.random.RandomState(0)
+  Image.fromarray(rng.randint(0, 256, [8, 8, 4]).astype(np.uint8)).save(cwd / "mixed/rgba.png")
+  Image.fromarray(rng.randint(0, 256, [20, 30, 3]).astype(np.uint8)).save(cwd / "mixed/large.webp")
+  Image.new("L", (5, 5)).save(os.fsencode(cwd / "mixed") + b"/small\xe9.png")
+  (cwd / "mixed/damaged.png").write_bytes((cwd / "mixed/rgba.png").read_bytes()[:99])
+  (cwd / "mixed/notes.txt").write_text("no image")
+  np.savez(cwd / "other.npz", **{split: np.zeros([2, 4, 4, 1], np.uint8) for split in data.SPLITS})
+  return cwd
+
+
+GOOD = [
+    ["--workdir=run", "--images=mixed", "--output=scores.csv"],
+    ["--workdir=run", "--images=mixed", "--batch_size=2"],
+    ["--workdir=run", "--limit=3", "--batch_size=2"],
+    ["--workdir=moved", "--images=mixed/deep", "--num_samples=1"],
+]
+BAD = [
+    (["--workdir=run", "--images=nowhere"], "folder 'nowhere' is not there"),
+    (["--workdir=run", "--images=empty"], "folder 'empty' has no image: looked for .png"),
+    (["--workdir=run", "--images=mixed", "--dataset=digits"], "give one of them"),
+    (["--workdir=run", "--images=mixed", "--split=train"], "give one of them"),
+    (["--workdir=run", "--images=mixed", "--output=none/a.csv"],
+     "cannot write 'none/a.csv': there is no folder 'none'"),
+    (["--workdir=run", "--images=mixed", "--output=empty"], "cannot write 'empty': it is a folder"),
+    (["--workdir=nothing", "--images=mixed"], "workdir 'nothing' holds no run"),
+    (["--workdir=run", "--split=dev"], "`split` must be one of train, validation, test, got 'dev'"),
+    (["--workdir=run", "--dataset=npz:other.npz"], "has image_shape (4, 4, 1), the model's config"),
+    (["--workdir=moved"], "gone' is not there"),
+    (["--workdir=run", "--num_samples=0"], "num_samples"),
+    (["--images=mixed"], "workdir"),
+]
+
+
+@pytest.fixture(scope="module")
+def results(place):
+  """Of each good call: exit code, stdout, stderr, and the times of all files after it."""
+  calls = [[*arguments, "--num_samples=2", "--typical_images=20"] for arguments in GOOD[:3]] + GOOD[3:]
+  return [(*call("score", *arguments, cwd=place), times_of_files(place)) for arguments in calls]
+
+
+def table(text):
+  return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_folder_gives_a_row_for_each_file_and_says_what_is_wrong_with_it(place, results):
+  code, out, error, files = results[0]
+  assert code == 0 and out == "wrote scores.csv\n", error
+  rows = table((place / "scores.csv").read_text(encoding="utf-8"))
+  assert [row["image"] for row in rows] == [
+      "damaged.png", "deep/0.png", "deep/1.png", "deep/2.png", "large.webp", "rgba.png",
+      "small\\xe9.png"]
+  assert list(rows[0]) == ["image", *evaluation.SCORES, "error"]
+  damaged, *good = rows
+  assert damaged["error"] and not any(damaged[name] for name in evaluation.SCORES)
+  typical = json.loads((place / "run/typicality.json").read_text())["bits_per_dim"]
+  assert typical["images"] == 20
+  for row in good:
+    bits = float(row["bits_per_dim"])
+    assert not row["error"]
+    assert float(row["log_likelihood"]) == pytest.approx(-bits * 64 * math.log(2), abs=1e-3)
+    assert float(row["typicality"]) == pytest.approx(abs(bits - typical["mean"]), abs=2e-6)
+    assert float(row["complexity_corrected"]) == pytest.approx(
+        bits - int(row["png_bytes"]) * 8 / 64, abs=2e-6)
+  lines = error.splitlines()
+  assert "typical of the run: mean" in lines[0] and "over 20 images" in lines[0]
+  assert "2 of 6 images had to be cropped or resized to 8x8, 1 of them enlarged" in lines[1]
+  assert f"warning: cannot be read: damaged.png ({damaged['error']})" in lines[2] and len(lines) == 3
+
+
+def test_batches_and_source_do_not_change_a_score_and_typicality_is_measured_once(place, results):
+  first = table((place / "scores.csv").read_text(encoding="utf-8"))
+  (_, _, _, before), (code, out, error, after), (split_code, split_out, _, last) = results[:3]
+  assert code == 0 and split_code == 0, error
+  in_twos, of_split = table(out), table(split_out)  # on stdout there is nothing but the CSV
+  assert [row["image"] for row in of_split] == ["0", "1", "2"]
+  for rows, others in ((first, in_twos), (first[1:4], of_split)):  # the files are those of the split
+    for row, other in zip(rows, others, strict=True):
+      for name in evaluation.SCORES:
+        assert float(row[name] or -1) == pytest.approx(float(other[name] or -1), abs=1e-3), name
+  assert before["run/typicality.json"] == after["run/typicality.json"] == last["run/typicality.json"]
+
+
+def test_a_run_whose_data_are_gone_gives_the_other_scores(results):
+  code, out, error, files = results[3]
+  assert code == 0 and "no typicality" in error and "gone' is not there" in error
+  for row in table(out):
+    assert row["typicality"] == "" and row["bits_per_dim"] and row["complexity_corrected"]
+  assert "moved/typicality.json" not in files
+
+
+@pytest.mark.parametrize("arguments, message", BAD)
+def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(place, results, arguments, message):
+  before = results[-1][3]
+  code, out, error = call("score", *arguments, cwd=place)
+  assert code == 2 and not out, error
+  line, = error.splitlines()
+  assert "error: " in line and message in line
+  assert times_of_files(place) == before

@@ -1,0 +1,137 @@
+"""The networks against plain NumPy, and their initialisation against the moments it promises."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from flowpp_tf import layers
+
+
+def draw(*shape, seed=0):
+  return tf.constant(np.random.RandomState(seed).randn(*shape), tf.float64)
+
+
+sigmoid = lambda x: 1 / (1 + np.exp(-x))
+np_concat_elu = lambda x: np.where((y := np.concatenate([x, -x], -1)) > 0, y, np.expm1(y))
+dense = lambda layer, x: x @ layer.kernel.numpy() + layer.bias.numpy()
+
+
+def randomize(layer, seed=0):
+  rng = np.random.RandomState(seed)
+  for weight in layer.trainable_variables:
+    weight.assign(0.3 * rng.randn(*weight.shape))
+
+
+@pytest.mark.parametrize("weight_norm", [False, True])
+@pytest.mark.parametrize("make", [
+    lambda **k: layers.InitNormConv2D(5, init_scale=0.1, dtype="float64", **k),
+    lambda **k: layers.InitNormDense(5, init_scale=0.1, dtype="float64", **k)])
+def test_initialisation_gives_the_promised_moments_and_keeps_them(make, weight_norm):
+  layer = make(weight_norm=weight_norm)
+  x = 3 + draw(16, 4, 4, 3)
+  first = layer(x, initialize=True)
+  for out in (first, layer(x)):
+    np.testing.assert_allclose(tf.reduce_mean(out, [0, 1, 2]), np.zeros(5), atol=1e-10)
+    np.testing.assert_allclose(tf.math.reduce_std(out, [0, 1, 2]), np.full(5, 0.1), rtol=1e-4)
+  np.testing.assert_allclose(layer(x), first, atol=1e-12)
+
+
+def test_weight_norm_fixes_the_norm_of_the_kernel():
+  layer = layers.InitNormDense(4, weight_norm=True, dtype="float64")
+  x = draw(2, 3)
+  before = layer(x)
+  layer.kernel.assign(7 * layer.kernel)  # only its direction matters
+  np.testing.assert_allclose(layer(x), before, rtol=1e-12)
+  direction = layer.kernel.numpy() / np.linalg.norm(layer.kernel.numpy(), axis=0)
+  np.testing.assert_allclose(before, x.numpy() @ direction, rtol=1e-12)
+
+
+def test_gated_conv_with_context_is_what_its_equation_says():
+  layer = layers.GatedConv(4, use_context=True, dtype="float64")
+  x, context = draw(2, 3, 3, 4), draw(2, 3, 3, 2, seed=1)
+  layer(x, context)
+  randomize(layer)
+  h = tf.nn.conv2d(np_concat_elu(x.numpy()), layer.conv.kernel, 1, "SAME").numpy()
+  h = h + layer.conv.bias.numpy() + dense(layer.context_projection, np_concat_elu(context.numpy()))
+  a, b = np.split(dense(layer.output_projection, np_concat_elu(h)), 2, axis=-1)
+  np.testing.assert_allclose(layer(x, context), x.numpy() + a * sigmoid(b), rtol=1e-10)
+
+
+def test_gated_attention_is_attention_one_head_and_one_query_at_a_time():
+  layer = layers.GatedAttention(6, heads=2, dtype="float64")
+  x, position = draw(1, 2, 3, 6), draw(2, 3, 6, seed=1)
+  layer(x, position)
+  randomize(layer)
+  flat = (x + position).numpy().reshape(6, 6)
+  qkv = dense(layer.input_projection, flat).reshape(6, 3, 2, 3)
+  mixed = np.zeros([6, 2, 3])
+  for head in range(2):
+    for i in range(6):
+      scores = np.array([qkv[i, 0, head] @ qkv[j, 1, head] for j in range(6)]) / np.sqrt(3)
+      weights = np.exp(scores) / np.sum(np.exp(scores))
+      mixed[i, head] = sum(w * qkv[j, 2, head] for j, w in enumerate(weights))
+  a, b = np.split(dense(layer.output_projection, mixed.reshape(6, 6)), 2, axis=-1)
+  expected = x.numpy() + (a * sigmoid(b)).reshape(x.shape)
+  np.testing.assert_allclose(layer(x, position), expected, rtol=1e-10)
+
+
+def test_pointwise_replacement_of_attention_takes_the_max_of_triples_and_mixes_no_positions():
+  layer = layers.GatedPointwise(4, dtype="float64")
+  x, position = draw(1, 2, 2, 4), draw(2, 2, 4, seed=1)
+  layer(x, position)
+  randomize(layer)
+  h = dense(layer.input_projection, (x + position).numpy()).reshape(1, 2, 2, 4, 3).max(-1)
+  a, b = np.split(dense(layer.output_projection, h), 2, axis=-1)
+  np.testing.assert_allclose(layer(x, position), x.numpy() + a * sigmoid(b), rtol=1e-10)
+
+
+def test_attention_and_its_replacement_have_the_same_number_of_weights():
+  count = lambda mixer: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 2, mixer)).count_params()
+  assert count("attention") == count("pointwise")
+
+
+def test_dropout_mask_is_a_function_of_the_seed_and_off_outside_training():
+  layer = layers.Dropout(0.5)
+  x = tf.ones([4, 100])
+  on = lambda seed: layer(x, training=True, seed=tf.constant(seed)).numpy()
+  np.testing.assert_array_equal(on([1, 2]), on([1, 2]))
+  assert np.any(on([1, 2]) != on([1, 3]))
+  assert set(np.unique(on([1, 2]))) == {0.0, 2.0}
+  np.testing.assert_array_equal(layer(x, training=False, seed=tf.constant([1, 2])), x)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 97])
+def test_dropout_drops_its_rate_independently_and_scales_what_is_left(channels):
+  x = tf.ones([200_000 // channels, channels], tf.float64)
+  kept = layers.Dropout(0.2, dtype="float64")(x, training=True, seed=tf.constant([1, 2])).numpy() > 0
+  error = np.sqrt(0.2 * 0.8 / kept.size)
+  assert abs(np.mean(kept) - 0.8) < 6 * error  # which a right mask exceeds with a probability of 2e-9
+  both = kept.reshape(-1)[1:] & kept.reshape(-1)[:-1]  # halves of the same random number too
+  assert abs(np.mean(both) - 0.64) < 6 * np.sqrt(0.64 * 0.36 * 3 / both.size)
+  np.testing.assert_allclose(
+      layers.Dropout(0.2, dtype="float64")(x, training=True, seed=tf.constant([1, 2]))[kept], 1.25)
+
+
+@pytest.mark.parametrize("layer", [
+    layers.InitNormConv2D(4, weight_norm=True), layers.InitNormDense(4, init_scale=0.1),
+    layers.GatedConv(4, output_kernel_size=3, dropout=0.1), layers.GatedAttention(4, heads=2),
+    layers.GatedPointwise(4), layers.ConvAttentionBlock(4, heads=2, use_context=True),
+    layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 2), output_concat_elu=True),
+    layers.ContextNet((4, 4, 3), levels=8, network=layers.NetworkConfig(4, 1, heads=2)),
+], ids=lambda layer: type(layer).__name__)
+def test_layers_are_made_again_from_their_config(layer):
+  again = type(layer).from_config(layer.get_config())
+  assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("make, message", [
+    (lambda: layers.InitNormDense(0), "at least 1, got 0"),
+    (lambda: layers.GatedAttention(6, heads=4), "`heads` must divide `filters`, got 4 heads and 6"),
+    (lambda: layers.ConvAttentionBlock(4, mixer="mlp"), "`mixer` must be one of .*, got 'mlp'"),
+    (lambda: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 1), context_channels=3)(
+        tf.zeros([1, 4, 4, 2])),
+     "3 context channels, got context None"),
+])
+def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):
+  with pytest.raises(ValueError, match=message):
+    make()

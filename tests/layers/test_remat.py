@@ -1,0 +1,257 @@
+"""What gradients evaluate again rather than keep: the same numbers, and truly evaluated again."""
+
+import dataclasses
+import gc
+import weakref
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.framework import meta_graph
+from tensorflow.python.grappler import tf_optimizer
+
+import flowpp_tf as fpp
+from flowpp_tf import graphs, remat
+from flowpp_tf.call import Call
+from flowpp_tf.layers import attention, blocks
+from support.marks import slow
+from support.models import SMALL, perturb, small_images
+
+
+def draw(*shape, seed=0):
+  return tf.constant(np.random.RandomState(seed).randn(*shape), tf.float64)
+
+
+def plain_attention(qkv, heads):
+  """Attention as it is written, with autodiff's gradients."""
+  positions, filters = qkv.shape[1], qkv.shape[2] // 3
+  q, k, v = tf.unstack(tf.reshape(qkv, [-1, positions, 3, heads, filters // heads]), axis=2)
+  scores = tf.einsum("nqhd,nkhd->nhqk", q, k) / (filters // heads)**0.5
+  return tf.reshape(tf.einsum("nhqk,nkhd->nqhd", tf.nn.softmax(scores), v), [-1, positions, filters])
+
+
+# Of 4 pairs of image and head, with 36 weights each.
+@pytest.mark.parametrize("weights_of_a_part", [144, 72, 12], ids=["whole", "groups of pairs", "parts of a pair"])
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)],
+                         ids=["eager", "graph", "xla"])
+def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
+  monkeypatch.setattr(attention, "_WEIGHTS", weights_of_a_part)
+  attention._self_attention.cache_clear()
+  x, weights, direction = draw(2, 6, 12), draw(2, 6, 4, seed=1), draw(2, 6, 12, seed=2)
+
+  def derivatives(function):
+    with tf.GradientTape() as outer:
+      outer.watch(x)
+      with tf.GradientTape() as inner:
+        inner.watch(x)
+        y = function(x, 2)
+      gradient = inner.gradient(y, x, output_gradients=weights * y)
+    return y, gradient, outer.gradient(gradient, x, output_gradients=direction)
+
+  for ours, plain in zip(wrap(derivatives)(attention.self_attention), derivatives(plain_attention)):
+    np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+
+
+def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch):
+  monkeypatch.setattr(attention, "_WEIGHTS", 12)
+  attention._self_attention.cache_clear()
+  x = draw(3, 6, 12)
+  unknown = tf.function(lambda x: attention.self_attention(x, 2),
+                        input_signature=[tf.TensorSpec([None, 6, 12], x.dtype)])
+  np.testing.assert_allclose(unknown(x), plain_attention(x, 2), rtol=1e-10)
+
+
+def nodes_after_grappler(function, *arguments):
+  """Types of the operations of a function when TensorFlow has optimised its graph."""
+  graph = tf.function(function, autograph=False).get_concrete_function(*arguments).graph
+  meta = meta_graph.create_meta_graph_def(graph=graph)
+  for output in graph.outputs:
+    meta.collection_def["train_op"].node_list.value.append(output.name)
+  return [node.op for node in tf_optimizer.OptimizeGraph(config_pb2.ConfigProto(), meta).node]
+
+
+def gradient_of(function):
+  def gradient(x):
+    with tf.GradientTape() as tape:
+      tape.watch(x)
+      y = tf.reduce_sum(tf.square(function(x)))
+    return tape.gradient(y, x)
+  return gradient
+
+
+X = tf.ones([2, 8, 12])
+CALL = Call(training=True, seed=[1, 2])
+
+
+def test_attention_weights_are_computed_again_and_grappler_does_not_undo_it():
+  ours = nodes_after_grappler(gradient_of(lambda x: attention.self_attention(x, 2)), X)
+  assert ours.count("Softmax") == 2
+  assert nodes_after_grappler(gradient_of(lambda x: plain_attention(x, 2)), X).count("Softmax") == 1
+
+
+def test_xla_does_not_undo_it_either():
+  compiled = lambda function: tf.function(gradient_of(function), jit_compile=True) \
+      .experimental_get_compiler_ir(X)(stage="optimized_hlo").count(" exponential(")
+  assert compiled(lambda x: attention.self_attention(x, 2)) > compiled(lambda x: plain_attention(x, 2))
+
+
+def test_a_rematerialized_function_has_the_derivatives_of_the_function():
+  x, w = draw(3, 4), draw(4, 2, seed=1)
+  mask = tf.constant([[True, False]])
+  function = lambda x, skipped, w, mask: tf.where(mask, tf.tanh(tf.matmul(x, w)), 0.0)
+
+  def derivatives(function):
+    with tf.GradientTape() as outer:
+      outer.watch([x, w])
+      with tf.GradientTape() as inner:
+        inner.watch([x, w])
+        y = tf.reduce_sum(tf.square(function(x, None, w, mask)))
+      gradients = inner.gradient(y, [x, w])
+      sums = sum(tf.reduce_sum(tf.square(g)) for g in gradients)
+    return [y, *gradients, *outer.gradient(sums, [x, w])]
+
+  for wait in (False, True):
+    for wrap in (lambda f: f, lambda f: tf.function(f, autograph=False)):
+      for ours, plain in zip(wrap(derivatives)(remat.rematerialized(function, wait)),
+                             derivatives(function)):
+        np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+
+
+def bound_and_gradients(config, graph, seed=3):
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(config)
+  perturb(model)
+  images = small_images(3)
+
+  def evaluate():
+    with tf.GradientTape() as tape:
+      bound = model.log_prob_bound(images, seed=seed, training=True)
+    gradients = tape.gradient(bound, [v.value for v in model.trainable_variables])
+    return bound, [g for g in gradients if g is not None]
+
+  return (tf.function(evaluate, autograph=False) if graph else evaluate)()
+
+
+@pytest.mark.parametrize("remat_, graph", [
+    slow("off", True), ("blocks", True), slow("blocks", False), slow("couplings", True), ("couplings", False)])
+def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_blocks(remat_, graph):
+  config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64")
+  expected = bound_and_gradients(config, graph=False)  # each block on its own
+  found = bound_and_gradients(dataclasses.replace(config, remat=remat_), graph)
+  for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected)):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def blocks_of(count):
+  made = [fpp.layers.ConvAttentionBlock(4, heads=2, dropout=0.5) for _ in range(count)]
+  for block in made:
+    block.build((None, 4, 4, 4))
+  return made
+
+
+def test_blocks_of_a_network_are_calls_of_one_function():
+  def functions(count):
+    made = blocks_of(count)
+    graph = tf.function(lambda x: blocks.apply_blocks(
+        made, x, tf.zeros([4, 4, 4]), call=CALL), autograph=False
+    ).get_concrete_function(tf.TensorSpec([None, 4, 4, 4])).graph
+    calls = [op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
+    return len(calls), len(set(calls))
+  assert functions(5) == (5, 1)
+
+
+def test_networks_share_the_function_and_leave_nothing_behind():
+  found = []
+  for filters in (4, 4, 8):  # the first model is gone when the second is made
+    first, second = ([fpp.layers.ConvAttentionBlock(filters, heads=2)] for _ in range(2))
+    for block in first + second:
+      block.build((None, 4, 4, filters))
+    x = tf.zeros([1, 4, 4, filters])
+    graph = tf.function(lambda x: blocks.apply_blocks(  # pylint: disable=cell-var-from-loop
+        second, blocks.apply_blocks(first, x, x[0]), x[0]),  # noqa: F821  # deleted below
+        autograph=False).get_concrete_function(x).graph
+    found.append({op.get_attr("f").name for op in graph.get_operations()
+                  if op.type.endswith("PartitionedCall")})
+    references = [weakref.ref(block) for block in first + second]
+    del first, second, block, graph
+    gc.collect()
+    assert not any(reference() for reference in references)
+  assert [len(names) for names in found] == [1, 1, 1]
+
+
+def test_what_is_known_of_shapes_does_not_depend_on_who_came_before():
+  made = blocks_of(1)
+  for batch in (None, 3):
+    graph = tf.function(lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4])), autograph=False) \
+        .get_concrete_function(tf.TensorSpec([batch, 4, 4, 4])).graph
+    call, = (op for op in graph.get_operations() if op.type.endswith("PartitionedCall"))
+    body = graph._get_function(call.get_attr("f").name).graph  # pylint: disable=protected-access
+    assert body.outputs[0].shape.as_list() == [batch, 4, 4, 4]
+
+
+def test_each_block_has_its_own_dropout_mask():
+  one, = blocks_of(1)
+  x = draw(2, 4, 4, 4)
+  embedding = tf.zeros([4, 4, 4])
+  call = tf.function(lambda made: blocks.apply_blocks(
+      made, tf.cast(x, tf.float32), embedding, call=CALL), autograph=False)
+  calls = [Call(training=True, seed=CALL.stream(f"block_{i}")) for i in range(2)]
+  alone = one(one(tf.cast(x, tf.float32), embedding, call=calls[0]), embedding, call=calls[1])
+  np.testing.assert_allclose(call([one, one]), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def jit():
+  yield graphs.set_jit
+  graphs.set_jit("off")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["elementwise", "blocks"])
+def test_bound_and_gradients_are_the_same_when_xla_compiles(jit, what):
+  # Without dropout: for a negative seed TensorFlow's generator gives other numbers under XLA.
+  config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64", dropout=0.0)
+  expected = bound_and_gradients(config, graph=True)
+  jit(what)
+  found = bound_and_gradients(config, graph=True)
+  for ours, theirs in zip(tf.nest.flatten(found), tf.nest.flatten(expected)):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_each_kind_of_block_is_compiled_once(jit):
+  jit("blocks")
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, blocks=3, structure="columns:2"))
+  graph = tf.function(lambda images: model.log_prob_bound(images, seed=0), autograph=False).get_concrete_function(
+      tf.TensorSpec([2, *SMALL.image_shape], tf.uint8)).graph
+  compiled = [op.get_attr("f").name for op in graph.get_operations()
+              if "PartitionedCall" in op.type and op.get_attr("_XlaMustCompile")]
+  blocks = [name for name in compiled if "call" in name]
+  # two couplings of three blocks, two of the dequantizer of one, and the context net's
+  assert len(blocks) == 2 * 3 + 2 + 1 and len(set(blocks)) == 3
+
+
+def test_an_unknown_choice_of_what_to_compile_is_a_value_error_that_names_it():
+  with pytest.raises(ValueError, match="`jit` must be one of off, elementwise, blocks, got 'all'"):
+    graphs.set_jit("all")
+
+
+def test_a_checkpointed_function_has_the_derivatives_of_the_function():
+  weight = tf.Variable(draw(3, 3))
+  x, condition = draw(2, 3, seed=1), draw(2, 3, seed=2)
+
+  def function(x, condition):
+    h = tf.tanh(x @ weight) * condition
+    return h, tf.reduce_sum(h**2, axis=-1)
+
+  def gradients(function):
+    with tf.GradientTape() as tape:
+      tape.watch([x, condition])
+      h, total = function(x, condition)
+      loss = tf.reduce_sum(tf.sin(h)) + tf.reduce_sum(total)
+    return tape.gradient(loss, [x, condition, weight])
+
+  for wrap in (lambda f: f, tf.function):
+    for ours, plain in zip(wrap(lambda: gradients(remat.checkpointed(function)))(), gradients(function)):
+      np.testing.assert_allclose(ours, plain, rtol=1e-12)

@@ -1,0 +1,119 @@
+"""Configs and structures: the published size, and one clear line for what cannot be built."""
+
+import dataclasses
+import math
+
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.models.structure import parse_structure
+from support.marks import quick_rows
+from support.programs import ROOT, run
+
+# Parameters of the published models, and the dequantizer's share.
+PUBLISHED = {
+    "cifar10": (31443440, 3466976),
+    "imagenet32": (168955724, 35549536),
+    "imagenet64": (73489960, 5654440),
+    "imagenet64_5bit": (73489960, 5654440),
+    "celeba64_5bit": (73489960, 5654440),
+    "celeba64_3bit": (73489960, 5654440),
+    "celeba128_5bit": (122790952, 8308648),
+    "cifar10_uniform_dequantization": (32324408, 0),
+    "cifar10_affine_coupling": (32045708, 3035168),
+    "cifar10_no_attention": (31443440, 3466976),
+}
+FEWER_LEVELS = ["imagenet64_5bit", "celeba64_5bit", "celeba64_3bit"]  # than imagenet64, and otherwise equal to it
+LARGEST = "imagenet32"  # built in its own test, below
+
+
+@pytest.mark.parametrize("name", quick_rows(
+    [name for name in PUBLISHED if name not in (LARGEST, *FEWER_LEVELS)], ["cifar10", "cifar10_affine_coupling"]))
+def test_published_models_have_the_published_number_of_parameters(name):
+  model = fpp.FlowPlusPlus(fpp.get_config(name))
+  in_dequantizer = sum(math.prod(v.shape) for v in model.dequantizer.trainable_variables)
+  assert (model.count_params(), in_dequantizer) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", FEWER_LEVELS)
+def test_published_models_of_fewer_levels_are_otherwise_those_of_all_levels(name):
+  config = fpp.get_config("imagenet64")
+  assert dataclasses.replace(fpp.get_config(name), levels=config.levels) == config
+  assert PUBLISHED[name] == PUBLISHED["imagenet64"]
+
+
+def test_every_config_can_be_built_and_fits_the_data_set_of_its_name():
+  for name in ("digits", "photos"):
+    from flowpp_tf.data import load_dataset
+    load_dataset(name).check(fpp.get_config(name))
+    fpp.FlowPlusPlus(fpp.get_config(name))
+
+
+def test_structure_gives_the_shapes_of_the_published_model():
+  stages = parse_structure("columns:4,squeeze,channels:2,columns:3", (32, 32, 3))
+  assert [(s.kind, s.couplings, s.split_shape) for s in stages if s.couplings] == [
+      ("columns", 4, (32, 16, 6)), ("channels", 2, (16, 16, 12)), ("columns", 3, (16, 8, 24))]
+  assert stages[-1].output_shape == (16, 16, 12)
+
+
+@pytest.mark.parametrize("structure, shape, message", [
+    ("columns:1", (4, 5, 1), "at 'columns:1' the width is 5, which cannot be halved"),
+    ("channels:1", (4, 4, 3), "the number of channels is 3"),
+    ("columns:1,squeeze", (5, 4, 1), "at 'squeeze' the height is 5"),
+    ("squeeze,squeeze", (6, 4, 1), "the height is 3"),
+    ("rows:3", (4, 4, 1), "an entry 'rows:3'; expected columns:N, channels:N or squeeze"),
+    ("columns:0", (4, 4, 1), "an entry 'columns:0'"),
+    ("", (4, 4, 1), "an entry ''"),
+])
+def test_a_structure_that_cannot_be_says_where(structure, shape, message):
+  with pytest.raises(ValueError, match=message):
+    parse_structure(structure, shape)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(levels=1), "`levels` must be an integer from 2 to 256, got 1"),
+    (dict(image_shape=(8, 8)), "`image_shape` must be three positive integers"),
+    (dict(filters=0), "`filters` must be a positive integer, got 0"),
+    (dict(filters=6), "`filters` must be a multiple of the 4 heads, got 6"),
+    (dict(dropout=1.0), r"`dropout` must be a number in \[0, 1\), got 1.0"),
+    (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
+    (dict(dequantization="none"), "`dequantization` must be one of variational, uniform"),
+    (dict(dtype="float16"), "`dtype` must be one of float32, float64, mixed_bfloat16, mixed_float16, got"),
+    (dict(flow_dtype="float32"), "`flow_dtype` must be float64 or empty, got 'float32'"),
+    (dict(dequant_structure="squeeze"), "`dequant_structure` must be columns:N alone"),
+    (dict(dequant_structure="rows:1"), "`dequant_structure` 'rows:1' has an entry"),
+    (dict(image_shape=(9, 8, 1)), "the height is 9, which cannot be halved"),
+])
+def test_a_config_without_meaning_names_field_value_and_what_was_expected(changes, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(fpp.get_config("digits"), **changes)
+
+
+def test_an_unknown_config_names_the_close_ones():
+  with pytest.raises(ValueError, match="unknown config 'cifar'; did you mean cifar10"):
+    fpp.get_config("cifar")
+
+
+@pytest.mark.slow
+def test_the_largest_model_is_built_quickly_and_without_copies_of_its_weights():
+  script = """
+import math
+import sys
+import time
+import flowpp_tf as fpp
+from support.marks import quick_rows
+start = time.monotonic()
+model = fpp.FlowPlusPlus(fpp.get_config(sys.argv[1]))
+seconds = time.monotonic() - start
+# Of the whole process; `getrusage` would count what it was forked from.
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+peak = 1024 * int(status["VmHWM"].split()[0])
+in_dequantizer = sum(math.prod(v.shape) for v in model.dequantizer.trainable_variables)
+print(model.count_params(), in_dequantizer, seconds, peak / (4 * model.count_params()))
+"""
+  result = run(["-c", script], LARGEST, PYTHONPATH=str(ROOT))
+  assert result.code == 0, result.error
+  *counts, seconds, times_its_weights = result.out.split()
+  assert tuple(map(int, counts)) == PUBLISHED[LARGEST]
+  assert float(seconds) < 60
+  assert float(times_its_weights) < 3

@@ -1,0 +1,109 @@
+"""Steps that are not finite: skipped, counted, explained, and an end to them."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import data, training
+from flowpp_tf.training import numerics
+from support.marks import slow
+from support.models import MINIMAL, SMALL, TINY, small_images
+from support.training_steps import step, train_state
+
+MARKER = 7  # an image full of it makes the bound not a number, see `poison`
+
+
+def poison(monkeypatch):
+  original = fpp.FlowPlusPlus.log_prob_bound
+
+  def log_prob_bound(self, images, *args, training=False, **kwargs):
+    bound = original(self, images, *args, training=training, **kwargs)
+    marked = tf.reduce_all(tf.equal(tf.cast(images, tf.int32), MARKER), axis=[1, 2, 3])
+    return tf.where(marked, np.nan, bound) if training else bound
+  monkeypatch.setattr(fpp.FlowPlusPlus, "log_prob_bound", log_prob_bound)
+
+
+def marked_images(count):
+  images = small_images(count)
+  images[0] = MARKER
+  return images
+
+
+@pytest.mark.parametrize("devices", [1, slow(2)])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, devices):
+  poison(monkeypatch)
+  state = train_state(MINIMAL, devices, ema_decay=0.9)
+  step(state, small_images(8))
+  values = lambda: [v.numpy() for v in (*state.variables, *state.ema, *(v.value for v in state.optimizer.variables))]
+  before = values()
+  counters = lambda: [int(v.numpy()) for v in (
+      state.optimizer.iterations, state.skipped_steps, state.skipped_in_a_row)]
+  assert counters() == [1, 0, 0]
+  # The image lies on one replica alone; both must skip.
+  metrics = step(state, marked_images(8))
+  assert counters() == [2, 1, 1]
+  changed = [i for i, (a, b) in enumerate(zip(before, values())) if np.any(a != b)]
+  assert len(changed) == 1  # the number of the step
+  assert np.all(np.isfinite(list(metrics.values())))
+  step(state, small_images(8))
+  assert counters() == [3, 1, 0]
+
+
+def run(path, **settings):
+  dataset = data.ImageDataset("small", 8, marked_images(8), small_images(8, seed=1), small_images(8, seed=2))
+  workdir = training.Workdir(path)
+  training.train(MINIMAL, training.TrainingConfig(**{**dict(
+      steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}),
+      dataset, workdir, say=lambda line: None)
+  return workdir
+
+
+@pytest.mark.slow
+def test_a_run_that_only_skips_ends_with_the_checkpoint_of_before(monkeypatch, tmp_path, caplog):
+  workdir = run(tmp_path, steps=2)
+  before = {p: p.read_bytes() for p in workdir.checkpoints.rglob("*") if p.is_file()}
+  poison(monkeypatch)
+  with pytest.raises(training.Diverged, match="of the last 3 steps, up to step 5, were not finite"):
+    run(tmp_path, steps=20, validate_every=2, max_skipped=3, debug_numerics=True)
+  assert {p: p.read_bytes() for p in before} == before
+  assert "step 3 is skipped: all parts are finite, their sum is not" in caplog.text
+
+
+def spoil(weight):
+  value = weight.numpy()
+  value.flat[0] = np.nan
+  weight.assign(value)
+
+
+@pytest.mark.parametrize("part, message", [
+    (lambda model: model.coupling_flow.steps[1].conditioner.input_conv.kernel,
+     "layer .*input_conv in bijector flow_step_1_coupling made the first value"),
+    (lambda model: model.coupling_flow.steps[2].scale, "bijector flow_step_2_act_norm.* made the first"),
+    (lambda model: model.dequantizer.coupling_flow.steps[0].bias,
+     "bijector dequantizer_step_0_act_norm.* made the first"),
+])
+def test_the_first_part_that_is_not_finite_is_named(part, message):
+  model = fpp.FlowPlusPlus(SMALL)
+  images = small_images(2)
+  noise = tf.zeros([1, *images.shape])
+  assert numerics.first_non_finite(model, images, noise, [0, 0]) is None
+  spoil(part(model))
+  found = numerics.first_non_finite(model, images, noise, [0, 0])
+  assert found and re.search(message, found), found
+
+
+def test_a_gradient_that_is_not_finite_is_told_from_a_bound_that_is_not():
+  model = fpp.FlowPlusPlus(TINY)
+
+  @tf.custom_gradient
+  def spoilt(x):
+    return tf.identity(x), lambda dy: dy * np.nan
+
+  conditioner = model.coupling_flow.steps[1].coupling._conditioner
+  model.coupling_flow.steps[1].coupling._conditioner = lambda *args, **kwargs: spoilt(
+      conditioner(*args, **kwargs))
+  found = numerics.first_non_finite(model, small_images(2), tf.zeros([1, 2, 4, 4, 2]), [0, 0])
+  assert found.startswith("the bound is finite, the gradients of ")

@@ -1,0 +1,391 @@
+"""Keras' `fit`, `evaluate`, `predict` and `export` of the model hide no failure."""
+
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import training
+from support.marks import quick_rows, slow
+from support.models import TINY, perturb, small_images
+
+# Little to trace: most tests are of what Keras does around a model.
+CONFIG = dataclasses.replace(
+    TINY, structure="columns:1", dequantization="uniform", attention=False, components=2, dropout=0.0)
+IMAGES = small_images(16)
+MARKED = np.full_like(IMAGES[:1], 7)  # the image at which `spoil` spoils a step
+
+
+def compiled(optimizer="adam", config=CONFIG, devices=1, **options):
+  """A new compiled model, on one device or on two mirrored ones, with the same noise in all steps."""
+  with training.get_strategy("one" if devices == 1 else "mirrored").scope():
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(config)
+    model.sample_noise = lambda shape, seed: tf.fill([*shape, *config.image_shape], 0.4)
+    model.compile(optimizer() if callable(optimizer) else optimizer, **options)
+  return model
+
+
+def fit(model, x=IMAGES, **options):
+  """The history of a training, in batches of 4 where those are not made."""
+  made = isinstance(x, (tf.data.Dataset, keras.utils.PyDataset))
+  options = {**({} if made else {"batch_size": 4}), "shuffle": False, "verbose": 0, **options}
+  return model.fit(x, **options).history
+
+
+def state_of(model):
+  """Weights, moments, EMA weights, iterations, but no loss scale."""
+  optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+  return [np.array(v) for v in (*model.weights, *optimizer.variables)]
+
+
+def assert_same(a, b, **tolerance):
+  for x, y in zip(a, b, strict=True):
+    np.testing.assert_allclose(x, y, **{"rtol": 0, "atol": 0, **tolerance})
+
+
+def batches(x):
+  return tf.data.Dataset.from_tensor_slices(x).batch(4)
+
+
+def adam_with_ema():
+  return keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5)
+
+
+def without_steps():
+  return keras.optimizers.SGD(0.0)
+
+
+# --- Pixels -------------------------------------------------------------------------------------
+
+WRONG = {
+    "too large": (IMAGES.astype(np.float32) * 100, r"`images` must .* 0 \.\. 7\D.*got"),
+    "negative": (IMAGES.astype(np.float32) - 1, r"`images` must .* 0 \.\. 7\D.*got.* -1"),
+    "divided": (IMAGES / np.float32(255), r"`images` must be integers in 0 \.\. 7, .*divide by 255\?.*, got 0\."),
+    "not integers": (IMAGES + np.float32(0.5), r"`images` must be integers in 0 \.\. 7, got \d\.5"),
+    "nan": (IMAGES * np.float32("nan"), "`images` must .*(NaN|nan)"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_pixels_of_arrays_are_an_error_before_anything_is_done(name):
+  images, message = WRONG[name]
+  model = compiled()
+  before = state_of(model)
+  for call in (lambda: fit(model, images), lambda: fit(model, {"image": images}),
+               lambda: fit(model, tf.constant(images)), lambda: fit(model, validation_data=images),
+               lambda: fit(model, validation_data=(images, None)), lambda: model.evaluate(images, verbose=0),
+               lambda: model.predict({"image": images}, verbose=0)):
+    with pytest.raises(fpp.InputError, match=message):
+      call()
+  assert_same(state_of(model), before)
+
+
+@pytest.fixture(scope="module")
+def trained():
+  model = compiled(without_steps)
+  fit(model, batches(IMAGES.astype(np.float32)))
+  return model
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_pixels_of_a_data_set_are_an_error_and_change_nothing(trained, name):
+  images, message = WRONG[name]
+  before = state_of(trained)
+  for call in (lambda: fit(trained, batches(images)), lambda: trained.evaluate(batches(images), verbose=0),
+               lambda: trained.predict(batches(images), verbose=0)):
+    with pytest.raises(fpp.InputError, match=message):
+      call()
+  assert_same(state_of(trained), before)
+
+
+def test_wrong_pixels_are_an_error_in_a_users_function():
+  with pytest.raises(tf.errors.InvalidArgumentError, match="`images` must be integers in 0 .. 7"):
+    tf.function(compiled())(tf.constant(IMAGES * 100))
+
+
+@pytest.mark.slow
+def test_where_xla_leaves_assertions_out_wrong_pixels_give_nan_and_end_fit():
+  model = compiled(lambda: keras.optimizers.SGD(1.0), jit_compile=True, max_skipped=2)
+  model.initialize(IMAGES)
+  before = model.get_weights()
+  wrong = IMAGES.copy()
+  wrong[[1, 7]] += 100
+  np.testing.assert_array_equal(np.isnan(model.predict(batches(wrong), verbose=0)), np.isin(np.arange(16), [1, 7]))
+  with pytest.raises(training.Diverged, match="the last 2 steps were not finite"):
+    fit(model, batches(wrong))
+  assert_same(model.get_weights(), before)
+
+
+# --- Steps that are not finite ------------------------------------------------------------------
+
+def spoil(model, what):
+  """Make the bound, or its gradients only, not finite in steps that see the marked image."""
+  log_prob_bound = model.log_prob_bound
+
+  @tf.custom_gradient
+  def with_gradient_times(x, factor):
+    return tf.identity(x), lambda g: (g * factor, None)
+
+  def spoiled(images, **options):
+    bound = log_prob_bound(images, **options)
+    factor = tf.where(tf.reduce_any(tf.reduce_all(images == 7, axis=[1, 2, 3])), np.float32("nan"), 1.0)
+    return bound * factor if what == "loss" else with_gradient_times(bound, factor)
+
+  model.log_prob_bound = spoiled
+  model.initialize(IMAGES)
+  return model
+
+
+MODES = {"graph": {}, "eager": dict(run_eagerly=True), "executions": dict(steps_per_execution=3),
+         "mirrored": dict(devices=2)}
+WITH_MARKED = np.concatenate([IMAGES[:7], MARKED, IMAGES[4:12]])  # in the second of four steps, on the second device
+
+
+@pytest.fixture(scope="module")
+def state_without_the_marked_step():
+  model = compiled(adam_with_ema)
+  model.initialize(IMAGES)
+  fit(model, np.concatenate([WITH_MARKED[:4], WITH_MARKED[8:]]))
+  return state_of(model)
+
+
+@pytest.mark.parametrize("mode, what", [("graph", "loss"), slow("graph", "gradients"), ("eager", "gradients"),
+                                        slow("executions", "loss"),
+                                        # the loss scale has two devices, below
+                                        slow("mirrored", "gradients")])
+def test_a_step_that_is_not_finite_changes_nothing_and_counts_as_nan(state_without_the_marked_step, mode, what):
+  model = spoil(compiled(adam_with_ema, **MODES[mode]), what)
+  logs = fit(model, WITH_MARKED)
+  assert np.isnan(logs["loss"]).all() and np.isnan(logs["bits_per_dim"]).all()
+  assert_same(state_of(model), state_without_the_marked_step, atol=1e-5)
+  assert model.optimizer.iterations.numpy() == 3
+
+
+def test_fit_ends_after_max_skipped_steps_in_a_row():
+  model = spoil(compiled(without_steps, max_skipped=3, **MODES["executions"]), "loss")
+  before = model.get_weights()
+  for _ in range(2):  # which count from 0
+    with pytest.raises(training.Diverged, match="loss or gradients of the last 3 steps were not finite"):
+      fit(model, np.repeat(MARKED, 40, axis=0))
+  fit(model, WITH_MARKED, epochs=3)
+  assert_same(model.get_weights(), before)
+
+
+@pytest.mark.slow
+def test_fit_that_took_no_step_at_all_is_an_error():
+  # Keras would copy EMA weights of zeros into the model.
+  model = spoil(compiled(adam_with_ema), "loss")
+  before = model.get_weights()
+  with pytest.raises(training.Diverged, match="no step was taken"):
+    fit(model, np.repeat(MARKED, 8, axis=0))
+  assert_same(model.get_weights(), before)
+
+
+def test_max_skipped_must_be_positive():
+  with pytest.raises(fpp.InputError, match="`max_skipped` must be a positive integer, got 0"):
+    compiled(max_skipped=0)
+
+
+@pytest.mark.slow
+def test_a_step_that_only_lowers_the_loss_scale_is_no_failure_until_the_scale_is_1():
+  optimizer = lambda: keras.optimizers.LossScaleOptimizer(adam_with_ema(), initial_scale=4.0)
+  model = spoil(compiled(optimizer, dataclasses.replace(CONFIG, dtype="mixed_float16"), devices=2, max_skipped=2),
+                "gradients")
+  assert np.isfinite(fit(model, np.concatenate([IMAGES[:4], IMAGES[:3], MARKED, IMAGES[:3], MARKED]))["loss"]).all()
+  assert model.optimizer.dynamic_scale.numpy() == 1.0 and model.optimizer.iterations.numpy() == 1
+  before = state_of(model)
+  with pytest.raises(training.Diverged, match="the last 2 steps"):
+    fit(model, np.concatenate([IMAGES[:3], MARKED, IMAGES[:3], MARKED]))
+  assert_same(state_of(model), before)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_counts_whatever_the_loss_scale():
+  optimizer = lambda: keras.optimizers.LossScaleOptimizer(adam_with_ema(), initial_scale=4.0)
+  model = spoil(compiled(optimizer, dataclasses.replace(CONFIG, dtype="mixed_float16")), "loss")
+  assert np.isnan(fit(model, WITH_MARKED)["loss"]).all()
+  assert model.optimizer.dynamic_scale.numpy() == 2.0 and model.optimizer.iterations.numpy() == 3
+
+
+# --- Callbacks ----------------------------------------------------------------------------------
+
+def test_callbacks_of_keras_work_with_their_default_arguments(tmp_path):
+  model = compiled(without_steps)
+  path = tmp_path / "{epoch}-{val_loss:.2f}.keras"
+  with warnings.catch_warnings():
+    warnings.simplefilter("error", UserWarning)  # they only warn if they do not find `val_loss`
+    logs = fit(model, epochs=4, validation_data=small_images(4, seed=1), callbacks=[
+        keras.callbacks.ModelCheckpoint(path), keras.callbacks.ReduceLROnPlateau(), keras.callbacks.EarlyStopping()])
+  assert len(logs["val_loss"]) == 2  # no better in the second epoch
+  first, _ = sorted(tmp_path.iterdir())
+  assert_same(keras.models.load_model(first).get_weights(), model.get_weights())
+
+
+@pytest.mark.slow
+def test_with_swapped_ema_weights_validation_checkpoints_and_the_end_see_them_even_when_stopped(tmp_path):
+  model, others, after_steps = compiled(adam_with_ema), small_images(8, seed=1), []
+  logs = fit(model, epochs=3, validation_data=others, callbacks=[
+      keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: after_steps.append(model.get_weights())),
+      keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
+      keras.callbacks.ModelCheckpoint(tmp_path / "ema.weights.h5", save_weights_only=True),
+      keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1))])
+  assert len(after_steps) == 8
+  ema = after_steps[0]
+  for weights in after_steps:
+    ema = [(a + w) / 2 for a, w in zip(ema, weights)]
+  assert_same(model.get_weights(), ema, atol=1e-5)
+  assert any(np.abs(a - w).max() > 1e-3 for a, w in zip(ema, after_steps[-1]))
+  np.testing.assert_allclose(model.evaluate(others, verbose=0)[0], logs["val_loss"][-1], rtol=1e-5)
+  model.load_weights(tmp_path / "ema.weights.h5")
+  assert_same(model.get_weights(), ema, atol=1e-5)
+
+
+# --- Initialisation -----------------------------------------------------------------------------
+
+class Batches(keras.utils.PyDataset):
+  """IMAGES, as a data set of Keras."""
+
+  def __len__(self):
+    return 1
+
+  def __getitem__(self, index):
+    return IMAGES
+
+
+LABELS = np.arange(16)
+MANY = small_images(1000)
+
+
+class Initialised(Exception):
+  """Ends `fit` when it has initialised the model."""
+
+
+@pytest.mark.parametrize("x, images, options", [
+    (lambda: IMAGES, IMAGES, {}), (lambda: {"image": IMAGES, "label": LABELS}, IMAGES, {}),
+    (lambda: batches(IMAGES), IMAGES, {}), (lambda: batches((IMAGES, LABELS)), IMAGES, {}), (Batches, IMAGES, {}),
+    (lambda: IMAGES, IMAGES[:12], dict(validation_split=0.25)),
+    (lambda: MANY, MANY[::3][:256], {}), (lambda: batches(MANY), MANY[:256], {})],
+    ids=["array", "dict", "batches", "pairs", "Keras", "no validation", "many", "many batches"])
+def test_fit_initialises_a_new_model_on_images_of_its_data(x, images, options):
+  model, given = compiled(), []
+
+  def initialize(images):
+    given.append(images)
+    raise Initialised
+
+  model.initialize = initialize
+  with pytest.raises(Initialised):
+    fit(model, x(), **options)
+  np.testing.assert_array_equal(given[0], images)
+
+
+def test_fit_initialises_only_a_model_without_weights_of_its_own(tmp_path):
+  model, loaded, fitted = (compiled(without_steps) for _ in range(3))
+  model.initialize(IMAGES)
+  model.save_weights(tmp_path / "model.weights.h5")
+  loaded.load_weights(tmp_path / "model.weights.h5")
+  fit(fitted)
+  for other in (loaded, fitted):
+    fit(other, small_images(16, seed=1))
+    assert_same(other.get_weights(), model.get_weights())
+
+
+def test_data_that_can_be_read_once_do_not_initialise_a_new_model(trained):
+  model, generator = compiled(), lambda: ((IMAGES,) for _ in range(2))
+  with pytest.raises(fpp.InputError, match="new model cannot be initialised from `x` of type generator: call `model."):
+    fit(model, generator(), batch_size=None)
+  assert np.isfinite(fit(trained, generator(), batch_size=None, steps_per_epoch=2)["loss"]).all()
+
+
+# --- Inputs -------------------------------------------------------------------------------------
+
+FORMS = {
+    "dict": lambda: {"image": IMAGES, "label": LABELS},
+    "tuples": lambda: batches((IMAGES,)),
+    "pairs": lambda: batches((IMAGES, LABELS)),
+    "dicts of TFDS": lambda: batches({"id": [f"id_{i}" for i in LABELS], "image": IMAGES, "label": LABELS}),
+}
+
+
+def results(model, x):
+  logs = fit(model, x, validation_data=x)
+  return [logs["loss"], logs["val_loss"], model.predict(x, None if isinstance(x, tf.data.Dataset) else 4, verbose=0)]
+
+
+@pytest.fixture(scope="module")
+def results_of_images(trained):
+  return results(trained, batches(IMAGES))
+
+
+@pytest.mark.parametrize("form", quick_rows(FORMS, ["dict", "pairs"]))
+def test_images_come_in_every_form_of_keras_and_tfds(trained, results_of_images, form):
+  assert_same(results(trained, FORMS[form]()), results_of_images, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_data_sets_of_tfds_are_taken_and_checked_on_two_devices(results_of_images):
+  model = compiled(without_steps, devices=2)
+  np.testing.assert_allclose(fit(model, FORMS["dicts of TFDS"]())["loss"], results_of_images[0], rtol=1e-5)
+  with pytest.raises(fpp.InputError, match="`images` must be integers in 0 .. 7"):
+    fit(model, batches({"image": IMAGES * 100, "label": LABELS}))
+
+
+@pytest.mark.slow
+def test_labels_and_conditions_reach_a_model_of_images_given_both():
+  model = compiled(without_steps, dataclasses.replace(
+      CONFIG, num_classes=16, condition_shape=(2, 2, 1), condition_channels=2, condition_blocks=1))
+  conditions = np.tile(np.float32(LABELS[::-1, None, None, None]), (1, 2, 2, 1))
+  whole = {"image": IMAGES, "label": LABELS, "condition": conditions}
+  without_labels = {"image": IMAGES, "condition": conditions}
+  assert np.isfinite(fit(model, batches((without_labels, LABELS)))["loss"]).all()
+  with pytest.raises(fpp.InputError, match="labels must be given once"):
+    fit(model, whole, y=LABELS)
+  with pytest.raises(fpp.InputError, match="`labels` must be given"):
+    model.predict(without_labels, verbose=0)
+
+  model.log_prob_bound = lambda images, seed, training, labels, condition: (
+      tf.cast(labels, tf.float32) + 100 * condition[:, 0, 0, 0])
+  for x in (whole, batches(whole), batches((without_labels, LABELS))):
+    np.testing.assert_array_equal(model.predict(x, verbose=0), LABELS + 100 * LABELS[::-1])
+
+
+def test_the_model_itself_takes_a_dict():
+  model = compiled()
+  assert_same(model({"image": IMAGES, "label": LABELS}), model(IMAGES))
+  assert_same(tf.function(model)({"image": IMAGES, "label": LABELS}), model(IMAGES), rtol=1e-6)
+
+
+def test_a_dict_without_images_is_an_error():
+  model = compiled()
+  for x in ({"x": IMAGES}, batches({"x": IMAGES})):
+    with pytest.raises(fpp.InputError, match=r'inputs must have the key "image", got \[\'x\'\]'):
+      fit(model, x)
+
+
+def test_predict_and_evaluate_give_the_same_in_each_call():
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, dropout=0.5))  # with noise, too
+  perturb(model)
+  model.compile()
+  predictions = [model.predict(IMAGES, batch_size=8, verbose=0) for _ in range(2)]
+  losses = [model.evaluate(IMAGES, batch_size=8, verbose=0)[0] for _ in range(2)]
+  assert_same(*predictions)
+  assert losses[0] == losses[1]
+  np.testing.assert_allclose(losses[0], -np.mean(predictions[0]), rtol=1e-6)
+
+
+# --- Export -------------------------------------------------------------------------------------
+
+def test_keras_exports_a_model_that_was_never_called(tmp_path):
+  model = compiled()
+  model.export(tmp_path / "model", verbose=False)
+  loaded = tf.saved_model.load(tmp_path / "model")
+  for count in (3, 5):
+    assert_same(loaded.serve(IMAGES[:count].astype(np.float32)), model(IMAGES[:count]), rtol=1e-5)
+  with pytest.raises(tf.errors.InvalidArgumentError, match=r"did you divide by 255\?"):
+    loaded.serve(IMAGES / np.float32(255))

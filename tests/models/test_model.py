@@ -1,0 +1,157 @@
+"""The model: its bound, its variables, its initialisation, its samples, its errors."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import training
+from support.marks import quick_rows, slow
+from support.models import SMALL, VARIANTS, perturb, small_images, value_and_log_det
+
+FLOAT64 = dataclasses.replace(SMALL, dtype="float64")
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_both_views_list_each_weight_once(config):
+  model = fpp.FlowPlusPlus(config)
+  pointers = lambda variables: sorted(
+      id(v if isinstance(v, tf.Variable) else v.value) for v in variables)
+  keras_view = pointers(model.trainable_variables)
+  given_the_image = [model.dequantizer(small_images()), *([model.augmenter(small_images())] if model.augmenter else [])]
+  of_tfp = [v for part in [model.flow, *given_the_image] for v in part.trainable_variables]
+  assert len(set(keras_view)) == len(keras_view)
+  assert keras_view == pointers(of_tfp)
+  assert model.count_params() == sum(v.shape.num_elements() for v in of_tfp)
+
+
+# Augmented ones are in test_augmentation.py.
+@pytest.mark.parametrize("name", quick_rows(
+    [name for name in VARIANTS if "augmented" not in name], ["published", "uniform", "affine"]))
+def test_bound_is_the_change_of_variables_with_autodiff_jacobians(name):
+  config = VARIANTS[name]
+  model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64"))
+  perturb(model)
+  images = small_images(2)
+  noise = model.sample_noise([2], tf.constant([0, 1]))
+  log_normal = lambda z: np.sum(
+      -0.5 * z.numpy()**2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
+  u, log_q = noise, 0.0
+  if config.dequantization == "variational":
+    u, log_du = value_and_log_det(model.dequantizer(images).bijector.forward, noise)
+    log_q = log_normal(noise) - log_du
+  z, log_dz = value_and_log_det(model.flow.bijector.inverse, images + u)
+  np.testing.assert_allclose(model.log_prob_bound(images, noise=noise),
+                             log_normal(z) + log_dz - log_q, rtol=1e-10)
+
+
+def test_every_weight_has_a_gradient(small_model):
+  with tf.GradientTape() as tape:
+    loss = tf.reduce_mean(small_model.log_prob_bound(small_images(), seed=0))
+  weights = [v.value for v in small_model.trainable_variables]
+  for weight, gradient in zip(weights, tape.gradient(loss, weights)):
+    assert gradient is not None and np.any(gradient != 0), weight.name
+
+
+def test_importance_weighted_bound_is_log_mean_exp_of_the_single_ones(small_model):
+  images = small_images()
+  noise = small_model.sample_noise([3, len(images)], tf.constant([0, 1]))
+  single = np.stack([small_model.log_prob_bound(images, noise=n) for n in noise])
+  weighted = small_model.log_prob_bound(images, noise=noise)
+  np.testing.assert_allclose(weighted, np.log(np.mean(np.exp(single), axis=0)), rtol=1e-12)
+  np.testing.assert_allclose(small_model.bits_per_dim(images, noise=noise),
+                             -weighted / (32 * np.log(2)), rtol=1e-12)
+
+
+def test_seeds_repeat_draws_and_none_does_not(small_model):
+  images = small_images()
+  bound = lambda seed: small_model.log_prob_bound(images, seed=seed).numpy()
+  np.testing.assert_array_equal(bound(1), bound(1))
+  assert np.all(bound(1) != bound(2))
+  assert np.all(bound(None) != bound(None))
+  sample = lambda seed: small_model.sample(4, seed=seed).numpy()
+  np.testing.assert_array_equal(sample(1), sample(1))
+  assert np.any(sample(1) != sample(2))
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**31 + 7, 2**40 + 3, -1, -2**50 + 11, 2**63 - 1, -2**63])
+def test_a_seed_means_the_same_in_python_in_a_tensor_and_in_a_graph(seed):
+  as_seed = fpp.models.seeds.as_seed
+  np.testing.assert_array_equal(as_seed(seed), [seed >> 32, seed % 2**32])
+  for tensor in [tf.constant(seed, tf.int64)] + [tf.constant(seed, tf.int32)] * (abs(seed) < 2**31):
+    np.testing.assert_array_equal(as_seed(tensor), as_seed(seed))
+    np.testing.assert_array_equal(tf.function(as_seed)(tensor), as_seed(seed))
+
+
+def test_decode_gives_encoded_images_back(small_model):
+  images = small_images()
+  np.testing.assert_array_equal(small_model.decode(small_model.encode(images, seed=0)), images)
+
+
+def test_samples_are_images_and_temperature_zero_is_one_image(small_model):
+  images = small_model.sample(5, seed=0)
+  assert images.dtype == tf.uint8 and images.shape == (5, 4, 4, 2)
+  assert np.max(images) < 8
+  cold = small_model.sample(5, temperature=0.0).numpy()
+  assert np.all(cold == cold[0])
+
+
+def test_initialisation_normalises_what_reaches_each_coupling():
+  model = fpp.FlowPlusPlus(FLOAT64)
+  images = small_images(64)
+  bound = model.initialize(images, seed=3)
+  noise_seed = fpp.models.seeds.as_seed(3)
+  np.testing.assert_allclose(model.log_prob_bound(images, seed=noise_seed), bound, rtol=1e-9)
+  step = model.coupling_flow.steps[0]
+  x = images + model.dequantizer(images).transform(model.sample_noise(
+      [64], fpp.layers.fold_in(noise_seed, 0)))[0]
+  x = fpp.bijectors.PixelsToLogit(8).forward(x)
+  y = step.act_norm.forward(fpp.bijectors.split_columns((4, 4, 2)).forward(x))
+  np.testing.assert_allclose(tf.reduce_mean(y, 0), np.zeros((4, 2, 4)), atol=1e-10)
+  np.testing.assert_allclose(tf.math.reduce_std(y, 0), np.ones((4, 2, 4)), rtol=1e-6)
+
+
+IMAGES = small_images()
+
+
+@pytest.mark.parametrize("count", [1, slow(2), 4, slow(8), slow(16)])
+def test_a_model_initialised_on_few_images_takes_every_other(count):
+  model = fpp.FlowPlusPlus(SMALL)
+  model.initialize(small_images(count), seed=0)
+  others = small_images(256, seed=1)
+  assert np.all(np.isfinite(model.log_prob_bound(others, seed=0)))
+  latents = model.encode(others, seed=0)
+  assert np.all(np.isfinite(model.flow.bijector.forward(tf.identity(latents))))
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda m: m.log_prob_bound(IMAGES + 2), r"`images` must lie in 0 .. 7 \(8 levels\), got values"),
+    (lambda m: m.log_prob_bound(IMAGES.astype(np.int32) - 1), "`images` must lie in 0 .. 7"),
+    (lambda m: m.log_prob_bound(IMAGES * np.float32("nan")), "`images` must be finite, got 192 values"),
+    (lambda m: m.log_prob_bound(IMAGES + 0.5), "`images` must be integers in 0 .. 7"),
+    (lambda m: m.log_prob_bound(IMAGES[:, :2]), r"`images` must be of shape \[B, 4, 4, 2\]"),
+    (lambda m: m.log_prob_bound(IMAGES[0]), r"`images` must be of shape \[B, 4, 4, 2\]"),
+    (lambda m: m.log_prob_bound(IMAGES[:0]), "at least one image"),
+    (lambda m: m.log_prob_bound(IMAGES, num_samples=0), "`num_samples` must be a positive integer"),
+    (lambda m: m.log_prob_bound(IMAGES, noise=np.zeros((6, 4, 4, 1))), "`noise` must be of shape"),
+    (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros((3, *IMAGES.shape))), "`noise` must be of shape"),
+    (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros(IMAGES.shape)), "`noise` must be of shape"),
+    (lambda m: m.log_prob_bound(IMAGES, seed="x"), "`seed` must be an integer, a pair"),
+    (lambda m: m.log_prob_bound(IMAGES, seed=2**63), "`seed` must be an integer of 64 bits, got 92"),
+    (lambda m: m.decode(np.zeros([3, 4, 4, 2])), r"`z` must be of shape \[B, 2, 2, 8\], got \(3, 4"),
+    (lambda m: m.sample(0), "`n` must be a positive integer, got 0"),
+    (lambda m: m.sample(1, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
+    (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be finite and at least 0"),
+    (lambda m: m.compile(loss="mse"), "`loss` must be None"),
+    (lambda m: training.TrainState(m, training.TrainingConfig(steps=1), keras.optimizers.SGD(clipnorm=1.0)),
+     "`clipnorm` would clip"),
+    (lambda m: training.TrainingConfig(steps=1, clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
+    (lambda m: training.TrainingConfig(steps=1, ema_decay=1.0), "`ema_decay` must be in"),
+])
+def test_bad_input_is_a_value_error_that_names_argument_value_and_expectation(
+    small_model, call, message):
+  with pytest.raises(ValueError, match=message):
+    call(small_model)

@@ -1,0 +1,194 @@
+"""Parity with the authors' release: its weights in our model give its numbers."""
+
+import collections
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from flowpp_tf import bijectors as fb
+from flowpp_tf.call import Call
+from support.marks import slow
+from support.programs import REFERENCE
+
+SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0,
+             dtype="float64")
+REFERENCES = {  # the published config and the sizes that were reduced
+    "cifar10": ("cifar10", dict(blocks=2)),
+    "imagenet32": ("imagenet32", dict(blocks=1)),
+    "imagenet64": ("imagenet64", dict(blocks=2, image_shape=(16, 16, 3))),
+    "ablation_uniform": ("cifar10_uniform_dequantization", dict(blocks=2)),
+}
+
+
+def reference(name):
+  """The arrays of a reference, with `variables`: the release's weights by name."""
+  with np.load(REFERENCE / f"{name}.npz") as file:
+    arrays = dict(file)
+  flat = np.ascontiguousarray(arrays.pop("weights").T).view(np.float16).ravel().astype(np.float64)
+  variables = {}
+  for key, shape in json.loads(str(arrays["index"])):
+    size = int(np.prod(shape))
+    variables[key], flat = flat[:size].reshape(shape), flat[size:]
+  assert flat.size == 0
+  return {**arrays, "variables": variables}
+
+
+def model_of(name, path, variables, **changes):
+  """Our model with the release's weights, by way of an .npz as it is published."""
+  config_name, sizes = REFERENCES[name]
+  model = fpp.FlowPlusPlus(
+      dataclasses.replace(fpp.get_config(config_name), **{**SMALL, **sizes, **changes}))
+  np.savez(path, **variables)
+  fpp.load_official_weights(model, path)
+  return model
+
+
+@pytest.fixture(scope="module", params=REFERENCES)
+def loaded(request, tmp_path_factory):
+  data = reference(request.param)
+  path = tmp_path_factory.mktemp("weights") / "release.npz"
+  model = model_of(request.param, path, data["variables"])
+  noise = data["eps"] if "eps" in data else data["u"]
+  return request.param, model, data, noise
+
+
+def close(ours, theirs, tolerance=1e-8):
+  """Relative to each number, or to a thousandth of the largest beside it."""
+  ours, theirs = np.asarray(ours), np.asarray(theirs)
+  assert ours.shape == theirs.shape
+  scale = np.maximum(np.abs(theirs), 1e-3 * np.max(np.abs(theirs)) or 1.0)
+  assert np.max(np.abs(ours - theirs) / scale) <= tolerance
+
+
+def test_bound_and_its_parts(loaded):
+  _, model, data, noise = loaded
+  u, log_q = model.dequantizer(data["x"]).transform(noise)
+  close(data["x"] + u, data["dequantized"])
+  close(-log_q, np.broadcast_to(data["dequant_logd"], log_q.shape))
+  x = tf.constant(data["dequantized"])
+  z = model.flow.bijector.inverse(x)
+  close(z, data["z"])
+  close(model.flow.bijector.inverse_log_det_jacobian(x, 3), data["main_logd"])
+  close(model.flow.distribution.log_prob(z), data["logp_z"])
+  close(model.log_prob_bound(data["x"], noise=noise), data["total_logp"])
+  close(model.bits_per_dim(data["x"], noise=noise), data["bpd"])
+
+
+def test_log_det_of_every_step(loaded):
+  _, model, data, noise = loaded
+  ours = []
+
+  def walk(parts, x, call):
+    for part in parts:
+      part_kwargs = dict(call=call) if isinstance(part, fb.Coupling) else {}
+      if isinstance(part, (fb.ActNorm, fb.Invertible1x1Conv, fb.Coupling, fb.PixelsToLogit,
+                           tfp.bijectors.Sigmoid)):
+        log_det = part.forward_log_det_jacobian(x, 3, **part_kwargs)
+        ours.append(np.broadcast_to(log_det, len(x)))
+      x = part.forward(x, **part_kwargs)
+
+  if model.config.dequantization == "variational":
+    flow = model.dequantizer.coupling_flow
+    context = model.dequantizer.context_net(data["x"])
+    walk([*flow.bijector.bijectors[::-1], tfp.bijectors.Sigmoid()], tf.constant(noise),
+         Call(condition=context))
+  walk([fb.PixelsToLogit(model.config.levels), *model.coupling_flow.bijector.bijectors[::-1]],
+       tf.constant(data["dequantized"]), None)
+  assert len(ours) == len(json.loads(str(data["steps"])))
+  for one, other in zip(ours, data["step_logd"]):
+    close(one, other)
+
+
+def test_gradient_norm_of_every_variable(loaded):
+  _, model, data, noise = loaded
+  entries = list(fpp.export.official_weights.official_entries(model))
+  variables = {id(e.variable): e.variable for e in entries}
+  with tf.GradientTape() as tape:
+    loss = -tf.reduce_mean(model.log_prob_bound(data["x"], noise=noise))
+  gradients = dict(zip(variables, tape.gradient(loss, [v.value for v in variables.values()])))
+  norms = [0.0 if gradients[id(e.variable)] is None
+           else np.linalg.norm(gradients[id(e.variable)].numpy()[e.index]) for e in entries]
+  close(norms, data["grad_norm"])
+
+
+def test_sample_of_a_latent(loaded):
+  _, model, data, _ = loaded
+  z = tf.constant(data["z_rand"])
+  close(model.flow.bijector.forward(z), data["sample_from_z_rand"], 1e-6)
+  close(model.flow.bijector.forward_log_det_jacobian(z, 3), data["sample_logd"], 1e-6)
+
+
+def test_bits_per_dim_in_float32(loaded, tmp_path):
+  name, _, data, noise = loaded
+  model = model_of(name, tmp_path / "release.npz", data["variables"], dtype="float32")
+  np.testing.assert_allclose(model.bits_per_dim(data["x"], noise=noise), data["bpd"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cifar10", slow("imagenet32")])
+def test_data_dependent_initialisation(name, tmp_path):
+  data = reference(f"{name}_init")
+  model = model_of(name, tmp_path / "raw.npz", data["variables"])
+  bound = model.initialize(data["x_init"], noise=data["eps_init"])
+  close(bound, data["init_total_logp"], 1e-9)
+  entries = {e.name: e for e in fpp.export.official_weights.official_entries(model)}
+  for i, (key, shape) in enumerate(json.loads(str(data["index"]))):
+    ours = np.asarray(entries[key].variable)[entries[key].index].reshape(shape)
+    tolerance = 1e-6 if data["stored"][i] == 4 else 1e-9
+    # Biases of layers right after a layer norm of zero mean are rounding errors, about 1e-17.
+    np.testing.assert_allclose(np.linalg.norm(ours), data["norm"][i], rtol=tolerance, atol=1e-14)
+    np.testing.assert_allclose(ours.ravel()[data["position"][i]], data["value"][i], rtol=tolerance,
+                               atol=1e-14 + tolerance * np.max(np.abs(ours)))
+
+
+def test_export_and_import_change_no_bit(loaded, tmp_path):
+  _, model, data, _ = loaded
+  path = tmp_path / "ours.npz"
+  fpp.export_official_weights(model, path)
+  with np.load(path) as file:
+    assert set(file) == set(data["variables"])
+    for key, value in data["variables"].items():
+      assert file[key].dtype == np.float64
+      np.testing.assert_array_equal(file[key], value)
+  again = fpp.FlowPlusPlus(model.config)
+  fpp.load_official_weights(again, path)
+  for ours, theirs in zip(again.get_weights(), model.get_weights()):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
+  data = reference("ablation_uniform")
+  path = tmp_path / "weights.npz"
+  model = model_of("ablation_uniform", path, data["variables"])
+  before = model.get_weights()
+  variables = dict(data["variables"])
+  variables["Norm_9/norm0/g"] = variables.pop("Norm/norm0/g")
+  variables["Pointwise/W0"] = np.zeros([2, 3])
+  np.savez(path, **variables)
+  with pytest.raises(ValueError) as error:
+    fpp.load_official_weights(model, path)
+  assert "3 arrays: missing Norm/norm0/g (8, 4, 3); unexpected Norm_9/norm0/g (8, 4, 3); " in str(
+      error.value)
+  assert "Pointwise/W0 has shape (2, 3), expected (3, 3)" in str(error.value)
+  for ours, theirs in zip(model.get_weights(), before):
+    np.testing.assert_array_equal(ours, theirs)
+  path.write_bytes(b"no archive")
+  with pytest.raises(ValueError, match="cannot be read: File is not a zip file"):
+    fpp.load_official_weights(model, path)
+
+
+def test_every_published_model_has_a_name_for_each_weight_once():
+  for name in ("cifar10", "imagenet64", "cifar10_affine_coupling", "cifar10_no_attention"):
+    config = dataclasses.replace(fpp.get_config(name), filters=4, dequant_filters=4, blocks=1,
+                                 components=2)
+    model = fpp.FlowPlusPlus(config)
+    entries = list(fpp.export.official_weights.official_entries(model))
+    assert len({e.name for e in entries}) == len(entries)
+    covered = collections.Counter()
+    for entry in entries:
+      covered[id(entry.variable)] += int(np.prod(entry.shape))
+    assert covered == {id(v): int(np.prod(v.shape)) for v in model.trainable_variables}

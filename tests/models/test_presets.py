@@ -1,0 +1,211 @@
+"""Presets: what ships is whole and is what its figures were measured with; a user's own have the same form."""
+
+import json
+import re
+import shutil
+
+import keras
+import numpy as np
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf import evaluation, models, training
+from support.marks import slow
+from support.models import TINY, perturb, small_images
+from support.programs import ROOT, call, run
+
+MOST_BYTES, MOST_BYTES_IN_ALL = 6e6, 16e6
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+  """A model, and the folder of the preset that it was saved to."""
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(TINY)
+  perturb(model)
+  folder = tmp_path_factory.mktemp("presets") / "mine"
+  model.save_to_preset(folder, "a model of mine")
+  return model, folder
+
+
+def test_a_saved_preset_is_the_model_with_its_weights_in_float16(own):
+  model, folder = own
+  loaded = fpp.FlowPlusPlus.from_preset(folder)
+  assert loaded.config == model.config
+  for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+    np.testing.assert_array_equal(ours, theirs.astype(np.float16).astype(np.float32))
+  images = small_images(config=TINY)
+  np.testing.assert_allclose(loaded.bits_per_dim(images, seed=0), model.bits_per_dim(images, seed=0), atol=0.01)
+
+
+def test_saving_again_replaces_a_preset_and_nothing_else(own, tmp_path):
+  model, folder = own
+  copy = shutil.copytree(folder, tmp_path / "mine")
+  model.save_to_preset(copy, "again")
+  assert json.loads((copy / "preset.json").read_text())["description"] == "again"
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data" / "file").write_text("mine")
+  with pytest.raises(ValueError, match="is there and no preset"):
+    model.save_to_preset(tmp_path / "data")
+  assert (tmp_path / "data" / "file").read_text() == "mine"
+
+
+def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
+  model = fpp.FlowPlusPlus(TINY)
+  for value in (1e5, np.nan):
+    model.weights[0].assign(np.full(model.weights[0].shape, value))
+    with pytest.raises(ValueError, match="do not fit float16"):
+      model.save_to_preset(tmp_path / "large")
+  assert not (tmp_path / "large").exists()
+
+
+def append(path):
+  path.write_bytes(path.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda folder: append(folder / "best.weights.h5"), "the weights of preset .* are damaged"),
+    (lambda folder: (folder / "best.weights.h5").unlink(), "cannot be read"),
+    (lambda folder: (folder / "config.json").write_text("{}"), "cannot be read"),
+    (lambda folder: (folder / "preset.json").unlink(), "is no preset: it has no preset.json")])
+def test_a_damaged_preset_is_refused(own, tmp_path, change, message):
+  folder = shutil.copytree(own[1], tmp_path / "damaged")
+  change(folder)
+  with pytest.raises(ValueError, match=message):
+    fpp.FlowPlusPlus.from_preset(folder)
+
+
+def test_an_unknown_preset_is_an_error_that_names_those_that_come_close():
+  with pytest.raises(ValueError, match="unknown preset 'digit'; did you mean digits"):
+    fpp.FlowPlusPlus.from_preset("digit")
+
+
+# --- Those that ship ----------------------------------------------------------------------------
+
+
+def test_each_has_a_card_and_they_are_small():
+  assert {"digits", "fashion_mnist", "photos"} <= set(fpp.presets())
+  sizes = []
+  for name, description in fpp.presets().items():
+    folder = models.preset_folder(name)
+    assert description and (folder / "card.md").read_text().startswith(f"# {name}\n")
+    sizes.append((folder / "best.weights.h5").stat().st_size)
+  assert max(sizes) <= MOST_BYTES and sum(sizes) <= MOST_BYTES_IN_ALL
+
+
+@pytest.mark.parametrize("name", fpp.presets())
+def test_its_figures_are_those_of_its_weights(name):
+  run_of_preset = training.Workdir(models.preset_folder(name))
+  record, checkpoint = evaluation.read_record(run_of_preset.evaluation)["test"], run_of_preset.checkpoint()
+  assert record["checkpoint"] == checkpoint
+  assert checkpoint["sha256"] == json.loads((run_of_preset.path / "preset.json").read_text())["sha256"]
+  card = (run_of_preset.path / "card.md").read_text()
+  for bound in record["bounds"]:
+    assert f"{bound['bits_per_dim']:.4f}" in card
+  for codec in record["codecs"]:
+    assert f"{codec['each']:.3f}" in card
+
+
+# The others' data are not in the package.
+@pytest.mark.parametrize("name", ["digits", slow("digits_by_class"), slow("photos")])
+def test_bits_per_dim_are_near_those_of_the_card(name):
+  from flowpp_tf.data import load_dataset
+  model = fpp.FlowPlusPlus.from_preset(name)
+  record = evaluation.read_record(training.Workdir(models.preset_folder(name)).evaluation)["test"]
+  dataset = load_dataset(name.partition("_")[0], labels=model.config.num_classes > 0)
+  every = slice(None, None, len(dataset.test) // 60)
+  given = {"labels": dataset.labels["test"][every]} if dataset.labels else None
+  found = evaluation.evaluate_bits_per_dim(model, dataset.test[every], 1, batch_size=20, given=given)
+  expected = record["bounds"][0]
+  error = np.hypot(found.best.standard_error, expected["standard_error"])
+  assert abs(found.best.bits_per_dim - expected["bits_per_dim"]) < 4 * error
+
+
+@pytest.mark.slow
+def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
+  result = run("sample", "--preset=digits", "--n=4", cwd=tmp_path)
+  assert result.code == 0, result.error
+  assert (tmp_path / "presets/digits/samples_t1.0_s0.png").exists()
+  (tmp_path / "presets/digits/best.weights.h5").write_bytes(b"")  # is copied again
+  result = run("evaluate", "--preset=digits", "--limit=20", cwd=tmp_path)
+  assert result.code == 0 and result.out.startswith("digits test: "), result.error
+  record = json.loads((tmp_path / "presets/digits/evaluation.json").read_text())
+  assert record["test[:20]"]["images"] == 20 and record["test"]["images"] == 180
+  shipped = json.loads((models.preset_folder("digits") / "evaluation.json").read_text())
+  assert shipped["test"]["images"] == 180  # is not written to
+
+
+@pytest.mark.slow
+def test_a_preset_is_exported_with_its_figures(tmp_path):
+  result = run("export", "--preset=digits", cwd=tmp_path)
+  assert result.code == 0, result.error
+  loaded = fpp.load_saved_model(tmp_path / "presets/digits/saved_model/1")
+  assert loaded.metadata["evaluation"]["test"]["images"] == 180
+  assert loaded.metadata["data"]["digest"] == "48a2c83b36aa"
+
+
+@pytest.mark.slow
+@pytest.mark.docs
+def test_the_snippet_of_the_docs_runs(capsys):
+  page = (ROOT / "docs" / "presets.md").read_text()
+  snippet, = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  exec(compile(snippet, "presets.md", "exec"), {})
+  names = "['digits', 'digits_by_class', 'fashion_mnist', 'photos']"
+  assert capsys.readouterr().out.splitlines() == [names, "(4, 8, 8, 1) (4,)"]
+  for name in fpp.presets():
+    assert f"../flowpp_tf/presets/{name}/card.md" in page
+
+
+@pytest.mark.parametrize("flags, message", [
+    ((), "give the model as --workdir or as --preset, one of them"),
+    (("--preset=digits", "--workdir=x"), "give the model as --workdir or as --preset, one of them"),
+    (("--preset=clothes",), "unknown preset 'clothes'")])
+def test_a_program_without_a_model_says_so(tmp_path, flags, message):
+  result = call("sample", *flags, cwd=tmp_path)
+  assert result.code == 2 and message in result.error
+
+
+# --- Training that begins with trained weights --------------------------------------------------
+
+SETTINGS = training.TrainingConfig(steps=1, batch_size=4, learning_rate=1e-9, init_batch_size=4)
+
+
+def train_from(source, workdir, config=TINY):
+  from flowpp_tf.data import ImageDataset
+  parts = [small_images(8, config, seed) for seed in range(3)]
+  lines = []
+  training.train(config, SETTINGS, ImageDataset("random", config.levels, *parts), training.Workdir(workdir),
+                 init_from=models.InitialWeights.find(str(source)), say=lines.append)
+  return training.Workdir(workdir).load()[0], lines
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_the_weights_of_a_preset_a_run_or_the_release(own, tmp_path):
+  model, folder = own
+  rounded = [w.astype(np.float16).astype(np.float32) for w in model.get_weights()]
+  first, lines = train_from(folder, tmp_path / "first")
+  assert any(line.startswith("begins with the weights of ") for line in lines)
+  second, _ = train_from(tmp_path / "first", tmp_path / "second")
+  fpp.export_official_weights(model, tmp_path / "release.npz")
+  third, _ = train_from(tmp_path / "release.npz", tmp_path / "third")
+  for found, expected in ((first, rounded), (second, rounded), (third, model.get_weights())):
+    for ours, theirs in zip(found.get_weights(), expected, strict=True):
+      np.testing.assert_allclose(ours, theirs, atol=1e-6)
+  with pytest.raises(ValueError, match="holds another run: init_from is"):
+    train_from(tmp_path / "release.npz", tmp_path / "first")
+
+
+def test_a_run_does_not_begin_with_damaged_weights(own, tmp_path):
+  folder = shutil.copytree(own[1], tmp_path / "damaged")
+  append(folder / "best.weights.h5")
+  with pytest.raises(ValueError, match="the weights of preset .* are damaged"):
+    models.InitialWeights.find(str(folder))
+
+
+def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, tmp_path):
+  import dataclasses
+  with pytest.raises(ValueError, match="do not fit the model"):
+    train_from(own[1], tmp_path / "other", dataclasses.replace(TINY, filters=6))
+  for source, message in (("missing.npz", "is not there"), (tmp_path, "has no trained weights"), ("dogits", "one of ")):
+    with pytest.raises(ValueError, match=message):
+      models.InitialWeights.find(str(source))

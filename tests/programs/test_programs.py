@@ -1,0 +1,137 @@
+"""The programs as a user runs them: a small job from start to end, and bad input."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from support.marks import slow
+from support.programs import call, run
+from support.runs import TRAINED
+
+
+@pytest.mark.parametrize("start", [call, slow(run)], ids=["here", "processes"])
+def test_train_leaves_figures_pictures_and_the_next_commands(start, trained, tmp_path):
+  if start is call:
+    cwd, out = trained, (trained / "out.txt").read_text()
+  else:
+    cwd, result = tmp_path, run("train", *TRAINED, cwd=tmp_path)
+    assert result.code == 0, result.error
+    out = result.out
+  workdir = cwd / "runs" / "digits"
+  assert "importance-weighted bound, 2 samples" in out and "(single-sample bound)" in out
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  assert [row["step"] for row in rows] == [2, 4]
+  for row in rows:
+    assert set(row) >= {"bits_per_dim", "val_bits_per_dim", "gradient_norm", "learning_rate",
+                        "images_per_second"}
+  for name in ("samples.png", "curves.png"):
+    with Image.open(workdir / name) as picture:
+      assert min(picture.size) > 100
+  commands = [line.split() for line in out.split("next:\n")[1].splitlines()]
+  for command in commands:
+    assert "--workdir=runs/digits" in command
+    more = ["--num_samples=1,2", "--limit=10", "--gap"] if "evaluate" in command[0] else []
+    result = start(command[0].rpartition("/")[2], *command[1:], *more, cwd=cwd)
+    assert result.code == 0, result.error
+  assert "gap, test - train: " in result.out
+  record = json.loads((workdir / "evaluation.json").read_text())
+  assert record["test"]["images"] == 20  # the measurement at the end of training stays beside that of fewer images
+  for split in ("test[:10]", "train"):
+    assert record[split]["images"] == 10
+    assert [bound["num_samples"] for bound in record[split]["bounds"]] == [1, 2]
+    assert record[split]["data"]["name"] == "digits" and record[split]["checkpoint"]["step"] in (2, 4)
+  assert not list(workdir.glob("evaluation-*.npy"))
+
+
+def test_training_again_goes_on_instead_of_starting_over(trained):
+  out = (trained / "out.txt").read_text()
+  again = call("train", *TRAINED, cwd=trained)
+  assert "resumed at step 4 of 4" in again.out
+  test_line = lambda text: next(line for line in text.splitlines() if line.startswith("test:"))
+  assert test_line(again.out) == test_line(out)
+
+
+@pytest.mark.slow  # test_float16.py takes steps in float16
+def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
+  command = ["train", *TRAINED, "--precision=float16", "--flow_dtype=float64", "--ema_warmup"]
+  assert call(*command, cwd=tmp_path).code == 0
+  model = json.loads((tmp_path / "runs" / "digits" / "config.json").read_text())["model"]
+  assert (model["dtype"], model["flow_dtype"]) == ("mixed_float16", "float64")
+  again = call(*command, "--steps=6", cwd=tmp_path)
+  assert again.code == 0, again.error
+  assert "resumed at step 4 of 6" in again.out
+
+
+def test_sample_writes_the_same_images_for_the_same_seed(trained):
+  for name in ("a", "b"):
+    result = call("sample", "--workdir=runs/digits", "--n=5", "--seed=3", "--temperature=0.7",
+                  f"--output={name}.png", f"--npy={name}.npy", cwd=trained)
+    assert result.code == 0, result.error
+  images = np.load(trained / "a.npy")
+  assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.max() <= 16
+  np.testing.assert_array_equal(images, np.load(trained / "b.npy"))
+  assert (trained / "a.png").read_bytes() == (trained / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize("program, args, message", [
+    ("train", ["--config=digit", "--steps=1"], "unknown config 'digit'; did you mean digits?"),
+    ("train", ["--dataset=foto", "--steps=1"], "unknown dataset 'foto'; did you mean photos?"),
+    ("train", ["--dataset=photos", "--steps=1"], "data set 'photos' has image_shape (32, 32, 3)"),
+    ("train", ["--image_shape=9,8,1", "--steps=1"], "the height is 9, which cannot be halved"),
+    ("train", ["--image_shape=a,8,1", "--steps=1"], "`image_shape` must be three integers"),
+    ("train", ["--filters=5", "--steps=1"], "`filters` must be a multiple of the 4 heads, got 5"),
+    ("train", ["--learning_rate=fast", "--steps=1"], "learning_rate"),
+    ("train", ["--precision=half", "--steps=1"], "precision"),
+    ("train", ["--precision=float16", "--dtype=float32", "--steps=1"],
+     "give the precision as --precision or as --dtype, one of them"),
+    ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
+    ("train", ["extra", "--steps=1"], "unexpected argument 'extra'"),
+    ("train", ["--steps=1", "--epochs=1"], "give the length of the run as --steps or as --epochs"),
+    ("train", [*TRAINED, "--batch_size=8"], "holds another run: batch_size is 16 there and 8 here"),
+    ("train", ["--steps=1", "--workdir=/proc/runs"], "workdir '/proc/runs' cannot be written"),
+    ("train", ["--steps=1", "--workdir=new", "--learning_rate=-1"], "`learning_rate` must be positive"),
+    ("train", ["--flagfile=nothing.flags"], "nothing.flags"),
+    ("evaluate", ["--workdir=nothing"], "workdir 'nothing' holds no run"),
+    ("evaluate", [], "--workdir"),
+    ("evaluate", ["--workdir=runs/digits", "--split=dev"], "`split` must be one of train, validation"),
+    ("evaluate", ["--workdir=runs/digits", "--num_samples=0,2"], "`num_samples` must be positive"),
+    ("evaluate", ["--workdir=runs/digits", "--output=no/such/folder.json"], "cannot write"),
+    ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
+    ("sample", ["--workdir=runs/digits", "--n=0"], "--n"),
+    ("sample", ["--workdir=runs/digits", "--interpolate=test:0"], "--interpolate must be two images"),
+    ("sample", ["--workdir=runs/digits", "--reconstruct=cat.png"], "there is no image 'cat.png'"),
+    ("sample", ["--workdir=runs/digits", "--output=no/such/folder.png"], "cannot write"),
+])
+def test_bad_input_is_one_clear_line_and_exit_code_2(trained_once, program, args, message):
+  _check_bad_input(call, trained_once, program, args, message)
+
+
+@pytest.mark.parametrize("program, args, message", [
+    slow("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
+    ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
+])
+def test_a_process_with_bad_input_ends_in_the_same_way(trained_once, program, args, message):
+  _check_bad_input(run, trained_once, program, args, message)
+
+
+def _check_bad_input(call_or_run, cwd, program, args, message):
+  before = {p: p.read_bytes() for p in cwd.rglob("*") if p.is_file()}
+  result = call_or_run(program, *args, cwd=cwd)
+  assert result.code == 2
+  errors = [line for line in result.error.splitlines() if not _is_noise(line)]
+  assert len(errors) == 1 and errors[0].startswith(f"{program}: error: "), result.error
+  assert message in errors[0]
+  assert "Traceback" not in result.error
+  assert {p: p.read_bytes() for p in cwd.rglob("*") if p.is_file()} == before
+
+
+def _is_noise(line):
+  return line == "importing TensorFlow"
+
+
+def test_help_lists_the_flags_of_the_program(tmp_path):
+  out = call("train", "--help", cwd=tmp_path).out
+  assert "Trains Flow++" in out and all(flag in out for flag in (
+      "--batch_size", "--filters", "--dataset"))

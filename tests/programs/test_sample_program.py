@@ -1,0 +1,147 @@
+"""bin/sample, each kind of picture by its flags, in one process."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import flowpp_tf as fpp
+from flowpp_tf.data import load_dataset
+from flowpp_tf.training import Workdir
+from support.models import perturb
+from support.programs import call, times_of_files
+
+CONFIG = fpp.FlowPlusPlusConfig(
+    image_shape=(8, 8, 1), levels=17, structure="columns:1", coupling="affine", filters=4, blocks=1,
+    attention=False, dequantization="uniform")
+DIGITS = load_dataset("digits")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A folder with a run in `run`, and files of images in `pets` and none in `empty`."""
+  folder = tmp_path_factory.mktemp("sample")
+  model = fpp.FlowPlusPlus(CONFIG)
+  perturb(model)
+  workdir = Workdir(folder / "run")
+  workdir.open(CONFIG, {"dataset": "digits", "fingerprint": DIGITS.fingerprint()})
+  model.save_weights(workdir.best_weights)
+  (folder / "empty").mkdir()
+  (folder / "pets").mkdir()
+  for name, index in (("cat", 5), ("dog", 6)):
+    greys = np.round(DIGITS.test[index, ..., 0] * (255 / 16)).astype(np.uint8)
+    Image.fromarray(greys).save(folder / "pets" / f"{name}.png")
+  return folder
+
+
+@pytest.fixture
+def program(folder, monkeypatch):
+  """Function that calls the program with flags: its lines, and its array."""
+  monkeypatch.chdir(folder)
+
+  def call_program(*arguments):
+    code, out, error = call("sample", "--workdir=run", "--npy=images.npy", *arguments, cwd=folder)
+    assert code == 0 and error == ""
+    *lines, npy = out.splitlines()
+    assert npy == "wrote images.npy"
+    return lines, np.load("images.npy")
+
+  return call_program
+
+
+def has_grid(path, rows, columns, wide=0):
+  """Whether a picture is a grid of rows and columns of 8x8 images, with a title above and labels left of it."""
+  with Image.open(path) as picture:
+    pixels = np.asarray(picture)
+
+  width, height = (9 * columns - 1, 9 * rows - 1 + 3 * wide)
+  for scale in range(1, 60):
+    left, top = pixels.shape[1] - width * scale, pixels.shape[0] - height * scale
+    if left >= 20 and top == 28:
+      return True
+  return False
+
+
+def test_samples_and_a_row_of_them_for_each_temperature(program):
+  lines, images = program("--n=3", "--seed=7", "--temperature=0.5", "--batch_size=2")
+  assert lines == ["wrote run/samples_t0.5_s7.png"]
+  lines, rows = program("--n=3", "--seed=7", "--temperature=1,0.5")
+  assert lines == ["row 1: temperature 1.0", "row 2: temperature 0.5", "wrote run/sweep_t1.0-0.5_s7.png"]
+  assert rows.shape == (2, 3, 8, 8, 1)
+  np.testing.assert_array_equal(rows[1], images)  # the same latents, at any temperature
+  assert np.any(rows[0] != images)
+  assert has_grid("run/sweep_t1.0-0.5_s7.png", rows=2, columns=3)
+
+
+def test_interpolation_as_a_grid_and_as_a_film(program):
+  # The files hold images of the data: a path and a number name the same image.
+  lines, images = program("--interpolate=test:5,pets/dog.png", "--frames=4", "--seed=2")
+  assert lines == ["ends: 0 of 128 pixel values differ", "wrote run/interpolation_test5_dog_s2.png"]
+  np.testing.assert_array_equal(images[[0, -1]], DIGITS.test[[5, 6]])
+  assert len(images) == 4
+  lines, film = program("--interpolate=pets/cat.png,test:6", "--frames=4", "--seed=2", "--animate")
+  assert lines[-1] == "wrote run/interpolation_cat_test6_s2.gif"
+  np.testing.assert_array_equal(film, images)
+  with Image.open("run/interpolation_cat_test6_s2.gif") as gif:
+    assert gif.is_animated
+  _, film = program("--interpolate=test:5,test:6", "--output=film.apng")
+  with Image.open("film.apng") as animation:
+    assert len(film) == 30 and animation.n_frames > 2
+
+
+def test_reconstruction_of_splits_files_and_folders(program):
+  lines, rows = program("--reconstruct=pets,test:3,validation", "--n=18")
+  assert lines == ["0 of 1,344 pixel values differ", "wrote run/reconstruction_pets_s0.png"]
+  expected = np.concatenate([DIGITS.test[[5, 6, 3]], DIGITS.validation[:18]])
+  np.testing.assert_array_equal(rows, [expected, expected])
+  # 21 columns are two blocks of at most 16, three rows each.
+  assert has_grid("run/reconstruction_pets_s0.png", rows=6, columns=16, wide=1)
+
+
+def test_neighbours_beside_the_samples(program):
+  lines, rows = program("--neighbours=2", "--n=3", "--temperature=0.9")
+  assert rows.shape == (3, 3, 8, 8, 1)
+  _, samples = program("--n=3", "--temperature=0.9")
+  np.testing.assert_array_equal(rows[:, 0], samples)
+  for row, line in zip(rows.astype(np.float64), lines):
+    errors = np.sqrt(np.mean((row[0] - DIGITS.train)**2, axis=(1, 2, 3)))
+    first, second = np.argsort(errors, kind="stable")[:2]
+    assert line.endswith(
+        f": train:{first} at {errors[first]:.2f}, train:{second} at {errors[second]:.2f}")
+    np.testing.assert_array_equal(row[1:], DIGITS.train[[first, second]])
+  assert lines[3].startswith("closest of train, median: ") and "first 3 images of test" in lines[3]
+  assert lines[4] == "wrote run/neighbours_t0.9_s0.png"
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ("--temperature=hot", "--temperature must be a number of at least 0, or several"),
+    ("--temperature=", "--temperature must be"),
+    ("--temperature=0.5,-1", "got '0.5,-1'"),
+    ("--temperature=inf", "got 'inf'"),
+    ("--interpolate=test:1", "--interpolate must be two images"),
+    ("--interpolate=test,validation", "no whole splits or folders"),
+    ("--interpolate=test:1,test:180", "'test:180' must have a number from 0 to 179"),
+    ("--interpolate=test:1,test:-1", "'test:-1' must have a number"),
+    ("--interpolate=test:1,dev:1", "there is no image 'dev:1'; expected a file, a folder"),
+    ("--interpolate=test:1,test:2 --n=3", "--n is for samples, and does not go with --interpolate"),
+    ("--interpolate=test:1,test:2 --animate --output=a.jpg", "must end in .gif, .apng, .png"),
+    ("--interpolate=test:1,test:2 --noanimate --output=a.gif", "which --noanimate forbids"),
+    ("--reconstruct=", "--reconstruct must name images"),
+    ("--reconstruct=run/config.json", "image 'run/config.json' cannot be read"),
+    ("--reconstruct=empty", "folder 'empty' has no image"),
+    ("--reconstruct=test --temperature=1", "--temperature is for samples"),
+    ("--reconstruct=test --frames=3", "--frames is for --interpolate"),
+    ("--reconstruct=test --neighbours=3", "--reconstruct and --neighbours are two kinds of picture"),
+    ("--neighbours=2 --temperature=1,2", "--neighbours takes one --temperature, got 1,2"),
+    ("--neighbours=1528 --n=1", "`neighbours` must be from 1 to the 1527 training images, got 1528"),
+    ("--output=a.gif", "would be an animation, which is for --interpolate"),
+    ("--output=images.npy", "--output and --npy are one file"),
+    ("--output=run", "--output=run must end in .png, .jpg, .jpeg, .webp"),
+    ("--output=no/a.png", "cannot write 'no/a.png': there is no folder 'no'"),
+])
+def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(folder, arguments, message):
+  before = times_of_files(folder)
+  code, _, error = call("sample", "--workdir=run", "--npy=images.npy", *arguments.split(), cwd=folder)
+  assert code == 2
+  line, = error.splitlines()
+  assert line.startswith("sample: error: ") and message in line
+  assert times_of_files(folder) == before

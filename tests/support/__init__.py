@@ -1,0 +1,1 @@
+"""What tests share: rows of tables, small models, calls of programs, plugins of pytest."""

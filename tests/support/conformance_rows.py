@@ -1,0 +1,168 @@
+"""The rows of the conformance suite: every public bijector, layer, distribution and every model.
+
+A row says how to make the object that holds the variables, what to evaluate of it, and on what.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from support.bijector_cases import CASES, draw, with_variables
+from support.models import SMALL, VARIANTS, perturb, small_images
+
+
+class Row(NamedTuple):
+  make: Callable      # dtype, seed of the weights of networks -> what holds the variables
+  evaluate: Callable  # (what was made, *inputs) -> dict of tensors, batch first
+  inputs: Callable    # dtype -> tuple of tensors, batch first
+
+
+def _bijector_row(case):
+  def evaluate(bijector, x):
+    y = bijector.forward(x)
+    apart = tf.identity(y)  # which the cache does not know: the inverse is computed
+    whole = lambda log_det: tf.broadcast_to(log_det, tf.shape(x)[:1])
+    return dict(y=y, fldj=whole(bijector.forward_log_det_jacobian(x, 3)), x=bijector.inverse(apart),
+                ildj=whole(bijector.inverse_log_det_jacobian(apart, 3)))
+
+  return Row(lambda dtype, seed=0: with_variables(case.make(dtype)), evaluate,
+             lambda dtype: (case.sample((4, *case.event), dtype),))
+
+
+def _model(config, dtype, seed, structure="columns:1"):
+  keras.utils.set_random_seed(seed)
+  model = fpp.FlowPlusPlus(dataclasses.replace(
+      config, dtype=dtype, structure=structure, dequant_structure="columns:1"))
+  perturb(model, seed=seed)
+  return model
+
+
+def _images_and_noise(dtype, channels=2):
+  noise = np.random.RandomState(1).uniform(0.01, 0.99, [4, 4, 4, channels])
+  return tf.constant(small_images(4)), tf.constant(noise, dtype)
+
+
+def _evaluate_dequantizer(dequantizer, images, noise):
+  q = dequantizer(images)
+  u, log_q = q.transform(noise)
+  return dict(u=u, log_q=log_q, log_prob=q.log_prob(tf.identity(u)))  # computed, not from the cache
+
+
+def _evaluate_flow(flow, images, noise):
+  x = tf.cast(images, noise.dtype) + noise
+  z = tf.reshape(2 * noise - 1, tf.shape(flow.bijector.inverse(x)))
+  return dict(log_prob=flow.log_prob(x), sample=flow.bijector.forward(z))
+
+
+def _evaluate_given(flow, x, context):
+  given = flow.given(context)
+  return dict(log_prob=given.log_prob(x), sample=given.bijector.forward(tf.identity(x)))
+
+
+def _without_draws(model):
+  """The model with constant noise: draws depend on the dtype, and on XLA."""
+  model.sample_noise = lambda shape, seed: tf.fill([*shape, *model.config.image_shape], tf.cast(
+      0.4, model.variable_dtype))
+  return model
+
+
+def _evaluate_distribution(distribution, images, noise):
+  del noise
+  return dict(log_prob=distribution.log_prob(images))
+
+
+def _layer_row(make, *shapes):
+  """A row of a layer: `make(dtype)`, and the shapes of its inputs without the batch."""
+  def made(dtype, seed=0):
+    keras.utils.set_random_seed(seed)
+    layer = make(dtype)
+    if not layer.built:
+      layer.build(*((None, *shape) for shape in shapes[:1]))
+    perturb(layer, seed=seed)
+    return layer
+
+  return Row(made, lambda layer, *inputs: dict(y=layer(*inputs)), lambda dtype: tuple(
+      draw(4, *shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)))
+
+
+def _evaluate_conditional(model, images, noise, labels, condition):
+  return dict(bound=model.log_prob_bound(images, noise=noise, labels=labels, condition=condition))
+
+
+def _evaluate_model(model, images, noise):
+  return dict(bound=model.log_prob_bound(images, noise=noise))
+
+
+VECTORS = dict(couplings=2, components=3, hidden=8, blocks=1)
+BIJECTOR_ROWS = {name: _bijector_row(case) for name, case in CASES.items()}
+DISTRIBUTION_ROWS = {
+    "uniform_dequantizer": Row(
+        lambda dtype, seed=0: _model(VARIANTS["uniform"], dtype, seed).dequantizer,
+        _evaluate_dequantizer, _images_and_noise),
+    "variational_dequantizer": Row(
+        lambda dtype, seed=0: _model(VARIANTS["imagenet32"], dtype, seed).dequantizer,
+        _evaluate_dequantizer, _images_and_noise),
+    "flow": Row(
+        lambda dtype, seed=0: _model(SMALL, dtype, seed, "columns:1,squeeze,channels:1").flow,
+        _evaluate_flow, _images_and_noise),
+    "given": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,))._replace(
+        evaluate=lambda layer, *inputs: _evaluate_given(layer.distribution, *inputs)),
+    "images": Row(
+        lambda dtype, seed=0: _without_draws(_model(SMALL, dtype, seed)).distribution, _evaluate_distribution,
+        _images_and_noise),
+}
+NETWORK = fpp.layers.NetworkConfig(4, 2, heads=2)
+NETWORK_OF_CONDITION = fpp.layers.NetworkConfig(4, 1, "none")
+LAYER_ROWS = {
+    "conv": _layer_row(lambda d: fpp.layers.InitNormConv2D(3, weight_norm=True, dtype=d), (4, 4, 2)),
+    "dense": _layer_row(lambda d: fpp.layers.InitNormDense(3, dtype=d), (4, 4, 2)),
+    "dropout": _layer_row(lambda d: fpp.layers.Dropout(0.5, dtype=d), (4, 4, 2)),
+    "gated_conv": _layer_row(lambda d: fpp.layers.GatedConv(4, dtype=d), (4, 4, 4)),
+    "gated_attention": _layer_row(lambda d: fpp.layers.GatedAttention(4, 2, dtype=d), (4, 4, 4), (4, 4, 4)),
+    "gated_pointwise": _layer_row(lambda d: fpp.layers.GatedPointwise(4, dtype=d), (4, 4, 4), (4, 4, 4)),
+    "block": _layer_row(lambda d: fpp.layers.ConvAttentionBlock(4, heads=2, dtype=d), (4, 4, 4), (4, 4, 4)),
+    "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
+    "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
+    "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),
+    "vector_flow_layer": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,)),
+    "label_embedding": Row(lambda dtype, seed=0: fpp.layers.LabelEmbedding(3, 4, dtype=dtype),
+                           lambda layer, labels: dict(y=layer(labels)), lambda dtype: (tf.constant([0, 2, -1, 1]),)),
+    "condition_net": Row(
+        lambda dtype, seed=0: fpp.layers.ConditionNet((4, 4, 2), 3, (2, 2, 1), NETWORK_OF_CONDITION, dtype=dtype),
+        lambda layer, labels, condition: dict(y=layer(labels, condition)),
+        lambda dtype: (tf.constant([0, 2, -1, 1]), draw(4, 2, 2, 1, dtype=dtype))),
+    "context_net": _layer_row(lambda d: fpp.layers.ContextNet((4, 4, 2), 8, NETWORK, dtype=d), (4, 4, 2)),
+}
+MODEL_ROWS = {
+    f"model_{name}": Row(
+        lambda dtype, seed=0, config=config: _model(config, dtype, seed), _evaluate_model,
+        functools.partial(_images_and_noise, channels=config.flow_shape[-1])) for name, config in VARIANTS.items()}
+CONDITIONAL = dataclasses.replace(SMALL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1),
+                                  condition_channels=4, condition_blocks=1)
+MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
+    make=lambda dtype, seed=0: _model(CONDITIONAL, dtype, seed), evaluate=_evaluate_conditional,
+    inputs=lambda dtype: (*_images_and_noise(dtype), tf.constant([0, 1, 2, -1]), draw(4, 2, 2, 1, dtype=dtype)))
+ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
+WITHOUT_VARIABLES = {"pixels_to_logit", "sigmoid", "squeeze", "swap_halves", "split_columns", "scalar_chain", "dropout",
+                     "uniform_dequantizer"}
+
+
+def variables(subject):
+  """The trainable `tf.Variable`s of a TFP object or a Keras one."""
+  return [v if isinstance(v, tf.Variable) else v.value for v in subject.trainable_variables]
+
+
+def copy_variables(source, target):
+  for from_variable, to_variable in zip(variables(source), variables(target), strict=True):
+    to_variable.assign(tf.cast(from_variable, to_variable.dtype))
+
+
+def signature(inputs):
+  """The inputs' specs with an unknown batch size."""
+  return [tf.TensorSpec([None, *t.shape[1:]], t.dtype) for t in inputs]

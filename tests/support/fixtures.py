@@ -1,0 +1,44 @@
+"""Plugin: two logical devices, and fixtures that many files take."""
+
+import dataclasses
+
+import pytest
+import tensorflow as tf
+from tensorflow.python.framework.config import disable_op_determinism
+
+import flowpp_tf as fpp
+from support.models import SMALL, perturb
+
+# Before anything uses a device: the tests of MirroredStrategy need two.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+# One op after the other: else sums of gradients depend on the load of the machine, in the last bit.
+tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+@pytest.fixture
+def small_model():
+  """A perturbed small model in float64, where mathematics is checked."""
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
+  perturb(model)
+  return model
+
+
+@pytest.fixture(scope="module")
+def deterministic():
+  """As `--deterministic`, with the setting above: the same to the last bit whatever the load."""
+  tf.config.experimental.enable_op_determinism()
+  yield
+  disable_op_determinism()
+
+
+@pytest.fixture
+def use_lanes(monkeypatch):
+  """Function that sets the number of lanes: here they come one after the other, as there is one thread between ops."""
+  return lambda count: monkeypatch.setattr("flowpp_tf.devices.lanes._count", count)
+
+
+@pytest.fixture
+def cache_on_disk(monkeypatch):
+  """Function after which sets of images larger than so many bytes are decoded once, to files, as large ones are."""
+  return lambda most_bytes=0: monkeypatch.setattr("flowpp_tf.data.cache._IN_MEMORY", most_bytes)

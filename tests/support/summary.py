@@ -1,0 +1,66 @@
+"""Plugin: what the last lines of a run of the tests say of it.
+
+    not tested: 36 tests of the page in a browser, which need Chromium: apt-get install chromium
+    peak memory of a worker: 3.1 GiB
+"""
+
+import collections
+import importlib.util
+import os
+import resource
+import shutil
+import sys
+
+import pytest
+
+MOST_MEMORY = 4.0  # GiB of a process that runs tests
+# What some tests need, how to look whether it is there, and how to get it.
+COMPONENTS = {
+    "chromium": (lambda: shutil.which("chromium"), "apt-get install chromium"),
+    "playwright": (lambda: importlib.util.find_spec("playwright"), "pip install -e '.[test]'"),
+    "gradio": (lambda: importlib.util.find_spec("gradio"), "pip install -e '.[demo]'"),
+    "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
+    "imagecodecs": (lambda: importlib.util.find_spec("imagecodecs"), "pip install -e '.[codecs]'")}
+_MISSING = "needs {}, which is not installed: {}"
+_peaks: list[float] = []
+
+
+def need(*components):
+  """Skip a test where a component of `COMPONENTS` is not installed; with CI in the environment, fail it."""
+  for name in components:
+    is_there, command = COMPONENTS[name]
+    if not is_there():
+      (pytest.fail if os.environ.get("CI") else pytest.skip)(_MISSING.format(name, command))
+
+
+def pytest_runtest_setup(item):
+  for mark in item.iter_markers("needs"):
+    need(*mark.args)
+
+
+def _peak():
+  """Return the most memory that this process had at once, in GiB."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def pytest_sessionfinish(session):
+  if hasattr(session.config, "workeroutput"):
+    session.config.workeroutput["peak"] = _peak()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+  if getattr(node, "workeroutput", None):
+    _peaks.append(node.workeroutput["peak"])
+
+
+def pytest_terminal_summary(terminalreporter):
+  skipped = collections.Counter(
+      report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
+      if isinstance(report.longrepr, tuple))
+  for reason, count in sorted(skipped.items()):
+    terminalreporter.write_line(f"not tested: {count} that {reason}" if reason.startswith("needs ") else
+                                f"skipped: {count}: {reason}", yellow=True)
+  peak = max(_peaks or [_peak()])
+  too_much = f", which is more than {MOST_MEMORY:g} GiB" if peak > MOST_MEMORY else ""
+  terminalreporter.write_line(f"peak memory of a process that ran tests: {peak:.1f} GiB{too_much}", red=bool(too_much))

@@ -1,0 +1,197 @@
+"""Adam in one kernel a variable: the weights of Keras' Adam, in every mode of execution."""
+
+import collections
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import training
+from support.marks import quick_rows, slow
+from support.models import MINIMAL, TINY, small_images
+from support.training_steps import step, train_state
+
+STEPS = 20
+SHAPES = ([3], [2, 5], [])
+WRAPPERS = {"eager": lambda f: f, "graph": functools.partial(tf.function, autograph=False),
+            "xla": functools.partial(tf.function, autograph=False, jit_compile=True)}
+
+
+def schedule():
+  return training.PiecewiseSchedule("linear:1e-2@5,decay:0.9:1e-3")
+
+
+def variables(dtype):
+  rng = np.random.RandomState(0)
+  return [keras.Variable(rng.randn(*shape), dtype=dtype) for shape in SHAPES]
+
+
+def gradients(step, dtype):
+  """Of very different sizes."""
+  rng = np.random.RandomState(step)
+  return [tf.constant(10.0**rng.randint(-6, 2) * rng.randn(*shape), dtype) for shape in SHAPES]
+
+
+def after_steps(optimizer, dtype, wrap=lambda f: f):
+  weights = variables(dtype)
+  optimizer.build(weights)
+  apply = wrap(lambda *g: optimizer.apply(list(g)))
+  for i in range(STEPS):
+    apply(*gradients(i, dtype))
+  return [w.numpy() for w in weights]
+
+
+def by_definition(beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
+  """Weights after the same steps, by the algorithm of Kingma and Ba (2015), section 2, in float64."""
+  weights = [w.numpy() for w in variables("float64")]
+  moments = [[np.zeros(shape), np.zeros(shape)] for shape in SHAPES]
+  for t in range(STEPS):
+    rate = float(schedule()(t))
+    alpha = rate * np.sqrt(1 - beta_2**(t + 1)) / (1 - beta_1**(t + 1))
+    for i, g in enumerate(gradients(t, "float64")):
+      m, v = moments[i]
+      m, v = moments[i] = beta_1 * m + (1 - beta_1) * g.numpy(), beta_2 * v + (1 - beta_2) * g.numpy()**2
+      weights[i] = (1 - rate * weight_decay) * weights[i] - alpha * m / (np.sqrt(v) + epsilon)
+  return weights
+
+
+@pytest.mark.parametrize("mode", WRAPPERS)
+@pytest.mark.parametrize("options", [{}, dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3, weight_decay=0.125)],
+                         ids=["defaults", "options"])
+@pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-12)])
+def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, options, mode):
+  actual = after_steps(training.Adam(schedule(), **options), dtype, WRAPPERS[mode])
+  # Keras rounds the betas to float32 whatever the dtype.
+  keras_adam = after_steps(keras.optimizers.Adam(schedule(), **options), dtype)
+  for a, b, c in zip(actual, by_definition(**options), keras_adam, strict=True):
+    np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(a, c, rtol=1e-6, atol=1e-6)
+
+
+def steps_of_a_model(optimizer, **options):
+  """Weights, moments and EMA weights after three steps of Keras' `fit`."""
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(dataclasses.replace(
+      TINY, structure="columns:1", dequantization="uniform", dropout=0.0))
+  # XLA would draw others.
+  model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
+  model.compile(optimizer(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9), **options)
+  model.fit(small_images(24), batch_size=8, shuffle=False, verbose=0)
+  return [v.numpy() for v in (*model.trainable_variables, *model.optimizer.variables)]
+
+
+@pytest.fixture(scope="module")
+def steps_with_keras():
+  return steps_of_a_model(keras.optimizers.Adam)
+
+
+@pytest.mark.parametrize("options", [{}, slow(dict(run_eagerly=True)), slow(dict(jit_compile=True))],
+                         ids=["graph", "eager", "xla"])
+def test_a_model_takes_the_same_steps_as_with_keras(steps_with_keras, options):
+  for a, b in zip(steps_of_a_model(training.Adam, **options), steps_with_keras, strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_of_keras_adam_is_one_of_this(tmp_path):
+  weights, optimizer = variables("float32"), keras.optimizers.Adam(schedule())
+  optimizer.build(weights)
+  optimizer.apply(gradients(0, "float32"))
+  path = tf.train.Checkpoint(optimizer=optimizer).save(tmp_path / "checkpoint")
+  other = training.Adam(schedule())
+  other.build(variables("float32"))
+  tf.train.Checkpoint(optimizer=other).restore(path).assert_consumed()
+  for a, b in zip(other.variables, optimizer.variables, strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_keras_makes_it_again_from_its_config():
+  optimizer = training.Adam(schedule(), beta_1=0.5)
+  again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+  assert type(again) is training.Adam and again.get_config() == optimizer.get_config()
+
+
+def test_amsgrad_is_refused():
+  with pytest.raises(ValueError, match="`amsgrad` must be False"):
+    training.Adam(amsgrad=True)
+
+
+def test_an_optimizer_that_averages_weights_is_refused():
+  with pytest.raises(ValueError, match="`use_ema` must be off: there is `ema_decay`"):
+    train_state(TINY, optimizer=lambda: training.Adam(use_ema=True))
+  with pytest.raises(ValueError, match="`ScheduleFreeAdamW` cannot be used"):
+    train_state(TINY, optimizer=keras.optimizers.ScheduleFreeAdamW)
+
+
+# Those of the second kind do more in a step, which is undone where it must be skipped.
+RUN_OPTIMIZERS = {
+    "adam": (lambda: training.Adam(schedule()), lambda **clip: keras.optimizers.Adam(schedule(), **clip)),
+    **{name: 2 * (lambda of=of, **clip: of(schedule(), **clip),) for name, of in {
+        "adamw": keras.optimizers.AdamW, "muon": keras.optimizers.Muon}.items()}}  # Lion's sign of 0 is one of rounding
+
+
+@pytest.mark.parametrize("name", quick_rows(RUN_OPTIMIZERS, ["adam"]))
+def test_the_steps_of_a_run_are_those_of_keras_fit(name):
+  config = dataclasses.replace(TINY, structure="columns:1", dequantization="uniform", dropout=0.0)
+  images = small_images(8)
+  ours, of_keras = RUN_OPTIMIZERS[name]
+  state = train_state(config, optimizer=ours, clip_norm=1.0, ema_decay=0.9)
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(config)
+  for m in (model, state.model):
+    m.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
+    m.initialize(images)  # which `fit` would do
+  model.compile(of_keras(global_clipnorm=1.0))
+  for _ in range(3):
+    step(state, images)
+    model.fit(images, batch_size=8, verbose=0)
+  for ours, keras_own in zip(state.variables, model.trainable_variables, strict=True):
+    np.testing.assert_allclose(ours.numpy(), keras_own.numpy(), rtol=0, atol=1e-5)
+
+
+def gradients_of(model):
+  with tf.GradientTape() as tape:
+    bound = model.log_prob_bound(small_images(2), seed=0)
+  return tape.gradient(bound, [v.value for v in model.trainable_variables])
+
+
+def test_a_step_updates_weight_and_average_in_one_op_each():
+  state = train_state(TINY, ema_decay=0.9)
+  graph = tf.function(lambda images: training.train_step(state, images), autograph=False).get_concrete_function(
+      tf.TensorSpec([2, *TINY.image_shape], tf.uint8)).graph
+  ops = collections.Counter(op.type for op in graph.get_operations())
+  used = sum(g is not None for g in gradients_of(state.model))
+  assert ops["ResourceApplyAdam"] == used
+  calls = collections.Counter(op.get_attr("f").name for op in graph.get_operations()
+                              if op.type == "StatefulPartitionedCall")
+  average, = (name for name, count in calls.items() if count == len(state.variables))
+  body = graph._get_function(average).graph  # pylint: disable=protected-access
+  assert sum(op.type == "ResourceApplyGradientDescent" for op in body.get_operations()) == 1
+  assert ops["MulNoNan"] == ops["L2Loss"] == used  # clipping
+  assert not any(op.type.endswith("If") for op in graph.get_operations())
+
+
+@pytest.mark.parametrize("optimizer", [
+    training.Adam, slow(keras.optimizers.SGD),
+    slow(lambda rate: keras.optimizers.SGD(rate, momentum=0.9)), slow(keras.optimizers.Muon),
+    slow(keras.optimizers.AdamW)])
+def test_a_step_that_is_not_finite_changes_its_number_alone(optimizer):
+  state = train_state(MINIMAL, optimizer=lambda: optimizer(1e-3), ema_decay=0.9)
+  state.model.initialize(small_images())
+  step(state, small_images())
+  values = lambda: [v.numpy() for v in (*state.variables, *state.ema, *(v.value for v in state.optimizer.variables))]
+  before = values()
+  log_prob_bound = state.model.log_prob_bound
+  state.model.log_prob_bound = lambda *args, **kwargs: np.nan * log_prob_bound(*args, **kwargs)
+  del state.take_step  # to be traced again
+  step(state, small_images())
+  changed = [i for i, (a, b) in enumerate(zip(before, values())) if not np.array_equal(a, b)]
+  assert changed == [len(state.variables) + len(state.ema)]  # `iterations`, the first
+  assert int(state.optimizer.iterations.numpy()) == 2
+  state.model.log_prob_bound = log_prob_bound
+  del state.take_step
+  step(state, small_images())
+  assert [int(v.numpy()) for v in (state.skipped_steps, state.skipped_in_a_row)] == [1, 0]

@@ -1,0 +1,331 @@
+"""A working directory has one owner, and what it holds is whole, recovered, or refused in one line."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import data, files, training
+from flowpp_tf.errors import InputError
+from flowpp_tf.models.weights_file import read_weights, weights_to_bytes
+from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
+from support.models import MINIMAL, small_images
+
+DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for seed, count in enumerate((16, 8, 8))))
+
+
+def run(path, steps=2, **settings):
+  workdir = training.Workdir(path)
+  training.train(MINIMAL, training.TrainingConfig(**{**dict(
+      steps=steps, batch_size=8, validate_every=1, learning_rate=3e-3, tensorboard=()), **settings}),
+      DATA, workdir, say=lambda line: None)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  return run(tmp_path_factory.mktemp("finished") / "run").path
+
+
+@pytest.fixture
+def workdir(finished, tmp_path):
+  shutil.copytree(finished, tmp_path / "run")
+  return training.Workdir(tmp_path / "run")
+
+
+def content(path):
+  return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+# --- The owner ------------------------------------------------------------------------------------
+
+
+def test_a_second_trainer_is_refused_with_the_name_of_the_first(workdir):
+  before = content(workdir.path)
+  with workdir.sole_owner():
+    with pytest.raises(InputError, match=f"in use by process {os.getpid()} on .* since 20"):
+      run(workdir.path)
+  assert before.keys() == content(workdir.path).keys()
+  run(workdir.path)  # the lock of a process that has ended is free, whatever its file says
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+  def no_locks(*arguments):
+    raise OSError(95, "Operation not supported")
+
+  monkeypatch.setattr(fcntl, "flock", no_locks)
+  with training.Workdir(tmp_path).sole_owner():
+    assert "without locks" in caplog.text
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", os.fsdecode(b"\xff\xfe")])
+def test_a_path_that_cannot_be_one_is_refused_at_once(path):
+  with pytest.raises(InputError, match="workdir"):
+    training.Workdir(path)
+
+
+@pytest.mark.parametrize("name", ["a[0-9]*?", "back\\slash", "{x}", "leer zeichen ä"])
+def test_directories_of_any_name_can_be_resumed(workdir, name):
+  path = workdir.path.rename(workdir.path.parent / name)
+  kept, variable = Checkpoints(path / "checkpoints", 3, x=(v := tf.Variable(1.0))), v
+  kept.save(9)
+  variable.assign(2.0)
+  assert kept.restore().step == 9 and float(variable) == 1.0
+
+
+@pytest.mark.slow
+def test_only_folders_with_the_names_of_checkpoints_are_touched(workdir):
+  copy = shutil.copytree(workdir.checkpoints / "step_00000002", workdir.checkpoints / "step_00000002.bak")
+  shutil.copytree(copy, workdir.checkpoints / "step_mine")
+  before = content(copy)
+  run(workdir.path, steps=5, keep=1)
+  assert content(copy) == before
+  assert sorted(p.name for p in workdir.checkpoints.iterdir()) == ["step_00000002.bak", "step_00000005", "step_mine"]
+
+
+# --- What a run is --------------------------------------------------------------------------------
+
+
+def edit(path, change):
+  content = json.loads(path.read_text())
+  change(content)
+  path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda run: run["model"].update(newer=1), "model settings that this version of flowpp_tf does not know: newer"),
+    (lambda run: run["training"].update(newer=1), "training settings that this version of .* does not know: newer"),
+    (lambda run: run.update(newer=1), "has newer, which this version of flowpp_tf does not know"),
+    (lambda run: run.update(format=99), "has the format 99"),
+    (lambda run: run.pop("model"), "is not the config.json of a run")])
+def test_what_a_newer_version_wrote_is_refused_and_stays(workdir, change, message):
+  edit(workdir.config, change)
+  before = content(workdir.path)
+  with pytest.raises(InputError, match=message):
+    run(workdir.path, steps=4)
+  assert content(workdir.path) == before
+
+
+def test_checkpoints_know_their_run_when_the_config_is_gone(workdir):
+  expected = workdir.config.read_text()
+  workdir.config.unlink()
+  with pytest.raises(InputError, match="holds another run: seed is 0 there and 1 here"):
+    run(workdir.path, seed=1)
+  assert not workdir.config.exists()
+  run(workdir.path)
+  assert workdir.config.read_text() == expected
+
+
+@pytest.mark.slow
+def test_checkpoints_of_earlier_versions_need_the_config(workdir):
+  for folder in checkpoint_folders(workdir.checkpoints):
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").unlink()
+    for name in ("best.weights.h5", "metrics.jsonl"):
+      (folder / name).unlink()
+      del manifest["files"][name]
+    (folder / "digests.json").write_text(json.dumps(manifest["files"]))
+  config = workdir.config.read_text()
+  workdir.config.unlink()
+  with pytest.raises(InputError, match="has checkpoints and no config.json"):
+    run(workdir.path)
+  workdir.config.write_text(config)
+  run(workdir.path, steps=3)  # with it they are resumed
+  assert [row["step"] for row in workdir.rows()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("manifest, message", [
+    ("[]", "is not that of a checkpoint"), ('{"format": 2, "files": {}}', "is not one of its files"),
+    ("not json", "Expecting value"), ('{"format": 2, "files": {"../../config.json": ""}}', "is ")])
+def test_a_manifest_that_does_not_cover_the_files_is_damage(workdir, manifest, message, caplog):
+  newest, before = checkpoint_folders(workdir.checkpoints)
+  (newest / "manifest.json").write_text(manifest)
+  run(workdir.path, steps=2)
+  assert f"{newest} is passed over: " in caplog.text and message in caplog.text
+  assert before.exists()
+
+
+def test_a_checkpoint_of_a_newer_version_is_refused_rather_than_passed_over(workdir):
+  edit(checkpoint_folders(workdir.checkpoints)[0] / "manifest.json", lambda manifest: manifest.update(format=3))
+  with pytest.raises(InputError, match="has the format 3"):
+    run(workdir.path)
+
+
+# --- Weights and rows -----------------------------------------------------------------------------
+
+
+def flip(path):
+  """Flip a bit of a value in a weights file."""
+  with h5py.File(path) as file:
+    arrays = []
+    file.visititems(lambda name, item: arrays.append(item.id.get_offset()) if isinstance(item, h5py.Dataset) else None)
+  data = bytearray(path.read_bytes())
+  data[arrays[-1]] ^= 16
+  path.write_bytes(data)
+
+
+def test_best_weights_that_are_damaged_or_gone_come_from_a_checkpoint(workdir, caplog):
+  expected, about = workdir.load()[0].get_weights(), workdir.checkpoint()
+  good = workdir.best_weights.read_bytes()
+  for spoil in (lambda: flip(workdir.best_weights), workdir.best_weights.unlink):
+    workdir.best_weights.write_bytes(good)
+    spoil()
+    again = training.Workdir(workdir.path)
+    for a, b in zip(again.load()[0].get_weights(), expected, strict=True):
+      np.testing.assert_array_equal(a, b)
+    assert again.checkpoint() == about
+    assert "the weights of" in caplog.text and "are used instead" in caplog.text
+    caplog.clear()
+  run(workdir.path)  # the command that trained it puts them back
+  assert workdir.best_weights.read_bytes() == good and "takes its place" in caplog.text
+
+
+def test_without_a_whole_copy_damage_is_an_error(workdir):
+  flip(workdir.best_weights)
+  shutil.rmtree(workdir.checkpoints)
+  with pytest.raises(InputError, match="best.weights.h5' cannot be read: it is damaged"):
+    workdir.load()
+
+
+@pytest.mark.slow
+def test_a_run_that_starts_over_keeps_what_it_has_left(workdir, caplog):
+  left = workdir.best_weights.read_bytes(), workdir.metrics.read_bytes()
+  shutil.rmtree(workdir.checkpoints)
+  run(workdir.path, steps=3)
+  assert "there is no checkpoint to resume from" in caplog.text
+  kept = [(workdir.path / f"{name}.old1").read_bytes() for name in ("best.weights.h5", "metrics.jsonl")]
+  assert tuple(kept) == left and [row["step"] for row in workdir.rows()] == [1, 2, 3]
+
+
+def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
+  edit(workdir.config, lambda run: run["model"].update(dropout=0.25))
+  with pytest.raises(InputError, match="is damaged, or of another run: its dropout differ"):
+    workdir.load()
+
+
+@pytest.mark.slow
+def test_every_flipped_bit_of_the_weights_is_found_or_harmless(tmp_path):
+  model, rng = fpp.FlowPlusPlus(MINIMAL), np.random.RandomState(0)
+  expected, good = model.get_weights(), weights_to_bytes(model, {"step": 3})
+  path, found = tmp_path / "a.weights.h5", 0
+  for place in rng.randint(0, len(good), 60):
+    data = bytearray(good)
+    data[place] ^= 1 << rng.randint(8)
+    path.write_bytes(data)
+    try:
+      weights = read_weights(path)
+      weights.load(model)
+      for a, b in zip(model.get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    except InputError:
+      found += 1
+  assert found > 20  # much of a small file is padding
+  model.load_weights(_written(tmp_path / "b.weights.h5", good))  # Keras reads the file
+
+
+def _written(path, data):
+  path.write_bytes(data)
+  return path
+
+
+@pytest.mark.parametrize("damage", [b"{}\n", b"\xff\xfe\n", b'{"step": 2, "val_b', b"[1]\n", b"null\n"])
+def test_rows_that_are_damaged_are_recovered(workdir, damage):
+  good = workdir.metrics.read_bytes()
+  workdir.metrics.write_bytes(good + damage)
+  run(workdir.path)
+  assert workdir.metrics.read_bytes() == good
+
+
+def test_damaged_rows_without_a_copy_are_left_out_and_kept_aside(workdir, caplog):
+  for folder in checkpoint_folders(workdir.checkpoints):
+    (folder / "metrics.jsonl").unlink()
+    edit(folder / "manifest.json", lambda manifest: manifest["files"].pop("metrics.jsonl"))
+  first, second = workdir.metrics.read_bytes().splitlines(keepends=True)
+  workdir.metrics.write_bytes(first + b"\xff\n" + second)
+  run(workdir.path)
+  assert workdir.metrics.read_bytes() == first + second
+  assert (workdir.path / "metrics.jsonl.old1").read_bytes() == first + b"\xff\n" + second
+  assert "left out" in caplog.text
+
+
+def test_what_a_full_disk_has_no_room_for_is_written_later(workdir, monkeypatch, caplog):
+  """The third validation cannot be written at all, the fourth can: nothing of both is missing."""
+  real, full = files.replace_file, []
+
+  def replace_file(path, write):
+    if pathlib.Path(path).name != "config.json" and len(full) < 3:
+      full.append(path)
+      raise OSError(28, "No space left on device")
+    real(path, write)
+
+  monkeypatch.setattr(files, "replace_file", replace_file)
+  run(workdir.path, steps=4)
+  assert [pathlib.Path(path).name for path in full] == ["best.weights.h5", "metrics.jsonl", "manifest.json"]
+  assert "could not be recorded, the run goes on" in caplog.text
+  assert [row["step"] for row in workdir.rows()] == [1, 2, 3, 4]
+  assert [folder.name for folder in checkpoint_folders(workdir.checkpoints)] == ["step_00000004", "step_00000002"]
+
+
+def test_checkpoints_share_the_copy_of_best_weights_that_did_not_change(tmp_path):
+  file = tmp_path / "best.weights.h5"
+  kept = Checkpoints(tmp_path / "checkpoints", 3, {}, [file], x=tf.Variable(1.0))
+  file.write_bytes(b"one")
+  assert kept.save(1) and kept.save(2)
+  files.write_file(file, b"two")
+  assert kept.save(3)
+  one, two, three = ((tmp_path / "checkpoints" / f"step_0000000{i}" / file.name) for i in (1, 2, 3))
+  assert one.samefile(two) and not two.samefile(three) and not three.samefile(file)
+  assert (two.read_bytes(), three.read_bytes()) == (b"one", b"two")
+  shutil.rmtree(three.parent)  # somebody cleans up: the next has a copy all the same
+  assert kept.save(4) and (tmp_path / "checkpoints" / "step_00000004" / file.name).read_bytes() == b"two"
+
+
+# --- Targets of other programs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, owned", [
+    ("config.json", True), ("best.weights.h5", True), ("metrics.jsonl", True), ("evaluation.json", True),
+    ("checkpoints/step_00000002/state.index", True), ("link", True), ("samples_t0.8_s1.png", False),
+    ("evaluation-16.json", False), ("notes.txt", False)])
+def test_files_that_a_run_owns_are_no_targets(workdir, name, owned):
+  (workdir.path / "link").symlink_to("best.weights.h5")
+  assert bool(files.owner_of(workdir.path / name)) == owned
+  assert files.owner_of(workdir.path.parent / name) is None
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  (tmp_path / "file").write_text("old")
+  (tmp_path / "link").symlink_to("file")
+  with pytest.raises(OSError, match="no regular file"):
+    files.write_file(tmp_path / "pipe", "new")
+  files.write_file(tmp_path / "link", "new")
+  assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+  with contextlib.suppress(PermissionError), pytest.raises(OSError):
+    files.write_file("/dev/null", "new")
+  assert not pathlib.Path("/dev/null").is_file()
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+  for settings in (dict(batch_size=17), dict(batch_size=8, accumulate=3)):
+    with pytest.raises(InputError, match="must be at most the 16 training images, got"):
+      run(tmp_path / "run", **settings)
+  assert not (tmp_path / "run").exists()
+
+
+def test_the_layout_of_the_manifest(workdir):
+  folder = checkpoint_folders(workdir.checkpoints)[0]
+  manifest = json.loads((folder / "manifest.json").read_text())
+  assert manifest["format"] == 2 and manifest["step"] == 2
+  assert manifest["run"]["model"] == json.loads(json.dumps(dataclasses.asdict(MINIMAL)))
+  assert manifest["run"]["training"]["fingerprint"] == DATA.fingerprint()
+  assert {*manifest["files"]} == {path.name for path in folder.iterdir()} - {"manifest.json"}

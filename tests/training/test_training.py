@@ -1,0 +1,292 @@
+"""Training: the same steps on one device and on two, averages, resumption, learning."""
+
+import dataclasses
+import functools
+import json
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import data, training
+from flowpp_tf.training import loop
+from support.marks import slow
+from support.models import MINIMAL, TINY, small_images
+from support.training_steps import step, train_state
+
+NO_DROPOUT = dict(steps=6, batch_size=8, learning_rate=3e-3, validate_every=3, clip_norm=1.0,
+                  ema_decay=0.9, seed=1, tensorboard=())
+
+
+def dataset(levels=8):
+  return data.ImageDataset("small", levels=levels, train=small_images(40), validation=small_images(
+      10, seed=1), test=small_images(10, seed=2))
+
+
+def run(path, config=MINIMAL, strategy=None, **changes):
+  workdir = training.Workdir(path)
+  best = training.train(config, training.TrainingConfig(**{**NO_DROPOUT, **changes}), dataset(), workdir,
+                        strategy=strategy, say=lambda line: None)
+  return workdir, best
+
+
+def rows(workdir):
+  volatile = ("images_per_second",)
+  return [{k: v for k, v in json.loads(line).items() if k not in volatile}
+          for line in workdir.metrics.read_text().splitlines()]
+
+
+def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):
+  state = train_state(TINY, devices, optimizer, clip_norm=1.0, ema_decay=0.9, seed=3, **settings)
+  state.model.initialize(small_images(40), seed=0)
+  batches = data.training_batches(small_images(40), 8, seed=0)
+  metrics = [step(state, images) for images in batches.take(steps)]
+  return *([m[name] for m in metrics] for name in ("bits_per_dim", "gradient_norm")), state
+
+
+OPTIMIZERS = {"adam": lambda: training.Adam(1e-3), "sgd": lambda: keras.optimizers.SGD(1e-2),
+              "muon": lambda: keras.optimizers.Muon(1e-3)}
+
+
+@functools.cache
+def on_one_device(name):
+  return loss_curve(optimizer=OPTIMIZERS[name])
+
+
+# Adam hides a factor of the gradients, SGD does not; the step of Muon is that of any optimizer of Keras.
+@pytest.mark.parametrize("name, devices, accumulate, lanes", [
+    ("sgd", 2, 2, 1), ("sgd", 1, 2, 2), slow("sgd", 1, 4, 1), slow("sgd", 2, 1, 2),
+    slow("adam", 1, 2, 2), slow("muon", 2, 1, 2)])
+def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(use_lanes, name, devices, accumulate, lanes):
+  one = on_one_device(name)
+  use_lanes(lanes)
+  other = loss_curve(devices, OPTIMIZERS[name], accumulate=accumulate)
+  np.testing.assert_allclose(other[0], one[0], rtol=1e-5)
+  np.testing.assert_allclose(other[1], one[1], rtol=1e-4)
+  assert min(one[1]) > 1.0  # else nothing was clipped, and clipping was not compared
+  for attribute in ("variables", "ema"):
+    for a, b in zip(*(getattr(run[2], attribute) for run in (one, other))):
+      np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
+  results = []
+  for devices in (1, 2):
+    state = train_state(TINY, devices)
+    batches = data.Batches(dataclasses.replace(dataset(), validation=small_images(9)))
+    workdir = training.Workdir("/nonexistent")
+    run = loop.Run(state, batches, workdir, {}, state.strategy, training.Workers(state.strategy), {}, False, None)
+    results.append(run.validate())
+  np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+def test_images_that_cannot_be_divided_into_parts_are_not_dropped():
+  state = train_state(MINIMAL, accumulate=3)
+  with pytest.raises(tf.errors.InvalidArgumentError, match="must be a multiple of `accumulate` 3"):
+    training.train_step(state, tf.constant(small_images(8)))
+
+
+def test_the_decay_of_the_averages_can_be_warmed_up():
+  state = train_state(MINIMAL, optimizer=lambda: keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)
+  weight, average = state.variables[0], state.ema[0]
+  expected = weight.numpy()
+  for i in range(3):
+    step(state, small_images(8))
+    decay = (2 + i) / (11 + i)  # the step is counted before
+    expected = decay * expected + (1 - decay) * weight.numpy()
+  np.testing.assert_allclose(average.numpy(), expected, rtol=1e-5)
+
+
+def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
+  # Images of a single value: a density model can make them nearly certain.
+  constant = data.ImageDataset("constant", levels=8, **{
+      split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS})
+  best = training.train(TINY, training.TrainingConfig(**{
+      **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}), constant,
+      training.Workdir(tmp_path), say=lambda line: None)
+  assert best < 1.0  # of log2(8) = 3 bits
+
+
+@pytest.fixture(scope="module")
+def finished(deterministic, tmp_path_factory):
+  """A run of three steps and its best validation; to be copied."""
+  handler = signal.getsignal(signal.SIGTERM)
+  workdir, best = run(tmp_path_factory.mktemp("finished"), steps=3)
+  assert signal.getsignal(signal.SIGTERM) is handler  # it is the caller's again
+  return workdir.path, best
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  return training.Workdir(tmp_path / "run"), finished[1]
+
+
+@pytest.mark.parametrize("saved", [True, slow(False)])
+def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeypatch, saved):
+  if not saved:  # as on a full disk
+    monkeypatch.setattr("flowpp_tf.training.checkpoints.Checkpoints.save", lambda self, step: False)
+  monkeypatch.setattr(loop.StopSignals, "__enter__", lambda self: self.__dict__.update(received=True) or self)
+  with pytest.raises(training.Stopped) as stopped:
+    run(tmp_path, steps=2)
+  assert (stopped.value.step, stopped.value.saved) == (1, saved)
+
+
+@pytest.mark.slow  # test_resume.py kills runs at any moment
+def test_a_run_stopped_half_way_ends_as_the_run_that_was_not(copied, tmp_path):
+  whole, best = run(tmp_path / "whole")
+  halves, best_of_halves = run(copied[0].path)
+  for a, b in zip(rows(halves), rows(whole), strict=True):
+    # Validation is a sum, whose last bit differs now and then between two runs of one process on busy cores.
+    assert a.pop("val_bits_per_dim") == pytest.approx(b.pop("val_bits_per_dim"), rel=1e-6)
+    assert a == b
+  assert best_of_halves == pytest.approx(best, rel=1e-6)
+  for a, b in zip(whole.load()[0].get_weights(), halves.load()[0].get_weights()):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_running_again_after_the_end_changes_nothing_but_rows_cut_off_by_a_kill(copied):
+  workdir, best = copied
+  before = workdir.metrics.read_text(), workdir.best_weights.read_bytes()
+  workdir.metrics.write_text(before[0] + '{"step": 6, "bits_per')
+  again, best_again = run(workdir.path, steps=3)
+  assert best_again == best
+  assert (again.metrics.read_text(), again.best_weights.read_bytes()) == before
+
+
+def test_a_resumed_run_keeps_its_best_weights_when_it_gets_worse(copied):
+  workdir, best = copied
+  weights = workdir.best_weights.read_bytes()
+  # A rate at which the next steps can only do harm; allowed in, to see what resuming does with it.
+  for file in (workdir.config, *workdir.checkpoints.glob("*/manifest.json")):
+    file.write_text(file.read_text().replace('"learning_rate": 0.003', '"learning_rate": 3.0'))
+  _, best_again = run(workdir.path, steps=6, learning_rate=3.0)
+  assert not rows(workdir)[-1]["val_bits_per_dim"] <= best  # worse, or no number at all
+  assert best_again == best
+  assert workdir.best_weights.read_bytes() == weights
+
+
+@pytest.mark.slow
+def test_weights_that_nothing_uses_do_not_stop_a_training_step():
+  # The published ImageNet 64 dequantizer has position embeddings that it never adds.
+  state = train_state(dataclasses.replace(TINY, dequant_mixing=False), clip_norm=1.0)
+  unused = state.model.dequantizer.coupling_flow.steps[0].conditioner
+  before = unused.position_embedding.numpy(), unused.input_conv.kernel.numpy()
+  step(state, small_images())
+  np.testing.assert_array_equal(unused.position_embedding.numpy(), before[0])
+  assert np.any(unused.input_conv.kernel.numpy() != before[1])
+
+
+def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
+  state = train_state(MINIMAL, ema_decay=0.5)
+  start = [w.numpy() for w in state.variables]
+  step(state, small_images(8))
+  first = [w.numpy() for w in state.variables]
+  step(state, small_images(8))
+  second = [w.numpy() for w in state.variables]
+  with state.ema_weights():
+    for weight, a, b, c in zip(state.variables, start, first, second):
+      np.testing.assert_allclose(weight.numpy(), 0.25 * a + 0.25 * b + 0.5 * c, rtol=1e-5, atol=1e-6)
+  for weight, c in zip(state.variables, second):
+    np.testing.assert_array_equal(weight.numpy(), c)
+
+
+def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
+  workdir = training.Workdir(tmp_path)
+  workdir.open(TINY, {"batch_size": 8, "steps": 3})
+  before = workdir.config.read_bytes()
+  with pytest.raises(ValueError, match="holds another run: batch_size is 8 there and 16 here"):
+    workdir.open(TINY, {"batch_size": 16, "steps": 3})
+  assert workdir.config.read_bytes() == before
+  workdir.open(TINY, {"batch_size": 8, "steps": 6})  # a run may be prolonged
+  workdir.open(dataclasses.replace(TINY, remat=True), {"batch_size": 8, "steps": 6})
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(steps=0), "`steps` must be at least 1, got 0"),
+    (dict(batch_size=0), "`batch_size` must be at least 1, got 0"),
+    (dict(learning_rate=0.0), "`learning_rate` must be positive, got 0.0"),
+    (dict(warmup_steps=-1), "`warmup_steps` must be at least 0, got -1"),
+    (dict(schedule="step"), "`schedule` 'step' says all itself"),
+    (dict(validate_every=0), "`validate_every` must be at least 1, got 0"),
+    (dict(seed=-1), "`seed` must be at least 0, got -1"),
+    (dict(clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
+    (dict(checkpoint_every=0), "`checkpoint_every` must be at least 1, got 0"),
+    (dict(keep=0), "`keep` must be at least 1, got 0"),
+    (dict(tensorboard=("plots",)), "`tensorboard` must be of scalars, samples, histograms, got 'plots'"),
+    (dict(profile=(3, 2)), r"`profile` must be two training steps such as 10,20, got \(3, 2\)"),
+    (dict(accumulate=0), "`accumulate` must be at least 1, got 0"),
+    (dict(max_skipped=0), "`max_skipped` must be at least 1, got 0"),
+    (dict(debug_numerics=True, steps_per_execution=2), "`debug_numerics` must see each step"),
+    (dict(ema_decay=1.0), r"`ema_decay` must be in \[0, 1\), got 1.0"),
+])
+def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(
+    tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message):
+    run(tmp_path / "run", **changes)
+  assert not (tmp_path / "run").exists()
+
+
+def test_bad_devices_are_value_errors_that_name_them(tmp_path, monkeypatch):
+  tf.config.list_logical_devices()  # uses them
+  with pytest.raises(ValueError, match="`strategy` must be one of auto, one, mirrored, multiworker, tpu, got 'many'"):
+    training.get_strategy("many")
+  with pytest.raises(ValueError, match="`num_virtual_cpus` must be set before"):
+    training.get_strategy("one", num_virtual_cpus=3)
+  with pytest.raises(ValueError, match="multiworker needs the environment variable TF_CONFIG"):
+    training.get_strategy("multiworker")
+  monkeypatch.setenv("TF_CONFIG", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}')
+  with pytest.raises(ValueError, match="TF_CONFIG must be like .*got .*a:1"):
+    training.get_strategy("auto")
+  with pytest.raises(ValueError, match="`batch_size` must be a multiple of the 2 devices, got 3"):
+    run(tmp_path, batch_size=3, strategy=training.get_strategy("mirrored"))
+
+
+@pytest.mark.slow
+def test_tensorboard_gets_scalars_samples_and_a_profile(tmp_path):
+  workdir, _ = run(tmp_path, steps=4, validate_every=2, tensorboard=("scalars", "samples"),
+                   profile=(2, 3))
+  tags = set()
+  for path in (workdir.path / "tensorboard").rglob("*.tfevents*"):
+    for record in tf.data.TFRecordDataset(str(path)):
+      tags |= {value.tag for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value}
+  assert {"samples", "epoch_bits_per_dim", "evaluation_bits_per_dim_vs_iterations"} <= tags
+  assert list((workdir.path / "tensorboard").rglob("*.xplane.pb"))
+
+
+@pytest.mark.slow
+def test_models_of_different_sizes_train_on_two_devices_in_one_process():
+  for filters in (4, 8):
+    state = train_state(dataclasses.replace(MINIMAL, filters=filters), 2)
+    assert np.isfinite(step(state, small_images(4))["bits_per_dim"])
+
+
+@pytest.mark.slow
+def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
+  histories = []
+  for strategy in ("one", "mirrored"):
+    with training.get_strategy(strategy).scope():
+      keras.utils.set_random_seed(0)
+      model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dropout=0.0))
+      model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
+      model.compile(keras.optimizers.SGD(1e-3))
+    history = model.fit(small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0,
+                        validation_data=small_images(8, seed=1))
+    histories.append(history.history)
+  one, two = histories
+  assert set(one) == {"loss", "bits_per_dim", "val_loss", "val_bits_per_dim"}
+  for name, values in one.items():
+    np.testing.assert_allclose(two[name], values, rtol=1e-5, err_msg=name)
+  np.testing.assert_allclose(one["bits_per_dim"], np.array(one["loss"]) / (32 * np.log(2)), rtol=1e-6)
+
+
+def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica():
+  with training.get_strategy("mirrored").scope():
+    model = fpp.FlowPlusPlus(TINY)
+    with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
+      model.compile(keras.optimizers.Adam(clipnorm=1.0))
