@@ -126,11 +126,13 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
   """Measure the test split, draw curves and samples, and say what to do next."""
   model, _ = workdir.load()
   given = data_flags.given_of(dataset, "test", model.config, eval_images)
+  _say(f"measuring {len(dataset.test[:eval_images]):,} test images, {num_samples} sample(s) each")
   result = evaluate_bits_per_dim(model, dataset.test[:eval_images], num_samples, given=given)
   fingerprint = dataset.fingerprint()
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.checkpoint(), seed=0)
   _say(f"test: {result}; data {fingerprint['digest']}")
   batched, classes = Batched(model), range(model.config.num_classes)
+  _say("drawing samples and curves")
   picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
   run.replace(workdir.samples, picture.grid.save)
   run.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))

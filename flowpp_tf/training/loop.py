@@ -84,9 +84,10 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     else:
       identity, say = {}, lambda line: None
     keras.utils.set_random_seed(training.seed)
+    say(f"data: {'; '.join([describe(fingerprint), *dataset.notes])}")  # before what takes time
     with strategy.scope():
       state = TrainState(FlowPlusPlus(config), training)
-    _say_what_is_trained(state, [describe(fingerprint), *dataset.notes], strategy, workers, say)
+    _say_what_is_trained(state, strategy, workers, say)
     batches = Batches(dataset, condition, bool(config.num_classes))
     run = Run(state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar, say)
     if run.restore():
@@ -172,6 +173,8 @@ class Run:
       count = min(self._config.steps_per_execution, self._period - step % self._period)
       if self._board:
         self._board.before_steps(count)
+      if not self._traced:
+        self._say("tracing the first step")
       self._take_steps(batches, tf.constant(count))
       step += count
       self._watch_skipped(step)
@@ -292,10 +295,9 @@ class Run:
       raise Stopped(step, step if not self._workers.chief else self._saved)
 
 
-def _say_what_is_trained(state, data, strategy, workers, say):
+def _say_what_is_trained(state, strategy, workers, say):
   model = state.model
   say(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
-  say(f"data: {'; '.join(data)}")
   say(f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
       f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)")
   say(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
@@ -310,6 +312,7 @@ def _initialize(state, batches, init_from, workers, say):
     return
   count = min(state.config.init_batch_size or state.config.batch_size, len(batches.dataset.train))
   images, given = unpack(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
+  say(f"initialising on {len(images)} images")
   bound = state.model.initialize(images, seed=state.config.seed, **given)
   workers.broadcast(state.variables)  # hosts may round differently
   state.reset_ema()
