@@ -28,6 +28,7 @@ def pytest_addoption(parser):
                    help="How often test_resume.py kills a run; more take half a minute each.")
   parser.addoption("--attack", type=int, default=0, metavar="SEED",
                    help="Also the long attacks of test_attacks.py, half an hour, drawn from a seed other than 0.")
+  parser.addoption("--exhaustive", action="store_true", help="Also tests of which the slow ones have a shorter form.")
   parser.addoption("--damages", type=int, default=300, help="How many damaged archives test_archive.py decodes.")
 
 
@@ -38,8 +39,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-  """Leave long attacks out unless they are asked for."""
-  attacks = [item for item in items if item.get_closest_marker("attack")]
-  if attacks and not config.getoption("--attack"):
-    config.hook.pytest_deselected(items=attacks)
-    items[:] = [item for item in items if item not in attacks]
+  """Leave out what is longer than CI, unless it is asked for."""
+  for mark in ("attack", "exhaustive"):
+    longer = [item for item in items if item.get_closest_marker(mark)]
+    if longer and not config.getoption(f"--{mark}"):
+      config.hook.pytest_deselected(items=longer)
+      items[:] = [item for item in items if not item.get_closest_marker(mark)]

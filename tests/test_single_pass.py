@@ -94,6 +94,7 @@ def test_a_second_gradient_tape_gets_its_own_gradient(parts):
   np.testing.assert_array_equal(*gradients)
 
 
+@pytest.mark.slow
 def test_value_and_log_det_see_the_same_dropout_mask():
   model = fpp.FlowPlusPlus(SMALL)
   step = model.coupling_flow.steps[0]

@@ -22,6 +22,7 @@ from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
+from support.marks import quick_rows
 from support.models import VARIANTS, perturb, small_images
 
 pytestmark = pytest.mark.needs("constriction")
@@ -149,7 +150,7 @@ def parts(model):
       yield name, part.coupling_flow, part.context_net
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
 def test_fixed_point_networks_are_those_of_the_model(name):
   model, _, networks = networks_of_variant(name)
   for part, flow, context_net in parts(model):
@@ -283,7 +284,7 @@ class Recorder(Stack):
     return n
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
 def test_images_come_back_and_cost_their_bound(name):
   model, codec_model, networks = networks_of_variant(name)
   codec, images = Codec(codec_model, networks), small_images(60, model.config)
@@ -301,6 +302,7 @@ def test_images_come_back_and_cost_their_bound(name):
   assert abs(np.median(overheads)) < 0.004
 
 
+@pytest.mark.slow
 def test_networks_of_tensorflow_code_too():
   model, codec_model, portable = networks_of_variant("augmented")
   images = small_images(6, model.config)

@@ -3,6 +3,7 @@
 import inspect
 
 import keras
+import pytest
 import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
@@ -19,6 +20,7 @@ def test_every_public_bijector_has_a_row():
   assert not public(fpp.bijectors, tfp.bijectors.Bijector) - rows - {fpp.bijectors.Bijector}  # the base class
 
 
+@pytest.mark.slow
 def test_rows_without_variables_are_listed():
   assert {name for name, row in ROWS.items() if not variables(row.make("float32"))} == WITHOUT_VARIABLES
 

@@ -1,6 +1,7 @@
 """TF_CONFIG is checked, and workers wait for each other with a line that says for whom."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ import pytest
 
 from flowpp_tf.devices import cluster
 from flowpp_tf.errors import InputError, WorkerLost
+from support.programs import LIMIT, free_addresses
 
 WORKERS = ["host0:2222", "host1:2222"]
 
@@ -46,23 +48,15 @@ def test_a_cluster_is_read(monkeypatch):
   assert cluster.cluster_of_environment() is None
 
 
-def free_addresses(count):
-  sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-  addresses = tuple(f"127.0.0.1:{s.getsockname()[1]}" for s in sockets)
-  for s in sockets:
-    s.close()
-  return addresses
-
-
 def test_three_workers_meet_though_none_waits_for_the_last_to_leave():
-  addresses, met = free_addresses(3), []
+  addresses, met, all_met = free_addresses(3), [], threading.Barrier(3)
 
   def work(task):
     time.sleep(0.4 * task)
-    cluster.meet(cluster.Cluster(addresses, task), 30)
+    cluster.meet(cluster.Cluster(addresses, task), LIMIT)
     met.append(task)
     with socket.create_server(("", int(addresses[task].rpartition(":")[2]))):  # as TensorFlow's server
-      time.sleep(2)
+      all_met.wait(LIMIT)
 
   threads = [threading.Thread(target=work, args=(task,)) for task in range(3)]
   for thread in threads:
@@ -74,9 +68,10 @@ def test_three_workers_meet_though_none_waits_for_the_last_to_leave():
 
 def test_who_is_waited_for_is_said_and_the_wait_ends(capsys):
   addresses = free_addresses(2)
-  with pytest.raises(WorkerLost, match=f"worker 0 of 2 has waited 1 s for {addresses[1]}"):
+  with pytest.raises(WorkerLost, match=rf"worker 0 of 2 has waited \d+ s for {addresses[1]}"):
     cluster.meet(cluster.Cluster(addresses, 0), 1)
-  assert f"waiting for 1 of 2 workers: {addresses[1]} (this is worker 0; 0 s of 1)" in capsys.readouterr().err
+  line = rf"waiting for 1 of 2 workers: {addresses[1]} \(this is worker 0; \d+ s of 1\)"
+  assert re.search(line, capsys.readouterr().err)
 
 
 def test_an_address_in_use_is_said():

@@ -38,7 +38,7 @@ def test_the_draws_go_on_where_the_low_half_of_the_counter_ends():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, slow(5)])
+@pytest.mark.parametrize("count", [1, 5])
 def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, small_model, count):
   images = small_images(8)[:count]
 
@@ -54,7 +54,7 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
-@pytest.mark.parametrize("changes", [{}, {"weight_norm": True, "invertible_conv": "none"}])
+@pytest.mark.parametrize("changes", [{}, slow({"weight_norm": True, "invertible_conv": "none"})])
 def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
   def initialised():
     keras.utils.set_random_seed(0)
@@ -87,6 +87,7 @@ def test_moments_are_those_of_the_batch():
     np.testing.assert_allclose(variance, x.var(tuple(range(axes))), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_lanes_of_a_step_are_calls_of_one_function_that_reads_the_weights_where_they_are(use_lanes):
   use_lanes(2)
   state = train_state(TINY)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from support.marks import exhaustive
 from support.programs import LIMIT, finish, start, start_workers, wait_for
 from support.runs import TINY_RUN
 
@@ -12,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.workers]
 RUN = [*TINY_RUN, "--dropout=0.2", "--steps=20", "--validate_every=1"]
 
 
-@pytest.fixture(scope="module", params=["sgd", "adam"])
+@pytest.fixture(scope="module", params=["sgd", exhaustive("adam")])
 def runs(tmp_path_factory, request):
   """One run on one device, and one of two workers, of which one is killed half-way, and both resumed."""
   one, two = (tmp_path_factory.mktemp(name) for name in ("one", "two"))

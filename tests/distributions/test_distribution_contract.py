@@ -7,6 +7,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from support.conformance_rows import MODEL_ROWS, ROWS
+from support.marks import quick_rows
 from support.models import small_images
 
 tfd = tfp.distributions
@@ -64,7 +65,7 @@ def test_a_slice_is_that_of_the_densities(name):
     np.testing.assert_allclose(sliced.log_prob(values[0]), whole[index], rtol=1e-12)
 
 
-@rows
+@pytest.mark.parametrize("name", quick_rows(MAKE, ["uniform", "composite"]))
 def test_vectorized_map_and_graphs_give_the_same(name):
   distribution, values = made(name)
   whole = distribution.log_prob(values)

@@ -49,10 +49,9 @@ def model():
       dequant_filters=4, context_channels=4, attention=False))
 
 
-@functools.cache
-def shared():
+@pytest.fixture
+def namespace():
   """What examples may use without saying where it is from."""
-  keras.utils.set_random_seed(0)
   network = fpp.layers.DenseConditioner(3, 3 * fb.num_parameters("affine", 0), hidden=4, context_size=3)
   free = fpp.layers.DenseConditioner(3, 3 * fb.num_parameters("affine", 0), hidden=4)
   x = tf.random.stateless_normal([64, 2], (0, 1))
@@ -66,14 +65,11 @@ def shared():
       "scale": tf.ones(6), "bias": tf.zeros(6)}
 
 
-@pytest.fixture
-def namespace():
-  return dict(shared())
-
-
 # Names that an example takes to be something else.
 OTHERS = {"Chain": lambda names: {"x": tf.zeros([2, 6])},
           "Conditioned": lambda names: {"coupling": names["conditional"]}}
+# Examples that load what another one exports.
+LOADING = ("load_saved_model", "load_official_weights")
 # Texts that are replaced to save time.
 SHORTER = {", 500,": ", 2,", "fpp.vector_flow(2)": "fpp.vector_flow(2, couplings=1, blocks=1)",
            "fpp.VectorFlow(2)": "fpp.VectorFlow(2, couplings=1, blocks=1)",
@@ -83,8 +79,12 @@ SHORTER = {", 500,": ", 2,", "fpp.vector_flow(2)": "fpp.vector_flow(2, couplings
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-  return tmp_path_factory.mktemp("examples")  # of all: what one exports another loads
+def exported(tmp_path_factory):
+  """A folder with what the examples in `LOADING` load."""
+  folder = tmp_path_factory.mktemp("examples")
+  fpp.export_saved_model(model(), folder / "exported" / "1")
+  fpp.export_official_weights(model(), folder / "weights.npz")
+  return folder
 
 
 @pytest.mark.parametrize("name", sorted(public_names()))
@@ -96,8 +96,8 @@ def test_every_public_name_has_an_example(name):
 @pytest.mark.docs
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")  # which Keras saves, and says so
 @pytest.mark.parametrize("name", sorted(dict(with_methods(public_names()))))
-def test_the_example_prints_what_it_says(name, namespace, folder, monkeypatch):
-  monkeypatch.chdir(folder)
+def test_the_example_prints_what_it_says(name, namespace, request, tmp_path, monkeypatch):
+  monkeypatch.chdir(request.getfixturevalue("exported") if name in LOADING else tmp_path)
   text = inspect.getdoc(inspect.unwrap(dict(with_methods(public_names()))[name]))
   assert text.count("Example:") == 1
   text = text.partition("Example:")[2]

@@ -89,6 +89,7 @@ def test_draws_of_missing_pixels_have_the_exact_posterior(four_pixels):
   assert np.all(largest < 1.15) and np.all(size > 1000)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_inpaint_keeps_the_seen_half_and_writes_a_picture(monkeypatch, tmp_path):
   path = tmp_path / "picture.png"
@@ -123,6 +124,7 @@ def test_log_weights_give_the_evidence_where_it_is_known():
   np.testing.assert_allclose(np.mean(log_weights, axis=0), np.full(3, elbo), rtol=0, atol=0.06)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
   out = call(monkeypatch, "vae_prior", "--epochs=2", "--seeds=1", "--latent_size=4", "--couplings=1", "--hidden=32",
@@ -139,6 +141,7 @@ def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
 # --- super_resolution.py -------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_smaller_image_is_worth_bits_and_samples_agree_with_it(tmp_path):
   result = run([str(ROOT / "examples" / "super_resolution.py")], "--steps=40", "--filters=8",

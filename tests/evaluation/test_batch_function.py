@@ -23,6 +23,7 @@ def model_on(name):
   return model
 
 
+@pytest.mark.slow
 def test_two_mirrored_devices_give_the_numbers_of_one():
   images = small_images(5, TINY)  # the last batch is not a multiple of the devices
 
@@ -78,13 +79,14 @@ def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(t
   assert other == "" and (workdirs[0] / "new.json").exists() and not (workdirs[1] / "new.json").exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow  # test_workers.py has the same of a training run
 @pytest.mark.workers
 def test_the_survivor_of_a_killed_worker_ends_with_a_clear_message_and_keeps_its_draws(trained, tmp_path):
   run = trained / "runs" / "digits"
   chief, other = start_workers("evaluate", f"--workdir={run}", "--num_samples=100000", "--batch_size=8", cwd=tmp_path,
                                stderr=subprocess.PIPE)
-  wait_for(lambda: any(np.isfinite(np.load(path, mmap_mode="r")[:1]).all() for path in run.glob("evaluation-*.npy")),
+  wait_for(lambda: any(np.isfinite(np.load(path, mmap_mode="r")[0, 0]).all() for path in run.glob("evaluation-*.npy")),
            chief)  # both are in the middle of it
   other.kill()
   _, error = chief.communicate(timeout=LIMIT)

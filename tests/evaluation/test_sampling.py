@@ -127,6 +127,7 @@ def test_slerp_is_the_straight_line_where_there_is_no_one_arc(z0, z1, middle):
   np.testing.assert_allclose(path, [z0, middle, z1], rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_interpolation_has_the_images_at_its_ends(exact):
   images = small_images(2)
   frames = evaluation.interpolate(exact, *images, frames=6, seed=3)

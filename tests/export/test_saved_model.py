@@ -126,6 +126,7 @@ def test_tensorflow_alone_gives_the_same_as_the_model_for_every_batch_size(model
       assert results[f"{batch}/{name}"].dtype == value.dtype
 
 
+@pytest.mark.slow
 def test_what_is_not_given_is_one_sample_seed_0_and_temperature_1(model, path, loaded):
   images = small_images(3)
   np.testing.assert_array_equal(loaded.sample(3)["images"], model.sample(3, seed=0))

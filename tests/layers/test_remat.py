@@ -34,7 +34,7 @@ def plain_attention(qkv, heads):
 
 # Of 4 pairs of image and head, with 36 weights each.
 @pytest.mark.parametrize("weights_of_a_part", [144, 72, 12], ids=["whole", "groups of pairs", "parts of a pair"])
-@pytest.mark.parametrize("wrap", [lambda f: f, tf.function, lambda f: tf.function(f, jit_compile=True)],
+@pytest.mark.parametrize("wrap", [lambda f: f, tf.function, slow(lambda f: tf.function(f, jit_compile=True))],
                          ids=["eager", "graph", "xla"])
 def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
   monkeypatch.setattr(attention, "_WEIGHTS", weights_of_a_part)
@@ -135,7 +135,7 @@ def bound_and_gradients(config, graph, seed=3):
 
 
 @pytest.mark.parametrize("remat_, graph", [
-    slow("off", True), ("blocks", True), slow("blocks", False), slow("couplings", True), ("couplings", False)])
+    slow("off", True), ("blocks", True), slow("blocks", False), slow("couplings", True), slow("couplings", False)])
 def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_blocks(remat_, graph):
   config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64")
   expected = bound_and_gradients(config, graph=False)  # each block on its own

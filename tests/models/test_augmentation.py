@@ -26,7 +26,8 @@ def perturbed(config, scale):
   return model
 
 
-@pytest.mark.parametrize("name", [slow("augmented"), "augmented_normal"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["augmented", "augmented_normal"])
 def test_the_bound_is_that_of_the_definition_by_autodiff(name):
   model = perturbed(dataclasses.replace(VARIANTS[name], dtype="float64"), 0.1)
   images, noise = small_images(2), model.sample_noise([2], seed=3)

@@ -16,6 +16,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.layers import Conditioner, NetworkConfig
+from support.marks import slow
 from support.models import SMALL, perturb, small_images, value_and_log_det
 
 X = tf.constant(np.random.RandomState(0).randn(8, 4, 2, 4), tf.float32)
@@ -55,7 +56,7 @@ def test_the_network_does_compute_in_bfloat16_and_its_weights_are_float32(kind):
 
 
 @kinds
-@pytest.mark.parametrize("jit_compile", [None, False, True], ids=["eager", "graph", "xla"])
+@pytest.mark.parametrize("jit_compile", [None, False, slow(True)], ids=["eager", "graph", "xla"])
 def test_inverse_undoes_forward_to_float32_rounding(kind, jit_compile):
   bijector = coupling(kind, "mixed_bfloat16")
   # Two programs, as sampling and likelihood are.
@@ -76,6 +77,7 @@ def test_log_det_is_that_of_the_autodiff_jacobian(kind):
   assert largest(bijector.forward_log_det_jacobian(X, 3) - expected) < 10 * ROUNDING
 
 
+@pytest.mark.slow
 def test_a_model_has_nearly_the_bound_and_the_gradient_of_float32():
   images = small_images()
   bounds, gradients = [], []

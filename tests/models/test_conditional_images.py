@@ -48,6 +48,7 @@ def model(config):
 configs = pytest.mark.parametrize("config", [BY_CLASS, GIVEN_IMAGE, BOTH], ids=["by_class", "given_image", "both"])
 
 
+@pytest.mark.slow
 def test_the_bound_is_the_change_of_variables_given_what_is_given():
   config = dataclasses.replace(BOTH, augment_channels=0, remat="off")  # see test_augmentation.py
   made, given = model(config), given_of(config)
@@ -159,6 +160,7 @@ def labelled_dataset():
   return data.ImageDataset("shades", 8, *images, labels=dict(zip(data.SPLITS, labels)), classes=("dark", "bright"))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow  # the parts of a run with labels have tests of their own here
 def test_a_run_learns_what_labels_are_worth(tmp_path):
   dataset = labelled_dataset()

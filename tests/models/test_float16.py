@@ -69,7 +69,8 @@ def test_the_networks_compute_in_float16_and_the_bound_is_near_that_of_float32()
   assert 0 < np.max(np.abs(bounds[0] - bounds[1])) < 0.02
 
 
-@pytest.mark.parametrize("clip_norm", [slow(None), 1.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
 def test_the_step_is_that_of_float32_whatever_the_scale(clip_norm):
   single, half = made("float32", clip_norm=clip_norm), made(clip_norm=clip_norm)
   assert single.loss_scale is None
@@ -128,6 +129,7 @@ def test_keras_scales_nothing_itself():
     made(optimizer=lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()))
 
 
+@pytest.mark.slow
 def test_a_model_trains_and_gives_encoded_images_back():
   state = made(optimizer=lambda: training.Adam(1e-2), clip_norm=1.0)
   np.testing.assert_array_equal(state.model.decode(state.model.encode(IMAGES, seed=0)), IMAGES)

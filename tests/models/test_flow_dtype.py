@@ -8,7 +8,6 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from support.marks import slow
 from support.models import TINY, perturb, small_images
 from support.training_steps import step, train_state
 
@@ -74,7 +73,8 @@ def test_with_networks_in_float64_it_changes_nothing():
   np.testing.assert_array_equal(*bounds)
 
 
-@pytest.mark.parametrize("accumulate", [1, slow(2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("accumulate", [1, 2])
 def test_it_trains_and_a_checkpoint_has_every_weight(accumulate, tmp_path):
   first, other = (train_state(CONFIG, learning_rate=1e-2, ema_decay=0.9, accumulate=accumulate) for _ in range(2))
   perturb(first.model)

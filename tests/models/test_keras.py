@@ -92,7 +92,7 @@ def trained():
   return model
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", quick_rows(WRONG, ["divided"]))
 def test_wrong_pixels_of_a_data_set_are_an_error_and_change_nothing(trained, name):
   images, message = WRONG[name]
   before = state_of(trained)
@@ -103,6 +103,7 @@ def test_wrong_pixels_of_a_data_set_are_an_error_and_change_nothing(trained, nam
   assert_same(state_of(trained), before)
 
 
+@pytest.mark.slow
 def test_wrong_pixels_are_an_error_in_a_users_function():
   with pytest.raises(tf.errors.InvalidArgumentError, match="`images` must be integers in 0 .. 7"):
     tf.function(compiled())(tf.constant(IMAGES * 100))
@@ -154,7 +155,7 @@ def state_without_the_marked_step():
   return state_of(model)
 
 
-@pytest.mark.parametrize("mode, what", [("graph", "loss"), slow("graph", "gradients"), ("eager", "gradients"),
+@pytest.mark.parametrize("mode, what", [slow("graph", "loss"), slow("graph", "gradients"), ("eager", "gradients"),
                                         slow("executions", "loss"),
                                         # the loss scale has two devices, below
                                         slow("mirrored", "gradients")])
@@ -214,6 +215,7 @@ def test_a_loss_that_is_not_finite_counts_whatever_the_loss_scale():
 
 # --- Callbacks ----------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_callbacks_of_keras_work_with_their_default_arguments(tmp_path):
   model = compiled(without_steps)
   path = tmp_path / "{epoch}-{val_loss:.2f}.keras"
@@ -284,6 +286,7 @@ def test_fit_initialises_a_new_model_on_images_of_its_data(x, images, options):
   np.testing.assert_array_equal(given[0], images)
 
 
+@pytest.mark.slow
 def test_fit_initialises_only_a_model_without_weights_of_its_own(tmp_path):
   model, loaded, fitted = (compiled(without_steps) for _ in range(3))
   model.initialize(IMAGES)
@@ -322,7 +325,8 @@ def results_of_images(trained):
   return results(trained, batches(IMAGES))
 
 
-@pytest.mark.parametrize("form", quick_rows(FORMS, ["dict", "pairs"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
 def test_images_come_in_every_form_of_keras_and_tfds(trained, results_of_images, form):
   assert_same(results(trained, FORMS[form]()), results_of_images, rtol=1e-6)
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import training
-from support.marks import quick_rows, slow
+from support.marks import slow
 from support.models import SMALL, VARIANTS, perturb, small_images, value_and_log_det
 
 FLOAT64 = dataclasses.replace(SMALL, dtype="float64")
@@ -28,9 +28,8 @@ def test_both_views_list_each_weight_once(config):
   assert model.count_params() == sum(v.shape.num_elements() for v in of_tfp)
 
 
-# Augmented ones are in test_augmentation.py.
-@pytest.mark.parametrize("name", quick_rows(
-    [name for name in VARIANTS if "augmented" not in name], ["published", "uniform", "affine"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in VARIANTS if "augmented" not in name])  # see test_augmentation.py
 def test_bound_is_the_change_of_variables_with_autodiff_jacobians(name):
   config = VARIANTS[name]
   model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64"))
@@ -117,7 +116,7 @@ def test_initialisation_normalises_what_reaches_each_coupling():
 IMAGES = small_images()
 
 
-@pytest.mark.parametrize("count", [1, slow(2), 4, slow(8), slow(16)])
+@pytest.mark.parametrize("count", [1, slow(2), slow(4), slow(8), slow(16)])
 def test_a_model_initialised_on_few_images_takes_every_other(count):
   model = fpp.FlowPlusPlus(SMALL)
   model.initialize(small_images(count), seed=0)

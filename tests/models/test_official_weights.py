@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.call import Call
-from support.marks import slow
+from support.marks import quick_rows, slow
 from support.programs import REFERENCE
 
 SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0,
@@ -48,7 +48,7 @@ def model_of(name, path, variables, **changes):
   return model
 
 
-@pytest.fixture(scope="module", params=REFERENCES)
+@pytest.fixture(scope="module", params=quick_rows(REFERENCES, ["cifar10", "ablation_uniform"]))
 def loaded(request, tmp_path_factory):
   data = reference(request.param)
   path = tmp_path_factory.mktemp("weights") / "release.npz"
@@ -181,6 +181,7 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
     fpp.load_official_weights(model, path)
 
 
+@pytest.mark.slow
 def test_every_published_model_has_a_name_for_each_weight_once():
   for name in ("cifar10", "imagenet64", "cifar10_affine_coupling", "cifar10_no_attention"):
     config = dataclasses.replace(fpp.get_config(name), filters=4, dequant_filters=4, blocks=1,

@@ -10,6 +10,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.layers import Conditioner, NetworkConfig
 from support.bijector_cases import CASES, draw, tensor_parameters
 from support.conformance_rows import BIJECTOR_ROWS, LAYER_ROWS, ROWS
+from support.marks import quick_rows
 
 WITH_PARAMETERS = [name for name, case in CASES.items() if tensor_parameters(case.make("float64"))]
 MODELS = [name for name in ROWS if name.startswith("model_")]
@@ -70,7 +71,7 @@ def test_distributions_and_layers(name):
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick_rows(MODELS, ["model_published", "model_conditional"]))
 def test_stateless_call_of_a_model(name, graph):
   model = ROWS[name].make("float64")
   images, _, *given = ROWS[name].inputs("float64")

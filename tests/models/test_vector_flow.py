@@ -86,7 +86,7 @@ def by_vi(layer, **kwargs):
     slow(lambda layer: by_keras(layer, jit_compile=True)),
     slow(by_tf_keras),
     slow(by_minimize),
-    by_vi,
+    slow(by_vi),
     slow(lambda layer: by_vi(layer, jit_compile=True)),
     slow(lambda layer: by_loop(layer, lambda step: step, keras.optimizers.Adam(1e-2))),
     slow(lambda layer: by_loop(layer, tf.function(autograph=False), tf_keras.optimizers.Adam(1e-2))),
@@ -104,6 +104,7 @@ def test_each_way_of_training_lowers_the_loss_and_moves_every_weight(train):
     assert np.all(variable.numpy() != old), variable.name
 
 
+@pytest.mark.slow
 def test_from_data_to_a_file_and_to_samples(tmp_path):
   x, held_out = moons(4000)[0], moons(1000, seed=1)[0]
   keras.utils.set_random_seed(0)

@@ -45,6 +45,7 @@ def test_train_leaves_figures_pictures_and_the_next_commands(start, trained, tmp
   assert not list(workdir.glob("evaluation-*.npy"))
 
 
+@pytest.mark.slow
 def test_training_again_goes_on_instead_of_starting_over(trained):
   out = (trained / "out.txt").read_text()
   again = call("train", *TRAINED, cwd=trained)
@@ -53,6 +54,7 @@ def test_training_again_goes_on_instead_of_starting_over(trained):
   assert test_line(again.out) == test_line(out)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow  # test_float16.py takes steps in float16
 def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
   command = ["train", *TRAINED, "--precision=float16", "--flow_dtype=float64", "--ema_warmup"]
@@ -108,8 +110,9 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(trained_once, program, args
   _check_bad_input(call, trained_once, program, args, message)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program, args, message", [
-    slow("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
+    ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
     ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
 ])
 def test_a_process_with_bad_input_ends_in_the_same_way(trained_once, program, args, message):

@@ -149,6 +149,11 @@ MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
     make=lambda dtype, seed=0: _model(CONDITIONAL, dtype, seed), evaluate=_evaluate_conditional,
     inputs=lambda dtype: (*_images_and_noise(dtype), tf.constant([0, 1, 2, -1]), draw(4, 2, 2, 1, dtype=dtype)))
 ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
+# Rows that take seconds and are of the same code as others, except for the switches that a model has.
+HEAVY = [name for name in MODEL_ROWS if name not in ("model_published", "model_conditional")]
+# The rows that stand for all in quick tests of promises that take seconds to look at.
+FEW = ["logit_mixture", "act_norm", "conv_lu", "pixels_to_logit", "split_columns", "coupling_mixture", "chain", "conv",
+       "gated_attention", "conditioner", "dense_conditioner", "vector_flow_layer", "model_published"]
 WITHOUT_VARIABLES = {"pixels_to_logit", "sigmoid", "squeeze", "swap_halves", "split_columns", "scalar_chain", "dropout",
                      "uniform_dequantizer"}
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
@@ -12,16 +13,27 @@ from support.models import SMALL, perturb
 # Before anything uses a device: the tests of MirroredStrategy need two.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-# One op after the other: else sums of gradients depend on the load of the machine, in the last bit.
+# One op after the other, each in one thread: else sums of gradients depend on the load of the machine, in the last bit,
+# and threads of several processes wait for each other.
 tf.config.threading.set_inter_op_parallelism_threads(1)
+tf.config.threading.set_intra_op_parallelism_threads(1)
+# The programs trace without TensorFlow's graph optimizer. Here its dependency and function optimization stay: without
+# them test processes grow to several GiB.
+tf.config.optimizer.set_experimental_options({name: False for name in (
+    "arithmetic_optimization", "auto_mixed_precision", "constant_folding", "debug_stripper", "implementation_selector",
+    "layout_optimizer", "loop_optimization", "pin_to_host_optimization", "remapping", "scoped_allocator_optimization",
+    "shape_optimization")})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small_model():
-  """A perturbed small model in float64, where mathematics is checked."""
+  """A perturbed small model in float64, where mathematics is checked; not to be changed."""
   model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
   perturb(model)
-  return model
+  before = model.get_weights()
+  yield model
+  for ours, theirs in zip(model.get_weights(), before, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.fixture(scope="module")

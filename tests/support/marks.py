@@ -13,3 +13,8 @@ def quick_rows(names, quick):
   unknown = set(quick) - set(names)
   assert not unknown, unknown
   return [name if name in quick else slow(name) for name in names]
+
+
+def exhaustive(*values, **options):
+  """Return a row that neither the quick tests nor the slow ones have."""
+  return pytest.param(*values, marks=pytest.mark.exhaustive, **options)

@@ -1,7 +1,7 @@
 """Plugin: what the last lines of a run of the tests say of it.
 
     not tested: 36 tests of the page in a browser, which need Chromium: apt-get install chromium
-    peak memory of a worker: 3.1 GiB
+    peak memory of a process that ran tests: 3.1 GiB, in tests/layers/test_remat.py
 """
 
 import collections
@@ -22,7 +22,7 @@ COMPONENTS = {
     "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
     "imagecodecs": (lambda: importlib.util.find_spec("imagecodecs"), "pip install -e '.[codecs]'")}
 _MISSING = "needs {}, which is not installed: {}"
-_peaks: list[float] = []
+_peak = (0.0, "")  # the most memory that this process had at once, in GiB, and the file of tests that needed it
 
 
 def need(*components):
@@ -38,20 +38,23 @@ def pytest_runtest_setup(item):
     need(*mark.args)
 
 
-def _peak():
-  """Return the most memory that this process had at once, in GiB."""
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item):
+  global _peak
+  most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+  if most > _peak[0]:
+    _peak = most, item.nodeid.partition("::")[0]
 
 
 def pytest_sessionfinish(session):
   if hasattr(session.config, "workeroutput"):
-    session.config.workeroutput["peak"] = _peak()
+    session.config.workeroutput["peak"] = _peak
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-  if getattr(node, "workeroutput", None):
-    _peaks.append(node.workeroutput["peak"])
+  global _peak
+  _peak = max(_peak, tuple(getattr(node, "workeroutput", {}).get("peak", (0.0, ""))))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -61,6 +64,7 @@ def pytest_terminal_summary(terminalreporter):
   for reason, count in sorted(skipped.items()):
     terminalreporter.write_line(f"not tested: {count} that {reason}" if reason.startswith("needs ") else
                                 f"skipped: {count}: {reason}", yellow=True)
-  peak = max(_peaks or [_peak()])
-  too_much = f", which is more than {MOST_MEMORY:g} GiB" if peak > MOST_MEMORY else ""
-  terminalreporter.write_line(f"peak memory of a process that ran tests: {peak:.1f} GiB{too_much}", red=bool(too_much))
+  most, file = _peak
+  too_much = f", more than {MOST_MEMORY:g} GiB" if most > MOST_MEMORY else ""
+  terminalreporter.write_line(f"peak memory of a process that ran tests: {most:.1f} GiB{too_much}, in {file}",
+                              red=bool(too_much))

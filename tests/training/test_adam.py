@@ -89,7 +89,8 @@ def steps_with_keras():
   return steps_of_a_model(keras.optimizers.Adam)
 
 
-@pytest.mark.parametrize("options", [{}, slow(dict(run_eagerly=True)), slow(dict(jit_compile=True))],
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, dict(run_eagerly=True), dict(jit_compile=True)],
                          ids=["graph", "eager", "xla"])
 def test_a_model_takes_the_same_steps_as_with_keras(steps_with_keras, options):
   for a, b in zip(steps_of_a_model(training.Adam, **options), steps_with_keras, strict=True):
@@ -158,6 +159,7 @@ def gradients_of(model):
   return tape.gradient(bound, [v.value for v in model.trainable_variables])
 
 
+@pytest.mark.slow
 def test_a_step_updates_weight_and_average_in_one_op_each():
   state = train_state(TINY, ema_decay=0.9)
   graph = tf.function(lambda images: training.train_step(state, images), autograph=False).get_concrete_function(

@@ -1,6 +1,7 @@
 """A run that is stopped at any moment ends as the run that was not."""
 
 import dataclasses
+import functools
 import json
 import random
 import resource
@@ -24,13 +25,13 @@ from support.runs import TINY_RUN
 from support.training_steps import train_state
 
 
-def start_run(workdir):
+def start_run(workdir, *arguments):
   return start("train", *TINY_RUN, "--steps=12", "--validate_every=4", "--checkpoint_every=1", "--deterministic",
-               f"--workdir={workdir}")
+               f"--workdir={workdir}", *arguments)
 
 
-def finish_run(workdir):
-  return finish(start_run(workdir))
+def finish_run(workdir, *arguments):
+  return finish(start_run(workdir, *arguments))
 
 
 def end_state(workdir):
@@ -53,11 +54,15 @@ def assert_same_end(a, b):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-  """The end of the run that is never stopped, and how long it took, from which moments for kills are drawn."""
-  workdir = tmp_path_factory.mktemp("whole")
-  began = time.monotonic()
-  finish_run(workdir)
-  return end_state(workdir), time.monotonic() - began
+  """The end of a run that is never stopped, and how long it took, from which moments for kills are drawn."""
+  @functools.cache
+  def end_of_run(*arguments):
+    workdir = tmp_path_factory.mktemp("whole")
+    began = time.monotonic()
+    finish_run(workdir, *arguments)
+    return end_state(workdir), time.monotonic() - began
+
+  return end_of_run
 
 
 def kill_at(process, workdir, moment):
@@ -72,18 +77,19 @@ def kill_at(process, workdir, moment):
   process.stdout.close()
 
 
-@pytest.mark.parametrize("more_kills", [False, slow(True)])
-def test_a_killed_run_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request, more_kills):
-  state, seconds = whole
+@pytest.mark.parametrize("kills, arguments", [(1, ("--dequantization=uniform", "--noattention")), slow(None, ())],
+                         ids=["once", "more"])
+def test_a_killed_run_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request, kills, arguments):
+  state, seconds = whole(*arguments)
   rng = random.Random(0)
-  for i in range(request.config.getoption("--kills") if more_kills else 1):
+  for i in range(kills or request.config.getoption("--kills")):
     moment = "writing" if i % 3 == 0 else rng.uniform(0.3, 1.0) * seconds
-    kill_at(start_run(tmp_path), tmp_path, moment)
+    kill_at(start_run(tmp_path, *arguments), tmp_path, moment)
     if i % 4 == 3:  # it may have ended: let it end, look, and begin another
-      finish_run(tmp_path)
+      finish_run(tmp_path, *arguments)
       assert_same_end(end_state(tmp_path), state)
       shutil.rmtree(tmp_path)
-  finish_run(tmp_path)
+  finish_run(tmp_path, *arguments)
   assert_same_end(end_state(tmp_path), state)
 
 
@@ -97,7 +103,7 @@ def test_sigterm_saves_at_the_next_step_and_the_exit_code_says_so(whole, tmp_pat
   newest = max((tmp_path / "checkpoints").glob("step_*")).name
   assert newest == f"step_{stopped:08d}" and stopped < 12
   assert f"resumed at step {stopped} of 12" in finish_run(tmp_path)
-  assert_same_end(end_state(tmp_path), whole[0])
+  assert_same_end(end_state(tmp_path), whole()[0])
 
 
 def checkpoints(folder, value=0.0):

@@ -18,7 +18,8 @@ from flowpp_tf import data, files, training
 from flowpp_tf.errors import InputError
 from flowpp_tf.models.weights_file import read_weights, weights_to_bytes
 from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
-from support.models import MINIMAL, small_images
+from support.marks import slow
+from support.models import MINIMAL, TINY, small_images
 
 DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for seed, count in enumerate((16, 8, 8))))
 
@@ -144,8 +145,8 @@ def test_checkpoints_of_earlier_versions_need_the_config(workdir):
 
 
 @pytest.mark.parametrize("manifest, message", [
-    ("[]", "is not that of a checkpoint"), ('{"format": 2, "files": {}}', "is not one of its files"),
-    ("not json", "Expecting value"), ('{"format": 2, "files": {"../../config.json": ""}}', "is ")])
+    slow("[]", "is not that of a checkpoint"), ('{"format": 2, "files": {}}', "is not one of its files"),
+    slow("not json", "Expecting value"), slow('{"format": 2, "files": {"../../config.json": ""}}', "is ")])
 def test_a_manifest_that_does_not_cover_the_files_is_damage(workdir, manifest, message, caplog):
   newest, before = checkpoint_folders(workdir.checkpoints)
   (newest / "manifest.json").write_text(manifest)
@@ -214,7 +215,7 @@ def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
 
 @pytest.mark.slow
 def test_every_flipped_bit_of_the_weights_is_found_or_harmless(tmp_path):
-  model, rng = fpp.FlowPlusPlus(MINIMAL), np.random.RandomState(0)
+  model, rng = fpp.FlowPlusPlus(TINY), np.random.RandomState(0)
   expected, good = model.get_weights(), weights_to_bytes(model, {"step": 3})
   path, found = tmp_path / "a.weights.h5", 0
   for place in rng.randint(0, len(good), 60):
