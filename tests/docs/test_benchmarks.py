@@ -78,7 +78,8 @@ def test_time_of_a_kernel_is_without_that_of_kernels_within():
 def test_a_profile_has_the_kernels_of_called_functions_once():
   multiply = tf.function(lambda x: tf.matmul(x, x), autograph=False,
                          experimental_attributes={"_noinline": True})
-  run = tf.function(lambda: tf.sin(multiply(multiply(tf.random.normal([300, 300])))), autograph=False)
+  noise = lambda: tf.raw_ops.RandomStandardNormal(shape=[300, 300], dtype=tf.float32)
+  run = tf.function(lambda: tf.sin(multiply(multiply(noise()))), autograph=False)
   run()
   found, seconds = kernels.profiled(lambda: run().numpy())
   purposes = [kernels.purpose(kernel.name) for kernel in found]
