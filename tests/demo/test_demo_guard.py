@@ -71,6 +71,7 @@ def test_uploads_at_a_time_are_few(tmp_path):
   assert statuses.count(200) == 4 and statuses.count(503) == 5
 
 
+@pytest.mark.needs("gradio")
 @pytest.mark.parametrize("auth", ["name", ":", "name:", ":word", "@missing", "@empty"])
 def test_a_password_that_is_none_is_refused(tmp_path, auth):
   (tmp_path / "empty").touch()

@@ -1,6 +1,6 @@
 """Plugin: what the last lines of a run of the tests say of it.
 
-    not tested: 36 tests of the page in a browser, which need Chromium: apt-get install chromium
+    not tested (36): needs chromium, which is not installed: apt-get install chromium
     peak memory of a process that ran tests: 3.1 GiB, in tests/layers/test_remat.py
 """
 
@@ -62,8 +62,7 @@ def pytest_terminal_summary(terminalreporter):
       report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
       if isinstance(report.longrepr, tuple))
   for reason, count in sorted(skipped.items()):
-    terminalreporter.write_line(f"not tested: {count} that {reason}" if reason.startswith("needs ") else
-                                f"skipped: {count}: {reason}", yellow=True)
+    terminalreporter.write_line(f"not tested ({count}): {reason}", yellow=True)
   most, file = _peak
   too_much = f", more than {MOST_MEMORY:g} GiB" if most > MOST_MEMORY else ""
   terminalreporter.write_line(f"peak memory of a process that ran tests: {most:.1f} GiB{too_much}, in {file}",
