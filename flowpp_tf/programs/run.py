@@ -6,6 +6,7 @@ import logging as std_logging
 import math
 import os
 import pathlib
+import shlex
 import sys
 import textwrap
 import typing
@@ -186,11 +187,11 @@ def warn(text: str) -> None:
 
 
 def sibling_command(name: str) -> str:
-  """Return how to call another program: `bin/sample` from `bin/train`, `flowpp-sample` from `flowpp-train`."""
+  """Return how a shell calls another program: `bin/sample` from `bin/train`, `flowpp-sample` from `flowpp-train`."""
   folder, program = os.path.split(sys.argv[0])
   if program.startswith("flowpp-"):
     return f"flowpp-{name}"
-  return os.path.join(os.path.relpath(folder or "."), name)
+  return shlex.quote(os.path.join(os.path.relpath(folder or "."), name))
 
 
 def given_from_flags() -> dict[str, typing.Any]:

@@ -8,6 +8,7 @@ A config brings the flags of its recipe, configs/NAME.flags; those that are give
 import contextlib
 import dataclasses
 import os
+import shlex
 import sys
 from typing import Any
 
@@ -139,8 +140,8 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
   _warn_of_inexact_reconstructions(batched, dataset)
   _say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
   _say("next:")
-  _say(f"  {run.sibling_command('sample')} --workdir={workdir.path} --n=100 --temperature=0.8")
-  _say(f"  {run.sibling_command('evaluate')} --workdir={workdir.path} --num_samples=256")
+  _say(f"  {run.sibling_command('sample')} --workdir={shlex.quote(str(workdir.path))} --n=100 --temperature=0.8")
+  _say(f"  {run.sibling_command('evaluate')} --workdir={shlex.quote(str(workdir.path))} --num_samples=256")
 
 
 def _warn_of_inexact_reconstructions(batched, dataset):

@@ -1,6 +1,7 @@
 """The programs as a user runs them: a small job from start to end, and bad input."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_train_leaves_figures_pictures_and_the_next_commands(start, trained, tmp
   for name in ("samples.png", "curves.png"):
     with Image.open(workdir / name) as picture:
       assert min(picture.size) > 100
-  commands = [line.split() for line in out.split("next:\n")[1].splitlines()]
+  commands = [shlex.split(line) for line in out.split("next:\n")[1].splitlines()]
   for command in commands:
     assert "--workdir=runs/digits" in command
     more = ["--num_samples=1,2", "--limit=10", "--gap"] if "evaluate" in command[0] else []
