@@ -14,7 +14,6 @@ TESTS = pathlib.Path(__file__).parent.parent
 _FILE = TESTS / "durations.json"
 _UNKNOWN = 10.0  # seconds of a file that has not been measured
 _seconds: collections.Counter = collections.Counter()
-_slow: set[str] = set()
 
 
 def pytest_addoption(parser):
@@ -27,12 +26,11 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(config, items):
-  _slow.update(item.nodeid for item in items if item.get_closest_marker("slow"))
   if hasattr(config, "workerinput") and not config.pluginmanager.has_plugin("randomly"):
     stored = json.loads(_FILE.read_text()) if _FILE.exists() else {}
     parts = collections.defaultdict(set)
     for item in items:
-      parts[item.path].add("slow" if item.nodeid in _slow else "quick")
+      parts[item.path].add("slow" if item.get_closest_marker("slow") else "quick")
     seconds = {path: sum(stored.get(path.relative_to(TESTS).as_posix(), {}).get(part, _UNKNOWN) for part in found)
                for path, found in parts.items()}
     items.sort(key=lambda item: -seconds[item.path])
