@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import functools
 import threading
 from typing import Any
+import weakref
 
 import tensorflow as tf
 
@@ -11,6 +12,7 @@ from flowpp_tf.errors import InputError
 
 JIT = ("off", "elementwise", "blocks")
 _jit = "off"
+_traced: weakref.WeakSet[Any] = weakref.WeakSet()  # all functions that `traced_once` has returned
 
 
 def set_jit(what: str) -> None:
@@ -67,7 +69,15 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
         )).get_concrete_function(*tensors)
     return functions[key](*tensors)
 
+  call.forget_traces = functions.clear  # type: ignore[attr-defined]
+  _traced.add(call)
   return call
+
+
+def forget_traces() -> None:
+  """Free the graphs of all functions that are `traced_once`; the next calls trace them again."""
+  for function in list(_traced):
+    function.forget_traces()
 
 
 def compiled(function: Callable[..., Any], in_eager_mode: bool = False,

@@ -5,6 +5,11 @@ import gc
 
 import keras
 import pytest
+from tensorflow.python.framework import ops
+import tensorflow_probability as tfp
+
+from flowpp_tf import bijectors as fb
+from flowpp_tf.graphs import forget_traces
 
 _SEED = 20190201
 
@@ -36,8 +41,24 @@ def pytest_runtest_teardown(item, nextitem):
     for value in vars(item.module).values():
       if hasattr(value, "cache_clear"):
         value.cache_clear()
+    _forget_graphs()
     keras.backend.clear_session()  # which collects garbage, too
     _return_freed_memory()
+
+
+def _forget_graphs():
+  """Free the graphs that outlive the tests that traced them."""
+  forget_traces()
+  # TensorFlow registers the gradient of each `tf.custom_gradient` of a graph, and with it that graph, for good.
+  gradients = ops.gradient_registry._registry
+  for name in [name for name in gradients if name.startswith("CustomGradient-")]:
+    del gradients[name]
+  # The log-dets in TFP's cache are tensors of the graph whose other tensors are their keys.
+  for bijector in (tfp.bijectors.Bijector, fb.Bijector):
+    cached = vars(bijector)["_cache"].storage
+    for key in list(cached):
+      key.cancel()
+    cached.clear()
 
 
 def _return_freed_memory():
