@@ -352,9 +352,11 @@ def _pixels(panel):
 
 
 def _upload(panel, path):
-  if panel.get_by_label("Clear").count():
-    panel.get_by_label("Clear").first.click()
-  panel.locator("input[type=file]").first.set_input_files(path)
+  files, clear = panel.locator("input[type=file]"), panel.get_by_label("Clear")
+  files.or_(clear).first.wait_for(state="attached")  # a tab is drawn some time after it is opened
+  if clear.count():
+    clear.first.click()
+  files.first.set_input_files(path)
 
 
 @pytest.mark.browser
