@@ -6,7 +6,6 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.models.structure import parse_structure
-from support.marks import quick_rows
 from support.programs import ROOT, run
 
 # Parameters of the published models, and the dequantizer's share.
@@ -39,7 +38,8 @@ print(model.count_params(), in_dequantizer, peak / (4 * model.count_params()))
 """
 
 
-@pytest.mark.parametrize("name", quick_rows([name for name in PUBLISHED if name not in FEWER_LEVELS], ["cifar10"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in FEWER_LEVELS])
 def test_published_models_have_the_published_number_of_parameters_and_no_copies_of_the_largest_ones(name):
   """In a process of its own, which gives the memory back."""
   result = run(["-c", COUNT], name, PYTHONPATH=str(ROOT))

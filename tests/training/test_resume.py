@@ -69,7 +69,7 @@ def kill_at(process, workdir, moment):
   """Kill a run after so many seconds, or as soon as it is seen to write a checkpoint."""
   if moment == "writing":
     while process.poll() is None and not list((workdir / "checkpoints").glob(".unfinished*")):
-      pass
+      time.sleep(0.001)
   else:
     time.sleep(moment)
   process.kill()
