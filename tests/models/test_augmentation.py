@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from support.marks import slow
 from support.models import VARIANTS, perturb, small_images
 
 # Images of two pixels that are black or white: four of them.
@@ -48,7 +47,8 @@ def test_the_bound_is_that_of_the_definition_by_autodiff(name):
   np.testing.assert_allclose(model.log_prob_bound(images, noise=noise), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("posterior, scale", [slow("flow", 0.05), ("normal", 0.1)])
+@pytest.mark.slow
+@pytest.mark.parametrize("posterior, scale", [("flow", 0.05), ("normal", 0.1)])
 def test_images_come_as_often_as_the_bound_of_many_draws_says(posterior, scale):
   model = perturbed(dataclasses.replace(TWO_PIXELS, augment_posterior=posterior), scale)
   images = np.asarray(list(itertools.product(range(2), repeat=2)), np.uint8).reshape(4, 1, 2, 1)

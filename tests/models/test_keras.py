@@ -385,6 +385,7 @@ def test_predict_and_evaluate_give_the_same_in_each_call():
 
 # --- Export -------------------------------------------------------------------------------------
 
+@pytest.mark.slow
 def test_keras_exports_a_model_that_was_never_called(tmp_path):
   model = compiled()
   model.export(tmp_path / "model", verbose=False)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import training
-from support.marks import quick_rows, slow
+from support.marks import slow
 from support.models import MINIMAL, TINY, small_images
 from support.training_steps import step, train_state
 
@@ -134,7 +134,8 @@ RUN_OPTIMIZERS = {
         "adamw": keras.optimizers.AdamW, "muon": keras.optimizers.Muon}.items()}}  # Lion's sign of 0 is one of rounding
 
 
-@pytest.mark.parametrize("name", quick_rows(RUN_OPTIMIZERS, ["adam"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN_OPTIMIZERS)
 def test_the_steps_of_a_run_are_those_of_keras_fit(name):
   config = dataclasses.replace(TINY, structure="columns:1", dequantization="uniform", dropout=0.0)
   images = small_images(8)
