@@ -4,7 +4,8 @@
 
 Each change is one of an operator, a sign, a comparison, a number or a term of a sum, at a place drawn among all such
 places in the rooms of the mathematics, training and the codec. It is made in a copy of the tree, where README's tests
-run until the first one fails, those of its own room first; if none does, the slow ones. Changes that change nothing a
+run until the first one fails, those of its own room first; if none does, the slow ones (with `--no-slow` it is left for
+a later run, which goes on with the same file). Changes that change nothing a
 caller can see are listed in `EQUIVALENT` with the reason, and the next ones drawn take their place.
 """
 
@@ -109,7 +110,7 @@ def sites():
   return found
 
 
-def first_failure(site):
+def first_failure(site, slow=True):
   """Make a change in a copy of the tree; return the part of the tests that fails, and the first test that does."""
   file, start, end, new, name = site
   with tempfile.TemporaryDirectory() as folder:
@@ -118,8 +119,8 @@ def first_failure(site):
     text = (copy / file).read_bytes()
     (copy / file).write_bytes(text[:start] + new.encode() + text[end:])
     room = f"tests/{file.split('/')[1]}"
-    for part, arguments in (("quick", [room]), ("quick", ["tests"]), ("slow", ["-m", "slow", room]),
-                            ("slow", ["-m", "slow", "tests"])):
+    slow_runs = [("slow", ["-m", "slow", room]), ("slow", ["-m", "slow", "tests"])] if slow else []
+    for part, arguments in (("quick", [room]), ("quick", ["tests"]), *slow_runs):
       result = subprocess.run(
           [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:randomly", "-p", "no:cacheprovider",
            *arguments], cwd=copy, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -135,6 +136,7 @@ def main():
   parser.add_argument("--count", type=int, default=30)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--jobs", type=int, default=os.cpu_count())
+  parser.add_argument("--slow", action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("mutations.jsonl"))
   parser.add_argument("--list", action="store_true", help="Only list the changes.")
   options = parser.parse_args()
@@ -147,8 +149,11 @@ def main():
   done = {json.loads(line)["change"] for line in options.output.read_text().splitlines()} if (
       options.output.exists()) else set()  # from a run that was stopped
   with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool, options.output.open("a") as file:
-    for result in pool.map(first_failure, [site for site in drawn if site[-1] not in done]):
+    for result in pool.map(lambda site: first_failure(site, options.slow),
+                           [site for site in drawn if site[-1] not in done]):
       print(f"{result['caught'] or 'SURVIVED':<9}{result['change']}  {result['by'][:120]}", flush=True)
+      if not result["caught"] and not options.slow:
+        continue
       file.write(json.dumps(result) + "\n")
       file.flush()
   results = [json.loads(line) for line in options.output.read_text().splitlines()]
