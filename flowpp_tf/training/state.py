@@ -143,7 +143,7 @@ def _check_optimizer(optimizer):
                         ("loss_scale_factor", "the loss scale of the training step")):
     if getattr(optimizer, name):
       raise InputError(f"the optimizer's `{name}` must be off: there is {instead}")
-  if isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW):
+  if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):  # of Keras 3.13, on Python 3.11
     raise InputError("`ScheduleFreeAdamW` cannot be used: its state begins as a copy of the weights, which are "
                      "initialised from data afterwards")
   if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
