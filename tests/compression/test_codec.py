@@ -188,6 +188,12 @@ def test_products_are_exact():
   assert product(x)[0, 1, 1, 0] == expected
 
 
+def test_the_hash_of_a_model_stays_the_same():
+  """Archives name their model by it."""
+  model = CodecModel.of(fpp.FlowPlusPlus.from_preset("digits"))
+  assert model.sha256()[:16] == "734602b4a496e1ac"
+
+
 def test_the_model_comes_back_from_its_bytes():
   _, codec_model, _ = networks_of_variant("augmented")
   again = CodecModel.from_bytes(codec_model.to_bytes())

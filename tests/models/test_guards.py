@@ -52,8 +52,8 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, d
   assert counters() == [3, 1, 0]
 
 
-def run(path, **settings):
-  dataset = data.ImageDataset("small", 8, marked_images(8), small_images(8, seed=1), small_images(8, seed=2))
+def run(path, images=8, **settings):
+  dataset = data.ImageDataset("small", 8, marked_images(images), small_images(8, seed=1), small_images(8, seed=2))
   workdir = training.Workdir(path)
   training.train(MINIMAL, training.TrainingConfig(**{**dict(
       steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}),
@@ -70,6 +70,14 @@ def test_a_run_that_only_skips_ends_with_the_checkpoint_of_before(monkeypatch, t
     run(tmp_path, steps=20, validate_every=2, max_skipped=3, debug_numerics=True)
   assert {p: p.read_bytes() for p in before} == before
   assert "step 3 is skipped: all parts are finite, their sum is not" in caplog.text
+
+
+def test_a_skipped_step_is_explained_by_its_own_images(monkeypatch, tmp_path, caplog):
+  """The image is in one of the two batches of an epoch."""
+  poison(monkeypatch)
+  run(tmp_path, images=16, steps=2, debug_numerics=True)
+  skipped = [record.getMessage() for record in caplog.records if "is skipped" in record.getMessage()]
+  assert len(skipped) == 1 and skipped[0].endswith("is skipped: all parts are finite, their sum is not")
 
 
 def spoil(weight):
