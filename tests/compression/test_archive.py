@@ -17,10 +17,12 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, arrays, pictures, segment
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
+from flowpp_tf.data import load_dataset
 from flowpp_tf.data.folder import all_files
 from support import programs as program_calls
 from support.marks import exhaustive, slow
 from support.models import SMALL, perturb, small_images
+from support.programs import REFERENCE
 
 pytestmark = pytest.mark.needs("constriction")
 
@@ -56,6 +58,15 @@ def data(count=70, segment_images=30):
 
 
 # --- Parts --------------------------------------------------------------------------------------
+
+
+def test_an_archive_of_an_earlier_version_is_decoded():
+  """digits.fpp was written by version 0.2.0: whatever changes a number of the codec loses such files."""
+  coder = compression.Coder(fpp.FlowPlusPlus.from_preset("digits"))
+  archived = (REFERENCE / "digits.fpp").read_bytes()
+  digits = load_dataset("digits").test[:60]
+  np.testing.assert_array_equal(fpp.decompress(coder, archived), digits)
+  assert fpp.compress(coder, digits)[-1000:] == archived[-1000:]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 3), (2, 8, 8, 1), (0, 4, 4, 1)])
