@@ -198,6 +198,7 @@ def test_the_model_comes_back_from_its_bytes():
   _, codec_model, _ = networks_of_variant("augmented")
   again = CodecModel.from_bytes(codec_model.to_bytes())
   assert again.sha256() == codec_model.sha256() and again.description == codec_model.description
+  assert codec_model.description["augmenter"]["flow"] and codec_model.description["augmenter"]["context"]
   for damaged in (b"", b"PK\x03\x04", codec_model.to_bytes()[:1000]):
     with pytest.raises(fpp.InputError, match="codec model cannot be read"):
       CodecModel.from_bytes(damaged)
