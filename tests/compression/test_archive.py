@@ -60,6 +60,17 @@ def data(count=70, segment_images=30):
 # --- Parts --------------------------------------------------------------------------------------
 
 
+def test_each_64_images_have_a_checksum():
+  """So many are lost with one of them: the others before it and after it are known."""
+  encoded = bytearray(segment.encode_segment(coder().codec, images(200), largest=1))
+  plain = struct.unpack_from("<9I", encoded)[1]
+  encoded[len(encoded) // 3] ^= 255
+  with pytest.raises(segment.SegmentError, match="pixels have the wrong checksum") as error:
+    segment.decode_segment(coder().codec, bytes(encoded))
+  np.testing.assert_array_equal(error.value.known, np.arange(200) >= plain + 64)
+  np.testing.assert_array_equal(error.value.images[error.value.known], images(200)[plain + 64:])
+
+
 def test_an_archive_of_an_earlier_version_is_decoded():
   """digits.fpp was written by version 0.2.0: whatever changes a number of the codec loses such files."""
   coder = compression.Coder(fpp.FlowPlusPlus.from_preset("digits"))
