@@ -14,6 +14,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, training
 from flowpp_tf.training import loop
+from flowpp_tf.training.step import dropout_seed, step_seed
 from support.marks import exhaustive, slow
 from support.models import MINIMAL, TINY, small_images
 from support.training_steps import step, train_state
@@ -292,3 +293,9 @@ def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica():
     model = fpp.FlowPlusPlus(TINY)
     with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
       model.compile(keras.optimizers.Adam(clipnorm=1.0))
+
+
+def test_the_seeds_of_a_step_are_those_of_earlier_versions():
+  """A run that they began goes on with the noise and the dropout masks that they would have drawn."""
+  assert step_seed(3, 5).numpy().tolist() == [2907556547890733787, 5]
+  assert dropout_seed(tf.constant([1, 2])).numpy().tolist() == [1274378477, 0]
