@@ -133,6 +133,10 @@ def test_labels_make_a_model_of_classes_and_other_shapes_another_config():
   assert model.sample(3, labels=[0, 1, 2], seed=0).shape == (3, 4, 6, 1)
 
 
+def test_data_and_a_recipe_by_name():
+  assert fpp.train("digits", "digits", steps=1, **SMALL).config.levels == 17
+
+
 @pytest.mark.slow
 def test_data_by_name_and_configs_without_a_recipe():
   config = fpp.get_config("digits")
