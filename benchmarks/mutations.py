@@ -4,9 +4,9 @@
 
 Each change is one of an operator, a sign, a comparison, a number or a term of a sum, at a place drawn among all such
 places in the rooms of the mathematics, training and the codec. It is made in a copy of the tree, where README's tests
-run until the first one fails, those of its own room first; if none does, the slow ones (with `--no-slow` it is left for
-a later run, which goes on with the same file). Changes that change nothing a
-caller can see are listed in `EQUIVALENT` with the reason, and the next ones drawn take their place.
+run until the first one fails, those of its own room first; if none does, the slow ones. With `--no-slow` such a change
+is not recorded, and a later run with the same output tries it again. Changes that change nothing a caller can see are
+listed in `EQUIVALENT` with the reason, and the next ones drawn take their place.
 """
 
 import argparse
@@ -157,8 +157,9 @@ def main():
       file.write(json.dumps(result) + "\n")
       file.flush()
   results = [json.loads(line) for line in options.output.read_text().splitlines()]
+  results = [result for result in results if result["change"] in {site[-1] for site in drawn}]
   caught = [sum(result["caught"] in parts for result in results) for parts in (("quick",), ("quick", "slow"))]
-  print(f"of {len(results)} changes the quick tests notice {caught[0]}, all tests {caught[1]}")
+  print(f"of {len(drawn)} changes the quick tests notice {caught[0]}, all tests {caught[1]}")
 
 
 if __name__ == "__main__":
