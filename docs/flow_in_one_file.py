@@ -293,7 +293,7 @@ if __name__ == "__main__":
   model = FlowPlusPlus(
       (8, 8, 1), 17, "columns:2,squeeze,channels:2", components=8, filters=32, blocks=1, dequant_structure="columns:2",
       dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1)
-  train(model, digits[:1500], steps=int(sys.argv[1]))
+  train(model, digits[:1500], steps=int((sys.argv[1:] or [300])[0]))
   print(f"new digits: {tf.reduce_mean(model.bits_per_dim(digits[1500:])):.3f} bits/dim")
   images = model.decode(tf.random.normal([4, *model.flow.latent_shape]))
   for row in tf.concat(tf.unstack(images[..., 0]), axis=1).numpy():
