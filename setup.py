@@ -41,11 +41,11 @@ setuptools.setup(
     # The recipes lie at the top of a clone, and inside of the installed package.
     packages=[*setuptools.find_packages(include=["flowpp_tf", "flowpp_tf.*"]), "flowpp_tf.configs"],
     package_dir={"flowpp_tf.configs": "configs"},
-    package_data={"flowpp_tf": ["py.typed", "presets/*/*"], "flowpp_tf.configs": ["*.flags"]},
+    package_data={"flowpp_tf": ["py.typed", "pretrained/*/*"], "flowpp_tf.configs": ["*.flags"]},
     python_requires=">=3.10,<3.14",
     install_requires=REQUIREMENTS,
     extras_require=EXTRAS,
     entry_points={"console_scripts": [
-        "flowpp = flowpp_tf.commands:main",
-        *(f"flowpp-{name} = flowpp_tf.commands:{name}" for name in COMMANDS)]},
+        "flowpp = flowpp_tf.programs.commands:main",
+        *(f"flowpp-{name} = flowpp_tf.programs.commands:{name}" for name in COMMANDS)]},
 )

@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 
 tfb = tfp.bijectors

@@ -22,14 +22,16 @@ FLAGS = flags.FLAGS
 def main(argv):
   del argv
   import json
+
   import numpy as np
+
   import flowpp_tf as fpp
   from flowpp_tf.compression import Coder
   from flowpp_tf.data import load_dataset
   from flowpp_tf.evaluation import evaluate_bits_per_dim, measure_codecs
 
   model = fpp.FlowPlusPlus.from_preset(FLAGS.preset)
-  settings = json.loads((ROOT / "flowpp_tf" / "presets" / FLAGS.preset / "config.json").read_text())["training"]
+  settings = json.loads((ROOT / "flowpp_tf" / "pretrained" / FLAGS.preset / "config.json").read_text())["training"]
   dataset = load_dataset(settings["dataset"], FLAGS.data_dir, image_shape=model.config.image_shape,
                          levels=model.config.levels)
   images = np.asarray(dataset.split(FLAGS.split)[:FLAGS.limit])

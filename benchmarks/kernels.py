@@ -56,8 +56,8 @@ def purpose(name):
 
 def profiled(run):
   """The `Kernel`s of a call, and the seconds that it took, with the profiler's own."""
-  from tensorflow.tsl.profiler.protobuf import xplane_pb2  # pylint: disable=import-outside-toplevel
   import tensorflow as tf
+  from tensorflow.tsl.profiler.protobuf import xplane_pb2  # pylint: disable=import-outside-toplevel
   with tempfile.TemporaryDirectory() as folder:
     tf.profiler.experimental.start(folder)
     start = time.perf_counter()
@@ -91,6 +91,7 @@ def profile(case):
   """Rows of the table of a case; in a process that has not used TensorFlow."""
   start_tensorflow(case.threads)
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
+
   import model_counts
   tf.config.threading.set_inter_op_parallelism_threads(1)
   run = build(case)

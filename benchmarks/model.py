@@ -84,20 +84,22 @@ def start_tensorflow(threads, cpu_splits=1, jit="off"):
   """Limits this process, which has not used TensorFlow, to so many cores, and splits batches over them."""
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
-  from flowpp_tf import devices, graphs
+
+  from flowpp_tf.core import lanes, tracing
   tf.config.threading.set_intra_op_parallelism_threads(threads)
-  devices.use_cpu_lanes(cpu_splits)  # gives each lane its share of the threads
-  graphs.set_jit(jit)
+  lanes.use_cpu_lanes(cpu_splits)  # gives each lane its share of the threads
+  tracing.set_jit(jit)
 
 
 def build(case):
   """What a case measures, as a `tf.function` of nothing, with a model initialised on its images."""
   import keras  # pylint: disable=import-outside-toplevel
   import tensorflow as tf
-  import flowpp_tf as fpp
-  from flowpp_tf.devices import in_lanes
-  from flowpp_tf.training import TrainingConfig, TrainState, train_step
+
   import baseline
+  import flowpp_tf as fpp
+  from flowpp_tf.core.lanes import in_lanes
+  from flowpp_tf.training import TrainingConfig, TrainState, train_step
   unknown = set(case.words) - {"plain", "baseline", "jit"}
   if unknown:
     raise ValueError(f"a variant has words plain, baseline, jit and FIELD=VALUE, got {case.variant!r}")
@@ -190,6 +192,7 @@ def flops_image(config, changes, what):
 
 def _count_flops(config, changes, what):
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
+
   import flowpp_tf as fpp
   import model_counts
   model = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config(config), **dict(changes)))

@@ -18,7 +18,7 @@ import unittest.mock
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.layers import attention
+from flowpp_tf.layers.kernels import attention
 from flowpp_tf.training import TrainingConfig, TrainState, train_step
 
 # Views: the output is the input's buffer.

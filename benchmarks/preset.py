@@ -3,7 +3,7 @@
 python benchmarks/preset.py --workdirs=runs/first,runs/second --name=fashion_mnist --dataset=fashion_mnist \
     --description="28x28 grey pictures of clothes"
 
-It writes flowpp_tf/presets/NAME: the weights of the last run, the curves of all, bits/dim of the test split in both
+It writes flowpp_tf/pretrained/NAME: the weights of the last run, the curves of all, bits/dim of the test split in both
 bounds beside the codecs, and typicality. The model card, card.md, is written by hand and is kept.
 """
 
@@ -17,8 +17,8 @@ sys.path.insert(0, str(ROOT))
 
 from absl import app, flags
 
+from flowpp_tf.core.lanes import use_cpu_lanes
 from flowpp_tf.data import describe, load_dataset
-from flowpp_tf.devices import use_cpu_lanes
 from flowpp_tf.evaluation import Scorer, evaluate_bits_per_dim, measure_codecs, measure_typical, write_record
 from flowpp_tf.models import FlowPlusPlus, save_preset
 from flowpp_tf.programs.data_flags import given_of
@@ -41,7 +41,7 @@ def main(argv):
   trained_on = {} if same else {"trained_on": describe(settings["fingerprint"])}
   places = ("data_dir", "cache_dir", "splits_file", "init_from", "crops")
   kept = {name: value for name, value in settings.items() if name not in places}
-  folder = ROOT / "flowpp_tf" / "presets" / FLAGS.name
+  folder = ROOT / "flowpp_tf" / "pretrained" / FLAGS.name
   card = (folder / "card.md").read_text() if (folder / "card.md").exists() else None
   save_preset(model, folder, FLAGS.description,
               {**kept, "dataset": FLAGS.dataset, "fingerprint": fingerprint, **trained_on})

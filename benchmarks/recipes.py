@@ -57,10 +57,11 @@ def _fields(case):
 
 
 def _measure(fields):
-  from flowpp_tf.devices import use_cpu_lanes
+  from flowpp_tf.core.lanes import use_cpu_lanes
   use_cpu_lanes()
   import keras
   import tensorflow as tf
+
   from benchmarks.model_counts import count_pass
   from flowpp_tf.data import load_dataset, training_batches
   from flowpp_tf.evaluation import evaluate_bits_per_dim

@@ -243,6 +243,7 @@ def measure(batch):
   """Peak resident bytes of this process in the second training step of cifar10. Linux only."""
   import numpy as np
   import tensorflow as tf
+
   import flowpp_tf as fpp
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
   model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))

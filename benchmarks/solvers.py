@@ -10,8 +10,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors import find_logit_mixture_logistic_quantile, logit_mixture_logistic_cdf
-from flowpp_tf.bijectors import mixture_logistic_log_cdf, mixture_quantile
+from flowpp_tf.bijectors import (
+  find_logit_mixture_logistic_quantile,
+  logit_mixture_logistic_cdf,
+  mixture_logistic_log_cdf,
+  mixture_quantile,
+)
 
 
 def newton(*problem):

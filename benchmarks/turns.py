@@ -39,14 +39,16 @@ def serve(root, config, what, batch, threads, precision):
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
   import dataclasses  # pylint: disable=import-outside-toplevel
   import time
+
   import tensorflow as tf
+
   import flowpp_tf as fpp
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
   in_lanes = lambda function, *tensors: function(*tensors)
   if root == ROOT:
-    from flowpp_tf import devices
-    devices.use_cpu_lanes(threads)
-    in_lanes = devices.in_lanes
+    from flowpp_tf.core import lanes
+    lanes.use_cpu_lanes(threads)
+    in_lanes = lanes.in_lanes
   tf.config.threading.set_intra_op_parallelism_threads(1 if root == ROOT else threads)
   name, _, size = config.partition(":")  # such as photos:28,28,1
   changes = {"image_shape": tuple(map(int, size.split(",")))} if size else {}

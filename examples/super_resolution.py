@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
-from flowpp_tf.devices import use_cpu_lanes
+from flowpp_tf.core.lanes import use_cpu_lanes
 
 FLAGS = flags.FLAGS
 SAMPLES, ROWS = 6, 8

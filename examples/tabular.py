@@ -38,7 +38,7 @@ import tf_keras
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from flowpp_tf.data.bundled import packaged_photographs
 
 FLAGS = flags.FLAGS

@@ -6,24 +6,32 @@ from typing import TYPE_CHECKING, Any
 from flowpp_tf.version import __version__
 
 if TYPE_CHECKING:
-  from flowpp_tf import bijectors, compression, distributions, export, layers, models
+  from flowpp_tf import bijectors, compression, distributions, exporting, layers, models
   from flowpp_tf.compression import compress, decompress
-  from flowpp_tf.errors import InputError
-  from flowpp_tf.export import export_official_weights, export_saved_model, load_official_weights, load_saved_model
-  from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, VectorFlow, get_config
-  from flowpp_tf.models import presets, vector_flow  # type: ignore[no-redef]
-  from flowpp_tf.recipe_flags import recipes
+  from flowpp_tf.core.errors import InputError
+  from flowpp_tf.core.recipes import recipes
+  from flowpp_tf.exporting import export_official_weights, export_saved_model, load_official_weights, load_saved_model
+  from flowpp_tf.models import (
+      CONFIGS,
+      FlowPlusPlus,
+      FlowPlusPlusConfig,
+      VectorFlow,
+      get_config,
+      presets,
+      vector_flow,
+  )
   from flowpp_tf.training.train_model import load, train
 
 # Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
-_MODULES = {"bijectors", "compression", "distributions", "export", "layers", "models"}
+_MODULES = {"bijectors", "compression", "distributions", "exporting", "layers", "models"}
 _NAMES = {
     "compression": ("compress", "decompress"),
-    "errors": ("InputError",),
-    "export": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
+    "core.errors": ("InputError",),
+    "core.recipes": ("recipes",),
+    "exporting": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
     "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow"),
-    "recipe_flags": ("recipes",),
     "training.train_model": ("load", "train")}
+_RENAMED = {"export": "exporting"}
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]
@@ -34,6 +42,8 @@ def __getattr__(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
   if name in _MODULE_OF:
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+  if name in _RENAMED:
+    raise AttributeError(f"`{__name__}.{name}` is now `{__name__}.{_RENAMED[name]}`")
   raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

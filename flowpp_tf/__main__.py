@@ -1,6 +1,6 @@
 """`python -m flowpp_tf COMMAND`: the commands without installed scripts."""
 
-from flowpp_tf.commands import main
+from flowpp_tf.programs.commands import main
 
 if __name__ == "__main__":
   main()

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from flowpp_tf.distributions import FlowDistribution
 from support.models import SMALL, small_images, value_and_log_det
 

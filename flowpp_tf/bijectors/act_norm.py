@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.devices import moments, together
+from flowpp_tf.core.lanes import moments, together
 
 ParameterProperties = tfp.util.ParameterProperties
 _SMALLEST_SCALE = 1e-10

@@ -17,8 +17,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
-from flowpp_tf.call import Call
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.core.context import Call
+from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.types import TensorLike
 
 

@@ -13,8 +13,8 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Parameter
 from flowpp_tf.bijectors.chain import Chain
-from flowpp_tf.call import Call
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.core.context import Call
+from flowpp_tf.core.shapes import shape_of
 
 ParameterProperties = tfp.util.ParameterProperties
 

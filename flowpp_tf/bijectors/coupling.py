@@ -20,8 +20,8 @@ from flowpp_tf.bijectors.affine import BoundedAffine
 from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
-from flowpp_tf.graphs import reshape, shape_of
-from flowpp_tf.remat import checkpointed
+from flowpp_tf.core.remat import checkpointed
+from flowpp_tf.core.shapes import reshape, shape_of
 
 _SMALLEST_LOG_SCALE = -7.0
 

@@ -14,7 +14,7 @@ import functools
 
 import tensorflow as tf
 
-from flowpp_tf.graphs import traced_once
+from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
 
 

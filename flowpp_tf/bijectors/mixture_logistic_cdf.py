@@ -14,8 +14,11 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
 from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf, mixture_logistic_log_prob
-from flowpp_tf.bijectors.mixture_quantile import InverseResults, find_logit_mixture_logistic_quantile
-from flowpp_tf.bijectors.mixture_quantile import logit_mixture_logistic_quantile
+from flowpp_tf.bijectors.mixture_quantile import (
+  InverseResults,
+  find_logit_mixture_logistic_quantile,
+  logit_mixture_logistic_quantile,
+)
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors

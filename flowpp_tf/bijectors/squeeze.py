@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.graphs import reshape, shape_of
+from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.types import Shape
 
 

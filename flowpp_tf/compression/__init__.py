@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,8 +12,12 @@ from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_imag
 from flowpp_tf.compression.coder import TIERS, Coder
 from flowpp_tf.compression.description import CodecModel
 
+if TYPE_CHECKING:
+  from flowpp_tf.models import FlowPlusPlus
 
-def compress(model: Any, images: np.ndarray, *, tier: str = "portable", embed_model: bool = False) -> bytes:
+
+def compress(model: FlowPlusPlus | CodecModel | Coder, images: np.ndarray, *, tier: str = "portable",
+             embed_model: bool = False) -> bytes:
   """Return integer images as an archive whose size is about the model's bound.
 
   Args:
@@ -38,7 +42,8 @@ def compress(model: Any, images: np.ndarray, *, tier: str = "portable", embed_mo
   return file.getvalue()
 
 
-def decompress(model: Any, data: bytes, start: int = 0, stop: int | None = None) -> np.ndarray:
+def decompress(model: FlowPlusPlus | CodecModel | Coder | None, data: bytes, start: int = 0,
+               stop: int | None = None) -> np.ndarray:
   """Return the images of `compress`, uint8 `[N, H, W, C]`.
 
   Args:
@@ -88,7 +93,7 @@ def decompress(model: Any, data: bytes, start: int = 0, stop: int | None = None)
   return images
 
 
-def coder_for(reader: ArchiveReader, model: Any) -> Coder:
+def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | Coder | None) -> Coder:
   """Return the coder for an archive: that of its own model, or of the one that is given."""
   if isinstance(model, Coder):
     return model

@@ -25,7 +25,7 @@ import numpy as np
 from flowpp_tf.compression.coder import MAX_DIMS, TIERS, Coder
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.segment import encode_segment, max_images
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.version import __version__
 
 Progress: TypeAlias = Callable[[int], None]

@@ -12,7 +12,7 @@ import numpy as np
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
 from flowpp_tf.compression.coder import Coder
 from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, max_images
-from flowpp_tf.errors import InputError, check_pixels
+from flowpp_tf.core.errors import InputError, check_pixels
 
 
 class LostImagesError(ArchiveError):

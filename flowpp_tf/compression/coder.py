@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from flowpp_tf.compression.codec import Codec, Networks
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import Stack, check_constriction
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
+
+if TYPE_CHECKING:
+  from flowpp_tf.models import FlowPlusPlus
 
 TIERS = ("portable", "float64", "exact-build")
 MAX_DIMS = 1 << 18  # of an image
@@ -30,7 +33,7 @@ class Coder:
     InputError (a ValueError): for an unknown tier, a tier that needs a `FlowPlusPlus`, or without constriction.
   """
 
-  def __init__(self, model: Any, tier: str = "portable") -> None:
+  def __init__(self, model: FlowPlusPlus | CodecModel, tier: str = "portable") -> None:
     check_constriction()
     if tier not in TIERS:
       raise InputError(f"`tier` must be one of {', '.join(TIERS)}, got {tier!r}")

@@ -13,15 +13,18 @@ import io
 import json
 import lzma
 import pathlib
+from typing import TYPE_CHECKING, Any
 import zipfile
-from typing import Any
 import zlib
 
 import numpy as np
 
 from flowpp_tf.compression import exact
-from flowpp_tf import gate
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import gate
+
+if TYPE_CHECKING:
+  from flowpp_tf.models import FlowPlusPlus
 
 _DESCRIPTION = "description"
 
@@ -111,7 +114,7 @@ class CodecModel:
     return cls.from_bytes(data, repr(str(path)))
 
   @classmethod
-  def of(cls, model: Any) -> CodecModel:
+  def of(cls, model: FlowPlusPlus) -> CodecModel:
     """Return the codec's view of a `FlowPlusPlus` model.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from flowpp_tf.compression import exact
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.threads import in_threads
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 
 _FRACTION = 16           # binary digits of an activation behind the point
 _LARGEST = 2.0**11       # of an activation

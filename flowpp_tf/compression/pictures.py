@@ -33,8 +33,8 @@ from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveR
 from flowpp_tf.compression.coder import Coder
 from flowpp_tf.compression.segment import SegmentError, decode_segment, max_images
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
-from flowpp_tf.errors import InputError
-from flowpp_tf.gate import read_bytes
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.gate import read_bytes
 
 _MODES = {1: "L", 3: "RGB"}
 _PPM_OF_8_BITS = re.compile(rb"P[56](\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+255\s")

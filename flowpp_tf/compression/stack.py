@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 
 try:
   import constriction

@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from flowpp_tf.models import FlowPlusPlus
 
 _ROUNDING = 2.0**12

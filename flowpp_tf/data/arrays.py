@@ -4,9 +4,9 @@ import pathlib
 
 import numpy as np
 
+from flowpp_tf.core.errors import InputError, check_pixels
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
-from flowpp_tf.errors import InputError, check_pixels
-from flowpp_tf.gate import read_npz
+from flowpp_tf.io.gate import read_npz
 from flowpp_tf.types import Path
 
 _MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made

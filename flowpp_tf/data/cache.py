@@ -18,9 +18,9 @@ import uuid
 from absl import logging
 import numpy as np
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.files import create_array, sync
-from flowpp_tf.gate import read_json
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.files import create_array, sync
+from flowpp_tf.io.gate import read_json
 from flowpp_tf.types import Path, Shape
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # by split

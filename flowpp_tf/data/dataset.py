@@ -3,18 +3,31 @@
 from collections.abc import Callable
 import dataclasses
 import hashlib
-from typing import Any, TYPE_CHECKING, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from flowpp_tf.core.errors import InputError, check_pixels
 from flowpp_tf.data.photographs import Photographs
-from flowpp_tf.errors import InputError, check_pixels
-
-if TYPE_CHECKING:
-  from flowpp_tf.models import FlowPlusPlusConfig
 
 SPLITS = ("train", "validation", "test")
 _HASHED = 100  # images at each end of a split
+
+
+class ImageSpec(Protocol):
+  """What a model says of its images, as `FlowPlusPlusConfig` does."""
+
+  @property
+  def image_shape(self) -> tuple[int, ...]:
+    """`(H, W, C)`."""
+
+  @property
+  def levels(self) -> int:
+    """Number of pixel values."""
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes; 0 without labels."""
 
 
 class ReducedBits:
@@ -119,7 +132,7 @@ class ImageDataset:
     self.split(split)
     return None if self.labels is None else self.labels[split]
 
-  def check(self, config: "FlowPlusPlusConfig") -> None:
+  def check(self, config: ImageSpec) -> None:
     """Raise an `InputError` (a ValueError) unless the images, and the classes if it has any, fit a model's config."""
     for name, ours, theirs in (("image_shape", self.image_shape, config.image_shape),
                                ("levels", self.levels, config.levels)):

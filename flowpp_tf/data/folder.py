@@ -20,11 +20,11 @@ from typing import Any
 from absl import logging
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.photographs import Photographs
-from flowpp_tf.errors import InputError
-from flowpp_tf.gate import read_text, reason
+from flowpp_tf.io.gate import read_text, reason
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each

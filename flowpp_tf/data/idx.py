@@ -14,8 +14,8 @@ import struct
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.gate import open_regular, reading
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.gate import open_regular, reading
 from flowpp_tf.types import Path
 
 STEMS = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}

@@ -18,18 +18,16 @@ import io
 import itertools
 import os
 import threading
-from typing import Any, BinaryIO, TYPE_CHECKING
+from typing import Any, BinaryIO
 import zlib
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.gate import read_bytes
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.data.dataset import ImageSpec
+from flowpp_tf.io.gate import read_bytes
 from flowpp_tf.types import Path, Shape
-
-if TYPE_CHECKING:
-  from flowpp_tf.models import FlowPlusPlusConfig
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
@@ -129,7 +127,7 @@ def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
     return np.asarray(flat).reshape(flat.height, flat.width, channels)
 
 
-def read_for_model(file: Path | BinaryIO, config: "FlowPlusPlusConfig") -> np.ndarray:
+def read_for_model(file: Path | BinaryIO, config: ImageSpec) -> np.ndarray:
   """Read an image file as pixel values of a model.
 
   With 2**bits levels the upper bits are kept, as in training. With another number, such as the 17 of digits, each

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageDataset, Images
-from flowpp_tf.errors import InputError
 
 _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
 

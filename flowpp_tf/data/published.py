@@ -15,9 +15,10 @@ import zipfile
 
 import numpy as np
 
-from flowpp_tf.data import cache, folder as folders, images
-from flowpp_tf.errors import InputError
-from flowpp_tf.gate import check_sizes, open_regular, reading, reason
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.data import cache, images
+from flowpp_tf.data import folder as folders
+from flowpp_tf.io.gate import check_sizes, open_regular, reading, reason
 from flowpp_tf.types import Path
 
 FORMS = (".npy", ".npz", ".tar", ".tar.gz", ".tgz", ".zip", "")

@@ -27,9 +27,9 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, idx, images, published
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, complete_splits
-from flowpp_tf.errors import InputError
 from flowpp_tf.types import Path, Shape
 
 

@@ -10,10 +10,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.images import upright_size
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.demo.uploads import read_upload
-from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import Reconstruction, image_grid, interpolate, reconstruct, write_animation
 from flowpp_tf.types import Path
 

@@ -5,11 +5,11 @@ No function is traced more than once, whatever the request.
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import Batched, Scorer, scores_of
 from flowpp_tf.evaluation.batched import batches
 from flowpp_tf.evaluation.likelihood import importance_weighted
-from flowpp_tf.export import LoadedModel
+from flowpp_tf.exporting import LoadedModel
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
 

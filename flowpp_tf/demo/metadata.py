@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 
 _NUMBER, _MISSING = (int, float), (type(None),)
 _SPLITS = {"train": (int,), "validation": (int,), "test": (int,)}

@@ -13,8 +13,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo import answers as limits
-from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import to_shades
 
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: the page loads nothing from elsewhere

@@ -5,9 +5,9 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.images import FORMATS, read_for_model
-from flowpp_tf.errors import InputError
-from flowpp_tf.gate import reason
+from flowpp_tf.io.gate import reason
 from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.types import Path
 

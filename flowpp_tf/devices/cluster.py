@@ -1,18 +1,18 @@
 """The workers that TF_CONFIG lists, and the wait for them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import json
 import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import NamedTuple
 
-from flowpp_tf import process
-from flowpp_tf.errors import InputError, WorkerLost
+from flowpp_tf.core.errors import InputError, WorkerLost
 
 _EVERY = 30  # seconds between lines
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
@@ -22,6 +22,10 @@ class Cluster(NamedTuple):
   """The workers of a run: their addresses, and which of them this is."""
   workers: tuple[str, ...]
   task: int
+
+
+def _print_to_stderr(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
 
 
 def cluster_of_environment() -> Cluster | None:
@@ -55,7 +59,7 @@ def cluster_of_environment() -> Cluster | None:
   return Cluster(tuple(workers), index)
 
 
-def meet(cluster: Cluster, timeout: float) -> None:
+def meet(cluster: Cluster, timeout: float, log_fn: Callable[[str], None] = _print_to_stderr) -> None:
   """Wait until all other workers are there, and say at once and then every 30 s who is not.
 
   TensorFlow would wait in a call that hears no signal and says nothing. So each worker listens at its own address
@@ -64,6 +68,7 @@ def meet(cluster: Cluster, timeout: float) -> None:
   Args:
     cluster: the workers.
     timeout: seconds.
+    log_fn: takes each line.
 
   Raises:
     InputError (a ValueError): if the own address is in use.
@@ -83,8 +88,8 @@ def meet(cluster: Cluster, timeout: float) -> None:
         raise WorkerLost(f"worker {cluster.task} of {len(cluster.workers)} has waited {passed:.0f} s for "
                          f"{_named(missing)}")
       if passed >= line:
-        process.say("", f"waiting for {len(missing)} of {len(cluster.workers)} workers: {_named(missing)} "
-                        f"(this is worker {cluster.task}; {passed:.0f} s of {timeout:.0f})")
+        log_fn(f"waiting for {len(missing)} of {len(cluster.workers)} workers: {_named(missing)} "
+               f"(this is worker {cluster.task}; {passed:.0f} s of {timeout:.0f})")
         line += _EVERY
       time.sleep(min(0.5, max(0.0, begin + timeout - time.monotonic())))
 

@@ -1,18 +1,19 @@
 """Devices: one, all of a host mirrored, several hosts, a TPU."""
 
+from collections.abc import Callable
 import functools
 import os
 
 import tensorflow as tf
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_signals, meet
-from flowpp_tf.errors import InputError
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
 def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None = None,
-                 worker_timeout: float = 600) -> tf.distribute.Strategy:
+                 worker_timeout: float = 600, log_fn: Callable[[str], None] | None = None) -> tf.distribute.Strategy:
   """Return a `tf.distribute.Strategy`.
 
   Args:
@@ -24,6 +25,7 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
       whole. Possible only before TensorFlow has used its devices.
     tpu: name or address of the TPU; None for that of this host.
     worker_timeout: seconds that "multiworker" waits for the other workers.
+    log_fn: takes a line for each half minute of that wait; None prints it on stderr.
 
   "multiworker" waits for all workers, and must come before anything else that uses TensorFlow. "mirrored" is the same
   strategy at each call: two of them in one process fail where their models differ (TensorFlow takes a collective
@@ -43,13 +45,8 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
     several = len(gpus) > 1 or (not gpus and num_virtual_cpus > 1)
     cluster = cluster_of_environment()
     name = "multiworker" if cluster and len(cluster.workers) > 1 else "mirrored" if several else "one"
-  return {"one": tf.distribute.get_strategy, "mirrored": _mirrored, "multiworker": lambda: _multiworker(worker_timeout),
-          "tpu": lambda: _tpu(tpu)}[name]()
-
-
-def has_accelerator() -> bool:
-  """Return whether TensorFlow sees a GPU or a TPU."""
-  return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+  return {"one": tf.distribute.get_strategy, "mirrored": _mirrored,
+          "multiworker": lambda: _multiworker(worker_timeout, log_fn), "tpu": lambda: _tpu(tpu)}[name]()
 
 
 def enable_determinism() -> None:
@@ -81,7 +78,7 @@ def _mirrored():
   return tf.distribute.MirroredStrategy([d.name for d in tf.config.list_logical_devices(kind)])
 
 
-def _multiworker(timeout):
+def _multiworker(timeout, log_fn):
   cluster = cluster_of_environment()
   if cluster is None and "SLURM_PROCID" not in os.environ:
     raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or "
@@ -93,7 +90,7 @@ def _multiworker(timeout):
     else:
       resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     if len(cluster.workers) > 1:
-      meet(cluster, timeout)
+      meet(cluster, timeout, *([log_fn] if log_fn else []))
     with ended_by_signals():
       return tf.distribute.MultiWorkerMirroredStrategy(resolver)
   except InputError:

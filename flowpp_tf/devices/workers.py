@@ -10,7 +10,7 @@ import functools
 
 import tensorflow as tf
 
-from flowpp_tf.errors import WorkerLost
+from flowpp_tf.core.errors import WorkerLost
 
 # Errors that TensorFlow raises in a worker when another has gone.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,

@@ -1,5 +1,10 @@
-"""Dequantization, the flow, and images as TFP distributions."""
+"""Dequantization and the flow as TFP distributions."""
 
 from flowpp_tf.distributions.dequantization import UniformDequantization, VariationalDequantization
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
-from flowpp_tf.distributions.image_distribution import ImageDistribution
+
+
+def __getattr__(name: str) -> None:
+  if name == "ImageDistribution":
+    raise AttributeError(f"`{__name__}.{name}` is now `flowpp_tf.models.{name}`")
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

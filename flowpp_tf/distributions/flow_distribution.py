@@ -10,7 +10,7 @@ from tensorflow_probability.python.distributions import transformed_distribution
 
 from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors

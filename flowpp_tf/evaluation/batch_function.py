@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.devices import Workers, in_lanes, lane_count
+from flowpp_tf.core.lanes import in_lanes, lane_count
+from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
 
 

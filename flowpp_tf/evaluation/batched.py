@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.context import fold_in
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.evaluation.batch_function import BatchFunction
-from flowpp_tf.layers import fold_in
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.types import Seed, TensorLike
 
 

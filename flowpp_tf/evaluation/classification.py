@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import Images
 from flowpp_tf.data.images import parallel_map
-from flowpp_tf.errors import InputError
 
 _SIDE = 16_000  # pixels; WebP ends at 16,383
 _EFFORTS = {1 << 14: 10, 1 << 20: 9, 1 << 30: 7}  # of JPEG XL, up to so many pixels: more would take minutes

@@ -10,7 +10,7 @@ straight line between two samples leaves that region: halfway its norm is smalle
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched import LatentModel
 from flowpp_tf.types import TensorLike
 

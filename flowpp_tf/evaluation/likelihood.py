@@ -15,17 +15,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.context import fold_in
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images
 from flowpp_tf.devices import Workers
-from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation.batch_function import BatchFunction
-from flowpp_tf.files import create_array, replace_file
-from flowpp_tf.gate import reason
-from flowpp_tf.layers import fold_in
+from flowpp_tf.io.files import create_array, replace_file
+from flowpp_tf.io.gate import reason
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
-from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.types import Path, Seed
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Path
 
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending

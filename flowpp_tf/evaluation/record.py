@@ -16,11 +16,11 @@ import json
 import math
 import pathlib
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
-from flowpp_tf.files import write_file
-from flowpp_tf.gate import read_json, reading
+from flowpp_tf.io.files import write_file
+from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.types import Path
 
 

@@ -22,11 +22,11 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.evaluation.batch_function import BatchFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models.seeds import as_seed
 from flowpp_tf.types import Seed
 
 SCORES = ("log_likelihood", "bits_per_dim", "typicality", "complexity_corrected", "png_bytes")

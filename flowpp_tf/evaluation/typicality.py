@@ -9,8 +9,8 @@ import numpy as np
 
 from flowpp_tf.data.dataset import Images
 from flowpp_tf.evaluation.scores import Scorer
-from flowpp_tf.files import write_file
-from flowpp_tf.gate import read_json
+from flowpp_tf.io.files import write_file
+from flowpp_tf.io.gate import read_json
 
 
 @dataclasses.dataclass(frozen=True)

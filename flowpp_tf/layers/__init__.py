@@ -1,6 +1,6 @@
 """The networks of Flow++ as Keras layers (section 3.2.2)."""
 
-from flowpp_tf.call import fold_in
+from flowpp_tf.core.context import fold_in
 from flowpp_tf.layers.activations import concat_elu, gate
 from flowpp_tf.layers.condition_net import ConditionNet
 from flowpp_tf.layers.conditioner import Conditioner, ConvAttentionBlock

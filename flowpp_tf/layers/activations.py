@@ -8,10 +8,10 @@ narrower than float32 are computed with in float32.
 import keras
 import tensorflow as tf
 
-from flowpp_tf.graphs import reshape, shape_of
+from flowpp_tf.core.remat import elementwise
+from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.layers.dropout import kept
 from flowpp_tf.layers.init_norm import at_least_float32
-from flowpp_tf.remat import elementwise
 
 LAYER_NORM_EPSILON = 1e-5
 

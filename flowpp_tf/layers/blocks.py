@@ -6,16 +6,16 @@ calls these functions too, which makes an evaluation faster; each batch size is 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 import json
+from typing import Any
 import weakref
 
 import keras
 import tensorflow as tf
 
-from flowpp_tf.call import Call
-from flowpp_tf.graphs import traced_once
-from flowpp_tf.remat import rematerialized
+from flowpp_tf.core.context import Call
+from flowpp_tf.core.remat import rematerialized
+from flowpp_tf.core.tracing import traced_once
 
 # The first block of each kind, and its functions; as attributes of a block Keras would save them.
 _FIRST: weakref.WeakValueDictionary[str, keras.layers.Layer] = weakref.WeakValueDictionary()

@@ -14,10 +14,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.call import Call
-from flowpp_tf.graphs import reshape, shape_of
-from flowpp_tf.layers.blocks import apply_blocks, variables_of
+from flowpp_tf.core.context import Call
+from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.layers.activations import LAYER_NORM_EPSILON, concat_elu
+from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.network_config import NetworkConfig

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from flowpp_tf.layers.blocks import variables_of
 from flowpp_tf.layers.init_norm import InitNormDense
 

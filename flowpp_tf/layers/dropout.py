@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.graphs import reshape, shape_of
+from flowpp_tf.core.shapes import reshape, shape_of
 
 _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from flowpp_tf.types import Seed, TensorLike
 
@@ -32,7 +33,7 @@ class Flow(keras.layers.Layer):
     >>> model.compile("adam", loss=lambda _, log_prob: -log_prob)
   """
 
-  def __init__(self, distribution: Any, **kwargs: Any) -> None:
+  def __init__(self, distribution: tfp.distributions.Distribution, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.distribution = distribution
     self.parts = _keras_parts(distribution)

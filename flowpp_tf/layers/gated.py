@@ -14,12 +14,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.call import Call
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.core.context import Call
+from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.layers.activations import concat_elu, gated_sum, kept_concat_elu, kept_values
-from flowpp_tf.layers.attention import self_attention
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense
+from flowpp_tf.layers.kernels.attention import self_attention
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
 

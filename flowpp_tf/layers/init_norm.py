@@ -13,9 +13,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.devices import moments, together
-from flowpp_tf.graphs import reshape, shape_of, traced_once
-from flowpp_tf.remat import rematerialized
+from flowpp_tf.core.lanes import moments, together
+from flowpp_tf.core.remat import rematerialized
+from flowpp_tf.core.shapes import reshape, shape_of
+from flowpp_tf.core.tracing import traced_once
 
 _EPSILON = 1e-8
 _SMALLEST_SQUARED_NORM = 1e-12

@@ -3,7 +3,8 @@
 from flowpp_tf.models.config import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.given import check_given, given_specs, unpack
+from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.initial_weights import InitialWeights
 from flowpp_tf.models.official_weights import export_official_weights, load_official_weights
-from flowpp_tf.models.presets import copy_preset, preset_folder, presets, read_preset, save_preset
+from flowpp_tf.models.pretrained import copy_preset, preset_folder, presets, read_preset, save_preset
 from flowpp_tf.models.vectors import VectorFlow, vector_flow

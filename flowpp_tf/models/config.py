@@ -3,10 +3,10 @@
 import dataclasses
 import math
 
-from flowpp_tf.errors import unknown_name
+from flowpp_tf.core.errors import unknown_name
+from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.models.structure import parse_structure
-from flowpp_tf.settings import COUNT, Range, Settings, is_count, one_of, setting
 
 _SHAPE = Range(lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
                "three positive integers (height, width, channels) of at most 65,536")

@@ -9,20 +9,21 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.call import Call, fold_in
-from flowpp_tf.devices import in_eager_lanes
-from flowpp_tf.distributions import FlowDistribution, ImageDistribution
-from flowpp_tf.errors import InputError, check_pixels
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.core.context import Call, fold_in
+from flowpp_tf.core.errors import InputError, check_pixels
+from flowpp_tf.core.lanes import in_eager_lanes
+from flowpp_tf.core.seeds import NOISE, as_seed
+from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.io.weights_file import load_weights
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.given import check_given
+from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
-from flowpp_tf.models.presets import read_preset, save_preset
-from flowpp_tf.models.weights_file import load_weights
-from flowpp_tf.models.seeds import NOISE, as_seed
+from flowpp_tf.models.pretrained import read_preset, save_preset
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions

@@ -3,13 +3,13 @@
 import dataclasses
 import pathlib
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.files import file_sha256
-from flowpp_tf.gate import reason
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.files import file_sha256
+from flowpp_tf.io.gate import reason
+from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.official_weights import load_official_weights
-from flowpp_tf.models.presets import ABOUT, WEIGHTS, presets, read_preset
-from flowpp_tf.models.weights_file import read_weights
+from flowpp_tf.models.pretrained import ABOUT, WEIGHTS, presets, read_preset
 
 
 @dataclasses.dataclass(frozen=True)

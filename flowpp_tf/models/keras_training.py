@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.errors import Diverged, InputError, check_pixels, not_integers
+from flowpp_tf.core.errors import Diverged, InputError, check_pixels, not_integers
 from flowpp_tf.models.given import KEYS, given_specs, unpack
 from flowpp_tf.types import Path
 
@@ -153,8 +153,7 @@ class BoundTraining(keras.Model):
     """Write `call` as an artifact for inference; arguments as in Keras.
 
     The default signature takes float32 images, as TensorFlow casts arrays to the type of a signature: with an integer
-    type 0.5 would become 0 before it is checked. `flowpp_tf.export.export_saved_model` also exports sampling, encoding
-    and decoding.
+    type 0.5 would become 0 before it is checked. `fpp.export_saved_model` also exports sampling, encoding and decoding.
     """
     if input_signature is None:
       images = tf.TensorSpec([None, *self.config.image_shape], tf.float32, "image")

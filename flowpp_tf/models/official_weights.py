@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.files import replace_file
-from flowpp_tf.gate import read_npz
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.files import replace_file
+from flowpp_tf.io.gate import read_npz
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.types import Path
 

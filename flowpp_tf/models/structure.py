@@ -7,7 +7,7 @@
 
 import dataclasses
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Shape
 
 

@@ -18,7 +18,8 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.distributions import FlowDistribution
-from flowpp_tf.layers import DenseConditioner, Flow
+from flowpp_tf.layers import DenseConditioner
+from flowpp_tf.layers.flow import Flow
 
 tfd = tfp.distributions
 # A mixture begins with its means between these, and log scales of -1: together they cover values of variance 1, and

@@ -4,10 +4,9 @@ import pathlib
 
 from flowpp_tf.compression import ArchiveReader, CodecModel, Coder
 from flowpp_tf.compression.archive import ArchiveError
-from flowpp_tf.errors import InputError
-from flowpp_tf.files import write_file
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.files import write_file
 from flowpp_tf.programs import run
-
 
 
 def codec_model_name(model_hash: str) -> str:

@@ -18,15 +18,22 @@ import time
 from absl import flags
 import numpy as np
 
-from flowpp_tf import gate
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS, ArchiveReader, ArchiveWriter, Coder, compress_to, read_images
 from flowpp_tf.compression.pictures import (
-    MAX_KEPT_FILE, Lost, Picture, check_channels, read_picture, read_pictures, write_pictures)
+  MAX_KEPT_FILE,
+  Lost,
+  Picture,
+  check_channels,
+  read_picture,
+  read_pictures,
+  write_pictures,
+)
 from flowpp_tf.compression.tiles import to_tiles
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import SPLITS
 from flowpp_tf.data.folder import all_files
-from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import evaluate_bits_per_dim
+from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.programs import data_flags, model_flags, run
 from flowpp_tf.programs.codec_models import save_codec_model

@@ -6,9 +6,9 @@ import os
 from absl import flags
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import DATASETS, describe, load_dataset
 from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.errors import InputError
 from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.programs import run
 

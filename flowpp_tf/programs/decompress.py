@@ -15,10 +15,10 @@ import pathlib
 from absl import flags
 import numpy as np
 
-from flowpp_tf import gate
 from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
-from flowpp_tf.errors import InputError
-from flowpp_tf.files import replace_file
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import gate
+from flowpp_tf.io.files import replace_file
 from flowpp_tf.programs import run
 from flowpp_tf.programs.codec_models import coder_for_archive
 
@@ -123,6 +123,7 @@ def _write_files(reader, coder):
 
 def _write_one(folder, picture):
   from PIL import Image
+
   from flowpp_tf.compression.pictures import output_path
 
   def write(temporary):

@@ -21,18 +21,18 @@ import tempfile
 from absl import flags
 import numpy as np
 
-from flowpp_tf import gate, process
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import Answers
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.demo.guard import Guard, allowed_hosts
 from flowpp_tf.demo.metadata import checked_metadata
-from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
-from flowpp_tf.export import load_saved_model
+from flowpp_tf.exporting import load_saved_model
+from flowpp_tf.io import gate
 from flowpp_tf.models import presets
-from flowpp_tf.programs import data_flags, model_flags, run
+from flowpp_tf.programs import data_flags, model_flags, process, run
 from flowpp_tf.programs.export import metadata_of_run
 from flowpp_tf.programs.score import typical_key
 

@@ -1,11 +1,15 @@
 """Flags for devices: strategy, lanes of a CPU, what XLA compiles."""
 
+import functools
+
 from absl import flags
 import tensorflow as tf
 
-from flowpp_tf.devices import STRATEGIES, enable_determinism, get_strategy, has_accelerator, use_cpu_lanes
-from flowpp_tf.graphs import JIT, set_jit
-from flowpp_tf.programs import run
+from flowpp_tf.core.hardware import has_accelerator
+from flowpp_tf.core.lanes import use_cpu_lanes
+from flowpp_tf.core.tracing import JIT, set_jit
+from flowpp_tf.devices import STRATEGIES, enable_determinism, get_strategy
+from flowpp_tf.programs import process, run
 
 
 def define_device_flags() -> None:
@@ -38,4 +42,5 @@ def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()
-  return get_strategy(given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout)
+  return get_strategy(given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout,
+                      log_fn=functools.partial(process.say, ""))

@@ -17,8 +17,14 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.data import SPLITS
-from flowpp_tf.evaluation import check_codecs, classify, evaluate_bits_per_dim, measure_codecs, read_record
-from flowpp_tf.evaluation import write_record
+from flowpp_tf.evaluation import (
+  check_codecs,
+  classify,
+  evaluate_bits_per_dim,
+  measure_codecs,
+  read_record,
+  write_record,
+)
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run
 from flowpp_tf.training import Workers
 

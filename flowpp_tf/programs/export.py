@@ -8,7 +8,7 @@ import pathlib
 from absl import flags
 
 from flowpp_tf.evaluation.record import read_record
-from flowpp_tf.export import export_saved_model
+from flowpp_tf.exporting import export_saved_model
 from flowpp_tf.programs import model_flags, run
 from flowpp_tf.training import Workdir
 

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.models import copy_preset, preset_folder, presets
 from flowpp_tf.training import Workdir
 

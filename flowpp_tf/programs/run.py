@@ -13,10 +13,11 @@ import typing
 
 from absl import app, flags, logging
 
-from flowpp_tf import gate, process
-from flowpp_tf.errors import InputError, WorkerLost
-from flowpp_tf.files import owner_of, replace_file
-from flowpp_tf.settings import value_type
+from flowpp_tf.core.errors import InputError, WorkerLost
+from flowpp_tf.core.settings import value_type
+from flowpp_tf.io import gate
+from flowpp_tf.io.files import owner_of, replace_file
+from flowpp_tf.programs import process
 from flowpp_tf.types import Path
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,

@@ -15,7 +15,7 @@ import pathlib
 from absl import flags
 import numpy as np
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import ANIMATIONS, Batched, write_animation
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run, sample_pictures
 from flowpp_tf.programs.named_images import named_images

@@ -7,8 +7,8 @@ import math
 import numpy as np
 from PIL import Image
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import Batched, Reconstruction, image_grid, interpolate, nearest_neighbours, reconstruct
 from flowpp_tf.programs.named_images import short_name
 

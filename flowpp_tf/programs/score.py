@@ -26,9 +26,11 @@ import sys
 from absl import flags
 import numpy as np
 
-from flowpp_tf.data import SPLITS, folder as image_folder, images as image_files
+from flowpp_tf.data import SPLITS
+from flowpp_tf.data import folder as image_folder
+from flowpp_tf.data import images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
-from flowpp_tf.gate import reason
+from flowpp_tf.io.gate import reason
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run
 from flowpp_tf.programs.progress import progress_on_stderr
 from flowpp_tf.training import Workdir, Workers

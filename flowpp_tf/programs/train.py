@@ -16,13 +16,13 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf import gate, process
+from flowpp_tf.core.recipes import read_recipe, without_replaced
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
+from flowpp_tf.io import gate
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
-from flowpp_tf.programs import data_flags, device_flags, run
+from flowpp_tf.programs import data_flags, device_flags, process, run
 from flowpp_tf.programs.sample_pictures import by_class, samples
-from flowpp_tf.recipe_flags import read_recipe, without_replaced
 from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, train
 
 _QUICK = 150  # steps

@@ -6,7 +6,7 @@ import weakref
 import keras
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from absl import logging
 import tensorflow as tf
 
-from flowpp_tf import gate
-from flowpp_tf.errors import InputError
-from flowpp_tf.files import file_sha256, stream_sha256, sync, write_file
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import gate
+from flowpp_tf.io.files import file_sha256, stream_sha256, sync, write_file
 from flowpp_tf.types import Path
 
 MANIFEST, _DIGESTS = "manifest.json", "digests.json"

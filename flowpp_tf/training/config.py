@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.settings import COUNT, FRACTION, POSITIVE, Range, Settings, at_least, one_of, setting
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.settings import COUNT, FRACTION, POSITIVE, Range, Settings, at_least, one_of, setting
 
 TENSORBOARD = ("scalars", "samples", "histograms")
 _PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "two training steps such as 10,20")

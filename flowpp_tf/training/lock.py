@@ -12,8 +12,8 @@ import time
 
 from absl import logging
 
-from flowpp_tf import gate
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import gate
 
 
 @contextlib.contextmanager

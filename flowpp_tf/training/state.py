@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.config import TrainingConfig

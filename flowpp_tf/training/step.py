@@ -12,11 +12,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.call import fold_in
-from flowpp_tf.devices import in_lanes, lane_count, side_by_side, total
-from flowpp_tf.graphs import shape_of, traced_once
+from flowpp_tf.core.context import fold_in
+from flowpp_tf.core.lanes import in_lanes, lane_count, side_by_side, total
+from flowpp_tf.core.seeds import NOISE, as_seed
+from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.models import FlowPlusPlus, unpack
-from flowpp_tf.models.seeds import NOISE, as_seed
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.types import Seed
 

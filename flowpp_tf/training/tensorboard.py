@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.devices import in_lanes
+from flowpp_tf.core.lanes import in_lanes
 from flowpp_tf.training.state import TrainState
 
 _SIDE = 6  # samples in a row and in a column of a grid

@@ -9,12 +9,12 @@ draws 10000, others each time, and takes most of an hour.
 
 from typing import Any, NamedTuple
 
-import numpy as np
-import pytest
-import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
+import numpy as np
+import pytest
+import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
 from support.marks import slow

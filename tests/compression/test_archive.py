@@ -9,8 +9,8 @@ import struct
 import zlib
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression

@@ -5,16 +5,15 @@ import functools
 import hashlib
 
 import hypothesis
+from hypothesis import strategies as st
 import keras
 import mpmath
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import strategies as st
 
 import flowpp_tf as fpp
 from flowpp_tf.bijectors.coupling import affine_coupling_bijector, mixture_logistic_coupling_bijector
-from flowpp_tf.call import Call
 from flowpp_tf.compression import exact, maps
 from flowpp_tf.compression.codec import SIGMA, STEP, Codec
 from flowpp_tf.compression.description import CodecModel
@@ -22,6 +21,7 @@ from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
+from flowpp_tf.core.context import Call
 from support.marks import quick_rows
 from support.models import VARIANTS, perturb, small_images
 

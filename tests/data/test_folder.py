@@ -5,9 +5,9 @@ import json
 import os
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation

@@ -1,8 +1,8 @@
 """Photographs larger than the model's images: the grid, the crops at random positions, a folder of them."""
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from flowpp_tf import data
 from flowpp_tf.data.dataset import ReducedBits

@@ -4,9 +4,9 @@ import tarfile
 import zipfile
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from flowpp_tf import data
 from flowpp_tf.data import cache

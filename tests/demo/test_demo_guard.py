@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo import guard
 from flowpp_tf.demo.metadata import checked_metadata
-from flowpp_tf.errors import InputError
 from support.programs import call
 
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from flowpp_tf.core.errors import InputError, WorkerLost
 from flowpp_tf.devices import cluster
-from flowpp_tf.errors import InputError, WorkerLost
 from support.programs import LIMIT, free_addresses
 
 WORKERS = ["host0:2222", "host1:2222"]

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from support.models import SMALL, perturb, small_images
 
 

@@ -10,10 +10,10 @@ import sys
 
 import keras
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
-from PIL import Image
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset

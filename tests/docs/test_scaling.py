@@ -7,10 +7,10 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
+from flowpp_tf.core.remat import rematerialized
+from flowpp_tf.models.structure import parse_structure
 import model_counts
 import scaling
-from flowpp_tf.models.structure import parse_structure
-from flowpp_tf.remat import rematerialized
 from support.models import SMALL, VARIANTS
 from support.programs import ROOT
 from tables import with_tables

@@ -5,8 +5,8 @@ import io
 import lzma
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from flowpp_tf import data, evaluation
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
-from flowpp_tf.layers import fold_in
+from flowpp_tf.core.context import fold_in
 from support.models import SMALL, perturb, small_images
 
 

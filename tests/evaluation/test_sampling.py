@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
+from PIL import Image
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training

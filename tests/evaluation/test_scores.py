@@ -11,10 +11,10 @@ import types
 import zlib
 
 import numpy as np
+from PIL import Image
 import pytest
 import sklearn.metrics
 import tensorflow as tf
-from PIL import Image
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation

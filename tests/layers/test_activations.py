@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.layers import activations
-from flowpp_tf.layers.attention import self_attention
+from flowpp_tf.layers.kernels.attention import self_attention
 
 
 def draw(*shape, seed=0):

@@ -13,9 +13,10 @@ from tensorflow.python.framework import meta_graph
 from tensorflow.python.grappler import tf_optimizer
 
 import flowpp_tf as fpp
-from flowpp_tf import graphs, remat
-from flowpp_tf.call import Call
-from flowpp_tf.layers import attention, blocks
+from flowpp_tf.core import remat, tracing
+from flowpp_tf.core.context import Call
+from flowpp_tf.layers import blocks
+from flowpp_tf.layers.kernels import attention
 from support.marks import slow
 from support.models import SMALL, perturb, small_images
 
@@ -204,8 +205,8 @@ def test_each_block_has_its_own_dropout_mask():
 
 @pytest.fixture
 def jit():
-  yield graphs.set_jit
-  graphs.set_jit("off")
+  yield tracing.set_jit
+  tracing.set_jit("off")
 
 
 @pytest.mark.slow
@@ -234,7 +235,7 @@ def test_each_kind_of_block_is_compiled_once(jit):
 
 def test_an_unknown_choice_of_what_to_compile_is_a_value_error_that_names_it():
   with pytest.raises(ValueError, match="`jit` must be one of off, elementwise, blocks, got 'all'"):
-    graphs.set_jit("all")
+    tracing.set_jit("all")
 
 
 def test_a_checkpointed_function_has_the_derivatives_of_the_function():

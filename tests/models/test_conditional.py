@@ -10,9 +10,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
-import flowpp_tf.backend
 from flowpp_tf import bijectors as fb
-from flowpp_tf.call import Call
+import flowpp_tf.core.backend
+from flowpp_tf.core.context import Call
 from support.bijector_cases import draw
 from support.models import perturb
 
@@ -199,4 +199,4 @@ def test_composites_of_composites_need_one_trace():
 def test_another_backend_of_keras_is_refused_on_import(monkeypatch):
   monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
   with pytest.raises(ImportError, match="needs Keras on TensorFlow, got the backend 'jax'; set"):
-    importlib.reload(flowpp_tf.backend)
+    importlib.reload(flowpp_tf.core.backend)

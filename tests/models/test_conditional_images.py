@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
-from flowpp_tf.call import Call
+from flowpp_tf.core.context import Call
 from support.models import TINY, perturb, small_images, value_and_log_det
 from support.programs import ROOT, call
 from support.runs import TINY_RUN

@@ -8,11 +8,11 @@ import struct
 import types
 
 import numpy as np
+from PIL import Image
 import pytest
 import sklearn.datasets
 import tensorflow as tf
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from flowpp_tf import data
 from flowpp_tf.data import cache

@@ -153,7 +153,7 @@ def test_the_snippet_of_the_docs_runs(capsys):
   names = "['digits', 'digits_by_class', 'fashion_mnist', 'photos']"
   assert capsys.readouterr().out.splitlines() == [names, "(4, 8, 8, 1) (4,)"]
   for name in fpp.presets():
-    assert f"../flowpp_tf/presets/{name}/card.md" in page
+    assert f"../flowpp_tf/pretrained/{name}/card.md" in page
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -18,15 +18,15 @@ import time
 
 import keras
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import data, training
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import load_dataset, published
-from flowpp_tf.errors import InputError
 from flowpp_tf.evaluation import read_record
-from flowpp_tf.export import export_saved_model, load_saved_model
+from flowpp_tf.exporting import export_saved_model, load_saved_model
 from support import hostile_files as hostile
 from support.models import TINY, small_images
 from support.programs import LIMIT, ROOT, call, finish, start_workers, wait_for

@@ -3,8 +3,8 @@
 import json
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from support.programs import call, times_of_files
 from support.runs import TINY_RUN

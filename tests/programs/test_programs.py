@@ -4,8 +4,8 @@ import json
 import shlex
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 from support.marks import slow
 from support.programs import call, run

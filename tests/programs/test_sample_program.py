@@ -1,8 +1,8 @@
 """bin/sample, each kind of picture by its flags, in one process."""
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset

@@ -4,8 +4,8 @@ To add a bijector, add a line: a function of the dtype that makes it, how to dra
 domain, and the shape of an event.
 """
 
-import functools
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import numpy as np

@@ -3,9 +3,9 @@
 A row says how to make the object that holds the variables, what to evaluate of it, and on what.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import keras

@@ -47,7 +47,7 @@ def deterministic():
 @pytest.fixture
 def use_lanes(monkeypatch):
   """Function that sets the number of lanes: here they come one after the other, as there is one thread between ops."""
-  return lambda count: monkeypatch.setattr("flowpp_tf.devices.lanes._count", count)
+  return lambda count: monkeypatch.setattr("flowpp_tf.core.lanes._count", count)
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import subprocess
 import sys
 import time
 import types
-import warnings
 from typing import NamedTuple
+import warnings
 
-import pytest
 from absl import app, flags
 from absl import logging as absl_logging
 from absl.testing import flagsaver
+import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "tests" / "reference"

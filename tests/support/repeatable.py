@@ -9,7 +9,7 @@ from tensorflow.python.framework import ops
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.graphs import forget_traces
+from flowpp_tf.core.tracing import forget_traces
 
 _SEED = 20190201
 

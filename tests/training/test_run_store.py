@@ -14,9 +14,10 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf import data, files, training
-from flowpp_tf.errors import InputError
-from flowpp_tf.models.weights_file import read_weights, weights_to_bytes
+from flowpp_tf import data, training
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import files
+from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
 from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
 from support.marks import slow
 from support.models import MINIMAL, TINY, small_images

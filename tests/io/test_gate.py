@@ -7,14 +7,15 @@ import tarfile
 import zipfile
 
 import numpy as np
-import pytest
 from PIL import Image
+import pytest
 
-from flowpp_tf import data, gate
+from flowpp_tf import data
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data import images, published
 from flowpp_tf.data.idx import read_idx_images
-from flowpp_tf.errors import InputError
+from flowpp_tf.io import gate
 from flowpp_tf.models import load_official_weights
 from support import hostile_files as hostile
 

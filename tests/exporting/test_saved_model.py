@@ -9,14 +9,14 @@ import pathlib
 import re
 import subprocess
 
+from absl.testing import flagsaver
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
 
 import flowpp_tf as fpp
-from flowpp_tf.files import replace_directory
+from flowpp_tf.io.files import replace_directory
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb, small_images
 from support.programs import ROOT, call, run

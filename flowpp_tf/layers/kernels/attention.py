@@ -15,9 +15,9 @@ import functools
 
 import tensorflow as tf
 
-from flowpp_tf.devices import has_accelerator
-from flowpp_tf.graphs import compiled
-from flowpp_tf.remat import after
+from flowpp_tf.core.hardware import has_accelerator
+from flowpp_tf.core.remat import after
+from flowpp_tf.core.tracing import compiled
 
 _WEIGHTS = 2**19  # at a time, about 2 MB: 8 MB take 1.1 to 1.4 times as long on CPUs
 _WEIGHTS_ON_ACCELERATORS = 2**21  # where each kernel takes time to start

@@ -11,12 +11,11 @@ from collections.abc import Callable
 import dataclasses
 import math
 import types
-from typing import Any, get_args, get_origin, NamedTuple
+from typing import Any, NamedTuple, get_args, get_origin
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
-
+from flowpp_tf.core.errors import InputError
 
 _MOST = 2**31 - 1  # of an integer that becomes a tensor
 

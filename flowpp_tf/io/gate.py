@@ -15,7 +15,7 @@ import zipfile
 
 import numpy as np
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Path
 
 MOST_TEXT = 256 << 20  # bytes of a text file

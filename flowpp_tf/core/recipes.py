@@ -5,7 +5,7 @@
 
 import pathlib
 
-_HERE = pathlib.Path(__file__).parent
+_HERE = pathlib.Path(__file__).parent.parent
 _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
 
 

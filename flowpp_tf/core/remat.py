@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.graphs import compiled
+from flowpp_tf.core.tracing import compiled
 
 
 def after(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:

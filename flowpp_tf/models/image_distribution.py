@@ -3,13 +3,16 @@
     log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, importance-weighted)
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Seed, TensorLike
+
+if TYPE_CHECKING:
+  from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
@@ -42,7 +45,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     TensorShape([3])
   """
 
-  def __init__(self, model: Any, num_samples: int = 1, seed: Seed = 0, validate_args: bool = False,
+  def __init__(self, model: "FlowPlusPlus", num_samples: int = 1, seed: Seed = 0, validate_args: bool = False,
                name: str = "image_distribution", labels: TensorLike | None = None,
                condition: TensorLike | None = None) -> None:
     parameters = dict(locals())

@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 
-from flowpp_tf import process
+from flowpp_tf.programs import process
 from flowpp_tf.version import __version__
 
 COMMANDS = {

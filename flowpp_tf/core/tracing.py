@@ -1,4 +1,4 @@
-"""Small graphs: functions that are traced once, and shapes of which only the unknown part is computed."""
+"""Functions that are traced once, and what XLA compiles of them."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -8,7 +8,7 @@ import weakref
 
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 
 JIT = ("off", "elementwise", "blocks")
 _jit = "off"
@@ -90,20 +90,3 @@ def compiled(function: Callable[..., Any], in_eager_mode: bool = False,
     return (shared if tf.executing_eagerly() or _jit in jit else function)(*tensors)
 
   return call
-
-
-def shape_of(x: tf.Tensor) -> list[Any]:
-  """Return the sizes of a tensor's dimensions: integers, and scalar tensors for those that are not known."""
-  sizes = list(x.shape)
-  if None in sizes:
-    dynamic = tf.unstack(tf.shape(x))
-    sizes = [dynamic[i] if size is None else size for i, size in enumerate(sizes)]
-  return sizes
-
-
-def reshape(x: tf.Tensor, sizes: Sequence[Any]) -> tf.Tensor:
-  """Return `tf.reshape(x, sizes)`, which computes no shape if at most one of the sizes is a tensor."""
-  dynamic = [i for i, size in enumerate(sizes) if tf.is_tensor(size)]
-  if len(dynamic) != 1 or -1 in [size for size in sizes if not tf.is_tensor(size)]:
-    return tf.reshape(x, sizes)
-  return tf.reshape(x, [-1 if i in dynamic else size for i, size in enumerate(sizes)])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import flowpp_tf.backend  # noqa: F401  # before anything of Keras is used
+import flowpp_tf.core.backend  # noqa: F401  # before anything of Keras is used
 
 
 def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:

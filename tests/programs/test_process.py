@@ -9,11 +9,11 @@ import subprocess
 import sys
 import textwrap
 
-import pytest
 from absl import flags
+import pytest
 
-from flowpp_tf import process
-from flowpp_tf.commands import COMMANDS
+from flowpp_tf.programs import process
+from flowpp_tf.programs.commands import COMMANDS
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
 
 HUGE = 10**20

@@ -14,17 +14,20 @@ import functools
 import json
 import pathlib
 import shutil
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flowpp_tf.errors import InputError, unknown_name
-from flowpp_tf.files import file_sha256, replace_directory, replace_file
-from flowpp_tf.gate import read_json
-from flowpp_tf.models.weights_file import weights_to_bytes
+from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.io.files import file_sha256, replace_directory, replace_file
+from flowpp_tf.io.gate import read_json
+from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.types import Path
 
-_SHIPPED = pathlib.Path(__file__).parent.parent / "presets"
+if TYPE_CHECKING:
+  from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
+
+_SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
 CONFIG, WEIGHTS, ABOUT = "config.json", "best.weights.h5", "preset.json"
 
 
@@ -74,7 +77,7 @@ def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
   return fields, folder / WEIGHTS
 
 
-def save_preset(model: Any, folder: Path, description: str, settings: dict[str, Any] | None = None) -> None:
+def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings: dict[str, Any] | None = None) -> None:
   """Write a model as a preset; an existing folder is replaced when the new one is complete.
 
   Args:

@@ -23,9 +23,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.errors import InputError
-from flowpp_tf.export.digests import write_digests
-from flowpp_tf.files import replace_directory
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.digests import write_digests
+from flowpp_tf.io.files import replace_directory
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models import given_specs as model_given_specs
 from flowpp_tf.types import Path

@@ -13,9 +13,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.devices.strategy import has_accelerator
-from flowpp_tf.errors import InputError
-from flowpp_tf.graphs import shape_of
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.hardware import has_accelerator
+from flowpp_tf.core.shapes import shape_of
 
 _MOST_LANES = 8  # each has gradients of its own until they are added up; more cores share the operations of a lane
 _count = 1

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf import devices, evaluation, training
-from flowpp_tf.errors import InputError
+from flowpp_tf import evaluation, training
+from flowpp_tf.core import lanes
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
 from support.marks import slow
 from support.models import SMALL, TINY, small_images
@@ -73,16 +74,16 @@ def test_an_error_in_one_lane_of_an_initialisation_does_not_leave_the_other_wait
   def fails_in_the_second(x):
     if x[0] > 0:
       raise ZeroDivisionError("in a lane")
-    return devices.together(lambda parts: parts, x)
+    return lanes.together(lambda parts: parts, x)
 
   with pytest.raises(ZeroDivisionError, match="in a lane"):
-    devices.in_eager_lanes(fails_in_the_second, tf.constant([0.0, 0.0, 1.0, 1.0]))
+    lanes.in_eager_lanes(fails_in_the_second, tf.constant([0.0, 0.0, 1.0, 1.0]))
 
 
 def test_moments_are_those_of_the_batch():
   x = np.random.RandomState(0).randn(6, 5, 3) + 100  # a mean that is large beside the deviation
   for axes, parts in ((1, 1), (2, 1), (2, 3)):
-    mean, variance = devices.moments(tf.split(x, parts), axes)
+    mean, variance = lanes.moments(tf.split(x, parts), axes)
     np.testing.assert_allclose(mean, x.mean(tuple(range(axes))), rtol=1e-12)
     np.testing.assert_allclose(variance, x.var(tuple(range(axes))), rtol=1e-9)
 
@@ -103,15 +104,15 @@ def test_lanes_of_a_step_are_calls_of_one_function_that_reads_the_weights_where_
 @pytest.mark.parametrize("size, expected", [(8, 4), (6, 3), (7, 1), (None, 4)])
 def test_a_batch_has_the_most_lanes_that_divide_it(use_lanes, size, expected):
   use_lanes(4)
-  assert devices.lane_count(size) == expected
+  assert lanes.lane_count(size) == expected
 
 
 def test_a_number_of_lanes_that_cannot_be_is_a_value_error_that_names_it():
   with pytest.raises(InputError, match="`cpu_splits` must be at least 0, got -1"):
-    devices.use_cpu_lanes(-1)
+    lanes.use_cpu_lanes(-1)
   with pytest.raises(InputError, match="`cpu_splits` must be set before TensorFlow uses its devices"):
-    devices.use_cpu_lanes(2)
-  assert devices.use_cpu_lanes() == 1  # automatic, and too late
+    lanes.use_cpu_lanes(2)
+  assert lanes.use_cpu_lanes() == 1  # automatic, and too late
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import h5py
 import keras
 import numpy as np
 
-from flowpp_tf import gate
+from flowpp_tf.io import gate
 from flowpp_tf.types import Path
 
 _ATTRIBUTE = "flowpp_tf"

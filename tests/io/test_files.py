@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from flowpp_tf.files import create_array, remove_leftovers, replace_file
+from flowpp_tf.io.files import create_array, remove_leftovers, replace_file
 
 
 def test_a_file_that_cannot_be_written_leaves_what_was_there_and_nothing_else(tmp_path):

@@ -13,7 +13,7 @@ class InputError(ValueError):
     >>> fpp.get_config("digit")
     Traceback (most recent call last):
       ...
-    flowpp_tf.errors.InputError: unknown config 'digit'; did you mean digits?
+    flowpp_tf.core.errors.InputError: unknown config 'digit'; did you mean digits?
   """
 
 

@@ -3,8 +3,8 @@
 import json
 import pathlib
 
-from flowpp_tf import gate
-from flowpp_tf.files import stream_sha256
+from flowpp_tf.io import gate
+from flowpp_tf.io.files import stream_sha256
 
 _NAME = pathlib.PurePath("assets.extra", "digests.json")
 

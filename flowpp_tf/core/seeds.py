@@ -3,9 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.errors import InputError
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Seed
-
 
 NOISE = 0  # number of the stream of dequantization noise, in all versions: a seed gives the same results
 

@@ -1,0 +1,110 @@
+"""The rooms of the package stand on floors: a room imports rooms of lower floors only. Read from the text, unimported.
+
+    python tests/test_floors.py [FOLDER]
+
+counts rooms, floors and arrows of a package's folder.
+"""
+
+import ast
+import functools
+import pathlib
+import re
+import sys
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "flowpp_tf"
+# From the lowest floor to the highest.
+FLOORS = (
+    ("types", "version"), ("core",), ("io", "bijectors", "layers.kernels"),
+    ("layers", "distributions", "data", "devices"), ("models",),
+    ("evaluation", "training", "compression", "exporting"), ("demo",), ("programs",), ("__main__", "__init__"))
+AT_THE_ROOT = {"__init__", "__main__", "types", "version"}
+
+
+def room_of(module):
+  """The room of a module `a.b.c`: its folder; at the root it is one of its own."""
+  return module.rpartition(".")[0] or module
+
+
+@functools.cache
+def modules(folder=PACKAGE):
+  """The trees of all modules by name; that of a folder's own module ends in `__init__`."""
+  return {".".join(path.relative_to(folder).with_suffix("").parts): ast.parse(path.read_text())
+          for path in sorted(folder.rglob("*.py"))}
+
+
+def imports(module, folder=PACKAGE):
+  """The modules of the package that a module imports anywhere, for types too, with their lines."""
+  names = {*modules(folder)}
+  for node in ast.walk(modules(folder)[module]):
+    if isinstance(node, ast.ImportFrom):
+      assert not node.level, f"{module}:{node.lineno}: a relative import"
+      full = [f"{node.module}.{alias.name}" for alias in node.names]
+    elif isinstance(node, ast.Import):
+      full = [alias.name for alias in node.names]
+    else:
+      continue
+    for name in full:
+      if name.split(".")[0] != folder.name:
+        continue
+      path = name.partition(".")[2]
+      while path and path not in names and f"{path}.__init__" not in names:
+        path = path.rpartition(".")[0]  # a name in a module
+      yield (path if path in names else f"{path}.__init__".lstrip(".")), node.lineno
+
+
+def arrows(folder=PACKAGE):
+  """Pairs of rooms of which the first imports the second."""
+  return {(room_of(module), room_of(other)) for module in modules(folder) for other, _ in imports(module, folder)
+          if room_of(module) != room_of(other)}
+
+
+def test_every_room_is_on_a_floor_and_the_root_has_no_loose_modules():
+  rooms = {room_of(module) for module in modules()}
+  assert rooms == {room for floor in FLOORS for room in floor}
+  assert {module for module in modules() if "." not in module} == AT_THE_ROOT
+  assert len(rooms) <= 22 and len(FLOORS) <= 9
+
+
+def test_no_import_goes_up():
+  floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+  wrong = [f"{module}:{line} imports {other}" for module in modules() for other, line in imports(module)
+           if room_of(module) != room_of(other) and floor_of[room_of(module)] <= floor_of[room_of(other)]]
+  assert not wrong, wrong
+
+
+def test_no_annotation_any_stands_for_a_class_of_the_package():
+  """Where a docstring says that an argument is one of our classes, so does the annotation."""
+  classes = {node.name for tree in modules().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+  wrong = []
+  for module, tree in modules().items():
+    for node in ast.walk(tree):
+      if isinstance(node, ast.FunctionDef):
+        bodies = [node]
+      elif isinstance(node, ast.ClassDef):
+        bodies = [part for part in node.body if getattr(part, "name", "") == "__init__"]
+      else:
+        continue
+      for function in bodies:
+        text = (ast.get_docstring(node) or "") + "\n" + (ast.get_docstring(function) or "")
+        for argument in [*function.args.args, *function.args.kwonlyargs]:
+          annotation = argument.annotation and ast.unparse(argument.annotation)
+          said = re.search(rf"^ *{argument.arg}: (?:an? )?`(?:\w+\.)?(\w+)`", text, re.MULTILINE)
+          if said and said[1] in classes and annotation and "Any" in annotation.split(" | "):
+            wrong.append(f"{module}:{argument.lineno} {argument.arg}: {annotation} is a {said[1]}")
+  assert not wrong, wrong
+
+
+def count(folder):
+  """Rooms, floors and arrows; floors are the longest chain of rooms that import each other."""
+  pairs = arrows(folder)
+
+  @functools.cache
+  def height(room):
+    return 1 + max((height(other) for one, other in pairs if one == room and one != other), default=0)
+
+  return len({room_of(module) for module in modules(folder)}), max(map(height, {a for a, _ in pairs})), len(pairs)
+
+
+if __name__ == "__main__":
+  rooms, floors, pairs = count(pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else PACKAGE)
+  print(f"{rooms} rooms, {floors} floors, {pairs} arrows")
