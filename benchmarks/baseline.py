@@ -10,7 +10,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 
 tfb = tfp.bijectors
@@ -31,7 +31,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
 
   def _bound_terms(self, x, noise, call):
     q_call = call.fold_in("dequantizer")
-    q_call = q_call.given(self.dequantizer.context_net(x, call=q_call.fold_in("context_net")))
+    q_call = q_call.given(self.dequantizer.context_net(x, ctx=q_call.fold_in("context_net")))
     kwargs = _for_couplings(self._noise_to_unit, q_call)
     u = self._noise_to_unit.forward(noise, **kwargs)
     normal = tfd.Normal(tf.zeros([], noise.dtype), 1.0)
@@ -54,7 +54,7 @@ def _plain(bijector, components):
 
 def _for_couplings(chain, call):
   """Keyword arguments of a chain of TFP's, which go to its parts by name; each coupling has its own random stream."""
-  return {part.name: dict(call=call.fold_in(f"{i}_{part.name}"))
+  return {part.name: dict(ctx=call.fold_in(f"{i}_{part.name}"))
           for i, part in enumerate(reversed(chain.bijectors)) if isinstance(part, _Coupling)}
 
 
@@ -67,8 +67,8 @@ class _Coupling(tfb.Bijector):
     self._components = components
     super().__init__(forward_min_event_ndims=3, parameters=parameters, name=name)
 
-  def _condition(self, x1, call=None):
-    parameters = self._conditioner(tf.reshape(x1, [-1, *x1.shape[-3:]]), call=call or Call())
+  def _condition(self, x1, ctx=None):
+    parameters = self._conditioner(tf.reshape(x1, [-1, *x1.shape[-3:]]), ctx=ctx or EvalContext())
     size = 2 + 3 * self._components
     parameters = tf.reshape(
         parameters, tf.concat([tf.shape(x1)[:-1], [parameters.shape[-1] // size, size]], axis=0))

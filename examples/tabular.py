@@ -38,7 +38,7 @@ import tf_keras
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.data.bundled import packaged_photographs
 
 FLAGS = flags.FLAGS
@@ -100,9 +100,9 @@ class Conditioned(tf.Module):
     self._network, self._bijector_fn = network, bijector_fn
     self._weights = [v.value if isinstance(v, keras.Variable) else v for v in network.variables]
 
-  def __call__(self, x, *_, call=Call()):
+  def __call__(self, x, *_, ctx=EvalContext()):
     initialised_by_data = isinstance(self._network, fpp.layers.DenseConditioner)
-    return self._bijector_fn(self._network(x, call=call) if initialised_by_data else self._network(x))
+    return self._bijector_fn(self._network(x, ctx=ctx) if initialised_by_data else self._network(x))
 
 
 def affine(parameters):
@@ -134,7 +134,7 @@ def tfp_flow(size, layer):
 
   def initialize(x):
     for part in parts:
-      x = tf.identity(part.forward(x, call=Call(initialize=True)))
+      x = tf.identity(part.forward(x, ctx=EvalContext(initialize=True)))
 
   normal = tfd.Sample(tfd.Normal(0.0, 1.0), size)
   return fpp.distributions.FlowDistribution(normal, fb.Invert(fb.Chain(parts[::-1]))), initialize

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.distributions import FlowDistribution
 from support.models import SMALL, small_images, value_and_log_det
 
@@ -99,14 +99,14 @@ def test_value_and_log_det_see_the_same_dropout_mask():
   model = fpp.FlowPlusPlus(SMALL)
   step = model.coupling_flow.steps[0]
   x = tf.random.stateless_normal([2, 4, 2, 4], [0, 1])
-  kwargs = dict(call=Call(training=True, seed=tf.constant([1, 2])))
+  kwargs = dict(ctx=EvalContext(training=True, seed=tf.constant([1, 2])))
   y, log_det = step.coupling.forward(x, **kwargs), step.coupling.forward_log_det_jacobian(
       x, 3, **kwargs)
   # The log-det that belongs to this value, by autodiff through the same mask.
   out, expected = value_and_log_det(lambda x: step.coupling.forward(x, **kwargs), x)
   np.testing.assert_array_equal(out, y)
   np.testing.assert_allclose(log_det, expected, atol=1e-4)
-  other = step.coupling.forward(x, call=Call(training=True, seed=tf.constant([3, 4])))
+  other = step.coupling.forward(x, ctx=EvalContext(training=True, seed=tf.constant([3, 4])))
   assert np.max(np.abs(other - y)) > 0
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.core.lanes import moments, together
+from flowpp_tf.core.lanes import moments, sync_lanes
 
 ParameterProperties = tfp.util.ParameterProperties
 _SMALLEST_SCALE = 1e-10
@@ -29,9 +29,9 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  `forward(x, call=Call(initialize=True))` first sets `scale` and `bias`, which must then be variables, by the moments
-  of `x` over its leading dimensions; so does `inverse(y, call=Call(initialize=True))`, by those of `y`. The log-det is
-  in nats per element.
+  Evaluated with `ctx=EvalContext(initialize=True)`, `forward(x)` first sets `scale` and `bias`, which must then be
+  variables, by the moments of `x` over its leading dimensions; so does `inverse(y)`, by those of `y`. The log-det is in
+  nats per element.
 
   Example:
     >>> act_norm = fb.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2)))
@@ -92,16 +92,16 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
       self.bias.assign(mean if inverse else -mean * scale)
       return parts
 
-    together(of_all, x)
+    sync_lanes(of_all, x)
 
-  def _forward_and_log_det(self, x, call):
-    if call is not None and call.initialize:
+  def _forward_and_log_det(self, x, ctx):
+    if ctx is not None and ctx.initialize:
       self.initialize(x)
     scale = tf.maximum(self.scale, _SMALLEST_SCALE)
     return x * scale + self.bias, tf.math.log(scale)
 
-  def _inverse_and_log_det(self, y, call):
-    if call is not None and call.initialize:
+  def _inverse_and_log_det(self, y, ctx):
+    if ctx is not None and ctx.initialize:
       self.initialize(y, inverse=True)
     scale = tf.maximum(self.scale, _SMALLEST_SCALE)
     return (y - self.bias) / scale, -tf.math.log(scale)

@@ -49,10 +49,10 @@ class BoundedAffine(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_increasing(cls):
     return True
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     log_scale = tf.tanh(self.scale_logit)
     return x * tf.exp(log_scale) + self.shift, log_scale
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     log_scale = tf.tanh(self.scale_logit)
     return (y - self.shift) * tf.exp(-log_scale), -log_scale

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.types import TensorLike
 
@@ -25,39 +25,39 @@ from flowpp_tf.types import TensorLike
 class Bijector(tfp.bijectors.Bijector):
   """Base class of bijectors that return the value together with its log-det.
 
-  Subclasses define `_forward_and_log_det(x, call)` and `_inverse_and_log_det(y, call)`, whose log-dets are those of
+  Subclasses define `_forward_and_log_det(x, ctx)` and `_inverse_and_log_det(y, ctx)`, whose log-dets are those of
   events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats.
 
   Example:
     >>> class Double(fb.Bijector):
     ...   def __init__(self):
     ...     super().__init__(forward_min_event_ndims=0)
-    ...   def _forward_and_log_det(self, x, call):
+    ...   def _forward_and_log_det(self, x, ctx):
     ...     return 2 * x, tf.math.log(2.0)
-    ...   def _inverse_and_log_det(self, y, call):
+    ...   def _inverse_and_log_det(self, y, ctx):
     ...     return y / 2, -tf.math.log(2.0)
     >>> float(Double().forward(3.0)), round(float(Double().inverse_log_det_jacobian(6.0)), 3)
     (6.0, -0.693)
   """
 
-  def forward_and_log_det(self, x: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def forward_and_log_det(self, x: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Return y and log|det dy/dx|.
 
     Args:
       x: `[..., *event]`.
-      call: what the evaluation carries besides its input; None for an unconditional one outside of training.
+      ctx: what the evaluation carries besides its input; None for an unconditional one outside of training.
 
     Returns:
       y, and the log-det in nats per event of `forward_min_event_ndims` dimensions. A log-det that does not depend on x
       may lack dimensions of the batch.
     """
     with tf.name_scope(f"{self.name}/forward"):
-      return self._forward_and_log_det(self._to_tensor(x), call)
+      return self._forward_and_log_det(self._to_tensor(x), ctx)
 
-  def inverse_and_log_det(self, y: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def inverse_and_log_det(self, y: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Return x and log|det dx/dy|; arguments and log-det as in `forward_and_log_det`."""
     with tf.name_scope(f"{self.name}/inverse"):
-      return self._inverse_and_log_det(self._to_tensor(y), call)
+      return self._inverse_and_log_det(self._to_tensor(y), ctx)
 
   def _to_tensor(self, x):
     return tf.convert_to_tensor(x, dtype=self.dtype, dtype_hint=tf.float32)
@@ -106,12 +106,12 @@ class Bijector(tfp.bijectors.Bijector):
   _cache = cache_util.BijectorCacheWithGreedyAttrs(
       forward_name="_forward_and_attributes", inverse_name="_inverse_and_attributes")
 
-  def _forward_and_attributes(self, x, call=None):
-    y, log_det = self.forward_and_log_det(x, call)
+  def _forward_and_attributes(self, x, ctx=None):
+    y, log_det = self.forward_and_log_det(x, ctx)
     return y, {"ildj": -log_det}
 
-  def _inverse_and_attributes(self, y, call=None):
-    x, log_det = self.inverse_and_log_det(y, call)
+  def _inverse_and_attributes(self, y, ctx=None):
+    x, log_det = self.inverse_and_log_det(y, ctx)
     return x, {"ildj": log_det}
 
   def _forward_log_det_jacobian(self, x, **kwargs):
@@ -128,17 +128,17 @@ def _unknown_to_cache(x):
 
 
 def forward_and_log_det(bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_ndims: int | None = None,
-                        call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+                        ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
   """Return y and log|det dy/dx| of any bijector, of this package or TFP's own.
 
   Args:
     bijector: `tfp.bijectors.Bijector`.
     x: `[..., *event]`.
     event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
-    call: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
+    ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
   """
   if isinstance(bijector, Bijector):
-    y, log_det = bijector.forward_and_log_det(x, call)
+    y, log_det = bijector.forward_and_log_det(x, ctx)
   else:
     x = _unknown_to_cache(x)
     y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, bijector.forward_min_event_ndims)
@@ -147,10 +147,10 @@ def forward_and_log_det(bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_nd
 
 
 def inverse_and_log_det(bijector: tfp.bijectors.Bijector, y: tf.Tensor, event_ndims: int | None = None,
-                        call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+                        ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   if isinstance(bijector, Bijector):
-    x, log_det = bijector.inverse_and_log_det(y, call)
+    x, log_det = bijector.inverse_and_log_det(y, ctx)
   else:
     y = _unknown_to_cache(y)
     x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, bijector.inverse_min_event_ndims)

@@ -26,7 +26,7 @@ class Chain(Bijector):
 
   Example:
     >>> chain = fb.Chain([fb.SwapHalves(), coupling, fb.ActNorm(scale, bias)])
-    >>> y, log_det = chain.forward_and_log_det(x, Call(training=True, seed=[1, 2]))
+    >>> y, log_det = chain.forward_and_log_det(x, EvalContext(training=True, seed=[1, 2]))
   """
 
   def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] = (), *args: Any, **kwargs: Any) -> Chain:
@@ -50,18 +50,18 @@ class Chain(Bijector):
 
   bijectors = Parameter("The parts; the last is applied first.")
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     event_ndims, log_dets = self.forward_min_event_ndims, []
     for i, part in enumerate(reversed(self.bijectors)):
-      x, log_det = forward_and_log_det(part, x, event_ndims, call and call.fold_in(f"{i}_{part.name}"))
+      x, log_det = forward_and_log_det(part, x, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
       event_ndims += part.inverse_min_event_ndims - part.forward_min_event_ndims
       log_dets.append(log_det)
     return x, _sum(log_dets, x.dtype)
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     event_ndims, log_dets = self.inverse_min_event_ndims, []
     for i, part in reversed(list(enumerate(reversed(self.bijectors)))):
-      y, log_det = inverse_and_log_det(part, y, event_ndims, call and call.fold_in(f"{i}_{part.name}"))
+      y, log_det = inverse_and_log_det(part, y, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
       event_ndims += part.forward_min_event_ndims - part.inverse_min_event_ndims
       log_dets.append(log_det)
     return y, _sum(log_dets, y.dtype)
@@ -135,11 +135,11 @@ class Invert(Bijector):
 
   bijector = Parameter("The bijector whose inverse this is.")
 
-  def _forward_and_log_det(self, x, call):
-    return inverse_and_log_det(self.bijector, x, call=call)
+  def _forward_and_log_det(self, x, ctx):
+    return inverse_and_log_det(self.bijector, x, ctx=ctx)
 
-  def _inverse_and_log_det(self, y, call):
-    return forward_and_log_det(self.bijector, y, call=call)
+  def _inverse_and_log_det(self, y, ctx):
+    return forward_and_log_det(self.bijector, y, ctx=ctx)
 
   @classmethod
   def _parameter_properties(cls, dtype):

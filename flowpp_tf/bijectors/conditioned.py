@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Parameter
 from flowpp_tf.bijectors.chain import Chain
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
 
 ParameterProperties = tfp.util.ParameterProperties
@@ -23,7 +23,7 @@ class Conditioned(Chain):
   """A bijector whose couplings get a context.
 
   Args:
-    bijector: any; its couplings have conditioners `(x1, call=...)`, which read `call.condition`.
+    bijector: any; its couplings have conditioners `(x1, ctx=...)`, which read `call.condition`.
     context: tensor or variable `[..., *event]`, whose event has as many dimensions as that of `x`: `[..., C]` for
       vectors, `[..., H, W, C]` for images, where H and W may be 1. Its leading dimensions are the batch.
     validate_args: Python `bool`.
@@ -64,15 +64,15 @@ class Conditioned(Chain):
     return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
                 context=ParameterProperties(event_ndims=event_ndims))
 
-  def _forward_and_log_det(self, x, call):
-    return super()._forward_and_log_det(*self._with_context(x, self.forward_min_event_ndims, call))
+  def _forward_and_log_det(self, x, ctx):
+    return super()._forward_and_log_det(*self._with_context(x, self.forward_min_event_ndims, ctx))
 
-  def _inverse_and_log_det(self, y, call):
-    return super()._inverse_and_log_det(*self._with_context(y, self.inverse_min_event_ndims, call))
+  def _inverse_and_log_det(self, y, ctx):
+    return super()._inverse_and_log_det(*self._with_context(y, self.inverse_min_event_ndims, ctx))
 
-  def _with_context(self, x, event_ndims, call):
+  def _with_context(self, x, event_ndims, ctx):
     context = tf.convert_to_tensor(self.context)
-    return _with_batch_of(context, x, event_ndims), (call or Call()).given(context)
+    return _with_batch_of(context, x, event_ndims), (ctx or EvalContext()).with_condition(context)
 
 
 def _with_batch_of(context, x, event_ndims):

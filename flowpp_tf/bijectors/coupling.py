@@ -30,11 +30,11 @@ class Coupling(Bijector):
   """Keep the first half of the last axis, or the first `kept` values, and transform the others, given the first.
 
   Args:
-    conditioner: callable `x1 -> parameters`, or `(x1, call=...) -> parameters` if evaluations come with a `Call`. It
-      is called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into one, and so is the
-      call's condition. If it has `variables` (a Keras layer, built), they are tracked: `coupling.trainable_variables`
-      lists them. It may compute in a lower precision, as under Keras's policy "mixed_bfloat16": its result is cast to
-      `dtype`.
+    conditioner: callable `x1 -> parameters`, or `(x1, ctx=...) -> parameters` if evaluations come with an
+      `EvalContext`. It is called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into
+      one, as are those of the context's condition. If it has `variables` (a Keras layer, built), they are tracked:
+      `coupling.trainable_variables` lists them. It may compute in a lower precision, as under Keras's policy
+      "mixed_bfloat16": its result is cast to `dtype`.
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
@@ -43,8 +43,8 @@ class Coupling(Bijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  The condition of a call, if there is one, has an event of as many dimensions as that of `x`, and is broadcast over the
-  batch dimensions of `x`; `Conditioned` makes it a part of the bijector. The log-det is in nats per event.
+  The condition of the context, if there is one, has an event of as many dimensions as that of `x`, and is broadcast
+  over the batch dimensions of `x`; `Conditioned` makes it a part of the bijector. The log-det is in nats per event.
 
   Raises:
     ValueError: if `conditioner` is a Keras layer that is not built, whose weights could not be tracked; from an
@@ -90,54 +90,54 @@ class Coupling(Bijector):
   def _parameter_properties(cls, dtype):
     return dict()
 
-  def _forward_and_log_det(self, x, call):
-    return self._transform(forward_and_log_det, x, call)
+  def _forward_and_log_det(self, x, ctx):
+    return self._transform(forward_and_log_det, x, ctx)
 
-  def _inverse_and_log_det(self, y, call):
-    return self._transform(inverse_and_log_det, y, call)
+  def _inverse_and_log_det(self, y, ctx):
+    return self._transform(inverse_and_log_det, y, ctx)
 
-  def _transform(self, evaluate, x, call):
+  def _transform(self, evaluate, x, ctx):
     size = x.shape[-1]
     if size is not None and (size % 2 if self.kept is None else size <= self.kept):
       needed = "an even last axis" if self.kept is None else f"a last axis longer than {self.kept}"
       raise ValueError(f"`Coupling` needs {needed}, got shape {x.shape}")
-    if self.remat and not (call and (call.initialize or call.guidance)):
-      return self._rematerialized(evaluate, x, call)
-    return self._evaluate(evaluate, x, call)
+    if self.remat and not (ctx and (ctx.initialize or ctx.guidance)):
+      return self._rematerialized(evaluate, x, ctx)
+    return self._evaluate(evaluate, x, ctx)
 
-  def _evaluate(self, evaluate, x, call):
+  def _evaluate(self, evaluate, x, ctx):
     x1, x2 = tf.split(x, 2 if self.kept is None else [self.kept, shape_of(x)[-1] - self.kept], axis=-1)
-    bijector = self.bijector_fn(self._parameters_for(x1, call))
+    bijector = self.bijector_fn(self._parameters_for(x1, ctx))
     _check_size(bijector, x2)
     y2, log_det = evaluate(bijector, x2, self.event_ndims)
     return tf.concat([x1, y2], axis=-1), log_det
 
-  def _rematerialized(self, evaluate, x, call):
-    condition = [] if call is None or call.condition is None else [call.condition]  # has a gradient only if given
+  def _rematerialized(self, evaluate, x, ctx):
+    condition = [] if ctx is None or ctx.condition is None else [ctx.condition]  # has a gradient only if given
     return checkpointed(lambda x, *condition: self._evaluate(
-        evaluate, x, call.given(*condition) if condition else call))(x, *condition)
+        evaluate, x, ctx.with_condition(*condition) if condition else ctx))(x, *condition)
 
-  def _parameters_for(self, x1, call):
-    if call is not None and call.condition is not None and len(call.condition.shape) < self.event_ndims:
+  def _parameters_for(self, x1, ctx):
+    if ctx is not None and ctx.condition is not None and len(ctx.condition.shape) < self.event_ndims:
       raise ValueError(f"the condition must have an event of {self.event_ndims} dimensions, as `x` has, got shape "
-                       f"{tuple(call.condition.shape)}")
+                       f"{tuple(ctx.condition.shape)}")
     batch_ndims = len(x1.shape) - self.event_ndims
     if batch_ndims == 1:
-      return self._condition(x1, call)
+      return self._condition(x1, ctx)
     batch_shape = shape_of(x1)[:batch_ndims]
     flatten = lambda t: tf.reshape(t, [-1, *shape_of(t)[batch_ndims:]])
-    if call is not None and call.condition is not None:
+    if ctx is not None and ctx.condition is not None:
       repeat = lambda c: flatten(tf.broadcast_to(c, [*batch_shape, *shape_of(c)[-self.event_ndims:]]))
-      guidance = call.guidance and (call.guidance[0], repeat(call.guidance[1]))
-      call = dataclasses.replace(call, condition=repeat(call.condition), guidance=guidance)
-    parameters = self._condition(flatten(x1), call)
+      guidance = ctx.guidance and (ctx.guidance[0], repeat(ctx.guidance[1]))
+      ctx = dataclasses.replace(ctx, condition=repeat(ctx.condition), guidance=guidance)
+    parameters = self._condition(flatten(x1), ctx)
     return tf.nest.map_structure(lambda p: reshape(p, [*batch_shape, *shape_of(p)[1:]]), parameters)
 
-  def _condition(self, x1, call):
-    parameters = self.conditioner(x1) if call is None else self.conditioner(x1, call=call)
-    if call is not None and call.guidance is not None:
-      weight, condition = call.guidance
-      unconditional = self.conditioner(x1, call=call.given(condition))
+  def _condition(self, x1, ctx):
+    parameters = self.conditioner(x1) if ctx is None else self.conditioner(x1, ctx=ctx)
+    if ctx is not None and ctx.guidance is not None:
+      weight, condition = ctx.guidance
+      unconditional = self.conditioner(x1, ctx=ctx.with_condition(condition))
       parameters = tf.nest.map_structure(
           lambda p, q: p + tf.cast(weight, p.dtype) * (p - q), parameters, unconditional)
     return tf.nest.map_structure(lambda p: tf.cast(p, x1.dtype), parameters)

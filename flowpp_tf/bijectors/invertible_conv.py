@@ -37,11 +37,11 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     """Rank of an event."""
     return self.forward_min_event_ndims
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     kernel, log_det = self._kernel_and_log_det()
     return _matmul(x, kernel), self._each_position(log_det, x)
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     inverse, log_det = self._inverse_kernel_and_log_det()
     return _matmul(y, inverse), self._each_position(-log_det, y)
 

@@ -83,10 +83,10 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
     parameters = dict(locals())
     super().__init__(logits, loc, log_scale, validate_args, parameters, name)
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     return logit_mixture_logistic_cdf(x, *self._mixture())
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     mixture = self._mixture()
     x = logit_mixture_logistic_quantile(y, *mixture)
     return x, -logit_mixture_logistic_cdf(x, *mixture)[1]
@@ -120,13 +120,13 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
     parameters = dict(locals())
     super().__init__(logits, loc, log_scale, validate_args, parameters, name)
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     mixture = self._mixture()
     logit, log_derivative = logit_mixture_logistic_cdf(x, *mixture)
     # F' = F S (logit F)'
     return tf.sigmoid(logit), log_derivative - tf.nn.softplus(logit) - tf.nn.softplus(-logit)
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     mixture = self._mixture()
     checks = []
     if self.validate_args:

@@ -54,12 +54,12 @@ class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _log_slope(self):
     return math.log((1 - 2 * self.alpha) / self.levels)
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     slope = (1 - 2 * self.alpha) / self.levels
     # 1 - p from the distance to the upper end, which is exact, as x is from the lower one
     log_p, log_q = (tf.math.log(self.alpha + slope * d) for d in (x, self.levels - x))
     return log_p - log_q, self._log_slope() - log_p - log_q
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     x = (tf.sigmoid(y) - self.alpha) * (self.levels / (1 - 2 * self.alpha))
     return x, -tf.nn.softplus(y) - tf.nn.softplus(-y) - self._log_slope()

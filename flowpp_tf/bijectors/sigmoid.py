@@ -38,10 +38,10 @@ class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_increasing(cls):
     return True
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     y = _inside(y)
     log_p, log_q = tf.math.log(y), tf.math.log1p(-y)
     return log_p - log_q, -log_p - log_q

@@ -32,10 +32,10 @@ class _Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_permutation(self):
     return True
 
-  def _forward_and_log_det(self, x, call):
+  def _forward_and_log_det(self, x, ctx):
     return self._rearrange(x), tf.zeros([], x.dtype)
 
-  def _inverse_and_log_det(self, y, call):
+  def _inverse_and_log_det(self, y, ctx):
     return self._undo(y), tf.zeros([], y.dtype)
 
 

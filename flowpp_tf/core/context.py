@@ -38,14 +38,14 @@ def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Call:
+class EvalContext:
   """What one evaluation of bijectors and networks carries besides its input.
 
   Attributes:
     training: whether dropout is on.
-    seed: stateless seed of the call, `[2]` integers; None if nothing is drawn.
-    first: place of the first image in the batch that is drawn for, where this is a part of it: an image has the same
-      draws however the batch is split.
+    seed: stateless seed of the evaluation, `[2]` integers; None if nothing is drawn.
+    batch_offset: index of the first image in the whole batch, of which these images are a part: an image has the same
+      random draws however the batch is split.
     condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of the
       dequantizer's couplings; None for unconditional flows.
     guidance: a weight, and the condition of the unconditional model: couplings extrapolate their parameters from those
@@ -55,18 +55,18 @@ class Call:
   """
   training: bool = False
   seed: tf.Tensor | None = None
-  first: Any = 0
+  batch_offset: Any = 0
   condition: Any = None
   guidance: tuple[Any, Any] | None = None
   initialize: bool = False
   path: str = ""
 
-  def fold_in(self, name: str) -> Call:
-    """Return the call for a part of this name, whose random streams are its own."""
+  def fold_in(self, name: str) -> EvalContext:
+    """Return the context of the part with this name, which has random streams of its own."""
     return dataclasses.replace(self, path=f"{self.path}/{name}")
 
-  def given(self, condition: Any) -> Call:
-    """Return the call with a condition, and without guidance."""
+  def with_condition(self, condition: Any) -> EvalContext:
+    """Return the context with a condition, and without guidance."""
     return dataclasses.replace(self, condition=condition, guidance=None)
 
   def stream(self, name: str) -> tf.Tensor | None:

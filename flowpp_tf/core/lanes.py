@@ -65,7 +65,7 @@ def lane_count(size: Any = None) -> int:
   return _count if not isinstance(size, int) else max(n for n in range(1, _count + 1) if size % n == 0)
 
 
-def side_by_side(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
+def map_lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
   """Return the results of `function(*parts)` for each of the equal parts of `tensors [B, ...]`.
 
   In a graph the calls run side by side. Eagerly there is one part, the whole.
@@ -85,11 +85,11 @@ def side_by_side(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]
 
 def in_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed in lanes."""
-  results = side_by_side(function, *tensors)
+  results = map_lanes(function, *tensors)
   return results[0] if len(results) == 1 else tf.concat(results, axis=0)
 
 
-def total(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+def add_in_order(parts: Sequence[tf.Tensor]) -> tf.Tensor:
   """Return the sum of tensors, added up in their order."""
   return sum(parts[1:], start=parts[0])
 
@@ -100,7 +100,7 @@ def total(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed eagerly, each lane in a thread of its own.
 
-  Unlike lanes of a graph, these can wait for each other: the function calls `together`.
+  Unlike lanes of a graph, these can wait for each other: the function calls `sync_lanes`.
   """
   count = lane_count(len(tensors[0]))
   if count == 1:
@@ -125,7 +125,7 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> t
   return tf.concat(parts, axis=0)
 
 
-def together(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part: tf.Tensor) -> tf.Tensor:
+def sync_lanes(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part: tf.Tensor) -> tf.Tensor:
   """Return what `function(parts)` has for this lane of `in_eager_lanes`; one lane calls it for all.
 
   Args:
@@ -146,9 +146,10 @@ def together(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part: t
 def moments(parts: Sequence[tf.Tensor], num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
   """Return mean and variance over the first `num_axes` axes of all parts of a batch."""
   flat = [tf.reshape(part, [tf.reduce_prod(tf.shape(part)[:num_axes]), -1]) for part in parts]
-  count = total([tf.shape(part)[0] for part in flat])
+  count = add_in_order([tf.shape(part)[0] for part in flat])
   averages = [tf.fill([1, tf.shape(part)[0]], 1 / tf.cast(count, part.dtype)) for part in flat]
-  average = lambda values: total([tf.matmul(a, v) for a, v in zip(averages, values)])  # a product is the fastest sum
+  # A product is the fastest sum.
+  average = lambda values: add_in_order([tf.matmul(a, v) for a, v in zip(averages, values)])
   mean = average(flat)
   variance = average([tf.math.squared_difference(part, mean) for part in flat])
   return tuple(tf.reshape(value, parts[0].shape[num_axes:]) for value in (mean, variance))

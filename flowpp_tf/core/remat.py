@@ -10,10 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.tracing import compiled
+from flowpp_tf.core.tracing import maybe_compiled
 
 
-def after(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   """Return x with a data dependency on `other`, so that compilers cannot merge the recomputation with the forward pass.
 
   x gets a number that is 0, or NaN if `other` begins with a NaN: Grappler and XLA see through less than that. An x of
@@ -28,14 +28,15 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
 
   Args:
     function: of tensors or None, the first one floating, with one result. What it captures has no gradient.
-    wait: whether the second evaluation must be made to come `after` the gradient of the result is known. Within a
-      function that is not inlined it does anyway, except under XLA.
+    wait: whether the second evaluation must be made to wait for the gradient of the result. Within a function that is
+      not inlined it does anyway, except under XLA.
   """
   return _with_gradient(function, _gradient_of(function, wait))
 
 
-def elementwise(function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]] | None = None
-                ) -> Callable[..., tf.Tensor]:
+def recomputed_elementwise(function: Callable[..., tf.Tensor],
+                           gradient: Callable[..., Sequence[tf.Tensor | None]] | None = None
+                           ) -> Callable[..., tf.Tensor]:
   """Return a `rematerialized` function of which XLA makes two kernels, value and gradient, where `set_jit` says so.
 
   Args:
@@ -43,7 +44,7 @@ def elementwise(function: Callable[..., tf.Tensor], gradient: Callable[..., Sequ
     gradient: `gradient(upstream, *arguments)`, the gradients by all arguments, None where there is none; by default
       those of autodiff, which takes more operations than a formula.
   """
-  value, gradient = (compiled(f, in_eager_mode=True) for f in (function, gradient or _gradient_of(function)))
+  value, gradient = (maybe_compiled(f, in_eager_mode=True) for f in (function, gradient or _gradient_of(function)))
   return functools.wraps(function)(_with_gradient(value, gradient))
 
 
@@ -68,7 +69,7 @@ def _gradient_of(function, wait=False):
     given = [i for i, argument in enumerate(arguments) if argument is not None]
     again = [tf.identity(arguments[i]) for i in given]
     if wait:
-      again[0] = after(again[0], upstream)
+      again[0] = with_dependency(again[0], upstream)
     with tf.GradientTape() as tape:
       tape.watch([tensor for tensor in again if tensor.dtype.is_floating])
       result = function(*_placed(again, given, len(arguments)))
@@ -91,7 +92,7 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
   def evaluated(*tensors):
     def gradient(*upstream, variables=()):
       first, *rest = map(tf.identity, tensors)
-      again = [after(first, upstream[0]), *rest]
+      again = [with_dependency(first, upstream[0]), *rest]
       with tf.GradientTape() as tape:
         tape.watch(again)
         results = function(*again)

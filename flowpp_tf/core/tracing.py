@@ -80,7 +80,7 @@ def forget_traces() -> None:
     function.forget_traces()
 
 
-def compiled(function: Callable[..., Any], in_eager_mode: bool = False,
+def maybe_compiled(function: Callable[..., Any], in_eager_mode: bool = False,
              jit: Sequence[str] = ("elementwise",)) -> Callable[..., Any]:
   """Return a function that other graphs take in, unless XLA compiles it; arguments as in `traced_once`."""
   shared = traced_once(function, in_eager_mode=in_eager_mode, jit=jit)

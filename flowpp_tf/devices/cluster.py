@@ -59,7 +59,7 @@ def cluster_of_environment() -> Cluster | None:
   return Cluster(tuple(workers), index)
 
 
-def meet(cluster: Cluster, timeout: float, log_fn: Callable[[str], None] = _print_to_stderr) -> None:
+def wait_for_workers(cluster: Cluster, timeout: float, log_fn: Callable[[str], None] = _print_to_stderr) -> None:
   """Wait until all other workers are there, and say at once and then every 30 s who is not.
 
   TensorFlow would wait in a call that hears no signal and says nothing. So each worker listens at its own address

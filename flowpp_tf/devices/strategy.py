@@ -7,7 +7,7 @@ import os
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_signals, meet
+from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_signals, wait_for_workers
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
@@ -90,7 +90,7 @@ def _multiworker(timeout, log_fn):
     else:
       resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     if len(cluster.workers) > 1:
-      meet(cluster, timeout, *([log_fn] if log_fn else []))
+      wait_for_workers(cluster, timeout, *([log_fn] if log_fn else []))
     with ended_by_signals():
       return tf.distribute.MultiWorkerMirroredStrategy(resolver)
   except InputError:

@@ -10,7 +10,7 @@ from tensorflow_probability.python.distributions import transformed_distribution
 
 from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
@@ -28,9 +28,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     validate_args: Python `bool`.
     name: Python `str`.
 
-  Methods that evaluate the bijector, such as `log_prob(x, call=None)` and `sample(n, call=None)`, take a `Call`. Every
-  evaluation sees the current weights, in eager mode on the same tensor too. If base and bijector are composite tensors,
-  so is the flow.
+  Methods that evaluate the bijector, such as `log_prob(x, ctx=None)` and `sample(n, ctx=None)`, take an `EvalContext`.
+  Every evaluation sees the current weights, in eager mode on the same tensor too. If base and bijector are composite
+  tensors, so is the flow.
 
   The KL divergence of two flows is known if they have equal bijectors, and context: then it is that of their bases.
 
@@ -86,34 +86,34 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
       >>> flow = fpp.vector_flow(2)
       >>> log_prob = flow.initialize(x)
     """
-    return self.log_prob(x, call=Call(initialize=True))
+    return self.log_prob(x, ctx=EvalContext(initialize=True))
 
-  def transform(self, base_sample: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def transform(self, base_sample: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Return a sample of this distribution, made from one of the base, and its log density.
 
     Args:
       base_sample: value of the base distribution, `[..., *event_shape]`.
-      call: as in `Bijector.forward_and_log_det`.
+      ctx: as in `Bijector.forward_and_log_det`.
 
     Returns:
       The sample, and its log density in nats, `[...]`.
     """
     base_sample = tf.convert_to_tensor(base_sample, dtype_hint=self.distribution.dtype)
-    y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), call)
+    y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), ctx)
     return y, self.distribution.log_prob(base_sample) - log_det
 
-  def log_prob_terms(self, y: TensorLike, call: Call | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def log_prob_terms(self, y: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the two terms of the log density: that of the base at y's latent, and log|det dx/dy|.
 
     Args:
       y: values, `[..., *event_shape]`.
-      call: as in `Bijector.forward_and_log_det`.
+      ctx: as in `Bijector.forward_and_log_det`.
 
     Returns:
       Two tensors, nats; `log_prob` is their sum.
     """
     y = tf.convert_to_tensor(y, dtype_hint=self.dtype)
-    x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), call)
+    x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), ctx)
     return self.distribution.log_prob(x), log_det
 
   def _log_prob(self, y, **kwargs):
@@ -137,9 +137,10 @@ def _all_to_bijector(kwargs):
 
 def _checked(kwargs):
   """The keyword arguments of a method; a TypeError if one is unknown."""
-  unknown = set(kwargs) - {"call"}
+  unknown = set(kwargs) - {"ctx"}
   if unknown:
-    raise TypeError(f"a flow takes no keyword {sorted(unknown)[0]!r}; `flow.given(context)` conditions it")
+    hint = "it is now `ctx`" if "call" in unknown else "`flow.given(context)` conditions it"
+    raise TypeError(f"a flow takes no keyword {sorted(unknown)[0]!r}; {hint}")
   return kwargs
 
 

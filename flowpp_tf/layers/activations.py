@@ -8,7 +8,7 @@ narrower than float32 are computed with in float32.
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.remat import elementwise
+from flowpp_tf.core.remat import recomputed_elementwise
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.layers.dropout import kept
 from flowpp_tf.layers.init_norm import at_least_float32
@@ -39,9 +39,9 @@ def _kept_concat_elu_gradient(upstream, x, keep=None):
 
 
 # Of the mask `keep`, booleans or None: what it leaves of concat_elu(x), or of x.
-kept_concat_elu = elementwise(lambda x, keep=None: kept(tf.cast(_concat_elu(x), x.dtype), keep),
+kept_concat_elu = recomputed_elementwise(lambda x, keep=None: kept(tf.cast(_concat_elu(x), x.dtype), keep),
                               _kept_concat_elu_gradient)
-kept_values = elementwise(kept, lambda upstream, x, keep=None: (kept(upstream, keep), None))
+kept_values = recomputed_elementwise(kept, lambda upstream, x, keep=None: (kept(upstream, keep), None))
 
 
 def gate(x: tf.Tensor) -> tf.Tensor:
@@ -106,5 +106,5 @@ def _sum_and_norm_gradient(upstream, x, h, gamma, beta):
           tf.cast(tf.reduce_sum(by_gamma, axis=0), gamma.dtype), tf.cast(tf.reduce_sum(upstream, axis=0), beta.dtype))
 
 
-_gated_sum = elementwise(lambda x, h: x + gate(h), _gated_sum_gradient)
-_normalized_sum = elementwise(_sum_and_norm, _sum_and_norm_gradient)
+_gated_sum = recomputed_elementwise(lambda x, h: x + gate(h), _gated_sum_gradient)
+_normalized_sum = recomputed_elementwise(_sum_and_norm, _sum_and_norm_gradient)

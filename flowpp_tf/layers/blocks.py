@@ -13,7 +13,7 @@ import weakref
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.remat import rematerialized
 from flowpp_tf.core.tracing import traced_once
 
@@ -22,29 +22,29 @@ _FIRST: weakref.WeakValueDictionary[str, keras.layers.Layer] = weakref.WeakValue
 _FUNCTIONS: weakref.WeakKeyDictionary[keras.layers.Layer, dict[bool, Callable[..., Any]]] = weakref.WeakKeyDictionary()
 
 
-def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf.Tensor | None, call: Call = Call(),
-                 remat: bool = False) -> tf.Tensor:
+def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf.Tensor | None,
+                 ctx: EvalContext = EvalContext(), remat: bool = False) -> tf.Tensor:
   """Apply the blocks in order and return the last output.
 
   Args:
-    blocks: built Keras layers of equal configuration and shapes, `block(x, *inputs, call=)`, whose output has the
+    blocks: built Keras layers of equal configuration and shapes, `block(x, *inputs, ctx=)`, whose output has the
       shape of `x`.
     x: input of the first.
     *inputs: further inputs of each, tensors or None.
-    call: of the network; its condition is not passed on.
+    ctx: of the network; its condition is not passed on.
     remat: whether the gradient recomputes each block rather than keep its intermediate tensors.
   """
-  sets_variables = call.initialize or (call.training and call.seed is None)
+  sets_variables = ctx.initialize or (ctx.training and ctx.seed is None)
   for i, block in enumerate(blocks):
-    seed = call.stream(f"block_{i}") if call.training else None
+    seed = ctx.stream(f"block_{i}") if ctx.training else None
     if sets_variables:
-      x = block(x, *inputs, call=Call(call.training, seed, call.first, initialize=call.initialize))
+      x = block(x, *inputs, ctx=EvalContext(ctx.training, seed, ctx.batch_offset, initialize=ctx.initialize))
       continue
     first = _first_like(block)  # kept until its function is traced
-    function = _shared(first, call.training)
+    function = _shared(first, ctx.training)
     if remat:
       function = rematerialized(function, wait=True)
-    first_image = None if seed is None else call.first
+    first_image = None if seed is None else ctx.batch_offset
     x = function(x, *inputs, seed, first_image, *map(tf.convert_to_tensor, block.trainable_variables))
   return x
 
@@ -78,7 +78,7 @@ def _shared(block, training):
       count = len(arguments) - len(block.trainable_variables)
       unused = [tf.zeros(v.shape, v.dtype) for v in block.non_trainable_variables]  # the state of Keras' own seeds
       *inputs, seed, first_image = arguments[:count]
-      return block.stateless_call(arguments[count:], unused, *inputs, call=Call(training, seed, first_image))[0]
+      return block.stateless_call(arguments[count:], unused, *inputs, ctx=EvalContext(training, seed, first_image))[0]
 
     functions[training] = traced_once(call, in_eager_mode=True, jit=("blocks",))
   return functions[training]

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
@@ -32,8 +32,8 @@ class ConditionNet(keras.layers.Layer):
     condition_shape: `(h, w, c)` of the condition, where h divides H and w divides W; empty for none.
     network: `NetworkConfig`, whose `filters` are the channels of the context; None for one block of 32.
 
-  `call(labels=None, condition=None, call=Call())`, for labels `[N]` and conditions `[N, h, w, c]`, gives the context:
-  `[N, H, W, filters]` with a condition, `[N, 1, 1, filters]` for labels alone.
+  `call(labels=None, condition=None, ctx=EvalContext())`, for labels `[N]` and conditions `[N, h, w, c]`, gives the
+  context: `[N, H, W, filters]` with a condition, `[N, 1, 1, filters]` for labels only.
 
   Raises:
     ValueError: if there is neither a label nor a condition.
@@ -75,12 +75,12 @@ class ConditionNet(keras.layers.Layer):
     """Do nothing: the layer is built when constructed."""
 
   def call(self, labels: tf.Tensor | None = None, condition: tf.Tensor | None = None,
-           call: Call = Call()) -> tf.Tensor:
+           ctx: EvalContext = EvalContext()) -> tf.Tensor:
     context = 0.0 if self.embedding is None else self.embedding(labels)
     if self.input_conv is None:
       return context
-    h = self.input_conv(tf.cast(condition, self.compute_dtype), initialize=call.initialize)
-    h = apply_blocks(self.blocks, h, None, call=call, remat=self.remat)
+    h = self.input_conv(tf.cast(condition, self.compute_dtype), initialize=ctx.initialize)
+    h = apply_blocks(self.blocks, h, None, ctx=ctx, remat=self.remat)
     for axis, count in enumerate(self.repeats, 1):
       h = h if count == 1 else tf.repeat(h, count, axis=axis)
     return h + context

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.layers.activations import LAYER_NORM_EPSILON, concat_elu
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
@@ -41,7 +41,7 @@ class ConvAttentionBlock(keras.layers.Layer):
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
 
-  `call(x [N, H, W, filters], position_embedding=None, context=None, call=Call())`.
+  `call(x [N, H, W, filters], position_embedding=None, context=None, ctx=EvalContext())`.
 
   Example:
     >>> block = fpp.layers.ConvAttentionBlock(16)
@@ -84,10 +84,10 @@ class ConvAttentionBlock(keras.layers.Layer):
     self.built = True
 
   def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, context: tf.Tensor | None = None,
-           call: Call = Call()) -> tf.Tensor:
-    x = self.conv(x, context, norm=self.conv_norm, call=call.fold_in("conv"))
+           ctx: EvalContext = EvalContext()) -> tf.Tensor:
+    x = self.conv(x, context, norm=self.conv_norm, ctx=ctx.fold_in("conv"))
     if self.mixer is not None:
-      x = self.mixer(x, position_embedding, norm=self.mixer_norm, call=call.fold_in("mixer"))
+      x = self.mixer(x, position_embedding, norm=self.mixer_norm, ctx=ctx.fold_in("mixer"))
     return x
 
   def get_config(self) -> dict[str, Any]:
@@ -102,14 +102,14 @@ class Conditioner(keras.layers.Layer):
     image_shape: `(H, W, C)` of the input, so that the layer is built when constructed.
     outputs: channels of the output.
     network: `NetworkConfig` of the blocks.
-    context_channels: channels of the call's condition, `[N, H, W, context_channels]`; 0 for none. Height and width of
-      the condition may be 1.
+    context_channels: channels of the context's condition, `[N, H, W, context_channels]`; 0 for none. Its height and
+      width may be 1.
     output_concat_elu: whether concat_elu comes before the last convolution.
     context_block: rows and columns of pixels of the condition that become one position; (1, 1) for a condition of the
       input's own height and width.
 
-  `call(x [N, H, W, C], call=Call())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with mixer
-  "none" it is kept, unused, as in the published models).
+  `call(x [N, H, W, C], ctx=EvalContext())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with
+  mixer "none" it is kept, unused, as in the published models).
 
   Raises:
     ValueError: from a call, if a condition is missing or not expected.
@@ -151,19 +151,19 @@ class Conditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, x: tf.Tensor, call: Call = Call()) -> tf.Tensor:
-    context = call.condition
+  def call(self, x: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+    context = ctx.condition
     if (context is not None) != (self.context_channels > 0):
       raise ValueError(f"this conditioner has {self.context_channels} context channels, got context "
                        f"{None if context is None else tuple(context.shape)}")
-    h = self.input_conv(x, initialize=call.initialize)
+    h = self.input_conv(x, initialize=ctx.initialize)
     embedding = tf.cast(self.position_embedding, h.dtype)
     if context is not None:
       context = _blocks_to_channels(tf.cast(context, h.dtype), self.context_block)
-    h = apply_blocks(self.blocks, h, embedding, context, call=call, remat=self.network.remat)
+    h = apply_blocks(self.blocks, h, embedding, context, ctx=ctx, remat=self.network.remat)
     if self.output_concat_elu:
       h = concat_elu(h)
-    return self.output_conv(h, initialize=call.initialize)
+    return self.output_conv(h, initialize=ctx.initialize)
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "image_shape": self.image_shape, "outputs": self.outputs,

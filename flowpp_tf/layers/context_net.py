@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
@@ -30,7 +30,7 @@ class ContextNet(keras.layers.Layer):
     network: `NetworkConfig`; its `filters` are the channels of the context. A mixer "attention" has a position
       embedding shared by the blocks.
 
-  `call(images [N, H, W, C], call=Call())` gives `[N, H, W / 2, filters]`.
+  `call(images [N, H, W, C], ctx=EvalContext())` gives `[N, H, W / 2, filters]`.
 
   Example:
     >>> net = fpp.layers.ContextNet((8, 8, 1), levels=17, network=fpp.layers.NetworkConfig(16, 1, "none"))
@@ -65,13 +65,13 @@ class ContextNet(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, images: tf.Tensor, call: Call = Call()) -> tf.Tensor:
+  def call(self, images: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
     x = tf.cast(images, self.compute_dtype)
     if self.levels is not None:
       x = x / self.levels - 0.5
-    h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=call.initialize)
+    h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=ctx.initialize)
     embedding = None if self.position_embedding is None else tf.cast(self.position_embedding, h.dtype)
-    return apply_blocks(self.blocks, h, embedding, call=call, remat=self.network.remat)
+    return apply_blocks(self.blocks, h, embedding, ctx=ctx, remat=self.network.remat)
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "image_shape": self.image_shape, "levels": self.levels,

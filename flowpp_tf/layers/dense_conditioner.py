@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import variables_of
 from flowpp_tf.layers.init_norm import InitNormDense
 
@@ -29,10 +29,10 @@ class DenseConditioner(keras.layers.Layer):
     outputs: values of the output.
     hidden: width.
     blocks: residual blocks.
-    context_size: values of the call's condition, `[..., context_size]`; 0 for none.
+    context_size: values of the context's condition, `[..., context_size]`; 0 for none.
 
-  `call(x [N, size], call=Call())` gives `[N, outputs]`. The weights of the last layer begin at random, not at 0: the
-  components of a mixture must differ to learn.
+  `call(x [N, size], ctx=EvalContext())` gives `[N, outputs]`. The weights of the last layer begin at random, not at 0:
+  the components of a mixture must differ to learn.
 
   Raises:
     ValueError: if a size is not positive; from a call, if a condition is missing, not expected, or of another size.
@@ -64,8 +64,8 @@ class DenseConditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, x: tf.Tensor, call: Call = Call()) -> tf.Tensor:
-    context, initialize = call.condition, call.initialize
+  def call(self, x: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+    context, initialize = ctx.condition, ctx.initialize
     size = 0 if context is None else context.shape[-1]
     if size != self.context_size:
       raise ValueError(f"this conditioner has a context of {self.context_size} values, got "

@@ -33,16 +33,16 @@ class Dropout(keras.layers.Dropout):
     return self.apply(inputs, self.keep_mask(shape_of(inputs), training, seed))
 
   def keep_mask(self, shape: Any, training: bool = False, seed: tf.Tensor | None = None,
-                first: Any = 0) -> tf.Tensor | None:
+                batch_offset: Any = 0) -> tf.Tensor | None:
     """Return the boolean keep-mask of a shape, see `shape_of`, or None if nothing is dropped.
 
-    Of the mask of a batch that begins with `first` more images, it is the rest.
+    With `batch_offset`, it is the part of a larger batch's mask that begins at that image.
     """
     if not training or self.rate == 0:
       return None
     if seed is None:
       return keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
-    return _sixteen_bits(shape, seed, first) >= round(self.rate * 2**16) - 2**15
+    return _sixteen_bits(shape, seed, batch_offset) >= round(self.rate * 2**16) - 2**15
 
   def apply(self, inputs: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
     """Return the inputs that are kept, scaled, and 0 elsewhere."""
@@ -58,7 +58,7 @@ def kept(x: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
   return x if keep is None else tf.where(keep, x, tf.zeros([], x.dtype))
 
 
-def _sixteen_bits(shape, seed, first):
+def _sixteen_bits(shape, seed, batch_offset):
   """Uniform int16: random numbers are the cost of dropout, and 32 bits make two of them.
 
   Philox, the generator, has a counter: each count gives four int32, and the numbers of an image begin where its place
@@ -69,7 +69,7 @@ def _sixteen_bits(shape, seed, first):
   counts = -(-values // 8)
   state = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
   low, high = tf.unstack(tf.bitcast(state.counter, tf.int64))
-  low += tf.cast(first, tf.int64) * counts
+  low += tf.cast(batch_offset, tf.int64) * counts
   bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
       shape=tf.stack([batch, 4 * counts]), key=state.key, counter=tf.bitcast(tf.stack([low, high]), tf.uint64),
       alg=_PHILOX, dtype=tf.int32)

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.layers.activations import concat_elu, gated_sum, kept_concat_elu, kept_values
 from flowpp_tf.layers.dropout import Dropout
@@ -36,7 +36,7 @@ class GatedConv(keras.layers.Layer):
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
 
-  `call(x [N, H, W, filters], context=None, norm=None, call=Call())`; `norm` as in `gated_sum`.
+  `call(x [N, H, W, filters], context=None, norm=None, ctx=EvalContext())`; `norm` as in `gated_sum`.
 
   Example:
     >>> fpp.layers.GatedConv(16)(tf.zeros([2, 8, 8, 16])).shape
@@ -68,13 +68,13 @@ class GatedConv(keras.layers.Layer):
     self.built = True
 
   def call(self, x: tf.Tensor, context: tf.Tensor | None = None, norm: keras.layers.Layer | None = None,
-           call: Call = Call()) -> tf.Tensor:
-    h = self.conv(x, pre_activation=concat_elu, initialize=call.initialize)
+           ctx: EvalContext = EvalContext()) -> tf.Tensor:
+    h = self.conv(x, pre_activation=concat_elu, initialize=ctx.initialize)
     if self.context_projection is not None:
-      h += self.context_projection(context, pre_activation=concat_elu, initialize=call.initialize)
-    keep = self.dropout.keep_mask(_doubled(shape_of(h)), call.training, call.stream("dropout"), call.first)
+      h += self.context_projection(context, pre_activation=concat_elu, initialize=ctx.initialize)
+    keep = self.dropout.keep_mask(_doubled(shape_of(h)), ctx.training, ctx.stream("dropout"), ctx.batch_offset)
     h = self.output_projection(h, keep, pre_activation=kept_concat_elu, input_scale=self.dropout.scale(keep),
-                               initialize=call.initialize)
+                               initialize=ctx.initialize)
     return gated_sum(x, h, norm)
 
   def get_config(self) -> dict[str, Any]:
@@ -112,12 +112,12 @@ class _GatedMixer(keras.layers.Layer):
     self.built = True
 
   def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, norm: keras.layers.Layer | None = None,
-           call: Call = Call()) -> tf.Tensor:
+           ctx: EvalContext = EvalContext()) -> tf.Tensor:
     h = self._mix(self.input_projection(
-        x, position_embedding, pre_activation=_with_position, initialize=call.initialize))
-    keep = self.dropout.keep_mask(shape_of(h), call.training, call.stream("dropout"), call.first)
+        x, position_embedding, pre_activation=_with_position, initialize=ctx.initialize))
+    keep = self.dropout.keep_mask(shape_of(h), ctx.training, ctx.stream("dropout"), ctx.batch_offset)
     h = self.output_projection(h, keep, pre_activation=kept_values, input_scale=self.dropout.scale(keep),
-                               initialize=call.initialize)
+                               initialize=ctx.initialize)
     return gated_sum(x, h, norm)
 
   def get_config(self) -> dict[str, Any]:
@@ -135,8 +135,8 @@ class GatedAttention(_GatedMixer):
     dropout: rate.
     weight_norm: as in `InitNormDense`.
 
-  `call(x [N, H, W, filters], position_embedding=None, norm=None, call=Call())`; the embedding is `[H, W, filters]`,
-  `norm` as in `gated_sum`.
+  `call(x [N, H, W, filters], position_embedding=None, norm=None, ctx=EvalContext())`; the embedding is
+  `[H, W, filters]`, `norm` as in `gated_sum`.
 
   Example:
     >>> fpp.layers.GatedAttention(16, heads=4)(tf.zeros([2, 8, 8, 16])).shape

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.lanes import moments, together
+from flowpp_tf.core.lanes import moments, sync_lanes
 from flowpp_tf.core.remat import rematerialized
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.core.tracing import traced_once
@@ -71,8 +71,8 @@ class _InitNormLayer(keras.layers.Layer):
     if input_scale != 1:
       kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
     if initialize:
-      return together(functools.partial(self._initialize, kernel),
-                      pre_activation(inputs, *more) if pre_activation else inputs)
+      return sync_lanes(functools.partial(self._initialize, kernel),
+                        pre_activation(inputs, *more) if pre_activation else inputs)
     if pre_activation is None:
       return self._linear(inputs, kernel, bias)
 

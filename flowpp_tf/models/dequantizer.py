@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution, UniformDequantization, VariationalDequantization
 from flowpp_tf.layers import ContextNet, LabelEmbedding
@@ -29,9 +29,10 @@ class UniformDequantizer(keras.layers.Layer):
     self.image_shape = config.image_shape
     self.built = True
 
-  def __call__(self, images: tf.Tensor, call: Call = Call(), labels: tf.Tensor | None = None) -> UniformDequantization:
+  def __call__(self, images: tf.Tensor, ctx: EvalContext = EvalContext(),
+               labels: tf.Tensor | None = None) -> UniformDequantization:
     """Return the distribution of u in [0, 1) for integer `images [N, H, W, C]`."""
-    del call, labels  # nothing here depends on them
+    del ctx, labels  # nothing here depends on them
     return UniformDequantization(shape_of(images)[:1], self.image_shape, self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
@@ -65,16 +66,16 @@ class _ConditionalFlow(keras.layers.Layer):
     self.bijector = fb.Chain([*ends, *self.coupling_flow.bijector.bijectors], name="noise_to_draw")
     self.built = True
 
-  def __call__(self, images: tf.Tensor, call: Call = Call(),
+  def __call__(self, images: tf.Tensor, ctx: EvalContext = EvalContext(),
                labels: tf.Tensor | None = None) -> VariationalDequantization:
     """Return the distribution of a draw `[N, *event_shape]` for `images [N, H, W, C]`.
 
     Args:
       images: `[N, H, W, C]`.
-      call: of the context net.
+      ctx: of the context net.
       labels: `[N]`, of a model with classes.
     """
-    context = self.context_net(images, call=call.fold_in("context_net"))
+    context = self.context_net(images, ctx=ctx.fold_in("context_net"))
     networks = [self.context_net]
     if self.label_embedding is not None:
       context += self.label_embedding(labels)
@@ -125,9 +126,10 @@ class NormalAugmenter(keras.layers.Layer):
     self.event_shape = (*config.image_shape[:2], config.augment_channels)
     self.built = True
 
-  def __call__(self, x: tf.Tensor, call: Call = Call(), labels: tf.Tensor | None = None) -> FlowDistribution:
+  def __call__(self, x: tf.Tensor, ctx: EvalContext = EvalContext(),
+               labels: tf.Tensor | None = None) -> FlowDistribution:
     """Return the distribution of e for `x [N, H, W, C]`."""
-    del call, labels  # nothing here depends on them
+    del ctx, labels  # nothing here depends on them
     noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(x)[:1], self.variable_dtype), 1.0), self.event_shape)
     return FlowDistribution(noise, tfp.bijectors.Identity())
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import Call, fold_in
+from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.errors import InputError, check_pixels
 from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.seeds import NOISE, as_seed
@@ -102,7 +102,7 @@ class FlowPlusPlus(BoundTraining):
   # --- Likelihood -------------------------------------------------------------------------------
 
   def log_prob_bound(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                     seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0,
+                     seed: Seed = None, training: bool = False, batch_offset: int | tf.Tensor = 0,
                      labels: TensorLike | None = None, condition: TensorLike | None = None) -> tf.Tensor:
     """Return a lower bound of the log-likelihood of integer images (equation 7).
 
@@ -115,8 +115,8 @@ class FlowPlusPlus(BoundTraining):
         from the seed.
       seed: integer or stateless seed of noise and dropout; None for another one in each call.
       training: whether dropout is on.
-      first: place of the first image in a batch of which these are a part; an image's dropout masks follow from its
-        place.
+      batch_offset: index of the first image in the batch of which these are a part; an image's dropout masks follow
+        from its index.
       labels: integers `[B]`, or one for all, of a model with classes; -1 for no label.
       condition: `[B, *condition_shape]`, of a model with a condition.
 
@@ -126,21 +126,22 @@ class FlowPlusPlus(BoundTraining):
     Raises:
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
-    return _importance_weighted(self.bound_terms(images, num_samples, noise, seed, training, first, labels, condition))
+    return _importance_weighted(
+        self.bound_terms(images, num_samples, noise, seed, training, batch_offset, labels, condition))
 
   def bound_terms(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                  seed: Seed = None, training: bool = False, first: int | tf.Tensor = 0,
+                  seed: Seed = None, training: bool = False, batch_offset: int | tf.Tensor = 0,
                   labels: TensorLike | None = None, condition: TensorLike | None = None) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
     x, noise, seed = self._prepare(images, num_samples, noise, seed)
     given = self.check_given(shape_of(x)[0], labels, condition)
-    return self._bound_terms(x, noise, Call(training, seed if training else None, first), **given)
+    return self._bound_terms(x, noise, EvalContext(training, seed if training else None, batch_offset), **given)
 
-  def _bound_terms(self, x, noise, call, labels=None, condition=None):
-    labels = self._with_dropout(labels, call)
-    log_q, dequantized = self._draw(x, noise, call, labels)
+  def _bound_terms(self, x, noise, ctx, labels=None, condition=None):
+    labels = self._with_dropout(labels, ctx)
+    log_q, dequantized = self._draw(x, noise, ctx, labels)
     prior, log_det = self.flow.log_prob_terms(
-        dequantized, call.fold_in("flow").given(self._context(labels, condition, call)))
+        dequantized, ctx.fold_in("flow").with_condition(self._context(labels, condition, ctx)))
     terms = BoundTerms(log_det, prior, -log_q)
     return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
@@ -177,7 +178,8 @@ class FlowPlusPlus(BoundTraining):
     given = self.check_given(len(x), labels, condition)
 
     def bound(x, noise, *values):
-      return _importance_weighted(self._bound_terms(x, noise, Call(initialize=True), **dict(zip(given, values))))
+      terms = self._bound_terms(x, noise, EvalContext(initialize=True), **dict(zip(given, values)))
+      return _importance_weighted(terms)
 
     return in_eager_lanes(bound, x, noise, *given.values())
 
@@ -223,9 +225,9 @@ class FlowPlusPlus(BoundTraining):
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     x, noise, _ = self._prepare(images, 1, noise, seed)
-    given, call = self.check_given(shape_of(x)[0], labels, condition), Call()
-    dequantized = self._draw(x, noise, call, given.get("labels"))[1]
-    return self.flow.bijector.inverse(dequantized, call=call.given(self._context(call=call, **given)))
+    given, ctx = self.check_given(shape_of(x)[0], labels, condition), EvalContext()
+    dequantized = self._draw(x, noise, ctx, given.get("labels"))[1]
+    return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None, condition: TensorLike | None = None,
              guidance: float | tf.Tensor = 0.0) -> tf.Tensor:
@@ -234,7 +236,7 @@ class FlowPlusPlus(BoundTraining):
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
     given = self.check_given(shape_of(z)[0], labels, condition)
-    x = self.flow.bijector.forward(z, call=self._guided(guidance, **given))[..., :self.config.image_shape[2]]
+    x = self.flow.bijector.forward(z, ctx=self._guided(guidance, **given))[..., :self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
@@ -292,38 +294,38 @@ class FlowPlusPlus(BoundTraining):
     """Return what `count` images are given, as tensors by name; see `given.check_given`."""
     return check_given(self.config, self.variable_dtype, count, labels, condition)
 
-  def _with_dropout(self, labels, call):
+  def _with_dropout(self, labels, ctx):
     """Labels of which training leaves some out."""
-    if labels is None or not call.training:
+    if labels is None or not ctx.training:
       return labels
-    keep = self._label_dropout.keep_mask([shape_of(labels)[0], 1], True, call.stream("label_dropout"), call.first)
+    keep = self._label_dropout.keep_mask([shape_of(labels)[0], 1], True, ctx.stream("label_dropout"), ctx.batch_offset)
     return labels if keep is None else tf.where(keep[:, 0], labels, -1)
 
-  def _context(self, labels=None, condition=None, call=Call()):
+  def _context(self, labels=None, condition=None, ctx=EvalContext()):
     """The context of the flow's couplings, or None."""
     if self.condition_net is None:
       return None
-    return self.condition_net(labels, condition, call=call.fold_in("condition_net"))
+    return self.condition_net(labels, condition, ctx=ctx.fold_in("condition_net"))
 
   def _guided(self, guidance, labels=None, condition=None):
     """The call of the flow for what images are given, with guidance unless that is 0."""
-    call = Call(condition=self._context(labels, condition))
+    ctx = EvalContext(condition=self._context(labels, condition))
     if not tf.is_tensor(guidance) and guidance == 0:
-      return call
+      return ctx
     if not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
     if not tf.is_tensor(guidance) and not math.isfinite(guidance):
       raise InputError(f"`guidance` must be finite, got {guidance}")
     without = self._context(tf.fill(tf.shape(labels), -1), condition)
-    return dataclasses.replace(call, guidance=(guidance, without))
+    return dataclasses.replace(ctx, guidance=(guidance, without))
 
-  def _draw(self, x, noise, call, labels=None):
+  def _draw(self, x, noise, ctx, labels=None):
     """log q `[B]` of what is drawn given x, and what the flow transforms, `[B, ...]`: x + u, and e if there is one.
 
     Both have the dimension of samples if the noise has it.
     """
     channels = self.config.image_shape[2]
-    part = call.fold_in("dequantizer")
+    part = ctx.fold_in("dequantizer")
     u, log_q = self.dequantizer(x, part, labels).transform(noise[..., :channels], part)
     # x + u may round to x + 1, which is the next pixel value.
     dequantized = tf.minimum(x + u, tf.math.nextafter(x + 1, x))
@@ -333,7 +335,7 @@ class FlowPlusPlus(BoundTraining):
     if labels is not None:
       labels = tf.reshape(tf.broadcast_to(labels, tf.shape(log_q)), [-1])
     flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
-    part = call.fold_in("augmenter")
+    part = ctx.fold_in("augmenter")
     e, log_q_e = self.augmenter(flat, part, labels).transform(
         tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part)
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))

@@ -14,7 +14,7 @@ from flowpp_tf.types import Seed, TensorLike
 
 
 def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed,
-                     first: int = 0, **given: TensorLike) -> str | None:
+                     batch_offset: int = 0, **given: TensorLike) -> str | None:
   """Say what made the bound of some images, or its gradient, not finite.
 
   The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are
@@ -25,14 +25,15 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike,
     images: `[B, H, W, C]`.
     noise: the dequantizer's draws, as in `log_prob_bound`.
     seed: of the dropout masks.
-    first: place of the first image, as in `log_prob_bound`.
+    batch_offset: as in `log_prob_bound`.
     **given: labels and condition, as in `log_prob_bound`.
 
   Returns:
     A sentence, or None if all is finite.
   """
   def loss():
-    return -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True, first=first, **given))
+    return -tf.reduce_mean(model.log_prob_bound(
+        images, noise=noise, seed=seed, training=True, batch_offset=batch_offset, **given))
 
   with tf.GradientTape() as tape:
     value = loss()
@@ -59,10 +60,11 @@ def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int
   parts = replicas * state.config.accumulate
   size = len(images) // parts
   for part in range(parts):
-    seed, first = step_seed(state.config.seed, step), size * part
-    noise = step_noise(state.model, seed, len(images), first, size)
-    share = {name: value[first:first + size] for name, value in given.items()}
-    found = first_non_finite(state.model, images[first:first + size], noise, dropout_seed(seed), first, **share)
+    seed, batch_offset = step_seed(state.config.seed, step), size * part
+    noise = step_noise(state.model, seed, len(images), batch_offset, size)
+    share = {name: value[batch_offset:batch_offset + size] for name, value in given.items()}
+    found = first_non_finite(state.model, images[batch_offset:batch_offset + size], noise, dropout_seed(seed),
+                             batch_offset, **share)
     if found:
       return found
   return "all was finite when it was evaluated again"

@@ -13,7 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.core.context import fold_in
-from flowpp_tf.core.lanes import in_lanes, lane_count, side_by_side, total
+from flowpp_tf.core.lanes import add_in_order, in_lanes, lane_count, map_lanes
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.core.tracing import traced_once
@@ -60,18 +60,19 @@ def step_seed(seed: Seed, step: Any) -> tf.Tensor:
   return fold_in(as_seed(seed), tf.cast(step, tf.int64))
 
 
-def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, first: Any, size: Any) -> tf.Tensor:
-  """Return the noise of `size` images, beginning with the image `first` of a global batch.
+def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, batch_offset: Any, size: Any) -> tf.Tensor:
+  """Return the noise of `size` images, beginning with the image `batch_offset` of a global batch.
 
   Args:
     model: `FlowPlusPlus`.
     seed: of the step.
     batch_size: images of the step, over all devices.
-    first: place of the first image: replica by replica, and within each in the order of microbatches.
+    batch_offset: index of the first of them in the global batch: replica by replica, and within each in the order of
+      microbatches.
     size: number of images.
   """
   noise = model.sample_noise([batch_size], fold_in(seed, NOISE))
-  return noise[first:first + size]
+  return noise[batch_offset:batch_offset + size]
 
 
 def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
@@ -88,9 +89,9 @@ def _gradients(state, images, given, seed, scale):
   lanes_here = lane_count(size)
   used: list[int] = []
 
-  def lane(images, noise, first, *values):
+  def lane(images, noise, places, *values):
     with tf.GradientTape() as tape:
-      bound = model.log_prob_bound(images, noise=noise, training=True, seed=dropout_seed(seed), first=first[0],
+      bound = model.log_prob_bound(images, noise=noise, training=True, seed=dropout_seed(seed), batch_offset=places[0],
                                    **dict(zip(given, values)))
       # A part of the mean over the microbatches and lanes, so that gradients have only to be added up.
       loss = -tf.reduce_mean(bound) * (tf.cast(scale, bound.dtype) / (microbatches * lanes_here))
@@ -103,9 +104,9 @@ def _gradients(state, images, given, seed, scale):
     first = images_here * replica.replica_id_in_sync_group + size * index
     noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
     share = lambda t: t if microbatches == 1 else t[size * index:size * (index + 1)]
-    bounds, gradients = zip(*side_by_side(
+    bounds, gradients = zip(*map_lanes(
         lane, share(images), noise, first + tf.range(size), *map(share, given.values())))
-    return tf.concat(bounds, axis=0), [total(parts) for parts in zip(*gradients)]
+    return tf.concat(bounds, axis=0), [add_in_order(parts) for parts in zip(*gradients)]
 
   if microbatches == 1:
     bound, gradients = microbatch(0)

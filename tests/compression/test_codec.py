@@ -21,7 +21,7 @@ from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from support.marks import quick_rows
 from support.models import VARIANTS, perturb, small_images
 
@@ -161,7 +161,7 @@ def test_fixed_point_networks_are_those_of_the_model(name):
       np.testing.assert_allclose(context, context_net(tf.constant(images, tf.float64)), rtol=0, atol=2e-3)
     for i, step in enumerate(flow.steps):
       x = RNG(i).normal(size=(5, *step.conditioner.image_shape))
-      expected = step.conditioner(tf.constant(x), call=Call(condition=context))
+      expected = step.conditioner(tf.constant(x), ctx=EvalContext(condition=context))
       np.testing.assert_allclose(networks.conditioner(part, i, x, context), expected, rtol=0, atol=2e-3)
 
 

@@ -53,7 +53,7 @@ def test_three_workers_meet_though_none_waits_for_the_last_to_leave():
 
   def work(task):
     time.sleep(0.4 * task)
-    cluster.meet(cluster.Cluster(addresses, task), LIMIT)
+    cluster.wait_for_workers(cluster.Cluster(addresses, task), LIMIT)
     met.append(task)
     with socket.create_server(("", int(addresses[task].rpartition(":")[2]))):  # as TensorFlow's server
       all_met.wait(LIMIT)
@@ -69,7 +69,7 @@ def test_three_workers_meet_though_none_waits_for_the_last_to_leave():
 def test_who_is_waited_for_is_said_and_the_wait_ends(capsys):
   addresses = free_addresses(2)
   with pytest.raises(WorkerLost, match=rf"worker 0 of 2 has waited \d+ s for {addresses[1]}"):
-    cluster.meet(cluster.Cluster(addresses, 0), 1)
+    cluster.wait_for_workers(cluster.Cluster(addresses, 0), 1)
   line = rf"waiting for 1 of 2 workers: {addresses[1]} \(this is worker 0; \d+ s of 1\)"
   assert re.search(line, capsys.readouterr().err)
 
@@ -78,4 +78,4 @@ def test_an_address_in_use_is_said():
   addresses = free_addresses(2)
   with socket.create_server(("", int(addresses[0].rpartition(":")[2]))):
     with pytest.raises(InputError, match=f"worker 0 cannot listen at {addresses[0]}"):
-      cluster.meet(cluster.Cluster(addresses, 0), 1)
+      cluster.wait_for_workers(cluster.Cluster(addresses, 0), 1)

@@ -14,7 +14,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.data import load_dataset
 
 pytestmark = pytest.mark.docs
@@ -57,7 +57,7 @@ def namespace():
   x = tf.random.stateless_normal([64, 2], (0, 1))
   return {
       **vars(fpp.distributions), "fpp": fpp, "fb": fb, "tf": tf, "tfp": tfp, "tfb": tfp.bijectors,
-      "tfd": tfp.distributions, "keras": keras, "np": np, "Call": Call, "dataclasses": dataclasses,
+      "tfd": tfp.distributions, "keras": keras, "np": np, "EvalContext": EvalContext, "dataclasses": dataclasses,
       "x": x, "model": model(),
       "images": load_dataset("digits").test[:2], "flow": fpp.vector_flow(2, couplings=1, hidden=4),
       "coupling": fb.Coupling(free, fb.affine_coupling_bijector, event_ndims=1),

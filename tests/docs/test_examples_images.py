@@ -26,7 +26,7 @@ tfd = tfp.distributions
 
 
 def call(monkeypatch, name, *arguments):
-  """Call an example as a program, in this process; return what it prints."""
+  """EvalContext an example as a program, in this process; return what it prints."""
   path, out = str(ROOT / "examples" / f"{name}.py"), io.StringIO()
   monkeypatch.setattr(sys, "argv", [path, *arguments])
   monkeypatch.setattr(sys, "path", list(sys.path))

@@ -14,7 +14,7 @@ from tensorflow.python.grappler import tf_optimizer
 
 import flowpp_tf as fpp
 from flowpp_tf.core import remat, tracing
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
 from support.marks import slow
@@ -83,7 +83,7 @@ def gradient_of(function):
 
 
 X = tf.ones([2, 8, 12])
-CALL = Call(training=True, seed=[1, 2])
+CALL = EvalContext(training=True, seed=[1, 2])
 
 
 def test_attention_weights_are_computed_again_and_grappler_does_not_undo_it():
@@ -156,7 +156,7 @@ def test_blocks_of_a_network_are_calls_of_one_function():
   def functions(count):
     made = blocks_of(count)
     graph = tf.function(lambda x: blocks.apply_blocks(
-        made, x, tf.zeros([4, 4, 4]), call=CALL), autograph=False
+        made, x, tf.zeros([4, 4, 4]), ctx=CALL), autograph=False
     ).get_concrete_function(tf.TensorSpec([None, 4, 4, 4])).graph
     calls = [op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
     return len(calls), len(set(calls))
@@ -197,9 +197,9 @@ def test_each_block_has_its_own_dropout_mask():
   x = draw(2, 4, 4, 4)
   embedding = tf.zeros([4, 4, 4])
   call = tf.function(lambda made: blocks.apply_blocks(
-      made, tf.cast(x, tf.float32), embedding, call=CALL), autograph=False)
-  calls = [Call(training=True, seed=CALL.stream(f"block_{i}")) for i in range(2)]
-  alone = one(one(tf.cast(x, tf.float32), embedding, call=calls[0]), embedding, call=calls[1])
+      made, tf.cast(x, tf.float32), embedding, ctx=CALL), autograph=False)
+  calls = [EvalContext(training=True, seed=CALL.stream(f"block_{i}")) for i in range(2)]
+  alone = one(one(tf.cast(x, tf.float32), embedding, ctx=calls[0]), embedding, ctx=calls[1])
   np.testing.assert_allclose(call([one, one]), alone, rtol=1e-4, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 import flowpp_tf.core.backend
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from support.bijector_cases import draw
 from support.models import perturb
 
@@ -114,7 +114,7 @@ def test_a_vector_as_context_of_images_does_not_leak_across_the_batch():
   with pytest.raises(ValueError, match=r"event of 3 dimensions.*\[N, 1, 1, C\]"):
     fb.Conditioned(coupling, classes)
   with pytest.raises(ValueError, match="must have an event of 3 dimensions"):
-    coupling.forward_and_log_det(x, Call(condition=classes))
+    coupling.forward_and_log_det(x, EvalContext(condition=classes))
   given = fb.Conditioned(coupling, classes[:, tf.newaxis, tf.newaxis])
   whole = given.forward(x)
   for i in range(4):

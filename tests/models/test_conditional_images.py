@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from support.models import TINY, perturb, small_images, value_and_log_det
 from support.programs import ROOT, call
 from support.runs import TINY_RUN
@@ -89,7 +89,7 @@ def test_images_come_back_and_one_value_is_for_all(config):
 def test_guidance_extrapolates_from_the_model_without_a_label_and_0_is_the_model_to_the_last_bit():
   made, labels = model(BY_CLASS), np.array([0, 1, 2])
   z = made.sample_latents(3, seed=0)
-  decode = lambda **kwargs: made.flow.bijector.forward(z, call=made._guided(**kwargs)).numpy()
+  decode = lambda **kwargs: made.flow.bijector.forward(z, ctx=made._guided(**kwargs)).numpy()
   plain = decode(guidance=0.0, labels=labels)
   np.testing.assert_array_equal(plain, made.flow.given(made.condition_net(labels)).bijector.forward(z))
   np.testing.assert_array_equal(decode(guidance=tf.constant(0.0), labels=labels), plain)
@@ -142,12 +142,12 @@ def test_a_step_in_microbatches_is_that_of_the_whole_batch():
 def test_training_leaves_labels_out_by_their_place_in_the_batch():
   made = fpp.FlowPlusPlus(dataclasses.replace(BY_CLASS, label_dropout=0.3))
   labels = tf.ones([4000], tf.int32)
-  at = lambda first, seed=0: Call(True, tf.constant([seed, 1]), first)
+  at = lambda first, seed=0: EvalContext(True, tf.constant([seed, 1]), first)
   dropped = made._with_dropout(labels, at(0)).numpy()
   assert set(dropped) == {1, -1} and abs(np.mean(dropped == -1) - 0.3) < 6 * math.sqrt(0.21 / 4000)
   np.testing.assert_array_equal(made._with_dropout(labels[1000:], at(1000)), dropped[1000:])
   assert np.any(made._with_dropout(labels, at(0, seed=1)) != dropped)
-  np.testing.assert_array_equal(made._with_dropout(labels, Call()), labels)
+  np.testing.assert_array_equal(made._with_dropout(labels, EvalContext()), labels)
 
 
 def labelled_dataset():

@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import Call
+from flowpp_tf.core.context import EvalContext
 from support.marks import quick_rows, slow
 from support.programs import REFERENCE
 
@@ -85,7 +85,7 @@ def test_log_det_of_every_step(loaded):
 
   def walk(parts, x, call):
     for part in parts:
-      part_kwargs = dict(call=call) if isinstance(part, fb.Coupling) else {}
+      part_kwargs = dict(ctx=call) if isinstance(part, fb.Coupling) else {}
       if isinstance(part, (fb.ActNorm, fb.Invertible1x1Conv, fb.Coupling, fb.PixelsToLogit,
                            tfp.bijectors.Sigmoid)):
         log_det = part.forward_log_det_jacobian(x, 3, **part_kwargs)
@@ -96,7 +96,7 @@ def test_log_det_of_every_step(loaded):
     flow = model.dequantizer.coupling_flow
     context = model.dequantizer.context_net(data["x"])
     walk([*flow.bijector.bijectors[::-1], tfp.bijectors.Sigmoid()], tf.constant(noise),
-         Call(condition=context))
+         EvalContext(condition=context))
   walk([fb.PixelsToLogit(model.config.levels), *model.coupling_flow.bijector.bijectors[::-1]],
        tf.constant(data["dequantized"]), None)
   assert len(ours) == len(json.loads(str(data["steps"])))

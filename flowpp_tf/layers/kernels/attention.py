@@ -16,8 +16,8 @@ import functools
 import tensorflow as tf
 
 from flowpp_tf.core.hardware import has_accelerator
-from flowpp_tf.core.remat import after
-from flowpp_tf.core.tracing import compiled
+from flowpp_tf.core.remat import with_dependency
+from flowpp_tf.core.tracing import maybe_compiled
 
 _WEIGHTS = 2**19  # at a time, about 2 MB: 8 MB take 1.1 to 1.4 times as long on CPUs
 _WEIGHTS_ON_ACCELERATORS = 2**21  # where each kernel takes time to start
@@ -39,7 +39,7 @@ def self_attention(qkv: tf.Tensor, heads: int) -> tf.Tensor:
 
 @functools.cache
 def _self_attention(heads):
-  return compiled(functools.partial(_attend, heads=heads), in_eager_mode=True, jit=())
+  return maybe_compiled(functools.partial(_attend, heads=heads), in_eager_mode=True, jit=())
 
 
 def _attend(qkv, heads):
@@ -47,8 +47,8 @@ def _attend(qkv, heads):
   depth = filters // heads
   pairs = (qkv.shape[0] or 1) * heads
   at_a_time = _WEIGHTS_ON_ACCELERATORS if has_accelerator() else _WEIGHTS
-  groups = _parts_of(pairs, pairs * positions**2 // at_a_time, _MOST_PARTS)
-  rows = _parts_of(positions, pairs // groups * positions**2 // at_a_time, _MOST_PARTS // groups)
+  groups = _divisor(pairs, pairs * positions**2 // at_a_time, _MOST_PARTS)
+  rows = _divisor(positions, pairs // groups * positions**2 // at_a_time, _MOST_PARTS // groups)
 
   def by_head(tensor, count):
     """The `count` tensors that are side by side in the channels, each `[pairs, depth, positions]`.
@@ -78,7 +78,7 @@ def _attend(qkv, heads):
     o = side_by_side([o])
 
     def gradient(d_o):
-      again = after(scale, d_o)
+      again = with_dependency(scale, d_o)
       # -sum(dO O) is one more row of dO, and the ones below V make it a part of the product dO V^T.
       (d_o,), (o_by_head,) = by_head(d_o, 1), by_head(o, 1)
       d_o = tf.concat([d_o, -tf.reduce_sum(d_o * o_by_head, axis=1, keepdims=True)], axis=1)
@@ -100,7 +100,7 @@ def _attend(qkv, heads):
   return attend(qkv)
 
 
-def _parts_of(size, wanted, most):
+def _divisor(size, wanted, most):
   """The least number of equal parts of `size` that is at least `wanted`, or `most` where that is more."""
   return next(n for n in range(max(1, min(size, wanted, most)), size + 1) if size % n == 0)
 
