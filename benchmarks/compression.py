@@ -26,7 +26,7 @@ def main(argv):
   import numpy as np
 
   import flowpp_tf as fpp
-  from flowpp_tf.compression import Coder
+  from flowpp_tf.compression import TieredCodec
   from flowpp_tf.data import load_dataset
   from flowpp_tf.evaluation import evaluate_bits_per_dim, measure_codecs
 
@@ -35,7 +35,7 @@ def main(argv):
   dataset = load_dataset(settings["dataset"], FLAGS.data_dir, image_shape=model.config.image_shape,
                          levels=model.config.levels)
   images = np.asarray(dataset.split(FLAGS.split)[:FLAGS.limit])
-  coder = Coder(model, FLAGS.tier)
+  coder = TieredCodec(model, FLAGS.tier)
   begin = time.monotonic()
   data = fpp.compress(coder, images)
   middle = time.monotonic()

@@ -54,7 +54,7 @@ def main(argv):
   counts = [int(count) for count in FLAGS.num_samples]
   result = evaluate_bits_per_dim(model, dataset.test, counts, given=given_of(dataset, "test", model.config))
   codecs = measure_codecs(dataset.test)
-  write_record(preset.evaluation, "test", result, fingerprint, preset.checkpoint(), 0, codecs)
+  write_record(preset.evaluation, "test", result, fingerprint, preset.weights_info(), 0, codecs)
   print(result, *codecs, sep="\n")
   key = typical_key(preset, settings) | {"data": fingerprint["digest"]}
   measure_typical(Scorer(model, key["num_samples"]), dataset.validation, key["typical_images"]).save(

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 import flowpp_tf as fpp
-from flowpp_tf.compression import ArchiveReader, ArchiveWriter, Coder
+from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec
 from flowpp_tf.compression.pictures import read_picture, read_pictures, write_pictures
 
 FLAGS = flags.FLAGS
@@ -28,7 +28,7 @@ def main(argv):
   del argv
   with tempfile.TemporaryDirectory() as folder:
     names = write_crops(pathlib.Path(folder))
-    coder = Coder(fpp.FlowPlusPlus.from_preset(FLAGS.preset))
+    coder = TieredCodec(fpp.FlowPlusPlus.from_preset(FLAGS.preset))
     file = io.BytesIO()
     writer = ArchiveWriter(file, coder, "files")
     write_pictures(writer, (read_picture(pathlib.Path(folder), name, 3) for name in names), coder.model.image_shape)

@@ -9,21 +9,21 @@ import numpy as np
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
 from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_images
-from flowpp_tf.compression.coder import TIERS, Coder
 from flowpp_tf.compression.description import CodecModel
+from flowpp_tf.compression.tiered_codec import TIERS, TieredCodec
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
 
 
-def compress(model: FlowPlusPlus | CodecModel | Coder, images: np.ndarray, *, tier: str = "portable",
+def compress(model: FlowPlusPlus | CodecModel | TieredCodec, images: np.ndarray, *, tier: str = "portable",
              embed_model: bool = False) -> bytes:
   """Return integer images as an archive whose size is about the model's bound.
 
   Args:
-    model: `FlowPlusPlus`, `CodecModel` or `Coder`.
+    model: `FlowPlusPlus`, `CodecModel` or `TieredCodec`.
     images: integers in 0 .. levels - 1, `[N, H, W, C]`.
-    tier: see `Coder`; ignored for a `Coder`.
+    tier: see `TieredCodec`; ignored for a `TieredCodec`.
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
 
   Returns:
@@ -38,11 +38,12 @@ def compress(model: FlowPlusPlus | CodecModel | Coder, images: np.ndarray, *, ti
     True
   """
   file = io.BytesIO()
-  compress_to(file, model if isinstance(model, Coder) else Coder(model, tier), images, embed_model=embed_model)
+  codec = model if isinstance(model, TieredCodec) else TieredCodec(model, tier)
+  compress_to(file, codec, images, embed_model=embed_model)
   return file.getvalue()
 
 
-def decompress(model: FlowPlusPlus | CodecModel | Coder | None, data: bytes, start: int = 0,
+def decompress(model: FlowPlusPlus | CodecModel | TieredCodec | None, data: bytes, start: int = 0,
                stop: int | None = None) -> np.ndarray:
   """Return the images of `compress`, uint8 `[N, H, W, C]`.
 
@@ -93,15 +94,15 @@ def decompress(model: FlowPlusPlus | CodecModel | Coder | None, data: bytes, sta
   return images
 
 
-def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | Coder | None) -> Coder:
+def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCodec | None) -> TieredCodec:
   """Return the coder for an archive: that of its own model, or of the one that is given."""
-  if isinstance(model, Coder):
+  if isinstance(model, TieredCodec):
     return model
   if model is None:
     model = reader.model
   if model is None:
     raise ArchiveError(f"the archive does not hold its model; give the one whose hash is {reader.header.model[:12]}...")
-  return Coder(model, reader.header.tier)
+  return TieredCodec(model, reader.header.tier)
 
 
 def _ranges(indices):

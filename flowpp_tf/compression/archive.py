@@ -22,9 +22,9 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.coder import MAX_DIMS, TIERS, Coder
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.segment import encode_segment, max_images
+from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.version import __version__
 
@@ -52,11 +52,11 @@ class Header:
 
   Attributes:
     kind: "images": arrays of the model's shape; "files": image files, whose tiles the images are.
-    tier: see `Coder`.
+    tier: see `TieredCodec`.
     model: SHA-256 of the model, the first 128 bits.
     image_shape: of the model.
     levels: of the model.
-    probe: see `Coder`.
+    probe: see `TieredCodec`.
     embedded: bytes of the model that follow the header.
     version: of the format.
     made_by: the program and its version.
@@ -77,14 +77,14 @@ class ArchiveWriter:
 
   Args:
     file: to write to, in binary mode; it need not be seekable.
-    coder: `Coder`.
+    coder: `TieredCodec`.
     kind: see `Header`.
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
     max_batch: the largest batch of images that one evaluation of the networks takes; None for one that is fast.
     progress: called with the number of images that have been coded.
   """
 
-  def __init__(self, file: BinaryIO, coder: Coder, kind: str = "images", embed_model: bool = False,
+  def __init__(self, file: BinaryIO, coder: TieredCodec, kind: str = "images", embed_model: bool = False,
                max_batch: int | None = None, progress: Progress = lambda count: None) -> None:
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
@@ -167,7 +167,7 @@ class ArchiveReader:
       if self.model.sha256()[:32] != self.header.model:
         raise ArchiveError("the archive's model is damaged: it has the wrong hash")
 
-  def check(self, coder: Coder) -> None:
+  def check(self, coder: TieredCodec) -> None:
     """Raise an `ArchiveError` unless `coder` has the archive's model, in its tier, with the same numbers."""
     header = self.header
     if coder.model_hash != header.model:

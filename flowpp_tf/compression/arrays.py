@@ -10,8 +10,8 @@ from typing import BinaryIO
 import numpy as np
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
-from flowpp_tf.compression.coder import Coder
 from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, max_images
+from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.core.errors import InputError, check_pixels
 
 
@@ -28,7 +28,7 @@ class LostImagesError(ArchiveError):
     self.images, self.lost = images, lost
 
 
-def compress_to(file: BinaryIO, coder: Coder, images: Sequence[np.ndarray] | np.ndarray, *,
+def compress_to(file: BinaryIO, coder: TieredCodec, images: Sequence[np.ndarray] | np.ndarray, *,
                 segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int | None = None,
                 progress: Progress = lambda count: None) -> None:
   """Write images as an archive of the kind "images"; arguments as for `compress`."""
@@ -60,12 +60,13 @@ class DecodedSegment:
   problem: str
 
 
-def read_images(reader: ArchiveReader, coder: Coder, numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
+def read_images(reader: ArchiveReader, coder: TieredCodec,
+                numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
   """Yield the segments of an archive, decoded.
 
   Args:
     reader: of the archive.
-    coder: its `Coder`.
+    coder: its `TieredCodec`.
     numbers: only the segments with these numbers; None for all.
 
   Raises:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flowpp_tf.compression.codec import INITIAL_BITS, Codec
+from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, BitsBackCoder
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError, check_inside
 
 SPARE_BITS = 128
@@ -21,7 +21,7 @@ _SALT = 0x9D
 _MOST_SALTS = 3
 
 
-def max_batch(codec: Codec) -> int:
+def max_batch(codec: BitsBackCoder) -> int:
   """Return the largest batch that a decoder takes."""
   return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // codec.num_dims, 1))
 
@@ -31,12 +31,12 @@ def pop_salts(stack: Stack, count: int) -> None:
   stack.pop_uniform(256, (count,))
 
 
-def push_batches(codec: Codec, stack: Stack, images: np.ndarray, indices: Sequence[int], largest: int | None,
+def push_batches(codec: BitsBackCoder, stack: Stack, images: np.ndarray, indices: Sequence[int], largest: int | None,
                  progress: Callable[[int], None]) -> tuple[list[tuple[int, int]], list[int]]:
   """Push images in batches that grow with the stack.
 
   Args:
-    codec: `Codec`.
+    codec: `BitsBackCoder`.
     stack: with bits for one image; changed.
     images: uint8 `[N, H, W, C]`.
     indices: of the images to push, ascending.

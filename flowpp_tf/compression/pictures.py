@@ -30,8 +30,8 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
-from flowpp_tf.compression.coder import Coder
 from flowpp_tf.compression.segment import SegmentError, decode_segment, max_images
+from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.gate import read_bytes
@@ -48,7 +48,7 @@ _LENGTH = struct.Struct("<I")
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
+class ImageFile:
   """A file: its pixels, uint8 `[H, W, C]`, or its bytes.
 
   Attributes:
@@ -74,7 +74,7 @@ def check_channels(channels: int) -> None:
     raise InputError(f"image files are coded by models of 1 or 3 channels, got {channels}")
 
 
-def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False) -> Picture:
+def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False) -> ImageFile:
   """Read a file.
 
   Args:
@@ -91,10 +91,10 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       reason = _why_kept(image, data, channels, lossy_pixels)
       if not reason:
-        return Picture(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
+        return ImageFile(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
   except Exception:  # pylint: disable=broad-except  # Pillow raises many for files that are not images
     reason = "no image"
-  return Picture(name, data=data, reason=reason)
+  return ImageFile(name, data=data, reason=reason)
 
 
 def _why_kept(image, data, channels, lossy_pixels):
@@ -117,7 +117,7 @@ def _why_kept(image, data, channels, lossy_pixels):
   return ""
 
 
-def write_pictures(writer: ArchiveWriter, pictures: Iterable[Picture], tile_shape: tuple[int, int, int],
+def write_pictures(writer: ArchiveWriter, pictures: Iterable[ImageFile], tile_shape: tuple[int, int, int],
                    segment_images: int = SEGMENT_IMAGES) -> None:
   """Write files to an archive of the kind "files", and close it."""
   segment = _SegmentOfFiles(writer, tile_shape, min(segment_images, max_images(tile_shape)))
@@ -169,12 +169,13 @@ class Lost:
   reason: str
 
 
-def read_pictures(reader: ArchiveReader, coder: Coder, names: Sequence[str] | None = None) -> Iterator[Picture | Lost]:
+def read_pictures(reader: ArchiveReader, coder: TieredCodec,
+                  names: Sequence[str] | None = None) -> Iterator[ImageFile | Lost]:
   """Yield the files of an archive in their order.
 
   Args:
     reader: of an archive of the kind "files".
-    coder: its `Coder`.
+    coder: its `TieredCodec`.
     names: only these; None for all.
 
   Raises:
@@ -183,7 +184,7 @@ def read_pictures(reader: ArchiveReader, coder: Coder, names: Sequence[str] | No
   reader.check(coder)
   shape = coder.model.image_shape
   check_channels(shape[2])
-  queue: collections.deque[Picture | Lost | _Open] = collections.deque()  # in order; the first may lack tiles
+  queue: collections.deque[ImageFile | Lost | _Open] = collections.deque()  # in order; the first may lack tiles
   for segment in reader.segments():
     try:
       if segment.data is None:
@@ -227,24 +228,24 @@ class _Open:
     pixels = from_tiles(np.concatenate(self._tiles), *self._size)
     if zlib.crc32(pixels.tobytes()) != self._crc:
       return Lost(self.name, "its pixels have the wrong checksum")
-    return Picture(self.name, pixels)
+    return ImageFile(self.name, pixels)
 
 
 def _parse(extra, tile_shape):
-  """Tiles that belong to an earlier file, and the files that begin in a segment: `_Open`, `Picture` or `Lost`."""
+  """Tiles that belong to an earlier file, and the files that begin in a segment: `_Open`, `ImageFile` or `Lost`."""
   try:
     (length,) = _LENGTH.unpack_from(extra)
     if length > _MAX_LIST:
       raise ValueError("it is too long")
     (begun, entries), position = json.loads(extra[4:4 + length]), 4 + length
-    result: list[Picture | Lost | _Open] = []
+    result: list[ImageFile | Lost | _Open] = []
     for name, *numbers in entries:
       if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in (begun, *numbers)):
         raise ValueError("an entry has no meaning")
       if len(numbers) == 2:
         data = extra[position:position + numbers[0]]
         position += numbers[0]
-        result.append(Picture(name, data=data) if zlib.crc32(data) == numbers[1] else
+        result.append(ImageFile(name, data=data) if zlib.crc32(data) == numbers[1] else
                       Lost(name, "its bytes have the wrong checksum"))
       else:
         width, height, _, tiles = numbers

@@ -27,7 +27,7 @@ import zlib
 import numpy as np
 
 from flowpp_tf.compression.batches import SPARE_BITS, max_batch, pop_salts, push_batches
-from flowpp_tf.compression.codec import INITIAL_BITS, Codec
+from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, BitsBackCoder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 
@@ -53,12 +53,12 @@ class SegmentError(Exception):
     self.images, self.known = images, known
 
 
-def encode_segment(codec: Codec, images: np.ndarray, extra: bytes = b"", largest: int | None = None,
+def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"", largest: int | None = None,
                    progress: Callable[[int], None] = lambda count: None) -> bytes:
   """Return a segment.
 
   Args:
-    codec: `Codec` of the model.
+    codec: `BitsBackCoder` of the model.
     images: uint8 `[N, H, W, C]`, N at most `MAX_IMAGES`.
     extra: further bytes to store.
     largest: the largest batch; None for one that is fast.
@@ -114,7 +114,7 @@ def max_images(shape: tuple[int, int, int]) -> int:
   return min(MAX_IMAGES, max(MAX_PIXELS // int(np.prod(shape)), 1))
 
 
-def decode_segment(codec: Codec, data: bytes) -> tuple[np.ndarray, bytes]:
+def decode_segment(codec: BitsBackCoder, data: bytes) -> tuple[np.ndarray, bytes]:
   """Return the uint8 images and the extra bytes of a segment.
 
   Raises:

@@ -5,8 +5,8 @@ from flowpp_tf.data import bundled, tfds
 from flowpp_tf.data.arrays import load_npz
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.folder import load_folder
-from flowpp_tf.data.photographs import Photographs
-from flowpp_tf.data.pipeline import Batches, evaluation_batches, training_batches, weighted_batches
+from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
+from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.types import Path, Shape
 
 DATASETS = ("digits", "photos", *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")

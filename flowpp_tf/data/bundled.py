@@ -10,7 +10,7 @@ import skimage.data
 import sklearn.datasets
 
 from flowpp_tf.data.dataset import ImageDataset, Images
-from flowpp_tf.data.photographs import Photographs
+from flowpp_tf.data.random_crops import RandomCrops
 
 _TEST_DIGITS, _VALIDATION_DIGITS = 180, 90  # a tenth, and enough to choose a checkpoint by
 _PATCH = 32
@@ -39,7 +39,7 @@ def photos(crops: bool = False) -> ImageDataset:
   """Cut patches from the photographs that scikit-learn and scikit-image ship.
 
   Args:
-    crops: whether the training split is the `Photographs`, of which each step takes random crops.
+    crops: whether the training split is the `RandomCrops`, of which each step takes random crops.
   """
   seen: set[bytes] = set()
   splits = []
@@ -52,7 +52,7 @@ def photos(crops: bool = False) -> ImageDataset:
   train: Images = patches
   if crops:
     whole = photographs["train"].values()
-    train = Photographs(np.concatenate([image.reshape(-1, 3) for image in whole]),
+    train = RandomCrops(np.concatenate([image.reshape(-1, 3) for image in whole]),
                         [image.shape[:2] for image in whole], test.shape[1:])
   return ImageDataset("photos", levels=256, train=train, validation=validation, test=test)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from flowpp_tf.core.errors import InputError, check_pixels
-from flowpp_tf.data.photographs import Photographs
+from flowpp_tf.data.random_crops import RandomCrops
 
 SPLITS = ("train", "validation", "test")
 _HASHED = 100  # images at each end of a split
@@ -53,7 +53,7 @@ class ReducedBits:
 
   @property
   def random_crops(self) -> Callable[[np.ndarray], np.ndarray] | None:
-    """As in `Photographs`; None if the images are no photographs."""
+    """As in `RandomCrops`; None if the images are no photographs."""
     crops = getattr(self._images, "random_crops", None)
     return crops and (lambda draws: crops(draws) >> (8 - self.bits))
 
@@ -62,7 +62,7 @@ class ReducedBits:
     return np.asarray(self[:], dtype)
 
 
-Images: TypeAlias = np.ndarray | Photographs | ReducedBits  # an array may be a memory map
+Images: TypeAlias = np.ndarray | RandomCrops | ReducedBits  # an array may be a memory map
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -189,7 +189,7 @@ def describe(fingerprint: dict[str, Any]) -> str:
           f"(data {fingerprint['digest']})")
 
 
-def complete_splits(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def split_train(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
   """Take missing splits from the end of `train`.
 
   Test is the last tenth, validation the last fiftieth of the remaining images, each at most 10,000. Labels are split

@@ -23,7 +23,7 @@ import numpy as np
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
-from flowpp_tf.data.photographs import Photographs
+from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io.gate import read_text, reason
 from flowpp_tf.types import Path, Shape
 
@@ -41,7 +41,7 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
     splits_file: a file of splits, or None.
     max_bad_files: the maximum number of unreadable files to skip; more are an error.
     cache_dir: see `cache.decoded_images`.
-    crops: whether to keep the images in their size, as `Photographs`. Validation and test then are at most 10,000
+    crops: whether to keep the images in their size, as `RandomCrops`. Validation and test then are at most 10,000
       crops of a grid.
     labels: whether to load the class of each image, too; not with `crops`.
 
@@ -83,7 +83,7 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
     notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: "
                  f"{about['enlarged']}")
   train, validation, test = (
-      Photographs(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
+      RandomCrops(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
       if crops else arrays[split] for split in SPLITS)
   return ImageDataset(f"folder:{folder.resolve().name}", 256, train, validation, test, notes=tuple(notes),
                       labels=_labels(splits, classes, about, path) if labels else None, classes=classes)

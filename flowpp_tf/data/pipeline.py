@@ -26,7 +26,7 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
   """Return an endless `tf.data.Dataset` of shuffled batches.
 
   Args:
-    images: `[N, H, W, C]`; of `Photographs`, each step takes random crops.
+    images: `[N, H, W, C]`; of `RandomCrops`, each step takes random crops.
     batch_size: global batch size, over all devices and workers.
     seed: determines the shuffle of every epoch.
     start_step: step of the first batch.
@@ -93,7 +93,7 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
           .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
 
 
-class Batches:
+class DataPipeline:
   """Batches of the splits of a data set, with what its images are given.
 
   Args:

@@ -3,7 +3,7 @@
 Nothing is downloaded.
 
 `load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Missing splits are taken
-from the end of train, see `complete_splits`. Labels are those of the ClassLabel feature `label`, else of the only
+from the end of train, see `split_train`. Labels are those of the ClassLabel feature `label`, else of the only
 ClassLabel feature.
 
 The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
@@ -28,8 +28,8 @@ from PIL import Image
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import cache, idx, images, published
-from flowpp_tf.data.dataset import SPLITS, ImageDataset, complete_splits
+from flowpp_tf.data import cache, downsampled_imagenet, idx, images
+from flowpp_tf.data.dataset import SPLITS, ImageDataset, split_train
 from flowpp_tf.types import Path, Shape
 
 
@@ -116,7 +116,7 @@ def load_any(name: str, data_dir: Path | None = None, image_shape: Shape | None 
 def _complete(name, version, splits, found, test="test"):
   """Return the data set of published splits and of what `_read_labels` found; `test` is the split to report on."""
   def three(arrays):
-    return complete_splits(arrays if test == "test" else {"train": arrays["train"], "test": arrays[test]})
+    return split_train(arrays if test == "test" else {"train": arrays["train"], "test": arrays[test]})
 
   splits, notes = three(splits)
   if test != "test":
@@ -135,14 +135,16 @@ def _read_files(name, entry, files, cache_dir, labels):
                     entry.classes)
   if labels:
     raise InputError(f"data set {name!r} has no labels in its published files")
-  return published.load_published(files, entry.published_size, cache_dir), None
+  return downsampled_imagenet.load_published(files, entry.published_size, cache_dir), None
 
 
 def _published_files(entry, data_dir):
   """Return the paths of the published files by split, or None."""
   if entry.idx_folder:
     return idx.find_idx(data_dir or entry.idx_folder)
-  return published.find_published(data_dir, entry.published_size) if data_dir and entry.published_size else None
+  if data_dir and entry.published_size:
+    return downsampled_imagenet.find_published(data_dir, entry.published_size)
+  return None
 
 
 def _builder(name, data_dir):

@@ -23,7 +23,7 @@ LAST_SEED = 2**53 - 1  # the largest integer that JavaScript represents exactly
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Answers:
+class DemoHandlers:
   """The answers of a model. Each animation replaces the last one in `folder`."""
   engine: Engine | SavedModelEngine
   folder: pathlib.Path

@@ -6,8 +6,8 @@ No function is traced more than once, whatever the request.
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import Batched, Scorer, scores_of
-from flowpp_tf.evaluation.batched import batches
+from flowpp_tf.evaluation import BatchedModel, Scorer, scores_of
+from flowpp_tf.evaluation.batched_model import batches
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.exporting import LoadedModel
 from flowpp_tf.models import FlowPlusPlus
@@ -39,7 +39,7 @@ class Engine:
     self.parameters = model.count_params()
     self.num_samples = num_samples
     self.most_samples = _MOST_SAMPLES
-    batched = Batched(model)
+    batched = BatchedModel(model)
     self.sample, self.encode, self.decode = batched.sample, batched.encode, batched.decode
     self.scores = Scorer(model, num_samples, typical=typical)
 

@@ -35,7 +35,7 @@ _LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Shown:
+class DemoModel:
   """A model on the page.
 
   Attributes:
@@ -45,12 +45,12 @@ class Shown:
     examples: at least two uint8 images `[H, W, C]` by label; written to the folder of `answers`.
   """
   name: str
-  answers: limits.Answers
+  answers: limits.DemoHandlers
   about: str
   examples: dict[str, np.ndarray]
 
 
-def build_page(title: str, models: Sequence[Shown]) -> gr.Blocks:
+def build_page(title: str, models: Sequence[DemoModel]) -> gr.Blocks:
   """Build the page of one model, or of several with a tab for each, to be launched with `**LOOK`.
 
   Each tab starts with an answer, so that all functions are traced before the first request.

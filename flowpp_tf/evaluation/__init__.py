@@ -1,6 +1,6 @@
 """Evaluation of a trained model: bits/dim, samples, scores of single images, pictures, curves."""
 
-from flowpp_tf.evaluation.batched import Batched
+from flowpp_tf.evaluation.batched_model import BatchedModel
 from flowpp_tf.evaluation.classification import Classification, classify
 from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, measure_codecs
 from flowpp_tf.evaluation.interpolation import interpolate, slerp
@@ -10,4 +10,4 @@ from flowpp_tf.evaluation.pictures import ANIMATIONS, image_grid, plot_curves, t
 from flowpp_tf.evaluation.reconstruction import Reconstruction, reconstruct
 from flowpp_tf.evaluation.record import read_record, write_record
 from flowpp_tf.evaluation.scores import SCORES, Scorer, png_bytes, scores_of
-from flowpp_tf.evaluation.typicality import Typical, load_typical, measure_typical
+from flowpp_tf.evaluation.typicality import ValidationStatistics, load_typical, measure_typical

@@ -11,7 +11,7 @@ straight line between two samples leaves that region: halfway its norm is smalle
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation.batched import LatentModel
+from flowpp_tf.evaluation.batched_model import LatentModel
 from flowpp_tf.types import TensorLike
 
 
@@ -48,7 +48,7 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
   `FlowPlusPlus.encode` promises.
 
   Args:
-    batched: `Batched` model.
+    batched: `BatchedModel` model.
     first: integers, `[H, W, C]`.
     last: integers, `[H, W, C]`.
     frames: number of images including both ends, at least 2.

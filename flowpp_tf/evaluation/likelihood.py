@@ -21,7 +21,7 @@ from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images
 from flowpp_tf.devices import Workers
-from flowpp_tf.evaluation.batch_function import BatchFunction
+from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import reason
 from flowpp_tf.models import FlowPlusPlus
@@ -106,7 +106,7 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
 def _measure(model, images, given, draws, batch_size, seed, verbose):
   """Fill `draws [N, K, terms]` where they are NaN."""
   shape = model.config.image_shape
-  terms = BatchFunction(
+  terms = DistributedFunction(
       model, lambda images, noise, *values: tf.stack(model.bound_terms(
           images, noise=noise, seed=0, **dict(zip(given, values))), axis=-1)[0],
       [(shape, tf.as_dtype(images.dtype)), (model.noise_shape, tf.as_dtype(model.variable_dtype)),

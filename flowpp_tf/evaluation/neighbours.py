@@ -4,7 +4,7 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import Images
-from flowpp_tf.evaluation.batched import batches
+from flowpp_tf.evaluation.batched_model import batches
 
 _CHUNK_BYTES = 2**26  # of float64
 

@@ -8,7 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from flowpp_tf.evaluation.batched import LatentModel
+from flowpp_tf.evaluation.batched_model import LatentModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import as_seed
-from flowpp_tf.evaluation.batch_function import BatchFunction
+from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
@@ -85,7 +85,7 @@ class Scorer:
 
     shape, classes = model.config.image_shape, model.config.num_classes
     self._labels = [*range(classes), *([-1] if model.config.label_dropout else [])]
-    self._bound = BatchFunction(
+    self._bound = DistributedFunction(
         model, lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels),
         [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])])
 

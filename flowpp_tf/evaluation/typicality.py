@@ -14,7 +14,7 @@ from flowpp_tf.io.gate import read_json
 
 
 @dataclasses.dataclass(frozen=True)
-class Typical:
+class ValidationStatistics:
   """Bits/dim over images of the validation split."""
   images: int
   mean: float        # bits/dim
@@ -25,17 +25,17 @@ class Typical:
     write_file(path, json.dumps({"key": key, "bits_per_dim": dataclasses.asdict(self)}, indent=2) + "\n")
 
 
-def load_typical(path: pathlib.Path, key: dict) -> Typical | None:
-  """Return what `Typical.save` wrote with the same key, or None if there is no such file."""
+def load_typical(path: pathlib.Path, key: dict) -> ValidationStatistics | None:
+  """Return what `ValidationStatistics.save` wrote with the same key, or None if there is no such file."""
   try:
     kept = read_json(path)
-    return Typical(**kept["bits_per_dim"]) if kept["key"] == key else None
+    return ValidationStatistics(**kept["bits_per_dim"]) if kept["key"] == key else None
   except (OSError, ValueError, TypeError, KeyError):
     return None  # a damaged file counts as missing: the caller measures again and overwrites it
 
 
 def measure_typical(scorer: Scorer, images: Images, most_images: int, batch_size: int = 100,
-                    progress: Callable[[int], None] = lambda done: None) -> Typical:
+                    progress: Callable[[int], None] = lambda done: None) -> ValidationStatistics:
   """Measure the bits/dim of a validation split.
 
   Args:
@@ -52,7 +52,7 @@ def measure_typical(scorer: Scorer, images: Images, most_images: int, batch_size
     batches.append(scorer.bits_per_dim(batch, batch_size))
     progress(len(batch))
   values = np.concatenate(batches)
-  return Typical(len(values), float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None)
+  return ValidationStatistics(len(values), float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None)
 
 
 def typical_indices(count: int, most: int) -> np.ndarray:

@@ -133,13 +133,13 @@ class FlowPlusPlus(BoundTraining):
                   seed: Seed = None, training: bool = False, batch_offset: int | tf.Tensor = 0,
                   labels: TensorLike | None = None, condition: TensorLike | None = None) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
-    x, noise, seed = self._prepare(images, num_samples, noise, seed)
+    x, noise, seed = self._validated_inputs(images, num_samples, noise, seed)
     given = self.check_given(shape_of(x)[0], labels, condition)
     return self._bound_terms(x, noise, EvalContext(training, seed if training else None, batch_offset), **given)
 
   def _bound_terms(self, x, noise, ctx, labels=None, condition=None):
     labels = self._with_dropout(labels, ctx)
-    log_q, dequantized = self._draw(x, noise, ctx, labels)
+    log_q, dequantized = self._dequantize(x, noise, ctx, labels)
     prior, log_det = self.flow.log_prob_terms(
         dequantized, ctx.fold_in("flow").with_condition(self._context(labels, condition, ctx)))
     terms = BoundTerms(log_det, prior, -log_q)
@@ -174,7 +174,7 @@ class FlowPlusPlus(BoundTraining):
       The bound of the batch under the initialised weights, `[B]` nats.
     """
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
-    x, noise, _ = self._prepare(images, 1, noise, seed)
+    x, noise, _ = self._validated_inputs(images, 1, noise, seed)
     given = self.check_given(len(x), labels, condition)
 
     def bound(x, noise, *values):
@@ -224,9 +224,9 @@ class FlowPlusPlus(BoundTraining):
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
-    x, noise, _ = self._prepare(images, 1, noise, seed)
+    x, noise, _ = self._validated_inputs(images, 1, noise, seed)
     given, ctx = self.check_given(shape_of(x)[0], labels, condition), EvalContext()
-    dequantized = self._draw(x, noise, ctx, given.get("labels"))[1]
+    dequantized = self._dequantize(x, noise, ctx, given.get("labels"))[1]
     return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None, condition: TensorLike | None = None,
@@ -270,7 +270,7 @@ class FlowPlusPlus(BoundTraining):
 
   # --- Parts ------------------------------------------------------------------------------------
 
-  def _prepare(self, images, num_samples, noise, seed):
+  def _validated_inputs(self, images, num_samples, noise, seed):
     """Images as floats `[B, ...]`, noise `[B, ...]` or `[S, B, ...]`, and a stateless seed, all checked."""
     images = self.check_images(images)
     if not tf.is_tensor(num_samples) and not num_samples > 0:
@@ -319,7 +319,7 @@ class FlowPlusPlus(BoundTraining):
     without = self._context(tf.fill(tf.shape(labels), -1), condition)
     return dataclasses.replace(ctx, guidance=(guidance, without))
 
-  def _draw(self, x, noise, ctx, labels=None):
+  def _dequantize(self, x, noise, ctx, labels=None):
     """log q `[B]` of what is drawn given x, and what the flow transforms, `[B, ...]`: x + u, and e if there is one.
 
     Both have the dimension of samples if the noise has it.

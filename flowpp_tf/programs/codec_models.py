@@ -2,7 +2,7 @@
 
 import pathlib
 
-from flowpp_tf.compression import ArchiveReader, CodecModel, Coder
+from flowpp_tf.compression import ArchiveReader, CodecModel, TieredCodec
 from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import write_file
@@ -25,7 +25,7 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
              f"{error.strerror}")
 
 
-def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None) -> Coder:
+def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None) -> TieredCodec:
   """Return the coder of an archive.
 
   Args:
@@ -49,10 +49,10 @@ def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | 
     stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
     known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
     if known is not None and (model or not given or known.sha256()[:32] == wanted):
-      return Coder(known, tier)
+      return TieredCodec(known, tier)
   elif not workdir and not preset:
     raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")
-  return Coder(_load_model(workdir, preset, wanted), tier)
+  return TieredCodec(_load_model(workdir, preset, wanted), tier)
 
 
 def _load_model(workdir, preset, wanted):

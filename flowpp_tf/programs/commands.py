@@ -30,7 +30,7 @@ _NOISE = re.compile(rb"[IWE]\d{4} [\d:.]+ +\d+ \S+\.cc:\d+\] |WARNING: All log m
 
 def start(command: str) -> None:
   """Run a command with the flags in `sys.argv`, and end the process."""
-  process.own(lambda: _start(command))
+  process.run_and_exit(lambda: _start(command))
 
 
 def _start(command):
@@ -71,7 +71,7 @@ def main() -> None:
   if command in COMMANDS:
     sys.argv[:2] = [f"flowpp-{command}"]
     start(command)
-  process.own(lambda: _explain(command))
+  process.run_and_exit(lambda: _explain(command))
 
 
 def _explain(command):

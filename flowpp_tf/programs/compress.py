@@ -18,11 +18,19 @@ import time
 from absl import flags
 import numpy as np
 
-from flowpp_tf.compression import SEGMENT_IMAGES, TIERS, ArchiveReader, ArchiveWriter, Coder, compress_to, read_images
+from flowpp_tf.compression import (
+  SEGMENT_IMAGES,
+  TIERS,
+  ArchiveReader,
+  ArchiveWriter,
+  TieredCodec,
+  compress_to,
+  read_images,
+)
 from flowpp_tf.compression.pictures import (
   MAX_KEPT_FILE,
+  ImageFile,
   Lost,
-  Picture,
   check_channels,
   read_picture,
   read_pictures,
@@ -113,7 +121,7 @@ def _compress_files(model, workdir):
   shape = model.config.image_shape
   kept: dict[str, str] = {}  # names, and why
 
-  def pictures() -> Iterator[Picture]:
+  def pictures() -> Iterator[ImageFile]:
     for name in names:
       try:
         picture = read_picture(folder, name, shape[2], FLAGS.lossy_pixels)
@@ -191,8 +199,8 @@ def _files(paths):
   return files[0].parent, names
 
 
-def _coder(model: FlowPlusPlus, workdir) -> Coder:
-  coder = Coder(model, FLAGS.tier)
+def _coder(model: FlowPlusPlus, workdir) -> TieredCodec:
+  coder = TieredCodec(model, FLAGS.tier)
   save_codec_model(workdir.path, coder.model)
   return coder
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
-from flowpp_tf.demo.answers import Answers
+from flowpp_tf.demo.answers import DemoHandlers
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.demo.guard import Guard, allowed_hosts
 from flowpp_tf.demo.metadata import checked_metadata
@@ -84,8 +84,8 @@ def demo_from_flags() -> None:
     for i, (source, (engine, metadata, examples)) in enumerate(zip(sources, models)):
       path, own_folder = os.path.normpath(source), pathlib.Path(folder, str(i))
       own_folder.mkdir()
-      shown.append(gradio_page.Shown(os.path.basename(path), Answers(engine, own_folder), about(path, engine, metadata),
-                                     _completed(examples, engine)))
+      shown.append(gradio_page.DemoModel(os.path.basename(path), DemoHandlers(engine, own_folder),
+                                         about(path, engine, metadata), _completed(examples, engine)))
     data = (models[0][1].get("data") or {}).get("name") or shown[0].name
     page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown)
     guard = Middleware(Guard, hosts=allowed_hosts(host, FLAGS.allowed_hosts), folder=pathlib.Path(folder, "uploads"))

@@ -67,7 +67,7 @@ def evaluate_from_flags() -> None:
   if os.path.realpath(output) != os.path.realpath(workdir.evaluation):
     run.check_can_be_written(FLAGS.output)  # fail before the measurement, not after it
   read_record(output)
-  checkpoint = workdir.checkpoint()
+  checkpoint = workdir.weights_info()
 
   def measure(split, images):
     what = [checkpoint["sha256"], fingerprint["sha256"], split, len(images), counts, FLAGS.batch_size, FLAGS.seed]

@@ -36,7 +36,7 @@ def export_from_flags() -> None:
 
 def metadata_of_run(workdir: Workdir, settings: dict) -> dict:
   """Return what identifies the data and the weights of a run, and the bits/dim measured with these weights."""
-  checkpoint = workdir.checkpoint()
+  checkpoint = workdir.weights_info()
   evaluation = {split: entry for split, entry in read_record(workdir.evaluation).items()
                 if entry.get("checkpoint", {}).get("sha256") == checkpoint["sha256"]}
   return {"data": settings.get("fingerprint"), "checkpoint": checkpoint, "evaluation": evaluation}

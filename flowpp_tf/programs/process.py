@@ -44,7 +44,7 @@ def say(kind: str, text: object) -> None:
     print(" ".join(filter(None, words)), file=sys.stderr, flush=True)
 
 
-def own(main: Callable[[], object]) -> NoReturn:
+def run_and_exit(main: Callable[[], object]) -> NoReturn:
   """Run a program and end the process: with its exit code, and with one line for whatever ends it early.
 
   Args:

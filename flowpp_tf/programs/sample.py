@@ -16,7 +16,7 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import ANIMATIONS, Batched, write_animation
+from flowpp_tf.evaluation import ANIMATIONS, BatchedModel, write_animation
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run, sample_pictures
 from flowpp_tf.programs.named_images import named_images
 from flowpp_tf.training import Workers
@@ -79,7 +79,7 @@ def sample_from_flags() -> None:
   by_class = config.num_classes and not any(kind in given for kind in _NOT_WITH) and len(temperatures) == 1
   if len(labels) > 1 and not by_class:
     raise InputError(f"--labels must be one label for this kind of picture, got {','.join(FLAGS.labels)}")
-  batched = Batched(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)
+  batched = BatchedModel(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)
   load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config, given)[0])
   if FLAGS.interpolate is not None:
     ends = named_images(FLAGS.interpolate, config, load_data, limit=2)

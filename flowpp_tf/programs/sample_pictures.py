@@ -9,64 +9,64 @@ from PIL import Image
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.evaluation import Batched, Reconstruction, image_grid, interpolate, nearest_neighbours, reconstruct
+from flowpp_tf.evaluation import BatchedModel, Reconstruction, image_grid, interpolate, nearest_neighbours, reconstruct
 from flowpp_tf.programs.named_images import short_name
 
 _LONGEST_ROW = 16  # images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Picture:
+class ImageGrid:
   """A grid, the images in it as they are, and the default name of its file."""
   name: str
   grid: Image.Image
   images: np.ndarray
 
 
-def samples(batched: Batched, n: int, temperature: float, seed: int) -> Picture:
+def samples(batched: BatchedModel, n: int, temperature: float, seed: int) -> ImageGrid:
   """Draw `n` samples."""
   images = batched.sample(n, temperature, seed)
   grid = image_grid(images, batched.model.config.levels, title=f"samples, temperature {temperature}, seed {seed}")
-  return Picture(f"samples_t{temperature}", grid, images)
+  return ImageGrid(f"samples_t{temperature}", grid, images)
 
 
-def by_class(batched: Batched, labels: Sequence[int], n: int, temperature: float, seed: int) -> Picture:
+def by_class(batched: BatchedModel, labels: Sequence[int], n: int, temperature: float, seed: int) -> ImageGrid:
   """Draw a row of `n` samples for each label; each column shares its latents."""
   z = np.concatenate([batched.model.sample_latents(n, temperature, seed)] * len(labels))
   images = batched.decode(z, np.repeat(labels, n))
   for row, label in enumerate(labels, start=1):
     print(f"row {row}: label {label if label >= 0 else 'left out'}")
-  return Picture(f"samples_labels{'-'.join(map(str, labels))}_t{temperature}",
+  return ImageGrid(f"samples_labels{'-'.join(map(str, labels))}_t{temperature}",
                  image_grid(images, batched.model.config.levels, columns=n, title=f"samples, temperature {temperature}",
                             row_labels=[f"label {label}" if label >= 0 else "no label" for label in labels]),
                  images.reshape(len(labels), n, *images.shape[1:]))
 
 
-def sweep(batched: Batched, n: int, temperatures: Sequence[float], seed: int) -> Picture:
+def sweep(batched: BatchedModel, n: int, temperatures: Sequence[float], seed: int) -> ImageGrid:
   """Draw a row of `n` samples for each temperature; each column shares its latents."""
   images = batched.decode(np.concatenate([
       batched.model.sample_latents(n, temperature, seed) for temperature in temperatures]))
   for row, temperature in enumerate(temperatures, start=1):
     print(f"row {row}: temperature {temperature}")
-  return Picture(f"sweep_t{'-'.join(map(str, temperatures))}",
+  return ImageGrid(f"sweep_t{'-'.join(map(str, temperatures))}",
                  image_grid(images, batched.model.config.levels, columns=n, title="samples by temperature",
                             row_labels=[str(temperature) for temperature in temperatures]),
                  images.reshape(len(temperatures), n, *images.shape[1:]))
 
 
-def interpolation(batched: Batched, ends: np.ndarray, names: Sequence[str], frames: int, seed: int) -> Picture:
+def interpolation(batched: BatchedModel, ends: np.ndarray, names: Sequence[str], frames: int, seed: int) -> ImageGrid:
   """Interpolate between two images in latent space; the file is named after `names`."""
   if len(ends) != 2:
     raise InputError("--interpolate must be two images, such as test:3,test:7, and no whole splits or "
                      f"folders, got {','.join(names)!r}")
   images = interpolate(batched, ends[0], ends[1], frames, seed)
   print(f"ends: {Reconstruction(ends, images[[0, -1]])}")
-  return Picture("interpolation_" + "_".join(map(short_name, names)), image_grid(
+  return ImageGrid("interpolation_" + "_".join(map(short_name, names)), image_grid(
       images, batched.model.config.levels, columns=min(frames, _LONGEST_ROW),
       title=f"from {short_name(names[0])} to {short_name(names[1])} in latent space"), images)
 
 
-def reconstruction(batched: Batched, images: np.ndarray, names: Sequence[str], seed: int) -> Picture:
+def reconstruction(batched: BatchedModel, images: np.ndarray, names: Sequence[str], seed: int) -> ImageGrid:
   """Show images, decode(encode(x)) and the differences, in rows below each other."""
   result = reconstruct(batched, images, seed)
   print(result)
@@ -77,10 +77,11 @@ def reconstruction(batched: Batched, images: np.ndarray, names: Sequence[str], s
   grid = image_grid(blocks.swapaxes(0, 1).reshape(-1, *images.shape[1:]), levels, columns=columns,
                     wide_rows=range(3, 3 * blocks.shape[1], 3), title=str(result),
                     row_labels=["original", "back", "difference"] * blocks.shape[1])
-  return Picture(f"reconstruction_{short_name(names[0])}", grid, rows[:2])
+  return ImageGrid(f"reconstruction_{short_name(names[0])}", grid, rows[:2])
 
 
-def neighbours(batched: Batched, dataset: ImageDataset, count: int, n: int, temperature: float, seed: int) -> Picture:
+def neighbours(batched: BatchedModel, dataset: ImageDataset, count: int, n: int, temperature: float,
+               seed: int) -> ImageGrid:
   """Draw `n` samples, each in a row with the `count` training images closest to it."""
   config = batched.model.config
   images = batched.sample(n, temperature, seed)
@@ -99,4 +100,4 @@ def neighbours(batched: Batched, dataset: ImageDataset, count: int, n: int, temp
       rows.reshape(-1, *config.image_shape), config.levels, columns=1 + count, wide_columns=[1],
       title="samples | closest training images, and distance of the first in levels",
       row_labels=[f"{distance:.2f}" for distance in distances[:n, 0]])
-  return Picture(f"neighbours_t{temperature}", grid, rows)
+  return ImageGrid(f"neighbours_t{temperature}", grid, rows)

@@ -160,7 +160,7 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
 def typical_key(workdir: Workdir, settings: dict, num_samples: int = 16, seed: int = 0,
                 typical_images: int = 1000) -> dict:
   """Return what the typicality of a run depends on, for `load_typical`; the defaults are those of the flags."""
-  return {"weights": workdir.checkpoint()["sha256"], "num_samples": num_samples, "seed": seed,
+  return {"weights": workdir.weights_info()["sha256"], "num_samples": num_samples, "seed": seed,
           "typical_images": typical_images, "data": settings.get("fingerprint", {}).get("digest")}
 
 

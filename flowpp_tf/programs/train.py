@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.recipes import read_recipe, without_replaced
 from flowpp_tf.data import ImageDataset
-from flowpp_tf.evaluation import Batched, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
+from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
 from flowpp_tf.io import gate
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.programs import data_flags, device_flags, process, run
@@ -108,7 +108,7 @@ def _train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageD
   chief = Workers(strategy).chief
   try:
     best = train(config, training, dataset, workdir, record=record, init_from=init_from, strategy=strategy,
-                 progress_bar=sys.stdout.isatty(), say=_say)
+                 progress_bar=sys.stdout.isatty(), log_fn=_say)
     return best if chief else None
   except Stopped as stopped:
     if not stopped.saved:
@@ -130,9 +130,9 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
   _say(f"measuring {len(dataset.test[:eval_images]):,} test images, {num_samples} sample(s) each")
   result = evaluate_bits_per_dim(model, dataset.test[:eval_images], num_samples, given=given)
   fingerprint = dataset.fingerprint()
-  write_record(workdir.evaluation, "test", result, fingerprint, workdir.checkpoint(), seed=0)
+  write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
   _say(f"test: {result}; data {fingerprint['digest']}")
-  batched, classes = Batched(model), range(model.config.num_classes)
+  batched, classes = BatchedModel(model), range(model.config.num_classes)
   _say("drawing samples and curves")
   picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
   run.replace(workdir.samples, picture.grid.save)

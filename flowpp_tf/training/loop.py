@@ -14,7 +14,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.core.lanes import lane_count
-from flowpp_tf.data import Batches, ImageDataset, describe, weighted_batches
+from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
 from flowpp_tf.training.config import TrainingConfig
@@ -31,7 +31,7 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
           record: dict[str, Any] | None = None, init_from: InitialWeights | None = None,
           condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
           strategy: tf.distribute.Strategy | None = None, progress_bar: bool = False,
-          say: Callable[[str], None] = print) -> float:
+          log_fn: Callable[[str], None] = print) -> float:
   """Train a model in a working directory, or resume the run that it holds.
 
   Every worker of a strategy calls this; only the chief writes and speaks.
@@ -47,7 +47,7 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
       integer images `[B, H, W, C]`, such as a smaller copy of each.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
     progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
-    say: called with each line for the user.
+    log_fn: called with each line for the user.
 
   Returns:
     The best validation, in bits/dim; the weights are in the working directory.
@@ -83,21 +83,21 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
     if workers.chief:
       identity = workdir.open(config, settings)
     else:
-      identity, say = {}, lambda line: None
+      identity, log_fn = {}, lambda line: None
     keras.utils.set_random_seed(training.seed)
-    say(f"data: {'; '.join([describe(fingerprint), *dataset.notes])}")  # before what takes time
+    log_fn(f"data: {'; '.join([describe(fingerprint), *dataset.notes])}")  # before what takes time
     with strategy.scope():
       state = TrainState(FlowPlusPlus(config), training)
-    _say_what_is_trained(state, strategy, workers, say)
-    batches = Batches(dataset, condition, bool(config.num_classes))
-    run = Run(state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar, say)
+    _log_what_is_trained(state, strategy, workers, log_fn)
+    batches = DataPipeline(dataset, condition, bool(config.num_classes))
+    run = Run(state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar, log_fn)
     if run.restore():
-      say(f"resumed at step {state.step} of {training.steps}")
+      log_fn(f"resumed at step {state.step} of {training.steps}")
     else:
-      _initialize(state, batches, init_from, workers, say)
+      _initialize(state, batches, init_from, workers, log_fn)
     asked = "asked to stop: the state is saved after this step, and the run ends; a second Ctrl-C does not wait"
     with StopSignals(asked if workers.chief else "") as signals, contextlib.closing(run):
-      return run.to_the_end(signals)
+      return run.run(signals)
 
 
 class Run:
@@ -109,23 +109,23 @@ class Run:
 
   Args:
     state: `TrainState`.
-    batches: `Batches`.
+    batches: `DataPipeline`.
     workdir: `Workdir`.
     identity: what identifies the run, from `Workdir.open`.
     strategy: `tf.distribute.Strategy`.
     workers: `Workers` of the strategy; the chief writes.
     labels: what is the same in each row of metrics.
     progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
-    say: called with each line for the user.
+    log_fn: called with each line for the user.
   """
 
-  def __init__(self, state: TrainState, batches: Batches, workdir: Workdir, identity: dict[str, Any],
+  def __init__(self, state: TrainState, batches: DataPipeline, workdir: Workdir, identity: dict[str, Any],
                strategy: tf.distribute.Strategy, workers: Workers, labels: dict[str, Any], progress_bar: bool,
-               say: Callable[[str], None]) -> None:
+               log_fn: Callable[[str], None]) -> None:
     config = state.config
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
     self._identity, self._strategy, self._workers, self._labels = identity, strategy, workers, labels
-    self._say = say
+    self._log_fn = log_fn
     self._line = RunLine(config.steps, workers.chief and progress_bar)
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
@@ -155,7 +155,7 @@ class Run:
     self._saved = restored and restored.step
     return restored is not None
 
-  def to_the_end(self, signals: StopSignals) -> float:
+  def run(self, signals: StopSignals) -> float:
     """Take the steps that are left, and return the best validation in bits/dim; `signals` may ask to stop."""
     self._signals = signals
     step, last_saved = self._state.step, self._state.step
@@ -175,13 +175,13 @@ class Run:
       if self._board:
         self._board.before_steps(count)
       if not self._traced:
-        self._say("tracing the first step")
+        self._log_fn("tracing the first step")
       self._take_steps(batches, tf.constant(count))
       step += count
       self._watch_skipped(step)
       if not self._traced:
         self._line.clear()
-        self._say(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
+        self._log_fn(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
         self._traced = True
         if step % self._period:  # the time that tracing takes counts only in a period that is nothing else
           clock, timed_from = time.monotonic(), step
@@ -265,7 +265,7 @@ class Run:
     self._state.reset_sums()
     self._save(step)
     self._line.clear()
-    self._say(f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
+    self._log_fn(f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
               f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
               f"{images_per_second:.1f} images/s")
     if self._board:
@@ -296,25 +296,25 @@ class Run:
       raise Stopped(step, step if not self._workers.chief else self._saved)
 
 
-def _say_what_is_trained(state, strategy, workers, say):
+def _log_what_is_trained(state, strategy, workers, log_fn):
   model = state.model
-  say(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
-  say(f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
+  log_fn(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
+  log_fn(f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
       f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)")
-  say(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
+  log_fn(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
       f"{tfp.__version__}; seed {state.config.seed}")
 
 
-def _initialize(state, batches, init_from, workers, say):
+def _initialize(state, batches, init_from, workers, log_fn):
   if init_from is not None:
     init_from.load(state.model)
     state.reset_ema()
-    say(f"begins with the weights of {init_from.path}")
+    log_fn(f"begins with the weights of {init_from.path}")
     return
   count = min(state.config.init_batch_size or state.config.batch_size, len(batches.dataset.train))
   images, given = unpack(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
-  say(f"initialising on {len(images)} images")
+  log_fn(f"initialising on {len(images)} images")
   bound = state.model.initialize(images, seed=state.config.seed, **given)
   workers.broadcast(state.variables)  # hosts may round differently
   state.reset_ema()
-  say(f"initialised on {len(images)} images: {float(tf.reduce_mean(state.model.to_bits_per_dim(bound))):.3f} bits/dim")
+  log_fn(f"initialised on {len(images)} images: {float(tf.reduce_mean(state.model.to_bits_per_dim(bound))):.3f} bits/dim")

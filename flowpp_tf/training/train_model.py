@@ -11,7 +11,7 @@ from flowpp_tf.core.errors import InputError, check_pixels, unknown_name
 from flowpp_tf.core.recipes import read_recipe, without_replaced
 from flowpp_tf.core.settings import parse_text
 from flowpp_tf.data import ImageDataset, load_dataset
-from flowpp_tf.data.dataset import complete_splits
+from flowpp_tf.data.dataset import split_train
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.loop import train as train_run
@@ -65,7 +65,7 @@ def train(images: np.ndarray | ImageDataset | str, config: str | FlowPlusPlusCon
   with contextlib.ExitStack() as stack:
     store = Workdir(stack.enter_context(tempfile.TemporaryDirectory()) if workdir is None else workdir)
     train_run(model, TrainingConfig(**training), dataset, store, init_from=begin,
-              say=print if verbose else lambda line: None)
+              log_fn=print if verbose else lambda line: None)
     return store.load()[0]
 
 
@@ -112,14 +112,14 @@ def _of_array(images, labels, model):
   if images.ndim == 3:
     images = images[..., np.newaxis]
   check_pixels(images, model.levels)
-  splits, notes = complete_splits({"train": images.astype(np.uint8)})
+  splits, notes = split_train({"train": images.astype(np.uint8)})
   of_splits, classes = None, tuple[str, ...]()
   if labels is not None:
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
       raise InputError(f"`labels` must be one integer from 0 for each of the {len(images)} images, got {labels.dtype} "
                        f"of shape {labels.shape}")
-    of_splits, _ = complete_splits({"train": labels})
+    of_splits, _ = split_train({"train": labels})
     classes = tuple(map(str, range(max(model.num_classes, 1 + int(labels.max())))))
   return ImageDataset("array", model.levels, splits["train"], splits["validation"], splits["test"], notes=notes,
                       labels=of_splits, classes=classes)

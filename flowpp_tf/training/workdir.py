@@ -255,7 +255,7 @@ class Workdir:
       self._loaded.load(model)
     return model, run["training"]
 
-  def checkpoint(self) -> dict[str, Any]:
+  def weights_info(self) -> dict[str, Any]:
     """Return what identifies the weights that `load` gives: file, SHA-256, step and validation.
 
     Raises:

@@ -42,7 +42,7 @@ def model():
 
 @functools.cache
 def coder():
-  return compression.Coder(model())
+  return compression.TieredCodec(model())
 
 
 def images(count, seed=0):
@@ -233,7 +233,7 @@ def test_a_batch_that_does_not_decode_is_not_committed(wrong):
 
 def test_pixel_values_that_the_model_does_not_have_are_plain():
   seventeen = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, levels=17))
-  codec = compression.Coder(seventeen).codec
+  codec = compression.TieredCodec(seventeen).codec
   array = small_images(60, seventeen.config)
   array[50, 0, 0] = 200
   np.testing.assert_array_equal(segment.decode_segment(codec, segment.encode_segment(codec, array))[0], array)
@@ -354,15 +354,15 @@ def test_nested_json_is_refused():
 def test_a_model_without_meaning_is_refused(change):
   broken = dataclasses.replace(coder().model, description={**coder().model.description, **change})
   if change == {"alpha": 0}:  # which is another model
-    assert compression.Coder(broken).probe != coder().probe
+    assert compression.TieredCodec(broken).probe != coder().probe
     return
   with pytest.raises(fpp.InputError, match="the codec model has no meaning|the codec is for images of up to"):
-    compression.Coder(broken)
+    compression.TieredCodec(broken)
 
 
 def test_images_with_augmented_channels_are_coded_by_the_model():
   config = dataclasses.replace(CONFIG, augment_channels=3, structure="channels:1,squeeze,channels:1")
-  codec = compression.Coder(fpp.FlowPlusPlus(config)).codec
+  codec = compression.TieredCodec(fpp.FlowPlusPlus(config)).codec
   encoded = segment.encode_segment(codec, images(80))
   assert struct.unpack_from("<9I", encoded)[2] > 0 and struct.unpack_from("<9I", encoded)[3] == 0
   np.testing.assert_array_equal(segment.decode_segment(codec, encoded)[0], images(80))

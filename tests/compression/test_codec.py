@@ -15,7 +15,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.bijectors.coupling import affine_coupling_bijector, mixture_logistic_coupling_bijector
 from flowpp_tf.compression import exact, maps
-from flowpp_tf.compression.codec import SIGMA, STEP, Codec
+from flowpp_tf.compression.bits_back_coder import SIGMA, STEP, BitsBackCoder
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.networks import PortableNetworks
@@ -294,7 +294,7 @@ class Recorder(Stack):
 @pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
 def test_images_come_back_and_cost_their_bound(name):
   model, codec_model, networks = networks_of_variant(name)
-  codec, images = Codec(codec_model, networks), small_images(60, model.config)
+  codec, images = BitsBackCoder(codec_model, networks), small_images(60, model.config)
   overheads = []
   for seed in range(7):
     stack = Recorder(RNG(seed).integers(0, 2**32, 20000, dtype=np.uint32), sealed=True)
@@ -318,7 +318,7 @@ def test_networks_of_tensorflow_code_too():
     x = RNG(0).normal(size=(3, *model.coupling_flow.steps[0].conditioner.image_shape))
     np.testing.assert_allclose(networks.conditioner("flow", 0, x, None), portable.conditioner("flow", 0, x, None),
                                atol=2e-3)
-    codec, stack = Codec(codec_model, networks), full_stack()
+    codec, stack = BitsBackCoder(codec_model, networks), full_stack()
     codec.push(stack, images)
     np.testing.assert_array_equal(codec.pop(stack, 6), images)
     np.testing.assert_array_equal(stack.words(), full_stack().words())

@@ -44,7 +44,7 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
   images = small_images(8)[:count]
 
   def results():
-    batched = evaluation.Batched(small_model, batch_size=3)
+    batched = evaluation.BatchedModel(small_model, batch_size=3)
     bits = evaluation.evaluate_bits_per_dim(small_model, images, 2, batch_size=3)
     return [batched.sample(count, seed=1), batched.encode(images, seed=2), evaluation.Scorer(small_model, 2)(images),
             [b.bits_per_dim for b in bits.bounds]]

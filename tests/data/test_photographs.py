@@ -14,7 +14,7 @@ def photographs(**options):
   """Two photographs whose pixels say where they are: photograph, row, column."""
   pixels = [[i, row, column] for i, (rows, columns) in enumerate(SIZES)
             for row in range(rows) for column in range(columns)]
-  return data.Photographs(np.asarray(pixels, np.uint8), SIZES, (2, 3, 3), **options)
+  return data.RandomCrops(np.asarray(pixels, np.uint8), SIZES, (2, 3, 3), **options)
 
 
 def corner(crop):
@@ -101,7 +101,7 @@ def test_damaged_photographs_are_named_and_skipped_if_allowed(folder):
 def test_the_bundled_photographs_have_the_same_test_patches_with_crops_and_without():
   whole, crops = data.load_dataset("photos"), data.load_dataset("photos", crops=True)
   np.testing.assert_array_equal(whole.test, crops.test)
-  assert len(whole.test) == 476 and isinstance(crops.train, data.Photographs)
+  assert len(whole.test) == 476 and isinstance(crops.train, data.RandomCrops)
   grid = {patch.tobytes() for patch in whole.train}
   assert {patch.tobytes() for patch in crops.train[:]} == grid
 

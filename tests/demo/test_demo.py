@@ -22,7 +22,7 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
-from flowpp_tf.demo.answers import Answers
+from flowpp_tf.demo.answers import DemoHandlers
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.training import Workdir
@@ -54,7 +54,7 @@ def model(workdir):
 
 @pytest.fixture(scope="module")
 def answers(model, tmp_path_factory):
-  return Answers(Engine(model, num_samples=3, typical=2.0), tmp_path_factory.mktemp("page"))
+  return DemoHandlers(Engine(model, num_samples=3, typical=2.0), tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_too_many_pixels_are_refused_unread(uploads, monkeypatch):
 
 
 def test_samples_are_those_of_bin_sample(answers, model):
-  images = evaluation.Batched(model, 100).sample(6, 0.7, seed=3)
+  images = evaluation.BatchedModel(model, 100).sample(6, 0.7, seed=3)
   expected = evaluation.image_grid(images, 8)
   np.testing.assert_array_equal(answers.samples(6, 0.7, 3.0), expected)
   assert np.any(np.asarray(answers.samples(6, 0.7, 4)) != expected)
@@ -182,7 +182,7 @@ def test_a_saved_model_gives_the_same_answers(answers, model, uploads, tmp_path)
   loaded = fpp.load_saved_model(tmp_path / "1")
   engine = SavedModelEngine(loaded, num_samples=3)
   assert engine.parameters == answers.engine.parameters == model.count_params()
-  saved = Answers(engine, tmp_path)
+  saved = DemoHandlers(engine, tmp_path)
   np.testing.assert_array_equal(saved.samples(6, 0.7, 3), answers.samples(6, 0.7, 3))
   ends = uploads / "good.png", uploads / "other.jpg"
   np.testing.assert_array_equal(saved.interpolation(*ends, 9)[0], answers.interpolation(*ends, 9)[0])
@@ -257,7 +257,7 @@ answers = types.SimpleNamespace(
     interpolation=lambda *given: (picture, sys.argv[1] + "/one.png", ""),
     score=lambda *given: (picture, picture, picture, ""))
 images = {name: np.zeros([4, 4, 1], np.uint8) for name in ("one", "two")}
-shown = [page.Shown(name, answers, "text", images) for name in ("a", "b")]
+shown = [page.DemoModel(name, answers, "text", images) for name in ("a", "b")]
 for models in (shown, shown[:1]):
   print(*sorted({str(entry["api_name"]) for entry in page.build_page("Models", models).config["dependencies"]}))
 """
@@ -362,7 +362,7 @@ def _upload(panel, path):
 @pytest.mark.browser
 def test_samples_of_the_page_are_those_of_bin_sample(page, model):
   panel = _open(page, "Samples")
-  grid = lambda *args: np.asarray(evaluation.image_grid(evaluation.Batched(model).sample(*args), 8))
+  grid = lambda *args: np.asarray(evaluation.image_grid(evaluation.BatchedModel(model).sample(*args), 8))
   panel.locator(".picture img").wait_for()
   np.testing.assert_array_equal(_pixels(panel), grid(64, 1.0, 0))
   panel.get_by_label("Seed").fill("7")

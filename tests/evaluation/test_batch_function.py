@@ -28,7 +28,7 @@ def test_two_mirrored_devices_give_the_numbers_of_one():
   images = small_images(5, TINY)  # the last batch is not a multiple of the devices
 
   def results(model):
-    batched = evaluation.Batched(model, batch_size=4)
+    batched = evaluation.BatchedModel(model, batch_size=4)
     bits = evaluation.evaluate_bits_per_dim(model, images, [1, 2], batch_size=4)
     return [batched.sample(5, seed=1), batched.encode(images, seed=2), evaluation.Scorer(model, 2)(images),
             [b.bits_per_dim for b in bits.bounds], bits.terms]

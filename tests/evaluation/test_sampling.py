@@ -23,7 +23,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def batched(model):
-  return evaluation.Batched(model, 3)
+  return evaluation.BatchedModel(model, 3)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def exact():
   """In float64, where no pixel is within the rounding of another."""
   model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64"))
   perturb(model)
-  return evaluation.Batched(model, 4)
+  return evaluation.BatchedModel(model, 4)
 
 
 # --- Batches --------------------------------------------------------------------------------------
@@ -46,7 +46,7 @@ def test_a_seed_gives_the_same_samples_in_any_batches_and_on_any_devices(model, 
   with strategy.scope():
     mirrored = fpp.FlowPlusPlus(SMALL)
   mirrored.set_weights(model.get_weights())
-  np.testing.assert_array_equal(evaluation.Batched(mirrored, 100).sample(7, 0.8, seed=5), samples)
+  np.testing.assert_array_equal(evaluation.BatchedModel(mirrored, 100).sample(7, 0.8, seed=5), samples)
 
   def share():  # what each of two replicas makes of one draw, on its own device
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -91,7 +91,7 @@ def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(
 
 def test_bad_numbers_are_value_errors_that_name_them(model, batched):
   with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
-    evaluation.Batched(model, 0)
+    evaluation.BatchedModel(model, 0)
   with pytest.raises(ValueError, match="`temperature` must be finite and at least 0, got -1"):
     batched.sample(1, temperature=-1)
   with pytest.raises(ValueError, match=r"`images` must lie in 0 \.\. 7"):

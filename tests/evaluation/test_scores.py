@@ -154,7 +154,7 @@ def test_typical_images_are_spread_over_the_split():
 def test_what_is_typical_is_kept_for_the_very_same_question(tmp_path):
   path, key = tmp_path / "typicality.json", {"weights": "a", "seed": 0}
   assert evaluation.load_typical(path, key) is None
-  typical = evaluation.Typical(images=3, mean=1.5, std=None)
+  typical = evaluation.ValidationStatistics(images=3, mean=1.5, std=None)
   typical.save(path, key)
   assert evaluation.load_typical(path, key) == typical
   assert evaluation.load_typical(path, {**key, "weights": "b"}) is None

@@ -47,7 +47,7 @@ def workdir(model, tmp_path_factory):
                                      for step, bits in ((1, 3.5), (2, 3.25), (3, float("nan")))))
   entry = lambda sha256: {"images": 180, "checkpoint": {"sha256": sha256}}
   workdir.evaluation.write_text(json.dumps(  # of train, under the weights of before
-      {"test": entry(workdir.checkpoint()["sha256"]), "train": entry("0")}))
+      {"test": entry(workdir.weights_info()["sha256"]), "train": entry("0")}))
   result = call("export", f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}", cwd=workdir.path)
   assert result.code == 0, result.error
   assert result.out == f"wrote {workdir.path}/saved_model/1\n"
@@ -163,9 +163,9 @@ def test_assets_say_what_the_model_is_and_what_was_measured(model, workdir, path
   metadata = json.loads(pathlib.Path(loaded.metadata_file.asset_path.numpy().decode()).read_text())
   assert metadata.pop("versions")["tensorflow"] == tf.__version__
   assert metadata["checkpoint"]["val_bits_per_dim"] == 3.25 and metadata["checkpoint"]["step"] == 2
-  assert metadata == {"data": FINGERPRINT, "checkpoint": workdir.checkpoint(),
+  assert metadata == {"data": FINGERPRINT, "checkpoint": workdir.weights_info(),
                       "evaluation": {"test": {"images": 180, "checkpoint": {
-                          "sha256": workdir.checkpoint()["sha256"]}}}, "max_batch": MAX_BATCH}
+                          "sha256": workdir.weights_info()["sha256"]}}}, "max_batch": MAX_BATCH}
 
 
 def test_saved_model_cli_shows_names_types_and_shapes(path):

@@ -168,8 +168,8 @@ def test_a_run_learns_what_labels_are_worth(tmp_path):
   settings = training.TrainingConfig(steps=60, batch_size=32, validate_every=30, learning_rate=5e-3, ema_decay=0.9,
                                      tensorboard=("samples",))
   said = []
-  training.train(config, settings, dataset, training.Workdir(tmp_path), say=said.append)
-  again = training.train(config, settings, dataset, training.Workdir(tmp_path), say=said.append)
+  training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
+  again = training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
   assert "resumed at step 60 of 60" in said and math.isfinite(again)
   made, _ = training.Workdir(tmp_path).load()
   result = evaluation.classify(made, dataset.test, dataset.labels["test"], num_samples=2)
@@ -190,8 +190,8 @@ def test_a_run_makes_the_condition_of_each_image(tmp_path):
   config = dataclasses.replace(GIVEN_IMAGE, condition_shape=(1, 1, 1), dropout=0.0)
   settings = training.TrainingConfig(steps=40, batch_size=32, validate_every=20, learning_rate=5e-3, ema_decay=0.9)
   with pytest.raises(fpp.InputError, match="`condition` must be given"):
-    training.train(config, settings, dataset, training.Workdir(tmp_path), say=lambda line: None)
-  training.train(config, settings, dataset, training.Workdir(tmp_path), condition=mean, say=lambda line: None)
+    training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=lambda line: None)
+  training.train(config, settings, dataset, training.Workdir(tmp_path), condition=mean, log_fn=lambda line: None)
   made, _ = training.Workdir(tmp_path).load()
   condition = mean(dataset.test)
   bits = lambda condition: evaluation.evaluate_bits_per_dim(made, dataset.test, given={"condition": condition})
@@ -315,16 +315,16 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_draws_a_class_or_all_of_them(tmp_path):
-  from flowpp_tf.demo.answers import Answers
+  from flowpp_tf.demo.answers import DemoHandlers
   from flowpp_tf.demo.engine import Engine, SavedModelEngine
   made = fpp.FlowPlusPlus(BY_CLASS)
   perturb(made)
   fpp.export_saved_model(made, tmp_path / "1", max_batch=8)
   grid = lambda labels: np.asarray(evaluation.image_grid(
-      evaluation.Batched(made).sample(6, 0.7, 3, labels=labels), 8))
+      evaluation.BatchedModel(made).sample(6, 0.7, 3, labels=labels), 8))
   engines = Engine(made, 2), SavedModelEngine(fpp.load_saved_model(tmp_path / "1"), 2)
   for engine in engines:
-    answers = Answers(engine, tmp_path)
+    answers = DemoHandlers(engine, tmp_path)
     np.testing.assert_array_equal(answers.samples(6, 0.7, 3, 1), grid(np.full(6, 1)))
     np.testing.assert_array_equal(answers.samples(6, 0.7, 3), grid(np.arange(6) % 3))
     with pytest.raises(fpp.InputError, match="the class must be from 0 to 2"):

@@ -57,7 +57,7 @@ def run(path, images=8, **settings):
   workdir = training.Workdir(path)
   training.train(MINIMAL, training.TrainingConfig(**{**dict(
       steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}),
-      dataset, workdir, say=lambda line: None)
+      dataset, workdir, log_fn=lambda line: None)
   return workdir
 
 

@@ -249,7 +249,7 @@ def test_with_swapped_ema_weights_validation_checkpoints_and_the_end_see_them_ev
 
 # --- Initialisation -----------------------------------------------------------------------------
 
-class Batches(keras.utils.PyDataset):
+class DataPipeline(keras.utils.PyDataset):
   """IMAGES, as a data set of Keras."""
 
   def __len__(self):
@@ -269,7 +269,7 @@ class Initialised(Exception):
 
 @pytest.mark.parametrize("x, images, options", [
     (lambda: IMAGES, IMAGES, {}), (lambda: {"image": IMAGES, "label": LABELS}, IMAGES, {}),
-    (lambda: batches(IMAGES), IMAGES, {}), (lambda: batches((IMAGES, LABELS)), IMAGES, {}), (Batches, IMAGES, {}),
+    (lambda: batches(IMAGES), IMAGES, {}), (lambda: batches((IMAGES, LABELS)), IMAGES, {}), (DataPipeline, IMAGES, {}),
     (lambda: IMAGES, IMAGES[:12], dict(validation_split=0.25)),
     (lambda: MANY, MANY[::3][:256], {}), (lambda: batches(MANY), MANY[:256], {})],
     ids=["array", "dict", "batches", "pairs", "Keras", "no validation", "many", "many batches"])

@@ -442,7 +442,7 @@ def test_weighted_batches_pad_images_and_labels_alike(labels):
 
 
 def test_labels_of_other_images_are_refused():
-  crops = data.Photographs(np.zeros([64, 1], np.uint8), [(8, 8)], (4, 4, 1))
+  crops = data.RandomCrops(np.zeros([64, 1], np.uint8), [(8, 8)], (4, 4, 1))
   for call in (lambda images, labels: data.training_batches(images, 4, 0, labels=labels),
                lambda images, labels: data.evaluation_batches(images, 4, labels)):
     with pytest.raises(data.InputError, match=r"one label for each of the 50 images, got shape \(49,\)"):

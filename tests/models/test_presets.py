@@ -96,7 +96,7 @@ def test_each_has_a_card_and_they_are_small():
 @pytest.mark.parametrize("name", fpp.presets())
 def test_its_figures_are_those_of_its_weights(name):
   run_of_preset = training.Workdir(models.preset_folder(name))
-  record, checkpoint = evaluation.read_record(run_of_preset.evaluation)["test"], run_of_preset.checkpoint()
+  record, checkpoint = evaluation.read_record(run_of_preset.evaluation)["test"], run_of_preset.weights_info()
   assert record["checkpoint"] == checkpoint
   assert checkpoint["sha256"] == json.loads((run_of_preset.path / "preset.json").read_text())["sha256"]
   card = (run_of_preset.path / "card.md").read_text()
@@ -175,7 +175,7 @@ def train_from(source, workdir, config=TINY):
   parts = [small_images(8, config, seed) for seed in range(3)]
   lines = []
   training.train(config, SETTINGS, ImageDataset("random", config.levels, *parts), training.Workdir(workdir),
-                 init_from=models.InitialWeights.find(str(source)), say=lines.append)
+                 init_from=models.InitialWeights.find(str(source)), log_fn=lines.append)
   return training.Workdir(workdir).load()[0], lines
 
 

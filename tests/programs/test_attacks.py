@@ -24,7 +24,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import data, training
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import load_dataset, published
+from flowpp_tf.data import downsampled_imagenet, load_dataset
 from flowpp_tf.evaluation import read_record
 from flowpp_tf.exporting import export_saved_model, load_saved_model
 from support import hostile_files as hostile
@@ -50,7 +50,7 @@ def say(capsys, *words):
 def train(path, steps=4):
   workdir, lines = training.Workdir(path), []
   training.train(TINY, training.TrainingConfig(steps=steps, batch_size=8, validate_every=1, checkpoint_every=1,
-                                               learning_rate=3e-3, tensorboard=()), DATA, workdir, say=lines.append)
+                                               learning_rate=3e-3, tensorboard=()), DATA, workdir, log_fn=lines.append)
   return workdir
 
 
@@ -131,7 +131,7 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
   workdir = train(tmp_path / "run")
   model, settings = workdir.load()
   export_saved_model(model, workdir.path / "saved_model" / "1")
-  checkpoint, bits = workdir.checkpoint(), load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(
+  checkpoint, bits = workdir.weights_info(), load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(
       DATA.test[:2], seed=0).numpy()
   files = [path for path in sorted(workdir.path.rglob("*")) if path.is_file() and path.name != "run.lock"]
   del checkpoint["sha256"]
@@ -151,7 +151,7 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
       else:
         again = training.Workdir(workdir.path)
         read, found = again.load()
-        about = again.checkpoint()
+        about = again.weights_info()
         del about["sha256"]  # of the file, whose padding may be damaged
         assert same_weights(read, model) and about == checkpoint
         if file.name == "config.json" and found != settings:
@@ -217,7 +217,7 @@ def test_damaged_data_are_refused_or_have_their_shape(rng, tmp_path, capsys):
         assert all(np.array_equal(found.split(name), good[:4]) for name in data.SPLITS)
         counts["npz: as it was"] += 1
       elif kind in ("tar", "zip"):
-        found = published.load_published({"train": file}, 32)["train"]
+        found = downsampled_imagenet.load_published({"train": file}, 32)["train"]
         assert all(np.array_equal(image, good[0]) for image in found)
         counts[f"{kind}: as it was, {len(found)} of 3 images"] += 1
       elif kind == "splits":

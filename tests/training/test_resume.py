@@ -191,7 +191,7 @@ def test_a_run_of_the_first_version_resumes_as_if_it_had_not_been_stopped(first_
   config = training.TrainingConfig(**{name: value for name, value in run["training"].items() if name in {
       field.name for field in dataclasses.fields(training.TrainingConfig)}}, tensorboard=())
   lines = []
-  training.train(FlowPlusPlusConfig(**run["model"]), config, load_dataset("digits"), workdir, say=lines.append,
+  training.train(FlowPlusPlusConfig(**run["model"]), config, load_dataset("digits"), workdir, log_fn=lines.append,
                  record={k: v for k, v in run["training"].items() if k not in config.identity()})
   assert "resumed at step 5 of 6" in lines
   row = json.loads(workdir.metrics.read_text().splitlines()[-1])

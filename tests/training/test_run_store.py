@@ -29,7 +29,7 @@ def run(path, steps=2, **settings):
   workdir = training.Workdir(path)
   training.train(MINIMAL, training.TrainingConfig(**{**dict(
       steps=steps, batch_size=8, validate_every=1, learning_rate=3e-3, tensorboard=()), **settings}),
-      DATA, workdir, say=lambda line: None)
+      DATA, workdir, log_fn=lambda line: None)
   return workdir
 
 
@@ -176,7 +176,7 @@ def flip(path):
 
 
 def test_best_weights_that_are_damaged_or_gone_come_from_a_checkpoint(workdir, caplog):
-  expected, about = workdir.load()[0].get_weights(), workdir.checkpoint()
+  expected, about = workdir.load()[0].get_weights(), workdir.weights_info()
   good = workdir.best_weights.read_bytes()
   for spoil in (lambda: flip(workdir.best_weights), workdir.best_weights.unlink):
     workdir.best_weights.write_bytes(good)
@@ -184,7 +184,7 @@ def test_best_weights_that_are_damaged_or_gone_come_from_a_checkpoint(workdir, c
     again = training.Workdir(workdir.path)
     for a, b in zip(again.load()[0].get_weights(), expected, strict=True):
       np.testing.assert_array_equal(a, b)
-    assert again.checkpoint() == about
+    assert again.weights_info() == about
     assert "the weights of" in caplog.text and "are used instead" in caplog.text
     caplog.clear()
   run(workdir.path)  # the command that trained it puts them back

@@ -31,7 +31,7 @@ def dataset(levels=8):
 def run(path, config=MINIMAL, strategy=None, **changes):
   workdir = training.Workdir(path)
   best = training.train(config, training.TrainingConfig(**{**NO_DROPOUT, **changes}), dataset(), workdir,
-                        strategy=strategy, say=lambda line: None)
+                        strategy=strategy, log_fn=lambda line: None)
   return workdir, best
 
 
@@ -80,7 +80,7 @@ def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
   results = []
   for devices in (1, 2):
     state = train_state(TINY, devices)
-    batches = data.Batches(dataclasses.replace(dataset(), validation=small_images(9)))
+    batches = data.DataPipeline(dataclasses.replace(dataset(), validation=small_images(9)))
     workdir = training.Workdir("/nonexistent")
     run = loop.Run(state, batches, workdir, {}, state.strategy, training.Workers(state.strategy), {}, False, None)
     results.append(run.validate())
@@ -111,7 +111,7 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
       split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS})
   best = training.train(TINY, training.TrainingConfig(**{
       **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}), constant,
-      training.Workdir(tmp_path), say=lambda line: None)
+      training.Workdir(tmp_path), log_fn=lambda line: None)
   assert best < 1.0  # of log2(8) = 3 bits
 
 

@@ -38,7 +38,7 @@ class Networks(Protocol):
     """Return the context of a part's couplings, float64 `[N, H, W / 2, channels]`."""
 
 
-class Codec:
+class BitsBackCoder:
   """Pushes batches of images on a stack, and pops them.
 
   Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flowpp_tf.compression.codec import Codec, Networks
+from flowpp_tf.compression.bits_back_coder import BitsBackCoder, Networks
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import Stack, check_constriction
@@ -20,7 +20,7 @@ TIERS = ("portable", "float64", "exact-build")
 MAX_DIMS = 1 << 18  # of an image
 
 
-class Coder:
+class TieredCodec:
   """A model in one of the tiers, ready to encode and decode.
 
   Args:
@@ -57,7 +57,7 @@ class Coder:
         raise InputError(f"the tier {tier!r} needs the model in TensorFlow")
       from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks  # the other tier does without
       self.networks = TensorFlowNetworks(model, "float64" if tier == "float64" else "float32")
-    self.codec = Codec(self.model, self.networks)
+    self.codec = BitsBackCoder(self.model, self.networks)
     self.model_hash = self.model.sha256()[:32]
     self.probe = self._probe()
 

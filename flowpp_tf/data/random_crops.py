@@ -12,7 +12,7 @@ import numpy as np
 from flowpp_tf.types import Shape
 
 
-class Photographs:
+class RandomCrops:
   """Crops of photographs, uint8 `[N, H, W, C]`; indexing cuts those of the grid.
 
   Args:

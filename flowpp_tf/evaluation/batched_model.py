@@ -16,20 +16,20 @@ import tensorflow as tf
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import NOISE, as_seed
-from flowpp_tf.evaluation.batch_function import BatchFunction
+from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
 
 
 class LatentModel(Protocol):
-  """Maps images `[N, H, W, C]` to latents `[N, *latent_shape]` and back, as `Batched` does."""
+  """Maps images `[N, H, W, C]` to latents `[N, *latent_shape]` and back, as `BatchedModel` does."""
 
   def encode(self, images: np.ndarray, *, seed: Seed = None) -> np.ndarray: ...
   def decode(self, z: np.ndarray) -> np.ndarray: ...
 
 
-class Batched:
-  """`sample`, `encode` and `decode` of a model in batches, on all devices; see `BatchFunction`.
+class BatchedModel:
+  """`sample`, `encode` and `decode` of a model in batches, on all devices; see `DistributedFunction`.
 
   Args:
     model: `FlowPlusPlus`, without a condition.
@@ -51,9 +51,9 @@ class Batched:
     dtype = tf.as_dtype(model.variable_dtype)
     self._label = -1 if labels is None else labels
     more = [((), tf.int32)] if model.config.num_classes else []
-    self._encode = BatchFunction(model, lambda images, noise, labels=None: model.encode(images, noise, 0, labels),
+    self._encode = DistributedFunction(model, lambda images, noise, labels=None: model.encode(images, noise, 0, labels),
                                  [(shape, tf.uint8), (model.noise_shape, dtype), *more])
-    self._decode = BatchFunction(
+    self._decode = DistributedFunction(
         model, lambda z, labels=None: model.decode(z, labels, guidance=guidance), [(latent_shape, dtype), *more])
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, labels: TensorLike | None = None) -> np.ndarray:

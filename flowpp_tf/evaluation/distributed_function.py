@@ -12,7 +12,7 @@ from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
 
 
-class BatchFunction:
+class DistributedFunction:
   """Calls a function of batches, each device with its part of the batch; traced once, for any batch size.
 
   A batch is filled up to equal parts with copies of its last example, whose results are left out. With several workers
