@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from flowpp_tf.core.renamed import renamed
 from flowpp_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _NAMES = {
     "exporting": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
     "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow"),
     "training.train_model": ("load", "train")}
-_RENAMED = {"export": "exporting"}
+_of_old_name = renamed(__name__, {"export": "exporting"})
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]
@@ -42,9 +43,7 @@ def __getattr__(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
   if name in _MODULE_OF:
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-  if name in _RENAMED:
-    raise AttributeError(f"`{__name__}.{name}` is now `{__name__}.{_RENAMED[name]}`")
-  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  return _of_old_name(name)
 
 
 def __dir__() -> list[str]:

@@ -72,6 +72,20 @@ def test_no_import_goes_up():
   assert not wrong, wrong
 
 
+def test_no_function_of_a_package_has_the_name_of_a_module_in_it():
+  """`import flowpp_tf.models.presets` would make the function `flowpp_tf.models.presets` a module."""
+  for module, tree in modules().items():
+    if not module.endswith("__init__"):
+      continue
+    names = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+             for alias in node.names}
+    names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    folder = PACKAGE / module.replace(".", "/")
+    inside = {path.stem for path in folder.parent.iterdir() if path.is_dir() or path.suffix == ".py"}
+    imported_as_modules = {other.rpartition(".__init__")[0].rpartition(".")[2] for other, _ in imports(module)}
+    assert not (names & inside) - imported_as_modules, (module, names & inside)
+
+
 def test_no_annotation_any_stands_for_a_class_of_the_package():
   """Where a docstring says that an argument is one of our classes, so does the annotation."""
   classes = {node.name for tree in modules().values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}

@@ -1,6 +1,7 @@
 """Data sets by name."""
 
 from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.core.renamed import renamed
 from flowpp_tf.data import bundled, tfds
 from flowpp_tf.data.arrays import load_npz
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
@@ -8,6 +9,8 @@ from flowpp_tf.data.folder import load_folder
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.types import Path, Shape
+
+__getattr__ = renamed(__name__, {"Batches": "DataPipeline", "Photographs": "RandomCrops"})
 
 DATASETS = ("digits", "photos", *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")
 

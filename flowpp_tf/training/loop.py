@@ -90,7 +90,8 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
       state = TrainState(FlowPlusPlus(config), training)
     _log_what_is_trained(state, strategy, workers, log_fn)
     batches = DataPipeline(dataset, condition, bool(config.num_classes))
-    run = Run(state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar, log_fn)
+    run = Run(state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar,
+              log_fn)
     if run.restore():
       log_fn(f"resumed at step {state.step} of {training.steps}")
     else:
@@ -317,4 +318,5 @@ def _initialize(state, batches, init_from, workers, log_fn):
   bound = state.model.initialize(images, seed=state.config.seed, **given)
   workers.broadcast(state.variables)  # hosts may round differently
   state.reset_ema()
-  log_fn(f"initialised on {len(images)} images: {float(tf.reduce_mean(state.model.to_bits_per_dim(bound))):.3f} bits/dim")
+  bits = float(tf.reduce_mean(state.model.to_bits_per_dim(bound)))
+  log_fn(f"initialised on {len(images)} images: {bits:.3f} bits/dim")
