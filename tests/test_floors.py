@@ -82,7 +82,9 @@ def test_no_function_of_a_package_has_the_name_of_a_module_in_it():
     names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     folder = PACKAGE / module.replace(".", "/")
     inside = {path.stem for path in folder.parent.iterdir() if path.is_dir() or path.suffix == ".py"}
-    imported_as_modules = {other.rpartition(".__init__")[0].rpartition(".")[2] for other, _ in imports(module)}
+    imported_as_modules = {other.removesuffix(".__init__").rpartition(".")[2] for other, _ in imports(module)
+                           if other.removesuffix(".__init__") in {
+                               f"{room_of(module)}.{name}".removeprefix("__init__.") for name in names}}
     assert not (names & inside) - imported_as_modules, (module, names & inside)
 
 

@@ -12,7 +12,6 @@ import math
 from typing import Any
 
 import keras
-import ml_dtypes
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
@@ -188,11 +187,6 @@ class Parameter(property):
 def is_composite(part: Any) -> bool:
   """Return whether a bijector or a distribution can go in and out of a `tf.function`; one of Keras variables cannot."""
   return isinstance(part, tf.__internal__.CompositeTensor) and not getattr(part, "_keras_variables", None)
-
-
-def finfo(dtype: tf.DType) -> Any:
-  """Return the limits of a floating dtype, as `np.finfo` does, which does not know bfloat16."""
-  return ml_dtypes.finfo(dtype.as_numpy_dtype)
 
 
 def _is_variable(value):

@@ -16,7 +16,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, finfo
+from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.types import TensorLike
 

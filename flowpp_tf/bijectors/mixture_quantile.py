@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.bijectors.base import finfo
 from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
+from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.types import TensorLike
 
 _MAX_ITERATIONS = 200  # bisection alone closes any bracket with fewer

@@ -7,7 +7,8 @@ that of v = infinity.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, finfo
+from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.core.dtypes import finfo
 
 
 class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):

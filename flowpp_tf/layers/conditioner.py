@@ -16,10 +16,12 @@ import tensorflow as tf
 
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import reshape, shape_of
-from flowpp_tf.layers.activations import LAYER_NORM_EPSILON, concat_elu
+from flowpp_tf.layers.activations import concat_elu, layer_norm
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
+from flowpp_tf.layers.fused import conv_attention_block
 from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise
 from flowpp_tf.layers.init_norm import InitNormConv2D
+from flowpp_tf.layers.kernels.pointwise import LAYER_NORM_EPSILON
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.types import Shape
 
@@ -85,9 +87,11 @@ class ConvAttentionBlock(keras.layers.Layer):
 
   def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, context: tf.Tensor | None = None,
            ctx: EvalContext = EvalContext()) -> tf.Tensor:
-    x = self.conv(x, context, norm=self.conv_norm, ctx=ctx.fold_in("conv"))
+    if not (tf.executing_eagerly() or ctx.initialize):  # the same, in less time and memory
+      return conv_attention_block(self, x, position_embedding, context, ctx)
+    x = layer_norm(self.conv(x, context, ctx=ctx.fold_in("conv")), self.conv_norm)
     if self.mixer is not None:
-      x = self.mixer(x, position_embedding, norm=self.mixer_norm, ctx=ctx.fold_in("mixer"))
+      x = layer_norm(self.mixer(x, position_embedding, ctx=ctx.fold_in("mixer")), self.mixer_norm)
     return x
 
   def get_config(self) -> dict[str, Any]:

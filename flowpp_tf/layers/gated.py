@@ -5,8 +5,7 @@
     GatedAttention   x + Gate(1x1(dropout(attention(1x1(x + p)))))       p: position embedding
     GatedPointwise   x + Gate(1x1(dropout(max over triples(1x1(x + p)))))  the ablation without attention
 
-c is an optional context of the same height and width. The layers are those of PixelCNN++ and PixelSNAIL. Gradients
-keep the inputs of the cheap functions between products, and compute these functions again.
+c is an optional context of the same height and width. The layers are those of PixelCNN++ and PixelSNAIL.
 """
 
 from typing import Any
@@ -15,13 +14,12 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.shapes import shape_of
-from flowpp_tf.layers.activations import concat_elu, gated_sum, kept_concat_elu, kept_values
+from flowpp_tf.layers.activations import concat_elu, gate
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense
 from flowpp_tf.layers.kernels.attention import self_attention
 
-_RESIDUAL_INIT_SCALE = 0.1  # each residual starts small beside what it is added to
+_RESIDUAL_INIT_SCALE = 0.1  # each residual starts small compared with what it is added to
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -36,7 +34,7 @@ class GatedConv(keras.layers.Layer):
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
 
-  `call(x [N, H, W, filters], context=None, norm=None, ctx=EvalContext())`; `norm` as in `gated_sum`.
+  `call(x [N, H, W, filters], context=None, ctx=EvalContext())`.
 
   Example:
     >>> fpp.layers.GatedConv(16)(tf.zeros([2, 8, 8, 16])).shape
@@ -67,15 +65,12 @@ class GatedConv(keras.layers.Layer):
     self.output_projection.build(_doubled(x_shape))
     self.built = True
 
-  def call(self, x: tf.Tensor, context: tf.Tensor | None = None, norm: keras.layers.Layer | None = None,
-           ctx: EvalContext = EvalContext()) -> tf.Tensor:
-    h = self.conv(x, pre_activation=concat_elu, initialize=ctx.initialize)
+  def call(self, x: tf.Tensor, context: tf.Tensor | None = None, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+    h = self.conv(concat_elu(x), initialize=ctx.initialize)
     if self.context_projection is not None:
-      h += self.context_projection(context, pre_activation=concat_elu, initialize=ctx.initialize)
-    keep = self.dropout.keep_mask(_doubled(shape_of(h)), ctx.training, ctx.stream("dropout"), ctx.batch_offset)
-    h = self.output_projection(h, keep, pre_activation=kept_concat_elu, input_scale=self.dropout.scale(keep),
-                               initialize=ctx.initialize)
-    return gated_sum(x, h, norm)
+      h += self.context_projection(concat_elu(context), initialize=ctx.initialize)
+    h = self.dropout(concat_elu(h), training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
+    return x + gate(self.output_projection(h, initialize=ctx.initialize))
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "filters": self.filters,
@@ -88,12 +83,8 @@ def _doubled(shape):
   return (*shape[:-1], 2 * shape[-1])
 
 
-def _with_position(x, position_embedding):
-  return x if position_embedding is None else x + position_embedding
-
-
 class _GatedMixer(keras.layers.Layer):
-  """1x1 to three times the channels, `_mix` them back to one, dropout, 1x1, gate, residual."""
+  """1x1 to three times the channels, `mix` them back to one, dropout, 1x1, gate, residual."""
 
   def __init__(self, filters: int, dropout: float = 0.0, weight_norm: bool = False, **kwargs: Any) -> None:
     super().__init__(**kwargs)
@@ -111,14 +102,12 @@ class _GatedMixer(keras.layers.Layer):
     self.output_projection.build(x_shape)
     self.built = True
 
-  def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, norm: keras.layers.Layer | None = None,
+  def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None,
            ctx: EvalContext = EvalContext()) -> tf.Tensor:
-    h = self._mix(self.input_projection(
-        x, position_embedding, pre_activation=_with_position, initialize=ctx.initialize))
-    keep = self.dropout.keep_mask(shape_of(h), ctx.training, ctx.stream("dropout"), ctx.batch_offset)
-    h = self.output_projection(h, keep, pre_activation=kept_values, input_scale=self.dropout.scale(keep),
-                               initialize=ctx.initialize)
-    return gated_sum(x, h, norm)
+    h = x if position_embedding is None else x + position_embedding
+    h = self.mix(self.input_projection(h, initialize=ctx.initialize))
+    h = self.dropout(h, training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
+    return x + gate(self.output_projection(h, initialize=ctx.initialize))
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "filters": self.filters, "dropout": self.dropout.rate,
@@ -135,8 +124,7 @@ class GatedAttention(_GatedMixer):
     dropout: rate.
     weight_norm: as in `InitNormDense`.
 
-  `call(x [N, H, W, filters], position_embedding=None, norm=None, ctx=EvalContext())`; the embedding is
-  `[H, W, filters]`, `norm` as in `gated_sum`.
+  `call(x [N, H, W, filters], position_embedding=None, ctx=EvalContext())`; the embedding is `[H, W, filters]`.
 
   Example:
     >>> fpp.layers.GatedAttention(16, heads=4)(tf.zeros([2, 8, 8, 16])).shape
@@ -150,7 +138,8 @@ class GatedAttention(_GatedMixer):
       raise ValueError(f"`heads` must divide `filters`, got {heads} heads and {filters} filters")
     self.heads = heads
 
-  def _mix(self, h):
+  def mix(self, h: tf.Tensor) -> tf.Tensor:
+    """Return the attention `[N, H, W, filters]` of queries, keys and values `[N, H, W, 3 filters]`."""
     height, width = h.shape[1:3]
     h = self_attention(tf.reshape(h, [-1, height * width, 3 * self.filters]), self.heads)
     return tf.reshape(h, [-1, height, width, self.filters])
@@ -175,5 +164,6 @@ class GatedPointwise(_GatedMixer):
     TensorShape([2, 8, 8, 16])
   """
 
-  def _mix(self, h):
+  def mix(self, h: tf.Tensor) -> tf.Tensor:
+    """Return the largest of three channels each, `[N, H, W, filters]` of `[N, H, W, 3 filters]`."""
     return tf.reduce_max(tf.reshape(h, [-1, *h.shape[1:3], self.filters, 3]), axis=-1)

@@ -6,30 +6,24 @@ does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for 
 32.
 """
 
-from collections.abc import Callable
 import functools
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from flowpp_tf.core.dtypes import at_least_float32
 from flowpp_tf.core.lanes import moments, sync_lanes
-from flowpp_tf.core.remat import rematerialized
-from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.core.tracing import traced_once
+from flowpp_tf.layers.kernels.products import conv2d, dense
 
 _EPSILON = 1e-8
 _SMALLEST_SQUARED_NORM = 1e-12
 
 
-def at_least_float32(x: tf.Tensor) -> tf.Tensor:
-  """Return `x` in float32 if its dtype is narrower: products use narrow numbers, elsewhere they are slower on CPUs."""
-  return tf.cast(x, tf.float32) if x.dtype.size < 4 else x
-
-
-def _normalized(linear, init_scale, bias, kernel, *parts):
+def _normalized(product, init_scale, bias, kernel, *parts):
   """The scale that normalises the outputs of the parts of a batch, the bias, and these outputs."""
-  outputs = [linear(part, kernel) for part in parts]
+  outputs = [product(part, kernel) for part in parts]
   mean, variance = moments([at_least_float32(part) for part in outputs], len(outputs[0].shape) - 1)
   scale = init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), init_scale.dtype)
   bias -= (tf.cast(mean, bias.dtype) + bias) * scale
@@ -37,18 +31,18 @@ def _normalized(linear, init_scale, bias, kernel, *parts):
 
 
 @functools.cache
-def _normalized_side_by_side(linear):
-  return traced_once(functools.partial(_normalized, linear), in_eager_mode=True)
+def _normalized_side_by_side(product):
+  return traced_once(functools.partial(_normalized, product), in_eager_mode=True)
 
 
 class _InitNormLayer(keras.layers.Layer):
   """Base class of the convolution and the dense layer: weights, normalisation, initialisation."""
 
-  def __init__(self, linear, units, init_scale, weight_norm, **kwargs):
+  def __init__(self, product, units, init_scale, weight_norm, **kwargs):
     super().__init__(**kwargs)
     if units < 1:
       raise ValueError(f"the number of output channels must be at least 1, got {units}")
-    self._linear = linear  # `linear(x, kernel, bias=None)`
+    self.product = product  # `product(x, kernel, bias=None)`
     self.units = units
     self.init_scale = init_scale
     self.weight_norm = weight_norm
@@ -60,26 +54,15 @@ class _InitNormLayer(keras.layers.Layer):
       self.gain = self.add_weight(name="gain", shape=(self.units,), initializer="ones")
     self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
-  def call(self, inputs: tf.Tensor, *more: tf.Tensor | None, pre_activation: Callable[..., tf.Tensor] | None = None,
-           input_scale: float = 1.0, initialize: bool = False) -> tf.Tensor:
-    """Apply the layer to `inputs`, or to `pre_activation(inputs, *more)`.
-
-    `pre_activation` is a cheap function of each position, which the gradient computes again; `more` are tensors or
-    None. `input_scale` is a factor of what the kernel is multiplied by; the kernel, which is smaller, takes it in.
-    """
-    kernel, bias = self._effective_kernel(), tf.convert_to_tensor(self.bias)
-    if input_scale != 1:
-      kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
+  def call(self, x: tf.Tensor, initialize: bool = False) -> tf.Tensor:
+    kernel, bias = self.effective_weights()
     if initialize:
-      return sync_lanes(functools.partial(self._initialize, kernel),
-                        pre_activation(inputs, *more) if pre_activation else inputs)
-    if pre_activation is None:
-      return self._linear(inputs, kernel, bias)
+      return sync_lanes(functools.partial(self._initialize, kernel), x)
+    return self.product(x, kernel, bias)
 
-    def product(*arguments):
-      return self._linear(pre_activation(*arguments[:-2]), *arguments[-2:])
-
-    return rematerialized(product)(inputs, *more, kernel, bias)
+  def effective_weights(self) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the kernel that the input is multiplied by, and the bias."""
+    return self._effective_kernel(), tf.convert_to_tensor(self.bias)
 
   def _effective_kernel(self):
     kernel = tf.convert_to_tensor(self.kernel)
@@ -95,8 +78,8 @@ class _InitNormLayer(keras.layers.Layer):
     bias = tf.convert_to_tensor(self.bias)
     earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form takes it into its moments
     # A trace takes longer than it saves where there is one part.
-    normalized = (functools.partial(_normalized, self._linear) if len(parts) == 1
-                  else _normalized_side_by_side(self._linear))
+    normalized = (functools.partial(_normalized, self.product) if len(parts) == 1
+                  else _normalized_side_by_side(self.product))
     scale, bias, *outputs = normalized(tf.constant(self.init_scale, bias.dtype), earlier, kernel, *parts)
     rescaled = self.gain if self.weight_norm else self.kernel
     rescaled.assign(rescaled * scale)
@@ -105,10 +88,6 @@ class _InitNormLayer(keras.layers.Layer):
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "init_scale": self.init_scale, "weight_norm": self.weight_norm}
-
-
-def _conv(x, kernel, bias=None):
-  return _add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -131,7 +110,7 @@ class InitNormConv2D(_InitNormLayer):
 
   def __init__(self, filters: int, kernel_size: int = 3, init_scale: float = 1.0, weight_norm: bool = False,
                **kwargs: Any) -> None:
-    super().__init__(_conv, filters, init_scale, weight_norm, **kwargs)
+    super().__init__(conv2d, filters, init_scale, weight_norm, **kwargs)
     self.kernel_size = kernel_size
 
   def build(self, input_shape: tuple) -> None:
@@ -140,13 +119,6 @@ class InitNormConv2D(_InitNormLayer):
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "filters": self.units, "kernel_size": self.kernel_size}
-
-
-def _dense(x, kernel, bias=None):
-  if len(x.shape) == 4 and bias is not None:
-    return _pointwise_conv(x, kernel, bias)
-  flat = _add(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel), bias)
-  return reshape(flat, [*shape_of(x)[:-1], kernel.shape[-1]])
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -167,7 +139,7 @@ class InitNormDense(_InitNormLayer):
   """
 
   def __init__(self, units: int, init_scale: float = 1.0, weight_norm: bool = False, **kwargs: Any) -> None:
-    super().__init__(_dense, units, init_scale, weight_norm, **kwargs)
+    super().__init__(dense, units, init_scale, weight_norm, **kwargs)
 
   def build(self, input_shape: tuple) -> None:
     self._add_weights((input_shape[-1], self.units))
@@ -175,24 +147,3 @@ class InitNormDense(_InitNormLayer):
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), "units": self.units}
-
-
-@tf.custom_gradient
-def _pointwise_conv(x, kernel, bias):
-  """A dense layer of images `[N, H, W, C]`: as a convolution, whose kernel on CPUs adds the bias as well.
-
-  The gradients are matrix products, which take a third of the time of those of the convolution.
-  """
-  def gradient(upstream):
-    upstream, x_rows = (tf.reshape(t, [-1, t.shape[-1]]) for t in (upstream, x))
-    by_x = reshape(tf.matmul(upstream, kernel, transpose_b=True), shape_of(x))
-    ones = tf.ones([1, tf.shape(upstream)[0]], upstream.dtype)  # a product is the fastest sum
-    return by_x, tf.matmul(x_rows, upstream, transpose_a=True), tf.matmul(ones, upstream)[0]
-
-  with tf.name_scope("pointwise"):  # profiles tell it from the 3x3 convolutions by its name
-    return _add(tf.nn.conv2d(x, kernel[tf.newaxis, tf.newaxis], strides=1, padding="VALID"), bias), gradient
-
-
-def _add(outputs, bias):
-  """Add the bias by the op that the product's kernel can take in."""
-  return outputs if bias is None else tf.nn.bias_add(outputs, bias)

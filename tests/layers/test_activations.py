@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.layers import activations
+from flowpp_tf.layers.activations import concat_elu, gate
+from flowpp_tf.layers.kernels import pointwise, products
 from flowpp_tf.layers.kernels.attention import self_attention
 
 
@@ -15,7 +16,7 @@ def draw(*shape, seed=0):
 
 
 X, H, KEEP = draw(2, 3, 2, 4), draw(2, 3, 2, 8, seed=1), draw(2, 3, 2, 8, seed=2) > 0
-NORM = keras.layers.LayerNormalization(epsilon=activations.LAYER_NORM_EPSILON, dtype="float64")
+NORM = keras.layers.LayerNormalization(epsilon=pointwise.LAYER_NORM_EPSILON, dtype="float64")
 NORM.build((None, 3, 2, 4))
 NORM.gamma.assign(draw(4, seed=3))
 NORM.beta.assign(draw(4, seed=4))
@@ -38,18 +39,20 @@ def plain_concat_elu(x, keep):
 def plain_norm(x):
   mean = tf.reduce_mean(x, axis=-1, keepdims=True)  # `tf.nn.moments` has wrong second derivatives
   variance = tf.reduce_mean(tf.square(x - mean), axis=-1, keepdims=True)
-  return (x - mean) / tf.sqrt(variance + activations.LAYER_NORM_EPSILON) * NORM.gamma + NORM.beta
+  return (x - mean) / tf.sqrt(variance + pointwise.LAYER_NORM_EPSILON) * NORM.gamma + NORM.beta
 
 
 CASES = {  # ours, plain, arguments, variables
-    "concat_elu": (activations.concat_elu, lambda x: plain_concat_elu(x, None), [X], []),
-    "kept concat_elu": (lambda x: activations.kept_concat_elu(x, KEEP), lambda x: plain_concat_elu(x, KEEP), [X], []),
-    "kept": (lambda h: activations.kept_values(h, KEEP), lambda h: tf.where(KEEP, h, tf.zeros_like(h)), [H], []),
-    "sum": (activations.gated_sum, lambda x, h: x + plain_gate(h), [X, H], []),
-    "norm": (lambda x, h: activations.gated_sum(x, h, NORM), lambda x, h: plain_norm(x + plain_gate(h)), [X, H],
-             [NORM.gamma, NORM.beta]),
-    "dense": (lambda x: DENSE(x, input_scale=1.25), lambda x: tf.einsum(
-        "nhwc,cd->nhwd", 1.25 * x, DENSE.kernel) + DENSE.bias, [X], [DENSE.kernel, DENSE.bias]),
+    "gate": (gate, plain_gate, [H], []),
+    "concat_elu": (concat_elu, lambda x: plain_concat_elu(x, None), [X], []),
+    "kept concat_elu": (lambda x: pointwise.kept_concat_elu(x, KEEP), lambda x: plain_concat_elu(x, KEEP), [X], []),
+    "kept": (lambda h: pointwise.kept_values(h, KEEP), lambda h: tf.where(KEEP, h, tf.zeros_like(h)), [H], []),
+    "sum": (pointwise.gated_sum, lambda x, h: x + plain_gate(h), [X, H], []),
+    "norm": (lambda x, h: pointwise.gated_sum(x, h, *map(tf.convert_to_tensor, (NORM.gamma, NORM.beta))),
+             lambda x, h: plain_norm(x + plain_gate(h)), [X, H], [NORM.gamma, NORM.beta]),
+    "dense": (lambda x: products.product_of(tf.identity, products.dense, x, **dict(
+        zip(("kernel", "bias"), DENSE.effective_weights())), input_scale=1.25), lambda x: tf.einsum(
+            "nhwc,cd->nhwd", 1.25 * x, DENSE.kernel) + DENSE.bias, [X], [DENSE.kernel, DENSE.bias]),
 }
 
 
