@@ -431,8 +431,8 @@ def test_files_of_a_damaged_segment_are_named(folder):
     for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), coder()):
       back.append((type(item).__name__, item.name))
   # The large file has tiles in the segment; those behind it begin in later ones.
-  assert back == [("Picture", "a.png"), ("Picture", "a.webp"), ("Lost", "below/large.png"), ("Lost", ""),
-                  *(("Picture", name) for name in NAMES[3:])]
+  assert back == [("ImageFile", "a.png"), ("ImageFile", "a.webp"), ("Lost", "below/large.png"), ("Lost", ""),
+                  *(("ImageFile", name) for name in NAMES[3:])]
 
 
 def test_no_file_leaves_the_folder_and_none_covers_another(tmp_path):

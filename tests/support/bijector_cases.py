@@ -56,8 +56,8 @@ def coupling(dtype, kind, name="coupling"):
 class ConditionedConditioner(Conditioner):
   """tanh((x1 + condition) w)."""
 
-  def __call__(self, x1, call):
-    return super().__call__(x1 + call.condition)
+  def __call__(self, x1, ctx):
+    return super().__call__(x1 + ctx.condition)
 
 
 def conditioned_coupling(dtype):
