@@ -50,13 +50,11 @@ class Bijector(tfp.bijectors.Bijector):
       y, and the log-det in nats per event of `forward_min_event_ndims` dimensions. A log-det that does not depend on x
       may lack dimensions of the batch.
     """
-    with tf.name_scope(f"{self.name}/forward"):
-      return self._forward_and_log_det(self._to_tensor(x), ctx)
+    return forward_and_log_det(self, x, ctx=ctx)
 
   def inverse_and_log_det(self, y: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
     """Return x and log|det dx/dy|; arguments and log-det as in `forward_and_log_det`."""
-    with tf.name_scope(f"{self.name}/inverse"):
-      return self._inverse_and_log_det(self._to_tensor(y), ctx)
+    return inverse_and_log_det(self, y, ctx=ctx)
 
   def _to_tensor(self, x):
     return tf.convert_to_tensor(x, dtype=self.dtype, dtype_hint=tf.float32)
@@ -137,7 +135,8 @@ def forward_and_log_det(bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_nd
     ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
   """
   if isinstance(bijector, Bijector):
-    y, log_det = bijector.forward_and_log_det(x, ctx)
+    with tf.name_scope(f"{bijector.name}/forward"):
+      y, log_det = bijector._forward_and_log_det(bijector._to_tensor(x), ctx)  # pylint: disable=protected-access
   else:
     x = _unknown_to_cache(x)
     y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, bijector.forward_min_event_ndims)
@@ -149,7 +148,8 @@ def inverse_and_log_det(bijector: tfp.bijectors.Bijector, y: tf.Tensor, event_nd
                         ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   if isinstance(bijector, Bijector):
-    x, log_det = bijector.inverse_and_log_det(y, ctx)
+    with tf.name_scope(f"{bijector.name}/inverse"):
+      x, log_det = bijector._inverse_and_log_det(bijector._to_tensor(y), ctx)  # pylint: disable=protected-access
   else:
     y = _unknown_to_cache(y)
     x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, bijector.inverse_min_event_ndims)

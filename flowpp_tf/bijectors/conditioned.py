@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Parameter
+from flowpp_tf.bijectors.base import Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
@@ -65,14 +65,17 @@ class Conditioned(Chain):
                 context=ParameterProperties(event_ndims=event_ndims))
 
   def _forward_and_log_det(self, x, ctx):
-    return super()._forward_and_log_det(*self._with_context(x, self.forward_min_event_ndims, ctx))
+    x, ctx = self._with_context(x, self.forward_min_event_ndims, ctx)
+    return forward_and_log_det(self.bijector, x, self.forward_min_event_ndims, ctx)
 
   def _inverse_and_log_det(self, y, ctx):
-    return super()._inverse_and_log_det(*self._with_context(y, self.inverse_min_event_ndims, ctx))
+    y, ctx = self._with_context(y, self.inverse_min_event_ndims, ctx)
+    return inverse_and_log_det(self.bijector, y, self.inverse_min_event_ndims, ctx)
 
   def _with_context(self, x, event_ndims, ctx):
     context = tf.convert_to_tensor(self.context)
-    return _with_batch_of(context, x, event_ndims), (ctx or EvalContext()).with_condition(context)
+    ctx = (ctx or EvalContext()).with_condition(context).fold_in(f"0_{self.bijector.name}")
+    return _with_batch_of(context, x, event_ndims), ctx
 
 
 def _with_batch_of(context, x, event_ndims):
