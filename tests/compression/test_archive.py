@@ -73,7 +73,7 @@ def test_each_64_images_have_a_checksum():
 
 def test_an_archive_of_an_earlier_version_is_decoded():
   """digits.fpp was written by version 0.2.0: whatever changes a number of the codec loses such files."""
-  coder = compression.Coder(fpp.FlowPlusPlus.from_preset("digits"))
+  coder = compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
   archived = (REFERENCE / "digits.fpp").read_bytes()
   digits = load_dataset("digits").test
   np.testing.assert_array_equal(fpp.decompress(coder, archived), digits)
