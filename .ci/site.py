@@ -20,6 +20,7 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
 
 def relinked(text, page):
   """The text of a page of the repository, at its place in the site."""
+
   def relink(match):
     image, label, target = match.groups()
     path, hash_sign, anchor = target.partition("#")
@@ -53,8 +54,11 @@ def public(module):
   """Names and classes or functions of a module, in the order of their names."""
   names = getattr(module, "__all__", None) or [name for name in dir(module) if not name.startswith("_")]
   values = [(name, getattr(module, name)) for name in sorted(names)]
-  return [(name, value) for name, value in values
-          if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith("flowpp_tf")]
+  return [
+    (name, value)
+    for name, value in values
+    if (inspect.isclass(value) or inspect.isfunction(value)) and value.__module__.startswith("flowpp_tf")
+  ]
 
 
 def main():
@@ -66,10 +70,11 @@ def main():
     target.write_text(relinked(page.read_text(), page))
   (TARGET / "reference").mkdir()
   for name, title, intro, module in (
-      ("index", "Python", "`import flowpp_tf as fpp`. `fpp.CONFIGS` is the `dict` of all configs by name.", fpp),
-      ("bijectors", "Bijectors", "`from flowpp_tf import bijectors as fb`", fpp.bijectors),
-      ("distributions", "Distributions", "`fpp.distributions`", fpp.distributions),
-      ("layers", "Layers", "`fpp.layers`", fpp.layers)):
+    ("index", "Python", "`import flowpp_tf as fpp`. `fpp.CONFIGS` is the `dict` of all configs by name.", fpp),
+    ("bijectors", "Bijectors", "`from flowpp_tf import bijectors as fb`", fpp.bijectors),
+    ("distributions", "Distributions", "`fpp.distributions`", fpp.distributions),
+    ("layers", "Layers", "`fpp.layers`", fpp.layers),
+  ):
     (TARGET / "reference" / f"{name}.md").write_text(entries(title, intro, public(module)))
 
 

@@ -27,7 +27,8 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
     super().__init__(config, **kwargs)
     self._noise_to_unit = _plain(self.dequantizer.bijector, config.components)
     self.flow = tfd.TransformedDistribution(
-        self.flow.distribution, tfb.Invert(_plain(self.flow.bijector.bijector, config.components)))
+      self.flow.distribution, tfb.Invert(_plain(self.flow.bijector.bijector, config.components))
+    )
 
   def _bound_terms(self, x, noise, call):
     q_call = call.fold_in("dequantizer")
@@ -36,9 +37,9 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
     u = self._noise_to_unit.forward(noise, **kwargs)
     normal = tfd.Normal(tf.zeros([], noise.dtype), 1.0)
     log_q = tf.reduce_sum(normal.log_prob(noise), axis=[-3, -2, -1]) - (
-        self._noise_to_unit.forward_log_det_jacobian(noise, 3, **kwargs))
-    log_p = self.flow.log_prob(
-        x + u, bijector_kwargs=_for_couplings(self.flow.bijector.bijector, call.fold_in("flow")))
+      self._noise_to_unit.forward_log_det_jacobian(noise, 3, **kwargs)
+    )
+    log_p = self.flow.log_prob(x + u, bijector_kwargs=_for_couplings(self.flow.bijector.bijector, call.fold_in("flow")))
     terms = BoundTerms(tf.zeros_like(log_p), log_p, -log_q)
     return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
@@ -54,8 +55,11 @@ def _plain(bijector, components):
 
 def _for_couplings(chain, call):
   """Keyword arguments of a chain of TFP's, which go to its parts by name; each coupling has its own random stream."""
-  return {part.name: dict(ctx=call.fold_in(f"{i}_{part.name}"))
-          for i, part in enumerate(reversed(chain.bijectors)) if isinstance(part, _Coupling)}
+  return {
+    part.name: dict(ctx=call.fold_in(f"{i}_{part.name}"))
+    for i, part in enumerate(reversed(chain.bijectors))
+    if isinstance(part, _Coupling)
+  }
 
 
 class _Coupling(tfb.Bijector):
@@ -70,12 +74,10 @@ class _Coupling(tfb.Bijector):
   def _condition(self, x1, ctx=None):
     parameters = self._conditioner(tf.reshape(x1, [-1, *x1.shape[-3:]]), ctx=ctx or EvalContext())
     size = 2 + 3 * self._components
-    parameters = tf.reshape(
-        parameters, tf.concat([tf.shape(x1)[:-1], [parameters.shape[-1] // size, size]], axis=0))
+    parameters = tf.reshape(parameters, tf.concat([tf.shape(x1)[:-1], [parameters.shape[-1] // size, size]], axis=0))
     logits, loc, log_scale = tf.split(parameters[..., 2:], 3, axis=-1)
     scale_logit, shift = parameters[..., 0], parameters[..., 1]
-    return scale_logit, shift, (
-        tf.nn.log_softmax(logits), loc, tf.maximum(log_scale, _SMALLEST_LOG_SCALE))
+    return scale_logit, shift, (tf.nn.log_softmax(logits), loc, tf.maximum(log_scale, _SMALLEST_LOG_SCALE))
 
   def _forward(self, x, **kwargs):
     x1, x2 = tf.split(x, 2, axis=-1)

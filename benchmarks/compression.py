@@ -32,9 +32,10 @@ def main(argv):
 
   model = fpp.FlowPlusPlus.from_preset(FLAGS.preset)
   settings = json.loads((ROOT / "flowpp_tf" / "pretrained" / FLAGS.preset / "config.json").read_text())["training"]
-  dataset = load_dataset(settings["dataset"], FLAGS.data_dir, image_shape=model.config.image_shape,
-                         levels=model.config.levels)
-  images = np.asarray(dataset.split(FLAGS.split)[:FLAGS.limit])
+  dataset = load_dataset(
+    settings["dataset"], FLAGS.data_dir, image_shape=model.config.image_shape, levels=model.config.levels
+  )
+  images = np.asarray(dataset.split(FLAGS.split)[: FLAGS.limit])
   coder = TieredCodec(model, FLAGS.tier)
   begin = time.monotonic()
   data = fpp.compress(coder, images)
@@ -45,11 +46,17 @@ def main(argv):
   bound = np.mean([draw.bounds[0].bits_per_dim for draw in draws])
   ideal = bound * images.size / 8
   row = {
-      "images": f"{FLAGS.preset}, {len(images)}", "tier": FLAGS.tier, "bytes": len(data),
-      "bits/dim": f"{8 * len(data) / images.size:.4f}", "bound": f"{bound:.4f}",
-      "excess": f"{100 * (len(data) / ideal - 1):+.2f} %", "constant": f"{len(data) - 1.005 * ideal:+.0f}",
-      "encode, images/s": f"{len(images) / (middle - begin):.1f}",
-      "decode, images/s": f"{len(images) / (end - middle):.1f}", "same": np.array_equal(back, images)}
+    "images": f"{FLAGS.preset}, {len(images)}",
+    "tier": FLAGS.tier,
+    "bytes": len(data),
+    "bits/dim": f"{8 * len(data) / images.size:.4f}",
+    "bound": f"{bound:.4f}",
+    "excess": f"{100 * (len(data) / ideal - 1):+.2f} %",
+    "constant": f"{len(data) - 1.005 * ideal:+.0f}",
+    "encode, images/s": f"{len(images) / (middle - begin):.1f}",
+    "decode, images/s": f"{len(images) / (end - middle):.1f}",
+    "same": np.array_equal(back, images),
+  }
   for line in (row, len(row) * ("---",), row.values()):
     print(f"| {' | '.join(map(str, line))} |", flush=True)
   for codec in measure_codecs(images) if FLAGS.codecs else []:

@@ -25,8 +25,16 @@ from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 STORED = pathlib.Path(__file__).resolve().parent / "counts.json"
-MODELS = ("digits", "photos", "cifar10", "cifar10 remat=blocks", "cifar10 remat=couplings",
-          "celeba128_5bit", "celeba128_5bit remat=blocks", "celeba128_5bit remat=couplings")
+MODELS = (
+  "digits",
+  "photos",
+  "cifar10",
+  "cifar10 remat=blocks",
+  "cifar10 remat=couplings",
+  "celeba128_5bit",
+  "celeba128_5bit remat=blocks",
+  "celeba128_5bit remat=couplings",
+)
 QUICK = ("digits", "photos", "cifar10")  # of which the test counts again
 
 
@@ -34,11 +42,17 @@ def count(name, compiled=False):
   """The counts of a model, named as a config and FIELD=VALUE; those of compiled blocks if asked for."""
   import flowpp_tf as fpp  # pylint: disable=import-outside-toplevel
   import model_counts
+
   config, *changes = name.split()
   model = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config(config), **dict(c.split("=") for c in changes)))
   one, two = (model_counts.trace_pass(model, batch, compiled and batch == 2) for batch in (1, 2))
-  return dict(model=name, operations=two["operations"], kernels=two["kernels"],
-              compiled_kernels=two["compiled_kernels"], mb_image=round((two["saved"] - one["saved"]) / 1e6, 2))
+  return dict(
+    model=name,
+    operations=two["operations"],
+    kernels=two["kernels"],
+    compiled_kernels=two["compiled_kernels"],
+    mb_image=round((two["saved"] - one["saved"]) / 1e6, 2),
+  )
 
 
 def stored():
@@ -56,8 +70,12 @@ def main(argv):
   del argv
   rows = [count(name, compiled=FLAGS.write and name in QUICK) for name in FLAGS.models]
   before = stored() if STORED.exists() else {}
-  print_table([row | {f"{key}_stored": value for key, value in before.get(row["model"], {}).items() if key != "model"}
-               for row in rows])
+  print_table(
+    [
+      row | {f"{key}_stored": value for key, value in before.get(row["model"], {}).items() if key != "model"}
+      for row in rows
+    ]
+  )
   if FLAGS.write:
     write_json(str(STORED), list((before | {row["model"]: row for row in rows}).values()))
 

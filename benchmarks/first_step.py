@@ -28,8 +28,9 @@ PARTS = {"build_s": "versions: ", "initialise_s": "initialised ", "first_step_s"
 def import_seconds():
   """What a process takes that imports what bin/train does."""
   start = time.perf_counter()
-  subprocess.run([sys.executable, "-c", "import flowpp_tf.programs.train"], cwd=ROOT, check=True,
-                 stderr=subprocess.DEVNULL)
+  subprocess.run(
+    [sys.executable, "-c", "import flowpp_tf.programs.train"], cwd=ROOT, check=True, stderr=subprocess.DEVNULL
+  )
   return time.perf_counter() - start
 
 
@@ -61,23 +62,44 @@ def measure(config, batch_size, init_batch_size, threads):
   with tempfile.TemporaryDirectory() as folder:
     data = pathlib.Path(folder) / "images.npz"
     write_images(data, config, init_batch_size)
-    found = arrivals([
-        sys.executable, str(ROOT / "bin" / "train"), f"--config={config}", f"--dataset=npz:{data}",
-        f"--workdir={folder}/run", f"--batch_size={batch_size}", f"--init_batch_size={init_batch_size}",
-        "--steps=1000", "--validate_every=1000"])
+    found = arrivals(
+      [
+        sys.executable,
+        str(ROOT / "bin" / "train"),
+        f"--config={config}",
+        f"--dataset=npz:{data}",
+        f"--workdir={folder}/run",
+        f"--batch_size={batch_size}",
+        f"--init_batch_size={init_batch_size}",
+        "--steps=1000",
+        "--validate_every=1000",
+      ]
+    )
   lengths = np.diff([0, imported, *found.values()]).tolist()
-  return dict(config=config, batch=batch_size, init_batch=init_batch_size, threads=threads,
-              total_s=found["first_step_s"], **dict(zip(["import_s", *PARTS], lengths)))
+  return dict(
+    config=config,
+    batch=batch_size,
+    init_batch=init_batch_size,
+    threads=threads,
+    total_s=found["first_step_s"],
+    **dict(zip(["import_s", *PARTS], lengths)),
+  )
 
 
 def write_images(path, config, count):
   """Random images for a config, as `--dataset=npz:` takes them."""
   sys.path.insert(0, str(ROOT))
   import flowpp_tf as fpp  # pylint: disable=import-outside-toplevel
+
   config = fpp.get_config(config)
   rng = np.random.RandomState(0)
-  np.savez(path, **{split: rng.randint(0, config.levels, [size, *config.image_shape]).astype(np.uint8)
-                    for split, size in dict(train=count, validation=4, test=4).items()})
+  np.savez(
+    path,
+    **{
+      split: rng.randint(0, config.levels, [size, *config.image_shape]).astype(np.uint8)
+      for split, size in dict(train=count, validation=4, test=4).items()
+    },
+  )
 
 
 def define_flags():

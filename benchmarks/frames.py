@@ -44,9 +44,13 @@ def main(argv: list[str]) -> None:
   images = np.zeros([2, *model.config.image_shape], np.uint8)
   trace = tf.function(lambda x: model.log_prob_bound(x, seed=0), autograph=False).get_concrete_function
   for what, function, evaluate in (
-      ("a matrix product, traced", (tf, "matmul"), lambda: trace(images)),
-      ("the mixture, eager", (mixture_logistic_cdf, "logit_mixture_logistic_cdf"),
-       lambda: model.log_prob_bound(images, seed=0))):
+    ("a matrix product, traced", (tf, "matmul"), lambda: trace(images)),
+    (
+      "the mixture, eager",
+      (mixture_logistic_cdf, "logit_mixture_logistic_cdf"),
+      lambda: model.log_prob_bound(images, seed=0),
+    ),
+  ):
     frames = calls_to(function, evaluate)
     ours = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
     print(f"{what}: {len(frames)} frames, {len(ours)} of them ours in {len({f.filename for f in ours})} files")

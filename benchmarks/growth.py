@@ -23,26 +23,32 @@ FLAGS = flags.FLAGS
 _SIZE = "structure=squeeze,squeeze,columns:2,channels:2 dequant_mixing=false image_shape={0},{0},3"
 # By the name of the quantity: its values, the batch, the variant, see model.py.
 QUANTITIES = {
-    "batch": ((1, 2, 4, 8, 16), None, "plain"),
-    "image side": ((32, 64, 128), 1, _SIZE),
-    "blocks": ((1, 2, 4, 8), 4, "blocks={0}"),
-    "blocks with remat": ((1, 2, 4, 8), 4, "blocks={0} remat=blocks"),
-    "components": ((4, 8, 16, 32, 64), 4, "components={0}"),
+  "batch": ((1, 2, 4, 8, 16), None, "plain"),
+  "image side": ((32, 64, 128), 1, _SIZE),
+  "blocks": ((1, 2, 4, 8), 4, "blocks={0}"),
+  "blocks with remat": ((1, 2, 4, 8), 4, "blocks={0} remat=blocks"),
+  "components": ((4, 8, 16, 32, 64), 4, "components={0}"),
 }
 
 
 def case(name, value):
   """The `Case` of a value of a quantity."""
   _, batch, variant = QUANTITIES[name]
-  return Case(FLAGS.config, "train", batch or value, FLAGS.threads, variant=variant.format(value),
-              repeats=FLAGS.repeats)
+  return Case(
+    FLAGS.config, "train", batch or value, FLAGS.threads, variant=variant.format(value), repeats=FLAGS.repeats
+  )
 
 
 def row(name, value):
   """What a value of a quantity costs, as a dict."""
   measured = in_new_process(measure, case(name, value))
-  result = dict(quantity=name, value=value, ms_step=measured["ms_image"] * measured["batch"],
-                tensors_gib=measured["tensors_gib"], peak_gib=measured["peak_gib"])
+  result = dict(
+    quantity=name,
+    value=value,
+    ms_step=measured["ms_image"] * measured["batch"],
+    tensors_gib=measured["tensors_gib"],
+    peak_gib=measured["peak_gib"],
+  )
   print(result, file=sys.stderr, flush=True)
   return result
 
@@ -55,20 +61,26 @@ def exponent(rows, cost):
 
 def by_quantity(rows):
   """`dict` of the rows of each quantity, in order."""
-  return {name: [r for r in rows if r["quantity"] == name]
-          for name in dict.fromkeys(r["quantity"] for r in rows)}
+  return {name: [r for r in rows if r["quantity"] == name] for name in dict.fromkeys(r["quantity"] for r in rows)}
 
 
 def plot(rows, path):
   """Time and memory against each quantity, all relative to the first value, as a PNG."""
   import matplotlib  # pylint: disable=import-outside-toplevel
+
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt
+
   figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
   for axis, cost, title in zip(axes, ("ms_step", "tensors_gib"), ("time of a step", "tensors of a step")):
     for index, (name, group) in enumerate(by_quantity(rows).items()):
-      axis.loglog(*([r[key] / group[0][key] for r in group] for key in ("value", cost)), base=2,
-                  marker="osv^D"[index % 5], markersize=4, label=f"{name}: {exponent(group, cost):.2f}")
+      axis.loglog(
+        *([r[key] / group[0][key] for r in group] for key in ("value", cost)),
+        base=2,
+        marker="osv^D"[index % 5],
+        markersize=4,
+        label=f"{name}: {exponent(group, cost):.2f}",
+      )
     axis.set(title=title, xlabel="quantity, relative to its smallest value")
     axis.grid(alpha=0.3)
     axis.legend(title="exponent", fontsize=8, title_fontsize=8)
@@ -90,9 +102,12 @@ def main(argv):
   del argv
   rows = [row(name, value) for name in FLAGS.quantities for value in QUANTITIES[name][0]]
   print_table(rows)
-  print_table([dict(quantity=name, time_exponent=exponent(group, "ms_step"),
-                    memory_exponent=exponent(group, "tensors_gib"))
-               for name, group in by_quantity(rows).items()])
+  print_table(
+    [
+      dict(quantity=name, time_exponent=exponent(group, "ms_step"), memory_exponent=exponent(group, "tensors_gib"))
+      for name, group in by_quantity(rows).items()
+    ]
+  )
   write_json(FLAGS.output, rows)
   if FLAGS.plot:
     plot(rows, FLAGS.plot)

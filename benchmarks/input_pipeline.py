@@ -73,15 +73,20 @@ def waiting(sources):
       step(batch)
       state.step  # waits for the step  # pylint: disable=pointless-statement
       steps.append(time.perf_counter() - start)
-    yield dict(model=FLAGS.config, images=name, batch_size=FLAGS.batch_size,
-               step_s=float(np.mean(steps)), wait_ms=1e3 * float(np.mean(waits)),
-               waiting_percent=100 * sum(waits) / sum(steps))
+    yield dict(
+      model=FLAGS.config,
+      images=name,
+      batch_size=FLAGS.batch_size,
+      step_s=float(np.mean(steps)),
+      wait_ms=1e3 * float(np.mean(waits)),
+      waiting_percent=100 * sum(waits) / sum(steps),
+    )
 
 
 def main(argv):
   del argv
   photos = data.load_dataset("photos").train
-  repeated = np.tile(photos, (-(-FLAGS.images // len(photos)), 1, 1, 1))[:FLAGS.images]
+  repeated = np.tile(photos, (-(-FLAGS.images // len(photos)), 1, 1, 1))[: FLAGS.images]
   with tempfile.TemporaryDirectory() as temporary:
     folder, cache = pathlib.Path(temporary) / "images", pathlib.Path(temporary) / "cache"
     folder_of(repeated, folder)
@@ -94,13 +99,24 @@ def main(argv):
       raise app.UsageError("--images is so small that the folder is not cached")
     sources = {"photos repeated, in memory": repeated, "folder, from the cache": mapped}
     results = dict(
-        pipelines=[dict(source=name, images=len(images), flip=flip,
-                        batch_size=FLAGS.pipeline_batch_size,
-                        images_per_second=int(speed(images, flip=flip)))
-                   for name, images in sources.items() for flip in (False, True)],
-        folder=[dict(files=FLAGS.images, decoded_s=seconds[0], from_cache_s=seconds[1],
-                     files_per_second=FLAGS.images / seconds[0])],
-        waiting=[])
+      pipelines=[
+        dict(
+          source=name,
+          images=len(images),
+          flip=flip,
+          batch_size=FLAGS.pipeline_batch_size,
+          images_per_second=int(speed(images, flip=flip)),
+        )
+        for name, images in sources.items()
+        for flip in (False, True)
+      ],
+      folder=[
+        dict(
+          files=FLAGS.images, decoded_s=seconds[0], from_cache_s=seconds[1], files_per_second=FLAGS.images / seconds[0]
+        )
+      ],
+      waiting=[],
+    )
     print_table(results["pipelines"])
     print_table(results["folder"])
     results["waiting"] = list(waiting(sources))

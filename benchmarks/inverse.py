@@ -44,8 +44,7 @@ def coupling_problems(model, elements):
 
   def recording(self, y):
     k = self.logits.shape[-1]
-    problems.append([np.reshape(y, -1), *(np.reshape(p, (-1, k)) for p in (
-        self.logits, self.loc, self.log_scale))])
+    problems.append([np.reshape(y, -1), *(np.reshape(p, (-1, k)) for p in (self.logits, self.loc, self.log_scale))])
     return inverse(self, y)
 
   LogitMixtureLogisticCDF._inverse_and_log_det = recording
@@ -63,9 +62,15 @@ def hard_problems(elements, components=32):
   """Narrow and wide components far apart, weights down to exp(-80)."""
   rng = np.random.RandomState(0)
   shape = elements, components
-  return [a.astype(np.float32) for a in (
-      6 * rng.randn(elements), np.clip(20 * rng.randn(*shape), -40, 40), 5 * rng.randn(*shape),
-      rng.uniform(-7, 2, shape))]
+  return [
+    a.astype(np.float32)
+    for a in (
+      6 * rng.randn(elements),
+      np.clip(20 * rng.randn(*shape), -40, 40),
+      5 * rng.randn(*shape),
+      rng.uniform(-7, 2, shape),
+    )
+  ]
 
 
 def fastest(function, *arguments):
@@ -86,19 +91,25 @@ def compare_solvers(name, problem):
   slope = tf.exp(logit_mixture_logistic_cdf(truth, *exact[1:])[1])
   # What one rounding to float32 of x, of the means and of the target does to the root.
   rounding = np.finfo(np.float32).eps * (
-      tf.reduce_max(tf.abs(exact[2]) + tf.exp(exact[3]) * tf.abs(exact[0])[:, tf.newaxis], axis=-1)
-      + (1 + tf.abs(exact[0])) / slope)
+    tf.reduce_max(tf.abs(exact[2]) + tf.exp(exact[3]) * tf.abs(exact[0])[:, tf.newaxis], axis=-1)
+    + (1 + tf.abs(exact[0])) / slope
+  )
   arguments = [tf.constant(p) for p in problem]
   for solver, solve in solvers.SOLVERS.items():
     x, evaluations = solve(*arguments)
     error = np.abs(tf.cast(x, tf.float64) - truth)
     yield dict(
-        mixtures=name, solver=solver, median=float(np.median(evaluations)),
-        mean=float(np.mean(evaluations)), max=int(np.max(evaluations)),
-        error=float(np.max(error)), roundings=float(np.max(error / rounding)),
-        eager_ms=1e3 * fastest(solve, *arguments),
-        graph_ms=1e3 * fastest(tf.function(solve), *arguments),
-        xla_ms=1e3 * fastest(tf.function(solve, jit_compile=True), *arguments))
+      mixtures=name,
+      solver=solver,
+      median=float(np.median(evaluations)),
+      mean=float(np.mean(evaluations)),
+      max=int(np.max(evaluations)),
+      error=float(np.max(error)),
+      roundings=float(np.max(error / rounding)),
+      eager_ms=1e3 * fastest(solve, *arguments),
+      graph_ms=1e3 * fastest(tf.function(solve), *arguments),
+      xla_ms=1e3 * fastest(tf.function(solve, jit_compile=True), *arguments),
+    )
 
 
 def round_trip(name, model, images):
@@ -109,10 +120,16 @@ def round_trip(name, model, images):
     noise = same.sample_noise([len(images)], tf.constant([0, 1]))
     x = tf.cast(images, dtype) + same.dequantizer(tf.cast(images, dtype)).transform(noise)[0]
     there_and_back = tf.function(  # identity: TFP's cache would give x itself back
-        lambda x, flow=same.flow: flow.bijector.forward(tf.identity(flow.bijector.inverse(x))))
+      lambda x, flow=same.flow: flow.bijector.forward(tf.identity(flow.bijector.inverse(x)))
+    )
     error = np.abs(there_and_back(x) - x)
-    yield dict(model=name, dtype=dtype, images=len(images), max_levels=float(np.max(error)),
-               median_levels=float(np.median(error)))
+    yield dict(
+      model=name,
+      dtype=dtype,
+      images=len(images),
+      max_levels=float(np.max(error)),
+      median_levels=float(np.median(error)),
+    )
 
 
 def sampling_cost(name, config, count=8):
@@ -134,8 +151,7 @@ def sampling_cost(name, config, count=8):
       function(argument).numpy()
       pairs[-1].append(time.perf_counter() - start)
   times = np.min(pairs, axis=0)
-  return dict(model=name, images=count, sample_ms=1e3 * times[0], density_ms=1e3 * times[1],
-              ratio=times[0] / times[1])
+  return dict(model=name, images=count, sample_ms=1e3 * times[0], density_ms=1e3 * times[1], ratio=times[0] / times[1])
 
 
 def main(argv):
@@ -154,8 +170,7 @@ def main(argv):
   if results["round_trip"]:
     print_table(results["round_trip"])
   cifar10 = dataclasses.replace(fpp.get_config("cifar10"), dropout=0.0)
-  configs = {"filters 32, components 8, blocks 2": dataclasses.replace(
-      cifar10, filters=32, components=8, blocks=2)}
+  configs = {"filters 32, components 8, blocks 2": dataclasses.replace(cifar10, filters=32, components=8, blocks=2)}
   if FLAGS.cifar10:
     configs["cifar10"] = cifar10
   results["sampling"] = [sampling_cost(name, config) for name, config in configs.items()]

@@ -25,17 +25,17 @@ FLAGS = flags.FLAGS
 
 # What kernels are for: the first pattern that is found in NAME:TYPE counts.
 PURPOSES = (
-    ("update of the weights", r"(^|/)(cond/then|adam)/|global_norm|:Assign|:ResourceApply"),
-    ("inverse of the mixtures", r"logit_mixture_logistic_cdf/inverse"),
-    ("invertible 1x1 convolutions", r"invertible_conv.*:.*(MatMul|Einsum|Qr|Matrix)"),
-    ("attention products", r":.*(BatchMatMul|Einsum)"),
-    ("1x1 layers", r"/pointwise(_\d+)?/.*:.*Conv2D|:.*MatMul"),
-    ("3x3 convolutions", r":.*Conv2D"),
-    ("softmax", r":.*Softmax"),
-    ("random numbers", r":.*Random"),
-    ("copies", r":.*(Concat|Pack|Pad|Slice|Split|Tile|Transpose|BroadcastTo|Gather)"),
-    ("sums", r":.*(Sum|Mean|Max|Min|Prod|AddN|BiasAddGrad|All|Any)$"),
-    ("elementwise", ""),
+  ("update of the weights", r"(^|/)(cond/then|adam)/|global_norm|:Assign|:ResourceApply"),
+  ("inverse of the mixtures", r"logit_mixture_logistic_cdf/inverse"),
+  ("invertible 1x1 convolutions", r"invertible_conv.*:.*(MatMul|Einsum|Qr|Matrix)"),
+  ("attention products", r":.*(BatchMatMul|Einsum)"),
+  ("1x1 layers", r"/pointwise(_\d+)?/.*:.*Conv2D|:.*MatMul"),
+  ("3x3 convolutions", r":.*Conv2D"),
+  ("softmax", r":.*Softmax"),
+  ("random numbers", r":.*Random"),
+  ("copies", r":.*(Concat|Pack|Pad|Slice|Split|Tile|Transpose|BroadcastTo|Gather)"),
+  ("sums", r":.*(Sum|Mean|Max|Min|Prod|AddN|BiasAddGrad|All|Any)$"),
+  ("elementwise", ""),
 )
 BETWEEN = "between kernels"
 
@@ -45,6 +45,7 @@ _KERNEL = re.compile(r"[^:]+:\w+")  # other events have no colon, or two
 @dataclasses.dataclass(frozen=True)
 class Kernel:
   """A kernel that was run: `NAME:TYPE` of its operation, seconds without those of kernels within."""
+
   name: str
   seconds: float
 
@@ -58,6 +59,7 @@ def profiled(run):
   """The `Kernel`s of a call, and the seconds that it took, with the profiler's own."""
   import tensorflow as tf
   from tensorflow.tsl.profiler.protobuf import xplane_pb2  # pylint: disable=import-outside-toplevel
+
   with tempfile.TemporaryDirectory() as folder:
     tf.profiler.experimental.start(folder)
     start = time.perf_counter()
@@ -68,9 +70,13 @@ def profiled(run):
   kernels = []
   for plane in space.planes:
     for line in plane.lines:
-      kernels += _own_times([
-          (event.offset_ps, event.offset_ps + event.duration_ps, name) for event in line.events
-          if _KERNEL.fullmatch(name := plane.event_metadata[event.metadata_id].name)])
+      kernels += _own_times(
+        [
+          (event.offset_ps, event.offset_ps + event.duration_ps, name)
+          for event in line.events
+          if _KERNEL.fullmatch(name := plane.event_metadata[event.metadata_id].name)
+        ]
+      )
   return kernels, seconds
 
 
@@ -93,6 +99,7 @@ def profile(case):
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
 
   import model_counts
+
   tf.config.threading.set_inter_op_parallelism_threads(1)
   run = build(case)
   plain = min(seconds_of(run) for _ in range(3))
@@ -100,18 +107,27 @@ def profile(case):
   peak = matmul.flops / min(seconds_of(matmul) for _ in range(5))
   kernels, total = profiled(lambda: seconds_of(run))
   flops = collections.Counter()
-  for op, count in model_counts.products(
-      model_counts.live_operations(run.get_concrete_function().graph)):
+  for op, count in model_counts.products(model_counts.live_operations(run.get_concrete_function().graph)):
     flops[purpose(f"{op.name}:{op.type}")] += count
   parts = {what: [k.seconds for k in kernels if purpose(k.name) == what] for what, _ in PURPOSES}
   parts = {what: (sum(seconds), len(seconds)) for what, seconds in parts.items() if seconds}
   parts[BETWEEN] = total - sum(seconds for seconds, _ in parts.values()), 0
   print(f"{case}: {plain:.3g} s, with the profiler {total:.3g} s", file=sys.stderr, flush=True)
-  return [dict(config=case.config, what=case.what, batch=case.batch, purpose=what,
-               percent=100 * seconds / total, ms_image=1e3 * seconds / case.batch, kernels=count,
-               gflops=flops[what] / seconds / 1e9, share_of_matmul=flops[what] / seconds / peak,
-               profiler_percent=100 * (total / plain - 1))
-          for what, (seconds, count) in parts.items()]
+  return [
+    dict(
+      config=case.config,
+      what=case.what,
+      batch=case.batch,
+      purpose=what,
+      percent=100 * seconds / total,
+      ms_image=1e3 * seconds / case.batch,
+      kernels=count,
+      gflops=flops[what] / seconds / 1e9,
+      share_of_matmul=flops[what] / seconds / peak,
+      profiler_percent=100 * (total / plain - 1),
+    )
+    for what, (seconds, count) in parts.items()
+  ]
 
 
 def define_flags():
@@ -129,8 +145,7 @@ def main(argv):
   del argv
   results = []
   for what in FLAGS.what:
-    rows = in_new_process(profile, Case(
-        FLAGS.config, what, FLAGS.batch, FLAGS.threads, FLAGS.precision, FLAGS.variant))
+    rows = in_new_process(profile, Case(FLAGS.config, what, FLAGS.batch, FLAGS.threads, FLAGS.precision, FLAGS.variant))
     print_table(rows)
     results += rows
   write_json(FLAGS.output, results)

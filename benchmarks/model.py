@@ -43,12 +43,13 @@ _SHORTEST_ROUND = 0.2  # seconds
 @dataclasses.dataclass(frozen=True)
 class Case:
   """What is measured in a process."""
+
   config: str
-  what: str                   # of WHAT
+  what: str  # of WHAT
   batch: int
   threads: int
   precision: str = "float32"  # of PRECISIONS
-  variant: str = "plain"      # words: plain, baseline (see baseline.py), jit (XLA), FIELD=VALUE, cpu_splits=, jit=
+  variant: str = "plain"  # words: plain, baseline (see baseline.py), jit (XLA), FIELD=VALUE, cpu_splits=, jit=
   repeats: int = 5
 
   @property
@@ -86,6 +87,7 @@ def start_tensorflow(threads, cpu_splits=1, jit="off"):
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
 
   from flowpp_tf.core import lanes, tracing
+
   tf.config.threading.set_intra_op_parallelism_threads(threads)
   lanes.use_cpu_lanes(cpu_splits)  # gives each lane its share of the threads
   tracing.set_jit(jit)
@@ -100,13 +102,14 @@ def build(case):
   import flowpp_tf as fpp
   from flowpp_tf.core.lanes import in_lanes
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
+
   unknown = set(case.words) - {"plain", "baseline", "jit"}
   if unknown:
     raise ValueError(f"a variant has words plain, baseline, jit and FIELD=VALUE, got {case.variant!r}")
-  config = dataclasses.replace(
-      fpp.get_config(case.config), dtype=PRECISIONS[case.precision], **case.changes)
-  images = tf.cast(tf.random.stateless_uniform(
-      [case.batch, *config.image_shape], [0, 1], 0, config.levels, tf.int32), tf.uint8)
+  config = dataclasses.replace(fpp.get_config(case.config), dtype=PRECISIONS[case.precision], **case.changes)
+  images = tf.cast(
+    tf.random.stateless_uniform([case.batch, *config.image_shape], [0, 1], 0, config.levels, tf.int32), tf.uint8
+  )
   if "baseline" in case.words:
     model = baseline.StraightforwardFlowPlusPlus(config)  # not initialised: it would set weights twice
   else:
@@ -146,11 +149,19 @@ def measure(case):
   products, runs = zip(*((seconds_of(matmul), seconds_of(run, calls)) for _ in range(case.repeats)))
   seconds = statistics.median(runs)
   return dict(
-      config=case.config, what=case.what, batch=case.batch, threads=case.threads,
-      precision=case.precision, variant=case.variant, ms_image=1e3 * seconds / case.batch,
-      spread_percent=100 * (max(runs) - min(runs)) / seconds,
-      matmul_gflops=matmul.flops / min(products) / 1e9, peak_gib=peak / 2**30,
-      tensors_gib=tensors / 2**30, first_s=first)
+    config=case.config,
+    what=case.what,
+    batch=case.batch,
+    threads=case.threads,
+    precision=case.precision,
+    variant=case.variant,
+    ms_image=1e3 * seconds / case.batch,
+    spread_percent=100 * (max(runs) - min(runs)) / seconds,
+    matmul_gflops=matmul.flops / min(products) / 1e9,
+    peak_gib=peak / 2**30,
+    tensors_gib=tensors / 2**30,
+    first_s=first,
+  )
 
 
 def memory_of(run):
@@ -159,6 +170,7 @@ def memory_of(run):
   The allocator keeps memory for later runs, so the process has most of it before.
   """
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
+
   tf.config.experimental.reset_memory_stats("CPU:0")
   before = tf.config.experimental.get_memory_info("CPU:0")["current"]
   forget_peak()
@@ -169,6 +181,7 @@ def memory_of(run):
 def matmul_of_squares(size=2048):
   """A function that multiplies two square float32 matrices; it has its `flops`."""
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
+
   a = tf.random.stateless_normal([size, size], [0, 1])
   multiply = lambda: tf.linalg.matmul(a, a)
   multiply.flops = 2 * size**3
@@ -178,6 +191,7 @@ def matmul_of_squares(size=2048):
 def seconds_of(run, calls=1):
   """Seconds of a call, the mean of so many."""
   import tensorflow as tf  # pylint: disable=import-outside-toplevel
+
   start = time.perf_counter()
   for _ in range(calls):
     tf.nest.map_structure(lambda t: t.numpy(), run())
@@ -195,6 +209,7 @@ def _count_flops(config, changes, what):
 
   import flowpp_tf as fpp
   import model_counts
+
   model = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config(config), **dict(changes)))
   shape = [1, *model.config.image_shape]
   if what == "sample":  # the inverse has the networks of the density
@@ -224,19 +239,24 @@ def define_flags():
   flags.DEFINE_list("threads", ["1", "2"], "Cores.")
   flags.DEFINE_list("precision", ["float32"], f"Of the networks, any of {', '.join(PRECISIONS)}.")
   flags.DEFINE_multi_string(
-      "variant", ["plain"], "Words: plain; baseline, the straightforward implementation; jit, compiled by "
-      "XLA; FIELD=VALUE, of the config, such as remat=blocks; cpu_splits=N and jit=WHAT, as of the programs. May be "
-      "given several times.")
+    "variant",
+    ["plain"],
+    "Words: plain; baseline, the straightforward implementation; jit, compiled by "
+    "XLA; FIELD=VALUE, of the config, such as remat=blocks; cpu_splits=N and jit=WHAT, as of the programs. May be "
+    "given several times.",
+  )
   flags.DEFINE_integer("repeats", 5, "Timed rounds of each; the median counts.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
 
 
 def main(argv):
   del argv
-  rows = [row(Case(config, what, batch, threads, precision, variant, FLAGS.repeats))
-          for config, threads, what, batch, precision, variant in itertools.product(
-              FLAGS.configs, map(int, FLAGS.threads), FLAGS.what, map(int, FLAGS.batches),
-              FLAGS.precision, FLAGS.variant)]
+  rows = [
+    row(Case(config, what, batch, threads, precision, variant, FLAGS.repeats))
+    for config, threads, what, batch, precision, variant in itertools.product(
+      FLAGS.configs, map(int, FLAGS.threads), FLAGS.what, map(int, FLAGS.batches), FLAGS.precision, FLAGS.variant
+    )
+  ]
   print_table(rows)
   write_json(FLAGS.output, rows)
 

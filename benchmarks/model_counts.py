@@ -22,8 +22,7 @@ from flowpp_tf.layers.kernels import attention
 from flowpp_tf.training import TrainingConfig, TrainState, train_step
 
 # Views: the output is the input's buffer.
-_VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "EnsureShape",
-          "PreventGradient")
+_VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "EnsureShape", "PreventGradient")
 _SHAPE_READERS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "BroadcastGradientArgs")
 _NO_KERNELS = (*_VIEWS, *_SHAPE_READERS[:3], "Const", "Placeholder", "ReadVariableOp", "NoOp")
 _NO_INSTRUCTIONS = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy")
@@ -37,8 +36,11 @@ _BRANCHES = ("If", "StatelessIf", "Case", "StatelessCase")  # the dearest counts
 def live_operations(graph):
   """A function's operations, in order, that its results or side effects need; TensorFlow prunes the rest."""
   operations = graph.get_operations()
-  waiting = [*(t.op for t in graph.outputs), *graph.control_outputs,
-             *(op for op in operations if op.op_def.is_stateful)]
+  waiting = [
+    *(t.op for t in graph.outputs),
+    *graph.control_outputs,
+    *(op for op in operations if op.op_def.is_stateful),
+  ]
   needed = set()
   while waiting:
     op = waiting.pop()
@@ -124,8 +126,12 @@ def _bodies(op):
 
 
 def _graphs(op):
-  names = [function.name for attribute in op.node_def.attr.values()
-           for function in (attribute.func, *attribute.list.func) if function.name]
+  names = [
+    function.name
+    for attribute in op.node_def.attr.values()
+    for function in (attribute.func, *attribute.list.func)
+    if function.name
+  ]
   return [op.graph._get_function(name).graph for name in names]  # pylint: disable=protected-access
 
 
@@ -141,11 +147,9 @@ def count_saved_bytes(forward, backward):
   calls reads all that it is given.
   """
   forward = set(forward)
-  saved = {_buffer(t) for op in backward if op.type not in _SHAPE_READERS
-           for t in op.inputs if t.op in forward}
+  saved = {_buffer(t) for op in backward if op.type not in _SHAPE_READERS for t in op.inputs if t.op in forward}
   tensors = [reference.deref() for _, reference in saved]
-  return sum(_num_bytes(t) for t in tensors
-             if t.op.type not in ("Const", "Placeholder", "ReadVariableOp"))
+  return sum(_num_bytes(t) for t in tensors if t.op.type not in ("Const", "Placeholder", "ReadVariableOp"))
 
 
 def count_kernels(operations):
@@ -200,10 +204,11 @@ def _instructions(body):
   @tf.function(autograph=False, jit_compile=True)
   def run(*tensors):
     return tf.graph_util.import_graph_def(
-        definition, {t.name: given for t, given in zip(body.inputs, tensors)}, [t.name for t in body.outputs])
+      definition, {t.name: given for t, given in zip(body.inputs, tensors)}, [t.name for t in body.outputs]
+    )
 
   module = run.experimental_get_compiler_ir(*(tf.TensorSpec(t.shape, t.dtype) for t in body.inputs))("optimized_hlo")
-  entry = re.findall(r"= \S+ ([a-z][\w-]*)\(", module[module.index("ENTRY"):])
+  entry = re.findall(r"= \S+ ([a-z][\w-]*)\(", module[module.index("ENTRY") :])
   return sum(kind not in _NO_INSTRUCTIONS for kind in entry)
 
 
@@ -213,7 +218,7 @@ def _buffer(tensor):
   if op.type in _VIEWS:
     return _buffer(op.inputs[tensor.value_index if op.type == "IdentityN" else 0])
   if op.type in _CALLS:
-    body, = _graphs(op)
+    (body,) = _graphs(op)
     calls, made = _buffer(body.outputs[tensor.value_index])
     given = [t.ref() for t in body.inputs]
     return _buffer(op.inputs[given.index(made)]) if made in given else ((op, *calls), made)
@@ -231,11 +236,12 @@ def _num_bytes(tensor):
 class PassCounts:
   """What a pass (forward and backward) of a `FlowPlusPlus` needs: `_image` for each image of its batch,
   `_pass` beside these."""
+
   parameters: int
-  gradients: int               # parameters that have one
+  gradients: int  # parameters that have one
   forward_flops_image: int
-  training_flops_image: int    # forward and backward
-  training_flops_pass: int     # of the weights alone
+  training_flops_image: int  # forward and backward
+  training_flops_pass: int  # of the weights alone
   saved_bytes_image: int
   saved_bytes_pass: int
   traffic_bytes_image: int
@@ -246,6 +252,7 @@ class PassCounts:
 @dataclasses.dataclass(frozen=True)
 class UpdateCounts:
   """What a training step needs beside its pass: clipping, Adam, EMA weights, metrics."""
+
   traffic_bytes_update: int
   kernels_update: int
 
@@ -258,22 +265,30 @@ def count_pass(config):
   image = {name: three[name] - two[name] for name in two if two[name] is not None}
   rest = {name: two[name] - 2 * image[name] for name in image}
   return PassCounts(
-      parameters=model.count_params(), gradients=two["gradients"],
-      forward_flops_image=image["forward_flops"], training_flops_image=image["flops"],
-      training_flops_pass=rest["flops"], saved_bytes_image=image["saved"],
-      saved_bytes_pass=rest["saved"], traffic_bytes_image=image["traffic"],
-      traffic_bytes_pass=rest["traffic"], kernels_pass=two["kernels"])
+    parameters=model.count_params(),
+    gradients=two["gradients"],
+    forward_flops_image=image["forward_flops"],
+    training_flops_image=image["flops"],
+    training_flops_pass=rest["flops"],
+    saved_bytes_image=image["saved"],
+    saved_bytes_pass=rest["saved"],
+    traffic_bytes_image=image["traffic"],
+    traffic_bytes_pass=rest["traffic"],
+    kernels_pass=two["kernels"],
+  )
 
 
 def count_update(config, counts):
   """`UpdateCounts` of a config's model, whose `PassCounts` are given: a whole step's less these."""
   state = TrainState(fpp.FlowPlusPlus(config), TrainingConfig(steps=1))
   traced = tf.function(lambda images: train_step(state, images), autograph=False).get_concrete_function(
-      tf.TensorSpec([2, *config.image_shape], tf.uint8))
+    tf.TensorSpec([2, *config.image_shape], tf.uint8)
+  )
   kernels, traffic = count_kernels(live_operations(traced.graph))
   return UpdateCounts(
-      traffic_bytes_update=traffic - 2 * counts.traffic_bytes_image - counts.traffic_bytes_pass,
-      kernels_update=kernels - counts.kernels_pass)
+    traffic_bytes_update=traffic - 2 * counts.traffic_bytes_image - counts.traffic_bytes_pass,
+    kernels_update=kernels - counts.kernels_pass,
+  )
 
 
 def trace_pass(model, batch, compiled=False):
@@ -292,20 +307,24 @@ def trace_pass(model, batch, compiled=False):
   @tf.function(autograph=False)
   def gradient(images, noise, seed):
     with tf.GradientTape() as tape:
-      loss = -tf.reduce_mean(
-          model.log_prob_bound(images, noise=noise, seed=seed, training=True))
+      loss = -tf.reduce_mean(model.log_prob_bound(images, noise=noise, seed=seed, training=True))
     forward.update(loss.graph.get_operations())
     return [g for g in tape.gradient(loss, variables) if g is not None]
 
   with unittest.mock.patch.object(attention, "has_accelerator", lambda: True):  # where launches count
     traced = gradient.get_concrete_function(
-        tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(noise_shape, model.variable_dtype),
-        tf.TensorSpec([2], tf.int64))
+      tf.TensorSpec(shape, tf.uint8), tf.TensorSpec(noise_shape, model.variable_dtype), tf.TensorSpec([2], tf.int64)
+    )
   operations = live_operations(traced.graph)
   backward = [op for op in operations if op not in forward]
   kernels, traffic = count_kernels(operations)
   return dict(
-      compiled_kernels=count_compiled_kernels(operations) if compiled else None,
-      operations=count_operations(traced.graph), gradients=sum(g.shape.num_elements() for g in traced.outputs),
-      forward_flops=count_flops(op for op in operations if op in forward), flops=count_flops(operations),
-      saved=count_saved_bytes(forward, backward), kernels=kernels, traffic=traffic)
+    compiled_kernels=count_compiled_kernels(operations) if compiled else None,
+    operations=count_operations(traced.graph),
+    gradients=sum(g.shape.num_elements() for g in traced.outputs),
+    forward_flops=count_flops(op for op in operations if op in forward),
+    flops=count_flops(operations),
+    saved=count_saved_bytes(forward, backward),
+    kernels=kernels,
+    traffic=traffic,
+  )

@@ -25,8 +25,21 @@ ROOT = pathlib.Path(__file__).parent.parent
 ROOMS = ("bijectors", "layers", "training", "compression")
 EQUIVALENT: dict[str, str] = {}  # "file:line:column: change": why nothing that a caller sees is different
 
-_SWAPS = {ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.FloorDiv: "*", ast.Lt: "<=", ast.LtE: "<",
-          ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.And: "or", ast.Or: "and"}
+_SWAPS = {
+  ast.Add: "-",
+  ast.Sub: "+",
+  ast.Mult: "/",
+  ast.Div: "*",
+  ast.FloorDiv: "*",
+  ast.Lt: "<=",
+  ast.LtE: "<",
+  ast.Gt: ">=",
+  ast.GtE: ">",
+  ast.Eq: "!=",
+  ast.NotEq: "==",
+  ast.And: "or",
+  ast.Or: "and",
+}
 
 
 class _Sites(ast.NodeVisitor):
@@ -50,8 +63,11 @@ class _Sites(ast.NodeVisitor):
 
   def visit_BinOp(self, node):
     a, b = self._source(node.left), self._source(node.right)
-    texts = [part for part in (node.left, node.right) if isinstance(part, ast.JoinedStr) or isinstance(
-        getattr(part, "value", None), str | bytes)]  # parts of paths and messages
+    texts = [
+      part
+      for part in (node.left, node.right)
+      if isinstance(part, ast.JoinedStr) or isinstance(getattr(part, "value", None), str | bytes)
+    ]  # parts of paths and messages
     if type(node.op) in _SWAPS and not texts:
       self._add(node, f"({a}) {_SWAPS[type(node.op)]} ({b})")
       if isinstance(node.op, ast.Add | ast.Sub):
@@ -122,9 +138,25 @@ def first_failure(site, slow=True):
     slow_runs = [("slow", ["-m", "slow", room]), ("slow", ["-m", "slow", "tests"])] if slow else []
     for part, arguments in (("quick", [room]), ("quick", ["tests"]), *slow_runs):
       result = subprocess.run(
-          [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:randomly", "-p", "no:cacheprovider",
-           *arguments], cwd=copy, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-          env={**os.environ, "PYTHONPATH": str(copy)})
+        [
+          sys.executable,
+          "-m",
+          "pytest",
+          "-x",
+          "-q",
+          "--no-header",
+          "-p",
+          "no:randomly",
+          "-p",
+          "no:cacheprovider",
+          *arguments,
+        ],
+        cwd=copy,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(copy)},
+      )
       if result.returncode not in (0, 5):
         failed = [line for line in result.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
         return {"change": name, "caught": part, "by": failed[0] if failed else result.stdout[-300:]}
@@ -142,15 +174,19 @@ def main():
   options = parser.parse_args()
   drawn = sites()
   random.Random(options.seed).shuffle(drawn)
-  drawn = [site for site in drawn if site[-1] not in EQUIVALENT][:options.count]
+  drawn = [site for site in drawn if site[-1] not in EQUIVALENT][: options.count]
   if options.list:
     print("\n".join(site[-1] for site in drawn))
     return
-  done = {json.loads(line)["change"] for line in options.output.read_text().splitlines()} if (
-      options.output.exists()) else set()  # from a run that was stopped
+  done = (
+    {json.loads(line)["change"] for line in options.output.read_text().splitlines()}
+    if (options.output.exists())
+    else set()
+  )  # from a run that was stopped
   with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool, options.output.open("a") as file:
-    for result in pool.map(lambda site: first_failure(site, options.slow),
-                           [site for site in drawn if site[-1] not in done]):
+    for result in pool.map(
+      lambda site: first_failure(site, options.slow), [site for site in drawn if site[-1] not in done]
+    ):
       print(f"{result['caught'] or 'SURVIVED':<9}{result['change']}  {result['by'][:120]}", flush=True)
       if not result["caught"] and not options.slow:
         continue

@@ -35,8 +35,14 @@ def rows(path):
     model.load_weights(workdir.best_weights)
     bits = evaluate_bits_per_dim(model, images).best.bits_per_dim
     expected = expected or bits  # float32 is the first
-    yield dict(trained_in=trained.config.dtype, data=settings["dataset"], images=len(images),
-               precision=precision, bits_per_dim=bits, less_float32=bits - expected)
+    yield dict(
+      trained_in=trained.config.dtype,
+      data=settings["dataset"],
+      images=len(images),
+      precision=precision,
+      bits_per_dim=bits,
+      less_float32=bits - expected,
+    )
 
 
 def define_flags():

@@ -43,8 +43,9 @@ def main(argv):
   kept = {name: value for name, value in settings.items() if name not in places}
   folder = ROOT / "flowpp_tf" / "pretrained" / FLAGS.name
   card = (folder / "card.md").read_text() if (folder / "card.md").exists() else None
-  save_preset(model, folder, FLAGS.description,
-              {**kept, "dataset": FLAGS.dataset, "fingerprint": fingerprint, **trained_on})
+  save_preset(
+    model, folder, FLAGS.description, {**kept, "dataset": FLAGS.dataset, "fingerprint": fingerprint, **trained_on}
+  )
   if card is not None:
     (folder / "card.md").write_text(card)
   preset = Workdir(folder)
@@ -58,7 +59,8 @@ def main(argv):
   print(result, *codecs, sep="\n")
   key = typical_key(preset, settings) | {"data": fingerprint["digest"]}
   measure_typical(Scorer(model, key["num_samples"]), dataset.validation, key["typical_images"]).save(
-      preset.typicality, key)
+    preset.typicality, key
+  )
 
 
 def _write_curve(runs, path):

@@ -30,19 +30,38 @@ def main(argv):
   if FLAGS.one is not None:
     print(json.dumps(_measure(json.loads(FLAGS.one))))
     return
-  columns = ("case", "seed", "GFLOP/image", "steps", "images/s", "training", "single-sample bound",
-             "importance-weighted bound")
+  columns = (
+    "case",
+    "seed",
+    "GFLOP/image",
+    "steps",
+    "images/s",
+    "training",
+    "single-sample bound",
+    "importance-weighted bound",
+  )
   print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)
   for seed in map(int, FLAGS.seeds):
     for case in FLAGS.case:
-      given = [*sys.argv[:1], f"--one={json.dumps({**_fields(case), 'seed': seed})}", f"--dataset={FLAGS.dataset}",
-               f"--config={FLAGS.config}", f"--minutes={FLAGS.minutes}", f"--images={FLAGS.images}",
-               f"--steps={FLAGS.steps}", f"--crops={FLAGS.crops}", f"--num_samples={FLAGS.num_samples}",
-               *([f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else [])]
+      given = [
+        *sys.argv[:1],
+        f"--one={json.dumps({**_fields(case), 'seed': seed})}",
+        f"--dataset={FLAGS.dataset}",
+        f"--config={FLAGS.config}",
+        f"--minutes={FLAGS.minutes}",
+        f"--images={FLAGS.images}",
+        f"--steps={FLAGS.steps}",
+        f"--crops={FLAGS.crops}",
+        f"--num_samples={FLAGS.num_samples}",
+        *([f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir else []),
+      ]
       out = subprocess.run([sys.executable, *given], check=True, text=True, stdout=subprocess.PIPE).stdout
       row = json.loads(out.splitlines()[-1])
-      print(f"| {case} | {seed} | {row['gflop']:.2f} | {row['steps']} | {row['images_per_second']:.1f} | "
-            f"{row['training']:.3f} | {row['single']:.4f} | {row['weighted']:.4f} |", flush=True)
+      print(
+        f"| {case} | {seed} | {row['gflop']:.2f} | {row['steps']} | {row['images_per_second']:.1f} | "
+        f"{row['training']:.3f} | {row['single']:.4f} | {row['weighted']:.4f} |",
+        flush=True,
+      )
 
 
 def _fields(case):
@@ -58,6 +77,7 @@ def _fields(case):
 
 def _measure(fields):
   from flowpp_tf.core.lanes import use_cpu_lanes
+
   use_cpu_lanes()
   import keras
   import tensorflow as tf
@@ -71,13 +91,15 @@ def _measure(fields):
   of_model = {f.name for f in dataclasses.fields(get_config(FLAGS.config))}
   config = dataclasses.replace(get_config(FLAGS.config), **{k: v for k, v in fields.items() if k in of_model})
   defaults = {**_ALWAYS, "warmup_steps": 0 if "schedule" in fields else _ALWAYS["warmup_steps"]}
-  training = TrainingConfig(steps=FLAGS.steps or 10**9,
-                            **{**defaults, **{k: v for k, v in fields.items() if k not in of_model}})
+  training = TrainingConfig(
+    steps=FLAGS.steps or 10**9, **{**defaults, **{k: v for k, v in fields.items() if k not in of_model}}
+  )
   dataset = load_dataset(FLAGS.dataset, FLAGS.data_dir, image_shape=config.image_shape, crops=FLAGS.crops)
   keras.utils.set_random_seed(training.seed)
   state = TrainState(FlowPlusPlus(config), training)
-  state.model.initialize(next(iter(training_batches(dataset.train, training.init_batch_size, training.seed))),
-                         seed=training.seed)
+  state.model.initialize(
+    next(iter(training_batches(dataset.train, training.init_batch_size, training.seed))), seed=training.seed
+  )
   state.reset_ema()
   step = tf.function(functools.partial(train_step, state), autograph=False)
   batches = iter(training_batches(dataset.train, training.batch_size, training.seed, flip=training.flip))
@@ -89,10 +111,15 @@ def _measure(fields):
     steps += 1
   seconds = time.monotonic() - begin
   with state.ema_weights():
-    result = evaluate_bits_per_dim(state.model, dataset.validation[:FLAGS.images], FLAGS.num_samples)
-  return {"gflop": count_pass(config).training_flops_image / 1e9, "steps": steps,
-          "images_per_second": steps * training.batch_size / seconds, "training": state.means()["bits_per_dim"],
-          "single": result.bounds[0].bits_per_dim, "weighted": result.best.bits_per_dim}
+    result = evaluate_bits_per_dim(state.model, dataset.validation[: FLAGS.images], FLAGS.num_samples)
+  return {
+    "gflop": count_pass(config).training_flops_image / 1e9,
+    "steps": steps,
+    "images_per_second": steps * training.batch_size / seconds,
+    "training": state.means()["bits_per_dim"],
+    "single": result.bounds[0].bits_per_dim,
+    "weighted": result.best.bits_per_dim,
+  }
 
 
 if __name__ == "__main__":
@@ -102,7 +129,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("config", "photos", "Model that is varied.")
   flags.DEFINE_float("minutes", 2.0, "Time for steps.", lower_bound=0)
   flags.DEFINE_integer("steps", 0, "Steps of each case; 0: as many as the minutes allow.", lower_bound=0)
-  flags.DEFINE_multi_string("case", [""], "Fields that differ, such as \"batch_size=8 learning_rate=3e-3\".")
+  flags.DEFINE_multi_string("case", [""], 'Fields that differ, such as "batch_size=8 learning_rate=3e-3".')
   flags.DEFINE_list("seeds", ["0"], "Seeds.")
   flags.DEFINE_integer("images", 500, "Images of validation.", lower_bound=1)
   flags.DEFINE_integer("num_samples", 4, "Samples of the importance-weighted bound.", lower_bound=1)

@@ -34,21 +34,19 @@ PLOT = ROOT / "docs" / "growth.png"
 
 # Scripts and flags of each part. What is compared is measured by one command, in turn.
 PARTS = {
-    "model": (
-        "model.py --configs={config} --batches=4,8 --threads=1,2",
-        "model.py --configs={config} --batches=4 --threads=2 --what=train,sample --variant=plain "
-        "--variant=baseline",
-        "model.py --configs={config} --batches=8 --threads=2 --what=train --variant=plain "
-        "--variant=remat=blocks",
-        "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate "
-        "--precision=float32,bfloat16"),
-    "turns": ("turns.py --other={other}",),
-    "turns_without_amx": ("turns.py --other={other}",),  # the same on a processor without matrix units
-    "first_step": ("first_step.py --config={config}",),
-    "kernels": ("kernels.py --config={config}",),
-    "growth": ("growth.py",),
-    "inverse": ("inverse.py",),
-    "input_pipeline": ("input_pipeline.py --config={config}",),
+  "model": (
+    "model.py --configs={config} --batches=4,8 --threads=1,2",
+    "model.py --configs={config} --batches=4 --threads=2 --what=train,sample --variant=plain --variant=baseline",
+    "model.py --configs={config} --batches=8 --threads=2 --what=train --variant=plain --variant=remat=blocks",
+    "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate --precision=float32,bfloat16",
+  ),
+  "turns": ("turns.py --other={other}",),
+  "turns_without_amx": ("turns.py --other={other}",),  # the same on a processor without matrix units
+  "first_step": ("first_step.py --config={config}",),
+  "kernels": ("kernels.py --config={config}",),
+  "growth": ("growth.py",),
+  "inverse": ("inverse.py",),
+  "input_pipeline": ("input_pipeline.py --config={config}",),
 }
 
 
@@ -58,27 +56,39 @@ def run(command):
   script, *arguments = command.split()
   with tempfile.TemporaryDirectory() as folder:
     output = pathlib.Path(folder) / "output.json"
-    subprocess.run([sys.executable, str(ROOT / "benchmarks" / script), *arguments, f"--output={output}"],
-                   check=True, stdout=sys.stderr)
+    subprocess.run(
+      [sys.executable, str(ROOT / "benchmarks" / script), *arguments, f"--output={output}"],
+      check=True,
+      stdout=sys.stderr,
+    )
     return json.loads(output.read_text())
 
 
 def machine():
   """Processor, cores, memory and versions, as a dict."""
   processor = re.search(r"^model name\s*:\s*(.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-  versions = {name: importlib.metadata.version(name)
-              for name in ("tensorflow", "keras", "tensorflow-probability")}
-  return dict(processor=processor[1] if processor else platform.machine(),
-              cores=len(os.sched_getaffinity(0)),
-              memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
-              python=platform.python_version(), **versions)
+  versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "tensorflow-probability")}
+  return dict(
+    processor=processor[1] if processor else platform.machine(),
+    cores=len(os.sched_getaffinity(0)),
+    memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
+    python=platform.python_version(),
+    **versions,
+  )
 
 
 def measured(parts, config, other):
   """The results of parts, as they are stored."""
-  return {part: dict(machine=machine(), runs=[
-      dict(command=command, result=run(command))
-      for command in (text.format(config=config, other=other) for text in PARTS[part])]) for part in parts}
+  return {
+    part: dict(
+      machine=machine(),
+      runs=[
+        dict(command=command, result=run(command))
+        for command in (text.format(config=config, other=other) for text in PARTS[part])
+      ],
+    )
+    for part in parts
+  }
 
 
 def results(stored, part):
@@ -93,91 +103,188 @@ def machine_table(stored):
     parts.setdefault(json.dumps(content["machine"]), []).append(part)
   for text, names in parts.items():
     m = json.loads(text)
-    yield (", ".join(names), m["processor"], str(m["cores"]), f"{m['memory_gib']} GiB",
-           f"Python {m['python']}, TensorFlow {m['tensorflow']}, Keras {m['keras']}, "
-           f"TFP {m['tensorflow-probability']}")
+    yield (
+      ", ".join(names),
+      m["processor"],
+      str(m["cores"]),
+      f"{m['memory_gib']} GiB",
+      f"Python {m['python']}, TensorFlow {m['tensorflow']}, Keras {m['keras']}, TFP {m['tensorflow-probability']}",
+    )
 
 
 def performance_table(stored):
-  yield ("model", "", "batch", "cores", "ms an image", "spread", "share of the matmul rate", "peak GiB",
-         "s to the first")
+  yield (
+    "model",
+    "",
+    "batch",
+    "cores",
+    "ms an image",
+    "spread",
+    "share of the matmul rate",
+    "peak GiB",
+    "s to the first",
+  )
   for rows in results(stored, "model")[:1]:
     for r in rows:
-      yield (r["config"], r["what"], str(r["batch"]), str(r["threads"]), _digits(r["ms_image"]),
-             f"{r['spread_percent']:.0f} %", f"{100 * r['share_of_matmul']:.0f} %", f"{r['peak_gib']:.2f}",
-             f"{r['first_s']:.0f}")
+      yield (
+        r["config"],
+        r["what"],
+        str(r["batch"]),
+        str(r["threads"]),
+        _digits(r["ms_image"]),
+        f"{r['spread_percent']:.0f} %",
+        f"{100 * r['share_of_matmul']:.0f} %",
+        f"{r['peak_gib']:.2f}",
+        f"{r['first_s']:.0f}",
+      )
 
 
 def ratios_table(stored):
   """Of each command that compares: the second of its variants or precisions beside the first."""
-  yield ("", "beside", "", "batch", "ms an image", "beside it", "time, ratio", "peak GiB", "beside it",
-         "memory, ratio")
+  yield ("", "beside", "", "batch", "ms an image", "beside it", "time, ratio", "peak GiB", "beside it", "memory, ratio")
   for rows in results(stored, "model")[1:]:
     for first in rows:
       for other in rows:
-        kinds = [r["variant"] if first["variant"] != other["variant"] else r["precision"]
-                 for r in (other, first)]
+        kinds = [r["variant"] if first["variant"] != other["variant"] else r["precision"] for r in (other, first)]
         same = all(first[key] == other[key] for key in ("config", "what", "batch", "threads"))
         if same and rows.index(first) < rows.index(other):
-          yield (kinds[0], kinds[1], first["what"], str(first["batch"]), _digits(other["ms_image"]),
-                 _digits(first["ms_image"]), f"{other['ms_image'] / first['ms_image']:.2f}",
-                 f"{other['peak_gib']:.2f}", f"{first['peak_gib']:.2f}",
-                 f"{other['peak_gib'] / first['peak_gib']:.2f}")
+          yield (
+            kinds[0],
+            kinds[1],
+            first["what"],
+            str(first["batch"]),
+            _digits(other["ms_image"]),
+            _digits(first["ms_image"]),
+            f"{other['ms_image'] / first['ms_image']:.2f}",
+            f"{other['peak_gib']:.2f}",
+            f"{first['peak_gib']:.2f}",
+            f"{other['peak_gib'] / first['peak_gib']:.2f}",
+          )
 
 
 def turns_table(stored):
   """This version beside the one before lanes, and by way of it beside the release; see peers.json."""
-  yield ("processor", "model", "", "batch", "cores", "precision", "ms an image", "spread", "beside e3bb91b in float32",
-         "beside the release", "peak GiB", "peak GiB of e3bb91b")
+  yield (
+    "processor",
+    "model",
+    "",
+    "batch",
+    "cores",
+    "precision",
+    "ms an image",
+    "spread",
+    "beside e3bb91b in float32",
+    "beside the release",
+    "peak GiB",
+    "peak GiB of e3bb91b",
+  )
   known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in PEERS["rows"]}
   for part in ("turns", "turns_without_amx"):
     for r in itertools.chain(*results(stored, part)):
       by_release = (part, r["config"]) == ("turns", "cifar10")  # it was measured on a processor with AMX
       release = known.get((r["what"], r["batch"], r["threads"])) if by_release else None
-      yield (stored[part]["machine"]["processor"], r["config"], r["what"], str(r["batch"]), str(r["threads"]),
-             r["precision"], _digits(r["ms_image"]), f"{r['spread_percent']:.0f} %", f"{r['ratio']:.2f}",
-             f"{r['ratio'] * release:.2f}" if release else "", f"{r['peak_gib']:.2f}", f"{r['before_peak_gib']:.2f}")
+      yield (
+        stored[part]["machine"]["processor"],
+        r["config"],
+        r["what"],
+        str(r["batch"]),
+        str(r["threads"]),
+        r["precision"],
+        _digits(r["ms_image"]),
+        f"{r['spread_percent']:.0f} %",
+        f"{r['ratio']:.2f}",
+        f"{r['ratio'] * release:.2f}" if release else "",
+        f"{r['peak_gib']:.2f}",
+        f"{r['before_peak_gib']:.2f}",
+      )
 
 
 def peers_table(stored):
   del stored  # constant
   yield "", "batch", "cores", "version 1638286", "beside the release", "beside PyTorch"
   for r in PEERS["rows"]:
-    yield (r["what"], str(r["batch"]), str(r["threads"]), f"{r['ours_ms_image']} ms an image", f"{r['to_release']:.2f}",
-           f"{r['to_pytorch']:.2f}")
+    yield (
+      r["what"],
+      str(r["batch"]),
+      str(r["threads"]),
+      f"{r['ours_ms_image']} ms an image",
+      f"{r['to_release']:.2f}",
+      f"{r['to_pytorch']:.2f}",
+    )
   for r in PEERS["memory"]:
-    yield ("peak memory, training", str(r["batch"]), "2", f"{r['ours_gib']:.2f} GiB", f"{r['to_release']:.2f}",
-           f"{r['to_pytorch']:.2f}")
+    yield (
+      "peak memory, training",
+      str(r["batch"]),
+      "2",
+      f"{r['ours_gib']:.2f} GiB",
+      f"{r['to_release']:.2f}",
+      f"{r['to_pytorch']:.2f}",
+    )
   first = PEERS["first_step"]
-  yield (f"start to first step, {first['init_batch']} images initialise", "4", str(first["threads"]),
-         f"{first['ours_s']} s", f"{first['to_release']:.2f}", "")
+  yield (
+    f"start to first step, {first['init_batch']} images initialise",
+    "4",
+    str(first["threads"]),
+    f"{first['ours_s']} s",
+    f"{first['to_release']:.2f}",
+    "",
+  )
 
 
 def counts_table(stored):
   del stored  # they are in a file of their own
-  yield ("model", "operations of the graph", "kernels of a pass", "kernels with compiled blocks",
-         "MB an image kept for the gradient")
+  yield (
+    "model",
+    "operations of the graph",
+    "kernels of a pass",
+    "kernels with compiled blocks",
+    "MB an image kept for the gradient",
+  )
   for r in counts.stored().values():
-    yield (r["model"], f"{r['operations']:,}", f"{r['kernels']:,}",
-           f"{r['compiled_kernels']:,}" if r["compiled_kernels"] else "", _digits(r["mb_image"]))
+    yield (
+      r["model"],
+      f"{r['operations']:,}",
+      f"{r['kernels']:,}",
+      f"{r['compiled_kernels']:,}" if r["compiled_kernels"] else "",
+      _digits(r["mb_image"]),
+    )
 
 
 def first_step_table(stored):
-  yield ("config", "batch", "initialised on", "cores", "imports, s", "model and data", "initialisation",
-         "tracing and first step", "all, s")
+  yield (
+    "config",
+    "batch",
+    "initialised on",
+    "cores",
+    "imports, s",
+    "model and data",
+    "initialisation",
+    "tracing and first step",
+    "all, s",
+  )
   for rows in results(stored, "first_step"):
     for r in rows:
-      yield (r["config"], str(r["batch"]), f"{r['init_batch']} images", str(r["threads"]),
-             *(f"{r[f'{part}_s']:.1f}" for part in ("import", "build", "initialise", "first_step", "total")))
+      yield (
+        r["config"],
+        str(r["batch"]),
+        f"{r['init_batch']} images",
+        str(r["threads"]),
+        *(f"{r[f'{part}_s']:.1f}" for part in ("import", "build", "initialise", "first_step", "total")),
+      )
 
 
 def kernels_table(stored):
   yield "", "what for", "share of the time", "ms an image", "kernels", "GFLOP/s", "share of the matmul rate"
   for rows in results(stored, "kernels"):
     for r in rows:
-      yield (r["what"], r["purpose"], f"{r['percent']:.1f} %", _digits(r["ms_image"]),
-             f"{r['kernels']:,}" if r["kernels"] else "",
-             *((f"{r['gflops']:.0f}", f"{100 * r['share_of_matmul']:.0f} %") if r["gflops"] else ("", "")))
+      yield (
+        r["what"],
+        r["purpose"],
+        f"{r['percent']:.1f} %",
+        _digits(r["ms_image"]),
+        f"{r['kernels']:,}" if r["kernels"] else "",
+        *((f"{r['gflops']:.0f}", f"{100 * r['share_of_matmul']:.0f} %") if r["gflops"] else ("", "")),
+      )
 
 
 def growth_table(stored):
@@ -185,25 +292,36 @@ def growth_table(stored):
   for rows in results(stored, "growth"):
     for name, group in growth.by_quantity(rows).items():
       column = lambda key, text: ", ".join(text(r[key]) for r in group)  # pylint: disable=cell-var-from-loop
-      yield (name, column("value", str), column("ms_step", _digits),
-             f"{growth.exponent(group, 'ms_step'):.2f}", column("tensors_gib", "{:.2f}".format),
-             f"{growth.exponent(group, 'tensors_gib'):.2f}", column("peak_gib", "{:.2f}".format))
+      yield (
+        name,
+        column("value", str),
+        column("ms_step", _digits),
+        f"{growth.exponent(group, 'ms_step'):.2f}",
+        column("tensors_gib", "{:.2f}".format),
+        f"{growth.exponent(group, 'tensors_gib'):.2f}",
+        column("peak_gib", "{:.2f}".format),
+      )
 
 
 def solvers_table(stored):
   yield "couplings of", "solver", "evaluations, median", "most", "error", "eager ms", "graph ms", "XLA ms"
   for result in results(stored, "inverse"):
     for r in result["solvers"]:
-      yield (r["mixtures"], r["solver"], f"{r['median']:.0f}", str(r["max"]), f"{r['error']:.1e}",
-             *(_digits(r[f"{way}_ms"]) for way in ("eager", "graph", "xla")))
+      yield (
+        r["mixtures"],
+        r["solver"],
+        f"{r['median']:.0f}",
+        str(r["max"]),
+        f"{r['error']:.1e}",
+        *(_digits(r[f"{way}_ms"]) for way in ("eager", "graph", "xla")),
+      )
 
 
 def sampling_table(stored):
   yield "model", "images", "sampling, ms", "density, ms", "ratio"
   for result in results(stored, "inverse"):
     for r in result["sampling"]:
-      yield (r["model"], str(r["images"]), _digits(r["sample_ms"]), _digits(r["density_ms"]),
-             f"{r['ratio']:.2f}")
+      yield (r["model"], str(r["images"]), _digits(r["sample_ms"]), _digits(r["density_ms"]), f"{r['ratio']:.2f}")
 
 
 def pipelines_table(stored):
@@ -217,14 +335,31 @@ def waiting_table(stored):
   yield "model", "images", "batch", "s a step", "ms waiting", "share"
   for result in results(stored, "input_pipeline"):
     for r in result["waiting"]:
-      yield (r["model"], r["images"], str(r["batch_size"]), f"{r['step_s']:.2f}", f"{r['wait_ms']:.2f}",
-             f"{r['waiting_percent']:.3f} %")
+      yield (
+        r["model"],
+        r["images"],
+        str(r["batch_size"]),
+        f"{r['step_s']:.2f}",
+        f"{r['wait_ms']:.2f}",
+        f"{r['waiting_percent']:.3f} %",
+      )
 
 
-TABLES = dict(machine=machine_table, turns=turns_table, peers=peers_table, counts=counts_table,
-              performance=performance_table, ratios=ratios_table, first_step=first_step_table, kernels=kernels_table,
-              growth=growth_table, solvers=solvers_table, sampling=sampling_table, pipelines=pipelines_table,
-              waiting=waiting_table)
+TABLES = dict(
+  machine=machine_table,
+  turns=turns_table,
+  peers=peers_table,
+  counts=counts_table,
+  performance=performance_table,
+  ratios=ratios_table,
+  first_step=first_step_table,
+  kernels=kernels_table,
+  growth=growth_table,
+  solvers=solvers_table,
+  sampling=sampling_table,
+  pipelines=pipelines_table,
+  waiting=waiting_table,
+)
 
 
 def tables(stored):

@@ -38,28 +38,27 @@ POLICIES = ("float32", "mixed_bfloat16")
 @dataclasses.dataclass(frozen=True)
 class GPU:
   """What NVIDIA's data sheet says; the link counts one direction, half of what the sheet gives."""
+
   name: str
-  memory: float       # bytes
-  bandwidth: float    # bytes/s to its memory
-  link: float         # bytes/s to the other GPUs of a host
-  peaks: tuple        # (what products run in, dtype policy, FLOP/s without sparsity)
+  memory: float  # bytes
+  bandwidth: float  # bytes/s to its memory
+  link: float  # bytes/s to the other GPUs of a host
+  peaks: tuple  # (what products run in, dtype policy, FLOP/s without sparsity)
 
 
 GPUS = (
-    GPU("V100 SXM2 32 GB", 32e9, 900e9, 150e9, (("float32", "float32", 15.7e12),)),
-    GPU("A100 SXM 80 GB", 80e9, 2039e9, 300e9,
-        (("TF32", "float32", 156e12), ("bfloat16", "mixed_bfloat16", 312e12))),
-    GPU("H100 SXM 80 GB", 80e9, 3350e9, 450e9,
-        (("TF32", "float32", 494.5e12), ("bfloat16", "mixed_bfloat16", 989.5e12))),
+  GPU("V100 SXM2 32 GB", 32e9, 900e9, 150e9, (("float32", "float32", 15.7e12),)),
+  GPU("A100 SXM 80 GB", 80e9, 2039e9, 300e9, (("TF32", "float32", 156e12), ("bfloat16", "mixed_bfloat16", 312e12))),
+  GPU("H100 SXM 80 GB", 80e9, 3350e9, 450e9, (("TF32", "float32", 494.5e12), ("bfloat16", "mixed_bfloat16", 989.5e12))),
 )
 GPU_COUNTS = (1, 8, 64)
-STEPS = 100_000           # of the tables; how many the published runs took is not known
+STEPS = 100_000  # of the tables; how many the published runs took is not known
 # Assumptions, none of them measured.
-UTILISATION = 0.3         # of the peak, by products
-USABLE = 0.9              # of the memory; the rest is the framework's, workspaces and fragmentation
-LAUNCH = 5e-6             # seconds between two kernels, however small
+UTILISATION = 0.3  # of the peak, by products
+USABLE = 0.9  # of the memory; the rest is the framework's, workspaces and fragmentation
+LAUNCH = 5e-6  # seconds between two kernels, however small
 HOST_GPUS = 8
-HOST_LINK = 12.5e9        # bytes/s between hosts: 100 Gbit/s
+HOST_LINK = 12.5e9  # bytes/s between hosts: 100 Gbit/s
 
 
 def published_batch(name):
@@ -107,11 +106,14 @@ def step_seconds(counts, gpu, peak, batch, gpus):
   images = batch / gpus
   passes = math.ceil(images / largest_batch(counts, gpu))
   return dict(
-      products=images * counts["training_flops_image"] / (UTILISATION * peak),
-      memory=(images * counts["traffic_bytes_image"] + passes * counts["traffic_bytes_pass"]
-              + counts["traffic_bytes_update"]) / gpu.bandwidth,
-      launches=(passes * counts["kernels_pass"] + counts["kernels_update"]) * LAUNCH,
-      all_reduce=all_reduce_bytes(counts, gpus) / (HOST_LINK if gpus > HOST_GPUS else gpu.link))
+    products=images * counts["training_flops_image"] / (UTILISATION * peak),
+    memory=(
+      images * counts["traffic_bytes_image"] + passes * counts["traffic_bytes_pass"] + counts["traffic_bytes_update"]
+    )
+    / gpu.bandwidth,
+    launches=(passes * counts["kernels_pass"] + counts["kernels_update"]) * LAUNCH,
+    all_reduce=all_reduce_bytes(counts, gpus) / (HOST_LINK if gpus > HOST_GPUS else gpu.link),
+  )
 
 
 def total_seconds(parts, launches=True):
@@ -128,38 +130,68 @@ def cases(counted):
 
 
 def counts_table(counted):
-  yield ("config", "parameters", "GFLOP an image, forward", "with backward", "kernels of a pass",
-         "of the update", "GB moved an image, float32", "bfloat16")
+  yield (
+    "config",
+    "parameters",
+    "GFLOP an image, forward",
+    "with backward",
+    "kernels of a pass",
+    "of the update",
+    "GB moved an image, float32",
+    "bfloat16",
+  )
   for name in CONFIGS:
     c, low = (counted[name][policy] for policy in POLICIES)
-    yield (name, f"{c['parameters']:,}", f"{c['forward_flops_image'] / 1e9:.2f}",
-           f"{c['training_flops_image'] / 1e9:.2f}", f"{c['kernels_pass']:,}",
-           f"{c['kernels_update']:,}", f"{c['traffic_bytes_image'] / 1e9:.2f}",
-           f"{low['traffic_bytes_image'] / 1e9:.2f}")
+    yield (
+      name,
+      f"{c['parameters']:,}",
+      f"{c['forward_flops_image'] / 1e9:.2f}",
+      f"{c['training_flops_image'] / 1e9:.2f}",
+      f"{c['kernels_pass']:,}",
+      f"{c['kernels_update']:,}",
+      f"{c['traffic_bytes_image'] / 1e9:.2f}",
+      f"{low['traffic_bytes_image'] / 1e9:.2f}",
+    )
 
 
 def memory_table(counted):
   batches = (1, 4, 8, 16, 32, 64)
-  yield ("config", "policy", "state, GB", "MB an image", *(f"GB, batch {b}" for b in batches),
-         "published batch on 8 GPUs", *(f"largest, {gpu.memory / 1e9:.0f} GB" for gpu in GPUS[:2]))
+  yield (
+    "config",
+    "policy",
+    "state, GB",
+    "MB an image",
+    *(f"GB, batch {b}" for b in batches),
+    "published batch on 8 GPUs",
+    *(f"largest, {gpu.memory / 1e9:.0f} GB" for gpu in GPUS[:2]),
+  )
   for name in CONFIGS:
     share = global_batch(name, 8) // 8
     for policy in POLICIES:
       c = counted[name][policy]
-      yield (name, policy, f"{state_bytes(c) / 1e9:.2f}", f"{c['saved_bytes_image'] / 1e6:.0f}",
-             *(f"{replica_bytes(c, b) / 1e9:.1f}" for b in batches),
-             f"{replica_bytes(c, share) / 1e9:.1f} ({share} each)",
-             *(str(largest_batch(c, gpu)) for gpu in GPUS[:2]))
+      yield (
+        name,
+        policy,
+        f"{state_bytes(c) / 1e9:.2f}",
+        f"{c['saved_bytes_image'] / 1e6:.0f}",
+        *(f"{replica_bytes(c, b) / 1e9:.1f}" for b in batches),
+        f"{replica_bytes(c, share) / 1e9:.1f} ({share} each)",
+        *(str(largest_batch(c, gpu)) for gpu in GPUS[:2]),
+      )
 
 
 def measured_table(counted, measured):
   yield "batch", "counted, GB", "measured peak, GB", "MB an image since the row above", "counted"
   counts, last = counted["cifar10"]["float32"], None
   for row in measured:
-    rise = "" if last is None else (
-        f"{(row['peak'] - last['peak']) / (row['batch'] - last['batch']) / 1e6:.0f}")
-    yield (str(row["batch"]), f"{replica_bytes(counts, row['batch']) / 1e9:.2f}",
-           f"{row['peak'] / 1e9:.2f}", rise, f"{counts['saved_bytes_image'] / 1e6:.0f}")
+    rise = "" if last is None else (f"{(row['peak'] - last['peak']) / (row['batch'] - last['batch']) / 1e6:.0f}")
+    yield (
+      str(row["batch"]),
+      f"{replica_bytes(counts, row['batch']) / 1e9:.2f}",
+      f"{row['peak'] / 1e9:.2f}",
+      rise,
+      f"{counts['saved_bytes_image'] / 1e6:.0f}",
+    )
     last = row
 
 
@@ -167,8 +199,7 @@ def products_table(counted):
   yield "config", "GPU", "products in", *(_gpus(n) for n in GPU_COUNTS)
   for name, counts, gpu, precision, peak in cases(counted):
     flops = STEPS * published_batch(name) * counts["training_flops_image"]
-    yield (name, gpu.name, precision,
-           *(f"{flops / (n * UTILISATION * peak) / 3600:.3g}" for n in GPU_COUNTS))
+    yield (name, gpu.name, precision, *(f"{flops / (n * UTILISATION * peak) / 3600:.3g}" for n in GPU_COUNTS))
 
 
 def bounds_table(counted):
@@ -179,8 +210,13 @@ def bounds_table(counted):
 
 
 def hours_table(counted):
-  yield ("config", "GPU", "products in", *(_gpus(n) for n in GPU_COUNTS),
-         *(f"{_gpus(n)}, launches free" for n in GPU_COUNTS))
+  yield (
+    "config",
+    "GPU",
+    "products in",
+    *(_gpus(n) for n in GPU_COUNTS),
+    *(f"{_gpus(n)}, launches free" for n in GPU_COUNTS),
+  )
   for name, counts, gpu, precision, peak in cases(counted):
     hours = []
     for launches in (True, False):
@@ -196,23 +232,42 @@ def _gpus(count):
 
 
 def all_reduce_table(counted):
-  yield ("config", "gradient, MB", "MB sent a GPU a step, 8 GPUs", "64 GPUs",
-         *(f"ms, 8 {gpu.name[:4]}" for gpu in GPUS), "ms, 64 over 8 hosts", "global batch, 8", "64")
+  yield (
+    "config",
+    "gradient, MB",
+    "MB sent a GPU a step, 8 GPUs",
+    "64 GPUs",
+    *(f"ms, 8 {gpu.name[:4]}" for gpu in GPUS),
+    "ms, 64 over 8 hosts",
+    "global batch, 8",
+    "64",
+  )
   for name in CONFIGS:
     c = counted[name]["float32"]
     eight, many = (all_reduce_bytes(c, n) for n in (8, 64))
-    yield (name, f"{4 * c['gradients'] / 1e6:.1f}", f"{eight / 1e6:.1f}", f"{many / 1e6:.1f}",
-           *(f"{1e3 * eight / gpu.link:.1f}" for gpu in GPUS), f"{1e3 * many / HOST_LINK:.1f}",
-           *(str(global_batch(name, n)) for n in (8, 64)))
+    yield (
+      name,
+      f"{4 * c['gradients'] / 1e6:.1f}",
+      f"{eight / 1e6:.1f}",
+      f"{many / 1e6:.1f}",
+      *(f"{1e3 * eight / gpu.link:.1f}" for gpu in GPUS),
+      f"{1e3 * many / HOST_LINK:.1f}",
+      *(str(global_batch(name, n)) for n in (8, 64)),
+    )
 
 
 def tables(stored):
   """All tables as Markdown, by the name under which docs/scaling.md has them."""
   counted = stored["counted"]
   rows = dict(
-      counts=counts_table(counted), memory=memory_table(counted),
-      measured=measured_table(counted, stored["measured"]), products=products_table(counted),
-      bounds=bounds_table(counted), hours=hours_table(counted), all_reduce=all_reduce_table(counted))
+    counts=counts_table(counted),
+    memory=memory_table(counted),
+    measured=measured_table(counted, stored["measured"]),
+    products=products_table(counted),
+    bounds=bounds_table(counted),
+    hours=hours_table(counted),
+    all_reduce=all_reduce_table(counted),
+  )
   return {name: markdown(list(table)) for name, table in rows.items()}
 
 
@@ -227,6 +282,7 @@ def count_pass(name, policy):
   """`PassCounts` of a config under a policy, as a dict."""
   import flowpp_tf as fpp  # here: tables need no TensorFlow
   import model_counts
+
   config = dataclasses.replace(fpp.get_config(name), dtype=policy)
   return dataclasses.asdict(model_counts.count_pass(config))
 
@@ -235,8 +291,8 @@ def count_update(name, counts):
   """`UpdateCounts` of a config, as a dict, from its pass's."""
   import flowpp_tf as fpp
   import model_counts
-  return dataclasses.asdict(model_counts.count_update(
-      fpp.get_config(name), model_counts.PassCounts(**counts)))
+
+  return dataclasses.asdict(model_counts.count_update(fpp.get_config(name), model_counts.PassCounts(**counts)))
 
 
 def measure(batch):
@@ -246,6 +302,7 @@ def measure(batch):
 
   import flowpp_tf as fpp
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
+
   model = fpp.FlowPlusPlus(fpp.get_config("cifar10"))
   state = TrainState(model, TrainingConfig(steps=1, learning_rate=1e-6))
   images = tf.constant(np.random.RandomState(0).randint(0, 256, [batch, 32, 32, 3]), tf.uint8)
@@ -276,8 +333,7 @@ def main(argv):
   if FLAGS.count:
     stored["counted"] = {name: count(name) for name in CONFIGS}
   if FLAGS.measure:
-    stored["measured"] = [dict(batch=int(batch), peak=_in_new_process(measure, int(batch)))
-                          for batch in FLAGS.measure]
+    stored["measured"] = [dict(batch=int(batch), peak=_in_new_process(measure, int(batch))) for batch in FLAGS.measure]
   if FLAGS.count or FLAGS.measure:
     COUNTS.write_text(json.dumps(stored, indent=1) + "\n")
   if FLAGS.write:

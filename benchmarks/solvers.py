@@ -45,8 +45,7 @@ def halley(*problem):
       cdf, log_slope = logit_mixture_logistic_cdf(x, *problem[1:])
     value = cdf - target
     newton_step = -value * tf.exp(-log_slope)
-    proposal = x + newton_step / tf.clip_by_value(
-        1 + 0.5 * newton_step * tape.gradient(log_slope, x), 0.5, 2.0)
+    proposal = x + newton_step / tf.clip_by_value(1 + 0.5 * newton_step * tape.gradient(log_slope, x), 0.5, 2.0)
     low = tf.where(active & (value <= 0), x, low)
     high = tf.where(active & (value >= 0), x, high)
     length = tf.abs(proposal - x)
@@ -57,8 +56,14 @@ def halley(*problem):
     proposal = tf.where(safe, proposal, low + (high - low) / 2)
     length = tf.abs(proposal - x)
     closed = high - low <= 2 * epsilon * tf.maximum(tf.abs(low), tf.abs(high))
-    return (tf.where(active, proposal, x), evaluations + tf.cast(active, tf.int32), low, high,
-            length, active & ~(last & safe) & ~closed)
+    return (
+      tf.where(active, proposal, x),
+      evaluations + tf.cast(active, tf.int32),
+      low,
+      high,
+      length,
+      active & ~(last & safe) & ~closed,
+    )
 
   start = tf.reduce_sum(tf.nn.softmax(problem[1]) * (problem[2] + scale * target[:, tf.newaxis]), -1)
   start = tf.where(high > low, tf.clip_by_value(start, low, high), low)
@@ -69,8 +74,12 @@ def chandrupatla(*problem):
   """`tfp.math.find_root_chandrupatla` in the same bracket."""
   low, high, _ = _component_bracket(*problem)
   result = tfp.math.find_root_chandrupatla(
-      lambda x: logit_mixture_logistic_cdf(x, *problem[1:])[0] - problem[0], low, high,
-      position_tolerance=_tolerance(low, high), max_iterations=100)
+    lambda x: logit_mixture_logistic_cdf(x, *problem[1:])[0] - problem[0],
+    low,
+    high,
+    position_tolerance=_tolerance(low, high),
+    max_iterations=100,
+  )
   return result.estimated_root, tf.cast(result.num_iterations, tf.int32) + 2  # and at both ends
 
 
@@ -96,22 +105,42 @@ def itp(*problem):
     below, above = active & (value <= 0), active & (value >= 0)
     low, high = tf.where(below, proposal, low), tf.where(above, proposal, high)
     at_low, at_high = tf.where(below, value, at_low), tf.where(above, value, at_high)
-    return (proposal, evaluations + tf.cast(active, tf.int32), low, high, at_low, at_high, round_ + 1,
-            active & (high - low > 2 * tolerance))
+    return (
+      proposal,
+      evaluations + tf.cast(active, tf.int32),
+      low,
+      high,
+      at_low,
+      at_high,
+      round_ + 1,
+      active & (high - low > 2 * tolerance),
+    )
 
   start = tf.where(high > low, low + width / 2, low)
   x, evaluations, low, high, *_ = tf.while_loop(
-      lambda *state: tf.reduce_any(state[-1]), body,
-      (start, 2 * tf.ones_like(start, tf.int32), low, high, function(low), function(high),
-       tf.zeros([], low.dtype), high > low), maximum_iterations=100)
+    lambda *state: tf.reduce_any(state[-1]),
+    body,
+    (
+      start,
+      2 * tf.ones_like(start, tf.int32),
+      low,
+      high,
+      function(low),
+      function(high),
+      tf.zeros([], low.dtype),
+      high > low,
+    ),
+    maximum_iterations=100,
+  )
   return tf.where(high > low, low + (high - low) / 2, x), evaluations
 
 
 def bisection(*problem):
   """Bisection in the same bracket, in logits."""
   low, high, _ = _component_bracket(*problem)
-  return _bisect(lambda x: logit_mixture_logistic_cdf(x, *problem[1:])[0] < problem[0], low, high,
-                 _tolerance(low, high))
+  return _bisect(
+    lambda x: logit_mixture_logistic_cdf(x, *problem[1:])[0] < problem[0], low, high, _tolerance(low, high)
+  )
 
 
 def bisection_as_released(*problem):
@@ -120,8 +149,9 @@ def bisection_as_released(*problem):
   reach = 20 * tf.reduce_sum(tf.exp(log_scale), axis=-1)
   low, high = tf.reduce_min(loc, axis=-1) - reach, tf.reduce_max(loc, axis=-1) + reach
   probability = tf.sigmoid(target)
-  return _bisect(lambda x: tf.exp(mixture_logistic_log_cdf(x, *problem[1:])) < probability, low, high,
-                 tf.constant(1e-12, low.dtype))
+  return _bisect(
+    lambda x: tf.exp(mixture_logistic_log_cdf(x, *problem[1:])) < probability, low, high, tf.constant(1e-12, low.dtype)
+  )
 
 
 def _component_bracket(target, _, loc, log_scale):
@@ -141,25 +171,27 @@ def _bisect(is_below, low, high, tolerance):
     low, high = tf.where(active & below, x, low), tf.where(active & ~below, x, high)
     proposal = tf.where(active, low + (high - low) / 2, x)
     length = tf.abs(proposal - x)
-    return (proposal, evaluations + tf.cast(active, tf.int32), low, high, length,
-            active & (length > tolerance))
+    return (proposal, evaluations + tf.cast(active, tf.int32), low, high, length, active & (length > tolerance))
+
   return _loop(body, low + (high - low) / 2, low, high)
 
 
 def _loop(body, start, low, high):
   return tf.while_loop(
-      lambda *state: tf.reduce_any(state[-1]), body,
-      (start, tf.zeros_like(start, tf.int32), low, high, high - low, high > low),
-      maximum_iterations=200)[:2]
+    lambda *state: tf.reduce_any(state[-1]),
+    body,
+    (start, tf.zeros_like(start, tf.int32), low, high, high - low, high > low),
+    maximum_iterations=200,
+  )[:2]
 
 
 SOLVERS = {
-    "newton (library)": newton,
-    "newton, 8 fixed": functools.partial(newton_fixed, 8),
-    "newton, 20 fixed": functools.partial(newton_fixed, 20),
-    "halley": halley,
-    "chandrupatla": chandrupatla,
-    "itp": itp,
-    "bisection": bisection,
-    "bisection (release)": bisection_as_released,
+  "newton (library)": newton,
+  "newton, 8 fixed": functools.partial(newton_fixed, 8),
+  "newton, 20 fixed": functools.partial(newton_fixed, 20),
+  "halley": halley,
+  "chandrupatla": chandrupatla,
+  "itp": itp,
+  "bisection": bisection,
+  "bisection (release)": bisection_as_released,
 }

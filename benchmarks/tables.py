@@ -8,8 +8,7 @@ _PLACE = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 def print_table(rows):
   """Rows of equal keys as aligned text."""
-  text = [list(rows[0])] + [
-      [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
+  text = [list(rows[0])] + [[f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows]
   widths = [max(map(len, column)) for column in zip(*text)]
   for line in text:
     print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)))
@@ -45,11 +44,13 @@ def with_tables(pages, tables):
   places = {path: [name for _, name, _, _ in _PLACE.findall(text)] for path, text in pages.items()}
   for name in tables:
     if not any(name in names for names in places.values()):
-      raise ValueError(f"no place for a table marked '<!-- table {name} -->' and '<!-- end -->' in "
-                       f"{' or '.join(map(str, pages))}")
+      raise ValueError(
+        f"no place for a table marked '<!-- table {name} -->' and '<!-- end -->' in {' or '.join(map(str, pages))}"
+      )
   for path, names in places.items():
     for name in names:
       if name not in tables:
         raise ValueError(f"{path} has a place for a table {name!r}, which is none of {', '.join(tables)}")
-  return {path: _PLACE.sub(lambda match: match[1] + tables[match[2]] + "\n" + match[4], text)
-          for path, text in pages.items()}
+  return {
+    path: _PLACE.sub(lambda match: match[1] + tables[match[2]] + "\n" + match[4], text) for path, text in pages.items()
+  }

@@ -25,11 +25,22 @@ from tables import print_table, write_json
 FLAGS = flags.FLAGS
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 CASES = (
-    "cifar10 train 4 2 float32", "cifar10 train 8 2 float32", "cifar10 train 4 2 bfloat16", "cifar10 train 4 1 float32",
-    "cifar10 train 4 1 bfloat16", "cifar10 evaluate 4 2 float32", "cifar10 evaluate 8 2 float32",
-    "cifar10 evaluate 4 2 bfloat16", "cifar10 sample 4 2 float32", "cifar10 sample 8 2 float32",
-    "digits train 64 2 float32", "photos train 32 2 float32", "photos train 32 2 bfloat16",
-    "photos:28,28,1 train 32 2 float32", "photos:28,28,1 train 32 2 bfloat16")
+  "cifar10 train 4 2 float32",
+  "cifar10 train 8 2 float32",
+  "cifar10 train 4 2 bfloat16",
+  "cifar10 train 4 1 float32",
+  "cifar10 train 4 1 bfloat16",
+  "cifar10 evaluate 4 2 float32",
+  "cifar10 evaluate 8 2 float32",
+  "cifar10 evaluate 4 2 bfloat16",
+  "cifar10 sample 4 2 float32",
+  "cifar10 sample 8 2 float32",
+  "digits train 64 2 float32",
+  "photos train 32 2 float32",
+  "photos train 32 2 bfloat16",
+  "photos:28,28,1 train 32 2 float32",
+  "photos:28,28,1 train 32 2 bfloat16",
+)
 
 
 def serve(root, config, what, batch, threads, precision):
@@ -44,16 +55,21 @@ def serve(root, config, what, batch, threads, precision):
 
   import flowpp_tf as fpp
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
+
   in_lanes = lambda function, *tensors: function(*tensors)
   if root == ROOT:
     from flowpp_tf.core import lanes
+
     lanes.use_cpu_lanes(threads)
     in_lanes = lanes.in_lanes
   tf.config.threading.set_intra_op_parallelism_threads(1 if root == ROOT else threads)
   name, _, size = config.partition(":")  # such as photos:28,28,1
   changes = {"image_shape": tuple(map(int, size.split(",")))} if size else {}
-  model = fpp.FlowPlusPlus(dataclasses.replace(
-      fpp.get_config(name), dtype={"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision], **changes))
+  model = fpp.FlowPlusPlus(
+    dataclasses.replace(
+      fpp.get_config(name), dtype={"float32": "float32", "bfloat16": "mixed_bfloat16"}[precision], **changes
+    )
+  )
   shape = [batch, *model.config.image_shape]
   images = tf.cast(tf.random.stateless_uniform(shape, [0, 1], 0, model.config.levels, tf.int32), tf.uint8)
   model.initialize(images)
@@ -83,8 +99,12 @@ def measure(case, other, rounds):
 
   def start(root, precision):
     process = subprocess.Popen(
-        [sys.executable, __file__, "--serve", root, config, what, batch, threads, precision], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+      [sys.executable, __file__, "--serve", root, config, what, batch, threads, precision],
+      text=True,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+    )
     if process.stdout.readline().strip() != "ready":
       raise RuntimeError(f"{case} of {root} ended before its first turn")
     return process
@@ -103,10 +123,19 @@ def measure(case, other, rounds):
     for process in processes:
       process.kill()
   before, now = map(statistics.median, seconds)
-  row = dict(config=config, what=what, batch=int(batch), threads=int(threads), precision=precision,
-             before_ms_image=1e3 * before / int(batch), ms_image=1e3 * now / int(batch), ratio=now / before,
-             spread_percent=100 * (max(seconds[1]) - min(seconds[1])) / now,
-             before_peak_gib=peaks[0] / 2**30, peak_gib=peaks[1] / 2**30)
+  row = dict(
+    config=config,
+    what=what,
+    batch=int(batch),
+    threads=int(threads),
+    precision=precision,
+    before_ms_image=1e3 * before / int(batch),
+    ms_image=1e3 * now / int(batch),
+    ratio=now / before,
+    spread_percent=100 * (max(seconds[1]) - min(seconds[1])) / now,
+    before_peak_gib=peaks[0] / 2**30,
+    peak_gib=peaks[1] / 2**30,
+  )
   print(row, file=sys.stderr, flush=True)
   return row
 

@@ -72,8 +72,9 @@ def main() -> None:
   ax.text(8.1, SUM_ROW, "+", ha="center", va="center", fontsize=12)
   ax.text(12.22, 2.3, "+", va="center", fontsize=12)
 
-  for i, (name, color) in enumerate([("value", VALUE), ("network", NETWORK), ("bijector", BIJECTOR),
-                                     ("term of the bound", TERM)]):
+  for i, (name, color) in enumerate(
+    [("value", VALUE), ("network", NETWORK), ("bijector", BIJECTOR), ("term of the bound", TERM)]
+  ):
     x = 7.0 + 1.5 * i
     ax.add_patch(plt.Rectangle((x, CONTEXT_ROW - 0.1), 0.2, 0.2, facecolor=color, edgecolor=LINE, linewidth=0.6))
     ax.text(x + 0.3, CONTEXT_ROW, name, va="center", fontsize=7.5)

@@ -94,9 +94,15 @@ class Conditioner(tf.Module):
   def __init__(self, shape, outputs, filters, blocks, heads, dropout, context_channels):
     self.position_embedding = variable(tf.random.normal([*shape[:2], filters], stddev=0.01))
     self.input_conv = Conv(shape[2], filters)
-    self.blocks = [dict(
-        conv=GatedConv(filters, context_channels, dropout), conv_norm=LayerNorm(filters),
-        mixer=GatedAttention(filters, heads, dropout), mixer_norm=LayerNorm(filters)) for _ in range(blocks)]
+    self.blocks = [
+      dict(
+        conv=GatedConv(filters, context_channels, dropout),
+        conv_norm=LayerNorm(filters),
+        mixer=GatedAttention(filters, heads, dropout),
+        mixer_norm=LayerNorm(filters),
+      )
+      for _ in range(blocks)
+    ]
     self.output_conv = Conv(filters, outputs, init_scale=0.1)
 
   def __call__(self, x, context, mode):
@@ -175,7 +181,8 @@ def mixture_logit_cdf(x, log_pi, mu, log_s):
   z = (x[..., tf.newaxis] - mu) * tf.exp(-log_s)
   below, above = tf.math.log_sigmoid(z), tf.math.log_sigmoid(-z)
   log_cdf, log_survival, log_density = (
-      tf.reduce_logsumexp(log_pi + terms, axis=-1) for terms in (below, above, below + above - log_s))
+    tf.reduce_logsumexp(log_pi + terms, axis=-1) for terms in (below, above, below + above - log_s)
+  )
   return log_cdf - log_survival, log_density - log_cdf - log_survival
 
 
@@ -198,9 +205,16 @@ class Flow(tf.Module):
     for kind, _, couplings in (stage.partition(":") for stage in structure.split(",")):
       height, width, channels = shape
       split = (height, width // 2, 2 * channels) if kind == "columns" else shape
-      self.stages.append((kind, [
-          bijector for _ in range(int(couplings or 0))
-          for bijector in (ActNorm(split), InvertibleConv(split[2] // 2), Coupling(split, components, **network))]))
+      self.stages.append(
+        (
+          kind,
+          [
+            bijector
+            for _ in range(int(couplings or 0))
+            for bijector in (ActNorm(split), InvertibleConv(split[2] // 2), Coupling(split, components, **network))
+          ],
+        )
+      )
       shape = (height // 2, width // 2, 4 * channels) if kind == "squeeze" else shape
     self.latent_shape = shape
 
@@ -227,15 +241,34 @@ class Flow(tf.Module):
 class FlowPlusPlus(tf.Module):
   """The model of images, integers in 0 .. levels - 1; the defaults are those of the paper for CIFAR-10."""
 
-  def __init__(self, image_shape=(32, 32, 3), levels=256, structure="columns:4,squeeze,channels:2,columns:3",
-               components=32, filters=96, blocks=10, heads=4, dropout=0.2, dequant_structure="columns:4",
-               dequant_filters=96, dequant_blocks=2, context_channels=32, context_blocks=3):
+  def __init__(
+    self,
+    image_shape=(32, 32, 3),
+    levels=256,
+    structure="columns:4,squeeze,channels:2,columns:3",
+    components=32,
+    filters=96,
+    blocks=10,
+    heads=4,
+    dropout=0.2,
+    dequant_structure="columns:4",
+    dequant_filters=96,
+    dequant_blocks=2,
+    context_channels=32,
+    context_blocks=3,
+  ):
     self.image_shape, self.levels = image_shape, levels
     options = dict(components=components, heads=heads, dropout=dropout)
     self.context_conv = Conv(2 * image_shape[2], context_channels)
     self.context_blocks = [GatedConv(context_channels, 0, dropout, output_size=3) for _ in range(context_blocks)]
-    self.dequantizer = Flow(dequant_structure, image_shape, filters=dequant_filters, blocks=dequant_blocks,
-                            context_channels=context_channels, **options)
+    self.dequantizer = Flow(
+      dequant_structure,
+      image_shape,
+      filters=dequant_filters,
+      blocks=dequant_blocks,
+      context_channels=context_channels,
+      **options,
+    )
     self.flow = Flow(structure, image_shape, filters=filters, blocks=blocks, context_channels=0, **options)
 
   def log_prob_bound(self, images, noise=None, mode="evaluate"):
@@ -291,8 +324,18 @@ def train(model, images, steps, batch_size=64, learning_rate=1e-3, warmup=100, e
 if __name__ == "__main__":
   digits = datasets.load_digits().images[..., tf.newaxis].astype(int)  # 1,797 of 8x8 pixels, 0 .. 16
   model = FlowPlusPlus(
-      (8, 8, 1), 17, "columns:2,squeeze,channels:2", components=8, filters=32, blocks=1, dequant_structure="columns:2",
-      dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1)
+    (8, 8, 1),
+    17,
+    "columns:2,squeeze,channels:2",
+    components=8,
+    filters=32,
+    blocks=1,
+    dequant_structure="columns:2",
+    dequant_filters=32,
+    dequant_blocks=1,
+    context_channels=16,
+    context_blocks=1,
+  )
   train(model, digits[:1500], steps=int((sys.argv[1:] or [300])[0]))
   print(f"new digits: {tf.reduce_mean(model.bits_per_dim(digits[1500:])):.3f} bits/dim")
   images = model.decode(tf.random.normal([4, *model.flow.latent_shape]))

@@ -36,9 +36,11 @@ def main(argv):
     pixels = [np.asarray(Image.open(pathlib.Path(folder) / name)) for name in names]
     assert all(np.array_equal(a, b.pixels) for a, b in zip(pixels, back, strict=True))
     print(f"{len(names)} photographs, {sum(p.nbytes for p in pixels)} bytes of pixels, all back")
-    sizes = {"flowpp_tf": len(file.getvalue()),
-             "PNG": sum((pathlib.Path(folder) / name).stat().st_size for name in names),
-             "WebP": sum(map(webp_size, pixels))}
+    sizes = {
+      "flowpp_tf": len(file.getvalue()),
+      "PNG": sum((pathlib.Path(folder) / name).stat().st_size for name in names),
+      "WebP": sum(map(webp_size, pixels)),
+    }
     for codec, size in sorted(sizes.items(), key=lambda item: item[1]):
       print(f"{codec:10} {size:8} bytes, {8 * size / sum(p.size for p in pixels):.3f} bits/dim")
 
@@ -51,12 +53,16 @@ def write_crops(folder):
   else:
     import skimage.data
     import sklearn.datasets
-    images = {"coffee": Image.fromarray(skimage.data.coffee()),
-              "flower": Image.fromarray(sklearn.datasets.load_sample_image("flower.jpg"))}
+
+    images = {
+      "coffee": Image.fromarray(skimage.data.coffee()),
+      "flower": Image.fromarray(sklearn.datasets.load_sample_image("flower.jpg")),
+    }
   for name, image in images.items():
     left, top = max(image.width - FLAGS.side, 0) // 2, max(image.height - FLAGS.side, 0) // 2
     image.crop((left, top, min(left + FLAGS.side, image.width), min(top + FLAGS.side, image.height))).save(
-        folder / f"{name}.png", optimize=True)
+      folder / f"{name}.png", optimize=True
+    )
   return [f"{name}.png" for name in images]
 
 

@@ -58,10 +58,19 @@ def sample_posterior(model, images, seen, start, steps, leapfrog_steps, seed=0):
   start = tf.clip_by_value(tf.cast(start, dtype), low + margin, high - margin)
   hmc = tfp.mcmc.HamiltonianMonteCarlo(model.flow.log_prob, step_size=0.1, num_leapfrog_steps=leapfrog_steps)
   kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(
-      tfp.mcmc.TransformedTransitionKernel(hmc, tfp.bijectors.Sigmoid(low, high)), steps // 2 * 4 // 5)
-  run = tf.function(lambda: tfp.mcmc.sample_chain(
-      steps // 2, start, num_burnin_steps=steps // 2, kernel=kernel, seed=(0, seed),
-      trace_fn=lambda _, results: results.inner_results.inner_results.is_accepted), autograph=False)
+    tfp.mcmc.TransformedTransitionKernel(hmc, tfp.bijectors.Sigmoid(low, high)), steps // 2 * 4 // 5
+  )
+  run = tf.function(
+    lambda: tfp.mcmc.sample_chain(
+      steps // 2,
+      start,
+      num_burnin_steps=steps // 2,
+      kernel=kernel,
+      seed=(0, seed),
+      trace_fn=lambda _, results: results.inner_results.inner_results.is_accepted,
+    ),
+    autograph=False,
+  )
   y, accepted = run()
   return np.clip(np.floor(y), low, high - 1).astype(int), np.mean(accepted, axis=(0, 1))
 
@@ -69,7 +78,7 @@ def sample_posterior(model, images, seen, start, steps, leapfrog_steps, seed=0):
 def nearest_samples(model, images, seen, chains, pool):
   """Return the samples of the flow whose seen pixels are closest to those of each image, `[chains, N, H, W, C]`."""
   samples = np.concatenate([model.flow.sample(min(250, pool - i), seed=(1, i)) for i in range(0, pool, 250)])
-  distances = [np.sum(np.where(seen, samples - image - 0.5, 0)**2, axis=(1, 2, 3)) for image in images]
+  distances = [np.sum(np.where(seen, samples - image - 0.5, 0) ** 2, axis=(1, 2, 3)) for image in images]
   return np.stack([samples[np.argsort(d)[:chains]] for d in distances], axis=1)
 
 
@@ -81,8 +90,9 @@ def diagnose(draws, seen):
   draws = tf.cast(draws, tf.float32)
   missing = ~np.broadcast_to(seen, draws.shape[2:])
   r_hat = np.where(missing, tfp.mcmc.potential_scale_reduction(draws, 1, split_chains=True), np.nan)
-  size = np.where(missing, tfp.mcmc.effective_sample_size(
-      draws, cross_chain_dims=1, filter_beyond_positive_pairs=True), np.nan)
+  size = np.where(
+    missing, tfp.mcmc.effective_sample_size(draws, cross_chain_dims=1, filter_beyond_positive_pairs=True), np.nan
+  )
   axes = (1, 2, 3)
   return np.nanmax(r_hat, axes), np.nanmedian(r_hat, axes), np.nanmedian(size, axes)
 
@@ -90,8 +100,10 @@ def diagnose(draws, seen):
 def draw(images, seen, draws, levels, path, zoom=8):
   """Write a row for each image: the original, what is seen, the last draw of each chain."""
   frame = lambda image: np.pad(image, [(1, 1), (1, 1), (0, 0)], constant_values=levels // 2)
-  rows = [np.concatenate([frame(part) for part in (image, np.where(seen, image, levels // 3), *last)], axis=1)
-          for image, last in zip(images, np.moveaxis(draws[-1], 0, 1))]
+  rows = [
+    np.concatenate([frame(part) for part in (image, np.where(seen, image, levels // 3), *last)], axis=1)
+    for image, last in zip(images, np.moveaxis(draws[-1], 0, 1))
+  ]
   pixels = (np.concatenate(rows) * (255 / (levels - 1))).astype(np.uint8)
   pixels = pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
   Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)

@@ -40,9 +40,9 @@ tfd = tfp.distributions
 
 SIZE = 10
 MOMENTS = {  # of the neck's variable: function, exact expectation
-    "E v": (lambda v: v, 0.0),
-    "E v^2": (lambda v: v ** 2, 9.0),
-    "P(v < -3)": (lambda v: (v < -3).astype(v.dtype), 0.1587),
+  "E v": (lambda v: v, 0.0),
+  "E v^2": (lambda v: v**2, 9.0),
+  "P(v < -3)": (lambda v: (v < -3).astype(v.dtype), 0.1587),
 }
 
 
@@ -50,7 +50,8 @@ def funnel(x):
   """Return the log density of the funnel at `x [..., 10]`, v first."""
   v, others = x[..., 0], x[..., 1:]
   return tfd.Normal(0.0, 3.0).log_prob(v) + tf.reduce_sum(
-      tfd.Normal(0.0, tf.exp(v / 2)[..., tf.newaxis]).log_prob(others), axis=-1)
+    tfd.Normal(0.0, tf.exp(v / 2)[..., tf.newaxis]).log_prob(others), axis=-1
+  )
 
 
 def fitted_flow():
@@ -61,8 +62,14 @@ def fitted_flow():
   flow = fpp.distributions.FlowDistribution(flow.distribution, fb.Invert(flow.bijector))
   rate = keras.optimizers.schedules.CosineDecay(5e-3, FLAGS.steps)
   losses = tfp.vi.fit_surrogate_posterior(
-      funnel, flow, keras.optimizers.Adam(rate, global_clipnorm=10.0), FLAGS.steps, sample_size=256, seed=(0, 2),
-      jit_compile=FLAGS.xla)
+    funnel,
+    flow,
+    keras.optimizers.Adam(rate, global_clipnorm=10.0),
+    FLAGS.steps,
+    sample_size=256,
+    seed=(0, 2),
+    jit_compile=FLAGS.xla,
+  )
   return flow, losses.numpy()
 
 
@@ -76,10 +83,17 @@ def sampler(transform=None, every=1):
     if transform is not None:
       state = transform.forward(state)
       kernel = tfp.mcmc.TransformedTransitionKernel(kernel, transform)
-    kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(kernel, int(0.8 * FLAGS.warmup),
-                                                         target_accept_prob=acceptance)
-    return tfp.mcmc.sample_chain(FLAGS.results, state, kernel=kernel, num_burnin_steps=FLAGS.warmup,
-                                 num_steps_between_results=every - 1, trace_fn=None, seed=seed)
+    kernel = tfp.mcmc.DualAveragingStepSizeAdaptation(kernel, int(0.8 * FLAGS.warmup), target_accept_prob=acceptance)
+    return tfp.mcmc.sample_chain(
+      FLAGS.results,
+      state,
+      kernel=kernel,
+      num_burnin_steps=FLAGS.warmup,
+      num_steps_between_results=every - 1,
+      trace_fn=None,
+      seed=seed,
+    )
+
   return sample
 
 
@@ -93,12 +107,22 @@ def main(argv):
   keras.utils.set_random_seed(0)
   begin = time.monotonic()
   flow, losses = fitted_flow()
-  print(f"flow fitted in {time.monotonic() - begin:.0f} s, XLA's compilation included: KL divergence "
-        f"{np.mean(losses[:10]):.2f} -> {np.mean(losses[-100:]):.3f} nats\n")
+  print(
+    f"flow fitted in {time.monotonic() - begin:.0f} s, XLA's compilation included: KL divergence "
+    f"{np.mean(losses[:10]):.2f} -> {np.mean(losses[-100:]):.3f} nats\n"
+  )
 
-  columns = ("sampler", "leapfrog steps", "acceptance", "CPU s", "ESS / CPU s, smallest", "ESS / CPU s of v",
-             "R-hat, largest", *(f"{name}, exact {exact:.4g}" for name, (_, exact) in MOMENTS.items()),
-             "largest error / its error")
+  columns = (
+    "sampler",
+    "leapfrog steps",
+    "acceptance",
+    "CPU s",
+    "ESS / CPU s, smallest",
+    "ESS / CPU s of v",
+    "R-hat, largest",
+    *(f"{name}, exact {exact:.4g}" for name, (_, exact) in MOMENTS.items()),
+    "largest error / its error",
+  )
   print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
   for name, sample in (("HMC", sampler(every=FLAGS.every)), ("NeuTra", sampler(flow.bijector))):
     sample(tf.constant(1), tf.constant(0.8), tf.constant([0, 3]))  # compiled here
@@ -111,8 +135,11 @@ def main(argv):
       moments = [f(x[..., 0]) for f, _ in MOMENTS.values()]
       means, errors = [m.mean() for m in moments], [m.std() / effective(m) ** 0.5 for m in moments]
       worst = max(abs(m - exact) / e for m, e, (_, exact) in zip(means, errors, MOMENTS.values()))
-      print(f"| {name} | {leapfrog} | {acceptance:g} | {seconds:.1f} | {min(ess):.0f} | {ess[0]:.0f} | {rhat:.3f} | "
-            f"{' | '.join(f'{m:.4f} ± {e:.4f}' for m, e in zip(means, errors))} | {worst:.1f} |", flush=True)
+      print(
+        f"| {name} | {leapfrog} | {acceptance:g} | {seconds:.1f} | {min(ess):.0f} | {ess[0]:.0f} | {rhat:.3f} | "
+        f"{' | '.join(f'{m:.4f} ± {e:.4f}' for m, e in zip(means, errors))} | {worst:.1f} |",
+        flush=True,
+      )
 
 
 if __name__ == "__main__":

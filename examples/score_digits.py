@@ -48,17 +48,17 @@ def image_sets(config: FlowPlusPlusConfig, seed: int) -> dict[str, np.ndarray]:
   greys = np.linspace(0, top, len(digits)).round().astype(np.uint8)
   row, column = np.arange(8)[:, np.newaxis, np.newaxis], np.arange(8)[:, np.newaxis]
   return {
-      "digits": digits,
-      "digits of the training split": load_dataset("digits").train[:len(digits)],
-      "pixels of each digit shuffled": np.stack(shuffled),
-      "digits inverted, 16 - x": top - digits,
-      "8x8 patches of photographs": np.stack([as_file(photo[12:20, 12:20], config) for photo in photos]),
-      "constant, black to white": np.ones_like(digits) * greys[:, np.newaxis, np.newaxis, np.newaxis],
-      "digits at half contrast, x // 2": digits // 2,
-      "upper half of digits, rest black": np.where(row < 4, digits, 0),
-      "two middle columns, rest black": np.where((column == 3) | (column == 4), digits, 0),
-      "digits mirrored": digits[:, :, ::-1],
-      "digits turned by 180 degrees": digits[:, ::-1, ::-1],
+    "digits": digits,
+    "digits of the training split": load_dataset("digits").train[: len(digits)],
+    "pixels of each digit shuffled": np.stack(shuffled),
+    "digits inverted, 16 - x": top - digits,
+    "8x8 patches of photographs": np.stack([as_file(photo[12:20, 12:20], config) for photo in photos]),
+    "constant, black to white": np.ones_like(digits) * greys[:, np.newaxis, np.newaxis, np.newaxis],
+    "digits at half contrast, x // 2": digits // 2,
+    "upper half of digits, rest black": np.where(row < 4, digits, 0),
+    "two middle columns, rest black": np.where((column == 3) | (column == 4), digits, 0),
+    "digits mirrored": digits[:, :, ::-1],
+    "digits turned by 180 degrees": digits[:, ::-1, ::-1],
   }
 
 
@@ -72,12 +72,14 @@ def as_file(pixels: np.ndarray, config: FlowPlusPlusConfig) -> np.ndarray:
 def draw(scores: dict[str, dict[str, np.ndarray]], path: str) -> None:
   """Draw histograms of each score, with a row for each of the sets in `DRAWN`."""
   import matplotlib  # not at the top: the import is slow
+
   matplotlib.use("agg")
   from matplotlib import pyplot as plt
 
   scores = {name: scores[name] for name in DRAWN}
   figure, grid = plt.subplots(
-      len(scores), len(SCORES), figsize=(9, 5), sharex="col", sharey="col", layout="constrained")
+    len(scores), len(SCORES), figsize=(9, 5), sharex="col", sharey="col", layout="constrained"
+  )
   for column, score in enumerate(SCORES):
     everything = np.concatenate([part[score] for part in scores.values()])
     bins = np.linspace(everything.min(), np.quantile(everything, 0.995), 50)
@@ -103,15 +105,25 @@ def main(argv: list[str]) -> None:
   print(f"validation: mean {typical.mean:.3f}, standard deviation {typical.std:.3f} bits/dim\n")
   scores = {name: scorer(images) for name, images in image_sets(model.config, FLAGS.seed).items()}
 
-  print("| images | bits/dim, median | PNG bytes, median | AUROC: bits/dim | typicality | "
-        "complexity-corrected |\n|---|---|---|---|---|---|")
+  print(
+    "| images | bits/dim, median | PNG bytes, median | AUROC: bits/dim | typicality | "
+    "complexity-corrected |\n|---|---|---|---|---|---|"
+  )
   digits = scores["digits"]
   for name, part in scores.items():
-    aurocs = ["" if part is digits else "{:.3f}".format(sklearn.metrics.roc_auc_score(
-        np.repeat([0, 1], [len(digits[score]), len(part[score])]),
-        np.concatenate([digits[score], part[score]]))) for score in SCORES]
-    print(f"| {name} | {np.median(part['bits_per_dim']):.2f} | {np.median(part['png_bytes']):.0f} | "
-          f"{' | '.join(aurocs)} |")
+    aurocs = [
+      ""
+      if part is digits
+      else "{:.3f}".format(
+        sklearn.metrics.roc_auc_score(
+          np.repeat([0, 1], [len(digits[score]), len(part[score])]), np.concatenate([digits[score], part[score]])
+        )
+      )
+      for score in SCORES
+    ]
+    print(
+      f"| {name} | {np.median(part['bits_per_dim']):.2f} | {np.median(part['png_bytes']):.0f} | {' | '.join(aurocs)} |"
+    )
   if FLAGS.picture:
     draw(scores, FLAGS.picture)
 

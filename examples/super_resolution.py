@@ -35,8 +35,16 @@ def smaller(images):
 def train(dataset, folder, config, condition=None):
   """Return the trained model with its best weights."""
   settings = training.TrainingConfig(
-      steps=FLAGS.steps, batch_size=64, learning_rate=6e-3, warmup_steps=min(100, FLAGS.steps // 4), ema_decay=0.995,
-      ema_warmup=True, validate_every=max(1, FLAGS.steps // 8), init_batch_size=512, tensorboard=())
+    steps=FLAGS.steps,
+    batch_size=64,
+    learning_rate=6e-3,
+    warmup_steps=min(100, FLAGS.steps // 4),
+    ema_decay=0.995,
+    ema_warmup=True,
+    validate_every=max(1, FLAGS.steps // 8),
+    init_batch_size=512,
+    tensorboard=(),
+  )
   training.train(config, settings, dataset, training.Workdir(folder), condition=condition)
   return training.Workdir(folder).load()[0]
 
@@ -60,20 +68,28 @@ def main(argv):
 
   test, condition = dataset.test, smaller(dataset.test).numpy()
   others = np.roll(condition, 1, axis=0)
-  bounds = {"given the smaller image": bits_per_dim(model, test, condition),
-            "given that of another digit": bits_per_dim(model, test, others),
-            **({"another model, given nothing": bits_per_dim(plain, test)} if plain else {})}
+  bounds = {
+    "given the smaller image": bits_per_dim(model, test, condition),
+    "given that of another digit": bits_per_dim(model, test, others),
+    **({"another model, given nothing": bits_per_dim(plain, test)} if plain else {}),
+  }
   for name, bound in bounds.items():
     print(f"{name:34} {bound.bits_per_dim:6.3f} +- {bound.standard_error:.3f} bits/dim")
 
   samples = np.stack([model.sample(len(test), seed=i, condition=condition) for i in range(SAMPLES)])
-  error = lambda images: np.sqrt(np.mean((smaller(images) - condition)**2)) * 8
-  print(f"samples made smaller are {np.mean([error(s) for s in samples]):.2f} levels (root mean square) from what they "
-        f"were given, other digits {error(np.roll(test, 1, axis=0)):.2f}")
+  error = lambda images: np.sqrt(np.mean((smaller(images) - condition) ** 2)) * 8
+  print(
+    f"samples made smaller are {np.mean([error(s) for s in samples]):.2f} levels (root mean square) from what they "
+    f"were given, other digits {error(np.roll(test, 1, axis=0)):.2f}"
+  )
   enlarged = np.round((condition + 1) * 8).astype(np.uint8).repeat(2, axis=1).repeat(2, axis=2)
   columns = [enlarged, *samples, test]
-  grid = evaluation.image_grid(np.stack([column[:ROWS] for column in columns], axis=1).reshape(-1, 8, 8, 1), 17,
-                               columns=len(columns), wide_columns=[1, len(columns) - 1])
+  grid = evaluation.image_grid(
+    np.stack([column[:ROWS] for column in columns], axis=1).reshape(-1, 8, 8, 1),
+    17,
+    columns=len(columns),
+    wide_columns=[1, len(columns) - 1],
+  )
   grid.save(FLAGS.picture)
   print(f"wrote {FLAGS.picture}: the smaller image, {SAMPLES} samples, the digit")
 

@@ -45,7 +45,7 @@ FLAGS = flags.FLAGS
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 HIDDEN, BLOCKS, COMPONENTS = 64, 2, 8  # of fpp.vector_flow
-BINS, BOUND = 8, 4.0                  # of the splines: they are the identity outside of [-4, 4]
+BINS, BOUND = 8, 4.0  # of the splines: they are the identity outside of [-4, 4]
 
 
 # --- Data: training, validation and test split, each [N, D] -------------------------------------
@@ -53,8 +53,9 @@ BINS, BOUND = 8, 4.0                  # of the splines: they are the identity ou
 
 def two_moons():
   """Points of two half circles, with noise."""
-  return [sklearn.datasets.make_moons(n, noise=0.05, random_state=seed)[0]
-          for seed, n in enumerate((20_000, 4_000, 10_000))]
+  return [
+    sklearn.datasets.make_moons(n, noise=0.05, random_state=seed)[0] for seed, n in enumerate((20_000, 4_000, 10_000))
+  ]
 
 
 def patches():
@@ -63,7 +64,7 @@ def patches():
   for seed, (n, photographs) in enumerate(zip((40_000, 5_000, 10_000), packaged_photographs().values())):
     greys = [np.round(pixels @ [0.299, 0.587, 0.114]) for pixels in photographs.values()]
     windows = [np.lib.stride_tricks.sliding_window_view(grey, (2, 3))[::2, ::3].reshape(-1, 6) for grey in greys]
-    splits.append(dequantized(np.concatenate([shuffled(part)[:n // len(windows)] for part in windows]), seed))
+    splits.append(dequantized(np.concatenate([shuffled(part)[: n // len(windows)] for part in windows]), seed))
   return splits
 
 
@@ -71,8 +72,10 @@ def colours():
   """Colours of a photograph's pixels, split by squares of 16x16."""
   pixels = sklearn.datasets.load_sample_image("china.jpg")[:416]
   squares = shuffled(pixels.reshape(26, 16, 40, 16, 3).swapaxes(1, 2).reshape(26 * 40, 256, 3))
-  return [dequantized(shuffled(part.reshape(-1, 3))[:10_000 if seed else 40_000], seed)
-          for seed, part in enumerate(np.split(squares, [728, 832]))]
+  return [
+    dequantized(shuffled(part.reshape(-1, 3))[: 10_000 if seed else 40_000], seed)
+    for seed, part in enumerate(np.split(squares, [728, 832]))
+  ]
 
 
 def digits():
@@ -115,8 +118,9 @@ def spline(parameters):
   """Rational quadratic spline (Durkan et al. 2019), near the identity where the parameters are near 0."""
   widths, heights, slopes = tf.split(per_value(parameters, 3 * BINS - 1), [BINS, BINS, BINS - 1], axis=-1)
   sizes = lambda logits: 1e-3 + tf.nn.softmax(logits) * (2 * BOUND - 1e-3 * BINS)
-  return tfb.RationalQuadraticSpline(sizes(widths), sizes(heights), 1e-3 + tf.nn.softplus(slopes + 0.54),
-                                     range_min=-BOUND)
+  return tfb.RationalQuadraticSpline(
+    sizes(widths), sizes(heights), 1e-3 + tf.nn.softplus(slopes + 0.54), range_min=-BOUND
+  )
 
 
 def per_value(parameters, size):
@@ -128,9 +132,13 @@ def tfp_flow(size, layer):
   variable = lambda value, name: keras.Variable(value, dtype="float32", name=name)
   parts = []
   for _ in range(FLAGS.layers):
-    parts += [fb.ActNorm(variable(np.ones(size), "scale"), variable(np.zeros(size), "bias"), min_variance=1e-6),
-              fb.Invertible1x1ConvLU(variable(np.zeros([size, size]), "lower_upper"), event_ndims=1,
-                                     permutation=(np.arange(size) - size // 2) % size), layer()]
+    parts += [
+      fb.ActNorm(variable(np.ones(size), "scale"), variable(np.zeros(size), "bias"), min_variance=1e-6),
+      fb.Invertible1x1ConvLU(
+        variable(np.zeros([size, size]), "lower_upper"), event_ndims=1, permutation=(np.arange(size) - size // 2) % size
+      ),
+      layer(),
+    ]
 
   def initialize(x):
     for part in parts:
@@ -178,10 +186,10 @@ def dense_parameters(inputs, width, outputs):
 
 
 MODELS = {
-    "Flow++, fpp.vector_flow": ours,
-    "spline couplings, tfb.RationalQuadraticSpline": lambda size: coupling_flow(size, spline, 3 * BINS - 1),
-    "MAF, tfb.MaskedAutoregressiveFlow": maf,
-    "affine couplings, tfb.RealNVP": lambda size: coupling_flow(size, affine, 2),
+  "Flow++, fpp.vector_flow": ours,
+  "spline couplings, tfb.RationalQuadraticSpline": lambda size: coupling_flow(size, spline, 3 * BINS - 1),
+  "MAF, tfb.MaskedAutoregressiveFlow": maf,
+  "affine couplings, tfb.RealNVP": lambda size: coupling_flow(size, affine, 2),
 }
 DATA = {"two moons, 2-D": two_moons, "photo patches, 6-D": patches, "colours, 3-D": colours, "digits, 16-D": digits}
 
@@ -235,7 +243,8 @@ class Experiment:
     def step(i):
       warmup = tf.minimum(1.0, tf.cast(i + 1, tf.float32) / 100)
       self._optimizer.learning_rate.assign(
-          rate * warmup * 0.5 * (1 + tf.cos(np.pi * tf.cast(i, tf.float32) / FLAGS.steps)))
+        rate * warmup * 0.5 * (1 + tf.cos(np.pi * tf.cast(i, tf.float32) / FLAGS.steps))
+      )
       batch = tf.gather(x, tf.random.stateless_uniform([FLAGS.batch], [seed, i], 0, len(x), tf.int32))
       with tf.GradientTape() as tape:
         loss = -tf.reduce_mean(self._flow.log_prob(batch))
@@ -261,8 +270,10 @@ def measure(make, data):
 
 def main(argv):
   del argv
-  print("| data | flow | parameters | learning rate | held-out nats, ± over points | spread of seeds | "
-        "behind the best, ± over points | CPU ms/step |\n" + "|---" * 8 + "|")
+  print(
+    "| data | flow | parameters | learning rate | held-out nats, ± over points | spread of seeds | "
+    "behind the best, ± over points | CPU ms/step |\n" + "|---" * 8 + "|"
+  )
   for name in FLAGS.data:
     data = standardised(DATA[name]())
     rows = {model: measure(make, data) for model, make in MODELS.items()}
@@ -273,8 +284,11 @@ def main(argv):
       by_seed, rate, parameters, ms = rows[model]
       points = by_seed.mean(axis=0)
       behind = "" if model == order[0] else f"{np.mean(best - points):.4f} ± {error(best - points):.4f}"
-      print(f"| {name} | {model} | {parameters} | {rate:g} | {points.mean():.4f} ± {error(points):.4f} | "
-            f"{by_seed.mean(axis=1).std(ddof=min(1, len(by_seed) - 1)):.4f} | {behind} | {ms:.1f} |", flush=True)
+      print(
+        f"| {name} | {model} | {parameters} | {rate:g} | {points.mean():.4f} ± {error(points):.4f} | "
+        f"{by_seed.mean(axis=1).std(ddof=min(1, len(by_seed) - 1)):.4f} | {behind} | {ms:.1f} |",
+        flush=True,
+      )
 
 
 if __name__ == "__main__":

@@ -62,10 +62,16 @@ class VAE(keras.Model):
 
 
 def network(inputs, outputs, hidden, dropout):
-  return keras.Sequential([
+  return keras.Sequential(
+    [
       keras.Input([inputs]),
-      keras.layers.Dense(hidden, "elu"), keras.layers.Dropout(dropout),
-      keras.layers.Dense(hidden, "elu"), keras.layers.Dropout(dropout), keras.layers.Dense(outputs)])
+      keras.layers.Dense(hidden, "elu"),
+      keras.layers.Dropout(dropout),
+      keras.layers.Dense(hidden, "elu"),
+      keras.layers.Dropout(dropout),
+      keras.layers.Dense(outputs),
+    ]
+  )
 
 
 def make_prior(name):

@@ -32,19 +32,22 @@ FLAGS = flags.FLAGS
 tfb, tfd = tfp.bijectors, tfp.distributions
 
 MOMENTS = {
-    "E theta_1": lambda t: t[..., 0],
-    "E theta_1^2": lambda t: t[..., 0] ** 2,
-    "E theta_2^2": lambda t: t[..., 1] ** 2,
-    "P(theta_1 < 0)": lambda t: tf.cast(t[..., 0] < 0, t.dtype),
+  "E theta_1": lambda t: t[..., 0],
+  "E theta_1^2": lambda t: t[..., 0] ** 2,
+  "E theta_2^2": lambda t: t[..., 1] ** 2,
+  "P(theta_1 < 0)": lambda t: tf.cast(t[..., 0] < 0, t.dtype),
 }
 
 
 def log_joint_of(x, labels):
   """Return the function `theta [..., 2] -> log p(theta, labels | x) [...]`."""
+
   def log_joint(theta):
     logits = (theta[..., 0] + theta[..., 1] ** 2)[..., tf.newaxis] * x
-    return (tf.reduce_sum(tfd.Normal(0.0, 2.0).log_prob(theta), axis=-1)
-            + tf.reduce_sum(tfd.Bernoulli(logits=logits).log_prob(labels), axis=-1))
+    return tf.reduce_sum(tfd.Normal(0.0, 2.0).log_prob(theta), axis=-1) + tf.reduce_sum(
+      tfd.Bernoulli(logits=logits).log_prob(labels), axis=-1
+    )
+
   return log_joint
 
 
@@ -66,11 +69,13 @@ def flow():
 
 
 SURROGATES = {
-    "normal, mean field": lambda: tfd.MultivariateNormalDiag(
-        tf.Variable([0.1, 0.1]), tfp.util.TransformedVariable([1.0, 1.0], tfb.Softplus())),
-    "normal, full covariance": lambda: tfd.MultivariateNormalTriL(
-        tf.Variable([0.1, 0.1]), tfp.util.TransformedVariable(tf.eye(2), tfb.FillScaleTriL())),
-    "fpp.vector_flow": flow,
+  "normal, mean field": lambda: tfd.MultivariateNormalDiag(
+    tf.Variable([0.1, 0.1]), tfp.util.TransformedVariable([1.0, 1.0], tfb.Softplus())
+  ),
+  "normal, full covariance": lambda: tfd.MultivariateNormalTriL(
+    tf.Variable([0.1, 0.1]), tfp.util.TransformedVariable(tf.eye(2), tfb.FillScaleTriL())
+  ),
+  "fpp.vector_flow": flow,
 }
 
 
@@ -87,15 +92,25 @@ def main(argv):
     keras.utils.set_random_seed(0)
     surrogate, begin = make(), time.monotonic()
     rate = keras.optimizers.schedules.CosineDecay(1e-2, FLAGS.steps)
-    tfp.vi.fit_surrogate_posterior(log_joint, surrogate, keras.optimizers.Adam(rate, global_clipnorm=10.0), FLAGS.steps,
-                                   sample_size=FLAGS.samples, seed=(0, 2), jit_compile=FLAGS.xla)
+    tfp.vi.fit_surrogate_posterior(
+      log_joint,
+      surrogate,
+      keras.optimizers.Adam(rate, global_clipnorm=10.0),
+      FLAGS.steps,
+      sample_size=FLAGS.samples,
+      seed=(0, 2),
+      jit_compile=FLAGS.xla,
+    )
     seconds = time.monotonic() - begin
     theta, log_q = surrogate.experimental_sample_and_log_prob(20_000, seed=(0, 3))
     texts = []
     for terms in (log_joint(theta) - log_q, *(f(theta) for f in MOMENTS.values())):
       texts.append(f"{np.mean(terms):.4f} ± {np.std(terms) / len(terms) ** 0.5:.4f}")
-    print(f"| {name} | {texts[0]} | {evidence - np.mean(log_joint(theta) - log_q):.4f} | {seconds:.0f} | "
-          f"{' | '.join(texts[1:])} |", flush=True)
+    print(
+      f"| {name} | {texts[0]} | {evidence - np.mean(log_joint(theta) - log_q):.4f} | {seconds:.0f} | "
+      f"{' | '.join(texts[1:])} |",
+      flush=True,
+    )
 
 
 if __name__ == "__main__":

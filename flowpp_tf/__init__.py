@@ -12,26 +12,19 @@ if TYPE_CHECKING:
   from flowpp_tf.core.errors import InputError
   from flowpp_tf.core.recipes import recipes
   from flowpp_tf.exporting import export_official_weights, export_saved_model, load_official_weights, load_saved_model
-  from flowpp_tf.models import (
-      CONFIGS,
-      FlowPlusPlus,
-      FlowPlusPlusConfig,
-      VectorFlow,
-      get_config,
-      presets,
-      vector_flow,
-  )
+  from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, VectorFlow, get_config, presets, vector_flow
   from flowpp_tf.training.train_model import load, train
 
 # Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
 _MODULES = {"bijectors", "compression", "distributions", "exporting", "layers", "models"}
 _NAMES = {
-    "compression": ("compress", "decompress"),
-    "core.errors": ("InputError",),
-    "core.recipes": ("recipes",),
-    "exporting": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
-    "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow"),
-    "training.train_model": ("load", "train")}
+  "compression": ("compress", "decompress"),
+  "core.errors": ("InputError",),
+  "core.recipes": ("recipes",),
+  "exporting": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
+  "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow"),
+  "training.train_model": ("load", "train"),
+}
 _of_old_name = renamed(__name__, {"export": "exporting"})
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

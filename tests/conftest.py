@@ -17,17 +17,22 @@ pytest_plugins = ["support.summary", "support.durations"]
 
 # Each run draws the same few examples; `--hypothesis-profile=full` draws many, others each time.
 hypothesis.configuration.set_hypothesis_home_dir(os.path.join(os.environ["HOME"], "hypothesis"))
-hypothesis.settings.register_profile(
-    "quick", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("full", max_examples=10_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("quick")
 
 
 def pytest_addoption(parser):
-  parser.addoption("--kills", type=int, default=2,
-                   help="How often test_resume.py kills a run; more take half a minute each.")
-  parser.addoption("--attack", type=int, default=0, metavar="SEED",
-                   help="Also the long attacks of test_attacks.py, half an hour, drawn from a seed other than 0.")
+  parser.addoption(
+    "--kills", type=int, default=2, help="How often test_resume.py kills a run; more take half a minute each."
+  )
+  parser.addoption(
+    "--attack",
+    type=int,
+    default=0,
+    metavar="SEED",
+    help="Also the long attacks of test_attacks.py, half an hour, drawn from a seed other than 0.",
+  )
   parser.addoption("--exhaustive", action="store_true", help="Also tests of which the slow ones have a shorter form.")
   parser.addoption("--damages", type=int, default=300, help="How many damaged archives test_archive.py decodes.")
 

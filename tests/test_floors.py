@@ -14,9 +14,16 @@ import sys
 PACKAGE = pathlib.Path(__file__).parent.parent / "flowpp_tf"
 # From the lowest floor to the highest.
 FLOORS = (
-    ("types", "version"), ("core",), ("io", "bijectors", "layers.kernels"),
-    ("layers", "distributions", "data", "devices"), ("models",),
-    ("evaluation", "training", "compression", "exporting"), ("demo",), ("programs",), ("__main__", "__init__"))
+  ("types", "version"),
+  ("core",),
+  ("io", "bijectors", "layers.kernels"),
+  ("layers", "distributions", "data", "devices"),
+  ("models",),
+  ("evaluation", "training", "compression", "exporting"),
+  ("demo",),
+  ("programs",),
+  ("__main__", "__init__"),
+)
 AT_THE_ROOT = {"__init__", "__main__", "types", "version"}
 
 
@@ -28,8 +35,10 @@ def room_of(module):
 @functools.cache
 def modules(folder=PACKAGE):
   """The trees of all modules by name; that of a folder's own module ends in `__init__`."""
-  return {".".join(path.relative_to(folder).with_suffix("").parts): ast.parse(path.read_text())
-          for path in sorted(folder.rglob("*.py"))}
+  return {
+    ".".join(path.relative_to(folder).with_suffix("").parts): ast.parse(path.read_text())
+    for path in sorted(folder.rglob("*.py"))
+  }
 
 
 def imports(module, folder=PACKAGE):
@@ -54,8 +63,12 @@ def imports(module, folder=PACKAGE):
 
 def arrows(folder=PACKAGE):
   """Pairs of rooms of which the first imports the second."""
-  return {(room_of(module), room_of(other)) for module in modules(folder) for other, _ in imports(module, folder)
-          if room_of(module) != room_of(other)}
+  return {
+    (room_of(module), room_of(other))
+    for module in modules(folder)
+    for other, _ in imports(module, folder)
+    if room_of(module) != room_of(other)
+  }
 
 
 def test_every_room_is_on_a_floor_and_the_root_has_no_loose_modules():
@@ -67,8 +80,12 @@ def test_every_room_is_on_a_floor_and_the_root_has_no_loose_modules():
 
 def test_no_import_goes_up():
   floor_of = {room: number for number, floor in enumerate(FLOORS) for room in floor}
-  wrong = [f"{module}:{line} imports {other}" for module in modules() for other, line in imports(module)
-           if room_of(module) != room_of(other) and floor_of[room_of(module)] <= floor_of[room_of(other)]]
+  wrong = [
+    f"{module}:{line} imports {other}"
+    for module in modules()
+    for other, line in imports(module)
+    if room_of(module) != room_of(other) and floor_of[room_of(module)] <= floor_of[room_of(other)]
+  ]
   assert not wrong, wrong
 
 
@@ -77,14 +94,17 @@ def test_no_function_of_a_package_has_the_name_of_a_module_in_it():
   for module, tree in modules().items():
     if not module.endswith("__init__"):
       continue
-    names = {alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
-             for alias in node.names}
+    names = {
+      alias.asname or alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     names |= {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     folder = PACKAGE / module.replace(".", "/")
     inside = {path.stem for path in folder.parent.iterdir() if path.is_dir() or path.suffix == ".py"}
-    imported_as_modules = {other.removesuffix(".__init__").rpartition(".")[2] for other, _ in imports(module)
-                           if other.removesuffix(".__init__") in {
-                               f"{room_of(module)}.{name}".removeprefix("__init__.") for name in names}}
+    imported_as_modules = {
+      other.removesuffix(".__init__").rpartition(".")[2]
+      for other, _ in imports(module)
+      if other.removesuffix(".__init__") in {f"{room_of(module)}.{name}".removeprefix("__init__.") for name in names}
+    }
     assert not (names & inside) - imported_as_modules, (module, names & inside)
 
 

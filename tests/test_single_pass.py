@@ -38,12 +38,16 @@ X = tf.constant(np.random.RandomState(0).randn(3, 2, 2, 2), tf.float32)
 BASE = tfd.Sample(tfd.Normal(0.0, 1.0), [2, 2, 2])
 
 
-@pytest.mark.parametrize("evaluate", [
+@pytest.mark.parametrize(
+  "evaluate",
+  [
     lambda flow: flow.log_prob(X),
     lambda flow: flow.experimental_sample_and_log_prob(3, seed=1),
     lambda flow: flow.transform(X),
     lambda flow: flow.bijector.inverse_log_det_jacobian(X, 3),
-], ids=["log_prob", "sample_and_log_prob", "transform", "log_det"])
+  ],
+  ids=["log_prob", "sample_and_log_prob", "transform", "log_det"],
+)
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
 def test_one_call_of_the_conditioner_a_pass(parts, evaluate, graph):
   conditioner, chain = parts
@@ -60,7 +64,9 @@ def test_one_call_a_pass_in_plain_tfp_in_graph_mode(parts):
   assert conditioner.calls == 1
 
 
-@pytest.mark.parametrize("make", [
+@pytest.mark.parametrize(
+  "make",
+  [
     lambda chain: FlowDistribution(BASE, fb.Invert(chain)).log_prob,
     lambda chain: FlowDistribution(BASE, tfb.Invert(chain)).log_prob,
     lambda chain: FlowDistribution(BASE, fb.Invert(chain)).transform,
@@ -69,8 +75,18 @@ def test_one_call_a_pass_in_plain_tfp_in_graph_mode(parts):
     lambda chain: lambda x: chain.forward_log_det_jacobian(x, 3),
     lambda chain: chain.bijectors[1].forward,
     lambda chain: chain.bijectors[1].inverse,
-], ids=["flow", "flow_of_tfp", "transform", "transform_log_prob", "chain", "chain_log_det", "coupling",
-        "coupling_inverse"])
+  ],
+  ids=[
+    "flow",
+    "flow_of_tfp",
+    "transform",
+    "transform_log_prob",
+    "chain",
+    "chain_log_det",
+    "coupling",
+    "coupling_inverse",
+  ],
+)
 def test_a_changed_weight_is_seen_by_the_next_eager_call_on_the_same_tensor(parts, make):
   conditioner, chain = parts
   evaluate = make(chain)
@@ -100,8 +116,7 @@ def test_value_and_log_det_see_the_same_dropout_mask():
   step = model.coupling_flow.steps[0]
   x = tf.random.stateless_normal([2, 4, 2, 4], [0, 1])
   kwargs = dict(ctx=EvalContext(training=True, seed=tf.constant([1, 2])))
-  y, log_det = step.coupling.forward(x, **kwargs), step.coupling.forward_log_det_jacobian(
-      x, 3, **kwargs)
+  y, log_det = step.coupling.forward(x, **kwargs), step.coupling.forward_log_det_jacobian(x, 3, **kwargs)
   # The log-det that belongs to this value, by autodiff through the same mask.
   out, expected = value_and_log_det(lambda x: step.coupling.forward(x, **kwargs), x)
   np.testing.assert_array_equal(out, y)
@@ -115,8 +130,7 @@ def test_each_conditioner_of_the_model_runs_once_in_a_bound():
   calls = []
   for step in [*model.coupling_flow.steps, *model.dequantizer.coupling_flow.steps]:
     run = step.conditioner.call
-    step.conditioner.call = lambda *a, run=run, name=step.name, **k: (calls.append(name),
-                                                                      run(*a, **k))[1]
+    step.conditioner.call = lambda *a, run=run, name=step.name, **k: (calls.append(name), run(*a, **k))[1]
   model.log_prob_bound(small_images(), seed=0)
   names = [s.name for s in (*model.dequantizer.coupling_flow.steps, *model.coupling_flow.steps)]
   assert calls == names

@@ -54,7 +54,8 @@ print("standard deviations:", samples.std(axis=0).round(2).tolist(), "expected",
 dense = keras.layers.Dense(2 * (2 + 3 * 4))
 dense.build([None, 2])
 coupling = fb.Coupling(
-    dense, lambda parameters: fb.mixture_logistic_coupling_bijector(parameters, components=4), event_ndims=1)
+  dense, lambda parameters: fb.mixture_logistic_coupling_bijector(parameters, components=4), event_ndims=1
+)
 chain = tfb.Chain([tfb.Softplus(), fb.Invert(coupling), tfb.Scale([1.0, 2.0, 0.5, 1.5])])
 distribution = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 4), chain)
 point = tf.constant(distribution.sample(3, seed=4).numpy())  # a copy: TFP knows which latents a sample came from

@@ -16,12 +16,13 @@ model = fpp.FlowPlusPlus.from_preset("digits")
 digits = load_dataset("digits")
 test, rng = digits.test[:60], np.random.RandomState(0)
 others = {
-    "test digits": test,
-    "noise": rng.randint(0, 17, test.shape).astype(np.uint8),
-    "digits, upside down": test[:, ::-1],
-    "digits, pixels shuffled": test.reshape(60, -1)[:, rng.permutation(64)].reshape(test.shape),
-    "blank": np.zeros_like(test),
-    "half as dark": test // 2}
+  "test digits": test,
+  "noise": rng.randint(0, 17, test.shape).astype(np.uint8),
+  "digits, upside down": test[:, ::-1],
+  "digits, pixels shuffled": test.reshape(60, -1)[:, rng.permutation(64)].reshape(test.shape),
+  "blank": np.zeros_like(test),
+  "half as dark": test // 2,
+}
 
 # %%
 scorer = Scorer(model, num_samples=4)
@@ -29,8 +30,10 @@ scorer.typical = float(np.mean(scorer.bits_per_dim(digits.validation, 100)))
 print(f"{'':24}{'bits/dim':>10}{'typicality':>12}{'corrected':>11}")
 for name, images in others.items():
   scores = scorer(np.ascontiguousarray(images), 60)
-  print(f"{name:24}{scores['bits_per_dim'].mean():10.2f}{scores['typicality'].mean():12.2f}"
-        f"{scores['complexity_corrected'].mean():11.2f}")
+  print(
+    f"{name:24}{scores['bits_per_dim'].mean():10.2f}{scores['typicality'].mean():12.2f}"
+    f"{scores['complexity_corrected'].mean():11.2f}"
+  )
 
 # %% [markdown]
 # Noise and shuffled pixels have more bits/dim than digits: they are found. Blank images have fewer, though the

@@ -22,7 +22,7 @@ for name in ("astronaut", "chelsea", "coffee", "rocket"):
   photograph = getattr(skimage.data, name)()
   for row in range(0, photograph.shape[0] - 95, 96):
     for column in range(0, photograph.shape[1] - 95, 96):
-      Image.fromarray(photograph[row:row + 96, column:column + 96]).save(folder / f"{name}_{row}_{column}.png")
+      Image.fromarray(photograph[row : row + 96, column : column + 96]).save(folder / f"{name}_{row}_{column}.png")
 print(len(list(folder.iterdir())), "files")
 
 # %% [markdown]
@@ -32,8 +32,17 @@ print(len(list(folder.iterdir())), "files")
 # show how it goes. `workdir` keeps the run: the same call resumes it, after a kill too.
 
 # %%
-model = fpp.train(f"folder:{folder}", config="photos_crops", workdir=folder.parent / "run", init_from="photos",
-                  steps=8, batch_size=8, validate_every=4, learning_rate=1e-4, tensorboard=())
+model = fpp.train(
+  f"folder:{folder}",
+  config="photos_crops",
+  workdir=folder.parent / "run",
+  init_from="photos",
+  steps=8,
+  batch_size=8,
+  validate_every=4,
+  learning_rate=1e-4,
+  tensorboard=(),
+)
 
 # %%
 images = model.sample(16, temperature=0.9, seed=0).numpy()

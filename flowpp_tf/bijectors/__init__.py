@@ -6,17 +6,17 @@ from flowpp_tf.bijectors.base import Bijector
 from flowpp_tf.bijectors.chain import Chain, Invert
 from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.bijectors.coupling import (
-    Coupling,
-    affine_coupling_bijector,
-    mixture_logistic_coupling_bijector,
-    num_parameters,
+  Coupling,
+  affine_coupling_bijector,
+  mixture_logistic_coupling_bijector,
+  num_parameters,
 )
 from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv, Invertible1x1ConvLU
 from flowpp_tf.bijectors.mixture_logistic import (
-    logit_mixture_logistic_cdf,
-    mixture_logistic_log_cdf,
-    mixture_logistic_log_prob,
-    mixture_logistic_log_survival,
+  logit_mixture_logistic_cdf,
+  mixture_logistic_log_cdf,
+  mixture_logistic_log_prob,
+  mixture_logistic_log_survival,
 )
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF, MixtureLogisticCDF
 from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile, logit_mixture_logistic_quantile

@@ -40,15 +40,28 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     array([1., 1.], dtype=float32)
   """
 
-  def __init__(self, scale: Any, bias: Any, epsilon: float = 1e-8, min_variance: float = 0.0,
-               validate_args: bool = False, name: str = "act_norm") -> None:
+  def __init__(
+    self,
+    scale: Any,
+    bias: Any,
+    epsilon: float = 1e-8,
+    min_variance: float = 0.0,
+    validate_args: bool = False,
+    name: str = "act_norm",
+  ) -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(scale=scale, bias=bias)
       self._epsilon = epsilon
       self._min_variance = min_variance
-      super().__init__(forward_min_event_ndims=0, dtype=dtype, is_constant_jacobian=True,
-                       validate_args=validate_args, parameters=parameters, name=name)
+      super().__init__(
+        forward_min_event_ndims=0,
+        dtype=dtype,
+        is_constant_jacobian=True,
+        validate_args=validate_args,
+        parameters=parameters,
+        name=name,
+      )
 
   scale = Parameter("Factor of each activation.")
   bias = Parameter("Number added to each scaled activation.")
@@ -81,8 +94,9 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
         raise ValueError(f"`ActNorm.initialize` needs `{name}` to be a tf.Variable, got {value}")
     batch_dims = len(x.shape) - len(self.scale.shape)
     if batch_dims < 1:
-      raise ValueError(f"`ActNorm.initialize` needs a batch of activations {self.scale.shape}, got "
-                       f"`x` of shape {x.shape}")
+      raise ValueError(
+        f"`ActNorm.initialize` needs a batch of activations {self.scale.shape}, got `x` of shape {x.shape}"
+      )
 
     def of_all(parts):
       mean, variance = moments(parts, batch_dims)

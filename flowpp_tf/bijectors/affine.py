@@ -35,8 +35,14 @@ class BoundedAffine(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(scale_logit=scale_logit, shift=shift)
-      super().__init__(forward_min_event_ndims=0, dtype=dtype, is_constant_jacobian=True,
-                       validate_args=validate_args, parameters=parameters, name=name)
+      super().__init__(
+        forward_min_event_ndims=0,
+        dtype=dtype,
+        is_constant_jacobian=True,
+        validate_args=validate_args,
+        parameters=parameters,
+        name=name,
+      )
 
   scale_logit = Parameter("Argument of tanh, which gives the log scale.")
   shift = Parameter("Number added after scaling.")

@@ -31,8 +31,10 @@ class Bijector(tfp.bijectors.Bijector):
     >>> class Double(fb.Bijector):
     ...   def __init__(self):
     ...     super().__init__(forward_min_event_ndims=0)
+    ...
     ...   def _forward_and_log_det(self, x, ctx):
     ...     return 2 * x, tf.math.log(2.0)
+    ...
     ...   def _inverse_and_log_det(self, y, ctx):
     ...     return y / 2, -tf.math.log(2.0)
     >>> float(Double().forward(3.0)), round(float(Double().inverse_log_det_jacobian(6.0)), 3)
@@ -92,16 +94,19 @@ class Bijector(tfp.bijectors.Bijector):
   def inverse(self, y: TensorLike, name: str = "inverse", **kwargs: Any) -> tf.Tensor:
     return super().inverse(_unknown_to_cache(y), name=name, **kwargs)
 
-  def forward_log_det_jacobian(self, x: TensorLike, event_ndims: int | None = None,
-                               name: str = "forward_log_det_jacobian", **kwargs: Any) -> tf.Tensor:
+  def forward_log_det_jacobian(
+    self, x: TensorLike, event_ndims: int | None = None, name: str = "forward_log_det_jacobian", **kwargs: Any
+  ) -> tf.Tensor:
     return super().forward_log_det_jacobian(_unknown_to_cache(x), event_ndims, name=name, **kwargs)
 
-  def inverse_log_det_jacobian(self, y: TensorLike, event_ndims: int | None = None,
-                               name: str = "inverse_log_det_jacobian", **kwargs: Any) -> tf.Tensor:
+  def inverse_log_det_jacobian(
+    self, y: TensorLike, event_ndims: int | None = None, name: str = "inverse_log_det_jacobian", **kwargs: Any
+  ) -> tf.Tensor:
     return super().inverse_log_det_jacobian(_unknown_to_cache(y), event_ndims, name=name, **kwargs)
 
   _cache = cache_util.BijectorCacheWithGreedyAttrs(
-      forward_name="_forward_and_attributes", inverse_name="_inverse_and_attributes")
+    forward_name="_forward_and_attributes", inverse_name="_inverse_and_attributes"
+  )
 
   def _forward_and_attributes(self, x, ctx=None):
     y, log_det = self.forward_and_log_det(x, ctx)
@@ -124,8 +129,9 @@ def _unknown_to_cache(x):
   return tf.identity(x) if tf.executing_eagerly() and tf.is_tensor(x) else x
 
 
-def forward_and_log_det(bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_ndims: int | None = None,
-                        ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+def forward_and_log_det(
+  bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_ndims: int | None = None, ctx: EvalContext | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Return y and log|det dy/dx| of any bijector, of this package or TFP's own.
 
   Args:
@@ -140,12 +146,14 @@ def forward_and_log_det(bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_nd
   else:
     x = _unknown_to_cache(x)
     y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, bijector.forward_min_event_ndims)
-  return y, _sum_log_det(log_det, y, bijector.inverse_min_event_ndims,
-                         event_ndims and event_ndims - bijector.forward_min_event_ndims)
+  return y, _sum_log_det(
+    log_det, y, bijector.inverse_min_event_ndims, event_ndims and event_ndims - bijector.forward_min_event_ndims
+  )
 
 
-def inverse_and_log_det(bijector: tfp.bijectors.Bijector, y: tf.Tensor, event_ndims: int | None = None,
-                        ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+def inverse_and_log_det(
+  bijector: tfp.bijectors.Bijector, y: tf.Tensor, event_ndims: int | None = None, ctx: EvalContext | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/inverse"):
@@ -153,8 +161,9 @@ def inverse_and_log_det(bijector: tfp.bijectors.Bijector, y: tf.Tensor, event_nd
   else:
     y = _unknown_to_cache(y)
     x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, bijector.inverse_min_event_ndims)
-  return x, _sum_log_det(log_det, x, bijector.forward_min_event_ndims,
-                         event_ndims and event_ndims - bijector.inverse_min_event_ndims)
+  return x, _sum_log_det(
+    log_det, x, bijector.forward_min_event_ndims, event_ndims and event_ndims - bijector.inverse_min_event_ndims
+  )
 
 
 def _sum_log_det(log_det, output, least, count):
@@ -162,10 +171,10 @@ def _sum_log_det(log_det, output, least, count):
   if not count:
     return log_det
   last = len(output.shape) - least
-  shape = shape_of(output)[last - count:last]
+  shape = shape_of(output)[last - count : last]
   if log_det.shape.rank == 0:
     return log_det * tf.cast(math.prod(shape), log_det.dtype)
-  if not (output.shape[last - count:last].is_fully_defined() and log_det.shape[-count:] == shape):
+  if not (output.shape[last - count : last].is_fully_defined() and log_det.shape[-count:] == shape):
     # It is constant along some of them.
     log_det = tf.broadcast_to(log_det, tf.broadcast_dynamic_shape(tf.shape(log_det), shape))
   return tf.reduce_sum(log_det, axis=list(range(-count, 0)))

@@ -33,8 +33,9 @@ class Chain(Bijector):
     # Subclasses have other arguments.
     return super().__new__(_CompositeChain if cls is Chain and all(map(is_composite, bijectors)) else cls)
 
-  def __init__(self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False,
-               name: str = "chain") -> None:
+  def __init__(
+    self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False, name: str = "chain"
+  ) -> None:
     self._initialize(bijectors, validate_args, dict(locals()), name)
 
   def _initialize(self, bijectors, validate_args, parameters, name):
@@ -43,10 +44,14 @@ class Chain(Bijector):
       self._variables_of_parts = variables_of(bijectors)
       forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
       super().__init__(
-          forward_min_event_ndims=forward_ndims, inverse_min_event_ndims=inverse_ndims,
-          dtype=next((part.dtype for part in bijectors if part.dtype is not None), None),
-          is_constant_jacobian=all(part.is_constant_jacobian for part in bijectors),
-          validate_args=validate_args, parameters=parameters, name=name)
+        forward_min_event_ndims=forward_ndims,
+        inverse_min_event_ndims=inverse_ndims,
+        dtype=next((part.dtype for part in bijectors if part.dtype is not None), None),
+        is_constant_jacobian=all(part.is_constant_jacobian for part in bijectors),
+        validate_args=validate_args,
+        parameters=parameters,
+        name=name,
+      )
 
   bijectors = Parameter("The parts; the last is applied first.")
 
@@ -128,10 +133,14 @@ class Invert(Bijector):
       self._bijector = bijector
       self._variables_of_parts = variables_of([bijector])
       super().__init__(
-          forward_min_event_ndims=bijector.inverse_min_event_ndims,
-          inverse_min_event_ndims=bijector.forward_min_event_ndims, dtype=bijector.dtype,
-          is_constant_jacobian=bijector.is_constant_jacobian, validate_args=validate_args, parameters=parameters,
-          name=name)
+        forward_min_event_ndims=bijector.inverse_min_event_ndims,
+        inverse_min_event_ndims=bijector.forward_min_event_ndims,
+        dtype=bijector.dtype,
+        is_constant_jacobian=bijector.is_constant_jacobian,
+        validate_args=validate_args,
+        parameters=parameters,
+        name=name,
+      )
 
   bijector = Parameter("The bijector whose inverse this is.")
 
@@ -143,8 +152,11 @@ class Invert(Bijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    return dict(bijector=tfp.util.BatchedComponentProperties(
-        event_ndims=lambda self, x_event_ndims: self.bijector.inverse_event_ndims(x_event_ndims)))
+    return dict(
+      bijector=tfp.util.BatchedComponentProperties(
+        event_ndims=lambda self, x_event_ndims: self.bijector.inverse_event_ndims(x_event_ndims)
+      )
+    )
 
   def _is_increasing(self):
     return self.bijector._internal_is_increasing()  # pylint: disable=protected-access

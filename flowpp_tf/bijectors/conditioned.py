@@ -40,15 +40,18 @@ class Conditioned(Chain):
     TensorShape([5, 6])
   """
 
-  def __init__(self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False,
-               name: str = "conditioned") -> None:
+  def __init__(
+    self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False, name: str = "conditioned"
+  ) -> None:
     parameters = dict(locals())
     self._set_parameters(context=context)
     least = bijector.forward_min_event_ndims
     if self._context.shape.rank is not None and self._context.shape.rank < least:
-      raise ValueError(f"`context` must have an event of {least} dimensions, as {bijector.name!r} has, after those "
-                       f"of its batch; got shape {tuple(self._context.shape)}"
-                       + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else ""))
+      raise ValueError(
+        f"`context` must have an event of {least} dimensions, as {bijector.name!r} has, after those "
+        f"of its batch; got shape {tuple(self._context.shape)}"
+        + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else "")
+      )
     self._initialize([bijector], validate_args, parameters, name)
 
   @property
@@ -61,8 +64,10 @@ class Conditioned(Chain):
   @classmethod
   def _parameter_properties(cls, dtype):
     event_ndims = lambda self, x_event_ndims: x_event_ndims
-    return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
-                context=ParameterProperties(event_ndims=event_ndims))
+    return dict(
+      bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
+      context=ParameterProperties(event_ndims=event_ndims),
+    )
 
   def _forward_and_log_det(self, x, ctx):
     x, ctx = self._with_context(x, self.forward_min_event_ndims, ctx)
@@ -80,13 +85,21 @@ class Conditioned(Chain):
 
 def _with_batch_of(context, x, event_ndims):
   """`x`, repeated along the dimensions of the context's batch that it lacks."""
-  batch, more = x.shape[:len(x.shape) - event_ndims], context.shape[:len(context.shape) - event_ndims]
+  batch, more = x.shape[: len(x.shape) - event_ndims], context.shape[: len(context.shape) - event_ndims]
   covered = len(more) <= len(batch) and all(
-      b == 1 or (a is not None and a == b) for a, b in zip(batch[::-1], more[::-1]))
+    b == 1 or (a is not None and a == b) for a, b in zip(batch[::-1], more[::-1])
+  )
   if covered:
     return x
   shapes = shape_of(x), shape_of(context)
-  of_x, of_context = (shape[:len(shape) - event_ndims] for shape in shapes)
-  return tf.broadcast_to(x, tf.concat([tf.broadcast_dynamic_shape(
-      tf.convert_to_tensor(of_x, tf.int32), tf.convert_to_tensor(of_context, tf.int32)),
-      tf.shape(x)[len(batch):]], axis=0))
+  of_x, of_context = (shape[: len(shape) - event_ndims] for shape in shapes)
+  return tf.broadcast_to(
+    x,
+    tf.concat(
+      [
+        tf.broadcast_dynamic_shape(tf.convert_to_tensor(of_x, tf.int32), tf.convert_to_tensor(of_context, tf.int32)),
+        tf.shape(x)[len(batch) :],
+      ],
+      axis=0,
+    ),
+  )

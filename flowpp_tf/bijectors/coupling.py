@@ -57,24 +57,39 @@ class Coupling(Bijector):
     >>> y, log_det = coupling.forward_and_log_det(tf.zeros([2, 6]))
   """
 
-  def __init__(self, conditioner: Callable[..., Any], bijector_fn: Callable[[Any], tfp.bijectors.Bijector],
-               event_ndims: int = 3, dtype: Any = tf.float32, kept: int | None = None, remat: bool = False,
-               validate_args: bool = False, name: str = "coupling") -> None:
+  def __init__(
+    self,
+    conditioner: Callable[..., Any],
+    bijector_fn: Callable[[Any], tfp.bijectors.Bijector],
+    event_ndims: int = 3,
+    dtype: Any = tf.float32,
+    kept: int | None = None,
+    remat: bool = False,
+    validate_args: bool = False,
+    name: str = "coupling",
+  ) -> None:
     parameters = dict(locals())
     if kept is not None and kept < 1:
       raise ValueError(f"`kept` must be a positive integer or None, got {kept}")
     if not getattr(conditioner, "built", True):
-      raise ValueError(f"`conditioner` must be built before a `Coupling` is made of it, got the layer "
-                       f"{conditioner} that is not")
+      raise ValueError(
+        f"`conditioner` must be built before a `Coupling` is made of it, got the layer {conditioner} that is not"
+      )
     with tf.name_scope(name) as name:
       self._conditioner = conditioner
       self._bijector_fn = bijector_fn
       self._kept = kept
       self._remat = remat
       self._conditioner_variables = [
-          v if isinstance(v, tf.Variable) else v.value for v in getattr(conditioner, "variables", ())]
-      super().__init__(forward_min_event_ndims=event_ndims, dtype=tf.as_dtype(dtype),
-                       validate_args=validate_args, parameters=parameters, name=name)
+        v if isinstance(v, tf.Variable) else v.value for v in getattr(conditioner, "variables", ())
+      ]
+      super().__init__(
+        forward_min_event_ndims=event_ndims,
+        dtype=tf.as_dtype(dtype),
+        validate_args=validate_args,
+        parameters=parameters,
+        name=name,
+      )
 
   conditioner = Parameter("The callable `x1 -> parameters`.")
   bijector_fn = Parameter("The callable `parameters -> elementwise bijector`.")
@@ -114,20 +129,23 @@ class Coupling(Bijector):
 
   def _rematerialized(self, evaluate, x, ctx):
     condition = [] if ctx is None or ctx.condition is None else [ctx.condition]  # has a gradient only if given
-    return checkpointed(lambda x, *condition: self._evaluate(
-        evaluate, x, ctx.with_condition(*condition) if condition else ctx))(x, *condition)
+    return checkpointed(
+      lambda x, *condition: self._evaluate(evaluate, x, ctx.with_condition(*condition) if condition else ctx)
+    )(x, *condition)
 
   def _parameters_for(self, x1, ctx):
     if ctx is not None and ctx.condition is not None and len(ctx.condition.shape) < self.event_ndims:
-      raise ValueError(f"the condition must have an event of {self.event_ndims} dimensions, as `x` has, got shape "
-                       f"{tuple(ctx.condition.shape)}")
+      raise ValueError(
+        f"the condition must have an event of {self.event_ndims} dimensions, as `x` has, got shape "
+        f"{tuple(ctx.condition.shape)}"
+      )
     batch_ndims = len(x1.shape) - self.event_ndims
     if batch_ndims == 1:
       return self._condition(x1, ctx)
     batch_shape = shape_of(x1)[:batch_ndims]
     flatten = lambda t: tf.reshape(t, [-1, *shape_of(t)[batch_ndims:]])
     if ctx is not None and ctx.condition is not None:
-      repeat = lambda c: flatten(tf.broadcast_to(c, [*batch_shape, *shape_of(c)[-self.event_ndims:]]))
+      repeat = lambda c: flatten(tf.broadcast_to(c, [*batch_shape, *shape_of(c)[-self.event_ndims :]]))
       guidance = ctx.guidance and (ctx.guidance[0], repeat(ctx.guidance[1]))
       ctx = dataclasses.replace(ctx, condition=repeat(ctx.condition), guidance=guidance)
     parameters = self._condition(flatten(x1), ctx)
@@ -138,8 +156,7 @@ class Coupling(Bijector):
     if ctx is not None and ctx.guidance is not None:
       weight, condition = ctx.guidance
       unconditional = self.conditioner(x1, ctx=ctx.with_condition(condition))
-      parameters = tf.nest.map_structure(
-          lambda p, q: p + tf.cast(weight, p.dtype) * (p - q), parameters, unconditional)
+      parameters = tf.nest.map_structure(lambda p, q: p + tf.cast(weight, p.dtype) * (p - q), parameters, unconditional)
     return tf.nest.map_structure(lambda p: tf.cast(p, x1.dtype), parameters)
 
 
@@ -214,6 +231,8 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -
 
 def _per_value(parameters, size):
   if parameters.shape[-1] % size:
-    raise ValueError(f"the conditioner must give {size} parameters for each transformed value, got "
-                     f"parameters of shape {parameters.shape}")
+    raise ValueError(
+      f"the conditioner must give {size} parameters for each transformed value, got "
+      f"parameters of shape {parameters.shape}"
+    )
   return reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])

@@ -30,8 +30,14 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(self, event_ndims, dtype, validate_args, parameters, name):
     if event_ndims < 1:
       raise ValueError(f"`event_ndims` must be at least 1, got {event_ndims}")
-    super().__init__(forward_min_event_ndims=event_ndims, dtype=dtype, is_constant_jacobian=True,
-                     validate_args=validate_args, parameters=parameters, name=name)
+    super().__init__(
+      forward_min_event_ndims=event_ndims,
+      dtype=dtype,
+      is_constant_jacobian=True,
+      validate_args=validate_args,
+      parameters=parameters,
+      name=name,
+    )
 
   @property
   def event_ndims(self) -> int:
@@ -47,7 +53,7 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     return _matmul(y, inverse), self._each_position(-log_det, y)
 
   def _each_position(self, log_det, x):
-    positions = math.prod(shape_of(x)[-self.event_ndims:-1])
+    positions = math.prod(shape_of(x)[-self.event_ndims : -1])
     return tf.cast(tf.cast(positions, tf.float64) * log_det, x.dtype)
 
 
@@ -73,8 +79,9 @@ class Invertible1x1Conv(_ChannelMixing):
     133.08
   """
 
-  def __init__(self, kernel: Any, event_ndims: int = 3, validate_args: bool = False,
-               name: str = "invertible_1x1_conv") -> None:
+  def __init__(
+    self, kernel: Any, event_ndims: int = 3, validate_args: bool = False, name: str = "invertible_1x1_conv"
+  ) -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(kernel=kernel)
@@ -94,9 +101,11 @@ class Invertible1x1Conv(_ChannelMixing):
       diagonal = _diagonal_of_r(kernel)
       smallest, largest = tf.reduce_min(diagonal, axis=-1), tf.reduce_max(diagonal, axis=-1)
       epsilon = float(finfo(self.dtype).eps)
-      checks = [tf.debugging.assert_greater(
-          smallest, epsilon * largest,
-          "`kernel` of `Invertible1x1Conv` must be invertible, got a singular one")]
+      checks = [
+        tf.debugging.assert_greater(
+          smallest, epsilon * largest, "`kernel` of `Invertible1x1Conv` must be invertible, got a singular one"
+        )
+      ]
     with tf.control_dependencies(checks):
       return kernel, _log_abs_det(kernel)
 
@@ -128,8 +137,15 @@ class Invertible1x1ConvLU(_ChannelMixing):
     array([3., 2.], dtype=float32)
   """
 
-  def __init__(self, lower_upper: Any, sign: TensorLike | None = None, permutation: TensorLike | None = None,
-               event_ndims: int = 3, validate_args: bool = False, name: str = "invertible_1x1_conv_lu") -> None:
+  def __init__(
+    self,
+    lower_upper: Any,
+    sign: TensorLike | None = None,
+    permutation: TensorLike | None = None,
+    event_ndims: int = 3,
+    validate_args: bool = False,
+    name: str = "invertible_1x1_conv_lu",
+  ) -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(lower_upper=lower_upper)
@@ -143,8 +159,12 @@ class Invertible1x1ConvLU(_ChannelMixing):
     """Return the same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
     lower_upper, permutation = tf.linalg.lu(kernel)
     diagonal = tf.linalg.diag_part(lower_upper)
-    return cls(tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))), tf.cast(tf.sign(diagonal), tf.int32),
-               tf.argsort(permutation), **kwargs)  # argsort inverts a permutation
+    return cls(
+      tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))),
+      tf.cast(tf.sign(diagonal), tf.int32),
+      tf.argsort(permutation),
+      **kwargs,
+    )  # argsort inverts a permutation
 
   lower_upper = Parameter("L below the diagonal, U above it, log|U_ii| on it.")
   sign = Parameter("Sign of each U_ii, or None for 1.")
@@ -153,9 +173,10 @@ class Invertible1x1ConvLU(_ChannelMixing):
   @classmethod
   def _parameter_properties(cls, dtype):
     return dict(
-        lower_upper=_one_event(lambda self: self.lower_upper),
-        sign=_one_event(lambda self: self.sign, event_ndims=1),
-        permutation=_one_event(lambda self: self.permutation, event_ndims=1))
+      lower_upper=_one_event(lambda self: self.lower_upper),
+      sign=_one_event(lambda self: self.sign, event_ndims=1),
+      permutation=_one_event(lambda self: self.permutation, event_ndims=1),
+    )
 
   def _triangles(self):
     lower_upper = tf.cast(self.lower_upper, tf.float64)
@@ -189,8 +210,10 @@ class Invertible1x1ConvLU(_ChannelMixing):
 @tf.custom_gradient
 def _log_abs_det(kernel):
   """Sum of log|det| over the blocks; its derivative is the transposed inverse."""
+
   def grad(upstream):
     return upstream * tf.linalg.inv(kernel, adjoint=True)
+
   return tf.reduce_sum(tf.math.log(_diagonal_of_r(kernel))), grad
 
 
@@ -201,10 +224,12 @@ def _diagonal_of_r(kernel):
 
 def _one_event(parameter, event_ndims=2):
   """Properties of a kernel, all of whose dimensions are one event: it has no batch."""
+
   def rank(bijector, x_event_ndims):
     del x_event_ndims
     value = parameter(bijector)
     return 0 if value is None else len(value.shape)
+
   return ParameterProperties(event_ndims=rank, shape_fn=lambda sample_shape: tf.repeat(sample_shape[-1:], event_ndims))
 
 
@@ -222,4 +247,3 @@ def _matmul(x, kernel):
     places = tf.eye(kernel.shape[0], dtype=kernel.dtype)[:, tf.newaxis, :, tf.newaxis]
     kernel = tf.reshape(kernel[:, :, tf.newaxis, :] * places, [channels, channels])
   return reshape(tf.linalg.matmul(tf.reshape(x, [-1, channels]), kernel), shape_of(x))
-

@@ -51,8 +51,9 @@ def mixture_logistic_log_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike,
   return tf.math.log_sigmoid(logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
-def mixture_logistic_log_survival(x: TensorLike, logits: TensorLike, loc: TensorLike,
-                                  log_scale: TensorLike) -> tf.Tensor:
+def mixture_logistic_log_survival(
+  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
+) -> tf.Tensor:
   """Return log P(X > x), nats; arguments as in `mixture_logistic_log_prob`.
 
   Example:
@@ -64,8 +65,9 @@ def mixture_logistic_log_survival(x: TensorLike, logits: TensorLike, loc: Tensor
 
 @functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))
 @tf.custom_gradient
-def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike,
-                               log_scale: TensorLike) -> tuple[tf.Tensor, tf.Tensor]:
+def logit_mixture_logistic_cdf(
+  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
+) -> tuple[tf.Tensor, tf.Tensor]:
   """Return the logit of the CDF, and the log of its derivative in x.
 
   Args:
@@ -99,10 +101,11 @@ def logit_mixture_logistic_cdf(x: TensorLike, logits: TensorLike, loc: TensorLik
     by_z = scale * (by_value * (p * a + r * b) + by_log_derivative * w * (_less_mean(a, p) - _less_mean(b, r)))
     by_x = by_z * rate
     gradients = (
-        tf.reduce_sum(by_x, axis=-1),
-        by_value * (p - r) + by_log_derivative * (w - p - r + pi),
-        -by_x,
-        -by_z * z - by_log_derivative * w)
+      tf.reduce_sum(by_x, axis=-1),
+      by_value * (p - r) + by_log_derivative * (w - p - r + pi),
+      -by_x,
+      -by_z * z - by_log_derivative * w,
+    )
     return [_sum_to_shape(g, t) for g, t in zip(gradients, (x, logits, loc, log_scale))]
 
   return (value, log_prob - log_cdf - log_survival), grad

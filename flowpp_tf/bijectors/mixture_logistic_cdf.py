@@ -28,9 +28,10 @@ ParameterProperties = tfp.util.ParameterProperties
 def _parameter_properties():
   per_component = lambda sample_shape: tf.concat([sample_shape, [2]], axis=0)
   return dict(
-      logits=ParameterProperties(event_ndims=1, shape_fn=per_component),
-      loc=ParameterProperties(event_ndims=1, shape_fn=per_component),
-      log_scale=ParameterProperties(event_ndims=1, shape_fn=per_component))
+    logits=ParameterProperties(event_ndims=1, shape_fn=per_component),
+    loc=ParameterProperties(event_ndims=1, shape_fn=per_component),
+    log_scale=ParameterProperties(event_ndims=1, shape_fn=per_component),
+  )
 
 
 class _Mixture(Bijector):
@@ -39,8 +40,9 @@ class _Mixture(Bijector):
   def __init__(self, logits, loc, log_scale, validate_args, parameters, name):
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(logits=logits, loc=loc, log_scale=log_scale)
-      super().__init__(forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args,
-                       parameters=parameters, name=name)
+      super().__init__(
+        forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args, parameters=parameters, name=name
+      )
 
   logits = Parameter("Unnormalised log weights `[..., K]`.")
   loc = Parameter("Means `[..., K]`.")
@@ -78,8 +80,9 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
     array([-5.,  0.,  5.], dtype=float32)
   """
 
-  def __init__(self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False,
-               name: str = "logit_mixture_logistic_cdf") -> None:
+  def __init__(
+    self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "logit_mixture_logistic_cdf"
+  ) -> None:
     parameters = dict(locals())
     super().__init__(logits, loc, log_scale, validate_args, parameters, name)
 
@@ -115,8 +118,9 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
     array([-2.51,  0.  ,  2.51], dtype=float32)
   """
 
-  def __init__(self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False,
-               name: str = "mixture_logistic_cdf") -> None:
+  def __init__(
+    self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "mixture_logistic_cdf"
+  ) -> None:
     parameters = dict(locals())
     super().__init__(logits, loc, log_scale, validate_args, parameters, name)
 
@@ -131,8 +135,10 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
     checks = []
     if self.validate_args:
       message = "`MixtureLogisticCDF.inverse` expects probabilities in [0, 1]"
-      checks = [tf.debugging.assert_non_negative(y, message),
-                tf.debugging.assert_less_equal(y, tf.ones([], y.dtype), message)]
+      checks = [
+        tf.debugging.assert_non_negative(y, message),
+        tf.debugging.assert_less_equal(y, tf.ones([], y.dtype), message),
+      ]
     with tf.control_dependencies(checks):
       logit = tf.math.log(y) - tf.math.log1p(-y)
     x = logit_mixture_logistic_quantile(logit, *mixture)

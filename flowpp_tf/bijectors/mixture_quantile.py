@@ -30,13 +30,15 @@ _MAX_ITERATIONS = 200  # bisection alone closes any bracket with fewer
 
 class InverseResults(NamedTuple):
   """A root and how it was found; the fields of what `tfp.math.find_root_chandrupatla` returns."""
+
   estimated_root: tf.Tensor
   objective_at_estimated_root: tf.Tensor  # logit of the CDF less the target
-  num_iterations: tf.Tensor               # evaluations of the CDF that the element took
+  num_iterations: tf.Tensor  # evaluations of the CDF that the element took
 
 
-def logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc: TensorLike,
-                                    log_scale: TensorLike) -> tf.Tensor:
+def logit_mixture_logistic_quantile(
+  target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
+) -> tf.Tensor:
   """Return the x at which the logit of the CDF of a mixture of logistics is `target`.
 
   Args:
@@ -58,8 +60,9 @@ def logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc:
   return _implicit_function(root, target, logits, loc, log_scale)
 
 
-def find_logit_mixture_logistic_quantile(target: TensorLike, logits: TensorLike, loc: TensorLike,
-                                         log_scale: TensorLike) -> InverseResults:
+def find_logit_mixture_logistic_quantile(
+  target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
+) -> InverseResults:
   """Return the quantile as `logit_mixture_logistic_quantile` does, with statistics of the search, each `[...]`.
 
   Example:
@@ -98,8 +101,8 @@ def _search(target, logits, loc, log_scale):
   """The root and the number of evaluations for each element."""
   state, step, sign = _newton(target, logits, loc, log_scale)
   x, evaluations, *_ = tf.while_loop(
-      cond=lambda *state: tf.reduce_any(state[-1]), body=step, loop_vars=state,
-      maximum_iterations=_MAX_ITERATIONS)
+    cond=lambda *state: tf.reduce_any(state[-1]), body=step, loop_vars=state, maximum_iterations=_MAX_ITERATIONS
+  )
   return x * sign, evaluations
 
 

@@ -28,8 +28,9 @@ class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     array([-2.94,  0.  ,  2.94], dtype=float32)
   """
 
-  def __init__(self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False,
-               name: str = "pixels_to_logit") -> None:
+  def __init__(
+    self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False, name: str = "pixels_to_logit"
+  ) -> None:
     parameters = dict(locals())
     if levels < 1:
       raise ValueError(f"`levels` must be at least 1, got {levels}")

@@ -21,8 +21,13 @@ class _Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   def __init__(self, event_ndims, validate_args, parameters, name):
     with tf.name_scope(name) as name:
-      super().__init__(forward_min_event_ndims=event_ndims, is_constant_jacobian=True,
-                       validate_args=validate_args, parameters=parameters, name=name)
+      super().__init__(
+        forward_min_event_ndims=event_ndims,
+        is_constant_jacobian=True,
+        validate_args=validate_args,
+        parameters=parameters,
+        name=name,
+      )
 
   @classmethod
   def _parameter_properties(cls, dtype):

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 __getattr__ = renamed(__name__, {"Coder": "TieredCodec"})
 
 
-def compress(model: FlowPlusPlus | CodecModel | TieredCodec, images: np.ndarray, *, tier: str = "portable",
-             embed_model: bool = False) -> bytes:
+def compress(
+  model: FlowPlusPlus | CodecModel | TieredCodec,
+  images: np.ndarray,
+  *,
+  tier: str = "portable",
+  embed_model: bool = False,
+) -> bytes:
   """Return integer images as an archive whose size is about the model's bound.
 
   Args:
@@ -46,8 +51,9 @@ def compress(model: FlowPlusPlus | CodecModel | TieredCodec, images: np.ndarray,
   return file.getvalue()
 
 
-def decompress(model: FlowPlusPlus | CodecModel | TieredCodec | None, data: bytes, start: int = 0,
-               stop: int | None = None) -> np.ndarray:
+def decompress(
+  model: FlowPlusPlus | CodecModel | TieredCodec | None, data: bytes, start: int = 0, stop: int | None = None
+) -> np.ndarray:
   """Return the images of `compress`, uint8 `[N, H, W, C]`.
 
   Args:

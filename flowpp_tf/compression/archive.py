@@ -61,6 +61,7 @@ class Header:
     version: of the format.
     made_by: the program and its version.
   """
+
   kind: str
   tier: str
   model: str
@@ -84,14 +85,22 @@ class ArchiveWriter:
     progress: called with the number of images that have been coded.
   """
 
-  def __init__(self, file: BinaryIO, coder: TieredCodec, kind: str = "images", embed_model: bool = False,
-               max_batch: int | None = None, progress: Progress = lambda count: None) -> None:
+  def __init__(
+    self,
+    file: BinaryIO,
+    coder: TieredCodec,
+    kind: str = "images",
+    embed_model: bool = False,
+    max_batch: int | None = None,
+    progress: Progress = lambda count: None,
+  ) -> None:
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     self._images = 0
     model = coder.model.to_bytes() if embed_model else b""
-    header = Header(kind, coder.tier, coder.model_hash, coder.model.image_shape, coder.model.levels, coder.probe,
-                    len(model))
+    header = Header(
+      kind, coder.tier, coder.model_hash, coder.model.image_shape, coder.model.levels, coder.probe, len(model)
+    )
     text = json.dumps(dataclasses.asdict(header), separators=(",", ":")).encode()
     self._write(_MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text + model)
 
@@ -124,6 +133,7 @@ class Segment:
     images: their number.
     data: its bytes (segment.py), None if they are damaged.
   """
+
   first: int
   images: int
   data: bytes | None
@@ -171,16 +181,21 @@ class ArchiveReader:
     """Raise an `ArchiveError` unless `coder` has the archive's model, in its tier, with the same numbers."""
     header = self.header
     if coder.model_hash != header.model:
-      raise ArchiveError(f"the archive was made with another model: its hash is {header.model[:12]}..., "
-                         f"that of this one {coder.model_hash[:12]}...")
+      raise ArchiveError(
+        f"the archive was made with another model: its hash is {header.model[:12]}..., "
+        f"that of this one {coder.model_hash[:12]}..."
+      )
     if coder.tier != header.tier:
       raise ArchiveError(f"the archive is of the tier {header.tier!r}, the coder of {coder.tier!r}")
     if coder.probe != header.probe:
-      advice = {"portable": "that must not be: NumPy or constriction compute wrongly here",
-                "float64": "the tier 'portable' is decoded everywhere",
-                "exact-build": "it can be decoded where it was made; the tier 'portable' everywhere"}[coder.tier]
-      raise ArchiveError(f"this machine's networks give other numbers than those that made the archive (tier "
-                         f"{header.tier!r}): {advice}")
+      advice = {
+        "portable": "that must not be: NumPy or constriction compute wrongly here",
+        "float64": "the tier 'portable' is decoded everywhere",
+        "exact-build": "it can be decoded where it was made; the tier 'portable' everywhere",
+      }[coder.tier]
+      raise ArchiveError(
+        f"this machine's networks give other numbers than those that made the archive (tier {header.tier!r}): {advice}"
+      )
 
   def segments(self, numbers: Sequence[int] | None = None) -> Iterator[Segment]:
     """Yield the segments, those that are damaged without their bytes.
@@ -277,11 +292,16 @@ def _parse_header(text):
     raise ArchiveError(f"the archive has version {version!r} of the format; this program reads version {VERSION}")
   try:
     header = Header(**fields)
-    good = (header.kind in ("images", "files") and header.tier in TIERS and isinstance(header.embedded, int)
-            and header.embedded >= 0 and isinstance(header.levels, int) and all(
-                isinstance(text, str) for text in (header.model, header.probe, header.made_by))
-            and len(header.image_shape) == 3 and all(isinstance(n, int) and 0 < n <= MAX_DIMS
-                                                     for n in header.image_shape))
+    good = (
+      header.kind in ("images", "files")
+      and header.tier in TIERS
+      and isinstance(header.embedded, int)
+      and header.embedded >= 0
+      and isinstance(header.levels, int)
+      and all(isinstance(text, str) for text in (header.model, header.probe, header.made_by))
+      and len(header.image_shape) == 3
+      and all(isinstance(n, int) and 0 < n <= MAX_DIMS for n in header.image_shape)
+    )
   except TypeError:
     good = False
   if not good:

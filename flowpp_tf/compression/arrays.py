@@ -28,9 +28,16 @@ class LostImagesError(ArchiveError):
     self.images, self.lost = images, lost
 
 
-def compress_to(file: BinaryIO, coder: TieredCodec, images: Sequence[np.ndarray] | np.ndarray, *,
-                segment_images: int = SEGMENT_IMAGES, embed_model: bool = False, max_batch: int | None = None,
-                progress: Progress = lambda count: None) -> None:
+def compress_to(
+  file: BinaryIO,
+  coder: TieredCodec,
+  images: Sequence[np.ndarray] | np.ndarray,
+  *,
+  segment_images: int = SEGMENT_IMAGES,
+  embed_model: bool = False,
+  max_batch: int | None = None,
+  progress: Progress = lambda count: None,
+) -> None:
   """Write images as an archive of the kind "images"; arguments as for `compress`."""
   shape = coder.model.image_shape
   if len(images) == 0 or tuple(np.shape(images[0])) != shape:
@@ -40,7 +47,7 @@ def compress_to(file: BinaryIO, coder: TieredCodec, images: Sequence[np.ndarray]
   segment_images = min(segment_images, max_images(shape))
   writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
   for start in range(0, len(images), segment_images):
-    part = np.asarray(images[start:start + segment_images])
+    part = np.asarray(images[start : start + segment_images])
     check_pixels(part, coder.model.levels)
     writer.write_segment(np.ascontiguousarray(part, np.uint8))
   writer.close()
@@ -55,13 +62,15 @@ class DecodedSegment:
     known: bool `[N]`: whether each is right.
     problem: what is wrong, or "".
   """
+
   images: np.ndarray
   known: np.ndarray
   problem: str
 
 
-def read_images(reader: ArchiveReader, coder: TieredCodec,
-                numbers: Sequence[int] | None = None) -> Iterator[DecodedSegment]:
+def read_images(
+  reader: ArchiveReader, coder: TieredCodec, numbers: Sequence[int] | None = None
+) -> Iterator[DecodedSegment]:
   """Yield the segments of an archive, decoded.
 
   Args:

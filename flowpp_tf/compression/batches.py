@@ -31,8 +31,14 @@ def pop_salts(stack: Stack, count: int) -> None:
   stack.pop_uniform(256, (count,))
 
 
-def push_batches(codec: BitsBackCoder, stack: Stack, images: np.ndarray, indices: Sequence[int], largest: int | None,
-                 progress: Callable[[int], None]) -> tuple[list[tuple[int, int]], list[int]]:
+def push_batches(
+  codec: BitsBackCoder,
+  stack: Stack,
+  images: np.ndarray,
+  indices: Sequence[int],
+  largest: int | None,
+  progress: Callable[[int], None],
+) -> tuple[list[tuple[int, int]], list[int]]:
   """Push images in batches that grow with the stack.
 
   Args:
@@ -52,7 +58,7 @@ def push_batches(codec: BitsBackCoder, stack: Stack, images: np.ndarray, indices
   batches, left_out, waiting = list[tuple[int, int]](), list[int](), list(indices)
   while waiting:
     enough = (stack.num_bits - SPARE_BITS) // (INITIAL_BITS * codec.num_dims)
-    pushed, salts, failed = _push_batch(codec, stack, images, waiting[:max(1, min(enough, largest))])
+    pushed, salts, failed = _push_batch(codec, stack, images, waiting[: max(1, min(enough, largest))])
     if pushed:
       batches.append((len(pushed), salts))
     left_out += failed
@@ -77,7 +83,7 @@ def _push_batch(codec, stack, images, indices):
       if len(indices) == 1:
         failed, indices = failed + indices, []
       else:
-        indices = indices[:len(indices) // 2]
+        indices = indices[: len(indices) // 2]
     except WindowError as error:
       salts += 1
       if salts > _MOST_SALTS:

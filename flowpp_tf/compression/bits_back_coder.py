@@ -141,12 +141,18 @@ class _Flow:
   def __init__(self, part, model, networks, grid):
     name, flow = model.flows()[part]
     self._parts: list[_Step | _Rearrangement] = []
-    make_map = BoundedAffine if flow["coupling"] == "affine" else (
-        lambda parameters: MixtureLogistic(parameters, flow["components"]))
+    make_map = (
+      BoundedAffine
+      if flow["coupling"] == "affine"
+      else (lambda parameters: MixtureLogistic(parameters, flow["components"]))
+    )
     index = 0
     for kind, couplings in flow["stages"]:
-      before, after = {"squeeze": (_squeeze, None), "columns": (_split_columns, _merge_columns),
-                       "channels": (None, None)}[kind]
+      before, after = {
+        "squeeze": (_squeeze, None),
+        "columns": (_split_columns, _merge_columns),
+        "channels": (None, None),
+      }[kind]
       if before:
         self._parts.append(_Rearrangement(before))
         grid = grid.rearranged(before)
@@ -206,8 +212,9 @@ class _Rearrangement:
     return self._inverse(n)
 
 
-def _push_map(stack: Stack, elementwise: ElementwiseMap, n: np.ndarray, before: Grid, after: Grid,
-              bounded: bool = False) -> np.ndarray:
+def _push_map(
+  stack: Stack, elementwise: ElementwiseMap, n: np.ndarray, before: Grid, after: Grid, bounded: bool = False
+) -> np.ndarray:
   """Pop the integers of y = f(x) and push those of x, `n`; those of y lie in 0 .. 2^16 - 1 if they are bounded."""
   y, slope = elementwise.forward(before.values(n))
   mean, std = after.places(y), SIGMA * np.sqrt(slope) / after.scale
@@ -217,8 +224,9 @@ def _push_map(stack: Stack, elementwise: ElementwiseMap, n: np.ndarray, before: 
   return result
 
 
-def _pop_map(stack: Stack, elementwise: ElementwiseMap, n: np.ndarray, before: Grid, after: Grid,
-             bounded: bool = False) -> np.ndarray:
+def _pop_map(
+  stack: Stack, elementwise: ElementwiseMap, n: np.ndarray, before: Grid, after: Grid, bounded: bool = False
+) -> np.ndarray:
   """The inverse of `_push_map`: from the integers of y to those of x."""
   x, slope = elementwise.inverse(after.values(n), SIGMA)
   result = stack.pop(before.places(x), SIGMA / np.sqrt(slope) / np.abs(before.scale), n.shape)

@@ -39,6 +39,7 @@ class CodecModel:
       `coupling`, `components`, `invertible_conv`; and `network`.
     weights: float32 arrays by name.
   """
+
   description: Mapping[str, Any]
   weights: Mapping[str, np.ndarray]
 
@@ -58,8 +59,10 @@ class CodecModel:
   def flows(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
     """Return for each part that has a flow, the name of its weights and its description."""
     inner = {part: (self.description[part] or {}).get("flow") for part in ("dequantizer", "augmenter")}
-    return {"flow": ("flow", self.description["flow"]),
-            **{part: (f"{part}/flow", flow) for part, flow in inner.items() if flow is not None}}
+    return {
+      "flow": ("flow", self.description["flow"]),
+      **{part: (f"{part}/flow", flow) for part, flow in inner.items() if flow is not None},
+    }
 
   @property
   def levels(self) -> int:
@@ -101,8 +104,19 @@ class CodecModel:
       with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
         description = json.loads(arrays[_DESCRIPTION].tobytes())
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, EOFError, AttributeError,
-            MemoryError, RuntimeError, zlib.error, lzma.LZMAError) as error:
+    except (
+      OSError,
+      ValueError,
+      KeyError,
+      TypeError,
+      zipfile.BadZipFile,
+      EOFError,
+      AttributeError,
+      MemoryError,
+      RuntimeError,
+      zlib.error,
+      lzma.LZMAError,
+    ) as error:
       raise InputError(f"{name} cannot be read: {error}") from None
     return cls(description, weights)
 
@@ -121,16 +135,22 @@ class CodecModel:
       InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold.
     """
     from flowpp_tf.models.structure import parse_structure  # with TensorFlow, which the model has loaded
+
     config = model.config
     if config.is_conditional:
       raise InputError("a model of images given a label or a condition cannot compress: archives hold images only")
     stages = lambda text, shape: [[stage.kind, stage.couplings] for stage in parse_structure(text, shape)]
     weights: dict[str, np.ndarray] = {}
     description: dict[str, Any] = {
-        "image_shape": list(config.image_shape), "levels": config.levels, "alpha": model.pixels_to_logit.alpha,
-        "flow": _describe_flow(model.coupling_flow, config.flow_couplings, stages(config.structure, config.flow_shape),
-                               "flow", weights),
-        "dequantizer": None, "augmenter": None}
+      "image_shape": list(config.image_shape),
+      "levels": config.levels,
+      "alpha": model.pixels_to_logit.alpha,
+      "flow": _describe_flow(
+        model.coupling_flow, config.flow_couplings, stages(config.structure, config.flow_shape), "flow", weights
+      ),
+      "dequantizer": None,
+      "augmenter": None,
+    }
     parts = {"dequantizer": config.dequantization == "variational" and config.dequantizer_couplings}
     if config.augment_channels:
       description["augmenter"] = {"channels": config.augment_channels, "flow": None, "context": None}
@@ -138,10 +158,14 @@ class CodecModel:
     for name, couplings in parts.items():
       if couplings:
         part = getattr(model, name)
-        flow = _describe_flow(part.coupling_flow, couplings, stages(config.dequant_structure, part.event_shape),
-                              f"{name}/flow", weights)
-        description[name] = {**(description[name] or {}), "flow": flow,
-                             "context": _describe_context(part.context_net, f"{name}/context", weights)}
+        flow = _describe_flow(
+          part.coupling_flow, couplings, stages(config.dequant_structure, part.event_shape), f"{name}/flow", weights
+        )
+        description[name] = {
+          **(description[name] or {}),
+          "flow": flow,
+          "context": _describe_context(part.context_net, f"{name}/context", weights),
+        }
     return cls(description, weights)
 
 
@@ -153,10 +177,18 @@ def _describe_flow(coupling_flow, couplings, stages, name, weights):
       kernel = _array(step.kernel)
       weights[f"{prefix}/kernel"] = kernel if couplings.invertible_conv == "dense" else _from_triangles(kernel)
     _collect(step.conditioner, f"{prefix}/network", weights)
-  network = {**_describe_network(couplings.network), "context": couplings.context_channels > 0,
-             "output_concat_elu": couplings.output_concat_elu}
-  return {"stages": stages, "coupling": couplings.coupling, "components": couplings.components,
-          "invertible_conv": couplings.invertible_conv != "none", "network": network}
+  network = {
+    **_describe_network(couplings.network),
+    "context": couplings.context_channels > 0,
+    "output_concat_elu": couplings.output_concat_elu,
+  }
+  return {
+    "stages": stages,
+    "coupling": couplings.coupling,
+    "components": couplings.components,
+    "invertible_conv": couplings.invertible_conv != "none",
+    "network": network,
+  }
 
 
 def _describe_context(context_net, name, weights):

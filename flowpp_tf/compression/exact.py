@@ -35,6 +35,7 @@ _POWERS = _powers()
 
 def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
   """An elementwise function, evaluated on a block of its argument after the other."""
+
   @functools.wraps(function)
   def evaluate(x):
     if x.size <= BLOCK:
@@ -42,8 +43,9 @@ def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
     flat = x.reshape(-1)
     result = np.empty_like(flat)
     for start in range(0, len(flat), BLOCK):
-      result[start:start + BLOCK] = function(flat[start:start + BLOCK])
+      result[start : start + BLOCK] = function(flat[start : start + BLOCK])
     return result.reshape(x.shape)
+
   return evaluate
 
 

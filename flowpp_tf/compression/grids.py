@@ -26,6 +26,7 @@ _LARGEST = 2.0**60
 @dataclasses.dataclass(frozen=True)
 class Grid:
   """Scales and shifts, each of the tensor's shape without the batch."""
+
   scale: np.ndarray
   shift: np.ndarray
 
@@ -53,8 +54,7 @@ class Grid:
 
   def beside(self, other: Grid) -> Grid:
     """Return the grid of both tensors, one behind the other on the last axis."""
-    return Grid(*(np.concatenate(pair, axis=-1) for pair in zip(
-        (self.scale, self.shift), (other.scale, other.shift))))
+    return Grid(*(np.concatenate(pair, axis=-1) for pair in zip((self.scale, self.shift), (other.scale, other.shift))))
 
 
 class Lifts:
@@ -152,7 +152,7 @@ def _decompose(matrices):
     for i in range(k + 1, size):
       factor = work[..., i, k] / work[..., k, k]
       work[..., i, k] = factor
-      work[..., i, k + 1:] -= factor[..., None] * work[..., k, k + 1:]
+      work[..., i, k + 1 :] -= factor[..., None] * work[..., k, k + 1 :]
   diagonal = np.diagonal(work, axis1=-2, axis2=-1).copy()
   identity = np.eye(size)
   lower = np.tril(work, -1) + identity

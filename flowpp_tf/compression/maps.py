@@ -66,7 +66,7 @@ class _Mixture:
   def __init__(self, parameters):
     components = (len(parameters) - 2) // 3
     log_scale, shift = exact.tanh(parameters[0]), parameters[1]
-    logits, loc, log_scales = (parameters[2 + i * components:2 + (i + 1) * components] for i in range(3))
+    logits, loc, log_scales = (parameters[2 + i * components : 2 + (i + 1) * components] for i in range(3))
     weights = exact.exp(logits - logits.max(axis=0))
     scales = exact.exp(np.maximum(log_scales, _SMALLEST_LOG_SCALE))
     self.factor, self.shift = exact.exp(log_scale), np.ascontiguousarray(shift)
@@ -98,14 +98,17 @@ class _Mixture:
       # A step of Newton's leaves an error of about its length squared over the scale.
       bound = _ERROR * sigma * narrowest
       done = (safe & (length * length * np.sqrt(slope_here * factor) <= bound)) | (
-          high - low <= 4e-16 * (np.abs(low) + np.abs(high)))
+        high - low <= 4e-16 * (np.abs(low) + np.abs(high))
+      )
       x[active], slope[active] = following, slope_here
       going = ~done
       if not going.any():
         break
       active = active[going]
-      arrays = [array[..., going] for array in (target, pi, loc, rate, narrowest, factor, following, low, high,
-                                                np.abs(following - here))]
+      arrays = [
+        array[..., going]
+        for array in (target, pi, loc, rate, narrowest, factor, following, low, high, np.abs(following - here))
+      ]
     return x, slope * self.factor
 
 
@@ -159,7 +162,7 @@ class Sigmoid:
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     """Return x and dy/dx there."""
     inside = (y > self._cell) & (y < 1 - self._cell)
-    return exact.log(y / (1 - y)), np.where(inside, y * (1 - y), (sigma / _STD_BEYOND)**2)
+    return exact.log(y / (1 - y)), np.where(inside, y * (1 - y), (sigma / _STD_BEYOND) ** 2)
 
 
 class PixelsToLogit:

@@ -16,9 +16,9 @@ from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.threads import in_threads
 from flowpp_tf.core.errors import InputError
 
-_FRACTION = 16           # binary digits of an activation behind the point
-_LARGEST = 2.0**11       # of an activation
-_WEIGHT_SUM = 2.0**25    # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53
+_FRACTION = 16  # binary digits of an activation behind the point
+_LARGEST = 2.0**11  # of an activation
+_WEIGHT_SUM = 2.0**25  # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53
 _ATTENTION_FRACTION, _ATTENTION_LARGEST = 14, 2.0**8
 _LARGEST_DEPTH = 512  # 2^(14 + 8) squared, so often, is 2^53
 _SOFTMAX_FRACTION = 24
@@ -48,9 +48,12 @@ class _Product:
     x = np.clip(x, -_LARGEST, _LARGEST)
     x *= 2.0**_FRACTION
     np.rint(x, out=x)
-    y = self._convolve(x) if self.size > 1 else (x.reshape(-1, x.shape[-1]) @ self.weights[0, 0]).reshape(
-        *x.shape[:-1], -1)
-    y *= 2.0**-(_FRACTION + self.fraction)
+    y = (
+      self._convolve(x)
+      if self.size > 1
+      else (x.reshape(-1, x.shape[-1]) @ self.weights[0, 0]).reshape(*x.shape[:-1], -1)
+    )
+    y *= 2.0 ** -(_FRACTION + self.fraction)
     y += self.bias
     return y
 
@@ -66,12 +69,12 @@ class _Product:
     before = margin * columns + margin
     count = n * rows * columns
     padded = np.zeros((count + 2 * before, channels))
-    padded[before:before + count].reshape(n, rows, columns, channels)[:, :height, :width] = x
+    padded[before : before + count].reshape(n, rows, columns, channels)[:, :height, :width] = x
     y, product = np.zeros((count, self.weights.shape[-1])), np.empty((count, self.weights.shape[-1]))
     for dy in range(self.size):
       for dx in range(self.size):
         start = dy * columns + dx
-        y += np.matmul(padded[start:start + count], self.weights[dy, dx], out=product)
+        y += np.matmul(padded[start : start + count], self.weights[dy, dx], out=product)
     return y.reshape(n, rows, columns, -1)[:, :height, :width].copy()
 
 
@@ -135,12 +138,14 @@ def _attention(qkv, heads):
   if depth > _LARGEST_DEPTH:
     raise InputError(f"the tier 'portable' is for attention heads of up to {_LARGEST_DEPTH} channels, got {depth}")
   qkv = qkv.reshape(n, height * width, 3, heads, depth).transpose(2, 0, 3, 1, 4)
-  q, k, v = (_round(np.clip(part, -_ATTENTION_LARGEST, _ATTENTION_LARGEST), _ATTENTION_FRACTION)
-             for part in (qkv[0] / np.sqrt(np.float64(depth)), qkv[1], qkv[2]))
-  scores = np.matmul(q, k.swapaxes(-1, -2)) * 2.0**(-2 * _ATTENTION_FRACTION)
+  q, k, v = (
+    _round(np.clip(part, -_ATTENTION_LARGEST, _ATTENTION_LARGEST), _ATTENTION_FRACTION)
+    for part in (qkv[0] / np.sqrt(np.float64(depth)), qkv[1], qkv[2])
+  )
+  scores = np.matmul(q, k.swapaxes(-1, -2)) * 2.0 ** (-2 * _ATTENTION_FRACTION)
   scores = _round(exact.exp(scores - scores.max(axis=-1, keepdims=True)), _SOFTMAX_FRACTION)
   weights = _round(scores / scores.sum(axis=-1, keepdims=True), _SOFTMAX_FRACTION)
-  mixed = np.matmul(weights, v) * 2.0**-(_SOFTMAX_FRACTION + _ATTENTION_FRACTION)
+  mixed = np.matmul(weights, v) * 2.0 ** -(_SOFTMAX_FRACTION + _ATTENTION_FRACTION)
   return mixed.transpose(0, 2, 1, 3).reshape(n, height, width, heads * depth)
 
 
@@ -200,7 +205,7 @@ def _embedding(weights, spec):
 def below(weights: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
   """Return the weights whose names begin with `name/`, without it."""
   prefix = f"{name}/"
-  return {key[len(prefix):]: value for key, value in weights.items() if key.startswith(prefix)}
+  return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
 
 
 class PortableNetworks:
@@ -218,7 +223,8 @@ class PortableNetworks:
     for part, (name, flow) in model.flows().items():
       couplings = sum(count for _, count in flow["stages"])
       self._conditioners[part] = [
-          Conditioner(below(model.weights, f"{name}/{i}/network"), flow["network"]) for i in range(couplings)]
+        Conditioner(below(model.weights, f"{name}/{i}/network"), flow["network"]) for i in range(couplings)
+      ]
       if part != "flow":
         self._contexts[part] = ContextNet(below(model.weights, f"{part}/context"), model.description[part]["context"])
 
@@ -233,5 +239,5 @@ class PortableNetworks:
   def _in_chunks(self, network, *arrays):
     """A network's result for a batch, a few images at a time in each thread: what stays in a core's cache."""
     starts = range(0, len(arrays[0]), self._chunk)
-    chunks = [[array if array is None else array[i:i + self._chunk] for array in arrays] for i in starts]
+    chunks = [[array if array is None else array[i : i + self._chunk] for array in arrays] for i in starts]
     return np.concatenate(in_threads(lambda chunk: network(*chunk), chunks))

@@ -39,10 +39,10 @@ from flowpp_tf.io.gate import read_bytes
 _MODES = {1: "L", 3: "RGB"}
 _PPM_OF_8_BITS = re.compile(rb"P[56](\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+255\s")
 MAX_KEPT_FILE, MAX_PICTURE = 1 << 27, 1 << 30  # bytes of a file that is kept, pixel values in an archive of one that
-_MAX_CODED = 1 << 28                           # is not, and of one that is coded: larger ones are kept
-_MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20     # bytes in a segment before the next one begins
-_MAX_LIST = 1 << 24                            # bytes of a list that is read
-_MAX_FILE = 1 << 31                            # bytes of a file that is read
+_MAX_CODED = 1 << 28  # is not, and of one that is coded: larger ones are kept
+_MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next one begins
+_MAX_LIST = 1 << 24  # bytes of a list that is read
+_MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # of what is decoded; see data/images.py
 _LENGTH = struct.Struct("<I")
 
@@ -57,6 +57,7 @@ class ImageFile:
     data: bytes of the file, None if it has pixels.
     reason: why it is kept as it is.
   """
+
   name: str
   pixels: np.ndarray | None = None
   data: bytes | None = None
@@ -99,9 +100,14 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
 
 def _why_kept(image, data, channels, lossy_pixels):
   """Why the pixels of a file are not coded, or ""; Pillow reads some files of more than 8 bits with 8."""
-  eight_bits = {"PNG": lambda: data[24] == 8, "WEBP": lambda: True, "JPEG": lambda: True,
-                "BMP": lambda: data[28] in (8, 24), "PPM": lambda: _PPM_OF_8_BITS.match(data),
-                "TIFF": lambda: set(image.tag_v2[258]) == {8}}
+  eight_bits = {
+    "PNG": lambda: data[24] == 8,
+    "WEBP": lambda: True,
+    "JPEG": lambda: True,
+    "BMP": lambda: data[28] in (8, 24),
+    "PPM": lambda: _PPM_OF_8_BITS.match(data),
+    "TIFF": lambda: set(image.tag_v2[258]) == {8},
+  }
   if image.width * image.height * channels > _MAX_CODED:
     return "too large"
   if image.mode != _MODES[channels]:
@@ -117,8 +123,12 @@ def _why_kept(image, data, channels, lossy_pixels):
   return ""
 
 
-def write_pictures(writer: ArchiveWriter, pictures: Iterable[ImageFile], tile_shape: tuple[int, int, int],
-                   segment_images: int = SEGMENT_IMAGES) -> None:
+def write_pictures(
+  writer: ArchiveWriter,
+  pictures: Iterable[ImageFile],
+  tile_shape: tuple[int, int, int],
+  segment_images: int = SEGMENT_IMAGES,
+) -> None:
   """Write files to an archive of the kind "files", and close it."""
   segment = _SegmentOfFiles(writer, tile_shape, min(segment_images, max_images(tile_shape)))
   for picture in pictures:
@@ -145,8 +155,11 @@ class _SegmentOfFiles:
       tiles = to_tiles(picture.pixels, self._tile_shape)
       self._entries.append([picture.name, width, height, crc, len(tiles)])
       self._tiles = np.concatenate([self._tiles, tiles])
-    while (len(self._tiles) >= self._size or sum(map(len, self._kept)) > _MAX_KEPT
-           or sum(len(entry[0]) + 60 for entry in self._entries) > _MAX_ENTRIES):
+    while (
+      len(self._tiles) >= self._size
+      or sum(map(len, self._kept)) > _MAX_KEPT
+      or sum(len(entry[0]) + 60 for entry in self._entries) > _MAX_ENTRIES
+    ):
       self._write()
 
   def finish(self):
@@ -156,21 +169,23 @@ class _SegmentOfFiles:
   def _write(self):
     own = self._begun + sum(entry[4] for entry in self._entries if len(entry) == 5)
     text = json.dumps([self._begun, self._entries], separators=(",", ":")).encode()
-    self._writer.write_segment(self._tiles[:self._size], _LENGTH.pack(len(text)) + text + b"".join(self._kept))
+    self._writer.write_segment(self._tiles[: self._size], _LENGTH.pack(len(text)) + text + b"".join(self._kept))
     assert own == len(self._tiles)
-    self._tiles = self._tiles[self._size:]
+    self._tiles = self._tiles[self._size :]
     self._begun, self._entries, self._kept = len(self._tiles), [], []
 
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
   """A file that cannot be decoded, and why; without a name for files that are not known."""
+
   name: str
   reason: str
 
 
-def read_pictures(reader: ArchiveReader, coder: TieredCodec,
-                  names: Sequence[str] | None = None) -> Iterator[ImageFile | Lost]:
+def read_pictures(
+  reader: ArchiveReader, coder: TieredCodec, names: Sequence[str] | None = None
+) -> Iterator[ImageFile | Lost]:
   """Yield the files of an archive in their order.
 
   Args:
@@ -202,7 +217,7 @@ def read_pictures(reader: ArchiveReader, coder: TieredCodec,
     while queue:
       item = queue[0]
       if isinstance(item, _Open):
-        taken, tiles = tiles[:item.missing], tiles[item.missing:]
+        taken, tiles = tiles[: item.missing], tiles[item.missing :]
         item.add(taken)
         if item.missing:
           break
@@ -237,16 +252,19 @@ def _parse(extra, tile_shape):
     (length,) = _LENGTH.unpack_from(extra)
     if length > _MAX_LIST:
       raise ValueError("it is too long")
-    (begun, entries), position = json.loads(extra[4:4 + length]), 4 + length
+    (begun, entries), position = json.loads(extra[4 : 4 + length]), 4 + length
     result: list[ImageFile | Lost | _Open] = []
     for name, *numbers in entries:
       if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in (begun, *numbers)):
         raise ValueError("an entry has no meaning")
       if len(numbers) == 2:
-        data = extra[position:position + numbers[0]]
+        data = extra[position : position + numbers[0]]
         position += numbers[0]
-        result.append(ImageFile(name, data=data) if zlib.crc32(data) == numbers[1] else
-                      Lost(name, "its bytes have the wrong checksum"))
+        result.append(
+          ImageFile(name, data=data)
+          if zlib.crc32(data) == numbers[1]
+          else Lost(name, "its bytes have the wrong checksum")
+        )
       else:
         width, height, _, tiles = numbers
         if not 0 < width * height * tile_shape[2] <= MAX_PICTURE or tiles != count_tiles(height, width, tile_shape):
@@ -269,7 +287,7 @@ def output_path(folder: pathlib.Path, name: str, pixels: bool) -> pathlib.Path:
     ArchiveError (a ValueError): if the name leads out of the folder.
   """
   path = pathlib.PurePosixPath(name)
-  on_windows = os.name == "nt" and any(character in name for character in '\\:')
+  on_windows = os.name == "nt" and any(character in name for character in "\\:")
   if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or on_windows:
     raise ArchiveError("its name leads out of the folder")
   if pixels and path.suffix.lower() != ".png":

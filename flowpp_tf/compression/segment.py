@@ -53,8 +53,13 @@ class SegmentError(Exception):
     self.images, self.known = images, known
 
 
-def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"", largest: int | None = None,
-                   progress: Callable[[int], None] = lambda count: None) -> bytes:
+def encode_segment(
+  codec: BitsBackCoder,
+  images: np.ndarray,
+  extra: bytes = b"",
+  largest: int | None = None,
+  progress: Callable[[int], None] = lambda count: None,
+) -> bytes:
   """Return a segment.
 
   Args:
@@ -73,18 +78,37 @@ def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"",
   progress(plain)
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
   batches, late = push_batches(
-      codec, stack, images, [i for i in range(plain, len(images)) if fits[i]], largest, progress)
+    codec, stack, images, [i for i in range(plain, len(images)) if fits[i]], largest, progress
+  )
   late = sorted([*late, *(i for i in range(plain, len(images)) if not fits[i])])
   late_images = encode_plain(images[late]) if late else b""
   table = np.array(batches, _BATCH)
   packed_table = pack(table.tobytes())
   coded = images[np.setdiff1d(np.arange(plain, len(images)), late)]
   checks = [zlib.crc32(coded[first:last].tobytes()) for first, last in _runs(table["images"])]
-  head = _HEAD.pack(len(images), plain, len(batches), len(late), len(content), len(extra), len(packed_extra),
-                    len(packed_table), len(late_images))
+  head = _HEAD.pack(
+    len(images),
+    plain,
+    len(batches),
+    len(late),
+    len(content),
+    len(extra),
+    len(packed_extra),
+    len(packed_table),
+    len(late_images),
+  )
   words = stack.words() if batches else words
-  return b"".join([head, packed_table, np.array(checks, "<u4").tobytes(), np.array(late, "<u4").tobytes(),
-                   _digest(images, extra), late_images, words.astype("<u4").tobytes()])
+  return b"".join(
+    [
+      head,
+      packed_table,
+      np.array(checks, "<u4").tobytes(),
+      np.array(late, "<u4").tobytes(),
+      _digest(images, extra),
+      late_images,
+      words.astype("<u4").tobytes(),
+    ]
+  )
 
 
 def _runs(sizes):
@@ -122,8 +146,16 @@ def decode_segment(codec: BitsBackCoder, data: bytes) -> tuple[np.ndarray, bytes
   """
   try:
     return _decode(codec, data)
-  except (PlainError, EmptyStackError, WindowError, struct.error, ValueError, LookupError, TypeError,
-          ArithmeticError) as error:
+  except (
+    PlainError,
+    EmptyStackError,
+    WindowError,
+    struct.error,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+  ) as error:
     raise SegmentError(str(error)) from None
 
 
@@ -133,19 +165,24 @@ def _decode(codec, data):
   if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
     raise SegmentError("its header has no meaning")
   position = _HEAD.size + table_size
-  batches = np.frombuffer(unpack(data[_HEAD.size:position], num_batches * _BATCH.itemsize), _BATCH)
+  batches = np.frombuffer(unpack(data[_HEAD.size : position], num_batches * _BATCH.itemsize), _BATCH)
   runs = _runs(batches["images"])
   checks = np.frombuffer(data, "<u4", len(runs), position)
   position += 4 * len(runs)
   late = np.frombuffer(data, "<u4", num_late, position).astype(np.int64)
   position += 4 * num_late
-  digest, late_images = data[position:position + 32], data[position + 32:position + 32 + late_size]
+  digest, late_images = data[position : position + 32], data[position + 32 : position + 32 + late_size]
   position += 32 + late_size
   words = np.frombuffer(data[position:], "<u4").astype(np.uint32)
   coded = np.setdiff1d(np.arange(plain, count), late)
-  if int(batches["images"].sum()) != len(coded) or len(np.unique(late)) != num_late or np.any(
-      (late < plain) | (late >= count)) or content_size > 4 * len(words) + 8 or (
-          batches["images"] == 0).any() or (batches["images"] > max_batch(codec)).any():
+  if (
+    int(batches["images"].sum()) != len(coded)
+    or len(np.unique(late)) != num_late
+    or np.any((late < plain) | (late >= count))
+    or content_size > 4 * len(words) + 8
+    or (batches["images"] == 0).any()
+    or (batches["images"] > max_batch(codec)).any()
+  ):
     raise SegmentError("its tables have no meaning")
 
   images, known = np.zeros((count, *codec.shape), np.uint8), np.zeros(count, bool)

@@ -19,7 +19,7 @@ try:
 except ImportError:
   constriction = None
 
-_HIGH_BITS = 6        # the standard deviation of h is at most 2^6
+_HIGH_BITS = 6  # the standard deviation of h is at most 2^6
 _SMALLEST_STD = 1e-3  # of h
 _LARGEST_MEAN, _LARGEST_STD = 2.0**50, 2.0**28  # beyond, and for NaN, an image is coded plainly
 # Half width of the window of h around the mean. constriction gives every integer in a window at least 2^-24, so that
@@ -155,8 +155,10 @@ class Stack:
     relative = np.where(low, n, np.where(high, size - 1 - n, n - base))
     width = np.take(_NOISE_WIDTHS, kinds)
     edge = low | high
-    check_inside((n >= 0) & (n < size) & (relative >= np.where(edge, 0, -width))
-                  & (relative < np.where(edge, 2 * width, width)), shape)
+    check_inside(
+      (n >= 0) & (n < size) & (relative >= np.where(edge, 0, -width)) & (relative < np.where(edge, 2 * width, width)),
+      shape,
+    )
     for normals, chosen in ((self._edges, edge), (self._noise, ~edge)):
       self._encode(relative[chosen], normals, kinds[chosen], mean[chosen], std[chosen])
 

@@ -45,8 +45,11 @@ class TensorFlowNetworks:
     if key not in self._functions:
       specs = [tf.TensorSpec([None, *value.shape[1:]], self._dtype) for value in (x, context) if value is not None]
       # Without optional arguments: a concrete function that has them writes its inputs out as text in each call.
-      evaluate = (lambda x: network(x, ctx=EvalContext())) if context is None else (
-          lambda x, context: network(x, ctx=EvalContext(condition=context)))
+      evaluate = (
+        (lambda x: network(x, ctx=EvalContext()))
+        if context is None
+        else (lambda x, context: network(x, ctx=EvalContext(condition=context)))
+      )
       self._functions[key] = tf.function(evaluate, autograph=False).get_concrete_function(*specs)
     arguments = [tf.constant(value, self._dtype) for value in (x, context) if value is not None]
     result = self._functions[key](*arguments).numpy().astype(np.float64)

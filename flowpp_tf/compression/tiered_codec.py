@@ -48,14 +48,17 @@ class TieredCodec:
   def _prepare(self, model, tier):
     self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
     if not 0 < self.model.num_dims <= MAX_DIMS or min(self.model.image_shape) < 1 or not 2 <= self.model.levels <= 256:
-      raise InputError(f"the codec is for images of up to {MAX_DIMS} values and 2 to 256 levels, got shape "
-                       f"{self.model.image_shape} and {self.model.levels} levels")
+      raise InputError(
+        f"the codec is for images of up to {MAX_DIMS} values and 2 to 256 levels, got shape "
+        f"{self.model.image_shape} and {self.model.levels} levels"
+      )
     if tier == "portable":
       self.networks: Networks = PortableNetworks(self.model)
     else:
       if isinstance(model, CodecModel):
         raise InputError(f"the tier {tier!r} needs the model in TensorFlow")
       from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks  # the other tier does without
+
       self.networks = TensorFlowNetworks(model, "float64" if tier == "float64" else "float32")
     self.codec = BitsBackCoder(self.model, self.networks)
     self.model_hash = self.model.sha256()[:32]
@@ -68,7 +71,8 @@ class TieredCodec:
     numbers = np.arange(count, dtype=np.int64)
     images = (numbers * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(np.uint8)
     words = ((np.arange(32 * count + 4096, dtype=np.uint64) + 1) * np.uint64(2654435761) >> np.uint64(7)) & np.uint64(
-        0xFFFFFFFF)
+      0xFFFFFFFF
+    )
     stack = Stack(words.astype(np.uint32), sealed=True)
     spread = np.arange(1024) / 64
     digest = hashlib.sha256(stack.pop(spread, 1 + spread * spread, spread.shape, noise=True).astype("<i8").tobytes())

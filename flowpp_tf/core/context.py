@@ -53,6 +53,7 @@ class EvalContext:
     initialize: whether layers and bijectors set their weights by the data that come through.
     path: names of the parts around the present one.
   """
+
   training: bool = False
   seed: tf.Tensor | None = None
   batch_offset: Any = 0

@@ -34,9 +34,9 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
   return _with_gradient(function, _gradient_of(function, wait))
 
 
-def recomputed_elementwise(function: Callable[..., tf.Tensor],
-                           gradient: Callable[..., Sequence[tf.Tensor | None]] | None = None
-                           ) -> Callable[..., tf.Tensor]:
+def recomputed_elementwise(
+  function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]] | None = None
+) -> Callable[..., tf.Tensor]:
   """Return a `rematerialized` function of which XLA makes two kernels, value and gradient, where `set_jit` says so.
 
   Args:
@@ -57,9 +57,11 @@ def _with_gradient(function, gradient_of):
       def gradient(upstream):
         gradients = gradient_of(upstream, *_placed(tensors, given, len(arguments)))
         return [gradients[i] for i in given]
+
       return function(*_placed(tensors, given, len(arguments))), gradient
 
     return evaluated(*(arguments[i] for i in given))
+
   return call
 
 
@@ -74,6 +76,7 @@ def _gradient_of(function, wait=False):
       tape.watch([tensor for tensor in again if tensor.dtype.is_floating])
       result = function(*_placed(again, given, len(arguments)))
     return _placed(tape.gradient(result, again, output_gradients=upstream), given, len(arguments))
+
   return gradient
 
 
@@ -88,6 +91,7 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
 
   The variables that it reads have gradients; other tensors that it captures have none.
   """
+
   @tf.custom_gradient
   def evaluated(*tensors):
     def gradient(*upstream, variables=()):
@@ -96,8 +100,11 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
       with tf.GradientTape() as tape:
         tape.watch(again)
         results = function(*again)
-      gradients = tape.gradient(results, [*again, *variables], output_gradients=upstream,
-                                unconnected_gradients=tf.UnconnectedGradients.ZERO)
-      return gradients[:len(again)], gradients[len(again):]
+      gradients = tape.gradient(
+        results, [*again, *variables], output_gradients=upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO
+      )
+      return gradients[: len(again)], gradients[len(again) :]
+
     return function(*tensors), gradient
+
   return evaluated

@@ -11,6 +11,7 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
     module: `__name__` of the module.
     names: the new name by the old one; that of another module with its package.
   """
+
   def get_attribute(name: str) -> Any:
     if name in names:  # no AttributeError, which `from module import name` would replace by one of its own
       new = names[name] if "." in names[name] else f"{module}.{names[name]}"

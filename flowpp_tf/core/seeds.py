@@ -20,7 +20,7 @@ def as_seed(seed: Seed) -> tf.Tensor:
   if seed is None:
     return tf.random.uniform([2], minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
   if isinstance(seed, (int, np.integer)):
-    if not -2**63 <= seed < 2**63:
+    if not -(2**63) <= seed < 2**63:
       raise InputError(f"`seed` must be an integer of 64 bits, got {seed}")
     return tf.constant([int(seed) >> 32, int(seed) & 0xFFFFFFFF], tf.int64)
   tensor = tf.convert_to_tensor(seed)

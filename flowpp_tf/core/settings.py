@@ -22,6 +22,7 @@ _MOST = 2**31 - 1  # of an integer that becomes a tensor
 
 class Range(NamedTuple):
   """The values that a setting may have: `expected` says it in words, `most` is the largest number."""
+
   holds: Callable[[Any], bool]
   expected: str
   most: float = math.inf
@@ -43,8 +44,9 @@ def is_count(value: Any) -> bool:
 
 
 def _is_number(value):
-  return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and (
-      math.isfinite(value))
+  return (
+    isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and (math.isfinite(value))
+  )
 
 
 COUNT = Range(is_count, "a positive integer", 2**16)

@@ -31,8 +31,9 @@ def set_jit(what: str) -> None:
   _jit = what
 
 
-def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mode: bool = False,
-                jit: Sequence[str] = ()) -> Callable[..., Any]:
+def traced_once(
+  function: Callable[..., Any], inline: bool = False, in_eager_mode: bool = False, jit: Sequence[str] = ()
+) -> Callable[..., Any]:
   """Return a function whose calls inside of a `tf.function` share one graph for each set of shapes.
 
   A model calls such a function a hundred times and traces it once.
@@ -64,9 +65,11 @@ def traced_once(function: Callable[..., Any], inline: bool = False, in_eager_mod
     key = (compiled, *(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors))
     with lock:
       if key not in functions:
-        functions[key] = tf.function(by_position, autograph=False, **(
-            {"jit_compile": True} if compiled else {} if inline else {"experimental_attributes": {"_noinline": True}}
-        )).get_concrete_function(*tensors)
+        functions[key] = tf.function(
+          by_position,
+          autograph=False,
+          **({"jit_compile": True} if compiled else {} if inline else {"experimental_attributes": {"_noinline": True}}),
+        ).get_concrete_function(*tensors)
     return functions[key](*tensors)
 
   call.forget_traces = functions.clear  # type: ignore[attr-defined]
@@ -80,8 +83,9 @@ def forget_traces() -> None:
     function.forget_traces()
 
 
-def maybe_compiled(function: Callable[..., Any], in_eager_mode: bool = False,
-             jit: Sequence[str] = ("elementwise",)) -> Callable[..., Any]:
+def maybe_compiled(
+  function: Callable[..., Any], in_eager_mode: bool = False, jit: Sequence[str] = ("elementwise",)
+) -> Callable[..., Any]:
   """Return a function that other graphs take in, unless XLA compiles it; arguments as in `traced_once`."""
   shared = traced_once(function, in_eager_mode=in_eager_mode, jit=jit)
 

@@ -15,10 +15,19 @@ __getattr__ = renamed(__name__, {"Batches": "DataPipeline", "Photographs": "Rand
 DATASETS = ("digits", "photos", *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")
 
 
-def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape | None = None,
-                 levels: int | None = None, bits: int | None = None, splits_file: Path | None = None,
-                 max_bad_files: int = 0, cache_dir: Path | None = None, crops: bool = False,
-                 labels: bool = False) -> ImageDataset:
+def load_dataset(
+  name: str,
+  data_dir: Path | None = None,
+  *,
+  image_shape: Shape | None = None,
+  levels: int | None = None,
+  bits: int | None = None,
+  splits_file: Path | None = None,
+  max_bad_files: int = 0,
+  cache_dir: Path | None = None,
+  crops: bool = False,
+  labels: bool = False,
+) -> ImageDataset:
   """Load a data set by name.
 
   Args:
@@ -46,8 +55,10 @@ def load_dataset(name: str, data_dir: Path | None = None, *, image_shape: Shape 
   if labels and (crops or name == "photos"):
     raise InputError(f"data set {name!r} has no labels{' for crops' if crops else ''}")
   if bits is not None and levels is not None and levels != 2**bits:
-    raise InputError(f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
-                     f"--levels={2**bits}, or another --bits")
+    raise InputError(
+      f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
+      f"--levels={2**bits}, or another --bits"
+    )
   if image_shape is not None:
     image_shape = tuple(image_shape)
   if name == "digits":

@@ -39,5 +39,12 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False) -> ImageDatase
       check_pixels(array, levels, name)
     arrays[name] = array.astype(np.uint8, copy=False)
   train, validation, test = (arrays[split] for split in SPLITS)
-  return ImageDataset(f"npz:{pathlib.Path(path).name}", levels, train, validation, test,
-                      labels=of_images or None, classes=tuple(map(str, range(num_classes))))
+  return ImageDataset(
+    f"npz:{pathlib.Path(path).name}",
+    levels,
+    train,
+    validation,
+    test,
+    labels=of_images or None,
+    classes=tuple(map(str, range(num_classes))),
+  )

@@ -15,9 +15,9 @@ from flowpp_tf.data.random_crops import RandomCrops
 _TEST_DIGITS, _VALIDATION_DIGITS = 180, 90  # a tenth, and enough to choose a checkpoint by
 _PATCH = 32
 _PHOTOGRAPHS = {  # all colour photographs of both packages, except the right eye of a stereo pair
-    "train": ("china", "astronaut", "motorcycle", "hubble_deep_field", "retina", "immunohistochemistry"),
-    "validation": ("chelsea", "rocket"),
-    "test": ("flower", "coffee"),
+  "train": ("china", "astronaut", "motorcycle", "hubble_deep_field", "retina", "immunohistochemistry"),
+  "validation": ("chelsea", "rocket"),
+  "test": ("flower", "coffee"),
 }
 
 
@@ -30,9 +30,13 @@ def digits(labels: bool = False) -> ImageDataset:
     parts = np.split(array[order], [_TEST_DIGITS, _TEST_DIGITS + _VALIDATION_DIGITS])
     return dict(zip(("test", "validation", "train"), parts))
 
-  return ImageDataset("digits", levels=17, **split(source.images.astype(np.uint8)[..., np.newaxis]),
-                      labels=split(source.target) if labels else None,
-                      classes=tuple(map(str, source.target_names)) if labels else ())
+  return ImageDataset(
+    "digits",
+    levels=17,
+    **split(source.images.astype(np.uint8)[..., np.newaxis]),
+    labels=split(source.target) if labels else None,
+    classes=tuple(map(str, source.target_names)) if labels else (),
+  )
 
 
 def photos(crops: bool = False) -> ImageDataset:
@@ -52,8 +56,9 @@ def photos(crops: bool = False) -> ImageDataset:
   train: Images = patches
   if crops:
     whole = photographs["train"].values()
-    train = RandomCrops(np.concatenate([image.reshape(-1, 3) for image in whole]),
-                        [image.shape[:2] for image in whole], test.shape[1:])
+    train = RandomCrops(
+      np.concatenate([image.reshape(-1, 3) for image in whole]), [image.shape[:2] for image in whole], test.shape[1:]
+    )
   return ImageDataset("photos", levels=256, train=train, validation=validation, test=test)
 
 
@@ -72,6 +77,6 @@ def _photograph(name):
 
 def _patches(photograph):
   rows, columns = photograph.shape[0] // _PATCH, photograph.shape[1] // _PATCH
-  cropped = photograph[:rows * _PATCH, :columns * _PATCH]
+  cropped = photograph[: rows * _PATCH, : columns * _PATCH]
   patches = cropped.reshape(rows, _PATCH, columns, _PATCH, 3).swapaxes(1, 2)
   return patches.reshape(-1, _PATCH, _PATCH, 3)

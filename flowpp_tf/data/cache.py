@@ -40,14 +40,22 @@ def file_identity(paths: list[pathlib.Path], root: Path | None = None) -> list[l
 
   Of a link that leads nowhere they are those of the link; that it cannot be read is said when it is.
   """
-  return [[os.path.relpath(path, root) if root else os.path.abspath(path), status.st_size, status.st_mtime_ns]
-          for path in paths for status in (os.stat(path) if os.path.exists(path) else os.lstat(path),)]
+  return [
+    [os.path.relpath(path, root) if root else os.path.abspath(path), status.st_size, status.st_mtime_ns]
+    for path in paths
+    for status in (os.stat(path) if os.path.exists(path) else os.lstat(path),)
+  ]
 
 
 def decoded_images(
-    name: str, identity: Any, counts: dict[str, int], image_shape: Shape,
-    fill: Callable[[Arrays], tuple[Arrays, dict[str, Any]]], source_bytes: int = 0,
-    cache_dir: Path | None = None) -> tuple[Arrays, dict[str, Any]]:
+  name: str,
+  identity: Any,
+  counts: dict[str, int],
+  image_shape: Shape,
+  fill: Callable[[Arrays], tuple[Arrays, dict[str, Any]]],
+  source_bytes: int = 0,
+  cache_dir: Path | None = None,
+) -> tuple[Arrays, dict[str, Any]]:
   """Return the images of each split of a source; decode them unless the cache has them.
 
   Args:
@@ -96,8 +104,9 @@ def _write(folder, shapes, fill):
   except OSError as error:
     shutil.rmtree(unfinished, ignore_errors=True)
     raise InputError(
-        f"{sum(map(np.prod, shapes.values())) / 1e9:.1f} GB of decoded images cannot be written to the "
-        f"cache {str(folder.parent)!r}: {error.strerror}; give another --cache_dir") from None
+      f"{sum(map(np.prod, shapes.values())) / 1e9:.1f} GB of decoded images cannot be written to the "
+      f"cache {str(folder.parent)!r}: {error.strerror}; give another --cache_dir"
+    ) from None
   logging.warning("decoding %d images into %s, only once", sum(n for n, *_ in shapes.values()), folder)
   try:
     kept, about = fill(arrays)
@@ -123,6 +132,6 @@ def _compact(path, array, rows):
   smaller = path.with_name(f"kept.{path.name}")
   kept = create_array(smaller, np.uint8, (len(rows), *array.shape[1:]))
   for start in range(0, len(rows), _CHUNK):
-    kept[start:start + _CHUNK] = array[rows[start:start + _CHUNK]]
+    kept[start : start + _CHUNK] = array[rows[start : start + _CHUNK]]
   os.replace(smaller, path)
   return kept

@@ -76,6 +76,7 @@ class ImageDataset:
     InputError (a ValueError): if a split has other values, images of another shape than `train`, or not one valid label
       per image.
   """
+
   name: str
   levels: int
   train: Images
@@ -90,8 +91,7 @@ class ImageDataset:
     for name in SPLITS:
       images = getattr(self, name)
       if len(images.shape) != 4 or images.shape[1:] != self.image_shape:
-        raise InputError(f"`{name}` must hold images of shape {self.image_shape}, got an array of "
-                         f"shape {images.shape}")
+        raise InputError(f"`{name}` must hold images of shape {self.image_shape}, got an array of shape {images.shape}")
       if len(images) == 0 or self.levels < 256 or images.dtype != np.uint8:  # else all values are valid
         if not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
           check_pixels(images, self.levels, name)
@@ -104,11 +104,15 @@ class ImageDataset:
   def _checked_labels(self, split, labels):
     count = len(getattr(self, split))
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-      raise InputError(f"`labels` of {split} must hold one integer for each of its {count:,} images, got "
-                       f"{labels.dtype} of shape {labels.shape}")
+      raise InputError(
+        f"`labels` of {split} must hold one integer for each of its {count:,} images, got "
+        f"{labels.dtype} of shape {labels.shape}"
+      )
     if labels.min() < 0 or labels.max() >= self.num_classes:
-      raise InputError(f"`labels` of {split} must lie in 0 .. {self.num_classes - 1} ({self.num_classes} classes), got "
-                       f"values from {labels.min()} to {labels.max()}")
+      raise InputError(
+        f"`labels` of {split} must lie in 0 .. {self.num_classes - 1} ({self.num_classes} classes), got "
+        f"values from {labels.min()} to {labels.max()}"
+      )
     return labels.astype(np.int32)
 
   @property
@@ -134,12 +138,16 @@ class ImageDataset:
 
   def check(self, config: ImageSpec) -> None:
     """Raise an `InputError` (a ValueError) unless the images, and the classes if it has any, fit a model's config."""
-    for name, ours, theirs in (("image_shape", self.image_shape, config.image_shape),
-                               ("levels", self.levels, config.levels)):
+    for name, ours, theirs in (
+      ("image_shape", self.image_shape, config.image_shape),
+      ("levels", self.levels, config.levels),
+    ):
       if ours != theirs:
         bits = [bits for bits in range(1, 8) if name == "levels" and (ours, theirs) == (256, 2**bits)]
-        raise InputError(f"data set {self.name!r} has {name} {ours}, the model's config {theirs}"
-                         + "".join(f"; --bits={b} reduces its images to that" for b in bits))
+        raise InputError(
+          f"data set {self.name!r} has {name} {ours}, the model's config {theirs}"
+          + "".join(f"; --bits={b} reduces its images to that" for b in bits)
+        )
     num_classes = getattr(config, "num_classes", 0)
     if num_classes and num_classes != self.num_classes:
       found = f"{self.num_classes} classes" if self.classes else "no labels, or is loaded without them"
@@ -174,9 +182,16 @@ class ImageDataset:
     for labels in (self.labels or {}).values():
       digest.update(labels.astype("<i4").tobytes())
     sha256 = digest.hexdigest()
-    return {"name": self.name, "version": self.version, "splits": sizes, "levels": self.levels,
-            "image_shape": list(self.image_shape), "sha256": sha256, "digest": sha256[:12],
-            **({"classes": list(self.classes)} if self.labels else {})}
+    return {
+      "name": self.name,
+      "version": self.version,
+      "splits": sizes,
+      "levels": self.levels,
+      "image_shape": list(self.image_shape),
+      "sha256": sha256,
+      "digest": sha256[:12],
+      **({"classes": list(self.classes)} if self.labels else {}),
+    }
 
 
 def describe(fingerprint: dict[str, Any]) -> str:
@@ -185,8 +200,10 @@ def describe(fingerprint: dict[str, Any]) -> str:
   version = f", {fingerprint['version']}" if fingerprint["version"] else ""
   shape = "x".join(map(str, fingerprint["image_shape"]))
   classes = f", {len(fingerprint['classes'])} classes" if fingerprint.get("classes") else ""
-  return (f"{fingerprint['name']}{version}, {sizes} images of {shape}, {fingerprint['levels']} levels{classes} "
-          f"(data {fingerprint['digest']})")
+  return (
+    f"{fingerprint['name']}{version}, {sizes} images of {shape}, {fingerprint['levels']} levels{classes} "
+    f"(data {fingerprint['digest']})"
+  )
 
 
 def split_train(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

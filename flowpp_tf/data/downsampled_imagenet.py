@@ -95,6 +95,7 @@ def _contents(path, shape):
               raise InputError(f"{str(path)!r}: {member.name} is no image: it is a folder, a link or a device")
             _check_member(path, member.name, member.size)
             yield rows[member.name], member.name, io.BytesIO(tar.extractfile(member).read())  # type: ignore[union-attr]
+
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
 
@@ -137,7 +138,7 @@ def _array_in_zip(path, shape):
     with zipfile.ZipFile(path) as archive, archive.open(names[0]) as file:
       _read_header(path, file, shape)
       for start in range(0, count, _ROWS):
-        rows = arrays["images"][start:start + _ROWS]
+        rows = arrays["images"][start : start + _ROWS]
         rows[...] = np.frombuffer(file.read(rows.size), np.uint8).reshape(rows.shape)
     return {}, {}
 
@@ -156,8 +157,9 @@ def _read_header(path, file, shape):
 
 def _check(path, dtype, found, shape):
   if dtype != np.uint8 or len(found) != 4 or found[1:] != shape:
-    raise InputError(f"{str(path)!r} must hold a uint8 array [N, {', '.join(map(str, shape))}], got "
-                     f"{dtype} {list(found)}")
+    raise InputError(
+      f"{str(path)!r} must hold a uint8 array [N, {', '.join(map(str, shape))}], got {dtype} {list(found)}"
+    )
 
 
 def _is_image(name):

@@ -31,8 +31,15 @@ _SHARE = 0.05  # of the images, for test and for validation each
 _MOST_CROPS = 10_000  # in validation and in test
 
 
-def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None, max_bad_files: int = 0,
-                cache_dir: Path | None = None, crops: bool = False, labels: bool = False) -> ImageDataset:
+def load_folder(
+  path: Path,
+  image_shape: Shape,
+  splits_file: Path | None = None,
+  max_bad_files: int = 0,
+  cache_dir: Path | None = None,
+  crops: bool = False,
+  labels: bool = False,
+) -> ImageDataset:
   """Load the PNG, JPEG and WebP files below a folder; images.py says how a file is read.
 
   Args:
@@ -59,13 +66,24 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
   if crops:
     sizes = {split: list(images.parallel_map(_size, paths)) for split, paths in files.items()}
     arrays, about = cache.decoded_images(
-        folder.resolve().name, [*source, "photographs"], {s: sum(h * w for h, w in sizes[s]) for s in files},
-        image_shape[2:], functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files), source_bytes,
-        cache_dir)
+      folder.resolve().name,
+      [*source, "photographs"],
+      {s: sum(h * w for h, w in sizes[s]) for s in files},
+      image_shape[2:],
+      functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files),
+      source_bytes,
+      cache_dir,
+    )
   else:
     arrays, about = cache.decoded_images(
-        folder.resolve().name, source, {split: len(paths) for split, paths in files.items()}, image_shape,
-        functools.partial(fill_from_files, files, image_shape, max_bad_files), source_bytes, cache_dir)
+      folder.resolve().name,
+      source,
+      {split: len(paths) for split, paths in files.items()},
+      image_shape,
+      functools.partial(fill_from_files, files, image_shape, max_bad_files),
+      source_bytes,
+      cache_dir,
+    )
   _report_bad(about["bad"], max_bad_files)
   for split, array in arrays.items():
     if not len(array):
@@ -80,13 +98,23 @@ def load_folder(path: Path, image_shape: Shape, splits_file: Path | None = None,
   if about.get("too_small"):
     notes.append(f"left out, as they are smaller than a crop: {about['too_small']}")
   if about.get("enlarged"):
-    notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: "
-                 f"{about['enlarged']}")
+    notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: {about['enlarged']}")
   train, validation, test = (
-      RandomCrops(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
-      if crops else arrays[split] for split in SPLITS)
-  return ImageDataset(f"folder:{folder.resolve().name}", 256, train, validation, test, notes=tuple(notes),
-                      labels=_labels(splits, classes, about, path) if labels else None, classes=classes)
+    RandomCrops(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
+    if crops
+    else arrays[split]
+    for split in SPLITS
+  )
+  return ImageDataset(
+    f"folder:{folder.resolve().name}",
+    256,
+    train,
+    validation,
+    test,
+    notes=tuple(notes),
+    labels=_labels(splits, classes, about, path) if labels else None,
+    classes=classes,
+  )
 
 
 def open_folder(path: Path) -> tuple[pathlib.Path, list[str]]:
@@ -121,6 +149,7 @@ def all_files(folder: pathlib.Path, hidden: bool = True) -> list[str]:
   Raises:
     InputError (a ValueError): if a folder cannot be read.
   """
+
   def fail(error):
     raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
 
@@ -132,9 +161,11 @@ def all_files(folder: pathlib.Path, hidden: bool = True) -> list[str]:
   return sorted(names)
 
 
-def fill_from_files(files: dict[str, list[pathlib.Path]], image_shape: Shape, max_bad_files: int,
-                    arrays: cache.Arrays) -> tuple[cache.Arrays, dict[str, Any]]:
+def fill_from_files(
+  files: dict[str, list[pathlib.Path]], image_shape: Shape, max_bad_files: int, arrays: cache.Arrays
+) -> tuple[cache.Arrays, dict[str, Any]]:
   """Read files into uint8 arrays by split, skipping up to `max_bad_files`; see `cache.decoded_images`."""
+
   def read(path):
     try:
       return images.read_image(path, image_shape)
@@ -162,20 +193,25 @@ def _classes(splits, path):
   """Return the sorted names of the first folders below the data set's."""
   for name in sum(splits.values(), []):
     if "/" not in name:
-      raise InputError(f"folder {str(path)!r}: image {name!r} has no label; expected it in a subfolder named "
-                       "after its class")
+      raise InputError(
+        f"folder {str(path)!r}: image {name!r} has no label; expected it in a subfolder named after its class"
+      )
   return tuple(sorted({name.partition("/")[0] for names in splits.values() for name in names}))
 
 
 def _labels(splits, classes, about, path):
   """Return the labels of the images that are not skipped, by split."""
   if about["bad"] and "skipped" not in about:  # written by a version of this package without labels
-    raise InputError(f"folder {str(path)!r}: its cache does not say which images were skipped, so their labels are not "
-                     "known; give another --cache_dir to decode them again")
+    raise InputError(
+      f"folder {str(path)!r}: its cache does not say which images were skipped, so their labels are not "
+      "known; give another --cache_dir to decode them again"
+    )
   skipped = about.get("skipped", {})
   numbers = {name: i for i, name in enumerate(classes)}
-  return {split: np.delete([numbers[name.partition("/")[0]] for name in names], skipped.get(split, []))
-          for split, names in splits.items()}
+  return {
+    split: np.delete([numbers[name.partition("/")[0]] for name in names], skipped.get(split, []))
+    for split, names in splits.items()
+  }
 
 
 def _size(path):
@@ -188,6 +224,7 @@ def _size(path):
 
 def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
   """Read files in their own size into arrays of pixels by split; see `cache.decoded_images`."""
+
   def read(item):
     path, size = item
     if 0 < size[0] < image_shape[0] or 0 < size[1] < image_shape[1]:
@@ -219,8 +256,10 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
 
 def _report_bad(bad, max_bad_files):
   if len(bad) > max_bad_files:
-    raise InputError(f"{len(bad)} image file{'s' * (len(bad) > 1)} cannot be read, more than "
-                     f"--max_bad_files={max_bad_files}: {', '.join(bad)}")
+    raise InputError(
+      f"{len(bad)} image file{'s' * (len(bad) > 1)} cannot be read, more than "
+      f"--max_bad_files={max_bad_files}: {', '.join(bad)}"
+    )
   for file in bad:
     logging.warning("skipped, as it cannot be read: %s", file)
 
@@ -234,11 +273,16 @@ def _hashed_splits(names, path):
   test = max(1, sum(p < _SHARE for p, _ in places))
   validation = max(1, sum(_SHARE <= p < 2 * _SHARE for p, _ in places))
   if test + validation >= len(names):
-    raise InputError(f"folder {str(path)!r} has {len(names)} image{'s' * (len(names) > 1)}; it takes at "
-                     "least 3, one for each of train, validation and test")
+    raise InputError(
+      f"folder {str(path)!r} has {len(names)} image{'s' * (len(names) > 1)}; it takes at "
+      "least 3, one for each of train, validation and test"
+    )
   ordered = [name for _, name in places]
-  return {"train": sorted(ordered[test + validation:]),
-          "validation": sorted(ordered[test:test + validation]), "test": sorted(ordered[:test])}
+  return {
+    "train": sorted(ordered[test + validation :]),
+    "validation": sorted(ordered[test : test + validation]),
+    "test": sorted(ordered[:test]),
+  }
 
 
 def _read_splits(splits_file, present, path):
@@ -249,25 +293,37 @@ def _read_splits(splits_file, present, path):
       table = json.loads(text)
       pairs: list[tuple[Any, ...]] = [(repr(split), split, name) for split, names in table.items() for name in names]
     else:
-      pairs = [(f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
-               for i, line in enumerate(text.splitlines()) if line.strip()]
+      pairs = [
+        (f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
+        for i, line in enumerate(text.splitlines())
+        if line.strip()
+      ]
   except OSError as error:
     raise InputError(f"file of splits {str(splits_file)!r} cannot be read: {reason(error)}") from None
   except (ValueError, AttributeError, TypeError, RecursionError) as error:
-    raise InputError(f"file of splits {str(splits_file)!r} is not JSON of the form "
-                     f'{{"train": ["a.png", ...], ...}}: {error}') from None
+    raise InputError(
+      f'file of splits {str(splits_file)!r} is not JSON of the form {{"train": ["a.png", ...], ...}}: {error}'
+    ) from None
   splits: dict[str, list[str]] = {split: [] for split in SPLITS}
   seen = set()
   for where, split, name in pairs:
     name = str(name).strip().strip('"')
     if where == "line 1" and split.lower() == "split":  # a header
       continue
-    problem = (f"unknown split {split!r}" if split not in SPLITS else
-               f"no image {name!r} in folder {str(path)!r}" if name not in present else
-               f"{name!r} is there twice" if name in seen else None)
+    problem = (
+      f"unknown split {split!r}"
+      if split not in SPLITS
+      else f"no image {name!r} in folder {str(path)!r}"
+      if name not in present
+      else f"{name!r} is there twice"
+      if name in seen
+      else None
+    )
     if problem:
-      raise InputError(f"file of splits {str(splits_file)!r}, {where}: {problem}; a line is one of "
-                       f"{', '.join(SPLITS)} and the name of an image below the folder")
+      raise InputError(
+        f"file of splits {str(splits_file)!r}, {where}: {problem}; a line is one of "
+        f"{', '.join(SPLITS)} and the name of an image below the folder"
+      )
     seen.add(name)
     splits[split].append(name)
   for split, names in splits.items():

@@ -79,8 +79,10 @@ def _read(path, what, dimensions):
         raise InputError(f"{str(path)!r} is no IDX file of {what}: it has {len(header)} bytes")
       shape = layout.unpack(header)[4:]
       if header[:4] != bytes([0, 0, 8, dimensions]):
-        raise InputError(f"{str(path)!r} is no IDX file of {what}: it must begin with the bytes 0 0 8 {dimensions}, "
-                         f"got {' '.join(map(str, header[:4]))}")
+        raise InputError(
+          f"{str(path)!r} is no IDX file of {what}: it must begin with the bytes 0 0 8 {dimensions}, "
+          f"got {' '.join(map(str, header[:4]))}"
+        )
       size = math.prod(shape)
       if not 0 < size <= _MOST_BYTES:
         raise InputError(f"{str(path)!r} claims {what} of shape {shape}; expected between 1 byte and 256 MiB")

@@ -32,8 +32,8 @@ from flowpp_tf.types import Path, Shape
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
 MOST_PIXELS = 64_000_000  # of an image, and of all that are decoded at a time: they take up to 12 bytes each
-_SMALL = 1 << 18          # pixels of an image that does not count
-_MOST_BYTES = 256 << 20   # of a file
+_SMALL = 1 << 18  # pixels of an image that does not count
+_MOST_BYTES = 256 << 20  # of a file
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -65,10 +65,10 @@ def _check_png(content):
     return
   place, view = len(_PNG), memoryview(content)
   while place + 12 <= len(content):
-    end = place + 8 + int.from_bytes(view[place:place + 4], "big")
-    if view[end:end + 4] != zlib.crc32(view[place + 4:end]).to_bytes(4, "big"):
+    end = place + 8 + int.from_bytes(view[place : place + 4], "big")
+    if view[end : end + 4] != zlib.crc32(view[place + 4 : end]).to_bytes(4, "big"):
       raise InputError("it is damaged: a part has the wrong checksum, or is cut off")
-    if view[place + 4:place + 8] == b"IEND":
+    if view[place + 4 : place + 8] == b"IEND":
       return
     place = end + 4
   raise InputError("it is cut off")
@@ -192,8 +192,9 @@ def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
 def check_channels(image_shape: Shape) -> None:
   """Raise an `InputError` unless image files can be read as this shape."""
   if len(image_shape) != 3 or image_shape[2] not in (1, 3):
-    raise InputError("`image_shape` must be (height, width, channels) with 1 or 3 channels to read "
-                     f"images, got {image_shape}")
+    raise InputError(
+      f"`image_shape` must be (height, width, channels) with 1 or 3 channels to read images, got {image_shape}"
+    )
 
 
 def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], ahead: int = 64) -> Iterator[Any]:
@@ -203,6 +204,6 @@ def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], ahead: in
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     pending = [pool.submit(function, item) for item in itertools.islice(items, ahead * threads)]
     while pending:
-      done, pending = pending[:ahead * threads // 2], pending[ahead * threads // 2:]
+      done, pending = pending[: ahead * threads // 2], pending[ahead * threads // 2 :]
       yield from (future.result() for future in done)
       pending += [pool.submit(function, item) for item in itertools.islice(items, len(done))]

@@ -20,9 +20,16 @@ from flowpp_tf.data.dataset import ImageDataset, Images
 _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
 
 
-def training_batches(images: Images, batch_size: int, seed: int, start_step: int = 0,
-                     num_shards: int = 1, shard: int = 0, flip: bool = False,
-                     labels: np.ndarray | None = None) -> tf.data.Dataset:
+def training_batches(
+  images: Images,
+  batch_size: int,
+  seed: int,
+  start_step: int = 0,
+  num_shards: int = 1,
+  shard: int = 0,
+  flip: bool = False,
+  labels: np.ndarray | None = None,
+) -> tf.data.Dataset:
   """Return an endless `tf.data.Dataset` of shuffled batches.
 
   Args:
@@ -50,15 +57,18 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
   def indices(step):
     n = step * batch_size + shard * size + tf.range(size, dtype=tf.int64)
     epoch = n // count
-    shuffled = tf.stack([
+    shuffled = tf.stack(
+      [
         tf.random.experimental.index_shuffle(n % count, _key(seed, epoch[0] + e), max_index=count - 1)
-        for e in range(most_epochs)])
+        for e in range(most_epochs)
+      ]
+    )
     return tf.gather(tf.transpose(shuffled), epoch - epoch[0], axis=1, batch_dims=1)
 
   def draw(step, stream, dtype=tf.float32):
     # For the global batch, so that the number of workers does not matter.
     draws = tf.random.stateless_uniform([batch_size], _key(seed, step, stream), dtype=dtype)
-    return draws[shard * size:(shard + 1) * size]
+    return draws[shard * size : (shard + 1) * size]
 
   random_crops = getattr(images, "random_crops", None)
 
@@ -69,8 +79,11 @@ def training_batches(images: Images, batch_size: int, seed: int, start_step: int
     chosen = indices(step)
     return with_labels(_look_up(images.__getitem__, chosen, mirrored, images), chosen)
 
-  return (tf.data.Dataset.range(start_step, tf.int64.max)
-          .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+  return (
+    tf.data.Dataset.range(start_step, tf.int64.max)
+    .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    .prefetch(tf.data.AUTOTUNE)
+  )
 
 
 def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | None = None) -> tf.data.Dataset:
@@ -89,8 +102,12 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
   def batch(indices):
     return with_labels(_look_up(images.__getitem__, indices, tf.zeros_like(indices, tf.bool), images), indices)
 
-  return (tf.data.Dataset.range(len(images)).batch(batch_size)
-          .map(batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE))
+  return (
+    tf.data.Dataset.range(len(images))
+    .batch(batch_size)
+    .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    .prefetch(tf.data.AUTOTUNE)
+  )
 
 
 class DataPipeline:
@@ -102,17 +119,22 @@ class DataPipeline:
     labels: whether batches have the labels.
   """
 
-  def __init__(self, dataset: ImageDataset, condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
-               labels: bool = False) -> None:
+  def __init__(
+    self, dataset: ImageDataset, condition: Callable[[tf.Tensor], tf.Tensor] | None = None, labels: bool = False
+  ) -> None:
     self.dataset = dataset
     self._condition = condition
     self._labels = labels
 
-  def of_training(self, batch_size: int, seed: int, start_step: int = 0, num_shards: int = 1, shard: int = 0,
-                  flip: bool = False) -> tf.data.Dataset:
+  def of_training(
+    self, batch_size: int, seed: int, start_step: int = 0, num_shards: int = 1, shard: int = 0, flip: bool = False
+  ) -> tf.data.Dataset:
     """Return `training_batches` of the training split."""
-    return self._given(training_batches(
-        self.dataset.train, batch_size, seed, start_step, num_shards, shard, flip, self._labels_of("train")))
+    return self._given(
+      training_batches(
+        self.dataset.train, batch_size, seed, start_step, num_shards, shard, flip, self._labels_of("train")
+      )
+    )
 
   def of_evaluation(self, split: str, batch_size: int) -> tf.data.Dataset:
     """Return `evaluation_batches` of a split."""
@@ -134,6 +156,7 @@ def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset
 
   Each batch, with labels or without, is padded to a multiple of `multiple` images; the padding has weight 0.
   """
+
   def fill(batch):
     count = tf.shape(tf.nest.flatten(batch)[0])[0]
     extra = -count % multiple

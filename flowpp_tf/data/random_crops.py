@@ -24,11 +24,12 @@ class RandomCrops:
 
   dtype = np.dtype(np.uint8)
 
-  def __init__(self, pixels: np.ndarray, sizes: Sequence[tuple[int, int]], image_shape: Shape,
-               most: int | None = None) -> None:
+  def __init__(
+    self, pixels: np.ndarray, sizes: Sequence[tuple[int, int]], image_shape: Shape, most: int | None = None
+  ) -> None:
     self._photographs, first = [], 0
     for rows, columns in sizes:
-      self._photographs.append(pixels[first:first + rows * columns].reshape(rows, columns, -1))
+      self._photographs.append(pixels[first : first + rows * columns].reshape(rows, columns, -1))
       first += rows * columns
     self._size = np.asarray(image_shape[:2])
     self._positions = _Places(np.asarray(sizes) - self._size + 1)
@@ -65,7 +66,7 @@ class RandomCrops:
     crops = np.empty((len(which), *self.shape[1:]), np.uint8)
     height, width = self._size
     for crop, photograph, (top, left) in zip(crops, which, corners):
-      crop[...] = self._photographs[photograph][top:top + height, left:left + width]
+      crop[...] = self._photographs[photograph][top : top + height, left : left + width]
     return crops
 
 

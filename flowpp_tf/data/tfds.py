@@ -36,36 +36,45 @@ from flowpp_tf.types import Path, Shape
 @dataclasses.dataclass(frozen=True)
 class _Set:
   """How to load a data set."""
-  builder: str                 # name in TensorFlow Datasets; {size} stands for the model's
+
+  builder: str  # name in TensorFlow Datasets; {size} stands for the model's
   sizes: tuple[int, ...] = ()  # available sizes, if the model's shape chooses one
-  crop: int | None = None      # size of the central crop before resizing
-  test: str = "test"           # published split to report on
-  published_size: int = 0      # size of the published files, if these can be read too
-  idx_folder: str = ""         # where Debian's package puts the IDX files, if the set has such
+  crop: int | None = None  # size of the central crop before resizing
+  test: str = "test"  # published split to report on
+  published_size: int = 0  # size of the published files, if these can be read too
+  idx_folder: str = ""  # where Debian's package puts the IDX files, if the set has such
   classes: tuple[str, ...] = ()  # names of the classes in the IDX files
-  total: int = 0               # images in the published split to report on, if it is checked
+  total: int = 0  # images in the published split to report on, if it is checked
 
 
 _SETS = {
-    "cifar10": _Set("cifar10"),
-    "cifar100": _Set("cifar100"),
-    "svhn": _Set("svhn_cropped"),
-    "mnist": _Set("mnist", idx_folder="/usr/share/datasets/mnist", classes=tuple("0123456789")),
-    "fashion_mnist": _Set("fashion_mnist", idx_folder="/usr/share/datasets/fashion-mnist", classes=(
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")),
-    "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999, published_size=32),
-    "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999, published_size=64),
-    "imagenet32_new": _Set("imagenet_resized/32x32", test="validation", total=50_000),
-    "imagenet64_new": _Set("imagenet_resized/64x64", test="validation", total=50_000),
-    "celeb_a": _Set("celeb_a", sizes=(64, 128), crop=148),
-    "celeb_a_hq": _Set("celeb_a_hq/{size}", sizes=(64, 128)),
+  "cifar10": _Set("cifar10"),
+  "cifar100": _Set("cifar100"),
+  "svhn": _Set("svhn_cropped"),
+  "mnist": _Set("mnist", idx_folder="/usr/share/datasets/mnist", classes=tuple("0123456789")),
+  "fashion_mnist": _Set(
+    "fashion_mnist",
+    idx_folder="/usr/share/datasets/fashion-mnist",
+    classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+  ),
+  "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999, published_size=32),
+  "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999, published_size=64),
+  "imagenet32_new": _Set("imagenet_resized/32x32", test="validation", total=50_000),
+  "imagenet64_new": _Set("imagenet_resized/64x64", test="validation", total=50_000),
+  "celeb_a": _Set("celeb_a", sizes=(64, 128), crop=148),
+  "celeb_a_hq": _Set("celeb_a_hq/{size}", sizes=(64, 128)),
 }
 NAMES = tuple(_SETS)
 _LABELS_PER_READ = 1024
 
 
-def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | None = None,
-               cache_dir: Path | None = None, labels: bool = False) -> ImageDataset:
+def load_named(
+  name: str,
+  data_dir: Path | None = None,
+  image_shape: Shape | None = None,
+  cache_dir: Path | None = None,
+  labels: bool = False,
+) -> ImageDataset:
   """Load one of `NAMES`.
 
   Args:
@@ -102,8 +111,13 @@ def load_named(name: str, data_dir: Path | None = None, image_shape: Shape | Non
   return _complete(name, version, splits, found, entry.test)
 
 
-def load_any(name: str, data_dir: Path | None = None, image_shape: Shape | None = None,
-             cache_dir: Path | None = None, labels: bool = False) -> ImageDataset:
+def load_any(
+  name: str,
+  data_dir: Path | None = None,
+  image_shape: Shape | None = None,
+  cache_dir: Path | None = None,
+  labels: bool = False,
+) -> ImageDataset:
   """Load any set of TensorFlow Datasets with an image feature; arguments as for `load_named`.
 
   Images of another shape than the model's are cropped and resized like those of a folder.
@@ -115,6 +129,7 @@ def load_any(name: str, data_dir: Path | None = None, image_shape: Shape | None 
 
 def _complete(name, version, splits, found, test="test"):
   """Return the data set of published splits and of what `_read_labels` found; `test` is the split to report on."""
+
   def three(arrays):
     return split_train(arrays if test == "test" else {"train": arrays["train"], "test": arrays[test]})
 
@@ -131,8 +146,10 @@ def _read_files(name, entry, files, cache_dir, labels):
     splits = {split: idx.read_idx_images(path) for split, path in files.items()}
     if not labels:
       return splits, None
-    return splits, ({split: idx.read_idx_labels(path, len(splits[split])) for split, path in files.items()},
-                    entry.classes)
+    return splits, (
+      {split: idx.read_idx_labels(path, len(splits[split])) for split, path in files.items()},
+      entry.classes,
+    )
   if labels:
     raise InputError(f"data set {name!r} has no labels in its published files")
   return downsampled_imagenet.load_published(files, entry.published_size, cache_dir), None
@@ -162,8 +179,11 @@ def _data_path(builder):
   if builder.data_path.exists():
     return builder.data_path
   try:
-    versions = [path for path in builder.data_path.parent.iterdir()
-                if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").exists()]
+    versions = [
+      path
+      for path in builder.data_path.parent.iterdir()
+      if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").exists()
+    ]
   except OSError:
     return None
   return max(versions, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
@@ -194,11 +214,14 @@ def _prepared(name, builder, data_dir, entry=None):
     size = f"{entry.published_size}x{entry.published_size}"
     files = f" and {data_dir}/train_{size} with valid_{size} (.npy, .npz, .tar, .zip or a folder)"
     raise InputError(
-        f"data set {name!r} is not there: looked for {builder.data_path}{files if data_dir else ''}; it can "
-        f"no longer be downloaded: give the folder of train_{size}.tar and valid_{size}.tar as --data_dir")
+      f"data set {name!r} is not there: looked for {builder.data_path}{files if data_dir else ''}; it can "
+      f"no longer be downloaded: give the folder of train_{size}.tar and valid_{size}.tar as --data_dir"
+    )
   if builder.name == "celeb_a_hq":
-    command += f" --manual_dir=FOLDER, with the published data{builder.builder_config.name}x" \
-               f"{builder.builder_config.name}.tar in FOLDER"
+    command += (
+      f" --manual_dir=FOLDER, with the published data{builder.builder_config.name}x"
+      f"{builder.builder_config.name}.tar in FOLDER"
+    )
   missing = f"data set {name!r} is not prepared: looked for {builder.data_path}"
   if entry and entry.idx_folder:
     missing += f" and {data_dir or entry.idx_folder}/{idx.STEMS['train']}.gz with {idx.STEMS['test']}.gz"
@@ -212,8 +235,10 @@ def _check_which_imagenet(name, entry, count):
   other = {49_999: 50_000, 50_000: 49_999}[entry.total]
   if count == other:
     kind, size = ("new" if other == 50_000 else "old"), name[8:10]
-    raise InputError(f"data set {name!r} has {entry.total:,} validation images, but these data have "
-                     f"{count:,}: that is imagenet{size}_{kind}")
+    raise InputError(
+      f"data set {name!r} has {entry.total:,} validation images, but these data have "
+      f"{count:,}: that is imagenet{size}_{kind}"
+    )
 
 
 def _splits(builder):
@@ -224,9 +249,12 @@ def _examples(builder, split, feature, batch_size=None):
   """Yield a feature of each example of a split in order, or of each batch of them."""
   import tensorflow_datasets as tfds
 
-  examples = builder.as_dataset(split=split, batch_size=batch_size,
-                                read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in order
-                                decoders=tfds.decode.PartialDecoding({feature: True}))
+  examples = builder.as_dataset(
+    split=split,
+    batch_size=batch_size,
+    read_config=tfds.ReadConfig(interleave_cycle_length=1),  # in order
+    decoders=tfds.decode.PartialDecoding({feature: True}),
+  )
   try:
     for example in tfds.as_numpy(examples):
       yield example[feature]
@@ -238,15 +266,20 @@ def _read_labels(builder):
   """Return the labels by split, as `_read` the images, and the names of the classes."""
   import tensorflow_datasets as tfds
 
-  found = {key: feature for key, feature in builder.info.features.items()
-           if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes}
+  found = {
+    key: feature
+    for key, feature in builder.info.features.items()
+    if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
+  }
   if not found:
     raise InputError(f"{builder.info.full_name} has no labels; it has {', '.join(builder.info.features)}")
   if "label" not in found and len(found) > 1:
     raise InputError(f"{builder.info.full_name} has several labels, none of them 'label': {', '.join(found)}")
   name = "label" if "label" in found else next(iter(found))
-  labels = {split: np.concatenate(list(_examples(builder, split, name, batch_size=_LABELS_PER_READ)))
-            for split in _splits(builder)}
+  labels = {
+    split: np.concatenate(list(_examples(builder, split, name, batch_size=_LABELS_PER_READ)))
+    for split in _splits(builder)
+  }
   return labels, tuple(found[name].names)
 
 
@@ -258,8 +291,10 @@ def _read(builder, image_shape, crop, cache_dir):
     raise InputError(f"{builder.info.full_name}: {feature!r} must hold integers, got {spec.np_dtype}")
   image_shape = image_shape or spec.shape
   if None in image_shape:
-    raise InputError(f"the images of {builder.info.full_name} are of many sizes: `image_shape` must say "
-                     "to which shape they are resized")
+    raise InputError(
+      f"the images of {builder.info.full_name} are of many sizes: `image_shape` must say "
+      "to which shape they are resized"
+    )
   images.check_channels(image_shape)
   counts = {split: builder.info.splits[split].num_examples for split in _splits(builder)}
   if "train" not in counts:
@@ -273,8 +308,11 @@ def _read(builder, image_shape, crop, cache_dir):
         array[row] = image
     return {}, {}
 
-  files = sorted((path.name, path.stat().length, path.stat().mtime)  # an epath: the data may be in a bucket
-                 for path in builder.data_path.iterdir() if path.is_file())
+  files = sorted(
+    (path.name, path.stat().length, path.stat().mtime)  # an epath: the data may be in a bucket
+    for path in builder.data_path.iterdir()
+    if path.is_file()
+  )
   identity = [str(builder.data_path), feature, crop, files]
   name = builder.info.full_name
   arrays, _ = cache.decoded_images(name, identity, counts, image_shape, fill, cache_dir=cache_dir)

@@ -14,24 +14,30 @@ def about(source: str, engine: Engine | SavedModelEngine, metadata: dict[str, An
   """
   data = metadata.get("data")
   shape = "x".join(map(str, engine.config.image_shape))
-  lines = [f"`{source}`, {engine.parameters:,} parameters",
-           f"Trained on {describe(data)}" if data else
-           f"Trained on images of {shape}, {engine.config.levels} levels; which is not recorded",
-           _measured(metadata)]
+  lines = [
+    f"`{source}`, {engine.parameters:,} parameters",
+    f"Trained on {describe(data)}"
+    if data
+    else f"Trained on images of {shape}, {engine.config.levels} levels; which is not recorded",
+    _measured(metadata),
+  ]
   return "  \n".join(lines)
 
 
 def _measured(metadata):
   """Return the bits/dim of the test split, else of another split, else of validation in training."""
-  splits = {split: entry for split, entry in (metadata.get("evaluation") or {}).items()
-            if isinstance(entry, dict) and entry.get("bounds")}
+  splits = {
+    split: entry
+    for split, entry in (metadata.get("evaluation") or {}).items()
+    if isinstance(entry, dict) and entry.get("bounds")
+  }
   if splits:
     split = "test" if "test" in splits else next(iter(splits))
     single, best = splits[split]["bounds"][0], splits[split]["bounds"][-1]
-    text = "" if best is single else (
-        f"{best['bits_per_dim']:.3f} importance-weighted, {best['num_samples']} samples; ")
-    return (f"Bits/dim of {splits[split]['images']:,} {split} images: {text}"
-            f"{single['bits_per_dim']:.3f} single-sample")
+    text = (
+      "" if best is single else (f"{best['bits_per_dim']:.3f} importance-weighted, {best['num_samples']} samples; ")
+    )
+    return f"Bits/dim of {splits[split]['images']:,} {split} images: {text}{single['bits_per_dim']:.3f} single-sample"
   validation = metadata.get("checkpoint", {}).get("val_bits_per_dim")
   if validation is not None:
     return f"Bits/dim of validation: {validation:.3f} single-sample, as measured in training"

@@ -25,6 +25,7 @@ LAST_SEED = 2**53 - 1  # the largest integer that JavaScript represents exactly
 @dataclasses.dataclass(frozen=True, eq=False)
 class DemoHandlers:
   """The answers of a model. Each animation replaces the last one in `folder`."""
+
   engine: Engine | SavedModelEngine
   folder: pathlib.Path
 
@@ -49,8 +50,11 @@ class DemoHandlers:
     images = interpolate(self.engine, ends[0], ends[1], frames)
     animation = self.folder / "interpolation.png"
     write_animation(images, self.engine.config.levels, animation)
-    return (self._grid(images, columns=min(frames, 8)), str(animation),
-            f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.")
+    return (
+      self._grid(images, columns=min(frames, 8)),
+      str(animation),
+      f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.",
+    )
 
   def score(self, path: Path | None) -> tuple[Image.Image, Image.Image, Image.Image, str]:
     """Return an upload as the model sees it, encoded and decoded, the difference; and the scores."""
@@ -59,26 +63,33 @@ class DemoHandlers:
     result = reconstruct(self.engine, images)
     scores = {name: float(value[0]) for name, value in self.engine.scores(images).items()}
     text = _score_text(scores, self.engine.num_samples, [_fitted(path, config), f"{result}."])
-    return (self._grid(images), self._grid(result.decoded),
-            self._grid(result.visible_differences(config.levels)), text)
+    return (self._grid(images), self._grid(result.decoded), self._grid(result.visible_differences(config.levels)), text)
 
   def _grid(self, images, columns=None):
     return image_grid(images, self.engine.config.levels, columns=columns)
 
 
 def _score_text(scores, num_samples, lines):
-  rows = [(f"**Bits/dim**, importance-weighted bound of {num_samples} samples", "bits_per_dim", ".4f"),
-          ("**Log-likelihood**, the same bound in nats", "log_likelihood", ".2f"),
-          ("**Complexity-corrected**, bits/dim minus those of a PNG; higher is stranger",
-           "complexity_corrected", ".4f"),
-          ("**Typicality**, distance in bits/dim from the validation mean; higher is stranger",
-           "typicality", ".4f")]
+  rows = [
+    (f"**Bits/dim**, importance-weighted bound of {num_samples} samples", "bits_per_dim", ".4f"),
+    ("**Log-likelihood**, the same bound in nats", "log_likelihood", ".2f"),
+    ("**Complexity-corrected**, bits/dim minus those of a PNG; higher is stranger", "complexity_corrected", ".4f"),
+    ("**Typicality**, distance in bits/dim from the validation mean; higher is stranger", "typicality", ".4f"),
+  ]
   known = [row for row in rows if not math.isnan(scores[row[1]])]
   table = [f"| {label} | {scores[name]:{form}} |" for label, name, form in known]
-  return "\n".join([
-      "| | |", "|---|--:|", *table, "", " ".join(filter(None, lines)), "",
+  return "\n".join(
+    [
+      "| | |",
+      "|---|--:|",
+      *table,
+      "",
+      " ".join(filter(None, lines)),
+      "",
       "*Likelihood does not say whether an image is like those of training: a simple one, such as a "
-      "blank, can be as likely as they are.*"])
+      "blank, can be as likely as they are.*",
+    ]
+  )
 
 
 def _fitted(path, config):

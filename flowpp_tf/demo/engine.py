@@ -51,8 +51,9 @@ class SavedModelEngine:
     self._loaded = loaded
     self._max_batch = loaded.metadata["max_batch"]
     if not 1 <= num_samples <= self._max_batch:
-      raise InputError(f"`num_samples` must be from 1 to {self._max_batch}, the `max_batch` of the "
-                       f"SavedModel, got {num_samples}")
+      raise InputError(
+        f"`num_samples` must be from 1 to {self._max_batch}, the `max_batch` of the SavedModel, got {num_samples}"
+      )
     self.config = loaded.config
     self.parameters = sum(int(np.prod(weight.shape)) for weight in loaded.saved_model.weights)
     self.num_samples = num_samples
@@ -70,8 +71,12 @@ class SavedModelEngine:
 
   def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
     labels = [np.full(len(images), label) for label in range(self.config.num_classes)]
-    bounds = np.stack([self._loaded.log_prob_bound(images, self.num_samples, seed=0, **given).numpy()
-                       for given in ([{"labels": label} for label in labels] or [{}])])
+    bounds = np.stack(
+      [
+        self._loaded.log_prob_bound(images, self.num_samples, seed=0, **given).numpy()
+        for given in ([{"labels": label} for label in labels] or [{}])
+      ]
+    )
     return scores_of(images, importance_weighted(bounds.astype(np.float64)))
 
   def _given(self, count, labels=None):

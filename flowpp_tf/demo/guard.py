@@ -96,6 +96,11 @@ def remove_oldest(folder: pathlib.Path, quota: int) -> None:
 
 async def _refuse(send, status, text):
   body = text.encode("ascii", "backslashreplace")
-  await send({"type": "http.response.start", "status": status, "headers": [
-      (b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]})
+  await send(
+    {
+      "type": "http.response.start",
+      "status": status,
+      "headers": [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())],
+    }
+  )
   await send({"type": "http.response.body", "body": body})

@@ -6,8 +6,14 @@ from flowpp_tf.core.errors import InputError
 
 _NUMBER, _MISSING = (int, float), (type(None),)
 _SPLITS = {"train": (int,), "validation": (int,), "test": (int,)}
-_DATA = {"name": (str,), "version": (str,) + _MISSING, "splits": _SPLITS,
-         "levels": (int,), "image_shape": (list,), "digest": (str,)}
+_DATA = {
+  "name": (str,),
+  "version": (str,) + _MISSING,
+  "splits": _SPLITS,
+  "levels": (int,),
+  "image_shape": (list,),
+  "digest": (str,),
+}
 _CHECKPOINT = {"val_bits_per_dim": _NUMBER + _MISSING}
 _BOUND = {"num_samples": (int,), "bits_per_dim": _NUMBER}
 

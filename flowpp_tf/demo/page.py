@@ -19,9 +19,8 @@ from flowpp_tf.evaluation import to_shades
 
 _FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: the page loads nothing from elsewhere
 LOOK = {  # arguments of `gr.Blocks.launch`
-    "theme": gr.themes.Default(
-        primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
-    "css": """
+  "theme": gr.themes.Default(primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
+  "css": """
       .gradio-container .main { width: 100%; max-width: 1152px; margin: auto; }
       .picture .image-container { padding: 36px 8px 8px; }
       .picture img { image-rendering: pixelated; }
@@ -29,7 +28,7 @@ LOOK = {  # arguments of `gr.Blocks.launch`
       .text tr, .text td { border-color: var(--border-color-primary) !important; }
       .text:has(.error) .md { visibility: hidden; }
     """,
-    "footer_links": ["api"],
+  "footer_links": ["api"],
 }
 _LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
 
@@ -44,6 +43,7 @@ class DemoModel:
     about: Markdown above its tabs.
     examples: at least two uint8 images `[H, W, C]` by label; written to the folder of `answers`.
   """
+
   name: str
   answers: limits.DemoHandlers
   about: str
@@ -82,17 +82,35 @@ def _samples_tab(answers, prefix):
   with gr.Row():
     with gr.Column(scale=2):
       n = gr.Slider(1, most, start[0], step=1, label="Number")
-      temperature = gr.Slider(0, limits.HOTTEST, start[1], step=0.05, label="Temperature",
-                              info="Below 1 the samples are more usual, and less varied.")
+      temperature = gr.Slider(
+        0,
+        limits.HOTTEST,
+        start[1],
+        step=0.05,
+        label="Temperature",
+        info="Below 1 the samples are more usual, and less varied.",
+      )
       seed = gr.Number(start[2], step=1, label="Seed", info="The same seed gives the same samples.")
       classes = answers.engine.config.num_classes
-      label = [gr.Dropdown([("all, one after the other", None), *((str(i), i) for i in range(classes))], value=None,
-                           label="Class")] if classes else []
+      label = (
+        [
+          gr.Dropdown(
+            [("all, one after the other", None), *((str(i), i) for i in range(classes))], value=None, label="Class"
+          )
+        ]
+        if classes
+        else []
+      )
       button = gr.Button("Sample", variant="primary")
     with gr.Column(scale=5):
       picture = _picture("Samples", answers.samples(*start))
-  _on([button.click, n.release, temperature.release, seed.submit, *(box.change for box in label)], answers.samples,
-      [n, temperature, seed, *label], picture, f"{prefix}sample")
+  _on(
+    [button.click, n.release, temperature.release, seed.submit, *(box.change for box in label)],
+    answers.samples,
+    [n, temperature, seed, *label],
+    picture,
+    f"{prefix}sample",
+  )
 
 
 def _interpolation_tab(answers, prefix, files):
@@ -106,15 +124,22 @@ def _interpolation_tab(answers, prefix, files):
       frames = gr.Slider(2, limits.MOST_FRAMES, start[2], step=1, label="Frames")
       button = gr.Button("Interpolate", variant="primary")
       pairs = list(zip(files[::2], files[1::2]))
-      examples = gr.Examples([[a, b] for (_, a), (_, b) in pairs], [first, last],
-                             example_labels=[f"{a} to {b}" for (a, _), (b, _) in pairs])
+      examples = gr.Examples(
+        [[a, b] for (_, a), (_, b) in pairs], [first, last], example_labels=[f"{a} to {b}" for (a, _), (b, _) in pairs]
+      )
     with gr.Column(scale=3):
       grid = _picture("Frames, in rows", frames_there)
       ends = gr.Markdown(ends_there, elem_classes="text")
     with gr.Column(scale=2):
       animation = _picture("There and back", animation_there)
-  _on([button.click, frames.release, first.upload, last.upload], answers.interpolation,
-      [first, last, frames], [grid, animation, ends], f"{prefix}interpolate", examples)
+  _on(
+    [button.click, frames.release, first.upload, last.upload],
+    answers.interpolation,
+    [first, last, frames],
+    [grid, animation, ends],
+    f"{prefix}interpolate",
+    examples,
+  )
 
 
 def _score_tab(answers, prefix, files):
@@ -127,15 +152,26 @@ def _score_tab(answers, prefix, files):
       examples = gr.Examples([[path] for _, path in files], [upload], example_labels=[label for label, _ in files])
     with gr.Column(scale=5):
       with gr.Row():
-        pictures = [_picture(label, there) for label, there in zip(
-            ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True)]
+        pictures = [
+          _picture(label, there)
+          for label, there in zip(
+            ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True
+          )
+        ]
       text = gr.Markdown(text_there, elem_classes="text")
   _on([button.click, upload.upload], answers.score, [upload], [*pictures, text], f"{prefix}score", examples)
 
 
 def _picture(label, value):
-  return gr.Image(value, label=label, type="filepath", format="png", interactive=False,
-                  elem_classes="picture", buttons=["download", "fullscreen"])
+  return gr.Image(
+    value,
+    label=label,
+    type="filepath",
+    format="png",
+    interactive=False,
+    elem_classes="picture",
+    buttons=["download", "fullscreen"],
+  )
 
 
 def _upload(label, value):
@@ -153,6 +189,7 @@ def _on(triggers, function, inputs, outputs, api_name, examples=None):
 
 def _guarded(function):
   """Return the function with its `InputError`s shown as messages on the page."""
+
   @functools.wraps(function)
   def guarded(*args):
     try:
@@ -160,6 +197,7 @@ def _guarded(function):
     except InputError as error:
       text = html.escape(str(error), quote=False)  # it can hold file names
       raise gr.Error(f"{text[:1].upper()}{text[1:]}.", print_exception=False) from None
+
   return guarded
 
 

@@ -4,8 +4,16 @@ from flowpp_tf.core.renamed import renamed
 from flowpp_tf.devices.strategy import STRATEGIES, enable_determinism, get_strategy
 from flowpp_tf.devices.workers import Workers
 
-__getattr__ = renamed(__name__, {
-    **{name: f"flowpp_tf.core.lanes.{name}" for name in (
-        "in_eager_lanes", "in_lanes", "lane_count", "moments", "use_cpu_lanes")},
-    "side_by_side": "flowpp_tf.core.lanes.map_lanes", "together": "flowpp_tf.core.lanes.sync_lanes",
-    "total": "flowpp_tf.core.lanes.add_in_order", "has_accelerator": "flowpp_tf.core.hardware.has_accelerator"})
+__getattr__ = renamed(
+  __name__,
+  {
+    **{
+      name: f"flowpp_tf.core.lanes.{name}"
+      for name in ("in_eager_lanes", "in_lanes", "lane_count", "moments", "use_cpu_lanes")
+    },
+    "side_by_side": "flowpp_tf.core.lanes.map_lanes",
+    "together": "flowpp_tf.core.lanes.sync_lanes",
+    "total": "flowpp_tf.core.lanes.add_in_order",
+    "has_accelerator": "flowpp_tf.core.hardware.has_accelerator",
+  },
+)

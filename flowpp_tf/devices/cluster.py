@@ -20,6 +20,7 @@ _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
 
 class Cluster(NamedTuple):
   """The workers of a run: their addresses, and which of them this is."""
+
   workers: tuple[str, ...]
   task: int
 
@@ -41,13 +42,15 @@ def cluster_of_environment() -> Cluster | None:
     config = json.loads(text)
     jobs, task = config["cluster"], config["task"]
     workers, index = jobs["worker"], task["index"]
-    if not (isinstance(workers, list) and task["type"] == "worker" and type(index) is int and (
-        0 <= index < len(workers))):
+    if not (
+      isinstance(workers, list) and task["type"] == "worker" and type(index) is int and (0 <= index < len(workers))
+    ):
       raise ValueError
   except (ValueError, KeyError, TypeError, RecursionError):
     raise InputError(
-        'TF_CONFIG must be like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": '
-        f'"worker", "index": 0}}}}, with the index of this host, got {text[:500]}') from None
+      'TF_CONFIG must be like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": '
+      f'"worker", "index": 0}}}}, with the index of this host, got {text[:500]}'
+    ) from None
   if {*jobs} != {"worker"}:
     raise InputError(f"TF_CONFIG must list workers only, got {', '.join(map(repr, jobs))}")
   for address in workers:
@@ -85,11 +88,14 @@ def wait_for_workers(cluster: Cluster, timeout: float, log_fn: Callable[[str], N
     while missing := [address for address in missing if not _answers(address)]:
       passed = time.monotonic() - begin
       if passed >= timeout:
-        raise WorkerLost(f"worker {cluster.task} of {len(cluster.workers)} has waited {passed:.0f} s for "
-                         f"{_named(missing)}")
+        raise WorkerLost(
+          f"worker {cluster.task} of {len(cluster.workers)} has waited {passed:.0f} s for {_named(missing)}"
+        )
       if passed >= line:
-        log_fn(f"waiting for {len(missing)} of {len(cluster.workers)} workers: {_named(missing)} "
-               f"(this is worker {cluster.task}; {passed:.0f} s of {timeout:.0f})")
+        log_fn(
+          f"waiting for {len(missing)} of {len(cluster.workers)} workers: {_named(missing)} "
+          f"(this is worker {cluster.task}; {passed:.0f} s of {timeout:.0f})"
+        )
         line += _EVERY
       time.sleep(min(0.5, max(0.0, begin + timeout - time.monotonic())))
 

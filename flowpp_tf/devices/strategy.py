@@ -12,8 +12,13 @@ from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
-def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None = None,
-                 worker_timeout: float = 600, log_fn: Callable[[str], None] | None = None) -> tf.distribute.Strategy:
+def get_strategy(
+  name: str = "auto",
+  num_virtual_cpus: int = 0,
+  tpu: str | None = None,
+  worker_timeout: float = 600,
+  log_fn: Callable[[str], None] | None = None,
+) -> tf.distribute.Strategy:
   """Return a `tf.distribute.Strategy`.
 
   Args:
@@ -45,8 +50,12 @@ def get_strategy(name: str = "auto", num_virtual_cpus: int = 0, tpu: str | None 
     several = len(gpus) > 1 or (not gpus and num_virtual_cpus > 1)
     cluster = cluster_of_environment()
     name = "multiworker" if cluster and len(cluster.workers) > 1 else "mirrored" if several else "one"
-  return {"one": tf.distribute.get_strategy, "mirrored": _mirrored,
-          "multiworker": lambda: _multiworker(worker_timeout, log_fn), "tpu": lambda: _tpu(tpu)}[name]()
+  return {
+    "one": tf.distribute.get_strategy,
+    "mirrored": _mirrored,
+    "multiworker": lambda: _multiworker(worker_timeout, log_fn),
+    "tpu": lambda: _tpu(tpu),
+  }[name]()
 
 
 def enable_determinism() -> None:
@@ -81,8 +90,7 @@ def _mirrored():
 def _multiworker(timeout, log_fn):
   cluster = cluster_of_environment()
   if cluster is None and "SLURM_PROCID" not in os.environ:
-    raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or "
-                     "a SLURM job")
+    raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or a SLURM job")
   try:
     if cluster is None:
       resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
@@ -106,6 +114,5 @@ def _tpu(name):
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
   except (ValueError, RuntimeError, tf.errors.OpError) as error:
-    raise InputError(f"`strategy` tpu found no TPU {name or 'on this host'}: "
-                     f"{str(error).splitlines()[0]}") from None
+    raise InputError(f"`strategy` tpu found no TPU {name or 'on this host'}: {str(error).splitlines()[0]}") from None
   return tf.distribute.TPUStrategy(resolver)

@@ -13,8 +13,13 @@ import tensorflow as tf
 from flowpp_tf.core.errors import WorkerLost
 
 # Errors that TensorFlow raises in a worker when another has gone.
-_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
-         tf.errors.InternalError, tf.errors.DeadlineExceededError)
+_LOST = (
+  tf.errors.UnavailableError,
+  tf.errors.AbortedError,
+  tf.errors.CancelledError,
+  tf.errors.InternalError,
+  tf.errors.DeadlineExceededError,
+)
 
 
 class Workers:
@@ -50,8 +55,7 @@ class Workers:
     except _LOST as error:
       if self.count == 1:
         raise
-      raise WorkerLost(f"worker {self.index} of {self.count} has lost another one "
-                       f"({type(error).__name__})") from error
+      raise WorkerLost(f"worker {self.index} of {self.count} has lost another one ({type(error).__name__})") from error
 
   def any(self, *flags: object) -> list[bool]:
     """Return whether each of the flags is true on any worker; all of them must call it."""
@@ -83,6 +87,6 @@ class Workers:
 
     @tf.function
     def total(value):
-      return self._strategy.experimental_local_results(
-          self._strategy.run(all_reduce, args=(value,)))[0]
+      return self._strategy.experimental_local_results(self._strategy.run(all_reduce, args=(value,)))[0]
+
     return total

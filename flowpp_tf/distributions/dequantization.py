@@ -39,8 +39,9 @@ class UniformDequantization(FlowDistribution):
     TensorShape([4, 8, 8, 1])
   """
 
-  def __init__(self, batch_shape: TensorLike, event_shape: Shape, dtype: Any = tf.float32,
-               name: str = "uniform_dequantization") -> None:
+  def __init__(
+    self, batch_shape: TensorLike, event_shape: Shape, dtype: Any = tf.float32, name: str = "uniform_dequantization"
+  ) -> None:
     parameters = dict(locals())
     noise = tfd.Sample(tfd.Uniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
     super().__init__(noise, tfb.Identity(), parameters=parameters, name=name)
@@ -76,9 +77,15 @@ class VariationalDequantization(FlowDistribution):
     >>> u, log_q = q.experimental_sample_and_log_prob()
   """
 
-  def __init__(self, bijector: tfp.bijectors.Bijector, context: tf.Tensor, event_shape: Shape,
-               context_variables: Sequence[tf.Variable] = (), dtype: Any = tf.float32,
-               name: str = "variational_dequantization") -> None:
+  def __init__(
+    self,
+    bijector: tfp.bijectors.Bijector,
+    context: tf.Tensor,
+    event_shape: Shape,
+    context_variables: Sequence[tf.Variable] = (),
+    dtype: Any = tf.float32,
+    name: str = "variational_dequantization",
+  ) -> None:
     parameters = dict(locals())
     self._context_variables = list(context_variables)
     noise = tfd.Sample(tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype)), event_shape)
@@ -87,5 +94,7 @@ class VariationalDequantization(FlowDistribution):
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
     event_ndims = lambda self: len(self.event_shape)
-    return dict(bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
-                context=tfp.util.ParameterProperties(event_ndims=event_ndims))
+    return dict(
+      bijector=tfp.util.BatchedComponentProperties(event_ndims=event_ndims),
+      context=tfp.util.ParameterProperties(event_ndims=event_ndims),
+    )

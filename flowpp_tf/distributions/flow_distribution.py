@@ -46,11 +46,23 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
     composite = cls is FlowDistribution and is_composite(distribution) and is_composite(bijector)
     return super().__new__(_CompositeFlow if composite else cls)
 
-  def __init__(self, distribution: tfp.distributions.Distribution, bijector: tfp.bijectors.Bijector,
-               validate_args: bool = False, parameters: dict[str, Any] | None = None, name: str = "flow") -> None:
+  def __init__(
+    self,
+    distribution: tfp.distributions.Distribution,
+    bijector: tfp.bijectors.Bijector,
+    validate_args: bool = False,
+    parameters: dict[str, Any] | None = None,
+    name: str = "flow",
+  ) -> None:
     parameters = dict(locals()) if parameters is None else parameters
-    super().__init__(distribution, bijector, kwargs_split_fn=_all_to_bijector, validate_args=validate_args,
-                     parameters=parameters, name=name)
+    super().__init__(
+      distribution,
+      bijector,
+      kwargs_split_fn=_all_to_bijector,
+      validate_args=validate_args,
+      parameters=parameters,
+      name=name,
+    )
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
@@ -70,8 +82,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):  # py
       >>> flow.given(tf.zeros([5, 3])).batch_shape
       TensorShape([5])
     """
-    return FlowDistribution(self.distribution, Conditioned(self.bijector, context), self.validate_args,
-                            name=f"{self.name}_given")
+    return FlowDistribution(
+      self.distribution, Conditioned(self.bijector, context), self.validate_args, name=f"{self.name}_given"
+    )
 
   def initialize(self, x: TensorLike) -> tf.Tensor:
     """Set the weights of layers that normalise, such as `ActNorm`, by a batch of data (data-dependent initialisation).
@@ -149,7 +162,8 @@ def _kl_flow_flow(a, b, name=None):
   """KL(a || b) of flows with equal bijectors, `[*batch_shape]` nats."""
   if a.bijector != b.bijector:
     raise NotImplementedError(
-        f"the KL divergence of {a.name!r} and {b.name!r} is not known, as their bijectors, or the contexts of these, "
-        "differ; estimate it by samples, as `tfp.vi.monte_carlo_variational_loss` does")
+      f"the KL divergence of {a.name!r} and {b.name!r} is not known, as their bijectors, or the contexts of these, "
+      "differ; estimate it by samples, as `tfp.vi.monte_carlo_variational_loss` does"
+    )
   batch_shape = tf.broadcast_dynamic_shape(a.batch_shape_tensor(), b.batch_shape_tensor())
   return tf.broadcast_to(tfd.kl_divergence(a.distribution, b.distribution, name=name), batch_shape)

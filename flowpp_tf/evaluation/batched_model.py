@@ -41,8 +41,9 @@ class BatchedModel:
     InputError (a ValueError): if `batch_size` is not positive.
   """
 
-  def __init__(self, model: FlowPlusPlus, batch_size: int = 100, labels: int | None = None,
-               guidance: float = 0.0) -> None:
+  def __init__(
+    self, model: FlowPlusPlus, batch_size: int = 100, labels: int | None = None, guidance: float = 0.0
+  ) -> None:
     if batch_size < 1:
       raise InputError(f"`batch_size` must be at least 1, got {batch_size}")
     self.model = model
@@ -51,23 +52,29 @@ class BatchedModel:
     dtype = tf.as_dtype(model.variable_dtype)
     self._label = -1 if labels is None else labels
     more = [((), tf.int32)] if model.config.num_classes else []
-    self._encode = DistributedFunction(model, lambda images, noise, labels=None: model.encode(images, noise, 0, labels),
-                                 [(shape, tf.uint8), (model.noise_shape, dtype), *more])
+    self._encode = DistributedFunction(
+      model,
+      lambda images, noise, labels=None: model.encode(images, noise, 0, labels),
+      [(shape, tf.uint8), (model.noise_shape, dtype), *more],
+    )
     self._decode = DistributedFunction(
-        model, lambda z, labels=None: model.decode(z, labels, guidance=guidance), [(latent_shape, dtype), *more])
+      model, lambda z, labels=None: model.decode(z, labels, guidance=guidance), [(latent_shape, dtype), *more]
+    )
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, labels: TensorLike | None = None) -> np.ndarray:
     """Return uint8 images `[n, H, W, C]`; arguments and errors as in `FlowPlusPlus.sample`."""
     return self.decode(self.model.sample_latents(n, temperature, seed), labels)
 
-  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None,
-             labels: TensorLike | None = None) -> np.ndarray:
+  def encode(
+    self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None, labels: TensorLike | None = None
+  ) -> np.ndarray:
     """Return latents `[N, *latent_shape]`; as in `FlowPlusPlus.encode`, with noise `[N, H, W, C]`."""
     images = tf.cast(self.model.check_images(images), tf.uint8)
     if noise is None:
       noise = self.model.sample_noise([len(images)], fold_in(as_seed(seed), NOISE))
-    return self._apply(self._encode, images, tf.cast(noise, self.model.variable_dtype),
-                       *self._given(len(images), labels))
+    return self._apply(
+      self._encode, images, tf.cast(noise, self.model.variable_dtype), *self._given(len(images), labels)
+    )
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None) -> np.ndarray:
     """Return uint8 images `[N, H, W, C]` of latents `[N, *latent_shape]`."""
@@ -81,8 +88,9 @@ class BatchedModel:
     return list(self.model.check_given(count, labels).values())
 
   def _apply(self, function, *arrays):
-    return np.concatenate([function(*(array[part] for array in arrays))
-                           for part in batches(len(arrays[0]), self.batch_size)])
+    return np.concatenate(
+      [function(*(array[part] for array in arrays)) for part in batches(len(arrays[0]), self.batch_size)]
+    )
 
 
 def batches(count: int, size: int) -> Iterator[slice]:

@@ -1,6 +1,6 @@
 """Classification by likelihood: the class under which an image is most likely, Bayes' rule for equally frequent ones.
 
-    p(y | x) = p(x | y) / sum_y' p(x | y')
+p(y | x) = p(x | y) / sum_y' p(x | y')
 """
 
 import dataclasses
@@ -17,13 +17,14 @@ from flowpp_tf.types import Seed
 @dataclasses.dataclass(frozen=True)
 class Classification:
   """How often the most likely class is right, and what labels are worth."""
+
   images: int
   num_samples: int
   correct: int
-  given_label: float           # bits/dim
+  given_label: float  # bits/dim
   without_label: float | None  # bits/dim; None for a model trained without `label_dropout`
-  gain: float | None           # bits/dim, without the label less given it
-  gain_error: float | None     # standard error of the gain, over the images
+  gain: float | None  # bits/dim, without the label less given it
+  gain_error: float | None  # standard error of the gain, over the images
 
   @property
   def accuracy(self) -> float:
@@ -32,16 +33,23 @@ class Classification:
 
   def __str__(self):
     error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
-    text = (f"accuracy by likelihood {self.accuracy:.4f} +- {error:.4f} ({self.correct} of {self.images} images); "
-            f"{self.given_label:.4f} bits/dim given the label ({self.num_samples} sample(s))")
+    text = (
+      f"accuracy by likelihood {self.accuracy:.4f} +- {error:.4f} ({self.correct} of {self.images} images); "
+      f"{self.given_label:.4f} bits/dim given the label ({self.num_samples} sample(s))"
+    )
     if self.gain is None:
       return text
-    return text + (f", {self.without_label:.4f} without it, {self.gain:+.4f} +- {self.gain_error:.4f}, "
-                   "the same draws")
+    return text + (f", {self.without_label:.4f} without it, {self.gain:+.4f} +- {self.gain_error:.4f}, the same draws")
 
 
-def classify(model: FlowPlusPlus, images: np.ndarray, labels: np.ndarray, num_samples: int = 1, batch_size: int = 100,
-             seed: Seed = 0) -> Classification:
+def classify(
+  model: FlowPlusPlus,
+  images: np.ndarray,
+  labels: np.ndarray,
+  num_samples: int = 1,
+  batch_size: int = 100,
+  seed: Seed = 0,
+) -> Classification:
   """Classify images by a model of images given a class.
 
   Args:
@@ -59,7 +67,7 @@ def classify(model: FlowPlusPlus, images: np.ndarray, labels: np.ndarray, num_sa
     raise InputError("`model` must be one of images given a class")
   bounds = Scorer(model, num_samples, seed).class_log_likelihoods(images, batch_size)
   rows, without, gain, error = np.arange(len(labels)), None, None, None
-  of_classes = bounds[:, :model.config.num_classes]
+  of_classes = bounds[:, : model.config.num_classes]
   given = model.to_bits_per_dim(of_classes[rows, labels])
   if model.config.label_dropout:
     unlabelled = model.to_bits_per_dim(bounds[:, -1])

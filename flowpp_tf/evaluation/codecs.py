@@ -29,10 +29,11 @@ _EFFORTS = {1 << 14: 10, 1 << 20: 9, 1 << 30: 7}  # of JPEG XL, up to so many pi
 @dataclasses.dataclass(frozen=True)
 class CodecBits:
   """What a codec needs for a set of images."""
+
   codec: str
-  each: float            # bits/dim, one file for each image
+  each: float  # bits/dim, one file for each image
   standard_error: float  # of `each`, over the images
-  sheet: float           # bits/dim, all images on one sheet
+  sheet: float  # bits/dim, all images on one sheet
 
   def __str__(self) -> str:
     return f"{self.codec} {self.each:.4f} +- {self.standard_error:.4f} ({self.sheet:.4f} on one sheet)"
@@ -83,10 +84,13 @@ def _codecs() -> dict[str, Callable[[np.ndarray], bytes]]:
 
   png: Any = functools.partial(imagecodecs.png_encode, level=9, strategy=1)  # zlib's strategy for filtered data
   return {
-      "PNG": lambda image: png(grey(image)), "WebP": webp, "JPEG XL": jpeg_xl,
-      "JPEG-LS": lambda image: imagecodecs.jpegls_encode(grey(image)),
-      "bzip2": lambda image: bz2.compress(image.tobytes()),
-      "xz": lambda image: lzma.compress(image.tobytes(), preset=9 | lzma.PRESET_EXTREME)}
+    "PNG": lambda image: png(grey(image)),
+    "WebP": webp,
+    "JPEG XL": jpeg_xl,
+    "JPEG-LS": lambda image: imagecodecs.jpegls_encode(grey(image)),
+    "bzip2": lambda image: bz2.compress(image.tobytes()),
+    "xz": lambda image: lzma.compress(image.tobytes(), preset=9 | lzma.PRESET_EXTREME),
+  }
 
 
 def _sheets(images):
@@ -94,10 +98,13 @@ def _sheets(images):
   count, height, width, channels = images.shape
   most = (_SIDE // height) * (_SIDE // width)
   for start in range(0, count, most):
-    part = np.asarray(images[start:start + most])
+    part = np.asarray(images[start : start + most])
     columns = min(math.ceil(math.sqrt(len(part))), _SIDE // width)
     rows = math.ceil(len(part) / columns)
     sheet = np.zeros((rows * columns, height, width, channels), np.uint8)
-    sheet[:len(part)] = part
-    yield sheet.reshape(rows, columns, height, width, channels).swapaxes(1, 2).reshape(
-        rows * height, columns * width, channels)
+    sheet[: len(part)] = part
+    yield (
+      sheet.reshape(rows, columns, height, width, channels)
+      .swapaxes(1, 2)
+      .reshape(rows * height, columns * width, channels)
+    )

@@ -26,8 +26,9 @@ class DistributedFunction:
     specs: shape without the batch, and dtype, of each argument.
   """
 
-  def __init__(self, model: FlowPlusPlus, function: Callable[..., tf.Tensor],
-               specs: Sequence[tuple[Any, tf.DType]]) -> None:
+  def __init__(
+    self, model: FlowPlusPlus, function: Callable[..., tf.Tensor], specs: Sequence[tuple[Any, tf.DType]]
+  ) -> None:
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
 
@@ -35,7 +36,7 @@ class DistributedFunction:
       replica = tf.distribute.get_replica_context()
       size = tf.shape(tensors[0])[0] // replicas
       first = size * tf.cast(replica.replica_id_in_sync_group, tf.int32)
-      result = in_lanes(function, *(t[first:first + size] for t in tensors))
+      result = in_lanes(function, *(t[first : first + size] for t in tensors))
       gathered = tf.int32 if result.dtype.is_integer else result.dtype  # the other integers cannot be
       return tf.cast(replica.all_gather(tf.cast(result, gathered), axis=0), result.dtype)
 
@@ -46,8 +47,9 @@ class DistributedFunction:
 
     self._workers = Workers(strategy)
     self._parts = replicas * lane_count()
-    self._run = tf.function(on_all, autograph=False, input_signature=[
-        tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs])
+    self._run = tf.function(
+      on_all, autograph=False, input_signature=[tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs]
+    )
 
   def tracing_count(self) -> int:
     """Return how often the function has been traced."""

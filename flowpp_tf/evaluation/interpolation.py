@@ -36,8 +36,10 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
     angle = 2 * np.arctan2(np.linalg.norm(u - v), np.linalg.norm(u + v))  # accurate for small angles too
     if np.sin(angle) > 1e-9:
       norm = (1 - t) * norms[0] + t * norms[1]
-      weights = (np.sin((1 - t) * angle) / np.sin(angle) * (norm / norms[0]),
-                 np.sin(t * angle) / np.sin(angle) * (norm / norms[1]))
+      weights = (
+        np.sin((1 - t) * angle) / np.sin(angle) * (norm / norms[0]),
+        np.sin(t * angle) / np.sin(angle) * (norm / norms[1]),
+      )
   return (np.multiply.outer(weights[0], first) + np.multiply.outer(weights[1], last)).astype(np.asarray(z0).dtype)
 
 

@@ -32,6 +32,7 @@ from flowpp_tf.types import Path, Seed
 @dataclasses.dataclass(frozen=True)
 class Bound:
   """Mean of a bound over images, in bits/dim, and its standard error."""
+
   num_samples: int
   bits_per_dim: float
   standard_error: float  # NaN for one image
@@ -40,9 +41,10 @@ class Bound:
 @dataclasses.dataclass(frozen=True)
 class BitsPerDim:
   """Bits/dim over a set of images."""
+
   images: int
   bounds: tuple[Bound, ...]  # by increasing number of samples, the first of one sample
-  terms: dict[str, float]    # `BoundTerms` in bits/dim, whose sum is the single-sample bound
+  terms: dict[str, float]  # `BoundTerms` in bits/dim, whose sum is the single-sample bound
 
   @property
   def best(self) -> Bound:
@@ -52,17 +54,24 @@ class BitsPerDim:
   def __str__(self):
     parts = []
     for bound in self.bounds[::-1]:
-      kind = "single-sample bound" if bound.num_samples == 1 else (
-          f"importance-weighted bound, {bound.num_samples} samples")
+      kind = (
+        "single-sample bound" if bound.num_samples == 1 else (f"importance-weighted bound, {bound.num_samples} samples")
+      )
       parts.append(f"{bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} ({kind})")
     terms = " ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
     return f"{', '.join(parts)} bits/dim over {self.images} images; {terms}"
 
 
 def evaluate_bits_per_dim(
-    model: FlowPlusPlus, images: Images, num_samples: int | Sequence[int] = 1, batch_size: int = 100,
-    seed: Seed = 0, partial: Path | None = None, verbose: int = 0,
-    given: Mapping[str, np.ndarray] | None = None) -> BitsPerDim:
+  model: FlowPlusPlus,
+  images: Images,
+  num_samples: int | Sequence[int] = 1,
+  batch_size: int = 100,
+  seed: Seed = 0,
+  partial: Path | None = None,
+  verbose: int = 0,
+  given: Mapping[str, np.ndarray] | None = None,
+) -> BitsPerDim:
   """Measure the bounds over a set of images.
 
   Args:
@@ -82,15 +91,21 @@ def evaluate_bits_per_dim(
       evaluation.
   """
   counts = sorted({1, *np.atleast_1d(num_samples).tolist()})
-  for name, value in (("num_samples", min(np.atleast_1d(num_samples), default=0)),
-                      ("batch_size", batch_size), ("number of images", len(images))):
+  for name, value in (
+    ("num_samples", min(np.atleast_1d(num_samples), default=0)),
+    ("batch_size", batch_size),
+    ("number of images", len(images)),
+  ):
     if value < 1:
       raise InputError(f"`{name}` must be at least 1, got {value}")
   model.check_images(images[:1])
   given = {name: value.numpy() for name, value in model.check_given(len(images), **(given or {})).items()}
   shape = (len(images), counts[-1], len(BoundTerms._fields))
-  draws = np.full(shape, np.nan, model.variable_dtype) if partial is None else (
-      _open_partial(partial, shape, model.variable_dtype))
+  draws = (
+    np.full(shape, np.nan, model.variable_dtype)
+    if partial is None
+    else (_open_partial(partial, shape, model.variable_dtype))
+  )
   _measure(model, images, given, draws, batch_size, as_seed(seed), verbose)
   result = _summarize(model, draws, counts)
   if partial is not None:
@@ -107,19 +122,28 @@ def _measure(model, images, given, draws, batch_size, seed, verbose):
   """Fill `draws [N, K, terms]` where they are NaN."""
   shape = model.config.image_shape
   terms = DistributedFunction(
-      model, lambda images, noise, *values: tf.stack(model.bound_terms(
-          images, noise=noise, seed=0, **dict(zip(given, values))), axis=-1)[0],
-      [(shape, tf.as_dtype(images.dtype)), (model.noise_shape, tf.as_dtype(model.variable_dtype)),
-       *((value.shape[1:], tf.as_dtype(value.dtype)) for value in given.values())])
+    model,
+    lambda images, noise, *values: tf.stack(
+      model.bound_terms(images, noise=noise, seed=0, **dict(zip(given, values))), axis=-1
+    )[0],
+    [
+      (shape, tf.as_dtype(images.dtype)),
+      (model.noise_shape, tf.as_dtype(model.variable_dtype)),
+      *((value.shape[1:], tf.as_dtype(value.dtype)) for value in given.values()),
+    ],
+  )
   workers = Workers(model.distribute_strategy)
   starts = range(0, len(images), batch_size)
-  missing = np.array([np.isnan(draws[i:i + batch_size]).any(axis=(0, 2)) for i in starts])
+  missing = np.array([np.isnan(draws[i : i + batch_size]).any(axis=(0, 2)) for i in starts])
   missing = np.reshape(workers.any(*missing.ravel()), missing.shape)  # the chief has what was measured before
 
   samples = draws.shape[1]
   bar = keras.utils.Progbar(
-      -(-len(images) // batch_size) * samples, unit_name="batch of draws",
-      stateful_metrics=["bits_per_dim"], verbose=verbose)
+    -(-len(images) // batch_size) * samples,
+    unit_name="batch of draws",
+    stateful_metrics=["bits_per_dim"],
+    verbose=verbose,
+  )
   total, count = 0.0, 0
   for i, batch in enumerate(evaluation_batches(images, batch_size)):
     batch = model.check_images(batch)
@@ -135,11 +159,11 @@ def _measure(model, images, given, draws, batch_size, seed, verbose):
 
 def _summarize(model, draws, counts):
   """Return the `BitsPerDim` of `draws [N, K, terms]`, which can be a large memory map."""
-  parts = [draws[i:i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
+  parts = [draws[i : i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
 
   def bound(n):
     def of_images(part):
-      groups = part.sum(axis=-1)[:, :part.shape[1] // n * n].reshape(len(part), -1, n)
+      groups = part.sum(axis=-1)[:, : part.shape[1] // n * n].reshape(len(part), -1, n)
       return np.mean(importance_weighted(groups, axis=-1), axis=-1)
 
     bits = model.to_bits_per_dim(np.concatenate([of_images(part) for part in parts]))
@@ -147,14 +171,16 @@ def _summarize(model, draws, counts):
     return Bound(n, float(bits.mean()), float(error))
 
   terms = model.to_bits_per_dim(sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws))
-  return BitsPerDim(len(draws), tuple(map(bound, counts)),
-                    dict(zip(BoundTerms._fields, map(float, terms), strict=True)))
+  return BitsPerDim(
+    len(draws), tuple(map(bound, counts)), dict(zip(BoundTerms._fields, map(float, terms), strict=True))
+  )
 
 
 def _open_partial(path, shape, dtype):
   """Open or create a memory-mapped file, NaN where nothing has been measured yet."""
   path = pathlib.Path(path)
   if not path.exists():
+
     def create(temporary):
       array = create_array(temporary, dtype, shape)
       array[:] = np.nan

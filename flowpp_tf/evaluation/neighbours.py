@@ -27,11 +27,12 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
   from sklearn.metrics import pairwise  # here, because the import is slow
 
   if not 1 <= neighbours <= len(training_images):
-    raise InputError(f"`neighbours` must be from 1 to the {len(training_images)} training images, got "
-                     f"{neighbours}")
+    raise InputError(f"`neighbours` must be from 1 to the {len(training_images)} training images, got {neighbours}")
   if tuple(images.shape[1:]) != tuple(training_images.shape[1:]):
-    raise InputError("`images` must be of the training images' shape "
-                     f"{tuple(training_images.shape[1:])}, got {tuple(images.shape[1:])}")
+    raise InputError(
+      "`images` must be of the training images' shape "
+      f"{tuple(training_images.shape[1:])}, got {tuple(images.shape[1:])}"
+    )
   flat = lambda x: np.asarray(x, np.float64).reshape(len(x), -1)
   rows = flat(images)
   indices, squares = np.empty([len(rows), 0], np.int64), np.empty([len(rows), 0])

@@ -18,9 +18,16 @@ _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 _SMALLEST_TILE, _FONT_SIZE = 32, 14
 
 
-def image_grid(images: np.ndarray, levels: int, columns: int | None = None, gap: int = 1,
-               wide_rows: Sequence[int] = (), wide_columns: Sequence[int] = (), title: str = "",
-               row_labels: Sequence[str] = ()) -> Image.Image:
+def image_grid(
+  images: np.ndarray,
+  levels: int,
+  columns: int | None = None,
+  gap: int = 1,
+  wide_rows: Sequence[int] = (),
+  wide_columns: Sequence[int] = (),
+  title: str = "",
+  row_labels: Sequence[str] = (),
+) -> Image.Image:
   """Return one picture with all of the images.
 
   Args:
@@ -41,7 +48,7 @@ def image_grid(images: np.ndarray, levels: int, columns: int | None = None, gap:
   grid = np.full((tops[-1] + height, lefts[-1] + width, channels), 255, np.uint8)
   for i, image in enumerate(pixels):
     top, left = tops[i // columns], lefts[i % columns]
-    grid[top:top + height, left:left + width] = image
+    grid[top : top + height, left : left + width] = image
   picture = Image.fromarray(grid[..., 0] if channels == 1 else grid)
   scale = max(1, int(min(_SQUARE_SIDE / np.sqrt(np.prod(picture.size)), _STRIP_LENGTH / max(picture.size))))
   scale = max(scale, -(-_SMALLEST_TILE // min(height, width)))
@@ -103,16 +110,20 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   """Plot the training and validation bits/dim of a run's rows of metrics over the steps, as a PNG."""
   import matplotlib  # here, because the import is slow
+
   matplotlib.use("agg")
   from matplotlib import pyplot as plt
 
   figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-  for name, label in (("bits_per_dim", "training (current weights, dropout)"),
-                      ("val_bits_per_dim", "validation (EMA weights)")):
+  for name, label in (
+    ("bits_per_dim", "training (current weights, dropout)"),
+    ("val_bits_per_dim", "validation (EMA weights)"),
+  ):
     points = [(row["step"], row[name]) for row in rows if name in row]
     axes.plot(*zip(*points), label=label)
-  values = [row[name] for row in rows for name in ("bits_per_dim", "val_bits_per_dim")
-            if np.isfinite(row.get(name, np.nan))]
+  values = [
+    row[name] for row in rows for name in ("bits_per_dim", "val_bits_per_dim") if np.isfinite(row.get(name, np.nan))
+  ]
   if values:  # without these limits the first rows would flatten the rest
     axes.set_ylim(min(values) - 0.05, np.quantile(values, 0.9) + 0.2)
   finite = [row for row in rows if np.isfinite(row.get("val_bits_per_dim", np.nan))]

@@ -14,6 +14,7 @@ from flowpp_tf.evaluation.batched_model import LatentModel
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reconstruction:
   """Images and their reconstructions, uint8 `[N, H, W, C]`."""
+
   images: np.ndarray
   decoded: np.ndarray
 

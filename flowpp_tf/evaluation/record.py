@@ -40,8 +40,15 @@ def read_record(path: Path) -> dict:
     return record
 
 
-def write_record(path: Path, split: str, result: BitsPerDim, fingerprint: dict, checkpoint: dict, seed: int,
-                 codecs: Sequence[CodecBits] = ()) -> None:
+def write_record(
+  path: Path,
+  split: str,
+  result: BitsPerDim,
+  fingerprint: dict,
+  checkpoint: dict,
+  seed: int,
+  codecs: Sequence[CodecBits] = (),
+) -> None:
   """Replace the entry of a split and keep the others.
 
   Args:

@@ -52,8 +52,8 @@ def png_bytes(image: np.ndarray) -> int:
   Image.fromarray(image[..., 0] if channels == 1 else image).save(file, "PNG", optimize=True)
   png, count, at = file.getvalue(), 0, 8
   while at < len(png):  # chunks: length, type, content, checksum
-    length = int.from_bytes(png[at:at + 4], "big")
-    count += length if png[at + 4:at + 8] == b"IDAT" else 0
+    length = int.from_bytes(png[at : at + 4], "big")
+    count += length if png[at + 4 : at + 8] == b"IDAT" else 0
     at += 12 + length
   return count - 6
 
@@ -86,8 +86,10 @@ class Scorer:
     shape, classes = model.config.image_shape, model.config.num_classes
     self._labels = [*range(classes), *([-1] if model.config.label_dropout else [])]
     self._bound = DistributedFunction(
-        model, lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels),
-        [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])])
+      model,
+      lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels),
+      [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])],
+    )
 
   def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats per image.
@@ -110,10 +112,11 @@ class Scorer:
   def _measure(self, images, batch_size, *label):
     bounds = []
     for i in range(0, len(images), batch_size):
-      batch = tf.cast(self._model.check_images(images[i:i + batch_size]), tf.uint8)
+      batch = tf.cast(self._model.check_images(images[i : i + batch_size]), tf.uint8)
       labels = [tf.fill([len(batch)], value) for value in label]
-      bounds.append([self._bound(batch, tf.repeat(noise[tf.newaxis], len(batch), axis=0), *labels)
-                     for noise in self._noise])
+      bounds.append(
+        [self._bound(batch, tf.repeat(noise[tf.newaxis], len(batch), axis=0), *labels) for noise in self._noise]
+      )
     return importance_weighted(np.concatenate(bounds, axis=1).astype(np.float64))
 
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
@@ -139,6 +142,16 @@ def scores_of(images: np.ndarray, log_likelihood: np.ndarray, typical: float | N
   dimensions = math.prod(images.shape[1:])
   bits_per_dim = -log_likelihood / (dimensions * math.log(2))
   sizes = np.array([png_bytes(np.asarray(image, np.uint8)) for image in images])
-  return dict(zip(SCORES, (
-      log_likelihood, bits_per_dim, np.abs(bits_per_dim - (math.nan if typical is None else typical)),
-      bits_per_dim - 8 * sizes / dimensions, sizes), strict=True))
+  return dict(
+    zip(
+      SCORES,
+      (
+        log_likelihood,
+        bits_per_dim,
+        np.abs(bits_per_dim - (math.nan if typical is None else typical)),
+        bits_per_dim - 8 * sizes / dimensions,
+        sizes,
+      ),
+      strict=True,
+    )
+  )

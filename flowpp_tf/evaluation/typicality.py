@@ -16,8 +16,9 @@ from flowpp_tf.io.gate import read_json
 @dataclasses.dataclass(frozen=True)
 class ValidationStatistics:
   """Bits/dim over images of the validation split."""
+
   images: int
-  mean: float        # bits/dim
+  mean: float  # bits/dim
   std: float | None  # bits/dim, over the images; None for one image
 
   def save(self, path: pathlib.Path, key: dict) -> None:
@@ -34,8 +35,13 @@ def load_typical(path: pathlib.Path, key: dict) -> ValidationStatistics | None:
     return None  # a damaged file counts as missing: the caller measures again and overwrites it
 
 
-def measure_typical(scorer: Scorer, images: Images, most_images: int, batch_size: int = 100,
-                    progress: Callable[[int], None] = lambda done: None) -> ValidationStatistics:
+def measure_typical(
+  scorer: Scorer,
+  images: Images,
+  most_images: int,
+  batch_size: int = 100,
+  progress: Callable[[int], None] = lambda done: None,
+) -> ValidationStatistics:
   """Measure the bits/dim of a validation split.
 
   Args:
@@ -48,7 +54,7 @@ def measure_typical(scorer: Scorer, images: Images, most_images: int, batch_size
   chosen = typical_indices(len(images), most_images)
   batches = []
   for i in range(0, len(chosen), batch_size):
-    batch = images[chosen[i:i + batch_size]]
+    batch = images[chosen[i : i + batch_size]]
     batches.append(scorer.bits_per_dim(batch, batch_size))
     progress(len(batch))
   values = np.concatenate(batches)

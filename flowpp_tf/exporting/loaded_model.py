@@ -56,12 +56,12 @@ class LoadedModel:
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, **given: TensorLike) -> tf.Tensor:
     return self._call("sample", given, n=n, temperature=temperature, seed=seed)
 
-  def log_prob_bound(self, images: TensorLike, num_samples: int = 1, seed: Seed = None,
-                     **given: TensorLike) -> tf.Tensor:
+  def log_prob_bound(
+    self, images: TensorLike, num_samples: int = 1, seed: Seed = None, **given: TensorLike
+  ) -> tf.Tensor:
     return self._call("log_prob_bound", given, images=images, num_samples=num_samples, seed=seed)
 
-  def bits_per_dim(self, images: TensorLike, num_samples: int = 1, seed: Seed = None,
-                   **given: TensorLike) -> tf.Tensor:
+  def bits_per_dim(self, images: TensorLike, num_samples: int = 1, seed: Seed = None, **given: TensorLike) -> tf.Tensor:
     return self._call("bits_per_dim", given, images=images, num_samples=num_samples, seed=seed)
 
   def encode(self, images: TensorLike, seed: Seed = None, **given: TensorLike) -> tf.Tensor:
@@ -77,11 +77,12 @@ class LoadedModel:
     specs = function.structured_input_signature[1]
     values.update(given)
     for key in sorted({*specs} ^ {*values}):
-      raise InputError(f"`{key}` must be " + ("given: the model takes it" if key in specs else
-                                              "left out: the model does not take it"))
+      raise InputError(
+        f"`{key}` must be " + ("given: the model takes it" if key in specs else "left out: the model does not take it")
+      )
     inputs = {key: _convert(key, values[key], spec) for key, spec in specs.items()}
     try:
-      result, = function(**inputs).values()
+      (result,) = function(**inputs).values()
     except tf.errors.InvalidArgumentError as error:
       found = re.search("assertion failed: (.*)", str(error))  # the checks in the graph
       if not found:

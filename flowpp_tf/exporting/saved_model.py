@@ -32,8 +32,9 @@ from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
 
-def export_saved_model(model: FlowPlusPlus, path: Path, metadata: dict[str, Any] | None = None,
-                       max_batch: int = 256, overwrite: bool = False) -> None:
+def export_saved_model(
+  model: FlowPlusPlus, path: Path, metadata: dict[str, Any] | None = None, max_batch: int = 256, overwrite: bool = False
+) -> None:
   """Write a model with its current weights as a SavedModel.
 
   Args:
@@ -59,10 +60,18 @@ def export_saved_model(model: FlowPlusPlus, path: Path, metadata: dict[str, Any]
     if not (path / "saved_model.pb").exists():
       raise InputError(f"{str(path)!r} cannot be overwritten: it is no SavedModel")
   assets = {
-      "config.json": dataclasses.asdict(model.config),
-      "metadata.json": {**(metadata or {}), "max_batch": max_batch, "versions": {
-          "flowpp_tf": __version__, "tensorflow": tf.__version__, "keras": keras.__version__,
-          "tensorflow_probability": tfp.__version__}}}
+    "config.json": dataclasses.asdict(model.config),
+    "metadata.json": {
+      **(metadata or {}),
+      "max_batch": max_batch,
+      "versions": {
+        "flowpp_tf": __version__,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "tensorflow_probability": tfp.__version__,
+      },
+    },
+  }
   try:
     texts = {name: json.dumps(value, indent=2, allow_nan=False) for name, value in assets.items()}
   except (TypeError, ValueError) as error:
@@ -79,8 +88,9 @@ def export_saved_model(model: FlowPlusPlus, path: Path, metadata: dict[str, Any]
       functions = _functions(model, max_batch)
       for name, function in functions.items():
         setattr(module, name, function)
-      tf.saved_model.save(module, str(directory), signatures={
-          **functions, "serving_default": functions["bits_per_dim"]})
+      tf.saved_model.save(
+        module, str(directory), signatures={**functions, "serving_default": functions["bits_per_dim"]}
+      )
     write_digests(directory)
 
   try:
@@ -106,7 +116,8 @@ def _functions(model, max_batch):
 
   def exported(*specs):
     return lambda function: tf.function(
-        _with_inputs(function, given_specs), input_signature=[*specs, *given_specs.values()], autograph=False)
+      _with_inputs(function, given_specs), input_signature=[*specs, *given_specs.values()], autograph=False
+    )
 
   def checked_given(given, count):
     """Labels and conditions by name, checked."""
@@ -116,8 +127,13 @@ def _functions(model, max_batch):
     if "labels" in given:
       lowest, classes = -1 if model.config.label_dropout else 0, model.config.num_classes
       wrong = (given["labels"] < lowest) | (given["labels"] >= classes)
-      checks.append((~tf.reduce_any(wrong), f"`labels` must lie in {lowest} .. {classes - 1}, got",
-                     tf.boolean_mask(given["labels"], wrong)[:1]))
+      checks.append(
+        (
+          ~tf.reduce_any(wrong),
+          f"`labels` must lie in {lowest} .. {classes - 1}, got",
+          tf.boolean_mask(given["labels"], wrong)[:1],
+        )
+      )
     return {name: _checked(value, *checks) for name, value in given.items()}
 
   def check_size(what, size):
@@ -127,20 +143,30 @@ def _functions(model, max_batch):
     # TensorFlow does not check the shapes of a signature's inputs. This op does, and names the argument.
     images = tf.ensure_shape(images, [None, *image_shape])
     wrong = ~((images >= 0) & (images < levels) & (images == tf.floor(images)))
-    return _checked(images, check_size("the number of `images` must be", tf.shape(images)[0]),
-                    (~tf.reduce_any(wrong), f"`images` must be integers in 0 .. {levels - 1}, got",
-                     tf.boolean_mask(images, wrong)[:1]))
+    return _checked(
+      images,
+      check_size("the number of `images` must be", tf.shape(images)[0]),
+      (
+        ~tf.reduce_any(wrong),
+        f"`images` must be integers in 0 .. {levels - 1}, got",
+        tf.boolean_mask(images, wrong)[:1],
+      ),
+    )
 
   @exported(image_spec, num_samples_spec, seed_spec)
   def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0, *given):
     images, num_samples = checked_images(images), tf.ensure_shape(num_samples, [])
     draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
     num_samples = _checked(
-        num_samples, (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
-        (draws <= max_batch,
-         f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws))
-    return {"log_prob_bound": model.log_prob_bound(images, num_samples, seed=tf.ensure_shape(seed, []),
-                                                   **checked_given(given, tf.shape(images)[0]))}
+      num_samples,
+      (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
+      (draws <= max_batch, f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws),
+    )
+    return {
+      "log_prob_bound": model.log_prob_bound(
+        images, num_samples, seed=tf.ensure_shape(seed, []), **checked_given(given, tf.shape(images)[0])
+      )
+    }
 
   @exported(image_spec, num_samples_spec, seed_spec)
   def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0, *given):
@@ -150,23 +176,33 @@ def _functions(model, max_batch):
   @exported(image_spec, seed_spec)
   def encode(images, seed=seed_0, *given):
     images = checked_images(images)
-    return {"latents": model.encode(images, seed=tf.ensure_shape(seed, []),
-                                    **checked_given(given, tf.shape(images)[0]))}
+    return {
+      "latents": model.encode(images, seed=tf.ensure_shape(seed, []), **checked_given(given, tf.shape(images)[0]))
+    }
 
   @exported(latent_spec)
   def decode(latents, *given):
     latents = tf.ensure_shape(latents, [None, *latent_shape])
     wrong = ~tf.math.is_finite(latents)
-    latents = _checked(latents, check_size("the number of `latents` must be", tf.shape(latents)[0]),
-                       (~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1]))
+    latents = _checked(
+      latents,
+      check_size("the number of `latents` must be", tf.shape(latents)[0]),
+      (~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1]),
+    )
     return {"images": model.decode(latents, **checked_given(given, tf.shape(latents)[0]))}
 
   @exported(tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.float32, "temperature"), seed_spec)
   def sample(n, temperature=temperature_1, seed=seed_0, *given):
     n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
-    n = _checked(n, check_size("`n` must be", n),
-                 (tf.math.is_finite(temperature) & (temperature >= 0),
-                  "`temperature` must be finite and at least 0, got", temperature))
+    n = _checked(
+      n,
+      check_size("`n` must be", n),
+      (
+        tf.math.is_finite(temperature) & (temperature >= 0),
+        "`temperature` must be finite and at least 0, got",
+        temperature,
+      ),
+    )
     return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])), *given)
 
   return dict(sample=sample, log_prob_bound=log_prob_bound, bits_per_dim=bits_per_dim, encode=encode, decode=decode)
@@ -185,6 +221,7 @@ def _with_inputs(function, names):
 
 def _checked(tensor, *checks):
   """Return `tensor` once all checks hold; a check is a condition, a message and the offending value."""
-  with tf.control_dependencies([
-      tf.debugging.Assert(condition, [message, value]) for condition, message, value in checks]):
+  with tf.control_dependencies(
+    [tf.debugging.Assert(condition, [message, value]) for condition, message, value in checks]
+  ):
     return tf.identity(tensor)

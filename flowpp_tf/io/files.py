@@ -81,8 +81,10 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
 
 
 # The files of a run and of a preset that no other program may write; see training/workdir.py and models/presets.py.
-_OWNED = re.compile(r"(config|preset|evaluation|typicality)\.json|best\.weights\.h5|metrics\.jsonl|run\.lock|card\.md|"
-                    r"evaluation-[0-9a-f]{12}\.npy|codec_model\..*\.npz")
+_OWNED = re.compile(
+  r"(config|preset|evaluation|typicality)\.json|best\.weights\.h5|metrics\.jsonl|run\.lock|card\.md|"
+  r"evaluation-[0-9a-f]{12}\.npy|codec_model\..*\.npz"
+)
 
 
 def owner_of(path: Path) -> str | None:
@@ -93,7 +95,8 @@ def owner_of(path: Path) -> str | None:
     if (folder / "saved_model.pb").exists():
       return f"it belongs to the SavedModel {str(folder)!r}"
     if (folder / "config.json").exists() and (
-        inside[0] in ("checkpoints", "tensorboard") or (len(inside) == 1 and _OWNED.fullmatch(inside[0]))):
+      inside[0] in ("checkpoints", "tensorboard") or (len(inside) == 1 and _OWNED.fullmatch(inside[0]))
+    ):
       return f"it belongs to the run {str(folder)!r}"
   return None
 
@@ -113,7 +116,7 @@ def create_array(path: Path, dtype: npt.DTypeLike, shape: tuple[int, ...]) -> np
 def remove_leftovers(folder: Path) -> None:
   """Remove what killed processes of this machine left in a folder that belongs to this one."""
   for leftover in pathlib.Path(folder).glob(f"{_TEMPORARY}*"):
-    number = leftover.name[len(_TEMPORARY):].partition(".")[0]
+    number = leftover.name[len(_TEMPORARY) :].partition(".")[0]
     if number.isdecimal() and _is_alive(int(number)):
       continue
     if leftover.is_dir() and not leftover.is_symlink():

@@ -23,8 +23,13 @@ MOST_TEXT = 256 << 20  # bytes of a text file
 _LARGE, _SUSPICIOUS_RATIO = 128 << 20, 100
 # Something else may take the place of a file between two looks: without O_NONBLOCK a named pipe would wait.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-_KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
-          (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+_KINDS = (
+  (stat.S_ISDIR, "a folder"),
+  (stat.S_ISFIFO, "a named pipe"),
+  (stat.S_ISSOCK, "a socket"),
+  (stat.S_ISCHR, "a device"),
+  (stat.S_ISBLK, "a device"),
+)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -133,13 +138,18 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
   Raises:
     InputError (a ValueError): naming what is missing or wrong.
   """
-  with reading(path, "expected an .npz file of plain arrays"), open_regular(path) as file, \
-       zipfile.ZipFile(file) as archive:
+  with (
+    reading(path, "expected an .npz file of plain arrays"),
+    open_regular(path) as file,
+    zipfile.ZipFile(file) as archive,
+  ):
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = [name for name in names or () if name not in members]
     if missing:
-      raise InputError(f"{os.fspath(path)!r} has no array {' and no '.join(map(repr, missing))}; it has "
-                       f"{', '.join(map(repr, members)) or 'none'}")
+      raise InputError(
+        f"{os.fspath(path)!r} has no array {' and no '.join(map(repr, missing))}; it has "
+        f"{', '.join(map(repr, members)) or 'none'}"
+      )
     wanted = members if names is None else {name: members[name] for name in names}
     check_sizes(list(wanted.values()), file)
     arrays = {}

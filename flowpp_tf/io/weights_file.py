@@ -54,6 +54,7 @@ class WeightsFile(NamedTuple):
     content: its bytes.
     about: what is kept with the weights; `{}` for a file without a checksum.
   """
+
   content: bytes
   about: dict[str, Any]
 
@@ -124,6 +125,7 @@ def _arrays(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
 def _with_dtype(file, dtype):
   rounded = _InMemory()
   with h5py.File(file) as old, h5py.File(rounded, "w", libver="latest") as new:
+
     def copy(name, item):
       if isinstance(item, h5py.Dataset):
         new.create_dataset(name, data=item[()].astype(dtype))

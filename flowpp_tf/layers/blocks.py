@@ -22,8 +22,13 @@ _FIRST: weakref.WeakValueDictionary[str, keras.layers.Layer] = weakref.WeakValue
 _FUNCTIONS: weakref.WeakKeyDictionary[keras.layers.Layer, dict[bool, Callable[..., Any]]] = weakref.WeakKeyDictionary()
 
 
-def apply_blocks(blocks: Sequence[keras.layers.Layer], x: tf.Tensor, *inputs: tf.Tensor | None,
-                 ctx: EvalContext = EvalContext(), remat: bool = False) -> tf.Tensor:
+def apply_blocks(
+  blocks: Sequence[keras.layers.Layer],
+  x: tf.Tensor,
+  *inputs: tf.Tensor | None,
+  ctx: EvalContext = EvalContext(),
+  remat: bool = False,
+) -> tf.Tensor:
   """Apply the blocks in order and return the last output.
 
   Args:

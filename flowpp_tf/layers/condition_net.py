@@ -44,14 +44,24 @@ class ConditionNet(keras.layers.Layer):
     TensorShape([2, 1, 1, 16])
   """
 
-  def __init__(self, image_shape: Shape, num_classes: int = 0, condition_shape: Shape = (),
-               network: NetworkConfig | dict[str, Any] | None = None, **kwargs: Any) -> None:
+  def __init__(
+    self,
+    image_shape: Shape,
+    num_classes: int = 0,
+    condition_shape: Shape = (),
+    network: NetworkConfig | dict[str, Any] | None = None,
+    **kwargs: Any,
+  ) -> None:
     super().__init__(**kwargs)
     if not num_classes and not condition_shape:
       raise ValueError("`num_classes` or `condition_shape` must be given")
     network = NetworkConfig.of(network or NetworkConfig(32, 1, "none"))
-    self._config = dict(image_shape=tuple(image_shape), num_classes=num_classes,
-                        condition_shape=tuple(condition_shape), network=dataclasses.asdict(network))
+    self._config = dict(
+      image_shape=tuple(image_shape),
+      num_classes=num_classes,
+      condition_shape=tuple(condition_shape),
+      network=dataclasses.asdict(network),
+    )
     self.remat = network.remat
     self.embedding = self.input_conv = None
     self.blocks: list[ConvAttentionBlock] = []
@@ -60,12 +70,12 @@ class ConditionNet(keras.layers.Layer):
     if condition_shape:
       height, width, _ = condition_shape
       self.repeats = image_shape[0] // height, image_shape[1] // width
-      self.input_conv = InitNormConv2D(network.filters, name="input_conv", weight_norm=network.weight_norm,
-                                       dtype=self.dtype_policy)
+      self.input_conv = InitNormConv2D(
+        network.filters, name="input_conv", weight_norm=network.weight_norm, dtype=self.dtype_policy
+      )
       self.input_conv.build((None, *condition_shape))
       for i in range(network.blocks):
-        block = ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}",
-                                              dtype=self.dtype_policy)
+        block = ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}", dtype=self.dtype_policy)
         block.build((None, height, width, network.filters))
         self.blocks.append(block)
     self._in_lists = variables_of(self.blocks)
@@ -74,8 +84,9 @@ class ConditionNet(keras.layers.Layer):
   def build(self, *shapes: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, labels: tf.Tensor | None = None, condition: tf.Tensor | None = None,
-           ctx: EvalContext = EvalContext()) -> tf.Tensor:
+  def call(
+    self, labels: tf.Tensor | None = None, condition: tf.Tensor | None = None, ctx: EvalContext = EvalContext()
+  ) -> tf.Tensor:
     context = 0.0 if self.embedding is None else self.embedding(labels)
     if self.input_conv is None:
       return context

@@ -51,42 +51,77 @@ class ConvAttentionBlock(keras.layers.Layer):
     TensorShape([2, 8, 8, 16])
   """
 
-  def __init__(self, filters: int, mixer: str = "attention", heads: int = 4, layer_norm: bool = True,
-               use_context: bool = False, output_kernel_size: int = 1, dropout: float = 0.0,
-               weight_norm: bool = False, **kwargs: Any) -> None:
+  def __init__(
+    self,
+    filters: int,
+    mixer: str = "attention",
+    heads: int = 4,
+    layer_norm: bool = True,
+    use_context: bool = False,
+    output_kernel_size: int = 1,
+    dropout: float = 0.0,
+    weight_norm: bool = False,
+    **kwargs: Any,
+  ) -> None:
     super().__init__(**kwargs)
     if mixer not in MIXERS:
       raise ValueError(f"`mixer` must be one of {', '.join(MIXERS)}, got {mixer!r}")
     self._config = dict(
-        filters=filters, mixer=mixer, heads=heads, layer_norm=layer_norm, use_context=use_context,
-        output_kernel_size=output_kernel_size, dropout=dropout, weight_norm=weight_norm)
+      filters=filters,
+      mixer=mixer,
+      heads=heads,
+      layer_norm=layer_norm,
+      use_context=use_context,
+      output_kernel_size=output_kernel_size,
+      dropout=dropout,
+      weight_norm=weight_norm,
+    )
     options: dict[str, Any] = dict(dropout=dropout, weight_norm=weight_norm, dtype=self.dtype_policy)
-    normalize = lambda name: keras.layers.LayerNormalization(
-        epsilon=LAYER_NORM_EPSILON, name=name, dtype=self.dtype_policy) if layer_norm else None
+    normalize = lambda name: (
+      keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name=name, dtype=self.dtype_policy)
+      if layer_norm
+      else None
+    )
     self.conv = GatedConv(filters, output_kernel_size, use_context, name="conv", **options)
     self.conv_norm = normalize("conv_norm")
     self.mixer = self.mixer_norm = None
     if mixer != "none":
-      self.mixer = (GatedAttention(filters, heads, name="mixer", **options) if mixer == "attention"
-                    else GatedPointwise(filters, name="mixer", **options))
+      self.mixer = (
+        GatedAttention(filters, heads, name="mixer", **options)
+        if mixer == "attention"
+        else GatedPointwise(filters, name="mixer", **options)
+      )
       self.mixer_norm = normalize("mixer_norm")
 
   @classmethod
   def of_network(cls, network: NetworkConfig, **kwargs: Any) -> "ConvAttentionBlock":
     """Return a block of a network's config; further arguments as in the constructor."""
-    return cls(network.filters, network.mixer, network.heads, network.layer_norm, dropout=network.dropout,
-               weight_norm=network.weight_norm, **kwargs)
+    return cls(
+      network.filters,
+      network.mixer,
+      network.heads,
+      network.layer_norm,
+      dropout=network.dropout,
+      weight_norm=network.weight_norm,
+      **kwargs,
+    )
 
-  def build(self, x_shape: tuple, position_embedding_shape: tuple | None = None,
-            context_shape: tuple | None = None) -> None:
+  def build(
+    self, x_shape: tuple, position_embedding_shape: tuple | None = None, context_shape: tuple | None = None
+  ) -> None:
     self.conv.build(x_shape, context_shape)
     for layer in (self.conv_norm, self.mixer, self.mixer_norm):
       if layer is not None:
         layer.build(x_shape)
     self.built = True
 
-  def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, context: tf.Tensor | None = None,
-           ctx: EvalContext = EvalContext()) -> tf.Tensor:
+  def call(
+    self,
+    x: tf.Tensor,
+    position_embedding: tf.Tensor | None = None,
+    context: tf.Tensor | None = None,
+    ctx: EvalContext = EvalContext(),
+  ) -> tf.Tensor:
     if not (tf.executing_eagerly() or ctx.initialize):  # the same, in less time and memory
       return conv_attention_block(self, x, position_embedding, context, ctx)
     x = layer_norm(self.conv(x, context, ctx=ctx.fold_in("conv")), self.conv_norm)
@@ -124,8 +159,16 @@ class Conditioner(keras.layers.Layer):
     TensorShape([2, 8, 4, 2])
   """
 
-  def __init__(self, image_shape: Shape, outputs: int, network: NetworkConfig, context_channels: int = 0,
-               output_concat_elu: bool = False, context_block: Sequence[int] = (1, 1), **kwargs: Any) -> None:
+  def __init__(
+    self,
+    image_shape: Shape,
+    outputs: int,
+    network: NetworkConfig,
+    context_channels: int = 0,
+    output_concat_elu: bool = False,
+    context_block: Sequence[int] = (1, 1),
+    **kwargs: Any,
+  ) -> None:
     super().__init__(**kwargs)
     height, width, _ = image_shape
     network = NetworkConfig.of(network)
@@ -137,13 +180,19 @@ class Conditioner(keras.layers.Layer):
     self.context_block = tuple(context_block)
     options: dict[str, Any] = dict(weight_norm=network.weight_norm, dtype=self.dtype_policy)
     self.input_conv = InitNormConv2D(network.filters, name="input_conv", **options)
-    self.blocks = [ConvAttentionBlock.of_network(network, use_context=context_channels > 0, name=f"block_{i}",
-                                                 dtype=self.dtype_policy) for i in range(network.blocks)]
+    self.blocks = [
+      ConvAttentionBlock.of_network(
+        network, use_context=context_channels > 0, name=f"block_{i}", dtype=self.dtype_policy
+      )
+      for i in range(network.blocks)
+    ]
     self.output_conv = InitNormConv2D(outputs, init_scale=_OUTPUT_INIT_SCALE, name="output_conv", **options)
 
     self.position_embedding = self.add_weight(
-        name="position_embedding", shape=(height, width, network.filters),
-        initializer=keras.initializers.RandomNormal(stddev=0.01))
+      name="position_embedding",
+      shape=(height, width, network.filters),
+      initializer=keras.initializers.RandomNormal(stddev=0.01),
+    )
     inside = (None, height, width, network.filters)
     self.input_conv.build((None, *image_shape))
     for block in self.blocks:
@@ -158,8 +207,10 @@ class Conditioner(keras.layers.Layer):
   def call(self, x: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
     context = ctx.condition
     if (context is not None) != (self.context_channels > 0):
-      raise ValueError(f"this conditioner has {self.context_channels} context channels, got context "
-                       f"{None if context is None else tuple(context.shape)}")
+      raise ValueError(
+        f"this conditioner has {self.context_channels} context channels, got context "
+        f"{None if context is None else tuple(context.shape)}"
+      )
     h = self.input_conv(x, initialize=ctx.initialize)
     embedding = tf.cast(self.position_embedding, h.dtype)
     if context is not None:
@@ -170,9 +221,15 @@ class Conditioner(keras.layers.Layer):
     return self.output_conv(h, initialize=ctx.initialize)
 
   def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), "image_shape": self.image_shape, "outputs": self.outputs,
-            "network": dataclasses.asdict(self.network), "context_channels": self.context_channels,
-            "output_concat_elu": self.output_concat_elu, "context_block": self.context_block}
+    return {
+      **super().get_config(),
+      "image_shape": self.image_shape,
+      "outputs": self.outputs,
+      "network": dataclasses.asdict(self.network),
+      "context_channels": self.context_channels,
+      "output_concat_elu": self.output_concat_elu,
+      "context_block": self.context_block,
+    }
 
 
 def _blocks_to_channels(context, block):

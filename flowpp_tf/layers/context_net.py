@@ -46,9 +46,12 @@ class ContextNet(keras.layers.Layer):
     self.levels = levels
     self.network = network
     self.input_conv = InitNormConv2D(
-        network.filters, name="input_conv", weight_norm=network.weight_norm, dtype=self.dtype_policy)
-    self.blocks = [ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}",
-                                                 dtype=self.dtype_policy) for i in range(network.blocks)]
+      network.filters, name="input_conv", weight_norm=network.weight_norm, dtype=self.dtype_policy
+    )
+    self.blocks = [
+      ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}", dtype=self.dtype_policy)
+      for i in range(network.blocks)
+    ]
 
     self.half_shape = (height, width // 2, 2 * channels)
     inside = (height, width // 2, network.filters)
@@ -58,7 +61,8 @@ class ContextNet(keras.layers.Layer):
     self.position_embedding = None
     if network.mixer != "none":
       self.position_embedding = self.add_weight(
-          name="position_embedding", shape=inside, initializer=keras.initializers.RandomNormal(stddev=0.01))
+        name="position_embedding", shape=inside, initializer=keras.initializers.RandomNormal(stddev=0.01)
+      )
     self._in_lists = variables_of(self.blocks)
     self.built = True
 
@@ -74,5 +78,9 @@ class ContextNet(keras.layers.Layer):
     return apply_blocks(self.blocks, h, embedding, ctx=ctx, remat=self.network.remat)
 
   def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), "image_shape": self.image_shape, "levels": self.levels,
-            "network": dataclasses.asdict(self.network)}
+    return {
+      **super().get_config(),
+      "image_shape": self.image_shape,
+      "levels": self.levels,
+      "network": dataclasses.asdict(self.network),
+    }

@@ -43,17 +43,24 @@ class DenseConditioner(keras.layers.Layer):
     TensorShape([2, 78])
   """
 
-  def __init__(self, size: int, outputs: int, hidden: int = 64, blocks: int = 2, context_size: int = 0,
-               **kwargs: Any) -> None:
+  def __init__(
+    self, size: int, outputs: int, hidden: int = 64, blocks: int = 2, context_size: int = 0, **kwargs: Any
+  ) -> None:
     super().__init__(**kwargs)
-    for name, value, least in (("size", size, 1), ("outputs", outputs, 1), ("hidden", hidden, 1),
-                               ("blocks", blocks, 0), ("context_size", context_size, 0)):
+    for name, value, least in (
+      ("size", size, 1),
+      ("outputs", outputs, 1),
+      ("hidden", hidden, 1),
+      ("blocks", blocks, 0),
+      ("context_size", context_size, 0),
+    ):
       if value < least:
         raise ValueError(f"`{name}` must be at least {least}, got {value}")
     self._config = dict(size=size, outputs=outputs, hidden=hidden, blocks=blocks, context_size=context_size)
     self.context_size = context_size
     dense = lambda units, inputs, name, scale=1.0: _built(
-        InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs)
+      InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs
+    )
     self.input_layer = dense(hidden, size + context_size, "input_layer")
     self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
     self.outer = [dense(hidden, hidden, f"block_{i}_outer", _RESIDUAL_INIT_SCALE) for i in range(blocks)]
@@ -68,8 +75,9 @@ class DenseConditioner(keras.layers.Layer):
     context, initialize = ctx.condition, ctx.initialize
     size = 0 if context is None else context.shape[-1]
     if size != self.context_size:
-      raise ValueError(f"this conditioner has a context of {self.context_size} values, got "
-                       f"{'none' if context is None else size}")
+      raise ValueError(
+        f"this conditioner has a context of {self.context_size} values, got {'none' if context is None else size}"
+      )
     if context is not None:
       context = tf.broadcast_to(tf.cast(context, x.dtype), tf.concat([tf.shape(x)[:-1], [size]], axis=0))
       x = tf.concat([x, context], axis=-1)

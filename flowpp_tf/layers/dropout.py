@@ -28,12 +28,14 @@ class Dropout(keras.layers.Dropout):
     True
   """
 
-  def call(self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None,
-           batch_offset: Any = 0) -> tf.Tensor:
+  def call(
+    self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None, batch_offset: Any = 0
+  ) -> tf.Tensor:
     return self.apply(inputs, self.keep_mask(shape_of(inputs), training, seed, batch_offset))
 
-  def keep_mask(self, shape: Any, training: bool = False, seed: tf.Tensor | None = None,
-                batch_offset: Any = 0) -> tf.Tensor | None:
+  def keep_mask(
+    self, shape: Any, training: bool = False, seed: tf.Tensor | None = None, batch_offset: Any = 0
+  ) -> tf.Tensor | None:
     """Return the boolean keep-mask of a shape, see `shape_of`, or None if nothing is dropped.
 
     With `batch_offset`, it is the part of a larger batch's mask that begins at that image.

@@ -37,12 +37,15 @@ class Flow(keras.layers.Layer):
     super().__init__(**kwargs)
     self.distribution = distribution
     self.parts = _keras_parts(distribution)
-    owned = {id(v.value) for part in self.parts for v in (
-        part.variables if isinstance(part, keras.layers.Layer) else [part])}
+    owned = {
+      id(v.value) for part in self.parts for v in (part.variables if isinstance(part, keras.layers.Layer) else [part])
+    }
     others = [v.name for v in distribution.variables if id(v) not in owned]
     if others:
-      raise ValueError(f"Keras cannot own the variables {', '.join(others)} of {distribution.name!r}: make them "
-                       "`keras.Variable`s, or weights of a Keras layer")
+      raise ValueError(
+        f"Keras cannot own the variables {', '.join(others)} of {distribution.name!r}: make them "
+        "`keras.Variable`s, or weights of a Keras layer"
+      )
     self.built = True
 
   def build(self, *shapes: tuple) -> None:

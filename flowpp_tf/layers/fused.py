@@ -19,8 +19,13 @@ if TYPE_CHECKING:
   from flowpp_tf.layers.conditioner import ConvAttentionBlock
 
 
-def conv_attention_block(block: ConvAttentionBlock, x: tf.Tensor, position_embedding: tf.Tensor | None,
-                         context: tf.Tensor | None, ctx: EvalContext) -> tf.Tensor:
+def conv_attention_block(
+  block: ConvAttentionBlock,
+  x: tf.Tensor,
+  position_embedding: tf.Tensor | None,
+  context: tf.Tensor | None,
+  ctx: EvalContext,
+) -> tf.Tensor:
   """Return `block(x, position_embedding, context, ctx)`."""
   conv, mixer = block.conv, block.mixer
   h = _product(conv.conv, kept_concat_elu, x)

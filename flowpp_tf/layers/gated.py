@@ -41,8 +41,15 @@ class GatedConv(keras.layers.Layer):
     TensorShape([2, 8, 8, 16])
   """
 
-  def __init__(self, filters: int, output_kernel_size: int = 1, use_context: bool = False, dropout: float = 0.0,
-               weight_norm: bool = False, **kwargs: Any) -> None:
+  def __init__(
+    self,
+    filters: int,
+    output_kernel_size: int = 1,
+    use_context: bool = False,
+    dropout: float = 0.0,
+    weight_norm: bool = False,
+    **kwargs: Any,
+  ) -> None:
     super().__init__(**kwargs)
     self.filters = filters
     self.output_kernel_size = output_kernel_size
@@ -50,12 +57,14 @@ class GatedConv(keras.layers.Layer):
     self.weight_norm = weight_norm
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.conv = InitNormConv2D(filters, name="conv", **options)
-    self.context_projection = (InitNormDense(filters, name="context_projection", **options) if use_context else None)
+    self.context_projection = InitNormDense(filters, name="context_projection", **options) if use_context else None
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
     output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
     self.output_projection = (
-        InitNormDense(2 * filters, **output) if output_kernel_size == 1
-        else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, **output))
+      InitNormDense(2 * filters, **output)
+      if output_kernel_size == 1
+      else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, **output)
+    )
 
   def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
     self.conv.build(_doubled(x_shape))
@@ -73,9 +82,14 @@ class GatedConv(keras.layers.Layer):
     return x + gate(self.output_projection(h, initialize=ctx.initialize))
 
   def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), "filters": self.filters,
-            "output_kernel_size": self.output_kernel_size, "use_context": self.use_context,
-            "dropout": self.dropout.rate, "weight_norm": self.weight_norm}
+    return {
+      **super().get_config(),
+      "filters": self.filters,
+      "output_kernel_size": self.output_kernel_size,
+      "use_context": self.use_context,
+      "dropout": self.dropout.rate,
+      "weight_norm": self.weight_norm,
+    }
 
 
 def _doubled(shape):
@@ -94,7 +108,8 @@ class _GatedMixer(keras.layers.Layer):
     self.input_projection = InitNormDense(3 * filters, name="input_projection", **options)
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
     self.output_projection = InitNormDense(
-        2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
+      2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options
+    )
 
   def build(self, x_shape: tuple, position_embedding_shape: tuple | None = None) -> None:
     self.input_projection.build(x_shape)
@@ -102,16 +117,21 @@ class _GatedMixer(keras.layers.Layer):
     self.output_projection.build(x_shape)
     self.built = True
 
-  def call(self, x: tf.Tensor, position_embedding: tf.Tensor | None = None,
-           ctx: EvalContext = EvalContext()) -> tf.Tensor:
+  def call(
+    self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, ctx: EvalContext = EvalContext()
+  ) -> tf.Tensor:
     h = x if position_embedding is None else x + position_embedding
     h = self.mix(self.input_projection(h, initialize=ctx.initialize))
     h = self.dropout(h, training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
     return x + gate(self.output_projection(h, initialize=ctx.initialize))
 
   def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), "filters": self.filters, "dropout": self.dropout.rate,
-            "weight_norm": self.weight_norm}
+    return {
+      **super().get_config(),
+      "filters": self.filters,
+      "dropout": self.dropout.rate,
+      "weight_norm": self.weight_norm,
+    }
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -131,8 +151,9 @@ class GatedAttention(_GatedMixer):
     TensorShape([2, 8, 8, 16])
   """
 
-  def __init__(self, filters: int, heads: int = 4, dropout: float = 0.0, weight_norm: bool = False,
-               **kwargs: Any) -> None:
+  def __init__(
+    self, filters: int, heads: int = 4, dropout: float = 0.0, weight_norm: bool = False, **kwargs: Any
+  ) -> None:
     super().__init__(filters, dropout, weight_norm, **kwargs)
     if heads < 1 or filters % heads:
       raise ValueError(f"`heads` must divide `filters`, got {heads} heads and {filters} filters")

@@ -48,8 +48,9 @@ class _InitNormLayer(keras.layers.Layer):
     self.weight_norm = weight_norm
 
   def _add_weights(self, kernel_shape):
-    self.kernel = self.add_weight(name="kernel", shape=kernel_shape,
-                                  initializer=keras.initializers.RandomNormal(stddev=0.05))
+    self.kernel = self.add_weight(
+      name="kernel", shape=kernel_shape, initializer=keras.initializers.RandomNormal(stddev=0.05)
+    )
     if self.weight_norm:
       self.gain = self.add_weight(name="gain", shape=(self.units,), initializer="ones")
     self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
@@ -78,8 +79,9 @@ class _InitNormLayer(keras.layers.Layer):
     bias = tf.convert_to_tensor(self.bias)
     earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form takes it into its moments
     # A trace takes longer than it saves where there is one part.
-    normalized = (functools.partial(_normalized, self.product) if len(parts) == 1
-                  else _normalized_side_by_side(self.product))
+    normalized = (
+      functools.partial(_normalized, self.product) if len(parts) == 1 else _normalized_side_by_side(self.product)
+    )
     scale, bias, *outputs = normalized(tf.constant(self.init_scale, bias.dtype), earlier, kernel, *parts)
     rescaled = self.gain if self.weight_norm else self.kernel
     rescaled.assign(rescaled * scale)
@@ -108,8 +110,9 @@ class InitNormConv2D(_InitNormLayer):
     1.0
   """
 
-  def __init__(self, filters: int, kernel_size: int = 3, init_scale: float = 1.0, weight_norm: bool = False,
-               **kwargs: Any) -> None:
+  def __init__(
+    self, filters: int, kernel_size: int = 3, init_scale: float = 1.0, weight_norm: bool = False, **kwargs: Any
+  ) -> None:
     super().__init__(conv2d, filters, init_scale, weight_norm, **kwargs)
     self.kernel_size = kernel_size
 

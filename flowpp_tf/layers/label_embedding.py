@@ -27,8 +27,9 @@ class LabelEmbedding(keras.layers.Layer):
     self.num_classes = num_classes
     self.channels = channels
     # The last row is that of images without a label.
-    self.table = self.add_weight(name="table", shape=(num_classes + 1, channels),
-                                 initializer=keras.initializers.RandomNormal(stddev=0.5))
+    self.table = self.add_weight(
+      name="table", shape=(num_classes + 1, channels), initializer=keras.initializers.RandomNormal(stddev=0.5)
+    )
     self.built = True
 
   def call(self, labels: tf.Tensor) -> tf.Tensor:

@@ -24,6 +24,7 @@ class NetworkConfig:
     >>> fpp.layers.NetworkConfig(filters=96, blocks=10, dropout=0.2).mixer
     'attention'
   """
+
   filters: int
   blocks: int
   mixer: str = "attention"

@@ -8,8 +8,10 @@ from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, se
 from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.models.structure import parse_structure
 
-_SHAPE = Range(lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
-               "three positive integers (height, width, channels) of at most 65,536")
+_SHAPE = Range(
+  lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
+  "three positive integers (height, width, channels) of at most 65,536",
+)
 _LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 256, "an integer from 2 to 256")
 _CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer", 2**16)
 _RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
@@ -33,6 +35,7 @@ class CouplingConfig:
     network_dtype: dtype policy of the conditioner.
     remat: whether gradients keep only the input of each coupling.
   """
+
   coupling: str
   components: int
   invertible_conv: str
@@ -56,25 +59,30 @@ class FlowPlusPlusConfig(Settings):
     >>> config.image_shape, config.is_conditional
     ((8, 8, 1), True)
   """
+
   image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
   levels: int = setting(256, "Pixel values, 0 .. levels - 1.", _LEVELS)
   structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see models/structure.py.")
-  coupling: str = setting("mixture_logistic", "Transformation of a coupling; affine is an ablation.",
-                          one_of("mixture_logistic", "affine"))
+  coupling: str = setting(
+    "mixture_logistic", "Transformation of a coupling; affine is an ablation.", one_of("mixture_logistic", "affine")
+  )
   components: int = setting(32, "K, logistics in a mixture.", COUNT)
   filters: int = setting(96, "Channels inside the conditioners.", COUNT)
   blocks: int = setting(10, "Blocks of a conditioner.", COUNT)
   attention: bool = setting(True, "Self-attention in the blocks; off, a pointwise layer of the same size (ablation).")
   heads: int = setting(4, "Heads of the attention.", COUNT)
   dropout: float = setting(0.0, "Dropout rate, in every conditioner and in the context net.", _RATE)
-  invertible_conv: str = setting("dense", "1x1 convolution before each coupling: dense, lu (P L U) or none.",
-                                 one_of("dense", "lu", "none"))
+  invertible_conv: str = setting(
+    "dense", "1x1 convolution before each coupling: dense, lu (P L U) or none.", one_of("dense", "lu", "none")
+  )
   act_norm_min_variance: float = setting(
-      0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", _NOT_NEGATIVE)
+    0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", _NOT_NEGATIVE
+  )
   weight_norm: bool = setting(False, "Weight normalisation, W = g V / |V|, in every convolution and dense layer.")
   output_concat_elu: bool = setting(False, "concat_elu before the last convolution of a conditioner.")
-  dequantization: str = setting("variational", "Dequantization; uniform is an ablation.",
-                                one_of("variational", "uniform"))
+  dequantization: str = setting(
+    "variational", "Dequantization; uniform is an ablation.", one_of("variational", "uniform")
+  )
   dequant_structure: str = setting("columns:4", "Stages of the dequantizer's flow.")
   dequant_filters: int = setting(96, "Channels inside the dequantizer's conditioners.", COUNT)
   dequant_blocks: int = setting(2, "Blocks of a conditioner of the dequantizer.", COUNT)
@@ -83,26 +91,44 @@ class FlowPlusPlusConfig(Settings):
   context_blocks: int = setting(3, "Blocks of the context net.", COUNT)
   context_layer_norm: bool = setting(False, "Layer norm in the context net.")
   context_attention: bool = setting(False, "Self-attention in the context net.")
-  augment_channels: int = setting(0, "Channels added to the image, drawn given it and dropped from samples, which make "
-                                  "the flow wider (VFlow); 0 as in Flow++.", _CHANNELS)
-  augment_posterior: str = setting("flow", "Their distribution given the image: a conditional flow like the "
-                                   "dequantizer's, or normal, whatever the image.", one_of("flow", "normal"))
+  augment_channels: int = setting(
+    0,
+    "Channels added to the image, drawn given it and dropped from samples, which make "
+    "the flow wider (VFlow); 0 as in Flow++.",
+    _CHANNELS,
+  )
+  augment_posterior: str = setting(
+    "flow",
+    "Their distribution given the image: a conditional flow like the dequantizer's, or normal, whatever the image.",
+    one_of("flow", "normal"),
+  )
   augment_blocks: int = setting(3, "Blocks of a conditioner of that flow.", COUNT)
   num_classes: int = setting(0, "Classes of labelled images, p(image | label); 0 for a model without.", _CHANNELS)
-  label_dropout: float = setting(0.0, "Rate at which training leaves labels out, so that the model is unconditional "
-                                 "too, for guidance.", _RATE)
-  condition_shape: tuple[int, ...] = setting((), "Height, width and channels of an image that images are given, "
-                                             "p(image | image), whose sides divide theirs; empty for none.",
-                                             Range(lambda shape: len(shape) == 0 or _SHAPE.holds(shape),
-                                                   f"empty or {_SHAPE.expected}"))
+  label_dropout: float = setting(
+    0.0, "Rate at which training leaves labels out, so that the model is unconditional too, for guidance.", _RATE
+  )
+  condition_shape: tuple[int, ...] = setting(
+    (),
+    "Height, width and channels of an image that images are given, "
+    "p(image | image), whose sides divide theirs; empty for none.",
+    Range(lambda shape: len(shape) == 0 or _SHAPE.holds(shape), f"empty or {_SHAPE.expected}"),
+  )
   condition_channels: int = setting(16, "Channels of what label and condition become for the flow's couplings.", COUNT)
   condition_blocks: int = setting(2, "Blocks of the network that reads the condition.", COUNT)
-  remat: str = setting("off", "Rematerialization, the same numbers in less memory: gradients recompute each block "
-                       "(blocks), or each coupling too (couplings).", one_of(*REMAT))
-  dtype: str = setting("float32", "Precision; mixed_bfloat16 and mixed_float16 are float32 outside of the networks.",
-                       _DTYPES)
-  flow_dtype: str = setting("", "float64 for all but the networks, whatever the dtype; empty for that of dtype.",
-                            Range(lambda dtype: dtype in ("", "float64"), "float64 or empty"))
+  remat: str = setting(
+    "off",
+    "Rematerialization, the same numbers in less memory: gradients recompute each block "
+    "(blocks), or each coupling too (couplings).",
+    one_of(*REMAT),
+  )
+  dtype: str = setting(
+    "float32", "Precision; mixed_bfloat16 and mixed_float16 are float32 outside of the networks.", _DTYPES
+  )
+  flow_dtype: str = setting(
+    "",
+    "float64 for all but the networks, whatever the dtype; empty for that of dtype.",
+    Range(lambda dtype: dtype in ("", "float64"), "float64 or empty"),
+  )
 
   def __post_init__(self):
     for name in ("image_shape", "condition_shape"):
@@ -111,21 +137,28 @@ class FlowPlusPlusConfig(Settings):
       object.__setattr__(self, "remat", "blocks" if self.remat else "off")
     super().__post_init__()
     self._require("label_dropout", not self.label_dropout or self.num_classes > 0, "0 for a model without labels")
-    self._require("condition_shape", all(a % b == 0 for a, b in zip(self.image_shape[:2], self.condition_shape[:2])),
-                  f"of a height and width that divide those of `image_shape` {self.image_shape}")
+    self._require(
+      "condition_shape",
+      all(a % b == 0 for a, b in zip(self.image_shape[:2], self.condition_shape[:2])),
+      f"of a height and width that divide those of `image_shape` {self.image_shape}",
+    )
     widths = {"filters": self.attention}
     augmented_by_flow = self.augment_channels > 0 and self.augment_posterior == "flow"
     if self.dequantization == "variational" or augmented_by_flow:
       widths["dequant_filters"] = self.attention and self.dequant_mixing
       widths["context_channels"] = self.context_attention
     for name, has_heads in widths.items():
-      self._require(name, not has_heads or getattr(self, name) % self.heads == 0,
-                    f"a multiple of the {self.heads} heads")
+      self._require(
+        name, not has_heads or getattr(self, name) % self.heads == 0, f"a multiple of the {self.heads} heads"
+      )
     parse_structure(self.structure, self.flow_shape)
     if self.dequantization == "variational" or augmented_by_flow:
       stages = parse_structure(self.dequant_structure, self.image_shape, "dequant_structure")
-      self._require("dequant_structure", all(s.kind == "columns" for s in stages),
-                    "columns:N alone, which the context of the image fits")
+      self._require(
+        "dequant_structure",
+        all(s.kind == "columns" for s in stages),
+        "columns:N alone, which the context of the image fits",
+      )
 
   # --- Configs of the parts ---------------------------------------------------------------------
 
@@ -155,14 +188,29 @@ class FlowPlusPlusConfig(Settings):
   def context_network(self) -> NetworkConfig:
     """Config of the network that reads the images, for the dequantizer and for the augmented channels."""
     return NetworkConfig(
-        self.context_channels, self.context_blocks, "attention" if self.context_attention else "none", self.heads,
-        self.context_layer_norm, self.dropout, self.weight_norm, self.remat != "off")
+      self.context_channels,
+      self.context_blocks,
+      "attention" if self.context_attention else "none",
+      self.heads,
+      self.context_layer_norm,
+      self.dropout,
+      self.weight_norm,
+      self.remat != "off",
+    )
 
   @property
   def condition_network(self) -> NetworkConfig:
     """Config of the network that reads the condition."""
-    return NetworkConfig(self.condition_channels, self.condition_blocks, "none", self.heads, False, self.dropout,
-                         self.weight_norm, self.remat != "off")
+    return NetworkConfig(
+      self.condition_channels,
+      self.condition_blocks,
+      "none",
+      self.heads,
+      False,
+      self.dropout,
+      self.weight_norm,
+      self.remat != "off",
+    )
 
   @property
   def is_conditional(self) -> bool:
@@ -171,63 +219,116 @@ class FlowPlusPlusConfig(Settings):
 
   def _couplings(self, filters, blocks, mixing, context_channels):
     mixer = "none" if not mixing else "attention" if self.attention else "pointwise"
-    network = NetworkConfig(filters, blocks, mixer, self.heads, dropout=self.dropout, weight_norm=self.weight_norm,
-                            remat=self.remat != "off")
-    return CouplingConfig(self.coupling, self.components, self.invertible_conv, self.act_norm_min_variance, network,
-                          context_channels, self.output_concat_elu, self.dtype, self.remat == "couplings")
+    network = NetworkConfig(
+      filters, blocks, mixer, self.heads, dropout=self.dropout, weight_norm=self.weight_norm, remat=self.remat != "off"
+    )
+    return CouplingConfig(
+      self.coupling,
+      self.components,
+      self.invertible_conv,
+      self.act_norm_min_variance,
+      network,
+      context_channels,
+      self.output_concat_elu,
+      self.dtype,
+      self.remat == "couplings",
+    )
 
 
 _CIFAR10 = FlowPlusPlusConfig(dropout=0.2)
 _IMAGENET32 = FlowPlusPlusConfig(
-    structure="columns:4,columns:3,squeeze,channels:3,columns:3", filters=128, blocks=20,
-    invertible_conv="none", weight_norm=True, output_concat_elu=True,
-    dequant_structure="columns:4,columns:4", dequant_filters=128, dequant_blocks=8,
-    context_blocks=8, context_layer_norm=True, context_attention=True)
+  structure="columns:4,columns:3,squeeze,channels:3,columns:3",
+  filters=128,
+  blocks=20,
+  invertible_conv="none",
+  weight_norm=True,
+  output_concat_elu=True,
+  dequant_structure="columns:4,columns:4",
+  dequant_filters=128,
+  dequant_blocks=8,
+  context_blocks=8,
+  context_layer_norm=True,
+  context_attention=True,
+)
 _IMAGENET64 = FlowPlusPlusConfig(
-    image_shape=(64, 64, 3), components=4, blocks=16, invertible_conv="none", output_concat_elu=True,
-    structure="squeeze,columns:4,squeeze,channels:2,columns:2,squeeze,channels:2,columns:2",
-    dequant_blocks=5, dequant_mixing=False, context_blocks=5, context_layer_norm=True)
+  image_shape=(64, 64, 3),
+  components=4,
+  blocks=16,
+  invertible_conv="none",
+  output_concat_elu=True,
+  structure="squeeze,columns:4,squeeze,channels:2,columns:2,squeeze,channels:2,columns:2",
+  dequant_blocks=5,
+  dequant_mixing=False,
+  context_blocks=5,
+  context_layer_norm=True,
+)
 
 # Without attention, and with most couplings after a squeeze: as dense as there is time for on a few CPU cores.
 _SMALL = FlowPlusPlusConfig(
-    blocks=2, attention=False, dequant_structure="columns:2", dequant_filters=32, dequant_blocks=1,
-    context_channels=16, context_blocks=1)
+  blocks=2,
+  attention=False,
+  dequant_structure="columns:2",
+  dequant_filters=32,
+  dequant_blocks=1,
+  context_channels=16,
+  context_blocks=1,
+)
 
 _DIGITS = FlowPlusPlusConfig(
-    image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4,
-    dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1)
+  image_shape=(8, 8, 1),
+  levels=17,
+  filters=48,
+  components=8,
+  blocks=1,
+  dropout=0.4,
+  dequant_filters=32,
+  dequant_blocks=1,
+  context_channels=16,
+  context_blocks=1,
+)
 
 CONFIGS = {
-    # Small models on bundled data.
-    "digits": _DIGITS,
-    "digits_by_class": dataclasses.replace(_DIGITS, num_classes=10, label_dropout=0.1, condition_channels=32),
-    "photos": FlowPlusPlusConfig(
-        filters=32, components=8, blocks=2, dropout=0.1, dequant_filters=32, dequant_blocks=1,
-        context_channels=16, context_blocks=1),
-    "photos_crops": dataclasses.replace(
-        _SMALL, filters=56, components=5, structure="squeeze,channels:3,columns:3,squeeze,channels:2"),
-    "fashion_mnist": dataclasses.replace(
-        _SMALL, image_shape=(28, 28, 1), filters=64, components=8,
-        structure="squeeze,channels:3,columns:3,squeeze,channels:3"),
-    # The published experiments.
-    "cifar10": _CIFAR10,
-    "imagenet32": _IMAGENET32,
-    "imagenet64": _IMAGENET64,
-    "imagenet64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
-    "celeba64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
-    "celeba64_3bit": dataclasses.replace(_IMAGENET64, levels=8),
-    "celeba128_5bit": dataclasses.replace(
-        _IMAGENET64, image_shape=(128, 128, 3), levels=32, blocks=12,
-        structure=f"squeeze,{_IMAGENET64.structure}"),
-    # VFlow (Chen et al. 2020): denser by channels that augment the image.
-    "cifar10_vflow": dataclasses.replace(
-        _CIFAR10, augment_channels=3, structure="columns:2,channels:2,squeeze,columns:2,channels:3"),
-    # The ablations of the paper's table 2.
-    "cifar10_uniform_dequantization": dataclasses.replace(
-        _CIFAR10, dequantization="uniform", filters=104),
-    "cifar10_affine_coupling": dataclasses.replace(
-        _CIFAR10, coupling="affine", filters=108, dequant_filters=108),
-    "cifar10_no_attention": dataclasses.replace(_CIFAR10, attention=False),
+  # Small models on bundled data.
+  "digits": _DIGITS,
+  "digits_by_class": dataclasses.replace(_DIGITS, num_classes=10, label_dropout=0.1, condition_channels=32),
+  "photos": FlowPlusPlusConfig(
+    filters=32,
+    components=8,
+    blocks=2,
+    dropout=0.1,
+    dequant_filters=32,
+    dequant_blocks=1,
+    context_channels=16,
+    context_blocks=1,
+  ),
+  "photos_crops": dataclasses.replace(
+    _SMALL, filters=56, components=5, structure="squeeze,channels:3,columns:3,squeeze,channels:2"
+  ),
+  "fashion_mnist": dataclasses.replace(
+    _SMALL,
+    image_shape=(28, 28, 1),
+    filters=64,
+    components=8,
+    structure="squeeze,channels:3,columns:3,squeeze,channels:3",
+  ),
+  # The published experiments.
+  "cifar10": _CIFAR10,
+  "imagenet32": _IMAGENET32,
+  "imagenet64": _IMAGENET64,
+  "imagenet64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
+  "celeba64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
+  "celeba64_3bit": dataclasses.replace(_IMAGENET64, levels=8),
+  "celeba128_5bit": dataclasses.replace(
+    _IMAGENET64, image_shape=(128, 128, 3), levels=32, blocks=12, structure=f"squeeze,{_IMAGENET64.structure}"
+  ),
+  # VFlow (Chen et al. 2020): denser by channels that augment the image.
+  "cifar10_vflow": dataclasses.replace(
+    _CIFAR10, augment_channels=3, structure="columns:2,channels:2,squeeze,columns:2,channels:3"
+  ),
+  # The ablations of the paper's table 2.
+  "cifar10_uniform_dequantization": dataclasses.replace(_CIFAR10, dequantization="uniform", filters=104),
+  "cifar10_affine_coupling": dataclasses.replace(_CIFAR10, coupling="affine", filters=108, dequant_filters=108),
+  "cifar10_no_attention": dataclasses.replace(_CIFAR10, attention=False),
 }
 
 

@@ -30,8 +30,9 @@ class CouplingStep(keras.layers.Layer):
     bijectors: the parts, in the order in which they are applied to data.
   """
 
-  def __init__(self, shape: Shape, config: CouplingConfig, context_block: Sequence[int] = (1, 1),
-               **kwargs: Any) -> None:
+  def __init__(
+    self, shape: Shape, config: CouplingConfig, context_block: Sequence[int] = (1, 1), **kwargs: Any
+  ) -> None:
     super().__init__(**kwargs)
     height, width, channels = shape
     half = channels // 2
@@ -40,21 +41,34 @@ class CouplingStep(keras.layers.Layer):
     self.bias = add_weight(name="bias", shape=shape, initializer="zeros")
     self.kernel, mixing = None, []
     if config.invertible_conv != "none":
-      bijector, initializer = {"dense": (fb.Invertible1x1Conv, _near_identity),
-                               "lu": (fb.Invertible1x1ConvLU, _near_zero)}[config.invertible_conv]
+      bijector, initializer = {
+        "dense": (fb.Invertible1x1Conv, _near_identity),
+        "lu": (fb.Invertible1x1ConvLU, _near_zero),
+      }[config.invertible_conv]
       self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
       mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
     self.conditioner = Conditioner(
-        (height, width, half), half * fb.num_parameters(config.coupling, config.components), config.network,
-        config.context_channels, config.output_concat_elu, context_block, name="conditioner",
-        dtype=config.network_dtype)
+      (height, width, half),
+      half * fb.num_parameters(config.coupling, config.components),
+      config.network,
+      config.context_channels,
+      config.output_concat_elu,
+      context_block,
+      name="conditioner",
+      dtype=config.network_dtype,
+    )
 
-    bijector_fn = fb.affine_coupling_bijector if config.coupling == "affine" else functools.partial(
-        fb.mixture_logistic_coupling_bijector, components=config.components)
-    self.act_norm = fb.ActNorm(self.scale, self.bias, min_variance=config.act_norm_min_variance,
-                               name=f"{self.name}_act_norm")
-    self.coupling = fb.Coupling(self.conditioner, bijector_fn, dtype=self.variable_dtype, remat=config.remat,
-                                name=f"{self.name}_coupling")
+    bijector_fn = (
+      fb.affine_coupling_bijector
+      if config.coupling == "affine"
+      else functools.partial(fb.mixture_logistic_coupling_bijector, components=config.components)
+    )
+    self.act_norm = fb.ActNorm(
+      self.scale, self.bias, min_variance=config.act_norm_min_variance, name=f"{self.name}_act_norm"
+    )
+    self.coupling = fb.Coupling(
+      self.conditioner, bijector_fn, dtype=self.variable_dtype, remat=config.remat, name=f"{self.name}_coupling"
+    )
     self.bijectors = [self.act_norm, *mixing, self.coupling, fb.SwapHalves()]
     self.built = True
 
@@ -82,8 +96,14 @@ class CouplingFlow(keras.layers.Layer):
     latent_shape: shape of the latent.
   """
 
-  def __init__(self, structure: str, image_shape: Shape, config: CouplingConfig,
-               context_size: Sequence[int] | None = None, **kwargs: Any) -> None:
+  def __init__(
+    self,
+    structure: str,
+    image_shape: Shape,
+    config: CouplingConfig,
+    context_size: Sequence[int] | None = None,
+    **kwargs: Any,
+  ) -> None:
     super().__init__(**kwargs)
     self.steps: list[CouplingStep] = []
     parts: list[tfp.bijectors.Bijector] = []
@@ -94,8 +114,12 @@ class CouplingFlow(keras.layers.Layer):
       columns = [fb.split_columns(stage.shape)] if stage.kind == "columns" else []
       size = stage.split_shape[:2]
       block = [whole // part for whole, part in zip(context_size or size, size)]
-      steps = [CouplingStep(stage.split_shape, config, block, name=f"{self.name}_step_{len(self.steps) + i}",
-                            dtype=self.dtype_policy) for i in range(stage.couplings)]
+      steps = [
+        CouplingStep(
+          stage.split_shape, config, block, name=f"{self.name}_step_{len(self.steps) + i}", dtype=self.dtype_policy
+        )
+        for i in range(stage.couplings)
+      ]
       self.steps += steps
       parts += [*columns, *(part for s in steps for part in s.bijectors), *map(fb.Invert, columns)]
     self.latent_shape = stage.output_shape

@@ -29,8 +29,9 @@ class UniformDequantizer(keras.layers.Layer):
     self.image_shape = config.image_shape
     self.built = True
 
-  def __call__(self, images: tf.Tensor, ctx: EvalContext = EvalContext(),
-               labels: tf.Tensor | None = None) -> UniformDequantization:
+  def __call__(
+    self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+  ) -> UniformDequantization:
     """Return the distribution of u in [0, 1) for integer `images [N, H, W, C]`."""
     del ctx, labels  # nothing here depends on them
     return UniformDequantization(shape_of(images)[:1], self.image_shape, self.variable_dtype)
@@ -51,23 +52,34 @@ class _ConditionalFlow(keras.layers.Layer):
     ends: bijectors that follow the couplings, from noise to a draw.
   """
 
-  def __init__(self, config: FlowPlusPlusConfig, channels: int, levels: int | None, couplings: CouplingConfig,
-               ends: Sequence[fb.Bijector] = (), **kwargs: Any) -> None:
+  def __init__(
+    self,
+    config: FlowPlusPlusConfig,
+    channels: int,
+    levels: int | None,
+    couplings: CouplingConfig,
+    ends: Sequence[fb.Bijector] = (),
+    **kwargs: Any,
+  ) -> None:
     super().__init__(**kwargs)
     self.event_shape = (*config.image_shape[:2], channels)
-    self.context_net = ContextNet(config.image_shape, levels, config.context_network, name="context_net",
-                                  dtype=config.dtype)
-    self.coupling_flow = CouplingFlow(config.dequant_structure, self.event_shape, couplings, name=self.name,
-                                      dtype=self.dtype_policy)
+    self.context_net = ContextNet(
+      config.image_shape, levels, config.context_network, name="context_net", dtype=config.dtype
+    )
+    self.coupling_flow = CouplingFlow(
+      config.dequant_structure, self.event_shape, couplings, name=self.name, dtype=self.dtype_policy
+    )
     self.label_embedding = None
     if config.num_classes:
-      self.label_embedding = LabelEmbedding(config.num_classes, config.context_channels, name="label_embedding",
-                                            dtype=config.dtype)
+      self.label_embedding = LabelEmbedding(
+        config.num_classes, config.context_channels, name="label_embedding", dtype=config.dtype
+      )
     self.bijector = fb.Chain([*ends, *self.coupling_flow.bijector.bijectors], name="noise_to_draw")
     self.built = True
 
-  def __call__(self, images: tf.Tensor, ctx: EvalContext = EvalContext(),
-               labels: tf.Tensor | None = None) -> VariationalDequantization:
+  def __call__(
+    self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+  ) -> VariationalDequantization:
     """Return the distribution of a draw `[N, *event_shape]` for `images [N, H, W, C]`.
 
     Args:
@@ -81,8 +93,12 @@ class _ConditionalFlow(keras.layers.Layer):
       context += self.label_embedding(labels)
       networks.append(self.label_embedding)
     return VariationalDequantization(
-        self.bijector, context, self.event_shape,
-        context_variables=[v.value for network in networks for v in network.variables], dtype=self.variable_dtype)
+      self.bijector,
+      context,
+      self.event_shape,
+      context_variables=[v.value for network in networks for v in network.variables],
+      dtype=self.variable_dtype,
+    )
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw normal noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
@@ -97,8 +113,9 @@ class VariationalDequantizer(_ConditionalFlow):
   """
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(config, config.image_shape[2], config.levels, config.dequantizer_couplings, [fb.Sigmoid()],
-                     **kwargs)
+    super().__init__(
+      config, config.image_shape[2], config.levels, config.dequantizer_couplings, [fb.Sigmoid()], **kwargs
+    )
 
 
 class FlowAugmenter(_ConditionalFlow):
@@ -126,8 +143,9 @@ class NormalAugmenter(keras.layers.Layer):
     self.event_shape = (*config.image_shape[:2], config.augment_channels)
     self.built = True
 
-  def __call__(self, x: tf.Tensor, ctx: EvalContext = EvalContext(),
-               labels: tf.Tensor | None = None) -> FlowDistribution:
+  def __call__(
+    self, x: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+  ) -> FlowDistribution:
     """Return the distribution of e for `x [N, H, W, C]`."""
     del ctx, labels  # nothing here depends on them
     noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(x)[:1], self.variable_dtype), 1.0), self.event_shape)

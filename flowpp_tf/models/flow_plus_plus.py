@@ -34,8 +34,9 @@ class BoundTerms(NamedTuple):
 
   Of an augmented model, those of log p(x + u, e) - log q(u|x) - log q(e|x + u) for each draw of u and e.
   """
-  log_det: tf.Tensor         # log|det dz/dx|, of the logit and of all couplings
-  prior: tf.Tensor           # log N(z)
+
+  log_det: tf.Tensor  # log|det dz/dx|, of the logit and of all couplings
+  prior: tf.Tensor  # log N(z)
   dequantization: tf.Tensor  # -log q(u|x), and -log q(e|x + u)
 
 
@@ -88,22 +89,47 @@ class FlowPlusPlus(BoundTraining):
       self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
     self.condition_net = None
     if config.is_conditional:
-      self.condition_net = ConditionNet(config.image_shape, config.num_classes, config.condition_shape,
-                                        config.condition_network, dtype=config.dtype, name="condition_net")
+      self.condition_net = ConditionNet(
+        config.image_shape,
+        config.num_classes,
+        config.condition_shape,
+        config.condition_network,
+        dtype=config.dtype,
+        name="condition_net",
+      )
       self._label_dropout = Dropout(config.label_dropout, name="label_dropout")
     self.coupling_flow = CouplingFlow(
-        config.structure, config.flow_shape, config.flow_couplings,
-        config.image_shape[:2] if config.condition_shape else None, dtype=dtype, name="flow")
+      config.structure,
+      config.flow_shape,
+      config.flow_couplings,
+      config.image_shape[:2] if config.condition_shape else None,
+      dtype=dtype,
+      name="flow",
+    )
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
-    self.flow = FlowDistribution(prior, fb.Invert(fb.Chain(
-        [*self.coupling_flow.bijector.bijectors, self._of_pixels(self.pixels_to_logit)], name="pixels_to_latent")))
+    self.flow = FlowDistribution(
+      prior,
+      fb.Invert(
+        fb.Chain(
+          [*self.coupling_flow.bijector.bijectors, self._of_pixels(self.pixels_to_logit)], name="pixels_to_latent"
+        )
+      ),
+    )
     self.built = True
 
   # --- Likelihood -------------------------------------------------------------------------------
 
-  def log_prob_bound(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                     seed: Seed = None, training: bool = False, batch_offset: int | tf.Tensor = 0,
-                     labels: TensorLike | None = None, condition: TensorLike | None = None) -> tf.Tensor:
+  def log_prob_bound(
+    self,
+    images: TensorLike,
+    num_samples: int | tf.Tensor = 1,
+    noise: TensorLike | None = None,
+    seed: Seed = None,
+    training: bool = False,
+    batch_offset: int | tf.Tensor = 0,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+  ) -> tf.Tensor:
     """Return a lower bound of the log-likelihood of integer images (equation 7).
 
     Args:
@@ -127,11 +153,20 @@ class FlowPlusPlus(BoundTraining):
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
     return _importance_weighted(
-        self.bound_terms(images, num_samples, noise, seed, training, batch_offset, labels, condition))
+      self.bound_terms(images, num_samples, noise, seed, training, batch_offset, labels, condition)
+    )
 
-  def bound_terms(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                  seed: Seed = None, training: bool = False, batch_offset: int | tf.Tensor = 0,
-                  labels: TensorLike | None = None, condition: TensorLike | None = None) -> BoundTerms:
+  def bound_terms(
+    self,
+    images: TensorLike,
+    num_samples: int | tf.Tensor = 1,
+    noise: TensorLike | None = None,
+    seed: Seed = None,
+    training: bool = False,
+    batch_offset: int | tf.Tensor = 0,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+  ) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
     x, noise, seed = self._validated_inputs(images, num_samples, noise, seed)
     given = self.check_given(shape_of(x)[0], labels, condition)
@@ -141,23 +176,37 @@ class FlowPlusPlus(BoundTraining):
     labels = self._with_dropout(labels, ctx)
     log_q, dequantized = self._dequantize(x, noise, ctx, labels)
     prior, log_det = self.flow.log_prob_terms(
-        dequantized, ctx.fold_in("flow").with_condition(self._context(labels, condition, ctx)))
+      dequantized, ctx.fold_in("flow").with_condition(self._context(labels, condition, ctx))
+    )
     terms = BoundTerms(log_det, prior, -log_q)
     return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
-  def bits_per_dim(self, images: TensorLike, num_samples: int | tf.Tensor = 1, noise: TensorLike | None = None,
-                   seed: Seed = None, labels: TensorLike | None = None,
-                   condition: TensorLike | None = None) -> tf.Tensor:
+  def bits_per_dim(
+    self,
+    images: TensorLike,
+    num_samples: int | tf.Tensor = 1,
+    noise: TensorLike | None = None,
+    seed: Seed = None,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+  ) -> tf.Tensor:
     """Return the negative bound in bits/dim, `[B]`; arguments as in `log_prob_bound`."""
-    return self.to_bits_per_dim(self.log_prob_bound(
-        images, num_samples, noise, seed, labels=labels, condition=condition))
+    return self.to_bits_per_dim(
+      self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
+    )
 
   def to_bits_per_dim(self, log_prob: Any) -> Any:
     """Return bits/dim from nats per image."""
     return -log_prob / (math.prod(self.config.image_shape) * math.log(2))
 
-  def initialize(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = 0,
-                 labels: TensorLike | None = None, condition: TensorLike | None = None) -> tf.Tensor:
+  def initialize(
+    self,
+    images: TensorLike,
+    noise: TensorLike | None = None,
+    seed: Seed = 0,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+  ) -> tf.Tensor:
     """Initialise every layer from one batch, in the order of evaluation (data-dependent initialisation).
 
     Each layer that normalises sets its weights by the data that reach it through the layers before it, as initialised.
@@ -185,9 +234,15 @@ class FlowPlusPlus(BoundTraining):
 
   # --- Samples and latents ----------------------------------------------------------------------
 
-  def sample(self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None,
-             labels: TensorLike | None = None, condition: TensorLike | None = None,
-             guidance: float | tf.Tensor = 0.0) -> tf.Tensor:
+  def sample(
+    self,
+    n: int | tf.Tensor,
+    temperature: float | tf.Tensor = 1.0,
+    seed: Seed = None,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+    guidance: float | tf.Tensor = 0.0,
+  ) -> tf.Tensor:
     """Draw images.
 
     Args:
@@ -217,8 +272,14 @@ class FlowPlusPlus(BoundTraining):
     z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)
 
-  def encode(self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None,
-             labels: TensorLike | None = None, condition: TensorLike | None = None) -> tf.Tensor:
+  def encode(
+    self,
+    images: TensorLike,
+    noise: TensorLike | None = None,
+    seed: Seed = None,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+  ) -> tf.Tensor:
     """Return the latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
@@ -229,14 +290,19 @@ class FlowPlusPlus(BoundTraining):
     dequantized = self._dequantize(x, noise, ctx, given.get("labels"))[1]
     return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
 
-  def decode(self, z: TensorLike, labels: TensorLike | None = None, condition: TensorLike | None = None,
-             guidance: float | tf.Tensor = 0.0) -> tf.Tensor:
+  def decode(
+    self,
+    z: TensorLike,
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+    guidance: float | tf.Tensor = 0.0,
+  ) -> tf.Tensor:
     """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments as in `sample`."""
     z, shape = tf.cast(z, self.variable_dtype), self.coupling_flow.latent_shape
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
     given = self.check_given(shape_of(z)[0], labels, condition)
-    x = self.flow.bijector.forward(z, ctx=self._guided(guidance, **given))[..., :self.config.image_shape[2]]
+    x = self.flow.bijector.forward(z, ctx=self._guided(guidance, **given))[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
@@ -285,12 +351,14 @@ class FlowPlusPlus(BoundTraining):
       samples = None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
       wanted = (images.shape[0], *self.noise_shape)
       if noise.shape[0] == 0 or not noise.shape.is_compatible_with([samples, *wanted]):
-        raise InputError(f"`noise` must be of shape {wanted} or of that with the number "
-                         f"of samples before it, got {tuple(noise.shape)}")
+        raise InputError(
+          f"`noise` must be of shape {wanted} or of that with the number of samples before it, got {tuple(noise.shape)}"
+        )
     return tf.cast(images, self.variable_dtype), noise[0] if noise.shape[0] == 1 else noise, seed
 
-  def check_given(self, count: Any, labels: TensorLike | None = None,
-                  condition: TensorLike | None = None) -> dict[str, tf.Tensor]:
+  def check_given(
+    self, count: Any, labels: TensorLike | None = None, condition: TensorLike | None = None
+  ) -> dict[str, tf.Tensor]:
     """Return what `count` images are given, as tensors by name; see `given.check_given`."""
     return check_given(self.config, self.variable_dtype, count, labels, condition)
 
@@ -337,7 +405,8 @@ class FlowPlusPlus(BoundTraining):
     flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
     part = ctx.fold_in("augmenter")
     e, log_q_e = self.augmenter(flat, part, labels).transform(
-        tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part)
+      tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part
+    )
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
 
@@ -353,8 +422,7 @@ class FlowPlusPlus(BoundTraining):
     images = tf.convert_to_tensor(images)
     shape = self.config.image_shape
     if len(images.shape) != 4 or not images.shape[1:].is_compatible_with(shape):
-      raise InputError(f"`images` must be of shape [B, {', '.join(map(str, shape))}], got "
-                       f"{list(images.shape)}")
+      raise InputError(f"`images` must be of shape [B, {', '.join(map(str, shape))}], got {list(images.shape)}")
     if tf.executing_eagerly():
       check_pixels(images.numpy(), self.config.levels)
     return images

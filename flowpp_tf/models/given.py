@@ -17,6 +17,7 @@ from flowpp_tf.types import TensorLike
 
 KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a batch, by argument
 
+
 def given_specs(config: FlowPlusPlusConfig, dtype: Any) -> dict[str, tf.TensorSpec]:
   """Return the specs, for any batch size, of what images are given, by name."""
   specs = {}
@@ -27,8 +28,13 @@ def given_specs(config: FlowPlusPlusConfig, dtype: Any) -> dict[str, tf.TensorSp
   return specs
 
 
-def check_given(config: FlowPlusPlusConfig, dtype: Any, count: Any, labels: TensorLike | None = None,
-                condition: TensorLike | None = None) -> dict[str, tf.Tensor]:
+def check_given(
+  config: FlowPlusPlusConfig,
+  dtype: Any,
+  count: Any,
+  labels: TensorLike | None = None,
+  condition: TensorLike | None = None,
+) -> dict[str, tf.Tensor]:
   """Return what `count` images are given, as tensors by name, each with a batch of `count`.
 
   Args:
@@ -75,7 +81,8 @@ def unpack(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str, Any]]
     return batch, {}
   taken = {"labels": config.num_classes, "condition": config.condition_shape}
   return batch[KEYS["images"]], {
-      name: batch[KEYS[name]] for name, wanted in taken.items() if wanted and KEYS[name] in batch}
+    name: batch[KEYS[name]] for name, wanted in taken.items() if wanted and KEYS[name] in batch
+  }
 
 
 def _check_labels(labels, config):
@@ -84,5 +91,7 @@ def _check_labels(labels, config):
   lowest = -1 if config.label_dropout else 0
   if tf.executing_eagerly() and not np.all((labels >= lowest) & (labels < config.num_classes)):
     more = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
-    raise InputError(f"`labels` must lie in {lowest} .. {config.num_classes - 1}, got values from "
-                     f"{np.min(labels)} to {np.max(labels)}{more}")
+    raise InputError(
+      f"`labels` must lie in {lowest} .. {config.num_classes - 1}, got values from "
+      f"{np.min(labels)} to {np.max(labels)}{more}"
+    )

@@ -1,6 +1,6 @@
 """Integer images as a TFP distribution: samples of the model, and its bound as their log density.
 
-    log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, importance-weighted)
+log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, importance-weighted)
 """
 
 from typing import TYPE_CHECKING
@@ -45,9 +45,16 @@ class ImageDistribution(tfp.distributions.Distribution):
     TensorShape([3])
   """
 
-  def __init__(self, model: "FlowPlusPlus", num_samples: int = 1, seed: Seed = 0, validate_args: bool = False,
-               name: str = "image_distribution", labels: TensorLike | None = None,
-               condition: TensorLike | None = None) -> None:
+  def __init__(
+    self,
+    model: "FlowPlusPlus",
+    num_samples: int = 1,
+    seed: Seed = 0,
+    validate_args: bool = False,
+    name: str = "image_distribution",
+    labels: TensorLike | None = None,
+    condition: TensorLike | None = None,
+  ) -> None:
     parameters = dict(locals())
     if not num_samples > 0:
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
@@ -58,8 +65,13 @@ class ImageDistribution(tfp.distributions.Distribution):
     self._condition = None if condition is None else tf.convert_to_tensor(condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
-        dtype=tf.int32, reparameterization_type=tfd.NOT_REPARAMETERIZED, validate_args=validate_args,
-        allow_nan_stats=False, parameters=parameters, name=name)
+      dtype=tf.int32,
+      reparameterization_type=tfd.NOT_REPARAMETERIZED,
+      validate_args=validate_args,
+      allow_nan_stats=False,
+      parameters=parameters,
+      name=name,
+    )
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
@@ -87,21 +99,21 @@ class ImageDistribution(tfp.distributions.Distribution):
     given = {}
     for name, value, event_ndims in (("labels", self.labels, 0), ("condition", self.condition, 3)):
       if value is not None:
-        event = value.shape[len(value.shape) - event_ndims:]
+        event = value.shape[len(value.shape) - event_ndims :]
         given[name] = tf.reshape(tf.broadcast_to(value, tf.concat([batch_shape, event], axis=0)), [-1, *event])
     return given
 
   def _sample_n(self, n, seed=None):
     batch_shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
     images = self._model.sample(
-        tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed), **self._given(batch_shape))
+      tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed), **self._given(batch_shape)
+    )
     return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
 
   def _log_prob(self, images):
     shape = self.event_shape
     if not images.shape[-3:].is_compatible_with(shape):
-      raise InputError(f"images must be of shape [..., {', '.join(map(str, shape))}], got "
-                       f"{images.shape}")
+      raise InputError(f"images must be of shape [..., {', '.join(map(str, shape))}], got {images.shape}")
     batch_shape = tf.broadcast_dynamic_shape(tf.shape(images)[:-3], self.batch_shape_tensor())
     images = tf.broadcast_to(images, tf.concat([batch_shape, shape], axis=0))
     flat = tf.reshape(images, [-1, *shape])
@@ -114,5 +126,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     if not self.validate_args:
       return []
     message = f"images must lie in 0 .. {self._model.config.levels - 1}"
-    return [tf.debugging.assert_non_negative(images, message),
-            tf.debugging.assert_less(images, tf.cast(self._model.config.levels, images.dtype), message)]
+    return [
+      tf.debugging.assert_non_negative(images, message),
+      tf.debugging.assert_less(images, tf.cast(self._model.config.levels, images.dtype), message),
+    ]

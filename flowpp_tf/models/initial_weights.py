@@ -15,6 +15,7 @@ from flowpp_tf.models.pretrained import ABOUT, WEIGHTS, presets, read_preset
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
   """The file of trained weights that a source names."""
+
   source: str
   path: pathlib.Path
   sha256: str
@@ -41,8 +42,10 @@ class InitialWeights:
     elif source in presets():
       path = read_preset(source)[1]
     else:
-      raise InputError(f"`init_from` must be the directory of a run, an .npz file, or a preset, one of "
-                       f"{', '.join(presets())}, got {source!r}")
+      raise InputError(
+        f"`init_from` must be the directory of a run, an .npz file, or a preset, one of "
+        f"{', '.join(presets())}, got {source!r}"
+      )
     return cls(source, path, file_sha256(path))
 
   def load(self, model: FlowPlusPlus) -> None:

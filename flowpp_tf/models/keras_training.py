@@ -75,22 +75,33 @@ class BoundTraining(keras.Model):
     super().compile(optimizer=optimizer, **kwargs)
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
       if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
-        raise InputError(f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their "
-                         "mean")
+        raise InputError(
+          f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their mean"
+        )
     self.max_skipped = max_skipped
     with self.distribute_strategy.scope():
       # In a namespace, so that checkpoints of the model do not hold it.
-      self._skipped = types.SimpleNamespace(in_a_row=tf.Variable(
-          0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA))
+      self._skipped = types.SimpleNamespace(
+        in_a_row=tf.Variable(0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+      )
 
   def get_compile_config(self) -> None:
     """Return None: a model is loaded uncompiled."""
 
   # --- Keras' loops -----------------------------------------------------------------------------
 
-  def fit(self, x: Any = None, y: Any = None, batch_size: int | None = None, epochs: int = 1, verbose: Any = "auto",
-          callbacks: Any = None, validation_split: float = 0.0, validation_data: Any = None,
-          **kwargs: Any) -> keras.callbacks.History:
+  def fit(
+    self,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    verbose: Any = "auto",
+    callbacks: Any = None,
+    validation_split: float = 0.0,
+    validation_data: Any = None,
+    **kwargs: Any,
+  ) -> keras.callbacks.History:
     """Train the model; arguments as in Keras.
 
     A new model is first initialised (`initialize`) on up to 256 images of `x`. A model is new if each ActNorm has the
@@ -118,8 +129,9 @@ class BoundTraining(keras.Model):
       callbacks = [callbacks]
     callbacks = list(callbacks or [])
     with _input_errors():
-      return super().fit(x, y, batch_size, epochs, verbose, [*callbacks, _Watch(callbacks)], validation_split,
-                         validation_data, **kwargs)
+      return super().fit(
+        x, y, batch_size, epochs, verbose, [*callbacks, _Watch(callbacks)], validation_split, validation_data, **kwargs
+      )
 
   def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
     """Return `loss` and `bits_per_dim` of images, with the same noise in each call; arguments as in Keras.
@@ -148,8 +160,14 @@ class BoundTraining(keras.Model):
         self.optimizer.build(self.trainable_variables)
     super().make_train_function(force)
 
-  def export(self, filepath: Path, format: str = "tf_saved_model", verbose: bool | None = None,
-             input_signature: Any = None, **kwargs: Any) -> None:
+  def export(
+    self,
+    filepath: Path,
+    format: str = "tf_saved_model",
+    verbose: bool | None = None,
+    input_signature: Any = None,
+    **kwargs: Any,
+  ) -> None:
     """Write `call` as an artifact for inference; arguments as in Keras.
 
     The default signature takes float32 images, as TensorFlow casts arrays to the type of a signature: with an integer
@@ -208,7 +226,7 @@ class BoundTraining(keras.Model):
 
     # A branch of a replica could not synchronise it with the others.
     replica.merge_call(update, args=(good, counts_as_good, *gradients))
-    loss_tracker, = self.metrics
+    (loss_tracker,) = self.metrics
     mean = tf.where(counts_as_good, loss * replica.num_replicas_in_sync, tf.cast(np.nan, loss.dtype))
     loss_tracker.update_state(mean, sample_weight=tf.shape(bound)[0])
     return self.compute_metrics(inputs, None, bound, sample_weight)
@@ -222,8 +240,9 @@ class BoundTraining(keras.Model):
     """Return the bound of this replica's share of a batch, `[B]` nats."""
     return self(self._unpacked(data)[0], training=False)
 
-  def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None,
-                   training: bool = True) -> tf.Tensor:
+  def compute_loss(
+    self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+  ) -> tf.Tensor:
     """Return the mean negative bound, nats per image, of this replica's share of the batch."""
     loss = -_weighted_mean(y_pred, sample_weight)
     return loss / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
@@ -272,8 +291,9 @@ class BoundTraining(keras.Model):
     elif isinstance(x, keras.utils.PyDataset):
       batches = [x[0]]
     else:
-      raise InputError(f"a new model cannot be initialised from `x` of type {type(x).__name__}: call "
-                       "`model.initialize(images)` first")
+      raise InputError(
+        f"a new model cannot be initialised from `x` of type {type(x).__name__}: call `model.initialize(images)` first"
+      )
     for data in batches:
       images, given = unpack(self._unpacked(data)[0], self.config)
       self.initialize(images, **given)
@@ -327,9 +347,12 @@ def _checked_pixels(images, levels):
   all_right = tf.reduce_all(right)
   from_0_to_1 = tf.reduce_all((values >= 0) & (values <= 1))
   example = tf.boolean_mask(values, ~right)[:1]
-  with tf.control_dependencies([
+  with tf.control_dependencies(
+    [
       tf.debugging.Assert(all_right | ~from_0_to_1, [not_integers(levels, divided=True), example]),
-      tf.debugging.Assert(all_right, [not_integers(levels, divided=False), example])]):
+      tf.debugging.Assert(all_right, [not_integers(levels, divided=False), example]),
+    ]
+  ):
     return tf.identity(images), tf.reduce_all(right, axis=[1, 2, 3])
 
 

@@ -18,6 +18,7 @@ from flowpp_tf.types import Path
 
 class Entry(NamedTuple):
   """An array of the release: `variable[index]` reshaped to `shape`."""
+
   name: str
   variable: Any
   index: Any
@@ -42,14 +43,18 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
   entries = {entry.name: entry for entry in official_entries(model)}
   wrong = [f"missing {name} {entry.shape}" for name, entry in entries.items() if name not in arrays]
   wrong += [f"unexpected {name} {array.shape}" for name, array in arrays.items() if name not in entries]
-  wrong += [f"{name} has shape {arrays[name].shape}, expected {entry.shape}"
-            for name, entry in entries.items() if name in arrays and arrays[name].shape != entry.shape]
+  wrong += [
+    f"{name} has shape {arrays[name].shape}, expected {entry.shape}"
+    for name, entry in entries.items()
+    if name in arrays and arrays[name].shape != entry.shape
+  ]
   if wrong:
     raise InputError(f"{str(path)!r} does not fit the model, {len(wrong)} arrays: {'; '.join(wrong)}")
   values: dict[int, tuple[Any, np.ndarray]] = {}
   for entry in entries.values():
-    _, value = values.setdefault(id(entry.variable), (
-        entry.variable, np.full(entry.variable.shape, np.nan, entry.variable.dtype)))
+    _, value = values.setdefault(
+      id(entry.variable), (entry.variable, np.full(entry.variable.shape, np.nan, entry.variable.dtype))
+    )
     value[entry.index] = arrays[entry.name].reshape(value[entry.index].shape)
   for variable, value in values.values():
     variable.assign(value)
@@ -65,8 +70,9 @@ def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
   Example:
     >>> fpp.export_official_weights(model, "weights.npz")
   """
-  arrays = {entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape)
-            for entry in official_entries(model)}
+  arrays = {
+    entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape) for entry in official_entries(model)
+  }
 
   def write(temporary):
     with open(temporary, "wb") as file:  # np.savez would append .npz to a path without it

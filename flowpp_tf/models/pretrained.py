@@ -72,8 +72,10 @@ def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise InputError(f"preset {str(preset)!r} in {str(folder)!r} cannot be read: {error}") from None
   if found != expected:
-    raise InputError(f"the weights of preset {str(preset)!r} are damaged: {str(folder / WEIGHTS)!r} has the SHA-256 "
-                     f"{found[:12]}..., expected {expected[:12]}...")
+    raise InputError(
+      f"the weights of preset {str(preset)!r} are damaged: {str(folder / WEIGHTS)!r} has the SHA-256 "
+      f"{found[:12]}..., expected {expected[:12]}..."
+    )
   return fields, folder / WEIGHTS
 
 

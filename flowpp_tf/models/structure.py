@@ -1,8 +1,8 @@
 """The structure of a flow as text: `columns:4,squeeze,channels:2,columns:3` is the CIFAR-10 model.
 
-    columns:N    split by columns, N coupling steps, merge    [H, W, C] -> [H, W, C]
-    channels:N   split by channels, N coupling steps, merge   [H, W, C] -> [H, W, C]
-    squeeze      2x2 pixels become channels                   [H, W, C] -> [H / 2, W / 2, 4 C]
+columns:N    split by columns, N coupling steps, merge    [H, W, C] -> [H, W, C]
+channels:N   split by channels, N coupling steps, merge   [H, W, C] -> [H, W, C]
+squeeze      2x2 pixels become channels                   [H, W, C] -> [H / 2, W / 2, 4 C]
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from flowpp_tf.types import Shape
 @dataclasses.dataclass(frozen=True)
 class Stage:
   """One entry of a structure: its kind, its number of couplings, the shape of its input."""
+
   kind: str
   couplings: int
   shape: tuple[int, ...]
@@ -53,13 +54,13 @@ def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> l
       stage = Stage(kind, int(count), shape)
       halved = {"width": shape[1]} if kind == "columns" else {"number of channels": shape[2]}
     else:
-      raise InputError(f"`{name}` {text!r} has an entry {entry.strip()!r}; expected columns:N, "
-                       "channels:N or squeeze")
+      raise InputError(f"`{name}` {text!r} has an entry {entry.strip()!r}; expected columns:N, channels:N or squeeze")
     for what, size in halved.items():
       if size % 2:
         raise InputError(
-            f"`{name}` {text!r} cannot take images of shape {tuple(image_shape)}: at "
-            f"{entry.strip()!r} the {what} is {size}, which cannot be halved")
+          f"`{name}` {text!r} cannot take images of shape {tuple(image_shape)}: at "
+          f"{entry.strip()!r} the {what} is {size}, which cannot be halved"
+        )
     stages.append(stage)
     shape = stage.output_shape
   return stages

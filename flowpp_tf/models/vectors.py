@@ -28,8 +28,15 @@ _MEANS, _LOG_SCALE = 2.5, -1.0
 _MIN_VARIANCE = 1e-6  # of ActNorm: a value that is the same in the whole batch is not scaled up without end
 
 
-def vector_flow(event_size: int, context_size: int = 0, couplings: int = 6, components: int = 8, hidden: int = 64,
-                blocks: int = 2, dtype: str = "float32") -> FlowDistribution:
+def vector_flow(
+  event_size: int,
+  context_size: int = 0,
+  couplings: int = 6,
+  components: int = 8,
+  hidden: int = 64,
+  blocks: int = 2,
+  dtype: str = "float32",
+) -> FlowDistribution:
   """Return Flow++ for vectors as a TFP distribution.
 
   Args:
@@ -56,8 +63,12 @@ def vector_flow(event_size: int, context_size: int = 0, couplings: int = 6, comp
     >>> flow.sample(10).shape
     TensorShape([10, 2])
   """
-  for name, value, least in (("event_size", event_size, 2), ("context_size", context_size, 0),
-                             ("couplings", couplings, 1), ("components", components, 1)):
+  for name, value, least in (
+    ("event_size", event_size, 2),
+    ("context_size", context_size, 0),
+    ("couplings", couplings, 1),
+    ("components", components, 1),
+  ):
     if value < least:
       raise ValueError(f"`{name}` must be at least {least}, got {value}")
   kept = event_size // 2
@@ -66,15 +77,30 @@ def vector_flow(event_size: int, context_size: int = 0, couplings: int = 6, comp
   parts: list[fb.Bijector] = []
   for i in range(couplings):
     conditioner = DenseConditioner(
-        kept, (event_size - kept) * fb.num_parameters("mixture_logistic", components), hidden, blocks, context_size,
-        dtype=dtype, name=f"conditioner_{i}")
+      kept,
+      (event_size - kept) * fb.num_parameters("mixture_logistic", components),
+      hidden,
+      blocks,
+      context_size,
+      dtype=dtype,
+      name=f"conditioner_{i}",
+    )
     parts += [
-        fb.ActNorm(variable(np.ones(event_size), f"scale_{i}"), variable(np.zeros(event_size), f"bias_{i}"),
-                   min_variance=_MIN_VARIANCE, name=f"act_norm_{i}"),
-        # What the last coupling has transformed comes first, and is kept.
-        fb.Invertible1x1ConvLU(variable(np.zeros([event_size, event_size]), f"lower_upper_{i}"), event_ndims=1,
-                               permutation=(np.arange(event_size) - kept) % event_size, name=f"linear_{i}"),
-        fb.Coupling(conditioner, bijector_fn, event_ndims=1, kept=kept, dtype=dtype, name=f"coupling_{i}")]
+      fb.ActNorm(
+        variable(np.ones(event_size), f"scale_{i}"),
+        variable(np.zeros(event_size), f"bias_{i}"),
+        min_variance=_MIN_VARIANCE,
+        name=f"act_norm_{i}",
+      ),
+      # What the last coupling has transformed comes first, and is kept.
+      fb.Invertible1x1ConvLU(
+        variable(np.zeros([event_size, event_size]), f"lower_upper_{i}"),
+        event_ndims=1,
+        permutation=(np.arange(event_size) - kept) % event_size,
+        name=f"linear_{i}",
+      ),
+      fb.Coupling(conditioner, bijector_fn, event_ndims=1, kept=kept, dtype=dtype, name=f"coupling_{i}"),
+    ]
   normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
   return FlowDistribution(tfd.Sample(normal, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
 
@@ -104,10 +130,24 @@ class VectorFlow(Flow):
     >>> model.save("flow.keras")
   """
 
-  def __init__(self, event_size: int, context_size: int = 0, couplings: int = 6, components: int = 8,
-               hidden: int = 64, blocks: int = 2, **kwargs: Any) -> None:
-    self._config = dict(event_size=event_size, context_size=context_size, couplings=couplings, components=components,
-                        hidden=hidden, blocks=blocks)
+  def __init__(
+    self,
+    event_size: int,
+    context_size: int = 0,
+    couplings: int = 6,
+    components: int = 8,
+    hidden: int = 64,
+    blocks: int = 2,
+    **kwargs: Any,
+  ) -> None:
+    self._config = dict(
+      event_size=event_size,
+      context_size=context_size,
+      couplings=couplings,
+      components=components,
+      hidden=hidden,
+      blocks=blocks,
+    )
     dtype = keras.dtype_policies.get(kwargs.get("dtype") or keras.config.dtype_policy()).variable_dtype
     super().__init__(vector_flow(**self._config, dtype=dtype), **kwargs)
 

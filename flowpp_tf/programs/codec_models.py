@@ -21,8 +21,9 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
     if not path.exists():
       write_file(path, model.to_bytes())
   except OSError as error:
-    run.warn(f"{str(path)!r} cannot be written, so that this run's archives need TensorFlow to be decoded: "
-             f"{error.strerror}")
+    run.warn(
+      f"{str(path)!r} cannot be written, so that this run's archives need TensorFlow to be decoded: {error.strerror}"
+    )
 
 
 def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None) -> TieredCodec:
@@ -42,8 +43,10 @@ def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | 
     raise InputError("give the model as --workdir, --preset or --model, one of them")
   tier, wanted = reader.header.tier, reader.header.model
   if not given and reader.model is None:
-    raise ArchiveError(f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
-                       f"--workdir, or its {codec_model_name(wanted)} as --model")
+    raise ArchiveError(
+      f"the archive does not hold its model (hash {wanted[:12]}...); give it as --preset or "
+      f"--workdir, or its {codec_model_name(wanted)} as --model"
+    )
   if tier == "portable":
     folder = workdir or (preset and f"presets/{pathlib.Path(preset).name}")
     stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
@@ -60,6 +63,8 @@ def _load_model(workdir, preset, wanted):
     from flowpp_tf.models import FlowPlusPlus
     from flowpp_tf.training import Workdir
   except ImportError as error:
-    raise InputError(f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "
-                     f"{codec_model_name(wanted)} as --model") from None
+    raise InputError(
+      f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "
+      f"{codec_model_name(wanted)} as --model"
+    ) from None
   return FlowPlusPlus.from_preset(preset) if preset is not None else Workdir(workdir).load()[0]

@@ -1,6 +1,6 @@
 """The commands: `bin/train`, `flowpp-train` and `python -m flowpp_tf train` begin here, before TensorFlow is imported.
 
-    train evaluate sample score export demo compress decompress
+train evaluate sample score export demo compress decompress
 """
 
 import contextlib
@@ -15,17 +15,20 @@ from flowpp_tf.programs import process
 from flowpp_tf.version import __version__
 
 COMMANDS = {
-    "train": "train a model and leave the run in a working directory",
-    "evaluate": "measure bits/dim of a trained model",
-    "sample": "draw samples, interpolate, reconstruct, find neighbours",
-    "score": "score single images, as CSV",
-    "export": "write a SavedModel",
-    "demo": "show a model on a web page",
-    "compress": "compress images without loss",
-    "decompress": "give compressed images back"}
+  "train": "train a model and leave the run in a working directory",
+  "evaluate": "measure bits/dim of a trained model",
+  "sample": "draw samples, interpolate, reconstruct, find neighbours",
+  "score": "score single images, as CSV",
+  "export": "write a SavedModel",
+  "demo": "show a model on a web page",
+  "compress": "compress images without loss",
+  "decompress": "give compressed images back",
+}
 
-_NOISE = re.compile(rb"[IWE]\d{4} [\d:.]+ +\d+ \S+\.cc:\d+\] |WARNING: All log messages before absl::InitializeLog|"
-                    rb"To enable the following instructions: |\s*$")
+_NOISE = re.compile(
+  rb"[IWE]\d{4} [\d:.]+ +\d+ \S+\.cc:\d+\] |WARNING: All log messages before absl::InitializeLog|"
+  rb"To enable the following instructions: |\s*$"
+)
 
 
 def start(command: str) -> None:
@@ -91,4 +94,5 @@ def _explain(command):
 
 # Entry points of `flowpp-train` and so on, and of bin/.
 train, evaluate, sample, score, export, demo, compress, decompress = (
-    functools.partial(start, command) for command in COMMANDS)
+  functools.partial(start, command) for command in COMMANDS
+)

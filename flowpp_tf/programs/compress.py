@@ -54,25 +54,43 @@ _ESTIMATED_TILES = 1000
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
-  flags.DEFINE_list("images", None, "Folder of images, searched recursively, or files; a split of --dataset if not "
-                    "given.")
+  flags.DEFINE_list(
+    "images", None, "Folder of images, searched recursively, or files; a split of --dataset if not given."
+  )
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
   data_flags.define_data_flags(default="that of the run")
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.",
-                       lower_bound=1, upper_bound=1 << 31)
+  flags.DEFINE_integer(
+    "limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31
+  )
   flags.DEFINE_string("output", None, "Archive to write, such as my_photos.fpp.")
   flags.DEFINE_bool("estimate", False, "Say how large the archive would be, and write nothing.")
   flags.DEFINE_bool("test", False, "Decode the whole archive and compare it with the images before it appears.")
-  flags.DEFINE_enum("tier", "portable", TIERS, "portable: every machine decodes it. float64, exact-build: faster, and "
-                    "decoded where the networks give the same numbers, which is checked.")
-  flags.DEFINE_bool("embed_model", False, "Put the model into the archive, so that nothing else is needed to decode "
-                    "it.")
-  flags.DEFINE_bool("lossy_pixels", False, "Code the pixels of JPEG and lossy WebP files too, which takes more bytes "
-                    "than the files; else these files are kept as they are.")
-  flags.DEFINE_integer("segment_images", SEGMENT_IMAGES, "Images or tiles that are decoded together; fewer give "
-                       "quicker access to one of them, and larger archives.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_integer("batch_size", None, "Largest batch; one that is fast if not given.",
-                       lower_bound=1, upper_bound=1 << 16)
+  flags.DEFINE_enum(
+    "tier",
+    "portable",
+    TIERS,
+    "portable: every machine decodes it. float64, exact-build: faster, and "
+    "decoded where the networks give the same numbers, which is checked.",
+  )
+  flags.DEFINE_bool(
+    "embed_model", False, "Put the model into the archive, so that nothing else is needed to decode it."
+  )
+  flags.DEFINE_bool(
+    "lossy_pixels",
+    False,
+    "Code the pixels of JPEG and lossy WebP files too, which takes more bytes "
+    "than the files; else these files are kept as they are.",
+  )
+  flags.DEFINE_integer(
+    "segment_images",
+    SEGMENT_IMAGES,
+    "Images or tiles that are decoded together; fewer give quicker access to one of them, and larger archives.",
+    lower_bound=1,
+    upper_bound=1 << 16,
+  )
+  flags.DEFINE_integer(
+    "batch_size", None, "Largest batch; one that is fast if not given.", lower_bound=1, upper_bound=1 << 16
+  )
 
 
 def compress_from_flags() -> None:
@@ -89,9 +107,12 @@ def compress_from_flags() -> None:
   if FLAGS.images:
     _compress_files(model, workdir)
     return
-  dataset = (data_flags.load_from_settings(data_flags.complete_settings(given, FLAGS.dataset, settings), model.config)
-             if FLAGS.dataset else data_flags.load_data_of_run(settings, model.config, given)[0])
-  images = dataset.split(FLAGS.split)[:FLAGS.limit]
+  dataset = (
+    data_flags.load_from_settings(data_flags.complete_settings(given, FLAGS.dataset, settings), model.config)
+    if FLAGS.dataset
+    else data_flags.load_data_of_run(settings, model.config, given)[0]
+  )
+  images = dataset.split(FLAGS.split)[: FLAGS.limit]
   size = len(images) * math.prod(model.config.image_shape)
   if FLAGS.estimate:
     _print_estimate(model, images, len(images), size, 0)
@@ -100,13 +121,20 @@ def compress_from_flags() -> None:
 
   def write(path):
     with open(path, "wb") as file:
-      compress_to(file, coder, images, segment_images=FLAGS.segment_images, embed_model=FLAGS.embed_model,
-                  max_batch=FLAGS.batch_size, progress=progress_on_stderr(len(images)))
+      compress_to(
+        file,
+        coder,
+        images,
+        segment_images=FLAGS.segment_images,
+        embed_model=FLAGS.embed_model,
+        max_batch=FLAGS.batch_size,
+        progress=progress_on_stderr(len(images)),
+      )
     if FLAGS.test:
       with open(path, "rb") as file:
         start = 0
         for part in read_images(ArchiveReader(file), coder):
-          if part.problem or not np.array_equal(part.images, images[start:start + len(part.images)]):
+          if part.problem or not np.array_equal(part.images, images[start : start + len(part.images)]):
             raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
           start += len(part.images)
 
@@ -116,7 +144,7 @@ def compress_from_flags() -> None:
 def _compress_files(model, workdir):
   check_channels(model.config.image_shape[2])
   folder, names = _files(FLAGS.images)
-  names = names[:FLAGS.limit]
+  names = names[: FLAGS.limit]
   sizes = {name: _size_of(folder / name) for name in names}
   shape = model.config.image_shape
   kept: dict[str, str] = {}  # names, and why
@@ -132,9 +160,10 @@ def _compress_files(model, workdir):
       yield picture
 
   for name in (name for name, size in sizes.items() if size > MAX_KEPT_FILE):
-    if (reason := read_picture(folder, name, shape[2], FLAGS.lossy_pixels).reason):
-      raise InputError(f"{str(folder / name)!r} would be kept as it is ({reason}), and is larger than "
-                       f"{MAX_KEPT_FILE >> 20} MiB")
+    if reason := read_picture(folder, name, shape[2], FLAGS.lossy_pixels).reason:
+      raise InputError(
+        f"{str(folder / name)!r} would be kept as it is ({reason}), and is larger than {MAX_KEPT_FILE >> 20} MiB"
+      )
 
   if FLAGS.estimate:
     tiles, kept_bytes, count, pixel_bytes = [], 0, 0, 0
@@ -167,11 +196,14 @@ def _compress_files(model, workdir):
   if kept:
     kind = "grey" if shape[2] == 1 else "RGB"
     reasons = ", ".join(sorted(set(kept.values())))
-    run.warn(f"{len(kept)} of {len(names)} files are kept as they are ({reasons}): the model "
-             f"codes the pixels of lossless {kind} files")
+    run.warn(
+      f"{len(kept)} of {len(names)} files are kept as they are ({reasons}): the model "
+      f"codes the pixels of lossless {kind} files"
+    )
   if pathlib.Path(FLAGS.output).stat().st_size >= sum(sizes.values()):
-    run.warn("the archive is not smaller than the files: they are too few, or unlike those that the model was trained "
-             "on")
+    run.warn(
+      "the archive is not smaller than the files: they are too few, or unlike those that the model was trained on"
+    )
 
 
 def _size_of(path):
@@ -209,13 +241,16 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
   tiles = np.asarray(tiles[np.linspace(0, len(tiles) - 1, min(len(tiles), _ESTIMATED_TILES)).astype(int)])
   fits = tiles.reshape(len(tiles), -1).max(axis=1) < model.config.levels
   if not fits.all():
-    raise InputError(f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have "
-                     "more")
+    raise InputError(
+      f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have more"
+    )
   bound = evaluate_bits_per_dim(model, tiles, 1).bounds[0]
   size = int(bound.bits_per_dim * count * tiles[0].size / 8) + kept_bytes
-  print(f"estimate: {_size(size)} for {_size(pixel_bytes)} of pixels ({bound.bits_per_dim:.4f} +- "
-        f"{bound.standard_error:.4f} bits/dim, measured on {len(tiles)} of {count} images or tiles)"
-        + (f" and {_size(kept_bytes)} of files that are kept as they are" if kept_bytes else ""))
+  print(
+    f"estimate: {_size(size)} for {_size(pixel_bytes)} of pixels ({bound.bits_per_dim:.4f} +- "
+    f"{bound.standard_error:.4f} bits/dim, measured on {len(tiles)} of {count} images or tiles)"
+    + (f" and {_size(kept_bytes)} of files that are kept as they are" if kept_bytes else "")
+  )
 
 
 def _write(write, count, size_before, dims):
@@ -224,9 +259,11 @@ def _write(write, count, size_before, dims):
   run.replace(output, write)
   seconds, size = time.monotonic() - begin, output.stat().st_size
   rate = f", {8 * size / dims:.4f} bits/dim" if dims else ""
-  print(f"wrote {output}: {count} {'images' if dims else 'files'}, {_size(size_before)} -> {_size(size)}{rate}, "
-        f"{size_before / 1e6 / seconds:.2f} MB/s ({count / seconds:.1f} per second)"
-        + ("; decoded and compared" if FLAGS.test else ""))
+  print(
+    f"wrote {output}: {count} {'images' if dims else 'files'}, {_size(size_before)} -> {_size(size)}{rate}, "
+    f"{size_before / 1e6 / seconds:.2f} MB/s ({count / seconds:.1f} per second)"
+    + ("; decoded and compared" if FLAGS.test else "")
+  )
 
 
 def _size(count):

@@ -19,18 +19,40 @@ _SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "c
 def define_data_flags(default: str) -> None:
   """Define the data flags; `default` says in the help which data set is read if none is given."""
   flags.DEFINE_string("dataset", None, f"Data set, one of {', '.join(DATASETS)}; {default} if not given.")
-  flags.DEFINE_string("data_dir", None, "Data directory of TensorFlow Datasets, or folder with the published "
-                      "files of imagenet32_old and imagenet64_old.")
-  flags.DEFINE_string("cache_dir", None, "Directory for decoded images of large data sets; "
-                      "~/.cache/flowpp_tf if not given.")
-  flags.DEFINE_integer("bits", None, "Bits to keep of 8-bit images, x // 2**(8 - bits), for a model with "
-                       "2**bits levels; all if not given.", lower_bound=1, upper_bound=8)
-  flags.DEFINE_string("splits_file", None, "For a folder: JSON, or lines of split and file name. If not "
-                      "given, the split follows from a hash of the file name.")
-  flags.DEFINE_integer("max_bad_files", None, "For a folder: maximum number of unreadable files to skip; "
-                       "0 if not given.", lower_bound=0, upper_bound=1 << 31)
-  flags.DEFINE_bool("crops", None, "For photos and folders: train on crops at random positions, others in each step, "
-                    "of images larger than the model's; else on a grid of patches, or on whole images made smaller.")
+  flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Data directory of TensorFlow Datasets, or folder with the published files of imagenet32_old and imagenet64_old.",
+  )
+  flags.DEFINE_string(
+    "cache_dir", None, "Directory for decoded images of large data sets; ~/.cache/flowpp_tf if not given."
+  )
+  flags.DEFINE_integer(
+    "bits",
+    None,
+    "Bits to keep of 8-bit images, x // 2**(8 - bits), for a model with 2**bits levels; all if not given.",
+    lower_bound=1,
+    upper_bound=8,
+  )
+  flags.DEFINE_string(
+    "splits_file",
+    None,
+    "For a folder: JSON, or lines of split and file name. If not "
+    "given, the split follows from a hash of the file name.",
+  )
+  flags.DEFINE_integer(
+    "max_bad_files",
+    None,
+    "For a folder: maximum number of unreadable files to skip; 0 if not given.",
+    lower_bound=0,
+    upper_bound=1 << 31,
+  )
+  flags.DEFINE_bool(
+    "crops",
+    None,
+    "For photos and folders: train on crops at random positions, others in each step, "
+    "of images larger than the model's; else on a grid of patches, or on whole images made smaller.",
+  )
 
 
 def with_image_size(config: FlowPlusPlusConfig) -> FlowPlusPlusConfig:
@@ -39,8 +61,9 @@ def with_image_size(config: FlowPlusPlusConfig) -> FlowPlusPlusConfig:
   if size is None:
     return config
   if FLAGS.image_shape is not None and config.image_shape[:2] != (size, size):
-    raise InputError(f"--image_size={size} and --image_shape={','.join(FLAGS.image_shape)} say two "
-                     "things; give one of them")
+    raise InputError(
+      f"--image_size={size} and --image_shape={','.join(FLAGS.image_shape)} say two things; give one of them"
+    )
   return dataclasses.replace(config, image_shape=(size, size, config.image_shape[2]))
 
 
@@ -80,16 +103,24 @@ def load_from_settings(settings: dict, config: FlowPlusPlusConfig, any_classes: 
     any_classes: whether the data may have another number of classes than the config.
   """
   dataset = load_dataset(
-      settings["dataset"], settings.get("data_dir"), image_shape=config.image_shape,
-      levels=config.levels, bits=settings.get("bits"), splits_file=settings.get("splits_file"),
-      max_bad_files=settings.get("max_bad_files") or 0, cache_dir=settings.get("cache_dir"),
-      crops=bool(settings.get("crops")), labels=config.num_classes > 0)
+    settings["dataset"],
+    settings.get("data_dir"),
+    image_shape=config.image_shape,
+    levels=config.levels,
+    bits=settings.get("bits"),
+    splits_file=settings.get("splits_file"),
+    max_bad_files=settings.get("max_bad_files") or 0,
+    cache_dir=settings.get("cache_dir"),
+    crops=bool(settings.get("crops")),
+    labels=config.num_classes > 0,
+  )
   dataset.check(dataclasses.replace(config, num_classes=dataset.num_classes) if any_classes else config)
   return dataset
 
 
-def given_of(dataset: ImageDataset, split: str, config: FlowPlusPlusConfig,
-             limit: int | None = None) -> dict[str, np.ndarray]:
+def given_of(
+  dataset: ImageDataset, split: str, config: FlowPlusPlusConfig, limit: int | None = None
+) -> dict[str, np.ndarray]:
   """Return what the first `limit` images of a split are given, by name, for a model of this config."""
   labels = dataset.labels_of(split) if config.num_classes else None
   return {} if labels is None else {"labels": labels[:limit]}

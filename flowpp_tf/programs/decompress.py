@@ -30,8 +30,7 @@ def define_flags() -> None:
   """Define the program's flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run whose model made the archive.")
   flags.DEFINE_string("preset", None, "Preset whose model made the archive.")
-  flags.DEFINE_string("model", None, "File codec_model.HASH.npz that bin/compress wrote beside the "
-                      "weights.")
+  flags.DEFINE_string("model", None, "File codec_model.HASH.npz that bin/compress wrote beside the weights.")
   flags.DEFINE_string("output", None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
   flags.DEFINE_list("files", None, "Only these files; all if not given.")
   flags.DEFINE_bool("list", False, "Say what the archive holds, and write nothing.")
@@ -51,9 +50,11 @@ def decompress_from_flags(archive: str | None = None) -> None:
     if FLAGS.list:
       shape = "x".join(map(str, header.image_shape))
       segments = reader.index()
-      print(f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
-            f"levels, in {len(segments)} segments; tier {header.tier}, model {header.model[:12]}..."
-            f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}")
+      print(
+        f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
+        f"levels, in {len(segments)} segments; tier {header.tier}, model {header.model[:12]}..."
+        f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}"
+      )
       return
     if header.kind == "images" and FLAGS.files:
       raise InputError("the archive holds arrays, not --files")
@@ -94,6 +95,7 @@ def _save(path, reader, coder, problems):
 
 def _write_files(reader, coder):
   from flowpp_tf.compression.pictures import Lost, read_pictures  # with Pillow
+
   folder, count = pathlib.Path(FLAGS.output), 0
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"--output {str(folder)!r} is there and not empty; give a new folder")

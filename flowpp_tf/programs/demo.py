@@ -47,11 +47,15 @@ def define_flags() -> None:
   flags.DEFINE_string("saved_model", None, "Directory written by bin/export, instead of --workdir or --preset.")
   flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
   flags.DEFINE_integer("port", 7860, "Port to listen on.", lower_bound=1, upper_bound=65535)
-  flags.DEFINE_list("allowed_hosts", [], "More names under which browsers may ask for the page, such as that of a "
-                    "proxy; others are refused.")
+  flags.DEFINE_list(
+    "allowed_hosts",
+    [],
+    "More names under which browsers may ask for the page, such as that of a proxy; others are refused.",
+  )
   flags.DEFINE_string("auth", None, "Ask visitors for USER:PASSWORD; @FILE reads them from a file, one line for each.")
-  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound in scores.",
-                       lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_integer(
+    "num_samples", 16, "Samples of the importance-weighted bound in scores.", lower_bound=1, upper_bound=1 << 20
+  )
 
 
 def demo_from_flags() -> None:
@@ -74,8 +78,9 @@ def demo_from_flags() -> None:
   if auth is None and not _is_loopback(host):
     run.warn(f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password")
   with tempfile.TemporaryDirectory(prefix="flowpp_demo_") as folder:
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1",
-                      GRADIO_TEMP_DIR=os.path.join(folder, "uploads"))  # Gradio reads these on import
+    os.environ.update(
+      GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1", GRADIO_TEMP_DIR=os.path.join(folder, "uploads")
+    )  # Gradio reads these on import
     from starlette.middleware import Middleware
 
     from flowpp_tf.demo import page as gradio_page
@@ -84,14 +89,31 @@ def demo_from_flags() -> None:
     for i, (source, (engine, metadata, examples)) in enumerate(zip(sources, models)):
       path, own_folder = os.path.normpath(source), pathlib.Path(folder, str(i))
       own_folder.mkdir()
-      shown.append(gradio_page.DemoModel(os.path.basename(path), DemoHandlers(engine, own_folder),
-                                         about(path, engine, metadata), _completed(examples, engine)))
+      shown.append(
+        gradio_page.DemoModel(
+          os.path.basename(path),
+          DemoHandlers(engine, own_folder),
+          about(path, engine, metadata),
+          _completed(examples, engine),
+        )
+      )
     data = (models[0][1].get("data") or {}).get("name") or shown[0].name
     page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown)
     guard = Middleware(Guard, hosts=allowed_hosts(host, FLAGS.allowed_hosts), folder=pathlib.Path(folder, "uploads"))
-    page.launch(server_name=host, server_port=port, share=False, inbrowser=False, quiet=True, ssr_mode=False,
-                prevent_thread_lock=True, max_file_size=_LARGEST_UPLOAD, auth=auth, state_session_capacity=100,
-                app_kwargs={"middleware": [guard]}, **gradio_page.LOOK)
+    page.launch(
+      server_name=host,
+      server_port=port,
+      share=False,
+      inbrowser=False,
+      quiet=True,
+      ssr_mode=False,
+      prevent_thread_lock=True,
+      max_file_size=_LARGEST_UPLOAD,
+      auth=auth,
+      state_session_capacity=100,
+      app_kwargs={"middleware": [guard]},
+      **gradio_page.LOOK,
+    )
     print(f"the page is at http://{host}:{port}; Ctrl-C ends it", flush=True)
     with contextlib.suppress(process.Interrupted, KeyboardInterrupt):
       page.block_thread()

@@ -14,18 +14,31 @@ from flowpp_tf.programs import process, run
 
 def define_device_flags() -> None:
   """Define the flags."""
-  flags.DEFINE_string("strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see "
-                      "flowpp_tf/devices/strategy.py.")
-  run.define_float("worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6,
-                   group="Devices")
+  flags.DEFINE_string(
+    "strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see flowpp_tf/devices/strategy.py."
+  )
+  run.define_float(
+    "worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6, group="Devices"
+  )
   flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
-  flags.DEFINE_integer("num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.",
-                       lower_bound=0, upper_bound=256)
-  flags.DEFINE_integer("cpu_splits", 0, "Equal parts of a batch that the cores of a CPU work on side by side; 1 for "
-                       "none, 0 for one per core, up to 8, where there is no GPU or TPU.",
-                       lower_bound=0, upper_bound=256)
-  flags.DEFINE_enum("jit", "auto", ["auto", *JIT], "What XLA compiles: nothing (off), what is between the products "
-                    "(elementwise), whole blocks (blocks). auto is blocks on GPUs and TPUs, off on CPUs.")
+  flags.DEFINE_integer(
+    "num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.", lower_bound=0, upper_bound=256
+  )
+  flags.DEFINE_integer(
+    "cpu_splits",
+    0,
+    "Equal parts of a batch that the cores of a CPU work on side by side; 1 for "
+    "none, 0 for one per core, up to 8, where there is no GPU or TPU.",
+    lower_bound=0,
+    upper_bound=256,
+  )
+  flags.DEFINE_enum(
+    "jit",
+    "auto",
+    ["auto", *JIT],
+    "What XLA compiles: nothing (off), what is between the products "
+    "(elementwise), whole blocks (blocks). auto is blocks on GPUs and TPUs, off on CPUs.",
+  )
 
 
 def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
@@ -42,5 +55,6 @@ def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()
-  return get_strategy(given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout,
-                      log_fn=functools.partial(process.say, ""))
+  return get_strategy(
+    given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout, log_fn=functools.partial(process.say, "")
+  )

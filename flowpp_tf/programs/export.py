@@ -18,10 +18,16 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
-  flags.DEFINE_string("output", None, "Directory to write, named by a number for TensorFlow Serving; "
-                      "WORKDIR/saved_model/1 if not given.")
-  flags.DEFINE_integer("max_batch", 256, "Maximum batch size of a call; an image counts once for each "
-                       "sample of its bound.", lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_string(
+    "output", None, "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1 if not given."
+  )
+  flags.DEFINE_integer(
+    "max_batch",
+    256,
+    "Maximum batch size of a call; an image counts once for each sample of its bound.",
+    lower_bound=1,
+    upper_bound=1 << 20,
+  )
   flags.DEFINE_bool("overwrite", False, "Replace an existing SavedModel.")
 
 
@@ -37,8 +43,11 @@ def export_from_flags() -> None:
 def metadata_of_run(workdir: Workdir, settings: dict) -> dict:
   """Return what identifies the data and the weights of a run, and the bits/dim measured with these weights."""
   checkpoint = workdir.weights_info()
-  evaluation = {split: entry for split, entry in read_record(workdir.evaluation).items()
-                if entry.get("checkpoint", {}).get("sha256") == checkpoint["sha256"]}
+  evaluation = {
+    split: entry
+    for split, entry in read_record(workdir.evaluation).items()
+    if entry.get("checkpoint", {}).get("sha256") == checkpoint["sha256"]
+  }
   return {"data": settings.get("fingerprint"), "checkpoint": checkpoint, "evaluation": evaluation}
 
 

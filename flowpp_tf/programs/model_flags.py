@@ -10,8 +10,12 @@ from flowpp_tf.training import Workdir
 def define_model_flags() -> None:
   """Define the flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run.")
-  flags.DEFINE_string("preset", None, f"Trained model instead of a run, one of {', '.join(presets())}, or the folder "
-                      "of a preset; it is copied to presets/NAME, which is then the directory of the run.")
+  flags.DEFINE_string(
+    "preset",
+    None,
+    f"Trained model instead of a run, one of {', '.join(presets())}, or the folder "
+    "of a preset; it is copied to presets/NAME, which is then the directory of the run.",
+  )
 
 
 def given_model() -> Workdir:

@@ -1,6 +1,6 @@
 """Images by name: a split of the run's data, one image of a split, a file, or a folder.
 
-    test   test:3   cat.png   my_photos
+test   test:3   cat.png   my_photos
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,9 @@ from flowpp_tf.io.gate import reason
 from flowpp_tf.models import FlowPlusPlusConfig
 
 
-def named_images(names: Sequence[str], config: FlowPlusPlusConfig, load_data: Callable[[], ImageDataset],
-                 limit: int) -> np.ndarray:
+def named_images(
+  names: Sequence[str], config: FlowPlusPlusConfig, load_data: Callable[[], ImageDataset], limit: int
+) -> np.ndarray:
   """Return the images of all names, uint8 `[N, H, W, C]`.
 
   Args:
@@ -53,13 +54,15 @@ def _images(name, config, load_data, limit):
       return np.asarray(images[:limit])
     if not (index.isdecimal() and int(index) < len(images)):
       raise InputError(f"{name!r} must have a number from 0 to {len(images) - 1} after the colon")
-    return np.asarray(images[int(index):int(index) + 1])
+    return np.asarray(images[int(index) : int(index) + 1])
   if os.path.isdir(name):
     folder, files = open_folder(name)
     return np.stack([_read(folder / file, config) for file in files[:limit]])
   if not os.path.exists(name):
-    raise InputError(f"there is no image {name!r}; expected a file, a folder, one of "
-                     f"{', '.join(SPLITS)}, or one image of them such as test:3")
+    raise InputError(
+      f"there is no image {name!r}; expected a file, a folder, one of "
+      f"{', '.join(SPLITS)}, or one image of them such as test:3"
+    )
   return _read(name, config)[np.newaxis]
 
 

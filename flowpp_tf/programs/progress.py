@@ -21,4 +21,5 @@ def progress_on_stderr(count: int | None) -> Callable[[int], None]:
   def add(done):
     with contextlib.redirect_stdout(sys.stderr):
       bar.add(done)
+
   return add

@@ -20,8 +20,13 @@ from flowpp_tf.io.files import owner_of, replace_file
 from flowpp_tf.programs import process
 from flowpp_tf.types import Path
 
-_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_bool,
-           str: flags.DEFINE_string, tuple: flags.DEFINE_list}
+_DEFINE = {
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  bool: flags.DEFINE_bool,
+  str: flags.DEFINE_string,
+  tuple: flags.DEFINE_list,
+}
 _MAY_BE_EMPTY = ("flow_dtype",)
 _GROUPS: dict[str, str] = {}  # titles in the help, by name of a flag or of the module that defines it
 _GROUPS_OF_MODULES = {"data_flags": "Data", "device_flags": "Devices", "model_flags": "The trained model"}
@@ -53,8 +58,10 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
     except (flags.Error, ValueError, OSError, RecursionError) as error:
       fail(error)
     if len(rest) > 1 + arguments:
-      fail(f"unexpected argument {rest[1 + arguments]!r}; all {'other ' if arguments else ''}settings are flags, see "
-           "--help")
+      fail(
+        f"unexpected argument {rest[1 + arguments]!r}; all {'other ' if arguments else ''}settings are flags, see "
+        "--help"
+      )
     return rest
 
   def guarded(argv):
@@ -86,8 +93,11 @@ def _help(module):
     if name.startswith(f"{__package__}."):
       for flag in defined:
         title = _GROUPS.get(flag.name) or _GROUPS_OF_MODULES.get(name.rpartition(".")[2], "This command")
-        shown = "" if flag.default is None or isinstance(flag.default, bool) else (
-            f" (default: {','.join(flag.default) if isinstance(flag.default, list) else flag.default})")
+        shown = (
+          ""
+          if flag.default is None or isinstance(flag.default, bool)
+          else (f" (default: {','.join(flag.default) if isinstance(flag.default, list) else flag.default})")
+        )
         text = " ".join(f"{flag.help}{shown if shown and '(default:' not in flag.help else ''}".split())
         lines = textwrap.wrap(text, 100, initial_indent=6 * " ", subsequent_indent=6 * " ")
         names = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
@@ -142,14 +152,21 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
     inputs: files that the program reads, which must stay as they are.
   """
   folder = os.path.dirname(path) or "."
-  problem = ("the path is empty" if not os.fspath(path) else
-             "it is a folder" if os.path.isdir(path) else
-             f"there is no folder {folder!r}" if not os.path.isdir(folder) else
-             "it is no regular file" if os.path.lexists(path) and not os.path.isfile(os.path.realpath(path)) and (
-                 os.path.exists(path)) else
-             "no permission" if not os.access(folder, os.W_OK) else
-             "it is one of the images that are read" if any(_same(path, file) for file in inputs) else
-             owner_of(path))
+  problem = (
+    "the path is empty"
+    if not os.fspath(path)
+    else "it is a folder"
+    if os.path.isdir(path)
+    else f"there is no folder {folder!r}"
+    if not os.path.isdir(folder)
+    else "it is no regular file"
+    if os.path.lexists(path) and not os.path.isfile(os.path.realpath(path)) and (os.path.exists(path))
+    else "no permission"
+    if not os.access(folder, os.W_OK)
+    else "it is one of the images that are read"
+    if any(_same(path, file) for file in inputs)
+    else owner_of(path)
+  )
   if problem:
     raise InputError(f"cannot write {str(path)!r}: {problem}")
 
@@ -221,8 +238,12 @@ def define_settings_flags(settings_class: type, group: str, default: str | None 
 def settings_from_flags(settings: T) -> T:
   """Return a dataclass of settings with those fields replaced whose flags were given."""
   given, current = given_from_flags(), typing.cast(typing.Any, settings)
-  return dataclasses.replace(current, **{field.name: _field_value(field, given[field.name])
-                                         for field in dataclasses.fields(current) if field.name in given})
+  return dataclasses.replace(
+    current,
+    **{
+      field.name: _field_value(field, given[field.name]) for field in dataclasses.fields(current) if field.name in given
+    },
+  )
 
 
 def _field_value(field, value):
@@ -233,6 +254,9 @@ def _field_value(field, value):
   try:
     return tuple(map(item_type, value))
   except ValueError:
-    expected = field.metadata["range"].expected if not field.default else (
-        f"{_COUNTS[len(field.default)]} integers such as {','.join(map(str, field.default))}")
+    expected = (
+      field.metadata["range"].expected
+      if not field.default
+      else (f"{_COUNTS[len(field.default)]} integers such as {','.join(map(str, field.default))}")
+    )
     raise InputError(f"`{field.name}` must be {expected}, got {','.join(value)}") from None

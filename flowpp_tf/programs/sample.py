@@ -29,35 +29,86 @@ _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
-  flags.DEFINE_integer("n", None, "Number of images. If not given: 64; 10 for several temperatures and for "
-                       "neighbours; 16 of each split or folder to reconstruct.", lower_bound=1, upper_bound=100_000)
-  flags.DEFINE_list("temperature", ["1.0"], "Factor of the standard deviation of the latents. "
-                    "Several values, separated by commas, give one row each, from the same latents.")
-  flags.DEFINE_list("labels", None, "Of a model with classes, labels such as 0,1,2: a row for each, from the same "
-                    "latents; all classes if not given. -1 leaves the label out.")
-  run.define_float("guidance", 0.0, "Of a model with classes, how far samples are pushed from those without a label; "
-                   "0 for the model itself.", -100, 100)
-  flags.DEFINE_integer("seed", 0, "Seed of the samples and of the dequantization noise.",
-                       lower_bound=-1 << 63, upper_bound=(1 << 63) - 1)
-  flags.DEFINE_integer("batch_size", 100, "Batch size; the images do not depend on it.",
-                       lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_list("interpolate", None, "Two images to interpolate between in latent space: files, or images "
-                    "of the run's data such as test:3,test:7.")
-  flags.DEFINE_integer("frames", None, "Number of images of --interpolate; if not given, 12, or 30 in an "
-                       "animation.", lower_bound=2, upper_bound=10_000)
-  flags.DEFINE_bool("animate", None, "Write --interpolate as an animation that plays forwards and backwards: a "
-                    "GIF, or an animated PNG, which keeps all colours, if --output ends in .apng or .png. "
-                    "An --output that ends in .gif or .apng implies --animate.")
-  flags.DEFINE_list("reconstruct", None, "Images to encode and decode: splits such as test, images such as "
-                    "test:3, files, folders. The rows are originals, reconstructions and differences; the "
-                    "largest difference is white.")
-  flags.DEFINE_integer("neighbours", None, "Number of training images to show for each sample: those with the "
-                       "smallest root mean square difference of pixel values.", lower_bound=1, upper_bound=10_000)
-  flags.DEFINE_string("output", None, "File for the picture, a PNG, JPEG or WebP by its name; if not given, "
-                      "WORKDIR/samples_t1.0_s0.png, with kind, temperature and seed in its name.")
-  flags.DEFINE_string("npy", None, "File for the images as they are, uint8 [n, H, W, C]; [temperatures, n, ...] "
-                      "for several temperatures, [2, n, ...] for originals and reconstructions, [n, 1 + "
-                      "neighbours, ...] for samples and their neighbours.")
+  flags.DEFINE_integer(
+    "n",
+    None,
+    "Number of images. If not given: 64; 10 for several temperatures and for "
+    "neighbours; 16 of each split or folder to reconstruct.",
+    lower_bound=1,
+    upper_bound=100_000,
+  )
+  flags.DEFINE_list(
+    "temperature",
+    ["1.0"],
+    "Factor of the standard deviation of the latents. "
+    "Several values, separated by commas, give one row each, from the same latents.",
+  )
+  flags.DEFINE_list(
+    "labels",
+    None,
+    "Of a model with classes, labels such as 0,1,2: a row for each, from the same "
+    "latents; all classes if not given. -1 leaves the label out.",
+  )
+  run.define_float(
+    "guidance",
+    0.0,
+    "Of a model with classes, how far samples are pushed from those without a label; 0 for the model itself.",
+    -100,
+    100,
+  )
+  flags.DEFINE_integer(
+    "seed", 0, "Seed of the samples and of the dequantization noise.", lower_bound=-1 << 63, upper_bound=(1 << 63) - 1
+  )
+  flags.DEFINE_integer(
+    "batch_size", 100, "Batch size; the images do not depend on it.", lower_bound=1, upper_bound=1 << 16
+  )
+  flags.DEFINE_list(
+    "interpolate",
+    None,
+    "Two images to interpolate between in latent space: files, or images of the run's data such as test:3,test:7.",
+  )
+  flags.DEFINE_integer(
+    "frames",
+    None,
+    "Number of images of --interpolate; if not given, 12, or 30 in an animation.",
+    lower_bound=2,
+    upper_bound=10_000,
+  )
+  flags.DEFINE_bool(
+    "animate",
+    None,
+    "Write --interpolate as an animation that plays forwards and backwards: a "
+    "GIF, or an animated PNG, which keeps all colours, if --output ends in .apng or .png. "
+    "An --output that ends in .gif or .apng implies --animate.",
+  )
+  flags.DEFINE_list(
+    "reconstruct",
+    None,
+    "Images to encode and decode: splits such as test, images such as "
+    "test:3, files, folders. The rows are originals, reconstructions and differences; the "
+    "largest difference is white.",
+  )
+  flags.DEFINE_integer(
+    "neighbours",
+    None,
+    "Number of training images to show for each sample: those with the "
+    "smallest root mean square difference of pixel values.",
+    lower_bound=1,
+    upper_bound=10_000,
+  )
+  flags.DEFINE_string(
+    "output",
+    None,
+    "File for the picture, a PNG, JPEG or WebP by its name; if not given, "
+    "WORKDIR/samples_t1.0_s0.png, with kind, temperature and seed in its name.",
+  )
+  flags.DEFINE_string(
+    "npy",
+    None,
+    "File for the images as they are, uint8 [n, H, W, C]; [temperatures, n, ...] "
+    "for several temperatures, [2, n, ...] for originals and reconstructions, [n, 1 + "
+    "neighbours, ...] for samples and their neighbours.",
+  )
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
 
@@ -115,8 +166,9 @@ def _temperatures(texts):
       return temperatures
   except ValueError:
     pass
-  raise InputError("--temperature must be a number of at least 0, or several such as 0.5,0.7,1.0, got "
-                   f"{','.join(texts)!r}")
+  raise InputError(
+    f"--temperature must be a number of at least 0, or several such as 0.5,0.7,1.0, got {','.join(texts)!r}"
+  )
 
 
 def _labels(texts, config):
@@ -148,8 +200,9 @@ def _check(given, animated):
   if kind == "reconstruct" and not given["reconstruct"]:
     raise InputError("--reconstruct must name images, such as test or cat.png,dog.png")
   if kind == "interpolate" and len(given["interpolate"]) != 2:
-    raise InputError("--interpolate must be two images, such as test:3,test:7 or a.png,b.png, got "
-                     f"{','.join(given['interpolate'])!r}")
+    raise InputError(
+      f"--interpolate must be two images, such as test:3,test:7 or a.png,b.png, got {','.join(given['interpolate'])!r}"
+    )
   if kind != "interpolate":
     for name in ("frames", "animate"):
       if name in given:

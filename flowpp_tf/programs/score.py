@@ -41,21 +41,36 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
-  flags.DEFINE_string("images", None, "Folder of PNG, JPEG or WebP files to score, searched recursively; a "
-                      "split of --dataset if not given.")
+  flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of PNG, JPEG or WebP files to score, searched recursively; a split of --dataset if not given.",
+  )
   flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
   data_flags.define_data_flags(default="that of the run")
   device_flags.define_device_flags()
-  flags.DEFINE_integer("limit", None, "Number of images, from the start; all if not given.",
-                       lower_bound=1, upper_bound=1 << 31)
+  flags.DEFINE_integer(
+    "limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31
+  )
   flags.DEFINE_string("output", None, "CSV file; standard output if not given.")
-  flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.",
-                       lower_bound=1, upper_bound=1 << 20)
+  flags.DEFINE_integer(
+    "num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1, upper_bound=1 << 20
+  )
   flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_integer("typical_images", 1000, "Number of validation images of the run for typicality, spread "
-                       "evenly over the split; all if it has fewer.", lower_bound=2, upper_bound=1 << 31)
-  flags.DEFINE_integer("seed", 0, "Seed of the dequantization noise, the same draws for all images.",
-                       lower_bound=-1 << 63, upper_bound=(1 << 63) - 1)
+  flags.DEFINE_integer(
+    "typical_images",
+    1000,
+    "Number of validation images of the run for typicality, spread evenly over the split; all if it has fewer.",
+    lower_bound=2,
+    upper_bound=1 << 31,
+  )
+  flags.DEFINE_integer(
+    "seed",
+    0,
+    "Seed of the dequantization noise, the same draws for all images.",
+    lower_bound=-1 << 63,
+    upper_bound=(1 << 63) - 1,
+  )
 
 
 def score_from_flags() -> None:
@@ -69,18 +84,25 @@ def score_from_flags() -> None:
   workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
   with workers.scope():
     model, settings = workdir.load()
-  own_data = functools.cache(lambda: (
-      data_flags.load_from_settings(settings, model.config) if FLAGS.dataset else
-      data_flags.load_data_of_run(settings, model.config, given)[0]))
+  own_data = functools.cache(
+    lambda: (
+      data_flags.load_from_settings(settings, model.config)
+      if FLAGS.dataset
+      else data_flags.load_data_of_run(settings, model.config, given)[0]
+    )
+  )
   if FLAGS.images is not None:
     image_files.check_channels(model.config.image_shape)
     folder, names = image_folder.open_folder(FLAGS.images)
-    count = len(names[:FLAGS.limit])
+    count = len(names[: FLAGS.limit])
     items = _read_files(model.config, folder, names[:count])
   else:
-    dataset = own_data() if not FLAGS.dataset else data_flags.load_from_settings(
-        data_flags.complete_settings(given, FLAGS.dataset, settings), model.config)
-    images = dataset.split(FLAGS.split)[:FLAGS.limit]
+    dataset = (
+      own_data()
+      if not FLAGS.dataset
+      else data_flags.load_from_settings(data_flags.complete_settings(given, FLAGS.dataset, settings), model.config)
+    )
+    images = dataset.split(FLAGS.split)[: FLAGS.limit]
     count, items = len(images), zip(itertools.count(), images, itertools.repeat(None))
   scorer = Scorer(model, FLAGS.num_samples, FLAGS.seed)
   key = typical_key(workdir, settings, FLAGS.num_samples, FLAGS.seed, FLAGS.typical_images)
@@ -129,8 +151,10 @@ def _read_files(config, folder, names):
   resized = sum(size != (width, height) for size in sizes)
   enlarged = sum(size[0] < width or size[1] < height for size in sizes)
   if resized:
-    run.warn(f"{resized} of {len(sizes)} images had to be cropped or resized to {width}x{height}"
-             + (f", {enlarged} of them enlarged, which makes their bits/dim low" if enlarged else ""))
+    run.warn(
+      f"{resized} of {len(sizes)} images had to be cropped or resized to {width}x{height}"
+      + (f", {enlarged} of them enlarged, which makes their bits/dim low" if enlarged else "")
+    )
 
 
 def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
@@ -152,16 +176,25 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
     except OSError as error:
       run.warn(f"{str(workdir.typicality)!r} cannot be written, so it will be measured again: {error.strerror}")
   spread = "" if typical.std is None else f", standard deviation {typical.std:.4f}"
-  print(f"typical of the run: mean {typical.mean:.4f}{spread} bits/dim over {typical.images} images of "
-        "its validation split", file=sys.stderr)
+  print(
+    f"typical of the run: mean {typical.mean:.4f}{spread} bits/dim over {typical.images} images of "
+    "its validation split",
+    file=sys.stderr,
+  )
   return typical.mean
 
 
-def typical_key(workdir: Workdir, settings: dict, num_samples: int = 16, seed: int = 0,
-                typical_images: int = 1000) -> dict:
+def typical_key(
+  workdir: Workdir, settings: dict, num_samples: int = 16, seed: int = 0, typical_images: int = 1000
+) -> dict:
   """Return what the typicality of a run depends on, for `load_typical`; the defaults are those of the flags."""
-  return {"weights": workdir.weights_info()["sha256"], "num_samples": num_samples, "seed": seed,
-          "typical_images": typical_images, "data": settings.get("fingerprint", {}).get("digest")}
+  return {
+    "weights": workdir.weights_info()["sha256"],
+    "num_samples": num_samples,
+    "seed": seed,
+    "typical_images": typical_images,
+    "data": settings.get("fingerprint", {}).get("digest"),
+  }
 
 
 def _write(rows, output):

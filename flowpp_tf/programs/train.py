@@ -36,25 +36,51 @@ def define_flags() -> None:
   run.define_settings_flags(FlowPlusPlusConfig, "The model, fields of FlowPlusPlusConfig", default="that of the config")
   run.define_settings_flags(TrainingConfig, "Training, fields of TrainingConfig")
   run.define_float("epochs", None, "Passes over the training data, instead of steps.", 0, 1e6)
-  flags.DEFINE_enum("precision", None, list(_DTYPES), "Precision of the networks, instead of --dtype; weights, "
-                    "couplings and sums are float32.")
+  flags.DEFINE_enum(
+    "precision",
+    None,
+    list(_DTYPES),
+    "Precision of the networks, instead of --dtype; weights, couplings and sums are float32.",
+  )
   data_flags.define_data_flags(default="the config's name")
-  flags.DEFINE_integer("image_size", None, "Height and width of the model's images, to which those of a folder are "
-                       "cropped and resized; the config's if not given.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_bool("labels", False, "Train a model of images given their class, as many classes as the data have; "
-                    "the same as --num_classes with their number.")
-  flags.DEFINE_bool("quick", False, "A short run to see how it goes: at most 150 steps and 64 test images, about a "
-                    "minute for the small configs, in runs/CONFIG_quick.")
-  flags.DEFINE_string("workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the "
-                      "run that it holds.")
-  flags.DEFINE_string("init_from", None, "Trained weights to begin with: a preset's name, the directory of a run, or "
-                      "an .npz file of the published release. The data-dependent initialisation if not given.")
-  flags.DEFINE_bool("deterministic", False, "The same weights to the last bit in every run on a device, where that "
-                    "costs speed.")
-  flags.DEFINE_integer("num_samples", 64, "Samples of the importance-weighted bound at the end.",
-                       lower_bound=1, upper_bound=1 << 20)
-  flags.DEFINE_integer("eval_images", None, "Test images at the end; all if not given.",
-                       lower_bound=1, upper_bound=1 << 31)
+  flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Height and width of the model's images, to which those of a folder are "
+    "cropped and resized; the config's if not given.",
+    lower_bound=1,
+    upper_bound=1 << 16,
+  )
+  flags.DEFINE_bool(
+    "labels",
+    False,
+    "Train a model of images given their class, as many classes as the data have; "
+    "the same as --num_classes with their number.",
+  )
+  flags.DEFINE_bool(
+    "quick",
+    False,
+    "A short run to see how it goes: at most 150 steps and 64 test images, about a "
+    "minute for the small configs, in runs/CONFIG_quick.",
+  )
+  flags.DEFINE_string(
+    "workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the run that it holds."
+  )
+  flags.DEFINE_string(
+    "init_from",
+    None,
+    "Trained weights to begin with: a preset's name, the directory of a run, or "
+    "an .npz file of the published release. The data-dependent initialisation if not given.",
+  )
+  flags.DEFINE_bool(
+    "deterministic", False, "The same weights to the last bit in every run on a device, where that costs speed."
+  )
+  flags.DEFINE_integer(
+    "num_samples", 64, "Samples of the importance-weighted bound at the end.", lower_bound=1, upper_bound=1 << 20
+  )
+  flags.DEFINE_integer(
+    "eval_images", None, "Test images at the end; all if not given.", lower_bound=1, upper_bound=1 << 31
+  )
   device_flags.define_device_flags()
 
 
@@ -64,23 +90,26 @@ def train_from_flags() -> None:
   config = get_config(given.config)
   if given.labels:  # the data say how many classes there are
     config = dataclasses.replace(config, num_classes=config.num_classes or 1)
-  config = data_flags.with_image_size(
-      _with_precision(run.settings_from_flags(config), given.precision, given.dtype))
+  config = data_flags.with_image_size(_with_precision(run.settings_from_flags(config), given.precision, given.dtype))
   strategy = device_flags.use_devices(given.deterministic)  # before data use a device
   data = data_flags.data_settings(given.config)
   if config.condition_shape:
-    raise run.InputError("`condition_shape` must be empty: `flowpp_tf.training.train` trains such a model, given the "
-                         "function that makes the condition of images")
+    raise run.InputError(
+      "`condition_shape` must be empty: `flowpp_tf.training.train` trains such a model, given the "
+      "function that makes the condition of images"
+    )
   dataset = data_flags.load_from_settings(data, config, any_classes=given.labels)
   if given.labels:
     config = dataclasses.replace(config, num_classes=dataset.num_classes)
   training = run.settings_from_flags(TrainingConfig(steps=1))
-  training = dataclasses.replace(training, steps=_steps(
-      given.steps, given.epochs, len(dataset.train), training.images_per_step))
+  training = dataclasses.replace(
+    training, steps=_steps(given.steps, given.epochs, len(dataset.train), training.images_per_step)
+  )
   num_samples, eval_images = given.num_samples, given.eval_images
   if given.quick:
-    training = dataclasses.replace(training, steps=min(training.steps, _QUICK), validate_every=min(
-        training.validate_every or _QUICK, _QUICK // 3))
+    training = dataclasses.replace(
+      training, steps=min(training.steps, _QUICK), validate_every=min(training.validate_every or _QUICK, _QUICK // 3)
+    )
     num_samples, eval_images = min(num_samples, 4), min(eval_images or 64, 64)
     _say(f"--quick: {training.steps} steps, about a minute where the config is small; the model is not good yet")
   init_from = None if given.init_from is None else InitialWeights.find(given.init_from)
@@ -102,13 +131,29 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir,
-           record: dict[str, Any], init_from: InitialWeights | None, strategy: tf.distribute.Strategy) -> float | None:
+def _train(
+  config: FlowPlusPlusConfig,
+  training: TrainingConfig,
+  dataset: ImageDataset,
+  workdir: Workdir,
+  record: dict[str, Any],
+  init_from: InitialWeights | None,
+  strategy: tf.distribute.Strategy,
+) -> float | None:
   """Train; return the best validation, or None if there is nothing more to do in this process."""
   chief = Workers(strategy).chief
   try:
-    best = train(config, training, dataset, workdir, record=record, init_from=init_from, strategy=strategy,
-                 progress_bar=sys.stdout.isatty(), log_fn=_say)
+    best = train(
+      config,
+      training,
+      dataset,
+      workdir,
+      record=record,
+      init_from=init_from,
+      strategy=strategy,
+      progress_bar=sys.stdout.isatty(),
+      log_fn=_say,
+    )
     return best if chief else None
   except Stopped as stopped:
     if not stopped.saved:
@@ -119,8 +164,11 @@ def _train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageD
   except KeyboardInterrupt:
     run.fail("stopped by a second Ctrl-C; the same command resumes at the newest checkpoint", process.STOPPED_NOT_SAVED)
   except Diverged as error:
-    run.fail(f"{error}; the newest checkpoint in {workdir.checkpoints} is of before; try a lower "
-             "--learning_rate or --clip_norm, and --debug_numerics to see where it begins", process.FAILED)
+    run.fail(
+      f"{error}; the newest checkpoint in {workdir.checkpoints} is of before; try a lower "
+      "--learning_rate or --clip_norm, and --debug_numerics to see where it begins",
+      process.FAILED,
+    )
 
 
 def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images: int | None, seed: int) -> None:
@@ -151,9 +199,11 @@ def _warn_of_inexact_reconstructions(batched, dataset):
   result = reconstruct(batched, dataset.test[:_RECONSTRUCTED])
   share = np.count_nonzero(result.differences) / result.differences.size
   if share > _ROUNDING:
-    run.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} test images. The flow spreads them "
-             "too far for its precision, as where training images hardly differ: --flow_dtype=float64 helps, or more "
-             "varied images")
+    run.warn(
+      f"decode(encode(image)) is not exact: {result} in {len(result.images)} test images. The flow spreads them "
+      "too far for its precision, as where training images hardly differ: --flow_dtype=float64 helps, or more "
+      "varied images"
+    )
 
 
 def _with_precision(config, precision, dtype):

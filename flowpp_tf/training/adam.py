@@ -40,8 +40,13 @@ class Adam(keras.optimizers.Adam):
       variable = variable.value
     index = self._get_variable_index(variable)
     tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle, m=self._momentums[index].value.handle, v=self._velocities[index].value.handle,
-        grad=tf.convert_to_tensor(gradient), use_locking=True, **self._scalars(variable.dtype.name, learning_rate))
+      var=variable.handle,
+      m=self._momentums[index].value.handle,
+      v=self._velocities[index].value.handle,
+      grad=tf.convert_to_tensor(gradient),
+      use_locking=True,
+      **self._scalars(variable.dtype.name, learning_rate),
+    )
 
   def _scalars(self, dtype, learning_rate):
     """The op's other arguments, computed once for all variables that get the same learning rate."""
@@ -53,6 +58,12 @@ class Adam(keras.optimizers.Adam):
       rate, step = tf.cast(learning_rate, dtype), tf.cast(self.iterations.value + 1, dtype)
       beta1, beta2, epsilon = (tf.constant(value, dtype) for value in (self.beta_1, self.beta_2, self.epsilon))
       unless_skipped = lambda beta: tf.where(rate == 0, tf.ones_like(beta), beta)
-      scalars[dtype] = dict(lr=rate, beta1=unless_skipped(beta1), beta2=unless_skipped(beta2),
-                            epsilon=epsilon, beta1_power=beta1**step, beta2_power=beta2**step)
+      scalars[dtype] = dict(
+        lr=rate,
+        beta1=unless_skipped(beta1),
+        beta2=unless_skipped(beta2),
+        epsilon=epsilon,
+        beta1_power=beta1**step,
+        beta2_power=beta2**step,
+      )
     return scalars[dtype]

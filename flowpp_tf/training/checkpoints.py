@@ -36,6 +36,7 @@ _KEY_OF_FIRST_FORMAT = "optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"
 
 class Restored(NamedTuple):
   """The checkpoint that a state was restored from."""
+
   step: int
   folder: pathlib.Path
 
@@ -51,8 +52,14 @@ class Checkpoints:
     **trackables: what a state consists of, by name, as for `tf.train.Checkpoint`.
   """
 
-  def __init__(self, folder: Path, keep: int, run: dict[str, Any] | None = None,
-               files: Sequence[pathlib.Path] = (), **trackables: Any) -> None:
+  def __init__(
+    self,
+    folder: Path,
+    keep: int,
+    run: dict[str, Any] | None = None,
+    files: Sequence[pathlib.Path] = (),
+    **trackables: Any,
+  ) -> None:
     self._folder = pathlib.Path(folder)
     self._keep, self._run, self._files = keep, run or {}, files
     self._copies: dict[str, tuple[Any, pathlib.Path, str]] = {}  # by name: what was copied, where to, its SHA-256
@@ -72,8 +79,10 @@ class Checkpoints:
         self._checkpoint.write(f"{plain}/state")
       digests = {path.name: file_sha256(path) for path in unfinished.iterdir()}
       digests |= {file.name: self._copy(file, unfinished) for file in self._files if file.exists()}
-      write_file(unfinished / MANIFEST, json.dumps(
-          {"format": _FORMAT, "step": step, "run": self._run, "files": digests}, indent=2))
+      write_file(
+        unfinished / MANIFEST,
+        json.dumps({"format": _FORMAT, "step": step, "run": self._run, "files": digests}, indent=2),
+      )
       for path in unfinished.iterdir():
         sync(path)
       if final.exists():  # of an earlier life of the run, passed over as damaged or equal to this
@@ -82,11 +91,12 @@ class Checkpoints:
       sync(self._folder)
     except (OSError, tf.errors.OpError) as error:
       shutil.rmtree(unfinished, ignore_errors=True)
-      logging.warning("the checkpoint of step %d could not be written, the run goes on without it: %s", step,
-                      gate.reason(error))
+      logging.warning(
+        "the checkpoint of step %d could not be written, the run goes on without it: %s", step, gate.reason(error)
+      )
       return False
     self._copies = {name: (what, final / name, digest) for name, (what, _, digest) in self._copies.items()}
-    for old in self.newest_first()[self._keep:]:
+    for old in self.newest_first()[self._keep :]:
       shutil.rmtree(old, ignore_errors=True)
     return True
 
@@ -105,8 +115,12 @@ class Checkpoints:
     self._copies[file.name] = what, folder / file.name, digest
     return digest
 
-  def restore(self, clean: bool = True, first_format: Callable[[str], None] | None = None,
-              check_run: Callable[[dict[str, Any]], None] = lambda run: None) -> Restored | None:
+  def restore(
+    self,
+    clean: bool = True,
+    first_format: Callable[[str], None] | None = None,
+    check_run: Callable[[dict[str, Any]], None] = lambda run: None,
+  ) -> Restored | None:
     """Restore the newest state that is whole; return which it is, or None if there is none at all.
 
     Args:
@@ -166,8 +180,10 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
     raise ValueError(f"{MANIFEST} is not that of a checkpoint")
   if not (isinstance(manifest.get("format"), int) and 1 <= manifest["format"] <= _FORMAT):
-    raise InputError(f"checkpoint {str(folder)!r} has the format {manifest.get('format')!r}, which this version of "
-                     f"flowpp_tf does not read; expected at most {_FORMAT}")
+    raise InputError(
+      f"checkpoint {str(folder)!r} has the format {manifest.get('format')!r}, which this version of "
+      f"flowpp_tf does not read; expected at most {_FORMAT}"
+    )
   present = {path.name for path in folder.iterdir()} - {MANIFEST, _DIGESTS}
   for name in {*present, *manifest["files"], "state.index"}:
     if name not in present:

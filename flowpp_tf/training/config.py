@@ -11,8 +11,21 @@ _PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "tw
 
 # The others may differ when a run is resumed.
 _DETERMINE_THE_RUN = (
-    "steps", "batch_size", "optimizer", "learning_rate", "schedule", "warmup_steps", "clip_norm", "ema_decay",
-    "ema_warmup", "accumulate", "validate_every", "init_batch_size", "seed", "flip")
+  "steps",
+  "batch_size",
+  "optimizer",
+  "learning_rate",
+  "schedule",
+  "warmup_steps",
+  "clip_norm",
+  "ema_decay",
+  "ema_warmup",
+  "accumulate",
+  "validate_every",
+  "init_batch_size",
+  "seed",
+  "flip",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,37 +35,50 @@ class TrainingConfig(Settings):
   Raises:
     InputError (a ValueError): if a value is out of range.
   """
+
   steps: int = setting(
-      dataclasses.MISSING, "Training steps, rounded up to whole periods of validate_every.", at_least(1))
+    dataclasses.MISSING, "Training steps, rounded up to whole periods of validate_every.", at_least(1)
+  )
   batch_size: int = setting(64, "Batch size, over all devices.", at_least(1))
   accumulate: int = setting(
-      1, "Microbatches per step: the gradients of so many times the batch size, in the memory of one.", at_least(1))
-  optimizer: str = setting("adam", "Optimizer; adam_95 and adamw have a second-moment decay of 0.95, sgd has no "
-                           "momentum.", one_of("adam", "adam_95", "adamw", "lion", "muon", "sgd"))
+    1, "Microbatches per step: the gradients of so many times the batch size, in the memory of one.", at_least(1)
+  )
+  optimizer: str = setting(
+    "adam",
+    "Optimizer; adam_95 and adamw have a second-moment decay of 0.95, sgd has no momentum.",
+    one_of("adam", "adam_95", "adamw", "lion", "muon", "sgd"),
+  )
   learning_rate: float | None = setting(None, "Peak learning rate, 1e-3 if not given.", POSITIVE)
   schedule: str = setting(
-      "constant", "After the warm-up: constant, or cosine (to zero). Or the whole schedule, such as "
-      "linear:3e-4@2000,hold; see flowpp_tf/training/schedules.py.")
+    "constant",
+    "After the warm-up: constant, or cosine (to zero). Or the whole schedule, such as "
+    "linear:3e-4@2000,hold; see flowpp_tf/training/schedules.py.",
+  )
   warmup_steps: int = setting(0, "Steps of linear warm-up of the learning rate.", at_least(0))
   clip_norm: float | None = setting(1.0, "Global norm to which gradients are clipped.", POSITIVE)
   ema_decay: float | None = setting(0.999, "Decay of the EMA weights.", FRACTION)
   ema_warmup: bool = setting(False, "Let that decay be at most (1 + t) / (10 + t) at step t.")
   validate_every: int | None = setting(None, "Steps between validations; an epoch if not given.", at_least(1))
   init_batch_size: int | None = setting(
-      None, "Images for the data-dependent initialisation; a batch if not given.", at_least(1))
+    None, "Images for the data-dependent initialisation; a batch if not given.", at_least(1)
+  )
   seed: int = setting(0, "Seed of initial weights, shuffle, noise and dropout.", at_least(0, 2**32 - 1))
   flip: bool = setting(False, "Mirror half of the training images left to right, others each epoch; off, as published.")
   max_skipped: int = setting(
-      10, "Steps in a row that may be skipped because loss or gradients are not finite.", at_least(1))
+    10, "Steps in a row that may be skipped because loss or gradients are not finite.", at_least(1)
+  )
   debug_numerics: bool = setting(False, "Say which layer and bijector made a step be skipped.")
   checkpoint_every: int | None = setting(
-      None, "Steps between checkpoints, besides those of checkpoint_minutes and of validations.", at_least(1))
+    None, "Steps between checkpoints, besides those of checkpoint_minutes and of validations.", at_least(1)
+  )
   checkpoint_minutes: float | None = setting(10.0, "Minutes between checkpoints.", at_least(0))
   keep: int = setting(2, "Checkpoints to keep.", COUNT._replace(expected="at least 1"))
   tensorboard: tuple[str, ...] = setting(
-      ("scalars", "samples"), f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing.")
+    ("scalars", "samples"), f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing."
+  )
   profile: tuple[int, ...] | None = setting(
-      None, "First and last training step of this process to profile for TensorBoard, such as 10,20.", _PROFILE)
+    None, "First and last training step of this process to profile for TensorBoard, such as 10,20.", _PROFILE
+  )
   steps_per_execution: int = setting(1, "Steps between returns to Python.", at_least(1))
 
   def __post_init__(self):
@@ -64,8 +90,9 @@ class TrainingConfig(Settings):
       if name not in TENSORBOARD:
         raise InputError(f"`tensorboard` must be of {', '.join(TENSORBOARD)}, got {name!r}")
     if self.debug_numerics and self.steps_per_execution > 1:
-      raise InputError("`debug_numerics` must see each step: it needs `steps_per_execution` 1, got "
-                       f"{self.steps_per_execution}")
+      raise InputError(
+        f"`debug_numerics` must see each step: it needs `steps_per_execution` 1, got {self.steps_per_execution}"
+      )
 
   @property
   def images_per_step(self) -> int:

@@ -32,8 +32,10 @@ def sole_owner(path: pathlib.Path) -> Iterator[None]:
     try:
       fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      raise InputError(f"workdir {str(path.parent)!r} is in use by {_holder(path)}; wait until that run has ended, or "
-                       "give another --workdir") from None
+      raise InputError(
+        f"workdir {str(path.parent)!r} is in use by {_holder(path)}; wait until that run has ended, or "
+        "give another --workdir"
+      ) from None
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
         raise

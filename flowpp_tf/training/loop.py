@@ -27,11 +27,19 @@ from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 
 
-def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDataset, workdir: Workdir, *,
-          record: dict[str, Any] | None = None, init_from: InitialWeights | None = None,
-          condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
-          strategy: tf.distribute.Strategy | None = None, progress_bar: bool = False,
-          log_fn: Callable[[str], None] = print) -> float:
+def train(
+  config: FlowPlusPlusConfig,
+  training: TrainingConfig,
+  dataset: ImageDataset,
+  workdir: Workdir,
+  *,
+  record: dict[str, Any] | None = None,
+  init_from: InitialWeights | None = None,
+  condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
+  strategy: tf.distribute.Strategy | None = None,
+  progress_bar: bool = False,
+  log_fn: Callable[[str], None] = print,
+) -> float:
   """Train a model in a working directory, or resume the run that it holds.
 
   Every worker of a strategy calls this; only the chief writes and speaks.
@@ -67,16 +75,28 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
   dataset.check(config)
   if training.images_per_step > len(dataset.train):
     what = "`batch_size`" if training.accumulate == 1 else "`batch_size` times `accumulate`"
-    raise InputError(f"{what} must be at most the {len(dataset.train):,} training images, got "
-                     f"{training.images_per_step:,}")
+    raise InputError(
+      f"{what} must be at most the {len(dataset.train):,} training images, got {training.images_per_step:,}"
+    )
   if (condition is None) == bool(config.condition_shape):
-    raise InputError("`condition` must be " + ("given: the model is one of images given a condition"
-                                               if config.condition_shape else "None: the model takes none"))
+    raise InputError(
+      "`condition` must be "
+      + (
+        "given: the model is one of images given a condition"
+        if config.condition_shape
+        else "None: the model takes none"
+      )
+    )
   make_optimizer(training)  # checks schedule and rate
   fingerprint = dataset.fingerprint()
   begin = None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256}
-  settings = {"dataset": dataset.name, **(record or {}), **training.identity(), "init_from": begin,
-              "fingerprint": fingerprint}
+  settings = {
+    "dataset": dataset.name,
+    **(record or {}),
+    **training.identity(),
+    "init_from": begin,
+    "fingerprint": fingerprint,
+  }
   if workers.chief:
     workdir.check(config, settings)  # before anything is written
   with workdir.sole_owner() if workers.chief else contextlib.nullcontext(), workers.guard():
@@ -90,8 +110,9 @@ def train(config: FlowPlusPlusConfig, training: TrainingConfig, dataset: ImageDa
       state = TrainState(FlowPlusPlus(config), training)
     _log_what_is_trained(state, strategy, workers, log_fn)
     batches = DataPipeline(dataset, condition, bool(config.num_classes))
-    run = Run(state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar,
-              log_fn)
+    run = Run(
+      state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar, log_fn
+    )
     if run.restore():
       log_fn(f"resumed at step {state.step} of {training.steps}")
     else:
@@ -120,9 +141,18 @@ class Run:
     log_fn: called with each line for the user.
   """
 
-  def __init__(self, state: TrainState, batches: DataPipeline, workdir: Workdir, identity: dict[str, Any],
-               strategy: tf.distribute.Strategy, workers: Workers, labels: dict[str, Any], progress_bar: bool,
-               log_fn: Callable[[str], None]) -> None:
+  def __init__(
+    self,
+    state: TrainState,
+    batches: DataPipeline,
+    workdir: Workdir,
+    identity: dict[str, Any],
+    strategy: tf.distribute.Strategy,
+    workers: Workers,
+    labels: dict[str, Any],
+    progress_bar: bool,
+    log_fn: Callable[[str], None],
+  ) -> None:
     config = state.config
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
     self._identity, self._strategy, self._workers, self._labels = identity, strategy, workers, labels
@@ -133,8 +163,9 @@ class Run:
     self._steps = -(-config.steps // self._period) * self._period
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
     self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
-    self._checkpoints = workdir.new_checkpoints(config.keep, identity, best=self._best, recorded=self._recorded,
-                                                **state.trackables())
+    self._checkpoints = workdir.new_checkpoints(
+      config.keep, identity, best=self._best, recorded=self._recorded, **state.trackables()
+    )
     self._board = TensorBoard(workdir.path / "tensorboard", state) if workers.chief else None
     self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
@@ -148,9 +179,10 @@ class Run:
       InputError (a ValueError): if there are checkpoints and none is whole, or they are of another run.
     """
     restored = self._checkpoints.restore(
-        clean=self._workers.chief,
-        first_format=functools.partial(self._state.restore_first_format, best=self._best, recorded=self._recorded),
-        check_run=functools.partial(self._workdir.check_run, self._identity))
+      clean=self._workers.chief,
+      first_format=functools.partial(self._state.restore_first_format, best=self._best, recorded=self._recorded),
+      check_run=functools.partial(self._workdir.check_run, self._identity),
+    )
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
     self._saved = restored and restored.step
@@ -211,13 +243,16 @@ class Run:
     """Each worker's share of the batches from a step on, in the order of its replicas."""
     if self._strategy.num_replicas_in_sync == 1:
       return self._global_batches(step)
-    return self._strategy.distribute_datasets_from_function(lambda context: self._global_batches(
-        step, context.num_input_pipelines, context.input_pipeline_id).rebatch(
-            context.get_per_replica_batch_size(self._config.images_per_step)))
+    return self._strategy.distribute_datasets_from_function(
+      lambda context: self._global_batches(step, context.num_input_pipelines, context.input_pipeline_id).rebatch(
+        context.get_per_replica_batch_size(self._config.images_per_step)
+      )
+    )
 
   def _global_batches(self, step, num_shards=1, shard=0):
-    return self._data.of_training(self._config.images_per_step, self._config.seed, step, num_shards, shard,
-                                  flip=self._config.flip)
+    return self._data.of_training(
+      self._config.images_per_step, self._config.seed, step, num_shards, shard, flip=self._config.flip
+    )
 
   def _steps_of_replicas(self, batches, count):
     def one_step(i):
@@ -233,8 +268,11 @@ class Run:
     in_a_row = int(self._state.skipped_in_a_row.numpy())
     if in_a_row == 1 and self._config.debug_numerics:
       batch = next(iter(self._global_batches(step - 1)))
-      logging.warning("step %d is skipped: %s", step, explain_skipped_step(
-          self._state, batch, self._strategy.num_replicas_in_sync, step - 1))
+      logging.warning(
+        "step %d is skipped: %s",
+        step,
+        explain_skipped_step(self._state, batch, self._strategy.num_replicas_in_sync, step - 1),
+      )
     if in_a_row >= self._config.max_skipped:
       raise Diverged(f"loss or gradients of the last {in_a_row} steps, up to step {step}, were not finite")
 
@@ -256,9 +294,14 @@ class Run:
     return total / count
 
   def _end_period(self, step, images_per_second):
-    row = {"step": step, **self._state.means(), "images_per_second": images_per_second,
-           "learning_rate": float(self._state.optimizer.learning_rate), "val_bits_per_dim": self.validate(),
-           "skipped_steps": int(self._state.skipped_steps.numpy())}
+    row = {
+      "step": step,
+      **self._state.means(),
+      "images_per_second": images_per_second,
+      "learning_rate": float(self._state.optimizer.learning_rate),
+      "val_bits_per_dim": self.validate(),
+      "skipped_steps": int(self._state.skipped_steps.numpy()),
+    }
     if row["val_bits_per_dim"] < float(self._best) and self._written(step, self._save_best, row["val_bits_per_dim"]):
       self._best.assign(row["val_bits_per_dim"])
     self._written(step, self._workdir.add_row, {**row, **self._labels})
@@ -266,9 +309,11 @@ class Run:
     self._state.reset_sums()
     self._save(step)
     self._line.clear()
-    self._log_fn(f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
-              f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
-              f"{images_per_second:.1f} images/s")
+    self._log_fn(
+      f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
+      f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
+      f"{images_per_second:.1f} images/s"
+    )
     if self._board:
       self._board.after_validation(step // self._period - 1, {k: v for k, v in row.items() if k != "step"})
 
@@ -300,10 +345,14 @@ class Run:
 def _log_what_is_trained(state, strategy, workers, log_fn):
   model = state.model
   log_fn(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
-  log_fn(f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
-      f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)")
-  log_fn(f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
-      f"{tfp.__version__}; seed {state.config.seed}")
+  log_fn(
+    f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
+    f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)"
+  )
+  log_fn(
+    f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
+    f"{tfp.__version__}; seed {state.config.seed}"
+  )
 
 
 def _initialize(state, batches, init_from, workers, log_fn):

@@ -36,5 +36,6 @@ class LossScale(tf.Module):
 
 def replicated_variable(value: float, dtype: tf.DType, name: str) -> tf.Variable:
   """Return a variable that is not trained and has the same value on all replicas."""
-  return tf.Variable(value, dtype=dtype, trainable=False, name=name,
-                     aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+  return tf.Variable(
+    value, dtype=dtype, trainable=False, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+  )

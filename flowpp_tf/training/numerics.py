@@ -13,8 +13,9 @@ from flowpp_tf.training.step import dropout_seed, step_noise, step_seed
 from flowpp_tf.types import Seed, TensorLike
 
 
-def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed,
-                     batch_offset: int = 0, **given: TensorLike) -> str | None:
+def first_non_finite(
+  model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed, batch_offset: int = 0, **given: TensorLike
+) -> str | None:
   """Say what made the bound of some images, or its gradient, not finite.
 
   The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are
@@ -31,9 +32,11 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike,
   Returns:
     A sentence, or None if all is finite.
   """
+
   def loss():
-    return -tf.reduce_mean(model.log_prob_bound(
-        images, noise=noise, seed=seed, training=True, batch_offset=batch_offset, **given))
+    return -tf.reduce_mean(
+      model.log_prob_bound(images, noise=noise, seed=seed, training=True, batch_offset=batch_offset, **given)
+    )
 
   with tf.GradientTape() as tape:
     value = loss()
@@ -42,8 +45,10 @@ def first_non_finite(model: FlowPlusPlus, images: TensorLike, noise: TensorLike,
   gradients = zip(model.trainable_variables, tape.gradient(value, [v.value for v in model.trainable_variables]))
   bad = [v.path for v, g in gradients if g is not None and not tf.reduce_all(tf.math.is_finite(g))]
   if bad:  # the gradient comes from the end of the evaluation
-    return (f"the bound is finite, the gradients of {len(bad)} weights are not; the last of them in the "
-            f"order of evaluation is {bad[-1]}")
+    return (
+      f"the bound is finite, the gradients of {len(bad)} weights are not; the last of them in the "
+      f"order of evaluation is {bad[-1]}"
+    )
   return None
 
 
@@ -62,9 +67,10 @@ def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int
   for part in range(parts):
     seed, batch_offset = step_seed(state.config.seed, step), size * part
     noise = step_noise(state.model, seed, len(images), batch_offset, size)
-    share = {name: value[batch_offset:batch_offset + size] for name, value in given.items()}
-    found = first_non_finite(state.model, images[batch_offset:batch_offset + size], noise, dropout_seed(seed),
-                             batch_offset, **share)
+    share = {name: value[batch_offset : batch_offset + size] for name, value in given.items()}
+    found = first_non_finite(
+      state.model, images[batch_offset : batch_offset + size], noise, dropout_seed(seed), batch_offset, **share
+    )
     if found:
       return found
   return "all was finite when it was evaluated again"
@@ -93,5 +99,6 @@ def _first_part(evaluate):
 
 def _last(parts, kind):
   """The index of the last part of a kind, -1 if there is none; the model is not a part."""
-  return max((i for i, part in enumerate(parts) if isinstance(part, kind) and not isinstance(part, keras.Model)),
-             default=-1)
+  return max(
+    (i for i, part in enumerate(parts) if isinstance(part, kind) and not isinstance(part, keras.Model)), default=-1
+  )

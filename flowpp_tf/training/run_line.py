@@ -34,8 +34,9 @@ class RunLine:
     if not self._shown:
       return
     if self._bar is None:  # from the second step on: the first is traced, and says nothing of the remaining time
-      self._bar = tqdm.tqdm(total=self._steps, initial=step, unit="step", file=sys.stdout, dynamic_ncols=True,
-                            leave=False)
+      self._bar = tqdm.tqdm(
+        total=self._steps, initial=step, unit="step", file=sys.stdout, dynamic_ncols=True, leave=False
+      )
     if time.monotonic() - self._drawn >= _EVERY:
       self._drawn = time.monotonic()
       text = f"{bits_per_dim():.4f} bits/dim" + (f", best {best:.4f}" if math.isfinite(best) else "")

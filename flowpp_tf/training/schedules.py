@@ -28,8 +28,8 @@ class _Piece:
   kind: str
   begin: float
   end: float
-  first: float   # rate at `begin`
-  last: float    # rate at `end`; the floor of a decay
+  first: float  # rate at `begin`
+  last: float  # rate at `end`; the floor of a decay
   factor: float = 1.0
 
   def __call__(self, step):
@@ -99,10 +99,9 @@ def _parse(text):
     if kind == "decay":
       factor, floor = (*arguments, 0.0)[:2]
       if not 0 < factor < 1:
-        raise InputError(f"`schedule` {text!r}: the factor of {entry.strip()!r} must lie between 0 "
-                         "and 1")
+        raise InputError(f"`schedule` {text!r}: the factor of {entry.strip()!r} must lie between 0 and 1")
       piece = _Piece(kind, begin, end, rate, floor, factor)
-      reached = max(rate * factor**(end - begin), floor) if end < math.inf else floor or rate
+      reached = max(rate * factor ** (end - begin), floor) if end < math.inf else floor or rate
     else:
       reached = arguments[0] if arguments else rate
       piece = _Piece(kind, begin, end, rate, reached)
@@ -119,8 +118,10 @@ _ARGUMENTS = {"linear": (1,), "cosine": (1,), "decay": (1, 2), "hold": (0, 1)}
 
 
 def _unreadable(text, entry):
-  return InputError(f"`schedule` {text!r} has an entry {entry.strip()!r}; expected linear:VALUE@END, "
-                    "cosine:VALUE@END, decay:FACTOR:FLOOR@END or hold:VALUE@END")
+  return InputError(
+    f"`schedule` {text!r} has an entry {entry.strip()!r}; expected linear:VALUE@END, "
+    "cosine:VALUE@END, decay:FACTOR:FLOOR@END or hold:VALUE@END"
+  )
 
 
 def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, steps: int) -> PiecewiseSchedule:
@@ -138,8 +139,7 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
   """
   if kind not in ("constant", "cosine"):
     if peak is not None or warmup_steps:
-      raise InputError(f"`schedule` {kind!r} says all itself: leave out `learning_rate` and "
-                       "`warmup_steps`")
+      raise InputError(f"`schedule` {kind!r} says all itself: leave out `learning_rate` and `warmup_steps`")
     return PiecewiseSchedule(kind)
   peak = 1e-3 if peak is None else peak
   if not peak > 0:

@@ -17,8 +17,11 @@ class Stopped(Exception):
 
   def __init__(self, step: int, saved_step: int | None) -> None:
     newest = "there is no saved state" if saved_step is None else f"the newest saved state is that of step {saved_step}"
-    super().__init__(f"stopped after step {step} and saved" if saved_step == step else
-                     f"stopped after step {step}, which could not be saved; {newest}")
+    super().__init__(
+      f"stopped after step {step} and saved"
+      if saved_step == step
+      else f"stopped after step {step}, which could not be saved; {newest}"
+    )
     self.step, self.saved_step = step, saved_step
 
   @property

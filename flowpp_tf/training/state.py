@@ -39,18 +39,21 @@ class TrainState:
     InputError (a ValueError): for an optimizer that would clip or average itself.
   """
 
-  def __init__(self, model: FlowPlusPlus, config: TrainingConfig,
-               optimizer: keras.optimizers.Optimizer | None = None) -> None:
+  def __init__(
+    self, model: FlowPlusPlus, config: TrainingConfig, optimizer: keras.optimizers.Optimizer | None = None
+  ) -> None:
     self.model = model
     self.config = config
     self.optimizer = optimizer or make_optimizer(config)
     _check_optimizer(self.optimizer)
     self.keeps_when_skipped = (isinstance(self.optimizer, Adam) or type(self.optimizer) is keras.optimizers.SGD) and (
-        not self.optimizer.weight_decay and not getattr(self.optimizer, "momentum", 0))
+      not self.optimizer.weight_decay and not getattr(self.optimizer, "momentum", 0)
+    )
     self.optimizer.build(model.trainable_variables)
     self.variables = [v.value for v in model.trainable_variables]
-    self.ema = None if config.ema_decay is None else [
-        tf.Variable(v, trainable=False, name="ema") for v in self.variables]
+    self.ema = (
+      None if config.ema_decay is None else [tf.Variable(v, trainable=False, name="ema") for v in self.variables]
+    )
     self.loss_scale = LossScale() if model.config.dtype == "mixed_float16" else None
     self.skipped_steps = replicated_variable(0, tf.int64, "skipped_steps")
     self.skipped_in_a_row = replicated_variable(0, tf.int64, "skipped_in_a_row")
@@ -97,9 +100,14 @@ class TrainState:
     """Return what a checkpoint holds, by name, as for `tf.train.Checkpoint`."""
     scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
     return dict(
-        weights=[v.value for v in self.model.weights], ema=list(self.ema or []),
-        optimizer=[v.value for v in self.optimizer.variables], skipped_steps=self.skipped_steps,
-        skipped_in_a_row=self.skipped_in_a_row, sums=dict(self.sums), **scale)
+      weights=[v.value for v in self.model.weights],
+      ema=list(self.ema or []),
+      optimizer=[v.value for v in self.optimizer.variables],
+      skipped_steps=self.skipped_steps,
+      skipped_in_a_row=self.skipped_in_a_row,
+      sums=dict(self.sums),
+      **scale,
+    )
 
   def restore_first_format(self, path: str, **others: tf.Variable) -> None:
     """Restore a checkpoint of the first format, that of a compiled Keras model with its metrics.
@@ -112,11 +120,16 @@ class TrainState:
     metrics = [tf.Variable(0.0) for _ in range(4)]  # bits/dim and gradient norm: total and count of each
     scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
     checkpoint = group(
-        optimizer=group(_trainable_variables=self.variables, _iterations=self.optimizer.iterations.value,
-                        _variables=[v.value for v in self.optimizer.variables]),
-        model=group(skipped_steps=self.skipped_steps, skipped_in_a_row=self.skipped_in_a_row, **scale),
-        **{f"average_{i}": average for i, average in enumerate(self.ema or [])},
-        **{f"metric_{i}": metric for i, metric in enumerate(metrics)}, **others)
+      optimizer=group(
+        _trainable_variables=self.variables,
+        _iterations=self.optimizer.iterations.value,
+        _variables=[v.value for v in self.optimizer.variables],
+      ),
+      model=group(skipped_steps=self.skipped_steps, skipped_in_a_row=self.skipped_in_a_row, **scale),
+      **{f"average_{i}": average for i, average in enumerate(self.ema or [])},
+      **{f"metric_{i}": metric for i, metric in enumerate(metrics)},
+      **others,
+    )
     checkpoint.read(path).assert_existing_objects_matched().expect_partial()
     bits, images, norm, steps = (float(metric.numpy()) for metric in metrics)
     for name, total in (("steps", steps), ("bits_per_dim", steps * bits / max(images, 1.0)), ("gradient_norm", norm)):
@@ -124,9 +137,13 @@ class TrainState:
 
 
 _OPTIMIZERS = {
-    "adam": Adam, "adam_95": functools.partial(Adam, beta_2=0.95),
-    "adamw": functools.partial(keras.optimizers.AdamW, beta_2=0.95), "lion": keras.optimizers.Lion,
-    "muon": keras.optimizers.Muon, "sgd": keras.optimizers.SGD}
+  "adam": Adam,
+  "adam_95": functools.partial(Adam, beta_2=0.95),
+  "adamw": functools.partial(keras.optimizers.AdamW, beta_2=0.95),
+  "lion": keras.optimizers.Lion,
+  "muon": keras.optimizers.Muon,
+  "sgd": keras.optimizers.SGD,
+}
 
 
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
@@ -139,12 +156,17 @@ def _check_optimizer(optimizer):
   for name in ("clipnorm", "clipvalue", "global_clipnorm"):
     if getattr(optimizer, name) is not None:
       raise InputError(f"the optimizer's `{name}` would clip on each replica; use `clip_norm`")
-  for name, instead in (("use_ema", "`ema_decay`"), ("gradient_accumulation_steps", "`accumulate`"),
-                        ("loss_scale_factor", "the loss scale of the training step")):
+  for name, instead in (
+    ("use_ema", "`ema_decay`"),
+    ("gradient_accumulation_steps", "`accumulate`"),
+    ("loss_scale_factor", "the loss scale of the training step"),
+  ):
     if getattr(optimizer, name):
       raise InputError(f"the optimizer's `{name}` must be off: there is {instead}")
   if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):  # of Keras 3.13, on Python 3.11
-    raise InputError("`ScheduleFreeAdamW` cannot be used: its state begins as a copy of the weights, which are "
-                     "initialised from data afterwards")
+    raise InputError(
+      "`ScheduleFreeAdamW` cannot be used: its state begins as a copy of the weights, which are "
+      "initialised from data afterwards"
+    )
   if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
     raise InputError("the optimizer must not scale the loss: the training step does, in float16")

@@ -47,10 +47,19 @@ def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[
   images, given = unpack(batch, state.model.config)
   size = shape_of(images)[0]
   # The same noise in every validation: two of them differ by their weights alone.
-  noise = step_noise(state.model, as_seed(state.config.seed), size * replica.num_replicas_in_sync,
-                     size * replica.replica_id_in_sync_group, size)
-  bound = in_lanes(lambda images, noise, *values: state.model.log_prob_bound(
-      images, noise=noise, seed=0, **dict(zip(given, values))), images, noise, *given.values())
+  noise = step_noise(
+    state.model,
+    as_seed(state.config.seed),
+    size * replica.num_replicas_in_sync,
+    size * replica.replica_id_in_sync_group,
+    size,
+  )
+  bound = in_lanes(
+    lambda images, noise, *values: state.model.log_prob_bound(images, noise=noise, seed=0, **dict(zip(given, values))),
+    images,
+    noise,
+    *given.values(),
+  )
   bits = tf.cast(state.model.to_bits_per_dim(bound), weights.dtype)
   return tf.reduce_sum(bits * weights), tf.reduce_sum(weights)
 
@@ -72,7 +81,7 @@ def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, batch_offs
     size: number of images.
   """
   noise = model.sample_noise([batch_size], fold_in(seed, NOISE))
-  return noise[batch_offset:batch_offset + size]
+  return noise[batch_offset : batch_offset + size]
 
 
 def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
@@ -91,8 +100,9 @@ def _gradients(state, images, given, seed, scale):
 
   def lane(images, noise, places, *values):
     with tf.GradientTape() as tape:
-      bound = model.log_prob_bound(images, noise=noise, training=True, seed=dropout_seed(seed), batch_offset=places[0],
-                                   **dict(zip(given, values)))
+      bound = model.log_prob_bound(
+        images, noise=noise, training=True, seed=dropout_seed(seed), batch_offset=places[0], **dict(zip(given, values))
+      )
       # A part of the mean over the microbatches and lanes, so that gradients have only to be added up.
       loss = -tf.reduce_mean(bound) * (tf.cast(scale, bound.dtype) / (microbatches * lanes_here))
     gradients = tape.gradient(loss, state.variables)
@@ -103,16 +113,16 @@ def _gradients(state, images, given, seed, scale):
   def microbatch(index):
     first = images_here * replica.replica_id_in_sync_group + size * index
     noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
-    share = lambda t: t if microbatches == 1 else t[size * index:size * (index + 1)]
-    bounds, gradients = zip(*map_lanes(
-        lane, share(images), noise, first + tf.range(size), *map(share, given.values())))
+    share = lambda t: t if microbatches == 1 else t[size * index : size * (index + 1)]
+    bounds, gradients = zip(*map_lanes(lane, share(images), noise, first + tf.range(size), *map(share, given.values())))
     return tf.concat(bounds, axis=0), [add_in_order(parts) for parts in zip(*gradients)]
 
   if microbatches == 1:
     bound, gradients = microbatch(0)
   else:
-    tf.debugging.assert_equal(size * microbatches, images_here, (
-        f"the images of a replica must be a multiple of `accumulate` {microbatches}"))
+    tf.debugging.assert_equal(
+      size * microbatches, images_here, (f"the images of a replica must be a multiple of `accumulate` {microbatches}")
+    )
 
     def body(index, bounds, sums):
       bound, gradients = microbatch(index)
@@ -121,8 +131,11 @@ def _gradients(state, images, given, seed, scale):
 
     bounds = tf.TensorArray(model.variable_dtype, microbatches, element_shape=[None])
     _, bounds, sums = tf.while_loop(
-        lambda index, *_: index < microbatches, body,
-        (0, bounds, [tf.zeros_like(v) for v in state.variables]), maximum_iterations=microbatches)
+      lambda index, *_: index < microbatches,
+      body,
+      (0, bounds, [tf.zeros_like(v) for v in state.variables]),
+      maximum_iterations=microbatches,
+    )
     bound, gradients = bounds.concat(), [sums[i] for i in used]
   return bound, gradients, [state.variables[i] for i in used]
 
@@ -161,8 +174,9 @@ def _update(state, strategy, gradients, variables, loss, norm, finite, before):
     ema_rate = unless_skipped(_ema_rate(state))
     rates = {dtype: tf.cast(ema_rate, dtype) for dtype in {average.dtype for average in state.ema}}
     for average, variable in zip(state.ema, state.variables):
-      extended.update(average, lambda a, v: _move_average(a.handle, v.handle, rates[a.dtype]), args=(variable,),
-                      group=False)
+      extended.update(
+        average, lambda a, v: _move_average(a.handle, v.handle, rates[a.dtype]), args=(variable,), group=False
+      )
 
   bad = tf.cast(~good, tf.int64)
   scale_may_come_down = state.loss_scale is not None and tf.math.is_finite(loss) & (state.loss_scale.value > 1)
@@ -170,8 +184,11 @@ def _update(state, strategy, gradients, variables, loss, norm, finite, before):
   state.skipped_in_a_row.assign(bad * (state.skipped_in_a_row + tf.cast(tf.logical_not(scale_may_come_down), tf.int64)))
   if state.loss_scale is not None:
     state.loss_scale.after_step(good)
-  for name, value in (("steps", tf.ones_like(loss)), ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
-                      ("gradient_norm", norm)):
+  for name, value in (
+    ("steps", tf.ones_like(loss)),
+    ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
+    ("gradient_norm", norm),
+  ):
     state.sums[name].assign_add(tf.cast(unless_skipped(value), tf.float32))
 
 
@@ -180,7 +197,8 @@ def _move_average(average, variable, rate):
   """average += rate (variable - average), of the variables with these handles."""
   read = lambda handle: tf.raw_ops.ReadVariableOp(resource=handle, dtype=rate.dtype)
   tf.raw_ops.ResourceApplyGradientDescent(
-      var=average, alpha=rate, delta=read(average) - read(variable), use_locking=True)
+    var=average, alpha=rate, delta=read(average) - read(variable), use_locking=True
+  )
 
 
 def _ema_rate(state):

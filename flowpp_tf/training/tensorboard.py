@@ -48,7 +48,7 @@ class TensorBoard:
     what = self._state.config.tensorboard
     if "scalars" in what:
       for name, value in row.items():
-        split, name = ("validation", name[len("val_"):]) if name.startswith("val_") else ("train", name)
+        split, name = ("validation", name[len("val_") :]) if name.startswith("val_") else ("train", name)
         with self._writer(split):
           tf.summary.scalar(f"epoch_{name}", value, step=period)
           if split == "validation":

@@ -22,9 +22,16 @@ _MODEL = {field.name: field for field in dataclasses.fields(FlowPlusPlusConfig)}
 _TRAINING = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 
 
-def train(images: np.ndarray | ImageDataset | str, config: str | FlowPlusPlusConfig, workdir: Path | None = None, *,
-          labels: np.ndarray | None = None, init_from: str | None = None, verbose: bool = True,
-          **settings: Any) -> FlowPlusPlus:
+def train(
+  images: np.ndarray | ImageDataset | str,
+  config: str | FlowPlusPlusConfig,
+  workdir: Path | None = None,
+  *,
+  labels: np.ndarray | None = None,
+  init_from: str | None = None,
+  verbose: bool = True,
+  **settings: Any,
+) -> FlowPlusPlus:
   """Train a model, or resume its run, and return it with the best weights.
 
   Args:
@@ -64,8 +71,9 @@ def train(images: np.ndarray | ImageDataset | str, config: str | FlowPlusPlusCon
   begin = None if init_from is None else InitialWeights.find(init_from)
   with contextlib.ExitStack() as stack:
     store = Workdir(stack.enter_context(tempfile.TemporaryDirectory()) if workdir is None else workdir)
-    train_run(model, TrainingConfig(**training), dataset, store, init_from=begin,
-              log_fn=print if verbose else lambda line: None)
+    train_run(
+      model, TrainingConfig(**training), dataset, store, init_from=begin, log_fn=print if verbose else lambda line: None
+    )
     return store.load()[0]
 
 
@@ -88,23 +96,33 @@ def load(workdir: Path) -> FlowPlusPlus:
 
 def _fields_of(fields, recipe, settings):
   """The values of a config's fields: those of the recipe, and the settings in their place."""
-  return {**{name: parse_text(fields[name], text) for name, text in recipe.items() if name in fields},
-          **{name: value for name, value in settings.items() if name in fields}}
+  return {
+    **{name: parse_text(fields[name], text) for name, text in recipe.items() if name in fields},
+    **{name: value for name, value in settings.items() if name in fields},
+  }
 
 
 def _dataset(images, labels, model, recipe):
   """The data set, and the config with its image shape and its number of classes."""
   if isinstance(images, str):
     bits = recipe.get("bits")
-    dataset = load_dataset(images, image_shape=model.image_shape, levels=model.levels, bits=bits and int(bits),
-                           crops=recipe.get("crops") == "true" and images == recipe.get("dataset"),
-                           labels=model.num_classes > 0)
+    dataset = load_dataset(
+      images,
+      image_shape=model.image_shape,
+      levels=model.levels,
+      bits=bits and int(bits),
+      crops=recipe.get("crops") == "true" and images == recipe.get("dataset"),
+      labels=model.num_classes > 0,
+    )
   elif isinstance(images, ImageDataset):
     dataset = images
   else:
     dataset = _of_array(np.asarray(images), labels, model)
-    model = dataclasses.replace(model, image_shape=dataset.image_shape, num_classes=(
-        max(model.num_classes, dataset.num_classes) if labels is not None else model.num_classes))
+    model = dataclasses.replace(
+      model,
+      image_shape=dataset.image_shape,
+      num_classes=(max(model.num_classes, dataset.num_classes) if labels is not None else model.num_classes),
+    )
   return dataset, model
 
 
@@ -117,9 +135,19 @@ def _of_array(images, labels, model):
   if labels is not None:
     labels = np.asarray(labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-      raise InputError(f"`labels` must be one integer from 0 for each of the {len(images)} images, got {labels.dtype} "
-                       f"of shape {labels.shape}")
+      raise InputError(
+        f"`labels` must be one integer from 0 for each of the {len(images)} images, got {labels.dtype} "
+        f"of shape {labels.shape}"
+      )
     of_splits, _ = split_train({"train": labels})
     classes = tuple(map(str, range(max(model.num_classes, 1 + int(labels.max())))))
-  return ImageDataset("array", model.levels, splits["train"], splits["validation"], splits["test"], notes=notes,
-                      labels=of_splits, classes=classes)
+  return ImageDataset(
+    "array",
+    model.levels,
+    splits["train"],
+    splits["validation"],
+    splits["test"],
+    notes=notes,
+    labels=of_splits,
+    classes=classes,
+  )

@@ -1,16 +1,16 @@
 """The store of a run: the one place that reads and writes the files of a working directory.
 
-    config.json            format, model config, data set with its fingerprint, training settings
-    checkpoints/           the newest states of the run, to resume from, with copies of the next two; see checkpoints.py
-    best.weights.h5        EMA weights at the best validation, with their checksum; see models/weights_file.py
-    metrics.jsonl          a row for each validation, with the digest of the data
-    run.lock               which process trains in the directory
-    curves.png samples.png
-    evaluation.json        measured bits/dim, see evaluation/record.py
-    evaluation-*.npy       an evaluation that was stopped, to resume from
-    typicality.json        bits/dim of the validation split, measured by bin/score
-    codec_model.*.npz      the model as bin/decompress reads it without TensorFlow
-    saved_model/1/         written by bin/export
+config.json            format, model config, data set with its fingerprint, training settings
+checkpoints/           the newest states of the run, to resume from, with copies of the next two; see checkpoints.py
+best.weights.h5        EMA weights at the best validation, with their checksum; see models/weights_file.py
+metrics.jsonl          a row for each validation, with the digest of the data
+run.lock               which process trains in the directory
+curves.png samples.png
+evaluation.json        measured bits/dim, see evaluation/record.py
+evaluation-*.npy       an evaluation that was stopped, to resume from
+typicality.json        bits/dim of the validation split, measured by bin/score
+codec_model.*.npz      the model as bin/decompress reads it without TensorFlow
+saved_model/1/         written by bin/export
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,16 @@ from flowpp_tf.types import Path
 _FORMAT = 2
 _MAY_CHANGE = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
 _SETTINGS = {field.name for field in dataclasses.fields(TrainingConfig)} | {
-    "dataset", "data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops", "init_from", "fingerprint"}
+  "dataset",
+  "data_dir",
+  "cache_dir",
+  "bits",
+  "splits_file",
+  "max_bad_files",
+  "crops",
+  "init_from",
+  "fingerprint",
+}
 _FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
 
 
@@ -138,19 +147,26 @@ class Workdir:
     if "fingerprint" in present["training"]:
       may_change.add("dataset")
     differences = [
-        f"{key} is {_shown(key, present[part][key])} there and {_shown(key, value)} here"
-        for part in ("model", "training") for key, value in wanted[part].items()
-        if key not in may_change and key in present[part]  # an older version may lack a setting
-        and _compared(key, present[part][key]) != _compared(key, value)]
+      f"{key} is {_shown(key, present[part][key])} there and {_shown(key, value)} here"
+      for part in ("model", "training")
+      for key, value in wanted[part].items()
+      if key not in may_change
+      and key in present[part]  # an older version may lack a setting
+      and _compared(key, present[part][key]) != _compared(key, value)
+    ]
     if differences:
-      raise InputError(f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
-                       "give another --workdir, or the same flags to resume it")
+      raise InputError(
+        f"workdir {str(self.path)!r} holds another run: {'; '.join(differences)}; "
+        "give another --workdir, or the same flags to resume it"
+      )
     known = {"model": _FIELDS, "training": _SETTINGS | {*wanted["training"]}}
     for part, names in known.items():
       unknown = sorted({*present[part]} - names)
       if unknown:
-        raise InputError(f"workdir {str(self.path)!r} holds a run with {part} settings that this version of flowpp_tf "
-                         f"does not know: {', '.join(unknown)}")
+        raise InputError(
+          f"workdir {str(self.path)!r} holds a run with {part} settings that this version of flowpp_tf "
+          f"does not know: {', '.join(unknown)}"
+        )
 
   def _check_config(self, run):
     """Raise an `InputError` unless config.json has the model that the newest checkpoint knows."""
@@ -163,8 +179,10 @@ class Workdir:
         return
     else:
       return
-    raise InputError(f"{str(self.config)!r} is damaged, or of another run: its {', '.join(wrong)} differ from those of "
-                     f"checkpoint {str(folder)!r}")
+    raise InputError(
+      f"{str(self.config)!r} is damaged, or of another run: its {', '.join(wrong)} differ from those of "
+      f"checkpoint {str(folder)!r}"
+    )
 
   def _check_checkpoints(self, wanted):
     """The same for a directory without config.json: its checkpoints say whose they are."""
@@ -174,8 +192,10 @@ class Workdir:
       except (OSError, ValueError):
         continue
       if not run:
-        raise InputError(f"workdir {str(self.path)!r} has checkpoints and no {self.config.name}, which says what run "
-                         "they are of; bring it back, or give another --workdir")
+        raise InputError(
+          f"workdir {str(self.path)!r} has checkpoints and no {self.config.name}, which says what run "
+          "they are of; bring it back, or give another --workdir"
+        )
       self._check_same(run, wanted)
       return
 
@@ -194,8 +214,9 @@ class Workdir:
       InputError (a ValueError): if they cannot be written.
     """
     with self._writing():
-      copies = {} if restored is None else {path: restored.folder / path.name for path in (
-          self.best_weights, self.metrics)}
+      copies = (
+        {} if restored is None else {path: restored.folder / path.name for path in (self.best_weights, self.metrics)}
+      )
       for path, copy in copies.items():
         if copy.exists() and not (path.is_file() and file_sha256(path) == file_sha256(copy)):
           if path == self.best_weights and not _is_whole(path):
@@ -203,12 +224,18 @@ class Workdir:
           write_file(path, copy.read_bytes())
       rows, damaged = self._read_rows()
       if restored is None and len(rows) > 1:  # as after a disk that was full all the time
-        logging.warning("there is no checkpoint to resume from: the run starts over; what it has left is kept as %s",
-                        ", ".join(str(_set_aside(path)) for path in (self.best_weights, self.metrics) if path.exists()))
+        logging.warning(
+          "there is no checkpoint to resume from: the run starts over; what it has left is kept as %s",
+          ", ".join(str(_set_aside(path)) for path in (self.best_weights, self.metrics) if path.exists()),
+        )
         rows, damaged = [], 0
       if damaged:
-        logging.warning("%s: rows that cannot be read are left out, %d; the file as it was is kept as %s", self.metrics,
-                        damaged, _set_aside(self.metrics))
+        logging.warning(
+          "%s: rows that cannot be read are left out, %d; the file as it was is kept as %s",
+          self.metrics,
+          damaged,
+          _set_aside(self.metrics),
+        )
       self._rows = [row for row in rows if row["step"] <= step]
       if damaged or len(self._rows) < len(rows):
         self._write_rows()
@@ -243,8 +270,9 @@ class Workdir:
     run = self._read()
     unknown = sorted({*run["model"]} - _FIELDS)
     if unknown:
-      raise InputError(f"{str(self.config)!r} has model settings that this version of flowpp_tf does not know: "
-                       f"{', '.join(unknown)}")
+      raise InputError(
+        f"{str(self.config)!r} has model settings that this version of flowpp_tf does not know: {', '.join(unknown)}"
+      )
     self._check_config(run)
     try:
       config = FlowPlusPlusConfig(**run["model"])
@@ -267,10 +295,17 @@ class Workdir:
       rows, damaged = self._read_rows()
       if damaged:
         raise InputError(f"{str(self.metrics)!r} cannot be read: {damaged} of its rows are damaged")
-      about = min((row for row in rows if math.isfinite(row["val_bits_per_dim"])),
-                  key=lambda row: row["val_bits_per_dim"], default={})
-    return {"file": self.best_weights.name, "sha256": weights.sha256, "step": about.get("step"),
-            "val_bits_per_dim": about.get("val_bits_per_dim")}
+      about = min(
+        (row for row in rows if math.isfinite(row["val_bits_per_dim"])),
+        key=lambda row: row["val_bits_per_dim"],
+        default={},
+      )
+    return {
+      "file": self.best_weights.name,
+      "sha256": weights.sha256,
+      "step": about.get("step"),
+      "val_bits_per_dim": about.get("val_bits_per_dim"),
+    }
 
   def rows(self) -> list[dict[str, Any]]:
     """Return the rows of the metrics that can be read."""
@@ -287,11 +322,15 @@ class Workdir:
         problem = problem or error
         continue
       if path != self.best_weights:
-        logging.warning("%s; the weights of %s are used instead, and the command that trained the run restores them",
-                        problem or f"{str(self.best_weights)!r} is missing", path.parent)
+        logging.warning(
+          "%s; the weights of %s are used instead, and the command that trained the run restores them",
+          problem or f"{str(self.best_weights)!r} is missing",
+          path.parent,
+        )
       return weights
-    raise problem or InputError(f"workdir {str(self.path)!r} has no trained weights yet: there is no "
-                                f"{self.best_weights}")
+    raise problem or InputError(
+      f"workdir {str(self.path)!r} has no trained weights yet: there is no {self.best_weights}"
+    )
 
   def _read_rows(self):
     """Rows of the metrics, and how many lines are none."""
@@ -303,8 +342,9 @@ class Workdir:
     for line in lines:
       with contextlib.suppress(ValueError):
         row = gate.parse_json(line.decode())
-        if isinstance(row, dict) and all(isinstance(row.get(name), (int, float)) for name in (
-            "step", "val_bits_per_dim")):
+        if isinstance(row, dict) and all(
+          isinstance(row.get(name), (int, float)) for name in ("step", "val_bits_per_dim")
+        ):
           rows.append(row)
     return rows, len(lines) - len(rows)
 

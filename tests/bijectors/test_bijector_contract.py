@@ -8,10 +8,17 @@ from support.bijector_checks import CHECKS
 ROWS = {name: case.make("float64") for name, case in CASES.items()}
 # The clauses whose check takes seconds, and the rows that stand for the others in the quick tests.
 FEW = {"check_vectorized_map_gives_the_same_as_a_loop": ("bounded_affine", "conv_lu")}
-PAIRS = [pytest.param(check, CASES[name], id=f"{check.__name__[len('check_'):]}-{name}",
-                      marks=[pytest.mark.slow] if name not in FEW.get(check.__name__, ROWS) else [])
-         for check in CHECKS for name, bijector in ROWS.items()
-         if getattr(check, "applies", lambda b: True)(bijector)]
+PAIRS = [
+  pytest.param(
+    check,
+    CASES[name],
+    id=f"{check.__name__[len('check_') :]}-{name}",
+    marks=[pytest.mark.slow] if name not in FEW.get(check.__name__, ROWS) else [],
+  )
+  for check in CHECKS
+  for name, bijector in ROWS.items()
+  if getattr(check, "applies", lambda b: True)(bijector)
+]
 
 
 @pytest.mark.parametrize("check, row", PAIRS)

@@ -22,11 +22,12 @@ from support.marks import slow
 normal = lambda scale: lambda rng, shape: scale * rng.randn(*shape)
 uniform = lambda low, high: lambda rng, shape: rng.uniform(low, high, shape)
 positive = lambda log_scale: lambda rng, shape: np.exp(log_scale * rng.randn(*shape))
-far_out = lambda rng, shape: rng.choice([-1, 1], shape) * 10**rng.uniform(-6, 6, shape)
+far_out = lambda rng, shape: rng.choice([-1, 1], shape) * 10 ** rng.uniform(-6, 6, shape)
 
 
 class Family(NamedTuple):
   """A bijector, draws of its parameters, of points of its domain and, where needed, its range."""
+
   make: Any
   parameters: dict
   domain: Any
@@ -36,49 +37,51 @@ class Family(NamedTuple):
 MIXTURE = dict(logits=normal(2), loc=normal(2), log_scale=uniform(-1, 1))
 WILD_MIXTURE = dict(logits=normal(20), loc=normal(100), log_scale=uniform(-7, 7))
 FAMILIES = {
-    "logit_mixture": Family(fb.LogitMixtureLogisticCDF, MIXTURE, normal(4)),
-    "mixture_cdf": Family(fb.MixtureLogisticCDF, MIXTURE, normal(4)),
-    "bounded_affine": Family(
-        fb.BoundedAffine, dict(scale_logit=normal(2), shift=normal(5)), normal(5)),
-    "act_norm": Family(fb.ActNorm, dict(scale=positive(2), bias=normal(5)), normal(5)),
-    "pixels_to_logit": Family(fb.PixelsToLogit, {}, uniform(0, 256)),
-    "sigmoid": Family(fb.Sigmoid, {}, normal(4)),
+  "logit_mixture": Family(fb.LogitMixtureLogisticCDF, MIXTURE, normal(4)),
+  "mixture_cdf": Family(fb.MixtureLogisticCDF, MIXTURE, normal(4)),
+  "bounded_affine": Family(fb.BoundedAffine, dict(scale_logit=normal(2), shift=normal(5)), normal(5)),
+  "act_norm": Family(fb.ActNorm, dict(scale=positive(2), bias=normal(5)), normal(5)),
+  "pixels_to_logit": Family(fb.PixelsToLogit, {}, uniform(0, 256)),
+  "sigmoid": Family(fb.Sigmoid, {}, normal(4)),
 }
 # As far out as float32 may be asked to go.
 WILD = {
-    "logit_mixture": Family(
-        fb.LogitMixtureLogisticCDF, WILD_MIXTURE, far_out, normal(1000)),
-    "mixture_cdf": Family(
-        fb.MixtureLogisticCDF, WILD_MIXTURE, far_out,
-        lambda rng, shape: np.clip(np.exp(-rng.uniform(0, 80, shape)), None, 1 - 1e-7)),
-    "bounded_affine": Family(
-        fb.BoundedAffine, dict(scale_logit=normal(1e3), shift=normal(1e6)), normal(1e6),
-        normal(1e6)),
-    "act_norm": Family(
-        fb.ActNorm, dict(scale=positive(5), bias=normal(1e6)), normal(1e6), normal(1e6)),
-    "pixels_to_logit": Family(
-        fb.PixelsToLogit, {}, lambda rng, shape: rng.randint(0, 257, shape), normal(50)),
-    "sigmoid": Family(fb.Sigmoid, {}, far_out, lambda rng, shape: rng.choice([0, 0.5, 1], shape)),
+  "logit_mixture": Family(fb.LogitMixtureLogisticCDF, WILD_MIXTURE, far_out, normal(1000)),
+  "mixture_cdf": Family(
+    fb.MixtureLogisticCDF,
+    WILD_MIXTURE,
+    far_out,
+    lambda rng, shape: np.clip(np.exp(-rng.uniform(0, 80, shape)), None, 1 - 1e-7),
+  ),
+  "bounded_affine": Family(
+    fb.BoundedAffine, dict(scale_logit=normal(1e3), shift=normal(1e6)), normal(1e6), normal(1e6)
+  ),
+  "act_norm": Family(fb.ActNorm, dict(scale=positive(5), bias=normal(1e6)), normal(1e6), normal(1e6)),
+  "pixels_to_logit": Family(fb.PixelsToLogit, {}, lambda rng, shape: rng.randint(0, 257, shape), normal(50)),
+  "sigmoid": Family(fb.Sigmoid, {}, far_out, lambda rng, shape: rng.choice([0, 0.5, 1], shape)),
 }
 seeds = st.integers(0, 2**32 - 1)
 
 
 def shapes_of(family):
   """Shapes of a point and of each parameter's batch, which broadcast against each other."""
-  return mutually_broadcastable_shapes(
-      num_shapes=1 + len(family.parameters), max_dims=3, max_side=3)
+  return mutually_broadcastable_shapes(num_shapes=1 + len(family.parameters), max_dims=3, max_side=3)
 
 
 def draw_parameters(family, rng, shapes, dtype, components=3):
   properties = family.make.parameter_properties()
-  return {name: tf.constant(draw(rng, (*shape, *[components] * properties[name].event_ndims)), dtype)
-          for (name, draw), shape in zip(family.parameters.items(), shapes)}
+  return {
+    name: tf.constant(draw(rng, (*shape, *[components] * properties[name].event_ndims)), dtype)
+    for (name, draw), shape in zip(family.parameters.items(), shapes)
+  }
 
 
 def _rows(families):
   """A row for each; the CDF is the logit with a sigmoid after it, and takes as long."""
-  return [slow(family, id=name) if name == "mixture_cdf" else pytest.param(family, id=name)
-          for name, family in families.items()]
+  return [
+    slow(family, id=name) if name == "mixture_cdf" else pytest.param(family, id=name)
+    for name, family in families.items()
+  ]
 
 
 @pytest.mark.parametrize("family", _rows(FAMILIES))
@@ -112,15 +115,16 @@ def test_broadcast_parameters_are_those_written_out(family, data, seed):
   rng = np.random.RandomState(seed)
   parameters = draw_parameters(family, rng, shapes[1:], "float64")
   x = tf.constant(family.domain(rng, shapes[0]), tf.float64)
-  full = {name: tf.broadcast_to(p, [*result_shape, *p.shape[len(shape):]])
-          for (name, p), shape in zip(parameters.items(), shapes[1:])}
+  full = {
+    name: tf.broadcast_to(p, [*result_shape, *p.shape[len(shape) :]])
+    for (name, p), shape in zip(parameters.items(), shapes[1:])
+  }
   bijector, written_out = family.make(**parameters), family.make(**full)
   full_x = tf.broadcast_to(x, result_shape)
   whole = lambda log_det: np.broadcast_to(log_det, result_shape)
   close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
   close(bijector.forward(x), written_out.forward(full_x))
-  close(whole(bijector.forward_log_det_jacobian(x)),
-        whole(written_out.forward_log_det_jacobian(full_x)))
+  close(whole(bijector.forward_log_det_jacobian(x)), whole(written_out.forward_log_det_jacobian(full_x)))
 
 
 @pytest.mark.parametrize("family", _rows(WILD))

@@ -25,9 +25,11 @@ def test_log_det_is_that_of_the_autodiff_jacobian(row):
   bijector, x = make("float64"), sample((2, *event), "float64")
   y, expected = value_and_log_det(bijector.forward, x)
   np.testing.assert_allclose(
-      np.broadcast_to(bijector.forward_log_det_jacobian(x, 3), 2), expected, rtol=1e-10, atol=1e-10)
+    np.broadcast_to(bijector.forward_log_det_jacobian(x, 3), 2), expected, rtol=1e-10, atol=1e-10
+  )
   np.testing.assert_allclose(
-      np.broadcast_to(bijector.inverse_log_det_jacobian(y, 3), 2), -expected, rtol=1e-9, atol=1e-9)
+    np.broadcast_to(bijector.inverse_log_det_jacobian(y, 3), 2), -expected, rtol=1e-9, atol=1e-9
+  )
 
 
 @rows
@@ -54,14 +56,16 @@ def test_gradients_by_input_parameters_and_weights_are_those_of_finite_differenc
       tape.watch(tensors)
       value = scalar(tensors)
     gradients = tape.gradient(
-        value, [*tensors.values(), *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+      value, [*tensors.values(), *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+    )
     step = 1e-6
 
     def compare(what, gradient, shifted):
       direction = draw(*gradient.shape, seed=5)
       difference = (shifted(step * direction) - shifted(-step * direction)) / (2 * step)
-      np.testing.assert_allclose(tf.reduce_sum(gradient * direction), difference, rtol=1e-5,
-                                 atol=1e-6, err_msg=f"{name} by {what}")
+      np.testing.assert_allclose(
+        tf.reduce_sum(gradient * direction), difference, rtol=1e-5, atol=1e-6, err_msg=f"{name} by {what}"
+      )
 
     def shift_variable(variable, by):
       before = tf.identity(variable)
@@ -72,7 +76,7 @@ def test_gradients_by_input_parameters_and_weights_are_those_of_finite_differenc
 
     for what, gradient in zip(tensors, gradients):
       compare(what, gradient, lambda by, what=what: scalar({**tensors, what: tensors[what] + by}))
-    for variable, gradient in zip(variables, gradients[len(tensors):]):
+    for variable, gradient in zip(variables, gradients[len(tensors) :]):
       compare(variable.name, gradient, lambda by, v=variable: shift_variable(v, by))
 
 
@@ -105,14 +109,15 @@ def test_makes_a_distribution_with_plain_tfp(row):
   make, sample, event = row
   bijector, x = make("float64"), sample((2, *event), "float64")
   y_shape = bijector.forward_event_shape(tf.TensorShape(event))
-  base = tfp.distributions.Sample(
-      tfp.distributions.Normal(tf.zeros([], tf.float64), 1.0), y_shape)
+  base = tfp.distributions.Sample(tfp.distributions.Normal(tf.zeros([], tf.float64), 1.0), y_shape)
   flow = tfp.distributions.TransformedDistribution(base, tfb.Invert(bijector))
   expected = base.log_prob(bijector.forward(x)) + bijector.forward_log_det_jacobian(x, 3)
   np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("make, message", [
+@pytest.mark.parametrize(
+  "make, message",
+  [
     (lambda: fb.PixelsToLogit(levels=0), "`levels` must be at least 1, got 0"),
     (lambda: fb.PixelsToLogit(alpha=0.5), "`alpha` must lie between 0 and 1/2, got 0.5"),
     (lambda: fb.Invertible1x1Conv(tf.zeros([2, 3])), "`kernel` must be"),
@@ -125,7 +130,8 @@ def test_makes_a_distribution_with_plain_tfp(row):
     (lambda: coupling("float64", "affine").forward(draw(1, 2, 2, 3)), "even last axis"),
     (lambda: fb.Coupling(keras.layers.Dense(2), fb.affine_coupling_bijector), "must be built"),
     (lambda: fb.ActNorm(1.0, tf.zeros([])).initialize(tf.zeros([2])), "tf.Variable"),
-])
+  ],
+)
 def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):
   with pytest.raises(ValueError, match=message):
     make()
@@ -158,8 +164,7 @@ def test_pixels_to_logit_is_exact_at_both_ends(levels):
   wide = x.astype(np.float64)
   p = 0.05 + 0.9 * wide / levels
   np.testing.assert_allclose(ours.forward(x), np.log(p / (1 - p)), rtol=3e-7, atol=3e-7)
-  np.testing.assert_allclose(ours.forward_log_det_jacobian(x),
-                             np.log(0.9 / levels / p / (1 - p)), rtol=3e-7, atol=3e-7)
+  np.testing.assert_allclose(ours.forward_log_det_jacobian(x), np.log(0.9 / levels / p / (1 - p)), rtol=3e-7, atol=3e-7)
 
 
 @pytest.mark.parametrize("to_flow", [fb.Invert, lambda act_norm: act_norm])

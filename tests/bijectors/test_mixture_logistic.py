@@ -22,8 +22,12 @@ def mixture(dtype, *leading):
 def truths(arguments):
   """Of every case, in float64: an array for each key, and for the gradients a list of four."""
   out = [hard_mixtures.truth(*case) for case in zip(*arguments)]
-  return {key: [np.array(part) for part in zip(*(o[key] for o in out))] if "gradients" in key
-               else np.array([o[key] for o in out]) for key in out[0]}
+  return {
+    key: [np.array(part) for part in zip(*(o[key] for o in out))]
+    if "gradients" in key
+    else np.array([o[key] for o in out])
+    for key in out[0]
+  }
 
 
 def relative_error(ours, theirs):
@@ -38,10 +42,12 @@ def test_values_and_log_dets_are_exact_in_every_hard_case(components, dtype):
   expected = truths(arguments)
   value, log_derivative = fb.logit_mixture_logistic_cdf(*arguments)
   for key, ours in dict(
-      log_cdf=fb.mixture_logistic_log_cdf(*arguments),
-      log_survival=fb.mixture_logistic_log_survival(*arguments),
-      log_prob=fb.mixture_logistic_log_prob(*arguments),
-      value=value, log_derivative=log_derivative).items():
+    log_cdf=fb.mixture_logistic_log_cdf(*arguments),
+    log_survival=fb.mixture_logistic_log_survival(*arguments),
+    log_prob=fb.mixture_logistic_log_prob(*arguments),
+    value=value,
+    log_derivative=log_derivative,
+  ).items():
     assert np.max(relative_error(ours, expected[key])) < TOLERANCE[dtype], key
 
 
@@ -50,8 +56,9 @@ def gradients(arguments):
   with tf.GradientTape(persistent=True) as tape:
     tape.watch(arguments)
     outputs = fb.logit_mixture_logistic_cdf(*arguments)
-  return {f"{name}_gradients": tape.gradient(output, arguments)
-          for name, output in zip(("value", "log_derivative"), outputs)}
+  return {
+    f"{name}_gradients": tape.gradient(output, arguments) for name, output in zip(("value", "log_derivative"), outputs)
+  }
 
 
 @components
@@ -98,8 +105,10 @@ def test_far_out_the_components_share_an_exact_gradient(components, dtype):
 def test_inverse_of_hard_mixtures_is_exact_in_few_evaluations(components, dtype):
   rng = np.random.RandomState(components)
   shape = (2000, components)
-  parameters = [tf.constant(p, dtype) for p in (
-      np.clip(20 * rng.randn(*shape), -40, 40), 5 * rng.randn(*shape), rng.uniform(-7, 2, shape))]
+  parameters = [
+    tf.constant(p, dtype)
+    for p in (np.clip(20 * rng.randn(*shape), -40, 40), 5 * rng.randn(*shape), rng.uniform(-7, 2, shape))
+  ]
   target = tf.constant(6 * rng.randn(2000), dtype)
   bijector = fb.LogitMixtureLogisticCDF(*parameters)
   result = bijector.find_inverse(target)
@@ -123,13 +132,12 @@ def test_inverse_of_hard_mixtures_is_exact_in_few_evaluations(components, dtype)
 def test_inverse_between_far_apart_narrow_components():
   # Newton alone cycles here: the logit of the CDF is a staircase.
   bijector = fb.LogitMixtureLogisticCDF(
-      tf.zeros([2], tf.float64), tf.constant([-50.0, 50.0], tf.float64),
-      tf.constant([-7.0, -7.0], tf.float64))
+    tf.zeros([2], tf.float64), tf.constant([-50.0, 50.0], tf.float64), tf.constant([-7.0, -7.0], tf.float64)
+  )
   y = tf.constant([-40.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 40.0], tf.float64)
   x = bijector.inverse(y)
   np.testing.assert_allclose(x[3], 0.0, atol=1e-9)
-  np.testing.assert_allclose(tf.gather(bijector.forward(x), [0, 1, 5, 6]),
-                             tf.gather(y, [0, 1, 5, 6]), rtol=1e-9)
+  np.testing.assert_allclose(tf.gather(bijector.forward(x), [0, 1, 5, 6]), tf.gather(y, [0, 1, 5, 6]), rtol=1e-9)
 
 
 def test_inverse_of_infinite_targets_is_infinite_and_of_nan_is_nan():
@@ -147,16 +155,16 @@ def test_derivatives_of_the_inverse_of_any_order_are_those_of_finite_differences
 
   def derivative(function):
     """Of a scalar function of four tensors, along `direction`."""
+
     def along(*arguments):
       with tf.GradientTape() as tape:
         tape.watch(arguments)
         value = function(*arguments)
-      return tf.add_n([tf.reduce_sum(g * d) for g, d in
-                       zip(tape.gradient(value, arguments), direction)])
+      return tf.add_n([tf.reduce_sum(g * d) for g, d in zip(tape.gradient(value, arguments), direction)])
+
     return along
 
-  run = {"eager": lambda f: f, "graph": tf.function,
-         "xla": lambda f: tf.function(f, jit_compile=True)}[compiled]
+  run = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}[compiled]
   function = lambda *a: tf.reduce_sum(weights * fb.logit_mixture_logistic_quantile(*a))
   step = 1e-5
   moved = lambda sign: [a + sign * step * d for a, d in zip(point, direction)]

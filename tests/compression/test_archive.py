@@ -28,8 +28,15 @@ pytestmark = pytest.mark.needs("constriction")
 
 RNG = np.random.default_rng
 # Grey, without attention, so that decoding hundreds of damaged archives takes seconds.
-CONFIG = dataclasses.replace(SMALL, image_shape=(4, 4, 1), levels=256, structure="columns:1,squeeze,channels:1",
-                             attention=False, dropout=0.0, dequant_structure="columns:1")
+CONFIG = dataclasses.replace(
+  SMALL,
+  image_shape=(4, 4, 1),
+  levels=256,
+  structure="columns:1,squeeze,channels:1",
+  attention=False,
+  dropout=0.0,
+  dequant_structure="columns:1",
+)
 
 
 @functools.cache
@@ -68,7 +75,7 @@ def test_each_64_images_have_a_checksum():
   with pytest.raises(segment.SegmentError, match="pixels have the wrong checksum") as error:
     segment.decode_segment(coder().codec, bytes(encoded))
   np.testing.assert_array_equal(error.value.known, np.arange(200) >= plain + 64)
-  np.testing.assert_array_equal(error.value.images[error.value.known], images(200)[plain + 64:])
+  np.testing.assert_array_equal(error.value.images[error.value.known], images(200)[plain + 64 :])
 
 
 def test_an_archive_of_an_earlier_version_is_decoded():
@@ -82,8 +89,11 @@ def test_an_archive_of_an_earlier_version_is_decoded():
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 3), (2, 8, 8, 1), (0, 4, 4, 1)])
 def test_plain_images_come_back(shape):
-  for array in (RNG(0).integers(0, 256, shape).astype(np.uint8), np.zeros(shape, np.uint8),
-                (np.indices(shape).sum(axis=0) * 3 % 256).astype(np.uint8)):
+  for array in (
+    RNG(0).integers(0, 256, shape).astype(np.uint8),
+    np.zeros(shape, np.uint8),
+    (np.indices(shape).sum(axis=0) * 3 % 256).astype(np.uint8),
+  ):
     np.testing.assert_array_equal(decode_plain(encode_plain(array), shape), array)
 
 
@@ -140,7 +150,7 @@ def test_segments_are_independent_of_each_other():
   reader = archive.ArchiveReader(io.BytesIO(data()))
   entries = reader.index()
   assert entries["images"].tolist() == [30, 30, 10]
-  part, = reader.segments([1])
+  (part,) = reader.segments([1])
   assert (part.first, part.images) == (30, 30)
   np.testing.assert_array_equal(segment.decode_segment(coder().codec, part.data)[0], images(70)[30:60])
 
@@ -191,7 +201,7 @@ class Stubborn:
 def table_of(encoded):
   """Images and salts of each batch."""
   (table_size,) = struct.unpack_from("<I", encoded, 28)
-  table = unpack(encoded[36:36 + table_size], 3 * struct.unpack_from("<I", encoded, 8)[0])
+  table = unpack(encoded[36 : 36 + table_size], 3 * struct.unpack_from("<I", encoded, 8)[0])
   return np.frombuffer(table, [("images", "<u2"), ("salts", "u1")])
 
 
@@ -256,9 +266,14 @@ def damaged(rng, compressed):
     size = int(rng.integers(1, 40))
     other = int(rng.integers(len(compressed)))
     a, b = sorted((position, other))
-    return (compressed[:a] + compressed[b:b + size] + compressed[a + size:b] + compressed[a:a + size]
-            + compressed[b + size:])
-  return compressed[:position] + compressed[position + int(rng.integers(1, 40)):]
+    return (
+      compressed[:a]
+      + compressed[b : b + size]
+      + compressed[a + size : b]
+      + compressed[a : a + size]
+      + compressed[b + size :]
+    )
+  return compressed[:position] + compressed[position + int(rng.integers(1, 40)) :]
 
 
 @pytest.mark.parametrize("count", [30, slow(None)])
@@ -295,7 +310,7 @@ def with_payload(change):
 @pytest.mark.parametrize("value", [slow(0), slow(1), slow(2**16), 2**31 - 1, slow(2**32 - 1)])
 def test_a_hostile_segment_takes_neither_time_nor_memory(field, value):
   def change(payload):
-    return payload[:4 * field] + struct.pack("<I", value) + payload[4 * field + 4:]
+    return payload[: 4 * field] + struct.pack("<I", value) + payload[4 * field + 4 :]
 
   compressed = with_payload(change)
   try:
@@ -321,22 +336,28 @@ def test_what_is_lost_is_named_and_the_rest_is_there():
     fpp.decompress(coder(), bytes(compressed))
   np.testing.assert_array_equal(error.value.images[60:], images(70)[60:])
   with pytest.raises(compression.LostImagesError, match="truncated.*; no image lost of 60 found"):
-    fpp.decompress(coder(), data()[:int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2]) + 9])
+    fpp.decompress(coder(), data()[: int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2]) + 9])
 
 
 def header_with(**fields):
   size, _ = struct.unpack_from("<II", data(), 8)
-  text = json.dumps({**json.loads(data()[16:16 + size]), **fields}).encode()
-  return data()[:8] + struct.pack("<II", len(text), zlib.crc32(text)) + text + data()[16 + size:]
+  text = json.dumps({**json.loads(data()[16 : 16 + size]), **fields}).encode()
+  return data()[:8] + struct.pack("<II", len(text), zlib.crc32(text)) + text + data()[16 + size :]
 
 
-@pytest.mark.parametrize("fields, message", [
+@pytest.mark.parametrize(
+  "fields, message",
+  [
     ({"version": 2}, "has version 2 of the format; this program reads version 1"),
     ({"model": 32 * "0"}, "was made with another model"),
     ({"probe": 32 * "0"}, "give other numbers than those that made the archive .tier 'portable'."),
-    ({"tier": "secret"}, "header has no meaning"), ({"embedded": 10**12}, "truncated: it ends in its model"),
-    ({"embedded": -1}, "header has no meaning"), ({"image_shape": 5}, "header has no meaning"),
-    ({"more": 1}, "header has no meaning")])
+    ({"tier": "secret"}, "header has no meaning"),
+    ({"embedded": 10**12}, "truncated: it ends in its model"),
+    ({"embedded": -1}, "header has no meaning"),
+    ({"image_shape": 5}, "header has no meaning"),
+    ({"more": 1}, "header has no meaning"),
+  ],
+)
 def test_an_archive_that_is_not_for_this_coder_is_refused(fields, message):
   with pytest.raises(compression.ArchiveError, match=message):
     fpp.decompress(coder(), header_with(**fields))
@@ -348,9 +369,18 @@ def test_nested_json_is_refused():
     fpp.decompress(coder(), data()[:8] + struct.pack("<II", len(text), zlib.crc32(text)) + text)
 
 
-@pytest.mark.parametrize("change", [
-    {"image_shape": [4, 4]}, {"image_shape": [2**20, 2**20, 1]}, {"levels": "many"}, {"flow": None}, {"alpha": 0},
-    {"augmenter": {"channels": 2**40, "flow": None, "context": None}}, {"dequantizer": {"flow": {}, "context": {}}}])
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"image_shape": [4, 4]},
+    {"image_shape": [2**20, 2**20, 1]},
+    {"levels": "many"},
+    {"flow": None},
+    {"alpha": 0},
+    {"augmenter": {"channels": 2**40, "flow": None, "context": None}},
+    {"dequantizer": {"flow": {}, "context": {}}},
+  ],
+)
 def test_a_model_without_meaning_is_refused(change):
   broken = dataclasses.replace(coder().model, description={**coder().model.description, **change})
   if change == {"alpha": 0}:  # which is another model
@@ -431,8 +461,13 @@ def test_files_of_a_damaged_segment_are_named(folder):
     for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), coder()):
       back.append((type(item).__name__, item.name))
   # The large file has tiles in the segment; those behind it begin in later ones.
-  assert back == [("ImageFile", "a.png"), ("ImageFile", "a.webp"), ("Lost", "below/large.png"), ("Lost", ""),
-                  *(("ImageFile", name) for name in NAMES[3:])]
+  assert back == [
+    ("ImageFile", "a.png"),
+    ("ImageFile", "a.webp"),
+    ("Lost", "below/large.png"),
+    ("Lost", ""),
+    *(("ImageFile", name) for name in NAMES[3:]),
+  ]
 
 
 def test_no_file_leaves_the_folder_and_none_covers_another(tmp_path):
@@ -452,12 +487,16 @@ def test_what_pillow_would_read_with_fewer_bits_is_kept(tmp_path):
   wide = RNG(0).integers(0, 65536, (4, 4, 3)).astype(">u2").tobytes()
   (tmp_path / "wide.ppm").write_bytes(b"P6\n# a comment\n4 4\n65535\n" + wide)
   (tmp_path / "eight.ppm").write_bytes(b"P6\n# a comment\n4 4\n255\n" + wide[:48])
-  chunk = lambda name, content: struct.pack(">I", len(content)) + name + content + struct.pack(
-      ">I", zlib.crc32(name + content))
-  rows = b"".join(b"\0" + wide[24 * i:24 * i + 24] for i in range(4))
-  (tmp_path / "wide.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(
-      b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)) + chunk(b"IDAT", zlib.compress(rows)) + chunk(
-          b"IEND", b""))
+  chunk = lambda name, content: (
+    struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+  )
+  rows = b"".join(b"\0" + wide[24 * i : 24 * i + 24] for i in range(4))
+  (tmp_path / "wide.png").write_bytes(
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(rows))
+    + chunk(b"IEND", b"")
+  )
   Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.tiff")
   Image.fromarray(RNG(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)).save(tmp_path / "eight.bmp")
   names = all_files(tmp_path)
@@ -479,10 +518,17 @@ def run(tmp_path_factory):
 
 def call(cwd, program, *arguments, code=0, without_tensorflow=False, **environment):
   """What a program writes, as a process of its own."""
-  command = ["-c", "import sys; sys.argv[0] = 'decompress'\n"
-             "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
-             f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
-             "from flowpp_tf.programs.decompress import main; main()"] if without_tensorflow else program
+  command = (
+    [
+      "-c",
+      "import sys; sys.argv[0] = 'decompress'\n"
+      "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
+      f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
+      "from flowpp_tf.programs.decompress import main; main()",
+    ]
+    if without_tensorflow
+    else program
+  )
   result = program_calls.run(command, *arguments, cwd=cwd, TF_CPP_MIN_LOG_LEVEL="3", **environment)
   assert code in (None, result.code), result.error
   return result.out + result.error
@@ -496,8 +542,7 @@ def test_files_by_the_programs(run, folder):
   assert "the archive is not smaller than the files" in text  # of a few hundred bytes each
   assert "files, 76 images or tiles of 4x4x1" in call(run, "decompress", "files.fpp", "--list")
   call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", without_tensorflow=True)
-  assert sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file()) == sorted(
-      NAMES)
+  assert sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file()) == sorted(NAMES)
   np.testing.assert_array_equal(Image.open(run / "back/below/large.png"), Image.open(folder / "below/large.png"))
   assert "is there and not empty" in call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", code=2)
   damaged = bytearray((run / "files.fpp").read_bytes())
@@ -514,8 +559,10 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
   output = f"--output={tier}.fpp"
   text = call(run, "compress", "--preset=tiny", "--dataset=npz:arrays.npz", output, f"--tier={tier}")
   assert "60 images" in text and "bits/dim" in text
-  environments = [{"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
-                  {"TF_ENABLE_ONEDNN_OPTS": "0"}]
+  environments = [
+    {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1"},
+    {"TF_ENABLE_ONEDNN_OPTS": "0"},
+  ]
   for number, environment in enumerate(environments):
     target = f"{tier}{number}.npy"
     text = call(run, "decompress", f"{tier}.fpp", "--preset=tiny", f"--output={target}", **environment, code=None)
@@ -525,14 +572,18 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
       np.testing.assert_array_equal(np.load(run / target), images(60, seed=1))
 
 
-@pytest.mark.parametrize("program, arguments, message", [
+@pytest.mark.parametrize(
+  "program, arguments, message",
+  [
     ("compress", ["--preset=tiny", "--output=x.fpp", "--images=nowhere"], "is no file"),
     ("compress", ["--preset=tiny", "--output=tiny", "--images=nowhere"], "is there already"),
     ("compress", ["--preset=tiny"], "give --output, or --estimate"),
     ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
     ("decompress", ["--output=x"], "give the archive"),
     ("decompress", ["nowhere.fpp", "--output=x"], "cannot be read"),
-    ("decompress", ["a.fpp", "b.fpp", "--output=x"], "unexpected argument 'b.fpp'")])
+    ("decompress", ["a.fpp", "b.fpp", "--output=x"], "unexpected argument 'b.fpp'"),
+  ],
+)
 def test_bad_input_is_one_line(run, program, arguments, message):
   result = program_calls.call(program, *arguments, cwd=run)
   assert result.code == 2 and message in result.error and "Traceback" not in result.error
@@ -542,7 +593,7 @@ def test_bad_input_is_one_line(run, program, arguments, message):
 @pytest.mark.docs
 def test_the_page_runs(capsys):
   text = (program_calls.ROOT / "docs" / "compression.md").read_text()
-  snippet, = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
   exec(compile(snippet, "compression.md", "exec"), {})
   size, same = capsys.readouterr().out.split()
   assert same == "True" and 3000 < int(size) < 3500

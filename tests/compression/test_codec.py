@@ -33,11 +33,15 @@ RNG = np.random.default_rng
 # --- exact.py -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ours, truth, x", [
+@pytest.mark.parametrize(
+  "ours, truth, x",
+  [
     (exact.exp, mpmath.exp, np.concatenate([np.linspace(-689, 689, 300), RNG(0).normal(size=300)])),
     (exact.log, mpmath.log, np.exp(np.linspace(-600, 600, 600))),
     (exact.sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), np.linspace(-300, 40, 600)),
-    (exact.tanh, mpmath.tanh, np.linspace(-20, 20, 600))])
+    (exact.tanh, mpmath.tanh, np.linspace(-20, 20, 600)),
+  ],
+)
 def test_functions_are_accurate(ours, truth, x):
   expected = np.array([float(truth(mpmath.mpf(v))) for v in x])
   np.testing.assert_allclose(ours(x), expected, rtol=2e-12, atol=1e-15)
@@ -79,9 +83,13 @@ def test_the_affine_map_is_that_of_the_bijector():
   check_map(maps.BoundedAffine(parameters), affine_coupling_bijector(tf.constant(parameters)), x)
 
 
-@pytest.mark.parametrize("elementwise, bijector, x", [
+@pytest.mark.parametrize(
+  "elementwise, bijector, x",
+  [
     (maps.Sigmoid(STEP), fpp.bijectors.Sigmoid(), np.linspace(-9, 9, 50)[None]),
-    (maps.PixelsToLogit(17, 0.05), fpp.bijectors.PixelsToLogit(17), np.linspace(0, 17, 50)[None])])
+    (maps.PixelsToLogit(17, 0.05), fpp.bijectors.PixelsToLogit(17), np.linspace(0, 17, 50)[None]),
+  ],
+)
 def test_the_ends_are_those_of_the_bijectors(elementwise, bijector, x):
   check_map(elementwise, bijector, x)
 
@@ -104,7 +112,7 @@ def test_lifts_are_inverted_to_the_last_bit(half, seed, bits):
   shape = (2, 3, 2 * half)
   grid = Grid(STEP * np.exp(rng.normal(size=shape)) * rng.choice([-1, 1], size=shape), rng.normal(size=shape))
   lifts = Lifts(grid, np.exp(rng.normal(size=shape)), rng.normal(size=shape), rng.normal(size=(2, half, half)))
-  n = rng.integers(-2**bits, 2**bits, size=(4, *shape))
+  n = rng.integers(-(2**bits), 2**bits, size=(4, *shape))
   np.testing.assert_array_equal(lifts.inverse(lifts.forward(n)), n)
   np.testing.assert_array_equal(lifts.forward(lifts.inverse(n)), n)
 
@@ -117,7 +125,7 @@ def test_lifts_are_act_norm_and_convolution(half):
   scale, bias = np.exp(rng.normal(size=shape)), rng.normal(size=shape)
   kernel = np.linalg.qr(rng.normal(size=(2, half, half)))[0]
   lifts = Lifts(grid, scale, bias, kernel)
-  n = rng.integers(-2**18, 2**18, size=(5, *shape))
+  n = rng.integers(-(2**18), 2**18, size=(5, *shape))
   chain = fpp.bijectors.Chain([fpp.bijectors.Invertible1x1Conv(kernel), fpp.bijectors.ActNorm(scale, bias)])
   expected = chain.forward(tf.constant(grid.values(n)))
   # Each lift rounds by half a step, which the following ones may enlarge.
@@ -181,10 +189,10 @@ def test_products_are_exact():
   kernel = product.weights.reshape(-1, product.weights.shape[-1])
   assert np.abs(kernel).sum(axis=0).max() <= 2.0**25
   assert np.array_equal(kernel, np.rint(kernel)) and np.abs(kernel).max() > 2**10
-  x = RNG(0).integers(-2**27, 2**27, size=(1, 3, 3, kernel.shape[0] // 9)) / 2.0**16
+  x = RNG(0).integers(-(2**27), 2**27, size=(1, 3, 3, kernel.shape[0] // 9)) / 2.0**16
   patch = (x[0].transpose(0, 1, 2).reshape(-1) * 2**16).astype(int).tolist()
   total = sum(a * int(b) for a, b in zip(patch, kernel[:, 0]))
-  expected = total / 2.0**(16 + product.fraction) + product.bias[0]
+  expected = total / 2.0 ** (16 + product.fraction) + product.bias[0]
   assert product(x)[0, 1, 1, 0] == expected
 
 
@@ -250,7 +258,7 @@ def test_an_integer_costs_its_information():
   n = np.rint(300 * rng.normal(size=5000)).astype(np.int64)
   before = stack.num_bits
   stack.push(n, np.zeros(5000), np.full(5000, 300.0))
-  information = np.sum(0.5 * (n / 300)**2 + np.log(300 * np.sqrt(2 * np.pi))) / np.log(2)
+  information = np.sum(0.5 * (n / 300) ** 2 + np.log(300 * np.sqrt(2 * np.pi))) / np.log(2)
   assert abs(stack.num_bits - before - information) / 5000 < 0.002
 
 
@@ -316,8 +324,9 @@ def test_networks_of_tensorflow_code_too():
   for dtype in ("float32", "float64"):
     networks = TensorFlowNetworks(model, dtype)
     x = RNG(0).normal(size=(3, *model.coupling_flow.steps[0].conditioner.image_shape))
-    np.testing.assert_allclose(networks.conditioner("flow", 0, x, None), portable.conditioner("flow", 0, x, None),
-                               atol=2e-3)
+    np.testing.assert_allclose(
+      networks.conditioner("flow", 0, x, None), portable.conditioner("flow", 0, x, None), atol=2e-3
+    )
     codec, stack = BitsBackCoder(codec_model, networks), full_stack()
     codec.push(stack, images)
     np.testing.assert_array_equal(codec.pop(stack, 6), images)

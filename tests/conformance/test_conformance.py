@@ -51,8 +51,12 @@ def test_one_trace_serves_every_batch_size_and_gives_the_same_as_eager_mode(name
 @few_rows
 def test_xla_gives_the_same_as_eager_mode_traced_for_any_batch_size_too(name):
   subject, inputs, expected = eager(name)
-  evaluate = tf.function(functools.partial(ROWS[name].evaluate, subject),
-                         input_signature=signature(inputs), jit_compile=True, autograph=False)
+  evaluate = tf.function(
+    functools.partial(ROWS[name].evaluate, subject),
+    input_signature=signature(inputs),
+    jit_compile=True,
+    autograph=False,
+  )
   compare(evaluate(*inputs), expected, rtol=1e-9, atol=1e-9)
 
 
@@ -78,15 +82,16 @@ def test_two_mirrored_devices_give_the_values_and_gradients_of_one(name):
     with tf.GradientTape() as tape:
       outputs = ROWS[name].evaluate(subject, *inputs)
       total = tf.add_n([tf.reduce_sum(value) for value in outputs.values()])
-    return outputs, tape.gradient(
-        total, variables(subject), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return outputs, tape.gradient(total, variables(subject), unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-  halves = [strategy.experimental_distribute_values_from_function(
-      lambda context, t=t: tf.split(t, 2)[context.replica_id_in_sync_group]) for t in inputs]
-  outputs, gradients = tf.function(
-      lambda: strategy.run(values_and_gradients, (mirrored, *halves)), autograph=False)()
-  joined = {key: tf.concat(strategy.experimental_local_results(value), axis=0)
-            for key, value in outputs.items()}
+  halves = [
+    strategy.experimental_distribute_values_from_function(
+      lambda context, t=t: tf.split(t, 2)[context.replica_id_in_sync_group]
+    )
+    for t in inputs
+  ]
+  outputs, gradients = tf.function(lambda: strategy.run(values_and_gradients, (mirrored, *halves)), autograph=False)()
+  joined = {key: tf.concat(strategy.experimental_local_results(value), axis=0) for key, value in outputs.items()}
   compare(joined, expected, rtol=1e-9, atol=1e-9)
   _, expected_gradients = values_and_gradients(subject, *inputs)
   for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):

@@ -46,8 +46,9 @@ def test_a_saved_model_gives_the_same_for_every_batch_size(name, tmp_path):
   subject, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
   module = tf.Module()
   module.subject = subject
-  module.evaluate = tf.function(lambda *inputs: ROWS[name].evaluate(subject, *inputs),
-                                input_signature=signature(inputs), autograph=False)
+  module.evaluate = tf.function(
+    lambda *inputs: ROWS[name].evaluate(subject, *inputs), input_signature=signature(inputs), autograph=False
+  )
   tf.saved_model.save(module, tmp_path)
   loaded = tf.saved_model.load(tmp_path)  # kept: its functions do not own its variables
   for part in (slice(None), slice(1)):
@@ -65,8 +66,9 @@ def test_keras_saves_and_loads_the_whole_model(name, tmp_path):
   assert_same(evaluate(name, loaded), evaluate(name, model))
 
 
-@pytest.mark.parametrize("name", [
-    name for name in LAYER_ROWS if name not in ("flow_layer", "label_embedding", "condition_net")])  # see below
+@pytest.mark.parametrize(
+  "name", [name for name in LAYER_ROWS if name not in ("flow_layer", "label_embedding", "condition_net")]
+)  # see below
 def test_keras_saves_and_loads_each_layer_in_a_model_of_its_own(name, tmp_path):
   layer, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
   if "position_embedding" in layer.call.__code__.co_varnames:  # it has no batch: the block does without

@@ -26,7 +26,7 @@ def test_the_mask_of_a_part_is_that_part_of_the_mask():
     whole = layer.keep_mask([7, *image], True, seed)
     for first, size in ((0, 7), (2, 3), (6, 1)):
       part = layer.keep_mask([size, *image], True, seed, tf.constant(first))
-      np.testing.assert_array_equal(part, whole[first:first + size])
+      np.testing.assert_array_equal(part, whole[first : first + size])
   many = layer.keep_mask([64, 8, 8, 4], True, seed).numpy().reshape(64, -1)
   assert abs(many.mean() - 0.7) < 0.02  # 5.6 standard errors
   assert len({row.tobytes() for row in many}) == 64  # no two images have the same
@@ -46,8 +46,12 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
   def results():
     batched = evaluation.BatchedModel(small_model, batch_size=3)
     bits = evaluation.evaluate_bits_per_dim(small_model, images, 2, batch_size=3)
-    return [batched.sample(count, seed=1), batched.encode(images, seed=2), evaluation.Scorer(small_model, 2)(images),
-            [b.bits_per_dim for b in bits.bounds]]
+    return [
+      batched.sample(count, seed=1),
+      batched.encode(images, seed=2),
+      evaluation.Scorer(small_model, 2)(images),
+      [b.bits_per_dim for b in bits.bounds],
+    ]
 
   whole = results()
   use_lanes(2)
@@ -92,10 +96,14 @@ def test_moments_are_those_of_the_batch():
 def test_lanes_of_a_step_are_calls_of_one_function_that_reads_the_weights_where_they_are(use_lanes):
   use_lanes(2)
   state = train_state(TINY)
-  graph = tf.function(lambda: training.train_step(state, tf.constant(small_images(8))),
-                      autograph=False).get_concrete_function().graph
-  calls = [op for op in graph.get_operations()
-           if op.type == "StatefulPartitionedCall" and "lane" in op.get_attr("f").name]
+  graph = (
+    tf.function(lambda: training.train_step(state, tf.constant(small_images(8))), autograph=False)
+    .get_concrete_function()
+    .graph
+  )
+  calls = [
+    op for op in graph.get_operations() if op.type == "StatefulPartitionedCall" and "lane" in op.get_attr("f").name
+  ]
   assert len(calls) == 2 and len({op.get_attr("f").name for op in calls}) == 1
   handles = [[t for t in op.inputs if t.dtype == tf.resource] for op in calls]
   assert len(handles[0]) > 50 and [t.ref() for t in handles[0]] == [t.ref() for t in handles[1]]

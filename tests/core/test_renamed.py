@@ -5,8 +5,11 @@ import importlib
 import pytest
 
 
-@pytest.mark.parametrize("old, new", [
-    ("flowpp_tf.export", "flowpp_tf.exporting"), ("flowpp_tf.compression.Coder", "flowpp_tf.compression.TieredCodec"),
+@pytest.mark.parametrize(
+  "old, new",
+  [
+    ("flowpp_tf.export", "flowpp_tf.exporting"),
+    ("flowpp_tf.compression.Coder", "flowpp_tf.compression.TieredCodec"),
     ("flowpp_tf.data.Batches", "flowpp_tf.data.DataPipeline"),
     ("flowpp_tf.data.Photographs", "flowpp_tf.data.RandomCrops"),
     ("flowpp_tf.devices.total", "flowpp_tf.core.lanes.add_in_order"),
@@ -14,7 +17,9 @@ import pytest
     ("flowpp_tf.devices.has_accelerator", "flowpp_tf.core.hardware.has_accelerator"),
     ("flowpp_tf.distributions.ImageDistribution", "flowpp_tf.models.ImageDistribution"),
     ("flowpp_tf.evaluation.Batched", "flowpp_tf.evaluation.BatchedModel"),
-    ("flowpp_tf.evaluation.Typical", "flowpp_tf.evaluation.ValidationStatistics")])
+    ("flowpp_tf.evaluation.Typical", "flowpp_tf.evaluation.ValidationStatistics"),
+  ],
+)
 def test_an_old_name_is_an_error_that_says_the_new_one(old, new):
   module, _, name = old.rpartition(".")
   with pytest.raises(ImportError, match=f"`{old}` is now `{new}`"):

@@ -42,8 +42,9 @@ def small_set(**changes):
 
 def eight_bits(name="eight", seed=0, count=150):
   rng = np.random.RandomState(seed)
-  return data.ImageDataset(name, 256, **{
-      split: rng.randint(0, 256, [count, 2, 2, 3]).astype(np.uint8) for split in data.SPLITS})
+  return data.ImageDataset(
+    name, 256, **{split: rng.randint(0, 256, [count, 2, 2, 3]).astype(np.uint8) for split in data.SPLITS}
+  )
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
@@ -51,26 +52,36 @@ def test_bits_are_the_upper_ones_of_each_pixel(bits):
   dataset = eight_bits()
   reduced = dataset.reduce_bits(bits)
   assert reduced.levels == 2**bits
-  reduced.check(dataclasses.replace(
-      fpp.get_config("photos"), image_shape=(2, 2, 3), levels=2**bits, structure="columns:1",
-      dequant_structure="columns:1"))
+  reduced.check(
+    dataclasses.replace(
+      fpp.get_config("photos"),
+      image_shape=(2, 2, 3),
+      levels=2**bits,
+      structure="columns:1",
+      dequant_structure="columns:1",
+    )
+  )
   for split in data.SPLITS:
-    wanted = dataset.split(split) // 2**(8 - bits)
+    wanted = dataset.split(split) // 2 ** (8 - bits)
     np.testing.assert_array_equal(reduced.split(split), wanted)
     np.testing.assert_array_equal(reduced.split(split)[[5, 3]], wanted[[5, 3]])
-    np.testing.assert_array_equal(np.concatenate(list(data.evaluation_batches(
-        reduced.split(split), 64))), wanted)
+    np.testing.assert_array_equal(np.concatenate(list(data.evaluation_batches(reduced.split(split), 64))), wanted)
   first = next(iter(data.training_batches(reduced.train, 8, seed=3))).numpy()
   np.testing.assert_array_equal(
-      first, next(iter(data.training_batches(dataset.train, 8, seed=3))).numpy() // 2**(8 - bits))
+    first, next(iter(data.training_batches(dataset.train, 8, seed=3))).numpy() // 2 ** (8 - bits)
+  )
 
 
 def test_a_fingerprint_says_what_the_images_are():
   fingerprint = eight_bits().fingerprint()
   assert json.loads(json.dumps(fingerprint)) == fingerprint
   assert {k: fingerprint[k] for k in ("name", "version", "splits", "levels", "image_shape")} == {
-      "name": "eight", "version": "", "levels": 256, "image_shape": [2, 2, 3],
-      "splits": {"train": 150, "validation": 150, "test": 150}}
+    "name": "eight",
+    "version": "",
+    "levels": 256,
+    "image_shape": [2, 2, 3],
+    "splits": {"train": 150, "validation": 150, "test": 150},
+  }
   assert fingerprint["sha256"].startswith(fingerprint["digest"]) and len(fingerprint["digest"]) == 12
   assert "eight, 150 / 150 / 150 images of 2x2x3, 256 levels" in data.describe(fingerprint)
 
@@ -84,8 +95,13 @@ def changed(split, index):
 def test_a_fingerprint_is_of_the_images_alone():
   base = eight_bits().fingerprint()["sha256"]
   assert eight_bits(name="renamed").fingerprint()["sha256"] == base
-  others = [eight_bits(seed=1), eight_bits(count=151), eight_bits().reduce_bits(7),
-            eight_bits().reduce_bits(8), *(changed(s, i) for s in data.SPLITS for i in (0, 99, 50, -1))]
+  others = [
+    eight_bits(seed=1),
+    eight_bits(count=151),
+    eight_bits().reduce_bits(7),
+    eight_bits().reduce_bits(8),
+    *(changed(s, i) for s in data.SPLITS for i in (0, 99, 50, -1)),
+  ]
   digests = [other.fingerprint()["sha256"] for other in others]
   assert digests[3] == base  # all 8 bits are the images as they are
   assert len({base, *digests}) == len(others)
@@ -93,8 +109,7 @@ def test_a_fingerprint_is_of_the_images_alone():
 
 @pytest.mark.parametrize("channels", [[], [1], [3]])
 def test_arrays_of_an_npz_are_the_splits(tmp_path, channels):
-  arrays = {s: np.random.RandomState(i).randint(0, 32, [5, 4, 6, *channels])
-            for i, s in enumerate(data.SPLITS)}
+  arrays = {s: np.random.RandomState(i).randint(0, 32, [5, 4, 6, *channels]) for i, s in enumerate(data.SPLITS)}
   np.savez(tmp_path / "a.npz", **arrays)
   dataset = data.load_dataset(f"npz:{tmp_path / 'a.npz'}", levels=32)
   assert dataset.levels == 32 and dataset.image_shape == (4, 6, *(channels or [1]))
@@ -108,15 +123,17 @@ def test_arrays_of_an_npz_are_the_splits(tmp_path, channels):
 GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
 
 
-@pytest.mark.parametrize("arrays, message", [
-    ({"train": GOOD["train"], "dev": GOOD["train"]},
-     "no array 'validation' and no 'test'; it has 'train', 'dev'"),
+@pytest.mark.parametrize(
+  "arrays, message",
+  [
+    ({"train": GOOD["train"], "dev": GOOD["train"]}, "no array 'validation' and no 'test'; it has 'train', 'dev'"),
     ({**GOOD, "test": np.zeros([3, 4, 4, 1])}, "`test` must hold integers, got float64"),
     ({**GOOD, "test": np.full([3, 4, 4, 1], 300)}, "`test` must lie in 0 .. 255"),
     ({**GOOD, "test": np.full([3, 4, 4, 1], -1)}, "`test` must lie in 0 .. 255"),
     ({**GOOD, "test": np.zeros([3, 4, 5, 1], np.uint8)}, "`test` must hold images of shape"),
     ({**GOOD, "test": np.array([None])}, "expected an .npz file of plain arrays"),
-])
+  ],
+)
 def test_an_npz_that_does_not_fit_says_why(tmp_path, arrays, message):
   np.savez(tmp_path / "a.npz", **arrays)
   with pytest.raises(data.InputError, match=message):
@@ -130,7 +147,9 @@ def test_a_damaged_npz_is_named(tmp_path, content):
     data.load_dataset(f"npz:{tmp_path / 'a.npz'}")
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda: small_set(test=IMAGES + 1), r"`test` must lie in 0 .. 49 \(50 levels\), got values"),
     (lambda: small_set(test=IMAGES * np.nan), "`test` must be finite, got 50 values"),
     (lambda: small_set(validation=IMAGES[:, 0]), "`validation` must hold images of shape"),
@@ -140,19 +159,26 @@ def test_a_damaged_npz_is_named(tmp_path, content):
     (lambda: data.load_dataset("digits").check(fpp.get_config("photos")), "image_shape"),
     (lambda: data.load_dataset("digits", bits=5), "`bits` is for images of 256 levels; .* has 17"),
     (lambda: data.load_dataset("photos", bits=9), "`bits` must be from 1 to 8, got 9"),
-    (lambda: data.load_dataset("photos", bits=5, levels=256),
-     "`bits` 5 gives 32 levels, the model's config has 256; give --levels=32"),
-    (lambda: data.load_dataset("photos").check(dataclasses.replace(fpp.get_config("photos"), levels=32)),
-     "has levels 256, the model's config 32; --bits=5 reduces"),
+    (
+      lambda: data.load_dataset("photos", bits=5, levels=256),
+      "`bits` 5 gives 32 levels, the model's config has 256; give --levels=32",
+    ),
+    (
+      lambda: data.load_dataset("photos").check(dataclasses.replace(fpp.get_config("photos"), levels=32)),
+      "has levels 256, the model's config 32; --bits=5 reduces",
+    ),
     (lambda: data.load_dataset("imagenet32"), "did you mean imagenet32_old or imagenet32_new"),
     (lambda: data.load_dataset("zip:a"), "unknown dataset 'zip:a'"),
     (lambda: data.load_dataset("folder:"), "'folder:' must name a path after the colon"),
     (lambda: data.load_dataset("folder:a"), "`image_shape` must say to which shape"),
     (lambda: data.load_dataset("npz:/nonexistent"), "'/nonexistent' cannot be read: No such file"),
     (lambda: data.load_dataset("photos", max_bad_files=1), "`max_bad_files` are for folders"),
-    (lambda: data.load_dataset("cifar10", "/nonexistent"),
-     "not prepared: looked for /nonexistent/cifar10.*tfds build cifar10 --data_dir=/nonexistent"),
-])
+    (
+      lambda: data.load_dataset("cifar10", "/nonexistent"),
+      "not prepared: looked for /nonexistent/cifar10.*tfds build cifar10 --data_dir=/nonexistent",
+    ),
+  ],
+)
 def test_bad_input_is_a_value_error_that_says_what_was_expected(call, message):
   with pytest.raises(ValueError, match=message):
     call()

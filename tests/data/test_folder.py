@@ -44,20 +44,24 @@ FIRST_WHITE = COLOUR.copy()
 FIRST_WHITE[0, 0] = 255
 # Files, and the pixels that they must give, worked out from what was put in.
 KINDS = {
-    "colour": (encoded(Image.fromarray(COLOUR)), COLOUR),
-    "webp": (encoded(Image.fromarray(COLOUR), "WEBP", lossless=True), COLOUR),
-    "grey": (encoded(Image.fromarray(GREY)), np.repeat(GREY[..., None], 3, axis=2)),
-    "one bit": (encoded(Image.fromarray(GREY > 99)), np.repeat((GREY[..., None] > 99) * 255, 3, axis=2)),
-    "palette": (palette(False), COLOUR),
-    "palette, transparent": (palette(True), FIRST_WHITE),
-    "RGBA": (encoded(Image.fromarray(np.dstack([COLOUR, ALPHA]))), ON_WHITE),
-    "grey, alpha": (encoded(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])),
-                    np.repeat(np.where(ALPHA == 255, GREY, 255)[..., None], 3, axis=2)),
-    "16 bits, grey": (encoded(Image.fromarray(GREY.astype(np.uint16) * 256 + 255)),
-                      np.repeat(GREY[..., None], 3, axis=2)),
-    "16 bits, colour": (tf.io.encode_png(COLOUR.astype(np.uint16) * 256 + 255).numpy(), COLOUR),
-    "turned by EXIF": (encoded(Image.fromarray(COLOUR), exif=exif(6)), np.rot90(COLOUR, -1)),
-    "mirrored by EXIF": (encoded(Image.fromarray(COLOUR), exif=exif(2)), COLOUR[:, ::-1]),
+  "colour": (encoded(Image.fromarray(COLOUR)), COLOUR),
+  "webp": (encoded(Image.fromarray(COLOUR), "WEBP", lossless=True), COLOUR),
+  "grey": (encoded(Image.fromarray(GREY)), np.repeat(GREY[..., None], 3, axis=2)),
+  "one bit": (encoded(Image.fromarray(GREY > 99)), np.repeat((GREY[..., None] > 99) * 255, 3, axis=2)),
+  "palette": (palette(False), COLOUR),
+  "palette, transparent": (palette(True), FIRST_WHITE),
+  "RGBA": (encoded(Image.fromarray(np.dstack([COLOUR, ALPHA]))), ON_WHITE),
+  "grey, alpha": (
+    encoded(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])),
+    np.repeat(np.where(ALPHA == 255, GREY, 255)[..., None], 3, axis=2),
+  ),
+  "16 bits, grey": (
+    encoded(Image.fromarray(GREY.astype(np.uint16) * 256 + 255)),
+    np.repeat(GREY[..., None], 3, axis=2),
+  ),
+  "16 bits, colour": (tf.io.encode_png(COLOUR.astype(np.uint16) * 256 + 255).numpy(), COLOUR),
+  "turned by EXIF": (encoded(Image.fromarray(COLOUR), exif=exif(6)), np.rot90(COLOUR, -1)),
+  "mirrored by EXIF": (encoded(Image.fromarray(COLOUR), exif=exif(2)), COLOUR[:, ::-1]),
 }
 
 
@@ -135,10 +139,9 @@ def test_three_images_are_enough(tmp_path):
 
 
 SPLIT_FILES = {
-    "splits.txt": "train a/deep/0.png\nvalidation b/deep/1.png\n\ntest c/deep/2.png\n",
-    "splits.csv": "split,path\ntrain,a/deep/0.png\nvalidation,b/deep/1.png\ntest,c/deep/2.png\n",
-    "splits.json": json.dumps({"train": ["a/deep/0.png"], "validation": ["b/deep/1.png"],
-                               "test": ["c/deep/2.png"]}),
+  "splits.txt": "train a/deep/0.png\nvalidation b/deep/1.png\n\ntest c/deep/2.png\n",
+  "splits.csv": "split,path\ntrain,a/deep/0.png\nvalidation,b/deep/1.png\ntest,c/deep/2.png\n",
+  "splits.json": json.dumps({"train": ["a/deep/0.png"], "validation": ["b/deep/1.png"], "test": ["c/deep/2.png"]}),
 }
 
 
@@ -152,13 +155,16 @@ def test_a_file_of_splits_is_followed(tmp_path, name):
   assert "does not name them: 1" in dataset.notes[0]
 
 
-@pytest.mark.parametrize("text, message", [
+@pytest.mark.parametrize(
+  "text, message",
+  [
     ("train a/deep/0.png\ndev b/deep/1.png", "line 2: unknown split 'dev'"),
     ("train a/deep/9.png", "line 1: no image 'a/deep/9.png'"),
     ("train a/deep/0.png\ntest a/deep/0.png", "line 2: 'a/deep/0.png' is there twice"),
     ("train a/deep/0.png\ntest c/deep/2.png", "names no image for 'validation'"),
     ("train", "line 1: no image ''"),
-])
+  ],
+)
 def test_a_bad_file_of_splits_says_where(tmp_path, text, message):
   write(tmp_path, 4)
   (tmp_path / "splits.txt").write_text(text)
@@ -168,7 +174,7 @@ def test_a_bad_file_of_splits_says_where(tmp_path, text, message):
 
 def damage(folder, names=("a/deep/0.png", "b/deep/1.png")):
   whole = (folder / names[0]).read_bytes()
-  (folder / names[0]).write_bytes(whole[:len(whole) // 2])  # cut off
+  (folder / names[0]).write_bytes(whole[: len(whole) // 2])  # cut off
   (folder / names[1]).write_bytes(b"not an image")
 
 
@@ -180,14 +186,16 @@ def test_damaged_files_are_listed_and_skipped_up_to_the_limit(tmp_path, cache_on
   damage(tmp_path / "images")
   options = {"cache_dir": tmp_path / "cache"}
   for limit in (0, 1):
-    with pytest.raises(data.InputError, match=f"2 image files .* more than --max_bad_files={limit}: "
-                                              r".*a/deep/0.png \(.*b/deep/1.png \("):
+    with pytest.raises(
+      data.InputError,
+      match=f"2 image files .* more than --max_bad_files={limit}: "
+      r".*a/deep/0.png \(.*b/deep/1.png \(",
+    ):
       load(tmp_path / "images", max_bad_files=limit, **options)
   assert not list(tmp_path.glob("cache/*"))  # nothing half-made stays
   for _ in range(2):  # the second time from the cache
     dataset = load(tmp_path / "images", max_bad_files=2, **options)
-    whole = {image.tobytes() for name, image in pixels.items() if name not in (
-        "a/deep/0.png", "b/deep/1.png")}
+    whole = {image.tobytes() for name, image in pixels.items() if name not in ("a/deep/0.png", "b/deep/1.png")}
     assert set.union(*contents(dataset).values()) == whole
     assert "cannot be read: 2" in dataset.notes[0]
   with pytest.raises(data.InputError, match="more than --max_bad_files=1"):
@@ -206,8 +214,9 @@ def test_a_large_folder_is_decoded_once_and_anew_when_it_has_changed(tmp_path, c
   name = next(iter(pixels))
   Image.fromarray(255 - pixels[name]).save(tmp_path / "images" / name)
   os.utime(tmp_path / "images" / name, ns=(1, 1))
-  assert (255 - pixels[name]).tobytes() in set.union(*contents(
-      load(tmp_path / "images", cache_dir=tmp_path / "cache")).values())
+  assert (255 - pixels[name]).tobytes() in set.union(
+    *contents(load(tmp_path / "images", cache_dir=tmp_path / "cache")).values()
+  )
   for other in ((4, 4, 3), (8, 8, 1)):  # each in an entry of its own
     again = load(tmp_path / "images", image_shape=other, cache_dir=tmp_path / "cache")
     assert again.image_shape == other
@@ -228,7 +237,7 @@ def test_a_cache_that_cannot_be_written_or_read_says_so(tmp_path, cache_on_disk)
 
 def test_enlarged_images_are_told(tmp_path):
   write(tmp_path, 6)
-  note, = load(tmp_path, image_shape=(16, 16, 3)).notes
+  (note,) = load(tmp_path, image_shape=(16, 16, 3)).notes
   assert "enlarged" in note and note.endswith(": 6")
 
 
@@ -236,10 +245,13 @@ def test_folders_that_cannot_be_a_data_set_say_why(tmp_path):
   for name, count in (("empty", 0), ("one", 1), ("two", 2)):
     (tmp_path / name).mkdir()
     write(tmp_path / name, count)
-  for name, message in (("nowhere", "is not there"), ("empty", "has no image: looked for .png"),
-                        ("one", "has 1 image; it takes at least 3"),
-                        ("two", "has 2 images; it takes at least 3"),
-                        ("one/a/deep/0.png", "is no folder")):
+  for name, message in (
+    ("nowhere", "is not there"),
+    ("empty", "has no image: looked for .png"),
+    ("one", "has 1 image; it takes at least 3"),
+    ("two", "has 2 images; it takes at least 3"),
+    ("one/a/deep/0.png", "is no folder"),
+  ):
     with pytest.raises(data.InputError, match=message):
       load(tmp_path / name)
   with pytest.raises(data.InputError, match="`image_shape` must be .* with 1 or 3 channels"):

@@ -28,13 +28,17 @@ def test_the_published_files_are_the_data_set(tmp_path, name, suffix):
   np.testing.assert_array_equal(dataset.test[..., 0], IMAGES[:7])
 
 
-@pytest.mark.parametrize("content, message", [
+@pytest.mark.parametrize(
+  "content, message",
+  [
     (b"", "is no IDX file of images: it has 0 bytes"),
     (encoded(IMAGES, (0, 8, 1)), "must begin with the bytes 0 0 8 3, got 0 0 8 1"),
     (encoded(IMAGES)[:-1], "is cut off: it has 1,439 of the 1,440 bytes"),
     (encoded(IMAGES) + b"x", "is too long: it has more than 1,440 of the 1,440 bytes"),
     (struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "expected between 1 byte and 256 MiB"),
-    (struct.pack(">HBBIII", 0, 8, 3, 0, 28, 28), "expected between 1 byte and 256 MiB")])
+    (struct.pack(">HBBIII", 0, 8, 3, 0, 28, 28), "expected between 1 byte and 256 MiB"),
+  ],
+)
 def test_damaged_files_are_refused_in_one_line(tmp_path, content, message):
   for path, write in ((tmp_path / "x", bytes), (tmp_path / "x.gz", gzip.compress)):
     path.write_bytes(write(content))

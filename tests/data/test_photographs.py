@@ -12,8 +12,9 @@ SIZES = [(5, 7), (3, 4)]
 
 def photographs(**options):
   """Two photographs whose pixels say where they are: photograph, row, column."""
-  pixels = [[i, row, column] for i, (rows, columns) in enumerate(SIZES)
-            for row in range(rows) for column in range(columns)]
+  pixels = [
+    [i, row, column] for i, (rows, columns) in enumerate(SIZES) for row in range(rows) for column in range(columns)
+  ]
   return data.RandomCrops(np.asarray(pixels, np.uint8), SIZES, (2, 3, 3), **options)
 
 
@@ -38,8 +39,9 @@ def test_every_position_of_a_crop_is_equally_likely():
   count = 4 * 5 + 2 * 2
   draws = (np.arange(10 * count) + 0.5) / (10 * count)
   places = [corner(crop) for crop in photographs().random_crops(draws)]
-  expected = [(i, top, left) for i, (rows, columns) in enumerate(SIZES)
-              for top in range(rows - 1) for left in range(columns - 2)]
+  expected = [
+    (i, top, left) for i, (rows, columns) in enumerate(SIZES) for top in range(rows - 1) for left in range(columns - 2)
+  ]
   assert places[::10] == expected and [places.count(place) for place in expected] == count * [10]
   np.testing.assert_array_equal(photographs().random_crops(np.asarray([np.nextafter(1, 0)]))[0, 0, 0], [1, 1, 1])
 
@@ -70,8 +72,9 @@ def folder(tmp_path):
 
 
 def load(folder, **options):
-  return data.load_dataset(f"folder:{folder}", image_shape=(8, 8, 3), splits_file=folder / "splits.txt", crops=True,
-                           **options)
+  return data.load_dataset(
+    f"folder:{folder}", image_shape=(8, 8, 3), splits_file=folder / "splits.txt", crops=True, **options
+  )
 
 
 def test_a_folder_of_photographs_is_cut_and_not_made_smaller(folder):

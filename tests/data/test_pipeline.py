@@ -35,8 +35,7 @@ def test_the_order_is_that_of_the_runs_there_are():
 @pytest.mark.parametrize("workers", [2, 4])
 def test_workers_see_the_batches_of_one_each_its_own_slice(workers):
   one = batches(25, flip=True, images=mirrorable(50))
-  parts = [batches(25, flip=True, images=mirrorable(50), num_shards=workers, shard=i)
-           for i in range(workers)]
+  parts = [batches(25, flip=True, images=mirrorable(50), num_shards=workers, shard=i) for i in range(workers)]
   np.testing.assert_array_equal(np.concatenate(parts, axis=1), one)
 
 
@@ -55,8 +54,7 @@ def test_a_batch_can_hold_several_epochs():
 
 def mirrorable(count):
   """Images of two columns, by which one sees which image it is and whether it is mirrored."""
-  return np.stack([np.arange(count), 100 + np.arange(count)], axis=1).astype(np.uint8).reshape(
-      count, 1, 2, 1)
+  return np.stack([np.arange(count), 100 + np.arange(count)], axis=1).astype(np.uint8).reshape(count, 1, 2, 1)
 
 
 def test_flips_are_half_of_the_images_and_follow_from_seed_and_step():
@@ -86,11 +84,14 @@ def test_batches_are_uint8_of_known_shape_until_they_are_on_the_device():
   assert spec == tf.TensorSpec([8, 1, 1, 1], tf.uint8)
 
 
-@pytest.mark.parametrize("options, message", [
+@pytest.mark.parametrize(
+  "options, message",
+  [
     (dict(num_shards=3), "`batch_size` must be a multiple of the 3 workers, got 8"),
     (dict(num_shards=0), "`batch_size` must be a multiple of the 0 workers, got 8"),
     (dict(num_shards=2, shard=2), r"`shard` must be in 0 .. 1, got 2"),
-])
+  ],
+)
 def test_workers_that_cannot_be_are_value_errors(options, message):
   with pytest.raises(ValueError, match=message):
     batches(1, **options)

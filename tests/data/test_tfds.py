@@ -16,8 +16,7 @@ SIZES = {"train": 120, "test": 20, "validation": 20}
 
 
 def pixels(split, i, shape):
-  return np.random.RandomState(1000 * list(SIZES).index(split) + i).randint(
-      0, 256, shape).astype(np.uint8)
+  return np.random.RandomState(1000 * list(SIZES).index(split) + i).randint(0, 256, shape).astype(np.uint8)
 
 
 def everything(split, shape=(32, 32, 3)):
@@ -77,6 +76,7 @@ class ImagenetResized(_Small, skip_registration=True):
 
 class HomeMade(_Small, skip_registration=True):
   """Nobody else has this one, and its images are of many sizes."""
+
   VERSION = tfds.core.Version("1.0.0")
   SHAPE = (None, None, 3)
   SPLITS = ("train",)
@@ -89,8 +89,16 @@ class HomeMade(_Small, skip_registration=True):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   """A `--data_dir` with all of them."""
-  return prepared(tmp_path_factory.mktemp("tensorflow_datasets"), Cifar10, Mnist, CelebA, CelebAHq, DownsampledImagenet,
-                  ImagenetResized, HomeMade)
+  return prepared(
+    tmp_path_factory.mktemp("tensorflow_datasets"),
+    Cifar10,
+    Mnist,
+    CelebA,
+    CelebAHq,
+    DownsampledImagenet,
+    ImagenetResized,
+    HomeMade,
+  )
 
 
 def contents(images):
@@ -109,9 +117,10 @@ def test_cifar10_has_its_test_split_and_a_fiftieth_of_train_for_validation(data_
   np.testing.assert_array_equal(dataset.validation, [e["image"] for e in tfds.as_numpy(own)])
 
 
-@pytest.mark.parametrize("name, version", [
-    ("imagenet32_old", "downsampled_imagenet/32x32/2.0.0"),
-    ("imagenet32_new", "imagenet_resized/32x32/0.1.0")])
+@pytest.mark.parametrize(
+  "name, version",
+  [("imagenet32_old", "downsampled_imagenet/32x32/2.0.0"), ("imagenet32_new", "imagenet_resized/32x32/0.1.0")],
+)
 def test_both_imagenets_are_tested_on_the_published_validation(data_dir, name, version):
   dataset = data.load_dataset(name, data_dir)
   assert contents(dataset.test) == everything("validation")
@@ -124,8 +133,12 @@ def test_both_imagenets_are_tested_on_the_published_validation(data_dir, name, v
 def test_celeb_a_is_cropped_and_resized_to_the_model(data_dir):
   dataset = data.load_dataset("celeb_a", data_dir, image_shape=(64, 64, 3))
   assert [dataset.split(s).shape for s in data.SPLITS] == 3 * [(3, 64, 64, 3)]
-  wanted = [np.asarray(Image.fromarray(pixels("test", i, (218, 178, 3))[35:183, 15:163]).resize(
-      (64, 64), Image.Resampling.LANCZOS)).tobytes() for i in range(3)]
+  wanted = [
+    np.asarray(
+      Image.fromarray(pixels("test", i, (218, 178, 3))[35:183, 15:163]).resize((64, 64), Image.Resampling.LANCZOS)
+    ).tobytes()
+    for i in range(3)
+  ]
   assert contents(dataset.test) == set(wanted)
   assert data.load_dataset("celeb_a", data_dir, image_shape=(128, 128, 3)).image_shape == (128, 128, 3)
 
@@ -133,15 +146,16 @@ def test_celeb_a_is_cropped_and_resized_to_the_model(data_dir):
 def test_a_set_without_test_or_validation_gets_them_from_train(data_dir):
   dataset = data.load_dataset("celeb_a_hq", data_dir, image_shape=(64, 64, 3))
   assert [len(dataset.split(s)) for s in data.SPLITS] == [106, 2, 12]
-  assert contents(np.concatenate([dataset.split(s) for s in data.SPLITS])) == everything(
-      "train", (64, 64, 3))
+  assert contents(np.concatenate([dataset.split(s) for s in data.SPLITS])) == everything("train", (64, 64, 3))
 
 
 def test_any_set_with_images_is_fitted_to_the_model(data_dir):
   dataset = data.load_dataset("tfds:home_made", data_dir, image_shape=(8, 8, 1))
   assert dataset.image_shape == (8, 8, 1) and len(dataset.train) == 26
-  assert data.load_dataset("tfds:mnist", data_dir).fingerprint()["sha256"] == data.load_dataset(
-      "mnist", data_dir).fingerprint()["sha256"]
+  assert (
+    data.load_dataset("tfds:mnist", data_dir).fingerprint()["sha256"]
+    == data.load_dataset("mnist", data_dir).fingerprint()["sha256"]
+  )
 
 
 def test_large_sets_are_decoded_once(data_dir, tmp_path, monkeypatch, cache_on_disk):
@@ -155,15 +169,16 @@ def test_large_sets_are_decoded_once(data_dir, tmp_path, monkeypatch, cache_on_d
 
 
 def test_a_damaged_set_is_named(tmp_path):
-  Cifar10(data_dir=tmp_path).download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  path, = tmp_path.rglob("*test.tfrecord*")
+  Cifar10(data_dir=tmp_path).download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  (path,) = tmp_path.rglob("*test.tfrecord*")
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
     data.load_dataset("cifar10", tmp_path)
 
 
-@pytest.mark.parametrize("name, options, message", [
+@pytest.mark.parametrize(
+  "name, options, message",
+  [
     ("cifar100", {}, r"looked for .*/cifar100/.*; prepare it by: tfds build cifar100 --data_dir="),
     ("celeb_a_hq", dict(image_shape=(128, 128, 3)), "tfds build celeb_a_hq/128 .*--manual_dir=FOLDER"),
     ("celeb_a_hq", dict(image_shape=(32, 32, 3)), "is had at 64x64x3 and 128x128x3"),
@@ -173,14 +188,17 @@ def test_a_damaged_set_is_named(tmp_path):
     ("tfds:imdb_reviews", {}, "has no image feature; it has text, label"),
     ("tfds:", {}, "must name a data set after the colon"),
     ("cifar10", dict(splits_file="a.txt"), "`splits_file` and `max_bad_files` are for folders"),
-])
+  ],
+)
 def test_what_is_not_there_is_told_with_the_command_that_prepares_it(data_dir, name, options, message):
   with pytest.raises(data.InputError, match=message):
     data.load_dataset(name, data_dir, **options)
 
 
-PUBLISHED = {split: np.stack([pixels(split, i, (32, 32, 3)) for i in range(count)])
-             for split, count in (("train", 30), ("validation", 10))}
+PUBLISHED = {
+  split: np.stack([pixels(split, i, (32, 32, 3)) for i in range(count)])
+  for split, count in (("train", 30), ("validation", 10))
+}
 
 
 def publish(folder, form, arrays=PUBLISHED, size=32):
@@ -209,8 +227,7 @@ def publish(folder, form, arrays=PUBLISHED, size=32):
 
 @pytest.mark.parametrize("in_memory", [True, False])
 @pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".tar.gz", ".zip", ""])
-def test_the_published_files_of_the_old_imagenet_are_the_same_in_each_form(
-    tmp_path, cache_on_disk, form, in_memory):
+def test_the_published_files_of_the_old_imagenet_are_the_same_in_each_form(tmp_path, cache_on_disk, form, in_memory):
   if not in_memory:
     cache_on_disk()
   publish(tmp_path, form)
@@ -232,7 +249,7 @@ def test_published_files_of_another_size_are_refused(tmp_path, form):
 def test_published_files_that_are_cut_off_are_named(tmp_path, form):
   publish(tmp_path, form)
   path = tmp_path / f"train_32x32{form}"
-  path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   with pytest.raises(data.InputError, match=f"train_32x32{form}'"):
     data.load_dataset("imagenet32_old", tmp_path)
 

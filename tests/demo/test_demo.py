@@ -31,7 +31,8 @@ from support.programs import LIMIT, ROOT, call, run, start
 from support.summary import need
 
 CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
-    SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1")
+  SMALL, image_shape=(4, 4, 1), structure="columns:1", dequant_structure="columns:1"
+)
 NAN = float("nan")
 
 
@@ -88,12 +89,17 @@ def test_images_of_all_kinds_are_fitted(uploads, name):
     assert image.min() == 7
 
 
-@pytest.mark.parametrize("name, message", [
+@pytest.mark.parametrize(
+  "name, message",
+  [
     ("text.png", "'text.png' is no image: expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF"),
     ("drawing.eps", "'drawing.eps' is no image"),  # Pillow knows it, and would start Ghostscript
-    ("empty.png", "'empty.png': it is empty"), ("cut.png", "'cut.png': it is damaged"),
+    ("empty.png", "'empty.png': it is empty"),
+    ("cut.png", "'cut.png': it is damaged"),
     ("bomb.png", "'bomb.png' cannot be read: Image size .* exceeds limit"),
-    ("gone.png", "cannot be read: ")])
+    ("gone.png", "cannot be read: "),
+  ],
+)
 def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, message):
   with pytest.raises(InputError, match=message):
     read_upload(uploads / name, CONFIG)
@@ -136,8 +142,12 @@ def test_scores_are_those_of_bin_score(answers, uploads, model):
   seen, decoded, difference, text = answers.score(uploads / "good.png")
   image = read_upload(uploads / "good.png", CONFIG)
   scores = evaluation.Scorer(model, 3, typical=2.0)(image[np.newaxis])
-  for name, form in (("bits_per_dim", ".4f"), ("log_likelihood", ".2f"), ("complexity_corrected", ".4f"),
-                     ("typicality", ".4f")):
+  for name, form in (
+    ("bits_per_dim", ".4f"),
+    ("log_likelihood", ".2f"),
+    ("complexity_corrected", ".4f"),
+    ("typicality", ".4f"),
+  ):
     assert f" {scores[name][0]:{form}} |" in text
   assert "bound of 3 samples" in text and "30x20 pixels and was fitted to 4x4" in text
   assert "Likelihood does not say whether an image is like those of training" in text
@@ -155,15 +165,25 @@ def test_no_function_is_traced_twice(answers, uploads):
     assert function.tracing_count() == 1
 
 
-@pytest.mark.parametrize("arguments, message", [
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
     ((10**9, 1, 0), "the number of images must be from 1 to 100, got 1000000000"),
-    ((0, 1, 0), "number of images"), ((NAN, 1, 0), "number of images .* got nan"),
-    ((2.5, 1, 0), "must be a whole number, got 2.5"), ((None, 1, 0), "got nothing"),
-    (("9" * 1000, 1, 0), r"got 9{40}\.\.\.$"), (([1], 1, 0), "number of images"),
+    ((0, 1, 0), "number of images"),
+    ((NAN, 1, 0), "number of images .* got nan"),
+    ((2.5, 1, 0), "must be a whole number, got 2.5"),
+    ((None, 1, 0), "got nothing"),
+    (("9" * 1000, 1, 0), r"got 9{40}\.\.\.$"),
+    (([1], 1, 0), "number of images"),
     ((4, -1, 0), "the temperature must be from 0 to 2.0, got -1"),
     ((4, NAN, 0), "temperature .* got nan"),
-    ((4, float("inf"), 0), "temperature .* got inf"), ((4, True, 0), "temperature .* got True"),
-    ((4, 1, -1), "seed"), ((4, 1, 10**30), "seed"), ((4, 1, None), "seed")])
+    ((4, float("inf"), 0), "temperature .* got inf"),
+    ((4, True, 0), "temperature .* got True"),
+    ((4, 1, -1), "seed"),
+    ((4, 1, 10**30), "seed"),
+    ((4, 1, None), "seed"),
+  ],
+)
 def test_absurd_numbers_are_refused(answers, arguments, message):
   with pytest.raises(InputError, match=message):
     answers.samples(*arguments)
@@ -196,15 +216,30 @@ def test_a_saved_model_gives_the_same_answers(answers, model, uploads, tmp_path)
 def test_the_top_of_the_page_says_what_was_measured(answers):
   count = f"{answers.engine.parameters:,}"
   assert about("a", answers.engine, {}) == (
-      f"`a`, {count} parameters  \nTrained on images of 4x4x1, 8 levels; which is not recorded  \n"
-      "Its bits/dim have not been measured")
-  data = {"name": "noise", "version": "", "splits": {"train": 7, "validation": 1, "test": 2},
-          "levels": 8, "image_shape": [4, 4, 1], "digest": "0f"}
+    f"`a`, {count} parameters  \nTrained on images of 4x4x1, 8 levels; which is not recorded  \n"
+    "Its bits/dim have not been measured"
+  )
+  data = {
+    "name": "noise",
+    "version": "",
+    "splits": {"train": 7, "validation": 1, "test": 2},
+    "levels": 8,
+    "image_shape": [4, 4, 1],
+    "digest": "0f",
+  }
   bounds = [{"num_samples": n, "bits_per_dim": bits} for n, bits in ((1, 2.5), (4, 2.45), (16, 2.4375))]
-  text = about("a", answers.engine, {"data": data, "evaluation": {
-      "train": {"images": 2, "bounds": bounds[:1]}, "test": {"images": 2, "bounds": bounds}}})
-  assert text.endswith("Trained on noise, 7 / 1 / 2 images of 4x4x1, 8 levels (data 0f)  \n"
-                       "Bits/dim of 2 test images: 2.438 importance-weighted, 16 samples; 2.500 single-sample")
+  text = about(
+    "a",
+    answers.engine,
+    {
+      "data": data,
+      "evaluation": {"train": {"images": 2, "bounds": bounds[:1]}, "test": {"images": 2, "bounds": bounds}},
+    },
+  )
+  assert text.endswith(
+    "Trained on noise, 7 / 1 / 2 images of 4x4x1, 8 levels (data 0f)  \n"
+    "Bits/dim of 2 test images: 2.438 importance-weighted, 16 samples; 2.500 single-sample"
+  )
   text = about("a", answers.engine, {"evaluation": {"train": {"images": 3, "bounds": bounds[:1]}}})
   assert text.endswith("Bits/dim of 3 train images: 2.500 single-sample")
   text = about("a", answers.engine, {"checkpoint": {"val_bits_per_dim": 2.5, "step": 3}})
@@ -241,7 +276,8 @@ def test_without_gradio_the_command_that_installs_it_is_said(tmp_path, monkeypat
   code, _, error = call("demo", "--workdir=nothing", cwd=tmp_path)
   assert code == 2 and "Traceback" not in error
   assert error.splitlines()[-1] == (
-      "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'")
+    "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'"
+  )
 
 
 SEVERAL = """
@@ -285,8 +321,9 @@ def url(workdir, tmp_path_factory):
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
   with open(folder.parent / "demo.log", "w") as log:
-    process = start("demo", f"--workdir={workdir.path}", f"--port={port}", "--num_samples=3", stderr=log,
-                    TMPDIR=str(folder))
+    process = start(
+      "demo", f"--workdir={workdir.path}", f"--port={port}", "--num_samples=3", stderr=log, TMPDIR=str(folder)
+    )
   try:
     assert process.stdout.readline() == f"the page is at http://127.0.0.1:{port}; Ctrl-C ends it\n"
     yield f"http://127.0.0.1:{port}"
@@ -306,9 +343,19 @@ def browser():
   from playwright.sync_api import sync_playwright
 
   with sync_playwright() as playwright:
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=[
-        "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync"])
+    browser = playwright.chromium.launch(
+      executable_path=shutil.which("chromium"),
+      args=[
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+      ],
+    )
     yield browser
     browser.close()
 
@@ -340,8 +387,9 @@ def _changed(panel, act):
   before = picture.get_attribute("src")
   act()
   panel.page.wait_for_function(
-      "([image, before]) => image.src != before && image.complete && image.naturalWidth > 99",
-      arg=[picture.element_handle(), before])
+    "([image, before]) => image.src != before && image.complete && image.naturalWidth > 99",
+    arg=[picture.element_handle(), before],
+  )
   return _pixels(panel)
 
 
@@ -408,9 +456,14 @@ def test_50_megapixels_are_fitted(page, uploads):
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.parametrize("name, message", [
-    ("text.png", "'text.png' is no image: expected one of PNG"), ("empty.png", "'empty.png': it is empty"),
-    ("bomb.png", "exceeds limit")])
+@pytest.mark.parametrize(
+  "name, message",
+  [
+    ("text.png", "'text.png' is no image: expected one of PNG"),
+    ("empty.png", "'empty.png': it is empty"),
+    ("bomb.png", "exceeds limit"),
+  ],
+)
 def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, message):
   panel = _open(page, "Reconstruction")
   _upload(panel, uploads / name)
@@ -422,11 +475,20 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, mess
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data, message", [
-    ("[1000000000, 1, 0]", "1000000000 is greater than"), ("[4, -1, 0]", "-1 is less than"),
-    ("[NaN, 1, 0]", "The number of images must be from 1 to 100, got nan"), ("[4, NaN, 0]", "got nan"),
-    ("[4, 1, NaN]", "got nan"), ("[4, 1, 1e400]", "got inf"), ("[4, 1, null]", "got nothing"),
-    ('["many", 1, 0]', ""), ("[]", "")])
+@pytest.mark.parametrize(
+  "data, message",
+  [
+    ("[1000000000, 1, 0]", "1000000000 is greater than"),
+    ("[4, -1, 0]", "-1 is less than"),
+    ("[NaN, 1, 0]", "The number of images must be from 1 to 100, got nan"),
+    ("[4, NaN, 0]", "got nan"),
+    ("[4, 1, NaN]", "got nan"),
+    ("[4, 1, 1e400]", "got inf"),
+    ("[4, 1, null]", "got nothing"),
+    ('["many", 1, 0]', ""),
+    ("[]", ""),
+  ],
+)
 def test_absurd_requests_are_answered_with_an_error(url, data, message):
   status, answer = _call(url, "sample", data)
   assert status == "error" and message in answer
@@ -439,8 +501,9 @@ def test_requests_side_by_side_are_all_answered_and_only_from_the_queue(url):
     answers = list(pool.map(lambda seed: _call(url, "sample", f"[4, 1, {seed}]"), range(6)))
   assert [status for status, _ in answers] == ["complete"] * 6
   assert len({answer for _, answer in answers}) == 6
-  direct = urllib.request.Request(f"{url}/gradio_api/run/sample", b'{"data": [4, 1, 0]}',
-                                  {"Content-Type": "application/json"})
+  direct = urllib.request.Request(
+    f"{url}/gradio_api/run/sample", b'{"data": [4, 1, 0]}', {"Content-Type": "application/json"}
+  )
   with pytest.raises(urllib.error.HTTPError, match="404"):
     urllib.request.urlopen(direct, timeout=LIMIT)
 
@@ -453,8 +516,9 @@ def test_a_request_cannot_name_a_file_of_the_machine(url, uploads):
 
 def _call(url, name, data):
   """The last event and its data of a request without a browser."""
-  request = urllib.request.Request(f"{url}/gradio_api/call/{name}", f'{{"data": {data}}}'.encode(),
-                                   {"Content-Type": "application/json"})
+  request = urllib.request.Request(
+    f"{url}/gradio_api/call/{name}", f'{{"data": {data}}}'.encode(), {"Content-Type": "application/json"}
+  )
   with urllib.request.urlopen(request, timeout=LIMIT) as response:
     event = json.load(response)["event_id"]
   with urllib.request.urlopen(f"{request.full_url}/{event}", timeout=LIMIT) as response:

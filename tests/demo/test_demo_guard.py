@@ -17,8 +17,12 @@ def ask(app, method="GET", path="/", kind="http", **headers):
   async def send(message):
     sent.append(message)
 
-  scope = {"type": kind, "method": method, "path": path,
-           "headers": [(name.encode(), value.encode()) for name, value in headers.items()]}
+  scope = {
+    "type": kind,
+    "method": method,
+    "path": path,
+    "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+  }
   asyncio.run(app(scope, None, send))
   return sent[0]["status"]
 
@@ -27,15 +31,24 @@ async def page(scope, receive, send):
   await send({"type": "http.response.start", "status": 200, "headers": []})
 
 
-@pytest.mark.parametrize("host, headers, status", [
-    ("127.0.0.1", {"host": "127.0.0.1:7860"}, 200), ("127.0.0.1", {"host": "localhost:7860"}, 200),
-    ("127.0.0.1", {"host": "[::1]:7860"}, 200), ("0.0.0.0", {"host": "192.168.1.5:7860"}, 200),
-    ("127.0.0.1", {"host": "rebound.example:7860"}, 421), ("0.0.0.0", {"host": "rebound.example"}, 421),
-    ("127.0.0.1", {}, 421), ("127.0.0.1", {"host": "[::"}, 421), ("127.0.0.1", {"host": "added.example"}, 200),
+@pytest.mark.parametrize(
+  "host, headers, status",
+  [
+    ("127.0.0.1", {"host": "127.0.0.1:7860"}, 200),
+    ("127.0.0.1", {"host": "localhost:7860"}, 200),
+    ("127.0.0.1", {"host": "[::1]:7860"}, 200),
+    ("0.0.0.0", {"host": "192.168.1.5:7860"}, 200),
+    ("127.0.0.1", {"host": "rebound.example:7860"}, 421),
+    ("0.0.0.0", {"host": "rebound.example"}, 421),
+    ("127.0.0.1", {}, 421),
+    ("127.0.0.1", {"host": "[::"}, 421),
+    ("127.0.0.1", {"host": "added.example"}, 200),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "http://evil.example"}, 403),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "null"}, 403),
-    ("127.0.0.1", {"host": "localhost:7860", "origin": "http://localhost:9999"}, 403)])
+    ("127.0.0.1", {"host": "localhost:7860", "origin": "http://localhost:9999"}, 403),
+  ],
+)
 def test_requests_of_other_sites_are_refused(tmp_path, host, headers, status):
   app = guard.Guard(page, guard.allowed_hosts(host, ["Added.example"]), tmp_path)
   for method in ("GET", "POST"):
@@ -64,6 +77,7 @@ def test_uploads_at_a_time_are_few(tmp_path):
 
     async def send(message):
       statuses.append(message.get("status"))
+
     scope = {"type": "http", "method": "POST", "path": "/upload", "headers": [(b"host", b"localhost")]}
     await asyncio.gather(*(app(scope, None, send) for _ in range(9)))
 
@@ -79,17 +93,32 @@ def test_a_password_that_is_none_is_refused(tmp_path, auth):
   assert result.code == 2 and ("--auth must be USER:PASSWORD" in result.error or "cannot be read" in result.error)
 
 
-GOOD = {"max_batch": 4, "data": {"name": "a", "version": "", "splits": {"train": 1, "validation": 1, "test": 1},
-                                 "levels": 8, "image_shape": [1, 1, 1], "digest": "a"},
-        "checkpoint": {"val_bits_per_dim": None},
-        "evaluation": {"test": {"images": 3, "bounds": [{"num_samples": 1, "bits_per_dim": 2.0}]}}}
+GOOD = {
+  "max_batch": 4,
+  "data": {
+    "name": "a",
+    "version": "",
+    "splits": {"train": 1, "validation": 1, "test": 1},
+    "levels": 8,
+    "image_shape": [1, 1, 1],
+    "digest": "a",
+  },
+  "checkpoint": {"val_bits_per_dim": None},
+  "evaluation": {"test": {"images": 3, "bounds": [{"num_samples": 1, "bits_per_dim": 2.0}]}},
+}
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"data": []}, "`data` must be a table"), ({"data": {"name": "a"}}, "`splits` must be a table, got None"),
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"data": []}, "`data` must be a table"),
+    ({"data": {"name": "a"}}, "`splits` must be a table, got None"),
     ({"checkpoint": {"val_bits_per_dim": "2"}}, "must be int or float or null, got '2'"),
-    ({"evaluation": {"test": 1}}, "must be a table"), ({"evaluation": {"test": {"images": 3, "bounds": []}}}, "empty"),
-    ({"evaluation": {"test": {"images": 3, "bounds": [{}]}}}, "`num_samples` must be int, got None")])
+    ({"evaluation": {"test": 1}}, "must be a table"),
+    ({"evaluation": {"test": {"images": 3, "bounds": []}}}, "empty"),
+    ({"evaluation": {"test": {"images": 3, "bounds": [{}]}}}, "`num_samples` must be int, got None"),
+  ],
+)
 def test_metadata_that_the_page_cannot_show_is_named(changes, message):
   assert checked_metadata(GOOD) == GOOD
   with pytest.raises(InputError, match=message):

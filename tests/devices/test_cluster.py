@@ -19,22 +19,49 @@ def config(workers=WORKERS, kind="worker", index=0, **more):
   return json.dumps({"cluster": {"worker": workers, **more}, "task": {"type": kind, "index": index}})
 
 
-@pytest.mark.parametrize("text", [
-    "{", "[]", "null", "1", "{}", '{"cluster": []}', '{"cluster": {"worker": "a"}}', '{"task": {}}', "[" * 100_000,
-    config(index=2), config(index=-1), config(index="0"), config(index=True), config(index=None), config(kind="chief"),
-    config(workers={}), config(workers=[])])
+@pytest.mark.parametrize(
+  "text",
+  [
+    "{",
+    "[]",
+    "null",
+    "1",
+    "{}",
+    '{"cluster": []}',
+    '{"cluster": {"worker": "a"}}',
+    '{"task": {}}',
+    "[" * 100_000,
+    config(index=2),
+    config(index=-1),
+    config(index="0"),
+    config(index=True),
+    config(index=None),
+    config(kind="chief"),
+    config(workers={}),
+    config(workers=[]),
+  ],
+)
 def test_what_is_no_cluster_is_shown_what_one_is(monkeypatch, text):
   monkeypatch.setenv("TF_CONFIG", text)
   with pytest.raises(InputError, match="TF_CONFIG must be like"):
     cluster.cluster_of_environment()
 
 
-@pytest.mark.parametrize("workers, more, message", [
-    (["host0"], {}, "must be host:port"), (["host0:0"], {}, "port from 1 to 65535"), (["host0:65536"], {}, "65535"),
-    (["host0:-1"], {}, "host:port"), ([":22"], {}, "host:port"), (["host 0:22"], {}, "host:port"),
+@pytest.mark.parametrize(
+  "workers, more, message",
+  [
+    (["host0"], {}, "must be host:port"),
+    (["host0:0"], {}, "port from 1 to 65535"),
+    (["host0:65536"], {}, "65535"),
+    (["host0:-1"], {}, "host:port"),
+    ([":22"], {}, "host:port"),
+    (["host 0:22"], {}, "host:port"),
     ([5], {}, "host:port"),
-    (["http://a:22"], {}, "host:port"), (["a:1", "a:1"], {}, "lists a worker twice"),
-    (WORKERS, {"ps": ["a:1"]}, "must list workers only")])
+    (["http://a:22"], {}, "host:port"),
+    (["a:1", "a:1"], {}, "lists a worker twice"),
+    (WORKERS, {"ps": ["a:1"]}, "must list workers only"),
+  ],
+)
 def test_addresses_are_checked(monkeypatch, workers, more, message):
   monkeypatch.setenv("TF_CONFIG", config(workers, **more))
   with pytest.raises(InputError, match=message):

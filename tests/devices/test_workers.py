@@ -34,8 +34,9 @@ def test_the_survivor_of_a_killed_worker_ends_with_a_clear_message(runs):
   out, code = runs[2]
   assert code == 1
   assert out.strip().splitlines()[-1] == (
-      "train: error: worker 0 of 2 has lost another one (UnavailableError); the same command on all hosts "
-      "goes on from what is saved")
+    "train: error: worker 0 of 2 has lost another one (UnavailableError); the same command on all hosts "
+    "goes on from what is saved"
+  )
 
 
 def test_both_workers_go_on_and_only_the_chief_speaks(runs):
@@ -45,8 +46,7 @@ def test_both_workers_go_on_and_only_the_chief_speaks(runs):
 
 
 def test_two_workers_take_the_same_steps_as_one_device(runs):
-  one, two = ([json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
-              for path in runs[:2])
+  one, two = ([json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()] for path in runs[:2])
   assert [row["step"] for row in two] == list(range(1, 21))
   for a, b in zip(one, two):
     for name in ("bits_per_dim", "val_bits_per_dim"):
@@ -54,5 +54,6 @@ def test_two_workers_take_the_same_steps_as_one_device(runs):
     np.testing.assert_allclose(b["gradient_norm"], a["gradient_norm"], rtol=1e-4)
   assert min(row["gradient_norm"] for row in one) > 1.0  # else nothing was clipped
   import flowpp_tf.training as training  # here: the processes above need no TensorFlow of ours
+
   for a, b in zip(*(training.Workdir(path).load()[0].get_weights() for path in runs[:2])):
     np.testing.assert_allclose(b, a, rtol=0, atol=1e-5)

@@ -23,8 +23,8 @@ def test_uniform_noise_has_density_one_and_passes_through():
 def test_variational_density_integrates_to_one():
   # Over an event of two pixels, so small that the midpoint rule can cover it.
   config = dataclasses.replace(
-      SMALL, image_shape=(1, 2, 1), structure="columns:1", dequant_structure="columns:2",
-      dtype="float64")
+    SMALL, image_shape=(1, 2, 1), structure="columns:1", dequant_structure="columns:2", dtype="float64"
+  )
   model = fpp.FlowPlusPlus(config)
   perturb(model, 0.2)
   q = model.dequantizer(small_images(1, config))

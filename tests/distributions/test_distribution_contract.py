@@ -16,12 +16,13 @@ IMAGES, NOISE = ROWS["flow"].inputs("float64")
 X, CONTEXT = ROWS["given"].inputs("float64")
 SCALE = tf.exp(X)
 MAKE = {
-    "flow": lambda: ROWS["flow"].make("float64"),
-    "uniform": lambda: ROWS["uniform_dequantizer"].make("float64")(IMAGES),
-    "variational": lambda: ROWS["variational_dequantizer"].make("float64")(IMAGES),
-    "vectors": lambda: ROWS["given"].make("float64").distribution.given(CONTEXT),
-    "composite": lambda: fpp.distributions.FlowDistribution(
-        tfd.Sample(tfd.Normal(tf.zeros([4], tf.float64), 1.0), 3), fpp.bijectors.ActNorm(SCALE, X)),
+  "flow": lambda: ROWS["flow"].make("float64"),
+  "uniform": lambda: ROWS["uniform_dequantizer"].make("float64")(IMAGES),
+  "variational": lambda: ROWS["variational_dequantizer"].make("float64")(IMAGES),
+  "vectors": lambda: ROWS["given"].make("float64").distribution.given(CONTEXT),
+  "composite": lambda: fpp.distributions.FlowDistribution(
+    tfd.Sample(tfd.Normal(tf.zeros([4], tf.float64), 1.0), 3), fpp.bijectors.ActNorm(SCALE, X)
+  ),
 }
 VALUES = {"vectors": X, "composite": X}
 rows = pytest.mark.parametrize("name", MAKE)
@@ -70,12 +71,15 @@ def test_vectorized_map_and_graphs_give_the_same(name):
   distribution, values = made(name)
   whole = distribution.log_prob(values)
   np.testing.assert_allclose(tf.function(distribution.log_prob, autograph=False)(values), whole, rtol=1e-10)
-  np.testing.assert_allclose(tf.function(distribution.log_prob, autograph=False, jit_compile=True)(values), whole,
-                             rtol=1e-9)
+  np.testing.assert_allclose(
+    tf.function(distribution.log_prob, autograph=False, jit_compile=True)(values), whole, rtol=1e-9
+  )
   several = tf.stack([values, 0.5 * values])
   np.testing.assert_allclose(
-      tf.vectorized_map(distribution.log_prob, several, fallback_to_while_loop=False),
-      [distribution.log_prob(v) for v in several], rtol=1e-10)
+    tf.vectorized_map(distribution.log_prob, several, fallback_to_while_loop=False),
+    [distribution.log_prob(v) for v in several],
+    rtol=1e-10,
+  )
 
 
 @rows
@@ -114,8 +118,7 @@ def test_images_are_a_discrete_distribution_with_the_weights_of_the_model(model)
   assert images.dtype == tf.int32 and images.batch_shape == () and images.event_shape == (4, 4, 2)
   assert images.reparameterization_type == tfd.NOT_REPARAMETERIZED
   assert images.experimental_default_event_space_bijector() is None
-  for ours, models in ((images.variables, model.weights),
-                       (images.trainable_variables, model.trainable_weights)):
+  for ours, models in ((images.variables, model.weights), (images.trainable_variables, model.trainable_weights)):
     assert [id(v) for v in ours] == [id(v.value) for v in models]
   copy = images.copy(num_samples=3, name="renamed")
   assert copy.name == "renamed" and (images.num_samples, copy.num_samples) == (1, 3)
@@ -128,8 +131,7 @@ def test_images_are_a_discrete_distribution_with_the_weights_of_the_model(model)
 def test_the_log_density_of_an_image_is_its_bound_whatever_stands_beside_it(model):
   images, x = model.distribution.copy(num_samples=3, seed=5), small_images(4).astype(np.int32)
   noise = model.sample_noise([3, 1], seed=5)
-  single = np.stack([[model.log_prob_bound(x[i:i + 1], noise=noise[k])[0] for i in range(4)]
-                     for k in range(3)])
+  single = np.stack([[model.log_prob_bound(x[i : i + 1], noise=noise[k])[0] for i in range(4)] for k in range(3)])
   weighted = np.log(np.mean(np.exp(single), axis=0))
   np.testing.assert_allclose(images.log_prob(x), weighted, rtol=1e-12)
   np.testing.assert_allclose(images.log_prob(x.astype(np.uint8)), weighted, rtol=1e-12)
@@ -149,8 +151,9 @@ def test_images_are_a_part_of_joint_distributions_and_of_samples(model):
   np.testing.assert_allclose(joint.log_prob(sample), images.log_prob(x) + brightness(x).log_prob(y))
   assert {id(v) for v in joint.trainable_variables} == {id(v) for v in images.trainable_variables}
   sequential = tfd.JointDistributionSequential([images, brightness])
-  np.testing.assert_allclose(tf.function(sequential.log_prob, autograph=False)([x, y]),
-                             joint.log_prob(sample), rtol=1e-12)
+  np.testing.assert_allclose(
+    tf.function(sequential.log_prob, autograph=False)([x, y]), joint.log_prob(sample), rtol=1e-12
+  )
   three = tfd.Sample(images, 3)
   assert three.event_shape == (3, 4, 4, 2)
   np.testing.assert_allclose(three.log_prob(x), tf.reduce_sum(images.log_prob(x)), rtol=1e-12)
@@ -163,13 +166,19 @@ def test_the_log_density_of_images_trains_every_weight(model):
   assert all(np.any(g != 0) for g in tape.gradient(loss, images.trainable_variables))
 
 
-@pytest.mark.parametrize("call, error, message", [
+@pytest.mark.parametrize(
+  "call, error, message",
+  [
     (lambda d: d.log_prob(small_images()[:, :2]), fpp.InputError, r"of shape \[..., 4, 4, 2\], got"),
     (lambda d: d.log_prob(small_images() + 8), fpp.InputError, "`images` must lie in 0 .. 7"),
-    (lambda d: tf.function(d.copy(validate_args=True).log_prob, autograph=False)(small_images() + 8),
-     tf.errors.InvalidArgumentError, "images must lie in 0 .. 7"),
+    (
+      lambda d: tf.function(d.copy(validate_args=True).log_prob, autograph=False)(small_images() + 8),
+      tf.errors.InvalidArgumentError,
+      "images must lie in 0 .. 7",
+    ),
     (lambda d: d.copy(num_samples=0), fpp.InputError, "`num_samples` must be a positive integer, got 0"),
-])
+  ],
+)
 def test_images_that_are_none_are_an_error(model, call, error, message):
   with pytest.raises(error, match=message):
     call(model.distribution)

@@ -27,8 +27,9 @@ def test_the_pages_hold_the_tables_of_the_stored_results():
 def test_a_table_goes_between_its_marks_and_the_rest_stays():
   page = "before\n<!-- table a -->\nold\n<!-- end -->\nafter\n<!-- table b -->\n<!-- end -->\n"
   assert with_tables({"page": page, "other": "text"}, dict(a="| x |", b="| y |")) == {
-      "page": page.replace("old", "| x |").replace("<!-- table b -->\n", "<!-- table b -->\n| y |\n"),
-      "other": "text"}
+    "page": page.replace("old", "| x |").replace("<!-- table b -->\n", "<!-- table b -->\n| y |\n"),
+    "other": "text",
+  }
   with pytest.raises(ValueError, match="no place for a table marked '<!-- table c -->' .* in page or other"):
     with_tables({"page": page, "other": "text"}, dict(a="", b="", c=""))
   with pytest.raises(ValueError, match="page has a place for a table 'b', which is none of a"):
@@ -36,10 +37,10 @@ def test_a_table_goes_between_its_marks_and_the_rest_stays():
 
 
 def test_ratios_are_of_what_one_command_measured_side_by_side():
-  row = dict(config="c", what="train", batch=4, threads=2, precision="float32", variant="plain",
-             ms_image=10.0, peak_gib=2.0)
-  rows = [row, {**row, "variant": "baseline", "ms_image": 25.0, "peak_gib": 3.0},
-          {**row, "what": "sample"}]
+  row = dict(
+    config="c", what="train", batch=4, threads=2, precision="float32", variant="plain", ms_image=10.0, peak_gib=2.0
+  )
+  rows = [row, {**row, "variant": "baseline", "ms_image": 25.0, "peak_gib": 3.0}, {**row, "what": "sample"}]
   stored = dict(model=dict(runs=[dict(result=[]), dict(result=rows)]))
   _, *table = run_all.ratios_table(stored)
   assert table == [("baseline", "plain", "train", "4", "25", "10", "2.50", "3.00", "2.00", "1.50")]
@@ -51,33 +52,51 @@ def test_the_exponent_of_a_power_is_found():
 
 
 def test_a_variant_changes_fields_of_any_kind():
-  case = model.Case("digits", "train", 4, 1, variant=(
-      "jit cpu_splits=1 jit=blocks remat=blocks dropout=0.1 blocks=2 image_shape=64,64,3 structure=squeeze,columns:2"))
+  case = model.Case(
+    "digits",
+    "train",
+    4,
+    1,
+    variant=(
+      "jit cpu_splits=1 jit=blocks remat=blocks dropout=0.1 blocks=2 image_shape=64,64,3 structure=squeeze,columns:2"
+    ),
+  )
   assert case.words == ["jit"] and case.process == dict(cpu_splits=1, jit="blocks")
-  assert case.changes == dict(remat="blocks", dropout=0.1, blocks=2, image_shape=(64, 64, 3),
-                              structure="squeeze,columns:2")
+  assert case.changes == dict(
+    remat="blocks", dropout=0.1, blocks=2, image_shape=(64, 64, 3), structure="squeeze,columns:2"
+  )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", model.WHAT)
 def test_everything_that_is_measured_runs(what):
-  case = model.Case("digits", what, 2, 1, variant=(
+  case = model.Case(
+    "digits",
+    what,
+    2,
+    1,
+    variant=(
       "filters=4 blocks=1 components=2 dequant_filters=4 context_channels=4 structure=columns:1 "
-      "dequant_structure=columns:1"))
+      "dequant_structure=columns:1"
+    ),
+  )
   assert model.seconds_of(model.build(case)) > 0
 
 
 def test_time_of_a_kernel_is_without_that_of_kernels_within():
-  spans = [(0, 100, "call:PartitionedCall"), (10, 40, "a:MatMul"), (40, 90, "inner:PartitionedCall"),
-           (50, 70, "b:Mul"), (100, 130, "c:Add")]
+  spans = [
+    (0, 100, "call:PartitionedCall"),
+    (10, 40, "a:MatMul"),
+    (40, 90, "inner:PartitionedCall"),
+    (50, 70, "b:Mul"),
+    (100, 130, "c:Add"),
+  ]
   times = {kernel.name: round(1e12 * kernel.seconds) for kernel in kernels._own_times(spans)}
-  assert times == {"call:PartitionedCall": 20, "a:MatMul": 30, "inner:PartitionedCall": 30, "b:Mul": 20,
-                   "c:Add": 30}
+  assert times == {"call:PartitionedCall": 20, "a:MatMul": 30, "inner:PartitionedCall": 30, "b:Mul": 20, "c:Add": 30}
 
 
 def test_a_profile_has_the_kernels_of_called_functions_once():
-  multiply = tf.function(lambda x: tf.matmul(x, x), autograph=False,
-                         experimental_attributes={"_noinline": True})
+  multiply = tf.function(lambda x: tf.matmul(x, x), autograph=False, experimental_attributes={"_noinline": True})
   noise = lambda: tf.raw_ops.RandomStandardNormal(shape=[300, 300], dtype=tf.float32)
   run = tf.function(lambda: tf.sin(multiply(multiply(noise()))), autograph=False)
   run()
@@ -89,17 +108,22 @@ def test_a_profile_has_the_kernels_of_called_functions_once():
   assert [(op.type, flops) for op, flops in products] == 2 * [("MatMul", 2 * 300**3)]
 
 
-@pytest.mark.parametrize("name, purpose", [
+@pytest.mark.parametrize(
+  "name, purpose",
+  [
     ("cond/then/_0/cond/adam/Sub_763:Sub", "update of the weights"),
-    ("flow_step_2_coupling/inverse/logit_mixture_logistic_cdf/inverse/while/cond/_4/Less:Less",
-     "inverse of the mixtures"),
+    (
+      "flow_step_2_coupling/inverse/logit_mixture_logistic_cdf/inverse/while/cond/_4/Less:Less",
+      "inverse of the mixtures",
+    ),
     ("flow_step_2_invertible_conv/forward/einsum/Einsum:_MklEinsum", "invertible 1x1 convolutions"),
-    ("gradient_tape/block_0_1/conv_1/Conv2DBackpropFilter:_MklNativeConv2DBackpropFilter",
-     "3x3 convolutions"),
+    ("gradient_tape/block_0_1/conv_1/Conv2DBackpropFilter:_MklNativeConv2DBackpropFilter", "3x3 convolutions"),
     ("block_0_1/mixer_1/einsum/Einsum:_MklEinsum", "attention products"),
     ("block_0_1/mixer_1/Tensordot/MatMul:_MklMatMul", "1x1 layers"),
     ("block_0_1/conv_1/output_projection_1/pointwise/BiasAdd:_MklNativeConv2DWithBias", "1x1 layers"),
-    ("AddV2_7:AddV2", "elementwise")])
+    ("AddV2_7:AddV2", "elementwise"),
+  ],
+)
 def test_kernels_are_known_by_name_and_type(name, purpose):
   assert kernels.purpose(name) == purpose
 
@@ -110,4 +134,5 @@ def test_a_step_has_no_more_operations_kernels_or_kept_tensors_than_is_written_d
   stored, found = counts.stored()[name], counts.count(name)
   for key in ("operations", "kernels", "mb_image"):
     assert 0.95 * stored[key] <= found[key] <= 1.05 * stored[key], (
-        f"{key} of {name}: {found[key]}, {stored[key]} before; if that is meant, python benchmarks/counts.py --write")
+      f"{key} of {name}: {found[key]}, {stored[key]} before; if that is meant, python benchmarks/counts.py --write"
+    )

@@ -44,9 +44,18 @@ def with_methods(names):
 @functools.cache
 def model():
   """A model of digits with few weights."""
-  return fpp.FlowPlusPlus(dataclasses.replace(
-      fpp.get_config("digits"), structure="columns:1", dequant_structure="columns:1", filters=4, components=2,
-      dequant_filters=4, context_channels=4, attention=False))
+  return fpp.FlowPlusPlus(
+    dataclasses.replace(
+      fpp.get_config("digits"),
+      structure="columns:1",
+      dequant_structure="columns:1",
+      filters=4,
+      components=2,
+      dequant_filters=4,
+      context_channels=4,
+      attention=False,
+    )
+  )
 
 
 @pytest.fixture
@@ -56,26 +65,43 @@ def namespace():
   free = fpp.layers.DenseConditioner(3, 3 * fb.num_parameters("affine", 0), hidden=4)
   x = tf.random.stateless_normal([64, 2], (0, 1))
   return {
-      **vars(fpp.distributions), "fpp": fpp, "fb": fb, "tf": tf, "tfp": tfp, "tfb": tfp.bijectors,
-      "tfd": tfp.distributions, "keras": keras, "np": np, "EvalContext": EvalContext, "dataclasses": dataclasses,
-      "x": x, "model": model(),
-      "images": load_dataset("digits").test[:2], "flow": fpp.vector_flow(2, couplings=1, hidden=4),
-      "coupling": fb.Coupling(free, fb.affine_coupling_bijector, event_ndims=1),
-      "conditional": fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1),
-      "scale": tf.ones(6), "bias": tf.zeros(6)}
+    **vars(fpp.distributions),
+    "fpp": fpp,
+    "fb": fb,
+    "tf": tf,
+    "tfp": tfp,
+    "tfb": tfp.bijectors,
+    "tfd": tfp.distributions,
+    "keras": keras,
+    "np": np,
+    "EvalContext": EvalContext,
+    "dataclasses": dataclasses,
+    "x": x,
+    "model": model(),
+    "images": load_dataset("digits").test[:2],
+    "flow": fpp.vector_flow(2, couplings=1, hidden=4),
+    "coupling": fb.Coupling(free, fb.affine_coupling_bijector, event_ndims=1),
+    "conditional": fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1),
+    "scale": tf.ones(6),
+    "bias": tf.zeros(6),
+  }
 
 
 # Names that an example takes to be something else.
-OTHERS = {"Chain": lambda names: {"x": tf.zeros([2, 6])},
-          "Conditioned": lambda names: {"coupling": names["conditional"]}}
+OTHERS = {
+  "Chain": lambda names: {"x": tf.zeros([2, 6])},
+  "Conditioned": lambda names: {"coupling": names["conditional"]},
+}
 # Examples that load what another one exports.
 LOADING = ("load_saved_model", "load_official_weights")
 # Texts that are replaced to save time.
-SHORTER = {", 500,": ", 2,", "fpp.vector_flow(2)": "fpp.vector_flow(2, couplings=1, blocks=1)",
-           "fpp.VectorFlow(2)": "fpp.VectorFlow(2, couplings=1, blocks=1)",
-           'fpp.FlowPlusPlus(fpp.get_config("digits"))': "fpp.FlowPlusPlus(model.config)",
-           'fpp.train("digits", "digits", "runs/digits")':
-               'fpp.train("digits", model.config, "runs/digits", steps=1, verbose=False, tensorboard=())'}
+SHORTER = {
+  ", 500,": ", 2,",
+  "fpp.vector_flow(2)": "fpp.vector_flow(2, couplings=1, blocks=1)",
+  "fpp.VectorFlow(2)": "fpp.VectorFlow(2, couplings=1, blocks=1)",
+  'fpp.FlowPlusPlus(fpp.get_config("digits"))': "fpp.FlowPlusPlus(model.config)",
+  'fpp.train("digits", "digits", "runs/digits")': 'fpp.train("digits", model.config, "runs/digits", steps=1, verbose=False, tensorboard=())',
+}
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def test_the_data_of_tabular_are_split_and_finite():
   tabular = example("tabular")
   for name, load in tabular.DATA.items():
     train, validation, test = tabular.standardised(load())
-    assert train.shape[1] == validation.shape[1] == test.shape[1] == int(name[-3 if name[-4] == " " else -4:-2])
+    assert train.shape[1] == validation.shape[1] == test.shape[1] == int(name[-3 if name[-4] == " " else -4 : -2])
     assert min(len(train), len(validation), len(test)) >= 300
     np.testing.assert_allclose(train.std(axis=0), 1, rtol=1e-4)
     rows = [set(map(bytes, part)) for part in (train, validation, test)]
@@ -48,15 +48,16 @@ def test_neutra_draws_from_the_target_whatever_the_flow():
   for transform, every in ((None, 2), (flow.bijector, 1)):
     x = neutra.sampler(transform, every)(tf.constant(4), tf.constant(0.8), tf.constant([0, 1])).numpy()
     assert x.shape == (150, 16, 10)
-    for values, exact in ((x, 1), (x ** 2, 5)):
+    for values, exact in ((x, 1), (x**2, 5)):
       error = values.std(axis=(0, 1)) / neutra.effective(values) ** 0.5
       assert np.all(np.abs(values.mean(axis=(0, 1)) - exact) < 6 * error), (transform, values.mean(axis=(0, 1)), error)
 
 
 def test_bounds_of_surrogates_are_below_the_evidence(capsys):
   example("variational_posterior", steps=120, samples=32, couplings=2, xla=False).main([])
-  head, _, exact, *surrogates = [[cell.strip() for cell in line.strip("|\n").split("|")]
-                                 for line in capsys.readouterr().out.splitlines()]
+  head, _, exact, *surrogates = [
+    [cell.strip() for cell in line.strip("|\n").split("|")] for line in capsys.readouterr().out.splitlines()
+  ]
   assert head[1] == "ELBO, nats" and len(surrogates) == 3
   bounds = [tuple(map(float, row[1].split("±"))) for row in surrogates]
   for bound, error in bounds:

@@ -40,8 +40,10 @@ def call(monkeypatch, name, *arguments):
 def table(out):
   """The numbers of the printed table's rows, by the text of their first column."""
   rows = [line.strip("|").split("|") for line in out.splitlines() if line.startswith("|")][2:]
-  return {row[0].strip(): [float(word) for cell in row[1:] for word in cell.replace(";", " ").split() if word != "+-"]
-          for row in rows}
+  return {
+    row[0].strip(): [float(word) for cell in row[1:] for word in cell.replace(";", " ").split() if word != "+-"]
+    for row in rows
+  }
 
 
 # --- inpaint.py ---------------------------------------------------------------------------------
@@ -54,8 +56,9 @@ LEVELS = 3
 def four_pixels():
   """A perturbed model of 2x2 pixels."""
   keras.utils.set_random_seed(1)
-  model = fpp.FlowPlusPlus(dataclasses.replace(
-      SMALL, image_shape=(2, 2, 1), levels=LEVELS, structure="columns:2", dequantization="uniform"))
+  model = fpp.FlowPlusPlus(
+    dataclasses.replace(SMALL, image_shape=(2, 2, 1), levels=LEVELS, structure="columns:2", dequantization="uniform")
+  )
   perturb(model, scale=0.5, seed=2)
   return model
 
@@ -93,8 +96,16 @@ def test_draws_of_missing_pixels_have_the_exact_posterior(four_pixels):
 @pytest.mark.slow
 def test_inpaint_keeps_the_seen_half_and_writes_a_picture(monkeypatch, tmp_path):
   path = tmp_path / "picture.png"
-  out = call(monkeypatch, "inpaint", "--images=3,7", "--chains=2", "--steps=8", "--pool=8", "--leapfrog_steps=1",
-             f"--picture={path}")
+  out = call(
+    monkeypatch,
+    "inpaint",
+    "--images=3,7",
+    "--chains=2",
+    "--steps=8",
+    "--pool=8",
+    "--leapfrog_steps=1",
+    f"--picture={path}",
+  )
   assert set(table(out)) == {"3", "7"}
   pixels = np.asarray(Image.open(path)).reshape(2, 10, 8, 4, 10, 8)[:, 1:-1, 0, :, 1:-1, 0]  # without frames
   digits = load_dataset("digits").test[[3, 7], ..., 0]
@@ -117,7 +128,8 @@ def test_log_weights_give_the_evidence_where_it_is_known():
   log_weights = vae.log_weights(tf.constant(images), 4000)
   exact = -64 * np.log(17)
   np.testing.assert_allclose(
-      tf.reduce_logsumexp(log_weights, axis=0) - np.log(4000), np.full(3, exact), rtol=0, atol=0.06)
+    tf.reduce_logsumexp(log_weights, axis=0) - np.log(4000), np.full(3, exact), rtol=0, atol=0.06
+  )
   # KL(q || p) of N(+-0.5, softplus(1)^2) in two dimensions
   scale = np.log1p(np.e)
   elbo = exact - 2 * ((scale**2 + 0.25 - 1) / 2 - np.log(scale))
@@ -127,14 +139,23 @@ def test_log_weights_give_the_evidence_where_it_is_known():
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
-  out = call(monkeypatch, "vae_prior", "--epochs=2", "--seeds=1", "--latent_size=4", "--couplings=1", "--hidden=32",
-             "--samples=64")
+  out = call(
+    monkeypatch,
+    "vae_prior",
+    "--epochs=2",
+    "--seeds=1",
+    "--latent_size=4",
+    "--couplings=1",
+    "--hidden=32",
+    "--samples=64",
+  )
   rows = table(out)
   assert set(rows) == {"normal", "flow", "difference, paired"}
   for elbo, _, bound, _ in (rows["normal"], rows["flow"]):
     assert -64 * np.log(17) < elbo < bound < -75  # better than the uniform distribution, and no miracle
   np.testing.assert_allclose(
-      rows["difference, paired"][::2], np.subtract(rows["flow"], rows["normal"])[::2], atol=0.011)
+    rows["difference, paired"][::2], np.subtract(rows["flow"], rows["normal"])[::2], atol=0.011
+  )
   assert rows["difference, paired"][1] < rows["normal"][1]  # pairing removes what the images have in common
 
 
@@ -144,11 +165,20 @@ def test_vae_prior_trains_both_priors_and_pairs_their_bounds(monkeypatch):
 @pytest.mark.exhaustive
 @pytest.mark.slow
 def test_the_smaller_image_is_worth_bits_and_samples_agree_with_it(tmp_path):
-  result = run([str(ROOT / "examples" / "super_resolution.py")], "--steps=40", "--filters=8",
-               "--structure=columns:2", "--noplain", f"--picture={tmp_path}/grid.png", TF_CPP_MIN_LOG_LEVEL="3")
+  result = run(
+    [str(ROOT / "examples" / "super_resolution.py")],
+    "--steps=40",
+    "--filters=8",
+    "--structure=columns:2",
+    "--noplain",
+    f"--picture={tmp_path}/grid.png",
+    TF_CPP_MIN_LOG_LEVEL="3",
+  )
   assert result.code == 0, result.error
-  given, other = (float(re.search(rf"{name} +(\S+) \+-", result.out)[1])
-                  for name in ("given the smaller image", "given that of another digit"))
+  given, other = (
+    float(re.search(rf"{name} +(\S+) \+-", result.out)[1])
+    for name in ("given the smaller image", "given that of another digit")
+  )
   assert given < other - 0.05
   ours, others = map(float, re.search(r"smaller are (\S+) levels.* other digits (\S+)", result.out).groups())
   assert ours < others

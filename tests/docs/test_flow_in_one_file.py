@@ -33,8 +33,21 @@ def models(page):
   """The same model in both, with weights that are not those of the start."""
   theirs = fpp.FlowPlusPlus(CONFIG)
   perturb(theirs)
-  fields = ("image_shape", "levels", "structure", "components", "filters", "blocks", "heads", "dropout",
-            "dequant_structure", "dequant_filters", "dequant_blocks", "context_channels", "context_blocks")
+  fields = (
+    "image_shape",
+    "levels",
+    "structure",
+    "components",
+    "filters",
+    "blocks",
+    "heads",
+    "dropout",
+    "dequant_structure",
+    "dequant_filters",
+    "dequant_blocks",
+    "context_channels",
+    "context_blocks",
+  )
   ours = page.FlowPlusPlus(**{name: getattr(CONFIG, name) for name in fields})
   for variable, value in paired(page, ours, theirs):
     variable.assign(np.reshape(value, variable.shape))
@@ -62,7 +75,7 @@ def paired(page, ours, theirs):
   def walk_flow(flow, coupling_flow):
     bijectors = [bijector for _, stage in flow.stages for bijector in stage]
     for i, step in enumerate(coupling_flow.steps):
-      act_norm, conv, coupling = bijectors[3 * i:3 * i + 3]
+      act_norm, conv, coupling = bijectors[3 * i : 3 * i + 3]
       for part in (act_norm, conv, coupling):
         walk(part, step)
     assert len(bijectors) == 3 * len(coupling_flow.steps)
@@ -87,8 +100,11 @@ def test_it_gives_the_bound_and_the_samples_of_the_package(models):
   noise = np.random.RandomState(0).randn(*images.shape)
   dims = images[0].size
   np.testing.assert_allclose(
-      ours.log_prob_bound(images, tf.constant(noise)) / dims, theirs.log_prob_bound(images, noise=noise) / dims,
-      rtol=0, atol=1e-12)
+    ours.log_prob_bound(images, tf.constant(noise)) / dims,
+    theirs.log_prob_bound(images, noise=noise) / dims,
+    rtol=0,
+    atol=1e-12,
+  )
   latents = theirs.sample_latents(100, seed=0)
   np.testing.assert_array_equal(ours.decode(latents), theirs.decode(latents))
 

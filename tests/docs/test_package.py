@@ -19,8 +19,20 @@ from support.marks import exhaustive
 from support.programs import ROOT, call
 from support.runs import TINY_RUN
 
-SMALL = dict(structure="columns:1", dequant_structure="columns:1", filters=4, blocks=1, components=2, heads=1,
-             dequant_filters=4, context_channels=4, verbose=False, tensorboard=(), init_batch_size=16, batch_size=16)
+SMALL = dict(
+  structure="columns:1",
+  dequant_structure="columns:1",
+  filters=4,
+  blocks=1,
+  components=2,
+  heads=1,
+  dequant_filters=4,
+  context_channels=4,
+  verbose=False,
+  tensorboard=(),
+  init_batch_size=16,
+  batch_size=16,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +46,23 @@ def wheel(tmp_path_factory):
     if path.is_file():
       shutil.copy(path, source)
   # --no-build-isolation: nothing is downloaded.
-  subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-                  f"--wheel-dir={folder}", str(source)], check=True, cwd=folder, capture_output=True)
-  path, = folder.glob("*.whl")
+  subprocess.run(
+    [
+      sys.executable,
+      "-m",
+      "pip",
+      "wheel",
+      "--quiet",
+      "--no-deps",
+      "--no-build-isolation",
+      f"--wheel-dir={folder}",
+      str(source),
+    ],
+    check=True,
+    cwd=folder,
+    capture_output=True,
+  )
+  (path,) = folder.glob("*.whl")
   with zipfile.ZipFile(path) as archive:
     metadata = next(name for name in archive.namelist() if name.endswith("METADATA"))
     return set(archive.namelist()), archive.read(metadata).decode()
@@ -60,8 +86,11 @@ def test_every_module_imports_what_is_required_only():
   extras = {"gradio": "demo/page.py", "constriction": "compression/", "imagecodecs": "evaluation/codecs.py"}
   for path in (ROOT / "flowpp_tf").rglob("*.py"):
     for node in ast.parse(path.read_text()).body:
-      names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else (
-          [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+      names = (
+        [alias.name for alias in node.names]
+        if isinstance(node, ast.Import)
+        else ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+      )
       for name in names:
         top = name.partition(".")[0]
         assert top != "pytest" and (top not in extras or extras[top] in path.as_posix()), (path, name)
@@ -77,9 +106,17 @@ def test_every_config_has_a_recipe_and_every_recipe_a_config():
   assert read_recipe("../setup") == {} and read_recipe("nothing") == {}
 
 
-@pytest.mark.parametrize("given, gone", [
-    ({"epochs": "3"}, {"steps"}), ({"steps": "3"}, {"steps"}), ({"learning_rate": "1e-3"}, {"schedule"}),
-    ({"warmup_steps": "5"}, {"schedule"}), ({"batch_size": "8"}, {"batch_size"}), ({}, set())])
+@pytest.mark.parametrize(
+  "given, gone",
+  [
+    ({"epochs": "3"}, {"steps"}),
+    ({"steps": "3"}, {"steps"}),
+    ({"learning_rate": "1e-3"}, {"schedule"}),
+    ({"warmup_steps": "5"}, {"schedule"}),
+    ({"batch_size": "8"}, {"batch_size"}),
+    ({}, set()),
+  ],
+)
 def test_a_flag_replaces_those_of_the_recipe_that_say_the_same(given, gone):
   recipe = read_recipe("cifar10")
   assert {*recipe} - {*without_replaced(recipe, given)} == gone
@@ -146,11 +183,17 @@ def test_data_by_name_and_configs_without_a_recipe():
   assert fpp.train("digits", config, steps=1, verbose=False, **small).config.filters == 4
 
 
-@pytest.mark.parametrize("images, settings, message", [
+@pytest.mark.parametrize(
+  "images, settings, message",
+  [
     ("digits", dict(stepz=1), "unknown setting 'stepz'; did you mean steps"),
-    ("digit", {}, "unknown dataset 'digit'"), (np.zeros([30, 8, 8]) + 0.5, {}, "must be integers in 0 .. 16"),
-    (np.full([30, 8, 8], 99), {}, "must lie in 0 .. 16"), (np.zeros([1, 8, 8], int), {}, "cannot be taken from the 1"),
-    (np.zeros([30, 8, 8], int), dict(labels=np.zeros(3, int)), "`labels` must be one integer")])
+    ("digit", {}, "unknown dataset 'digit'"),
+    (np.zeros([30, 8, 8]) + 0.5, {}, "must be integers in 0 .. 16"),
+    (np.full([30, 8, 8], 99), {}, "must lie in 0 .. 16"),
+    (np.zeros([1, 8, 8], int), {}, "cannot be taken from the 1"),
+    (np.zeros([30, 8, 8], int), dict(labels=np.zeros(3, int)), "`labels` must be one integer"),
+  ],
+)
 def test_bad_calls_are_one_line(images, settings, message):
   with pytest.raises(fpp.InputError, match=message):
     fpp.train(images, "digits", **{"steps": 1, "verbose": False, **settings})
@@ -173,12 +216,19 @@ TUTORIALS = ("likelihood", *map(exhaustive, ("compression", "first_flow", "photo
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_tutorials_run(name, capsys, monkeypatch):
   import matplotlib
+
   matplotlib.use("agg")
   from matplotlib import pyplot as plt
+
   monkeypatch.setattr(plt, "show", lambda: plt.close("all"))
   path = ROOT / "docs" / "tutorials" / f"{name}.py"
   exec(compile(path.read_text(), str(path), "exec"), {"__name__": "tutorial"})
   out = capsys.readouterr().out
-  expected = {"first_flow": "every pixel comes back: True", "photographs": "noise: ", "couplings": "batch shape: (3,)",
-              "compression": "refused: ", "likelihood": "blank"}
+  expected = {
+    "first_flow": "every pixel comes back: True",
+    "photographs": "noise: ",
+    "couplings": "batch shape: (3,)",
+    "compression": "refused: ",
+    "likelihood": "blank",
+  }
   assert expected[name] in out

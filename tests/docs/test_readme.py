@@ -14,7 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONT
 
 def run_page(name):
   """Execute the Python code of a page."""
-  snippet, = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+  (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
   exec(compile(snippet, name, "exec"), {})
 
 

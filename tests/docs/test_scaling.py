@@ -21,12 +21,16 @@ STORED = json.loads(scaling.COUNTS.read_text())
 
 
 def graph_of(function, *shapes):
-  return tf.function(function, autograph=False).get_concrete_function(
-      *(tf.TensorSpec(shape) for shape in shapes)).graph.get_operations()
+  return (
+    tf.function(function, autograph=False)
+    .get_concrete_function(*(tf.TensorSpec(shape) for shape in shapes))
+    .graph.get_operations()
+  )
 
 
 def forward_flops(config):
   """An image's, layer by layer from the paper's description, without a graph."""
+
   def attention(pixels, filters):  # in, out, scores and their use
     return filters * 3 * filters + filters * 2 * filters + 2 * pixels * filters
 
@@ -38,48 +42,55 @@ def forward_flops(config):
     if mixing:
       block += attention(pixels, filters)
     mixing_1x1 = channels * channels if config.invertible_conv == "dense" else 0
-    return pixels * (mixing_1x1 + 9 * half * filters + blocks * block
-                     + 9 * filters * (2 if config.output_concat_elu else 1) * outputs)
+    return pixels * (
+      mixing_1x1 + 9 * half * filters + blocks * block + 9 * filters * (2 if config.output_concat_elu else 1) * outputs
+    )
 
   def flow(structure, *arguments):
-    return sum(stage.couplings * conditioner(stage, *arguments)
-               for stage in parse_structure(structure, config.image_shape)
-               if stage.kind != "squeeze")
+    return sum(
+      stage.couplings * conditioner(stage, *arguments)
+      for stage in parse_structure(structure, config.image_shape)
+      if stage.kind != "squeeze"
+    )
 
   height, width, channels = config.image_shape
   pixels, context = height * width // 2, config.context_channels
   block = 9 * 2 * context * context + 9 * 2 * context * 2 * context
   if config.context_attention:
     block += attention(pixels, context)
-  return 2 * (flow(config.structure, config.filters, config.blocks, True, 0)
-              + flow(config.dequant_structure, config.dequant_filters, config.dequant_blocks,
-                     config.dequant_mixing, context)
-              + pixels * (9 * 2 * channels * context + config.context_blocks * block))
+  return 2 * (
+    flow(config.structure, config.filters, config.blocks, True, 0)
+    + flow(config.dequant_structure, config.dequant_filters, config.dequant_blocks, config.dequant_mixing, context)
+    + pixels * (9 * 2 * channels * context + config.context_blocks * block)
+  )
 
 
 def attention_again_flops(config):
   """What attention's gradients take beside two products for each: queries times keys once more, and a
   column of sums beside each head's gradient. Of all layers, an image's."""
+
   def scores(structure, filters, blocks):
-    pixels = [(stage.couplings, stage.split_shape[0] * stage.split_shape[1])
-              for stage in parse_structure(structure, config.image_shape) if stage.kind != "squeeze"]
+    pixels = [
+      (stage.couplings, stage.split_shape[0] * stage.split_shape[1])
+      for stage in parse_structure(structure, config.image_shape)
+      if stage.kind != "squeeze"
+    ]
     return sum(couplings * blocks * p * p * (filters + config.heads) for couplings, p in pixels)
 
   height, width, _ = config.image_shape
   pixels = height * width // 2
-  return 2 * (scores(config.structure, config.filters, config.blocks)
-              + config.dequant_mixing * scores(
-                  config.dequant_structure, config.dequant_filters, config.dequant_blocks)
-              + config.context_attention * config.context_blocks * pixels**2
-              * (config.context_channels + config.heads))
+  return 2 * (
+    scores(config.structure, config.filters, config.blocks)
+    + config.dequant_mixing * scores(config.dequant_structure, config.dequant_filters, config.dequant_blocks)
+    + config.context_attention * config.context_blocks * pixels**2 * (config.context_channels + config.heads)
+  )
 
 
 @pytest.mark.parametrize("name", ["published", "imagenet32", "imagenet64"])
 def test_counted_flops_are_those_of_the_layers(name):
   config = dataclasses.replace(VARIANTS[name], structure="columns:2,squeeze,channels:1")
   model = fpp.FlowPlusPlus(config)
-  operations = graph_of(lambda x: model.log_prob_bound(tf.cast(x, tf.uint8), seed=0),
-                        [3, *config.image_shape])
+  operations = graph_of(lambda x: model.log_prob_bound(tf.cast(x, tf.uint8), seed=0), [3, *config.image_shape])
   assert model_counts.count_flops(operations) == 3 * forward_flops(config)
 
 
@@ -103,10 +114,12 @@ def test_what_nothing_needs_is_not_counted():
       tape.watch(w)
       y = rematerialized(lambda x, w: tf.matmul(tf.tanh(x), w))(x, w)
     return tape.gradient(y, w)
+
   called = tf.function(gradient, autograph=False)
   for function in (gradient, called):
-    graph = tf.function(function, autograph=False).get_concrete_function(
-        tf.TensorSpec([6, 3]), tf.TensorSpec([3, 5])).graph
+    graph = (
+      tf.function(function, autograph=False).get_concrete_function(tf.TensorSpec([6, 3]), tf.TensorSpec([3, 5])).graph
+    )
     # The gradient by w alone: nothing needs the value, nor that of the second evaluation.
     assert model_counts.count_flops(model_counts.live_operations(graph)) == 2 * 6 * 3 * 5
 
@@ -114,35 +127,45 @@ def test_what_nothing_needs_is_not_counted():
 def test_products_of_every_kind_and_of_called_functions():
   def products(x, kernel, w):
     called = tf.function(lambda a: tf.matmul(a, w), autograph=False)
-    y = tf.nn.conv2d(x, kernel, 1, "SAME")                                         # [2, 6, 4, 5]
-    return (called(tf.reshape(y, [48, 5])),
-            tf.matmul(y, y, transpose_a=True), tf.einsum("nhwc,...cd->nhw...d", y, w))
+    y = tf.nn.conv2d(x, kernel, 1, "SAME")  # [2, 6, 4, 5]
+    return (called(tf.reshape(y, [48, 5])), tf.matmul(y, y, transpose_a=True), tf.einsum("nhwc,...cd->nhw...d", y, w))
+
   shapes = [2, 6, 4, 8], [3, 3, 8, 5], [5, 7]
   macs = 48 * 9 * 8 * 5 + 48 * 5 * 7 + 12 * 5 * 4 * 5 + 48 * 5 * 7
   assert model_counts.count_flops(graph_of(products, *shapes)) == 2 * macs
 
   def with_gradient(x, kernel):
     return tf.gradients(tf.nn.conv2d(x, kernel, 1, "SAME"), [x, kernel])
+
   assert model_counts.count_flops(graph_of(with_gradient, *shapes[:2])) == 2 * 3 * 48 * 9 * 8 * 5
 
 
-@pytest.mark.parametrize("function, message", [
+@pytest.mark.parametrize(
+  "function, message",
+  [
     (lambda x: tf.while_loop(lambda x: tf.norm(x) < 9.0, lambda x: [x @ x], [x]), "number of times"),
-    (lambda x: tf.nn.depthwise_conv2d(x[tf.newaxis, ..., tf.newaxis], x[..., tf.newaxis, tf.newaxis],
-                                      [1, 1, 1, 1], "SAME"), "no rule")])
+    (
+      lambda x: tf.nn.depthwise_conv2d(
+        x[tf.newaxis, ..., tf.newaxis], x[..., tf.newaxis, tf.newaxis], [1, 1, 1, 1], "SAME"
+      ),
+      "no rule",
+    ),
+  ],
+)
 def test_what_cannot_be_counted_is_refused(function, message):
   with pytest.raises(ValueError, match=message):
     model_counts.count_flops(graph_of(function, [4, 4]))
 
 
 def test_the_dearest_branch_counts():
-  branches = graph_of(lambda x: tf.switch_case(
-      tf.cast(x[0, 0], tf.int32), [lambda: x, lambda: x @ (x @ x), lambda: x @ x]), [4, 4])
+  branches = graph_of(
+    lambda x: tf.switch_case(tf.cast(x[0, 0], tf.int32), [lambda: x, lambda: x @ (x @ x), lambda: x @ x]), [4, 4]
+  )
   assert model_counts.count_flops(branches) == 2 * 2 * 4**3
   skip = graph_of(lambda x: tf.cond(tf.reduce_all(x[0] > 0), lambda: x @ x, lambda: x), [4, 4])
   assert model_counts.count_flops(skip) == 2 * 4**3
   kernels, _ = model_counts.count_kernels(skip)
-  assert kernels == 4                                    # the slice, >, all, and the product
+  assert kernels == 4  # the slice, >, all, and the product
 
 
 def test_shapes_that_are_not_known_are_refused_and_loops_without_products_are_free():
@@ -158,20 +181,21 @@ def test_saved_bytes_are_those_that_the_gradient_reads():
   sizes = []
 
   def gradient(x, w):
-    h = tf.tanh(x @ w)                                   # saved, once, though three operations read it
+    h = tf.tanh(x @ w)  # saved, once, though three operations read it
     loss = tf.reduce_sum(tf.reshape(h, [-1]) * tf.sin(tf.reshape(h + 1, [-1])))  # h + 1, its sine
     sizes.append(len(loss.graph.get_operations()))
     return tf.gradients(loss, w)
+
   operations = graph_of(gradient, [6, 3], [3, 5])
-  forward, backward = operations[:sizes[0]], operations[sizes[0]:]
+  forward, backward = operations[: sizes[0]], operations[sizes[0] :]
   assert model_counts.count_saved_bytes(forward, backward) == 3 * 6 * 5 * 4
 
 
 def test_what_calls_return_twice_pass_on_or_read_of_a_variable_is_saved_once():
   weights = tf.Variable(tf.zeros([5, 5]))
-  block = tf.function(                                   # its gradient reads tanh, x and the weights
-      lambda x: tf.reshape(tf.tanh(x @ weights), [-1, 5]), autograph=False,
-      experimental_attributes={"_noinline": True})
+  block = tf.function(  # its gradient reads tanh, x and the weights
+    lambda x: tf.reshape(tf.tanh(x @ weights), [-1, 5]), autograph=False, experimental_attributes={"_noinline": True}
+  )
   sizes = []
 
   def gradient(x):
@@ -179,10 +203,11 @@ def test_what_calls_return_twice_pass_on_or_read_of_a_variable_is_saved_once():
       loss = tf.reduce_sum(tf.sin(block(block(x))))
     sizes.append(len(loss.graph.get_operations()))
     return tape.gradient(loss, weights)
+
   operations = graph_of(gradient, [6, 5])
   calls = [op for op in operations if "PartitionedCall" in op.type]
-  assert len(calls) == 4 and len(calls[0].outputs) > 1   # so the functions are not inlined
-  forward, backward = operations[:sizes[0]], operations[sizes[0]:]
+  assert len(calls) == 4 and len(calls[0].outputs) > 1  # so the functions are not inlined
+  forward, backward = operations[: sizes[0]], operations[sizes[0] :]
   assert model_counts.count_saved_bytes(forward, backward) == 2 * 6 * 5 * 4
   assert model_counts.count_flops(forward) == 2 * 2 * 6 * 5 * 5
   # Twice a product and tanh of 6 x 5, and on the result sine and its sum.
@@ -193,17 +218,17 @@ def test_kernels_and_traffic():
   variable = tf.Variable(tf.zeros([100]))
 
   def update(x):
-    exponential = tf.exp(tf.reshape(x, [100]))           # reads one, writes one; the view is free
-    variable.assign_add(exponential)                     # reads two, writes one
-    variable.assign(tf.reshape(x, [100]))                # reads one, writes one
+    exponential = tf.exp(tf.reshape(x, [100]))  # reads one, writes one; the view is free
+    variable.assign_add(exponential)  # reads two, writes one
+    variable.assign(tf.reshape(x, [100]))  # reads one, writes one
     return tf.shape(x)
+
   assert model_counts.count_kernels(graph_of(update, [10, 10])) == (3, 7 * 100 * 4)
 
 
 @pytest.mark.slow
 def test_a_model_is_linear_in_the_batch():
-  model = fpp.FlowPlusPlus(dataclasses.replace(
-      SMALL, structure="squeeze,channels:1", dequant_structure="columns:1"))
+  model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, structure="squeeze,channels:1", dequant_structure="columns:1"))
   two, three, six = (model_counts.trace_pass(model, batch) for batch in (2, 3, 6))
   for name in ("forward_flops", "flops", "saved", "traffic"):
     assert six[name] == two[name] + 4 * (three[name] - two[name]), name
@@ -218,11 +243,21 @@ def test_the_page_holds_what_the_script_prints():
 
 
 def test_bounds_of_a_step():
-  counts = dict(parameters=10, gradients=8, training_flops_image=3e9, saved_bytes_image=20e9,
-                saved_bytes_pass=0, traffic_bytes_image=9e9, traffic_bytes_pass=18e9,
-                traffic_bytes_update=27e9, kernels_pass=1000, kernels_update=200)
+  counts = dict(
+    parameters=10,
+    gradients=8,
+    training_flops_image=3e9,
+    saved_bytes_image=20e9,
+    saved_bytes_pass=0,
+    traffic_bytes_image=9e9,
+    traffic_bytes_pass=18e9,
+    traffic_bytes_update=27e9,
+    kernels_pass=1000,
+    kernels_update=200,
+  )
   gpu = scaling.GPU("a GPU", 90e9, 900e9, 1e-6, ())
-  assert scaling.largest_batch(counts, gpu) == 4         # 81 GB of the 90
+  assert scaling.largest_batch(counts, gpu) == 4  # 81 GB of the 90
   # 10 images a GPU in three passes.
   assert scaling.step_seconds(counts, gpu, 1e12, 20, 2) == pytest.approx(
-      dict(products=0.1, memory=0.19, launches=0.016, all_reduce=32e6))
+    dict(products=0.1, memory=0.19, launches=0.016, all_reduce=32e6)
+  )

@@ -30,8 +30,13 @@ def test_two_mirrored_devices_give_the_numbers_of_one():
   def results(model):
     batched = evaluation.BatchedModel(model, batch_size=4)
     bits = evaluation.evaluate_bits_per_dim(model, images, [1, 2], batch_size=4)
-    return [batched.sample(5, seed=1), batched.encode(images, seed=2), evaluation.Scorer(model, 2)(images),
-            [b.bits_per_dim for b in bits.bounds], bits.terms]
+    return [
+      batched.sample(5, seed=1),
+      batched.encode(images, seed=2),
+      evaluation.Scorer(model, 2)(images),
+      [b.bits_per_dim for b in bits.bounds],
+      bits.terms,
+    ]
 
   one, two = (tf.nest.flatten(results(model_on(name))) for name in ("one", "mirrored"))
   for ours, theirs in zip(two, one, strict=True):
@@ -42,7 +47,8 @@ def test_two_mirrored_devices_give_the_numbers_of_one():
 def test_an_evaluation_of_two_devices_resumes_that_of_one(tmp_path):
   images, partial = small_images(6, TINY), tmp_path / "partial.npy"
   evaluate = lambda name, path=None: evaluation.evaluate_bits_per_dim(
-      model_on(name), images, 2, batch_size=2, partial=path)
+    model_on(name), images, 2, batch_size=2, partial=path
+  )
   expected = evaluate("one")
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr("flowpp_tf.evaluation.likelihood._summarize", _stop)
@@ -70,8 +76,12 @@ def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(t
   workdirs = [tmp_path / "chief", tmp_path / "other"]
   for workdir in workdirs:
     shutil.copytree(run, workdir)
-  processes = start_workers("evaluate", *flags, stderr=subprocess.PIPE, each=[
-      (f"--workdir={workdir}", f"--output={workdir}/new.json") for workdir in workdirs])
+  processes = start_workers(
+    "evaluate",
+    *flags,
+    stderr=subprocess.PIPE,
+    each=[(f"--workdir={workdir}", f"--output={workdir}/new.json") for workdir in workdirs],
+  )
   (chief, error), (other, _) = (process.communicate(timeout=LIMIT) for process in processes)
   assert [process.returncode for process in processes] == [0, 0], error
   numbers = lambda text: [float(number) for number in re.findall(r"\d+\.\d+", text)]
@@ -84,10 +94,12 @@ def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(t
 @pytest.mark.workers
 def test_the_survivor_of_a_killed_worker_ends_with_a_clear_message_and_keeps_its_draws(trained, tmp_path):
   run = trained / "runs" / "digits"
-  chief, other = start_workers("evaluate", f"--workdir={run}", "--num_samples=100000", "--batch_size=8", cwd=tmp_path,
-                               stderr=subprocess.PIPE)
-  wait_for(lambda: any(np.isfinite(np.load(path, mmap_mode="r")[0, 0]).all() for path in run.glob("evaluation-*.npy")),
-           chief)  # both are in the middle of it
+  chief, other = start_workers(
+    "evaluate", f"--workdir={run}", "--num_samples=100000", "--batch_size=8", cwd=tmp_path, stderr=subprocess.PIPE
+  )
+  wait_for(
+    lambda: any(np.isfinite(np.load(path, mmap_mode="r")[0, 0]).all() for path in run.glob("evaluation-*.npy")), chief
+  )  # both are in the middle of it
   other.kill()
   _, error = chief.communicate(timeout=LIMIT)
   other.communicate()

@@ -29,15 +29,22 @@ def test_png_is_that_of_another_encoder():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_nothing_is_lost_and_a_sheet_costs_less_than_files(channels, monkeypatch):
   from flowpp_tf.evaluation import codecs
+
   monkeypatch.setattr(codecs, "_SIDE", 100)  # 3 x 3 images on a sheet
   images = data.load_dataset("photos").test[:20, ..., :channels]
   sheets = list(codecs._sheets(images))
   assert [sheet.shape[:2] for sheet in sheets] == [(96, 96), (96, 96), (32, 64)]
   decoded = []
   import imagecodecs
-  decode = {"PNG": imagecodecs.png_decode, "WebP": imagecodecs.webp_decode, "JPEG XL": imagecodecs.jpegxl_decode,
-            "JPEG-LS": imagecodecs.jpegls_decode, "bzip2": lambda data: np.frombuffer(bz2.decompress(data), np.uint8),
-            "xz": lambda data: np.frombuffer(lzma.decompress(data), np.uint8)}
+
+  decode = {
+    "PNG": imagecodecs.png_decode,
+    "WebP": imagecodecs.webp_decode,
+    "JPEG XL": imagecodecs.jpegxl_decode,
+    "JPEG-LS": imagecodecs.jpegls_decode,
+    "bzip2": lambda data: np.frombuffer(bz2.decompress(data), np.uint8),
+    "xz": lambda data: np.frombuffer(lzma.decompress(data), np.uint8),
+  }
   for name, encode in codecs._codecs().items():
     image = decode[name](encode(images[3])).reshape(32, 32, -1)
     np.testing.assert_array_equal(image[..., :channels], images[3])

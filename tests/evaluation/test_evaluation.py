@@ -17,8 +17,9 @@ from support.models import SMALL, perturb, small_images
 
 @pytest.fixture(scope="module")
 def model():
-  model = fpp.FlowPlusPlus(dataclasses.replace(
-      SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1"))
+  model = fpp.FlowPlusPlus(
+    dataclasses.replace(SMALL, dtype="float64", structure="columns:2", dequant_structure="columns:1")
+  )
   perturb(model)
   return model
 
@@ -27,12 +28,19 @@ def test_bits_per_dim_are_those_of_the_bounds_of_every_image(model):
   images = small_images(7)
   result = evaluation.evaluate_bits_per_dim(model, images, num_samples=[4, 2], batch_size=4, seed=5)
   seed = np.array([0, 5])
-  bounds = np.concatenate([
-      np.stack([model.log_prob_bound(images[4 * i:4 * i + 4], seed=fold_in(fold_in(seed, i), k))
-                for k in range(4)]) for i in range(2)], axis=1)
+  bounds = np.concatenate(
+    [
+      np.stack([model.log_prob_bound(images[4 * i : 4 * i + 4], seed=fold_in(fold_in(seed, i), k)) for k in range(4)])
+      for i in range(2)
+    ],
+    axis=1,
+  )
   log_mean_exp = lambda b: np.log(np.mean(np.exp(b), axis=0))
-  expected = {1: bounds.mean(axis=0), 4: log_mean_exp(bounds),
-              2: (log_mean_exp(bounds[:2]) + log_mean_exp(bounds[2:])) / 2}
+  expected = {
+    1: bounds.mean(axis=0),
+    4: log_mean_exp(bounds),
+    2: (log_mean_exp(bounds[:2]) + log_mean_exp(bounds[2:])) / 2,
+  }
   assert result.images == 7 and [b.num_samples for b in result.bounds] == [1, 2, 4]
   for bound in result.bounds:
     bits = -expected[bound.num_samples] / (32 * math.log(2))
@@ -50,10 +58,8 @@ def test_terms_are_those_of_the_distributions(model):
   u, log_q = model.dequantizer(tf.cast(images, tf.float64)).transform(noise)
   z = model.flow.bijector.inverse(images + u)
   np.testing.assert_allclose(terms.dequantization[0], -log_q, rtol=1e-12)
-  np.testing.assert_allclose(
-      terms.prior[0], -0.5 * np.sum(z**2 + np.log(2 * np.pi), axis=(1, 2, 3)), rtol=1e-12)
-  np.testing.assert_allclose(
-      terms.log_det[0], model.flow.bijector.inverse_log_det_jacobian(images + u, 3), rtol=1e-12)
+  np.testing.assert_allclose(terms.prior[0], -0.5 * np.sum(z**2 + np.log(2 * np.pi), axis=(1, 2, 3)), rtol=1e-12)
+  np.testing.assert_allclose(terms.log_det[0], model.flow.bijector.inverse_log_det_jacobian(images + u, 3), rtol=1e-12)
 
 
 def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
@@ -80,7 +86,8 @@ def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch
   last = evaluation.evaluate_bits_per_dim(model, **{**arguments, "images": arguments["images"][:6]})
   as_last = lambda mean: (7 * whole.terms["prior"] - 6 * mean) / 7
   np.testing.assert_allclose(
-      resumed.terms["prior"] - 6 / 7 * model.to_bits_per_dim(100.0), as_last(last.terms["prior"]))
+    resumed.terms["prior"] - 6 / 7 * model.to_bits_per_dim(100.0), as_last(last.terms["prior"])
+  )
 
   np.save(partial, np.zeros([2, 2, 3]))
   with pytest.raises(ValueError, match="partial.npy' is of another evaluation; delete it"):
@@ -91,9 +98,11 @@ def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch
 def test_the_bound_converges_to_the_likelihood_and_that_adds_up_to_one():
   """Two pixels of four levels: P(x) is an integral over a unit square, by Gauss-Legendre."""
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(
-      SMALL, image_shape=(1, 2, 1), levels=4, structure="columns:3", dequant_structure="columns:1",
-      dtype="float64"))
+  model = fpp.FlowPlusPlus(
+    dataclasses.replace(
+      SMALL, image_shape=(1, 2, 1), levels=4, structure="columns:3", dequant_structure="columns:1", dtype="float64"
+    )
+  )
   perturb(model, 0.05)
   # As wide as the logistic distribution, which is the logit of uniform noise; else the weights of the
   # draws have tails in which standard errors mean nothing.
@@ -106,8 +115,7 @@ def test_the_bound_converges_to_the_likelihood_and_that_adds_up_to_one():
   y = np.concatenate([a + (b - a) * (nodes + 1) / 2 for a, b in zip(edges, edges[1:])])
   p = 1 / (1 + np.exp(-y))
   x = (p - 0.05) * 4 / 0.9
-  weights = np.concatenate([weights * (b - a) / 2 for a, b in zip(edges, edges[1:])]) * p * (
-      1 - p) * 4 / 0.9
+  weights = np.concatenate([weights * (b - a) / 2 for a, b in zip(edges, edges[1:])]) * p * (1 - p) * 4 / 0.9
   grid = np.stack(np.meshgrid(x, x, indexing="ij"), axis=-1).reshape(-1, 1, 2, 1)
   density = np.reshape(tf.exp(tf.function(model.flow.log_prob)(grid)), [240, 240])
   cells = (density * np.outer(weights, weights)).reshape(6, 40, 6, 40).sum(axis=(1, 3))
@@ -122,8 +130,7 @@ def test_the_bound_converges_to_the_likelihood_and_that_adds_up_to_one():
   errors = estimates.std(axis=0, ddof=1) / math.sqrt(len(estimates))
   deviations = (estimates.mean(axis=0) - likelihood) / errors
   assert np.abs(deviations).max() < 3.5 and 0.6 < np.sqrt(np.mean(deviations**2)) < 1.5, deviations
-  np.testing.assert_allclose(
-      np.exp(model.log_prob_bound(images, num_samples=8192, seed=1)), estimates.mean(axis=0))
+  np.testing.assert_allclose(np.exp(model.log_prob_bound(images, num_samples=8192, seed=1)), estimates.mean(axis=0))
   assert np.all(np.exp(np.log(estimates).mean(axis=0)) < likelihood)  # the bound of one sample
 
   # Normal draws that are spread evenly, and so give the sum of all probabilities in fewer.
@@ -134,12 +141,16 @@ def test_the_bound_converges_to_the_likelihood_and_that_adds_up_to_one():
   np.testing.assert_allclose(estimates.mean(axis=0).sum() + outside, 1, atol=1e-3)
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     (dict(num_samples=0), "`num_samples` must be at least 1, got 0"),
     (dict(num_samples=[2, -1]), "`num_samples` must be at least 1, got -1"),
     (dict(batch_size=0), "`batch_size` must be at least 1, got 0"),
     (dict(images=small_images() + 4), "`images` must lie in 0 .. 7"),
-    (dict(images=small_images(0)), "`number of images` must be at least 1, got 0")])
+    (dict(images=small_images(0)), "`number of images` must be at least 1, got 0"),
+  ],
+)
 def test_bad_counts_are_value_errors_that_name_them(model, changes, message):
   with pytest.raises(ValueError, match=message):
     evaluation.evaluate_bits_per_dim(model, **{"images": small_images(), **changes})
@@ -172,6 +183,7 @@ def test_grid_has_each_image_in_its_place_from_black_to_white(channels, mode):
 
 def test_curves_are_drawn_from_the_metrics(tmp_path):
   path = tmp_path / "curves.png"
-  evaluation.plot_curves([{"step": step, "bits_per_dim": 4 - step, "val_bits_per_dim": 4.5 - step} for step in (1, 2)],
-                         path)
+  evaluation.plot_curves(
+    [{"step": step, "bits_per_dim": 4 - step, "val_bits_per_dim": 4.5 - step} for step in (1, 2)], path
+  )
   assert path.read_bytes().startswith(b"\x89PNG")

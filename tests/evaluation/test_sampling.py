@@ -50,7 +50,7 @@ def test_a_seed_gives_the_same_samples_in_any_batches_and_on_any_devices(model, 
 
   def share():  # what each of two replicas makes of one draw, on its own device
     replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-    return mirrored.decode(mirrored.sample_latents(7, 0.8, seed=5)[4 * replica:4 * replica + 4])
+    return mirrored.decode(mirrored.sample_latents(7, 0.8, seed=5)[4 * replica : 4 * replica + 4])
 
   parts = strategy.experimental_local_results(strategy.run(share))
   np.testing.assert_array_equal(np.concatenate(parts), samples)
@@ -65,11 +65,9 @@ def test_latents_of_samples_are_one_stateless_normal_draw(model):
 
 def test_latents_of_images_do_not_depend_on_the_batches(model, batched):
   images = small_images(7)
-  np.testing.assert_allclose(
-      batched.encode(images, seed=4), model.encode(images, seed=4), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(batched.encode(images, seed=4), model.encode(images, seed=4), rtol=1e-4, atol=1e-5)
   noise = model.sample_noise([7], tf.constant([0, 1]))
-  np.testing.assert_allclose(
-      batched.encode(images, noise), model.encode(images, noise), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(batched.encode(images, noise), model.encode(images, noise), rtol=1e-4, atol=1e-5)
 
 
 def test_each_function_is_traced_once_whatever_the_numbers(batched):
@@ -79,10 +77,8 @@ def test_each_function_is_traced_once_whatever_the_numbers(batched):
     assert function.tracing_count() == 1
 
 
-@pytest.mark.parametrize("on_terminal, count, shown", [
-    (True, 7, True), (True, 3, False), (False, 7, False)])
-def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(
-    monkeypatch, capsys, on_terminal, count, shown):
+@pytest.mark.parametrize("on_terminal, count, shown", [(True, 7, True), (True, 3, False), (False, 7, False)])
+def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(monkeypatch, capsys, on_terminal, count, shown):
   monkeypatch.setattr("sys.stdout.isatty", lambda: on_terminal, raising=False)
   slices = list(evaluation.batched.batches(count, 3))
   assert [i for s in slices for i in range(count)[s]] == list(range(count))
@@ -118,10 +114,16 @@ def test_slerp_goes_along_the_great_circle_at_even_speed_with_typical_norms():
   assert np.linalg.norm((z0 + z1) / 2) < 0.8 * norms[4]  # what the straight line would do
 
 
-@pytest.mark.parametrize("z0, z1, middle", [
-    ([1.0, 2.0], [1.0, 2.0], [1.0, 2.0]), ([1.0, 2.0], [3.0, 6.0], [2.0, 4.0]),
-    ([0.0, 0.0], [2.0, 2.0], [1.0, 1.0]), ([1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]),
-    ([1.0, 0.0], [1.0, 1e-7], [1.0, 5e-8])])
+@pytest.mark.parametrize(
+  "z0, z1, middle",
+  [
+    ([1.0, 2.0], [1.0, 2.0], [1.0, 2.0]),
+    ([1.0, 2.0], [3.0, 6.0], [2.0, 4.0]),
+    ([0.0, 0.0], [2.0, 2.0], [1.0, 1.0]),
+    ([1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]),
+    ([1.0, 0.0], [1.0, 1e-7], [1.0, 5e-8]),
+  ],
+)
 def test_slerp_is_the_straight_line_where_there_is_no_one_arc(z0, z1, middle):
   path = evaluation.slerp(z0, z1, [0.0, 0.5, 1.0])
   np.testing.assert_allclose(path, [z0, middle, z1], rtol=1e-12, atol=1e-15)
@@ -195,10 +197,14 @@ def test_nearest_neighbours_are_those_of_all_differences(monkeypatch):
   np.testing.assert_array_equal(distances[5, :2], [0, 0])
 
 
-@pytest.mark.parametrize("count, shape, message", [
+@pytest.mark.parametrize(
+  "count, shape, message",
+  [
     (0, (2, 4, 4, 2), "`neighbours` must be from 1 to the 6 training images, got 0"),
     (7, (2, 4, 4, 2), "`neighbours` must be from 1 to the 6 training images, got 7"),
-    (1, (2, 4, 4, 1), r"`images` must be of the training images' shape \(4, 4, 2\), got \(4, 4, 1\)")])
+    (1, (2, 4, 4, 1), r"`images` must be of the training images' shape \(4, 4, 2\), got \(4, 4, 1\)"),
+  ],
+)
 def test_bad_neighbours_are_value_errors(count, shape, message):
   with pytest.raises(ValueError, match=message):
     evaluation.nearest_neighbours(np.zeros(shape, np.uint8), small_images(6), count)
@@ -232,11 +238,9 @@ def test_animation_of_another_ending_is_a_value_error(tmp_path):
 
 
 def test_wide_gaps_of_a_grid_part_rows_and_columns():
-  picture = evaluation.image_grid(np.zeros([6, 2, 2, 1], np.uint8), 8, columns=2, wide_rows=[2],
-                                  wide_columns=[1])
+  picture = evaluation.image_grid(np.zeros([6, 2, 2, 1], np.uint8), 8, columns=2, wide_rows=[2], wide_columns=[1])
   scale = picture.size[0] // 8
   assert picture.size == (8 * scale, 11 * scale)
   columns = np.array([0, 0, 1, 1, 1, 1, 0, 0], bool)  # where it is white
   rows = np.array([0, 0, 1, 0, 0, 1, 1, 1, 1, 0, 0], bool)
-  np.testing.assert_array_equal(
-      np.asarray(picture)[::scale, ::scale] == 255, rows[:, np.newaxis] | columns)
+  np.testing.assert_array_equal(np.asarray(picture)[::scale, ::scale] == 255, rows[:, np.newaxis] | columns)

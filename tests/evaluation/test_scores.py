@@ -28,8 +28,8 @@ def idat(png):
   """The content of the IDAT chunks of a PNG."""
   parts, at = [], 8
   while at < len(png):
-    length, kind = struct.unpack(">I4s", png[at:at + 8])
-    parts.append(png[at + 8:at + 8 + length] if kind == b"IDAT" else b"")
+    length, kind = struct.unpack(">I4s", png[at : at + 8])
+    parts.append(png[at + 8 : at + 8 + length] if kind == b"IDAT" else b"")
     at += 12 + length
   return parts
 
@@ -67,8 +67,7 @@ def test_scores_are_their_formulas_with_the_same_noise_for_each_image(scorer):
   score, model = scorer
   images = small_images(6)
   noise = model.sample_noise([3], np.array([0, 5])).numpy()
-  bounds = np.stack([model.log_prob_bound(images, noise=np.repeat(draw[None], 6, axis=0))
-                     for draw in noise])
+  bounds = np.stack([model.log_prob_bound(images, noise=np.repeat(draw[None], 6, axis=0)) for draw in noise])
   log_likelihood = np.log(np.mean(np.exp(bounds), axis=0))
   bits = -log_likelihood / (32 * math.log(2))
   sizes = [evaluation.png_bytes(image) for image in images]
@@ -127,8 +126,10 @@ def test_likelihood_prefers_images_that_are_too_simple_and_both_other_scores_do_
   score.typical = evaluation.measure_typical(score, draw(50), most_images=50).mean
   assert abs(score.typical - 2) < 0.03  # the entropy of a pixel is 2 bits
   own, too_simple = score(draw(20)), score(np.zeros([20, 32, 32, 1], np.uint8))
-  auroc = {name: sklearn.metrics.roc_auc_score([0] * 20 + [1] * 20, np.r_[own[name], too_simple[name]])
-           for name in ("bits_per_dim", "typicality", "complexity_corrected")}
+  auroc = {
+    name: sklearn.metrics.roc_auc_score([0] * 20 + [1] * 20, np.r_[own[name], too_simple[name]])
+    for name in ("bits_per_dim", "typicality", "complexity_corrected")
+  }
   assert auroc == {"bits_per_dim": 0, "typicality": 1, "complexity_corrected": 1}
 
 
@@ -184,18 +185,20 @@ def place(tmp_path_factory):
   """A folder to work in, with two small runs and images of every kind."""
   cwd = tmp_path_factory.mktemp("scores")
   config = dataclasses.replace(
-      SMALL, image_shape=(8, 8, 1), levels=17, structure="columns:1", dequant_structure="columns:1")
+    SMALL, image_shape=(8, 8, 1), levels=17, structure="columns:1", dequant_structure="columns:1"
+  )
   model = fpp.FlowPlusPlus(config)
-  for name, settings in (("run", {"dataset": "digits", "fingerprint": DIGITS.fingerprint()}),
-                         ("moved", {"dataset": f"folder:{cwd}/gone"})):
+  for name, settings in (
+    ("run", {"dataset": "digits", "fingerprint": DIGITS.fingerprint()}),
+    ("moved", {"dataset": f"folder:{cwd}/gone"}),
+  ):
     workdir = Workdir(cwd / name)
     workdir.open(config, settings)
     model.save_weights(workdir.best_weights)
   for folder in ("mixed/deep", "empty"):
     (cwd / folder).mkdir(parents=True)
   for i in range(3):
-    evaluation.image_grid(DIGITS.test[i:i + 1], 17, gap=0).resize((8, 8), 0).save(
-        cwd / "mixed/deep" / f"{i}.png")
+    evaluation.image_grid(DIGITS.test[i : i + 1], 17, gap=0).resize((8, 8), 0).save(cwd / "mixed/deep" / f"{i}.png")
   rng = np.random.RandomState(0)
   Image.fromarray(rng.randint(0, 256, [8, 8, 4]).astype(np.uint8)).save(cwd / "mixed/rgba.png")
   Image.fromarray(rng.randint(0, 256, [20, 30, 3]).astype(np.uint8)).save(cwd / "mixed/large.webp")
@@ -207,25 +210,24 @@ def place(tmp_path_factory):
 
 
 GOOD = [
-    ["--workdir=run", "--images=mixed", "--output=scores.csv"],
-    ["--workdir=run", "--images=mixed", "--batch_size=2"],
-    ["--workdir=run", "--limit=3", "--batch_size=2"],
-    ["--workdir=moved", "--images=mixed/deep", "--num_samples=1"],
+  ["--workdir=run", "--images=mixed", "--output=scores.csv"],
+  ["--workdir=run", "--images=mixed", "--batch_size=2"],
+  ["--workdir=run", "--limit=3", "--batch_size=2"],
+  ["--workdir=moved", "--images=mixed/deep", "--num_samples=1"],
 ]
 BAD = [
-    (["--workdir=run", "--images=nowhere"], "folder 'nowhere' is not there"),
-    (["--workdir=run", "--images=empty"], "folder 'empty' has no image: looked for .png"),
-    (["--workdir=run", "--images=mixed", "--dataset=digits"], "give one of them"),
-    (["--workdir=run", "--images=mixed", "--split=train"], "give one of them"),
-    (["--workdir=run", "--images=mixed", "--output=none/a.csv"],
-     "cannot write 'none/a.csv': there is no folder 'none'"),
-    (["--workdir=run", "--images=mixed", "--output=empty"], "cannot write 'empty': it is a folder"),
-    (["--workdir=nothing", "--images=mixed"], "workdir 'nothing' holds no run"),
-    (["--workdir=run", "--split=dev"], "`split` must be one of train, validation, test, got 'dev'"),
-    (["--workdir=run", "--dataset=npz:other.npz"], "has image_shape (4, 4, 1), the model's config"),
-    (["--workdir=moved"], "gone' is not there"),
-    (["--workdir=run", "--num_samples=0"], "num_samples"),
-    (["--images=mixed"], "workdir"),
+  (["--workdir=run", "--images=nowhere"], "folder 'nowhere' is not there"),
+  (["--workdir=run", "--images=empty"], "folder 'empty' has no image: looked for .png"),
+  (["--workdir=run", "--images=mixed", "--dataset=digits"], "give one of them"),
+  (["--workdir=run", "--images=mixed", "--split=train"], "give one of them"),
+  (["--workdir=run", "--images=mixed", "--output=none/a.csv"], "cannot write 'none/a.csv': there is no folder 'none'"),
+  (["--workdir=run", "--images=mixed", "--output=empty"], "cannot write 'empty': it is a folder"),
+  (["--workdir=nothing", "--images=mixed"], "workdir 'nothing' holds no run"),
+  (["--workdir=run", "--split=dev"], "`split` must be one of train, validation, test, got 'dev'"),
+  (["--workdir=run", "--dataset=npz:other.npz"], "has image_shape (4, 4, 1), the model's config"),
+  (["--workdir=moved"], "gone' is not there"),
+  (["--workdir=run", "--num_samples=0"], "num_samples"),
+  (["--images=mixed"], "workdir"),
 ]
 
 
@@ -245,8 +247,14 @@ def test_a_folder_gives_a_row_for_each_file_and_says_what_is_wrong_with_it(place
   assert code == 0 and out == "wrote scores.csv\n", error
   rows = table((place / "scores.csv").read_text(encoding="utf-8"))
   assert [row["image"] for row in rows] == [
-      "damaged.png", "deep/0.png", "deep/1.png", "deep/2.png", "large.webp", "rgba.png",
-      "small\\xe9.png"]
+    "damaged.png",
+    "deep/0.png",
+    "deep/1.png",
+    "deep/2.png",
+    "large.webp",
+    "rgba.png",
+    "small\\xe9.png",
+  ]
   assert list(rows[0]) == ["image", *evaluation.SCORES, "error"]
   damaged, *good = rows
   assert damaged["error"] and not any(damaged[name] for name in evaluation.SCORES)
@@ -257,8 +265,7 @@ def test_a_folder_gives_a_row_for_each_file_and_says_what_is_wrong_with_it(place
     assert not row["error"]
     assert float(row["log_likelihood"]) == pytest.approx(-bits * 64 * math.log(2), abs=1e-3)
     assert float(row["typicality"]) == pytest.approx(abs(bits - typical["mean"]), abs=2e-6)
-    assert float(row["complexity_corrected"]) == pytest.approx(
-        bits - int(row["png_bytes"]) * 8 / 64, abs=2e-6)
+    assert float(row["complexity_corrected"]) == pytest.approx(bits - int(row["png_bytes"]) * 8 / 64, abs=2e-6)
   lines = error.splitlines()
   assert "typical of the run: mean" in lines[0] and "over 20 images" in lines[0]
   assert "2 of 6 images had to be cropped or resized to 8x8, 1 of them enlarged" in lines[1]
@@ -291,6 +298,6 @@ def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(place, 
   before = results[-1][3]
   code, out, error = call("score", *arguments, cwd=place)
   assert code == 2 and not out, error
-  line, = error.splitlines()
+  (line,) = error.splitlines()
   assert "error: " in line and message in line
   assert times_of_files(place) == before

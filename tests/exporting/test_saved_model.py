@@ -23,7 +23,8 @@ from support.programs import ROOT, call, run
 
 SERVING = (ROOT / "docs" / "serving.md").read_text()
 CONFIG = dataclasses.replace(  # short: every function of it is traced
-    SMALL, structure="squeeze,channels:1", dequant_structure="columns:1")
+  SMALL, structure="squeeze,channels:1", dequant_structure="columns:1"
+)
 MAX_BATCH = 64
 SEED = 2**40 + 3  # of both halves
 FINGERPRINT = {"name": "noise", "sha256": "0f", "digest": "0"}
@@ -43,11 +44,18 @@ def workdir(model, tmp_path_factory):
   workdir = Workdir(tmp_path_factory.mktemp("run"))
   workdir.open(CONFIG, {"dataset": "noise", "fingerprint": FINGERPRINT})
   model.save_weights(workdir.best_weights)
-  workdir.metrics.write_text("".join(json.dumps({"step": step, "val_bits_per_dim": bits}) + "\n"
-                                     for step, bits in ((1, 3.5), (2, 3.25), (3, float("nan")))))
+  workdir.metrics.write_text(
+    "".join(
+      json.dumps({"step": step, "val_bits_per_dim": bits}) + "\n"
+      for step, bits in ((1, 3.5), (2, 3.25), (3, float("nan")))
+    )
+  )
   entry = lambda sha256: {"images": 180, "checkpoint": {"sha256": sha256}}
-  workdir.evaluation.write_text(json.dumps(  # of train, under the weights of before
-      {"test": entry(workdir.weights_info()["sha256"]), "train": entry("0")}))
+  workdir.evaluation.write_text(
+    json.dumps(  # of train, under the weights of before
+      {"test": entry(workdir.weights_info()["sha256"]), "train": entry("0")}
+    )
+  )
   result = call("export", f"--workdir={workdir.path}", f"--max_batch={MAX_BATCH}", cwd=workdir.path)
   assert result.code == 0, result.error
   assert result.out == f"wrote {workdir.path}/saved_model/1\n"
@@ -73,17 +81,26 @@ def calls(batch):
   """Good arguments of each signature but `decode`, with a batch size."""
   images = dict(images=small_images(batch).astype(np.float32), seed=np.int64(SEED))
   several = dict(images, num_samples=np.int32(2))
-  return dict(sample=dict(n=np.int32(batch), temperature=np.float32(0.7), seed=np.int64(SEED)),
-              log_prob_bound=several, bits_per_dim=several, serving_default=several, encode=images)
+  return dict(
+    sample=dict(n=np.int32(batch), temperature=np.float32(0.7), seed=np.int64(SEED)),
+    log_prob_bound=several,
+    bits_per_dim=several,
+    serving_default=several,
+    encode=images,
+  )
 
 
 def expected(model, batch):
   """What the model itself gives for `calls`."""
   images = small_images(batch)
   bits = model.bits_per_dim(images, 2, seed=SEED)
-  return dict(sample=model.sample(batch, 0.7, SEED), bits_per_dim=bits, serving_default=bits,
-              log_prob_bound=model.log_prob_bound(images, 2, seed=SEED),
-              encode=model.encode(images, seed=SEED))
+  return dict(
+    sample=model.sample(batch, 0.7, SEED),
+    bits_per_dim=bits,
+    serving_default=bits,
+    log_prob_bound=model.log_prob_bound(images, 2, seed=SEED),
+    encode=model.encode(images, seed=SEED),
+  )
 
 
 # For a process where nothing of ours can be imported. Keras comes with TensorFlow, without our layers.
@@ -113,9 +130,15 @@ np.savez(results, **got)
 
 @pytest.mark.slow
 def test_tensorflow_alone_gives_the_same_as_the_model_for_every_batch_size(model, path, tmp_path):
-  np.savez(tmp_path / "calls.npz", **{
-      f"{batch}/{name}/{key}": value for batch in (1, 3, 17)
-      for name, arguments in calls(batch).items() for key, value in arguments.items()})
+  np.savez(
+    tmp_path / "calls.npz",
+    **{
+      f"{batch}/{name}/{key}": value
+      for batch in (1, 3, 17)
+      for name, arguments in calls(batch).items()
+      for key, value in arguments.items()
+    },
+  )
   result = run(["-c", ONLY_TENSORFLOW], path, tmp_path / "calls.npz", tmp_path / "results.npz", cwd=tmp_path)
   assert result.code == 0, result.error
   results = np.load(tmp_path / "results.npz")
@@ -130,13 +153,14 @@ def test_tensorflow_alone_gives_the_same_as_the_model_for_every_batch_size(model
 def test_what_is_not_given_is_one_sample_seed_0_and_temperature_1(model, path, loaded):
   images = small_images(3)
   np.testing.assert_array_equal(loaded.sample(3)["images"], model.sample(3, seed=0))
-  np.testing.assert_allclose(loaded.bits_per_dim(images)["bits_per_dim"],
-                             model.bits_per_dim(images, seed=0), rtol=1e-5)
+  np.testing.assert_allclose(loaded.bits_per_dim(images)["bits_per_dim"], model.bits_per_dim(images, seed=0), rtol=1e-5)
   # The same in the signatures, for TensorFlow Serving.
   with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     definitions = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def
-  defaults = {name: {key: tf.make_ndarray(value) for key, value in definition.defaults.items()}
-              for name, definition in definitions.items()}
+  defaults = {
+    name: {key: tf.make_ndarray(value) for key, value in definition.defaults.items()}
+    for name, definition in definitions.items()
+  }
   assert defaults["sample"] == {"temperature": 1.0, "seed": 0}
   assert defaults["encode"] == {"seed": 0} and defaults["decode"] == {}
   for name in ("log_prob_bound", "bits_per_dim", "serving_default"):
@@ -163,57 +187,98 @@ def test_assets_say_what_the_model_is_and_what_was_measured(model, workdir, path
   metadata = json.loads(pathlib.Path(loaded.metadata_file.asset_path.numpy().decode()).read_text())
   assert metadata.pop("versions")["tensorflow"] == tf.__version__
   assert metadata["checkpoint"]["val_bits_per_dim"] == 3.25 and metadata["checkpoint"]["step"] == 2
-  assert metadata == {"data": FINGERPRINT, "checkpoint": workdir.weights_info(),
-                      "evaluation": {"test": {"images": 180, "checkpoint": {
-                          "sha256": workdir.weights_info()["sha256"]}}}, "max_batch": MAX_BATCH}
+  assert metadata == {
+    "data": FINGERPRINT,
+    "checkpoint": workdir.weights_info(),
+    "evaluation": {"test": {"images": 180, "checkpoint": {"sha256": workdir.weights_info()["sha256"]}}},
+    "max_batch": MAX_BATCH,
+  }
 
 
 def test_saved_model_cli_shows_names_types_and_shapes(path):
   with contextlib.redirect_stdout(io.StringIO()) as out, flagsaver.flagsaver():
     from tensorflow.python.tools import saved_model_cli  # here, as it defines flags
+
     saved_model_cli.create_parser().parse_args(["show", "--dir", str(path), "--all"]).func()
-  shown = {(kind, name): (dtype, shape) for kind, name, dtype, shape in re.findall(
-      r"(inputs|outputs)\['(\w+)'\] tensor_info:\s+dtype: (\w+)\s+shape: (\(.*\))", out.getvalue())}
+  shown = {
+    (kind, name): (dtype, shape)
+    for kind, name, dtype, shape in re.findall(
+      r"(inputs|outputs)\['(\w+)'\] tensor_info:\s+dtype: (\w+)\s+shape: (\(.*\))", out.getvalue()
+    )
+  }
   assert shown == {
-      ("inputs", "images"): ("DT_FLOAT", "(-1, 4, 4, 2)"), ("inputs", "n"): ("DT_INT32", "()"),
-      ("inputs", "num_samples"): ("DT_INT32", "()"), ("inputs", "temperature"): ("DT_FLOAT", "()"),
-      ("inputs", "seed"): ("DT_INT64", "()"), ("inputs", "latents"): ("DT_FLOAT", "(-1, 2, 2, 8)"),
-      ("outputs", "images"): ("DT_UINT8", "(-1, 4, 4, 2)"),
-      ("outputs", "latents"): ("DT_FLOAT", "(-1, 2, 2, 8)"),
-      ("outputs", "log_prob_bound"): ("DT_FLOAT", "(-1)"),
-      ("outputs", "bits_per_dim"): ("DT_FLOAT", "(-1)")}
+    ("inputs", "images"): ("DT_FLOAT", "(-1, 4, 4, 2)"),
+    ("inputs", "n"): ("DT_INT32", "()"),
+    ("inputs", "num_samples"): ("DT_INT32", "()"),
+    ("inputs", "temperature"): ("DT_FLOAT", "()"),
+    ("inputs", "seed"): ("DT_INT64", "()"),
+    ("inputs", "latents"): ("DT_FLOAT", "(-1, 2, 2, 8)"),
+    ("outputs", "images"): ("DT_UINT8", "(-1, 4, 4, 2)"),
+    ("outputs", "latents"): ("DT_FLOAT", "(-1, 2, 2, 8)"),
+    ("outputs", "log_prob_bound"): ("DT_FLOAT", "(-1)"),
+    ("outputs", "bits_per_dim"): ("DT_FLOAT", "(-1)"),
+  }
 
 
 IMAGES, LATENTS = small_images(3).astype(np.float32), np.zeros([3, 2, 2, 8], np.float32)
 # An argument, a value that is wrong for it wherever it is taken, and what the error must say.
 MALFORMED = [
-    *(("n", n, f"`n` must be from 1 to {MAX_BATCH}, got] [{n}]")
-      for n in (0, -1, MAX_BATCH + 1, 2**31 - 1, -2**31)),
-    *(("temperature", np.float32(t), f"`temperature` must be finite and at least 0, got] [{t:g}]")
-      for t in (-1, np.nan, np.inf)),
-    *(("images", images, f"`images` must be integers in 0 .. 7, got] [{shown}")
-      for images, shown in [(IMAGES + 0.5, "")] + [
-          (np.full_like(IMAGES, x), f"{x:g}") for x in (300, -1, np.nan, np.inf)]),
-    *(("images", np.zeros([n, *CONFIG.image_shape], np.float32),
-       f"number of `images` must be from 1 to {MAX_BATCH}, got] [{n}]") for n in (0, MAX_BATCH + 1)),
-    *(("num_samples", n, f"`num_samples` must be at least 1, got] [{n}]") for n in (0, -1, -2**31)),
-    *(("num_samples", n,
-       f"`num_samples` times the number of `images` must be at most {MAX_BATCH}, got] [{3 * n}]")
-      for n in (MAX_BATCH // 3 + 1, 2**31 - 1)),
-    *(("latents", LATENTS + np.float32(x), f"`latents` must be finite, got] [{x:g}]")
-      for x in (np.nan, np.inf, -np.inf)),
-    *(("latents", np.zeros([n, *LATENTS.shape[1:]], np.float32),
-       f"number of `latents` must be from 1 to {MAX_BATCH}, got] [{n}]") for n in (0, MAX_BATCH + 1)),
+  *(("n", n, f"`n` must be from 1 to {MAX_BATCH}, got] [{n}]") for n in (0, -1, MAX_BATCH + 1, 2**31 - 1, -(2**31))),
+  *(
+    ("temperature", np.float32(t), f"`temperature` must be finite and at least 0, got] [{t:g}]")
+    for t in (-1, np.nan, np.inf)
+  ),
+  *(
+    ("images", images, f"`images` must be integers in 0 .. 7, got] [{shown}")
+    for images, shown in [(IMAGES + 0.5, "")] + [(np.full_like(IMAGES, x), f"{x:g}") for x in (300, -1, np.nan, np.inf)]
+  ),
+  *(
+    (
+      "images",
+      np.zeros([n, *CONFIG.image_shape], np.float32),
+      f"number of `images` must be from 1 to {MAX_BATCH}, got] [{n}]",
+    )
+    for n in (0, MAX_BATCH + 1)
+  ),
+  *(("num_samples", n, f"`num_samples` must be at least 1, got] [{n}]") for n in (0, -1, -(2**31))),
+  *(
+    ("num_samples", n, f"`num_samples` times the number of `images` must be at most {MAX_BATCH}, got] [{3 * n}]")
+    for n in (MAX_BATCH // 3 + 1, 2**31 - 1)
+  ),
+  *(("latents", LATENTS + np.float32(x), f"`latents` must be finite, got] [{x:g}]") for x in (np.nan, np.inf, -np.inf)),
+  *(
+    (
+      "latents",
+      np.zeros([n, *LATENTS.shape[1:]], np.float32),
+      f"number of `latents` must be from 1 to {MAX_BATCH}, got] [{n}]",
+    )
+    for n in (0, MAX_BATCH + 1)
+  ),
 ]
 MISSHAPEN = [
-    ("n", np.int32([1, 2])), ("temperature", np.ones(2, np.float32)), ("num_samples", np.int32([1, 2])),
-    ("seed", np.zeros(2, np.int64)), ("images", IMAGES[0]), ("images", IMAGES[:, :2]),
-    ("images", IMAGES[..., :1]), ("images", IMAGES[None]), ("images", np.float32(1)),
-    ("latents", LATENTS[0]), ("latents", LATENTS[..., :1]), ("latents", LATENTS.reshape(3, 32))]
+  ("n", np.int32([1, 2])),
+  ("temperature", np.ones(2, np.float32)),
+  ("num_samples", np.int32([1, 2])),
+  ("seed", np.zeros(2, np.int64)),
+  ("images", IMAGES[0]),
+  ("images", IMAGES[:, :2]),
+  ("images", IMAGES[..., :1]),
+  ("images", IMAGES[None]),
+  ("images", np.float32(1)),
+  ("latents", LATENTS[0]),
+  ("latents", LATENTS[..., :1]),
+  ("latents", LATENTS.reshape(3, 32)),
+]
 MISTYPED = [
-    ("n", 1.0), ("n", np.int64(1)), ("temperature", 1), ("num_samples", 1.0), ("seed", np.int32(0)),
-    ("images", IMAGES.astype(np.uint8)), ("images", IMAGES.astype(np.int32)),
-    ("latents", LATENTS.astype(int))]
+  ("n", 1.0),
+  ("n", np.int64(1)),
+  ("temperature", 1),
+  ("num_samples", 1.0),
+  ("seed", np.int32(0)),
+  ("images", IMAGES.astype(np.uint8)),
+  ("images", IMAGES.astype(np.int32)),
+  ("latents", LATENTS.astype(int)),
+]
 
 
 def bad_calls(loaded, cases):
@@ -253,8 +318,9 @@ def test_after_a_thousand_malformed_calls_a_good_one_is_answered(model, loaded):
       loaded.signatures[name](**given)
   good = calls(1)["sample"]
   np.testing.assert_array_equal(
-      loaded.signatures["sample"](**{key: tf.constant(v) for key, v in good.items()})["images"],
-      model.sample(1, 0.7, SEED))
+    loaded.signatures["sample"](**{key: tf.constant(v) for key, v in good.items()})["images"],
+    model.sample(1, 0.7, SEED),
+  )
 
 
 def test_a_loaded_model_has_the_methods_of_the_model(model, flow):
@@ -262,14 +328,18 @@ def test_a_loaded_model_has_the_methods_of_the_model(model, flow):
   images = model.sample(3, 0.7, SEED)
   np.testing.assert_array_equal(flow.sample(3, 0.7, SEED), images)
   assert np.any(flow.sample(3) != flow.sample(3))  # no seed: other images each time
-  np.testing.assert_allclose(flow.bits_per_dim(images, 2, seed=SEED),
-                             model.bits_per_dim(images, 2, seed=SEED), rtol=1e-5)
-  np.testing.assert_allclose(flow.log_prob_bound(images.numpy(), seed=-1),
-                             model.log_prob_bound(images, seed=-1), rtol=1e-5)
+  np.testing.assert_allclose(
+    flow.bits_per_dim(images, 2, seed=SEED), model.bits_per_dim(images, 2, seed=SEED), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    flow.log_prob_bound(images.numpy(), seed=-1), model.log_prob_bound(images, seed=-1), rtol=1e-5
+  )
   np.testing.assert_array_equal(flow.decode(flow.encode(images, seed=0)), images)
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda m: m.sample(0), f"`n` must be from 1 to {MAX_BATCH}, got 0"),
     (lambda m: m.sample(2.5), "`n` must be of type int32"),
     (lambda m: m.sample(1, seed=2**63), "`seed` must be from -9223372036854775808 to"),
@@ -279,7 +349,8 @@ def test_a_loaded_model_has_the_methods_of_the_model(model, flow):
     (lambda m: m.encode(small_images() + 8.0), "`images` must be integers in 0 .. 7, got "),
     (lambda m: m.decode(LATENTS * np.nan), "`latents` must be finite, got nan"),
     (lambda m: fpp.load_saved_model(ROOT), "holds no SavedModel of Flow"),
-])
+  ],
+)
 def test_bad_input_of_a_loaded_model_is_an_input_error(flow, call, message):
   with pytest.raises(fpp.InputError, match=message):
     call(flow)
@@ -308,8 +379,9 @@ def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monk
   assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == before
   assert [p.name for p in path.parent.iterdir()] == ["1"]
   # A new one takes its place only when it is whole.
-  monkeypatch.setattr(tf.saved_model, "save", lambda module, directory, **_: pathlib.Path(
-      directory, "saved_model.pb").write_text("new"))
+  monkeypatch.setattr(
+    tf.saved_model, "save", lambda module, directory, **_: pathlib.Path(directory, "saved_model.pb").write_text("new")
+  )
   copy = tmp_path / "copy"
   fpp.export_saved_model(model, copy)
   fpp.export_saved_model(model, copy, overwrite=True)
@@ -338,7 +410,7 @@ def test_bin_export_refuses_in_one_line(workdir, tmp_path):
 @pytest.mark.slow
 @pytest.mark.docs
 def test_the_snippet_of_the_docs_runs(path):
-  snippet, = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
+  (snippet,) = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
   scope = {}
   exec(compile(snippet.replace("runs/digits/saved_model/1", str(path)), "serving.md", "exec"), scope)
   assert scope["bits"]["bits_per_dim"].shape == (4,) and scope["metadata"]["max_batch"] == MAX_BATCH
@@ -346,7 +418,7 @@ def test_the_snippet_of_the_docs_runs(path):
 
 def test_the_requests_of_the_docs_have_the_inputs_of_the_signatures(loaded):
   lines = re.findall(r"^    ((?:curl |image=|latents=).*)$", SERVING, re.MULTILINE)
-  script = "\n".join(["curl() { echo \"$2\"; }", *lines])
+  script = "\n".join(['curl() { echo "$2"; }', *lines])
   out = subprocess.run(["bash", "-c", script], text=True, capture_output=True, check=True).stdout
   requests = [json.loads(line) for line in out.splitlines()]
   assert {r["signature_name"] for r in requests} == {*loaded.signatures} - {"serving_default"}

@@ -28,9 +28,15 @@ def strange(tmp_path):
   return hostile.not_regular(tmp_path)
 
 
-@pytest.mark.parametrize("name, message", [
-    ("pipe", "it is a named pipe; expected a regular file"), ("folder", "it is a folder"),
-    ("zero", "it is a device"), ("dangling", "No such file or directory")])
+@pytest.mark.parametrize(
+  "name, message",
+  [
+    ("pipe", "it is a named pipe; expected a regular file"),
+    ("folder", "it is a folder"),
+    ("zero", "it is a device"),
+    ("dangling", "No such file or directory"),
+  ],
+)
 def test_what_is_no_regular_file_is_refused_before_it_is_opened(strange, name, message):
   path = strange[name]
   for read in (gate.read_bytes, gate.read_npz, data.load_dataset, images.open_image):
@@ -57,7 +63,9 @@ def test_json_that_is_nested_too_deeply_is_a_value_error():
     gate.parse_json("[" * 100_000)
 
 
-@pytest.mark.parametrize("write, message", [
+@pytest.mark.parametrize(
+  "write, message",
+  [
     (lambda path: hostile.npz(path, **{**GOOD, "test": bytes(200 << 20)}), "would unpack to 209,"),
     (lambda path: hostile.npz(path, **{**GOOD, "test": hostile.npy_header((1 << 50,))}), "cannot be read: "),
     (lambda path: hostile.npz(path, **{**GOOD, "test": hostile.npy_header((3, 4, 4, 1)) + bytes(5)}), "cannot be read"),
@@ -66,7 +74,8 @@ def test_json_that_is_nested_too_deeply_is_a_value_error():
     (lambda path: hostile.npz(path, zipfile.ZIP_DEFLATED, **NOISE) or _spoil(path), "cannot be read"),
     (lambda path: hostile.npz(path, **{**GOOD, "test": np.array([{}])}), "Object arrays cannot be loaded"),
     (lambda path: path.write_bytes(b"PK\x05\x06" + bytes(18)), "has no array 'train' and no 'validation'"),
-])
+  ],
+)
 def test_hostile_npz_files_are_one_line(tmp_path, write, message):
   write(tmp_path / "a.npz")
   with pytest.raises(InputError, match=message) as error:
@@ -77,7 +86,7 @@ def test_hostile_npz_files_are_one_line(tmp_path, write, message):
 def _spoil(path):
   content = bytearray(path.read_bytes())
   for place in range(len(content) // 9, len(content) // 3, 7):
-    content[place] ^= 0xff
+    content[place] ^= 0xFF
   path.write_bytes(content)
 
 
@@ -88,14 +97,19 @@ def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, 
       load_official_weights(small_model, path)
 
 
-@pytest.mark.parametrize("content, message", [
+@pytest.mark.parametrize(
+  "content, message",
+  [
     (hostile.EPS, "cannot identify image file"),  # Pillow would start Ghostscript
     (hostile.png(13_000, 13_000, rows=10), "13000x13000 pixels; expected at most 64 million|exceeds limit"),
     (hostile.png(60_000, 60_000, rows=1), "exceeds limit"),
     (hostile.png(100, 100)[:-20], "a part has the wrong checksum, or is cut off"),
     (hostile.png(100, 100)[:-12], "it is cut off"),
     (hostile.png(100, 100)[:60] + b"?" + hostile.png(100, 100)[61:], "a part has the wrong checksum"),
-    (b"", "it is empty"), (b"GIF89a", "cannot identify|index out of range")])
+    (b"", "it is empty"),
+    (b"GIF89a", "cannot identify|index out of range"),
+  ],
+)
 def test_an_image_that_is_none_or_too_much_is_one_line(tmp_path, content, message):
   (tmp_path / "a.png").write_bytes(content)
   with pytest.raises(Exception, match=message):
@@ -139,12 +153,16 @@ def _member(name, kind=tarfile.REGTYPE, link=""):
   return info
 
 
-@pytest.mark.parametrize("member, content, message", [
+@pytest.mark.parametrize(
+  "member, content, message",
+  [
     (_member("a.png", tarfile.SYMTYPE, "a.png"), b"", "a.png is no image: it is a folder, a link or a device"),
     (_member("a.png", tarfile.CHRTYPE), b"", "a folder, a link or a device"),
     (_member("a.png", tarfile.DIRTYPE), b"", "a folder, a link or a device"),
     (_member("a.png"), bytes(2 << 20), "a.png has 2,097,152 bytes; expected an image of at most 1,048,576"),
-    (_member("a.png"), hostile.EPS, "a.png is no image of 32x32 pixels")])
+    (_member("a.png"), hostile.EPS, "a.png is no image of 32x32 pixels"),
+  ],
+)
 def test_members_of_a_tar_that_are_no_images_are_refused(tmp_path, member, content, message):
   path = tmp_path / "train_32x32.tar"
   hostile.tar(path, (member, content))

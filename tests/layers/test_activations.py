@@ -43,23 +43,34 @@ def plain_norm(x):
 
 
 CASES = {  # ours, plain, arguments, variables
-    "gate": (gate, plain_gate, [H], []),
-    "concat_elu": (concat_elu, lambda x: plain_concat_elu(x, None), [X], []),
-    "kept concat_elu": (lambda x: pointwise.kept_concat_elu(x, KEEP), lambda x: plain_concat_elu(x, KEEP), [X], []),
-    "kept": (lambda h: pointwise.kept_values(h, KEEP), lambda h: tf.where(KEEP, h, tf.zeros_like(h)), [H], []),
-    "sum": (pointwise.gated_sum, lambda x, h: x + plain_gate(h), [X, H], []),
-    "norm": (lambda x, h: pointwise.gated_sum(x, h, *map(tf.convert_to_tensor, (NORM.gamma, NORM.beta))),
-             lambda x, h: plain_norm(x + plain_gate(h)), [X, H], [NORM.gamma, NORM.beta]),
-    "dense": (lambda x: products.product_of(tf.identity, products.dense, x, **dict(
-        zip(("kernel", "bias"), DENSE.effective_weights())), input_scale=1.25), lambda x: tf.einsum(
-            "nhwc,cd->nhwd", 1.25 * x, DENSE.kernel) + DENSE.bias, [X], [DENSE.kernel, DENSE.bias]),
+  "gate": (gate, plain_gate, [H], []),
+  "concat_elu": (concat_elu, lambda x: plain_concat_elu(x, None), [X], []),
+  "kept concat_elu": (lambda x: pointwise.kept_concat_elu(x, KEEP), lambda x: plain_concat_elu(x, KEEP), [X], []),
+  "kept": (lambda h: pointwise.kept_values(h, KEEP), lambda h: tf.where(KEEP, h, tf.zeros_like(h)), [H], []),
+  "sum": (pointwise.gated_sum, lambda x, h: x + plain_gate(h), [X, H], []),
+  "norm": (
+    lambda x, h: pointwise.gated_sum(x, h, *map(tf.convert_to_tensor, (NORM.gamma, NORM.beta))),
+    lambda x, h: plain_norm(x + plain_gate(h)),
+    [X, H],
+    [NORM.gamma, NORM.beta],
+  ),
+  "dense": (
+    lambda x: products.product_of(
+      tf.identity, products.dense, x, **dict(zip(("kernel", "bias"), DENSE.effective_weights())), input_scale=1.25
+    ),
+    lambda x: tf.einsum("nhwc,cd->nhwd", 1.25 * x, DENSE.kernel) + DENSE.bias,
+    [X],
+    [DENSE.kernel, DENSE.bias],
+  ),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: tf.function(f, autograph=False),
-                                  lambda f: tf.function(f, autograph=False, jit_compile=True)],
-                         ids=["eager", "graph", "xla"])
+@pytest.mark.parametrize(
+  "wrap",
+  [lambda f: f, lambda f: tf.function(f, autograph=False), lambda f: tf.function(f, autograph=False, jit_compile=True)],
+  ids=["eager", "graph", "xla"],
+)
 def test_value_and_both_derivatives_are_those_of_the_plain_expression(name, wrap):
   ours, plain, arguments, variables = CASES[name]
   variables = [v.value for v in variables]

@@ -7,15 +7,17 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.core.context import EvalContext
 
-X, CONTEXT, EMBEDDING = (tf.constant(np.random.RandomState(i).randn(*shape)) for i, shape in enumerate(
-    [(2, 4, 3, 4), (2, 4, 3, 6), (4, 3, 4)]))
+X, CONTEXT, EMBEDDING = (
+  tf.constant(np.random.RandomState(i).randn(*shape)) for i, shape in enumerate([(2, 4, 3, 4), (2, 4, 3, 6), (4, 3, 4)])
+)
 TRAINING = EvalContext(training=True, seed=tf.constant([1, 2]), batch_offset=3)
 KINDS = {  # options, the context of its calls, of the evaluation
-    "attention": (dict(), None, EvalContext()),
-    "with context and dropout": (dict(use_context=True, dropout=0.4), CONTEXT, TRAINING),
-    "pointwise with weight norm": (dict(mixer="pointwise", weight_norm=True, dropout=0.4), None, TRAINING),
-    "convolution only": (dict(mixer="none", output_kernel_size=3), None, EvalContext()),
-    "without layer norm": (dict(layer_norm=False, dropout=0.4), None, TRAINING)}
+  "attention": (dict(), None, EvalContext()),
+  "with context and dropout": (dict(use_context=True, dropout=0.4), CONTEXT, TRAINING),
+  "pointwise with weight norm": (dict(mixer="pointwise", weight_norm=True, dropout=0.4), None, TRAINING),
+  "convolution only": (dict(mixer="none", output_kernel_size=3), None, EvalContext()),
+  "without layer norm": (dict(layer_norm=False, dropout=0.4), None, TRAINING),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -34,11 +36,15 @@ def test_in_graphs_it_has_the_value_and_both_derivatives_of_the_plain_formula(ki
       with tf.GradientTape() as inner:
         inner.watch(inputs)
         y = block(*inputs[:2], *inputs[2:] or [None], ctx=ctx)
-      gradients = inner.gradient(y, [*inputs, *variables], output_gradients=y,
-                                 unconnected_gradients=tf.UnconnectedGradients.ZERO)
+      gradients = inner.gradient(
+        y, [*inputs, *variables], output_gradients=y, unconnected_gradients=tf.UnconnectedGradients.ZERO
+      )
       total = tf.add_n([tf.reduce_sum(tf.sin(g)) for g in gradients])
-    return [y, *gradients, *outer.gradient(total, [*inputs, *variables],
-                                           unconnected_gradients=tf.UnconnectedGradients.ZERO)]
+    return [
+      y,
+      *gradients,
+      *outer.gradient(total, [*inputs, *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO),
+    ]
 
   plain = derivatives()  # in eager mode
   traced = tf.function(derivatives, autograph=False, reduce_retracing=True)

@@ -23,9 +23,13 @@ def randomize(layer, seed=0):
 
 
 @pytest.mark.parametrize("weight_norm", [False, True])
-@pytest.mark.parametrize("make", [
+@pytest.mark.parametrize(
+  "make",
+  [
     lambda **k: layers.InitNormConv2D(5, init_scale=0.1, dtype="float64", **k),
-    lambda **k: layers.InitNormDense(5, init_scale=0.1, dtype="float64", **k)])
+    lambda **k: layers.InitNormDense(5, init_scale=0.1, dtype="float64", **k),
+  ],
+)
 def test_initialisation_gives_the_promised_moments_and_keeps_them(make, weight_norm):
   layer = make(weight_norm=weight_norm)
   x = 3 + draw(16, 4, 4, 3)
@@ -109,29 +113,41 @@ def test_dropout_drops_its_rate_independently_and_scales_what_is_left(channels):
   both = kept.reshape(-1)[1:] & kept.reshape(-1)[:-1]  # halves of the same random number too
   assert abs(np.mean(both) - 0.64) < 6 * np.sqrt(0.64 * 0.36 * 3 / both.size)
   np.testing.assert_allclose(
-      layers.Dropout(0.2, dtype="float64")(x, training=True, seed=tf.constant([1, 2]))[kept], 1.25)
+    layers.Dropout(0.2, dtype="float64")(x, training=True, seed=tf.constant([1, 2]))[kept], 1.25
+  )
 
 
-@pytest.mark.parametrize("layer", [
-    layers.InitNormConv2D(4, weight_norm=True), layers.InitNormDense(4, init_scale=0.1),
-    layers.GatedConv(4, output_kernel_size=3, dropout=0.1), layers.GatedAttention(4, heads=2),
-    layers.GatedPointwise(4), layers.ConvAttentionBlock(4, heads=2, use_context=True),
+@pytest.mark.parametrize(
+  "layer",
+  [
+    layers.InitNormConv2D(4, weight_norm=True),
+    layers.InitNormDense(4, init_scale=0.1),
+    layers.GatedConv(4, output_kernel_size=3, dropout=0.1),
+    layers.GatedAttention(4, heads=2),
+    layers.GatedPointwise(4),
+    layers.ConvAttentionBlock(4, heads=2, use_context=True),
     layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 2), output_concat_elu=True),
     layers.ContextNet((4, 4, 3), levels=8, network=layers.NetworkConfig(4, 1, heads=2)),
-], ids=lambda layer: type(layer).__name__)
+  ],
+  ids=lambda layer: type(layer).__name__,
+)
 def test_layers_are_made_again_from_their_config(layer):
   again = type(layer).from_config(layer.get_config())
   assert again.get_config() == layer.get_config()
 
 
-@pytest.mark.parametrize("make, message", [
+@pytest.mark.parametrize(
+  "make, message",
+  [
     (lambda: layers.InitNormDense(0), "at least 1, got 0"),
     (lambda: layers.GatedAttention(6, heads=4), "`heads` must divide `filters`, got 4 heads and 6"),
     (lambda: layers.ConvAttentionBlock(4, mixer="mlp"), "`mixer` must be one of .*, got 'mlp'"),
-    (lambda: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 1), context_channels=3)(
-        tf.zeros([1, 4, 4, 2])),
-     "3 context channels, got context None"),
-])
+    (
+      lambda: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 1), context_channels=3)(tf.zeros([1, 4, 4, 2])),
+      "3 context channels, got context None",
+    ),
+  ],
+)
 def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):
   with pytest.raises(ValueError, match=message):
     make()

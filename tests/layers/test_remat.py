@@ -29,14 +29,15 @@ def plain_attention(qkv, heads):
   """Attention as it is written, with autodiff's gradients."""
   positions, filters = qkv.shape[1], qkv.shape[2] // 3
   q, k, v = tf.unstack(tf.reshape(qkv, [-1, positions, 3, heads, filters // heads]), axis=2)
-  scores = tf.einsum("nqhd,nkhd->nhqk", q, k) / (filters // heads)**0.5
+  scores = tf.einsum("nqhd,nkhd->nhqk", q, k) / (filters // heads) ** 0.5
   return tf.reshape(tf.einsum("nhqk,nkhd->nqhd", tf.nn.softmax(scores), v), [-1, positions, filters])
 
 
 # Of 4 pairs of image and head, with 36 weights each.
 @pytest.mark.parametrize("weights_of_a_part", [144, 72, 12], ids=["whole", "groups of pairs", "parts of a pair"])
-@pytest.mark.parametrize("wrap", [lambda f: f, tf.function, slow(lambda f: tf.function(f, jit_compile=True))],
-                         ids=["eager", "graph", "xla"])
+@pytest.mark.parametrize(
+  "wrap", [lambda f: f, tf.function, slow(lambda f: tf.function(f, jit_compile=True))], ids=["eager", "graph", "xla"]
+)
 def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
   monkeypatch.setattr(attention, "_WEIGHTS", weights_of_a_part)
   attention._self_attention.cache_clear()
@@ -59,8 +60,9 @@ def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch):
   monkeypatch.setattr(attention, "_WEIGHTS", 12)
   attention._self_attention.cache_clear()
   x = draw(3, 6, 12)
-  unknown = tf.function(lambda x: attention.self_attention(x, 2),
-                        input_signature=[tf.TensorSpec([None, 6, 12], x.dtype)])
+  unknown = tf.function(
+    lambda x: attention.self_attention(x, 2), input_signature=[tf.TensorSpec([None, 6, 12], x.dtype)]
+  )
   np.testing.assert_allclose(unknown(x), plain_attention(x, 2), rtol=1e-10)
 
 
@@ -79,6 +81,7 @@ def gradient_of(function):
       tape.watch(x)
       y = tf.reduce_sum(tf.square(function(x)))
     return tape.gradient(y, x)
+
   return gradient
 
 
@@ -93,8 +96,11 @@ def test_attention_weights_are_computed_again_and_grappler_does_not_undo_it():
 
 
 def test_xla_does_not_undo_it_either():
-  compiled = lambda function: tf.function(gradient_of(function), jit_compile=True) \
-      .experimental_get_compiler_ir(X)(stage="optimized_hlo").count(" exponential(")
+  compiled = lambda function: (
+    tf.function(gradient_of(function), jit_compile=True)
+    .experimental_get_compiler_ir(X)(stage="optimized_hlo")
+    .count(" exponential(")
+  )
   assert compiled(lambda x: attention.self_attention(x, 2)) > compiled(lambda x: plain_attention(x, 2))
 
 
@@ -115,8 +121,7 @@ def test_a_rematerialized_function_has_the_derivatives_of_the_function():
 
   for wait in (False, True):
     for wrap in (lambda f: f, lambda f: tf.function(f, autograph=False)):
-      for ours, plain in zip(wrap(derivatives)(remat.rematerialized(function, wait)),
-                             derivatives(function)):
+      for ours, plain in zip(wrap(derivatives)(remat.rematerialized(function, wait)), derivatives(function)):
         np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
 
 
@@ -135,8 +140,10 @@ def bound_and_gradients(config, graph, seed=3):
   return (tf.function(evaluate, autograph=False) if graph else evaluate)()
 
 
-@pytest.mark.parametrize("remat_, graph", [
-    slow("off", True), ("blocks", True), slow("blocks", False), slow("couplings", True), slow("couplings", False)])
+@pytest.mark.parametrize(
+  "remat_, graph",
+  [slow("off", True), ("blocks", True), slow("blocks", False), slow("couplings", True), slow("couplings", False)],
+)
 def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_blocks(remat_, graph):
   config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64")
   expected = bound_and_gradients(config, graph=False)  # each block on its own
@@ -155,11 +162,14 @@ def blocks_of(count):
 def test_blocks_of_a_network_are_calls_of_one_function():
   def functions(count):
     made = blocks_of(count)
-    graph = tf.function(lambda x: blocks.apply_blocks(
-        made, x, tf.zeros([4, 4, 4]), ctx=CALL), autograph=False
-    ).get_concrete_function(tf.TensorSpec([None, 4, 4, 4])).graph
+    graph = (
+      tf.function(lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4]), ctx=CALL), autograph=False)
+      .get_concrete_function(tf.TensorSpec([None, 4, 4, 4]))
+      .graph
+    )
     calls = [op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")]
     return len(calls), len(set(calls))
+
   assert functions(5) == (5, 1)
 
 
@@ -170,11 +180,17 @@ def test_networks_share_the_function_and_leave_nothing_behind():
     for block in first + second:
       block.build((None, 4, 4, filters))
     x = tf.zeros([1, 4, 4, filters])
-    graph = tf.function(lambda x: blocks.apply_blocks(  # pylint: disable=cell-var-from-loop
-        second, blocks.apply_blocks(first, x, x[0]), x[0]),  # noqa: F821  # deleted below
-        autograph=False).get_concrete_function(x).graph
-    found.append({op.get_attr("f").name for op in graph.get_operations()
-                  if op.type.endswith("PartitionedCall")})
+    graph = (
+      tf.function(
+        lambda x: blocks.apply_blocks(  # pylint: disable=cell-var-from-loop
+          second, blocks.apply_blocks(first, x, x[0]), x[0]
+        ),  # noqa: F821  # deleted below
+        autograph=False,
+      )
+      .get_concrete_function(x)
+      .graph
+    )
+    found.append({op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")})
     references = [weakref.ref(block) for block in first + second]
     del first, second, block, graph
     gc.collect()
@@ -185,19 +201,23 @@ def test_networks_share_the_function_and_leave_nothing_behind():
 def test_what_is_known_of_shapes_does_not_depend_on_who_came_before():
   made = blocks_of(1)
   for batch in (None, 3):
-    graph = tf.function(lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4])), autograph=False) \
-        .get_concrete_function(tf.TensorSpec([batch, 4, 4, 4])).graph
-    call, = (op for op in graph.get_operations() if op.type.endswith("PartitionedCall"))
+    graph = (
+      tf.function(lambda x: blocks.apply_blocks(made, x, tf.zeros([4, 4, 4])), autograph=False)
+      .get_concrete_function(tf.TensorSpec([batch, 4, 4, 4]))
+      .graph
+    )
+    (call,) = (op for op in graph.get_operations() if op.type.endswith("PartitionedCall"))
     body = graph._get_function(call.get_attr("f").name).graph  # pylint: disable=protected-access
     assert body.outputs[0].shape.as_list() == [batch, 4, 4, 4]
 
 
 def test_each_block_has_its_own_dropout_mask():
-  one, = blocks_of(1)
+  (one,) = blocks_of(1)
   x = draw(2, 4, 4, 4)
   embedding = tf.zeros([4, 4, 4])
-  call = tf.function(lambda made: blocks.apply_blocks(
-      made, tf.cast(x, tf.float32), embedding, ctx=CALL), autograph=False)
+  call = tf.function(
+    lambda made: blocks.apply_blocks(made, tf.cast(x, tf.float32), embedding, ctx=CALL), autograph=False
+  )
   calls = [EvalContext(training=True, seed=CALL.stream(f"block_{i}")) for i in range(2)]
   alone = one(one(tf.cast(x, tf.float32), embedding, ctx=calls[0]), embedding, ctx=calls[1])
   np.testing.assert_allclose(call([one, one]), alone, rtol=1e-4, atol=1e-5)
@@ -224,10 +244,16 @@ def test_bound_and_gradients_are_the_same_when_xla_compiles(jit, what):
 def test_each_kind_of_block_is_compiled_once(jit):
   jit("blocks")
   model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, blocks=3, structure="columns:2"))
-  graph = tf.function(lambda images: model.log_prob_bound(images, seed=0), autograph=False).get_concrete_function(
-      tf.TensorSpec([2, *SMALL.image_shape], tf.uint8)).graph
-  compiled = [op.get_attr("f").name for op in graph.get_operations()
-              if "PartitionedCall" in op.type and op.get_attr("_XlaMustCompile")]
+  graph = (
+    tf.function(lambda images: model.log_prob_bound(images, seed=0), autograph=False)
+    .get_concrete_function(tf.TensorSpec([2, *SMALL.image_shape], tf.uint8))
+    .graph
+  )
+  compiled = [
+    op.get_attr("f").name
+    for op in graph.get_operations()
+    if "PartitionedCall" in op.type and op.get_attr("_XlaMustCompile")
+  ]
   blocks = [name for name in compiled if "call" in name]
   # two couplings of three blocks, two of the dequantizer of one, and the context net's
   assert len(blocks) == 2 * 3 + 2 + 1 and len(set(blocks)) == 3

@@ -13,9 +13,23 @@ from support.models import VARIANTS, perturb, small_images
 
 # Images of two pixels that are black or white: four of them.
 TWO_PIXELS = fpp.FlowPlusPlusConfig(
-    image_shape=(1, 2, 1), levels=2, structure="columns:2,channels:2", components=2, filters=4, blocks=1, heads=1,
-    dequantization="uniform", dequant_structure="columns:1", dequant_filters=4, dequant_blocks=1, context_channels=4,
-    context_blocks=1, augment_channels=1, augment_blocks=1, dtype="float64")
+  image_shape=(1, 2, 1),
+  levels=2,
+  structure="columns:2,channels:2",
+  components=2,
+  filters=4,
+  blocks=1,
+  heads=1,
+  dequantization="uniform",
+  dequant_structure="columns:1",
+  dequant_filters=4,
+  dequant_blocks=1,
+  context_channels=4,
+  context_blocks=1,
+  augment_channels=1,
+  augment_blocks=1,
+  dtype="float64",
+)
 
 
 def perturbed(config, scale):

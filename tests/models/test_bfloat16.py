@@ -28,15 +28,17 @@ def coupling(kind, policy):
   keras.utils.set_random_seed(0)
   conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), NetworkConfig(8, 1, heads=2), dtype=policy)
   perturb(conditioner)
-  bijector_fn = fb.affine_coupling_bijector if kind == "affine" else functools.partial(
-      fb.mixture_logistic_coupling_bijector, components=3)
+  bijector_fn = (
+    fb.affine_coupling_bijector
+    if kind == "affine"
+    else functools.partial(fb.mixture_logistic_coupling_bijector, components=3)
+  )
   return fb.Coupling(conditioner, bijector_fn)
 
 
 def model(dtype):
   keras.utils.set_random_seed(0)
-  made = fpp.FlowPlusPlus(dataclasses.replace(
-      SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1"))
+  made = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype=dtype, structure="columns:2", dequant_structure="columns:1"))
   perturb(made)
   return made
 
@@ -60,8 +62,9 @@ def test_the_network_does_compute_in_bfloat16_and_its_weights_are_float32(kind):
 def test_inverse_undoes_forward_to_float32_rounding(kind, jit_compile):
   bijector = coupling(kind, "mixed_bfloat16")
   # Two programs, as sampling and likelihood are.
-  wrap = (lambda f: f) if jit_compile is None else functools.partial(
-      tf.function, jit_compile=jit_compile, autograph=False)
+  wrap = (
+    (lambda f: f) if jit_compile is None else functools.partial(tf.function, jit_compile=jit_compile, autograph=False)
+  )
   forward = wrap(lambda x: (bijector.forward(x), bijector.forward_log_det_jacobian(x, 3)))
   inverse = wrap(lambda y: (bijector.inverse(y), bijector.inverse_log_det_jacobian(y, 3)))
   y, fldj = forward(X)

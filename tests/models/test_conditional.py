@@ -53,8 +53,11 @@ def test_values_and_contexts_broadcast_against_each_other():
   np.testing.assert_allclose(given.log_prob(X[:, tf.newaxis]), table, rtol=1e-10)
   np.testing.assert_allclose(given.log_prob(X[0]), table[0], rtol=1e-10)
   np.testing.assert_allclose(flow().given(CONTEXTS[:, tf.newaxis]).log_prob(X), table.T, rtol=1e-10)
-  graph = tf.function(lambda x, c: flow().given(c).log_prob(x), autograph=False, input_signature=[
-      tf.TensorSpec([None, None, SIZE], tf.float64), tf.TensorSpec([None, CONTEXT], tf.float64)])
+  graph = tf.function(
+    lambda x, c: flow().given(c).log_prob(x),
+    autograph=False,
+    input_signature=[tf.TensorSpec([None, None, SIZE], tf.float64), tf.TensorSpec([None, CONTEXT], tf.float64)],
+  )
   np.testing.assert_allclose(graph(X[:, tf.newaxis], CONTEXTS), table, rtol=1e-10)
 
 
@@ -62,8 +65,9 @@ def test_a_mixture_of_conditional_flows_is_the_sum_of_its_parts():
   weights = tf.constant([0.1, 0.2, 0.3, 0.4], tf.float64)
   mixture = tfd.MixtureSameFamily(tfd.Categorical(probs=weights), flow().given(CONTEXTS))
   parts = np.array([flow().given(c).log_prob(X) for c in CONTEXTS])
-  np.testing.assert_allclose(mixture.log_prob(X), np.log(np.sum(weights.numpy()[:, None] * np.exp(parts), axis=0)),
-                             rtol=1e-8)
+  np.testing.assert_allclose(
+    mixture.log_prob(X), np.log(np.sum(weights.numpy()[:, None] * np.exp(parts), axis=0)), rtol=1e-8
+  )
 
 
 @pytest.mark.parametrize("index", [1, -1, slice(1, 3), (Ellipsis, 2), (slice(None), tf.newaxis)], ids=str)
@@ -102,8 +106,13 @@ def test_the_gradient_reaches_the_context():
 
 def image_coupling(size=4):
   """A coupling of images `[size, size, 2]` with a context of as many channels as there are images."""
-  network = fpp.layers.Conditioner((size, size, 1), fb.num_parameters("mixture_logistic", 3),
-                                   fpp.layers.NetworkConfig(4, 1, heads=2), context_channels=size, dtype="float64")
+  network = fpp.layers.Conditioner(
+    (size, size, 1),
+    fb.num_parameters("mixture_logistic", 3),
+    fpp.layers.NetworkConfig(4, 1, heads=2),
+    context_channels=size,
+    dtype="float64",
+  )
   perturb(network)
   return fb.Coupling(network, lambda p: fb.mixture_logistic_coupling_bijector(p, 3), dtype="float64")
 
@@ -121,7 +130,9 @@ def test_a_vector_as_context_of_images_does_not_leak_across_the_batch():
     np.testing.assert_allclose(given[i].forward(x[i]), whole[i], rtol=1e-10)
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda: flow().log_prob(X, context=CONTEXTS), "no keyword 'context'; `flow.given"),
     (lambda: flow().sample(2, contxt=CONTEXTS), "no keyword 'contxt'"),
     (lambda: flow().given(CONTEXTS).log_prob(X, cal=None), "no keyword 'cal'"),
@@ -131,7 +142,8 @@ def test_a_vector_as_context_of_images_does_not_leak_across_the_batch():
     (lambda: flow().given(tf.constant(1.0)), "must have an event of 1 dimensions"),
     (lambda: fpp.vector_flow(1), "`event_size` must be at least 2, got 1"),
     (lambda: fpp.vector_flow(2, couplings=0), "`couplings` must be at least 1, got 0"),
-])
+  ],
+)
 def test_what_cannot_be_meant_is_an_error(call, message):
   with pytest.raises((TypeError, ValueError), match=message):
     call()
@@ -140,8 +152,9 @@ def test_what_cannot_be_meant_is_an_error(call, message):
 def test_other_than_exact_numbers_of_parameters_are_refused():
   # With half of the parameters those of one value would be taken for both.
   for values, match in ((1, "parameters for 1 values, but 2 are"), (3, "parameters for 3 values, but 2 are")):
-    coupling = fb.Coupling(lambda x1, values=values: tf.zeros([*x1.shape[:-1], 2 * values]),
-                           fb.affine_coupling_bijector, event_ndims=1)
+    coupling = fb.Coupling(
+      lambda x1, values=values: tf.zeros([*x1.shape[:-1], 2 * values]), fb.affine_coupling_bijector, event_ndims=1
+    )
     with pytest.raises(ValueError, match=match):
       coupling.forward(tf.zeros([5, 4]))
 
@@ -161,22 +174,28 @@ def test_trainable_bijectors_begin_in_their_domain():
   for seed in range(5):
     act_norm = tfp.experimental.util.make_trainable(fb.ActNorm, batch_and_event_shape=[3], seed=(seed, 1))
     assert act_norm.scale.shape == (3,) and np.all(act_norm.scale > 0)
-  linear = tfp.experimental.util.make_trainable(fb.Invertible1x1ConvLU, batch_and_event_shape=[3], sign=None,
-                                                permutation=None, event_ndims=1, seed=(0, 1))
+  linear = tfp.experimental.util.make_trainable(
+    fb.Invertible1x1ConvLU, batch_and_event_shape=[3], sign=None, permutation=None, event_ndims=1, seed=(0, 1)
+  )
   assert linear.lower_upper.shape == (3, 3)
 
 
-@pytest.mark.parametrize("make", [
+@pytest.mark.parametrize(
+  "make",
+  [
     lambda d: fb.LogitMixtureLogisticCDF(draw(4, 3, dtype=d), draw(4, 3, dtype=d, seed=1), draw(4, 3, dtype=d)),
     lambda d: fb.MixtureLogisticCDF(draw(4, 3, dtype=d), draw(4, 3, dtype=d, seed=1), draw(4, 3, dtype=d)),
-    lambda d: fb.Sigmoid()])
+    lambda d: fb.Sigmoid(),
+  ],
+)
 def test_bfloat16_values_go_through_and_back(make):
   bijector = make("bfloat16")
   x = tf.cast(draw(4, seed=3), "bfloat16")
   y = bijector.forward(x)
   assert y.dtype == tf.bfloat16
-  np.testing.assert_allclose(bijector.inverse(tf.identity(y)).numpy().astype("float32"),
-                             x.numpy().astype("float32"), atol=0.06)
+  np.testing.assert_allclose(
+    bijector.inverse(tf.identity(y)).numpy().astype("float32"), x.numpy().astype("float32"), atol=0.06
+  )
 
 
 def test_composites_of_composites_need_one_trace():

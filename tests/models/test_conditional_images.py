@@ -23,8 +23,9 @@ tfd = tfp.distributions
 
 BY_CLASS = dataclasses.replace(TINY, num_classes=3, label_dropout=0.2, condition_channels=4)
 GIVEN_IMAGE = dataclasses.replace(TINY, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1)
-BOTH = dataclasses.replace(BY_CLASS, condition_shape=(2, 2, 1), condition_blocks=1, augment_channels=2,
-                           augment_blocks=1, remat="couplings")
+BOTH = dataclasses.replace(
+  BY_CLASS, condition_shape=(2, 2, 1), condition_blocks=1, augment_channels=2, augment_blocks=1, remat="couplings"
+)
 IMAGES, LABELS = small_images(4), np.array([0, 1, 2, -1])
 CONDITION = np.random.RandomState(3).randn(4, 2, 2, 1)
 
@@ -53,13 +54,14 @@ def test_the_bound_is_the_change_of_variables_given_what_is_given():
   config = dataclasses.replace(BOTH, augment_channels=0, remat="off")  # see test_augmentation.py
   made, given = model(config), given_of(config)
   noise = made.sample_noise([4], tf.constant([0, 1]))
-  log_normal = lambda z: np.sum(-0.5 * z.numpy()**2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
+  log_normal = lambda z: np.sum(-0.5 * z.numpy() ** 2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
   q = made.dequantizer(IMAGES, labels=given.get("labels"))
   u, log_du = value_and_log_det(q.bijector.forward, noise)
   context = made.condition_net(given.get("labels"), given.get("condition"))
   z, log_dz = value_and_log_det(made.flow.given(context).bijector.inverse, IMAGES + u)
-  np.testing.assert_allclose(made.log_prob_bound(IMAGES, noise=noise, **given),
-                             log_normal(z) + log_dz - log_normal(noise) + log_du, rtol=1e-10)
+  np.testing.assert_allclose(
+    made.log_prob_bound(IMAGES, noise=noise, **given), log_normal(z) + log_dz - log_normal(noise) + log_du, rtol=1e-10
+  )
 
 
 @configs
@@ -70,7 +72,8 @@ def test_each_image_sees_its_own_label_and_condition_alone(config):
   for i in range(4):
     row = slice(i, i + 1)
     np.testing.assert_allclose(
-        made.log_prob_bound(IMAGES[row], noise=noise[:, row], **given_of(config, row)), whole[row], rtol=1e-10)
+      made.log_prob_bound(IMAGES[row], noise=noise[:, row], **given_of(config, row)), whole[row], rtol=1e-10
+    )
   for name, value in given.items():
     other = made.log_prob_bound(IMAGES, noise=noise, **{**given, name: value[::-1].copy()})
     assert np.min(np.abs(other - whole)) > 1e-4, name
@@ -94,8 +97,9 @@ def test_guidance_extrapolates_from_the_model_without_a_label_and_0_is_the_model
   np.testing.assert_array_equal(plain, made.flow.given(made.condition_net(labels)).bijector.forward(z))
   np.testing.assert_array_equal(decode(guidance=tf.constant(0.0), labels=labels), plain)
   # At -1 the parameters are those without a label.
-  np.testing.assert_allclose(decode(guidance=-1.0, labels=labels), decode(guidance=0.0, labels=np.full(3, -1)),
-                             rtol=1e-9)
+  np.testing.assert_allclose(
+    decode(guidance=-1.0, labels=labels), decode(guidance=0.0, labels=np.full(3, -1)), rtol=1e-9
+  )
   assert np.max(np.abs(decode(guidance=2.0, labels=labels) - plain)) > 1e-3
   assert np.any(made.sample(3, seed=0, labels=labels, guidance=30.0) != made.sample(3, seed=0, labels=labels))
 
@@ -152,10 +156,12 @@ def test_training_leaves_labels_out_by_their_place_in_the_batch():
 
 def labelled_dataset():
   """Two classes that a model can tell apart: dark images and bright ones."""
+
   def split(count, seed):
     labels = np.random.RandomState(seed).randint(0, 2, count).astype(np.int32)
     images = np.random.RandomState(seed + 10).randint(0, 3, [count, 4, 4, 2]) + 5 * labels[:, None, None, None]
     return images.astype(np.uint8), labels
+
   images, labels = zip(*(split(count, seed) for seed, count in enumerate((64, 16, 32))))
   return data.ImageDataset("shades", 8, *images, labels=dict(zip(data.SPLITS, labels)), classes=("dark", "bright"))
 
@@ -165,8 +171,9 @@ def labelled_dataset():
 def test_a_run_learns_what_labels_are_worth(tmp_path):
   dataset = labelled_dataset()
   config = dataclasses.replace(BY_CLASS, num_classes=2, label_dropout=0.2, dropout=0.0)
-  settings = training.TrainingConfig(steps=60, batch_size=32, validate_every=30, learning_rate=5e-3, ema_decay=0.9,
-                                     tensorboard=("samples",))
+  settings = training.TrainingConfig(
+    steps=60, batch_size=32, validate_every=30, learning_rate=5e-3, ema_decay=0.9, tensorboard=("samples",)
+  )
   said = []
   training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
   again = training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
@@ -211,16 +218,25 @@ def step_with_labels(state):
   shares = [{name: tf.split(value, devices)[i] for name, value in whole.items()} for i in range(devices)]
   take = tf.function(lambda b: state.strategy.run(lambda b: training.train_step(state, b), args=(b,)), autograph=False)
   for _ in range(3):
-    take(shares[0] if devices == 1 else {
+    take(
+      shares[0]
+      if devices == 1
+      else {
         name: state.strategy.experimental_distribute_values_from_function(
-            lambda context, name=name: shares[context.replica_id_in_sync_group][name]) for name in whole})
+          lambda context, name=name: shares[context.replica_id_in_sync_group][name]
+        )
+        for name in whole
+      }
+    )
   return state.means()["bits_per_dim"]
 
 
 # --- Errors and programs --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("config, evaluate, message", [
+@pytest.mark.parametrize(
+  "config, evaluate, message",
+  [
     (TINY, lambda m: m.sample(2, labels=0), "`labels` must be None: this model takes none"),
     (TINY, lambda m: m.log_prob_bound(IMAGES, condition=CONDITION), "`condition` must be None"),
     (BY_CLASS, lambda m: m.sample(2), "`labels` must be given"),
@@ -233,18 +249,22 @@ def step_with_labels(state):
     (dataclasses.replace(BY_CLASS, label_dropout=0.0), lambda m: m.sample(1, labels=-1), "-1, no label, is for"),
     (BY_CLASS, lambda m: fpp.compress(m, IMAGES), "cannot compress"),
     (TINY, lambda m: evaluation.classify(m, IMAGES, LABELS), "must be one of images given a class"),
-])
+  ],
+)
 def test_what_does_not_fit_is_an_error(config, evaluate, message):
   with pytest.raises(fpp.InputError, match=message):
     evaluate(model(config))
 
 
-@pytest.mark.parametrize("fields, message", [
+@pytest.mark.parametrize(
+  "fields, message",
+  [
     (dict(label_dropout=0.1), "`label_dropout` must be 0 for a model without labels"),
     (dict(condition_shape=(3, 2, 1)), "`condition_shape` must be of a height and width that divide"),
     (dict(condition_shape=(2, 2)), "`condition_shape` must be empty or three positive integers"),
     (dict(num_classes=-1), "`num_classes` must be 0 or a positive integer"),
-])
+  ],
+)
 def test_configs_without_meaning_are_errors(fields, message):
   with pytest.raises(fpp.InputError, match=message):
     dataclasses.replace(TINY, **fields)
@@ -268,12 +288,15 @@ def test_the_programs_know_labels(tmp_path):
   assert evaluated.code == 0 and "accuracy by likelihood" in evaluated.out, evaluated.error
   assert run("sample", "--workdir=runs/digits", "--reconstruct=test:0", "--labels=3").code == 0
   for arguments, message in (
-      (["sample", "--labels=a"], "--labels must be integers"), (["sample", "--labels=12"], "must lie in -1 .. 9"),
-      (["sample", "--labels=1,2", "--temperature=0.5,1"], "one label for this kind")):
+    (["sample", "--labels=a"], "--labels must be integers"),
+    (["sample", "--labels=12"], "must lie in -1 .. 9"),
+    (["sample", "--labels=1,2", "--temperature=0.5,1"], "one label for this kind"),
+  ):
     result = run(*arguments, "--workdir=runs/digits")
     assert result.code == 2 and message in result.error, result.error
-  scored = run("score", "--workdir=runs/digits", "--dataset=digits", "--limit=4", "--num_samples=1",
-               "--typical_images=4")
+  scored = run(
+    "score", "--workdir=runs/digits", "--dataset=digits", "--limit=4", "--num_samples=1", "--typical_images=4"
+  )
   assert scored.code == 0 and len(scored.out.splitlines()) == 5, scored.error
 
 
@@ -298,15 +321,21 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
   perturb(made)
   fpp.export_saved_model(made, tmp_path / "1")
   loaded = fpp.load_saved_model(tmp_path / "1")
-  given = {name: np.asarray(value[[0, 1, 2, 0]], np.int32 if name == "labels" else np.float32)
-           for name, value in given_of(config).items()}
+  given = {
+    name: np.asarray(value[[0, 1, 2, 0]], np.int32 if name == "labels" else np.float32)
+    for name, value in given_of(config).items()
+  }
   np.testing.assert_array_equal(loaded.sample(4, seed=3, **given), made.sample(4, seed=3, **given))
-  np.testing.assert_allclose(loaded.bits_per_dim(IMAGES, seed=0, **given), made.bits_per_dim(IMAGES, seed=0, **given),
-                             rtol=1e-5)
+  np.testing.assert_allclose(
+    loaded.bits_per_dim(IMAGES, seed=0, **given), made.bits_per_dim(IMAGES, seed=0, **given), rtol=1e-5
+  )
   z = loaded.encode(IMAGES, seed=0, **given)
   np.testing.assert_array_equal(loaded.decode(z, **given), IMAGES)
-  for change, message in ((dict(labels=[0, 1, 2, 3]), "`labels` must lie in"), (dict(labels=[0, 1]), "one for each"),
-                          (dict(other=1), "`other` must be left out")):
+  for change, message in (
+    (dict(labels=[0, 1, 2, 3]), "`labels` must lie in"),
+    (dict(labels=[0, 1]), "one for each"),
+    (dict(other=1), "`other` must be left out"),
+  ):
     with pytest.raises(fpp.InputError, match=message):
       loaded.sample(4, seed=3, **{**given, **change})
   with pytest.raises(fpp.InputError, match="`condition` must be given: the model takes it"):
@@ -317,11 +346,13 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
 def test_the_page_draws_a_class_or_all_of_them(tmp_path):
   from flowpp_tf.demo.answers import DemoHandlers
   from flowpp_tf.demo.engine import Engine, SavedModelEngine
+
   made = fpp.FlowPlusPlus(BY_CLASS)
   perturb(made)
   fpp.export_saved_model(made, tmp_path / "1", max_batch=8)
-  grid = lambda labels: np.asarray(evaluation.image_grid(
-      evaluation.BatchedModel(made).sample(6, 0.7, 3, labels=labels), 8))
+  grid = lambda labels: np.asarray(
+    evaluation.image_grid(evaluation.BatchedModel(made).sample(6, 0.7, 3, labels=labels), 8)
+  )
   engines = Engine(made, 2), SavedModelEngine(fpp.load_saved_model(tmp_path / "1"), 2)
   for engine in engines:
     answers = DemoHandlers(engine, tmp_path)

@@ -10,16 +10,16 @@ from support.programs import ROOT, run
 
 # Parameters of the published models, and the dequantizer's share.
 PUBLISHED = {
-    "cifar10": (31443440, 3466976),
-    "imagenet32": (168955724, 35549536),
-    "imagenet64": (73489960, 5654440),
-    "imagenet64_5bit": (73489960, 5654440),
-    "celeba64_5bit": (73489960, 5654440),
-    "celeba64_3bit": (73489960, 5654440),
-    "celeba128_5bit": (122790952, 8308648),
-    "cifar10_uniform_dequantization": (32324408, 0),
-    "cifar10_affine_coupling": (32045708, 3035168),
-    "cifar10_no_attention": (31443440, 3466976),
+  "cifar10": (31443440, 3466976),
+  "imagenet32": (168955724, 35549536),
+  "imagenet64": (73489960, 5654440),
+  "imagenet64_5bit": (73489960, 5654440),
+  "celeba64_5bit": (73489960, 5654440),
+  "celeba64_3bit": (73489960, 5654440),
+  "celeba128_5bit": (122790952, 8308648),
+  "cifar10_uniform_dequantization": (32324408, 0),
+  "cifar10_affine_coupling": (32045708, 3035168),
+  "cifar10_no_attention": (31443440, 3466976),
 }
 FEWER_LEVELS = ["imagenet64_5bit", "celeba64_5bit", "celeba64_3bit"]  # than imagenet64, and otherwise equal to it
 LARGEST = "imagenet32"
@@ -59,6 +59,7 @@ def test_published_models_of_fewer_levels_are_otherwise_those_of_all_levels(name
 def test_every_config_can_be_built_and_fits_the_data_set_of_its_name():
   for name in ("digits", "photos"):
     from flowpp_tf.data import load_dataset
+
     load_dataset(name).check(fpp.get_config(name))
     fpp.FlowPlusPlus(fpp.get_config(name))
 
@@ -66,11 +67,16 @@ def test_every_config_can_be_built_and_fits_the_data_set_of_its_name():
 def test_structure_gives_the_shapes_of_the_published_model():
   stages = parse_structure("columns:4,squeeze,channels:2,columns:3", (32, 32, 3))
   assert [(s.kind, s.couplings, s.split_shape) for s in stages if s.couplings] == [
-      ("columns", 4, (32, 16, 6)), ("channels", 2, (16, 16, 12)), ("columns", 3, (16, 8, 24))]
+    ("columns", 4, (32, 16, 6)),
+    ("channels", 2, (16, 16, 12)),
+    ("columns", 3, (16, 8, 24)),
+  ]
   assert stages[-1].output_shape == (16, 16, 12)
 
 
-@pytest.mark.parametrize("structure, shape, message", [
+@pytest.mark.parametrize(
+  "structure, shape, message",
+  [
     ("columns:1", (4, 5, 1), "at 'columns:1' the width is 5, which cannot be halved"),
     ("channels:1", (4, 4, 3), "the number of channels is 3"),
     ("columns:1,squeeze", (5, 4, 1), "at 'squeeze' the height is 5"),
@@ -78,13 +84,16 @@ def test_structure_gives_the_shapes_of_the_published_model():
     ("rows:3", (4, 4, 1), "an entry 'rows:3'; expected columns:N, channels:N or squeeze"),
     ("columns:0", (4, 4, 1), "an entry 'columns:0'"),
     ("", (4, 4, 1), "an entry ''"),
-])
+  ],
+)
 def test_a_structure_that_cannot_be_says_where(structure, shape, message):
   with pytest.raises(ValueError, match=message):
     parse_structure(structure, shape)
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     (dict(levels=1), "`levels` must be an integer from 2 to 256, got 1"),
     (dict(image_shape=(8, 8)), "`image_shape` must be three positive integers"),
     (dict(filters=0), "`filters` must be a positive integer, got 0"),
@@ -97,7 +106,8 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(dequant_structure="squeeze"), "`dequant_structure` must be columns:N alone"),
     (dict(dequant_structure="rows:1"), "`dequant_structure` 'rows:1' has an entry"),
     (dict(image_shape=(9, 8, 1)), "the height is 9, which cannot be halved"),
-])
+  ],
+)
 def test_a_config_without_meaning_names_field_value_and_what_was_expected(changes, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(fpp.get_config("digits"), **changes)

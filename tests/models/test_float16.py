@@ -19,8 +19,9 @@ SHORT = dataclasses.replace(SMALL, dropout=0.0, structure="columns:2", dequant_s
 
 
 def made(dtype="mixed_float16", devices=1, optimizer=lambda: keras.optimizers.SGD(1e-3), **settings):
-  state = train_state(dataclasses.replace(SHORT, dtype=dtype), devices, optimizer, ema_decay=0.9,
-                      **{"clip_norm": None, **settings})
+  state = train_state(
+    dataclasses.replace(SHORT, dtype=dtype), devices, optimizer, ema_decay=0.9, **{"clip_norm": None, **settings}
+  )
   perturb(state.model)
   return state
 
@@ -56,8 +57,15 @@ def state(shared):
 
 
 def variables(state):
-  return [*state.variables, *state.ema, *(v.value for v in state.optimizer.variables), state.skipped_steps,
-          state.skipped_in_a_row, state.loss_scale.value, state.loss_scale.good_steps]
+  return [
+    *state.variables,
+    *state.ema,
+    *(v.value for v in state.optimizer.variables),
+    state.skipped_steps,
+    state.skipped_in_a_row,
+    state.loss_scale.value,
+    state.loss_scale.good_steps,
+  ]
 
 
 def test_the_networks_compute_in_float16_and_the_bound_is_near_that_of_float32():

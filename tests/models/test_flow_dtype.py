@@ -25,8 +25,9 @@ def made(**changes):
 
 def weights_of_networks(model):
   steps = (*model.coupling_flow.steps, *model.dequantizer.coupling_flow.steps)
-  return {id(v) for network in (model.dequantizer.context_net, *(s.conditioner for s in steps))
-          for v in network.weights}
+  return {
+    id(v) for network in (model.dequantizer.context_net, *(s.conditioner for s in steps)) for v in network.weights
+  }
 
 
 @networks
@@ -68,8 +69,7 @@ def test_latents_decode_to_float64_rounding(dtype):
 
 
 def test_with_networks_in_float64_it_changes_nothing():
-  bounds = [made(dtype="float64", flow_dtype=flow).log_prob_bound(IMAGES, seed=0)
-            for flow in ("", "float64")]
+  bounds = [made(dtype="float64", flow_dtype=flow).log_prob_bound(IMAGES, seed=0) for flow in ("", "float64")]
   np.testing.assert_array_equal(*bounds)
 
 

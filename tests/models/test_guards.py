@@ -23,6 +23,7 @@ def poison(monkeypatch):
     bound = original(self, images, *args, training=training, **kwargs)
     marked = tf.reduce_all(tf.equal(tf.cast(images, tf.int32), MARKER), axis=[1, 2, 3])
     return tf.where(marked, np.nan, bound) if training else bound
+
   monkeypatch.setattr(fpp.FlowPlusPlus, "log_prob_bound", log_prob_bound)
 
 
@@ -39,8 +40,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, d
   step(state, small_images(8))
   values = lambda: [v.numpy() for v in (*state.variables, *state.ema, *(v.value for v in state.optimizer.variables))]
   before = values()
-  counters = lambda: [int(v.numpy()) for v in (
-      state.optimizer.iterations, state.skipped_steps, state.skipped_in_a_row)]
+  counters = lambda: [int(v.numpy()) for v in (state.optimizer.iterations, state.skipped_steps, state.skipped_in_a_row)]
   assert counters() == [1, 0, 0]
   # The image lies on one replica alone; both must skip.
   metrics = step(state, marked_images(8))
@@ -55,9 +55,15 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, d
 def run(path, images=8, **settings):
   dataset = data.ImageDataset("small", 8, marked_images(images), small_images(8, seed=1), small_images(8, seed=2))
   workdir = training.Workdir(path)
-  training.train(MINIMAL, training.TrainingConfig(**{**dict(
-      steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}),
-      dataset, workdir, log_fn=lambda line: None)
+  training.train(
+    MINIMAL,
+    training.TrainingConfig(
+      **{**dict(steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}
+    ),
+    dataset,
+    workdir,
+    log_fn=lambda line: None,
+  )
   return workdir
 
 
@@ -86,13 +92,20 @@ def spoil(weight):
   weight.assign(value)
 
 
-@pytest.mark.parametrize("part, message", [
-    (lambda model: model.coupling_flow.steps[1].conditioner.input_conv.kernel,
-     "layer .*input_conv in bijector flow_step_1_coupling made the first value"),
+@pytest.mark.parametrize(
+  "part, message",
+  [
+    (
+      lambda model: model.coupling_flow.steps[1].conditioner.input_conv.kernel,
+      "layer .*input_conv in bijector flow_step_1_coupling made the first value",
+    ),
     slow(lambda model: model.coupling_flow.steps[2].scale, "bijector flow_step_2_act_norm.* made the first"),
-    slow(lambda model: model.dequantizer.coupling_flow.steps[0].bias,
-     "bijector dequantizer_step_0_act_norm.* made the first"),
-])
+    slow(
+      lambda model: model.dequantizer.coupling_flow.steps[0].bias,
+      "bijector dequantizer_step_0_act_norm.* made the first",
+    ),
+  ],
+)
 def test_the_first_part_that_is_not_finite_is_named(part, message):
   model = fpp.FlowPlusPlus(SMALL)
   images = small_images(2)
@@ -111,7 +124,6 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_bound_that_is_not():
     return tf.identity(x), lambda dy: dy * np.nan
 
   conditioner = model.coupling_flow.steps[1].coupling._conditioner
-  model.coupling_flow.steps[1].coupling._conditioner = lambda *args, **kwargs: spoilt(
-      conditioner(*args, **kwargs))
+  model.coupling_flow.steps[1].coupling._conditioner = lambda *args, **kwargs: spoilt(conditioner(*args, **kwargs))
   found = numerics.first_non_finite(model, small_images(2), tf.zeros([1, 2, 4, 4, 2]), [0, 0])
   assert found.startswith("the bound is finite, the gradients of ")

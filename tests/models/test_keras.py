@@ -15,7 +15,8 @@ from support.models import TINY, perturb, small_images
 
 # Little to trace: most tests are of what Keras does around a model.
 CONFIG = dataclasses.replace(
-    TINY, structure="columns:1", dequantization="uniform", attention=False, components=2, dropout=0.0)
+  TINY, structure="columns:1", dequantization="uniform", attention=False, components=2, dropout=0.0
+)
 IMAGES = small_images(16)
 MARKED = np.full_like(IMAGES[:1], 7)  # the image at which `spoil` spoils a step
 
@@ -63,11 +64,11 @@ def without_steps():
 # --- Pixels -------------------------------------------------------------------------------------
 
 WRONG = {
-    "too large": (IMAGES.astype(np.float32) * 100, r"`images` must .* 0 \.\. 7\D.*got"),
-    "negative": (IMAGES.astype(np.float32) - 1, r"`images` must .* 0 \.\. 7\D.*got.* -1"),
-    "divided": (IMAGES / np.float32(255), r"`images` must be integers in 0 \.\. 7, .*divide by 255\?.*, got 0\."),
-    "not integers": (IMAGES + np.float32(0.5), r"`images` must be integers in 0 \.\. 7, got \d\.5"),
-    "nan": (IMAGES * np.float32("nan"), "`images` must .*(NaN|nan)"),
+  "too large": (IMAGES.astype(np.float32) * 100, r"`images` must .* 0 \.\. 7\D.*got"),
+  "negative": (IMAGES.astype(np.float32) - 1, r"`images` must .* 0 \.\. 7\D.*got.* -1"),
+  "divided": (IMAGES / np.float32(255), r"`images` must be integers in 0 \.\. 7, .*divide by 255\?.*, got 0\."),
+  "not integers": (IMAGES + np.float32(0.5), r"`images` must be integers in 0 \.\. 7, got \d\.5"),
+  "nan": (IMAGES * np.float32("nan"), "`images` must .*(NaN|nan)"),
 }
 
 
@@ -76,10 +77,15 @@ def test_wrong_pixels_of_arrays_are_an_error_before_anything_is_done(name):
   images, message = WRONG[name]
   model = compiled()
   before = state_of(model)
-  for call in (lambda: fit(model, images), lambda: fit(model, {"image": images}),
-               lambda: fit(model, tf.constant(images)), lambda: fit(model, validation_data=images),
-               lambda: fit(model, validation_data=(images, None)), lambda: model.evaluate(images, verbose=0),
-               lambda: model.predict({"image": images}, verbose=0)):
+  for call in (
+    lambda: fit(model, images),
+    lambda: fit(model, {"image": images}),
+    lambda: fit(model, tf.constant(images)),
+    lambda: fit(model, validation_data=images),
+    lambda: fit(model, validation_data=(images, None)),
+    lambda: model.evaluate(images, verbose=0),
+    lambda: model.predict({"image": images}, verbose=0),
+  ):
     with pytest.raises(fpp.InputError, match=message):
       call()
   assert_same(state_of(model), before)
@@ -96,8 +102,11 @@ def trained():
 def test_wrong_pixels_of_a_data_set_are_an_error_and_change_nothing(trained, name):
   images, message = WRONG[name]
   before = state_of(trained)
-  for call in (lambda: fit(trained, batches(images)), lambda: trained.evaluate(batches(images), verbose=0),
-               lambda: trained.predict(batches(images), verbose=0)):
+  for call in (
+    lambda: fit(trained, batches(images)),
+    lambda: trained.evaluate(batches(images), verbose=0),
+    lambda: trained.predict(batches(images), verbose=0),
+  ):
     with pytest.raises(fpp.InputError, match=message):
       call()
   assert_same(state_of(trained), before)
@@ -124,6 +133,7 @@ def test_where_xla_leaves_assertions_out_wrong_pixels_give_nan_and_end_fit():
 
 # --- Steps that are not finite ------------------------------------------------------------------
 
+
 def spoil(model, what):
   """Make the bound, or its gradients only, not finite in steps that see the marked image."""
   log_prob_bound = model.log_prob_bound
@@ -142,8 +152,12 @@ def spoil(model, what):
   return model
 
 
-MODES = {"graph": {}, "eager": dict(run_eagerly=True), "executions": dict(steps_per_execution=3),
-         "mirrored": dict(devices=2)}
+MODES = {
+  "graph": {},
+  "eager": dict(run_eagerly=True),
+  "executions": dict(steps_per_execution=3),
+  "mirrored": dict(devices=2),
+}
 WITH_MARKED = np.concatenate([IMAGES[:7], MARKED, IMAGES[4:12]])  # in the second of four steps, on the second device
 
 
@@ -155,10 +169,17 @@ def state_without_the_marked_step():
   return state_of(model)
 
 
-@pytest.mark.parametrize("mode, what", [slow("graph", "loss"), slow("graph", "gradients"), ("eager", "gradients"),
-                                        slow("executions", "loss"),
-                                        # the loss scale has two devices, below
-                                        slow("mirrored", "gradients")])
+@pytest.mark.parametrize(
+  "mode, what",
+  [
+    slow("graph", "loss"),
+    slow("graph", "gradients"),
+    ("eager", "gradients"),
+    slow("executions", "loss"),
+    # the loss scale has two devices, below
+    slow("mirrored", "gradients"),
+  ],
+)
 def test_a_step_that_is_not_finite_changes_nothing_and_counts_as_nan(state_without_the_marked_step, mode, what):
   model = spoil(compiled(adam_with_ema, **MODES[mode]), what)
   logs = fit(model, WITH_MARKED)
@@ -195,8 +216,9 @@ def test_max_skipped_must_be_positive():
 @pytest.mark.slow
 def test_a_step_that_only_lowers_the_loss_scale_is_no_failure_until_the_scale_is_1():
   optimizer = lambda: keras.optimizers.LossScaleOptimizer(adam_with_ema(), initial_scale=4.0)
-  model = spoil(compiled(optimizer, dataclasses.replace(CONFIG, dtype="mixed_float16"), devices=2, max_skipped=2),
-                "gradients")
+  model = spoil(
+    compiled(optimizer, dataclasses.replace(CONFIG, dtype="mixed_float16"), devices=2, max_skipped=2), "gradients"
+  )
   assert np.isfinite(fit(model, np.concatenate([IMAGES[:4], IMAGES[:3], MARKED, IMAGES[:3], MARKED]))["loss"]).all()
   assert model.optimizer.dynamic_scale.numpy() == 1.0 and model.optimizer.iterations.numpy() == 1
   before = state_of(model)
@@ -215,14 +237,23 @@ def test_a_loss_that_is_not_finite_counts_whatever_the_loss_scale():
 
 # --- Callbacks ----------------------------------------------------------------------------------
 
+
 @pytest.mark.slow
 def test_callbacks_of_keras_work_with_their_default_arguments(tmp_path):
   model = compiled(without_steps)
   path = tmp_path / "{epoch}-{val_loss:.2f}.keras"
   with warnings.catch_warnings():
     warnings.simplefilter("error", UserWarning)  # they only warn if they do not find `val_loss`
-    logs = fit(model, epochs=4, validation_data=small_images(4, seed=1), callbacks=[
-        keras.callbacks.ModelCheckpoint(path), keras.callbacks.ReduceLROnPlateau(), keras.callbacks.EarlyStopping()])
+    logs = fit(
+      model,
+      epochs=4,
+      validation_data=small_images(4, seed=1),
+      callbacks=[
+        keras.callbacks.ModelCheckpoint(path),
+        keras.callbacks.ReduceLROnPlateau(),
+        keras.callbacks.EarlyStopping(),
+      ],
+    )
   assert len(logs["val_loss"]) == 2  # no better in the second epoch
   first, _ = sorted(tmp_path.iterdir())
   assert_same(keras.models.load_model(first).get_weights(), model.get_weights())
@@ -231,11 +262,17 @@ def test_callbacks_of_keras_work_with_their_default_arguments(tmp_path):
 @pytest.mark.slow
 def test_with_swapped_ema_weights_validation_checkpoints_and_the_end_see_them_even_when_stopped(tmp_path):
   model, others, after_steps = compiled(adam_with_ema), small_images(8, seed=1), []
-  logs = fit(model, epochs=3, validation_data=others, callbacks=[
+  logs = fit(
+    model,
+    epochs=3,
+    validation_data=others,
+    callbacks=[
       keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: after_steps.append(model.get_weights())),
       keras.callbacks.SwapEMAWeights(swap_on_epoch=True),
       keras.callbacks.ModelCheckpoint(tmp_path / "ema.weights.h5", save_weights_only=True),
-      keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1))])
+      keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(model, "stop_training", epoch == 1)),
+    ],
+  )
   assert len(after_steps) == 8
   ema = after_steps[0]
   for weights in after_steps:
@@ -248,6 +285,7 @@ def test_with_swapped_ema_weights_validation_checkpoints_and_the_end_see_them_ev
 
 
 # --- Initialisation -----------------------------------------------------------------------------
+
 
 class DataPipeline(keras.utils.PyDataset):
   """IMAGES, as a data set of Keras."""
@@ -267,12 +305,20 @@ class Initialised(Exception):
   """Ends `fit` when it has initialised the model."""
 
 
-@pytest.mark.parametrize("x, images, options", [
-    (lambda: IMAGES, IMAGES, {}), (lambda: {"image": IMAGES, "label": LABELS}, IMAGES, {}),
-    (lambda: batches(IMAGES), IMAGES, {}), (lambda: batches((IMAGES, LABELS)), IMAGES, {}), (DataPipeline, IMAGES, {}),
+@pytest.mark.parametrize(
+  "x, images, options",
+  [
+    (lambda: IMAGES, IMAGES, {}),
+    (lambda: {"image": IMAGES, "label": LABELS}, IMAGES, {}),
+    (lambda: batches(IMAGES), IMAGES, {}),
+    (lambda: batches((IMAGES, LABELS)), IMAGES, {}),
+    (DataPipeline, IMAGES, {}),
     (lambda: IMAGES, IMAGES[:12], dict(validation_split=0.25)),
-    (lambda: MANY, MANY[::3][:256], {}), (lambda: batches(MANY), MANY[:256], {})],
-    ids=["array", "dict", "batches", "pairs", "Keras", "no validation", "many", "many batches"])
+    (lambda: MANY, MANY[::3][:256], {}),
+    (lambda: batches(MANY), MANY[:256], {}),
+  ],
+  ids=["array", "dict", "batches", "pairs", "Keras", "no validation", "many", "many batches"],
+)
 def test_fit_initialises_a_new_model_on_images_of_its_data(x, images, options):
   model, given = compiled(), []
 
@@ -308,10 +354,10 @@ def test_data_that_can_be_read_once_do_not_initialise_a_new_model(trained):
 # --- Inputs -------------------------------------------------------------------------------------
 
 FORMS = {
-    "dict": lambda: {"image": IMAGES, "label": LABELS},
-    "tuples": lambda: batches((IMAGES,)),
-    "pairs": lambda: batches((IMAGES, LABELS)),
-    "dicts of TFDS": lambda: batches({"id": [f"id_{i}" for i in LABELS], "image": IMAGES, "label": LABELS}),
+  "dict": lambda: {"image": IMAGES, "label": LABELS},
+  "tuples": lambda: batches((IMAGES,)),
+  "pairs": lambda: batches((IMAGES, LABELS)),
+  "dicts of TFDS": lambda: batches({"id": [f"id_{i}" for i in LABELS], "image": IMAGES, "label": LABELS}),
 }
 
 
@@ -341,8 +387,10 @@ def test_data_sets_of_tfds_are_taken_and_checked_on_two_devices(results_of_image
 
 @pytest.mark.slow
 def test_labels_and_conditions_reach_a_model_of_images_given_both():
-  model = compiled(without_steps, dataclasses.replace(
-      CONFIG, num_classes=16, condition_shape=(2, 2, 1), condition_channels=2, condition_blocks=1))
+  model = compiled(
+    without_steps,
+    dataclasses.replace(CONFIG, num_classes=16, condition_shape=(2, 2, 1), condition_channels=2, condition_blocks=1),
+  )
   conditions = np.tile(np.float32(LABELS[::-1, None, None, None]), (1, 2, 2, 1))
   whole = {"image": IMAGES, "label": LABELS, "condition": conditions}
   without_labels = {"image": IMAGES, "condition": conditions}
@@ -353,7 +401,8 @@ def test_labels_and_conditions_reach_a_model_of_images_given_both():
     model.predict(without_labels, verbose=0)
 
   model.log_prob_bound = lambda images, seed, training, labels, condition: (
-      tf.cast(labels, tf.float32) + 100 * condition[:, 0, 0, 0])
+    tf.cast(labels, tf.float32) + 100 * condition[:, 0, 0, 0]
+  )
   for x in (whole, batches(whole), batches((without_labels, LABELS))):
     np.testing.assert_array_equal(model.predict(x, verbose=0), LABELS + 100 * LABELS[::-1])
 
@@ -384,6 +433,7 @@ def test_predict_and_evaluate_give_the_same_in_each_call():
 
 
 # --- Export -------------------------------------------------------------------------------------
+
 
 @pytest.mark.slow
 def test_keras_exports_a_model_that_was_never_called(tmp_path):

@@ -68,7 +68,9 @@ def test_labels_stay_when_bits_are_reduced():
     np.testing.assert_array_equal(reduced.labels_of(split), dataset.labels_of(split))
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     ({"labels": None}, "`labels` and `classes` must be given together"),
     ({"classes": ()}, "`labels` and `classes` must be given together"),
     ({"train": np.zeros([29, 4, 4, 1], np.uint8)}, r"`labels` of train .* its 29 images, got int64 of shape \(30,"),
@@ -77,7 +79,8 @@ def test_labels_stay_when_bits_are_reduced():
     ({"labels": dict.fromkeys(data.SPLITS, np.zeros([30, 1], int))}, r"got int64 of shape \(30, 1\)"),
     ({"labels": dict.fromkeys(data.SPLITS, np.full(30, -1))}, r"must lie in 0 .. 2 \(3 classes\), got values from -1"),
     ({"labels": dict.fromkeys(data.SPLITS, np.full(30, 2**32))}, "got values from 4294967296"),  # 0 as int32
-])
+  ],
+)
 def test_labels_that_do_not_fit_are_refused(changes, message):
   with pytest.raises(data.InputError, match=message):
     small_set(**changes)
@@ -104,9 +107,10 @@ def test_a_models_classes_must_be_those_of_the_data():
 def test_a_fingerprint_without_labels_is_that_of_earlier_versions():
   # Runs record it, and cannot be resumed if it changes.
   assert json.dumps(data.load_dataset("digits").fingerprint()) == (
-      '{"name": "digits", "version": "", "splits": {"train": 1527, "validation": 90, "test": 180}, "levels": 17, '
-      '"image_shape": [8, 8, 1], "sha256": "48a2c83b36aae8064a44aae184c00b9355f6c6fa6ad209e593f5ea0f7b92f7ec", '
-      '"digest": "48a2c83b36aa"}')
+    '{"name": "digits", "version": "", "splits": {"train": 1527, "validation": 90, "test": 180}, "levels": 17, '
+    '"image_shape": [8, 8, 1], "sha256": "48a2c83b36aae8064a44aae184c00b9355f6c6fa6ad209e593f5ea0f7b92f7ec", '
+    '"digest": "48a2c83b36aa"}'
+  )
 
 
 def test_a_fingerprint_covers_every_label_of_every_split():
@@ -121,7 +125,8 @@ def test_a_fingerprint_covers_every_label_of_every_split():
   fingerprint = base.fingerprint()
   assert json.loads(json.dumps(fingerprint)) == fingerprint and fingerprint["classes"] == list(CLASSES)
   assert {k: v for k, v in fingerprint.items() if k not in ("classes", "sha256", "digest")}.items() <= (
-      plain.fingerprint().items())
+    plain.fingerprint().items()
+  )
 
 
 def test_a_description_says_how_many_classes_there_are():
@@ -161,8 +166,9 @@ def test_labels_of_a_folder_follow_splits_files_bad_files_and_the_cache(tmp_path
   for i in (0, 7, 30, 59):  # first, last, and in the middle of splits
     (tmp_path / "images" / names[i]).write_bytes(b"not an image")
   Image.new("L", (4, 4)).save(tmp_path / "images" / "left_out.png")  # has no class, and the splits do not name it
-  (tmp_path / "splits.txt").write_text("".join(
-      f"{split} {name}\n" for i, name in enumerate(names) for split in [data.SPLITS[max(0, i % 5 - 2)]]))
+  (tmp_path / "splits.txt").write_text(
+    "".join(f"{split} {name}\n" for i, name in enumerate(names) for split in [data.SPLITS[max(0, i % 5 - 2)]])
+  )
   options = {"splits_file": tmp_path / "splits.txt", "max_bad_files": 4, "cache_dir": tmp_path / "cache"}
   without = load_folder(tmp_path / "images", labels=False, **options)
   with contextlib.nullcontext() if in_memory else spoiled(tmp_path / "images"):  # a cache must serve both
@@ -199,8 +205,10 @@ def test_an_image_outside_the_folders_of_the_classes_is_refused_if_labels_are_wa
     load_folder(tmp_path)
 
 
-NPZ = {**{split: marked([0, 2, 1, 2]) for split in data.SPLITS},
-       **{f"{split}_labels": np.asarray([0, 2, 1, 2]) for split in data.SPLITS}}
+NPZ = {
+  **{split: marked([0, 2, 1, 2]) for split in data.SPLITS},
+  **{f"{split}_labels": np.asarray([0, 2, 1, 2]) for split in data.SPLITS},
+}
 
 
 def test_an_npz_has_arrays_of_labels(tmp_path):
@@ -210,14 +218,17 @@ def test_an_npz_has_arrays_of_labels(tmp_path):
   assert_labels_are_of_their_images(dataset)
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     ({"test_labels": None}, "has no array 'test_labels'; it has 'train', "),
     ({"test_labels": np.zeros(4)}, "`test_labels` must hold integers, got float64"),
     ({"test_labels": np.zeros(3, int)}, "`labels` of test must hold one integer for each of its 4 images"),
     ({"test_labels": np.zeros(0, int)}, "`labels` of test must hold one integer for each of its 4 images"),
     ({"test_labels": np.full(4, -1)}, "`labels` of test must lie in 0 .. 2"),
     ({"test_labels": np.full(4, 2**62)}, "labels must be less than 65,536, got 4,611,686,018,427,387,904"),
-])
+  ],
+)
 def test_wrong_labels_in_an_npz_are_named(tmp_path, changes, message):
   np.savez(tmp_path / "a.npz", **{name: array for name, array in {**NPZ, **changes}.items() if array is not None})
   with pytest.raises(data.InputError, match=message):
@@ -257,14 +268,18 @@ def test_idx_files_without_labels_are_a_data_set_without_labels(tmp_path):
     data.load_dataset("mnist", tmp_path, labels=True)
 
 
-@pytest.mark.parametrize("content, message", [
+@pytest.mark.parametrize(
+  "content, message",
+  [
     (b"", "no IDX file of labels: it has 0 bytes"),
     (idx_labels(IDX_LABELS, (0, 0, 8, 3)), "must begin with the bytes 0 0 8 1, got 0 0 8 3"),
     (idx_labels(IDX_LABELS)[:-1], "cut off: it has 59 of the 60 bytes"),
     (idx_labels(IDX_LABELS) + b"x", "too long: it has more than 60 of the 60 bytes"),
     (idx_labels(IDX_LABELS[:-1]), "59 labels; expected one for each of the 60 images"),
     (bytes([0, 0, 8, 1, *4 * [255]]), "labels of shape .4294967295,.; expected between 1 byte and 256 MiB"),
-    (bytes([0, 0, 8, 1, *4 * [0]]), "labels of shape .0,.; expected between 1 byte and 256 MiB")])
+    (bytes([0, 0, 8, 1, *4 * [0]]), "labels of shape .0,.; expected between 1 byte and 256 MiB"),
+  ],
+)
 def test_damaged_idx_files_of_labels_are_refused(tmp_path, content, message):
   for suffix, write in ((".gz", gzip.compress), ("", bytes)):
     path = tmp_path / f"train-labels-idx1-ubyte{suffix}"
@@ -282,6 +297,7 @@ def test_a_label_of_an_idx_file_that_is_no_class_is_refused(tmp_path):
 
 class _Labelled(OfSplits, skip_registration=True):
   """A set of marked images; subclasses say which of its features has the mark."""
+
   VERSION = tfds.core.Version("1.0.0")
   SHAPE = (4, 4, 1)
   MARK = "label"
@@ -302,8 +318,7 @@ class Cifar10(_Labelled, skip_registration=True):
 
 class Cifar100(_Labelled, skip_registration=True):
   VERSION = tfds.core.Version("3.0.2")
-  FEATURES = {"coarse_label": tfds.features.ClassLabel(num_classes=2),
-              "label": tfds.features.ClassLabel(num_classes=3)}
+  FEATURES = {"coarse_label": tfds.features.ClassLabel(num_classes=2), "label": tfds.features.ClassLabel(num_classes=3)}
 
 
 class ImagenetResized(_Labelled, skip_registration=True):
@@ -334,13 +349,28 @@ class UnlabelledTest(_Labelled, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-  return prepared(tmp_path_factory.mktemp("tensorflow_datasets"), Cifar10, Cifar100, ImagenetResized, OnlyClasses,
-                  TwoClasses, NoClasses, UnlabelledTest)
+  return prepared(
+    tmp_path_factory.mktemp("tensorflow_datasets"),
+    Cifar10,
+    Cifar100,
+    ImagenetResized,
+    OnlyClasses,
+    TwoClasses,
+    NoClasses,
+    UnlabelledTest,
+  )
 
 
-@pytest.mark.parametrize("name, classes", [
-    ("cifar10", CLASSES), ("tfds:cifar10", CLASSES), ("cifar100", ("0", "1", "2")), ("imagenet32_new", CLASSES),
-    ("tfds:only_classes", CLASSES)])
+@pytest.mark.parametrize(
+  "name, classes",
+  [
+    ("cifar10", CLASSES),
+    ("tfds:cifar10", CLASSES),
+    ("cifar100", ("0", "1", "2")),
+    ("imagenet32_new", CLASSES),
+    ("tfds:only_classes", CLASSES),
+  ],
+)
 def test_sets_of_tensorflow_datasets_have_the_labels_of_their_feature(data_dir, name, classes, monkeypatch):
   monkeypatch.setattr("flowpp_tf.data.tfds._LABELS_PER_READ", 50)  # three reads, the last one smaller
   dataset = data.load_dataset(name, data_dir, labels=True)
@@ -355,20 +385,22 @@ def test_cached_sets_of_tensorflow_datasets_have_labels(data_dir, tmp_path, monk
   assert_labels_are_of_their_images(data.load_dataset("cifar10", data_dir, cache_dir=tmp_path, labels=True))
 
 
-@pytest.mark.parametrize("name, message", [
+@pytest.mark.parametrize(
+  "name, message",
+  [
     ("tfds:no_classes", "no_classes/1.0.0 has no labels; it has (image, size|size, image)"),
     ("tfds:two_classes", "has several labels, none of them 'label': .*(colour, species|species, colour)"),
     ("tfds:unlabelled_test", r"`labels` of test must lie in 0 .. 2 \(3 classes\), got values from -1 to -1"),
-])
+  ],
+)
 def test_sets_of_tensorflow_datasets_without_labels_say_so(data_dir, name, message):
   with pytest.raises(data.InputError, match=message):
     data.load_dataset(name, data_dir, labels=True)
 
 
 def test_damaged_labels_of_tensorflow_datasets_are_named(tmp_path):
-  Cifar10(data_dir=tmp_path).download_and_prepare(
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  path, = tmp_path.rglob("*test.tfrecord*")
+  Cifar10(data_dir=tmp_path).download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  (path,) = tmp_path.rglob("*test.tfrecord*")
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(data.InputError, match="test in .*/cifar10/3.0.2 cannot be read: "):
     data.load_dataset("cifar10", tmp_path, labels=True)
@@ -378,10 +410,11 @@ def test_sources_without_labels_say_so(tmp_path):
   for name in ("train", "valid"):
     np.save(tmp_path / f"{name}_32x32.npy", np.zeros([5, 32, 32, 3], np.uint8))
   for name, options, message in (
-      ("photos", {}, "data set 'photos' has no labels"),
-      ("photos", {"crops": True}, "data set 'photos' has no labels for crops"),
-      ("folder:a", {"crops": True, "image_shape": (4, 4, 1)}, "data set 'folder:a' has no labels for crops"),
-      ("imagenet32_old", {"data_dir": tmp_path}, "data set 'imagenet32_old' has no labels in its published files")):
+    ("photos", {}, "data set 'photos' has no labels"),
+    ("photos", {"crops": True}, "data set 'photos' has no labels for crops"),
+    ("folder:a", {"crops": True, "image_shape": (4, 4, 1)}, "data set 'folder:a' has no labels for crops"),
+    ("imagenet32_old", {"data_dir": tmp_path}, "data set 'imagenet32_old' has no labels in its published files"),
+  ):
     with pytest.raises(data.InputError, match=message):
       data.load_dataset(name, labels=True, **options)
 
@@ -417,9 +450,13 @@ def test_labels_follow_a_resumed_run_and_its_workers():
 def test_batches_with_labels_have_static_shapes():
   # XLA compiles a training step once for them.
   assert data.training_batches(IMAGES, 8, 0, labels=LABELS).element_spec == {
-      "image": tf.TensorSpec([8, 1, 2, 1], tf.uint8), "label": tf.TensorSpec([8], tf.int32)}
+    "image": tf.TensorSpec([8, 1, 2, 1], tf.uint8),
+    "label": tf.TensorSpec([8], tf.int32),
+  }
   assert data.evaluation_batches(IMAGES, 8, LABELS).element_spec == {
-      "image": tf.TensorSpec([None, 1, 2, 1], tf.uint8), "label": tf.TensorSpec([None], tf.int32)}
+    "image": tf.TensorSpec([None, 1, 2, 1], tf.uint8),
+    "label": tf.TensorSpec([None], tf.int32),
+  }
 
 
 def test_evaluation_batches_have_all_labels_in_order():
@@ -431,8 +468,9 @@ def test_evaluation_batches_have_all_labels_in_order():
 
 @pytest.mark.parametrize("labels", [None, LABELS])
 def test_weighted_batches_pad_images_and_labels_alike(labels):
-  padded, weights, again = list(data.weighted_batches(
-      data.evaluation_batches(IMAGES, 16, labels), 4).as_numpy_iterator())[-1]
+  padded, weights, again = list(
+    data.weighted_batches(data.evaluation_batches(IMAGES, 16, labels), 4).as_numpy_iterator()
+  )[-1]
   parts = {"image": padded} if labels is None else padded
   np.testing.assert_array_equal(weights, [1, 1, 0, 0])
   np.testing.assert_array_equal(again, weights)
@@ -443,8 +481,10 @@ def test_weighted_batches_pad_images_and_labels_alike(labels):
 
 def test_labels_of_other_images_are_refused():
   crops = data.RandomCrops(np.zeros([64, 1], np.uint8), [(8, 8)], (4, 4, 1))
-  for call in (lambda images, labels: data.training_batches(images, 4, 0, labels=labels),
-               lambda images, labels: data.evaluation_batches(images, 4, labels)):
+  for call in (
+    lambda images, labels: data.training_batches(images, 4, 0, labels=labels),
+    lambda images, labels: data.evaluation_batches(images, 4, labels),
+  ):
     with pytest.raises(data.InputError, match=r"one label for each of the 50 images, got shape \(49,\)"):
       call(IMAGES, LABELS[:-1])
     for images_of_crops in (crops, ReducedBits(crops, 5)):

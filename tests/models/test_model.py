@@ -18,8 +18,7 @@ FLOAT64 = dataclasses.replace(SMALL, dtype="float64")
 @pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
 def test_both_views_list_each_weight_once(config):
   model = fpp.FlowPlusPlus(config)
-  pointers = lambda variables: sorted(
-      id(v if isinstance(v, tf.Variable) else v.value) for v in variables)
+  pointers = lambda variables: sorted(id(v if isinstance(v, tf.Variable) else v.value) for v in variables)
   keras_view = pointers(model.trainable_variables)
   given_the_image = [model.dequantizer(small_images()), *([model.augmenter(small_images())] if model.augmenter else [])]
   of_tfp = [v for part in [model.flow, *given_the_image] for v in part.trainable_variables]
@@ -36,15 +35,13 @@ def test_bound_is_the_change_of_variables_with_autodiff_jacobians(name):
   perturb(model)
   images = small_images(2)
   noise = model.sample_noise([2], tf.constant([0, 1]))
-  log_normal = lambda z: np.sum(
-      -0.5 * z.numpy()**2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
+  log_normal = lambda z: np.sum(-0.5 * z.numpy() ** 2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
   u, log_q = noise, 0.0
   if config.dequantization == "variational":
     u, log_du = value_and_log_det(model.dequantizer(images).bijector.forward, noise)
     log_q = log_normal(noise) - log_du
   z, log_dz = value_and_log_det(model.flow.bijector.inverse, images + u)
-  np.testing.assert_allclose(model.log_prob_bound(images, noise=noise),
-                             log_normal(z) + log_dz - log_q, rtol=1e-10)
+  np.testing.assert_allclose(model.log_prob_bound(images, noise=noise), log_normal(z) + log_dz - log_q, rtol=1e-10)
 
 
 def test_every_weight_has_a_gradient(small_model):
@@ -61,8 +58,7 @@ def test_importance_weighted_bound_is_log_mean_exp_of_the_single_ones(small_mode
   single = np.stack([small_model.log_prob_bound(images, noise=n) for n in noise])
   weighted = small_model.log_prob_bound(images, noise=noise)
   np.testing.assert_allclose(weighted, np.log(np.mean(np.exp(single), axis=0)), rtol=1e-12)
-  np.testing.assert_allclose(small_model.bits_per_dim(images, noise=noise),
-                             -weighted / (32 * np.log(2)), rtol=1e-12)
+  np.testing.assert_allclose(small_model.bits_per_dim(images, noise=noise), -weighted / (32 * np.log(2)), rtol=1e-12)
 
 
 def test_seeds_repeat_draws_and_none_does_not(small_model):
@@ -76,7 +72,7 @@ def test_seeds_repeat_draws_and_none_does_not(small_model):
   assert np.any(sample(1) != sample(2))
 
 
-@pytest.mark.parametrize("seed", [0, 5, 2**31 + 7, 2**40 + 3, -1, -2**50 + 11, 2**63 - 1, -2**63])
+@pytest.mark.parametrize("seed", [0, 5, 2**31 + 7, 2**40 + 3, -1, -(2**50) + 11, 2**63 - 1, -(2**63)])
 def test_a_seed_means_the_same_in_python_in_a_tensor_and_in_a_graph(seed):
   as_seed = fpp.models.seeds.as_seed
   np.testing.assert_array_equal(as_seed(seed), [seed >> 32, seed % 2**32])
@@ -105,8 +101,7 @@ def test_initialisation_normalises_what_reaches_each_coupling():
   noise_seed = fpp.models.seeds.as_seed(3)
   np.testing.assert_allclose(model.log_prob_bound(images, seed=noise_seed), bound, rtol=1e-9)
   step = model.coupling_flow.steps[0]
-  x = images + model.dequantizer(images).transform(model.sample_noise(
-      [64], fpp.layers.fold_in(noise_seed, 0)))[0]
+  x = images + model.dequantizer(images).transform(model.sample_noise([64], fpp.layers.fold_in(noise_seed, 0)))[0]
   x = fpp.bijectors.PixelsToLogit(8).forward(x)
   y = step.act_norm.forward(fpp.bijectors.split_columns((4, 4, 2)).forward(x))
   np.testing.assert_allclose(tf.reduce_mean(y, 0), np.zeros((4, 2, 4)), atol=1e-10)
@@ -126,7 +121,9 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
   assert np.all(np.isfinite(model.flow.bijector.forward(tf.identity(latents))))
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda m: m.log_prob_bound(IMAGES + 2), r"`images` must lie in 0 .. 7 \(8 levels\), got values"),
     (lambda m: m.log_prob_bound(IMAGES.astype(np.int32) - 1), "`images` must lie in 0 .. 7"),
     (lambda m: m.log_prob_bound(IMAGES * np.float32("nan")), "`images` must be finite, got 192 values"),
@@ -145,12 +142,14 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.sample(1, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
     (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be finite and at least 0"),
     (lambda m: m.compile(loss="mse"), "`loss` must be None"),
-    (lambda m: training.TrainState(m, training.TrainingConfig(steps=1), keras.optimizers.SGD(clipnorm=1.0)),
-     "`clipnorm` would clip"),
+    (
+      lambda m: training.TrainState(m, training.TrainingConfig(steps=1), keras.optimizers.SGD(clipnorm=1.0)),
+      "`clipnorm` would clip",
+    ),
     (lambda m: training.TrainingConfig(steps=1, clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
     (lambda m: training.TrainingConfig(steps=1, ema_decay=1.0), "`ema_decay` must be in"),
-])
-def test_bad_input_is_a_value_error_that_names_argument_value_and_expectation(
-    small_model, call, message):
+  ],
+)
+def test_bad_input_is_a_value_error_that_names_argument_value_and_expectation(small_model, call, message):
   with pytest.raises(ValueError, match=message):
     call(small_model)

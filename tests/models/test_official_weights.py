@@ -15,13 +15,12 @@ from flowpp_tf.core.context import EvalContext
 from support.marks import quick_rows, slow
 from support.programs import REFERENCE
 
-SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0,
-             dtype="float64")
+SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0, dtype="float64")
 REFERENCES = {  # the published config and the sizes that were reduced
-    "cifar10": ("cifar10", dict(blocks=2)),
-    "imagenet32": ("imagenet32", dict(blocks=1)),
-    "imagenet64": ("imagenet64", dict(blocks=2, image_shape=(16, 16, 3))),
-    "ablation_uniform": ("cifar10_uniform_dequantization", dict(blocks=2)),
+  "cifar10": ("cifar10", dict(blocks=2)),
+  "imagenet32": ("imagenet32", dict(blocks=1)),
+  "imagenet64": ("imagenet64", dict(blocks=2, image_shape=(16, 16, 3))),
+  "ablation_uniform": ("cifar10_uniform_dequantization", dict(blocks=2)),
 }
 
 
@@ -41,8 +40,7 @@ def reference(name):
 def model_of(name, path, variables, **changes):
   """Our model with the release's weights, by way of an .npz as it is published."""
   config_name, sizes = REFERENCES[name]
-  model = fpp.FlowPlusPlus(
-      dataclasses.replace(fpp.get_config(config_name), **{**SMALL, **sizes, **changes}))
+  model = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config(config_name), **{**SMALL, **sizes, **changes}))
   np.savez(path, **variables)
   fpp.load_official_weights(model, path)
   return model
@@ -86,8 +84,7 @@ def test_log_det_of_every_step(loaded):
   def walk(parts, x, call):
     for part in parts:
       part_kwargs = dict(ctx=call) if isinstance(part, fb.Coupling) else {}
-      if isinstance(part, (fb.ActNorm, fb.Invertible1x1Conv, fb.Coupling, fb.PixelsToLogit,
-                           tfp.bijectors.Sigmoid)):
+      if isinstance(part, (fb.ActNorm, fb.Invertible1x1Conv, fb.Coupling, fb.PixelsToLogit, tfp.bijectors.Sigmoid)):
         log_det = part.forward_log_det_jacobian(x, 3, **part_kwargs)
         ours.append(np.broadcast_to(log_det, len(x)))
       x = part.forward(x, **part_kwargs)
@@ -95,10 +92,12 @@ def test_log_det_of_every_step(loaded):
   if model.config.dequantization == "variational":
     flow = model.dequantizer.coupling_flow
     context = model.dequantizer.context_net(data["x"])
-    walk([*flow.bijector.bijectors[::-1], tfp.bijectors.Sigmoid()], tf.constant(noise),
-         EvalContext(condition=context))
-  walk([fb.PixelsToLogit(model.config.levels), *model.coupling_flow.bijector.bijectors[::-1]],
-       tf.constant(data["dequantized"]), None)
+    walk([*flow.bijector.bijectors[::-1], tfp.bijectors.Sigmoid()], tf.constant(noise), EvalContext(condition=context))
+  walk(
+    [fb.PixelsToLogit(model.config.levels), *model.coupling_flow.bijector.bijectors[::-1]],
+    tf.constant(data["dequantized"]),
+    None,
+  )
   assert len(ours) == len(json.loads(str(data["steps"])))
   for one, other in zip(ours, data["step_logd"]):
     close(one, other)
@@ -111,8 +110,10 @@ def test_gradient_norm_of_every_variable(loaded):
   with tf.GradientTape() as tape:
     loss = -tf.reduce_mean(model.log_prob_bound(data["x"], noise=noise))
   gradients = dict(zip(variables, tape.gradient(loss, [v.value for v in variables.values()])))
-  norms = [0.0 if gradients[id(e.variable)] is None
-           else np.linalg.norm(gradients[id(e.variable)].numpy()[e.index]) for e in entries]
+  norms = [
+    0.0 if gradients[id(e.variable)] is None else np.linalg.norm(gradients[id(e.variable)].numpy()[e.index])
+    for e in entries
+  ]
   close(norms, data["grad_norm"])
 
 
@@ -141,8 +142,9 @@ def test_data_dependent_initialisation(name, tmp_path):
     tolerance = 1e-6 if data["stored"][i] == 4 else 1e-9
     # Biases of layers right after a layer norm of zero mean are rounding errors, about 1e-17.
     np.testing.assert_allclose(np.linalg.norm(ours), data["norm"][i], rtol=tolerance, atol=1e-14)
-    np.testing.assert_allclose(ours.ravel()[data["position"][i]], data["value"][i], rtol=tolerance,
-                               atol=1e-14 + tolerance * np.max(np.abs(ours)))
+    np.testing.assert_allclose(
+      ours.ravel()[data["position"][i]], data["value"][i], rtol=tolerance, atol=1e-14 + tolerance * np.max(np.abs(ours))
+    )
 
 
 def test_export_and_import_change_no_bit(loaded, tmp_path):
@@ -171,8 +173,7 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
   np.savez(path, **variables)
   with pytest.raises(ValueError) as error:
     fpp.load_official_weights(model, path)
-  assert "3 arrays: missing Norm/norm0/g (8, 4, 3); unexpected Norm_9/norm0/g (8, 4, 3); " in str(
-      error.value)
+  assert "3 arrays: missing Norm/norm0/g (8, 4, 3); unexpected Norm_9/norm0/g (8, 4, 3); " in str(error.value)
   assert "Pointwise/W0 has shape (2, 3), expected (3, 3)" in str(error.value)
   for ours, theirs in zip(model.get_weights(), before):
     np.testing.assert_array_equal(ours, theirs)
@@ -184,8 +185,7 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
 @pytest.mark.slow
 def test_every_published_model_has_a_name_for_each_weight_once():
   for name in ("cifar10", "imagenet64", "cifar10_affine_coupling", "cifar10_no_attention"):
-    config = dataclasses.replace(fpp.get_config(name), filters=4, dequant_filters=4, blocks=1,
-                                 components=2)
+    config = dataclasses.replace(fpp.get_config(name), filters=4, dequant_filters=4, blocks=1, components=2)
     model = fpp.FlowPlusPlus(config)
     entries = list(fpp.exporting.official_weights.official_entries(model))
     assert len({e.name for e in entries}) == len(entries)

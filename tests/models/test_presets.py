@@ -63,11 +63,15 @@ def append(path):
   path.write_bytes(path.read_bytes() + b"x")
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     (lambda folder: append(folder / "best.weights.h5"), "the weights of preset .* are damaged"),
     (lambda folder: (folder / "best.weights.h5").unlink(), "cannot be read"),
     (lambda folder: (folder / "config.json").write_text("{}"), "cannot be read"),
-    (lambda folder: (folder / "preset.json").unlink(), "is no preset: it has no preset.json")])
+    (lambda folder: (folder / "preset.json").unlink(), "is no preset: it has no preset.json"),
+  ],
+)
 def test_a_damaged_preset_is_refused(own, tmp_path, change, message):
   folder = shutil.copytree(own[1], tmp_path / "damaged")
   change(folder)
@@ -110,6 +114,7 @@ def test_its_figures_are_those_of_its_weights(name):
 @pytest.mark.parametrize("name", ["digits", slow("digits_by_class"), slow("photos")])
 def test_bits_per_dim_are_near_those_of_the_card(name):
   from flowpp_tf.data import load_dataset
+
   model = fpp.FlowPlusPlus.from_preset(name)
   record = evaluation.read_record(training.Workdir(models.preset_folder(name)).evaluation)["test"]
   dataset = load_dataset(name.partition("_")[0], labels=model.config.num_classes > 0)
@@ -148,7 +153,7 @@ def test_a_preset_is_exported_with_its_figures(tmp_path):
 @pytest.mark.docs
 def test_the_snippet_of_the_docs_runs(capsys):
   page = (ROOT / "docs" / "presets.md").read_text()
-  snippet, = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+  (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
   exec(compile(snippet, "presets.md", "exec"), {})
   names = "['digits', 'digits_by_class', 'fashion_mnist', 'photos']"
   assert capsys.readouterr().out.splitlines() == [names, "(4, 8, 8, 1) (4,)"]
@@ -156,10 +161,14 @@ def test_the_snippet_of_the_docs_runs(capsys):
     assert f"../flowpp_tf/pretrained/{name}/card.md" in page
 
 
-@pytest.mark.parametrize("flags, message", [
+@pytest.mark.parametrize(
+  "flags, message",
+  [
     ((), "give the model as --workdir or as --preset, one of them"),
     (("--preset=digits", "--workdir=x"), "give the model as --workdir or as --preset, one of them"),
-    (("--preset=clothes",), "unknown preset 'clothes'")])
+    (("--preset=clothes",), "unknown preset 'clothes'"),
+  ],
+)
 def test_a_program_without_a_model_says_so(tmp_path, flags, message):
   result = call("sample", *flags, cwd=tmp_path)
   assert result.code == 2 and message in result.error
@@ -172,10 +181,17 @@ SETTINGS = training.TrainingConfig(steps=1, batch_size=4, learning_rate=1e-9, in
 
 def train_from(source, workdir, config=TINY):
   from flowpp_tf.data import ImageDataset
+
   parts = [small_images(8, config, seed) for seed in range(3)]
   lines = []
-  training.train(config, SETTINGS, ImageDataset("random", config.levels, *parts), training.Workdir(workdir),
-                 init_from=models.InitialWeights.find(str(source)), log_fn=lines.append)
+  training.train(
+    config,
+    SETTINGS,
+    ImageDataset("random", config.levels, *parts),
+    training.Workdir(workdir),
+    init_from=models.InitialWeights.find(str(source)),
+    log_fn=lines.append,
+  )
   return training.Workdir(workdir).load()[0], lines
 
 
@@ -204,6 +220,7 @@ def test_a_run_does_not_begin_with_damaged_weights(own, tmp_path):
 
 def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, tmp_path):
   import dataclasses
+
   with pytest.raises(ValueError, match="do not fit the model"):
     train_from(own[1], tmp_path / "other", dataclasses.replace(TINY, filters=6))
   for source, message in (("missing.npz", "is not there"), (tmp_path, "has no trained weights"), ("dogits", "one of ")):

@@ -17,8 +17,9 @@ MODELS = [name for name in ROWS if name.startswith("model_")]
 
 
 def new_values(variables):
-  return [(v, tf.convert_to_tensor(v.value + 0.1 * draw(*v.shape, dtype=v.dtype, seed=i)))
-          for i, v in enumerate(variables)]
+  return [
+    (v, tf.convert_to_tensor(v.value + 0.1 * draw(*v.shape, dtype=v.dtype, seed=i))) for i, v in enumerate(variables)
+  ]
 
 
 def check(evaluate, variables):
@@ -50,8 +51,11 @@ def test_bijectors_with_keras_variables(name):
 @pytest.mark.parametrize("kind", ["affine", "mixture_logistic"])
 def test_couplings_with_keras_layers(kind):
   conditioner = Conditioner((4, 2, 2), 2 * fb.num_parameters(kind, 3), NetworkConfig(4, 1, heads=2), dtype="float64")
-  bijector_fn = fb.affine_coupling_bijector if kind == "affine" else (
-      lambda parameters: fb.mixture_logistic_coupling_bijector(parameters, 3))
+  bijector_fn = (
+    fb.affine_coupling_bijector
+    if kind == "affine"
+    else (lambda parameters: fb.mixture_logistic_coupling_bijector(parameters, 3))
+  )
   coupling, x = fb.Coupling(conditioner, bijector_fn, dtype="float64"), draw(3, 4, 2, 4)
   check(lambda: [coupling.forward_and_log_det(x), coupling.inverse_and_log_det(x)], conditioner.trainable_variables)
 

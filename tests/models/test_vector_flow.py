@@ -56,8 +56,9 @@ def by_tf_keras(layer, **kwargs):
 
 
 def by_minimize(layer, **kwargs):
-  return tfp.math.minimize(lambda: -tf.reduce_mean(layer.distribution.log_prob(X)), STEPS,
-                           keras.optimizers.Adam(1e-2), **kwargs)
+  return tfp.math.minimize(
+    lambda: -tf.reduce_mean(layer.distribution.log_prob(X)), STEPS, keras.optimizers.Adam(1e-2), **kwargs
+  )
 
 
 def by_loop(layer, function, optimizer):
@@ -77,11 +78,14 @@ def by_loop(layer, function, optimizer):
 def by_vi(layer, **kwargs):
   """Fit the flow to a density instead of data: a banana, by the reverse KL divergence."""
   banana = lambda x: -0.5 * (x[..., 0] ** 2 + (3 * (x[..., 1] - x[..., 0] ** 2)) ** 2)
-  return tfp.vi.fit_surrogate_posterior(banana, layer.distribution, keras.optimizers.Adam(1e-2), STEPS, sample_size=64,
-                                        seed=(0, 1), **kwargs)
+  return tfp.vi.fit_surrogate_posterior(
+    banana, layer.distribution, keras.optimizers.Adam(1e-2), STEPS, sample_size=64, seed=(0, 1), **kwargs
+  )
 
 
-@pytest.mark.parametrize("train", [
+@pytest.mark.parametrize(
+  "train",
+  [
     by_keras,
     slow(lambda layer: by_keras(layer, jit_compile=True)),
     slow(by_tf_keras),
@@ -91,7 +95,9 @@ def by_vi(layer, **kwargs):
     slow(lambda layer: by_loop(layer, lambda step: step, keras.optimizers.Adam(1e-2))),
     slow(lambda layer: by_loop(layer, tf.function(autograph=False), tf_keras.optimizers.Adam(1e-2))),
     slow(lambda layer: by_loop(layer, tf.function(jit_compile=True, autograph=False), keras.optimizers.Adam(1e-2))),
-], ids=["keras", "keras XLA", "tf_keras", "minimize", "vi", "vi XLA", "eager", "graph", "XLA"])
+  ],
+  ids=["keras", "keras XLA", "tf_keras", "minimize", "vi", "vi XLA", "eager", "graph", "XLA"],
+)
 def test_each_way_of_training_lowers_the_loss_and_moves_every_weight(train):
   layer = initialized()
   variables = layer.distribution.trainable_variables

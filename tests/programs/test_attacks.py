@@ -49,8 +49,15 @@ def say(capsys, *words):
 
 def train(path, steps=4):
   workdir, lines = training.Workdir(path), []
-  training.train(TINY, training.TrainingConfig(steps=steps, batch_size=8, validate_every=1, checkpoint_every=1,
-                                               learning_rate=3e-3, tensorboard=()), DATA, workdir, log_fn=lines.append)
+  training.train(
+    TINY,
+    training.TrainingConfig(
+      steps=steps, batch_size=8, validate_every=1, checkpoint_every=1, learning_rate=3e-3, tensorboard=()
+    ),
+    DATA,
+    workdir,
+    log_fn=lines.append,
+  )
   return workdir
 
 
@@ -63,14 +70,71 @@ def end_state(workdir):
 # --- Flags ----------------------------------------------------------------------------------------
 
 SHORTEST_RUN = [*TINY_RUN, "--heads=1", "--steps=1", "--init_batch_size=16"]
-NUMBERS = ["nan", "inf", "-inf", "1e400", "-1", "-0", "1e20", str(10**20), str(2**31), str(2**32), str(2**63),
-           str(2**64), "0x10", "1_000", "", " ", "1.5", "one", "٣", "1,2", "[1]", "None", "True",
-           "1e-400", "-2147483649", "0.0"]
+NUMBERS = [
+  "nan",
+  "inf",
+  "-inf",
+  "1e400",
+  "-1",
+  "-0",
+  "1e20",
+  str(10**20),
+  str(2**31),
+  str(2**32),
+  str(2**63),
+  str(2**64),
+  "0x10",
+  "1_000",
+  "",
+  " ",
+  "1.5",
+  "one",
+  "٣",
+  "1,2",
+  "[1]",
+  "None",
+  "True",
+  "1e-400",
+  "-2147483649",
+  "0.0",
+]
 TEXTS = [
-    "", " ", "/", "..", "/dev/null", "/dev/zero", "/proc/self/mem", "a" * 300, "a\nb", "\udcff", "%s%n",
-    "~nobody/x", "--", "'", "folder:", "npz:/dev/zero", "folder:/dev", "tfds:", "tfds:../..", "://",
-    "gs://a/b", "{}", "null", "x" * 5000, "columns:0", "columns:99999", "squeeze," * 50, "linear:nan@1",
-    "cosine:0@-1", "0,0,0", "1,1,1", "-1,-1,-1", "9" * 50 + ",1,1", "float16", "\u202e"]
+  "",
+  " ",
+  "/",
+  "..",
+  "/dev/null",
+  "/dev/zero",
+  "/proc/self/mem",
+  "a" * 300,
+  "a\nb",
+  "\udcff",
+  "%s%n",
+  "~nobody/x",
+  "--",
+  "'",
+  "folder:",
+  "npz:/dev/zero",
+  "folder:/dev",
+  "tfds:",
+  "tfds:../..",
+  "://",
+  "gs://a/b",
+  "{}",
+  "null",
+  "x" * 5000,
+  "columns:0",
+  "columns:99999",
+  "squeeze," * 50,
+  "linear:nan@1",
+  "cosine:0@-1",
+  "0,0,0",
+  "1,1,1",
+  "-1,-1,-1",
+  "9" * 50 + ",1,1",
+  "float16",
+  "\u202e",
+]
 
 
 @pytest.fixture
@@ -85,10 +149,15 @@ def test_fuzzed_flags_end_in_one_line(rng, small_disk, capsys):
   tmp_path = small_disk
   assert call("train", *SHORTEST_RUN, "--workdir=run", cwd=tmp_path).code == 0
   programs = {
-      "train": [*SHORTEST_RUN], "evaluate": ["--workdir=run", "--limit=4"], "sample": ["--workdir=run", "--n=1"],
-      "score": ["--workdir=run", "--limit=2", "--num_samples=1"],
-      "compress": ["--workdir=run", "--limit=2", "--estimate"],
-      "decompress": ["nothing.fpp", "--list"], "export": ["--workdir=/nowhere"], "demo": ["--workdir=/nowhere"]}
+    "train": [*SHORTEST_RUN],
+    "evaluate": ["--workdir=run", "--limit=4"],
+    "sample": ["--workdir=run", "--n=1"],
+    "score": ["--workdir=run", "--limit=2", "--num_samples=1"],
+    "compress": ["--workdir=run", "--limit=2", "--estimate"],
+    "decompress": ["nothing.fpp", "--list"],
+    "export": ["--workdir=/nowhere"],
+    "demo": ["--workdir=/nowhere"],
+  }
   names = {name: _flags_of(name, tmp_path) for name in programs}
   tried, codes = 0, collections.Counter()
   while tried < 1000:
@@ -109,14 +178,18 @@ def test_fuzzed_flags_end_in_one_line(rng, small_disk, capsys):
     if tried % 100 == 0:
       say(capsys, tried, dict(codes))
     shutil.rmtree(tmp_path / f"w{tried - 1}", ignore_errors=True)
-  say(capsys, f"fuzzed flags: {tried} tried, {codes[2]} refused in one line, {codes[1]} in one line of the system, "
-              f"{codes[0]} used, no traceback")
+  say(
+    capsys,
+    f"fuzzed flags: {tried} tried, {codes[2]} refused in one line, {codes[1]} in one line of the system, "
+    f"{codes[0]} used, no traceback",
+  )
 
 
 def _flags_of(program, cwd):
   text = call(program, "--help", cwd=cwd).out
-  return [line.split("--", 1)[1].split(":")[0].removeprefix("[no]") for line in text.splitlines()
-          if line.startswith("  --")]
+  return [
+    line.split("--", 1)[1].split(":")[0].removeprefix("[no]") for line in text.splitlines() if line.startswith("  --")
+  ]
 
 
 # --- Damaged files --------------------------------------------------------------------------------
@@ -131,8 +204,10 @@ def test_damaged_files_are_refused_or_do_no_harm(rng, tmp_path, capsys):
   workdir = train(tmp_path / "run")
   model, settings = workdir.load()
   export_saved_model(model, workdir.path / "saved_model" / "1")
-  checkpoint, bits = workdir.weights_info(), load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(
-      DATA.test[:2], seed=0).numpy()
+  checkpoint, bits = (
+    workdir.weights_info(),
+    load_saved_model(workdir.path / "saved_model" / "1").bits_per_dim(DATA.test[:2], seed=0).numpy(),
+  )
   files = [path for path in sorted(workdir.path.rglob("*")) if path.is_file() and path.name != "run.lock"]
   del checkpoint["sha256"]
   counts = collections.Counter()
@@ -169,10 +244,16 @@ def _restored(workdir):
   import tensorflow as tf
 
   from flowpp_tf.training.checkpoints import Checkpoints
+
   state = training.TrainState(fpp.FlowPlusPlus(TINY), training.TrainingConfig(steps=4)) if not _STATE else _STATE[0]
   _STATE[:] = [state]
-  kept = Checkpoints(workdir.checkpoints, 2, best=tf.Variable(0.0, dtype=tf.float64),
-                     recorded=tf.Variable(0, dtype=tf.int64), **state.trackables())
+  kept = Checkpoints(
+    workdir.checkpoints,
+    2,
+    best=tf.Variable(0.0, dtype=tf.float64),
+    recorded=tf.Variable(0, dtype=tf.int64),
+    **state.trackables(),
+  )
   return kept.restore().step
 
 
@@ -200,8 +281,12 @@ def test_damaged_data_are_refused_or_have_their_shape(rng, tmp_path, capsys):
   whole = load_dataset(f"folder:{folder}", image_shape=(32, 32, 3))
   counts = collections.Counter()
   targets = [(path, "folder") for path in sorted(folder.iterdir())[:6]] + [
-      (tmp_path / "a.npz", "npz"), (tmp_path / "train_32x32.tar", "tar"), (tmp_path / "train_32x32.zip", "zip"),
-      (tmp_path / "splits.json", "splits"), (tmp_path / "evaluation.json", "evaluation")]
+    (tmp_path / "a.npz", "npz"),
+    (tmp_path / "train_32x32.tar", "tar"),
+    (tmp_path / "train_32x32.zip", "zip"),
+    (tmp_path / "splits.json", "splits"),
+    (tmp_path / "evaluation.json", "evaluation"),
+  ]
   for i in range(1000):
     file, kind = targets[i % len(targets)]
     content = file.read_bytes()
@@ -277,11 +362,18 @@ def test_a_disk_that_is_full_at_any_write_loses_nothing(rng, deterministic, tmp_
 
 def peak(*arguments):
   """Peak memory of a program in MiB, its exit code, and its last line."""
-  code = ("import resource, subprocess, sys; r = subprocess.run(sys.argv[1:], capture_output=True, text=True); "
-          "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, r.returncode, "
-          "(r.stderr or r.stdout).strip().splitlines()[-1][-160:])")
-  out = subprocess.run([sys.executable, "-c", code, sys.executable, *map(str, arguments)], text=True, check=True,
-                       capture_output=True, timeout=LIMIT).stdout
+  code = (
+    "import resource, subprocess, sys; r = subprocess.run(sys.argv[1:], capture_output=True, text=True); "
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, r.returncode, "
+    "(r.stderr or r.stdout).strip().splitlines()[-1][-160:])"
+  )
+  out = subprocess.run(
+    [sys.executable, "-c", code, sys.executable, *map(str, arguments)],
+    text=True,
+    check=True,
+    capture_output=True,
+    timeout=LIMIT,
+  ).stdout
   memory, exit_code, line = out.split(" ", 2)
   return int(memory), int(exit_code), line.strip()
 
@@ -292,8 +384,13 @@ def test_bombs_take_less_than_a_gigabyte_more(rng, tmp_path, capsys):
   good.mkdir()
   for i in range(4):
     Image.fromarray(np.full([32, 32, 3], i, np.uint8)).save(good / f"{i}.png")
-  score = [ROOT / "bin" / "score", "--preset=photos", "--num_samples=1", "--typical_images=2",
-           f"--output={tmp_path}/o.csv"]
+  score = [
+    ROOT / "bin" / "score",
+    "--preset=photos",
+    "--num_samples=1",
+    "--typical_images=2",
+    f"--output={tmp_path}/o.csv",
+  ]
   train_on = [ROOT / "bin" / "train", "--config=photos", "--steps=1"]
   usual, code, _ = peak(*score, f"--images={good}")
   assert code == 0
@@ -321,17 +418,30 @@ def test_bombs_take_less_than_a_gigabyte_more(rng, tmp_path, capsys):
 
 def test_a_thousand_requests_leave_the_memory_flat(rng, tmp_path, capsys):
   from gradio_client import Client, handle_file
+
   port = 20_000 + rng.randrange(20_000)
   Image.fromarray(np.full([32, 32], 99, np.uint8)).save(tmp_path / "a.png")
   keras.utils.set_random_seed(0)
-  process = subprocess.Popen([sys.executable, str(ROOT / "bin" / "demo"), "--preset=digits", f"--port={port}",
-                              "--num_samples=2"], stdout=subprocess.PIPE, text=True, cwd=tmp_path,
-                             env={**os.environ, "PYTHONPATH": ""})
+  process = subprocess.Popen(
+    [sys.executable, str(ROOT / "bin" / "demo"), "--preset=digits", f"--port={port}", "--num_samples=2"],
+    stdout=subprocess.PIPE,
+    text=True,
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONPATH": ""},
+  )
   try:
     assert process.stdout.readline().startswith("the page is at")
     client = Client(f"http://127.0.0.1:{port}", verbose=False, download_files=False)
-    memory = lambda: int(next(line for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
-                              if line.startswith("VmRSS")).split()[1]) // 1024
+    memory = lambda: (
+      int(
+        next(
+          line
+          for line in pathlib.Path(f"/proc/{process.pid}/status").read_text().splitlines()
+          if line.startswith("VmRSS")
+        ).split()[1]
+      )
+      // 1024
+    )
     curve = []
     for i in range(1000):
       if i % 3 == 0:
@@ -358,9 +468,20 @@ def test_a_thousand_requests_leave_the_memory_flat(rng, tmp_path, capsys):
 
 def test_a_chief_killed_five_times_ends_as_the_run_that_was_not(rng, tmp_path, capsys):
   """Both workers start again each time, from the newest checkpoint, and end with the same weights to the last bit."""
+
   def start_both(path):
-    return start_workers("train", *TINY_RUN, "--dropout=0.2", "--steps=20", "--validate_every=1", "--optimizer=sgd",
-                         "--deterministic", "--checkpoint_every=1", "--worker_timeout=40", f"--workdir={path}")
+    return start_workers(
+      "train",
+      *TINY_RUN,
+      "--dropout=0.2",
+      "--steps=20",
+      "--validate_every=1",
+      "--optimizer=sgd",
+      "--deterministic",
+      "--checkpoint_every=1",
+      "--worker_timeout=40",
+      f"--workdir={path}",
+    )
 
   for worker in start_both(tmp_path / "whole"):
     finish(worker)

@@ -22,40 +22,51 @@ def images(tmp_path_factory):
     for i in range(count):
       Image.fromarray(rng.randint(0, 256, [20, 24, 3]).astype(np.uint8)).save(cwd / folder / f"{i}.png")
   (cwd / "bad" / "3.png").write_bytes(b"not an image")
-  np.savez(cwd / "other.npz", **{split: rng.randint(0, 256, [6, 16, 16, 3]).astype(np.uint8)
-                                 for split in ("train", "validation", "test")})
+  np.savez(
+    cwd / "other.npz",
+    **{split: rng.randint(0, 256, [6, 16, 16, 3]).astype(np.uint8) for split in ("train", "validation", "test")},
+  )
   return cwd
 
 
 BAD = [
-    (["--dataset=folder:nowhere"], "/nowhere' is not there"),
-    (["--dataset=folder:empty"], "has no image: looked for .png, .jpg, .jpeg, .webp"),
-    (["--dataset=folder:one"], "has 1 image; it takes at least 3"),
-    (["--dataset=folder:bad"], "1 image file cannot be read, more than --max_bad_files=0: "),
-    (["--dataset=folder:bad"], "3.png (cannot identify image file"),
-    (["--dataset=folder:cats", "--splits_file=none.csv"], "none.csv' cannot be read"),
-    (["--dataset=folder:cats", "--max_bad_files=-1"], "max_bad_files"),
-    (["--dataset=folder:cats", "--bits=9"], "bits"),
-    (["--dataset=folder:cats", "--bits=5"], "`bits` 5 gives 32 levels, the model's config has 256"),
-    (["--dataset=folder:cats", "--levels=32"], "--bits=5 reduces its images to that"),
-    (["--dataset=folder:cats", "--image_size=16", "--image_shape=8,8,3"], "say two things"),
-    (["--dataset=folder:cats", "--image_size=31"], "is 31, which cannot be halved"),
-    (["--dataset=npz:none.npz"], "none.npz' cannot be read: No such file"),
-    (["--dataset=npz:other.npz"], "has image_shape (16, 16, 3), the model's config (32, 32, 3)"),
-    (["--dataset=cifar10", "--data_dir=data"], "data/cifar10/"),
-    (["--dataset=cifar10", "--data_dir=data"], "prepare it by: tfds build cifar10 --data_dir="),
-    (["--dataset=imagenet32_old", "--data_dir=data"], "train_32x32 with valid_32x32"),
-    (["--dataset=tfds:nothing"], "TensorFlow Datasets has no 'nothing'"),
-    (["--dataset=imagenet32"], "did you mean imagenet32_old or imagenet32_new"),
-    (["--dataset=photos", "--workdir=runs/cats"], "holds another run: "),
+  (["--dataset=folder:nowhere"], "/nowhere' is not there"),
+  (["--dataset=folder:empty"], "has no image: looked for .png, .jpg, .jpeg, .webp"),
+  (["--dataset=folder:one"], "has 1 image; it takes at least 3"),
+  (["--dataset=folder:bad"], "1 image file cannot be read, more than --max_bad_files=0: "),
+  (["--dataset=folder:bad"], "3.png (cannot identify image file"),
+  (["--dataset=folder:cats", "--splits_file=none.csv"], "none.csv' cannot be read"),
+  (["--dataset=folder:cats", "--max_bad_files=-1"], "max_bad_files"),
+  (["--dataset=folder:cats", "--bits=9"], "bits"),
+  (["--dataset=folder:cats", "--bits=5"], "`bits` 5 gives 32 levels, the model's config has 256"),
+  (["--dataset=folder:cats", "--levels=32"], "--bits=5 reduces its images to that"),
+  (["--dataset=folder:cats", "--image_size=16", "--image_shape=8,8,3"], "say two things"),
+  (["--dataset=folder:cats", "--image_size=31"], "is 31, which cannot be halved"),
+  (["--dataset=npz:none.npz"], "none.npz' cannot be read: No such file"),
+  (["--dataset=npz:other.npz"], "has image_shape (16, 16, 3), the model's config (32, 32, 3)"),
+  (["--dataset=cifar10", "--data_dir=data"], "data/cifar10/"),
+  (["--dataset=cifar10", "--data_dir=data"], "prepare it by: tfds build cifar10 --data_dir="),
+  (["--dataset=imagenet32_old", "--data_dir=data"], "train_32x32 with valid_32x32"),
+  (["--dataset=tfds:nothing"], "TensorFlow Datasets has no 'nothing'"),
+  (["--dataset=imagenet32"], "did you mean imagenet32_old or imagenet32_new"),
+  (["--dataset=photos", "--workdir=runs/cats"], "holds another run: "),
 ]
 
 
 @pytest.fixture(scope="module")
 def trained(images):
   """Output of a run of 5 bits at 16x16, in `runs/cats`."""
-  result = call("train", *TINY, "--dataset=folder:cats", "--image_size=16", "--bits=5", "--levels=32", "--flip",
-                "--workdir=runs/cats", cwd=images)
+  result = call(
+    "train",
+    *TINY,
+    "--dataset=folder:cats",
+    "--image_size=16",
+    "--bits=5",
+    "--levels=32",
+    "--flip",
+    "--workdir=runs/cats",
+    cwd=images,
+  )
   assert result.code == 0, result.error
   return result.out
 
@@ -71,8 +82,7 @@ def test_a_run_on_a_folder_says_everywhere_what_it_was_on(images, trained):
   assert rows and {row["data"] for row in rows} == {fingerprint["digest"]}
   lines = trained.splitlines()
   assert any(line.startswith("data: folder:cats, ") and fingerprint["digest"] in line for line in lines)
-  assert any(line.startswith("test: ") and line.endswith(f"; data {fingerprint['digest']}")
-             for line in lines)
+  assert any(line.startswith("test: ") and line.endswith(f"; data {fingerprint['digest']}") for line in lines)
 
 
 def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
@@ -86,7 +96,7 @@ def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
   assert "warning" not in error
   code, out, error = evaluate("--dataset=npz:../other.npz")
   assert code == 0 and out.startswith("npz:other.npz test: ") and digest not in out
-  warning, = error.splitlines()
+  (warning,) = error.splitlines()
   assert "warning: the model was trained on folder:cats, " in warning and digest in warning
 
 
@@ -96,6 +106,6 @@ def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images,
   before = times_of_files(images)
   code, _, error = call("train", *TINY, "--workdir=new", *arguments, cwd=images)
   assert code == 2, error
-  line, = error.splitlines()
+  (line,) = error.splitlines()
   assert "error: " in line and message in line
   assert times_of_files(images) == before

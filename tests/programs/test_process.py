@@ -21,13 +21,19 @@ HUGE = 10**20
 
 def script(body, *arguments, **options):
   """Run `process.own` of a small function as a process."""
-  code = ("import os, signal, sys, time; from flowpp_tf import process\ndef main():\n"
-          + textwrap.indent(textwrap.dedent(body), "  ") + "\nprocess.run_and_exit(main)")
-  return subprocess.run([sys.executable, "-c", code, *arguments], text=True, timeout=LIMIT, cwd=ROOT,
-                        **{"capture_output": True, **options})
+  code = (
+    "import os, signal, sys, time; from flowpp_tf import process\ndef main():\n"
+    + textwrap.indent(textwrap.dedent(body), "  ")
+    + "\nprocess.run_and_exit(main)"
+  )
+  return subprocess.run(
+    [sys.executable, "-c", code, *arguments], text=True, timeout=LIMIT, cwd=ROOT, **{"capture_output": True, **options}
+  )
 
 
-@pytest.mark.parametrize("body, code, error", [
+@pytest.mark.parametrize(
+  "body, code, error",
+  [
     ("pass", process.DONE, ""),
     ("sys.exit(3)", process.STOPPED_AND_SAVED, ""),
     ("sys.exit('a reason')", process.FAILED, "error: a reason"),
@@ -38,9 +44,15 @@ def script(body, *arguments, **options):
     ("os.kill(os.getpid(), signal.SIGINT); time.sleep(10**6)", 130, "stopped by Ctrl-C"),
     ("raise KeyboardInterrupt", 130, "stopped by Ctrl-C"),
     # A signal is heard where its exception is not: here it is thrown away.
-    ("try:\n  os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: pass\n"
-     "os.kill(os.getpid(), signal.SIGINT); time.sleep(10**6)", 130, ""),
-    ("print('\\udcff\\u4e00'); sys.exit(0)", process.DONE, "")])
+    (
+      "try:\n  os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException: pass\n"
+      "os.kill(os.getpid(), signal.SIGINT); time.sleep(10**6)",
+      130,
+      "",
+    ),
+    ("print('\\udcff\\u4e00'); sys.exit(0)", process.DONE, ""),
+  ],
+)
 def test_a_program_ends_with_its_code_and_one_line(body, code, error):
   result = script(body, env={**os.environ, "PYTHONIOENCODING": "ascii"})
   assert result.returncode == code, result.stderr
@@ -53,8 +65,10 @@ def test_debug_shows_where_an_error_is():
 
 
 def test_a_signal_whose_exception_is_lost_ends_the_process_in_time():
-  result = script("process._PATIENCE = 0.5\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException: pass\n"
-                  "while True: time.sleep(1)")
+  result = script(
+    "process._PATIENCE = 0.5\ntry:\n  os.kill(os.getpid(), signal.SIGTERM)\nexcept BaseException: pass\n"
+    "while True: time.sleep(1)"
+  )
   assert result.returncode == 143 and "stopped by SIGTERM" in result.stderr
 
 
@@ -85,8 +99,14 @@ def test_the_first_line_comes_at_once_and_nothing_but_lines_of_the_program(tmp_p
 
 
 def test_a_program_is_stopped_while_it_imports_tensorflow(tmp_path):
-  program = start(["-m", "flowpp_tf", "sample"], "--preset=digits", "--n=1000000", cwd=tmp_path,
-                  stderr=subprocess.PIPE, PYTHONPATH=str(ROOT))
+  program = start(
+    ["-m", "flowpp_tf", "sample"],
+    "--preset=digits",
+    "--n=1000000",
+    cwd=tmp_path,
+    stderr=subprocess.PIPE,
+    PYTHONPATH=str(ROOT),
+  )
   program.stderr.readline()
   wait_for(lambda: "libtensorflow" in pathlib.Path(f"/proc/{program.pid}/maps").read_text(), program)
   program.send_signal(signal.SIGINT)
@@ -108,12 +128,20 @@ def flag_file(tmp_path):
   def write(content):
     (tmp_path / "a.flags").write_bytes(content)
     return f"--flagfile={tmp_path / 'a.flags'}"
+
   return write
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"--workdir=a\0b\n", "has a NUL character"), (b"--workdir=\xff\xfe\n", "cannot be read: "),
-    (b"--steps\n", "steps"), (b"--nothing=1\n", "nothing"), (b"--steps=1\n" * 3 + b"--steps=x\n", "steps")])
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (b"--workdir=a\0b\n", "has a NUL character"),
+    (b"--workdir=\xff\xfe\n", "cannot be read: "),
+    (b"--steps\n", "steps"),
+    (b"--nothing=1\n", "nothing"),
+    (b"--steps=1\n" * 3 + b"--steps=x\n", "steps"),
+  ],
+)
 def test_flag_files_of_any_content_are_one_line(tmp_path, flag_file, content, message):
   result = call("train", flag_file(content), cwd=tmp_path)
   assert result.code == 2 and message in result.error and len(result.error.splitlines()) == 1
@@ -133,14 +161,20 @@ def test_every_number_has_both_bounds(program, tmp_path, monkeypatch):
   from flowpp_tf.training import TrainingConfig
 
   module, found = importlib.import_module(f"flowpp_tf.programs.{program}"), {}
-  monkeypatch.setattr(module.run, "run_program", lambda *a, **k: found.update(
-      {name: flags.FLAGS[name] for name in flags.FLAGS}))
+  monkeypatch.setattr(
+    module.run, "run_program", lambda *a, **k: found.update({name: flags.FLAGS[name] for name in flags.FLAGS})
+  )
   before = {*flags.FLAGS}
   call(program, cwd=tmp_path)
   settings = {*FlowPlusPlusConfig.__dataclass_fields__, *TrainingConfig.__dataclass_fields__}
-  numbers = {name: flag for name, flag in found.items() if name not in before and name not in (
-      settings if program == "train" else ()) and flag.parser.syntactic_help.rpartition(" ")[2] and isinstance(
-          flag.parser, (flags.IntegerParser, flags.FloatParser))}
+  numbers = {
+    name: flag
+    for name, flag in found.items()
+    if name not in before
+    and name not in (settings if program == "train" else ())
+    and flag.parser.syntactic_help.rpartition(" ")[2]
+    and isinstance(flag.parser, (flags.IntegerParser, flags.FloatParser))
+  }
   assert numbers or program in ("export", "decompress")
   for name, flag in numbers.items():
     assert None not in (flag.parser.lower_bound, flag.parser.upper_bound), f"--{name} of {program}"
@@ -149,6 +183,7 @@ def test_every_number_has_both_bounds(program, tmp_path, monkeypatch):
 def _settings():
   from flowpp_tf.models import FlowPlusPlusConfig
   from flowpp_tf.training import TrainingConfig
+
   for settings in (FlowPlusPlusConfig, TrainingConfig):
     for field in settings.__dataclass_fields__.values():
       if field.type in (int, float, int | None, float | None):
@@ -159,21 +194,33 @@ def _settings():
 def test_every_number_of_a_config_is_bounded(settings, field):
   start = {"steps": 1} if "steps" in settings.__dataclass_fields__ else {}
   for value in (HUGE, -HUGE, math.nan, math.inf, -1):
-    if field.type in (float, float | None) and value == HUGE and field.name in ("clip_norm", "learning_rate",
-                                                                                  "act_norm_min_variance"):
+    if (
+      field.type in (float, float | None)
+      and value == HUGE
+      and field.name in ("clip_norm", "learning_rate", "act_norm_min_variance")
+    ):
       continue  # of no use, and harmless
     with pytest.raises(ValueError, match=field.name):
       settings(**{**start, field.name: value})
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["--seed=4294967296"], "`seed` must be at most 4,294,967,295"), (["--epochs=nan"], "epochs"),
-    ([f"--filters={HUGE}"], "`filters` must be at most 65,536"), (["--workdir="], "flag --workdir is empty"),
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
+    (["--seed=4294967296"], "`seed` must be at most 4,294,967,295"),
+    (["--epochs=nan"], "epochs"),
+    ([f"--filters={HUGE}"], "`filters` must be at most 65,536"),
+    (["--workdir="], "flag --workdir is empty"),
     (["--batch_size=100000"], "must be at most the 1,527 training images"),
     (["--checkpoint_minutes=nan"], "minutes"),
-    ([f"--structure=columns:{HUGE}"], "structure"), (["--image_shape=1,2"], "image_shape"),
-    (["--init_from="], "init_from"), (["--dataset="], "dataset"), (["--config="], "config"),
-    (["--workdir=\udcff"], "must be a path in UTF-8")])
+    ([f"--structure=columns:{HUGE}"], "structure"),
+    (["--image_shape=1,2"], "image_shape"),
+    (["--init_from="], "init_from"),
+    (["--dataset="], "dataset"),
+    (["--config="], "config"),
+    (["--workdir=\udcff"], "must be a path in UTF-8"),
+  ],
+)
 def test_values_that_once_were_tracebacks_are_one_line(tmp_path, arguments, message):
   steps = [] if arguments[0].startswith("--epochs") else ["--steps=1"]
   result = call("train", *steps, *arguments, cwd=tmp_path)

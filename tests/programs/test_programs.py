@@ -25,8 +25,7 @@ def test_train_leaves_figures_pictures_and_the_next_commands(start, trained, tmp
   rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   assert [row["step"] for row in rows] == [2, 4]
   for row in rows:
-    assert set(row) >= {"bits_per_dim", "val_bits_per_dim", "gradient_norm", "learning_rate",
-                        "images_per_second"}
+    assert set(row) >= {"bits_per_dim", "val_bits_per_dim", "gradient_norm", "learning_rate", "images_per_second"}
   for name in ("samples.png", "curves.png"):
     with Image.open(workdir / name) as picture:
       assert min(picture.size) > 100
@@ -69,8 +68,16 @@ def test_a_run_in_float16_trains_and_is_gone_on_with(tmp_path):
 
 def test_sample_writes_the_same_images_for_the_same_seed(trained):
   for name in ("a", "b"):
-    result = call("sample", "--workdir=runs/digits", "--n=5", "--seed=3", "--temperature=0.7",
-                  f"--output={name}.png", f"--npy={name}.npy", cwd=trained)
+    result = call(
+      "sample",
+      "--workdir=runs/digits",
+      "--n=5",
+      "--seed=3",
+      "--temperature=0.7",
+      f"--output={name}.png",
+      f"--npy={name}.npy",
+      cwd=trained,
+    )
     assert result.code == 0, result.error
   images = np.load(trained / "a.npy")
   assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.max() <= 16
@@ -78,7 +85,9 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
   assert (trained / "a.png").read_bytes() == (trained / "b.png").read_bytes()
 
 
-@pytest.mark.parametrize("program, args, message", [
+@pytest.mark.parametrize(
+  "program, args, message",
+  [
     ("train", ["--config=digit", "--steps=1"], "unknown config 'digit'; did you mean digits?"),
     ("train", ["--dataset=foto", "--steps=1"], "unknown dataset 'foto'; did you mean photos?"),
     ("train", ["--dataset=photos", "--steps=1"], "data set 'photos' has image_shape (32, 32, 3)"),
@@ -87,8 +96,11 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("train", ["--filters=5", "--steps=1"], "`filters` must be a multiple of the 4 heads, got 5"),
     ("train", ["--learning_rate=fast", "--steps=1"], "learning_rate"),
     ("train", ["--precision=half", "--steps=1"], "precision"),
-    ("train", ["--precision=float16", "--dtype=float32", "--steps=1"],
-     "give the precision as --precision or as --dtype, one of them"),
+    (
+      "train",
+      ["--precision=float16", "--dtype=float32", "--steps=1"],
+      "give the precision as --precision or as --dtype, one of them",
+    ),
     ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
     ("train", ["extra", "--steps=1"], "unexpected argument 'extra'"),
     ("train", ["--steps=1", "--epochs=1"], "give the length of the run as --steps or as --epochs"),
@@ -106,16 +118,20 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("sample", ["--workdir=runs/digits", "--interpolate=test:0"], "--interpolate must be two images"),
     ("sample", ["--workdir=runs/digits", "--reconstruct=cat.png"], "there is no image 'cat.png'"),
     ("sample", ["--workdir=runs/digits", "--output=no/such/folder.png"], "cannot write"),
-])
+  ],
+)
 def test_bad_input_is_one_clear_line_and_exit_code_2(trained_once, program, args, message):
   _check_bad_input(call, trained_once, program, args, message)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program, args, message", [
+@pytest.mark.parametrize(
+  "program, args, message",
+  [
     ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
     ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
-])
+  ],
+)
 def test_a_process_with_bad_input_ends_in_the_same_way(trained_once, program, args, message):
   _check_bad_input(run, trained_once, program, args, message)
 
@@ -137,5 +153,4 @@ def _is_noise(line):
 
 def test_help_lists_the_flags_of_the_program(tmp_path):
   out = call("train", "--help", cwd=tmp_path).out
-  assert "Trains Flow++" in out and all(flag in out for flag in (
-      "--batch_size", "--filters", "--dataset"))
+  assert "Trains Flow++" in out and all(flag in out for flag in ("--batch_size", "--filters", "--dataset"))

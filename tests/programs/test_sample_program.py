@@ -11,8 +11,15 @@ from support.models import perturb
 from support.programs import call, times_of_files
 
 CONFIG = fpp.FlowPlusPlusConfig(
-    image_shape=(8, 8, 1), levels=17, structure="columns:1", coupling="affine", filters=4, blocks=1,
-    attention=False, dequantization="uniform")
+  image_shape=(8, 8, 1),
+  levels=17,
+  structure="columns:1",
+  coupling="affine",
+  filters=4,
+  blocks=1,
+  attention=False,
+  dequantization="uniform",
+)
 DIGITS = load_dataset("digits")
 
 
@@ -103,16 +110,17 @@ def test_neighbours_beside_the_samples(program):
   _, samples = program("--n=3", "--temperature=0.9")
   np.testing.assert_array_equal(rows[:, 0], samples)
   for row, line in zip(rows.astype(np.float64), lines):
-    errors = np.sqrt(np.mean((row[0] - DIGITS.train)**2, axis=(1, 2, 3)))
+    errors = np.sqrt(np.mean((row[0] - DIGITS.train) ** 2, axis=(1, 2, 3)))
     first, second = np.argsort(errors, kind="stable")[:2]
-    assert line.endswith(
-        f": train:{first} at {errors[first]:.2f}, train:{second} at {errors[second]:.2f}")
+    assert line.endswith(f": train:{first} at {errors[first]:.2f}, train:{second} at {errors[second]:.2f}")
     np.testing.assert_array_equal(row[1:], DIGITS.train[[first, second]])
   assert lines[3].startswith("closest of train, median: ") and "first 3 images of test" in lines[3]
   assert lines[4] == "wrote run/neighbours_t0.9_s0.png"
 
 
-@pytest.mark.parametrize("arguments, message", [
+@pytest.mark.parametrize(
+  "arguments, message",
+  [
     ("--temperature=hot", "--temperature must be a number of at least 0, or several"),
     ("--temperature=", "--temperature must be"),
     ("--temperature=0.5,-1", "got '0.5,-1'"),
@@ -137,11 +145,12 @@ def test_neighbours_beside_the_samples(program):
     ("--output=images.npy", "--output and --npy are one file"),
     ("--output=run", "--output=run must end in .png, .jpg, .jpeg, .webp"),
     ("--output=no/a.png", "cannot write 'no/a.png': there is no folder 'no'"),
-])
+  ],
+)
 def test_bad_input_is_one_line_that_names_it_and_leaves_nothing(folder, arguments, message):
   before = times_of_files(folder)
   code, _, error = call("sample", "--workdir=run", "--npy=images.npy", *arguments.split(), cwd=folder)
   assert code == 2
-  line, = error.splitlines()
+  (line,) = error.splitlines()
   assert line.startswith("sample: error: ") and message in line
   assert times_of_files(folder) == before

@@ -20,9 +20,10 @@ EVENT = (4, 4, 2)
 
 class Case(NamedTuple):
   """A row of the table."""
-  make: Callable    # dtype -> bijector
+
+  make: Callable  # dtype -> bijector
   sample: Callable  # shape, dtype -> points of its domain
-  event: tuple      # shape of an event
+  event: tuple  # shape of an event
 
 
 def draw(*shape, scale=1.0, dtype="float64", seed=0):
@@ -31,8 +32,11 @@ def draw(*shape, scale=1.0, dtype="float64", seed=0):
 
 
 def mixture(dtype, event=EVENT):
-  return (draw(*event, K, dtype=dtype), draw(*event, K, scale=2, dtype=dtype, seed=1),
-          draw(*event, K, dtype=dtype, seed=2))
+  return (
+    draw(*event, K, dtype=dtype),
+    draw(*event, K, scale=2, dtype=dtype, seed=1),
+    draw(*event, K, dtype=dtype, seed=2),
+  )
 
 
 class Conditioner(tf.Module):
@@ -47,10 +51,12 @@ class Conditioner(tf.Module):
 
 
 def coupling(dtype, kind, name="coupling"):
-  bijector_fn = fb.affine_coupling_bijector if kind == "affine" else functools.partial(
-      fb.mixture_logistic_coupling_bijector, components=K)
-  return fb.Coupling(Conditioner(dtype, fb.num_parameters(kind, K)), bijector_fn, dtype=dtype,
-                     name=name)
+  bijector_fn = (
+    fb.affine_coupling_bijector
+    if kind == "affine"
+    else functools.partial(fb.mixture_logistic_coupling_bijector, components=K)
+  )
+  return fb.Coupling(Conditioner(dtype, fb.num_parameters(kind, K)), bijector_fn, dtype=dtype, name=name)
 
 
 class ConditionedConditioner(Conditioner):
@@ -61,54 +67,66 @@ class ConditionedConditioner(Conditioner):
 
 
 def conditioned_coupling(dtype):
-  return fb.Coupling(ConditionedConditioner(dtype, fb.num_parameters("mixture_logistic", K)), functools.partial(
-      fb.mixture_logistic_coupling_bijector, components=K), dtype=dtype)
+  return fb.Coupling(
+    ConditionedConditioner(dtype, fb.num_parameters("mixture_logistic", K)),
+    functools.partial(fb.mixture_logistic_coupling_bijector, components=K),
+    dtype=dtype,
+  )
 
 
 normal = lambda shape, dtype: draw(*shape, dtype=dtype, seed=3)
 pixels = lambda shape, dtype: 17 * tf.sigmoid(normal(shape, dtype))
 
 BIJECTORS = {
-    "logit_mixture": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d)), normal, EVENT),
-    "logit_mixture_shared": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d, ())), normal, EVENT),
-    "mixture_cdf": (lambda d: fb.MixtureLogisticCDF(*mixture(d)), normal, EVENT),
-    "bounded_affine": (lambda d: fb.BoundedAffine(draw(*EVENT, dtype=d), draw(2, dtype=d)),
-                       normal, EVENT),
-    "pixels_to_logit": (lambda d: fb.PixelsToLogit(levels=17), pixels, EVENT),
-    "act_norm": (lambda d: fb.ActNorm(tf.exp(draw(*EVENT, dtype=d)), draw(*EVENT, dtype=d)),
-                 normal, EVENT),
-    "conv": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d)), normal, EVENT),
-    "conv_blocks": (lambda d: fb.Invertible1x1Conv(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
-    "conv_lu": (lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d)), normal, EVENT),
-    "conv_lu_blocks": (lambda d: fb.Invertible1x1ConvLU.from_kernel(draw(2, 3, 3, dtype=d)),
-                       normal, (2, 2, 6)),
-    "linear": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d), event_ndims=1), normal, EVENT),
-    "linear_lu": (lambda d: fb.Invertible1x1ConvLU(
-        draw(2, 2, dtype=d), permutation=tf.constant([1, 0]), event_ndims=1), normal, EVENT),
-    "sigmoid": (lambda d: fb.Sigmoid(), normal, EVENT),
-    "squeeze": (lambda d: fb.Squeeze(), normal, EVENT),
-    "swap_halves": (lambda d: fb.SwapHalves(), normal, EVENT),
-    "split_columns": (lambda d: fb.split_columns(EVENT), normal, EVENT),
-    "coupling_mixture": (lambda d: coupling(d, "mixture_logistic"), normal, EVENT),
-    "coupling_affine": (lambda d: coupling(d, "affine"), normal, EVENT),
-    "coupling_uneven": (lambda d: fb.Coupling(Conditioner(d, 4), fb.affine_coupling_bijector, event_ndims=1, dtype=d,
-                                              kept=1), normal, (2, 2, 3)),
-    "invert": (lambda d: fb.Invert(coupling(d, "affine")), normal, EVENT),
-    "conditioned": (lambda d: fb.Conditioned(conditioned_coupling(d), draw(*EVENT[:2], 1, dtype=d, seed=7)), normal,
-                    EVENT),
-    "scalar_chain": (lambda d: fb.Chain([fb.Invert(fb.Sigmoid()), fb.MixtureLogisticCDF(*mixture(d))]), normal, EVENT),
-    "chain": (lambda d: fb.Chain([coupling(d, "affine", "second"), fb.SwapHalves(),
-                                  coupling(d, "mixture_logistic", "first")]), normal, EVENT),
+  "logit_mixture": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d)), normal, EVENT),
+  "logit_mixture_shared": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d, ())), normal, EVENT),
+  "mixture_cdf": (lambda d: fb.MixtureLogisticCDF(*mixture(d)), normal, EVENT),
+  "bounded_affine": (lambda d: fb.BoundedAffine(draw(*EVENT, dtype=d), draw(2, dtype=d)), normal, EVENT),
+  "pixels_to_logit": (lambda d: fb.PixelsToLogit(levels=17), pixels, EVENT),
+  "act_norm": (lambda d: fb.ActNorm(tf.exp(draw(*EVENT, dtype=d)), draw(*EVENT, dtype=d)), normal, EVENT),
+  "conv": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d)), normal, EVENT),
+  "conv_blocks": (lambda d: fb.Invertible1x1Conv(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
+  "conv_lu": (lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d)), normal, EVENT),
+  "conv_lu_blocks": (lambda d: fb.Invertible1x1ConvLU.from_kernel(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
+  "linear": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d), event_ndims=1), normal, EVENT),
+  "linear_lu": (
+    lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d), permutation=tf.constant([1, 0]), event_ndims=1),
+    normal,
+    EVENT,
+  ),
+  "sigmoid": (lambda d: fb.Sigmoid(), normal, EVENT),
+  "squeeze": (lambda d: fb.Squeeze(), normal, EVENT),
+  "swap_halves": (lambda d: fb.SwapHalves(), normal, EVENT),
+  "split_columns": (lambda d: fb.split_columns(EVENT), normal, EVENT),
+  "coupling_mixture": (lambda d: coupling(d, "mixture_logistic"), normal, EVENT),
+  "coupling_affine": (lambda d: coupling(d, "affine"), normal, EVENT),
+  "coupling_uneven": (
+    lambda d: fb.Coupling(Conditioner(d, 4), fb.affine_coupling_bijector, event_ndims=1, dtype=d, kept=1),
+    normal,
+    (2, 2, 3),
+  ),
+  "invert": (lambda d: fb.Invert(coupling(d, "affine")), normal, EVENT),
+  "conditioned": (
+    lambda d: fb.Conditioned(conditioned_coupling(d), draw(*EVENT[:2], 1, dtype=d, seed=7)),
+    normal,
+    EVENT,
+  ),
+  "scalar_chain": (lambda d: fb.Chain([fb.Invert(fb.Sigmoid()), fb.MixtureLogisticCDF(*mixture(d))]), normal, EVENT),
+  "chain": (
+    lambda d: fb.Chain([coupling(d, "affine", "second"), fb.SwapHalves(), coupling(d, "mixture_logistic", "first")]),
+    normal,
+    EVENT,
+  ),
 }
 CASES = {name: Case(*row) for name, row in BIJECTORS.items()}
 rows = pytest.mark.parametrize("row", CASES.values(), ids=CASES)
 
 # The four functions of a bijector, and whether their argument lies in its domain or its range.
 FUNCTIONS = {
-    "forward": (lambda b, x: b.forward(x), "x"),
-    "forward_log_det": (lambda b, x: b.forward_log_det_jacobian(x, 3), "x"),
-    "inverse": (lambda b, y: b.inverse(y), "y"),
-    "inverse_log_det": (lambda b, y: b.inverse_log_det_jacobian(y, 3), "y"),
+  "forward": (lambda b, x: b.forward(x), "x"),
+  "forward_log_det": (lambda b, x: b.forward_log_det_jacobian(x, 3), "x"),
+  "inverse": (lambda b, y: b.inverse(y), "y"),
+  "inverse_log_det": (lambda b, y: b.inverse_log_det_jacobian(y, 3), "y"),
 }
 
 
@@ -120,11 +138,9 @@ def points(case, bijector, count=2, dtype="float64"):
 
 def tensor_parameters(bijector):
   """The parameters that are tensors of real numbers, by name."""
-  return {name: value for name, value in bijector.parameters.items()
-          if tf.is_tensor(value) and value.dtype.is_floating}
+  return {name: value for name, value in bijector.parameters.items() if tf.is_tensor(value) and value.dtype.is_floating}
 
 
 def with_variables(bijector):
   """The same bijector, its tensor parameters in variables."""
-  return bijector.copy(
-      **{name: tf.Variable(value) for name, value in tensor_parameters(bijector).items()})
+  return bijector.copy(**{name: tf.Variable(value) for name, value in tensor_parameters(bijector).items()})

@@ -14,8 +14,7 @@ from support.bijector_cases import FUNCTIONS, points, tensor_parameters, with_va
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 
-close = lambda actual, expected: np.testing.assert_allclose(
-    actual, expected, rtol=1e-11, atol=1e-11)
+close = lambda actual, expected: np.testing.assert_allclose(actual, expected, rtol=1e-11, atol=1e-11)
 has_constructor_of_ours = lambda b: type(b).__init__.__module__.startswith("flowpp_tf")
 has_tensors = lambda b: bool(tensor_parameters(b))
 has_batch_shape = lambda b: len(b.experimental_batch_shape()) > 0
@@ -25,9 +24,11 @@ is_composite = lambda b: isinstance(b, tfb.AutoCompositeTensorBijector)
 
 def where(predicate):
   """Limits a check to the bijectors that its clause is about."""
+
   def limit(check):
     check.applies = predicate
     return check
+
   return limit
 
 
@@ -56,24 +57,22 @@ def check_parameter_properties_are_of_parameters(case):
   bijector = case.make("float64")
   properties = type(bijector).parameter_properties(dtype=tf.float64)
   assert set(properties) <= set(bijector.parameters)
-  floating = {name for name, value in bijector.parameters.items()
-              if tf.is_tensor(value) and value.dtype.is_floating}
+  floating = {name for name, value in bijector.parameters.items() if tf.is_tensor(value) and value.dtype.is_floating}
   assert floating <= set(properties)  # else batch shapes and composites would not see it
 
 
 def check_batch_shape_is_that_of_one_event(case):
   bijector = case.make("float64")
   for event_ndims in range(bijector.forward_min_event_ndims, 4):
-    x = case.sample(case.event[3 - event_ndims:], "float64")
+    x = case.sample(case.event[3 - event_ndims :], "float64")
     batch_shape = bijector.experimental_batch_shape(x_event_ndims=event_ndims)
     y = bijector.forward(x)
     log_det = bijector.forward_log_det_jacobian(x, event_ndims)
-    assert y.shape[:len(y.shape) - event_ndims] == batch_shape
+    assert y.shape[: len(y.shape) - event_ndims] == batch_shape
     assert tf.broadcast_static_shape(log_det.shape, batch_shape) == batch_shape
     assert bijector.is_constant_jacobian or log_det.shape == batch_shape
     assert bijector.experimental_batch_shape(y_event_ndims=event_ndims) == batch_shape
-    np.testing.assert_array_equal(
-        bijector.experimental_batch_shape_tensor(x_event_ndims=event_ndims), batch_shape)
+    np.testing.assert_array_equal(bijector.experimental_batch_shape_tensor(x_event_ndims=event_ndims), batch_shape)
 
 
 @where(has_batch_shape)
@@ -84,7 +83,7 @@ def check_each_parameter_may_have_a_batch_that_the_others_lack(case):
   batch_shape = bijector.experimental_batch_shape()
   one, filled = {}, {}
   for name, value in parameters.items():
-    event = value.shape[len(value.shape) - properties[name].event_ndims:]
+    event = value.shape[len(value.shape) - properties[name].event_ndims :]
     one[name] = tf.reshape(value, [-1, *event])[0]
     filled[name] = lambda value, event=event: tf.broadcast_to(value, [*batch_shape, *event])
   for name, batched in parameters.items():
@@ -107,12 +106,18 @@ def check_a_slice_evaluates_to_the_slice_of_the_values(case):
   bijector = case.make("float64")
   x = case.sample(bijector.experimental_batch_shape(), "float64")
   at = {"x": x, "y": bijector.forward(x)}
-  for index in (0, -1, (Ellipsis, 1), (slice(1, None), 0), (0, Ellipsis, tf.newaxis),
-                (slice(None, None, 2), slice(0, 1)), Ellipsis):
+  for index in (
+    0,
+    -1,
+    (Ellipsis, 1),
+    (slice(1, None), 0),
+    (0, Ellipsis, tf.newaxis),
+    (slice(None, None, 2), slice(0, 1)),
+    Ellipsis,
+  ):
     for name in ("forward", "inverse"):
       function, argument = FUNCTIONS[name]
-      close(function(bijector[index], at[argument][index]),
-            function(bijector, at[argument]).numpy()[index])
+      close(function(bijector[index], at[argument][index]), function(bijector, at[argument]).numpy()[index])
     full_log_det = tf.broadcast_to(bijector.forward_log_det_jacobian(x), x.shape)
     log_det = bijector[index].forward_log_det_jacobian(x[index])
     close(np.broadcast_to(log_det, x[index].shape), full_log_det.numpy()[index])
@@ -160,8 +165,7 @@ def check_a_composite_goes_through_nest_and_tf_function(case):
     traces.append(b)
     return b, b.forward(x)
 
-  shifted = tf.nest.map_structure(
-      lambda t: t + 0.1 if t.dtype.is_floating else t, bijector, expand_composites=True)
+  shifted = tf.nest.map_structure(lambda t: t + 0.1 if t.dtype.is_floating else t, bijector, expand_composites=True)
   for b in (bijector, shifted):
     x = points(case, b)["x"]
     returned, y = forward(b, x)
@@ -180,8 +184,10 @@ def check_vectorized_map_gives_the_same_as_a_loop(case):
   at = points(case, bijector, 3)
   for function, argument in FUNCTIONS.values():
     evaluate = lambda t, function=function: tf.convert_to_tensor(function(bijector, t))
-    close(tf.vectorized_map(evaluate, at[argument], fallback_to_while_loop=False),
-          tf.stack([evaluate(t) for t in at[argument]]))
+    close(
+      tf.vectorized_map(evaluate, at[argument], fallback_to_while_loop=False),
+      tf.stack([evaluate(t) for t in at[argument]]),
+    )
 
 
 def check_validation_lets_good_arguments_through_unchanged(case):
@@ -219,9 +225,10 @@ def check_log_dets_are_summed_over_the_event(case):
   bijector = case.make("float64")
   at = points(case, bijector)
   for function, t, least in (
-      (bijector.forward_log_det_jacobian, at["x"], bijector.forward_min_event_ndims),
-      (bijector.inverse_log_det_jacobian, at["y"], bijector.inverse_min_event_ndims)):
-    single = np.broadcast_to(function(t), t.shape[:len(t.shape) - least])
+    (bijector.forward_log_det_jacobian, at["x"], bijector.forward_min_event_ndims),
+    (bijector.inverse_log_det_jacobian, at["y"], bijector.inverse_min_event_ndims),
+  ):
+    single = np.broadcast_to(function(t), t.shape[: len(t.shape) - least])
     for event_ndims in range(least, 5):
       total = single.sum(axis=tuple(range(4 - event_ndims, 4 - least)))
       close(np.broadcast_to(function(t, event_ndims), total.shape), total)

@@ -18,9 +18,9 @@ from support.models import SMALL, VARIANTS, perturb, small_images
 
 
 class Row(NamedTuple):
-  make: Callable      # dtype, seed of the weights of networks -> what holds the variables
+  make: Callable  # dtype, seed of the weights of networks -> what holds the variables
   evaluate: Callable  # (what was made, *inputs) -> dict of tensors, batch first
-  inputs: Callable    # dtype -> tuple of tensors, batch first
+  inputs: Callable  # dtype -> tuple of tensors, batch first
 
 
 def _bijector_row(case):
@@ -28,17 +28,23 @@ def _bijector_row(case):
     y = bijector.forward(x)
     apart = tf.identity(y)  # which the cache does not know: the inverse is computed
     whole = lambda log_det: tf.broadcast_to(log_det, tf.shape(x)[:1])
-    return dict(y=y, fldj=whole(bijector.forward_log_det_jacobian(x, 3)), x=bijector.inverse(apart),
-                ildj=whole(bijector.inverse_log_det_jacobian(apart, 3)))
+    return dict(
+      y=y,
+      fldj=whole(bijector.forward_log_det_jacobian(x, 3)),
+      x=bijector.inverse(apart),
+      ildj=whole(bijector.inverse_log_det_jacobian(apart, 3)),
+    )
 
-  return Row(lambda dtype, seed=0: with_variables(case.make(dtype)), evaluate,
-             lambda dtype: (case.sample((4, *case.event), dtype),))
+  return Row(
+    lambda dtype, seed=0: with_variables(case.make(dtype)),
+    evaluate,
+    lambda dtype: (case.sample((4, *case.event), dtype),),
+  )
 
 
 def _model(config, dtype, seed, structure="columns:1"):
   keras.utils.set_random_seed(seed)
-  model = fpp.FlowPlusPlus(dataclasses.replace(
-      config, dtype=dtype, structure=structure, dequant_structure="columns:1"))
+  model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype=dtype, structure=structure, dequant_structure="columns:1"))
   perturb(model, seed=seed)
   return model
 
@@ -67,8 +73,9 @@ def _evaluate_given(flow, x, context):
 
 def _without_draws(model):
   """The model with constant noise: draws depend on the dtype, and on XLA."""
-  model.sample_noise = lambda shape, seed: tf.fill([*shape, *model.config.image_shape], tf.cast(
-      0.4, model.variable_dtype))
+  model.sample_noise = lambda shape, seed: tf.fill(
+    [*shape, *model.config.image_shape], tf.cast(0.4, model.variable_dtype)
+  )
   return model
 
 
@@ -79,6 +86,7 @@ def _evaluate_distribution(distribution, images, noise):
 
 def _layer_row(make, *shapes):
   """A row of a layer: `make(dtype)`, and the shapes of its inputs without the batch."""
+
   def made(dtype, seed=0):
     keras.utils.set_random_seed(seed)
     layer = make(dtype)
@@ -87,8 +95,11 @@ def _layer_row(make, *shapes):
     perturb(layer, seed=seed)
     return layer
 
-  return Row(made, lambda layer, *inputs: dict(y=layer(*inputs)), lambda dtype: tuple(
-      draw(4, *shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)))
+  return Row(
+    made,
+    lambda layer, *inputs: dict(y=layer(*inputs)),
+    lambda dtype: tuple(draw(4, *shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)),
+  )
 
 
 def _evaluate_conditional(model, images, noise, labels, condition):
@@ -102,60 +113,99 @@ def _evaluate_model(model, images, noise):
 VECTORS = dict(couplings=2, components=3, hidden=8, blocks=1)
 BIJECTOR_ROWS = {name: _bijector_row(case) for name, case in CASES.items()}
 DISTRIBUTION_ROWS = {
-    "uniform_dequantizer": Row(
-        lambda dtype, seed=0: _model(VARIANTS["uniform"], dtype, seed).dequantizer,
-        _evaluate_dequantizer, _images_and_noise),
-    "variational_dequantizer": Row(
-        lambda dtype, seed=0: _model(VARIANTS["imagenet32"], dtype, seed).dequantizer,
-        _evaluate_dequantizer, _images_and_noise),
-    "flow": Row(
-        lambda dtype, seed=0: _model(SMALL, dtype, seed, "columns:1,squeeze,channels:1").flow,
-        _evaluate_flow, _images_and_noise),
-    "given": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,))._replace(
-        evaluate=lambda layer, *inputs: _evaluate_given(layer.distribution, *inputs)),
-    "images": Row(
-        lambda dtype, seed=0: _without_draws(_model(SMALL, dtype, seed)).distribution, _evaluate_distribution,
-        _images_and_noise),
+  "uniform_dequantizer": Row(
+    lambda dtype, seed=0: _model(VARIANTS["uniform"], dtype, seed).dequantizer, _evaluate_dequantizer, _images_and_noise
+  ),
+  "variational_dequantizer": Row(
+    lambda dtype, seed=0: _model(VARIANTS["imagenet32"], dtype, seed).dequantizer,
+    _evaluate_dequantizer,
+    _images_and_noise,
+  ),
+  "flow": Row(
+    lambda dtype, seed=0: _model(SMALL, dtype, seed, "columns:1,squeeze,channels:1").flow,
+    _evaluate_flow,
+    _images_and_noise,
+  ),
+  "given": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,))._replace(
+    evaluate=lambda layer, *inputs: _evaluate_given(layer.distribution, *inputs)
+  ),
+  "images": Row(
+    lambda dtype, seed=0: _without_draws(_model(SMALL, dtype, seed)).distribution,
+    _evaluate_distribution,
+    _images_and_noise,
+  ),
 }
 NETWORK = fpp.layers.NetworkConfig(4, 2, heads=2)
 NETWORK_OF_CONDITION = fpp.layers.NetworkConfig(4, 1, "none")
 LAYER_ROWS = {
-    "conv": _layer_row(lambda d: fpp.layers.InitNormConv2D(3, weight_norm=True, dtype=d), (4, 4, 2)),
-    "dense": _layer_row(lambda d: fpp.layers.InitNormDense(3, dtype=d), (4, 4, 2)),
-    "dropout": _layer_row(lambda d: fpp.layers.Dropout(0.5, dtype=d), (4, 4, 2)),
-    "gated_conv": _layer_row(lambda d: fpp.layers.GatedConv(4, dtype=d), (4, 4, 4)),
-    "gated_attention": _layer_row(lambda d: fpp.layers.GatedAttention(4, 2, dtype=d), (4, 4, 4), (4, 4, 4)),
-    "gated_pointwise": _layer_row(lambda d: fpp.layers.GatedPointwise(4, dtype=d), (4, 4, 4), (4, 4, 4)),
-    "block": _layer_row(lambda d: fpp.layers.ConvAttentionBlock(4, heads=2, dtype=d), (4, 4, 4), (4, 4, 4)),
-    "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
-    "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
-    "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),
-    "vector_flow_layer": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,)),
-    "label_embedding": Row(lambda dtype, seed=0: fpp.layers.LabelEmbedding(3, 4, dtype=dtype),
-                           lambda layer, labels: dict(y=layer(labels)), lambda dtype: (tf.constant([0, 2, -1, 1]),)),
-    "condition_net": Row(
-        lambda dtype, seed=0: fpp.layers.ConditionNet((4, 4, 2), 3, (2, 2, 1), NETWORK_OF_CONDITION, dtype=dtype),
-        lambda layer, labels, condition: dict(y=layer(labels, condition)),
-        lambda dtype: (tf.constant([0, 2, -1, 1]), draw(4, 2, 2, 1, dtype=dtype))),
-    "context_net": _layer_row(lambda d: fpp.layers.ContextNet((4, 4, 2), 8, NETWORK, dtype=d), (4, 4, 2)),
+  "conv": _layer_row(lambda d: fpp.layers.InitNormConv2D(3, weight_norm=True, dtype=d), (4, 4, 2)),
+  "dense": _layer_row(lambda d: fpp.layers.InitNormDense(3, dtype=d), (4, 4, 2)),
+  "dropout": _layer_row(lambda d: fpp.layers.Dropout(0.5, dtype=d), (4, 4, 2)),
+  "gated_conv": _layer_row(lambda d: fpp.layers.GatedConv(4, dtype=d), (4, 4, 4)),
+  "gated_attention": _layer_row(lambda d: fpp.layers.GatedAttention(4, 2, dtype=d), (4, 4, 4), (4, 4, 4)),
+  "gated_pointwise": _layer_row(lambda d: fpp.layers.GatedPointwise(4, dtype=d), (4, 4, 4), (4, 4, 4)),
+  "block": _layer_row(lambda d: fpp.layers.ConvAttentionBlock(4, heads=2, dtype=d), (4, 4, 4), (4, 4, 4)),
+  "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
+  "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
+  "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),
+  "vector_flow_layer": _layer_row(lambda d: fpp.VectorFlow(3, 2, **VECTORS, dtype=d), (3,), (2,)),
+  "label_embedding": Row(
+    lambda dtype, seed=0: fpp.layers.LabelEmbedding(3, 4, dtype=dtype),
+    lambda layer, labels: dict(y=layer(labels)),
+    lambda dtype: (tf.constant([0, 2, -1, 1]),),
+  ),
+  "condition_net": Row(
+    lambda dtype, seed=0: fpp.layers.ConditionNet((4, 4, 2), 3, (2, 2, 1), NETWORK_OF_CONDITION, dtype=dtype),
+    lambda layer, labels, condition: dict(y=layer(labels, condition)),
+    lambda dtype: (tf.constant([0, 2, -1, 1]), draw(4, 2, 2, 1, dtype=dtype)),
+  ),
+  "context_net": _layer_row(lambda d: fpp.layers.ContextNet((4, 4, 2), 8, NETWORK, dtype=d), (4, 4, 2)),
 }
 MODEL_ROWS = {
-    f"model_{name}": Row(
-        lambda dtype, seed=0, config=config: _model(config, dtype, seed), _evaluate_model,
-        functools.partial(_images_and_noise, channels=config.flow_shape[-1])) for name, config in VARIANTS.items()}
-CONDITIONAL = dataclasses.replace(SMALL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1),
-                                  condition_channels=4, condition_blocks=1)
+  f"model_{name}": Row(
+    lambda dtype, seed=0, config=config: _model(config, dtype, seed),
+    _evaluate_model,
+    functools.partial(_images_and_noise, channels=config.flow_shape[-1]),
+  )
+  for name, config in VARIANTS.items()
+}
+CONDITIONAL = dataclasses.replace(
+  SMALL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1
+)
 MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
-    make=lambda dtype, seed=0: _model(CONDITIONAL, dtype, seed), evaluate=_evaluate_conditional,
-    inputs=lambda dtype: (*_images_and_noise(dtype), tf.constant([0, 1, 2, -1]), draw(4, 2, 2, 1, dtype=dtype)))
+  make=lambda dtype, seed=0: _model(CONDITIONAL, dtype, seed),
+  evaluate=_evaluate_conditional,
+  inputs=lambda dtype: (*_images_and_noise(dtype), tf.constant([0, 1, 2, -1]), draw(4, 2, 2, 1, dtype=dtype)),
+)
 ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 # Rows that take seconds and are of the same code as others, except for the switches that a model has.
 HEAVY = [name for name in MODEL_ROWS if name not in ("model_published", "model_conditional")]
 # The rows that stand for all in quick tests of promises that take seconds to look at.
-FEW = ["logit_mixture", "act_norm", "conv_lu", "pixels_to_logit", "split_columns", "coupling_mixture", "chain", "conv",
-       "gated_attention", "conditioner", "dense_conditioner", "vector_flow_layer", "model_published"]
-WITHOUT_VARIABLES = {"pixels_to_logit", "sigmoid", "squeeze", "swap_halves", "split_columns", "scalar_chain", "dropout",
-                     "uniform_dequantizer"}
+FEW = [
+  "logit_mixture",
+  "act_norm",
+  "conv_lu",
+  "pixels_to_logit",
+  "split_columns",
+  "coupling_mixture",
+  "chain",
+  "conv",
+  "gated_attention",
+  "conditioner",
+  "dense_conditioner",
+  "vector_flow_layer",
+  "model_published",
+]
+WITHOUT_VARIABLES = {
+  "pixels_to_logit",
+  "sigmoid",
+  "squeeze",
+  "swap_halves",
+  "split_columns",
+  "scalar_chain",
+  "dropout",
+  "uniform_dequantizer",
+}
 
 
 def variables(subject):

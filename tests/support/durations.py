@@ -31,8 +31,10 @@ def pytest_collection_modifyitems(config, items):
     parts = collections.defaultdict(set)
     for item in items:
       parts[item.path].add("slow" if item.get_closest_marker("slow") else "quick")
-    seconds = {path: sum(stored.get(path.relative_to(TESTS).as_posix(), {}).get(part, _UNKNOWN) for part in found)
-               for path, found in parts.items()}
+    seconds = {
+      path: sum(stored.get(path.relative_to(TESTS).as_posix(), {}).get(part, _UNKNOWN) for part in found)
+      for path, found in parts.items()
+    }
     items.sort(key=lambda item: -seconds[item.path])
 
 

@@ -12,17 +12,32 @@ from support.models import SMALL, perturb
 
 # Before anything uses a device: the tests of MirroredStrategy need two.
 tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+  tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+)
 # One op after the other, each in one thread: else sums of gradients depend on the load of the machine, in the last bit,
 # and threads of several processes wait for each other.
 tf.config.threading.set_inter_op_parallelism_threads(1)
 tf.config.threading.set_intra_op_parallelism_threads(1)
 # The programs trace without TensorFlow's graph optimizer. Here its dependency and function optimization stay: without
 # them test processes grow to several GiB.
-tf.config.optimizer.set_experimental_options({name: False for name in (
-    "arithmetic_optimization", "auto_mixed_precision", "constant_folding", "debug_stripper", "implementation_selector",
-    "layout_optimizer", "loop_optimization", "pin_to_host_optimization", "remapping", "scoped_allocator_optimization",
-    "shape_optimization")})
+tf.config.optimizer.set_experimental_options(
+  {
+    name: False
+    for name in (
+      "arithmetic_optimization",
+      "auto_mixed_precision",
+      "constant_folding",
+      "debug_stripper",
+      "implementation_selector",
+      "layout_optimizer",
+      "loop_optimization",
+      "pin_to_host_optimization",
+      "remapping",
+      "scoped_allocator_optimization",
+      "shape_optimization",
+    )
+  }
+)
 
 
 @pytest.fixture(scope="module")

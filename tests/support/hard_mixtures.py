@@ -18,19 +18,15 @@ mpmath.mp.dps = 40
 
 _X = [0.0, *(sign * size for size in (1.0, 17.0, 1e3, 1e6) for sign in (-1, 1))]
 _COMPONENTS = (1, 2, 8, 64)
-_LOGITS = {
-    "equal": np.zeros,
-    "falling": lambda k: np.linspace(0, -80, k),
-    "rising": lambda k: np.linspace(-80, 0, k),
-}
+_LOGITS = {"equal": np.zeros, "falling": lambda k: np.linspace(0, -80, k), "rising": lambda k: np.linspace(-80, 0, k)}
 _LOG_SCALES = {
-    "narrow": lambda k: np.full(k, -7.0),
-    "mixed": lambda k: np.random.RandomState(1).permutation(np.linspace(-7, 2, k)),
-    "unit": np.zeros,
+  "narrow": lambda k: np.full(k, -7.0),
+  "mixed": lambda k: np.random.RandomState(1).permutation(np.linspace(-7, 2, k)),
+  "unit": np.zeros,
 }
 _LOCS = {
-    "spread": lambda k: np.linspace(-2, 2, k) + 0.1 * np.random.RandomState(2).randn(k),
-    "equal": lambda k: np.full(k, 0.3),
+  "spread": lambda k: np.linspace(-2, 2, k) + 0.1 * np.random.RandomState(2).randn(k),
+  "equal": lambda k: np.full(k, 0.3),
 }
 
 
@@ -60,23 +56,31 @@ def truth(x, logits, loc, log_scale):
   survival = fsum(w * a for w, a in zip(pi, above))
   terms = [w * b * a / s for w, b, a, s in zip(pi, below, above, scales)]
   density = fsum(terms)
-  out = dict(log_cdf=mpmath.log(cdf), log_survival=mpmath.log(survival),
-             log_prob=mpmath.log(density), value=mpmath.log(cdf) - mpmath.log(survival),
-             log_derivative=mpmath.log(density) - mpmath.log(cdf) - mpmath.log(survival))
+  out = dict(
+    log_cdf=mpmath.log(cdf),
+    log_survival=mpmath.log(survival),
+    log_prob=mpmath.log(density),
+    value=mpmath.log(cdf) - mpmath.log(survival),
+    log_derivative=mpmath.log(density) - mpmath.log(cdf) - mpmath.log(survival),
+  )
   p = [w * b / cdf for w, b in zip(pi, below)]
   r = [w * a / survival for w, a in zip(pi, above)]
   q = [t / density for t in terms]
   by_z = [t * s / (cdf * survival) for t, s in zip(terms, scales)]
-  log_by_z = [qi * (a - b) - pi_ * a + ri * b
-              for qi, pi_, ri, a, b in zip(q, p, r, above, below)]
+  log_by_z = [qi * (a - b) - pi_ * a + ri * b for qi, pi_, ri, a, b in zip(q, p, r, above, below)]
   chain = lambda by_z, direct: [
-      fsum(d / s for d, s in zip(by_z, scales)), None, [-d / s for d, s in zip(by_z, scales)],
-      [direct_ - d * v for direct_, d, v in zip(direct, by_z, z)]]
+    fsum(d / s for d, s in zip(by_z, scales)),
+    None,
+    [-d / s for d, s in zip(by_z, scales)],
+    [direct_ - d * v for direct_, d, v in zip(direct, by_z, z)],
+  ]
   value_gradients = chain(by_z, [0] * len(z))
   value_gradients[1] = [pi_ - ri for pi_, ri in zip(p, r)]
   log_gradients = chain(log_by_z, [-v for v in q])
   log_gradients[1] = [qi - pi_ - ri + w for qi, pi_, ri, w in zip(q, p, r, pi)]
   floats = lambda v: [float(e) for e in v] if isinstance(v, list) else float(v)
-  return {**{k: float(v) for k, v in out.items()},
-          "value_gradients": [floats(v) for v in value_gradients],
-          "log_derivative_gradients": [floats(v) for v in log_gradients]}
+  return {
+    **{k: float(v) for k, v in out.items()},
+    "value_gradients": [floats(v) for v in value_gradients],
+    "log_derivative_gradients": [floats(v) for v in log_gradients],
+  }

@@ -13,6 +13,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage
 
 def png(width, height, colour=2, depth=8, rows=None):
   """Return a PNG that claims a size; its pixels are zeros, `rows` of them."""
+
   def chunk(kind, data):
     return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
@@ -22,8 +23,9 @@ def png(width, height, colour=2, depth=8, rows=None):
   for _ in range(height if rows is None else rows):
     content += compress.compress(row)
   header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, colour, 0, 0, 0])
-  return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content + compress.flush())
-          + chunk(b"IEND", b""))
+  return (
+    b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content + compress.flush()) + chunk(b"IEND", b"")
+  )
 
 
 def npz(path, compression=zipfile.ZIP_DEFLATED, encrypted=False, **members):
@@ -82,11 +84,11 @@ def damaged(content, rng):
   elif kind == 1:
     del data[place:]
   elif kind == 2:
-    data[place:place + length] = rng.randbytes(length)
+    data[place : place + length] = rng.randbytes(length)
   elif kind == 3:
-    data[place:place] = data[place:place + length]
+    data[place:place] = data[place : place + length]
   elif kind == 4:
-    data[place:place + length] = bytes(len(data[place:place + length]))
+    data[place : place + length] = bytes(len(data[place : place + length]))
   else:
-    data[place:place + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
+    data[place : place + 4] = rng.choice([b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f"])
   return bytes(data)

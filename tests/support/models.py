@@ -9,39 +9,57 @@ import flowpp_tf as fpp
 
 # Small, yet with every part: both splits, an odd group, squeeze, attention, context, dropout.
 SMALL = fpp.FlowPlusPlusConfig(
-    image_shape=(4, 4, 2), levels=8, structure="columns:3,squeeze,channels:2", components=3,
-    filters=4, blocks=1, heads=2, dropout=0.2, dequant_structure="columns:2", dequant_filters=4,
-    dequant_blocks=1, context_channels=4, context_blocks=1)
+  image_shape=(4, 4, 2),
+  levels=8,
+  structure="columns:3,squeeze,channels:2",
+  components=3,
+  filters=4,
+  blocks=1,
+  heads=2,
+  dropout=0.2,
+  dequant_structure="columns:2",
+  dequant_filters=4,
+  dequant_blocks=1,
+  context_channels=4,
+  context_blocks=1,
+)
 
 # For tests of what happens around a model, which trace it many times: every part once.
 TINY = dataclasses.replace(SMALL, structure="columns:1,squeeze,channels:1", dequant_structure="columns:1")
 
 # For tests of runs and files, which train whatever model: it is traced in a second.
-MINIMAL = dataclasses.replace(
-    TINY, structure="columns:1", coupling="affine", dequantization="uniform", attention=False)
+MINIMAL = dataclasses.replace(TINY, structure="columns:1", coupling="affine", dequantization="uniform", attention=False)
 
 VARIANTS = {
-    "published": SMALL,
-    "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
-    "affine": dataclasses.replace(SMALL, coupling="affine", invertible_conv="lu"),
-    "no_attention": dataclasses.replace(SMALL, attention=False),
-    "imagenet32": dataclasses.replace(
-        SMALL, weight_norm=True, output_concat_elu=True, invertible_conv="none",
-        context_layer_norm=True, context_attention=True),
-    "imagenet64": dataclasses.replace(
-        SMALL, output_concat_elu=True, invertible_conv="none", dequant_mixing=False,
-        context_layer_norm=True),
-    "augmented": dataclasses.replace(SMALL, augment_channels=2, augment_blocks=1),
-    "augmented_normal": dataclasses.replace(
-        SMALL, dequantization="uniform", augment_channels=2, augment_posterior="normal",
-        structure="channels:1,columns:1,squeeze,channels:2"),
+  "published": SMALL,
+  "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
+  "affine": dataclasses.replace(SMALL, coupling="affine", invertible_conv="lu"),
+  "no_attention": dataclasses.replace(SMALL, attention=False),
+  "imagenet32": dataclasses.replace(
+    SMALL,
+    weight_norm=True,
+    output_concat_elu=True,
+    invertible_conv="none",
+    context_layer_norm=True,
+    context_attention=True,
+  ),
+  "imagenet64": dataclasses.replace(
+    SMALL, output_concat_elu=True, invertible_conv="none", dequant_mixing=False, context_layer_norm=True
+  ),
+  "augmented": dataclasses.replace(SMALL, augment_channels=2, augment_blocks=1),
+  "augmented_normal": dataclasses.replace(
+    SMALL,
+    dequantization="uniform",
+    augment_channels=2,
+    augment_posterior="normal",
+    structure="channels:1,columns:1,squeeze,channels:2",
+  ),
 }
 
 
 def small_images(count=6, config=SMALL, seed=0):
   """Random images for a config."""
-  return np.random.RandomState(seed).randint(
-      0, config.levels, [count, *config.image_shape]).astype(np.uint8)
+  return np.random.RandomState(seed).randint(0, config.levels, [count, *config.image_shape]).astype(np.uint8)
 
 
 def perturb(model, scale=0.1, seed=0):
@@ -53,6 +71,7 @@ def perturb(model, scale=0.1, seed=0):
 
 def value_and_log_det(function, x):
   """Return `function(x)`, and log|det| of its Jacobian for each example, by autodiff."""
+
   @tf.function(autograph=False)  # the rows of the Jacobian are traced once
   def value_and_jacobian():
     with tf.GradientTape(persistent=True) as tape:

@@ -31,6 +31,7 @@ LIMIT = 1200 * float(os.environ.get("FLOWPP_TEST_PATIENCE", 1))
 
 class Result(NamedTuple):
   """What a call of a program leaves: exit code, and what it wrote."""
+
   code: int
   out: str
   error: str
@@ -44,8 +45,13 @@ def call(program, *arguments, cwd):
   """
   main = importlib.import_module(f"flowpp_tf.programs.{program}").main
   out, error = io.StringIO(), io.StringIO()
-  with pytest.MonkeyPatch.context() as patch, _own_flags(), _messages_of_a_process(error), \
-       contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+  with (
+    pytest.MonkeyPatch.context() as patch,
+    _own_flags(),
+    _messages_of_a_process(error),
+    contextlib.redirect_stdout(out),
+    contextlib.redirect_stderr(error),
+  ):
     patch.chdir(cwd)
     patch.setattr(sys, "argv", [str(ROOT / "bin" / program), *map(str, arguments)])
     patch.setattr(sys.modules["__main__"], "__doc__", None)  # the help text
@@ -70,8 +76,13 @@ def start(program, *arguments, cwd=None, stderr=subprocess.STDOUT, **environment
   command = program if isinstance(program, list) else [str(ROOT / "bin" / program)]
   variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": None, **environment}
   return subprocess.Popen(
-      [sys.executable, *command, *map(str, arguments)], cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=stderr,
-      env={name: value for name, value in variables.items() if value is not None})
+    [sys.executable, *command, *map(str, arguments)],
+    cwd=cwd,
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=stderr,
+    env={name: value for name, value in variables.items() if value is not None},
+  )
 
 
 def finish(process, code=0):
@@ -111,8 +122,16 @@ def start_workers(program, *arguments, each=((), ()), **options):
     **options: as in `start`.
   """
   addresses = free_addresses(len(each))
-  return [start(program, *arguments, *own, **options, TF_CONFIG=json.dumps(
-      {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}})) for i, own in enumerate(each)]
+  return [
+    start(
+      program,
+      *arguments,
+      *own,
+      **options,
+      TF_CONFIG=json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": i}}),
+    )
+    for i, own in enumerate(each)
+  ]
 
 
 def free_addresses(count):
@@ -166,7 +185,8 @@ def _messages_of_a_process(error):
       for hidden in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
         warnings.simplefilter("ignore", hidden)
       warnings.showwarning = lambda message, category, filename, lineno, file=None, line=None: error.write(
-          warnings.formatwarning(message, category, filename, lineno, line))
+        warnings.formatwarning(message, category, filename, lineno, line)
+      )
       yield
   finally:
     handler.removeFilter(_no_retracing)

@@ -8,9 +8,20 @@ import pytest
 from support.programs import call
 
 # A run of seconds: each kind of part once.
-TINY_RUN = ["--config=digits", "--filters=4", "--blocks=1", "--components=2", "--dequant_filters=4",
-            "--context_channels=4", "--structure=columns:1", "--dequant_structure=columns:1", "--batch_size=16",
-            "--num_samples=1", "--eval_images=4", "--tensorboard="]
+TINY_RUN = [
+  "--config=digits",
+  "--filters=4",
+  "--blocks=1",
+  "--components=2",
+  "--dequant_filters=4",
+  "--context_channels=4",
+  "--structure=columns:1",
+  "--dequant_structure=columns:1",
+  "--batch_size=16",
+  "--num_samples=1",
+  "--eval_images=4",
+  "--tensorboard=",
+]
 
 
 @pytest.fixture(scope="session")
@@ -35,13 +46,20 @@ def once(tmp_path_factory, worker_id):
 
 
 # The arguments of the run that `trained_once` makes.
-TRAINED = [*TINY_RUN, "--structure=columns:1,squeeze,channels:1", "--steps=4", "--validate_every=2", "--num_samples=2",
-           "--eval_images=20"]
+TRAINED = [
+  *TINY_RUN,
+  "--structure=columns:1,squeeze,channels:1",
+  "--steps=4",
+  "--validate_every=2",
+  "--num_samples=2",
+  "--eval_images=20",
+]
 
 
 @pytest.fixture(scope="session")
 def trained_once(once):
   """A folder with `runs/digits`, the run `bin/train *TRAINED`, and `out.txt`, what was printed. Not to be changed."""
+
   def train(folder):
     result = call("train", *TRAINED, cwd=folder)
     assert result.code == 0, result.error

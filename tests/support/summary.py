@@ -1,7 +1,7 @@
 """Plugin: what the last lines of a run of the tests say of it.
 
-    not tested (36): needs chromium, which is not installed: apt-get install chromium
-    peak memory of a process that ran tests: 3.1 GiB, in tests/layers/test_remat.py
+not tested (36): needs chromium, which is not installed: apt-get install chromium
+peak memory of a process that ran tests: 3.1 GiB, in tests/layers/test_remat.py
 """
 
 import collections
@@ -16,11 +16,12 @@ import pytest
 MOST_MEMORY = 4.0  # GiB of a process that runs tests
 # What some tests need, how to look whether it is there, and how to get it.
 COMPONENTS = {
-    "chromium": (lambda: shutil.which("chromium"), "apt-get install chromium"),
-    "playwright": (lambda: importlib.util.find_spec("playwright"), "pip install -e '.[test]'"),
-    "gradio": (lambda: importlib.util.find_spec("gradio"), "pip install -e '.[demo]'"),
-    "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
-    "imagecodecs": (lambda: importlib.util.find_spec("imagecodecs"), "pip install -e '.[codecs]'")}
+  "chromium": (lambda: shutil.which("chromium"), "apt-get install chromium"),
+  "playwright": (lambda: importlib.util.find_spec("playwright"), "pip install -e '.[test]'"),
+  "gradio": (lambda: importlib.util.find_spec("gradio"), "pip install -e '.[demo]'"),
+  "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
+  "imagecodecs": (lambda: importlib.util.find_spec("imagecodecs"), "pip install -e '.[codecs]'"),
+}
 _MISSING = "needs {}, which is not installed: {}"
 _peak = (0.0, "")  # the most memory that this process had at once, in GiB, and the file of tests that needed it
 
@@ -59,11 +60,14 @@ def pytest_testnodedown(node):
 
 def pytest_terminal_summary(terminalreporter):
   skipped = collections.Counter(
-      report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
-      if isinstance(report.longrepr, tuple))
+    report.longrepr[2].removeprefix("Skipped: ")
+    for report in terminalreporter.stats.get("skipped", [])
+    if isinstance(report.longrepr, tuple)
+  )
   for reason, count in sorted(skipped.items()):
     terminalreporter.write_line(f"not tested ({count}): {reason}", yellow=True)
   most, file = _peak
   too_much = f", more than {MOST_MEMORY:g} GiB" if most > MOST_MEMORY else ""
-  terminalreporter.write_line(f"peak memory of a process that ran tests: {most:.1f} GiB{too_much}, in {file}",
-                              red=bool(too_much))
+  terminalreporter.write_line(
+    f"peak memory of a process that ran tests: {most:.1f} GiB{too_much}, in {file}", red=bool(too_much)
+  )

@@ -14,7 +14,8 @@ def train_state(config, devices=1, optimizer=None, **settings):
   with strategy.scope():
     keras.utils.set_random_seed(0)
     state = training.TrainState(
-        fpp.FlowPlusPlus(config), training.TrainingConfig(**{"steps": 100, **settings}), optimizer and optimizer())
+      fpp.FlowPlusPlus(config), training.TrainingConfig(**{"steps": 100, **settings}), optimizer and optimizer()
+    )
   state.strategy = strategy
   return state
 
@@ -22,10 +23,17 @@ def train_state(config, devices=1, optimizer=None, **settings):
 def step(state, images):
   """Take a training step on all devices of a state; return bits/dim and gradient norm of this step."""
   if not hasattr(state, "take_step"):
-    state.take_step = tf.function(lambda images: state.strategy.run(
-        lambda images: training.train_step(state, images), args=(images,)), autograph=False)
+    state.take_step = tf.function(
+      lambda images: state.strategy.run(lambda images: training.train_step(state, images), args=(images,)),
+      autograph=False,
+    )
   state.reset_sums()
   shares = tf.split(tf.constant(images), state.strategy.num_replicas_in_sync)
-  state.take_step(shares[0] if len(shares) == 1 else state.strategy.experimental_distribute_values_from_function(
-      lambda context: shares[context.replica_id_in_sync_group]))
+  state.take_step(
+    shares[0]
+    if len(shares) == 1
+    else state.strategy.experimental_distribute_values_from_function(
+      lambda context: shares[context.replica_id_in_sync_group]
+    )
+  )
   return state.means()

@@ -17,8 +17,11 @@ from support.training_steps import step, train_state
 
 STEPS = 20
 SHAPES = ([3], [2, 5], [])
-WRAPPERS = {"eager": lambda f: f, "graph": functools.partial(tf.function, autograph=False),
-            "xla": functools.partial(tf.function, autograph=False, jit_compile=True)}
+WRAPPERS = {
+  "eager": lambda f: f,
+  "graph": functools.partial(tf.function, autograph=False),
+  "xla": functools.partial(tf.function, autograph=False, jit_compile=True),
+}
 
 
 def schedule():
@@ -33,7 +36,7 @@ def variables(dtype):
 def gradients(step, dtype):
   """Of very different sizes."""
   rng = np.random.RandomState(step)
-  return [tf.constant(10.0**rng.randint(-6, 2) * rng.randn(*shape), dtype) for shape in SHAPES]
+  return [tf.constant(10.0 ** rng.randint(-6, 2) * rng.randn(*shape), dtype) for shape in SHAPES]
 
 
 def after_steps(optimizer, dtype, wrap=lambda f: f):
@@ -51,17 +54,18 @@ def by_definition(beta_1=0.9, beta_2=0.999, epsilon=1e-7, weight_decay=0.0):
   moments = [[np.zeros(shape), np.zeros(shape)] for shape in SHAPES]
   for t in range(STEPS):
     rate = float(schedule()(t))
-    alpha = rate * np.sqrt(1 - beta_2**(t + 1)) / (1 - beta_1**(t + 1))
+    alpha = rate * np.sqrt(1 - beta_2 ** (t + 1)) / (1 - beta_1 ** (t + 1))
     for i, g in enumerate(gradients(t, "float64")):
       m, v = moments[i]
-      m, v = moments[i] = beta_1 * m + (1 - beta_1) * g.numpy(), beta_2 * v + (1 - beta_2) * g.numpy()**2
+      m, v = moments[i] = beta_1 * m + (1 - beta_1) * g.numpy(), beta_2 * v + (1 - beta_2) * g.numpy() ** 2
       weights[i] = (1 - rate * weight_decay) * weights[i] - alpha * m / (np.sqrt(v) + epsilon)
   return weights
 
 
 @pytest.mark.parametrize("mode", WRAPPERS)
-@pytest.mark.parametrize("options", [{}, dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3, weight_decay=0.125)],
-                         ids=["defaults", "options"])
+@pytest.mark.parametrize(
+  "options", [{}, dict(beta_1=0.5, beta_2=0.9, epsilon=1e-3, weight_decay=0.125)], ids=["defaults", "options"]
+)
 @pytest.mark.parametrize("dtype, rtol", [("float32", 1e-6), ("float64", 1e-12)])
 def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, options, mode):
   actual = after_steps(training.Adam(schedule(), **options), dtype, WRAPPERS[mode])
@@ -75,8 +79,7 @@ def test_the_weights_are_those_of_the_algorithm_and_of_keras(dtype, rtol, option
 def steps_of_a_model(optimizer, **options):
   """Weights, moments and EMA weights after three steps of Keras' `fit`."""
   keras.utils.set_random_seed(0)
-  model = fpp.FlowPlusPlus(dataclasses.replace(
-      TINY, structure="columns:1", dequantization="uniform", dropout=0.0))
+  model = fpp.FlowPlusPlus(dataclasses.replace(TINY, structure="columns:1", dequantization="uniform", dropout=0.0))
   # XLA would draw others.
   model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
   model.compile(optimizer(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9), **options)
@@ -90,8 +93,7 @@ def steps_with_keras():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [{}, dict(run_eagerly=True), dict(jit_compile=True)],
-                         ids=["graph", "eager", "xla"])
+@pytest.mark.parametrize("options", [{}, dict(run_eagerly=True), dict(jit_compile=True)], ids=["graph", "eager", "xla"])
 def test_a_model_takes_the_same_steps_as_with_keras(steps_with_keras, options):
   for a, b in zip(steps_of_a_model(training.Adam, **options), steps_with_keras, strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
@@ -125,8 +127,10 @@ def test_an_optimizer_that_averages_weights_is_refused():
     train_state(TINY, optimizer=lambda: training.Adam(use_ema=True))
 
 
-@pytest.mark.skipif(not hasattr(keras.optimizers, "ScheduleFreeAdamW"),
-                    reason="needs Keras 3.13, which needs Python 3.11: use a newer Python")
+@pytest.mark.skipif(
+  not hasattr(keras.optimizers, "ScheduleFreeAdamW"),
+  reason="needs Keras 3.13, which needs Python 3.11: use a newer Python",
+)
 def test_an_optimizer_whose_state_begins_as_the_weights_is_refused():
   with pytest.raises(ValueError, match="`ScheduleFreeAdamW` cannot be used"):
     train_state(TINY, optimizer=keras.optimizers.ScheduleFreeAdamW)
@@ -134,9 +138,12 @@ def test_an_optimizer_whose_state_begins_as_the_weights_is_refused():
 
 # Those of the second kind do more in a step, which is undone where it must be skipped.
 RUN_OPTIMIZERS = {
-    "adam": (lambda: training.Adam(schedule()), lambda **clip: keras.optimizers.Adam(schedule(), **clip)),
-    **{name: 2 * (lambda of=of, **clip: of(schedule(), **clip),) for name, of in {
-        "adamw": keras.optimizers.AdamW, "muon": keras.optimizers.Muon}.items()}}  # Lion's sign of 0 is one of rounding
+  "adam": (lambda: training.Adam(schedule()), lambda **clip: keras.optimizers.Adam(schedule(), **clip)),
+  **{
+    name: 2 * (lambda of=of, **clip: of(schedule(), **clip),)
+    for name, of in {"adamw": keras.optimizers.AdamW, "muon": keras.optimizers.Muon}.items()
+  },
+}  # Lion's sign of 0 is one of rounding
 
 
 @pytest.mark.slow
@@ -168,24 +175,34 @@ def gradients_of(model):
 @pytest.mark.slow
 def test_a_step_updates_weight_and_average_in_one_op_each():
   state = train_state(TINY, ema_decay=0.9)
-  graph = tf.function(lambda images: training.train_step(state, images), autograph=False).get_concrete_function(
-      tf.TensorSpec([2, *TINY.image_shape], tf.uint8)).graph
+  graph = (
+    tf.function(lambda images: training.train_step(state, images), autograph=False)
+    .get_concrete_function(tf.TensorSpec([2, *TINY.image_shape], tf.uint8))
+    .graph
+  )
   ops = collections.Counter(op.type for op in graph.get_operations())
   used = sum(g is not None for g in gradients_of(state.model))
   assert ops["ResourceApplyAdam"] == used
-  calls = collections.Counter(op.get_attr("f").name for op in graph.get_operations()
-                              if op.type == "StatefulPartitionedCall")
-  average, = (name for name, count in calls.items() if count == len(state.variables))
+  calls = collections.Counter(
+    op.get_attr("f").name for op in graph.get_operations() if op.type == "StatefulPartitionedCall"
+  )
+  (average,) = (name for name, count in calls.items() if count == len(state.variables))
   body = graph._get_function(average).graph  # pylint: disable=protected-access
   assert sum(op.type == "ResourceApplyGradientDescent" for op in body.get_operations()) == 1
   assert ops["MulNoNan"] == ops["L2Loss"] == used  # clipping
   assert not any(op.type.endswith("If") for op in graph.get_operations())
 
 
-@pytest.mark.parametrize("optimizer", [
-    training.Adam, slow(keras.optimizers.SGD),
-    slow(lambda rate: keras.optimizers.SGD(rate, momentum=0.9)), slow(keras.optimizers.Muon),
-    slow(keras.optimizers.AdamW)])
+@pytest.mark.parametrize(
+  "optimizer",
+  [
+    training.Adam,
+    slow(keras.optimizers.SGD),
+    slow(lambda rate: keras.optimizers.SGD(rate, momentum=0.9)),
+    slow(keras.optimizers.Muon),
+    slow(keras.optimizers.AdamW),
+  ],
+)
 def test_a_step_that_is_not_finite_changes_its_number_alone(optimizer):
   state = train_state(MINIMAL, optimizer=lambda: optimizer(1e-3), ema_decay=0.9)
   state.model.initialize(small_images())

@@ -26,8 +26,16 @@ from support.training_steps import train_state
 
 
 def start_run(workdir, *arguments):
-  return start("train", *TINY_RUN, "--steps=12", "--validate_every=4", "--checkpoint_every=1", "--deterministic",
-               f"--workdir={workdir}", *arguments)
+  return start(
+    "train",
+    *TINY_RUN,
+    "--steps=12",
+    "--validate_every=4",
+    "--checkpoint_every=1",
+    "--deterministic",
+    f"--workdir={workdir}",
+    *arguments,
+  )
 
 
 def finish_run(workdir, *arguments):
@@ -55,6 +63,7 @@ def assert_same_end(a, b):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
   """The end of a run that is never stopped, and how long it took, from which moments for kills are drawn."""
+
   @functools.cache
   def end_of_run(*arguments):
     workdir = tmp_path_factory.mktemp("whole")
@@ -77,8 +86,9 @@ def kill_at(process, workdir, moment):
   process.stdout.close()
 
 
-@pytest.mark.parametrize("kills, arguments", [(1, ("--dequantization=uniform", "--noattention")), slow(None, ())],
-                         ids=["once", "more"])
+@pytest.mark.parametrize(
+  "kills, arguments", [(1, ("--dequantization=uniform", "--noattention")), slow(None, ())], ids=["once", "more"]
+)
 def test_a_killed_run_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request, kills, arguments):
   state, seconds = whole(*arguments)
   rng = random.Random(0)
@@ -128,7 +138,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, dam
       file.unlink()
     else:
       content[len(content) // 2] ^= 1
-      file.write_bytes(content if damage == "flip" else content[:len(content) // 2])
+      file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
     again, restored = checkpoints(copy)
     assert again.restore().step == 1 and np.all(restored.numpy() == 1.0)
     assert "step_00000002 is passed over" in caplog.text
@@ -164,16 +174,18 @@ def test_only_the_newest_are_kept(tmp_path):
   kept, _ = checkpoints(tmp_path)
   for step in range(1, 12):
     kept.save(step)
-  assert sorted(p.name for p in tmp_path.iterdir()) == [
-      "step_00000009", "step_00000010", "step_00000011"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000009", "step_00000010", "step_00000011"]
 
 
 @pytest.fixture
 def first_format(tmp_path):
   """A run of the first version, stopped at step 5 of 6, its row of step 6, and figures of its best weights."""
   shutil.unpack_archive(REFERENCE / "first_format.zip", tmp_path)
-  return (training.Workdir(tmp_path), json.loads((tmp_path / "row_at_6.json").read_text()),
-          json.loads((tmp_path / "evaluation.json").read_text())["test"])
+  return (
+    training.Workdir(tmp_path),
+    json.loads((tmp_path / "row_at_6.json").read_text()),
+    json.loads((tmp_path / "evaluation.json").read_text())["test"],
+  )
 
 
 def test_weights_of_the_first_version_give_its_figures(first_format):
@@ -188,11 +200,23 @@ def test_weights_of_the_first_version_give_its_figures(first_format):
 def test_a_run_of_the_first_version_resumes_as_if_it_had_not_been_stopped(first_format):
   workdir, expected, _ = first_format
   run = json.loads(workdir.config.read_text())
-  config = training.TrainingConfig(**{name: value for name, value in run["training"].items() if name in {
-      field.name for field in dataclasses.fields(training.TrainingConfig)}}, tensorboard=())
+  config = training.TrainingConfig(
+    **{
+      name: value
+      for name, value in run["training"].items()
+      if name in {field.name for field in dataclasses.fields(training.TrainingConfig)}
+    },
+    tensorboard=(),
+  )
   lines = []
-  training.train(FlowPlusPlusConfig(**run["model"]), config, load_dataset("digits"), workdir, log_fn=lines.append,
-                 record={k: v for k, v in run["training"].items() if k not in config.identity()})
+  training.train(
+    FlowPlusPlusConfig(**run["model"]),
+    config,
+    load_dataset("digits"),
+    workdir,
+    log_fn=lines.append,
+    record={k: v for k, v in run["training"].items() if k not in config.identity()},
+  )
   assert "resumed at step 5 of 6" in lines
   row = json.loads(workdir.metrics.read_text().splitlines()[-1])
   assert row["data"] == expected["data"]

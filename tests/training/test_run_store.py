@@ -27,9 +27,15 @@ DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for se
 
 def run(path, steps=2, **settings):
   workdir = training.Workdir(path)
-  training.train(MINIMAL, training.TrainingConfig(**{**dict(
-      steps=steps, batch_size=8, validate_every=1, learning_rate=3e-3, tensorboard=()), **settings}),
-      DATA, workdir, log_fn=lambda line: None)
+  training.train(
+    MINIMAL,
+    training.TrainingConfig(
+      **{**dict(steps=steps, batch_size=8, validate_every=1, learning_rate=3e-3, tensorboard=()), **settings}
+    ),
+    DATA,
+    workdir,
+    log_fn=lambda line: None,
+  )
   return workdir
 
 
@@ -103,12 +109,16 @@ def edit(path, change):
   path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("change, message", [
+@pytest.mark.parametrize(
+  "change, message",
+  [
     (lambda run: run["model"].update(newer=1), "model settings that this version of flowpp_tf does not know: newer"),
     (lambda run: run["training"].update(newer=1), "training settings that this version of .* does not know: newer"),
     (lambda run: run.update(newer=1), "has newer, which this version of flowpp_tf does not know"),
     (lambda run: run.update(format=99), "has the format 99"),
-    (lambda run: run.pop("model"), "is not the config.json of a run")])
+    (lambda run: run.pop("model"), "is not the config.json of a run"),
+  ],
+)
 def test_what_a_newer_version_wrote_is_refused_and_stays(workdir, change, message):
   edit(workdir.config, change)
   before = content(workdir.path)
@@ -145,9 +155,15 @@ def test_checkpoints_of_earlier_versions_need_the_config(workdir):
   assert [row["step"] for row in workdir.rows()] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("manifest, message", [
-    slow("[]", "is not that of a checkpoint"), ('{"format": 2, "files": {}}', "is not one of its files"),
-    slow("not json", "Expecting value"), slow('{"format": 2, "files": {"../../config.json": ""}}', "is ")])
+@pytest.mark.parametrize(
+  "manifest, message",
+  [
+    slow("[]", "is not that of a checkpoint"),
+    ('{"format": 2, "files": {}}', "is not one of its files"),
+    slow("not json", "Expecting value"),
+    slow('{"format": 2, "files": {"../../config.json": ""}}', "is "),
+  ],
+)
 def test_a_manifest_that_does_not_cover_the_files_is_damage(workdir, manifest, message, caplog):
   newest, before = checkpoint_folders(workdir.checkpoints)
   (newest / "manifest.json").write_text(manifest)
@@ -294,10 +310,20 @@ def test_checkpoints_share_the_copy_of_best_weights_that_did_not_change(tmp_path
 # --- Targets of other programs --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, owned", [
-    ("config.json", True), ("best.weights.h5", True), ("metrics.jsonl", True), ("evaluation.json", True),
-    ("checkpoints/step_00000002/state.index", True), ("link", True), ("samples_t0.8_s1.png", False),
-    ("evaluation-16.json", False), ("notes.txt", False)])
+@pytest.mark.parametrize(
+  "name, owned",
+  [
+    ("config.json", True),
+    ("best.weights.h5", True),
+    ("metrics.jsonl", True),
+    ("evaluation.json", True),
+    ("checkpoints/step_00000002/state.index", True),
+    ("link", True),
+    ("samples_t0.8_s1.png", False),
+    ("evaluation-16.json", False),
+    ("notes.txt", False),
+  ],
+)
 def test_files_that_a_run_owns_are_no_targets(workdir, name, owned):
   (workdir.path / "link").symlink_to("best.weights.h5")
   assert bool(files.owner_of(workdir.path / name)) == owned

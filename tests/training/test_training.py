@@ -19,26 +19,36 @@ from support.marks import exhaustive, slow
 from support.models import MINIMAL, TINY, small_images
 from support.training_steps import step, train_state
 
-NO_DROPOUT = dict(steps=6, batch_size=8, learning_rate=3e-3, validate_every=3, clip_norm=1.0,
-                  ema_decay=0.9, seed=1, tensorboard=())
+NO_DROPOUT = dict(
+  steps=6, batch_size=8, learning_rate=3e-3, validate_every=3, clip_norm=1.0, ema_decay=0.9, seed=1, tensorboard=()
+)
 
 
 def dataset(levels=8):
-  return data.ImageDataset("small", levels=levels, train=small_images(40), validation=small_images(
-      10, seed=1), test=small_images(10, seed=2))
+  return data.ImageDataset(
+    "small", levels=levels, train=small_images(40), validation=small_images(10, seed=1), test=small_images(10, seed=2)
+  )
 
 
 def run(path, config=MINIMAL, strategy=None, **changes):
   workdir = training.Workdir(path)
-  best = training.train(config, training.TrainingConfig(**{**NO_DROPOUT, **changes}), dataset(), workdir,
-                        strategy=strategy, log_fn=lambda line: None)
+  best = training.train(
+    config,
+    training.TrainingConfig(**{**NO_DROPOUT, **changes}),
+    dataset(),
+    workdir,
+    strategy=strategy,
+    log_fn=lambda line: None,
+  )
   return workdir, best
 
 
 def rows(workdir):
   volatile = ("images_per_second",)
-  return [{k: v for k, v in json.loads(line).items() if k not in volatile}
-          for line in workdir.metrics.read_text().splitlines()]
+  return [
+    {k: v for k, v in json.loads(line).items() if k not in volatile}
+    for line in workdir.metrics.read_text().splitlines()
+  ]
 
 
 def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **settings):
@@ -50,8 +60,11 @@ def loss_curve(devices=1, optimizer=lambda: training.Adam(1e-3), steps=20, **set
   return *([m[name] for m in metrics] for name in ("bits_per_dim", "gradient_norm")), state
 
 
-OPTIMIZERS = {"adam": lambda: training.Adam(1e-3), "sgd": lambda: keras.optimizers.SGD(1e-2),
-              "muon": lambda: keras.optimizers.Muon(1e-3)}
+OPTIMIZERS = {
+  "adam": lambda: training.Adam(1e-3),
+  "sgd": lambda: keras.optimizers.SGD(1e-2),
+  "muon": lambda: keras.optimizers.Muon(1e-3),
+}
 
 
 @functools.cache
@@ -60,9 +73,17 @@ def on_one_device(name):
 
 
 # Adam hides a factor of the gradients, SGD does not; the step of Muon is that of any optimizer of Keras.
-@pytest.mark.parametrize("name, devices, accumulate, lanes", [
-    ("sgd", 2, 2, 1), ("sgd", 1, 2, 2), exhaustive("sgd", 1, 4, 1), exhaustive("sgd", 2, 1, 2),
-    slow("adam", 1, 2, 2), exhaustive("muon", 2, 1, 2)])
+@pytest.mark.parametrize(
+  "name, devices, accumulate, lanes",
+  [
+    ("sgd", 2, 2, 1),
+    ("sgd", 1, 2, 2),
+    exhaustive("sgd", 1, 4, 1),
+    exhaustive("sgd", 2, 1, 2),
+    slow("adam", 1, 2, 2),
+    exhaustive("muon", 2, 1, 2),
+  ],
+)
 def test_a_batch_over_devices_and_in_parts_gives_the_same_steps(use_lanes, name, devices, accumulate, lanes):
   one = on_one_device(name)
   use_lanes(lanes)
@@ -107,11 +128,16 @@ def test_the_decay_of_the_averages_can_be_warmed_up():
 @pytest.mark.slow
 def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
   # Images of a single value: a density model can make them nearly certain.
-  constant = data.ImageDataset("constant", levels=8, **{
-      split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS})
-  best = training.train(TINY, training.TrainingConfig(**{
-      **NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}), constant,
-      training.Workdir(tmp_path), log_fn=lambda line: None)
+  constant = data.ImageDataset(
+    "constant", levels=8, **{split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS}
+  )
+  best = training.train(
+    TINY,
+    training.TrainingConfig(**{**NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}),
+    constant,
+    training.Workdir(tmp_path),
+    log_fn=lambda line: None,
+  )
   assert best < 1.0  # of log2(8) = 3 bits
 
 
@@ -210,7 +236,9 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
   workdir.open(dataclasses.replace(TINY, remat=True), {"batch_size": 8, "steps": 6})
 
 
-@pytest.mark.parametrize("changes, message", [
+@pytest.mark.parametrize(
+  "changes, message",
+  [
     (dict(steps=0), "`steps` must be at least 1, got 0"),
     (dict(batch_size=0), "`batch_size` must be at least 1, got 0"),
     (dict(learning_rate=0.0), "`learning_rate` must be positive, got 0.0"),
@@ -227,9 +255,9 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     (dict(max_skipped=0), "`max_skipped` must be at least 1, got 0"),
     (dict(debug_numerics=True, steps_per_execution=2), "`debug_numerics` must see each step"),
     (dict(ema_decay=1.0), r"`ema_decay` must be in \[0, 1\), got 1.0"),
-])
-def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(
-    tmp_path, changes, message):
+  ],
+)
+def test_bad_settings_are_value_errors_that_name_them_and_claim_no_workdir(tmp_path, changes, message):
   with pytest.raises(ValueError, match=message):
     run(tmp_path / "run", **changes)
   assert not (tmp_path / "run").exists()
@@ -252,8 +280,7 @@ def test_bad_devices_are_value_errors_that_name_them(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_tensorboard_gets_scalars_samples_and_a_profile(tmp_path):
-  workdir, _ = run(tmp_path, steps=4, validate_every=2, tensorboard=("scalars", "samples"),
-                   profile=(2, 3))
+  workdir, _ = run(tmp_path, steps=4, validate_every=2, tensorboard=("scalars", "samples"), profile=(2, 3))
   tags = set()
   for path in (workdir.path / "tensorboard").rglob("*.tfevents*"):
     for record in tf.data.TFRecordDataset(str(path)):
@@ -278,8 +305,9 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
       model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dropout=0.0))
       model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
       model.compile(keras.optimizers.SGD(1e-3))
-    history = model.fit(small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0,
-                        validation_data=small_images(8, seed=1))
+    history = model.fit(
+      small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0, validation_data=small_images(8, seed=1)
+    )
     histories.append(history.history)
   one, two = histories
   assert set(one) == {"loss", "bits_per_dim", "val_loss", "val_bits_per_dim"}

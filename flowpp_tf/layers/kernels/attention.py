@@ -73,8 +73,9 @@ def _attend(qkv, heads):
     scale = tf.constant(depth**-0.5, qkv.dtype)
     o = []
     for q, k, v in zip(*(_split(t, groups, axis=0) for t in by_head(qkv, 3))):
-      o.append(_concat([tf.matmul(v, weights(part, k), transpose_b=True) for part in _split(q * scale, rows, axis=2)],
-                       axis=2))
+      o.append(
+        _concat([tf.matmul(v, weights(part, k), transpose_b=True) for part in _split(q * scale, rows, axis=2)], axis=2)
+      )
     o = side_by_side([o])
 
     def gradient(d_o):

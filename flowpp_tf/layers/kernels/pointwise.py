@@ -32,8 +32,9 @@ def _kept_concat_elu_gradient(upstream, x, keep=None):
 
 
 # Apply the keep-mask of dropout, booleans or None, to concat_elu(x), or to x.
-kept_concat_elu = recomputed_elementwise(lambda x, keep=None: kept(tf.cast(_concat_elu(x), x.dtype), keep),
-                                         _kept_concat_elu_gradient)
+kept_concat_elu = recomputed_elementwise(
+  lambda x, keep=None: kept(tf.cast(_concat_elu(x), x.dtype), keep), _kept_concat_elu_gradient
+)
 kept_values = recomputed_elementwise(kept, lambda upstream, x, keep=None: (kept(upstream, keep), None))
 
 
@@ -82,9 +83,12 @@ def _sum_and_norm_gradient(upstream, x, h, gamma, beta):
   weights = tf.cast(gamma, upstream.dtype)[:, tf.newaxis] / gamma.shape[0]
   mean, mean_of_product = tf.matmul(upstream, weights), tf.matmul(by_gamma, weights)
   by_sum = factor * (by_normalized - mean - normalized * mean_of_product)
-  return (tf.cast(reshape(by_sum, shape_of(x)), x.dtype),
-          tf.cast(reshape(_gate_gradient(by_sum, gated, *of_gate), shape_of(h)), h.dtype),
-          tf.cast(tf.reduce_sum(by_gamma, axis=0), gamma.dtype), tf.cast(tf.reduce_sum(upstream, axis=0), beta.dtype))
+  return (
+    tf.cast(reshape(by_sum, shape_of(x)), x.dtype),
+    tf.cast(reshape(_gate_gradient(by_sum, gated, *of_gate), shape_of(h)), h.dtype),
+    tf.cast(tf.reduce_sum(by_gamma, axis=0), gamma.dtype),
+    tf.cast(tf.reduce_sum(upstream, axis=0), beta.dtype),
+  )
 
 
 _gated_sum = recomputed_elementwise(lambda x, h: x + tf.cast(_gate(h)[0], x.dtype), _gated_sum_gradient)

@@ -11,8 +11,14 @@ from flowpp_tf.core.shapes import reshape, shape_of
 Product = Callable[..., tf.Tensor]  # `product(x, kernel, bias=None)`
 
 
-def product_of(function: Callable[..., tf.Tensor], product: Product, *arguments: tf.Tensor | None, kernel: tf.Tensor,
-               bias: tf.Tensor, input_scale: float = 1.0) -> tf.Tensor:
+def product_of(
+  function: Callable[..., tf.Tensor],
+  product: Product,
+  *arguments: tf.Tensor | None,
+  kernel: tf.Tensor,
+  bias: tf.Tensor,
+  input_scale: float = 1.0,
+) -> tf.Tensor:
   """Return `product(input_scale function(*arguments), kernel, bias)`, whose gradient computes the function again.
 
   Args:
@@ -47,6 +53,7 @@ def _pointwise_conv(x, kernel, bias):
 
   The gradients are matrix products, which take a third of the time of those of the convolution.
   """
+
   def gradient(upstream):
     upstream, x_rows = (tf.reshape(t, [-1, t.shape[-1]]) for t in (upstream, x))
     by_x = reshape(tf.matmul(upstream, kernel, transpose_b=True), shape_of(x))

@@ -24,7 +24,11 @@ def sixteen_bits(shape: Sequence[Any], seed: tf.Tensor, batch_offset: Any = 0) -
   low, high = tf.unstack(tf.bitcast(state.counter, tf.int64))
   low += tf.cast(batch_offset, tf.int64) * counts
   bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-      shape=tf.stack([batch, 4 * counts]), key=state.key, counter=tf.bitcast(tf.stack([low, high]), tf.uint64),
-      alg=_PHILOX, dtype=tf.int32)
+    shape=tf.stack([batch, 4 * counts]),
+    key=state.key,
+    counter=tf.bitcast(tf.stack([low, high]), tf.uint64),
+    alg=_PHILOX,
+    dtype=tf.int32,
+  )
   bits = reshape(tf.bitcast(bits, tf.int16), [batch, 8 * counts])
   return reshape(bits if values == 8 * counts else bits[:, :values], shape)
