@@ -18,7 +18,6 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# pylint: disable=wrong-import-position
 from absl import app, flags
 
 from tables import print_table, write_json
@@ -40,7 +39,7 @@ QUICK = ("digits", "photos", "cifar10")  # of which the test counts again
 
 def count(name, compiled=False):
   """The counts of a model, named as a config and FIELD=VALUE; those of compiled blocks if asked for."""
-  import flowpp_tf as fpp  # pylint: disable=import-outside-toplevel
+  import flowpp_tf as fpp
   import model_counts
 
   config, *changes = name.split()

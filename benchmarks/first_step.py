@@ -89,7 +89,7 @@ def measure(config, batch_size, init_batch_size, threads):
 def write_images(path, config, count):
   """Random images for a config, as `--dataset=npz:` takes them."""
   sys.path.insert(0, str(ROOT))
-  import flowpp_tf as fpp  # pylint: disable=import-outside-toplevel
+  import flowpp_tf as fpp
 
   config = fpp.get_config(config)
   rng = np.random.RandomState(0)

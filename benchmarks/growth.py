@@ -66,7 +66,7 @@ def by_quantity(rows):
 
 def plot(rows, path):
   """Time and memory against each quantity, all relative to the first value, as a PNG."""
-  import matplotlib  # pylint: disable=import-outside-toplevel
+  import matplotlib
 
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt

@@ -17,7 +17,6 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# pylint: disable=wrong-import-position
 from absl import app, flags
 import numpy as np
 from PIL import Image
@@ -71,7 +70,7 @@ def waiting(sources):
       batch = next(iterator)
       waits.append(time.perf_counter() - start)
       step(batch)
-      state.step  # waits for the step  # pylint: disable=pointless-statement
+      state.step  # waits for the step
       steps.append(time.perf_counter() - start)
     yield dict(
       model=FLAGS.config,

@@ -17,7 +17,6 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# pylint: disable=wrong-import-position
 from absl import app, flags
 import numpy as np
 import tensorflow as tf
@@ -40,7 +39,7 @@ flags.DEFINE_bool("cifar10", True, "Whether to time the full cifar10 model too."
 def coupling_problems(model, elements):
   """Targets and parameters `[elements]`, `[elements, K]` of all couplings while the model samples."""
   problems = []
-  inverse = LogitMixtureLogisticCDF._inverse_and_log_det  # pylint: disable=protected-access
+  inverse = LogitMixtureLogisticCDF._inverse_and_log_det
 
   def recording(self, y):
     k = self.logits.shape[-1]
@@ -142,7 +141,7 @@ def sampling_cost(name, config, count=8):
   x = tf.constant(rng.uniform(0, config.levels, shape), tf.float32)
   sample = tf.function(model.flow.bijector.forward)
   density = tf.function(model.flow.log_prob)
-  sample(z), density(x)  # pylint: disable=expression-not-assigned
+  sample(z), density(x)
   pairs = []
   for _ in range(FLAGS.repeats):  # turn about, so that a busy machine slows both
     pairs.append([])

@@ -58,7 +58,7 @@ def purpose(name):
 def profiled(run):
   """The `Kernel`s of a call, and the seconds that it took, with the profiler's own."""
   import tensorflow as tf
-  from tensorflow.tsl.profiler.protobuf import xplane_pb2  # pylint: disable=import-outside-toplevel
+  from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
   with tempfile.TemporaryDirectory() as folder:
     tf.profiler.experimental.start(folder)
@@ -96,7 +96,7 @@ def _own_times(spans):
 def profile(case):
   """Rows of the table of a case; in a process that has not used TensorFlow."""
   start_tensorflow(case.threads)
-  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  import tensorflow as tf
 
   import model_counts
 

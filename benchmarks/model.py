@@ -27,7 +27,6 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-# pylint: disable=wrong-import-position
 from absl import app, flags
 
 from processes import forget_peak, in_new_process, peak_bytes
@@ -84,7 +83,7 @@ def _value(text):
 def start_tensorflow(threads, cpu_splits=1, jit="off"):
   """Limits this process, which has not used TensorFlow, to so many cores, and splits batches over them."""
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  import tensorflow as tf
 
   from flowpp_tf.core import lanes, tracing
 
@@ -95,7 +94,7 @@ def start_tensorflow(threads, cpu_splits=1, jit="off"):
 
 def build(case):
   """What a case measures, as a `tf.function` of nothing, with a model initialised on its images."""
-  import keras  # pylint: disable=import-outside-toplevel
+  import keras
   import tensorflow as tf
 
   import baseline
@@ -169,7 +168,7 @@ def memory_of(run):
 
   The allocator keeps memory for later runs, so the process has most of it before.
   """
-  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  import tensorflow as tf
 
   tf.config.experimental.reset_memory_stats("CPU:0")
   before = tf.config.experimental.get_memory_info("CPU:0")["current"]
@@ -180,7 +179,7 @@ def memory_of(run):
 
 def matmul_of_squares(size=2048):
   """A function that multiplies two square float32 matrices; it has its `flops`."""
-  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  import tensorflow as tf
 
   a = tf.random.stateless_normal([size, size], [0, 1])
   multiply = lambda: tf.linalg.matmul(a, a)
@@ -190,7 +189,7 @@ def matmul_of_squares(size=2048):
 
 def seconds_of(run, calls=1):
   """Seconds of a call, the mean of so many."""
-  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  import tensorflow as tf
 
   start = time.perf_counter()
   for _ in range(calls):
@@ -205,7 +204,7 @@ def flops_image(config, changes, what):
 
 
 def _count_flops(config, changes, what):
-  import tensorflow as tf  # pylint: disable=import-outside-toplevel
+  import tensorflow as tf
 
   import flowpp_tf as fpp
   import model_counts

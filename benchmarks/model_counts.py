@@ -132,7 +132,7 @@ def _graphs(op):
     for function in (attribute.func, *attribute.list.func)
     if function.name
   ]
-  return [op.graph._get_function(name).graph for name in names]  # pylint: disable=protected-access
+  return [op.graph._get_function(name).graph for name in names]
 
 
 def count_saved_bytes(forward, backward):

@@ -11,7 +11,6 @@ import sys
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 
-# pylint: disable=wrong-import-position
 from absl import app, flags
 
 import flowpp_tf as fpp

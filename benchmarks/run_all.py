@@ -291,7 +291,7 @@ def growth_table(stored):
   yield "quantity", "values", "ms a step", "exponent", "GiB of tensors", "exponent", "peak GiB"
   for rows in results(stored, "growth"):
     for name, group in growth.by_quantity(rows).items():
-      column = lambda key, text: ", ".join(text(r[key]) for r in group)  # pylint: disable=cell-var-from-loop
+      column = lambda key, text: ", ".join(text(r[key]) for r in group)
       yield (
         name,
         column("value", str),

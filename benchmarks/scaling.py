@@ -21,7 +21,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-# pylint: disable=wrong-import-position
 from absl import app, flags
 
 from processes import forget_peak, in_new_process, peak_bytes

@@ -26,7 +26,7 @@ def newton(*problem):
 
 def newton_fixed(steps, *problem):
   """The same steps, a fixed number of them without a loop."""
-  state, step, sign = mixture_quantile._newton(*problem)  # pylint: disable=protected-access
+  state, step, sign = mixture_quantile._newton(*problem)
   for _ in range(steps):
     state = step(*state)
   return state[0] * sign, state[1]

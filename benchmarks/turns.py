@@ -16,7 +16,6 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# pylint: disable=wrong-import-position
 from absl import app, flags
 
 from processes import peak_bytes
@@ -48,7 +47,7 @@ def serve(root, config, what, batch, threads, precision):
   sys.path.insert(0, root)
   batch, threads = int(batch), int(threads)
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-  import dataclasses  # pylint: disable=import-outside-toplevel
+  import dataclasses
   import time
 
   import tensorflow as tf

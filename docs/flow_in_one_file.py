@@ -6,8 +6,7 @@ trains a small model on 8x8 digits for 300 steps and prints four new digits. `fl
 compares the two; the package adds speed, precision in the tails, several devices, checks and file formats.
 
 A bijector has `forward(x, context, mode) -> (y, log|det dy/dx|)`, log-dets in nats per image, `[N]`, and
-`inverse(y, context) -> x`. Images are `[N, H, W, C]`. `mode` is "evaluate", "train" (with dropout) or "initialize":
-then layers set their weights by the data that come through.
+`inverse(y, context) -> x`. Images: `[N, H, W, C]`. `mode` is "evaluate", "train" (dropout) or "initialize" (by data).
 """
 
 import math
@@ -94,22 +93,17 @@ class Conditioner(tf.Module):
   def __init__(self, shape, outputs, filters, blocks, heads, dropout, context_channels):
     self.position_embedding = variable(tf.random.normal([*shape[:2], filters], stddev=0.01))
     self.input_conv = Conv(shape[2], filters)
-    self.blocks = [
-      dict(
-        conv=GatedConv(filters, context_channels, dropout),
-        conv_norm=LayerNorm(filters),
-        mixer=GatedAttention(filters, heads, dropout),
-        mixer_norm=LayerNorm(filters),
-      )
-      for _ in range(blocks)
-    ]
+    self.blocks = []
+    for _ in range(blocks):
+      conv, attention = GatedConv(filters, context_channels, dropout), GatedAttention(filters, heads, dropout)
+      self.blocks.append((conv, LayerNorm(filters), attention, LayerNorm(filters)))
     self.output_conv = Conv(filters, outputs, init_scale=0.1)
 
   def __call__(self, x, context, mode):
     h = self.input_conv(x, mode)
-    for block in self.blocks:
-      h = block["conv_norm"](block["conv"](h, context, mode))
-      h = block["mixer_norm"](block["mixer"](h, self.position_embedding, mode))
+    for conv, conv_norm, attention, attention_norm in self.blocks:
+      h = conv_norm(conv(h, context, mode))
+      h = attention_norm(attention(h, self.position_embedding, mode))
     return self.output_conv(h, mode)
 
 
@@ -180,9 +174,8 @@ def mixture_logit_cdf(x, log_pi, mu, log_s):
   """logit(F(x)), and the log of its derivative F' / (F (1 - F)); all in logarithms, as F is often nearly 0 or 1."""
   z = (x[..., tf.newaxis] - mu) * tf.exp(-log_s)
   below, above = tf.math.log_sigmoid(z), tf.math.log_sigmoid(-z)
-  log_cdf, log_survival, log_density = (
-    tf.reduce_logsumexp(log_pi + terms, axis=-1) for terms in (below, above, below + above - log_s)
-  )
+  mean = lambda log_terms: tf.reduce_logsumexp(log_pi + log_terms, axis=-1)
+  log_cdf, log_survival, log_density = mean(below), mean(above), mean(below + above - log_s)
   return log_cdf - log_survival, log_density - log_cdf - log_survival
 
 
@@ -205,16 +198,10 @@ class Flow(tf.Module):
     for kind, _, couplings in (stage.partition(":") for stage in structure.split(",")):
       height, width, channels = shape
       split = (height, width // 2, 2 * channels) if kind == "columns" else shape
-      self.stages.append(
-        (
-          kind,
-          [
-            bijector
-            for _ in range(int(couplings or 0))
-            for bijector in (ActNorm(split), InvertibleConv(split[2] // 2), Coupling(split, components, **network))
-          ],
-        )
-      )
+      bijectors = []
+      for _ in range(int(couplings or 0)):
+        bijectors += [ActNorm(split), InvertibleConv(split[2] // 2), Coupling(split, components, **network)]
+      self.stages.append((kind, bijectors))
       shape = (height // 2, width // 2, 4 * channels) if kind == "squeeze" else shape
     self.latent_shape = shape
 
@@ -241,35 +228,16 @@ class Flow(tf.Module):
 class FlowPlusPlus(tf.Module):
   """The model of images, integers in 0 .. levels - 1; the defaults are those of the paper for CIFAR-10."""
 
-  def __init__(
-    self,
-    image_shape=(32, 32, 3),
-    levels=256,
-    structure="columns:4,squeeze,channels:2,columns:3",
-    components=32,
-    filters=96,
-    blocks=10,
-    heads=4,
-    dropout=0.2,
-    dequant_structure="columns:4",
-    dequant_filters=96,
-    dequant_blocks=2,
-    context_channels=32,
-    context_blocks=3,
-  ):
-    self.image_shape, self.levels = image_shape, levels
-    options = dict(components=components, heads=heads, dropout=dropout)
-    self.context_conv = Conv(2 * image_shape[2], context_channels)
-    self.context_blocks = [GatedConv(context_channels, 0, dropout, output_size=3) for _ in range(context_blocks)]
-    self.dequantizer = Flow(
-      dequant_structure,
-      image_shape,
-      filters=dequant_filters,
-      blocks=dequant_blocks,
-      context_channels=context_channels,
-      **options,
-    )
-    self.flow = Flow(structure, image_shape, filters=filters, blocks=blocks, context_channels=0, **options)
+  NETWORK = dict(filters=96, components=32, heads=4, dropout=0.2)
+  FLOW = dict(structure="columns:4,squeeze,channels:2,columns:3", blocks=10, **NETWORK)
+  DEQUANTIZER = dict(structure="columns:4", blocks=2, **NETWORK)
+
+  def __init__(self, image_shape=(32, 32, 3), levels=256, flow=FLOW, dequantizer=DEQUANTIZER, context=(32, 3)):
+    self.image_shape, self.levels, (channels, blocks) = image_shape, levels, context
+    self.context_conv = Conv(2 * image_shape[2], channels)
+    self.context_blocks = [GatedConv(channels, 0, dequantizer["dropout"], 3) for _ in range(blocks)]
+    self.dequantizer = Flow(shape=image_shape, context_channels=channels, **dequantizer)
+    self.flow = Flow(shape=image_shape, context_channels=0, **flow)
 
   def log_prob_bound(self, images, noise=None, mode="evaluate"):
     """log p(x + u) - log q(u|x), whose mean over u ~ q(u|x) is at most log P(x)   (equation 7), `[N]` nats."""
@@ -284,8 +252,7 @@ class FlowPlusPlus(tf.Module):
     log_p, log_q = tf.math.log(p), tf.math.log1p(-p)
     z, log_det = self.flow.forward(log_p - log_q, None, mode)
     log_det += sum_over_image(math.log(0.9 / self.levels) - log_p - log_q)
-    # z and the noise are standard normal, and of one size.
-    return log_det + log_det_u + (sum_over_image(tf.square(noise)) - sum_over_image(tf.square(z))) / 2
+    return log_det + log_det_u + (sum_over_image(tf.square(noise)) - sum_over_image(tf.square(z))) / 2  # both normal
 
   def bits_per_dim(self, images, mode="evaluate"):
     return -self.log_prob_bound(images, mode=mode) / (math.prod(self.image_shape) * math.log(2))
@@ -323,19 +290,9 @@ def train(model, images, steps, batch_size=64, learning_rate=1e-3, warmup=100, e
 
 if __name__ == "__main__":
   digits = datasets.load_digits().images[..., tf.newaxis].astype(int)  # 1,797 of 8x8 pixels, 0 .. 16
-  model = FlowPlusPlus(
-    (8, 8, 1),
-    17,
-    "columns:2,squeeze,channels:2",
-    components=8,
-    filters=32,
-    blocks=1,
-    dequant_structure="columns:2",
-    dequant_filters=32,
-    dequant_blocks=1,
-    context_channels=16,
-    context_blocks=1,
-  )
+  network = dict(filters=32, blocks=1, components=8, heads=4, dropout=0.2)
+  flow, dequantizer = dict(structure="columns:2,squeeze,channels:2", **network), dict(structure="columns:2", **network)
+  model = FlowPlusPlus((8, 8, 1), 17, flow, dequantizer, context=(16, 1))
   train(model, digits[:1500], steps=int((sys.argv[1:] or [300])[0]))
   print(f"new digits: {tf.reduce_mean(model.bits_per_dim(digits[1500:])):.3f} bits/dim")
   images = model.decode(tf.random.normal([4, *model.flow.latent_shape]))

@@ -142,7 +142,7 @@ def forward_and_log_det(
   """
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/forward"):
-      y, log_det = bijector._forward_and_log_det(bijector._to_tensor(x), ctx)  # pylint: disable=protected-access
+      y, log_det = bijector._forward_and_log_det(bijector._to_tensor(x), ctx)
   else:
     x = _unknown_to_cache(x)
     y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, bijector.forward_min_event_ndims)
@@ -157,7 +157,7 @@ def inverse_and_log_det(
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/inverse"):
-      x, log_det = bijector._inverse_and_log_det(bijector._to_tensor(y), ctx)  # pylint: disable=protected-access
+      x, log_det = bijector._inverse_and_log_det(bijector._to_tensor(y), ctx)
   else:
     y = _unknown_to_cache(y)
     x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, bijector.inverse_min_event_ndims)

@@ -93,7 +93,7 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
       reason = _why_kept(image, data, channels, lossy_pixels)
       if not reason:
         return ImageFile(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
-  except Exception:  # pylint: disable=broad-except  # Pillow raises many for files that are not images
+  except Exception:  # Pillow raises many for files that are not images
     reason = "no image"
   return ImageFile(name, data=data, reason=reason)
 

@@ -78,7 +78,7 @@ class TieredCodec:
     digest = hashlib.sha256(stack.pop(spread, 1 + spread * spread, spread.shape, noise=True).astype("<i8").tobytes())
     try:
       self.codec.push(stack, images)
-    except Exception as error:  # pylint: disable=broad-except  # the kind of failure is a result too
+    except Exception as error:  # the kind of failure is a result too
       digest.update(type(error).__name__.encode())
     digest.update(stack.words().astype("<u4").tobytes())
     return digest.hexdigest()[:32]

@@ -20,7 +20,7 @@ def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   few values costs little: it is enough if what is computed again depends on it.
   """
   first = tf.cast(tf.reduce_sum(tf.reshape(other, [-1])[:1]), x.dtype)
-  return x + tf.where(first == first, tf.zeros_like(first), first)  # pylint: disable=comparison-with-itself
+  return x + tf.where(first == first, tf.zeros_like(first), first)
 
 
 def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Callable[..., tf.Tensor]:

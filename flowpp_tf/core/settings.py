@@ -54,7 +54,7 @@ POSITIVE = Range(lambda value: _is_number(value) and value > 0, "positive")
 FRACTION = Range(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
 
 
-def setting(default: Any, help: str, range: Range | None = None) -> Any:  # pylint: disable=redefined-builtin
+def setting(default: Any, help: str, range: Range | None = None) -> Any:
   """Return a dataclass field with a help text and a range; None is in the range of an `int | None`."""
   return dataclasses.field(default=default, metadata={"help": help, "range": range})
 

@@ -106,7 +106,7 @@ def _contents(path, shape):
         if image.size != shape[1::-1]:
           raise InputError(f"it has {image.width}x{image.height} pixels")
         return row, images.fit_image(images.upright(image), shape)[0]
-    except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
+    except Exception as error:  # Pillow raises many exception types
       size = f"{shape[1]}x{shape[0]}"
       raise InputError(f"{str(path)!r}: {name} is no image of {size} pixels: {reason(error)}") from None
 

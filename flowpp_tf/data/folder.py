@@ -169,7 +169,7 @@ def fill_from_files(
   def read(path):
     try:
       return images.read_image(path, image_shape)
-    except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
+    except Exception as error:  # Pillow raises many exception types
       return f"{path} ({reason(error)})"
 
   kept, bad, enlarged = {}, [], 0
@@ -218,7 +218,7 @@ def _size(path):
   """(height, width) of an image file, (0, 0) if it cannot be read."""
   try:
     return images.upright_size(path)[::-1]
-  except Exception:  # pylint: disable=broad-except  # reading it will say why
+  except Exception:  # reading it will say why
     return 0, 0
 
 
@@ -232,7 +232,7 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
     try:
       image = images.read_photograph(path, image_shape[2])
       return image if image.shape[:2] == size else f"{path} (its size has changed)"
-    except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
+    except Exception as error:  # Pillow raises many exception types
       return f"{path} ({reason(error)})"
 
   kept, bad, too_small = {}, [], 0

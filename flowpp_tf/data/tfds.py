@@ -169,7 +169,7 @@ def _builder(name, data_dir):
 
   try:
     return tfds.builder(name, data_dir=data_dir)
-  except Exception as error:  # pylint: disable=broad-except  # an unknown name raises many exception types
+  except Exception as error:  # an unknown name raises many exception types
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     raise InputError(f"TensorFlow Datasets has no {name!r}: {lines[0]}") from None
 

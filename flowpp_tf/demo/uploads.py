@@ -30,5 +30,5 @@ def read_upload(path: Path | None, config: FlowPlusPlusConfig) -> np.ndarray:
     raise InputError(f"{name!r}: {error}") from None
   except Image.UnidentifiedImageError:
     raise InputError(f"{name!r} is no image: expected one of {', '.join(FORMATS)}") from None
-  except Exception as error:  # pylint: disable=broad-except  # Pillow raises many exception types
+  except Exception as error:  # Pillow raises many exception types
     raise InputError(f"{name!r} cannot be read: {reason(error)}") from None

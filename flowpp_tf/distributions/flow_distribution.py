@@ -19,7 +19,7 @@ tfd = tfp.distributions
 
 # The class of what `tfd.TransformedDistribution(...)` returns for bijectors that hold networks. A subclass of the
 # public class would be a composite tensor, in which `tf.Module`s do not find the networks' variables.
-class FlowDistribution(transformed_distribution._TransformedDistribution):  # pylint: disable=protected-access
+class FlowDistribution(transformed_distribution._TransformedDistribution):
   """`tfd.TransformedDistribution` that evaluates its bijector once for the value and the log-det.
 
   Args:

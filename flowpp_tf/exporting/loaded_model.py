@@ -50,7 +50,7 @@ class LoadedModel:
       missing = _FUNCTIONS - {*self.saved_model.signatures}
       if missing or not hasattr(self.saved_model, "weights"):
         raise ValueError(f"it has no {', '.join(sorted(missing)) or 'weights'}")
-    except Exception as error:  # pylint: disable=broad-except  # TensorFlow raises many for damaged files
+    except Exception as error:  # TensorFlow raises many for damaged files
       raise InputError(f"{str(path)!r} holds no SavedModel of Flow++: {reason(error)}") from None
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, **given: TensorLike) -> tf.Tensor:

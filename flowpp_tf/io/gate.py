@@ -117,7 +117,7 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
     yield
   except InputError:
     raise
-  except Exception as error:  # pylint: disable=broad-except
+  except Exception as error:
     raise InputError(f"{os.fspath(path)!r} cannot be read: {reason(error)}{expected and f'; {expected}'}") from None
 
 

@@ -56,5 +56,5 @@ class InitialWeights:
     weights = read_weights(self.path)
     try:
       weights.load(model)
-    except Exception as error:  # pylint: disable=broad-except  # Keras raises many
+    except Exception as error:  # Keras raises many
       raise InputError(f"the weights of `init_from` {self.source!r} do not fit the model: {reason(error)}") from None

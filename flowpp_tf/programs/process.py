@@ -70,7 +70,7 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
   except BrokenPipeError:  # as with `| head`: nobody reads on
     _discard_output()
     code = 128 + signal.SIGPIPE
-  except BaseException as error:  # pylint: disable=broad-except
+  except BaseException as error:
     if _debugged():
       raise
     say("error", _last_line(error))

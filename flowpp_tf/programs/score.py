@@ -140,7 +140,7 @@ def _read_files(config, folder, names):
   def read(name):
     try:
       return image_files.read_for_model(folder / name, config), image_files.upright_size(folder / name), None
-    except Exception as error:  # pylint: disable=broad-except  # Pillow raises many for damaged files
+    except Exception as error:  # Pillow raises many for damaged files
       return None, None, reason(error)
 
   sizes = []

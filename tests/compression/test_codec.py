@@ -185,7 +185,7 @@ def test_fixed_point_networks_give_an_image_the_same_bits_in_any_batch(name):
 def test_products_are_exact():
   """The sum of a product in float64 equals that of Python's integers."""
   _, codec_model, networks = networks_of_variant("imagenet32")
-  product = networks._conditioners["flow"][0]._blocks[0].conv  # pylint: disable=protected-access
+  product = networks._conditioners["flow"][0]._blocks[0].conv
   kernel = product.weights.reshape(-1, product.weights.shape[-1])
   assert np.abs(kernel).sum(axis=0).max() <= 2.0**25
   assert np.array_equal(kernel, np.rint(kernel)) and np.abs(kernel).max() > 2**10

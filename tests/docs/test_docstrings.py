@@ -100,7 +100,9 @@ SHORTER = {
   "fpp.vector_flow(2)": "fpp.vector_flow(2, couplings=1, blocks=1)",
   "fpp.VectorFlow(2)": "fpp.VectorFlow(2, couplings=1, blocks=1)",
   'fpp.FlowPlusPlus(fpp.get_config("digits"))': "fpp.FlowPlusPlus(model.config)",
-  'fpp.train("digits", "digits", "runs/digits")': 'fpp.train("digits", model.config, "runs/digits", steps=1, verbose=False, tensorboard=())',
+  'fpp.train("digits", "digits", "runs/digits")': (
+    'fpp.train("digits", model.config, "runs/digits", steps=1, verbose=False, tensorboard=())'
+  ),
 }
 
 

@@ -33,22 +33,10 @@ def models(page):
   """The same model in both, with weights that are not those of the start."""
   theirs = fpp.FlowPlusPlus(CONFIG)
   perturb(theirs)
-  fields = (
-    "image_shape",
-    "levels",
-    "structure",
-    "components",
-    "filters",
-    "blocks",
-    "heads",
-    "dropout",
-    "dequant_structure",
-    "dequant_filters",
-    "dequant_blocks",
-    "context_channels",
-    "context_blocks",
-  )
-  ours = page.FlowPlusPlus(**{name: getattr(CONFIG, name) for name in fields})
+  network = {name: getattr(CONFIG, name) for name in ("components", "heads", "dropout")}
+  part = lambda prefix: {name: getattr(CONFIG, prefix + name) for name in ("structure", "filters", "blocks")} | network
+  context = (CONFIG.context_channels, CONFIG.context_blocks)
+  ours = page.FlowPlusPlus(CONFIG.image_shape, CONFIG.levels, part(""), part("dequant_"), context)
   for variable, value in paired(page, ours, theirs):
     variable.assign(np.reshape(value, variable.shape))
   return ours, theirs
@@ -61,15 +49,15 @@ def paired(page, ours, theirs):
   def walk(a, b):
     if isinstance(a, tf.Variable):
       found.append((a, b))
-    elif isinstance(a, dict):
-      for name, part in a.items():
+    elif isinstance(a, tuple):  # the layers of a block
+      for name, part in zip(("conv", "conv_norm", "mixer", "mixer_norm"), a, strict=True):
         walk(part, getattr(b, name))
     elif isinstance(a, list):
       for part, other in zip(a, b, strict=True):
         walk(part, other)
     elif isinstance(a, tf.Module):
       for name, part in vars(a).items():
-        if isinstance(part, (tf.Variable, tf.Module, dict, list)) and not name.startswith("_"):
+        if isinstance(part, (tf.Variable, tf.Module, list)) and not name.startswith("_"):
           walk(part, getattr(b, name))
 
   def walk_flow(flow, coupling_flow):

@@ -180,16 +180,8 @@ def test_networks_share_the_function_and_leave_nothing_behind():
     for block in first + second:
       block.build((None, 4, 4, filters))
     x = tf.zeros([1, 4, 4, filters])
-    graph = (
-      tf.function(
-        lambda x: blocks.apply_blocks(  # pylint: disable=cell-var-from-loop
-          second, blocks.apply_blocks(first, x, x[0]), x[0]
-        ),  # noqa: F821  # deleted below
-        autograph=False,
-      )
-      .get_concrete_function(x)
-      .graph
-    )
+    both = lambda x: blocks.apply_blocks(second, blocks.apply_blocks(first, x, x[0]), x[0])  # noqa: F821  # deleted below
+    graph = tf.function(both, autograph=False).get_concrete_function(x).graph
     found.append({op.get_attr("f").name for op in graph.get_operations() if op.type.endswith("PartitionedCall")})
     references = [weakref.ref(block) for block in first + second]
     del first, second, block, graph
@@ -207,7 +199,7 @@ def test_what_is_known_of_shapes_does_not_depend_on_who_came_before():
       .graph
     )
     (call,) = (op for op in graph.get_operations() if op.type.endswith("PartitionedCall"))
-    body = graph._get_function(call.get_attr("f").name).graph  # pylint: disable=protected-access
+    body = graph._get_function(call.get_attr("f").name).graph
     assert body.outputs[0].shape.as_list() == [batch, 4, 4, 4]
 
 

@@ -169,7 +169,7 @@ def test_fuzzed_flags_end_in_one_line(rng, small_disk, capsys):
     arguments = [*programs[program], f"--workdir=w{tried}" if program == "train" else "", f"--{name}={value}"]
     try:
       result = call(program, *filter(None, arguments), cwd=tmp_path)
-    except Exception as error:  # pylint: disable=broad-except
+    except Exception as error:
       pytest.fail(f"{program} --{name}={value!r}: {type(error).__name__}: {error}")
     errors = [line for line in result.error.splitlines() if ": error: " in line]
     assert result.code in (0, 1, 2) and len(errors) == (result.code != 0), (program, name, value, result)

@@ -187,7 +187,7 @@ def test_a_step_updates_weight_and_average_in_one_op_each():
     op.get_attr("f").name for op in graph.get_operations() if op.type == "StatefulPartitionedCall"
   )
   (average,) = (name for name, count in calls.items() if count == len(state.variables))
-  body = graph._get_function(average).graph  # pylint: disable=protected-access
+  body = graph._get_function(average).graph
   assert sum(op.type == "ResourceApplyGradientDescent" for op in body.get_operations()) == 1
   assert ops["MulNoNan"] == ops["L2Loss"] == used  # clipping
   assert not any(op.type.endswith("If") for op in graph.get_operations())
