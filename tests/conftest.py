@@ -17,7 +17,7 @@ pytest_plugins = ["support.summary", "support.durations"]
 
 # Each run draws the same few examples; `--hypothesis-profile=full` draws many, others each time.
 hypothesis.configuration.set_hypothesis_home_dir(os.path.join(os.environ["HOME"], "hypothesis"))
-hypothesis.settings.register_profile("quick", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("quick", max_examples=25, deadline=None, derandomize=True, database=None)
 hypothesis.settings.register_profile("full", max_examples=10_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile("quick")
 

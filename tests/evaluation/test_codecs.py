@@ -9,6 +9,7 @@ from PIL import Image
 import pytest
 
 from flowpp_tf import data, evaluation
+from support.marks import slow
 
 pytestmark = pytest.mark.needs("imagecodecs")
 
@@ -26,7 +27,7 @@ def test_png_is_that_of_another_encoder():
   np.testing.assert_allclose(png.standard_error, np.std(sizes, ddof=1) / 10**0.5, rtol=0.05)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, slow(3)])
 def test_nothing_is_lost_and_a_sheet_costs_less_than_files(channels, monkeypatch):
   from flowpp_tf.evaluation import codecs
 

@@ -62,6 +62,7 @@ def test_terms_are_those_of_the_distributions(model):
   np.testing.assert_allclose(terms.log_det[0], model.flow.bijector.inverse_log_det_jacobian(images + u, 3), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch):
   arguments = dict(images=small_images(7), num_samples=2, batch_size=3)
   whole = evaluation.evaluate_bits_per_dim(model, **arguments)

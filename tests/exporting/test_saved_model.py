@@ -310,6 +310,7 @@ def test_malformed_calls_get_an_error_that_names_the_argument(loaded):
         getattr(loaded, name)(**given)
 
 
+@pytest.mark.slow
 def test_after_a_thousand_malformed_calls_a_good_one_is_answered(model, loaded):
   bad = [(name, given) for name, given, *_ in bad_calls(loaded, MALFORMED)]
   bad += [(name, given) for name, given, *_ in bad_calls(loaded, MISSHAPEN + MISTYPED)]

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import training
-from support.marks import slow
 from support.models import SMALL, perturb, small_images
 from support.training_steps import step as take_step
 from support.training_steps import train_state
@@ -93,7 +92,8 @@ def test_the_step_is_that_of_float32_whatever_the_scale(clip_norm):
     assert np.linalg.norm(moves[0] - moves[1]) < 0.02 * np.linalg.norm(moves[1])
 
 
-@pytest.mark.parametrize("devices", [1, slow(2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
 def test_a_scale_that_is_too_high_is_halved_and_nothing_else_changes(devices):
   state = made(devices=devices)
   before = weights(state)

@@ -75,7 +75,7 @@ def test_distributions_and_layers(name):
 
 
 @pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
-@pytest.mark.parametrize("name", quick_rows(MODELS, ["model_published", "model_conditional"]))
+@pytest.mark.parametrize("name", quick_rows(MODELS, ["model_conditional"]))
 def test_stateless_call_of_a_model(name, graph):
   model = ROWS[name].make("float64")
   images, _, *given = ROWS[name].inputs("float64")

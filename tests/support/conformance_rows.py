@@ -179,7 +179,7 @@ MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
 )
 ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 # Rows that take seconds and are of the same code as others, except for the switches that a model has.
-HEAVY = [name for name in MODEL_ROWS if name not in ("model_published", "model_conditional")]
+HEAVY = [name for name in MODEL_ROWS if name != "model_published"]
 # The rows that stand for all in quick tests of promises that take seconds to look at.
 FEW = [
   "logit_mixture",

@@ -76,7 +76,7 @@ def on_one_device(name):
 @pytest.mark.parametrize(
   "name, devices, accumulate, lanes",
   [
-    ("sgd", 2, 2, 1),
+    slow("sgd", 2, 2, 1),
     ("sgd", 1, 2, 2),
     exhaustive("sgd", 1, 4, 1),
     exhaustive("sgd", 2, 1, 2),
@@ -114,6 +114,7 @@ def test_images_that_cannot_be_divided_into_parts_are_not_dropped():
     training.train_step(state, tf.constant(small_images(8)))
 
 
+@pytest.mark.slow
 def test_the_decay_of_the_averages_can_be_warmed_up():
   state = train_state(MINIMAL, optimizer=lambda: keras.optimizers.SGD(1e-3), ema_decay=0.9, ema_warmup=True)
   weight, average = state.variables[0], state.ema[0]
