@@ -33,9 +33,10 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   variables, by the moments of `x` over its leading dimensions; so does `inverse(y)`, by those of `y`. The log-det is in
   nats per element.
 
-  Example:
-    >>> act_norm = fb.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2)))
-    >>> act_norm.initialize(x)  # x [N, 2]
+  Examples:
+    >>> act_norm = fpp.bijectors.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2)))
+    >>> x = tf.random.normal([64, 2], mean=3.0)
+    >>> act_norm.initialize(x)
     >>> tf.math.reduce_std(act_norm.forward(x), axis=0).numpy().round(2)
     array([1., 1.], dtype=float32)
   """

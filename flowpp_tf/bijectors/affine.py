@@ -25,8 +25,8 @@ class BoundedAffine(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   The log-det is tanh(scale_logit) nats per element.
 
-  Example:
-    >>> affine = fb.BoundedAffine(scale_logit=[0.0, 100.0], shift=[1.0, 0.0])
+  Examples:
+    >>> affine = fpp.bijectors.BoundedAffine(scale_logit=[0.0, 100.0], shift=[1.0, 0.0])
     >>> affine.forward([1.0, 1.0]).numpy().round(3)
     array([2.   , 2.718], dtype=float32)
   """

@@ -27,8 +27,8 @@ class Bijector(tfp.bijectors.Bijector):
   Subclasses define `_forward_and_log_det(x, ctx)` and `_inverse_and_log_det(y, ctx)`, whose log-dets are those of
   events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats.
 
-  Example:
-    >>> class Double(fb.Bijector):
+  Examples:
+    >>> class Double(fpp.bijectors.Bijector):
     ...   def __init__(self):
     ...     super().__init__(forward_min_event_ndims=0)
     ...

@@ -24,9 +24,12 @@ class Chain(Bijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  Example:
-    >>> chain = fb.Chain([fb.SwapHalves(), coupling, fb.ActNorm(scale, bias)])
-    >>> y, log_det = chain.forward_and_log_det(x, EvalContext(training=True, seed=[1, 2]))
+  Examples:
+    >>> affine = fpp.bijectors.BoundedAffine(scale_logit=tf.zeros(4), shift=tf.ones(4))
+    >>> chain = fpp.bijectors.Chain([fpp.bijectors.SwapHalves(), affine])  # the last is applied first
+    >>> y, log_det = chain.forward_and_log_det(tf.constant([1.0, 2.0, 3.0, 4.0]))
+    >>> y.numpy()
+    array([4., 5., 2., 3.], dtype=float32)
   """
 
   def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] = (), *args: Any, **kwargs: Any) -> Chain:
@@ -118,10 +121,10 @@ class Invert(Bijector):
     validate_args: Python `bool`.
     name: Python `str`.
 
-  Example:
-    >>> to_data = fb.Invert(coupling)  # from latents to data
-    >>> to_data.forward(tf.zeros([2, 6])).shape
-    TensorShape([2, 6])
+  Examples:
+    >>> affine = fpp.bijectors.BoundedAffine(scale_logit=0.0, shift=1.0)
+    >>> float(fpp.bijectors.Invert(affine).forward(3.0))
+    2.0
   """
 
   def __new__(cls, bijector: tfp.bijectors.Bijector, *args: Any, **kwargs: Any) -> Invert:

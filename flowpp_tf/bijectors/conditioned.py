@@ -34,8 +34,10 @@ class Conditioned(Chain):
   Raises:
     ValueError: if the context has fewer dimensions than an event.
 
-  Example:
-    >>> bijector = fb.Conditioned(coupling, context=tf.zeros([5, 3]))
+  Examples:
+    >>> network = fpp.layers.DenseConditioner(3, 3 * fpp.bijectors.num_parameters("affine", 0), context_size=3)
+    >>> coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
+    >>> bijector = fpp.bijectors.Conditioned(coupling, context=tf.zeros([5, 3]))
     >>> bijector.forward(tf.zeros([6])).shape
     TensorShape([5, 6])
   """

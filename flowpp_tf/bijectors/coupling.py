@@ -51,9 +51,10 @@ class Coupling(Bijector):
       evaluation, if the last axis cannot be split, if there are parameters for another number of values than are
       transformed, or if the condition has fewer dimensions than an event.
 
-  Example:
-    >>> network = keras.Sequential([keras.Input([3]), keras.layers.Dense(3 * fb.num_parameters("affine", 0))])
-    >>> coupling = fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1)
+  Examples:
+    >>> outputs = 3 * fpp.bijectors.num_parameters("affine", 0)
+    >>> network = keras.Sequential([keras.Input([3]), keras.layers.Dense(outputs)])
+    >>> coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
     >>> y, log_det = coupling.forward_and_log_det(tf.zeros([2, 6]))
   """
 
@@ -179,8 +180,8 @@ def num_parameters(coupling: str, components: int) -> int:
   Raises:
     ValueError: if `coupling` is neither.
 
-  Example:
-    >>> fb.num_parameters("mixture_logistic", components=8)
+  Examples:
+    >>> fpp.bijectors.num_parameters("mixture_logistic", components=8)
     26
   """
   if coupling not in ("mixture_logistic", "affine"):
@@ -197,8 +198,8 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
   Raises:
     ValueError: if the last axis is odd.
 
-  Example:
-    >>> bijector = fb.affine_coupling_bijector(tf.constant([[0.0, 1.0, 0.0, 2.0]]))  # of two values
+  Examples:
+    >>> bijector = fpp.bijectors.affine_coupling_bijector(tf.constant([[0.0, 1.0, 0.0, 2.0]]))  # of two values
     >>> bijector.forward(tf.zeros([1, 2])).numpy()
     array([[1., 2.]], dtype=float32)
   """
@@ -217,9 +218,9 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -
   Raises:
     ValueError: if the last axis is no multiple of 2 + 3 K.
 
-  Example:
-    >>> parameters = tf.zeros([5, 2 * fb.num_parameters("mixture_logistic", 4)])  # of two values
-    >>> fb.mixture_logistic_coupling_bijector(parameters, components=4).forward(tf.zeros([5, 2])).shape
+  Examples:
+    >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("mixture_logistic", 4)])  # of two values
+    >>> fpp.bijectors.mixture_logistic_coupling_bijector(parameters, components=4).forward(tf.zeros([5, 2])).shape
     TensorShape([5, 2])
   """
   parameters = _per_value(parameters, 2 + 3 * components)

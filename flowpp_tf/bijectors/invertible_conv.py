@@ -72,8 +72,8 @@ class Invertible1x1Conv(_ChannelMixing):
   Raises:
     ValueError: if `kernel` is not a square matrix or a stack of them.
 
-  Example:
-    >>> conv = fb.Invertible1x1Conv(2 * tf.eye(3))
+  Examples:
+    >>> conv = fpp.bijectors.Invertible1x1Conv(2 * tf.eye(3))
     >>> y, log_det = conv.forward_and_log_det(tf.ones([8, 8, 3]))
     >>> round(float(log_det), 2)  # 8 * 8 * 3 * log(2)
     133.08
@@ -131,8 +131,8 @@ class Invertible1x1ConvLU(_ChannelMixing):
   Raises:
     ValueError: if `lower_upper` is not a square matrix or a stack of them.
 
-  Example:
-    >>> linear = fb.Invertible1x1ConvLU.from_kernel([[0.0, 2.0], [1.0, 0.0]], event_ndims=1)
+  Examples:
+    >>> linear = fpp.bijectors.Invertible1x1ConvLU.from_kernel([[0.0, 2.0], [1.0, 0.0]], event_ndims=1)
     >>> linear.forward([1.0, 3.0]).numpy()
     array([3., 2.], dtype=float32)
   """

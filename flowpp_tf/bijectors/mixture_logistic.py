@@ -30,8 +30,8 @@ def mixture_logistic_log_prob(x: TensorLike, logits: TensorLike, loc: TensorLike
   Returns:
     `[...]`, nats.
 
-  Example:
-    >>> log_prob = fb.mixture_logistic_log_prob(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
+  Examples:
+    >>> log_prob = fpp.bijectors.mixture_logistic_log_prob(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
     >>> round(float(log_prob), 3)  # log(1/4)
     -1.386
   """
@@ -43,8 +43,8 @@ def mixture_logistic_log_prob(x: TensorLike, logits: TensorLike, loc: TensorLike
 def mixture_logistic_log_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike) -> tf.Tensor:
   """Return log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`.
 
-  Example:
-    >>> log_cdf = fb.mixture_logistic_log_cdf(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
+  Examples:
+    >>> log_cdf = fpp.bijectors.mixture_logistic_log_cdf(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
     >>> round(float(log_cdf), 3)  # log(1/2)
     -0.693
   """
@@ -56,8 +56,8 @@ def mixture_logistic_log_survival(
 ) -> tf.Tensor:
   """Return log P(X > x), nats; arguments as in `mixture_logistic_log_prob`.
 
-  Example:
-    >>> float(fb.mixture_logistic_log_survival(tf.constant(50.0), tf.zeros(1), tf.zeros(1), tf.zeros(1)))
+  Examples:
+    >>> float(fpp.bijectors.mixture_logistic_log_survival(tf.constant(50.0), tf.zeros(1), tf.zeros(1), tf.zeros(1)))
     -50.0
   """
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
@@ -79,8 +79,9 @@ def logit_mixture_logistic_cdf(
   Returns:
     Two tensors `[...]`. They have derivatives of any order, the first in closed form.
 
-  Example:
-    >>> value, log_derivative = fb.logit_mixture_logistic_cdf(tf.constant(3.0), tf.zeros(1), tf.ones(1), tf.zeros(1))
+  Examples:
+    >>> logits, loc, log_scale = tf.zeros(1), tf.ones(1), tf.zeros(1)
+    >>> value, log_derivative = fpp.bijectors.logit_mixture_logistic_cdf(tf.constant(3.0), logits, loc, log_scale)
     >>> round(float(value), 3)  # of one component: (x - loc) / scale
     2.0
   """

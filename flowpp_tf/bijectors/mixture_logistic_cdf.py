@@ -73,8 +73,8 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
   The log-det is in nats per element. The inverse is exact to working precision and differentiable in
   `y` and in all three parameters, see `logit_mixture_logistic_quantile`.
 
-  Example:
-    >>> bijector = fb.LogitMixtureLogisticCDF(logits=tf.zeros(2), loc=[-2.0, 2.0], log_scale=tf.zeros(2))
+  Examples:
+    >>> bijector = fpp.bijectors.LogitMixtureLogisticCDF(logits=tf.zeros(2), loc=[-2.0, 2.0], log_scale=tf.zeros(2))
     >>> y = bijector.forward([-5.0, 0.0, 5.0])
     >>> bijector.inverse(y).numpy().round(3)
     array([-5.,  0.,  5.], dtype=float32)
@@ -112,8 +112,8 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
   A probability above 1/2 cannot resolve the upper tail; where that matters, as in a coupling, use
   `LogitMixtureLogisticCDF`.
 
-  Example:
-    >>> cdf = fb.MixtureLogisticCDF(logits=tf.zeros(2), loc=[-2.0, 2.0], log_scale=[-1.0, -1.0])
+  Examples:
+    >>> cdf = fpp.bijectors.MixtureLogisticCDF(logits=tf.zeros(2), loc=[-2.0, 2.0], log_scale=[-1.0, -1.0])
     >>> cdf.inverse([0.1, 0.5, 0.9]).numpy().round(2)  # quantiles
     array([-2.51,  0.  ,  2.51], dtype=float32)
   """

@@ -51,9 +51,10 @@ def logit_mixture_logistic_quantile(
     `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by the implicit
     function theorem. A target of +-infinity gives +-infinity, with derivative 0.
 
-  Example:
+  Examples:
     >>> loc, log_scale = tf.constant([-2.0, 2.0]), tf.zeros(2)
-    >>> float(fb.logit_mixture_logistic_quantile(tf.constant(0.0), tf.zeros(2), loc, log_scale))  # the median
+    >>> median = fpp.bijectors.logit_mixture_logistic_quantile(tf.constant(0.0), tf.zeros(2), loc, log_scale)
+    >>> float(median)
     0.0
   """
   root, _ = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
@@ -65,9 +66,9 @@ def find_logit_mixture_logistic_quantile(
 ) -> InverseResults:
   """Return the quantile as `logit_mixture_logistic_quantile` does, with statistics of the search, each `[...]`.
 
-  Example:
+  Examples:
     >>> loc, log_scale = tf.constant([-2.0, 2.0]), tf.zeros(2)
-    >>> found = fb.find_logit_mixture_logistic_quantile(tf.constant(3.0), tf.zeros(2), loc, log_scale)
+    >>> found = fpp.bijectors.find_logit_mixture_logistic_quantile(tf.constant(3.0), tf.zeros(2), loc, log_scale)
     >>> bool(abs(found.objective_at_estimated_root) < 1e-5), bool(found.num_iterations < 10)
     (True, True)
   """

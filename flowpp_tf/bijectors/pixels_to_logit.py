@@ -23,8 +23,8 @@ class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   The log-det is in nats per element. The inverse is defined on all reals and can leave [0, levels] by up to
   `alpha / (1 - 2 alpha) levels` on either side.
 
-  Example:
-    >>> fb.PixelsToLogit(levels=256).forward([0.0, 128.0, 256.0]).numpy().round(2)
+  Examples:
+    >>> fpp.bijectors.PixelsToLogit(levels=256).forward([0.0, 128.0, 256.0]).numpy().round(2)
     array([-2.94,  0.  ,  2.94], dtype=float32)
   """
 

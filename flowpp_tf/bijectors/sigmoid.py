@@ -21,8 +21,8 @@ class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers
   next to them.
 
-  Example:
-    >>> (fb.Sigmoid().forward([0.0, 100.0]) < 1).numpy()
+  Examples:
+    >>> (fpp.bijectors.Sigmoid().forward([0.0, 100.0]) < 1).numpy()
     array([ True,  True])
   """
 

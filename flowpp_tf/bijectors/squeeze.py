@@ -81,8 +81,8 @@ class Squeeze(_Regrouping):
   Raises:
     ValueError: if `block_size` is below 1; from an evaluation, if it does not divide H and W.
 
-  Example:
-    >>> fb.Squeeze().forward(tf.zeros([2, 8, 8, 1])).shape
+  Examples:
+    >>> fpp.bijectors.Squeeze().forward(tf.zeros([2, 8, 8, 1])).shape
     TensorShape([2, 4, 4, 4])
   """
 
@@ -121,8 +121,8 @@ class ColumnsToChannels(_Regrouping):
   Raises:
     ValueError: from an evaluation, if W is odd.
 
-  Example:
-    >>> fb.ColumnsToChannels().forward(tf.zeros([2, 8, 8, 1])).shape
+  Examples:
+    >>> fpp.bijectors.ColumnsToChannels().forward(tf.zeros([2, 8, 8, 1])).shape
     TensorShape([2, 8, 4, 2])
   """
 
@@ -153,8 +153,8 @@ class SwapHalves(_Rearrangement):
   Raises:
     ValueError: from an evaluation, if the last axis cannot be halved.
 
-  Example:
-    >>> fb.SwapHalves().forward([1.0, 2.0, 3.0, 4.0]).numpy()
+  Examples:
+    >>> fpp.bijectors.SwapHalves().forward([1.0, 2.0, 3.0, 4.0]).numpy()
     array([3., 4., 1., 2.], dtype=float32)
   """
 
@@ -181,8 +181,8 @@ def split_columns(image_shape: Shape, name: str = "split_columns") -> ColumnsToC
   Raises:
     ValueError: if W is odd.
 
-  Example:
-    >>> fb.split_columns((8, 8, 1)).forward(tf.zeros([2, 8, 8, 1])).shape
+  Examples:
+    >>> fpp.bijectors.split_columns((8, 8, 1)).forward(tf.zeros([2, 8, 8, 1])).shape
     TensorShape([2, 8, 4, 2])
   """
   if image_shape[1] % 2:

@@ -40,7 +40,9 @@ def compress(
   Raises:
     InputError (a ValueError): for images that do not fit the model, an unknown tier, or without constriction.
 
-  Example:
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> images = np.zeros([2, 8, 8, 1], np.uint8)
     >>> data = fpp.compress(model, images)
     >>> bool((fpp.decompress(model, data) == images).all())
     True
@@ -66,8 +68,9 @@ def decompress(
     ArchiveError (a ValueError): if the archive is damaged, or of another model, version or machine. If only some images
       are lost, it is a `LostImagesError`, which has the others.
 
-  Example:
-    >>> data = fpp.compress(model, images)
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> data = fpp.compress(model, np.zeros([2, 8, 8, 1], np.uint8))
     >>> fpp.decompress(model, data, start=1).shape
     (1, 8, 8, 1)
   """

@@ -24,7 +24,7 @@ def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
     seed: `[2]` integers, or None, which stays None.
     salt: name of a stream, or an integer where streams are counted, such as training steps.
 
-  Example:
+  Examples:
     >>> fpp.layers.fold_in(tf.constant([1, 2]), "dropout").shape
     TensorShape([2])
   """

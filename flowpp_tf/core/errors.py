@@ -9,7 +9,7 @@ import numpy as np
 class InputError(ValueError):
   """Raised for invalid user input, with the argument, the value and what was expected in one line.
 
-  Example:
+  Examples:
     >>> fpp.get_config("digit")
     Traceback (most recent call last):
       ...

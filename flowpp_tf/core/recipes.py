@@ -12,7 +12,7 @@ _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed pac
 def recipes() -> list[str]:
   """Return the names of the recipes.
 
-  Example:
+  Examples:
     >>> "cifar10" in fpp.recipes()
     True
   """

@@ -34,8 +34,8 @@ class UniformDequantization(FlowDistribution):
     dtype: floating.
     name: Python `str`.
 
-  Example:
-    >>> UniformDequantization([4], (8, 8, 1)).sample(seed=(0, 1)).shape
+  Examples:
+    >>> fpp.distributions.UniformDequantization([4], (8, 8, 1)).sample(seed=(0, 1)).shape
     TensorShape([4, 8, 8, 1])
   """
 
@@ -72,9 +72,12 @@ class VariationalDequantization(FlowDistribution):
     dtype: floating.
     name: Python `str`.
 
-  Example:
-    >>> q = model.dequantizer(images)  # a VariationalDequantization
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> q = model.dequantizer.posterior(np.zeros([2, 8, 8, 1]))  # a VariationalDequantization
     >>> u, log_q = q.experimental_sample_and_log_prob()
+    >>> u.shape, log_q.shape
+    (TensorShape([2, 8, 8, 1]), TensorShape([2]))
   """
 
   def __init__(

@@ -34,9 +34,12 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
   The KL divergence of two flows is known if they have equal bijectors, and context: then it is that of their bases.
 
-  Example:
-    >>> normal = tfd.Sample(tfd.Normal(0.0, 1.0), 6)
-    >>> flow = FlowDistribution(normal, fb.Invert(coupling))  # the coupling goes from data to latents
+  Examples:
+    >>> network = fpp.layers.DenseConditioner(3, 3 * fpp.bijectors.num_parameters("affine", 0))
+    >>> coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
+    >>> normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 6)
+    >>> to_data = fpp.bijectors.Invert(coupling)  # the coupling goes from data to latents
+    >>> flow = fpp.distributions.FlowDistribution(normal, to_data)
     >>> flow.log_prob(tf.zeros([2, 6])).shape
     TensorShape([2])
   """
@@ -77,7 +80,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Raises:
       ValueError: if the context has fewer dimensions than an event.
 
-    Example:
+    Examples:
       >>> flow = fpp.vector_flow(2, context_size=3)
       >>> flow.given(tf.zeros([5, 3])).batch_shape
       TensorShape([5])
@@ -95,9 +98,10 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       Their log density under the initialised weights, `[N]` nats.
 
-    Example:
+    Examples:
       >>> flow = fpp.vector_flow(2)
-      >>> log_prob = flow.initialize(x)
+      >>> flow.initialize(tf.random.normal([64, 2])).shape
+      TensorShape([64])
     """
     return self.log_prob(x, ctx=EvalContext(initialize=True))
 

@@ -19,7 +19,8 @@ _FUNCTIONS = {"sample", "log_prob_bound", "bits_per_dim", "encode", "decode"}
 def load_saved_model(path: Path) -> "LoadedModel":
   """Load a SavedModel of `export_saved_model`; raise an `InputError` (a ValueError) for anything else.
 
-  Example:
+  Examples:
+    >>> fpp.export_saved_model(fpp.FlowPlusPlus.from_preset("digits"), "exported/1")
     >>> fpp.load_saved_model("exported/1").sample(4, seed=0).shape
     TensorShape([4, 8, 8, 1])
   """

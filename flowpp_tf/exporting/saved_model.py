@@ -48,7 +48,8 @@ def export_saved_model(
   Raises:
     InputError (a ValueError): if an argument is invalid, or `path` exists or cannot be written.
 
-  Example:
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> fpp.export_saved_model(model, "exported/1", metadata={"data": "digits"})
   """
   if not max_batch > 0:

@@ -9,7 +9,7 @@ from flowpp_tf.core.dtypes import at_least_float32
 def concat_elu(x: tf.Tensor) -> tf.Tensor:
   """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016).
 
-  Example:
+  Examples:
     >>> fpp.layers.concat_elu(tf.constant([1.0, -1.0])).numpy().round(2)
     array([ 1.  , -0.63, -0.63,  1.  ], dtype=float32)
   """
@@ -19,7 +19,7 @@ def concat_elu(x: tf.Tensor) -> tf.Tensor:
 def gate(x: tf.Tensor) -> tf.Tensor:
   """Return a sigmoid(b), with a and b the halves of the last axis.
 
-  Example:
+  Examples:
     >>> fpp.layers.gate(tf.constant([4.0, 0.0])).numpy()
     array([2.], dtype=float32)
   """

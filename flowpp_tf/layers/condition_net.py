@@ -38,7 +38,7 @@ class ConditionNet(keras.layers.Layer):
   Raises:
     ValueError: if there is neither a label nor a condition.
 
-  Example:
+  Examples:
     >>> net = fpp.layers.ConditionNet((8, 8, 1), num_classes=10, network=fpp.layers.NetworkConfig(16, 1, "none"))
     >>> net(tf.constant([3, -1])).shape  # -1: no label
     TensorShape([2, 1, 1, 16])

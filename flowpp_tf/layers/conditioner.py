@@ -45,7 +45,7 @@ class ConvAttentionBlock(keras.layers.Layer):
 
   `call(x [N, H, W, filters], position_embedding=None, context=None, ctx=EvalContext())`.
 
-  Example:
+  Examples:
     >>> block = fpp.layers.ConvAttentionBlock(16)
     >>> block(tf.zeros([2, 8, 8, 16])).shape
     TensorShape([2, 8, 8, 16])
@@ -153,7 +153,7 @@ class Conditioner(keras.layers.Layer):
   Raises:
     ValueError: from a call, if a condition is missing or not expected.
 
-  Example:
+  Examples:
     >>> network = fpp.layers.Conditioner((8, 4, 1), outputs=2, network=fpp.layers.NetworkConfig(16, blocks=1))
     >>> network(tf.zeros([2, 8, 4, 1])).shape
     TensorShape([2, 8, 4, 2])

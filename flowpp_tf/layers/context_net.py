@@ -32,9 +32,9 @@ class ContextNet(keras.layers.Layer):
 
   `call(images [N, H, W, C], ctx=EvalContext())` gives `[N, H, W / 2, filters]`.
 
-  Example:
+  Examples:
     >>> net = fpp.layers.ContextNet((8, 8, 1), levels=17, network=fpp.layers.NetworkConfig(16, 1, "none"))
-    >>> net(images).shape
+    >>> net(tf.zeros([2, 8, 8, 1])).shape
     TensorShape([2, 8, 4, 16])
   """
 

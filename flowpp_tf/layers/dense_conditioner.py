@@ -37,8 +37,8 @@ class DenseConditioner(keras.layers.Layer):
   Raises:
     ValueError: if a size is not positive; from a call, if a condition is missing, not expected, or of another size.
 
-  Example:
-    >>> network = fpp.layers.DenseConditioner(3, outputs=3 * fb.num_parameters("mixture_logistic", 8))
+  Examples:
+    >>> network = fpp.layers.DenseConditioner(3, outputs=3 * fpp.bijectors.num_parameters("mixture_logistic", 8))
     >>> network(tf.zeros([2, 3])).shape
     TensorShape([2, 78])
   """

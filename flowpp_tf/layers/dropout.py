@@ -21,7 +21,7 @@ class Dropout(keras.layers.Dropout):
   Its rate is then the nearest multiple of 2^-16. Without a seed the mask comes from the layer's own seed generator, as
   in Keras. `apply(x, layer.keep_mask(shape))` is the layer in two steps.
 
-  Example:
+  Examples:
     >>> dropout = fpp.layers.Dropout(0.5)
     >>> a, b = (dropout(tf.ones([2, 8]), training=True, seed=[1, 2]) for _ in range(2))
     >>> bool(tf.reduce_all(a == b))

@@ -27,8 +27,8 @@ class Flow(keras.layers.Layer):
   Raises:
     ValueError: if the distribution has `tf.Variable`s that belong to no Keras layer or variable.
 
-  Example:
-    >>> layer = fpp.layers.Flow(flow)
+  Examples:
+    >>> layer = fpp.layers.Flow(fpp.vector_flow(2))
     >>> model = keras.Sequential([layer])
     >>> model.compile("adam", loss=lambda _, log_prob: -log_prob)
   """

@@ -36,7 +36,7 @@ class GatedConv(keras.layers.Layer):
 
   `call(x [N, H, W, filters], context=None, ctx=EvalContext())`.
 
-  Example:
+  Examples:
     >>> fpp.layers.GatedConv(16)(tf.zeros([2, 8, 8, 16])).shape
     TensorShape([2, 8, 8, 16])
   """
@@ -146,7 +146,7 @@ class GatedAttention(_GatedMixer):
 
   `call(x [N, H, W, filters], position_embedding=None, ctx=EvalContext())`; the embedding is `[H, W, filters]`.
 
-  Example:
+  Examples:
     >>> fpp.layers.GatedAttention(16, heads=4)(tf.zeros([2, 8, 8, 16])).shape
     TensorShape([2, 8, 8, 16])
   """
@@ -180,7 +180,7 @@ class GatedPointwise(_GatedMixer):
 
   `call` as in `GatedAttention`.
 
-  Example:
+  Examples:
     >>> fpp.layers.GatedPointwise(16)(tf.zeros([2, 8, 8, 16])).shape
     TensorShape([2, 8, 8, 16])
   """

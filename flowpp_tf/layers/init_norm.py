@@ -104,7 +104,7 @@ class InitNormConv2D(_InitNormLayer):
 
   Input `[N, H, W, C]`, output `[N, H, W, filters]`.
 
-  Example:
+  Examples:
     >>> y = fpp.layers.InitNormConv2D(16)(tf.random.normal([64, 8, 8, 3]), initialize=True)
     >>> round(float(tf.math.reduce_std(y)), 2)
     1.0
@@ -135,8 +135,8 @@ class InitNormDense(_InitNormLayer):
 
   Input `[..., C]`, output `[..., units]`.
 
-  Example:
-    >>> y = fpp.layers.InitNormDense(16)(x, initialize=True)
+  Examples:
+    >>> y = fpp.layers.InitNormDense(16)(tf.random.normal([64, 2]), initialize=True)
     >>> round(float(tf.math.reduce_std(y)), 2)
     1.0
   """

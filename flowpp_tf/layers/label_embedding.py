@@ -17,7 +17,7 @@ class LabelEmbedding(keras.layers.Layer):
 
   Labels out of range give NaN.
 
-  Example:
+  Examples:
     >>> fpp.layers.LabelEmbedding(10, 4)(tf.constant([3, -1])).shape
     TensorShape([2, 1, 1, 4])
   """

@@ -20,7 +20,7 @@ class NetworkConfig:
     weight_norm: as in `InitNormConv2D`.
     remat: whether gradients recompute blocks rather than keep their intermediate tensors.
 
-  Example:
+  Examples:
     >>> fpp.layers.NetworkConfig(filters=96, blocks=10, dropout=0.2).mixer
     'attention'
   """

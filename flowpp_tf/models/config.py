@@ -54,7 +54,8 @@ class FlowPlusPlusConfig(Settings):
   Raises:
     InputError (a ValueError): if a field has no meaning; the message names field, value and what was expected.
 
-  Example:
+  Examples:
+    >>> import dataclasses
     >>> config = dataclasses.replace(fpp.get_config("digits"), coupling="affine", num_classes=10)
     >>> config.image_shape, config.is_conditional
     ((8, 8, 1), True)
@@ -338,7 +339,7 @@ def get_config(name: str) -> FlowPlusPlusConfig:
   Raises:
     InputError (a ValueError): if there is none; the message names those that come close.
 
-  Example:
+  Examples:
     >>> fpp.get_config("cifar10").structure
     'columns:4,squeeze,channels:2,columns:3'
   """

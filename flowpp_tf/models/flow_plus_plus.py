@@ -67,9 +67,9 @@ class FlowPlusPlus(BoundTraining):
   `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras; `flowpp_tf.training.train` is the training
   run of the paper.
 
-  Example:
+  Examples:
     >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
-    >>> model.bits_per_dim(images, seed=0).shape, model.sample(4).shape
+    >>> model.bits_per_dim(np.zeros([2, 8, 8, 1]), seed=0).shape, model.sample(4).shape
     (TensorShape([2]), TensorShape([4, 8, 8, 1]))
   """
 
@@ -326,7 +326,7 @@ class FlowPlusPlus(BoundTraining):
   def given(self, labels: TensorLike | None = None, condition: TensorLike | None = None) -> ImageDistribution:
     """Return the distribution of images given labels `[...]`, or conditions `[..., *condition_shape]`, its batch.
 
-    Example:
+    Examples:
       >>> model = fpp.FlowPlusPlus.from_preset("digits_by_class")
       >>> digits = model.given(labels=[0, 1, 2])
       >>> digits.sample(5).shape
@@ -440,7 +440,7 @@ class FlowPlusPlus(BoundTraining):
     Raises:
       InputError (a ValueError): if there is no such preset, or it is damaged.
 
-    Example:
+    Examples:
       >>> model = fpp.FlowPlusPlus.from_preset("digits")
       >>> model.sample(4, temperature=0.8, seed=0).shape
       TensorShape([4, 8, 8, 1])

@@ -39,7 +39,8 @@ class ImageDistribution(tfp.distributions.Distribution):
   are `[H, W, C]` in 0 .. levels - 1; without labels and condition the batch shape is []. `seed` of `sample` means what
   it does in TFP.
 
-  Example:
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> images = model.distribution  # or model.given(labels=...)
     >>> images.log_prob(images.sample(3)).shape
     TensorShape([3])

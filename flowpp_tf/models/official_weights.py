@@ -36,7 +36,9 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
     InputError (a ValueError): if the file cannot be read, or with a list of the arrays that are missing, unexpected or
       of the wrong shape. The model is then unchanged.
 
-  Example:
+  Examples:
+    >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
+    >>> fpp.export_official_weights(model, "weights.npz")
     >>> fpp.load_official_weights(model, "weights.npz")
   """
   arrays = read_npz(path)
@@ -67,7 +69,8 @@ def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
     InputError (a ValueError): if the release has no such architecture.
     OSError: if the file cannot be written; an existing file then stays as it is.
 
-  Example:
+  Examples:
+    >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
     >>> fpp.export_official_weights(model, "weights.npz")
   """
   arrays = {

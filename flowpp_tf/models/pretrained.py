@@ -34,7 +34,7 @@ CONFIG, WEIGHTS, ABOUT = "config.json", "best.weights.h5", "preset.json"
 def presets() -> dict[str, str]:
   """Return the names of the presets that ship with the package, each with one line of description.
 
-  Example:
+  Examples:
     >>> sorted(fpp.presets())
     ['digits', 'digits_by_class', 'fashion_mnist', 'photos']
   """

@@ -55,9 +55,10 @@ def vector_flow(
   Raises:
     ValueError: for a size that is too small; the message names it.
 
-  Example:
+  Examples:
     >>> flow = fpp.vector_flow(2)
-    >>> log_prob = flow.initialize(x)  # x [N, 2]: data-dependent initialisation
+    >>> x = tf.random.normal([64, 2])
+    >>> log_prob = flow.initialize(x)  # data-dependent initialisation
     >>> optimizer = keras.optimizers.Adam(1e-3)
     >>> losses = tfp.math.minimize(lambda: -tf.reduce_mean(flow.log_prob(x)), 500, optimizer)
     >>> flow.sample(10).shape
@@ -119,12 +120,13 @@ class VectorFlow(Flow):
 
   Arguments and errors as in `vector_flow`; methods as in `layers.Flow`.
 
-  Example:
+  Examples:
     >>> def negative(_, log_prob):
     ...   return -log_prob
     >>> flow = fpp.VectorFlow(2)
     >>> model = keras.Sequential([flow])
     >>> model.compile("adam", loss=negative)
+    >>> x = tf.random.normal([64, 2])
     >>> log_prob = flow.initialize(x)
     >>> history = model.fit(x, x, epochs=2, verbose=0)
     >>> model.save("flow.keras")

@@ -49,7 +49,7 @@ def train(
     InputError (a ValueError): if a setting or the images are invalid, or `workdir` holds another run.
     Diverged: if too many steps in a row are not finite.
 
-  Example:
+  Examples:
     >>> model = fpp.train("digits", "digits", "runs/digits")
     >>> model.sample(4, seed=0).shape
     TensorShape([4, 8, 8, 1])
@@ -86,7 +86,7 @@ def load(workdir: Path) -> FlowPlusPlus:
   Raises:
     InputError (a ValueError): if there is no such run, or it has not been validated yet.
 
-  Example:
+  Examples:
     >>> model = fpp.train("digits", "digits", "runs/digits")
     >>> fpp.load("runs/digits").config.levels
     17

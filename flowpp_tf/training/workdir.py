@@ -61,8 +61,10 @@ class Workdir:
   Raises:
     InputError (a ValueError): if the path is empty or no text in UTF-8, which TensorFlow needs.
 
-  Example:
-    >>> model, settings = Workdir("runs/digits").load()
+  Examples:
+    >>> from flowpp_tf import training
+    >>> model = fpp.train("digits", "digits", "runs/digits")
+    >>> model, settings = training.Workdir("runs/digits").load()
   """
 
   def __init__(self, path: Path) -> None:
