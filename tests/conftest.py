@@ -39,7 +39,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
   if hasattr(config, "workerinput") or not getattr(config.option, "numprocesses", None):
-    for name in ("repeatable", "fixtures", "runs"):
+    for name in ("repeatable", "fixtures", "runs", "shape_checks"):
       config.pluginmanager.import_plugin(f"support.{name}")
 
 

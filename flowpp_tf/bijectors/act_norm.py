@@ -6,6 +6,7 @@ from a batch so that each activation has mean 0 and variance 1 over the batch.
 
 from typing import Any
 
+from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -78,7 +79,7 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_increasing(cls):
     return True
 
-  def initialize(self, x: tf.Tensor, inverse: bool = False) -> None:
+  def initialize(self, x: Float[tf.Tensor, " n *event"], inverse: bool = False) -> None:
     """Set `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
 
     Activations whose variance is below `min_variance` end with less than 1.

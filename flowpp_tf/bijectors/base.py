@@ -11,6 +11,7 @@ cache.
 import math
 from typing import Any
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -41,7 +42,9 @@ class Bijector(tfp.bijectors.Bijector):
     (6.0, -0.693)
   """
 
-  def forward_and_log_det(self, x: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def forward_and_log_det(
+    self, x: TensorLike, ctx: EvalContext | None = None
+  ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
     """Return y and log|det dy/dx|.
 
     Args:
@@ -54,7 +57,9 @@ class Bijector(tfp.bijectors.Bijector):
     """
     return forward_and_log_det(self, x, ctx=ctx)
 
-  def inverse_and_log_det(self, y: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def inverse_and_log_det(
+    self, y: TensorLike, ctx: EvalContext | None = None
+  ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
     """Return x and log|det dx/dy|; arguments and log-det as in `forward_and_log_det`."""
     return inverse_and_log_det(self, y, ctx=ctx)
 
@@ -88,20 +93,20 @@ class Bijector(tfp.bijectors.Bijector):
     return super()._broadcast_parameters_with_batch_shape(batch_shape, x_event_ndims)
 
   # In eager mode nothing tells TFP's cache that weights have changed since it saw a tensor.
-  def forward(self, x: TensorLike, name: str = "forward", **kwargs: Any) -> tf.Tensor:
+  def forward(self, x: TensorLike, name: str = "forward", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     return super().forward(_unknown_to_cache(x), name=name, **kwargs)
 
-  def inverse(self, y: TensorLike, name: str = "inverse", **kwargs: Any) -> tf.Tensor:
+  def inverse(self, y: TensorLike, name: str = "inverse", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     return super().inverse(_unknown_to_cache(y), name=name, **kwargs)
 
   def forward_log_det_jacobian(
     self, x: TensorLike, event_ndims: int | None = None, name: str = "forward_log_det_jacobian", **kwargs: Any
-  ) -> tf.Tensor:
+  ) -> Float[tf.Tensor, "..."]:
     return super().forward_log_det_jacobian(_unknown_to_cache(x), event_ndims, name=name, **kwargs)
 
   def inverse_log_det_jacobian(
     self, y: TensorLike, event_ndims: int | None = None, name: str = "inverse_log_det_jacobian", **kwargs: Any
-  ) -> tf.Tensor:
+  ) -> Float[tf.Tensor, "..."]:
     return super().inverse_log_det_jacobian(_unknown_to_cache(y), event_ndims, name=name, **kwargs)
 
   _cache = cache_util.BijectorCacheWithGreedyAttrs(
@@ -130,8 +135,8 @@ def _unknown_to_cache(x):
 
 
 def forward_and_log_det(
-  bijector: tfp.bijectors.Bijector, x: tf.Tensor, event_ndims: int | None = None, ctx: EvalContext | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
+  bijector: tfp.bijectors.Bijector, x: TensorLike, event_ndims: int | None = None, ctx: EvalContext | None = None
+) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
   """Return y and log|det dy/dx| of any bijector, of this package or TFP's own.
 
   Args:
@@ -152,8 +157,8 @@ def forward_and_log_det(
 
 
 def inverse_and_log_det(
-  bijector: tfp.bijectors.Bijector, y: tf.Tensor, event_ndims: int | None = None, ctx: EvalContext | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
+  bijector: tfp.bijectors.Bijector, y: TensorLike, event_ndims: int | None = None, ctx: EvalContext | None = None
+) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/inverse"):

@@ -12,13 +12,16 @@ largest value is taken out of the sum before the weights come in.
 
 import functools
 
+from jaxtyping import Float
 import tensorflow as tf
 
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
 
 
-def mixture_logistic_log_prob(x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike) -> tf.Tensor:
+def mixture_logistic_log_prob(
+  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
+) -> Float[tf.Tensor, "..."]:
   """Return the log density of the mixture.
 
   Args:
@@ -40,7 +43,9 @@ def mixture_logistic_log_prob(x: TensorLike, logits: TensorLike, loc: TensorLike
   return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
 
 
-def mixture_logistic_log_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike) -> tf.Tensor:
+def mixture_logistic_log_cdf(
+  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
+) -> Float[tf.Tensor, "..."]:
   """Return log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`.
 
   Examples:
@@ -53,7 +58,7 @@ def mixture_logistic_log_cdf(x: TensorLike, logits: TensorLike, loc: TensorLike,
 
 def mixture_logistic_log_survival(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> tf.Tensor:
+) -> Float[tf.Tensor, "..."]:
   """Return log P(X > x), nats; arguments as in `mixture_logistic_log_prob`.
 
   Examples:
@@ -67,7 +72,7 @@ def mixture_logistic_log_survival(
 @tf.custom_gradient
 def logit_mixture_logistic_cdf(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[Float[tf.Tensor, "*n"], Float[tf.Tensor, "*n"]]:
   """Return the logit of the CDF, and the log of its derivative in x.
 
   Args:

@@ -18,6 +18,7 @@ over- or underflows, and far from it the sign of f is all that counts.
 
 from typing import NamedTuple
 
+from jaxtyping import Float, Int
 import numpy as np
 import tensorflow as tf
 
@@ -31,14 +32,14 @@ _MAX_ITERATIONS = 200  # bisection alone closes any bracket with fewer
 class InverseResults(NamedTuple):
   """A root and how it was found; the fields of what `tfp.math.find_root_chandrupatla` returns."""
 
-  estimated_root: tf.Tensor
-  objective_at_estimated_root: tf.Tensor  # logit of the CDF less the target
-  num_iterations: tf.Tensor  # evaluations of the CDF that the element took
+  estimated_root: Float[tf.Tensor, "*n"]
+  objective_at_estimated_root: Float[tf.Tensor, "*n"]  # logit of the CDF less the target
+  num_iterations: Int[tf.Tensor, "*n"]  # evaluations of the CDF that the element took
 
 
 def logit_mixture_logistic_quantile(
   target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> tf.Tensor:
+) -> Float[tf.Tensor, "..."]:
   """Return the x at which the logit of the CDF of a mixture of logistics is `target`.
 
   Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
@@ -89,7 +90,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       self.distribution, Conditioned(self.bijector, context), self.validate_args, name=f"{self.name}_given"
     )
 
-  def initialize(self, x: TensorLike) -> tf.Tensor:
+  def initialize(self, x: TensorLike) -> Float[tf.Tensor, "..."]:
     """Set the weights of layers that normalise, such as `ActNorm`, by a batch of data (data-dependent initialisation).
 
     Args:
@@ -105,7 +106,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     """
     return self.log_prob(x, ctx=EvalContext(initialize=True))
 
-  def transform(self, base_sample: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def transform(
+    self, base_sample: TensorLike, ctx: EvalContext | None = None
+  ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
     """Return a sample of this distribution, made from one of the base, and its log density.
 
     Args:
@@ -119,7 +122,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), ctx)
     return y, self.distribution.log_prob(base_sample) - log_det
 
-  def log_prob_terms(self, y: TensorLike, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  def log_prob_terms(
+    self, y: TensorLike, ctx: EvalContext | None = None
+  ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
     """Return the two terms of the log density: that of the base at y's latent, and log|det dx/dy|.
 
     Args:

@@ -1,12 +1,13 @@
 """Activations of the conditioners, Flow++ section 3.2.2."""
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 
 from flowpp_tf.core.dtypes import at_least_float32
 
 
-def concat_elu(x: tf.Tensor) -> tf.Tensor:
+def concat_elu(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n 2*c"]:
   """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016).
 
   Examples:
@@ -16,7 +17,7 @@ def concat_elu(x: tf.Tensor) -> tf.Tensor:
   return tf.nn.elu(tf.concat([x, -x], axis=-1))
 
 
-def gate(x: tf.Tensor) -> tf.Tensor:
+def gate(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n c//2"]:
   """Return a sigmoid(b), with a and b the halves of the last axis.
 
   Examples:
@@ -27,7 +28,7 @@ def gate(x: tf.Tensor) -> tf.Tensor:
   return a * tf.sigmoid(b)
 
 
-def layer_norm(x: tf.Tensor, norm: keras.layers.LayerNormalization | None) -> tf.Tensor:
+def layer_norm(x: Float[tf.Tensor, "*n c"], norm: keras.layers.LayerNormalization | None) -> Float[tf.Tensor, "*n c"]:
   """Return `norm(x)`, or x if there is none.
 
   Written out, because the layer's second derivatives are wrong: `tf.nn.moments` leaves out a part of them.

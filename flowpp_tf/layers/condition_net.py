@@ -10,6 +10,7 @@ own size; its features are repeated up to the size of the image.
 import dataclasses
 from typing import Any
 
+from jaxtyping import Float, Int, Num
 import keras
 import tensorflow as tf
 
@@ -85,8 +86,11 @@ class ConditionNet(keras.layers.Layer):
     """Do nothing: the layer is built when constructed."""
 
   def call(
-    self, labels: tf.Tensor | None = None, condition: tf.Tensor | None = None, ctx: EvalContext = EvalContext()
-  ) -> tf.Tensor:
+    self,
+    labels: Int[tf.Tensor, " n"] | None = None,
+    condition: Num[tf.Tensor, "n h w k"] | None = None,
+    ctx: EvalContext = EvalContext(),
+  ) -> Float[tf.Tensor, "n height width c"]:
     context = 0.0 if self.embedding is None else self.embedding(labels)
     if self.input_conv is None:
       return context

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from typing import Any
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 
@@ -117,11 +118,11 @@ class ConvAttentionBlock(keras.layers.Layer):
 
   def call(
     self,
-    x: tf.Tensor,
-    position_embedding: tf.Tensor | None = None,
-    context: tf.Tensor | None = None,
+    x: Float[tf.Tensor, "n h w c"],
+    position_embedding: Float[tf.Tensor, "h w c"] | None = None,
+    context: Float[tf.Tensor, "n h w k"] | None = None,
     ctx: EvalContext = EvalContext(),
-  ) -> tf.Tensor:
+  ) -> Float[tf.Tensor, "n h w c"]:
     if not (tf.executing_eagerly() or ctx.initialize):  # the same, in less time and memory
       return conv_attention_block(self, x, position_embedding, context, ctx)
     x = layer_norm(self.conv(x, context, ctx=ctx.fold_in("conv")), self.conv_norm)
@@ -204,7 +205,7 @@ class Conditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, x: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+  def call(self, x: Float[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w outputs"]:
     context = ctx.condition
     if (context is not None) != (self.context_channels > 0):
       raise ValueError(

@@ -9,6 +9,7 @@ the same network.
 import dataclasses
 from typing import Any
 
+from jaxtyping import Float, Num
 import keras
 import tensorflow as tf
 
@@ -69,7 +70,7 @@ class ContextNet(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, images: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+  def call(self, images: Num[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w//2 k"]:
     x = tf.cast(images, self.compute_dtype)
     if self.levels is not None:
       x = x / self.levels - 0.5

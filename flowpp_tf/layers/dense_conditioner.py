@@ -9,6 +9,7 @@ A vector is no image: there is nothing to convolve, and no position to attend to
 
 from typing import Any
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 
@@ -71,7 +72,7 @@ class DenseConditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, x: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+  def call(self, x: Float[tf.Tensor, "*n c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "*n outputs"]:
     context, initialize = ctx.condition, ctx.initialize
     size = 0 if context is None else context.shape[-1]
     if size != self.context_size:

@@ -6,6 +6,7 @@ see the same ones.
 
 from typing import Any
 
+from jaxtyping import Bool, Float, Int
 import keras
 import tensorflow as tf
 
@@ -29,13 +30,17 @@ class Dropout(keras.layers.Dropout):
   """
 
   def call(
-    self, inputs: tf.Tensor, training: bool = False, seed: tf.Tensor | None = None, batch_offset: Any = 0
-  ) -> tf.Tensor:
+    self,
+    inputs: Float[tf.Tensor, "*n"],
+    training: bool = False,
+    seed: Int[tf.Tensor, "2"] | None = None,
+    batch_offset: Any = 0,
+  ) -> Float[tf.Tensor, "*n"]:
     return self.apply(inputs, self.keep_mask(shape_of(inputs), training, seed, batch_offset))
 
   def keep_mask(
-    self, shape: Any, training: bool = False, seed: tf.Tensor | None = None, batch_offset: Any = 0
-  ) -> tf.Tensor | None:
+    self, shape: Any, training: bool = False, seed: Int[tf.Tensor, "2"] | None = None, batch_offset: Any = 0
+  ) -> Bool[tf.Tensor, "..."] | None:
     """Return the boolean keep-mask of a shape, see `shape_of`, or None if nothing is dropped.
 
     With `batch_offset`, it is the part of a larger batch's mask that begins at that image.
@@ -46,10 +51,10 @@ class Dropout(keras.layers.Dropout):
       return keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
     return sixteen_bits(shape, seed, batch_offset) >= round(self.rate * 2**16) - 2**15
 
-  def apply(self, inputs: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
+  def apply(self, inputs: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*n"] | None) -> Float[tf.Tensor, "*n"]:
     """Return the inputs that are kept, scaled, and 0 elsewhere."""
     return inputs if keep is None else kept(inputs * self.scale(keep), keep)
 
-  def scale(self, keep: tf.Tensor | None) -> float:
+  def scale(self, keep: Bool[tf.Tensor, "..."] | None) -> float:
     """Return the factor of the inputs that a mask keeps; 1 if there is no mask."""
     return 1.0 if keep is None else 1 / (1 - self.rate)

@@ -6,6 +6,7 @@ that the distribution is made of.
 
 from typing import Any
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -51,14 +52,14 @@ class Flow(keras.layers.Layer):
   def build(self, *shapes: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, x: TensorLike, context: TensorLike | None = None) -> tf.Tensor:
+  def call(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, " n"]:
     return self._given(context).log_prob(x)
 
-  def initialize(self, x: TensorLike, context: TensorLike | None = None) -> tf.Tensor:
+  def initialize(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, " n"]:
     """Initialise the flow from a batch of data, and return its log density `[N]`; see `FlowDistribution.initialize`."""
     return self._given(context).initialize(x)
 
-  def sample(self, n: int | tf.Tensor, context: TensorLike | None = None, seed: Seed = None) -> tf.Tensor:
+  def sample(self, n: int | tf.Tensor, context: TensorLike | None = None, seed: Seed = None) -> Float[tf.Tensor, "..."]:
     """Draw samples, `[n, *event_shape]`, or `[n, *batch, *event_shape]` given a context of a batch."""
     return self._given(context).sample(n, seed=seed)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
 import tensorflow as tf
 
 from flowpp_tf.core.context import EvalContext
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 def conv_attention_block(
   block: ConvAttentionBlock,
-  x: tf.Tensor,
-  position_embedding: tf.Tensor | None,
-  context: tf.Tensor | None,
+  x: Float[tf.Tensor, "n h w c"],
+  position_embedding: Float[tf.Tensor, "h w c"] | None,
+  context: Float[tf.Tensor, "n h w k"] | None,
   ctx: EvalContext,
-) -> tf.Tensor:
+) -> Float[tf.Tensor, "n h w c"]:
   """Return `block(x, position_embedding, context, ctx)`."""
   conv, mixer = block.conv, block.mixer
   h = _product(conv.conv, kept_concat_elu, x)

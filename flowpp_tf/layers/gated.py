@@ -10,6 +10,7 @@ c is an optional context of the same height and width. The layers are those of P
 
 from typing import Any
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 
@@ -74,7 +75,12 @@ class GatedConv(keras.layers.Layer):
     self.output_projection.build(_doubled(x_shape))
     self.built = True
 
-  def call(self, x: tf.Tensor, context: tf.Tensor | None = None, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+  def call(
+    self,
+    x: Float[tf.Tensor, "n h w c"],
+    context: Float[tf.Tensor, "n h w k"] | None = None,
+    ctx: EvalContext = EvalContext(),
+  ) -> Float[tf.Tensor, "n h w c"]:
     h = self.conv(concat_elu(x), initialize=ctx.initialize)
     if self.context_projection is not None:
       h += self.context_projection(concat_elu(context), initialize=ctx.initialize)
@@ -118,8 +124,11 @@ class _GatedMixer(keras.layers.Layer):
     self.built = True
 
   def call(
-    self, x: tf.Tensor, position_embedding: tf.Tensor | None = None, ctx: EvalContext = EvalContext()
-  ) -> tf.Tensor:
+    self,
+    x: Float[tf.Tensor, "n h w c"],
+    position_embedding: Float[tf.Tensor, "h w c"] | None = None,
+    ctx: EvalContext = EvalContext(),
+  ) -> Float[tf.Tensor, "n h w c"]:
     h = x if position_embedding is None else x + position_embedding
     h = self.mix(self.input_projection(h, initialize=ctx.initialize))
     h = self.dropout(h, training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
@@ -159,7 +168,7 @@ class GatedAttention(_GatedMixer):
       raise ValueError(f"`heads` must divide `filters`, got {heads} heads and {filters} filters")
     self.heads = heads
 
-  def mix(self, h: tf.Tensor) -> tf.Tensor:
+  def mix(self, h: Float[tf.Tensor, "n h w c"]) -> Float[tf.Tensor, "n h w c//3"]:
     """Return the attention `[N, H, W, filters]` of queries, keys and values `[N, H, W, 3 filters]`."""
     height, width = h.shape[1:3]
     h = self_attention(tf.reshape(h, [-1, height * width, 3 * self.filters]), self.heads)
@@ -185,6 +194,6 @@ class GatedPointwise(_GatedMixer):
     TensorShape([2, 8, 8, 16])
   """
 
-  def mix(self, h: tf.Tensor) -> tf.Tensor:
+  def mix(self, h: Float[tf.Tensor, "n h w c"]) -> Float[tf.Tensor, "n h w c//3"]:
     """Return the largest of three channels each, `[N, H, W, filters]` of `[N, H, W, 3 filters]`."""
     return tf.reduce_max(tf.reshape(h, [-1, *h.shape[1:3], self.filters, 3]), axis=-1)

@@ -9,6 +9,7 @@ does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for 
 import functools
 from typing import Any
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 
@@ -55,7 +56,7 @@ class _InitNormLayer(keras.layers.Layer):
       self.gain = self.add_weight(name="gain", shape=(self.units,), initializer="ones")
     self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
-  def call(self, x: tf.Tensor, initialize: bool = False) -> tf.Tensor:
+  def call(self, x: Float[tf.Tensor, "*n c"], initialize: bool = False) -> Float[tf.Tensor, "*n units"]:
     kernel, bias = self.effective_weights()
     if initialize:
       return sync_lanes(functools.partial(self._initialize, kernel), x)

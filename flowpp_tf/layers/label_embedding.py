@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from jaxtyping import Float, Int
 import keras
 import tensorflow as tf
 
@@ -32,7 +33,7 @@ class LabelEmbedding(keras.layers.Layer):
     )
     self.built = True
 
-  def call(self, labels: tf.Tensor) -> tf.Tensor:
+  def call(self, labels: Int[tf.Tensor, " n"]) -> Float[tf.Tensor, "n 1 1 c"]:
     labels = tf.cast(labels, tf.int32)
     rows = tf.where(labels < 0, self.num_classes, labels)
     # A product with one-hot vectors has a dense gradient. It would make zeros of labels out of range.

@@ -22,7 +22,7 @@ HUGE = 10**20
 def script(body, *arguments, **options):
   """Run `process.own` of a small function as a process."""
   code = (
-    "import os, signal, sys, time; from flowpp_tf import process\ndef main():\n"
+    "import os, signal, sys, time; from flowpp_tf.programs import process\ndef main():\n"
     + textwrap.indent(textwrap.dedent(body), "  ")
     + "\nprocess.run_and_exit(main)"
   )

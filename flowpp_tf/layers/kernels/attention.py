@@ -13,6 +13,7 @@ weights of one stay in the cache while they are written and read a dozen times.
 
 import functools
 
+from jaxtyping import Float
 import tensorflow as tf
 
 from flowpp_tf.core.hardware import has_accelerator
@@ -24,7 +25,7 @@ _WEIGHTS_ON_ACCELERATORS = 2**21  # where each kernel takes time to start
 _MOST_PARTS = 16  # more would be too many small kernels
 
 
-def self_attention(qkv: tf.Tensor, heads: int) -> tf.Tensor:
+def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[tf.Tensor, "n positions c//3"]:
   """Return the weighted mean of the values of all positions, for each position.
 
   Args:

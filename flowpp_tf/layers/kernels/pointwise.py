@@ -5,6 +5,7 @@ Gradients keep only the arguments of a function. They are formulas, in fewer ope
 narrower than float32 are computed with in float32.
 """
 
+from jaxtyping import Bool, Float
 import tensorflow as tf
 
 from flowpp_tf.core.dtypes import at_least_float32
@@ -14,7 +15,7 @@ from flowpp_tf.core.shapes import reshape, shape_of
 LAYER_NORM_EPSILON = 1e-5
 
 
-def kept(x: tf.Tensor, keep: tf.Tensor | None) -> tf.Tensor:
+def kept(x: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*n"] | None) -> Float[tf.Tensor, "*n"]:
   """Return x where `keep` is true, and 0 elsewhere; x if there is no mask."""
   return x if keep is None else tf.where(keep, x, tf.zeros([], x.dtype))
 
@@ -38,7 +39,12 @@ kept_concat_elu = recomputed_elementwise(
 kept_values = recomputed_elementwise(kept, lambda upstream, x, keep=None: (kept(upstream, keep), None))
 
 
-def gated_sum(x: tf.Tensor, h: tf.Tensor, gamma: tf.Tensor | None = None, beta: tf.Tensor | None = None) -> tf.Tensor:
+def gated_sum(
+  x: Float[tf.Tensor, "*n c"],
+  h: Float[tf.Tensor, "*n 2*c"],
+  gamma: Float[tf.Tensor, " c"] | None = None,
+  beta: Float[tf.Tensor, " c"] | None = None,
+) -> Float[tf.Tensor, "*n c"]:
   """Return x + gate(h), normalised by a layer norm of the last axis, if its weights are given."""
   return _gated_sum(x, h) if gamma is None else _normalized_sum(x, h, gamma, beta)
 

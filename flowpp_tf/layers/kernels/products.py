@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from jaxtyping import Float
 import tensorflow as tf
 
 from flowpp_tf.core.dtypes import at_least_float32
@@ -15,10 +16,10 @@ def product_of(
   function: Callable[..., tf.Tensor],
   product: Product,
   *arguments: tf.Tensor | None,
-  kernel: tf.Tensor,
-  bias: tf.Tensor,
+  kernel: Float[tf.Tensor, "*k c units"],
+  bias: Float[tf.Tensor, " units"],
   input_scale: float = 1.0,
-) -> tf.Tensor:
+) -> Float[tf.Tensor, "*n units"]:
   """Return `product(input_scale function(*arguments), kernel, bias)`, whose gradient computes the function again.
 
   Args:
@@ -34,12 +35,18 @@ def product_of(
   return rematerialized(lambda *tensors: product(function(*tensors[:-2]), *tensors[-2:]))(*arguments, kernel, bias)
 
 
-def conv2d(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
+def conv2d(
+  x: Float[tf.Tensor, "n h w c"],
+  kernel: Float[tf.Tensor, "kh kw c units"],
+  bias: Float[tf.Tensor, " units"] | None = None,
+) -> Float[tf.Tensor, "n h w units"]:
   """Return the convolution of images `[N, H, W, C]`, stride 1, same padding."""
   return _add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
 
 
-def dense(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
+def dense(
+  x: Float[tf.Tensor, "*n c"], kernel: Float[tf.Tensor, "c units"], bias: Float[tf.Tensor, " units"] | None = None
+) -> Float[tf.Tensor, "*n units"]:
   """Return the product with the last axis of `x [..., C]`."""
   if len(x.shape) == 4 and bias is not None:
     return _pointwise_conv(x, kernel, bias)

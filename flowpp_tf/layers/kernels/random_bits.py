@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
+from jaxtyping import Int, Int16
 import tensorflow as tf
 
 from flowpp_tf.core.shapes import reshape
@@ -11,7 +12,7 @@ from flowpp_tf.core.shapes import reshape
 _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 
-def sixteen_bits(shape: Sequence[Any], seed: tf.Tensor, batch_offset: Any = 0) -> tf.Tensor:
+def sixteen_bits(shape: Sequence[Any], seed: Int[tf.Tensor, "2"], batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
   """Return uniform int16: random numbers are the cost of dropout, and 32 bits make two of them.
 
   Philox, the generator, has a counter: each count gives four int32, and the numbers of an image begin where its place
