@@ -22,6 +22,7 @@ EXTRAS = {
     "filelock>=3.16",
     "mpmath>=1.3",
     "hypothesis>=6.100",
+    "beartype>=0.20",
     "playwright>=1.45",
     "ruff>=0.8",
     "mypy>=1.13",
