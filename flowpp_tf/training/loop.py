@@ -180,9 +180,7 @@ class Run:
       InputError (a ValueError): if there are checkpoints and none is whole, or they are of another run.
     """
     restored = self._checkpoints.restore(
-      clean=self._workers.chief,
-      first_format=functools.partial(self._state.restore_first_format, best=self._best, recorded=self._recorded),
-      check_run=functools.partial(self._workdir.check_run, self._identity),
+      clean=self._workers.chief, check_run=functools.partial(self._workdir.check_run, self._identity)
     )
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
