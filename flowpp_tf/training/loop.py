@@ -191,10 +191,10 @@ class Run:
     """Take the steps that are left, and return the best validation in bits/dim; `signals` may ask to stop."""
     self._signals = signals
     step, last_saved = self._state.step, self._state.step
+    self._bar = progress_bar(self._steps, "step", step, self._progress_bar, leave=False)
     batches = iter(self._batches(step)) if step < self._steps else None
     saved_at = clock = time.monotonic()
     timed_from = step
-    self._bar = progress_bar(self._steps, "step", step, self._progress_bar, leave=False)
     while True:
       if step % self._period == 0 and step > int(self._recorded.numpy()):  # also if stopped between the two
         self._end_period(step, (step - timed_from) * self._config.images_per_step / (time.monotonic() - clock))
