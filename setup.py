@@ -26,10 +26,9 @@ EXTRAS = {
     "playwright>=1.45",
     "ruff>=0.8",
     "mypy>=1.13",
-    "imagecodecs>=2024.9",
-    "constriction>=0.5,<0.6",
   ],
 }
+EXTRAS["test"] += EXTRAS["codecs"] + EXTRAS["compression"]
 
 setuptools.setup(
   name="flowpp_tf",

@@ -198,9 +198,21 @@ class Parameter(property):
     self._attribute = f"_{name}"
 
 
+# All composite tensors of TFP.
+COMPOSITE = (
+  tfp.experimental.AutoCompositeTensor,
+  tfp.distributions.TransformedDistribution,
+  tfp.distributions.JointDistributionNamed,
+  tfp.distributions.JointDistributionNamedAutoBatched,
+  tfp.distributions.JointDistributionSequential,
+  tfp.distributions.JointDistributionSequentialAutoBatched,
+  tfp.distributions.GaussianProcess,
+)
+
+
 def is_composite(part: Any) -> bool:
   """Return whether a bijector or a distribution can go in and out of a `tf.function`; one of Keras variables cannot."""
-  return isinstance(part, tf.__internal__.CompositeTensor) and not getattr(part, "_keras_variables", None)
+  return isinstance(part, COMPOSITE) and not getattr(part, "_keras_variables", None)
 
 
 def _is_variable(value):

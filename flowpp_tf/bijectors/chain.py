@@ -88,7 +88,7 @@ class Chain(Bijector):
   def _is_increasing(self):
     increasing = True
     for part in self.bijectors:
-      increasing = tf.equal(increasing, part._internal_is_increasing())
+      increasing = tf.equal(increasing, part._is_increasing())
     return increasing
 
   def _forward_event_shape(self, shape):
@@ -162,7 +162,7 @@ class Invert(Bijector):
     )
 
   def _is_increasing(self):
-    return self.bijector._internal_is_increasing()
+    return self.bijector._is_increasing()
 
   def _forward_event_shape(self, shape):
     return self.bijector.inverse_event_shape(shape)

@@ -212,10 +212,10 @@ def _prepared(name, builder, data_dir, entry=None):
   command = f"tfds build {full_name}" + (f" --data_dir={data_dir}" if data_dir else "")
   if entry and entry.published_size:
     size = f"{entry.published_size}x{entry.published_size}"
-    files = f" and {data_dir}/train_{size} with valid_{size} (.npy, .npz, .tar, .zip or a folder)"
+    files = f" and {data_dir}/train_{size} with valid_{size} (.npy, or a folder)"
     raise InputError(
       f"data set {name!r} is not there: looked for {builder.data_path}{files if data_dir else ''}; it can "
-      f"no longer be downloaded: give the folder of train_{size}.tar and valid_{size}.tar as --data_dir"
+      f"no longer be downloaded: give the folder of the unpacked train_{size}.tar and valid_{size}.tar as --data_dir"
     )
   if builder.name == "celeb_a_hq":
     command += (

@@ -37,13 +37,12 @@ class Guard:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     host, origin = headers.get("host", ""), headers.get("origin")
     if not self._is_known(host):
-      await _refuse(send, 421, f"this page is not served as {host[:100]!r}; --allowed_hosts adds a name")
+      app = _refusal(421, f"this page is not served as {host[:100]!r}; --allowed_hosts adds a name")
     elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-      await _refuse(send, 403, "requests from other sites are refused")
-    elif scope.get("method") == "POST":
-      await self._post(scope, receive, send)
+      app = _refusal(403, "requests from other sites are refused")
     else:
-      await self._app(scope, receive, send)
+      app = self._post if scope.get("method") == "POST" else self._app
+    await app(scope, receive, send)
 
   def _is_known(self, host):
     name = host.lower()
@@ -58,7 +57,7 @@ class Guard:
 
   async def _post(self, scope, receive, send):
     if self._uploads >= _UPLOADS_AT_A_TIME and scope["path"].endswith("/upload"):
-      await _refuse(send, 503, "too many uploads at a time; try again")
+      await _refusal(503, "too many uploads at a time; try again")(scope, receive, send)
       return
     remove_oldest(self._folder, self._quota)
     upload = scope["path"].endswith("/upload")
@@ -94,13 +93,7 @@ def remove_oldest(folder: pathlib.Path, quota: int) -> None:
     total -= size
 
 
-async def _refuse(send, status, text):
-  body = text.encode("ascii", "backslashreplace")
-  await send(
-    {
-      "type": "http.response.start",
-      "status": status,
-      "headers": [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())],
-    }
-  )
-  await send({"type": "http.response.body", "body": body})
+def _refusal(status, text):
+  from starlette.responses import PlainTextResponse  # comes with gradio
+
+  return PlainTextResponse(text, status)

@@ -6,15 +6,14 @@ differently for another batch size, which can move a value on the edge of a leve
 """
 
 from collections.abc import Iterator
-import sys
 from typing import Protocol
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.models import FlowPlusPlus
@@ -98,10 +97,8 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
   On a terminal, more than one batch shows a progress bar.
   """
-  # Elsewhere the bar would print a line for each batch.
-  bar = keras.utils.Progbar(count, unit_name="image") if count > size and sys.stdout.isatty() else None
-  for start in range(0, count, size):
-    stop = min(start + size, count)
-    yield slice(start, stop)
-    if bar:
-      bar.update(stop)
+  with progress_bar(count, "image", shown=None if count > size else False) as bar:
+    for start in range(0, count, size):
+      stop = min(start + size, count)
+      yield slice(start, stop)
+      bar.update(stop - start)

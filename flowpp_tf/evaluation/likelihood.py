@@ -11,12 +11,12 @@ import math
 import os
 import pathlib
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images
@@ -138,23 +138,19 @@ def _measure(model, images, given, draws, batch_size, seed, verbose):
   missing = np.reshape(workers.any(*missing.ravel()), missing.shape)  # the chief has what was measured before
 
   samples = draws.shape[1]
-  bar = keras.utils.Progbar(
-    -(-len(images) // batch_size) * samples,
-    unit_name="batch of draws",
-    stateful_metrics=["bits_per_dim"],
-    verbose=verbose,
-  )
   total, count = 0.0, 0
-  for i, batch in enumerate(evaluation_batches(images, batch_size)):
-    batch = model.check_images(batch)
-    part = slice(i * batch_size, (i + 1) * batch_size)
-    rows, values = draws[part], [value[part] for value in given.values()]
-    for k in range(samples):
-      if missing[i, k]:
-        noise = model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE))
-        rows[:, k] = terms(batch, noise, *values)
-      total, count = total + rows[:, k].sum(dtype=np.float64), count + len(rows)
-      bar.update(i * samples + k + 1, [("bits_per_dim", model.to_bits_per_dim(total / count))])
+  with progress_bar(missing.size, "batch of draws", shown=bool(verbose)) as bar:
+    for i, batch in enumerate(evaluation_batches(images, batch_size)):
+      batch = model.check_images(batch)
+      part = slice(i * batch_size, (i + 1) * batch_size)
+      rows, values = draws[part], [value[part] for value in given.values()]
+      for k in range(samples):
+        if missing[i, k]:
+          noise = model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE))
+          rows[:, k] = terms(batch, noise, *values)
+        total, count = total + rows[:, k].sum(dtype=np.float64), count + len(rows)
+        bar.set_postfix_str(f"{model.to_bits_per_dim(total / count):.4f} bits/dim", refresh=False)
+        bar.update(1)
 
 
 def _summarize(model, draws, counts):

@@ -38,6 +38,7 @@ from flowpp_tf.compression.pictures import (
 )
 from flowpp_tf.compression.tiles import to_tiles
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import SPLITS
 from flowpp_tf.data.folder import all_files
 from flowpp_tf.evaluation import evaluate_bits_per_dim
@@ -45,7 +46,6 @@ from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.programs import data_flags, model_flags, run
 from flowpp_tf.programs.codec_models import save_codec_model
-from flowpp_tf.programs.progress import progress_on_stderr
 
 FLAGS = flags.FLAGS
 _ESTIMATED_TILES = 1000
@@ -120,7 +120,7 @@ def compress_from_flags() -> None:
   coder = _coder(model, workdir)
 
   def write(path):
-    with open(path, "wb") as file:
+    with open(path, "wb") as file, progress_bar(len(images), "image") as bar:
       compress_to(
         file,
         coder,
@@ -128,7 +128,7 @@ def compress_from_flags() -> None:
         segment_images=FLAGS.segment_images,
         embed_model=FLAGS.embed_model,
         max_batch=FLAGS.batch_size,
-        progress=progress_on_stderr(len(images)),
+        progress=bar.update,
       )
     if FLAGS.test:
       with open(path, "rb") as file:
@@ -182,8 +182,8 @@ def _compress_files(model, workdir):
   coder = _coder(model, workdir)
 
   def write(path):
-    with open(path, "wb") as file:
-      writer = ArchiveWriter(file, coder, "files", FLAGS.embed_model, FLAGS.batch_size, progress_on_stderr(None))
+    with open(path, "wb") as file, progress_bar(None, "image") as bar:
+      writer = ArchiveWriter(file, coder, "files", FLAGS.embed_model, FLAGS.batch_size, bar.update)
       write_pictures(writer, pictures(), shape, FLAGS.segment_images)
     if FLAGS.test:
       with open(path, "rb") as file:

@@ -88,7 +88,7 @@ def evaluate_from_flags() -> None:
       FLAGS.batch_size,
       FLAGS.seed,
       partial=workdir.path / f"evaluation-{name}.npy" if workers.chief else None,
-      verbose=int(sys.stdout.isatty() and workers.chief),
+      verbose=int(sys.stderr.isatty() and workers.chief),
       given=data_flags.given_of(dataset, split, model.config, len(images)),
     )
     if workers.chief:

@@ -26,13 +26,13 @@ import sys
 from absl import flags
 import numpy as np
 
+from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import SPLITS
 from flowpp_tf.data import folder as image_folder
 from flowpp_tf.data import images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
 from flowpp_tf.io.gate import reason
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run
-from flowpp_tf.programs.progress import progress_on_stderr
 from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
@@ -109,12 +109,12 @@ def score_from_flags() -> None:
   scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
 
   rows = []
-  progress = progress_on_stderr(count)
-  while batch := list(itertools.islice(items, batch_size)):
-    readable = [image for _, image, _ in batch if image is not None]
-    scores = iter(_texts(scorer, readable, batch_size) if readable else ())
-    rows += [{"image": name, **({"error": error} if error else next(scores))} for name, _, error in batch]
-    progress(len(batch))
+  with progress_bar(count, "image") as bar:
+    while batch := list(itertools.islice(items, batch_size)):
+      readable = [image for _, image, _ in batch if image is not None]
+      scores = iter(_texts(scorer, readable, batch_size) if readable else ())
+      rows += [{"image": name, **({"error": error} if error else next(scores))} for name, _, error in batch]
+      bar.update(len(batch))
   if not workers.chief:
     return
   for row in rows:
@@ -168,8 +168,8 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
       run.warn(f"no typicality, as the validation split of the run is not available: {error}")
       return None
     key = key | {"data": dataset.fingerprint()["digest"]}
-    progress = progress_on_stderr(min(len(dataset.validation), key["typical_images"]))
-    typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, progress)
+    with progress_bar(min(len(dataset.validation), key["typical_images"]), "image") as bar:
+      typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, bar.update)
     try:
       if workers.chief:
         typical.save(workdir.typicality, key)

@@ -151,7 +151,7 @@ def _train(
       record=record,
       init_from=init_from,
       strategy=strategy,
-      progress_bar=sys.stdout.isatty(),
+      progress_bar=sys.stderr.isatty(),
       log_fn=_say,
     )
     return best if chief else None

@@ -6,7 +6,7 @@
         manifest.json                       format, step, the run's config, and the SHA-256 of each of these files
 
 A folder appears under its name once all of it is on disk. One that fails its check later is passed over for the one
-before it. Earlier versions wrote digests.json, with the SHA-256 of the state's files only.
+before it. tools/convert_run.py converts those of versions before 0.2.0, which have digests.json and no manifest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,11 +27,10 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.files import file_sha256, stream_sha256, sync, write_file
 from flowpp_tf.types import Path
 
-MANIFEST, _DIGESTS = "manifest.json", "digests.json"
+MANIFEST, FIRST_DIGESTS = "manifest.json", "digests.json"
 _FORMAT = 2
 _UNFINISHED = ".unfinished."
 _NAME = re.compile(r"step_(\d{8,})")
-_KEY_OF_FIRST_FORMAT = "optimizer/_iterations/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Restored(NamedTuple):
@@ -116,16 +115,12 @@ class Checkpoints:
     return digest
 
   def restore(
-    self,
-    clean: bool = True,
-    first_format: Callable[[str], None] | None = None,
-    check_run: Callable[[dict[str, Any]], None] = lambda run: None,
+    self, clean: bool = True, check_run: Callable[[dict[str, Any]], None] = lambda run: None
   ) -> Restored | None:
     """Restore the newest state that is whole; return which it is, or None if there is none at all.
 
     Args:
       clean: whether to remove what a killed run left unfinished.
-      first_format: restores a path that has the format of the first versions.
       check_run: called with what identifies the run of the state, `{}` if it is not known; it may raise.
 
     Raises:
@@ -144,10 +139,7 @@ class Checkpoints:
       check_run(manifest.get("run", {}))
       try:
         with _plain(folder) as plain:
-          if first_format and tf.train.load_checkpoint(f"{plain}/state").has_tensor(_KEY_OF_FIRST_FORMAT):
-            first_format(f"{plain}/state")
-          else:
-            self._checkpoint.read(f"{plain}/state").assert_consumed()
+          self._checkpoint.read(f"{plain}/state").assert_consumed()
       except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise InputError(f"checkpoint {str(folder)!r} is not one of this model and these settings: {error}") from None
       return Restored(int(folder.name.rpartition("_")[2]), folder)
@@ -170,21 +162,23 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   """Return what a checkpoint says of itself, once all its files are found whole.
 
   Raises:
-    InputError (a ValueError): if a newer version of this package wrote it.
+    InputError (a ValueError): if a newer version of this package wrote it, or one before 0.2.0.
     OSError, ValueError: if it is damaged; the message says how.
   """
-  old = not (folder / MANIFEST).exists() and (folder / _DIGESTS).exists()
-  manifest = gate.read_json(folder / (_DIGESTS if old else MANIFEST))
-  if old:
-    manifest = {"format": 1, "files": manifest}
+  if not (folder / MANIFEST).exists() and (folder / FIRST_DIGESTS).exists():
+    raise InputError(
+      f"checkpoint {str(folder)!r} is of a version before 0.2.0; `python tools/convert_run.py RUN` of the "
+      "repository converts the run"
+    )
+  manifest = gate.read_json(folder / MANIFEST)
   if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
     raise ValueError(f"{MANIFEST} is not that of a checkpoint")
-  if not (isinstance(manifest.get("format"), int) and 1 <= manifest["format"] <= _FORMAT):
+  if manifest.get("format") != _FORMAT:
     raise InputError(
       f"checkpoint {str(folder)!r} has the format {manifest.get('format')!r}, which this version of "
-      f"flowpp_tf does not read; expected at most {_FORMAT}"
+      f"flowpp_tf does not read; expected {_FORMAT}"
     )
-  present = {path.name for path in folder.iterdir()} - {MANIFEST, _DIGESTS}
+  present = {path.name for path in folder.iterdir()} - {MANIFEST}
   for name in {*present, *manifest["files"], "state.index"}:
     if name not in present:
       raise ValueError(f"{name} is missing")

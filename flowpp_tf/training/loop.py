@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import contextlib
 import functools
+import math
 import os
 import time
 from typing import Any
@@ -14,12 +15,12 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.core.lanes import lane_count
+from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
-from flowpp_tf.training.run_line import RunLine
 from flowpp_tf.training.signals import Stopped, StopSignals
 from flowpp_tf.training.state import TrainState, make_optimizer
 from flowpp_tf.training.step import train_step, validation_step
@@ -157,7 +158,7 @@ class Run:
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
     self._identity, self._strategy, self._workers, self._labels = identity, strategy, workers, labels
     self._log_fn = log_fn
-    self._line = RunLine(config.steps, workers.chief and progress_bar)
+    self._progress_bar = workers.chief and progress_bar
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
     self._steps = -(-config.steps // self._period) * self._period
@@ -179,9 +180,7 @@ class Run:
       InputError (a ValueError): if there are checkpoints and none is whole, or they are of another run.
     """
     restored = self._checkpoints.restore(
-      clean=self._workers.chief,
-      first_format=functools.partial(self._state.restore_first_format, best=self._best, recorded=self._recorded),
-      check_run=functools.partial(self._workdir.check_run, self._identity),
+      clean=self._workers.chief, check_run=functools.partial(self._workdir.check_run, self._identity)
     )
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
@@ -192,6 +191,7 @@ class Run:
     """Take the steps that are left, and return the best validation in bits/dim; `signals` may ask to stop."""
     self._signals = signals
     step, last_saved = self._state.step, self._state.step
+    self._bar = progress_bar(self._steps, "step", step, self._progress_bar, leave=False)
     batches = iter(self._batches(step)) if step < self._steps else None
     saved_at = clock = time.monotonic()
     timed_from = step
@@ -208,17 +208,19 @@ class Run:
       if self._board:
         self._board.before_steps(count)
       if not self._traced:
-        self._log_fn("tracing the first step")
+        self._log("tracing the first step")
       self._take_steps(batches, tf.constant(count))
       step += count
       self._watch_skipped(step)
       if not self._traced:
-        self._line.clear()
-        self._log_fn(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
+        self._log(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
         self._traced = True
+        self._bar.unpause()  # tracing says nothing of the remaining time
         if step % self._period:  # the time that tracing takes counts only in a period that is nothing else
           clock, timed_from = time.monotonic(), step
-      self._line.update(step, lambda: self._state.means()["bits_per_dim"], float(self._best))
+      if self._bar.update(count):  # drawn: the device is asked for the sums only now
+        best = f", best {float(self._best):.4f}" if math.isfinite(float(self._best)) else ""
+        self._bar.set_postfix_str(f"{self._state.means()['bits_per_dim']:.4f} bits/dim{best}")
 
       minutes = self._config.checkpoint_minutes
       due = minutes and time.monotonic() - saved_at >= 60 * minutes
@@ -231,9 +233,13 @@ class Run:
         self._stop_if_asked(step, stop)
     return float(self._best)
 
+  def _log(self, line):
+    self._bar.clear()  # the next steps draw it below the line
+    self._log_fn(line)
+
   def close(self) -> None:
     """Remove the line of progress, and write what TensorBoard has not written yet."""
-    self._line.close()
+    self._bar.close()
     if self._board:
       self._board.close()
 
@@ -308,8 +314,7 @@ class Run:
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
-    self._line.clear()
-    self._log_fn(
+    self._log(
       f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
       f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
       f"{images_per_second:.1f} images/s"

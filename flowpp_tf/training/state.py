@@ -109,32 +109,6 @@ class TrainState:
       **scale,
     )
 
-  def restore_first_format(self, path: str, **others: tf.Variable) -> None:
-    """Restore a checkpoint of the first format, that of a compiled Keras model with its metrics.
-
-    Args:
-      path: as for `tf.train.Checkpoint.read`.
-      **others: further variables, which have the same name in both formats.
-    """
-    group = tf.train.Checkpoint
-    metrics = [tf.Variable(0.0) for _ in range(4)]  # bits/dim and gradient norm: total and count of each
-    scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
-    checkpoint = group(
-      optimizer=group(
-        _trainable_variables=self.variables,
-        _iterations=self.optimizer.iterations.value,
-        _variables=[v.value for v in self.optimizer.variables],
-      ),
-      model=group(skipped_steps=self.skipped_steps, skipped_in_a_row=self.skipped_in_a_row, **scale),
-      **{f"average_{i}": average for i, average in enumerate(self.ema or [])},
-      **{f"metric_{i}": metric for i, metric in enumerate(metrics)},
-      **others,
-    )
-    checkpoint.read(path).assert_existing_objects_matched().expect_partial()
-    bits, images, norm, steps = (float(metric.numpy()) for metric in metrics)
-    for name, total in (("steps", steps), ("bits_per_dim", steps * bits / max(images, 1.0)), ("gradient_norm", norm)):
-      self.sums[name].assign(total)
-
 
 _OPTIMIZERS = {
   "adam": Adam,

@@ -191,6 +191,8 @@ class Workdir:
     for folder in checkpoint_folders(self.checkpoints):
       try:
         run = read_manifest(folder).get("run")
+      except InputError:
+        raise
       except (OSError, ValueError):
         continue
       if not run:

@@ -1,7 +1,12 @@
 """Every clause of TFP's bijector contract, for every bijector that it is about."""
 
-import pytest
+import inspect
 
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors.base import COMPOSITE
 from support.bijector_cases import CASES
 from support.bijector_checks import CHECKS
 
@@ -28,3 +33,9 @@ def test_bijectors_keep_the_contract(check, row):
 
 def test_no_clause_is_about_nothing():
   assert {values[0] for values, *_ in PAIRS} == set(CHECKS)
+
+
+def test_the_composite_tensors_of_tfp_are_known():
+  for module in (tfp.bijectors, tfp.distributions, tfp.experimental.bijectors, tfp.experimental.distributions):
+    for name, kind in inspect.getmembers(module, inspect.isclass):
+      assert issubclass(kind, COMPOSITE) == issubclass(kind, tf.__internal__.CompositeTensor), name

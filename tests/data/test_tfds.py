@@ -8,6 +8,7 @@ from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
+import convert_imagenet
 from flowpp_tf import data
 from flowpp_tf.data import cache
 from support.tfds_builders import OfSplits, prepared
@@ -220,17 +221,26 @@ def publish(folder, form, arrays=PUBLISHED, size=32):
           for name in names:
             archive.write(name, f"{stem}/{name.name}")
       elif form:
-        with tarfile.open(folder / f"{stem}{form}", "w:gz" if form == ".tar.gz" else "w") as archive:
+        with tarfile.open(folder / f"{stem}{form}", "w" if form == ".tar" else "w:gz") as archive:
           for name in names:
             archive.add(name, f"{stem}/{name.name}")
 
 
+ARCHIVES = [".npz", ".tar", ".tar.gz", ".tgz", ".zip"]
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
-@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".tar.gz", ".zip", ""])
+@pytest.mark.parametrize("form", [".npy", *ARCHIVES, ""])
 def test_the_published_files_of_the_old_imagenet_are_the_same_in_each_form(tmp_path, cache_on_disk, form, in_memory):
   if not in_memory:
     cache_on_disk()
   publish(tmp_path, form)
+  if form in ARCHIVES:
+    for stem in ("train_32x32", "valid_32x32"):
+      with pytest.raises(data.InputError, match=f"{stem}{form}' must be converted: `python tools/convert_imagenet.py"):
+        data.load_dataset("imagenet32_old", tmp_path)
+      convert_imagenet.convert(tmp_path / f"{stem}{form}")
+    form = ".npy"
   dataset = data.load_dataset("imagenet32_old", tmp_path, cache_dir=tmp_path / "cache")
   np.testing.assert_array_equal(dataset.test, PUBLISHED["validation"])
   np.testing.assert_array_equal(np.concatenate([dataset.train, dataset.validation]), PUBLISHED["train"])
@@ -238,20 +248,28 @@ def test_the_published_files_of_the_old_imagenet_are_the_same_in_each_form(tmp_p
   assert dataset.fingerprint()["version"].startswith(f"train_32x32{form} and valid_32x32")
 
 
-@pytest.mark.parametrize("form", [".npy", ".npz", ".tar"])
+def load_or_convert(folder, form, size=32):
+  if form in ARCHIVES:
+    convert_imagenet.convert(folder / f"train_{size}x{size}{form}")
+  else:
+    data.load_dataset(f"imagenet{size}_old", folder)
+
+
+@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ""])
 def test_published_files_of_another_size_are_refused(tmp_path, form):
   publish(tmp_path, form, size=64)
   with pytest.raises(data.InputError, match="train_64x64.*(must hold a uint8 array|of 64x64 pixels)"):
-    data.load_dataset("imagenet64_old", tmp_path)
+    load_or_convert(tmp_path, form, 64)
 
 
-@pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".tar.gz", ".zip"])
+@pytest.mark.parametrize("form", [".npy", *ARCHIVES])
 def test_published_files_that_are_cut_off_are_named(tmp_path, form):
   publish(tmp_path, form)
   path = tmp_path / f"train_32x32{form}"
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
   with pytest.raises(data.InputError, match=f"train_32x32{form}'"):
-    data.load_dataset("imagenet32_old", tmp_path)
+    load_or_convert(tmp_path, form)
+  assert form == ".npy" or not (tmp_path / "train_32x32.npy").exists()
 
 
 @pytest.mark.parametrize("form", [".npy", ".npz", ".tar", ".zip"])
@@ -259,7 +277,12 @@ def test_damaged_published_files_are_named(tmp_path, form):
   for name in ("train", "valid"):
     (tmp_path / f"{name}_32x32{form}").write_bytes(b"damaged")
   with pytest.raises(data.InputError, match=f"train_32x32{form}' cannot be read"):
-    data.load_dataset("imagenet32_old", tmp_path)
+    load_or_convert(tmp_path, form)
+
+
+def test_a_file_under_another_name_is_not_converted(tmp_path):
+  with pytest.raises(data.InputError, match="images.tar' must have a name such as train_32x32 with one of .npz"):
+    convert_imagenet.convert(tmp_path / "images.tar")
 
 
 def test_the_new_imagenet_under_the_name_of_the_old_one_is_refused(tmp_path):

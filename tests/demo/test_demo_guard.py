@@ -31,6 +31,7 @@ async def page(scope, receive, send):
   await send({"type": "http.response.start", "status": 200, "headers": []})
 
 
+@pytest.mark.needs("gradio")
 @pytest.mark.parametrize(
   "host, headers, status",
   [
@@ -65,6 +66,7 @@ def test_the_oldest_files_make_room(tmp_path):
   assert sorted(path.parent.name for path in tmp_path.rglob("upload")) == ["3", "4"]
 
 
+@pytest.mark.needs("gradio")
 def test_uploads_at_a_time_are_few(tmp_path):
   statuses = []
 

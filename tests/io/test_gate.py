@@ -10,10 +10,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
+import convert_imagenet
 from flowpp_tf import data
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import downsampled_imagenet, images
 from flowpp_tf.data import folder as folders
+from flowpp_tf.data import images
 from flowpp_tf.data.idx import read_idx_images
 from flowpp_tf.io import gate
 from flowpp_tf.models import load_official_weights
@@ -167,7 +168,7 @@ def test_members_of_a_tar_that_are_no_images_are_refused(tmp_path, member, conte
   path = tmp_path / "train_32x32.tar"
   hostile.tar(path, (member, content))
   with pytest.raises(InputError, match=message):
-    downsampled_imagenet.load_published({"train": path}, 32)
+    convert_imagenet.convert(path)
 
 
 def test_members_of_a_zip_are_refused_by_the_size_that_they_claim(tmp_path):
@@ -175,10 +176,10 @@ def test_members_of_a_zip_are_refused_by_the_size_that_they_claim(tmp_path):
   with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
     archive.writestr("a.png", bytes(64 << 20))
   with pytest.raises(InputError, match="a.png has 67,108,864 bytes"):
-    downsampled_imagenet.load_published({"train": path}, 32)
+    convert_imagenet.convert(path)
   hostile.npz(tmp_path / "train_32x32.npz", data=hostile.npy_header((1 << 40, 32, 32, 3)))
   with pytest.raises(InputError, match="does not hold the 1,099,511,627,776 images"):
-    downsampled_imagenet.load_published({"train": tmp_path / "train_32x32.npz"}, 32)
+    convert_imagenet.convert(tmp_path / "train_32x32.npz")
 
 
 def test_an_idx_file_that_unpacks_to_more_than_it_may_is_refused_unread(tmp_path):

@@ -21,10 +21,11 @@ import numpy as np
 from PIL import Image
 import pytest
 
+import convert_imagenet
 import flowpp_tf as fpp
 from flowpp_tf import data, training
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import downsampled_imagenet, load_dataset
+from flowpp_tf.data import load_dataset
 from flowpp_tf.evaluation import read_record
 from flowpp_tf.exporting import export_saved_model, load_saved_model
 from support import hostile_files as hostile
@@ -302,7 +303,7 @@ def test_damaged_data_are_refused_or_have_their_shape(rng, tmp_path, capsys):
         assert all(np.array_equal(found.split(name), good[:4]) for name in data.SPLITS)
         counts["npz: as it was"] += 1
       elif kind in ("tar", "zip"):
-        found = downsampled_imagenet.load_published({"train": file}, 32)["train"]
+        found = np.load(convert_imagenet.convert(file))
         assert all(np.array_equal(image, good[0]) for image in found)
         counts[f"{kind}: as it was, {len(found)} of 3 images"] += 1
       elif kind == "splits":

@@ -1,6 +1,5 @@
 """A run that is stopped at any moment ends as the run that was not."""
 
-import dataclasses
 import functools
 import json
 import random
@@ -13,16 +12,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from flowpp_tf import training
-from flowpp_tf.data import load_dataset
-from flowpp_tf.evaluation import evaluate_bits_per_dim
-from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.training.checkpoints import Checkpoints
 from support.marks import slow
-from support.models import SMALL
-from support.programs import REFERENCE, finish, start, wait_for
+from support.programs import finish, start, wait_for
 from support.runs import TINY_RUN
-from support.training_steps import train_state
 
 
 def start_run(workdir, *arguments):
@@ -175,58 +168,3 @@ def test_only_the_newest_are_kept(tmp_path):
   for step in range(1, 12):
     kept.save(step)
   assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000009", "step_00000010", "step_00000011"]
-
-
-@pytest.fixture
-def first_format(tmp_path):
-  """A run of the first version, stopped at step 5 of 6, its row of step 6, and figures of its best weights."""
-  shutil.unpack_archive(REFERENCE / "first_format.zip", tmp_path)
-  return (
-    training.Workdir(tmp_path),
-    json.loads((tmp_path / "row_at_6.json").read_text()),
-    json.loads((tmp_path / "evaluation.json").read_text())["test"],
-  )
-
-
-def test_weights_of_the_first_version_give_its_figures(first_format):
-  workdir, _, measured = first_format
-  model, settings = workdir.load()
-  result = evaluate_bits_per_dim(model, load_dataset(settings["dataset"]).test, 2)
-  for bound, expected in zip(result.bounds, measured["bounds"], strict=True):
-    np.testing.assert_allclose(bound.bits_per_dim, expected["bits_per_dim"], rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_a_run_of_the_first_version_resumes_as_if_it_had_not_been_stopped(first_format):
-  workdir, expected, _ = first_format
-  run = json.loads(workdir.config.read_text())
-  config = training.TrainingConfig(
-    **{
-      name: value
-      for name, value in run["training"].items()
-      if name in {field.name for field in dataclasses.fields(training.TrainingConfig)}
-    },
-    tensorboard=(),
-  )
-  lines = []
-  training.train(
-    FlowPlusPlusConfig(**run["model"]),
-    config,
-    load_dataset("digits"),
-    workdir,
-    log_fn=lines.append,
-    record={k: v for k, v in run["training"].items() if k not in config.identity()},
-  )
-  assert "resumed at step 5 of 6" in lines
-  row = json.loads(workdir.metrics.read_text().splitlines()[-1])
-  assert row["data"] == expected["data"]
-  for name in ("step", "bits_per_dim", "gradient_norm", "val_bits_per_dim", "learning_rate"):
-    assert row[name] == pytest.approx(expected[name], rel=1e-5), name
-
-
-def test_a_checkpoint_of_another_model_is_one_clear_error(first_format):
-  workdir, *_ = first_format
-  state = train_state(SMALL)
-  kept = Checkpoints(workdir.checkpoints, 1, **state.trackables())
-  with pytest.raises(ValueError, match="step_00000005' is not one of this model and these settings"):
-    kept.restore(first_format=state.restore_first_format)
