@@ -65,7 +65,7 @@ class BoundTraining(keras.Model):
         replica's gradients.
     """
     if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-      raise InputError("Keras' `fit` cannot average scalar metrics over workers; use `flowpp_tf.training.train`")
+      raise InputError("Keras' `fit` cannot average scalar metrics over workers; use `flowpp_tf.training.run_training`")
     for name in ("loss", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
@@ -76,7 +76,7 @@ class BoundTraining(keras.Model):
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
       if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
         raise InputError(
-          f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their mean"
+          f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.run_training` clips their mean"
         )
     self.max_skipped = max_skipped
     with self.distribute_strategy.scope():

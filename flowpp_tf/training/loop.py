@@ -27,7 +27,7 @@ from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 
 
-def train(
+def run_training(
   config: FlowPlusPlusConfig,
   training: TrainingConfig,
   dataset: ImageDataset,

@@ -209,7 +209,7 @@ def test_a_run_of_the_first_version_resumes_as_if_it_had_not_been_stopped(first_
     tensorboard=(),
   )
   lines = []
-  training.train(
+  training.run_training(
     FlowPlusPlusConfig(**run["model"]),
     config,
     load_dataset("digits"),

@@ -32,7 +32,7 @@ def dataset(levels=8):
 
 def run(path, config=MINIMAL, strategy=None, **changes):
   workdir = training.Workdir(path)
-  best = training.train(
+  best = training.run_training(
     config,
     training.TrainingConfig(**{**NO_DROPOUT, **changes}),
     dataset(),
@@ -131,7 +131,7 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
   constant = data.ImageDataset(
     "constant", levels=8, **{split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS}
   )
-  best = training.train(
+  best = training.run_training(
     TINY,
     training.TrainingConfig(**{**NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}),
     constant,
