@@ -64,8 +64,8 @@ class FlowPlusPlus(BoundTraining):
   another image. Its methods take `labels`, integers `[B]` or one for all, -1 for no label (if training has left labels
   out, `label_dropout`), and `condition`, real numbers `[B, *condition_shape]`, best between -1 and 1.
 
-  `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras; `flowpp_tf.training.run_training` is the training
-  run of the paper.
+  `adapt(images)`, `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras;
+  `flowpp_tf.training.run_training` is the training run of the paper.
 
   Example:
     >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))

@@ -16,6 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.errors import Diverged, InputError, check_pixels, not_integers
+from flowpp_tf.core.finite_steps import (
+  StepCheck,
+  check_step,
+  count_failures,
+  global_norm,
+  raise_if_diverged,
+  replicated_variable,
+)
 from flowpp_tf.models.given import KEYS, given_specs, unpack
 from flowpp_tf.types import Path
 
@@ -81,9 +89,7 @@ class BoundTraining(keras.Model):
     self.max_skipped = max_skipped
     with self.distribute_strategy.scope():
       # In a namespace, so that checkpoints of the model do not hold it.
-      self._skipped = types.SimpleNamespace(
-        in_a_row=tf.Variable(0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-      )
+      self._skipped = types.SimpleNamespace(in_a_row=replicated_variable(0, tf.int64, "skipped_in_a_row"))
 
   def get_compile_config(self) -> None:
     """Return None: a model is loaded uncompiled."""
@@ -199,19 +205,14 @@ class BoundTraining(keras.Model):
     gradients = [tf.convert_to_tensor(g) for g in gradients if g is not None]
 
     # A sum over replicas is finite if all its parts are.
-    norm = tf.add_n([tf.cast(tf.nn.l2_loss(g), loss.dtype) for g in gradients])
-    totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([loss, norm]))
-    loss_is_finite, gradients_are_finite = tf.unstack(tf.math.is_finite(totals))
-    good = loss_is_finite & gradients_are_finite
-    counts_as_good = good
+    sums = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([loss, global_norm(gradients, loss.dtype)]))
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    if scales_loss:
-      counts_as_good |= loss_is_finite & (tf.convert_to_tensor(optimizer.dynamic_scale) > 1)  # the scale comes down
-      # It skips steps itself, by the gradients of its first replica.
-      gradients[0] = tf.where(good, gradients[0], tf.cast(np.nan, gradients[0].dtype))
+    check = check_step(sums[0], sums[1], tf.convert_to_tensor(optimizer.dynamic_scale) if scales_loss else None)
+    if scales_loss:  # it skips steps itself, by the gradients of its first replica
+      gradients[0] = tf.where(check.finite, gradients[0], tf.cast(np.nan, gradients[0].dtype))
 
-    def update(strategy, good, counts_as_good, *gradients):
-      first = lambda value: strategy.experimental_local_results(value)[0]
+    def update(strategy, check, *gradients):
+      check = StepCheck(*(strategy.experimental_local_results(value)[0] for value in check))
 
       def apply():
         strategy.run(lambda *gradients: optimizer.apply(gradients, variables), args=gradients)
@@ -220,14 +221,13 @@ class BoundTraining(keras.Model):
       if scales_loss:
         apply()
       else:
-        tf.cond(first(good), apply, lambda: False)
-      in_a_row = self._skipped.in_a_row
-      in_a_row.assign(tf.where(first(counts_as_good), 0, in_a_row + 1))
+        tf.cond(check.finite, apply, lambda: False)
+      count_failures(self._skipped.in_a_row, check)
 
     # A branch of a replica could not synchronise it with the others.
-    replica.merge_call(update, args=(good, counts_as_good, *gradients))
+    replica.merge_call(update, args=(check, *gradients))
     (loss_tracker,) = self.metrics
-    mean = tf.where(counts_as_good, loss * replica.num_replicas_in_sync, tf.cast(np.nan, loss.dtype))
+    mean = tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss * replica.num_replicas_in_sync)
     loss_tracker.update_state(mean, sample_weight=tf.shape(bound)[0])
     return self.compute_metrics(inputs, None, bound, sample_weight)
 
@@ -313,9 +313,7 @@ class _Watch(keras.callbacks.Callback):
     self.model._skipped.in_a_row.assign(0)
 
   def on_train_batch_end(self, batch, logs=None):
-    in_a_row = int(self.model._skipped.in_a_row.numpy())
-    if in_a_row >= self.model.max_skipped:
-      raise Diverged(f"loss or gradients of the last {in_a_row} steps were not finite")
+    raise_if_diverged(int(self.model._skipped.in_a_row.numpy()), self.model.max_skipped)
 
   def on_epoch_end(self, epoch, logs=None):
     ends = self.model.stop_training or epoch == self.params["epochs"] - 1

@@ -12,7 +12,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.errors import Diverged, InputError
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.finite_steps import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
@@ -273,8 +274,7 @@ class Run:
         step,
         explain_skipped_step(self._state, batch, self._strategy.num_replicas_in_sync, step - 1),
       )
-    if in_a_row >= self._config.max_skipped:
-      raise Diverged(f"loss or gradients of the last {in_a_row} steps, up to step {step}, were not finite")
+    raise_if_diverged(in_a_row, self._config.max_skipped, step)
 
   # --- Validation -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.core.context import fold_in
+from flowpp_tf.core.finite_steps import StepCheck, check_step, count_failures, global_norm
 from flowpp_tf.core.lanes import add_in_order, in_lanes, lane_count, map_lanes
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
@@ -25,20 +26,20 @@ from flowpp_tf.types import Seed
 def train_step(state: TrainState, batch: Any) -> None:
   """Take a step, in replica context, on this replica's share of a batch; see `unpack` for what a batch can be."""
   replica = tf.distribute.get_replica_context()
-  scale = 1.0 if state.loss_scale is None else state.loss_scale.value
+  scale = None if state.loss_scale is None else tf.convert_to_tensor(state.loss_scale.value)
   seed = step_seed(state.config.seed, state.optimizer.iterations.value)
   bound, gradients, variables = _gradients(state, *unpack(batch, state.model.config), seed, scale)
   *gradients, loss = _all_reduce_mean(replica, [*gradients, -tf.reduce_mean(bound)])
 
-  norm = _global_norm(gradients, loss.dtype) / tf.cast(scale, loss.dtype)
-  finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-  factor = 1 / tf.cast(scale, loss.dtype)
+  factor = tf.constant(1.0, loss.dtype) if scale is None else 1 / tf.cast(scale, loss.dtype)
+  norm = global_norm(gradients, loss.dtype) * factor
+  check = check_step(loss, norm, scale)
   if state.config.clip_norm is not None:
     factor *= state.config.clip_norm / tf.maximum(norm, state.config.clip_norm)
-  factor = tf.where(finite, factor, tf.zeros_like(factor))
+  factor = tf.where(check.finite, factor, tf.zeros_like(factor))
   gradients = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in gradients]
   before = [] if state.keeps_when_skipped else _apply(state, gradients, variables)
-  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, finite, before))
+  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, check, before))
 
 
 def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -104,7 +105,9 @@ def _gradients(state, images, given, seed, scale):
         images, noise=noise, training=True, seed=dropout_seed(seed), batch_offset=places[0], **dict(zip(given, values))
       )
       # A part of the mean over the microbatches and lanes, so that gradients have only to be added up.
-      loss = -tf.reduce_mean(bound) * (tf.cast(scale, bound.dtype) / (microbatches * lanes_here))
+      loss = -tf.reduce_mean(bound) * (
+        tf.cast(1.0 if scale is None else scale, bound.dtype) / (microbatches * lanes_here)
+      )
     gradients = tape.gradient(loss, state.variables)
     # The published models keep weights that no evaluation uses; they have no gradient.
     used[:] = [i for i, g in enumerate(gradients) if g is not None]
@@ -154,11 +157,12 @@ def _changed(state, variables):
   return [*variables, *(v.value for v in state.optimizer.variables if v is not state.optimizer.iterations)]
 
 
-def _update(state, strategy, gradients, variables, loss, norm, finite, before):
+def _update(state, strategy, gradients, variables, loss, norm, check, before):
   """Update weights, EMA weights, counts and sums, in cross-replica context."""
   # After the all-reduce they are the same on all replicas.
-  good, loss, norm = (strategy.experimental_local_results(value)[0] for value in (finite, loss, norm))
-  unless_skipped = lambda value: tf.where(good, value, tf.zeros_like(value))
+  loss, norm, *flags = (strategy.experimental_local_results(value)[0] for value in (loss, norm, *check))
+  check = StepCheck(*flags)
+  unless_skipped = lambda value: tf.where(check.finite, value, tf.zeros_like(value))
   optimizer, extended = state.optimizer, strategy.extended
 
   if state.keeps_when_skipped:
@@ -168,7 +172,7 @@ def _update(state, strategy, gradients, variables, loss, norm, finite, before):
     optimizer.iterations.assign_add(1)  # the next step has other images and noise
   else:
     for variable, value in zip(_changed(state, variables), before):
-      extended.update(variable, lambda v, old: v.assign(tf.where(good, v, old)), args=(value,), group=False)
+      extended.update(variable, lambda v, old: v.assign(tf.where(check.finite, v, old)), args=(value,), group=False)
 
   if state.ema is not None:
     ema_rate = unless_skipped(_ema_rate(state))
@@ -178,12 +182,10 @@ def _update(state, strategy, gradients, variables, loss, norm, finite, before):
         average, lambda a, v: _move_average(a.handle, v.handle, rates[a.dtype]), args=(variable,), group=False
       )
 
-  bad = tf.cast(~good, tf.int64)
-  scale_may_come_down = state.loss_scale is not None and tf.math.is_finite(loss) & (state.loss_scale.value > 1)
-  state.skipped_steps.assign_add(bad)
-  state.skipped_in_a_row.assign(bad * (state.skipped_in_a_row + tf.cast(tf.logical_not(scale_may_come_down), tf.int64)))
+  state.skipped_steps.assign_add(tf.cast(~check.finite, tf.int64))
+  count_failures(state.skipped_in_a_row, check)
   if state.loss_scale is not None:
-    state.loss_scale.after_step(good)
+    state.loss_scale.after_step(check.finite)
   for name, value in (
     ("steps", tf.ones_like(loss)),
     ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
@@ -220,8 +222,3 @@ def _all_reduce_mean(replica, tensors):
     for i, mean in zip(indices, reduced):
       means[i] = mean
   return means
-
-
-def _global_norm(tensors, dtype):
-  """As `tf.linalg.global_norm`, of tensors of several dtypes."""
-  return tf.sqrt(2 * tf.reduce_sum(tf.stack([tf.cast(tf.nn.l2_loss(t), dtype) for t in tensors])))
