@@ -58,6 +58,7 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
     value[entry.index] = arrays[entry.name].reshape(value[entry.index].shape)
   for variable, value in values.values():
     variable.assign(value)
+  model.initialized = True
 
 
 def export_official_weights(model: FlowPlusPlus, path: Path) -> None:

@@ -125,7 +125,7 @@ class VectorFlow(Flow):
     >>> flow = fpp.VectorFlow(2)
     >>> model = keras.Sequential([flow])
     >>> model.compile("adam", loss=negative)
-    >>> log_prob = flow.initialize(x)
+    >>> flow.adapt(x)
     >>> history = model.fit(x, x, epochs=2, verbose=0)
     >>> model.save("flow.keras")
   """

@@ -187,6 +187,7 @@ class Run:
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
     self._saved = restored and restored.step
+    self._state.model.initialized |= restored is not None
     return restored is not None
 
   def run(self, signals: StopSignals) -> float:

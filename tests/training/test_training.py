@@ -305,6 +305,7 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
       model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dropout=0.0))
       model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
       model.compile(keras.optimizers.SGD(1e-3))
+    model.adapt(small_images(16))
     history = model.fit(
       small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0, validation_data=small_images(8, seed=1)
     )
