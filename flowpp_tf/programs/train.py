@@ -148,7 +148,7 @@ def _train(
       training,
       dataset,
       workdir,
-      record=record,
+      extra_metadata=record,
       init_from=init_from,
       strategy=strategy,
       progress_bar=sys.stdout.isatty(),

@@ -34,7 +34,7 @@ def run_training(
   dataset: ImageDataset,
   workdir: Workdir,
   *,
-  record: dict[str, Any] | None = None,
+  extra_metadata: dict[str, Any] | None = None,
   init_from: InitialWeights | None = None,
   condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
   strategy: tf.distribute.Strategy | None = None,
@@ -43,19 +43,19 @@ def run_training(
 ) -> float:
   """Train a model in a working directory, or resume the run that it holds.
 
-  Every worker of a strategy calls this; only the chief writes and speaks.
+  Every worker of a strategy calls this; only the chief writes and logs.
 
   Args:
     config: architecture.
     training: settings of the run.
     dataset: `ImageDataset`.
     workdir: `Workdir`; it is opened for this run once all settings have been checked.
-    record: what else is to be written into the run's config.json.
+    extra_metadata: further entries of the run's config.json.
     init_from: trained weights to begin with; None for the data-dependent initialisation.
-    condition: of a model of images given a condition, the function that makes it, `[B, *condition_shape]`, from
-      integer images `[B, H, W, C]`, such as a smaller copy of each.
+    condition: for a model with a condition, the function that makes it, `[B, *condition_shape]`, from integer images
+      `[B, H, W, C]`, such as a smaller copy of each.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
-    progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
+    progress_bar: whether to show a line with step, bits/dim, best and remaining time.
     log_fn: called with each line for the user.
 
   Returns:
@@ -70,32 +70,13 @@ def run_training(
   """
   strategy = strategy or tf.distribute.get_strategy()
   workers = Workers(strategy)
-  replicas = strategy.num_replicas_in_sync
-  if training.batch_size % replicas:
-    raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
-  dataset.check(config)
-  if training.images_per_step > len(dataset.train):
-    what = "`batch_size`" if training.accumulate == 1 else "`batch_size` times `accumulate`"
-    raise InputError(
-      f"{what} must be at most the {len(dataset.train):,} training images, got {training.images_per_step:,}"
-    )
-  if (condition is None) == bool(config.condition_shape):
-    raise InputError(
-      "`condition` must be "
-      + (
-        "given: the model is one of images given a condition"
-        if config.condition_shape
-        else "None: the model takes none"
-      )
-    )
-  make_optimizer(training)  # checks schedule and rate
+  _check_settings(config, training, dataset, condition, strategy.num_replicas_in_sync)
   fingerprint = dataset.fingerprint()
-  begin = None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256}
   settings = {
     "dataset": dataset.name,
-    **(record or {}),
+    **(extra_metadata or {}),
     **training.identity(),
-    "init_from": begin,
+    "init_from": None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256},
     "fingerprint": fingerprint,
   }
   if workers.chief:
@@ -118,17 +99,34 @@ def run_training(
       log_fn(f"resumed at step {state.step} of {training.steps}")
     else:
       _initialize(state, batches, init_from, workers, log_fn)
-    asked = "asked to stop: the state is saved after this step, and the run ends; a second Ctrl-C does not wait"
+    asked = "asked to stop: the run ends once the state is saved, after this step; press Ctrl-C again to stop now"
     with StopSignals(asked if workers.chief else "") as signals, contextlib.closing(run):
       return run.run(signals)
 
 
-class Run:
-  """A run between its first step and its last.
+def _check_settings(config, training, dataset, condition, replicas):
+  """Raise an `InputError` if architecture, settings, data and devices do not fit each other."""
+  if training.batch_size % replicas:
+    raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
+  dataset.check(config)
+  if training.images_per_step > len(dataset.train):
+    what = "`batch_size`" if training.accumulate == 1 else "`batch_size` times `accumulate`"
+    raise InputError(
+      f"{what} must be at most the {len(dataset.train):,} training images, got {training.images_per_step:,}"
+    )
+  if config.condition_shape and condition is None:
+    raise InputError("`condition` must be given: the model is one of images given a condition")
+  if condition is not None and not config.condition_shape:
+    raise InputError("`condition` must be None: the model takes none")
+  make_optimizer(training)  # checks schedule and rate
 
-  After each validation it saves the best weights, a row of metrics, a checkpoint, in this order; between validations,
-  a checkpoint every so many steps or minutes; when asked to stop, a checkpoint after the current step or validation. A
-  run that is killed resumes from its last checkpoint; rows and weights written after that are written again.
+
+class Run:
+  """The loop of a run: steps, validations, checkpoints.
+
+  After each validation it saves the best weights, a row of metrics, and a checkpoint, in this order. Between
+  validations it saves a checkpoint every so many steps or minutes. When asked to stop, it saves one after the current
+  step or validation. A killed run resumes from its last checkpoint, and writes later rows and weights again.
 
   Args:
     state: `TrainState`.
@@ -137,9 +135,9 @@ class Run:
     identity: what identifies the run, from `Workdir.open`.
     strategy: `tf.distribute.Strategy`.
     workers: `Workers` of the strategy; the chief writes.
-    labels: what is the same in each row of metrics.
-    progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
-    log_fn: called with each line for the user.
+    labels: constant entries of each row of metrics.
+    progress_bar: as in `run_training`.
+    log_fn: as in `run_training`.
   """
 
   def __init__(
@@ -191,7 +189,7 @@ class Run:
     return restored is not None
 
   def run(self, signals: StopSignals) -> float:
-    """Take the steps that are left, and return the best validation in bits/dim; `signals` may ask to stop."""
+    """Take the remaining steps, unless `signals` ask to stop; return the best validation in bits/dim."""
     self._signals = signals
     step, last_saved = self._state.step, self._state.step
     batches = iter(self._batches(step)) if step < self._steps else None
@@ -218,7 +216,7 @@ class Run:
         self._line.clear()
         self._log_fn(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
         self._traced = True
-        if step % self._period:  # the time that tracing takes counts only in a period that is nothing else
+        if step % self._period:  # exclude tracing time unless this step is the whole interval
           clock, timed_from = time.monotonic(), step
       self._line.update(step, lambda: self._state.means()["bits_per_dim"], float(self._best))
 
@@ -234,7 +232,7 @@ class Run:
     return float(self._best)
 
   def close(self) -> None:
-    """Remove the line of progress, and write what TensorBoard has not written yet."""
+    """Remove the progress line, and flush TensorBoard."""
     self._line.close()
     if self._board:
       self._board.close()
@@ -242,7 +240,7 @@ class Run:
   # --- Steps ------------------------------------------------------------------------------------
 
   def _batches(self, step):
-    """Each worker's share of the batches from a step on, in the order of its replicas."""
+    """Return this worker's share of the batches from a step on, in the order of its replicas."""
     if self._strategy.num_replicas_in_sync == 1:
       return self._global_batches(step)
     return self._strategy.distribute_datasets_from_function(
@@ -325,7 +323,7 @@ class Run:
       self._workdir.save_best(self._state.model, self._state.step, value)
 
   def _written(self, step, write, *arguments):
-    """Let the chief write; return whether it could, or all workers did not need to."""
+    """Let the chief write; return False if it failed."""
     try:
       if self._workers.chief:
         write(*arguments)

@@ -215,7 +215,7 @@ def test_a_run_of_the_first_version_resumes_as_if_it_had_not_been_stopped(first_
     load_dataset("digits"),
     workdir,
     log_fn=lines.append,
-    record={k: v for k, v in run["training"].items() if k not in config.identity()},
+    extra_metadata={k: v for k, v in run["training"].items() if k not in config.identity()},
   )
   assert "resumed at step 5 of 6" in lines
   row = json.loads(workdir.metrics.read_text().splitlines()[-1])
