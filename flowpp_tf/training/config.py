@@ -11,21 +11,9 @@ _PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "tw
 
 # The others may differ when a run is resumed.
 _DETERMINE_THE_RUN = (
-  "steps",
-  "batch_size",
-  "optimizer",
-  "learning_rate",
-  "schedule",
-  "warmup_steps",
-  "clip_norm",
-  "ema_decay",
-  "ema_warmup",
-  "accumulate",
-  "validate_every",
-  "init_batch_size",
-  "seed",
-  "flip",
-)
+  "steps batch_size optimizer learning_rate schedule warmup_steps clip_norm ema_decay ema_warmup accumulate "
+  "validate_every init_batch_size seed flip"
+).split()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,11 +11,11 @@ _EVERY = 0.5  # seconds
 
 
 class RunLine:
-  """A progress bar of the whole run, which other lines push down.
+  """A progress bar of the whole run, below the lines that are logged.
 
   Args:
     steps: of the whole run.
-    shown: whether there is somebody to see it.
+    shown: whether to draw it.
   """
 
   def __init__(self, steps: int, shown: bool) -> None:
@@ -33,7 +33,7 @@ class RunLine:
     """
     if not self._shown:
       return
-    if self._bar is None:  # from the second step on: the first is traced, and says nothing of the remaining time
+    if self._bar is None:  # from the second step on: the first includes tracing, and would spoil the remaining time
       self._bar = tqdm.tqdm(
         total=self._steps, initial=step, unit="step", file=sys.stdout, dynamic_ncols=True, leave=False
       )

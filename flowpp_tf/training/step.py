@@ -1,10 +1,9 @@
 """A training step: gradients of the bound, all-reduce, clip, update.
 
-The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and
-clipped by their global norm once. Noise and dropout masks follow from an image's place in the global batch, of which
-each replica, each microbatch and each lane of a CPU takes its part: a step is the same on one device and on many, whole
-and in parts. A step whose loss or gradients are not finite changes nothing but the step's number, the counts of such
-steps, and the loss scale of networks in float16.
+The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and then
+clipped by their global norm. Noise and dropout masks depend on an image's index in the global batch, so a step does not
+depend on the number of replicas, microbatches and lanes. A step whose loss or gradients are not finite changes only the
+number of the step, the counts of such steps, and the loss scale of networks in float16.
 """
 
 import functools
@@ -47,7 +46,7 @@ def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[
   replica = tf.distribute.get_replica_context()
   images, given = unpack(batch, state.model.config)
   size = shape_of(images)[0]
-  # The same noise in every validation: two of them differ by their weights alone.
+  # The same noise in every validation: two validations differ only by their weights.
   noise = step_noise(
     state.model,
     as_seed(state.config.seed),
@@ -77,8 +76,7 @@ def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, batch_offs
     model: `FlowPlusPlus`.
     seed: of the step.
     batch_size: images of the step, over all devices.
-    batch_offset: index of the first of them in the global batch: replica by replica, and within each in the order of
-      microbatches.
+    batch_offset: index of the first image in the global batch: replica by replica, then microbatch by microbatch.
     size: number of images.
   """
   noise = model.sample_noise([batch_size], fold_in(seed, NOISE))
@@ -91,7 +89,7 @@ def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
 
 
 def _gradients(state, images, given, seed, scale):
-  """Bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
+  """Return the bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
   replica = tf.distribute.get_replica_context()
   model, microbatches = state.model, state.config.accumulate
   images_here = shape_of(images)[0]
@@ -104,7 +102,7 @@ def _gradients(state, images, given, seed, scale):
       bound = model.log_prob_bound(
         images, noise=noise, training=True, seed=dropout_seed(seed), batch_offset=places[0], **dict(zip(given, values))
       )
-      # A part of the mean over the microbatches and lanes, so that gradients have only to be added up.
+      # This lane's share of the mean over microbatches and lanes: gradients are then only summed.
       loss = -tf.reduce_mean(bound) * (
         tf.cast(1.0 if scale is None else scale, bound.dtype) / (microbatches * lanes_here)
       )
@@ -144,7 +142,7 @@ def _gradients(state, images, given, seed, scale):
 
 
 def _apply(state, gradients, variables):
-  """Take a step of any optimizer of Keras, in replica context; return the values before it of what it changes."""
+  """Take a step of any Keras optimizer, in replica context; return the previous values of what it changes."""
   replicas = tf.distribute.get_replica_context().num_replicas_in_sync
   of = {id(v.value): v for v in state.model.trainable_variables}
   before = [tf.identity(v) for v in _changed(state, variables)]
@@ -153,7 +151,7 @@ def _apply(state, gradients, variables):
 
 
 def _changed(state, variables):
-  """What a step of the optimizer changes, except for the step's number."""
+  """Return the variables that a step of the optimizer changes, except for the number of the step."""
   return [*variables, *(v.value for v in state.optimizer.variables if v is not state.optimizer.iterations)]
 
 
@@ -196,7 +194,7 @@ def _update(state, strategy, gradients, variables, loss, norm, check, before):
 
 @functools.partial(traced_once, inline=True)
 def _move_average(average, variable, rate):
-  """average += rate (variable - average), of the variables with these handles."""
+  """Compute average += rate (variable - average) for the variables with these handles."""
   read = lambda handle: tf.raw_ops.ReadVariableOp(resource=handle, dtype=rate.dtype)
   tf.raw_ops.ResourceApplyGradientDescent(
     var=average, alpha=rate, delta=read(average) - read(variable), use_locking=True
@@ -212,7 +210,7 @@ def _ema_rate(state):
 
 
 def _all_reduce_mean(replica, tensors):
-  """Their means over replicas, in one all-reduce for each dtype."""
+  """Return the means over replicas, by one all-reduce for each dtype."""
   if replica.num_replicas_in_sync == 1:
     return tensors
   means = list(tensors)
