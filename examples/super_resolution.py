@@ -45,7 +45,7 @@ def train(dataset, folder, config, condition=None):
     init_batch_size=512,
     tensorboard=(),
   )
-  training.train(config, settings, dataset, training.Workdir(folder), condition=condition)
+  training.run_training(config, settings, dataset, training.Workdir(folder), condition=condition)
   return training.Workdir(folder).load()[0]
 
 

@@ -11,11 +11,12 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.types import Seed, TensorLike
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
-class Flow(keras.layers.Layer):
+class Flow(Adaptable, keras.layers.Layer):
   """The log density of a flow; Keras trains and saves the flow's weights.
 
   Args:
@@ -55,9 +56,25 @@ class Flow(keras.layers.Layer):
   def call(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, " n"]:
     return self._given(context).log_prob(x)
 
+  def adapt(self, x: TensorLike, context: TensorLike | None = None, overwrite: bool = False) -> None:
+    """Initialise the flow from data (data-dependent initialisation), as `adapt` of Keras' `Normalization`.
+
+    Args:
+      x: a batch, `[N, *event_shape]`; 64 or more.
+      context: of each value, of a flow with one.
+      overwrite: whether to initialise a flow that is initialised already.
+
+    Raises:
+      InputError (a ValueError): if it is initialised already, and `overwrite` is False.
+    """
+    self._check_new(overwrite)
+    self.initialize(x, context)
+
   def initialize(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, " n"]:
     """Initialise the flow from a batch of data, and return its log density `[N]`; see `FlowDistribution.initialize`."""
-    return self._given(context).initialize(x)
+    log_prob = self._given(context).initialize(x)
+    self.initialized = True
+    return log_prob
 
   def sample(self, n: int | tf.Tensor, context: TensorLike | None = None, seed: Seed = None) -> Float[tf.Tensor, "..."]:
     """Draw samples, `[n, *event_shape]`, or `[n, *batch, *event_shape]` given a context of a batch."""

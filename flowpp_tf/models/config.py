@@ -22,7 +22,7 @@ _DTYPES = one_of("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 @dataclasses.dataclass(frozen=True)
 class CouplingConfig:
-  """What a coupling step and its conditioner are built from, except for their shape.
+  """Config of a coupling step and its conditioner, except for their shape.
 
   Attributes:
     coupling: "mixture_logistic" or "affine".
@@ -49,10 +49,10 @@ class CouplingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FlowPlusPlusConfig(Settings):
-  """What a `FlowPlusPlus` model is built from; `dataclasses.replace` makes variants.
+  """Config of a `FlowPlusPlus` model; `dataclasses.replace` makes variants.
 
   Raises:
-    InputError (a ValueError): if a field has no meaning; the message names field, value and what was expected.
+    InputError (a ValueError): if a field is invalid; the message names field, value and what was expected.
 
   Examples:
     >>> import dataclasses
@@ -100,7 +100,7 @@ class FlowPlusPlusConfig(Settings):
   )
   augment_posterior: str = setting(
     "flow",
-    "Their distribution given the image: a conditional flow like the dequantizer's, or normal, whatever the image.",
+    "Their distribution given the image: a conditional flow like the dequantizer's, or normal for every image.",
     one_of("flow", "normal"),
   )
   augment_blocks: int = setting(3, "Blocks of a conditioner of that flow.", COUNT)
@@ -127,7 +127,7 @@ class FlowPlusPlusConfig(Settings):
   )
   flow_dtype: str = setting(
     "",
-    "float64 for all but the networks, whatever the dtype; empty for that of dtype.",
+    "float64 for everything except the networks, regardless of dtype; empty for that of dtype.",
     Range(lambda dtype: dtype in ("", "float64"), "float64 or empty"),
   )
 
@@ -188,47 +188,31 @@ class FlowPlusPlusConfig(Settings):
   @property
   def context_network(self) -> NetworkConfig:
     """Config of the network that reads the images, for the dequantizer and for the augmented channels."""
-    return NetworkConfig(
-      self.context_channels,
-      self.context_blocks,
-      "attention" if self.context_attention else "none",
-      self.heads,
-      self.context_layer_norm,
-      self.dropout,
-      self.weight_norm,
-      self.remat != "off",
-    )
+    mixer = "attention" if self.context_attention else "none"
+    return self._network(self.context_channels, self.context_blocks, mixer, self.context_layer_norm)
 
   @property
   def condition_network(self) -> NetworkConfig:
     """Config of the network that reads the condition."""
-    return NetworkConfig(
-      self.condition_channels,
-      self.condition_blocks,
-      "none",
-      self.heads,
-      False,
-      self.dropout,
-      self.weight_norm,
-      self.remat != "off",
-    )
+    return self._network(self.condition_channels, self.condition_blocks, "none", False)
 
   @property
   def is_conditional(self) -> bool:
     """Whether images are given a label or a condition."""
     return bool(self.num_classes or self.condition_shape)
 
+  def _network(self, filters, blocks, mixer, layer_norm=True):
+    remat = self.remat != "off"
+    return NetworkConfig(filters, blocks, mixer, self.heads, layer_norm, self.dropout, self.weight_norm, remat)
+
   def _couplings(self, filters, blocks, mixing, context_channels):
     mixer = "none" if not mixing else "attention" if self.attention else "pointwise"
-    network = NetworkConfig(
-      filters, blocks, mixer, self.heads, dropout=self.dropout, weight_norm=self.weight_norm, remat=self.remat != "off"
-    )
     return CouplingConfig(
       self.coupling,
       self.components,
       self.invertible_conv,
       self.act_norm_min_variance,
-      network,
+      self._network(filters, blocks, mixer),
       context_channels,
       self.output_concat_elu,
       self.dtype,
@@ -264,44 +248,17 @@ _IMAGENET64 = FlowPlusPlusConfig(
   context_layer_norm=True,
 )
 
-# Without attention, and with most couplings after a squeeze: as dense as there is time for on a few CPU cores.
-_SMALL = FlowPlusPlusConfig(
-  blocks=2,
-  attention=False,
-  dequant_structure="columns:2",
-  dequant_filters=32,
-  dequant_blocks=1,
-  context_channels=16,
-  context_blocks=1,
-)
-
-_DIGITS = FlowPlusPlusConfig(
-  image_shape=(8, 8, 1),
-  levels=17,
-  filters=48,
-  components=8,
-  blocks=1,
-  dropout=0.4,
-  dequant_filters=32,
-  dequant_blocks=1,
-  context_channels=16,
-  context_blocks=1,
-)
+# For a few CPU cores.
+_LIGHT = FlowPlusPlusConfig(dequant_filters=32, dequant_blocks=1, context_channels=16, context_blocks=1)
+# Without attention, and with most couplings after a squeeze: as dense as there is time for.
+_SMALL = dataclasses.replace(_LIGHT, blocks=2, attention=False, dequant_structure="columns:2")
+_DIGITS = dataclasses.replace(_LIGHT, image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4)
 
 CONFIGS = {
   # Small models on bundled data.
   "digits": _DIGITS,
   "digits_by_class": dataclasses.replace(_DIGITS, num_classes=10, label_dropout=0.1, condition_channels=32),
-  "photos": FlowPlusPlusConfig(
-    filters=32,
-    components=8,
-    blocks=2,
-    dropout=0.1,
-    dequant_filters=32,
-    dequant_blocks=1,
-    context_channels=16,
-    context_blocks=1,
-  ),
+  "photos": dataclasses.replace(_LIGHT, filters=32, components=8, blocks=2, dropout=0.1),
   "photos_crops": dataclasses.replace(
     _SMALL, filters=56, components=5, structure="squeeze,channels:3,columns:3,squeeze,channels:2"
   ),

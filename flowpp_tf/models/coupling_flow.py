@@ -1,6 +1,6 @@
 """Coupling steps in the order that a structure gives: the flow without its ends. Flow++ section 4.
 
-A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves, all on a tensor whose halves lie beside
+A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves, all on a tensor whose halves are next to
 each other on the channels. The layers own the weights, the bijectors use them.
 """
 

@@ -1,4 +1,4 @@
-"""From images to the distribution of what is drawn given them: dequantization noise, augmented channels.
+"""Distributions given an image: of dequantization noise, and of augmented channels.
 
 Flow++ section 3.1 and appendix; VFlow (Chen et al. 2020) section 3.
 """
@@ -132,7 +132,7 @@ class FlowAugmenter(_ConditionalFlow):
 
 
 class NormalAugmenter(keras.layers.Layer):
-  """`augmenter(x)`: channels e that are standard normal, whatever the image. It has no weights.
+  """`augmenter(x)`: channels e that are standard normal, regardless of the image. It has no weights.
 
   Args:
     config: `FlowPlusPlusConfig`.

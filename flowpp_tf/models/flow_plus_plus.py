@@ -64,8 +64,8 @@ class FlowPlusPlus(BoundTraining):
   another image. Its methods take `labels`, integers `[B]` or one for all, -1 for no label (if training has left labels
   out, `label_dropout`), and `condition`, real numbers `[B, *condition_shape]`, best between -1 and 1.
 
-  `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras; `flowpp_tf.training.train` is the training
-  run of the paper.
+  `adapt(images)`, `compile(optimizer)` and `fit(images)` train it on its bound, as in Keras;
+  `flowpp_tf.training.run_training` is the training run of the paper.
 
   Examples:
     >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
@@ -207,7 +207,7 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
   ) -> tf.Tensor:
-    """Initialise every layer from one batch, in the order of evaluation (data-dependent initialisation).
+    """Initialise every layer from one batch, in the order of evaluation; `adapt` chooses the batch from data.
 
     Each layer that normalises sets its weights by the data that reach it through the layers before it, as initialised.
     Layer norms, position embeddings and 1x1 convolutions keep their weights.
@@ -230,7 +230,9 @@ class FlowPlusPlus(BoundTraining):
       terms = self._bound_terms(x, noise, EvalContext(initialize=True), **dict(zip(given, values)))
       return _importance_weighted(terms)
 
-    return in_eager_lanes(bound, x, noise, *given.values())
+    bounds = in_eager_lanes(bound, x, noise, *given.values())
+    self.initialized = True
+    return bounds
 
   # --- Samples and latents ----------------------------------------------------------------------
 

@@ -21,10 +21,9 @@ ParameterProperties = tfp.util.ParameterProperties
 class ImageDistribution(tfp.distributions.Distribution):
   """The distribution of a model's images, to be a part of other models.
 
-  `log_prob` estimates a lower bound of the log probability, which has no closed form; the bound grows towards it with
-  `num_samples`: `copy(num_samples=64)` makes it tighter. All images get the same draws of noise, which follow from
-  `seed`:
-  `log_prob` is a function of only the image, whatever stands beside it in the batch, in eager mode as in a graph.
+  `log_prob` estimates a lower bound of the log probability, which has no closed form; more samples,
+  `copy(num_samples=64)`, make it tighter. All images get the same draws of noise, which follow from `seed`: `log_prob`
+  is a function of the image only, not of the others in the batch, in eager mode as in a graph.
 
   Args:
     model: `FlowPlusPlus`.

@@ -15,14 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core import finite_steps
 from flowpp_tf.core.errors import Diverged, InputError, check_pixels, not_integers
+from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.models.given import KEYS, given_specs, unpack
 from flowpp_tf.types import Path
 
-_INIT_IMAGES = 256
 
-
-class BoundTraining(keras.Model):
+class BoundTraining(Adaptable, keras.Model):
   """A Keras model that is trained on the bound of its log-likelihood, `log_prob_bound`.
 
   Inputs of `fit`, `evaluate`, `predict` and of the model itself are images, integers in 0 .. levels - 1,
@@ -65,7 +65,7 @@ class BoundTraining(keras.Model):
         replica's gradients.
     """
     if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
-      raise InputError("Keras' `fit` cannot average scalar metrics over workers; use `flowpp_tf.training.train`")
+      raise InputError("Keras' `fit` cannot average scalar metrics over workers; use `flowpp_tf.training.run_training`")
     for name in ("loss", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
@@ -76,17 +76,58 @@ class BoundTraining(keras.Model):
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
       if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
         raise InputError(
-          f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.train` clips their mean"
+          f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.run_training` clips their mean"
         )
     self.max_skipped = max_skipped
     with self.distribute_strategy.scope():
       # In a namespace, so that checkpoints of the model do not hold it.
-      self._skipped = types.SimpleNamespace(
-        in_a_row=tf.Variable(0, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
-      )
+      self._skipped = types.SimpleNamespace(in_a_row=finite_steps.replicated_variable(0, tf.int64, "skipped_in_a_row"))
 
   def get_compile_config(self) -> None:
     """Return None: a model is loaded uncompiled."""
+
+  # --- Initialisation ---------------------------------------------------------------------------
+
+  def adapt(self, data: Any, batch_size: int = 256, overwrite: bool = False) -> None:
+    """Initialise a new model from data (data-dependent initialisation), as `adapt` of Keras' `Normalization`.
+
+    Args:
+      data: images, or a dict of images and what they are given, as arrays; or batches as a `tf.data.Dataset` or a
+        `keras.utils.PyDataset`.
+      batch_size: number of images to use, at most: of arrays from all over them, as they may be sorted; of a data set
+        the first ones; of a `PyDataset` the first batch.
+      overwrite: whether to initialise a model that is initialised already.
+
+    Raises:
+      InputError (a ValueError): if the model is initialised already, and `overwrite` is False; for images that are not
+        integers in 0 .. levels - 1, and for other data, such as a generator.
+
+    Example:
+      >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
+      >>> model.adapt(images)
+      >>> model.initialized
+      True
+    """
+    self._check_new(overwrite)
+    if not batch_size > 0:
+      raise InputError(f"`batch_size` must be a positive integer, got {batch_size}")
+    images, given = unpack(self._unpacked(_first_batch(self._prepared(data), batch_size))[0], self.config)
+    self.initialize(images, **given)
+
+  def load_weights(self, *args: Any, **kwargs: Any) -> None:
+    """Load weights from a file, as in Keras; a model whose weights do not fit is initialised no more than before."""
+    before = self.initialized
+    try:
+      super().load_weights(*args, **kwargs)
+    except Exception:
+      self.initialized = before
+      raise
+    self.initialized = True
+
+  def set_state_tree(self, state_tree: Any) -> None:
+    """Set all variables, as in Keras, which loads Orbax checkpoints by it."""
+    super().set_state_tree(state_tree)
+    self.initialized = True
 
   # --- Keras' loops -----------------------------------------------------------------------------
 
@@ -104,8 +145,7 @@ class BoundTraining(keras.Model):
   ) -> keras.callbacks.History:
     """Train the model; arguments as in Keras.
 
-    A new model is first initialised (`initialize`) on up to 256 images of `x`. A model is new if each ActNorm has the
-    scale 1 and the bias 0 that it is made with: not after `initialize`, loaded weights, or a training step.
+    The model must be initialised, by `adapt` or by loaded weights.
 
     Returns:
       The history: `loss` in nats per image and `bits_per_dim`, for validation with `val_` before them. They are NaN in
@@ -113,16 +153,14 @@ class BoundTraining(keras.Model):
       lower the loss scale does not count.
 
     Raises:
-      InputError (a ValueError): for images that are not integers in 0 .. levels - 1, or for a new model and data that
-        cannot be read twice, such as a generator.
+      InputError (a ValueError): for images that are not integers in 0 .. levels - 1, or a model that is not
+        initialised.
       Diverged: after `max_skipped` skipped steps in a row, seen after each execution of `steps_per_execution` steps.
     """
     x = self._prepared(x)
     if validation_data is not None:
       images, *more = keras.utils.unpack_x_y_sample_weight(validation_data)
       validation_data = (self._prepared(images), *more)
-    if self.compiled and self._is_new():
-      self._initialize_from(x, y, validation_split)
     if isinstance(callbacks, keras.callbacks.CallbackList):
       callbacks = callbacks.callbacks
     elif isinstance(callbacks, keras.callbacks.Callback):
@@ -154,7 +192,9 @@ class BoundTraining(keras.Model):
       return super().predict(x, *args, **kwargs)
 
   def make_train_function(self, force: bool = False) -> None:
-    """Make the function that takes training steps, as in Keras."""
+    """Make the function that takes training steps, as in Keras; `fit` and `train_on_batch` call it."""
+    if not self.initialized:
+      raise InputError("the model is not initialised: call `model.adapt(images)`, or load weights, before training")
     if not self.optimizer.built:  # a branch, in which a step calls it, cannot make variables
       with self.distribute_strategy.scope():
         self.optimizer.build(self.trainable_variables)
@@ -199,19 +239,16 @@ class BoundTraining(keras.Model):
     gradients = [tf.convert_to_tensor(g) for g in gradients if g is not None]
 
     # A sum over replicas is finite if all its parts are.
-    norm = tf.add_n([tf.cast(tf.nn.l2_loss(g), loss.dtype) for g in gradients])
-    totals = replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([loss, norm]))
-    loss_is_finite, gradients_are_finite = tf.unstack(tf.math.is_finite(totals))
-    good = loss_is_finite & gradients_are_finite
-    counts_as_good = good
+    norm = finite_steps.global_norm(gradients, loss.dtype)
+    loss_sum, norm_sum = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([loss, norm])))
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    if scales_loss:
-      counts_as_good |= loss_is_finite & (tf.convert_to_tensor(optimizer.dynamic_scale) > 1)  # the scale comes down
-      # It skips steps itself, by the gradients of its first replica.
-      gradients[0] = tf.where(good, gradients[0], tf.cast(np.nan, gradients[0].dtype))
+    scale = tf.convert_to_tensor(optimizer.dynamic_scale) if scales_loss else None
+    check = finite_steps.check_step(loss_sum, norm_sum, scale)
+    if scales_loss:  # it skips steps itself, by the gradients of its first replica
+      gradients[0] = tf.where(check.finite, gradients[0], tf.cast(np.nan, gradients[0].dtype))
 
-    def update(strategy, good, counts_as_good, *gradients):
-      first = lambda value: strategy.experimental_local_results(value)[0]
+    def update(strategy, check, *gradients):
+      check = finite_steps.StepCheck(*(strategy.experimental_local_results(value)[0] for value in check))
 
       def apply():
         strategy.run(lambda *gradients: optimizer.apply(gradients, variables), args=gradients)
@@ -220,14 +257,13 @@ class BoundTraining(keras.Model):
       if scales_loss:
         apply()
       else:
-        tf.cond(first(good), apply, lambda: False)
-      in_a_row = self._skipped.in_a_row
-      in_a_row.assign(tf.where(first(counts_as_good), 0, in_a_row + 1))
+        tf.cond(check.finite, apply, lambda: False)
+      finite_steps.count_failures(self._skipped.in_a_row, check)
 
     # A branch of a replica could not synchronise it with the others.
-    replica.merge_call(update, args=(good, counts_as_good, *gradients))
+    replica.merge_call(update, args=(check, *gradients))
     (loss_tracker,) = self.metrics
-    mean = tf.where(counts_as_good, loss * replica.num_replicas_in_sync, tf.cast(np.nan, loss.dtype))
+    mean = tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss * replica.num_replicas_in_sync)
     loss_tracker.update_state(mean, sample_weight=tf.shape(bound)[0])
     return self.compute_metrics(inputs, None, bound, sample_weight)
 
@@ -276,28 +312,6 @@ class BoundTraining(keras.Model):
       self.check_images(images[:1])
     return x
 
-  def _is_new(self):
-    parts = [(np.asarray(step.scale), np.asarray(step.bias)) for step in self.coupling_flow.steps]
-    return all(np.all(scale == 1) and np.all(bias == 0) for scale, bias in parts)
-
-  def _initialize_from(self, x, y, validation_split):
-    images = x["image"] if isinstance(x, dict) else x
-    if hasattr(images, "__array__"):
-      count = int(len(images) * (1 - validation_split))
-      some = slice(0, count, max(1, count // _INIT_IMAGES))  # from all over them: they may be sorted
-      batches = [keras.tree.map_structure(lambda a: a[some][:_INIT_IMAGES], (x,) if y is None else (x, y))]
-    elif isinstance(x, tf.data.Dataset):
-      batches = x.unbatch().batch(_INIT_IMAGES).take(1)
-    elif isinstance(x, keras.utils.PyDataset):
-      batches = [x[0]]
-    else:
-      raise InputError(
-        f"a new model cannot be initialised from `x` of type {type(x).__name__}: call `model.initialize(images)` first"
-      )
-    for data in batches:
-      images, given = unpack(self._unpacked(data)[0], self.config)
-      self.initialize(images, **given)
-
 
 class _Watch(keras.callbacks.Callback):
   """Ends a run of skipped steps, and lets `fit` end with EMA weights when a callback stops it.
@@ -313,9 +327,7 @@ class _Watch(keras.callbacks.Callback):
     self.model._skipped.in_a_row.assign(0)
 
   def on_train_batch_end(self, batch, logs=None):
-    in_a_row = int(self.model._skipped.in_a_row.numpy())
-    if in_a_row >= self.model.max_skipped:
-      raise Diverged(f"loss or gradients of the last {in_a_row} steps were not finite")
+    finite_steps.raise_if_diverged(int(self.model._skipped.in_a_row.numpy()), self.model.max_skipped)
 
   def on_epoch_end(self, epoch, logs=None):
     ends = self.model.stop_training or epoch == self.params["epochs"] - 1
@@ -327,6 +339,23 @@ class _Watch(keras.callbacks.Callback):
     if self.model.stop_training:
       for swap in self._swaps:
         swap.on_epoch_begin(epoch)
+
+
+def _first_batch(data, batch_size):
+  """Return what `fit` would pass to a step, with at most `batch_size` images."""
+  if isinstance(data, tf.data.Dataset):
+    for batch in data.unbatch().batch(batch_size):
+      return batch
+    raise InputError("`adapt` needs at least one image, got an empty data set")
+  if isinstance(data, keras.utils.PyDataset):
+    return data[0]
+  images = data["image"] if isinstance(data, dict) else data
+  if not hasattr(images, "__array__"):
+    raise InputError(
+      f"`adapt` takes arrays, a dict of arrays, a `tf.data.Dataset` or a `PyDataset`, got {type(data).__name__}"
+    )
+  some = slice(0, len(images), max(1, len(images) // batch_size))
+  return keras.tree.map_structure(lambda a: a[some][:batch_size], data)
 
 
 def _known(inputs):

@@ -60,6 +60,7 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
     value[entry.index] = arrays[entry.name].reshape(value[entry.index].shape)
   for variable, value in values.values():
     variable.assign(value)
+  model.initialized = True
 
 
 def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
@@ -85,7 +86,7 @@ def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
 
 
 def official_entries(model: FlowPlusPlus) -> list[Entry]:
-  """Return the release's arrays for a model, in order of creation; raise an `InputError` for what it has not."""
+  """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
   if model.config.invertible_conv == "lu":
     raise InputError("the release has no weights for `invertible_conv` lu; use dense")
   if model.config.augment_channels:

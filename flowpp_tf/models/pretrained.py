@@ -1,6 +1,6 @@
 """Presets: trained models that ship with the package, and those that a user saves in the same form.
 
-A preset is a folder like that of a run, with what there is to know of the model and nothing else:
+A preset is a folder like that of a run, with everything needed to load and describe the model:
 
     config.json         model config, data set with its fingerprint, training settings
     best.weights.h5     EMA weights, in float16
@@ -86,7 +86,7 @@ def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings:
     model: `FlowPlusPlus`.
     folder: folder to write.
     description: one line.
-    settings: what is known of the training, for config.json, such as the data set and its fingerprint.
+    settings: of the training, for config.json, such as the data set and its fingerprint.
 
   Raises:
     InputError (a ValueError): for weights that float16 cannot hold, or a folder that is not a preset.

@@ -21,7 +21,7 @@ class Stage:
 
   @property
   def split_shape(self) -> tuple[int, ...]:
-    """Shape of the couplings' input: both halves beside each other on the channels."""
+    """Shape of the couplings' input: both halves next to each other on the channels."""
     height, width, channels = self.shape
     return (height, width // 2, 2 * channels) if self.kind == "columns" else self.shape
 

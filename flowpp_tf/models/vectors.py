@@ -22,10 +22,10 @@ from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.flow import Flow
 
 tfd = tfp.distributions
-# A mixture begins with its means between these, and log scales of -1: together they cover values of variance 1, and
-# components that differ from the start learn faster.
+# Initial means lie between -2.5 and 2.5, with log scales -1: the mixture covers values of variance 1, and components
+# that differ from the start learn faster.
 _MEANS, _LOG_SCALE = 2.5, -1.0
-_MIN_VARIANCE = 1e-6  # of ActNorm: a value that is the same in the whole batch is not scaled up without end
+_MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bound
 
 
 def vector_flow(
@@ -43,7 +43,7 @@ def vector_flow(
     event_size: values of a vector, at least 2.
     context_size: values of the context; 0 for a flow without. With a context, `flow.given(context)`, for a context
       `[..., context_size]`, is the distribution to use.
-    couplings: number of coupling layers; each keeps half of the values, other ones than the layer before it.
+    couplings: number of coupling layers; consecutive ones keep different halves of the values.
     components: K, logistics in a mixture.
     hidden: width of the networks.
     blocks: residual blocks of a network.
@@ -107,7 +107,7 @@ def vector_flow(
 
 
 def _mixture_bijector(parameters, components):
-  """Equation 11, of a mixture whose components are apart where the parameters are 0."""
+  """Return the bijector of equation 11; its components differ where the parameters are 0."""
   means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
   start = np.concatenate([np.zeros(2 + components), means, np.full(components, _LOG_SCALE)])
   start = tf.constant(np.tile(start, parameters.shape[-1] // len(start)), parameters.dtype)
@@ -127,7 +127,7 @@ class VectorFlow(Flow):
     >>> model = keras.Sequential([flow])
     >>> model.compile("adam", loss=negative)
     >>> x = tf.random.normal([64, 2])
-    >>> log_prob = flow.initialize(x)
+    >>> flow.adapt(x)
     >>> history = model.fit(x, x, epochs=2, verbose=0)
     >>> model.save("flow.keras")
   """

@@ -23,7 +23,7 @@ from flowpp_tf.io import gate
 from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.programs import data_flags, device_flags, process, run
 from flowpp_tf.programs.sample_pictures import by_class, samples
-from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, train
+from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, run_training
 
 _QUICK = 150  # steps
 _RECONSTRUCTED, _ROUNDING = 64, 1e-4  # images; share of their pixels that may differ by rounding
@@ -95,7 +95,7 @@ def train_from_flags() -> None:
   data = data_flags.data_settings(given.config)
   if config.condition_shape:
     raise run.InputError(
-      "`condition_shape` must be empty: `flowpp_tf.training.train` trains such a model, given the "
+      "`condition_shape` must be empty: `flowpp_tf.training.run_training` trains such a model, given the "
       "function that makes the condition of images"
     )
   dataset = data_flags.load_from_settings(data, config, any_classes=given.labels)
@@ -143,12 +143,12 @@ def _train(
   """Train; return the best validation, or None if there is nothing more to do in this process."""
   chief = Workers(strategy).chief
   try:
-    best = train(
+    best = run_training(
       config,
       training,
       dataset,
       workdir,
-      record=record,
+      extra_metadata=record,
       init_from=init_from,
       strategy=strategy,
       progress_bar=sys.stderr.isatty(),

@@ -1,11 +1,15 @@
 """Training runs: config, state, step, loop, checkpoints, schedules."""
 
+from flowpp_tf.core.errors import Diverged
+from flowpp_tf.core.renamed import renamed
 from flowpp_tf.devices import STRATEGIES, Workers, enable_determinism, get_strategy
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.config import TENSORBOARD, TrainingConfig
-from flowpp_tf.training.loop import Diverged, train
+from flowpp_tf.training.loop import run_training
 from flowpp_tf.training.schedules import PiecewiseSchedule
 from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.training.step import train_step
 from flowpp_tf.training.workdir import Workdir
+
+__getattr__ = renamed(__name__, {"train": "run_training"})

@@ -13,13 +13,12 @@ from flowpp_tf.core.errors import InputError
 class Adam(keras.optimizers.Adam):
   """`keras.optimizers.Adam` whose update of a variable is a single op, `ResourceApplyAdam`.
 
-  Keras writes the update out in some twenty ops per variable, which take seconds to trace, and as many launches in
-  each step on a GPU, where a model has a thousand small variables. Arguments, state and checkpoints are Keras' own,
-  and so are the weights except for rounding. With a learning rate of 0 a step changes nothing, not even the moments,
-  if the gradients are 0.
+  Keras' update has some twenty ops per variable. A model has a thousand small variables: that takes seconds to trace,
+  and as many launches in each step on a GPU. Arguments, state and checkpoints are those of Keras, and so are the
+  weights, up to rounding. With learning rate 0 and gradients 0 a step changes nothing, not even the moments.
 
   Raises:
-    InputError (a ValueError): for `amsgrad`, which the op does not know.
+    InputError (a ValueError): for `amsgrad`, which the op does not support.
   """
 
   def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,7 +48,7 @@ class Adam(keras.optimizers.Adam):
     )
 
   def _scalars(self, dtype, learning_rate):
-    """The op's other arguments, computed once for all variables that get the same learning rate."""
+    """Return the op's other arguments, computed once for all variables with the same learning rate."""
     of, scalars = self._shared
     if of() is not learning_rate or isinstance(learning_rate, keras.Variable):  # which outlives the step
       scalars = {}

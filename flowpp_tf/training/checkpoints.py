@@ -1,12 +1,12 @@
-"""Checkpoints that are whole or not there: written beside, checked on load, put in place at once.
+"""Atomic checkpoints: written under a temporary name, renamed when complete, verified on load.
 
     checkpoints/step_00001700/
         state.index, state.data-*           the state, as `tf.train.Checkpoint` writes it
         best.weights.h5, metrics.jsonl      the run's files as they were then
         manifest.json                       format, step, the run's config, and the SHA-256 of each of these files
 
-A folder appears under its name once all of it is on disk. One that fails its check later is passed over for the one
-before it. tools/convert_run.py converts those of versions before 0.2.0, which have digests.json and no manifest.
+A folder appears under its name once all of it is on disk. One that fails its check is skipped for the one before it.
+tools/convert_run.py converts those of versions before 0.2.0, which have digests.json and no manifest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,14 +41,14 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-  """The newest states of a run.
+  """Save and restore the last `keep` training states.
 
   Args:
     folder: folder of the checkpoints.
-    keep: how many are kept.
-    run: what identifies the run, JSON-serializable, to be kept with each state.
-    files: files of the run of which each checkpoint keeps a copy, if they are there.
-    **trackables: what a state consists of, by name, as for `tf.train.Checkpoint`.
+    keep: number of states to keep.
+    run: identifies the run, JSON-serializable; saved with each state.
+    files: files of the run; each checkpoint has a copy of those that exist.
+    **trackables: the parts of a state, by name, as for `tf.train.Checkpoint`.
   """
 
   def __init__(
@@ -117,7 +117,7 @@ class Checkpoints:
   def restore(
     self, clean: bool = True, check_run: Callable[[dict[str, Any]], None] = lambda run: None
   ) -> Restored | None:
-    """Restore the newest state that is whole; return which it is, or None if there is none at all.
+    """Restore the newest state that is whole; return which one, or None if there are no checkpoints.
 
     Args:
       clean: whether to remove what a killed run left unfinished.
@@ -159,7 +159,7 @@ def checkpoint_folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
-  """Return what a checkpoint says of itself, once all its files are found whole.
+  """Verify the files of a checkpoint, and return its manifest.
 
   Raises:
     InputError (a ValueError): if a newer version of this package wrote it, or one before 0.2.0.
@@ -194,7 +194,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _plain(folder: pathlib.Path) -> Iterator[str]:
-  """Yield a path of a folder that has no character of a pattern: TensorFlow takes the path of a checkpoint for one."""
+  """Yield a path of a folder without glob characters: TensorFlow treats a checkpoint path as a pattern."""
   path = str(folder.absolute())
   if not re.search(r"[*?\[\]{}\\]", path):
     yield path

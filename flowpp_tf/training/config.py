@@ -1,4 +1,4 @@
-"""What determines a training run, and how it is watched: one frozen config. Flow++ section 4."""
+"""The settings of a training run and of its logging: one frozen config. Flow++ section 4."""
 
 import dataclasses
 from typing import Any
@@ -11,21 +11,9 @@ _PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "tw
 
 # The others may differ when a run is resumed.
 _DETERMINE_THE_RUN = (
-  "steps",
-  "batch_size",
-  "optimizer",
-  "learning_rate",
-  "schedule",
-  "warmup_steps",
-  "clip_norm",
-  "ema_decay",
-  "ema_warmup",
-  "accumulate",
-  "validate_every",
-  "init_batch_size",
-  "seed",
-  "flip",
-)
+  "steps batch_size optimizer learning_rate schedule warmup_steps clip_norm ema_decay ema_warmup accumulate "
+  "validate_every init_batch_size seed flip"
+).split()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +45,7 @@ class TrainingConfig(Settings):
   warmup_steps: int = setting(0, "Steps of linear warm-up of the learning rate.", at_least(0))
   clip_norm: float | None = setting(1.0, "Global norm to which gradients are clipped.", POSITIVE)
   ema_decay: float | None = setting(0.999, "Decay of the EMA weights.", FRACTION)
-  ema_warmup: bool = setting(False, "Let that decay be at most (1 + t) / (10 + t) at step t.")
+  ema_warmup: bool = setting(False, "Cap the EMA decay at (1 + t) / (10 + t) at step t.")
   validate_every: int | None = setting(None, "Steps between validations; an epoch if not given.", at_least(1))
   init_batch_size: int | None = setting(
     None, "Images for the data-dependent initialisation; a batch if not given.", at_least(1)
@@ -69,7 +57,7 @@ class TrainingConfig(Settings):
   )
   debug_numerics: bool = setting(False, "Say which layer and bijector made a step be skipped.")
   checkpoint_every: int | None = setting(
-    None, "Steps between checkpoints, besides those of checkpoint_minutes and of validations.", at_least(1)
+    None, "Steps between checkpoints, in addition to those by checkpoint_minutes and at validations.", at_least(1)
   )
   checkpoint_minutes: float | None = setting(10.0, "Minutes between checkpoints.", at_least(0))
   keep: int = setting(2, "Checkpoints to keep.", COUNT._replace(expected="at least 1"))

@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.errors import Diverged, InputError
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.finite_steps import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
@@ -28,13 +29,13 @@ from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 
 
-def train(
+def run_training(
   config: FlowPlusPlusConfig,
   training: TrainingConfig,
   dataset: ImageDataset,
   workdir: Workdir,
   *,
-  record: dict[str, Any] | None = None,
+  extra_metadata: dict[str, Any] | None = None,
   init_from: InitialWeights | None = None,
   condition: Callable[[tf.Tensor], tf.Tensor] | None = None,
   strategy: tf.distribute.Strategy | None = None,
@@ -43,19 +44,19 @@ def train(
 ) -> float:
   """Train a model in a working directory, or resume the run that it holds.
 
-  Every worker of a strategy calls this; only the chief writes and speaks.
+  Every worker of a strategy calls this; only the chief writes and logs.
 
   Args:
     config: architecture.
     training: settings of the run.
     dataset: `ImageDataset`.
     workdir: `Workdir`; it is opened for this run once all settings have been checked.
-    record: what else is to be written into the run's config.json.
+    extra_metadata: further entries of the run's config.json.
     init_from: trained weights to begin with; None for the data-dependent initialisation.
-    condition: of a model of images given a condition, the function that makes it, `[B, *condition_shape]`, from
-      integer images `[B, H, W, C]`, such as a smaller copy of each.
+    condition: for a model with a condition, the function that makes it, `[B, *condition_shape]`, from integer images
+      `[B, H, W, C]`, such as a smaller copy of each.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
-    progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
+    progress_bar: whether to show a line with step, bits/dim, best and remaining time.
     log_fn: called with each line for the user.
 
   Returns:
@@ -70,32 +71,13 @@ def train(
   """
   strategy = strategy or tf.distribute.get_strategy()
   workers = Workers(strategy)
-  replicas = strategy.num_replicas_in_sync
-  if training.batch_size % replicas:
-    raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
-  dataset.check(config)
-  if training.images_per_step > len(dataset.train):
-    what = "`batch_size`" if training.accumulate == 1 else "`batch_size` times `accumulate`"
-    raise InputError(
-      f"{what} must be at most the {len(dataset.train):,} training images, got {training.images_per_step:,}"
-    )
-  if (condition is None) == bool(config.condition_shape):
-    raise InputError(
-      "`condition` must be "
-      + (
-        "given: the model is one of images given a condition"
-        if config.condition_shape
-        else "None: the model takes none"
-      )
-    )
-  make_optimizer(training)  # checks schedule and rate
+  _check_settings(config, training, dataset, condition, strategy.num_replicas_in_sync)
   fingerprint = dataset.fingerprint()
-  begin = None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256}
   settings = {
     "dataset": dataset.name,
-    **(record or {}),
+    **(extra_metadata or {}),
     **training.identity(),
-    "init_from": begin,
+    "init_from": None if init_from is None else {"source": init_from.source, "sha256": init_from.sha256},
     "fingerprint": fingerprint,
   }
   if workers.chief:
@@ -118,17 +100,34 @@ def train(
       log_fn(f"resumed at step {state.step} of {training.steps}")
     else:
       _initialize(state, batches, init_from, workers, log_fn)
-    asked = "asked to stop: the state is saved after this step, and the run ends; a second Ctrl-C does not wait"
+    asked = "asked to stop: the run ends once the state is saved, after this step; press Ctrl-C again to stop now"
     with StopSignals(asked if workers.chief else "") as signals, contextlib.closing(run):
       return run.run(signals)
 
 
-class Run:
-  """A run between its first step and its last.
+def _check_settings(config, training, dataset, condition, replicas):
+  """Raise an `InputError` if architecture, settings, data and devices do not fit each other."""
+  if training.batch_size % replicas:
+    raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
+  dataset.check(config)
+  if training.images_per_step > len(dataset.train):
+    what = "`batch_size`" if training.accumulate == 1 else "`batch_size` times `accumulate`"
+    raise InputError(
+      f"{what} must be at most the {len(dataset.train):,} training images, got {training.images_per_step:,}"
+    )
+  if config.condition_shape and condition is None:
+    raise InputError("`condition` must be given: the model is one of images given a condition")
+  if condition is not None and not config.condition_shape:
+    raise InputError("`condition` must be None: the model takes none")
+  make_optimizer(training)  # checks schedule and rate
 
-  After each validation it saves the best weights, a row of metrics, a checkpoint, in this order; between validations,
-  a checkpoint every so many steps or minutes; when asked to stop, a checkpoint after the current step or validation. A
-  run that is killed resumes from its last checkpoint; rows and weights written after that are written again.
+
+class Run:
+  """The loop of a run: steps, validations, checkpoints.
+
+  After each validation it saves the best weights, a row of metrics, and a checkpoint, in this order. Between
+  validations it saves a checkpoint every so many steps or minutes. When asked to stop, it saves one after the current
+  step or validation. A killed run resumes from its last checkpoint, and writes later rows and weights again.
 
   Args:
     state: `TrainState`.
@@ -137,9 +136,9 @@ class Run:
     identity: what identifies the run, from `Workdir.open`.
     strategy: `tf.distribute.Strategy`.
     workers: `Workers` of the strategy; the chief writes.
-    labels: what is the same in each row of metrics.
-    progress_bar: whether to keep a line with step, bits/dim, best and remaining time.
-    log_fn: called with each line for the user.
+    labels: constant entries of each row of metrics.
+    progress_bar: as in `run_training`.
+    log_fn: as in `run_training`.
   """
 
   def __init__(
@@ -185,10 +184,11 @@ class Run:
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
     self._saved = restored and restored.step
+    self._state.model.initialized |= restored is not None
     return restored is not None
 
   def run(self, signals: StopSignals) -> float:
-    """Take the steps that are left, and return the best validation in bits/dim; `signals` may ask to stop."""
+    """Take the remaining steps, unless `signals` ask to stop; return the best validation in bits/dim."""
     self._signals = signals
     step, last_saved = self._state.step, self._state.step
     self._bar = progress_bar(self._steps, "step", step, self._progress_bar, leave=False)
@@ -216,7 +216,7 @@ class Run:
         self._log(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
         self._traced = True
         self._bar.unpause()  # tracing says nothing of the remaining time
-        if step % self._period:  # the time that tracing takes counts only in a period that is nothing else
+        if step % self._period:  # exclude tracing time unless this step is the whole interval
           clock, timed_from = time.monotonic(), step
       if self._bar.update(count):  # drawn: the device is asked for the sums only now
         best = f", best {float(self._best):.4f}" if math.isfinite(float(self._best)) else ""
@@ -246,7 +246,7 @@ class Run:
   # --- Steps ------------------------------------------------------------------------------------
 
   def _batches(self, step):
-    """Each worker's share of the batches from a step on, in the order of its replicas."""
+    """Return this worker's share of the batches from a step on, in the order of its replicas."""
     if self._strategy.num_replicas_in_sync == 1:
       return self._global_batches(step)
     return self._strategy.distribute_datasets_from_function(
@@ -279,8 +279,7 @@ class Run:
         step,
         explain_skipped_step(self._state, batch, self._strategy.num_replicas_in_sync, step - 1),
       )
-    if in_a_row >= self._config.max_skipped:
-      raise Diverged(f"loss or gradients of the last {in_a_row} steps, up to step {step}, were not finite")
+    raise_if_diverged(in_a_row, self._config.max_skipped, step)
 
   # --- Validation -------------------------------------------------------------------------------
 
@@ -329,7 +328,7 @@ class Run:
       self._workdir.save_best(self._state.model, self._state.step, value)
 
   def _written(self, step, write, *arguments):
-    """Let the chief write; return whether it could, or all workers did not need to."""
+    """Let the chief write; return False if it failed."""
     try:
       if self._workers.chief:
         write(*arguments)

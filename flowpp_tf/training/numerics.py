@@ -1,4 +1,4 @@
-"""Which part of a model was the first to make a value that is not finite."""
+"""Find the layer or bijector that made the first value that is not finite."""
 
 import traceback
 from typing import Any
@@ -16,10 +16,10 @@ from flowpp_tf.types import Seed, TensorLike
 def first_non_finite(
   model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed, batch_offset: int = 0, **given: TensorLike
 ) -> str | None:
-  """Say what made the bound of some images, or its gradient, not finite.
+  """Return what made the bound of some images, or its gradient, not finite.
 
-  The bound is evaluated once more, eagerly, by `tf.debugging.enable_check_numerics`; the layer and the bijector are
-  those in whose code the first operation failed.
+  The bound is evaluated again, eagerly, with `tf.debugging.enable_check_numerics`. The layer and the bijector are those
+  in whose code the first operation failed.
 
   Args:
     model: `FlowPlusPlus`.
@@ -53,7 +53,7 @@ def first_non_finite(
 
 
 def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int) -> str:
-  """Say what was not finite in a training step that was skipped, while the weights are those before it.
+  """Return what was not finite in a skipped training step, while the weights are still those before it.
 
   Args:
     state: of the run.
@@ -73,7 +73,7 @@ def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int
     )
     if found:
       return found
-  return "all was finite when it was evaluated again"
+  return "no non-finite value was found on re-evaluation"
 
 
 def _first_part(evaluate):

@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 
 class StopSignals:
-  """Context manager that catches SIGTERM, SIGINT and SIGHUP; a second Ctrl-C does not wait.
+  """Context manager that catches SIGTERM, SIGINT and SIGHUP; a second Ctrl-C raises `KeyboardInterrupt` at once.
 
   Args:
     message: line to write on stderr at once when the run is asked to stop; "" for none.

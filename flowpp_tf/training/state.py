@@ -1,4 +1,4 @@
-"""Everything that a training step changes: weights, EMA weights, optimizer, loss scale, counts and sums."""
+"""What a training step changes: weights, EMA weights, optimizer, loss scale, counts and sums."""
 
 from collections.abc import Iterator
 import contextlib
@@ -9,22 +9,22 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.finite_steps import LossScale, replicated_variable
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.config import TrainingConfig
-from flowpp_tf.training.loss_scale import LossScale, replicated_variable
 from flowpp_tf.training.schedules import learning_rate_schedule
 
 
 class TrainState:
-  """The state of a run; to be made in the scope of its `tf.distribute.Strategy`.
+  """The state of a run; create it in the scope of its `tf.distribute.Strategy`.
 
   Args:
     model: `FlowPlusPlus`.
     config: `TrainingConfig`.
-    optimizer: any of Keras, without clipping or averages of its own; None for that of the config. `Adam` and
-      `keras.optimizers.SGD` without momentum take the least time and memory: the others' state is copied in each step,
-      to undo one that is not finite.
+    optimizer: any Keras optimizer without clipping or EMA of its own; None for that of the config. `Adam` and
+      `keras.optimizers.SGD` without momentum take the least time and memory: the state of others is copied in each
+      step, to undo one that is not finite.
 
   Attributes:
     keeps_when_skipped: whether a step of the optimizer changes nothing if gradients and learning rate are 0.
@@ -32,11 +32,11 @@ class TrainState:
     ema: EMA weights in the same order, or None.
     loss_scale: `LossScale`, or None for networks that do not compute in float16.
     skipped_steps: of the whole run.
-    skipped_in_a_row: up to now.
+    skipped_in_a_row: failures since the last finite step.
     sums: of the finite steps since the last validation: their number, bits/dim, gradient norms.
 
   Raises:
-    InputError (a ValueError): for an optimizer that would clip or average itself.
+    InputError (a ValueError): for an optimizer that clips or averages itself.
   """
 
   def __init__(
@@ -70,18 +70,18 @@ class TrainState:
     return {name: total / max(steps, 1.0) for name, total in zip(list(self.sums)[1:], sums)}
 
   def reset_sums(self) -> None:
-    """Begin the sums of the next period."""
+    """Set the sums to 0 for the next eval interval."""
     for total in self.sums.values():
       total.assign(0)
 
   def reset_ema(self) -> None:
-    """Set the EMA weights, if there are any, to the current ones."""
+    """Set the EMA weights, if any, to the current weights."""
     for average, variable in zip(self.ema or [], self.variables):
       average.assign(variable)
 
   @contextlib.contextmanager
   def ema_weights(self) -> Iterator[None]:
-    """Within it the model has its EMA weights; after it, bit for bit, those it had before."""
+    """Give the model its EMA weights within the context; restore its own exactly after it."""
     if self.ema is None:
       yield
       return

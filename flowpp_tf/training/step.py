@@ -1,10 +1,9 @@
 """A training step: gradients of the bound, all-reduce, clip, update.
 
-The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and
-clipped by their global norm once. Noise and dropout masks follow from an image's place in the global batch, of which
-each replica, each microbatch and each lane of a CPU takes its part: a step is the same on one device and on many, whole
-and in parts. A step whose loss or gradients are not finite changes nothing but the step's number, the counts of such
-steps, and the loss scale of networks in float16.
+The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and then
+clipped by their global norm. Noise and dropout masks depend on an image's index in the global batch, so a step does not
+depend on the number of replicas, microbatches and lanes. A step whose loss or gradients are not finite changes only the
+number of the step, the counts of such steps, and the loss scale of networks in float16.
 """
 
 import functools
@@ -13,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.core.context import fold_in
+from flowpp_tf.core.finite_steps import StepCheck, check_step, count_failures, global_norm
 from flowpp_tf.core.lanes import add_in_order, in_lanes, lane_count, map_lanes
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
@@ -25,20 +25,20 @@ from flowpp_tf.types import Seed
 def train_step(state: TrainState, batch: Any) -> None:
   """Take a step, in replica context, on this replica's share of a batch; see `unpack` for what a batch can be."""
   replica = tf.distribute.get_replica_context()
-  scale = 1.0 if state.loss_scale is None else state.loss_scale.value
+  scale = None if state.loss_scale is None else tf.convert_to_tensor(state.loss_scale.value)
   seed = step_seed(state.config.seed, state.optimizer.iterations.value)
   bound, gradients, variables = _gradients(state, *unpack(batch, state.model.config), seed, scale)
   *gradients, loss = _all_reduce_mean(replica, [*gradients, -tf.reduce_mean(bound)])
 
-  norm = _global_norm(gradients, loss.dtype) / tf.cast(scale, loss.dtype)
-  finite = tf.math.is_finite(norm) & tf.math.is_finite(loss)
-  factor = 1 / tf.cast(scale, loss.dtype)
+  factor = tf.constant(1.0, loss.dtype) if scale is None else 1 / tf.cast(scale, loss.dtype)
+  norm = global_norm(gradients, loss.dtype) * factor
+  check = check_step(loss, norm, scale)
   if state.config.clip_norm is not None:
     factor *= state.config.clip_norm / tf.maximum(norm, state.config.clip_norm)
-  factor = tf.where(finite, factor, tf.zeros_like(factor))
+  factor = tf.where(check.finite, factor, tf.zeros_like(factor))
   gradients = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in gradients]
   before = [] if state.keeps_when_skipped else _apply(state, gradients, variables)
-  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, finite, before))
+  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, check, before))
 
 
 def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -46,7 +46,7 @@ def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[
   replica = tf.distribute.get_replica_context()
   images, given = unpack(batch, state.model.config)
   size = shape_of(images)[0]
-  # The same noise in every validation: two of them differ by their weights alone.
+  # The same noise in every validation: two validations differ only by their weights.
   noise = step_noise(
     state.model,
     as_seed(state.config.seed),
@@ -76,8 +76,7 @@ def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, batch_offs
     model: `FlowPlusPlus`.
     seed: of the step.
     batch_size: images of the step, over all devices.
-    batch_offset: index of the first of them in the global batch: replica by replica, and within each in the order of
-      microbatches.
+    batch_offset: index of the first image in the global batch: replica by replica, then microbatch by microbatch.
     size: number of images.
   """
   noise = model.sample_noise([batch_size], fold_in(seed, NOISE))
@@ -90,7 +89,7 @@ def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
 
 
 def _gradients(state, images, given, seed, scale):
-  """Bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
+  """Return the bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
   replica = tf.distribute.get_replica_context()
   model, microbatches = state.model, state.config.accumulate
   images_here = shape_of(images)[0]
@@ -103,8 +102,10 @@ def _gradients(state, images, given, seed, scale):
       bound = model.log_prob_bound(
         images, noise=noise, training=True, seed=dropout_seed(seed), batch_offset=places[0], **dict(zip(given, values))
       )
-      # A part of the mean over the microbatches and lanes, so that gradients have only to be added up.
-      loss = -tf.reduce_mean(bound) * (tf.cast(scale, bound.dtype) / (microbatches * lanes_here))
+      # This lane's share of the mean over microbatches and lanes: gradients are then only summed.
+      loss = -tf.reduce_mean(bound) * (
+        tf.cast(1.0 if scale is None else scale, bound.dtype) / (microbatches * lanes_here)
+      )
     gradients = tape.gradient(loss, state.variables)
     # The published models keep weights that no evaluation uses; they have no gradient.
     used[:] = [i for i, g in enumerate(gradients) if g is not None]
@@ -141,7 +142,7 @@ def _gradients(state, images, given, seed, scale):
 
 
 def _apply(state, gradients, variables):
-  """Take a step of any optimizer of Keras, in replica context; return the values before it of what it changes."""
+  """Take a step of any Keras optimizer, in replica context; return the previous values of what it changes."""
   replicas = tf.distribute.get_replica_context().num_replicas_in_sync
   of = {id(v.value): v for v in state.model.trainable_variables}
   before = [tf.identity(v) for v in _changed(state, variables)]
@@ -150,15 +151,16 @@ def _apply(state, gradients, variables):
 
 
 def _changed(state, variables):
-  """What a step of the optimizer changes, except for the step's number."""
+  """Return the variables that a step of the optimizer changes, except for the number of the step."""
   return [*variables, *(v.value for v in state.optimizer.variables if v is not state.optimizer.iterations)]
 
 
-def _update(state, strategy, gradients, variables, loss, norm, finite, before):
+def _update(state, strategy, gradients, variables, loss, norm, check, before):
   """Update weights, EMA weights, counts and sums, in cross-replica context."""
   # After the all-reduce they are the same on all replicas.
-  good, loss, norm = (strategy.experimental_local_results(value)[0] for value in (finite, loss, norm))
-  unless_skipped = lambda value: tf.where(good, value, tf.zeros_like(value))
+  loss, norm, *flags = (strategy.experimental_local_results(value)[0] for value in (loss, norm, *check))
+  check = StepCheck(*flags)
+  unless_skipped = lambda value: tf.where(check.finite, value, tf.zeros_like(value))
   optimizer, extended = state.optimizer, strategy.extended
 
   if state.keeps_when_skipped:
@@ -168,7 +170,7 @@ def _update(state, strategy, gradients, variables, loss, norm, finite, before):
     optimizer.iterations.assign_add(1)  # the next step has other images and noise
   else:
     for variable, value in zip(_changed(state, variables), before):
-      extended.update(variable, lambda v, old: v.assign(tf.where(good, v, old)), args=(value,), group=False)
+      extended.update(variable, lambda v, old: v.assign(tf.where(check.finite, v, old)), args=(value,), group=False)
 
   if state.ema is not None:
     ema_rate = unless_skipped(_ema_rate(state))
@@ -178,12 +180,10 @@ def _update(state, strategy, gradients, variables, loss, norm, finite, before):
         average, lambda a, v: _move_average(a.handle, v.handle, rates[a.dtype]), args=(variable,), group=False
       )
 
-  bad = tf.cast(~good, tf.int64)
-  scale_may_come_down = state.loss_scale is not None and tf.math.is_finite(loss) & (state.loss_scale.value > 1)
-  state.skipped_steps.assign_add(bad)
-  state.skipped_in_a_row.assign(bad * (state.skipped_in_a_row + tf.cast(tf.logical_not(scale_may_come_down), tf.int64)))
+  state.skipped_steps.assign_add(tf.cast(~check.finite, tf.int64))
+  count_failures(state.skipped_in_a_row, check)
   if state.loss_scale is not None:
-    state.loss_scale.after_step(good)
+    state.loss_scale.after_step(check.finite)
   for name, value in (
     ("steps", tf.ones_like(loss)),
     ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
@@ -194,7 +194,7 @@ def _update(state, strategy, gradients, variables, loss, norm, finite, before):
 
 @functools.partial(traced_once, inline=True)
 def _move_average(average, variable, rate):
-  """average += rate (variable - average), of the variables with these handles."""
+  """Compute average += rate (variable - average) for the variables with these handles."""
   read = lambda handle: tf.raw_ops.ReadVariableOp(resource=handle, dtype=rate.dtype)
   tf.raw_ops.ResourceApplyGradientDescent(
     var=average, alpha=rate, delta=read(average) - read(variable), use_locking=True
@@ -210,7 +210,7 @@ def _ema_rate(state):
 
 
 def _all_reduce_mean(replica, tensors):
-  """Their means over replicas, in one all-reduce for each dtype."""
+  """Return the means over replicas, by one all-reduce for each dtype."""
   if replica.num_replicas_in_sync == 1:
     return tensors
   means = list(tensors)
@@ -220,8 +220,3 @@ def _all_reduce_mean(replica, tensors):
     for i, mean in zip(indices, reduced):
       means[i] = mean
   return means
-
-
-def _global_norm(tensors, dtype):
-  """As `tf.linalg.global_norm`, of tensors of several dtypes."""
-  return tf.sqrt(2 * tf.reduce_sum(tf.stack([tf.cast(tf.nn.l2_loss(t), dtype) for t in tensors])))

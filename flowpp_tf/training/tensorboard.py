@@ -28,7 +28,7 @@ class TensorBoard:
     self._sample = tf.function(self._samples, autograph=False)
 
   def before_steps(self, count: int) -> None:
-    """Start or stop the profile, if it is due before the next `count` steps of this process."""
+    """Start or stop the profile, if due before the next `count` steps of this process."""
     if self._profile is not None:
       first, last = self._profile
       if self._profiling and self._steps >= last:
@@ -57,7 +57,7 @@ class TensorBoard:
       with self._writer("train"):
         for weight in self._state.model.weights:
           tf.summary.histogram(weight.path, weight.value, step=period)
-    if "samples" in what and not self._state.model.config.condition_shape:  # there is nothing to give them
+    if "samples" in what and not self._state.model.config.condition_shape:  # there is no condition to sample with
       with self._state.ema_weights():
         images = self._sample().numpy()
       with self._writer("samples"):
@@ -66,13 +66,13 @@ class TensorBoard:
       writer.flush()
 
   def close(self) -> None:
-    """End a profile that is being taken; there is no other one."""
+    """End the profile if one is being taken; a run takes only one."""
     if self._profiling:
       tf.profiler.experimental.stop()
       self._profiling, self._profile = False, None
 
   def _samples(self):
-    """A grid of samples; of a model with classes, a column for each of the first ones."""
+    """Return samples for the grid; of a model with classes, a column for each of the first classes."""
     model, count = self._state.model, _SIDE**2
     labels = [tf.range(count) % min(_SIDE, model.config.num_classes)] if model.config.num_classes else []
     return in_lanes(lambda z, *labels: model.decode(z, *labels), model.sample_latents(count, seed=0), *labels)

@@ -14,7 +14,7 @@ from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import split_train
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, get_config
 from flowpp_tf.training.config import TrainingConfig
-from flowpp_tf.training.loop import train as train_run
+from flowpp_tf.training.loop import run_training
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.types import Path
 
@@ -71,7 +71,7 @@ def train(
   begin = None if init_from is None else InitialWeights.find(init_from)
   with contextlib.ExitStack() as stack:
     store = Workdir(stack.enter_context(tempfile.TemporaryDirectory()) if workdir is None else workdir)
-    train_run(
+    run_training(
       model, TrainingConfig(**training), dataset, store, init_from=begin, log_fn=print if verbose else lambda line: None
     )
     return store.load()[0]

@@ -17,6 +17,7 @@ import pytest
     ("flowpp_tf.devices.has_accelerator", "flowpp_tf.core.hardware.has_accelerator"),
     ("flowpp_tf.distributions.ImageDistribution", "flowpp_tf.models.ImageDistribution"),
     ("flowpp_tf.evaluation.Batched", "flowpp_tf.evaluation.BatchedModel"),
+    ("flowpp_tf.training.train", "flowpp_tf.training.run_training"),
     ("flowpp_tf.evaluation.Typical", "flowpp_tf.evaluation.ValidationStatistics"),
   ],
 )

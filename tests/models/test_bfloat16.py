@@ -105,6 +105,7 @@ def test_a_model_trains_and_gives_encoded_images_back():
   images = small_images()
   np.testing.assert_array_equal(made.decode(made.encode(images, seed=0)), images)
   made.compile("adam")
+  made.adapt(images)
   before = made.get_weights()
   history = made.fit(images, batch_size=6, verbose=0).history
   assert np.isfinite(history["bits_per_dim"]).all()

@@ -175,8 +175,8 @@ def test_a_run_learns_what_labels_are_worth(tmp_path):
     steps=60, batch_size=32, validate_every=30, learning_rate=5e-3, ema_decay=0.9, tensorboard=("samples",)
   )
   said = []
-  training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
-  again = training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
+  training.run_training(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
+  again = training.run_training(config, settings, dataset, training.Workdir(tmp_path), log_fn=said.append)
   assert "resumed at step 60 of 60" in said and math.isfinite(again)
   made, _ = training.Workdir(tmp_path).load()
   result = evaluation.classify(made, dataset.test, dataset.labels["test"], num_samples=2)
@@ -197,8 +197,8 @@ def test_a_run_makes_the_condition_of_each_image(tmp_path):
   config = dataclasses.replace(GIVEN_IMAGE, condition_shape=(1, 1, 1), dropout=0.0)
   settings = training.TrainingConfig(steps=40, batch_size=32, validate_every=20, learning_rate=5e-3, ema_decay=0.9)
   with pytest.raises(fpp.InputError, match="`condition` must be given"):
-    training.train(config, settings, dataset, training.Workdir(tmp_path), log_fn=lambda line: None)
-  training.train(config, settings, dataset, training.Workdir(tmp_path), condition=mean, log_fn=lambda line: None)
+    training.run_training(config, settings, dataset, training.Workdir(tmp_path), log_fn=lambda line: None)
+  training.run_training(config, settings, dataset, training.Workdir(tmp_path), condition=mean, log_fn=lambda line: None)
   made, _ = training.Workdir(tmp_path).load()
   condition = mean(dataset.test)
   bits = lambda condition: evaluation.evaluate_bits_per_dim(made, dataset.test, given={"condition": condition})

@@ -55,7 +55,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(monkeypatch, d
 def run(path, images=8, **settings):
   dataset = data.ImageDataset("small", 8, marked_images(images), small_images(8, seed=1), small_images(8, seed=2))
   workdir = training.Workdir(path)
-  training.train(
+  training.run_training(
     MINIMAL,
     training.TrainingConfig(
       **{**dict(steps=4, batch_size=8, validate_every=2, learning_rate=1e-3, tensorboard=()), **settings}

@@ -21,13 +21,15 @@ IMAGES = small_images(16)
 MARKED = np.full_like(IMAGES[:1], 7)  # the image at which `spoil` spoils a step
 
 
-def compiled(optimizer="adam", config=CONFIG, devices=1, **options):
-  """A new compiled model, on one device or on two mirrored ones, with the same noise in all steps."""
+def compiled(optimizer="adam", config=CONFIG, devices=1, data=IMAGES, **options):
+  """A compiled model adapted to data, on one device or on two mirrored ones, with the same noise in all steps."""
   with training.get_strategy("one" if devices == 1 else "mirrored").scope():
     keras.utils.set_random_seed(0)
     model = fpp.FlowPlusPlus(config)
     model.sample_noise = lambda shape, seed: tf.fill([*shape, *config.image_shape], 0.4)
     model.compile(optimizer() if callable(optimizer) else optimizer, **options)
+  if data is not None:
+    model.adapt(data)
   return model
 
 
@@ -121,7 +123,6 @@ def test_wrong_pixels_are_an_error_in_a_users_function():
 @pytest.mark.slow
 def test_where_xla_leaves_assertions_out_wrong_pixels_give_nan_and_end_fit():
   model = compiled(lambda: keras.optimizers.SGD(1.0), jit_compile=True, max_skipped=2)
-  model.initialize(IMAGES)
   before = model.get_weights()
   wrong = IMAGES.copy()
   wrong[[1, 7]] += 100
@@ -148,7 +149,6 @@ def spoil(model, what):
     return bound * factor if what == "loss" else with_gradient_times(bound, factor)
 
   model.log_prob_bound = spoiled
-  model.initialize(IMAGES)
   return model
 
 
@@ -164,7 +164,6 @@ WITH_MARKED = np.concatenate([IMAGES[:7], MARKED, IMAGES[4:12]])  # in the secon
 @pytest.fixture(scope="module")
 def state_without_the_marked_step():
   model = compiled(adam_with_ema)
-  model.initialize(IMAGES)
   fit(model, np.concatenate([WITH_MARKED[:4], WITH_MARKED[8:]]))
   return state_of(model)
 
@@ -301,53 +300,49 @@ LABELS = np.arange(16)
 MANY = small_images(1000)
 
 
-class Initialised(Exception):
-  """Ends `fit` when it has initialised the model."""
-
-
 @pytest.mark.parametrize(
-  "x, images, options",
+  "x, images",
   [
-    (lambda: IMAGES, IMAGES, {}),
-    (lambda: {"image": IMAGES, "label": LABELS}, IMAGES, {}),
-    (lambda: batches(IMAGES), IMAGES, {}),
-    (lambda: batches((IMAGES, LABELS)), IMAGES, {}),
-    (DataPipeline, IMAGES, {}),
-    (lambda: IMAGES, IMAGES[:12], dict(validation_split=0.25)),
-    (lambda: MANY, MANY[::3][:256], {}),
-    (lambda: batches(MANY), MANY[:256], {}),
+    (lambda: IMAGES, IMAGES),
+    (lambda: {"image": IMAGES, "label": LABELS}, IMAGES),
+    (lambda: batches(IMAGES), IMAGES),
+    (lambda: batches((IMAGES, LABELS)), IMAGES),
+    (DataPipeline, IMAGES),
+    (lambda: MANY, MANY[::3][:256]),
+    (lambda: batches(MANY), MANY[:256]),
   ],
-  ids=["array", "dict", "batches", "pairs", "Keras", "no validation", "many", "many batches"],
+  ids=["array", "dict", "batches", "pairs", "Keras", "many", "many batches"],
 )
-def test_fit_initialises_a_new_model_on_images_of_its_data(x, images, options):
-  model, given = compiled(), []
-
-  def initialize(images):
-    given.append(images)
-    raise Initialised
-
-  model.initialize = initialize
-  with pytest.raises(Initialised):
-    fit(model, x(), **options)
+def test_adapt_initialises_a_new_model_on_images_of_its_data(x, images):
+  model, given = compiled(data=None), []
+  model.initialize = given.append
+  model.adapt(x())
   np.testing.assert_array_equal(given[0], images)
 
 
+def test_fit_of_a_model_that_is_not_initialised_is_an_error_and_changes_nothing():
+  model = compiled(without_steps, data=None)
+  before = state_of(model)
+  for call in (lambda: fit(model), lambda: fit(model, batches(IMAGES)), lambda: model.train_on_batch(IMAGES)):
+    with pytest.raises(fpp.InputError, match=r"not initialised: call `model.adapt\(images\)`, or load weights"):
+      call()
+  assert_same(state_of(model), before)
+
+
 @pytest.mark.slow
-def test_fit_initialises_only_a_model_without_weights_of_its_own(tmp_path):
-  model, loaded, fitted = (compiled(without_steps) for _ in range(3))
-  model.initialize(IMAGES)
+def test_fit_leaves_a_model_with_weights_of_its_own(tmp_path):
+  model, loaded = compiled(without_steps), compiled(without_steps, data=None)
   model.save_weights(tmp_path / "model.weights.h5")
   loaded.load_weights(tmp_path / "model.weights.h5")
-  fit(fitted)
-  for other in (loaded, fitted):
-    fit(other, small_images(16, seed=1))
-    assert_same(other.get_weights(), model.get_weights())
+  for _ in range(2):  # the second one after a `fit`
+    fit(loaded, small_images(16, seed=1))
+    assert_same(loaded.get_weights(), model.get_weights())
 
 
 def test_data_that_can_be_read_once_do_not_initialise_a_new_model(trained):
-  model, generator = compiled(), lambda: ((IMAGES,) for _ in range(2))
-  with pytest.raises(fpp.InputError, match="new model cannot be initialised from `x` of type generator: call `model."):
-    fit(model, generator(), batch_size=None)
+  model, generator = compiled(data=None), lambda: ((IMAGES,) for _ in range(2))
+  with pytest.raises(fpp.InputError, match="`adapt` takes arrays, .* got generator"):
+    model.adapt(generator())
   assert np.isfinite(fit(trained, generator(), batch_size=None, steps_per_epoch=2)["loss"]).all()
 
 
@@ -387,13 +382,14 @@ def test_data_sets_of_tfds_are_taken_and_checked_on_two_devices(results_of_image
 
 @pytest.mark.slow
 def test_labels_and_conditions_reach_a_model_of_images_given_both():
-  model = compiled(
-    without_steps,
-    dataclasses.replace(CONFIG, num_classes=16, condition_shape=(2, 2, 1), condition_channels=2, condition_blocks=1),
-  )
   conditions = np.tile(np.float32(LABELS[::-1, None, None, None]), (1, 2, 2, 1))
   whole = {"image": IMAGES, "label": LABELS, "condition": conditions}
   without_labels = {"image": IMAGES, "condition": conditions}
+  model = compiled(
+    without_steps,
+    dataclasses.replace(CONFIG, num_classes=16, condition_shape=(2, 2, 1), condition_channels=2, condition_blocks=1),
+    data=batches((without_labels, LABELS)),
+  )
   assert np.isfinite(fit(model, batches((without_labels, LABELS)))["loss"]).all()
   with pytest.raises(fpp.InputError, match="labels must be given once"):
     fit(model, whole, y=LABELS)

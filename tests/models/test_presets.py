@@ -184,7 +184,7 @@ def train_from(source, workdir, config=TINY):
 
   parts = [small_images(8, config, seed) for seed in range(3)]
   lines = []
-  training.train(
+  training.run_training(
     config,
     SETTINGS,
     ImageDataset("random", config.levels, *parts),

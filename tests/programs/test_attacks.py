@@ -50,7 +50,7 @@ def say(capsys, *words):
 
 def train(path, steps=4):
   workdir, lines = training.Workdir(path), []
-  training.train(
+  training.run_training(
     TINY,
     training.TrainingConfig(
       steps=steps, batch_size=8, validate_every=1, checkpoint_every=1, learning_rate=3e-3, tensorboard=()

@@ -83,6 +83,7 @@ def steps_of_a_model(optimizer, **options):
   # XLA would draw others.
   model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
   model.compile(optimizer(schedule(), global_clipnorm=1.0, use_ema=True, ema_momentum=0.9), **options)
+  model.adapt(small_images(24))
   model.fit(small_images(24), batch_size=8, shuffle=False, verbose=0)
   return [v.numpy() for v in (*model.trainable_variables, *model.optimizer.variables)]
 
@@ -157,7 +158,7 @@ def test_the_steps_of_a_run_are_those_of_keras_fit(name):
   model = fpp.FlowPlusPlus(config)
   for m in (model, state.model):
     m.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
-    m.initialize(images)  # which `fit` would do
+    m.initialize(images)
   model.compile(of_keras(global_clipnorm=1.0))
   for _ in range(3):
     step(state, images)

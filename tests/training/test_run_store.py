@@ -27,7 +27,7 @@ DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for se
 
 def run(path, steps=2, **settings):
   workdir = training.Workdir(path)
-  training.train(
+  training.run_training(
     MINIMAL,
     training.TrainingConfig(
       **{**dict(steps=steps, batch_size=8, validate_every=1, learning_rate=3e-3, tensorboard=()), **settings}

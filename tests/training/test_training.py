@@ -32,7 +32,7 @@ def dataset(levels=8):
 
 def run(path, config=MINIMAL, strategy=None, **changes):
   workdir = training.Workdir(path)
-  best = training.train(
+  best = training.run_training(
     config,
     training.TrainingConfig(**{**NO_DROPOUT, **changes}),
     dataset(),
@@ -132,7 +132,7 @@ def test_training_lowers_the_bound_of_images_that_can_be_learnt(tmp_path):
   constant = data.ImageDataset(
     "constant", levels=8, **{split: np.full([40, 4, 4, 2], 3, np.uint8) for split in data.SPLITS}
   )
-  best = training.train(
+  best = training.run_training(
     TINY,
     training.TrainingConfig(**{**NO_DROPOUT, "steps": 60, "validate_every": 60, "learning_rate": 1e-2}),
     constant,
@@ -306,6 +306,7 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
       model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dropout=0.0))
       model.sample_noise = lambda shape, seed: tf.fill([*shape, *TINY.image_shape], 0.4)
       model.compile(keras.optimizers.SGD(1e-3))
+    model.adapt(small_images(16))
     history = model.fit(
       small_images(16), batch_size=8, epochs=2, shuffle=False, verbose=0, validation_data=small_images(8, seed=1)
     )

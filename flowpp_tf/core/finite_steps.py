@@ -1,0 +1,89 @@
+"""Training steps that are not finite: skipped, counted, and answered by a lower loss scale.
+
+The training step of a run and the one of Keras' `fit` share these rules.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from flowpp_tf.core.errors import Diverged
+
+_START = 2.0**15
+_GOOD_STEPS = 2000
+
+
+class StepCheck(NamedTuple):
+  """Whether a step is taken; the same on all replicas.
+
+  Attributes:
+    finite: whether loss and gradients are finite; a step that is not is skipped.
+    failed: whether the skipped step counts as a failure. One that only lowers the loss scale does not.
+  """
+
+  finite: tf.Tensor
+  failed: tf.Tensor
+
+
+def check_step(loss: tf.Tensor, norm: tf.Tensor, scale: tf.Tensor | None) -> StepCheck:
+  """Return the check of a step.
+
+  Args:
+    loss: of all replicas.
+    norm: global norm of the gradients of all replicas.
+    scale: dynamic loss scale; None without one.
+  """
+  loss_is_finite = tf.math.is_finite(loss)
+  finite = loss_is_finite & tf.math.is_finite(norm)
+  return StepCheck(finite, ~(finite if scale is None else finite | (loss_is_finite & (scale > 1))))
+
+
+def count_failures(in_a_row: tf.Variable, check: StepCheck) -> None:
+  """Update the number of failures since the last finite step, in cross-replica context."""
+  more = in_a_row + tf.cast(check.failed, in_a_row.dtype)
+  in_a_row.assign(tf.where(check.finite, tf.zeros_like(more), more))
+
+
+def raise_if_diverged(in_a_row: int, max_skipped: int, step: int | None = None) -> None:
+  """Raise `Diverged` after `max_skipped` failures in a row, up to `step` if that is known."""
+  if in_a_row >= max_skipped:
+    up_to = "" if step is None else f", up to step {step},"
+    raise Diverged(f"loss or gradients of the last {in_a_row} steps{up_to} were not finite")
+
+
+def global_norm(tensors: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:
+  """Return the same as `tf.linalg.global_norm`, for tensors of several dtypes."""
+  return tf.sqrt(2 * tf.reduce_sum(tf.stack([tf.cast(tf.nn.l2_loss(t), dtype) for t in tensors])))
+
+
+class LossScale(tf.Module):
+  """Dynamic loss scaling for float16 (Micikevicius et al. 2018).
+
+  The factor is halved after a step that is not finite, and doubled after 2000 finite steps in a row, as by
+  `keras.optimizers.LossScaleOptimizer`. That class decides by each replica's gradients, with a branch around all
+  updates; here the all-reduced gradients decide, without a branch. The factor is a power of two, so scaling is exact.
+
+  Attributes:
+    value: the factor, float32, the same on all replicas.
+    good_steps: number of finite steps since the factor last changed.
+  """
+
+  def __init__(self) -> None:
+    super().__init__(name="loss_scale")
+    self.value = replicated_variable(_START, tf.float32, "value")
+    self.good_steps = replicated_variable(0, tf.int64, "good_steps")
+
+  def after_step(self, finite: tf.Tensor) -> None:
+    """Update the factor, in cross-replica context, after a step that was finite or not."""
+    steps = self.good_steps + 1
+    grow = steps >= _GOOD_STEPS
+    self.value.assign(self.value * tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5))
+    self.good_steps.assign(tf.where(finite & ~grow, steps, tf.zeros_like(steps)))
+
+
+def replicated_variable(value: float, dtype: tf.DType, name: str) -> tf.Variable:
+  """Return a variable that is not trained and has the same value on all replicas."""
+  return tf.Variable(
+    value, dtype=dtype, trainable=False, name=name, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+  )
