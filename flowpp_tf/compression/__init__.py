@@ -1,4 +1,4 @@
-"""Lossless compression of images with a Flow++ model. Nothing here needs TensorFlow, except for two of the tiers."""
+"""Lossless compression of images with a Flow++ model. Only two of the tiers need TensorFlow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compress(
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
 
   Returns:
-    The archive. Every batch in it has been decoded once, and gave the same pixels.
+    The archive. Each batch in it has been decoded once, to the same pixels.
 
   Raises:
     InputError (a ValueError): for images that do not fit the model, an unknown tier, or without constriction.
@@ -61,8 +61,8 @@ def decompress(
   Args:
     model: as for `compress`; None for an archive that holds its model.
     data: the archive.
-    start: the first image to return; only the segments that hold what is asked for are decoded.
-    stop: the one after the last; None for all that follow.
+    start: the first image to return; only the segments that hold the wanted images are decoded.
+    stop: the end of the images to return, exclusive; None for all that follow.
 
   Raises:
     ArchiveError (a ValueError): if the archive is damaged, or of another model, version or machine. If only some images
@@ -78,13 +78,9 @@ def decompress(
   if reader.header.kind != "images":
     raise ArchiveError("the archive holds files; bin/decompress writes them to a folder")
   coder = coder_for(reader, model)
-  numbers, skipped = None, 0
+  numbers, wanted = None, slice(None)
   if start or stop is not None:
-    ends = np.cumsum(reader.index()["images"].astype(np.int64))
-    start, stop, _ = slice(start, stop).indices(int(ends[-1]) if len(ends) else 0)
-    begins = [0, *ends.tolist()]
-    numbers = [i for i, end in enumerate(ends.tolist()) if begins[i] < stop and start < end and start < stop]
-    skipped = int(ends[numbers[0] - 1]) if numbers and numbers[0] else 0
+    numbers, wanted = _segments_with(reader.index()["images"], start, stop)
   parts, problems = [], []
   try:
     for part in read_images(reader, coder, numbers):
@@ -94,20 +90,28 @@ def decompress(
     if not parts:
       raise
     problems.append(str(error))
-  images = np.concatenate([part.images for part in parts] or [np.zeros((0, *coder.model.image_shape), np.uint8)])
-  known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])
-  if numbers is not None and stop is not None:
-    wanted = slice(start - skipped, max(stop, start) - skipped)
-    images, known = images[wanted], known[wanted]
-    problems = problems if not known.all() else []
-  if problems:
+  images = np.concatenate([part.images for part in parts] or [np.zeros((0, *coder.model.image_shape), np.uint8)])[
+    wanted
+  ]
+  known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])[wanted]
+  if problems and (numbers is None or not known.all()):
     lost = np.flatnonzero(~known)
     raise LostImagesError(f"{'; '.join(problems[:3])}; {_ranges(lost)} of {len(images)} found", images, lost)
   return images
 
 
+def _segments_with(counts, start, stop):
+  """Return the indices of the segments that hold images start .. stop - 1, and the slice of these in them."""
+  ends = np.cumsum(counts, dtype=np.int64)
+  begins = ends - counts
+  start, stop, _ = slice(start, stop).indices(int(ends[-1]) if len(ends) else 0)
+  numbers = np.flatnonzero((begins < stop) & (start < ends) & (start < stop)).tolist()
+  skipped = int(begins[numbers[0]]) if numbers else 0
+  return numbers, slice(start - skipped, max(stop, start) - skipped)
+
+
 def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCodec | None) -> TieredCodec:
-  """Return the coder for an archive: that of its own model, or of the one that is given."""
+  """Return the coder for an archive: that of the given model, or of the one in the archive."""
   if isinstance(model, TieredCodec):
     return model
   if model is None:
@@ -118,7 +122,7 @@ def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCo
 
 
 def _ranges(indices):
-  """Indices as text: "images 3-7, 9 lost"."""
+  """Return indices as text: "images 3-7, 9 lost"."""
   if not len(indices):
     return "no image lost"
   breaks = np.flatnonzero(np.diff(indices) > 1)

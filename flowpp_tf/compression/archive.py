@@ -5,8 +5,8 @@
     index: "INDX", u32 segments, u32 CRC-32, then u64 position and u32 images of each
     u64 position of the index, 32 bytes SHA-256 of all before, 8 bytes magic
 
-Written from the beginning to the end, one segment at a time, so that neither side needs more memory than for a
-segment. Any segment can be decoded by itself.
+An archive is written and read one segment at a time, so that neither side needs more memory than for a segment. Any
+segment can be decoded separately.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
 _HEAD = struct.Struct("<II")
-_SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQ"), b"SEGM"
-_CRC = struct.Struct("<I")
+_SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQI"), b"SEGM"
 _INDEX, _INDEX_MARK = struct.Struct("<4sII"), b"INDX"
 _ENTRY = np.dtype([("position", "<u8"), ("images", "<u4")])
 _FOOTER = struct.Struct("<Q32s8s")
@@ -48,17 +47,17 @@ class ArchiveError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-  """What an archive says of itself.
+  """The header of an archive.
 
   Attributes:
-    kind: "images": arrays of the model's shape; "files": image files, whose tiles the images are.
+    kind: "images": arrays of the model's shape; "files": image files, cut into tiles.
     tier: see `TieredCodec`.
-    model: SHA-256 of the model, the first 128 bits.
+    model: first 128 bits of the SHA-256 of the model.
     image_shape: of the model.
     levels: of the model.
     probe: see `TieredCodec`.
-    embedded: bytes of the model that follow the header.
-    version: of the format.
+    embedded: size in bytes of the model that follows the header.
+    version: version of the format.
     made_by: the program and its version.
   """
 
@@ -81,7 +80,7 @@ class ArchiveWriter:
     coder: `TieredCodec`.
     kind: see `Header`.
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
-    max_batch: the largest batch of images that one evaluation of the networks takes; None for one that is fast.
+    max_batch: the largest batch size of the networks; None for one that is fast.
     progress: called with the number of images that have been coded.
   """
 
@@ -108,12 +107,12 @@ class ArchiveWriter:
     """Write uint8 images `[N, H, W, C]`, at most `max_images` of them, and further bytes, as one segment."""
     payload = encode_segment(self._coder.codec, images, extra, self._max_batch, self._progress)
     self._entries.append((self._position, len(images)))
-    head = _SEGMENT.pack(_SEGMENT_MARK, self._images, len(images), len(payload))
-    self._write(head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload)
+    fields = _SEGMENT_MARK, self._images, len(images), len(payload)
+    self._write(_SEGMENT.pack(*fields, _segment_crc(fields, payload)) + payload)
     self._images += len(images)
 
   def close(self) -> None:
-    """Write what ends the archive; the file stays open."""
+    """Write the index and the footer; the file stays open."""
     start, entries = self._position, np.array(self._entries, _ENTRY).tobytes()
     self._write(_INDEX.pack(_INDEX_MARK, len(self._entries), zlib.crc32(entries)) + entries)
     self._file.write(_FOOTER.pack(start, self._digest.digest(), _END))
@@ -126,11 +125,11 @@ class ArchiveWriter:
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-  """A part of an archive.
+  """A segment of an archive.
 
   Attributes:
-    first: number of its first image.
-    images: their number.
+    first: index of its first image in the archive.
+    images: number of its images.
     data: its bytes (segment.py), None if they are damaged.
   """
 
@@ -150,8 +149,8 @@ class ArchiveReader:
     model: the embedded `CodecModel`, or None.
 
   Raises:
-    ArchiveError (a ValueError): if it is no archive, or one of a version that is not known. Damage further on is found
-      when it is read.
+    ArchiveError (a ValueError): if it is not an archive, or has an unknown version. Later damage is found when it is
+      read.
   """
 
   def __init__(self, file: BinaryIO) -> None:
@@ -189,7 +188,7 @@ class ArchiveReader:
       raise ArchiveError(f"the archive is of the tier {header.tier!r}, the coder of {coder.tier!r}")
     if coder.probe != header.probe:
       advice = {
-        "portable": "that must not be: NumPy or constriction compute wrongly here",
+        "portable": "this should be impossible; NumPy or constriction is broken here",
         "float64": "the tier 'portable' is decoded everywhere",
         "exact-build": "it can be decoded where it was made; the tier 'portable' everywhere",
       }[coder.tier]
@@ -198,17 +197,17 @@ class ArchiveReader:
       )
 
   def segments(self, numbers: Sequence[int] | None = None) -> Iterator[Segment]:
-    """Yield the segments, those that are damaged without their bytes.
+    """Yield the segments; damaged ones have no bytes.
 
     Args:
-      numbers: only those with these numbers in the index; None for all.
+      numbers: indices of the segments to yield; None for all.
 
     Raises:
-      ArchiveError: after the last one that can be found, if the archive is incomplete or damaged elsewhere.
+      ArchiveError: after the last segment that is found, if the archive is incomplete or damaged elsewhere.
     """
     try:
       entries = self.index()
-    except ArchiveError:  # without an index the segments are found one behind the other
+    except ArchiveError:  # without an index, each segment is found by the end of the one before
       if numbers is None:
         yield from self._segments_in_order()
       raise
@@ -229,16 +228,16 @@ class ArchiveReader:
       first += segment.images
 
   def _segment_at(self, position):
-    """The segment at a position, without its bytes if they are damaged; None if there is none."""
+    """Return the segment at a position, without its bytes if they are damaged, or None."""
     self._file.seek(position)
-    head, crc = self._file.read(_SEGMENT.size), self._file.read(_CRC.size)
-    if len(head) + len(crc) < _SEGMENT.size + _CRC.size:
+    head = self._file.read(_SEGMENT.size)
+    if len(head) < _SEGMENT.size:
       return None
-    mark, first, images, size = _SEGMENT.unpack(head)
+    *fields, crc = mark, first, images, size, _ = _SEGMENT.unpack(head)
     if mark != _SEGMENT_MARK or images > max_images(self.header.image_shape) or size > self.size - self._file.tell():
       return None
     data = self._file.read(size)
-    return Segment(first, images, data if zlib.crc32(data, zlib.crc32(head)) == _CRC.unpack(crc)[0] else None)
+    return Segment(first, images, data if _segment_crc(fields, data) == crc else None)
 
   def index(self) -> np.ndarray:
     """Return the position and the number of images of each segment.
@@ -261,11 +260,11 @@ class ArchiveReader:
       raise ArchiveError("the archive's index is damaged: it has the wrong checksum")
     entries = np.frombuffer(entries, _ENTRY)
     if (entries["position"] > self.size).any() or (entries["images"] > max_images(self.header.image_shape)).any():
-      raise ArchiveError("the archive's index has no meaning")
+      raise ArchiveError("the archive's index is invalid")
     return entries
 
   def _check_hash(self):
-    """The hash of the whole, which finds what no checksum of a part does."""
+    """Raise an `ArchiveError` unless the hash of the archive is right, which covers what the checksums do not."""
     digest, left = hashlib.sha256(), self.size - _FOOTER.size
     self._file.seek(0)
     while left:
@@ -280,6 +279,10 @@ class ArchiveReader:
     if len(data) != size:
       raise ArchiveError(f"the archive is truncated: it ends in {where}")
     return data
+
+
+def _segment_crc(fields, data):
+  return zlib.crc32(data, zlib.crc32(_SEGMENT.pack(*fields, 0)[:-4]))
 
 
 def _parse_header(text):
@@ -305,5 +308,5 @@ def _parse_header(text):
   except TypeError:
     good = False
   if not good:
-    raise ArchiveError("the archive's header has no meaning")
+    raise ArchiveError("the archive's header is invalid")
   return header

@@ -1,41 +1,53 @@
-"""Images on a stack, batch by batch, each of them decoded before it is committed.
+"""Push images in batches, and decode each batch before it is committed.
 
-A batch whose noise leaves its range, or that does not decode, is pushed again with another draw: some bytes of salt
-come first. An image that cannot be coded that way is left out.
+A batch whose noise leaves its range, or that does not decode, is pushed again above some bytes of salt, which change
+the draws. An image that still fails is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+import dataclasses
 
 import numpy as np
 
 from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, BitsBackCoder
-from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError, check_inside
+from flowpp_tf.compression.stack import EmptyStackError, Stack, Uniform, WindowError, check_inside
+from flowpp_tf.compression.steps import Sequence, Step
 
 SPARE_BITS = 128
-# What a decoder takes, so that a hostile segment cannot make it take all memory.
+# Limits of a decoder, so that a hostile segment cannot make it take all memory.
 _MAX_BATCH, _MAX_BATCH_DIMS = 1024, 1 << 20
-_FAST_BATCH, _FAST_BATCH_DIMS = 64, 1 << 15  # images, or as many as have so many values
+_FAST_BATCH, _FAST_BATCH_DIMS = 64, 1 << 15  # images, or as many as have this number of values
 _SALT = 0x9D
 _MOST_SALTS = 3
 
 
 def max_batch(codec: BitsBackCoder) -> int:
-  """Return the largest batch that a decoder takes."""
+  """Return the largest batch size that a decoder accepts."""
   return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // codec.num_dims, 1))
 
 
-def pop_salts(stack: Stack, count: int) -> None:
-  """Pop the salt of a batch; errors as for `Stack.pop_uniform`."""
-  stack.pop_uniform(256, (count,))
+@dataclasses.dataclass(frozen=True)
+class Salt(Step):
+  """Push bytes of salt below a batch, which change the draws of its noise."""
+
+  count: int
+
+  def push(self, stack: Stack, x: np.ndarray) -> np.ndarray:
+    Uniform(256, (self.count,)).push(stack, np.full(self.count, _SALT))
+    return x
+
+  def pop(self, stack: Stack, y: np.ndarray) -> np.ndarray:
+    Uniform(256, (self.count,)).pop(stack)
+    return y
 
 
 def push_batches(
   codec: BitsBackCoder,
   stack: Stack,
   images: np.ndarray,
-  indices: Sequence[int],
+  indices: list[int],
   largest: int | None,
   progress: Callable[[int], None],
 ) -> tuple[list[tuple[int, int]], list[int]]:
@@ -47,7 +59,7 @@ def push_batches(
     images: uint8 `[N, H, W, C]`.
     indices: of the images to push, ascending.
     largest: the largest batch; None for one that is fast.
-    progress: called with the number of images that were dealt with.
+    progress: called with the number of images that were pushed or left out.
 
   Returns:
     Number of images and bytes of salt of each batch; the indices of the images that were left out.
@@ -69,14 +81,13 @@ def push_batches(
 
 
 def _push_batch(codec, stack, images, indices):
-  """Push images; the indices of those that were pushed, with how many bytes of salt, and of those that cannot be."""
+  """Push images; return the indices of those that were pushed, their bytes of salt, and the indices that failed."""
   failed, salts = list[int](), 0
   while indices:
-    trial = stack.copy()
-    trial.push_uniform(np.full(salts, _SALT), 256)
+    trial, salted = stack.copy(), Sequence([Salt(salts), codec])
     try:
-      codec.push(trial, images[indices])
-      _check(codec, trial, stack, images[indices], salts)
+      salted.push(trial, images[indices])
+      _check(salted, trial, stack, images[indices])
       stack.replace(trial)
       return indices, salts, failed
     except EmptyStackError:
@@ -93,11 +104,10 @@ def _push_batch(codec, stack, images, indices):
   return [], 0, failed
 
 
-def _check(codec, after, before, images, salts):
+def _check(salted, after, before, images):
   """Raise a `WindowError` unless the images come back from a stack, and the stack before them."""
   stack = after.copy()
-  decoded = codec.pop(stack, len(images))
-  pop_salts(stack, salts)
+  decoded = salted.pop(stack, len(images))
   if not np.array_equal(stack.words(), before.words()):
     raise WindowError(np.zeros(len(images), bool))
   check_inside(decoded == images, images.shape)

@@ -1,7 +1,7 @@
 """A model as the codec sees it: a description of its parts in JSON, and its weights as arrays.
 
-It holds what a decoder needs, in plain NumPy, so that an archive can be decoded where TensorFlow is not installed, and
-it has a hash that says whether two machines have the same model.
+It holds what a decoder needs as NumPy arrays, so that an archive can be decoded without TensorFlow. Its hash says
+whether two machines have the same model.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
 
 _DESCRIPTION = "description"
+_LAYERS = ("input_conv", "output_conv", "conv", "context_projection", "input_projection", "output_projection")
+# What NumPy, zipfile and json raise for bytes that are not of a model.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, MemoryError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,7 @@ class CodecModel:
     return height * width * (channels + (augmenter["channels"] if augmenter else 0))
 
   def flows(self) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Return for each part that has a flow, the name of its weights and its description."""
+    """Return the name of the weights and the description of each part that has a flow."""
     inner = {part: (self.description[part] or {}).get("flow") for part in ("dequantizer", "augmenter")}
     return {
       "flow": ("flow", self.description["flow"]),
@@ -79,7 +82,7 @@ class CodecModel:
     return digest.hexdigest()
 
   def to_bytes(self) -> bytes:
-    """Return the model as the content of an .npz file; weights that float16 holds exactly take half the place."""
+    """Return the model as the bytes of an .npz file; weights that float16 represents exactly take half the space."""
     text = json.dumps(self.description, sort_keys=True).encode()
     arrays: dict[str, Any] = {_DESCRIPTION: np.frombuffer(text, np.uint8)}
     for name, value in self.weights.items():
@@ -95,7 +98,7 @@ class CodecModel:
     """Return the model of `to_bytes`.
 
     Raises:
-      InputError (a ValueError): if it is none.
+      InputError (a ValueError): if the bytes are not a model.
     """
     try:
       with zipfile.ZipFile(io.BytesIO(data)) as members:
@@ -104,19 +107,7 @@ class CodecModel:
       with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
         description = json.loads(arrays[_DESCRIPTION].tobytes())
-    except (
-      OSError,
-      ValueError,
-      KeyError,
-      TypeError,
-      zipfile.BadZipFile,
-      EOFError,
-      AttributeError,
-      MemoryError,
-      RuntimeError,
-      zlib.error,
-      lzma.LZMAError,
-    ) as error:
+    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
       raise InputError(f"{name} cannot be read: {error}") from None
     return cls(description, weights)
 
@@ -132,44 +123,50 @@ class CodecModel:
     """Return the codec's view of a `FlowPlusPlus` model.
 
     Raises:
-      InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold.
+      InputError (a ValueError): for a conditional model: archives do not hold labels or conditions.
     """
     from flowpp_tf.models.structure import parse_structure  # with TensorFlow, which the model has loaded
 
     config = model.config
     if config.is_conditional:
       raise InputError("a model of images given a label or a condition cannot compress: archives hold images only")
-    stages = lambda text, shape: [[stage.kind, stage.couplings] for stage in parse_structure(text, shape)]
     weights: dict[str, np.ndarray] = {}
     description: dict[str, Any] = {
       "image_shape": list(config.image_shape),
       "levels": config.levels,
       "alpha": model.pixels_to_logit.alpha,
       "flow": _describe_flow(
-        model.coupling_flow, config.flow_couplings, stages(config.structure, config.flow_shape), "flow", weights
+        model.coupling_flow,
+        "flow",
+        parse_structure(config.structure, config.flow_shape),
+        config.flow_couplings,
+        weights,
       ),
       "dequantizer": None,
       "augmenter": None,
     }
-    parts = {"dequantizer": config.dequantization == "variational" and config.dequantizer_couplings}
+    couplings = {"dequantizer": config.dequantization == "variational" and config.dequantizer_couplings}
     if config.augment_channels:
       description["augmenter"] = {"channels": config.augment_channels, "flow": None, "context": None}
-      parts["augmenter"] = config.augment_posterior == "flow" and config.augmenter_couplings
-    for name, couplings in parts.items():
-      if couplings:
-        part = getattr(model, name)
-        flow = _describe_flow(
-          part.coupling_flow, couplings, stages(config.dequant_structure, part.event_shape), f"{name}/flow", weights
-        )
-        description[name] = {
-          **(description[name] or {}),
-          "flow": flow,
-          "context": _describe_context(part.context_net, f"{name}/context", weights),
-        }
+      couplings["augmenter"] = config.augment_posterior == "flow" and config.augmenter_couplings
+    for name in filter(couplings.get, couplings):
+      part = getattr(model, name)
+      stages = parse_structure(config.dequant_structure, part.event_shape)
+      flow = _describe_flow(part.coupling_flow, f"{name}/flow", stages, couplings[name], weights)
+      _collect(part.context_net, f"{name}/context", weights)
+      context = _describe_network(part.context_net.network, context=False, levels=part.context_net.levels)
+      description[name] = {**(description[name] or {}), "flow": flow, "context": context}
     return cls(description, weights)
 
 
-def _describe_flow(coupling_flow, couplings, stages, name, weights):
+def below(weights: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+  """Return the weights whose names begin with `name/`, without it."""
+  prefix = f"{name}/"
+  return {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def _describe_flow(coupling_flow, name, stages, couplings, weights):
+  """Return the description of a flow, and add its weights."""
   for i, step in enumerate(coupling_flow.steps):
     prefix = f"{name}/{i}"
     weights[f"{prefix}/scale"], weights[f"{prefix}/bias"] = _array(step.scale), _array(step.bias)
@@ -177,46 +174,29 @@ def _describe_flow(coupling_flow, couplings, stages, name, weights):
       kernel = _array(step.kernel)
       weights[f"{prefix}/kernel"] = kernel if couplings.invertible_conv == "dense" else _from_triangles(kernel)
     _collect(step.conditioner, f"{prefix}/network", weights)
-  network = {
-    **_describe_network(couplings.network),
-    "context": couplings.context_channels > 0,
-    "output_concat_elu": couplings.output_concat_elu,
-  }
   return {
-    "stages": stages,
+    "stages": [[stage.kind, stage.couplings] for stage in stages],
     "coupling": couplings.coupling,
     "components": couplings.components,
     "invertible_conv": couplings.invertible_conv != "none",
-    "network": network,
+    "network": _describe_network(
+      couplings.network, context=couplings.context_channels > 0, output_concat_elu=couplings.output_concat_elu
+    ),
   }
 
 
-def _describe_context(context_net, name, weights):
-  _collect(context_net, name, weights)
-  return {**_describe_network(context_net.network), "context": False, "levels": context_net.levels}
-
-
-def _describe_network(network):
-  return {"blocks": network.blocks, "mixer": network.mixer, "heads": network.heads, "layer_norm": network.layer_norm}
+def _describe_network(network, **more):
+  return {name: getattr(network, name) for name in ("blocks", "mixer", "heads", "layer_norm")} | more
 
 
 def _collect(network, name, weights):
   """Add a network's weights, by the names of its layers."""
-  layers = {"input_conv": network.input_conv}
-  if hasattr(network, "output_conv"):
-    layers["output_conv"] = network.output_conv
   for i, block in enumerate(network.blocks):
-    for part in (block.conv, block.mixer):
-      if part is not None:
-        for layer in ("conv", "context_projection", "input_projection", "output_projection"):
-          if getattr(part, layer, None) is not None:
-            layers[f"block_{i}/{part.name}/{layer}"] = getattr(part, layer)
     for norm in ("conv_norm", "mixer_norm"):
-      if getattr(block, norm) is not None:
-        layer = getattr(block, norm)
+      if (layer := getattr(block, norm)) is not None:
         weights[f"{name}/block_{i}/{norm}/gamma"] = _array(layer.gamma)
         weights[f"{name}/block_{i}/{norm}/beta"] = _array(layer.beta)
-  for layer_name, layer in layers.items():
+  for layer_name, layer in _layers(network):
     kernel = _array(layer.kernel)
     weights[f"{name}/{layer_name}/kernel"] = _normalized(kernel, _array(layer.gain)) if layer.weight_norm else kernel
     weights[f"{name}/{layer_name}/bias"] = _array(layer.bias)
@@ -224,19 +204,30 @@ def _collect(network, name, weights):
     weights[f"{name}/position_embedding"] = _array(network.position_embedding)
 
 
+def _layers(network):
+  """Yield a network's convolutions and dense layers, each with its name."""
+  owners = {"": network}
+  for i, block in enumerate(network.blocks):
+    owners |= {f"block_{i}/{part.name}/": part for part in (block.conv, block.mixer) if part is not None}
+  for prefix, owner in owners.items():
+    for name in _LAYERS:
+      if getattr(owner, name, None) is not None:
+        yield f"{prefix}{name}", getattr(owner, name)
+
+
 def _array(variable):
   return np.asarray(variable, np.float32)
 
 
 def _normalized(kernel, gain):
-  """g V / |V|; the squares are summed as integers, which is exact in any order."""
+  """Return g V / |V|; the squares are summed as integers, which is exact in any order."""
   wide = kernel.astype(np.float64)
   squares = np.rint(wide * wide * 2.0**36).reshape(-1, kernel.shape[-1]).sum(axis=0) * 2.0**-36
   return (wide * (gain / np.sqrt(np.maximum(squares, 1e-12)))).astype(np.float32)
 
 
 def _from_triangles(lower_upper):
-  """The matrices L U of the "lu" form, `[2, C, C]`, as `Invertible1x1ConvLU` has them."""
+  """Return the matrices L U of the "lu" form, `[2, C, C]`, as in `Invertible1x1ConvLU`."""
   wide = lower_upper.astype(np.float64)
   size = wide.shape[-1]
   identity = np.eye(size)

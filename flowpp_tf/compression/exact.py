@@ -1,8 +1,8 @@
 """Elementary functions that give the same bits on every machine.
 
-IEEE 754 defines +, -, *, /, sqrt and rounding to the last bit, but not exp or log: libraries and processors differ in
-them. Here they are made of the defined operations only, one NumPy operation at a time, so that no compiler can fuse
-two of them. They are accurate to a few parts in 10^12, which is far below the noise of the coder.
+IEEE 754 defines +, -, *, /, sqrt and rounding to the last bit, but not exp or log, in which libraries and processors
+differ. Here they use the defined operations only, one NumPy operation at a time, so that a compiler cannot fuse two of
+them. Their relative error of about 1e-12 is far below the noise of the coder.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-BLOCK = 1 << 15  # values; temporary arrays of so many stay in a core's cache
+BLOCK = 1 << 15  # values; temporary arrays of this size stay in a core's cache
 _TABLE_BITS = 6
 _TABLE = 1 << _TABLE_BITS
 _LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # 20 of its bits are 0: products with integers below 2^20 are exact
@@ -21,7 +21,7 @@ _LARGEST = 690.0  # exp of it and of its negative are far from overflow and from
 
 
 def _powers():
-  """2^(j / 64) for j = 0 .. 63, by square roots: 2^(1/2), 2^(1/4), ... and their products."""
+  """Return 2^(j / 64) for j = 0 .. 63, as products of the square roots 2^(1/2), 2^(1/4), ..."""
   powers = np.ones(_TABLE)
   root = np.float64(2.0)
   for bit in range(_TABLE_BITS - 1, -1, -1):
@@ -34,7 +34,7 @@ _POWERS = _powers()
 
 
 def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-  """An elementwise function, evaluated on a block of its argument after the other."""
+  """Return an elementwise function that evaluates one block of its argument at a time."""
 
   @functools.wraps(function)
   def evaluate(x):
@@ -51,7 +51,7 @@ def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
 
 @_in_blocks
 def exp(x: np.ndarray) -> np.ndarray:
-  """Return e^x; x is kept within -690 .. 690."""
+  """Return e^x; x is clipped to -690 .. 690."""
   x = np.clip(x, -_LARGEST, _LARGEST)
   steps = np.rint(x * _PER_STEP)
   r = x - steps * _STEP_HIGH
@@ -120,7 +120,7 @@ def _elu(x):
 
 
 def total(x: np.ndarray, axis: int = -1) -> np.ndarray:
-  """Return the sum of an axis, one addition after the other: `np.sum` takes an order that depends on the processor."""
+  """Return the sum over an axis, term by term: the order of `np.sum` depends on the processor."""
   slices = x if axis == 0 else np.moveaxis(x, axis, 0)
   result = slices[0].copy()
   for term in slices[1:]:

@@ -1,13 +1,13 @@
-"""Constant linear maps on grids: ActNorm and 1x1 convolution without a bit of cost.
+"""Apply ActNorm and 1x1 convolutions to integers on grids, which costs no bits.
 
-A tensor of the flow is an array of integers n on a grid, value = scale n + shift, with a scale and a shift for each
-position, the same for all images. ActNorm only changes the grid. A 1x1 convolution with the matrix W on a grid with
-the scales a is the matrix M = diag(a) W on integers, and M = P L D U: a permutation P, unit-triangular L and U,
-diagonal D, which becomes the new grid's scales. The triangles are lifts,
+A tensor of the flow is an array of integers n on a grid: value = scale n + shift. Each position has a scale and a
+shift, which are the same for all images. ActNorm only changes the grid. A 1x1 convolution with the matrix W on a grid
+with the scales a is the matrix M = diag(a) W on integers, and M = P L D U: a permutation P, unit-triangular L and U,
+and a diagonal D, which becomes the new grid's scales. The triangles are lifts,
 
     n_i += round(sum_j n_j L_ji),   one i after the other,
 
-which integers undo exactly (the lifting scheme of wavelets and of integer flows).
+which are inverted exactly on integers (the lifting scheme of wavelets and of integer flows).
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ _LARGEST = 2.0**60
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Scales and shifts, each of the tensor's shape without the batch."""
+  """Map integers to real values: value = scale n + shift, each of the tensor's shape without the batch."""
 
   scale: np.ndarray
   shift: np.ndarray
 
   @classmethod
   def uniform(cls, shape: tuple[int, ...], step: float, shift: float = 0.0) -> Grid:
-    """Return a grid that is the same everywhere."""
+    """Return a grid with the same step and shift at each position."""
     return cls(np.full(shape, step), np.full(shape, shift))
 
   def values(self, n: np.ndarray) -> np.ndarray:
-    """Return the values of integers `[N, ...]`."""
+    """Map grid indices `[N, ...]` to real values."""
     return n * self.scale + self.shift
 
   def places(self, values: np.ndarray) -> np.ndarray:
-    """Return where values lie on the grid, as real numbers."""
+    """Map real values to grid indices, which are not rounded."""
     return (values - self.shift) / self.scale
 
   def rearranged(self, function: Callable[[np.ndarray], np.ndarray]) -> Grid:
-    """Return the grid after `function`, which moves the elements of a batch."""
+    """Return the grid of `function(n)`, where `function` moves the elements of a batch."""
     return Grid(function(self.scale[None])[0], function(self.shift[None])[0])
 
   def halves(self) -> tuple[Grid, Grid]:
     """Return the grids of both halves of the last axis."""
     half = self.scale.shape[-1] // 2
-    return (Grid(self.scale[..., :half], self.shift[..., :half]), Grid(self.scale[..., half:], self.shift[..., half:]))
+    return Grid(self.scale[..., :half], self.shift[..., :half]), Grid(self.scale[..., half:], self.shift[..., half:])
 
   def beside(self, other: Grid) -> Grid:
-    """Return the grid of both tensors, one behind the other on the last axis."""
+    """Return the grid of both tensors, concatenated on the last axis."""
     return Grid(*(np.concatenate(pair, axis=-1) for pair in zip((self.scale, self.shift), (other.scale, other.shift))))
 
 
@@ -73,15 +73,17 @@ class Lifts:
   def __init__(self, grid: Grid, scale: np.ndarray, bias: np.ndarray, kernel: np.ndarray | None) -> None:
     factor = np.maximum(scale.astype(np.float64), _SMALLEST_SCALE)
     self.grid = Grid(grid.scale * factor, grid.shift * factor + bias.astype(np.float64))
-    self._triangles = None
+    self._lifts: list[tuple[int, range, np.ndarray]] = []  # i, the j, and the factors L_ji of the j
+    self._order = None
     if kernel is None:
       return
     *places, channels = grid.scale.shape
     half = channels // 2
     scales = self.grid.scale.reshape(*places, 2, half)
     matrices = scales[..., :, None] * kernel.astype(np.float64)  # a row vector of integers times this
-    self._order, self._lower, diagonal, self._upper = _decompose(matrices)
-    self._triangles = (self._lower, self._upper)
+    self._order, lower, diagonal, upper = _decompose(matrices)
+    self._lifts += [(i, range(i + 1, half), lower[..., i]) for i in range(half - 1)]
+    self._lifts += [(i, range(i), upper[..., i]) for i in range(half - 1, 0, -1)]
     shifts = self.grid.shift.reshape(*places, 2, half)
     mixed = np.zeros_like(shifts)
     for j in range(half):
@@ -94,49 +96,42 @@ class Lifts:
     Raises:
       WindowError: if they are too large.
     """
-    if self._triangles is None:
+    if self._order is None:
       return n
-    halves = n.reshape(*n.shape[:-1], 2, -1)
-    halves = np.take_along_axis(halves, self._order[None], axis=-1)
-    size = halves.shape[-1]
-    for i in range(size - 1):
-      halves[..., i] += _rounded_sum(halves, self._lower, range(i + 1, size), i)
-    for i in range(size - 1, 0, -1):
-      halves[..., i] += _rounded_sum(halves, self._upper, range(i), i)
+    halves = np.take_along_axis(n.reshape(*n.shape[:-1], 2, -1), self._order[None], axis=-1)
+    for i, rows, factors in self._lifts:
+      halves[..., i] += _rounded_sum(halves, rows, factors)
     return halves.reshape(n.shape)
 
   def inverse(self, n: np.ndarray) -> np.ndarray:
     """Return the integers of the input; errors as for `forward`."""
-    if self._triangles is None:
+    if self._order is None:
       return n
     halves = n.reshape(*n.shape[:-1], 2, -1).copy()
-    size = halves.shape[-1]
-    for i in range(1, size):
-      halves[..., i] -= _rounded_sum(halves, self._upper, range(i), i)
-    for i in range(size - 2, -1, -1):
-      halves[..., i] -= _rounded_sum(halves, self._lower, range(i + 1, size), i)
+    for i, rows, factors in self._lifts[::-1]:
+      halves[..., i] -= _rounded_sum(halves, rows, factors)
     result = np.empty_like(halves)
     np.put_along_axis(result, np.broadcast_to(self._order, halves.shape), halves, axis=-1)
     return result.reshape(n.shape)
 
 
-def _rounded_sum(n, matrix, rows, column):
-  """round(sum over the rows j of n_j matrix_j,column), one addition after the other."""
+def _rounded_sum(n, rows, factors):
+  """Return round(sum over the rows j of n_j factors_j), one addition after the other."""
   result = 0.0
   for j in rows:
-    result = result + n[..., j] * matrix[..., j, column]
+    result = result + n[..., j] * factors[..., j]
   check_inside(np.abs(result) < _LARGEST, np.shape(result))
   return np.rint(result).astype(np.int64)
 
 
 def _decompose(matrices):
-  """P, L, D, U of `[..., C, C]`, with M = P L diag(D) U, by Gaussian elimination with row pivots.
+  """Decompose `[..., C, C]` as M = P L diag(D) U, by Gaussian elimination with row pivots.
 
-  Written out, so that every machine rounds alike: the order of LAPACK's sums is that of the processor.
+  The loops are explicit so that every machine rounds alike: the order of LAPACK's sums depends on the processor.
 
   Returns:
-    Row of M for each row of L, `[..., C]`; L with unit diagonal; D, `[..., C]`; U with unit diagonal, as what a row
-    vector that D has scaled is multiplied with: D^-1 comes into its columns.
+    The row of M for each row of L, `[..., C]`; L with unit diagonal; D, `[..., C]`; U with unit diagonal, whose columns
+    are divided by D so that it applies to a row vector that D has scaled.
   """
   work = matrices.copy()
   size = work.shape[-1]

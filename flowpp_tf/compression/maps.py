@@ -1,12 +1,12 @@
-"""The elementwise maps of the model, in arithmetic that is the same on every machine. Flow++ sections 3.1 and 3.2.1.
+"""The elementwise maps of the model, with the same bits on every machine. Flow++ sections 3.1 and 3.2.1.
 
     MixtureLogistic   y = logit(sum_i pi_i sigmoid((x - mu_i) / s_i)) exp(tanh a) + b     (equation 11)
     BoundedAffine     y = x exp(tanh a) + b                                               (the ablation)
     Sigmoid           y = sigmoid(x)                                                      (end of the dequantizer)
     PixelsToLogit     y = logit(alpha + (1 - 2 alpha) x / levels)
 
-Each is what the bijector of its name computes. The coder needs the value and the slope dy/dx, and an inverse that is
-off by much less than the noise that it adds.
+Each computes the same as the bijector of its name. The coder needs the value, the slope dy/dx, and an inverse whose
+error is far below the noise that the coder adds.
 """
 
 from typing import Protocol
@@ -17,21 +17,21 @@ from flowpp_tf.compression import exact
 
 _SMALLEST_LOG_SCALE = -7.0
 _MOST_ITERATIONS = 100
-_ERROR = 1e-3  # of an inverse, as a share of the noise's standard deviation
+_ERROR = 1e-3  # of an inverse, relative to the noise's standard deviation
 _STD_BEYOND = 4.0
 
 
 class ElementwiseMap(Protocol):
-  """An increasing map of each value of an array."""
+  """An increasing elementwise map."""
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return y and dy/dx."""
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return x, to 0.001 sigma / sqrt(slope), and dy/dx there."""
+    """Return x, with an error below 0.001 sigma / sqrt(slope), and dy/dx there."""
 
 
-class MixtureLogistic:
+class MixtureLogistic(ElementwiseMap):
   """Equation 11.
 
   Args:
@@ -46,11 +46,9 @@ class MixtureLogistic:
     self._mixtures = [_Mixture(np.ascontiguousarray(values[block].T)) for block in self._blocks]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return y and dy/dx."""
     return self._by_blocks(x, lambda mixture, x: mixture.forward(x))
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and dy/dx there."""
     return self._by_blocks(y, lambda mixture, y: mixture.inverse(y, sigma))
 
   def _by_blocks(self, values, function):
@@ -95,25 +93,21 @@ class _Mixture:
       length = np.abs(newton - here)
       safe = (newton >= low) & (newton <= high) & (length + length <= last_length)
       following = np.where(safe, newton, low + (high - low) / 2)
-      # A step of Newton's leaves an error of about its length squared over the scale.
+      # A Newton iteration leaves an error of about its length squared over the scale.
       bound = _ERROR * sigma * narrowest
-      done = (safe & (length * length * np.sqrt(slope_here * factor) <= bound)) | (
-        high - low <= 4e-16 * (np.abs(low) + np.abs(high))
-      )
+      going = ~(safe & (length * length * np.sqrt(slope_here * factor) <= bound))
+      going &= ~(high - low <= 4e-16 * (np.abs(low) + np.abs(high)))
       x[active], slope[active] = following, slope_here
-      going = ~done
       if not going.any():
         break
       active = active[going]
-      arrays = [
-        array[..., going]
-        for array in (target, pi, loc, rate, narrowest, factor, following, low, high, np.abs(following - here))
-      ]
+      arrays = [target, pi, loc, rate, narrowest, factor, following, low, high, np.abs(following - here)]
+      arrays = [array[..., going] for array in arrays]
     return x, slope * self.factor
 
 
 def _logit_cdf(x, pi, loc, rate):
-  """logit F and its slope F' / (F (1 - F)), for x `[N]` and parameters `[K, N]`."""
+  """Return logit F and its slope F' / (F (1 - F)), for x `[N]` and parameters `[K, N]`."""
   below, above = exact.sigmoids((x - loc) * rate)
   below_weighted = pi * below
   cdf, survival = exact.total(below_weighted, axis=0), exact.total(pi * above, axis=0)
@@ -122,8 +116,8 @@ def _logit_cdf(x, pi, loc, rate):
   return exact.log(cdf / survival), exact.total(below_weighted, axis=0) / (cdf * survival)
 
 
-class BoundedAffine:
-  """The affine coupling of the paper's ablation.
+class BoundedAffine(ElementwiseMap):
+  """The affine map of the paper's ablation.
 
   Args:
     parameters: `[..., C 2]` of the conditioner, for inputs `[..., C]`.
@@ -134,39 +128,34 @@ class BoundedAffine:
     self._factor, self._shift = exact.exp(exact.tanh(by_value[..., 0])), by_value[..., 1]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return y and dy/dx."""
     return x * self._factor + self._shift, self._factor
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and dy/dx there."""
-    del sigma
     return (y - self._shift) / self._factor, self._factor
 
 
-class Sigmoid:
-  """The end of the dequantizer.
+class Sigmoid(ElementwiseMap):
+  """The last map of the dequantizer.
 
   Args:
-    cell: step of the grid of y. The first and the last of its cells stand for all x beyond: there the noise beside x
-      has a standard deviation of 4, whatever sigma.
+    cell: step of the grid of y. Its first and last cell stand for all x beyond, so that the standard deviation of x
+      given y is 4 there, for any sigma.
   """
 
   def __init__(self, cell: float) -> None:
     self._cell = cell
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return y and dy/dx."""
     below, above = exact.sigmoids(x)
     return below, below * above
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and dy/dx there."""
     inside = (y > self._cell) & (y < 1 - self._cell)
     return exact.log(y / (1 - y)), np.where(inside, y * (1 - y), (sigma / _STD_BEYOND) ** 2)
 
 
-class PixelsToLogit:
-  """Dequantized pixels in [0, levels] to logits.
+class PixelsToLogit(ElementwiseMap):
+  """Map dequantized pixels in [0, levels] to logits.
 
   Args:
     levels: number of pixel values.
@@ -177,12 +166,9 @@ class PixelsToLogit:
     self._levels, self._alpha, self._slope = levels, alpha, (1 - 2 * alpha) / levels
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return y and dy/dx."""
     below, above = self._alpha + self._slope * x, self._alpha + self._slope * (self._levels - x)
     return exact.log(below / above), self._slope / (below * above)
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and dy/dx there."""
-    del sigma
     below, above = exact.sigmoids(y)
     return (below - self._alpha) / self._slope, self._slope / (below * above)

@@ -1,8 +1,8 @@
 """Image files in an archive.
 
-The pixels of a file that the model can hold, grey or RGB of 8 bits, are coded as tiles. Every other file is kept as it
-is, byte for byte: other modes and depths, transparency, animations, and what is no image; JPEG and lossy WebP too,
-since their pixels take more bytes than the files.
+8-bit grey or RGB pixels, as the model has them, are coded as tiles. Every other file is kept byte for byte: other modes
+and depths, transparency, animations, and files that are not images. So are JPEG and lossy WebP, since their pixels take
+more bytes than the files.
 
 The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
 tiles at its beginning that belong to a file of an earlier segment, and for each file
@@ -38,12 +38,13 @@ from flowpp_tf.io.gate import read_bytes
 
 _MODES = {1: "L", 3: "RGB"}
 _PPM_OF_8_BITS = re.compile(rb"P[56](\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+255\s")
-MAX_KEPT_FILE, MAX_PICTURE = 1 << 27, 1 << 30  # bytes of a file that is kept, pixel values in an archive of one that
-_MAX_CODED = 1 << 28  # is not, and of one that is coded: larger ones are kept
+MAX_KEPT_FILE = 1 << 27  # bytes of a file that is kept
+_MAX_CODED = 1 << 28  # pixel values of a file that is coded; larger ones are kept
+_MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
 _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next one begins
-_MAX_LIST = 1 << 24  # bytes of a list that is read
+_MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _MAX_FILE = 1 << 31  # bytes of a file that is read
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # of what is decoded; see data/images.py
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # that Pillow decodes here; see data/images.py
 _LENGTH = struct.Struct("<I")
 
 
@@ -55,7 +56,7 @@ class ImageFile:
     name: path below its folder, with `/`.
     pixels: None for a file that is kept as it is.
     data: bytes of the file, None if it has pixels.
-    reason: why it is kept as it is.
+    reason: why its bytes are kept.
   """
 
   name: str
@@ -65,12 +66,12 @@ class ImageFile:
 
   @property
   def content(self) -> bytes:
-    """Return what is to come back: the pixels or the bytes."""
+    """Return the bytes that an archive must give back: those of the pixels, or of the file."""
     return self.data if self.pixels is None else self.pixels.tobytes()  # type: ignore[return-value]
 
 
 def check_channels(channels: int) -> None:
-  """Raise an `InputError` (a ValueError) unless files can have so many channels."""
+  """Raise an `InputError` (a ValueError) unless image files can have this number of channels."""
   if channels not in _MODES:
     raise InputError(f"image files are coded by models of 1 or 3 channels, got {channels}")
 
@@ -99,7 +100,7 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
 
 
 def _why_kept(image, data, channels, lossy_pixels):
-  """Why the pixels of a file are not coded, or ""; Pillow reads some files of more than 8 bits with 8."""
+  """Return why the pixels of a file are not coded, or ""; Pillow reads some files of more than 8 bits with 8."""
   eight_bits = {
     "PNG": lambda: data[24] == 8,
     "WEBP": lambda: True,
@@ -167,17 +168,15 @@ class _SegmentOfFiles:
       self._write()
 
   def _write(self):
-    own = self._begun + sum(entry[4] for entry in self._entries if len(entry) == 5)
     text = json.dumps([self._begun, self._entries], separators=(",", ":")).encode()
     self._writer.write_segment(self._tiles[: self._size], _LENGTH.pack(len(text)) + text + b"".join(self._kept))
-    assert own == len(self._tiles)
     self._tiles = self._tiles[self._size :]
     self._begun, self._entries, self._kept = len(self._tiles), [], []
 
 
 @dataclasses.dataclass(frozen=True)
 class Lost:
-  """A file that cannot be decoded, and why; without a name for files that are not known."""
+  """A file that cannot be decoded, and why; the name is empty if it is not known."""
 
   name: str
   reason: str
@@ -217,8 +216,7 @@ def read_pictures(
     while queue:
       item = queue[0]
       if isinstance(item, _Open):
-        taken, tiles = tiles[: item.missing], tiles[item.missing :]
-        item.add(taken)
+        tiles = item.take(tiles)
         if item.missing:
           break
         item = item.finished()
@@ -229,15 +227,17 @@ def read_pictures(
 
 
 class _Open:
-  """A file some of whose tiles have been read."""
+  """A file of which some tiles have been read."""
 
   def __init__(self, name, width, height, crc, tiles):
     self.name, self._size, self._crc, self.missing = name, (height, width), crc, tiles
     self._tiles = []
 
-  def add(self, tiles):
-    self._tiles.append(tiles)
-    self.missing -= len(tiles)
+  def take(self, tiles):
+    """Take the tiles that are missing; return those of the next file."""
+    self._tiles.append(tiles[: self.missing])
+    self.missing -= len(self._tiles[-1])
+    return tiles[len(self._tiles[-1]) :]
 
   def finished(self):
     pixels = from_tiles(np.concatenate(self._tiles), *self._size)
@@ -247,7 +247,7 @@ class _Open:
 
 
 def _parse(extra, tile_shape):
-  """Tiles that belong to an earlier file, and the files that begin in a segment: `_Open`, `ImageFile` or `Lost`."""
+  """Return the number of tiles of an earlier file, and the files that begin in a segment."""
   try:
     (length,) = _LENGTH.unpack_from(extra)
     if length > _MAX_LIST:
@@ -256,7 +256,7 @@ def _parse(extra, tile_shape):
     result: list[ImageFile | Lost | _Open] = []
     for name, *numbers in entries:
       if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in (begun, *numbers)):
-        raise ValueError("an entry has no meaning")
+        raise ValueError("an entry is invalid")
       if len(numbers) == 2:
         data = extra[position : position + numbers[0]]
         position += numbers[0]
@@ -267,8 +267,8 @@ def _parse(extra, tile_shape):
         )
       else:
         width, height, _, tiles = numbers
-        if not 0 < width * height * tile_shape[2] <= MAX_PICTURE or tiles != count_tiles(height, width, tile_shape):
-          raise ValueError("an entry has no meaning")
+        if not 0 < width * height * tile_shape[2] <= _MAX_DECODED or tiles != count_tiles(height, width, tile_shape):
+          raise ValueError("an entry is invalid")
         result.append(_Open(name, *numbers))
     return begun, result
   except (ValueError, TypeError, struct.error, RecursionError) as error:
@@ -276,12 +276,12 @@ def _parse(extra, tile_shape):
 
 
 def output_path(folder: pathlib.Path, name: str, pixels: bool) -> pathlib.Path:
-  """Return where to write a file of an archive: below `folder`, and not where there is one.
+  """Return where to write a file of an archive: a new path below `folder`.
 
   Args:
     folder: the output folder.
     name: of the file, as in the archive.
-    pixels: whether it is written as PNG: then `.png` comes behind a name that does not end in it.
+    pixels: whether it is written as PNG: then `.png` is appended to other names.
 
   Raises:
     ArchiveError (a ValueError): if the name leads out of the folder.

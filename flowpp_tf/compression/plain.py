@@ -1,8 +1,8 @@
-"""Images without a model: differences to neighbouring pixels, compressed by LZMA.
+"""Code images without a model: differences to neighbouring pixels, compressed by LZMA.
 
-For what a model cannot hold, and for the first images of an archive, whose bits the coder borrows. Of four predictors
-the one that gives the fewest bytes is taken: nothing, left, above, left + above - above left. Sums modulo 256 undo
-each of them.
+This codes images that do not fit the model, and the first images of a segment, whose bits the coder borrows. The
+encoder takes the predictor that gives the fewest bytes: zero, left, above, or left + above - above left. Sums modulo
+256 invert each of them.
 """
 
 import lzma
@@ -13,7 +13,7 @@ _AXES = ((), (2,), (1,), (1, 2))
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24}]
 
 
-class PlainError(Exception):
+class PlainError(ValueError):
   """Raised for bytes that are not plain images of the given shape."""
 
 

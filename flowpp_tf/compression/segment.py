@@ -20,19 +20,22 @@ An image that the coder leaves out (batches.py), or that has pixel values which 
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import hashlib
+import itertools
 import struct
 import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.batches import SPARE_BITS, max_batch, pop_salts, push_batches
+from flowpp_tf.compression.batches import SPARE_BITS, Salt, max_batch, push_batches
 from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, BitsBackCoder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
+from flowpp_tf.compression.steps import Sequence
 
 MAX_IMAGES = 1 << 16
-# What a decoder takes, so that a hostile segment cannot make it take all memory.
+# Limits of a decoder, so that a hostile segment cannot make it take all memory.
 _MAX_EXTRA = 1 << 28
 MAX_PIXELS = 1 << 28
 _RUN_IMAGES = 64
@@ -44,13 +47,61 @@ class SegmentError(Exception):
   """Raised for a segment that cannot be decoded.
 
   Attributes:
-    images: uint8 images that were decoded and have the right checksum, and whether each is there.
-    known: bool for each image.
+    images: uint8 images, of which some were decoded; None if their number is not known.
+    known: bool for each image: whether it was decoded and has the right checksum.
   """
 
   def __init__(self, message: str, images: np.ndarray | None = None, known: np.ndarray | None = None) -> None:
     super().__init__(message)
     self.images, self.known = images, known
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fields:
+  """What a segment stores, as above; `batches` have the dtype `_BATCH`, `digest` and `late_images` are bytes."""
+
+  count: int
+  plain: int
+  content_size: int
+  extra_size: int
+  packed_size: int
+  batches: np.ndarray
+  checks: np.ndarray
+  late: np.ndarray
+  digest: bytes
+  late_images: bytes
+  words: np.ndarray
+
+  def to_bytes(self):
+    table = pack(self.batches.tobytes())
+    sizes = self.content_size, self.extra_size, self.packed_size, len(table), len(self.late_images)
+    head = _HEAD.pack(self.count, self.plain, len(self.batches), len(self.late), *sizes)
+    checks, late, words = (array.astype("<u4").tobytes() for array in (self.checks, self.late, self.words))
+    return b"".join([head, table, checks, late, self.digest, self.late_images, words])
+
+  @classmethod
+  def from_bytes(cls, data, codec):
+    count, plain, num_batches, num_late, content_size, extra_size, packed_size, table_size, late_size = (
+      _HEAD.unpack_from(data)
+    )
+    if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
+      raise ValueError("its header is invalid")
+    start = _HEAD.size + table_size
+    batches = np.frombuffer(unpack(data[_HEAD.size : start], num_batches * _BATCH.itemsize), _BATCH)
+    ends = list(itertools.accumulate([start, 4 * len(_runs(batches)), 4 * num_late, 32, late_size]))
+    checks, late, digest, late_images, words = (data[a:b] for a, b in zip(ends, [*ends[1:], None]))
+    checks, late, words = (np.frombuffer(part, "<u4").astype(np.int64) for part in (checks, late, words))
+    if (
+      int(batches["images"].sum()) != len(_coded(plain, count, late))
+      or len(np.unique(late)) != num_late
+      or np.any((late < plain) | (late >= count))
+      or content_size > 4 * len(words) + 8
+      or (batches["images"] == 0).any()
+      or (batches["images"] > max_batch(codec)).any()
+    ):
+      raise ValueError("its tables are invalid")
+    sizes, tail = (content_size, extra_size, packed_size), (digest, late_images, words.astype(np.uint32))
+    return cls(count, plain, *sizes, batches, checks, late, *tail)
 
 
 def encode_segment(
@@ -77,53 +128,61 @@ def encode_segment(
   stack = Stack(words, sealed=True)
   progress(plain)
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
-  batches, late = push_batches(
-    codec, stack, images, [i for i in range(plain, len(images)) if fits[i]], largest, progress
-  )
-  late = sorted([*late, *(i for i in range(plain, len(images)) if not fits[i])])
-  late_images = encode_plain(images[late]) if late else b""
-  table = np.array(batches, _BATCH)
-  packed_table = pack(table.tobytes())
-  coded = images[np.setdiff1d(np.arange(plain, len(images)), late)]
-  checks = [zlib.crc32(coded[first:last].tobytes()) for first, last in _runs(table["images"])]
-  head = _HEAD.pack(
-    len(images),
-    plain,
-    len(batches),
-    len(late),
-    len(content),
-    len(extra),
-    len(packed_extra),
-    len(packed_table),
-    len(late_images),
-  )
-  words = stack.words() if batches else words
-  return b"".join(
-    [
-      head,
-      packed_table,
-      np.array(checks, "<u4").tobytes(),
-      np.array(late, "<u4").tobytes(),
-      _digest(images, extra),
-      late_images,
-      words.astype("<u4").tobytes(),
-    ]
-  )
+  fitting, others = (np.flatnonzero(mask[plain:]) + plain for mask in (fits, ~fits))
+  table, left_out = push_batches(codec, stack, images, fitting.tolist(), largest, progress)
+  batches, late = np.array(table, _BATCH), np.array(sorted([*left_out, *others]), np.int64)
+  coded = _coded(plain, len(images), late)
+  checks = np.array([_check(images[coded[first:last]]) for first, last in _runs(batches)], np.uint32)
+  late_images = encode_plain(images[late]) if len(late) else b""
+  sizes = len(content), len(extra), len(packed_extra)
+  tail = _digest(images, extra), late_images, stack.words() if table else words
+  return _Fields(len(images), plain, *sizes, batches, checks, late, *tail).to_bytes()
 
 
-def _runs(sizes):
-  """First and last image, exclusive, of each run of batches of the given sizes."""
-  runs, first, last = [], 0, 0
-  for size in sizes.tolist():
-    last += size
-    if last - first >= _RUN_IMAGES:
-      runs.append((first, last))
-      first = last
-  return runs + ([(first, last)] if last > first else [])
+def decode_segment(codec: BitsBackCoder, data: bytes) -> tuple[np.ndarray, bytes]:
+  """Return the uint8 images and the extra bytes of a segment.
+
+  Raises:
+    SegmentError: if it is damaged, or was encoded by other networks; it has the images that are known to be right.
+  """
+  images = known = None
+  try:
+    fields = _Fields.from_bytes(data, codec)
+    images, known = np.zeros((fields.count, *codec.shape), np.uint8), np.zeros(fields.count, bool)
+    if len(fields.late):
+      images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape))
+      known[fields.late] = True
+    content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
+    return images, _decode_content(content, fields, images)
+  except (ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
+    raise SegmentError(str(error), images, known) from None
+
+
+def _pop_batches(codec, fields, images, known):
+  """Set the images of the batches, from the last to the first, and return the initial content of the stack."""
+  stack, coded = Stack(fields.words, sealed=False), _coded(fields.plain, fields.count, fields.late)
+  runs, start = list(zip(_runs(fields.batches), fields.checks, strict=True)), len(coded)
+  for count, salts in fields.batches[::-1].tolist():
+    start -= count
+    try:
+      images[coded[start : start + count]] = Sequence([Salt(salts), codec]).pop(stack, count)
+    except (EmptyStackError, WindowError) as error:
+      raise ValueError(f"the networks of this machine do not decode it ({error})") from None
+    (first, last), check = runs[-1]
+    if start == first:
+      run = coded[first:last]
+      if _check(images[run]) != check:
+        raise ValueError("pixels have the wrong checksum")
+      known[run] = True
+      runs.pop()
+  try:
+    return stack.initial_words()
+  except (AssertionError, ValueError):
+    raise ValueError("the initial content is damaged") from None
 
 
 def _initial_content(codec, images, packed_extra):
-  """How many images are plain at the beginning, and the bytes of the extra and of them."""
+  """Return how many images are plain at the beginning, and the bytes of the extra and of them."""
   needed = (INITIAL_BITS * codec.num_dims + SPARE_BITS) // 8
   plain, content, per_image = 0, packed_extra, float(np.prod(codec.shape))
   while plain < len(images) and len(content) < needed:
@@ -133,95 +192,43 @@ def _initial_content(codec, images, packed_extra):
   return plain, content
 
 
+def _decode_content(content, fields, images):
+  """Set the plain images at the beginning, and return the extra bytes."""
+  stored = content.astype("<u4").tobytes()[: fields.content_size]
+  try:
+    extra = unpack(stored[: fields.packed_size], fields.extra_size) if fields.extra_size else b""
+    if fields.plain:
+      images[: fields.plain] = decode_plain(stored[fields.packed_size :], images[: fields.plain].shape)
+  except PlainError as error:
+    raise ValueError(f"the initial content is damaged: {error}") from None
+  if _digest(images, extra) != fields.digest:
+    raise ValueError("pixels have the wrong checksum")
+  return extra
+
+
 def max_images(shape: tuple[int, int, int]) -> int:
   """Return how many images of a shape a segment holds at most."""
   return min(MAX_IMAGES, max(MAX_PIXELS // int(np.prod(shape)), 1))
 
 
-def decode_segment(codec: BitsBackCoder, data: bytes) -> tuple[np.ndarray, bytes]:
-  """Return the uint8 images and the extra bytes of a segment.
-
-  Raises:
-    SegmentError: if it is damaged, or was encoded by other networks; it has the images that are known to be right.
-  """
-  try:
-    return _decode(codec, data)
-  except (
-    PlainError,
-    EmptyStackError,
-    WindowError,
-    struct.error,
-    ValueError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-  ) as error:
-    raise SegmentError(str(error)) from None
+def _coded(plain, count, late):
+  """Return the indices of the images in the batches."""
+  return np.setdiff1d(np.arange(plain, count), late)
 
 
-def _decode(codec, data):
-  fields = _HEAD.unpack_from(data)
-  count, plain, num_batches, num_late, content_size, extra_size, packed_size, table_size, late_size = fields
-  if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
-    raise SegmentError("its header has no meaning")
-  position = _HEAD.size + table_size
-  batches = np.frombuffer(unpack(data[_HEAD.size : position], num_batches * _BATCH.itemsize), _BATCH)
-  runs = _runs(batches["images"])
-  checks = np.frombuffer(data, "<u4", len(runs), position)
-  position += 4 * len(runs)
-  late = np.frombuffer(data, "<u4", num_late, position).astype(np.int64)
-  position += 4 * num_late
-  digest, late_images = data[position : position + 32], data[position + 32 : position + 32 + late_size]
-  position += 32 + late_size
-  words = np.frombuffer(data[position:], "<u4").astype(np.uint32)
-  coded = np.setdiff1d(np.arange(plain, count), late)
-  if (
-    int(batches["images"].sum()) != len(coded)
-    or len(np.unique(late)) != num_late
-    or np.any((late < plain) | (late >= count))
-    or content_size > 4 * len(words) + 8
-    or (batches["images"] == 0).any()
-    or (batches["images"] > max_batch(codec)).any()
-  ):
-    raise SegmentError("its tables have no meaning")
+def _runs(batches):
+  """Return the first and the last image, exclusive, of each run of batches."""
+  ends = np.cumsum(batches["images"], dtype=np.int64).tolist()
+  runs, first = [], 0
+  for last in ends:
+    if last - first >= _RUN_IMAGES or last == ends[-1]:
+      runs.append((first, last))
+      first = last
+  return runs
 
-  images, known = np.zeros((count, *codec.shape), np.uint8), np.zeros(count, bool)
-  if num_late:
-    images[late] = decode_plain(late_images, (num_late, *codec.shape))
-    known[late] = True
-  content = words
-  if num_batches:
-    stack, end = Stack(words, sealed=False), len(coded)
-    pending = list(zip(runs, checks))
-    for batch in batches[::-1]:
-      start = end - int(batch["images"])
-      try:
-        images[coded[start:end]] = codec.pop(stack, end - start)
-        pop_salts(stack, int(batch["salts"]))
-      except (EmptyStackError, WindowError) as error:
-        raise SegmentError(f"the networks of this machine do not decode it ({error})", images, known) from None
-      end = start
-      (first, last), check = pending[-1]
-      if start == first:
-        run = coded[first:last]
-        if zlib.crc32(images[run].tobytes()) != int(check):
-          raise SegmentError("pixels have the wrong checksum", images, known)
-        known[run] = True
-        pending.pop()
-    try:
-      content = stack.initial_words()
-    except (AssertionError, ValueError):
-      raise SegmentError("the initial content is damaged", images, known) from None
-  stored = content.astype("<u4").tobytes()[:content_size]
-  try:
-    extra = unpack(stored[:packed_size], extra_size) if extra_size else b""
-    if plain:
-      images[:plain] = decode_plain(stored[packed_size:], (plain, *codec.shape))
-  except PlainError as error:
-    raise SegmentError(f"the initial content is damaged: {error}", images, known) from None
-  if _digest(images, extra) != digest:
-    raise SegmentError("pixels have the wrong checksum", images, known)
-  return images, extra
+
+def _check(images):
+  return zlib.crc32(images.tobytes())
 
 
 def _digest(images, extra):

@@ -1,14 +1,16 @@
-"""The stack of bits: integers are pushed and popped under discretised normal and uniform distributions.
+"""The stack of bits, and the distributions under which integers are pushed on it and popped.
 
-An asymmetric numeral system (Duda 2009) is a stack: what was encoded last is decoded first, and whatever bits lie on
-it can be decoded as if they were integers of a distribution, which encoding them gives back. Bits-back coding lives on
-that. The coder is constriction's (Bamler 2022).
+An asymmetric numeral system (Duda 2009) is a stack: what was encoded last is decoded first. Any bits on it can be
+decoded as integers of a distribution, and encoding these integers gives the bits back, which is what bits-back coding
+needs. The coder is constriction's (Bamler 2022).
 
-constriction codes masses of 24 bits, too few for integers with a standard deviation of thousands. So an integer n is
-coded in two parts, n = (h << e) + l: h under a normal whose standard deviation is 32 to 64 steps, l uniformly.
+Each distribution has `push(stack, n)` and `pop(stack)`, of which one undoes the other.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import Any
 
 import numpy as np
 
@@ -19,17 +21,18 @@ try:
 except ImportError:
   constriction = None
 
-_HIGH_BITS = 6  # the standard deviation of h is at most 2^6
-_SMALLEST_STD = 1e-3  # of h
-_LARGEST_MEAN, _LARGEST_STD = 2.0**50, 2.0**28  # beyond, and for NaN, an image is coded plainly
-# Half width of the window of h around the mean. constriction gives every integer in a window at least 2^-24, so that
-# noise is now and then drawn from anywhere in it: the window of noise is at most 20 standard deviations wide on either
-# side, one for each power of two. Data must fit where noise has moved it; as it is never drawn, one window does.
+_HIGH_BITS = 6  # the standard deviation of the high part is at most 2^6
+_SMALLEST_STD = 1e-3  # of the high part
+_LARGEST_MEAN, _LARGEST_STD = 2.0**50, 2.0**28  # an image that exceeds them, or has NaN, is coded plainly
+# Half width of the window around the mean. constriction gives every integer in a window at least 2^-24, so that now
+# and then noise is drawn from anywhere in it. So noise has a window for each power of two of the standard deviation,
+# which reaches at most 20 standard deviations to either side. Data is never drawn: it has one window, in which it must
+# fit where noise has moved it.
 _NOISE_WIDTHS = tuple(10 << k for k in range(_HIGH_BITS + 1))
 _DATA_WIDTH = 1280
 
 
-class WindowError(Exception):
+class WindowError(ValueError):
   """Raised if an integer is too far from the mean of its distribution to be coded.
 
   Attributes:
@@ -41,7 +44,7 @@ class WindowError(Exception):
     self.examples = examples
 
 
-class EmptyStackError(Exception):
+class EmptyStackError(ValueError):
   """Raised if more bits are needed than the stack holds."""
 
 
@@ -49,6 +52,12 @@ def check_constriction() -> None:
   """Raise an `InputError` if the extra `compression` is not installed."""
   if constriction is None:
     raise InputError("compression needs constriction: pip install 'flowpp_tf[compression]'")
+
+
+def check_inside(inside: np.ndarray, shape: tuple[int, ...]) -> None:
+  """Raise a `WindowError` unless all of `inside` is true; it may be flat."""
+  if not inside.all():
+    raise WindowError(np.asarray(~inside.reshape(shape[0], -1).all(axis=1)))
 
 
 class Stack:
@@ -62,16 +71,11 @@ class Stack:
   def __init__(self, words: np.ndarray, sealed: bool) -> None:
     check_constriction()
     self._coder = constriction.stream.stack.AnsCoder(np.ascontiguousarray(words, np.uint32), sealed)
-    model = constriction.stream.model
-    self._uniform = model.Uniform()
-    self._data = model.QuantizedGaussian(-_DATA_WIDTH, _DATA_WIDTH - 1)
-    self._noise = [model.QuantizedGaussian(-width, width - 1) for width in _NOISE_WIDTHS]
-    self._edges = [model.QuantizedGaussian(0, 2 * width - 1) for width in _NOISE_WIDTHS]
 
   def copy(self) -> Stack:
     """Return a stack of the same content."""
     copy = object.__new__(Stack)
-    copy.__dict__.update(self.__dict__, _coder=self._coder.clone())
+    copy._coder = self._coder.clone()
     return copy
 
   def replace(self, other: Stack) -> None:
@@ -95,152 +99,118 @@ class Stack:
     """Bits on the stack."""
     return self._coder.num_valid_bits()
 
-  def push(self, n: np.ndarray, mean: np.ndarray, std: np.ndarray, noise: bool = False) -> None:
-    """Push int64 `n [N, ...]` under normals rounded to integers.
+  def push(self, n: np.ndarray, model: Any, *parameters: np.ndarray) -> None:
+    """Push flat integers under a model of constriction, with an array for each of its parameters."""
+    self._coder.encode_reverse(n.astype(np.int32), model, *parameters)
 
-    Args:
-      n: the integers.
-      mean: float64 of its shape, or broadcast to it.
-      std: float64 of its shape, or broadcast to it, > 0.
-      noise: whether the encoder pops these integers, which are then noise, rather than pushes them.
-
-    Raises:
-      WindowError: if an integer is too far from its mean, or a distribution has no meaning; the stack is then as
-        before.
-    """
-    shape, n = n.shape, n.reshape(-1)
-    exponent, base, offset, std = _split(mean, std, shape)
-    high = n >> exponent
-    low = n - (high << exponent)
-    high -= base
-    kinds = _kinds(std) if noise else None
-    width = _DATA_WIDTH if kinds is None else np.take(_NOISE_WIDTHS, kinds)
-    check_inside((high >= -width) & (high < width), shape)
-    split = exponent > 0
-    if split.any():
-      self._coder.encode_reverse(low[split].astype(np.int32), self._uniform, (1 << exponent[split]).astype(np.int32))
-    self._encode(high, self._noise if noise else [self._data], kinds, offset, std)
-
-  def pop(self, mean: np.ndarray, std: np.ndarray, shape: tuple[int, ...], noise: bool = False) -> np.ndarray:
-    """Pop int64 `[N, ...]` of a shape, with arguments as for `push`.
-
-    Raises:
-      EmptyStackError: if the stack holds too few bits.
-      WindowError: if a distribution has no meaning.
-    """
-    exponent, base, offset, std = _split(mean, std, shape)
-    n = self._decode(self._noise if noise else [self._data], _kinds(std) if noise else None, offset, std)
-    n += base
-    n <<= exponent
-    split = exponent > 0
-    if split.any():
-      n[split] += self._coder.decode(self._uniform, (1 << exponent[split]).astype(np.int32))
-    self._check_not_empty()
-    return n.reshape(shape)
-
-  def push_bounded(self, n: np.ndarray, mean: np.ndarray, std: np.ndarray, size: int) -> None:
-    """Push int64 `n [N, ...]` in 0 .. size - 1 under normals that are cut off at these bounds, noise to the encoder.
-
-    Args:
-      n: the integers.
-      mean: float64 of its shape.
-      std: float64 of its shape, in (0, 64].
-      size: at least 2^12.
-
-    Raises:
-      WindowError: as in `push`.
-    """
-    shape, n = n.shape, n.reshape(-1)
-    kinds, (low, high), mean, base, std = _split_bounded(mean, std, size)
-    relative = np.where(low, n, np.where(high, size - 1 - n, n - base))
-    width = np.take(_NOISE_WIDTHS, kinds)
-    edge = low | high
-    check_inside(
-      (n >= 0) & (n < size) & (relative >= np.where(edge, 0, -width)) & (relative < np.where(edge, 2 * width, width)),
-      shape,
-    )
-    for normals, chosen in ((self._edges, edge), (self._noise, ~edge)):
-      self._encode(relative[chosen], normals, kinds[chosen], mean[chosen], std[chosen])
-
-  def pop_bounded(self, mean: np.ndarray, std: np.ndarray, size: int) -> np.ndarray:
-    """Pop int64 of the shape of `mean`, with arguments as for `push_bounded`.
+  def pop(self, model: Any, *parameters: np.ndarray | int) -> np.ndarray:
+    """Pop flat int32 integers; without parameters their number is given.
 
     Raises:
       EmptyStackError: if the stack holds too few bits.
     """
-    shape = mean.shape
-    kinds, (low, high), mean, base, std = _split_bounded(mean, std, size)
-    edge = low | high
-    relative = np.empty(len(mean), np.int64)
-    for normals, chosen in ((self._noise, ~edge), (self._edges, edge)):
-      relative[chosen] = self._decode(normals, kinds[chosen], mean[chosen], std[chosen])
-    self._check_not_empty()
-    return np.where(low, relative, np.where(high, size - 1 - relative, base + relative)).reshape(shape)
-
-  def push_uniform(self, n: np.ndarray, size: int) -> None:
-    """Push integers in 0 .. size - 1, size at most 2^23."""
-    self._coder.encode_reverse(n.reshape(-1).astype(np.int32), constriction.stream.model.Uniform(size))
-
-  def pop_uniform(self, size: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Pop int64 in 0 .. size - 1.
-
-    Raises:
-      EmptyStackError: if the stack holds too few bits.
-    """
-    n = self._coder.decode(constriction.stream.model.Uniform(size), int(np.prod(shape)))
-    self._check_not_empty()
-    return n.astype(np.int64).reshape(shape)
-
-  def _encode(self, n, normals, kinds, mean, std):
-    """Encode integers, each by the normal of its kind."""
-    n = n.astype(np.int32)
-    for kind in reversed(range(len(normals))):
-      chosen = slice(None) if kinds is None else kinds == kind
-      self._coder.encode_reverse(n[chosen], normals[kind], mean[chosen], std[chosen])
-
-  def _decode(self, normals, kinds, mean, std):
-    n = np.empty(len(mean), np.int64)
-    for kind, normal in enumerate(normals):
-      chosen = slice(None) if kinds is None else kinds == kind
-      n[chosen] = self._coder.decode(normal, mean[chosen], std[chosen])
-    return n
-
-  def _check_not_empty(self):
+    n = self._coder.decode(model, *parameters)
     if self.num_bits < 64:
       raise EmptyStackError("the stack holds too few bits")
+    return n
 
 
-def _split(mean, std, shape):
-  """Exponent e, and of h: the whole part of its mean, the rest of it, and its standard deviation; all flat."""
-  mean = np.broadcast_to(mean, shape).reshape(-1)
-  std = np.broadcast_to(std, shape).reshape(-1)
-  check_inside((np.abs(mean) < _LARGEST_MEAN) & (std > 0) & (std < _LARGEST_STD), shape)
-  exponent = np.maximum(np.frexp(std)[1] - _HIGH_BITS, 0).astype(np.int64)
-  size = np.ldexp(1.0, exponent)
-  mean = (mean - (size - 1) / 2) / size
-  base = np.floor(mean)
-  return exponent, base.astype(np.int64), mean - base, np.maximum(std / size, _SMALLEST_STD)
+class Uniform:
+  """Integers in 0 .. size - 1, int64.
+
+  Args:
+    size: at most 2^23.
+    shape: of the array of integers.
+  """
+
+  def __init__(self, size: int, shape: tuple[int, ...]) -> None:
+    self._model, self._shape = constriction.stream.model.Uniform(size), shape
+
+  def push(self, stack: Stack, n: np.ndarray) -> None:
+    """Push the integers."""
+    stack.push(n.reshape(-1), self._model)
+
+  def pop(self, stack: Stack) -> np.ndarray:
+    """Pop the integers; errors as for `Stack.pop`."""
+    return stack.pop(self._model, int(np.prod(self._shape))).astype(np.int64).reshape(self._shape)
 
 
-def _split_bounded(mean, std, size):
-  """Kinds; which integers are near the lower and the upper bound; mean and standard deviation of what codes them; the
-  base of those that are far from both; all flat."""
-  check_inside((np.abs(mean) < _LARGEST_MEAN) & (std >= 0) & (std < _LARGEST_STD), mean.shape)
-  mean, std = mean.reshape(-1), np.maximum(std.reshape(-1), _SMALLEST_STD)
-  kinds = _kinds(std)
-  width = np.take(_NOISE_WIDTHS, kinds)
-  low, high = mean < width, mean > size - 1 - width
-  base = np.floor(mean)
-  mean = np.where(low, mean, np.where(high, size - 1 - mean, mean - base))
-  return kinds, (low, high), mean, base.astype(np.int64), std
+class Normal:
+  """Integers under normal distributions rounded to integers, int64.
+
+  constriction codes masses of 24 bits, too few for a standard deviation of thousands. So an integer is coded in two
+  parts, n = (high << e) + low: high under a normal whose standard deviation is 32 to 64 steps, low uniformly.
+
+  Args:
+    mean: float64 `[N, ...]`.
+    std: float64 > 0, broadcast to the shape of `mean`.
+    noise: whether the encoder pops these integers, which are then noise, rather than pushes them.
+    size: cuts noise off at the bounds 0 and size - 1, at least 2^12 of at most 64 standard deviations; None for no
+      bounds. An integer whose window reaches over a bound is coded as its distance from that bound.
+
+  Raises:
+    WindowError: if a distribution is invalid.
+  """
+
+  def __init__(self, mean: np.ndarray, std: np.ndarray | float, noise: bool = False, size: int | None = None) -> None:
+    self._shape, self._size = mean.shape, size
+    mean, stds = mean.reshape(-1), np.broadcast_to(std, mean.shape).reshape(-1)
+    check_inside((np.abs(mean) < _LARGEST_MEAN) & (stds > 0) & (stds < _LARGEST_STD), self._shape)
+    exponent = np.maximum(np.frexp(stds)[1] - _HIGH_BITS, 0).astype(np.int64)
+    self._exponent = exponent if size is None else np.zeros_like(exponent)
+    self._split = self._exponent > 0
+    step = np.ldexp(1.0, self._exponent)
+    mean, stds = (mean - (step - 1) / 2) / step, np.maximum(stds / step, _SMALLEST_STD)
+    origin, self._sign, edge = np.floor(mean), np.ones(1, np.int64), np.zeros(1, bool)
+    window = np.clip(np.frexp(stds)[1], 0, _HIGH_BITS)
+    if size is not None:
+      width = np.take(_NOISE_WIDTHS, window)
+      lower, upper = mean < width, mean > size - 1 - width
+      origin = np.where(lower, 0, np.where(upper, size - 1, origin))
+      self._sign, edge = np.where(upper, -1, 1), lower | upper
+    mean = self._sign * (mean - origin)
+    self._origin = origin.astype(np.int64)
+    # In the order of popping: the bounds of a window, which integers it is for, and their distribution.
+    windows = [(-_DATA_WIDTH, _DATA_WIDTH, slice(None))]
+    if noise:
+      windows = [(-width, width, (window == i) & ~edge) for i, width in enumerate(_NOISE_WIDTHS)]
+    if size is not None:
+      windows += [(0, 2 * width, (window == i) & edge) for i, width in enumerate(_NOISE_WIDTHS)]
+    self._windows = [(low, high, at, (_gaussian(low, high), mean[at], stds[at])) for low, high, at in windows]
+
+  def push(self, stack: Stack, n: np.ndarray) -> None:
+    """Push the integers.
+
+    Raises:
+      WindowError: if an integer is too far from its mean; the stack is then as before.
+    """
+    n = n.reshape(-1)
+    high = n >> self._exponent
+    low = n - (high << self._exponent)
+    high = self._sign * (high - self._origin)
+    inside = np.ones(len(n), bool) if self._size is None else (n >= 0) & (n < self._size)
+    for first, end, at, _ in self._windows:
+      inside[at] &= (high[at] >= first) & (high[at] < end)
+    check_inside(inside, self._shape)
+    if self._split.any():
+      stack.push(low[self._split], *self._low())
+    for _, _, at, distribution in self._windows[::-1]:
+      stack.push(high[at], *distribution)
+
+  def pop(self, stack: Stack) -> np.ndarray:
+    """Pop the integers; errors as for `Stack.pop`."""
+    n = np.empty(len(self._exponent), np.int64)
+    for _, _, at, distribution in self._windows:
+      n[at] = stack.pop(*distribution)
+    n = (self._origin + self._sign * n) << self._exponent
+    if self._split.any():
+      n[self._split] += stack.pop(*self._low())
+    return n.reshape(self._shape)
+
+  def _low(self):
+    return constriction.stream.model.Uniform(), (1 << self._exponent[self._split]).astype(np.int32)
 
 
-def _kinds(std):
-  """Index of the window of noise: the power of two that a standard deviation does not reach."""
-  return np.clip(np.frexp(std)[1], 0, _HIGH_BITS)
-
-
-def check_inside(inside: np.ndarray, shape: tuple[int, ...]) -> None:
-  """Raise a `WindowError` unless all of `inside` is true; it may be flat."""
-  if not inside.all():
-    raise WindowError(np.asarray(~inside.reshape(shape[0], -1).all(axis=1)))
+@functools.cache
+def _gaussian(low: int, high: int) -> Any:
+  return constriction.stream.model.QuantizedGaussian(low, high - 1)

@@ -1,7 +1,7 @@
-"""The networks of a model in TensorFlow: fast, and the same only where machine, versions and settings are.
+"""The networks of a model in TensorFlow: fast, but the same only on the same machine, versions and settings.
 
-Results are rounded to multiples of 2^-12, which hides most differences of float64 between machines, but not those of
-float32. An archive has a hash of the results on fixed images, and a decoder that finds others refuses.
+Results are rounded to multiples of 2^-12, which hides most differences between machines in float64, but not in float32.
+An archive has a hash of the results on fixed images, and a decoder whose results differ refuses it.
 """
 
 import dataclasses
@@ -9,14 +9,15 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.compression.bits_back_coder import Networks
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.models import FlowPlusPlus
 
 _ROUNDING = 2.0**12
 
 
-class TensorFlowNetworks:
-  """The `Networks` of the tiers "exact-build" and "float64".
+class TensorFlowNetworks(Networks):
+  """The networks of a model in TensorFlow, for the tiers "exact-build" and "float64".
 
   Args:
     model: `FlowPlusPlus`.
@@ -33,18 +34,16 @@ class TensorFlowNetworks:
     self._functions: dict[object, tf.types.experimental.ConcreteFunction] = {}
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
-    """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
     flow = self._model.coupling_flow if part == "flow" else getattr(self._model, part).coupling_flow
     return self._run((part, index), flow.steps[index].conditioner, x, context)
 
   def context(self, part: str, images: np.ndarray) -> np.ndarray:
-    """Return the context of a part's couplings, float64 `[N, H, W / 2, channels]`."""
     return self._run(part, getattr(self._model, part).context_net, images, None)
 
   def _run(self, key, network, x, context):
     if key not in self._functions:
       specs = [tf.TensorSpec([None, *value.shape[1:]], self._dtype) for value in (x, context) if value is not None]
-      # Without optional arguments: a concrete function that has them writes its inputs out as text in each call.
+      # No optional arguments: with them, a concrete function formats its inputs as text in each call.
       evaluate = (
         (lambda x: network(x, ctx=EvalContext()))
         if context is None

@@ -1,8 +1,8 @@
-"""Parts of a batch in a thread for each core.
+"""Run a function on several cores.
 
-NumPy lets other threads run while it computes. Its products must then keep to one thread each: two that start threads
-of their own take longer than one after the other. threadpoolctl, which scikit-learn brings, tells them; without it
-there are no threads. The results are the same.
+NumPy releases the GIL while it computes. Each of its matrix products must then use one thread: two products that start
+their own threads take longer than one after the other. threadpoolctl, which scikit-learn installs, limits them; without
+it there are no threads. The results are the same.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,12 +23,12 @@ R = TypeVar("R")
 
 @functools.cache
 def _pool(process_id: int) -> concurrent.futures.ThreadPoolExecutor:
-  del process_id  # a fork has none of the threads of its parent
+  del process_id  # a fork does not have the threads of its parent
   return concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
 
-class _OneThreadAProduct:
-  """Within it, products keep to one thread; several threads may be within it at a time."""
+class _OneThreadPerProduct:
+  """A context in which matrix products use one thread; several threads may be in it at a time."""
 
   def __init__(self):
     self._lock, self._count = threading.Lock(), 0
@@ -52,13 +52,13 @@ def _controller() -> Any:
   return threadpoolctl.ThreadpoolController()
 
 
-_one_thread_a_product = _OneThreadAProduct()
+_one_thread_per_product = _OneThreadPerProduct()
 
 
 def in_threads(function: Callable[[T], R], parts: Iterable[T]) -> list[R]:
-  """Return what a function gives for each part, in their order."""
+  """Return `function(part)` of each part, in order."""
   parts = list(parts)
   if len(parts) < 2 or threadpoolctl is None or os.cpu_count() == 1:
     return [function(part) for part in parts]
-  with _one_thread_a_product:
+  with _one_thread_per_product:
     return list(_pool(os.getpid()).map(function, parts))

@@ -1,4 +1,4 @@
-"""A model in one of the tiers, and the probe by which two machines know whether they compute the same."""
+"""A model in one of the tiers, and a probe that tells whether two machines compute the same numbers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from flowpp_tf.compression.bits_back_coder import BitsBackCoder, Networks
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.networks import PortableNetworks
-from flowpp_tf.compression.stack import Stack, check_constriction
+from flowpp_tf.compression.stack import Normal, Stack, check_constriction
 from flowpp_tf.core.errors import InputError
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
 
 TIERS = ("portable", "float64", "exact-build")
-MAX_DIMS = 1 << 18  # of an image
+MAX_DIMS = 1 << 18  # values per image
 
 
 class TieredCodec:
@@ -25,8 +25,8 @@ class TieredCodec:
 
   Args:
     model: `FlowPlusPlus`, or a `CodecModel`, which is enough for the tier "portable".
-    tier: "portable": networks in fixed point, which every machine decodes. "float64" and "exact-build": networks in
-      TensorFlow, in float64 and float32, which are faster, and decode where a probe of the networks gives the same
+    tier: "portable": networks in fixed point, which decode on every machine. "float64" and "exact-build": networks in
+      TensorFlow, in float64 and float32, which are faster. They decode where a probe of the networks gives the same
       numbers.
 
   Raises:
@@ -39,43 +39,42 @@ class TieredCodec:
       raise InputError(f"`tier` must be one of {', '.join(TIERS)}, got {tier!r}")
     self.tier = tier
     try:
-      self._prepare(model, tier)
+      self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
+      self._check_size()
+      self.networks = self._make_networks(model)
+      self.codec = BitsBackCoder(self.model, self.networks)
+      self.model_hash = self.model.sha256()[:32]
+      self.probe = self._probe()
     except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, MemoryError) as error:
       if not isinstance(model, CodecModel) or isinstance(error, InputError):
         raise
-      raise InputError(f"the codec model has no meaning: {type(error).__name__}: {error}") from None
+      raise InputError(f"the codec model is invalid: {type(error).__name__}: {error}") from None
 
-  def _prepare(self, model, tier):
-    self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
+  def _check_size(self):
     if not 0 < self.model.num_dims <= MAX_DIMS or min(self.model.image_shape) < 1 or not 2 <= self.model.levels <= 256:
       raise InputError(
         f"the codec is for images of up to {MAX_DIMS} values and 2 to 256 levels, got shape "
         f"{self.model.image_shape} and {self.model.levels} levels"
       )
-    if tier == "portable":
-      self.networks: Networks = PortableNetworks(self.model)
-    else:
-      if isinstance(model, CodecModel):
-        raise InputError(f"the tier {tier!r} needs the model in TensorFlow")
-      from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks  # the other tier does without
 
-      self.networks = TensorFlowNetworks(model, "float64" if tier == "float64" else "float32")
-    self.codec = BitsBackCoder(self.model, self.networks)
-    self.model_hash = self.model.sha256()[:32]
-    self.probe = self._probe()
+  def _make_networks(self, model) -> Networks:
+    if self.tier == "portable":
+      return PortableNetworks(self.model)
+    if isinstance(model, CodecModel):
+      raise InputError(f"the tier {self.tier!r} needs the model in TensorFlow")
+    from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks  # "portable" needs no TensorFlow
+
+    return TensorFlowNetworks(model, "float64" if self.tier == "float64" else "float32")
 
   def _probe(self):
-    """A hash of what two images and the coder's distributions give on this machine."""
+    """Return a hash of what encoding two images, and popping normal noise, gives on this machine."""
     shape, levels = self.model.image_shape, self.model.levels
     count = 2 * int(np.prod(shape))
-    numbers = np.arange(count, dtype=np.int64)
-    images = (numbers * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(np.uint8)
-    words = ((np.arange(32 * count + 4096, dtype=np.uint64) + 1) * np.uint64(2654435761) >> np.uint64(7)) & np.uint64(
-      0xFFFFFFFF
-    )
-    stack = Stack(words.astype(np.uint32), sealed=True)
+    images = (np.arange(count, dtype=np.int64) * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(np.uint8)
+    words = (np.arange(1, 32 * count + 4097, dtype=np.uint64) * np.uint64(2654435761)) >> np.uint64(7)
+    stack = Stack((words & np.uint64(0xFFFFFFFF)).astype(np.uint32), sealed=True)
     spread = np.arange(1024) / 64
-    digest = hashlib.sha256(stack.pop(spread, 1 + spread * spread, spread.shape, noise=True).astype("<i8").tobytes())
+    digest = hashlib.sha256(Normal(spread, 1 + spread * spread, noise=True).pop(stack).astype("<i8").tobytes())
     try:
       self.codec.push(stack, images)
     except Exception as error:  # the kind of failure is a result too

@@ -1,7 +1,7 @@
 """Images of any size as tiles of a model's size.
 
-Tiles go row by row. Those that reach over the right or the lower edge repeat the last column or row, which a model
-codes in few bits; they are cut off again.
+Tiles are in row-major order. Those that reach over the right or the lower edge repeat the last column or row, which
+costs few bits and is cut off again.
 """
 
 import numpy as np

@@ -351,11 +351,11 @@ def header_with(**fields):
     ({"version": 2}, "has version 2 of the format; this program reads version 1"),
     ({"model": 32 * "0"}, "was made with another model"),
     ({"probe": 32 * "0"}, "give other numbers than those that made the archive .tier 'portable'."),
-    ({"tier": "secret"}, "header has no meaning"),
+    ({"tier": "secret"}, "header is invalid"),
     ({"embedded": 10**12}, "truncated: it ends in its model"),
-    ({"embedded": -1}, "header has no meaning"),
-    ({"image_shape": 5}, "header has no meaning"),
-    ({"more": 1}, "header has no meaning"),
+    ({"embedded": -1}, "header is invalid"),
+    ({"image_shape": 5}, "header is invalid"),
+    ({"more": 1}, "header is invalid"),
   ],
 )
 def test_an_archive_that_is_not_for_this_coder_is_refused(fields, message):
@@ -386,7 +386,7 @@ def test_a_model_without_meaning_is_refused(change):
   if change == {"alpha": 0}:  # which is another model
     assert compression.TieredCodec(broken).probe != coder().probe
     return
-  with pytest.raises(fpp.InputError, match="the codec model has no meaning|the codec is for images of up to"):
+  with pytest.raises(fpp.InputError, match="the codec model is invalid|the codec is for images of up to"):
     compression.TieredCodec(broken)
 
 

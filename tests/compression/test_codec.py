@@ -15,11 +15,12 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.bijectors.coupling import affine_coupling_bijector, mixture_logistic_coupling_bijector
 from flowpp_tf.compression import exact, maps
-from flowpp_tf.compression.bits_back_coder import SIGMA, STEP, BitsBackCoder
+from flowpp_tf.compression.bits_back_coder import STEP, BitsBackCoder
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.networks import PortableNetworks
-from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
+from flowpp_tf.compression.stack import EmptyStackError, Normal, Stack, Uniform, WindowError
+from flowpp_tf.compression.steps import SIGMA, Bijection, BitsBack, Coupling, Inverse, Prior, Sequence
 from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
 from flowpp_tf.core.context import EvalContext
 from support.marks import quick_rows
@@ -226,11 +227,12 @@ def test_what_is_pushed_is_popped_and_the_rest_is_as_before(noise):
   std = np.exp2(rng.uniform(-12, 18, size=(6, 50)))
   mean = rng.normal(size=(6, 50)) * 1e6
   n = np.rint(mean + std * rng.normal(size=(6, 50))).astype(np.int64)
-  stack.push(n, mean, std, noise)
-  np.testing.assert_array_equal(stack.pop(mean, std, n.shape, noise), n)
+  normal = Normal(mean, std, noise)
+  normal.push(stack, n)
+  np.testing.assert_array_equal(normal.pop(stack), n)
   np.testing.assert_array_equal(stack.words(), before)
-  popped = stack.pop(mean, std, n.shape, noise)
-  stack.push(popped, mean, std, noise)
+  popped = normal.pop(stack)
+  normal.push(stack, popped)
   np.testing.assert_array_equal(stack.words(), before)
   assert np.array_equal(stack.initial_words(), full_stack().initial_words())
 
@@ -240,14 +242,15 @@ def test_bounded_integers_stay_in_their_bounds_and_come_back():
   before = stack.words()
   mean = np.concatenate([rng.uniform(-0.5, 40, 2000), rng.uniform(65495, 65535.5, 2000), rng.uniform(0, 65535, 2000)])
   std = np.exp2(rng.uniform(-8, 6, 6000))
-  n = stack.pop_bounded(mean, std, 1 << 16)
+  normal = Normal(mean, std, noise=True, size=1 << 16)
+  n = normal.pop(stack)
   assert n.min() >= 0 and n.max() < 1 << 16 and (np.abs(n - mean) <= 22 * np.maximum(std, 0.5)).all()
-  stack.push_bounded(n, mean, std, 1 << 16)
+  normal.push(stack, n)
   np.testing.assert_array_equal(stack.words(), before)
 
 
 def test_popped_noise_is_normal():
-  n = full_stack(60000).pop(np.full(40000, 0.3), np.full(40000, 500.0), (40000,), noise=True)
+  n = Normal(np.full(40000, 0.3), np.full(40000, 500.0), noise=True).pop(full_stack(60000))
   assert abs(n.mean() - 0.3) < 4 * 500 / 200 and abs(n.std() / 500 - 1) < 0.02
   # Of 13,000 draws one comes from anywhere in the window.
   assert np.sort(np.abs(n))[-20] < 5 * 500 and np.abs(n).max() < 11 * 500
@@ -257,7 +260,7 @@ def test_an_integer_costs_its_information():
   stack, rng = full_stack(), RNG(0)
   n = np.rint(300 * rng.normal(size=5000)).astype(np.int64)
   before = stack.num_bits
-  stack.push(n, np.zeros(5000), np.full(5000, 300.0))
+  Normal(np.zeros(5000), np.full(5000, 300.0)).push(stack, n)
   information = np.sum(0.5 * (n / 300) ** 2 + np.log(300 * np.sqrt(2 * np.pi))) / np.log(2)
   assert abs(stack.num_bits - before - information) / 5000 < 0.002
 
@@ -268,47 +271,71 @@ def test_what_is_out_of_the_window_is_named_and_leaves_the_stack_alone():
   n = np.zeros((3, 4), np.int64)
   n[1, 2] = 10**6
   with pytest.raises(WindowError) as error:
-    stack.push(n, np.zeros((3, 4)), np.full((3, 4), 5.0))
+    Normal(np.zeros((3, 4)), np.full((3, 4), 5.0)).push(stack, n)
   assert error.value.examples.tolist() == [False, True, False]
   with pytest.raises(WindowError) as error:
-    stack.push_bounded(np.array([[5], [-1]]), np.array([[5.0], [0.0]]), np.ones((2, 1)), 1 << 16)
+    Normal(np.array([[5.0], [0.0]]), np.ones((2, 1)), True, 1 << 16).push(stack, np.array([[5], [-1]]))
   assert error.value.examples.tolist() == [False, True]
   np.testing.assert_array_equal(stack.words(), before)
 
 
 def test_an_empty_stack_says_so():
   with pytest.raises(EmptyStackError):
-    full_stack(10).pop(np.zeros(100), np.full(100, 1000.0), (100,))
+    Normal(np.zeros(100), np.full(100, 1000.0)).pop(full_stack(10))
 
 
-# --- codec.py -----------------------------------------------------------------------------------
+# --- steps.py -----------------------------------------------------------------------------------
 
 
-class Recorder(Stack):
-  """A stack that keeps what is popped under the noise's distribution."""
+def test_a_sequence_is_undone_step_by_step_and_draws_cost_no_bits():
+  stack, n = full_stack(), RNG(1).integers(0, 50, size=(5, 6))
+  before = stack.words()
+  draw = BitsBack(
+    lambda x: Prior(lambda count: Normal(x + 0.5, 9.0, noise=True)),
+    lambda x, u: np.concatenate([x, u], axis=-1),
+    lambda y: (y[:, :6], y[:, 6:]),
+  )
+  shift = Bijection(lambda x: x + 3, lambda y: y - 3)
+  coupling = Coupling(lambda kept: Sequence([shift, Bijection(lambda x: x + kept, lambda y: y - kept)]))
+  prior = Prior(lambda count: Uniform(1 << 10, (count, 12)))
+  sequence = Sequence([draw, Bijection(lambda x: x + 200, lambda y: y - 200), coupling, Inverse(shift), prior])
+  assert sequence.push(stack, n) == 5
+  # 12 values of 10 bits for each example; 6 of them bring log2(9 sqrt(2 pi e)) bits back, up to what this draw has.
+  bits = stack.num_bits - Stack(before, sealed=False).num_bits
+  assert abs(bits / 5 - (120 - 6 * np.log2(9 * np.sqrt(2 * np.pi * np.e)))) < 8
+  np.testing.assert_array_equal(sequence.pop(stack, 5), n)
+  np.testing.assert_array_equal(stack.words(), before)
+  np.testing.assert_array_equal(Inverse(Inverse(coupling)).push(stack, n), coupling.push(stack, n))
 
-  def pop(self, mean, std, shape, noise=False):
-    n = super().pop(mean, std, shape, noise)
-    if np.ndim(mean) == 0:
-      self.__dict__.setdefault("drawn", []).append(n * STEP)
+
+# --- bits_back_coder.py -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+  """The noise that has been popped under the priors of posteriors, in the order of the encoder."""
+  values, pop = [], Prior.pop
+
+  def pop_and_keep(self, stack, count):
+    n = pop(self, stack, count)
+    values.append((n + 0.5 * isinstance(self.distribution(count), Uniform)) * STEP)
     return n
 
-  def pop_uniform(self, size, shape):
-    n = super().pop_uniform(size, shape)
-    self.__dict__.setdefault("drawn", []).append((n + 0.5) * STEP)
-    return n
+  monkeypatch.setattr(Prior, "pop", pop_and_keep)
+  return values
 
 
 @pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
-def test_images_come_back_and_cost_their_bound(name):
+def test_images_come_back_and_cost_their_bound(name, drawn):
   model, codec_model, networks = networks_of_variant(name)
   codec, images = BitsBackCoder(codec_model, networks), small_images(60, model.config)
   overheads = []
   for seed in range(7):
-    stack = Recorder(RNG(seed).integers(0, 2**32, 20000, dtype=np.uint32), sealed=True)
+    drawn.clear()
+    stack = full_stack(seed=seed)
     before, words = stack.num_bits, stack.words()
     codec.push(stack, images)
-    bits, noise = stack.num_bits - before, np.concatenate(stack.drawn, axis=-1)
+    bits, noise = stack.num_bits - before, np.concatenate(drawn, axis=-1)
     overheads.append(bits / images.size - model.bits_per_dim(images, noise=noise).numpy().mean())
     np.testing.assert_array_equal(codec.pop(stack, len(images)), images)
     np.testing.assert_array_equal(stack.words(), words)
