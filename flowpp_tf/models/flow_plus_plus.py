@@ -17,6 +17,7 @@ from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io.weights_file import load_weights
 from flowpp_tf.layers import ConditionNet, Dropout
+from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
@@ -302,7 +303,7 @@ class FlowPlusPlus(BoundTraining):
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
     given = self.check_given(shape_of(z)[0], labels, condition)
-    x = self.flow.bijector.forward(z, ctx=self._guided(guidance, **given))[..., : self.config.image_shape[2]]
+    x = self._from_latents(z, guidance, **given)[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
@@ -375,17 +376,23 @@ class FlowPlusPlus(BoundTraining):
       return None
     return self.condition_net(labels, condition, ctx=ctx.fold_in("condition_net"))
 
-  def _guided(self, guidance, labels=None, condition=None):
-    """The call of the flow for what images are given, with guidance unless that is 0."""
-    ctx = EvalContext(condition=self._context(labels, condition))
+  def _from_latents(self, z, guidance, labels=None, condition=None):
+    """What the flow makes of latents, `[B, *flow_shape]`, with guidance unless that is 0."""
+    context = self._context(labels, condition)
     if not tf.is_tensor(guidance) and guidance == 0:
-      return ctx
+      return self.flow.bijector.forward(z, ctx=EvalContext(condition=context))
     if not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
     if not tf.is_tensor(guidance) and not math.isfinite(guidance):
       raise InputError(f"`guidance` must be finite, got {guidance}")
     without = self._context(tf.fill(tf.shape(labels), -1), condition)
-    return dataclasses.replace(ctx, guidance=(guidance, without))
+    guided = fb.Chain(
+      [
+        part.copy(conditioner=Guided(part.conditioner, guidance)) if isinstance(part, fb.Coupling) else part
+        for part in self.flow.bijector.bijector.bijectors
+      ]
+    )
+    return guided.inverse(z, ctx=EvalContext(condition=tf.concat([context, without], axis=-1)))
 
   def _dequantize(self, x, noise, ctx, labels=None):
     """log q `[B]` of what is drawn given x, and what the flow transforms, `[B, ...]`: x + u, and e if there is one.
