@@ -40,8 +40,6 @@ class Coupling(Bijector):
     dtype: of the values.
     kept: how many values of the last axis are kept, the first; None for half of them.
     remat: whether gradients keep only `x` and compute the conditioner and the transformation again.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   The condition of the context, if there is one, has an event of as many dimensions as that of `x`, and is broadcast
   over the batch dimensions of `x`; `Conditioned` makes it a part of the bijector. The log-det is in nats per event.

@@ -53,10 +53,10 @@ class FlowPlusPlus(BoundTraining):
     config: the config.
     flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C); with the
       augmented channels, which are real numbers, behind theirs.
-    dequantizer: callable, `dequantizer(images)` is the distribution of their noise u in [0, 1).
-    condition_net: callable, the context of the flow's couplings from labels and conditions; None for a model without.
-    augmenter: callable, `augmenter(x)` is the distribution of the augmented channels given the logits of dequantized
-      images; None for a model without.
+    dequantizer: layer; `dequantizer.posterior(images)` is the distribution of their noise u in [0, 1).
+    condition_net: layer, the context of the flow's couplings from labels and conditions; None for a model without.
+    augmenter: layer; `augmenter.posterior(x)` is the distribution of the augmented channels given the logits of
+      dequantized images; None for a model without.
 
   Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
   values can be seen: in eager mode.
@@ -401,7 +401,7 @@ class FlowPlusPlus(BoundTraining):
     """
     channels = self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
-    u, log_q = self.dequantizer(x, part, labels).transform(noise[..., :channels], part)
+    u, log_q = self.dequantizer.posterior(x, part, labels).transform(noise[..., :channels], part)
     # x + u may round to x + 1, which is the next pixel value.
     dequantized = tf.minimum(x + u, tf.math.nextafter(x + 1, x))
     if self.augmenter is None:
@@ -411,7 +411,7 @@ class FlowPlusPlus(BoundTraining):
       labels = tf.reshape(tf.broadcast_to(labels, tf.shape(log_q)), [-1])
     flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
     part = ctx.fold_in("augmenter")
-    e, log_q_e = self.augmenter(flat, part, labels).transform(
+    e, log_q_e = self.augmenter.posterior(flat, part, labels).transform(
       tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part
     )
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))

@@ -25,7 +25,7 @@ tfd = tfp.distributions
 # A mixture begins with its means between these, and log scales of -1: together they cover values of variance 1, and
 # components that differ from the start learn faster.
 _MEANS, _LOG_SCALE = 2.5, -1.0
-_MIN_VARIANCE = 1e-6  # of ActNorm: a value that is the same in the whole batch is not scaled up without end
+_MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bound
 
 
 def vector_flow(

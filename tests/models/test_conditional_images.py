@@ -55,7 +55,7 @@ def test_the_bound_is_the_change_of_variables_given_what_is_given():
   made, given = model(config), given_of(config)
   noise = made.sample_noise([4], tf.constant([0, 1]))
   log_normal = lambda z: np.sum(-0.5 * z.numpy() ** 2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
-  q = made.dequantizer(IMAGES, labels=given.get("labels"))
+  q = made.dequantizer.posterior(IMAGES, labels=given.get("labels"))
   u, log_du = value_and_log_det(q.bijector.forward, noise)
   context = made.condition_net(given.get("labels"), given.get("condition"))
   z, log_dz = value_and_log_det(made.flow.given(context).bijector.inverse, IMAGES + u)
