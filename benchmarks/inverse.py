@@ -117,7 +117,7 @@ def round_trip(name, model, images):
     same = fpp.FlowPlusPlus(dataclasses.replace(model.config, dtype=dtype))
     same.set_weights(model.get_weights())
     noise = same.sample_noise([len(images)], tf.constant([0, 1]))
-    x = tf.cast(images, dtype) + same.dequantizer(tf.cast(images, dtype)).transform(noise)[0]
+    x = tf.cast(images, dtype) + same.dequantizer.posterior(tf.cast(images, dtype)).transform(noise)[0]
     there_and_back = tf.function(  # identity: TFP's cache would give x itself back
       lambda x, flow=same.flow: flow.bijector.forward(tf.identity(flow.bijector.inverse(x)))
     )

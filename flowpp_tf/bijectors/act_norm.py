@@ -27,8 +27,6 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     epsilon: added to the variance at initialisation.
     min_variance: floor under the variance at initialisation, 0 as published. A batch of few images underestimates the
       variance of many activations, which would scale later images out of range.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   Evaluated with `ctx=EvalContext(initialize=True)`, `forward(x)` first sets `scale` and `bias`, which must then be
   variables, by the moments of `x` over its leading dimensions; so does `inverse(y)`, by those of `y`. The log-det is in
@@ -86,10 +84,10 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
     Args:
       x: `[..., H, W, C]`; at least one leading dimension, over which the moments are taken.
-      inverse: whether it is `inverse(x)` that is to have them.
+      inverse: whether `inverse(x)` gets these moments instead.
 
     Raises:
-      ValueError: if `scale` or `bias` is no variable, or `x` has no batch dimension.
+      ValueError: if `scale` or `bias` is not a variable, or `x` has no batch dimension.
     """
     for name, value in (("scale", self.scale), ("bias", self.bias)):
       if not hasattr(value, "assign"):

@@ -20,8 +20,6 @@ class BoundedAffine(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   Args:
     scale_logit: any real numbers, broadcast against `x`; their tanh is the log scale.
     shift: any real numbers, broadcast against `x`.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   The log-det is tanh(scale_logit) nats per element.
 

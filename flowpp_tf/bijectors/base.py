@@ -26,7 +26,8 @@ class Bijector(tfp.bijectors.Bijector):
   """Base class of bijectors that return the value together with its log-det.
 
   Subclasses define `_forward_and_log_det(x, ctx)` and `_inverse_and_log_det(y, ctx)`, whose log-dets are those of
-  events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats.
+  events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats. As in TFP, constructors take
+  `validate_args`, a Python `bool`, and `name`, a Python `str`; so do those of the distributions.
 
   Examples:
     >>> class Double(fpp.bijectors.Bijector):
@@ -92,7 +93,7 @@ class Bijector(tfp.bijectors.Bijector):
       return self
     return super()._broadcast_parameters_with_batch_shape(batch_shape, x_event_ndims)
 
-  # In eager mode nothing tells TFP's cache that weights have changed since it saw a tensor.
+  # In eager mode TFP's cache does not see that weights have changed since it saw a tensor.
   def forward(self, x: TensorLike, name: str = "forward", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     return super().forward(_unknown_to_cache(x), name=name, **kwargs)
 
@@ -172,7 +173,7 @@ def inverse_and_log_det(
 
 
 def _sum_log_det(log_det, output, least, count):
-  """Sum a log-det over `count` more dimensions of an event than the bijector's own, the last `least` of its output."""
+  """Sum a log-det over the `count` dimensions of the output that precede its last `least`, the bijector's own event."""
   if not count:
     return log_det
   last = len(output.shape) - least

@@ -20,9 +20,7 @@ class Chain(Bijector):
   """Bijectors one after the other; as in `tfb.Chain`, the last of the list is applied first.
 
   Args:
-    bijectors: of this package or TFP's own. Each gets the call with its place and name folded in.
-    validate_args: Python `bool`.
-    name: Python `str`.
+    bijectors: of this package or TFP's own. Each gets the context with its place and name folded in.
 
   Examples:
     >>> affine = fpp.bijectors.BoundedAffine(scale_logit=tf.zeros(4), shift=tf.ones(4))
@@ -118,8 +116,6 @@ class Invert(Bijector):
 
   Args:
     bijector: any.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   Examples:
     >>> affine = fpp.bijectors.BoundedAffine(scale_logit=0.0, shift=1.0)
@@ -187,12 +183,12 @@ def variables_of(bijectors: Sequence[tfp.bijectors.Bijector]) -> list[tf.Variabl
 
 
 def _sum(log_dets, dtype):
-  """Their sum, dimensions of the batch broadcast."""
+  """Return the sum, with batch dimensions broadcast."""
   return sum(log_dets[1:], start=log_dets[0]) if log_dets else tf.zeros([], dtype)
 
 
 def _min_event_ndims(bijectors):
-  """Fewest dimensions of an event of a chain's domain, and what it has in the range."""
+  """Return the fewest dimensions of an event of a chain's domain, and those of its image."""
   least = present = 0
   for part in reversed(bijectors):
     missing = max(0, part.forward_min_event_ndims - present)

@@ -1,7 +1,7 @@
 """A bijector together with what it is conditioned on: y = f(x; c).
 
-The context belongs to the bijector. So its batch is the bijector's, TFP slices both, and two bijectors of different
-contexts are different: distributions, slices and divergences come right.
+The context is a parameter of the bijector: its batch is the bijector's, TFP slices both, and bijectors of different
+contexts differ.
 """
 
 from __future__ import annotations
@@ -23,11 +23,9 @@ class Conditioned(Chain):
   """A bijector whose couplings get a context.
 
   Args:
-    bijector: any; its couplings have conditioners `(x1, ctx=...)`, which read `call.condition`.
+    bijector: any; its couplings have conditioners `(x1, ctx=...)`, which read `ctx.condition`.
     context: tensor or variable `[..., *event]`, whose event has as many dimensions as that of `x`: `[..., C]` for
       vectors, `[..., H, W, C]` for images, where H and W may be 1. Its leading dimensions are the batch.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   `x` and the context are broadcast against each other.
 
@@ -86,7 +84,7 @@ class Conditioned(Chain):
 
 
 def _with_batch_of(context, x, event_ndims):
-  """`x`, repeated along the dimensions of the context's batch that it lacks."""
+  """Broadcast `x` to the batch of the context."""
   batch, more = x.shape[: len(x.shape) - event_ndims], context.shape[: len(context.shape) - event_ndims]
   covered = len(more) <= len(batch) and all(
     b == 1 or (a is not None and a == b) for a, b in zip(batch[::-1], more[::-1])

@@ -5,12 +5,12 @@
 
 The conditioner is any callable, the transformation any elementwise bijector; neither knows the other.
 
-The K components of a mixture must begin with different parameters: where all are equal, so are their gradients, and
-they stay one component for ever. A conditioner's last layer must therefore not begin at zero.
+The K components of a mixture must begin with different parameters: equal ones have equal gradients, and stay equal. A
+conditioner's last layer must therefore not begin at zero.
 """
 
 from collections.abc import Callable
-import dataclasses
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -27,7 +27,7 @@ _SMALLEST_LOG_SCALE = -7.0
 
 
 class Coupling(Bijector):
-  """Keep the first half of the last axis, or the first `kept` values, and transform the others, given the first.
+  """Keep the first values of the last axis, and transform the others, given these.
 
   Args:
     conditioner: callable `x1 -> parameters`, or `(x1, ctx=...) -> parameters` if evaluations come with an
@@ -40,8 +40,6 @@ class Coupling(Bijector):
     dtype: of the values.
     kept: how many values of the last axis are kept, the first; None for half of them.
     remat: whether gradients keep only `x` and compute the conditioner and the transformation again.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   The condition of the context, if there is one, has an event of as many dimensions as that of `x`, and is broadcast
   over the batch dimensions of `x`; `Conditioned` makes it a part of the bijector. The log-det is in nats per event.
@@ -106,63 +104,62 @@ class Coupling(Bijector):
   def _parameter_properties(cls, dtype):
     return dict()
 
-  def _forward_and_log_det(self, x, ctx):
-    return self._transform(forward_and_log_det, x, ctx)
-
-  def _inverse_and_log_det(self, y, ctx):
-    return self._transform(inverse_and_log_det, y, ctx)
-
-  def _transform(self, evaluate, x, ctx):
-    size = x.shape[-1]
-    if size is not None and (size % 2 if self.kept is None else size <= self.kept):
-      needed = "an even last axis" if self.kept is None else f"a last axis longer than {self.kept}"
-      raise ValueError(f"`Coupling` needs {needed}, got shape {x.shape}")
-    if self.remat and not (ctx and (ctx.initialize or ctx.guidance)):
+  def _transform(self, evaluate, x, ctx, remat=True):
+    if remat and self.remat and not (ctx and ctx.initialize):
       return self._rematerialized(evaluate, x, ctx)
-    return self._evaluate(evaluate, x, ctx)
-
-  def _evaluate(self, evaluate, x, ctx):
-    x1, x2 = tf.split(x, 2 if self.kept is None else [self.kept, shape_of(x)[-1] - self.kept], axis=-1)
-    bijector = self.bijector_fn(self._parameters_for(x1, ctx))
+    x1, x2 = _halves(x, self.kept)
+    flat_x1, flat_ctx, batch_shape = _with_flat_batch(x1, self.event_ndims, ctx)
+    parameters = self.conditioner(flat_x1) if ctx is None else self.conditioner(flat_x1, ctx=flat_ctx)
+    bijector = self.bijector_fn(tf.nest.map_structure(lambda p: _unflattened(p, batch_shape, x.dtype), parameters))
     _check_size(bijector, x2)
     y2, log_det = evaluate(bijector, x2, self.event_ndims)
     return tf.concat([x1, y2], axis=-1), log_det
 
+  _forward_and_log_det = functools.partialmethod(_transform, forward_and_log_det)
+  _inverse_and_log_det = functools.partialmethod(_transform, inverse_and_log_det)
+
   def _rematerialized(self, evaluate, x, ctx):
-    condition = [] if ctx is None or ctx.condition is None else [ctx.condition]  # has a gradient only if given
-    return checkpointed(
-      lambda x, *condition: self._evaluate(evaluate, x, ctx.with_condition(*condition) if condition else ctx)
-    )(x, *condition)
+    condition = [] if ctx is None or ctx.condition is None else [ctx.condition]  # only arguments have a gradient
 
-  def _parameters_for(self, x1, ctx):
-    if ctx is not None and ctx.condition is not None and len(ctx.condition.shape) < self.event_ndims:
-      raise ValueError(
-        f"the condition must have an event of {self.event_ndims} dimensions, as `x` has, got shape "
-        f"{tuple(ctx.condition.shape)}"
-      )
-    batch_ndims = len(x1.shape) - self.event_ndims
-    if batch_ndims == 1:
-      return self._condition(x1, ctx)
-    batch_shape = shape_of(x1)[:batch_ndims]
-    flatten = lambda t: tf.reshape(t, [-1, *shape_of(t)[batch_ndims:]])
-    if ctx is not None and ctx.condition is not None:
-      repeat = lambda c: flatten(tf.broadcast_to(c, [*batch_shape, *shape_of(c)[-self.event_ndims :]]))
-      guidance = ctx.guidance and (ctx.guidance[0], repeat(ctx.guidance[1]))
-      ctx = dataclasses.replace(ctx, condition=repeat(ctx.condition), guidance=guidance)
-    parameters = self._condition(flatten(x1), ctx)
-    return tf.nest.map_structure(lambda p: reshape(p, [*batch_shape, *shape_of(p)[1:]]), parameters)
+    def transform(x, *condition):
+      return self._transform(evaluate, x, ctx.with_condition(*condition) if condition else ctx, remat=False)
 
-  def _condition(self, x1, ctx):
-    parameters = self.conditioner(x1) if ctx is None else self.conditioner(x1, ctx=ctx)
-    if ctx is not None and ctx.guidance is not None:
-      weight, condition = ctx.guidance
-      unconditional = self.conditioner(x1, ctx=ctx.with_condition(condition))
-      parameters = tf.nest.map_structure(lambda p, q: p + tf.cast(weight, p.dtype) * (p - q), parameters, unconditional)
-    return tf.nest.map_structure(lambda p: tf.cast(p, x1.dtype), parameters)
+    return checkpointed(transform)(x, *condition)
+
+
+def _halves(x, kept):
+  """Return the values that are kept, and those that are transformed."""
+  size = x.shape[-1]
+  if size is not None and (size % 2 if kept is None else size <= kept):
+    needed = "an even last axis" if kept is None else f"a last axis longer than {kept}"
+    raise ValueError(f"`Coupling` needs {needed}, got shape {x.shape}")
+  return tf.split(x, 2 if kept is None else [kept, shape_of(x)[-1] - kept], axis=-1)
+
+
+def _with_flat_batch(x1, event_ndims, ctx):
+  """Return x1 and the context with one batch dimension, and the batch shape, None if that is what it was before."""
+  batch_ndims, condition = len(x1.shape) - event_ndims, ctx and ctx.condition
+  if condition is not None and len(condition.shape) < event_ndims:
+    raise ValueError(
+      f"the condition must have an event of {event_ndims} dimensions, as `x` has, got shape {tuple(condition.shape)}"
+    )
+  if batch_ndims == 1:
+    return x1, ctx, None
+  batch_shape = shape_of(x1)[:batch_ndims]
+  flatten = lambda t: tf.reshape(t, [-1, *shape_of(t)[batch_ndims:]])
+  if condition is not None:
+    condition = tf.broadcast_to(condition, [*batch_shape, *shape_of(condition)[-event_ndims:]])
+    ctx = ctx.with_condition(flatten(condition))
+  return flatten(x1), ctx, batch_shape
+
+
+def _unflattened(parameters, batch_shape, dtype):
+  parameters = tf.cast(parameters, dtype)
+  return parameters if batch_shape is None else reshape(parameters, [*batch_shape, *shape_of(parameters)[1:]])
 
 
 def _check_size(bijector, x2):
-  """Raise a ValueError if the parameters are those of another number of values, and would be broadcast."""
+  """Raise if the parameters are not those of the values that are transformed (they would broadcast silently)."""
   if bijector.forward_min_event_ndims:
     raise ValueError(f"`bijector_fn` must return an elementwise bijector, got {bijector.name!r} of vectors")
   sizes = bijector.experimental_batch_shape(x_event_ndims=0)[-1:]
@@ -216,7 +213,7 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -
     components: K.
 
   Raises:
-    ValueError: if the last axis is no multiple of 2 + 3 K.
+    ValueError: if the last axis is not a multiple of 2 + 3 K.
 
   Examples:
     >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("mixture_logistic", 4)])  # of two values

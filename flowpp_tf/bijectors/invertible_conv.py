@@ -65,7 +65,6 @@ class Invertible1x1Conv(_ChannelMixing):
     event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
     validate_args: Python `bool`; if true, an evaluation asserts that no block is singular to the precision of its
       dtype (`tf.errors.InvalidArgumentError`).
-    name: Python `str`.
 
   The log-det is H W log|det W| nats, that of a vector log|det W|.
 
@@ -123,8 +122,6 @@ class Invertible1x1ConvLU(_ChannelMixing):
     sign: integers +-1, the sign of each U_ii, `[C]` or `[G, C / G]`; None for 1.
     permutation: integers of the same shape, row i of W being row `permutation[i]` of L U; None for no permutation.
     event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   The log-det is H W sum_i log|U_ii| nats. `Invertible1x1ConvLU.from_kernel` decomposes a W.
 

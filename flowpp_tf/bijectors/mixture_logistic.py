@@ -73,13 +73,7 @@ def mixture_logistic_log_survival(
 def logit_mixture_logistic_cdf(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> tuple[Float[tf.Tensor, "*n"], Float[tf.Tensor, "*n"]]:
-  """Return the logit of the CDF, and the log of its derivative in x.
-
-  Args:
-    x: `[...]`.
-    logits: unnormalised log weights, `[..., K]`.
-    loc: means, `[..., K]`.
-    log_scale: log scales, `[..., K]`.
+  """Return the logit of the CDF, and the log of its derivative in x; arguments as in `mixture_logistic_log_prob`.
 
   Returns:
     Two tensors `[...]`. They have derivatives of any order, the first in closed form.
@@ -118,8 +112,8 @@ def logit_mixture_logistic_cdf(
 
 
 def _log_terms(x, logits, loc, log_scale):
-  """z `[..., K]`; the largest log sigmoid(z) and log sigmoid(-z), `[...]`; and `[..., K]`, without
-  the largest: the logs of the terms that add up to F, S and F'."""
+  """Return z `[..., K]`; the largest log sigmoid(z) and log sigmoid(-z), `[...]`; and, less the largest, the logs
+  `[..., K]` of the terms that add up to F, S and F'."""
   log_pi = tf.nn.log_softmax(logits)
   z, below, above = _log_sigmoids(x, loc, log_scale)
   largest_below, below = _split_off_largest(below)
@@ -134,14 +128,14 @@ def _log_sigmoids(x, loc, log_scale):
 
 
 def _split_off_largest(terms):
-  """The largest of `terms [..., K]`, `[...]`, and what the terms are without it."""
+  """Return the largest of `terms [..., K]`, `[...]`, and the terms less it."""
   largest = tf.stop_gradient(tf.reduce_max(terms, axis=-1, keepdims=True))
   largest = tf.where(tf.math.is_finite(largest), largest, tf.zeros_like(largest))
   return largest[..., 0], terms - largest
 
 
 def _softmax(terms):
-  """`tf.nn.softmax`; oneDNN's kernel, which TensorFlow takes on many CPUs, refuses more than five dimensions."""
+  """`tf.nn.softmax`; oneDNN's kernel, the default on many CPUs, rejects more than five dimensions."""
   if terms.shape.rank in range(1, 6):
     return tf.nn.softmax(terms)
   shape = tf.shape(terms)
@@ -156,6 +150,6 @@ def _less_mean(values, weights):
 
 
 def _sum_to_shape(gradient, argument):
-  """Undoes the broadcasting of an argument in its gradient."""
+  """Sum a gradient over the axes along which the argument was broadcast."""
   axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(argument), s1=tf.shape(gradient)).r0
   return tf.reshape(tf.reduce_sum(gradient, axes), tf.shape(argument))

@@ -25,15 +25,6 @@ tfb = tfp.bijectors
 ParameterProperties = tfp.util.ParameterProperties
 
 
-def _parameter_properties():
-  per_component = lambda sample_shape: tf.concat([sample_shape, [2]], axis=0)
-  return dict(
-    logits=ParameterProperties(event_ndims=1, shape_fn=per_component),
-    loc=ParameterProperties(event_ndims=1, shape_fn=per_component),
-    log_scale=ParameterProperties(event_ndims=1, shape_fn=per_component),
-  )
-
-
 class _Mixture(Bijector):
   """Base class with the parameters that the two bijectors below share."""
 
@@ -50,7 +41,9 @@ class _Mixture(Bijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    return _parameter_properties()
+    per_component = lambda sample_shape: tf.concat([sample_shape, [2]], axis=0)
+    names = ("logits", "loc", "log_scale")
+    return {name: ParameterProperties(event_ndims=1, shape_fn=per_component) for name in names}
 
   @classmethod
   def _is_increasing(cls):
@@ -67,8 +60,6 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
     logits: unnormalised log weights, `[..., K]`.
     loc: means, `[..., K]`; `x` has the shape of the leading dimensions.
     log_scale: log scales, `[..., K]`.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   The log-det is in nats per element. The inverse is exact to working precision and differentiable in
   `y` and in all three parameters, see `logit_mixture_logistic_quantile`.
@@ -102,12 +93,7 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
 class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
   """y = MixLogCDF(x), elementwise, from the reals to (0, 1) (equation 10).
 
-  Args:
-    logits: unnormalised log weights, `[..., K]`.
-    loc: means, `[..., K]`; `x` has the shape of the leading dimensions.
-    log_scale: log scales, `[..., K]`.
-    validate_args: Python `bool`; if true, `inverse` asserts that its argument is in [0, 1].
-    name: Python `str`.
+  Arguments as in `LogitMixtureLogisticCDF`; with `validate_args`, `inverse` asserts that its argument is in [0, 1].
 
   A probability above 1/2 cannot resolve the upper tail; where that matters, as in a coupling, use
   `LogitMixtureLogisticCDF`.

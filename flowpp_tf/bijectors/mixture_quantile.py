@@ -13,7 +13,7 @@ root, and the iteration stops once that is below the rounding of x.
 
 One evaluation of f takes two exponentials per component. The mirror image of the problem stands in for y > 0, so that
 S >= 1/2 at the root, and F is multiplied by exp(|y|), so that F is about 1 there: nothing that matters to the root
-over- or underflows, and far from it the sign of f is all that counts.
+over- or underflows, and far from it only the sign of f counts.
 """
 
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.types import TensorLike
 
-_MAX_ITERATIONS = 200  # bisection alone closes any bracket with fewer
+_MAX_ITERATIONS = 200  # bisection closes any bracket with fewer
 
 
 class InverseResults(NamedTuple):
@@ -44,9 +44,7 @@ def logit_mixture_logistic_quantile(
 
   Args:
     target: `[...]`, the logit of the wanted probability.
-    logits: unnormalised log weights, `[..., K]`.
-    loc: means, `[..., K]`.
-    log_scale: log scales, `[..., K]`.
+    logits, loc, log_scale: as in `mixture_logistic_log_prob`.
 
   Returns:
     `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by the implicit
@@ -147,7 +145,7 @@ def _newton(target, logits, loc, log_scale):
     newton = x - value / slope
     length = tf.abs(newton - x)
     exact = tf.abs(value) <= 4 * epsilon * tf.maximum(depth, 1.0)  # the rest is rounding
-    newton = tf.where(exact & ~(length <= narrowest), x, newton)  # on a plateau it would go astray
+    newton = tf.where(exact & ~(length <= narrowest), x, newton)  # on a plateau it would diverge
     magnitude = tf.maximum(tf.abs(x), narrowest)
     last = exact | (tf.square(length) <= 0.25 * epsilon * narrowest * magnitude)
     safe = (newton >= low) & (newton <= high) & (last | (2 * length <= last_length))

@@ -17,8 +17,6 @@ class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   Args:
     levels: number of pixel values, Python `int`: 256 for 8 bits.
     alpha: margin at either end, in (0, 1/2).
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   The log-det is in nats per element. The inverse is defined on all reals and can leave [0, levels] by up to
   `alpha / (1 - 2 alpha) levels` on either side.

@@ -14,10 +14,6 @@ from flowpp_tf.core.dtypes import finfo
 class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = sigmoid(x) elementwise, kept between the smallest normal number and the last one below 1.
 
-  Args:
-    validate_args: Python `bool`.
-    name: Python `str`.
-
   The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers
   next to them.
 

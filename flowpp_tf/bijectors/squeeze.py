@@ -4,8 +4,8 @@
     ColumnsToChannels  [H, W, C] -> [H, W / 2, 2 C],        even columns first, then odd ones
     SwapHalves         the two halves of the channels change places
 
-In row-major order the split by columns, a checkerboard of one row, is a reshape. So every coupling can split the
-channels in half, whatever it splits by.
+In row-major order the split by columns, a checkerboard of one row, is a reshape. So every coupling splits the channels
+in half.
 """
 
 import tensorflow as tf
@@ -75,8 +75,6 @@ class Squeeze(_Regrouping):
 
   Args:
     block_size: side of the square of pixels that becomes one pixel.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   Raises:
     ValueError: if `block_size` is below 1; from an evaluation, if it does not divide H and W.
@@ -103,7 +101,7 @@ class Squeeze(_Regrouping):
     return self._of_one_batch_dimension(tf.nn.depth_to_space, y, self._inverse_event_shape(y.shape))
 
   def _of_one_batch_dimension(self, function, x, shape):
-    if self.block_size == 1:  # which these functions refuse
+    if self.block_size == 1:  # these functions reject it
       return tf.identity(x)
     if len(x.shape) == 4:
       return function(x, self.block_size)
@@ -113,10 +111,6 @@ class Squeeze(_Regrouping):
 
 class ColumnsToChannels(_Regrouping):
   """`[..., H, W, C]` to `[..., H, W / 2, 2 C]`: even columns in the first C channels, odd ones in the last.
-
-  Args:
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   Raises:
     ValueError: from an evaluation, if W is odd.
@@ -146,10 +140,6 @@ class ColumnsToChannels(_Regrouping):
 class SwapHalves(_Rearrangement):
   """Exchange the first and the second half of the last axis.
 
-  Args:
-    validate_args: Python `bool`.
-    name: Python `str`.
-
   Raises:
     ValueError: from an evaluation, if the last axis cannot be halved.
 
@@ -176,7 +166,6 @@ def split_columns(image_shape: Shape, name: str = "split_columns") -> ColumnsToC
 
   Args:
     image_shape: `(H, W, C)`.
-    name: Python `str`.
 
   Raises:
     ValueError: if W is odd.

@@ -48,8 +48,6 @@ class EvalContext:
       random draws however the batch is split.
     condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of the
       dequantizer's couplings; None for unconditional flows.
-    guidance: a weight, and the condition of the unconditional model: couplings extrapolate their parameters from those
-      for this condition; None for none.
     initialize: whether layers and bijectors set their weights by the data that come through.
     path: names of the parts around the present one.
   """
@@ -58,7 +56,6 @@ class EvalContext:
   seed: tf.Tensor | None = None
   batch_offset: Any = 0
   condition: Any = None
-  guidance: tuple[Any, Any] | None = None
   initialize: bool = False
   path: str = ""
 
@@ -67,8 +64,8 @@ class EvalContext:
     return dataclasses.replace(self, path=f"{self.path}/{name}")
 
   def with_condition(self, condition: Any) -> EvalContext:
-    """Return the context with a condition, and without guidance."""
-    return dataclasses.replace(self, condition=condition, guidance=None)
+    """Return the context with a condition."""
+    return dataclasses.replace(self, condition=condition)
 
   def stream(self, name: str) -> tf.Tensor | None:
     """Return the stateless seed, `[2]`, of one of the part's random streams, or None without a seed."""

@@ -26,13 +26,12 @@ tfd = tfp.distributions
 
 
 class UniformDequantization(FlowDistribution):
-  """u uniform on [0, 1), whatever the images.
+  """u uniform on [0, 1), independent of the images.
 
   Args:
     batch_shape: of the images.
     event_shape: `(H, W, C)`.
     dtype: floating.
-    name: Python `str`.
 
   Examples:
     >>> fpp.distributions.UniformDequantization([4], (8, 8, 1)).sample(seed=(0, 1)).shape
@@ -67,10 +66,8 @@ class VariationalDequantization(FlowDistribution):
     bijector: from noise to u in (0, 1).
     context: of the images, `[N, H, W, C]`; its batch is that of this distribution.
     event_shape: `(H, W, C)` of u.
-    context_variables: the `tf.Variable`s that the context was computed with, to be tracked beside those of the
-      bijector.
+    context_variables: `tf.Variable`s that the context was computed with, which are tracked too.
     dtype: floating.
-    name: Python `str`.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")

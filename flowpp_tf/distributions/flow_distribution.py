@@ -26,14 +26,12 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   Args:
     distribution: the base distribution.
     bijector: from samples of the base to samples of this distribution.
-    validate_args: Python `bool`.
-    name: Python `str`.
 
   Methods that evaluate the bijector, such as `log_prob(x, ctx=None)` and `sample(n, ctx=None)`, take an `EvalContext`.
   Every evaluation sees the current weights, in eager mode on the same tensor too. If base and bijector are composite
   tensors, so is the flow.
 
-  The KL divergence of two flows is known if they have equal bijectors, and context: then it is that of their bases.
+  The KL divergence of two flows is known if they have equal bijectors and contexts: it is that of their bases.
 
   Examples:
     >>> network = fpp.layers.DenseConditioner(3, 3 * fpp.bijectors.num_parameters("affine", 0))
@@ -97,7 +95,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       x: values, `[N, *event_shape]`; 64 or more.
 
     Returns:
-      Their log density under the initialised weights, `[N]` nats.
+      The log density of x under the initialised weights, `[N]` nats.
 
     Examples:
       >>> flow = fpp.vector_flow(2)
@@ -158,7 +156,7 @@ def _all_to_bijector(kwargs):
 
 
 def _checked(kwargs):
-  """The keyword arguments of a method; a TypeError if one is unknown."""
+  """Return the keyword arguments of a method; raise a TypeError if one is unknown."""
   unknown = set(kwargs) - {"ctx"}
   if unknown:
     hint = "it is now `ctx`" if "call" in unknown else "`flow.given(context)` conditions it"

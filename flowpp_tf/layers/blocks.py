@@ -49,8 +49,8 @@ def apply_blocks(
     function = _shared(first, ctx.training)
     if remat:
       function = rematerialized(function, wait=True)
-    first_image = None if seed is None else ctx.batch_offset
-    x = function(x, *inputs, seed, first_image, *map(tf.convert_to_tensor, block.trainable_variables))
+    batch_offset = None if seed is None else ctx.batch_offset
+    x = function(x, *inputs, seed, batch_offset, *map(tf.convert_to_tensor, block.trainable_variables))
   return x
 
 
@@ -62,7 +62,7 @@ def variables_of(blocks: Sequence[keras.layers.Layer]) -> tf.Module:
 
 
 def _first_like(block):
-  """The first block still in use that equals this one except for the values of weights."""
+  """Return the first block still in use that equals this one except for the values of its weights."""
   config = {name: value for name, value in block.get_config().items() if name != "name"}
   weights = [v.shape for v in block.trainable_variables]
   kind = json.dumps([type(block).__name__, config, weights], sort_keys=True, default=str)
@@ -70,9 +70,9 @@ def _first_like(block):
 
 
 def _shared(block, training):
-  """A block as a function of inputs, seed and weights, for all blocks that equal it.
+  """Return a block as a function of inputs, seed and weights, for all blocks that equal it.
 
-  The function must not hold the block, which would then never be freed.
+  The function must not hold a reference to the block, which would then never be freed.
   """
   functions = _FUNCTIONS.setdefault(block, {})
   if training not in functions:
@@ -82,8 +82,8 @@ def _shared(block, training):
       block: Any = reference()
       count = len(arguments) - len(block.trainable_variables)
       unused = [tf.zeros(v.shape, v.dtype) for v in block.non_trainable_variables]  # the state of Keras' own seeds
-      *inputs, seed, first_image = arguments[:count]
-      return block.stateless_call(arguments[count:], unused, *inputs, ctx=EvalContext(training, seed, first_image))[0]
+      *inputs, seed, batch_offset = arguments[:count]
+      return block.stateless_call(arguments[count:], unused, *inputs, ctx=EvalContext(training, seed, batch_offset))[0]
 
     functions[training] = traced_once(call, in_eager_mode=True, jit=("blocks",))
   return functions[training]

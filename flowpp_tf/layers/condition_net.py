@@ -1,9 +1,9 @@
-"""What the flow's couplings are given: an embedding of the label, features of another image, or their sum.
+"""The condition of the flow's couplings: an embedding of the label, features of another image, or their sum.
 
     c = E[label] + f(condition)
 
-A label that is left out has a row of E of its own, so that one model is conditional and unconditional (Ho & Salimans
-2022, "Classifier-free diffusion guidance"). f is a stack of the gated convolutions of section 3.2.2 at the condition's
+E has a row for labels that are left out, so that one model is conditional and unconditional, for guidance (guided.py).
+f is a stack of the gated convolutions of section 3.2.2 at the condition's
 own size; its features are repeated up to the size of the image.
 """
 

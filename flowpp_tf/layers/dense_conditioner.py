@@ -1,10 +1,8 @@
 """The network inside a coupling of vectors: residual blocks of dense layers.
 
-    h = W [x, c] + b
-    h = h + W2 elu(W1 elu(h) + b1) + b2       for each block
-    parameters = W elu(h) + b
-
-A vector is no image: there is nothing to convolve, and no position to attend to.
+h = W [x, c] + b
+h = h + W2 elu(W1 elu(h) + b1) + b2       for each block
+parameters = W elu(h) + b
 """
 
 from typing import Any

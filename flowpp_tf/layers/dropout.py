@@ -52,7 +52,7 @@ class Dropout(keras.layers.Dropout):
     return sixteen_bits(shape, seed, batch_offset) >= round(self.rate * 2**16) - 2**15
 
   def apply(self, inputs: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*n"] | None) -> Float[tf.Tensor, "*n"]:
-    """Return the inputs that are kept, scaled, and 0 elsewhere."""
+    """Return the scaled inputs where `keep` is true, and 0 elsewhere."""
     return inputs if keep is None else kept(inputs * self.scale(keep), keep)
 
   def scale(self, keep: Bool[tf.Tensor, "..."] | None) -> float:

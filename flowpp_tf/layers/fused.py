@@ -41,7 +41,7 @@ def conv_attention_block(
 
 
 def _end(layer, function, mask_shape, x, h, norm, ctx):
-  """Dropout of a function of h, output projection, gate, residual sum, layer norm."""
+  """Apply dropout to a function of h, then output projection, gate, residual sum and layer norm."""
   keep = layer.dropout.keep_mask(mask_shape, ctx.training, ctx.stream("dropout"), ctx.batch_offset)
   h = _product(layer.output_projection, function, h, keep, input_scale=layer.dropout.scale(keep))
   return gated_sum(x, h, *([] if norm is None else map(tf.convert_to_tensor, (norm.gamma, norm.beta))))

@@ -182,12 +182,7 @@ class GatedAttention(_GatedMixer):
 class GatedPointwise(_GatedMixer):
   """The replacement of attention in the paper's ablation: the same weights, no mixing of positions.
 
-  Args:
-    filters: channels of input and output.
-    dropout: rate.
-    weight_norm: as in `InitNormDense`.
-
-  `call` as in `GatedAttention`.
+  Arguments and `call` as in `GatedAttention`, without `heads`.
 
   Examples:
     >>> fpp.layers.GatedPointwise(16)(tf.zeros([2, 8, 8, 16])).shape

@@ -22,17 +22,17 @@ _EPSILON = 1e-8
 _SMALLEST_SQUARED_NORM = 1e-12
 
 
-def _normalized(product, init_scale, bias, kernel, *parts):
-  """The scale that normalises the outputs of the parts of a batch, the bias, and these outputs."""
-  outputs = [product(part, kernel) for part in parts]
-  mean, variance = moments([at_least_float32(part) for part in outputs], len(outputs[0].shape) - 1)
+def _normalized(product, init_scale, bias, kernel, *lanes):
+  """Return the scale and the bias that normalise the outputs of all lanes, and the normalised outputs."""
+  outputs = [product(x, kernel) for x in lanes]
+  mean, variance = moments([at_least_float32(y) for y in outputs], len(outputs[0].shape) - 1)
   scale = init_scale * tf.cast(tf.math.rsqrt(variance + _EPSILON), init_scale.dtype)
   bias -= (tf.cast(mean, bias.dtype) + bias) * scale
-  return scale, bias, *(part * tf.cast(scale, part.dtype) + tf.cast(bias, part.dtype) for part in outputs)
+  return scale, bias, *(y * tf.cast(scale, y.dtype) + tf.cast(bias, y.dtype) for y in outputs)
 
 
 @functools.cache
-def _normalized_side_by_side(product):
+def _traced_normalized(product):
   return traced_once(functools.partial(_normalized, product), in_eager_mode=True)
 
 
@@ -75,15 +75,13 @@ class _InitNormLayer(keras.layers.Layer):
     norm = tf.sqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
     return tf.cast(v * (gain / norm), kernel.dtype)
 
-  def _initialize(self, kernel, parts):
-    """Set the weights; return the layer's new outputs for each of the parts of a batch."""
+  def _initialize(self, kernel, lanes):
+    """Set the weights by all lanes' inputs; return the new outputs of each lane."""
     bias = tf.convert_to_tensor(self.bias)
-    earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form takes it into its moments
-    # A trace takes longer than it saves where there is one part.
-    normalized = (
-      functools.partial(_normalized, self.product) if len(parts) == 1 else _normalized_side_by_side(self.product)
-    )
-    scale, bias, *outputs = normalized(tf.constant(self.init_scale, bias.dtype), earlier, kernel, *parts)
+    earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form includes it in the moments
+    # Tracing takes longer than it saves for one lane.
+    normalized = functools.partial(_normalized, self.product) if len(lanes) == 1 else _traced_normalized(self.product)
+    scale, bias, *outputs = normalized(tf.constant(self.init_scale, bias.dtype), earlier, kernel, *lanes)
     rescaled = self.gain if self.weight_norm else self.kernel
     rescaled.assign(rescaled * scale)
     self.bias.assign(bias)
@@ -101,7 +99,7 @@ class InitNormConv2D(_InitNormLayer):
     filters: output channels.
     kernel_size: side of the square kernel.
     init_scale: standard deviation of each output channel after initialisation.
-    weight_norm: if true the kernel is `gain V / |V|`, the norm over all axes but the output's.
+    weight_norm: if true the kernel is `gain V / |V|`, with the norm over all axes except the output's.
 
   Input `[N, H, W, C]`, output `[N, H, W, filters]`.
 
@@ -129,12 +127,7 @@ class InitNormConv2D(_InitNormLayer):
 class InitNormDense(_InitNormLayer):
   """Dense layer on the last axis, a 1x1 convolution on images, with data-dependent initialisation.
 
-  Args:
-    units: output channels.
-    init_scale: standard deviation of each output channel after initialisation.
-    weight_norm: if true the kernel is `gain V / |V|`, the norm over all axes but the output's.
-
-  Input `[..., C]`, output `[..., units]`.
+  Input `[..., C]`, output `[..., units]`; arguments as in `InitNormConv2D`.
 
   Examples:
     >>> y = fpp.layers.InitNormDense(16)(tf.random.normal([64, 2]), initialize=True)

@@ -1,7 +1,7 @@
 """Coupling steps in the order that a structure gives: the flow without its ends. Flow++ section 4.
 
-A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves, all on a tensor whose halves are next to
-each other on the channels. The layers own the weights, the bijectors use them.
+A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves of the channels. The layers own the weights,
+the bijectors use them.
 """
 
 from collections.abc import Sequence

@@ -21,27 +21,40 @@ from flowpp_tf.models.coupling_flow import CouplingFlow
 tfd = tfp.distributions
 
 
-class UniformDequantizer(keras.layers.Layer):
-  """`dequantizer(images)`: uniform noise. It has no weights."""
+class _Posterior(keras.layers.Layer):
+  """A layer whose `posterior(images)` is the distribution of a draw `[N, *event_shape]`, from standard normal noise."""
+
+  event_shape: tuple[int, ...]
+
+  def call(self, images: tf.Tensor) -> None:
+    raise TypeError(f"`{self.name}(images)` is now `{self.name}.posterior(images)`")
+
+  def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
+    """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
+    return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
+
+
+class UniformDequantizer(_Posterior):
+  """Uniform noise u. It has no weights."""
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
     super().__init__(**kwargs)
-    self.image_shape = config.image_shape
+    self.event_shape = config.image_shape
     self.built = True
 
-  def __call__(
+  def posterior(
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> UniformDequantization:
-    """Return the distribution of u in [0, 1) for integer `images [N, H, W, C]`."""
-    del ctx, labels  # nothing here depends on them
-    return UniformDequantization(shape_of(images)[:1], self.image_shape, self.variable_dtype)
+    """Return the distribution of u in [0, 1) for `images [N, H, W, C]`, on which it does not depend."""
+    del ctx, labels
+    return UniformDequantization(shape_of(images)[:1], self.event_shape, self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw uniform noise `[*shape, H, W, C]`, which `transform` of the distribution takes."""
-    return tf.random.stateless_uniform([*shape, *self.image_shape], seed, dtype=self.variable_dtype)
+    return tf.random.stateless_uniform([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
 
-class _ConditionalFlow(keras.layers.Layer):
+class _ConditionalFlow(_Posterior):
   """A distribution of tensors of the images' height and width, by couplings that see the images.
 
   Args:
@@ -77,7 +90,7 @@ class _ConditionalFlow(keras.layers.Layer):
     self.bijector = fb.Chain([*ends, *self.coupling_flow.bijector.bijectors], name="noise_to_draw")
     self.built = True
 
-  def __call__(
+  def posterior(
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> VariationalDequantization:
     """Return the distribution of a draw `[N, *event_shape]` for `images [N, H, W, C]`.
@@ -100,17 +113,9 @@ class _ConditionalFlow(keras.layers.Layer):
       dtype=self.variable_dtype,
     )
 
-  def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
-    """Draw normal noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
-    return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
-
 
 class VariationalDequantizer(_ConditionalFlow):
-  """`dequantizer(images)`: u in [0, 1) for integer images, from a flow that ends in a sigmoid.
-
-  Args:
-    config: `FlowPlusPlusConfig`.
-  """
+  """u in [0, 1) for integer images, from a flow that ends in a sigmoid."""
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
     super().__init__(
@@ -119,36 +124,27 @@ class VariationalDequantizer(_ConditionalFlow):
 
 
 class FlowAugmenter(_ConditionalFlow):
-  """`augmenter(x)`: the channels e that augment an image, given the logits x of its dequantized pixels.
+  """The channels e that augment an image, given the logits x of its dequantized pixels: q(e|x) of VFlow.
 
-  q(e|x) of VFlow (Chen et al. 2020): a flow like the dequantizer's, with blocks of its own number and no sigmoid.
-
-  Args:
-    config: `FlowPlusPlusConfig`.
+  A flow like the dequantizer's, with its own number of blocks and no sigmoid.
   """
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
     super().__init__(config, config.augment_channels, None, config.augmenter_couplings, **kwargs)
 
 
-class NormalAugmenter(keras.layers.Layer):
-  """`augmenter(x)`: channels e that are standard normal, regardless of the image. It has no weights.
-
-  Args:
-    config: `FlowPlusPlusConfig`.
-  """
+class NormalAugmenter(_Posterior):
+  """Channels e that are standard normal, independent of the image. It has no weights."""
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self.event_shape = (*config.image_shape[:2], config.augment_channels)
     self.built = True
 
-  def __call__(
+  def posterior(
     self, x: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> FlowDistribution:
-    """Return the distribution of e for `x [N, H, W, C]`."""
-    del ctx, labels  # nothing here depends on them
+    """Return the distribution of e for `x [N, H, W, C]`, on which it does not depend."""
+    del ctx, labels
     noise = tfd.Sample(tfd.Normal(tf.zeros(shape_of(x)[:1], self.variable_dtype), 1.0), self.event_shape)
     return FlowDistribution(noise, tfp.bijectors.Identity())
-
-  sample_noise = FlowAugmenter.sample_noise

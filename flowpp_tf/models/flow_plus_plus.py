@@ -17,6 +17,7 @@ from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io.weights_file import load_weights
 from flowpp_tf.layers import ConditionNet, Dropout
+from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
@@ -52,10 +53,10 @@ class FlowPlusPlus(BoundTraining):
     config: the config.
     flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C); with the
       augmented channels, which are real numbers, behind theirs.
-    dequantizer: callable, `dequantizer(images)` is the distribution of their noise u in [0, 1).
-    condition_net: callable, the context of the flow's couplings from labels and conditions; None for a model without.
-    augmenter: callable, `augmenter(x)` is the distribution of the augmented channels given the logits of dequantized
-      images; None for a model without.
+    dequantizer: layer; `dequantizer.posterior(images)` is the distribution of their noise u in [0, 1).
+    condition_net: layer, the context of the flow's couplings from labels and conditions; None for a model without.
+    augmenter: layer; `augmenter.posterior(x)` is the distribution of the augmented channels given the logits of
+      dequantized images; None for a model without.
 
   Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
   values can be seen: in eager mode.
@@ -304,7 +305,7 @@ class FlowPlusPlus(BoundTraining):
     if not z.shape.is_compatible_with([None, *shape]):
       raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
     given = self.check_given(shape_of(z)[0], labels, condition)
-    x = self.flow.bijector.forward(z, ctx=self._guided(guidance, **given))[..., : self.config.image_shape[2]]
+    x = self._from_latents(z, guidance, **given)[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
@@ -377,17 +378,23 @@ class FlowPlusPlus(BoundTraining):
       return None
     return self.condition_net(labels, condition, ctx=ctx.fold_in("condition_net"))
 
-  def _guided(self, guidance, labels=None, condition=None):
-    """The call of the flow for what images are given, with guidance unless that is 0."""
-    ctx = EvalContext(condition=self._context(labels, condition))
+  def _from_latents(self, z, guidance, labels=None, condition=None):
+    """What the flow makes of latents, `[B, *flow_shape]`, with guidance unless that is 0."""
+    context = self._context(labels, condition)
     if not tf.is_tensor(guidance) and guidance == 0:
-      return ctx
+      return self.flow.bijector.forward(z, ctx=EvalContext(condition=context))
     if not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
     if not tf.is_tensor(guidance) and not math.isfinite(guidance):
       raise InputError(f"`guidance` must be finite, got {guidance}")
     without = self._context(tf.fill(tf.shape(labels), -1), condition)
-    return dataclasses.replace(ctx, guidance=(guidance, without))
+    guided = fb.Chain(
+      [
+        part.copy(conditioner=Guided(part.conditioner, guidance)) if isinstance(part, fb.Coupling) else part
+        for part in self.flow.bijector.bijector.bijectors
+      ]
+    )
+    return guided.inverse(z, ctx=EvalContext(condition=tf.concat([context, without], axis=-1)))
 
   def _dequantize(self, x, noise, ctx, labels=None):
     """log q `[B]` of what is drawn given x, and what the flow transforms, `[B, ...]`: x + u, and e if there is one.
@@ -396,7 +403,7 @@ class FlowPlusPlus(BoundTraining):
     """
     channels = self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
-    u, log_q = self.dequantizer(x, part, labels).transform(noise[..., :channels], part)
+    u, log_q = self.dequantizer.posterior(x, part, labels).transform(noise[..., :channels], part)
     # x + u may round to x + 1, which is the next pixel value.
     dequantized = tf.minimum(x + u, tf.math.nextafter(x + 1, x))
     if self.augmenter is None:
@@ -406,7 +413,7 @@ class FlowPlusPlus(BoundTraining):
       labels = tf.reshape(tf.broadcast_to(labels, tf.shape(log_q)), [-1])
     flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
     part = ctx.fold_in("augmenter")
-    e, log_q_e = self.augmenter(flat, part, labels).transform(
+    e, log_q_e = self.augmenter.posterior(flat, part, labels).transform(
       tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part
     )
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))

@@ -32,7 +32,7 @@ def test_every_public_layer_has_a_row():
 def test_every_public_distribution_has_a_row():
   rows = {type(ROWS[name].make("float32")) for name in ("flow", "images")}
   rows |= {
-    type(ROWS[name].make("float32")(ROWS[name].inputs("float32")[0]))
+    type(ROWS[name].make("float32").posterior(ROWS[name].inputs("float32")[0]))
     for name in ("uniform_dequantizer", "variational_dequantizer")
   }
   assert not public(fpp.distributions, tfp.distributions.Distribution) - rows

@@ -55,7 +55,7 @@ def test_terms_are_those_of_the_distributions(model):
   images = small_images(2)
   noise = model.sample_noise([2], np.array([0, 1]))
   terms = model.bound_terms(images, noise=noise)
-  u, log_q = model.dequantizer(tf.cast(images, tf.float64)).transform(noise)
+  u, log_q = model.dequantizer.posterior(tf.cast(images, tf.float64)).transform(noise)
   z = model.flow.bijector.inverse(images + u)
   np.testing.assert_allclose(terms.dequantization[0], -log_q, rtol=1e-12)
   np.testing.assert_allclose(terms.prior[0], -0.5 * np.sum(z**2 + np.log(2 * np.pi), axis=(1, 2, 3)), rtol=1e-12)

@@ -40,7 +40,7 @@ def plain_attention(qkv, heads):
 )
 def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
   monkeypatch.setattr(attention, "_WEIGHTS", weights_of_a_part)
-  attention._self_attention.cache_clear()
+  attention._traced.cache_clear()
   x, weights, direction = draw(2, 6, 12), draw(2, 6, 4, seed=1), draw(2, 6, 12, seed=2)
 
   def derivatives(function):
@@ -58,7 +58,7 @@ def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypat
 
 def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch):
   monkeypatch.setattr(attention, "_WEIGHTS", 12)
-  attention._self_attention.cache_clear()
+  attention._traced.cache_clear()
   x = draw(3, 6, 12)
   unknown = tf.function(
     lambda x: attention.self_attention(x, 2), input_signature=[tf.TensorSpec([None, 6, 12], x.dtype)]

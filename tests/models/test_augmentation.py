@@ -47,9 +47,9 @@ def test_the_bound_is_that_of_the_definition_by_autodiff(name):
   x = tf.cast(images, tf.float64)
 
   dequantizer, augmenter = (noise[..., :2], noise[..., 2:])
-  u, log_q = model.dequantizer(x).transform(dequantizer)
+  u, log_q = model.dequantizer.posterior(x).transform(dequantizer)
   p = 0.05 + 0.9 * (x + u) / 8
-  e, log_q_e = model.augmenter(tf.math.log(p / (1 - p))).transform(augmenter)
+  e, log_q_e = model.augmenter.posterior(tf.math.log(p / (1 - p))).transform(augmenter)
 
   with tf.GradientTape() as tape:
     y = tf.concat([x + u, e], axis=-1)

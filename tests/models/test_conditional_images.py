@@ -55,7 +55,7 @@ def test_the_bound_is_the_change_of_variables_given_what_is_given():
   made, given = model(config), given_of(config)
   noise = made.sample_noise([4], tf.constant([0, 1]))
   log_normal = lambda z: np.sum(-0.5 * z.numpy() ** 2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
-  q = made.dequantizer(IMAGES, labels=given.get("labels"))
+  q = made.dequantizer.posterior(IMAGES, labels=given.get("labels"))
   u, log_du = value_and_log_det(q.bijector.forward, noise)
   context = made.condition_net(given.get("labels"), given.get("condition"))
   z, log_dz = value_and_log_det(made.flow.given(context).bijector.inverse, IMAGES + u)
@@ -92,7 +92,7 @@ def test_images_come_back_and_one_value_is_for_all(config):
 def test_guidance_extrapolates_from_the_model_without_a_label_and_0_is_the_model_to_the_last_bit():
   made, labels = model(BY_CLASS), np.array([0, 1, 2])
   z = made.sample_latents(3, seed=0)
-  decode = lambda **kwargs: made.flow.bijector.forward(z, ctx=made._guided(**kwargs)).numpy()
+  decode = lambda **kwargs: made._from_latents(z, **kwargs).numpy()
   plain = decode(guidance=0.0, labels=labels)
   np.testing.assert_array_equal(plain, made.flow.given(made.condition_net(labels)).bijector.forward(z))
   np.testing.assert_array_equal(decode(guidance=tf.constant(0.0), labels=labels), plain)

@@ -20,7 +20,8 @@ def test_both_views_list_each_weight_once(config):
   model = fpp.FlowPlusPlus(config)
   pointers = lambda variables: sorted(id(v if isinstance(v, tf.Variable) else v.value) for v in variables)
   keras_view = pointers(model.trainable_variables)
-  given_the_image = [model.dequantizer(small_images()), *([model.augmenter(small_images())] if model.augmenter else [])]
+  drawn = [part for part in (model.dequantizer, model.augmenter) if part is not None]
+  given_the_image = [part.posterior(small_images()) for part in drawn]
   of_tfp = [v for part in [model.flow, *given_the_image] for v in part.trainable_variables]
   assert len(set(keras_view)) == len(keras_view)
   assert keras_view == pointers(of_tfp)
@@ -38,7 +39,7 @@ def test_bound_is_the_change_of_variables_with_autodiff_jacobians(name):
   log_normal = lambda z: np.sum(-0.5 * z.numpy() ** 2 - 0.5 * np.log(2 * np.pi), axis=(1, 2, 3))
   u, log_q = noise, 0.0
   if config.dequantization == "variational":
-    u, log_du = value_and_log_det(model.dequantizer(images).bijector.forward, noise)
+    u, log_du = value_and_log_det(model.dequantizer.posterior(images).bijector.forward, noise)
     log_q = log_normal(noise) - log_du
   z, log_dz = value_and_log_det(model.flow.bijector.inverse, images + u)
   np.testing.assert_allclose(model.log_prob_bound(images, noise=noise), log_normal(z) + log_dz - log_q, rtol=1e-10)
@@ -101,7 +102,8 @@ def test_initialisation_normalises_what_reaches_each_coupling():
   noise_seed = fpp.models.seeds.as_seed(3)
   np.testing.assert_allclose(model.log_prob_bound(images, seed=noise_seed), bound, rtol=1e-9)
   step = model.coupling_flow.steps[0]
-  x = images + model.dequantizer(images).transform(model.sample_noise([64], fpp.layers.fold_in(noise_seed, 0)))[0]
+  noise = model.sample_noise([64], fpp.layers.fold_in(noise_seed, 0))
+  x = images + model.dequantizer.posterior(images).transform(noise)[0]
   x = fpp.bijectors.PixelsToLogit(8).forward(x)
   y = step.act_norm.forward(fpp.bijectors.split_columns((4, 4, 2)).forward(x))
   np.testing.assert_allclose(tf.reduce_mean(y, 0), np.zeros((4, 2, 4)), atol=1e-10)

@@ -65,7 +65,7 @@ def close(ours, theirs, tolerance=1e-8):
 
 def test_bound_and_its_parts(loaded):
   _, model, data, noise = loaded
-  u, log_q = model.dequantizer(data["x"]).transform(noise)
+  u, log_q = model.dequantizer.posterior(data["x"]).transform(noise)
   close(data["x"] + u, data["dequantized"])
   close(-log_q, np.broadcast_to(data["dequant_logd"], log_q.shape))
   x = tf.constant(data["dequantized"])

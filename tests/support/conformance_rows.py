@@ -55,7 +55,7 @@ def _images_and_noise(dtype, channels=2):
 
 
 def _evaluate_dequantizer(dequantizer, images, noise):
-  q = dequantizer(images)
+  q = dequantizer.posterior(images)
   u, log_q = q.transform(noise)
   return dict(u=u, log_q=log_q, log_prob=q.log_prob(tf.identity(u)))  # computed, not from the cache
 

@@ -43,7 +43,7 @@ def resume(workdir, log_fn=lambda line: None):
     },
     tensorboard=(),
   )
-  training.train(
+  training.run_training(
     FlowPlusPlusConfig(**run["model"]),
     config,
     load_dataset("digits"),

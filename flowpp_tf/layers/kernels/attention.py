@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.hardware import has_accelerator
 from flowpp_tf.core.remat import with_dependency
-from flowpp_tf.core.tracing import maybe_compiled
+from flowpp_tf.core.tracing import traced_once
 
 _WEIGHTS = 2**19  # at a time, about 2 MB: 8 MB take 1.1 to 1.4 times as long on CPUs
 _WEIGHTS_ON_ACCELERATORS = 2**21  # where each kernel takes time to start
@@ -29,21 +29,14 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
   """Return the weighted mean of the values of all positions, for each position.
 
   Args:
-    qkv: `[N, positions, 3 * filters]`: queries, keys and values, the heads beside each other in each.
+    qkv: `[N, positions, 3 * filters]`: queries, keys and values, each the concatenation of its heads.
     heads: their number, which divides `filters`.
 
   Returns:
     `[N, positions, filters]`.
   """
-  return _self_attention(heads)(qkv)
-
-
-@functools.cache
-def _self_attention(heads):
-  return maybe_compiled(functools.partial(_attend, heads=heads), in_eager_mode=True, jit=())
-
-
-def _attend(qkv, heads):
+  if tf.executing_eagerly():
+    return _traced(heads)(qkv)  # faster than its operations one by one
   positions, filters = qkv.shape[1], qkv.shape[2] // 3
   depth = filters // heads
   pairs = (qkv.shape[0] or 1) * heads
@@ -74,9 +67,10 @@ def _attend(qkv, heads):
     scale = tf.constant(depth**-0.5, qkv.dtype)
     o = []
     for q, k, v in zip(*(_split(t, groups, axis=0) for t in by_head(qkv, 3))):
-      o.append(
-        _concat([tf.matmul(v, weights(part, k), transpose_b=True) for part in _split(q * scale, rows, axis=2)], axis=2)
-      )
+      of_group = []
+      for q_part in _split(q * scale, rows, axis=2):
+        of_group.append(tf.matmul(v, weights(q_part, k), transpose_b=True))
+      o.append(_concat(of_group, axis=2))
     o = side_by_side([o])
 
     def gradient(d_o):
@@ -100,6 +94,11 @@ def _attend(qkv, heads):
     return o, gradient
 
   return attend(qkv)
+
+
+@functools.cache
+def _traced(heads):
+  return traced_once(functools.partial(self_attention, heads=heads), in_eager_mode=True)
 
 
 def _divisor(size, wanted, most):

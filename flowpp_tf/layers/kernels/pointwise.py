@@ -1,8 +1,8 @@
 """Elementwise layers between matrix products: concat_elu, dropout, gate, residual sum, layer norm; and their gradients.
 
-These functions take about as long as the products do, because each operation reads and writes its tensors once more.
-Gradients keep only the arguments of a function. They are formulas, in fewer operations than autodiff takes; numbers
-narrower than float32 are computed with in float32.
+Together they take about as long as the products, because each operation reads and writes its tensors. Gradients keep
+only the arguments of a function, and are formulas, in fewer operations than autodiff takes. All compute in at least
+float32: low precision pays off only in matrix products.
 """
 
 from jaxtyping import Bool, Float

@@ -13,10 +13,10 @@ _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 
 def sixteen_bits(shape: Sequence[Any], seed: Int[tf.Tensor, "2"], batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
-  """Return uniform int16: random numbers are the cost of dropout, and 32 bits make two of them.
+  """Return uniform int16 of a shape; 32 random bits, the cost of dropout, make two of them.
 
-  Philox, the generator, has a counter: each count gives four int32, and the numbers of an image begin where its place
-  in the batch says.
+  Each count of Philox's counter gives four int32. The counts of an image begin at its index in the batch times their
+  number per image.
   """
   batch, *image = shape
   values = math.prod(image)

@@ -1,0 +1,40 @@
+"""Classifier-free guidance (Ho and Salimans 2022) of the parameters of a coupling:
+
+parameters = p(x, c) + w (p(x, c) - p(x, c0))        c: condition with the label, c0: without it
+"""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from flowpp_tf.core.context import EvalContext
+
+
+class Guided(keras.layers.Layer):
+  """Extrapolate the output of a conditioner from that without a label, through that with it.
+
+  Args:
+    conditioner: built layer `(x, ctx=...)` that reads `ctx.condition`, such as `Conditioner`. Its weights are shared.
+    weight: w, a float or scalar tensor; 0 for the conditioner itself.
+
+  `call(x, ctx)` gives what the conditioner gives; the condition of `ctx` is `tf.concat([c, c0], axis=-1)`.
+
+  Example:
+    >>> network = fpp.layers.Conditioner((8, 4, 1), 2, fpp.layers.NetworkConfig(16, blocks=1), context_channels=3)
+    >>> ctx = EvalContext(condition=tf.zeros([2, 1, 1, 2 * 3]))
+    >>> Guided(network, weight=1.0)(tf.zeros([2, 8, 4, 1]), ctx=ctx).shape
+    TensorShape([2, 8, 4, 2])
+  """
+
+  def __init__(self, conditioner: keras.layers.Layer, weight: float | tf.Tensor, **kwargs: Any) -> None:
+    super().__init__(**{"dtype": conditioner.dtype_policy, **kwargs})
+    self.conditioner = conditioner
+    self.weight = weight
+    self.built = True
+
+  def call(self, x: tf.Tensor, ctx: EvalContext) -> tf.Tensor:
+    with_label, without = (
+      self.conditioner(x, ctx=ctx.with_condition(condition)) for condition in tf.split(ctx.condition, 2, axis=-1)
+    )
+    return with_label + tf.cast(self.weight, with_label.dtype) * (with_label - without)
