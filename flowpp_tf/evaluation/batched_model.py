@@ -85,7 +85,7 @@ class BatchedModel:
     """The labels of `count` images, checked, or nothing for a model without."""
     if labels is None and self.model.config.num_classes:
       labels = self._label
-    return list(self.model.check_given(count, labels).values())
+    return list(self.model.check_conditioning(count, labels).values())
 
   def _apply(self, function, *arrays):
     return np.concatenate(
