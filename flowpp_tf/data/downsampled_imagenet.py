@@ -18,7 +18,8 @@ import numpy as np
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data import folder as folders
-from flowpp_tf.io.gate import check_sizes, open_regular, reading, reason
+from flowpp_tf.io.gate import check_sizes, open_regular, reading
+from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.types import Path
 
 FORMS = (".npy", ".npz", ".tar", ".tar.gz", ".tgz", ".zip", "")
@@ -102,13 +103,13 @@ def _contents(path, shape):
   def decode(item):
     row, name, file = item
     try:
-      with images.open_image(file) as image:
+      with open_image(file, name) as image:
         if image.size != shape[1::-1]:
           raise InputError(f"it has {image.width}x{image.height} pixels")
         return row, images.fit_image(images.upright(image), shape)[0]
-    except Exception as error:  # Pillow raises many exception types
+    except ImageFileError as error:
       size = f"{shape[1]}x{shape[0]}"
-      raise InputError(f"{str(path)!r}: {name} is no image of {size} pixels: {reason(error)}") from None
+      raise InputError(f"{str(path)!r}: {name} is no image of {size} pixels: {error.reason}") from None
 
   def fill(arrays):
     for row, image in images.parallel_map(decode, opened()):

@@ -3,11 +3,9 @@
 import pathlib
 
 import numpy as np
-from PIL import Image
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.images import FORMATS, read_for_model
-from flowpp_tf.io.gate import reason
+from flowpp_tf.data.images import read_for_model
 from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.types import Path
 
@@ -23,12 +21,4 @@ def read_upload(path: Path | None, config: FlowPlusPlusConfig) -> np.ndarray:
   """
   if path is None:
     raise InputError("there is no image yet: upload one, or click an example")
-  name = pathlib.Path(path).name
-  try:
-    return read_for_model(path, config)
-  except InputError as error:
-    raise InputError(f"{name!r}: {error}") from None
-  except Image.UnidentifiedImageError:
-    raise InputError(f"{name!r} is no image: expected one of {', '.join(FORMATS)}") from None
-  except Exception as error:  # Pillow raises many exception types
-    raise InputError(f"{name!r} cannot be read: {reason(error)}") from None
+  return read_for_model(path, config, name=pathlib.Path(path).name)  # visitors know no path

@@ -106,7 +106,7 @@ def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, messag
 
 
 def test_too_many_pixels_are_refused_unread(uploads, monkeypatch):
-  monkeypatch.setattr("flowpp_tf.data.images.MOST_PIXELS", 40_000_000)
+  monkeypatch.setattr("flowpp_tf.io.image_file.MOST_PIXELS", 40_000_000)
   with pytest.raises(InputError, match="'large.png': it has 10000x5000 pixels; expected at most 40 million"):
     read_upload(uploads / "large.png", CONFIG)
 

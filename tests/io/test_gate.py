@@ -15,7 +15,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import downsampled_imagenet, images
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data.idx import read_idx_images
-from flowpp_tf.io import gate
+from flowpp_tf.io import gate, image_file
 from flowpp_tf.models import load_official_weights
 from support import hostile_files as hostile
 
@@ -134,8 +134,8 @@ def test_all_that_is_no_image_in_a_folder_is_named_and_skipped(tmp_path):
 
 
 def test_images_are_decoded_within_a_budget_of_pixels(monkeypatch):
-  monkeypatch.setattr(images, "MOST_PIXELS", 10)
-  budget, running, most = images._Budget(), [], []
+  monkeypatch.setattr(image_file, "MOST_PIXELS", 10)
+  budget, running, most = image_file._Budget(), [], []
 
   def decode(pixels):
     with budget.take(pixels):
