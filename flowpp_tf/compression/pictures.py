@@ -1,8 +1,8 @@
 """Image files in an archive.
 
 The pixels of a file that the model can hold, grey or RGB of 8 bits, are coded as tiles. Every other file is kept as it
-is, byte for byte: other modes and depths, transparency, animations, and what is no image; JPEG and lossy WebP too,
-since their pixels take more bytes than the files.
+is, byte for byte: other modes and depths, transparency, animations, and files that are not images; also JPEG and lossy
+WebP, since their pixels take more bytes than the files.
 
 The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
 tiles at its beginning that belong to a file of an earlier segment, and for each file

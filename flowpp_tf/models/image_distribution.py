@@ -24,8 +24,7 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   `log_prob` estimates a lower bound of the log probability, which has no closed form; the bound grows towards it with
   `num_samples`: `copy(num_samples=64)` makes it tighter. All images get the same draws of noise, which follow from
-  `seed`:
-  `log_prob` is a function of only the image, whatever stands beside it in the batch, in eager mode as in a graph.
+  `seed`: the `log_prob` of an image does not depend on the other images of the batch, in eager mode as in a graph.
 
   Args:
     model: `FlowPlusPlus`.

@@ -22,9 +22,8 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
-from flowpp_tf.demo.answers import DemoHandlers
+from flowpp_tf.demo.answers import DemoHandlers, read_upload
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
-from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb
 from support.programs import LIMIT, ROOT, call, run, start
