@@ -1,7 +1,7 @@
 """The gate for files from outside: regular files only, within limits, and one line that says what is wrong.
 
 A named pipe would block, a device has no end, and a few kilobytes can claim to be gigabytes. Every file that a
-program did not write itself is opened here; data/images.py adds what holds for images.
+program did not write itself is opened here; image_file.py adds what holds for images.
 """
 
 from collections.abc import Iterator, Sequence
