@@ -12,7 +12,8 @@ import numpy as np
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
 from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
-from flowpp_tf.core.errors import InputError, check_pixels
+from flowpp_tf.core.checks import check_pixels, check_shape
+from flowpp_tf.core.errors import InputError
 
 
 class LostImagesError(ArchiveError):
@@ -40,8 +41,8 @@ def compress_to(
 ) -> None:
   """Write images as an archive of the kind "images"; arguments as for `compress`."""
   shape = coder.model.image_shape
-  if len(images) == 0 or tuple(np.shape(images[0])) != shape:
-    raise InputError(f"`images` must be of shape [N, {', '.join(map(str, shape))}], got {np.shape(images)}")
+  check_shape("images", (len(images), *np.shape(images[0])) if len(images) else np.shape(images), [None, *shape], "N")
+  check_pixels(np.asarray(images[:1]), coder.model.levels)
   if segment_images < 1:
     raise InputError(f"`segment_images` must be positive, got {segment_images}")
   segment_images = min(segment_images, max_images(shape))

@@ -17,7 +17,6 @@ from __future__ import annotations
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
-import io
 import itertools
 import json
 import os
@@ -27,7 +26,6 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
 from flowpp_tf.compression.segment import SegmentError, decode_segment, max_images
@@ -35,6 +33,7 @@ from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.gate import read_bytes
+from flowpp_tf.io.image_file import FORMATS, ImageFileError, open_image
 
 _MODES = {1: "L", 3: "RGB"}
 _PPM_OF_8_BITS = re.compile(rb"P[56](\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+255\s")
@@ -44,7 +43,7 @@ _MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
 _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next one begins
 _MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _MAX_FILE = 1 << 31  # bytes of a file that is read
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # that Pillow decodes here; see data/images.py
+_FORMATS = (*FORMATS, "PPM")  # of what is decoded
 _LENGTH = struct.Struct("<I")
 
 
@@ -90,11 +89,11 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
   """
   data = read_bytes(folder / name, _MAX_FILE)
   try:
-    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+    with open_image(data, name, _FORMATS, _MAX_CODED) as image:
       reason = _why_kept(image, data, channels, lossy_pixels)
       if not reason:
         return ImageFile(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
-  except Exception:  # Pillow raises many for files that are not images
+  except ImageFileError:
     reason = "no image"
   return ImageFile(name, data=data, reason=reason)
 

@@ -1,8 +1,8 @@
-"""What one evaluation carries besides its input, and the random streams that follow from its seed.
+"""The context of one evaluation, and the random streams that follow from its seed.
 
-A stream has a name such as "/flow/4_flow_step_0_coupling/block_0": parts of a model say who they are by `fold_in`, and
-whoever draws random numbers takes the seed of the path. The same seed gives the same draws in every call, on every
-device, whatever else the model does.
+A stream has a name such as "/flow/4_flow_step_0_coupling/block_0": each part of a model adds its name by `fold_in`, and
+a draw takes the seed of the path. The same seed gives the same draws in every call, on every device, regardless of
+what else the model does.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvalContext:
-  """What one evaluation of bijectors and networks carries besides its input.
+  """What bijectors and networks need in one evaluation in addition to their input.
 
   Attributes:
     training: whether dropout is on.
     seed: stateless seed of the evaluation, `[2]` integers; None if nothing is drawn.
     batch_offset: index of the first image in the whole batch, of which these images are a part: an image has the same
       random draws however the batch is split.
-    condition: tensor that conditioners take besides their half of the input, such as the context `[N, H, W, C]` of the
-      dequantizer's couplings; None for unconditional flows.
+    condition: tensor that conditioners take in addition to their half of the input, such as the context
+      `[N, H, W, C]` of the dequantizer's couplings; None for unconditional flows.
     initialize: whether layers and bijectors set their weights by the data that come through.
     path: names of the parts around the present one.
   """

@@ -1,8 +1,8 @@
-"""Lanes: equal parts of a batch, which the cores of a CPU work on side by side.
+"""Lanes: equal parts of a batch, on which the cores of a CPU work in parallel.
 
-An evaluation is a chain of thousands of small operations. Two cores that share each of them spend much of the time on
-waking each other; with a lane per core, each core has a chain of its own. A lane is a call of one function, which is
-traced once and reads the weights where they are.
+An evaluation is a chain of thousands of small operations. Two cores that share each operation spend much of the time
+on waking each other; with a lane per core, each core has its own chain. A lane is a call of one function, which is
+traced once and reads the shared weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.hardware import has_accelerator
 from flowpp_tf.core.shapes import shape_of
 
-_MOST_LANES = 8  # each has gradients of its own until they are added up; more cores share the operations of a lane
+_MOST_LANES = 8  # each keeps its own gradients until they are summed; more cores share the operations of a lane
 _count = 1
 _thread = threading.local()
 
@@ -68,7 +68,7 @@ def lane_count(size: Any = None) -> int:
 def map_lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
   """Return the results of `function(*parts)` for each of the equal parts of `tensors [B, ...]`.
 
-  In a graph the calls run side by side. Eagerly there is one part, the whole.
+  In a graph the calls run in parallel. Eagerly there is one call, with the whole batch.
 
   Args:
     function: of tensors; it may be called with parts of different sizes if B is not known.
@@ -112,7 +112,7 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> t
     try:
       return function(*parts)
     except BaseException:
-      group.barrier.abort()  # the others would wait for ever
+      group.barrier.abort()  # else the others would never stop waiting
       raise
     finally:
       _thread.group = None
@@ -126,10 +126,10 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> t
 
 
 def sync_lanes(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part: tf.Tensor) -> tf.Tensor:
-  """Return what `function(parts)` has for this lane of `in_eager_lanes`; one lane calls it for all.
+  """Run `function` once on the tensors of all lanes of `in_eager_lanes`; return this lane's result.
 
   Args:
-    function: of a list with the tensor of each lane, in their order; it returns as many.
+    function: takes a list with the tensor of each lane, in order; returns as many tensors.
     part: this lane's tensor. Outside of `in_eager_lanes` it is the only one.
   """
   group = getattr(_thread, "group", None)
@@ -156,7 +156,7 @@ def moments(parts: Sequence[tf.Tensor], num_axes: int) -> tuple[tf.Tensor, tf.Te
 
 
 class _Group:
-  """Threads that wait for each other, and what they give each other."""
+  """Threads that wait for each other, and the tensors that they exchange."""
 
   def __init__(self, count):
     self.barrier = threading.Barrier(count)

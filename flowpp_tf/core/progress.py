@@ -15,7 +15,8 @@ def progress_bar(
     shown: whether it is drawn; None draws it if stderr is a terminal.
     leave: whether the last line stays at the end.
 
-  Example:
+  Examples:
+    >>> from flowpp_tf.core.progress import progress_bar
     >>> with progress_bar(3, "image", shown=False) as bar:
     ...   for _ in range(3):
     ...     drawn = bar.update(1)

@@ -1,4 +1,4 @@
-"""Rematerialization: gradients compute again what they need, rather than keep it.
+"""Rematerialization (gradient checkpointing): gradients recompute activations instead of storing them.
 
 Chen et al. 2016, "Training deep nets with sublinear memory cost". `tf.recompute_grad`, which `keras.remat` is, copies
 all arguments to do so, weights too, and has no second derivatives.
@@ -16,8 +16,8 @@ from flowpp_tf.core.tracing import maybe_compiled
 def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   """Return x with a data dependency on `other`, so that compilers cannot merge the recomputation with the forward pass.
 
-  x gets a number that is 0, or NaN if `other` begins with a NaN: Grappler and XLA see through less than that. An x of
-  few values costs little: it is enough if what is computed again depends on it.
+  The function adds 0 to x, or NaN if `other` begins with a NaN: Grappler and XLA remove simpler dependencies. An x of
+  few values costs little: the recomputation only has to depend on it.
   """
   first = tf.cast(tf.reduce_sum(tf.reshape(other, [-1])[:1]), x.dtype)
   return x + tf.where(first == first, tf.zeros_like(first), first)
@@ -37,10 +37,10 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
 def recomputed_elementwise(
   function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]] | None = None
 ) -> Callable[..., tf.Tensor]:
-  """Return a `rematerialized` function of which XLA makes two kernels, value and gradient, where `set_jit` says so.
+  """Return a `rematerialized` function that XLA compiles to two kernels, value and gradient, if `set_jit` says so.
 
   Args:
-    function: as in `rematerialized`, of each position alone.
+    function: as in `rematerialized`, and elementwise.
     gradient: `gradient(upstream, *arguments)`, the gradients by all arguments, None where there is none; by default
       those of autodiff, which takes more operations than a formula.
   """

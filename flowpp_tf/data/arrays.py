@@ -4,7 +4,8 @@ import pathlib
 
 import numpy as np
 
-from flowpp_tf.core.errors import InputError, check_pixels
+from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.io.gate import read_npz
 from flowpp_tf.types import Path

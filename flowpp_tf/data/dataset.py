@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from flowpp_tf.core.errors import InputError, check_pixels
+from flowpp_tf.core.checks import check_labels, check_pixels
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.random_crops import RandomCrops
 
 SPLITS = ("train", "validation", "test")
@@ -108,11 +109,7 @@ class ImageDataset:
         f"`labels` of {split} must hold one integer for each of its {count:,} images, got "
         f"{labels.dtype} of shape {labels.shape}"
       )
-    if labels.min() < 0 or labels.max() >= self.num_classes:
-      raise InputError(
-        f"`labels` of {split} must lie in 0 .. {self.num_classes - 1} ({self.num_classes} classes), got "
-        f"values from {labels.min()} to {labels.max()}"
-      )
+    check_labels(labels, 0, self.num_classes, of=f" of {split}")
     return labels.astype(np.int32)
 
   @property

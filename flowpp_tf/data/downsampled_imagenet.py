@@ -16,7 +16,8 @@ import numpy as np
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data import folder as folders
-from flowpp_tf.io.gate import open_regular, reading, reason
+from flowpp_tf.io.gate import open_regular, reading
+from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.types import Path, Shape
 
 FORMS = (".npy", "")
@@ -83,13 +84,13 @@ def _load_folder(path, shape, cache_dir):
 def decode_exactly(source: pathlib.Path, name: str, file: Path | BinaryIO, shape: Shape) -> np.ndarray:
   """Return an image file of `source` as uint8 `[H, W, C]`; raise an `InputError` if it has another size."""
   try:
-    with images.open_image(file) as image:
+    with open_image(file, name) as image:
       if image.size != shape[1::-1]:
         raise InputError(f"it has {image.width}x{image.height} pixels")
       return images.fit_image(images.upright(image), shape)[0]
-  except Exception as error:  # Pillow raises many exception types
+  except ImageFileError as error:
     size = f"{shape[1]}x{shape[0]}"
-    raise InputError(f"{str(source)!r}: {name} is no image of {size} pixels: {reason(error)}") from None
+    raise InputError(f"{str(source)!r}: {name} is no image of {size} pixels: {error.reason}") from None
 
 
 def check_array(path: pathlib.Path, dtype: np.dtype, found: Shape, shape: Shape) -> None:

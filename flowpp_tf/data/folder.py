@@ -25,6 +25,7 @@ from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io.gate import read_text, reason
+from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
@@ -169,8 +170,8 @@ def fill_from_files(
   def read(path):
     try:
       return images.read_image(path, image_shape)
-    except Exception as error:  # Pillow raises many exception types
-      return f"{path} ({reason(error)})"
+    except ImageFileError as error:
+      return f"{path} ({error.reason})"
 
   kept, bad, enlarged = {}, [], 0
   for split, paths in files.items():
@@ -218,7 +219,7 @@ def _size(path):
   """(height, width) of an image file, (0, 0) if it cannot be read."""
   try:
     return images.upright_size(path)[::-1]
-  except Exception:  # reading it will say why
+  except ImageFileError:  # reading it will say why
     return 0, 0
 
 
@@ -232,8 +233,8 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
     try:
       image = images.read_photograph(path, image_shape[2])
       return image if image.shape[:2] == size else f"{path} (its size has changed)"
-    except Exception as error:  # Pillow raises many exception types
-      return f"{path} ({reason(error)})"
+    except ImageFileError as error:
+      return f"{path} ({error.reason})"
 
   kept, bad, too_small = {}, [], 0
   sizes_kept: dict[str, list[tuple[int, int]]] = {}

@@ -1,7 +1,6 @@
 """Read image files into uint8 arrays of one shape with Pillow.
 
-A file is opened by `open_image`, which refuses other formats, more pixels than are good for the memory, and what is no
-regular file.
+Files are opened by `open_image`, whose `ImageFileError` names a file that is not a complete image.
 
 - EXIF orientation is applied; only the first frame of an animation is read; colour profiles are ignored.
 - Of 16 bits per channel the upper 8 are kept.
@@ -13,103 +12,31 @@ regular file.
 
 from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
-import contextlib
-import io
 import itertools
 import os
-import threading
 from typing import Any, BinaryIO
-import zlib
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageSpec
-from flowpp_tf.io.gate import read_bytes
+from flowpp_tf.io.image_file import open_image
 from flowpp_tf.types import Path, Shape
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
-MOST_PIXELS = 64_000_000  # of an image, and of all that are decoded at a time: they take up to 12 bytes each
-_SMALL = 1 << 18  # pixels of an image that does not count
-_MOST_BYTES = 256 << 20  # of a file
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
-class _Budget:
-  """Lets threads decode images of `MOST_PIXELS` pixels in all at a time."""
-
-  def __init__(self):
-    self._changed, self._used = threading.Condition(), 0
-
-  @contextlib.contextmanager
-  def take(self, pixels):
-    with self._changed:
-      self._changed.wait_for(lambda: self._used + pixels <= MOST_PIXELS or not self._used)
-      self._used += pixels
-    try:
-      yield
-    finally:
-      with self._changed:
-        self._used -= pixels
-        self._changed.notify_all()
-
-
-_BUDGET = _Budget()
-
-
-def _check_png(content):
-  """Raise an `InputError` if a chunk of a PNG has the wrong checksum: Pillow does not look at those of pixels."""
-  if not content.startswith(_PNG):
-    return
-  place, view = len(_PNG), memoryview(content)
-  while place + 12 <= len(content):
-    end = place + 8 + int.from_bytes(view[place : place + 4], "big")
-    if view[end : end + 4] != zlib.crc32(view[place + 4 : end]).to_bytes(4, "big"):
-      raise InputError("it is damaged: a part has the wrong checksum, or is cut off")
-    if view[place + 4 : place + 8] == b"IEND":
-      return
-    place = end + 4
-  raise InputError("it is cut off")
-
-
-@contextlib.contextmanager
-def open_image(file: Path | BinaryIO) -> Iterator[Image.Image]:
-  """Open an image file, whose pixels are not decoded yet; decode them within the context.
-
-  Raises:
-    InputError (a ValueError): for more than `MOST_PIXELS` pixels.
-    OSError: for what is no regular file, or no image of one of the `FORMATS`.
-  """
-  if isinstance(file, (str, os.PathLike)):
-    content = read_bytes(file, _MOST_BYTES)
-  else:
-    content = file.read(_MOST_BYTES + 1)
-  if not 0 < len(content) <= _MOST_BYTES:
-    raise InputError("it is empty" if not content else f"it has more than {_MOST_BYTES:,} bytes")
-  _check_png(content)
-  with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-    pixels = image.width * image.height
-    if pixels > MOST_PIXELS:
-      raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {MOST_PIXELS / 1e6:.0f} million")
-    if pixels <= _SMALL:
-      yield image
-    else:
-      with _BUDGET.take(pixels):
-        yield image
-
-
-def read_image(file: Path | BinaryIO, image_shape: Shape) -> tuple[np.ndarray, bool]:
-  """Read an image file and fit it to `image_shape`: `(H, W, C)` with C 1 or 3.
+def read_image(file: Path | BinaryIO, image_shape: Shape, name: str = "") -> tuple[np.ndarray, bool]:
+  """Read an image file and fit it to `image_shape`: `(H, W, C)` with C 1 or 3; errors call the file `name`.
 
   Returns:
     uint8 `[H, W, C]`, and whether the image was smaller and had to be enlarged.
 
   Raises:
-    Exception: whatever Pillow raises for a file that is not a complete image.
+    ImageFileError (a ValueError): for a file that is not a complete image; so do the functions below.
   """
-  with open_image(file) as image:
+  with open_image(file, name) as image:
     return fit_image(upright(image), image_shape)
 
 
@@ -117,37 +44,29 @@ def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
   """Read an image file in its own size.
 
   Returns:
-    uint8 `[H, W, channels]`.
-
-  Raises:
-    Exception: whatever Pillow raises for a file that is not a complete image.
-  """
+    uint8 `[H, W, channels]`."""
   with open_image(file) as image:
     flat = flat_image(upright(image), channels)
     return np.asarray(flat).reshape(flat.height, flat.width, channels)
 
 
-def read_for_model(file: Path | BinaryIO, config: ImageSpec) -> np.ndarray:
+def read_for_model(file: Path | BinaryIO, config: ImageSpec, name: str = "") -> np.ndarray:
   """Read an image file as pixel values of a model.
 
   With 2**bits levels the upper bits are kept, as in training. With another number, such as the 17 of digits, each
   value is rounded to the nearest of as many equally spaced levels from black to white.
 
   Returns:
-    uint8 `[H, W, C]`, values 0 .. levels - 1.
-
-  Raises:
-    Exception: whatever Pillow raises for a file that is not a complete image.
-  """
+    uint8 `[H, W, C]`, values 0 .. levels - 1."""
   check_channels(config.image_shape)
-  image, _ = read_image(file, config.image_shape)
+  image, _ = read_image(file, config.image_shape, name)
   if 256 % config.levels == 0:
     return image // (256 // config.levels)
   return np.round(image * ((config.levels - 1) / 255)).astype(np.uint8)
 
 
 def upright_size(file: Path | BinaryIO) -> tuple[int, int]:
-  """Return `(width, height)` of an image file in its EXIF orientation; raise like `read_image`."""
+  """Return `(width, height)` of an image file in its EXIF orientation."""
   with open_image(file) as image:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return image.size[::-1] if turned else image.size

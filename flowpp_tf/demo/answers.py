@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.images import upright_size
+from flowpp_tf.data.images import read_for_model, upright_size
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
-from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.evaluation import Reconstruction, image_grid, interpolate, reconstruct, write_animation
+from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.types import Path
 
 MOST_FRAMES = 32
@@ -67,6 +67,13 @@ class DemoHandlers:
 
   def _grid(self, images, columns=None):
     return image_grid(images, self.engine.config.levels, columns=columns)
+
+
+def read_upload(path: Path | None, config: FlowPlusPlusConfig) -> np.ndarray:
+  """Read an uploaded file as `read_for_model` does; an `InputError` for None, or for a file that is not an image."""
+  if path is None:
+    raise InputError("there is no image yet: upload one, or click an example")
+  return read_for_model(path, config, name=pathlib.Path(path).name)  # visitors do not know the path
 
 
 def _score_text(scores, num_samples, lines):

@@ -1,6 +1,6 @@
 """The functions of a model that the page calls, on NumPy arrays, for a trained model or a SavedModel.
 
-No function is traced more than once, whatever the request.
+No function is traced more than once, regardless of the request.
 """
 
 import numpy as np

@@ -1,7 +1,6 @@
-"""What the processes of a run do together; one process does nothing here.
+"""Collective operations across worker processes; with a single process they do nothing.
 
-Every worker runs the same program. The first, the chief, writes; all read what it wrote from a file system that they
-share.
+Every worker runs the same program. The first one, the chief, writes files; all read them from a shared file system.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.errors import WorkerLost
 
-# Errors that TensorFlow raises in a worker when another has gone.
+# Errors that TensorFlow raises in a worker when another one has ended.
 _LOST = (
   tf.errors.UnavailableError,
   tf.errors.AbortedError,
@@ -23,15 +22,15 @@ _LOST = (
 
 
 class Workers:
-  """The workers of a strategy.
+  """Collective operations across the workers of a strategy.
 
   Args:
     strategy: `tf.distribute.Strategy`.
 
   Attributes:
-    count: how many there are.
-    index: which of them this is.
-    chief: whether this is the first.
+    count: number of workers.
+    index: index of this worker.
+    chief: whether this is the first worker.
   """
 
   def __init__(self, strategy: tf.distribute.Strategy) -> None:
@@ -49,7 +48,7 @@ class Workers:
 
   @contextlib.contextmanager
   def guard(self) -> Iterator[None]:
-    """Turn the errors that TensorFlow raises when another worker has gone into a `WorkerLost`."""
+    """Raise a `WorkerLost` for the errors that TensorFlow raises when another worker has ended."""
     try:
       yield
     except _LOST as error:
@@ -58,7 +57,7 @@ class Workers:
       raise WorkerLost(f"worker {self.index} of {self.count} has lost another one ({type(error).__name__})") from error
 
   def any(self, *flags: object) -> list[bool]:
-    """Return whether each of the flags is true on any worker; all of them must call it."""
+    """Return for each flag whether it is true on any worker; all workers must call it."""
     if self.count == 1:
       return [bool(flag) for flag in flags]
     total = self._sum(tf.constant([float(bool(flag)) for flag in flags]))

@@ -1,7 +1,7 @@
 """A model's functions on any number of images, one batch at a time: memory is that of a batch.
 
 Random numbers are drawn for all images at once from one seed, and then split into batches. So the results are those of
-`FlowPlusPlus.sample` and `encode` for that seed, whatever the batch size. The only exception: a device may round
+`FlowPlusPlus.sample` and `encode` for that seed, regardless of the batch size. The only exception: a device may round
 differently for another batch size, which can move a value on the edge of a level.
 """
 
@@ -84,7 +84,7 @@ class BatchedModel:
     """The labels of `count` images, checked, or nothing for a model without."""
     if labels is None and self.model.config.num_classes:
       labels = self._label
-    return list(self.model.check_given(count, labels).values())
+    return list(self.model.check_conditioning(count, labels).values())
 
   def _apply(self, function, *arrays):
     return np.concatenate(

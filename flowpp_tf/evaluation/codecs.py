@@ -1,4 +1,4 @@
-"""What lossless image codecs need for the same images: the bars beside which bits/dim mean something.
+"""Reference codecs, all lossless, that put bits/dim in context.
 
 Measured twice: a file for each image, whose header and tables weigh on small images, and all images on one sheet, where
 a codec also learns from one image for the next, which a density of single images cannot. Every byte counts.
@@ -94,7 +94,7 @@ def _codecs() -> dict[str, Callable[[np.ndarray], bytes]]:
 
 
 def _sheets(images):
-  """Yield all images side by side on nearly square sheets, one unless they are very many."""
+  """Yield nearly square sheets with all images; one sheet unless there are very many images."""
   count, height, width, channels = images.shape
   most = (_SIDE // height) * (_SIDE // width)
   for start in range(0, count, most):

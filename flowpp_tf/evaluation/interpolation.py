@@ -46,8 +46,8 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
 def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frames: int, seed: int = 0) -> np.ndarray:
   """Return images on the way from one image to another.
 
-  Both images are encoded with the same dequantization noise. The ends are the images themselves, as far as
-  `FlowPlusPlus.encode` promises.
+  Both images are encoded with the same dequantization noise. The ends are the images themselves, up to the
+  rounding that `FlowPlusPlus.encode` describes.
 
   Args:
     batched: `BatchedModel` model.

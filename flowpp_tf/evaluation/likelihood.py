@@ -99,7 +99,7 @@ def evaluate_bits_per_dim(
     if value < 1:
       raise InputError(f"`{name}` must be at least 1, got {value}")
   model.check_images(images[:1])
-  given = {name: value.numpy() for name, value in model.check_given(len(images), **(given or {})).items()}
+  given = {name: value.numpy() for name, value in model.check_conditioning(len(images), **(given or {})).items()}
   shape = (len(images), counts[-1], len(BoundTerms._fields))
   draws = (
     np.full(shape, np.nan, model.variable_dtype)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from flowpp_tf.core.checks import check_pixels, check_shape
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Path
 
@@ -39,12 +40,16 @@ def image_grid(
     wide_columns: indices of the columns left of which the gap is four times as wide.
     title: text above the grid.
     row_labels: text left of each row.
+
+  Raises:
+    InputError (a ValueError): for images that are not such integers.
   """
+  check_shape("images", images.shape, [None] * 4, "N")
+  pixels = to_shades(images, levels)
   count, height, width, channels = images.shape
   columns = columns or int(np.ceil(np.sqrt(count)))
   tops = _starts(-(-count // columns), height, gap, wide_rows)
   lefts = _starts(columns, width, gap, wide_columns)
-  pixels = to_shades(images, levels)
   grid = np.full((tops[-1] + height, lefts[-1] + width, channels), 255, np.uint8)
   for i, image in enumerate(pixels):
     top, left = tops[i // columns], lefts[i % columns]
@@ -75,8 +80,14 @@ def _with_text(picture, title, labels):
 
 
 def to_shades(images: np.ndarray, levels: int) -> np.ndarray:
-  """Scale integers in 0 .. levels - 1 to uint8 from black to white; `read_for_model` is the inverse."""
-  return np.round(np.asarray(images, np.float64) * (255 / (levels - 1))).astype(np.uint8)
+  """Scale integers in 0 .. levels - 1 to uint8 from black to white; `read_for_model` is the inverse.
+
+  Raises:
+    InputError (a ValueError): for other values.
+  """
+  images = np.asarray(images)
+  check_pixels(images, levels)
+  return np.round(images * (255 / (levels - 1))).astype(np.uint8)
 
 
 def _starts(count, size, gap, wide):

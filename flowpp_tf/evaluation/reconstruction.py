@@ -38,4 +38,5 @@ class Reconstruction:
 
 def reconstruct(batched: LatentModel, images: np.ndarray, seed: int = 0) -> Reconstruction:
   """Encode and decode integer images `[N, H, W, C]`; `seed` is that of the dequantization noise."""
-  return Reconstruction(np.asarray(images, np.uint8), batched.decode(batched.encode(images, seed=seed)))
+  latents = batched.encode(images, seed=seed)  # which checks the images
+  return Reconstruction(np.asarray(images, np.uint8), batched.decode(latents))

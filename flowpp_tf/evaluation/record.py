@@ -7,7 +7,7 @@
               "data": the fingerprint of the data set, "checkpoint": the weights, "seed": 0}, ...}
 
 Each split has one entry, the newest. One of fewer images of the same weights and data, as by `--limit=20`, is
-"test[:20]" beside it.
+"test[:20]" next to it.
 """
 
 from collections.abc import Sequence

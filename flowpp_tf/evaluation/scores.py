@@ -111,7 +111,7 @@ class Scorer:
 
   def _measure(self, images, batch_size, *label):
     bounds = []
-    for i in range(0, len(images), batch_size):
+    for i in range(0, max(1, len(images)), batch_size):
       batch = tf.cast(self._model.check_images(images[i : i + batch_size]), tf.uint8)
       labels = [tf.fill([len(batch)], value) for value in label]
       bounds.append(

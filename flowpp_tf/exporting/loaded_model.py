@@ -1,11 +1,11 @@
 """A SavedModel of `export_saved_model` with the methods of `FlowPlusPlus`."""
 
 import pathlib
-import re
 from typing import Any
 
 import tensorflow as tf
 
+from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import is_count
 from flowpp_tf.io.digests import check_digests
@@ -82,13 +82,8 @@ class LoadedModel:
         f"`{key}` must be " + ("given: the model takes it" if key in specs else "left out: the model does not take it")
       )
     inputs = {key: _convert(key, values[key], spec) for key, spec in specs.items()}
-    try:
+    with input_errors():
       (result,) = function(**inputs).values()
-    except tf.errors.InvalidArgumentError as error:
-      found = re.search("assertion failed: (.*)", str(error))  # the checks in the graph
-      if not found:
-        raise
-      raise InputError(re.sub(r"\[(.*?)\]", r"\1", found[1])) from None
     return result
 
 

@@ -23,11 +23,11 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.core.checks import Check, checked, pixel_checks
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.digests import write_digests
 from flowpp_tf.io.files import replace_directory
-from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.models import given_specs as model_given_specs
+from flowpp_tf.models import FlowPlusPlus, conditioning_checks, conditioning_specs
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
@@ -102,111 +102,100 @@ def export_saved_model(
 
 def _functions(model, max_batch):
   """Return the `tf.function`s by name. Each checks its inputs before it computes anything."""
-  image_shape, levels = model.config.image_shape, model.config.levels
-  latent_shape = model.coupling_flow.latent_shape
+  inputs = _Inputs(model, max_batch)
   # Images are float because TensorFlow casts arrays to the type of a signature: an integer type would turn 0.5 into 0,
   # and uint8 300 into 44, before a check could see them.
-  image_spec = tf.TensorSpec([None, *image_shape], tf.float32, "images")
-  latent_spec = tf.TensorSpec([None, *latent_shape], model.variable_dtype, "latents")
-  num_samples_spec = tf.TensorSpec([], tf.int32, "num_samples")
-  seed_spec = tf.TensorSpec([], tf.int64, "seed")
+  image_spec = tf.TensorSpec([None, *inputs.image_shape], tf.float32, "images")
+  latent_spec = tf.TensorSpec([None, *inputs.latent_shape], model.variable_dtype, "latents")
+  n_spec, num_samples_spec = tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.int32, "num_samples")
+  temperature_spec, seed_spec = tf.TensorSpec([], tf.float32, "temperature"), tf.TensorSpec([], tf.int64, "seed")
   # Only defaults that are tensors are stored in the signatures.
   num_samples_1, seed_0, temperature_1 = tf.constant(1), tf.constant(0, tf.int64), tf.constant(1.0)
 
-  given_specs = model_given_specs(model.config, model.variable_dtype)
-
   def exported(*specs):
     return lambda function: tf.function(
-      _with_inputs(function, given_specs), input_signature=[*specs, *given_specs.values()], autograph=False
-    )
-
-  def checked_given(given, count):
-    """Labels and conditions by name, checked."""
-    given, checks = dict(zip(given_specs, given)), []
-    for name, value in given.items():
-      checks.append((tf.shape(value)[0] == count, f"`{name}` must be one for each image, got", tf.shape(value)[0]))
-    if "labels" in given:
-      lowest, classes = -1 if model.config.label_dropout else 0, model.config.num_classes
-      wrong = (given["labels"] < lowest) | (given["labels"] >= classes)
-      checks.append(
-        (
-          ~tf.reduce_any(wrong),
-          f"`labels` must lie in {lowest} .. {classes - 1}, got",
-          tf.boolean_mask(given["labels"], wrong)[:1],
-        )
-      )
-    return {name: _checked(value, *checks) for name, value in given.items()}
-
-  def check_size(what, size):
-    return (size > 0) & (size <= max_batch), f"{what} from 1 to {max_batch}, got", size
-
-  def checked_images(images):
-    # TensorFlow does not check the shapes of a signature's inputs. This op does, and names the argument.
-    images = tf.ensure_shape(images, [None, *image_shape])
-    wrong = ~((images >= 0) & (images < levels) & (images == tf.floor(images)))
-    return _checked(
-      images,
-      check_size("the number of `images` must be", tf.shape(images)[0]),
-      (
-        ~tf.reduce_any(wrong),
-        f"`images` must be integers in 0 .. {levels - 1}, got",
-        tf.boolean_mask(images, wrong)[:1],
-      ),
+      _with_inputs(function, inputs.conditioning_specs),
+      input_signature=[*specs, *inputs.conditioning_specs.values()],
+      autograph=False,
     )
 
   @exported(image_spec, num_samples_spec, seed_spec)
-  def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0, *given):
-    images, num_samples = checked_images(images), tf.ensure_shape(num_samples, [])
-    draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
-    num_samples = _checked(
-      num_samples,
-      (num_samples > 0, "`num_samples` must be at least 1, got", num_samples),
-      (draws <= max_batch, f"`num_samples` times the number of `images` must be at most {max_batch}, got", draws),
-    )
-    return {
-      "log_prob_bound": model.log_prob_bound(
-        images, num_samples, seed=tf.ensure_shape(seed, []), **checked_given(given, tf.shape(images)[0])
-      )
-    }
+  def log_prob_bound(images, num_samples=num_samples_1, seed=seed_0, *values):
+    images, conditioning = inputs.images(images, values)
+    num_samples = inputs.num_samples(num_samples, images)
+    bound = model.log_prob_bound(images, num_samples, seed=tf.ensure_shape(seed, []), **conditioning)
+    return {"log_prob_bound": bound}
 
   @exported(image_spec, num_samples_spec, seed_spec)
-  def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0, *given):
-    bound = log_prob_bound(images, num_samples, seed, *given)["log_prob_bound"]
+  def bits_per_dim(images, num_samples=num_samples_1, seed=seed_0, *values):
+    bound = log_prob_bound(images, num_samples, seed, *values)["log_prob_bound"]
     return {"bits_per_dim": model.to_bits_per_dim(bound)}
 
   @exported(image_spec, seed_spec)
-  def encode(images, seed=seed_0, *given):
-    images = checked_images(images)
-    return {
-      "latents": model.encode(images, seed=tf.ensure_shape(seed, []), **checked_given(given, tf.shape(images)[0]))
-    }
+  def encode(images, seed=seed_0, *values):
+    images, conditioning = inputs.images(images, values)
+    return {"latents": model.encode(images, seed=tf.ensure_shape(seed, []), **conditioning)}
 
   @exported(latent_spec)
-  def decode(latents, *given):
-    latents = tf.ensure_shape(latents, [None, *latent_shape])
-    wrong = ~tf.math.is_finite(latents)
-    latents = _checked(
-      latents,
-      check_size("the number of `latents` must be", tf.shape(latents)[0]),
-      (~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1]),
-    )
-    return {"images": model.decode(latents, **checked_given(given, tf.shape(latents)[0]))}
+  def decode(latents, *values):
+    latents, conditioning = inputs.latents(latents, values)
+    return {"images": model.decode(latents, **conditioning)}
 
-  @exported(tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.float32, "temperature"), seed_spec)
-  def sample(n, temperature=temperature_1, seed=seed_0, *given):
-    n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
-    n = _checked(
-      n,
-      check_size("`n` must be", n),
-      (
-        tf.math.is_finite(temperature) & (temperature >= 0),
-        "`temperature` must be finite and at least 0, got",
-        temperature,
-      ),
-    )
-    return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])), *given)
+  @exported(n_spec, temperature_spec, seed_spec)
+  def sample(n, temperature=temperature_1, seed=seed_0, *values):
+    n, temperature = inputs.n_and_temperature(n, temperature)
+    return decode(model.sample_latents(n, temperature, tf.ensure_shape(seed, [])), *values)
 
   return dict(sample=sample, log_prob_bound=log_prob_bound, bits_per_dim=bits_per_dim, encode=encode, decode=decode)
+
+
+class _Inputs:
+  """Checks of the inputs of a model's signatures. TensorFlow checks their types, `ensure_shape` their shapes."""
+
+  def __init__(self, model, max_batch):
+    self._config, self._max_batch = model.config, max_batch
+    self.image_shape, self.latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
+    self.conditioning_specs = conditioning_specs(model.config, model.variable_dtype)
+
+  def images(self, images, values):
+    images = tf.ensure_shape(images, [None, *self.image_shape])
+    size = self._size("the number of `images` must be", tf.shape(images)[0])
+    images = checked(images, [size, *pixel_checks(images, self._config.levels)])
+    return images, self._conditioning(values, images)
+
+  def latents(self, latents, values):
+    latents = tf.ensure_shape(latents, [None, *self.latent_shape])
+    size, wrong = self._size("the number of `latents` must be", tf.shape(latents)[0]), ~tf.math.is_finite(latents)
+    finite = Check(~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1])
+    latents = checked(latents, [size, finite])
+    return latents, self._conditioning(values, latents)
+
+  def num_samples(self, num_samples, images):
+    num_samples, most = tf.ensure_shape(num_samples, []), self._max_batch
+    draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
+    fits = f"`num_samples` times the number of `images` must be at most {most}, got"
+    return checked(
+      num_samples,
+      [Check(num_samples > 0, "`num_samples` must be at least 1, got", num_samples), Check(draws <= most, fits, draws)],
+    )
+
+  def n_and_temperature(self, n, temperature):
+    n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
+    valid = tf.math.is_finite(temperature) & (temperature >= 0)
+    warm = Check(valid, "`temperature` must be finite and at least 0, got", temperature)
+    return checked(n, [self._size("`n` must be", n), warm]), temperature
+
+  def _size(self, what, size):
+    return Check((size > 0) & (size <= self._max_batch), f"{what} from 1 to {self._max_batch}, got", size)
+
+  def _conditioning(self, values, images):
+    """Labels and conditions by name, one for each of the images or latents."""
+    conditioning, count = dict(zip(self.conditioning_specs, values)), tf.shape(images)[0]
+    checks = conditioning_checks(self._config, conditioning)
+    for name, value in conditioning.items():
+      found = tf.shape(value)[0]
+      checks.append(Check(found == count, f"`{name}` must be one for each image, got", found))
+    return {name: checked(value, checks) for name, value in conditioning.items()}
 
 
 def _with_inputs(function, names):
@@ -218,11 +207,3 @@ def _with_inputs(function, names):
   parameters += [inspect.Parameter(name, kind, **default) for name in names]
   call.__signature__ = named.replace(parameters=parameters)
   return call
-
-
-def _checked(tensor, *checks):
-  """Return `tensor` once all checks hold; a check is a condition, a message and the offending value."""
-  with tf.control_dependencies(
-    [tf.debugging.Assert(condition, [message, value]) for condition, message, value in checks]
-  ):
-    return tf.identity(tensor)

@@ -10,7 +10,7 @@ _NAME = pathlib.PurePath("assets.extra", "digests.json")
 
 
 def write_digests(folder: pathlib.Path) -> None:
-  """Write the digests of a SavedModel, which is complete but for them."""
+  """Write the digests of a SavedModel that is complete except for them."""
   digests = _digests(folder)
   (folder / _NAME).parent.mkdir()
   (folder / _NAME).write_text(json.dumps(digests, indent=2) + "\n")

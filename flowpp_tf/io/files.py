@@ -1,6 +1,6 @@
 """Writing: an existing file or directory stays in place until the new one is complete and on disk.
 
-What is written goes to a temporary name beside its target, is synced to disk, and is then renamed. A process that is
+Content is written to a temporary name in the same folder, synced to disk, and then renamed. A process that is
 killed leaves the old content, and perhaps a `.tmp.*` that nothing reads.
 """
 

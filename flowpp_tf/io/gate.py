@@ -1,7 +1,7 @@
 """The gate for files from outside: regular files only, within limits, and one line that says what is wrong.
 
-A named pipe would wait for ever, a device has no end, and a few kilobytes can claim to be gigabytes. Every file that a
-program did not write itself is opened here; data/images.py adds what holds for images.
+A named pipe would block, a device has no end, and a few kilobytes can claim to be gigabytes. Every file that a
+program did not write itself is opened here; image_file.py adds what holds for images.
 """
 
 from collections.abc import Iterator, Sequence
@@ -105,9 +105,9 @@ def reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def reading(path: Path, expected: str = "") -> Iterator[None]:
-  """Turn whatever a reader raises for a file into an `InputError`: "'file' cannot be read: reason".
+  """Turn any exception of a file's reader into an `InputError`: "'file' cannot be read: reason".
 
-  Readers raise exceptions of many kinds for damaged files, those of every compression they know among them.
+  Readers raise many kinds of exceptions for damaged files, also those of compression libraries.
 
   Args:
     path: the file.

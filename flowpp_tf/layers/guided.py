@@ -5,6 +5,7 @@ parameters = p(x, c) + w (p(x, c) - p(x, c0))        c: condition with the label
 
 from typing import Any
 
+from jaxtyping import Float
 import keras
 import tensorflow as tf
 
@@ -20,7 +21,9 @@ class Guided(keras.layers.Layer):
 
   `call(x, ctx)` gives what the conditioner gives; the condition of `ctx` is `tf.concat([c, c0], axis=-1)`.
 
-  Example:
+  Examples:
+    >>> from flowpp_tf.core.context import EvalContext
+    >>> from flowpp_tf.layers.guided import Guided
     >>> network = fpp.layers.Conditioner((8, 4, 1), 2, fpp.layers.NetworkConfig(16, blocks=1), context_channels=3)
     >>> ctx = EvalContext(condition=tf.zeros([2, 1, 1, 2 * 3]))
     >>> Guided(network, weight=1.0)(tf.zeros([2, 8, 4, 1]), ctx=ctx).shape
@@ -33,7 +36,7 @@ class Guided(keras.layers.Layer):
     self.weight = weight
     self.built = True
 
-  def call(self, x: tf.Tensor, ctx: EvalContext) -> tf.Tensor:
+  def call(self, x: Float[tf.Tensor, " n *event"], ctx: EvalContext) -> Float[tf.Tensor, " n *outputs"]:
     with_label, without = (
       self.conditioner(x, ctx=ctx.with_condition(condition)) for condition in tf.split(ctx.condition, 2, axis=-1)
     )

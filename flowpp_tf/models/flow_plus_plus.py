@@ -9,8 +9,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.core.checks import check_pixels, check_shape, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
-from flowpp_tf.core.errors import InputError, check_pixels
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
@@ -18,10 +19,10 @@ from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io.weights_file import load_weights
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
+from flowpp_tf.models.conditioning import check_conditioning
 from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
-from flowpp_tf.models.given import check_given
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
 from flowpp_tf.models.pretrained import read_preset, save_preset
@@ -170,7 +171,7 @@ class FlowPlusPlus(BoundTraining):
   ) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
     x, noise, seed = self._validated_inputs(images, num_samples, noise, seed)
-    given = self.check_given(shape_of(x)[0], labels, condition)
+    given = self.check_conditioning(shape_of(x)[0], labels, condition)
     return self._bound_terms(x, noise, EvalContext(training, seed if training else None, batch_offset), **given)
 
   def _bound_terms(self, x, noise, ctx, labels=None, condition=None):
@@ -225,7 +226,7 @@ class FlowPlusPlus(BoundTraining):
     """
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     x, noise, _ = self._validated_inputs(images, 1, noise, seed)
-    given = self.check_given(len(x), labels, condition)
+    given = self.check_conditioning(len(x), labels, condition)
 
     def bound(x, noise, *values):
       terms = self._bound_terms(x, noise, EvalContext(initialize=True), **dict(zip(given, values)))
@@ -289,7 +290,7 @@ class FlowPlusPlus(BoundTraining):
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     x, noise, _ = self._validated_inputs(images, 1, noise, seed)
-    given, ctx = self.check_given(shape_of(x)[0], labels, condition), EvalContext()
+    given, ctx = self.check_conditioning(shape_of(x)[0], labels, condition), EvalContext()
     dequantized = self._dequantize(x, noise, ctx, given.get("labels"))[1]
     return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
 
@@ -301,10 +302,9 @@ class FlowPlusPlus(BoundTraining):
     guidance: float | tf.Tensor = 0.0,
   ) -> tf.Tensor:
     """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments as in `sample`."""
-    z, shape = tf.cast(z, self.variable_dtype), self.coupling_flow.latent_shape
-    if not z.shape.is_compatible_with([None, *shape]):
-      raise InputError(f"`z` must be of shape [B, {', '.join(map(str, shape))}], got {z.shape}")
-    given = self.check_given(shape_of(z)[0], labels, condition)
+    z = tf.cast(z, self.variable_dtype)
+    check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
+    given = self.check_conditioning(shape_of(z)[0], labels, condition)
     x = self._from_latents(z, guidance, **given)[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
@@ -359,11 +359,11 @@ class FlowPlusPlus(BoundTraining):
         )
     return tf.cast(images, self.variable_dtype), noise[0] if noise.shape[0] == 1 else noise, seed
 
-  def check_given(
+  def check_conditioning(
     self, count: Any, labels: TensorLike | None = None, condition: TensorLike | None = None
   ) -> dict[str, tf.Tensor]:
-    """Return what `count` images are given, as tensors by name; see `given.check_given`."""
-    return check_given(self.config, self.variable_dtype, count, labels, condition)
+    """Return the conditioning of `count` images as tensors by name; see `conditioning.check_conditioning`."""
+    return check_conditioning(self.config, self.variable_dtype, count, labels, condition)
 
   def _with_dropout(self, labels, ctx):
     """Labels of which training leaves some out."""
@@ -428,10 +428,7 @@ class FlowPlusPlus(BoundTraining):
 
   def check_images(self, images: TensorLike) -> tf.Tensor:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
-    images = tf.convert_to_tensor(images)
-    shape = self.config.image_shape
-    if len(images.shape) != 4 or not images.shape[1:].is_compatible_with(shape):
-      raise InputError(f"`images` must be of shape [B, {', '.join(map(str, shape))}], got {list(images.shape)}")
+    images = with_shape("images", tf.convert_to_tensor(images), [None, *self.config.image_shape])
     if tf.executing_eagerly():
       check_pixels(images.numpy(), self.config.levels)
     return images

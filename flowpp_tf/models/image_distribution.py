@@ -3,11 +3,12 @@
 log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, importance-weighted)
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.core.checks import check_pixels, pixels_are_valid
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Seed, TensorLike
 
@@ -110,10 +111,26 @@ class ImageDistribution(tfp.distributions.Distribution):
     )
     return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
 
-  def _log_prob(self, images):
+  def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> tf.Tensor:
+    """Return the bound of images `[..., H, W, C]`, nats per image; an `InputError` as of `FlowPlusPlus`."""
+    return super().log_prob(self._checked(value), name, **kwargs)
+
+  def prob(self, value: TensorLike, name: str = "prob", **kwargs: Any) -> tf.Tensor:
+    """Return exp(log_prob(value))."""
+    return super().prob(self._checked(value), name, **kwargs)
+
+  def _checked(self, images):
+    """Images as a tensor. TFP itself would make integers of an array of other numbers without a word."""
+    images = tf.convert_to_tensor(images)
     shape = self.event_shape
     if not images.shape[-3:].is_compatible_with(shape):
-      raise InputError(f"images must be of shape [..., {', '.join(map(str, shape))}], got {images.shape}")
+      raise InputError(f"`images` must be of shape [..., {', '.join(map(str, shape))}], got {images.shape}")
+    if tf.executing_eagerly():
+      check_pixels(images.numpy(), self._model.config.levels)
+    return tf.cast(images, self.dtype) if images.dtype.is_integer else images
+
+  def _log_prob(self, images):
+    shape = self.event_shape
     batch_shape = tf.broadcast_dynamic_shape(tf.shape(images)[:-3], self.batch_shape_tensor())
     images = tf.broadcast_to(images, tf.concat([batch_shape, shape], axis=0))
     flat = tf.reshape(images, [-1, *shape])
@@ -123,10 +140,8 @@ class ImageDistribution(tfp.distributions.Distribution):
     return tf.reshape(bound, batch_shape)
 
   def _sample_control_dependencies(self, images):
-    if not self.validate_args:
+    if not self.validate_args or tf.executing_eagerly():  # where `log_prob` checks values in any case
       return []
-    message = f"images must lie in 0 .. {self._model.config.levels - 1}"
-    return [
-      tf.debugging.assert_non_negative(images, message),
-      tf.debugging.assert_less(images, tf.cast(self._model.config.levels, images.dtype), message),
-    ]
+    levels = self._model.config.levels
+    valid = tf.reduce_all(pixels_are_valid(images, levels))
+    return [tf.debugging.Assert(valid, [f"images must lie in 0 .. {levels - 1} and be integers, got", images])]

@@ -4,10 +4,7 @@ Nothing that goes wrong is hidden: pixels that are not integers in range are an 
 gradients are not finite changes nothing, counts as NaN in the logs, and is an error if it repeats.
 """
 
-from collections.abc import Iterator
-import contextlib
 import functools
-import re
 import types
 from typing import Any
 
@@ -15,10 +12,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core import finite_steps
-from flowpp_tf.core.errors import Diverged, InputError, check_pixels, not_integers
+from flowpp_tf.core import checks, finite_steps
+from flowpp_tf.core.errors import Diverged, InputError
+from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.layers.adaptable import Adaptable
-from flowpp_tf.models.given import KEYS, given_specs, unpack
+from flowpp_tf.models.conditioning import KEYS, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.types import Path
 
 
@@ -39,15 +37,20 @@ class BoundTraining(Adaptable, keras.Model):
       training: whether dropout is on, and noise another one in each call.
 
     Raises:
-      InputError (a ValueError): for inputs that do not fit; in a graph, an `InvalidArgumentError` for pixels.
+      InputError (a ValueError): for inputs that do not fit; in a graph, an `InvalidArgumentError` for their values.
     """
-    images, given = unpack(_known(inputs), self.config)
-    bound = functools.partial(self.log_prob_bound, seed=None if training else 0, training=training, **given)
-    if tf.executing_eagerly():  # which checks pixels itself
-      return bound(images)
-    images, valid = _checked_pixels(self.check_images(images), self.config.levels)
-    bound = bound(images)
-    # XLA leaves assertions out.
+    images, conditioning = unpack_batch(_known(inputs), self.config)
+    bound = functools.partial(self.log_prob_bound, seed=None if training else 0, training=training)
+    if tf.executing_eagerly():  # which checks values itself
+      return bound(images, **conditioning)
+    images, levels = self.check_images(images), self.config.levels
+    conditioning = self.check_conditioning(shape_of(images)[0], **conditioning)
+    images = checks.checked(
+      images, [*checks.pixel_checks(images, levels), *conditioning_checks(self.config, conditioning)]
+    )
+    bound = bound(images, **conditioning)
+    # XLA leaves assertions out. Labels that are wrong give NaN by themselves.
+    valid = tf.reduce_all(checks.pixels_are_valid(images, levels), axis=[1, 2, 3])
     return tf.where(valid, bound, tf.cast(np.nan, bound.dtype))
 
   def compile(self, optimizer: Any = "adam", max_skipped: int = 10, **kwargs: Any) -> None:
@@ -102,17 +105,18 @@ class BoundTraining(Adaptable, keras.Model):
       InputError (a ValueError): if the model is initialised already, and `overwrite` is False; for images that are not
         integers in 0 .. levels - 1, and for other data, such as a generator.
 
-    Example:
+    Examples:
       >>> model = fpp.FlowPlusPlus(fpp.get_config("digits"))
-      >>> model.adapt(images)
+      >>> model.adapt(np.random.randint(0, 17, [64, 8, 8, 1]))
       >>> model.initialized
       True
     """
     self._check_new(overwrite)
     if not batch_size > 0:
       raise InputError(f"`batch_size` must be a positive integer, got {batch_size}")
-    images, given = unpack(self._unpacked(_first_batch(self._prepared(data), batch_size))[0], self.config)
-    self.initialize(images, **given)
+    inputs, _ = self._unpacked(_first_batch(self._prepared(data), batch_size))
+    images, conditioning = unpack_batch(inputs, self.config)
+    self.initialize(images, **conditioning)
 
   def load_weights(self, *args: Any, **kwargs: Any) -> None:
     """Load weights from a file, as in Keras; a model whose weights do not fit is initialised no more than before."""
@@ -166,7 +170,7 @@ class BoundTraining(Adaptable, keras.Model):
     elif isinstance(callbacks, keras.callbacks.Callback):
       callbacks = [callbacks]
     callbacks = list(callbacks or [])
-    with _input_errors():
+    with checks.input_errors():
       return super().fit(
         x, y, batch_size, epochs, verbose, [*callbacks, _Watch(callbacks)], validation_split, validation_data, **kwargs
       )
@@ -178,7 +182,7 @@ class BoundTraining(Adaptable, keras.Model):
       InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
     """
     x = self._prepared(x)
-    with _input_errors():
+    with checks.input_errors():
       return super().evaluate(x, y, *args, **kwargs)
 
   def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
@@ -188,7 +192,7 @@ class BoundTraining(Adaptable, keras.Model):
       InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
     """
     x = self._prepared(x)
-    with _input_errors():
+    with checks.input_errors():
       return super().predict(x, *args, **kwargs)
 
   def make_train_function(self, force: bool = False) -> None:
@@ -215,8 +219,8 @@ class BoundTraining(Adaptable, keras.Model):
     """
     if input_signature is None:
       images = tf.TensorSpec([None, *self.config.image_shape], tf.float32, "image")
-      given = {KEYS[name]: spec for name, spec in given_specs(self.config, tf.float32).items()}
-      input_signature = [{"image": images, **given} if given else images]
+      others = {KEYS[name]: spec for name, spec in conditioning_specs(self.config, tf.float32).items()}
+      input_signature = [{"image": images, **others} if others else images]
     super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
 
   # --- Steps ------------------------------------------------------------------------------------
@@ -308,8 +312,8 @@ class BoundTraining(Adaptable, keras.Model):
     x = _known(x)
     images = x["image"] if isinstance(x, dict) else x
     if hasattr(images, "__array__"):
-      check_pixels(np.asarray(images), self.config.levels)
       self.check_images(images[:1])
+      checks.check_pixels(np.asarray(images), self.config.levels)
     return x
 
 
@@ -365,36 +369,6 @@ def _known(inputs):
   if "image" not in inputs:
     raise InputError(f'inputs must have the key "image", got {sorted(inputs)}')
   return {key: inputs[key] for key in KEYS.values() if key in inputs}
-
-
-def _checked_pixels(images, levels):
-  """Images, once an assertion has seen integers in 0 .. levels - 1, and whether those of each image are, `[B]`."""
-  values = images if images.dtype.is_floating else tf.cast(images, tf.int64)
-  right = (values >= 0) & (values < levels)
-  if images.dtype.is_floating:
-    right &= values == tf.floor(values)
-  all_right = tf.reduce_all(right)
-  from_0_to_1 = tf.reduce_all((values >= 0) & (values <= 1))
-  example = tf.boolean_mask(values, ~right)[:1]
-  with tf.control_dependencies(
-    [
-      tf.debugging.Assert(all_right | ~from_0_to_1, [not_integers(levels, divided=True), example]),
-      tf.debugging.Assert(all_right, [not_integers(levels, divided=False), example]),
-    ]
-  ):
-    return tf.identity(images), tf.reduce_all(right, axis=[1, 2, 3])
-
-
-@contextlib.contextmanager
-def _input_errors() -> Iterator[None]:
-  """Turn the error of an assertion about pixels into an `InputError`."""
-  try:
-    yield
-  except tf.errors.InvalidArgumentError as error:
-    found = re.search(r"assertion failed: \[(`images` .*?)\] \[\[?(.*?)\]", error.message)
-    if found is None:
-      raise
-    raise InputError(" ".join(found.groups())) from None
 
 
 def _weighted_mean(values, weights):

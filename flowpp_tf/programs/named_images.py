@@ -14,7 +14,7 @@ from flowpp_tf.data import SPLITS
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.data.folder import open_folder
 from flowpp_tf.data.images import read_for_model
-from flowpp_tf.io.gate import reason
+from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.models import FlowPlusPlusConfig
 
 
@@ -69,7 +69,5 @@ def _images(name, config, load_data, limit):
 def _read(path, config):
   try:
     return read_for_model(path, config)
-  except InputError:
-    raise
-  except Exception as error:  # Pillow has many for files that are not images
-    raise InputError(f"image {str(path)!r} cannot be read: {reason(error)}") from None
+  except ImageFileError as error:
+    raise InputError(f"image {str(path)!r} cannot be read: {error.reason}") from None

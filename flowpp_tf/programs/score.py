@@ -31,7 +31,7 @@ from flowpp_tf.data import SPLITS
 from flowpp_tf.data import folder as image_folder
 from flowpp_tf.data import images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
-from flowpp_tf.io.gate import reason
+from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.programs import data_flags, device_flags, model_flags, run
 from flowpp_tf.training import Workdir, Workers
 
@@ -140,8 +140,8 @@ def _read_files(config, folder, names):
   def read(name):
     try:
       return image_files.read_for_model(folder / name, config), image_files.upright_size(folder / name), None
-    except Exception as error:  # Pillow raises many for damaged files
-      return None, None, reason(error)
+    except ImageFileError as error:
+      return None, None, error.reason
 
   sizes = []
   for name, (image, size, error) in zip(names, image_files.parallel_map(read, names), strict=True):

@@ -19,7 +19,7 @@ from flowpp_tf.core.lanes import lane_count
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
-from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
+from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch
 from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
 from flowpp_tf.training.signals import Stopped, StopSignals
@@ -366,7 +366,7 @@ def _initialize(state, batches, init_from, workers, log_fn):
     log_fn(f"begins with the weights of {init_from.path}")
     return
   count = min(state.config.init_batch_size or state.config.batch_size, len(batches.dataset.train))
-  images, given = unpack(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
+  images, given = unpack_batch(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
   log_fn(f"initialising on {len(images)} images")
   bound = state.model.initialize(images, seed=state.config.seed, **given)
   workers.broadcast(state.variables)  # hosts may round differently

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.models import FlowPlusPlus, unpack
+from flowpp_tf.models import FlowPlusPlus, unpack_batch
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.training.step import dropout_seed, step_noise, step_seed
 from flowpp_tf.types import Seed, TensorLike
@@ -61,7 +61,7 @@ def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int
     replicas: number of devices that took the step.
     step: its number.
   """
-  images, given = unpack(batch, state.model.config)
+  images, given = unpack_batch(batch, state.model.config)
   parts = replicas * state.config.accumulate
   size = len(images) // parts
   for part in range(parts):

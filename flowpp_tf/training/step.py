@@ -17,17 +17,17 @@ from flowpp_tf.core.lanes import add_in_order, in_lanes, lane_count, map_lanes
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.core.tracing import traced_once
-from flowpp_tf.models import FlowPlusPlus, unpack
+from flowpp_tf.models import FlowPlusPlus, unpack_batch
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.types import Seed
 
 
 def train_step(state: TrainState, batch: Any) -> None:
-  """Take a step, in replica context, on this replica's share of a batch; see `unpack` for what a batch can be."""
+  """Take a step, in replica context, on this replica's share of a batch; see `unpack_batch` for what a batch can be."""
   replica = tf.distribute.get_replica_context()
   scale = None if state.loss_scale is None else tf.convert_to_tensor(state.loss_scale.value)
   seed = step_seed(state.config.seed, state.optimizer.iterations.value)
-  bound, gradients, variables = _gradients(state, *unpack(batch, state.model.config), seed, scale)
+  bound, gradients, variables = _gradients(state, *unpack_batch(batch, state.model.config), seed, scale)
   *gradients, loss = _all_reduce_mean(replica, [*gradients, -tf.reduce_mean(bound)])
 
   factor = tf.constant(1.0, loss.dtype) if scale is None else 1 / tf.cast(scale, loss.dtype)
@@ -44,7 +44,7 @@ def train_step(state: TrainState, batch: Any) -> None:
 def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Return sums over this replica's images, in replica context: of bits/dim times weight, and of weights."""
   replica = tf.distribute.get_replica_context()
-  images, given = unpack(batch, state.model.config)
+  images, given = unpack_batch(batch, state.model.config)
   size = shape_of(images)[0]
   # The same noise in every validation: two validations differ only by their weights.
   noise = step_noise(

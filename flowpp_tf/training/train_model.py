@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.core.errors import InputError, check_pixels, unknown_name
+from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.recipes import read_recipe, without_replaced
 from flowpp_tf.core.settings import parse_text
 from flowpp_tf.data import ImageDataset, load_dataset

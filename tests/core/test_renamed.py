@@ -18,6 +18,9 @@ import pytest
     ("flowpp_tf.distributions.ImageDistribution", "flowpp_tf.models.ImageDistribution"),
     ("flowpp_tf.evaluation.Batched", "flowpp_tf.evaluation.BatchedModel"),
     ("flowpp_tf.training.train", "flowpp_tf.training.run_training"),
+    ("flowpp_tf.models.check_given", "flowpp_tf.models.check_conditioning"),
+    ("flowpp_tf.models.given_specs", "flowpp_tf.models.conditioning_specs"),
+    ("flowpp_tf.models.unpack", "flowpp_tf.models.unpack_batch"),
     ("flowpp_tf.evaluation.Typical", "flowpp_tf.evaluation.ValidationStatistics"),
   ],
 )

@@ -22,9 +22,8 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
-from flowpp_tf.demo.answers import DemoHandlers
+from flowpp_tf.demo.answers import DemoHandlers, read_upload
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
-from flowpp_tf.demo.uploads import read_upload
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb
 from support.programs import LIMIT, ROOT, call, run, start
@@ -106,7 +105,7 @@ def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, messag
 
 
 def test_too_many_pixels_are_refused_unread(uploads, monkeypatch):
-  monkeypatch.setattr("flowpp_tf.data.images.MOST_PIXELS", 40_000_000)
+  monkeypatch.setattr("flowpp_tf.io.image_file.MOST_PIXELS", 40_000_000)
   with pytest.raises(InputError, match="'large.png': it has 10000x5000 pixels; expected at most 40 million"):
     read_upload(uploads / "large.png", CONFIG)
 

@@ -1,6 +1,7 @@
 """Files from outside: what is no regular file, claims too much or is damaged is one line, and takes little memory."""
 
 import gzip
+import io
 import random
 import struct
 import tarfile
@@ -12,12 +13,13 @@ import pytest
 
 import convert_imagenet
 from flowpp_tf import data
+from flowpp_tf.compression.pictures import read_picture
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data import images
 from flowpp_tf.data.idx import read_idx_images
-from flowpp_tf.io import gate
-from flowpp_tf.models import load_official_weights
+from flowpp_tf.io import gate, image_file
+from flowpp_tf.models import FlowPlusPlusConfig, load_official_weights
 from support import hostile_files as hostile
 
 GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
@@ -101,19 +103,19 @@ def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, 
 @pytest.mark.parametrize(
   "content, message",
   [
-    (hostile.EPS, "cannot identify image file"),  # Pillow would start Ghostscript
+    (hostile.EPS, "is no image: expected one of PNG"),  # Pillow would start Ghostscript
     (hostile.png(13_000, 13_000, rows=10), "13000x13000 pixels; expected at most 64 million|exceeds limit"),
     (hostile.png(60_000, 60_000, rows=1), "exceeds limit"),
     (hostile.png(100, 100)[:-20], "a part has the wrong checksum, or is cut off"),
     (hostile.png(100, 100)[:-12], "it is cut off"),
     (hostile.png(100, 100)[:60] + b"?" + hostile.png(100, 100)[61:], "a part has the wrong checksum"),
     (b"", "it is empty"),
-    (b"GIF89a", "cannot identify|index out of range"),
+    (b"GIF89a", "is no image: expected one of|index out of range"),
   ],
 )
 def test_an_image_that_is_none_or_too_much_is_one_line(tmp_path, content, message):
   (tmp_path / "a.png").write_bytes(content)
-  with pytest.raises(Exception, match=message):
+  with pytest.raises(image_file.ImageFileError, match=message):
     images.read_image(tmp_path / "a.png", (4, 4, 3))
 
 
@@ -134,9 +136,53 @@ def test_all_that_is_no_image_in_a_folder_is_named_and_skipped(tmp_path):
     folders.load_folder(folder, (4, 4, 3), splits_file=folder / "pipe.png")
 
 
+def png(pixels=np.zeros([4, 4, 3], np.uint8)):
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, "PNG")
+  return file.getvalue()
+
+
+@pytest.mark.parametrize(
+  "content, message, reason",
+  [
+    (b"text", "'a.png' is no image: expected one of PNG, JPEG, ", "it is no image: expected one of PNG, JPEG, "),
+    (hostile.EPS, "'a.png' is no image: ", "it is no image: "),
+    (b"", "'a.png': it is empty", "it is empty"),
+    (png()[:-20], "'a.png': it is damaged", "it is damaged"),
+    (png().replace(b"IDAT", b"IDAX"), "'a.png': it is damaged", "it is damaged"),
+    (None, "'a.png' cannot be read: No such file", "No such file"),
+  ],
+)
+@pytest.mark.parametrize(
+  "read",
+  [
+    lambda path: images.read_image(path, (4, 4, 3), "a.png"),
+    lambda path: images.read_for_model(path, FlowPlusPlusConfig(image_shape=(4, 4, 3)), "a.png"),
+    lambda path: images.read_photograph(path, 3),
+    lambda path: images.upright_size(path),
+  ],
+)
+def test_every_reader_of_images_raises_one_error_with_name_and_reason(
+  tmp_path, monkeypatch, read, content, message, reason
+):
+  monkeypatch.chdir(tmp_path)
+  if content is not None:
+    (tmp_path / "a.png").write_bytes(content)
+  with pytest.raises(image_file.ImageFileError) as error:
+    read("a.png")
+  assert str(error.value).startswith(message) and error.value.reason.startswith(reason)
+
+
+def test_a_damaged_file_is_archived_byte_for_byte(tmp_path):
+  damaged = png().replace(b"IDAT", b"IDAX")
+  (tmp_path / "a.png").write_bytes(damaged)
+  picture = read_picture(tmp_path, "a.png", 3)
+  assert picture.pixels is None and picture.data == damaged and picture.reason == "no image"
+
+
 def test_images_are_decoded_within_a_budget_of_pixels(monkeypatch):
-  monkeypatch.setattr(images, "MOST_PIXELS", 10)
-  budget, running, most = images._Budget(), [], []
+  monkeypatch.setattr(image_file, "MOST_PIXELS", 10)
+  budget, running, most = image_file._Budget(), [], []
 
   def decode(pixels):
     with budget.take(pixels):

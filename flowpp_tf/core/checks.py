@@ -1,0 +1,169 @@
+"""What images and labels must be: each rule once, for arrays and for graphs.
+
+The values of an array are checked at once, and wrong ones raise an `InputError`. A graph cannot raise one: `checked`
+adds an assertion for each `Check`, and `input_errors` turns the error of a failed assertion into an `InputError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from flowpp_tf.core.errors import InputError
+
+if TYPE_CHECKING:  # decoding an archive runs without TensorFlow
+  import tensorflow as tf
+
+# --- Arrays -------------------------------------------------------------------------------------
+
+
+def check_shape(name: str, shape: Sequence[int | None], expected: Sequence[int | None], batch: str = "B") -> None:
+  """Raise an `InputError` unless a shape is the expected one; None, in either of them, stands for any size.
+
+  Args:
+    name: name of the argument in the message.
+    shape: shape that was found.
+    expected: shape that it must be.
+    batch: how the message names a size that may be any.
+  """
+  if len(shape) != len(expected) or any(a != b and None not in (a, b) for a, b in zip(shape, expected)):
+    raise InputError(f"{_not_of_shape(name, expected, batch)} {shape}")
+
+
+def check_pixels(images: np.ndarray, levels: int, name: str = "images") -> None:
+  """Raise an `InputError` unless all values of an array are integers in 0 .. levels - 1.
+
+  Args:
+    images: array of any shape, with at least one value.
+    levels: number of pixel values.
+    name: name of the argument in the message.
+  """
+  if images.size == 0:
+    raise InputError(f"`{name}` must hold at least one image, got shape {images.shape}")
+  if np.issubdtype(images.dtype, np.floating):
+    if not np.all(np.isfinite(images)):
+      count = np.sum(~np.isfinite(images))
+      raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")
+    fractional = images[images != np.floor(images)]
+    if fractional.size:
+      divided = images.min() >= 0 and images.max() <= 1
+      raise InputError(f"{_not_integers(levels, divided, name)} {fractional[0]}")
+  low, high = images.min(), images.max()
+  if low < 0 or high >= levels:
+    raise InputError(f"`{name}` must lie in 0 .. {levels - 1} ({levels} levels), got values from {low} to {high}")
+
+
+def check_labels(labels: np.ndarray, lowest: int, num_classes: int, of: str = "", hint: str = "") -> None:
+  """Raise an `InputError` unless all labels lie in lowest .. num_classes - 1.
+
+  Args:
+    labels: integers of any shape.
+    lowest: -1 if images may be without a label, else 0.
+    num_classes: number of classes.
+    of: what the message says of whose labels they are.
+    hint: what the message says at the end.
+  """
+  if np.any((labels < lowest) | (labels >= num_classes)):
+    raise InputError(f"{_not_labels(lowest, num_classes, of)} values from {np.min(labels)} to {np.max(labels)}{hint}")
+
+
+def _not_of_shape(name, expected, batch="B"):
+  sizes = ", ".join(batch if size is None else str(size) for size in expected)
+  return f"`{name}` must be of shape [{sizes}], got"
+
+
+def _not_integers(levels, divided, name="images"):
+  """The message about pixels, up to the value; `divided`: all of them are from 0 to 1."""
+  hint = ", not scaled to 0 .. 1 (did you divide by 255?)" if divided else ""
+  return f"`{name}` must be integers in 0 .. {levels - 1}{hint}, got"
+
+
+def _not_labels(lowest, num_classes, of=""):
+  return f"`labels`{of} must lie in {lowest} .. {num_classes - 1}{f' ({num_classes} classes)' if of else ''}, got"
+
+
+# --- Graphs -------------------------------------------------------------------------------------
+
+
+class Check(NamedTuple):
+  """An assertion of a graph: `message`, which ends in ", got", is followed by `value` where `condition` is false."""
+
+  condition: tf.Tensor
+  message: str
+  value: tf.Tensor
+
+
+def with_shape(name: str, tensor: tf.Tensor, expected: Sequence[int | None]) -> tf.Tensor:
+  """Return a tensor `[B, ...]` whose shape is `expected`; sizes that a graph does not know are checked when it runs."""
+  import tensorflow as tf
+
+  if tensor.shape.rank is not None:
+    check_shape(name, [*tensor.shape], expected)
+    if tensor.shape[1:].is_fully_defined():
+      return tensor
+  found, rank = tf.shape(tensor), len(expected)
+  same = tf.reduce_all(tf.concat([found, [-1] * rank], axis=0)[1:rank] == expected[1:]) & (tf.size(found) == rank)
+  return tf.ensure_shape(checked(tensor, [Check(same, _not_of_shape(name, expected), found)]), expected)
+
+
+def pixels_are_valid(images: tf.Tensor, levels: int) -> tf.Tensor:
+  """Return for each value whether it is an integer in 0 .. levels - 1."""
+  import tensorflow as tf
+
+  values = _wide(images)
+  valid = (values >= 0) & (values < levels)
+  return valid & (values == tf.floor(values)) if values.dtype.is_floating else valid
+
+
+def pixel_checks(images: tf.Tensor, levels: int) -> list[Check]:
+  """Return the checks of images that `check_pixels` makes of arrays; the error shows the first wrong value."""
+  import tensorflow as tf
+
+  values, valid = _wide(images), pixels_are_valid(images, levels)
+  all_valid, example = tf.reduce_all(valid), tf.boolean_mask(values, ~valid)[:1]
+  divided = tf.reduce_all((values >= 0) & (values <= 1))
+  return [
+    Check(all_valid | (divided != hint), _not_integers(levels, hint), example)
+    for hint in (True, False)  # so that one of them fails
+  ]
+
+
+def _wide(images):
+  """Images of a dtype that can be compared with any number of levels, unlike uint8 with 256."""
+  import tensorflow as tf
+
+  return images if images.dtype.is_floating else tf.cast(images, tf.int64)
+
+
+def label_checks(labels: tf.Tensor, lowest: int, num_classes: int) -> list[Check]:
+  """Return the checks of labels that `check_labels` makes of arrays."""
+  import tensorflow as tf
+
+  wrong = (labels < lowest) | (labels >= num_classes)
+  return [Check(~tf.reduce_any(wrong), _not_labels(lowest, num_classes), tf.boolean_mask(labels, wrong)[:1])]
+
+
+def checked(tensor: tf.Tensor, checks: Sequence[Check]) -> tf.Tensor:
+  """Return `tensor` once all checks hold. XLA leaves assertions out."""
+  import tensorflow as tf
+
+  with tf.control_dependencies([tf.debugging.Assert(check.condition, check[1:]) for check in checks]):
+    return tf.identity(tensor)
+
+
+@contextlib.contextmanager
+def input_errors() -> Iterator[None]:
+  """Turn the error of a `Check` in a graph that is run within into an `InputError`; others stay as they are."""
+  import tensorflow as tf
+
+  try:
+    yield
+  except tf.errors.InvalidArgumentError as error:
+    found: Any = re.search(r"assertion failed: \[(.* must .*, got)\] \[(.*?)\]", error.message)
+    if found is None:
+      raise
+    raise InputError(" ".join(found.groups())) from None

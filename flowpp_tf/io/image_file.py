@@ -1,0 +1,117 @@
+"""The gate for image files: known formats only, within limits, and one error for all that can be wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+import io
+import os
+import threading
+from typing import BinaryIO
+import zlib
+
+from PIL import Image, UnidentifiedImageError
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import gate
+from flowpp_tf.types import Path
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
+MOST_PIXELS = 64_000_000  # of an image, and of all that are decoded at a time: they take up to 12 bytes each
+_SMALL = 1 << 18  # pixels of an image that does not count
+_MOST_BYTES = 256 << 20  # of a file
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class ImageFileError(InputError):
+  """Raised for a file that is not a complete image of a known format, or is too large; it names the file.
+
+  Attributes:
+    reason: what is wrong, without the file's name.
+  """
+
+  def __init__(self, message: str, reason: str) -> None:
+    super().__init__(message)
+    self.reason = reason
+
+
+@contextlib.contextmanager
+def open_image(
+  file: Path | BinaryIO | bytes, name: str = "", formats: tuple[str, ...] = FORMATS, most_pixels: int | None = None
+) -> Iterator[Image.Image]:
+  """Open an image file, whose pixels are not decoded yet; decode them within the context.
+
+  Args:
+    file: path of the file, open file, or its bytes.
+    name: how errors name the file; its path if not given.
+    formats: formats that are read.
+    most_pixels: maximum number of pixels; None for `MOST_PIXELS`.
+
+  Raises:
+    ImageFileError (a ValueError): for anything else, and for any exception within the context: Pillow raises many.
+  """
+  name = name or (os.fspath(file) if isinstance(file, (str, os.PathLike)) else "image")
+  try:
+    content = _content(file)
+    _check_png(content)
+    with Image.open(io.BytesIO(content), formats=formats) as image:
+      pixels, most = image.width * image.height, most_pixels or MOST_PIXELS
+      if pixels > most:
+        raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {most / 1e6:.0f} million")
+      with contextlib.nullcontext() if pixels <= _SMALL else _BUDGET.take(pixels):
+        yield image
+  except InputError as error:
+    raise ImageFileError(f"{name!r}: {error}", str(error)) from None
+  except UnidentifiedImageError:
+    what = f"is no image: expected one of {', '.join(formats)}"
+    raise ImageFileError(f"{name!r} {what}", f"it {what}") from None
+  except Exception as error:
+    reason = gate.reason(error)
+    raise ImageFileError(f"{name!r} cannot be read: {reason}", reason) from None
+
+
+def _content(file):
+  if isinstance(file, bytes):
+    return file
+  path = isinstance(file, (str, os.PathLike))
+  content = gate.read_bytes(file, _MOST_BYTES) if path else file.read(_MOST_BYTES + 1)
+  if not 0 < len(content) <= _MOST_BYTES:
+    raise InputError("it is empty" if not content else f"it has more than {_MOST_BYTES:,} bytes")
+  return content
+
+
+def _check_png(content):
+  """Raise an `InputError` if a chunk of a PNG has the wrong checksum: Pillow does not look at those of pixels."""
+  if not content.startswith(_PNG):
+    return
+  place, view = len(_PNG), memoryview(content)
+  while place + 12 <= len(content):
+    end = place + 8 + int.from_bytes(view[place : place + 4], "big")
+    if view[end : end + 4] != zlib.crc32(view[place + 4 : end]).to_bytes(4, "big"):
+      raise InputError("it is damaged: a part has the wrong checksum, or is cut off")
+    if view[place + 4 : place + 8] == b"IEND":
+      return
+    place = end + 4
+  raise InputError("it is cut off")
+
+
+class _Budget:
+  """Lets threads decode images of `MOST_PIXELS` pixels in all at a time."""
+
+  def __init__(self):
+    self._changed, self._used = threading.Condition(), 0
+
+  @contextlib.contextmanager
+  def take(self, pixels):
+    with self._changed:
+      self._changed.wait_for(lambda: self._used + pixels <= MOST_PIXELS or not self._used)
+      self._used += pixels
+    try:
+      yield
+    finally:
+      with self._changed:
+        self._used -= pixels
+        self._changed.notify_all()
+
+
+_BUDGET = _Budget()

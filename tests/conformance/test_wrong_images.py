@@ -1,0 +1,170 @@
+"""Wrong images: every callable that takes images raises the same error for them, in eager mode and in graphs."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import data, evaluation
+from flowpp_tf.core.checks import input_errors
+from support.marks import quick_rows
+from support.models import MINIMAL, small_images
+
+CONFIG = dataclasses.replace(MINIMAL, num_classes=3)
+IMAGES = small_images(6).astype(np.int32)
+LABELS = np.arange(6) % 3
+FLOATS = IMAGES.astype(np.float32)
+INTEGERS, RANGE, SHAPE = "must be integers in 0 .. 7", r"must lie in 0 .. 7 \(8 levels\), got values from", "of shape"
+DIVIDED = INTEGERS + r", not scaled to 0 .. 1 \(did you divide by 255\?\), got 0"
+
+# Images, what the error says where the values can be seen, and what it says in a graph, which shows one value.
+WRONG = {
+  "divided": (FLOATS / 255, DIVIDED, DIVIDED),
+  "divided float64": (IMAGES / 255, DIVIDED, DIVIDED),
+  "fractional": (FLOATS + 0.5, f"{INTEGERS}, got \\d.5", f"{INTEGERS}, got \\d.5"),
+  "negative": (IMAGES - 9, f"{RANGE} -9 to", f"{INTEGERS}, got -"),
+  "negative floats": (FLOATS - 9, f"{RANGE} -9", f"{INTEGERS}, got -"),
+  "too large": (IMAGES + 248, f"{RANGE} 248 to 255", f"{INTEGERS}, got 2"),
+  "too large uint8": ((IMAGES + 248).astype(np.uint8), f"{RANGE} 248 to 255", f"{INTEGERS}, got 2"),
+  "nan": (FLOATS * np.nan, "must be finite, got .* values that are NaN or infinite", f"{INTEGERS}, got nan"),
+  "infinite": (FLOATS + np.inf, "must be finite, got .* values that are NaN or infinite", f"{INTEGERS}, got inf"),
+  "another shape": (IMAGES[:, :2], SHAPE, SHAPE),
+  "another number of channels": (IMAGES[..., :1], SHAPE, SHAPE),
+  "one image": (IMAGES[0], SHAPE, SHAPE),
+  "too many dimensions": (IMAGES[np.newaxis], SHAPE, SHAPE),
+  "empty": (IMAGES[:0], "must (hold|be) at least (one|1)", "must be from 1 to"),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(CONFIG)
+  model.compile(keras.optimizers.SGD(0.0))
+  return model
+
+
+@pytest.fixture(scope="module")
+def unconditional():
+  keras.utils.set_random_seed(0)
+  return fpp.FlowPlusPlus(MINIMAL)
+
+
+def fitted(model, images, labels=LABELS):
+  return model.fit({"image": images, "label": labels}, verbose=0)
+
+
+# Of a model with classes.
+EAGER = {
+  "log_prob_bound": lambda m, x: m.log_prob_bound(x, labels=0),
+  "bound_terms": lambda m, x: m.bound_terms(x, labels=0),
+  "bits_per_dim": lambda m, x: m.bits_per_dim(x, labels=0),
+  "initialize": lambda m, x: m.initialize(x, labels=0),
+  "encode": lambda m, x: m.encode(x, labels=0),
+  "call": lambda m, x: m({"image": x, "label": LABELS}),
+  "fit": fitted,
+  "evaluate": lambda m, x: m.evaluate({"image": x, "label": LABELS}, verbose=0),
+  "predict": lambda m, x: m.predict({"image": x, "label": LABELS}, verbose=0),
+  "BatchedModel.encode": lambda m, x: evaluation.BatchedModel(m, labels=0).encode(x),
+  "reconstruct": lambda m, x: evaluation.reconstruct(evaluation.BatchedModel(m, labels=0), x),
+  "Scorer": lambda m, x: evaluation.Scorer(m)(x),
+  "Scorer.log_likelihood": lambda m, x: evaluation.Scorer(m).log_likelihood(x),
+  "Scorer.bits_per_dim": lambda m, x: evaluation.Scorer(m).bits_per_dim(x),
+  "classify": lambda m, x: evaluation.classify(m, x, LABELS),
+  "evaluate_bits_per_dim": lambda m, x: evaluation.evaluate_bits_per_dim(m, x, given={"labels": 0}),
+  "image_grid": lambda m, x: evaluation.image_grid(x, m.config.levels),
+  "ImageDataset": lambda m, x: data.ImageDataset("wrong", m.config.levels, IMAGES, x, IMAGES),
+}
+EAGER_UNCONDITIONAL = {
+  "distribution.log_prob": lambda m, x: m.distribution.log_prob(x),
+  "distribution.prob": lambda m, x: m.distribution.prob(x),
+  "compress": lambda m, x: fpp.compress(m, x),
+  "train": lambda m, x: fpp.train(x, m.config),
+}
+# Shapes that are no mistake there.
+RANKS, SIZES = ("one image", "too many dimensions"), ("another shape", "another number of channels")
+TAKES = {
+  "distribution.log_prob": RANKS,
+  "distribution.prob": RANKS,
+  "image_grid": SIZES,
+  "train": (*RANKS, *SIZES),  # which makes a model for them
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("name", [*EAGER, *EAGER_UNCONDITIONAL])
+def test_wrong_images_are_the_same_error_everywhere(request, name, kind):
+  if kind in TAKES.get(name, ()):
+    pytest.skip("it takes these images")
+  images, message, _ = WRONG[kind]
+  call = {**EAGER, **EAGER_UNCONDITIONAL}[name]
+  model = request.getfixturevalue("model" if name in EAGER else "unconditional")
+  with pytest.raises(fpp.InputError, match=message):
+    call(model, images)
+
+
+@pytest.fixture(scope="module")
+def loaded(unconditional, tmp_path_factory):
+  path = tmp_path_factory.mktemp("exported") / "1"
+  fpp.export_saved_model(unconditional, path)
+  return fpp.load_saved_model(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("name", ["log_prob_bound", "bits_per_dim", "encode"])
+def test_wrong_images_are_the_same_error_of_a_saved_model(loaded, name, kind):
+  images, _, message = WRONG[kind]
+  with pytest.raises(fpp.InputError, match=f"`images` must be {SHAPE}" if message == SHAPE else f"`images` {message}"):
+    getattr(loaded, name)(images)
+
+
+GRAPHS = {
+  "fit": lambda m, x, y: m.fit(batches(x, y), verbose=0, shuffle=False),
+  "evaluate": lambda m, x, y: m.evaluate(batches(x, y), verbose=0),
+  "predict": lambda m, x, y: m.predict(batches(x, y), verbose=0),
+  "call": lambda m, x, y: tf.function(m, autograph=False)({"image": tf.constant(x), "label": tf.constant(y)}),
+}
+
+
+def batches(images, labels):
+  return tf.data.Dataset.from_tensors({"image": images, "label": labels})
+
+
+@pytest.mark.parametrize("kind", quick_rows({k: v for k, v in WRONG.items() if k != "empty"}, ["divided"]))
+@pytest.mark.parametrize("name", GRAPHS)
+def test_wrong_images_are_the_same_error_in_graphs(model, name, kind):
+  images, _, message = WRONG[kind]
+  model.initialize(IMAGES, labels=LABELS)
+  with pytest.raises(fpp.InputError, match=f"`images` must be {SHAPE}" if message == SHAPE else f"`images` {message}"):
+    with input_errors():
+      GRAPHS[name](model, images, LABELS)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("label", [-1, 3])
+def test_wrong_labels_are_an_error_in_graphs(model, name, label):
+  model.initialize(IMAGES, labels=LABELS)
+  with pytest.raises(fpp.InputError, match=f"`labels` must lie in 0 .. 2, got {label}"):
+    with input_errors():
+      GRAPHS[name](model, IMAGES, np.full(6, label))
+
+
+def test_a_distribution_checks_every_kind_of_number_in_graphs_if_asked_to(unconditional):
+  log_prob = tf.function(unconditional.distribution.copy(validate_args=True).log_prob, autograph=False)
+  for kind in ("divided", "negative", "too large uint8", "nan"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="images must lie in 0 .. 7 and be integers"):
+      log_prob(WRONG[kind][0])
+
+
+def test_other_errors_of_a_graph_stay_as_they_are():
+  @tf.function
+  def positive(x):
+    tf.debugging.assert_positive(x, "another matter")
+    return x
+
+  with pytest.raises(tf.errors.InvalidArgumentError, match="another matter"), input_errors():
+    positive(tf.constant(0))
