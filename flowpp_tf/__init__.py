@@ -9,8 +9,8 @@ from flowpp_tf.version import __version__
 if TYPE_CHECKING:
   from flowpp_tf import bijectors, compression, distributions, exporting, layers, models
   from flowpp_tf.compression import compress, decompress
+  from flowpp_tf.config.recipe import recipes
   from flowpp_tf.core.errors import InputError
-  from flowpp_tf.core.recipes import recipes
   from flowpp_tf.exporting import export_official_weights, export_saved_model, load_official_weights, load_saved_model
   from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, VectorFlow, get_config, presets, vector_flow
   from flowpp_tf.training.train_model import load, train
@@ -20,7 +20,7 @@ _MODULES = {"bijectors", "compression", "distributions", "exporting", "layers", 
 _NAMES = {
   "compression": ("compress", "decompress"),
   "core.errors": ("InputError",),
-  "core.recipes": ("recipes",),
+  "config.recipe": ("recipes",),
   "exporting": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
   "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow"),
   "training.train_model": ("load", "train"),

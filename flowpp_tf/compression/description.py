@@ -134,7 +134,7 @@ class CodecModel:
     Raises:
       InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold.
     """
-    from flowpp_tf.models.structure import parse_structure  # with TensorFlow, which the model has loaded
+    from flowpp_tf.config.structure import parse_structure
 
     config = model.config
     if config.is_conditional:

@@ -1,6 +1,6 @@
 """Architecture as data, and the model that it builds."""
 
-from flowpp_tf.models.config import CONFIGS, FlowPlusPlusConfig, get_config
+from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.given import check_given, given_specs, unpack
 from flowpp_tf.models.image_distribution import ImageDistribution

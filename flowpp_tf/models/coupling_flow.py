@@ -12,9 +12,9 @@ import keras
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.config.model import CouplingConfig
+from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.layers import Conditioner
-from flowpp_tf.models.config import CouplingConfig
-from flowpp_tf.models.structure import parse_structure
 from flowpp_tf.types import Shape
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.errors import InputError, check_pixels
 from flowpp_tf.core.lanes import in_eager_lanes
@@ -17,7 +18,6 @@ from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io.weights_file import load_weights
 from flowpp_tf.layers import ConditionNet, Dropout
-from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.given import check_given

@@ -16,7 +16,7 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.recipes import read_recipe, without_replaced
+from flowpp_tf.config.recipe import read_recipe, without_replaced
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
 from flowpp_tf.io import gate

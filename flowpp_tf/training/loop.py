@@ -12,12 +12,12 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.core.lanes import lane_count
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack
-from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
 from flowpp_tf.training.run_line import RunLine
 from flowpp_tf.training.signals import Stopped, StopSignals

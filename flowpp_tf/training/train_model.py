@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.config.recipe import read_recipe, without_replaced
+from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError, check_pixels, unknown_name
-from flowpp_tf.core.recipes import read_recipe, without_replaced
 from flowpp_tf.core.settings import parse_text
 from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import split_train
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, get_config
-from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.loop import train as train_run
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.types import Path

@@ -14,7 +14,7 @@ import sklearn.datasets
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.core.recipes import read_recipe, without_replaced
+from flowpp_tf.config.recipe import read_recipe, without_replaced
 from support.marks import exhaustive
 from support.programs import ROOT, call
 from support.runs import TINY_RUN

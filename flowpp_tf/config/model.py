@@ -3,10 +3,10 @@
 import dataclasses
 import math
 
+from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.errors import unknown_name
 from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
-from flowpp_tf.layers.network_config import NetworkConfig
-from flowpp_tf.models.structure import parse_structure
 
 _SHAPE = Range(
   lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
@@ -62,7 +62,7 @@ class FlowPlusPlusConfig(Settings):
 
   image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
   levels: int = setting(256, "Pixel values, 0 .. levels - 1.", _LEVELS)
-  structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see models/structure.py.")
+  structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see config/structure.py.")
   coupling: str = setting(
     "mixture_logistic", "Transformation of a coupling; affine is an ablation.", one_of("mixture_logistic", "affine")
   )
