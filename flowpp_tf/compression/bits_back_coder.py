@@ -12,13 +12,14 @@ bits/dim. The dequantization noise is popped too, as any variational posterior i
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol
 
 import numpy as np
 
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.grids import Grid, Lifts
-from flowpp_tf.compression.maps import BoundedAffine, ElementwiseMap, MixtureLogistic, PixelsToLogit, Sigmoid
+from flowpp_tf.compression.maps import COUPLING_MAPS, ElementwiseMap, PixelsToLogit, Sigmoid
 from flowpp_tf.compression.networks import below
 from flowpp_tf.compression.stack import Stack, check_inside
 
@@ -141,11 +142,7 @@ class _Flow:
   def __init__(self, part, model, networks, grid):
     name, flow = model.flows()[part]
     self._parts: list[_Step | _Rearrangement] = []
-    make_map = (
-      BoundedAffine
-      if flow["coupling"] == "affine"
-      else (lambda parameters: MixtureLogistic(parameters, flow["components"]))
-    )
+    make_map = functools.partial(COUPLING_MAPS[flow["coupling"]], components=flow["components"])
     index = 0
     for kind, couplings in flow["stages"]:
       before, after = {

@@ -20,6 +20,7 @@ import zlib
 import numpy as np
 
 from flowpp_tf.compression import exact
+from flowpp_tf.compression.maps import COUPLING_MAPS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 
@@ -132,13 +133,19 @@ class CodecModel:
     """Return the codec's view of a `FlowPlusPlus` model.
 
     Raises:
-      InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold.
+      InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold, or with
+        a kind of coupling that the codec does not have.
     """
     from flowpp_tf.config.structure import parse_structure
 
     config = model.config
     if config.is_conditional:
       raise InputError("a model of images given a label or a condition cannot compress: archives hold images only")
+    if config.coupling not in COUPLING_MAPS:
+      raise InputError(
+        f"a model with `coupling` {config.coupling} cannot compress: compression/maps.py has "
+        f"{' and '.join(COUPLING_MAPS)}"
+      )
     stages = lambda text, shape: [[stage.kind, stage.couplings] for stage in parse_structure(text, shape)]
     weights: dict[str, np.ndarray] = {}
     description: dict[str, Any] = {

@@ -33,7 +33,7 @@ _MOST_CROPS = 10_000  # in validation and in test
 
 def load_folder(
   path: Path,
-  image_shape: Shape,
+  image_shape: Shape | None,
   splits_file: Path | None = None,
   max_bad_files: int = 0,
   cache_dir: Path | None = None,
@@ -55,6 +55,8 @@ def load_folder(
   Raises:
     InputError (a ValueError): naming the folder or the files that are wrong.
   """
+  if image_shape is None:
+    raise InputError("`image_shape` must say to which shape the images of a folder are resized")
   images.check_channels(image_shape)
   folder, names = open_folder(path)
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
