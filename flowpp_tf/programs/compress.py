@@ -102,7 +102,7 @@ def compress_from_flags() -> None:
     raise InputError("give --output, or --estimate, which writes nothing; one of them")
   if FLAGS.output is not None:
     run.check_is_new(FLAGS.output)
-  workdir = model_flags.given_model()
+  workdir = model_flags.workdir_from_flags()
   model, settings = workdir.load()
   if FLAGS.images:
     _compress_files(model, workdir)

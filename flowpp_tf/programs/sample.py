@@ -118,7 +118,7 @@ def sample_from_flags() -> None:
   given, temperatures, seed = run.given_from_flags(), _temperatures(FLAGS.temperature), FLAGS.seed
   animated = FLAGS.animate or (FLAGS.output or "").lower().endswith((".gif", ".apng"))
   _check(given, animated)
-  workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
+  workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()
   images_read = [*(FLAGS.interpolate or ()), *(FLAGS.reconstruct or ())]
