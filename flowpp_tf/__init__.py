@@ -9,20 +9,20 @@ from flowpp_tf.version import __version__
 if TYPE_CHECKING:
   from flowpp_tf import bijectors, compression, distributions, exporting, layers, models
   from flowpp_tf.compression import compress, decompress
+  from flowpp_tf.config import CONFIGS, FlowPlusPlusConfig, Recipe, get_config, recipes
   from flowpp_tf.core.errors import InputError
-  from flowpp_tf.core.recipes import recipes
   from flowpp_tf.exporting import export_official_weights, export_saved_model, load_official_weights, load_saved_model
-  from flowpp_tf.models import CONFIGS, FlowPlusPlus, FlowPlusPlusConfig, VectorFlow, get_config, presets, vector_flow
+  from flowpp_tf.models import FlowPlusPlus, VectorFlow, presets, vector_flow
   from flowpp_tf.training.train_model import load, train
 
 # Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
 _MODULES = {"bijectors", "compression", "distributions", "exporting", "layers", "models"}
 _NAMES = {
   "compression": ("compress", "decompress"),
+  "config": ("CONFIGS", "FlowPlusPlusConfig", "Recipe", "get_config", "recipes"),
   "core.errors": ("InputError",),
-  "core.recipes": ("recipes",),
   "exporting": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
-  "models": ("CONFIGS", "FlowPlusPlus", "FlowPlusPlusConfig", "VectorFlow", "get_config", "presets", "vector_flow"),
+  "models": ("FlowPlusPlus", "VectorFlow", "presets", "vector_flow"),
   "training.train_model": ("load", "train"),
 }
 _of_old_name = renamed(__name__, {"export": "exporting"})

@@ -16,7 +16,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "flowpp_tf"
 FLOORS = (
   ("types", "version"),
   ("core",),
-  ("io", "bijectors", "layers.kernels"),
+  ("io", "config", "bijectors", "layers.kernels"),
   ("layers", "distributions", "data", "devices"),
   ("models",),
   ("evaluation", "training", "compression", "exporting"),

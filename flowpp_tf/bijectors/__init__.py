@@ -7,6 +7,7 @@ from flowpp_tf.bijectors.chain import Chain, Invert
 from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.bijectors.coupling import (
   Coupling,
+  CouplingKind,
   affine_coupling_bijector,
   mixture_logistic_coupling_bijector,
   num_parameters,

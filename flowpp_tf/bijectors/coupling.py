@@ -11,7 +11,8 @@ conditioner's last layer must therefore not begin at zero.
 
 from collections.abc import Callable
 import functools
-from typing import Any
+import pkgutil
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -20,6 +21,7 @@ from flowpp_tf.bijectors.affine import BoundedAffine
 from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
+from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.remat import checkpointed
 from flowpp_tf.core.shapes import reshape, shape_of
 
@@ -167,23 +169,41 @@ def _check_size(bijector, x2):
     raise ValueError(f"the conditioner gives parameters for {sizes[0]} values, but {x2.shape[-1]} are transformed")
 
 
+class CouplingKind(NamedTuple):
+  """The transformation of a kind of coupling; core/registry.py names the kinds.
+
+  Attributes:
+    num_parameters: function of the number of components K, which returns how many parameters a conditioner gives for
+      each transformed value.
+    bijector_fn: function `(parameters [..., C num_parameters], components) -> elementwise bijector` of `[..., C]`.
+
+  Examples:
+    >>> shift = fb.CouplingKind(lambda components: 1, lambda parameters, components: tfp.bijectors.Shift(parameters))
+    >>> shift.num_parameters(8)
+    1
+  """
+
+  num_parameters: Callable[[int], int]
+  bijector_fn: Callable[[Any, int], tfp.bijectors.Bijector]
+
+
 def num_parameters(coupling: str, components: int) -> int:
   """Return how many parameters a conditioner gives for each transformed value.
 
   Args:
-    coupling: "mixture_logistic" (2 + 3 `components`) or "affine" (2).
+    coupling: kind of coupling, such as "mixture_logistic" (2 + 3 `components`) or "affine" (2).
     components: K, the number of logistics in the mixture.
 
   Raises:
-    ValueError: if `coupling` is neither.
+    ValueError: if there is no such kind.
 
   Examples:
     >>> fpp.bijectors.num_parameters("mixture_logistic", components=8)
     26
   """
-  if coupling not in ("mixture_logistic", "affine"):
-    raise ValueError(f"`coupling` must be mixture_logistic or affine, got {coupling!r}")
-  return 2 + 3 * components if coupling == "mixture_logistic" else 2
+  if coupling not in COUPLINGS:
+    raise ValueError(f"`coupling` must be {' or '.join(COUPLINGS)}, got {coupling!r}")
+  return pkgutil.resolve_name(COUPLINGS[coupling]).num_parameters(components)
 
 
 def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
@@ -234,3 +254,7 @@ def _per_value(parameters, size):
       f"parameters of shape {parameters.shape}"
     )
   return reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])
+
+
+MIXTURE_LOGISTIC = CouplingKind(lambda components: 2 + 3 * components, mixture_logistic_coupling_bijector)
+AFFINE = CouplingKind(lambda components: 2, lambda parameters, components: affine_coupling_bijector(parameters))

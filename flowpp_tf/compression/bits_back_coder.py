@@ -9,13 +9,14 @@ dequantization noise is a `BitsBack` step, as any latent variable with a variati
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 from typing import Protocol
 
 import numpy as np
 
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.grids import Grid, Lifts
-from flowpp_tf.compression.maps import BoundedAffine, MixtureLogistic, PixelsToLogit, Sigmoid
+from flowpp_tf.compression.maps import COUPLING_MAPS, PixelsToLogit, Sigmoid
 from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_inside
 from flowpp_tf.compression.steps import Bijection, BitsBack, Coupling, Inverse, LocalBitsBack, Prior, Sequence, Step
 
@@ -119,8 +120,7 @@ class _Flow:
     self._part, self._networks, self.grid = part, networks, grid
     self._steps: list[Callable[[np.ndarray | None], Step]] = []  # each given the context
     name, flow = model.flows()[part]
-    affine, components = flow["coupling"] == "affine", flow["components"]
-    self._make_map = BoundedAffine if affine else lambda parameters: MixtureLogistic(parameters, components)
+    self._make_map = functools.partial(COUPLING_MAPS[flow["coupling"]], components=flow["components"])
     index = 0
     for kind, couplings in flow["stages"]:
       before, after = _STAGES[kind]

@@ -20,6 +20,7 @@ import zlib
 import numpy as np
 
 from flowpp_tf.compression import exact
+from flowpp_tf.compression.maps import COUPLING_MAPS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 
@@ -123,13 +124,19 @@ class CodecModel:
     """Return the codec's view of a `FlowPlusPlus` model.
 
     Raises:
-      InputError (a ValueError): for a conditional model: archives do not hold labels or conditions.
+      InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold, or with
+        a kind of coupling that the codec does not have.
     """
-    from flowpp_tf.models.structure import parse_structure  # with TensorFlow, which the model has loaded
+    from flowpp_tf.config.structure import parse_structure
 
     config = model.config
     if config.is_conditional:
       raise InputError("a model of images given a label or a condition cannot compress: archives hold images only")
+    if config.coupling not in COUPLING_MAPS:
+      raise InputError(
+        f"a model with `coupling` {config.coupling} cannot compress: compression/maps.py has "
+        f"{' and '.join(COUPLING_MAPS)}"
+      )
     weights: dict[str, np.ndarray] = {}
     description: dict[str, Any] = {
       "image_shape": list(config.image_shape),

@@ -121,9 +121,11 @@ class BoundedAffine(ElementwiseMap):
 
   Args:
     parameters: `[..., C 2]` of the conditioner, for inputs `[..., C]`.
+    components: not used.
   """
 
-  def __init__(self, parameters: np.ndarray) -> None:
+  def __init__(self, parameters: np.ndarray, components: int = 0) -> None:
+    del components
     by_value = parameters.reshape(*parameters.shape[:-1], -1, 2)
     self._factor, self._shift = exact.exp(exact.tanh(by_value[..., 0])), by_value[..., 1]
 
@@ -132,6 +134,10 @@ class BoundedAffine(ElementwiseMap):
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     return (y - self._shift) / self._factor, self._factor
+
+
+# By kind of coupling; archives cannot hold images of models with another kind.
+COUPLING_MAPS = {"mixture_logistic": MixtureLogistic, "affine": BoundedAffine}
 
 
 class Sigmoid(ElementwiseMap):

@@ -1,18 +1,24 @@
 """Data sets by name."""
 
+import inspect
+import pkgutil
+
 from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.core.registry import DATASETS
 from flowpp_tf.core.renamed import renamed
-from flowpp_tf.data import bundled, tfds
-from flowpp_tf.data.arrays import load_npz
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
-from flowpp_tf.data.folder import load_folder
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.types import Path, Shape
 
 __getattr__ = renamed(__name__, {"Batches": "DataPipeline", "Photographs": "RandomCrops"})
 
-DATASETS = ("digits", "photos", *tfds.NAMES, "folder:PATH", "npz:PATH", "tfds:NAME")
+_NOT_TAKEN = {  # errors about options that a data set does not have
+  "splits_file": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
+  "max_bad_files": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
+  "crops": "`crops` are for photos and folders; the data set is {!r}",
+  "labels": "data set {!r} has no labels",
+}
 
 
 def load_dataset(
@@ -47,37 +53,34 @@ def load_dataset(
   Raises:
     InputError (a ValueError): if the name is unknown (it lists similar names), or the data or their labels are missing.
   """
-  kind, colon, rest = name.partition(":")
-  if kind != "folder" and (splits_file or max_bad_files):
-    raise InputError(f"`splits_file` and `max_bad_files` are for folders; the data set is {name!r}")
-  if crops and name != "photos" and kind != "folder":
-    raise InputError(f"`crops` are for photos and folders; the data set is {name!r}")
-  if labels and (crops or name == "photos"):
-    raise InputError(f"data set {name!r} has no labels{' for crops' if crops else ''}")
+  if labels and crops:
+    raise InputError(f"data set {name!r} has no labels for crops")
   if bits is not None and levels is not None and levels != 2**bits:
     raise InputError(
       f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
       f"--levels={2**bits}, or another --bits"
     )
-  if image_shape is not None:
-    image_shape = tuple(image_shape)
-  if name == "digits":
-    dataset = bundled.digits(labels)
-  elif name == "photos":
-    dataset = bundled.photos(crops)
-  elif name in tfds.NAMES:
-    dataset = tfds.load_named(name, data_dir, image_shape, cache_dir, labels)
-  elif colon and kind in ("folder", "npz", "tfds") and not rest:
-    wanted = "data set" if kind == "tfds" else "path"
-    raise InputError(f"data set {name!r} must name a {wanted} after the colon")
-  elif colon and kind == "folder":
-    if image_shape is None:
-      raise InputError("`image_shape` must say to which shape the images of a folder are resized")
-    dataset = load_folder(rest, image_shape, splits_file, max_bad_files, cache_dir, crops, labels)
-  elif colon and kind == "npz":
-    dataset = load_npz(rest, 256 if bits is not None or levels is None else levels, labels)
-  elif colon and kind == "tfds":
-    dataset = tfds.load_any(rest, data_dir, image_shape, cache_dir, labels)
-  else:
-    raise unknown_name("dataset", name, DATASETS)
+  load, options = pkgutil.resolve_name(DATASETS[_entry(name)]), dict(locals())
+  options |= {
+    "path": name.partition(":")[2],
+    "image_shape": None if image_shape is None else tuple(image_shape),
+    "levels": levels if levels is not None and bits is None else 256,
+  }
+  taken = inspect.signature(load).parameters
+  for option, message in _NOT_TAKEN.items():
+    if options[option] and option not in taken:
+      raise InputError(message.format(name))
+  dataset = load(**{option: options[option] for option in taken})
   return dataset if bits is None else dataset.reduce_bits(bits)
+
+
+def _entry(name):
+  """Return the name in `DATASETS` that stands for the name of a data set."""
+  kind, colon, rest = name.partition(":")
+  for entry in DATASETS:
+    if entry == name or colon and entry.startswith(f"{kind}:"):
+      if colon and not rest:
+        wanted = "data set" if entry.endswith(":NAME") else "path"
+        raise InputError(f"data set {name!r} must name a {wanted} after the colon")
+      return entry
+  raise unknown_name("dataset", name, DATASETS)

@@ -34,7 +34,7 @@ _MOST_CROPS = 10_000  # in validation and in test
 
 def load_folder(
   path: Path,
-  image_shape: Shape,
+  image_shape: Shape | None,
   splits_file: Path | None = None,
   max_bad_files: int = 0,
   cache_dir: Path | None = None,
@@ -56,6 +56,8 @@ def load_folder(
   Raises:
     InputError (a ValueError): naming the folder or the files that are wrong.
   """
+  if image_shape is None:
+    raise InputError("`image_shape` must say to which shape the images of a folder are resized")
   images.check_channels(image_shape)
   folder, names = open_folder(path)
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
@@ -65,26 +67,14 @@ def load_folder(
   source = [str(folder.resolve()), identity]
   source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
   if crops:
+    source.append("photographs")
     sizes = {split: list(images.parallel_map(_size, paths)) for split, paths in files.items()}
-    arrays, about = cache.decoded_images(
-      folder.resolve().name,
-      [*source, "photographs"],
-      {s: sum(h * w for h, w in sizes[s]) for s in files},
-      image_shape[2:],
-      functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files),
-      source_bytes,
-      cache_dir,
-    )
+    counts, shape = {split: sum(h * w for h, w in sizes[split]) for split in files}, image_shape[2:]
+    fill = functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files)
   else:
-    arrays, about = cache.decoded_images(
-      folder.resolve().name,
-      source,
-      {split: len(paths) for split, paths in files.items()},
-      image_shape,
-      functools.partial(fill_from_files, files, image_shape, max_bad_files),
-      source_bytes,
-      cache_dir,
-    )
+    counts, shape = {split: len(paths) for split, paths in files.items()}, image_shape
+    fill = functools.partial(fill_from_files, files, image_shape, max_bad_files)
+  arrays, about = cache.decoded_images(folder.resolve().name, source, counts, shape, fill, source_bytes, cache_dir)
   _report_bad(about["bad"], max_bad_files)
   for split, array in arrays.items():
     if not len(array):

@@ -64,7 +64,6 @@ _SETS = {
   "celeb_a": _Set("celeb_a", sizes=(64, 128), crop=148),
   "celeb_a_hq": _Set("celeb_a_hq/{size}", sizes=(64, 128)),
 }
-NAMES = tuple(_SETS)
 _LABELS_PER_READ = 1024
 
 
@@ -75,10 +74,10 @@ def load_named(
   cache_dir: Path | None = None,
   labels: bool = False,
 ) -> ImageDataset:
-  """Load one of `NAMES`.
+  """Load a benchmark of the field.
 
   Args:
-    name: one of `NAMES`.
+    name: one of `_SETS`.
     data_dir: folder of TensorFlow Datasets or of the published files; None for the former's default, and for the place
       of Debian's packages.
     image_shape: `(H, W, C)` of the model; chooses the size of a set with several sizes.
@@ -118,13 +117,13 @@ def load_any(
   cache_dir: Path | None = None,
   labels: bool = False,
 ) -> ImageDataset:
-  """Load any set of TensorFlow Datasets with an image feature; arguments as for `load_named`.
+  """Load any set of TensorFlow Datasets with an image feature: `tfds:NAME`; arguments as for `load_named`.
 
   Images of another shape than the model's are cropped and resized like those of a folder.
   """
-  builder = _prepared(f"tfds:{name}", _builder(name, data_dir), data_dir)
+  builder = _prepared(name, _builder(name.removeprefix("tfds:"), data_dir), data_dir)
   found = _read_labels(builder) if labels else None
-  return _complete(f"tfds:{name}", builder.info.full_name, _read(builder, image_shape, None, cache_dir), found)
+  return _complete(name, builder.info.full_name, _read(builder, image_shape, None, cache_dir), found)
 
 
 def _complete(name, version, splits, found, test="test"):

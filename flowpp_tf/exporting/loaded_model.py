@@ -5,12 +5,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import is_count
 from flowpp_tf.io.digests import check_digests
 from flowpp_tf.io.gate import read_json, reason
-from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.types import Path, Seed, TensorLike
 
 _FUNCTIONS = {"sample", "log_prob_bound", "bits_per_dim", "encode", "decode"}

@@ -15,6 +15,7 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
+from flowpp_tf.config.network import NetworkConfig
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.layers.activations import concat_elu, layer_norm
@@ -23,7 +24,6 @@ from flowpp_tf.layers.fused import conv_attention_block
 from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise
 from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.kernels.pointwise import LAYER_NORM_EPSILON
-from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.types import Shape
 
 MIXERS = ("attention", "pointwise", "none")

@@ -13,11 +13,11 @@ from jaxtyping import Float, Num
 import keras
 import tensorflow as tf
 
+from flowpp_tf.config.network import NetworkConfig
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
-from flowpp_tf.layers.network_config import NetworkConfig
 from flowpp_tf.types import Shape
 
 

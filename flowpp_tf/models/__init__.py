@@ -1,8 +1,8 @@
 """Architecture as data, and the model that it builds."""
 
+from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.core.renamed import renamed
 from flowpp_tf.models.conditioning import check_conditioning, conditioning_checks, conditioning_specs, unpack_batch
-from flowpp_tf.models.config import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.initial_weights import InitialWeights

@@ -10,9 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.types import TensorLike
 
 KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a batch, by argument

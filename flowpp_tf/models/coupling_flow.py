@@ -6,15 +6,17 @@ the bijectors use them.
 
 from collections.abc import Sequence
 import functools
+import pkgutil
 from typing import Any
 
 import keras
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.config.model import CouplingConfig
+from flowpp_tf.config.structure import parse_structure
+from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.layers import Conditioner
-from flowpp_tf.models.config import CouplingConfig
-from flowpp_tf.models.structure import parse_structure
 from flowpp_tf.types import Shape
 
 
@@ -35,7 +37,7 @@ class CouplingStep(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     height, width, channels = shape
-    half = channels // 2
+    half, kind = channels // 2, pkgutil.resolve_name(COUPLINGS[config.coupling])
     add_weight = functools.partial(self.add_weight, autocast=False)  # bijectors compute in the flow's precision
     self.scale = add_weight(name="scale", shape=shape, initializer="ones")
     self.bias = add_weight(name="bias", shape=shape, initializer="zeros")
@@ -49,7 +51,7 @@ class CouplingStep(keras.layers.Layer):
       mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
     self.conditioner = Conditioner(
       (height, width, half),
-      half * fb.num_parameters(config.coupling, config.components),
+      half * kind.num_parameters(config.components),
       config.network,
       config.context_channels,
       config.output_concat_elu,
@@ -57,12 +59,7 @@ class CouplingStep(keras.layers.Layer):
       name="conditioner",
       dtype=config.network_dtype,
     )
-
-    bijector_fn = (
-      fb.affine_coupling_bijector
-      if config.coupling == "affine"
-      else functools.partial(fb.mixture_logistic_coupling_bijector, components=config.components)
-    )
+    bijector_fn = functools.partial(kind.bijector_fn, components=config.components)
     self.act_norm = fb.ActNorm(
       self.scale, self.bias, min_variance=config.act_norm_min_variance, name=f"{self.name}_act_norm"
     )

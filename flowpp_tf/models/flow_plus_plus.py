@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import check_pixels, check_shape, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.errors import InputError
@@ -20,7 +21,6 @@ from flowpp_tf.io.weights_file import load_weights
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.conditioning import check_conditioning
-from flowpp_tf.models.config import FlowPlusPlusConfig
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.image_distribution import ImageDistribution

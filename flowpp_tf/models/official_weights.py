@@ -89,6 +89,8 @@ def official_entries(model: FlowPlusPlus) -> list[Entry]:
   """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
   if model.config.invertible_conv == "lu":
     raise InputError("the release has no weights for `invertible_conv` lu; use dense")
+  if model.config.coupling not in ("mixture_logistic", "affine"):
+    raise InputError(f"the release has no weights for `coupling` {model.config.coupling}")
   if model.config.augment_channels:
     raise InputError("the release has no weights for `augment_channels`")
   return list(_Names(model.config).model(model))
@@ -109,11 +111,11 @@ class _Names:
     yield from self._steps(model.coupling_flow, True)
 
   def _steps(self, flow, mixing):
-    if self._config.coupling == "affine":
-      coupling = "AffineAttnCoupling"
-    else:
-      attention = self._config.attention and mixing
-      coupling = "MixLogisticAttnCoupling" if attention else "MixLogisticCoupling"
+    attention = self._config.attention and mixing
+    coupling = {
+      "affine": "AffineAttnCoupling",
+      "mixture_logistic": "MixLogisticAttnCoupling" if attention else "MixLogisticCoupling",
+    }[self._config.coupling]
     for step in flow.steps:
       norm = self._numbered("Norm")
       half = step.scale.shape[-1] // 2

@@ -10,10 +10,12 @@ docs/compression.md has sizes, speeds, limits, and the format.
 """
 
 from collections.abc import Iterator
+import functools
 import math
 import os
 import pathlib
 import time
+import types
 
 from absl import flags
 import numpy as np
@@ -47,7 +49,6 @@ from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.programs import data_flags, model_flags, run
 from flowpp_tf.programs.codec_models import save_codec_model
 
-FLAGS = flags.FLAGS
 _ESTIMATED_TILES = 1000
 
 
@@ -95,104 +96,98 @@ def define_flags() -> None:
 
 def compress_from_flags() -> None:
   """Write the archive."""
-  given = run.given_from_flags()
-  if FLAGS.images and (FLAGS.dataset or "split" in given):
+  options, given = types.SimpleNamespace(**flags.FLAGS.flag_values_dict()), run.given_from_flags()
+  if options.images and (options.dataset or "split" in given):
     raise InputError("--images are files, --dataset and --split say other images; give one of them")
-  if (FLAGS.output is None) != FLAGS.estimate:
+  if (options.output is None) != options.estimate:
     raise InputError("give --output, or --estimate, which writes nothing; one of them")
-  if FLAGS.output is not None:
-    run.check_is_new(FLAGS.output)
-  workdir = model_flags.given_model()
+  if options.output is not None:
+    run.check_is_new(options.output)
+  workdir = model_flags.workdir_from_flags()
   model, settings = workdir.load()
-  if FLAGS.images:
-    _compress_files(model, workdir)
-    return
-  dataset = (
-    data_flags.load_from_settings(data_flags.complete_settings(given, FLAGS.dataset, settings), model.config)
-    if FLAGS.dataset
-    else data_flags.load_data_of_run(settings, model.config, given)[0]
-  )
-  images = dataset.split(FLAGS.split)[: FLAGS.limit]
+  if options.images:
+    check_channels(model.config.image_shape[2])
+    folder, names = _files(options.images)
+    _compress_files(model, workdir.path, folder, names[: options.limit], options)
+  else:
+    dataset = data_flags.load_given_data(settings, model.config, given)
+    _compress_images(model, workdir.path, dataset.split(options.split)[: options.limit], options)
+
+
+def _compress_images(model, workdir, images, options):
   size = len(images) * math.prod(model.config.image_shape)
-  if FLAGS.estimate:
+  if options.output is None:
     _print_estimate(model, images, len(images), size, 0)
     return
-  coder = _coder(model, workdir)
+  coder = _coder(model, workdir, options.tier)
 
-  def write(path):
-    with open(path, "wb") as file, progress_bar(len(images), "image") as bar:
+  def write(file):
+    with progress_bar(len(images), "image") as bar:
       compress_to(
         file,
         coder,
         images,
-        segment_images=FLAGS.segment_images,
-        embed_model=FLAGS.embed_model,
-        max_batch=FLAGS.batch_size,
+        segment_images=options.segment_images,
+        embed_model=options.embed_model,
+        max_batch=options.batch_size,
         progress=bar.update,
       )
-    if FLAGS.test:
-      with open(path, "rb") as file:
-        start = 0
-        for part in read_images(ArchiveReader(file), coder):
-          if part.problem or not np.array_equal(part.images, images[start : start + len(part.images)]):
-            raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
-          start += len(part.images)
 
-  _write(write, len(images), size, size)
+  def compare(reader):
+    start = 0
+    for part in read_images(reader, coder):
+      if part.problem or not np.array_equal(part.images, images[start : start + len(part.images)]):
+        raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
+      start += len(part.images)
+
+  _write(options, write, compare, len(images), size, dims=size)
 
 
-def _compress_files(model, workdir):
-  check_channels(model.config.image_shape[2])
-  folder, names = _files(FLAGS.images)
-  names = names[: FLAGS.limit]
+def _compress_files(model, workdir, folder, names, options):
+  shape, kept = model.config.image_shape, {}  # of the files that are kept: names, and why
   sizes = {name: _size_of(folder / name) for name in names}
-  shape = model.config.image_shape
-  kept: dict[str, str] = {}  # names, and why
+  read = functools.partial(read_picture, folder, channels=shape[2], lossy_pixels=options.lossy_pixels)
 
   def pictures() -> Iterator[ImageFile]:
     for name in names:
       try:
-        picture = read_picture(folder, name, shape[2], FLAGS.lossy_pixels)
+        picture = read(name)
       except OSError as error:
         raise InputError(f"{str(folder / name)!r} cannot be read: {error.strerror or error}") from None
       if picture.pixels is None:
         kept[name] = picture.reason
       yield picture
 
-  for name in (name for name, size in sizes.items() if size > MAX_KEPT_FILE):
-    if reason := read_picture(folder, name, shape[2], FLAGS.lossy_pixels).reason:
+  _check_kept(folder, read, (name for name, size in sizes.items() if size > MAX_KEPT_FILE))
+  if options.output is None:
+    _estimate_files(model, pictures(), len(names))
+    return
+  coder = _coder(model, workdir, options.tier)
+
+  def write(file):
+    with progress_bar(None, "image") as bar:
+      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, bar.update)
+      write_pictures(writer, pictures(), shape, options.segment_images)
+
+  def compare(reader):
+    for original, decoded in zip(pictures(), read_pictures(reader, coder), strict=True):
+      if isinstance(decoded, Lost) or decoded.name != original.name or decoded.content != original.content:
+        raise RuntimeError(f"the archive does not decode to {original.name!r}")
+
+  total = sum(sizes.values())
+  _warn_about_files(kept, names, shape, _write(options, write, compare, len(names), total) >= total)
+
+
+def _check_kept(folder, read, names):
+  """Raise an `InputError` if one of the files would be kept as it is; they are too large for that."""
+  for name in names:
+    if reason := read(name).reason:
       raise InputError(
         f"{str(folder / name)!r} would be kept as it is ({reason}), and is larger than {MAX_KEPT_FILE >> 20} MiB"
       )
 
-  if FLAGS.estimate:
-    tiles, kept_bytes, count, pixel_bytes = [], 0, 0, 0
-    for picture in pictures():
-      if picture.pixels is None:
-        kept_bytes += len(picture.content)
-        continue
-      own = to_tiles(picture.pixels, shape)
-      count, pixel_bytes = count + len(own), pixel_bytes + picture.pixels.nbytes
-      tiles.append(own[np.linspace(0, len(own) - 1, min(len(own), max(_ESTIMATED_TILES // len(names), 1))).astype(int)])
-    if not tiles:
-      print(f"no file has pixels to code; all {len(kept)} would be kept as they are, {_size(kept_bytes)}")
-      return
-    _print_estimate(model, np.concatenate(tiles), count, pixel_bytes, kept_bytes)
-    return
-  coder = _coder(model, workdir)
 
-  def write(path):
-    with open(path, "wb") as file, progress_bar(None, "image") as bar:
-      writer = ArchiveWriter(file, coder, "files", FLAGS.embed_model, FLAGS.batch_size, bar.update)
-      write_pictures(writer, pictures(), shape, FLAGS.segment_images)
-    if FLAGS.test:
-      with open(path, "rb") as file:
-        back = read_pictures(ArchiveReader(file), coder)
-        for original, decoded in zip(pictures(), back, strict=True):
-          if isinstance(decoded, Lost) or decoded.name != original.name or decoded.content != original.content:
-            raise RuntimeError(f"the archive does not decode to {original.name!r}")
-
-  _write(write, len(names), sum(sizes.values()), None)
+def _warn_about_files(kept, names, shape, larger):
   if kept:
     kind = "grey" if shape[2] == 1 else "RGB"
     reasons = ", ".join(sorted(set(kept.values())))
@@ -200,10 +195,26 @@ def _compress_files(model, workdir):
       f"{len(kept)} of {len(names)} files are kept as they are ({reasons}): the model "
       f"codes the pixels of lossless {kind} files"
     )
-  if pathlib.Path(FLAGS.output).stat().st_size >= sum(sizes.values()):
+  if larger:
     run.warn(
       "the archive is not smaller than the files: they are too few, or unlike those that the model was trained on"
     )
+
+
+def _estimate_files(model, pictures, files):
+  """Print how large the archive of so many files would be, from some tiles of each."""
+  tiles, kept_bytes, kept, count, pixel_bytes = [], 0, 0, 0, 0
+  for picture in pictures:
+    if picture.pixels is None:
+      kept_bytes, kept = kept_bytes + len(picture.content), kept + 1
+      continue
+    own = to_tiles(picture.pixels, model.config.image_shape)
+    count, pixel_bytes = count + len(own), pixel_bytes + picture.pixels.nbytes
+    tiles.append(_spread(own, max(_ESTIMATED_TILES // files, 1)))
+  if tiles:
+    _print_estimate(model, np.concatenate(tiles), count, pixel_bytes, kept_bytes)
+  else:
+    print(f"no file has pixels to code; all {kept} would be kept as they are, {_size(kept_bytes)}")
 
 
 def _size_of(path):
@@ -231,14 +242,19 @@ def _files(paths):
   return files[0].parent, names
 
 
-def _coder(model: FlowPlusPlus, workdir) -> TieredCodec:
-  coder = TieredCodec(model, FLAGS.tier)
-  save_codec_model(workdir.path, coder.model)
+def _coder(model: FlowPlusPlus, workdir: pathlib.Path, tier: str) -> TieredCodec:
+  coder = TieredCodec(model, tier)
+  save_codec_model(workdir, coder.model)
   return coder
 
 
+def _spread(tiles, most):
+  """Return at most so many of the tiles, evenly spread."""
+  return np.asarray(tiles[np.linspace(0, len(tiles) - 1, min(len(tiles), most)).astype(int)])
+
+
 def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
-  tiles = np.asarray(tiles[np.linspace(0, len(tiles) - 1, min(len(tiles), _ESTIMATED_TILES)).astype(int)])
+  tiles = _spread(tiles, _ESTIMATED_TILES)
   fits = tiles.reshape(len(tiles), -1).max(axis=1) < model.config.levels
   if not fits.all():
     raise InputError(
@@ -253,17 +269,27 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
   )
 
 
-def _write(write, count, size_before, dims):
+def _write(options, write, compare, count, size_before, dims=0):
+  """Write the archive by `write(file)`, read it by `compare(reader)` for --test; return its size in bytes."""
   begin = time.monotonic()
-  output = pathlib.Path(FLAGS.output)
-  run.replace(output, write)
+
+  def write_and_compare(path):
+    with open(path, "wb") as file:
+      write(file)
+    if options.test:
+      with open(path, "rb") as file:
+        compare(ArchiveReader(file))
+
+  run.replace(options.output, write_and_compare)
+  output = pathlib.Path(options.output)
   seconds, size = time.monotonic() - begin, output.stat().st_size
   rate = f", {8 * size / dims:.4f} bits/dim" if dims else ""
   print(
     f"wrote {output}: {count} {'images' if dims else 'files'}, {_size(size_before)} -> {_size(size)}{rate}, "
     f"{size_before / 1e6 / seconds:.2f} MB/s ({count / seconds:.1f} per second)"
-    + ("; decoded and compared" if FLAGS.test else "")
+    + ("; decoded and compared" if options.test else "")
   )
+  return size
 
 
 def _size(count):

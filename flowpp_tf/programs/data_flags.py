@@ -1,18 +1,25 @@
-"""Flags that say which images a program reads, and how a run records them in its config.json."""
+"""Flags that say which images a program reads, and how a run records them in its config.json.
 
+Defining flags imports no TensorFlow; loading a data set does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
 import dataclasses
 import os
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 import numpy as np
 
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import DATASETS, describe, load_dataset
-from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.config import FlowPlusPlusConfig
+from flowpp_tf.core.registry import DATASETS
 from flowpp_tf.programs import run
 
-FLAGS = flags.FLAGS
+if TYPE_CHECKING:
+  from flowpp_tf.data import ImageDataset
+
 _SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops")
 
 
@@ -55,28 +62,11 @@ def define_data_flags(default: str) -> None:
   )
 
 
-def with_image_size(config: FlowPlusPlusConfig) -> FlowPlusPlusConfig:
-  """Return `config` with the height and width of --image_size, if it is given."""
-  size = FLAGS.image_size
-  if size is None:
-    return config
-  if FLAGS.image_shape is not None and config.image_shape[:2] != (size, size):
-    raise InputError(
-      f"--image_size={size} and --image_shape={','.join(FLAGS.image_shape)} say two things; give one of them"
-    )
-  return dataclasses.replace(config, image_shape=(size, size, config.image_shape[2]))
-
-
-def data_settings(default: str, recorded: dict | None = None) -> dict:
-  """Return the data settings of the program; see `complete_settings` for the arguments."""
-  return complete_settings(run.given_from_flags(), default, recorded)
-
-
-def complete_settings(given: dict, default: str, recorded: dict | None = None) -> dict:
+def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | None = None) -> dict:
   """Return the settings that determine the data, for a run's config.json and for `load_from_settings`.
 
   Args:
-    given: data flags that were given, from `run.given_from_flags`.
+    given: data settings that were given, from `run.given_from_flags` or a recipe.
     default: name of the data set if none is given.
     recorded: settings of a run, which apply where nothing is given.
   """
@@ -102,6 +92,8 @@ def load_from_settings(settings: dict, config: FlowPlusPlusConfig, any_classes: 
     config: of the model.
     any_classes: whether the data may have another number of classes than the config.
   """
+  from flowpp_tf.data import load_dataset
+
   dataset = load_dataset(
     settings["dataset"],
     settings.get("data_dir"),
@@ -137,8 +129,17 @@ def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) ->
   Returns:
     `ImageDataset` and its fingerprint.
   """
+  from flowpp_tf.data import describe
+
   dataset = load_from_settings(complete_settings(given, settings["dataset"], settings), config)
   fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
   if trained and trained["sha256"] != fingerprint["sha256"]:
     run.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")
   return dataset, fingerprint
+
+
+def load_given_data(settings: dict, config: FlowPlusPlusConfig, given: dict) -> ImageDataset:
+  """Load the data set that is given by name, else that of the run; arguments as for `load_data_of_run`."""
+  if given.get("dataset"):
+    return load_from_settings(complete_settings(given, given["dataset"], settings), config)
+  return load_data_of_run(settings, config, given)[0]

@@ -22,7 +22,6 @@ from flowpp_tf.io.files import replace_file
 from flowpp_tf.programs import run
 from flowpp_tf.programs.codec_models import coder_for_archive
 
-FLAGS = flags.FLAGS
 _MOST_LINES = 100
 
 
@@ -38,33 +37,40 @@ def define_flags() -> None:
 
 def decompress_from_flags(archive: str | None = None) -> None:
   """Write the images; what is lost is named at the end."""
+  flag = flags.FLAGS
   if archive is None:
     raise InputError("give the archive: bin/decompress ARCHIVE --output=...")
-  if (FLAGS.output is None) != FLAGS.list:
+  if (flag.output is None) != flag.list:
     raise InputError("give --output, or --list, which writes nothing; one of them")
   with gate.reading(archive):
     file = gate.open_regular(archive)
   with file:
     reader = ArchiveReader(file)
-    header = reader.header
-    if FLAGS.list:
-      shape = "x".join(map(str, header.image_shape))
-      segments = reader.index()
-      print(
-        f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
-        f"levels, in {len(segments)} segments; tier {header.tier}, model {header.model[:12]}..."
-        f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}"
-      )
+    if flag.list:
+      _print_contents(archive, reader)
       return
-    if header.kind == "images" and FLAGS.files:
+    of_arrays, output = reader.header.kind == "images", pathlib.Path(flag.output)
+    if of_arrays and flag.files:
       raise InputError("the archive holds arrays, not --files")
-    coder = coder_for_archive(reader, FLAGS.workdir, FLAGS.preset, FLAGS.model)
+    coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model)
     reader.check(coder)
-    (_write_array if header.kind == "images" else _write_files)(reader, coder)
+    if of_arrays:
+      _write_array(reader, coder, output)
+    else:
+      _write_files(reader, coder, output, flag.files)
 
 
-def _write_array(reader, coder):
-  output = pathlib.Path(FLAGS.output)
+def _print_contents(archive, reader):
+  header, segments = reader.header, reader.index()
+  shape = "x".join(map(str, header.image_shape))
+  print(
+    f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
+    f"levels, in {len(segments)} segments; tier {header.tier}, model {header.model[:12]}..."
+    f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}"
+  )
+
+
+def _write_array(reader, coder, output):
   run.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
@@ -93,16 +99,16 @@ def _save(path, reader, coder, problems):
   return count, lost
 
 
-def _write_files(reader, coder):
+def _write_files(reader, coder, folder, names):
   from flowpp_tf.compression.pictures import Lost, read_pictures  # with Pillow
 
-  folder, count = pathlib.Path(FLAGS.output), 0
+  count = 0
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"--output {str(folder)!r} is there and not empty; give a new folder")
   problems: list[str] = []
-  missing = set(FLAGS.files or ())
+  missing = set(names or ())
   try:
-    for item in read_pictures(reader, coder, FLAGS.files):
+    for item in read_pictures(reader, coder, names):
       missing.discard(item.name)
       if isinstance(item, Lost):
         problems.append(f"{item.name or 'files of a segment'} lost ({item.reason})")

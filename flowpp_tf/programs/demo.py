@@ -71,8 +71,8 @@ def demo_from_flags() -> None:
     sources = [FLAGS.saved_model]
     models = [_from_saved_model(FLAGS.saved_model, FLAGS.num_samples)]
   else:
-    alone = FLAGS.workdir or FLAGS.preset
-    workdirs = [model_flags.given_model()] if alone else [model_flags.workdir_of_preset(name) for name in presets()]
+    one = FLAGS.workdir or FLAGS.preset
+    workdirs = [model_flags.workdir_from_flags()] if one else list(map(model_flags.workdir_of_preset, presets()))
     sources = [str(workdir.path) for workdir in workdirs]
     models = [_from_workdir(workdir, FLAGS.num_samples) for workdir in workdirs]
   if auth is None and not _is_loopback(host):

@@ -41,8 +41,8 @@ def define_device_flags() -> None:
   )
 
 
-def use_devices(deterministic: bool = False) -> tf.distribute.Strategy:
-  """Return the strategy that the flags ask for; before anything else uses a device.
+def strategy_from_flags(deterministic: bool = False) -> tf.distribute.Strategy:
+  """Set up lanes and XLA and return the strategy, as the flags ask for; call it before anything else uses a device.
 
   Args:
     deterministic: whether to enable determinism. Batches are then not split unless --cpu_splits asks for it; the parts

@@ -66,7 +66,7 @@ def evaluate_from_flags() -> None:
   counts = _counts(FLAGS.num_samples)
   if FLAGS.codecs:
     check_codecs()
-  workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
+  workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()
   if FLAGS.classify and not model.config.num_classes:

@@ -33,7 +33,7 @@ def define_flags() -> None:
 
 def export_from_flags() -> None:
   """Write the SavedModel of a run."""
-  workdir = model_flags.given_model()
+  workdir = model_flags.workdir_from_flags()
   model, settings = workdir.load()
   output = pathlib.Path(FLAGS.output or workdir.path / "saved_model" / "1")
   export_saved_model(model, output, metadata_of_run(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)

@@ -18,7 +18,7 @@ def define_model_flags() -> None:
   )
 
 
-def given_model() -> Workdir:
+def workdir_from_flags() -> Workdir:
   """Return the directory of the run that the flags name.
 
   Raises:

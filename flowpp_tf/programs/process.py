@@ -74,6 +74,13 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
     if _debugged():
       raise
     say("error", _last_line(error))
+  code = _flushed(code)
+  _end_at_a_signal(code)
+  sys.exit(code)
+
+
+def _flushed(code: int) -> int:
+  """Write what is left of the output; return the exit code, that of a failure if it cannot be written."""
   try:
     sys.stdout.flush()
   except (OSError, ValueError) as error:
@@ -81,8 +88,7 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
     if not isinstance(error, BrokenPipeError):
       say("error", f"standard output cannot be written: {error}")
     _discard_output()
-  _end_at_a_signal(code)
-  sys.exit(code)
+  return code
 
 
 def _code_of(end: SystemExit) -> int:

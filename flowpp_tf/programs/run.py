@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 import dataclasses
+import functools
 import logging as std_logging
 import math
 import os
@@ -31,7 +32,6 @@ _MAY_BE_EMPTY = ("flow_dtype",)
 _GROUPS: dict[str, str] = {}  # titles in the help, by name of a flag or of the module that defines it
 _GROUPS_OF_MODULES = {"data_flags": "Data", "device_flags": "Devices", "model_flags": "The trained model"}
 _COUNTS = ("no", "one", "two", "three")
-T = typing.TypeVar("T")
 
 
 def run_program(main: Callable[..., None], arguments: int = 0) -> None:
@@ -43,47 +43,47 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
   """
   flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
   flags.DEFINE_bool("version", False, "Show the version of flowpp_tf.")
-  module = sys.modules[main.__module__]
+  app.run(functools.partial(_guarded, main), flags_parser=functools.partial(_parse, main.__module__, arguments))
 
-  def parse(argv):
-    try:
-      if {"--help", "-help", "-h", "--h", "-?"}.intersection(argv[1:]):
-        print(_help(module))
-        sys.exit(process.DONE)
-      _check_flag_files(argv)
-      rest = flags.FLAGS(argv)
-      _check_texts()
-    except BrokenPipeError:  # of a reader of the help
+
+def _parse(module, arguments, argv):
+  """Parse the flags; return the program's name and the arguments that are not flags."""
+  try:
+    if {"--help", "-help", "-h", "--h", "-?"}.intersection(argv[1:]):
+      print(_help(sys.modules[module]))
+      sys.exit(process.DONE)
+    _check_flag_files(argv)
+    rest = flags.FLAGS(argv)
+    _check_texts()
+  except BrokenPipeError:  # of a reader of the help
+    raise
+  except (flags.Error, ValueError, OSError, RecursionError) as error:
+    fail(error)
+  if len(rest) > 1 + arguments:
+    fail(
+      f"unexpected argument {rest[1 + arguments]!r}; all {'other ' if arguments else ''}settings are flags, see --help"
+    )
+  return rest
+
+
+def _guarded(main, argv):
+  """Call the program; an error that it raises for its user ends the process with one line."""
+  logging.set_verbosity(logging.WARNING)
+  std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
+  try:
+    main(*argv[1:])
+  except BrokenPipeError:
+    raise
+  except WorkerLost as error:
+    fail(f"{error}; the same command on all hosts goes on from what is saved", process.FAILED)
+  except (InputError, OSError) as error:
+    if flags.FLAGS.debug:
       raise
-    except (flags.Error, ValueError, OSError, RecursionError) as error:
+    if isinstance(error, InputError):
       fail(error)
-    if len(rest) > 1 + arguments:
-      fail(
-        f"unexpected argument {rest[1 + arguments]!r}; all {'other ' if arguments else ''}settings are flags, see "
-        "--help"
-      )
-    return rest
-
-  def guarded(argv):
-    logging.set_verbosity(logging.WARNING)
-    std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
-    try:
-      main(*argv[1:])
-    except InputError as error:
-      if flags.FLAGS.debug:
-        raise
-      fail(error)
-    except BrokenPipeError:
-      raise
-    except OSError as error:  # of a path that no function was prepared for, or of the machine
-      if flags.FLAGS.debug:
-        raise
-      where = "" if error.filename is None else f"{os.fspath(error.filename)[:200]!r}: "
-      fail(f"{where}{gate.reason(error)}", process.FAILED)
-    except WorkerLost as error:
-      fail(f"{error}; the same command on all hosts goes on from what is saved", process.FAILED)
-
-  app.run(guarded, flags_parser=parse)
+    # Of a path that no function was prepared for, or of the machine.
+    where = "" if error.filename is None else f"{os.fspath(error.filename)[:200]!r}: "
+    fail(f"{where}{gate.reason(error)}", process.FAILED)
 
 
 def _help(module):
@@ -235,15 +235,11 @@ def define_settings_flags(settings_class: type, group: str, default: str | None 
     _GROUPS[field.name] = group
 
 
-def settings_from_flags(settings: T) -> T:
-  """Return a dataclass of settings with those fields replaced whose flags were given."""
-  given, current = given_from_flags(), typing.cast(typing.Any, settings)
-  return dataclasses.replace(
-    current,
-    **{
-      field.name: _field_value(field, given[field.name]) for field in dataclasses.fields(current) if field.name in given
-    },
-  )
+def settings_from_flags(*settings_classes: type) -> dict[str, typing.Any]:
+  """Return by name the values of those fields of dataclasses of settings whose flags were given."""
+  given = given_from_flags()
+  fields = [field for settings_class in settings_classes for field in dataclasses.fields(settings_class)]
+  return {field.name: _field_value(field, given[field.name]) for field in fields if field.name in given}
 
 
 def _field_value(field, value):

@@ -117,8 +117,8 @@ def sample_from_flags() -> None:
   """Write the picture, and the array if --npy is given."""
   given, temperatures, seed = run.given_from_flags(), _temperatures(FLAGS.temperature), FLAGS.seed
   animated = FLAGS.animate or (FLAGS.output or "").lower().endswith((".gif", ".apng"))
-  _check(given, animated)
-  workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
+  kind = _kind(given, animated)
+  workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()
   images_read = [*(FLAGS.interpolate or ()), *(FLAGS.reconstruct or ())]
@@ -127,27 +127,24 @@ def sample_from_flags() -> None:
       run.check_can_be_written(path, images_read)
   config, n = model.config, FLAGS.n
   labels = _labels(FLAGS.labels, config)
-  by_class = config.num_classes and not any(kind in given for kind in _NOT_WITH) and len(temperatures) == 1
-  if len(labels) > 1 and not by_class:
+  if kind == "samples":
+    kind = "sweep" if len(temperatures) > 1 else "by_class" if config.num_classes else kind
+  if len(labels) > 1 and kind != "by_class":
     raise InputError(f"--labels must be one label for this kind of picture, got {','.join(FLAGS.labels)}")
   batched = BatchedModel(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)
   load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config, given)[0])
-  if FLAGS.interpolate is not None:
-    ends = named_images(FLAGS.interpolate, config, load_data, limit=2)
-    frames = FLAGS.frames or (30 if animated else 12)
-    picture = sample_pictures.interpolation(batched, ends, FLAGS.interpolate, frames, seed)
-  elif FLAGS.reconstruct is not None:
-    images = named_images(FLAGS.reconstruct, config, load_data, limit=n or 16)
-    picture = sample_pictures.reconstruction(batched, images, FLAGS.reconstruct, seed)
-  elif FLAGS.neighbours is not None:
-    picture = sample_pictures.neighbours(batched, load_data(), FLAGS.neighbours, n or 10, temperatures[0], seed)
-  elif len(temperatures) > 1:
-    picture = sample_pictures.sweep(batched, n or 10, temperatures, seed)
-  elif by_class:
-    labels = labels or list(range(config.num_classes))
-    picture = sample_pictures.by_class(batched, labels, n or 10, temperatures[0], seed)
-  else:
-    picture = sample_pictures.samples(batched, n or 64, temperatures[0], seed)
+  read = lambda names, limit: named_images(names, config, load_data, limit)
+  frames = FLAGS.frames or (30 if animated else 12)
+  picture = {
+    "interpolate": lambda names: sample_pictures.interpolation(batched, read(names, 2), names, frames, seed),
+    "reconstruct": lambda names: sample_pictures.reconstruction(batched, read(names, n or 16), names, seed),
+    "neighbours": lambda k: sample_pictures.neighbours(batched, load_data(), k, n or 10, temperatures[0], seed),
+    "sweep": lambda _: sample_pictures.sweep(batched, n or 10, temperatures, seed),
+    "by_class": lambda _: sample_pictures.by_class(
+      batched, labels or list(range(config.num_classes)), n or 10, temperatures[0], seed
+    ),
+    "samples": lambda _: sample_pictures.samples(batched, n or 64, temperatures[0], seed),
+  }[kind](given.get(kind))
   output = pathlib.Path(FLAGS.output or workdir.path / f"{picture.name}_s{seed}.{'gif' if animated else 'png'}")
   if not workers.chief:
     return
@@ -181,8 +178,8 @@ def _labels(texts, config):
   return labels
 
 
-def _check(given, animated):
-  """Raise an `InputError` if the flags that were given do not go together."""
+def _kind(given, animated):
+  """Return the kind of picture; raise an `InputError` if the flags that were given do not go together."""
   kinds = [kind for kind in _NOT_WITH if kind in given]
   if len(kinds) > 1:
     raise InputError(f"--{kinds[0]} and --{kinds[1]} are two kinds of picture; give one of them")
@@ -203,6 +200,11 @@ def _check(given, animated):
     raise InputError(
       f"--interpolate must be two images, such as test:3,test:7 or a.png,b.png, got {','.join(given['interpolate'])!r}"
     )
+  _check_animation(kind, given, animated, output)
+  return kind
+
+
+def _check_animation(kind, given, animated, output):
   if kind != "interpolate":
     for name in ("frames", "animate"):
       if name in given:

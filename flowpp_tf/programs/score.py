@@ -81,7 +81,7 @@ def score_from_flags() -> None:
   if FLAGS.output is not None:
     inside = [] if FLAGS.images is None else [os.path.join(FLAGS.images, os.path.basename(FLAGS.output))]
     run.check_can_be_written(FLAGS.output, inside)
-  workdir, workers = model_flags.given_model(), Workers(device_flags.use_devices())
+  workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()
   own_data = functools.cache(
@@ -97,11 +97,7 @@ def score_from_flags() -> None:
     count = len(names[: FLAGS.limit])
     items = _read_files(model.config, folder, names[:count])
   else:
-    dataset = (
-      own_data()
-      if not FLAGS.dataset
-      else data_flags.load_from_settings(data_flags.complete_settings(given, FLAGS.dataset, settings), model.config)
-    )
+    dataset = data_flags.load_given_data(settings, model.config, given) if FLAGS.dataset else own_data()
     images = dataset.split(FLAGS.split)[: FLAGS.limit]
     count, items = len(images), zip(itertools.count(), images, itertools.repeat(None))
   scorer = Scorer(model, FLAGS.num_samples, FLAGS.seed)

@@ -7,7 +7,6 @@ A config brings the flags of its recipe, configs/NAME.flags; those that are give
 
 import contextlib
 import dataclasses
-import os
 import shlex
 import sys
 from typing import Any
@@ -16,18 +15,17 @@ from absl import flags
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.recipes import read_recipe, without_replaced
+from flowpp_tf.config import CONFIGS, PRECISIONS, FlowPlusPlusConfig, Recipe, RunSettings, TrainingConfig
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
-from flowpp_tf.io import gate
-from flowpp_tf.models import CONFIGS, FlowPlusPlusConfig, InitialWeights, get_config
+from flowpp_tf.models import InitialWeights
 from flowpp_tf.programs import data_flags, device_flags, process, run
 from flowpp_tf.programs.sample_pictures import by_class, samples
-from flowpp_tf.training import Diverged, Stopped, TrainingConfig, Workdir, Workers, run_training
+from flowpp_tf.training import Diverged, Stopped, Workdir, Workers, run_training
 
 _QUICK = 150  # steps
 _RECONSTRUCTED, _ROUNDING = 64, 1e-4  # images; share of their pixels that may differ by rounding
-_DTYPES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 def define_flags() -> None:
@@ -39,7 +37,7 @@ def define_flags() -> None:
   flags.DEFINE_enum(
     "precision",
     None,
-    list(_DTYPES),
+    list(PRECISIONS),
     "Precision of the networks, instead of --dtype; weights, couplings and sums are float32.",
   )
   data_flags.define_data_flags(default="the config's name")
@@ -87,25 +85,24 @@ def define_flags() -> None:
 def train_from_flags() -> None:
   """Read the flags, then train and test."""
   given = flags.FLAGS
-  config = get_config(given.config)
+  settings = run.settings_from_flags(FlowPlusPlusConfig, TrainingConfig, RunSettings)
+  recipe = Recipe.load(given.config).replace(**settings)
   if given.labels:  # the data say how many classes there are
-    config = dataclasses.replace(config, num_classes=config.num_classes or 1)
-  config = data_flags.with_image_size(_with_precision(run.settings_from_flags(config), given.precision, given.dtype))
-  strategy = device_flags.use_devices(given.deterministic)  # before data use a device
-  data = data_flags.data_settings(given.config)
-  if config.condition_shape:
-    raise run.InputError(
+    recipe = recipe.replace(num_classes=recipe.config.num_classes or 1)
+  if given.image_size is not None:
+    recipe = recipe.replace(image_shape=_image_shape(given.image_size, recipe.config, settings))
+  strategy = device_flags.strategy_from_flags(given.deterministic)  # before data use a device
+  data = data_flags.complete_settings(recipe.settings, given.config)
+  if recipe.config.condition_shape:
+    raise InputError(
       "`condition_shape` must be empty: `flowpp_tf.training.run_training` trains such a model, given the "
       "function that makes the condition of images"
     )
-  dataset = data_flags.load_from_settings(data, config, any_classes=given.labels)
+  dataset = data_flags.load_from_settings(data, recipe.config, any_classes=given.labels)
   if given.labels:
-    config = dataclasses.replace(config, num_classes=dataset.num_classes)
-  training = run.settings_from_flags(TrainingConfig(steps=1))
-  training = dataclasses.replace(
-    training, steps=_steps(given.steps, given.epochs, len(dataset.train), training.images_per_step)
-  )
-  num_samples, eval_images = given.num_samples, given.eval_images
+    recipe = recipe.replace(num_classes=dataset.num_classes)
+  config, training = recipe.resolve(dataset)
+  num_samples, eval_images = recipe.settings.get("num_samples", given.num_samples), given.eval_images
   if given.quick:
     training = dataclasses.replace(
       training, steps=min(training.steps, _QUICK), validate_every=min(training.validate_every or _QUICK, _QUICK // 3)
@@ -123,6 +120,14 @@ def train_from_flags() -> None:
     except process.Interrupted as interrupted:
       process.say("", f"{interrupted} after the last step, which is saved; the same command measures the test split")
       sys.exit(process.STOPPED_AND_SAVED)
+
+
+def _image_shape(size: int, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> tuple[int, ...]:
+  """Return the config's image shape with the height and width of --image_size."""
+  if "image_shape" in settings and config.image_shape[:2] != (size, size):
+    shape = ",".join(map(str, config.image_shape))
+    raise InputError(f"--image_size={size} and --image_shape={shape} say two things; give one of them")
+  return size, size, config.image_shape[2]
 
 
 def _say(line: str) -> None:
@@ -206,41 +211,7 @@ def _warn_of_inexact_reconstructions(batched, dataset):
     )
 
 
-def _with_precision(config, precision, dtype):
-  if precision is None:
-    return config
-  if dtype is not None:
-    raise run.InputError("give the precision as --precision or as --dtype, one of them")
-  return dataclasses.replace(config, dtype=_DTYPES[precision])
-
-
-def _steps(steps, epochs, images, images_per_step):
-  if (steps is None) == (epochs is None):
-    raise run.InputError("give the length of the run as --steps or as --epochs, one of them")
-  return steps if steps is not None else max(1, round(epochs * images / images_per_step))
-
-
-def _recipe_flags(arguments: list[str]) -> list[str]:
-  """Return the flags of the config's recipe that the arguments leave standing; those that follow replace the others."""
-  given: dict[str, str] = {}
-  queue = list(arguments)
-  while queue:
-    name, equals, value = queue.pop(0).partition("=")
-    name = name.lstrip("-")
-    if not equals and queue and not queue[0].startswith("-"):
-      value = queue.pop(0)
-    if name == "flagfile":
-      with contextlib.suppress(OSError, ValueError):  # `run_program` says what is wrong with it
-        lines = map(str.strip, gate.read_text(os.path.expanduser(value)).splitlines())
-        queue[:0] = [line for line in lines if line.startswith("-") and "flagfile" not in line]
-    else:
-      given[name.removeprefix("no") if name.startswith("no") and not equals else name] = value
-  recipe = without_replaced(read_recipe(given.get("config", "digits")), given)
-  return [f"--{name}={value}" for name, value in recipe.items()]
-
-
 def main() -> None:
   """Entry point of `flowpp-train` and `bin/train`."""
   define_flags()
-  sys.argv[1:1] = _recipe_flags(sys.argv[1:])
   run.run_program(train_from_flags)

@@ -1,10 +1,10 @@
 """Training runs: config, state, step, loop, checkpoints, schedules."""
 
+from flowpp_tf.config.training import TENSORBOARD, TrainingConfig
 from flowpp_tf.core.errors import Diverged
 from flowpp_tf.core.renamed import renamed
 from flowpp_tf.devices import STRATEGIES, Workers, enable_determinism, get_strategy
 from flowpp_tf.training.adam import Adam
-from flowpp_tf.training.config import TENSORBOARD, TrainingConfig
 from flowpp_tf.training.loop import run_training
 from flowpp_tf.training.schedules import PiecewiseSchedule
 from flowpp_tf.training.signals import Stopped

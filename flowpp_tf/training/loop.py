@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite_steps import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
@@ -20,7 +21,6 @@ from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch
-from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.numerics import explain_skipped_step
 from flowpp_tf.training.signals import Stopped, StopSignals
 from flowpp_tf.training.state import TrainState, make_optimizer

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite_steps import LossScale, replicated_variable
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.adam import Adam
-from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.schedules import learning_rate_schedule
 
 

@@ -1,26 +1,20 @@
 """`fpp.train` and `fpp.load`: a trained model in one call, with the recipe of a config."""
 
 import contextlib
-import dataclasses
 import tempfile
 from typing import Any
 
 import numpy as np
 
+from flowpp_tf.config import FlowPlusPlusConfig, Recipe
 from flowpp_tf.core.checks import check_pixels
-from flowpp_tf.core.errors import InputError, unknown_name
-from flowpp_tf.core.recipes import read_recipe, without_replaced
-from flowpp_tf.core.settings import parse_text
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import split_train
-from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, get_config
-from flowpp_tf.training.config import TrainingConfig
+from flowpp_tf.models import FlowPlusPlus, InitialWeights
 from flowpp_tf.training.loop import run_training
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.types import Path
-
-_MODEL = {field.name: field for field in dataclasses.fields(FlowPlusPlusConfig)}
-_TRAINING = {field.name: field for field in dataclasses.fields(TrainingConfig)}
 
 
 def train(
@@ -44,7 +38,7 @@ def train(
     labels: integers `[N]` with the class of each image of an array; None to train without.
     init_from: trained weights to begin with: a preset's name or the directory of a run.
     verbose: whether to print the run's lines.
-    **settings: fields of `TrainingConfig` and of `FlowPlusPlusConfig`, instead of those of the recipe and the config.
+    **settings: as in `Recipe.replace`, such as fields of `TrainingConfig` and of `FlowPlusPlusConfig`.
 
   Raises:
     InputError (a ValueError): if a setting or the images are invalid, or `workdir` holds another run.
@@ -55,26 +49,13 @@ def train(
     >>> model.sample(4, seed=0).shape
     TensorShape([4, 8, 8, 1])
   """
-  for name in settings:
-    if name not in _MODEL and name not in _TRAINING:
-      raise unknown_name("setting", name, {*_MODEL, *_TRAINING})
-  recipe = read_recipe(config) if isinstance(config, str) else {}
-  recipe = without_replaced(recipe, {name: str(value) for name, value in settings.items()})
-  model = get_config(config) if isinstance(config, str) else config
-  model = dataclasses.replace(model, **_fields_of(_MODEL, recipe, settings))
-  dataset, model = _dataset(images, labels, model, recipe)
-  training = _fields_of(_TRAINING, recipe, settings)
-  if "epochs" in recipe:
-    images_per_step = TrainingConfig(**{**training, "steps": 1}).images_per_step
-    training["steps"] = max(1, round(float(recipe["epochs"]) * len(dataset.train) / images_per_step))
-  if "steps" not in training:
-    raise InputError("`steps` must say how long to train: there is no recipe for the config")
+  recipe = Recipe.load(config) if isinstance(config, str) else Recipe(config)
+  dataset, recipe = _dataset(images, labels, recipe.replace(**settings))
+  model, training = recipe.resolve(dataset)
   begin = None if init_from is None else InitialWeights.find(init_from)
   with contextlib.ExitStack() as stack:
     store = Workdir(stack.enter_context(tempfile.TemporaryDirectory()) if workdir is None else workdir)
-    run_training(
-      model, TrainingConfig(**training), dataset, store, init_from=begin, log_fn=print if verbose else lambda line: None
-    )
+    run_training(model, training, dataset, store, init_from=begin, log_fn=print if verbose else lambda line: None)
     return store.load()[0]
 
 
@@ -95,36 +76,24 @@ def load(workdir: Path) -> FlowPlusPlus:
   return Workdir(workdir).load()[0]
 
 
-def _fields_of(fields, recipe, settings):
-  """The values of a config's fields: those of the recipe, and the settings in their place."""
-  return {
-    **{name: parse_text(fields[name], text) for name, text in recipe.items() if name in fields},
-    **{name: value for name, value in settings.items() if name in fields},
-  }
-
-
-def _dataset(images, labels, model, recipe):
-  """The data set, and the config with its image shape and its number of classes."""
+def _dataset(images, labels, recipe):
+  """Return the data set, and the recipe with the image shape and the number of classes of an array."""
+  config, data = recipe.config, recipe.settings
+  if isinstance(images, ImageDataset):
+    return images, recipe
   if isinstance(images, str):
-    bits = recipe.get("bits")
     dataset = load_dataset(
       images,
-      image_shape=model.image_shape,
-      levels=model.levels,
-      bits=bits and int(bits),
-      crops=recipe.get("crops") == "true" and images == recipe.get("dataset"),
-      labels=model.num_classes > 0,
+      image_shape=config.image_shape,
+      levels=config.levels,
+      bits=data.get("bits"),
+      crops=bool(data.get("crops")) and images == data.get("dataset"),
+      labels=config.num_classes > 0,
     )
-  elif isinstance(images, ImageDataset):
-    dataset = images
-  else:
-    dataset = _of_array(np.asarray(images), labels, model)
-    model = dataclasses.replace(
-      model,
-      image_shape=dataset.image_shape,
-      num_classes=(max(model.num_classes, dataset.num_classes) if labels is not None else model.num_classes),
-    )
-  return dataset, model
+    return dataset, recipe
+  dataset = _of_array(np.asarray(images), labels, config)
+  num_classes = config.num_classes if labels is None else max(config.num_classes, dataset.num_classes)
+  return dataset, recipe.replace(image_shape=dataset.image_shape, num_classes=num_classes)
 
 
 def _of_array(images, labels, model):

@@ -25,6 +25,7 @@ from typing import Any
 
 from absl import logging
 
+from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import describe
 from flowpp_tf.io import gate
@@ -32,7 +33,6 @@ from flowpp_tf.io.files import file_sha256, remove_leftovers, write_file
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.training.checkpoints import MANIFEST, Checkpoints, Restored, checkpoint_folders, read_manifest
-from flowpp_tf.training.config import TrainingConfig
 from flowpp_tf.training.lock import sole_owner
 from flowpp_tf.types import Path
 

@@ -1,6 +1,7 @@
 """What people install: the wheel's files, recipes, and models in one call."""
 
 import ast
+import dataclasses
 import json
 import re
 import shutil
@@ -14,7 +15,6 @@ import sklearn.datasets
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.core.recipes import read_recipe, without_replaced
 from support.marks import exhaustive
 from support.programs import ROOT, call
 from support.runs import TINY_RUN
@@ -102,31 +102,81 @@ def test_every_module_imports_what_is_required_only():
 def test_every_config_has_a_recipe_and_every_recipe_a_config():
   assert fpp.recipes() == sorted(fpp.CONFIGS)
   for name in fpp.recipes():
-    assert read_recipe(name)["config"] == name
-  assert read_recipe("../setup") == {} and read_recipe("nothing") == {}
+    assert f"--config={name}\n" in (ROOT / "configs" / f"{name}.flags").read_text()
+    recipe = fpp.Recipe.load(name)
+    assert recipe.base == fpp.get_config(name) and recipe.settings["dataset"]
+  for name in ("../setup", "nothing"):
+    with pytest.raises(fpp.InputError, match="unknown config"):
+      fpp.Recipe.load(name)
+
+
+def replaced(recipe, **given):
+  """Names of the settings that are others, or gone, where these are given."""
+  settings = recipe.replace(**given).settings
+  assert settings.items() >= given.items()
+  return {name for name, value in recipe.settings.items() if settings.get(name) != value}
 
 
 @pytest.mark.parametrize(
   "given, gone",
   [
-    ({"epochs": "3"}, {"steps"}),
-    ({"steps": "3"}, {"steps"}),
-    ({"learning_rate": "1e-3"}, {"schedule"}),
-    ({"warmup_steps": "5"}, {"schedule"}),
-    ({"batch_size": "8"}, {"batch_size"}),
+    ({"epochs": 3.0}, {"steps"}),
+    ({"steps": 3}, {"steps"}),
+    ({"learning_rate": 1e-3}, {"schedule"}),
+    ({"warmup_steps": 5}, {"schedule"}),
+    ({"batch_size": 8}, {"batch_size"}),
     ({}, set()),
   ],
 )
-def test_a_flag_replaces_those_of_the_recipe_that_say_the_same(given, gone):
-  recipe = read_recipe("cifar10")
-  assert {*recipe} - {*without_replaced(recipe, given)} == gone
+def test_a_setting_replaces_those_of_the_recipe_that_say_the_same(given, gone):
+  assert replaced(fpp.Recipe.load("cifar10"), **given) == gone
+  assert replaced(fpp.Recipe.load("photos_crops"), dtype="float32") == {"precision"}
 
 
 def test_a_schedule_in_pieces_replaces_rate_and_warm_up():
-  recipe = read_recipe("digits")
-  left = without_replaced(recipe, {"schedule": "linear:1e-3@10,hold"})
-  assert {*recipe} - {*left} == {"learning_rate", "warmup_steps"}
-  assert without_replaced(recipe, {"schedule": "cosine"}) == recipe
+  recipe = fpp.Recipe.load("digits")
+  assert replaced(recipe, schedule="linear:1e-3@10,hold") == {"learning_rate", "warmup_steps"}
+  assert replaced(recipe, schedule="cosine") == set()
+
+
+def test_a_recipe_is_resolved_for_a_data_set_and_stays_as_it_is():
+  digits, recipe = data.load_dataset("digits"), fpp.Recipe.load("digits")
+  before = dict(recipe.settings)
+  config, training = recipe.replace(epochs=2.0, batch_size=100, precision="bfloat16").resolve(digits)
+  assert config == dataclasses.replace(fpp.get_config("digits"), dtype="mixed_bfloat16")
+  assert training.steps == round(2 * 1527 / 100) and training.ema_decay == 0.995 and recipe.settings == before
+  with pytest.raises(TypeError):
+    recipe.settings["steps"] = 1
+
+
+@pytest.mark.parametrize(
+  "settings, message",
+  [
+    (dict(batch_sise=1), "unknown setting 'batch_sise'; did you mean batch_size"),
+    (dict(steps=1, epochs=1.0), "give the length of the run as --steps or as --epochs, one of them"),
+    (dict(precision="float32", dtype="float32"), "give the precision as --precision or as --dtype, one of them"),
+    (dict(precision="double"), "`precision` must be one of float32, bfloat16, float16, got 'double'"),
+    (dict(steps=0), "`steps` must be at least 1, got 0"),
+    (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
+  ],
+)
+def test_a_wrong_setting_is_one_line(settings, message):
+  with pytest.raises(fpp.InputError, match=f"^{re.escape(message)}"):
+    fpp.Recipe.load("digits").replace(**settings).resolve(data.load_dataset("digits"))
+
+
+def test_configs_recipes_and_flags_import_no_tensorflow():
+  code = (
+    "import sys, flowpp_tf as fpp\n"
+    "from flowpp_tf.config import FlowPlusPlusConfig, RunSettings, TrainingConfig\n"
+    "from flowpp_tf.programs import data_flags, run\n"
+    "fpp.Recipe.load('digits').replace(steps=3, coupling='affine').config, fpp.recipes(), fpp.CONFIGS\n"
+    "run.define_settings_flags(FlowPlusPlusConfig, 'Model')\n"
+    "run.define_settings_flags(TrainingConfig, 'Training')\n"
+    "data_flags.define_data_flags('digits')\n"
+    "print({'tensorflow', 'keras', 'tensorflow_probability', 'PIL'} & {*sys.modules})"
+  )
+  assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
+from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.remat import rematerialized
-from flowpp_tf.models.structure import parse_structure
 import model_counts
 import scaling
 from support.models import SMALL, VARIANTS

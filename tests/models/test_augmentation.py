@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
+from flowpp_tf.config.structure import parse_structure
 from support.models import VARIANTS, perturb, small_images
 
 # Images of two pixels that are black or white: four of them.
@@ -91,5 +92,5 @@ def test_the_published_weights_have_no_augmentation():
 def test_vflow_is_the_published_one():
   config = fpp.get_config("cifar10_vflow")
   assert config.flow_shape == (32, 32, 6) and config.augment_blocks == 3
-  flow = [(c.kind, c.couplings) for c in fpp.models.structure.parse_structure(config.structure, config.flow_shape)]
+  flow = [(c.kind, c.couplings) for c in parse_structure(config.structure, config.flow_shape)]
   assert flow == [("columns", 2), ("channels", 2), ("squeeze", 0), ("columns", 2), ("channels", 3)]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf.models.structure import parse_structure
+from flowpp_tf.config.structure import parse_structure
 from support.programs import ROOT, run
 
 # Parameters of the published models, and the dequantizer's share.

@@ -1,5 +1,6 @@
 """The programs as a user runs them: a small job from start to end, and bad input."""
 
+import ast
 import json
 import shlex
 
@@ -8,7 +9,7 @@ from PIL import Image
 import pytest
 
 from support.marks import slow
-from support.programs import call, run
+from support.programs import ROOT, call, run
 from support.runs import TRAINED
 
 
@@ -154,3 +155,11 @@ def _is_noise(line):
 def test_help_lists_the_flags_of_the_program(tmp_path):
   out = call("train", "--help", cwd=tmp_path).out
   assert "Trains Flow++" in out and all(flag in out for flag in ("--batch_size", "--filters", "--dataset"))
+
+
+def test_flags_are_read_by_functions_that_say_so():
+  """In a program only its main function reads flags; what it calls takes plain values."""
+  for path in (ROOT / "flowpp_tf" / "programs").glob("*.py"):
+    for node in ast.parse(path.read_text()).body if path.name != "run.py" else ():
+      if isinstance(node, ast.FunctionDef) and "FLAGS" in ast.unparse(node):
+        assert node.name.endswith("_from_flags"), (path.name, node.name)

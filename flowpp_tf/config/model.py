@@ -3,10 +3,11 @@
 import dataclasses
 import math
 
+from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.errors import unknown_name
+from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
-from flowpp_tf.layers.network_config import NetworkConfig
-from flowpp_tf.models.structure import parse_structure
 
 _SHAPE = Range(
   lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
@@ -25,7 +26,7 @@ class CouplingConfig:
   """Config of a coupling step and its conditioner, except for their shape.
 
   Attributes:
-    coupling: "mixture_logistic" or "affine".
+    coupling: kind of coupling, one of `COUPLINGS`.
     components: K.
     invertible_conv: "dense", "lu" or "none": a 1x1 convolution, one matrix per half.
     act_norm_min_variance: floor under the variance at initialisation.
@@ -63,9 +64,11 @@ class FlowPlusPlusConfig(Settings):
 
   image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
   levels: int = setting(256, "Pixel values, 0 .. levels - 1.", _LEVELS)
-  structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see models/structure.py.")
+  structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see config/structure.py.")
   coupling: str = setting(
-    "mixture_logistic", "Transformation of a coupling; affine is an ablation.", one_of("mixture_logistic", "affine")
+    "mixture_logistic",
+    f"Transformation of a coupling, one of {', '.join(COUPLINGS)}; affine is an ablation.",
+    one_of(*COUPLINGS),
   )
   components: int = setting(32, "K, logistics in a mixture.", COUNT)
   filters: int = setting(96, "Channels inside the conditioners.", COUNT)

@@ -1,0 +1,6 @@
+"""What a run is made of, as data: configs of models and of training, and recipes. Nothing here imports TensorFlow."""
+
+from flowpp_tf.config.model import CONFIGS, CouplingConfig, FlowPlusPlusConfig, get_config
+from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.recipe import PRECISIONS, Recipe, RunSettings, recipes
+from flowpp_tf.config.training import TENSORBOARD, TrainingConfig

@@ -1,0 +1,148 @@
+"""A recipe: all that a training run is made of, as one object. `bin/train` and `fpp.train` both resolve one.
+
+configs/NAME.flags, which the installed package has too, is the recipe of each config: the flags of a whole experiment.
+"""
+
+from collections.abc import Mapping, Sized
+import dataclasses
+import pathlib
+import types
+from typing import Any, Protocol
+
+from flowpp_tf.config.model import FlowPlusPlusConfig, get_config
+from flowpp_tf.config.training import TrainingConfig
+from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.core.settings import parse_text
+
+_HERE = pathlib.Path(__file__).parent.parent
+_FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+  """Settings of a recipe that are fields of neither config; `bin/train --help` explains them."""
+
+  epochs: float | None = None
+  precision: str | None = None
+  dataset: str | None = None
+  data_dir: str | None = None
+  cache_dir: str | None = None
+  bits: int | None = None
+  splits_file: str | None = None
+  max_bad_files: int | None = None
+  crops: bool | None = None
+  num_samples: int | None = None
+  eval_images: int | None = None
+
+
+_fields_of = lambda settings_class: {field.name: field for field in dataclasses.fields(settings_class)}
+_MODEL, _TRAINING, _RUN = map(_fields_of, (FlowPlusPlusConfig, TrainingConfig, RunSettings))
+_FIELDS = {**_RUN, **_TRAINING, **_MODEL}
+
+
+class TrainingData(Protocol):
+  """The data set that a recipe is resolved for, such as an `ImageDataset`."""
+
+  @property
+  def train(self) -> Sized:
+    """Training images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """A config, and settings by name; immutable.
+
+  Attributes:
+    base: config of the model.
+    settings: values by name, in place of those of `base` and of the defaults: fields of `FlowPlusPlusConfig`, of
+      `TrainingConfig` and of `RunSettings`.
+
+  Examples:
+    >>> recipe = fpp.Recipe.load("digits").replace(steps=50, filters=16)
+    >>> config, training = recipe.resolve(load_dataset("digits"))
+    >>> config.filters, training.steps, training.ema_decay
+    (16, 50, 0.995)
+  """
+
+  base: FlowPlusPlusConfig
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
+
+  @classmethod
+  def load(cls, name: str) -> "Recipe":
+    """Return the recipe of a config by name.
+
+    Raises:
+      InputError (a ValueError): if there is no such config; the message names those that come close.
+    """
+    config, settings, path = get_config(name), {}, _folder() / f"{name}.flags"
+    for line in path.read_text().splitlines() if path.is_file() else ():
+      flag, equals, text = line.strip().removeprefix("--").partition("=")
+      if line.startswith("--") and flag != "config":
+        settings[flag] = parse_text(_FIELDS[flag], text if equals else "true")
+    return cls(config, types.MappingProxyType(settings))
+
+  def replace(self, **settings: Any) -> "Recipe":
+    """Return the recipe with other settings in place of those that say the same: `epochs` also replaces `steps`.
+
+    Raises:
+      InputError (a ValueError): for an unknown name, with those that come close, or two settings that say the same.
+    """
+    for name in settings:
+      if name not in _FIELDS:
+        raise unknown_name("setting", name, _FIELDS)
+    for what, one, other in (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype")):
+      if settings.get(one) is not None and settings.get(other) is not None:
+        raise InputError(f"give the {what} as --{one} or as --{other}, one of them")
+    replaced = {*settings}
+    for pair in ({"steps", "epochs"}, {"precision", "dtype"}):
+      replaced |= pair if replaced & pair else set()
+    in_pieces = lambda of: ":" in str(of.get("schedule", ""))  # such a schedule has its own rates and warm-up
+    if in_pieces(settings):
+      replaced |= {"learning_rate", "warmup_steps"}
+    if in_pieces(self.settings) and replaced & {"learning_rate", "warmup_steps"}:
+      replaced |= {"schedule"}
+    left = {name: value for name, value in self.settings.items() if name not in replaced}
+    return dataclasses.replace(self, settings=types.MappingProxyType({**left, **settings}))
+
+  @property
+  def config(self) -> FlowPlusPlusConfig:
+    """Config of the model: `base` with the settings that are fields of it."""
+    chosen = self._chosen(_MODEL)
+    precision = self.settings.get("precision")
+    if precision is not None:
+      if precision not in PRECISIONS:
+        raise InputError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+      chosen["dtype"] = PRECISIONS[precision]
+    return dataclasses.replace(self.base, **chosen)
+
+  def resolve(self, dataset: TrainingData) -> tuple[FlowPlusPlusConfig, TrainingConfig]:
+    """Return the configs of a run on a data set, whose size says how many steps an epoch has.
+
+    Raises:
+      InputError (a ValueError): if a setting is out of its range, or neither `steps` nor `epochs` is set.
+    """
+    training, epochs = self._chosen(_TRAINING), self.settings.get("epochs")
+    if epochs is not None:
+      images_per_step = TrainingConfig(**{**training, "steps": 1}).images_per_step
+      training["steps"] = max(1, round(epochs * len(dataset.train) / images_per_step))
+    if training.get("steps") is None:
+      raise InputError("`steps` must say how long to train: there is no recipe for the config")
+    return self.config, TrainingConfig(**training)
+
+  def _chosen(self, fields):
+    return {name: value for name, value in self.settings.items() if name in fields}
+
+
+def recipes() -> list[str]:
+  """Return the names of the recipes.
+
+  Examples:
+    >>> "cifar10" in fpp.recipes()
+    True
+  """
+  return sorted(path.stem for path in _folder().glob("*.flags"))
+
+
+def _folder():
+  return next((folder for folder in _FOLDERS if folder.is_dir()), _FOLDERS[0])
