@@ -178,7 +178,7 @@ class CouplingKind(NamedTuple):
     bijector_fn: function `(parameters [..., C num_parameters], components) -> elementwise bijector` of `[..., C]`.
 
   Examples:
-    >>> shift = fb.CouplingKind(lambda components: 1, lambda parameters, components: tfp.bijectors.Shift(parameters))
+    >>> shift = fpp.bijectors.CouplingKind(lambda components: 1, lambda p, components: tfp.bijectors.Shift(p))
     >>> shift.num_parameters(8)
     1
   """

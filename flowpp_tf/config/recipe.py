@@ -59,6 +59,7 @@ class Recipe:
       `TrainingConfig` and of `RunSettings`.
 
   Examples:
+    >>> from flowpp_tf.data import load_dataset
     >>> recipe = fpp.Recipe.load("digits").replace(steps=50, filters=16)
     >>> config, training = recipe.resolve(load_dataset("digits"))
     >>> config.filters, training.steps, training.ema_decay
