@@ -119,7 +119,7 @@ class ConvAttentionBlock(keras.layers.Layer):
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
-    position_embedding: Float[tf.Tensor, "h w c"] | None = None,
+    position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
     context: Float[tf.Tensor, "n h w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def conv_attention_block(
   block: ConvAttentionBlock,
   x: Float[tf.Tensor, "n h w c"],
-  position_embedding: Float[tf.Tensor, "h w c"] | None,
+  position_embedding: Float[tf.Tensor, "... h w c"] | None,
   context: Float[tf.Tensor, "n h w k"] | None,
   ctx: EvalContext,
 ) -> Float[tf.Tensor, "n h w c"]:

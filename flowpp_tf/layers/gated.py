@@ -126,7 +126,7 @@ class _GatedMixer(keras.layers.Layer):
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
-    position_embedding: Float[tf.Tensor, "h w c"] | None = None,
+    position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
     h = x if position_embedding is None else x + position_embedding
