@@ -1,0 +1,59 @@
+"""What docs/architecture.md adds to the package works: a coupling, a data set, a setting, each as the page says."""
+
+import re
+import shutil
+
+import pytest
+
+from support.programs import ROOT, run
+from support.runs import TINY_RUN
+
+pytestmark = [pytest.mark.slow, pytest.mark.docs]
+
+PAGE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def section(title):
+  """The first block of code, and the first line that is added, of a section."""
+  text = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+  code = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+  return code and code[1], re.search(r"\n    (\S.*)\n", re.sub(r"```.*?```", "", text, flags=re.DOTALL))[1]
+
+
+def insert(path, before, line):
+  text = path.read_text()
+  assert text.count(before) == 1
+  path.write_text(text.replace(before, f"  {line}\n{before}"))
+
+
+def test_a_coupling_a_data_set_and_a_setting_are_trained(tmp_path):
+  for name in ("flowpp_tf", "configs", "bin"):
+    shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+  package = tmp_path / "flowpp_tf"
+  for title, file, before in (
+    ("Add a coupling", "bijectors/tails.py", '  "affine":'),
+    ("Add a data set", "data/stripes.py", '  "photos":'),
+  ):
+    code, line = section(title)
+    (package / file).write_text(code)
+    insert(package / "core" / "registry.py", before, line)
+  insert(package / "config" / "training.py", "  flip: bool", section("Add a setting")[1])
+  train = [str(tmp_path / "bin" / "train"), *TINY_RUN, "--steps=1", "--workdir=run"]
+  options = ["--coupling=tails", "--levels=2", "--dataset=stripes", "--labels", "--polyak=0.5"]
+  result = run([*train, *options], cwd=tmp_path)
+  assert result.code == 0 and "test: " in result.out, result.error
+  for wrong, message in (
+    ("--polyak=1.5", "`polyak` must be in [0, 1), got 1.5"),
+    ("--coupling=tail", "`coupling` must be one of mixture_logistic, tails, affine, got 'tail'"),
+    ("--dataset=stripe", "unknown dataset 'stripe'; did you mean stripes?"),
+    ("--nolabels --crops", "`crops` are for photos and folders; the data set is 'stripes'"),
+  ):
+    result = run([*train, *options, *wrong.split()], cwd=tmp_path)
+    assert result.code == 2 and message in result.error
+  result = run(
+    [str(tmp_path / "bin" / "train"), *TINY_RUN, "--steps=1", "--coupling=tails", "--workdir=plain"], cwd=tmp_path
+  )
+  assert result.code == 0, result.error
+  compress = [str(tmp_path / "bin" / "compress"), "--workdir=plain", "--limit=2", "--output=x.fpp"]
+  result = run(compress, cwd=tmp_path)
+  assert result.code == 2 and "a model with `coupling` tails cannot compress" in result.error
