@@ -80,7 +80,7 @@ def test_each_function_is_traced_once_whatever_the_numbers(batched):
 @pytest.mark.parametrize("on_terminal, count, shown", [(True, 7, True), (True, 3, False), (False, 7, False)])
 def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(monkeypatch, capsys, on_terminal, count, shown):
   monkeypatch.setattr("sys.stdout.isatty", lambda: on_terminal, raising=False)
-  slices = list(evaluation.batched.batches(count, 3))
+  slices = list(evaluation.batched_model.batches(count, 3))
   assert [i for s in slices for i in range(count)[s]] == list(range(count))
   assert ("7/7" in capsys.readouterr().out) == shown
 
