@@ -114,8 +114,7 @@ def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCo
   """Return the coder for an archive: that of the given model, or of the one in the archive."""
   if isinstance(model, TieredCodec):
     return model
-  if model is None:
-    model = reader.model
+  model = reader.model if model is None else model
   if model is None:
     raise ArchiveError(f"the archive does not hold its model; give the one whose hash is {reader.header.model[:12]}...")
   return TieredCodec(model, reader.header.tier)

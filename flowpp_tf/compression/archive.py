@@ -12,6 +12,7 @@ segment can be decoded separately.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -293,9 +294,9 @@ def _parse_header(text):
     raise ArchiveError("the archive's header cannot be read") from None
   if version != VERSION:
     raise ArchiveError(f"the archive has version {version!r} of the format; this program reads version {VERSION}")
-  try:
+  with contextlib.suppress(TypeError):
     header = Header(**fields)
-    good = (
+    if (
       header.kind in ("images", "files")
       and header.tier in TIERS
       and isinstance(header.embedded, int)
@@ -304,9 +305,6 @@ def _parse_header(text):
       and all(isinstance(text, str) for text in (header.model, header.probe, header.made_by))
       and len(header.image_shape) == 3
       and all(isinstance(n, int) and 0 < n <= MAX_DIMS for n in header.image_shape)
-    )
-  except TypeError:
-    good = False
-  if not good:
-    raise ArchiveError("the archive's header is invalid")
-  return header
+    ):
+      return header
+  raise ArchiveError("the archive's header is invalid")

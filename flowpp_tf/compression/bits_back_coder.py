@@ -82,9 +82,7 @@ class BitsBackCoder:
     if "dequantizer" in model.flows():
       flow = _Flow("dequantizer", model, networks, grid)
       sigmoid = LocalBitsBack(Sigmoid(STEP), flow.grid, pixel_grid, size=1 << GRID_BITS)
-      posterior = lambda images: Sequence(
-        [Inverse(sigmoid), Inverse(flow.given(networks.context("dequantizer", images))), _noise(self.shape)]
-      )
+      posterior = lambda images: Sequence([Inverse(sigmoid), flow.posterior(images)])
     else:
       posterior = lambda images: Prior(lambda count: Uniform(1 << GRID_BITS, images.shape))
     return BitsBack(posterior, lambda images, u: (images << GRID_BITS) + u, split)
@@ -98,7 +96,7 @@ def _augment(model, networks, grid):
   if "augmenter" in model.flows():
     flow = _Flow("augmenter", model, networks, augmented)
     augmented = flow.grid
-    posterior = lambda n: Sequence([Inverse(flow.given(networks.context("augmenter", grid.values(n)))), _noise(shape)])
+    posterior = lambda n: flow.posterior(grid.values(n))
   channels = model.image_shape[-1]
   join = lambda n, e: np.concatenate([n, e], axis=-1)
   split = lambda n: (np.ascontiguousarray(n[..., :channels]), np.ascontiguousarray(n[..., channels:]))
@@ -117,7 +115,7 @@ class _Flow:
   """
 
   def __init__(self, part, model, networks, grid):
-    self._part, self._networks, self.grid = part, networks, grid
+    self._part, self._networks, self._shape, self.grid = part, networks, grid.scale.shape, grid
     self._steps: list[Callable[[np.ndarray | None], Step]] = []  # each given the context
     name, flow = model.flows()[part]
     self._make_map = functools.partial(COUPLING_MAPS[flow["coupling"]], components=flow["components"])
@@ -133,6 +131,10 @@ class _Flow:
   def given(self, context):
     """Return the steps given the context of a batch."""
     return Sequence([step(context) for step in self._steps])
+
+  def posterior(self, x):
+    """Return the step that pushes the flow's output under q(. | x), where `x` are the inputs of the context net."""
+    return Sequence([Inverse(self.given(self._networks.context(self._part, x))), _noise(self._shape)])
 
   def _rearrange(self, bijection):
     if bijection is not None:

@@ -130,47 +130,39 @@ def write_pictures(
   segment_images: int = SEGMENT_IMAGES,
 ) -> None:
   """Write files to an archive of the kind "files", and close it."""
-  segment = _SegmentOfFiles(writer, tile_shape, min(segment_images, max_images(tile_shape)))
+  size = min(segment_images, max_images(tile_shape))
+  tiles, begun = np.zeros((0, *tile_shape), np.uint8), 0  # at first, `begun` tiles of an earlier segment's file
+  entries: list[list] = []  # of the files that begin in this segment
+  kept: list[bytes] = []
+
+  def write():
+    nonlocal tiles, begun
+    text = json.dumps([begun, entries], separators=(",", ":")).encode()
+    writer.write_segment(tiles[:size], _LENGTH.pack(len(text)) + text + b"".join(kept))
+    tiles = tiles[size:]
+    begun = len(tiles)
+    entries.clear()
+    kept.clear()
+
   for picture in pictures:
-    segment.add(picture)
-  segment.finish()
-  writer.close()
-
-
-class _SegmentOfFiles:
-  """Collects files until they fill a segment."""
-
-  def __init__(self, writer, tile_shape, segment_images):
-    self._writer, self._tile_shape, self._size = writer, tile_shape, segment_images
-    self._tiles = np.zeros((0, *tile_shape), np.uint8)
-    self._begun, self._entries, self._kept = 0, [], []  # tiles of an earlier segment's file; what begins in this one
-
-  def add(self, picture):
     crc = zlib.crc32(picture.content)
     if picture.pixels is None:
-      self._entries.append([picture.name, len(picture.content), crc])
-      self._kept.append(picture.content)
+      entries.append([picture.name, len(picture.content), crc])
+      kept.append(picture.content)
     else:
       height, width, _ = picture.pixels.shape
-      tiles = to_tiles(picture.pixels, self._tile_shape)
-      self._entries.append([picture.name, width, height, crc, len(tiles)])
-      self._tiles = np.concatenate([self._tiles, tiles])
+      new = to_tiles(picture.pixels, tile_shape)
+      entries.append([picture.name, width, height, crc, len(new)])
+      tiles = np.concatenate([tiles, new])
     while (
-      len(self._tiles) >= self._size
-      or sum(map(len, self._kept)) > _MAX_KEPT
-      or sum(len(entry[0]) + 60 for entry in self._entries) > _MAX_ENTRIES
+      len(tiles) >= size
+      or sum(map(len, kept)) > _MAX_KEPT
+      or sum(len(entry[0]) + 60 for entry in entries) > _MAX_ENTRIES
     ):
-      self._write()
-
-  def finish(self):
-    if self._entries or len(self._tiles):
-      self._write()
-
-  def _write(self):
-    text = json.dumps([self._begun, self._entries], separators=(",", ":")).encode()
-    self._writer.write_segment(self._tiles[: self._size], _LENGTH.pack(len(text)) + text + b"".join(self._kept))
-    self._tiles = self._tiles[self._size :]
-    self._begun, self._entries, self._kept = len(self._tiles), [], []
+      write()
+  if entries or len(tiles):
+    write()
+  writer.close()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -132,7 +132,7 @@ def encode_segment(
   table, left_out = push_batches(codec, stack, images, fitting.tolist(), largest, progress)
   batches, late = np.array(table, _BATCH), np.array(sorted([*left_out, *others]), np.int64)
   coded = _coded(plain, len(images), late)
-  checks = np.array([_check(images[coded[first:last]]) for first, last in _runs(batches)], np.uint32)
+  checks = np.array([zlib.crc32(images[coded[first:last]].tobytes()) for first, last in _runs(batches)], np.uint32)
   late_images = encode_plain(images[late]) if len(late) else b""
   sizes = len(content), len(extra), len(packed_extra)
   tail = _digest(images, extra), late_images, stack.words() if table else words
@@ -171,7 +171,7 @@ def _pop_batches(codec, fields, images, known):
     (first, last), check = runs[-1]
     if start == first:
       run = coded[first:last]
-      if _check(images[run]) != check:
+      if zlib.crc32(images[run].tobytes()) != check:
         raise ValueError("pixels have the wrong checksum")
       known[run] = True
       runs.pop()
@@ -225,10 +225,6 @@ def _runs(batches):
       runs.append((first, last))
       first = last
   return runs
-
-
-def _check(images):
-  return zlib.crc32(images.tobytes())
 
 
 def _digest(images, extra):

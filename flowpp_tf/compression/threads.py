@@ -10,7 +10,7 @@ import concurrent.futures
 import functools
 import os
 import threading
-from typing import Any, TypeVar
+from typing import TypeVar
 
 try:
   import threadpoolctl
@@ -47,11 +47,7 @@ class _OneThreadPerProduct:
         self._limit.__exit__(*error)
 
 
-@functools.cache
-def _controller() -> Any:
-  return threadpoolctl.ThreadpoolController()
-
-
+_controller = functools.cache(lambda: threadpoolctl.ThreadpoolController())
 _one_thread_per_product = _OneThreadPerProduct()
 
 
