@@ -26,7 +26,7 @@ class _Posterior(keras.layers.Layer):
 
   event_shape: tuple[int, ...]
 
-  def call(self, images: tf.Tensor) -> None:
+  def call(self, images: tf.Tensor, **kwargs: Any) -> None:
     raise TypeError(f"`{self.name}(images)` is now `{self.name}.posterior(images)`")
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
