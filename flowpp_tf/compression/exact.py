@@ -110,8 +110,7 @@ def tanh(x: np.ndarray) -> np.ndarray:
 
 def concat_elu(x: np.ndarray) -> np.ndarray:
   """Return elu of `[x, -x]` on the last axis."""
-  values = np.concatenate([x, -x], axis=-1)
-  return _elu(values)
+  return _elu(np.concatenate([x, -x], axis=-1))
 
 
 @_in_blocks

@@ -30,6 +30,10 @@ _LARGEST_MEAN, _LARGEST_STD = 2.0**50, 2.0**28  # an image that exceeds them, or
 # fit where noise has moved it.
 _NOISE_WIDTHS = tuple(10 << k for k in range(_HIGH_BITS + 1))
 _DATA_WIDTH = 1280
+# First and end of each window: of noise around its mean, of noise from a bound, of data.
+_WINDOWS = [*((-w, w) for w in _NOISE_WIDTHS), *((0, 2 * w) for w in _NOISE_WIDTHS), (-_DATA_WIDTH, _DATA_WIDTH)]
+_FIRST, _END = np.array(_WINDOWS).T
+_DATA = len(_WINDOWS) - 1
 
 
 class WindowError(ValueError):
@@ -161,22 +165,20 @@ class Normal:
     self._split = self._exponent > 0
     step = np.ldexp(1.0, self._exponent)
     mean, stds = (mean - (step - 1) / 2) / step, np.maximum(stds / step, _SMALLEST_STD)
-    origin, self._sign, edge = np.floor(mean), np.ones(1, np.int64), np.zeros(1, bool)
-    window = np.clip(np.frexp(stds)[1], 0, _HIGH_BITS)
+    origin, self._sign = np.floor(mean), np.ones(1, np.int64)
+    kinds = np.clip(np.frexp(stds)[1], 0, _HIGH_BITS) if noise else np.array([_DATA])
     if size is not None:
-      width = np.take(_NOISE_WIDTHS, window)
+      width = np.take(_NOISE_WIDTHS, kinds)
       lower, upper = mean < width, mean > size - 1 - width
       origin = np.where(lower, 0, np.where(upper, size - 1, origin))
-      self._sign, edge = np.where(upper, -1, 1), lower | upper
+      self._sign = np.where(upper, -1, 1)
+      kinds = kinds + len(_NOISE_WIDTHS) * (lower | upper)
     mean = self._sign * (mean - origin)
-    self._origin = origin.astype(np.int64)
-    # In the order of popping: the bounds of a window, which integers it is for, and their distribution.
-    windows = [(-_DATA_WIDTH, _DATA_WIDTH, slice(None))]
-    if noise:
-      windows = [(-width, width, (window == i) & ~edge) for i, width in enumerate(_NOISE_WIDTHS)]
-    if size is not None:
-      windows += [(0, 2 * width, (window == i) & edge) for i, width in enumerate(_NOISE_WIDTHS)]
-    self._windows = [(low, high, at, (_gaussian(low, high), mean[at], stds[at])) for low, high, at in windows]
+    self._origin, self._kinds = origin.astype(np.int64), kinds
+    # Which integers are in a window, and their distribution; in the order of popping.
+    present = np.flatnonzero(np.bincount(kinds)).tolist() if noise else [_DATA]
+    chosen = [kinds == kind if noise else slice(None) for kind in present]
+    self._windows = [(at, (_gaussian(*_WINDOWS[kind]), mean[at], stds[at])) for kind, at in zip(present, chosen)]
 
   def push(self, stack: Stack, n: np.ndarray) -> None:
     """Push the integers.
@@ -188,21 +190,21 @@ class Normal:
     high = n >> self._exponent
     low = n - (high << self._exponent)
     high = self._sign * (high - self._origin)
-    inside = np.ones(len(n), bool) if self._size is None else (n >= 0) & (n < self._size)
-    for first, end, at, _ in self._windows:
-      inside[at] &= (high[at] >= first) & (high[at] < end)
-    check_inside(inside, self._shape)
+    inside = (high >= _FIRST[self._kinds]) & (high < _END[self._kinds])
+    check_inside(inside if self._size is None else inside & (n >= 0) & (n < self._size), self._shape)
     if self._split.any():
       stack.push(low[self._split], *self._low())
-    for _, _, at, distribution in self._windows[::-1]:
+    for at, distribution in self._windows[::-1]:
       stack.push(high[at], *distribution)
 
   def pop(self, stack: Stack) -> np.ndarray:
     """Pop the integers; errors as for `Stack.pop`."""
     n = np.empty(len(self._exponent), np.int64)
-    for _, _, at, distribution in self._windows:
+    for at, distribution in self._windows:
       n[at] = stack.pop(*distribution)
-    n = (self._origin + self._sign * n) << self._exponent
+    n *= self._sign
+    n += self._origin
+    n <<= self._exponent
     if self._split.any():
       n[self._split] += stack.pop(*self._low())
     return n.reshape(self._shape)

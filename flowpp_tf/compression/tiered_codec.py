@@ -40,7 +40,12 @@ class TieredCodec:
     self.tier = tier
     try:
       self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
-      self._check_size()
+      shape, levels = self.model.image_shape, self.model.levels
+      if not 0 < self.model.num_dims <= MAX_DIMS or min(shape) < 1 or not 2 <= levels <= 256:
+        raise InputError(
+          f"the codec is for images of up to {MAX_DIMS} values and 2 to 256 levels, "
+          f"got shape {shape} and {levels} levels"
+        )
       self.networks = self._make_networks(model)
       self.codec = BitsBackCoder(self.model, self.networks)
       self.model_hash = self.model.sha256()[:32]
@@ -49,13 +54,6 @@ class TieredCodec:
       if not isinstance(model, CodecModel) or isinstance(error, InputError):
         raise
       raise InputError(f"the codec model is invalid: {type(error).__name__}: {error}") from None
-
-  def _check_size(self):
-    if not 0 < self.model.num_dims <= MAX_DIMS or min(self.model.image_shape) < 1 or not 2 <= self.model.levels <= 256:
-      raise InputError(
-        f"the codec is for images of up to {MAX_DIMS} values and 2 to 256 levels, got shape "
-        f"{self.model.image_shape} and {self.model.levels} levels"
-      )
 
   def _make_networks(self, model) -> Networks:
     if self.tier == "portable":
