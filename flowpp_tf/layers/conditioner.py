@@ -120,7 +120,7 @@ class ConvAttentionBlock(keras.layers.Layer):
     self,
     x: Float[tf.Tensor, "n h w c"],
     position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
-    context: Float[tf.Tensor, "n h w k"] | None = None,
+    context: Float[tf.Tensor, " n #h #w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
     if not (tf.executing_eagerly() or ctx.initialize):  # the same, in less time and memory

@@ -24,7 +24,7 @@ def conv_attention_block(
   block: ConvAttentionBlock,
   x: Float[tf.Tensor, "n h w c"],
   position_embedding: Float[tf.Tensor, "... h w c"] | None,
-  context: Float[tf.Tensor, "n h w k"] | None,
+  context: Float[tf.Tensor, " n #h #w k"] | None,
   ctx: EvalContext,
 ) -> Float[tf.Tensor, "n h w c"]:
   """Return `block(x, position_embedding, context, ctx)`."""

@@ -78,7 +78,7 @@ class GatedConv(keras.layers.Layer):
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
-    context: Float[tf.Tensor, "n h w k"] | None = None,
+    context: Float[tf.Tensor, " n #h #w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
     h = self.conv(concat_elu(x), initialize=ctx.initialize)

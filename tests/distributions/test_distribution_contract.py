@@ -17,8 +17,8 @@ X, CONTEXT = ROWS["given"].inputs("float64")
 SCALE = tf.exp(X)
 MAKE = {
   "flow": lambda: ROWS["flow"].make("float64"),
-  "uniform": lambda: ROWS["uniform_dequantizer"].make("float64")(IMAGES),
-  "variational": lambda: ROWS["variational_dequantizer"].make("float64")(IMAGES),
+  "uniform": lambda: ROWS["uniform_dequantizer"].make("float64").posterior(IMAGES),
+  "variational": lambda: ROWS["variational_dequantizer"].make("float64").posterior(IMAGES),
   "vectors": lambda: ROWS["given"].make("float64").distribution.given(CONTEXT),
   "composite": lambda: fpp.distributions.FlowDistribution(
     tfd.Sample(tfd.Normal(tf.zeros([4], tf.float64), 1.0), 3), fpp.bijectors.ActNorm(SCALE, X)
