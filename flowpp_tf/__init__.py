@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flowpp_tf.core.renamed import renamed
+from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _NAMES = {
   "models": ("FlowPlusPlus", "VectorFlow", "presets", "vector_flow"),
   "training.train_model": ("load", "train"),
 }
-_of_old_name = renamed(__name__, {"export": "exporting"})
+_of_old_name = _renamed(__name__, {"export": "exporting"})
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]

@@ -11,12 +11,12 @@ from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveR
 from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_images
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.tiered_codec import TIERS, TieredCodec
-from flowpp_tf.core.renamed import renamed
+from flowpp_tf.core.renamed import renamed as _renamed
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
 
-__getattr__ = renamed(__name__, {"Coder": "TieredCodec"})
+__getattr__ = _renamed(__name__, {"Coder": "TieredCodec"})
 
 
 def compress(

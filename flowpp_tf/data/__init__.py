@@ -5,13 +5,13 @@ import pkgutil
 
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.registry import DATASETS
-from flowpp_tf.core.renamed import renamed
+from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.types import Path, Shape
 
-__getattr__ = renamed(__name__, {"Batches": "DataPipeline", "Photographs": "RandomCrops"})
+__getattr__ = _renamed(__name__, {"Batches": "DataPipeline", "Photographs": "RandomCrops"})
 
 _NOT_TAKEN = {  # errors about options that a data set does not have
   "splits_file": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",

@@ -1,10 +1,10 @@
 """Devices: strategies over several of them, and workers on several hosts."""
 
-from flowpp_tf.core.renamed import renamed
+from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.devices.strategy import STRATEGIES, enable_determinism, get_strategy
 from flowpp_tf.devices.workers import Workers
 
-__getattr__ = renamed(
+__getattr__ = _renamed(
   __name__,
   {
     **{

@@ -1,6 +1,6 @@
 """Evaluation of a trained model: bits/dim, samples, scores of single images, pictures, curves."""
 
-from flowpp_tf.core.renamed import renamed
+from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.evaluation.batched_model import BatchedModel
 from flowpp_tf.evaluation.classification import Classification, classify
 from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, measure_codecs
@@ -13,4 +13,4 @@ from flowpp_tf.evaluation.record import read_record, write_record
 from flowpp_tf.evaluation.scores import SCORES, Scorer, png_bytes, scores_of
 from flowpp_tf.evaluation.typicality import ValidationStatistics, load_typical, measure_typical
 
-__getattr__ = renamed(__name__, {"Batched": "BatchedModel", "Typical": "ValidationStatistics"})
+__getattr__ = _renamed(__name__, {"Batched": "BatchedModel", "Typical": "ValidationStatistics"})

@@ -1,7 +1,7 @@
 """Architecture as data, and the model that it builds."""
 
 from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
-from flowpp_tf.core.renamed import renamed
+from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.models.conditioning import check_conditioning, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.image_distribution import ImageDistribution
@@ -10,6 +10,6 @@ from flowpp_tf.models.official_weights import export_official_weights, load_offi
 from flowpp_tf.models.pretrained import copy_preset, preset_folder, presets, read_preset, save_preset
 from flowpp_tf.models.vectors import VectorFlow, vector_flow
 
-__getattr__ = renamed(
+__getattr__ = _renamed(
   __name__, {"check_given": "check_conditioning", "given_specs": "conditioning_specs", "unpack": "unpack_batch"}
 )
