@@ -6,13 +6,14 @@ see the same ones.
 
 from typing import Any
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 import keras
 import tensorflow as tf
 
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.layers.kernels.pointwise import kept
 from flowpp_tf.layers.kernels.random_bits import sixteen_bits
+from flowpp_tf.types import Seed
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -30,16 +31,12 @@ class Dropout(keras.layers.Dropout):
   """
 
   def call(
-    self,
-    inputs: Float[tf.Tensor, "*n"],
-    training: bool = False,
-    seed: Int[tf.Tensor, "2"] | None = None,
-    batch_offset: Any = 0,
+    self, inputs: Float[tf.Tensor, "*n"], training: bool = False, seed: Seed = None, batch_offset: Any = 0
   ) -> Float[tf.Tensor, "*n"]:
     return self.apply(inputs, self.keep_mask(shape_of(inputs), training, seed, batch_offset))
 
   def keep_mask(
-    self, shape: Any, training: bool = False, seed: Int[tf.Tensor, "2"] | None = None, batch_offset: Any = 0
+    self, shape: Any, training: bool = False, seed: Seed = None, batch_offset: Any = 0
   ) -> Bool[tf.Tensor, "..."] | None:
     """Return the boolean keep-mask of a shape, see `shape_of`, or None if nothing is dropped.
 

@@ -53,7 +53,7 @@ class Flow(Adaptable, keras.layers.Layer):
   def build(self, *shapes: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  def call(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, " n"]:
+  def call(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, "..."]:
     return self._given(context).log_prob(x)
 
   def adapt(self, x: TensorLike, context: TensorLike | None = None, overwrite: bool = False) -> None:
@@ -70,7 +70,7 @@ class Flow(Adaptable, keras.layers.Layer):
     self._check_new(overwrite)
     self.initialize(x, context)
 
-  def initialize(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, " n"]:
+  def initialize(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, "..."]:
     """Initialise the flow from a batch of data, and return its log density `[N]`; see `FlowDistribution.initialize`."""
     log_prob = self._given(context).initialize(x)
     self.initialized = True

@@ -88,7 +88,7 @@ def train_from_flags() -> None:
   settings = run.settings_from_flags(FlowPlusPlusConfig, TrainingConfig, RunSettings)
   recipe = Recipe.load(given.config).replace(**settings)
   if given.labels:  # the data say how many classes there are
-    recipe = recipe.replace(num_classes=recipe.config.num_classes or 1)
+    recipe = recipe.replace(num_classes=recipe.settings.get("num_classes", recipe.base.num_classes) or 1)
   if given.image_size is not None:
     recipe = recipe.replace(image_shape=_image_shape(given.image_size, recipe.config, settings))
   strategy = device_flags.strategy_from_flags(given.deterministic)  # before data use a device

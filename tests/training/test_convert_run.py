@@ -49,7 +49,7 @@ def resume(workdir, log_fn=lambda line: None):
     load_dataset("digits"),
     workdir,
     log_fn=log_fn,
-    record={k: v for k, v in run["training"].items() if k not in config.identity()},
+    extra_metadata={k: v for k, v in run["training"].items() if k not in config.identity()},
   )
 
 

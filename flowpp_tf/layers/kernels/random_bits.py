@@ -4,15 +4,16 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
-from jaxtyping import Int, Int16
+from jaxtyping import Int16
 import tensorflow as tf
 
 from flowpp_tf.core.shapes import reshape
+from flowpp_tf.types import Seed
 
 _PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 
-def sixteen_bits(shape: Sequence[Any], seed: Int[tf.Tensor, "2"], batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
+def sixteen_bits(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
   """Return uniform int16 of a shape; 32 random bits, the cost of dropout, make two of them.
 
   Each count of Philox's counter gives four int32. The counts of an image begin at its index in the batch times their
