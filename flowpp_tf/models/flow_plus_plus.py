@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, NamedTuple
 
+from jaxtyping import Float, Num, UInt8
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -37,9 +38,9 @@ class BoundTerms(NamedTuple):
   Of an augmented model, those of log p(x + u, e) - log q(u|x) - log q(e|x + u) for each draw of u and e.
   """
 
-  log_det: tf.Tensor  # log|det dz/dx|, of the logit and of all couplings
-  prior: tf.Tensor  # log N(z)
-  dequantization: tf.Tensor  # -log q(u|x), and -log q(e|x + u)
+  log_det: Float[tf.Tensor, "s b"]  # log|det dz/dx|, of the logit and of all couplings
+  prior: Float[tf.Tensor, "s b"]  # log N(z)
+  dequantization: Float[tf.Tensor, "s b"]  # -log q(u|x), and -log q(e|x + u)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -131,7 +132,7 @@ class FlowPlusPlus(BoundTraining):
     batch_offset: int | tf.Tensor = 0,
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
-  ) -> tf.Tensor:
+  ) -> Float[tf.Tensor, " b"]:
     """Return a lower bound of the log-likelihood of integer images (equation 7).
 
     Args:
@@ -191,7 +192,7 @@ class FlowPlusPlus(BoundTraining):
     seed: Seed = None,
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
-  ) -> tf.Tensor:
+  ) -> Float[tf.Tensor, " b"]:
     """Return the negative bound in bits/dim, `[B]`; arguments as in `log_prob_bound`."""
     return self.to_bits_per_dim(
       self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
@@ -208,7 +209,7 @@ class FlowPlusPlus(BoundTraining):
     seed: Seed = 0,
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
-  ) -> tf.Tensor:
+  ) -> Float[tf.Tensor, " b"]:
     """Initialise every layer from one batch, in the order of evaluation; `adapt` chooses the batch from data.
 
     Each layer that normalises sets its weights by the data that reach it through the layers before it, as initialised.
@@ -246,7 +247,7 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
     guidance: float | tf.Tensor = 0.0,
-  ) -> tf.Tensor:
+  ) -> UInt8[tf.Tensor, "n h w c"]:
     """Draw images.
 
     Args:
@@ -267,7 +268,9 @@ class FlowPlusPlus(BoundTraining):
     """
     return self.decode(self.sample_latents(n, temperature, seed), labels, condition, guidance)
 
-  def sample_latents(self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None) -> tf.Tensor:
+  def sample_latents(
+    self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None
+  ) -> Float[tf.Tensor, "n h w c"]:
     """Draw the latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors as in `sample`."""
     if not tf.is_tensor(n) and not n > 0:
       raise InputError(f"`n` must be a positive integer, got {n}")
@@ -283,7 +286,7 @@ class FlowPlusPlus(BoundTraining):
     seed: Seed = None,
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
-  ) -> tf.Tensor:
+  ) -> Float[tf.Tensor, "b h w c"]:
     """Return the latents of images, `[B, *latent_shape]`; arguments as in `log_prob_bound`.
 
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
@@ -300,7 +303,7 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
     guidance: float | tf.Tensor = 0.0,
-  ) -> tf.Tensor:
+  ) -> UInt8[tf.Tensor, "b h w c"]:
     """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments as in `sample`."""
     z = tf.cast(z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
@@ -308,7 +311,7 @@ class FlowPlusPlus(BoundTraining):
     x = self._from_latents(z, guidance, **given)[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
-  def sample_noise(self, shape: Any, seed: Seed) -> tf.Tensor:
+  def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
     """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
     seed = as_seed(seed)
     noise = self.dequantizer.sample_noise(shape, seed)
@@ -426,7 +429,7 @@ class FlowPlusPlus(BoundTraining):
       return bijector
     return tfp.bijectors.Blockwise([bijector, tfp.bijectors.Identity()], [self.config.image_shape[2], augmented])
 
-  def check_images(self, images: TensorLike) -> tf.Tensor:
+  def check_images(self, images: TensorLike) -> Num[tf.Tensor, "b h w c"]:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
     images = with_shape("images", tf.convert_to_tensor(images), [None, *self.config.image_shape])
     if tf.executing_eagerly():

@@ -5,6 +5,7 @@ log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, im
 
 from typing import TYPE_CHECKING, Any
 
+from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -111,11 +112,11 @@ class ImageDistribution(tfp.distributions.Distribution):
     )
     return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
 
-  def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> tf.Tensor:
+  def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the bound of images `[..., H, W, C]`, nats per image; an `InputError` as of `FlowPlusPlus`."""
     return super().log_prob(self._checked(value), name, **kwargs)
 
-  def prob(self, value: TensorLike, name: str = "prob", **kwargs: Any) -> tf.Tensor:
+  def prob(self, value: TensorLike, name: str = "prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return exp(log_prob(value))."""
     return super().prob(self._checked(value), name, **kwargs)
 

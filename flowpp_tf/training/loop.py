@@ -218,9 +218,7 @@ class Run:
         self._bar.unpause()  # tracing says nothing of the remaining time
         if step % self._period:  # exclude tracing time unless this step is the whole interval
           clock, timed_from = time.monotonic(), step
-      if self._bar.update(count):  # drawn: the device is asked for the sums only now
-        best = f", best {float(self._best):.4f}" if math.isfinite(float(self._best)) else ""
-        self._bar.set_postfix_str(f"{self._state.means()['bits_per_dim']:.4f} bits/dim{best}")
+      self._update_bar(count)
 
       minutes = self._config.checkpoint_minutes
       due = minutes and time.monotonic() - saved_at >= 60 * minutes
@@ -232,6 +230,11 @@ class Run:
         last_saved, saved_at = step, time.monotonic()
         self._stop_if_asked(step, stop)
     return float(self._best)
+
+  def _update_bar(self, count):
+    if self._bar.update(count):  # drawn: the device is asked for the sums only now
+      best = f", best {float(self._best):.4f}" if math.isfinite(float(self._best)) else ""
+      self._bar.set_postfix_str(f"{self._state.means()['bits_per_dim']:.4f} bits/dim{best}")
 
   def _log(self, line):
     self._bar.clear()  # the next steps draw it below the line

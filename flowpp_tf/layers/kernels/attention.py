@@ -59,9 +59,6 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
     tensor = tf.transpose(tf.reshape(tensor, [count, -1, filters, positions]), [1, 3, 0, 2])
     return tf.reshape(tensor, [-1, positions, count * filters])
 
-  def weights(q, k):
-    return tf.nn.softmax(tf.matmul(q, k, transpose_a=True))
-
   @tf.custom_gradient
   def attend(qkv):
     scale = tf.constant(depth**-0.5, qkv.dtype)
@@ -69,7 +66,7 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
     for q, k, v in zip(*(_split(t, groups, axis=0) for t in by_head(qkv, 3))):
       of_group = []
       for q_part in _split(q * scale, rows, axis=2):
-        of_group.append(tf.matmul(v, weights(q_part, k), transpose_b=True))
+        of_group.append(tf.matmul(v, _weights(q_part, k), transpose_b=True))
       o.append(_concat(of_group, axis=2))
     o = side_by_side([o])
 
@@ -83,7 +80,7 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
         v_and_ones = tf.concat([v, tf.ones_like(v[:, :1])], axis=1)
         d_q, d_k, d_v = [], [], []
         for q_part, d_o_part in zip(_split(q * again, rows, axis=2), _split(d_o_group, rows, axis=2)):
-          p = weights(q_part, k)
+          p = _weights(q_part, k)
           d_s = p * tf.matmul(d_o_part, v_and_ones, transpose_a=True)
           d_q.append(tf.matmul(k, d_s, transpose_b=True) * again)
           d_k.append(tf.matmul(q_part, d_s))
@@ -99,6 +96,10 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
 @functools.cache
 def _traced(heads):
   return traced_once(functools.partial(self_attention, heads=heads), in_eager_mode=True)
+
+
+def _weights(q, k):
+  return tf.nn.softmax(tf.matmul(q, k, transpose_a=True))
 
 
 def _divisor(size, wanted, most):
