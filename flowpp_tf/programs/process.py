@@ -38,14 +38,14 @@ def program_name() -> str:
 
 
 def say(kind: str, text: object) -> None:
-  """Print a line on stderr, whatever its encoding, and whether or not somebody reads it; `kind` may be empty."""
+  """Print a line on stderr in any encoding, even if nobody reads it; `kind` may be empty."""
   words = [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()]
   with contextlib.suppress(OSError, ValueError):
     print(" ".join(filter(None, words)), file=sys.stderr, flush=True)
 
 
 def run_and_exit(main: Callable[[], object]) -> NoReturn:
-  """Run a program and end the process: with its exit code, and with one line for whatever ends it early.
+  """Run a program and end the process: with its exit code, and with one line on what ended it early.
 
   Args:
     main: the program; it ends by returning, or by `SystemExit`.

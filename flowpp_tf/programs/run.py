@@ -109,7 +109,7 @@ def _help(module):
 
 
 def _check_flag_files(argv):
-  """Raise an `OSError` or a `ValueError` unless the flag files can be read: a named pipe would wait for ever."""
+  """Raise an `OSError` or a `ValueError` unless the flag files can be read: a named pipe would block."""
   for argument, following in zip(argv[1:], [*argv[2:], ""]):
     name, equals, value = argument.partition("=")
     if name.lstrip("-") == "flagfile" and name.startswith("-"):

@@ -208,7 +208,7 @@ class Workdir:
     return Checkpoints(self.checkpoints, keep, run, (self.best_weights, self.metrics), **trackables)
 
   def recover(self, restored: Restored | None, step: int) -> None:
-    """Make the best weights and the metrics those of a checkpoint, whatever became of them.
+    """Make the best weights and the metrics those of a checkpoint.
 
     Args:
       restored: the checkpoint; None if there is none.
