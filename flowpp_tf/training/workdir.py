@@ -2,7 +2,7 @@
 
 config.json            format, model config, data set with its fingerprint, training settings
 checkpoints/           the newest states of the run, to resume from, with copies of the next two; see checkpoints.py
-best.weights.h5        EMA weights at the best validation, with their checksum; see models/weights_file.py
+best.weights.h5        EMA weights at the best validation, with their checksum; see io/weights_file.py
 metrics.jsonl          a row for each validation, with the digest of the data
 run.lock               which process trains in the directory
 curves.png samples.png
