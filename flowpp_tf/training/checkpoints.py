@@ -158,6 +158,15 @@ def checkpoint_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(found, key=lambda path: int(path.name.rpartition("_")[2]), reverse=True)
 
 
+def check_version(folder: pathlib.Path) -> None:
+  """Raise an `InputError` (a ValueError) if a version before 0.2.0 wrote a checkpoint."""
+  if not (folder / MANIFEST).exists() and (folder / FIRST_DIGESTS).exists():
+    raise InputError(
+      f"checkpoint {str(folder)!r} is of a version before 0.2.0; `python tools/convert_run.py RUN` of the "
+      "repository converts the run"
+    )
+
+
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   """Verify the files of a checkpoint, and return its manifest.
 
@@ -165,11 +174,7 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     InputError (a ValueError): if a newer version of this package wrote it, or one before 0.2.0.
     OSError, ValueError: if it is damaged; the message says how.
   """
-  if not (folder / MANIFEST).exists() and (folder / FIRST_DIGESTS).exists():
-    raise InputError(
-      f"checkpoint {str(folder)!r} is of a version before 0.2.0; `python tools/convert_run.py RUN` of the "
-      "repository converts the run"
-    )
+  check_version(folder)
   manifest = gate.read_json(folder / MANIFEST)
   if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
     raise ValueError(f"{MANIFEST} is not that of a checkpoint")

@@ -32,7 +32,14 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.files import file_sha256, remove_leftovers, write_file
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
-from flowpp_tf.training.checkpoints import MANIFEST, Checkpoints, Restored, checkpoint_folders, read_manifest
+from flowpp_tf.training.checkpoints import (
+  MANIFEST,
+  Checkpoints,
+  Restored,
+  check_version,
+  checkpoint_folders,
+  read_manifest,
+)
 from flowpp_tf.training.lock import sole_owner
 from flowpp_tf.types import Path
 
@@ -134,6 +141,8 @@ class Workdir:
       wanted["training"] = present["training"] | wanted["training"]
     else:
       self._check_checkpoints(wanted)
+    for newest in checkpoint_folders(self.checkpoints)[:1]:
+      check_version(newest)
     return wanted
 
   def check_run(self, wanted: dict[str, Any], run: dict[str, Any]) -> None:

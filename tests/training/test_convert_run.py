@@ -82,6 +82,9 @@ def test_resuming_without_conversion_is_one_error_that_names_the_script(first_fo
   with pytest.raises(InputError, match=message):
     kept.restore()
   config = workdir.config.read_text()
+  with pytest.raises(InputError, match=message):
+    resume(workdir)
+  assert workdir.config.read_text() == config  # nothing is written before the error
   workdir.config.unlink()
   with pytest.raises(InputError, match=message):
     workdir.check(FlowPlusPlusConfig(**json.loads(config)["model"]), {})
