@@ -30,9 +30,10 @@ class Chain(Bijector):
     array([4., 5., 2., 3.], dtype=float32)
   """
 
-  def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] = (), *args: Any, **kwargs: Any) -> Chain:
-    # Subclasses have other arguments.
-    return super().__new__(_CompositeChain if cls is Chain and all(map(is_composite, bijectors)) else cls)
+  def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] | None = None, *args: Any, **kwargs: Any) -> Chain:
+    # Subclasses have other arguments; `copy` and `pickle` give none, and the class that the chain has.
+    composite = cls is Chain and bijectors is not None and all(map(is_composite, bijectors))
+    return super().__new__(_CompositeChain if composite else cls)
 
   def __init__(
     self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False, name: str = "chain"
@@ -123,7 +124,7 @@ class Invert(Bijector):
     2.0
   """
 
-  def __new__(cls, bijector: tfp.bijectors.Bijector, *args: Any, **kwargs: Any) -> Invert:
+  def __new__(cls, bijector: tfp.bijectors.Bijector | None = None, *args: Any, **kwargs: Any) -> Invert:
     return super().__new__(_CompositeInvert if cls is Invert and is_composite(bijector) else cls)
 
   def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "invert") -> None:

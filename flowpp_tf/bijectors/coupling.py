@@ -247,6 +247,11 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -
   return Chain([BoundedAffine(scale_logit=s, shift=t), LogitMixtureLogisticCDF(logits, loc, log_scale)])
 
 
+def _affine_without_components(parameters, components):  # by name, as a lambda cannot be pickled
+  del components
+  return affine_coupling_bijector(parameters)
+
+
 def _per_value(parameters, size):
   if parameters.shape[-1] % size:
     raise ValueError(
@@ -257,4 +262,4 @@ def _per_value(parameters, size):
 
 
 MIXTURE_LOGISTIC = CouplingKind(lambda components: 2 + 3 * components, mixture_logistic_coupling_bijector)
-AFFINE = CouplingKind(lambda components: 2, lambda parameters, components: affine_coupling_bijector(parameters))
+AFFINE = CouplingKind(lambda components: 2, _affine_without_components)
