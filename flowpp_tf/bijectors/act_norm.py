@@ -70,7 +70,7 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    positive = lambda: tfp.bijectors.Softplus(low=_SMALLEST_SCALE)
+    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(_SMALLEST_SCALE, dtype))
     return dict(scale=ParameterProperties(default_constraining_bijector_fn=positive), bias=ParameterProperties())
 
   @classmethod

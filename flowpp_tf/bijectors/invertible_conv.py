@@ -171,8 +171,9 @@ class Invertible1x1ConvLU(_ChannelMixing):
   def _parameter_properties(cls, dtype):
     return dict(
       lower_upper=_one_event(lambda self: self.lower_upper),
-      sign=_one_event(lambda self: self.sign, event_ndims=1),
-      permutation=_one_event(lambda self: self.permutation, event_ndims=1),
+      # Preferred parameters are those of which TFP makes trainable real numbers.
+      sign=_one_event(lambda self: self.sign, event_ndims=1, is_preferred=False),
+      permutation=_one_event(lambda self: self.permutation, event_ndims=1, is_preferred=False),
     )
 
   def _triangles(self):
@@ -219,7 +220,7 @@ def _diagonal_of_r(kernel):
   return tf.abs(tf.linalg.diag_part(tf.linalg.qr(kernel).r))
 
 
-def _one_event(parameter, event_ndims=2):
+def _one_event(parameter, event_ndims=2, is_preferred=True):
   """Properties of a kernel, all of whose dimensions are one event: it has no batch."""
 
   def rank(bijector, x_event_ndims):
@@ -227,7 +228,9 @@ def _one_event(parameter, event_ndims=2):
     value = parameter(bijector)
     return 0 if value is None else len(value.shape)
 
-  return ParameterProperties(event_ndims=rank, shape_fn=lambda sample_shape: tf.repeat(sample_shape[-1:], event_ndims))
+  return ParameterProperties(
+    event_ndims=rank, shape_fn=lambda sample_shape: tf.repeat(sample_shape[-1:], event_ndims), is_preferred=is_preferred
+  )
 
 
 def _check_square(name, kernel):
