@@ -198,7 +198,8 @@ class Invertible1x1ConvLU(_ChannelMixing):
 
   def _inverse_kernel_and_log_det(self):
     lower, upper, log_det = self._triangles()
-    identity = tf.eye(lower.shape[-1], batch_shape=lower.shape[:-2], dtype=lower.dtype)
+    *blocks, size, _ = shape_of(lower)
+    identity = tf.eye(size, batch_shape=blocks, dtype=lower.dtype)
     if self.permutation is not None:
       identity = self._permute_rows(identity, tf.argsort(self.permutation))
     solve = tf.linalg.triangular_solve
@@ -242,8 +243,8 @@ def _check_square(name, kernel):
 def _matmul(x, kernel):
   """x W at every position."""
   kernel = tf.cast(kernel, x.dtype)
-  channels = x.shape[-1]
+  channels = shape_of(x)[-1]
   if len(kernel.shape) == 3:  # one product with the dense matrix takes less time than a small one for each block
-    places = tf.eye(kernel.shape[0], dtype=kernel.dtype)[:, tf.newaxis, :, tf.newaxis]
+    places = tf.eye(shape_of(kernel)[0], dtype=kernel.dtype)[:, tf.newaxis, :, tf.newaxis]
     kernel = tf.reshape(kernel[:, :, tf.newaxis, :] * places, [channels, channels])
   return reshape(tf.linalg.matmul(tf.reshape(x, [-1, channels]), kernel), shape_of(x))
