@@ -4,6 +4,8 @@ In float32 sigmoid(17) rounds to 1. A pixel x with u = 1 would be taken for x + 
 that of v = infinity.
 """
 
+import math
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -11,11 +13,15 @@ from flowpp_tf.bijectors.base import Bijector
 from flowpp_tf.core.dtypes import finfo
 
 
-class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
+# `AutoCompositeTensorBijector` would register its type as `tfp.bijectors.Sigmoid`, in place of TFP's own.
+@tfp.experimental.auto_composite_tensor(
+  omit_kwargs=("parameters",), non_identifying_kwargs=("name",), module_name="flowpp_tf.bijectors"
+)
+class Sigmoid(Bijector, tfp.experimental.AutoCompositeTensor):
   """y = sigmoid(x) elementwise, kept between the smallest normal number and the last one below 1.
 
   The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers
-  next to them.
+  next to them; numbers outside of [0, 1] have none, and give NaN.
 
   Examples:
     >>> (fpp.bijectors.Sigmoid().forward([0.0, 100.0]) < 1).numpy()
@@ -39,7 +45,7 @@ class Sigmoid(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
 
   def _inverse_and_log_det(self, y, ctx):
-    y = _inside(y)
+    y = tf.where((y >= 0) & (y <= 1), _inside(y), tf.constant(math.nan, y.dtype))
     log_p, log_q = tf.math.log(y), tf.math.log1p(-y)
     return log_p - log_q, -log_p - log_q
 

@@ -19,7 +19,7 @@ has_constructor_of_ours = lambda b: type(b).__init__.__module__.startswith("flow
 has_tensors = lambda b: bool(tensor_parameters(b))
 has_batch_shape = lambda b: len(b.experimental_batch_shape()) > 0
 is_scalar = lambda b: b.forward_min_event_ndims == 0
-is_composite = lambda b: isinstance(b, tfb.AutoCompositeTensorBijector)
+is_composite = lambda b: isinstance(b, tf.__internal__.CompositeTensor)
 
 
 def where(predicate):
