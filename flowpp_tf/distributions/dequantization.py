@@ -18,11 +18,26 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.conditioned import Conditioned
+from flowpp_tf.bijectors.sigmoid import Sigmoid
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
 from flowpp_tf.types import Shape, TensorLike
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
+
+
+class _HalfOpenUniform(tfp.distributions.Uniform):
+  """`tfd.Uniform` on [0, 1), without its upper end, where noise would make the next pixel value."""
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return super()._parameter_properties(dtype, num_classes)  # TFP asks a subclass to say so
+
+  def _prob(self, x):
+    return tf.where(tf.equal(x, self.high), tf.zeros([], self.dtype), super()._prob(x))
+
+  def _default_event_space_bijector(self):
+    return Sigmoid()
 
 
 class UniformDequantization(FlowDistribution):
@@ -33,20 +48,28 @@ class UniformDequantization(FlowDistribution):
     event_shape: `(H, W, C)`.
     dtype: floating.
 
+  The log density is 0 in [0, 1), and -inf outside of it.
+
   Examples:
     >>> fpp.distributions.UniformDequantization([4], (8, 8, 1)).sample(seed=(0, 1)).shape
     TensorShape([4, 8, 8, 1])
   """
 
   def __init__(
-    self, batch_shape: TensorLike, event_shape: Shape, dtype: Any = tf.float32, name: str = "uniform_dequantization"
+    self,
+    batch_shape: TensorLike,
+    event_shape: Shape,
+    dtype: Any = tf.float32,
+    validate_args: bool = False,
+    name: str = "uniform_dequantization",
   ) -> None:
     parameters = dict(locals())
-    noise = tfd.Sample(tfd.Uniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype)), event_shape)
-    super().__init__(noise, tfb.Identity(), parameters=parameters, name=name)
+    noise = tfd.Sample(_HalfOpenUniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype), validate_args), event_shape)
+    super().__init__(noise, tfb.Identity(), validate_args, parameters, name)
 
-  def __getitem__(self, slices: Any) -> FlowDistribution:
-    return FlowDistribution(self.distribution[slices], self.bijector, name=self.name)
+  def __getitem__(self, slices: Any) -> UniformDequantization:
+    sliced = tf.zeros(self.batch_shape_tensor(), tf.bool)[slices]
+    return self.copy(batch_shape=sliced.shape if sliced.shape.is_fully_defined() else tf.shape(sliced))
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
@@ -69,6 +92,8 @@ class VariationalDequantization(FlowDistribution):
     context_variables: `tf.Variable`s that the context was computed with, which are tracked too.
     dtype: floating.
 
+  The log density of u outside of the image of `bijector` is NaN.
+
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> q = model.dequantizer.posterior(np.zeros([2, 8, 8, 1]))  # a VariationalDequantization
@@ -84,12 +109,23 @@ class VariationalDequantization(FlowDistribution):
     event_shape: Shape,
     context_variables: Sequence[tf.Variable] = (),
     dtype: Any = tf.float32,
+    validate_args: bool = False,
     name: str = "variational_dequantization",
   ) -> None:
     parameters = dict(locals())
     self._context_variables = list(context_variables)
-    noise = tfd.Sample(tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype)), event_shape)
-    super().__init__(noise, Conditioned(bijector, context), parameters=parameters, name=name)
+    noise = tfd.Sample(tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype), validate_args), event_shape)
+    super().__init__(noise, Conditioned(bijector, context, validate_args), validate_args, parameters, name)
+
+  @property
+  def context(self) -> tf.Tensor:
+    """What u is conditioned on."""
+    return self.bijector.context
+
+  @property
+  def context_variables(self) -> list[tf.Variable]:
+    """The variables that the context was computed with."""
+    return self._context_variables
 
   @classmethod
   def _parameter_properties(cls, dtype, num_classes=None):
