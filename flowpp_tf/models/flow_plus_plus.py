@@ -13,6 +13,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import check_pixels, check_shape, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
+from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.seeds import NOISE, as_seed
@@ -407,8 +408,9 @@ class FlowPlusPlus(BoundTraining):
     channels = self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
     u, log_q = self.dequantizer.posterior(x, part, labels).transform(noise[..., :channels], part)
-    # x + u may round to x + 1, which is the next pixel value.
-    dequantized = tf.minimum(x + u, tf.math.nextafter(x + 1, x))
+    # x + u may round to x + 1, which is the next pixel value. The bound is the number below x + 1, as of `nextafter`,
+    # for which `tf.vectorized_map` has no rule.
+    dequantized = tf.minimum(x + u, (x + 1) * (1 - finfo(x.dtype).epsneg))
     if self.augmenter is None:
       return log_q, dequantized
     # Each draw of u is an image of its own to the augmenter.

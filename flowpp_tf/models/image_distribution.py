@@ -79,6 +79,8 @@ class ImageDistribution(tfp.distributions.Distribution):
   def _parameter_properties(cls, dtype, num_classes=None):
     return dict(labels=ParameterProperties(event_ndims=0), condition=ParameterProperties(event_ndims=3))
 
+  model = property(lambda self: self._model, doc="The model whose images these are.")
+  seed = property(lambda self: self._seed, doc="Seed of the draws of noise, or None.")
   labels = property(lambda self: self._labels, doc="Labels that the images are given, or None.")
   condition = property(lambda self: self._condition, doc="Conditions that the images are given, or None.")
 
