@@ -165,12 +165,15 @@ def _checked(kwargs):
 
 
 @tfd.RegisterKL(FlowDistribution, FlowDistribution)
+@tfd.RegisterKL(FlowDistribution, transformed_distribution._TransformedDistribution)
+@tfd.RegisterKL(transformed_distribution._TransformedDistribution, FlowDistribution)
 def _kl_flow_flow(a, b, name=None):
   """KL(a || b) of flows with equal bijectors, `[*batch_shape]` nats."""
   if a.bijector != b.bijector:
     raise NotImplementedError(
       f"the KL divergence of {a.name!r} and {b.name!r} is not known, as their bijectors, or the contexts of these, "
-      "differ; estimate it by samples, as `tfp.vi.monte_carlo_variational_loss` does"
+      "differ, or are different tensors of a graph; estimate it by samples, as "
+      "`tfp.vi.monte_carlo_variational_loss` does"
     )
   batch_shape = tf.broadcast_dynamic_shape(a.batch_shape_tensor(), b.batch_shape_tensor())
   return tf.broadcast_to(tfd.kl_divergence(a.distribution, b.distribution, name=name), batch_shape)
