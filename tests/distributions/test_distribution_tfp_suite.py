@@ -1,0 +1,283 @@
+"""What TFP's own suites ask of every distribution, in addition to test_distribution_contract.py.
+
+They are the checks of distribution_properties_test.py and platform_compatibility_test.py, which are not in TFP's wheel,
+over the table of support/distribution_cases.py.
+"""
+
+import copy
+import inspect
+import pickle
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from support.distribution_cases import CONTEXT, DISTRIBUTIONS, NORMAL, X, distribution, made
+from support.marks import quick_rows
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+
+LIGHT = ["uniform", "composite", "scalar"]  # those without networks
+WITH_BATCH = [name for name in DISTRIBUTIONS if name not in ("flow", "images")]
+rows = pytest.mark.parametrize("name", DISTRIBUTIONS)
+light_rows = pytest.mark.parametrize("name", quick_rows(DISTRIBUTIONS, LIGHT))
+batch_rows = pytest.mark.parametrize("name", quick_rows(WITH_BATCH, LIGHT))
+SEED = tf.constant([0, 1])
+
+
+def test_every_public_distribution_has_a_row():
+  public = {
+    kind
+    for module in (fpp.distributions, fpp.models)
+    for _, kind in inspect.getmembers(module, inspect.isclass)
+    if issubclass(kind, tfd.Distribution)
+  }
+  assert public <= {type(distribution(name)) for name in DISTRIBUTIONS}
+
+
+@light_rows
+def test_samples_have_the_shape_asked_for_and_a_finite_density(name):
+  d, _ = made(name)
+  for sample_shape, expected in (([], ()), (2, (2,)), ([2], (2,)), ([2, 1], (2, 1)), (np.array([1, 2]), (1, 2))):
+    x = d.sample(sample_shape, seed=SEED)
+    assert x.shape == (*expected, *d.batch_shape, *d.event_shape) and x.dtype == d.dtype
+  log_prob = d.log_prob(x)
+  assert log_prob.shape == (1, 2, *d.batch_shape) and log_prob.dtype == tf.float64
+  assert np.all(np.isfinite(log_prob))
+  np.testing.assert_array_equal(d.unnormalized_log_prob(x), log_prob)
+  np.testing.assert_allclose(d.prob(x), np.exp(log_prob))
+  np.testing.assert_array_equal(d.batch_shape_tensor(), d.batch_shape)
+  np.testing.assert_array_equal(d.event_shape_tensor(), d.event_shape)
+  sampled, log_prob = d.experimental_sample_and_log_prob([2, 1], seed=SEED)
+  np.testing.assert_allclose(sampled, d.sample([2, 1], seed=SEED), atol=1e-12)
+  assert log_prob.shape == (2, 1, *d.batch_shape)
+
+
+@light_rows
+def test_equal_seeds_give_equal_samples_and_others_do_not(name):
+  d, _ = made(name)
+  first, second = tfp.random.split_seed(SEED)
+  samples = [d.sample(2, seed=seed).numpy() for seed in (SEED, SEED, first, second)]
+  np.testing.assert_array_equal(samples[0], samples[1])
+  assert len({sample.tobytes() for sample in samples}) == 3
+  assert np.all(samples[0][0] != samples[0][1]) or d.dtype.is_integer
+  stateful = []
+  for _ in range(2):
+    tf.random.set_seed(5)
+    stateful += [d.sample(seed=7).numpy(), d.sample().numpy()]
+  np.testing.assert_array_equal(stateful[0], stateful[2])
+  np.testing.assert_array_equal(stateful[1], stateful[3])
+  assert not np.array_equal(d.sample(), d.sample())
+
+
+@rows
+def test_every_parameter_is_a_property_and_a_copy_may_validate(name):
+  d, values = made(name)
+  assert {"name", "validate_args"} <= set(d.parameters)
+  for parameter in set(d.parameters) - {"parameters"}:
+    assert hasattr(d, parameter), parameter
+  assert set(type(d).parameter_properties(dtype=tf.float64)) <= set(d.parameters)
+  validating = d.copy(validate_args=True, name="validating")
+  assert validating.validate_args and validating.name == "validating" and type(validating) is type(d)
+  np.testing.assert_array_equal(validating.log_prob(values), d.log_prob(values))
+
+
+@light_rows
+def test_numbers_of_the_reals_become_values_of_the_support(name):
+  d, _ = made(name)
+  bijector = d.experimental_default_event_space_bijector()
+  if bijector is None:
+    assert d.dtype.is_integer
+    return
+  shape = [3, *bijector.inverse_event_shape([*d.batch_shape, *d.event_shape])]
+  values = bijector.forward(tf.random.stateless_normal(shape, SEED, dtype=d.dtype))
+  assert values.shape == (3, *d.batch_shape, *d.event_shape)
+  assert np.all(np.isfinite(d.log_prob(tf.identity(values))))
+
+
+@batch_rows
+def test_slices_of_samples_have_the_slices_of_densities(name):
+  d, _ = made(name)
+  with pytest.raises(TypeError, match="not iterable"):
+    iter(d)
+  x = d.sample(seed=SEED)
+  whole, event = d.log_prob(x).numpy(), (slice(None),) * len(d.event_shape)
+  for index in (0, -1, slice(None, 1), slice(None, None, -1), (tf.newaxis, 1, tf.newaxis), (Ellipsis, 0), Ellipsis):
+    sliced = d[index]
+    assert type(sliced) is type(d) and len(sliced.variables) == len(d.variables)
+    parts = index if isinstance(index, tuple) else (index,)
+    at = (*parts, *(() if Ellipsis in parts else (Ellipsis,)), *event)
+    assert sliced.batch_shape == whole[index].shape
+    assert sliced.sample(2, seed=SEED).shape == (2, *x[at].shape)
+    np.testing.assert_allclose(sliced.log_prob(x[at]), whole[index], rtol=1e-10)
+  twice = d[1:][..., 0].copy(name="twice")
+  np.testing.assert_allclose(twice.log_prob(x[1]), whole[1], rtol=1e-10)
+  empty = d[:0]
+  assert empty.batch_shape == (0,) and empty.name == d.name
+
+
+@light_rows
+def test_a_part_of_a_joint_distribution_adds_its_density(name):
+  d, _ = made(name)
+  other = tfd.Normal(tf.zeros(d.batch_shape, tf.float64), 1.0)
+  x, y = d.sample(2, seed=SEED), other.sample(2, seed=SEED)
+  expected = d.log_prob(x) + other.log_prob(y)
+
+  def model():
+    yield tfd.JointDistributionCoroutine.Root(d)
+    yield tfd.JointDistributionCoroutine.Root(other)
+
+  named = tfd.JointDistributionNamed(dict(x=d, y=other))
+  np.testing.assert_allclose(named.log_prob(x=x, y=y), expected, rtol=1e-10)
+  for joint in (named, tfd.JointDistributionSequential([d, other]), tfd.JointDistributionCoroutine(model)):
+    if joint is not named:
+      np.testing.assert_allclose(joint.log_prob(x, y), expected, rtol=1e-10)
+    sample = tf.nest.flatten(joint.sample(2, seed=SEED))
+    assert [s.shape for s in sample] == [x.shape, y.shape]
+    assert len(joint.trainable_variables) == len(d.trainable_variables)
+
+
+@pytest.mark.parametrize("name", quick_rows(["vectors", "composite", "scalar", "uniform"], ["composite"]))
+def test_an_autobatched_joint_distribution_adds_its_density(name):
+  d, _ = made(name)
+  one = d[(0,) * len(d.batch_shape)]
+  joint = tfd.JointDistributionSequentialAutoBatched([NORMAL, lambda z: one])
+  z, x = NORMAL.sample(3, seed=SEED), one.sample(3, seed=SEED)
+  np.testing.assert_allclose(joint.log_prob(z, x), NORMAL.log_prob(z) + one.log_prob(x), rtol=1e-10)
+  tf.random.set_seed(5)
+  assert [s.shape for s in joint.sample(3, seed=7)] == [z.shape, x.shape]
+
+
+@batch_rows
+def test_the_wrappers_of_tfp_see_the_same_densities(name):
+  d, _ = made(name)
+  count = d.batch_shape[0]
+  x = d.sample(3, seed=SEED)
+  log_prob = d.log_prob(x)
+  np.testing.assert_allclose(tfd.Independent(d, 1).log_prob(x), tf.reduce_sum(log_prob, axis=-1), rtol=1e-10)
+  reshaped = tfd.BatchReshape(d, [1, count])
+  np.testing.assert_allclose(reshaped.log_prob(x[:, tf.newaxis]), log_prob[:, tf.newaxis], rtol=1e-10)
+  iid = tfd.Sample(d, 2)
+  drawn = iid.sample(seed=SEED)
+  assert drawn.shape == (*d.batch_shape, 2, *d.event_shape)
+  each = tf.stack([d.log_prob(drawn[:, i]) for i in range(2)], axis=-1)
+  np.testing.assert_allclose(iid.log_prob(drawn), tf.reduce_sum(each, axis=-1), rtol=1e-10)
+  if not d.dtype.is_integer:
+    logits = tf.constant(np.arange(count), tf.float64)
+    mixture = tfd.MixtureSameFamily(tfd.Categorical(logits=logits), d)
+    at = x[:, 0]
+    terms = d.log_prob(at[:, tf.newaxis]) + tf.math.log_softmax(logits)
+    np.testing.assert_allclose(mixture.log_prob(at), tf.reduce_logsumexp(terms, axis=-1), rtol=1e-10)
+    assert mixture.sample(5, seed=SEED).shape == (5, *d.event_shape)
+
+
+@pytest.mark.parametrize("name", quick_rows(["scalar", "images", "images_given"], ["scalar"]))
+def test_vectorized_map_over_values_gives_the_same(name):  # others are in test_distribution_contract.py
+  d, values = made(name)
+  several = tf.stack([values, values[::-1]])
+  found = tf.vectorized_map(d.log_prob, several, fallback_to_while_loop=False)
+  np.testing.assert_allclose(found, [d.log_prob(v) for v in several], rtol=1e-10)
+
+
+@light_rows
+def test_copies_of_python_and_pickles_are_the_same_distribution(name):
+  d, values = made(name)
+  ways = [copy.copy, copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))]
+  for way in ways[: 1 if isinstance(getattr(d, "distribution", None), tfd.Sample) else 3]:  # TFP cannot copy `Sample`
+    other = way(d)
+    assert type(other) is type(d) and len(other.variables) == len(d.variables)
+    np.testing.assert_array_equal(other.log_prob(values), d.log_prob(values))
+  if hasattr(d, "bijector"):
+    for way in ways:
+      np.testing.assert_array_equal(way(d.bijector).inverse(values), d.bijector.inverse(values))
+
+
+def test_vectorized_map_over_contexts_is_a_batch_of_contexts():
+  given = distribution("vectors")
+  flow = fpp.distributions.FlowDistribution(given.distribution, given.bijector.bijector)
+  single = lambda context: flow.given(context).log_prob(X[0])
+  np.testing.assert_allclose(
+    tf.vectorized_map(single, CONTEXT, fallback_to_while_loop=False), given.log_prob(X[0]), rtol=1e-10
+  )
+
+
+@pytest.mark.parametrize("name", quick_rows(DISTRIBUTIONS, ["uniform", "composite"]))
+def test_xla_gives_samples_of_the_same_shape_and_the_same_densities(name):
+  d, _ = made(name)
+  x = tf.function(lambda seed: d.sample(2, seed=seed), jit_compile=True, autograph=False)(SEED)
+  assert x.shape == (2, *d.batch_shape, *d.event_shape) and x.dtype == d.dtype
+  log_prob = tf.function(d.log_prob, jit_compile=True, autograph=False)(x)
+  expected = d.log_prob(x)
+  assert log_prob.shape == expected.shape and np.all(np.isfinite(log_prob))
+  if not d.dtype.is_integer:  # else the noise is drawn, and XLA draws other numbers
+    np.testing.assert_allclose(log_prob, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", quick_rows(["flow", "variational", "vectors"], ["flow"]))
+def test_gradients_of_samples_and_densities_reach_every_variable(name):
+  with tf.GradientTape(persistent=True) as tape:
+    d = DISTRIBUTIONS[name][0]()  # with the network that makes the context
+    x = d.sample(2, seed=SEED)
+    log_prob = d.log_prob(tf.stop_gradient(x))
+  assert d.reparameterization_type == tfd.FULLY_REPARAMETERIZED
+  for value in (x, log_prob):
+    assert not [v.name for v in d.trainable_variables if tape.gradient(value, v) is None]
+
+
+@rows
+def test_there_is_no_fit_in_closed_form(name):
+  d, values = made(name)
+  with pytest.raises(NotImplementedError, match=type(d).__name__):
+    type(d).experimental_fit(values)
+
+
+UNIFORM = fpp.distributions.UniformDequantization
+
+
+@pytest.mark.parametrize("batch_shape", [[], [4], [2, 3]])
+def test_uniform_noise_has_density_one_in_the_half_open_interval_and_none_outside(batch_shape):
+  d = UNIFORM(batch_shape, (1, 2, 1), tf.float64)
+  below_one = np.nextafter(1.0, 0)
+  for value, expected in [(0.0, 0), (0.5, 0), (below_one, 0)] + [(v, -np.inf) for v in (-0.1, 1.0, 1.5, np.inf)]:
+    u = tf.reshape(tf.constant([0.5, value], tf.float64), [1, 2, 1])
+    np.testing.assert_array_equal(d.log_prob(u), np.full(batch_shape, expected))
+    np.testing.assert_array_equal(d.transform(u)[1], np.full(batch_shape, expected))
+  assert np.all(np.isnan(d.log_prob(np.full([1, 2, 1], np.nan))))
+  assert np.all(d.experimental_default_event_space_bijector().forward(tf.fill([*batch_shape, 1, 2, 1], 40.0)) < 1)
+  np.testing.assert_array_equal(d.entropy(), np.zeros(batch_shape))
+  np.testing.assert_array_equal(d.mean(), np.full([*batch_shape, 1, 2, 1], 0.5))
+  assert d.copy(batch_shape=[7]).batch_shape == (7,) and d.copy(event_shape=(2, 2, 1)).event_shape == (2, 2, 1)
+  with pytest.raises(tf.errors.InvalidArgumentError):
+    d.copy(validate_args=True).log_prob(tf.fill([1, 2, 1], tf.constant(1.5, tf.float64)))
+
+
+def test_variational_noise_outside_of_the_unit_interval_has_no_density():
+  d, u = made("variational")
+  for value in (-0.5, 1.5, np.inf, np.nan):
+    log_prob = d.log_prob(tf.tensor_scatter_nd_update(u, [[1, 0, 0, 0]], [value])).numpy()
+    assert np.isnan(log_prob[1]) and np.all(np.isfinite(np.delete(log_prob, 1)))
+
+
+def test_the_noise_of_a_batch_of_unknown_size_has_its_shape_in_graphs():
+  given, context = distribution("variational"), distribution("variational").context
+
+  @tf.function(
+    autograph=False,
+    input_signature=[tf.TensorSpec([1], tf.int32), tf.TensorSpec([None, *context.shape[1:]], "float64")],
+  )
+  def evaluate(batch_shape, context):
+    outputs = []
+    for d in (UNIFORM(batch_shape, given.event_shape, tf.float64), given.copy(context=context)):
+      sliced = d[1:]
+      x, log_prob = d.experimental_sample_and_log_prob(2, seed=SEED)
+      outputs.append([d.batch_shape_tensor(), sliced.batch_shape_tensor(), x, log_prob, d.log_prob(x)])
+    return outputs
+
+  for count in (2, 4):
+    for batch_shape, sliced, x, log_prob, again in evaluate([count], context[:count]):
+      np.testing.assert_array_equal(batch_shape, [count])
+      np.testing.assert_array_equal(sliced, [count - 1])
+      assert x.shape == (2, count, *given.event_shape) and log_prob.shape == (2, count)
+      np.testing.assert_allclose(again, log_prob, rtol=1e-9)
