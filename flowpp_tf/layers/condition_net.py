@@ -66,19 +66,19 @@ class ConditionNet(keras.layers.Layer):
     self.remat = network.remat
     self.embedding = self.input_conv = None
     self.blocks: list[ConvAttentionBlock] = []
-    if num_classes:
-      self.embedding = LabelEmbedding(num_classes, network.filters, name="embedding", dtype=self.dtype_policy)
-    if condition_shape:
-      height, width, _ = condition_shape
-      self.repeats = image_shape[0] // height, image_shape[1] // width
-      self.input_conv = InitNormConv2D(
-        network.filters, name="input_conv", weight_norm=network.weight_norm, dtype=self.dtype_policy
-      )
-      self.input_conv.build((None, *condition_shape))
-      for i in range(network.blocks):
-        block = ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}", dtype=self.dtype_policy)
-        block.build((None, height, width, network.filters))
-        self.blocks.append(block)
+    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      if num_classes:
+        self.embedding = LabelEmbedding(num_classes, network.filters, name="embedding", dtype=self.dtype_policy)
+      if condition_shape:
+        height, width, _ = condition_shape
+        self.repeats = image_shape[0] // height, image_shape[1] // width
+        options: dict[str, Any] = dict(dtype=self.dtype_policy)
+        self.input_conv = InitNormConv2D(network.filters, name="input_conv", weight_norm=network.weight_norm, **options)
+        self.input_conv.build((None, *condition_shape))
+        for i in range(network.blocks):
+          block = ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}", **options)
+          block.build((None, height, width, network.filters))
+          self.blocks.append(block)
     self._in_lists = variables_of(self.blocks)
     self.built = True
 

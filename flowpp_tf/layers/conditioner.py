@@ -195,10 +195,11 @@ class Conditioner(keras.layers.Layer):
       initializer=keras.initializers.RandomNormal(stddev=0.01),
     )
     inside = (None, height, width, network.filters)
-    self.input_conv.build((None, *image_shape))
-    for block in self.blocks:
-      block.build(inside, context_shape=(*inside[:-1], context_channels * math.prod(context_block)))
-    self.output_conv.build((*inside[:-1], network.filters * (2 if output_concat_elu else 1)))
+    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      self.input_conv.build((None, *image_shape))
+      for block in self.blocks:
+        block.build(inside, context_shape=(*inside[:-1], context_channels * math.prod(context_block)))
+      self.output_conv.build((*inside[:-1], network.filters * (2 if output_concat_elu else 1)))
     self._in_lists = variables_of(self.blocks)
     self.built = True
 

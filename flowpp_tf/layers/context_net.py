@@ -56,9 +56,10 @@ class ContextNet(keras.layers.Layer):
 
     self.half_shape = (height, width // 2, 2 * channels)
     inside = (height, width // 2, network.filters)
-    self.input_conv.build((None, *self.half_shape))
-    for block in self.blocks:
-      block.build((None, *inside))
+    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      self.input_conv.build((None, *self.half_shape))
+      for block in self.blocks:
+        block.build((None, *inside))
     self.position_embedding = None
     if network.mixer != "none":
       self.position_embedding = self.add_weight(

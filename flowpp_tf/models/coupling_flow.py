@@ -49,16 +49,17 @@ class CouplingStep(keras.layers.Layer):
       }[config.invertible_conv]
       self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
       mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
-    self.conditioner = Conditioner(
-      (height, width, half),
-      half * kind.num_parameters(config.components),
-      config.network,
-      config.context_channels,
-      config.output_concat_elu,
-      context_block,
-      name="conditioner",
-      dtype=config.network_dtype,
-    )
+    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      self.conditioner = Conditioner(
+        (height, width, half),
+        half * kind.num_parameters(config.components),
+        config.network,
+        config.context_channels,
+        config.output_concat_elu,
+        context_block,
+        name="conditioner",
+        dtype=config.network_dtype,
+      )
     bijector_fn = functools.partial(kind.bijector_fn, components=config.components)
     self.act_norm = fb.ActNorm(
       self.scale, self.bias, min_variance=config.act_norm_min_variance, name=f"{self.name}_act_norm"
@@ -111,12 +112,13 @@ class CouplingFlow(keras.layers.Layer):
       columns = [fb.split_columns(stage.shape)] if stage.kind == "columns" else []
       size = stage.split_shape[:2]
       block = [whole // part for whole, part in zip(context_size or size, size)]
-      steps = [
-        CouplingStep(
-          stage.split_shape, config, block, name=f"{self.name}_step_{len(self.steps) + i}", dtype=self.dtype_policy
-        )
-        for i in range(stage.couplings)
-      ]
+      with keras.name_scope(self.name, caller=self):  # of the weights' paths
+        steps = [
+          CouplingStep(
+            stage.split_shape, config, block, name=f"{self.name}_step_{len(self.steps) + i}", dtype=self.dtype_policy
+          )
+          for i in range(stage.couplings)
+        ]
       self.steps += steps
       parts += [*columns, *(part for s in steps for part in s.bijectors), *map(fb.Invert, columns)]
     self.latent_shape = stage.output_shape

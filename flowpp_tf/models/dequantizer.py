@@ -76,17 +76,18 @@ class _ConditionalFlow(_Posterior):
   ) -> None:
     super().__init__(**kwargs)
     self.event_shape = (*config.image_shape[:2], channels)
-    self.context_net = ContextNet(
-      config.image_shape, levels, config.context_network, name="context_net", dtype=config.dtype
-    )
-    self.coupling_flow = CouplingFlow(
-      config.dequant_structure, self.event_shape, couplings, name=self.name, dtype=self.dtype_policy
-    )
     self.label_embedding = None
-    if config.num_classes:
-      self.label_embedding = LabelEmbedding(
-        config.num_classes, config.context_channels, name="label_embedding", dtype=config.dtype
+    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      self.context_net = ContextNet(
+        config.image_shape, levels, config.context_network, name="context_net", dtype=config.dtype
       )
+      self.coupling_flow = CouplingFlow(
+        config.dequant_structure, self.event_shape, couplings, name=self.name, dtype=self.dtype_policy
+      )
+      if config.num_classes:
+        self.label_embedding = LabelEmbedding(
+          config.num_classes, config.context_channels, name="label_embedding", dtype=config.dtype
+        )
     self.bijector = fb.Chain([*ends, *self.coupling_flow.bijector.bijectors], name="noise_to_draw")
     self.built = True
 

@@ -84,32 +84,33 @@ class FlowPlusPlus(BoundTraining):
     kwargs.setdefault("dtype", dtype)
     super().__init__(name=name, autocast=False, **kwargs)
     self.config = config
-    make_dequantizer = UniformDequantizer if config.dequantization == "uniform" else VariationalDequantizer
-    self.dequantizer = make_dequantizer(config, dtype=dtype, name="dequantizer")
-    self.augmenter = None
-    self.pixels_to_logit = fb.PixelsToLogit(config.levels)
-    if config.augment_channels:
-      make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
-      self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
-    self.condition_net = None
-    if config.is_conditional:
-      self.condition_net = ConditionNet(
-        config.image_shape,
-        config.num_classes,
-        config.condition_shape,
-        config.condition_network,
-        dtype=config.dtype,
-        name="condition_net",
+    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      make_dequantizer = UniformDequantizer if config.dequantization == "uniform" else VariationalDequantizer
+      self.dequantizer = make_dequantizer(config, dtype=dtype, name="dequantizer")
+      self.augmenter = None
+      self.pixels_to_logit = fb.PixelsToLogit(config.levels)
+      if config.augment_channels:
+        make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
+        self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
+      self.condition_net = None
+      if config.is_conditional:
+        self.condition_net = ConditionNet(
+          config.image_shape,
+          config.num_classes,
+          config.condition_shape,
+          config.condition_network,
+          dtype=config.dtype,
+          name="condition_net",
+        )
+        self._label_dropout = Dropout(config.label_dropout, name="label_dropout")
+      self.coupling_flow = CouplingFlow(
+        config.structure,
+        config.flow_shape,
+        config.flow_couplings,
+        config.image_shape[:2] if config.condition_shape else None,
+        dtype=dtype,
+        name="flow",
       )
-      self._label_dropout = Dropout(config.label_dropout, name="label_dropout")
-    self.coupling_flow = CouplingFlow(
-      config.structure,
-      config.flow_shape,
-      config.flow_couplings,
-      config.image_shape[:2] if config.condition_shape else None,
-      dtype=dtype,
-      name="flow",
-    )
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
     self.flow = FlowDistribution(
       prior,

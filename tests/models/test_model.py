@@ -29,6 +29,17 @@ def test_both_views_list_each_weight_once(config):
   assert model.count_params() == sum(v.shape.num_elements() for v in of_tfp)
 
 
+def test_each_weight_has_a_path_of_its_own():
+  """Keras' state trees, TensorBoard's histograms and messages about gradients name weights by their paths."""
+  config = dataclasses.replace(
+    VARIANTS["augmented"], num_classes=3, condition_shape=(2, 2, 1), condition_channels=2, condition_blocks=2
+  )
+  models = [fpp.FlowPlusPlus(config), fpp.FlowPlusPlus(config, name="another")]
+  paths = [weight.path for model in models for weight in model.weights]
+  assert len({*paths}) == len(paths)
+  assert "another/flow/flow_step_1/conditioner/block_0/conv/conv/kernel" in paths
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in VARIANTS if "augmented" not in name])  # see test_augmentation.py
 def test_bound_is_the_change_of_variables_with_autodiff_jacobians(name):
