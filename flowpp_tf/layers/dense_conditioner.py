@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxtyping import Float
 import keras
+import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.context import EvalContext
@@ -17,6 +18,7 @@ from flowpp_tf.layers.init_norm import InitNormDense
 
 _RESIDUAL_INIT_SCALE = 0.1
 _OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
+_LARGEST_SIZE = 2**16
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -34,7 +36,9 @@ class DenseConditioner(keras.layers.Layer):
   the components of a mixture must differ to learn.
 
   Raises:
-    ValueError: if a size is not positive; from a call, if a condition is missing, not expected, or of another size.
+    TypeError: if a size is no integer.
+    ValueError: if a size is too small or too large; from a call, if a condition is missing, not expected, or of another
+      size.
 
   Examples:
     >>> network = fpp.layers.DenseConditioner(3, outputs=3 * fpp.bijectors.num_parameters("mixture_logistic", 8))
@@ -46,24 +50,22 @@ class DenseConditioner(keras.layers.Layer):
     self, size: int, outputs: int, hidden: int = 64, blocks: int = 2, context_size: int = 0, **kwargs: Any
   ) -> None:
     super().__init__(**kwargs)
-    for name, value, least in (
-      ("size", size, 1),
-      ("outputs", outputs, 1),
-      ("hidden", hidden, 1),
-      ("blocks", blocks, 0),
-      ("context_size", context_size, 0),
-    ):
-      if value < least:
-        raise ValueError(f"`{name}` must be at least {least}, got {value}")
-    self._config = dict(size=size, outputs=outputs, hidden=hidden, blocks=blocks, context_size=context_size)
+    self._config = dict(
+      size=as_size("size", size, 1),
+      outputs=as_size("outputs", outputs, 1, most=2**31 - 1),
+      hidden=as_size("hidden", hidden, 1),
+      blocks=as_size("blocks", blocks, 0),
+      context_size=as_size("context_size", context_size, 0),
+    )
     self.context_size = context_size
     dense = lambda units, inputs, name, scale=1.0: _built(
       InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs
     )
-    self.input_layer = dense(hidden, size + context_size, "input_layer")
-    self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
-    self.outer = [dense(hidden, hidden, f"block_{i}_outer", _RESIDUAL_INIT_SCALE) for i in range(blocks)]
-    self.output_layer = dense(outputs, hidden, "output_layer", _OUTPUT_INIT_SCALE)
+    with keras.name_scope(self.name, caller=self):  # of the weights' paths
+      self.input_layer = dense(hidden, size + context_size, "input_layer")
+      self.inner = [dense(hidden, hidden, f"block_{i}_inner") for i in range(blocks)]
+      self.outer = [dense(hidden, hidden, f"block_{i}_outer", _RESIDUAL_INIT_SCALE) for i in range(blocks)]
+      self.output_layer = dense(outputs, hidden, "output_layer", _OUTPUT_INIT_SCALE)
     self._in_lists = variables_of([*self.inner, *self.outer])
     self.built = True
 
@@ -87,6 +89,22 @@ class DenseConditioner(keras.layers.Layer):
 
   def get_config(self) -> dict[str, Any]:
     return {**super().get_config(), **self._config}
+
+
+def as_size(name: str, value: Any, least: int, most: int = _LARGEST_SIZE) -> int:
+  """Return a size as a Python integer.
+
+  Raises:
+    TypeError: if it is no integer; the message says `name`.
+    ValueError: if it is not in `least .. most`.
+  """
+  if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+    raise TypeError(f"`{name}` must be an integer, at least {least}, got {value!r}")
+  if value < least:
+    raise ValueError(f"`{name}` must be at least {least}, got {value}")
+  if value > most:
+    raise ValueError(f"`{name}` must be at most {most:,}, got {value:,}")
+  return int(value)
 
 
 def _built(layer, inputs):

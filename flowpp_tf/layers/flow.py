@@ -26,7 +26,12 @@ class Flow(Adaptable, keras.layers.Layer):
   The weights are saved with the model that the layer is in. A `.keras` file must be able to make the layer again: that
   needs a subclass with `get_config`, such as `VectorFlow`.
 
+  The log density has the dtype of the distribution. Floating-point inputs are cast to it, as Keras casts inputs to the
+  dtype of a layer; others are an error. A mixed policy does not lower it: the layer computes in its variables' dtype.
+
   Raises:
+    TypeError: if `distribution` is not a TFP distribution; from a method, if it takes no context, or cannot be
+      initialised.
     ValueError: if the distribution has `tf.Variable`s that belong to no Keras layer or variable.
 
   Examples:
@@ -36,7 +41,13 @@ class Flow(Adaptable, keras.layers.Layer):
   """
 
   def __init__(self, distribution: tfp.distributions.Distribution, **kwargs: Any) -> None:
-    super().__init__(**kwargs)
+    super().__init__(autocast=False, **kwargs)
+    if not isinstance(distribution, tfp.distributions.Distribution):
+      raise TypeError(f"`distribution` must be a TFP distribution, got {distribution!r}")
+    self._set_distribution(distribution)
+
+  def _set_distribution(self, distribution):
+    """Find the distribution's weights; subclasses call it in place of the constructor, once the layer has a name."""
     self.distribution = distribution
     self.parts = _keras_parts(distribution)
     owned = {
@@ -53,8 +64,22 @@ class Flow(Adaptable, keras.layers.Layer):
   def build(self, *shapes: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
+  @property
+  def compute_dtype(self) -> str:
+    """Return the dtype of the variables, in which the flow computes under a mixed policy too."""
+    return self.variable_dtype
+
   def call(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, "..."]:
-    return self._given(context).log_prob(x)
+    return self._given(context).log_prob(self._cast(x))
+
+  def compute_output_shape(self, x_shape: tuple, context_shape: tuple | None = None) -> tuple:
+    """Return the shape of the log density of `x`, given a context of a shape; None is a size that is not known."""
+    specs = [keras.KerasTensor(shape, self.variable_dtype) for shape in (x_shape, context_shape) if shape is not None]
+    return self.compute_output_spec(*specs).shape
+
+  def compute_output_spec(self, x: TensorLike, context: TensorLike | None = None) -> keras.KerasTensor:
+    """Return what `call` gives, by tracing it: Keras' own method would take its dtype from the policy."""
+    return keras.Operation.compute_output_spec(self, x, context)
 
   def adapt(self, x: TensorLike, context: TensorLike | None = None, overwrite: bool = False) -> None:
     """Initialise the flow from data (data-dependent initialisation), as `adapt` of Keras' `Normalization`.
@@ -72,7 +97,10 @@ class Flow(Adaptable, keras.layers.Layer):
 
   def initialize(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, "..."]:
     """Initialise the flow from a batch of data, and return its log density `[N]`; see `FlowDistribution.initialize`."""
-    log_prob = self._given(context).initialize(x)
+    flow = self._given(context)
+    if not hasattr(flow, "initialize"):
+      raise TypeError(f"`initialize` needs a `FlowDistribution`, got {flow}")
+    log_prob = flow.initialize(self._cast(x))
     self.initialized = True
     return log_prob
 
@@ -81,7 +109,17 @@ class Flow(Adaptable, keras.layers.Layer):
     return self._given(context).sample(n, seed=seed)
 
   def _given(self, context):
-    return self.distribution if context is None else self.distribution.given(context)
+    if context is None:
+      return self.distribution
+    if not hasattr(self.distribution, "given"):
+      raise TypeError(f"`context` must be None, as {self.distribution} takes none")
+    return self.distribution.given(self._cast(context))
+
+  def _cast(self, x):
+    """Return a floating-point tensor in the dtype of the distribution; TFP converts what is no tensor."""
+    dtype = self.distribution.dtype
+    is_floating = tf.is_tensor(x) and x.dtype.is_floating and isinstance(dtype, tf.DType) and dtype.is_floating
+    return tf.cast(x, dtype) if is_floating else x
 
 
 def _keras_parts(module):

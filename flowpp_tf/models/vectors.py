@@ -19,6 +19,7 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
+from flowpp_tf.layers.dense_conditioner import as_size
 from flowpp_tf.layers.flow import Flow
 
 tfd = tfp.distributions
@@ -26,6 +27,8 @@ tfd = tfp.distributions
 # that differ from the start learn faster.
 _MEANS, _LOG_SCALE = 2.5, -1.0
 _MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bound
+_DTYPES = "float32", "float64"
+_POLICIES = *_DTYPES, "mixed_bfloat16", "mixed_float16"
 
 
 def vector_flow(
@@ -53,7 +56,8 @@ def vector_flow(
     `FlowDistribution` of `[..., event_size]`. `VectorFlow` is the same as a Keras layer.
 
   Raises:
-    ValueError: for a size that is too small; the message names it.
+    TypeError: for a size that is no integer, or another dtype; the message names the argument.
+    ValueError: for a size that is too small or too large.
 
   Examples:
     >>> flow = fpp.vector_flow(2)
@@ -64,16 +68,46 @@ def vector_flow(
     >>> flow.sample(10).shape
     TensorShape([10, 2])
   """
-  for name, value, least in (
-    ("event_size", event_size, 2),
-    ("context_size", context_size, 0),
-    ("couplings", couplings, 1),
-    ("components", components, 1),
-  ):
-    if value < least:
-      raise ValueError(f"`{name}` must be at least {least}, got {value}")
+  sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
+  name = _dtype_name(dtype)
+  if name not in _DTYPES:
+    raise TypeError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
+  number = keras.backend.get_uid("vector_flow") - 1  # as of the names that Keras gives to layers
+  with keras.name_scope(f"vector_flow_{number}" if number else "vector_flow"):
+    return _flow(**sizes, dtype=name, network_dtype=name)
+
+
+def _checked_sizes(event_size, context_size, couplings, components, hidden, blocks):
+  return dict(
+    event_size=as_size("event_size", event_size, 2),
+    context_size=as_size("context_size", context_size, 0),
+    couplings=as_size("couplings", couplings, 1),
+    components=as_size("components", components, 1),
+    hidden=as_size("hidden", hidden, 1),
+    blocks=as_size("blocks", blocks, 0),
+  )
+
+
+def _dtype_name(dtype):
+  """Return the name of a dtype of TensorFlow or NumPy; None for what is none."""
+  try:
+    return None if isinstance(dtype, int) else tf.as_dtype(dtype).name
+  except TypeError:
+    return None
+
+
+def _policy_name(dtype):
+  """Return the name of a policy of Keras, the global one for None; None for what is none."""
+  try:
+    return keras.dtype_policies.get(dtype).name
+  except (TypeError, ValueError, AttributeError):
+    return None
+
+
+def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype):
+  """Return the flow; the name scope around the call is that of the weights' paths."""
   kept = event_size // 2
-  variable = lambda value, name: keras.Variable(value, dtype=dtype, name=name)
+  variable = lambda value, name: keras.Variable(value, dtype=dtype, autocast=False, name=name)
   bijector_fn = functools.partial(_mixture_bijector, components=components)
   parts: list[fb.Bijector] = []
   for i in range(couplings):
@@ -83,7 +117,7 @@ def vector_flow(
       hidden,
       blocks,
       context_size,
-      dtype=dtype,
+      dtype=network_dtype,
       name=f"conditioner_{i}",
     )
     parts += [
@@ -118,7 +152,9 @@ def _mixture_bijector(parameters, components):
 class VectorFlow(Flow):
   """`vector_flow` as a Keras layer: `layer(x, context=None)` is the log density, `layer.distribution` the flow.
 
-  Arguments and errors as in `vector_flow`; methods as in `layers.Flow`.
+  Arguments and errors as in `vector_flow`, except for `dtype`, a policy of Keras: float32, float64, mixed_bfloat16 or
+  mixed_float16, the global one if it is not given. Under a mixed policy the networks compute in its compute dtype; the
+  variables, the flow's bijectors and the log density stay in float32. Methods as in `layers.Flow`.
 
   Examples:
     >>> def negative(_, log_prob):
@@ -142,16 +178,15 @@ class VectorFlow(Flow):
     blocks: int = 2,
     **kwargs: Any,
   ) -> None:
-    self._config = dict(
-      event_size=event_size,
-      context_size=context_size,
-      couplings=couplings,
-      components=components,
-      hidden=hidden,
-      blocks=blocks,
-    )
-    dtype = keras.dtype_policies.get(kwargs.get("dtype") or keras.config.dtype_policy()).variable_dtype
-    super().__init__(vector_flow(**self._config, dtype=dtype), **kwargs)
+    sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
+    policy = _policy_name(kwargs.get("dtype"))
+    if policy not in _POLICIES:
+      got = repr(kwargs["dtype"]) if kwargs.get("dtype") else f"the global {keras.config.dtype_policy().name!r}"
+      raise TypeError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
+    keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
+    self._config = sizes
+    with keras.name_scope(self.name, caller=self):
+      self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy))
 
   def get_config(self) -> dict[str, Any]:
     return {**keras.layers.Layer.get_config(self), **self._config}

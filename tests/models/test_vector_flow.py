@@ -1,5 +1,7 @@
 """Flows of vectors are trained by Keras, tf_keras, TFP and plain loops, and Keras saves and loads them."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -10,8 +12,10 @@ import tf_keras
 
 import flowpp_tf as fpp
 from support.marks import slow
+from support.programs import ROOT
 
 STEPS = 30
+TINY = dict(couplings=1, components=2, hidden=3, blocks=1)
 
 
 def moons(count, seed=0):
@@ -148,3 +152,210 @@ def test_keras_trains_a_flow_given_a_context():
     samples = flow.sample(500, [value], seed=(0, 1)).numpy()
     near = lambda center: np.mean(np.abs(np.linalg.norm(samples - center, axis=1) - 1) < 0.2)
     assert near(center) > near(other) + 0.3
+
+
+# --- Policies -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def policy():
+  """Function that sets Keras' global policy for a test."""
+  before = keras.config.dtype_policy()
+  yield keras.config.set_dtype_policy
+  keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize("name, is_global", [("mixed_bfloat16", True), ("mixed_float16", False)])
+def test_a_mixed_policy_is_that_of_the_networks_and_the_density_stays_in_float32(policy, name, is_global):
+  keras.utils.set_random_seed(0)
+  plain = fpp.VectorFlow(2, 1, **TINY)
+  context = X[:, 1:] * 0.3
+  plain.initialize(X, context)
+  if is_global:
+    policy(name)
+  mixed = fpp.VectorFlow(2, 1, **TINY, **({} if is_global else {"dtype": name}))
+  mixed.set_weights(plain.get_weights())
+  networks = [part for part in mixed.parts if isinstance(part, keras.layers.Layer)]
+  assert {network.compute_dtype for network in networks} == {name.removeprefix("mixed_")}
+  assert {w.dtype for w in mixed.weights} == {"float32"}
+
+  found = mixed(X, context)
+  assert found.dtype == tf.float32
+  # Other inputs than float32 are cast up, and none is rounded.
+  np.testing.assert_array_equal(found, mixed.distribution.given(context).log_prob(X))
+  np.testing.assert_array_equal(mixed(X.astype(np.float64), context), found)
+  half = tf.cast(X, name.removeprefix("mixed_"))
+  np.testing.assert_array_equal(mixed(half, context), mixed(tf.cast(half, tf.float32), context))
+  np.testing.assert_allclose(found, plain(X, context), atol=0.1)
+  assert np.any(found != plain(X, context))
+
+
+def test_a_flow_of_any_networks_is_the_same_under_a_mixed_policy(policy):
+  flow = fpp.vector_flow(2, **TINY)
+  flow.initialize(X)
+  expected = flow.log_prob(X)
+  policy("mixed_bfloat16")
+  layer = fpp.layers.Flow(flow)
+  np.testing.assert_array_equal(layer(X), expected)
+  inside = keras.Sequential([keras.layers.Identity(), layer])  # in the scope that casts variables, too
+  np.testing.assert_array_equal(inside(tf.constant(X)), layer(tf.cast(tf.cast(X, tf.bfloat16), tf.float32)))
+  assert fpp.vector_flow(2, **TINY).dtype == tf.float32
+
+
+@pytest.mark.slow
+def test_keras_trains_and_saves_a_flow_under_a_mixed_policy(policy, tmp_path):
+  policy("mixed_float16")
+  layer = fpp.VectorFlow(2, **TINY)
+  layer.adapt(X)
+  losses = by_keras(layer)
+  assert np.mean(losses[-5:]) < losses[0] - 0.05
+  model = keras.Sequential([layer])
+  model(X)
+  model.save(tmp_path / "mixed.keras")
+  policy("float32")
+  loaded = keras.models.load_model(tmp_path / "mixed.keras", compile=False)
+  np.testing.assert_array_equal(loaded(X), model(X))
+
+
+# --- Shapes -------------------------------------------------------------------------------------
+
+tfd = tfp.distributions
+SHAPES = {
+  "points": (lambda: fpp.VectorFlow(2, **TINY), [(None, 2)], (None,)),
+  "series": (lambda: fpp.VectorFlow(2, **TINY), [(None, 7, 2)], (None, 7)),
+  "given": (lambda: fpp.VectorFlow(2, 1, **TINY), [(None, 2), (None, 1)], (None,)),
+  "one context": (lambda: fpp.VectorFlow(2, 1, **TINY), [(None, 5, 2), (1, 1)], (None, 5)),
+  "times": (lambda: keras.layers.TimeDistributed(fpp.VectorFlow(2, **TINY)), [(None, 7, 2)], (None, 7)),
+  "wrapped": (lambda: fpp.layers.Flow(fpp.vector_flow(2, **TINY)), [(None, 2)], (None,)),
+  "of TFP": (lambda: fpp.layers.Flow(tfd.MultivariateNormalDiag(tf.zeros([5, 2]))), [(None, 1, 2)], (None, 5)),
+  "scalars": (lambda: fpp.layers.Flow(tfd.Normal(0.0, 1.0)), [(None, 3)], (None, 3)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_shape_of_the_density_is_known_before_it_is_computed(name):
+  make, shapes, expected = SHAPES[name]
+  layer = make()
+  assert layer.compute_output_shape(*shapes) == expected
+  inputs = [keras.Input(batch_shape=shape) for shape in shapes]
+  output = layer(*inputs)
+  assert output.shape == expected and output.dtype == "float32"
+  model = keras.Model(inputs, output)
+  values = [tf.zeros([4 if size is None else size for size in shape]) for shape in shapes]
+  assert model(values).shape == tuple(4 if size is None else size for size in expected)
+
+
+def test_a_model_that_begins_with_its_input_knows_its_output():
+  model = keras.Sequential([keras.Input([2]), fpp.VectorFlow(2, **TINY)])
+  assert model.output_shape == (None,) and model(X).shape == (len(X),)
+
+
+def test_a_symbolic_input_of_another_size_is_an_error():
+  with pytest.raises(ValueError, match="2"):
+    fpp.VectorFlow(2, **TINY)(keras.Input([3]))
+
+
+# --- Paths and files ----------------------------------------------------------------------------
+
+
+def test_each_weight_has_a_path_of_its_own():
+  layers = [
+    fpp.VectorFlow(2, **TINY),
+    fpp.VectorFlow(2, 1, **TINY),
+    fpp.VectorFlow(2, **TINY, name="mine"),
+    *(fpp.layers.Flow(fpp.vector_flow(2, **TINY)) for _ in range(2)),
+    *(fpp.layers.DenseConditioner(1, 2, blocks=1) for _ in range(2)),
+  ]
+  paths = [weight.path for layer in layers for weight in layer.weights]
+  assert len({*paths}) == len(paths)
+  for layer in layers[:3]:
+    assert all(weight.path.startswith(f"{layer.name}/") for weight in layer.weights)
+  assert "mine/conditioner_0/block_0_inner/kernel" in paths and "mine/scale_0" in paths
+
+
+def two_flows(**options):
+  first, second = fpp.VectorFlow(2, **options), fpp.VectorFlow(2, 1, **options)
+  x, context = keras.Input([2]), keras.Input([1])
+  return keras.Model([x, context], [first(x), second(x, context)])
+
+
+def test_a_model_of_two_flows_comes_back_from_a_file_and_from_a_tree(tmp_path):
+  model, inputs = two_flows(**TINY), [X[:5], X[:5, :1]]
+  for layer in model.layers[-2:]:
+    layer.set_weights([w + 0.1 * np.random.normal(size=w.shape) for w in layer.get_weights()])
+  model.save(tmp_path / "model.keras")
+  model.save_weights(tmp_path / "model.weights.h5")
+  others = [keras.models.load_model(tmp_path / "model.keras"), two_flows(**TINY)]
+  others[1].load_weights(tmp_path / "model.weights.h5")
+  for other in others:
+    for found, expected in zip(other(inputs), model(inputs), strict=True):
+      np.testing.assert_array_equal(found, expected)
+  model.compile()
+  assert len(tf.nest.flatten(model.get_state_tree()["trainable_variables"])) == len(model.weights)
+
+
+def test_a_file_of_version_0_2_is_read(tmp_path):
+  path = ROOT / "tests" / "reference" / "two_flows.keras"
+  with zipfile.ZipFile(path) as file:
+    (tmp_path / "two.weights.h5").write_bytes(file.read("model.weights.h5"))
+  of_weights = two_flows(**{**TINY, "couplings": 2})
+  of_weights.load_weights(tmp_path / "two.weights.h5")
+  points, contexts = np.float32([[0, 0], [1, -0.5], [-2, 1.5]]), np.float32([[0], [1], [-1]])
+  for model in (keras.models.load_model(path), of_weights):
+    first, second = model([points, contexts])
+    np.testing.assert_allclose(first, [-2.5103567, -2.366313, -3.60541], rtol=1e-6)
+    np.testing.assert_allclose(second, [-2.5543404, -2.0791035, -6.1809645], rtol=1e-6)
+
+
+# --- Wrong arguments ----------------------------------------------------------------------------
+
+SIZES = {"event_size": 2, "context_size": 0, "couplings": 1, "components": 1, "hidden": 1, "blocks": 0}
+NO_INTEGERS = [[2], 2.0, True, "2", None, np.nan, np.ones(2), tf.constant(2), {}]
+
+
+@pytest.mark.parametrize("make", [fpp.vector_flow, fpp.VectorFlow])
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_is_none_is_an_error_that_names_it(make, name):
+  for value in NO_INTEGERS:
+    with pytest.raises(TypeError, match=f"^`{name}` must be an integer, at least {SIZES[name]}, got "):
+      make(**{"event_size": 2, name: value})
+  for value, message in ((SIZES[name] - 1, f"must be at least {SIZES[name]}, got"), (10**8, "must be at most 65,536")):
+    with pytest.raises(ValueError, match=f"^`{name}` {message}"):
+      make(**{"event_size": 2, name: value})
+
+
+@pytest.mark.parametrize(
+  "dtype", ["float16", "bfloat16", "hot", "int32", "complex64", "int8_from_float32", 3, [2.0], {}]
+)
+@pytest.mark.parametrize("make", [fpp.vector_flow, fpp.VectorFlow])
+def test_another_dtype_is_an_error_that_names_those_there_are(make, dtype):
+  with pytest.raises(TypeError, match=r"^`dtype` must be float32.* or .*, got "):
+    make(2, dtype=dtype)
+
+
+def test_another_global_policy_is_an_error_that_says_so(policy):
+  policy("float16")
+  with pytest.raises(TypeError, match="^`dtype` must be .*, got the global 'float16'"):
+    fpp.VectorFlow(2)
+
+
+@pytest.mark.parametrize("dtype", ["float64", tf.float64, np.float64, np.dtype("float64")])
+def test_a_dtype_is_one_of_numpy_or_tensorflow_too(dtype):
+  assert fpp.vector_flow(2, dtype=dtype, **TINY).log_prob(X).dtype == tf.float64
+  assert fpp.VectorFlow(np.int64(2), dtype=dtype, **TINY)(X).dtype == tf.float64
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (lambda: fpp.layers.Flow(3), "^`distribution` must be a TFP distribution, got 3"),
+    (lambda: fpp.layers.Flow(None), "^`distribution` must be a TFP distribution, got None"),
+    (lambda: fpp.layers.Flow(tfd.Normal(0.0, 1.0)).initialize(X), "^`initialize` needs a `FlowDistribution`, got "),
+    (lambda: fpp.layers.Flow(tfd.Normal(0.0, 1.0)).sample(2, context=X), "^`context` must be None, as "),
+    (lambda: fpp.layers.DenseConditioner(2.0, 2), "^`size` must be an integer, at least 1, got 2.0"),
+    (lambda: fpp.layers.DenseConditioner(2, "2"), "^`outputs` must be an integer, at least 1, got '2'"),
+  ],
+)
+def test_what_is_no_flow_is_an_error(call, message):
+  with pytest.raises(TypeError, match=message):
+    call()
