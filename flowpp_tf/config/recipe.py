@@ -5,17 +5,27 @@ configs/NAME.flags, which the installed package has too, is the recipe of each c
 
 from collections.abc import Mapping, Sized
 import dataclasses
+import os
 import pathlib
 import types
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args, get_origin
+
+import numpy as np
 
 from flowpp_tf.config.model import FlowPlusPlusConfig, get_config
 from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError, unknown_name
-from flowpp_tf.core.settings import parse_text
+from flowpp_tf.core.settings import parse_text, value_type
 
 _HERE = pathlib.Path(__file__).parent.parent
 _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
+_MOST_EPOCHS = 1_000_000
+_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+  bool: ((bool, np.bool_), "True or False"),
+  int: ((int, np.integer), "an integer"),
+  float: ((int, float, np.integer, np.floating), "a number"),
+  str: ((str,), "a string"),
+}
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -87,11 +97,13 @@ class Recipe:
     """Return the recipe with other settings in place of those that say the same: `epochs` also replaces `steps`.
 
     Raises:
-      InputError (a ValueError): for an unknown name, with those that come close, or two settings that say the same.
+      InputError (a ValueError): for an unknown name, with those that come close, a value of another type, or two
+        settings that say the same.
     """
     for name in settings:
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)
+    settings = {name: _typed(_FIELDS[name], value) for name, value in settings.items()}
     for what, one, other in (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype")):
       if settings.get(one) is not None and settings.get(other) is not None:
         raise InputError(f"give the {what} as --{one} or as --{other}, one of them")
@@ -125,6 +137,8 @@ class Recipe:
     """
     training, epochs = self._chosen(_TRAINING), self.settings.get("epochs")
     if epochs is not None:
+      if not 0 < epochs <= _MOST_EPOCHS:
+        raise InputError(f"`epochs` must be more than 0, and at most {_MOST_EPOCHS:,}, got {epochs}")
       images_per_step = TrainingConfig(**{**training, "steps": 1}).images_per_step
       training["steps"] = max(1, round(epochs * len(dataset.train) / images_per_step))
     if training.get("steps") is None:
@@ -143,6 +157,27 @@ def recipes() -> list[str]:
     True
   """
   return sorted(path.stem for path in _folder().glob("*.flags"))
+
+
+def _typed(field, value):
+  """Return the value of a field with Python's own type; raise an `InputError` if it is of another type."""
+  kind = value_type(field)
+  if value is None and kind is not field.type:  # such as `int | None`
+    return None
+  if get_origin(kind) is tuple:
+    if not isinstance(value, (tuple, list, np.ndarray)):
+      raise InputError(f"`{field.name}` must be a sequence, got {value!r}")
+    return tuple(_typed_item(field, get_args(kind)[0], item) for item in value)
+  if field.name == "remat" and isinstance(value, bool):  # as earlier versions had it
+    return value
+  return _typed_item(field, kind, os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _typed_item(field, kind, value):
+  types_of_kind, text = _TYPES[kind]
+  if not isinstance(value, types_of_kind) or isinstance(value, (bool, np.bool_)) != (kind is bool):
+    raise InputError(f"`{field.name}` must be {text}, got {value!r}")
+  return value.item() if isinstance(value, np.generic) else value
 
 
 def _folder():

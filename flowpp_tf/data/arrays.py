@@ -6,11 +6,9 @@ import numpy as np
 
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import SPLITS, ImageDataset
+from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset
 from flowpp_tf.io.gate import read_npz
 from flowpp_tf.types import Path
-
-_MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
 
 
 def load_npz(path: Path, levels: int = 256, labels: bool = False) -> ImageDataset:
@@ -32,8 +30,8 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False) -> ImageDatase
       raise InputError(f"{str(path)!r}: `{name}` must hold integers, got {array.dtype}")
   of_images = {split: arrays.pop(name) for split, name in label_names.items()}
   num_classes = 1 + max((int(array.max(initial=0)) for array in of_images.values()), default=-1)
-  if num_classes > _MOST_CLASSES:
-    raise InputError(f"{str(path)!r}: labels must be less than {_MOST_CLASSES:,}, got {num_classes - 1:,}")
+  if num_classes > MOST_CLASSES:
+    raise InputError(f"{str(path)!r}: labels must be less than {MOST_CLASSES:,}, got {num_classes - 1:,}")
   for name, array in arrays.items():
     array = array[..., np.newaxis] if array.ndim == 3 else array
     if array.dtype != np.uint8:

@@ -12,6 +12,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.random_crops import RandomCrops
 
 SPLITS = ("train", "validation", "test")
+MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
 _HASHED = 100  # images at each end of a split
 
 

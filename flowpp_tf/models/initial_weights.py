@@ -1,6 +1,7 @@
 """Weights that a run begins with instead of a data-dependent initialisation: a warm start or a fine-tuning."""
 
 import dataclasses
+import os
 import pathlib
 
 from flowpp_tf.core.errors import InputError
@@ -10,6 +11,7 @@ from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.official_weights import load_official_weights
 from flowpp_tf.models.pretrained import ABOUT, WEIGHTS, presets, read_preset
+from flowpp_tf.types import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,7 +23,7 @@ class InitialWeights:
   sha256: str
 
   @classmethod
-  def find(cls, source: str) -> "InitialWeights":
+  def find(cls, source: Path) -> "InitialWeights":
     """Return the weights that `source` names.
 
     Args:
@@ -31,6 +33,9 @@ class InitialWeights:
     Raises:
       InputError (a ValueError): if there are no such weights.
     """
+    if not isinstance(source, (str, os.PathLike)):
+      raise InputError(f"`init_from` must be a preset's name or the path of a run, got {source!r}")
+    source = os.fsdecode(source)
     path = pathlib.Path(source).expanduser()
     if source.lower().endswith(".npz"):
       if not path.is_file():

@@ -10,11 +10,14 @@ from flowpp_tf.config import FlowPlusPlusConfig, Recipe
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, load_dataset
-from flowpp_tf.data.dataset import split_train
+from flowpp_tf.data.dataset import MOST_CLASSES, split_train
 from flowpp_tf.models import FlowPlusPlus, InitialWeights
 from flowpp_tf.training.loop import run_training
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.types import Path
+
+_OF_A_NAMED_SET = {"data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops"}
+_OF_THE_PROGRAM = {"dataset", "num_samples", "eval_images"}
 
 
 def train(
@@ -23,7 +26,7 @@ def train(
   workdir: Path | None = None,
   *,
   labels: np.ndarray | None = None,
-  init_from: str | None = None,
+  init_from: Path | None = None,
   verbose: bool = True,
   **settings: Any,
 ) -> FlowPlusPlus:
@@ -33,15 +36,16 @@ def train(
     images: integers `[N, H, W, C]` or `[N, H, W]`, of which a tenth become the test split and a fiftieth of the others
       the validation split; an `ImageDataset`; or the name of a data set, such as "digits" or "folder:my_photos".
     config: name of a config, which brings its recipe (`fpp.recipes()`), or a config. Its image shape becomes that of an
-      array.
+      array, and its number of classes that of the labels; a line says where they differ.
     workdir: directory of the run, which is resumed if it is there; None for a temporary one.
     labels: integers `[N]` with the class of each image of an array; None to train without.
     init_from: trained weights to begin with: a preset's name or the directory of a run.
     verbose: whether to print the run's lines.
-    **settings: as in `Recipe.replace`, such as fields of `TrainingConfig` and of `FlowPlusPlusConfig`.
+    **settings: as in `Recipe.replace`: fields of `TrainingConfig` and of `FlowPlusPlusConfig`, `epochs` and
+      `precision`; for a data set by name also the options of `data.load_dataset`, such as `crops`.
 
   Raises:
-    InputError (a ValueError): if a setting or the images are invalid, or `workdir` holds another run.
+    InputError (a ValueError): if an argument is invalid, or `workdir` holds another run.
     Diverged: if too many steps in a row are not finite.
 
   Examples:
@@ -49,13 +53,21 @@ def train(
     >>> model.sample(4, seed=0).shape
     TensorShape([4, 8, 8, 1])
   """
-  recipe = Recipe.load(config) if isinstance(config, str) else Recipe(config)
-  dataset, recipe = _dataset(images, labels, recipe.replace(**settings))
-  model, training = recipe.resolve(dataset)
+  recipe = _recipe(config).replace(**settings)
+  if not isinstance(verbose, (bool, int, np.bool_)):
+    raise InputError(f"`verbose` must be True or False, got {verbose!r}")
+  store = None if workdir is None else Workdir(workdir)  # before the data are read
   begin = None if init_from is None else InitialWeights.find(init_from)
+  log_fn = print if verbose else lambda line: None
+  dataset = _dataset(images, labels, recipe, settings)
+  if not isinstance(images, (str, ImageDataset)):
+    recipe, line = _with_sizes_of(dataset, recipe, settings)
+    if line:
+      log_fn(f"config {config}: {line}" if isinstance(config, str) else f"config: {line}")
+  model, training = recipe.resolve(dataset)
   with contextlib.ExitStack() as stack:
-    store = Workdir(stack.enter_context(tempfile.TemporaryDirectory()) if workdir is None else workdir)
-    run_training(model, training, dataset, store, init_from=begin, log_fn=print if verbose else lambda line: None)
+    store = store or Workdir(stack.enter_context(tempfile.TemporaryDirectory()))
+    run_training(model, training, dataset, store, init_from=begin, log_fn=log_fn)
     return store.load()[0]
 
 
@@ -76,38 +88,83 @@ def load(workdir: Path) -> FlowPlusPlus:
   return Workdir(workdir).load()[0]
 
 
-def _dataset(images, labels, recipe):
-  """Return the data set, and the recipe with the image shape and the number of classes of an array."""
-  config, data = recipe.config, recipe.settings
-  if isinstance(images, ImageDataset):
-    return images, recipe
+def _recipe(config):
+  if isinstance(config, str):
+    return Recipe.load(config)
+  if not isinstance(config, FlowPlusPlusConfig):
+    raise InputError(f"`config` must be the name of a config or a `FlowPlusPlusConfig`, got {config!r}")
+  return Recipe(config)
+
+
+def _dataset(images, labels, recipe, settings):
+  given = {name for name, value in settings.items() if value is not None}
+  for name in sorted(given & _OF_THE_PROGRAM):
+    raise InputError(f"`{name}` is a setting of `bin/train`, which `fpp.train` does not have")
+  if isinstance(images, (str, ImageDataset)) and labels is not None:
+    raise InputError("`labels` must be None for a data set, which has its own")
   if isinstance(images, str):
-    dataset = load_dataset(
-      images,
-      image_shape=config.image_shape,
-      levels=config.levels,
-      bits=data.get("bits"),
-      crops=bool(data.get("crops")) and images == data.get("dataset"),
-      labels=config.num_classes > 0,
-    )
-    return dataset, recipe
-  dataset = _of_array(np.asarray(images), labels, config)
-  num_classes = config.num_classes if labels is None else max(config.num_classes, dataset.num_classes)
-  return dataset, recipe.replace(image_shape=dataset.image_shape, num_classes=num_classes)
+    return _named(images, recipe, {name: settings[name] for name in given & _OF_A_NAMED_SET})
+  for name in sorted(given & _OF_A_NAMED_SET):
+    raise InputError(f"`{name}` must be None, as `images` is not the name of a data set")
+  return images if isinstance(images, ImageDataset) else _of_array(_as_array("images", images), labels, recipe.config)
+
+
+def _named(name, recipe, options):
+  config, data = recipe.config, recipe.settings
+  own = data if name == data.get("dataset") else {}  # the recipe's crops are those of its own data set
+  options = {"crops": bool(own.get("crops")), "bits": data.get("bits"), **options}
+  return load_dataset(
+    name, image_shape=config.image_shape, levels=config.levels, labels=config.num_classes > 0, **options
+  )
+
+
+def _with_sizes_of(dataset, recipe, settings):
+  """Return the recipe with the image shape and the number of classes of an array, and a line that says so."""
+  config, found = recipe.config, {"image_shape": dataset.image_shape}
+  if dataset.labels is not None:
+    found["num_classes"] = dataset.num_classes
+  different = {name: value for name, value in found.items() if value != getattr(config, name)}
+  for name, value in different.items():
+    if settings.get(name) is not None:
+      raise InputError(f"`{name}` is {getattr(config, name)}, but the data have {value}")
+  texts = [f"`{name}` {value} in place of {getattr(config, name)}" for name, value in different.items()]
+  if not texts:
+    return recipe, ""
+  line = f"from the data {', '.join(texts)}; all else from the config, such as `levels` {config.levels}"
+  return recipe.replace(**different), line
+
+
+def _as_array(name, values):
+  """Return numbers as an array; raise an `InputError` for anything else."""
+  try:
+    array = np.asarray(values)
+  except (ValueError, TypeError):
+    raise InputError(f"`{name}` must be an array of integers, got a ragged {type(values).__name__}") from None
+  if array.dtype.kind not in "biuf":
+    is_array = array.dtype != object or isinstance(values, np.ndarray)
+    got = f"{array.dtype} of shape {array.shape}" if is_array else type(values).__name__
+    raise InputError(f"`{name}` must be an array of integers, got {got}")
+  return array
 
 
 def _of_array(images, labels, model):
+  if images.ndim not in (3, 4):
+    raise InputError(f"`images` must have shape [N, H, W, C] or [N, H, W], got {images.shape}")
   if images.ndim == 3:
     images = images[..., np.newaxis]
   check_pixels(images, model.levels)
   splits, notes = split_train({"train": images.astype(np.uint8)})
   of_splits, classes = None, tuple[str, ...]()
   if labels is not None:
-    labels = np.asarray(labels)
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+    labels = _as_array("labels", labels)
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
       raise InputError(
         f"`labels` must be one integer from 0 for each of the {len(images)} images, got {labels.dtype} "
         f"of shape {labels.shape}"
+      )
+    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
+      raise InputError(
+        f"`labels` must lie in 0 .. {MOST_CLASSES - 1}, got values from {labels.min()} to {labels.max()}"
       )
     of_splits, _ = split_train({"train": labels})
     classes = tuple(map(str, range(max(model.num_classes, 1 + int(labels.max())))))

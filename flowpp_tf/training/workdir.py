@@ -75,7 +75,9 @@ class Workdir:
   """
 
   def __init__(self, path: Path) -> None:
-    text = os.fspath(path)
+    if not isinstance(path, (str, os.PathLike)):
+      raise InputError(f"`workdir` must be the path of a directory, got {path!r}")
+    text = os.fsdecode(path)
     try:
       text.encode()
     except UnicodeError:

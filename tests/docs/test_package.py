@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 import sklearn.datasets
+import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
@@ -158,6 +160,15 @@ def test_a_recipe_is_resolved_for_a_data_set_and_stays_as_it_is():
     (dict(precision="double"), "`precision` must be one of float32, bfloat16, float16, got 'double'"),
     (dict(steps=0), "`steps` must be at least 1, got 0"),
     (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
+    (dict(steps=2.5), "`steps` must be an integer, got 2.5"),
+    (dict(batch_size=True), "`batch_size` must be an integer, got True"),
+    (dict(attention="no"), "`attention` must be True or False, got 'no'"),
+    (dict(dropout="0.1"), "`dropout` must be a number, got '0.1'"),
+    (dict(structure=None), "`structure` must be a string, got None"),
+    (dict(image_shape=8), "`image_shape` must be a sequence, got 8"),
+    (dict(image_shape=(8, 8, 1.0)), "`image_shape` must be an integer, got 1.0"),
+    (dict(epochs=-1), "`epochs` must be more than 0, and at most 1,000,000, got -1"),
+    (dict(epochs=float("nan")), "`epochs` must be more than 0, and at most 1,000,000, got nan"),
   ],
 )
 def test_a_wrong_setting_is_one_line(settings, message):
@@ -233,6 +244,54 @@ def test_data_by_name_and_configs_without_a_recipe():
   assert fpp.train("digits", config, steps=1, verbose=False, **small).config.filters == 4
 
 
+def test_settings_of_numpy_are_those_of_python():
+  settings = fpp.Recipe.load("digits").replace(steps=np.int64(3), dropout=np.float64(0.25), flip=np.True_).settings
+  assert json.loads(json.dumps({**settings})) == settings and settings["steps"] == 3
+
+
+class _Trained(Exception):
+  """Says that a training would begin."""
+
+
+@pytest.fixture
+def train_nothing(monkeypatch):
+  """`fpp.train` up to where it trains: there it raises `_Trained` with the config."""
+
+  def run_training(config, *arguments, **options):
+    raise _Trained(config)
+
+  monkeypatch.setattr("flowpp_tf.training.train_model.run_training", run_training)
+
+  def train(*arguments, **settings):
+    with pytest.raises(_Trained) as caught:
+      fpp.train(*arguments, steps=1, **settings)
+    return caught.value.args[0]
+
+  return train
+
+
+def test_a_line_says_what_is_of_the_data_in_place_of_the_config(train_nothing, capsys):
+  images = np.zeros([60, 28, 28], int)
+  config = train_nothing(images, "digits")
+  assert config.image_shape == (28, 28, 1)
+  line = "config digits: from the data `image_shape` (28, 28, 1) in place of (8, 8, 1); all else from the config, "
+  assert capsys.readouterr().out == f"{line}such as `levels` 17\n"
+
+  config = train_nothing(images[:, :8, :8], fpp.get_config("digits"), labels=np.arange(60) % 3)
+  assert config.num_classes == 3
+  assert capsys.readouterr().out.startswith("config: from the data `num_classes` 3 in place of 0; all else ")
+
+  assert train_nothing(images, "digits", image_shape=(28, 28, 1)).image_shape == (28, 28, 1)
+  train_nothing(images[:, :8, :8], "digits")
+  train_nothing(images[:, :8, :8], "digits", labels=np.arange(60) % 3, num_classes=5)
+  train_nothing("digits", "digits_by_class")
+  train_nothing(images, "digits", verbose=False)
+  assert capsys.readouterr().out == ""
+
+
+IMAGES = np.zeros([60, 8, 8], int)
+
+
 @pytest.mark.parametrize(
   "images, settings, message",
   [
@@ -242,11 +301,49 @@ def test_data_by_name_and_configs_without_a_recipe():
     (np.full([30, 8, 8], 99), {}, "must lie in 0 .. 16"),
     (np.zeros([1, 8, 8], int), {}, "cannot be taken from the 1"),
     (np.zeros([30, 8, 8], int), dict(labels=np.zeros(3, int)), "`labels` must be one integer"),
+    ([[[1, 2], [3]], [[1]]], {}, "`images` must be an array of integers, got a ragged list"),
+    (tf.ragged.constant([[[1, 2], [3]], [[1]]]), {}, "`images` must be an array of integers, got RaggedTensor"),
+    (None, {}, "`images` must be an array of integers, got NoneType"),
+    ({"image": IMAGES}, {}, "`images` must be an array of integers, got dict"),
+    ((image for image in IMAGES), {}, "`images` must be an array of integers, got generator"),
+    (tf.data.Dataset.range(3), {}, "`images` must be an array of integers, got _RangeDataset"),
+    (["a.png", "b.png"], {}, "`images` must be an array of integers, got <U5 of shape"),
+    (pathlib.Path("photos"), {}, "`images` must be an array of integers, got PosixPath"),
+    (IMAGES.astype(complex), {}, "`images` must be an array of integers, got complex128 of shape"),
+    (IMAGES[0], {}, "`images` must have shape .*, got .8, 8"),
+    (IMAGES[:0], {}, "`images` must hold at least one image"),
+    (IMAGES * np.nan, {}, "`images` must be finite"),
+    (IMAGES, dict(labels=["cat"] * 60), "`labels` must be an array of integers, got <U3"),
+    (IMAGES, dict(labels=np.zeros(60)), "`labels` must be one integer .*, got float64"),
+    (IMAGES, dict(labels=[[0], [0, 1]]), "`labels` must be an array of integers, got a ragged list"),
+    (IMAGES, dict(labels=3), "`labels` must be one integer .* of shape"),
+    (IMAGES, dict(labels=np.full(60, -1)), "`labels` must lie in 0 .. 65535, got values from -1"),
+    (IMAGES, dict(labels=np.append(np.zeros(59, int), 10**8)), "`labels` must lie in .* to 100000000"),
+    ("digits", dict(labels=np.zeros(60, int)), "`labels` must be None for a data set"),
+    (IMAGES, dict(image_shape=(4, 4, 1)), "`image_shape` is .4, 4, 1., but the data have .8, 8, 1"),
+    (IMAGES, dict(labels=np.arange(60) % 3, num_classes=2), "`num_classes` is 2, but the data have 3"),
+    (IMAGES, dict(config=3), "`config` must be the name of a config or a `FlowPlusPlusConfig`, got 3"),
+    (IMAGES, dict(config=None), "`config` must be the name"),
+    (IMAGES, dict(config={"levels": 17}), "`config` must be the name"),
+    (IMAGES, dict(workdir=3), "`workdir` must be the path of a directory, got 3"),
+    (IMAGES, dict(workdir=b"runs"), "`workdir` must be the path of a directory, got b'runs'"),
+    (IMAGES, dict(init_from=3), "`init_from` must be a preset's name or the path of a run, got 3"),
+    (IMAGES, dict(verbose="no"), "`verbose` must be True or False, got 'no'"),
+    (IMAGES, dict(bits=3), "`bits` must be None, as `images` is not the name of a data set"),
+    (IMAGES, dict(dataset="photos"), "`dataset` is a setting of `bin/train`"),
+    ("digits", dict(config="photos", crops=True), "`crops` are for photos and folders"),
   ],
 )
 def test_bad_calls_are_one_line(images, settings, message):
-  with pytest.raises(fpp.InputError, match=message):
-    fpp.train(images, "digits", **{"steps": 1, "verbose": False, **settings})
+  with pytest.raises(fpp.InputError, match=message) as caught:
+    fpp.train(images, **{"config": "digits", "steps": 1, "verbose": False, **settings})
+  assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workdir", [3, None, True, b"runs", ["runs"]])
+def test_a_run_is_loaded_from_a_path(workdir):
+  with pytest.raises(fpp.InputError, match="^`workdir` must be the path of a directory, got "):
+    fpp.load(workdir)
 
 
 @pytest.mark.slow
