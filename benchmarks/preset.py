@@ -4,7 +4,8 @@ python benchmarks/preset.py --workdirs=runs/first,runs/second --name=fashion_mni
     --description="28x28 grey pictures of clothes"
 
 It writes flowpp_tf/pretrained/NAME: the weights of the last run, the curves of all, bits/dim of the test split in both
-bounds beside the codecs, and typicality. The model card, card.md, is written by hand and is kept.
+bounds beside the codecs, and typicality. The fingerprint in its config.json is that of the last run's data, also where
+--dataset, whose test split is measured, is another. The model card, card.md, is written by hand and is kept.
 """
 
 import dataclasses
@@ -17,11 +18,12 @@ sys.path.insert(0, str(ROOT))
 
 from absl import app, flags
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import use_cpu_lanes
 from flowpp_tf.data import describe, load_dataset
 from flowpp_tf.evaluation import Scorer, evaluate_bits_per_dim, measure_codecs, measure_typical, write_record
 from flowpp_tf.models import FlowPlusPlus, save_preset
-from flowpp_tf.programs.data_flags import given_of
+from flowpp_tf.programs.data_flags import given_of, load_from_settings
 from flowpp_tf.programs.score import typical_key
 from flowpp_tf.training import Workdir
 
@@ -36,16 +38,14 @@ def main(argv):
   model = FlowPlusPlus(dataclasses.replace(trained.config, dtype="float32"))
   model.set_weights(trained.get_weights())
   dataset = load_dataset(FLAGS.dataset, labels=model.config.num_classes > 0)
-  fingerprint = dataset.fingerprint()
-  same = settings["fingerprint"]["sha256"] == fingerprint["sha256"]
-  trained_on = {} if same else {"trained_on": describe(settings["fingerprint"])}
+  trained_on = load_from_settings(settings, model.config)
+  if trained_on.fingerprint()["sha256"] != settings["fingerprint"]["sha256"]:
+    raise InputError(f"{runs[-1].path} was trained on {describe(settings['fingerprint'])}, which are no longer there")
   places = ("data_dir", "cache_dir", "splits_file", "init_from", "crops")
   kept = {name: value for name, value in settings.items() if name not in places}
   folder = ROOT / "flowpp_tf" / "pretrained" / FLAGS.name
   card = (folder / "card.md").read_text() if (folder / "card.md").exists() else None
-  save_preset(
-    model, folder, FLAGS.description, {**kept, "dataset": FLAGS.dataset, "fingerprint": fingerprint, **trained_on}
-  )
+  save_preset(model, folder, FLAGS.description, {**kept, "dataset": FLAGS.dataset})
   if card is not None:
     (folder / "card.md").write_text(card)
   preset = Workdir(folder)
@@ -55,10 +55,10 @@ def main(argv):
   counts = [int(count) for count in FLAGS.num_samples]
   result = evaluate_bits_per_dim(model, dataset.test, counts, given=given_of(dataset, "test", model.config))
   codecs = measure_codecs(dataset.test)
-  write_record(preset.evaluation, "test", result, fingerprint, preset.weights_info(), 0, codecs)
+  write_record(preset.evaluation, "test", result, dataset.fingerprint(), preset.weights_info(), 0, codecs)
   print(result, *codecs, sep="\n")
-  key = typical_key(preset, settings) | {"data": fingerprint["digest"]}
-  measure_typical(Scorer(model, key["num_samples"]), dataset.validation, key["typical_images"]).save(
+  key = typical_key(preset, settings)
+  measure_typical(Scorer(model, key["num_samples"]), trained_on.validation, key["typical_images"]).save(
     preset.typicality, key
   )
 

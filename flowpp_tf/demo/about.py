@@ -19,12 +19,12 @@ def about(source: str, engine: Engine | SavedModelEngine, metadata: dict[str, An
     f"Trained on {describe(data)}"
     if data
     else f"Trained on images of {shape}, {engine.config.levels} levels; which is not recorded",
-    _measured(metadata),
+    _measured(metadata, data),
   ]
   return "  \n".join(lines)
 
 
-def _measured(metadata):
+def _measured(metadata, trained_on):
   """Return the bits/dim of the test split, else of another split, else of validation in training."""
   splits = {
     split: entry
@@ -37,7 +37,12 @@ def _measured(metadata):
     text = (
       "" if best is single else (f"{best['bits_per_dim']:.3f} importance-weighted, {best['num_samples']} samples; ")
     )
-    return f"Bits/dim of {splits[split]['images']:,} {split} images: {text}{single['bits_per_dim']:.3f} single-sample"
+    measured = splits[split].get("data")
+    other = (
+      f" of {describe(measured)}" if trained_on and measured and measured["digest"] != trained_on["digest"] else ""
+    )
+    count = f"{splits[split]['images']:,} {split} images{other}"
+    return f"Bits/dim of {count}: {text}{single['bits_per_dim']:.3f} single-sample"
   validation = metadata.get("checkpoint", {}).get("val_bits_per_dim")
   if validation is not None:
     return f"Bits/dim of validation: {validation:.3f} single-sample, as measured in training"

@@ -28,6 +28,8 @@ def checked_metadata(metadata: Any) -> dict[str, Any]:
   for split, entry in evaluation.items():
     where = f"metadata.json: `evaluation` of {split!r}"
     _check(where, entry, {"images": (int,), "bounds": (list,)})
+    if entry.get("data") is not None:
+      _check(f"{where}: `data`", entry["data"], _DATA)
     if not entry["bounds"]:
       raise InputError(f"{where}: `bounds` is empty")
     for bound in entry["bounds"]:

@@ -2,7 +2,8 @@
 
 A preset is a folder like that of a run, with everything needed to load and describe the model:
 
-    config.json         model config, data set with its fingerprint, training settings
+    config.json         model config, training settings: `fingerprint` is of the training data, `dataset` what programs
+                        read if no other is given, which warn if it is not the training data
     best.weights.h5     EMA weights, in float16
     preset.json         one line of description, and the SHA-256 of the weights
     metrics.jsonl evaluation.json typicality.json   its curve and its figures, as in a run
@@ -86,7 +87,7 @@ def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings:
     model: `FlowPlusPlus`.
     folder: folder to write.
     description: one line.
-    settings: of the training, for config.json, such as the data set and its fingerprint.
+    settings: of the training, for config.json, such as the fingerprint of its data.
 
   Raises:
     InputError (a ValueError): for weights that float16 cannot hold, or a folder that is not a preset.

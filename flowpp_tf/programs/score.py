@@ -155,8 +155,12 @@ def _read_files(config, folder, names):
 
 def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
   """Return the mean bits/dim of the run's validation split, measured unless known; None without the data."""
-  known = load_typical(workdir.typicality, key)
-  typical = None if workers.any(known is None)[0] else known  # all workers measure it, or none
+
+  def known(key):
+    found = load_typical(workdir.typicality, key)
+    return None if workers.any(found is None)[0] else found  # all workers measure it, or none
+
+  typical = known(key)
   if typical is None:
     try:
       dataset = own_data()
@@ -164,6 +168,8 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
       run.warn(f"no typicality, as the validation split of the run is not available: {error}")
       return None
     key = key | {"data": dataset.fingerprint()["digest"]}
+    typical = known(key)  # measured before, of data that are not those of training
+  if typical is None:
     with progress_bar(min(len(dataset.validation), key["typical_images"]), "image") as bar:
       typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, bar.update)
     try:

@@ -118,6 +118,7 @@ GOOD = {
     ({"checkpoint": {"val_bits_per_dim": "2"}}, "must be int or float or null, got '2'"),
     ({"evaluation": {"test": 1}}, "must be a table"),
     ({"evaluation": {"test": {"images": 3, "bounds": []}}}, "empty"),
+    ({"evaluation": {"test": {"images": 3, "bounds": [], "data": {"name": "a"}}}}, "`data`: `splits` must be a table"),
     ({"evaluation": {"test": {"images": 3, "bounds": [{}]}}}, "`num_samples` must be int, got None"),
   ],
 )

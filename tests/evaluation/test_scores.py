@@ -19,6 +19,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation
 from flowpp_tf.data import images as image_files
+from flowpp_tf.programs import score as score_program
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb, small_images
 from support.programs import call, times_of_files
@@ -162,6 +163,22 @@ def test_what_is_typical_is_kept_for_the_very_same_question(tmp_path):
   for text in ("", "[]", "{}", '{"key": {"weights": "a", "seed": 0}, "bits_per_dim": {"mean": 1}}'):
     path.write_text(text)
     assert evaluation.load_typical(path, key) is None
+
+
+def test_typicality_of_other_data_than_those_of_training_is_measured_once_too(tmp_path, monkeypatch):
+  dataset, measured = data.load_dataset("digits"), []
+
+  def measure(scorer, images, *arguments):
+    measured.append(len(images))
+    return evaluation.ValidationStatistics(images=2, mean=1.5, std=0.1)
+
+  monkeypatch.setattr(score_program, "measure_typical", measure)
+  workdir = types.SimpleNamespace(typicality=tmp_path / "typicality.json")
+  workers = types.SimpleNamespace(any=lambda value: [value], chief=True)
+  key = {"weights": "a", "typical_images": 2, "data": "digest of the training data"}
+  for _ in range(2):
+    assert score_program._typical_mean(workdir, workers, None, key, lambda: dataset, 2) == 1.5
+  assert measured == [len(dataset.validation)]
 
 
 def test_the_size_of_an_image_is_that_of_the_upright_one(tmp_path):

@@ -3,13 +3,17 @@
 import json
 import re
 import shutil
+import types
 
 import keras
 import numpy as np
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf import evaluation, models, training
+from flowpp_tf import data, evaluation, models, training
+from flowpp_tf.demo.about import about
+from flowpp_tf.programs import data_flags
+from flowpp_tf.programs.export import metadata_of_run
 from support.marks import slow
 from support.models import TINY, perturb, small_images
 from support.programs import ROOT, call, run
@@ -108,6 +112,51 @@ def test_its_figures_are_those_of_its_weights(name):
     assert f"{bound['bits_per_dim']:.4f}" in card
   for codec in record["codecs"]:
     assert f"{codec['each']:.3f}" in card
+
+
+def provenance(name):
+  """Return a preset's folder, what it was trained on, and its entry of the test split."""
+  run_of_preset = training.Workdir(models.preset_folder(name))
+  settings = json.loads(run_of_preset.config.read_text())["training"]
+  return run_of_preset, settings, evaluation.read_record(run_of_preset.evaluation)["test"]
+
+
+@pytest.mark.parametrize("name", fpp.presets())
+def test_all_its_files_name_the_data_that_it_was_trained_on(name):
+  run_of_preset, settings, record = provenance(name)
+  trained_on = settings["fingerprint"]
+  assert trained_on["digest"] == trained_on["sha256"][:12]
+  assert record["data"]["digest"] == record["data"]["sha256"][:12]
+  assert {row["data"] for row in run_of_preset.rows()} == {trained_on["digest"]}
+  assert json.loads(run_of_preset.typicality.read_text())["key"]["data"] == trained_on["digest"]
+  assert not {*settings} & {"trained_on", "data", "trained"}  # `fingerprint` is the only field that says it
+  card = (run_of_preset.path / "card.md").read_text()
+  assert re.findall(r"fingerprint ([0-9a-f]{12})", card) == [trained_on["digest"]]
+  for count in trained_on["splits"].values() if record["data"] == trained_on else ():
+    assert f"{count:,}" in card
+
+  metadata = metadata_of_run(run_of_preset, settings)  # of a SavedModel, too
+  engine = types.SimpleNamespace(parameters=1, config=fpp.FlowPlusPlusConfig())
+  page = about(name, engine, metadata)
+  assert f"Trained on {data.describe(trained_on)}  \n" in page
+  assert (f"test images of {data.describe(record['data'])}: " in page) == (record["data"] != trained_on)
+
+
+# The images of `fashion_mnist` are not in the package.
+@pytest.mark.parametrize("name", sorted({*fpp.presets()} - {"fashion_mnist"}))
+def test_a_fingerprint_is_that_of_the_data_and_other_data_bring_a_warning(name, capsys):
+  _, settings, record = provenance(name)
+  config = fpp.FlowPlusPlusConfig(**json.loads((models.preset_folder(name) / "config.json").read_text())["model"])
+  dataset, fingerprint = data_flags.load_data_of_run(settings, config, {})
+  assert fingerprint == dataset.fingerprint() == record["data"]
+  warning = capsys.readouterr().err
+  if name == "photos":  # trained on more photographs than the package has
+    assert f"the model was trained on {data.describe(settings['fingerprint'])}; this is photos, 3,670" in warning
+    assert settings["fingerprint"]["sha256"] != fingerprint["sha256"]
+    held_out = lambda of: {split: of["splits"][split] for split in ("validation", "test")}
+    assert held_out(settings["fingerprint"]) == held_out(fingerprint)
+  else:
+    assert warning == "" and settings["fingerprint"] == fingerprint
 
 
 # The others' data are not in the package.
