@@ -13,6 +13,7 @@ from flowpp_tf.bijectors.coupling import (
   num_parameters,
 )
 from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv, Invertible1x1ConvLU
+from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic import (
   logit_mixture_logistic_cdf,
   mixture_logistic_log_cdf,

@@ -20,6 +20,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.affine import BoundedAffine
 from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain
+from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
 from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.remat import checkpointed
@@ -224,16 +225,18 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
   return BoundedAffine(scale_logit=s, shift=t)
 
 
-def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
+def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, margin: float = 0.0) -> Chain:
   """Return equation 11: affine after the logit of the mixture CDF.
 
   Args:
     parameters: `[..., C (2 + 3 K)]`; for each value in the order scale, shift, K logits, K means, K log scales. Log
       scales are kept >= -7.
     components: K.
+    margin: m in [0, 1/2), 0.05 in VFlow: the affine map comes after logit((1 - 2 m) F + m), F the CDF. With m > 0 this
+      is not onto the reals; what its inverse does outside of its range is said in `LogitMargin`.
 
   Raises:
-    ValueError: if the last axis is not a multiple of 2 + 3 K.
+    ValueError: if the last axis is not a multiple of 2 + 3 K, or for another margin.
 
   Examples:
     >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("mixture_logistic", 4)])  # of two values
@@ -244,7 +247,8 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int) -
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
   s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
   log_scale = tf.maximum(log_scale, tf.constant(_SMALLEST_LOG_SCALE, log_scale.dtype))
-  return Chain([BoundedAffine(scale_logit=s, shift=t), LogitMixtureLogisticCDF(logits, loc, log_scale)])
+  logit = LogitMixtureLogisticCDF(logits, loc, log_scale)
+  return Chain([BoundedAffine(scale_logit=s, shift=t), *([LogitMargin(margin)] if margin else []), logit])
 
 
 def _affine_without_components(parameters, components):  # by name, as a lambda cannot be pickled

@@ -7,6 +7,7 @@ To add one, add a line to `FAMILIES`. Each test draws some parameters and shapes
 draws 10000, others each time, and takes most of an hour.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 from hypothesis import given
@@ -42,6 +43,7 @@ FAMILIES = {
   "bounded_affine": Family(fb.BoundedAffine, dict(scale_logit=normal(2), shift=normal(5)), normal(5)),
   "act_norm": Family(fb.ActNorm, dict(scale=positive(2), bias=normal(5)), normal(5)),
   "pixels_to_logit": Family(fb.PixelsToLogit, {}, uniform(0, 256)),
+  "logit_margin": Family(functools.partial(fb.LogitMargin, 0.05), {}, normal(4)),
   "sigmoid": Family(fb.Sigmoid, {}, normal(4)),
 }
 # As far out as float32 may be asked to go.
@@ -58,6 +60,7 @@ WILD = {
   ),
   "act_norm": Family(fb.ActNorm, dict(scale=positive(5), bias=normal(1e6)), normal(1e6), normal(1e6)),
   "pixels_to_logit": Family(fb.PixelsToLogit, {}, lambda rng, shape: rng.randint(0, 257, shape), normal(50)),
+  "logit_margin": Family(functools.partial(fb.LogitMargin, 0.05), {}, far_out, far_out),
   "sigmoid": Family(fb.Sigmoid, {}, far_out, lambda rng, shape: rng.choice([0, 0.5, 1], shape)),
 }
 seeds = st.integers(0, 2**32 - 1)
@@ -69,7 +72,7 @@ def shapes_of(family):
 
 
 def draw_parameters(family, rng, shapes, dtype, components=3):
-  properties = family.make.parameter_properties()
+  properties = family.make.parameter_properties() if family.parameters else {}
   return {
     name: tf.constant(draw(rng, (*shape, *[components] * properties[name].event_ndims)), dtype)
     for (name, draw), shape in zip(family.parameters.items(), shapes)

@@ -120,6 +120,11 @@ def test_makes_a_distribution_with_plain_tfp(row):
   [
     (lambda: fb.PixelsToLogit(levels=0), "`levels` must be at least 1, got 0"),
     (lambda: fb.PixelsToLogit(alpha=0.5), "`alpha` must lie between 0 and 1/2, got 0.5"),
+    (lambda: fb.LogitMargin(0.0), "`margin` must lie between 0 and 1/2, got 0.0"),
+    (
+      lambda: fb.mixture_logistic_coupling_bijector(tf.zeros([1, 11]), 3, margin=0.5),
+      "`margin` must lie between 0 and 1/2, got 0.5",
+    ),
     (lambda: fb.Invertible1x1Conv(tf.zeros([2, 3])), "`kernel` must be"),
     (lambda: fb.Squeeze().forward(tf.zeros([1, 3, 4, 1])), "divisible"),
     (lambda: fb.Squeeze().inverse(tf.zeros([1, 3, 4, 2])), "divisible"),

@@ -50,11 +50,11 @@ class Conditioner(tf.Module):
     return tf.tanh(x1 @ self.weights)
 
 
-def coupling(dtype, kind, name="coupling"):
+def coupling(dtype, kind, name="coupling", **options):
   bijector_fn = (
     fb.affine_coupling_bijector
     if kind == "affine"
-    else functools.partial(fb.mixture_logistic_coupling_bijector, components=K)
+    else functools.partial(fb.mixture_logistic_coupling_bijector, components=K, **options)
   )
   return fb.Coupling(Conditioner(dtype, fb.num_parameters(kind, K)), bijector_fn, dtype=dtype, name=name)
 
@@ -83,6 +83,7 @@ BIJECTORS = {
   "mixture_cdf": (lambda d: fb.MixtureLogisticCDF(*mixture(d)), normal, EVENT),
   "bounded_affine": (lambda d: fb.BoundedAffine(draw(*EVENT, dtype=d), draw(2, dtype=d)), normal, EVENT),
   "pixels_to_logit": (lambda d: fb.PixelsToLogit(levels=17), pixels, EVENT),
+  "logit_margin": (lambda d: fb.LogitMargin(0.05), normal, EVENT),
   "act_norm": (lambda d: fb.ActNorm(tf.exp(draw(*EVENT, dtype=d)), draw(*EVENT, dtype=d)), normal, EVENT),
   "conv": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d)), normal, EVENT),
   "conv_blocks": (lambda d: fb.Invertible1x1Conv(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
@@ -99,6 +100,7 @@ BIJECTORS = {
   "swap_halves": (lambda d: fb.SwapHalves(), normal, EVENT),
   "split_columns": (lambda d: fb.split_columns(EVENT), normal, EVENT),
   "coupling_mixture": (lambda d: coupling(d, "mixture_logistic"), normal, EVENT),
+  "coupling_margin": (lambda d: coupling(d, "mixture_logistic", margin=0.05), normal, EVENT),
   "coupling_affine": (lambda d: coupling(d, "affine"), normal, EVENT),
   "coupling_uneven": (
     lambda d: fb.Coupling(Conditioner(d, 4), fb.affine_coupling_bijector, event_ndims=1, dtype=d, kept=1),

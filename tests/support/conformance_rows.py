@@ -198,6 +198,7 @@ FEW = [
 ]
 WITHOUT_VARIABLES = {
   "pixels_to_logit",
+  "logit_margin",
   "sigmoid",
   "squeeze",
   "swap_halves",
