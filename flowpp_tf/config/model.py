@@ -16,6 +16,8 @@ _SHAPE = Range(
 _LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 256, "an integer from 2 to 256")
 _CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer", 2**16)
 _RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
+_MARGIN = Range(lambda margin: isinstance(margin, (int, float)) and 0 <= margin < 0.5, "a number in [0, 1/2)")
+_NOISE = Range(lambda stddev: isinstance(stddev, (int, float)) and 0 <= stddev <= 1, "a number in [0, 1]")
 _NOT_NEGATIVE = Range(lambda value: isinstance(value, (int, float)) and 0 <= value < math.inf, "a number of at least 0")
 REMAT = ("off", "blocks", "couplings")
 _DTYPES = one_of("float32", "float64", "mixed_bfloat16", "mixed_float16")
@@ -35,6 +37,8 @@ class CouplingConfig:
     output_concat_elu: whether concat_elu comes before the conditioner's last convolution.
     network_dtype: dtype policy of the conditioner.
     remat: whether gradients keep only the input of each coupling.
+    coupling_margin: m of a mixture's coupling, logit((1 - 2 m) F + m) for its CDF F; 0 for logit(F).
+    invertible_conv_stddev: of the noise with which the 1x1 convolutions begin, around the identity.
   """
 
   coupling: str
@@ -46,6 +50,8 @@ class CouplingConfig:
   output_concat_elu: bool
   network_dtype: str
   remat: bool = False
+  coupling_margin: float = 0.0
+  invertible_conv_stddev: float = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +77,11 @@ class FlowPlusPlusConfig(Settings):
     one_of(*COUPLINGS),
   )
   components: int = setting(32, "K, logistics in a mixture.", COUNT)
+  coupling_margin: float = setting(
+    0.0,
+    "m, with which a mixture's coupling is logit((1 - 2 m) F + m), F the mixture's CDF: 0 in Flow++, 0.05 in VFlow.",
+    _MARGIN,
+  )
   filters: int = setting(96, "Channels inside the conditioners.", COUNT)
   blocks: int = setting(10, "Blocks of a conditioner.", COUNT)
   attention: bool = setting(True, "Self-attention in the blocks; off, a pointwise layer of the same size (ablation).")
@@ -78,6 +89,9 @@ class FlowPlusPlusConfig(Settings):
   dropout: float = setting(0.0, "Dropout rate, in every conditioner and in the context net.", _RATE)
   invertible_conv: str = setting(
     "dense", "1x1 convolution before each coupling: dense, lu (P L U) or none.", one_of("dense", "lu", "none")
+  )
+  invertible_conv_stddev: float = setting(
+    0.001, "Standard deviation of the noise around the identity with which 1x1 convolutions begin.", _NOISE
   )
   act_norm_min_variance: float = setting(
     0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", _NOT_NEGATIVE
@@ -105,6 +119,9 @@ class FlowPlusPlusConfig(Settings):
     "flow",
     "Their distribution given the image: a conditional flow like the dequantizer's, or normal for every image.",
     one_of("flow", "normal"),
+  )
+  augment_end: str = setting(
+    "none", "End of that flow: none, or sigmoid for channels in (0, 1) (VFlow).", one_of("none", "sigmoid")
   )
   augment_blocks: int = setting(3, "Blocks of a conditioner of that flow.", COUNT)
   num_classes: int = setting(0, "Classes of labelled images, p(image | label); 0 for a model without.", _CHANNELS)
@@ -146,8 +163,18 @@ class FlowPlusPlusConfig(Settings):
       all(a % b == 0 for a, b in zip(self.image_shape[:2], self.condition_shape[:2])),
       f"of a height and width that divide those of `image_shape` {self.image_shape}",
     )
+    self._require(
+      "coupling_margin",
+      not self.coupling_margin or self.coupling == "mixture_logistic",
+      f"0 for `coupling` {self.coupling}, which has no mixture",
+    )
     widths = {"filters": self.attention}
     augmented_by_flow = self.augment_channels > 0 and self.augment_posterior == "flow"
+    self._require(
+      "augment_end",
+      self.augment_end == "none" or augmented_by_flow,
+      "none for a model without `augment_channels` that a flow draws",
+    )
     if self.dequantization == "variational" or augmented_by_flow:
       widths["dequant_filters"] = self.attention and self.dequant_mixing
       widths["context_channels"] = self.context_attention
@@ -220,6 +247,8 @@ class FlowPlusPlusConfig(Settings):
       self.output_concat_elu,
       self.dtype,
       self.remat == "couplings",
+      self.coupling_margin,
+      self.invertible_conv_stddev,
     )
 
 
@@ -284,7 +313,12 @@ CONFIGS = {
   ),
   # VFlow (Chen et al. 2020): denser by channels that augment the image.
   "cifar10_vflow": dataclasses.replace(
-    _CIFAR10, augment_channels=3, structure="columns:2,channels:2,squeeze,columns:2,channels:3"
+    _CIFAR10,
+    augment_channels=3,
+    augment_end="sigmoid",
+    coupling_margin=0.05,
+    invertible_conv_stddev=0.01,
+    structure="columns:2,channels:2,squeeze,columns:2,channels:3",
   ),
   # The ablations of the paper's table 2.
   "cifar10_uniform_dequantization": dataclasses.replace(_CIFAR10, dequantization="uniform", filters=104),

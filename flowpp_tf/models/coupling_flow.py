@@ -47,6 +47,7 @@ class CouplingStep(keras.layers.Layer):
         "dense": (fb.Invertible1x1Conv, _near_identity),
         "lu": (fb.Invertible1x1ConvLU, _near_zero),
       }[config.invertible_conv]
+      initializer = functools.partial(initializer, stddev=config.invertible_conv_stddev)
       self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
       mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
@@ -60,7 +61,8 @@ class CouplingStep(keras.layers.Layer):
         name="conditioner",
         dtype=config.network_dtype,
       )
-    bijector_fn = functools.partial(kind.bijector_fn, components=config.components)
+    margin = {"margin": config.coupling_margin} if config.coupling_margin else {}  # only mixtures have one
+    bijector_fn = functools.partial(kind.bijector_fn, components=config.components, **margin)
     self.act_norm = fb.ActNorm(
       self.scale, self.bias, min_variance=config.act_norm_min_variance, name=f"{self.name}_act_norm"
     )
@@ -71,13 +73,13 @@ class CouplingStep(keras.layers.Layer):
     self.built = True
 
 
-def _near_zero(shape, dtype):
-  noise = keras.initializers.RandomNormal(stddev=0.001)  # follows `keras.utils.set_random_seed`
+def _near_zero(shape, dtype, stddev):
+  noise = keras.initializers.RandomNormal(stddev=stddev)  # follows `keras.utils.set_random_seed`
   return noise(shape, dtype=dtype)
 
 
-def _near_identity(shape, dtype):
-  return keras.ops.eye(shape[-1], dtype=dtype) + _near_zero(shape, dtype)
+def _near_identity(shape, dtype, stddev):
+  return keras.ops.eye(shape[-1], dtype=dtype) + _near_zero(shape, dtype, stddev)
 
 
 class CouplingFlow(keras.layers.Layer):

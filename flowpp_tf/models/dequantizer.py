@@ -127,11 +127,13 @@ class VariationalDequantizer(_ConditionalFlow):
 class FlowAugmenter(_ConditionalFlow):
   """The channels e that augment an image, given the logits x of its dequantized pixels: q(e|x) of VFlow.
 
-  A flow like the dequantizer's, with its own number of blocks and no sigmoid.
+  A flow like the dequantizer's, with its own number of blocks. It ends in a sigmoid, as VFlow's, only if the config's
+  `augment_end` says so.
   """
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(config, config.augment_channels, None, config.augmenter_couplings, **kwargs)
+    ends = [fb.Sigmoid()] if config.augment_end == "sigmoid" else []
+    super().__init__(config, config.augment_channels, None, config.augmenter_couplings, ends, **kwargs)
 
 
 class NormalAugmenter(_Posterior):

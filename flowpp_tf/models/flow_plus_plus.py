@@ -55,7 +55,8 @@ class FlowPlusPlus(BoundTraining):
   Attributes:
     config: the config.
     flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C); with the
-      augmented channels, which are real numbers, behind theirs.
+      augmented channels, which are real numbers, behind theirs. With `augment_end` sigmoid only those in (0, 1) have a
+      meaning: q(e|x) is 0 elsewhere.
     dequantizer: layer; `dequantizer.posterior(images)` is the distribution of their noise u in [0, 1).
     condition_net: layer, the context of the flow's couplings from labels and conditions; None for a model without.
     augmenter: layer; `augmenter.posterior(x)` is the distribution of the augmented channels given the logits of

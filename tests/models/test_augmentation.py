@@ -41,7 +41,7 @@ def perturbed(config, scale):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["augmented", "augmented_normal"])
+@pytest.mark.parametrize("name", ["augmented", "augmented_normal", "augmented_vflow"])
 def test_the_bound_is_that_of_the_definition_by_autodiff(name):
   model = perturbed(dataclasses.replace(VARIANTS[name], dtype="float64"), 0.1)
   images, noise = small_images(2), model.sample_noise([2], seed=3)
@@ -92,5 +92,6 @@ def test_the_published_weights_have_no_augmentation():
 def test_vflow_is_the_published_one():
   config = fpp.get_config("cifar10_vflow")
   assert config.flow_shape == (32, 32, 6) and config.augment_blocks == 3
+  assert (config.coupling_margin, config.augment_end, config.invertible_conv_stddev) == (0.05, "sigmoid", 0.01)
   flow = [(c.kind, c.couplings) for c in parse_structure(config.structure, config.flow_shape)]
   assert flow == [("columns", 2), ("channels", 2), ("squeeze", 0), ("columns", 2), ("channels", 3)]

@@ -54,6 +54,15 @@ VARIANTS = {
     augment_posterior="normal",
     structure="channels:1,columns:1,squeeze,channels:2",
   ),
+  "augmented_vflow": dataclasses.replace(
+    SMALL,
+    augment_channels=2,
+    augment_end="sigmoid",
+    augment_blocks=1,
+    coupling_margin=0.05,
+    invertible_conv_stddev=0.01,
+    structure="channels:1,columns:1,squeeze,channels:2",
+  ),
 }
 
 
