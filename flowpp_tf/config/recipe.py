@@ -13,7 +13,7 @@ from typing import Any, Protocol, get_args, get_origin
 import numpy as np
 
 from flowpp_tf.config.model import FlowPlusPlusConfig, get_config
-from flowpp_tf.config.training import TrainingConfig
+from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.settings import parse_text, value_type
 
@@ -110,6 +110,8 @@ class Recipe:
     replaced = {*settings}
     for pair in ({"steps", "epochs"}, {"precision", "dtype"}):
       replaced |= pair if replaced & pair else set()
+    if settings.get("optimizer") in WITHOUT_EPSILON:  # that of the recipe's optimizer has no meaning
+      replaced |= {"adam_epsilon"}
     in_pieces = lambda of: ":" in str(of.get("schedule", ""))  # such a schedule has its own rates and warm-up
     if in_pieces(settings):
       replaced |= {"learning_rate", "warmup_steps"}

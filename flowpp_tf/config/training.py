@@ -9,10 +9,14 @@ from flowpp_tf.core.settings import COUNT, FRACTION, POSITIVE, Range, Settings, 
 TENSORBOARD = ("scalars", "samples", "histograms")
 _PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "two training steps such as 10,20")
 
+# Keras' default; TensorFlow 1's, with which the published models were trained, is 1e-8.
+DEFAULT_EPSILON = 1e-7
+WITHOUT_EPSILON = ("lion", "sgd")
+
 # The others may differ when a run is resumed.
 _DETERMINE_THE_RUN = (
-  "steps batch_size optimizer learning_rate schedule warmup_steps clip_norm ema_decay ema_warmup accumulate "
-  "validate_every init_batch_size seed flip"
+  "steps batch_size optimizer adam_epsilon learning_rate schedule warmup_steps clip_norm ema_decay ema_warmup "
+  "accumulate validate_every init_batch_size seed flip"
 ).split()
 
 
@@ -35,6 +39,11 @@ class TrainingConfig(Settings):
     "adam",
     "Optimizer; adam_95 and adamw have a second-moment decay of 0.95, sgd has no momentum.",
     one_of("adam", "adam_95", "adamw", "lion", "muon", "sgd"),
+  )
+  adam_epsilon: float = setting(
+    DEFAULT_EPSILON,
+    "Number added to the root of the second moments, of the optimizers that have it: adam, adam_95, adamw and muon.",
+    Range(lambda value: POSITIVE.holds(value) and value <= 1, "a number in (0, 1]"),
   )
   learning_rate: float | None = setting(None, "Peak learning rate, 1e-3 if not given.", POSITIVE)
   schedule: str = setting(
@@ -77,6 +86,11 @@ class TrainingConfig(Settings):
     for name in self.tensorboard:
       if name not in TENSORBOARD:
         raise InputError(f"`tensorboard` must be of {', '.join(TENSORBOARD)}, got {name!r}")
+    if self.optimizer in WITHOUT_EPSILON and self.adam_epsilon != DEFAULT_EPSILON:
+      raise InputError(
+        f"`adam_epsilon` must be {DEFAULT_EPSILON}, its default, for `optimizer` {self.optimizer}, which has no "
+        f"epsilon, got {self.adam_epsilon!r}"
+      )
     if self.debug_numerics and self.steps_per_execution > 1:
       raise InputError(
         f"`debug_numerics` must see each step: it needs `steps_per_execution` 1, got {self.steps_per_execution}"

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.config.training import TrainingConfig
+from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite_steps import LossScale, replicated_variable
 from flowpp_tf.models import FlowPlusPlus
@@ -123,7 +123,8 @@ _OPTIMIZERS = {
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
   """Return the optimizer of a run with its learning-rate schedule."""
   rate = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.steps)
-  return _OPTIMIZERS[config.optimizer](rate)
+  epsilon = {} if config.optimizer in WITHOUT_EPSILON else {"epsilon": config.adam_epsilon}
+  return _OPTIMIZERS[config.optimizer](rate, **epsilon)
 
 
 def _check_optimizer(optimizer):

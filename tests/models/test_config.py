@@ -50,6 +50,12 @@ def test_published_models_have_the_published_number_of_parameters_and_no_copies_
   assert float(times_its_weights) < 3 or name != LARGEST
 
 
+def test_the_recipes_of_published_models_have_the_epsilon_of_tensorflow_1_and_no_others():
+  epsilons = {name: fpp.Recipe.load(name).settings.get("adam_epsilon") for name in fpp.recipes()}
+  assert {name for name, epsilon in epsilons.items() if epsilon == 1e-8} == {*PUBLISHED}
+  assert {epsilon for name, epsilon in epsilons.items() if name not in PUBLISHED} == {None}
+
+
 @pytest.mark.parametrize("name", FEWER_LEVELS)
 def test_published_models_of_fewer_levels_are_otherwise_those_of_all_levels(name):
   config = fpp.get_config("imagenet64")

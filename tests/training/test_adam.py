@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import training
+from flowpp_tf.training.state import make_optimizer
 from support.marks import slow
 from support.models import MINIMAL, TINY, small_images
 from support.training_steps import step, train_state
@@ -116,6 +117,31 @@ def test_keras_makes_it_again_from_its_config():
   optimizer = training.Adam(schedule(), beta_1=0.5)
   again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
   assert type(again) is training.Adam and again.get_config() == optimizer.get_config()
+
+
+def test_an_epsilon_reaches_the_optimizer_whose_step_is_that_of_tensorflow_1():
+  optimizer = make_optimizer(training.TrainingConfig(steps=1, learning_rate=0.1, adam_epsilon=1e-8))
+  weight = keras.Variable([1.0, 1.0, 1.0], dtype="float64")
+  optimizer.build([weight])
+  gradient = np.array([1e-9, 1e-7, 1.0])
+  optimizer.apply([tf.constant(gradient, tf.float64)])
+  # `tf.compat.v1.train.AdamOptimizer`: lr sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon), at t = 1
+  m, root_v = 0.1 * gradient, np.sqrt(0.001) * gradient
+  np.testing.assert_allclose(1 - weight.numpy(), 0.1 * np.sqrt(0.001) / 0.1 * m / (root_v + 1e-8), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adam", "adam_95", "adamw", "muon"])
+def test_every_optimizer_that_has_an_epsilon_takes_it(name):
+  make = lambda **settings: make_optimizer(training.TrainingConfig(steps=1, optimizer=name, **settings))
+  assert make().epsilon == 1e-7 and make(adam_epsilon=1e-8).epsilon == 1e-8
+
+
+@pytest.mark.parametrize("name", ["lion", "sgd"])
+def test_an_epsilon_for_an_optimizer_without_one_is_refused(name):
+  with pytest.raises(ValueError, match=f"`adam_epsilon` must be 1e-07, .* `optimizer` {name}, .* got 1e-08"):
+    training.TrainingConfig(steps=1, optimizer=name, adam_epsilon=1e-8)
+  make_optimizer(training.TrainingConfig(steps=1, optimizer=name))
+  assert "adam_epsilon" not in fpp.Recipe.load("cifar10").replace(optimizer=name).settings
 
 
 def test_amsgrad_is_refused():
