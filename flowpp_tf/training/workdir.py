@@ -57,6 +57,11 @@ _SETTINGS = {field.name for field in dataclasses.fields(TrainingConfig)} | {
   "fingerprint",
 }
 _FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
+# Also what a run of a version without a setting did: the default of a new one changes nothing.
+_DEFAULTS = {
+  part: {f.name: f.default for f in dataclasses.fields(settings) if f.default is not dataclasses.MISSING}
+  for part, settings in (("model", FlowPlusPlusConfig), ("training", TrainingConfig))
+}
 
 
 class Workdir:
@@ -159,13 +164,14 @@ class Workdir:
       may_change.add("steps")
     if "fingerprint" in present["training"]:
       may_change.add("dataset")
+    there = {part: json.loads(json.dumps(_DEFAULTS[part])) | present[part] for part in _DEFAULTS}
     differences = [
-      f"{key} is {_shown(key, present[part][key])} there and {_shown(key, value)} here"
-      for part in ("model", "training")
+      f"{key} is {_shown(key, there[part][key])} there and {_shown(key, value)} here"
+      for part in _DEFAULTS
       for key, value in wanted[part].items()
       if key not in may_change
-      and key in present[part]  # an older version may lack a setting
-      and _compared(key, present[part][key]) != _compared(key, value)
+      and key in there[part]  # an older version may lack a setting of the data
+      and _compared(key, there[part][key]) != _compared(key, value)
     ]
     if differences:
       raise InputError(

@@ -219,6 +219,28 @@ def test_a_run_that_starts_over_keeps_what_it_has_left(workdir, caplog):
   assert tuple(kept) == left and [row["step"] for row in workdir.rows()] == [1, 2, 3]
 
 
+def test_a_run_that_lacks_a_setting_has_its_default(workdir):
+  """As runs of versions before the setting: they are resumed, and not as another run."""
+
+  def of_before(run):
+    del run["training"]["adam_epsilon"]
+    for setting in ("coupling_margin", "augment_end", "invertible_conv_stddev"):
+      del run["model"][setting]
+
+  edit(workdir.config, of_before)
+  for folder in checkpoint_folders(workdir.checkpoints):
+    edit(folder / "manifest.json", lambda manifest: of_before(manifest["run"]))
+  with pytest.raises(InputError, match="holds another run: adam_epsilon is 1e-07 there and 1e-08 here"):
+    run(workdir.path, steps=3, adam_epsilon=1e-8)
+  other = dataclasses.replace(MINIMAL, invertible_conv_stddev=0.01)
+  with pytest.raises(InputError, match="invertible_conv_stddev is 0.001 there and 0.01 here"):
+    workdir.check(other, json.loads(workdir.config.read_text())["training"])
+  assert workdir.load()[0].config == MINIMAL
+  run(workdir.path, steps=3)
+  settings = json.loads(workdir.config.read_text())
+  assert settings["training"]["adam_epsilon"] == 1e-7 and settings["model"]["augment_end"] == "none"
+
+
 def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
   edit(workdir.config, lambda run: run["model"].update(dropout=0.25))
   with pytest.raises(InputError, match="is damaged, or of another run: its dropout differ"):
