@@ -1,7 +1,8 @@
-"""Load and export weights of the published release, an `.npz` keyed by its TF1 variable names.
+"""Load and export weights of the published releases, an `.npz` keyed by its TF1 variable names.
 
 The release numbers the calls of each class (`Norm`, `Norm_1`, ...), dequantizer first. It stores the two halves of a
-step's ActNorm and 1x1 convolution as separate variables.
+step's ActNorm and 1x1 convolution as separate variables. VFlow's is made of the same classes; its posterior of the
+augmented channels comes between the dequantizer and the flow.
 """
 
 import collections
@@ -14,6 +15,17 @@ from flowpp_tf.io.files import replace_file
 from flowpp_tf.io.gate import read_npz
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.types import Path
+
+# What VFlow's release has, for which a file of weights has no array.
+_VFLOW = {
+  "coupling": "mixture_logistic",
+  "coupling_margin": 0.05,
+  "augment_posterior": "flow",
+  "augment_end": "sigmoid",
+  "output_concat_elu": False,
+  "context_layer_norm": False,
+  "context_attention": False,
+}
 
 
 class Entry(NamedTuple):
@@ -29,7 +41,7 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
   """Set every weight of a model from an `.npz` of the release.
 
   Args:
-    model: model of the config that the weights were trained with.
+    model: model of the config that the weights were trained with, of Flow++ or of VFlow.
     path: `.npz` file. Every array must be used once and every weight set once.
 
   Raises:
@@ -89,11 +101,20 @@ def official_entries(model: FlowPlusPlus) -> list[Entry]:
   """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
   if model.config.invertible_conv == "lu":
     raise InputError("the release has no weights for `invertible_conv` lu; use dense")
-  if model.config.coupling not in ("mixture_logistic", "affine"):
-    raise InputError(f"the release has no weights for `coupling` {model.config.coupling}")
-  if model.config.augment_channels:
-    raise InputError("the release has no weights for `augment_channels`")
-  return list(_Names(model.config).model(model))
+  config = model.config
+  if config.coupling not in ("mixture_logistic", "affine"):
+    raise InputError(f"the release has no weights for `coupling` {config.coupling}")
+  if config.augment_channels:
+    for name, value in _VFLOW.items():
+      if getattr(config, name) != value:
+        raise InputError(
+          f"VFlow's release has no weights for `augment_channels` with `{name}` {getattr(config, name)}; use {value}"
+        )
+  elif config.coupling_margin:
+    raise InputError(
+      f"the release has no weights for `coupling_margin` {config.coupling_margin} without `augment_channels`; use 0"
+    )
+  return list(_Names(config).model(model))
 
 
 class _Names:
@@ -108,6 +129,9 @@ class _Names:
     if self._config.dequantization == "variational":
       yield from self._context(model.dequantizer.context_net)
       yield from self._steps(model.dequantizer.coupling_flow, self._config.dequant_mixing)
+    if model.augmenter is not None:
+      yield from self._context(model.augmenter.context_net, proj="proj_q", block="q_c")
+      yield from self._steps(model.augmenter.coupling_flow, self._config.dequant_mixing)
     yield from self._steps(model.coupling_flow, True)
 
   def _steps(self, flow, mixing):
@@ -148,17 +172,17 @@ class _Names:
       yield from self._norm(f"{prefix}/ln2", block.mixer_norm)
     yield from self._linear(f"{scope}/{ends[1]}", conditioner.output_conv)
 
-  def _context(self, net):
-    scope = "context_proc"
-    yield from self._linear(f"{scope}/proj", net.input_conv)
+  def _context(self, net, proj="proj", block="c"):
+    scope = self._numbered("context_proc")
+    yield from self._linear(f"{scope}/{proj}", net.input_conv)
     if net.position_embedding is not None:
       yield self._whole(f"{scope}/pos_emb_dq", net.position_embedding)
-    for i, block in enumerate(net.blocks):
-      yield from self._linear(f"{scope}/c{i}/c1", block.conv.conv)
-      yield from self._linear(f"{scope}/c{i}/c2", block.conv.output_projection)
-      yield from self._norm(f"{scope}/dqln{i}", block.conv_norm)
-      yield from self._mixer(f"{scope}/dqattn{i}", block.mixer)
-      yield from self._norm(f"{scope}/ln{i}", block.mixer_norm)
+    for i, layers in enumerate(net.blocks):
+      yield from self._linear(f"{scope}/{block}{i}/c1", layers.conv.conv)
+      yield from self._linear(f"{scope}/{block}{i}/c2", layers.conv.output_projection)
+      yield from self._norm(f"{scope}/dqln{i}", layers.conv_norm)
+      yield from self._mixer(f"{scope}/dqattn{i}", layers.mixer)
+      yield from self._norm(f"{scope}/ln{i}", layers.mixer_norm)
 
   def _mixer(self, scope, mixer):
     if mixer is not None:

@@ -13,7 +13,7 @@ import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
 from support.marks import quick_rows, slow
-from support.programs import REFERENCE
+from support.reference import reference
 
 SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0, dtype="float64")
 REFERENCES = {  # the published config and the sizes that were reduced
@@ -22,19 +22,6 @@ REFERENCES = {  # the published config and the sizes that were reduced
   "imagenet64": ("imagenet64", dict(blocks=2, image_shape=(16, 16, 3))),
   "ablation_uniform": ("cifar10_uniform_dequantization", dict(blocks=2)),
 }
-
-
-def reference(name):
-  """The arrays of a reference, with `variables`: the release's weights by name."""
-  with np.load(REFERENCE / f"{name}.npz") as file:
-    arrays = dict(file)
-  flat = np.ascontiguousarray(arrays.pop("weights").T).view(np.float16).ravel().astype(np.float64)
-  variables = {}
-  for key, shape in json.loads(str(arrays["index"])):
-    size = int(np.prod(shape))
-    variables[key], flat = flat[:size].reshape(shape), flat[size:]
-  assert flat.size == 0
-  return {**arrays, "variables": variables}
 
 
 def model_of(name, path, variables, **changes):
