@@ -81,8 +81,7 @@ class BitsBackCoder:
     posterior: Callable[[np.ndarray], Step]
     if "dequantizer" in model.flows():
       flow = _Flow("dequantizer", model, networks, grid)
-      sigmoid = LocalBitsBack(Sigmoid(STEP), flow.grid, pixel_grid, size=1 << GRID_BITS)
-      posterior = lambda images: Sequence([Inverse(sigmoid), flow.posterior(images)])
+      posterior = flow.posterior_in_unit(pixel_grid)
     else:
       posterior = lambda images: Prior(lambda count: Uniform(1 << GRID_BITS, images.shape))
     return BitsBack(posterior, lambda images, u: (images << GRID_BITS) + u, split)
@@ -92,15 +91,25 @@ def _augment(model, networks, grid):
   """Return the step that puts augmented channels behind those of the logits, and the grid of both."""
   shape = (*model.image_shape[:2], model.description["augmenter"]["channels"])
   augmented = Grid.uniform(shape, STEP)
-  posterior: Callable[[np.ndarray], Step] = lambda n: _noise(shape)
+  posterior: Callable[[np.ndarray], Step] = lambda x: _noise(shape)
+  bounded = False
   if "augmenter" in model.flows():
     flow = _Flow("augmenter", model, networks, augmented)
-    augmented = flow.grid
-    posterior = lambda n: flow.posterior(grid.values(n))
+    augmented, posterior = flow.grid, flow.posterior
+    bounded = model.description["augmenter"].get("end") == "sigmoid"
+    if bounded:
+      augmented = Grid.uniform(shape, STEP, STEP / 2)
+      posterior = flow.posterior_in_unit(augmented)
   channels = model.image_shape[-1]
   join = lambda n, e: np.concatenate([n, e], axis=-1)
-  split = lambda n: (np.ascontiguousarray(n[..., :channels]), np.ascontiguousarray(n[..., channels:]))
-  return BitsBack(posterior, join, split), grid.beside(augmented)
+
+  def split(n):
+    n, e = np.ascontiguousarray(n[..., :channels]), np.ascontiguousarray(n[..., channels:])
+    if bounded:
+      check_inside((e >= 0) & (e < 1 << GRID_BITS), e.shape)
+    return n, e
+
+  return BitsBack(lambda n: posterior(grid.values(n)), join, split), grid.beside(augmented)
 
 
 def _noise(shape):
@@ -118,7 +127,8 @@ class _Flow:
     self._part, self._networks, self._shape, self.grid = part, networks, grid.scale.shape, grid
     self._steps: list[Callable[[np.ndarray | None], Step]] = []  # each given the context
     name, flow = model.flows()[part]
-    self._make_map = functools.partial(COUPLING_MAPS[flow["coupling"]], components=flow["components"])
+    margin = {"margin": flow["margin"]} if "margin" in flow else {}
+    self._make_map = functools.partial(COUPLING_MAPS[flow["coupling"]], components=flow["components"], **margin)
     index = 0
     for kind, couplings in flow["stages"]:
       before, after = _STAGES[kind]
@@ -135,6 +145,11 @@ class _Flow:
   def posterior(self, x):
     """Return the step that pushes the flow's output under q(. | x), where `x` are the inputs of the context net."""
     return Sequence([Inverse(self.given(self._networks.context(self._part, x))), _noise(self._shape)])
+
+  def posterior_in_unit(self, unit):
+    """Return `posterior` of the flow with a sigmoid behind it, as integers 0 .. 2^16 - 1 on the grid `unit`."""
+    sigmoid = LocalBitsBack(Sigmoid(STEP), self.grid, unit, size=1 << GRID_BITS)
+    return lambda x: Sequence([Inverse(sigmoid), self.posterior(x)])
 
   def _rearrange(self, bijection):
     if bijection is not None:

@@ -39,8 +39,8 @@ class CodecModel:
 
   Attributes:
     description: `image_shape`, `levels`, `alpha`; `flow`, a flow; `dequantizer` and `augmenter`, each None or a dict
-      of `flow`, `context` and, of the augmenter, `channels`. A flow is a dict of `stages`, `[kind, couplings]` each;
-      `coupling`, `components`, `invertible_conv`; and `network`.
+      of `flow`, `context` and, of the augmenter, `channels` and, if it has one, `end`. A flow is a dict of `stages`,
+      `[kind, couplings]` each; `coupling`, `components`, `invertible_conv`; `margin` if it has one; and `network`.
     weights: float32 arrays by name.
   """
 
@@ -155,6 +155,8 @@ class CodecModel:
     couplings = {"dequantizer": config.dequantization == "variational" and config.dequantizer_couplings}
     if config.augment_channels:
       description["augmenter"] = {"channels": config.augment_channels, "flow": None, "context": None}
+      if config.augment_end != "none":
+        description["augmenter"]["end"] = config.augment_end
       couplings["augmenter"] = config.augment_posterior == "flow" and config.augmenter_couplings
     for name in filter(couplings.get, couplings):
       part = getattr(model, name)
@@ -182,6 +184,8 @@ def _describe_flow(coupling_flow, name, stages, couplings, weights):
       weights[f"{prefix}/kernel"] = kernel if couplings.invertible_conv == "dense" else _from_triangles(kernel)
     _collect(step.conditioner, f"{prefix}/network", weights)
   return {
+    # Only of a flow that has one: the hash of all other models stays what it was.
+    **({"margin": couplings.coupling_margin} if couplings.coupling_margin else {}),
     "stages": [[stage.kind, stage.couplings] for stage in stages],
     "coupling": couplings.coupling,
     "components": couplings.components,

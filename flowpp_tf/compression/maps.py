@@ -1,6 +1,7 @@
 """The elementwise maps of the model, with the same bits on every machine. Flow++ sections 3.1 and 3.2.1.
 
     MixtureLogistic   y = logit(sum_i pi_i sigmoid((x - mu_i) / s_i)) exp(tanh a) + b     (equation 11)
+                      with a margin m: of (1 - 2 m) sum_i ... + m                         (VFlow)
     BoundedAffine     y = x exp(tanh a) + b                                               (the ablation)
     Sigmoid           y = sigmoid(x)                                                      (end of the dequantizer)
     PixelsToLogit     y = logit(alpha + (1 - 2 alpha) x / levels)
@@ -19,6 +20,8 @@ _SMALLEST_LOG_SCALE = -7.0
 _MOST_ITERATIONS = 100
 _ERROR = 1e-3  # of an inverse, relative to the noise's standard deviation
 _STD_BEYOND = 4.0
+# Of a coupling with a margin: about a step of y's grid, as a step of F. Smaller values of F look the same in y.
+_SMALLEST_CDF = 2.0**-20
 
 
 class ElementwiseMap(Protocol):
@@ -37,13 +40,15 @@ class MixtureLogistic(ElementwiseMap):
   Args:
     parameters: `[..., C (2 + 3 K)]` of the conditioner, for inputs `[..., C]`.
     components: K.
+    margin: m; 0 for logit(F). With one, the y next to the ends of the range and beyond stand for all x of F below 2^-20
+      or above 1 - 2^-20: the standard deviation of x given y is 4 scales there, for any sigma.
   """
 
-  def __init__(self, parameters: np.ndarray, components: int) -> None:
+  def __init__(self, parameters: np.ndarray, components: int, margin: float = 0.0) -> None:
     values = parameters.reshape(-1, 2 + 3 * components)
     size = max(exact.BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
-    self._mixtures = [_Mixture(np.ascontiguousarray(values[block].T)) for block in self._blocks]
+    self._mixtures = [_Mixture(np.ascontiguousarray(values[block].T), margin) for block in self._blocks]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return self._by_blocks(x, lambda mixture, x: mixture.forward(x))
@@ -61,7 +66,8 @@ class MixtureLogistic(ElementwiseMap):
 class _Mixture:
   """The map of N values, given their parameters `[2 + 3 K, N]`."""
 
-  def __init__(self, parameters):
+  def __init__(self, parameters, margin):
+    self.margin = margin
     components = (len(parameters) - 2) // 3
     log_scale, shift = exact.tanh(parameters[0]), parameters[1]
     logits, loc, log_scales = (parameters[2 + i * components : 2 + (i + 1) * components] for i in range(3))
@@ -73,10 +79,23 @@ class _Mixture:
 
   def forward(self, x):
     logit, slope = _logit_cdf(x, self.pi, self.loc, self.rate)
+    if self.margin:
+      logit, slope_of_margin = _with_margin(logit, self.margin)
+      slope *= slope_of_margin
     return logit * self.factor + self.shift, slope * self.factor
 
   def inverse(self, y, sigma):
     target = (y - self.shift) / self.factor
+    if not self.margin:
+      x, slope = self._quantile(target, sigma)
+      return x, slope * self.factor
+    target, inside = _without_margin(target, self.margin)
+    x, slope = self._quantile(target, sigma)
+    slope_of_margin = _with_margin(target, self.margin)[1]
+    return x, np.where(inside, slope * slope_of_margin * self.factor, (slope * sigma / _STD_BEYOND) ** 2)
+
+  def _quantile(self, target, sigma):
+    """Return the x with logit F(x) = target, as exact as `inverse` must be, and the slope of logit F there."""
     quantiles = self.loc + self.scale * target
     low, high = quantiles.min(axis=0), quantiles.max(axis=0)
     start = np.clip(exact.total(self.pi * quantiles, axis=0), low, high)
@@ -103,7 +122,7 @@ class _Mixture:
       active = active[going]
       arrays = [target, pi, loc, rate, narrowest, factor, following, low, high, np.abs(following - here)]
       arrays = [array[..., going] for array in arrays]
-    return x, slope * self.factor
+    return x, slope
 
 
 def _logit_cdf(x, pi, loc, rate):
@@ -114,6 +133,23 @@ def _logit_cdf(x, pi, loc, rate):
   below_weighted *= above
   below_weighted *= rate
   return exact.log(cdf / survival), exact.total(below_weighted, axis=0) / (cdf * survival)
+
+
+def _with_margin(logit, margin):
+  """Return logit((1 - 2 m) F + m) for a logit of F, and its derivative, which is below 1."""
+  below, above = exact.sigmoids(logit)
+  inner = 1 - 2 * margin
+  p, q = inner * below + margin, inner * above + margin
+  return exact.log(p / q), inner * (below * above) / (p * q)
+
+
+def _without_margin(logit, margin):
+  """Return the logit of F for one of (1 - 2 m) F + m, with F kept off 0 and 1, and where that changed nothing."""
+  p, q = exact.sigmoids(logit)
+  below, above = (p - margin) / (1 - 2 * margin), (q - margin) / (1 - 2 * margin)
+  inside = (below > _SMALLEST_CDF) & (above > _SMALLEST_CDF)
+  below, above = (np.clip(part, _SMALLEST_CDF, 1 - _SMALLEST_CDF) for part in (below, above))
+  return exact.log(below / above), inside
 
 
 class BoundedAffine(ElementwiseMap):

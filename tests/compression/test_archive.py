@@ -37,6 +37,8 @@ CONFIG = dataclasses.replace(
   dropout=0.0,
   dequant_structure="columns:1",
 )
+AUGMENTED = dataclasses.replace(CONFIG, augment_channels=3, structure="channels:1,squeeze,channels:1")
+VFLOW = dict(augment_end="sigmoid", coupling_margin=0.05)
 
 
 @functools.cache
@@ -122,6 +124,16 @@ def test_tiles_come_together_again(height, width):
 def test_images_come_back(count):
   compressed = fpp.compress(coder(), images(count))
   np.testing.assert_array_equal(fpp.decompress(model(), compressed), images(count))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tier", compression.TIERS)
+def test_images_come_back_through_a_model_of_vflow(tier):
+  vflow_model = fpp.FlowPlusPlus(dataclasses.replace(AUGMENTED, **VFLOW))
+  vflow_model.initialize(images(64))
+  perturb(vflow_model, 0.02)
+  compressed = fpp.compress(vflow_model, images(40), tier=tier, embed_model=tier == "portable")
+  np.testing.assert_array_equal(fpp.decompress(None if tier == "portable" else vflow_model, compressed), images(40))
 
 
 @pytest.mark.parametrize("tier", ["float64", "exact-build"])
@@ -390,8 +402,9 @@ def test_a_model_without_meaning_is_refused(change):
     compression.TieredCodec(broken)
 
 
-def test_images_with_augmented_channels_are_coded_by_the_model():
-  config = dataclasses.replace(CONFIG, augment_channels=3, structure="channels:1,squeeze,channels:1")
+@pytest.mark.parametrize("options", [{}, VFLOW], ids=["without", "vflow"])
+def test_images_with_augmented_channels_are_coded_by_the_model(options):
+  config = dataclasses.replace(AUGMENTED, **options)
   codec = compression.TieredCodec(fpp.FlowPlusPlus(config)).codec
   encoded = segment.encode_segment(codec, images(80))
   assert struct.unpack_from("<9I", encoded)[2] > 0 and struct.unpack_from("<9I", encoded)[3] == 0

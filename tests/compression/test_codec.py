@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 
 import hypothesis
 from hypothesis import strategies as st
@@ -77,6 +78,26 @@ def test_the_mixture_is_that_of_the_bijector(seed):
   parameters, x = mixture_parameters(seed=seed), 3 * RNG(seed).normal(size=(3, 2, 2, 4))
   bijector = mixture_logistic_coupling_bijector(tf.constant(parameters), 4)
   check_map(maps.MixtureLogistic(parameters, 4), bijector, x)
+
+
+def test_the_mixture_with_a_margin_is_that_of_the_bijector():
+  parameters, x = mixture_parameters(), 3 * RNG(0).normal(size=(3, 2, 2, 4))
+  bijector = mixture_logistic_coupling_bijector(tf.constant(parameters), 4, margin=0.05)
+  cdf = tf.sigmoid(bijector.bijectors[-1].forward(tf.constant(x))).numpy()
+  # Of values further out a grid keeps nothing.
+  x = np.where(np.minimum(cdf, 1 - cdf) > 1e-5, x, tf.reduce_mean(bijector.bijectors[-1].loc, axis=-1))
+  check_map(maps.MixtureLogistic(parameters, 4, margin=0.05), bijector, x)
+
+
+def test_at_the_ends_of_a_margin_x_may_be_anywhere_beyond():
+  parameters = mixture_parameters(shape=(1, 1, 1, 3))
+  elementwise = maps.MixtureLogistic(parameters, 4, margin=0.05)
+  y, slope = elementwise.forward(np.full((1, 1, 1, 3), 1e3) * [-1, 0, 1])
+  assert np.isfinite(y).all() and (slope > 0).all()
+  for beyond in (0.0, 1e-7, 1.0, 1e6):
+    x, slope = elementwise.inverse(y + beyond * np.array([-1, 0, 1]), SIGMA)
+    scales = SIGMA / np.sqrt(slope)  # the standard deviation of x
+    assert np.isfinite(x).all() and (scales[..., ::2] > 1e-2).all() and (scales < 1e3).all()
 
 
 def test_the_affine_map_is_that_of_the_bijector():
@@ -325,7 +346,7 @@ def drawn(monkeypatch):
   return values
 
 
-@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine"]))
+@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["published", "affine", "augmented_vflow"]))
 def test_images_come_back_and_cost_their_bound(name, drawn):
   model, codec_model, networks = networks_of_variant(name)
   codec, images = BitsBackCoder(codec_model, networks), small_images(60, model.config)
@@ -342,6 +363,14 @@ def test_images_come_back_and_cost_their_bound(name, drawn):
   # Net bits are those of the bound with the same noise, but for what is drawn from anywhere in a window (the median)
   # and the noise of the other draws, some 20 a dimension.
   assert abs(np.median(overheads)) < 0.004
+
+
+@pytest.mark.parametrize("name", ["published", "augmented"])
+def test_a_model_without_margin_is_described_as_before(name):
+  """The hash of its description names it in archives."""
+  _, codec_model, _ = networks_of_variant(name)
+  text = json.dumps(codec_model.description)
+  assert "margin" not in text and '"end"' not in text
 
 
 @pytest.mark.slow
