@@ -24,6 +24,8 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
   """`FlowPlusPlus` with variational dequantization and mixture couplings, in the straightforward way."""
 
   def __init__(self, config, **kwargs):
+    if config.coupling != "mixture_logistic" or config.coupling_margin or config.augment_channels:
+      raise ValueError("the baseline has mixture couplings without a margin, and no augmented channels")
     super().__init__(config, **kwargs)
     self._noise_to_unit = _plain(self.dequantizer.bijector, config.components)
     self.flow = tfd.TransformedDistribution(
@@ -32,7 +34,7 @@ class StraightforwardFlowPlusPlus(fpp.FlowPlusPlus):
 
   def _bound_terms(self, x, noise, call):
     q_call = call.fold_in("dequantizer")
-    q_call = q_call.given(self.dequantizer.context_net(x, ctx=q_call.fold_in("context_net")))
+    q_call = q_call.with_condition(self.dequantizer.context_net(x, ctx=q_call.fold_in("context_net")))
     kwargs = _for_couplings(self._noise_to_unit, q_call)
     u = self._noise_to_unit.forward(noise, **kwargs)
     normal = tfd.Normal(tf.zeros([], noise.dtype), 1.0)
