@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -110,7 +111,11 @@ class Invertible1x1Conv(_ChannelMixing):
 
   def _inverse_kernel_and_log_det(self):
     kernel, log_det = self._kernel_and_log_det()
-    return tf.linalg.inv(kernel), log_det
+    finite = tf.reduce_all(tf.math.is_finite(kernel))
+    identity = tf.eye(kernel.shape[-1], batch_shape=kernel.shape[:-2], dtype=kernel.dtype)
+    # `tf.linalg.inv` stops the program at NaN.
+    inverse = tf.linalg.inv(tf.where(finite, kernel, identity))
+    return tf.where(finite, inverse, tf.constant(np.nan, kernel.dtype)), log_det
 
 
 class Invertible1x1ConvLU(_ChannelMixing):

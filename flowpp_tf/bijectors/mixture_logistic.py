@@ -106,9 +106,21 @@ def logit_mixture_logistic_cdf(
       -by_x,
       -by_z * z - by_log_derivative * w,
     )
-    return [_sum_to_shape(g, t) for g, t in zip(gradients, (x, logits, loc, log_scale))]
+    return [sum_to_shape(g, t) for g, t in zip(gradients, (x, logits, loc, log_scale))]
 
   return (value, log_prob - log_cdf - log_survival), grad
+
+
+def logit_cdf_gradients(
+  x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+  """Return the log of the derivative of the logit of the CDF in x, `[...]`, and its derivatives in `logits`, `loc` and
+  `log_scale`, `[..., K]`; see `grad` above."""
+  z, _, terms = _log_terms(x, logits, loc, log_scale)
+  log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(t, axis=-1) for t in terms)
+  p, r = _softmax(terms[0]), _softmax(terms[1])
+  by_z = p * tf.sigmoid(-z) + r * tf.sigmoid(z)
+  return log_prob - log_cdf - log_survival, [p - r, -by_z * tf.exp(-log_scale), -by_z * z]
 
 
 def _log_terms(x, logits, loc, log_scale):
@@ -149,7 +161,7 @@ def _less_mean(values, weights):
   return values
 
 
-def _sum_to_shape(gradient, argument):
+def sum_to_shape(gradient: tf.Tensor, argument: tf.Tensor) -> tf.Tensor:
   """Sum a gradient over the axes along which the argument was broadcast."""
   axes = tf.raw_ops.BroadcastGradientArgs(s0=tf.shape(argument), s1=tf.shape(gradient)).r0
   return tf.reshape(tf.reduce_sum(gradient, axes), tf.shape(argument))

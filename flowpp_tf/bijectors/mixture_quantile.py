@@ -16,17 +16,20 @@ S >= 1/2 at the root, and F is multiplied by exp(|y|), so that F is about 1 ther
 over- or underflows, and far from it only the sign of f counts.
 """
 
+import functools
 from typing import NamedTuple
 
 from jaxtyping import Float, Int
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf
+from flowpp_tf.bijectors.mixture_logistic import logit_cdf_gradients, logit_mixture_logistic_cdf, sum_to_shape
 from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
 
 _MAX_ITERATIONS = 200  # bisection closes any bracket with fewer
+_LARGEST_LOG_SCALE = 0.45  # of the log of the largest number: squares of scales do not overflow
 
 
 class InverseResults(NamedTuple):
@@ -37,6 +40,9 @@ class InverseResults(NamedTuple):
   num_iterations: Int[tf.Tensor, "*n"]  # evaluations of the CDF that the element took
 
 
+# Traced, because in graphs forward-mode autodiff takes the gradient of a function into account, but not that of a
+# `tf.custom_gradient`.
+@functools.partial(traced_once, inline=True)
 def logit_mixture_logistic_quantile(
   target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -48,7 +54,8 @@ def logit_mixture_logistic_quantile(
 
   Returns:
     `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by the implicit
-    function theorem. A target of +-infinity gives +-infinity, with derivative 0.
+    function theorem. A target of +-infinity gives +-infinity, with derivative 0. NaN gives NaN; so does a scale whose
+    square or inverse square overflows.
 
   Examples:
     >>> loc, log_scale = tf.constant([-2.0, 2.0]), tf.zeros(2)
@@ -80,19 +87,19 @@ def find_logit_mixture_logistic_quantile(
 def _implicit_function(root, target, logits, loc, log_scale):
   """`root`, with the derivatives of x in  logit F(x; logits, loc, log_scale) = target."""
 
+  # Written out, without a tape or a traced function, which forward-mode autodiff does not see through.
   def grad(upstream):
     arguments = (target, logits, loc, log_scale)
-    x = _implicit_function(root, *arguments)  # for derivatives of this derivative
+    # For derivatives of this derivative; the tensors may be those of another graph.
+    x = _implicit_function(*map(tf.identity, (root, *arguments)))
     finite = tf.math.is_finite(x)
     x = tf.where(finite, x, tf.zeros_like(x))
-    with tf.GradientTape() as tape:
-      tape.watch(arguments)
-      value, log_derivative = logit_mixture_logistic_cdf(x, logits, loc, log_scale)
-      residual = target - value
+    log_slope, by_parameters = logit_cdf_gradients(x, logits, loc, log_scale)
     flattest = tf.constant(-0.9 * np.log(float(finfo(x.dtype).max)), x.dtype)
-    slope = tf.exp(tf.maximum(log_derivative, flattest))  # underflows between far components
-    upstream = tf.where(finite, upstream / slope, tf.zeros_like(x))
-    return [None, *tape.gradient(residual, arguments, output_gradients=upstream)]
+    upstream /= tf.exp(tf.maximum(log_slope, flattest))  # underflows between far components
+    upstream = tf.where(finite, upstream, tf.zeros_like(x))
+    gradients = [upstream, *(-upstream[..., tf.newaxis] * by for by in by_parameters)]
+    return [None, *map(sum_to_shape, gradients, arguments)]
 
   return root, grad
 
@@ -103,7 +110,11 @@ def _search(target, logits, loc, log_scale):
   x, evaluations, *_ = tf.while_loop(
     cond=lambda *state: tf.reduce_any(state[-1]), body=step, loop_vars=state, maximum_iterations=_MAX_ITERATIONS
   )
-  return x * sign, evaluations
+  # Comparisons with NaN are false, also with one from an overflow: the search would end at once, at a number.
+  limit = tf.constant(_LARGEST_LOG_SCALE * np.log(float(finfo(x.dtype).max)), x.dtype)
+  finite = (logits == logits) & (loc == loc) & (tf.abs(log_scale) < limit)
+  valid = tf.reduce_all(finite, axis=-1) & (target == target)
+  return tf.where(valid, x * sign, tf.constant(np.nan, x.dtype)), evaluations
 
 
 def _newton(target, logits, loc, log_scale):
@@ -148,7 +159,8 @@ def _newton(target, logits, loc, log_scale):
     newton = tf.where(exact & ~(length <= narrowest), x, newton)  # on a plateau it would diverge
     magnitude = tf.maximum(tf.abs(x), narrowest)
     last = exact | (tf.square(length) <= 0.25 * epsilon * narrowest * magnitude)
-    safe = (newton >= low) & (newton <= high) & (last | (2 * length <= last_length))
+    # Far below the root F S underflows: an infinite slope would end the search.
+    safe = tf.math.is_finite(slope) & (newton >= low) & (newton <= high) & (last | (2 * length <= last_length))
     proposal = tf.where(safe, newton, low + (high - low) / 2)
     length = tf.abs(proposal - x)
     evaluations += tf.cast(active, tf.int32)

@@ -72,10 +72,8 @@ def _gradient_of(function, wait=False):
     again = [tf.identity(arguments[i]) for i in given]
     if wait:
       again[0] = with_dependency(again[0], upstream)
-    with tf.GradientTape() as tape:
-      tape.watch([tensor for tensor in again if tensor.dtype.is_floating])
-      result = function(*_placed(again, given, len(arguments)))
-    return _placed(tape.gradient(result, again, output_gradients=upstream), given, len(arguments))
+    gradients = _gradients(lambda: function(*_placed(again, given, len(arguments))), again, upstream)
+    return _placed(gradients, given, len(arguments))
 
   return gradient
 
@@ -84,6 +82,16 @@ def _placed(tensors, places, count):
   """The tensors at their places among `count` arguments, the others None."""
   values = dict(zip(places, tensors))
   return [values.get(i) for i in range(count)]
+
+
+def _gradients(evaluate, sources, upstream, unconnected=tf.UnconnectedGradients.NONE):
+  """The gradients of what `evaluate()` returns by the sources."""
+  if not tf.executing_eagerly():  # there forward-mode autodiff stops tapes, without a word
+    return tf.gradients(evaluate(), sources, grad_ys=upstream, unconnected_gradients=unconnected)
+  with tf.GradientTape() as tape:
+    tape.watch([source for source in sources if tf.is_tensor(source) and source.dtype.is_floating])
+    results = evaluate()
+  return tape.gradient(results, sources, output_gradients=upstream, unconnected_gradients=unconnected)
 
 
 def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[..., tuple[tf.Tensor, ...]]:
@@ -97,12 +105,7 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
     def gradient(*upstream, variables=()):
       first, *rest = map(tf.identity, tensors)
       again = [with_dependency(first, upstream[0]), *rest]
-      with tf.GradientTape() as tape:
-        tape.watch(again)
-        results = function(*again)
-      gradients = tape.gradient(
-        results, [*again, *variables], output_gradients=upstream, unconnected_gradients=tf.UnconnectedGradients.ZERO
-      )
+      gradients = _gradients(lambda: function(*again), [*again, *variables], upstream, tf.UnconnectedGradients.ZERO)
       return gradients[: len(again)], gradients[len(again) :]
 
     return function(*tensors), gradient
