@@ -17,7 +17,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
+from flowpp_tf.core.checks import real_tensor
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.types import TensorLike
 
@@ -64,8 +66,8 @@ class Bijector(tfp.bijectors.Bijector):
     """Return x and log|det dx/dy|; arguments and log-det as in `forward_and_log_det`."""
     return inverse_and_log_det(self, y, ctx=ctx)
 
-  def _to_tensor(self, x):
-    return tf.convert_to_tensor(x, dtype=self.dtype, dtype_hint=tf.float32)
+  def _to_tensor(self, name, value):
+    return real_tensor(name, value, self.dtype, tf.float32)
 
   def _set_parameters(self, **values: Any) -> tf.DType:
     """Keep parameters under their names and return their dtype, float32 if they have none.
@@ -95,20 +97,24 @@ class Bijector(tfp.bijectors.Bijector):
 
   # In eager mode TFP's cache does not see that weights have changed since it saw a tensor.
   def forward(self, x: TensorLike, name: str = "forward", **kwargs: Any) -> Float[tf.Tensor, "..."]:
-    return super().forward(_unknown_to_cache(x), name=name, **kwargs)
+    return super().forward(_unknown_to_cache(self._to_tensor("x", x)), name=name, **kwargs)
 
   def inverse(self, y: TensorLike, name: str = "inverse", **kwargs: Any) -> Float[tf.Tensor, "..."]:
-    return super().inverse(_unknown_to_cache(y), name=name, **kwargs)
+    return super().inverse(_unknown_to_cache(self._to_tensor("y", y)), name=name, **kwargs)
 
   def forward_log_det_jacobian(
     self, x: TensorLike, event_ndims: int | None = None, name: str = "forward_log_det_jacobian", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
-    return super().forward_log_det_jacobian(_unknown_to_cache(x), event_ndims, name=name, **kwargs)
+    return super().forward_log_det_jacobian(
+      _unknown_to_cache(self._to_tensor("x", x)), event_ndims, name=name, **kwargs
+    )
 
   def inverse_log_det_jacobian(
     self, y: TensorLike, event_ndims: int | None = None, name: str = "inverse_log_det_jacobian", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
-    return super().inverse_log_det_jacobian(_unknown_to_cache(y), event_ndims, name=name, **kwargs)
+    return super().inverse_log_det_jacobian(
+      _unknown_to_cache(self._to_tensor("y", y)), event_ndims, name=name, **kwargs
+    )
 
   _cache = cache_util.BijectorCacheWithGreedyAttrs(
     forward_name="_forward_and_attributes", inverse_name="_inverse_and_attributes"
@@ -146,30 +152,69 @@ def forward_and_log_det(
     event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
     ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
   """
+  least, count = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
+  more = 0 if event_ndims is None else event_ndims - least
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/forward"):
-      y, log_det = bijector._forward_and_log_det(bijector._to_tensor(x), ctx)
+      x = bijector._to_tensor("x", x)
+      try:
+        y, log_det = bijector._forward_and_log_det(x, ctx)
+      except (ValueError, tf.errors.InvalidArgumentError) as error:
+        _check_broadcast("x", bijector, x.shape, error)
+        raise
   else:
     x = _unknown_to_cache(x)
-    y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, bijector.forward_min_event_ndims)
-  return y, _sum_log_det(
-    log_det, y, bijector.inverse_min_event_ndims, event_ndims and event_ndims - bijector.forward_min_event_ndims
+    y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, least)
+  _check_event(
+    "x", tf.TensorShape(getattr(x, "shape", None)), least + more, y.shape, count + more, bijector.forward_event_shape
   )
+  return y, _sum_log_det(log_det, y, count, more)
 
 
 def inverse_and_log_det(
   bijector: tfp.bijectors.Bijector, y: TensorLike, event_ndims: int | None = None, ctx: EvalContext | None = None
 ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
+  least, count = bijector.inverse_min_event_ndims, bijector.forward_min_event_ndims
+  more = 0 if event_ndims is None else event_ndims - least
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/inverse"):
-      x, log_det = bijector._inverse_and_log_det(bijector._to_tensor(y), ctx)
+      y = bijector._to_tensor("y", y)
+      try:
+        x, log_det = bijector._inverse_and_log_det(y, ctx)
+      except (ValueError, tf.errors.InvalidArgumentError) as error:
+        _check_broadcast("y", bijector, y.shape, error)
+        raise
   else:
     y = _unknown_to_cache(y)
-    x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, bijector.inverse_min_event_ndims)
-  return x, _sum_log_det(
-    log_det, x, bijector.forward_min_event_ndims, event_ndims and event_ndims - bijector.inverse_min_event_ndims
+    x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, least)
+  _check_event(
+    "y", tf.TensorShape(getattr(y, "shape", None)), least + more, x.shape, count + more, bijector.inverse_event_shape
   )
+  return x, _sum_log_det(log_det, x, count, more)
+
+
+def _check_event(name, shape, ndims, result, result_ndims, event_shape):
+  """Raise an `InputError` if parameters have broadcast an event, which then is not one of the bijector's."""
+  if not ndims or shape.rank is None or result.rank is None:
+    return
+  found, event = result[result.rank - result_ndims :], shape[shape.rank - ndims :]
+  if found != event and not found.is_compatible_with(event_shape(event)):
+    raise InputError(f"`{name}` must have shape [..., {', '.join(map(str, found))}], got {[*shape]}")
+
+
+def _check_broadcast(name, bijector, shape, error):
+  """Raise an `InputError` if the parameters of an elementwise bijector are not those of a tensor of this shape."""
+  if isinstance(error, InputError) or bijector.forward_min_event_ndims:
+    return
+  of_parameters = bijector.experimental_batch_shape()
+  try:
+    tf.broadcast_static_shape(shape, of_parameters)
+  except ValueError:
+    raise InputError(
+      f"`{name}` must have shape [..., {', '.join(map(str, of_parameters))}], that of the parameters of "
+      f"{bijector.name!r}, got {[*shape]}"
+    ) from None
 
 
 def _sum_log_det(log_det, output, least, count):

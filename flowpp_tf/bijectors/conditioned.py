@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain
+from flowpp_tf.bijectors.coupling import Coupling
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
 
@@ -30,7 +31,8 @@ class Conditioned(Chain):
   `x` and the context are broadcast against each other.
 
   Raises:
-    ValueError: if the context has fewer dimensions than an event.
+    ValueError: if the context has fewer dimensions than an event, or the bijector has a context already; from an
+      evaluation, if its `ctx` has a condition too.
 
   Examples:
     >>> network = fpp.layers.DenseConditioner(3, 3 * fpp.bijectors.num_parameters("affine", 0), context_size=3)
@@ -44,6 +46,8 @@ class Conditioned(Chain):
     self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False, name: str = "conditioned"
   ) -> None:
     parameters = dict(locals())
+    if isinstance(bijector, Conditioned):
+      raise ValueError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
     self._set_parameters(context=context)
     least = bijector.forward_min_event_ndims
     if self._context.shape.rank is not None and self._context.shape.rank < least:
@@ -79,8 +83,27 @@ class Conditioned(Chain):
 
   def _with_context(self, x, event_ndims, ctx):
     context = tf.convert_to_tensor(self.context)
-    ctx = (ctx or EvalContext()).with_condition(context).fold_in(f"0_{self.bijector.name}")
+    ctx = ctx or EvalContext()
+    if ctx.condition is not None:
+      raise ValueError(f"`ctx.condition` must be None: {self.name!r} has a context already, which would replace it")
+    ctx = ctx.with_condition(context).fold_in(f"0_{self.bijector.name}")
     return _with_batch_of(context, x, event_ndims), ctx
+
+
+def context_size(bijector: tfp.bijectors.Bijector) -> int | None:
+  """Return the size of the last axis of the context that the couplings of a bijector take: 0 for none, None where that
+  is not known, as their conditioners have neither `context_size` nor `context_channels`."""
+  if isinstance(bijector, Coupling):
+    conditioner = bijector.conditioner
+    return getattr(conditioner, "context_size", getattr(conditioner, "context_channels", None))
+  parts = getattr(bijector, "bijectors", [bijector.bijector] if hasattr(bijector, "bijector") else [])
+  largest = 0
+  for part in parts:
+    size = context_size(part)
+    if size is None:
+      return None
+    largest = max(largest, size)
+  return largest
 
 
 def _with_batch_of(context, x, event_ndims):

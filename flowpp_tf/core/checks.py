@@ -86,6 +86,59 @@ def _not_labels(lowest, num_classes, of=""):
   return f"`labels`{of} must lie in {lowest} .. {num_classes - 1}{f' ({num_classes} classes)' if of else ''}, got"
 
 
+# --- Real numbers -------------------------------------------------------------------------------
+
+
+def real_tensor(name: str, value: Any, dtype: tf.DType | None, dtype_hint: tf.DType | None = None) -> tf.Tensor:
+  """Return a value as a tensor of real numbers, as TFP does: arrays and lists are cast, tensors are not.
+
+  Args:
+    name: name of the argument in the message.
+    value: tensor, variable, array, number, or lists of these.
+    dtype: floating; None for any.
+    dtype_hint: floating, of what has no dtype of its own.
+
+  Raises:
+    InputError (a ValueError): for complex numbers, for what is no number, and for a tensor of another dtype.
+  """
+  import tensorflow as tf
+
+  if isinstance(value, tf.Tensor) and (value.dtype is dtype or (dtype is None and value.dtype.is_floating)):
+    return value
+  of_value = getattr(value, "dtype", None)
+  if of_value is not None and tf.as_dtype(of_value).is_complex:
+    raise InputError(f"`{name}` must be real numbers, got {tf.as_dtype(of_value).name}")
+  try:
+    tensor = tf.convert_to_tensor(value, dtype, dtype_hint=dtype_hint)
+  except (ValueError, TypeError) as error:
+    if of_value is not None and dtype is not None and not isinstance(value, np.ndarray):
+      raise InputError(f"`{name}` must be {dtype.name}, got {tf.as_dtype(of_value).name}; cast it") from None
+    del error
+    raise InputError(f"`{name}` must be real numbers of one shape, got {_brief(value)}") from None
+  if not tensor.dtype.is_floating:
+    raise InputError(f"`{name}` must be real numbers, got {tensor.dtype.name}")
+  return tensor
+
+
+def check_event(name: str, shape: Any, event_shape: Any) -> None:
+  """Raise an `InputError` unless a `tf.TensorShape` ends with that of an event, which would else be broadcast."""
+  if shape.rank is None or event_shape.rank is None:
+    return
+  if shape.rank < event_shape.rank or not shape[shape.rank - event_shape.rank :].is_compatible_with(event_shape):
+    raise InputError(f"`{name}` must have shape {_with_batch(event_shape)}, got {[*shape]}")
+
+
+def _with_batch(event_shape):
+  sizes = ", ".join("?" if size is None else str(size) for size in event_shape)
+  return f"[..., {sizes}]" if sizes else "[...]"
+
+
+def _brief(value):
+  """A value in one line of a message."""
+  text = " ".join(repr(value).split())
+  return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
 # --- Graphs -------------------------------------------------------------------------------------
 
 

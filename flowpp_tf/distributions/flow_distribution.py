@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from jaxtyping import Float
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
+from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
-from flowpp_tf.bijectors.conditioned import Conditioned
+from flowpp_tf.bijectors.conditioned import Conditioned, context_size
+from flowpp_tf.core.checks import check_event, real_tensor
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
@@ -57,6 +61,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     name: str = "flow",
   ) -> None:
     parameters = dict(locals()) if parameters is None else parameters
+    self._context_size = context_size(bijector)
     super().__init__(
       distribution,
       bijector,
@@ -70,6 +75,15 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   def _parameter_properties(cls, dtype, num_classes=None):
     return super()._parameter_properties(dtype, num_classes)  # TFP asks a subclass to say so
 
+  @property
+  def context_size(self) -> int | None:
+    """Size of the last axis of the context; 0 for a flow without one, None if its conditioners do not say."""
+    return self._context_size
+
+  def __repr__(self) -> str:
+    more = f" context_size={self.context_size}" if self.context_size else ""
+    return f"{super().__repr__()[:-1]}{more}>"
+
   def given(self, context: Any) -> FlowDistribution:
     """Return the distribution given a context, whose batch is broadcast against that of this one.
 
@@ -77,31 +91,51 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       context: tensor or variable, as in `bijectors.Conditioned`: `[..., C]` for a flow of vectors.
 
     Raises:
-      ValueError: if the context has fewer dimensions than an event.
+      ValueError: if this flow is given a context already, or takes none; for a context of another size, or of fewer
+        dimensions than an event.
 
     Examples:
       >>> flow = fpp.vector_flow(2, context_size=3)
       >>> flow.given(tf.zeros([5, 3])).batch_shape
       TensorShape([5])
     """
-    return FlowDistribution(
-      self.distribution, Conditioned(self.bijector, context), self.validate_args, name=f"{self.name}_given"
-    )
+    if isinstance(self.bijector, Conditioned):
+      raise InputError(f"{self.name!r} is given a context already: call `given` on the flow without one")
+    if self.context_size == 0:
+      raise InputError(f"{self.name!r} takes no context: it was made with `context_size` 0")
+    bijector = Conditioned(self.bijector, context)
+    shape = bijector.context.shape
+    if self.context_size is not None and shape.rank is not None and shape[-1] not in (None, self.context_size):
+      raise InputError(f"`context` must have shape [..., {self.context_size}], got {[*shape]}")
+    return FlowDistribution(self.distribution, bijector, self.validate_args, name=f"{self.name}_given")
 
-  def initialize(self, x: TensorLike) -> Float[tf.Tensor, "..."]:
+  def initialize(self, x: TensorLike, overwrite: bool = False) -> Float[tf.Tensor, "..."]:
     """Set the weights of layers that normalise, such as `ActNorm`, by a batch of data (data-dependent initialisation).
 
     Args:
-      x: values, `[N, *event_shape]`; 64 or more.
+      x: values, `[N, *event_shape]`, N at least 2, better 64 or more.
+      overwrite: whether to initialise a flow again whose `ActNorm` layers have other weights than new ones, as they
+        were initialised, trained or loaded.
 
     Returns:
       The log density of x under the initialised weights, `[N]` nats.
+
+    Raises:
+      ValueError: for values that are not finite, for fewer than two, or if the flow is initialised already.
 
     Examples:
       >>> flow = fpp.vector_flow(2)
       >>> flow.initialize(tf.random.normal([64, 2])).shape
       TensorShape([64])
     """
+    x = self._event(x)
+    if x.shape.rank == self.event_shape.rank or (x.shape[0] is not None and x.shape[0] < 2):
+      raise InputError(f"`x` must be a batch of two or more values, got shape {[*x.shape]}")
+    if tf.executing_eagerly():
+      if not np.all(np.isfinite(x)):
+        raise InputError(f"`x` must be finite, got {np.sum(~np.isfinite(x))} values that are NaN or infinite")
+      if not overwrite and not all(part.is_new() for part in self.submodules if isinstance(part, ActNorm)):
+        raise InputError(f"{self.name!r} is initialised already: give `overwrite=True` to replace its weights")
     return self.log_prob(x, ctx=EvalContext(initialize=True))
 
   def transform(
@@ -116,7 +150,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       The sample, and its log density in nats, `[...]`.
     """
-    base_sample = tf.convert_to_tensor(base_sample, dtype_hint=self.distribution.dtype)
+    base_sample = real_tensor("base_sample", base_sample, self.distribution.dtype)
+    check_event("base_sample", base_sample.shape, self.distribution.event_shape)
+    self._check_given(ctx)
     y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), ctx)
     return y, self.distribution.log_prob(base_sample) - log_det
 
@@ -132,9 +168,47 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       Two tensors, nats; `log_prob` is their sum.
     """
-    y = tf.convert_to_tensor(y, dtype_hint=self.dtype)
+    y = self._event(y)
+    self._check_given(ctx)
     x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), ctx)
     return self.distribution.log_prob(x), log_det
+
+  def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
+    """Return the log density of values `[..., *event_shape]`, `[...]` nats; NaN for NaN.
+
+    Raises:
+      ValueError: for values of another shape or dtype, and for a flow with a context that is not `given` one.
+    """
+    return super().log_prob(self._event(value), name, **kwargs)
+
+  def prob(self, value: TensorLike, name: str = "prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
+    """Return exp(log_prob(value))."""
+    return super().prob(self._event(value), name, **kwargs)
+
+  def sample(
+    self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any
+  ) -> Float[tf.Tensor, "..."]:
+    """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`, as in TFP."""
+    self._check_given(kwargs.get("ctx"))
+    return super().sample(_sample_shape(sample_shape), seed, name, **kwargs)
+
+  def experimental_sample_and_log_prob(
+    self, sample_shape: Any = (), seed: Any = None, name: str = "sample_and_log_prob", **kwargs: Any
+  ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
+    """Draw samples together with their log densities, as in TFP."""
+    return super().experimental_sample_and_log_prob(_sample_shape(sample_shape), seed, name, **kwargs)
+
+  def _event(self, value):
+    """A value as a tensor; without this check parameters would broadcast it."""
+    value = real_tensor("x", value, self.dtype)
+    check_event("x", value.shape, self.event_shape)
+    return value
+
+  def _check_given(self, ctx):
+    if self.context_size and not isinstance(self.bijector, Conditioned) and (ctx is None or ctx.condition is None):
+      raise InputError(
+        f"{self.name!r} needs a context: use `flow.given(context)`, `context` of shape [..., {self.context_size}]"
+      )
 
   def _log_prob(self, y, **kwargs):
     prior, log_det = self.log_prob_terms(y, **_checked(kwargs))
@@ -149,6 +223,15 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
 class _CompositeFlow(FlowDistribution, tfp.distributions.AutoCompositeTensorDistribution):
   """A flow of composite tensors."""
+
+
+def _sample_shape(value):
+  """A sample shape as TFP takes it, which would make integers of other numbers, and samples of a negative count."""
+  if not tf.is_tensor(value):
+    sizes = np.asarray(value)
+    if sizes.size and (sizes.ndim > 1 or sizes.dtype.kind not in "iu" or np.any(sizes < 0)):
+      raise InputError(f"`sample_shape` must be integers of at least 0, got {value!r}")
+  return value
 
 
 def _all_to_bijector(kwargs):

@@ -1,0 +1,155 @@
+"""What a flow refuses, in one line, rather than answer another question: events, dtypes, contexts, batches."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from flowpp_tf import bijectors as fb
+from flowpp_tf.core.context import EvalContext
+
+
+def perturbed(**kwargs):
+  flow = fpp.vector_flow(2, couplings=2, components=2, hidden=8, blocks=1, **kwargs)
+  rng = np.random.RandomState(0)
+  for variable in flow.trainable_variables:
+    variable.assign_add(0.3 * rng.randn(*variable.shape))
+  return flow
+
+
+@pytest.fixture(scope="module")
+def flow():
+  return perturbed()
+
+
+@pytest.fixture(scope="module")
+def conditional():
+  return perturbed(context_size=3)
+
+
+X = tf.constant(np.random.RandomState(1).randn(4, 2), tf.float32)
+EVENTS = {"[4, 1]": tf.zeros([4, 1]), "[]": 0.0, "[4, 3]": np.zeros([4, 3]), "[1]": [0.0]}
+ENTRANCES = {
+  "log_prob": lambda flow, x: flow.log_prob(x),
+  "prob": lambda flow, x: flow.prob(x),
+  "log_prob_terms": lambda flow, x: flow.log_prob_terms(x),
+  "initialize": lambda flow, x: flow.initialize(x),
+  "a graph": lambda flow, x: tf.function(flow.log_prob, autograph=False)(tf.convert_to_tensor(x, tf.float32)),
+}
+
+
+@pytest.mark.parametrize("shape", EVENTS)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_events_of_another_size_are_not_broadcast(flow, entrance, shape):
+  with pytest.raises(ValueError, match="`x` must have shape \\[..., 2\\], got " + shape.replace("[", "\\[")):
+    ENTRANCES[entrance](flow, EVENTS[shape])
+
+
+def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_too(flow):
+  for size in (1, 3):
+    with pytest.raises(ValueError, match=rf"`x` must have shape \[..., 2\].*, got \[4, {size}\]"):
+      flow.bijector.inverse(tf.zeros([4, size]))
+  act_norm = fb.ActNorm(tf.ones(3), tf.zeros(3))
+  chain = fb.Chain([fb.Invertible1x1Conv(tf.eye(3), event_ndims=1), act_norm])
+  for wrong, name in ((tf.zeros([4, 1]), "x"), (tf.zeros([4, 2]), "x")):
+    with pytest.raises(ValueError, match=rf"`{name}` must have shape \[..., 3\]"):
+      chain.forward(wrong)
+  assert act_norm.forward(tf.zeros([4, 1])).shape == (4, 3)  # elementwise: parameters have a batch, as in TFP
+
+
+def test_base_samples_of_another_size_are_refused(flow):
+  with pytest.raises(ValueError, match=r"`base_sample` must have shape \[..., 2\], got \[4, 1\]"):
+    flow.transform(tf.zeros([4, 1]))
+
+
+@pytest.mark.parametrize("make", [lambda flow: flow.log_prob, lambda flow: flow.bijector.inverse])
+def test_arrays_are_cast_and_tensors_of_another_dtype_are_not(flow, make):
+  function = make(flow)
+  expected = function(X)
+  for same in (X.numpy().astype(np.float64), X.numpy().tolist(), tf.Variable(X)):
+    np.testing.assert_array_equal(function(same), expected)
+  np.testing.assert_array_equal(function(np.ones([4, 2], int)), function(tf.ones([4, 2])))
+  for wrong, message in (
+    (tf.cast(X, tf.float64), "`[xy]` must be float32, got float64"),
+    (tf.cast(X, tf.int32), "`[xy]` must be float32, got int32"),
+    (X.numpy().astype(complex), "`[xy]` must be real numbers, got complex128"),
+    ("text", "`[xy]` must be real numbers of one shape, got str 'text'"),
+    (None, "`[xy]` must be real numbers of one shape, got NoneType None"),
+    ([[1.0, 2.0], [3.0]], "`[xy]` must be real numbers of one shape, got list"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      function(wrong)
+
+
+@pytest.mark.parametrize("make", [fb.Sigmoid, fb.PixelsToLogit])
+def test_bijectors_of_any_dtype_take_real_numbers_only(make):
+  for wrong in (np.ones(3, complex), tf.ones(3, tf.int32)):
+    with pytest.raises(ValueError, match="`x` must be real numbers, got (complex128|int32)"):
+      make().forward(wrong)
+
+
+def test_a_flow_is_given_one_context(conditional):
+  a, b = tf.zeros([4, 3]), tf.ones([4, 3])
+  assert np.all(conditional.given(a).log_prob(X) != conditional.given(b).log_prob(X))
+  with pytest.raises(ValueError, match="given a context already"):
+    conditional.given(a).given(b)
+  with pytest.raises(ValueError, match="`bijector` must be without a context"):
+    fb.Conditioned(fb.Conditioned(conditional.bijector, a), b)
+  for wrong in (
+    lambda: conditional.given(a).log_prob(X, ctx=EvalContext(condition=b)),
+    lambda: conditional.given(a).sample(ctx=EvalContext(condition=b)),
+    lambda: fb.Conditioned(fb.Invert(fb.Conditioned(conditional.bijector, a)), b).forward(X),
+  ):
+    with pytest.raises(ValueError, match="`ctx.condition` must be None"):
+      wrong()
+
+
+def test_a_context_fits_the_flow(flow, conditional):
+  for wrong in (tf.zeros([4, 2]), tf.zeros([4]), tf.zeros([4, 1])):
+    with pytest.raises(ValueError, match=r"`context` must have shape \[..., 3\], got \[4"):
+      conditional.given(wrong)
+  with pytest.raises(ValueError, match="takes no context"):
+    flow.given(tf.zeros([4, 3]))
+  for wrong in (lambda: conditional.log_prob(X), lambda: conditional.sample(2), lambda: conditional.transform(X)):
+    with pytest.raises(ValueError, match=r"'vector_flow' needs a context: use `flow.given\(context\)`"):
+      wrong()
+  assert (flow.context_size, conditional.context_size) == (0, 3)
+  assert "context_size=3" in repr(conditional) and "context_size" not in repr(flow)
+  custom = fpp.distributions.FlowDistribution(
+    tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 2),
+    fb.Coupling(lambda x, ctx: ctx.condition[..., :1] + tf.zeros([1, 2]), fb.affine_coupling_bijector, event_ndims=1),
+  )
+  assert custom.context_size is None and custom.given(tf.zeros([4, 7])).log_prob(X).shape == (4,)
+
+
+@pytest.mark.parametrize("shape", [1.5, -1, True, "3", [2, -1], [[2]], None])
+def test_a_sample_shape_is_integers(flow, shape):
+  for sample in (flow.sample, flow.experimental_sample_and_log_prob):
+    with pytest.raises(ValueError, match="`sample_shape` must be integers of at least 0, got"):
+      sample(shape)
+
+
+def test_initialization_takes_a_finite_batch_and_replaces_weights_only_if_it_is_told_to():
+  flow = fpp.vector_flow(2, couplings=1, components=2, hidden=8)
+  before = [v.numpy() for v in flow.variables]
+  bad = np.random.RandomState(0).randn(64, 2).astype(np.float32)
+  good = bad.copy()
+  bad[5, 0] = np.nan
+  for wrong, message in (
+    (bad, "`x` must be finite, got 1 values"),
+    (good[:1], "two or more"),
+    (good[0], "two or more"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      flow.initialize(wrong)
+  for variable, value in zip(flow.variables, before):
+    np.testing.assert_array_equal(variable, value)
+  flow.initialize(good)
+  after = [v.numpy() for v in flow.variables]
+  with pytest.raises(ValueError, match="is initialised already"):
+    flow.initialize(3 * good)
+  for variable, value in zip(flow.variables, after):
+    np.testing.assert_array_equal(variable, value)
+  flow.initialize(3 * good, overwrite=True)
+  assert any(np.any(variable != value) for variable, value in zip(flow.variables, after))
