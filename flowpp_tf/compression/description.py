@@ -47,6 +47,11 @@ class CodecModel:
   description: Mapping[str, Any]
   weights: Mapping[str, np.ndarray]
 
+  def __post_init__(self) -> None:
+    for name, value in self.weights.items():
+      if not np.all(np.isfinite(value)):
+        raise InputError(f"the weights of the model must be finite, got NaN or infinity in {name}")
+
   @property
   def image_shape(self) -> tuple[int, int, int]:
     """Shape `(H, W, C)` of the images."""

@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.checks import input_errors
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import in_lanes, lane_count
+from flowpp_tf.core.non_finite import check_finite, first_non_finite_part
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
 
@@ -45,6 +48,7 @@ class DistributedFunction:
         return in_lanes(function, *tensors)
       return strategy.experimental_local_results(strategy.run(on_replica, args=tensors))[0]
 
+    self._function = function
     self._workers = Workers(strategy)
     self._parts = replicas * lane_count()
     self._run = tf.function(
@@ -56,10 +60,18 @@ class DistributedFunction:
     return self._run.experimental_get_tracing_count()
 
   def __call__(self, *arrays: Any) -> np.ndarray:
-    """Return the results `[B, ...]` for `arrays [B, ...]`."""
+    """Return the results `[B, ...]` for `arrays [B, ...]`; raise an `InputError` if they are not finite."""
     count = len(arrays[0])
     missing = math.ceil(count / self._parts) * self._parts - count
     if missing:
       arrays = tuple(tf.concat([array, tf.repeat(array[-1:], missing, axis=0)], axis=0) for array in arrays)
-    with self._workers.guard():
-      return self._run(*arrays).numpy()[:count]
+    again = lambda: self._function(*map(tf.convert_to_tensor, arrays))
+    try:
+      with self._workers.guard(), input_errors():
+        results = self._run(*arrays).numpy()[:count]
+    except InputError as error:
+      found = first_non_finite_part(again)
+      raise InputError(f"{error}: {found}" if found else str(error)) from None
+    if results.dtype.kind == "f":
+      check_finite("the results of the model", results, again)
+    return results

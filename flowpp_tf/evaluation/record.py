@@ -74,7 +74,7 @@ def write_record(
   same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
   if same and known.get("images", 0) > result.images:
     split = f"{split}[:{result.images}]"
-  text = json.dumps(record | {split: entry}, indent=2) + "\n"
+  text = json.dumps(record | {split: entry}, indent=2, allow_nan=False) + "\n"
   try:
     write_file(path, text)
   except OSError as error:

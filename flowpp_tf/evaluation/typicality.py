@@ -23,7 +23,9 @@ class ValidationStatistics:
 
   def save(self, path: pathlib.Path, key: dict) -> None:
     """Write a JSON file; `key` holds everything that the values depend on."""
-    write_file(path, json.dumps({"key": key, "bits_per_dim": dataclasses.asdict(self)}, indent=2) + "\n")
+    write_file(
+      path, json.dumps({"key": key, "bits_per_dim": dataclasses.asdict(self)}, indent=2, allow_nan=False) + "\n"
+    )
 
 
 def load_typical(path: pathlib.Path, key: dict) -> ValidationStatistics | None:

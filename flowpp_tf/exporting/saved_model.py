@@ -25,6 +25,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.core.checks import Check, checked, pixel_checks
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.non_finite import check_weights_finite
 from flowpp_tf.io.digests import write_digests
 from flowpp_tf.io.files import replace_directory
 from flowpp_tf.models import FlowPlusPlus, conditioning_checks, conditioning_specs
@@ -46,7 +47,7 @@ def export_saved_model(
     overwrite: whether to replace an existing SavedModel at `path`.
 
   Raises:
-    InputError (a ValueError): if an argument is invalid, or `path` exists or cannot be written.
+    InputError (a ValueError): if an argument is invalid, a weight is not finite, or `path` exists or cannot be written.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -54,6 +55,7 @@ def export_saved_model(
   """
   if not max_batch > 0:
     raise InputError(f"`max_batch` must be a positive integer, got {max_batch}")
+  check_weights_finite(model)
   path = pathlib.Path(path).absolute()
   if path.is_file() or path.is_dir() and any(path.iterdir()):
     if not overwrite:

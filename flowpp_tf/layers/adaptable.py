@@ -20,7 +20,7 @@ class Adaptable:
     """Raise an `InputError` if `adapt` would replace weights without being asked to."""
     if self.initialized and not overwrite:
       raise InputError(
-        "`adapt` would replace weights: the model is initialised already, by `adapt` or by loaded weights; give "
+        "the weights would be replaced: the model is initialised already, by `adapt` or by loaded weights; give "
         "`overwrite=True` to replace them"
       )
 

@@ -11,11 +11,12 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
-from flowpp_tf.core.checks import check_pixels, check_shape, with_shape
+from flowpp_tf.core.checks import Check, check_pixels, check_shape, checked, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import in_eager_lanes
+from flowpp_tf.core.non_finite import check_finite
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution
@@ -31,6 +32,9 @@ from flowpp_tf.models.pretrained import read_preset, save_preset
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
+
+
+_NOT_FINITE = "the images of the model must be finite, got"
 
 
 class BoundTerms(NamedTuple):
@@ -212,6 +216,7 @@ class FlowPlusPlus(BoundTraining):
     seed: Seed = 0,
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
+    overwrite: bool = False,
   ) -> Float[tf.Tensor, " b"]:
     """Initialise every layer from one batch, in the order of evaluation; `adapt` chooses the batch from data.
 
@@ -224,12 +229,20 @@ class FlowPlusPlus(BoundTraining):
       seed: integer or stateless seed of the noise.
       labels: as in `log_prob_bound`.
       condition: as in `log_prob_bound`.
+      overwrite: whether to initialise a model that is initialised already.
 
     Returns:
       The bound of the batch under the initialised weights, `[B]` nats.
+
+    Raises:
+      InputError (a ValueError): if the model is initialised already, and `overwrite` is False; for fewer than two
+        images, and for input that does not fit.
     """
+    self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     x, noise, _ = self._validated_inputs(images, 1, noise, seed)
+    if x.shape[0] < 2:
+      raise InputError("`images` must be a batch of two or more, got one image")
     given = self.check_conditioning(len(x), labels, condition)
 
     def bound(x, noise, *values):
@@ -311,7 +324,7 @@ class FlowPlusPlus(BoundTraining):
     z = tf.cast(z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     given = self.check_conditioning(shape_of(z)[0], labels, condition)
-    x = self._from_latents(z, guidance, **given)[..., : self.config.image_shape[2]]
+    x = self._finite(lambda: self._from_latents(z, guidance, **given))[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
 
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
@@ -425,6 +438,15 @@ class FlowPlusPlus(BoundTraining):
     )
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
+
+  def _finite(self, evaluate):
+    """What `evaluate()` returns, which becomes pixels; an error in eager mode and in graphs if it is not finite."""
+    x = evaluate()
+    if tf.executing_eagerly():
+      check_finite("the images of the model", x, evaluate)
+      return x
+    finite = tf.math.is_finite(x)
+    return checked(x, [Check(tf.reduce_all(finite), _NOT_FINITE, tf.boolean_mask(x, ~finite)[:1])])
 
   def _of_pixels(self, bijector):
     """A bijector of the image's channels, which leaves the augmented ones as they are."""

@@ -111,12 +111,12 @@ class BoundTraining(Adaptable, keras.Model):
       >>> model.initialized
       True
     """
-    self._check_new(overwrite)
+    self._check_new(overwrite)  # before data are read
     if not batch_size > 0:
       raise InputError(f"`batch_size` must be a positive integer, got {batch_size}")
     inputs, _ = self._unpacked(_first_batch(self._prepared(data), batch_size))
     images, conditioning = unpack_batch(inputs, self.config)
-    self.initialize(images, **conditioning)
+    self.initialize(images, overwrite=overwrite, **conditioning)
 
   def load_weights(self, *args: Any, **kwargs: Any) -> None:
     """Load weights from a file, as in Keras; a model whose weights do not fit is initialised no more than before."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.core.non_finite import check_weights_finite
 from flowpp_tf.io.files import file_sha256, replace_directory, replace_file
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.weights_file import weights_to_bytes
@@ -93,6 +94,7 @@ def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings:
     InputError (a ValueError): for weights that float16 cannot hold, or a folder that is not a preset.
     OSError: if the folder cannot be written.
   """
+  check_weights_finite(model)
   large = max((float(np.abs(w).max(initial=0)) for w in model.get_weights()), default=0.0)
   if not large <= float(np.finfo(np.float16).max):
     raise InputError(f"the weights do not fit float16: the largest is {large}")

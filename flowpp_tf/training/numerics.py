@@ -1,12 +1,10 @@
 """Find the layer or bijector that made the first value that is not finite."""
 
-import traceback
 from typing import Any
 
-import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
 
+from flowpp_tf.core.non_finite import first_non_finite_part
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.training.step import dropout_seed, step_noise, step_seed
@@ -41,7 +39,7 @@ def first_non_finite(
   with tf.GradientTape() as tape:
     value = loss()
   if not tf.math.is_finite(value):
-    return _first_part(loss) or "all parts are finite, their sum is not"
+    return first_non_finite_part(loss) or "all parts are finite, their sum is not"
   gradients = zip(model.trainable_variables, tape.gradient(value, [v.value for v in model.trainable_variables]))
   bad = [v.path for v, g in gradients if g is not None and not tf.reduce_all(tf.math.is_finite(g))]
   if bad:  # the gradient comes from the end of the evaluation
@@ -74,31 +72,3 @@ def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int
     if found:
       return found
   return "no non-finite value was found on re-evaluation"
-
-
-def _first_part(evaluate):
-  """The layer and the bijector around the first operation whose result is not finite."""
-  functions_were_eager = tf.config.functions_run_eagerly()
-  tf.config.run_functions_eagerly(True)  # to have the frames of layers within blocks
-  tf.debugging.enable_check_numerics()
-  try:
-    evaluate()
-  except tf.errors.InvalidArgumentError as error:
-    parts = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    bijector, layer = _last(parts, tfp.bijectors.Bijector), _last(parts, keras.layers.Layer)
-    if bijector > layer:
-      return f"bijector {parts[bijector].name} made the first value that is not finite"
-    if layer >= 0:
-      inside = f" in bijector {parts[bijector].name}" if bijector >= 0 else ""
-      return f"layer {parts[layer].name}{inside} made the first value that is not finite"
-  finally:
-    tf.debugging.disable_check_numerics()
-    tf.config.run_functions_eagerly(functions_were_eager)
-  return None
-
-
-def _last(parts, kind):
-  """The index of the last part of a kind, -1 if there is none; the model is not a part."""
-  return max(
-    (i for i, part in enumerate(parts) if isinstance(part, kind) and not isinstance(part, keras.Model)), default=-1
-  )
