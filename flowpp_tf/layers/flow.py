@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.core.checks import check_event
 from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.types import Seed, TensorLike
 
@@ -64,6 +65,13 @@ class Flow(Adaptable, keras.layers.Layer):
   def build(self, *shapes: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
+  def __call__(self, x: TensorLike, *args: Any, **kwargs: Any) -> Any:
+    # Not in `call`, where Keras puts paragraphs around the line of an error.
+    event_shape = self.distribution.event_shape
+    if isinstance(event_shape, tf.TensorShape):
+      check_event("x", tf.TensorShape(getattr(x, "shape", None)), event_shape)
+    return super().__call__(x, *args, **kwargs)
+
   @property
   def compute_dtype(self) -> str:
     """Return the dtype of the variables, in which the flow computes under a mixed policy too."""
@@ -92,15 +100,17 @@ class Flow(Adaptable, keras.layers.Layer):
     Raises:
       InputError (a ValueError): if it is initialised already, and `overwrite` is False.
     """
-    self._check_new(overwrite)
-    self.initialize(x, context)
+    self.initialize(x, context, overwrite)
 
-  def initialize(self, x: TensorLike, context: TensorLike | None = None) -> Float[tf.Tensor, "..."]:
-    """Initialise the flow from a batch of data, and return its log density `[N]`; see `FlowDistribution.initialize`."""
+  def initialize(
+    self, x: TensorLike, context: TensorLike | None = None, overwrite: bool = False
+  ) -> Float[tf.Tensor, "..."]:
+    """Initialise the flow as `adapt` does, and return the log density of `x`, `[N]` nats."""
+    self._check_new(overwrite)
     flow = self._given(context)
     if not hasattr(flow, "initialize"):
       raise TypeError(f"`initialize` needs a `FlowDistribution`, got {flow}")
-    log_prob = flow.initialize(self._cast(x))
+    log_prob = flow.initialize(self._cast(x), overwrite)
     self.initialized = True
     return log_prob
 

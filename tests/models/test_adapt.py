@@ -168,7 +168,7 @@ def test_adapt_uses_at_most_a_batch_of_images_from_all_over_an_array():
   models = [new(), new()]
   models[1].set_weights(models[0].get_weights())
   models[0].adapt(small_images(40), batch_size=8)
-  models[1].initialize(small_images(40)[::5])
+  models[1].initialize(small_images(40)[::5], overwrite=True)
   for a, b in zip(*(model.get_weights() for model in models), strict=True):
     np.testing.assert_array_equal(a, b)
 

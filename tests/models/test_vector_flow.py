@@ -250,9 +250,10 @@ def test_a_model_that_begins_with_its_input_knows_its_output():
   assert model.output_shape == (None,) and model(X).shape == (len(X),)
 
 
-def test_a_symbolic_input_of_another_size_is_an_error():
-  with pytest.raises(ValueError, match="2"):
-    fpp.VectorFlow(2, **TINY)(keras.Input([3]))
+def test_an_input_of_another_size_is_one_line_of_error():
+  for wrong in (keras.Input([3]), keras.Input([1]), tf.zeros([4, 1]), np.zeros([4, 3])):
+    with pytest.raises(ValueError, match=r"^`x` must have shape \[..., 2\], got \[\w+, \d\]$"):
+      fpp.VectorFlow(2, **TINY)(wrong)
 
 
 # --- Paths and files ----------------------------------------------------------------------------
