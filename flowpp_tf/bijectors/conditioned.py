@@ -98,7 +98,7 @@ def context_size(bijector: tfp.bijectors.Bijector) -> int | None:
     return getattr(conditioner, "context_size", getattr(conditioner, "context_channels", None))
   parts = getattr(bijector, "bijectors", [bijector.bijector] if hasattr(bijector, "bijector") else [])
   largest = 0
-  for part in parts:
+  for part in tf.nest.flatten(parts):
     size = context_size(part)
     if size is None:
       return None

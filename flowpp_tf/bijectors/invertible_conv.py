@@ -112,7 +112,8 @@ class Invertible1x1Conv(_ChannelMixing):
   def _inverse_kernel_and_log_det(self):
     kernel, log_det = self._kernel_and_log_det()
     finite = tf.reduce_all(tf.math.is_finite(kernel))
-    identity = tf.eye(kernel.shape[-1], batch_shape=kernel.shape[:-2], dtype=kernel.dtype)
+    *blocks, size, _ = shape_of(kernel)
+    identity = tf.eye(size, batch_shape=blocks, dtype=kernel.dtype)
     # `tf.linalg.inv` stops the program at NaN.
     inverse = tf.linalg.inv(tf.where(finite, kernel, identity))
     return tf.where(finite, inverse, tf.constant(np.nan, kernel.dtype)), log_det

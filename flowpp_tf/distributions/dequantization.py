@@ -117,6 +117,9 @@ class VariationalDequantization(FlowDistribution):
     noise = tfd.Sample(tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype), validate_args), event_shape)
     super().__init__(noise, Conditioned(bijector, context, validate_args), validate_args, parameters, name)
 
+  def __getitem__(self, slices: Any) -> VariationalDequantization:
+    return self.copy(context=self.bijector[slices].context)
+
   @property
   def context(self) -> tf.Tensor:
     """What u is conditioned on."""
