@@ -153,7 +153,7 @@ def forward_and_log_det(
     ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
   """
   least, count = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
-  more = 0 if event_ndims is None else event_ndims - least
+  more = _more_event_ndims(bijector, event_ndims, least)
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/forward"):
       x = bijector._to_tensor("x", x)
@@ -176,7 +176,7 @@ def inverse_and_log_det(
 ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   least, count = bijector.inverse_min_event_ndims, bijector.forward_min_event_ndims
-  more = 0 if event_ndims is None else event_ndims - least
+  more = _more_event_ndims(bijector, event_ndims, least)
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/inverse"):
       y = bijector._to_tensor("y", y)
@@ -192,6 +192,15 @@ def inverse_and_log_det(
     "y", tf.TensorShape(getattr(y, "shape", None)), least + more, x.shape, count + more, bijector.inverse_event_shape
   )
   return x, _sum_log_det(log_det, x, count, more)
+
+
+def _more_event_ndims(bijector, event_ndims, least):
+  """Return how many dimensions an event has in addition to those of the bijector."""
+  if event_ndims is None:
+    return 0
+  if event_ndims < least:
+    raise ValueError(f"an event of {bijector.name!r} must have at least {least} dimensions, got {event_ndims}")
+  return event_ndims - least
 
 
 def _check_event(name, shape, ndims, result, result_ndims, event_shape):
