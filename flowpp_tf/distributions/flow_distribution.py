@@ -22,6 +22,19 @@ tfb = tfp.bijectors
 tfd = tfp.distributions
 
 
+def _of_scalars(name):
+  """Return TFP's method for scalar events, and what a distribution without it has for others.
+
+  A joint CDF says nothing of survival, of decreasing bijectors, or of the mass of a box, which quantization needs.
+  """
+  transformed = transformed_distribution._TransformedDistribution
+
+  def method(self):
+    return getattr(super(transformed if self.event_shape.rank else FlowDistribution, self), name)
+
+  return property(method)
+
+
 # The class of what `tfd.TransformedDistribution(...)` returns for bijectors that hold networks. A subclass of the
 # public class would be a composite tensor, in which `tf.Module`s do not find the networks' variables.
 class FlowDistribution(transformed_distribution._TransformedDistribution):
@@ -213,6 +226,19 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   def _log_prob(self, y, **kwargs):
     prior, log_det = self.log_prob_terms(y, **_checked(kwargs))
     return prior + log_det
+
+  _cdf, _log_cdf, _survival_function, _log_survival_function, _quantile = map(
+    _of_scalars, ("_cdf", "_log_cdf", "_survival_function", "_log_survival_function", "_quantile")
+  )
+
+  def _entropy(self, **kwargs):
+    if not self.bijector.is_constant_jacobian:
+      raise NotImplementedError(
+        f"the entropy of {self.name!r} has no closed form, as its log-det depends on x; estimate it by samples"
+      )
+    zeros = tf.zeros(self.event_shape_tensor(), self.dtype)
+    _, log_det = inverse_and_log_det(self.bijector, zeros, len(self.event_shape), **_checked(kwargs))
+    return tf.broadcast_to(self.distribution.entropy() - log_det, self.batch_shape_tensor())
 
   def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
     base = self.distribution
