@@ -72,7 +72,7 @@ def _gradient_of(function, wait=False):
     again = [tf.identity(arguments[i]) for i in given]
     if wait:
       again[0] = with_dependency(again[0], upstream)
-    gradients = _gradients(lambda: function(*_placed(again, given, len(arguments))), again, upstream)
+    gradients = _gradients(lambda: function(*_placed(again, given, len(arguments))), again, (), upstream)
     return _placed(gradients, given, len(arguments))
 
   return gradient
@@ -84,12 +84,15 @@ def _placed(tensors, places, count):
   return [values.get(i) for i in range(count)]
 
 
-def _gradients(evaluate, sources, upstream, unconnected=tf.UnconnectedGradients.NONE):
-  """The gradients of what `evaluate()` returns by the sources."""
+def _gradients(evaluate, tensors, variables, upstream, unconnected=tf.UnconnectedGradients.NONE):
+  """The gradients of what `evaluate()` returns by tensors, which are taken for constants, and by variables."""
+  sources = [*tensors, *variables]
   if not tf.executing_eagerly():  # there forward-mode autodiff stops tapes, without a word
-    return tf.gradients(evaluate(), sources, grad_ys=upstream, unconnected_gradients=unconnected)
+    return tf.gradients(
+      evaluate(), sources, grad_ys=upstream, stop_gradients=tensors, unconnected_gradients=unconnected
+    )
   with tf.GradientTape() as tape:
-    tape.watch([source for source in sources if tf.is_tensor(source) and source.dtype.is_floating])
+    tape.watch([tensor for tensor in tensors if tensor.dtype.is_floating])
     results = evaluate()
   return tape.gradient(results, sources, output_gradients=upstream, unconnected_gradients=unconnected)
 
@@ -105,7 +108,7 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
     def gradient(*upstream, variables=()):
       first, *rest = map(tf.identity, tensors)
       again = [with_dependency(first, upstream[0]), *rest]
-      gradients = _gradients(lambda: function(*again), [*again, *variables], upstream, tf.UnconnectedGradients.ZERO)
+      gradients = _gradients(lambda: function(*again), again, variables, upstream, tf.UnconnectedGradients.ZERO)
       return gradients[: len(again)], gradients[len(again) :]
 
     return function(*tensors), gradient
