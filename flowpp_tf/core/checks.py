@@ -112,7 +112,7 @@ def real_tensor(name: str, value: Any, dtype: tf.DType | None, dtype_hint: tf.DT
     tensor = tf.convert_to_tensor(value, dtype, dtype_hint=dtype_hint)
   except (ValueError, TypeError) as error:
     if of_value is not None and dtype is not None and not isinstance(value, np.ndarray):
-      raise InputError(f"`{name}` must be {dtype.name}, got {tf.as_dtype(of_value).name}; cast it") from None
+      raise InputError(f"`{name}` must have dtype {dtype.name}, got {tf.as_dtype(of_value).name}") from None
     del error
     raise InputError(f"`{name}` must be real numbers of one shape, got {_brief(value)}") from None
   if not tensor.dtype.is_floating:

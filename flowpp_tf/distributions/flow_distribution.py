@@ -202,7 +202,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
     """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`, as in TFP."""
-    self._check_given(kwargs.get("ctx"))
+    self._check_given(_checked(kwargs).get("ctx"))
     return super().sample(_sample_shape(sample_shape), seed, name, **kwargs)
 
   def experimental_sample_and_log_prob(

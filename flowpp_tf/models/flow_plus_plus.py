@@ -235,14 +235,12 @@ class FlowPlusPlus(BoundTraining):
       The bound of the batch under the initialised weights, `[B]` nats.
 
     Raises:
-      InputError (a ValueError): if the model is initialised already, and `overwrite` is False; for fewer than two
-        images, and for input that does not fit.
+      InputError (a ValueError): if the model is initialised already, and `overwrite` is False; for input that does not
+        fit.
     """
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     x, noise, _ = self._validated_inputs(images, 1, noise, seed)
-    if x.shape[0] < 2:
-      raise InputError("`images` must be a batch of two or more, got one image")
     given = self.check_conditioning(len(x), labels, condition)
 
     def bound(x, noise, *values):

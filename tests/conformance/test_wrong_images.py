@@ -143,7 +143,7 @@ def batches(images, labels):
 @pytest.mark.parametrize("name", GRAPHS)
 def test_wrong_images_are_the_same_error_in_graphs(model, name, kind):
   images, _, message = WRONG[kind]
-  model.initialize(IMAGES, labels=LABELS)
+  model.initialize(IMAGES, labels=LABELS, overwrite=True)
   with pytest.raises(fpp.InputError, match=f"`images` must be {SHAPE}" if message == SHAPE else f"`images` {message}"):
     with input_errors():
       GRAPHS[name](model, images, LABELS)
@@ -152,7 +152,7 @@ def test_wrong_images_are_the_same_error_in_graphs(model, name, kind):
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("label", [-1, 3])
 def test_wrong_labels_are_an_error_in_graphs(model, name, label):
-  model.initialize(IMAGES, labels=LABELS)
+  model.initialize(IMAGES, labels=LABELS, overwrite=True)
   with pytest.raises(fpp.InputError, match=f"`labels` must lie in 0 .. 2, got {label}"):
     with input_errors():
       GRAPHS[name](model, IMAGES, np.full(6, label))

@@ -64,7 +64,7 @@ def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
   def initialised():
     keras.utils.set_random_seed(0)
     model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float64", **changes))
-    return model.initialize(small_images(16)), *model.get_weights()
+    return model.initialize(small_images(16), overwrite=True), *model.get_weights()
 
   whole = initialised()
   use_lanes(2)

@@ -71,8 +71,8 @@ def test_arrays_are_cast_and_tensors_of_another_dtype_are_not(flow, make):
     np.testing.assert_array_equal(function(same), expected)
   np.testing.assert_array_equal(function(np.ones([4, 2], int)), function(tf.ones([4, 2])))
   for wrong, message in (
-    (tf.cast(X, tf.float64), "`[xy]` must be float32, got float64"),
-    (tf.cast(X, tf.int32), "`[xy]` must be float32, got int32"),
+    (tf.cast(X, tf.float64), "`[xy]` must have dtype float32, got float64"),
+    (tf.cast(X, tf.int32), "`[xy]` must have dtype float32, got int32"),
     (X.numpy().astype(complex), "`[xy]` must be real numbers, got complex128"),
     ("text", "`[xy]` must be real numbers of one shape, got str 'text'"),
     (None, "`[xy]` must be real numbers of one shape, got NoneType None"),

@@ -121,7 +121,7 @@ def test_bits_per_dim_in_float32(loaded, tmp_path):
 def test_data_dependent_initialisation(name, tmp_path):
   data = reference(f"{name}_init")
   model = model_of(name, tmp_path / "raw.npz", data["variables"])
-  bound = model.initialize(data["x_init"], noise=data["eps_init"])
+  bound = model.initialize(data["x_init"], noise=data["eps_init"], overwrite=True)
   close(bound, data["init_total_logp"], 1e-9)
   entries = {e.name: e for e in fpp.exporting.official_weights.official_entries(model)}
   for i, (key, shape) in enumerate(json.loads(str(data["index"]))):

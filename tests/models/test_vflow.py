@@ -69,7 +69,7 @@ def test_bound_and_its_parts(model, data, record_property):
     bpd=model.bits_per_dim(data["x"], noise=noise),
   )
   for name, value in ours.items():
-    record_property(name, difference(value, data[name]))
+    record_property(name, float(difference(value, data[name])))
     assert difference(value, data[name]) <= TOLERANCE, name
   assert model.count_params() == 517_750
 
