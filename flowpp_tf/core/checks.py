@@ -105,19 +105,30 @@ def real_tensor(name: str, value: Any, dtype: tf.DType | None, dtype_hint: tf.DT
 
   if isinstance(value, tf.Tensor) and (value.dtype is dtype or (dtype is None and value.dtype.is_floating)):
     return value
-  of_value = getattr(value, "dtype", None)
-  if of_value is not None and tf.as_dtype(of_value).is_complex:
-    raise InputError(f"`{name}` must be real numbers, got {tf.as_dtype(of_value).name}")
+  of_value = _dtype_of(value)
+  if of_value is not None and of_value.is_complex:
+    raise InputError(f"`{name}` must be real numbers, got {of_value.name}")
+  if dtype is None and of_value is not None and of_value.is_floating:
+    dtype = of_value
   try:
     tensor = tf.convert_to_tensor(value, dtype, dtype_hint=dtype_hint)
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError):
     if of_value is not None and dtype is not None and not isinstance(value, np.ndarray):
-      raise InputError(f"`{name}` must have dtype {dtype.name}, got {tf.as_dtype(of_value).name}") from None
-    del error
+      raise InputError(f"`{name}` must have dtype {dtype.name}, got {of_value.name}") from None
     raise InputError(f"`{name}` must be real numbers of one shape, got {_brief(value)}") from None
   if not tensor.dtype.is_floating:
     raise InputError(f"`{name}` must be real numbers, got {tensor.dtype.name}")
   return tensor
+
+
+def _dtype_of(value):
+  """The dtype of a tensor, variable or array; None if TensorFlow does not know it."""
+  import tensorflow as tf
+
+  try:
+    return tf.as_dtype(value.dtype)
+  except (AttributeError, TypeError):
+    return None
 
 
 def check_event(name: str, shape: Any, event_shape: Any) -> None:

@@ -76,6 +76,7 @@ def test_arrays_are_cast_and_tensors_of_another_dtype_are_not(flow, make):
     (X.numpy().astype(complex), "`[xy]` must be real numbers, got complex128"),
     ("text", "`[xy]` must be real numbers of one shape, got str 'text'"),
     (None, "`[xy]` must be real numbers of one shape, got NoneType None"),
+    (np.array([["a", 1.0]], object), "`[xy]` must be real numbers of one shape, got ndarray"),
     ([[1.0, 2.0], [3.0]], "`[xy]` must be real numbers of one shape, got list"),
   ):
     with pytest.raises(ValueError, match=message):
