@@ -74,6 +74,7 @@ def test_bound_and_its_parts(model, data, record_property):
   assert model.count_params() == 517_750
 
 
+@pytest.mark.slow
 def test_the_flow_without_margin_or_sigmoid_is_another_model(model, data):
   """What the config was before: some 2.5 bits/dim away."""
   for changes in (dict(coupling_margin=0.0), dict(augment_end="none")):
@@ -82,6 +83,7 @@ def test_the_flow_without_margin_or_sigmoid_is_another_model(model, data):
     assert np.min(np.abs(other.bits_per_dim(data["x"], noise=noise_of(data)) - data["bpd"])) > 0.05, changes
 
 
+@pytest.mark.slow
 def test_float32_has_the_same_bound(model, data):
   single = fpp.FlowPlusPlus(dataclasses.replace(SMALL, dtype="float32"))
   single.set_weights(model.get_weights())
