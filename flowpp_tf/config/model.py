@@ -5,6 +5,7 @@ import math
 
 from flowpp_tf.config.network import NetworkConfig
 from flowpp_tf.config.structure import parse_structure
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import unknown_name
 from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
@@ -152,8 +153,7 @@ class FlowPlusPlusConfig(Settings):
   )
 
   def __post_init__(self):
-    for name in ("image_shape", "condition_shape"):
-      object.__setattr__(self, name, tuple(getattr(self, name)))
+    self._as_tuples("image_shape", "condition_shape")
     if isinstance(self.remat, bool):  # as earlier versions wrote it
       object.__setattr__(self, "remat", "blocks" if self.remat else "off")
     super().__post_init__()
@@ -337,6 +337,7 @@ def get_config(name: str) -> FlowPlusPlusConfig:
     >>> fpp.get_config("cifar10").structure
     'columns:4,squeeze,channels:2,columns:3'
   """
+  check_type("name", name, str)
   if name not in CONFIGS:
     raise unknown_name("config", name, CONFIGS)
   return CONFIGS[name]

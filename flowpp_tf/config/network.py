@@ -1,40 +1,46 @@
 """The sizes of a network of blocks, which conditioners and the context net take."""
 
-from __future__ import annotations
-
 import dataclasses
-from typing import Any
+from typing import Any, Union
+
+from flowpp_tf.core.arguments import shown
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.settings import COUNT, FRACTION, Settings, at_least, one_of, setting
+
+MIXERS = ("attention", "pointwise", "none")
 
 
 @dataclasses.dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Settings):
   """What the blocks of a network are; see `ConvAttentionBlock`.
 
-  Attributes:
-    filters: channels inside.
-    blocks: number of blocks.
-    mixer: of positions: "attention", "pointwise" (the paper's ablation) or "none".
-    heads: of the attention.
-    layer_norm: whether to normalise after each residual sum.
-    dropout: rate.
-    weight_norm: as in `InitNormConv2D`.
-    remat: whether gradients recompute blocks rather than keep their intermediate tensors.
+  Raises:
+    InputError (a ValueError): if a field is invalid; the message names it.
 
   Examples:
     >>> fpp.layers.NetworkConfig(filters=96, blocks=10, dropout=0.2).mixer
     'attention'
   """
 
-  filters: int
-  blocks: int
-  mixer: str = "attention"
-  heads: int = 4
-  layer_norm: bool = True
-  dropout: float = 0.0
-  weight_norm: bool = False
-  remat: bool = False
+  filters: int = setting(dataclasses.MISSING, "Channels inside.", COUNT)
+  blocks: int = setting(dataclasses.MISSING, "Number of blocks.", at_least(0, 2**16))
+  mixer: str = setting(
+    "attention", "Of positions: attention, pointwise (the paper's ablation) or none.", one_of(*MIXERS)
+  )
+  heads: int = setting(4, "Heads of the attention.", COUNT)
+  layer_norm: bool = setting(True, "Whether to normalise after each residual sum.")
+  dropout: float = setting(0.0, "Dropout rate.", FRACTION)
+  weight_norm: bool = setting(False, "As in `InitNormConv2D`.")
+  remat: bool = setting(False, "Whether gradients recompute blocks rather than keep their intermediate tensors.")
 
   @classmethod
-  def of(cls, value: NetworkConfig | dict[str, Any]) -> NetworkConfig:
+  def of(cls, value: Union["NetworkConfig", dict[str, Any]]) -> "NetworkConfig":
     """Return a config, or the config of a `dict` that Keras has serialised."""
-    return value if isinstance(value, cls) else cls(**value)  # type: ignore[arg-type]
+    if isinstance(value, dict):
+      unknown = {*value} - {field.name for field in dataclasses.fields(cls)}
+      if unknown:
+        raise InputError(f"`network` must have the fields of `NetworkConfig`, got {', '.join(map(repr, unknown))}")
+      return cls(**value)
+    if not isinstance(value, cls):
+      raise InputError(f"`network` must be a `NetworkConfig`, got {shown(value)}")
+    return value

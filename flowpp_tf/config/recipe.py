@@ -14,12 +14,13 @@ import numpy as np
 
 from flowpp_tf.config.model import FlowPlusPlusConfig, get_config
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
+from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError, unknown_name
-from flowpp_tf.core.settings import parse_text, value_type
+from flowpp_tf.core.settings import POSITIVE, Range, Settings, at_least, one_of, parse_text, setting, value_type
 
 _HERE = pathlib.Path(__file__).parent.parent
 _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
-_MOST_EPOCHS = 1_000_000
+_EPOCHS = Range(lambda epochs: POSITIVE.holds(epochs) and epochs <= 1e6, "more than 0, and at most 1,000,000")
 _TYPES: dict[type, tuple[tuple[type, ...], str]] = {
   bool: ((bool, np.bool_), "True or False"),
   int: ((int, np.integer), "an integer"),
@@ -30,20 +31,20 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mi
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Settings):
   """Settings of a recipe that are fields of neither config; `bin/train --help` explains them."""
 
-  epochs: float | None = None
-  precision: str | None = None
-  dataset: str | None = None
-  data_dir: str | None = None
-  cache_dir: str | None = None
-  bits: int | None = None
-  splits_file: str | None = None
-  max_bad_files: int | None = None
-  crops: bool | None = None
-  num_samples: int | None = None
-  eval_images: int | None = None
+  epochs: float | None = setting(None, "Passes over the training data, instead of steps.", _EPOCHS)
+  precision: str | None = setting(None, "Name of the dtype.", one_of(*PRECISIONS))
+  dataset: str | None = setting(None, "Name of the data set.")
+  data_dir: str | None = setting(None, "Its folder.")
+  cache_dir: str | None = setting(None, "Folder for decoded images.")
+  bits: int | None = setting(None, "Bits of the images to keep.", at_least(1, 8))
+  splits_file: str | None = setting(None, "Splits of a folder.")
+  max_bad_files: int | None = setting(None, "Unreadable files of a folder to skip.", at_least(0))
+  crops: bool | None = setting(None, "Whether to train on random crops.")
+  num_samples: int | None = setting(None, "Samples of the bound at the end.", at_least(1))
+  eval_images: int | None = setting(None, "Test images at the end.", at_least(1))
 
 
 _fields_of = lambda settings_class: {field.name: field for field in dataclasses.fields(settings_class)}
@@ -79,7 +80,18 @@ class Recipe:
   base: FlowPlusPlusConfig
   settings: Mapping[str, Any] = dataclasses.field(default_factory=lambda: types.MappingProxyType({}))
 
+  def __post_init__(self) -> None:
+    check_type("base", self.base, FlowPlusPlusConfig)
+    check_type("settings", self.settings, Mapping)
+    for name in self.settings:
+      if name not in _FIELDS:
+        raise unknown_name("setting", name, _FIELDS)
+    RunSettings(**self._chosen(_RUN))  # checks their ranges; the configs check those of the others
+    for name, value in self.settings.items():
+      check_type(name, value, _FIELDS[name].type)
+
   @classmethod
+  @check_arguments
   def load(cls, name: str) -> "Recipe":
     """Return the recipe of a config by name.
 
@@ -126,11 +138,10 @@ class Recipe:
     chosen = self._chosen(_MODEL)
     precision = self.settings.get("precision")
     if precision is not None:
-      if precision not in PRECISIONS:
-        raise InputError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")
       chosen["dtype"] = PRECISIONS[precision]
     return dataclasses.replace(self.base, **chosen)
 
+  @check_arguments
   def resolve(self, dataset: TrainingData) -> tuple[FlowPlusPlusConfig, TrainingConfig]:
     """Return the configs of a run on a data set, whose size says how many steps an epoch has.
 
@@ -139,8 +150,6 @@ class Recipe:
     """
     training, epochs = self._chosen(_TRAINING), self.settings.get("epochs")
     if epochs is not None:
-      if not 0 < epochs <= _MOST_EPOCHS:
-        raise InputError(f"`epochs` must be more than 0, and at most {_MOST_EPOCHS:,}, got {epochs}")
       images_per_step = TrainingConfig(**{**training, "steps": 1}).images_per_step
       training["steps"] = max(1, round(epochs * len(dataset.train) / images_per_step))
     if training.get("steps") is None:

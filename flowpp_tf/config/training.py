@@ -79,9 +79,7 @@ class TrainingConfig(Settings):
   steps_per_execution: int = setting(1, "Steps between returns to Python.", at_least(1))
 
   def __post_init__(self):
-    for name in ("tensorboard", "profile"):
-      if getattr(self, name) is not None:
-        object.__setattr__(self, name, tuple(getattr(self, name)))
+    self._as_tuples("tensorboard", "profile")
     super().__post_init__()
     for name in self.tensorboard:
       if name not in TENSORBOARD:

@@ -133,8 +133,10 @@ def _dtype_of(value):
 
 def check_event(name: str, shape: Any, event_shape: Any) -> None:
   """Raise an `InputError` unless a `tf.TensorShape` ends with that of an event, which would else be broadcast."""
-  if shape.rank is None or event_shape.rank is None:
+  if event_shape.rank is None:
     return
+  if shape.rank is None:
+    raise InputError(f"`{name}` must have shape {_with_batch(event_shape)}, got one of an unknown number of dimensions")
   if shape.rank < event_shape.rank or not shape[shape.rank - event_shape.rank :].is_compatible_with(event_shape):
     raise InputError(f"`{name}` must have shape {_with_batch(event_shape)}, got {[*shape]}")
 

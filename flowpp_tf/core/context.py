@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import as_tensor, check_type, shown
 import flowpp_tf.core.backend  # noqa: F401  # before anything of Keras is used
+from flowpp_tf.core.errors import InputError
 
 
 def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
@@ -30,9 +32,12 @@ def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
   """
   if seed is None:
     return None
+  seed = as_tensor("seed", seed)
+  if not (seed.dtype.is_integer and seed.shape.is_compatible_with([2])):
+    raise InputError(f"`seed` must be two integers, got {shown(seed)}")
   if not isinstance(salt, str):
+    check_type("salt", salt, int | tf.Tensor)
     return tf.random.experimental.stateless_fold_in(seed, salt)
-  seed = tf.convert_to_tensor(seed)
   digest = np.frombuffer(hashlib.sha256(salt.encode()).digest()[:8], np.int32)
   return tf.bitwise.bitwise_xor(seed, tf.constant(digest, seed.dtype))
 

@@ -1,8 +1,11 @@
 """Stateless seeds: the same seed gives the same draws in every call, on every device."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import as_tensor, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Seed
 
@@ -19,14 +22,27 @@ def as_seed(seed: Seed) -> tf.Tensor:
   """
   if seed is None:
     return tf.random.uniform([2], minval=tf.int32.min, maxval=tf.int32.max, dtype=tf.int32)
-  if isinstance(seed, (int, np.integer)):
+  if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool):
     if not -(2**63) <= seed < 2**63:
       raise InputError(f"`seed` must be an integer of 64 bits, got {seed}")
     return tf.constant([int(seed) >> 32, int(seed) & 0xFFFFFFFF], tf.int64)
-  tensor = tf.convert_to_tensor(seed)
+  try:
+    tensor = as_tensor("seed", seed)
+  except InputError:
+    raise _no_seed(seed) from None
   if tensor.shape.rank == 0 and tensor.dtype.is_integer:
     tensor = tf.cast(tensor, tf.int64)
     return tf.stack([tf.bitwise.right_shift(tensor, 32), tf.bitwise.bitwise_and(tensor, 0xFFFFFFFF)])
   if tensor.shape != (2,) or not tensor.dtype.is_integer:
-    raise InputError(f"`seed` must be an integer, a pair of integers or None, got {seed}")
+    raise _no_seed(seed)
   return tensor
+
+
+def check_seed(seed: Any) -> None:
+  """Raise an `InputError` unless a seed of TFP is one: an integer of any size, a pair of integers, or None."""
+  if seed is not None and not (isinstance(seed, int) and not isinstance(seed, bool)):
+    as_seed(seed)
+
+
+def _no_seed(seed):
+  return InputError(f"`seed` must be an integer, a pair of integers or None, got {shown(seed)}")

@@ -7,7 +7,8 @@
 `programs/run.py` makes a flag of each field.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import contextlib
 import dataclasses
 import math
 import types
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import numpy as np
 
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 
 _MOST = 2**31 - 1  # of an integer that becomes a tensor
@@ -35,7 +37,7 @@ def at_least(low: float, most: float = _MOST) -> Range:
 
 def one_of(*names: str) -> Range:
   """Return the range of the given names."""
-  return Range(lambda value: value in names, f"one of {', '.join(names)}")
+  return Range(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
 
 
 def is_count(value: Any) -> bool:
@@ -68,15 +70,31 @@ class Settings:
 
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
-      value, allowed = getattr(self, field.name), field.metadata["range"]
+      value, allowed = getattr(self, field.name), field.metadata.get("range")
       if allowed is not None and not (value is None and _is_optional(field)):
-        self._require(field.name, allowed.holds(value), allowed.expected)
+        self._require(field.name, _holds(allowed, value), allowed.expected)
         if allowed.most < math.inf:
           self._require(field.name, value <= allowed.most, f"at most {allowed.most:,}")
+      check_type(field.name, value, field.type)
+
+  def _as_tuples(self, *names: str) -> None:
+    """Make tuples of sequences, which files have as lists; anything else is refused later."""
+    for name in names:
+      value = getattr(self, name)
+      if not isinstance(value, (str, bytes, Mapping, type(None))):
+        with contextlib.suppress(TypeError):
+          object.__setattr__(self, name, tuple(value))  # the class is frozen
 
   def _require(self, name, holds, expected):
     if not holds:
       raise InputError(f"`{name}` must be {expected}, got {getattr(self, name)!r}")
+
+
+def _holds(allowed, value):
+  try:
+    return bool(allowed.holds(value))
+  except (TypeError, ValueError):  # a value of another kind, such as an array
+    return False
 
 
 def _is_optional(field):
