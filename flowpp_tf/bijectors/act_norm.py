@@ -10,7 +10,10 @@ from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
+from flowpp_tf.core.arguments import check_all_finite, check_number, check_type
+from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
 
 ParameterProperties = tfp.util.ParameterProperties
@@ -52,6 +55,9 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(scale=scale, bias=bias)
+      check_broadcast(scale=self._scale, bias=self._bias)
+      check_number("epsilon", epsilon, 0)
+      check_number("min_variance", min_variance, 0)
       self._epsilon = epsilon
       self._min_variance = min_variance
       super().__init__(
@@ -87,16 +93,25 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
       inverse: whether `inverse(x)` gets these moments instead.
 
     Raises:
-      ValueError: if `scale` or `bias` is not a variable, or `x` has no batch dimension.
+      ValueError: if `scale` or `bias` is not a variable, or `x` has no batch dimension, another shape, or values that
+        are not finite.
     """
     for name, value in (("scale", self.scale), ("bias", self.bias)):
       if not hasattr(value, "assign"):
         raise ValueError(f"`ActNorm.initialize` needs `{name}` to be a tf.Variable, got {value}")
+    check_type("inverse", inverse, bool)
+    x = real_tensor("x", x, self.dtype)
     batch_dims = len(x.shape) - len(self.scale.shape)
     if batch_dims < 1:
       raise ValueError(
         f"`ActNorm.initialize` needs a batch of activations {self.scale.shape}, got `x` of shape {x.shape}"
       )
+
+    if not x.shape[batch_dims:].is_compatible_with(self.scale.shape):
+      raise InputError(f"`x` must be of shape [..., {', '.join(map(str, self.scale.shape))}], got {x.shape}")
+    if x.shape.num_elements() == 0:
+      raise InputError(f"`x` must hold at least one value, got shape {x.shape}")
+    check_all_finite("x", x)
 
     def of_all(parts):
       mean, variance = moments(parts, batch_dims)

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
 
 ParameterProperties = tfp.util.ParameterProperties
 
@@ -33,6 +33,7 @@ class BoundedAffine(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(scale_logit=scale_logit, shift=shift)
+      check_broadcast(scale_logit=self._scale_logit, shift=self._shift)
       super().__init__(
         forward_min_event_ndims=0,
         dtype=dtype,

@@ -8,15 +8,19 @@ own `Chain` and `TransformedDistribution`, which ask for value and log-det separ
 cache.
 """
 
+import contextlib
+import functools
 import math
 from typing import Any
 
 from jaxtyping import Float
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
+from flowpp_tf.core.arguments import check_type, shown
 from flowpp_tf.core.checks import real_tensor
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
@@ -67,7 +71,11 @@ class Bijector(tfp.bijectors.Bijector):
     return inverse_and_log_det(self, y, ctx=ctx)
 
   def _to_tensor(self, name, value):
-    return real_tensor(name, value, self.dtype, tf.float32)
+    tensor = real_tensor(name, value, self.dtype, tf.float32)
+    least = self.forward_min_event_ndims if name == "x" else self.inverse_min_event_ndims
+    if tensor.shape.rank is not None and tensor.shape.rank < least:
+      raise InputError(f"`{name}` must have the {least} dimensions of an event, got shape {[*tensor.shape]}")
+    return tensor
 
   def _set_parameters(self, **values: Any) -> tf.DType:
     """Keep parameters under their names and return their dtype, float32 if they have none.
@@ -77,13 +85,11 @@ class Bijector(tfp.bijectors.Bijector):
 
     Raises:
       TypeError: if the parameters have several dtypes.
+      InputError (a ValueError): if one is not of real numbers.
     """
-    dtypes = {tf.as_dtype(value.dtype) for value in values.values() if hasattr(value, "dtype")}
-    if len(dtypes) > 1:
-      raise TypeError(f"parameters must have one dtype, got {', '.join(sorted(d.name for d in dtypes))}")
-    dtype = dtypes.pop() if dtypes else tf.float32
+    dtype = _common_dtype(values)
     for name, value in values.items():
-      setattr(self, f"_{name}", value if _is_variable(value) else tf.convert_to_tensor(value, dtype, name=name))
+      setattr(self, f"_{name}", value if is_variable(value) else real_tensor(name, value, dtype))
     self._keras_variables = [value.value for value in values.values() if isinstance(value, keras.Variable)]
     return dtype
 
@@ -105,6 +111,7 @@ class Bijector(tfp.bijectors.Bijector):
   def forward_log_det_jacobian(
     self, x: TensorLike, event_ndims: int | None = None, name: str = "forward_log_det_jacobian", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
+    _check_event_ndims(event_ndims, self.forward_min_event_ndims)
     return super().forward_log_det_jacobian(
       _unknown_to_cache(self._to_tensor("x", x)), event_ndims, name=name, **kwargs
     )
@@ -112,6 +119,7 @@ class Bijector(tfp.bijectors.Bijector):
   def inverse_log_det_jacobian(
     self, y: TensorLike, event_ndims: int | None = None, name: str = "inverse_log_det_jacobian", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
+    _check_event_ndims(event_ndims, self.inverse_min_event_ndims)
     return super().inverse_log_det_jacobian(
       _unknown_to_cache(self._to_tensor("y", y)), event_ndims, name=name, **kwargs
     )
@@ -152,6 +160,7 @@ def forward_and_log_det(
     event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
     ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
   """
+  _check_context(ctx)
   least, count = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
   more = _more_event_ndims(bijector, event_ndims, least)
   if isinstance(bijector, Bijector):
@@ -159,8 +168,8 @@ def forward_and_log_det(
       x = bijector._to_tensor("x", x)
       try:
         y, log_det = bijector._forward_and_log_det(x, ctx)
-      except (ValueError, tf.errors.InvalidArgumentError) as error:
-        _check_broadcast("x", bijector, x.shape, error)
+      except (ValueError, tf.errors.InvalidArgumentError):
+        _check_broadcast("x", bijector, x.shape)
         raise
   else:
     x = _unknown_to_cache(x)
@@ -175,6 +184,7 @@ def inverse_and_log_det(
   bijector: tfp.bijectors.Bijector, y: TensorLike, event_ndims: int | None = None, ctx: EvalContext | None = None
 ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
+  _check_context(ctx)
   least, count = bijector.inverse_min_event_ndims, bijector.forward_min_event_ndims
   more = _more_event_ndims(bijector, event_ndims, least)
   if isinstance(bijector, Bijector):
@@ -182,8 +192,8 @@ def inverse_and_log_det(
       y = bijector._to_tensor("y", y)
       try:
         x, log_det = bijector._inverse_and_log_det(y, ctx)
-      except (ValueError, tf.errors.InvalidArgumentError) as error:
-        _check_broadcast("y", bijector, y.shape, error)
+      except (ValueError, tf.errors.InvalidArgumentError):
+        _check_broadcast("y", bijector, y.shape)
         raise
   else:
     y = _unknown_to_cache(y)
@@ -203,6 +213,18 @@ def _more_event_ndims(bijector, event_ndims, least):
   return event_ndims - least
 
 
+def _check_context(ctx):
+  if not (ctx is None or isinstance(ctx, EvalContext)):
+    raise InputError(f"`ctx` must be an `EvalContext` or None, got {shown(ctx)}")
+
+
+def _check_event_ndims(event_ndims, least):
+  if event_ndims is not None:
+    check_type("event_ndims", event_ndims, int | tf.Tensor)
+    if not tf.is_tensor(event_ndims) and not least <= event_ndims < 2**31:
+      raise InputError(f"`event_ndims` must be at least {least}, the dimensions of an event, got {event_ndims}")
+
+
 def _check_event(name, shape, ndims, result, result_ndims, event_shape):
   """Raise an `InputError` if parameters have broadcast an event, which then is not one of the bijector's."""
   if not ndims or shape.rank is None or result.rank is None:
@@ -212,9 +234,9 @@ def _check_event(name, shape, ndims, result, result_ndims, event_shape):
     raise InputError(f"`{name}` must have shape [..., {', '.join(map(str, found))}], got {[*shape]}")
 
 
-def _check_broadcast(name, bijector, shape, error):
+def _check_broadcast(name, bijector, shape):
   """Raise an `InputError` if the parameters of an elementwise bijector are not those of a tensor of this shape."""
-  if isinstance(error, InputError) or bijector.forward_min_event_ndims:
+  if bijector.forward_min_event_ndims:
     return
   of_parameters = bijector.experimental_batch_shape()
   try:
@@ -270,5 +292,34 @@ def is_composite(part: Any) -> bool:
   return isinstance(part, COMPOSITE) and not getattr(part, "_keras_variables", None)
 
 
-def _is_variable(value):
+def check_broadcast(**tensors: Any) -> None:
+  """Raise an `InputError` unless tensors can be broadcast against each other; their names are those in the message."""
+  shapes = {name: tf.TensorShape(tensor.shape) for name, tensor in tensors.items()}
+  try:
+    functools.reduce(tf.broadcast_static_shape, shapes.values())
+  except ValueError:
+    found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
+    raise InputError(f"shapes must be those of tensors that can be broadcast, got {found}") from None
+
+
+def _common_dtype(values):
+  """The dtype of parameters, float32 if they have none."""
+  dtypes = {name: tf.as_dtype(value.dtype) for name, value in values.items() if _has_real_dtype(value)}
+  if len({*dtypes.values()}) > 1:
+    found = ", ".join(f"`{name}` {dtype.name}" for name, dtype in dtypes.items())
+    raise TypeError(f"parameters must have one dtype, got {found}")
+  return next(iter(dtypes.values()), tf.float32)
+
+
+def _has_real_dtype(value):
+  """Whether a parameter says the dtype of all; what says none, and integers in arrays, are cast to it."""
+  if isinstance(value, np.ndarray) and value.dtype.kind != "f":
+    return False
+  with contextlib.suppress(TypeError):  # of an array of other things
+    return hasattr(value, "dtype") and tf.as_dtype(value.dtype).is_floating
+  return False
+
+
+def is_variable(value: Any) -> bool:
+  """Return whether a parameter is read when it is used, as variables are."""
   return isinstance(value, (tf.Variable, keras.Variable, tfp.util.DeferredTensor))

@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det, is_composite
+from flowpp_tf.core.arguments import check_type
 
 
 class Chain(Bijector):
@@ -32,7 +33,7 @@ class Chain(Bijector):
 
   def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] | None = None, *args: Any, **kwargs: Any) -> Chain:
     # Subclasses have other arguments; `copy` and `pickle` give none, and the class that the chain has.
-    composite = cls is Chain and bijectors is not None and all(map(is_composite, bijectors))
+    composite = cls is Chain and bijectors is not None and _are_composite(bijectors)
     return super().__new__(_CompositeChain if composite else cls)
 
   def __init__(
@@ -41,6 +42,9 @@ class Chain(Bijector):
     self._initialize(bijectors, validate_args, dict(locals()), name)
 
   def _initialize(self, bijectors, validate_args, parameters, name):
+    check_type("bijectors", bijectors, Sequence)
+    for part in bijectors:
+      check_type("bijectors", part, tfp.bijectors.Bijector)
     with tf.name_scope(name) as name:
       self._bijectors = bijectors
       self._variables_of_parts = variables_of(bijectors)
@@ -129,6 +133,7 @@ class Invert(Bijector):
 
   def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "invert") -> None:
     parameters = dict(locals())
+    check_type("bijector", bijector, tfp.bijectors.Bijector)
     with tf.name_scope(name) as name:
       self._bijector = bijector
       self._variables_of_parts = variables_of([bijector])
@@ -176,6 +181,10 @@ class Invert(Bijector):
 
 class _CompositeInvert(Invert, tfp.bijectors.AutoCompositeTensorBijector):
   """The inverse of a composite tensor."""
+
+
+def _are_composite(bijectors):
+  return isinstance(bijectors, Sequence) and all(map(is_composite, bijectors))
 
 
 def variables_of(bijectors: Sequence[tfp.bijectors.Bijector]) -> list[tf.Variable]:

@@ -14,6 +14,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.coupling import Coupling
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
 
@@ -46,6 +47,7 @@ class Conditioned(Chain):
     self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False, name: str = "conditioned"
   ) -> None:
     parameters = dict(locals())
+    check_type("bijector", bijector, tfp.bijectors.Bijector)
     if isinstance(bijector, Conditioned):
       raise ValueError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
     self._set_parameters(context=context)

@@ -12,6 +12,7 @@ conditioner's last layer must therefore not begin at zero.
 from collections.abc import Callable
 import functools
 import pkgutil
+import re
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -22,6 +23,9 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, i
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
+from flowpp_tf.core.arguments import as_dtype, check_count, check_number, check_type, shown
+from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.remat import checkpointed
 from flowpp_tf.core.shapes import reshape, shape_of
@@ -71,6 +75,12 @@ class Coupling(Bijector):
     name: str = "coupling",
   ) -> None:
     parameters = dict(locals())
+    for name_of, value in (("conditioner", conditioner), ("bijector_fn", bijector_fn)):
+      if not callable(value):
+        raise InputError(f"`{name_of}` must be callable, got {shown(value)}")
+    check_count("event_ndims", event_ndims)
+    check_type("remat", remat, bool)
+    check_type("kept", kept, int | None)
     if kept is not None and kept < 1:
       raise ValueError(f"`kept` must be a positive integer or None, got {kept}")
     if not getattr(conditioner, "built", True):
@@ -87,7 +97,7 @@ class Coupling(Bijector):
       ]
       super().__init__(
         forward_min_event_ndims=event_ndims,
-        dtype=tf.as_dtype(dtype),
+        dtype=as_dtype("dtype", dtype),
         validate_args=validate_args,
         parameters=parameters,
         name=name,
@@ -112,7 +122,17 @@ class Coupling(Bijector):
       return self._rematerialized(evaluate, x, ctx)
     x1, x2 = _halves(x, self.kept)
     flat_x1, flat_ctx, batch_shape = _with_flat_batch(x1, self.event_ndims, ctx)
-    parameters = self.conditioner(flat_x1) if ctx is None else self.conditioner(flat_x1, ctx=flat_ctx)
+    try:
+      parameters = self.conditioner(flat_x1) if ctx is None else self.conditioner(flat_x1, ctx=flat_ctx)
+    except (tf.errors.InvalidArgumentError, ValueError) as error:
+      if not re.search("ncompatible|Dimensions must be equal", str(error)) or "calling" in str(error):
+        raise  # not TensorFlow's, of the shapes of one operation
+      context = "" if ctx is None or ctx.condition is None else f" and `context` {ctx.condition.shape}"
+      first, *_ = str(error).splitlines()
+      reason = first.partition("}} ")[2] if first.startswith("{{") else first.partition(" for '{{")[0]
+      raise InputError(
+        f"`x` or `y` of shape {x.shape}{context} do not fit the conditioner of {self.name!r}: {reason[:100]}"
+      ) from None
     bijector = self.bijector_fn(tf.nest.map_structure(lambda p: _unflattened(p, batch_shape, x.dtype), parameters))
     _check_size(bijector, x2)
     y2, log_det = evaluate(bijector, x2, self.event_ndims)
@@ -133,9 +153,9 @@ class Coupling(Bijector):
 def _halves(x, kept):
   """Return the values that are kept, and those that are transformed."""
   size = x.shape[-1]
-  if size is not None and (size % 2 if kept is None else size <= kept):
-    needed = "an even last axis" if kept is None else f"a last axis longer than {kept}"
-    raise ValueError(f"`Coupling` needs {needed}, got shape {x.shape}")
+  if size is not None and (size % 2 or not size if kept is None else size <= kept):
+    needed = "an even last axis" if kept is None else f"a last axis longer than `kept` {kept}"
+    raise ValueError(f"`Coupling` needs {needed}, got `x` or `y` of shape {x.shape}")
   return tf.split(x, 2 if kept is None else [kept, shape_of(x)[-1] - kept], axis=-1)
 
 
@@ -167,7 +187,9 @@ def _check_size(bijector, x2):
     raise ValueError(f"`bijector_fn` must return an elementwise bijector, got {bijector.name!r} of vectors")
   sizes = bijector.experimental_batch_shape(x_event_ndims=0)[-1:]
   if sizes and not sizes.is_compatible_with(x2.shape[-1:]):
-    raise ValueError(f"the conditioner gives parameters for {sizes[0]} values, but {x2.shape[-1]} are transformed")
+    raise ValueError(
+      f"the conditioner gives parameters for {sizes[0]} values, but {x2.shape[-1]} are transformed, of `x` or `y`"
+    )
 
 
 class CouplingKind(NamedTuple):
@@ -202,7 +224,8 @@ def num_parameters(coupling: str, components: int) -> int:
     >>> fpp.bijectors.num_parameters("mixture_logistic", components=8)
     26
   """
-  if coupling not in COUPLINGS:
+  check_count("components", components, 0, 2**63 - 1)
+  if not isinstance(coupling, str) or coupling not in COUPLINGS:
     raise ValueError(f"`coupling` must be {' or '.join(COUPLINGS)}, got {coupling!r}")
   return pkgutil.resolve_name(COUPLINGS[coupling]).num_parameters(components)
 
@@ -221,7 +244,7 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
     >>> bijector.forward(tf.zeros([1, 2])).numpy()
     array([[1., 2.]], dtype=float32)
   """
-  s, t = tf.unstack(_per_value(parameters, 2), axis=-1)
+  s, t = tf.unstack(_per_value(real_tensor("parameters", parameters, None, tf.float32), 2), axis=-1)
   return BoundedAffine(scale_logit=s, shift=t)
 
 
@@ -243,7 +266,9 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, m
     >>> fpp.bijectors.mixture_logistic_coupling_bijector(parameters, components=4).forward(tf.zeros([5, 2])).shape
     TensorShape([5, 2])
   """
-  parameters = _per_value(parameters, 2 + 3 * components)
+  check_count("components", components)
+  check_number("margin", margin, 0)
+  parameters = _per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
   s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
   log_scale = tf.maximum(log_scale, tf.constant(_SMALLEST_LOG_SCALE, log_scale.dtype))
@@ -257,7 +282,7 @@ def _affine_without_components(parameters, components):  # by name, as a lambda 
 
 
 def _per_value(parameters, size):
-  if parameters.shape[-1] % size:
+  if not parameters.shape.rank or not parameters.shape[-1] or parameters.shape[-1] % size:
     raise ValueError(
       f"the conditioner must give {size} parameters for each transformed value, got "
       f"parameters of shape {parameters.shape}"

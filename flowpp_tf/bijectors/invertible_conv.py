@@ -18,7 +18,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.core.arguments import as_tensor, check_all_finite, check_count, shown
+from flowpp_tf.core.checks import real_tensor
 from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.types import TensorLike
 
@@ -29,8 +32,7 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x W for a W that subclasses give, with its inverse and log-det in float64."""
 
   def __init__(self, event_ndims, dtype, validate_args, parameters, name):
-    if event_ndims < 1:
-      raise ValueError(f"`event_ndims` must be at least 1, got {event_ndims}")
+    check_count("event_ndims", event_ndims)
     super().__init__(
       forward_min_event_ndims=event_ndims,
       dtype=dtype,
@@ -47,10 +49,12 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   def _forward_and_log_det(self, x, ctx):
     kernel, log_det = self._kernel_and_log_det()
+    _check_channels("x", x, kernel)
     return _matmul(x, kernel), self._each_position(log_det, x)
 
   def _inverse_and_log_det(self, y, ctx):
     inverse, log_det = self._inverse_kernel_and_log_det()
+    _check_channels("y", y, inverse)
     return _matmul(y, inverse), self._each_position(-log_det, y)
 
   def _each_position(self, log_det, x):
@@ -153,14 +157,24 @@ class Invertible1x1ConvLU(_ChannelMixing):
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(lower_upper=lower_upper)
       _check_square("lower_upper", self._lower_upper)
-      self._sign = None if sign is None else tf.convert_to_tensor(sign)
-      self._permutation = None if permutation is None else tf.convert_to_tensor(permutation)
+      shape = self._lower_upper.shape[:-1]
+      self._sign = None if sign is None else _integers("sign", sign, shape, lambda signs: np.abs(signs) == 1)
+      is_place = lambda rows: np.sort(rows, axis=-1) == np.arange(shape[-1])
+      self._permutation = None if permutation is None else _integers("permutation", permutation, shape, is_place)
       super().__init__(event_ndims, dtype, validate_args, parameters, name)
 
   @classmethod
   def from_kernel(cls, kernel: TensorLike, **kwargs: Any) -> Invertible1x1ConvLU:
     """Return the same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
-    lower_upper, permutation = tf.linalg.lu(kernel)
+    kernel = real_tensor("kernel", kernel, None, tf.float32)
+    _check_square("kernel", kernel)
+    check_all_finite("kernel", kernel)
+    if kernel.dtype.size < 4:
+      raise InputError(f"`kernel` must be float32 or float64, got {kernel.dtype.name}")
+    try:
+      lower_upper, permutation = tf.linalg.lu(kernel)
+    except tf.errors.InvalidArgumentError:
+      raise InputError("`kernel` must be invertible") from None
     diagonal = tf.linalg.diag_part(lower_upper)
     return cls(
       tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))),
@@ -240,10 +254,29 @@ def _one_event(parameter, event_ndims=2, is_preferred=True):
   )
 
 
+def _integers(name, value, shape, valid):
+  """Integers of a shape as a tensor; an error for others, and for those that are not `valid` where they can be seen."""
+  tensor = as_tensor(name, value)
+  if not tensor.dtype.is_integer or not tensor.shape.is_compatible_with(tuple(shape)):
+    raise InputError(f"`{name}` must be integers of shape {[*shape]}, got {shown(value)}")
+  if hasattr(tensor, "numpy") and not np.all(valid(tensor.numpy())):
+    wanted = "1 and -1" if name == "sign" else f"each of 0 .. {shape[-1] - 1} once"
+    raise InputError(f"`{name}` must be {wanted}, got {shown(value)}")
+  return tensor
+
+
 def _check_square(name, kernel):
   shape = kernel.shape
   if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
     raise ValueError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
+
+
+def _check_channels(name, x, kernel):
+  if not kernel.shape.is_fully_defined():
+    return
+  channels = math.prod(kernel.shape[:-1])
+  if x.shape.rank is not None and (not x.shape.rank or x.shape[-1] not in (channels, None)):
+    raise InputError(f"`{name}` must be of shape [..., {channels}], got {x.shape}")
 
 
 def _matmul(x, kernel):

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.dtypes import finfo
 
 
@@ -37,6 +38,7 @@ class LogitMargin(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   def __init__(self, margin: float, validate_args: bool = False, name: str = "logit_margin") -> None:
     parameters = dict(locals())
+    check_type("margin", margin, float)
     if not 0 < margin < 0.5:
       raise ValueError(f"`margin` must lie between 0 and 1/2, got {margin}")
     with tf.name_scope(name) as name:

@@ -10,15 +10,63 @@ Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log
 largest value is taken out of the sum before the weights come in.
 """
 
+from collections.abc import Callable
 import functools
+import inspect
+from typing import Any
 
 from jaxtyping import Float
+import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.bijectors.base import check_broadcast
+from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
 
 
+def of_mixture(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Return a function of a tensor and the parameters of a mixture that checks these, and takes them by name."""
+  signature = inspect.signature(function)
+  names = tuple(signature.parameters)
+
+  @functools.wraps(function)
+  def call(*args, **kwargs):
+    if kwargs or len(args) != len(names):
+      args = signature.bind(*args, **kwargs).args
+    args = _mixture(names, args)
+    try:
+      return function(*args)
+    except (ValueError, tf.errors.InvalidArgumentError):
+      check_broadcast(**{names[0]: args[0][..., tf.newaxis]}, **dict(zip(names[1:], args[1:])))
+      raise
+
+  return call
+
+
+def _mixture(names, values):
+  """Real tensors of one dtype, that of the first tensor or array; parameters with as many components as the others."""
+  dtype = values[0].dtype if isinstance(values[0], tf.Tensor) else None
+  if dtype is None or not dtype.is_floating or not all(isinstance(v, tf.Tensor) and v.dtype is dtype for v in values):
+    of_tensors = [v.dtype for v in values if tf.is_tensor(v) and v.dtype.is_floating]
+    of_arrays = [v.dtype for v in values if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+    dtype = tf.as_dtype(next(iter([*of_tensors, *of_arrays]), tf.float32))
+    values = [real_tensor(name, value, dtype) for name, value in zip(names, values)]
+  check_components(dict(zip(names[1:], values[1:])))
+  return values
+
+
+def check_components(parameters: dict[str, tf.Tensor]) -> None:
+  """Raise an `InputError` unless the parameters of a mixture have as many components: one would be broadcast."""
+  shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
+  sizes = {shape[-1] for shape in shapes.values() if shape.rank}
+  if any(shape.rank == 0 for shape in shapes.values()) or len(sizes - {None}) > 1 or 0 in sizes:
+    found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
+    raise InputError(f"parameters must be of shape [..., K] with the same K, got {found}")
+
+
+@of_mixture
 def mixture_logistic_log_prob(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -43,6 +91,7 @@ def mixture_logistic_log_prob(
   return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
 
 
+@of_mixture
 def mixture_logistic_log_cdf(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -56,6 +105,7 @@ def mixture_logistic_log_cdf(
   return tf.math.log_sigmoid(logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
+@of_mixture
 def mixture_logistic_log_survival(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -68,6 +118,7 @@ def mixture_logistic_log_survival(
   return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
 
 
+@of_mixture
 @functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))
 @tf.custom_gradient
 def logit_mixture_logistic_cdf(

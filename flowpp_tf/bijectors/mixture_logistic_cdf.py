@@ -12,8 +12,8 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.bijectors.mixture_logistic import logit_mixture_logistic_cdf, mixture_logistic_log_prob
+from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
+from flowpp_tf.bijectors.mixture_logistic import check_components, logit_mixture_logistic_cdf, mixture_logistic_log_prob
 from flowpp_tf.bijectors.mixture_quantile import (
   InverseResults,
   find_logit_mixture_logistic_quantile,
@@ -31,6 +31,8 @@ class _Mixture(Bijector):
   def __init__(self, logits, loc, log_scale, validate_args, parameters, name):
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(logits=logits, loc=loc, log_scale=log_scale)
+      check_components(dict(logits=self._logits, loc=self._loc, log_scale=self._log_scale))
+      check_broadcast(logits=self._logits, loc=self._loc, log_scale=self._log_scale)
       super().__init__(
         forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args, parameters=parameters, name=name
       )

@@ -23,7 +23,12 @@ from jaxtyping import Float, Int
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.bijectors.mixture_logistic import logit_cdf_gradients, logit_mixture_logistic_cdf, sum_to_shape
+from flowpp_tf.bijectors.mixture_logistic import (
+  logit_cdf_gradients,
+  logit_mixture_logistic_cdf,
+  of_mixture,
+  sum_to_shape,
+)
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
@@ -42,6 +47,7 @@ class InverseResults(NamedTuple):
 
 # Traced, because in graphs forward-mode autodiff takes the gradient of a function into account, but not that of a
 # `tf.custom_gradient`.
+@of_mixture
 @functools.partial(traced_once, inline=True)
 def logit_mixture_logistic_quantile(
   target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
@@ -67,6 +73,7 @@ def logit_mixture_logistic_quantile(
   return _implicit_function(root, target, logits, loc, log_scale)
 
 
+@of_mixture
 def find_logit_mixture_logistic_quantile(
   target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> InverseResults:
@@ -112,8 +119,8 @@ def _search(target, logits, loc, log_scale):
   )
   # Comparisons with NaN are false, also with one from an overflow: the search would end at once, at a number.
   limit = tf.constant(_LARGEST_LOG_SCALE * np.log(float(finfo(x.dtype).max)), x.dtype)
-  finite = (logits == logits) & (loc == loc) & (tf.abs(log_scale) < limit)
-  valid = tf.reduce_all(finite, axis=-1) & (target == target)
+  finite = (logits < np.inf) & (loc == loc) & (tf.abs(log_scale) < limit)
+  valid = tf.reduce_all(finite, axis=-1) & tf.reduce_any(logits > -np.inf, axis=-1) & (target == target)
   return tf.where(valid, x * sign, tf.constant(np.nan, x.dtype)), evaluations
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.core.arguments import check_count, check_type
 
 
 class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
@@ -30,8 +31,8 @@ class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False, name: str = "pixels_to_logit"
   ) -> None:
     parameters = dict(locals())
-    if levels < 1:
-      raise ValueError(f"`levels` must be at least 1, got {levels}")
+    check_count("levels", levels, most=2**31 - 1)
+    check_type("alpha", alpha, float)
     if not 0 < alpha < 0.5:
       raise ValueError(f"`alpha` must lie between 0 and 1/2, got {alpha}")
     with tf.name_scope(name) as name:

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
+from flowpp_tf.core.arguments import check_count, check_shape_of_images
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.types import Shape
 
@@ -52,13 +53,17 @@ class _Regrouping(_Rearrangement):
   def _forward_event_shape(self, shape):
     (*batch, height, width, channels), (dy, dx) = shape, self._block
     if (height or 0) % dy or (width or 0) % dx:
-      raise ValueError(f"`{type(self).__name__}` needs height and width divisible by {dy} and {dx}, got shape {shape}")
+      raise ValueError(
+        f"`{type(self).__name__}` needs height and width divisible by {dy} and {dx}, got `x` of shape {shape}"
+      )
     return tf.TensorShape([*batch, height and height // dy, width and width // dx, channels and channels * dy * dx])
 
   def _inverse_event_shape(self, shape):
     (*batch, height, width, channels), (dy, dx) = shape, self._block
     if (channels or 0) % (dy * dx):
-      raise ValueError(f"the inverse of `{type(self).__name__}` needs channels divisible by {dy * dx}, got {shape}")
+      raise ValueError(
+        f"the inverse of `{type(self).__name__}` needs channels divisible by {dy * dx}, got `y` of shape {shape}"
+      )
     return tf.TensorShape([*batch, height and height * dy, width and width * dx, channels and channels // (dy * dx)])
 
   def _forward_event_shape_tensor(self, shape):
@@ -86,8 +91,7 @@ class Squeeze(_Regrouping):
 
   def __init__(self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze") -> None:
     parameters = dict(locals())
-    if block_size < 1:
-      raise ValueError(f"`block_size` must be at least 1, got {block_size}")
+    check_count("block_size", block_size)
     self._block_size = block_size
     self._block = (block_size, block_size)
     super().__init__(3, validate_args, parameters, name)
@@ -154,7 +158,7 @@ class SwapHalves(_Rearrangement):
 
   def _rearrange(self, x):
     if (x.shape[-1] or 0) % 2:
-      raise ValueError(f"`SwapHalves` needs an even last axis, got shape {x.shape}")
+      raise ValueError(f"`SwapHalves` needs an even last axis, got `x` or `y` of shape {x.shape}")
     first, second = tf.split(x, 2, axis=-1)  # `tf.vectorized_map` has no rule for `tf.roll`
     return tf.concat([second, first], axis=-1)
 
@@ -174,6 +178,7 @@ def split_columns(image_shape: Shape, name: str = "split_columns") -> ColumnsToC
     >>> fpp.bijectors.split_columns((8, 8, 1)).forward(tf.zeros([2, 8, 8, 1])).shape
     TensorShape([2, 8, 4, 2])
   """
+  check_shape_of_images("image_shape", image_shape)
   if image_shape[1] % 2:
-    raise ValueError(f"a split by columns needs an even width, got image shape {tuple(image_shape)}")
+    raise ValueError(f"a split by columns needs an even width, got `image_shape` {tuple(image_shape)}")
   return ColumnsToChannels(name=name)

@@ -19,6 +19,8 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.bijectors.sigmoid import Sigmoid
+from flowpp_tf.core.arguments import as_dtype, as_sample_shape, check_type, shown
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
 from flowpp_tf.types import Shape, TensorLike
 
@@ -64,6 +66,9 @@ class UniformDequantization(FlowDistribution):
     name: str = "uniform_dequantization",
   ) -> None:
     parameters = dict(locals())
+    dtype = as_dtype("dtype", dtype)
+    batch_shape = as_sample_shape("batch_shape", batch_shape)
+    event_shape = as_sample_shape("event_shape", event_shape)
     noise = tfd.Sample(_HalfOpenUniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype), validate_args), event_shape)
     super().__init__(noise, tfb.Identity(), validate_args, parameters, name)
 
@@ -113,6 +118,11 @@ class VariationalDequantization(FlowDistribution):
     name: str = "variational_dequantization",
   ) -> None:
     parameters = dict(locals())
+    dtype, event_shape = as_dtype("dtype", dtype), as_sample_shape("event_shape", event_shape)
+    check_type("context_variables", context_variables, Sequence)
+    for variable in context_variables:
+      if not (isinstance(variable, tf.Variable) or tf.is_tensor(variable)):  # tensors in a stateless call
+        raise InputError(f"`context_variables` must be variables, got {shown(variable)}")
     self._context_variables = list(context_variables)
     noise = tfd.Sample(tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype), validate_args), event_shape)
     super().__init__(noise, Conditioned(bijector, context, validate_args), validate_args, parameters, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from jaxtyping import Float
@@ -13,9 +14,11 @@ from tensorflow_probability.python.distributions import transformed_distribution
 from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
+from flowpp_tf.core.arguments import as_sample_shape, check_all_finite, check_type
 from flowpp_tf.core.checks import check_event, real_tensor
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.seeds import check_seed
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
@@ -74,6 +77,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     name: str = "flow",
   ) -> None:
     parameters = dict(locals()) if parameters is None else parameters
+    check_type("distribution", distribution, tfd.Distribution)
+    check_type("bijector", bijector, tfb.Bijector)
     self._context_size = context_size(bijector)
     super().__init__(
       distribution,
@@ -141,12 +146,15 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       >>> flow.initialize(tf.random.normal([64, 2])).shape
       TensorShape([64])
     """
+    check_type("overwrite", overwrite, bool)
     x = self._event(x)
     if x.shape.rank == self.event_shape.rank or (x.shape[0] is not None and x.shape[0] < 2):
       raise InputError(f"`x` must be a batch of two or more values, got shape {[*x.shape]}")
     if tf.executing_eagerly():
       if not np.all(np.isfinite(x)):
         raise InputError(f"`x` must be finite, got {np.sum(~np.isfinite(x))} values that are NaN or infinite")
+      if isinstance(self.bijector, Conditioned):
+        check_all_finite("context", tf.convert_to_tensor(self.bijector.context))
       if not overwrite and not all(part.is_new() for part in self.submodules if isinstance(part, ActNorm)):
         raise InputError(f"{self.name!r} is initialised already: give `overwrite=True` to replace its weights")
     return self.log_prob(x, ctx=EvalContext(initialize=True))
@@ -166,8 +174,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     base_sample = real_tensor("base_sample", base_sample, self.distribution.dtype)
     check_event("base_sample", base_sample.shape, self.distribution.event_shape)
     self._check_given(ctx)
-    y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), ctx)
-    return y, self.distribution.log_prob(base_sample) - log_det
+    with self._batch_errors("base_sample", base_sample):
+      y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), ctx)
+      return y, self.distribution.log_prob(base_sample) - log_det
 
   def log_prob_terms(
     self, y: TensorLike, ctx: EvalContext | None = None
@@ -183,8 +192,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     """
     y = self._event(y)
     self._check_given(ctx)
-    x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), ctx)
-    return self.distribution.log_prob(x), log_det
+    with self._batch_errors("x", y):
+      x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), ctx)
+      return self.distribution.log_prob(x), log_det
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the log density of values `[..., *event_shape]`, `[...]` nats; NaN for NaN.
@@ -203,19 +213,37 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   ) -> Float[tf.Tensor, "..."]:
     """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`, as in TFP."""
     self._check_given(_checked(kwargs).get("ctx"))
-    return super().sample(_sample_shape(sample_shape), seed, name, **kwargs)
+    check_seed(seed)
+    return super().sample(as_sample_shape("sample_shape", sample_shape), seed, name, **kwargs)
 
   def experimental_sample_and_log_prob(
     self, sample_shape: Any = (), seed: Any = None, name: str = "sample_and_log_prob", **kwargs: Any
   ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
     """Draw samples together with their log densities, as in TFP."""
-    return super().experimental_sample_and_log_prob(_sample_shape(sample_shape), seed, name, **kwargs)
+    check_seed(seed)
+    return super().experimental_sample_and_log_prob(as_sample_shape("sample_shape", sample_shape), seed, name, **kwargs)
 
   def _event(self, value):
     """A value as a tensor; without this check parameters would broadcast it."""
     value = real_tensor("x", value, self.dtype)
     check_event("x", value.shape, self.event_shape)
     return value
+
+  @contextlib.contextmanager
+  def _batch_errors(self, name, value):
+    """Turn errors about a batch that does not fit that of this distribution into an `InputError`."""
+    try:
+      yield
+    except (ValueError, tf.errors.InvalidArgumentError):
+      batch = value.shape[: len(value.shape) - len(self.event_shape)]
+      try:
+        tf.broadcast_static_shape(batch, self.batch_shape)
+      except ValueError:
+        raise InputError(
+          f"`{name}` must have a batch that can be broadcast to {[*self.batch_shape]}, that of {self.name!r} and its "
+          f"`context`, got {[*batch]}"
+        ) from None
+      raise
 
   def _check_given(self, ctx):
     if self.context_size and not isinstance(self.bijector, Conditioned) and (ctx is None or ctx.condition is None):
@@ -249,15 +277,6 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
 class _CompositeFlow(FlowDistribution, tfp.distributions.AutoCompositeTensorDistribution):
   """A flow of composite tensors."""
-
-
-def _sample_shape(value):
-  """A sample shape as TFP takes it, which would make integers of other numbers, and samples of a negative count."""
-  if not tf.is_tensor(value):
-    sizes = np.asarray(value)
-    if sizes.size and (sizes.ndim > 1 or sizes.dtype.kind not in "iu" or np.any(sizes < 0)):
-      raise InputError(f"`sample_shape` must be integers of at least 0, got {value!r}")
-  return value
 
 
 def _all_to_bijector(kwargs):
