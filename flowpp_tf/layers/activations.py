@@ -4,7 +4,9 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import as_tensor, check_type
 from flowpp_tf.core.dtypes import at_least_float32
+from flowpp_tf.core.errors import InputError
 
 
 def concat_elu(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n 2*c"]:
@@ -14,6 +16,7 @@ def concat_elu(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n 2*c"]:
     >>> fpp.layers.concat_elu(tf.constant([1.0, -1.0])).numpy().round(2)
     array([ 1.  , -0.63, -0.63,  1.  ], dtype=float32)
   """
+  x = _floats(x)
   return tf.nn.elu(tf.concat([x, -x], axis=-1))
 
 
@@ -24,8 +27,18 @@ def gate(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n c//2"]:
     >>> fpp.layers.gate(tf.constant([4.0, 0.0])).numpy()
     array([2.], dtype=float32)
   """
+  x = _floats(x)
+  if x.shape.rank is not None and (x.shape[-1] or 0) % 2:
+    raise InputError(f"`x` must have an even last axis, got shape {x.shape}")
   a, b = tf.split(x, 2, axis=-1)
   return a * tf.sigmoid(b)
+
+
+def _floats(x):
+  """A tensor of floating-point numbers with a last axis."""
+  x = as_tensor("x", x, None if tf.is_tensor(x) else tf.float32)
+  check_type("x", x, Float[tf.Tensor, "*n c"])
+  return x
 
 
 def layer_norm(x: Float[tf.Tensor, "*n c"], norm: keras.layers.LayerNormalization | None) -> Float[tf.Tensor, "*n c"]:

@@ -1,7 +1,9 @@
 """The mark of a layer or model whose weights are set: from data, or by loading trained ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 
 
@@ -31,5 +33,6 @@ class Adaptable:
 
   def set_weights(self, weights: Any) -> None:
     """Set the weights, as in Keras."""
+    check_type("weights", weights, Sequence)
     super().set_weights(weights)  # type: ignore[misc]
     self.initialized = True

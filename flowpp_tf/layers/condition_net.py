@@ -15,7 +15,10 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
+from flowpp_tf.core.checks import check_shape
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
@@ -45,6 +48,7 @@ class ConditionNet(keras.layers.Layer):
     TensorShape([2, 1, 1, 16])
   """
 
+  @check_arguments
   def __init__(
     self,
     image_shape: Shape,
@@ -54,23 +58,31 @@ class ConditionNet(keras.layers.Layer):
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
-    if not num_classes and not condition_shape:
+    check_shape_of_images("image_shape", image_shape)
+    check_count("num_classes", num_classes, 0)
+    if not num_classes and not len(condition_shape):
       raise ValueError("`num_classes` or `condition_shape` must be given")
-    network = NetworkConfig.of(network or NetworkConfig(32, 1, "none"))
+    network = NetworkConfig.of(NetworkConfig(32, 1, "none") if network is None else network)
     self._config = dict(
       image_shape=tuple(image_shape),
       num_classes=num_classes,
       condition_shape=tuple(condition_shape),
       network=dataclasses.asdict(network),
     )
-    self.remat = network.remat
+    self.remat, self._condition_shape = network.remat, tuple(condition_shape)
     self.embedding = self.input_conv = None
     self.blocks: list[ConvAttentionBlock] = []
+    if len(condition_shape):
+      height, width, _ = check_shape_of_images("condition_shape", condition_shape)
+      if image_shape[0] % height or image_shape[1] % width:
+        raise ValueError(
+          f"`condition_shape` must have sides that divide those of `image_shape` {tuple(image_shape)}, "
+          f"got {tuple(condition_shape)}"
+        )
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       if num_classes:
         self.embedding = LabelEmbedding(num_classes, network.filters, name="embedding", dtype=self.dtype_policy)
-      if condition_shape:
-        height, width, _ = condition_shape
+      if len(condition_shape):
         self.repeats = image_shape[0] // height, image_shape[1] // width
         options: dict[str, Any] = dict(dtype=self.dtype_policy)
         self.input_conv = InitNormConv2D(network.filters, name="input_conv", weight_norm=network.weight_norm, **options)
@@ -85,12 +97,19 @@ class ConditionNet(keras.layers.Layer):
   def build(self, *shapes: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
+  @check_arguments
   def call(
     self,
     labels: Int[tf.Tensor, " n"] | None = None,
     condition: Num[tf.Tensor, "n h w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n height width c"]:
+    for name, value, wanted in (("labels", labels, self.embedding), ("condition", condition, self.input_conv)):
+      if (value is None) != (wanted is None):
+        raise InputError(f"`{name}` must be {'None' if wanted is None else 'given'}: the network was made so")
+    if condition is not None:
+      count = None if labels is None else labels.shape[0]
+      check_shape("condition", condition.shape, [count, *self._condition_shape])
     context = 0.0 if self.embedding is None else self.embedding(labels)
     if self.input_conv is None:
       return context

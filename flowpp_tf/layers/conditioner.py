@@ -15,7 +15,9 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.network import MIXERS, NetworkConfig
+from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
+from flowpp_tf.core.checks import check_shape
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.layers.activations import concat_elu, layer_norm
@@ -26,7 +28,6 @@ from flowpp_tf.layers.init_norm import InitNormConv2D
 from flowpp_tf.layers.kernels.pointwise import LAYER_NORM_EPSILON
 from flowpp_tf.types import Shape
 
-MIXERS = ("attention", "pointwise", "none")
 _OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
 
 
@@ -52,6 +53,7 @@ class ConvAttentionBlock(keras.layers.Layer):
     TensorShape([2, 8, 8, 16])
   """
 
+  @check_arguments
   def __init__(
     self,
     filters: int,
@@ -65,6 +67,7 @@ class ConvAttentionBlock(keras.layers.Layer):
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
+    check_count("heads", heads)
     if mixer not in MIXERS:
       raise ValueError(f"`mixer` must be one of {', '.join(MIXERS)}, got {mixer!r}")
     self._config = dict(
@@ -95,6 +98,7 @@ class ConvAttentionBlock(keras.layers.Layer):
       self.mixer_norm = normalize("mixer_norm")
 
   @classmethod
+  @check_arguments
   def of_network(cls, network: NetworkConfig, **kwargs: Any) -> "ConvAttentionBlock":
     """Return a block of a network's config; further arguments as in the constructor."""
     return cls(
@@ -116,11 +120,12 @@ class ConvAttentionBlock(keras.layers.Layer):
         layer.build(x_shape)
     self.built = True
 
+  @check_arguments
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
     position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
-    context: Float[tf.Tensor, " n #h #w k"] | None = None,
+    context: Float[tf.Tensor, "... #h #w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
     if not (tf.executing_eagerly() or ctx.initialize):  # the same, in less time and memory
@@ -160,19 +165,24 @@ class Conditioner(keras.layers.Layer):
     TensorShape([2, 8, 4, 2])
   """
 
+  @check_arguments
   def __init__(
     self,
     image_shape: Shape,
     outputs: int,
-    network: NetworkConfig,
+    network: NetworkConfig | dict[str, Any],
     context_channels: int = 0,
     output_concat_elu: bool = False,
     context_block: Sequence[int] = (1, 1),
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
-    height, width, _ = image_shape
+    height, width, _ = check_shape_of_images("image_shape", image_shape)
     network = NetworkConfig.of(network)
+    check_count("outputs", outputs)
+    check_count("context_channels", context_channels, 0)
+    if len(context_block) != 2 or min(context_block) < 1:
+      raise ValueError(f"`context_block` must be (rows, columns), got {tuple(context_block)}")
     self.image_shape = tuple(image_shape)
     self.outputs = outputs
     self.network = network
@@ -206,7 +216,9 @@ class Conditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
+  @check_arguments
   def call(self, x: Float[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w outputs"]:
+    check_shape("x", x.shape, [None, *self.image_shape])
     context = ctx.condition
     if (context is not None) != (self.context_channels > 0):
       raise ValueError(

@@ -14,6 +14,8 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
+from flowpp_tf.core.checks import check_shape
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.conditioner import ConvAttentionBlock
@@ -39,9 +41,16 @@ class ContextNet(keras.layers.Layer):
     TensorShape([2, 8, 4, 16])
   """
 
-  def __init__(self, image_shape: Shape, levels: int | None, network: NetworkConfig, **kwargs: Any) -> None:
+  @check_arguments
+  def __init__(
+    self, image_shape: Shape, levels: int | None, network: NetworkConfig | dict[str, Any], **kwargs: Any
+  ) -> None:
     super().__init__(**kwargs)
-    height, width, channels = image_shape
+    height, width, channels = check_shape_of_images("image_shape", image_shape)
+    if width % 2:
+      raise ValueError(f"`image_shape` must have an even width, got {tuple(image_shape)}")
+    if levels is not None:
+      check_count("levels", levels)
     network = NetworkConfig.of(network)
     self.image_shape = tuple(image_shape)
     self.levels = levels
@@ -71,7 +80,9 @@ class ContextNet(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
+  @check_arguments
   def call(self, images: Num[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w//2 k"]:
+    check_shape("images", images.shape, [None, *self.image_shape])
     x = tf.cast(images, self.compute_dtype)
     if self.levels is not None:
       x = x / self.levels - 0.5

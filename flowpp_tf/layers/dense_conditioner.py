@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import variables_of
 from flowpp_tf.layers.init_norm import InitNormDense
@@ -57,7 +58,7 @@ class DenseConditioner(keras.layers.Layer):
       blocks=as_size("blocks", blocks, 0),
       context_size=as_size("context_size", context_size, 0),
     )
-    self.context_size = context_size
+    self.size, self.context_size = size, context_size
     dense = lambda units, inputs, name, scale=1.0: _built(
       InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs
     )
@@ -72,7 +73,10 @@ class DenseConditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
+  @check_arguments
   def call(self, x: Float[tf.Tensor, "*n c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "*n outputs"]:
+    if x.shape[-1] not in (self.size, None):
+      raise ValueError(f"`x` must be of shape [..., {self.size}], got {x.shape}")
     context, initialize = ctx.condition, ctx.initialize
     size = 0 if context is None else context.shape[-1]
     if size != self.context_size:

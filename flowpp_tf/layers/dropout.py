@@ -10,6 +10,9 @@ from jaxtyping import Bool, Float
 import keras
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.layers.kernels.pointwise import kept
 from flowpp_tf.layers.kernels.random_bits import sixteen_bits
@@ -30,9 +33,19 @@ class Dropout(keras.layers.Dropout):
     True
   """
 
+  @check_arguments
+  def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any) -> None:
+    if not 0 <= rate <= 1:
+      raise InputError(f"`rate` must lie in [0, 1], got {rate}")
+    super().__init__(rate, noise_shape, seed, **kwargs)
+
+  @check_arguments
   def call(
-    self, inputs: Float[tf.Tensor, "*n"], training: bool = False, seed: Seed = None, batch_offset: Any = 0
+    self, inputs: Float[tf.Tensor, "*n"], training: bool = False, seed: Seed = None, batch_offset: int | tf.Tensor = 0
   ) -> Float[tf.Tensor, "*n"]:
+    seed = None if seed is None else as_seed(seed)
+    if not tf.is_tensor(batch_offset):
+      check_count("batch_offset", batch_offset, 0, 2**63 - 1)
     return self.apply(inputs, self.keep_mask(shape_of(inputs), training, seed, batch_offset))
 
   def keep_mask(

@@ -11,7 +11,8 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import check_event
+from flowpp_tf.core.arguments import as_sample_shape, check_type
+from flowpp_tf.core.checks import check_event, real_tensor
 from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.types import Seed, TensorLike
 
@@ -68,6 +69,8 @@ class Flow(Adaptable, keras.layers.Layer):
   def __call__(self, x: TensorLike, *args: Any, **kwargs: Any) -> Any:
     # Not in `call`, where Keras puts paragraphs around the line of an error.
     event_shape = self.distribution.event_shape
+    if not hasattr(x, "shape"):  # a list, of which Keras would take each number for an input
+      x = real_tensor("x", x, tf.as_dtype(self.variable_dtype))
     if isinstance(event_shape, tf.TensorShape):
       check_event("x", tf.TensorShape(getattr(x, "shape", None)), event_shape)
     return super().__call__(x, *args, **kwargs)
@@ -106,6 +109,7 @@ class Flow(Adaptable, keras.layers.Layer):
     self, x: TensorLike, context: TensorLike | None = None, overwrite: bool = False
   ) -> Float[tf.Tensor, "..."]:
     """Initialise the flow as `adapt` does, and return the log density of `x`, `[N]` nats."""
+    check_type("overwrite", overwrite, bool)
     self._check_new(overwrite)
     flow = self._given(context)
     if not hasattr(flow, "initialize"):
@@ -116,7 +120,7 @@ class Flow(Adaptable, keras.layers.Layer):
 
   def sample(self, n: int | tf.Tensor, context: TensorLike | None = None, seed: Seed = None) -> Float[tf.Tensor, "..."]:
     """Draw samples, `[n, *event_shape]`, or `[n, *batch, *event_shape]` given a context of a batch."""
-    return self._given(context).sample(n, seed=seed)
+    return self._given(context).sample(as_sample_shape("n", n), seed=seed)
 
   def _given(self, context):
     if context is None:

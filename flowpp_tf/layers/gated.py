@@ -14,7 +14,10 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.checks import check_shape
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.activations import concat_elu, gate
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense
@@ -42,6 +45,7 @@ class GatedConv(keras.layers.Layer):
     TensorShape([2, 8, 8, 16])
   """
 
+  @check_arguments
   def __init__(
     self,
     filters: int,
@@ -52,6 +56,8 @@ class GatedConv(keras.layers.Layer):
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
+    check_count("filters", filters)
+    check_count("output_kernel_size", output_kernel_size)
     self.filters = filters
     self.output_kernel_size = output_kernel_size
     self.use_context = use_context
@@ -75,14 +81,18 @@ class GatedConv(keras.layers.Layer):
     self.output_projection.build(_doubled(x_shape))
     self.built = True
 
+  @check_arguments
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
-    context: Float[tf.Tensor, " n #h #w k"] | None = None,
+    context: Float[tf.Tensor, "... #h #w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
     h = self.conv(concat_elu(x), initialize=ctx.initialize)
+    if (context is None) != (self.context_projection is None):
+      raise InputError(f"`context` must be {'None' if context is not None else 'given'}: see `use_context`")
     if self.context_projection is not None:
+      _check_context(context, x, self.context_projection.kernel.shape[0] // 2)
       h += self.context_projection(concat_elu(context), initialize=ctx.initialize)
     h = self.dropout(concat_elu(h), training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
     return x + gate(self.output_projection(h, initialize=ctx.initialize))
@@ -98,6 +108,19 @@ class GatedConv(keras.layers.Layer):
     }
 
 
+def _check_context(context, x, channels):
+  """Raise an `InputError` unless a context has `channels` and the sizes of x, or 1 in place of H and W."""
+  allowed = [(size, 1) for size in x.shape[1:3]] + [(channels,)]
+  found = list(context.shape)[-3:]
+  of_another_batch = len(context.shape) == 4 and not context.shape[:1].is_compatible_with(x.shape[:1])
+  if (
+    of_another_batch
+    or len(context.shape) not in (3, 4)
+    or any(None not in sizes and size not in (*sizes, None) for size, sizes in zip(found, allowed))
+  ):
+    raise InputError(f"`context` must be of shape [N, H, W, {channels}] for `x` of {x.shape}, got {context.shape}")
+
+
 def _doubled(shape):
   """The shape of concat_elu."""
   return (*shape[:-1], 2 * shape[-1])
@@ -106,8 +129,10 @@ def _doubled(shape):
 class _GatedMixer(keras.layers.Layer):
   """1x1 to three times the channels, `mix` them back to one, dropout, 1x1, gate, residual."""
 
+  @check_arguments
   def __init__(self, filters: int, dropout: float = 0.0, weight_norm: bool = False, **kwargs: Any) -> None:
     super().__init__(**kwargs)
+    check_count("filters", filters)
     self.filters = filters
     self.weight_norm = weight_norm
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
@@ -123,12 +148,15 @@ class _GatedMixer(keras.layers.Layer):
     self.output_projection.build(x_shape)
     self.built = True
 
+  @check_arguments
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
     position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
+    if position_embedding is not None:
+      check_shape("position_embedding", position_embedding.shape[-3:], x.shape[1:])
     h = x if position_embedding is None else x + position_embedding
     h = self.mix(self.input_projection(h, initialize=ctx.initialize))
     h = self.dropout(h, training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
@@ -160,6 +188,7 @@ class GatedAttention(_GatedMixer):
     TensorShape([2, 8, 8, 16])
   """
 
+  @check_arguments
   def __init__(
     self, filters: int, heads: int = 4, dropout: float = 0.0, weight_norm: bool = False, **kwargs: Any
   ) -> None:

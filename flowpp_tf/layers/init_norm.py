@@ -7,13 +7,16 @@ does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for 
 """
 
 import functools
+import math
 from typing import Any
 
 from jaxtyping import Float
 import keras
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.dtypes import at_least_float32
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.layers.kernels.products import conv2d, dense
@@ -41,8 +44,8 @@ class _InitNormLayer(keras.layers.Layer):
 
   def __init__(self, product, units, init_scale, weight_norm, **kwargs):
     super().__init__(**kwargs)
-    if units < 1:
-      raise ValueError(f"the number of output channels must be at least 1, got {units}")
+    if not (init_scale > 0 and math.isfinite(init_scale)):
+      raise ValueError(f"`init_scale` must be positive, got {init_scale}")
     self.product = product  # `product(x, kernel, bias=None)`
     self.units = units
     self.init_scale = init_scale
@@ -56,8 +59,12 @@ class _InitNormLayer(keras.layers.Layer):
       self.gain = self.add_weight(name="gain", shape=(self.units,), initializer="ones")
     self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
+  @check_arguments
   def call(self, x: Float[tf.Tensor, "*n c"], initialize: bool = False) -> Float[tf.Tensor, "*n units"]:
     kernel, bias = self.effective_weights()
+    channels = kernel.shape[-2]
+    if x.shape[-1] not in (channels, None):
+      raise InputError(f"`x` must have {channels} channels, got shape {x.shape}")
     if initialize:
       return sync_lanes(functools.partial(self._initialize, kernel), x)
     return self.product(x, kernel, bias)
@@ -109,9 +116,12 @@ class InitNormConv2D(_InitNormLayer):
     1.0
   """
 
+  @check_arguments
   def __init__(
     self, filters: int, kernel_size: int = 3, init_scale: float = 1.0, weight_norm: bool = False, **kwargs: Any
   ) -> None:
+    check_count("filters", filters)
+    check_count("kernel_size", kernel_size)
     super().__init__(conv2d, filters, init_scale, weight_norm, **kwargs)
     self.kernel_size = kernel_size
 
@@ -135,7 +145,9 @@ class InitNormDense(_InitNormLayer):
     1.0
   """
 
+  @check_arguments
   def __init__(self, units: int, init_scale: float = 1.0, weight_norm: bool = False, **kwargs: Any) -> None:
+    check_count("units", units)
     super().__init__(dense, units, init_scale, weight_norm, **kwargs)
 
   def build(self, input_shape: tuple) -> None:

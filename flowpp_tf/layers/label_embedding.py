@@ -7,6 +7,8 @@ from jaxtyping import Float, Int
 import keras
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments, check_count
+
 
 @keras.saving.register_keras_serializable("flowpp_tf")
 class LabelEmbedding(keras.layers.Layer):
@@ -23,8 +25,11 @@ class LabelEmbedding(keras.layers.Layer):
     TensorShape([2, 1, 1, 4])
   """
 
+  @check_arguments
   def __init__(self, num_classes: int, channels: int, **kwargs: Any) -> None:
     super().__init__(**kwargs)
+    for name, value in (("num_classes", num_classes), ("channels", channels)):
+      check_count(name, value)
     self.num_classes = num_classes
     self.channels = channels
     # The last row is that of images without a label.
@@ -33,13 +38,14 @@ class LabelEmbedding(keras.layers.Layer):
     )
     self.built = True
 
+  @check_arguments
   def call(self, labels: Int[tf.Tensor, " n"]) -> Float[tf.Tensor, "n 1 1 c"]:
-    labels = tf.cast(labels, tf.int32)
+    known = (labels >= -1) & (labels < self.num_classes)  # of the dtype that they have: a cast may wrap around
+    labels = tf.cast(tf.where(known, labels, -1), tf.int32)
     rows = tf.where(labels < 0, self.num_classes, labels)
     # A product with one-hot vectors has a dense gradient. It would make zeros of labels out of range.
     one_hot = tf.one_hot(rows, self.num_classes + 1, dtype=self.compute_dtype)
     vectors = tf.matmul(one_hot, tf.cast(self.table, self.compute_dtype))
-    known = (labels >= -1) & (labels < self.num_classes)
     vectors = tf.where(known[:, tf.newaxis], vectors, tf.cast(math.nan, vectors.dtype))
     return vectors[:, tf.newaxis, tf.newaxis]
 

@@ -12,15 +12,17 @@ import tensorflow as tf
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks
+from flowpp_tf.core.arguments import as_dtype, as_tensor, check_all_finite, check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
 KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a batch, by argument
 
 
+@check_arguments
 def conditioning_specs(config: FlowPlusPlusConfig, dtype: Any) -> dict[str, tf.TensorSpec]:
   """Return the specs of a model's conditioning by name, for any batch size."""
-  specs = {}
+  dtype, specs = as_dtype("dtype", dtype), {}
   if config.num_classes:
     specs["labels"] = tf.TensorSpec([None], tf.int32, "labels")
   if config.condition_shape:
@@ -39,7 +41,7 @@ def check_conditioning(
 
   Args:
     config: config of the model.
-    dtype: dtype of conditions.
+    dtype: dtype of conditions, to which real numbers of another one are cast, as images are.
     count: number of images, or None if it is not known.
     labels: integers `[count]`, or one for all.
     condition: `[count, *condition_shape]`, or one for all.
@@ -48,17 +50,9 @@ def check_conditioning(
     InputError (a ValueError): if one is missing, not expected, or does not fit. The values of labels are checked only
       in eager mode; `conditioning_checks` are for graphs.
   """
-  given = dict(labels=labels, condition=condition)
-  specs = conditioning_specs(config, dtype)
-  for name, value in given.items():
-    if name in specs and value is None:
-      raise InputError(f"`{name}` must be given: this is a model of images given {name}")
-    if name not in specs and value is not None:
-      raise InputError(f"`{name}` must be None: this model takes none")
-  tensors = {name: tf.convert_to_tensor(given[name]) for name in specs}
-  if "labels" in tensors:
-    _check_labels(tensors["labels"], config)
-  for name, spec in specs.items():
+  check_type("count", count, int | tf.Tensor | None)
+  tensors = _as_tensors(config, dtype, labels, condition)
+  for name, spec in conditioning_specs(config, dtype).items():
     tensor = tf.cast(tensors[name], spec.dtype)
     if tensor.shape.rank == len(spec.shape) - 1:  # one for all
       tensor = tf.repeat(tensor[tf.newaxis], count, axis=0)
@@ -67,6 +61,49 @@ def check_conditioning(
   return tensors
 
 
+def conditioning_of_any_batch(
+  config: FlowPlusPlusConfig, dtype: Any, labels: TensorLike | None = None, condition: TensorLike | None = None
+) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+  """Return labels `[...]` and conditions `[..., *condition_shape]` as tensors; errors as of `check_conditioning`."""
+  tensors = _as_tensors(config, dtype, labels, condition)
+  for name, spec in conditioning_specs(config, dtype).items():
+    event = [*spec.shape[1:]]
+    shape = [*tensors[name].shape]
+    checks.check_shape(name, shape, [*[None] * (len(shape) - len(event)), *event], "...")
+  if len(tensors) == 2:
+    of_labels, of_condition = tensors["labels"].shape, tensors["condition"].shape
+    try:
+      tf.broadcast_static_shape(of_labels, of_condition[:-3])
+    except ValueError:
+      raise InputError(
+        f"`labels` and `condition` must have batches that can be broadcast, got {of_labels} and {of_condition}"
+      ) from None
+  return tensors.get("labels"), tensors.get("condition")
+
+
+def _as_tensors(config, dtype, labels, condition):
+  """The conditioning as tensors by name; whether each is wanted, and its values, have been checked."""
+  check_type("config", config, FlowPlusPlusConfig)
+  given, specs = dict(labels=labels, condition=condition), conditioning_specs(config, dtype)
+  for name, value in given.items():
+    if name in specs and value is None:
+      raise InputError(f"`{name}` must be given: this is a model of images given {name}")
+    if name not in specs and value is not None:
+      raise InputError(f"`{name}` must be None: this model takes none")
+  tensors = {name: as_tensor(name, given[name]) for name in specs}
+  if "labels" in tensors:
+    _check_labels(tensors["labels"], config)
+    # A cast of 64 bits would wrap around, and a graph check it too late.
+    limits = (tf.cast(limit, tensors["labels"].dtype) for limit in (-2, config.num_classes))
+    tensors["labels"] = (
+      tf.clip_by_value(tensors["labels"], *limits) if tensors["labels"].dtype.size > 4 else tensors["labels"]
+    )
+  if "condition" in tensors:
+    check_all_finite("condition", tensors["condition"])
+  return tensors
+
+
+@check_arguments
 def conditioning_checks(config: FlowPlusPlusConfig, conditioning: Mapping[str, tf.Tensor]) -> list[checks.Check]:
   """Return the checks, in a graph, of the values of a model's conditioning."""
   if "labels" not in conditioning:
@@ -74,6 +111,7 @@ def conditioning_checks(config: FlowPlusPlusConfig, conditioning: Mapping[str, t
   return checks.label_checks(conditioning["labels"], _lowest_label(config), config.num_classes)
 
 
+@check_arguments
 def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str, Any]]:
   """Return the images of a batch, and their conditioning by name.
 

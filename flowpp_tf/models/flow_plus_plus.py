@@ -1,16 +1,19 @@
 """Flow++ as a Keras model: dequantizer, flow, and the bound that they give. Flow++ sections 3 and 4."""
 
+from collections.abc import Sequence
 import dataclasses
 import math
 from typing import Any, NamedTuple
 
 from jaxtyping import Float, Num, UInt8
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
+from flowpp_tf.core.arguments import as_array, as_tensor, check_all_finite, check_arguments, check_count, check_type
 from flowpp_tf.core.checks import Check, check_pixels, check_shape, checked, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.dtypes import finfo
@@ -32,6 +35,7 @@ from flowpp_tf.models.pretrained import read_preset, save_preset
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
+_MOST = 2**31 - 1  # of images and draws
 
 
 _NOT_FINITE = "the images of the model must be finite, got"
@@ -83,8 +87,12 @@ class FlowPlusPlus(BoundTraining):
   """
 
   def __init__(self, config: FlowPlusPlusConfig, name: str = "flow_plus_plus", **kwargs: Any) -> None:
-    if isinstance(config, dict):
+    if isinstance(config, dict):  # as Keras has serialised it
+      unknown = {*config} - {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
+      if unknown:
+        raise InputError(f"`config` must have the fields of `FlowPlusPlusConfig`, got {', '.join(map(repr, unknown))}")
       config = FlowPlusPlusConfig(**config)
+    check_type("config", config, FlowPlusPlusConfig)
     dtype = config.flow_dtype or config.dtype
     kwargs.setdefault("dtype", dtype)
     super().__init__(name=name, autocast=False, **kwargs)
@@ -166,6 +174,7 @@ class FlowPlusPlus(BoundTraining):
       self.bound_terms(images, num_samples, noise, seed, training, batch_offset, labels, condition)
     )
 
+  @check_arguments
   def bound_terms(
     self,
     images: TensorLike,
@@ -178,6 +187,8 @@ class FlowPlusPlus(BoundTraining):
     condition: TensorLike | None = None,
   ) -> BoundTerms:
     """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
+    if not tf.is_tensor(batch_offset):
+      check_count("batch_offset", batch_offset, 0, 2**63 - 1)
     x, noise, seed = self._validated_inputs(images, num_samples, noise, seed)
     given = self.check_conditioning(shape_of(x)[0], labels, condition)
     return self._bound_terms(x, noise, EvalContext(training, seed if training else None, batch_offset), **given)
@@ -207,6 +218,10 @@ class FlowPlusPlus(BoundTraining):
 
   def to_bits_per_dim(self, log_prob: Any) -> Any:
     """Return bits/dim from nats per image."""
+    if not (isinstance(log_prob, float) or tf.is_tensor(log_prob)):
+      log_prob = as_array("log_prob", log_prob) * 1.0
+    elif tf.is_tensor(log_prob) and not log_prob.dtype.is_floating:
+      log_prob = tf.cast(as_tensor("log_prob", log_prob), self.variable_dtype)
     return -log_prob / (math.prod(self.config.image_shape) * math.log(2))
 
   def initialize(
@@ -238,6 +253,7 @@ class FlowPlusPlus(BoundTraining):
       InputError (a ValueError): if the model is initialised already, and `overwrite` is False; for input that does not
         fit.
     """
+    check_type("overwrite", overwrite, bool)
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     x, noise, _ = self._validated_inputs(images, 1, noise, seed)
@@ -286,8 +302,10 @@ class FlowPlusPlus(BoundTraining):
     self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None
   ) -> Float[tf.Tensor, "n h w c"]:
     """Draw the latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors as in `sample`."""
-    if not tf.is_tensor(n) and not n > 0:
-      raise InputError(f"`n` must be a positive integer, got {n}")
+    check_type("n", n, int | tf.Tensor)
+    _check_positive("n", n)
+    if not isinstance(temperature, (float, np.floating)):  # whose error says what they must be, too
+      check_type("temperature", temperature, float | tf.Tensor)
     if not tf.is_tensor(temperature) and not 0 <= temperature < math.inf:
       raise InputError(f"`temperature` must be finite and at least 0, got {temperature}")
     z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
@@ -311,6 +329,7 @@ class FlowPlusPlus(BoundTraining):
     dequantized = self._dequantize(x, noise, ctx, given.get("labels"))[1]
     return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
 
+  @check_arguments
   def decode(
     self,
     z: TensorLike,
@@ -319,7 +338,7 @@ class FlowPlusPlus(BoundTraining):
     guidance: float | tf.Tensor = 0.0,
   ) -> UInt8[tf.Tensor, "b h w c"]:
     """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments as in `sample`."""
-    z = tf.cast(z, self.variable_dtype)
+    z = as_tensor("z", z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     given = self.check_conditioning(shape_of(z)[0], labels, condition)
     x = self._finite(lambda: self._from_latents(z, guidance, **given))[..., : self.config.image_shape[2]]
@@ -328,6 +347,8 @@ class FlowPlusPlus(BoundTraining):
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
     """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
     seed = as_seed(seed)
+    if not tf.is_tensor(shape):
+      shape = [size if tf.is_tensor(size) else _size(size) for size in _sizes(shape)]
     noise = self.dequantizer.sample_noise(shape, seed)
     if self.augmenter is None:
       return noise
@@ -359,13 +380,15 @@ class FlowPlusPlus(BoundTraining):
   def _validated_inputs(self, images, num_samples, noise, seed):
     """Images as floats `[B, ...]`, noise `[B, ...]` or `[S, B, ...]`, and a stateless seed, all checked."""
     images = self.check_images(images)
-    if not tf.is_tensor(num_samples) and not num_samples > 0:
-      raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
+    _check_positive("num_samples", num_samples)
     seed = as_seed(seed)
     if noise is None:
       noise = self.sample_noise([num_samples, shape_of(images)[0]], fold_in(seed, NOISE))
     else:
-      noise = tf.cast(noise, self.variable_dtype)
+      noise = as_tensor("noise", noise, self.variable_dtype)
+      check_all_finite("noise", noise)
+      if len(noise.shape) not in (4, 5):
+        raise InputError(f"`noise` must be of shape [B, H, W, C] or [num_samples, B, H, W, C], got {noise.shape}")
       if len(noise.shape) == 4:
         noise = noise[tf.newaxis]
       samples = None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
@@ -455,7 +478,9 @@ class FlowPlusPlus(BoundTraining):
 
   def check_images(self, images: TensorLike) -> Num[tf.Tensor, "b h w c"]:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
-    images = with_shape("images", tf.convert_to_tensor(images), [None, *self.config.image_shape])
+    images = with_shape("images", as_tensor("images", images), [None, *self.config.image_shape])
+    if images.dtype.is_bool:
+      images = tf.cast(images, tf.uint8)
     if tf.executing_eagerly():
       check_pixels(images.numpy(), self.config.levels)
     return images
@@ -494,6 +519,27 @@ class FlowPlusPlus(BoundTraining):
 
   def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}
+
+
+def _check_positive(name, count):
+  """Raise an `InputError` for a number of images or draws that none can be; tensors are left to the graph."""
+  if tf.is_tensor(count):
+    return
+  if not count > 0:
+    raise InputError(f"`{name}` must be a positive integer, got {count}")
+  check_count(name, count, most=_MOST)
+
+
+def _sizes(shape):
+  check_type("shape", shape, Sequence)
+  return shape
+
+
+def _size(size):
+  check_type("shape", size, int)
+  if not 0 <= size <= _MOST:
+    raise InputError(f"`shape` must be integers from 0 to {_MOST:,}, got {size}")
+  return int(size)
 
 
 def _importance_weighted(terms):

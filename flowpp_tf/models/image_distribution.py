@@ -9,8 +9,11 @@ from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.core.arguments import as_sample_shape, as_tensor, check_arguments, check_count
 from flowpp_tf.core.checks import check_pixels, pixels_are_valid
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.seeds import check_seed
+from flowpp_tf.models.conditioning import conditioning_of_any_batch
 from flowpp_tf.types import Seed, TensorLike
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     TensorShape([3])
   """
 
+  @check_arguments
   def __init__(
     self,
     model: "FlowPlusPlus",
@@ -60,11 +64,12 @@ class ImageDistribution(tfp.distributions.Distribution):
     parameters = dict(locals())
     if not num_samples > 0:
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
+    check_count("num_samples", num_samples, most=2**31 - 1)
     self._model = model
     self._num_samples = num_samples
     self._seed = seed
-    self._labels = None if labels is None else tf.convert_to_tensor(labels)
-    self._condition = None if condition is None else tf.convert_to_tensor(condition)
+    check_seed(seed)
+    self._labels, self._condition = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
       dtype=tf.int32,
@@ -114,6 +119,11 @@ class ImageDistribution(tfp.distributions.Distribution):
     )
     return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
 
+  def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
+    """Draw images `[*sample_shape, *batch_shape, H, W, C]`; an `InputError` for a shape or a seed that is none."""
+    check_seed(seed)
+    return super().sample(as_sample_shape("sample_shape", sample_shape), seed, name, **kwargs)
+
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the bound of images `[..., H, W, C]`, nats per image; an `InputError` as of `FlowPlusPlus`."""
     return super().log_prob(self._checked(value), name, **kwargs)
@@ -124,13 +134,21 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   def _checked(self, images):
     """Images as a tensor. TFP itself would make integers of an array of other numbers without a word."""
-    images = tf.convert_to_tensor(images)
+    images = as_tensor("images", images)
     shape = self.event_shape
     if not images.shape[-3:].is_compatible_with(shape):
       raise InputError(f"`images` must be of shape [..., {', '.join(map(str, shape))}], got {images.shape}")
+    try:
+      tf.broadcast_static_shape(images.shape[:-3], self.batch_shape)
+    except ValueError:
+      given = " and ".join(f"`{name}`" for name in ("labels", "condition") if getattr(self, name) is not None)
+      raise InputError(
+        f"`images` must have a batch that can be broadcast to {self.batch_shape}, that of {given}, got {images.shape}"
+      ) from None
     if tf.executing_eagerly():
       check_pixels(images.numpy(), self._model.config.levels)
-    return tf.cast(images, self.dtype) if images.dtype.is_integer else images
+      return tf.cast(images, self.dtype)
+    return tf.cast(images, self.dtype) if images.dtype.is_integer or images.dtype.is_bool else images
 
   def _log_prob(self, images):
     shape = self.event_shape

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reason
@@ -53,6 +54,7 @@ class InitialWeights:
       )
     return cls(source, path, file_sha256(path))
 
+  @check_arguments
   def load(self, model: FlowPlusPlus) -> None:
     """Set the weights of a model; raise an `InputError` (a ValueError) if they are another architecture's."""
     if self.path.suffix == ".npz":

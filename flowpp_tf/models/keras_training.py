@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core import checks, finite_steps
+from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.layers.adaptable import Adaptable
@@ -39,6 +40,7 @@ class BoundTraining(Adaptable, keras.Model):
     Raises:
       InputError (a ValueError): for inputs that do not fit; in a graph, an `InvalidArgumentError` for their values.
     """
+    check_type("training", training, bool)
     images, conditioning = unpack_batch(_known(inputs), self.config)
     bound = functools.partial(self.log_prob_bound, seed=None if training else 0, training=training)
     if tf.executing_eagerly():  # which checks values itself
@@ -53,6 +55,7 @@ class BoundTraining(Adaptable, keras.Model):
     valid = tf.reduce_all(checks.pixels_are_valid(images, levels), axis=[1, 2, 3])
     return tf.where(valid, bound, tf.cast(np.nan, bound.dtype))
 
+  @check_arguments
   def compile(self, optimizer: Any = "adam", max_skipped: int = 10, **kwargs: Any) -> None:
     """Prepare `fit` and `evaluate`; as in Keras, without a loss: that is the negative bound, nats per image.
 
@@ -72,6 +75,9 @@ class BoundTraining(Adaptable, keras.Model):
     for name in ("loss", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
+    serialised = isinstance(optimizer, dict) and "class_name" in optimizer
+    if not (serialised or isinstance(optimizer, (str, keras.optimizers.Optimizer))):
+      raise InputError(f"`optimizer` must be an optimizer of Keras or its name, got {shown(optimizer)}")
     if not max_skipped > 0:
       raise InputError(f"`max_skipped` must be a positive integer, got {max_skipped}")
     kwargs.setdefault("jit_compile", False)
@@ -91,6 +97,7 @@ class BoundTraining(Adaptable, keras.Model):
 
   # --- Initialisation ---------------------------------------------------------------------------
 
+  @check_arguments
   def adapt(self, data: Any, batch_size: int = 256, overwrite: bool = False) -> None:
     """Initialise a new model from data (data-dependent initialisation), as `adapt` of Keras' `Normalization`.
 
@@ -162,6 +169,7 @@ class BoundTraining(Adaptable, keras.Model):
       Diverged: after `max_skipped` skipped steps in a row, seen after each execution of `steps_per_execution` steps.
     """
     x = self._prepared(x)
+    y = self._prepared_labels(y, x)
     if validation_data is not None:
       images, *more = keras.utils.unpack_x_y_sample_weight(validation_data)
       validation_data = (self._prepared(images), *more)
@@ -182,6 +190,7 @@ class BoundTraining(Adaptable, keras.Model):
       InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
     """
     x = self._prepared(x)
+    y = self._prepared_labels(y, x)
     with checks.input_errors():
       return super().evaluate(x, y, *args, **kwargs)
 
@@ -309,12 +318,24 @@ class BoundTraining(Adaptable, keras.Model):
     if isinstance(x, tf.data.Dataset):
       spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
       return x.map(lambda x, *more: (_known(x), *more)) if _known(spec) != spec else x
-    x = _known(x)
+    x = _known(as_array("x", x) if isinstance(x, (list, tuple)) else x)
     images = x["image"] if isinstance(x, dict) else x
+    if isinstance(images, (str, bytes)) or not (hasattr(images, "__array__") or hasattr(images, "__iter__")):
+      raise InputError(f"`x` must be images, as arrays or batches of them, got {shown(images)}")
     if hasattr(images, "__array__"):
       self.check_images(images[:1])
       checks.check_pixels(np.asarray(images), self.config.levels)
     return x
+
+  def _prepared_labels(self, y, x):
+    """The targets of `fit`, which are labels of a model with classes."""
+    if y is None or not self.config.num_classes:
+      return y
+    images = x["image"] if isinstance(x, dict) else x
+    labels = as_array("y", y, [len(images) if hasattr(images, "__array__") else None])
+    if labels.dtype.kind not in "iu":
+      raise InputError(f"`y` must be labels, which are integers, got {labels.dtype}")
+    return labels
 
 
 class _Watch(keras.callbacks.Callback):

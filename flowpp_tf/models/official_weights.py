@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import replace_file
 from flowpp_tf.io.gate import read_npz
@@ -37,6 +38,7 @@ class Entry(NamedTuple):
   shape: tuple[int, ...]
 
 
+@check_arguments
 def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
   """Set every weight of a model from an `.npz` of the release.
 
@@ -75,6 +77,7 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
   model.initialized = True
 
 
+@check_arguments
 def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
   """Write every weight of a model to an `.npz` with the names and shapes of the release.
 

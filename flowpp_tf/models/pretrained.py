@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.non_finite import check_weights_finite
 from flowpp_tf.io.files import file_sha256, replace_directory, replace_file
@@ -43,6 +44,7 @@ def presets() -> dict[str, str]:
   return {path.parent.name: json.loads(path.read_text())["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
 
 
+@check_arguments
 def preset_folder(preset: Path) -> pathlib.Path:
   """Return the folder of a preset, given its name or the path of a folder.
 
@@ -60,6 +62,7 @@ def preset_folder(preset: Path) -> pathlib.Path:
   raise unknown_name("preset", str(preset), presets())
 
 
+@check_arguments
 def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
   """Return the fields of a preset's model config, and the path of its weights.
 
@@ -81,6 +84,7 @@ def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
   return fields, folder / WEIGHTS
 
 
+@check_arguments
 def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings: dict[str, Any] | None = None) -> None:
   """Write a model as a preset; an existing folder is replaced when the new one is complete.
 
@@ -111,6 +115,7 @@ def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings:
   replace_directory(folder, write)
 
 
+@check_arguments
 def copy_preset(preset: Path, folder: Path) -> None:
   """Copy a preset's files into a folder, where files of the same content, and others, stay as they are.
 
