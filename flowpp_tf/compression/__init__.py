@@ -11,6 +11,7 @@ from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveR
 from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_images
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.tiered_codec import TIERS, TieredCodec
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.renamed import renamed as _renamed
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __getattr__ = _renamed(__name__, {"Coder": "TieredCodec"})
 
 
+@check_arguments
 def compress(
   model: FlowPlusPlus | CodecModel | TieredCodec,
   images: np.ndarray,
@@ -53,6 +55,7 @@ def compress(
   return file.getvalue()
 
 
+@check_arguments
 def decompress(
   model: FlowPlusPlus | CodecModel | TieredCodec | None, data: bytes, start: int = 0, stop: int | None = None
 ) -> np.ndarray:
@@ -110,6 +113,7 @@ def _segments_with(counts, start, stop):
   return numbers, slice(start - skipped, max(stop, start) - skipped)
 
 
+@check_arguments
 def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCodec | None) -> TieredCodec:
   """Return the coder for an archive: that of the given model, or of the one in the archive."""
   if isinstance(model, TieredCodec):

@@ -26,6 +26,7 @@ import numpy as np
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.segment import encode_segment, max_images
 from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.version import __version__
 
@@ -35,6 +36,7 @@ VERSION = 1
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
+_KINDS = ("images", "files")
 _HEAD = struct.Struct("<II")
 _SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQI"), b"SEGM"
 _INDEX, _INDEX_MARK = struct.Struct("<4sII"), b"INDX"
@@ -85,6 +87,7 @@ class ArchiveWriter:
     progress: called with the number of images that have been coded.
   """
 
+  @check_arguments
   def __init__(
     self,
     file: BinaryIO,
@@ -94,6 +97,10 @@ class ArchiveWriter:
     max_batch: int | None = None,
     progress: Progress = lambda count: None,
   ) -> None:
+    if kind not in _KINDS:
+      raise InputError(f"`kind` must be one of {', '.join(_KINDS)}, got {kind!r}")
+    if max_batch is not None:
+      check_count("max_batch", max_batch, most=2**63 - 1)
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     self._images = 0
@@ -104,8 +111,16 @@ class ArchiveWriter:
     text = json.dumps(dataclasses.asdict(header), separators=(",", ":")).encode()
     self._write(_MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text + model)
 
+  @check_arguments
   def write_segment(self, images: np.ndarray, extra: bytes = b"") -> None:
-    """Write uint8 images `[N, H, W, C]`, at most `max_images` of them, and further bytes, as one segment."""
+    """Write uint8 images `[N, H, W, C]`, at most `max_images` of them, and further bytes, as one segment.
+
+    Raises:
+      InputError (a ValueError): for other images.
+    """
+    images = as_array("images", images, [None, *self._coder.model.image_shape])
+    if images.dtype != np.uint8:
+      raise InputError(f"`images` must be uint8, got {images.dtype}")
     payload = encode_segment(self._coder.codec, images, extra, self._max_batch, self._progress)
     self._entries.append((self._position, len(images)))
     fields = _SEGMENT_MARK, self._images, len(images), len(payload)
@@ -154,6 +169,7 @@ class ArchiveReader:
       read.
   """
 
+  @check_arguments
   def __init__(self, file: BinaryIO) -> None:
     self._file = file
     self.size = file.seek(0, 2)
@@ -177,6 +193,7 @@ class ArchiveReader:
       if self.model.sha256()[:32] != self.header.model:
         raise ArchiveError("the archive's model is damaged: it has the wrong hash")
 
+  @check_arguments
   def check(self, coder: TieredCodec) -> None:
     """Raise an `ArchiveError` unless `coder` has the archive's model, in its tier, with the same numbers."""
     header = self.header
@@ -197,6 +214,7 @@ class ArchiveReader:
         f"this machine's networks give other numbers than those that made the archive (tier {header.tier!r}): {advice}"
       )
 
+  @check_arguments
   def segments(self, numbers: Sequence[int] | None = None) -> Iterator[Segment]:
     """Yield the segments; damaged ones have no bytes.
 
@@ -214,6 +232,8 @@ class ArchiveReader:
       raise
     images = entries["images"].tolist()
     firsts = [0, *itertools.accumulate(images)]
+    for number in numbers or ():
+      check_count("numbers", number, 0, len(entries) - 1)
     for number in range(len(entries)) if numbers is None else numbers:
       expected = Segment(firsts[number], images[number], None)
       found = self._segment_at(int(entries["position"][number]))

@@ -12,8 +12,10 @@ import numpy as np
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
 from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.checks import check_pixels, check_shape
-from flowpp_tf.core.errors import InputError
+
+_MOST = 2**63 - 1
 
 
 class LostImagesError(ArchiveError):
@@ -29,6 +31,7 @@ class LostImagesError(ArchiveError):
     self.images, self.lost = images, lost
 
 
+@check_arguments
 def compress_to(
   file: BinaryIO,
   coder: TieredCodec,
@@ -41,14 +44,18 @@ def compress_to(
 ) -> None:
   """Write images as an archive of the kind "images"; arguments as for `compress`."""
   shape = coder.model.image_shape
-  check_shape("images", (len(images), *np.shape(images[0])) if len(images) else np.shape(images), [None, *shape], "N")
-  check_pixels(np.asarray(images[:1]), coder.model.levels)
-  if segment_images < 1:
-    raise InputError(f"`segment_images` must be positive, got {segment_images}")
+  if not (isinstance(images, Sequence) or len(getattr(images, "shape", ()))):
+    images = as_array("images", images, [None, *shape])
+  first = as_array("images", images[:1] if len(images) else images)
+  check_shape("images", first.shape, [None, *shape], "N")
+  check_pixels(first, coder.model.levels)
+  check_count("segment_images", segment_images, most=_MOST)
+  if max_batch is not None:
+    check_count("max_batch", max_batch, most=_MOST)
   segment_images = min(segment_images, max_images(shape))
   writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
   for start in range(0, len(images), segment_images):
-    part = np.asarray(images[start : start + segment_images])
+    part = as_array("images", images[start : start + segment_images], [None, *shape])
     check_pixels(part, coder.model.levels)
     writer.write_segment(np.ascontiguousarray(part, np.uint8))
   writer.close()
@@ -69,6 +76,7 @@ class DecodedSegment:
   problem: str
 
 
+@check_arguments
 def read_images(
   reader: ArchiveReader, coder: TieredCodec, numbers: Sequence[int] | None = None
 ) -> Iterator[DecodedSegment]:

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import lzma
-import pathlib
 from typing import TYPE_CHECKING, Any
 import zipfile
 import zlib
@@ -21,8 +20,10 @@ import numpy as np
 
 from flowpp_tf.compression import exact
 from flowpp_tf.compression.maps import COUPLING_MAPS
+from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
+from flowpp_tf.types import Path
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
@@ -48,6 +49,8 @@ class CodecModel:
   weights: Mapping[str, np.ndarray]
 
   def __post_init__(self) -> None:
+    check_type("description", self.description, Mapping)
+    check_type("weights", self.weights, Mapping)
     for name, value in self.weights.items():
       if not np.all(np.isfinite(value)):
         raise InputError(f"the weights of the model must be finite, got NaN or infinity in {name}")
@@ -100,6 +103,7 @@ class CodecModel:
     return file.getvalue()
 
   @classmethod
+  @check_arguments
   def from_bytes(cls, data: bytes, name: str = "codec model") -> CodecModel:
     """Return the model of `to_bytes`.
 
@@ -118,13 +122,15 @@ class CodecModel:
     return cls(description, weights)
 
   @classmethod
-  def load(cls, path: str | pathlib.Path) -> CodecModel:
+  @check_arguments
+  def load(cls, path: Path) -> CodecModel:
     """Read the model from a file; errors as for `from_bytes`."""
     with gate.reading(path):
       data = gate.read_bytes(path, 1 << 32)
     return cls.from_bytes(data, repr(str(path)))
 
   @classmethod
+  @check_arguments
   def of(cls, model: FlowPlusPlus) -> CodecModel:
     """Return the codec's view of a `FlowPlusPlus` model.
 

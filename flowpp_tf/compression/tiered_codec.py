@@ -11,6 +11,7 @@ from flowpp_tf.compression.bits_back_coder import BitsBackCoder, Networks
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import Normal, Stack, check_constriction
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class TieredCodec:
     InputError (a ValueError): for an unknown tier, a tier that needs a `FlowPlusPlus`, or without constriction.
   """
 
+  @check_arguments
   def __init__(self, model: FlowPlusPlus | CodecModel, tier: str = "portable") -> None:
     check_constriction()
     if tier not in TIERS:

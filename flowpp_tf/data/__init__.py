@@ -3,6 +3,7 @@
 import inspect
 import pkgutil
 
+from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.registry import DATASETS
 from flowpp_tf.core.renamed import renamed as _renamed
@@ -13,6 +14,7 @@ from flowpp_tf.types import Path, Shape
 
 __getattr__ = _renamed(__name__, {"Batches": "DataPipeline", "Photographs": "RandomCrops"})
 
+_MOST = 2**31 - 1
 _NOT_TAKEN = {  # errors about options that a data set does not have
   "splits_file": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
   "max_bad_files": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
@@ -21,6 +23,7 @@ _NOT_TAKEN = {  # errors about options that a data set does not have
 }
 
 
+@check_arguments
 def load_dataset(
   name: str,
   data_dir: Path | None = None,
@@ -53,6 +56,12 @@ def load_dataset(
   Raises:
     InputError (a ValueError): if the name is unknown (it lists similar names), or the data or their labels are missing.
   """
+  if image_shape is not None:
+    check_shape_of_images("image_shape", image_shape)
+  counts = (("levels", levels, 2, 256), ("bits", bits, 1, 8), ("max_bad_files", max_bad_files, 0, _MOST))
+  for option, value, least, most in counts:
+    if value is not None:
+      check_count(option, value, least, most)
   if labels and crops:
     raise InputError(f"data set {name!r} has no labels for crops")
   if bits is not None and levels is not None and levels != 2**bits:

@@ -7,7 +7,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_labels, check_pixels
+from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
+from flowpp_tf.core.checks import check_labels, check_pixels, check_shape
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.random_crops import RandomCrops
 
@@ -42,7 +43,13 @@ class ReducedBits:
 
   dtype = np.dtype(np.uint8)
 
+  @check_arguments
   def __init__(self, images: "Images", bits: int) -> None:
+    if not 1 <= bits <= 8:
+      raise InputError(f"`bits` must be from 1 to 8, got {bits}")
+    images = as_images("images", images)
+    if images.dtype != np.uint8:
+      raise InputError(f"`images` must be uint8, got {images.dtype}")
     self._images = images
     self.bits = bits
     self.shape: tuple[int, ...] = images.shape
@@ -65,6 +72,32 @@ class ReducedBits:
 
 
 Images: TypeAlias = np.ndarray | RandomCrops | ReducedBits  # an array may be a memory map
+
+
+def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None) -> Images:
+  """Return images `[N, H, W, C]` of real numbers, at least one: an array, or what NumPy can index, as it is.
+
+  Args:
+    name: name of the argument in messages.
+    images: the images, whose values are not read.
+    image_shape: `(H, W, C)`; None for any.
+
+  Raises:
+    InputError (a ValueError): for anything else.
+  """
+  if not (isinstance(getattr(images, "shape", None), tuple) and hasattr(images, "__getitem__")):
+    images = as_array(name, images)
+  dtype = getattr(images, "dtype", np.dtype(np.uint8))
+  if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
+    raise InputError(f"`{name}` must hold integers, got {dtype}")
+  if dtype.kind == "b":
+    images = np.asarray(images, np.uint8)
+  if image_shape is not None and images.shape[1:] != image_shape:
+    raise InputError(f"`{name}` must hold images of shape {image_shape}, got an array of shape {images.shape}")
+  check_shape(name, images.shape, [None] * 4, "N")
+  if 0 in images.shape:
+    raise InputError(f"`{name}` must hold at least one image, got shape {tuple(images.shape)}")
+  return images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,20 +123,25 @@ class ImageDataset:
   classes: tuple[str, ...] = ()
 
   def __post_init__(self) -> None:
+    for name in ("name", "levels", "version", "notes", "labels", "classes"):
+      check_type(name, getattr(self, name), self.__dataclass_fields__[name].type)
+    if not 2 <= self.levels <= 256:
+      raise InputError(f"`levels` must be from 2 to 256, got {self.levels}")
+    object.__setattr__(self, "levels", int(self.levels))  # NumPy's integers have another text, and so fingerprint
     for name in SPLITS:
-      images = getattr(self, name)
-      if len(images.shape) != 4 or images.shape[1:] != self.image_shape:
-        raise InputError(f"`{name}` must hold images of shape {self.image_shape}, got an array of shape {images.shape}")
+      images = as_images(name, getattr(self, name), None if name == "train" else self.image_shape)
+      object.__setattr__(self, name, images)
       if len(images) == 0 or self.levels < 256 or images.dtype != np.uint8:  # else all values are valid
         if not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
-          check_pixels(images, self.levels, name)
+          check_pixels(np.asarray(images), self.levels, name)
     if (self.labels is None) != (not self.classes):
       raise InputError("`labels` and `classes` must be given together")
     if self.labels is not None:
-      checked = {split: self._checked_labels(split, np.asarray(self.labels.get(split, ()))) for split in SPLITS}
-      object.__setattr__(self, "labels", checked)  # the class is frozen
+      of_splits = {split: self._checked_labels(split, self.labels.get(split, ())) for split in SPLITS}
+      object.__setattr__(self, "labels", of_splits)
 
   def _checked_labels(self, split, labels):
+    labels = as_array("labels", labels)
     count = len(getattr(self, split))
     if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
       raise InputError(
@@ -123,12 +161,14 @@ class ImageDataset:
     """Return `(H, W, C)`."""
     return tuple(self.train.shape[1:])
 
+  @check_arguments
   def split(self, name: str) -> Images:
     """Return the images of a split; raise an `InputError` (a ValueError) for an unknown name."""
     if name not in SPLITS:
       raise InputError(f"`split` must be one of {', '.join(SPLITS)}, got {name!r}")
     return getattr(self, name)
 
+  @check_arguments
   def labels_of(self, split: str) -> np.ndarray | None:
     """Return the labels of a split, int32 `[N]`, or None without labels; raise like `split`."""
     self.split(split)
@@ -136,6 +176,8 @@ class ImageDataset:
 
   def check(self, config: ImageSpec) -> None:
     """Raise an `InputError` (a ValueError) unless the images, and the classes if it has any, fit a model's config."""
+    if not (hasattr(config, "image_shape") and hasattr(config, "levels")):
+      raise InputError(f"`config` must be a `FlowPlusPlusConfig`, got {shown(config)}")
     for name, ours, theirs in (
       ("image_shape", self.image_shape, config.image_shape),
       ("levels", self.levels, config.levels),
@@ -151,6 +193,7 @@ class ImageDataset:
       found = f"{self.num_classes} classes" if self.classes else "no labels, or is loaded without them"
       raise InputError(f"data set {self.name!r} has {found}; the model's config has num_classes {num_classes}")
 
+  @check_arguments
   def reduce_bits(self, bits: int) -> "ImageDataset":
     """Return the same images and labels with `2**bits` levels: x // 2**(8 - bits).
 
@@ -192,6 +235,7 @@ class ImageDataset:
     }
 
 
+@check_arguments
 def describe(fingerprint: dict[str, Any]) -> str:
   """Return a fingerprint as one line of text."""
   sizes = " / ".join(f"{fingerprint['splits'][name]:,}" for name in SPLITS)

@@ -14,12 +14,15 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import ImageDataset, Images
+from flowpp_tf.data.dataset import ImageDataset, Images, as_images
 
 _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
+_MOST = 2**31 - 1  # of a number of images or steps
 
 
+@check_arguments
 def training_batches(
   images: Images,
   batch_size: int,
@@ -46,6 +49,11 @@ def training_batches(
     InputError (a ValueError): if a batch cannot be divided among the workers, `shard` is invalid, or the labels do not
       belong to the images.
   """
+  check_count("batch_size", batch_size, most=_MOST)
+  check_count("start_step", start_step, 0, _MOST)
+  if not -(2**63) <= seed < 2**63:
+    raise InputError(f"`seed` must be an integer of 64 bits, got {seed}")
+  images = as_images("images", images)
   if num_shards < 1 or batch_size % num_shards:
     raise InputError(f"`batch_size` must be a multiple of the {num_shards} workers, got {batch_size}")
   if not 0 <= shard < num_shards:
@@ -86,6 +94,7 @@ def training_batches(
   )
 
 
+@check_arguments
 def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | None = None) -> tf.data.Dataset:
   """Return a `tf.data.Dataset` of all images in order; the last batch can be smaller.
 
@@ -97,6 +106,8 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
   Raises:
     InputError (a ValueError): if the labels do not belong to the images.
   """
+  check_count("batch_size", batch_size, most=_MOST)
+  images = as_images("images", images)
   with_labels = _labeller(images, labels)
 
   def batch(indices):
@@ -119,6 +130,7 @@ class DataPipeline:
     labels: whether batches have the labels.
   """
 
+  @check_arguments
   def __init__(
     self, dataset: ImageDataset, condition: Callable[[tf.Tensor], tf.Tensor] | None = None, labels: bool = False
   ) -> None:
@@ -136,6 +148,7 @@ class DataPipeline:
       )
     )
 
+  @check_arguments
   def of_evaluation(self, split: str, batch_size: int) -> tf.data.Dataset:
     """Return `evaluation_batches` of a split."""
     return self._given(evaluation_batches(self.dataset.split(split), batch_size, self._labels_of(split)))
@@ -151,11 +164,16 @@ class DataPipeline:
     return batches.map(with_image).map(lambda batch: {**batch, "condition": condition(batch["image"])})
 
 
+@check_arguments
 def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset:
   """Return batches `(batch, weights, weights)` for `keras.Model.evaluate` on several devices.
 
   Each batch, with labels or without, is padded to a multiple of `multiple` images; the padding has weight 0.
+
+  Raises:
+    InputError (a ValueError): if `multiple` is not positive.
   """
+  check_count("multiple", multiple, most=_MOST)
 
   def fill(batch):
     count = tf.shape(tf.nest.flatten(batch)[0])[0]
@@ -174,8 +192,13 @@ def _labeller(images, labels):
     return lambda batch, indices: batch
   if getattr(images, "random_crops", None) is not None:
     raise InputError("`labels` must be None for photographs, of which random crops are taken")
-  if np.shape(labels) != (len(images),):
-    raise InputError(f"`labels` must have one label for each of the {len(images)} images, got shape {np.shape(labels)}")
+  labels = as_array("labels", labels)
+  if labels.shape != (len(images),):
+    raise InputError(f"`labels` must have one label for each of the {len(images)} images, got shape {labels.shape}")
+  if labels.dtype.kind not in "iu":
+    raise InputError(f"`labels` must be integers, got {labels.dtype}")
+  if labels.min() < -(2**31) or labels.max() >= 2**31:
+    raise InputError(f"`labels` must be integers of 32 bits, got values from {labels.min()} to {labels.max()}")
   labels = tf.constant(labels, tf.int32)
   return lambda batch, indices: {"image": batch, "label": tf.gather(labels, indices)}
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_shape_of_images
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Shape
 
 
@@ -20,13 +22,18 @@ class RandomCrops:
     sizes: `(height, width)` of each photograph, at least `(H, W)`.
     image_shape: `(H, W, C)` of a crop.
     most: how many crops of the grid to keep, evenly spread; None for all.
+
+  Raises:
+    InputError (a ValueError): if the pixels are not those of photographs of such sizes, or a photograph is too small.
   """
 
   dtype = np.dtype(np.uint8)
 
+  @check_arguments
   def __init__(
     self, pixels: np.ndarray, sizes: Sequence[tuple[int, int]], image_shape: Shape, most: int | None = None
   ) -> None:
+    _check(pixels, sizes, image_shape, most)
     self._photographs, first = [], 0
     for rows, columns in sizes:
       self._photographs.append(pixels[first : first + rows * columns].reshape(rows, columns, -1))
@@ -50,6 +57,7 @@ class RandomCrops:
     del copy  # the result is a new array in any case
     return np.asarray(self[:], dtype)
 
+  @check_arguments
   def random_crops(self, draws: np.ndarray) -> np.ndarray:
     """Return the crops at the positions that `draws` choose, all equally likely.
 
@@ -59,7 +67,9 @@ class RandomCrops:
     Returns:
       uint8 `[B, H, W, C]`.
     """
-    count = self._positions.count
+    draws, count = as_array("draws", draws, [None]), self._positions.count
+    if not np.all((draws >= 0) & (draws < 1)):
+      raise InputError(f"`draws` must lie in [0, 1), got values from {draws.min()} to {draws.max()}")
     return self._cut(*self._positions.find(np.minimum((draws * count).astype(np.int64), count - 1)))
 
   def _cut(self, which, corners):
@@ -68,6 +78,24 @@ class RandomCrops:
     for crop, photograph, (top, left) in zip(crops, which, corners):
       crop[...] = self._photographs[photograph][top : top + height, left : left + width]
     return crops
+
+
+def _check(pixels, sizes, image_shape, most):
+  """Raise an `InputError` unless these are the arguments of `RandomCrops`."""
+  check_shape_of_images("image_shape", image_shape)
+  if most is not None:
+    check_count("most", most, most=2**31 - 1)
+  array = as_array("sizes", sizes, [None, 2])
+  if array.dtype.kind not in "iu" or not np.all(array >= image_shape[:2]):
+    raise InputError(f"`sizes` must be integers of at least {tuple(image_shape[:2])}, got {sizes}")
+  count = int(np.sum(np.prod(array, axis=1)))
+  if getattr(pixels, "dtype", None) != np.uint8 or pixels.shape != (count, image_shape[2]):
+    raise InputError(
+      f"`pixels` must be uint8 of shape ({count}, {image_shape[2]}), as `sizes` and `image_shape` say, got "
+      + (
+        f"{pixels.dtype} of shape {pixels.shape}" if isinstance(pixels, np.ndarray) else f"a `{type(pixels).__name__}`"
+      )
+    )
 
 
 class _Places:

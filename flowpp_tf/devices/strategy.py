@@ -6,12 +6,14 @@ import os
 
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_signals, wait_for_workers
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 
 
+@check_arguments
 def get_strategy(
   name: str = "auto",
   num_virtual_cpus: int = 0,
@@ -43,6 +45,9 @@ def get_strategy(
   """
   if name not in STRATEGIES:
     raise InputError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {name!r}")
+  check_count("num_virtual_cpus", num_virtual_cpus, 0, 1024)
+  if worker_timeout < 0:
+    raise InputError(f"`worker_timeout` must be at least 0, got {worker_timeout}")
   if num_virtual_cpus:
     _split_cpu(num_virtual_cpus)
   if name == "auto":

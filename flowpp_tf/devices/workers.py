@@ -9,6 +9,7 @@ import functools
 
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import WorkerLost
 
 # Errors that TensorFlow raises in a worker when another one has ended.
@@ -33,6 +34,7 @@ class Workers:
     chief: whether this is the first worker.
   """
 
+  @check_arguments
   def __init__(self, strategy: tf.distribute.Strategy) -> None:
     self._strategy = strategy
     resolver = strategy.cluster_resolver

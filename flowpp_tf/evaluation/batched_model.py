@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import as_tensor, check_all_finite, check_arguments
+from flowpp_tf.core.checks import check_shape
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
@@ -40,6 +42,7 @@ class BatchedModel:
     InputError (a ValueError): if `batch_size` is not positive.
   """
 
+  @check_arguments
   def __init__(
     self, model: FlowPlusPlus, batch_size: int = 100, labels: int | None = None, guidance: float = 0.0
   ) -> None:
@@ -49,6 +52,8 @@ class BatchedModel:
     self.batch_size = batch_size
     shape, latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
     dtype = tf.as_dtype(model.variable_dtype)
+    if labels is not None:
+      model.check_conditioning(1, labels)
     self._label = -1 if labels is None else labels
     more = [((), tf.int32)] if model.config.num_classes else []
     self._encode = DistributedFunction(
@@ -68,17 +73,29 @@ class BatchedModel:
     self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None, labels: TensorLike | None = None
   ) -> np.ndarray:
     """Return latents `[N, *latent_shape]`; as in `FlowPlusPlus.encode`, with noise `[N, H, W, C]`."""
-    images = tf.cast(self.model.check_images(images), tf.uint8)
+    images, seed = tf.cast(self.model.check_images(images), tf.uint8), as_seed(seed)
     if noise is None:
-      noise = self.model.sample_noise([len(images)], fold_in(as_seed(seed), NOISE))
+      noise = self.model.sample_noise([len(images)], fold_in(seed, NOISE))
     return self._apply(
-      self._encode, images, tf.cast(noise, self.model.variable_dtype), *self._given(len(images), labels)
+      self._encode,
+      images,
+      self._checked("noise", noise, [len(images), *self.model.noise_shape]),
+      *self._given(len(images), labels),
     )
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None) -> np.ndarray:
     """Return uint8 images `[N, H, W, C]` of latents `[N, *latent_shape]`."""
-    z = tf.cast(z, self.model.variable_dtype)
+    z = self._checked("z", z, [None, *self.model.coupling_flow.latent_shape])
+    if not len(z):
+      raise InputError(f"`z` must hold at least one latent, got shape {z.shape}")
     return self._apply(self._decode, z, *self._given(len(z), labels))
+
+  def _checked(self, name, value, shape):
+    """Noise or latents as a tensor of a shape."""
+    tensor = as_tensor(name, value, self.model.variable_dtype)
+    check_shape(name, tensor.shape, shape)
+    check_all_finite(name, tensor)
+    return tensor
 
   def _given(self, count, labels):
     """The labels of `count` images, checked, or nothing for a model without."""

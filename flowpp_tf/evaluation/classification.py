@@ -8,7 +8,10 @@ import math
 
 import numpy as np
 
+from flowpp_tf.core.arguments import as_array, check_arguments
+from flowpp_tf.core.checks import check_labels
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.data.dataset import as_images
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
@@ -42,6 +45,7 @@ class Classification:
     return text + (f", {self.without_label:.4f} without it, {self.gain:+.4f} +- {self.gain_error:.4f}, the same draws")
 
 
+@check_arguments
 def classify(
   model: FlowPlusPlus,
   images: np.ndarray,
@@ -65,6 +69,11 @@ def classify(
   """
   if not model.config.num_classes:
     raise InputError("`model` must be one of images given a class")
+  images = np.asarray(as_images("images", images))
+  labels = as_array("labels", labels, [len(images)])
+  if labels.dtype.kind not in "iu":
+    raise InputError(f"`labels` must be integers, got {labels.dtype}")
+  check_labels(labels, 0, model.config.num_classes)
   bounds = Scorer(model, num_samples, seed).class_log_likelihoods(images, batch_size)
   rows, without, gain, error = np.arange(len(labels)), None, None, None
   of_classes = bounds[:, : model.config.num_classes]

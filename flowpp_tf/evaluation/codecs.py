@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import Images
+from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.data.images import parallel_map
 
 _SIDE = 16_000  # pixels; WebP ends at 16,383
@@ -55,6 +56,10 @@ def measure_codecs(images: Images) -> list[CodecBits]:
     InputError (a ValueError): if imagecodecs is not installed, or for another number of channels.
   """
   check_codecs()
+  images = as_images("images", images)
+  if images.dtype != np.uint8:
+    check_pixels(np.asarray(images), 256)
+    images = np.asarray(images, np.uint8)
   count, height, width, channels = images.shape
   if channels not in (1, 3):
     raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")

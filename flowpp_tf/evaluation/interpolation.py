@@ -10,6 +10,7 @@ straight line between two samples leaves that region: halfway its norm is smalle
 
 import numpy as np
 
+from flowpp_tf.core.arguments import as_array, check_all_finite, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched_model import LatentModel
 from flowpp_tf.types import TensorLike
@@ -24,11 +25,16 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
     t: `[F]`, from 0 for `z0` to 1 for `z1`.
 
   Returns:
-    `[F, *shape]` of the dtype of `z0`. Where the arc is not unique (parallel, opposite or zero vectors), the points
-    lie on the straight line.
+    `[F, *shape]` of the dtype of `z0`, float64 for integers. Where the arc is not unique (parallel, opposite or zero
+    vectors), the points lie on the straight line.
+
+  Raises:
+    InputError (a ValueError): for numbers that are not finite, or two vectors of different shapes.
   """
-  first, last = (np.asarray(z, np.float64) for z in (z0, z1))
-  t = np.asarray(t, np.float64)
+  z0, z1, t = as_array("z0", z0), as_array("z1", z1, np.shape(z0)), as_array("t", t, [None])
+  for name, value in (("z0", z0), ("z1", z1), ("t", t)):
+    check_all_finite(name, value)
+  first, last, t = (value.astype(np.float64) for value in (z0, z1, t))
   norms = np.linalg.norm(first), np.linalg.norm(last)
   weights = 1 - t, t
   if min(norms) > 0:
@@ -40,9 +46,12 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
         np.sin((1 - t) * angle) / np.sin(angle) * (norm / norms[0]),
         np.sin(t * angle) / np.sin(angle) * (norm / norms[1]),
       )
-  return (np.multiply.outer(weights[0], first) + np.multiply.outer(weights[1], last)).astype(np.asarray(z0).dtype)
+  return (np.multiply.outer(weights[0], first) + np.multiply.outer(weights[1], last)).astype(
+    z0.dtype if np.issubdtype(z0.dtype, np.floating) else np.float64
+  )
 
 
+@check_arguments
 def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frames: int, seed: int = 0) -> np.ndarray:
   """Return images on the way from one image to another.
 
@@ -64,5 +73,15 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
   """
   if frames < 2:
     raise InputError(f"`frames` must be at least 2, the two images, got {frames}")
-  z0, z1 = (batched.encode(image[np.newaxis], seed=seed)[0] for image in (first, last))
+  check_count("frames", frames)
+  z0, z1 = (_encoded(batched, name, image, seed) for name, image in (("first", first), ("last", last)))
   return batched.decode(slerp(z0, z1, np.linspace(0, 1, frames)))
+
+
+def _encoded(batched, name, image, seed):
+  """The latent of one image; errors name the argument that it is."""
+  image = as_array(name, image, [None] * 3)
+  try:
+    return batched.encode(image[np.newaxis], seed=seed)[0]
+  except InputError as error:
+    raise InputError(f"`{name}` does not fit the model: {error}") from None

@@ -14,12 +14,13 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.data import evaluation_batches
-from flowpp_tf.data.dataset import Images
+from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.devices import Workers
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file
@@ -62,6 +63,7 @@ class BitsPerDim:
     return f"{', '.join(parts)} bits/dim over {self.images} images; {terms}"
 
 
+@check_arguments
 def evaluate_bits_per_dim(
   model: FlowPlusPlus,
   images: Images,
@@ -90,15 +92,19 @@ def evaluate_bits_per_dim(
     InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` is of another
       evaluation.
   """
-  counts = sorted({1, *np.atleast_1d(num_samples).tolist()})
-  for name, value in (
-    ("num_samples", min(np.atleast_1d(num_samples), default=0)),
-    ("batch_size", batch_size),
-    ("number of images", len(images)),
-  ):
-    if value < 1:
-      raise InputError(f"`{name}` must be at least 1, got {value}")
+  if hasattr(images, "__len__") and not len(images):
+    raise InputError("`number of images` must be at least 1, got 0")
+  images = as_images("images", images)
+  counts = [num_samples] if isinstance(num_samples, (int, np.integer)) else [*num_samples]
+  for count in counts or [0]:
+    check_count("num_samples", count, most=2**31 - 1)
+  check_count("batch_size", batch_size, most=2**63 - 1)
+  check_count("verbose", verbose, 0)
+  counts = sorted({1, *map(int, counts)})
   model.check_images(images[:1])
+  unknown = {*(given or {})} - {"labels", "condition"}
+  if unknown:
+    raise InputError(f"`given` must have the keys labels and condition, got {', '.join(map(repr, unknown))}")
   given = {name: value.numpy() for name, value in model.check_conditioning(len(images), **(given or {})).items()}
   shape = (len(images), counts[-1], len(BoundTerms._fields))
   draws = (

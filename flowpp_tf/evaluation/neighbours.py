@@ -2,13 +2,16 @@
 
 import numpy as np
 
+from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import Images
+from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.evaluation.batched_model import batches
 
 _CHUNK_BYTES = 2**26  # of float64
 
 
+@check_arguments
 def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: int) -> tuple[np.ndarray, np.ndarray]:
   """Return the closest training images, in float64, which is exact for integer pixel values.
 
@@ -26,6 +29,7 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
   """
   from sklearn.metrics import pairwise  # here, because the import is slow
 
+  images, training_images = np.asarray(as_images("images", images)), as_images("training_images", training_images)
   if not 1 <= neighbours <= len(training_images):
     raise InputError(f"`neighbours` must be from 1 to the {len(training_images)} training images, got {neighbours}")
   if tuple(images.shape[1:]) != tuple(training_images.shape[1:]):
@@ -33,6 +37,9 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
       "`images` must be of the training images' shape "
       f"{tuple(training_images.shape[1:])}, got {tuple(images.shape[1:])}"
     )
+  for name, array in (("images", images), ("training_images", training_images)):
+    if getattr(array, "dtype", np.dtype(int)).kind == "f":  # of integers each value is one
+      check_pixels(np.asarray(array), 256, name)
   flat = lambda x: np.asarray(x, np.float64).reshape(len(x), -1)
   rows = flat(images)
   indices, squares = np.empty([len(rows), 0], np.int64), np.empty([len(rows), 0])

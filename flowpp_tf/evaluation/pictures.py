@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowpp_tf.core.checks import check_pixels, check_shape
+from flowpp_tf.core.arguments import as_array, check_arguments, check_type
+from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Path
 
@@ -17,8 +18,10 @@ ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file'
 # a length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 _SMALLEST_TILE, _FONT_SIZE = 32, 14
+_MOST_PIXELS = 10_000  # of a side: a larger picture is a mistake
 
 
+@check_arguments
 def image_grid(
   images: np.ndarray,
   levels: int,
@@ -44,9 +47,17 @@ def image_grid(
   Raises:
     InputError (a ValueError): for images that are not such integers.
   """
-  check_shape("images", images.shape, [None] * 4, "N")
+  images = as_array("images", images, [None] * 4)
   pixels = to_shades(images, levels)
   count, height, width, channels = images.shape
+  if channels not in (1, 3):
+    raise InputError(f"`images` must have 1 or 3 channels, got shape {images.shape}")
+  for name, value, least in (("columns", 1 if columns is None else columns, 1), ("gap", gap, 0)):
+    if not least <= value <= _MOST_PIXELS:
+      raise InputError(f"`{name}` must be from {least} to {_MOST_PIXELS:,}, got {value}")
+  for name, indices in (("wide_rows", wide_rows), ("wide_columns", wide_columns)):
+    if min(indices, default=0) < 0:
+      raise InputError(f"`{name}` must be indices from 0, got {list(indices)}")
   columns = columns or int(np.ceil(np.sqrt(count)))
   tops = _starts(-(-count // columns), height, gap, wide_rows)
   lefts = _starts(columns, width, gap, wide_columns)
@@ -79,13 +90,16 @@ def _with_text(picture, title, labels):
   return result
 
 
+@check_arguments
 def to_shades(images: np.ndarray, levels: int) -> np.ndarray:
   """Scale integers in 0 .. levels - 1 to uint8 from black to white; `read_for_model` is the inverse.
 
   Raises:
     InputError (a ValueError): for other values.
   """
-  images = np.asarray(images)
+  images = as_array("images", images)
+  if not 2 <= levels <= 256:
+    raise InputError(f"`levels` must be from 2 to 256, got {levels}")
   check_pixels(images, levels)
   return np.round(images * (255 / (levels - 1))).astype(np.uint8)
 
@@ -96,6 +110,7 @@ def _starts(count, size, gap, wide):
   return numbers * (size + gap) + 3 * gap * np.searchsorted(np.sort(wide), numbers, side="right")
 
 
+@check_arguments
 def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float = 0.1) -> None:
   """Write images as an endless animation that plays forwards and backwards, enlarged as in a grid.
 
@@ -110,7 +125,12 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
   """
   ending = pathlib.Path(path).suffix.lower()
   if ending not in ANIMATIONS:
-    raise InputError(f"an animation must end in {', '.join(ANIMATIONS)}, got {str(path)!r}")
+    raise InputError(f"`path` of an animation must end in {', '.join(ANIMATIONS)}, got {str(path)!r}")
+  images = as_array("images", images, [None] * 4)
+  if not seconds > 0:
+    raise InputError(f"`seconds` must be positive, got {seconds}")
+  if not len(images):
+    raise InputError(f"`images` must hold at least one image, got shape {images.shape}")
   frames = [image_grid(image[np.newaxis], levels) for image in images]
   durations = [1000 * seconds] * len(frames)
   durations[0] = durations[-1] = 5000 * seconds
@@ -118,9 +138,13 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
   frames[0].save(path, format=ANIMATIONS[ending], save_all=True, append_images=frames[1:], duration=durations, loop=0)
 
 
+@check_arguments
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   """Plot the training and validation bits/dim of a run's rows of metrics over the steps, as a PNG."""
   import matplotlib  # here, because the import is slow
+
+  for row in rows:
+    check_type("rows", row, Mapping)
 
   matplotlib.use("agg")
   from matplotlib import pyplot as plt

@@ -8,6 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched_model import LatentModel
 
 
@@ -23,8 +25,11 @@ class Reconstruction:
     """Absolute differences in levels, `[N, H, W, C]`."""
     return np.abs(self.decoded.astype(np.int64) - self.images)
 
+  @check_arguments
   def visible_differences(self, levels: int) -> np.ndarray:
     """Return the differences as images: black for zero, from grey to white for the largest one."""
+    if not 2 <= levels <= 256:
+      raise InputError(f"`levels` must be from 2 to 256, got {levels}")
     differences = self.differences
     shades = 0.5 + 0.5 * differences / max(1, differences.max())
     return np.where(differences == 0, 0, np.round((levels - 1) * shades)).astype(np.uint8)
@@ -36,6 +41,7 @@ class Reconstruction:
     return f"{count:,} of {differences.size:,} pixel values differ{by}"
 
 
+@check_arguments
 def reconstruct(batched: LatentModel, images: np.ndarray, seed: int = 0) -> Reconstruction:
   """Encode and decode integer images `[N, H, W, C]`; `seed` is that of the dequantization noise."""
   latents = batched.encode(images, seed=seed)  # which checks the images

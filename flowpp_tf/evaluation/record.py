@@ -16,6 +16,7 @@ import json
 import math
 import pathlib
 
+from flowpp_tf.core.arguments import check_arguments, check_count, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
@@ -24,6 +25,7 @@ from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.types import Path
 
 
+@check_arguments
 def read_record(path: Path) -> dict:
   """Return the entries of a file by split, `{}` if the file does not exist.
 
@@ -40,6 +42,7 @@ def read_record(path: Path) -> dict:
     return record
 
 
+@check_arguments
 def write_record(
   path: Path,
   split: str,
@@ -63,7 +66,10 @@ def write_record(
   Raises:
     InputError (a ValueError): if the file is something else, or cannot be written.
   """
-  entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": seed}
+  check_count("seed", seed, 0, 2**63 - 1)
+  for codec in codecs:
+    check_type("codecs", codec, CodecBits)
+  entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": int(seed)}
   if codecs:
     entry["codecs"] = [dataclasses.asdict(codec) for codec in codecs]
   for measured in (*entry["bounds"], *entry.get("codecs", [])):

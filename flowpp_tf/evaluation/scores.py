@@ -22,8 +22,11 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import as_array, check_all_finite, check_arguments, check_count, check_type, shown
+from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import as_seed
+from flowpp_tf.data.dataset import as_images
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
@@ -45,7 +48,9 @@ def png_bytes(image: np.ndarray) -> int:
   Raises:
     InputError (a ValueError): if it has more channels.
   """
-  channels = image.shape[-1]
+  image = as_array("image", image, [None] * 3)
+  check_pixels(image, 256, "image")
+  image, channels = image.astype(np.uint8), image.shape[-1]
   if not 1 <= channels <= 4:
     raise InputError(f"`image` must have 1 to 4 channels to be coded as PNG, got {channels}")
   file = io.BytesIO()
@@ -77,8 +82,10 @@ class Scorer:
   """
 
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0, typical: float | None = None):
-    if num_samples < 1:
-      raise InputError(f"`num_samples` must be at least 1, got {num_samples}")
+    if not hasattr(model, "log_prob_bound"):
+      raise InputError(f"`model` must be a `FlowPlusPlus`, got {shown(model)}")
+    check_type("typical", typical, float | None)
+    check_count("num_samples", num_samples, most=2**31 - 1)
     self.typical = typical
     self._model = model
     self._noise = model.sample_noise([num_samples], as_seed(seed))
@@ -91,6 +98,7 @@ class Scorer:
       [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])],
     )
 
+  @check_arguments
   def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats per image.
 
@@ -102,6 +110,7 @@ class Scorer:
       return importance_weighted(self.class_log_likelihoods(images, batch_size)[:, :classes], axis=1)
     return self._measure(images, batch_size)
 
+  @check_arguments
   def class_log_likelihoods(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the bound given each class, `[N, num_classes]` nats, of a model with classes.
 
@@ -110,8 +119,9 @@ class Scorer:
     return np.stack([self._measure(images, batch_size, label) for label in self._labels], axis=1)
 
   def _measure(self, images, batch_size, *label):
-    bounds = []
-    for i in range(0, max(1, len(images)), batch_size):
+    check_count("batch_size", batch_size, most=2**63 - 1)
+    images, bounds = as_images("images", images), []
+    for i in range(0, len(images), batch_size):
       batch = tf.cast(self._model.check_images(images[i : i + batch_size]), tf.uint8)
       labels = [tf.fill([len(batch)], value) for value in label]
       bounds.append(
@@ -119,10 +129,12 @@ class Scorer:
       )
     return importance_weighted(np.concatenate(bounds, axis=1).astype(np.float64))
 
+  @check_arguments
   def bits_per_dim(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
     """Return the negative importance-weighted bound in bits/dim, `[N]`."""
     return self._model.to_bits_per_dim(self.log_likelihood(images, batch_size))
 
+  @check_arguments
   def __call__(self, images: np.ndarray, batch_size: int = 100) -> dict[str, np.ndarray]:
     """Return all scores of integer images.
 
@@ -134,14 +146,20 @@ class Scorer:
       Arrays `[N]` by the names in `SCORES`: log_likelihood in nats, typicality (NaN if `typical` is None) and
       complexity_corrected in bits/dim.
     """
+    images = np.asarray(as_images("images", images))
     return scores_of(images, self.log_likelihood(images, batch_size), self.typical)
 
 
+@check_arguments
 def scores_of(images: np.ndarray, log_likelihood: np.ndarray, typical: float | None = None) -> dict[str, np.ndarray]:
   """Return all scores, as `Scorer` does, of images `[N, H, W, C]` with known `log_likelihood [N]`."""
+  images = as_array("images", images, [None] * 4)
+  check_pixels(images, 256)
+  log_likelihood = as_array("log_likelihood", log_likelihood, [len(images)]).astype(np.float64)
+  check_all_finite("log_likelihood", log_likelihood)
   dimensions = math.prod(images.shape[1:])
   bits_per_dim = -log_likelihood / (dimensions * math.log(2))
-  sizes = np.array([png_bytes(np.asarray(image, np.uint8)) for image in images])
+  sizes = np.array([png_bytes(image) for image in images])
   return dict(
     zip(
       SCORES,

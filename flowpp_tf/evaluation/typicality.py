@@ -3,14 +3,16 @@
 from collections.abc import Callable
 import dataclasses
 import json
-import pathlib
 
 import numpy as np
 
-from flowpp_tf.data.dataset import Images
+from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import read_json
+from flowpp_tf.types import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,14 +23,16 @@ class ValidationStatistics:
   mean: float  # bits/dim
   std: float | None  # bits/dim, over the images; None for one image
 
-  def save(self, path: pathlib.Path, key: dict) -> None:
+  @check_arguments
+  def save(self, path: Path, key: dict) -> None:
     """Write a JSON file; `key` holds everything that the values depend on."""
     write_file(
       path, json.dumps({"key": key, "bits_per_dim": dataclasses.asdict(self)}, indent=2, allow_nan=False) + "\n"
     )
 
 
-def load_typical(path: pathlib.Path, key: dict) -> ValidationStatistics | None:
+@check_arguments
+def load_typical(path: Path, key: dict) -> ValidationStatistics | None:
   """Return what `ValidationStatistics.save` wrote with the same key, or None if there is no such file."""
   try:
     kept = read_json(path)
@@ -37,6 +41,7 @@ def load_typical(path: pathlib.Path, key: dict) -> ValidationStatistics | None:
     return None  # a damaged file counts as missing: the caller measures again and overwrites it
 
 
+@check_arguments
 def measure_typical(
   scorer: Scorer,
   images: Images,
@@ -52,7 +57,14 @@ def measure_typical(
     most_images: number of images to measure, spread evenly over the split; all if it has fewer.
     batch_size: batch size.
     progress: called after each batch with the number of its images.
+
+  Raises:
+    InputError (a ValueError): if a count is not positive, or the images do not fit the scorer's model.
   """
+  for name, value in (("most_images", most_images), ("batch_size", batch_size)):
+    if value < 1:
+      raise InputError(f"`{name}` must be at least 1, got {value}")
+  images = as_images("images", images)
   chosen = typical_indices(len(images), most_images)
   batches = []
   for i in range(0, len(chosen), batch_size):

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
+from flowpp_tf.core.arguments import as_tensor, check_all_finite, check_arguments, shown
 from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import is_count
@@ -39,6 +40,7 @@ class LoadedModel:
     saved_model: result of `tf.saved_model.load`.
   """
 
+  @check_arguments
   def __init__(self, path: Path) -> None:
     assets = pathlib.Path(path, "assets")
     try:
@@ -88,14 +90,18 @@ class LoadedModel:
 
 
 def _convert(name, value, spec):
-  """Convert a value to the type of a signature's input."""
-  if isinstance(value, int) and spec.dtype.is_integer and not spec.dtype.min <= value <= spec.dtype.max:
-    raise InputError(f"`{name}` must be from {spec.dtype.min} to {spec.dtype.max}, got {value}")
-  try:
-    convert = tf.cast if tf.is_tensor(value) else tf.convert_to_tensor
-    tensor = convert(value, spec.dtype)
-  except (TypeError, ValueError) as error:
-    raise InputError(f"`{name}` must be of type {spec.dtype.name}: {error}") from None
+  """Convert a value to the type of a signature's input; numbers that it does not have are an error."""
+  tensor = as_tensor(name, value, spec.dtype if name == "latents" else None)
+  if tensor.dtype.is_bool and name not in ("images", "condition"):
+    raise InputError(f"`{name}` must be of type {spec.dtype.name}: a number, got {shown(value)}")
+  if spec.dtype.is_integer:
+    if not tensor.dtype.is_integer:
+      raise InputError(f"`{name}` must be of type {spec.dtype.name}: integers, got {tensor.dtype.name}")
+    numbers = tensor.numpy()
+    if numbers.size and not (spec.dtype.min <= numbers.min() and numbers.max() <= spec.dtype.max):
+      raise InputError(f"`{name}` must be from {spec.dtype.min} to {spec.dtype.max}, got {shown(value)}")
+  if name == "condition":
+    check_all_finite(name, tensor)
   if not spec.shape.is_compatible_with(tensor.shape):
     raise InputError(f"`{name}` must be of shape {spec.shape}, got {tensor.shape}")
-  return tensor
+  return tf.cast(tensor, spec.dtype)

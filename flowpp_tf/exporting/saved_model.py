@@ -23,6 +23,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.checks import Check, checked, pixel_checks
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.non_finite import check_weights_finite
@@ -33,6 +34,7 @@ from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
 
+@check_arguments
 def export_saved_model(
   model: FlowPlusPlus, path: Path, metadata: dict[str, Any] | None = None, max_batch: int = 256, overwrite: bool = False
 ) -> None:
@@ -66,7 +68,7 @@ def export_saved_model(
     "config.json": dataclasses.asdict(model.config),
     "metadata.json": {
       **(metadata or {}),
-      "max_batch": max_batch,
+      "max_batch": int(max_batch),
       "versions": {
         "flowpp_tf": __version__,
         "tensorflow": tf.__version__,
