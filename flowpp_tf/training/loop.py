@@ -14,6 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.config.training import TrainingConfig
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite_steps import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
@@ -29,6 +30,7 @@ from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 
 
+@check_arguments
 def run_training(
   config: FlowPlusPlusConfig,
   training: TrainingConfig,

@@ -19,6 +19,7 @@ import math
 import keras
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
@@ -62,6 +63,7 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
   def __init__(self, pieces: str) -> None:
     super().__init__()
+    check_type("schedule", pieces, str)
     self.pieces = pieces
     self._pieces = _parse(pieces)
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 import contextlib
 import functools
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
+from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite_steps import LossScale, replicated_variable
 from flowpp_tf.models import FlowPlusPlus
@@ -39,6 +41,7 @@ class TrainState:
     InputError (a ValueError): for an optimizer that clips or averages itself.
   """
 
+  @check_arguments
   def __init__(
     self, model: FlowPlusPlus, config: TrainingConfig, optimizer: keras.optimizers.Optimizer | None = None
   ) -> None:
@@ -65,9 +68,9 @@ class TrainState:
     return int(self.optimizer.iterations.numpy())
 
   def means(self) -> dict[str, float]:
-    """Return the means of bits/dim and gradient norm since `reset_sums`."""
+    """Return the means of bits/dim and gradient norm since `reset_sums`; NaN where every step was skipped."""
     steps, *sums = (float(total.numpy()) for total in self.sums.values())
-    return {name: total / max(steps, 1.0) for name, total in zip(list(self.sums)[1:], sums)}
+    return {name: total / steps if steps else math.nan for name, total in zip(list(self.sums)[1:], sums)}
 
   def reset_sums(self) -> None:
     """Set the sums to 0 for the next eval interval."""

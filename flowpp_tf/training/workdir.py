@@ -363,14 +363,15 @@ class Workdir:
     for line in lines:
       with contextlib.suppress(ValueError):
         row = gate.parse_json(line.decode())
-        if isinstance(row, dict) and all(
-          isinstance(row.get(name), (int, float)) for name in ("step", "val_bits_per_dim")
-        ):
-          rows.append(row)
+        numbers = [row.get("step"), row.get("val_bits_per_dim", "missing")] if isinstance(row, dict) else [None]
+        if numbers[0] is not None and all(isinstance(number, (int, float, type(None))) for number in numbers):
+          rows.append({name: math.nan if value is None else value for name, value in row.items()})
     return rows, len(lines) - len(rows)
 
   def _write_rows(self):
-    write_file(self.metrics, "".join(json.dumps(row) + "\n" for row in self._rows))
+    # JSON has no NaN: what is not finite is null.
+    rows = ({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in self._rows)
+    write_file(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
   def _read(self):
     with gate.reading(self.config):

@@ -16,6 +16,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, training
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.evaluation import pictures
 from flowpp_tf.io import files
 from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
 from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
@@ -278,6 +279,22 @@ def test_rows_that_are_damaged_are_recovered(workdir, damage):
   workdir.metrics.write_bytes(good + damage)
   run(workdir.path)
   assert workdir.metrics.read_bytes() == good
+
+
+def test_a_number_that_is_not_finite_is_null_in_the_metrics(workdir, tmp_path):
+  before = workdir.rows()
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(workdir.metrics)
+  workdir.add_row({**before[-1], "bits_per_dim": float("nan"), "val_bits_per_dim": float("nan")})
+
+  def not_json(name):
+    raise AssertionError(name)
+
+  (line,) = workdir.metrics.read_text().splitlines()
+  assert json.loads(line, parse_constant=not_json)["bits_per_dim"] is None
+  (row,) = training.Workdir(workdir.path).rows()
+  assert np.isnan(row["bits_per_dim"]) and np.isnan(row["val_bits_per_dim"]) and row["step"] == before[-1]["step"]
+  pictures.plot_curves([*before, row], tmp_path / "curves.png")
 
 
 def test_damaged_rows_without_a_copy_are_left_out_and_kept_aside(workdir, caplog):
