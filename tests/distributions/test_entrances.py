@@ -154,3 +154,10 @@ def test_initialization_takes_a_finite_batch_and_replaces_weights_only_if_it_is_
     np.testing.assert_array_equal(variable, value)
   flow.initialize(3 * good, overwrite=True)
   assert any(np.any(variable != value) for variable, value in zip(flow.variables, after))
+
+
+def test_values_of_an_unknown_number_of_dimensions_are_refused_by_one_line():
+  flow = fpp.vector_flow(2, couplings=1, hidden=8)
+  log_prob = tf.function(flow.log_prob, input_signature=[tf.TensorSpec(None)], autograph=False)
+  with pytest.raises(fpp.InputError, match=r"`x` must have shape \[..., 2\], got one of an unknown number of dim"):
+    log_prob(tf.zeros([4, 2]))

@@ -1,0 +1,1 @@
+"""The table of public callables: how to call each, and what each of its arguments is."""

@@ -1,0 +1,176 @@
+"""Data sets and their batches."""
+
+import numpy as np
+import tensorflow as tf
+
+from flowpp_tf import data
+from support.models import MINIMAL, small_images
+from support.public_callables.row import Row
+from support.wrong_values import (
+  count,
+  flag,
+  function,
+  images,
+  instance,
+  labels,
+  mapping,
+  name,
+  optional,
+  path,
+  same,
+  shape,
+  some_of,
+  text,
+)
+
+IMAGES = small_images(4)
+LARGER = np.random.RandomState(0).randint(0, 256, [4, 4, 4, 2]).astype(np.uint8)
+# What NumPy can index: values are not read before they are used, shape and dtype are.
+BY_VALUE = (
+  "negative",
+  "too large",
+  "too large uint8",
+  "another height",
+  "another width",
+  "another number of channels",
+  "transposed",
+)
+# What is the matter of the model that sees the batches.
+OF_THE_MODEL = (
+  "divided",
+  "divided doubles",
+  "fractional",
+  "list of fractions",
+  "fractional tensor",
+  "negative floats",
+  "NaN",
+  "infinite",
+  "-infinite",
+)
+INDEXED = images(IMAGES, 256).but(*BY_VALUE, *OF_THE_MODEL)
+CLASSES = optional(labels([0, 1, 2, 0], 3, one=False)).but("too large", "negative", "no label")
+SPLITS = dict(train=IMAGES, validation=IMAGES[:1], test=IMAGES[1:])
+SPLIT = images(IMAGES, 8)
+PIXELS = np.random.RandomState(0).randint(0, 256, [5 * 6 + 4 * 4, 3]).astype(np.uint8)
+CROPS = lambda w: data.RandomCrops(PIXELS, [(5, 6), (4, 4)], (2, 2, 3))
+BATCH = count(2)
+TRAINING = dict(
+  seed=count(0, low=0, huge=same(2**62)).but("negative", "too small"),
+  start_step=count(1, low=0, huge=None),
+  num_shards=count(2).named("batch_size"),
+  shard=count(1, low=0, most=1),
+  flip=flag(False),
+)
+
+ROWS = {
+  "load_dataset": Row(
+    lambda w: data.load_dataset,
+    dict(
+      name=name("digits").named("dataset"),
+      data_dir=optional(path("/data").but("missing", "empty", "null byte")),
+      labels=flag(False),
+      cache_dir=optional(path("/cache").but("missing", "empty", "null byte")),
+    ),
+  ),
+  "load_dataset/photos": Row(
+    lambda w: lambda **kwargs: data.load_dataset("photos", **kwargs),
+    dict(image_shape=optional(shape((32, 32, 3))), levels=optional(count(256, low=2, most=256)), crops=flag(False)),
+    slow=True,
+  ),
+  "load_dataset/folder": Row(
+    lambda w: lambda **kwargs: data.load_dataset(f"folder:{w.pictures}", image_shape=(8, 8, 3), **kwargs),
+    dict(max_bad_files=count(1, low=0, huge=None), splits_file=optional(path(lambda w: w.splits))),
+  ),
+  "load_dataset/bits": Row(
+    lambda w: lambda bits: data.load_dataset("photos", bits=bits), dict(bits=optional(count(5, most=8))), slow=True
+  ),
+  "DataPipeline": Row(
+    lambda w: data.DataPipeline,
+    dict(dataset=instance(lambda w: w.dataset), condition=optional(function(lambda images: images)), labels=flag(True)),
+    lambda pipeline: pipeline.of_evaluation("test", 2).element_spec,
+  ),
+  "DataPipeline.of_training": Row(
+    lambda w: data.DataPipeline(w.dataset).of_training, dict(batch_size=BATCH, **TRAINING)
+  ),
+  "DataPipeline.of_evaluation": Row(
+    lambda w: data.DataPipeline(w.dataset).of_evaluation, dict(split=name("test"), batch_size=count(4, huge=same(100)))
+  ),
+  "training_batches": Row(
+    lambda w: data.training_batches, dict(images=INDEXED, batch_size=BATCH, labels=CLASSES, **TRAINING)
+  ),
+  "evaluation_batches": Row(
+    lambda w: data.evaluation_batches, dict(images=INDEXED, batch_size=count(4, huge=same(100)), labels=CLASSES)
+  ),
+  "weighted_batches": Row(
+    lambda w: data.weighted_batches,
+    dict(batches=instance(tf.data.Dataset.from_tensors(tf.zeros([3, 2]))), multiple=count(2, huge=None)),
+  ),
+  "ImageDataset": Row(
+    lambda w: lambda **kwargs: data.ImageDataset(**{"name": "small", "levels": 8, **SPLITS, **kwargs}),
+    dict(
+      name=text("small"),
+      levels=count(8, low=2, most=256),
+      train=SPLIT.but("another height", "another width", "transposed", "another number of channels").also(
+        ("another height", IMAGES[:, :2])
+      ),
+      validation=SPLIT,
+      test=SPLIT,
+      version=text("1"),
+      notes=some_of(["note"]).but("list with a wrong text"),
+    ),
+  ),
+  "ImageDataset/labels": Row(
+    lambda w: (
+      lambda labels, classes: data.ImageDataset("small", 8, IMAGES, IMAGES, IMAGES, labels=labels, classes=classes)
+    ),
+    dict(
+      labels=optional(mapping({split: np.array([0, 1, 2, 0]) for split in data.SPLITS}))
+      .but("None")
+      .also(
+        ("None", None),
+        *(
+          (f"{name} labels", {split: value for split in data.SPLITS})
+          for name, value in (
+            ("fractional", np.array([0.5] * 4)),
+            ("too large", np.array([3] * 4)),
+            ("negative", np.array([-1] * 4)),
+            ("too few", np.array([1])),
+            ("text", "abcd"),
+          )
+        ),
+        ("a split too few", {"train": np.array([0, 1, 2, 0])}),
+      ),
+      classes=some_of(("a", "b", "c")).but("list with a wrong text"),
+    ),
+  ),
+  "ImageDataset.check": Row(lambda w: w.dataset.check, dict(config=instance(MINIMAL))),
+  "ImageDataset.labels_of": Row(lambda w: w.dataset.labels_of, dict(split=name("test"))),
+  "ImageDataset.split": Row(lambda w: w.dataset.split, dict(name=name("test").named("split"))),
+  "ImageDataset.reduce_bits": Row(lambda w: w.bytes_dataset.reduce_bits, dict(bits=count(5, most=8))),
+  "RandomCrops": Row(
+    lambda w: data.RandomCrops,
+    dict(
+      pixels=images(PIXELS, 256, exact=False)
+      .but("one image", "a number")
+      .also(("too few", PIXELS[:20]), ("too many", np.concatenate([PIXELS] * 2))),
+      sizes=some_of([(5, 6), (4, 4)], [("size", (1, 1)), ("fraction", (4.5, 4.5))]),
+      image_shape=shape((2, 2, 3)),
+      most=optional(count(2, huge=same(100))),
+    ),
+    lambda crops: crops[:],
+  ),
+  "RandomCrops.random_crops": Row(
+    lambda w: CROPS(w).random_crops,
+    dict(
+      draws=instance(np.array([0.1, 0.5]))
+      .but("array", "list")
+      .also(("NaN", np.array([np.nan])), ("too large", np.array([1.5])), ("negative", np.array([-0.5])))
+    ),
+  ),
+  "ReducedBits": Row(
+    lambda w: data.ReducedBits,
+    dict(images=images(LARGER, 256).but(*BY_VALUE), bits=count(5, most=8)),
+    lambda images: images[:],
+  ),
+  "describe": Row(lambda w: data.describe, dict(fingerprint=mapping(lambda w: w.dataset.fingerprint()))),
+}

@@ -1,0 +1,409 @@
+"""Models of images, their distributions, vector flows, dequantizations, and files of models."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from flowpp_tf import bijectors as fb
+from flowpp_tf import distributions, models
+from support.models import MINIMAL
+from support.public_callables.row import Row, look
+from support.public_callables.world import CONTEXT, IMAGES, LABELS, NORMAL, POINTS, VECTORS
+from support.wrong_values import (
+  OF_KERAS,
+  context,
+  count,
+  flag,
+  images,
+  instance,
+  labels,
+  mapping,
+  name,
+  number,
+  optional,
+  path,
+  real,
+  same,
+  seed,
+  shape,
+  some_of,
+  text,
+)
+
+PICTURES = images(IMAGES, 8)
+CLASSES = labels(LABELS, 3, -1).but("float", "floats")
+# Conditions are data, as images are: they are cast. One is for all.
+CONDITION = real(NORMAL(3, 2, 2, 1), event=3, batch=1, finite=True, cast="all")
+OF_A_BATCH = ("an array of one", "a column", "an axis too many", "empty")  # which TFP broadcasts
+NOISE = (
+  optional(real(np.random.RandomState(3).uniform(0.01, 0.99, [3, 4, 4, 2]), event=4, finite=True))
+  .but("size + 1 of axis 0", "size 1 of axis 0")
+  .also(("size 1", np.full([1, 4, 4, 2], 0.5)), ("size 4", np.full([4, 4, 4, 2], 0.5)))
+)
+SEED = optional(seed(0))
+SAMPLES = count(2).named("noise")
+GUIDANCE = number(0.5)
+LATENTS = real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True).named("images of the model")
+
+
+def _bound(method, **more):
+  """The rows of a method of images: of a model of images, and what conditional ones add."""
+  row = lambda **arguments: Row(
+    lambda w: getattr(w.model, method),
+    arguments,
+    reset=(lambda w: w.reset(w.model)) if method == "initialize" else None,
+  )
+  again = {"overwrite": True} if method == "initialize" else {}
+  conditional = Row(
+    lambda w: (
+      lambda labels, condition: getattr(w.conditional, method)(
+        IMAGES, seed=0, labels=labels, condition=condition, **again
+      )
+    ),
+    dict(labels=CLASSES, condition=CONDITION),
+    reset=(lambda w: w.reset(w.conditional)) if method == "initialize" else None,
+  )
+  arguments = dict(images=PICTURES, **more)
+  with_noise = {name: argument for name, argument in arguments.items() if name != "num_samples"}
+  return {
+    method: row(**arguments, seed=seed(0)),
+    f"{method}/noise": row(**with_noise, noise=NOISE),
+    f"{method}/conditional": conditional,
+  }
+
+
+TRAINING = dict(training=flag(False), batch_offset=count(0, low=0, huge=same(2**62)))
+_METHODS = {
+  **_bound("log_prob_bound", num_samples=SAMPLES, **TRAINING),
+  **_bound("bound_terms", num_samples=SAMPLES, **TRAINING),
+  **_bound("bits_per_dim", num_samples=SAMPLES),
+  **_bound("initialize", overwrite=flag(True)),
+  **_bound("encode"),
+  "to_bits_per_dim": Row(lambda w: w.model.to_bits_per_dim, dict(log_prob=real(NORMAL(3), cast="all"))),
+  "sample": Row(lambda w: w.model.sample, dict(n=count(2), temperature=number(1.0, low=0), seed=seed(0))),
+  "sample/conditional": Row(
+    lambda w: lambda labels, condition, guidance: w.conditional.sample(3, 1.0, 0, labels, condition, guidance),
+    dict(labels=CLASSES, condition=CONDITION, guidance=GUIDANCE),
+  ),
+  "sample_latents": Row(
+    lambda w: w.model.sample_latents, dict(n=count(2), temperature=number(1.0, low=0), seed=seed(0))
+  ),
+  "decode": Row(lambda w: w.model.decode, dict(z=LATENTS)),
+  "decode/conditional": Row(
+    lambda w: lambda labels, condition, guidance: w.conditional.decode(NORMAL(3, 4, 4, 2), labels, condition, guidance),
+    dict(labels=CLASSES, condition=CONDITION, guidance=GUIDANCE),
+  ),
+  "sample_noise": Row(lambda w: w.model.sample_noise, dict(shape=shape((2, 3), rank=None, low=0), seed=seed(0))),
+  "given": Row(
+    lambda w: lambda labels, condition: w.conditional.given(labels, condition).log_prob(IMAGES),
+    dict(labels=CLASSES.but(*OF_A_BATCH), condition=CONDITION.but(*OF_A_BATCH)),
+  ),
+  "check_conditioning": Row(
+    lambda w: w.conditional.check_conditioning,
+    dict(count=optional(count(3)).named("labels"), labels=CLASSES, condition=CONDITION),
+  ),
+  "check_images": Row(lambda w: w.model.check_images, dict(images=PICTURES), lambda x: look(tf.cast(x, tf.int32))),
+  "from_preset": Row(lambda w: fpp.FlowPlusPlus.from_preset, dict(preset=path(lambda w: w.preset).but("list"))),
+  "save_to_preset": Row(
+    lambda w: w.model.save_to_preset,
+    dict(folder=path(lambda w: w.new("preset"), there=False), description=text("small")),
+  ),
+  # --- Keras
+  "call": Row(lambda w: w.model, dict(inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False))),
+  "adapt": Row(
+    lambda w: w.model.adapt,
+    dict(
+      data=PICTURES.named("adapt", "images", "inputs", "`x`", "x").but("list"),
+      batch_size=count(2, huge=same(3)),
+      overwrite=flag(True),
+    ),
+    reset=lambda w: w.reset(w.model),
+  ),
+  "compile": Row(
+    lambda w: fpp.FlowPlusPlus(MINIMAL).compile,
+    dict(optimizer=instance(lambda w: keras.optimizers.SGD(0.0)).but("None"), max_skipped=count(2, huge=same(2**62))),
+    slow=True,
+  ),
+  "fit": Row(
+    lambda w: _compiled(w.model).fit,
+    dict(x=PICTURES.named("images", "inputs")),
+    lambda history: sorted(history.history),
+    slow=True,
+  ),
+  "fit/labels": Row(
+    lambda w: lambda y: _compiled(w.labelled).fit(IMAGES, y),
+    dict(y=labels(LABELS, 3).named("label", "labels")),
+    lambda history: sorted(history.history),
+    slow=True,
+  ),
+  "evaluate": Row(lambda w: _compiled(w.model).evaluate, dict(x=PICTURES.named("images", "inputs")), slow=True),
+  "evaluate/labels": Row(
+    lambda w: lambda y: _compiled(w.labelled).evaluate(IMAGES, y),
+    dict(y=labels(LABELS, 3).named("label", "labels")),
+    slow=True,
+  ),
+  "predict": Row(lambda w: _compiled(w.model).predict, dict(x=PICTURES.named("images", "inputs")), slow=True),
+  "load_weights": Row(
+    lambda w: lambda args: w.model.load_weights(args),
+    {"args": path(lambda w: w.weights_h5).named("filepath", "path")},
+    slow=True,
+  ),
+  "set_weights": Row(
+    lambda w: w.model.set_weights,
+    dict(weights=mapping(lambda w: w.model.get_weights()).but("None")),
+    reset=lambda w: w.reset(w.model),
+  ),
+}
+
+
+def _compiled(model):
+  if not model.compiled:
+    model.compile(keras.optimizers.SGD(0.0))
+  return model
+
+
+FLOW = real(POINTS, event=1).named("x", "y", "value")
+GIVEN = real(CONTEXT, event=1, cast="floats").but("an axis too few")  # one is for all
+SIZES = dict(
+  event_size=count(2, low=2),
+  context_size=count(3, low=0),
+  couplings=count(1),
+  components=count(2),
+  hidden=count(4),
+  blocks=count(1, low=0),
+)
+
+
+# Sizes of a context are the matter of the network, and this one has none.
+OF_THE_NETWORK = (
+  "NaN",
+  "a number",
+  "an axis too few",
+  *(f"size {size} of axis {axis}" for axis in (1, 2, 3) for size in ("0", "1", "+ 1")),
+)
+
+
+def _of_vectors(flow):
+  return look([tuple(v.shape) for v in flow.variables])
+
+
+_DISTRIBUTIONS = {
+  "FlowDistribution": Row(
+    lambda w: distributions.FlowDistribution,
+    dict(
+      distribution=instance(lambda w: tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 2)),
+      bijector=instance(fb.Sigmoid()),
+    ),
+    lambda flow: look(flow.log_prob(tf.constant([[0.25, 0.75]]))),
+  ),
+  "FlowDistribution.log_prob": Row(lambda w: w.flow.log_prob, dict(value=FLOW, ctx=context())),
+  "FlowDistribution.prob": Row(lambda w: w.flow.prob, dict(value=FLOW)),
+  "FlowDistribution.sample": Row(
+    lambda w: w.flow.sample,
+    dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor").named("n"), seed=seed((0, 1)).but("huge")),
+  ),
+  "FlowDistribution.experimental_sample_and_log_prob": Row(
+    lambda w: w.flow.experimental_sample_and_log_prob,
+    dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
+  ),
+  "FlowDistribution.given": Row(
+    lambda w: lambda context: w.flow_given.given(context).log_prob(POINTS), dict(context=GIVEN)
+  ),
+  "FlowDistribution.given/sample": Row(
+    lambda w: lambda context: w.flow_given.given(context).sample(2, seed=(0, 1)), dict(context=GIVEN)
+  ),
+  "FlowDistribution.given/unconditional": Row(
+    lambda w: lambda context: (w.flow if context is None else w.flow.given(context)).log_prob(POINTS),
+    dict(context=optional(instance(None)).also(("a context", CONTEXT))),
+  ),
+  "FlowDistribution.given/log_prob": Row(lambda w: w.flow_given.given(CONTEXT).log_prob, dict(value=FLOW)),
+  "FlowDistribution.initialize": Row(
+    lambda w: w.flow.initialize,
+    dict(x=real(POINTS, event=1, finite=True), overwrite=flag(True)),
+    reset=lambda w: w.reset(w.flow),
+  ),
+  "FlowDistribution.log_prob_terms": Row(lambda w: w.flow.log_prob_terms, dict(y=FLOW, ctx=context())),
+  "FlowDistribution.transform": Row(
+    lambda w: w.flow.transform, dict(base_sample=real(POINTS, event=1).named("x", "y"), ctx=context())
+  ),
+  "FlowDistribution.kl_divergence": Row(
+    lambda w: w.flow.kl_divergence, dict(other=instance(lambda w: w.flow).named("distribution_b"))
+  ),
+  "UniformDequantization": Row(
+    lambda w: distributions.UniformDequantization,
+    dict(
+      batch_shape=shape((3,), rank=None, low=0), event_shape=shape((4, 4, 2), rank=None, low=0), dtype=name("float32")
+    ),
+    lambda q: look(q.sample(seed=(0, 1))),
+  ),
+  "VariationalDequantization": Row(
+    lambda w: distributions.VariationalDequantization,
+    dict(
+      bijector=instance(fb.Sigmoid()),
+      context=real(NORMAL(3, 4, 4, 2), event=3, cast="floats").but(*OF_THE_NETWORK),
+      event_shape=shape((4, 4, 2), rank=None, low=0),
+      context_variables=some_of([]),
+      dtype=name("float32"),
+    ),
+    lambda q: look(q.event_shape.as_list()),
+  ),
+  "ImageDistribution": Row(
+    lambda w: models.ImageDistribution,
+    dict(model=instance(lambda w: w.model), num_samples=count(2), seed=SEED),
+    lambda images: look(images.log_prob(IMAGES)),
+  ),
+  "ImageDistribution/conditional": Row(
+    lambda w: lambda labels, condition: models.ImageDistribution(w.conditional, labels=labels, condition=condition),
+    dict(labels=CLASSES.but(*OF_A_BATCH), condition=CONDITION.but(*OF_A_BATCH)),
+    lambda images: look(images.log_prob(IMAGES)),
+  ),
+  "ImageDistribution.log_prob": Row(
+    lambda w: w.model.distribution.log_prob, dict(value=PICTURES.but("one image", "an axis too many").named("images"))
+  ),
+  "ImageDistribution.prob": Row(
+    lambda w: w.model.distribution.prob, dict(value=PICTURES.but("one image", "an axis too many").named("images"))
+  ),
+  "ImageDistribution.sample": Row(
+    lambda w: w.model.distribution.sample,
+    dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
+  ),
+  "vector_flow": Row(lambda w: fpp.vector_flow, dict(SIZES, dtype=name("float32")), _of_vectors),
+  "VectorFlow": Row(lambda w: fpp.VectorFlow, SIZES),
+}
+
+
+def _dequantization(cls, make):
+  """The methods of a flow, of a dequantization with a batch of three."""
+  noise = real(np.random.RandomState(4).uniform(0.2, 0.8, [3, 4, 4, 2]), event=3).named("x", "y", "value")
+  return {
+    f"{cls}.log_prob": Row(lambda w: make(w).log_prob, dict(value=noise)),
+    f"{cls}.prob": Row(lambda w: make(w).prob, dict(value=noise)),
+    f"{cls}.experimental_sample_and_log_prob": Row(
+      lambda w: make(w).experimental_sample_and_log_prob,
+      dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
+    ),
+    f"{cls}.log_prob_terms": Row(lambda w: make(w).log_prob_terms, dict(y=noise, ctx=context())),
+    f"{cls}.transform": Row(lambda w: make(w).transform, dict(base_sample=noise, ctx=context())),
+    f"{cls}.initialize": Row(
+      lambda w: make(w).initialize,
+      dict(x=noise._replace(wrong=real(None, event=3, finite=True).wrong), overwrite=flag(True)),
+    ),
+    f"{cls}.sample": Row(
+      lambda w: make(w).sample,
+      dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
+    ),
+  }
+
+
+_UNIFORM = lambda w: distributions.UniformDequantization([3], (4, 4, 2))
+_VARIATIONAL = lambda w: distributions.VariationalDequantization(fb.Sigmoid(), NORMAL(3, 4, 4, 2), (4, 4, 2))
+
+_FILES = {
+  "InitialWeights.find": Row(
+    lambda w: models.InitialWeights.find, dict(source=path(lambda w: str(w.preset)).named("init_from"))
+  ),
+  "InitialWeights.load": Row(
+    lambda w: models.InitialWeights.find(str(w.preset)).load,
+    dict(model=instance(lambda w: w.model)),
+    reset=lambda w: w.reset(w.model),
+  ),
+  "check_conditioning": Row(
+    lambda w: models.check_conditioning,
+    dict(
+      config=instance(lambda w: w.conditional.config),
+      dtype=name("float32"),
+      count=optional(count(3)).named("labels"),
+      labels=CLASSES,
+      condition=CONDITION,
+    ),
+  ),
+  "conditioning_checks": Row(
+    lambda w: models.conditioning_checks,
+    dict(config=instance(lambda w: w.conditional.config), conditioning=mapping({})),
+    len,
+  ),
+  "conditioning_specs": Row(
+    lambda w: models.conditioning_specs,
+    dict(config=instance(lambda w: w.conditional.config), dtype=name("float32")),
+    repr,
+  ),
+  "unpack_batch": Row(
+    lambda w: models.unpack_batch,
+    dict(
+      batch=mapping({"image": IMAGES}).but("None", "object", "text", "number", "list", "array"),
+      config=instance(MINIMAL),
+    ),
+  ),
+  "copy_preset": Row(
+    lambda w: models.copy_preset,
+    dict(preset=path(lambda w: w.preset), folder=path(lambda w: w.new("copy"), there=False)),
+  ),
+  "preset_folder": Row(lambda w: models.preset_folder, dict(preset=path(lambda w: w.preset))),
+  "read_preset": Row(lambda w: models.read_preset, dict(preset=path(lambda w: w.preset))),
+  "save_preset": Row(
+    lambda w: models.save_preset,
+    dict(
+      model=instance(lambda w: w.model),
+      folder=path(lambda w: w.new("preset"), there=False),
+      description=text("small"),
+      settings=optional(mapping({})),
+    ),
+  ),
+  "load_official_weights": Row(
+    lambda w: fpp.load_official_weights,
+    dict(model=instance(lambda w: w.official), path=path(lambda w: w.weights_file)),
+    reset=lambda w: w.reset(w.official),
+  ),
+  "export_official_weights": Row(
+    lambda w: fpp.export_official_weights,
+    dict(model=instance(lambda w: w.official), path=path(lambda w: w.new("weights.npz"), there=False)),
+  ),
+}
+
+LOADED_IMAGES = PICTURES
+_LOADED = {
+  "export_saved_model": Row(
+    lambda w: fpp.export_saved_model,
+    dict(
+      model=instance(lambda w: w.model),
+      path=path(lambda w: w.new("1"), there=False),
+      metadata=optional(mapping({})),
+      max_batch=count(4, huge=same(4)),
+      overwrite=flag(True),
+    ),
+    slow=True,
+  ),
+  "load_saved_model": Row(lambda w: fpp.load_saved_model, dict(path=path(lambda w: w.exported)), repr, slow=True),
+  "LoadedModel": Row(lambda w: fpp.exporting.LoadedModel, dict(path=path(lambda w: w.exported)), repr, slow=True),
+}
+
+
+def _loaded(method, **arguments):
+  """A method of a SavedModel of a model with labels and a condition."""
+  given = dict(labels=LABELS, condition=NORMAL(3, 2, 2, 1))
+  return Row(lambda w: lambda **kwargs: getattr(w.loaded, method)(**{**given, **kwargs}), arguments, slow=True)
+
+
+GIVEN_LOADED = dict(labels=CLASSES.but("fraction", "a boolean", "too large one"), condition=CONDITION)
+for method in ("log_prob_bound", "bits_per_dim"):
+  _LOADED[f"LoadedModel.{method}"] = _loaded(method, images=PICTURES, num_samples=count(2), seed=SEED, **GIVEN_LOADED)
+_LOADED["LoadedModel.encode"] = _loaded("encode", images=PICTURES, seed=SEED, **GIVEN_LOADED)
+_LOADED["LoadedModel.decode"] = _loaded("decode", latents=LATENTS, **GIVEN_LOADED)
+_LOADED["LoadedModel.sample"] = _loaded(
+  "sample", n=count(3).but("tensor"), temperature=number(1.0, low=0), seed=SEED, **GIVEN_LOADED
+)
+
+ROWS = {
+  "FlowPlusPlus": Row(
+    lambda w: fpp.FlowPlusPlus,
+    dict(config=instance(MINIMAL).but("dict").also(("unknown field", {"a": 1}), ("another", VECTORS))),
+  ),
+  **{f"FlowPlusPlus.{method}": row for method, row in _METHODS.items()},
+  **_DISTRIBUTIONS,
+  **_dequantization("UniformDequantization", _UNIFORM),
+  **_dequantization("VariationalDequantization", _VARIATIONAL),
+  **_FILES,
+  **_LOADED,
+}

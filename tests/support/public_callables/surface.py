@@ -1,0 +1,117 @@
+"""Which callables are public: what `flowpp_tf` and its rooms export, and the methods of the classes among them."""
+
+import functools
+import importlib
+import inspect
+
+ROOMS = (
+  "",
+  "bijectors",
+  "layers",
+  "distributions",
+  "models",
+  "exporting",
+  "compression",
+  "data",
+  "training",
+  "evaluation",
+  "config",
+)
+# Arguments of every callable that belong to TFP, Keras or Python.
+FOREIGN_ARGUMENTS = {
+  "validate_args": "TFP's own: every bijector and distribution takes it",
+  "parameters": "TFP's own: what subclasses hand to it",
+  "name": "TFP's and Keras' own name of an object, unless a row has it",
+}
+# Callables without rows, and why.
+WITHOUT_ROWS = {
+  "exceptions, which the package raises": "ArchiveError Diverged InputError LostImagesError Stopped",
+  "records that functions of the package return or hand on": (
+    "BitsPerDim Bound CouplingKind Classification CodecBits CouplingConfig InitialWeights Reconstruction "
+    "ValidationStatistics"
+  ),
+  "the base class, whose constructor is TFP's": "Bijector",
+  "only names and `validate_args`": "ColumnsToChannels Sigmoid SwapHalves",
+  "helpers of the package, no part of the room": "unknown_name check_arguments check_count check_shape_of_images",
+  "what Keras calls by itself": (
+    "FlowPlusPlus.compute_loss FlowPlusPlus.compute_metrics FlowPlusPlus.load_own_variables "
+    "FlowPlusPlus.make_train_function FlowPlusPlus.predict_step FlowPlusPlus.set_state_tree FlowPlusPlus.test_step "
+    "FlowPlusPlus.train_step FlowPlusPlus.export Flow.load_own_variables VectorFlow.load_own_variables "
+    "Adam Adam.update_step PiecewiseSchedule.__call__"
+  ),
+  "Keras' own question for shapes": (
+    "Flow.compute_output_shape Flow.compute_output_spec VectorFlow.compute_output_shape VectorFlow.compute_output_spec"
+  ),
+  "Keras' hook for shapes": " ".join(
+    f"{layer}.build"
+    for layer in (
+      "ConditionNet Conditioner ContextNet ConvAttentionBlock DenseConditioner Flow GatedAttention GatedConv "
+      "GatedPointwise InitNormConv2D InitNormDense VectorFlow"
+    ).split()
+  ),
+  "what the training loop calls, of its own store and workers": (
+    "Workdir.add_row Workdir.check Workdir.check_run Workdir.new_checkpoints Workdir.open Workdir.recover "
+    "Workdir.save_best Workers.any Workers.broadcast train_step"
+  ),
+  "NumPy's indexing": "RandomCrops.__getitem__ ReducedBits.__getitem__",
+  "what its constructor has given it already": "UniformDequantization.given VariationalDequantization.given",
+  "the steps of a layer, which fused blocks call": (
+    "Dropout.apply Dropout.keep_mask Dropout.scale GatedAttention.mix GatedPointwise.mix"
+  ),
+  "TFP's own slices": "UniformDequantization.__getitem__ VariationalDequantization.__getitem__",
+  "what the rows of `call` call": "Flow.__call__ VectorFlow.__call__",
+  "TFP's own method, which calls `kl_divergence` of the flow": (
+    "FlowDistribution.cross_entropy UniformDequantization.cross_entropy VariationalDequantization.cross_entropy "
+    "ImageDistribution.cross_entropy UniformDequantization.kl_divergence VariationalDequantization.kl_divergence "
+    "ImageDistribution.kl_divergence"
+  ),
+}
+# Arguments without a row, and why.
+WITHOUT_CASES = {
+  "FlowPlusPlus.fit": {
+    "Keras' own": "batch_size epochs verbose callbacks validation_split",
+    "as `x`": "validation_data",
+  },
+  "Dropout": {"Keras' own": "noise_shape seed"},
+}
+
+
+@functools.cache
+def public_callables():
+  """The arguments of each public callable that takes some, by "Class.method", "function" or "Class"."""
+  found = {}
+  for room in ROOMS:
+    module = importlib.import_module(f"flowpp_tf.{room}" if room else "flowpp_tf")
+    for name in dir(module):
+      thing = getattr(module, name)
+      if (
+        name.startswith("_") or not callable(thing) or not str(getattr(thing, "__module__", "")).startswith("flowpp_tf")
+      ):
+        continue
+      found[thing.__name__] = _arguments(thing)
+      if inspect.isclass(thing):
+        for method in _methods(thing):
+          found[f"{thing.__name__}.{method}"] = _arguments(getattr(thing, method))
+  return {name: arguments for name, arguments in found.items() if arguments}
+
+
+def _methods(cls):
+  """Names of public methods that the package defines, in the class or in a base class."""
+  for name in dir(cls):
+    owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+    ours = owner is not None and owner.__module__.startswith("flowpp_tf")
+    public = not name.startswith("_") or name in ("__call__", "__getitem__")
+    if ours and public and callable(getattr(cls, name)) and not isinstance(vars(owner)[name], property):
+      yield name
+
+
+def _arguments(thing):
+  try:
+    parameters = inspect.signature(thing).parameters.values()
+  except ValueError:  # an exception's
+    return ["args"]
+  return [
+    p.name
+    for p in parameters
+    if p.name != "self" and (p.kind != p.VAR_KEYWORD) and not (p.kind == p.VAR_POSITIONAL and len(parameters) > 2)
+  ]
