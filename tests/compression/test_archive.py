@@ -80,13 +80,18 @@ def test_each_64_images_have_a_checksum():
   np.testing.assert_array_equal(error.value.images[error.value.known], images(200)[plain + 64 :])
 
 
+# Version 0.2.0 wrote digits.fpp: whatever changes a number of the codec loses such files.
 def test_an_archive_of_an_earlier_version_is_decoded():
-  """digits.fpp was written by version 0.2.0: whatever changes a number of the codec loses such files."""
   coder = compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
-  archived = (REFERENCE / "digits.fpp").read_bytes()
-  digits = load_dataset("digits").test
-  np.testing.assert_array_equal(fpp.decompress(coder, archived), digits)
-  assert fpp.compress(coder, digits)[-1000:] == archived[-1000:]
+  decoded = fpp.decompress(coder, (REFERENCE / "digits.fpp").read_bytes())
+  np.testing.assert_array_equal(decoded, load_dataset("digits").test)
+
+
+@pytest.mark.slow
+def test_an_archive_is_written_as_by_an_earlier_version():
+  coder = compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+  encoded = fpp.compress(coder, load_dataset("digits").test)
+  assert encoded[-1000:] == (REFERENCE / "digits.fpp").read_bytes()[-1000:]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 3), (2, 8, 8, 1), (0, 4, 4, 1)])

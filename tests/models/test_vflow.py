@@ -90,6 +90,7 @@ def test_float32_has_the_same_bound(model, data):
   np.testing.assert_allclose(single.bits_per_dim(data["x"], noise=noise_of(data)), data["bpd"], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_latents_give_their_images_back_and_any_latents_give_finite_ones(model, data):
   z = model.encode(data["x"], noise=noise_of(data))
   np.testing.assert_array_equal(model.decode(z), data["x"])

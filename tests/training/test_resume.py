@@ -1,6 +1,5 @@
 """A run that is stopped at any moment ends as the run that was not."""
 
-import functools
 import json
 import random
 import resource
@@ -13,12 +12,11 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf.training.checkpoints import Checkpoints
-from support.marks import slow
 from support.programs import finish, start, wait_for
 from support.runs import TINY_RUN
 
 
-def start_run(workdir, *arguments):
+def start_run(workdir):
   return start(
     "train",
     *TINY_RUN,
@@ -27,12 +25,11 @@ def start_run(workdir, *arguments):
     "--checkpoint_every=1",
     "--deterministic",
     f"--workdir={workdir}",
-    *arguments,
   )
 
 
-def finish_run(workdir, *arguments):
-  return finish(start_run(workdir, *arguments))
+def finish_run(workdir):
+  return finish(start_run(workdir))
 
 
 def end_state(workdir):
@@ -56,15 +53,10 @@ def assert_same_end(a, b):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
   """The end of a run that is never stopped, and how long it took, from which moments for kills are drawn."""
-
-  @functools.cache
-  def end_of_run(*arguments):
-    workdir = tmp_path_factory.mktemp("whole")
-    began = time.monotonic()
-    finish_run(workdir, *arguments)
-    return end_state(workdir), time.monotonic() - began
-
-  return end_of_run
+  workdir = tmp_path_factory.mktemp("whole")
+  began = time.monotonic()
+  finish_run(workdir)
+  return end_state(workdir), time.monotonic() - began
 
 
 def kill_at(process, workdir, moment):
@@ -79,20 +71,18 @@ def kill_at(process, workdir, moment):
   process.stdout.close()
 
 
-@pytest.mark.parametrize(
-  "kills, arguments", [(1, ("--dequantization=uniform", "--noattention")), slow(None, ())], ids=["once", "more"]
-)
-def test_a_killed_run_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request, kills, arguments):
-  state, seconds = whole(*arguments)
+@pytest.mark.slow
+def test_a_killed_run_ends_bitwise_as_the_run_that_was_not(whole, tmp_path, request):
+  state, seconds = whole
   rng = random.Random(0)
-  for i in range(kills or request.config.getoption("--kills")):
+  for i in range(request.config.getoption("--kills")):
     moment = "writing" if i % 3 == 0 else rng.uniform(0.3, 1.0) * seconds
-    kill_at(start_run(tmp_path, *arguments), tmp_path, moment)
+    kill_at(start_run(tmp_path), tmp_path, moment)
     if i % 4 == 3:  # it may have ended: let it end, look, and begin another
-      finish_run(tmp_path, *arguments)
+      finish_run(tmp_path)
       assert_same_end(end_state(tmp_path), state)
       shutil.rmtree(tmp_path)
-  finish_run(tmp_path, *arguments)
+  finish_run(tmp_path)
   assert_same_end(end_state(tmp_path), state)
 
 
@@ -106,7 +96,7 @@ def test_sigterm_saves_at_the_next_step_and_the_exit_code_says_so(whole, tmp_pat
   newest = max((tmp_path / "checkpoints").glob("step_*")).name
   assert newest == f"step_{stopped:08d}" and stopped < 12
   assert f"resumed at step {stopped} of 12" in finish_run(tmp_path)
-  assert_same_end(end_state(tmp_path), whole()[0])
+  assert_same_end(end_state(tmp_path), whole[0])
 
 
 def checkpoints(folder, value=0.0):
