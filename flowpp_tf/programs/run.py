@@ -7,6 +7,7 @@ import logging as std_logging
 import math
 import os
 import pathlib
+import re
 import shlex
 import sys
 import textwrap
@@ -16,7 +17,8 @@ from absl import app, flags, logging
 
 from flowpp_tf.core.errors import InputError, WorkerLost
 from flowpp_tf.core.settings import value_type
-from flowpp_tf.io import gate
+from flowpp_tf.io import budget, gate
+from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.files import owner_of, replace_file
 from flowpp_tf.programs import process
 from flowpp_tf.types import Path
@@ -31,6 +33,11 @@ _DEFINE = {
 _MAY_BE_EMPTY = ("flow_dtype",)
 _GROUPS: dict[str, str] = {}  # titles in the help, by name of a flag or of the module that defines it
 _GROUPS_OF_MODULES = {"data_flags": "Data", "device_flags": "Devices", "model_flags": "The trained model"}
+_LIMITS = {  # flags: field of `Budget`, and help
+  "memory": ("memory", "Memory that what a file describes may take, such as 8G."),
+  "max_pixels": ("pixels", "Pixels of an image that is decoded, such as 200M."),
+  "max_output": ("bytes_out", f"Bytes that may come out of a file that is {Budget.ratio} times smaller, such as 2G."),
+}
 _COUNTS = ("no", "one", "two", "three")
 
 
@@ -43,6 +50,9 @@ def run_program(main: Callable[..., None], arguments: int = 0) -> None:
   """
   flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
   flags.DEFINE_bool("version", False, "Show the version of flowpp_tf.")
+  for name, (field, help_text) in _LIMITS.items():
+    flags.DEFINE_string(name, budget.size_text(getattr(Budget, field)).replace(" ", "").removesuffix("iB"), help_text)
+    _GROUPS[name] = "Limits for files from outside"
   app.run(functools.partial(_guarded, main), flags_parser=functools.partial(_parse, main.__module__, arguments))
 
 
@@ -71,7 +81,8 @@ def _guarded(main, argv):
   logging.set_verbosity(logging.WARNING)
   std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
   try:
-    main(*argv[1:])
+    with budget.use(_budget_from_flags()):
+      main(*argv[1:])
   except BrokenPipeError:
     raise
   except WorkerLost as error:
@@ -84,6 +95,19 @@ def _guarded(main, argv):
     # Of a path that no function was prepared for, or of the machine.
     where = "" if error.filename is None else f"{os.fspath(error.filename)[:200]!r}: "
     fail(f"{where}{gate.reason(error)}", process.FAILED)
+
+
+def _budget_from_flags():
+  given = {field: _amount(name, flags.FLAGS[name].value) for name, (field, _) in _LIMITS.items()}
+  return Budget(**given, bytes_in=max(Budget.bytes_in, given["memory"]))
+
+
+def _amount(name, text):
+  """A number of bytes or pixels from a text such as 8G, 1.5GiB or 64,000,000."""
+  found = re.fullmatch(r"([\d,]+|\d+\.\d+) ?([KMGT]?)(iB|B)?", text.strip(), re.IGNORECASE)
+  if not found:
+    raise InputError(f"`--{name}` must be a number such as 500M or 8G, got {text!r}")
+  return int(float(found[1].replace(",", "")) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
 def _help(module):
