@@ -20,7 +20,7 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import create_array, sync
-from flowpp_tf.io.gate import read_json
+from flowpp_tf.io.gate import map_npy, read_json
 from flowpp_tf.types import Path, Shape
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # by split
@@ -86,7 +86,7 @@ def decoded_images(
     _write(folder, shapes, fill)
   try:
     about = read_json(folder / "about.json")
-    arrays = {split: np.load(folder / f"{split}.npy", mmap_mode="r") for split in counts}
+    arrays = {split: map_npy(folder / f"{split}.npy") for split in counts}
     for split, array in arrays.items():
       if array.dtype != np.uint8 or array.shape[1:] != tuple(image_shape) or len(array) > counts[split]:
         raise ValueError(f"{split}.npy holds {array.dtype} of shape {array.shape}")

@@ -16,7 +16,7 @@ import numpy as np
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data import folder as folders
-from flowpp_tf.io.gate import open_regular, reading
+from flowpp_tf.io.gate import map_npy, reading
 from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.types import Path, Shape
 
@@ -58,8 +58,7 @@ def _load(path, shape, cache_dir):
   with reading(path):
     if path.is_dir():
       return _load_folder(path, shape, cache_dir)
-    open_regular(path).close()
-    array = np.load(path, mmap_mode="r")
+    array = map_npy(path)
     check_array(path, array.dtype, array.shape, shape)
     return array
 

@@ -11,7 +11,6 @@ The class of `cats/indoor/1.png` is `cats`; classes are numbered in the order of
 
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -24,11 +23,13 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
-from flowpp_tf.io.gate import read_text, reason
+from flowpp_tf.io import budget
+from flowpp_tf.io.gate import parse_json, read_text, reason
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
+_BYTES_OF_LINE = 400  # of memory, for a line of a file of splits
 _MOST_CROPS = 10_000  # in validation and in test
 
 
@@ -281,9 +282,11 @@ def _read_splits(splits_file, present, path):
   try:
     text = read_text(pathlib.Path(splits_file).expanduser())
     if str(splits_file).lower().endswith(".json"):
-      table = json.loads(text)
+      table = parse_json(text)
       pairs: list[tuple[Any, ...]] = [(repr(split), split, name) for split, names in table.items() for name in names]
     else:
+      lines = text.count("\n") + 1
+      budget.claim("memory", _BYTES_OF_LINE * lines, f"a table of {lines:,} lines")
       pairs = [
         (f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
         for i, line in enumerate(text.splitlines())
@@ -291,7 +294,9 @@ def _read_splits(splits_file, present, path):
       ]
   except OSError as error:
     raise InputError(f"file of splits {str(splits_file)!r} cannot be read: {reason(error)}") from None
-  except (ValueError, AttributeError, TypeError, RecursionError) as error:
+  except budget.BudgetError as error:
+    raise budget.BudgetError(f"file of splits {str(splits_file)!r}: {error}") from None
+  except (ValueError, AttributeError, TypeError) as error:
     raise InputError(
       f'file of splits {str(splits_file)!r} is not JSON of the form {{"train": ["a.png", ...], ...}}: {error}'
     ) from None

@@ -9,17 +9,18 @@ pixels. One of labels is 0 0 8 1, then their number, then a byte per label.
 
 import gzip
 import math
+import os
 import pathlib
 import struct
 
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import budget
 from flowpp_tf.io.gate import open_regular, reading
 from flowpp_tf.types import Path
 
 STEMS = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
-_MOST_BYTES = 256 << 20  # a file that claims more is refused before it is read
 
 
 def find_idx(folder: Path) -> dict[str, pathlib.Path] | None:
@@ -83,9 +84,11 @@ def _read(path, what, dimensions):
           f"{str(path)!r} is no IDX file of {what}: it must begin with the bytes 0 0 8 {dimensions}, "
           f"got {' '.join(map(str, header[:4]))}"
         )
-      size = math.prod(shape)
-      if not 0 < size <= _MOST_BYTES:
-        raise InputError(f"{str(path)!r} claims {what} of shape {shape}; expected between 1 byte and 256 MiB")
+      size, claim = math.prod(shape), f"{str(path)!r} claims {what} of shape {shape}"
+      if not size:
+        raise InputError(f"{claim}; expected at least one")
+      budget.claim_output(size, os.fstat(opened.fileno()).st_size, claim)
+      budget.claim("memory", size, f"{claim}, which")
       content = file.read(size + 1)
   if len(content) != size:
     found = "is cut off: it has" if len(content) < size else "is too long: it has more than"

@@ -29,7 +29,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, downsampled_imagenet, idx, images
-from flowpp_tf.data.dataset import SPLITS, ImageDataset, split_train
+from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset, split_train
 from flowpp_tf.types import Path, Shape
 
 
@@ -275,6 +275,10 @@ def _read_labels(builder):
   if "label" not in found and len(found) > 1:
     raise InputError(f"{builder.info.full_name} has several labels, none of them 'label': {', '.join(found)}")
   name = "label" if "label" in found else next(iter(found))
+  if found[name].num_classes > MOST_CLASSES:  # before a name of each is made
+    raise InputError(
+      f"{builder.info.full_name} must have at most {MOST_CLASSES:,} classes, got {found[name].num_classes:,}"
+    )
   labels = {
     split: np.concatenate(list(_examples(builder, split, name, batch_size=_LABELS_PER_READ)))
     for split in _splits(builder)

@@ -24,7 +24,7 @@ from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.devices import Workers
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file
-from flowpp_tf.io.gate import reason
+from flowpp_tf.io.gate import map_npy, reason
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.types import Path, Seed
@@ -193,7 +193,7 @@ def _open_partial(path, shape, dtype):
     except (OSError, OverflowError) as error:
       raise InputError(f"{math.prod(shape):,} draws cannot be kept in {str(path)!r}: {reason(error)}") from None
   try:
-    draws = np.lib.format.open_memmap(path, mode="r+")
+    draws = map_npy(path, "r+")
   except (OSError, ValueError) as error:
     raise InputError(f"{str(path)!r} cannot be resumed: {error}; delete it to start over") from None
   if draws.shape != shape or draws.dtype != dtype:

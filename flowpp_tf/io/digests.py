@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import stream_sha256
+from flowpp_tf.io.files import file_sha256
 
 _NAME = pathlib.PurePath("assets.extra", "digests.json")
 
@@ -33,6 +33,5 @@ def _digests(folder):
   for path in sorted(folder.rglob("*")):
     name = path.relative_to(folder)
     if not path.is_dir() and name.parts[0] != _NAME.parts[0]:
-      with gate.open_regular(path) as file:
-        digests[name.as_posix()] = stream_sha256(file)
+      digests[name.as_posix()] = file_sha256(path)
   return digests

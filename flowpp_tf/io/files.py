@@ -17,6 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from flowpp_tf.io.gate import open_claimed
 from flowpp_tf.types import Path
 
 _TEMPORARY = ".tmp."
@@ -47,6 +48,21 @@ def replace_file(path: Path, write: Callable[[pathlib.Path], object]) -> None:
     sync(target.parent)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def copy_file(source: Path, path: Path) -> None:
+  """Copy a regular file to `path`; `replace_file` says how.
+
+  Raises:
+    OSError: if `source` is something else, or cannot be read, or `path` cannot be written.
+    BudgetError (an InputError): if `source` has more bytes than are read.
+  """
+
+  def write(temporary):
+    with open_claimed(source) as file, open(temporary, "wb") as target:
+      shutil.copyfileobj(file, target, 1 << 22)
+
+  replace_file(path, write)
 
 
 def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> None:
@@ -146,8 +162,13 @@ def sync(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-  """Return the SHA-256 of a file's content as hexadecimal digits."""
-  with open(path, "rb") as file:
+  """Return the SHA-256 of a regular file's content as hexadecimal digits.
+
+  Raises:
+    OSError: if it cannot be read, or is something else.
+    BudgetError (an InputError): if it has more bytes than are read.
+  """
+  with open_claimed(path) as file:
     return stream_sha256(file)
 
 

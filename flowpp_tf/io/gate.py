@@ -1,26 +1,32 @@
 """The gate for files from outside: regular files only, within limits, and one line that says what is wrong.
 
-A named pipe would block, a device has no end, and a few kilobytes can claim to be gigabytes. Every file that a
-program did not write itself is opened here; image_file.py adds what holds for images.
+A named pipe would block, a device has no end, and a few kilobytes can claim to be gigabytes. Every file that is read
+is opened here, and what it says that it holds is claimed from the budget first; image_file.py adds what holds for
+images, weights_file.py what holds for weights. tests/io/test_nothing_past_the_gate.py asserts that nothing else opens
+files.
 """
 
 from collections.abc import Iterator, Sequence
 import contextlib
 import errno
 import json
+import math
 import os
 import stat
-from typing import Any, BinaryIO
+import struct
+from typing import Any, BinaryIO, Literal
 import zipfile
 
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import budget
 from flowpp_tf.types import Path
 
 MOST_TEXT = 256 << 20  # bytes of a text file
-# What is compressed by more than this factor is refused beyond so many bytes: images that are worth a model are not.
-_LARGE, _SUSPICIOUS_RATIO = 128 << 20, 100
+_JSON_FACTOR = 24  # bytes of memory that a byte of JSON can take: "{}," is a `dict` of 64 bytes and a pointer
+_END, _LOCATOR, _ENTRY = b"PK\5\6", b"PK\6\7", 46  # of a zip file; an entry of its directory has at least 46 bytes
+_UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes; LZMA takes memory by what its header says
 # Something else may take the place of a file between two looks: without O_NONBLOCK a named pipe would wait.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 _KINDS = (
@@ -41,10 +47,33 @@ def open_regular(path: Path) -> BinaryIO:
   return os.fdopen(_open(path)[0], "rb")
 
 
+def open_claimed(path: Path) -> BinaryIO:
+  """Open a regular file as `open_regular` does, and claim its bytes: a file of holes has no end either.
+
+  Raises:
+    OSError: if it cannot be opened, or is something else.
+    BudgetError (an InputError): if it has more bytes than are read.
+  """
+  file = open_regular(path)
+  try:
+    budget.claim("bytes_in", os.fstat(file.fileno()).st_size, repr(os.fspath(path)))
+  except BaseException:
+    file.close()
+    raise
+  return file
+
+
 def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
-  """Return the content of a regular file of at most so many bytes; raise an `OSError` for others."""
+  """Return the content of a regular file of at most so many bytes.
+
+  Raises:
+    OSError: for another file, and for one with more bytes.
+    BudgetError (an InputError): for more bytes than the budget has.
+  """
   descriptor, size = _open(path)
   try:
+    if size <= most:
+      budget.claim("bytes_in", size, repr(os.fspath(path)))
     missing = min(size or 1 << 20, most) + 1  # files of the system say 0 and have more
     parts = []
     while size <= most and missing and (part := os.read(descriptor, missing)):
@@ -87,7 +116,8 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-  """Return what a JSON text says; raise a `ValueError` if it is none."""
+  """Return what a JSON text says; raise a `ValueError` if it is none, or would take more memory than the budget has."""
+  budget.claim("memory", _JSON_FACTOR * len(text), f"JSON of {budget.size_text(len(text))}")
   try:
     return json.loads(text)
   except RecursionError:
@@ -115,6 +145,9 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
   """
   try:
     yield
+  except budget.BudgetError as error:
+    name = repr(os.fspath(path))
+    raise error if name in str(error) else budget.BudgetError(f"{name}: {error}") from None
   except InputError:
     raise
   except Exception as error:
@@ -123,9 +156,38 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
 
 def check_sizes(members: Sequence[zipfile.ZipInfo], file: BinaryIO) -> None:
   """Raise a `ValueError` if members of a zip file would unpack to far more than the file holds."""
-  size, total = os.fstat(file.fileno()).st_size, sum(member.file_size for member in members)
-  if total > _LARGE and total > _SUSPICIOUS_RATIO * size:
-    raise ValueError(f"its {size:,} bytes would unpack to {total:,}, more than {_SUSPICIOUS_RATIO} times as many")
+  size, total, limits = os.fstat(file.fileno()).st_size, sum(member.file_size for member in members), budget.current()
+  if total > limits.bytes_out and total > limits.ratio * size:
+    raise ValueError(
+      f"its {size:,} bytes would unpack to {total:,}, more than {limits.ratio} times as many (--max_output raises the "
+      "limit)"
+    )
+
+
+def open_zip(file: BinaryIO) -> zipfile.ZipFile:
+  """Open a zip file that the gate has opened, whose entries are claimed before they are listed.
+
+  Raises:
+    BudgetError (an InputError), zipfile.BadZipFile: for too many entries, and for another file.
+  """
+  budget.claim("items", _directory_bytes(file) // _ENTRY, "its directory")
+  return zipfile.ZipFile(file)
+
+
+def _directory_bytes(file):
+  """The size of a zip file's directory, as its end says; 0 if it has none."""
+  size = file.seek(0, os.SEEK_END)
+  file.seek(max(0, size - (1 << 16) - 98))  # 22 bytes and a comment, after 76 of the 64-bit form
+  tail = file.read()
+  end = len(tail) - 22  # of a file without a comment, where zipfile looks first
+  if end < 0 or not (tail[end:].startswith(_END) and tail.endswith(b"\0\0")):
+    end = tail.rfind(_END)
+  file.seek(0)
+  if end < 0 or end + 16 > len(tail):
+    return 0
+  if end >= 76 and tail[end - 20 : end - 16] == _LOCATOR:
+    return struct.unpack("<Q", tail[end - 36 : end - 28])[0]
+  return struct.unpack("<I", tail[end + 12 : end + 16])[0]
 
 
 def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
@@ -138,11 +200,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
   Raises:
     InputError (a ValueError): naming what is missing or wrong.
   """
-  with (
-    reading(path, "expected an .npz file of plain arrays"),
-    open_regular(path) as file,
-    zipfile.ZipFile(file) as archive,
-  ):
+  with reading(path, "expected an .npz file of plain arrays"), open_claimed(path) as file, open_zip(file) as archive:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = [name for name in names or () if name not in members]
     if missing:
@@ -152,8 +210,32 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
       )
     wanted = members if names is None else {name: members[name] for name in names}
     check_sizes(list(wanted.values()), file)
+    budget.claim("memory", sum(info.file_size for info in wanted.values()), repr(os.fspath(path)))
     arrays = {}
     for name, info in wanted.items():
+      if info.compress_type not in _UNPACKED:
+        raise ValueError(f"its array {name!r} is compressed by a method that NumPy does not write")
+      with archive.open(info) as member:
+        _check_header(member, info.file_size)
       with archive.open(info) as member:
         arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
     return arrays
+
+
+def map_npy(path: Path, mode: Literal["r", "r+"] = "r") -> np.ndarray:
+  """Return the array of an .npy file as a memory map; raise an `OSError` or a `ValueError` for another file."""
+  with open_regular(path) as file:
+    _check_header(file, os.fstat(file.fileno()).st_size)
+  return np.load(path, mmap_mode=mode, allow_pickle=False)
+
+
+def _check_header(file, size):
+  """Raise a `ValueError` if the header of an .npy file claims more than its `size` bytes."""
+  version = np.lib.format.read_magic(file)
+  readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+  if version not in readers:
+    raise ValueError(f"it has an array of version {version}; expected 1.0 or 2.0")
+  shape, _, dtype = readers[version](file)
+  count = math.prod(shape)
+  if not dtype.hasobject and (count < 0 or count * dtype.itemsize > size):
+    raise ValueError(f"it claims an array of shape {shape}, and has {size:,} bytes")

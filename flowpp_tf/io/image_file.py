@@ -13,11 +13,10 @@ import zlib
 from PIL import Image, UnidentifiedImageError
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io import gate
+from flowpp_tf.io import budget, gate
 from flowpp_tf.types import Path
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
-MOST_PIXELS = 64_000_000  # of an image, and of all that are decoded at a time: they take up to 12 bytes each
 _SMALL = 1 << 18  # pixels of an image that does not count
 _MOST_BYTES = 256 << 20  # of a file
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -45,7 +44,7 @@ def open_image(
     file: path of the file, open file, or its bytes.
     name: how errors name the file; its path if not given.
     formats: formats that are read.
-    most_pixels: maximum number of pixels; None for `MOST_PIXELS`.
+    most_pixels: maximum number of pixels; None for that of the budget.
 
   Raises:
     ImageFileError (a ValueError): for anything else, and for any exception within the context: Pillow raises many.
@@ -54,11 +53,14 @@ def open_image(
   try:
     content = _content(file)
     _check_png(content)
+    _raise_limit_of_pillow()
     with Image.open(io.BytesIO(content), formats=formats) as image:
-      pixels, most = image.width * image.height, most_pixels or MOST_PIXELS
-      if pixels > most:
-        raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {most / 1e6:.0f} million")
-      with contextlib.nullcontext() if pixels <= _SMALL else _BUDGET.take(pixels):
+      pixels = image.width * image.height
+      if most_pixels is None:
+        budget.claim("pixels", pixels, f"an image of {image.width}x{image.height}")
+      elif pixels > most_pixels:
+        raise InputError(f"it has {image.width}x{image.height} pixels; expected at most {most_pixels:,}")
+      with contextlib.nullcontext() if pixels <= _SMALL else _DECODED.take(pixels):
         yield image
   except InputError as error:
     raise ImageFileError(f"{name!r}: {error}", str(error)) from None
@@ -95,8 +97,15 @@ def _check_png(content):
   raise InputError("it is cut off")
 
 
-class _Budget:
-  """Lets threads decode images of `MOST_PIXELS` pixels in all at a time."""
+def _raise_limit_of_pillow():
+  """Let Pillow open what the budget allows: it has a limit of its own, and warns from half of it."""
+  most = budget.current().pixels
+  if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+    Image.MAX_IMAGE_PIXELS = most
+
+
+class _Pixels:
+  """Lets threads decode images of so many pixels in all at a time as the budget has; they take up to 12 bytes each."""
 
   def __init__(self):
     self._changed, self._used = threading.Condition(), 0
@@ -104,7 +113,7 @@ class _Budget:
   @contextlib.contextmanager
   def take(self, pixels):
     with self._changed:
-      self._changed.wait_for(lambda: self._used + pixels <= MOST_PIXELS or not self._used)
+      self._changed.wait_for(lambda: self._used + pixels <= budget.current().pixels or not self._used)
       self._used += pixels
     try:
       yield
@@ -114,4 +123,4 @@ class _Budget:
         self._changed.notify_all()
 
 
-_BUDGET = _Budget()
+_DECODED = _Pixels()

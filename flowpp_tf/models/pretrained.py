@@ -11,10 +11,8 @@ A preset is a folder like that of a run, with everything needed to load and desc
 """
 
 import dataclasses
-import functools
 import json
 import pathlib
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +20,7 @@ import numpy as np
 from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.non_finite import check_weights_finite
-from flowpp_tf.io.files import file_sha256, replace_directory, replace_file
+from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.types import Path
@@ -41,7 +39,7 @@ def presets() -> dict[str, str]:
     >>> sorted(fpp.presets())
     ['digits', 'digits_by_class', 'fashion_mnist', 'photos']
   """
-  return {path.parent.name: json.loads(path.read_text())["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
+  return {path.parent.name: read_json(path)["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
 
 
 @check_arguments
@@ -130,6 +128,6 @@ def copy_preset(preset: Path, folder: Path) -> None:
     for source in sorted(preset_folder(preset).iterdir()):
       copy = target / source.name
       if not copy.exists() or (copy.name not in measured and file_sha256(copy) != file_sha256(source)):
-        replace_file(copy, functools.partial(shutil.copyfile, source))
+        copy_file(source, copy)
   except OSError as error:
     raise InputError(f"preset {str(preset)!r} cannot be copied to {str(folder)!r}: {error.strerror}") from None

@@ -38,6 +38,7 @@ _LIMITS = {  # flags: field of `Budget`, and help
   "max_pixels": ("pixels", "Pixels of an image that is decoded, such as 200M."),
   "max_output": ("bytes_out", f"Bytes that may come out of a file that is {Budget.ratio} times smaller, such as 2G."),
 }
+_MOST_FLAG_FILES = 1000
 _COUNTS = ("no", "one", "two", "three")
 
 
@@ -134,14 +135,24 @@ def _help(module):
 
 def _check_flag_files(argv):
   """Raise an `OSError` or a `ValueError` unless the flag files can be read: a named pipe would block."""
-  for argument, following in zip(argv[1:], [*argv[2:], ""]):
-    name, equals, value = argument.partition("=")
-    if name.lstrip("-") == "flagfile" and name.startswith("-"):
-      path = os.path.expanduser(value if equals else following)
-      try:
-        gate.read_text(path)
-      except (OSError, ValueError) as error:
-        raise ValueError(f"flag file {path!r} cannot be read: {gate.reason(error)}") from None
+  paths = [path for argument, following in zip(argv[1:], [*argv[2:], ""]) for path in _flag_file(argument, following)]
+  count = 0
+  while paths:
+    path, count = paths.pop(), count + 1
+    if count > _MOST_FLAG_FILES:  # they may name each other, and be read twice as often at each level
+      raise ValueError(f"flag file {path!r} is one of more than {_MOST_FLAG_FILES:,} flag files that name each other")
+    try:
+      text = gate.read_text(path)
+    except (OSError, ValueError) as error:
+      raise ValueError(f"flag file {path!r} cannot be read: {gate.reason(error)}") from None
+    paths += [path for line in text.splitlines() for path in _flag_file(line.strip())]
+
+
+def _flag_file(argument, following=""):
+  """The path of the flag file that an argument, or a line of a flag file, names, in a list."""
+  name, equals, value = argument.partition("=")
+  path = value if equals else following
+  return [os.path.expanduser(path)] if name in ("-flagfile", "--flagfile") and path else []
 
 
 def _check_texts():

@@ -76,7 +76,7 @@ class Checkpoints:
       unfinished.mkdir(parents=True)
       with _plain(unfinished) as plain:
         self._checkpoint.write(f"{plain}/state")
-      digests = {path.name: file_sha256(path) for path in unfinished.iterdir()}
+      digests = {path.name: _sha256(path) for path in unfinished.iterdir()}
       digests |= {file.name: self._copy(file, unfinished) for file in self._files if file.exists()}
       write_file(
         unfinished / MANIFEST,
@@ -108,9 +108,9 @@ class Checkpoints:
       with contextlib.suppress(OSError):  # a file system without links, or a checkpoint that is gone
         os.link(last, folder / file.name)
         return digest
-    with open(file, "rb") as source, open(folder / file.name, "wb") as target:
+    with gate.open_regular(file) as source, open(folder / file.name, "wb") as target:
       shutil.copyfileobj(source, target, 1 << 22)
-    digest = file_sha256(folder / file.name)
+    digest = _sha256(folder / file.name)
     self._copies[file.name] = what, folder / file.name, digest
     return digest
 
@@ -189,12 +189,17 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
       raise ValueError(f"{name} is missing")
     if name not in manifest["files"]:
       raise ValueError(f"{name} is not one of its files")
-    with gate.open_regular(folder / name) as file:
-      if stream_sha256(file) != manifest["files"][name]:
-        raise ValueError(f"{name} changed since it was written")
+    if file_sha256(folder / name) != manifest["files"][name]:
+      raise ValueError(f"{name} changed since it was written")
   if not any(name.startswith("state.data-") for name in present):
     raise ValueError("state.data is missing")
   return manifest
+
+
+def _sha256(path):
+  """The SHA-256 of what this process has written, whose size is no claim of a stranger."""
+  with gate.open_regular(path) as file:
+    return stream_sha256(file)
 
 
 @contextlib.contextmanager

@@ -29,7 +29,7 @@ from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import describe
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import file_sha256, remove_leftovers, write_file
+from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.training.checkpoints import (
@@ -242,7 +242,7 @@ class Workdir:
         if copy.exists() and not (path.is_file() and file_sha256(path) == file_sha256(copy)):
           if path == self.best_weights and not _is_whole(path):
             logging.warning("%s is missing or damaged; that of checkpoint %s takes its place", path, copy.parent)
-          write_file(path, copy.read_bytes())
+          copy_file(copy, path)
       rows, damaged = self._read_rows()
       if restored is None and len(rows) > 1:  # as after a disk that was full all the time
         logging.warning(

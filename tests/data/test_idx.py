@@ -35,8 +35,11 @@ def test_the_published_files_are_the_data_set(tmp_path, name, suffix):
     (encoded(IMAGES, (0, 8, 1)), "must begin with the bytes 0 0 8 3, got 0 0 8 1"),
     (encoded(IMAGES)[:-1], "is cut off: it has 1,439 of the 1,440 bytes"),
     (encoded(IMAGES) + b"x", "is too long: it has more than 1,440 of the 1,440 bytes"),
-    (struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1), "expected between 1 byte and 256 MiB"),
-    (struct.pack(">HBBIII", 0, 8, 3, 0, 28, 28), "expected between 1 byte and 256 MiB"),
+    (
+      struct.pack(">HBBIII", 0, 8, 3, 2**32 - 1, 2**32 - 1, 2**32 - 1),
+      "more than 100 times as many; at most 128 MiB may",
+    ),
+    (struct.pack(">HBBIII", 0, 8, 3, 0, 28, 28), r"claims images of shape \(0, 28, 28\); expected at least one"),
   ],
 )
 def test_damaged_files_are_refused_in_one_line(tmp_path, content, message):

@@ -24,6 +24,8 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import DemoHandlers, read_upload
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.io import budget
+from flowpp_tf.io.budget import Budget
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb
 from support.programs import LIMIT, ROOT, call, run, start
@@ -104,9 +106,9 @@ def test_other_files_are_refused_with_a_line_that_says_why(uploads, name, messag
     read_upload(uploads / name, CONFIG)
 
 
-def test_too_many_pixels_are_refused_unread(uploads, monkeypatch):
-  monkeypatch.setattr("flowpp_tf.io.image_file.MOST_PIXELS", 40_000_000)
-  with pytest.raises(InputError, match="'large.png': it has 10000x5000 pixels; expected at most 40 million"):
+def test_too_many_pixels_are_refused_unread(uploads):
+  message = "'large.png': an image of 10000x5000 has 50,000,000 pixels; at most 40,000,000 are decoded"
+  with budget.use(Budget(pixels=40_000_000)), pytest.raises(InputError, match=message):
     read_upload(uploads / "large.png", CONFIG)
 
 

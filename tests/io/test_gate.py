@@ -18,8 +18,10 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data import images
 from flowpp_tf.data.idx import read_idx_images
-from flowpp_tf.io import gate, image_file
+from flowpp_tf.io import budget, files, gate, image_file
+from flowpp_tf.io.budget import Budget
 from flowpp_tf.models import FlowPlusPlusConfig, load_official_weights
+from flowpp_tf.programs import run
 from support import hostile_files as hostile
 
 GOOD = dict.fromkeys(data.SPLITS, np.zeros([3, 4, 4, 1], np.uint8))
@@ -104,7 +106,10 @@ def test_official_weights_of_a_device_or_a_bomb_are_one_line(tmp_path, strange, 
   "content, message",
   [
     (hostile.EPS, "is no image: expected one of PNG"),  # Pillow would start Ghostscript
-    (hostile.png(13_000, 13_000, rows=10), "13000x13000 pixels; expected at most 64 million|exceeds limit"),
+    (
+      hostile.png(13_000, 13_000, rows=10),
+      "13000x13000 has 169,000,000 pixels; at most 67,108,864 are decoded|exceeds limit",
+    ),
     (hostile.png(60_000, 60_000, rows=1), "exceeds limit"),
     (hostile.png(100, 100)[:-20], "a part has the wrong checksum, or is cut off"),
     (hostile.png(100, 100)[:-12], "it is cut off"),
@@ -180,17 +185,17 @@ def test_a_damaged_file_is_archived_byte_for_byte(tmp_path):
   assert picture.pixels is None and picture.data == damaged and picture.reason == "no image"
 
 
-def test_images_are_decoded_within_a_budget_of_pixels(monkeypatch):
-  monkeypatch.setattr(image_file, "MOST_PIXELS", 10)
-  budget, running, most = image_file._Budget(), [], []
+def test_images_are_decoded_within_a_budget_of_pixels():
+  decoded, running, most = image_file._Pixels(), [], []
 
   def decode(pixels):
-    with budget.take(pixels):
+    with decoded.take(pixels):
       running.append(pixels)
       most.append(sum(running))
       running.remove(pixels)
 
-  list(images.parallel_map(decode, [3, 9, 2, 8, 10, 1] * 50))
+  with budget.use(Budget(pixels=10)):
+    list(images.parallel_map(decode, [3, 9, 2, 8, 10, 1] * 50))
   assert len(most) == 300 and max(most) <= 10
 
 
@@ -251,3 +256,82 @@ def test_damaged_copies_are_the_data_or_one_line(tmp_path):
       assert "bad.npz" in str(error)
       refused += 1
   assert refused > count // 2
+
+
+# --- What a header claims -------------------------------------------------------------------------
+
+
+def test_a_file_of_holes_is_refused_before_it_is_read_or_hashed(tmp_path):
+  with open(tmp_path / "holes", "wb") as file:
+    file.truncate(1 << 40)
+  for read in (files.file_sha256, gate.open_claimed, lambda path: gate.read_bytes(path, 1 << 50)):
+    with pytest.raises(budget.BudgetError, match="holes' has 1,024 GiB; at most 4 GiB are read"):
+      read(tmp_path / "holes")
+
+
+def test_hashing_waits_for_no_pipe_and_reads_no_device(strange):
+  for name in ("pipe", "zero"):
+    with pytest.raises(OSError, match="expected a regular file"):
+      files.file_sha256(strange[name])
+
+
+def test_json_is_refused_by_the_memory_that_it_may_take():
+  text = "[" + "{}," * 50_000 + "{}]"
+  with budget.use(Budget(memory=1 << 20)), pytest.raises(budget.BudgetError, match="JSON of 146 KiB would take 3.43"):
+    gate.parse_json(text)
+  gate.parse_json(text)
+
+
+def test_the_entries_of_a_zip_are_claimed_before_they_are_listed(tmp_path, monkeypatch):
+  with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+    for i in range(2000):
+      archive.writestr(f"{i}", b"")
+  opened = []
+  monkeypatch.setattr(zipfile, "ZipFile", lambda file: opened.append(file) or zipfile.BadZipFile)
+  with budget.use(Budget(items=1000)), pytest.raises(InputError, match="a.npz.* has .* items; at most 1,000 are read"):
+    gate.read_npz(tmp_path / "a.npz")
+  assert not opened
+
+
+def test_arrays_are_claimed_before_they_are_read(tmp_path):
+  hostile.npz(tmp_path / "a.npz", **NOISE)
+  with budget.use(Budget(memory=1000)), pytest.raises(budget.BudgetError, match="a.npz' would take 5.02 KiB of memory"):
+    gate.read_npz(tmp_path / "a.npz")
+  hostile.npz(tmp_path / "b.npz", zipfile.ZIP_LZMA, **GOOD)  # its header says how much memory its decoder takes
+  with pytest.raises(InputError, match="compressed by a method that NumPy does not write"):
+    gate.read_npz(tmp_path / "b.npz")
+
+
+def test_maps_are_of_regular_files_that_have_what_they_claim(tmp_path, strange):
+  path = tmp_path / "a.npy"
+  path.write_bytes(hostile.npy_header((1 << 40,)))
+  with pytest.raises(ValueError, match="claims an array of shape"):
+    gate.map_npy(path)
+  with pytest.raises(OSError, match="named pipe"):
+    gate.map_npy(strange["pipe"], "r+")
+  np.save(path, GOOD["train"])
+  np.testing.assert_array_equal(gate.map_npy(path), GOOD["train"])
+
+
+def test_lines_of_a_file_of_splits_are_claimed(tmp_path):
+  for i in range(4):
+    Image.fromarray(np.full([4, 4, 3], i, np.uint8)).save(tmp_path / f"{i}.png")
+  (tmp_path / "splits.txt").write_text("a\n" * 50_000)
+  with budget.use(Budget(memory=1 << 20)), pytest.raises(InputError, match="splits.txt': a table of 50,001"):
+    folders.load_folder(tmp_path, (4, 4, 3), splits_file=tmp_path / "splits.txt")
+
+
+def test_flag_files_within_flag_files_are_checked(tmp_path, strange):
+  outer = tmp_path / "outer.flags"
+  for inner, message in (("pipe", "it is a named pipe"), ("zero", "it is a device")):
+    outer.write_text(f"# a comment\n--flagfile={strange[inner]}\n")
+    with pytest.raises(ValueError, match=message):
+      run._check_flag_files(["program", f"--flagfile={outer}"])
+
+
+def test_flag_files_that_name_each_other_twice_are_not_read_exponentially(tmp_path):
+  for i in range(40):
+    (tmp_path / f"{i}.flags").write_text(2 * f"--flagfile={tmp_path}/{i + 1}.flags\n")
+  (tmp_path / "40.flags").write_text("--debug\n")
+  with pytest.raises(ValueError, match="more than 1,000 flag files"):
+    run._check_flag_files(["program", f"--flagfile={tmp_path}/0.flags"])
