@@ -5,13 +5,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.arguments import as_tensor, check_all_finite, check_arguments, shown
 from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import is_count
 from flowpp_tf.io.digests import check_digests
 from flowpp_tf.io.gate import read_json, reason
+from flowpp_tf.models.stored_config import config_of_fields
 from flowpp_tf.types import Path, Seed, TensorLike
 
 _FUNCTIONS = {"sample", "log_prob_bound", "bits_per_dim", "encode", "decode"}
@@ -44,7 +44,7 @@ class LoadedModel:
   def __init__(self, path: Path) -> None:
     assets = pathlib.Path(path, "assets")
     try:
-      self.config = FlowPlusPlusConfig(**read_json(assets / "config.json"))
+      self.config = config_of_fields(read_json(assets / "config.json"), "its config.json")
       self.metadata: dict[str, Any] = read_json(assets / "metadata.json")
       if not (isinstance(self.metadata, dict) and is_count(self.metadata.get("max_batch"))):
         raise ValueError("its metadata.json must be a table with `max_batch`, a positive integer")

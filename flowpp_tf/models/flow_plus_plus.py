@@ -23,7 +23,7 @@ from flowpp_tf.core.non_finite import check_finite
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution
-from flowpp_tf.io.weights_file import load_weights
+from flowpp_tf.io.gate import reading
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.conditioning import check_conditioning
@@ -31,7 +31,8 @@ from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
-from flowpp_tf.models.pretrained import read_preset, save_preset
+from flowpp_tf.models.pretrained import CONFIG, open_preset, save_preset
+from flowpp_tf.models.stored_config import config_of_fields
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
@@ -88,10 +89,7 @@ class FlowPlusPlus(BoundTraining):
 
   def __init__(self, config: FlowPlusPlusConfig, name: str = "flow_plus_plus", **kwargs: Any) -> None:
     if isinstance(config, dict):  # as Keras has serialised it
-      unknown = {*config} - {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
-      if unknown:
-        raise InputError(f"`config` must have the fields of `FlowPlusPlusConfig`, got {', '.join(map(repr, unknown))}")
-      config = FlowPlusPlusConfig(**config)
+      config = config_of_fields(config, "`config`")
     check_type("config", config, FlowPlusPlusConfig)
     dtype = config.flow_dtype or config.dtype
     kwargs.setdefault("dtype", dtype)
@@ -488,11 +486,12 @@ class FlowPlusPlus(BoundTraining):
   # --- Files ------------------------------------------------------------------------------------
 
   @classmethod
-  def from_preset(cls, preset: Path, **kwargs: Any) -> "FlowPlusPlus":
+  def from_preset(cls, preset: Path, unchecked: bool = False, **kwargs: Any) -> "FlowPlusPlus":
     """Return a trained model.
 
     Args:
       preset: one of `fpp.presets()`, or the folder of a preset.
+      unchecked: whether weights without a checksum are used.
       **kwargs: of the constructor, such as `name`.
 
     Raises:
@@ -503,19 +502,26 @@ class FlowPlusPlus(BoundTraining):
       >>> model.sample(4, temperature=0.8, seed=0).shape
       TensorShape([4, 8, 8, 1])
     """
-    fields, weights = read_preset(preset)
-    model = cls(FlowPlusPlusConfig(**fields), **kwargs)
-    load_weights(model, weights)
+    check_type("unchecked", unchecked, bool)
+    fields, folder, weights = open_preset(preset, unchecked)
+    model = cls(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), **kwargs)
+    with reading(folder / weights.name):
+      weights.load(model)
     return model
 
-  def save_to_preset(self, folder: Path, description: str = "") -> None:
+  def save_to_preset(self, folder: Path, description: str = "", weights: str = "h5") -> None:
     """Write the model, its weights rounded to float16, as a preset that `from_preset(folder)` reads.
+
+    Args:
+      folder: folder to write.
+      description: one line.
+      weights: format of the weights, "h5" or "safetensors".
 
     Raises:
       InputError (a ValueError): for weights that float16 cannot hold, or a folder that holds something else.
       OSError: if the folder cannot be written.
     """
-    save_preset(self, folder, description)
+    save_preset(self, folder, description, weights=weights)
 
   def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}

@@ -8,7 +8,7 @@ from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reason
-from flowpp_tf.io.weights_file import read_weights
+from flowpp_tf.io.weights_file import read_weights, written_before_checksums
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.official_weights import load_official_weights
 from flowpp_tf.models.pretrained import ABOUT, WEIGHTS, presets, read_preset
@@ -22,14 +22,16 @@ class InitialWeights:
   source: str
   path: pathlib.Path
   sha256: str
+  unchecked: bool = False
 
   @classmethod
-  def find(cls, source: Path) -> "InitialWeights":
+  def find(cls, source: Path, unchecked: bool = False) -> "InitialWeights":
     """Return the weights that `source` names.
 
     Args:
       source: a preset's name, the directory of a run or of a preset, or an `.npz` file with the arrays of the published
         release.
+      unchecked: whether weights without a checksum are used; those of runs of versions before 0.2.0 always are.
 
     Raises:
       InputError (a ValueError): if there are no such weights.
@@ -42,17 +44,19 @@ class InitialWeights:
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} is not there")
     elif path.is_dir():
+      folder = path
       path = read_preset(path.resolve())[1] if (path / ABOUT).is_file() else path / WEIGHTS
+      unchecked = unchecked or (folder / ABOUT).is_file() or written_before_checksums(folder)
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} has no trained weights: there is no {path}")
     elif source in presets():
-      path = read_preset(source)[1]
+      path, unchecked = read_preset(source)[1], True  # by preset.json it is checked
     else:
       raise InputError(
         f"`init_from` must be the directory of a run, an .npz file, or a preset, one of "
         f"{', '.join(presets())}, got {source!r}"
       )
-    return cls(source, path, file_sha256(path))
+    return cls(source, path, file_sha256(path), unchecked)
 
   @check_arguments
   def load(self, model: FlowPlusPlus) -> None:
@@ -60,7 +64,7 @@ class InitialWeights:
     if self.path.suffix == ".npz":
       load_official_weights(model, self.path)
       return
-    weights = read_weights(self.path)
+    weights = read_weights(self.path, unchecked=self.unchecked)
     try:
       weights.load(model)
     except Exception as error:  # Keras raises many

@@ -5,6 +5,7 @@ gradients are not finite changes nothing, counts as NaN in the logs, and is an e
 """
 
 import functools
+import os
 import types
 from typing import Any
 
@@ -16,6 +17,10 @@ from flowpp_tf.core import checks, finite_steps
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.io.files import write_file
+from flowpp_tf.io.gate import reading
+from flowpp_tf.io.safetensors_file import SUFFIX
+from flowpp_tf.io.weights_file import in_memory, read_weights, weights_to_bytes
 from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.models.conditioning import KEYS, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.types import Path
@@ -125,11 +130,35 @@ class BoundTraining(Adaptable, keras.Model):
     images, conditioning = unpack_batch(inputs, self.config)
     self.initialize(images, overwrite=overwrite, **conditioning)
 
-  def load_weights(self, *args: Any, **kwargs: Any) -> None:
-    """Load weights from a file, as in Keras; a model whose weights do not fit is initialised no more than before."""
+  def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
+    """Write the weights to a file, as in Keras, or to a `.safetensors`, the format to give to others.
+
+    Args:
+      filepath: path that ends in `.weights.h5` or `.safetensors`; others of Keras.
+      overwrite: whether a file that is there is replaced; Keras asks, a `.safetensors` is an `InputError` (a
+        ValueError).
+      **kwargs: of Keras.
+    """
+    if not _has_suffix(filepath, SUFFIX):
+      return super().save_weights(filepath, overwrite=overwrite, **kwargs)
+    if not overwrite and os.path.lexists(filepath):
+      raise InputError(f"`filepath` {os.fspath(filepath)!r} is there; give `overwrite=True` to replace it")
+    write_file(filepath, weights_to_bytes(self, suffix=SUFFIX))
+
+  def load_weights(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+    """Load weights from a file, as in Keras, or from a `.safetensors`.
+
+    A model whose weights do not fit is initialised no more than before. A `.weights.h5` may be one that Keras wrote,
+    which has no checksum; one that has it is checked.
+    """
     before = self.initialized
     try:
-      super().load_weights(*args, **kwargs)
+      if _has_suffix(filepath, SUFFIX):
+        with reading(filepath):
+          read_weights(filepath, unchecked=True).load(self)
+      else:
+        local = _has_suffix(filepath, ".weights.h5") and os.path.exists(filepath)  # else Keras says what is wrong
+        super().load_weights(in_memory(filepath) if local else filepath, *args, **kwargs)
     except Exception:
       self.initialized = before
       raise
@@ -336,6 +365,10 @@ class BoundTraining(Adaptable, keras.Model):
     if labels.dtype.kind not in "iu":
       raise InputError(f"`y` must be labels, which are integers, got {labels.dtype}")
     return labels
+
+
+def _has_suffix(path, suffix):
+  return isinstance(path, (str, os.PathLike)) and os.fspath(path).endswith(suffix)
 
 
 class _Watch(keras.callbacks.Callback):

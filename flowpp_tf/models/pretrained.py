@@ -4,13 +4,14 @@ A preset is a folder like that of a run, with everything needed to load and desc
 
     config.json         model config, training settings: `fingerprint` is of the training data, `dataset` what programs
                         read if no other is given, which warn if it is not the training data
-    best.weights.h5     EMA weights, in float16
-    preset.json         one line of description, and the SHA-256 of the weights
+    best.weights.h5     EMA weights, in float16; or best.weights.safetensors
+    preset.json         one line of description, and the name and the SHA-256 of the weights
     metrics.jsonl evaluation.json typicality.json   its curve and its figures, as in a run
     card.md             the model card: data, licence, command, figures, limits
 """
 
 import dataclasses
+import hashlib
 import json
 import pathlib
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.non_finite import check_weights_finite
 from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
 from flowpp_tf.io.gate import read_json
-from flowpp_tf.io.weights_file import weights_to_bytes
+from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.types import Path
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
 CONFIG, WEIGHTS, ABOUT = "config.json", "best.weights.h5", "preset.json"
+FORMATS = {"h5": WEIGHTS, "safetensors": "best.weights.safetensors"}
 
 
 def presets() -> dict[str, str]:
@@ -68,22 +70,48 @@ def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
     InputError (a ValueError): if there is no such preset, or its files are damaged: the weights must have the SHA-256
       that they were saved with.
   """
+  fields, folder, weights = open_preset(preset)
+  return fields, folder / weights.name
+
+
+def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], pathlib.Path, WeightsFile]:
+  """Return the fields of a preset's model config, its folder, and its weights; errors as of `read_preset`.
+
+  Args:
+    preset: its name, or the path of its folder.
+    unchecked: whether weights are read too that have no checksum, in preset.json and in the file.
+  """
   folder = preset_folder(preset)
   try:
-    fields, about = read_json(folder / CONFIG)["model"], read_json(folder / ABOUT)
-    found, expected = file_sha256(folder / WEIGHTS), about["sha256"]
-  except (OSError, ValueError, TypeError, KeyError) as error:
+    fields = read_json(folder / CONFIG)["model"]
+    return fields, folder, read_weights_of_preset(folder, unchecked)
+  except InputError as error:
+    raise InputError(f"the weights of preset {str(preset)!r} are damaged, or cannot be used: {error}") from None
+  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
     raise InputError(f"preset {str(preset)!r} in {str(folder)!r} cannot be read: {error}") from None
-  if found != expected:
-    raise InputError(
-      f"the weights of preset {str(preset)!r} are damaged: {str(folder / WEIGHTS)!r} has the SHA-256 "
-      f"{found[:12]}..., expected {expected[:12]}..."
-    )
-  return fields, folder / WEIGHTS
+
+
+def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> WeightsFile:
+  """Return the weights of the folder of a preset, which must have the SHA-256 that its preset.json says.
+
+  Raises:
+    InputError, OSError, ValueError, AttributeError: if its files are damaged, or another preset's.
+  """
+  about = read_json(folder / ABOUT)
+  name, sha256 = about.get("weights", WEIGHTS), about.get("sha256")
+  if name not in FORMATS.values():
+    raise ValueError(f"its weights must be one of {', '.join(FORMATS.values())}, got {name!r}")
+  if sha256 is not None and not isinstance(sha256, str):
+    raise ValueError(f"the SHA-256 in its {ABOUT} is no text")
+  if sha256 is None and not unchecked:
+    raise ValueError(f"its {ABOUT} has no `sha256` of its weights; --accept_unchecked uses them all the same")
+  return read_weights(folder / name, sha256, unchecked)
 
 
 @check_arguments
-def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings: dict[str, Any] | None = None) -> None:
+def save_preset(
+  model: "FlowPlusPlus", folder: Path, description: str, settings: dict[str, Any] | None = None, weights: str = "h5"
+) -> None:
   """Write a model as a preset; an existing folder is replaced when the new one is complete.
 
   Args:
@@ -91,11 +119,14 @@ def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings:
     folder: folder to write.
     description: one line.
     settings: of the training, for config.json, such as the fingerprint of its data.
+    weights: format of the weights, "h5" or "safetensors".
 
   Raises:
-    InputError (a ValueError): for weights that float16 cannot hold, or a folder that is not a preset.
+    InputError (a ValueError): for another format, weights that float16 cannot hold, or a folder that is not a preset.
     OSError: if the folder cannot be written.
   """
+  if weights not in FORMATS:
+    raise InputError(f"`weights` must be one of {', '.join(FORMATS)}, got {weights!r}")
   check_weights_finite(model)
   large = max((float(np.abs(w).max(initial=0)) for w in model.get_weights()), default=0.0)
   if not large <= float(np.finfo(np.float16).max):
@@ -104,23 +135,31 @@ def save_preset(model: "FlowPlusPlus", folder: Path, description: str, settings:
     raise InputError(f"{str(folder)!r} is there and no preset: give another folder")
 
   def write(folder):
-    (folder / WEIGHTS).write_bytes(weights_to_bytes(model, dtype="float16"))
+    content = weights_to_bytes(model, dtype="float16", suffix=f".{weights}")
+    (folder / FORMATS[weights]).write_bytes(content)
     run = {"model": dataclasses.asdict(model.config), "training": settings or {}}
     (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
-    about = {"description": description, "sha256": file_sha256(folder / WEIGHTS)}
+    about = {"description": description, "sha256": hashlib.sha256(content).hexdigest()}
+    if weights != "h5":  # versions before this format read the others
+      about["weights"] = FORMATS[weights]
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
   replace_directory(folder, write)
 
 
 @check_arguments
-def copy_preset(preset: Path, folder: Path) -> None:
+def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
   """Copy a preset's files into a folder, where files of the same content, and others, stay as they are.
+
+  Args:
+    preset: its name, or the path of its folder.
+    folder: folder to write.
+    unchecked: as of `FlowPlusPlus.from_preset`.
 
   Raises:
     InputError (a ValueError): if there is no such preset, it is damaged, or the folder cannot be written.
   """
-  read_preset(preset)
+  open_preset(preset, unchecked)
   target = pathlib.Path(folder)
   measured = ("evaluation.json", "typicality.json")  # a user's own measurements may have been added
   try:

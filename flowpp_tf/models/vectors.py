@@ -9,6 +9,7 @@ the place of the 1x1 convolution, and couplings by the CDF of a mixture of logis
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import keras
@@ -17,10 +18,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.config.size import vector_flow_size
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.dense_conditioner import as_size
 from flowpp_tf.layers.flow import Flow
+from flowpp_tf.models.stored_config import claim_model
 
 tfd = tfp.distributions
 # Initial means lie between -2.5 and 2.5, with log scales -1: the mixture covers values of variance 1, and components
@@ -187,6 +190,15 @@ class VectorFlow(Flow):
     self._config = sizes
     with keras.name_scope(self.name, caller=self):
       self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy))
+
+  @classmethod
+  def from_config(cls, config: dict[str, Any]) -> "VectorFlow":
+    """Return the layer of a config, as Keras does for a file, within the budget for files from outside."""
+    defaults = {name: p.default for name, p in inspect.signature(cls.__init__).parameters.items()}
+    sizes = {name: config.get(name, defaults[name]) for name in inspect.signature(_checked_sizes).parameters}
+    if "event_size" in config:  # else the constructor says that it is missing
+      claim_model(vector_flow_size(**_checked_sizes(**sizes)), f"a `{cls.__name__}`")
+    return super().from_config(config)
 
   def get_config(self) -> dict[str, Any]:
     return {**keras.layers.Layer.get_config(self), **self._config}

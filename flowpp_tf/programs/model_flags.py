@@ -16,6 +16,7 @@ def define_model_flags() -> None:
     f"Trained model instead of a run, one of {', '.join(presets())}, or the folder "
     "of a preset; it is copied to presets/NAME, which is then the directory of the run.",
   )
+  flags.DEFINE_bool("accept_unchecked", False, "Use weights that have lost the checksum that they were written with.")
 
 
 def workdir_from_flags() -> Workdir:
@@ -28,12 +29,12 @@ def workdir_from_flags() -> Workdir:
   if (workdir is None) == (preset is None):
     raise InputError("give the model as --workdir or as --preset, one of them")
   if preset is None:
-    return Workdir(workdir)
+    return Workdir(workdir, flags.FLAGS.accept_unchecked)
   return workdir_of_preset(preset)
 
 
 def workdir_of_preset(preset: str) -> Workdir:
   """Copy a preset to presets/NAME, and return that as the directory of a run."""
   folder = f"presets/{preset_folder(preset).name}"
-  copy_preset(preset, folder)
-  return Workdir(folder)
+  copy_preset(preset, folder, flags.FLAGS.accept_unchecked)
+  return Workdir(folder, flags.FLAGS.accept_unchecked)

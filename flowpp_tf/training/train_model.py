@@ -71,11 +71,12 @@ def train(
     return store.load()[0]
 
 
-def load(workdir: Path) -> FlowPlusPlus:
+def load(workdir: Path, unchecked: bool = False) -> FlowPlusPlus:
   """Return the trained model of a run, with its best weights.
 
   Args:
     workdir: directory that `bin/train` or `fpp.train` has left.
+    unchecked: whether weights are used that have lost their checksum.
 
   Raises:
     InputError (a ValueError): if there is no such run, or it has not been validated yet.
@@ -85,7 +86,7 @@ def load(workdir: Path) -> FlowPlusPlus:
     >>> fpp.load("runs/digits").config.levels
     17
   """
-  return Workdir(workdir).load()[0]
+  return Workdir(workdir, unchecked).load()[0]
 
 
 def _recipe(config):

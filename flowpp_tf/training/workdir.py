@@ -26,12 +26,16 @@ from typing import Any
 from absl import logging
 
 from flowpp_tf.config.training import TrainingConfig
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import describe
 from flowpp_tf.io import gate
+from flowpp_tf.io.budget import BudgetError
 from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file
-from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
+from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
+from flowpp_tf.models.pretrained import ABOUT, read_weights_of_preset
+from flowpp_tf.models.stored_config import config_of_fields
 from flowpp_tf.training.checkpoints import (
   MANIFEST,
   Checkpoints,
@@ -69,6 +73,7 @@ class Workdir:
 
   Args:
     path: the directory; it need not exist.
+    unchecked: whether best weights are used that have lost their checksum.
 
   Raises:
     InputError (a ValueError): if the path is empty or no text in UTF-8, which TensorFlow needs.
@@ -79,7 +84,8 @@ class Workdir:
     >>> model, settings = training.Workdir("runs/digits").load()
   """
 
-  def __init__(self, path: Path) -> None:
+  def __init__(self, path: Path, unchecked: bool = False) -> None:
+    check_type("unchecked", unchecked, bool)
     if not isinstance(path, (str, os.PathLike)):
       raise InputError(f"`workdir` must be the path of a directory, got {path!r}")
     text = os.fsdecode(path)
@@ -98,6 +104,7 @@ class Workdir:
     self.samples = self.path / "samples.png"
     self.evaluation = self.path / "evaluation.json"
     self.typicality = self.path / "typicality.json"
+    self._unchecked = unchecked
     self._rows: list[dict[str, Any]] = []
     self._loaded: WeightsFile | None = None
 
@@ -296,7 +303,9 @@ class Workdir:
       )
     self._check_config(run)
     try:
-      config = FlowPlusPlusConfig(**run["model"])
+      config = config_of_fields(run["model"], repr(str(self.config)))
+    except BudgetError:
+      raise
     except (ValueError, TypeError) as error:
       raise InputError(f"{str(self.config)!r} cannot be used: {error}") from None
     self._loaded, model = self._find_weights(), FlowPlusPlus(config)
@@ -322,7 +331,7 @@ class Workdir:
         default={},
       )
     return {
-      "file": self.best_weights.name,
+      "file": weights.name,
       "sha256": weights.sha256,
       "step": about.get("step"),
       "val_bits_per_dim": about.get("val_bits_per_dim"),
@@ -334,11 +343,19 @@ class Workdir:
 
   def _find_weights(self):
     """The best weights, or those of the newest checkpoint that has whole ones."""
+    folders = checkpoint_folders(self.checkpoints)
+    if not folders and os.path.lexists(self.path / ABOUT):
+      with gate.reading(self.path / ABOUT):
+        return read_weights_of_preset(self.path, self._unchecked)
     problem = None
-    copies = [folder / self.best_weights.name for folder in checkpoint_folders(self.checkpoints)]
+    recorded = {folder: self._recorded(folder) for folder in folders}
+    copies = [folder / self.best_weights.name for folder in folders]
     for path in filter(os.path.lexists, (self.best_weights, *copies)):
       try:
-        weights = read_weights(path)
+        if path == self.best_weights:
+          weights = self._checked_best(recorded.values())
+        else:
+          weights = read_weights(path, recorded[path.parent][1], self._may_be_unchecked())
       except InputError as error:
         problem = problem or error
         continue
@@ -352,6 +369,36 @@ class Workdir:
     raise problem or InputError(
       f"workdir {str(self.path)!r} has no trained weights yet: there is no {self.best_weights}"
     )
+
+  def _recorded(self, folder):
+    """Step of a checkpoint, and the SHA-256 of its best weights; None each if its manifest does not say."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+      manifest = gate.read_json(folder / MANIFEST)
+      step, sha256 = manifest.get("step"), manifest.get("files", {}).get(self.best_weights.name)
+      if isinstance(step, int) and isinstance(sha256, str):
+        return step, sha256
+    return None, None
+
+  def _checked_best(self, recorded):
+    """The best weights; an `InputError` if they have no checksum, or are not those of a checkpoint at or after them."""
+    weights = read_weights(self.best_weights, unchecked=True)
+    known = {sha256: step for step, sha256 in recorded if sha256}
+    if not known and (weights.checked or self._may_be_unchecked()):
+      return weights
+    if weights.sha256 in known:
+      return weights
+    if not (weights.checked or self._may_be_unchecked()):
+      return read_weights(self.best_weights)  # which says that they have none
+    step = weights.about.get("step")
+    if isinstance(step, int) and step <= max(known.values()):
+      raise InputError(
+        f"{str(self.best_weights)!r} is of step {step}, and not the file that the checkpoint of step "
+        f"{max(known.values())} has a copy of"
+      )
+    return weights
+
+  def _may_be_unchecked(self):
+    return self._unchecked or written_before_checksums(self.path)
 
   def _read_rows(self):
     """Rows of the metrics, and how many lines are none."""
@@ -411,7 +458,7 @@ def _set_aside(path):
 
 def _is_whole(path):
   try:
-    read_weights(path)
+    read_weights(path, unchecked=True)
     return True
   except InputError:
     return False

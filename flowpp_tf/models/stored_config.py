@@ -1,0 +1,36 @@
+"""Configs that come from a file: their fields are known, and the model is claimed before it is built."""
+
+import dataclasses
+from typing import Any
+
+from flowpp_tf.config.model import FlowPlusPlusConfig
+from flowpp_tf.config.size import ModelSize, model_size
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import budget
+
+_FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
+
+
+def config_of_fields(fields: dict[str, Any], what: str) -> FlowPlusPlusConfig:
+  """Return the config of the fields that a file has.
+
+  Args:
+    fields: by name, as JSON or Keras has them.
+    what: what errors call the fields: "`config`", or the file.
+
+  Raises:
+    InputError (a ValueError): for unknown fields, or values out of range.
+    BudgetError (an InputError): for a model that would take more memory than the budget has.
+  """
+  unknown = sorted(map(str, {*fields} - _FIELDS))
+  if unknown:
+    raise InputError(f"{what} must have the fields of `FlowPlusPlusConfig`, got {', '.join(map(repr, unknown))}")
+  config = FlowPlusPlusConfig(**fields)
+  itemsize = 8 if "float64" in (config.dtype, config.flow_dtype) else 4
+  claim_model(model_size(config), f"the model of {what}", itemsize)
+  return config
+
+
+def claim_model(size: ModelSize, what: str, itemsize: int = 4) -> None:
+  """Raise a `BudgetError` (a ValueError) unless the budget has the memory of a model, its layers counted."""
+  budget.claim("memory", size.memory(itemsize), what)
