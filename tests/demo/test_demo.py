@@ -26,6 +26,7 @@ from flowpp_tf.demo.answers import DemoHandlers, read_upload
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget
+from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb
 from support.programs import LIMIT, ROOT, call, run, start
@@ -45,7 +46,7 @@ def workdir(tmp_path_factory):
   perturb(model, 0.3)
   workdir = Workdir(tmp_path_factory.mktemp("run"))
   workdir.open(CONFIG, {"dataset": "folder:/nowhere"})
-  model.save_weights(workdir.best_weights)
+  workdir.best_weights.write_bytes(weights_to_bytes(model))
   return workdir
 
 

@@ -19,6 +19,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation
 from flowpp_tf.data import images as image_files
+from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import score as score_program
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb, small_images
@@ -211,7 +212,7 @@ def place(tmp_path_factory):
   ):
     workdir = Workdir(cwd / name)
     workdir.open(config, settings)
-    model.save_weights(workdir.best_weights)
+    workdir.best_weights.write_bytes(weights_to_bytes(model))
   for folder in ("mixed/deep", "empty"):
     (cwd / folder).mkdir(parents=True)
   for i in range(3):

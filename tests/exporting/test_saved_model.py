@@ -17,6 +17,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.io.files import replace_directory
+from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb, small_images
 from support.programs import ROOT, call, run
@@ -43,7 +44,7 @@ def workdir(model, tmp_path_factory):
   """A finished run with its SavedModel."""
   workdir = Workdir(tmp_path_factory.mktemp("run"))
   workdir.open(CONFIG, {"dataset": "noise", "fingerprint": FINGERPRINT})
-  model.save_weights(workdir.best_weights)
+  workdir.best_weights.write_bytes(weights_to_bytes(model))
   workdir.metrics.write_text(
     "".join(
       json.dumps({"step": step, "val_bits_per_dim": bits}) + "\n"

@@ -1,6 +1,7 @@
 """Presets: what ships is whole and is what its figures were measured with; a user's own have the same form."""
 
 import json
+import os
 import re
 import shutil
 import types
@@ -12,6 +13,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, models, training
 from flowpp_tf.demo.about import about
+from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs.export import metadata_of_run
 from support.marks import slow
@@ -81,6 +83,51 @@ def test_a_damaged_preset_is_refused(own, tmp_path, change, message):
   change(folder)
   with pytest.raises(ValueError, match=message):
     fpp.FlowPlusPlus.from_preset(folder)
+
+
+def test_weights_of_a_preset_that_are_no_regular_file_are_not_waited_for(own, tmp_path):
+  for name in ("pipe", "zero"):
+    folder = shutil.copytree(own[1], tmp_path / name)
+    (folder / "best.weights.h5").unlink()
+    os.mkfifo(folder / "best.weights.h5") if name == "pipe" else (folder / "best.weights.h5").symlink_to("/dev/zero")
+    reads = (fpp.FlowPlusPlus.from_preset, models.read_preset, models.InitialWeights.find, fpp.load)
+    for read in (*reads, lambda folder: models.copy_preset(folder, tmp_path / "copy")):
+      with pytest.raises(ValueError, match="it is a (named pipe|device); expected a regular file"):
+        read(folder)
+
+
+def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
+  """Neither a checksum of the weights' own nor none is enough."""
+  folder = shutil.copytree(own[1], tmp_path / "mine")
+  (folder / "best.weights.h5").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY), dtype="float16"))
+  for read in (fpp.FlowPlusPlus.from_preset, fpp.load):  # the latter as of a run that was copied from a preset
+    with pytest.raises(ValueError, match="it is damaged: it has the SHA-256"):
+      read(folder)
+  (folder / "preset.json").write_text('{"description": ""}')
+  for read in (fpp.FlowPlusPlus.from_preset, fpp.load):
+    with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
+      read(folder)
+    read(folder, unchecked=True)
+  (folder / "preset.json").write_text('{"description": "", "weights": "../a.h5", "sha256": ""}')
+  with pytest.raises(ValueError, match="its weights must be one of best.weights.h5, best.weights.safetensors, got"):
+    fpp.FlowPlusPlus.from_preset(folder)
+
+
+def test_a_preset_may_have_its_weights_as_safetensors(own, tmp_path):
+  model, folder = own
+  model.save_to_preset(tmp_path / "mine", "a model", weights="safetensors")
+  assert not (tmp_path / "mine" / "best.weights.h5").exists()
+  models.copy_preset(tmp_path / "mine", tmp_path / "copy")
+  expected = fpp.FlowPlusPlus.from_preset(folder).get_weights()
+  for loaded in (fpp.FlowPlusPlus.from_preset(tmp_path / "mine"), fpp.load(tmp_path / "copy")):
+    for ours, theirs in zip(loaded.get_weights(), expected, strict=True):
+      np.testing.assert_array_equal(ours, theirs)
+  begun = fpp.FlowPlusPlus(TINY)
+  models.InitialWeights.find(tmp_path / "mine").load(begun)
+  np.testing.assert_array_equal(begun.get_weights()[0], expected[0])
+  assert training.Workdir(tmp_path / "copy").weights_info()["file"] == "best.weights.safetensors"
+  with pytest.raises(ValueError, match="`weights` must be one of h5, safetensors, got 'pickle'"):
+    model.save_to_preset(tmp_path / "mine", weights="pickle")
 
 
 def test_an_unknown_preset_is_an_error_that_names_those_that_come_close():

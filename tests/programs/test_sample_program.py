@@ -6,6 +6,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
+from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.training import Workdir
 from support.models import perturb
 from support.programs import call, times_of_files
@@ -31,7 +32,7 @@ def folder(tmp_path_factory):
   perturb(model)
   workdir = Workdir(folder / "run")
   workdir.open(CONFIG, {"dataset": "digits", "fingerprint": DIGITS.fingerprint()})
-  model.save_weights(workdir.best_weights)
+  workdir.best_weights.write_bytes(weights_to_bytes(model))
   (folder / "empty").mkdir()
   (folder / "pets").mkdir()
   for name, index in (("cat", 5), ("dog", 6)):

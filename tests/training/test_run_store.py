@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf import data, training
+from flowpp_tf import data, models, training
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import pictures
 from flowpp_tf.io import files
@@ -201,6 +201,59 @@ def test_best_weights_that_are_damaged_or_gone_come_from_a_checkpoint(workdir, c
     caplog.clear()
   run(workdir.path)  # the command that trained it puts them back
   assert workdir.best_weights.read_bytes() == good and "takes its place" in caplog.text
+
+
+def strip(path, **changes):
+  """Delete the checksum of a weights file, and change what is kept with it."""
+  with h5py.File(path, "r+") as file:
+    about = json.loads(file.attrs["flowpp_tf"])
+    del file.attrs["flowpp_tf"]
+    if changes:
+      file.attrs["flowpp_tf"] = json.dumps(about | changes)
+
+
+def test_best_weights_that_lost_their_checksum_are_not_used(workdir, caplog):
+  """By the checkpoint's copy, or not at all: deleting an attribute must not switch the check off."""
+  expected = workdir.load()[0].get_weights()
+  strip(workdir.best_weights)
+  flip(workdir.best_weights)
+  for a, b in zip(training.Workdir(workdir.path).load()[0].get_weights(), expected, strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert "has no checksum" in caplog.text and "are used instead" in caplog.text
+  for folder in checkpoint_folders(workdir.checkpoints):
+    flip(folder / "best.weights.h5")
+  with pytest.raises(InputError, match="has no checksum.*--accept_unchecked, in Python `unchecked=True`"):
+    fpp.load(workdir.path)
+  fpp.load(workdir.path, unchecked=True)
+  shutil.rmtree(workdir.checkpoints)
+  for init_from in (False, True):
+    with pytest.raises(InputError, match="has no checksum"):
+      if init_from:
+        models.InitialWeights.find(workdir.path).load(fpp.FlowPlusPlus(MINIMAL))
+      else:
+        fpp.load(workdir.path)
+
+
+def test_best_weights_are_those_of_a_checkpoint_that_is_as_old(workdir, caplog):
+  """A file with a checksum of its own that is not the one that the checkpoint recorded."""
+  model, _ = workdir.load()
+  expected = model.get_weights()
+  model.set_weights([w + 1 for w in expected])
+  step = workdir.weights_info()["step"]
+  workdir.save_best(model, step, 0.0)
+  for a, b in zip(training.Workdir(workdir.path).load()[0].get_weights(), expected, strict=True):
+    np.testing.assert_array_equal(a, b)
+  assert "not the file that the checkpoint of step 2 has a copy of" in caplog.text
+  workdir.save_best(model, 3, 0.0)  # a validation after the checkpoint
+  assert training.Workdir(workdir.path).load()[0].get_weights()[0].ravel()[0] == expected[0].ravel()[0] + 1
+
+
+def test_a_run_of_a_version_without_checksums_is_loaded(workdir):
+  strip(workdir.best_weights)
+  shutil.rmtree(workdir.checkpoints)
+  edit(workdir.config, lambda run: run.pop("format"))
+  fpp.load(workdir.path)
+  models.InitialWeights.find(workdir.path).load(fpp.FlowPlusPlus(MINIMAL))
 
 
 def test_without_a_whole_copy_damage_is_an_error(workdir):
