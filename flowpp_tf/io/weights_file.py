@@ -113,17 +113,6 @@ def read_weights(path: Path, sha256: str | None = None, unchecked: bool = False)
   return weights
 
 
-def load_weights(model: keras.Model, path: Path, unchecked: bool = True) -> None:
-  """Set the weights of a model from a file.
-
-  Raises:
-    InputError (a ValueError): if the file is damaged, when the model is unchanged, or of another architecture.
-  """
-  weights = read_weights(path, unchecked=unchecked)
-  with gate.reading(path):
-    weights.load(model)
-
-
 def _checked(name, content):
   if content.startswith(_HDF5):
     with h5py.File(io.BytesIO(content)) as file:
