@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reason
@@ -36,6 +36,7 @@ class InitialWeights:
     Raises:
       InputError (a ValueError): if there are no such weights.
     """
+    check_type("unchecked", unchecked, bool)
     if not isinstance(source, (str, os.PathLike)):
       raise InputError(f"`init_from` must be a preset's name or the path of a run, got {source!r}")
     source = os.fsdecode(source)

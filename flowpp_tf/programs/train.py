@@ -70,6 +70,7 @@ def define_flags() -> None:
     "Trained weights to begin with: a preset's name, the directory of a run, or "
     "an .npz file of the published release. The data-dependent initialisation if not given.",
   )
+  flags.DEFINE_bool("accept_unchecked", False, "Use weights of --init_from that have lost their checksum.")
   flags.DEFINE_bool(
     "deterministic", False, "The same weights to the last bit in every run on a device, where that costs speed."
   )
@@ -109,7 +110,7 @@ def train_from_flags() -> None:
     )
     num_samples, eval_images = min(num_samples, 4), min(eval_images or 64, 64)
     _say(f"--quick: {training.steps} steps, about a minute where the config is small; the model is not good yet")
-  init_from = None if given.init_from is None else InitialWeights.find(given.init_from)
+  init_from = None if given.init_from is None else InitialWeights.find(given.init_from, given.accept_unchecked)
   name = f"{given.config}_quick" if given.quick else given.config
   workdir = Workdir(f"runs/{name}" if given.workdir is None else given.workdir)
   best = _train(config, training, dataset, workdir, data, init_from, strategy)

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib.metadata
 import json
 import pathlib
 import re
@@ -11,6 +12,7 @@ import sys
 import zipfile
 
 import numpy as np
+import packaging.requirements
 import pytest
 import sklearn.datasets
 import tensorflow as tf
@@ -379,3 +381,29 @@ def test_tutorials_run(name, capsys, monkeypatch):
     "likelihood": "blank",
   }
   assert expected[name] in out
+
+
+def test_actions_of_the_workflows_are_pinned_by_the_hash_of_a_commit():
+  """A tag can be moved to other code; the version stands behind the hash for those who read it."""
+  workflows = [*(ROOT / ".github" / "workflows").glob("*.yml")]
+  uses = [line.strip() for path in workflows for line in path.read_text().splitlines() if "uses:" in line]
+  assert len(workflows) == 3 and len(uses) > 6
+  for line in uses:
+    assert re.fullmatch(r"- uses: [\w-]+/[\w-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", line), line
+
+
+def test_lower_bounds_are_at_versions_without_known_holes():
+  """And the environment of these tests, whose upper bounds are in .ci/tested.txt, satisfies them."""
+  requirements = {
+    requirement.name.lower(): requirement.specifier
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+    for requirement in [packaging.requirements.Requirement(line)]
+  }
+  for name, holes in {"keras": ["3.12.3", "3.13.2", "3.14.1", "3.15.0"], "pillow": ["12.2.0"]}.items():
+    assert not [*requirements[name].filter(holes)]
+  tested = [line for line in (ROOT / ".ci" / "tested.txt").read_text().splitlines() if line and line[0] != "#"]
+  for limit in map(packaging.requirements.Requirement, tested):
+    if limit.name.lower() in requirements:
+      version = importlib.metadata.version(limit.name)
+      assert limit.specifier.contains(version) and requirements[limit.name.lower()].contains(version), limit

@@ -105,10 +105,12 @@ _METHODS = {
     dict(count=optional(count(3)).named("labels"), labels=CLASSES, condition=CONDITION),
   ),
   "check_images": Row(lambda w: w.model.check_images, dict(images=PICTURES), lambda x: look(tf.cast(x, tf.int32))),
-  "from_preset": Row(lambda w: fpp.FlowPlusPlus.from_preset, dict(preset=path(lambda w: w.preset).but("list"))),
+  "from_preset": Row(
+    lambda w: fpp.FlowPlusPlus.from_preset, dict(preset=path(lambda w: w.preset).but("list"), unchecked=flag(False))
+  ),
   "save_to_preset": Row(
     lambda w: w.model.save_to_preset,
-    dict(folder=path(lambda w: w.new("preset"), there=False), description=text("small")),
+    dict(folder=path(lambda w: w.new("preset"), there=False), description=text("small"), weights=name("safetensors")),
   ),
   # --- Keras
   "call": Row(lambda w: w.model, dict(inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False))),
@@ -146,9 +148,7 @@ _METHODS = {
   ),
   "predict": Row(lambda w: _compiled(w.model).predict, dict(x=PICTURES.named("images", "inputs")), slow=True),
   "load_weights": Row(
-    lambda w: lambda args: w.model.load_weights(args),
-    {"args": path(lambda w: w.weights_h5).named("filepath", "path")},
-    slow=True,
+    lambda w: w.model.load_weights, {"filepath": path(lambda w: w.weights_h5).named("filepath", "path")}, slow=True
   ),
   "set_weights": Row(
     lambda w: w.model.set_weights,
@@ -302,7 +302,8 @@ _VARIATIONAL = lambda w: distributions.VariationalDequantization(fb.Sigmoid(), N
 
 _FILES = {
   "InitialWeights.find": Row(
-    lambda w: models.InitialWeights.find, dict(source=path(lambda w: str(w.preset)).named("init_from"))
+    lambda w: models.InitialWeights.find,
+    dict(source=path(lambda w: str(w.preset)).named("init_from"), unchecked=flag(False)),
   ),
   "InitialWeights.load": Row(
     lambda w: models.InitialWeights.find(str(w.preset)).load,
@@ -338,7 +339,7 @@ _FILES = {
   ),
   "copy_preset": Row(
     lambda w: models.copy_preset,
-    dict(preset=path(lambda w: w.preset), folder=path(lambda w: w.new("copy"), there=False)),
+    dict(preset=path(lambda w: w.preset), folder=path(lambda w: w.new("copy"), there=False), unchecked=flag(False)),
   ),
   "preset_folder": Row(lambda w: models.preset_folder, dict(preset=path(lambda w: w.preset))),
   "read_preset": Row(lambda w: models.read_preset, dict(preset=path(lambda w: w.preset))),
@@ -349,6 +350,7 @@ _FILES = {
       folder=path(lambda w: w.new("preset"), there=False),
       description=text("small"),
       settings=optional(mapping({})),
+      weights=name("safetensors"),
     ),
   ),
   "load_official_weights": Row(

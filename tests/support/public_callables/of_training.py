@@ -184,7 +184,9 @@ _TRAINING = {
   ),
   "Workdir": Row(
     lambda w: training.Workdir,
-    dict(path=path(lambda w: w.folder / "run", there=False).but("in no folder").named("workdir")),
+    dict(
+      path=path(lambda w: w.folder / "run", there=False).but("in no folder").named("workdir"), unchecked=flag(False)
+    ),
     repr,
   ),
   "PiecewiseSchedule": Row(
@@ -210,7 +212,7 @@ _TRAINING = {
   "Workers": Row(
     lambda w: training.Workers, dict(strategy=instance(tf.distribute.get_strategy())), lambda workers: workers.count
   ),
-  "load": Row(lambda w: fpp.load, dict(workdir=path(lambda w: w.run))),
+  "load": Row(lambda w: fpp.load, dict(workdir=path(lambda w: w.run), unchecked=flag(False))),
   "train": Row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
     dict(

@@ -37,6 +37,7 @@ WITHOUT_ROWS = {
     "FlowPlusPlus.compute_loss FlowPlusPlus.compute_metrics FlowPlusPlus.load_own_variables "
     "FlowPlusPlus.make_train_function FlowPlusPlus.predict_step FlowPlusPlus.set_state_tree FlowPlusPlus.test_step "
     "FlowPlusPlus.train_step FlowPlusPlus.export Flow.load_own_variables VectorFlow.load_own_variables "
+    "FlowPlusPlus.save_weights VectorFlow.from_config "
     "Adam Adam.update_step PiecewiseSchedule.__call__"
   ),
   "Keras' own question for shapes": (
