@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from flowpp_tf import data
 from flowpp_tf.data import cache
+from flowpp_tf.data import tfds as tfds_sets
 from flowpp_tf.data.dataset import ReducedBits
 from flowpp_tf.data.idx import read_idx_labels
 from support.files import spoiled
@@ -99,6 +100,14 @@ def test_a_models_classes_must_be_those_of_the_data():
   config.num_classes = 10
   with pytest.raises(data.InputError, match="'small' has 3 classes; the model's config has num_classes 10"):
     small_set().check(config)
+
+
+def test_a_prepared_set_that_claims_many_classes_is_refused_before_they_have_names():
+  """A `features.json` of a few bytes would make a list of 10^8 texts."""
+  label = tfds.features.ClassLabel(num_classes=10**8)
+  builder = types.SimpleNamespace(info=types.SimpleNamespace(features={"label": label}, full_name="stranger/1.0.0"))
+  with pytest.raises(data.InputError, match="stranger/1.0.0 must have at most 65,536 classes, got 100,000,000"):
+    tfds_sets._read_labels(builder)
 
 
 # The fingerprint.
