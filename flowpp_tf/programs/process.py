@@ -41,7 +41,12 @@ def say(kind: str, text: object) -> None:
   """Print a line on stderr in any encoding, even if nobody reads it; `kind` may be empty."""
   words = [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()]
   with contextlib.suppress(OSError, ValueError):
-    print(" ".join(filter(None, words)), file=sys.stderr, flush=True)
+    print(printable(" ".join(filter(None, words))), file=sys.stderr, flush=True)
+
+
+def printable(text: object) -> str:
+  """Return a text with its control characters escaped: names in files of strangers could command the terminal."""
+  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def run_and_exit(main: Callable[[], object]) -> NoReturn:

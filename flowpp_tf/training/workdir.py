@@ -30,6 +30,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import describe
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import file_sha256, remove_leftovers, write_file
+from flowpp_tf.io.lock import sole_owner
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.training.checkpoints import (
@@ -40,7 +41,6 @@ from flowpp_tf.training.checkpoints import (
   checkpoint_folders,
   read_manifest,
 )
-from flowpp_tf.training.lock import sole_owner
 from flowpp_tf.types import Path
 
 _FORMAT = 2
