@@ -36,6 +36,8 @@ from flowpp_tf.types import Path
 # Of a disk, which will not do better with other files.
 FATAL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE") if hasattr(errno, name))
 _LONGEST_NAME = 255  # bytes of a part of a path
+_LONGEST_PATH = 4000  # bytes
+_DEEPEST = 255  # folders in each other: Python walks through them by recursion
 _BLOCK = 1 << 22
 _JOURNAL = 1 << 30  # bytes of a journal that is read
 
@@ -180,6 +182,11 @@ class OutputFolder:
   def _new_path(self, name, pixels):
     """Return a path below the folder that is not taken, whose folder is there; its name is that of a PNG for pixels."""
     path = relative_path(name, pixels)
+    whole = self._files / path
+    if len(os.fsencode(whole)) > _LONGEST_PATH or max(len(os.fsencode(part)) for part in path.parts) > _LONGEST_NAME:
+      raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    if len(path.parts) > _DEEPEST:
+      raise ArchiveError(f"it lies in more than {_DEEPEST} folders")
     self._make_folder(path.parent)
     for number in itertools.count(self._numbers.get(str(path), 0)):
       numbered = path if not number else path.with_name(_fitting(path.stem, f".{number}{path.suffix}"))

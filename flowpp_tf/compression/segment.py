@@ -39,7 +39,8 @@ MAX_IMAGES = 1 << 16
 MAX_PIXELS = 1 << 28  # values of all images
 _MAX_EXTRA = 1 << 28
 # Bytes of memory that a decoder takes for each pixel value and each extra byte; a test measures them.
-_COPIES_OF_IMAGES, _COPIES_OF_EXTRA = 1.1, 3.1
+_BYTES_OF_LZMA = 20 << 20  # its dictionary, and what is unpacked at a time
+_COPIES_OF_IMAGES, _COPIES_OF_EXTRA, _BYTES_OF_TABLES = 1.1, 3.1, 160
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
 LEAST_BYTES = _HEAD.size + 32  # of a segment
@@ -91,6 +92,7 @@ class Fields:
     )
     if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
       raise ValueError("its header is invalid")
+    _claim(codec, count, num_late, extra_size)
     start = _HEAD.size + table_size
     batches = np.frombuffer(unpack(data[_HEAD.size : start], num_batches * _BATCH.itemsize), _BATCH)
     ends = list(itertools.accumulate([start, 4 * len(_runs(batches)), 4 * num_late, 32, late_size]))
@@ -106,6 +108,7 @@ class Fields:
       or (batches["images"] > max_batch(codec)).any()
     ):
       raise ValueError("its tables are invalid")
+    claim("memory", codec.memory.batch(int(batches["images"].max(initial=0))), "a batch of the archive")
     sizes, tail = (content_size, extra_size, packed_size), (digest, late_images, words.astype(np.uint32))
     return cls(count, plain, *sizes, batches, checks, late, *tail)
 
@@ -164,7 +167,6 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
   images = known = None
   try:
     fields = Fields.from_bytes(data, codec)
-    _claim(fields, codec)
     images, known = np.zeros((fields.count, *codec.shape), np.uint8), np.zeros(fields.count, bool)
     if len(fields.late):
       images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape))
@@ -177,12 +179,11 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
     raise SegmentError(str(error), images, known) from None
 
 
-def _claim(fields, codec):
-  """Claim the memory that a segment will take."""
-  values = (fields.count + len(fields.late)) * int(np.prod(codec.shape))
-  amount = int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * fields.extra_size)
-  batch = int(fields.batches["images"].max(initial=0))
-  claim("memory", amount + codec.memory.batch(batch), "a segment of the archive")
+def _claim(codec, count, num_late, extra_size):
+  """Claim the memory that a segment will take, without that of a batch."""
+  values = (count + num_late) * (int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
+  amount = _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
+  claim("memory", amount, "a segment of the archive")
 
 
 def output_bytes(data: bytes, shape: tuple[int, int, int]) -> int:
