@@ -54,7 +54,7 @@ def why_kept(image: Image.Image, data: bytes, name: str, channels: int, lossy_pi
   look = _LOOKS.get(image.format or "")
   if look is None:
     return "another depth or format"
-  if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and data[12:16] == b"VP8 ")):
+  if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])):
     return "lossy"
   base = os.path.basename(name)
   if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > _LONGEST_NAME:
@@ -79,13 +79,19 @@ def _png(image, data):
 
 
 def _webp(image, data):
-  place, end = 12, 8 + int.from_bytes(data[4:8], "little")
+  kinds, end = _webp_chunks(data)
+  reasons = (_WEBP_CHUNKS.get(kind, "metadata") for kind in kinds)
+  return next(filter(None, reasons), _BEHIND if end < len(data) else "")
+
+
+def _webp_chunks(data):
+  """Return the kinds of the chunks, and where the last one ends."""
+  kinds, place, end = [], 12, 8 + int.from_bytes(data[4:8], "little")
   while place + 8 <= end:
-    kind, size = data[place : place + 4], int.from_bytes(data[place + 4 : place + 8], "little")
-    if reason := _WEBP_CHUNKS.get(kind, "metadata"):
-      return reason
+    kinds.append(data[place : place + 4])
+    size = int.from_bytes(data[place + 4 : place + 8], "little")
     place += 8 + size + size % 2
-  return _BEHIND if place < len(data) or place > end + 1 else ""
+  return kinds, place
 
 
 def _jpeg(image, data):
