@@ -47,6 +47,7 @@ _READS = (1, 2)
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
+_MOST = 2**62  # segments
 _KINDS = ("images", "files")
 _HEAD = struct.Struct("<II")
 _SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQI"), b"SEGM"
@@ -255,6 +256,7 @@ class ArchiveReader:
     Raises:
       ArchiveError: after the last segment that is found, if the archive is incomplete or damaged elsewhere.
     """
+    check_count("start", start, 0, _MOST)
     self._output = 0
     try:
       entries, end = self._index()
@@ -304,6 +306,7 @@ class ArchiveReader:
     data = self._file.read(size)
     return Segment(first, images, data if _segment_crc(fields, data) == crc else None)
 
+  @check_arguments
   def decode(self, segment: Segment, coder: TieredCodec) -> tuple[np.ndarray, bytes]:
     """Return the images and the extra bytes of a segment.
 
