@@ -220,6 +220,7 @@ class ArchiveReader:
       raise ArchiveError("the archive is truncated: it ends in its model")
     self.model = None
     if self.header.embedded:
+      claim("memory", 4 * self.header.embedded, "the archive's model")
       self.model = CodecModel.from_bytes(self._read(self.header.embedded, "its model"), "the archive's model")
       if self.model.sha256()[:32] != self.header.model:
         raise ArchiveError("the archive's model is damaged: it has the wrong hash")

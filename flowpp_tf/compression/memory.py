@@ -14,6 +14,7 @@ from typing import Any
 
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.budget import claim
 
 _FLOAT = 8
 _SCORES = 4.5  # arrays of attention scores
@@ -57,6 +58,8 @@ class CodecMemory:
     network = outputs = 0
     numbers = _WEIGHTS * sum(value.size for value in model.weights.values())
     for part, (name, flow) in model.flows().items():
+      # Of each coupling, its weights are looked for among all.
+      claim("items", sum(count for _, count in flow["stages"]) * len(model.weights), "the codec model")
       augmented = (model.description["augmenter"] or {}).get("channels", 0)
       own = {"flow": channels + augmented, "dequantizer": channels, "augmenter": augmented}[part]
       for index, (h, w, c) in enumerate(_couplings(flow, (height, width, own))):

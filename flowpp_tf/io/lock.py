@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -11,6 +10,11 @@ import socket
 import time
 
 from absl import logging
+
+try:
+  import fcntl
+except ImportError:  # on Windows
+  fcntl = None  # type: ignore[assignment]
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
@@ -34,7 +38,8 @@ def sole_owner(
   descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
   try:
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise InputError(f"{what} {str(path.parent)!r} is in use by {_holder(path)}; {advice}") from None
     except OSError as error:

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -141,8 +142,9 @@ def test_what_comes_out_is_counted_over_all_segments():
 
 
 def test_an_index_claims_its_entries():
+  data = images_archive()
   with use(Budget(items=2)), pytest.raises(BudgetError, match="the archive's index has 3 items; at most 2 are read"):
-    fpp.decompress(coder(), images_archive())
+    fpp.decompress(coder(), data)
   # A million entries need a million segments, which do not fit in the file.
   beginning, segments = apart(images_archive())
   with pytest.raises(compression.ArchiveError, match="index does not agree"):
@@ -191,6 +193,19 @@ def test_a_model_claims_its_memory_before_it_is_built(monkeypatch):
 
   monkeypatch.setattr(tiered_codec, "PortableNetworks", lambda model: pytest.fail("it was built"))
   assert peak_of(build) < 1 << 20
+
+
+def test_an_array_of_a_model_that_claims_more_bytes_than_it_has_is_refused():
+  data = coder().model.to_bytes()
+  small, large = b"(4, 2, 2), }       ", b"(4, 2, 20000000), }"
+  assert small in data
+  file = io.BytesIO()
+  with zipfile.ZipFile(io.BytesIO(data)) as members, zipfile.ZipFile(file, "w") as changed:
+    for member in members.infolist():
+      content = members.read(member)
+      changed.writestr(member.filename, content.replace(small, large))
+  peak = peak_of(lambda: pytest.raises(fpp.InputError, compression.CodecModel.from_bytes, file.getvalue()))
+  assert peak < 8 << 20
 
 
 @pytest.mark.parametrize("stages", [[["columns", 0]], [["spiral", 1]], [["squeeze", 0]] * 3, [["channels", -1]]])
