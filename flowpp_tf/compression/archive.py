@@ -2,6 +2,7 @@
 
     8 bytes magic, u32 size and u32 CRC-32 of the header, the header (JSON), the model if it is embedded
     segments: "SEGM", u64 first image, u32 images, u64 size, u32 CRC-32 of these fields and what follows (segment.py)
+      from version 2 on there is one or more, each bound to its place: u64 first image, u8 whether it is the last
     index: "INDX", u32 segments, u32 CRC-32, then u64 position and u32 images of each
     u64 position of the index, 32 bytes SHA-256 of all before, 8 bytes magic
 
@@ -24,23 +25,35 @@ import zlib
 import numpy as np
 
 from flowpp_tf.compression.description import CodecModel
-from flowpp_tf.compression.segment import encode_segment, max_images
+from flowpp_tf.compression.segment import (
+  LEAST_BYTES,
+  Fields,
+  SegmentError,
+  decode_segment,
+  encode_fields,
+  max_images,
+  output_bytes,
+)
 from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.version import __version__
 
 Progress: TypeAlias = Callable[[int], None]
 
-VERSION = 1
+VERSION = 2
+_READS = (1, 2)
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
+_MOST = 2**62  # segments
 _KINDS = ("images", "files")
 _HEAD = struct.Struct("<II")
 _SEGMENT, _SEGMENT_MARK = struct.Struct("<4sQIQI"), b"SEGM"
 _INDEX, _INDEX_MARK = struct.Struct("<4sII"), b"INDX"
 _ENTRY = np.dtype([("position", "<u8"), ("images", "<u4")])
+_PLACE = struct.Struct("<Q?")
 _FOOTER = struct.Struct("<Q32s8s")
 
 
@@ -104,6 +117,7 @@ class ArchiveWriter:
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     self._images = 0
+    self._held: Fields | None = None  # the newest segment; whether it is the last one is not known yet
     model = coder.model.to_bytes() if embed_model else b""
     header = Header(
       kind, coder.tier, coder.model_hash, coder.model.image_shape, coder.model.levels, coder.probe, len(model)
@@ -121,14 +135,27 @@ class ArchiveWriter:
     images = as_array("images", images, [None, *self._coder.model.image_shape])
     if images.dtype != np.uint8:
       raise InputError(f"`images` must be uint8, got {images.dtype}")
-    payload = encode_segment(self._coder.codec, images, extra, self._max_batch, self._progress)
-    self._entries.append((self._position, len(images)))
-    fields = _SEGMENT_MARK, self._images, len(images), len(payload)
+    segment = encode_fields(self._coder.codec, images, extra, self._max_batch, self._progress)
+    if self._held is not None:
+      self._write_segment(self._held, False)
+    self._held = segment
+
+  def _write_segment(self, segment, last):
+    count = segment.count
+    payload = segment.to_bytes(_PLACE.pack(self._images, last))
+    self._entries.append((self._position, count))
+    fields = _SEGMENT_MARK, self._images, count, len(payload)
     self._write(_SEGMENT.pack(*fields, _segment_crc(fields, payload)) + payload)
-    self._images += len(images)
+    self._images += count
 
   def close(self) -> None:
-    """Write the index and the footer; the file stays open."""
+    """Write the last segment, the index and the footer; the file stays open."""
+    if self._held is None:  # so that all segments cannot be cut off
+      self.write_segment(np.zeros((0, *self._coder.model.image_shape), np.uint8))
+    self._write_segment(self._held, True)
+    self._write_end()
+
+  def _write_end(self):
     start, entries = self._position, np.array(self._entries, _ENTRY).tobytes()
     self._write(_INDEX.pack(_INDEX_MARK, len(self._entries), zlib.crc32(entries)) + entries)
     self._file.write(_FOOTER.pack(start, self._digest.digest(), _END))
@@ -147,11 +174,15 @@ class Segment:
     first: index of its first image in the archive.
     images: number of its images.
     data: its bytes (segment.py), None if they are damaged.
+    places: to one of these it must be bound.
+    problem: why there are no bytes.
   """
 
   first: int
   images: int
   data: bytes | None
+  places: tuple[bytes, ...] = ()
+  problem: str = "a segment has the wrong checksum"
 
 
 class ArchiveReader:
@@ -171,7 +202,7 @@ class ArchiveReader:
 
   @check_arguments
   def __init__(self, file: BinaryIO) -> None:
-    self._file = file
+    self._file, self._output = file, 0  # bytes that have come out
     self.size = file.seek(0, 2)
     file.seek(0)
     magic = self._read(len(_MAGIC), "its beginning")
@@ -189,6 +220,7 @@ class ArchiveReader:
       raise ArchiveError("the archive is truncated: it ends in its model")
     self.model = None
     if self.header.embedded:
+      claim("memory", 4 * self.header.embedded, "the archive's model")
       self.model = CodecModel.from_bytes(self._read(self.header.embedded, "its model"), "the archive's model")
       if self.model.sha256()[:32] != self.header.model:
         raise ArchiveError("the archive's model is damaged: it has the wrong hash")
@@ -215,37 +247,51 @@ class ArchiveReader:
       )
 
   @check_arguments
-  def segments(self, numbers: Sequence[int] | None = None) -> Iterator[Segment]:
+  def segments(self, numbers: Sequence[int] | None = None, start: int = 0) -> Iterator[Segment]:
     """Yield the segments; damaged ones have no bytes.
 
     Args:
       numbers: indices of the segments to yield; None for all.
+      start: without `numbers`, the first segment to yield.
 
     Raises:
       ArchiveError: after the last segment that is found, if the archive is incomplete or damaged elsewhere.
     """
+    check_count("start", start, 0, _MOST)
+    self._output = 0
     try:
-      entries = self.index()
+      entries, end = self._index()
     except ArchiveError:  # without an index, each segment is found by the end of the one before
       if numbers is None:
-        yield from self._segments_in_order()
+        yield from itertools.islice(self._segments_in_order(), start, None)
       raise
-    images = entries["images"].tolist()
-    firsts = [0, *itertools.accumulate(images)]
+    firsts, ends = (
+      np.cumsum(entries["images"], dtype=np.uint64) - entries["images"],
+      np.append(entries["position"], end),
+    )
     for number in numbers or ():
       check_count("numbers", number, 0, len(entries) - 1)
-    for number in range(len(entries)) if numbers is None else numbers:
-      expected = Segment(firsts[number], images[number], None)
-      found = self._segment_at(int(entries["position"][number]))
-      yield found if found is not None and dataclasses.replace(found, data=None) == expected else expected
+    for number in range(start, len(entries)) if numbers is None else numbers:
+      (position, images), first, last = entries[number].tolist(), int(firsts[number]), number == len(entries) - 1
+      found = self._segment_at(position)
+      if found is None or (found.first, found.images, self._file.tell()) != (first, images, int(ends[number + 1])):
+        elsewhere = found is not None and found.data is not None
+        found = Segment(first, images, None)
+        if elsewhere:
+          found = dataclasses.replace(found, problem="a segment is not where the index says")
+      yield dataclasses.replace(found, places=self._places(first, last))
     if numbers is None:
       self._check_hash()
+
+  def _places(self, first, *last):
+    """Return what a segment may be bound to, which depends on whether it is the last one."""
+    return tuple(_PLACE.pack(first, is_last) for is_last in last) if self.header.version > 1 else (b"",)
 
   def _segments_in_order(self):
     position, first = self._first, 0
     while (segment := self._segment_at(position)) is not None and segment.data is not None and segment.first == first:
-      yield segment
-      position = self._file.tell()
+      yield dataclasses.replace(segment, places=self._places(first, False, True))
+      position += _SEGMENT.size + len(segment.data)
       first += segment.images
 
   def _segment_at(self, position):
@@ -257,8 +303,26 @@ class ArchiveReader:
     *fields, crc = mark, first, images, size, _ = _SEGMENT.unpack(head)
     if mark != _SEGMENT_MARK or images > max_images(self.header.image_shape) or size > self.size - self._file.tell():
       return None
+    claim("memory", size, "a segment of the archive")
     data = self._file.read(size)
     return Segment(first, images, data if _segment_crc(fields, data) == crc else None)
+
+  @check_arguments
+  def decode(self, segment: Segment, coder: TieredCodec) -> tuple[np.ndarray, bytes]:
+    """Return the images and the extra bytes of a segment.
+
+    Raises:
+      SegmentError: if it is damaged.
+      BudgetError (a ValueError): if this archive would become too large.
+    """
+    if segment.data is None:
+      raise SegmentError(segment.problem)
+    self._output += output_bytes(segment.data, coder.model.image_shape)
+    claim_output(self._output, self.size, "the archive")
+    images, extra = decode_segment(coder.codec, segment.data, segment.places)
+    if len(images) != segment.images:
+      raise SegmentError("a segment holds another number of images than it says")
+    return images, extra
 
   def index(self) -> np.ndarray:
     """Return the position and the number of images of each segment.
@@ -266,6 +330,10 @@ class ArchiveReader:
     Raises:
       ArchiveError: if the archive is incomplete or its index is damaged.
     """
+    return self._index()[0]
+
+  def _index(self):
+    """Return the index, and its position, which is the end of the last segment."""
     if self.size < self._first + _INDEX.size + _FOOTER.size:
       raise ArchiveError("the archive is truncated: it has no index")
     self._file.seek(self.size - _FOOTER.size)
@@ -276,13 +344,29 @@ class ArchiveReader:
     mark, count, crc = _INDEX.unpack(self._read(_INDEX.size, "its index"))
     if mark != _INDEX_MARK or start + _INDEX.size + count * _ENTRY.itemsize + _FOOTER.size != self.size:
       raise ArchiveError("the archive's index is damaged")
+    claim("items", count, "the archive's index")
     entries = self._read(count * _ENTRY.itemsize, "its index")
     if zlib.crc32(entries) != crc:
       raise ArchiveError("the archive's index is damaged: it has the wrong checksum")
     entries = np.frombuffer(entries, _ENTRY)
-    if (entries["position"] > self.size).any() or (entries["images"] > max_images(self.header.image_shape)).any():
-      raise ArchiveError("the archive's index is invalid")
-    return entries
+    ends = np.append(entries["position"], np.uint64(start))
+    if (
+      ends[0] != self._first  # where there is no segment, the index is
+      or (ends[1:] < ends[:-1]).any()
+      or (np.diff(ends) < _SEGMENT.size + LEAST_BYTES).any()
+      or (entries["images"] > max_images(self.header.image_shape)).any()
+      or (self.header.version > 1 and not count)
+    ):
+      raise ArchiveError("the archive's index does not agree with its segments")
+    return entries, start
+
+  def fingerprint(self) -> str:
+    """Return a hash of the archive's size, beginning and end; the end of a whole archive has the hash of all."""
+    digest = hashlib.sha256(str(self.size).encode())
+    for position in (0, max(self.size - 1024, 0)):
+      self._file.seek(position)
+      digest.update(self._file.read(1024))
+    return digest.hexdigest()
 
   def _check_hash(self):
     """Raise an `ArchiveError` unless the hash of the archive is right, which covers what the checksums do not."""
@@ -312,8 +396,10 @@ def _parse_header(text):
     version = fields["version"]
   except (ValueError, KeyError, TypeError, RecursionError):
     raise ArchiveError("the archive's header cannot be read") from None
-  if version != VERSION:
-    raise ArchiveError(f"the archive has version {version!r} of the format; this program reads version {VERSION}")
+  if version not in _READS or isinstance(version, bool):
+    raise ArchiveError(
+      f"the archive has version {version!r} of the format; this program reads versions {' and '.join(map(str, _READS))}"
+    )
   with contextlib.suppress(TypeError):
     header = Header(**fields)
     if (

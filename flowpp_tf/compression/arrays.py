@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
-from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, decode_segment, max_images
+from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.checks import check_pixels, check_shape
@@ -94,11 +94,7 @@ def read_images(
   shape, lost = coder.model.image_shape, 0
   for segment in reader.segments(numbers):
     try:
-      if segment.data is None:
-        raise SegmentError("a segment has the wrong checksum")
-      images, _ = decode_segment(coder.codec, segment.data)
-      if len(images) != segment.images:
-        raise SegmentError("a segment holds another number of images than it says")
+      images, _ = reader.decode(segment, coder)
       yield DecodedSegment(images, np.ones(len(images), bool), "")
     except SegmentError as error:
       lost += segment.images
@@ -106,5 +102,6 @@ def read_images(
         raise ArchiveError(f"{lost} images are lost, too many to go on: {error}") from None
       images, known = np.zeros((segment.images, *shape), np.uint8), np.zeros(segment.images, bool)
       if error.images is not None and error.known is not None and len(error.images) == segment.images:
-        images, known = error.images * error.known[:, None, None, None], error.known
+        images, known = error.images, error.known
+        images[~known] = 0
       yield DecodedSegment(images, known, str(error))

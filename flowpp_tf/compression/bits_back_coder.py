@@ -17,6 +17,7 @@ import numpy as np
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.maps import COUPLING_MAPS, PixelsToLogit, Sigmoid
+from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_inside
 from flowpp_tf.compression.steps import Bijection, BitsBack, Coupling, Inverse, LocalBitsBack, Prior, Sequence, Step
 
@@ -41,10 +42,14 @@ class BitsBackCoder:
   Args:
     model: `CodecModel`.
     networks: its `Networks`. Encoder and decoder must have networks that give the same bits.
+
+  Attributes:
+    memory: `CodecMemory` of the model.
   """
 
   def __init__(self, model: CodecModel, networks: Networks) -> None:
     self.shape, self.num_dims, self.levels = model.image_shape, model.num_dims, model.levels
+    self.memory = CodecMemory.of(model)
     grid = Grid.uniform(self.shape, STEP)
     pixel_grid = Grid.uniform(self.shape, STEP, STEP / 2)  # keeps u inside of (0, 1)
     pixels_to_logit = PixelsToLogit(self.levels, model.description["alpha"])

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import lzma
+import math
 from typing import TYPE_CHECKING, Any
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ from flowpp_tf.compression.maps import COUPLING_MAPS
 from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
+from flowpp_tf.io.budget import BudgetError, claim
 from flowpp_tf.types import Path
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = "description"
 _LAYERS = ("input_conv", "output_conv", "conv", "context_projection", "input_projection", "output_projection")
 # What NumPy, zipfile and json raise for bytes that are not of a model.
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, MemoryError, RuntimeError)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, RuntimeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,13 +112,19 @@ class CodecModel:
     Raises:
       InputError (a ValueError): if the bytes are not a model.
     """
+    claim("memory", 3 * len(data), name)
     try:
       with zipfile.ZipFile(io.BytesIO(data)) as members:
+        claim("items", len(members.infolist()), name)
         if sum(member.file_size for member in members.infolist()) > len(data):
           raise ValueError("it would take more memory than it has bytes")
+        for member in members.infolist():
+          _check_array(members, member)
       with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
         description = json.loads(arrays[_DESCRIPTION].tobytes())
+    except BudgetError:
+      raise
     except (*_UNREADABLE, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
       raise InputError(f"{name} cannot be read: {error}") from None
     return cls(description, weights)
@@ -177,6 +185,16 @@ class CodecModel:
       context = _describe_network(part.context_net.network, context=False, levels=part.context_net.levels)
       description[name] = {**(description[name] or {}), "flow": flow, "context": context}
     return cls(description, weights)
+
+
+def _check_array(members, member):
+  """Raise a `ValueError` if the header of an .npy file claims more bytes than the file has."""
+  with members.open(member) as file:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if math.prod(shape) * dtype.itemsize > member.file_size - file.tell():
+      raise ValueError(f"its array {member.filename!r} has fewer bytes than its shape {shape} takes")
 
 
 def below(weights: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -14,8 +14,10 @@ import numpy as np
 from flowpp_tf.compression import exact
 from flowpp_tf.compression.bits_back_coder import Networks
 from flowpp_tf.compression.description import CodecModel, below
+from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.threads import in_threads
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import budget
 
 _FRACTION = 16  # fractional bits of an activation
 _LARGEST = 2.0**11  # of an activation
@@ -24,7 +26,6 @@ _ATTENTION_FRACTION, _ATTENTION_LARGEST = 14, 2.0**8
 _LARGEST_DEPTH = 512  # products of two numbers below 2^(14 + 8) have sums below 2^53
 _SOFTMAX_FRACTION = 24
 _SQUARE_FRACTION = 20
-_CHUNK_POSITIONS = 1 << 12  # pixels in a thread at a time
 _LAYER_NORM_EPSILON = 1e-5
 
 
@@ -185,8 +186,10 @@ class PortableNetworks(Networks):
   def __init__(self, model: CodecModel) -> None:
     self._conditioners: dict[str, list[Network]] = {}
     self._context_nets: dict[str, tuple[Network, int | None]] = {}
-    height, width, _ = model.image_shape
-    self._chunk = max(_CHUNK_POSITIONS // (height * width), 1)
+    memory = CodecMemory.of(model)
+    self._chunk = memory.at_a_time
+    # All threads together may take half of the budget.
+    self._threads = max(budget.current().memory // (2 * max(memory.at_a_time * memory.network, 1)), 1)
     for part, (name, flow) in model.flows().items():
       couplings = sum(count for _, count in flow["stages"])
       self._conditioners[part] = [
@@ -211,4 +214,4 @@ class PortableNetworks(Networks):
     """Return a network's output for a batch; each thread takes as many images at a time as fit in a core's cache."""
     starts = range(0, len(arrays[0]), self._chunk)
     chunks = [[array if array is None else array[i : i + self._chunk] for array in arrays] for i in starts]
-    return np.concatenate(in_threads(lambda chunk: network(*chunk), chunks))
+    return np.concatenate(in_threads(lambda chunk: network(*chunk), chunks, self._threads))

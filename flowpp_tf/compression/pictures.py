@@ -1,8 +1,8 @@
 """Image files in an archive.
 
-8-bit grey or RGB pixels, as the model has them, are coded as tiles. Every other file is kept byte for byte: other modes
-and depths, transparency, animations, and files that are not images. So are JPEG and lossy WebP, since their pixels take
-more bytes than the files.
+8-bit grey or RGB pixels, as the model has them, are coded as tiles. Every other file is kept byte for byte (kept.py):
+other modes and depths, transparency, several images, profiles, and files that are not images. So are JPEG and lossy
+WebP, since their pixels take more bytes than the files.
 
 The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
 tiles at its beginning that belong to a file of an earlier segment, and for each file
@@ -15,31 +15,28 @@ The bytes of the files that are kept follow. The tiles of a file may go on in th
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 import dataclasses
-import itertools
 import json
-import os
 import pathlib
-import re
 import struct
 import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
-from flowpp_tf.compression.segment import SegmentError, decode_segment, max_images
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter
+from flowpp_tf.compression.kept import MAX_CODED, why_kept
+from flowpp_tf.compression.segment import SegmentError, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.budget import BudgetError, claim
 from flowpp_tf.io.gate import read_bytes
 from flowpp_tf.io.image_file import FORMATS, ImageFileError, open_image
 
-_MODES = {1: "L", 3: "RGB"}
-_PPM_OF_8_BITS = re.compile(rb"P[56](\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+\d+(\s+|#[^\n]*\n)+255\s")
 MAX_KEPT_FILE = 1 << 27  # bytes of a file that is kept
-_MAX_CODED = 1 << 28  # pixel values of a file that is coded; larger ones are kept
 _MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
+_COPIES = 4  # of the pixels of a file, while its tiles are put together and written
 _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next one begins
 _MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _MAX_FILE = 1 << 31  # bytes of a file that is read
@@ -71,7 +68,7 @@ class ImageFile:
 
 def check_channels(channels: int) -> None:
   """Raise an `InputError` (a ValueError) unless image files can have this number of channels."""
-  if channels not in _MODES:
+  if channels not in (1, 3):
     raise InputError(f"image files are coded by models of 1 or 3 channels, got {channels}")
 
 
@@ -89,38 +86,13 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
   """
   data = read_bytes(folder / name, _MAX_FILE)
   try:
-    with open_image(data, name, _FORMATS, _MAX_CODED) as image:
-      reason = _why_kept(image, data, channels, lossy_pixels)
+    with open_image(data, name, _FORMATS, MAX_CODED) as image:
+      reason = why_kept(image, data, name, channels, lossy_pixels)
       if not reason:
         return ImageFile(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
   except ImageFileError:
     reason = "no image"
   return ImageFile(name, data=data, reason=reason)
-
-
-def _why_kept(image, data, channels, lossy_pixels):
-  """Return why the pixels of a file are not coded, or ""; Pillow reads some files of more than 8 bits with 8."""
-  eight_bits = {
-    "PNG": lambda: data[24] == 8,
-    "WEBP": lambda: True,
-    "JPEG": lambda: True,
-    "BMP": lambda: data[28] in (8, 24),
-    "PPM": lambda: _PPM_OF_8_BITS.match(data),
-    "TIFF": lambda: set(image.tag_v2[258]) == {8},
-  }
-  if image.width * image.height * channels > _MAX_CODED:
-    return "too large"
-  if image.mode != _MODES[channels]:
-    return "another mode"
-  if "transparency" in image.info:
-    return "transparency"
-  if getattr(image, "n_frames", 1) > 1:
-    return "several frames"
-  if image.format not in eight_bits or not eight_bits[image.format]():
-    return "another depth or format"
-  if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and data[12:16] != b"VP8L")):
-    return "lossy"
-  return ""
 
 
 def write_pictures(
@@ -134,33 +106,33 @@ def write_pictures(
   tiles, begun = np.zeros((0, *tile_shape), np.uint8), 0  # at first, `begun` tiles of an earlier segment's file
   entries: list[list] = []  # of the files that begin in this segment
   kept: list[bytes] = []
+  kept_bytes = entry_bytes = segments = 0
 
   def write():
-    nonlocal tiles, begun
+    nonlocal tiles, begun, kept_bytes, entry_bytes, segments
     text = json.dumps([begun, entries], separators=(",", ":")).encode()
     writer.write_segment(tiles[:size], _LENGTH.pack(len(text)) + text + b"".join(kept))
     tiles = tiles[size:]
     begun = len(tiles)
     entries.clear()
     kept.clear()
+    kept_bytes, entry_bytes, segments = 0, 0, segments + 1
 
   for picture in pictures:
     crc = zlib.crc32(picture.content)
     if picture.pixels is None:
       entries.append([picture.name, len(picture.content), crc])
       kept.append(picture.content)
+      kept_bytes += len(picture.content)
     else:
       height, width, _ = picture.pixels.shape
       new = to_tiles(picture.pixels, tile_shape)
       entries.append([picture.name, width, height, crc, len(new)])
       tiles = np.concatenate([tiles, new])
-    while (
-      len(tiles) >= size
-      or sum(map(len, kept)) > _MAX_KEPT
-      or sum(len(entry[0]) + 60 for entry in entries) > _MAX_ENTRIES
-    ):
+    entry_bytes += len(picture.name) + 60
+    while len(tiles) >= size or kept_bytes > _MAX_KEPT or entry_bytes > _MAX_ENTRIES:
       write()
-  if entries or len(tiles):
+  if entries or len(tiles) or not segments:
     write()
   writer.close()
 
@@ -171,6 +143,19 @@ class Lost:
 
   name: str
   reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+  """A place in an archive of files, from which reading can begin: all files before it have been yielded.
+
+  Attributes:
+    segment: number of a segment.
+    files: how many of the files that begin in it lie before.
+  """
+
+  segment: int = 0
+  files: int = 0
 
 
 def read_pictures(
@@ -186,35 +171,52 @@ def read_pictures(
   Raises:
     ArchiveError: after the last file, if the archive is damaged or incomplete.
   """
+  for item in read_from(reader, coder, names):
+    if not isinstance(item, Point):
+      yield item
+
+
+def read_from(
+  reader: ArchiveReader, coder: TieredCodec, names: Collection[str] | None = None, start: Point = Point()
+) -> Iterator[ImageFile | Lost | Point]:
+  """Yield what `read_pictures` does from a point on, and after each segment the point to which it came."""
   reader.check(coder)
   shape = coder.model.image_shape
   check_channels(shape[2])
-  queue: collections.deque[ImageFile | Lost | _Open] = collections.deque()  # in order; the first may lack tiles
-  for segment in reader.segments():
+  wanted = None if names is None else set(names)
+  # In order; the first may lack tiles. Each with the point before it.
+  queue: collections.deque[tuple[Point, ImageFile | Lost | _Open]] = collections.deque()
+  for number, segment in enumerate(reader.segments(start=start.segment), start.segment):
     try:
-      if segment.data is None:
-        raise SegmentError("a segment has the wrong checksum")
-      tiles, extra = decode_segment(coder.codec, segment.data)
+      tiles, extra = reader.decode(segment, coder)
       begun, items = _parse(extra, shape)
+      missing = queue[0][1].missing if queue and isinstance(queue[0][1], _Open) else begun
+      if missing != begun:
+        raise SegmentError("a segment goes on with another file than the one before it")
     except SegmentError as error:
-      yield from (Lost(item.name, str(error)) for item in queue)
+      yield from (Lost(item.name, str(error)) for _, item in queue)
       queue.clear()
       yield Lost("", str(error))
+      yield Point(number + 1)
       continue
     if not queue:
-      tiles = tiles[begun:]  # of a file whose beginning is lost
-    queue += items
+      tiles = tiles[begun:]  # of a file whose beginning is lost, or was yielded before
+    queue += ((Point(number, index), item) for index, item in enumerate(items))
     while queue:
-      item = queue[0]
+      point, item = queue[0]
       if isinstance(item, _Open):
         tiles = item.take(tiles)
         if item.missing:
           break
         item = item.finished()
       queue.popleft()
-      if names is None or item.name in names:
+      before = (point.segment, point.files) < (start.segment, start.files)
+      if not before and (wanted is None or item.name in wanted):
         yield item
-  yield from (Lost(item.name, "its last tiles are missing") for item in queue)
+    if len(tiles):
+      yield Lost("", "a segment has tiles that belong to no file")
+    yield queue[0][0] if queue else Point(number + 1)
+  yield from (Lost(item.name, "its last tiles are missing") for _, item in queue)
 
 
 class _Open:
@@ -240,10 +242,13 @@ class _Open:
 def _parse(extra, tile_shape):
   """Return the number of tiles of an earlier file, and the files that begin in a segment."""
   try:
+    if not extra:  # of a segment without images, which ends an archive without files
+      return 0, []
     (length,) = _LENGTH.unpack_from(extra)
     if length > _MAX_LIST:
       raise ValueError("it is too long")
     (begun, entries), position = json.loads(extra[4 : 4 + length]), 4 + length
+    claim("items", len(entries), "the list of files of a segment")
     result: list[ImageFile | Lost | _Open] = []
     for name, *numbers in entries:
       if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in (begun, *numbers)):
@@ -251,37 +256,21 @@ def _parse(extra, tile_shape):
       if len(numbers) == 2:
         data = extra[position : position + numbers[0]]
         position += numbers[0]
-        result.append(
-          ImageFile(name, data=data)
-          if zlib.crc32(data) == numbers[1]
-          else Lost(name, "its bytes have the wrong checksum")
-        )
+        result.append(_kept_file(name, data, *numbers))
       else:
         width, height, _, tiles = numbers
         if not 0 < width * height * tile_shape[2] <= _MAX_DECODED or tiles != count_tiles(height, width, tile_shape):
           raise ValueError("an entry is invalid")
+        claim("memory", _COPIES * width * height * tile_shape[2], f"{name!r} in the archive")
         result.append(_Open(name, *numbers))
     return begun, result
+  except BudgetError:
+    raise
   except (ValueError, TypeError, struct.error, RecursionError) as error:
     raise SegmentError(f"its list of files cannot be read: {error}") from None
 
 
-def output_path(folder: pathlib.Path, name: str, pixels: bool) -> pathlib.Path:
-  """Return where to write a file of an archive: a new path below `folder`.
-
-  Args:
-    folder: the output folder.
-    name: of the file, as in the archive.
-    pixels: whether it is written as PNG: then `.png` is appended to other names.
-
-  Raises:
-    ArchiveError (a ValueError): if the name leads out of the folder.
-  """
-  path = pathlib.PurePosixPath(name)
-  on_windows = os.name == "nt" and any(character in name for character in "\\:")
-  if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name or on_windows:
-    raise ArchiveError("its name leads out of the folder")
-  if pixels and path.suffix.lower() != ".png":
-    path = path.with_name(f"{path.name}.png")
-  numbered = (path.with_name(f"{path.stem}.{i}{path.suffix}") for i in itertools.count(1))
-  return next(folder / p for p in itertools.chain([path], numbered) if not os.path.lexists(folder / p))
+def _kept_file(name, data, size, crc):
+  if len(data) != size:
+    return Lost(name, f"it should have {size:,} bytes, of which {len(data):,} are there")
+  return ImageFile(name, data=data) if zlib.crc32(data) == crc else Lost(name, "its bytes have the wrong checksum")

@@ -10,6 +10,7 @@ import lzma
 import numpy as np
 
 _AXES = ((), (2,), (1,), (1, 2))
+_CHUNK = 1 << 20  # bytes that are decoded at a time
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 24}]
 
 
@@ -29,18 +30,21 @@ def encode_plain(images: np.ndarray) -> bytes:
   return min(encoded, key=len)
 
 
-def decode_plain(data: bytes, shape: tuple[int, int, int, int]) -> np.ndarray:
-  """Return the images of a shape.
+def decode_plain(data: bytes, shape: tuple[int, ...], out: np.ndarray | None = None) -> np.ndarray:
+  """Return the images of a shape, in the array `out` if it is given: more memory is not taken.
 
   Raises:
     PlainError: if the bytes are damaged.
   """
   if not data or data[0] >= len(_AXES):
     raise PlainError("plain images of an unknown kind")
-  residuals = unpack(data[1:], int(np.prod(shape, dtype=np.int64)))
-  images = np.frombuffer(residuals, np.uint8).reshape(shape)
-  for axis in _AXES[data[0]]:
-    images = np.cumsum(images, axis=axis, dtype=np.uint8)
+  images = np.empty(shape, np.uint8) if out is None else out
+  unpack_into(images.reshape(-1), data[1:])
+  at_a_time = max(_CHUNK // max(int(np.prod(shape[1:])), 1), 1)
+  for start in range(0, len(images) if _AXES[data[0]] else 0, at_a_time):
+    part = images[start : start + at_a_time]
+    for axis in _AXES[data[0]]:
+      np.cumsum(part, axis=axis, dtype=np.uint8, out=part)
   return images
 
 
@@ -50,16 +54,28 @@ def pack(data: bytes) -> bytes:
 
 
 def unpack(data: bytes, size: int) -> bytes:
-  """Return the `size` bytes that `pack` was given.
+  """Return the `size` bytes that `pack` was given; errors as for `unpack_into`."""
+  result = np.empty(size, np.uint8)
+  unpack_into(result, data)
+  return result.tobytes()
+
+
+def unpack_into(result: np.ndarray, data: bytes) -> None:
+  """Fill a flat array, uint8, with the bytes that `pack` was given.
 
   Raises:
-    PlainError: if they are more, fewer, or damaged; no more than `size` bytes are ever held.
+    PlainError: if they are more, fewer, or damaged.
   """
   decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=_FILTERS)
+  count, size = 0, len(result)
   try:
-    result = decoder.decompress(data, size + 1) if data else b""
+    while count <= size and data and not decoder.eof:
+      part = decoder.decompress(data if not count else b"", min(_CHUNK, size - count + 1))
+      if not part:
+        break
+      result[count : count + len(part)] = np.frombuffer(part, np.uint8)[: size - count]
+      count += len(part)
   except (lzma.LZMAError, EOFError) as error:
     raise PlainError(f"compressed bytes are damaged: {error}") from None
-  if len(result) != size:
-    raise PlainError(f"compressed bytes hold {'more' if len(result) > size else 'fewer'} than the {size} expected ones")
-  return result
+  if count != size:
+    raise PlainError(f"compressed bytes hold {'more' if count > size else 'fewer'} than the {size} expected ones")

@@ -6,7 +6,7 @@
     batches, packed: u16 images, u8 salts, each
     CRC-32 of the pixels of each run of batches, u32; a run ends when it has 64 images
     indices of the late plain images, u32 each
-    32 bytes: SHA-256 of all pixels and extra bytes
+    32 bytes: SHA-256 of all pixels and extra bytes; from version 2 on the SHA-256 of that and of the segment's place
     late plain images (plain.py)
     words of the stack, u32 each
 
@@ -19,7 +19,7 @@ An image that the coder leaves out (batches.py), or that has pixel values which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 import dataclasses
 import hashlib
 import itertools
@@ -33,13 +33,17 @@ from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, BitsBackCoder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
+from flowpp_tf.io.budget import BudgetError, claim
 
 MAX_IMAGES = 1 << 16
-# Limits of a decoder, so that a hostile segment cannot make it take all memory.
+MAX_PIXELS = 1 << 28  # values of all images
 _MAX_EXTRA = 1 << 28
-MAX_PIXELS = 1 << 28
+# Bytes of memory that a decoder takes for each pixel value and each extra byte; a test measures them.
+_BYTES_OF_LZMA = 20 << 20  # its dictionary, and what is unpacked at a time
+_COPIES_OF_IMAGES, _COPIES_OF_EXTRA, _BYTES_OF_TABLES = 1.1, 3.1, 160
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
+LEAST_BYTES = _HEAD.size + 32  # of a segment
 _BATCH = np.dtype([("images", "<u2"), ("salts", "u1")])
 
 
@@ -57,7 +61,7 @@ class SegmentError(Exception):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Fields:
+class Fields:
   """What a segment stores, as above; `batches` have the dtype `_BATCH`, `digest` and `late_images` are bytes."""
 
   count: int
@@ -72,25 +76,29 @@ class _Fields:
   late_images: bytes
   words: np.ndarray
 
-  def to_bytes(self):
+  def to_bytes(self, place: bytes = b"") -> bytes:
+    """Return the segment, bound to its place in an archive."""
     table = pack(self.batches.tobytes())
     sizes = self.content_size, self.extra_size, self.packed_size, len(table), len(self.late_images)
     head = _HEAD.pack(self.count, self.plain, len(self.batches), len(self.late), *sizes)
     checks, late, words = (array.astype("<u4").tobytes() for array in (self.checks, self.late, self.words))
-    return b"".join([head, table, checks, late, self.digest, self.late_images, words])
+    return b"".join([head, table, checks, late, _bound(self.digest, place), self.late_images, words])
 
   @classmethod
-  def from_bytes(cls, data, codec):
+  def from_bytes(cls, data: bytes, codec: BitsBackCoder) -> Fields:
+    """Return the fields of `to_bytes`; raise a `ValueError` or `struct.error` for other bytes."""
     count, plain, num_batches, num_late, content_size, extra_size, packed_size, table_size, late_size = (
       _HEAD.unpack_from(data)
     )
     if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
       raise ValueError("its header is invalid")
+    _claim(codec, count, num_late, extra_size)
     start = _HEAD.size + table_size
     batches = np.frombuffer(unpack(data[_HEAD.size : start], num_batches * _BATCH.itemsize), _BATCH)
     ends = list(itertools.accumulate([start, 4 * len(_runs(batches)), 4 * num_late, 32, late_size]))
-    checks, late, digest, late_images, words = (data[a:b] for a, b in zip(ends, [*ends[1:], None]))
-    checks, late, words = (np.frombuffer(part, "<u4").astype(np.int64) for part in (checks, late, words))
+    parts = [data[a:b] for a, b in zip(ends, [*ends[1:], None])]
+    digest, late_images = parts[2:4]
+    checks, late, words = (np.frombuffer(parts[i], "<u4").astype(np.int64) for i in (0, 1, 4))
     if (
       int(batches["images"].sum()) != len(_coded(plain, count, late))
       or len(np.unique(late)) != num_late
@@ -100,18 +108,19 @@ class _Fields:
       or (batches["images"] > max_batch(codec)).any()
     ):
       raise ValueError("its tables are invalid")
+    claim("memory", codec.memory.batch(int(batches["images"].max(initial=0))), "a batch of the archive")
     sizes, tail = (content_size, extra_size, packed_size), (digest, late_images, words.astype(np.uint32))
     return cls(count, plain, *sizes, batches, checks, late, *tail)
 
 
-def encode_segment(
+def encode_fields(
   codec: BitsBackCoder,
   images: np.ndarray,
   extra: bytes = b"",
   largest: int | None = None,
   progress: Callable[[int], None] = lambda count: None,
-) -> bytes:
-  """Return a segment.
+) -> Fields:
+  """Return a segment, whose `to_bytes` are what is stored.
 
   Args:
     codec: `BitsBackCoder` of the model.
@@ -136,26 +145,59 @@ def encode_segment(
   late_images = encode_plain(images[late]) if len(late) else b""
   sizes = len(content), len(extra), len(packed_extra)
   tail = _digest(images, extra), late_images, stack.words() if table else words
-  return _Fields(len(images), plain, *sizes, batches, checks, late, *tail).to_bytes()
+  return Fields(len(images), plain, *sizes, batches, checks, late, *tail)
 
 
-def decode_segment(codec: BitsBackCoder, data: bytes) -> tuple[np.ndarray, bytes]:
+def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"", largest: int | None = None) -> bytes:
+  """Return the bytes of a segment that is bound to no place; arguments as for `encode_fields`."""
+  return encode_fields(codec, images, extra, largest).to_bytes()
+
+
+def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] = (b"",)) -> tuple[np.ndarray, bytes]:
   """Return the uint8 images and the extra bytes of a segment.
+
+  Args:
+    codec: `BitsBackCoder` of the model.
+    data: the segment.
+    places: to one of these it must be bound.
 
   Raises:
     SegmentError: if it is damaged, or was encoded by other networks; it has the images that are known to be right.
   """
   images = known = None
   try:
-    fields = _Fields.from_bytes(data, codec)
+    fields = Fields.from_bytes(data, codec)
     images, known = np.zeros((fields.count, *codec.shape), np.uint8), np.zeros(fields.count, bool)
     if len(fields.late):
       images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape))
       known[fields.late] = True
     content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
-    return images, _decode_content(content, fields, images)
+    return images, _decode_content(content, fields, images, places)
+  except BudgetError:
+    raise
   except (ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
     raise SegmentError(str(error), images, known) from None
+
+
+def _claim(codec, count, num_late, extra_size):
+  """Claim the memory that a segment will take, without that of a batch."""
+  values = (count + num_late) * (int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
+  amount = _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
+  claim("memory", amount, "a segment of the archive")
+
+
+def output_bytes(data: bytes, shape: tuple[int, int, int]) -> int:
+  """Return how many bytes come out of a segment: those of its images of a shape, and its extra bytes.
+
+  Raises:
+    SegmentError: if its header cannot be read, or says more than a segment may hold.
+  """
+  if len(data) < _HEAD.size:
+    raise SegmentError("it is cut off")
+  count, _, _, _, _, extra_size, *_ = _HEAD.unpack_from(data)
+  if count > max_images(shape) or extra_size > _MAX_EXTRA:
+    raise SegmentError("its header is invalid")
+  return count * int(np.prod(shape)) + extra_size
 
 
 def _pop_batches(codec, fields, images, known):
@@ -192,17 +234,19 @@ def _initial_content(codec, images, packed_extra):
   return plain, content
 
 
-def _decode_content(content, fields, images):
+def _decode_content(content, fields, images, places):
   """Set the plain images at the beginning, and return the extra bytes."""
   stored = content.astype("<u4").tobytes()[: fields.content_size]
   try:
     extra = unpack(stored[: fields.packed_size], fields.extra_size) if fields.extra_size else b""
     if fields.plain:
-      images[: fields.plain] = decode_plain(stored[fields.packed_size :], images[: fields.plain].shape)
+      plain = images[: fields.plain]
+      decode_plain(stored[fields.packed_size :], plain.shape, out=plain)
   except PlainError as error:
     raise ValueError(f"the initial content is damaged: {error}") from None
-  if _digest(images, extra) != fields.digest:
-    raise ValueError("pixels have the wrong checksum")
+  digest = _digest(images, extra)
+  if fields.digest not in [_bound(digest, place) for place in places]:
+    raise ValueError("pixels have the wrong checksum, or it is in the place of another segment")
   return extra
 
 
@@ -227,7 +271,11 @@ def _runs(batches):
   return runs
 
 
+def _bound(digest, place):
+  return hashlib.sha256(digest + place).digest() if place else digest
+
+
 def _digest(images, extra):
-  digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8).tobytes())
+  digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8).reshape(-1).data)
   digest.update(extra)
   return digest.digest()

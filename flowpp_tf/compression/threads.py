@@ -17,6 +17,7 @@ try:
 except ImportError:
   threadpoolctl = None
 
+_MOST = 1 << 16
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -51,10 +52,24 @@ _controller = functools.cache(lambda: threadpoolctl.ThreadpoolController())
 _one_thread_per_product = _OneThreadPerProduct()
 
 
-def in_threads(function: Callable[[T], R], parts: Iterable[T]) -> list[R]:
-  """Return `function(part)` of each part, in order."""
+def in_threads(function: Callable[[T], R], parts: Iterable[T], most: int = _MOST) -> list[R]:
+  """Return `function(part)` of each part, in order.
+
+  Args:
+    function: of a part.
+    parts: the parts.
+    most: how many threads may compute at a time.
+  """
   parts = list(parts)
-  if len(parts) < 2 or threadpoolctl is None or os.cpu_count() == 1:
+  if len(parts) < 2 or threadpoolctl is None or os.cpu_count() == 1 or most == 1:
     return [function(part) for part in parts]
+  if most < (os.cpu_count() or 1):
+    free = threading.Semaphore(most)
+    compute = function
+
+    def function(part: T) -> R:
+      with free:
+        return compute(part)
+
   with _one_thread_per_product:
     return list(_pool(os.getpid()).map(function, parts))

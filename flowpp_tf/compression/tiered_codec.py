@@ -9,10 +9,12 @@ import numpy as np
 
 from flowpp_tf.compression.bits_back_coder import BitsBackCoder, Networks
 from flowpp_tf.compression.description import CodecModel
+from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import Normal, Stack, check_constriction
 from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.budget import claim
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
@@ -48,11 +50,13 @@ class TieredCodec:
           f"the codec is for images of up to {MAX_DIMS} values and 2 to 256 levels, "
           f"got shape {shape} and {levels} levels"
         )
+      memory = CodecMemory.of(self.model)
+      claim("memory", memory.model + memory.batch(2), "the codec model")
       self.networks = self._make_networks(model)
       self.codec = BitsBackCoder(self.model, self.networks)
       self.model_hash = self.model.sha256()[:32]
       self.probe = self._probe()
-    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError, MemoryError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
       if not isinstance(model, CodecModel) or isinstance(error, InputError):
         raise
       raise InputError(f"the codec model is invalid: {type(error).__name__}: {error}") from None
@@ -71,13 +75,17 @@ class TieredCodec:
     shape, levels = self.model.image_shape, self.model.levels
     count = 2 * int(np.prod(shape))
     images = (np.arange(count, dtype=np.int64) * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(np.uint8)
-    words = (np.arange(1, 32 * count + 4097, dtype=np.uint64) * np.uint64(2654435761)) >> np.uint64(7)
-    stack = Stack((words & np.uint64(0xFFFFFFFF)).astype(np.uint32), sealed=True)
+    words = np.arange(1, 32 * count + 4097, dtype=np.uint64)
+    words *= np.uint64(2654435761)
+    words >>= np.uint64(7)
+    words &= np.uint64(0xFFFFFFFF)
+    stack = Stack(words.astype(np.uint32), sealed=True)
     spread = np.arange(1024) / 64
     digest = hashlib.sha256(Normal(spread, 1 + spread * spread, noise=True).pop(stack).astype("<i8").tobytes())
     try:
       self.codec.push(stack, images)
-    except Exception as error:  # the kind of failure is a result too
+    # The kind of failure is a result too, but not a lack of memory: other machines have more.
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
       digest.update(type(error).__name__.encode())
     digest.update(stack.words().astype("<u4").tobytes())
     return digest.hexdigest()[:32]

@@ -5,11 +5,14 @@ bin/decompress test_split.fpp --workdir=runs/mine --output=test_split.npy
 bin/decompress my_photos.fpp --preset=photos --output=some --files=cat.png,dog.png
 bin/decompress my_photos.fpp --list
 
-An archive of files becomes a folder: pixels as PNG, files that were kept as they are. An archive of arrays becomes
-a .npy file. If an archive is damaged, what can be decoded is written, what is lost is named, and the exit code is 2.
-An archive of the tier portable needs no TensorFlow to be decoded.
+An archive of files becomes a folder: pixels as PNG, files that were kept as they are. It is OUTPUT.partial until all
+files are written; --resume goes on with one that was stopped. An archive of arrays becomes a .npy file. If an archive
+is damaged, what can be decoded is written, what is lost is named, and the exit code is 2. An archive of the tier
+portable needs no TensorFlow to be decoded.
 """
 
+import json
+import os
 import pathlib
 
 from absl import flags
@@ -18,9 +21,9 @@ import numpy as np
 from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import replace_file
 from flowpp_tf.programs import run
 from flowpp_tf.programs.codec_models import coder_for_archive
+from flowpp_tf.programs.process import printable
 
 _MOST_LINES = 100
 
@@ -32,6 +35,7 @@ def define_flags() -> None:
   flags.DEFINE_string("model", None, "File codec_model.HASH.npz that bin/compress wrote beside the weights.")
   flags.DEFINE_string("output", None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
   flags.DEFINE_list("files", None, "Only these files; all if not given.")
+  flags.DEFINE_bool("resume", False, "Go on with the folder --output.partial of a process that was stopped.")
   flags.DEFINE_bool("list", False, "Say what the archive holds, and write nothing.")
 
 
@@ -50,24 +54,25 @@ def decompress_from_flags(archive: str | None = None) -> None:
       _print_contents(archive, reader)
       return
     of_arrays, output = reader.header.kind == "images", pathlib.Path(flag.output)
-    if of_arrays and flag.files:
-      raise InputError("the archive holds arrays, not --files")
+    if of_arrays and (flag.files or flag.resume):
+      raise InputError(f"the archive holds arrays: --{'files' if flag.files else 'resume'} is for one of files")
     coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model)
     reader.check(coder)
     if of_arrays:
       _write_array(reader, coder, output)
     else:
-      _write_files(reader, coder, output, flag.files)
+      _write_files(reader, coder, output, flag.files, flag.resume)
 
 
 def _print_contents(archive, reader):
   header, segments = reader.header, reader.index()
   shape = "x".join(map(str, header.image_shape))
-  print(
+  text = (
     f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
     f"levels, in {len(segments)} segments; tier {header.tier}, model {header.model[:12]}..."
     f"{' (embedded)' if header.embedded else ''}, made by {header.made_by}"
   )
+  print(printable(text))
 
 
 def _write_array(reader, coder, output):
@@ -99,51 +104,50 @@ def _save(path, reader, coder, problems):
   return count, lost
 
 
-def _write_files(reader, coder, folder, names):
-  from flowpp_tf.compression.pictures import Lost, read_pictures  # with Pillow
+def _write_files(reader, coder, folder, names, resume):
+  from flowpp_tf.compression.output_folder import FATAL, OutputFolder  # with Pillow
+  from flowpp_tf.compression.pictures import Lost, Point, read_from
 
-  count = 0
-  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-    raise InputError(f"--output {str(folder)!r} is there and not empty; give a new folder")
-  problems: list[str] = []
-  missing = set(names or ())
+  output = OutputFolder(folder, json.dumps([reader.fingerprint(), sorted(names) if names else None]), resume)
+  seen = set()
   try:
-    for item in read_pictures(reader, coder, names):
-      missing.discard(item.name)
-      if isinstance(item, Lost):
-        problems.append(f"{item.name or 'files of a segment'} lost ({item.reason})")
-        continue
+    with output.writing():
+      seen |= output.names
       try:
-        _write_one(folder, item)
-        count += 1
-      except (ArchiveError, UnicodeError, FileExistsError, NotADirectoryError) as error:
-        problems.append(f"{item.name!r} cannot be written ({error})")
-      except OSError as error:  # as if the disk is full: the others will not do better
-        raise InputError(f"cannot write {item.name!r} below {str(folder)!r}: {error.strerror or error}") from None
-  except ArchiveError as error:
-    problems.append(str(error))
-  if count:
-    print(f"wrote {folder}: {count} files")
-  _end(problems, f"{count} files")
-  if missing:
+        for item in read_from(reader, coder, names or None, output.point):
+          if isinstance(item, Point):
+            output.commit(item)
+            continue
+          seen.add(item.name)
+          if isinstance(item, Lost):
+            output.problems.append(f"{repr(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
+            continue
+          try:
+            _write_one(output, item)
+          except (InputError, UnicodeError, OSError) as error:
+            if isinstance(error, OSError) and error.errno in FATAL:
+              raise
+            output.problems.append(f"{item.name!r} cannot be written ({gate.reason(error)})")
+      except ArchiveError as error:
+        output.problems.append(str(error))
+  except OSError as error:  # as if the disk is full: other files will not do better
+    raise InputError(
+      f"cannot write {str(folder)!r}: {gate.reason(error)}; what is written so far is in "
+      f"{os.path.basename(os.path.realpath(folder))}.partial, and --resume goes on with it"
+    ) from None
+  if output.count:
+    print(f"wrote {printable(folder)}: {output.count} files")
+  _end(output.problems, f"{output.count} files")
+  if missing := set(names or ()) - seen:
     raise InputError(f"--files: not in the archive: {', '.join(sorted(missing))}")
 
 
-def _write_one(folder, picture):
-  from PIL import Image
-
-  from flowpp_tf.compression.pictures import output_path
-
-  def write(temporary):
-    if picture.pixels is None:
-      temporary.write_bytes(picture.data)
-    else:
-      pixels = picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels
-      Image.fromarray(pixels).save(temporary, format="PNG")
-
-  path = output_path(folder, picture.name, picture.pixels is not None)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  replace_file(path, write)
+def _write_one(output, picture):
+  """Write a file; say so if its name had to be cut."""
+  path = output.write(picture)
+  ending = "" if picture.pixels is None or picture.name.lower().endswith(".png") else ".png"
+  if os.path.basename(picture.name) + ending != os.path.basename(path) and len(os.fsencode(picture.name)) > 200:
+    run.warn(f"{picture.name!r} is written as {path!r}: its name would be too long")
 
 
 def _end(problems, what):

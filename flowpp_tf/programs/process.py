@@ -21,6 +21,7 @@ from typing import NoReturn
 
 DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SIGNALLED = 128  # exit codes of processes that a signal ended are above
 _PATIENCE = 10  # seconds after which a program that was interrupted is ended
 
 
@@ -41,7 +42,12 @@ def say(kind: str, text: object) -> None:
   """Print a line on stderr in any encoding, even if nobody reads it; `kind` may be empty."""
   words = [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()]
   with contextlib.suppress(OSError, ValueError):
-    print(" ".join(filter(None, words)), file=sys.stderr, flush=True)
+    print(printable(" ".join(filter(None, words))), file=sys.stderr, flush=True)
+
+
+def printable(text: object) -> str:
+  """Return a text with its control characters escaped: names in files of strangers could command the terminal."""
+  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def run_and_exit(main: Callable[[], object]) -> NoReturn:
@@ -76,6 +82,8 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
     say("error", _last_line(error))
   code = _flushed(code)
   _end_at_a_signal(code)
+  if code > _SIGNALLED:  # at once: threads of libraries may still compute with what the interpreter would tear down
+    os._exit(code)
   sys.exit(code)
 
 

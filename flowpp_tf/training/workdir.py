@@ -32,6 +32,7 @@ from flowpp_tf.data import describe
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError
 from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file
+from flowpp_tf.io.lock import sole_owner
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.models.pretrained import ABOUT, read_weights_of_preset
@@ -44,7 +45,6 @@ from flowpp_tf.training.checkpoints import (
   checkpoint_folders,
   read_manifest,
 )
-from flowpp_tf.training.lock import sole_owner
 from flowpp_tf.types import Path
 
 _FORMAT = 2

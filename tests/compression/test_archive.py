@@ -14,7 +14,8 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, arrays, pictures, segment
+from flowpp_tf.compression import archive, pictures, segment
+from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.data import load_dataset
@@ -169,14 +170,14 @@ def test_segments_are_independent_of_each_other():
   assert entries["images"].tolist() == [30, 30, 10]
   (part,) = reader.segments([1])
   assert (part.first, part.images) == (30, 30)
-  np.testing.assert_array_equal(segment.decode_segment(coder().codec, part.data)[0], images(70)[30:60])
+  np.testing.assert_array_equal(reader.decode(part, coder())[0], images(70)[30:60])
 
 
 @pytest.mark.parametrize("start, stop", [(0, 1), (29, 31), (60, None), (5, 5), (0, 70), (65, 500)])
 def test_some_images_are_decoded_without_the_others(start, stop, monkeypatch):
   decoded = []
-  decode = arrays.decode_segment
-  monkeypatch.setattr(arrays, "decode_segment", lambda codec, data: decoded.append(1) or decode(codec, data))
+  decode = archive.decode_segment
+  monkeypatch.setattr(archive, "decode_segment", lambda *args: decoded.append(1) or decode(*args))
   np.testing.assert_array_equal(fpp.decompress(coder(), data(), start, stop), images(70)[start:stop])
   assert len(decoded) == {(0, 1): 1, (29, 31): 2, (60, None): 1, (5, 5): 0, (0, 70): 3, (65, 500): 1}[start, stop]
 
@@ -315,11 +316,11 @@ def with_payload(change):
   """The archive with a payload that `change` made, and checksums that fit it."""
   file = io.BytesIO()
   writer = archive.ArchiveWriter(file, coder())
-  payload = change(segment.encode_segment(coder().codec, images(40)))
+  payload = change(segment.encode_fields(coder().codec, images(40)).to_bytes(struct.pack("<Q?", 0, True)))
   writer._entries.append((writer._position, 40))
   head = struct.pack("<4sQIQ", b"SEGM", 0, 40, len(payload))
   writer._write(head + struct.pack("<I", zlib.crc32(payload, zlib.crc32(head))) + payload)
-  writer.close()
+  writer._write_end()
   return file.getvalue()
 
 
@@ -365,7 +366,8 @@ def header_with(**fields):
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"version": 2}, "has version 2 of the format; this program reads version 1"),
+    ({"version": 3}, "has version 3 of the format; this program reads versions 1 and 2"),
+    ({"version": 1}, "in the place of another segment"),
     ({"model": 32 * "0"}, "was made with another model"),
     ({"probe": 32 * "0"}, "give other numbers than those that made the archive .tier 'portable'."),
     ({"tier": "secret"}, "header is invalid"),
@@ -488,17 +490,19 @@ def test_files_of_a_damaged_segment_are_named(folder):
   ]
 
 
+def picture(name, pixels=False, data=b"hello"):
+  return pictures.ImageFile(name, np.zeros((2, 2, 1), np.uint8)) if pixels else pictures.ImageFile(name, data=data)
+
+
 def test_no_file_leaves_the_folder_and_none_covers_another(tmp_path):
-  paths = []
-  for name, pixels in (("a.png", True), ("a.jpg", True), ("b/c.webp", False), ("a.png", False), ("d: 1.png", True)):
-    path = pictures.output_path(tmp_path, name, pixels)
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"")
-    paths.append(path.relative_to(tmp_path).as_posix())
-  assert paths == ["a.png", "a.jpg.png", "b/c.webp", "a.1.png", "d: 1.png"]
-  for name in ("/etc/passwd", "../x", "a/../../x", "", "a\0b"):
-    with pytest.raises(compression.ArchiveError, match="leads out of the folder"):
-      pictures.output_path(tmp_path, name, False)
+  files = (("a.png", True), ("a.jpg", True), ("b/c.webp", False), ("a.png", False), ("d: 1.png", True))
+  with OutputFolder(tmp_path / "out", "").writing() as output:
+    paths = [output.write(picture(name, pixels)) for name, pixels in files]
+    assert paths == ["a.png", "a.jpg.png", "b/c.webp", "a.1.png", "d: 1.png"]
+    for name in ("/etc/passwd", "../x", "a/../../x", "", "a\0b"):
+      with pytest.raises(compression.ArchiveError, match="leads out of the folder"):
+        output.write(picture(name, False))
+  assert all((tmp_path / "out" / path).is_file() for path in paths)
 
 
 def test_what_pillow_would_read_with_fewer_bits_is_kept(tmp_path):

@@ -292,7 +292,14 @@ _COMPRESSION = {
   "ArchiveReader.check": Row(lambda w: w.reader.check, dict(coder=instance(lambda w: w.codec))),
   "ArchiveReader.segments": Row(
     lambda w: lambda **kwargs: [*w.reader.segments(**kwargs)],
-    dict(numbers=optional(some_of([0], [("negative", -1), ("too large", 5), ("fraction", 0.5)]))),
+    dict(
+      numbers=optional(some_of([0], [("negative", -1), ("too large", 5), ("fraction", 0.5)])),
+      start=count(0, low=0, huge=same(2**40)),
+    ),
+  ),
+  "ArchiveReader.decode": Row(
+    lambda w: w.reader.decode,
+    dict(segment=instance(lambda w: next(w.reader.segments())), coder=instance(lambda w: w.codec)),
   ),
   "ArchiveWriter": Row(
     lambda w: compression.ArchiveWriter,

@@ -1,9 +1,8 @@
-"""One trainer in a working directory: a lock that the system frees when its process ends, however it ends."""
+"""One writer of a directory: a lock that the system frees when its process ends, however it ends."""
 
 from collections.abc import Iterator
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import pathlib
@@ -12,16 +11,25 @@ import time
 
 from absl import logging
 
+try:
+  import fcntl
+except ImportError:  # on Windows
+  fcntl = None  # type: ignore[assignment]
+
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 
 
 @contextlib.contextmanager
-def sole_owner(path: pathlib.Path) -> Iterator[None]:
-  """Hold the lock of a working directory, whose file says who holds it.
+def sole_owner(
+  path: pathlib.Path, what: str = "workdir", advice: str = "wait until that run has ended, or give another --workdir"
+) -> Iterator[None]:
+  """Hold the lock of a directory, whose file says who holds it.
 
   Args:
     path: the file of the lock; it stays when the lock is free, so that no two processes lock different files.
+    what: how the error calls the directory.
+    advice: what the error says at its end.
 
   Raises:
     InputError (a ValueError): if another process holds it.
@@ -30,12 +38,10 @@ def sole_owner(path: pathlib.Path) -> Iterator[None]:
   descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
   try:
     try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      raise InputError(
-        f"workdir {str(path.parent)!r} is in use by {_holder(path)}; wait until that run has ended, or "
-        "give another --workdir"
-      ) from None
+      raise InputError(f"{what} {str(path.parent)!r} is in use by {_holder(path)}; {advice}") from None
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
         raise

@@ -1,0 +1,158 @@
+"""Why the bytes of an image file are kept: its pixels do not say all that is in it.
+
+Pillow reads some files of more than 8 bits with 8, the first image of several, and stops at the end of an image. What
+would be lost then (another depth, further images, what lies behind the end, colour profiles, EXIF, which may turn an
+image) is a reason. Text and resolution are none: they do not come back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import os
+import re
+import struct
+
+from PIL import Image
+
+MAX_CODED = 1 << 28  # pixel values of a file that is coded; larger ones are kept
+_MODES = {1: "L", 3: "RGB"}
+_PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
+_BEHIND = "bytes behind the image"
+_PROFILE = "colour profile"
+_LONGEST_NAME = 255  # bytes of a part of a path
+_ORIENTATION = 274
+# What sRGB says, which readers assume without it; image editors write it often.
+_SRGB_CHUNKS = {b"gAMA": struct.pack(">I", 45455), b"cHRM": struct.pack(">8I", *map(int, (
+  31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)))}  # fmt: skip
+_PNG_CHUNKS = {b"acTL": "several frames", b"iCCP": _PROFILE, b"cICP": _PROFILE, b"mDCV": _PROFILE, b"cLLI": _PROFILE,
+               b"eXIf": "EXIF"}  # fmt: skip
+_WEBP_CHUNKS = {b"ICCP": _PROFILE, b"EXIF": "EXIF", b"VP8X": "", b"VP8L": "", b"VP8 ": "", b"ALPH": ""}
+_TIFF_TAGS = {254, 256, 257, 258, 259, 262, 266, 273, _ORIENTATION, 277, 278, 279, 282, 283, 284, 296, 305, 306, 317,
+              322, 323, 324, 325, 339}  # fmt: skip
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_TIFF_PADDING = 16  # bytes for each part of the file
+
+
+def why_kept(image: Image.Image, data: bytes, name: str, channels: int, lossy_pixels: bool) -> str:
+  """Return why the pixels of a file are not coded, or "".
+
+  Args:
+    image: the file as Pillow opened it.
+    data: its bytes.
+    name: its path below the folder.
+    channels: of the model.
+    lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too.
+  """
+  if image.width * image.height * channels > MAX_CODED:
+    return "too large"
+  if image.mode != _MODES[channels]:
+    return "another mode"
+  if "transparency" in image.info:
+    return "transparency"
+  if getattr(image, "n_frames", 1) > 1:
+    return "several frames"
+  look = _LOOKS.get(image.format or "")
+  if look is None:
+    return "another depth or format"
+  if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])):
+    return "lossy"
+  base = os.path.basename(name)
+  if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > _LONGEST_NAME:
+    return "long name"
+  return look(image, data)
+
+
+def _png(image, data):
+  if data[24] != 8:
+    return "another depth or format"
+  place = 8
+  while place + 12 <= len(data):
+    size, kind = struct.unpack_from(">I4s", data, place)
+    if kind == b"IEND":
+      return (_BEHIND if place + 12 + size != len(data) else "") or _exif(image)
+    if kind in _PNG_CHUNKS:
+      return _PNG_CHUNKS[kind]
+    if kind in _SRGB_CHUNKS and data[place + 8 : place + 8 + size] != _SRGB_CHUNKS[kind]:
+      return _PROFILE
+    place += 12 + size
+  return "no image"
+
+
+def _webp(image, data):
+  kinds, end = _webp_chunks(data)
+  reasons = (_WEBP_CHUNKS.get(kind, "metadata") for kind in kinds)
+  return next(filter(None, reasons), _BEHIND if end < len(data) else "")
+
+
+def _webp_chunks(data):
+  """Return the kinds of the chunks, and where the last one ends."""
+  kinds, place, end = [], 12, 8 + int.from_bytes(data[4:8], "little")
+  while place + 8 <= end:
+    kinds.append(data[place : place + 4])
+    size = int.from_bytes(data[place + 4 : place + 8], "little")
+    place += 8 + size + size % 2
+  return kinds, place
+
+
+def _jpeg(image, data):
+  if not data.endswith(b"\xff\xd9"):
+    return _BEHIND
+  if image.getexif().get(_ORIENTATION, 1) != 1:
+    return "EXIF"
+  return _PROFILE if "icc_profile" in image.info else ""
+
+
+def _bmp(image, data):
+  offset, header = struct.unpack_from("<II", data, 10)
+  bits = data[28] if header > 12 else data[24]
+  if bits not in (8, 24):
+    return "another depth or format"
+  if header >= 108 and data[70:74] not in (b"BGRs", b" niW"):  # sRGB, and that of Windows
+    return _PROFILE
+  colours = 4 << bits if bits == 8 else 0
+  rows = (image.width * bits + 31) // 32 * 4 * image.height
+  return _BEHIND if offset > 14 + header + colours or len(data) > offset + rows + 3 else ""
+
+
+def _ppm(image, data):
+  header = _PPM_OF_8_BITS.match(data)
+  if header is None:
+    return "another depth or format"
+  size = image.width * image.height * len(image.getbands())
+  return _BEHIND if len(data) != header.end() + size else ""
+
+
+def _tiff(image, data):
+  tags = image.tag_v2
+  if set(tags.get(258, (1,))) != {8}:
+    return "another depth or format"
+  if 34675 in tags:
+    return _PROFILE
+  if 34665 in tags or tags.get(_ORIENTATION, 1) != 1:
+    return "EXIF"
+  if not _TIFF_TAGS.issuperset(tags):
+    return "metadata"
+  parts = [8, 6, *(12 + _tiff_bytes(tags, tag) for tag in tags)]
+  for tag in (279, 325):  # bytes of strips and of tiles
+    parts += tags.get(tag, ())
+  return _BEHIND if len(data) > sum(parts) + _TIFF_PADDING * len(parts) else ""
+
+
+def _tiff_bytes(tags, tag):
+  value = tags[tag]
+  count = len(value) if isinstance(value, (str, bytes, tuple)) else 1
+  return (count + 1) * _TIFF_SIZES.get(tags.tagtype.get(tag, 12), 8)
+
+
+def _exif(image):
+  return "EXIF" if len(image.getexif()) else ""
+
+
+_LOOKS: dict[str, Callable[[Image.Image, bytes], str]] = {
+  "PNG": _png,
+  "WEBP": _webp,
+  "JPEG": _jpeg,
+  "BMP": _bmp,
+  "PPM": _ppm,
+  "TIFF": _tiff,
+}

@@ -1,0 +1,241 @@
+"""Archives of strangers: re-signed ones are found, and nothing takes more than its budget or ends in wrong words."""
+
+import dataclasses
+import io
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf import compression
+from flowpp_tf.compression import archive, pictures, segment, tiered_codec
+from flowpp_tf.compression.memory import CodecMemory
+from flowpp_tf.io.budget import Budget, BudgetError, use
+from support import archives
+from support.archives import apart, coder, example_images, files_archive, images_archive, put_together, written
+
+pytestmark = pytest.mark.needs("constriction")
+
+
+def peak_of(function):
+  """Bytes that Python and NumPy hold at most during a call."""
+  tracemalloc.start()
+  try:
+    function()
+  finally:
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+  return peak
+
+
+# --- Places -------------------------------------------------------------------------------------
+
+# What a stranger does with the segments of an archive, before all outer checksums are computed again.
+CHANGES = {
+  "two segments changed places": lambda b, s: put_together(b, [s[1], s[0], s[2]]),
+  "a segment in the middle is left out": lambda b, s: put_together(b, [s[0], s[2]]),
+  "the last segment is left out": lambda b, s: put_together(b, s[:2]),
+  "all segments are left out": lambda b, s: put_together(b, []),
+  "a segment is there twice": lambda b, s: put_together(b, [s[0], s[0], s[1], s[2]]),
+  "the first segment is in the place of all": lambda b, s: put_together(b, [s[0], s[0], s[0]]),
+}
+# And where the index does not have what is there, which version 1 finds too.
+INDICES = {
+  "the index leaves out the last segment": lambda b, s: put_together(b, s, index=[0, 1]),
+  "the index leaves out a segment in the middle": lambda b, s: put_together(b, s, index=[0, 2], firsts=[0, 0, 15]),
+  "the index leaves out the first segment": lambda b, s: put_together(b, s, index=[1, 2], firsts=[0, 0, 15]),
+  "the index leaves out all": lambda b, s: put_together(b, s, index=[]),
+  "the index has a segment twice": lambda b, s: put_together(b, s, index=[0, 0, 1, 2]),
+  "the index has another order": lambda b, s: put_together(b, s, index=[1, 0, 2]),
+  "the index miscounts": lambda b, s: put_together(b, s, index=[(0, s[0][0] - 1), (1, s[1][0] + 1), 2]),
+  "bytes lie between the segments": lambda b, s: put_together(b, [s[0], bytes(200), s[1], s[2]], firsts=[0, 0, 15, 30]),
+  "bytes lie before the index": lambda b, s: put_together(b, [*s, bytes(200)]),
+}
+
+
+@pytest.mark.parametrize("change", [*CHANGES, *INDICES])
+def test_segments_that_are_not_in_their_places_are_found(change):
+  compressed = {**CHANGES, **INDICES}[change](*apart(images_archive()))
+  with pytest.raises(compression.ArchiveError):
+    fpp.decompress(coder(), compressed)
+
+
+@pytest.mark.parametrize("change", INDICES)
+def test_index_and_chain_of_version_1_must_agree(change):
+  beginning, segments = apart(archives.example("images_portable"))
+  assert archive.ArchiveReader(io.BytesIO(beginning + bytes(100))).header.version == 1
+  reader = archive.ArchiveReader(io.BytesIO(INDICES[change](beginning, segments)))
+
+  def find():
+    for part in reader.segments():
+      if part.data is None:
+        raise compression.ArchiveError(part.problem)
+
+  with pytest.raises(compression.ArchiveError, match="index"):
+    find()
+
+
+def test_putting_together_what_was_taken_apart_changes_nothing():
+  assert put_together(*apart(images_archive())) == images_archive()
+
+
+def test_an_archive_may_hold_no_image_and_no_file():
+  empty = written(lambda writer: None)
+  assert fpp.decompress(coder(), empty).shape == (0, 4, 4, 1)
+  without_files = written(lambda writer: None, kind="files")
+  assert list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(without_files)), coder())) == []
+
+
+def test_a_segment_of_a_truncated_archive_is_decoded_though_its_place_is_not_known():
+  position = int(archive.ArchiveReader(io.BytesIO(images_archive())).index()["position"][2])
+  with pytest.raises(compression.LostImagesError, match="truncated.*; no image lost of 20 found") as error:
+    fpp.decompress(coder(), images_archive()[:position])
+  np.testing.assert_array_equal(error.value.images, example_images()[:20])
+
+
+# --- Budgets ------------------------------------------------------------------------------------
+
+
+def plain_zeros(count):
+  """A segment of images that are all 0, in a few bytes."""
+  fields = segment.encode_fields(coder().codec, np.zeros((0, 4, 4, 1), np.uint8))
+  late = segment.encode_plain(np.zeros((count, 4, 4, 1), np.uint8))
+  digest = segment._digest(np.zeros((count, 4, 4, 1), np.uint8), b"")
+  return dataclasses.replace(fields, count=count, late=np.arange(count), late_images=late, digest=digest).to_bytes()
+
+
+def test_a_segment_claims_its_memory_before_it_takes_it():
+  data = plain_zeros(60_000)
+  with use(Budget(memory=1 << 20)):
+
+    def decode():
+      with pytest.raises(BudgetError, match="a segment of the archive would take .* of memory; .*--memory"):
+        segment.decode_segment(coder().codec, data)
+
+    assert peak_of(decode) < 1 << 20
+
+
+def test_a_segment_takes_no_more_than_it_claims(monkeypatch):
+  claims = []
+  monkeypatch.setattr(segment, "claim", lambda kind, amount, what: claims.append(amount))
+  images = np.zeros((1 << 16, 4, 4, 1), np.uint8)
+  data = segment.encode_segment(coder().codec, images[:1], bytes(1 << 23)), plain_zeros(60_000)
+  for part in data:
+    claims.clear()
+    peak = peak_of(lambda: segment.decode_segment(coder().codec, part))  # noqa: B023
+    assert peak < sum(claims) < 4 * peak
+
+
+def test_what_comes_out_is_counted_over_all_segments():
+  part = 10_000, plain_zeros(10_000)
+  beginning, _ = apart(images_archive())
+  compressed = put_together(beginning, [part] * 5)
+  reader = archive.ArchiveReader(io.BytesIO(compressed))
+  with use(Budget(bytes_out=500_000, ratio=2)):
+    parts = compression.read_images(reader, coder())
+    for _ in range(3):
+      next(parts)
+    with pytest.raises(BudgetError, match="would become 625 KiB, more than 2 times as many; .*--max_output"):
+      next(parts)
+
+
+def test_an_index_claims_its_entries():
+  data = images_archive()
+  with use(Budget(items=2)), pytest.raises(BudgetError, match="the archive's index has 3 items; at most 2 are read"):
+    fpp.decompress(coder(), data)
+  # A million entries need a million segments, which do not fit in the file.
+  beginning, segments = apart(images_archive())
+  with pytest.raises(compression.ArchiveError, match="index does not agree"):
+    archive.ArchiveReader(io.BytesIO(put_together(beginning, segments[:1], index=[0] * 10_000))).index()
+
+
+def test_a_list_of_files_claims_its_entries():
+  reader = archive.ArchiveReader(io.BytesIO(files_archive([["a", 0, 0]] * 50)))
+  with use(Budget(items=20)), pytest.raises(BudgetError, match="list of files of a segment has 50 items"):
+    list(pictures.read_pictures(reader, coder()))
+
+
+def test_a_kept_file_that_claims_more_bytes_than_there_are_is_lost_without_its_neighbours():
+  crc = lambda data: segment.zlib.crc32(data)
+  entries = [["a", 5, crc(b"hello")], ["b", 10**15, crc(b"abc")], ["c", 0, crc(b"")]]
+  back = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(files_archive(entries, b"helloabc"))), coder()))
+  assert [(type(item).__name__, item.name) for item in back] == [("ImageFile", "a"), ("Lost", "b"), ("ImageFile", "c")]
+  assert "should have 1,000,000,000,000,000 bytes, of which 3 are there" in back[1].reason
+
+
+def test_tiles_that_belong_to_no_file_are_said():
+  reader = archive.ArchiveReader(io.BytesIO(files_archive([["a", 0, 0]], tiles=example_images()[:3])))
+  assert pictures.Lost("", "a segment has tiles that belong to no file") in list(
+    pictures.read_pictures(reader, coder())
+  )
+
+
+def bomb(**description):
+  """A model of a few kilobytes whose description asks for more."""
+  model = archive.ArchiveReader(io.BytesIO(archives.example("embedded_attention"))).model
+  small = {
+    name: np.ones((1, 1, 1), np.float32) if name.endswith(("scale", "/embedding", "position_embedding")) else value
+    for name, value in model.weights.items()
+  }
+  small |= {name: np.zeros((1, 1, 1), np.float32) for name in small if name.endswith("/bias") and small[name].ndim == 3}
+  return dataclasses.replace(model, description={**model.description, **description}, weights=small)
+
+
+def test_a_model_claims_its_memory_before_it_is_built(monkeypatch):
+  model = bomb(image_shape=[128, 128, 1])
+  assert len(model.to_bytes()) < 50_000
+
+  def build():
+    with pytest.raises(BudgetError, match="the codec model would take .* GiB of memory; at most 4 GiB are allowed"):
+      compression.TieredCodec(model)
+
+  monkeypatch.setattr(tiered_codec, "PortableNetworks", lambda model: pytest.fail("it was built"))
+  assert peak_of(build) < 1 << 20
+
+
+def test_an_array_of_a_model_that_claims_more_bytes_than_it_has_is_refused():
+  data = coder().model.to_bytes()
+  small, large = b"(4, 2, 2), }       ", b"(4, 2, 20000000), }"
+  assert small in data
+  file = io.BytesIO()
+  with zipfile.ZipFile(io.BytesIO(data)) as members, zipfile.ZipFile(file, "w") as changed:
+    for member in members.infolist():
+      content = members.read(member)
+      changed.writestr(member.filename, content.replace(small, large))
+  peak = peak_of(lambda: pytest.raises(fpp.InputError, compression.CodecModel.from_bytes, file.getvalue()))
+  assert peak < 8 << 20
+
+
+@pytest.mark.parametrize("stages", [[["columns", 0]], [["spiral", 1]], [["squeeze", 0]] * 3, [["channels", -1]]])
+def test_stages_that_images_cannot_have_are_refused(stages):
+  model = bomb()
+  flow = {**model.description["flow"], "stages": stages}
+  with pytest.raises(fpp.InputError, match="the model has"):
+    compression.TieredCodec(bomb(flow=flow))
+
+
+# --- Words --------------------------------------------------------------------------------------
+
+
+def test_a_lack_of_memory_in_the_probe_is_no_result(monkeypatch):
+  """An encoder that runs short would write a probe that no other machine has; a decoder would blame its arithmetic."""
+
+  def push(self, stack, images):
+    raise MemoryError
+
+  monkeypatch.setattr(tiered_codec.BitsBackCoder, "push", push)
+  with pytest.raises(MemoryError):
+    compression.TieredCodec(coder().model)
+
+
+def test_the_formula_of_a_model_is_close_to_what_it_takes(monkeypatch):
+  """Within a factor of 3 above what is measured, never below; tools of the house measured it on nine models."""
+  monkeypatch.setattr("os.cpu_count", lambda: 1)
+  for name in ("embedded_attention", "embedded_vflow", "embedded_uniform"):
+    model = archive.ArchiveReader(io.BytesIO(archives.example(name))).model
+    memory = CodecMemory.of(model)
+    peak = peak_of(lambda: compression.TieredCodec(model))  # noqa: B023
+    claimed = memory.model + memory.batch(2)
+    assert peak < claimed + (1 << 19) and claimed < 3 * peak, (name, peak, claimed)

@@ -1,0 +1,110 @@
+"""Files whose pixels do not say all that is in them are kept byte for byte, each with its reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from flowpp_tf.compression import pictures
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 3)).astype(np.uint8)
+
+
+def encoded(kind, pixels=PIXELS, **options):
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, format=kind, **options)
+  return file.getvalue()
+
+
+def with_chunk(kind, content):
+  """A PNG with a chunk before its pixels."""
+  data = encoded("PNG")
+  chunk = struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+  return data[:33] + chunk + data[33:]
+
+
+def exif(**tags):
+  result = Image.Exif()
+  for tag, value in tags.items():
+    result[{"orientation": 274, "maker": 271}[tag]] = value
+  return result
+
+
+PPM, PNG, BMP, TIFF = (encoded(kind) for kind in ("PPM", "PNG", "BMP", "TIFF"))
+WEBP = encoded("WEBP", lossless=True)
+JPEG = encoded("JPEG")
+PROFILE = b"\0" * 128
+SRGB_CHRM = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+FRAMES = [Image.fromarray(255 - PIXELS)]
+BEHIND = "bytes behind the image"
+CASES = {
+  "ppm": (PPM, ""),
+  "ppm with a second image": (PPM + PPM, BEHIND),
+  "ppm with a byte more": (PPM + b"\n", BEHIND),
+  "pgm of 16 bits with a long header": (b"P6" + b" " * 64 + b"5 6 65535\n" + bytes(300), "another depth or format"),
+  "png": (PNG, ""),
+  "png with bytes behind IEND": (PNG + b"hello", BEHIND),
+  "png with another png behind": (PNG + PNG, BEHIND),
+  "png with a profile": (encoded("PNG", icc_profile=PROFILE), "colour profile"),
+  "png with EXIF": (encoded("PNG", exif=exif(maker="x")), "EXIF"),
+  "png turned by EXIF": (encoded("PNG", exif=exif(orientation=6)), "EXIF"),
+  "png with several frames": (encoded("PNG", save_all=True, append_images=FRAMES), "several frames"),
+  "png with a gamma": (with_chunk(b"gAMA", struct.pack(">I", 100000)), "colour profile"),
+  "png with the gamma of sRGB": (with_chunk(b"gAMA", struct.pack(">I", 45455)), ""),
+  "png with primaries": (with_chunk(b"cHRM", SRGB_CHRM[::-1]), "colour profile"),
+  "png with the primaries of sRGB": (with_chunk(b"cHRM", SRGB_CHRM), ""),
+  "png of HDR": (with_chunk(b"cICP", bytes([9, 16, 0, 1])), "colour profile"),
+  "png with a text": (with_chunk(b"tEXt", b"Title\0x"), ""),
+  "bmp": (BMP, ""),
+  "bmp with bytes behind": (BMP + b"hello", BEHIND),
+  "webp": (WEBP, ""),
+  "webp with bytes behind": (WEBP + b"hello", BEHIND),
+  "webp with a profile": (encoded("WEBP", lossless=True, icc_profile=PROFILE), "colour profile"),
+  "webp with EXIF": (encoded("WEBP", lossless=True, exif=exif(orientation=3)), "EXIF"),
+  "webp with frames": (encoded("WEBP", lossless=True, save_all=True, append_images=FRAMES), "several frames"),
+  "lossy webp with EXIF": (encoded("WEBP", exif=exif(orientation=3)), "lossy"),
+  "tiff": (TIFF, ""),
+  "tiff with bytes behind": (TIFF + bytes(2000), BEHIND),
+  "tiff with a profile": (encoded("TIFF", icc_profile=PROFILE), "colour profile"),
+  "tiff turned": (encoded("TIFF", exif=exif(orientation=6)), "EXIF"),
+  "tiff with pages": (encoded("TIFF", save_all=True, append_images=FRAMES), "several frames"),
+  "jpeg": (JPEG, "lossy"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_is_kept_with_a_reason_or_its_pixels_say_all(tmp_path, case):
+  data, reason = CASES[case]
+  (tmp_path / "a").write_bytes(data)
+  found = pictures.read_picture(tmp_path, "a", 3)
+  assert found.reason == reason
+  if reason:
+    assert found.data == data
+  else:
+    np.testing.assert_array_equal(found.pixels, PIXELS)
+
+
+def test_pixels_of_lossy_files_are_coded_only_if_they_say_all(tmp_path):
+  (tmp_path / "a.jpg").write_bytes(JPEG)
+  (tmp_path / "turned.jpg").write_bytes(encoded("JPEG", exif=exif(orientation=6)))
+  (tmp_path / "two.jpg").write_bytes(JPEG + b"hello")
+  reasons = {
+    name: pictures.read_picture(tmp_path, name, 3, lossy_pixels=True).reason
+    for name in ("a.jpg", "turned.jpg", "two.jpg")
+  }
+  assert reasons == {"a.jpg": "", "turned.jpg": "EXIF", "two.jpg": BEHIND}
+
+
+@pytest.mark.parametrize("name, reason", [("n" * 251, ""), ("n" * 252, "long name"), ("n" * 251 + ".png", "")])
+def test_a_name_that_png_would_make_too_long_is_kept(tmp_path, name, reason):
+  (tmp_path / name).write_bytes(PNG)
+  assert pictures.read_picture(tmp_path, name, 3).reason == reason
+
+
+def test_grey_files_of_each_format_are_coded(tmp_path):
+  for kind in ("PPM", "PNG", "BMP", "TIFF"):
+    (tmp_path / "a").write_bytes(encoded(kind, PIXELS[..., 0]))
+    assert pictures.read_picture(tmp_path, "a", 1).reason == "", kind

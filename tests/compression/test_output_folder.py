@@ -1,0 +1,201 @@
+"""The folder of decompression: whole or NAME.partial, resumed to the same bytes, held by one process; names."""
+
+import errno
+import io
+import os
+import signal
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.compression import archive, output_folder, pictures
+from flowpp_tf.compression.output_folder import OutputFolder
+from flowpp_tf.programs import process
+from support import programs
+from support.archives import coder, files_archive
+
+pytestmark = pytest.mark.needs("constriction")
+
+
+def kept(name, data=b"hello"):
+  return pictures.ImageFile(name, data=data)
+
+
+def content_of(folder):
+  """The bytes of all files, by path."""
+  return {
+    os.path.relpath(os.path.join(root, name), folder): (folder / root / name).read_bytes()
+    for root, _, names in os.walk(folder)
+    for name in names
+  }
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+  """A folder with an archive of 40 files, with its model, in several segments: `a.fpp`, and what it gives: `right`."""
+  folder, rng = tmp_path_factory.mktemp("stored"), np.random.default_rng(0)
+  source = folder / "source"
+  source.mkdir()
+  for i in range(40):
+    if i % 4:
+      (source / f"{i:02}.txt").write_bytes(rng.bytes(50))
+    else:
+      Image.fromarray(rng.integers(90, 110, (9, 5 + i // 4)).astype(np.uint8)).save(source / f"{i:02}.png")
+  file = io.BytesIO()
+  writer = archive.ArchiveWriter(file, coder(), "files", embed_model=True)
+  names = sorted(os.listdir(source))
+  pictures.write_pictures(writer, (pictures.read_picture(source, name, 1) for name in names), (4, 4, 1), 16)
+  (folder / "a.fpp").write_bytes(file.getvalue())
+  assert len(archive.ArchiveReader(io.BytesIO(file.getvalue())).index()) > 4
+  result = programs.call("decompress", "a.fpp", "--output=right", cwd=folder)
+  assert result.code == 0 and "wrote right: 40 files" in result.out, result
+  assert not (folder / "right.partial").exists() and len(content_of(folder / "right")) == 40
+  return folder
+
+
+def fail_at(monkeypatch, number):
+  """Let the n-th file find no room on the disk; return how many segments are decoded from now on."""
+  write, decode, decoded = OutputFolder.write, archive.decode_segment, []
+
+  def failing(self, file):
+    if self.count == number:
+      raise OSError(errno.ENOSPC, "No space left on device")
+    return write(self, file)
+
+  monkeypatch.setattr(OutputFolder, "write", failing)
+  monkeypatch.setattr(archive, "decode_segment", lambda *args: decoded.append(1) or decode(*args))
+  return decoded
+
+
+@pytest.mark.parametrize("number", [0, 1, 13, 30, 39])
+def test_a_full_disk_leaves_what_can_be_resumed_to_the_same_bytes(stored, monkeypatch, number):
+  output = f"out{number}"
+  with monkeypatch.context() as patch:
+    all_segments = len(archive.ArchiveReader(io.BytesIO((stored / "a.fpp").read_bytes())).index())
+    fail_at(patch, number)
+    result = programs.call("decompress", "a.fpp", f"--output={output}", cwd=stored)
+  assert result.code == 2 and len(result.error.splitlines()) == 1
+  assert "No space left on device" in result.error and "--resume goes on" in result.error
+  assert not (stored / output).exists() and (stored / f"{output}.partial").exists()
+  again = programs.call("decompress", "a.fpp", f"--output={output}", cwd=stored)
+  assert again.code == 2 and f"{output}.partial' is there" in again.error and "--resume" in again.error
+  with monkeypatch.context() as patch:
+    decoded = fail_at(patch, -1)
+    result = programs.call("decompress", "a.fpp", f"--output={output}", "--resume", cwd=stored)
+  assert result.code == 0 and f"wrote {output}: 40 files" in result.out, result
+  assert content_of(stored / output) == content_of(stored / "right")
+  assert not (stored / f"{output}.partial").exists()
+  assert len(decoded) == all_segments if number < 20 else len(decoded) < all_segments
+
+
+@pytest.mark.parametrize("damage", ["a file is gone", "a file is changed", "the journal is cut", "the journal is gone"])
+def test_resuming_trusts_only_what_has_its_checksum(stored, monkeypatch, tmp_path, damage):
+  with monkeypatch.context() as patch:
+    fail_at(patch, 30)
+    programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
+  partial = tmp_path / "out.partial"
+  (partial / "files" / "stray").write_bytes(b"of somebody else")
+  journal = (partial / "journal").read_bytes()
+  first = sorted(os.listdir(partial / "files"))[0]
+  if damage == "a file is gone":
+    (partial / "files" / first).unlink()
+  elif damage == "a file is changed":
+    (partial / "files" / first).write_bytes(b"x")
+  else:
+    (partial / "journal").write_bytes(journal[: len(journal) // 2] if "cut" in damage else b"")
+  result = programs.call("decompress", stored / "a.fpp", "--output=out", "--resume", cwd=tmp_path)
+  assert result.code == 0 and content_of(tmp_path / "out") == content_of(stored / "right"), result
+
+
+def test_what_another_archive_left_is_not_resumed(stored, monkeypatch, tmp_path):
+  with monkeypatch.context() as patch:
+    fail_at(patch, 30)
+    programs.call("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
+  result = programs.call("decompress", stored / "a.fpp", "--output=out", "--files=00.png", "--resume", cwd=tmp_path)
+  assert result.code == 2 and "was written from another archive" in result.error
+
+
+def test_two_at_once_are_refused(stored, tmp_path):
+  with OutputFolder(tmp_path / "out", "").writing():
+    result = programs.call("decompress", stored / "a.fpp", "--output=out", "--resume", cwd=tmp_path)
+  assert result.code == 2 and "is in use by process" in result.error
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(3))
+def test_a_killed_decompression_is_resumed_or_complete(stored, tmp_path, number):
+  child = programs.start("decompress", stored / "a.fpp", "--output=out", cwd=tmp_path)
+  journal = tmp_path / "out.partial" / "journal"
+  programs.wait_for(
+    lambda: child.poll() is not None or (journal.exists() and journal.read_bytes().count(b"\n") > 2 * number)
+  )
+  child.send_signal(signal.SIGKILL)
+  child.communicate()
+  if not (tmp_path / "out").exists():
+    result = programs.call("decompress", stored / "a.fpp", "--output=out", "--resume", cwd=tmp_path)
+    assert result.code == 0, result
+  assert content_of(tmp_path / "out") == content_of(stored / "right")
+
+
+# --- Names --------------------------------------------------------------------------------------
+
+HOSTILE = {
+  "n" * 256: "too long",
+  "/".join(["d" * 200] * 30): "too long",
+  "/".join(["d"] * 3000): "too long",
+  "/".join(["d"] * 1500): "more than 255 folders",
+  "a": None,
+  "a/b": "directory|exists",
+  "\ud800": "surrogates not allowed",
+  "../x": "leads out of the folder",
+  "": "leads out of the folder",
+  "\udcff.bin": None,
+  "\x1b[31mred": None,
+  "last": None,
+}
+
+
+def test_a_name_that_cannot_be_written_costs_a_line_and_no_neighbour(tmp_path):
+  crc = zlib.crc32(b"x")
+  (tmp_path / "a.fpp").write_bytes(files_archive([[name, 1, crc] for name in HOSTILE], b"x" * len(HOSTILE)))
+  np_model = tmp_path / "model.npz"
+  np_model.write_bytes(coder().model.to_bytes())
+  result = programs.call("decompress", "a.fpp", "--model=model.npz", "--output=out", cwd=tmp_path)
+  good = {name for name, problem in HOSTILE.items() if problem is None}
+  assert result.code == 2 and set(content_of(tmp_path / "out")) == good
+  lines = result.error.splitlines()
+  assert len(lines) == len(HOSTILE) - len(good) + 1 and "not all could be decoded, only 4 files" in lines[-1]
+  assert "\x1b" not in result.error + result.out
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(capsys):
+  process.say("warning", "a\x1b[31mb\x07 \u202ec\x9b \udcff d")
+  assert capsys.readouterr().err.endswith("warning: a\\x1b[31mb\\x07 \\u202ec\\x9b \\udcff d\n")
+
+
+def test_a_name_that_becomes_too_long_by_png_is_cut(tmp_path):
+  name = "é" * 126 + "ab"  # 254 bytes
+  with OutputFolder(tmp_path / "out", "").writing() as output:
+    paths = [output.write(pictures.ImageFile(name, np.zeros((2, 2, 1), np.uint8))) for _ in range(2)]
+  assert paths == ["é" * 125 + ".png", "é" * 124 + ".1.png"] and max(len(os.fsencode(path)) for path in paths) <= 255
+  assert set(content_of(tmp_path / "out")) == set(paths)
+
+
+def test_equal_names_are_numbered_in_linear_time(tmp_path, monkeypatch):
+  looks, exists = [], os.path.lexists
+  monkeypatch.setattr(output_folder.os.path, "lexists", lambda path: looks.append(1) or exists(path))
+  with OutputFolder(tmp_path / "out", "").writing() as output:
+    looks.clear()
+    for _ in range(300):
+      output.write(kept("a.bin"))
+    assert len(looks) < 1000
+  assert len(content_of(tmp_path / "out")) == 300
+
+
+def test_the_current_folder_is_no_output(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(fpp.InputError, match="is the current folder"), OutputFolder(".", "").writing():
+    pass
