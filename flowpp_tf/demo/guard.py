@@ -17,7 +17,8 @@ from flowpp_tf.demo.logins import Logins
 from flowpp_tf.demo.responses import refusal
 from flowpp_tf.demo.uploads import Uploads
 
-_OF_OTHERS = re.compile(r"/(file|proxy)=/*https?:", re.IGNORECASE)  # Gradio would fetch it for the visitor
+# Gradio would fetch what is at an address, and write a file at each deep link, which the page does not have.
+_NOT_SERVED = re.compile(r"/(file|proxy)[=/]/*https?:|/deep_link/*$", re.IGNORECASE)
 
 
 class Guard:
@@ -46,8 +47,8 @@ class Guard:
       app = refusal(421, f"this page is not served as {host[:100]!r}; --allowed_hosts adds a name")
     elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
       app = refusal(403, "requests from other sites are refused")
-    elif _OF_OTHERS.search(scope["path"]):
-      app = refusal(403, "the page fetches nothing from other servers")
+    elif _NOT_SERVED.search(scope["path"]):
+      app = refusal(403, "the page does not serve this")
     else:
       app = self._post if scope.get("method") == "POST" else self._app
     await self._answer(app, scope, receive, send)

@@ -97,8 +97,16 @@ def test_uploads_at_a_time_are_few(tmp_path):
 
 
 @pytest.mark.needs("gradio")
-@pytest.mark.parametrize("path", ["/gradio_api/file=http://other.example/a", "/gradio_api/proxy=HTTPS://other.example"])
-def test_the_page_is_no_proxy(tmp_path, path):
+@pytest.mark.parametrize(
+  "path",
+  [
+    "/gradio_api/file=http://other.example/a",
+    "/gradio_api/file/https://other.example/a",
+    "/gradio_api/proxy=HTTPS://other.example",
+    "/gradio_api/deep_link",  # writes a file
+  ],
+)
+def test_what_gradio_would_fetch_or_write_for_a_visitor_is_refused(tmp_path, path):
   assert ask(guarded(page, tmp_path), path=path, host="localhost") == 403
   assert ask(guarded(page, tmp_path), path="/gradio_api/file=/tmp/http.png", host="localhost") == 200
 
