@@ -1,34 +1,41 @@
-"""What a request must be to reach the page: of a known host, of the page's own origin, with room for its files.
+"""What a request must be to reach the page: of a known host, of the page's own origin, within its limits.
 
 A page of another site can send requests to a server on the visitor's machine: by a form, or under a name of its own
 that it lets point to 127.0.0.1 (DNS rebinding). Browsers say in `Origin` and `Host` where a request comes from.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import contextlib
+import errno
 import ipaddress
-import pathlib
+import re
 import socket
 from typing import Any
 from urllib.parse import urlsplit
 
-QUOTA = 512 << 20  # bytes of uploads and answers that are kept; the oldest go first
-_UPLOADS_AT_A_TIME = 4
+from flowpp_tf.demo.logins import Logins
+from flowpp_tf.demo.responses import refusal
+from flowpp_tf.demo.uploads import Uploads
+
+# Gradio would fetch what is at an address, and write a file at each deep link, which the page does not have.
+_NOT_SERVED = re.compile(r"/(file|proxy)[=/]/*https?:|/deep_link/*$", re.IGNORECASE)
 
 
 class Guard:
-  """ASGI middleware that refuses other requests with a line of text.
+  """ASGI middleware that refuses other requests with a line of text, and logs a line where one fails.
 
   Args:
     app: the application.
     hosts: names under which the page may be asked for, from `allowed_hosts`.
-    folder: where uploads and answers are kept.
-    quota: bytes that may be kept there.
+    uploads: takes the bodies of requests.
+    logins: takes attempts to log in.
+    log_fn: is called with each exception that the application raises.
   """
 
-  def __init__(self, app: Any, hosts: frozenset[str], folder: pathlib.Path, quota: int = QUOTA) -> None:
-    self._app, self._hosts, self._folder, self._quota = app, hosts, folder, quota
-    self._uploads = 0
+  def __init__(
+    self, app: Any, hosts: frozenset[str], uploads: Uploads, logins: Logins, log_fn: Callable[[Exception], None]
+  ) -> None:
+    self._app, self._hosts, self._uploads, self._logins, self._log_fn = app, hosts, uploads, logins, log_fn
 
   async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] not in ("http", "websocket"):
@@ -37,12 +44,32 @@ class Guard:
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
     host, origin = headers.get("host", ""), headers.get("origin")
     if not self._is_known(host):
-      app = _refusal(421, f"this page is not served as {host[:100]!r}; --allowed_hosts adds a name")
+      app = refusal(421, f"this page is not served as {host[:100]!r}; --allowed_hosts adds a name")
     elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-      app = _refusal(403, "requests from other sites are refused")
+      app = refusal(403, "requests from other sites are refused")
+    elif _NOT_SERVED.search(scope["path"]):
+      app = refusal(403, "the page does not serve this")
     else:
       app = self._post if scope.get("method") == "POST" else self._app
-    await app(scope, receive, send)
+    await self._answer(app, scope, receive, send)
+
+  async def _answer(self, app, scope, receive, send):
+    """Call an application; what it raises is a line in the log, where uvicorn would print a traceback."""
+    started = False
+
+    async def answer(message):
+      nonlocal started
+      started = True
+      await send(message)
+
+    try:
+      await app(scope, receive, answer)
+    except Exception as error:
+      self._log_fn(error)
+      if not started and scope["type"] == "http":
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        text = "the disk is full" if full else "the page cannot answer this request"
+        await refusal(507 if full else 500, text)(scope, receive, send)
 
   def _is_known(self, host):
     name = host.lower()
@@ -56,16 +83,12 @@ class Guard:
     return False
 
   async def _post(self, scope, receive, send):
-    if self._uploads >= _UPLOADS_AT_A_TIME and scope["path"].endswith("/upload"):
-      await _refusal(503, "too many uploads at a time; try again")(scope, receive, send)
-      return
-    remove_oldest(self._folder, self._quota)
-    upload = scope["path"].endswith("/upload")
-    self._uploads += upload
-    try:
-      await self._app(scope, receive, send)
-    finally:
-      self._uploads -= upload
+    self._uploads.make_room()  # for answers since the last request
+    login = scope["path"].rstrip("/").endswith("/login")
+    await self._uploads.serve(self._login if login else self._app, scope, receive, send)
+
+  async def _login(self, scope, receive, send):
+    await self._logins.serve(self._app, scope, receive, send)
 
 
 def allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:
@@ -74,26 +97,3 @@ def allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:
   if host not in ("127.0.0.1", "localhost", "::1"):
     names |= {socket.gethostname(), socket.getfqdn()}
   return frozenset(name.lower() for name in names)
-
-
-def remove_oldest(folder: pathlib.Path, quota: int) -> None:
-  """Remove the oldest files below a folder until the others have at most `quota` bytes."""
-  files = []
-  for path in folder.rglob("*"):
-    with contextlib.suppress(OSError):  # removed meanwhile
-      status = path.stat()
-      if path.is_file():
-        files.append((status.st_mtime_ns, status.st_size, path))
-  total = sum(size for _, size, _ in files)
-  for _, size, path in sorted(files):
-    if total <= quota:
-      return
-    with contextlib.suppress(OSError):
-      path.unlink()
-    total -= size
-
-
-def _refusal(status, text):
-  from starlette.responses import PlainTextResponse  # comes with gradio
-
-  return PlainTextResponse(text, status)

@@ -3,11 +3,13 @@
 The model handles one request at a time; the others wait in a queue, which their visitors see.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import functools
 import html
+import shutil
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -50,12 +52,45 @@ class DemoModel:
   examples: dict[str, np.ndarray]
 
 
-def build_page(title: str, models: Sequence[DemoModel]) -> gr.Blocks:
+class _Page(gr.Blocks):
+  """A page where a call that fails is a message for its visitor, and a line in the log: Gradio prints a traceback."""
+
+  log_fn: Callable[[Exception], None]
+
+  async def process_api(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    try:
+      if _names_an_address(inputs):
+        raise gr.Error("Files must be uploaded; addresses are not fetched.")
+      return await super().process_api(block_fn, inputs, *args, **kwargs)
+    except gr.Error as error:
+      error.print_exception = False
+      raise
+    except Exception as error:  # of a call that no browser makes, or of a bug
+      self.log_fn(error)
+      text = f"The request cannot be answered ({type(error).__name__})."
+      raise gr.Error(text, print_exception=False) from None
+
+
+def _names_an_address(value):
+  """Return whether a file in the inputs of a call is an address, which Gradio would fetch from the server."""
+  if isinstance(value, dict):
+    path = value.get("path")
+    return isinstance(path, str) and "://" in path or _names_an_address([*value.values()])
+  return isinstance(value, list) and any(map(_names_an_address, value))
+
+
+def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Exception], None]) -> gr.Blocks:
   """Build the page of one model, or of several with a tab for each, to be launched with `**LOOK`.
 
   Each tab starts with an answer, so that all functions are traced before the first request.
+
+  Args:
+    title: of the page.
+    models: what it shows.
+    log_fn: is called with each exception that is not the visitor's `InputError`.
   """
-  with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
+  with _Page(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
+    page.log_fn = log_fn
     gr.Markdown(f"# {title}")
     for model in models:
       with gr.Tab(model.name) if len(models) > 1 else contextlib.nullcontext():
@@ -103,7 +138,7 @@ def _samples_tab(answers, prefix):
       )
       button = gr.Button("Sample", variant="primary")
     with gr.Column(scale=5):
-      picture = _picture("Samples", answers.samples(*start))
+      picture = _picture("Samples", _own(answers, "samples", answers.samples(*start)))
   _on(
     [button.click, n.release, temperature.release, seed.submit, *(box.change for box in label)],
     answers.samples,
@@ -128,10 +163,10 @@ def _interpolation_tab(answers, prefix, files):
         [[a, b] for (_, a), (_, b) in pairs], [first, last], example_labels=[f"{a} to {b}" for (a, _), (b, _) in pairs]
       )
     with gr.Column(scale=3):
-      grid = _picture("Frames, in rows", frames_there)
+      grid = _picture("Frames, in rows", _own(answers, "frames", frames_there))
       ends = gr.Markdown(ends_there, elem_classes="text")
     with gr.Column(scale=2):
-      animation = _picture("There and back", animation_there)
+      animation = _picture("There and back", _own(answers, "animation", animation_there))
   _on(
     [button.click, frames.release, first.upload, last.upload],
     answers.interpolation,
@@ -153,7 +188,7 @@ def _score_tab(answers, prefix, files):
     with gr.Column(scale=5):
       with gr.Row():
         pictures = [
-          _picture(label, there)
+          _picture(label, _own(answers, label, there))
           for label, there in zip(
             ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True
           )
@@ -208,5 +243,21 @@ def _write_examples(examples, answers):
     pixels = to_shades(image, answers.engine.config.levels)
     path = answers.folder / f"{label.replace(' ', '_')}.png"
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+    gr.set_static_paths(path)
     files.append((label, str(path)))
   return files
+
+
+def _own(answers, label, picture):
+  """Write a first answer, an image or a file that the next replaces, to a file of the page; return its path.
+
+  Gradio serves such files as they are. It would copy others to where uploads and answers to visitors are, which are
+  removed after some time.
+  """
+  path = answers.folder / f"first_{label.replace(' ', '_').lower()}.png"
+  if isinstance(picture, Image.Image):
+    picture.save(path)
+  else:
+    shutil.copyfile(picture, path)
+  gr.set_static_paths(path)
+  return str(path)

@@ -17,6 +17,7 @@ import os
 import pathlib
 import socket
 import tempfile
+import traceback
 
 from absl import flags
 import numpy as np
@@ -26,7 +27,10 @@ from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import DemoHandlers
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
 from flowpp_tf.demo.guard import Guard, allowed_hosts
+from flowpp_tf.demo.logins import Logins, password_check
 from flowpp_tf.demo.metadata import checked_metadata
+from flowpp_tf.demo.responses import one_line
+from flowpp_tf.demo.uploads import UPLOAD, Uploads
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.exporting import load_saved_model
@@ -38,7 +42,6 @@ from flowpp_tf.programs.score import typical_key
 
 FLAGS = flags.FLAGS
 _EXAMPLES = 6
-_LARGEST_UPLOAD = "64mb"
 
 
 def define_flags() -> None:
@@ -98,8 +101,14 @@ def demo_from_flags() -> None:
         )
       )
     data = (models[0][1].get("data") or {}).get("name") or shown[0].name
-    page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown)
-    guard = Middleware(Guard, hosts=allowed_hosts(host, FLAGS.allowed_hosts), folder=pathlib.Path(folder, "uploads"))
+    page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown, _log)
+    guard = Middleware(
+      Guard,
+      hosts=allowed_hosts(host, FLAGS.allowed_hosts),
+      uploads=Uploads(pathlib.Path(folder, "uploads")),
+      logins=Logins(),
+      log_fn=_log,
+    )
     page.launch(
       server_name=host,
       server_port=port,
@@ -108,8 +117,8 @@ def demo_from_flags() -> None:
       quiet=True,
       ssr_mode=False,
       prevent_thread_lock=True,
-      max_file_size=_LARGEST_UPLOAD,
-      auth=auth,
+      max_file_size=UPLOAD,
+      auth=auth and password_check(auth),
       state_session_capacity=100,
       app_kwargs={"middleware": [guard]},
       **gradio_page.LOOK,
@@ -118,6 +127,14 @@ def demo_from_flags() -> None:
     with contextlib.suppress(process.Interrupted, KeyboardInterrupt):
       page.block_thread()
     page.close(verbose=False)
+
+
+def _log(error):
+  """Print an error of a request as a line, or with --debug its traceback."""
+  if FLAGS.debug:
+    traceback.print_exception(error)
+  else:
+    process.say("request failed", one_line(error))
 
 
 def _visitors(auth):

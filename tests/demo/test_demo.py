@@ -1,7 +1,9 @@
 """The page of bin/demo: its functions, and all of it in a browser."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import http.client
 import io
 import json
 import re
@@ -11,6 +13,7 @@ import socket
 import sys
 import types
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import keras
@@ -24,12 +27,13 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import DemoHandlers, read_upload
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.demo.uploads import remove_oldest
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb
-from support.programs import LIMIT, ROOT, call, run, start
+from support.programs import LIMIT, ROOT, call, run, start, wait_for
 from support.summary import need
 
 CONFIG = dataclasses.replace(  # short: every function of it is traced, by the program too
@@ -297,7 +301,8 @@ answers = types.SimpleNamespace(
 images = {name: np.zeros([4, 4, 1], np.uint8) for name in ("one", "two")}
 shown = [page.DemoModel(name, answers, "text", images) for name in ("a", "b")]
 for models in (shown, shown[:1]):
-  print(*sorted({str(entry["api_name"]) for entry in page.build_page("Models", models).config["dependencies"]}))
+  built = page.build_page("Models", models, print)
+  print(*sorted({str(entry["api_name"]) for entry in built.config["dependencies"]}))
 """
 
 
@@ -316,10 +321,15 @@ def test_a_page_of_several_models_has_functions_of_their_own_for_each(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def url(workdir, tmp_path_factory):
-  """The page of bin/demo, which must have lived until the end, and leaves nothing behind."""
+def folder(tmp_path_factory):
+  """Where the page has its temporary files."""
+  return tmp_path_factory.mktemp("tmp")
+
+
+@pytest.fixture(scope="module")
+def url(workdir, folder):
+  """The page of bin/demo, which must have lived until the end, and leaves no files and no traceback."""
   need("gradio")
-  folder = tmp_path_factory.mktemp("tmp")
   with socket.create_server(("127.0.0.1", 0)) as free:
     port = free.getsockname()[1]
   with open(folder.parent / "demo.log", "w") as log:
@@ -333,6 +343,7 @@ def url(workdir, tmp_path_factory):
     process.send_signal(signal.SIGTERM)
     assert process.wait(LIMIT) == 0
     assert not list(folder.iterdir())
+    assert "Traceback" not in (folder.parent / "demo.log").read_text()
   finally:
     process.kill()
     process.wait()
@@ -487,8 +498,8 @@ def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, mess
     ("[4, 1, NaN]", "got nan"),
     ("[4, 1, 1e400]", "got inf"),
     ("[4, 1, null]", "got nothing"),
-    ('["many", 1, 0]', ""),
-    ("[]", ""),
+    ('["many", 1, 0]', "cannot be answered (ComponentProcessingError)"),
+    ("[]", "cannot be answered (ValueError)"),
   ],
 )
 def test_absurd_requests_are_answered_with_an_error(url, data, message):
@@ -514,6 +525,127 @@ def test_requests_side_by_side_are_all_answered_and_only_from_the_queue(url):
 def test_a_request_cannot_name_a_file_of_the_machine(url, uploads):
   file = json.dumps([{"path": str(uploads / "good.png"), "meta": {"_type": "gradio.FileData"}}])
   assert _call(url, "score", file)[0] == "error"
+
+
+@pytest.mark.slow
+def test_a_request_cannot_make_the_page_fetch_an_address(url):
+  file = json.dumps([{"path": "http://127.0.0.1:9/a.png", "meta": {"_type": "gradio.FileData"}}])
+  status, answer = _call(url, "score", file)
+  assert status == "error" and "addresses are not fetched" in answer
+
+
+@pytest.mark.slow
+def test_room_for_visitors_is_not_made_of_the_files_of_the_page(url, folder):
+  with urllib.request.urlopen(f"{url}/config", timeout=LIMIT) as response:
+    shown = [file for file in _files_of(json.load(response)) if file["url"].startswith(url)]
+  assert len({file["path"] for file in shown}) == 2 + 6  # examples that the tabs begin with, and first answers
+  remove_oldest(next(folder.glob("flowpp_demo_*")) / "uploads", 0)
+  for file in shown:
+    with urllib.request.urlopen(file["url"], timeout=LIMIT) as response:
+      assert Image.open(io.BytesIO(response.read())).width
+  example = next(file for file in shown if "sample_0" in file["path"])
+  assert _call(url, "score", json.dumps([example]))[0] == "complete"
+
+
+def _files_of(config):
+  """All files in the configuration of a page."""
+  if isinstance(config, dict) and isinstance(config.get("url"), str) and isinstance(config.get("path"), str):
+    yield config
+  elif isinstance(config, (dict, list)):
+    for value in config.values() if isinstance(config, dict) else config:
+      yield from _files_of(value)
+
+
+@pytest.mark.slow
+def test_uploads_that_are_too_large_or_stall_are_ended_and_leave_nothing(url, folder):
+  """Gradio keeps the parts of an upload that breaks off, unless its form is bad."""
+  port = urllib.parse.urlsplit(url).port
+  uploads = next(folder.glob("flowpp_demo_*")) / "uploads"
+  parts = lambda: [path for path in uploads.glob("*") if path.is_file() and path.stat().st_size]
+  kept = {*uploads.glob("*/*")}
+  assert _send_upload(port, bytes(65 << 20)) == 413
+  assert _send_upload(port, bytes(65 << 20), chunked=True) == 413
+  stalled = [_begin_upload(port, 999) for _ in range(4)]
+  wait_for(lambda: _send_upload(port, b"") == 503)
+  wait_for(lambda: _send_upload(port, b"") == 200)
+  for connection in stalled:
+    with contextlib.closing(connection):
+      assert connection.getresponse().status == 408
+  broken = _begin_upload(port, 99_999, bytes(9_999))
+  wait_for(parts)
+  broken.close()
+  wait_for(lambda: not parts())
+  assert not any(path.stat().st_size for path in {*uploads.glob("*/*")} - kept)
+
+
+_BEGIN = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+_END = b"\r\n--b--\r\n"
+
+
+def _begin_upload(port, length, body=b""):
+  """Return a connection on which an upload of so many bytes, or in chunks if it is None, has begun."""
+  connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+  connection.putrequest("POST", "/gradio_api/upload")
+  connection.putheader("Content-Type", "multipart/form-data; boundary=b")
+  if length is None:
+    connection.putheader("Transfer-Encoding", "chunked")
+  else:
+    connection.putheader("Content-Length", str(len(_BEGIN) + length + len(_END)))
+  connection.endheaders()
+  connection.send(_BEGIN + body if length is not None else b"%x\r\n%s\r\n" % (len(_BEGIN), _BEGIN))
+  return connection
+
+
+def _send_upload(port, body, chunked=False):
+  """Upload a file; return the status, which can come before the end of the body."""
+  with contextlib.closing(_begin_upload(port, None if chunked else len(body))) as connection:
+    with contextlib.suppress(ConnectionError):  # the server does not read on
+      connection.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body + _END), body + _END) if chunked else body + _END)
+    return connection.getresponse().status
+
+
+LOGINS = """
+import pathlib, sys, urllib.error, urllib.parse, urllib.request
+import gradio as gr
+from starlette.middleware import Middleware
+from flowpp_tf.demo.guard import Guard, allowed_hosts
+from flowpp_tf.demo.logins import Logins, password_check
+from flowpp_tf.demo.uploads import Uploads
+
+now = 0
+port = int(sys.argv[1])
+guard = Middleware(
+    Guard, hosts=allowed_hosts("127.0.0.1"), uploads=Uploads(pathlib.Path(sys.argv[2])),
+    logins=Logins(free=3, clock=lambda: now), log_fn=print)
+
+def login(password):
+  form = urllib.parse.urlencode({"username": "ada", "password": password}).encode()
+  try:
+    return urllib.request.urlopen(f"http://127.0.0.1:{port}/login", form).status
+  except urllib.error.HTTPError as error:
+    return error.code
+
+with gr.Blocks(analytics_enabled=False) as page:
+  gr.Markdown("text")
+page.launch(
+    server_port=port, quiet=True, inbrowser=False, ssr_mode=False, prevent_thread_lock=True,
+    auth=password_check([("ada", "right")]), app_kwargs={"middleware": [guard]})
+print(*map(login, ["right", "wrong", "wrong", "right", "wrong", "right", "wrong"]))
+now = 1
+print(login("right"))
+page.close(verbose=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.needs("gradio")
+def test_wrong_passwords_wait_where_gradio_takes_them(tmp_path):
+  """In a process of its own, as above."""
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  environment = dict(PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3", GRADIO_ANALYTICS_ENABLED="False")
+  result = run(["-c", LOGINS], port, tmp_path, cwd=ROOT, **environment)
+  assert result.out.splitlines() == ["200 400 400 200 400 429 429", "200"], result.error
 
 
 def _call(url, name, data):

@@ -1,12 +1,17 @@
 """Which requests reach the page of bin/demo, what its folder keeps, and who is asked for a password."""
 
 import asyncio
+import errno
+import selectors
 
 import pytest
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo import guard
+from flowpp_tf.demo.logins import Logins, password_check
 from flowpp_tf.demo.metadata import checked_metadata
+from flowpp_tf.demo.responses import one_line
+from flowpp_tf.demo.uploads import Uploads
 from support.programs import call
 
 
@@ -31,6 +36,10 @@ async def page(scope, receive, send):
   await send({"type": "http.response.start", "status": 200, "headers": []})
 
 
+def guarded(app, folder, host="127.0.0.1", more=(), logins=None, log_fn=None, **limits):
+  return guard.Guard(app, guard.allowed_hosts(host, more), Uploads(folder, **limits), logins or Logins(), log_fn)
+
+
 @pytest.mark.needs("gradio")
 @pytest.mark.parametrize(
   "host, headers, status",
@@ -51,14 +60,14 @@ async def page(scope, receive, send):
   ],
 )
 def test_requests_of_other_sites_are_refused(tmp_path, host, headers, status):
-  app = guard.Guard(page, guard.allowed_hosts(host, ["Added.example"]), tmp_path)
+  app = guarded(page, tmp_path, host, ["Added.example"])
   for method in ("GET", "POST"):
     assert ask(app, method, **headers) == status
   assert ask(app, kind="websocket", **headers) == status
 
 
 def test_the_oldest_files_make_room(tmp_path):
-  app = guard.Guard(page, guard.allowed_hosts("127.0.0.1"), tmp_path, quota=250)
+  app = guarded(page, tmp_path, quota=250)
   for i in range(5):
     (tmp_path / f"{i}").mkdir()
     (tmp_path / f"{i}" / "upload").write_bytes(bytes(100))
@@ -75,7 +84,7 @@ def test_uploads_at_a_time_are_few(tmp_path):
     await page(scope, receive, send)
 
   async def all_at_once():
-    app = guard.Guard(slow, guard.allowed_hosts("127.0.0.1"), tmp_path)
+    app = guarded(slow, tmp_path)
 
     async def send(message):
       statuses.append(message.get("status"))
@@ -85,6 +94,284 @@ def test_uploads_at_a_time_are_few(tmp_path):
 
   asyncio.run(all_at_once())
   assert statuses.count(200) == 4 and statuses.count(503) == 5
+
+
+@pytest.mark.needs("gradio")
+@pytest.mark.parametrize(
+  "path",
+  [
+    "/gradio_api/file=http://other.example/a",
+    "/gradio_api/file/https://other.example/a",
+    "/gradio_api/proxy=HTTPS://other.example",
+    "/gradio_api/deep_link",  # writes a file
+  ],
+)
+def test_what_gradio_would_fetch_or_write_for_a_visitor_is_refused(tmp_path, path):
+  assert ask(guarded(page, tmp_path), path=path, host="localhost") == 403
+  assert ask(guarded(page, tmp_path), path="/gradio_api/file=/tmp/http.png", host="localhost") == 200
+
+
+# --- Bodies ---------------------------------------------------------------------------------------
+
+
+class VirtualTime(selectors.DefaultSelector):
+  """What waits for a time has it at once, when nothing else can happen."""
+
+  now = 0.0
+
+  def select(self, timeout=None):
+    ready = super().select(0)
+    self.now += 0 if ready else timeout
+    return ready
+
+
+@pytest.fixture
+def loop():
+  """An event loop whose clock is that of `VirtualTime`."""
+  selector = VirtualTime()
+  loop = asyncio.SelectorEventLoop(selector)
+  loop.time = lambda: selector.now
+  yield loop
+  loop.close()
+
+
+class Folder:
+  """The page as far as uploads go: writes each body to a part, as Gradio does, and keeps it if it comes whole."""
+
+  def __init__(self, path):
+    self.path, self.bodies = path, 0
+
+  async def __call__(self, scope, receive, send):
+    from starlette.formparsers import MultiPartException
+
+    self.bodies += 1
+    part = self.path / f"tmp{self.bodies}"
+    try:
+      with part.open("wb", buffering=0) as file:
+        while (message := await receive())["type"] == "http.request":
+          file.write(message.get("body", b""))
+          if not message.get("more_body"):
+            kept = self.path / f"{self.bodies}" / "upload"
+            kept.parent.mkdir()
+            part.rename(kept)
+            break
+    except MultiPartException:
+      part.unlink()
+    await page(scope, receive, send)
+
+  def sizes(self):
+    return sorted(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
+
+
+async def send_body(app, chunks, path="/gradio_api/upload", length=None, sent=None):
+  """Send a body as chunks, each after some seconds; return the status that its request gets."""
+  chunks, answers = [*chunks], []
+
+  async def receive():
+    if not chunks:
+      await asyncio.sleep(1e9)
+    seconds, body = chunks.pop(0)
+    await asyncio.sleep(seconds)
+    if body is None:
+      return {"type": "http.disconnect"}
+    if sent is not None:
+      sent.append(len(body))
+    return {"type": "http.request", "body": body, "more_body": bool(body)}
+
+  async def send(message):
+    answers.append(message)
+
+  headers = [(b"host", b"localhost"), *([(b"content-length", str(length).encode())] if length is not None else [])]
+  await app({"type": "http", "method": "POST", "path": path, "headers": headers}, receive, send)
+  return answers[0]["status"]
+
+
+END = (0, b"")
+
+
+@pytest.mark.needs("gradio")
+def test_a_request_brings_at_most_its_limit_in_all_files_together(tmp_path, loop):
+  folder = Folder(tmp_path)
+  app = guarded(folder, tmp_path, most=100_000)
+  sent, chunk = [], (0, bytes(50_000))
+  run = lambda *chunks, **options: loop.run_until_complete(send_body(app, chunks, sent=sent, **options))
+  assert run(chunk, chunk, END) == 200 and folder.sizes() == [100_000]
+  sent.clear()
+  assert run(*[chunk] * 14, END, length=700_000) == 413 and not sent and folder.bodies == 1  # not a byte is read
+  assert run(*[chunk] * 14, END) == 413 and len(sent) == 4  # what lies about its length, or does not say it
+  assert run(chunk, chunk, END, path="/gradio_api/queue/join") == 413  # other bodies are small
+  assert folder.sizes() == [100_000]
+
+
+@pytest.mark.needs("gradio")
+def test_the_quota_holds_while_bytes_arrive(tmp_path, loop):
+  folder = Folder(tmp_path)
+  app = guarded(folder, tmp_path, quota=1000)
+  most = 0
+
+  async def upload(*sizes, seconds=1, length=None):
+    nonlocal most
+    chunks = [(seconds, bytes(size)) for size in sizes]
+    task = asyncio.ensure_future(send_body(app, [*chunks, END], length=sum(sizes) if length is None else length))
+    while not task.done():
+      await asyncio.sleep(0.1)
+      most = max(most, sum(folder.sizes()))
+    return await task
+
+  async def together(*uploads):
+    return sorted(await asyncio.gather(*uploads))
+
+  run = loop.run_until_complete
+  assert run(upload(600)) == run(upload(300)) == 200 and folder.sizes() == [300, 600]
+  assert run(upload(300, 300)) == 200 and folder.sizes() == [300, 600]  # the oldest made room
+  assert run(together(upload(200, 200, 200), upload(200, 200, 200))) == [200, 507] and folder.sizes()[-1] == 600
+  assert run(upload(500, 501)) == 507
+  assert most <= 1000
+
+
+@pytest.mark.needs("gradio")
+@pytest.mark.parametrize("end", [(0, None), (11, b"late")])
+def test_of_an_upload_that_is_not_finished_nothing_is_left(tmp_path, loop, end):
+  folder = Folder(tmp_path)
+  assert loop.run_until_complete(send_body(guarded(folder, tmp_path), [(1, b"part"), end])) in (400, 408)
+  assert folder.bodies == 1 and not folder.sizes()
+
+
+def test_parts_that_nobody_writes_are_removed(tmp_path):
+  (tmp_path / "tmp1").write_bytes(bytes(9))
+  assert ask(guarded(page, tmp_path), "POST", host="localhost") == 200
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs("gradio")
+def test_stalled_and_slow_uploads_give_their_places_back(tmp_path, loop):
+  folder = Folder(tmp_path)
+  app = guarded(folder, tmp_path, stalled=10, slow=60)
+  ends = []
+
+  async def one(*chunks):
+    status = await send_body(app, chunks)
+    ends.append((status, loop.time()))
+
+  async def all_of_them():
+    dripping = [(9, b".")] * 99
+    bad = [asyncio.ensure_future(one(*chunks)) for chunks in ([], [], [(5, b".")], dripping)]
+    await asyncio.sleep(1)
+    await one(END)
+    await asyncio.sleep(10)
+    await one(END)
+    await asyncio.gather(*bad)
+
+  loop.run_until_complete(all_of_them())
+  assert ends == [(503, 1), (408, 10), (408, 10), (200, 11), (408, 15), (408, 60)]
+
+
+@pytest.mark.needs("gradio")
+@pytest.mark.parametrize(
+  "error, status", [(ValueError("no"), 500), (OSError(errno.ENOSPC, "No space left on device"), 507)]
+)
+def test_an_error_of_the_page_is_a_line_in_the_log(tmp_path, error, status):
+  async def broken(scope, receive, send):
+    raise error
+
+  log = []
+  assert ask(guarded(broken, tmp_path, log_fn=log.append), host="localhost") == status
+  assert log == [error]
+
+
+def test_what_a_visitor_sent_cannot_write_to_the_terminal():
+  line = one_line(ValueError("a\x1b[2J\r\nb" + "c" * 9999))
+  assert line.startswith("ValueError: a\\x1b[2J bccc") and line.endswith("c...") and len(line) < 400
+  assert one_line(KeyError()) == "KeyError"
+
+
+# --- Passwords ------------------------------------------------------------------------------------
+
+
+class Door:
+  """The page's login, which knows one password, and a clock."""
+
+  def __init__(self):
+    self.now, self.tries = 0.0, 0
+    self.logins = Logins(free=3, clock=lambda: self.now)
+
+  async def page(self, scope, receive, send):
+    self.tries += 1
+    status = 200 if (await receive())["body"] == b"right" else 400
+    await send({"type": "http.response.start", "status": status, "headers": []})
+
+  def ask(self, password, address="1.2.3.4", path="/login"):
+    return asyncio.run(self.asked(password, address, path))[0]
+
+  async def asked(self, password, address="1.2.3.4", path="/login"):
+    """Return status and Retry-After."""
+    answers = []
+
+    async def receive():
+      await asyncio.sleep(0)
+      return {"type": "http.request", "body": password.encode()}
+
+    async def send(message):
+      answers.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"host", b"localhost")]}
+    await self.app({**scope, "client": address and (address, 80)}, receive, send)
+    wait = dict(answers[0]["headers"]).get(b"retry-after")
+    return answers[0]["status"], wait and int(wait)
+
+
+@pytest.fixture
+def door(tmp_path):
+  door = Door()
+  door.app = guarded(door.page, tmp_path, logins=door.logins)
+  return door
+
+
+@pytest.mark.needs("gradio")
+def test_wrong_passwords_wait_longer_and_longer_and_the_right_one_works_later(door):
+  assert [door.ask("wrong") for _ in range(3)] == [400] * 3
+  for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+    assert asyncio.run(door.asked("right")) == (429, pause)
+    door.now += pause - 0.5
+    assert asyncio.run(door.asked("wrong")) == (429, 1)
+    door.now += 0.5
+    assert door.ask("wrong") == 400
+  assert door.tries == 11  # refused ones do not reach the passwords
+  door.now += 60
+  assert door.ask("right") == 200
+  assert door.ask("wrong", path="/login/") == 400  # the right one does not make the others forgotten
+  assert asyncio.run(door.asked("right")) == (429, 60)
+  door.now += 3601
+  assert [door.ask("wrong") for _ in range(4)] == [400] * 3 + [429]
+
+
+@pytest.mark.needs("gradio")
+def test_wrong_passwords_at_a_time_are_as_many_as_one_after_the_other(door):
+  async def at_a_time():
+    return [status for status, _ in await asyncio.gather(*(door.asked("wrong") for _ in range(500)))]
+
+  statuses = asyncio.run(at_a_time())
+  assert statuses.count(400) == 3 and statuses.count(429) == 497
+
+
+@pytest.mark.needs("gradio")
+def test_failures_of_an_address_are_not_those_of_others(door):
+  assert [door.ask("wrong", "2001:db8::1") for _ in range(3)] == [400] * 3
+  assert door.ask("right", "2001:db8::2:3") == 429  # the same network of a visitor
+  assert door.ask("right", "2001:db8:0:1::1") == door.ask("right", "::ffff:1.2.3.4") == door.ask("right", None) == 200
+
+  async def many():
+    for i in range(5000):
+      await door.asked("wrong", f"10.0.{i // 256}.{i % 256}")
+
+  asyncio.run(many())
+  assert len(door.logins._failures) == 4096
+
+
+def test_passwords_are_those_of_their_users():
+  check = password_check([("ada", "one"), ("bob", "two"), ("bob", "three"), ("Zoë", "\ud800")])
+  assert check("ada", "one") and check("bob", "three") and check("Zoë", "\ud800")
+  assert not any(check(*pair) for pair in [("ada", "three"), ("bob", "two"), ("", ""), ("eve", "one"), ("ada", "One")])
 
 
 @pytest.mark.needs("gradio")
