@@ -1,11 +1,12 @@
-"""All benchmarks, and the tables of docs/performance.md.
+"""All benchmarks, and the tables and figures of the pages.
 
 python benchmarks/run_all.py                       measures all, more than an hour
 python benchmarks/run_all.py --only=model,growth   these parts again
 python benchmarks/run_all.py --write               measures nothing: tables and plot of what is stored
 
 The figures are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine.
-A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of either page.
+A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of a page, a figure in a sentence between
+`<!-- figure NAME -->` and `<!-- end -->`.
 """
 
 import importlib.metadata
@@ -22,14 +23,17 @@ import tempfile
 from absl import app, flags
 
 import counts
+import figures
 import growth
-from tables import markdown, with_tables
+import scaling
+from tables import markdown, with_figures, with_tables
 
 FLAGS = flags.FLAGS
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results.json"
-PEERS = json.loads((ROOT / "benchmarks" / "peers.json").read_text())
-PAGES = (ROOT / "docs" / "performance.md",)
+PAGES = tuple(
+  path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path not in scaling.PAGES
+)
 PLOT = ROOT / "docs" / "growth.png"
 
 # Scripts and flags of each part. What is compared is measured by one command, in turn.
@@ -178,7 +182,7 @@ def turns_table(stored):
     "peak GiB",
     "peak GiB of e3bb91b",
   )
-  known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in PEERS["rows"]}
+  known = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in figures.PEERS["rows"]}
   for part in ("turns", "turns_without_amx"):
     for r in itertools.chain(*results(stored, part)):
       by_release = (part, r["config"]) == ("turns", "cifar10")  # it was measured on a processor with AMX
@@ -202,7 +206,7 @@ def turns_table(stored):
 def peers_table(stored):
   del stored  # constant
   yield "", "batch", "cores", "version 1638286", "beside the release", "beside PyTorch"
-  for r in PEERS["rows"]:
+  for r in figures.PEERS["rows"]:
     yield (
       r["what"],
       str(r["batch"]),
@@ -211,7 +215,7 @@ def peers_table(stored):
       f"{r['to_release']:.2f}",
       f"{r['to_pytorch']:.2f}",
     )
-  for r in PEERS["memory"]:
+  for r in figures.PEERS["memory"]:
     yield (
       "peak memory, training",
       str(r["batch"]),
@@ -220,7 +224,7 @@ def peers_table(stored):
       f"{r['to_release']:.2f}",
       f"{r['to_pytorch']:.2f}",
     )
-  first = PEERS["first_step"]
+  first = figures.PEERS["first_step"]
   yield (
     f"start to first step, {first['init_batch']} images initialise",
     "4",
@@ -359,12 +363,18 @@ TABLES = dict(
   sampling=sampling_table,
   pipelines=pipelines_table,
   waiting=waiting_table,
+  **figures.TABLES,
 )
 
 
 def tables(stored):
   """All tables as Markdown, by name."""
   return {name: markdown(list(table(stored))) for name, table in TABLES.items()}
+
+
+def written(pages, stored):
+  """The pages, a `dict` of texts by their path, with the tables and figures of stored results."""
+  return with_figures(with_tables(pages, tables(stored)), figures.figures(stored))
 
 
 def _digits(value):
@@ -390,7 +400,7 @@ def main(argv):
     for part in FLAGS.only:  # each is kept, should the next one fail
       stored |= measured([part], FLAGS.config, FLAGS.other)
       RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
-  for path, text in with_tables({path: path.read_text() for path in PAGES}, tables(stored)).items():
+  for path, text in written({path: path.read_text() for path in PAGES}, stored).items():
     path.write_text(text)
   for rows in results(stored, "growth"):
     growth.plot(rows, PLOT)

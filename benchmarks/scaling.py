@@ -1,7 +1,7 @@
-"""What the published runs need, on paper: the tables of docs/scaling.md.
+"""What the published runs need, on paper: the tables of docs/scaling.md and docs/benchmarks/scaling.md.
 
 python benchmarks/scaling.py            prints them
-python benchmarks/scaling.py --write    puts them into docs/scaling.md
+python benchmarks/scaling.py --write    puts them into the pages
 python benchmarks/scaling.py --count    counts the models again first, five minutes
 python benchmarks/scaling.py --measure=1,2,4   measures the memory of cifar10's step on this CPU first
 
@@ -29,7 +29,7 @@ from tables import markdown, with_tables
 FLAGS = flags.FLAGS
 
 COUNTS = ROOT / "benchmarks" / "scaling.json"
-PLAN = ROOT / "docs" / "scaling.md"
+PAGES = (ROOT / "docs" / "scaling.md", ROOT / "docs" / "benchmarks" / "scaling.md")
 CONFIGS = ("cifar10", "imagenet32", "imagenet64")
 POLICIES = ("float32", "mixed_bfloat16")
 
@@ -323,7 +323,7 @@ def define_flags():
   """The script's flags; a function, as tests import this file."""
   flags.DEFINE_bool("count", False, "Count the models again.")
   flags.DEFINE_list("measure", [], "Batch sizes at which to measure the memory of cifar10's step.")
-  flags.DEFINE_bool("write", False, "Put the tables into docs/scaling.md instead of printing them.")
+  flags.DEFINE_bool("write", False, "Put the tables into the pages instead of printing them.")
 
 
 def main(argv):
@@ -336,7 +336,8 @@ def main(argv):
   if FLAGS.count or FLAGS.measure:
     COUNTS.write_text(json.dumps(stored, indent=1) + "\n")
   if FLAGS.write:
-    PLAN.write_text(with_tables({PLAN: PLAN.read_text()}, tables(stored))[PLAN])
+    for path, text in with_tables({path: path.read_text() for path in PAGES}, tables(stored)).items():
+      path.write_text(text)
     return
   for name, table in tables(stored).items():
     print(f"{name}\n\n{table}\n", flush=True)

@@ -3,6 +3,7 @@
 import json
 import re
 
+_FIGURE = re.compile(r"(<!-- figure (\w+) -->)(.*?)(<!-- end -->)")
 _PLACE = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -53,4 +54,28 @@ def with_tables(pages, tables):
         raise ValueError(f"{path} has a place for a table {name!r}, which is none of {', '.join(tables)}")
   return {
     path: _PLACE.sub(lambda match: match[1] + tables[match[2]] + "\n" + match[4], text) for path, text in pages.items()
+  }
+
+
+def with_figures(pages, figures):
+  """Pages with each figure between its two marks, `<!-- figure NAME -->` and `<!-- end -->`, in a sentence or a cell.
+
+  Args:
+    pages: `dict` of texts by their path.
+    figures: `dict` of texts by their name.
+
+  Returns:
+    The new texts, as `pages`.
+
+  Raises:
+    ValueError: if a place has no figure.
+  """
+  for path, text in pages.items():
+    for _, name, _, _ in _FIGURE.findall(text):
+      if name not in figures:
+        raise ValueError(f"{path} has a place for a figure {name!r}, which is none of {', '.join(sorted(figures))}")
+    if text.count("<!-- figure ") != len(_FIGURE.findall(text)):
+      raise ValueError(f"{path} has a figure without '<!-- end -->' in its line")
+  return {
+    path: _FIGURE.sub(lambda match: match[1] + figures[match[2]] + match[4], text) for path, text in pages.items()
   }

@@ -21,9 +21,12 @@ digits = load_dataset("digits").train[:200]
 archive = fpp.compress(model, digits)
 again = fpp.decompress(model, archive)
 print("every pixel comes back:", bool(np.array_equal(again, digits)))
+assert np.array_equal(again, digits)
 print(f"{len(archive):,} bytes for {len(digits)} images, {8 * len(archive) / digits.size:.3f} bits per pixel value")
 bound = float(np.mean(model.bits_per_dim(digits, seed=0)))
-print(f"the bound: {bound:.3f} bits per pixel value, and a constant of some 600 bytes")
+constant = len(archive) - bound * digits.size / 8
+print(f"the bound: {bound:.3f} bits per pixel value; the archive has {constant:.0f} bytes more")
+assert 0 < constant < 1000
 
 # %% [markdown]
 # Beside it the codecs that people use, all images on one sheet, so that headers count once:
@@ -34,6 +37,7 @@ for name, options in (("PNG", {"optimize": True}), ("WEBP", {"lossless": True, "
   file = io.BytesIO()
   sheet.save(file, format=name, **options)
   print(f"{name}: {file.tell():,} bytes")
+  assert len(archive) < file.tell()
 
 # %% [markdown]
 # A damaged archive is never decoded to other images without a word:
@@ -43,6 +47,7 @@ damaged = bytearray(archive)
 damaged[len(damaged) // 2] ^= 1
 try:
   fpp.decompress(model, bytes(damaged))
+  raise AssertionError("a damaged archive was decoded")
 except ValueError as error:
   print("refused:", error)
 

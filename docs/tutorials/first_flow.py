@@ -28,7 +28,9 @@ model = keras.Model(inputs, flow(inputs))  # the log-likelihood of each vector
 model.compile(keras.optimizers.Adam(4e-3), loss=lambda _, log_prob: -log_prob)
 data = moons(20_000, seed=0)
 history = model.fit(data, np.zeros(len(data)), batch_size=256, epochs=4, verbose=0)
-print("nats, by epoch:", [round(loss, 3) for loss in history.history["loss"]])
+losses = history.history["loss"]
+print("nats, by epoch:", [round(loss, 3) for loss in losses])
+assert losses[-1] < losses[0] - 0.3
 
 # %% [markdown]
 # The density is exact: over the plane it integrates to 1. That is how a likelihood differs from a score.
@@ -37,7 +39,9 @@ print("nats, by epoch:", [round(loss, 3) for loss in history.history["loss"]])
 side = np.linspace(-4, 5, 400, dtype="float32")
 plane = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
 density = np.exp(flow.distribution.log_prob(plane)).reshape(400, 400)
-print("integral:", round(float(density.sum() * (side[1] - side[0]) ** 2), 3))
+integral = float(density.sum() * (side[1] - side[0]) ** 2)
+print("integral:", round(integral, 3))
+assert abs(integral - 1) < 0.02
 
 # %%
 samples = flow.distribution.sample(2000, seed=1).numpy()
@@ -57,7 +61,9 @@ plt.show()
 digits = fpp.FlowPlusPlus.from_preset("digits")
 images = digits.sample(8, temperature=0.8, seed=0).numpy()
 latents = digits.encode(images, seed=0)
-print("every pixel comes back:", bool(np.all(digits.decode(latents).numpy() == images)))
+again = digits.decode(latents).numpy()
+print("every pixel comes back:", bool(np.all(again == images)))
+assert np.array_equal(again, images)
 figure, axes = plt.subplots(1, 8, figsize=(8, 1.2))
 for axis, image in zip(axes, images):
   axis.imshow(image[..., 0], cmap="gray")

@@ -27,20 +27,43 @@ others = {
 # %%
 scorer = Scorer(model, num_samples=4)
 scorer.typical = float(np.mean(scorer.bits_per_dim(digits.validation, 100)))
+means = {}
 print(f"{'':24}{'bits/dim':>10}{'typicality':>12}{'corrected':>11}")
 for name, images in others.items():
   scores = scorer(np.ascontiguousarray(images), 60)
-  print(
-    f"{name:24}{scores['bits_per_dim'].mean():10.2f}{scores['typicality'].mean():12.2f}"
-    f"{scores['complexity_corrected'].mean():11.2f}"
-  )
+  means[name] = {key: float(scores[key].mean()) for key in ("bits_per_dim", "typicality", "complexity_corrected")}
+  print(f"{name:24}" + "".join(f"{value:{width}.2f}" for value, width in zip(means[name].values(), (10, 12, 11))))
 
 # %% [markdown]
-# Noise and shuffled pixels have more bits/dim than digits: they are found. Blank images have fewer, though the
-# model has never seen one: simple images are likely under every model of images. **Typicality**, the distance
-# from the mean of validation, finds these. The **corrected** score subtracts what a PNG needs, since a simple
-# image is simple for every codec.
-#
-# No score finds all of them. Which finds what, with AUROC against ten sets of images, and how to choose one for
-# your images: [scores](../scoring.md). `flowpp-score --workdir=... --images=folder --output=scores.csv` writes
-# them for a folder.
+# **Noise and shuffled pixels** have many times the bits/dim of digits: every score finds them.
+
+# %%
+for name in ("noise", "digits, pixels shuffled"):
+  for score in ("bits_per_dim", "typicality", "complexity_corrected"):
+    assert means[name][score] > means["test digits"][score] + 5, (name, score)
+
+# %% [markdown]
+# **Blank images** have about as many bits/dim as a digit, though the model has never seen one: a simple image is
+# likely under every model of images. So bits/dim do not find them, and **typicality**, the distance of an image's
+# bits/dim from the mean of validation, finds them least of all: by it a blank image is *more* typical than a digit.
+# The **corrected** score subtracts what a PNG needs, and finds them, since a simple image is simple for every codec.
+
+# %%
+typicality = {name: row["typicality"] for name, row in means.items()}
+corrected = {name: row["complexity_corrected"] for name, row in means.items()}
+assert abs(means["blank"]["bits_per_dim"] - means["test digits"]["bits_per_dim"]) < 0.2
+assert typicality["blank"] < typicality["test digits"]
+assert corrected["blank"] > corrected["test digits"] + 5
+
+# %% [markdown]
+# **Digits upside down** are a little less likely than digits, and compress as well. Of these rows the correction
+# separates them least: it pays where complexity is a clue, and only adds noise where it is not.
+
+# %%
+assert means["test digits"]["bits_per_dim"] < means["digits, upside down"]["bits_per_dim"] < 3
+assert min(others.keys() - {"test digits"}, key=corrected.get) == "digits, upside down"
+
+# %% [markdown]
+# No score finds all images of another kind. Which finds what, with AUROC against ten sets of images, and how to
+# choose one for your images: [scores](../scoring.md). `flowpp-score --workdir=... --images=folder
+# --output=scores.csv` writes them for a folder.

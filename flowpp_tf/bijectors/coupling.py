@@ -1,7 +1,9 @@
 """Coupling layer, Flow++ section 3.2 (after RealNVP):
 
-    x1, x2 = halves of the last axis of x
-    y1 = x1,   y2 = bijector_fn(conditioner(x1))(x2)
+    x1, x2 = halves of the last axis of x,   g = bijector_fn(conditioner(x1)), elementwise
+    y1 = x1,   y2 = g(x2)
+
+The inverse evaluates the same conditioner, since x1 = y1; its equations and the log-det are in `Coupling`.
 
 The conditioner is any callable, the transformation any elementwise bijector; neither knows the other.
 
@@ -34,7 +36,21 @@ _SMALLEST_LOG_SCALE = -7.0
 
 
 class Coupling(Bijector):
-  """Keep the first values of the last axis, and transform the others, given these.
+  r"""Keep the first values of the last axis, and transform the others, given these.
+
+  With x1, x2 the halves of the last axis and g(.; theta) the elementwise bijector of `bijector_fn`:
+
+      theta = conditioner(x1)                      the same in both directions, since x1 = y1
+      forward:  y1 = x1,   y2 = g(x2; theta)
+      inverse:  x1 = y1,   x2 = g^-1(y2; theta)
+      log-det:  log|det dy/dx| = sum_j log|dg(x2_j; theta_j) / dx2_j|
+
+  The Jacobian is triangular, so the conditioner is neither inverted nor differentiated for the log-det.
+
+  $$
+  \log \left| \det \frac{\partial y}{\partial x} \right|
+  = \sum_j \log \left| \frac{\partial g(x_{2,j}; \theta_j)}{\partial x_{2,j}} \right|
+  $$
 
   Args:
     conditioner: callable `x1 -> parameters`, or `(x1, ctx=...) -> parameters` if evaluations come with an
@@ -231,7 +247,7 @@ def num_parameters(coupling: str, components: int) -> int:
 
 
 def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
-  """Return the paper's affine coupling.
+  """Return the paper's affine coupling, y = x exp(tanh s) + t, with log-det tanh(s) nats per value.
 
   Args:
     parameters: `[..., C 2]`; for each value in the order scale, shift.
@@ -249,7 +265,16 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
 
 
 def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, margin: float = 0.0) -> Chain:
-  """Return equation 11: affine after the logit of the mixture CDF.
+  r"""Return equation 11: affine after the logit of the mixture CDF.
+
+      F(x) = sum_i pi_i sigmoid((x - mu_i) / s_i),   pi = softmax(logits)
+      y = exp(tanh a) logit(F(x)) + b
+      log-det = tanh a + log F'(x) - log F(x) - log(1 - F(x)), nats per value
+
+  $$
+  y = e^{\tanh a} \operatorname{logit}\left(
+  \sum_{i=1}^{K} \pi_i \, \sigma\left( \frac{x - \mu_i}{s_i} \right) \right) + b
+  $$
 
   Args:
     parameters: `[..., C (2 + 3 K)]`; for each value in the order scale, shift, K logits, K means, K log scales. Log

@@ -56,7 +56,12 @@ class _Mixture(Bijector):
 
 
 class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
-  """y = logit(MixLogCDF(x)), elementwise, from the reals to the reals (equations 10 and 11).
+  r"""y = logit(MixLogCDF(x)), elementwise, from the reals to the reals (equations 10 and 11).
+
+  $$
+  y = \operatorname{logit} F(x), \qquad F(x) = \sum_{i=1}^{K} \pi_i \, \sigma\left( \frac{x - \mu_i}{s_i} \right),
+  \qquad \log \frac{dy}{dx} = \log F'(x) - \log F(x) - \log (1 - F(x))
+  $$
 
   Args:
     logits: unnormalised log weights, `[..., K]`.
@@ -93,7 +98,12 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
 
 
 class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
-  """y = MixLogCDF(x), elementwise, from the reals to (0, 1) (equation 10).
+  r"""y = MixLogCDF(x), elementwise, from the reals to (0, 1) (equation 10).
+
+  $$
+  y = F(x) = \sum_{i=1}^{K} \pi_i \, \sigma\left( \frac{x - \mu_i}{s_i} \right),
+  \qquad \pi = \operatorname{softmax}(\text{logits})
+  $$
 
   Arguments as in `LogitMixtureLogisticCDF`; with `validate_args`, `inverse` asserts that its argument is in [0, 1].
 

@@ -52,7 +52,15 @@ class InverseResults(NamedTuple):
 def logit_mixture_logistic_quantile(
   target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
-  """Return the x at which the logit of the CDF of a mixture of logistics is `target`.
+  r"""Return the x at which the logit of the CDF of a mixture of logistics is `target`.
+
+  With y the target, Newton's method runs in the bracket of the components' quantiles, which it bisects where it would
+  leave it:
+
+  $$
+  \min_i (\mu_i + s_i y) \le x \le \max_i (\mu_i + s_i y),
+  \qquad x \leftarrow x - (\operatorname{logit} F(x) - y) \frac{F(x) (1 - F(x))}{F'(x)}
+  $$
 
   Args:
     target: `[...]`, the logit of the wanted probability.

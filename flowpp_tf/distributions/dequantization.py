@@ -88,7 +88,15 @@ class UniformDequantization(FlowDistribution):
 
 
 class VariationalDequantization(FlowDistribution):
-  """u = bijector(noise; context of the images), noise standard normal.
+  r"""u = bijector(noise; context of the images), noise standard normal.
+
+  With it the bound of integer images is E[log p(x + u) - log q(u|x)] (equation 7), epsilon the noise:
+
+  $$
+  \log P(x) \ge \mathbb{E}_{u \sim q(\cdot | x)} \left[ \log p(x + u) - \log q(u | x) \right],
+  \qquad \log q(u | x) =
+  \log \mathcal{N}(\epsilon; 0, I) - \log \left| \det \frac{\partial u}{\partial \epsilon} \right|
+  $$
 
   Args:
     bijector: from noise to u in (0, 1).

@@ -41,7 +41,13 @@ def _of_scalars(name):
 # The class of what `tfd.TransformedDistribution(...)` returns for bijectors that hold networks. A subclass of the
 # public class would be a composite tensor, in which `tf.Module`s do not find the networks' variables.
 class FlowDistribution(transformed_distribution._TransformedDistribution):
-  """`tfd.TransformedDistribution` that evaluates its bijector once for the value and the log-det.
+  r"""`tfd.TransformedDistribution` that evaluates its bijector once for the value and the log-det.
+
+  With f the inverse of `bijector`, from data to latents, the density is log p(x) = log p(f(x)) + log|det df/dx|:
+
+  $$
+  \log p(x) = \log p_z(f(x)) + \log \left| \det \frac{\partial f(x)}{\partial x} \right|
+  $$
 
   Args:
     distribution: the base distribution.

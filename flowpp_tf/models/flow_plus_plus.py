@@ -146,7 +146,14 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
   ) -> Float[tf.Tensor, " b"]:
-    """Return a lower bound of the log-likelihood of integer images (equation 7).
+    r"""Return a lower bound of the log-likelihood of integer images (equation 7).
+
+    The log of the mean of p(x + u) / q(u|x) over K = `num_samples` draws of the noise u (IWAE, Burda et al. 2016):
+
+    $$
+    \log P(x) \ge \mathbb{E} \left[ \log \frac{1}{K} \sum_{k=1}^{K} \frac{p(x + u_k)}{q(u_k | x)} \right],
+    \qquad u_k \sim q(\cdot | x)
+    $$
 
     Args:
       images: integers in 0 .. levels - 1, `[B, H, W, C]`.
@@ -209,7 +216,12 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
   ) -> Float[tf.Tensor, " b"]:
-    """Return the negative bound in bits/dim, `[B]`; arguments as in `log_prob_bound`."""
+    r"""Return the negative bound in bits/dim, `[B]`; arguments as in `log_prob_bound`.
+
+    $$
+    \text{bits/dim}(x) = - \frac{\text{bound}(x)}{H \, W \, C \, \ln 2}
+    $$
+    """
     return self.to_bits_per_dim(
       self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
     )

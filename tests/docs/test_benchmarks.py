@@ -6,22 +6,57 @@ import pytest
 import tensorflow as tf
 
 import counts
+import figures
 import growth
 import kernels
 import model
 import model_counts
 import run_all
-from tables import with_tables
+from tables import with_figures, with_tables
 
 pytestmark = pytest.mark.docs
 
 STORED = json.loads(run_all.RESULTS.read_text())
 
 
-def test_the_pages_hold_the_tables_of_the_stored_results():
+def test_the_pages_hold_the_tables_and_figures_of_the_stored_results():
   pages = {path: path.read_text() for path in run_all.PAGES}
-  assert with_tables(pages, run_all.tables(STORED)) == pages
+  assert run_all.written(pages, STORED) == pages
   assert set(STORED) <= set(run_all.PARTS)
+
+
+def test_figures_that_two_pages_name_are_written_not_typed():
+  """What once contradicted a table: the ratio of sampling, the constant part of an archive, ratios of the README."""
+  places = {
+    "docs/numerics.md": ("sampling_cifar10", "sampling_small"),
+    "docs/performance.md": ("sampling_cifar10", "remat_train_time", "bfloat16_train_time"),
+    "docs/compression.md": ("digits_constant_share", "digits_training_constant_share"),
+    "README.md": ("release_train", "release_sample", "release_memory", "baseline_train_time", "digits_single_2"),
+  }
+  for page, names in places.items():
+    text = (run_all.ROOT / page).read_text()
+    for name in names:
+      assert f"<!-- figure {name} -->" in text, (page, name)
+
+
+def test_a_figure_goes_between_its_marks_in_a_sentence_or_a_cell():
+  place = "<!-- figure {} -->{{}}<!-- end -->"
+  text = f"It takes {place} of {place}.\n| {place} |\n".format("a", "b", "a")
+  page, expected = text.format("1", "", "9"), text.format("2", "3", "2")
+  assert with_figures({"page": page}, dict(a="2", b="3", c="")) == {"page": expected}
+  with pytest.raises(ValueError, match="page has a place for a figure 'b', which is none of a"):
+    with_figures({"page": page}, dict(a="2"))
+  with pytest.raises(ValueError, match="page has a figure without '<!-- end -->' in its line"):
+    with_figures({"page": "<!-- figure a -->1\n<!-- end -->"}, dict(a="2"))
+
+
+def test_figures_of_presets_and_archives_follow_from_what_is_stored():
+  found = figures.figures(STORED)
+  evaluated = json.loads((figures.PRESETS / "digits" / "evaluation.json").read_text())["test"]["bounds"]
+  assert found["digits_single"] == f"{evaluated[0]['bits_per_dim']:.3f}"
+  assert found["digits_archive"] == f"{8 * 3217 / (180 * 64):.3f}"  # bytes of 180 images of 8x8
+  assert found["digits_training_constant_share"] == f"{100 * 600 / 20504:.1f} %"
+  assert found["label_bits"] == "0.052"  # log2(10) bits on 64 pixels
 
 
 def test_a_table_goes_between_its_marks_and_the_rest_stays():

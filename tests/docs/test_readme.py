@@ -3,27 +3,36 @@
 import re
 import tempfile
 
+import numpy as np
+from PIL import Image
 import pytest
 
 from support.programs import ROOT
 
 pytestmark = pytest.mark.docs
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 
 
 def run_page(name):
-  """Execute the Python code of a page."""
-  (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
-  exec(compile(snippet, name, "exec"), {})
+  """Execute the Python code of a page, each block by itself."""
+  snippets = re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), re.DOTALL)
+  assert snippets
+  for snippet in snippets:
+    exec(compile(snippet, name, "exec"), {})
 
 
 @pytest.mark.slow
 @pytest.mark.docs
-def test_the_first_lines_for_a_visitor_run(capsys):
+def test_the_first_lines_for_a_visitor_run_and_draw_the_first_picture(capsys, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   run_page("README.md")
   out = capsys.readouterr().out.splitlines()
-  assert out[0] == "(16,)" and out[1].startswith("tfp.distributions.FlowDistribution(")
+  assert out[0] == "(32,)" and out[1].startswith("tfp.distributions.FlowDistribution(")
+  with Image.open("samples.png") as drawn, Image.open(ROOT / "docs" / "samples_first.png") as shown:
+    assert drawn.size == shown.size
+    # Not all pixels: another processor rounds otherwise, and a pixel at the edge of two levels moves.
+    assert np.mean(np.abs(np.asarray(drawn, np.float64) - np.asarray(shown, np.float64)) > 8) < 0.1
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The counts behind docs/scaling.md against counts by hand, and the page against its script."""
+"""The counts behind the pages about scaling against counts by hand, and the pages against their script."""
 
 import dataclasses
 import json
@@ -236,9 +236,9 @@ def test_a_model_is_linear_in_the_batch():
     assert two[name] == three[name] == six[name], name
 
 
-def test_the_page_holds_what_the_script_prints():
-  text = scaling.PLAN.read_text()
-  assert with_tables({scaling.PLAN: text}, scaling.tables(STORED)) == {scaling.PLAN: text}
+def test_the_pages_hold_what_the_script_prints():
+  pages = {path: path.read_text() for path in scaling.PAGES}
+  assert with_tables(pages, scaling.tables(STORED)) == pages
   assert set(scaling.CONFIGS) == set(STORED["counted"])
 
 

@@ -1,0 +1,230 @@
+"""The figures of the README and the pages, by name.
+
+They follow from results.json, peers.json, archives.json, counts.json and the presets. `python benchmarks/run_all.py
+--write` writes them between `<!-- figure NAME -->` and `<!-- end -->`. A sentence that has its figures from here cannot
+contradict the table of another page.
+"""
+
+import json
+import math
+import pathlib
+
+import counts
+import growth
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PRESETS = ROOT / "flowpp_tf" / "pretrained"
+PEERS = json.loads((ROOT / "benchmarks" / "peers.json").read_text())
+ARCHIVES = json.loads((ROOT / "benchmarks" / "archives.json").read_text())
+GLOW_FASHION_MNIST = "2.958"  # Nalisnick et al. 2019, arXiv:1810.09136
+# By preset: what its row says behind the name.
+NOTES = {"digits": "", "digits_by_class": ", given the label", "fashion_mnist": "", "photos": ""}
+
+
+def evaluation(preset):
+  """The stored evaluation of a preset on its test split."""
+  return json.loads((PRESETS / preset / "evaluation.json").read_text())["test"]
+
+
+def bound(preset, index=0):
+  """`(bits/dim, standard error, samples)`: 0 is the single-sample bound, 1 the importance-weighted one."""
+  values = evaluation(preset)["bounds"][index]
+  return values["bits_per_dim"], values["standard_error"], values["num_samples"]
+
+
+def codec(preset, name):
+  """What a codec needs, bits/dim: one file each, and all images on one sheet."""
+  found = [c for c in evaluation(preset).get("codecs", ()) if c["codec"] == name]
+  each, sheet = (found[0]["each"], found[0]["sheet"]) if found else ARCHIVES["codecs"][name][preset]
+  return f"{each:.3f}; {sheet:.3f}"
+
+
+def dimensions(preset):
+  """Numbers of an image."""
+  return math.prod(evaluation(preset)["data"]["image_shape"])
+
+
+def archive_bits(preset, entry):
+  """Bits/dim of an archive with all its headers."""
+  return 8 * entry["bytes"] / (entry["images"] * dimensions(preset))
+
+
+def readme_table(stored):
+  """The results of the README."""
+  del stored  # the presets' own
+  codecs = ("JPEG XL", "PNG")
+  yield "preset", "test images", "single-sample bound", "as an archive", *(f"{name}, files; sheet" for name in codecs)
+  for name in ("fashion_mnist", "photos", "digits", "digits_by_class"):
+    value, error, _ = bound(name)
+    entry = ARCHIVES["presets"].get(name)
+    yield (
+      f"`{name}`{NOTES[name]}",
+      f"{evaluation(name)['images']:,}",
+      f"{value:.3f} +- {error:.3f}",
+      f"{archive_bits(name, entry):.3f}" if entry else "",
+      *(codec(name, other) for other in codecs),
+    )
+
+
+def presets_table(stored):
+  """The measurements of docs/presets.md."""
+  del stored
+  codecs = ("JPEG XL", "WebP", "PNG")
+  yield (
+    "preset",
+    "test images",
+    "single-sample bound",
+    "importance-weighted, samples",
+    *(f"{name}, files; sheet" for name in codecs),
+    "weights",
+  )
+  for name in sorted(NOTES):
+    value, error, _ = bound(name)
+    weighted, _, samples = bound(name, 1)
+    size = (PRESETS / name / "best.weights.h5").stat().st_size
+    yield (
+      f"[{name}](../flowpp_tf/pretrained/{name}/card.md){NOTES[name]}",
+      f"{evaluation(name)['images']:,}",
+      f"{value:.3f} +- {error:.3f}",
+      f"{weighted:.3f}, {samples}",
+      *(codec(name, other) for other in codecs),
+      f"{size / 1e6:.1f} MB",
+    )
+
+
+def archives_table(stored):
+  """The sizes of docs/compression.md."""
+  del stored
+  entries = ARCHIVES["presets"]
+  yield "", *(f"{name}, {entry['images']:,}" for name, entry in entries.items())
+  yield "archive, bytes", *(f"{entry['bytes']:,}" for entry in entries.values())
+  yield "**archive**", *(f"**{archive_bits(name, entry):.3f}**" for name, entry in entries.items())
+  yield "single-sample bound, same draw", *(f"{entry['bound']:.3f}" for entry in entries.values())
+  for name in ("JPEG XL", "WebP", "PNG", *ARCHIVES["codecs"]):
+    yield name + (", files; sheet" if name == "JPEG XL" else ""), *(codec(preset, name) for preset in entries)
+
+
+TABLES = dict(readme=readme_table, presets=presets_table, archives=archives_table)
+
+
+def figures(stored):
+  """All figures as texts, by name; see `with_figures` of tables.py."""
+  of_results = (_release_figures, _variant_figures, _growth_figures, _inverse_figures, _input_figures)
+  found = {**_preset_figures(), **_archive_figures(), **_kept_figures()}
+  for part in of_results:
+    found |= part(stored)
+  return found
+
+
+def _preset_figures():
+  found = {}
+  for name in NOTES:
+    for index, kind in enumerate(("single", "weighted")):
+      value, error, samples = bound(name, index)
+      key = f"{name}_{kind}"
+      found |= {key: f"{value:.3f}", f"{key}_2": f"{value:.2f}", f"{key}_error": f"{error:.3f}"}
+      found[f"{key}_samples"] = str(samples)
+  found["fashion_mnist_glow"] = GLOW_FASHION_MNIST
+  found["label_bits"] = f"{math.log2(10) / dimensions('digits_by_class'):.3f}"
+  return found
+
+
+def _archive_figures():
+  found = {f"{name}_archive": f"{archive_bits(name, entry):.3f}" for name, entry in ARCHIVES["presets"].items()}
+  for name, entry in ARCHIVES["presets"].items():
+    found[f"{name}_above_bound"] = f"{100 * (archive_bits(name, entry) / entry['bound'] - 1):.1f} %"
+  split, constant = ARCHIVES["training_split"], ARCHIVES["constant_bytes"]
+  found |= {
+    "archive_constant": str(constant),
+    "digits_constant_share": f"{100 * constant / ARCHIVES['presets']['digits']['bytes']:.0f} %",
+    "digits_training_images": f"{split['images']:,}",
+    "digits_training_bytes": f"{split['bytes']:,}",
+    "digits_training_archive": f"{archive_bits(split['preset'], split):.3f}",
+    "digits_training_bound": f"{split['bound']:.3f}",
+    "digits_training_constant_share": f"{100 * constant / split['bytes']:.1f} %",
+  }
+  return found
+
+
+def _results(stored, part):
+  return [entry["result"] for entry in stored[part]["runs"]]
+
+
+def _release_figures(stored):
+  """This version relative to the authors' release, on two cores: by way of the version that was measured beside it."""
+  turns = {
+    (part, r["config"], r["what"], r["batch"], r["threads"], r["precision"]): r
+    for part in ("turns", "turns_without_amx")
+    for rows in _results(stored, part)
+    for r in rows
+  }
+  to_release = {(r["what"], r["batch"], r["threads"]): r["to_release"] for r in PEERS["rows"]}
+  before = next(r for r in PEERS["memory"] if r["batch"] == 8)
+  peak = turns["turns_without_amx", "cifar10", "train", 8, 2, "float32"]["peak_gib"]
+  return {
+    **{
+      f"release_{what}": f"{turns['turns', 'cifar10', what, 4, 2, 'float32']['ratio'] * to_release[what, 4, 2]:.2f}"
+      for what in ("train", "evaluate", "sample")
+    },
+    "release_memory": f"{peak / (before['ours_gib'] / before['to_release']):.2f}",
+    "release_memory_gib": f"{peak:.2f}",
+    "release_first_step": f"{PEERS['first_step']['to_release']:.2f}",
+  }
+
+
+def _variant_figures(stored):
+  """Variants of cifar10 relative to the plain model, each measured in turn with it."""
+  found = {}
+  for rows, key, plain, other, name in zip(
+    _results(stored, "model")[1:],
+    ("variant", "variant", "precision"),
+    ("plain", "plain", "float32"),
+    ("baseline", "remat=true", "bfloat16"),
+    ("baseline", "remat", "bfloat16"),
+    strict=True,
+  ):
+    for what in dict.fromkeys(r["what"] for r in rows):
+      first, second = (next(r for r in rows if (r["what"], r[key]) == (what, value)) for value in (plain, other))
+      found |= _ratios(f"{name}_{what}", second, first)
+  return found
+
+
+def _growth_figures(stored):
+  found = {}
+  for name, rows in growth.by_quantity(_results(stored, "growth")[0]).items():
+    for cost, word in (("ms_step", "time"), ("tensors_gib", "tensors")):
+      exponent, key = growth.exponent(rows, cost), f"growth_{name.replace(' ', '_')}_{word}"
+      found |= {key: f"{exponent:.2f}", f"{key}_of_twice": f"{2**exponent:.1f}"}
+  return found
+
+
+def _inverse_figures(stored):
+  result = _results(stored, "inverse")[0]
+  small, cifar10 = result["sampling"]
+  found = {"sampling_small": f"{small['ratio']:.2f}", "sampling_cifar10": f"{cifar10['ratio']:.2f}"}
+  for row in result["solvers"]:
+    name = row["solver"].translate(str.maketrans(" ", "_", "(),"))
+    found[f"solver_{name}"] = f"{row['median']:.0f} / {row['max']}"
+  return found
+
+
+def _input_figures(stored):
+  result = _results(stored, "input_pipeline")[0]
+  mirrored = [row for row in result["pipelines"] if row["flip"]]
+  return {
+    **{f"input_{row['source'].split()[0].strip(',')}": f"{row['images_per_second']:,}" for row in mirrored},
+    "input_step": f"{max(row['step_s'] for row in result['waiting']):.1f}",
+    "input_waiting": f"{max(row['waiting_percent'] for row in result['waiting']):.3f} %",
+  }
+
+
+def _kept_figures():
+  """Megabytes per image that are kept for the gradient."""
+  name = lambda model: model.translate(str.maketrans(" =", "__"))
+  return {f"kept_{name(r['model'])}": f"{r['mb_image']:.3g}" for r in counts.stored().values()}
+
+
+def _ratios(name, other, first):
+  """Time and memory of one row relative to those of another."""
+  keys = {"time": "ms_image", "memory": "peak_gib"}
+  return {f"{name}_{word}": f"{other[key] / first[key]:.2f}" for word, key in keys.items()}
