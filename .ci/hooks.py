@@ -1,7 +1,7 @@
 """Hooks of mkdocs: equations are typeset while the site is built, and nothing is loaded from other servers.
 
-KaTeX is the npm package of that name; the site gets its style sheet and fonts, and no script. A formula that KaTeX cannot
-read ends the build.
+KaTeX is the npm package of that name; the site gets its style sheet and fonts, and no script. A formula that KaTeX
+cannot read ends the build.
 """
 
 import base64
@@ -22,7 +22,7 @@ KATEX = ROOT / "build" / f"katex-{VERSION}"
 _RENDER = """
 const katex = require(process.argv[1]);
 const formulas = JSON.parse(require("fs").readFileSync(0, "utf8"));
-const render = ([text, display]) => katex.renderToString(text, {displayMode: display, throwOnError: true, strict: "error"});
+const render = ([text, display]) => katex.renderToString(text, {displayMode: display, strict: "error"});
 console.log(JSON.stringify(formulas.map(render)));
 """
 _ARITHMATEX = re.compile(r'<(span|div) class="arithmatex">\s*(?:\\\((.*?)\\\)|\\\[(.*?)\\\])\s*</\1>', re.DOTALL)

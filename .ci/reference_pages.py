@@ -1,7 +1,8 @@
 """The pages of the reference: an entry for each public name, on the page of the first room that exports it.
 
-mkdocstrings writes an entry from the docstring. What no docstring has is added: the fields of settings with their defaults
-and ranges, the values of constants, and the section of the paper that a file implements, from docs/architecture.md.
+mkdocstrings writes an entry from the docstring. What no docstring has is added: the fields of settings with their
+defaults and ranges, the values of constants, and the section of the paper that a file implements, from
+docs/architecture.md.
 """
 
 import dataclasses
@@ -147,11 +148,9 @@ def _fields(settings):
   for field in dataclasses.fields(settings):
     kind = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
     default = "required" if field.default is dataclasses.MISSING else f"`{_cell(repr(field.default))}`"
-    allowed = field.metadata.get("range")
-    help_text = field.metadata.get("help", "")
-    lines.append(
-      f"| `{field.name}` | `{_cell(kind)}` | {default} | {_cell(allowed.expected if allowed else '')} | {_cell(help_text)} |"
-    )
+    allowed, help_text = field.metadata.get("range"), field.metadata.get("help", "")
+    cells = f"`{field.name}`", f"`{_cell(kind)}`", default, _cell(allowed.expected if allowed else ""), _cell(help_text)
+    lines.append(f"| {' | '.join(cells)} |")
   return lines
 
 

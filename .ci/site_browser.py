@@ -17,9 +17,10 @@ SITE = pathlib.Path(__file__).parent.parent / "build" / "site"
 PAGES = ("", "tutorials/first_flow/", "training/", "architecture/", "reference/bijectors/", "reference/programs/train/")
 LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (400, "light")}  # width in pixels, scheme
 # Tables that are wider than their place.
-_WIDE = """() => [...document.querySelectorAll("article table")].filter(table => table.clientWidth
-  && (table.scrollWidth > table.clientWidth + 1 || table.parentElement.scrollWidth > table.parentElement.clientWidth + 1)
-).map(table => table.innerText.slice(0, 60))"""
+_WIDE = """() => [...document.querySelectorAll("article table")].filter(table => {
+  const wider = element => element.scrollWidth > element.clientWidth + 1
+  return table.clientWidth && (wider(table) || wider(table.parentElement))
+}).map(table => table.innerText.slice(0, 60))"""
 
 
 @contextlib.contextmanager
@@ -44,15 +45,12 @@ def look(browser, address, page, name, shots):
   context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
   context.grant_permissions(["clipboard-read", "clipboard-write"])
   tab, problems = context.new_page(), []
-  tab.on("console", lambda message: problems.append(f"console: {message.text}") if message.type == "error" else None)
+  tab.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
   tab.on("pageerror", lambda error: problems.append(f"error: {error}"))
   tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
-  tab.on(
-    "response",
-    lambda response: problems.append(f"{response.status}: {response.url}") if response.status >= 400 else None,
-  )
-  tab.on("request", lambda request: None if request.url.startswith((address, "data:", "blob:")) else problems.append(
-    f"a request to another server: {request.url}"))  # fmt: skip
+  tab.on("response", lambda answer: answer.status >= 400 and problems.append(f"{answer.status}: {answer.url}"))
+  ours = (address, "data:", "blob:")
+  tab.on("request", lambda sent: sent.url.startswith(ours) or problems.append(f"from another server: {sent.url}"))
   tab.goto(address + page, wait_until="networkidle")
   if tab.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1"):
     problems.append("the page is wider than the window")
