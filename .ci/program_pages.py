@@ -70,7 +70,7 @@ def page(command, about, flags):
 
 
 def _row(flag):
-  text, default = " ".join(flag["help"].split()), flag["default"]
+  text, default = re.sub("^<.*?>: ", "", " ".join(flag["help"].split())), flag["default"]
   shown = re.search(r" \(default: (.*)\)$", text)
   if shown:
     text, default = text[: shown.start()], shown[1]
