@@ -91,12 +91,7 @@ def page_name(room):
 
 def _index(found):
   """All names in one table."""
-  lines = [
-    "# All names",
-    "",
-    "Find a name here, and its entry behind the link. The examples run after five imports:",
-    "",
-  ]
+  lines = ["# All names", "", "After this page you can find any public name. The examples run after five imports:", ""]
   lines += [IMPORTS, "", "| name | room | |", "|---|---|---|"]
   for room, names in found.items():
     for name, (path, value) in names.items():
@@ -127,13 +122,17 @@ def _entry(name, path, value, sources):
   """The lines of an entry."""
   if not callable(value):
     return [f"## {name} {{ #{path} }}", "", *_constant(value), ""]
-  lines = [f"::: {path}", "    options:", f"      heading: '{name}'", ""]
-  if inspect.isclass(value) and issubclass(value, Settings) and dataclasses.is_dataclass(value):
-    lines += [f"Fields of `{name}`:", "", *_fields(value), ""]
+  lines = [f"::: {path}", "    options:", f"      heading: '{name}'"]
+  if inspect.isclass(value) and issubclass(value, Settings):
+    # A table instead of a signature in which each default is a call of `setting`; what else there is follows it.
+    lines += ["      show_signature: false", "      members: false", "", "**Fields:**", "", *_fields(value), ""]
+    for member, of_class in vars(value).items():
+      if member[0] != "_" and member not in value.__dataclass_fields__ and inspect.getdoc(of_class):
+        lines += [f"::: {path}.{member}", "    options:", "      heading_level: 3", ""]
   file = inspect.getsourcefile(inspect.unwrap(value))
   file = pathlib.Path(file).resolve().relative_to(ROOT) if file else None
   section = sources.get(str(file))
-  return [*lines, f"Source: {f'{section}; ' if section else ''}`{file}`.", ""]
+  return [*lines, "", f"Source: {f'{section}; ' if section else ''}`{file}`.", ""]
 
 
 def _constant(value):
