@@ -15,7 +15,14 @@ EXTRAS = {
   "codecs": ["imagecodecs>=2024.9"],
   "compression": ["constriction>=0.5,<0.6"],
   "gpu": ["tensorflow[and-cuda]"],
-  "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29", "mkdocs-jupyter>=0.25"],
+  "docs": [
+    "mkdocs>=1.6,<2",
+    "mkdocs-material>=9.6,<10",
+    "mkdocstrings[python]>=0.29",
+    "mkdocs-jupyter>=0.25",
+    "playwright>=1.45",
+    "ruff>=0.8",
+  ],
   "test": [
     "pytest>=8",
     "pytest-xdist>=3.7",

@@ -64,7 +64,9 @@ def logit_mixture_logistic_quantile(
 
   Args:
     target: `[...]`, the logit of the wanted probability.
-    logits, loc, log_scale: as in `mixture_logistic_log_prob`.
+    logits: as in `mixture_logistic_log_prob`.
+    loc: as there.
+    log_scale: as there.
 
   Returns:
     `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by the implicit

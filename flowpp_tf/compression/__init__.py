@@ -118,7 +118,15 @@ def _segments_with(counts, start, stop):
 
 @check_arguments
 def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCodec | None) -> TieredCodec:
-  """Return the coder for an archive: that of the given model, or of the one in the archive."""
+  """Return the coder for an archive: that of the given model, or of the one in the archive.
+
+  Examples:
+    >>> import io
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> data = fpp.compress(model, np.zeros([2, 8, 8, 1], np.uint8), embed_model=True)
+    >>> fpp.compression.coder_for(fpp.compression.ArchiveReader(io.BytesIO(data)), model=None).tier
+    'portable'
+  """
   if isinstance(model, TieredCodec):
     return model
   model = reader.model if model is None else model

@@ -58,7 +58,16 @@ _FOOTER = struct.Struct("<Q32s8s")
 
 
 class ArchiveError(InputError):
-  """Raised for an archive that is damaged, incomplete, or of another model, version or machine."""
+  """Raised for an archive that is damaged, incomplete, or of another model, version or machine.
+
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> try:
+    ...   fpp.decompress(model, b"no archive")
+    ... except fpp.compression.ArchiveError:
+    ...   print("refused")
+    refused
+  """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +107,13 @@ class ArchiveWriter:
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
     max_batch: the largest batch size of the networks; None for one that is fast.
     progress: called with the number of images that have been coded.
+
+  Examples:
+    >>> import io
+    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> file = io.BytesIO()
+    >>> writer = fpp.compression.ArchiveWriter(file, codec)  # `compress_to` adds the segments, and closes it
+    >>> fpp.compression.compress_to(file, codec, np.zeros([2, 8, 8, 1], np.uint8))
   """
 
   @check_arguments
@@ -198,6 +214,13 @@ class ArchiveReader:
   Raises:
     ArchiveError (a ValueError): if it is not an archive, or has an unknown version. Later damage is found when it is
       read.
+
+  Examples:
+    >>> import io
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> data = fpp.compress(model, np.zeros([2, 8, 8, 1], np.uint8))
+    >>> fpp.compression.ArchiveReader(io.BytesIO(data)).header.image_shape
+    (8, 8, 1)
   """
 
   @check_arguments

@@ -24,6 +24,14 @@ class LostImagesError(ArchiveError):
   Attributes:
     images: those that can, uint8 `[N, H, W, C]`; the others are 0.
     lost: indices of the others.
+
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> data = fpp.compress(model, np.zeros([2, 8, 8, 1], np.uint8))
+    >>> try:
+    ...   images = fpp.decompress(model, data)
+    ... except fpp.compression.LostImagesError as error:
+    ...   images, lost = error.images, error.lost
   """
 
   def __init__(self, message: str, images: np.ndarray, lost: np.ndarray) -> None:
@@ -42,7 +50,13 @@ def compress_to(
   max_batch: int | None = None,
   progress: Progress = lambda count: None,
 ) -> None:
-  """Write images as an archive of the kind "images"; arguments as for `compress`."""
+  """Write images as an archive of the kind "images"; arguments as for `compress`.
+
+  Examples:
+    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> with open("zeros.fpp", "wb") as file:
+    ...   fpp.compression.compress_to(file, codec, np.zeros([2, 8, 8, 1], np.uint8))
+  """
   shape = coder.model.image_shape
   if not (isinstance(images, Sequence) or len(getattr(images, "shape", ()))):
     images = as_array("images", images, [None, *shape])
@@ -89,6 +103,13 @@ def read_images(
 
   Raises:
     ArchiveError: before the first one, if the coder is another; after the last one, if the archive is incomplete.
+
+  Examples:
+    >>> import io
+    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> reader = fpp.compression.ArchiveReader(io.BytesIO(fpp.compress(codec, np.zeros([2, 8, 8, 1], np.uint8))))
+    >>> [segment.images.shape for segment in fpp.compression.read_images(reader, codec)]
+    [(2, 8, 8, 1)]
   """
   reader.check(coder)
   shape, lost = coder.model.image_shape, 0

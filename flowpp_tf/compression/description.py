@@ -45,6 +45,11 @@ class CodecModel:
       of `flow`, `context` and, of the augmenter, `channels` and, if it has one, `end`. A flow is a dict of `stages`,
       `[kind, couplings]` each; `coupling`, `components`, `invertible_conv`; `margin` if it has one; and `network`.
     weights: float32 arrays by name.
+
+  Examples:
+    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> codec.model.image_shape, codec.model.levels
+    ((8, 8, 1), 17)
   """
 
   description: Mapping[str, Any]

@@ -34,6 +34,10 @@ class TieredCodec:
 
   Raises:
     InputError (a ValueError): for an unknown tier, a tier that needs a `FlowPlusPlus`, or without constriction.
+
+  Examples:
+    >>> codec = fpp.compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"), tier="portable")
+    >>> data = fpp.compress(codec, np.zeros([2, 8, 8, 1], np.uint8))
   """
 
   @check_arguments

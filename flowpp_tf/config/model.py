@@ -40,6 +40,11 @@ class CouplingConfig:
     remat: whether gradients keep only the input of each coupling.
     coupling_margin: m of a mixture's coupling, logit((1 - 2 m) F + m) for its CDF F; 0 for logit(F).
     invertible_conv_stddev: of the noise with which the 1x1 convolutions begin, around the identity.
+
+  Examples:
+    >>> coupling = fpp.get_config("digits").coupling_config
+    >>> coupling.coupling, coupling.invertible_conv
+    ('mixture_logistic', 'dense')
   """
 
   coupling: str

@@ -32,7 +32,13 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mi
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings(Settings):
-  """Settings of a recipe that are fields of neither config; `bin/train --help` explains them."""
+  """Settings of a recipe that are fields of neither config; `bin/train --help` explains them.
+
+  Examples:
+    >>> from flowpp_tf.config import RunSettings
+    >>> RunSettings(precision="bfloat16", crops=True).precision
+    'bfloat16'
+  """
 
   epochs: float | None = setting(None, "Passes over the training data, instead of steps.", _EPOCHS)
   precision: str | None = setting(None, "Name of the dtype.", one_of(*PRECISIONS))

@@ -26,6 +26,12 @@ class TrainingConfig(Settings):
 
   Raises:
     InputError (a ValueError): if a value is out of range.
+
+  Examples:
+    >>> from flowpp_tf.config import TrainingConfig
+    >>> training = TrainingConfig(steps=1_000, schedule="linear:1e-3@100,cosine:0@1000")
+    >>> training.batch_size, training.ema_decay
+    (64, 0.999)
   """
 
   steps: int = setting(

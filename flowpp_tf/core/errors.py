@@ -16,7 +16,15 @@ class InputError(ValueError):
 
 
 class Diverged(Exception):
-  """Too many steps in a row had a loss or gradients that were not finite."""
+  """Too many steps in a row had a loss or gradients that were not finite.
+
+  Examples:
+    >>> from flowpp_tf.training import Diverged
+    >>> try:
+    ...   model = fpp.train("digits", "digits", "runs/digits")
+    ... except Diverged as error:
+    ...   print(error)
+  """
 
 
 class WorkerLost(Exception):

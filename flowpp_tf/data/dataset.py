@@ -39,6 +39,11 @@ class ReducedBits:
   Args:
     images: uint8, anything that NumPy can index.
     bits: how many of the 8 bits to keep.
+
+  Examples:
+    >>> from flowpp_tf.data import ReducedBits
+    >>> np.asarray(ReducedBits(np.full([1, 1, 1, 1], 255, np.uint8), bits=3)).item()
+    7
   """
 
   dtype = np.dtype(np.uint8)
@@ -107,9 +112,27 @@ class ImageDataset:
   With class labels, `labels` has by split the class of each image, int32 `[N]` in 0 .. num_classes - 1, and `classes`
   the names of the classes in this order.
 
+  Attributes:
+    name: of the data set.
+    levels: number of pixel values.
+    train: training images.
+    validation: validation images.
+    test: test images.
+    version: of the data, as text.
+    notes: lines for the user about the data.
+    labels: class of each image, by split; None without labels.
+    classes: names of the classes.
+
   Raises:
     InputError (a ValueError): if a split has other values, images of another shape than `train`, or not one valid label
       per image.
+
+  Examples:
+    >>> from flowpp_tf.data import ImageDataset
+    >>> images = np.random.RandomState(0).randint(0, 17, [12, 8, 8, 1]).astype(np.uint8)
+    >>> dataset = ImageDataset("mine", 17, train=images[:8], validation=images[8:10], test=images[10:])
+    >>> dataset.image_shape
+    (8, 8, 1)
   """
 
   name: str
@@ -237,7 +260,13 @@ class ImageDataset:
 
 @check_arguments
 def describe(fingerprint: dict[str, Any]) -> str:
-  """Return a fingerprint as one line of text."""
+  """Return a fingerprint as one line of text.
+
+  Examples:
+    >>> from flowpp_tf.data import describe, load_dataset
+    >>> "digits" in describe(load_dataset("digits").fingerprint())
+    True
+  """
   sizes = " / ".join(f"{fingerprint['splits'][name]:,}" for name in SPLITS)
   version = f", {fingerprint['version']}" if fingerprint["version"] else ""
   shape = "x".join(map(str, fingerprint["image_shape"]))

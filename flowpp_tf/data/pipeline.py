@@ -48,6 +48,12 @@ def training_batches(
   Raises:
     InputError (a ValueError): if a batch cannot be divided among the workers, `shard` is invalid, or the labels do not
       belong to the images.
+
+  Examples:
+    >>> from flowpp_tf.data import training_batches
+    >>> batches = training_batches(np.zeros([5, 8, 8, 1], np.uint8), batch_size=4, seed=0)
+    >>> next(iter(batches)).shape
+    TensorShape([4, 8, 8, 1])
   """
   check_count("batch_size", batch_size, most=_MOST)
   check_count("start_step", start_step, 0, _MOST)
@@ -105,6 +111,11 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
 
   Raises:
     InputError (a ValueError): if the labels do not belong to the images.
+
+  Examples:
+    >>> from flowpp_tf.data import evaluation_batches
+    >>> [batch.shape[0] for batch in evaluation_batches(np.zeros([5, 8, 8, 1], np.uint8), batch_size=2)]
+    [2, 2, 1]
   """
   check_count("batch_size", batch_size, most=_MOST)
   images = as_images("images", images)
@@ -128,6 +139,12 @@ class DataPipeline:
     dataset: `ImageDataset`.
     condition: makes the condition `[B, ...]` of integer images `[B, H, W, C]`; None for none.
     labels: whether batches have the labels.
+
+  Examples:
+    >>> from flowpp_tf.data import DataPipeline, load_dataset
+    >>> batches = DataPipeline(load_dataset("digits", labels=True), labels=True)
+    >>> next(iter(batches.of_evaluation("test", batch_size=3)))["label"].shape
+    TensorShape([3])
   """
 
   @check_arguments
@@ -172,6 +189,13 @@ def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset
 
   Raises:
     InputError (a ValueError): if `multiple` is not positive.
+
+  Examples:
+    >>> from flowpp_tf.data import evaluation_batches, weighted_batches
+    >>> batches = evaluation_batches(np.zeros([3, 8, 8, 1], np.uint8), batch_size=3)
+    >>> images, weights, _ = next(iter(weighted_batches(batches, multiple=2)))
+    >>> weights.numpy().tolist()
+    [1.0, 1.0, 1.0, 0.0]
   """
   check_count("multiple", multiple, most=_MOST)
 

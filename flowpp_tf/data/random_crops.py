@@ -25,6 +25,13 @@ class RandomCrops:
 
   Raises:
     InputError (a ValueError): if the pixels are not those of photographs of such sizes, or a photograph is too small.
+
+  Examples:
+    >>> from flowpp_tf.data import RandomCrops
+    >>> photograph = np.zeros([20, 30, 3], np.uint8)
+    >>> crops = RandomCrops(photograph.reshape([-1, 3]), sizes=[(20, 30)], image_shape=(10, 10, 3))
+    >>> crops.shape, crops[0].shape
+    ((6, 10, 10, 3), (10, 10, 3))
   """
 
   dtype = np.dtype(np.uint8)

@@ -42,6 +42,11 @@ def get_strategy(
     InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a TF_CONFIG that is
       missing or not one, or if there is no such TPU.
     WorkerLost: if not all workers are there in time.
+
+  Examples:
+    >>> from flowpp_tf.devices import get_strategy
+    >>> with get_strategy("one").scope():
+    ...   model = fpp.FlowPlusPlus.from_preset("digits")
   """
   if name not in STRATEGIES:
     raise InputError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {name!r}")
@@ -68,6 +73,10 @@ def enable_determinism() -> None:
 
   Raises:
     InputError (a ValueError): when it is too late.
+
+  Examples:
+    >>> from flowpp_tf.devices import enable_determinism
+    >>> enable_determinism()  # before anything else uses TensorFlow
   """
   tf.config.experimental.enable_op_determinism()
   try:

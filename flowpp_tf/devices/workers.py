@@ -32,6 +32,12 @@ class Workers:
     count: number of workers.
     index: index of this worker.
     chief: whether this is the first worker.
+
+  Examples:
+    >>> from flowpp_tf.devices import Workers, get_strategy
+    >>> workers = Workers(get_strategy("one"))
+    >>> workers.count, workers.chief
+    (1, True)
   """
 
   @check_arguments

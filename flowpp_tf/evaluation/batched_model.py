@@ -40,6 +40,12 @@ class BatchedModel:
 
   Raises:
     InputError (a ValueError): if `batch_size` is not positive.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import BatchedModel
+    >>> batched = BatchedModel(fpp.FlowPlusPlus.from_preset("digits"), batch_size=2)
+    >>> batched.sample(3, seed=0).shape
+    (3, 8, 8, 1)
   """
 
   @check_arguments

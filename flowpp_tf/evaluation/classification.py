@@ -19,15 +19,31 @@ from flowpp_tf.types import Seed
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-  """How often the most likely class is right, and what labels are worth."""
+  """How often the most likely class is right, and what labels are worth.
+
+  Attributes:
+    images: number of images.
+    num_samples: of the importance-weighted bound.
+    correct: number of images whose most likely class is theirs.
+    given_label: bits/dim given the label.
+    without_label: bits/dim without it; None for a model trained without `label_dropout`.
+    gain: bits/dim, without the label less given it; None as above.
+    gain_error: standard error of the gain, over the images; None as above.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import Classification
+    >>> result = Classification(180, 1, correct=171, given_label=1.75, without_label=None, gain=None, gain_error=None)
+    >>> result.accuracy
+    0.95
+  """
 
   images: int
   num_samples: int
   correct: int
-  given_label: float  # bits/dim
-  without_label: float | None  # bits/dim; None for a model trained without `label_dropout`
-  gain: float | None  # bits/dim, without the label less given it
-  gain_error: float | None  # standard error of the gain, over the images
+  given_label: float
+  without_label: float | None
+  gain: float | None
+  gain_error: float | None
 
   @property
   def accuracy(self) -> float:
@@ -66,6 +82,14 @@ def classify(
 
   Raises:
     InputError (a ValueError): if the model has no classes, or the images do not fit it.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import classify
+    >>> digits = load_dataset("digits", labels=True)
+    >>> model = fpp.FlowPlusPlus.from_preset("digits_by_class")
+    >>> classify(model, digits.test[:3], digits.labels["test"][:3]).images
+    3
   """
   if not model.config.num_classes:
     raise InputError("`model` must be one of images given a class")

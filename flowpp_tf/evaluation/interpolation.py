@@ -30,6 +30,11 @@ def slerp(z0: np.ndarray, z1: np.ndarray, t: TensorLike) -> np.ndarray:
 
   Raises:
     InputError (a ValueError): for numbers that are not finite, or two vectors of different shapes.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import slerp
+    >>> slerp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), [0.0, 0.5, 1.0])[1].round(3)
+    array([0.707, 0.707])
   """
   z0, z1, t = as_array("z0", z0), as_array("z1", z1, np.shape(z0)), as_array("t", t, [None])
   for name, value in (("z0", z0), ("z1", z1), ("t", t)):
@@ -70,6 +75,14 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
 
   Raises:
     InputError (a ValueError): if there are too few frames, or the images do not fit the model.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import BatchedModel, interpolate
+    >>> images = load_dataset("digits").test[:4]
+    >>> batched = BatchedModel(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> interpolate(batched, images[0], images[1], frames=5).shape
+    (5, 8, 8, 1)
   """
   if frames < 2:
     raise InputError(f"`frames` must be at least 2, the two images, got {frames}")

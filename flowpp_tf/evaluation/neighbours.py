@@ -26,6 +26,14 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
 
   Raises:
     InputError (a ValueError): if `neighbours` is not in 1 .. M, or the shapes do not fit.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import nearest_neighbours
+    >>> digits = load_dataset("digits")
+    >>> indices, distances = nearest_neighbours(digits.train[5:6], digits.train, neighbours=3)
+    >>> int(indices[0, 0]), float(distances[0, 0])
+    (5, 0.0)
   """
   from sklearn.metrics import pairwise  # here, because the import is slow
 

@@ -46,6 +46,12 @@ def image_grid(
 
   Raises:
     InputError (a ValueError): for images that are not such integers.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import image_grid
+    >>> images = load_dataset("digits").test[:4]
+    >>> image_grid(images, levels=17, columns=4).save("digits.png")
   """
   images = as_array("images", images, [None] * 4)
   pixels = to_shades(images, levels)
@@ -96,6 +102,11 @@ def to_shades(images: np.ndarray, levels: int) -> np.ndarray:
 
   Raises:
     InputError (a ValueError): for other values.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import to_shades
+    >>> to_shades(np.array([0, 8, 16]), levels=17).tolist()
+    [0, 128, 255]
   """
   images = as_array("images", images)
   if not 2 <= levels <= 256:
@@ -122,6 +133,12 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
 
   Raises:
     InputError (a ValueError): if the path has another ending.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import write_animation
+    >>> images = load_dataset("digits").test[:4]
+    >>> write_animation(images, 17, "digits.gif")
   """
   ending = pathlib.Path(path).suffix.lower()
   if ending not in ANIMATIONS:
@@ -140,7 +157,13 @@ def write_animation(images: np.ndarray, levels: int, path: Path, seconds: float 
 
 @check_arguments
 def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-  """Plot the training and validation bits/dim of a run's rows of metrics over the steps, as a PNG."""
+  """Plot the training and validation bits/dim of a run's rows of metrics over the steps, as a PNG.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import plot_curves
+    >>> rows = [{"step": step, "train_bits_per_dim": 9 / step, "valid_bits_per_dim": 9.5 / step} for step in (1, 2, 3)]
+    >>> plot_curves(rows, "curves.png")
+  """
   import matplotlib  # here, because the import is slow
 
   for row in rows:

@@ -15,7 +15,18 @@ from flowpp_tf.evaluation.batched_model import LatentModel
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reconstruction:
-  """Images and their reconstructions, uint8 `[N, H, W, C]`."""
+  """Images and their reconstructions, uint8 `[N, H, W, C]`.
+
+  Attributes:
+    images: the images.
+    decoded: what their latents give back.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import Reconstruction
+    >>> images = np.zeros([1, 8, 8, 1], np.uint8)
+    >>> print(Reconstruction(images, images))
+    0 of 64 pixel values differ
+  """
 
   images: np.ndarray
   decoded: np.ndarray
@@ -43,6 +54,15 @@ class Reconstruction:
 
 @check_arguments
 def reconstruct(batched: LatentModel, images: np.ndarray, seed: int = 0) -> Reconstruction:
-  """Encode and decode integer images `[N, H, W, C]`; `seed` is that of the dequantization noise."""
+  """Encode and decode integer images `[N, H, W, C]`; `seed` is that of the dequantization noise.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import BatchedModel, reconstruct
+    >>> images = load_dataset("digits").test[:4]
+    >>> batched = BatchedModel(fpp.FlowPlusPlus.from_preset("digits"))
+    >>> print(reconstruct(batched, images))
+    0 of 256 pixel values differ
+  """
   latents = batched.encode(images, seed=seed)  # which checks the images
   return Reconstruction(np.asarray(images, np.uint8), batched.decode(latents))

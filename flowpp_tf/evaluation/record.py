@@ -31,6 +31,11 @@ def read_record(path: Path) -> dict:
 
   Raises:
     InputError (a ValueError): if the file cannot be read as such a record.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import read_record
+    >>> read_record("no_such_run/evaluation.json")
+    {}
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -65,6 +70,16 @@ def write_record(
 
   Raises:
     InputError (a ValueError): if the file is something else, or cannot be written.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import evaluate_bits_per_dim, read_record, write_record
+    >>> images = load_dataset("digits").test[:4]
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> result, fingerprint = evaluate_bits_per_dim(model, images), load_dataset("digits").fingerprint()
+    >>> write_record("evaluation.json", "test", result, fingerprint, {"sha256": "of the weights"}, seed=0)
+    >>> list(read_record("evaluation.json"))
+    ['test']
   """
   check_count("seed", seed, 0, 2**63 - 1)
   for codec in codecs:

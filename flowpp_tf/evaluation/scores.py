@@ -47,6 +47,11 @@ def png_bytes(image: np.ndarray) -> int:
 
   Raises:
     InputError (a ValueError): if it has more channels.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import png_bytes
+    >>> png_bytes(np.zeros([8, 8, 1], np.uint8)) < 20
+    True
   """
   image = as_array("image", image, [None] * 3)
   check_pixels(image, 256, "image")
@@ -79,6 +84,15 @@ class Scorer:
 
   Raises:
     InputError (a ValueError): if `num_samples` is not positive.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import Scorer
+    >>> images = load_dataset("digits").test[:4]
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> scores = Scorer(model, num_samples=2)(images)
+    >>> sorted(scores)
+    ['bits_per_dim', 'complexity_corrected', 'log_likelihood', 'png_bytes', 'typicality']
   """
 
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0, typical: float | None = None):
@@ -152,7 +166,14 @@ class Scorer:
 
 @check_arguments
 def scores_of(images: np.ndarray, log_likelihood: np.ndarray, typical: float | None = None) -> dict[str, np.ndarray]:
-  """Return all scores, as `Scorer` does, of images `[N, H, W, C]` with known `log_likelihood [N]`."""
+  """Return all scores, as `Scorer` does, of images `[N, H, W, C]` with known `log_likelihood [N]`.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import scores_of
+    >>> scores = scores_of(np.zeros([1, 8, 8, 1], np.uint8), np.array([-64 * np.log(2.0)]), typical=1.5)
+    >>> float(scores["bits_per_dim"][0]), float(scores["typicality"][0])
+    (1.0, 0.5)
+  """
   images = as_array("images", images, [None] * 4)
   check_pixels(images, 256)
   log_likelihood = as_array("log_likelihood", log_likelihood, [len(images)]).astype(np.float64)

@@ -17,11 +17,21 @@ from flowpp_tf.types import Path
 
 @dataclasses.dataclass(frozen=True)
 class ValidationStatistics:
-  """Bits/dim over images of the validation split."""
+  """Bits/dim over images of the validation split.
+
+  Attributes:
+    images: number of images.
+    mean: bits/dim.
+    std: bits/dim, over the images; None for one image.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import ValidationStatistics
+    >>> ValidationStatistics(images=180, mean=1.82, std=0.25).save("typicality.json", {"seed": 0})
+  """
 
   images: int
-  mean: float  # bits/dim
-  std: float | None  # bits/dim, over the images; None for one image
+  mean: float
+  std: float | None
 
   @check_arguments
   def save(self, path: Path, key: dict) -> None:
@@ -33,7 +43,14 @@ class ValidationStatistics:
 
 @check_arguments
 def load_typical(path: Path, key: dict) -> ValidationStatistics | None:
-  """Return what `ValidationStatistics.save` wrote with the same key, or None if there is no such file."""
+  """Return what `ValidationStatistics.save` wrote with the same key, or None if there is no such file.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import ValidationStatistics, load_typical
+    >>> ValidationStatistics(images=180, mean=1.82, std=0.25).save("typicality.json", {"seed": 0})
+    >>> load_typical("typicality.json", {"seed": 0}).mean
+    1.82
+  """
   try:
     kept = read_json(path)
     return ValidationStatistics(**kept["bits_per_dim"]) if kept["key"] == key else None
@@ -60,6 +77,14 @@ def measure_typical(
 
   Raises:
     InputError (a ValueError): if a count is not positive, or the images do not fit the scorer's model.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.evaluation import Scorer, measure_typical
+    >>> images = load_dataset("digits").test[:4]
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> measure_typical(Scorer(model, num_samples=1), images, most_images=3).images
+    3
   """
   for name, value in (("most_images", most_images), ("batch_size", batch_size)):
     if value < 1:

@@ -38,6 +38,12 @@ class LoadedModel:
     config: `FlowPlusPlusConfig`.
     metadata: content of assets/metadata.json: data, measured bits/dim, `max_batch`, versions.
     saved_model: result of `tf.saved_model.load`.
+
+  Examples:
+    >>> fpp.export_saved_model(fpp.FlowPlusPlus.from_preset("digits"), "exported")
+    >>> model = fpp.load_saved_model("exported")
+    >>> model.config.image_shape
+    (8, 8, 1)
   """
 
   @check_arguments

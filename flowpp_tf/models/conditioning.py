@@ -21,7 +21,12 @@ KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a 
 
 @check_arguments
 def conditioning_specs(config: FlowPlusPlusConfig, dtype: Any) -> dict[str, tf.TensorSpec]:
-  """Return the specs of a model's conditioning by name, for any batch size."""
+  """Return the specs of a model's conditioning by name, for any batch size.
+
+  Examples:
+    >>> fpp.models.conditioning_specs(fpp.get_config("digits_by_class"), tf.float32)
+    {'labels': TensorSpec(shape=(None,), dtype=tf.int32, name='labels')}
+  """
   dtype, specs = as_dtype("dtype", dtype), {}
   if config.num_classes:
     specs["labels"] = tf.TensorSpec([None], tf.int32, "labels")
@@ -49,6 +54,11 @@ def check_conditioning(
   Raises:
     InputError (a ValueError): if one is missing, not expected, or does not fit. The values of labels are checked only
       in eager mode; `conditioning_checks` are for graphs.
+
+  Examples:
+    >>> config = fpp.get_config("digits_by_class")
+    >>> fpp.models.check_conditioning(config, tf.float32, count=2, labels=3)["labels"].numpy().tolist()
+    [3, 3]
   """
   check_type("count", count, int | tf.Tensor | None)
   tensors = _as_tensors(config, dtype, labels, condition)
@@ -105,7 +115,13 @@ def _as_tensors(config, dtype, labels, condition):
 
 @check_arguments
 def conditioning_checks(config: FlowPlusPlusConfig, conditioning: Mapping[str, tf.Tensor]) -> list[checks.Check]:
-  """Return the checks, in a graph, of the values of a model's conditioning."""
+  """Return the checks, in a graph, of the values of a model's conditioning.
+
+  Examples:
+    >>> config = fpp.get_config("digits_by_class")
+    >>> len(fpp.models.conditioning_checks(config, {"labels": tf.constant([3, 4])})) > 0
+    True
+  """
   if "labels" not in conditioning:
     return []
   return checks.label_checks(conditioning["labels"], _lowest_label(config), config.num_classes)
@@ -119,6 +135,12 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
     batch: images, or a mapping with the key "image" and "label", "condition", as of TensorFlow Datasets; what the model
       does not take is left out.
     config: config of the model.
+
+  Examples:
+    >>> batch = {"image": np.zeros([2, 8, 8, 1], np.uint8), "label": np.array([3, 4])}
+    >>> images, conditioning = fpp.models.unpack_batch(batch, fpp.get_config("digits_by_class"))
+    >>> images.shape, sorted(conditioning)
+    ((2, 8, 8, 1), ['labels'])
   """
   if not isinstance(batch, Mapping):
     return batch, {}

@@ -17,7 +17,17 @@ from flowpp_tf.types import Path
 
 @dataclasses.dataclass(frozen=True)
 class InitialWeights:
-  """The file of trained weights that a source names."""
+  """The file of trained weights that a source names.
+
+  Attributes:
+    source: what the user named.
+    path: the file.
+    sha256: of the file.
+
+  Examples:
+    >>> weights = fpp.models.InitialWeights.find("digits")
+    >>> weights.load(fpp.FlowPlusPlus.from_preset("digits"))
+  """
 
   source: str
   path: pathlib.Path

@@ -50,6 +50,10 @@ def preset_folder(preset: Path) -> pathlib.Path:
 
   Raises:
     InputError (a ValueError): if there is none, with the names that come close.
+
+  Examples:
+    >>> fpp.models.preset_folder("digits").name
+    'digits'
   """
   folder = _SHIPPED / str(preset)
   if str(preset) in presets():
@@ -69,6 +73,11 @@ def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
   Raises:
     InputError (a ValueError): if there is no such preset, or its files are damaged: the weights must have the SHA-256
       that they were saved with.
+
+  Examples:
+    >>> fields, weights = fpp.models.read_preset("digits")
+    >>> fields["image_shape"], weights.name
+    ([8, 8, 1], 'best.weights.h5')
   """
   fields, folder, weights = open_preset(preset)
   return fields, folder / weights.name
@@ -124,6 +133,11 @@ def save_preset(
   Raises:
     InputError (a ValueError): for another format, weights that float16 cannot hold, or a folder that is not a preset.
     OSError: if the folder cannot be written.
+
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> fpp.models.save_preset(model, "my_digits", "Digits, 8x8, as they ship.")
+    >>> copy = fpp.FlowPlusPlus.from_preset("my_digits")
   """
   if weights not in FORMATS:
     raise InputError(f"`weights` must be one of {', '.join(FORMATS)}, got {weights!r}")
@@ -158,6 +172,12 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
 
   Raises:
     InputError (a ValueError): if there is no such preset, it is damaged, or the folder cannot be written.
+
+  Examples:
+    >>> import os
+    >>> fpp.models.copy_preset("digits", "runs/mine")  # what `--workdir=runs/mine` then reads
+    >>> "card.md" in os.listdir("runs/mine")
+    True
   """
   open_preset(preset, unchecked)
   target = pathlib.Path(folder)

@@ -19,6 +19,13 @@ class Adam(keras.optimizers.Adam):
 
   Raises:
     InputError (a ValueError): for `amsgrad`, which the op does not support.
+
+  Examples:
+    >>> from flowpp_tf.training import Adam
+    >>> x = tf.Variable(1.0)
+    >>> Adam(0.1).apply([tf.constant(2.0)], [x])
+    >>> round(float(x), 3)
+    0.9
   """
 
   def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -70,6 +70,14 @@ def run_training(
     Stopped: when asked to stop by SIGTERM or Ctrl-C, after the state has been saved, if that was possible.
     Diverged: after `max_skipped` skipped steps in a row; the newest checkpoint stays as it is.
     WorkerLost: if another worker of the strategy is gone.
+
+  Examples:
+    >>> from flowpp_tf.data import load_dataset
+    >>> from flowpp_tf.training import TrainingConfig, Workdir, run_training
+    >>> config, training = fpp.get_config("digits"), TrainingConfig(steps=500, tensorboard=())
+    >>> best = run_training(config, training, load_dataset("digits"), Workdir("runs/digits"), log_fn=lambda line: None)
+    >>> best > 0
+    True
   """
   strategy = strategy or tf.distribute.get_strategy()
   workers = Workers(strategy)

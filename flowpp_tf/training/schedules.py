@@ -59,6 +59,12 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
   Raises:
     InputError (a ValueError): if the text cannot be parsed, or gives a rate that is not positive.
+
+  Examples:
+    >>> from flowpp_tf.training import PiecewiseSchedule
+    >>> schedule = PiecewiseSchedule("linear:1e-3@100,hold@900,cosine:0@1000")
+    >>> [round(float(schedule(step)), 6) for step in (0, 99, 949)]
+    [1e-05, 0.001, 0.0005]
   """
 
   def __init__(self, pieces: str) -> None:

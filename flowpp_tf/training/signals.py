@@ -13,6 +13,12 @@ class Stopped(Exception):
   Attributes:
     step: the last step.
     saved_step: the step whose state is saved; None if there is none.
+
+  Examples:
+    >>> from flowpp_tf.training import Stopped
+    >>> stopped = Stopped(step=120, saved_step=120)
+    >>> print(stopped)
+    stopped after step 120 and saved
   """
 
   def __init__(self, step: int, saved_step: int | None) -> None:

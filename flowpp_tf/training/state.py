@@ -39,6 +39,13 @@ class TrainState:
 
   Raises:
     InputError (a ValueError): for an optimizer that clips or averages itself.
+
+  Examples:
+    >>> from flowpp_tf.training import TrainingConfig, TrainState
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> state = TrainState(model, TrainingConfig(steps=10))
+    >>> state.step, len(state.ema) == len(model.trainable_variables)
+    (0, True)
   """
 
   @check_arguments

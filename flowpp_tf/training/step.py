@@ -23,7 +23,16 @@ from flowpp_tf.types import Seed
 
 
 def train_step(state: TrainState, batch: Any) -> None:
-  """Take a step, in replica context, on this replica's share of a batch; see `unpack_batch` for what a batch can be."""
+  """Take a step, in replica context, on this replica's share of a batch; see `unpack_batch` for what a batch can be.
+
+  Examples:
+    >>> from flowpp_tf.training import TrainingConfig, TrainState, train_step
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> state = TrainState(model, TrainingConfig(steps=10))
+    >>> tf.distribute.get_strategy().run(train_step, (state, tf.zeros([2, 8, 8, 1], tf.uint8)))
+    >>> state.step
+    1
+  """
   replica = tf.distribute.get_replica_context()
   scale = None if state.loss_scale is None else tf.convert_to_tensor(state.loss_scale.value)
   seed = step_seed(state.config.seed, state.optimizer.iterations.value)

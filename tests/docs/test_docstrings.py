@@ -2,10 +2,12 @@
 
 import dataclasses
 import doctest
+import functools
 import importlib
+import importlib.util
 import inspect
 import pkgutil
-import types
+import re
 
 import keras
 import numpy as np
@@ -14,22 +16,28 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
+from flowpp_tf.core.settings import Settings
+from support.programs import ROOT
+from support.public_callables import surface
 
 pytestmark = pytest.mark.docs
 
-MODULES = (fpp, fpp.bijectors, fpp.distributions, fpp.layers)
 IMPORTED = {"np": np, "tf": tf, "tfp": tfp, "keras": keras, "fpp": fpp}
 
 
+@functools.cache
+def reference():
+  """The module that lists what has an entry in the reference."""
+  spec = importlib.util.spec_from_file_location("reference_pages", ROOT / ".ci" / "reference_pages.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
 def public_names():
-  """The classes and functions of the modules above, by name."""
-  found = {}
-  for module in MODULES:
-    for name in getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]:
-      value = getattr(module, name)
-      if callable(value) and not isinstance(value, types.ModuleType):
-        found[name] = value
-  return found
+  """The classes and functions that have an entry in the reference, by path."""
+  found = {path: value for names in reference().entries().values() for path, value in names.values()}
+  return {path: value for path, value in found.items() if callable(value)}
 
 
 def with_examples():
@@ -56,6 +64,10 @@ SHORTER = {
   ", 500,": ", 2,",
   "fpp.vector_flow(2)": "fpp.vector_flow(2, couplings=1, blocks=1)",
   "fpp.VectorFlow(2)": "fpp.VectorFlow(2, couplings=1, blocks=1)",
+  'config, training = fpp.get_config("digits"), TrainingConfig(steps=500': (
+    "config, training = SMALLER, TrainingConfig(steps=1"
+  ),
+  "enable_determinism()": "None",  # which would be that of all tests that follow
   'fpp.FlowPlusPlus(fpp.get_config("digits"))': "fpp.FlowPlusPlus(SMALLER)",
   'fpp.train("digits", "digits", "runs/digits")': (
     'fpp.train("digits", SMALLER, "runs/digits", steps=1, verbose=False, tensorboard=())'
@@ -76,6 +88,24 @@ SMALLER = dataclasses.replace(
 @pytest.mark.parametrize("name", sorted(public_names()))
 def test_every_public_name_has_an_example(name):
   assert "\nExamples:\n  >>> " in inspect.cleandoc(inspect.unwrap(public_names()[name]).__doc__)
+
+
+def test_the_reference_lists_all_that_is_public():
+  listed = {value.__name__ for value in public_names().values()}
+  helpers = surface.WITHOUT_ROWS["helpers of the package, no part of the room"].split()
+  assert set(helpers) <= reference().HELPERS
+  assert {name.partition(".")[0] for name in surface.public_callables()} - listed == set(helpers)
+
+
+@pytest.mark.parametrize("name", sorted(public_names()))
+def test_every_field_of_a_record_is_described(name):
+  value = public_names()[name]
+  fields = getattr(value, "_fields", None) or [f.name for f in getattr(value, "__dataclass_fields__", {}).values()]
+  if hasattr(value, "__post_init__") and issubclass(value, Settings):
+    assert all(field.metadata["help"] for field in dataclasses.fields(value))  # a table in the reference
+  elif inspect.isclass(value) and fields:
+    described = inspect.cleandoc(value.__doc__).partition("\nAttributes:\n")[2].partition("\n\n")[0]
+    assert re.findall(r"^  (\w+):", described, re.MULTILINE) == list(fields)
 
 
 @pytest.mark.slow

@@ -1,0 +1,97 @@
+"""Opens pages of build/site in Chromium: no error, no request to another server, nothing that is wider than its place.
+
+python .ci/site_browser.py [FOLDER FOR SCREENSHOTS]
+"""
+
+import contextlib
+import functools
+import http.server
+import pathlib
+import shutil
+import sys
+import threading
+
+from playwright import sync_api
+
+SITE = pathlib.Path(__file__).parent.parent / "build" / "site"
+PAGES = ("", "tutorials/first_flow/", "training/", "architecture/", "reference/bijectors/", "reference/programs/train/")
+LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (400, "light")}  # width in pixels, scheme
+# Tables that are wider than their place.
+_WIDE = """() => [...document.querySelectorAll("article table")].filter(table => {
+  const wider = element => element.scrollWidth > element.clientWidth + 1
+  return table.clientWidth && (wider(table) || wider(table.parentElement))
+}).map(table => table.innerText.slice(0, 60))"""
+
+
+@contextlib.contextmanager
+def served():
+  """The address of a server of the site, on loopback."""
+
+  class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+      pass
+
+  server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE)))
+  threading.Thread(target=server.serve_forever, daemon=True).start()
+  try:
+    yield f"http://127.0.0.1:{server.server_port}/"
+  finally:
+    server.shutdown()
+
+
+def look(browser, address, page, name, shots):
+  """Open a page in one of the looks; return what is wrong with it."""
+  width, scheme = LOOKS[name]
+  context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+  context.grant_permissions(["clipboard-read", "clipboard-write"])
+  tab, problems = context.new_page(), []
+  tab.on("console", lambda message: message.type == "error" and problems.append(f"console: {message.text}"))
+  tab.on("pageerror", lambda error: problems.append(f"error: {error}"))
+  tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+  tab.on("response", lambda answer: answer.status >= 400 and problems.append(f"{answer.status}: {answer.url}"))
+  ours = (address, "data:", "blob:")
+  tab.on("request", lambda sent: sent.url.startswith(ours) or problems.append(f"from another server: {sent.url}"))
+  tab.goto(address + page, wait_until="networkidle")
+  if tab.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1"):
+    problems.append("the page is wider than the window")
+  if width >= 1280:
+    problems += [f"a table overflows: {text!r}" for text in tab.evaluate(_WIDE)]
+    problems += copied(tab)
+  if shots:
+    tab.screenshot(path=f"{shots}/{page.strip('/').replace('/', '_') or 'home'}_{name}.png")
+  context.close()
+  return [f"{page or 'home'}, {name}: {problem}" for problem in problems]
+
+
+def copied(tab):
+  """What is wrong with what the buttons of examples copy: code without prompts and output."""
+  blocks = tab.locator(".highlight:has(.gp)")
+  problems = []
+  for i in range(min(blocks.count(), 3)):
+    blocks.nth(i).hover()
+    blocks.nth(i).locator("button[data-md-type=copy], .md-clipboard, .md-code__button").first.click()
+    text = tab.evaluate("navigator.clipboard.readText()")
+    shown = blocks.nth(i).locator("code").inner_text().splitlines()
+    expected = [line[4:] for line in shown if line[:3] in (">>>", "...")]
+    if text.splitlines() != expected:
+      problems.append(f"the button copies {text!r}")
+  return problems
+
+
+def main():
+  shots = sys.argv[1] if len(sys.argv) > 1 else None
+  program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+  if program is None:
+    sys.exit("error: Chromium is needed to look at the site")
+  with served() as address, sync_api.sync_playwright() as playwright:
+    browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+    problems = [problem for page in PAGES for name in LOOKS for problem in look(browser, address, page, name, shots)]
+    browser.close()
+  for problem in problems:
+    print(f"error: {problem}", file=sys.stderr)
+  print(f"{len(PAGES)} pages opened in {len(LOOKS)} looks: {len(problems)} problems")
+  sys.exit(bool(problems))
+
+
+if __name__ == "__main__":
+  main()
