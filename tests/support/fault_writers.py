@@ -266,8 +266,9 @@ def _look_at_preset(folder):
   if not mine.exists():
     return {"preset": None}
   assert {*visible(mine)} == {"best.weights.h5", "config.json", "preset.json"}
-  fpp.models.pretrained.read_preset(mine)
-  return {"preset": visible(mine)}
+  fields, weights = fpp.models.pretrained.read_preset(mine)
+  description = json.loads((mine / "preset.json").read_text())["description"]
+  return {"preset": (fields, description, [array.tobytes() for array in _arrays_of(read_weights(weights))])}
 
 
 def _copy_preset(folder):
