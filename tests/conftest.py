@@ -33,6 +33,12 @@ def pytest_addoption(parser):
     metavar="SEED",
     help="Also the long attacks of test_attacks.py, half an hour, drawn from a seed other than 0.",
   )
+  parser.addoption(
+    "--faults", choices=("some", "all"), default="some", help="At which calls test_faults.py lets writers fail."
+  )
+  parser.addoption(
+    "--fuzz", type=int, default=0, metavar="N", help="How many executions of each target tests/fuzz has."
+  )
   parser.addoption("--exhaustive", action="store_true", help="Also tests of which the slow ones have a shorter form.")
   parser.addoption("--damages", type=int, default=300, help="How many damaged archives test_archive.py decodes.")
 

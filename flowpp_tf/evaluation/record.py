@@ -87,16 +87,22 @@ def write_record(
   entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": int(seed)}
   if codecs:
     entry["codecs"] = [dataclasses.asdict(codec) for codec in codecs]
-  for measured in (*entry["bounds"], *entry.get("codecs", [])):
-    if math.isnan(measured["standard_error"]):  # JSON has no NaN
-      measured["standard_error"] = None
   record = read_record(path)
   known = record.get(split, {})
   same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
   if same and known.get("images", 0) > result.images:
     split = f"{split}[:{result.images}]"
-  text = json.dumps(record | {split: entry}, indent=2, allow_nan=False) + "\n"
+  text = json.dumps(_finite(record | {split: entry}), indent=2, allow_nan=False) + "\n"
   try:
     write_file(path, text)
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+
+
+def _finite(value):
+  """Replace numbers that are not finite by None, also those of records of earlier versions: JSON has no NaN."""
+  if isinstance(value, dict):
+    return {name: _finite(item) for name, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,16 +2,22 @@
 
 Content is written to a temporary name in the same folder, synced to disk, and then renamed. A process that is
 killed leaves the old content, and perhaps a `.tmp.*` that nothing reads.
+
+A directory that holds files cannot be replaced by `rename`: the two change places in one call where the system has one
+(Linux). Elsewhere the old one is moved aside first, and a process that is killed between the two moves leaves it as
+`.old.NAME`, which the next write moves back.
 """
 
 from collections.abc import Callable
 import contextlib
+import ctypes
 import errno
 import hashlib
 import os
 import pathlib
 import re
 import shutil
+import sys
 from typing import BinaryIO
 
 import numpy as np
@@ -21,6 +27,9 @@ from flowpp_tf.io.gate import open_claimed
 from flowpp_tf.types import Path
 
 _TEMPORARY = ".tmp."
+# Of Linux' renameat2.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_C = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -88,12 +97,27 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
     write(temporary)
     for written in temporary.rglob("*"):
       sync(written)
-    if target.exists():  # os.replace cannot replace a directory that holds files
+    if not target.exists():
+      os.replace(temporary, target)
+    elif not _exchange(temporary, target):
       os.replace(target, old)
-    os.replace(temporary, target)
+      os.replace(temporary, target)
     sync(target.parent)
   finally:
     tidy_up()
+
+
+def _exchange(one, other):
+  """Let two files or directories change places in one step; return False where the system cannot."""
+  function = getattr(_C, "renameat2", None)
+  if function is None:
+    return False
+  if function(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    return True
+  number = ctypes.get_errno()
+  if number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):  # an older system, or its file system
+    return False
+  raise OSError(number, os.strerror(number), os.fspath(other))
 
 
 # The files of a run and of a preset that no other program may write; see training/workdir.py and models/pretrained.py.

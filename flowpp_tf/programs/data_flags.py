@@ -14,6 +14,7 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS
 from flowpp_tf.programs import run
 
@@ -131,7 +132,10 @@ def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) ->
   """
   from flowpp_tf.data import describe
 
-  dataset = load_from_settings(complete_settings(given, settings["dataset"], settings), config)
+  name = given.get("dataset") or settings.get("dataset")
+  if not name:  # as of a preset that was saved without settings
+    raise InputError("the model does not say which data it was trained on; give --dataset")
+  dataset = load_from_settings(complete_settings(given, name, settings), config)
   fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
   if trained and trained["sha256"] != fingerprint["sha256"]:
     run.warn(f"the model was trained on {describe(trained)}; this is {describe(fingerprint)}")

@@ -165,6 +165,9 @@ def test_a_record_keeps_other_splits_and_refuses_other_files(tmp_path):
   record = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
   assert list(record) == ["test", "train"]
   assert record["test"]["bounds"] == [{"num_samples": 1, "bits_per_dim": 2.5, "standard_error": None}]
+  path.write_text(path.read_text().replace("null", "NaN"))  # as versions before 0.2.0 wrote
+  evaluation.write_record(path, "validation", result, {}, {}, seed=0)
+  assert json.loads(path.read_text())["train"]["bounds"][0]["standard_error"] is None
   path.write_text("notes")
   with pytest.raises(ValueError, match="evaluation.json' cannot be read"):
     evaluation.write_record(path, "test", result, {}, {}, seed=0)

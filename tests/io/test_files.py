@@ -6,7 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from flowpp_tf.io.files import create_array, remove_leftovers, replace_file
+from flowpp_tf.io import files
+from flowpp_tf.io.files import create_array, remove_leftovers, replace_directory, replace_file
 
 
 def test_a_file_that_cannot_be_written_leaves_what_was_there_and_nothing_else(tmp_path):
@@ -37,3 +38,18 @@ def test_leftovers_of_processes_that_have_ended_are_removed(tmp_path):
 def test_an_array_for_which_the_disk_has_no_room_is_an_error_before_the_first_write(tmp_path):
   with pytest.raises((OSError, OverflowError)):
     create_array(tmp_path / "a.npy", np.float32, (1 << 48,))
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_directory_is_replaced_in_one_step_where_the_system_can(exchange, monkeypatch, tmp_path):
+  """Between two moves it would be gone for readers, and for ever if the second one failed."""
+  target, seen = tmp_path / "directory", []
+  if not exchange:
+    monkeypatch.setattr(files, "_C", None)
+  replace = os.replace
+  monkeypatch.setattr(files.os, "replace", lambda *paths: seen.append(target.exists()) or replace(*paths))
+  for text in ("old", "new"):
+    replace_directory(target, lambda temporary, text=text: (temporary / "file").write_text(text))
+  assert (target / "file").read_text() == "new" and [*tmp_path.iterdir()] == [target]
+  moves = len(seen)
+  assert moves == (1 if exchange and files._C is not None else 3)

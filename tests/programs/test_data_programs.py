@@ -6,6 +6,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
+import flowpp_tf as fpp
+from support.models import MINIMAL
 from support.programs import call, times_of_files
 from support.runs import TINY_RUN
 
@@ -109,3 +111,9 @@ def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images,
   (line,) = error.splitlines()
   assert "error: " in line and message in line
   assert times_of_files(images) == before
+
+
+def test_a_preset_that_does_not_name_its_data_asks_for_them(tmp_path):
+  fpp.FlowPlusPlus(MINIMAL).save_to_preset(tmp_path / "mine", "a model")
+  result = call("evaluate", "--workdir=mine", cwd=tmp_path)
+  assert result.code == 2 and "does not say which data it was trained on; give --dataset" in result.error

@@ -1,0 +1,190 @@
+"""A fault at every call: what is there afterwards is old or new, one line says why, and the next call succeeds.
+
+pytest --faults=all -m "" -s tests/io/test_faults.py     # each call of each writer; the default takes a spread
+"""
+
+import collections
+import errno
+import itertools
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+
+from flowpp_tf.core.errors import InputError
+from support.fault_writers import HIDDEN, WRITERS
+from support.faults import CLAIM, ERRORS, MEMORY, Faults, Hang, contents, ends_within, open_files
+from support.marks import slow
+
+MOST_SECONDS = 10  # beyond the time of the same work without a fault
+_DEAD = "999999999"  # a process that is not there, in place of this one in names of temporary files
+
+
+@pytest.fixture(scope="module")
+def table(request):
+  """Rows of the table that is printed at the end."""
+  rows = []
+  yield rows
+  if request.config.getoption("--faults") == "all":
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+      print(f"\n{'writer':<26}{'calls':>6}{'faults':>8}{'refused':>9}{'went on':>9}{'kills':>7}{'seconds':>9}")
+      for row in rows:
+        print("{:<26}{:>6}{:>8}{:>9}{:>9}{:>7}{:>9.0f}".format(*row))
+      sums = [sum(column) for column in zip(*(row[1:] for row in rows))]
+      print("{:<26}{:>6}{:>8}{:>9}{:>9}{:>7}{:>9.0f}".format("all", *sums))
+
+
+def spread(cases, most):
+  return [cases[i] for i in np.unique(np.linspace(0, len(cases) - 1, min(most, len(cases))).astype(int))]
+
+
+def fresh(before, folder):
+  shutil.rmtree(folder, ignore_errors=True)
+  shutil.copytree(before, folder, symlinks=True)
+  return folder
+
+
+def leftovers(folder):
+  return [name for name in contents(folder) if any(part.startswith(HIDDEN) for part in name.split("/"))]
+
+
+def _by_call(cases):
+  """The cases of each call."""
+  return [(n, [*of_call]) for n, of_call in itertools.groupby(cases, key=lambda case: case[0])]
+
+
+def check_state(writer, folder, allowed, what):
+  state = writer.look(folder)
+  for name in {*state, *(name for one in allowed for name in one)}:
+    assert any(state.get(name) == one.get(name) for one in allowed), f"{what}: {name} is neither old nor new"
+
+
+@pytest.mark.parametrize("writer", [slow(w, id=w.name) if w.slow else pytest.param(w, id=w.name) for w in WRITERS])
+def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succeeds(writer, request, table, tmp_path):
+  begun = time.monotonic()
+  before, folder = tmp_path / "before", tmp_path / "work"
+  before.mkdir()
+  writer.prepare(before)
+  fresh(before, folder)
+  writer.work(folder)  # what is made once is made now
+  fresh(before, folder)
+  allowed = [writer.look(folder)]
+  kills = tmp_path / "kills"
+  with _Snapshots(folder, kills) as faults:
+    once = time.monotonic()
+    writer.work(folder)
+    once = time.monotonic() - once
+  new = writer.look(folder)
+  assert not leftovers(folder) and not open_files(folder)
+  number_of_kills = len(os.listdir(kills))
+  if writer.between:
+    allowed += [state for path in kills.iterdir() if (state := _look_or_none(writer, path)) is not None]
+  allowed.append(new)
+  cases = [
+    (n, error, lasting)
+    for n, (kind, _) in enumerate(faults.calls)
+    for error in ERRORS[kind]
+    for lasting in ((False, True) if error in (errno.ENOSPC, errno.EIO, CLAIM) else (False,))
+  ]
+  if writer.slow:  # another kind of fault at each call
+    cases = [of_call[n % len(of_call)] for n, of_call in _by_call(cases)]
+  every = request.config.getoption("--faults") == "all"
+  outcomes = collections.Counter()
+  for n, error, lasting in cases if every else spread(cases, 4 if writer.slow else 12):
+    what = f"{writer.name}, call {n}: {faults.calls[n]} fails with {errno.errorcode.get(error, error)}, {lasting=}"
+    fresh(before, folder)
+    outcome, kinds = _outcome(writer, folder, n, error, lasting, once, what)
+    outcomes[outcome] += 1
+    # Where folders cannot be opened any more, none can be removed; nothing reads what has such a name.
+    left = [] if lasting and "open to read" in kinds else leftovers(folder)
+    assert not left, f"{what}: {left} are left"
+    check_state(writer, folder, allowed, what)
+    _check_next_call(writer, folder, new, what)
+  snapshots = sorted(kills.iterdir(), key=lambda path: int(path.name))
+  for path in snapshots if every else spread(snapshots, 2 if writer.slow else 4):
+    what = f"{writer.name}, killed before call {path.name}: {faults.calls[int(path.name)]}"
+    if not writer.between:
+      check_state(writer, path, allowed, what)
+    fresh(path, folder)
+    _check_next_call(writer, folder, new, what)
+  injected = sum(outcomes.values())
+  table.append(
+    (
+      writer.name,
+      len(faults.calls),
+      injected,
+      outcomes["refused"],
+      outcomes["went on"],
+      number_of_kills,
+      time.monotonic() - begun,
+    )
+  )
+
+
+def _outcome(writer, folder, n, error, lasting, once, what):
+  """What the work says of a fault, and the kinds of calls that failed: threads may change their order."""
+  with Faults(folder, n, error, lasting) as faults:
+    try:
+      with ends_within(MOST_SECONDS + 5 * once):
+        writer.work(folder)
+      outcome = "went on"
+    except Hang:
+      pytest.fail(f"{what}: hangs")
+    except (InputError, OSError) as raised:
+      assert "\n" not in str(raised), what
+      outcome = "refused"
+    except MemoryError:  # of which the last line of a program says that memory is short
+      assert error == MEMORY, what
+      outcome = "refused"
+    except Exception as raised:
+      raise AssertionError(f"{what}: {type(raised).__name__}: {raised}") from raised
+  assert faults.failed or len(faults.calls) <= n, what
+  return outcome, faults.failed
+
+
+def _check_next_call(writer, folder, new, what):
+  writer.work(folder)
+  state = writer.look(folder)
+  for name in {*state, *new}:
+    assert state.get(name) == new.get(name), f"{what}: after the next call, {name} is not as without the fault"
+
+
+class _Snapshots(Faults):
+  """Copies the folder before each call: what a process leaves that is killed there."""
+
+  def __init__(self, folder, kills):
+    super().__init__(folder)
+    self._folder, self._kills = folder, kills
+    kills.mkdir()
+
+  def call(self, kind, where):
+    number = len(self.calls)
+    super().call(kind, where)
+    if kind in ("open to read", "read", "claim"):
+      return
+    with _unpatched(self):
+      copy = shutil.copytree(self._folder, self._kills / str(number), symlinks=True)
+      for path in sorted(copy.rglob(f".tmp.{os.getpid()}.*"), reverse=True):
+        path.rename(path.with_name(path.name.replace(str(os.getpid()), _DEAD, 1)))
+
+
+class _unpatched:
+  """Context in which calls of the copy are not counted."""
+
+  def __init__(self, faults):
+    self._faults = faults
+
+  def __enter__(self):
+    self._root, self._faults._root = self._faults._root, "/nowhere"
+
+  def __exit__(self, *error):
+    self._faults._root = self._root
+
+
+def _look_or_none(writer, path):
+  try:
+    return writer.look(path)
+  except (InputError, ValueError, OSError):
+    return None

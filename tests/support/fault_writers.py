@@ -1,0 +1,513 @@
+"""Everything that writes files, as rows for tests/io/test_faults.py: its beginning, its work, what is read later."""
+
+from collections.abc import Callable
+import csv
+import dataclasses
+import functools
+import io
+import json
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import compression, data, evaluation, training
+from flowpp_tf.compression import pictures as picture_files
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.data import cache, load_dataset
+from flowpp_tf.evaluation.pictures import plot_curves
+from flowpp_tf.evaluation.record import write_record
+from flowpp_tf.exporting import export_saved_model
+from flowpp_tf.io.digests import check_digests
+from flowpp_tf.io.files import create_array, replace_directory, replace_file, write_file
+from flowpp_tf.io.weights_file import read_weights
+from flowpp_tf.programs import run
+from flowpp_tf.programs.codec_models import codec_model_name, save_codec_model
+from flowpp_tf.training.checkpoints import checkpoint_folders, read_manifest
+from support.faults import contents
+from support.models import MINIMAL, SMALL, perturb, small_images
+from support.programs import call
+
+# Grey, without attention: archives of it are made in a tenth of a second.
+GREY = dataclasses.replace(
+  SMALL,
+  image_shape=(4, 4, 1),
+  levels=256,
+  structure="columns:1,squeeze,channels:1",
+  attention=False,
+  dropout=0.0,
+  dequantization="uniform",
+  coupling="affine",
+)
+HIDDEN = (".tmp.", ".unfinished.", ".old.")  # beginnings of names that nothing reads
+
+
+@dataclasses.dataclass(frozen=True)
+class Writer:
+  """Something that writes files.
+
+  Attributes:
+    name: of the row.
+    prepare: makes the files that are there before, in an empty folder.
+    work: writes; called again after a fault, it ends as it does without one.
+    look: what is read later, by name, of a folder.
+    between: whether states between the first and the last are right, too: those that the undisturbed work goes through.
+    slow: whether a call takes seconds.
+  """
+
+  name: str
+  prepare: Callable[[pathlib.Path], Any]
+  work: Callable[[pathlib.Path], Any]
+  look: Callable[[pathlib.Path], dict[str, Any]]
+  between: bool = False
+  slow: bool = False
+
+
+class ProgramFailed(InputError):
+  """Raised for a program that ended with another exit code than 0, and one line that says why."""
+
+
+def program(name, *arguments, folder):
+  """Call a program; what it wrote must be no more than one error line, and one exactly where it failed."""
+  result = call(name, *arguments, cwd=folder)
+  errors = [line for line in result.error.splitlines() if ": error: " in line]
+  assert "Traceback" not in result.error, result.error
+  assert len(errors) == (result.code != 0), result
+  assert result.code in (0, 1, 2, 4), result
+  if result.code:
+    raise ProgramFailed(errors[0])
+  return result
+
+
+def visible(folder, below=""):
+  """The files below a folder that something reads: names that begin with `HIDDEN` are left out."""
+  return {
+    name: content
+    for name, content in contents(pathlib.Path(folder) / below).items()
+    if not any(part.startswith(HIDDEN) for part in name.split("/"))
+  }
+
+
+# --- Models, made once ------------------------------------------------------------------------------
+
+
+@functools.cache
+def minimal(seed=0):
+  keras.utils.set_random_seed(seed)
+  model = fpp.FlowPlusPlus(MINIMAL)
+  perturb(model, seed=seed)
+  return model
+
+
+@functools.cache
+def grey():
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(GREY)
+  model.initialize(grey_images(32))
+  perturb(model, 0.02)
+  return model
+
+
+@functools.cache
+def codec():
+  return compression.CodecModel.of(grey())
+
+
+def grey_images(count, seed=0):
+  return (small_images(count, GREY, seed) // 16 + 100).astype(np.uint8)
+
+
+# --- Files ------------------------------------------------------------------------------------------
+
+
+def _two_files(folder):
+  (folder / "a").write_text("old")
+
+
+def _write_files(folder):
+  write_file(folder / "a", "new" * 1000)
+
+  def write(temporary):
+    with open(temporary, "w") as file:
+      for i in range(3):
+        file.write(f"{i}" * 10_000)
+
+  replace_file(folder / "b", write)
+
+
+def _write_directory(folder):
+  def write(temporary):
+    (temporary / "inside").mkdir()
+    (temporary / "a").write_text("new")
+    (temporary / "inside" / "b").write_text("new")
+
+  replace_directory(folder / "parent" / "directory", write)
+
+
+def _old_directory(folder):
+  (folder / "parent" / "directory").mkdir(parents=True)
+  (folder / "parent" / "directory" / "a").write_text("old")
+
+
+def _whole_directory(folder):
+  """One value for all files of the directory, so that a mixture of two is neither."""
+  return {"directory": visible(folder, "parent/directory") or None}
+
+
+def _write_array(folder):
+  def write(temporary):
+    array = create_array(temporary, np.float32, (100, 10))
+    array[:] = 1
+    array.flush()
+
+  replace_file(folder / "a.npy", write)
+
+
+# --- A run --------------------------------------------------------------------------------------------
+
+_TRAINING = training.TrainingConfig(steps=2, batch_size=4)
+
+
+def _store(folder):
+  """What a run of two validations writes, without the run."""
+  workdir = training.Workdir(folder / "run")
+  with workdir.sole_owner():
+    identity = workdir.open(MINIMAL, {**_TRAINING.identity(), "fingerprint": {"sha256": "0" * 64}})
+    state = tf.Variable(0, dtype=tf.int64)
+    checkpoints = workdir.new_checkpoints(1, identity, state=state)
+    restored = checkpoints.restore()
+    workdir.recover(restored, int(state.numpy()))
+    for step in range(int(state.numpy()) + 1, 3):
+      if step == 1:
+        workdir.save_best(minimal(), step, 3.0)
+      workdir.add_row({"step": step, "val_bits_per_dim": 4.0 - step})
+      state.assign(step)
+      if not checkpoints.save(step):
+        raise InputError("the checkpoint could not be written")
+
+
+def _look_at_store(folder):
+  workdir = training.Workdir(folder / "run")
+  found = {"checkpoint": None, "weights": None, "rows": None, "config": None}
+  whole = []
+  for path in checkpoint_folders(workdir.checkpoints):
+    manifest = read_manifest(path)  # one that has its name is whole
+    whole.append(manifest["step"])
+  found["checkpoint"] = max(whole, default=None)
+  if workdir.config.exists():
+    found["config"] = json.loads(workdir.config.read_text())["model"]
+  if workdir.best_weights.exists():
+    found["weights"] = [array.tobytes() for array in _arrays_of(read_weights(workdir.best_weights))]
+  rows, damaged = workdir._read_rows()
+  assert not damaged
+  found["rows"] = [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+  return found
+
+
+def _arrays_of(weights):
+  """The arrays of a weights file, which may have other bytes in between."""
+  found = []
+  with h5py.File(io.BytesIO(weights.content)) as file:
+    file.visititems(lambda name, item: found.append(item[()]) if isinstance(item, h5py.Dataset) else None)
+  return found
+
+
+def _small_data():
+  return data.ImageDataset(
+    "small", 8, small_images(8, MINIMAL), small_images(4, MINIMAL, 1), small_images(4, MINIMAL, 2)
+  )
+
+
+def _train(folder, steps=2):
+  training.run_training(
+    MINIMAL,
+    training.TrainingConfig(
+      steps=steps, batch_size=4, validate_every=1, checkpoint_every=1, learning_rate=3e-3, tensorboard=()
+    ),
+    _small_data(),
+    training.Workdir(folder / "run"),
+    log_fn=lambda line: None,
+  )
+
+
+@functools.cache
+def _run_of_one_step():
+  """The files of a run after its first step, by name."""
+  with tempfile.TemporaryDirectory() as folder:
+    _train(pathlib.Path(folder), steps=1)
+    return contents(folder)
+
+
+def _begun(folder):
+  for name, content in _run_of_one_step().items():
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+
+
+# --- Presets and the cache ------------------------------------------------------------------------------
+
+
+def _save_preset(folder):
+  minimal(1).save_to_preset(folder / "mine", "new")
+
+
+def _saved_preset(folder):
+  minimal(0).save_to_preset(folder / "mine", "old")
+
+
+def _look_at_preset(folder):
+  mine = folder / "mine"
+  if not mine.exists():
+    return {"preset": None}
+  assert {*visible(mine)} == {"best.weights.h5", "config.json", "preset.json"}
+  fields, weights = fpp.models.pretrained.read_preset(mine)
+  description = json.loads((mine / "preset.json").read_text())["description"]
+  return {"preset": (fields, description, [array.tobytes() for array in _arrays_of(read_weights(weights))])}
+
+
+def _copy_preset(folder):
+  fpp.models.copy_preset("digits", folder / "presets" / "digits")
+
+
+def _older_copy(folder):
+  _copy_preset(folder)
+  for name in ("card.md", "config.json"):
+    (folder / "presets" / "digits" / name).write_text("{}")
+
+
+def _folder_of_images(folder):
+  (folder / "images").mkdir()
+  for i in range(12):
+    Image.fromarray(np.full([8, 8], 10 * i, np.uint8)).save(folder / "images" / f"{i}.png")
+
+
+def _decode_folder(folder):
+  before = cache._IN_MEMORY
+  cache._IN_MEMORY = 0
+  try:
+    found = load_dataset(f"folder:{folder / 'images'}", image_shape=(8, 8, 1), cache_dir=folder / "cache")
+  finally:
+    cache._IN_MEMORY = before
+  assert sorted(int(image[0, 0, 0]) for split in data.SPLITS for image in found.split(split)) == [*range(0, 120, 10)]
+
+
+def _look_at_cache(folder):
+  return {"cache": visible(folder, "cache") or None} if (folder / "cache").exists() else {"cache": None}
+
+
+# --- Measurements and pictures -----------------------------------------------------------------------------
+
+_BOUND = evaluation.BitsPerDim(4, (evaluation.likelihood.Bound(1, 3.0, 0.1),), {})
+_DIGEST = {"sha256": "0" * 64}
+
+
+def _record(folder, split="test"):
+  write_record(folder / "evaluation.json", split, _BOUND, _DIGEST, _DIGEST, seed=0)
+
+
+def _typicality(folder):
+  evaluation.ValidationStatistics(4, 3.0, 0.1).save(folder / "typicality.json", {"weights": "new"})
+
+
+def _old_typicality(folder):
+  evaluation.ValidationStatistics(4, 2.0, 0.1).save(folder / "typicality.json", {"weights": "old"})
+
+
+def _curves(folder):
+  rows = [{"step": i, "bits_per_dim": 4.0 - i, "val_bits_per_dim": 4.1 - i} for i in range(3)]
+  run.replace(folder / "curves.png", lambda path: plot_curves(rows, path))
+
+
+def _pictures_are_whole(folder):
+  for path in folder.glob("[!.]*.png"):
+    with Image.open(path) as image:
+      image.load()
+  return visible(folder)
+
+
+def _measure(folder):
+  evaluation.evaluate_bits_per_dim(minimal(), small_images(4, MINIMAL), 2, partial=folder / "partial.npy")
+
+
+# --- Archives ------------------------------------------------------------------------------------------------
+
+
+def _with_model(folder):
+  write_file(folder / "model.npz", codec().to_bytes())
+
+
+def _archive_of_arrays(folder):
+  _with_model(folder)
+  with open(folder / "a.fpp", "wb") as file:
+    compression.compress_to(file, compression.TieredCodec(codec()), grey_images(20), segment_images=8)
+
+
+def _pictures(folder):
+  (folder / "in").mkdir()
+  for i, image in enumerate(grey_images(4)):
+    Image.fromarray(image[..., 0]).save(folder / "in" / f"{i}.png")
+  (folder / "in" / "text.txt").write_text("no image")
+
+
+def _run_and_pictures(folder):
+  grey().save_to_preset(folder / "run", "a model")
+  _pictures(folder)
+
+
+@functools.cache
+def _archive_of_files():
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    _run_and_pictures(folder)
+    program("compress", "--workdir=run", "--images=in", "--output=a.fpp", folder=folder)
+    (model,) = (folder / "run").glob("codec_model.*.npz")
+    return (folder / "a.fpp").read_bytes(), model.read_bytes()
+
+
+def _files_to_decompress(folder):
+  archive, model = _archive_of_files()
+  (folder / "a.fpp").write_bytes(archive)
+  (folder / "model.npz").write_bytes(model)
+
+
+def _compress(folder):
+  if (folder / "a.fpp").exists():
+    (folder / "a.fpp").unlink()  # the program does not replace it
+  program("compress", "--workdir=run", "--images=in", "--output=a.fpp", "--test", folder=folder)
+
+
+def _decompress(folder):
+  shutil.rmtree(folder / "out", ignore_errors=True)  # the program does not add to a folder
+  program("decompress", "a.fpp", "--model=model.npz", "--output=out", folder=folder)
+
+
+def _decompress_array(folder):
+  (folder / "out.npy").unlink(missing_ok=True)
+  program("decompress", "a.fpp", "--model=model.npz", "--output=out.npy", folder=folder)
+
+
+def _look_at_archive(folder):
+  found = visible(folder)
+  found = {name: content for name, content in found.items() if name == "a.fpp" or ".npz" in name}
+  for name, content in found.items():
+    if name == "a.fpp":  # whole: everything comes back
+      reader = compression.ArchiveReader(io.BytesIO(content))
+      items = [*picture_files.read_pictures(reader, compression.TieredCodec(_preset_codec()))]
+      found[name] = [item.name for item in items if isinstance(item, picture_files.ImageFile)]
+      assert len(items) == 5 == len(found[name]), items
+  return found
+
+
+@functools.cache
+def _preset_codec():
+  return compression.CodecModel.from_bytes(_archive_of_files()[1])
+
+
+def _codec_model(folder):
+  save_codec_model(folder, codec())
+  if not (folder / codec_model_name(codec().sha256())).exists():
+    raise InputError("it was not written, with a warning")
+
+
+# --- Exports and other programs ----------------------------------------------------------------------------
+
+
+@functools.cache
+def _saved_model():
+  """The files of a SavedModel, by name."""
+  with tempfile.TemporaryDirectory() as folder:
+    export_saved_model(minimal(), pathlib.Path(folder) / "1")
+    return contents(pathlib.Path(folder) / "1")
+
+
+def _export(folder, description="new"):
+  """With files that TensorFlow wrote before: its writers are C++, and take seconds."""
+  files = _saved_model()
+
+  def save(module, path, **more):
+    for name, content in files.items():
+      if "digests.json" not in name:
+        (pathlib.Path(path) / name).parent.mkdir(parents=True, exist_ok=True)
+        (pathlib.Path(path) / name).write_bytes(content)
+    (pathlib.Path(path) / "assets" / "metadata.json").write_text(json.dumps({"about": description, "max_batch": 2}))
+
+  original, tf.saved_model.save = tf.saved_model.save, save
+  try:
+    export_saved_model(minimal(), folder / "exported" / "1", overwrite=True)
+  finally:
+    tf.saved_model.save = original
+
+
+def _look_at_export(folder):
+  path = folder / "exported" / "1"
+  if path.exists():
+    check_digests(path)
+    assert (path / "assets.extra" / "digests.json").exists()
+  return {"saved_model": visible(path) or None} if path.exists() else {"saved_model": None}
+
+
+def _sample(folder):
+  program("sample", "--workdir=run", "--n=2", "--output=s.png", "--npy=s.npy", folder=folder)
+
+
+def _of_grey(folder):
+  fpp.models.pretrained.save_preset(grey(), folder / "run", "a model", {"dataset": "npz:data.npz"})
+  np.savez(folder / "data.npz", **{split: grey_images(4, i) for i, split in enumerate(data.SPLITS)})
+
+
+def _evaluate(folder):
+  program("evaluate", "--workdir=run", "--dataset=npz:data.npz", "--num_samples=2", folder=folder)
+
+
+def _score(folder):
+  program(
+    "score", "--workdir=run", "--dataset=npz:data.npz", "--num_samples=1", "--typical_images=2", "--output=s.csv",
+    folder=folder,
+  )  # fmt: skip
+
+
+def _look_at_scores(folder):
+  """Without typicality, which is left out, with a warning, where the data of the run cannot be read."""
+  found = visible(folder)
+  if "s.csv" in found:
+    rows = csv.DictReader(io.StringIO(found["s.csv"].decode()))
+    found["s.csv"] = [{name: value for name, value in row.items() if name != "typicality"} for row in rows]
+  return found
+
+
+_nothing = lambda folder: None
+
+WRITERS = [
+  Writer("write_file, replace_file", _two_files, _write_files, visible),
+  Writer("replace_directory, new", _nothing, _write_directory, _whole_directory),
+  Writer("replace_directory, again", _old_directory, _write_directory, _whole_directory),
+  Writer("create_array", _nothing, _write_array, visible),
+  Writer("store of a run", _nothing, _store, _look_at_store, between=True),
+  Writer("preset, new", _nothing, _save_preset, _look_at_preset),
+  Writer("preset, again", _saved_preset, _save_preset, _look_at_preset, slow=True),
+  Writer("copy of a preset, new", _nothing, _copy_preset, visible),
+  Writer("copy of a preset, again", _older_copy, _copy_preset, visible),
+  Writer("cache of data", _folder_of_images, _decode_folder, _look_at_cache),
+  Writer("evaluation.json", functools.partial(_record, split="validation"), _record, visible),
+  Writer("typicality.json", _old_typicality, _typicality, visible),
+  Writer("curves.png", _nothing, _curves, _pictures_are_whole, slow=True),
+  Writer("codec model", _nothing, _codec_model, visible),
+  Writer("decompress to .npy", _archive_of_arrays, _decompress_array, visible),
+  Writer("decompress to a folder", _files_to_decompress, _decompress, visible),
+  Writer("export", _nothing, _export, _look_at_export),
+  Writer("export, again", functools.partial(_export, description="old"), _export, _look_at_export),
+  Writer("compress", _run_and_pictures, _compress, _look_at_archive, slow=True),
+  Writer("partial evaluation", _nothing, _measure, visible, between=True, slow=True),
+  Writer("sample", _of_grey, _sample, visible, slow=True),
+  Writer("evaluate", _of_grey, _evaluate, visible, between=True, slow=True),
+  Writer("score", _of_grey, _score, _look_at_scores, slow=True),
+  Writer("train", _nothing, _train, _look_at_store, between=True, slow=True),
+  Writer("resume", _begun, _train, _look_at_store, between=True, slow=True),
+]
