@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 import difflib
 
+_LONGEST = 2000  # characters of a message
+
 
 class InputError(ValueError):
   """Raised for invalid user input, with the argument, the value and what was expected in one line.
@@ -13,6 +15,10 @@ class InputError(ValueError):
       ...
     flowpp_tf.core.errors.InputError: unknown config 'digit'; did you mean digits?
   """
+
+  def __init__(self, message: object = "") -> None:
+    text = str(message)
+    super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")  # some quote a damaged file
 
 
 class Diverged(Exception):

@@ -72,7 +72,7 @@ class Target:
 
 def check_words(error):
   text = str(error)
-  if "\n" in text or len(text) > 20_000 or not text:
+  if "\n" in text or len(text) > 2_010 or not text:
     raise Wrong(f"no line: {text[:1000]!r}")
   if "more memory than there is" in text or "std::bad_alloc" in text or "Unable to allocate" in text:
     raise Wrong(f"memory was not claimed: {text[:300]}")

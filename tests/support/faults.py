@@ -7,7 +7,7 @@
         work()
 
 Patched are calls that Python code makes: opening, writing and syncing files, folders, links, renames, memory maps,
-`claim`. TensorFlow's writers are C++ and are not: fault_shim.c, which is preloaded, has those.
+`claim`. TensorFlow's writers are C++ and are not.
 """
 
 import builtins
