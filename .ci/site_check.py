@@ -26,6 +26,7 @@ class Page(html.parser.HTMLParser):
     loaded: of these, what the browser loads by itself.
     without_alt: pictures without a text for those who do not see them.
     blocks: code blocks, each with the id of the last heading before it.
+    copies: what buttons copy where that is not the block, with these ids.
     equations: number of typeset equations.
     raw_equations: number of those that were not typeset.
   """
@@ -33,6 +34,7 @@ class Page(html.parser.HTMLParser):
   def __init__(self, path):
     super().__init__()
     self.ids, self.links, self.loaded, self.without_alt, self.blocks = set(), [], [], [], []
+    self.copies = []
     self.equations = self.raw_equations = 0
     self._heading, self._block = "", None
     self.feed(path.read_text())
@@ -48,6 +50,8 @@ class Page(html.parser.HTMLParser):
       self.without_alt.append(given.get("src", "")[:60])
     if tag in ("h1", "h2", "h3", "h4", "h5") and given.get("id"):
       self._heading = given["id"]
+    if "data-copy" in given:
+      self.copies.append((self._heading, given["data-copy"]))
     self.equations += classes == ["katex"]
     self.raw_equations += "arithmatex" in classes or "katex-error" in classes
     if tag == "pre":
@@ -103,6 +107,11 @@ def check_reference(pages):
         counts["examples as code blocks"] += 1
       else:
         problems.append(f"{anchor}: its example is no code block of the page")
+      code = "\n".join(line[4:] for line in text.splitlines() if line[:3] in (">>>", "..."))
+      if (anchor, code) in anchors[path].copies:
+        counts["examples that can be pasted"] += 1
+      else:
+        problems.append(f"{anchor}: the button of its example copies more than its code")
   return problems, counts
 
 

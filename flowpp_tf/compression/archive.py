@@ -219,8 +219,8 @@ class ArchiveReader:
     >>> import io
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> data = fpp.compress(model, np.zeros([2, 8, 8, 1], np.uint8))
-    >>> fpp.compression.ArchiveReader(io.BytesIO(data)).header.image_shape
-    (8, 8, 1)
+    >>> fpp.compression.ArchiveReader(io.BytesIO(data)).header.levels
+    17
   """
 
   @check_arguments

@@ -42,7 +42,7 @@ class CouplingConfig:
     invertible_conv_stddev: of the noise with which the 1x1 convolutions begin, around the identity.
 
   Examples:
-    >>> coupling = fpp.get_config("digits").coupling_config
+    >>> coupling = fpp.get_config("digits").flow_couplings
     >>> coupling.coupling, coupling.invertible_conv
     ('mixture_logistic', 'dense')
   """

@@ -60,7 +60,7 @@ def load_dataset(
     >>> from flowpp_tf.data import load_dataset
     >>> digits = load_dataset("digits", labels=True)
     >>> digits.train.shape, digits.levels, digits.num_classes
-    ((1437, 8, 8, 1), 17, 10)
+    ((1527, 8, 8, 1), 17, 10)
   """
   if image_shape is not None:
     check_shape_of_images("image_shape", image_shape)

@@ -161,7 +161,7 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
   Examples:
     >>> from flowpp_tf.evaluation import plot_curves
-    >>> rows = [{"step": step, "train_bits_per_dim": 9 / step, "valid_bits_per_dim": 9.5 / step} for step in (1, 2, 3)]
+    >>> rows = [{"step": step, "bits_per_dim": 9 / step, "val_bits_per_dim": 9.5 / step} for step in (1, 2, 3)]
     >>> plot_curves(rows, "curves.png")
   """
   import matplotlib  # here, because the import is slow

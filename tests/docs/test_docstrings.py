@@ -68,6 +68,7 @@ SHORTER = {
     "config, training = SMALLER, TrainingConfig(steps=1"
   ),
   "enable_determinism()": "None",  # which would be that of all tests that follow
+  'fpp.FlowPlusPlus.from_preset("digits")': "digits_preset()",  # loaded once
   'fpp.FlowPlusPlus(fpp.get_config("digits"))': "fpp.FlowPlusPlus(SMALLER)",
   'fpp.train("digits", "digits", "runs/digits")': (
     'fpp.train("digits", SMALLER, "runs/digits", steps=1, verbose=False, tensorboard=())'
@@ -83,6 +84,12 @@ SMALLER = dataclasses.replace(
   context_channels=4,
   attention=False,
 )
+
+
+@functools.cache
+def digits_preset():
+  """The model of the preset, which no example changes much."""
+  return fpp.FlowPlusPlus.from_preset("digits")
 
 
 @pytest.mark.parametrize("name", sorted(public_names()))
@@ -120,6 +127,7 @@ def test_the_example_prints_what_it_says(name, tmp_path, monkeypatch):
     text = text.replace(long, short)
   failures = []
   runner = doctest.DocTestRunner(verbose=False)
-  examples = doctest.DocTestParser().get_doctest(text, IMPORTED | {"SMALLER": SMALLER}, name, None, None)
+  names = IMPORTED | {"SMALLER": SMALLER, "digits_preset": digits_preset}
+  examples = doctest.DocTestParser().get_doctest(text, names, name, None, None)
   runner.run(examples, out=failures.append)
   assert not failures, "".join(failures)

@@ -1,0 +1,83 @@
+"""The sources of the site: links that work there, pages of flags, and what the check of the built pages finds."""
+
+import importlib.util
+import sys
+
+import pytest
+
+from support.marks import slow
+from support.programs import ROOT, run
+
+pytestmark = pytest.mark.docs
+
+
+@pytest.fixture(scope="module")
+def ci():
+  """Imports a file of .ci, by its name."""
+  folder = str(ROOT / ".ci")
+
+  def load(name):
+    spec = importlib.util.spec_from_file_location(f"ci_{name}", ROOT / ".ci" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+  sys.path.insert(0, folder)
+  yield load
+  sys.path.remove(folder)
+
+
+@pytest.mark.parametrize(
+  "page, text, expected",
+  [
+    ("docs/training.md", "[data](data.md#folders)", "[data](data.md#folders)"),
+    ("docs/training.md", "[home](../README.md)", "[home](index.md)"),
+    ("docs/training.md", "[setup.py](../setup.py)", "`setup.py`"),
+    ("docs/training.md", "[card](../flowpp_tf/pretrained/photos/card.md)", "[card](models/photos.md)"),
+    ("flowpp_tf/pretrained/photos/card.md", "![s](../../../docs/samples_photos.png)", "![s](../samples_photos.png)"),
+    ("docs/training.md", "$f[x](y)$, [paper](https://arxiv.org)", "$f[x](y)$, [paper](https://arxiv.org)"),
+    (
+      "docs/architecture.md",
+      "![bound](architecture.png)",
+      "![bound](architecture.png#only-light)![bound](architecture_dark.png#only-dark)",
+    ),
+  ],
+)
+def test_links_work_where_pages_are_in_the_site(ci, page, text, expected):
+  assert ci("site").relinked(text, ROOT / page) == expected
+
+
+@pytest.mark.parametrize("command", ["decompress", slow("train")])
+def test_the_page_of_a_program_has_all_flags_of_its_help(ci, command):
+  pages = ci("program_pages")
+  page = pages.page(command, *pages.flags_of(command))
+  help_text = run([str(ROOT / "bin" / command), "--help"]).out
+  names = [line.strip() for line in help_text.splitlines() if line.startswith("  --")]
+  assert len(names) > 10 and all(f"| `{name}` |" in page for name in names)
+
+
+def test_every_page_of_the_site_is_in_the_navigation(ci):
+  """mkdocs says the same, but only where it is installed."""
+  navigation = (ROOT / "mkdocs.yml").read_text()
+  site = ci("site")
+  for path in [*(ROOT / "docs").rglob("*.md"), *(ROOT / "docs" / "tutorials").glob("*.py"), *site.CARDS.glob("*/*.md")]:
+    assert f": {site.place(path)}\n" in navigation, path
+
+
+PAGE = """<html><body><h2 id="here">a</h2><a href="#here">x</a><a href="#gone">x</a><a href="gone.html">x</a>
+<img src="{picture}"><span class="katex">y</span><span class="arithmatex">\\(x\\)</span>
+<script src="https://cdn.example/x.js"></script></body></html>"""
+
+
+def test_the_check_of_built_pages_finds_what_is_wrong(ci, tmp_path, monkeypatch):
+  check = ci("site_check")
+  monkeypatch.setattr(check, "SITE", tmp_path)
+  (tmp_path / "p.png").write_bytes(b"")
+  path = tmp_path / "index.html"
+  path.write_text(PAGE.replace("{picture}", "p.png"))
+  problems, counts = check.check_pages({path.relative_to(tmp_path): check.Page(path)})
+  found = "\n".join(problems)
+  assert counts["equations"] == 1
+  for problem in ("a dead anchor: #gone", "a dead link: gone.html", "without a text", "not typeset", "another server"):
+    assert problem in found
+  assert len(problems) == 5
