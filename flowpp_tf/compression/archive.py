@@ -368,6 +368,8 @@ class ArchiveReader:
     if mark != _INDEX_MARK or start + _INDEX.size + count * _ENTRY.itemsize + _FOOTER.size != self.size:
       raise ArchiveError("the archive's index is damaged")
     claim("items", count, "the archive's index")
+    if count * (_SEGMENT.size + LEAST_BYTES) > start - self._first:  # before a million entries are read
+      raise ArchiveError("the archive's index does not agree with its segments")
     entries = self._read(count * _ENTRY.itemsize, "its index")
     if zlib.crc32(entries) != crc:
       raise ArchiveError("the archive's index is damaged: it has the wrong checksum")

@@ -11,6 +11,7 @@ all lines before it, are there with their checksums; other files are removed.
 from __future__ import annotations
 
 from collections.abc import Iterator
+import concurrent.futures
 import contextlib
 import dataclasses
 import errno
@@ -39,6 +40,7 @@ _LONGEST_NAME = 255  # bytes of a part of a path
 _LONGEST_PATH = 4000  # bytes
 _DEEPEST = 255  # folders in each other: Python walks through them by recursion
 _BLOCK = 1 << 22
+_SYNCS = 16  # files at a time
 _JOURNAL = 1 << 30  # bytes of a journal that is read
 
 
@@ -124,8 +126,8 @@ class OutputFolder:
 
   def commit(self, point: Point) -> None:
     """Note that all files before a point are written, or are problems."""
-    for _, path, _, _ in self._line:
-      sync(self._files / path)
+    with concurrent.futures.ThreadPoolExecutor(_SYNCS) as pool:  # file systems write what several wait for at once
+      list(pool.map(lambda file: sync(self._files / file[1]), self._line))
     said, self._said = self.problems[self._said :], len(self.problems)
     self._append({"point": dataclasses.astuple(point), "files": self._line, "problems": said})
     self._line = []

@@ -26,7 +26,9 @@ def save_codec_model(workdir: pathlib.Path, model: CodecModel) -> None:
     )
 
 
-def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None) -> TieredCodec:
+def coder_for_archive(
+  reader: ArchiveReader, workdir: str | None, preset: str | None, model: str | None, unchecked: bool = False
+) -> TieredCodec:
   """Return the coder of an archive.
 
   Args:
@@ -34,6 +36,7 @@ def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | 
     workdir: directory of a run, or None.
     preset: name or folder of a preset, or None.
     model: file of a `CodecModel`, or None.
+    unchecked: whether to use weights that have lost their checksum.
 
   Raises:
     InputError (a ValueError): if the model that made the archive is not among these, nor in the archive.
@@ -55,10 +58,10 @@ def coder_for_archive(reader: ArchiveReader, workdir: str | None, preset: str | 
       return TieredCodec(known, tier)
   elif not workdir and not preset:
     raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")
-  return TieredCodec(_load_model(workdir, preset, wanted), tier)
+  return TieredCodec(_load_model(workdir, preset, wanted, unchecked), tier)
 
 
-def _load_model(workdir, preset, wanted):
+def _load_model(workdir, preset, wanted, unchecked):
   try:
     from flowpp_tf.models import FlowPlusPlus
     from flowpp_tf.training import Workdir
@@ -67,4 +70,6 @@ def _load_model(workdir, preset, wanted):
       f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "
       f"{codec_model_name(wanted)} as --model"
     ) from None
-  return FlowPlusPlus.from_preset(preset) if preset is not None else Workdir(workdir).load()[0]
+  if preset is not None:
+    return FlowPlusPlus.from_preset(preset, unchecked=unchecked)
+  return Workdir(workdir, unchecked).load()[0]

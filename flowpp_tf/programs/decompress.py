@@ -11,9 +11,12 @@ is damaged, what can be decoded is written, what is lost is named, and the exit 
 portable needs no TensorFlow to be decoded.
 """
 
+from collections.abc import Iterable, Iterator
+import contextlib
 import json
 import os
 import pathlib
+from typing import TypeVar
 
 from absl import flags
 import numpy as np
@@ -26,6 +29,8 @@ from flowpp_tf.programs.codec_models import coder_for_archive
 from flowpp_tf.programs.process import printable
 
 _MOST_LINES = 100
+_MOST_CHARACTERS = 200  # of a name in a line
+T = TypeVar("T")
 
 
 def define_flags() -> None:
@@ -33,6 +38,7 @@ def define_flags() -> None:
   flags.DEFINE_string("workdir", None, "Directory of the run whose model made the archive.")
   flags.DEFINE_string("preset", None, "Preset whose model made the archive.")
   flags.DEFINE_string("model", None, "File codec_model.HASH.npz that bin/compress wrote beside the weights.")
+  flags.DEFINE_bool("accept_unchecked", False, "Use weights that have lost the checksum that they were written with.")
   flags.DEFINE_string("output", None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
   flags.DEFINE_list("files", None, "Only these files; all if not given.")
   flags.DEFINE_bool("resume", False, "Go on with the folder --output.partial of a process that was stopped.")
@@ -49,23 +55,39 @@ def decompress_from_flags(archive: str | None = None) -> None:
   with gate.reading(archive):
     file = gate.open_regular(archive)
   with file:
-    reader = ArchiveReader(file)
+    with _reading(archive):
+      reader = ArchiveReader(file)
     if flag.list:
       _print_contents(archive, reader)
       return
     of_arrays, output = reader.header.kind == "images", pathlib.Path(flag.output)
     if of_arrays and (flag.files or flag.resume):
       raise InputError(f"the archive holds arrays: --{'files' if flag.files else 'resume'} is for one of files")
-    coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model)
+    coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model, flag.accept_unchecked)
     reader.check(coder)
     if of_arrays:
-      _write_array(reader, coder, output)
+      _write_array(archive, reader, coder, output)
     else:
-      _write_files(reader, coder, output, flag.files, flag.resume)
+      _write_files(archive, reader, coder, output, flag.files, flag.resume)
+
+
+@contextlib.contextmanager
+def _reading(archive):
+  """Say that the archive cannot be read, where an `OSError` would be taken for one of what is written."""
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f"{archive!r} cannot be read: {gate.reason(error)}") from None
+
+
+def _read(archive: str, parts: Iterable[T]) -> Iterator[T]:
+  with _reading(archive):
+    yield from parts
 
 
 def _print_contents(archive, reader):
-  header, segments = reader.header, reader.index()
+  with _reading(archive):
+    header, segments = reader.header, reader.index()
   shape = "x".join(map(str, header.image_shape))
   text = (
     f"{archive}: {header.kind}, {int(segments['images'].sum())} images or tiles of {shape}, {header.levels} "
@@ -75,22 +97,23 @@ def _print_contents(archive, reader):
   print(printable(text))
 
 
-def _write_array(reader, coder, output):
+def _write_array(archive, reader, coder, output):
   run.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
-  run.write_file(output, lambda path: counts.extend(_save(path, reader, coder, problems)))
+  parts = _read(archive, read_images(reader, coder))
+  run.write_file(output, lambda path: counts.extend(_save(path, parts, coder.model.image_shape, problems)))
   _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 
 
-def _save(path, reader, coder, problems):
+def _save(path, parts, shape, problems):
   """Write the images segment by segment; return how many there are, and how many of them are lost."""
   count = lost = 0
-  header = lambda: {"descr": "|u1", "fortran_order": False, "shape": (count, *coder.model.image_shape)}
+  header = lambda: {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
   with open(path, "wb") as file:
     np.lib.format.write_array_header_1_0(file, header())
     try:
-      for part in read_images(reader, coder):
+      for part in parts:
         file.write(part.images.tobytes())
         if part.problem:
           indices = np.flatnonzero(~part.known) + count
@@ -104,37 +127,22 @@ def _save(path, reader, coder, problems):
   return count, lost
 
 
-def _write_files(reader, coder, folder, names, resume):
-  from flowpp_tf.compression.output_folder import FATAL, OutputFolder  # with Pillow
-  from flowpp_tf.compression.pictures import Lost, Point, read_from
+def _write_files(archive, reader, coder, folder, names, resume):
+  from flowpp_tf.compression.output_folder import OutputFolder  # with Pillow
+  from flowpp_tf.compression.pictures import read_from
 
   output = OutputFolder(folder, json.dumps([reader.fingerprint(), sorted(names) if names else None]), resume)
-  seen = set()
+  seen, begun = set(), False
   try:
     with output.writing():
-      seen |= output.names
-      try:
-        for item in read_from(reader, coder, names or None, output.point):
-          if isinstance(item, Point):
-            output.commit(item)
-            continue
-          seen.add(item.name)
-          if isinstance(item, Lost):
-            output.problems.append(f"{repr(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
-            continue
-          try:
-            _write_one(output, item)
-          except (InputError, UnicodeError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in FATAL:
-              raise
-            output.problems.append(f"{item.name!r} cannot be written ({gate.reason(error)})")
-      except ArchiveError as error:
-        output.problems.append(str(error))
-  except OSError as error:  # as if the disk is full: other files will not do better
-    raise InputError(
-      f"cannot write {str(folder)!r}: {gate.reason(error)}; what is written so far is in "
-      f"{os.path.basename(os.path.realpath(folder))}.partial, and --resume goes on with it"
-    ) from None
+      seen, begun = set(output.names), True
+      _write_all(output, _read(archive, read_from(reader, coder, names or None, output.point)), seen)
+  except (InputError, OSError) as error:  # as if the disk is full: other files will not do better
+    text = str(error) if isinstance(error, InputError) else f"cannot write {str(folder)!r}: {gate.reason(error)}"
+    if begun:
+      partial = f"{os.path.basename(os.path.realpath(folder))}.partial"
+      text += f"; what is written so far is in {partial}, and --resume goes on with it"
+    raise InputError(text) from None
   if output.count:
     print(f"wrote {printable(folder)}: {output.count} files")
   _end(output.problems, f"{output.count} files")
@@ -142,12 +150,41 @@ def _write_files(reader, coder, folder, names, resume):
     raise InputError(f"--files: not in the archive: {', '.join(sorted(missing))}")
 
 
+def _write_all(output, items, seen):
+  """Write files, and add their names to `seen`; what cannot be decoded or written becomes a problem of the output."""
+  from flowpp_tf.compression.output_folder import FATAL
+  from flowpp_tf.compression.pictures import Lost, Point
+
+  try:
+    for item in items:
+      if isinstance(item, Point):
+        output.commit(item)
+        continue
+      seen.add(item.name)
+      if isinstance(item, Lost):
+        output.problems.append(f"{_shown(item.name) if item.name else 'files of a segment'} lost ({item.reason})")
+        continue
+      try:
+        _write_one(output, item)
+      except (InputError, UnicodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in FATAL:
+          raise
+        output.problems.append(f"{_shown(item.name)} cannot be written ({gate.reason(error)})")
+  except ArchiveError as error:
+    output.problems.append(str(error))
+
+
 def _write_one(output, picture):
   """Write a file; say so if its name had to be cut."""
   path = output.write(picture)
   ending = "" if picture.pixels is None or picture.name.lower().endswith(".png") else ".png"
   if os.path.basename(picture.name) + ending != os.path.basename(path) and len(os.fsencode(picture.name)) > 200:
-    run.warn(f"{picture.name!r} is written as {path!r}: its name would be too long")
+    run.warn(f"{_shown(picture.name)} is written as {_shown(path)}: its name would be too long")
+
+
+def _shown(name):
+  """Return a name as text: one of an archive may have millions of characters."""
+  return repr(name if len(name) <= _MOST_CHARACTERS else f"{name[:_MOST_CHARACTERS]}...")
 
 
 def _end(problems, what):

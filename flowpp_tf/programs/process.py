@@ -22,6 +22,7 @@ from typing import NoReturn
 DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SIGNALLED = 128  # exit codes of processes that a signal ended are above
+_LONGEST = 4000  # characters of a line: names in files of strangers may have millions
 _PATIENCE = 10  # seconds after which a program that was interrupted is ended
 
 
@@ -30,7 +31,7 @@ class Interrupted(BaseException):
 
   def __init__(self, number: int) -> None:
     super().__init__(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
-    self.code = 128 + number
+    self.code = _SIGNALLED + number
 
 
 def program_name() -> str:
@@ -42,7 +43,8 @@ def say(kind: str, text: object) -> None:
   """Print a line on stderr in any encoding, even if nobody reads it; `kind` may be empty."""
   words = [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()]
   with contextlib.suppress(OSError, ValueError):
-    print(printable(" ".join(filter(None, words))), file=sys.stderr, flush=True)
+    line = printable(" ".join(filter(None, words)))
+    print(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...", file=sys.stderr, flush=True)
 
 
 def printable(text: object) -> str:
@@ -60,26 +62,11 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
       stream.reconfigure(errors="backslashreplace")
-  code = FAILED
   try:
-    _answer_signals()
-    main()
-    code = DONE
-  except SystemExit as end:
-    code = _code_of(end)
-  except Interrupted as interrupted:
-    say("", interrupted)
+    code = _run(main)
+  except Interrupted as interrupted:  # while the last line was printed
     code = interrupted.code
-  except KeyboardInterrupt:
-    say("", Interrupted(signal.SIGINT))
-    code = 128 + signal.SIGINT
-  except BrokenPipeError:  # as with `| head`: nobody reads on
-    _discard_output()
-    code = 128 + signal.SIGPIPE
-  except BaseException as error:
-    if _debugged():
-      raise
-    say("error", _last_line(error))
+  _end_at_a_signal(code or None)
   code = _flushed(code)
   _end_at_a_signal(code)
   if code > _SIGNALLED:  # at once: threads of libraries may still compute with what the interpreter would tear down
@@ -87,8 +74,32 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
   sys.exit(code)
 
 
+def _run(main: Callable[[], object]) -> int:
+  """Run a program; print one line on what ended it early, and return its exit code."""
+  try:
+    _answer_signals()
+    main()
+  except SystemExit as end:
+    return _code_of(end)
+  except (Interrupted, KeyboardInterrupt) as error:
+    interrupted = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+    say("", interrupted)
+    return interrupted.code
+  except BrokenPipeError:  # as with `| head`: nobody reads on
+    _discard_output()
+    return _SIGNALLED + signal.SIGPIPE
+  except BaseException as error:
+    if _debugged():
+      raise
+    say("error", _last_line(error))
+    return FAILED
+  return DONE
+
+
 def _flushed(code: int) -> int:
   """Write what is left of the output; return the exit code, that of a failure if it cannot be written."""
+  with contextlib.suppress(OSError, ValueError):
+    sys.stderr.flush()
   try:
     sys.stdout.flush()
   except (OSError, ValueError) as error:
@@ -151,7 +162,7 @@ def _answer_signals():
 
 
 def _end_at_a_signal(code):
-  """From here on a signal changes nothing but when the process ends."""
+  """From here on a signal ends the process at once, with a code; None for that of the signal."""
   if threading.current_thread() is threading.main_thread():
     for number in _SIGNALS:
-      signal.signal(number, lambda number, frame: os._exit(code))
+      signal.signal(number, lambda number, frame: os._exit(_SIGNALLED + number if code is None else code))

@@ -89,10 +89,10 @@ def test_an_archive_of_an_earlier_version_is_decoded():
 
 
 @pytest.mark.slow
-def test_an_archive_is_written_as_by_an_earlier_version():
+def test_a_segment_is_written_as_by_an_earlier_version():
   coder = compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
-  encoded = fpp.compress(coder, load_dataset("digits").test)
-  assert encoded[-1000:] == (REFERENCE / "digits.fpp").read_bytes()[-1000:]
+  (written,) = archive.ArchiveReader(io.BytesIO((REFERENCE / "digits.fpp").read_bytes())).segments()
+  assert segment.encode_segment(coder.codec, load_dataset("digits").test) == written.data
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 3), (2, 8, 8, 1), (0, 4, 4, 1)])

@@ -2,7 +2,9 @@
 
 import errno
 import io
+import json
 import os
+import shutil
 import signal
 import zlib
 
@@ -15,7 +17,7 @@ from flowpp_tf.compression import archive, output_folder, pictures
 from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.programs import process
 from support import programs
-from support.archives import coder, files_archive
+from support.archives import coder, example, files_archive
 
 pytestmark = pytest.mark.needs("constriction")
 
@@ -89,6 +91,44 @@ def test_a_full_disk_leaves_what_can_be_resumed_to_the_same_bytes(stored, monkey
   assert content_of(stored / output) == content_of(stored / "right")
   assert not (stored / f"{output}.partial").exists()
   assert len(decoded) == all_segments if number < 20 else len(decoded) < all_segments
+
+
+CAUSES = {
+  "budget": (fpp.InputError("more than 100 times as many (--max_output raises the limit)"), "--max_output raises"),
+  "disk": (OSError(errno.EIO, "Input/output error"), "'a.fpp' cannot be read: Input/output error"),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_what_ends_reading_in_the_middle_is_named_and_can_be_resumed(stored, monkeypatch, cause):
+  error, message = CAUSES[cause]
+  segment_at, calls = archive.ArchiveReader._segment_at, []
+
+  def failing(self, position):
+    calls.append(position)
+    if len(calls) == 4:
+      raise error
+    return segment_at(self, position)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(archive.ArchiveReader, "_segment_at", failing)
+    result = programs.call("decompress", "a.fpp", f"--output={cause}", cwd=stored)
+  assert result.code == 2 and len(result.error.splitlines()) == 1
+  assert message in result.error and f"is in {cause}.partial, and --resume goes on" in result.error, result
+  result = programs.call("decompress", "a.fpp", f"--output={cause}", "--resume", cwd=stored)
+  assert result.code == 0 and content_of(stored / cause) == content_of(stored / "right")
+
+
+def test_an_archive_of_arrays_that_cannot_be_read_is_not_called_one_that_cannot_be_written(tmp_path, monkeypatch):
+  (tmp_path / "a.fpp").write_bytes(example("embedded_uniform"))
+
+  def failing(self, position):
+    raise OSError(errno.EIO, "Input/output error")
+
+  monkeypatch.setattr(archive.ArchiveReader, "_segment_at", failing)
+  result = programs.call("decompress", "a.fpp", "--output=a.npy", cwd=tmp_path)
+  assert result.code == 2 and "'a.fpp' cannot be read: Input/output error" in result.error
+  assert os.listdir(tmp_path) == ["a.fpp"]
 
 
 @pytest.mark.parametrize("damage", ["a file is gone", "a file is changed", "the journal is cut", "the journal is gone"])
@@ -171,6 +211,18 @@ def test_a_name_that_cannot_be_written_costs_a_line_and_no_neighbour(tmp_path):
   assert "\x1b" not in result.error + result.out
 
 
+def test_names_of_a_million_characters_do_not_fill_the_terminal(tmp_path):
+  (tmp_path / "a.fpp").write_bytes(
+    files_archive([["n" * 1_000_000, 1, 0], ["m" * 1_000_000, 1, zlib.crc32(b"x")]], b"xx")
+  )
+  (tmp_path / "model.npz").write_bytes(coder().model.to_bytes())
+  result = programs.call("decompress", "a.fpp", "--model=model.npz", "--output=out", cwd=tmp_path)
+  assert result.code == 2 and "wrong checksum" in result.error and "File name too long" in result.error
+  assert len(result.error) < 2000
+  result = programs.call("decompress", "a.fpp", f"--model={'n' * 100_000}", "--output=out", cwd=tmp_path)
+  assert result.code == 2 and len(result.error) < 5000
+
+
 def test_control_characters_of_names_do_not_reach_the_terminal(capsys):
   process.say("warning", "a\x1b[31mb\x07 \u202ec\x9b \udcff d")
   assert capsys.readouterr().err.endswith("warning: a\\x1b[31mb\\x07 \\u202ec\\x9b \\udcff d\n")
@@ -199,3 +251,16 @@ def test_the_current_folder_is_no_output(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(fpp.InputError, match="is the current folder"), OutputFolder(".", "").writing():
     pass
+
+
+def test_a_preset_without_checksum_decodes_only_where_it_is_accepted(tmp_path):
+  (tmp_path / "a.fpp").write_bytes(example("only_kept"))
+  shutil.copytree(fpp.models.preset_folder("digits"), tmp_path / "mine")
+  about = json.loads((tmp_path / "mine" / "preset.json").read_text())
+  del about["sha256"]
+  (tmp_path / "mine" / "preset.json").write_text(json.dumps(about))
+  arguments = "a.fpp", f"--preset={tmp_path / 'mine'}", "--output=out"
+  result = programs.call("decompress", *arguments, cwd=tmp_path)
+  assert result.code == 2 and "--accept_unchecked" in result.error
+  result = programs.call("decompress", *arguments, "--accept_unchecked", cwd=tmp_path)
+  assert result.code == 0 and len(content_of(tmp_path / "out")) == 3, result

@@ -1,5 +1,6 @@
 """Programs as processes: exit codes, one line for the last error, signals, flags that no program can take."""
 
+import contextlib
 import importlib
 import math
 import os
@@ -87,6 +88,20 @@ def test_output_that_nobody_reads_or_that_has_no_room_is_no_traceback():
   result = script("print('text')", capture_output=False, stdout=writer, stderr=subprocess.PIPE)
   os.close(writer)
   assert result.stderr == ""
+
+
+def test_a_signal_while_the_last_output_waits_for_its_reader_is_no_traceback():
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  with contextlib.suppress(BlockingIOError):
+    while True:
+      os.write(writer, b"x" * 512)
+  os.set_blocking(writer, True)
+  body = "import threading; threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start(); print('text')"
+  buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+  result = script(body, capture_output=False, stdout=writer, stderr=subprocess.PIPE, env=buffered)
+  os.close(reader), os.close(writer)
+  assert (result.returncode, result.stderr) == (130, "")
 
 
 @pytest.mark.slow
