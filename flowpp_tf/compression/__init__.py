@@ -13,7 +13,7 @@ from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.tiered_codec import TIERS, TieredCodec
 from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.renamed import renamed as _renamed
-from flowpp_tf.io.budget import claim
+from flowpp_tf.io import budget
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
@@ -90,7 +90,7 @@ def decompress(
     for part in read_images(reader, coder, numbers):
       parts.append(part)
       size += part.images.nbytes
-      claim("memory", 2 * size, "the images of the archive")
+      budget.claim("memory", 2 * size, "the images of the archive")
       problems += [part.problem] if part.problem else []
   except ArchiveError as error:
     if not parts:

@@ -23,6 +23,7 @@ class InitialWeights:
     source: what the user named.
     path: the file.
     sha256: of the file.
+    unchecked: whether the file may lack a checksum.
 
   Examples:
     >>> weights = fpp.models.InitialWeights.find("digits")

@@ -11,6 +11,7 @@ available, else samples. It shows typicality if bin/score has measured it for th
 """
 
 import contextlib
+import functools
 import importlib.util
 import ipaddress
 import os
@@ -101,13 +102,14 @@ def demo_from_flags() -> None:
         )
       )
     data = (models[0][1].get("data") or {}).get("name") or shown[0].name
-    page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown, _log)
+    log = functools.partial(_log, debug=FLAGS.debug)
+    page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown, log)
     guard = Middleware(
       Guard,
       hosts=allowed_hosts(host, FLAGS.allowed_hosts),
       uploads=Uploads(pathlib.Path(folder, "uploads")),
       logins=Logins(),
-      log_fn=_log,
+      log_fn=log,
     )
     page.launch(
       server_name=host,
@@ -129,9 +131,9 @@ def demo_from_flags() -> None:
     page.close(verbose=False)
 
 
-def _log(error):
-  """Print an error of a request as a line, or with --debug its traceback."""
-  if FLAGS.debug:
+def _log(error, debug):
+  """Print an error of a request as a line, or its traceback."""
+  if debug:
     traceback.print_exception(error)
   else:
     process.say("request failed", one_line(error))

@@ -30,11 +30,11 @@ def workdir_from_flags() -> Workdir:
     raise InputError("give the model as --workdir or as --preset, one of them")
   if preset is None:
     return Workdir(workdir, flags.FLAGS.accept_unchecked)
-  return workdir_of_preset(preset)
+  return workdir_of_preset(preset, flags.FLAGS.accept_unchecked)
 
 
-def workdir_of_preset(preset: str) -> Workdir:
+def workdir_of_preset(preset: str, unchecked: bool = False) -> Workdir:
   """Copy a preset to presets/NAME, and return that as the directory of a run."""
   folder = f"presets/{preset_folder(preset).name}"
-  copy_preset(preset, folder, flags.FLAGS.accept_unchecked)
-  return Workdir(folder, flags.FLAGS.accept_unchecked)
+  copy_preset(preset, folder, unchecked)
+  return Workdir(folder, unchecked)

@@ -31,6 +31,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "io.weights_file": ("h5py.File", "of bytes that the gate has read, or this process has made"),
   "io.safetensors_file": ("safetensors.numpy.load", "of bytes that the gate has read"),
   "io.files": ("open os.open shutil.copyfileobj np.lib.format.open_memmap", "writes; syncs what is written"),
+  "demo.page": ("shutil.copyfile", "of a picture that this process has made"),
   "data.idx": ("gzip.open", "of a file that the gate has opened"),
   "config.recipe": ("path.read_text", "a file of the package itself"),
   "devices.cluster": ("json.loads", "of an environment variable"),
