@@ -11,8 +11,8 @@ from fuzz import fuzz
 from fuzz.targets import TARGETS
 from support.marks import slow
 
-# A few seconds each.
-SHORT = {"archive": 100, "weights": 300, "config": 300, "images": 500, "metadata": 500, "flags": 60}
+# A second each.
+SHORT = {"archive": 10, "weights": 50, "config": 50, "images": 100, "metadata": 100, "flags": 10}
 # In CI, with the slow tests: a minute in all.
 LONG = {"archive": 500, "weights": 1500, "config": 1500, "images": 3000, "metadata": 3000, "flags": 300}
 
