@@ -129,7 +129,8 @@ def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCo
   """
   if isinstance(model, TieredCodec):
     return model
-  model = reader.model if model is None else model
+  if model is None and reader.model is not None:
+    return TieredCodec(reader.model, reader.header.tier, reader.header.embedded)
   if model is None:
     raise ArchiveError(f"the archive does not hold its model; give the one whose hash is {reader.header.model[:12]}...")
   return TieredCodec(model, reader.header.tier)

@@ -26,7 +26,7 @@ import numpy as np
 
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter
 from flowpp_tf.compression.kept import MAX_CODED, why_kept
-from flowpp_tf.compression.segment import SegmentError, max_images
+from flowpp_tf.compression.segment import SegmentError, max_images, tile_bits
 from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.core.errors import InputError
@@ -40,6 +40,8 @@ _COPIES = 4  # of the pixels of a file, while its tiles are put together and wri
 _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next one begins
 _MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _MAX_FILE = 1 << 31  # bytes of a file that is read
+_LOOKED_AT = 4  # tiles of a file, coded to see how many bytes all take
+_EASY = 2  # bits per dimension of a file; files with fewer are looked at even if that takes a part of the time
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
 _LENGTH = struct.Struct("<I")
 
@@ -72,14 +74,17 @@ def check_channels(channels: int) -> None:
     raise InputError(f"image files are coded by models of 1 or 3 channels, got {channels}")
 
 
-def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False) -> ImageFile:
+def read_picture(
+  folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False, coder: TieredCodec | None = None
+) -> ImageFile:
   """Read a file.
 
   Args:
     folder: where it is.
     name: its path below the folder.
     channels: of the model.
-    lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too.
+    lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too, though they take more bytes.
+    coder: to keep files whose pixels would take more bytes, as far as some tiles say.
 
   Raises:
     OSError: if it cannot be read.
@@ -89,10 +94,28 @@ def read_picture(folder: pathlib.Path, name: str, channels: int, lossy_pixels: b
     with open_image(data, name, _FORMATS, MAX_CODED) as image:
       reason = why_kept(image, data, name, channels, lossy_pixels)
       if not reason:
-        return ImageFile(name, np.asarray(image).reshape(image.height, image.width, channels).copy())
+        pixels = np.asarray(image).reshape(image.height, image.width, channels).copy()
+        if coder is None or lossy_pixels or len(data) > MAX_KEPT_FILE or not takes_more(coder, pixels, len(data)):
+          return ImageFile(name, pixels)
+        reason = "smaller than its pixels coded"
   except ImageFileError:
     reason = "no image"
   return ImageFile(name, data=data, reason=reason)
+
+
+def takes_more(coder: TieredCodec, pixels: np.ndarray, size: int) -> bool:
+  """Return whether the pixels of a file would take more than its `size` bytes, as far as 4 tiles say.
+
+  Small files are not looked at unless they have few bits per dimension, such as drawings: the tiles of other ones would
+  take much of the time that coding them takes, and formats without a model compress them badly.
+  """
+  shape = coder.model.image_shape
+  count = count_tiles(pixels.shape[0], pixels.shape[1], shape)
+  if size >= pixels.nbytes or (count < 32 * _LOOKED_AT and 8 * size >= _EASY * pixels.nbytes):
+    return False
+  which = np.unique(np.linspace(0, count - 1, _LOOKED_AT).astype(int))
+  bits = tile_bits(coder.codec, to_tiles(pixels, shape)[which])
+  return bits / len(which) * count > 8 * size
 
 
 def write_pictures(

@@ -179,6 +179,22 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
     raise SegmentError(str(error), images, known) from None
 
 
+def tile_bits(codec: BitsBackCoder, images: np.ndarray) -> int:
+  """Return how many bits uint8 images `[N, H, W, C]` take in a long segment."""
+  words = np.random.Generator(np.random.PCG64(0)).integers(
+    1 << 32, size=len(images) * codec.num_dims + 8, dtype=np.uint32
+  )
+  stack = Stack(words, sealed=True)
+  before = stack.num_bits
+  if images.max(initial=0) >= codec.levels:
+    return 8 * len(encode_plain(images))
+  try:
+    codec.push(stack, images)
+  except (EmptyStackError, WindowError):  # they are coded plainly
+    return 8 * len(encode_plain(images))
+  return stack.num_bits - before
+
+
 def _claim(codec, count, num_late, extra_size):
   """Claim the memory that a segment will take, without that of a batch."""
   values = (count + num_late) * (int(np.prod(codec.shape)) + _BYTES_OF_TABLES)

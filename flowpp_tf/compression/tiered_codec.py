@@ -12,9 +12,9 @@ from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import Normal, Stack, check_constriction
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io.budget import claim
+from flowpp_tf.io.budget import claim, claim_output
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
@@ -31,6 +31,8 @@ class TieredCodec:
     tier: "portable": networks in fixed point, which decode on every machine. "float64" and "exact-build": networks in
       TensorFlow, in float64 and float32, which are faster. They decode where a probe of the networks gives the same
       numbers.
+    from_bytes: how many bytes the model was read from, of one that came with an archive: its memory is then claimed as
+      what comes out of them, since few weights can describe attention over thousands of positions. None for others.
 
   Raises:
     InputError (a ValueError): for an unknown tier, a tier that needs a `FlowPlusPlus`, or without constriction.
@@ -41,10 +43,12 @@ class TieredCodec:
   """
 
   @check_arguments
-  def __init__(self, model: FlowPlusPlus | CodecModel, tier: str = "portable") -> None:
+  def __init__(self, model: FlowPlusPlus | CodecModel, tier: str = "portable", from_bytes: int | None = None) -> None:
     check_constriction()
     if tier not in TIERS:
       raise InputError(f"`tier` must be one of {', '.join(TIERS)}, got {tier!r}")
+    if from_bytes is not None:
+      check_count("from_bytes", from_bytes, most=2**63 - 1)
     self.tier = tier
     try:
       self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
@@ -56,6 +60,8 @@ class TieredCodec:
         )
       memory = CodecMemory.of(self.model)
       claim("memory", memory.model + memory.batch(2), "the codec model")
+      if from_bytes is not None:
+        claim_output(memory.model + memory.batch(2), from_bytes, "the memory of the archive's model")
       self.networks = self._make_networks(model)
       self.codec = BitsBackCoder(self.model, self.networks)
       self.model_hash = self.model.sha256()[:32]

@@ -55,7 +55,7 @@ def coder_for_archive(
     stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
     known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
     if known is not None and (model or not given or known.sha256()[:32] == wanted):
-      return TieredCodec(known, tier)
+      return TieredCodec(known, tier, reader.header.embedded if known is reader.model else None)
   elif not workdir and not preset:
     raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")
   return TieredCodec(_load_model(workdir, preset, wanted, unchecked), tier)

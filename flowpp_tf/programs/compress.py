@@ -163,6 +163,7 @@ def _compress_files(model, workdir, folder, names, options):
     _estimate_files(model, pictures(), len(names))
     return
   coder = _coder(model, workdir, options.tier)
+  read = functools.partial(read, coder=coder)
 
   def write(file):
     with progress_bar(None, "image") as bar:

@@ -152,7 +152,7 @@ def _flag_file(argument, following=""):
   """The path of the flag file that an argument, or a line of a flag file, names, in a list."""
   name, equals, value = argument.partition("=")
   path = value if equals else following
-  return [os.path.expanduser(path)] if name in ("-flagfile", "--flagfile") and (equals or path) else []
+  return [os.path.expanduser(path)] if name in ("-flagfile", "--flagfile") else []
 
 
 def _check_texts():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import io
+import json
+import struct
 import tracemalloc
 import zipfile
 
@@ -13,7 +15,7 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, pictures, segment, tiered_codec
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.io.budget import Budget, BudgetError, use
-from support import archives
+from support import archives, programs
 from support.archives import apart, coder, example_images, files_archive, images_archive, put_together, written
 
 pytestmark = pytest.mark.needs("constriction")
@@ -198,6 +200,22 @@ def test_a_model_claims_its_memory_before_it_is_built(monkeypatch):
 
   monkeypatch.setattr(tiered_codec, "PortableNetworks", lambda model: pytest.fail("it was built"))
   assert peak_of(build) < 1 << 20
+
+
+@pytest.mark.parametrize("size", [64, 96, 120])
+def test_a_model_of_an_archive_takes_no_more_than_its_bytes_are_worth(tmp_path, monkeypatch, size):
+  """40 kB of weights with attention take 300 MB and 8 s at 64x64, 1.4 GB and 70 s at 96x96; each is below 4 GiB."""
+  model = bomb(image_shape=[size, size, 1])
+  monkeypatch.setattr(archive.CodecModel, "from_bytes", lambda data, name: model)
+  header = dict(kind="images", tier="portable", model=model.sha256()[:32], image_shape=model.image_shape, levels=256)
+  text = json.dumps({**header, "probe": "", "embedded": 40_000, "version": 2, "made_by": ""}).encode()
+  data = b"\x93FLOWPP\n" + struct.pack("<II", len(text), segment.zlib.crc32(text)) + text + bytes(40_000)
+  monkeypatch.setattr(tiered_codec, "PortableNetworks", lambda model: pytest.fail("it was built"))
+  with pytest.raises(BudgetError, match="memory of the archive's model: 39.1 KiB would become .*--max_output"):
+    compression.coder_for(archive.ArchiveReader(io.BytesIO(data)), None)
+  (tmp_path / "a.fpp").write_bytes(data)
+  result = programs.call("decompress", "a.fpp", "--output=a.npy", cwd=tmp_path)
+  assert result.code == 2 and len(result.error.splitlines()) == 1 and "--max_output" in result.error
 
 
 def test_an_array_of_a_model_that_claims_more_bytes_than_it_has_is_refused():

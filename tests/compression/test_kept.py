@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from flowpp_tf.compression import pictures
+from flowpp_tf.compression import pictures, segment
+from support import archives
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 6, 3)).astype(np.uint8)
 
@@ -108,3 +109,27 @@ def test_grey_files_of_each_format_are_coded(tmp_path):
   for kind in ("PPM", "PNG", "BMP", "TIFF"):
     (tmp_path / "a").write_bytes(encoded(kind, PIXELS[..., 0]))
     assert pictures.read_picture(tmp_path, "a", 1).reason == "", kind
+
+
+@pytest.mark.needs("constriction")
+def test_a_file_that_its_pixels_coded_would_exceed_is_kept(tmp_path):
+  """The tiny model has learned nothing: it takes some 8 bits per dimension."""
+  noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
+  for name, pixels in {
+    "flat": np.full((64, 64), 7, np.uint8),
+    "noise": noise,
+    "few": noise[:8, :8] // 128 * 255,
+  }.items():
+    (tmp_path / name).write_bytes(encoded("PNG", pixels))
+  read = lambda name, **options: pictures.read_picture(tmp_path, name, 1, coder=archives.coder(), **options).reason
+  reasons = {name: read(name) for name in ("flat", "noise", "few")}
+  assert reasons == {"flat": "smaller than its pixels coded", "noise": "", "few": ""}
+  assert read("flat", lossy_pixels=True) == "" and pictures.read_picture(tmp_path, "flat", 1).reason == ""
+
+
+@pytest.mark.needs("constriction")
+def test_the_bits_of_tiles_are_those_that_a_long_segment_takes():
+  images = np.tile(archives.example_images(), (8, 1, 1, 1))
+  own = 8 * len(segment.encode_segment(archives.coder().codec, images)) / len(images)
+  found = segment.tile_bits(archives.coder().codec, images[:30]) / 30
+  assert abs(found - own) < 0.1 * own, (found, own)

@@ -281,7 +281,7 @@ _COMPRESSION = {
   ),
   "TieredCodec": Row(
     lambda w: compression.TieredCodec,
-    dict(model=instance(lambda w: w.codec.model), tier=name("portable")),
+    dict(model=instance(lambda w: w.codec.model), tier=name("portable"), from_bytes=optional(count(1 << 20))),
     lambda codec: codec.probe,
   ),
   "ArchiveReader": Row(
