@@ -385,12 +385,11 @@ def _compress(folder):
 
 def _decompress(folder):
   shutil.rmtree(folder / "out", ignore_errors=True)  # the program does not add to a folder
-  more = ["--resume"] if (folder / "out.partial").exists() else []
-  program("decompress", "a.fpp", "--model=model.npz", "--output=out", *more, folder=folder)
+  program("decompress", "a.fpp", "--model=model.npz", "--output=out", "--resume", folder=folder)
 
 
-def _without_partial(folder):
-  """What is visible, but for what an unfinished decompression keeps for --resume."""
+def _look_at_folder(folder):
+  """Without out.partial, which is not the output and is resumed."""
   return {name: content for name, content in visible(folder).items() if not name.startswith("out.partial")}
 
 
@@ -506,7 +505,7 @@ WRITERS = [
   Writer("curves.png", _nothing, _curves, _pictures_are_whole, slow=True),
   Writer("codec model", _nothing, _codec_model, visible),
   Writer("decompress to .npy", _archive_of_arrays, _decompress_array, visible),
-  Writer("decompress to a folder", _files_to_decompress, _decompress, _without_partial),
+  Writer("decompress to a folder", _files_to_decompress, _decompress, _look_at_folder),
   Writer("export", _nothing, _export, _look_at_export),
   Writer("export, again", functools.partial(_export, description="old"), _export, _look_at_export),
   Writer("compress", _run_and_pictures, _compress, _look_at_archive, slow=True),
