@@ -42,7 +42,7 @@ def read_record(path: Path) -> dict:
     return {}
   with reading(path, "use another --output, or move it away"):
     record = read_json(path)
-    if not isinstance(record, dict) or not all(isinstance(entry, dict) for entry in record.values()):
+    if not isinstance(record, dict) or not all(map(_is_entry, record.values())):
       raise ValueError("it is not a table of splits")
     return record
 
@@ -97,6 +97,12 @@ def write_record(
     write_file(path, text)
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+
+
+def _is_entry(entry):
+  """Whether what a record says of a split has the types that are read later."""
+  parts = [entry.get(part) for part in ("data", "checkpoint")] if isinstance(entry, dict) else [""]
+  return all(isinstance(part, (dict, type(None))) for part in parts) and isinstance(entry.get("images", 0), int)
 
 
 def _finite(value):

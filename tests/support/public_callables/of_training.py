@@ -187,7 +187,7 @@ _TRAINING = {
     dict(
       path=path(lambda w: w.folder / "run", there=False).but("in no folder").named("workdir"), unchecked=flag(False)
     ),
-    repr,
+    lambda workdir: str(workdir.path),
   ),
   "PiecewiseSchedule": Row(
     lambda w: training.PiecewiseSchedule,
