@@ -268,7 +268,7 @@ def describe(fingerprint: dict[str, Any]) -> str:
     True
   """
   sizes = " / ".join(f"{fingerprint['splits'][name]:,}" for name in SPLITS)
-  version = f", {fingerprint['version']}" if fingerprint["version"] else ""
+  version = f", {fingerprint['version']}" if fingerprint.get("version") else ""
   shape = "x".join(map(str, fingerprint["image_shape"]))
   classes = f", {len(fingerprint['classes'])} classes" if fingerprint.get("classes") else ""
   return (

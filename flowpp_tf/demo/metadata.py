@@ -13,6 +13,7 @@ _DATA = {
   "levels": (int,),
   "image_shape": (list,),
   "digest": (str,),
+  "classes": (list,) + _MISSING,
 }
 _CHECKPOINT = {"val_bits_per_dim": _NUMBER + _MISSING}
 _BOUND = {"num_samples": (int,), "bits_per_dim": _NUMBER}
