@@ -1,8 +1,8 @@
 """Wrong arguments: a public callable refuses them by one clear line that names the argument, or gives a right answer.
 
 The table of public callables says what each argument is, and so which values are wrong for it; see
-tests/support/wrong_values.py. That the table is complete is tested here too. The quick tests take a part of the values
-of each argument, the slow ones all.
+tests/support/wrong_values.py. That the table is complete is tested here too. The quick tests take one of
+twenty values of each argument, the slow ones one of three; `--exhaustive -m exhaustive` takes all.
 """
 
 import collections
@@ -16,6 +16,7 @@ import pytest
 import tensorflow as tf
 
 from support import outcomes, shape_checks
+from support.marks import exhaustive, slow
 from support.public_callables.known_failures import KNOWN_FAILURES
 from support.public_callables.surface import FOREIGN_ARGUMENTS, WITHOUT_CASES, WITHOUT_ROWS, public_callables
 from support.public_callables.table import GRAPHS, ROOMS
@@ -23,7 +24,6 @@ from support.public_callables.world import CONTEXT, IMAGES, POINTS, World
 
 ROWS = {name: row for rows in ROOMS.values() for name, row in rows.items()}
 EXEMPT = {name for names in WITHOUT_ROWS.values() for name in names.split()}
-_PART = 20  # of how many values of an argument the quick tests take one
 # Values that a graph takes in as tensors.
 _OF_GRAPHS = (
   "tensor of another dtype",
@@ -97,17 +97,11 @@ def failures(world, rows, part=1):
   return found
 
 
+@pytest.mark.parametrize("part", [20, slow(3), exhaustive(1)])
 @pytest.mark.parametrize("room", ROOMS)
-def test_wrong_arguments_are_refused_or_answered_right(world, room):
-  rows = {name: row for name, row in ROOMS[room].items() if not row.slow}
-  found = failures(world, rows, _PART)
-  assert not found, "\n".join(found)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("room", ROOMS)
-def test_all_wrong_arguments_are_refused_or_answered_right(world, room):
-  found = failures(world, ROOMS[room])
+def test_wrong_arguments_are_refused_or_answered_right(world, room, part):
+  rows = {name: row for name, row in ROOMS[room].items() if part < 20 or not row.slow}
+  found = failures(world, rows, part)
   assert not found, "\n".join(found)
 
 
@@ -148,14 +142,9 @@ def graph_failures(world, rows, part):
   return found
 
 
-def test_wrong_tensors_are_refused_or_answered_right_in_graphs(world):
-  found = graph_failures(world, GRAPHS, 20)
-  assert not found, "\n".join(found)
-
-
-@pytest.mark.slow
-def test_all_wrong_tensors_are_refused_or_answered_right_in_graphs(world):
-  found = graph_failures(world, GRAPHS, 1)
+@pytest.mark.parametrize("part", [20, slow(3), exhaustive(1)])
+def test_wrong_tensors_are_refused_or_answered_right_in_graphs(world, part):
+  found = graph_failures(world, GRAPHS, part)
   assert not found, "\n".join(found)
 
 

@@ -15,7 +15,7 @@ from flowpp_tf.config.size import model_size
 from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget, BudgetError
-from support.marks import slow
+from support.marks import exhaustive, slow
 from support.models import TINY
 
 BASE = fpp.FlowPlusPlusConfig(
@@ -64,7 +64,12 @@ def test_sizes_of_small_models_of_every_kind_are_those_of_the_built_ones(seed):
   assert model_size(config) == of_model(config), config
 
 
-@pytest.mark.parametrize("name", ["digits", *map(slow, sorted({*fpp.CONFIGS} - {"digits"}))])
+LARGE = sorted(name for name in fpp.CONFIGS if "imagenet" in name or "celeba" in name or name.startswith("cifar10_"))
+
+
+@pytest.mark.parametrize(
+  "name", ["digits", *map(slow, sorted({*fpp.CONFIGS} - {"digits", *LARGE})), *map(exhaustive, LARGE)]
+)
 def test_sizes_of_the_shipped_configs_are_those_of_the_built_models(name):
   assert model_size(fpp.get_config(name)) == of_model(fpp.get_config(name))
 
