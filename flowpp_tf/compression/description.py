@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import lzma
-import math
 from typing import TYPE_CHECKING, Any
 import zipfile
 import zlib
@@ -119,12 +118,12 @@ class CodecModel:
     """
     claim("memory", 3 * len(data), name)
     try:
-      with zipfile.ZipFile(io.BytesIO(data)) as members:
-        claim("items", len(members.infolist()), name)
+      with gate.open_zip(io.BytesIO(data)) as members:
         if sum(member.file_size for member in members.infolist()) > len(data):
           raise ValueError("it would take more memory than it has bytes")
         for member in members.infolist():
-          _check_array(members, member)
+          with members.open(member) as file:
+            gate.check_npy_header(file, member.file_size)
       with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
         description = json.loads(arrays[_DESCRIPTION].tobytes())
@@ -190,16 +189,6 @@ class CodecModel:
       context = _describe_network(part.context_net.network, context=False, levels=part.context_net.levels)
       description[name] = {**(description[name] or {}), "flow": flow, "context": context}
     return cls(description, weights)
-
-
-def _check_array(members, member):
-  """Raise a `ValueError` if the header of an .npy file claims more bytes than the file has."""
-  with members.open(member) as file:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    if math.prod(shape) * dtype.itemsize > member.file_size - file.tell():
-      raise ValueError(f"its array {member.filename!r} has fewer bytes than its shape {shape} takes")
 
 
 def below(weights: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

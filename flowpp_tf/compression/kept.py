@@ -19,7 +19,7 @@ _MODES = {1: "L", 3: "RGB"}
 _PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
 _BEHIND = "bytes behind the image"
 _PROFILE = "colour profile"
-_LONGEST_NAME = 255  # bytes of a part of a path
+LONGEST_NAME = 255  # bytes of a part of a path
 _ORIENTATION = 274
 # What sRGB says, which readers assume without it; image editors write it often.
 _SRGB_CHUNKS = {b"gAMA": struct.pack(">I", 45455), b"cHRM": struct.pack(">8I", *map(int, (
@@ -57,7 +57,7 @@ def why_kept(image: Image.Image, data: bytes, name: str, channels: int, lossy_pi
   if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])):
     return "lossy"
   base = os.path.basename(name)
-  if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > _LONGEST_NAME:
+  if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > LONGEST_NAME:
     return "long name"
   return look(image, data)
 

@@ -27,16 +27,16 @@ import zlib
 from PIL import Image
 
 from flowpp_tf.compression.archive import ArchiveError
+from flowpp_tf.compression.kept import LONGEST_NAME
 from flowpp_tf.compression.pictures import ImageFile, Point
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import sync
+from flowpp_tf.io.files import sync, write_file
 from flowpp_tf.io.lock import sole_owner
 from flowpp_tf.types import Path
 
 # Of a disk, which will not do better with other files.
 FATAL = tuple(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EIO", "EROFS", "EMFILE") if hasattr(errno, name))
-_LONGEST_NAME = 255  # bytes of a part of a path
 _LONGEST_PATH = 4000  # bytes
 _DEEPEST = 255  # folders in each other: Python walks through them by recursion
 _BLOCK = 1 << 22
@@ -176,16 +176,16 @@ class OutputFolder:
       for name in folders:
         with contextlib.suppress(OSError):  # not empty
           os.rmdir(os.path.join(root, name))
-    temporary = self._partial / "journal.new"
-    temporary.write_bytes(b"".join(json.dumps(fields).encode() + b"\n" for fields in good))
-    sync(temporary)
-    os.replace(temporary, self._journal) if good else self._journal.unlink(missing_ok=True)
+    if good:
+      write_file(self._journal, "".join(json.dumps(fields) + "\n" for fields in good))
+    else:
+      self._journal.unlink(missing_ok=True)
 
   def _new_path(self, name, pixels):
     """Return a path below the folder that is not taken, whose folder is there; its name is that of a PNG for pixels."""
     path = relative_path(name, pixels)
     whole = self._files / path
-    if len(os.fsencode(whole)) > _LONGEST_PATH or max(len(os.fsencode(part)) for part in path.parts) > _LONGEST_NAME:
+    if len(os.fsencode(whole)) > _LONGEST_PATH or max(len(os.fsencode(part)) for part in path.parts) > LONGEST_NAME:
       raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     if len(path.parts) > _DEEPEST:
       raise ArchiveError(f"it lies in more than {_DEEPEST} folders")
@@ -230,8 +230,8 @@ def relative_path(name: str, pixels: bool) -> pathlib.PurePosixPath:
 
 def _fitting(stem, suffix):
   """Return a name of at most 255 bytes; one that is longer without the suffix stays too long."""
-  most = _LONGEST_NAME - len(os.fsencode(suffix))
-  if most < len(os.fsencode(stem)) <= _LONGEST_NAME:
+  most = LONGEST_NAME - len(os.fsencode(suffix))
+  if most < len(os.fsencode(stem)) <= LONGEST_NAME:
     while len(os.fsencode(stem)) > most:
       stem = stem[:-1]
   return stem + suffix

@@ -104,11 +104,16 @@ def claim_output(amount: int, size: int, what: str) -> None:
     what: the file, for the message.
   """
   _check_time(what)
-  if amount > _current.bytes_out and amount > _current.ratio * size:
+  if is_too_much_output(amount, size):
     raise BudgetError(
       f"{what}: {size_text(size)} would become {size_text(amount)}, more than {_current.ratio} times as many; at most "
       f"{size_text(_current.bytes_out)} may (--max_output raises the limit)"
     )
+
+
+def is_too_much_output(amount: int, size: int) -> bool:
+  """Return whether so many bytes come out of `size` bytes that nothing worth a model is compressed so far."""
+  return amount > _current.bytes_out and amount > _current.ratio * size
 
 
 def size_text(size: int) -> str:

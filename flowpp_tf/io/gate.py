@@ -14,7 +14,7 @@ import math
 import os
 import stat
 import struct
-from typing import Any, BinaryIO, Literal
+from typing import IO, Any, BinaryIO, Literal
 import zipfile
 
 import numpy as np
@@ -156,11 +156,11 @@ def reading(path: Path, expected: str = "") -> Iterator[None]:
 
 def check_sizes(members: Sequence[zipfile.ZipInfo], file: BinaryIO) -> None:
   """Raise a `ValueError` if members of a zip file would unpack to far more than the file holds."""
-  size, total, limits = os.fstat(file.fileno()).st_size, sum(member.file_size for member in members), budget.current()
-  if total > limits.bytes_out and total > limits.ratio * size:
+  size, total = os.fstat(file.fileno()).st_size, sum(member.file_size for member in members)
+  if budget.is_too_much_output(total, size):
     raise ValueError(
-      f"its {size:,} bytes would unpack to {total:,}, more than {limits.ratio} times as many (--max_output raises the "
-      "limit)"
+      f"its {size:,} bytes would unpack to {total:,}, more than {budget.current().ratio} times as many (--max_output "
+      "raises the limit)"
     )
 
 
@@ -216,7 +216,7 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
       if info.compress_type not in _UNPACKED:
         raise ValueError(f"its array {name!r} is compressed by a method that NumPy does not write")
       with archive.open(info) as member:
-        _check_header(member, info.file_size)
+        check_npy_header(member, info.file_size)
       with archive.open(info) as member:
         arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
     return arrays
@@ -225,17 +225,17 @@ def read_npz(path: Path, names: Sequence[str] | None = None) -> dict[str, np.nda
 def map_npy(path: Path, mode: Literal["r", "r+"] = "r") -> np.ndarray:
   """Return the array of an .npy file as a memory map; raise an `OSError` or a `ValueError` for another file."""
   with open_regular(path) as file:
-    _check_header(file, os.fstat(file.fileno()).st_size)
+    check_npy_header(file, os.fstat(file.fileno()).st_size)
   return np.load(path, mmap_mode=mode, allow_pickle=False)
 
 
-def _check_header(file, size):
-  """Raise a `ValueError` if the header of an .npy file claims more than its `size` bytes."""
+def check_npy_header(file: IO[bytes], size: int) -> None:
+  """Raise a `ValueError` if the header of an .npy file, open at its beginning, claims more than its `size` bytes."""
   version = np.lib.format.read_magic(file)
   readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
   if version not in readers:
     raise ValueError(f"it has an array of version {version}; expected 1.0 or 2.0")
   shape, _, dtype = readers[version](file)
   count = math.prod(shape)
-  if not dtype.hasobject and (count < 0 or count * dtype.itemsize > size):
+  if not dtype.hasobject and (count < 0 or count * dtype.itemsize > size - file.tell()):
     raise ValueError(f"it claims an array of shape {shape}, and has {size:,} bytes")

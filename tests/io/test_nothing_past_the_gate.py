@@ -45,7 +45,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "programs.compress": ("open", "writes; reads again what it has written"),
   "programs.decompress": ("open", "writes"),
   "compression.archive": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
-  "compression.description": ("json.loads np.load zipfile.ZipFile members.open", "of bytes that the gate has read"),
+  "compression.description": ("json.loads np.load members.open", "of bytes that the gate has read"),
   "compression.output_folder": ("open", "writes"),
   "compression.pictures": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
 }
