@@ -1,4 +1,4 @@
-"""The exceptions of the package; checks.py has the checks that raise an `InputError`."""
+"""The exceptions of the package, and their texts; checks.py has the checks that raise an `InputError`."""
 
 from collections.abc import Iterable
 import difflib
@@ -35,6 +35,11 @@ class Diverged(Exception):
 
 class WorkerLost(Exception):
   """Another worker of the run has ended or cannot be reached."""
+
+
+def printable(text: object) -> str:
+  """Return a text with its control characters escaped: names in files of strangers could command the terminal."""
+  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

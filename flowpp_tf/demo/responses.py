@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from flowpp_tf.core.errors import printable
+
 _LONGEST = 300  # characters of an error in the log
 
 
@@ -29,5 +31,5 @@ def one_line(error: BaseException) -> str:
     ValueError: no \\x1b[2J image
   """
   text = " ".join(f"{type(error).__name__}: {error}".split())
-  text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_LONGEST])
+  text = printable(text[:_LONGEST])
   return text.removesuffix(":") + ("..." if len(text) >= _LONGEST else "")

@@ -22,11 +22,10 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
-from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.io import gate
 from flowpp_tf.programs import run
 from flowpp_tf.programs.codec_models import coder_for_archive
-from flowpp_tf.programs.process import printable
 
 _MOST_LINES = 100
 _MOST_CHARACTERS = 200  # of a name in a line

@@ -19,6 +19,8 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
+from flowpp_tf.core.errors import printable
+
 DONE, FAILED, BAD_INPUT, STOPPED_AND_SAVED, STOPPED_NOT_SAVED = range(5)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _SIGNALLED = 128  # exit codes of processes that a signal ended are above
@@ -45,11 +47,6 @@ def say(kind: str, text: object) -> None:
   with contextlib.suppress(OSError, ValueError):
     line = printable(" ".join(filter(None, words)))
     print(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...", file=sys.stderr, flush=True)
-
-
-def printable(text: object) -> str:
-  """Return a text with its control characters escaped: names in files of strangers could command the terminal."""
-  return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def run_and_exit(main: Callable[[], object]) -> NoReturn:
