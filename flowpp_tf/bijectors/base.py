@@ -162,7 +162,7 @@ def forward_and_log_det(
   """
   _check_context(ctx)
   least, count = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
-  more = _more_event_ndims(bijector, event_ndims, least)
+  more = _more_event_ndims(event_ndims, least)
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/forward"):
       x = bijector._to_tensor("x", x)
@@ -186,7 +186,7 @@ def inverse_and_log_det(
   """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
   _check_context(ctx)
   least, count = bijector.inverse_min_event_ndims, bijector.forward_min_event_ndims
-  more = _more_event_ndims(bijector, event_ndims, least)
+  more = _more_event_ndims(event_ndims, least)
   if isinstance(bijector, Bijector):
     with tf.name_scope(f"{bijector.name}/inverse"):
       y = bijector._to_tensor("y", y)
@@ -204,13 +204,10 @@ def inverse_and_log_det(
   return x, _sum_log_det(log_det, x, count, more)
 
 
-def _more_event_ndims(bijector, event_ndims, least):
+def _more_event_ndims(event_ndims, least):
   """Return how many dimensions an event has in addition to those of the bijector."""
-  if event_ndims is None:
-    return 0
-  if event_ndims < least:
-    raise ValueError(f"an event of {bijector.name!r} must have at least {least} dimensions, got {event_ndims}")
-  return event_ndims - least
+  _check_event_ndims(event_ndims, least)
+  return 0 if event_ndims is None else event_ndims - least
 
 
 def _check_context(ctx):

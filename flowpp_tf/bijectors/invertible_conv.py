@@ -18,8 +18,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.core.arguments import as_tensor, check_all_finite, check_count, shown
-from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.arguments import as_tensor, check_count, shown
+from flowpp_tf.core.checks import check_all_finite, real_tensor
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.shapes import reshape, shape_of

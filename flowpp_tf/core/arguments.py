@@ -358,12 +358,3 @@ def _are_sizes(value, most_ndims):
     return value.dtype.is_integer
   array = np.asarray(value)
   return array.ndim <= most_ndims and array.dtype.kind in "iu" and bool(np.all((array >= 0) & (array < 2**31)))
-
-
-def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
-  """Raise an `InputError` for NaN and infinity, where values can be seen: in arrays, and in eager mode."""
-  if hasattr(values, "numpy"):
-    values = values.numpy()
-  if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
-    count = np.sum(~np.isfinite(values))
-    raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")

@@ -34,6 +34,15 @@ def check_shape(name: str, shape: Sequence[int | None], expected: Sequence[int |
     raise InputError(f"{_not_of_shape(name, expected, batch)} {shape}")
 
 
+def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
+  """Raise an `InputError` for NaN and infinity, where values can be seen: in arrays, and in eager mode."""
+  if hasattr(values, "numpy"):
+    values = values.numpy()
+  if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
+    count = np.sum(~np.isfinite(values))
+    raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")
+
+
 def check_pixels(images: np.ndarray, levels: int, name: str = "images") -> None:
   """Raise an `InputError` unless all values of an array are integers in 0 .. levels - 1.
 
@@ -45,9 +54,7 @@ def check_pixels(images: np.ndarray, levels: int, name: str = "images") -> None:
   if images.size == 0:
     raise InputError(f"`{name}` must hold at least one image, got shape {images.shape}")
   if np.issubdtype(images.dtype, np.floating):
-    if not np.all(np.isfinite(images)):
-      count = np.sum(~np.isfinite(images))
-      raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")
+    check_all_finite(name, images)
     fractional = images[images != np.floor(images)]
     if fractional.size:
       divided = images.min() >= 0 and images.max() <= 1

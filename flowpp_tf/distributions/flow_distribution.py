@@ -6,7 +6,6 @@ import contextlib
 from typing import Any
 
 from jaxtyping import Float
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
@@ -14,8 +13,8 @@ from tensorflow_probability.python.distributions import transformed_distribution
 from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
-from flowpp_tf.core.arguments import as_sample_shape, check_all_finite, check_type
-from flowpp_tf.core.checks import check_event, real_tensor
+from flowpp_tf.core.arguments import as_sample_shape, check_type
+from flowpp_tf.core.checks import check_all_finite, check_event, real_tensor
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import check_seed
@@ -157,8 +156,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     if x.shape.rank == self.event_shape.rank or (x.shape[0] is not None and x.shape[0] < 2):
       raise InputError(f"`x` must be a batch of two or more values, got shape {[*x.shape]}")
     if tf.executing_eagerly():
-      if not np.all(np.isfinite(x)):
-        raise InputError(f"`x` must be finite, got {np.sum(~np.isfinite(x))} values that are NaN or infinite")
+      check_all_finite("x", x)
       if isinstance(self.bijector, Conditioned):
         check_all_finite("context", tf.convert_to_tensor(self.bijector.context))
       if not overwrite and not all(part.is_new() for part in self.submodules if isinstance(part, ActNorm)):

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_tensor, check_all_finite, check_arguments
-from flowpp_tf.core.checks import check_shape
+from flowpp_tf.core.arguments import as_tensor, check_arguments
+from flowpp_tf.core.checks import check_all_finite, check_shape
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar

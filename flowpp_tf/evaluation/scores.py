@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_array, check_all_finite, check_arguments, check_count, check_type, shown
-from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_type, shown
+from flowpp_tf.core.checks import check_all_finite, check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.data.dataset import as_images

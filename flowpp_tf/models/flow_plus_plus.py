@@ -13,8 +13,8 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
-from flowpp_tf.core.arguments import as_array, as_tensor, check_all_finite, check_arguments, check_count, check_type
-from flowpp_tf.core.checks import Check, check_pixels, check_shape, checked, with_shape
+from flowpp_tf.core.arguments import as_array, as_tensor, check_arguments, check_count, check_type
+from flowpp_tf.core.checks import Check, check_all_finite, check_pixels, check_shape, checked, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
