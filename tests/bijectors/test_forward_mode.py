@@ -5,6 +5,7 @@ Jacobian-vector product can be 0, or that of another function, without a word.
 """
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from support.bijector_cases import CASES, points
-from support.marks import quick_rows
+from support.marks import exhaustive, quick_rows, slow
 
 MODES = {"eager": lambda f: f, "graph": lambda f: tf.function(f, autograph=False)}
 
@@ -53,10 +54,18 @@ def test_jvps_of_the_quantile_by_each_parameter(mode):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("remat", ["off", "blocks", "couplings"])
-@pytest.mark.parametrize("training", [False, True])
+BOUNDS = [*itertools.product(["off", "blocks", "couplings"], [False, True], MODES)]
+PAIRS = [  # each pair of values
+  ("off", True, "graph"),
+  ("off", False, "eager"),
+  ("blocks", True, "eager"),
+  ("blocks", False, "graph"),
+  ("couplings", True, "graph"),
+  ("couplings", False, "eager"),
+]
+
+
+@pytest.mark.parametrize("remat, training, mode", [(slow if row in PAIRS else exhaustive)(*row) for row in BOUNDS])
 def test_jvps_of_the_bound(remat, training, mode):
   config = dataclasses.replace(
     fpp.get_config("digits"),

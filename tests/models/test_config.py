@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 
 import flowpp_tf as fpp
+from flowpp_tf.config.size import model_size
 from flowpp_tf.config.structure import parse_structure
+from support.marks import exhaustive, slow
 from support.programs import ROOT, run
 
 # Parameters of the published models, and the dequantizer's share.
@@ -39,9 +41,19 @@ print(model.count_params(), in_dequantizer, peak / (4 * model.count_params()))
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if name not in FEWER_LEVELS])
-def test_published_models_have_the_published_number_of_parameters_and_no_copies_of_the_largest_ones(name):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_have_the_published_number_of_parameters(name):
+  """By the formula that test_model_size.py compares with built models."""
+  config = fpp.get_config(name)
+  size, without = model_size(config), model_size(dataclasses.replace(config, dequantization="uniform"))
+  assert (size.parameters, size.parameters - without.parameters) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+  "name",
+  [(slow if name in (LARGEST, "cifar10") else exhaustive)(name) for name in PUBLISHED if name not in FEWER_LEVELS],
+)
+def test_published_models_are_built_with_these_parameters_and_no_copies_of_the_largest_ones(name):
   """In a process of its own, which gives the memory back."""
   result = run(["-c", COUNT], name, PYTHONPATH=str(ROOT))
   assert result.code == 0, result.error
