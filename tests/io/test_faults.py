@@ -1,13 +1,18 @@
 """A fault at every call: what is there afterwards is old or new, one line says why, and the next call succeeds.
 
 pytest --faults=all -m "" -s tests/io/test_faults.py     # each call of each writer; the default takes a spread
+
+The same once more for the calls that C code makes, in a process of its own.
 """
 
 import collections
+import contextlib
 import errno
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -17,8 +22,12 @@ from flowpp_tf.core.errors import InputError
 from support.fault_writers import HIDDEN, WRITERS
 from support.faults import CLAIM, ERRORS, MEMORY, Faults, Hang, contents, ends_within, open_files
 from support.marks import slow
+from support.native_faults import NativeFaults, library
+from support.programs import ROOT
 
 MOST_SECONDS = 10  # beyond the time of the same work without a fault
+_NATIVE = "native" if "faults.so" in os.environ.get("LD_PRELOAD", "") else ""  # which calls fail in this process
+_OF_C_CODE = ["store", "again"]  # parts of the names of the writers of the short form
 _DEAD = "999999999"  # a process that is not there, in place of this one in names of temporary files
 
 
@@ -72,13 +81,14 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
   fresh(before, folder)
   allowed = [writer.look(folder)]
   kills = tmp_path / "kills"
-  with _Snapshots(folder, kills) as faults:
+  counted = NativeFaults(folder) if _NATIVE else contextlib.nullcontext()
+  with _Snapshots(folder, kills) as faults, counted:
     once = time.monotonic()
     writer.work(folder)
     once = time.monotonic() - once
+  faults = counted if _NATIVE else faults
   new = writer.look(folder)
   assert not leftovers(folder) and not open_files(folder)
-  number_of_kills = len(os.listdir(kills))
   if writer.between:
     allowed += [state for path in kills.iterdir() if (state := _look_or_none(writer, path)) is not None]
   allowed.append(new)
@@ -103,7 +113,7 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
     check_state(writer, folder, allowed, what)
     # A run goes on when its best weights cannot be written: the last that could be stay.
     _check_next_call(writer, folder, [new, *(allowed if writer.between and outcome == "went on" else [])], what)
-  snapshots = sorted(kills.iterdir(), key=lambda path: int(path.name))
+  snapshots = [] if _NATIVE else sorted(kills.iterdir(), key=lambda path: int(path.name))
   for path in snapshots if every else spread(snapshots, 2):
     what = f"{writer.name}, killed before call {path.name}: {faults.calls[int(path.name)]}"
     if not writer.between:
@@ -113,20 +123,32 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
   injected = sum(outcomes.values())
   table.append(
     (
-      writer.name,
+      f"{writer.name} {_NATIVE}",
       len(faults.calls),
       injected,
       outcomes["refused"],
       outcomes["went on"],
-      number_of_kills,
+      len(snapshots),
       time.monotonic() - begun,
     )
   )
 
 
+@pytest.mark.slow
+@pytest.mark.needs("cc")
+@pytest.mark.skipif(bool(_NATIVE), reason="this is that process")
+def test_after_a_fault_at_any_call_of_c_code_too(request, tmp_path):
+  every = request.config.getoption("--faults") == "all"
+  options = ["--faults=all", "-s"] if every else ["-k", " or ".join(_OF_C_CODE)]
+  command = [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", *options, __file__]
+  environment = {**os.environ, "LD_PRELOAD": str(library(tmp_path))}
+  result = subprocess.run(command, cwd=ROOT, env=environment, text=True, stdout=None if every else subprocess.PIPE)
+  assert result.returncode == 0, result.stdout
+
+
 def _outcome(writer, folder, n, error, lasting, once, what):
   """What the work says of a fault, and the kinds of calls that failed: threads may change their order."""
-  with Faults(folder, n, error, lasting) as faults:
+  with (NativeFaults if _NATIVE else Faults)(folder, n, error, lasting) as faults:
     try:
       with ends_within(MOST_SECONDS + 5 * once):
         writer.work(folder)

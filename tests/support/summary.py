@@ -20,6 +20,7 @@ COMPONENTS = {
   "playwright": (lambda: importlib.util.find_spec("playwright"), "pip install -e '.[test]'"),
   "gradio": (lambda: importlib.util.find_spec("gradio"), "pip install -e '.[demo]'"),
   "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
+  "cc": (lambda: shutil.which("cc"), "apt-get install gcc libc6-dev"),
   "imagecodecs": (lambda: importlib.util.find_spec("imagecodecs"), "pip install -e '.[codecs]'"),
 }
 _MISSING = "needs {}, which is not installed: {}"
