@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig, Recipe
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, load_dataset
@@ -27,6 +28,7 @@ def train(
   *,
   labels: np.ndarray | None = None,
   init_from: Path | None = None,
+  unchecked: bool = False,
   verbose: bool = True,
   **settings: Any,
 ) -> FlowPlusPlus:
@@ -40,6 +42,7 @@ def train(
     workdir: directory of the run, which is resumed if it is there; None for a temporary one.
     labels: integers `[N]` with the class of each image of an array; None to train without.
     init_from: trained weights to begin with: a preset's name or the directory of a run.
+    unchecked: whether weights of `init_from` are used that have lost their checksum.
     verbose: whether to print the run's lines.
     **settings: as in `Recipe.replace`: fields of `TrainingConfig` and of `FlowPlusPlusConfig`, `epochs` and
       `precision`; for a data set by name also the options of `data.load_dataset`, such as `crops`.
@@ -56,8 +59,9 @@ def train(
   recipe = _recipe(config).replace(**settings)
   if not isinstance(verbose, (bool, int, np.bool_)):
     raise InputError(f"`verbose` must be True or False, got {verbose!r}")
+  check_type("unchecked", unchecked, bool)
   store = None if workdir is None else Workdir(workdir)  # before the data are read
-  begin = None if init_from is None else InitialWeights.find(init_from)
+  begin = None if init_from is None else InitialWeights.find(init_from, unchecked)
   log_fn = print if verbose else lambda line: None
   dataset = _dataset(images, labels, recipe, settings)
   if not isinstance(images, (str, ImageDataset)):

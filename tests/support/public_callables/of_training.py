@@ -232,7 +232,7 @@ _TRAINING = {
   ),
   "train/init_from": Row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
-    dict(init_from=optional(path(lambda w: str(w.preset)))),
+    dict(init_from=optional(path(lambda w: str(w.preset))), unchecked=flag(False)),
     lambda model: model.config,
     slow=True,
   ),
