@@ -1,13 +1,4 @@
-"""Compress images without loss, with a trained model.
-
-bin/compress --preset=photos --images=my_photos --output=my_photos.fpp
-bin/compress --workdir=runs/mine --images=a.png,b.png --output=two.fpp --test
-bin/compress --preset=fashion_mnist --dataset=fashion_mnist --output=test_split.fpp
-bin/compress --preset=photos --images=my_photos --estimate
-
-The smaller the more the images are like those that the model was trained on. bin/decompress gives them back;
-docs/compression.md has sizes, speeds, limits, and the format.
-"""
+"""Compress images with a trained model. The flags are in compress_flags.py."""
 
 from collections.abc import Iterator
 import functools
@@ -20,15 +11,7 @@ import types
 from absl import flags
 import numpy as np
 
-from flowpp_tf.compression import (
-  SEGMENT_IMAGES,
-  TIERS,
-  ArchiveReader,
-  ArchiveWriter,
-  TieredCodec,
-  compress_to,
-  read_images,
-)
+from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec, compress_to, read_images
 from flowpp_tf.compression.pictures import (
   MAX_KEPT_FILE,
   ImageFile,
@@ -41,74 +24,24 @@ from flowpp_tf.compression.pictures import (
 from flowpp_tf.compression.tiles import to_tiles
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
-from flowpp_tf.data import SPLITS
-from flowpp_tf.data.folder import all_files
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.programs import data_flags, model_flags, run
+from flowpp_tf.programs import data_flags, flag_kinds, model_flags, run
 from flowpp_tf.programs.codec_models import save_codec_model
+from flowpp_tf.programs.compress_flags import files_from_flags
 
 _ESTIMATED_TILES = 1000
 
 
-def define_flags() -> None:
-  """Define the program's flags."""
-  model_flags.define_model_flags()
-  flags.DEFINE_list(
-    "images", None, "Folder of images, searched recursively, or files; a split of --dataset if not given."
-  )
-  flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
-  data_flags.define_data_flags(default="that of the run")
-  flags.DEFINE_integer(
-    "limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31
-  )
-  flags.DEFINE_string("output", None, "Archive to write, such as my_photos.fpp.")
-  flags.DEFINE_bool("estimate", False, "Say how large the archive would be, and write nothing.")
-  flags.DEFINE_bool("test", False, "Decode the whole archive and compare it with the images before it appears.")
-  flags.DEFINE_enum(
-    "tier",
-    "portable",
-    TIERS,
-    "portable: every machine decodes it. float64, exact-build: faster, and "
-    "decoded where the networks give the same numbers, which is checked.",
-  )
-  flags.DEFINE_bool(
-    "embed_model", False, "Put the model into the archive, so that nothing else is needed to decode it."
-  )
-  flags.DEFINE_bool(
-    "lossy_pixels",
-    False,
-    "Code the pixels of JPEG and lossy WebP files too, which takes more bytes "
-    "than the files; else these files are kept as they are.",
-  )
-  flags.DEFINE_integer(
-    "segment_images",
-    SEGMENT_IMAGES,
-    "Images or tiles that are decoded together; fewer give quicker access to one of them, and larger archives.",
-    lower_bound=1,
-    upper_bound=1 << 16,
-  )
-  flags.DEFINE_integer(
-    "batch_size", None, "Largest batch; one that is fast if not given.", lower_bound=1, upper_bound=1 << 16
-  )
-
-
 def compress_from_flags() -> None:
   """Write the archive."""
-  options, given = types.SimpleNamespace(**flags.FLAGS.flag_values_dict()), run.given_from_flags()
-  if options.images and (options.dataset or "split" in given):
-    raise InputError("--images are files, --dataset and --split say other images; give one of them")
-  if (options.output is None) != options.estimate:
-    raise InputError("give --output, or --estimate, which writes nothing; one of them")
-  if options.output is not None:
-    run.check_is_new(options.output)
+  options, given = types.SimpleNamespace(**flags.FLAGS.flag_values_dict()), flag_kinds.given_from_flags()
   workdir = model_flags.workdir_from_flags()
   model, settings = workdir.load()
   if options.images:
     check_channels(model.config.image_shape[2])
-    folder, names = _files(options.images)
-    _compress_files(model, workdir.path, folder, names[: options.limit], options)
+    _compress_files(model, workdir.path, *files_from_flags(), options)
   else:
     dataset = data_flags.load_given_data(settings, model.config, given)
     _compress_images(model, workdir.path, dataset.split(options.split)[: options.limit], options)
@@ -223,26 +156,6 @@ def _size_of(path):
     return os.fstat(file.fileno()).st_size
 
 
-def _files(paths):
-  """A folder, and names below it."""
-  if len(paths) == 1 and pathlib.Path(paths[0]).expanduser().is_dir():
-    folder = pathlib.Path(paths[0]).expanduser()
-    names = all_files(folder)
-    if not names:
-      raise InputError(f"folder {str(folder)!r} has no file")
-    return folder, names
-  files = [pathlib.Path(path).expanduser() for path in paths]
-  for file in files:
-    if not file.is_file():
-      raise InputError(f"--images must be one folder, or files; {str(file)!r} is no file")
-  names = [file.name for file in files]
-  if len(set(names)) < len(names):
-    raise InputError("two of the --images have the same name")
-  if len({file.parent for file in files}) > 1:
-    raise InputError("the files of --images must lie in one folder; give the folder, or one archive for each")
-  return files[0].parent, names
-
-
 def _coder(model: FlowPlusPlus, workdir: pathlib.Path, tier: str) -> TieredCodec:
   coder = TieredCodec(model, tier)
   save_codec_model(workdir, coder.model)
@@ -299,9 +212,3 @@ def _size(count):
     if count >= factor:
       return f"{count / factor:.2f} {unit}"
   return f"{count} bytes"
-
-
-def main() -> None:
-  """Entry point of `flowpp-compress` and `bin/compress`."""
-  define_flags()
-  run.run_program(compress_from_flags)

@@ -42,10 +42,14 @@ def program_name() -> str:
 
 
 def say(kind: str, text: object) -> None:
-  """Print a line on stderr in any encoding, even if nobody reads it; `kind` may be empty."""
-  words = [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()]
+  """Print a line on stderr with the program's name; `kind` may be empty."""
+  announce(" ".join(filter(None, [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()])))
+
+
+def announce(line: str) -> None:
+  """Print a line on stderr in any encoding, even if nobody reads it."""
   with contextlib.suppress(OSError, ValueError):
-    line = printable(" ".join(filter(None, words)))
+    line = printable(line)
     print(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...", file=sys.stderr, flush=True)
 
 
