@@ -6,7 +6,6 @@ import shlex
 from flowpp_tf.core.errors import unknown_name
 from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.flag_kinds import names_of
-from flowpp_tf.programs.help import describe
 from flowpp_tf.programs.run import flags_of
 
 SHELLS = ("bash", "zsh", "fish")
@@ -29,7 +28,7 @@ _BASH = """_flowpp() {{
   case "${{COMPREPLY[*]}}" in *=) compopt -o nospace 2>/dev/null ;; esac
   case "$ZSH_VERSION:$word" in :*) ;; *=*) COMPREPLY=("${{COMPREPLY[@]/#/${{word%%=*}}=}}") ;; esac
 }}
-complete -o default -F _flowpp flowpp {programs}
+complete {options} -F _flowpp flowpp {programs}
 """
 
 
@@ -41,13 +40,12 @@ def completion_script(shell: str) -> str:
   if shell == "fish":
     return "".join(_lines_of_fish(flags))
   cases = "\n".join(f"    {pattern}) words={shlex.quote(' '.join(words))} ;;" for pattern, words in _cases(flags))
-  script = _BASH.format(commands="|".join(COMMANDS), words=" ".join(COMMANDS), cases=cases, programs=_programs())
+  programs = " ".join(f"flowpp-{command} bin/{command}" for command in COMMANDS)  # of the package, of a clone as typed
+  options = "-o default" if shell == "bash" else "-o default -o nospace"  # zsh has no compopt
+  script = _BASH.format(
+    commands="|".join(COMMANDS), words=" ".join(COMMANDS), cases=cases, programs=programs, options=options
+  )
   return script if shell == "bash" else f"autoload -U +X bashcompinit && bashcompinit\n{script}"
-
-
-def _programs():
-  """The commands of the installed package, and those of a clone as they are typed."""
-  return " ".join(f"flowpp-{command} bin/{command}" for command in COMMANDS)
 
 
 def _cases(flags):
@@ -70,4 +68,4 @@ def _lines_of_fish(flags) -> Iterator[str]:
     for flag in flags[command]:
       names = f" -xa {shlex.quote(' '.join(names_of(flag)))}" if names_of(flag) else "" if flag.boolean else " -r"
       for one in (f"-c flowpp -n '__fish_seen_subcommand_from {command}'", f"-c flowpp-{command}"):
-        yield f"complete {one} -l {flag.name}{names} -d {shlex.quote(describe(flag, brief=True))}\n"
+        yield f"complete {one} -l {flag.name}{names} -d {shlex.quote(flag.help.partition('. ')[0])}\n"

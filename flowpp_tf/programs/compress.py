@@ -27,9 +27,11 @@ from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.programs import data_flags, flag_kinds, model_flags, run
+from flowpp_tf.programs import data_flags, flag_kinds, model_flags, process, run
 from flowpp_tf.programs.codec_models import save_codec_model
 from flowpp_tf.programs.compress_flags import files_from_flags
+from flowpp_tf.programs.figures import size_text, three_digits
+from flowpp_tf.programs.file_progress import FileProgress
 
 _ESTIMATED_TILES = 1000
 
@@ -55,6 +57,7 @@ def _compress_images(model, workdir, images, options):
   coder = _coder(model, workdir, options.tier)
 
   def write(file):
+    process.phase(f"coding {len(images):,} images")
     with progress_bar(len(images), "image") as bar:
       compress_to(
         file,
@@ -95,20 +98,22 @@ def _compress_files(model, workdir, folder, names, options):
   if options.output is None:
     _estimate_files(model, pictures(), len(names))
     return
-  coder = _coder(model, workdir, options.tier)
+  coder, total = _coder(model, workdir, options.tier), sum(sizes.values())
   read = functools.partial(read, coder=coder)
 
   def write(file):
-    with progress_bar(None, "image") as bar:
-      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, bar.update)
-      write_pictures(writer, pictures(), shape, options.segment_images)
+    process.phase(f"coding {len(names):,} files, {size_text(total)}")
+    with progress_bar(total, "B") as bar:
+      progress = FileProgress(bar, sizes, shape)
+      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded)
+      write_pictures(writer, map(progress.read, pictures()), shape, options.segment_images)
+      bar.update(total - bar.n)  # tiles that are stored as they are
 
   def compare(reader):
     for original, decoded in zip(pictures(), read_pictures(reader, coder), strict=True):
       if isinstance(decoded, Lost) or decoded.name != original.name or decoded.content != original.content:
         raise RuntimeError(f"the archive does not decode to {original.name!r}")
 
-  total = sum(sizes.values())
   _warn_about_files(kept, names, shape, _write(options, write, compare, len(names), total) >= total)
 
 
@@ -148,7 +153,7 @@ def _estimate_files(model, pictures, files):
   if tiles:
     _print_estimate(model, np.concatenate(tiles), count, pixel_bytes, kept_bytes)
   else:
-    print(f"no file has pixels to code; all {kept} would be kept as they are, {_size(kept_bytes)}")
+    print(f"no file has pixels to code; all {kept} would be kept as they are, {size_text(kept_bytes)}")
 
 
 def _size_of(path):
@@ -157,6 +162,7 @@ def _size_of(path):
 
 
 def _coder(model: FlowPlusPlus, workdir: pathlib.Path, tier: str) -> TieredCodec:
+  process.phase("building the codec")
   coder = TieredCodec(model, tier)
   save_codec_model(workdir, coder.model)
   return coder
@@ -174,12 +180,14 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
     raise InputError(
       f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have more"
     )
+  process.phase(f"measuring {len(tiles):,} images or tiles")
   bound = evaluate_bits_per_dim(model, tiles, 1).bounds[0]
   size = int(bound.bits_per_dim * count * tiles[0].size / 8) + kept_bytes
   print(
-    f"estimate: {_size(size)} for {_size(pixel_bytes)} of pixels ({bound.bits_per_dim:.4f} +- "
-    f"{bound.standard_error:.4f} bits/dim, measured on {len(tiles)} of {count} images or tiles)"
-    + (f" and {_size(kept_bytes)} of files that are kept as they are" if kept_bytes else "")
+    f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"
+    + (f" and {size_text(kept_bytes)} of files that are kept as they are" if kept_bytes else "")
+    + f"\n  {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim, measured on {len(tiles)} of {count} "
+    "images or tiles"
   )
 
 
@@ -191,24 +199,19 @@ def _write(options, write, compare, count, size_before, dims=0):
     with open(path, "wb") as file:
       write(file)
     if options.test:
+      process.phase("decoding the archive, and comparing")
       with open(path, "rb") as file:
         compare(ArchiveReader(file))
 
   run.replace(options.output, write_and_compare)
   output = pathlib.Path(options.output)
   seconds, size = time.monotonic() - begin, output.stat().st_size
-  rate = f", {8 * size / dims:.4f} bits/dim" if dims else ""
+  rate = f", {three_digits(8 * size / dims)} bits/dim" if dims else ""
+  what = "images" if dims else "files"
   print(
-    f"wrote {output}: {count} {'images' if dims else 'files'}, {_size(size_before)} -> {_size(size)}{rate}, "
-    f"{size_before / 1e6 / seconds:.2f} MB/s ({count / seconds:.1f} per second)"
+    f"wrote {output}: {count} {what}, {size_text(size_before)} -> {size_text(size)}, "
+    f"{three_digits(size / max(size_before, 1))} of it{rate}\n"
+    f"  {three_digits(seconds)} s, {size_text(size_before / seconds)}/s, {three_digits(count / seconds)} {what}/s"
     + ("; decoded and compared" if options.test else "")
   )
   return size
-
-
-def _size(count):
-  """A number of bytes as text."""
-  for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-    if count >= factor:
-      return f"{count / factor:.2f} {unit}"
-  return f"{count} bytes"

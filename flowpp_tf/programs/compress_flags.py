@@ -19,19 +19,7 @@ from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.programs import data_flags, flag_kinds, model_flags, run
 
-COMMON = (
-  "preset",
-  "workdir",
-  "images",
-  "dataset",
-  "split",
-  "limit",
-  "output",
-  "estimate",
-  "test",
-  "tier",
-  "embed_model",
-)
+COMMON = "preset workdir images dataset split limit output estimate test tier embed_model".split()
 
 
 def define_flags() -> None:

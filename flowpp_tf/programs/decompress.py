@@ -13,7 +13,7 @@ import numpy as np
 from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
 from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.io import gate
-from flowpp_tf.programs import run
+from flowpp_tf.programs import process, run
 from flowpp_tf.programs.codec_models import coder_for_archive
 
 _MOST_LINES = 100
@@ -37,6 +37,7 @@ def decompress_from_flags(archive: str) -> None:
       raise InputError(f"the archive holds arrays: --{'files' if flag.files else 'resume'} is for one of files")
     coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model, flag.accept_unchecked)
     reader.check(coder)
+    process.phase("decoding")
     if of_arrays:
       _write_array(archive, reader, coder, output)
     else:

@@ -17,7 +17,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import flag_kinds
 
-COMMON = ("preset", "workdir", "model", "output", "files", "resume", "list")
+COMMON = "preset workdir model output files resume list".split()
 NEEDS_TENSORFLOW = False  # but for models in its formats
 
 

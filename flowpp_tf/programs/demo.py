@@ -44,6 +44,7 @@ def demo_from_flags() -> None:
     one = FLAGS.workdir or FLAGS.preset
     workdirs = [model_flags.workdir_from_flags()] if one else list(map(model_flags.workdir_of_preset, presets()))
     sources = [str(workdir.path) for workdir in workdirs]
+    process.phase("loading and tracing the model(s)")
     models = [_from_workdir(workdir, FLAGS.num_samples) for workdir in workdirs]
   if auth is None and not _is_loopback(host):
     run.warn(f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password")

@@ -19,7 +19,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.programs import model_flags
 
-COMMON = ("preset", "workdir", "saved_model", "host", "port", "auth")
+COMMON = "preset workdir saved_model host port auth".split()
 
 
 def define_flags() -> None:

@@ -18,15 +18,16 @@ from flowpp_tf.evaluation import (
   read_record,
   write_record,
 )
-from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags
+from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process
 from flowpp_tf.programs.evaluate_flags import counts_from_flags
+from flowpp_tf.programs.figures import headed_table
 from flowpp_tf.training import Workers
 
 FLAGS = flags.FLAGS
 
 
 def evaluate_from_flags() -> None:
-  """Print a line for each split that is measured, and one for the gap."""
+  """Print a table for each split that is measured, and a line for the gap."""
   counts = counts_from_flags()
   if FLAGS.codecs:
     check_codecs()
@@ -40,9 +41,12 @@ def evaluate_from_flags() -> None:
   read_record(output)
   checkpoint = workdir.weights_info()
 
+  say = process.phase if workers.chief else lambda line: None
+
   def measure(split, images):
     what = [checkpoint["sha256"], fingerprint["sha256"], split, len(images), counts, FLAGS.batch_size, FLAGS.seed]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+    say(f"measuring {len(images):,} {split} images, {counts[-1]} sample(s) each")
     result = evaluate_bits_per_dim(
       model,
       images,
@@ -54,10 +58,16 @@ def evaluate_from_flags() -> None:
       given=data_flags.given_of(dataset, split, model.config, len(images)),
     )
     if workers.chief:
-      print(f"{dataset.name} {split}: {result}; data {fingerprint['digest']}", flush=True)
+      print(headed_table(f"{dataset.name} {split}", result, fingerprint["digest"]), flush=True)
+      if FLAGS.codecs:
+        say("compressing the images with other codecs")
       codecs = measure_codecs(images) if FLAGS.codecs else []
       for codec in codecs:
-        print(f"  lossless {codec}", flush=True)
+        print(
+          f"  {f'lossless {codec.codec}':<39} {codec.each:.4f} +- {codec.standard_error:.4f} bits/dim, "
+          f"{codec.sheet:.4f} on one sheet",
+          flush=True,
+        )
       write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed, codecs)
     return result.best
 
@@ -65,6 +75,7 @@ def evaluate_from_flags() -> None:
   held_out = measure(FLAGS.split, images)
   if FLAGS.classify:
     labels = data_flags.given_of(dataset, FLAGS.split, model.config, len(images))["labels"]
+    say("measuring the images given each class")
     result = classify(model, np.asarray(images), labels, counts[-1], FLAGS.batch_size, FLAGS.seed)
     if workers.chief:
       print(f"{dataset.name} {FLAGS.split}: {result}", flush=True)

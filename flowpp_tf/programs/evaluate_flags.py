@@ -3,7 +3,7 @@
 bin/evaluate --workdir=runs/digits --split=test --num_samples=1,16,256
 bin/evaluate --preset=photos --codecs
 
-Prints a line and writes WORKDIR/evaluation.json. The same command resumes after it was killed.
+Prints a table and writes WORKDIR/evaluation.json. The same command resumes after it was killed.
 """
 
 import os
@@ -14,7 +14,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
 
-COMMON = ("preset", "workdir", "dataset", "split", "num_samples", "limit", "gap", "codecs", "classify", "output")
+COMMON = "preset workdir dataset split num_samples limit gap codecs classify output".split()
 
 
 def define_flags() -> None:

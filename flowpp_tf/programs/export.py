@@ -4,7 +4,7 @@ from absl import flags
 
 from flowpp_tf.evaluation.record import read_record
 from flowpp_tf.exporting import export_saved_model
-from flowpp_tf.programs import model_flags
+from flowpp_tf.programs import model_flags, process
 from flowpp_tf.programs.export_flags import output_from_flags
 from flowpp_tf.training import Workdir
 
@@ -16,6 +16,7 @@ def export_from_flags() -> None:
   workdir = model_flags.workdir_from_flags()
   model, settings = workdir.load()
   output = output_from_flags()
+  process.phase("tracing the model's functions, and writing them")
   export_saved_model(model, output, metadata_of_run(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)
   print(f"wrote {output}")
 

@@ -9,7 +9,7 @@ from absl import flags
 
 from flowpp_tf.programs import model_flags
 
-COMMON = ("preset", "workdir", "output", "max_batch", "overwrite")
+COMMON = "preset workdir output max_batch overwrite".split()
 
 
 def define_flags() -> None:

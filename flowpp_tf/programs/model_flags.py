@@ -9,12 +9,10 @@ from absl import flags
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.model_folders import check_holds_run, preset_folder, presets
-from flowpp_tf.programs import flag_kinds
+from flowpp_tf.programs import flag_kinds, process
 
 if TYPE_CHECKING:
   from flowpp_tf.training import Workdir
-
-COMMON = ("preset", "workdir")
 
 
 def define_model_flags() -> None:
@@ -24,7 +22,7 @@ def define_model_flags() -> None:
     "preset",
     None,
     presets(),
-    "Trained model instead of a run, or the folder of a preset; it is copied to presets/NAME, which is then the "
+    "Trained model instead of a run, or the folder of a preset. It is copied to presets/NAME, which is then the "
     "directory of the run.",
     others=True,
   )
@@ -50,7 +48,7 @@ def workdir_from_flags() -> Workdir:
   """Return the directory of the run that the flags name; errors as of `model_from_flags`."""
   from flowpp_tf.training import Workdir
 
-  model_from_flags()
+  process.phase(f"loading {model_from_flags()[0]}")
   if flags.FLAGS.preset is None:
     return Workdir(flags.FLAGS.workdir, flags.FLAGS.accept_unchecked)
   return workdir_of_preset(flags.FLAGS.preset, flags.FLAGS.accept_unchecked)

@@ -33,23 +33,19 @@ _MOST_FLAG_FILES = 1000
 _MAY_BE_EMPTY = ("flow_dtype",)
 
 
-def run_command(command: str, announce: Callable[[str], None] = process.announce) -> None:
+def run_command(command: str) -> None:
   """Parse the flags of a command, say what it will do, import what does it, and call that.
 
   The flags, and all that can be refused without TensorFlow, are in the module `train_flags`; what `train` does is in
   the module `train`, which imports TensorFlow.
-
-  Args:
-    command: such as "train".
-    announce: takes the lines that say what will be done.
   """
   definitions = importlib.import_module(f"{__package__}.{command}_flags")
   definitions.define_flags()
 
   def work(*arguments):
-    announce(definitions.plan_from_flags(*arguments))
+    process.phase(definitions.plan_from_flags(*arguments))
     if getattr(definitions, "NEEDS_TENSORFLOW", True):
-      announce("importing TensorFlow")
+      process.phase("importing TensorFlow")
     with without_noise():
       program = importlib.import_module(f"{__package__}.{command}")
     getattr(program, f"{command}_from_flags")(*arguments)

@@ -8,7 +8,7 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import BatchedModel, write_animation
-from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run, sample_pictures
+from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run, sample_pictures
 from flowpp_tf.programs.named_images import named_images
 from flowpp_tf.programs.sample_flags import (
   animated_from_flags,
@@ -41,6 +41,7 @@ def sample_from_flags() -> None:
   load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config, given)[0])
   read = lambda names, limit: named_images(names, config, load_data, limit)
   frames = FLAGS.frames or (30 if animated else 12)
+  process.phase("computing the images")
   picture = {
     "interpolate": lambda names: sample_pictures.interpolation(batched, read(names, 2), names, frames, seed),
     "reconstruct": lambda names: sample_pictures.reconstruction(batched, read(names, n or 16), names, seed),

@@ -17,20 +17,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import ANIMATIONS
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
 
-COMMON = (
-  "preset",
-  "workdir",
-  "n",
-  "temperature",
-  "labels",
-  "guidance",
-  "seed",
-  "interpolate",
-  "reconstruct",
-  "neighbours",
-  "output",
-  "npy",
-)
+COMMON = "preset workdir n temperature labels guidance seed interpolate reconstruct neighbours output".split()
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",), "neighbours": ()}
 

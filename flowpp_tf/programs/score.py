@@ -16,7 +16,7 @@ from flowpp_tf.data import images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
-from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
+from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run
 from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
@@ -49,6 +49,7 @@ def score_from_flags() -> None:
   scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
 
   rows = []
+  process.phase(f"scoring {count:,} images")
   with progress_bar(count, "image") as bar:
     while batch := list(itertools.islice(items, batch_size)):
       readable = [image for _, image, _ in batch if image is not None]
@@ -61,6 +62,17 @@ def score_from_flags() -> None:
     if "error" in row:
       run.warn(f"cannot be read: {row['image']} ({row['error']})")
   _write(rows, FLAGS.output)
+  _summarize([row for row in rows if "error" not in row])
+
+
+def _summarize(rows):
+  """Print mean, least and most of each score on stderr."""
+  if rows:
+    print(f"{len(rows):>8,} images{'mean':>15}{'least':>10}{'most':>10}", file=sys.stderr)
+  for name in ("bits_per_dim", "typicality", "complexity_corrected"):
+    if values := [float(row[name]) for row in rows if name in row]:
+      figures = (sum(values) / len(values), min(values), max(values))
+      print(f"  {name:<20}{''.join(f'{figure:>10.4f}' for figure in figures)}", file=sys.stderr)
 
 
 def _texts(scorer, images, batch_size):
@@ -114,6 +126,7 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
     key = key | {"data": dataset.fingerprint()["digest"]}
     typical = known(key)  # measured before, of data that are not those of training
   if typical is None:
+    process.phase("measuring the validation split of the run, for the typicality")
     with progress_bar(min(len(dataset.validation), key["typical_images"]), "image") as bar:
       typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, bar.update)
     try:

@@ -25,7 +25,7 @@ from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
 
-COMMON = ("preset", "workdir", "images", "dataset", "split", "num_samples", "limit", "output")
+COMMON = "preset workdir images dataset split num_samples limit output".split()
 
 
 def define_flags() -> None:

@@ -15,6 +15,7 @@ from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
 from flowpp_tf.models import InitialWeights
 from flowpp_tf.programs import data_flags, device_flags, process, run
+from flowpp_tf.programs.figures import headed_table
 from flowpp_tf.programs.sample_pictures import by_class, samples
 from flowpp_tf.programs.train_flags import QUICK_STEPS, recipe_from_flags, workdir_path_from_flags
 from flowpp_tf.training import Diverged, Stopped, Workdir, Workers, run_training
@@ -103,15 +104,17 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
   model, _ = workdir.load()
   given = data_flags.given_of(dataset, "test", model.config, eval_images)
   _say(f"measuring {len(dataset.test[:eval_images]):,} test images, {num_samples} sample(s) each")
-  result = evaluate_bits_per_dim(model, dataset.test[:eval_images], num_samples, given=given)
+  images, shown = dataset.test[:eval_images], int(sys.stderr.isatty())
+  result = evaluate_bits_per_dim(model, images, num_samples, given=given, verbose=shown)
   fingerprint = dataset.fingerprint()
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
-  _say(f"test: {result}; data {fingerprint['digest']}")
+  _say(headed_table("test", result, fingerprint["digest"]))
   batched, classes = BatchedModel(model), range(model.config.num_classes)
   _say("drawing samples and curves")
   picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
   run.replace(workdir.samples, picture.grid.save)
   run.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))
+  _say("decoding encoded images, to see that they come back")
   _warn_of_inexact_reconstructions(batched, dataset)
   _say(f"wrote {workdir.samples}, {workdir.curves} and {workdir.metrics}")
   _say("next:")

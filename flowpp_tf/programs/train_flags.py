@@ -14,20 +14,8 @@ from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds
 
 COMMON = (
-  "config",
-  "dataset",
-  "quick",
-  "steps",
-  "epochs",
-  "batch_size",
-  "learning_rate",
-  "precision",
-  "image_size",
-  "labels",
-  "workdir",
-  "init_from",
-  "seed",
-)
+  "config dataset quick steps epochs batch_size learning_rate precision image_size labels workdir init_from seed"
+).split()
 QUICK_STEPS = 150
 
 

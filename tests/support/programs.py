@@ -23,6 +23,7 @@ from absl import logging as absl_logging
 from absl.testing import flagsaver
 import pytest
 
+from flowpp_tf.programs import process
 from flowpp_tf.programs import run as programs
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -40,7 +41,7 @@ class Result(NamedTuple):
 
 
 def call(program, *arguments, cwd):
-  """Call a program in this process, without the line that says what it will do, and return a `Result`.
+  """Call a program in this process, without the lines that say what it does, and return a `Result`.
 
   The program's flags exist only during the call. An exception that a user would see as a traceback is raised.
   Flags that change the process, such as --deterministic and --num_virtual_cpus, need `run`.
@@ -54,9 +55,10 @@ def call(program, *arguments, cwd):
     contextlib.redirect_stderr(error),
   ):
     patch.chdir(cwd)
+    patch.setattr(process, "phase", lambda line: None)
     patch.setattr(sys, "argv", [str(ROOT / "bin" / program), *map(str, arguments)])
     try:
-      programs.run_command(program, announce=lambda line: None)
+      programs.run_command(program)
       code = 0
     except SystemExit as exit:
       code = exit.code or 0
