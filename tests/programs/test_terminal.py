@@ -5,11 +5,14 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from flowpp_tf.compression.pictures import ImageFile
 from flowpp_tf.programs.commands import COMMANDS
 from flowpp_tf.programs.completion import completion_script
 from flowpp_tf.programs.figures import size_text, three_digits
+from flowpp_tf.programs.file_progress import FileProgress
 from support.programs import LIMIT, ROOT, call, run
 
 # What each program does with each list of arguments until it would import TensorFlow: exit code, the last line of
@@ -153,3 +156,21 @@ def test_sizes_have_three_digits_and_a_unit():
     "214 kB",
     "2.00 GB",
   ]
+
+
+def test_a_bar_of_bytes_moves_with_the_tiles_of_files_in_their_order():
+  class Bar:
+    n = 0
+
+    def update(self, count):
+      self.n += count
+
+  bar, moved = Bar(), []
+  progress = FileProgress(bar, {"a": 30, "b": 50, "c": 20}, (4, 4, 1))
+  for name, pixels in (("a", np.zeros([8, 5, 1], np.uint8)), ("b", None), ("c", np.zeros([4, 4, 1], np.uint8))):
+    assert progress.read(ImageFile(name, pixels)).name == name
+    moved.append(bar.n)
+  for tiles in (1, 0, 3, 1, 5):
+    progress.coded(tiles)
+    moved.append(bar.n)
+  assert moved == [0, 50, 50, 57, 57, 80, 100, 100]
