@@ -78,7 +78,7 @@ def plan_from_flags() -> str:
     folder, names = files_from_flags()
     images = f"{len(names)} files of {folder}"
   else:
-    images = data_flags.images_from_flags(model)
+    images = data_flags.images_from_flags()
   end = f"to {given.output}, tier {given.tier}" if given.output else "to see how large the archive would be"
   return f"compressing {images} with {model} {end}"
 

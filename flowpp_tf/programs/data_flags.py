@@ -85,12 +85,12 @@ def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | N
   return {"dataset": name, **settings}
 
 
-def images_from_flags(model: str) -> str:
+def images_from_flags() -> str:
   """Return in words which split --dataset and --split name; raise an `InputError` for an unknown data set."""
-  dataset = flags.FLAGS.dataset
+  dataset, split = flags.FLAGS.dataset, flags.FLAGS.split
   if dataset is not None:
     dataset_entry(dataset)
-  return f"the {flags.FLAGS.split} split of {dataset or f'the data of {model}'}"
+  return f"the {split} split of " + (dataset or "the model's data")
 
 
 def load_from_settings(settings: dict, config: FlowPlusPlusConfig, any_classes: bool = False) -> ImageDataset:

@@ -54,7 +54,7 @@ def plan_from_flags() -> str:
   output = workdir / "evaluation.json" if given.output is None else given.output
   if os.path.realpath(output) != os.path.realpath(workdir / "evaluation.json"):
     run.check_can_be_written(output)
-  images = data_flags.images_from_flags(model)
+  images = data_flags.images_from_flags()
   return f"evaluating {model} on {images}, {','.join(map(str, counts))} sample(s) per image, to {output}"
 
 

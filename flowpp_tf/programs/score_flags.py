@@ -73,7 +73,7 @@ def plan_from_flags() -> str:
     run.check_can_be_written(given.output, inside)
   model, _ = model_flags.model_from_flags()
   if given.images is None:
-    images = data_flags.images_from_flags(model)
+    images = data_flags.images_from_flags()
   else:
     images = f"{len(open_folder(given.images)[1][: given.limit])} images of {given.images}"
   return (

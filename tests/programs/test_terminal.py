@@ -70,7 +70,7 @@ _SINGLE = [
   (
     ["evaluate", "--preset=digits", "--num_samples=1,4"],
     None,
-    "evaluating preset digits on the test split of the data of ",
+    "evaluating preset digits on the test split of the model's data, 1,4 ",
   ),
   (["score", "--preset=digits", "--images=nowhere"], 2, "folder 'nowhere' is not there"),
   (["score", "--preset=digits"], None, "16 sample(s) per image, to standard output"),
