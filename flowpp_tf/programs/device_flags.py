@@ -51,7 +51,7 @@ def strategy_from_flags(deterministic: bool = False) -> tf.distribute.Strategy:
   from flowpp_tf.core.hardware import has_accelerator
   from flowpp_tf.core.lanes import use_cpu_lanes
   from flowpp_tf.core.tracing import set_jit
-  from flowpp_tf.devices import enable_determinism, get_strategy
+  from flowpp_tf.devices import Workers, enable_determinism, get_strategy
 
   given = flags.FLAGS
   accelerated = has_accelerator() or given.strategy == "tpu"
@@ -60,6 +60,9 @@ def strategy_from_flags(deterministic: bool = False) -> tf.distribute.Strategy:
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()
-  return get_strategy(
+  strategy = get_strategy(
     given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout, log_fn=functools.partial(process.say, "")
   )
+  if Workers(strategy).count > 1:
+    process.keep_teardown()
+  return strategy

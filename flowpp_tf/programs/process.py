@@ -91,6 +91,11 @@ def _skip_teardown(ended: list[int]) -> None:
     os._exit(_flushed(*ended))
 
 
+def keep_teardown() -> None:
+  """Let libraries end as they do: the workers of a run take leave of each other."""
+  atexit.unregister(_skip_teardown)
+
+
 def _run(main: Callable[[], object]) -> int:
   """Run a program; print one line on what ended it early, and return its exit code."""
   try:
