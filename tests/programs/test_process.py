@@ -108,7 +108,11 @@ def test_a_signal_while_the_last_output_waits_for_its_reader_is_no_traceback():
 def test_the_first_line_comes_at_once_and_nothing_but_lines_of_the_program(tmp_path):
   lines = "drawing 1 samples at temperature 1.0, seed 0, with preset digits, to presets/digits\nimporting TensorFlow\n"
   result = run("sample", "--preset=digits", "--n=1", cwd=tmp_path)
-  assert result == (0, "wrote presets/digits/samples_t1.0_s0.png\n", lines)
+  assert result == (
+    0,
+    "wrote presets/digits/samples_t1.0_s0.png\n",
+    f"{lines}loading preset digits\ncomputing the images\n",
+  )
   (tmp_path / "tensorflow.py").write_text("import sys\nsys.exit('now it does')")
   result = run("sample", "--preset=digits", "--n=1", cwd=tmp_path, PYTHONPATH=str(tmp_path))
   assert (result.code, result.error) == (1, f"{lines}sample: error: now it does\n")
