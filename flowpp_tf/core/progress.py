@@ -24,5 +24,5 @@ def progress_bar(
     ...     drawn = bar.update(1)
   """
   style: dict[str, Any] = {"dynamic_ncols": True, "mininterval": 0.5, "miniters": 1, "leave": leave, "initial": initial}
-  style |= {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": f" {unit}"}
+  style |= {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": unit}
   return tqdm.tqdm(total=total, disable=None if shown is None else not shown, **style)
