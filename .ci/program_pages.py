@@ -1,50 +1,17 @@
 """A page for each program, from its docstring and its flags: names, defaults and help texts stand only in the code."""
 
-import concurrent.futures
-import json
-import os
+import importlib
 import re
-import subprocess
-import sys
 
 from flowpp_tf.programs.commands import COMMANDS
-
-# Defines the flags of a program, and prints them instead of running it. Each program defines its own: one a process.
-_READ = """
-import importlib, json, sys
-from absl import app, flags
-from flowpp_tf.programs import run
-app.run = lambda *args, **kwargs: None
-program = importlib.import_module(f"flowpp_tf.programs.{sys.argv[1]}")
-program.main()
-found = []
-for module, defined in flags.FLAGS.flags_by_module_dict().items():
-  if not module.startswith("flowpp_tf."):
-    continue
-  for flag in defined:
-    group = run._GROUPS.get(flag.name) or run._GROUPS_OF_MODULES.get(module.rpartition(".")[2], "This command")
-    values = getattr(flag.parser, "enum_values", None)
-    found.append(dict(name=flag.name, boolean=flag.boolean, default=flag.default, help=flag.help, group=group,
-                      values=values, type=flag.flag_type()))
-print(json.dumps(dict(about=program.__doc__, flags=found)))
-"""
-
-
-def flags_of(command):
-  """The docstring of a program, and its flags as dicts."""
-  environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-  result = subprocess.run([sys.executable, "-c", _READ, command], capture_output=True, text=True, env=environment)
-  if result.returncode:
-    raise RuntimeError(f"the flags of {command} cannot be read: {result.stderr}")
-  read = json.loads(result.stdout.splitlines()[-1])
-  return read["about"], read["flags"]
+from flowpp_tf.programs.help import describe
+from flowpp_tf.programs.run import flags_of
 
 
 def pages():
   """The text of each page, by its file name in the folder of the reference."""
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    read = zip(COMMANDS, pool.map(flags_of, COMMANDS))
-    texts = {f"programs/{command}.md": page(command, *found) for command, found in read}
+  about = lambda command: importlib.import_module(f"flowpp_tf.programs.{command}_flags").__doc__
+  texts = {f"programs/{command}.md": page(command, about(command), flags_of(command)) for command in COMMANDS}
   return {"programs/index.md": _index(), **texts}
 
 
@@ -56,28 +23,17 @@ def _index():
   return "\n".join([*lines, ""])
 
 
-def page(command, about, flags):
-  """The page of a program."""
+def page(command, about, groups):
+  """The page of a program, from its docstring and its flags in groups."""
   blocks = re.sub(r"(?m)(?:^(?:bin/|  ).*\n?)+", lambda lines: f"\n```text\n{lines[0].rstrip()}\n```\n", about.strip())
   lines = [f"# {command}", "", blocks]
-  groups = {}
-  for flag in flags:
-    groups.setdefault(flag["group"], []).append(flag)
-  for group in sorted(groups, key=lambda group: (group != "This command", list(groups).index(group))):
-    lines += ["", f"## {group}", "", "| flag | default | |", "|---|---|---|"]
-    lines += [_row(flag) for flag in sorted(groups[group], key=lambda flag: flag["name"])]
+  for group, flags in groups.items():
+    lines += ["", f"## {group}", "", "| flag | default | |", "|---|---|---|", *map(_row, flags)]
   return "\n".join([*lines, ""])
 
 
 def _row(flag):
-  text, default = re.sub("^<.*?>: ", "", " ".join(flag["help"].split())), flag["default"]
-  shown = re.search(r" \(default: (.*)\)$", text)
-  if shown:
-    text, default = text[: shown.start()], shown[1]
-  if isinstance(default, list):
-    default = ",".join(default)
-  names = f"--[no]{flag['name']}" if flag["boolean"] else f"--{flag['name']}"
-  if flag["values"]:
-    text += f" One of {', '.join(flag['values'])}."
-  default = "" if default is None or default == "" else f"`{str(default).lower() if flag['boolean'] else default}`"
+  text, _, default = describe(flag).partition(" (default: ")
+  names = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+  default = f"`{default[:-1]}`" if default else f"`{str(flag.default).lower()}`" if flag.default is False else ""
   return f"| `{names}` | {default} | {text.replace('|', chr(92) + '|')} |"

@@ -26,6 +26,7 @@ from flowpp_tf.data import images
 from flowpp_tf.data.downsampled_imagenet import OTHER_FORMS, check_array, decode_exactly
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import check_sizes, open_regular, reading
+from flowpp_tf.io.image_folder import SUFFIXES
 
 _ROWS = 1024  # per read
 _MOST_BYTES = 1 << 20  # of an image of 64x64 pixels
@@ -141,7 +142,7 @@ def _check_member(path, name, size):
 
 def _is_image(name):
   base = name.rpartition("/")[2]
-  return base.lower().endswith(images.SUFFIXES) and not base.startswith(".")
+  return base.lower().endswith(SUFFIXES) and not base.startswith(".")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Progress bars on stderr, so that programs can be piped and logs have only lines."""
 
+from typing import Any
+
 import tqdm
 
 
@@ -10,7 +12,7 @@ def progress_bar(
 
   Args:
     total: number of units, None if it is not known.
-    unit: what is counted, such as "image".
+    unit: what is counted, such as "image"; "B" for bytes, shown as kB and MB.
     initial: units that were done before.
     shown: whether it is drawn; None draws it if stderr is a terminal.
     leave: whether the last line stays at the end.
@@ -21,7 +23,6 @@ def progress_bar(
     ...   for _ in range(3):
     ...     drawn = bar.update(1)
   """
-  style = {"dynamic_ncols": True, "mininterval": 0.5, "miniters": 1}
-  return tqdm.tqdm(
-    total=total, unit=unit, initial=initial, disable=None if shown is None else not shown, leave=leave, **style
-  )
+  style: dict[str, Any] = {"dynamic_ncols": True, "mininterval": 0.5, "miniters": 1, "leave": leave, "initial": initial}
+  style |= {"unit": "B", "unit_scale": True} if unit == "B" else {"unit": unit}
+  return tqdm.tqdm(total=total, disable=None if shown is None else not shown, **style)

@@ -1,8 +1,15 @@
-"""What is chosen by a name: the couplings and the data sets. Each is a file of its own, and one line here.
+"""What is chosen by a name, so that flags and configs know the names without importing TensorFlow.
 
-A line says where the object is, for `pkgutil.resolve_name`, which imports its module when the object is used. So flags
-and configs know the names without importing TensorFlow.
+A coupling and a data set are a file of their own, and one line here. It says where the object is, for
+`pkgutil.resolve_name`, which imports its module when the object is used.
 """
+
+from flowpp_tf.core.errors import InputError, unknown_name
+
+SPLITS = ("train", "validation", "test")
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+JIT = ("off", "elementwise", "blocks")  # what XLA compiles, see tracing.py
+ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
 
 # For --coupling, a `CouplingKind` each.
 COUPLINGS = {
@@ -30,3 +37,19 @@ DATASETS = {
   "npz:PATH": "flowpp_tf.data.arrays:load_npz",
   "tfds:NAME": "flowpp_tf.data.tfds:load_any",
 }
+
+
+def dataset_entry(name: str) -> str:
+  """Return the name in `DATASETS` that stands for the name of a data set: `folder:PATH` for `folder:cats`.
+
+  Raises:
+    InputError (a ValueError): if there is none, with those that come close.
+  """
+  kind, colon, rest = name.partition(":")
+  for entry in DATASETS:
+    if entry == name or colon and entry.startswith(f"{kind}:"):
+      if colon and not rest:
+        wanted = "data set" if entry.endswith(":NAME") else "path"
+        raise InputError(f"data set {name!r} must name a {wanted} after the colon")
+      return entry
+  raise unknown_name("dataset", name, DATASETS)

@@ -23,11 +23,12 @@ _MOST = 2**31 - 1  # of an integer that becomes a tensor
 
 
 class Range(NamedTuple):
-  """The values that a setting may have: `expected` says it in words, `most` is the largest number."""
+  """The values that a setting may have: `expected` says it in words, `most` is the largest number, `names` are all."""
 
   holds: Callable[[Any], bool]
   expected: str
   most: float = math.inf
+  names: tuple[str, ...] = ()
 
 
 def at_least(low: float, most: float = _MOST) -> Range:
@@ -37,7 +38,7 @@ def at_least(low: float, most: float = _MOST) -> Range:
 
 def one_of(*names: str) -> Range:
   """Return the range of the given names."""
-  return Range(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
+  return Range(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}", names=names)
 
 
 def is_count(value: Any) -> bool:

@@ -9,8 +9,8 @@ import weakref
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import JIT
 
-JIT = ("off", "elementwise", "blocks")
 _jit = "off"
 _traced: weakref.WeakSet[Any] = weakref.WeakSet()  # all functions that `traced_once` has returned
 

@@ -4,8 +4,8 @@ import inspect
 import pkgutil
 
 from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
-from flowpp_tf.core.errors import InputError, unknown_name
-from flowpp_tf.core.registry import DATASETS
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import DATASETS, dataset_entry
 from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
@@ -75,7 +75,7 @@ def load_dataset(
       f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
       f"--levels={2**bits}, or another --bits"
     )
-  load, options = pkgutil.resolve_name(DATASETS[_entry(name)]), dict(locals())
+  load, options = pkgutil.resolve_name(DATASETS[dataset_entry(name)]), dict(locals())
   options |= {
     "path": name.partition(":")[2],
     "image_shape": None if image_shape is None else tuple(image_shape),
@@ -87,15 +87,3 @@ def load_dataset(
       raise InputError(message.format(name))
   dataset = load(**{option: options[option] for option in taken})
   return dataset if bits is None else dataset.reduce_bits(bits)
-
-
-def _entry(name):
-  """Return the name in `DATASETS` that stands for the name of a data set."""
-  kind, colon, rest = name.partition(":")
-  for entry in DATASETS:
-    if entry == name or colon and entry.startswith(f"{kind}:"):
-      if colon and not rest:
-        wanted = "data set" if entry.endswith(":NAME") else "path"
-        raise InputError(f"data set {name!r} must name a {wanted} after the colon")
-      return entry
-  raise unknown_name("dataset", name, DATASETS)

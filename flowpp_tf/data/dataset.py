@@ -10,9 +10,9 @@ import numpy as np
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
 from flowpp_tf.core.checks import check_labels, check_pixels, check_shape
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.random_crops import RandomCrops
 
-SPLITS = ("train", "validation", "test")
 MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
 _HASHED = 100  # images at each end of a split
 

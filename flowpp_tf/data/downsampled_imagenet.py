@@ -15,9 +15,9 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
-from flowpp_tf.data import folder as folders
 from flowpp_tf.io.gate import map_npy, reading
 from flowpp_tf.io.image_file import ImageFileError, open_image
+from flowpp_tf.io.image_folder import image_files
 from flowpp_tf.types import Path, Shape
 
 FORMS = (".npy", "")
@@ -64,7 +64,7 @@ def _load(path, shape, cache_dir):
 
 
 def _load_folder(path, shape, cache_dir):
-  names = folders.image_files(path)
+  names = image_files(path)
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
 

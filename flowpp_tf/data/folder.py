@@ -11,7 +11,6 @@ The class of `cats/indoor/1.png` is `cats`; classes are numbered in the order of
 
 import functools
 import hashlib
-import os
 import pathlib
 import re
 from typing import Any
@@ -26,6 +25,7 @@ from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io import budget
 from flowpp_tf.io.gate import parse_json, read_text, reason
 from flowpp_tf.io.image_file import ImageFileError
+from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
@@ -107,50 +107,6 @@ def load_folder(
     labels=_labels(splits, classes, about, path) if labels else None,
     classes=classes,
   )
-
-
-def open_folder(path: Path) -> tuple[pathlib.Path, list[str]]:
-  """Return a folder and its `image_files`; raise an `InputError` (a ValueError) if there are none."""
-  folder = pathlib.Path(path).expanduser()
-  if not folder.exists():
-    raise InputError(f"folder {str(path)!r} is not there")
-  if not folder.is_dir():
-    raise InputError(f"{str(path)!r} is no folder")
-  names = image_files(folder)
-  if not names:
-    suffixes = ", ".join(images.SUFFIXES)
-    raise InputError(f"folder {str(path)!r} has no image: looked for {suffixes} in it and its subfolders")
-  return folder, names
-
-
-def image_files(folder: pathlib.Path) -> list[str]:
-  """Return the sorted paths of the image files below a folder, relative to it, with `/`.
-
-  Hidden files and folders are left out; links to folders are not followed.
-  """
-  return [name for name in all_files(folder, hidden=False) if name.lower().endswith(images.SUFFIXES)]
-
-
-def all_files(folder: pathlib.Path, hidden: bool = True) -> list[str]:
-  """Return the sorted paths of all files below a folder, relative to it, with `/`; links to folders are not followed.
-
-  Args:
-    folder: the folder.
-    hidden: whether hidden files, and those in hidden folders, are among them.
-
-  Raises:
-    InputError (a ValueError): if a folder cannot be read.
-  """
-
-  def fail(error):
-    raise InputError(f"folder {error.filename!r} cannot be read: {error.strerror}")
-
-  wanted = lambda name: hidden or not name.startswith(".")
-  names: list[str] = []
-  for root, folders, files in os.walk(folder, onerror=fail):
-    folders[:] = filter(wanted, folders)
-    names += [(pathlib.Path(root) / name).relative_to(folder).as_posix() for name in filter(wanted, files)]
-  return sorted(names)
 
 
 def fill_from_files(

@@ -24,8 +24,6 @@ from flowpp_tf.data.dataset import ImageSpec
 from flowpp_tf.io.image_file import open_image
 from flowpp_tf.types import Path, Shape
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
 
 def read_image(file: Path | BinaryIO, image_shape: Shape, name: str = "") -> tuple[np.ndarray, bool]:
   """Read an image file and fit it to `image_shape`: `(H, W, C)` with C 1 or 3; errors call the file `name`.

@@ -79,14 +79,13 @@ class BitsPerDim:
     return self.bounds[-1]
 
   def __str__(self):
-    parts = []
+    rows = [f"{self.images} images"]
     for bound in self.bounds[::-1]:
-      kind = (
-        "single-sample bound" if bound.num_samples == 1 else (f"importance-weighted bound, {bound.num_samples} samples")
-      )
-      parts.append(f"{bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} ({kind})")
-    terms = " ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
-    return f"{', '.join(parts)} bits/dim over {self.images} images; {terms}"
+      count = bound.num_samples
+      kind = "single-sample bound" if count == 1 else f"importance-weighted bound, {count} samples"
+      rows.append(f"  {kind:<39} {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim")
+    terms = ", ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
+    return "\n".join([*rows, f"    its terms: {terms}"])
 
 
 @check_arguments

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import ANIMATIONS
 from flowpp_tf.types import Path
 
-ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
 # Approximate sizes in pixels. Small images are enlarged without smoothing: grids to the area of a square, strips up to
 # a length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024

@@ -2,12 +2,13 @@
 
 from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.core.renamed import renamed as _renamed
+from flowpp_tf.io.model_folders import preset_folder, presets
 from flowpp_tf.models.conditioning import check_conditioning, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.initial_weights import InitialWeights
 from flowpp_tf.models.official_weights import export_official_weights, load_official_weights
-from flowpp_tf.models.pretrained import copy_preset, preset_folder, presets, read_preset, save_preset
+from flowpp_tf.models.pretrained import copy_preset, read_preset, save_preset
 from flowpp_tf.models.vectors import VectorFlow, vector_flow
 
 __getattr__ = _renamed(

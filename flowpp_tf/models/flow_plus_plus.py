@@ -24,6 +24,7 @@ from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io.gate import reading
+from flowpp_tf.io.model_folders import CONFIG
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.conditioning import check_conditioning
@@ -31,7 +32,7 @@ from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
-from flowpp_tf.models.pretrained import CONFIG, open_preset, save_preset
+from flowpp_tf.models.pretrained import open_preset, save_preset
 from flowpp_tf.models.stored_config import config_of_fields
 from flowpp_tf.types import Path, Seed, TensorLike
 

@@ -8,10 +8,11 @@ from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reason
+from flowpp_tf.io.model_folders import ABOUT, presets
 from flowpp_tf.io.weights_file import read_weights, written_before_checksums
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.official_weights import load_official_weights
-from flowpp_tf.models.pretrained import ABOUT, WEIGHTS, presets, read_preset
+from flowpp_tf.models.pretrained import WEIGHTS, read_preset
 from flowpp_tf.types import Path
 
 

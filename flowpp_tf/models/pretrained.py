@@ -19,51 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowpp_tf.core.arguments import check_arguments
-from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.non_finite import check_weights_finite
 from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
 from flowpp_tf.io.gate import read_json
+from flowpp_tf.io.model_folders import ABOUT, CONFIG, preset_folder
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.types import Path
 
 if TYPE_CHECKING:
   from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 
-_SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
-CONFIG, WEIGHTS, ABOUT = "config.json", "best.weights.h5", "preset.json"
+WEIGHTS = "best.weights.h5"
 FORMATS = {"h5": WEIGHTS, "safetensors": "best.weights.safetensors"}
-
-
-def presets() -> dict[str, str]:
-  """Return the names of the presets that ship with the package, each with one line of description.
-
-  Examples:
-    >>> sorted(fpp.presets())
-    ['digits', 'digits_by_class', 'fashion_mnist', 'photos']
-  """
-  return {path.parent.name: read_json(path)["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
-
-
-@check_arguments
-def preset_folder(preset: Path) -> pathlib.Path:
-  """Return the folder of a preset, given its name or the path of a folder.
-
-  Raises:
-    InputError (a ValueError): if there is none, with the names that come close.
-
-  Examples:
-    >>> fpp.models.preset_folder("digits").name
-    'digits'
-  """
-  folder = _SHIPPED / str(preset)
-  if str(preset) in presets():
-    return folder
-  folder = pathlib.Path(preset).expanduser()
-  if (folder / ABOUT).is_file():
-    return folder
-  if folder.is_dir():
-    raise InputError(f"folder {str(preset)!r} is no preset: it has no {ABOUT}")
-  raise unknown_name("preset", str(preset), presets())
 
 
 @check_arguments

@@ -6,7 +6,8 @@ from flowpp_tf.compression import ArchiveReader, CodecModel, TieredCodec
 from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import write_file
-from flowpp_tf.programs import run
+from flowpp_tf.programs import process, run
+from flowpp_tf.programs.noise import without_noise
 
 
 def codec_model_name(model_hash: str) -> str:
@@ -62,9 +63,11 @@ def coder_for_archive(
 
 
 def _load_model(workdir, preset, wanted, unchecked):
+  process.phase("importing TensorFlow")
   try:
-    from flowpp_tf.models import FlowPlusPlus
-    from flowpp_tf.training import Workdir
+    with without_noise():
+      from flowpp_tf.models import FlowPlusPlus
+      from flowpp_tf.training import Workdir
   except ImportError as error:
     raise InputError(
       f"the weights of this model are read by TensorFlow, which is not installed ({error}); give its "

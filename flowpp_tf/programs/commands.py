@@ -1,16 +1,14 @@
-"""The commands: `bin/train`, `flowpp-train` and `python -m flowpp_tf train` begin here, before TensorFlow is imported.
+"""The commands: `bin/train`, `flowpp-train` and `python -m flowpp_tf train` begin here.
 
 train evaluate sample score export demo compress decompress
 """
 
-import contextlib
 import functools
 import importlib
 import os
-import re
 import sys
-import tempfile
 
+from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.programs import process
 from flowpp_tf.version import __version__
 
@@ -25,10 +23,8 @@ COMMANDS = {
   "decompress": "give compressed images back",
 }
 
-_NOISE = re.compile(
-  rb"[IWE]\d{4} [\d:.]+ +\d+ \S+\.cc:\d+\] |WARNING: All log messages before absl::InitializeLog|"
-  rb"To enable the following instructions: |\s*$"
-)
+
+_COMPLETION = 'eval "$(flowpp --completion=bash)" lets the shell complete commands and flags; also zsh, fish.'
 
 
 def start(command: str) -> None:
@@ -37,35 +33,12 @@ def start(command: str) -> None:
 
 
 def _start(command):
-  arguments = [argument.lstrip("-").partition("=")[0] for argument in sys.argv[1:] if argument.startswith("-")]
-  if "version" in arguments:
+  if "version" in (argument.lstrip("-") for argument in sys.argv[1:] if argument.startswith("-")):
     print(f"flowpp_tf {__version__}")
     return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  if command != "decompress" and not {"help", "helpfull", "helpshort", "h", "?"}.intersection(arguments):
-    print("importing TensorFlow", file=sys.stderr, flush=True)
-  with _without_noise():
-    program = importlib.import_module(f"flowpp_tf.programs.{command}")
-  program.main()
-
-
-@contextlib.contextmanager
-def _without_noise():
-  """Leave out what TensorFlow's libraries say of the machine while they are loaded, before any setting stops them."""
-  with tempfile.TemporaryFile() as kept:
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    os.dup2(kept.fileno(), 2)
-    try:
-      yield
-    finally:
-      sys.stderr.flush()
-      os.dup2(stderr, 2)
-      os.close(stderr)
-      kept.seek(0)
-      for line in kept:
-        if not _NOISE.match(line):
-          os.write(2, line)
+  run = importlib.import_module("flowpp_tf.programs.run")  # once signals are answered
+  run.run_command(command)
 
 
 def main() -> None:
@@ -82,13 +55,21 @@ def _explain(command):
     print(f"flowpp_tf {__version__}")
     return
   usage = "\n".join(f"  {name:<12}{what}" for name, what in COMMANDS.items())
-  text = f"usage: python -m flowpp_tf COMMAND [--flags]; COMMAND --help lists its flags\n\n{usage}"
+  text = f"usage: python -m flowpp_tf COMMAND [--flags]; COMMAND --help explains its flags\n\n{usage}\n\n{_COMPLETION}"
   if command in ("--help", "-h", "help"):
     print(text)
     return
-  print(text, file=sys.stderr)
-  if command:
-    process.say("error", f"unknown command {command!r}; expected one of {', '.join(COMMANDS)}")
+  option, _, shell = command.partition("=")
+  try:
+    if option == "--completion":
+      print(importlib.import_module("flowpp_tf.programs.completion").completion_script(shell), end="")
+      return
+    if command:
+      raise unknown_name("command", command, COMMANDS)
+  except InputError as error:
+    process.say("error", error)
+  else:
+    print(text, file=sys.stderr)
   sys.exit(process.BAD_INPUT)
 
 

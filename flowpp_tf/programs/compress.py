@@ -1,13 +1,4 @@
-"""Compress images without loss, with a trained model.
-
-bin/compress --preset=photos --images=my_photos --output=my_photos.fpp
-bin/compress --workdir=runs/mine --images=a.png,b.png --output=two.fpp --test
-bin/compress --preset=fashion_mnist --dataset=fashion_mnist --output=test_split.fpp
-bin/compress --preset=photos --images=my_photos --estimate
-
-The smaller the more the images are like those that the model was trained on. bin/decompress gives them back;
-docs/compression.md has sizes, speeds, limits, and the format.
-"""
+"""Compress images with a trained model. The flags are in compress_flags.py."""
 
 from collections.abc import Iterator
 import functools
@@ -20,15 +11,7 @@ import types
 from absl import flags
 import numpy as np
 
-from flowpp_tf.compression import (
-  SEGMENT_IMAGES,
-  TIERS,
-  ArchiveReader,
-  ArchiveWriter,
-  TieredCodec,
-  compress_to,
-  read_images,
-)
+from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec, compress_to, read_images
 from flowpp_tf.compression.pictures import (
   MAX_KEPT_FILE,
   ImageFile,
@@ -41,74 +24,26 @@ from flowpp_tf.compression.pictures import (
 from flowpp_tf.compression.tiles import to_tiles
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
-from flowpp_tf.data import SPLITS
-from flowpp_tf.data.folder import all_files
 from flowpp_tf.evaluation import evaluate_bits_per_dim
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.programs import data_flags, model_flags, run
+from flowpp_tf.programs import data_flags, flag_kinds, model_flags, process, run
 from flowpp_tf.programs.codec_models import save_codec_model
+from flowpp_tf.programs.compress_flags import files_from_flags
+from flowpp_tf.programs.figures import size_text, three_digits
+from flowpp_tf.programs.file_progress import FileProgress
 
 _ESTIMATED_TILES = 1000
 
 
-def define_flags() -> None:
-  """Define the program's flags."""
-  model_flags.define_model_flags()
-  flags.DEFINE_list(
-    "images", None, "Folder of images, searched recursively, or files; a split of --dataset if not given."
-  )
-  flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
-  data_flags.define_data_flags(default="that of the run")
-  flags.DEFINE_integer(
-    "limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31
-  )
-  flags.DEFINE_string("output", None, "Archive to write, such as my_photos.fpp.")
-  flags.DEFINE_bool("estimate", False, "Say how large the archive would be, and write nothing.")
-  flags.DEFINE_bool("test", False, "Decode the whole archive and compare it with the images before it appears.")
-  flags.DEFINE_enum(
-    "tier",
-    "portable",
-    TIERS,
-    "portable: every machine decodes it. float64, exact-build: faster, and "
-    "decoded where the networks give the same numbers, which is checked.",
-  )
-  flags.DEFINE_bool(
-    "embed_model", False, "Put the model into the archive, so that nothing else is needed to decode it."
-  )
-  flags.DEFINE_bool(
-    "lossy_pixels",
-    False,
-    "Code the pixels of JPEG and lossy WebP files too, which takes more bytes "
-    "than the files; else these files are kept as they are.",
-  )
-  flags.DEFINE_integer(
-    "segment_images",
-    SEGMENT_IMAGES,
-    "Images or tiles that are decoded together; fewer give quicker access to one of them, and larger archives.",
-    lower_bound=1,
-    upper_bound=1 << 16,
-  )
-  flags.DEFINE_integer(
-    "batch_size", None, "Largest batch; one that is fast if not given.", lower_bound=1, upper_bound=1 << 16
-  )
-
-
 def compress_from_flags() -> None:
   """Write the archive."""
-  options, given = types.SimpleNamespace(**flags.FLAGS.flag_values_dict()), run.given_from_flags()
-  if options.images and (options.dataset or "split" in given):
-    raise InputError("--images are files, --dataset and --split say other images; give one of them")
-  if (options.output is None) != options.estimate:
-    raise InputError("give --output, or --estimate, which writes nothing; one of them")
-  if options.output is not None:
-    run.check_is_new(options.output)
+  options, given = types.SimpleNamespace(**flags.FLAGS.flag_values_dict()), flag_kinds.given_from_flags()
   workdir = model_flags.workdir_from_flags()
   model, settings = workdir.load()
   if options.images:
     check_channels(model.config.image_shape[2])
-    folder, names = _files(options.images)
-    _compress_files(model, workdir.path, folder, names[: options.limit], options)
+    _compress_files(model, workdir.path, *files_from_flags(), options)
   else:
     dataset = data_flags.load_given_data(settings, model.config, given)
     _compress_images(model, workdir.path, dataset.split(options.split)[: options.limit], options)
@@ -122,6 +57,7 @@ def _compress_images(model, workdir, images, options):
   coder = _coder(model, workdir, options.tier)
 
   def write(file):
+    process.phase(f"coding {len(images):,} images")
     with progress_bar(len(images), "image") as bar:
       compress_to(
         file,
@@ -162,20 +98,22 @@ def _compress_files(model, workdir, folder, names, options):
   if options.output is None:
     _estimate_files(model, pictures(), len(names))
     return
-  coder = _coder(model, workdir, options.tier)
+  coder, total = _coder(model, workdir, options.tier), sum(sizes.values())
   read = functools.partial(read, coder=coder)
 
   def write(file):
-    with progress_bar(None, "image") as bar:
-      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, bar.update)
-      write_pictures(writer, pictures(), shape, options.segment_images)
+    process.phase(f"coding {len(names):,} files, {size_text(total)}")
+    with progress_bar(total, "B") as bar:
+      progress = FileProgress(bar, sizes, shape)
+      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded)
+      write_pictures(writer, map(progress.read, pictures()), shape, options.segment_images)
+      bar.update(total - bar.n)  # tiles that are stored as they are
 
   def compare(reader):
     for original, decoded in zip(pictures(), read_pictures(reader, coder), strict=True):
       if isinstance(decoded, Lost) or decoded.name != original.name or decoded.content != original.content:
         raise RuntimeError(f"the archive does not decode to {original.name!r}")
 
-  total = sum(sizes.values())
   _warn_about_files(kept, names, shape, _write(options, write, compare, len(names), total) >= total)
 
 
@@ -215,7 +153,7 @@ def _estimate_files(model, pictures, files):
   if tiles:
     _print_estimate(model, np.concatenate(tiles), count, pixel_bytes, kept_bytes)
   else:
-    print(f"no file has pixels to code; all {kept} would be kept as they are, {_size(kept_bytes)}")
+    print(f"no file has pixels to code; all {kept} would be kept as they are, {size_text(kept_bytes)}")
 
 
 def _size_of(path):
@@ -223,27 +161,8 @@ def _size_of(path):
     return os.fstat(file.fileno()).st_size
 
 
-def _files(paths):
-  """A folder, and names below it."""
-  if len(paths) == 1 and pathlib.Path(paths[0]).expanduser().is_dir():
-    folder = pathlib.Path(paths[0]).expanduser()
-    names = all_files(folder)
-    if not names:
-      raise InputError(f"folder {str(folder)!r} has no file")
-    return folder, names
-  files = [pathlib.Path(path).expanduser() for path in paths]
-  for file in files:
-    if not file.is_file():
-      raise InputError(f"--images must be one folder, or files; {str(file)!r} is no file")
-  names = [file.name for file in files]
-  if len(set(names)) < len(names):
-    raise InputError("two of the --images have the same name")
-  if len({file.parent for file in files}) > 1:
-    raise InputError("the files of --images must lie in one folder; give the folder, or one archive for each")
-  return files[0].parent, names
-
-
 def _coder(model: FlowPlusPlus, workdir: pathlib.Path, tier: str) -> TieredCodec:
+  process.phase("building the codec")
   coder = TieredCodec(model, tier)
   save_codec_model(workdir, coder.model)
   return coder
@@ -261,12 +180,14 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
     raise InputError(
       f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have more"
     )
+  process.phase(f"measuring {len(tiles):,} images or tiles")
   bound = evaluate_bits_per_dim(model, tiles, 1).bounds[0]
   size = int(bound.bits_per_dim * count * tiles[0].size / 8) + kept_bytes
   print(
-    f"estimate: {_size(size)} for {_size(pixel_bytes)} of pixels ({bound.bits_per_dim:.4f} +- "
-    f"{bound.standard_error:.4f} bits/dim, measured on {len(tiles)} of {count} images or tiles)"
-    + (f" and {_size(kept_bytes)} of files that are kept as they are" if kept_bytes else "")
+    f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"
+    + (f" and {size_text(kept_bytes)} of files that are kept as they are" if kept_bytes else "")
+    + f"\n  {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim, measured on {len(tiles)} of {count} "
+    "images or tiles"
   )
 
 
@@ -278,30 +199,19 @@ def _write(options, write, compare, count, size_before, dims=0):
     with open(path, "wb") as file:
       write(file)
     if options.test:
+      process.phase("decoding the archive, and comparing")
       with open(path, "rb") as file:
         compare(ArchiveReader(file))
 
   run.replace(options.output, write_and_compare)
   output = pathlib.Path(options.output)
   seconds, size = time.monotonic() - begin, output.stat().st_size
-  rate = f", {8 * size / dims:.4f} bits/dim" if dims else ""
+  rate = f", {three_digits(8 * size / dims)} bits/dim" if dims else ""
+  what = "images" if dims else "files"
   print(
-    f"wrote {output}: {count} {'images' if dims else 'files'}, {_size(size_before)} -> {_size(size)}{rate}, "
-    f"{size_before / 1e6 / seconds:.2f} MB/s ({count / seconds:.1f} per second)"
+    f"wrote {output}: {count} {what}, {size_text(size_before)} -> {size_text(size)}, "
+    f"{three_digits(size / max(size_before, 1))} of it{rate}\n"
+    f"  {three_digits(seconds)} s, {size_text(size_before / seconds)}/s, {three_digits(count / seconds)} {what}/s"
     + ("; decoded and compared" if options.test else "")
   )
   return size
-
-
-def _size(count):
-  """A number of bytes as text."""
-  for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-    if count >= factor:
-      return f"{count / factor:.2f} {unit}"
-  return f"{count} bytes"
-
-
-def main() -> None:
-  """Entry point of `flowpp-compress` and `bin/compress`."""
-  define_flags()
-  run.run_program(compress_from_flags)

@@ -15,8 +15,8 @@ import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import DATASETS
-from flowpp_tf.programs import run
+from flowpp_tf.core.registry import DATASETS, dataset_entry
+from flowpp_tf.programs import flag_kinds, run
 
 if TYPE_CHECKING:
   from flowpp_tf.data import ImageDataset
@@ -26,7 +26,7 @@ _SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "c
 
 def define_data_flags(default: str) -> None:
   """Define the data flags; `default` says in the help which data set is read if none is given."""
-  flags.DEFINE_string("dataset", None, f"Data set, one of {', '.join(DATASETS)}; {default} if not given.")
+  flag_kinds.define_name("dataset", None, DATASETS, f"Data set; {default} if not given.", others=True)
   flags.DEFINE_string(
     "data_dir",
     None,
@@ -67,7 +67,7 @@ def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | N
   """Return the settings that determine the data, for a run's config.json and for `load_from_settings`.
 
   Args:
-    given: data settings that were given, from `run.given_from_flags` or a recipe.
+    given: data settings that were given, from `flag_kinds.given_from_flags` or a recipe.
     default: name of the data set if none is given.
     recorded: settings of a run, which apply where nothing is given.
   """
@@ -83,6 +83,14 @@ def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | N
     if settings[place] and "://" not in settings[place]:
       settings[place] = os.path.abspath(os.path.expanduser(settings[place]))
   return {"dataset": name, **settings}
+
+
+def images_from_flags() -> str:
+  """Return in words which split --dataset and --split name; raise an `InputError` for an unknown data set."""
+  dataset, split = flags.FLAGS.dataset, flags.FLAGS.split
+  if dataset is not None:
+    dataset_entry(dataset)
+  return f"the {split} split of " + (dataset or "the model's data")
 
 
 def load_from_settings(settings: dict, config: FlowPlusPlusConfig, any_classes: bool = False) -> ImageDataset:
@@ -125,7 +133,7 @@ def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) ->
   Args:
     settings: settings of the run, from its config.json.
     config: `FlowPlusPlusConfig` of its model.
-    given: data flags that were given, from `run.given_from_flags`.
+    given: data flags that were given, from `flag_kinds.given_from_flags`.
 
   Returns:
     `ImageDataset` and its fingerprint.

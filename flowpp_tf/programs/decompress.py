@@ -1,15 +1,4 @@
-"""Give the images of an archive back that bin/compress wrote.
-
-bin/decompress my_photos.fpp --preset=photos --output=my_photos
-bin/decompress test_split.fpp --workdir=runs/mine --output=test_split.npy
-bin/decompress my_photos.fpp --preset=photos --output=some --files=cat.png,dog.png
-bin/decompress my_photos.fpp --list
-
-An archive of files becomes a folder: pixels as PNG, files that were kept as they are. It is OUTPUT.partial until all
-files are written; --resume goes on with one that was stopped. An archive of arrays becomes a .npy file. If an archive
-is damaged, what can be decoded is written, what is lost is named, and the exit code is 2. An archive of the tier
-portable needs no TensorFlow to be decoded.
-"""
+"""Give the images of an archive back. The flags are in decompress_flags.py."""
 
 from collections.abc import Iterable, Iterator
 import contextlib
@@ -24,7 +13,7 @@ import numpy as np
 from flowpp_tf.compression import ArchiveError, ArchiveReader, read_images
 from flowpp_tf.core.errors import InputError, printable
 from flowpp_tf.io import gate
-from flowpp_tf.programs import run
+from flowpp_tf.programs import process, run
 from flowpp_tf.programs.codec_models import coder_for_archive
 
 _MOST_LINES = 100
@@ -32,25 +21,9 @@ _MOST_CHARACTERS = 200  # of a name in a line
 T = TypeVar("T")
 
 
-def define_flags() -> None:
-  """Define the program's flags."""
-  flags.DEFINE_string("workdir", None, "Directory of the run whose model made the archive.")
-  flags.DEFINE_string("preset", None, "Preset whose model made the archive.")
-  flags.DEFINE_string("model", None, "File codec_model.HASH.npz that bin/compress wrote beside the weights.")
-  flags.DEFINE_bool("accept_unchecked", False, "Use weights that have lost the checksum that they were written with.")
-  flags.DEFINE_string("output", None, "Folder, new or empty, for an archive of files; .npy file for one of arrays.")
-  flags.DEFINE_list("files", None, "Only these files; all if not given.")
-  flags.DEFINE_bool("resume", False, "Go on with the folder --output.partial of a process that was stopped.")
-  flags.DEFINE_bool("list", False, "Say what the archive holds, and write nothing.")
-
-
-def decompress_from_flags(archive: str | None = None) -> None:
+def decompress_from_flags(archive: str) -> None:
   """Write the images; what is lost is named at the end."""
   flag = flags.FLAGS
-  if archive is None:
-    raise InputError("give the archive: bin/decompress ARCHIVE --output=...")
-  if (flag.output is None) != flag.list:
-    raise InputError("give --output, or --list, which writes nothing; one of them")
   with gate.reading(archive):
     file = gate.open_regular(archive)
   with file:
@@ -64,6 +37,7 @@ def decompress_from_flags(archive: str | None = None) -> None:
       raise InputError(f"the archive holds arrays: --{'files' if flag.files else 'resume'} is for one of files")
     coder = coder_for_archive(reader, flag.workdir, flag.preset, flag.model, flag.accept_unchecked)
     reader.check(coder)
+    process.phase("decoding")
     if of_arrays:
       _write_array(archive, reader, coder, output)
     else:
@@ -194,9 +168,3 @@ def _end(problems, what):
     run.warn(f"and {len(problems) - _MOST_LINES} more")
   if problems:
     run.fail(f"not all could be decoded, only {what}: {problems[0]}")
-
-
-def main() -> None:
-  """Entry point of `flowpp-decompress` and `bin/decompress`."""
-  define_flags()
-  run.run_program(decompress_from_flags, arguments=1)

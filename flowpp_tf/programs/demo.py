@@ -1,22 +1,10 @@
-"""Show a trained model on a web page: samples, interpolations, reconstructions, scores.
-
-bin/demo
-bin/demo --preset=fashion_mnist
-bin/demo --workdir=runs/digits
-bin/demo --saved_model=runs/digits/saved_model/1
-
-Without a model it shows all presets. By default only this machine can open the page, see --host and --auth. The page
-loads nothing from other servers and reports nothing. Its examples are test images of the run if the data are
-available, else samples. It shows typicality if bin/score has measured it for the run with the same number of samples.
-"""
+"""Show a trained model on a web page. The flags are in demo_flags.py."""
 
 import contextlib
 import functools
-import importlib.util
 import ipaddress
 import os
 import pathlib
-import socket
 import tempfile
 import traceback
 
@@ -35,9 +23,9 @@ from flowpp_tf.demo.uploads import UPLOAD, Uploads
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.exporting import load_saved_model
-from flowpp_tf.io import gate
 from flowpp_tf.models import presets
 from flowpp_tf.programs import data_flags, model_flags, process, run
+from flowpp_tf.programs.demo_flags import visitors_from_flags
 from flowpp_tf.programs.export import metadata_of_run
 from flowpp_tf.programs.score import typical_key
 
@@ -45,32 +33,10 @@ FLAGS = flags.FLAGS
 _EXAMPLES = 6
 
 
-def define_flags() -> None:
-  """Define the program's flags."""
-  model_flags.define_model_flags()
-  flags.DEFINE_string("saved_model", None, "Directory written by bin/export, instead of --workdir or --preset.")
-  flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; 0.0.0.0 for all addresses of this machine.")
-  flags.DEFINE_integer("port", 7860, "Port to listen on.", lower_bound=1, upper_bound=65535)
-  flags.DEFINE_list(
-    "allowed_hosts",
-    [],
-    "More names under which browsers may ask for the page, such as that of a proxy; others are refused.",
-  )
-  flags.DEFINE_string("auth", None, "Ask visitors for USER:PASSWORD; @FILE reads them from a file, one line for each.")
-  flags.DEFINE_integer(
-    "num_samples", 16, "Samples of the importance-weighted bound in scores.", lower_bound=1, upper_bound=1 << 20
-  )
-
-
 def demo_from_flags() -> None:
   """Serve the page until the program is stopped."""
   host, port = FLAGS.host, FLAGS.port
-  if [FLAGS.workdir, FLAGS.preset, FLAGS.saved_model].count(None) < 2:
-    raise InputError("give the model as --workdir, --preset or --saved_model, one of them, or none for all presets")
-  if importlib.util.find_spec("gradio") is None:
-    raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
-  auth = _visitors(FLAGS.auth)
-  _check_can_serve(host, port)
+  auth = visitors_from_flags()
   if FLAGS.saved_model is not None:
     sources = [FLAGS.saved_model]
     models = [_from_saved_model(FLAGS.saved_model, FLAGS.num_samples)]
@@ -78,6 +44,7 @@ def demo_from_flags() -> None:
     one = FLAGS.workdir or FLAGS.preset
     workdirs = [model_flags.workdir_from_flags()] if one else list(map(model_flags.workdir_of_preset, presets()))
     sources = [str(workdir.path) for workdir in workdirs]
+    process.phase("loading and tracing the model(s)")
     models = [_from_workdir(workdir, FLAGS.num_samples) for workdir in workdirs]
   if auth is None and not _is_loopback(host):
     run.warn(f"whoever reaches this machine at port {port} can use the page; --auth=USER:PASSWORD asks for a password")
@@ -139,34 +106,11 @@ def _log(error, debug):
     process.say("request failed", one_line(error))
 
 
-def _visitors(auth):
-  """Return pairs of user and password, or None."""
-  if auth is None:
-    return None
-  lines = [auth]
-  if auth.startswith("@"):
-    with gate.reading(auth[1:]):
-      lines = [line for line in gate.read_text(auth[1:]).splitlines() if line.strip()]
-  pairs = [tuple(line.strip().split(":", 1)) for line in lines]
-  if not pairs or not all(len(pair) == 2 and all(pair) for pair in pairs):
-    raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines")
-  return pairs
-
-
 def _is_loopback(host):
   try:
     return host == "localhost" or ipaddress.ip_address(host).is_loopback
   except ValueError:
     return False
-
-
-def _check_can_serve(host, port):
-  """Raise an `InputError` if the port cannot be used, before the model is loaded."""
-  try:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    socket.create_server((host, port), family=family).close()
-  except (OSError, UnicodeError) as error:
-    raise InputError(f"cannot serve at --host={host} --port={port}: {gate.reason(error)}") from None
 
 
 def _from_workdir(workdir, num_samples):
@@ -194,9 +138,3 @@ def _completed(examples, engine):
     samples = engine.sample(min(_EXAMPLES, engine.most_samples), 0.8, seed=0)
     examples = {f"sample {i}": image for i, image in enumerate(samples)}
   return examples | {"blank image": np.zeros(engine.config.image_shape, np.uint8)}
-
-
-def main() -> None:
-  """Entry point of `flowpp-demo` and `bin/demo`."""
-  define_flags()
-  run.run_program(demo_from_flags)

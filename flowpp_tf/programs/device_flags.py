@@ -1,24 +1,24 @@
 """Flags for devices: strategy, lanes of a CPU, what XLA compiles."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
 
 from absl import flags
-import tensorflow as tf
 
-from flowpp_tf.core.hardware import has_accelerator
-from flowpp_tf.core.lanes import use_cpu_lanes
-from flowpp_tf.core.tracing import JIT, set_jit
-from flowpp_tf.devices import STRATEGIES, enable_determinism, get_strategy
-from flowpp_tf.programs import process, run
+from flowpp_tf.core.registry import JIT, STRATEGIES
+from flowpp_tf.programs import flag_kinds, process
+
+if TYPE_CHECKING:
+  import tensorflow as tf
 
 
 def define_device_flags() -> None:
   """Define the flags."""
-  flags.DEFINE_string(
-    "strategy", "auto", f"Devices, one of {', '.join(STRATEGIES)}; see flowpp_tf/devices/strategy.py."
-  )
-  run.define_float(
-    "worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6, group="Devices"
+  flag_kinds.define_name("strategy", "auto", STRATEGIES, "Devices; see flowpp_tf/devices/strategy.py.")
+  flag_kinds.define_float(
+    "worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6
   )
   flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
   flags.DEFINE_integer(
@@ -48,6 +48,11 @@ def strategy_from_flags(deterministic: bool = False) -> tf.distribute.Strategy:
     deterministic: whether to enable determinism. Batches are then not split unless --cpu_splits asks for it; the parts
       come one after the other.
   """
+  from flowpp_tf.core.hardware import has_accelerator
+  from flowpp_tf.core.lanes import use_cpu_lanes
+  from flowpp_tf.core.tracing import set_jit
+  from flowpp_tf.devices import Workers, enable_determinism, get_strategy
+
   given = flags.FLAGS
   accelerated = has_accelerator() or given.strategy == "tpu"
   whole = deterministic or given.num_virtual_cpus > 1 or accelerated  # the cores have other work, or none
@@ -55,6 +60,9 @@ def strategy_from_flags(deterministic: bool = False) -> tf.distribute.Strategy:
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()
-  return get_strategy(
+  strategy = get_strategy(
     given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout, log_fn=functools.partial(process.say, "")
   )
+  if Workers(strategy).count > 1:
+    process.keep_teardown()
+  return strategy

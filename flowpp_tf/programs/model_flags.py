@@ -1,26 +1,36 @@
 """Flags for a trained model: the directory of a run, or a preset."""
 
+from __future__ import annotations
+
+import pathlib
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.models import copy_preset, preset_folder, presets
-from flowpp_tf.training import Workdir
+from flowpp_tf.io.model_folders import check_holds_run, preset_folder, presets
+from flowpp_tf.programs import flag_kinds, process
+
+if TYPE_CHECKING:
+  from flowpp_tf.training import Workdir
 
 
 def define_model_flags() -> None:
   """Define the flags."""
   flags.DEFINE_string("workdir", None, "Directory of the run.")
-  flags.DEFINE_string(
+  flag_kinds.define_name(
     "preset",
     None,
-    f"Trained model instead of a run, one of {', '.join(presets())}, or the folder "
-    "of a preset; it is copied to presets/NAME, which is then the directory of the run.",
+    presets(),
+    "Trained model instead of a run, or the folder of a preset. It is copied to presets/NAME, which is then the "
+    "directory of the run.",
+    others=True,
   )
   flags.DEFINE_bool("accept_unchecked", False, "Use weights that have lost the checksum that they were written with.")
 
 
-def workdir_from_flags() -> Workdir:
-  """Return the directory of the run that the flags name.
+def model_from_flags() -> tuple[str, pathlib.Path]:
+  """Return which model the flags name, in words, and the directory of its run.
 
   Raises:
     InputError (a ValueError): unless one of the flags is given, and names a run or a preset.
@@ -28,13 +38,31 @@ def workdir_from_flags() -> Workdir:
   workdir, preset = flags.FLAGS.workdir, flags.FLAGS.preset
   if (workdir is None) == (preset is None):
     raise InputError("give the model as --workdir or as --preset, one of them")
-  if preset is None:
-    return Workdir(workdir, flags.FLAGS.accept_unchecked)
-  return workdir_of_preset(preset, flags.FLAGS.accept_unchecked)
+  if preset is not None:
+    return f"preset {preset}", pathlib.Path(_copied_to(preset))
+  check_holds_run(workdir)
+  return f"the run in {workdir}", pathlib.Path(workdir)
+
+
+def workdir_from_flags() -> Workdir:
+  """Return the directory of the run that the flags name; errors as of `model_from_flags`."""
+  from flowpp_tf.training import Workdir
+
+  process.phase(f"loading {model_from_flags()[0]}")
+  if flags.FLAGS.preset is None:
+    return Workdir(flags.FLAGS.workdir, flags.FLAGS.accept_unchecked)
+  return workdir_of_preset(flags.FLAGS.preset, flags.FLAGS.accept_unchecked)
 
 
 def workdir_of_preset(preset: str, unchecked: bool = False) -> Workdir:
   """Copy a preset to presets/NAME, and return that as the directory of a run."""
-  folder = f"presets/{preset_folder(preset).name}"
+  from flowpp_tf.models import copy_preset
+  from flowpp_tf.training import Workdir
+
+  folder = _copied_to(preset)
   copy_preset(preset, folder, unchecked)
   return Workdir(folder, unchecked)
+
+
+def _copied_to(preset):
+  return f"presets/{preset_folder(preset).name}"

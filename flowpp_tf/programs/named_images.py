@@ -10,11 +10,11 @@ import pathlib
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import SPLITS
+from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.dataset import ImageDataset
-from flowpp_tf.data.folder import open_folder
 from flowpp_tf.data.images import read_for_model
 from flowpp_tf.io.image_file import ImageFileError
+from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.models import FlowPlusPlusConfig
 
 

@@ -10,6 +10,7 @@
 This module imports nothing that takes time, so that a program answers signals from its first line to its last.
 """
 
+import atexit
 from collections.abc import Callable
 import contextlib
 import os
@@ -38,14 +39,24 @@ class Interrupted(BaseException):
 
 def program_name() -> str:
   """Return the name of the program in its messages."""
-  return os.path.basename(sys.argv[0])
+  name = os.path.basename(sys.argv[0])
+  return "flowpp" if name == "__main__.py" else name
 
 
 def say(kind: str, text: object) -> None:
-  """Print a line on stderr in any encoding, even if nobody reads it; `kind` may be empty."""
-  words = [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()]
+  """Print a line on stderr with the program's name; `kind` may be empty."""
+  _print(" ".join(filter(None, [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()])))
+
+
+def phase(line: str) -> None:
+  """Print a line on stderr that says what the program does from here on."""
+  _print(line)
+
+
+def _print(line):
+  """Print a line on stderr in any encoding, even if nobody reads it."""
   with contextlib.suppress(OSError, ValueError):
-    line = printable(" ".join(filter(None, words)))
+    line = printable(line)
     print(line if len(line) <= _LONGEST else f"{line[:_LONGEST]}...", file=sys.stderr, flush=True)
 
 
@@ -55,6 +66,8 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
   Args:
     main: the program; it ends by returning, or by `SystemExit`.
   """
+  ended: list[int] = []
+  atexit.register(_skip_teardown, ended)
   # The names of files may be of any bytes, and terminals have few characters.
   for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
@@ -68,7 +81,19 @@ def run_and_exit(main: Callable[[], object]) -> NoReturn:
   _end_at_a_signal(code)
   if code > _SIGNALLED:  # at once: threads of libraries may still compute with what the interpreter would tear down
     os._exit(code)
+  ended.append(code)
   sys.exit(code)
+
+
+def _skip_teardown(ended: list[int]) -> None:
+  """End the process after the functions that libraries have registered since: tearing TensorFlow down takes seconds."""
+  if ended:
+    os._exit(_flushed(*ended))
+
+
+def keep_teardown() -> None:
+  """Let libraries end as they do: the workers of a run take leave of each other."""
+  atexit.unregister(_skip_teardown)
 
 
 def _run(main: Callable[[], object]) -> int:

@@ -1,71 +1,103 @@
-"""What the programs share: one clear line and exit code 2 for bad input, and flags made from settings."""
+"""What the programs share: a command from its flags to its end, one clear line and exit code 2 for bad input."""
 
 from collections.abc import Callable, Iterable
-import dataclasses
 import functools
+import importlib
+import inspect
 import logging as std_logging
-import math
 import os
 import pathlib
 import re
 import shlex
 import sys
-import textwrap
 import typing
 
 from absl import app, flags, logging
 
 from flowpp_tf.core.errors import InputError, WorkerLost
-from flowpp_tf.core.settings import value_type
 from flowpp_tf.io import budget, gate
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.files import owner_of, replace_file
 from flowpp_tf.programs import process
+from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups
+from flowpp_tf.programs.help import FULL, asked_for, help_text
+from flowpp_tf.programs.noise import without_noise
 from flowpp_tf.types import Path
 
-_DEFINE = {
-  int: flags.DEFINE_integer,
-  float: flags.DEFINE_float,
-  bool: flags.DEFINE_bool,
-  str: flags.DEFINE_string,
-  tuple: flags.DEFINE_list,
-}
-_MAY_BE_EMPTY = ("flow_dtype",)
-_GROUPS: dict[str, str] = {}  # titles in the help, by name of a flag or of the module that defines it
-_GROUPS_OF_MODULES = {"data_flags": "Data", "device_flags": "Devices", "model_flags": "The trained model"}
 _LIMITS = {  # flags: field of `Budget`, and help
   "memory": ("memory", "Memory that what a file describes may take, such as 8G."),
   "max_pixels": ("pixels", "Pixels of an image that is decoded, such as 200M."),
   "max_output": ("bytes_out", f"Bytes that may come out of a file that is {Budget.ratio} times smaller, such as 2G."),
 }
 _MOST_FLAG_FILES = 1000
-_COUNTS = ("no", "one", "two", "three")
+_MAY_BE_EMPTY = ("flow_dtype",)
 
 
-def run_program(main: Callable[..., None], arguments: int = 0) -> None:
+def run_command(command: str) -> None:
+  """Parse the flags of a command, say what it will do, import what does it, and call that.
+
+  The flags, and all that can be refused without TensorFlow, are in the module `train_flags`; what `train` does is in
+  the module `train`, which imports TensorFlow.
+  """
+  definitions = importlib.import_module(f"{__package__}.{command}_flags")
+  definitions.define_flags()
+
+  def work(*arguments):
+    process.phase(definitions.plan_from_flags(*arguments))
+    if getattr(definitions, "NEEDS_TENSORFLOW", True):
+      process.phase("importing TensorFlow")
+    with without_noise():
+      program = importlib.import_module(f"{__package__}.{command}")
+    getattr(program, f"{command}_from_flags")(*arguments)
+
+  arguments = len(inspect.signature(definitions.plan_from_flags).parameters)
+  run_program(work, arguments, functools.partial(help_text, definitions))
+
+
+def flags_of(command: str) -> dict[str, list[flags.Flag]]:
+  """Return the flags of a command by the title of their group; they are defined only while they are read."""
+  before = {*flags.FLAGS}
+  importlib.import_module(f"{__package__}.{command}_flags").define_flags()
+  define_common_flags()
+  found = flags_in_groups()
+  for name in {*flags.FLAGS} - before:
+    delattr(flags.FLAGS, name)
+  return found
+
+
+def run_program(
+  main: Callable[..., None], arguments: int = 0, show_help: Callable[[bool], str] = lambda full: ""
+) -> None:
   """Parse the flags and call `main()`; what it raises for its user ends in one line and an exit code of process.py.
 
   Args:
     main: function that runs the program.
     arguments: how many arguments that are not flags the program takes; `main` is called with those that are given.
+    show_help: returns the text of --help, or of --helpfull.
   """
+  define_common_flags()
+  app.run(functools.partial(_guarded, main), flags_parser=functools.partial(_parse, show_help, arguments))
+
+
+def define_common_flags() -> None:
+  """Define the flags that all programs have."""
   flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
   flags.DEFINE_bool("version", False, "Show the version of flowpp_tf.")
-  for name, (field, help_text) in _LIMITS.items():
-    flags.DEFINE_string(name, budget.size_text(getattr(Budget, field)).replace(" ", "").removesuffix("iB"), help_text)
-    _GROUPS[name] = "Limits for files from outside"
-  app.run(functools.partial(_guarded, main), flags_parser=functools.partial(_parse, main.__module__, arguments))
+  for name, (field, text) in _LIMITS.items():
+    flags.DEFINE_string(name, budget.size_text(getattr(Budget, field)).replace(" ", "").removesuffix("iB"), text)
+    flags.FLAGS[name].group = "Limits for files from outside"
 
 
-def _parse(module, arguments, argv):
+def _parse(show_help, arguments, argv):
   """Parse the flags; return the program's name and the arguments that are not flags."""
   try:
-    if {"--help", "-help", "-h", "--h", "-?"}.intersection(argv[1:]):
-      print(_help(sys.modules[module]))
+    if asked := asked_for(argv[1:]):
+      print(show_help(asked == FULL))
       sys.exit(process.DONE)
     _check_flag_files(argv)
     rest = flags.FLAGS(argv)
     _check_texts()
+    check_names()
   except BrokenPipeError:  # of a reader of the help
     raise
   except (flags.Error, ValueError, OSError, RecursionError) as error:
@@ -111,28 +143,6 @@ def _amount(name, text):
   return int(float(found[1].replace(",", "")) * 1024 ** " KMGT".index(found[2].upper() or " "))
 
 
-def _help(module):
-  """The text of --help: the program's docstring, and its flags in groups."""
-  groups: dict[str, list[str]] = {"This command": []}
-  for name, defined in flags.FLAGS.flags_by_module_dict().items():
-    if name.startswith(f"{__package__}."):
-      for flag in defined:
-        title = _GROUPS.get(flag.name) or _GROUPS_OF_MODULES.get(name.rpartition(".")[2], "This command")
-        shown = (
-          ""
-          if flag.default is None or isinstance(flag.default, bool)
-          else (f" (default: {','.join(flag.default) if isinstance(flag.default, list) else flag.default})")
-        )
-        text = " ".join(f"{flag.help}{shown if shown and '(default:' not in flag.help else ''}".split())
-        lines = textwrap.wrap(text, 100, initial_indent=6 * " ", subsequent_indent=6 * " ")
-        names = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
-        groups.setdefault(title, []).append("\n".join([f"  {names}", *lines]))
-  lines = [module.__doc__.strip(), "", "--flagfile=FILE reads flags from a file, one in a line."]
-  for title, entries in groups.items():
-    lines += ["", f"{title}:", *sorted(entries, key=lambda entry: entry.replace("[no]", ""))] if entries else []
-  return "\n".join(lines)
-
-
 def _check_flag_files(argv):
   """Raise an `OSError` or a `ValueError` unless the flag files can be read: a named pipe would block."""
   paths = [path for argument, following in zip(argv[1:], [*argv[2:], ""]) for path in _flag_file(argument, following)]
@@ -170,13 +180,6 @@ def fail(error: str | Exception, code: int = process.BAD_INPUT) -> typing.NoRetu
   """End the process with one line on stderr and an exit code."""
   process.say("error", error)
   sys.exit(code)
-
-
-def define_float(name: str, default: float | None, help_text: str, low: float, high: float, group: str = "") -> None:
-  """Define a flag for a finite number between bounds: absl's own bounds let NaN pass."""
-  flags.DEFINE_float(name, default, help_text, lower_bound=low, upper_bound=high)
-  flags.register_validator(name, lambda value: value is None or math.isfinite(value), "must be a finite number")
-  _GROUPS[name] = group
 
 
 def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
@@ -245,49 +248,3 @@ def sibling_command(name: str) -> str:
   if program.startswith("flowpp-"):
     return f"flowpp-{name}"
   return shlex.quote(os.path.join(os.path.relpath(folder or "."), name))
-
-
-def given_from_flags() -> dict[str, typing.Any]:
-  """Return the values of the flags that were given, by name."""
-  return {name: flags.FLAGS[name].value for name in flags.FLAGS if flags.FLAGS[name].present}
-
-
-def define_settings_flags(settings_class: type, group: str, default: str | None = None) -> None:
-  """Define a flag for each field of a dataclass of settings, None unless given.
-
-  Args:
-    settings_class: dataclass with fields of type int, float, bool, str, or tuples of these.
-    group: title above them in the help.
-    default: what the help says about flags that are not given; the default of each field if None.
-  """
-  for field in dataclasses.fields(settings_class):
-    kind, value = value_type(field), field.default
-    shown = default or (",".join(map(str, value)) if isinstance(value, tuple) else value)
-    help_text = field.metadata.get("help", field.name)
-    if shown not in (None, "", dataclasses.MISSING):
-      help_text += f" (default: {shown})"
-    _DEFINE[typing.get_origin(kind) or kind](field.name, None, help_text)
-    _GROUPS[field.name] = group
-
-
-def settings_from_flags(*settings_classes: type) -> dict[str, typing.Any]:
-  """Return by name the values of those fields of dataclasses of settings whose flags were given."""
-  given = given_from_flags()
-  fields = [field for settings_class in settings_classes for field in dataclasses.fields(settings_class)]
-  return {field.name: _field_value(field, given[field.name]) for field in fields if field.name in given}
-
-
-def _field_value(field, value):
-  """Return the value of a flag as the field's type: that of a list flag is a list of texts."""
-  if not isinstance(value, list):
-    return value
-  item_type, *_ = typing.get_args(value_type(field)) or [type(field.default[0])]
-  try:
-    return tuple(map(item_type, value))
-  except ValueError:
-    expected = (
-      field.metadata["range"].expected
-      if not field.default
-      else (f"{_COUNTS[len(field.default)]} integers such as {','.join(map(str, field.default))}")
-    )
-    raise InputError(f"`{field.name}` must be {expected}, got {','.join(value)}") from None

@@ -1,20 +1,4 @@
-"""Score single images under a trained model and write a CSV.
-
-bin/score --workdir=runs/digits --images=my_images --output=scores.csv
-
-One row per image, with the columns
-  image                 name of the file below the folder, or index in the split
-  log_likelihood        importance-weighted bound of --num_samples samples, nats
-  bits_per_dim          -log_likelihood / (H W C ln 2)
-  typicality            |bits_per_dim - its mean over the validation split of the run|, bits/dim;
-                        higher is more anomalous
-  complexity_corrected  bits_per_dim - 8 png_bytes / (H W C), bits/dim; higher is more anomalous
-  png_bytes             bytes of the pixels in PNG, without the 63 that every PNG has
-  error                 why a file cannot be read; the other columns are then empty
-
-Likelihood by itself does not separate images like the training images from others: simple images are
-likely, wherever they come from. docs/scoring.md says what each score can and cannot do.
-"""
+"""Score single images under a trained model and write a CSV. The flags are in score_flags.py."""
 
 import csv
 import functools
@@ -26,61 +10,21 @@ import sys
 from absl import flags
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
-from flowpp_tf.data import SPLITS
-from flowpp_tf.data import folder as image_folder
 from flowpp_tf.data import images as image_files
 from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
 from flowpp_tf.io.image_file import ImageFileError
-from flowpp_tf.programs import data_flags, device_flags, model_flags, run
+from flowpp_tf.io.image_folder import open_folder
+from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run
 from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
 
 
-def define_flags() -> None:
-  """Define the program's flags."""
-  model_flags.define_model_flags()
-  flags.DEFINE_string(
-    "images",
-    None,
-    "Folder of PNG, JPEG or WebP files to score, searched recursively; a split of --dataset if not given.",
-  )
-  flags.DEFINE_string("split", "test", f"One of {', '.join(SPLITS)}, of --dataset.")
-  data_flags.define_data_flags(default="that of the run")
-  device_flags.define_device_flags()
-  flags.DEFINE_integer(
-    "limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31
-  )
-  flags.DEFINE_string("output", None, "CSV file; standard output if not given.")
-  flags.DEFINE_integer(
-    "num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1, upper_bound=1 << 20
-  )
-  flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1, upper_bound=1 << 16)
-  flags.DEFINE_integer(
-    "typical_images",
-    1000,
-    "Number of validation images of the run for typicality, spread evenly over the split; all if it has fewer.",
-    lower_bound=2,
-    upper_bound=1 << 31,
-  )
-  flags.DEFINE_integer(
-    "seed",
-    0,
-    "Seed of the dequantization noise, the same draws for all images.",
-    lower_bound=-1 << 63,
-    upper_bound=(1 << 63) - 1,
-  )
-
-
 def score_from_flags() -> None:
   """Write the CSV; everything else is printed on stderr."""
-  given, batch_size = run.given_from_flags(), FLAGS.batch_size
-  if FLAGS.images is not None and (FLAGS.dataset or "split" in given):
-    raise run.InputError("--images is a folder, --dataset and --split say other images; give one of them")
-  if FLAGS.output is not None:
-    inside = [] if FLAGS.images is None else [os.path.join(FLAGS.images, os.path.basename(FLAGS.output))]
-    run.check_can_be_written(FLAGS.output, inside)
+  given, batch_size = flag_kinds.given_from_flags(), FLAGS.batch_size
   workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()
@@ -93,7 +37,7 @@ def score_from_flags() -> None:
   )
   if FLAGS.images is not None:
     image_files.check_channels(model.config.image_shape)
-    folder, names = image_folder.open_folder(FLAGS.images)
+    folder, names = open_folder(FLAGS.images)
     count = len(names[: FLAGS.limit])
     items = _read_files(model.config, folder, names[:count])
   else:
@@ -105,6 +49,7 @@ def score_from_flags() -> None:
   scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
 
   rows = []
+  process.phase(f"scoring {count:,} images")
   with progress_bar(count, "image") as bar:
     while batch := list(itertools.islice(items, batch_size)):
       readable = [image for _, image, _ in batch if image is not None]
@@ -117,6 +62,17 @@ def score_from_flags() -> None:
     if "error" in row:
       run.warn(f"cannot be read: {row['image']} ({row['error']})")
   _write(rows, FLAGS.output)
+  _summarize([row for row in rows if "error" not in row])
+
+
+def _summarize(rows):
+  """Print mean, least and most of each score on stderr."""
+  if rows:
+    print(f"{len(rows):>8,} images{'mean':>15}{'least':>10}{'most':>10}", file=sys.stderr)
+  for name in ("bits_per_dim", "typicality", "complexity_corrected"):
+    if values := [float(row[name]) for row in rows if name in row]:
+      figures = (sum(values) / len(values), min(values), max(values))
+      print(f"  {name:<20}{''.join(f'{figure:>10.4f}' for figure in figures)}", file=sys.stderr)
 
 
 def _texts(scorer, images, batch_size):
@@ -164,12 +120,13 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
   if typical is None:
     try:
       dataset = own_data()
-    except run.InputError as error:
+    except InputError as error:
       run.warn(f"no typicality, as the validation split of the run is not available: {error}")
       return None
     key = key | {"data": dataset.fingerprint()["digest"]}
     typical = known(key)  # measured before, of data that are not those of training
   if typical is None:
+    process.phase("measuring the validation split of the run, for the typicality")
     with progress_bar(min(len(dataset.validation), key["typical_images"]), "image") as bar:
       typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, bar.update)
     try:
@@ -208,9 +165,3 @@ def _write(rows, output):
     print(text.getvalue(), end="")
   else:
     run.write_file(output, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
-
-
-def main() -> None:
-  """Entry point of `flowpp-score` and `bin/score`."""
-  define_flags()
-  run.run_program(score_from_flags)

@@ -33,9 +33,10 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError
 from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file
 from flowpp_tf.io.lock import sole_owner
+from flowpp_tf.io.model_folders import ABOUT, check_holds_run
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
-from flowpp_tf.models.pretrained import ABOUT, read_weights_of_preset
+from flowpp_tf.models.pretrained import read_weights_of_preset
 from flowpp_tf.models.stored_config import config_of_fields
 from flowpp_tf.training.checkpoints import (
   MANIFEST,
@@ -293,8 +294,7 @@ class Workdir:
     Raises:
       InputError (a ValueError): if the directory holds no run, or none that has been validated yet.
     """
-    if not os.path.lexists(self.config):
-      raise InputError(f"workdir {str(self.path)!r} holds no run: there is no {self.config}")
+    check_holds_run(self.path)
     run = self._read()
     unknown = sorted({*run["model"]} - _FIELDS)
     if unknown:

@@ -19,7 +19,7 @@ from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
 from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.data import load_dataset
-from flowpp_tf.data.folder import all_files
+from flowpp_tf.io.image_folder import all_files
 from support import programs as program_calls
 from support.marks import exhaustive, slow
 from support.models import SMALL, perturb, small_images
@@ -546,7 +546,7 @@ def call(cwd, program, *arguments, code=0, without_tensorflow=False, **environme
       "import sys; sys.argv[0] = 'decompress'\n"
       "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
       f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
-      "from flowpp_tf.programs.decompress import main; main()",
+      "from flowpp_tf.programs.run import run_command; run_command('decompress')",
     ]
     if without_tensorflow
     else program

@@ -182,10 +182,10 @@ def test_configs_recipes_and_flags_import_no_tensorflow():
   code = (
     "import sys, flowpp_tf as fpp\n"
     "from flowpp_tf.config import FlowPlusPlusConfig, RunSettings, TrainingConfig\n"
-    "from flowpp_tf.programs import data_flags, run\n"
+    "from flowpp_tf.programs import data_flags, flag_kinds\n"
     "fpp.Recipe.load('digits').replace(steps=3, coupling='affine').config, fpp.recipes(), fpp.CONFIGS\n"
-    "run.define_settings_flags(FlowPlusPlusConfig, 'Model')\n"
-    "run.define_settings_flags(TrainingConfig, 'Training')\n"
+    "flag_kinds.define_settings_flags(FlowPlusPlusConfig, 'Model')\n"
+    "flag_kinds.define_settings_flags(TrainingConfig, 'Training')\n"
     "data_flags.define_data_flags('digits')\n"
     "print({'tensorflow', 'keras', 'tensorflow_probability', 'PIL'} & {*sys.modules})"
   )

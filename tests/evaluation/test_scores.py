@@ -287,7 +287,13 @@ def test_a_folder_gives_a_row_for_each_file_and_says_what_is_wrong_with_it(place
   lines = error.splitlines()
   assert "typical of the run: mean" in lines[0] and "over 20 images" in lines[0]
   assert "2 of 6 images had to be cropped or resized to 8x8, 1 of them enlarged" in lines[1]
-  assert f"warning: cannot be read: damaged.png ({damaged['error']})" in lines[2] and len(lines) == 3
+  assert f"warning: cannot be read: damaged.png ({damaged['error']})" in lines[2] and len(lines) == 7
+  assert lines[3].split() == ["6", "images", "mean", "least", "most"]
+  name, *figures = lines[4].split()
+  bits = [float(row[name]) for row in good]
+  assert name == "bits_per_dim" and [*map(float, figures)] == pytest.approx(
+    [np.mean(bits), min(bits), max(bits)], abs=1e-4
+  )
 
 
 def test_batches_and_source_do_not_change_a_score_and_typicality_is_measured_once(place, results):

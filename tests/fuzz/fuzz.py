@@ -182,7 +182,7 @@ def _import_all():
     "config.recipe",
     "training.workdir",
     "programs.run",
-    "programs.train",
+    "programs.train_flags",
   ):
     importlib.import_module(f"flowpp_tf.{name}")
 

@@ -416,11 +416,11 @@ class Flags(Target):
     from flowpp_tf.programs import run
     from support.programs import _own_flags
 
-    module = importlib.import_module(f"flowpp_tf.programs.{name}")
-    with _own_flags(), _replaced(run.app, "run", lambda main, flags_parser: None), _replaced(sys, "argv", [name]):
+    module = importlib.import_module(f"flowpp_tf.programs.{name}_flags")
+    with _own_flags(), _replaced(sys, "argv", [name]):
       module.define_flags()
-      run.run_program(getattr(module, f"{name}_from_flags"))
-      yield module
+      run.define_common_flags()
+      yield
       flags.FLAGS.unparse_flags()
 
   def run(self, data):
@@ -434,12 +434,12 @@ class Flags(Target):
     from flowpp_tf.config.model import FlowPlusPlusConfig
     from flowpp_tf.config.recipe import Recipe, RunSettings
     from flowpp_tf.config.training import TrainingConfig
-    from flowpp_tf.programs import run
+    from flowpp_tf.programs import flag_kinds, run
 
     out, error = io.StringIO(), io.StringIO()
-    with self._defined(name) as module, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+    with self._defined(name), contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
       try:
-        run._parse(module.__name__, int(name == "decompress"), [name, *arguments])
+        run._parse(lambda full: "", int(name == "decompress"), [name, *arguments])
       except SystemExit as end:
         text = error.getvalue()
         if end.code not in (0, 2) or end.code == 2 and text.count("\n") != 1:
@@ -447,7 +447,7 @@ class Flags(Target):
         return
       run._budget_from_flags()
       if name == "train":
-        settings = run.settings_from_flags(FlowPlusPlusConfig, TrainingConfig, RunSettings)
+        settings = flag_kinds.settings_from_flags(FlowPlusPlusConfig, TrainingConfig, RunSettings)
         Recipe.load(run.flags.FLAGS.config or "digits").replace(**settings).config  # noqa: B018
 
 

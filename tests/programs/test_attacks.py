@@ -187,7 +187,7 @@ def test_fuzzed_flags_end_in_one_line(rng, small_disk, capsys):
 
 
 def _flags_of(program, cwd):
-  text = call(program, "--help", cwd=cwd).out
+  text = call(program, "--helpfull", cwd=cwd).out
   return [
     line.split("--", 1)[1].split(":")[0].removeprefix("[no]") for line in text.splitlines() if line.startswith("  --")
   ]

@@ -94,10 +94,10 @@ def test_evaluation_finds_the_runs_data_and_warns_of_others(images, trained):
   elsewhere = images / "empty"
   evaluate = lambda *more: call("evaluate", "--workdir=../runs/cats", "--limit=2", *more, cwd=elsewhere)
   code, out, error = evaluate()
-  assert code == 0 and out.startswith("folder:cats test: ") and out.endswith(f"; data {digest}\n")
+  assert code == 0 and out.startswith(f"folder:cats test: 2 images; data {digest}\n")
   assert "warning" not in error
   code, out, error = evaluate("--dataset=npz:../other.npz")
-  assert code == 0 and out.startswith("npz:other.npz test: ") and digest not in out
+  assert code == 0 and out.startswith("npz:other.npz test: 2 images; data ") and digest not in out
   (warning,) = error.splitlines()
   assert "warning: the model was trained on folder:cats, " in warning and digest in warning
 

@@ -23,6 +23,9 @@ from absl import logging as absl_logging
 from absl.testing import flagsaver
 import pytest
 
+from flowpp_tf.programs import process
+from flowpp_tf.programs import run as programs
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 REFERENCE = ROOT / "tests" / "reference"
 # Seconds after which what a test waits for is not expected any more, on a machine that is busy, too.
@@ -38,12 +41,11 @@ class Result(NamedTuple):
 
 
 def call(program, *arguments, cwd):
-  """Call a program's `main()` in this process and return a `Result`.
+  """Call a program in this process, without the lines that say what it does, and return a `Result`.
 
   The program's flags exist only during the call. An exception that a user would see as a traceback is raised.
   Flags that change the process, such as --deterministic and --num_virtual_cpus, need `run`.
   """
-  main = importlib.import_module(f"flowpp_tf.programs.{program}").main
   out, error = io.StringIO(), io.StringIO()
   with (
     pytest.MonkeyPatch.context() as patch,
@@ -53,10 +55,10 @@ def call(program, *arguments, cwd):
     contextlib.redirect_stderr(error),
   ):
     patch.chdir(cwd)
+    patch.setattr(process, "phase", lambda line: None)
     patch.setattr(sys, "argv", [str(ROOT / "bin" / program), *map(str, arguments)])
-    patch.setattr(sys.modules["__main__"], "__doc__", None)  # the help text
     try:
-      main()
+      programs.run_command(program)
       code = 0
     except SystemExit as exit:
       code = exit.code or 0

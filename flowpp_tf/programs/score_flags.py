@@ -1,0 +1,81 @@
+"""Score single images under a trained model and write a CSV.
+
+bin/score --workdir=runs/digits --images=my_images --output=scores.csv
+
+One row per image, with the columns
+  image                 name of the file below the folder, or index in the split
+  log_likelihood        importance-weighted bound of --num_samples samples, nats
+  bits_per_dim          -log_likelihood / (H W C ln 2)
+  typicality            |bits_per_dim - its mean over the validation split of the run|, bits/dim;
+                        higher is more anomalous
+  complexity_corrected  bits_per_dim - 8 png_bytes / (H W C), bits/dim; higher is more anomalous
+  png_bytes             bytes of the pixels in PNG, without the 63 that every PNG has
+  error                 why a file cannot be read; the other columns are then empty
+
+Likelihood by itself does not separate images like the training images from others: simple images are
+likely, wherever they come from. docs/scoring.md says what each score can and cannot do.
+"""
+
+import os
+
+from absl import flags
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import SPLITS
+from flowpp_tf.io.image_folder import open_folder
+from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
+
+COMMON = "preset workdir images dataset split num_samples limit output".split()
+
+
+def define_flags() -> None:
+  """Define the program's flags."""
+  model_flags.define_model_flags()
+  flags.DEFINE_string(
+    "images",
+    None,
+    "Folder of PNG, JPEG or WebP files to score, searched recursively; a split of --dataset if not given.",
+  )
+  flag_kinds.define_name("split", "test", SPLITS, "Split of --dataset.")
+  data_flags.define_data_flags(default="that of the run")
+  device_flags.define_device_flags()
+  flags.DEFINE_integer(
+    "limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31
+  )
+  flags.DEFINE_string("output", None, "CSV file; standard output if not given.")
+  flags.DEFINE_integer(
+    "num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1, upper_bound=1 << 20
+  )
+  flags.DEFINE_integer("batch_size", 100, "Batch size.", lower_bound=1, upper_bound=1 << 16)
+  flags.DEFINE_integer(
+    "typical_images",
+    1000,
+    "Number of validation images of the run for typicality, spread evenly over the split; all if it has fewer.",
+    lower_bound=2,
+    upper_bound=1 << 31,
+  )
+  flags.DEFINE_integer(
+    "seed",
+    0,
+    "Seed of the dequantization noise, the same draws for all images.",
+    lower_bound=-1 << 63,
+    upper_bound=(1 << 63) - 1,
+  )
+
+
+def plan_from_flags() -> str:
+  """Return what will be done; raise an `InputError` for what is wrong already."""
+  given = flags.FLAGS
+  if given.images is not None and (given.dataset or "split" in flag_kinds.given_from_flags()):
+    raise InputError("--images is a folder, --dataset and --split say other images; give one of them")
+  if given.output is not None:
+    inside = [] if given.images is None else [os.path.join(given.images, os.path.basename(given.output))]
+    run.check_can_be_written(given.output, inside)
+  model, _ = model_flags.model_from_flags()
+  if given.images is None:
+    images = data_flags.images_from_flags()
+  else:
+    images = f"{len(open_folder(given.images)[1][: given.limit])} images of {given.images}"
+  return (
+    f"scoring {images} with {model}, {given.num_samples} sample(s) per image, to {given.output or 'standard output'}"
+  )

@@ -1,0 +1,176 @@
+"""What a terminal shows: flags are read without TensorFlow, help, completion, the first line, figures."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from flowpp_tf.compression.pictures import ImageFile
+from flowpp_tf.programs.commands import COMMANDS
+from flowpp_tf.programs.completion import completion_script
+from flowpp_tf.programs.figures import size_text, three_digits
+from flowpp_tf.programs.file_progress import FileProgress
+from support.programs import LIMIT, ROOT, call, run
+
+# What each program does with each list of arguments until it would import TensorFlow: exit code, the last line of
+# stderr, and the heavy modules that are loaded by then. One process for all.
+_READ = """
+import contextlib, io, json, sys
+from absl import flags
+from flowpp_tf.programs import process, run
+
+class Reached(BaseException): pass
+
+def phase(line):
+  if line == "importing TensorFlow": raise Reached
+  print(line, file=sys.stderr)
+
+process.phase, found = phase, []
+for program, *arguments in json.load(sys.stdin):
+  sys.argv, before, error, code = [program, *arguments], {*flags.FLAGS}, io.StringIO(), None
+  with contextlib.redirect_stderr(error), contextlib.redirect_stdout(io.StringIO()):
+    try: run.run_command(program)
+    except SystemExit as end: code = end.code
+    except Reached: pass
+  heavy = {"tensorflow", "keras", "jax", "PIL", "tensorflow_probability", "matplotlib"} & {*sys.modules}
+  found.append([code, *error.getvalue().splitlines()[-1:], sorted(heavy)])
+  flags.FLAGS.unparse_flags()
+  for name in {*flags.FLAGS} - before: delattr(flags.FLAGS, name)
+print(json.dumps(found))
+"""
+_OF_ALL = [
+  (["--help"], 0, None),
+  (["--helpfull"], 0, None),
+  (["--versoin"], 2, "Unknown command line flag 'versoin'. Did you mean: version ?"),
+  (["a", "b"], 2, "unexpected argument"),
+  (["--memory=lots"], 2, "`--memory` must be a number"),
+]
+_EVERY = [([command, *arguments], code, text) for command in COMMANDS for arguments, code, text in _OF_ALL]
+_SINGLE = [
+  (["train", "--config=digit"], 2, "unknown config 'digit'; did you mean digits?"),
+  (["train", "--dataset=foto"], 2, "unknown dataset 'foto'; did you mean photos?"),
+  (["train", "--dataset=folder:"], 2, "must name a path after the colon"),
+  (["train", "--learning_rate=-1"], 2, "`learning_rate` must be positive"),
+  (["train", "--num_samples=0"], 2, "--num_samples=0"),
+  (["train", "--image_shape=9,8,1"], 2, "the height is 9"),
+  (["train", "--strategy=two"], 2, "`strategy` must be one of auto, one, mirrored"),
+  (
+    ["train", "--quick"],
+    None,
+    "training config digits on digits: 150 steps of 64 images in float32, to runs/digits_quick",
+  ),
+  (["train", "--epochs=2", "--precision=bfloat16"], None, "2 epochs of 64 images in bfloat16, to runs/digits"),
+  (["evaluate"], 2, "give the model as --workdir or as --preset, one of them"),
+  (["evaluate", "--workdir=nothing"], 2, "workdir 'nothing' holds no run"),
+  (["evaluate", "--preset=digit"], 2, "unknown preset 'digit'; did you mean digits"),
+  (["evaluate", "--preset=digits", "--split=dev"], 2, "`split` must be one of train, validation, test, got 'dev'"),
+  (
+    ["evaluate", "--preset=digits", "--num_samples=1,4"],
+    None,
+    "evaluating preset digits on the test split of the model's data, 1,4 ",
+  ),
+  (["score", "--preset=digits", "--images=nowhere"], 2, "folder 'nowhere' is not there"),
+  (["score", "--preset=digits"], None, "16 sample(s) per image, to standard output"),
+  (["sample", "--preset=digits", "--interpolate=a.png"], 2, "--interpolate must be two images"),
+  (["sample", "--preset=digits", "--labels=a"], 2, "--labels must be integers"),
+  (["sample", "--preset=digits", "--n=9"], None, "drawing 9 samples at temperature 1.0, seed 0, with preset digits"),
+  (["export", "--preset=digits"], None, "to presets/digits/saved_model/1"),
+  (["demo", "--auth=me"], 2, "--auth must be USER:PASSWORD"),
+  (["compress", "--preset=digits"], 2, "give --output, or --estimate"),
+  (["compress", "--preset=digits", "--images=nowhere", "--estimate"], 2, "is no file"),
+  (
+    ["compress", "--preset=digits", "--images=bin", "--output=x.fpp"],
+    None,
+    "compressing 8 files of bin with preset digits",
+  ),
+  (["decompress"], 2, "give the archive"),
+  (["decompress", "a.fpp"], 2, "give --output, or --list"),
+]
+
+
+@pytest.fixture(scope="module")
+def read():
+  """What `_READ` prints, by arguments."""
+  arguments = [arguments for arguments, *_ in _EVERY + _SINGLE]
+  # From the root of the repository, where no run is.
+  result = subprocess.run(
+    [sys.executable, "-c", _READ], input=json.dumps(arguments), capture_output=True, text=True, timeout=LIMIT, cwd=ROOT
+  )
+  assert result.returncode == 0, result.stderr
+  return dict(zip(map(tuple, arguments), json.loads(result.stdout), strict=True))
+
+
+def test_what_is_wrong_is_refused_and_what_will_be_done_is_said_without_tensorflow(read):
+  for arguments, code, text in _EVERY + _SINGLE:
+    found, *lines, heavy = read[tuple(arguments)]
+    assert found == code and not heavy, (arguments, found, lines, heavy)
+    assert not lines if text is None else text in lines[0], (arguments, lines)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_short_fits_the_terminal_and_lists_names(command, tmp_path, monkeypatch):
+  for columns, most in ((80, 36), (100, 32)):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = call(command, "--help", cwd=tmp_path).out.splitlines()
+    assert len(lines) <= most and all(len(line) <= columns for line in lines if not line.startswith("bin/"))
+  text, full = "\n".join(lines), call(command, "--helpfull", cwd=tmp_path).out
+  assert "--verbosity" not in full and "--memory" in full and "--memory" not in text  # absl's own flag; a limit
+  if command != "demo":
+    assert "fashion_mnist" in text  # of the configs or the presets
+
+
+def test_a_shell_completes_commands_flags_and_names():
+  lines = {
+    "flowpp tr": "train",
+    "flowpp train --conf": "--config=",
+    "flowpp train --config=dig": "digits digits_by_class",
+    "bin/evaluate --split=": "train validation test",
+    "flowpp-train --qui": "--quick",
+    "flowpp-train --noqui": "--noquick",
+    "flowpp-score --workdir=ru": "",  # files, by the shell
+    "flowpp-score --stpes": "",
+  }
+  complete = 'COMP_LINE=$1; COMP_POINT=${#1}; read -ra COMP_WORDS <<< "$1"; _flowpp; echo "${COMPREPLY[*]}"; shift'
+  script = f"{completion_script('bash')}\nwhile (( $# )); do {complete}; done"
+  result = subprocess.run(["bash", "-c", script, "bash", *lines], capture_output=True, text=True)
+  assert dict(zip(lines, result.stdout.splitlines(), strict=True)) == lines and not result.stderr
+  assert "-l config -xa 'digits " in completion_script("fish")
+  assert run(["-m", "flowpp_tf"], "--completion=csh", cwd=ROOT).code == 2
+
+
+@pytest.mark.parametrize(
+  "value, text", [(0, "0"), (0.00312, "0.00312"), (0.5, "0.500"), (9.876, "9.88"), (12.34, "12.3"), (9999.9, "10000")]
+)
+def test_figures_have_three_digits(value, text):
+  assert three_digits(value) == text and math.isclose(float(text), value, rel_tol=0.005)
+
+
+def test_sizes_have_three_digits_and_a_unit():
+  assert [size_text(n) for n in (0, 999, 12345, 213_880, 2_000_000_000)] == [
+    "0 bytes",
+    "999 bytes",
+    "12.3 kB",
+    "214 kB",
+    "2.00 GB",
+  ]
+
+
+def test_a_bar_of_bytes_moves_with_the_tiles_of_files_in_their_order():
+  class Bar:
+    n = 0
+
+    def update(self, count):
+      self.n += count
+
+  bar, moved = Bar(), []
+  progress = FileProgress(bar, {"a": 30, "b": 50, "c": 20}, (4, 4, 1))
+  for name, pixels in (("a", np.zeros([8, 5, 1], np.uint8)), ("b", None), ("c", np.zeros([4, 4, 1], np.uint8))):
+    assert progress.read(ImageFile(name, pixels)).name == name
+    moved.append(bar.n)
+  for tiles in (1, 0, 3, 1, 5):
+    progress.coded(tiles)
+    moved.append(bar.n)
+  assert moved == [0, 50, 50, 57, 57, 80, 100, 100]
