@@ -1,0 +1,36 @@
+"""The look of the page: fonts of the visitor's machine, and CSS in Gradio's colours, which follow light and dark."""
+
+FONTS = ("system-ui", "sans-serif")  # the page loads nothing from elsewhere
+CSS = """
+  :root { --chart-accent: #c2410c; }
+  .dark { --chart-accent: #fb923c; }
+  .gradio-container .main { width: 100%; max-width: 1152px; margin: auto; }
+  .summary p { max-width: 80ch; }
+  .picture .image-container { padding: 36px 8px 8px; }
+  .picture img, .answer img, .examples img { image-rendering: pixelated; }
+  .wall { flex-wrap: wrap; }
+  .text table { width: 100%; } .text thead { display: none; }
+  .text tr, .text td { border-color: var(--border-color-primary) !important; vertical-align: top; }
+  .text td { overflow-wrap: anywhere; }
+  .card td:first-child { white-space: nowrap; overflow-wrap: normal; color: var(--body-text-color-subdued); }
+  .status { min-height: 24px; }
+  .failed { color: var(--error-text-color); background: var(--error-background-fill); border-radius: 6px;
+            border: 1px solid var(--error-border-color); padding: 8px 12px; margin: 0; overflow-wrap: anywhere; }
+  .missing { color: var(--body-text-color-subdued); }
+  .answer { color: var(--body-text-color); }
+  .answer section { border-top: 1px solid var(--border-color-primary); padding: 12px 0; }
+  .answer h3 { font-weight: 600; margin: 0 0 8px; }
+  .answer p, .answer figcaption { font-size: 14px; line-height: 1.45; margin: 6px 0; max-width: 80ch; }
+  .answer figcaption { color: var(--body-text-color-subdued); }
+  .answer code { overflow-wrap: anywhere; }
+  .chart { max-width: 560px; margin: 0; } .chart svg { width: 100%; height: auto; display: block; }
+  .figures { display: flex; flex-wrap: wrap; gap: 12px; }
+  .figures figure { width: 128px; margin: 0; } .figures img { width: 100%; border-radius: 4px; }
+  .bar { display: grid; grid-template-columns: 7.5em 1fr 6em; gap: 8px; align-items: center; font-size: 14px;
+         margin: 3px 0; max-width: 560px; }
+  .bar > span:last-child { text-align: right; font-variant-numeric: tabular-nums; }
+  .track { background: var(--background-fill-secondary); height: 12px; border-radius: 3px; overflow: hidden; }
+  .track span { display: block; height: 100%; background: var(--chart-accent); }
+  .film { overflow: hidden; width: 100%; max-width: 320px; margin: auto; border-radius: 6px; }
+  .film img { width: 100%; display: block; transform: translateY(calc(-100% * var(--frame) / var(--frames))); }
+"""
