@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 46, 36, 12
-_ACCENT = "var(--chart-accent)"  # defined in page.py
+_ACCENT = "var(--chart-accent, #c2410c)"  # of style.py; without it, as in the docs, the same
 _FAINT = 'stroke="currentColor" stroke-opacity="0.15"'
 
 
 def curve(rows: Sequence[Mapping[str, Any]]) -> str:
   """Return the bits/dim of training and validation over the steps, from a run's rows; "" if there are too few."""
-  colours = {"bits_per_dim": "var(--body-text-color-subdued)", "val_bits_per_dim": _ACCENT}
+  colours = {"bits_per_dim": "currentColor", "val_bits_per_dim": _ACCENT}
   points = {
     name: [(row["step"], row[name]) for row in rows if _is_finite(row.get(name)) and _is_finite(row.get("step"))]
     for name in colours

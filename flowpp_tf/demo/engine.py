@@ -88,6 +88,8 @@ class Engine(_References):
     config: `FlowPlusPlusConfig`.
     parameters: number of parameters.
     most_samples: maximum number of samples per request.
+    can_guide: whether samples take `guidance`.
+    can_compress: whether images become archives.
   """
 
   def __init__(
@@ -99,6 +101,7 @@ class Engine(_References):
     self.most_samples = _MOST_SAMPLES
     self.known = known
     self.can_guide = model.config.label_dropout > 0
+    self.can_compress = not model.config.is_conditional
     self._model, self._batched = model, BatchedModel(model)
     self.encode, self.decode = self._batched.encode, self._batched.decode
     self.scores = Scorer(model, num_samples, typical=typical)
@@ -156,7 +159,7 @@ class SavedModelEngine(_References):
     self.num_samples = num_samples
     self.most_samples = min(_MOST_SAMPLES, self._max_batch)
     self.known = KnownImages()
-    self.can_guide = False
+    self.can_guide = self.can_compress = False
 
   def sample(
     self, n: int, temperature: float = 1.0, seed: Seed = None, labels: np.ndarray | None = None, guidance: float = 0.0

@@ -161,6 +161,9 @@ class _ModelTabs:
         frames = gr.Slider(2, limits.MOST_FRAMES, start[2], step=1, label="Frames")
         button = gr.Button("Interpolate", variant="primary")
         status = _status()
+        pairs = list(zip(self._files[::2], self._files[1::2]))
+        pictures = [(_side_by_side(answers, i, a, b), f"{a[0]} to {b[0]}") for i, (a, b) in enumerate(pairs)]
+        chosen = _examples(pictures, [(a[1], b[1]) for a, b in pairs], [first, last])
       with gr.Column(scale=2):
         film = gr.HTML(film_there, elem_id=place, elem_classes="answer")
         at = gr.Slider(0, 1, 0, step=0.01, label="From the one to the other")
@@ -169,9 +172,6 @@ class _ModelTabs:
         ends = gr.Markdown(ends_there, elem_classes="text")
         with gr.Accordion("There and back, as an animated PNG", open=False):
           animation = _picture("There and back", _own(answers, "animation", animation_there))
-    pairs = list(zip(self._files[::2], self._files[1::2]))
-    pictures = [(_side_by_side(answers, i, a, b), f"{a[0]} to {b[0]}") for i, (a, b) in enumerate(pairs)]
-    chosen = _examples(pictures, [(a[1], b[1]) for a, b in pairs], [first, last])
     calls = Calls(self._page, answers.interpolation, [first, last, frames], [grid, animation, film, ends], status)
     done = [
       calls.on([button.click, frames.release, first.upload, last.upload], f"{self._prefix}interpolate"),
@@ -189,10 +189,12 @@ class _ModelTabs:
         upload = _upload("Image", start)
         with gr.Row():
           button = gr.Button("Score", variant="primary")
-          pack = gr.Button("Compress")
+          pack = gr.Button("Compress", visible=answers.engine.can_compress)
         status = _status()
         sizes = gr.HTML(elem_classes="answer")
         archive = gr.File(label="Archive", interactive=False, visible=False, height=110)
+        files = self._files
+        chosen = _examples([(path, label) for label, path in files], [(path,) for _, path in files], [upload])
       with gr.Column(scale=5):
         with gr.Row(elem_classes="wall"):
           pictures = [
@@ -203,7 +205,6 @@ class _ModelTabs:
           ]
         text = gr.Markdown(text_there, elem_classes="text")
         explained = gr.HTML(answers.explain(start), elem_classes="answer parts")
-    chosen = _examples([(path, label) for label, path in self._files], [(path,) for _, path in self._files], [upload])
     score = Calls(self._page, answers.score, [upload], [*pictures, text], status)
     explain = Calls(self._page, answers.explain, [upload], [explained], status)
     for event in (score.on([button.click, upload.upload], f"{self._prefix}score"), score.after(chosen)):

@@ -403,7 +403,7 @@ from flowpp_tf.demo import page
 picture = Image.new("L", (8, 8))
 answers = types.SimpleNamespace(
     engine=types.SimpleNamespace(
-        most_samples=9, can_guide=False, config=types.SimpleNamespace(num_classes=0, levels=8)),
+        most_samples=9, can_guide=False, can_compress=True, config=types.SimpleNamespace(num_classes=0, levels=8)),
     folder=pathlib.Path(sys.argv[1]), samples=lambda *given: picture, wall=lambda *given: (picture,) * 3,
     interpolation=lambda *given: (picture, sys.argv[1] + "/one.png", "", ""),
     score=lambda *given: (picture, picture, picture, ""), explain=lambda *given: "")
