@@ -162,7 +162,7 @@ class _ModelTabs:
         button = gr.Button("Interpolate", variant="primary")
         status = _status()
         pairs = list(zip(self._files[::2], self._files[1::2]))
-        pictures = [(_side_by_side(answers, i, a, b), f"{a[0]} to {b[0]}") for i, (a, b) in enumerate(pairs)]
+        pictures = [(self._side_by_side(i, a[0], b[0]), f"{a[0]} to {b[0]}") for i, (a, b) in enumerate(pairs)]
         chosen = _examples(pictures, [(a[1], b[1]) for a, b in pairs], [first, last])
       with gr.Column(scale=2):
         film = gr.HTML(film_there, elem_id=place, elem_classes="answer")
@@ -215,6 +215,11 @@ class _ModelTabs:
       return gr.update(value=file, visible=True), html
 
     Calls(self._page, compressed, [upload], [archive, sizes], status).on([pack.click], f"{self._prefix}compress")
+
+  def _side_by_side(self, number, *labels):
+    """Write a picture of two examples; return its path."""
+    both = np.concatenate([self._model.examples[label] for label in labels], axis=1)
+    return _own(self._answers, f"pair {number}", thumbnail(both, self._answers.engine.config.levels))
 
   def _card(self):
     with gr.Row():
@@ -275,16 +280,6 @@ def _write_examples(examples, answers):
     gr.set_static_paths(path)
     files.append((label, str(path)))
   return files
-
-
-def _side_by_side(answers, number, *files):
-  """Write a picture of two examples; return its path."""
-  pictures = [Image.open(path) for _, path in files]
-  width, height = pictures[0].size
-  both = Image.new(pictures[0].mode, (2 * width, height))
-  for i, picture in enumerate(pictures):
-    both.paste(picture, (i * width, 0))
-  return _own(answers, f"pair {number}", both)
 
 
 def _own(answers, label, picture):
