@@ -6,6 +6,7 @@ The model handles one request at a time; the others wait in a queue, which their
 from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
+import re
 import shutil
 
 import gradio as gr
@@ -275,7 +276,7 @@ def _write_examples(examples, answers):
   """Write a file for each example; return pairs of label and path."""
   files = []
   for label, image in examples.items():
-    path = answers.folder / f"{label.replace(' ', '_')}.png"
+    path = answers.folder / f"{'_'.join(re.findall(r'[^\W_]+', label))}.png"
     thumbnail(image, answers.engine.config.levels).save(path)
     gr.set_static_paths(path)
     files.append((label, str(path)))

@@ -22,15 +22,17 @@ CSS = """
             border: 1px solid var(--error-border-color); padding: 8px 12px; margin: 0; overflow-wrap: anywhere; }
   .missing, .answer figcaption, .card td:first-child { opacity: 0.75; }
   .examples .grid-wrap { min-height: 0 !important; height: auto; max-height: none; }
+  .examples .grid-wrap { padding-top: 34px; } .examples .gallery-item { width: auto; }
   .examples .grid-container { display: flex; flex-wrap: wrap; gap: 8px; }
   .examples .thumbnail-item { aspect-ratio: auto; width: auto; height: auto; }
-  .examples .thumbnail-item img { width: auto; height: 64px; }
+  .examples .thumbnail-item img { width: auto; height: 56px; }
   .examples .caption-label { position: static; max-width: none; border: none; border-radius: 0; padding: 2px 6px; }
   .answer { color: var(--body-text-color); }
   .answer section { border-top: 1px solid var(--border-color-primary); padding: 12px 0; }
   .answer h3 { font-weight: 600; margin: 0 0 8px; }
   .answer p, .answer figcaption { font-size: 14px; line-height: 1.45; margin: 6px 0; max-width: 80ch; }
-  .answer code { overflow-wrap: anywhere; }
+  .answer code { display: block; overflow-x: auto; white-space: nowrap; padding: 6px 8px; border-radius: 4px;
+                 background: var(--background-fill-secondary); }
   .chart { max-width: 560px; margin: 0; } .chart svg { width: 100%; height: auto; display: block; }
   .figures { display: flex; flex-wrap: wrap; gap: 12px; }
   .figures figure { width: 132px; margin: 0; } .figures img { width: 100%; border-radius: 4px; }

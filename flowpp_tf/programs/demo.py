@@ -11,6 +11,7 @@ available, else samples. It shows typicality if bin/score has measured it for th
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import ipaddress
@@ -173,16 +174,21 @@ def _from_workdir(workdir, num_samples):
   """Return the engine of a run, its card, and example images by label."""
   model, settings = workdir.load()
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
-  try:
-    dataset = data_flags.load_from_settings(settings, model.config)
-  except InputError:  # the data are not available
-    dataset = None
-  known, examples = _known(dataset, settings)
+  known, examples = _known(_dataset(settings, model.config), settings)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
   card = ModelCard(
     os.path.normpath(workdir.path), metadata_of_run(workdir, settings), settings, workdir.rows(), _card(workdir)
   )
   return engine, card, examples
+
+
+def _dataset(settings, config):
+  """Return the data of a run, with labels for the names of examples if there are any; None without the data."""
+  with_labels = dataclasses.replace(config, num_classes=max(config.num_classes, 2))
+  for wanted in (with_labels, config):
+    with contextlib.suppress(InputError):
+      return data_flags.load_from_settings(settings, wanted, any_classes=True)
+  return None
 
 
 def _known(dataset, settings):
@@ -192,7 +198,7 @@ def _known(dataset, settings):
     return KnownImages(classes=classes), {}
   indices = typical_indices(len(dataset.test), _EXAMPLES)
   of_test = dataset.labels_of("test") if dataset.num_classes else None
-  names = [f"test {i}" if of_test is None else f"{classes[of_test[i]]} (test {i})" for i in indices]
+  names = [f"test {i}" if of_test is None else f"{dataset.classes[of_test[i]]} (test {i})" for i in indices]
   return KnownImages(dataset.train, dataset.test, classes), {
     name: np.asarray(dataset.test[i]) for name, i in zip(names, indices)
   }

@@ -101,10 +101,8 @@ def test_every_module_imports_what_is_required_only():
       )
       for name in names:
         top = name.partition(".")[0]
-        assert top != "pytest" and (top not in extras or any(part in path.as_posix() for part in extras[top])), (
-          path,
-          name,
-        )
+        allowed = top not in extras or any(part in path.as_posix() for part in extras[top])
+        assert top != "pytest" and allowed, (path, name)
 
 
 # --- Recipes --------------------------------------------------------------------------------------
