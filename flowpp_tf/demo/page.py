@@ -276,7 +276,8 @@ def _write_examples(examples, answers):
   """Write a file for each example; return pairs of label and path."""
   files = []
   for label, image in examples.items():
-    path = answers.folder / f"{'_'.join(re.findall(r'[^\W_]+', label))}.png"
+    name = "_".join(re.findall(r"[^\W_]+", label))
+    path = answers.folder / f"{name}.png"
     thumbnail(image, answers.engine.config.levels).save(path)
     gr.set_static_paths(path)
     files.append((label, str(path)))

@@ -12,7 +12,7 @@ CSS = """
   /* Gradio puts tabs into a menu where these copies of them do not fit; they wrap instead. */
   .tab-container.visually-hidden button { font-size: 0; padding: 0; }
   .tab-container:not(.visually-hidden) { flex-wrap: wrap; height: auto; }
-  .tab-wrapper { height: auto; }
+  .tab-wrapper { height: auto; } [role=tab].selected { color: var(--body-text-color) !important; }
   .text table { width: 100%; } .text thead { display: none; }
   .text tr, .text td { border-color: var(--border-color-primary) !important; vertical-align: top; }
   .text td { overflow-wrap: anywhere; }
