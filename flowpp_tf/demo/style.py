@@ -15,7 +15,7 @@ CSS = """
   .tab-wrapper { height: auto; } [role=tab].selected { color: var(--body-text-color) !important; }
   .text table { width: 100%; } .text thead { display: none; }
   .text tr, .text td { border-color: var(--border-color-primary) !important; vertical-align: top; }
-  .text td { overflow-wrap: anywhere; }
+  .card td { overflow-wrap: anywhere; }
   .card td:first-child { overflow-wrap: normal; min-width: 9em; }
   .status { min-height: 24px; }
   .failed { color: var(--error-text-color); background: var(--error-background-fill); border-radius: 6px;

@@ -586,7 +586,7 @@ def test_what_the_page_says_of_an_example_and_of_uploads(page, uploads, model, t
   panel.get_by_role("button", name="Compress").click()
   panel.get_by_text("To decode it: ").wait_for()
   with page.expect_download() as download:
-    panel.locator("a[download]").last.click()
+    panel.locator("a[download='image.fpp']").click()
   download.value.save_as(tmp_path / "image.fpp")
   np.testing.assert_array_equal(fpp.decompress(model, (tmp_path / "image.fpp").read_bytes()), image)
 
