@@ -27,6 +27,7 @@ from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
 from flowpp_tf.core.arguments import as_dtype, check_count, check_number, check_type, shown
 from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.remat import checkpointed
@@ -164,6 +165,16 @@ class Coupling(Bijector):
       return self._transform(evaluate, x, ctx.with_condition(*condition) if condition else ctx, remat=False)
 
     return checkpointed(transform)(x, *condition)
+
+
+def forward_and_log_det_of_values(
+  coupling: Coupling, x: tf.Tensor, ctx: EvalContext | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return y, and the log-det of each of its values, nats: 0 for those that are kept."""
+  elementwise = lambda bijector, x2, event_ndims: forward_and_log_det(bijector, x2)
+  y, log_det = coupling._transform(elementwise, x, ctx, remat=False)
+  x1, x2 = _halves(x, coupling.kept)
+  return y, tf.concat([tf.zeros_like(x1), log_det + tf.zeros_like(x2)], axis=-1)
 
 
 def _halves(x, kept):

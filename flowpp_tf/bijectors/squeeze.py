@@ -17,7 +17,7 @@ from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.types import Shape
 
 
-class _Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
+class Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """A bijector that only moves elements: its log-det is 0."""
 
   def __init__(self, event_ndims, validate_args, parameters, name):
@@ -45,7 +45,7 @@ class _Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     return self._undo(y), tf.zeros([], y.dtype)
 
 
-class _Regrouping(_Rearrangement):
+class _Regrouping(Rearrangement):
   """A rearrangement that makes a block of `_block` pixels one pixel of more channels."""
 
   _block: tuple[int, int]
@@ -141,7 +141,7 @@ class ColumnsToChannels(_Regrouping):
     return reshape(y, [*batch, height, 2 * width, channels // 2])
 
 
-class SwapHalves(_Rearrangement):
+class SwapHalves(Rearrangement):
   """Exchange the first and the second half of the last axis.
 
   Raises:

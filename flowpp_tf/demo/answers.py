@@ -12,7 +12,10 @@ from PIL import Image
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.images import read_for_model, upright_size
+from flowpp_tf.demo import figures
+from flowpp_tf.demo.archives import archive_html
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.demo.explain import explain
 from flowpp_tf.evaluation import Reconstruction, image_grid, interpolate, reconstruct, write_animation
 from flowpp_tf.models import FlowPlusPlusConfig
 from flowpp_tf.types import Path
@@ -22,29 +25,47 @@ HOTTEST = 2.0  # temperature
 LAST_SEED = 2**53 - 1  # the largest integer that JavaScript represents exactly
 
 
+WALL = (0.7, 0.85, 1.0)  # temperatures
+_WALL_SIDE = 4  # images in a row
+MOST_GUIDANCE = 4.0
+ALL_CLASSES = -1
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class DemoHandlers:
-  """The answers of a model. Each animation replaces the last one in `folder`."""
+  """The answers of a model. Each file replaces the last one of its kind in `folder`.
+
+  Attributes:
+    engine: the model.
+    folder: for files.
+    model_flag: what names the model to `bin/decompress`, such as --preset=digits.
+  """
 
   engine: Engine | SavedModelEngine
   folder: pathlib.Path
+  model_flag: str = ""
 
-  def samples(self, n: int, temperature: float, seed: int, label: int | None = None) -> Image.Image:
+  def samples(
+    self, n: int, temperature: float, seed: int, label: int | None = None, guidance: float = 0
+  ) -> Image.Image:
     """Return a grid of samples, the same as from `bin/sample` for the seed.
 
-    Of a model with classes they are of the class `label`, or, for None, of all classes one after the other.
+    Of a model with classes they are of the class `label`, or, for None or -1, of all classes one after the other.
     """
     n = _integer("number of images", n, 1, self.engine.most_samples)
     temperature = _number("temperature", temperature, 0, HOTTEST)
-    seed = _integer("seed", seed, 0, LAST_SEED)
-    classes = self.engine.config.num_classes
-    if not classes:
-      return self._grid(self.engine.sample(n, temperature, seed))
-    labels = np.arange(n) % classes if label is None else np.full(n, _integer("class", label, 0, classes - 1))
-    return self._grid(self.engine.sample(n, temperature, seed, labels=labels))
+    return self._grid(self._sample(n, temperature, seed, label, guidance))
 
-  def interpolation(self, first: Path | None, last: Path | None, frames: int) -> tuple[Image.Image, str, str]:
-    """Interpolate between uploads; return a grid, the path of an animation, a line on both ends."""
+  def wall(
+    self, seed: int, label: int | None = None, guidance: float = 0
+  ) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Return grids of samples at the temperatures of `WALL`, of the same latents; arguments as for `samples`."""
+    n = min(_WALL_SIDE**2, self.engine.most_samples)
+    small, middle, large = (self._grid(self._sample(n, t, seed, label, guidance)) for t in WALL)
+    return small, middle, large
+
+  def interpolation(self, first: Path | None, last: Path | None, frames: int) -> tuple[Image.Image, str, str, str]:
+    """Interpolate between uploads; return a grid, the path of an animation, frames as HTML, a line on both ends."""
     frames = _integer("number of frames", frames, 2, MOST_FRAMES)
     ends = np.stack([read_upload(path, self.engine.config) for path in (first, last)])
     images = interpolate(self.engine, ends[0], ends[1], frames)
@@ -53,6 +74,7 @@ class DemoHandlers:
     return (
       self._grid(images, columns=min(frames, 8)),
       str(animation),
+      figures.film(images, self.engine.config.levels),
       f"Both ends as decoded: {Reconstruction(ends, images[[0, -1]])} from the images.",
     )
 
@@ -64,6 +86,30 @@ class DemoHandlers:
     scores = {name: float(value[0]) for name, value in self.engine.scores(images).items()}
     text = _score_text(scores, self.engine.num_samples, [_fitted(path, config), f"{result}."])
     return (self._grid(images), self._grid(result.decoded), self._grid(result.visible_differences(config.levels)), text)
+
+  def explain(self, path: Path | None) -> str:
+    """Return HTML on an upload: its place among others, surprising positions, classes, nearest training images."""
+    return explain(self.engine, read_upload(path, self.engine.config))
+
+  def compress(self, path: Path | None) -> tuple[str, str]:
+    """Return the path of an archive of an upload as the model sees it, and HTML with its size beside others."""
+    image = read_upload(path, self.engine.config)
+    data = self.engine.compress(image[np.newaxis])
+    archive = self.folder / "image.fpp"
+    archive.write_bytes(data)
+    bound = float(self.engine.bound(image[np.newaxis])[0]) * image.size / 8
+    return str(archive), archive_html(image, len(data), bound, archive.name, self.model_flag)
+
+  def _sample(self, n, temperature, seed, label, guidance):
+    seed = _integer("seed", seed, 0, LAST_SEED)
+    classes = self.engine.config.num_classes
+    if not classes:
+      return self.engine.sample(n, temperature, seed)
+    labels = np.arange(n) % classes
+    if label not in (None, ALL_CLASSES):
+      labels = np.full(n, _integer("class", label, 0, classes - 1))
+    guidance = float(_number("guidance", guidance, 0, MOST_GUIDANCE if self.engine.can_guide else 0))
+    return self.engine.sample(n, temperature, seed, labels=labels, guidance=guidance)
 
   def _grid(self, images, columns=None):
     return image_grid(images, self.engine.config.levels, columns=columns)

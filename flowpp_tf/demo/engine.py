@@ -1,50 +1,150 @@
 """The functions of a model that the page calls, on NumPy arrays, for a trained model or a SavedModel.
 
-No function is traced more than once, regardless of the request.
+No function is traced more than once, regardless of the request. What a model cannot do raises an `InputError`, whose
+line the page shows in its place.
 """
 
-import numpy as np
+from collections.abc import Callable
+import dataclasses
+import functools
 
+import numpy as np
+import tensorflow as tf
+
+from flowpp_tf.compression import TieredCodec, compress
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import BatchedModel, Scorer, scores_of
+from flowpp_tf.data.dataset import Images
+from flowpp_tf.evaluation import BatchedModel, PositionBits, PositionScorer, Scorer, nearest_neighbours, scores_of
 from flowpp_tf.evaluation.batched_model import batches
+from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
+from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.exporting import LoadedModel
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
 
 _MOST_SAMPLES = 100
+_MOST_COMPARED = 60_000  # training images in which the nearest are looked for, in each request
+_MOST_REFERENCES = 100  # images whose bits/dim an upload is compared with, measured at the start
 
 
-class Engine:
+@dataclasses.dataclass(frozen=True, eq=False)
+class KnownImages:
+  """The images that a model is known by; each may be missing.
+
+  Attributes:
+    train: training images.
+    test: test images, with which an upload's bits/dim are compared.
+    classes: names of the classes.
+  """
+
+  train: Images | None = None
+  test: Images | None = None
+  classes: tuple[str, ...] = ()
+
+
+class _References:
+  """What both engines know of other images."""
+
+  known: KnownImages
+  most_samples: int
+  bound: Callable[[np.ndarray], np.ndarray]
+  sample: Callable[..., np.ndarray]
+
+  @functools.cached_property
+  def references(self) -> tuple[str, np.ndarray]:
+    """What an upload is compared with, and the bits/dim of these images, single-sample bound: at most 100 images."""
+    test = self.known.test
+    if test is not None:
+      chosen = typical_indices(len(test), _MOST_REFERENCES)
+      return "test images", self.bound(np.asarray(test[chosen]))
+    return "of the model's own samples", self.bound(self.sample(min(_MOST_REFERENCES, self.most_samples), 1.0, seed=1))
+
+  def neighbours(self, image: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the nearest training images, their L2 distances in levels, and among how many they were looked for."""
+    train = self.known.train
+    if train is None or getattr(train, "random_crops", None):
+      raise InputError("the training images are not on this machine, or are crops, others in each step")
+    compared = train
+    if len(train) > _MOST_COMPARED:
+      compared = np.asarray(train[typical_indices(len(train), _MOST_COMPARED)])
+    indices, distances = nearest_neighbours(image[np.newaxis], compared, min(count, len(compared)))
+    return np.asarray(compared[indices[0]]), distances[0], len(compared)
+
+
+class Engine(_References):
   """Runs a `FlowPlusPlus`; the same seed gives the same results as in `bin/sample` and `bin/score`.
 
-  `sample`, `encode` and `decode` are those of `FlowPlusPlus`, of a model with classes without a label unless `sample`
-  is given `labels`; `scores(images)` returns arrays `[N]` by the names in
-  `evaluation.SCORES`.
+  `encode` and `decode` are those of `FlowPlusPlus`, of a model with classes without a label; `scores(images)` returns
+  arrays `[N]` by the names in `evaluation.SCORES`.
 
   Args:
     model: the model.
     num_samples: number of samples of the importance-weighted bound in the scores.
     typical: mean bits/dim of the validation split by `Scorer`, for typicality; None if unknown.
+    known: `KnownImages`.
 
   Attributes:
     config: `FlowPlusPlusConfig`.
     parameters: number of parameters.
     most_samples: maximum number of samples per request.
+    can_guide: whether samples take `guidance`.
+    can_compress: whether images become archives.
   """
 
-  def __init__(self, model: FlowPlusPlus, num_samples: int = 16, typical: float | None = None) -> None:
+  def __init__(
+    self, model: FlowPlusPlus, num_samples: int = 16, typical: float | None = None, known: KnownImages = KnownImages()
+  ) -> None:
     self.config = model.config
     self.parameters = model.count_params()
     self.num_samples = num_samples
     self.most_samples = _MOST_SAMPLES
-    batched = BatchedModel(model)
-    self.sample, self.encode, self.decode = batched.sample, batched.encode, batched.decode
+    self.known = known
+    self.can_guide = model.config.label_dropout > 0
+    self.can_compress = not model.config.is_conditional
+    self._model, self._batched = model, BatchedModel(model)
+    self.encode, self.decode = self._batched.encode, self._batched.decode
     self.scores = Scorer(model, num_samples, typical=typical)
+    self._single, self._positions = self.scores.first_draws(1), PositionScorer(model, num_samples)
+    if self.can_guide:
+      dtype = tf.as_dtype(model.variable_dtype)
+      self._guided = DistributedFunction(
+        model,
+        lambda z, labels, guidance: model.decode(z, labels, guidance=guidance[0]),
+        [(model.coupling_flow.latent_shape, dtype), ((), tf.int32), ((), dtype)],
+      )
+
+  def sample(
+    self, n: int, temperature: float = 1.0, seed: Seed = None, labels: np.ndarray | None = None, guidance: float = 0.0
+  ) -> np.ndarray:
+    """Return uint8 images `[n, H, W, C]`, as `FlowPlusPlus.sample`."""
+    if not guidance:
+      return self._batched.sample(n, temperature, seed, labels)
+    z = self._model.sample_latents(n, temperature, seed)
+    return self._guided(z, np.asarray(labels, np.int32), np.full(n, guidance, z.dtype.as_numpy_dtype))
+
+  def bound(self, images: np.ndarray) -> np.ndarray:
+    """Return the single-sample bound in bits/dim, `[N]`, of the first of the draws of `scores`."""
+    return self._single.bits_per_dim(images)
+
+  def class_log_likelihoods(self, images: np.ndarray) -> np.ndarray:
+    """Return the bound given each class, `[N, num_classes]` nats."""
+    return self.scores.class_log_likelihoods(images)[:, : self.config.num_classes]
+
+  def positions(self, images: np.ndarray, label: int | None = None) -> PositionBits:
+    """Return the bits of each position; they add up to the bound of `scores`, given the label if there is one."""
+    return self._positions(images, label)
+
+  def compress(self, images: np.ndarray) -> bytes:
+    """Return the images as an archive that `bin/decompress` reads."""
+    return compress(self._codec, images)
+
+  @functools.cached_property
+  def _codec(self):
+    return TieredCodec(self._model)
 
 
-class SavedModelEngine:
+class SavedModelEngine(_References):
   """`Engine` for a `LoadedModel`, without typicality; `num_samples` above its `max_batch` is an `InputError`."""
 
   def __init__(self, loaded: LoadedModel, num_samples: int = 16) -> None:
@@ -58,8 +158,14 @@ class SavedModelEngine:
     self.parameters = sum(int(np.prod(weight.shape)) for weight in loaded.saved_model.weights)
     self.num_samples = num_samples
     self.most_samples = min(_MOST_SAMPLES, self._max_batch)
+    self.known = KnownImages()
+    self.can_guide = self.can_compress = False
 
-  def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, labels: np.ndarray | None = None) -> np.ndarray:
+  def sample(
+    self, n: int, temperature: float = 1.0, seed: Seed = None, labels: np.ndarray | None = None, guidance: float = 0.0
+  ) -> np.ndarray:
+    if guidance:
+      raise InputError("a SavedModel has no guidance")
     return self._loaded.sample(n, temperature, seed, **self._given(n, labels)).numpy()
 
   def encode(self, images: np.ndarray, seed: Seed = None) -> np.ndarray:
@@ -70,14 +176,31 @@ class SavedModelEngine:
     return np.concatenate([self._loaded.decode(z[part], **self._given(len(z[part]))).numpy() for part in parts])
 
   def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
+    return scores_of(images, self._log_likelihoods(images, self.num_samples))
+
+  def bound(self, images: np.ndarray) -> np.ndarray:
+    return scores_of(images, self._log_likelihoods(images, 1))["bits_per_dim"]
+
+  def class_log_likelihoods(self, images: np.ndarray) -> np.ndarray:
+    return self._class_bounds(images, self.num_samples)
+
+  def positions(self, images: np.ndarray, label: int | None = None) -> PositionBits:
+    del images, label
+    raise InputError("a SavedModel gives the bound of an image, not that of its positions: use --workdir or --preset")
+
+  def compress(self, images: np.ndarray) -> bytes:
+    del images
+    raise InputError("a SavedModel cannot compress: use --workdir or --preset")
+
+  def _log_likelihoods(self, images, num_samples):
+    if self.config.num_classes:
+      return importance_weighted(self._class_bounds(images, num_samples), axis=1)
+    return self._loaded.log_prob_bound(images, num_samples, seed=0).numpy().astype(np.float64)
+
+  def _class_bounds(self, images, num_samples):
     labels = [np.full(len(images), label) for label in range(self.config.num_classes)]
-    bounds = np.stack(
-      [
-        self._loaded.log_prob_bound(images, self.num_samples, seed=0, **given).numpy()
-        for given in ([{"labels": label} for label in labels] or [{}])
-      ]
-    )
-    return scores_of(images, importance_weighted(bounds.astype(np.float64)))
+    bounds = [self._loaded.log_prob_bound(images, num_samples, seed=0, labels=label).numpy() for label in labels]
+    return np.stack(bounds, axis=1).astype(np.float64)
 
   def _given(self, count, labels=None):
     if not self.config.num_classes:

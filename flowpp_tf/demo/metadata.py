@@ -16,6 +16,7 @@ _DATA = {
   "classes": (list,) + _MISSING,
 }
 _CHECKPOINT = {"val_bits_per_dim": _NUMBER + _MISSING}
+_CODEC = {"codec": (str,), "each": _NUMBER, "sheet": _NUMBER}
 _BOUND = {"num_samples": (int,), "bits_per_dim": _NUMBER}
 
 
@@ -35,6 +36,11 @@ def checked_metadata(metadata: Any) -> dict[str, Any]:
       raise InputError(f"{where}: `bounds` is empty")
     for bound in entry["bounds"]:
       _check(f"{where}: `bounds`", bound, _BOUND)
+    codecs = entry.get("codecs") or []
+    if not isinstance(codecs, list):
+      raise InputError(f"{where}: `codecs` must be list, got {_shown(codecs)}")
+    for codec in codecs:
+      _check(f"{where}: `codecs`", codec, _CODEC)
   return metadata
 
 

@@ -1,4 +1,4 @@
-"""The Gradio page: tabs for samples, interpolation, and reconstruction with scores.
+"""The layout of the Gradio page: what a model is, and tabs for samples, interpolation, an image, and the card.
 
 The model handles one request at a time; the others wait in a queue, which their visitors see.
 """
@@ -6,33 +6,30 @@ The model handles one request at a time; the others wait in a queue, which their
 from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
-import functools
-import html
+import re
 import shutil
-from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo import answers as limits
-from flowpp_tf.evaluation import to_shades
+from flowpp_tf.demo.calls import Calls, Page
+from flowpp_tf.demo.charts import curve
+from flowpp_tf.demo.explain import class_name
+from flowpp_tf.demo.figures import thumbnail
+from flowpp_tf.demo.style import CSS, FONTS
 
-_FONTS = ("system-ui", "sans-serif")  # of the visitor's machine: the page loads nothing from elsewhere
 LOOK = {  # arguments of `gr.Blocks.launch`
-  "theme": gr.themes.Default(primary_hue="slate", font=_FONTS, font_mono=("ui-monospace", "monospace")),
-  "css": """
-      .gradio-container .main { width: 100%; max-width: 1152px; margin: auto; }
-      .picture .image-container { padding: 36px 8px 8px; }
-      .picture img { image-rendering: pixelated; }
-      .text table { width: 100%; } .text thead { display: none; }
-      .text tr, .text td { border-color: var(--border-color-primary) !important; }
-      .text:has(.error) .md { visibility: hidden; }
-    """,
+  "theme": gr.themes.Default(primary_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace")),
+  "css": CSS,
   "footer_links": ["api"],
 }
 _LONGEST_QUEUE, _KEPT_SECONDS = 32, 3600
+_MOVE = """(at) => {
+  const film = document.querySelector("#%s .film");
+  if (film) film.style.setProperty("--frame", Math.round(at * (film.dataset.frames - 1)));
+}"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,41 +39,18 @@ class DemoModel:
   Attributes:
     name: of the model, for its tab and for its part of the API, if there are several.
     answers: answers of the model.
-    about: Markdown above its tabs.
+    summary: Markdown above its tabs.
+    provenance: Markdown of its card.
+    rows: of the run's metrics.
     examples: at least two uint8 images `[H, W, C]` by label; written to the folder of `answers`.
   """
 
   name: str
   answers: limits.DemoHandlers
-  about: str
+  summary: str
   examples: dict[str, np.ndarray]
-
-
-class _Page(gr.Blocks):
-  """A page where a call that fails is a message for its visitor, and a line in the log: Gradio prints a traceback."""
-
-  log_fn: Callable[[Exception], None]
-
-  async def process_api(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    try:
-      if _names_an_address(inputs):
-        raise gr.Error("Files must be uploaded; addresses are not fetched.")
-      return await super().process_api(block_fn, inputs, *args, **kwargs)
-    except gr.Error as error:
-      error.print_exception = False
-      raise
-    except Exception as error:  # of a call that no browser makes, or of a bug
-      self.log_fn(error)
-      text = f"The request cannot be answered ({type(error).__name__})."
-      raise gr.Error(text, print_exception=False) from None
-
-
-def _names_an_address(value):
-  """Return whether a file in the inputs of a call is an address, which Gradio would fetch from the server."""
-  if isinstance(value, dict):
-    path = value.get("path")
-    return isinstance(path, str) and "://" in path or _names_an_address([*value.values()])
-  return isinstance(value, list) and any(map(_names_an_address, value))
+  provenance: str = ""
+  rows: Sequence[dict] = ()
 
 
 def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Exception], None]) -> gr.Blocks:
@@ -89,112 +63,171 @@ def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Except
     models: what it shows.
     log_fn: is called with each exception that is not the visitor's `InputError`.
   """
-  with _Page(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
+  with Page(title=title, analytics_enabled=False, delete_cache=(600, _KEPT_SECONDS)) as page:
     page.log_fn = log_fn
     gr.Markdown(f"# {title}")
     for model in models:
       with gr.Tab(model.name) if len(models) > 1 else contextlib.nullcontext():
-        _tabs_of(model, f"{model.name}_" if len(models) > 1 else "")
+        _ModelTabs(page, model, f"{model.name}_" if len(models) > 1 else "").draw()
   # Requests by the REST routes would bypass the queue and reach the model in parallel.
   return page.queue(max_size=_LONGEST_QUEUE, api_open=False)
 
 
-def _tabs_of(model, prefix):
-  """Draw the tabs of a model; `prefix` begins the names of its functions in the API."""
-  gr.Markdown(model.about)
-  files = _write_examples(model.examples, model.answers)
-  with gr.Tab("Samples"):
-    _samples_tab(model.answers, prefix)
-  with gr.Tab("Interpolation"):
-    _interpolation_tab(model.answers, prefix, files)
-  with gr.Tab("Reconstruction and score"):
-    _score_tab(model.answers, prefix, files)
+class _ModelTabs:
+  """The tabs of a model; `prefix` begins the names of its functions in the API."""
 
+  def __init__(self, page, model, prefix):
+    self._page, self._model, self._prefix, self._answers = page, model, prefix, model.answers
+    self._files = _write_examples(model.examples, model.answers)
 
-def _samples_tab(answers, prefix):
-  most = answers.engine.most_samples
-  start = min(64, most), 1.0, 0
-  with gr.Row():
-    with gr.Column(scale=2):
-      n = gr.Slider(1, most, start[0], step=1, label="Number")
-      temperature = gr.Slider(
-        0,
-        limits.HOTTEST,
-        start[1],
-        step=0.05,
-        label="Temperature",
-        info="Below 1 the samples are more usual, and less varied.",
+  def draw(self):
+    gr.Markdown(self._model.summary, elem_classes="summary")
+    with gr.Tab("Samples"):
+      self._samples()
+    with gr.Tab("Interpolation"):
+      self._interpolation()
+    with gr.Tab("Your image"):
+      self._image()
+    with gr.Tab("Card"):
+      self._card()
+
+  def _samples(self):
+    answers, most = self._answers, self._answers.engine.most_samples
+    start = min(64, most), 1.0, 0
+    with gr.Row():
+      with gr.Column(scale=2):
+        seed = gr.Number(
+          start[2], step=1, label="Seed", info="Kept until you change it: the same seed gives the same samples."
+        )
+        new_seed = gr.Button("New seed", variant="primary")
+        of_classes = self._class_controls()
+        status = _status()
+      with gr.Column(scale=5):
+        with gr.Row(elem_classes="wall"):
+          wall = [
+            _picture(f"Temperature {temperature}", _own(answers, f"wall {temperature}", picture))
+            for temperature, picture in zip(limits.WALL, answers.wall(start[2]), strict=True)
+          ]
+        gr.Markdown("Below temperature 1 samples are more usual, and less varied. All three have the same latents.")
+        with gr.Accordion("Any number, at any temperature", open=False):
+          n = gr.Slider(1, most, start[0], step=1, label="Number")
+          temperature = gr.Slider(0, limits.HOTTEST, start[1], step=0.05, label="Temperature")
+          button = gr.Button("Sample")
+          picture = _picture("Samples", _own(answers, "samples", answers.samples(*start)))
+    if self._answers.engine.can_guide:
+      answers.samples(1, 1, 0, None, 1.0)  # traced now
+    both = [
+      Calls(self._page, answers.wall, [seed, *of_classes], wall, status),
+      Calls(self._page, answers.samples, [n, temperature, seed, *of_classes], [picture], status),
+    ]
+    changed = [control.release if isinstance(control, gr.Slider) else control.change for control in of_classes]
+    both[0].on([seed.submit, *changed], f"{self._prefix}wall")
+    drawn = new_seed.click(
+      None, None, seed, js="() => Math.floor(Math.random() * 2 ** 32)", api_visibility="private", queue=False
+    )
+    both[0].after(drawn)
+    both[1].on([button.click, n.release, temperature.release], f"{self._prefix}sample")
+
+  def _class_controls(self):
+    """The controls of a model with classes, of its class and its guidance."""
+    engine = self._answers.engine
+    if not engine.config.num_classes:
+      return []
+    names = [(class_name(engine, label), label) for label in range(engine.config.num_classes)]
+    controls = [
+      gr.Dropdown([("all, one after the other", limits.ALL_CLASSES), *names], value=limits.ALL_CLASSES, label="Class")
+    ]
+    if engine.can_guide:
+      controls.append(
+        gr.Slider(
+          0,
+          limits.MOST_GUIDANCE,
+          0,
+          step=0.25,
+          label="Guidance",
+          info="How far samples are pushed from those without a class.",
+        )
       )
-      seed = gr.Number(start[2], step=1, label="Seed", info="The same seed gives the same samples.")
-      classes = answers.engine.config.num_classes
-      label = (
-        [
-          gr.Dropdown(
-            [("all, one after the other", None), *((str(i), i) for i in range(classes))], value=None, label="Class"
-          )
-        ]
-        if classes
-        else []
-      )
-      button = gr.Button("Sample", variant="primary")
-    with gr.Column(scale=5):
-      picture = _picture("Samples", _own(answers, "samples", answers.samples(*start)))
-  _on(
-    [button.click, n.release, temperature.release, seed.submit, *(box.change for box in label)],
-    answers.samples,
-    [n, temperature, seed, *label],
-    picture,
-    f"{prefix}sample",
-  )
+    return controls
 
+  def _interpolation(self):
+    answers, (first_file, last_file) = self._answers, [path for _, path in self._files[:2]]
+    start = first_file, last_file, 16
+    grid_there, animation_there, film_there, ends_there = answers.interpolation(*start)
+    place = f"{self._prefix}film"
+    with gr.Row():
+      with gr.Column(scale=2):
+        first = _upload("From", start[0])
+        last = _upload("To", start[1])
+        frames = gr.Slider(2, limits.MOST_FRAMES, start[2], step=1, label="Frames")
+        button = gr.Button("Interpolate", variant="primary")
+        status = _status()
+        pairs = list(zip(self._files[::2], self._files[1::2]))
+        pictures = [(self._side_by_side(i, a[0], b[0]), f"{a[0]} to {b[0]}") for i, (a, b) in enumerate(pairs)]
+        chosen = _examples(pictures, [(a[1], b[1]) for a, b in pairs], [first, last])
+      with gr.Column(scale=2):
+        film = gr.HTML(film_there, elem_id=place, elem_classes="answer")
+        at = gr.Slider(0, 1, 0, step=0.01, label="From the one to the other")
+      with gr.Column(scale=3):
+        grid = _picture("Frames, in rows", _own(answers, "frames", grid_there))
+        ends = gr.Markdown(ends_there, elem_classes="text")
+        with gr.Accordion("There and back, as an animated PNG", open=False):
+          animation = _picture("There and back", _own(answers, "animation", animation_there))
+    calls = Calls(self._page, answers.interpolation, [first, last, frames], [grid, animation, film, ends], status)
+    done = [
+      calls.on([button.click, frames.release, first.upload, last.upload], f"{self._prefix}interpolate"),
+      calls.after(chosen),
+    ]
+    for event in done:
+      event.success(None, None, at, js="() => 0", api_visibility="private", queue=False)
+    at.input(None, at, None, js=_MOVE % place, api_visibility="private", queue=False)
 
-def _interpolation_tab(answers, prefix, files):
-  (_, first_file), (_, last_file), *_ = files
-  start = first_file, last_file, 16
-  frames_there, animation_there, ends_there = answers.interpolation(*start)
-  with gr.Row():
-    with gr.Column(scale=2):
-      first = _upload("From", start[0])
-      last = _upload("To", start[1])
-      frames = gr.Slider(2, limits.MOST_FRAMES, start[2], step=1, label="Frames")
-      button = gr.Button("Interpolate", variant="primary")
-      pairs = list(zip(files[::2], files[1::2]))
-      examples = gr.Examples(
-        [[a, b] for (_, a), (_, b) in pairs], [first, last], example_labels=[f"{a} to {b}" for (a, _), (b, _) in pairs]
-      )
-    with gr.Column(scale=3):
-      grid = _picture("Frames, in rows", _own(answers, "frames", frames_there))
-      ends = gr.Markdown(ends_there, elem_classes="text")
-    with gr.Column(scale=2):
-      animation = _picture("There and back", _own(answers, "animation", animation_there))
-  _on(
-    [button.click, frames.release, first.upload, last.upload],
-    answers.interpolation,
-    [first, last, frames],
-    [grid, animation, ends],
-    f"{prefix}interpolate",
-    examples,
-  )
+  def _image(self):
+    answers, (_, start) = self._answers, self._files[0]
+    *pictures_there, text_there = answers.score(start)
+    with gr.Row():
+      with gr.Column(scale=2):
+        upload = _upload("Image", start)
+        with gr.Row():
+          button = gr.Button("Score", variant="primary")
+          pack = gr.Button("Compress", visible=answers.engine.can_compress)
+        status = _status()
+        sizes = gr.HTML(elem_classes="answer")
+        archive = gr.File(label="Archive", interactive=False, visible=False, height=110)
+        files = self._files
+        chosen = _examples([(path, label) for label, path in files], [(path,) for _, path in files], [upload])
+      with gr.Column(scale=5):
+        with gr.Row(elem_classes="wall"):
+          pictures = [
+            _picture(label, _own(answers, label, there))
+            for label, there in zip(
+              ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True
+            )
+          ]
+        text = gr.Markdown(text_there, elem_classes="text")
+        explained = gr.HTML(answers.explain(start), elem_classes="answer parts")
+    score = Calls(self._page, answers.score, [upload], [*pictures, text], status)
+    explain = Calls(self._page, answers.explain, [upload], [explained], status)
+    for event in (score.on([button.click, upload.upload], f"{self._prefix}score"), score.after(chosen)):
+      explain.after(event)
 
+    def compressed(path):
+      file, html = answers.compress(path)
+      return gr.update(value=file, visible=True), html
 
-def _score_tab(answers, prefix, files):
-  _, start = files[0]
-  *pictures_there, text_there = answers.score(start)
-  with gr.Row():
-    with gr.Column(scale=2):
-      upload = _upload("Image", start)
-      button = gr.Button("Score", variant="primary")
-      examples = gr.Examples([[path] for _, path in files], [upload], example_labels=[label for label, _ in files])
-    with gr.Column(scale=5):
-      with gr.Row():
-        pictures = [
-          _picture(label, _own(answers, label, there))
-          for label, there in zip(
-            ("As the model sees it", "Encoded and decoded", "Difference"), pictures_there, strict=True
-          )
-        ]
-      text = gr.Markdown(text_there, elem_classes="text")
-  _on([button.click, upload.upload], answers.score, [upload], [*pictures, text], f"{prefix}score", examples)
+    Calls(self._page, compressed, [upload], [archive, sizes], status).on([pack.click], f"{self._prefix}compress")
+
+  def _side_by_side(self, number, *labels):
+    """Write a picture of two examples; return its path."""
+    both = np.concatenate([self._model.examples[label] for label in labels], axis=1)
+    return _own(self._answers, f"pair {number}", thumbnail(both, self._answers.engine.config.levels))
+
+  def _card(self):
+    with gr.Row():
+      with gr.Column(scale=3):
+        gr.Markdown(self._model.provenance, elem_classes="text card")
+      with gr.Column(scale=2):
+        gr.HTML(curve(self._model.rows) or "<p class='missing'>No curve is recorded.</p>", elem_classes="answer")
 
 
 def _picture(label, value):
@@ -214,35 +247,38 @@ def _upload(label, value):
   return gr.File(value, label=label, height=110)
 
 
-def _on(triggers, function, inputs, outputs, api_name, examples=None):
-  """Call the function on each of the triggers, and after a click on an example."""
-  shared = dict(fn=_guarded(function), inputs=inputs, outputs=outputs, concurrency_id="model", concurrency_limit=1)
-  gr.on(triggers, api_name=api_name, trigger_mode="always_last", **shared)
-  if examples:
-    examples.load_input_event.then(api_visibility="private", **shared)
+def _status():
+  return gr.HTML("", elem_classes="status", min_height=24)
 
 
-def _guarded(function):
-  """Return the function with its `InputError`s shown as messages on the page."""
+def _examples(pictures, values, inputs):
+  """Draw thumbnails with names; return the event after which the inputs have the values of the one clicked."""
+  gallery = gr.Gallery(
+    pictures,
+    label="Examples",
+    columns=8,
+    height="auto",
+    object_fit="contain",
+    allow_preview=False,
+    interactive=False,
+    elem_classes="examples",
+    buttons=[],
+  )
 
-  @functools.wraps(function)
-  def guarded(*args):
-    try:
-      return function(*args)
-    except InputError as error:
-      text = html.escape(str(error), quote=False)  # it can hold file names
-      raise gr.Error(f"{text[:1].upper()}{text[1:]}.", print_exception=False) from None
+  def chosen(event: gr.SelectData):
+    value = values[event.index]
+    return value if len(inputs) > 1 else value[0]
 
-  return guarded
+  return gallery.select(chosen, None, inputs, api_visibility="private", show_progress="hidden", queue=False)
 
 
 def _write_examples(examples, answers):
   """Write a file for each example; return pairs of label and path."""
   files = []
   for label, image in examples.items():
-    pixels = to_shades(image, answers.engine.config.levels)
-    path = answers.folder / f"{label.replace(' ', '_')}.png"
-    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+    name = "_".join(re.findall(r"[^\W_]+", label))
+    path = answers.folder / f"{name}.png"
+    thumbnail(image, answers.engine.config.levels).save(path)
     gr.set_static_paths(path)
     files.append((label, str(path)))
   return files

@@ -3,11 +3,12 @@
 from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.evaluation.batched_model import BatchedModel
 from flowpp_tf.evaluation.classification import Classification, classify
-from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, measure_codecs
+from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, codec_bytes, measure_codecs
 from flowpp_tf.evaluation.interpolation import interpolate, slerp
 from flowpp_tf.evaluation.likelihood import BitsPerDim, Bound, evaluate_bits_per_dim
 from flowpp_tf.evaluation.neighbours import nearest_neighbours
 from flowpp_tf.evaluation.pictures import ANIMATIONS, image_grid, plot_curves, to_shades, write_animation
+from flowpp_tf.evaluation.positions import PositionBits, PositionScorer
 from flowpp_tf.evaluation.reconstruction import Reconstruction, reconstruct
 from flowpp_tf.evaluation.record import read_record, write_record
 from flowpp_tf.evaluation.scores import SCORES, Scorer, png_bytes, scores_of

@@ -15,6 +15,7 @@ where b(x) is the negative importance-weighted bound in bits/dim and n(x) is the
 PNG, see `png_bytes`.
 """
 
+import copy
 import io
 import math
 
@@ -111,6 +112,15 @@ class Scorer:
       lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels),
       [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])],
     )
+
+  @check_arguments
+  def first_draws(self, num_samples: int) -> "Scorer":
+    """Return the scorer of the first `num_samples` draws; both share the traced function."""
+    check_count("num_samples", num_samples, most=len(self._noise))
+    scorer = copy.copy(self)
+    scorer._noise = self._noise[:num_samples]
+    scorer.typical = None  # which was measured with all draws
+    return scorer
 
   @check_arguments
   def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Show a trained model on a web page. The flags are in demo_flags.py."""
 
 import contextlib
+import dataclasses
 import functools
 import ipaddress
 import os
@@ -12,9 +13,9 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import DemoHandlers
-from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.demo.card import ModelCard, provenance, summary
+from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
 from flowpp_tf.demo.guard import Guard, allowed_hosts
 from flowpp_tf.demo.logins import Logins, password_check
 from flowpp_tf.demo.metadata import checked_metadata
@@ -23,6 +24,7 @@ from flowpp_tf.demo.uploads import UPLOAD, Uploads
 from flowpp_tf.evaluation import load_typical
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.exporting import load_saved_model
+from flowpp_tf.io import gate
 from flowpp_tf.models import presets
 from flowpp_tf.programs import data_flags, model_flags, process, run
 from flowpp_tf.programs.demo_flags import visitors_from_flags
@@ -38,12 +40,10 @@ def demo_from_flags() -> None:
   host, port = FLAGS.host, FLAGS.port
   auth = visitors_from_flags()
   if FLAGS.saved_model is not None:
-    sources = [FLAGS.saved_model]
     models = [_from_saved_model(FLAGS.saved_model, FLAGS.num_samples)]
   else:
     one = FLAGS.workdir or FLAGS.preset
     workdirs = [model_flags.workdir_from_flags()] if one else list(map(model_flags.workdir_of_preset, presets()))
-    sources = [str(workdir.path) for workdir in workdirs]
     process.phase("loading and tracing the model(s)")
     models = [_from_workdir(workdir, FLAGS.num_samples) for workdir in workdirs]
   if auth is None and not _is_loopback(host):
@@ -57,18 +57,20 @@ def demo_from_flags() -> None:
     from flowpp_tf.demo import page as gradio_page
 
     shown = []
-    for i, (source, (engine, metadata, examples)) in enumerate(zip(sources, models)):
-      path, own_folder = os.path.normpath(source), pathlib.Path(folder, str(i))
+    for i, (engine, card, examples) in enumerate(models):
+      name, own_folder = os.path.basename(card.source), pathlib.Path(folder, str(i))
       own_folder.mkdir()
       shown.append(
         gradio_page.DemoModel(
-          os.path.basename(path),
-          DemoHandlers(engine, own_folder),
-          about(path, engine, metadata),
+          name,
+          DemoHandlers(engine, own_folder, _flag_of(card.source)),
+          summary(name, card, engine),
           _completed(examples, engine),
+          provenance(card),
+          card.rows,
         )
       )
-    data = (models[0][1].get("data") or {}).get("name") or shown[0].name
+    data = (models[0][1].metadata.get("data") or {}).get("name") or shown[0].name
     log = functools.partial(_log, debug=FLAGS.debug)
     page = gradio_page.build_page("Flow++: " + (data if len(shown) == 1 else "presets"), shown, log)
     guard = Middleware(
@@ -114,22 +116,58 @@ def _is_loopback(host):
 
 
 def _from_workdir(workdir, num_samples):
-  """Return the engine of a run, its metadata, and example images by label."""
+  """Return the engine of a run, its card, and example images by label."""
   model, settings = workdir.load()
-  metadata = metadata_of_run(workdir, settings)
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
-  engine = Engine(model, num_samples, typical.mean if typical else None)
-  try:
-    images = data_flags.load_from_settings(settings, model.config).test
-    examples = {f"test {i}": images[i] for i in typical_indices(len(images), _EXAMPLES)}
-  except InputError:  # the data are not available
-    examples = {}
-  return engine, metadata, examples
+  known, examples = _known(_dataset(settings, model.config), settings)
+  engine = Engine(model, num_samples, typical.mean if typical else None, known)
+  card = ModelCard(
+    os.path.normpath(workdir.path), metadata_of_run(workdir, settings), settings, workdir.rows(), _card(workdir)
+  )
+  return engine, card, examples
+
+
+def _dataset(settings, config):
+  """Return the data of a run, with labels for the names of examples if there are any; None without the data."""
+  with_labels = dataclasses.replace(config, num_classes=max(config.num_classes, 2))
+  for wanted in (with_labels, config):
+    with contextlib.suppress(InputError):
+      return data_flags.load_from_settings(settings, wanted, any_classes=True)
+  return None
+
+
+def _known(dataset, settings):
+  """Return the images that a model is known by, and examples of its test split by a name."""
+  classes = tuple((settings.get("fingerprint") or {}).get("classes") or ())
+  if dataset is None:
+    return KnownImages(classes=classes), {}
+  indices = typical_indices(len(dataset.test), _EXAMPLES)
+  of_test = dataset.labels_of("test") if dataset.num_classes else None
+  names = [f"test {i}" if of_test is None else f"{dataset.classes[of_test[i]]} (test {i})" for i in indices]
+  return KnownImages(dataset.train, dataset.test, classes), {
+    name: np.asarray(dataset.test[i]) for name, i in zip(names, indices)
+  }
+
+
+def _card(workdir):
+  """Return the model card that a preset has, "" for a run without one."""
+  path = workdir.path / "card.md"
+  if not path.exists():
+    return ""
+  with gate.reading(path):
+    return gate.read_text(path)
+
+
+def _flag_of(source):
+  """Return the flag of `bin/decompress` that names a model."""
+  path = pathlib.Path(source)
+  is_copy = path.parent == pathlib.Path("presets") and path.name in presets()
+  return f"--preset={path.name}" if is_copy else f"--workdir={source}"
 
 
 def _from_saved_model(path, num_samples):
   loaded = load_saved_model(path)
-  return SavedModelEngine(loaded, num_samples), checked_metadata(loaded.metadata), {}
+  return SavedModelEngine(loaded, num_samples), ModelCard(os.path.normpath(path), checked_metadata(loaded.metadata)), {}
 
 
 def _completed(examples, engine):

@@ -1,4 +1,4 @@
-"""Show a trained model on a web page: samples, interpolations, reconstructions, scores.
+"""Show a trained model on a web page: samples, interpolations, what it says of an image, its card.
 
 bin/demo
 bin/demo --preset=fashion_mnist

@@ -1,11 +1,14 @@
 """The page of bin/demo: its functions, and all of it in a browser."""
 
+import base64
 import concurrent.futures
 import contextlib
+import copy
 import dataclasses
 import http.client
 import io
 import json
+import pathlib
 import re
 import shutil
 import signal
@@ -26,13 +29,15 @@ from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import DemoHandlers, read_upload
-from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.demo.card import ModelCard, provenance, summary
+from flowpp_tf.demo.charts import curve
+from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
 from flowpp_tf.demo.uploads import remove_oldest
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.training import Workdir
-from support.models import SMALL, perturb
+from support.models import SMALL, perturb, small_images
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
 from support.summary import need
 
@@ -60,8 +65,15 @@ def model(workdir):
 
 
 @pytest.fixture(scope="module")
+def batched(model):
+  return evaluation.BatchedModel(model, 100)
+
+
+@pytest.fixture(scope="module")
 def answers(model, tmp_path_factory):
-  return DemoHandlers(Engine(model, num_samples=3, typical=2.0), tmp_path_factory.mktemp("page"))
+  images = small_images(12, CONFIG)
+  known = KnownImages(images[:8], images[8:])
+  return DemoHandlers(Engine(model, 3, 2.0, known), tmp_path_factory.mktemp("page"), "--preset=mine")
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +132,15 @@ def test_too_many_pixels_are_refused_unread(uploads):
 # --- Answers --------------------------------------------------------------------------------------
 
 
-def test_samples_are_those_of_bin_sample(answers, model):
-  images = evaluation.BatchedModel(model, 100).sample(6, 0.7, seed=3)
+def test_samples_are_those_of_bin_sample(answers, batched):
+  images = batched.sample(6, 0.7, seed=3)
   expected = evaluation.image_grid(images, 8)
   np.testing.assert_array_equal(answers.samples(6, 0.7, 3.0), expected)
   assert np.any(np.asarray(answers.samples(6, 0.7, 4)) != expected)
 
 
 def test_interpolation_has_the_uploads_at_its_ends(answers, uploads):
-  grid, animation, text = answers.interpolation(uploads / "good.png", uploads / "other.jpg", 5)
+  grid, animation, film, text = answers.interpolation(uploads / "good.png", uploads / "other.jpg", 5)
   first, last = (read_upload(uploads / name, CONFIG) for name in ("good.png", "other.jpg"))
   ends = evaluation.to_shades(np.stack([first, last]), 8)[..., 0]
   scale = grid.width // 24  # five images of 4 pixels and the gaps
@@ -136,6 +148,15 @@ def test_interpolation_has_the_uploads_at_its_ends(answers, uploads):
   differ = int(re.fullmatch(r"Both ends as decoded: (\d) of 32 pixel values differ.*", text)[1])
   assert np.count_nonzero(np.stack([pixels[:, :4], pixels[:, 20:]]) != ends) == differ
   assert _milliseconds(animation) == 2 * 500 + 6 * 100
+  assert "data-frames='5'" in film
+  with Image.open(io.BytesIO(_embedded(film)[0])) as strip:
+    assert strip.size == (4, 5 * 4)
+    np.testing.assert_array_equal(np.asarray(strip)[:4], evaluation.to_shades(first, 8)[..., 0])
+
+
+def _embedded(html):
+  """The pictures in HTML, as PNG."""
+  return [base64.b64decode(text) for text in re.findall("data:image/png;base64,([^']*)", html)]
 
 
 def _milliseconds(file):
@@ -161,13 +182,78 @@ def test_scores_are_those_of_bin_score(answers, uploads, model):
   assert seen.size == decoded.size == difference.size
 
 
+def test_the_wall_has_the_same_latents_at_each_temperature(answers, batched):
+  for temperature, picture in zip((0.7, 0.85, 1.0), answers.wall(5), strict=True):
+    images = batched.sample(16, temperature, seed=5)
+    np.testing.assert_array_equal(picture, evaluation.image_grid(images, 8))
+
+
+def test_an_upload_is_explained_by_figures_that_add_up(answers, uploads):
+  text = answers.explain(uploads / "good.png")
+  image = read_upload(uploads / "good.png", CONFIG)
+  bits, per_dim = re.search(
+    r"([\d.]+) bits or ([\d.]+) bits/dim, is the importance-weighted bound of 3 samples", text
+  ).groups()
+  assert float(per_dim) == pytest.approx(answers.engine.scores(image[np.newaxis])["bits_per_dim"][0], abs=2e-4)
+  of_terms = [float(value) for value in re.findall(r"bits a position, ([-\d.]+) in all</figcaption>", text)]
+  assert of_terms[0] == pytest.approx(sum(of_terms[1:]), abs=0.2) == pytest.approx(float(bits), abs=0.1)
+  single = answers.engine.bound(np.concatenate([image[np.newaxis], answers.engine.known.test]))
+  assert f"<b>{single[0]:.3f}</b> bits/dim: more than {np.sum(single[1:] < single[0])} of 4 test images" in text
+  heat, *_, nearest = _embedded(text)
+  with Image.open(io.BytesIO(heat)) as picture:
+    assert picture.size == (4, 4)
+  distances = np.linalg.norm(answers.engine.known.train.reshape(8, -1).astype(float) - image.ravel(), axis=1)
+  assert f"alt='{np.sort(distances)[0] / 4:.2f}'" in text and "among 8 training images" in text
+
+
+def test_a_part_that_fails_is_a_line_and_the_others_are_there(answers, uploads, tmp_path):
+  engine = copy.copy(answers.engine)
+  engine.known = KnownImages()
+  text = DemoHandlers(engine, tmp_path).explain(uploads / "good.png")
+  assert text.count("Not shown: ") == 1 and "Not shown: the training images are not on this machine" in text
+  assert "bits/dim, is the importance-weighted bound" in text
+
+
+def test_an_archive_of_the_page_is_read_by_bin_decompress(answers, uploads, workdir, tmp_path):
+  path, text = answers.compress(uploads / "good.png")
+  assert "bin/decompress image.fpp --preset=mine --output=image.npy" in text
+  code, _, error = call("decompress", path, f"--workdir={workdir.path}", "--output=image.npy", cwd=tmp_path)
+  assert code == 0, error
+  np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), [read_upload(uploads / "good.png", CONFIG)])
+  assert "this archive</span>" in text and f"<span>{pathlib.Path(path).stat().st_size} bytes</span>" in text
+
+
+@pytest.mark.slow
+def test_a_model_with_classes_has_names_probabilities_and_guidance(uploads, tmp_path):
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, num_classes=3, label_dropout=0.1))
+  perturb(model, 0.3)
+  engine = Engine(model, 2, known=KnownImages(classes=("cat", "a<b", "dog")))
+  answers = DemoHandlers(engine, tmp_path)
+  labels = np.array([1, 1, 1, 1])
+  guided = model.sample(4, 0.7, seed=3, labels=labels, guidance=1.5)
+  np.testing.assert_array_equal(answers.samples(4, 0.7, 3, 1, 1.5), evaluation.image_grid(guided.numpy(), 8))
+  text = answers.explain(uploads / "good.png")
+  image = read_upload(uploads / "good.png", CONFIG)[np.newaxis]
+  bounds = evaluation.Scorer(model, 2).class_log_likelihoods(image)[0, :3]
+  shares = np.exp(bounds) / np.exp(bounds).sum()
+  for name, share in zip(("cat", "a&lt;b", "dog"), shares, strict=True):
+    assert f"<span>{name}</span>" in text and f"{100 * share:.1f} %" in text
+  assert f"given class {('cat', 'a&lt;b', 'dog')[shares.argmax()]}." in text
+  with pytest.raises(InputError, match="the guidance must be from 0 to 4.0, got nan"):
+    answers.samples(4, 1, 0, 1, NAN)
+  with pytest.raises(InputError, match="the class must be from 0 to 2, got 3"):
+    answers.wall(0, 3)
+
+
 def test_no_function_is_traced_twice(answers, uploads):
-  batched, scorer = answers.engine.sample.__self__, answers.engine.scores
+  batched, scorer = answers.engine.encode.__self__, answers.engine.scores
   for n, name in ((1, "good.png"), (9, "film.gif")):
     answers.samples(n, 1, n)
     answers.score(uploads / name)
     answers.interpolation(uploads / name, uploads / "good.png", 2 + n)
-  for function in (batched._encode, batched._decode, scorer._bound):
+    answers.explain(uploads / name)
+  for function in (batched._encode, batched._decode, scorer._bound, answers.engine._positions._terms):
     assert function.tracing_count() == 1
 
 
@@ -252,6 +338,28 @@ def test_the_top_of_the_page_says_what_was_measured(answers):
   assert text.endswith("Bits/dim of validation: 2.500 single-sample, as measured in training")
 
 
+def test_the_card_of_a_preset_says_where_it_comes_from_and_what_it_loses_to(answers):
+  folder = fpp.models.preset_folder("photos")
+  rows = Workdir(folder).rows()
+  card = ModelCard(
+    "presets/photos",
+    {"evaluation": json.loads((folder / "evaluation.json").read_text())},
+    {"batch_size": 8},
+    rows,
+    (folder / "card.md").read_text(),
+  )
+  text = provenance(card)
+  assert "| training | 11,500 steps of 8 images in 84 minutes on two cores" in text
+  assert "| importance-weighted bound, 4 samples | 3.1451 +- 0.0516 bits/dim, 476 test images |" in text
+  assert "| what it loses to | JPEG XL, all images on one sheet, 3.063 |" in text
+  assert "../" not in text and "**Limits.** Samples look like patches" in text
+  assert "Patches of photographs, 32x32 pixels, RGB" in summary("photos", card, answers.engine)
+  assert "Validation 2.7924 bits/dim at step 11,000" in curve(rows)
+  own = provenance(dataclasses.replace(card, text=""))
+  seconds = sum(8 * 1000 / row["images_per_second"] for row in rows)
+  assert f"| training | 11,000 steps of 8 images, some {seconds / 3600:.2g} hours by its rows |" in own
+
+
 @pytest.mark.parametrize("levels", [2, 3, 8, 17, 32, 256])
 def test_examples_are_read_back_as_they_are(levels, tmp_path):
   config = types.SimpleNamespace(image_shape=(1, levels, 1), levels=levels)
@@ -294,16 +402,20 @@ from flowpp_tf.demo import page
 
 picture = Image.new("L", (8, 8))
 answers = types.SimpleNamespace(
-    engine=types.SimpleNamespace(most_samples=9, config=types.SimpleNamespace(num_classes=0, levels=8)),
-    folder=pathlib.Path(sys.argv[1]), samples=lambda *given: picture,
-    interpolation=lambda *given: (picture, sys.argv[1] + "/one.png", ""),
-    score=lambda *given: (picture, picture, picture, ""))
+    engine=types.SimpleNamespace(
+        most_samples=9, can_guide=False, can_compress=True, config=types.SimpleNamespace(num_classes=0, levels=8)),
+    folder=pathlib.Path(sys.argv[1]), samples=lambda *given: picture, wall=lambda *given: (picture,) * 3,
+    interpolation=lambda *given: (picture, sys.argv[1] + "/one.png", "", ""),
+    score=lambda *given: (picture, picture, picture, ""), explain=lambda *given: "")
 images = {name: np.zeros([4, 4, 1], np.uint8) for name in ("one", "two")}
 shown = [page.DemoModel(name, answers, "text", images) for name in ("a", "b")]
 for models in (shown, shown[:1]):
   built = page.build_page("Models", models, print)
   print(*sorted({str(entry["api_name"]) for entry in built.config["dependencies"]}))
 """
+
+
+_FUNCTIONS = ("sample", "wall", "score", "interpolate", "compress")
 
 
 @pytest.mark.slow
@@ -313,8 +425,8 @@ def test_a_page_of_several_models_has_functions_of_their_own_for_each(tmp_path):
   result = run(["-c", SEVERAL], tmp_path, cwd=ROOT, PYTHONPATH=str(ROOT), TF_CPP_MIN_LOG_LEVEL="3")
   assert result.code == 0, result.error
   several, one = (set(line.split()) for line in result.out.splitlines())
-  assert several >= {f"{name}_{what}" for name in "ab" for what in ("sample", "score", "interpolate")}
-  assert one >= {"sample", "score", "interpolate"}
+  assert several >= {f"{name}_{what}" for name in "ab" for what in _FUNCTIONS}
+  assert one >= {*_FUNCTIONS}
 
 
 # --- The page -------------------------------------------------------------------------------------
@@ -394,20 +506,20 @@ def _open(page, tab):
   return page.get_by_role("tabpanel").filter(visible=True)
 
 
-def _changed(panel, act):
-  """What the first picture of a tab is once `act()` has changed it, as an array."""
-  picture = panel.locator(".picture img").first
+def _changed(panel, act, number=0):
+  """What a picture of a tab is once `act()` has changed it, as an array."""
+  picture = panel.locator(".picture img").nth(number)
   before = picture.get_attribute("src")
   act()
   panel.page.wait_for_function(
     "([image, before]) => image.src != before && image.complete && image.naturalWidth > 99",
     arg=[picture.element_handle(), before],
   )
-  return _pixels(panel)
+  return _pixels(panel, number)
 
 
-def _pixels(panel):
-  address = panel.locator(".picture img").first.get_attribute("src")
+def _pixels(panel, number=0):
+  address = panel.locator(".picture img").nth(number).get_attribute("src")
   with Image.open(io.BytesIO(panel.page.request.get(address).body())) as picture:
     return np.asarray(picture)
 
@@ -421,48 +533,68 @@ def _upload(panel, path):
 
 
 @pytest.mark.browser
-def test_samples_of_the_page_are_those_of_bin_sample(page, model):
+def test_samples_of_the_page_are_those_of_bin_sample(page, batched):
   panel = _open(page, "Samples")
-  grid = lambda *args: np.asarray(evaluation.image_grid(evaluation.BatchedModel(model).sample(*args), 8))
-  panel.locator(".picture img").wait_for()
-  np.testing.assert_array_equal(_pixels(panel), grid(64, 1.0, 0))
-  panel.get_by_label("Seed").fill("7")
+  grid = lambda *args: np.asarray(evaluation.image_grid(batched.sample(*args), 8))
+  panel.locator(".picture img").first.wait_for()
+  np.testing.assert_array_equal(_pixels(panel), grid(16, 0.7, 0))
+  seed = panel.get_by_label("Seed")
+  seed.fill("7")
+  np.testing.assert_array_equal(_changed(panel, lambda: seed.press("Enter")), grid(16, 0.7, 7))
+  panel.get_by_text("Any number, at any temperature").click()
   button = panel.get_by_role("button", name="Sample", exact=True)
-  np.testing.assert_array_equal(_changed(panel, button.click), grid(64, 1.0, 7))
-  pixels = _changed(panel, lambda: panel.get_by_role("slider").nth(1).click(position={"x": 90, "y": 2}))
+  np.testing.assert_array_equal(_changed(panel, button.click, 3), grid(64, 1.0, 7))
+  pixels = _changed(panel, lambda: panel.get_by_role("slider").nth(1).click(position={"x": 90, "y": 2}), 3)
   temperature = float(panel.get_by_label("number input for Temperature").input_value())
   assert 0 < temperature < 1
   np.testing.assert_array_equal(pixels, grid(64, temperature, 7))
+  pixels = _changed(panel, panel.get_by_role("button", name="New seed").click)
+  np.testing.assert_array_equal(pixels, grid(16, 0.7, int(seed.input_value())))
 
 
 @pytest.mark.browser
 @pytest.mark.slow
 def test_interpolation_of_an_example_and_of_an_upload(page, uploads):
   panel = _open(page, "Interpolation")
-  assert panel.locator(".picture img").count() == 2
   _changed(panel, panel.get_by_text("sample 2 to sample 3").click)
   _changed(panel, lambda: _upload(panel, uploads / "good.png"))
   assert "of 32 pixel values differ" in panel.inner_text()
+  panel.get_by_text("There and back, as an animated PNG").click()
   address = panel.locator(".picture img").nth(1).get_attribute("src")
   assert _milliseconds(io.BytesIO(page.request.get(address).body())) == 2 * 500 + 28 * 100
+  film = panel.locator(".film")
+  frame = lambda: film.evaluate("film => film.style.getPropertyValue('--frame')")
+  assert frame() == "0"
+  panel.get_by_role("slider", name="From the one to the other").press("End")
+  page.wait_for_function("film => film.style.getPropertyValue('--frame') == 15", arg=film.element_handle())
 
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_score_of_an_example_and_of_uploads(page, uploads, model):
-  panel = _open(page, "Reconstruction")
+def test_what_the_page_says_of_an_example_and_of_uploads(page, uploads, model, tmp_path):
+  panel = _open(page, "Your image")
   _changed(panel, panel.get_by_text("blank image").click)
+  scorer = evaluation.Scorer(model, 3)
   for name in ("good.png", "film.gif", "sixteen.png"):
     _changed(panel, lambda: _upload(panel, uploads / name))
     image = read_upload(uploads / name, CONFIG)[np.newaxis]
-    assert f"{evaluation.Scorer(model, 3)(image)['bits_per_dim'][0]:.4f}" in panel.inner_text()
+    bits = scorer(image)["bits_per_dim"][0]
+    assert f"{bits:.4f}" in panel.inner_text()
     np.testing.assert_array_equal(_pixels(panel), evaluation.image_grid(image, 8))
+  panel.get_by_text(re.compile(rf"or {bits:.2f}\d\d bits/dim, is the importance-weighted bound")).wait_for()
+  assert panel.locator(".figures img").count() == 4 and "Not shown: the training images" in panel.inner_text()
+  panel.get_by_role("button", name="Compress").click()
+  panel.get_by_text("To decode it: ").wait_for()
+  with page.expect_download() as download:
+    panel.locator("a[download='image.fpp']").click()
+  download.value.save_as(tmp_path / "image.fpp")
+  np.testing.assert_array_equal(fpp.decompress(model, (tmp_path / "image.fpp").read_bytes()), image)
 
 
 @pytest.mark.browser
 @pytest.mark.slow
 def test_50_megapixels_are_fitted(page, uploads):
-  panel = _open(page, "Reconstruction")
+  panel = _open(page, "Your image")
   _changed(panel, lambda: _upload(panel, uploads / "large.png"))
   assert "10000x5000 pixels and was fitted to 4x4" in panel.inner_text()
 
@@ -477,14 +609,27 @@ def test_50_megapixels_are_fitted(page, uploads):
     ("bomb.png", "exceeds limit"),
   ],
 )
-def test_what_is_no_image_is_said_and_the_page_goes_on(page, uploads, name, message):
-  panel = _open(page, "Reconstruction")
+def test_what_is_no_image_is_said_beside_the_results_and_the_page_goes_on(page, uploads, name, message):
+  panel = _open(page, "Your image")
   _upload(panel, uploads / name)
   page.get_by_test_id("toast-body").filter(has_text=message).wait_for()
+  panel.locator(".failed").filter(has_text=message).wait_for()
+  assert panel.locator(".picture img").filter(visible=True).count() == 3 and "Log-likelihood" in panel.inner_text()
   page.get_by_test_id("toast-close").first.click()
+  _changed(panel, lambda: _upload(panel, uploads / "good.png"))
+  panel.locator(".failed").wait_for(state="detached")
   panel = _open(page, "Samples")
   panel.get_by_label("Seed").fill(str(len(name)))
   _changed(panel, lambda: panel.get_by_label("Seed").press("Enter"))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_a_narrow_page_shows_all_tabs_and_fits(page):
+  page.set_viewport_size({"width": 400, "height": 800})
+  for tab in ("Samples", "Interpolation", "Your image", "Card"):
+    _open(page, tab)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 @pytest.mark.slow
@@ -538,7 +683,7 @@ def test_a_request_cannot_make_the_page_fetch_an_address(url):
 def test_room_for_visitors_is_not_made_of_the_files_of_the_page(url, folder):
   with urllib.request.urlopen(f"{url}/config", timeout=LIMIT) as response:
     shown = [file for file in _files_of(json.load(response)) if file["url"].startswith(url)]
-  assert len({file["path"] for file in shown}) == 2 + 6  # examples that the tabs begin with, and first answers
+  assert len({file["path"] for file in shown}) == 7 + 3 + 9  # examples, pairs of them, and first answers
   remove_oldest(next(folder.glob("flowpp_demo_*")) / "uploads", 0)
   for file in shown:
     with urllib.request.urlopen(file["url"], timeout=LIMIT) as response:

@@ -84,6 +84,19 @@ _EVALUATION = {
   "Scorer.class_log_likelihoods": Row(
     lambda w: w.class_scorer.class_log_likelihoods, dict(images=PICTURES, batch_size=BATCH)
   ),
+  "Scorer.first_draws": Row(
+    lambda w: w.scorer.first_draws, dict(num_samples=count(2, most=2)), lambda scorer: look(scorer(IMAGES))
+  ),
+  "PositionScorer": Row(
+    lambda w: evaluation.PositionScorer,
+    dict(model=instance(lambda w: w.model), num_samples=SAMPLES, seed=seed(0)),
+    lambda scorer: look(scorer(IMAGES).total),
+  ),
+  "PositionScorer.__call__": Row(
+    lambda w: w.position_scorer.__call__,
+    dict(images=PICTURES, labels=optional(CLASSES), batch_size=BATCH),
+    lambda bits: look(bits.total),
+  ),
   "classify": Row(
     lambda w: evaluation.classify,
     dict(
@@ -154,6 +167,12 @@ _EVALUATION = {
   "ValidationStatistics.save": Row(
     lambda w: evaluation.ValidationStatistics(1, 2.0, None).save,
     dict(path=path(lambda w: w.new("typical.json"), there=False), key=mapping({})),
+  ),
+  "codec_bytes": Row(
+    lambda w: evaluation.codec_bytes,
+    dict(image=images(GREY[0], 256, exact=False).but("one image").named("images")),
+    lambda sizes: look(np.array([*sizes.values()])),
+    slow=True,
   ),
   "measure_codecs": Row(lambda w: evaluation.measure_codecs, dict(images=images(GREY, 256, exact=False)), slow=True),
   "measure_typical": Row(

@@ -202,6 +202,10 @@ class World:
     return evaluation.Scorer(self.labelled, 2)
 
   @functools.cached_property
+  def position_scorer(self):
+    return evaluation.PositionScorer(self.labelled, 2)
+
+  @functools.cached_property
   def state(self):
     return training.TrainState(_model(MINIMAL), training.TrainingConfig(steps=1, batch_size=2))
 
