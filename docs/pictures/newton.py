@@ -30,7 +30,7 @@ def search():
   """The search of the library that takes the most evaluations of all, and its steps.
 
   Returns:
-    `LogitMixtureLogisticCDF` of one value, its target, and arrays of x, low and high, one for each evaluation.
+    `LogitMixtureLogisticCDF` of one value, its target, and arrays of x, low and high: at first, and after each step.
   """
   most, hardest = 0, None
   for mixture, targets in mixtures():
@@ -79,19 +79,19 @@ def mixture_cdf(theme):
   probability.set_ylabel("F(x)", color=theme.text)
   probability.spines["right"].set_color(theme.muted)
   probability.tick_params(colors=theme.muted, labelcolor=theme.text)
-  for i, (begin, end) in enumerate(zip(low, high), start=1):
+  for i, (begin, end) in enumerate(zip(low, high)):
     below.plot([begin, end], [i, i], color=theme.codec, linewidth=7, solid_capstyle="butt")
   for i, value in enumerate(x):
     color = theme.muted if i == 0 else theme.other if bisected(i - 1, x, low, high) else theme.training
-    for ax, y in ((top, float(mixture.forward(np.float32(value)))), (below, i + 1)):
+    for ax, y in ((top, float(mixture.forward(np.float32(value)))), (below, i)):
       ax.plot(value, y, "s" if color == theme.other else "o", color=color, markersize=8, zorder=3)
-  below.set(ylim=(len(x) + 0.6, 0.4), yticks=range(1, len(x) + 1, 2), xlabel="x", ylabel="evaluation of F")
-  below.text(high[0], 2.6, "bracket", color=theme.muted, ha="right", va="center")
-  below.text(high[0], 4.6, "x from a Newton step", color=theme.training, ha="right", va="center")
-  below.text(high[0], 6.0, "x from a bisection", color=theme.other, ha="right", va="center")
+  below.set(ylim=(len(x) - 0.4, -0.6), yticks=range(0, len(x), 2), xlabel="x", ylabel="Newton iteration")
+  below.text(high[0], 1.6, "bracket", color=theme.muted, ha="right", va="center")
+  below.text(high[0], 3.6, "x from a Newton step", color=theme.training, ha="right", va="center")
+  below.text(high[0], 5.0, "x from a bisection", color=theme.other, ha="right", va="center")
   return fig
 
 
 def bisected(i, x, low, high):
-  """Whether the step after evaluation `i` halved the bracket."""
+  """Whether iteration `i + 1` halved the bracket."""
   return bool(np.isclose(x[i + 1], (low[i + 1] + high[i + 1]) / 2, rtol=1e-6))
