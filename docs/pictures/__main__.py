@@ -1,6 +1,6 @@
 """All pictures of README and docs, light and dark, in docs/images.
 
-python docs/pictures                          draws all, three minutes on two cores
+python docs/pictures                          draws all, some minutes on two cores; the page of bin/demo in Chromium
 python docs/pictures bits_per_dim coupling    draws these again
 
 Their sources are benchmarks/results.json and what stands beside it, the configs, and the presets, which draw images

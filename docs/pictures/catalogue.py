@@ -18,4 +18,5 @@ PICTURES = {
   "interpolation": ("samples", "png"),
   "classes": ("samples", "png"),
   "neighbours": ("samples", "png"),
+  "demo": ("screens", "png"),
 }

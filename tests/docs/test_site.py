@@ -34,7 +34,7 @@ def ci():
     ("docs/training.md", "[home](../README.md)", "[home](index.md)"),
     ("docs/training.md", "[setup.py](../setup.py)", "`setup.py`"),
     ("docs/training.md", "[card](../flowpp_tf/pretrained/photos/card.md)", "[card](models/photos.md)"),
-    ("flowpp_tf/pretrained/photos/card.md", "![s](../../../docs/demo.png)", "![s](../demo.png)"),
+    ("flowpp_tf/pretrained/photos/card.md", "![s](../../../docs/flow_in_one_file.py)", "![s](../flow_in_one_file.py)"),
     ("docs/training.md", "$f[x](y)$, [paper](https://arxiv.org)", "$f[x](y)$, [paper](https://arxiv.org)"),
     (
       "docs/architecture.md",
