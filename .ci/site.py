@@ -2,8 +2,8 @@
 
 python .ci/site.py && mkdocs build
 
-Links to files of the repository that are no pages become plain names. An image NAME.png with a NAME_dark.png beside it
-is shown in that form on dark pages.
+Links to files of the repository that are no pages become plain names. An image with a NAME_dark beside it is
+shown in that form on dark pages; README has such images as <picture>, which GitHub knows.
 """
 
 import os
@@ -18,13 +18,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 TARGET = ROOT / "build" / "docs"
 CARDS = ROOT / "flowpp_tf" / "pretrained"
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
-SCRIPTS = ("architecture.py",)  # of docs/, which are no pages
+PICTURE = re.compile(r'<picture>.*?<img alt="([^"]*)" src="([^"]*)"></picture>')
+SCRIPTS = "pictures"  # a folder of docs/ without pages
 
 
 def place(path):
   """The place in the site of a file of the repository, None if it has none."""
   path = path.relative_to(ROOT)
-  if path.parts[0] == "docs" and path.suffix in (".md", ".png", ".py", ".svg") and path.name not in SCRIPTS:
+  if path.parts[0] == "docs" and path.suffix in (".md", ".png", ".py", ".svg") and path.parts[1] != SCRIPTS:
     return path.relative_to("docs")
   if path.name == "card.md":
     return pathlib.Path("models", f"{path.parent.name}.md")
@@ -51,12 +52,12 @@ def relinked(text, page):
       return f"{link(there, '#only-light')}{link(dark, '#only-dark')}"
     return link(there, f"{hash_sign}{anchor}")
 
-  return LINK.sub(relink, text)
+  return LINK.sub(relink, PICTURE.sub(r"![\1](\2)", text))
 
 
 def main():
   shutil.rmtree(TARGET, ignore_errors=True)
-  shutil.copytree(ROOT / "docs", TARGET, ignore=shutil.ignore_patterns(*SCRIPTS, "__pycache__"))
+  shutil.copytree(ROOT / "docs", TARGET, ignore=shutil.ignore_patterns(SCRIPTS, "__pycache__"))
   pages = [*(ROOT / "docs").rglob("*.md"), *CARDS.glob("*/card.md")]
   for page in [*pages, *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"))]:
     target = TARGET / place(page)

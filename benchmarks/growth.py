@@ -1,6 +1,6 @@
 """How the cost of a training step grows: with batch, image size, blocks and components.
 
-python benchmarks/growth.py --output=growth.json --plot=docs/growth.png
+python benchmarks/growth.py --output=growth.json
 
 A row for each value of each quantity, in a process of its own: milliseconds a step, the peak memory of the
 process, and of the tensors that the step makes (those of less than 256 KiB are not counted). And for each
@@ -64,30 +64,6 @@ def by_quantity(rows):
   return {name: [r for r in rows if r["quantity"] == name] for name in dict.fromkeys(r["quantity"] for r in rows)}
 
 
-def plot(rows, path):
-  """Time and memory against each quantity, all relative to the first value, as a PNG."""
-  import matplotlib
-
-  matplotlib.use("Agg")
-  from matplotlib import pyplot as plt
-
-  figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True, layout="constrained")
-  for axis, cost, title in zip(axes, ("ms_step", "tensors_gib"), ("time of a step", "tensors of a step")):
-    for index, (name, group) in enumerate(by_quantity(rows).items()):
-      axis.loglog(
-        *([r[key] / group[0][key] for r in group] for key in ("value", cost)),
-        base=2,
-        marker="osv^D"[index % 5],
-        markersize=4,
-        label=f"{name}: {exponent(group, cost):.2f}",
-      )
-    axis.set(title=title, xlabel="quantity, relative to its smallest value")
-    axis.grid(alpha=0.3)
-    axis.legend(title="exponent", fontsize=8, title_fontsize=8)
-  axes[0].set_ylabel("cost, relative")
-  figure.savefig(path, dpi=100)
-
-
 def define_flags():
   """The script's flags; a function, as tests import this file."""
   flags.DEFINE_string("config", "photos", "Model that is varied: of 32x32x3 images, or 128x128.")
@@ -95,7 +71,6 @@ def define_flags():
   flags.DEFINE_integer("threads", 2, "Cores.")
   flags.DEFINE_integer("repeats", 5, "Timed rounds of each; the median counts.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
-  flags.DEFINE_string("plot", None, "PNG file to draw; none if not given.")
 
 
 def main(argv):
@@ -109,8 +84,6 @@ def main(argv):
     ]
   )
   write_json(FLAGS.output, rows)
-  if FLAGS.plot:
-    plot(rows, FLAGS.plot)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 python benchmarks/run_all.py                       measures all, more than an hour
 python benchmarks/run_all.py --only=model,growth   these parts again
-python benchmarks/run_all.py --write               measures nothing: tables and plot of what is stored
+python benchmarks/run_all.py --write               measures nothing: tables of what is stored
 
 The figures are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine.
 A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of a page, a figure in a sentence between
-`<!-- figure NAME -->` and `<!-- end -->`.
+`<!-- figure NAME -->` and `<!-- end -->`. Then `python docs/pictures` draws the pictures that show it.
 """
 
 import importlib.metadata
@@ -34,7 +34,6 @@ RESULTS = ROOT / "benchmarks" / "results.json"
 PAGES = tuple(
   path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if path not in scaling.PAGES
 )
-PLOT = ROOT / "docs" / "growth.png"
 
 # Scripts and flags of each part. What is compared is measured by one command, in turn.
 PARTS = {
@@ -387,7 +386,7 @@ def define_flags():
   flags.DEFINE_list("only", list(PARTS), f"Parts to measure, any of {', '.join(PARTS)}.")
   flags.DEFINE_string("config", "cifar10", "Model of all parts but growth.")
   flags.DEFINE_string("other", "/tmp/before", "Checkout of the version that the turns are beside.")
-  flags.DEFINE_bool("write", False, "Measure nothing; write tables and plot of what is stored.")
+  flags.DEFINE_bool("write", False, "Measure nothing; write tables of what is stored.")
 
 
 def main(argv):
@@ -402,8 +401,6 @@ def main(argv):
       RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
   for path, text in written({path: path.read_text() for path in PAGES}, stored).items():
     path.write_text(text)
-  for rows in results(stored, "growth"):
-    growth.plot(rows, PLOT)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Compare scores at telling digits from other images: AUROC of each score, and histograms.
+"""Compare scores at telling digits from other images: AUROC of each score.
 
 bin/train --flagfile=configs/digits.flags
-python examples/score_digits.py --workdir=runs/digits --picture=scores_digits.png
+python examples/score_digits.py --workdir=runs/digits
 
 It scores the test digits, training digits and nine sets of other images: 180 images of 8x8 pixels and 17
 levels each. AUROC is the probability that an image of a set scores higher than a test digit, with ties
-counted half: 1 is perfect, 0.5 is chance. docs/scoring.md discusses the table.
+counted half: 1 is perfect, 0.5 is chance. docs/scoring.md discusses the table, and has histograms.
 """
 
 import io
@@ -30,10 +30,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "runs/digits", "Directory of a run of configs/digits.flags.")
 flags.DEFINE_integer("num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "Seed of the noise and of the shuffles.")
-flags.DEFINE_string("picture", None, "PNG file for histograms; not written by default.")
 
 SCORES = ("bits_per_dim", "typicality", "complexity_corrected")  # all are higher for stranger images
-DRAWN = ("digits", "digits at half contrast, x // 2", "two middle columns, rest black", "digits mirrored")
 
 
 def image_sets(config: FlowPlusPlusConfig, seed: int) -> dict[str, np.ndarray]:
@@ -65,32 +63,8 @@ def as_file(pixels: np.ndarray, config: FlowPlusPlusConfig) -> np.ndarray:
   """Return what the model sees of RGB pixels that come as a file."""
   file = io.BytesIO()
   Image.fromarray(pixels).save(file, "PNG")
+  file.seek(0)
   return read_for_model(file, config)
-
-
-def draw(scores: dict[str, dict[str, np.ndarray]], path: str) -> None:
-  """Draw histograms of each score, with a row for each of the sets in `DRAWN`."""
-  import matplotlib  # not at the top: the import is slow
-
-  matplotlib.use("agg")
-  from matplotlib import pyplot as plt
-
-  scores = {name: scores[name] for name in DRAWN}
-  figure, grid = plt.subplots(
-    len(scores), len(SCORES), figsize=(9, 5), sharex="col", sharey="col", layout="constrained"
-  )
-  for column, score in enumerate(SCORES):
-    everything = np.concatenate([part[score] for part in scores.values()])
-    bins = np.linspace(everything.min(), np.quantile(everything, 0.995), 50)
-    for axes, (name, part) in zip(grid[:, column], scores.items()):
-      axes.hist(part[score], bins, color="C0" if name == "digits" else "C1")
-      axes.axvline(np.median(scores["digits"][score]), color="C0", linewidth=1)
-      axes.set_yticks([])
-      if column == 0:
-        axes.set_title(name, fontsize=9, loc="left")
-    grid[-1, column].set_xlabel(f"{score}, bits/dim")
-  figure.savefig(path, dpi=100, format="png")
-  plt.close(figure)
 
 
 def main(argv: list[str]) -> None:
@@ -123,8 +97,6 @@ def main(argv: list[str]) -> None:
     print(
       f"| {name} | {np.median(part['bits_per_dim']):.2f} | {np.median(part['png_bytes']):.0f} | {' | '.join(aurocs)} |"
     )
-  if FLAGS.picture:
-    draw(scores, FLAGS.picture)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from flowpp_tf.config import get_config
 from support.programs import example
 
 pytestmark = [pytest.mark.slow, pytest.mark.docs]
@@ -63,3 +64,11 @@ def test_bounds_of_surrogates_are_below_the_evidence(capsys):
   for bound, error in bounds:
     assert bound < float(exact[1]) + 6 * error
   assert bounds[2][0] > bounds[1][0]  # the flow's is above that of any normal distribution
+
+
+def test_the_sets_of_images_that_are_scored_fit_the_model():
+  config = get_config("digits")
+  sets = example("score_digits").image_sets(config, seed=0)
+  assert len(sets) == 11
+  for name, images in sets.items():
+    assert images.shape == (180, *config.image_shape) and 0 <= images.min() <= images.max() < config.levels, name

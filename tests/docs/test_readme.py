@@ -29,7 +29,7 @@ def test_the_first_lines_for_a_visitor_run_and_draw_the_first_picture(capsys, tm
   run_page("README.md")
   out = capsys.readouterr().out.splitlines()
   assert out[0] == "(32,)" and out[1].startswith("tfp.distributions.FlowDistribution(")
-  with Image.open("samples.png") as drawn, Image.open(ROOT / "docs" / "samples_first.png") as shown:
+  with Image.open("samples.png") as drawn, Image.open(ROOT / "docs" / "images" / "samples_first.png") as shown:
     assert drawn.size == shown.size
     # Not all pixels: another processor rounds otherwise, and a pixel at the edge of two levels moves.
     assert np.mean(np.abs(np.asarray(drawn, np.float64) - np.asarray(shown, np.float64)) > 8) < 0.1

@@ -33,12 +33,17 @@ def ci():
     ("docs/training.md", "[home](../README.md)", "[home](index.md)"),
     ("docs/training.md", "[setup.py](../setup.py)", "`setup.py`"),
     ("docs/training.md", "[card](../flowpp_tf/pretrained/photos/card.md)", "[card](models/photos.md)"),
-    ("flowpp_tf/pretrained/photos/card.md", "![s](../../../docs/samples_photos.png)", "![s](../samples_photos.png)"),
+    ("flowpp_tf/pretrained/photos/card.md", "![s](../../../docs/flow_in_one_file.py)", "![s](../flow_in_one_file.py)"),
     ("docs/training.md", "$f[x](y)$, [paper](https://arxiv.org)", "$f[x](y)$, [paper](https://arxiv.org)"),
     (
       "docs/architecture.md",
-      "![bound](architecture.png)",
-      "![bound](architecture.png#only-light)![bound](architecture_dark.png#only-dark)",
+      "![bound](images/bound.svg)",
+      "![bound](images/bound.svg#only-light)![bound](images/bound_dark.svg#only-dark)",
+    ),
+    (
+      "README.md",
+      '<picture><source srcset="docs/images/bound_dark.svg"><img alt="a (b)" src="docs/images/bound.svg"></picture>',
+      "![a (b)](images/bound.svg#only-light)![a (b)](images/bound_dark.svg#only-dark)",
     ),
   ],
 )

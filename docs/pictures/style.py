@@ -1,0 +1,180 @@
+"""How all pictures look: colours by what they mean, light and dark, letters, and how a picture becomes a file.
+
+The light version has a white ground, that of the site and of GitHub, so that it can be read wherever it is opened; the
+dark one is transparent, and fits any dark page.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import font_manager  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402
+import numpy as np  # noqa: E402
+from PIL import Image, ImageDraw, ImageFont  # noqa: E402
+
+IMAGES = pathlib.Path(__file__).resolve().parent.parent / "images"
+WIDTH = 8.0  # inches of each chart and diagram: letters of 14 points have 9 pixels on a screen of 400
+matplotlib.rcParams.update(
+  {
+    "font.size": 14,
+    "axes.titlesize": 14,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "mathtext.fontset": "cm",
+    "svg.hashsalt": "flowpp_tf",  # the same file from the same figures
+  }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Theme:
+  """The colours of a version of a picture.
+
+  Attributes:
+    ending: of the file's name.
+    ground: behind all; None for transparent.
+    text: letters.
+    muted: notes, lines and axes.
+    faint: grids.
+    on_bars: letters on bars.
+    ours: this package, its time, test images, and validation.
+    training: training images and curves.
+    other: other images, what is looked for.
+    glow: Glow.
+    codec: lossless codecs.
+    memory: memory, beside time.
+    value: in diagrams, tensors; also the half that a coupling keeps.
+    network: in diagrams, networks.
+    bijector: in diagrams, bijectors; also the half that a coupling transforms.
+    term: in diagrams, terms of the bound.
+  """
+
+  ending: str
+  ground: str | None
+  text: str
+  muted: str
+  faint: str
+  on_bars: str
+  ours: str
+  training: str
+  other: str
+  glow: str
+  codec: str
+  memory: str
+  value: str
+  network: str
+  bijector: str
+  term: str
+
+
+# The colours of lines and bars are those of Okabe and Ito, which the colour-blind tell apart.
+LIGHT = Theme(
+  ending="",
+  ground="#ffffff",
+  text="#1f2328",
+  muted="#57606a",
+  faint="#d8dde3",
+  on_bars="#ffffff",
+  ours="#0072b2",
+  training="#009e73",
+  other="#d55e00",
+  glow="#e69f00",
+  codec="#a3abb5",
+  memory="#b5568a",
+  value="#f0f1f3",
+  network="#fbe3c8",
+  bijector="#cfe1f4",
+  term="#d6ecd2",
+)
+DARK = Theme(
+  ending="_dark",
+  ground=None,
+  text="#e6e8ee",
+  muted="#b4b9c4",
+  faint="#434957",
+  on_bars="#14161b",
+  ours="#56b4e9",
+  training="#35c79b",
+  other="#f58b45",
+  glow="#f0b429",
+  codec="#7f8896",
+  memory="#d991b8",
+  value="#343843",
+  network="#634b2f",
+  bijector="#2f4f70",
+  term="#365a3c",
+)
+THEMES = (LIGHT, DARK)
+
+
+def figure(theme, height, rows=1, columns=1, **options):
+  """Return a figure of the width of all, and its axes in the colours of a theme."""
+  fig, grid = plt.subplots(rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False, **options)
+  fig.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+  fig.patch.set_facecolor(theme.ground or "none")
+  for axes in grid.flat:
+    axes.set_facecolor("none")
+    axes.tick_params(colors=theme.muted, labelcolor=theme.text)
+    for spine in axes.spines.values():
+      spine.set_color(theme.muted)
+    for label in (axes.title, axes.xaxis.label, axes.yaxis.label):
+      label.set_color(theme.text)
+  return fig, grid
+
+
+def save(picture, name, ending, theme):
+  """Write a figure or an image into the folder of all pictures; return the path."""
+  path = IMAGES / f"{name}{theme.ending}.{ending}"
+  path.parent.mkdir(exist_ok=True)
+  if ending == "svg":
+    picture.savefig(path, format="svg", metadata={"Date": None})
+    plt.close(picture)
+  else:
+    picture.save(path, optimize=True)
+  return path
+
+
+@functools.cache
+def font(size):
+  """The letters of the charts, for images, in pixels."""
+  return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+
+
+def grid(pixels, theme, scale, gap, columns_wide=(), rows_wide=(), row_labels=(), column_labels=()):
+  """Return an image of rows of images, enlarged without smoothing, with labels.
+
+  Args:
+    pixels: uint8 `[rows, columns, H, W, 1 or 3]`.
+    theme: `Theme`.
+    scale: side of a pixel.
+    gap: pixels between images.
+    columns_wide: indices of the columns left of which the gap is six times as wide.
+    rows_wide: indices of the rows above which it is.
+    row_labels: texts left of the rows.
+    column_labels: pairs of a column and a text that begins above it.
+  """
+  rows, columns, height, width = pixels.shape[:4]
+  size = 36
+  starts = lambda count, side, wide: [
+    i * (scale * side + gap) + 5 * gap * sum(i >= index for index in wide) for i in range(count)
+  ]
+  left = max((round(font(size).getlength(text)) + size // 2 for text in row_labels), default=0)
+  top = 3 * size // 2 if column_labels else 0
+  lefts = [left + start for start in starts(columns, width, columns_wide)]
+  tops = [top + start for start in starts(rows, height, rows_wide)]
+  whole = (lefts[-1] + scale * width, tops[-1] + scale * height)
+  result = Image.new("RGBA", whole, theme.ground or (0, 0, 0, 0))
+  for i in range(rows):
+    for j in range(columns):
+      tile = Image.fromarray(np.broadcast_to(pixels[i, j], (height, width, 3)).copy())
+      result.paste(tile.resize((scale * width, scale * height), Image.Resampling.NEAREST), (lefts[j], tops[i]))
+  draw = ImageDraw.Draw(result)
+  for y, text in zip(tops, row_labels):
+    draw.text((left - size // 3, y + scale * height / 2), text, theme.text, font(size), anchor="rm")
+  for column, text in column_labels:
+    draw.text((lefts[column], size * 0.6), text, theme.text, font(size), anchor="lm")
+  return result
