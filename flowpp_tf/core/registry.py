@@ -8,6 +8,9 @@ and configs know the names without importing TensorFlow.
 COUPLINGS = {
   "mixture_logistic": "flowpp_tf.bijectors.coupling:MIXTURE_LOGISTIC",
   "affine": "flowpp_tf.bijectors.coupling:AFFINE",
+  "rational_quadratic": "flowpp_tf.bijectors.piecewise_cdf:RATIONAL_QUADRATIC",
+  "piecewise_quadratic": "flowpp_tf.bijectors.piecewise_cdf:QUADRATIC",
+  "piecewise_linear": "flowpp_tf.bijectors.piecewise_cdf:LINEAR",
 }
 
 # For --dataset, a function each, which returns an `ImageDataset`; its parameters are those options of

@@ -6,6 +6,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.config.structure import parse_structure
+from flowpp_tf.core.registry import COUPLINGS
 from support.programs import ROOT, run
 
 # Parameters of the published models, and the dequantizer's share.
@@ -106,7 +107,7 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(filters=0), "`filters` must be a positive integer, got 0"),
     (dict(filters=6), "`filters` must be a multiple of the 4 heads, got 6"),
     (dict(dropout=1.0), r"`dropout` must be a number in \[0, 1\), got 1.0"),
-    (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
+    (dict(coupling="spline"), f"`coupling` must be one of {', '.join(COUPLINGS)}, got 'spline'"),
     (dict(coupling_margin=0.5), r"`coupling_margin` must be a number in \[0, 1/2\), got 0.5"),
     (dict(coupling_margin=0.05, coupling="affine"), "`coupling_margin` must be 0 for `coupling` affine, .* got 0.05"),
     (dict(augment_end="tanh"), "`augment_end` must be one of none, sigmoid, got 'tanh'"),
