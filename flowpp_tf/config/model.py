@@ -326,7 +326,8 @@ CONFIGS = {
     invertible_conv_stddev=0.01,
     structure="columns:2,channels:2,squeeze,columns:2,channels:3",
   ),
-  # The ablations of the paper's table 2.
+  # The ablations of the paper's table 2, and the full model that they are compared with.
+  "cifar10_400_epochs": _CIFAR10,
   "cifar10_uniform_dequantization": dataclasses.replace(_CIFAR10, dequantization="uniform", filters=104),
   "cifar10_affine_coupling": dataclasses.replace(_CIFAR10, coupling="affine", filters=108, dequant_filters=108),
   "cifar10_no_attention": dataclasses.replace(_CIFAR10, attention=False),

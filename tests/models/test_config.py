@@ -19,6 +19,7 @@ PUBLISHED = {
   "celeba64_3bit": (73489960, 5654440),
   "celeba128_5bit": (122790952, 8308648),
   "cifar10_vflow": (39700096, 3466976),
+  "cifar10_400_epochs": (31443440, 3466976),
   "cifar10_uniform_dequantization": (32324408, 0),
   "cifar10_affine_coupling": (32045708, 3035168),
   "cifar10_no_attention": (31443440, 3466976),
