@@ -1,6 +1,6 @@
 """The commands: `bin/train`, `flowpp-train` and `python -m flowpp_tf train` begin here, before TensorFlow is imported.
 
-train evaluate sample score export demo compress decompress
+train evaluate sample score export demo compress decompress reproduce
 """
 
 import contextlib
@@ -23,6 +23,7 @@ COMMANDS = {
   "demo": "show a model on a web page",
   "compress": "compress images without loss",
   "decompress": "give compressed images back",
+  "reproduce": "run the paper's ablations, with table and plot",
 }
 
 _NOISE = re.compile(
@@ -42,7 +43,8 @@ def _start(command):
     print(f"flowpp_tf {__version__}")
     return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  if command != "decompress" and not {"help", "helpfull", "helpshort", "h", "?"}.intersection(arguments):
+  imports = command not in ("decompress", "reproduce")
+  if imports and not {"help", "helpfull", "helpshort", "h", "?"}.intersection(arguments):
     print("importing TensorFlow", file=sys.stderr, flush=True)
   with _without_noise():
     program = importlib.import_module(f"flowpp_tf.programs.{command}")
@@ -93,6 +95,6 @@ def _explain(command):
 
 
 # Entry points of `flowpp-train` and so on, and of bin/.
-train, evaluate, sample, score, export, demo, compress, decompress = (
+train, evaluate, sample, score, export, demo, compress, decompress, reproduce = (
   functools.partial(start, command) for command in COMMANDS
 )
