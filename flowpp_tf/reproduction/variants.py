@@ -51,14 +51,28 @@ _REDUCED = {
   "precision": "float32",  # bfloat16 is slow on cores without AMX
   "num_samples": 1,
 }
+_FASHION_MNIST = {
+  **_REDUCED,
+  "filters": 48,
+  "dequant_filters": 48,
+  "batch_size": 8,
+  "schedule": "linear:3e-3@300,hold",
+  "steps": 4000,
+  "validate_every": 400,
+  "eval_images": 2000,
+}
+_PHOTOS = {
+  **_REDUCED,
+  "filters": 44,
+  "dequant_filters": 44,
+  "schedule": "linear:3e-3@200,hold",
+  "steps": 2500,
+  "validate_every": 250,
+}
 BASES = {
-  "digits": Base("digits", {"dequant_filters": 40, "num_samples": 1}),
-  "fashion_mnist": Base(
-    "fashion_mnist", {**_REDUCED, "filters": 48, "dequant_filters": 48, "schedule": "linear:3e-3@300,hold"}
-  ),
-  "photos": Base(
-    "photos_crops", {**_REDUCED, "filters": 44, "dequant_filters": 44, "schedule": "linear:3e-3@200,hold"}
-  ),
+  "digits": Base("digits", {"dequant_filters": 40, "steps": 1500, "num_samples": 1}),
+  "fashion_mnist": Base("fashion_mnist", _FASHION_MNIST),
+  "photos": Base("photos_crops", _PHOTOS),
   "cifar10": Base("cifar10_400_epochs", {"num_samples": 1}),
 }
 
