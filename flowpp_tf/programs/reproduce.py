@@ -15,6 +15,7 @@ from absl import flags
 from flowpp_tf.programs import process, run
 from flowpp_tf.reproduction.variants import BASES, VARIANTS
 
+_MOST = 1 << 31
 _SETTINGS = ("steps", "epochs", "validate_every", "eval_images", "num_samples", "data_dir")
 
 
@@ -28,11 +29,15 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "jobs", 1, "Runs at a time, each in a process with its share of the cores.", lower_bound=1, upper_bound=1024
   )
-  flags.DEFINE_integer("steps", None, "Training steps; those of the recipe if not given.", lower_bound=1)
+  flags.DEFINE_integer(
+    "steps", None, "Training steps; those of the recipe if not given.", lower_bound=1, upper_bound=_MOST
+  )
   run.define_float("epochs", None, "Passes over the training data, instead of steps.", 0, 1e6)
-  flags.DEFINE_integer("validate_every", None, "Steps between validations.", lower_bound=1)
-  flags.DEFINE_integer("eval_images", None, "Test images at the end.", lower_bound=1)
-  flags.DEFINE_integer("num_samples", None, "Samples of the bound at the end; the table has one.", lower_bound=1)
+  flags.DEFINE_integer("validate_every", None, "Steps between validations.", lower_bound=1, upper_bound=_MOST)
+  flags.DEFINE_integer("eval_images", None, "Test images at the end.", lower_bound=1, upper_bound=_MOST)
+  flags.DEFINE_integer(
+    "num_samples", None, "Samples of the bound at the end; the table has one.", lower_bound=1, upper_bound=_MOST
+  )
   flags.DEFINE_string("data_dir", None, "As of bin/train.")
 
 
