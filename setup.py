@@ -9,7 +9,7 @@ REQUIREMENTS = [
   line for line in (HERE / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")
 ]
 VERSION = (HERE / "flowpp_tf" / "version.py").read_text().split('"')[-2]
-COMMANDS = ("train", "evaluate", "sample", "score", "export", "demo", "compress", "decompress")
+COMMANDS = ("train", "evaluate", "sample", "score", "export", "demo", "compress", "decompress", "reproduce")
 EXTRAS = {
   "demo": ["gradio>=6.15,<7"],
   "codecs": ["imagecodecs>=2024.9"],

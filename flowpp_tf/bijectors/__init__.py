@@ -22,6 +22,14 @@ from flowpp_tf.bijectors.mixture_logistic import (
 )
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF, MixtureLogisticCDF
 from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile, logit_mixture_logistic_quantile
+from flowpp_tf.bijectors.piecewise_cdf import (
+  LogitLinearCDF,
+  LogitQuadraticCDF,
+  LogitRationalQuadraticCDF,
+  linear_coupling_bijector,
+  quadratic_coupling_bijector,
+  rational_quadratic_coupling_bijector,
+)
 from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
 from flowpp_tf.bijectors.sigmoid import Sigmoid
 from flowpp_tf.bijectors.squeeze import ColumnsToChannels, Squeeze, SwapHalves, split_columns

@@ -271,7 +271,7 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
     >>> bijector.forward(tf.zeros([1, 2])).numpy()
     array([[1., 2.]], dtype=float32)
   """
-  s, t = tf.unstack(_per_value(real_tensor("parameters", parameters, None, tf.float32), 2), axis=-1)
+  s, t = tf.unstack(per_value(real_tensor("parameters", parameters, None, tf.float32), 2), axis=-1)
   return BoundedAffine(scale_logit=s, shift=t)
 
 
@@ -304,7 +304,7 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, m
   """
   check_count("components", components)
   check_number("margin", margin, 0)
-  parameters = _per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
+  parameters = per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
   s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
   log_scale = tf.maximum(log_scale, tf.constant(_SMALLEST_LOG_SCALE, log_scale.dtype))
@@ -317,7 +317,8 @@ def _affine_without_components(parameters, components):  # by name, as a lambda 
   return affine_coupling_bijector(parameters)
 
 
-def _per_value(parameters, size):
+def per_value(parameters: tf.Tensor, size: int) -> tf.Tensor:
+  """Return parameters `[..., C size]` as `[..., C, size]`; raise a `ValueError` if they are not of that many."""
   if not parameters.shape.rank or not parameters.shape[-1] or parameters.shape[-1] % size:
     raise ValueError(
       f"the conditioner must give {size} parameters for each transformed value, got "

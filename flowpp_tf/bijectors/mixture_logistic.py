@@ -146,7 +146,7 @@ def logit_mixture_logistic_cdf(
     #   d logit F / dz = (p a + r b) s
     #   d log(logit F)' / dz = w s (a - E_p a - b + E_r b)
     by_value, by_log_derivative = by_value[..., tf.newaxis], by_log_derivative[..., tf.newaxis]
-    p, r, w, pi = map(_softmax, (*terms, logits))
+    p, r, w, pi = map(softmax_of_any_rank, (*terms, logits))
     scale, rate = tf.exp(log_scale), tf.exp(-log_scale)
     a, b = tf.sigmoid(-z) * rate, tf.sigmoid(z) * rate
     by_z = scale * (by_value * (p * a + r * b) + by_log_derivative * w * (_less_mean(a, p) - _less_mean(b, r)))
@@ -169,7 +169,7 @@ def logit_cdf_gradients(
   `log_scale`, `[..., K]`; see `grad` above."""
   z, _, terms = _log_terms(x, logits, loc, log_scale)
   log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(t, axis=-1) for t in terms)
-  p, r = _softmax(terms[0]), _softmax(terms[1])
+  p, r = softmax_of_any_rank(terms[0]), softmax_of_any_rank(terms[1])
   by_z = p * tf.sigmoid(-z) + r * tf.sigmoid(z)
   return log_prob - log_cdf - log_survival, [p - r, -by_z * tf.exp(-log_scale), -by_z * z]
 
@@ -197,7 +197,7 @@ def _split_off_largest(terms):
   return largest[..., 0], terms - largest
 
 
-def _softmax(terms):
+def softmax_of_any_rank(terms: tf.Tensor) -> tf.Tensor:
   """`tf.nn.softmax`; oneDNN's kernel, the default on many CPUs, rejects more than five dimensions."""
   if terms.shape.rank in range(1, 6):
     return tf.nn.softmax(terms)

@@ -30,7 +30,7 @@ class CouplingConfig:
 
   Attributes:
     coupling: kind of coupling, one of `COUPLINGS`.
-    components: K.
+    components: K, of a mixture or of a piecewise CDF.
     invertible_conv: "dense", "lu" or "none": a 1x1 convolution, one matrix per half.
     act_norm_min_variance: floor under the variance at initialisation.
     network: of the conditioner.
@@ -79,10 +79,11 @@ class FlowPlusPlusConfig(Settings):
   structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see config/structure.py.")
   coupling: str = setting(
     "mixture_logistic",
-    f"Transformation of a coupling, one of {', '.join(COUPLINGS)}; affine is an ablation.",
+    f"Transformation of a coupling, one of {', '.join(COUPLINGS)}; affine is an ablation, and the last three have "
+    "piecewise CDFs in place of the mixture's.",
     one_of(*COUPLINGS),
   )
-  components: int = setting(32, "K, logistics in a mixture.", COUNT)
+  components: int = setting(32, "K, logistics in a mixture, or bins of a piecewise CDF.", COUNT)
   coupling_margin: float = setting(
     0.0,
     "m, with which a mixture's coupling is logit((1 - 2 m) F + m), F the mixture's CDF: 0 in Flow++, 0.05 in VFlow.",
@@ -325,7 +326,8 @@ CONFIGS = {
     invertible_conv_stddev=0.01,
     structure="columns:2,channels:2,squeeze,columns:2,channels:3",
   ),
-  # The ablations of the paper's table 2.
+  # The ablations of the paper's table 2, and the full model that they are compared with.
+  "cifar10_400_epochs": _CIFAR10,
   "cifar10_uniform_dequantization": dataclasses.replace(_CIFAR10, dequantization="uniform", filters=104),
   "cifar10_affine_coupling": dataclasses.replace(_CIFAR10, coupling="affine", filters=108, dequant_filters=108),
   "cifar10_no_attention": dataclasses.replace(_CIFAR10, attention=False),

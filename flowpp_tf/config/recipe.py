@@ -27,6 +27,8 @@ _TYPES: dict[type, tuple[tuple[type, ...], str]] = {
   float: ((int, float, np.integer, np.floating), "a number"),
   str: ((str,), "a string"),
 }
+# Pairs of settings that say the same, of which a recipe has one.
+SAY_THE_SAME = (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype"))
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -122,12 +124,12 @@ class Recipe:
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)
     settings = {name: _typed(_FIELDS[name], value) for name, value in settings.items()}
-    for what, one, other in (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype")):
+    for what, one, other in SAY_THE_SAME:
       if settings.get(one) is not None and settings.get(other) is not None:
         raise InputError(f"give the {what} as --{one} or as --{other}, one of them")
     replaced = {*settings}
-    for pair in ({"steps", "epochs"}, {"precision", "dtype"}):
-      replaced |= pair if replaced & pair else set()
+    for _, *pair in SAY_THE_SAME:
+      replaced |= {*pair} if replaced & {*pair} else set()
     if settings.get("optimizer") in WITHOUT_EPSILON:  # that of the recipe's optimizer has no meaning
       replaced |= {"adam_epsilon"}
     in_pieces = lambda of: ":" in str(of.get("schedule", ""))  # such a schedule has its own rates and warm-up

@@ -18,7 +18,13 @@ from flowpp_tf.types import Shape
 BYTES_OF_LAYER = 64 << 10  # of memory that Keras takes for a layer besides its weights; measured: 41 KiB
 _COPIES = 2  # of the weights: the model's, and those that are read
 # Of couplings whose number of parameters for a value is known here, so that this module needs no TensorFlow.
-_OUTPUTS = {"mixture_logistic": lambda components: 2 + 3 * components, "affine": lambda components: 2}
+_OUTPUTS = {
+  "mixture_logistic": lambda components: 2 + 3 * components,
+  "affine": lambda components: 2,
+  "rational_quadratic": lambda components: 2 + 3 * components,
+  "piecewise_quadratic": lambda components: 3 + 2 * components,
+  "piecewise_linear": lambda components: 2 + components,
+}
 
 
 class ModelSize(NamedTuple):

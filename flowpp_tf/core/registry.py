@@ -15,6 +15,9 @@ ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file'
 COUPLINGS = {
   "mixture_logistic": "flowpp_tf.bijectors.coupling:MIXTURE_LOGISTIC",
   "affine": "flowpp_tf.bijectors.coupling:AFFINE",
+  "rational_quadratic": "flowpp_tf.bijectors.piecewise_cdf:RATIONAL_QUADRATIC",
+  "piecewise_quadratic": "flowpp_tf.bijectors.piecewise_cdf:QUADRATIC",
+  "piecewise_linear": "flowpp_tf.bijectors.piecewise_cdf:LINEAR",
 }
 
 # For --dataset, a function each, which returns an `ImageDataset`; its parameters are those options of

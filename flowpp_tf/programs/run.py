@@ -1,6 +1,6 @@
 """What the programs share: a command from its flags to its end, one clear line and exit code 2 for bad input."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import functools
 import importlib
 import inspect
@@ -14,6 +14,7 @@ import typing
 
 from absl import app, flags, logging
 
+from flowpp_tf.config.recipe import SAY_THE_SAME
 from flowpp_tf.core.errors import InputError, WorkerLost
 from flowpp_tf.io import budget, gate
 from flowpp_tf.io.budget import Budget
@@ -96,6 +97,7 @@ def _parse(show_help, arguments, argv):
       sys.exit(process.DONE)
     _check_flag_files(argv)
     rest = flags.FLAGS(argv)
+    prefer_command_line(argv)
     _check_texts()
     check_names()
   except BrokenPipeError:  # of a reader of the help
@@ -156,6 +158,15 @@ def _check_flag_files(argv):
     except (OSError, ValueError) as error:
       raise ValueError(f"flag file {path!r} cannot be read: {gate.reason(error)}") from None
     paths += [path for line in text.splitlines() for path in _flag_file(line.strip())]
+
+
+def prefer_command_line(argv: Sequence[str]) -> None:
+  """Let flags of the command line replace those of flag files that say the same: --epochs replaces a file's --steps."""
+  given = {argument.lstrip("-").partition("=")[0] for argument in argv[1:] if argument.startswith("-")}
+  for _, *pair in SAY_THE_SAME:
+    for name, other in (pair, pair[::-1]):
+      if name in given and other not in given and other in flags.FLAGS:
+        flags.FLAGS[other].unparse()
 
 
 def _flag_file(argument, following=""):

@@ -3,7 +3,7 @@
     checkpoints/step_00001700/
         state.index, state.data-*           the state, as `tf.train.Checkpoint` writes it
         best.weights.h5, metrics.jsonl      the run's files as they were then
-        manifest.json                       format, step, the run's config, and the SHA-256 of each of these files
+        manifest.json                       format, step, CPU time, the run's config, the SHA-256 of each of these files
 
 A folder appears under its name once all of it is on disk. One that fails its check is skipped for the one before it.
 tools/convert_run.py converts those of versions before 0.2.0, which have digests.json and no manifest.
@@ -38,6 +38,7 @@ class Restored(NamedTuple):
 
   step: int
   folder: pathlib.Path
+  cpu_seconds: float = 0.0  # of all steps until then; 0 in those of earlier versions
 
 
 class Checkpoints:
@@ -64,8 +65,8 @@ class Checkpoints:
     self._copies: dict[str, tuple[Any, pathlib.Path, str]] = {}  # by name: what was copied, where to, its SHA-256
     self._checkpoint = tf.train.Checkpoint(**trackables)
 
-  def save(self, step: int) -> bool:
-    """Write the current state as that of `step`; return whether it succeeded.
+  def save(self, step: int, cpu_seconds: float = 0.0) -> bool:
+    """Write the current state as that of `step`, after so much CPU time; return whether it succeeded.
 
     On failure (a full disk, say) it logs a warning, and the older checkpoints stay.
     """
@@ -80,7 +81,9 @@ class Checkpoints:
       digests |= {file.name: self._copy(file, unfinished) for file in self._files if file.exists()}
       write_file(
         unfinished / MANIFEST,
-        json.dumps({"format": _FORMAT, "step": step, "run": self._run, "files": digests}, indent=2),
+        json.dumps(
+          {"format": _FORMAT, "step": step, "cpu_seconds": cpu_seconds, "run": self._run, "files": digests}, indent=2
+        ),
       )
       for path in unfinished.iterdir():
         sync(path)
@@ -142,7 +145,9 @@ class Checkpoints:
           self._checkpoint.read(f"{plain}/state").assert_consumed()
       except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise InputError(f"checkpoint {str(folder)!r} is not one of this model and these settings: {error}") from None
-      return Restored(int(folder.name.rpartition("_")[2]), folder)
+      seconds = manifest.get("cpu_seconds")
+      step = int(folder.name.rpartition("_")[2])
+      return Restored(step, folder, float(seconds) if isinstance(seconds, (int, float)) else 0.0)
     if self.newest_first():
       raise InputError(f"no checkpoint in {str(self._folder)!r} is whole; move it away to start over")
     return None

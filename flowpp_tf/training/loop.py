@@ -181,6 +181,7 @@ class Run:
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
     self._traced = False
     self._saved: int | None = None  # step of the newest checkpoint
+    self._cpu_seconds = 0.0  # of the steps of this process and of those before it, without tracing
 
   def restore(self) -> bool:
     """Set the state to the newest checkpoint; return whether there was one.
@@ -194,6 +195,7 @@ class Run:
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
     self._saved = restored and restored.step
+    self._cpu_seconds = restored.cpu_seconds if restored else 0.0
     self._state.model.initialized |= restored is not None
     return restored is not None
 
@@ -219,6 +221,7 @@ class Run:
         self._board.before_steps(count)
       if not self._traced:
         self._log("tracing the first step")
+      cpu_clock = time.process_time()
       self._take_steps(batches, tf.constant(count))
       step += count
       self._watch_skipped(step)
@@ -228,6 +231,8 @@ class Run:
         self._bar.unpause()  # tracing says nothing of the remaining time
         if step % self._period:  # exclude tracing time unless this step is the whole interval
           clock, timed_from = time.monotonic(), step
+      else:
+        self._cpu_seconds += time.process_time() - cpu_clock
       self._update_bar(count)
 
       minutes = self._config.checkpoint_minutes
@@ -316,6 +321,7 @@ class Run:
       "step": step,
       **self._state.means(),
       "images_per_second": images_per_second,
+      "cpu_seconds": self._cpu_seconds,
       "learning_rate": float(self._state.optimizer.learning_rate),
       "val_bits_per_dim": self.validate(),
       "skipped_steps": int(self._state.skipped_steps.numpy()),
@@ -351,7 +357,7 @@ class Run:
       return False
 
   def _save(self, step):
-    if self._workers.chief and self._checkpoints.save(step):
+    if self._workers.chief and self._checkpoints.save(step, self._cpu_seconds):
       self._saved = step
 
   def _stop_if_asked(self, step, stop=None):

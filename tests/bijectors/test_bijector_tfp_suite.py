@@ -25,6 +25,8 @@ FEW = ["logit_mixture", "act_norm", "conv", "conv_lu", "linear", "split_columns"
 few_rows = pytest.mark.parametrize("name", quick_rows(CASES, FEW))
 # The ranges that are not the reals: the unit interval, and an interval that depends on the parameters.
 IN_UNIT_INTERVAL, IN_AN_INTERVAL = {"mixture_cdf", "sigmoid"}, {"logit_margin", "coupling_margin"}
+# What a kink or a jump of the derivative costs an integral over it.
+KNOTS = {"rational_quadratic": 1e-4, "piecewise_quadratic": 1e-4, "piecewise_linear": 1e-2}
 
 
 def rows_where(predicate, quick=None):
@@ -73,7 +75,8 @@ def test_the_derivative_of_a_scalar_bijector_integrates_to_its_increase(name):
   y = bijector.forward(x[:: len(x) // 9])
   assert np.all(np.diff(y, axis=0) > 0) and bijector._internal_is_increasing()
   ends = np.broadcast_to(np.reshape([low, high], [2, 1, 1, 1]), [2, *CASES[name].event])
-  np.testing.assert_allclose(total, np.diff(bijector.forward(ends), axis=0)[0], rtol=1e-8)
+  smooth = name not in KNOTS  # within the cell of a knot the rule is not exact
+  np.testing.assert_allclose(total, np.diff(bijector.forward(ends), axis=0)[0], rtol=1e-8 if smooth else KNOTS[name])
 
 
 @has_tensors

@@ -129,7 +129,7 @@ def test_makes_a_distribution_with_plain_tfp(row):
     (lambda: fb.Squeeze().forward(tf.zeros([1, 3, 4, 1])), "divisible"),
     (lambda: fb.Squeeze().inverse(tf.zeros([1, 3, 4, 2])), "divisible"),
     (lambda: fb.Squeeze(block_size=0), "`block_size` must be at least 1, got 0"),
-    (lambda: fb.num_parameters("spline", 3), "`coupling` must be mixture_logistic or affine"),
+    (lambda: fb.num_parameters("spline", 3), "`coupling` must be mixture_logistic or affine or rational_quadratic or"),
     (lambda: fb.mixture_logistic_coupling_bijector(tf.zeros([1, 10]), 3), "must give 11 parameters"),
     (lambda: fb.split_columns((4, 3, 1)), "even width"),
     (lambda: coupling("float64", "affine").forward(draw(1, 2, 2, 3)), "even last axis"),

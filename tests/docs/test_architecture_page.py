@@ -44,7 +44,7 @@ def test_a_coupling_a_data_set_and_a_setting_are_trained(tmp_path):
   assert result.code == 0 and "test: " in result.out, result.error
   for wrong, message in (
     ("--polyak=1.5", "`polyak` must be in [0, 1), got 1.5"),
-    ("--coupling=tail", "`coupling` must be one of mixture_logistic, tails, affine, got 'tail'"),
+    ("--coupling=tail", "`coupling` must be one of mixture_logistic, tails, affine, rational_quadratic, "),
     ("--dataset=stripe", "unknown dataset 'stripe'; did you mean stripes?"),
     ("--nolabels --crops", "`crops` are for photos and folders; the data set is 'stripes'"),
   ):

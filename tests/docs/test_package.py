@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
+from flowpp_tf.core.registry import COUPLINGS
 from support.marks import exhaustive
 from support.programs import ROOT, call
 from support.runs import TINY_RUN
@@ -166,7 +167,7 @@ def test_a_recipe_is_resolved_for_a_data_set_and_stays_as_it_is():
     (dict(precision="float32", dtype="float32"), "give the precision as --precision or as --dtype, one of them"),
     (dict(precision="double"), "`precision` must be one of float32, bfloat16, float16, got 'double'"),
     (dict(steps=0), "`steps` must be at least 1, got 0"),
-    (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
+    (dict(coupling="spline"), f"`coupling` must be one of {', '.join(COUPLINGS)}, got 'spline'"),
     (dict(steps=2.5), "`steps` must be an integer, got 2.5"),
     (dict(batch_size=True), "`batch_size` must be an integer, got True"),
     (dict(attention="no"), "`attention` must be True or False, got 'no'"),

@@ -7,6 +7,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf.config.size import model_size
 from flowpp_tf.config.structure import parse_structure
+from flowpp_tf.core.registry import COUPLINGS
 from support.marks import exhaustive, slow
 from support.programs import ROOT, run
 
@@ -20,6 +21,7 @@ PUBLISHED = {
   "celeba64_3bit": (73489960, 5654440),
   "celeba128_5bit": (122790952, 8308648),
   "cifar10_vflow": (39700096, 3466976),
+  "cifar10_400_epochs": (31443440, 3466976),
   "cifar10_uniform_dequantization": (32324408, 0),
   "cifar10_affine_coupling": (32045708, 3035168),
   "cifar10_no_attention": (31443440, 3466976),
@@ -118,7 +120,7 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(filters=0), "`filters` must be a positive integer, got 0"),
     (dict(filters=6), "`filters` must be a multiple of the 4 heads, got 6"),
     (dict(dropout=1.0), r"`dropout` must be a number in \[0, 1\), got 1.0"),
-    (dict(coupling="spline"), "`coupling` must be one of mixture_logistic, affine, got 'spline'"),
+    (dict(coupling="spline"), f"`coupling` must be one of {', '.join(COUPLINGS)}, got 'spline'"),
     (dict(coupling_margin=0.5), r"`coupling_margin` must be a number in \[0, 1/2\), got 0.5"),
     (dict(coupling_margin=0.05, coupling="affine"), "`coupling_margin` must be 0 for `coupling` affine, .* got 0.05"),
     (dict(augment_end="tanh"), "`augment_end` must be one of none, sigmoid, got 'tanh'"),

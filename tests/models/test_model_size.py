@@ -35,7 +35,7 @@ BASE = fpp.FlowPlusPlusConfig(
 )
 CHOICES = {
   "structure": ["columns:1", "columns:2,squeeze,channels:1", "squeeze,channels:2,columns:1", "channels:2"],
-  "coupling": ["mixture_logistic", "affine"],
+  "coupling": [*COUPLINGS],
   "attention": [True, False],
   "invertible_conv": ["dense", "lu", "none"],
   "weight_norm": [True, False],

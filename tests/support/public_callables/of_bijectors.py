@@ -170,6 +170,21 @@ CONSTRUCTORS = {
   "MixtureLogisticCDF": Row(
     lambda w: fb.MixtureLogisticCDF, {k: real(v, event=1) for k, v in MIXTURE.items()}, _value([4, 2])
   ),
+  "LogitRationalQuadraticCDF": Row(
+    lambda w: fb.LogitRationalQuadraticCDF,
+    dict(
+      width_logits=real(NORMAL(2, 3), event=1),
+      height_logits=real(NORMAL(2, 3), event=1),
+      slope_logits=real(NORMAL(2, 4), event=1),
+    ),
+    _value([4, 2]),
+  ),
+  "LogitQuadraticCDF": Row(
+    lambda w: fb.LogitQuadraticCDF,
+    dict(width_logits=real(NORMAL(2, 3), event=1), density_logits=real(NORMAL(2, 4), event=1)),
+    _value([4, 2]),
+  ),
+  "LogitLinearCDF": Row(lambda w: fb.LogitLinearCDF, dict(height_logits=real(NORMAL(2, 3), event=1)), _value([4, 2])),
   "PixelsToLogit": Row(
     lambda w: fb.PixelsToLogit,
     dict(levels=count(17), alpha=number(0.05, 0, 0.5, ends=False)),
@@ -200,6 +215,18 @@ FUNCTIONS = {
     ),
     _value([3, 2]),
   ),
+  **{
+    function.__name__: Row(
+      lambda w, function=function: function,
+      dict(parameters=real(NORMAL(3, 2 * size), event=1, cast="floats"), components=count(2)),
+      _value([3, 2]),
+    )
+    for function, size in (
+      (fb.rational_quadratic_coupling_bijector, 8),
+      (fb.quadratic_coupling_bijector, 7),
+      (fb.linear_coupling_bijector, 4),
+    )
+  },
   "num_parameters": Row(
     lambda w: fb.num_parameters, dict(coupling=name("mixture_logistic"), components=count(3, low=0, huge=same(2**62)))
   ),

@@ -1,0 +1,379 @@
+"""Piecewise CDFs in place of the mixture's in equation 11, which the paper leaves to future work (section 5).
+
+    y = logit(F(sigmoid(x))),   F a monotone spline from [0, 1] to [0, 1]
+
+Müller et al. 2019 have F piecewise linear or quadratic, Durkan et al. 2019 rational quadratic. In bin k of width w and
+height h, of mean slope s = h / w, with slopes d0 and d1 at its ends, and with r and 1 - r the shares of the bin left
+and right of sigmoid(x):
+
+    P = r (s r + d0 (1 - r)),   Q = (1 - r) (s (1 - r) + d1 r)
+    F = (heights of the bins left of k) + h P / (P + Q)
+    1 - F = (heights of the bins right of k) + h Q / (P + Q)
+
+is the rational quadratic spline. With s = (d0 + d1) / 2 it is the quadratic one, and with d0 = d1 = s the linear one.
+
+The spline stands between a sigmoid and a logit rather than on an interval [-B, B] with the identity outside (Durkan et
+al. on the reals): there is no B to choose, all bins are of use from the first step on, the slopes at both ends are
+free, and the tails are those of a logistic, as a mixture's are. All terms above are positive, so both tails are exact.
+`tfp.bijectors.RationalQuadraticSpline` of sigmoid(x), which is 1 from x = 17 on in float32, has no upper tail; it also
+has slopes of 1 at both ends, and looks for the bin twice, for the value and for the log-det. Where it holds, the tests
+compare the two.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors.affine import BoundedAffine
+from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
+from flowpp_tf.bijectors.chain import Chain
+from flowpp_tf.bijectors.coupling import CouplingKind, per_value
+from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_shape
+from flowpp_tf.core.arguments import check_count
+from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.errors import InputError
+
+ParameterProperties = tfp.util.ParameterProperties
+
+_UNIFORM = 0.01  # share of each width, height and slope that is that of the identity, so that none reaches 0
+_SLOPE_AT_ZERO = 0.5413248546129181  # log(e - 1), whose softplus is 1
+_TAIL = 50.0  # where the tails are straight in float64 too
+
+
+class _LogitPiecewiseCDF(Bijector):
+  """Base class; subclasses say what the bins are."""
+
+  _names: tuple[str, ...] = ()
+  _more: tuple[int, ...] = ()  # how many more numbers than bins a parameter has
+
+  def _initialize(self, parameters, validate_args, name):
+    with tf.name_scope(name) as name:
+      values = {key: parameters[key] for key in self._names}
+      dtype = self._set_parameters(**values)
+      self._check_bins()
+      super().__init__(
+        forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args, parameters=parameters, name=name
+      )
+
+  def _check_bins(self):
+    shapes = {name: tf.TensorShape(getattr(self, f"_{name}").shape) for name in self._names}
+    bins = {None if shape.rank == 0 else shape[-1] for shape in shapes.values()}
+    counts = [None if not s.rank or s[-1] is None else s[-1] - more for s, more in zip(shapes.values(), self._more)]
+    known = {count for count in counts if count is not None}
+    if None in bins or any(not shape.rank for shape in shapes.values()) or len(known) > 1 or min(known, default=1) < 1:
+      wanted = ", ".join(f"`{n}` [..., K{' + 1' if more else ''}]" for n, more in zip(self._names, self._more))
+      found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
+      raise InputError(f"parameters must have the shapes {wanted}, K the number of bins, got {found}")
+    check_broadcast(**{name: tf.TensorSpec(shape[:-1]) for name, shape in shapes.items()})
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    of = lambda more: lambda sample_shape: tf.concat([sample_shape, [2 + more]], axis=0)
+    return {n: ParameterProperties(event_ndims=1, shape_fn=of(more)) for n, more in zip(cls._names, cls._more)}
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
+
+  def _bins(self):
+    """Return widths, heights, slopes at the left and at the right end of each bin, `[..., K]` each."""
+    raise NotImplementedError
+
+  def _forward_and_log_det(self, x, ctx):
+    return _forward(x, *self._bins())
+
+  def _inverse_and_log_det(self, y, ctx):
+    return _inverse(y, *self._bins())
+
+
+class LogitRationalQuadraticCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeTensorBijector):
+  r"""y = logit(F(sigmoid(x))), elementwise, F a monotone rational quadratic spline with K bins (Durkan et al. 2019).
+
+  Args:
+    width_logits: widths of the bins before a softmax, `[..., K]`; `x` has the shape of the leading dimensions.
+    height_logits: heights of the bins before a softmax, `[..., K]`.
+    slope_logits: slopes at the K + 1 knots before a softplus, `[..., K + 1]`.
+
+  The map is the identity where all parameters are 0. The log-det is in nats per element. The inverse has a closed form.
+
+  Raises:
+    ValueError: if the parameters are not of the same number of bins.
+
+  Examples:
+    >>> bijector = fpp.bijectors.LogitRationalQuadraticCDF(tf.zeros(4), [1.0, 0.0, 0.0, 2.0], tf.zeros(5))
+    >>> bijector.inverse(bijector.forward([-30.0, 0.5, 30.0])).numpy().round(3)
+    array([-30. ,   0.5,  30. ], dtype=float32)
+  """
+
+  _names, _more = ("width_logits", "height_logits", "slope_logits"), (0, 0, 1)
+
+  def __init__(
+    self,
+    width_logits: Any,
+    height_logits: Any,
+    slope_logits: Any,
+    validate_args: bool = False,
+    name: str = "logit_rational_quadratic_cdf",
+  ) -> None:
+    self._initialize(dict(locals()), validate_args, name)
+
+  width_logits = Parameter("Widths of the bins before a softmax, `[..., K]`.")
+  height_logits = Parameter("Heights of the bins before a softmax, `[..., K]`.")
+  slope_logits = Parameter("Slopes at the knots before a softplus, `[..., K + 1]`.")
+
+  def _bins(self):
+    slopes = _positive(tf.convert_to_tensor(self.slope_logits))
+    return _shares(self.width_logits), _shares(self.height_logits), slopes[..., :-1], slopes[..., 1:]
+
+
+class LogitQuadraticCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeTensorBijector):
+  """y = logit(F(sigmoid(x))), elementwise, F piecewise quadratic: its density is linear in each of K bins.
+
+  Müller et al. 2019, section 4.3.
+
+  Args:
+    width_logits: widths of the bins before a softmax, `[..., K]`; `x` has the shape of the leading dimensions.
+    density_logits: densities at the K + 1 knots before a softplus and normalisation, `[..., K + 1]`.
+
+  The map is the identity where all parameters are 0. The log-det is in nats per element. The inverse has a closed form.
+
+  Raises:
+    ValueError: if the parameters are not of the same number of bins.
+
+  Examples:
+    >>> bijector = fpp.bijectors.LogitQuadraticCDF(width_logits=tf.zeros(2), density_logits=tf.zeros(3))
+    >>> bijector.forward([-3.0, 3.0]).numpy().round(3)
+    array([-3.,  3.], dtype=float32)
+  """
+
+  _names, _more = ("width_logits", "density_logits"), (0, 1)
+
+  def __init__(
+    self, width_logits: Any, density_logits: Any, validate_args: bool = False, name: str = "logit_quadratic_cdf"
+  ) -> None:
+    self._initialize(dict(locals()), validate_args, name)
+
+  width_logits = Parameter("Widths of the bins before a softmax, `[..., K]`.")
+  density_logits = Parameter("Densities at the knots before a softplus and normalisation, `[..., K + 1]`.")
+
+  def _bins(self):
+    widths, densities = _shares(self.width_logits), _positive(tf.convert_to_tensor(self.density_logits))
+    left, right = densities[..., :-1], densities[..., 1:]
+    total = tf.reduce_sum(widths * (left + right) / 2, axis=-1, keepdims=True)
+    left, right = left / total, right / total
+    return widths, widths * (left + right) / 2, left, right
+
+
+class LogitLinearCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeTensorBijector):
+  """y = logit(F(sigmoid(x))), elementwise, F piecewise linear: its density is constant in each of K equal bins.
+
+  Müller et al. 2019, section 4.2. The log-det jumps at the knots.
+
+  Args:
+    height_logits: heights of the bins before a softmax, `[..., K]`; `x` has the shape of the leading dimensions.
+
+  The map is the identity where all parameters are 0. The log-det is in nats per element.
+
+  Raises:
+    ValueError: if there is no bin.
+
+  Examples:
+    >>> bijector = fpp.bijectors.LogitLinearCDF(height_logits=tf.zeros(2))
+    >>> bijector.forward([-3.0, 3.0]).numpy().round(3)
+    array([-3.,  3.], dtype=float32)
+  """
+
+  _names, _more = ("height_logits",), (0,)
+
+  def __init__(self, height_logits: Any, validate_args: bool = False, name: str = "logit_linear_cdf") -> None:
+    self._initialize(dict(locals()), validate_args, name)
+
+  height_logits = Parameter("Heights of the bins before a softmax, `[..., K]`.")
+
+  def _bins(self):
+    heights = _shares(self.height_logits)
+    count = tf.cast(tf.shape(heights)[-1], heights.dtype)
+    return tf.ones_like(heights) / count, heights, heights * count, heights * count
+
+
+def _shares(logits):
+  """The softmax of `[..., K]`, mixed with equal shares."""
+  shares = softmax_of_any_rank(tf.convert_to_tensor(logits))
+  return (1 - _UNIFORM) * shares + _UNIFORM / tf.cast(tf.shape(shares)[-1], shares.dtype)
+
+
+def _positive(logits):
+  """The softplus of numbers, 1 for 0, mixed with 1."""
+  return (1 - _UNIFORM) * tf.nn.softplus(logits + tf.constant(_SLOPE_AT_ZERO, logits.dtype)) + _UNIFORM
+
+
+def _forward(x, widths, heights, left_slopes, right_slopes):
+  """Return y `[...]` and the log-det of x `[...]`; the others are `[..., K]`."""
+  inner = tf.clip_by_value(x, -_TAIL, _TAIL)
+  u, v = tf.sigmoid(inner), tf.sigmoid(-inner)
+  left, width, right, below, height, above, d0, d1 = _select(
+    *_masks(u, v, widths), widths, heights, left_slopes, right_slopes
+  )
+  r, q = _parts(u, v, left, right, width)
+  cdf, survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
+  log_cdf, log_survival = tf.math.log(cdf), tf.math.log(survival)
+  log_det = log_density - tf.nn.softplus(-inner) - tf.nn.softplus(inner) - log_cdf - log_survival
+  return log_cdf - log_survival + (x - inner), log_det
+
+
+def _inverse(y, widths, heights, left_slopes, right_slopes):
+  """Return x and the log-det of y; shapes as in `_forward`."""
+  inner = tf.clip_by_value(y, -_TAIL, _TAIL)
+  cdf, survival = tf.sigmoid(inner), tf.sigmoid(-inner)
+  left, width, right, below, height, above, d0, d1 = _select(
+    *_masks(cdf, survival, heights), widths, heights, left_slopes, right_slopes
+  )
+  p, not_p = _parts(cdf, survival, below, above, height)
+  # not_p P = p Q is quadratic in r / q, with one root that is not negative; here without cancellation.
+  s = height / width
+  b = not_p * d0 - p * d1
+  larger = tf.abs(b) + tf.sqrt(b**2 + 4 * p * not_p * s**2)
+  r, q = tf.where(b > 0, 2 * p * s, larger), tf.where(b > 0, larger, 2 * not_p * s)
+  r, q = r / (r + q), q / (r + q)
+  cdf, survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
+  log_u, log_v = tf.math.log(left + width * r), tf.math.log(right + width * q)
+  return log_u - log_v + (y - inner), tf.math.log(cdf) + tf.math.log(survival) - log_density - log_u - log_v
+
+
+def _masks(below, above, sizes):
+  """Return which bins are left of a number, and which hold it, `[..., K]` each, as 0 and 1.
+
+  Args:
+    below, above: the number and its distance from 1, `[...]`. The smaller of the two is the exact one.
+    sizes: of the bins, `[..., K]`.
+  """
+  # In float64, where one sum is exact enough from both ends; a product is faster than `tf.cumsum`.
+  exact = lambda t: tf.cast(tf.stop_gradient(t), tf.float64)
+  number = tf.where(below < above, exact(below), 1 - exact(above))[..., tf.newaxis]
+  count = tf.shape(sizes)[-1]
+  bin_of_row, knot_of_column = tf.range(count)[:, tf.newaxis], tf.range(count - 1)
+  knots = tf.reshape(exact(sizes), [-1, count]) @ tf.cast(bin_of_row <= knot_of_column, tf.float64)
+  knots = tf.reshape(knots, tf.concat([tf.shape(sizes)[:-1], [count - 1]], axis=0))
+  passed = tf.cast(number >= knots, sizes.dtype)
+  end = tf.zeros(tf.concat([tf.shape(passed)[:-1], [1]], axis=0), sizes.dtype)
+  before = tf.concat([passed, end], axis=-1)
+  return before, tf.concat([end + 1, passed], axis=-1) - before
+
+
+@tf.custom_gradient
+def _select(before, here, widths, heights, left_slopes, right_slopes):
+  """Return sums of widths left of, in and right of the bin that `here` marks; those of heights; its two slopes."""
+  after = 1 - before - here
+  masks = (before, here, after)
+  sums = [_sum(mask, sizes) for sizes in (widths, heights) for mask in masks]
+
+  def grad(*by):
+    to = [b[..., tf.newaxis] for b in by]
+    of_sizes = lambda left, bin, right: tf.where(here > 0, bin, tf.where(before > 0, left, right))
+    gradients = of_sizes(*to[:3]), of_sizes(*to[3:6]), here * to[6], here * to[7]
+    arguments = widths, heights, left_slopes, right_slopes
+    return None, None, *(sum_to_shape(g, t) for g, t in zip(gradients, arguments))
+
+  return (*sums, _sum(here, left_slopes), _sum(here, right_slopes)), grad
+
+
+def _sum(mask, values):
+  return tf.reduce_sum(mask * values, axis=-1)
+
+
+def _parts(below, above, before, after, size):
+  """Return the shares of a bin left and right of a number, each exact where it is small."""
+  left, right = (below - before) / size, (above - after) / size
+  from_left = below < above
+  inside = lambda share: tf.clip_by_value(share, 0.0, 1.0)  # a rounding may lie beyond the bin
+  return inside(tf.where(from_left, left, 1 - right)), inside(tf.where(from_left, 1 - left, right))
+
+
+def _spline(r, q, width, height, below, above, d0, d1):
+  """Return F, 1 - F and log F' at the shares r and q = 1 - r of a bin; the letters are those of the equations above."""
+  s = height / width
+  left, right = r * (s * r + d0 * q), q * (s * q + d1 * r)
+  total = left + right
+  log_density = 2 * (tf.math.log(s) - tf.math.log(total)) + tf.math.log(d1 * r**2 + 2 * s * r * q + d0 * q**2)
+  return below + height * left / total, above + height * right / total, log_density
+
+
+# --- Couplings ----------------------------------------------------------------------------------
+
+
+def _coupling(parameters, cdf, sizes):
+  """Return the affine map of equation 11 after a piecewise CDF, whose parameters have these sizes."""
+  parameters = per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + sum(sizes))
+  scale_logit, shift, *of_cdf = tf.split(parameters, [1, 1, *sizes], axis=-1)
+  return Chain([BoundedAffine(scale_logit=scale_logit[..., 0], shift=shift[..., 0]), cdf(*of_cdf)])
+
+
+def rational_quadratic_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
+  """Return equation 11 with a rational quadratic spline in place of the mixture: affine after it.
+
+  Args:
+    parameters: `[..., C (2 + 3 K)]`, as many as for a mixture; for each value in the order scale, shift, K - 1 width
+      logits, of which the first one, 0, is left out, K height logits, K + 1 slope logits, see
+      `LogitRationalQuadraticCDF`.
+    components: K, the number of bins.
+
+  Raises:
+    ValueError: if the last axis is not a multiple of 2 + 3 K.
+
+  Examples:
+    >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("rational_quadratic", 4)])  # of two values
+    >>> fpp.bijectors.rational_quadratic_coupling_bijector(parameters, components=4).forward(tf.ones([5, 2])).shape
+    TensorShape([5, 2])
+  """
+  check_count("components", components)
+  return _coupling(parameters, _rational_quadratic, [components - 1, components, components + 1])
+
+
+def _rational_quadratic(width_logits, height_logits, slope_logits):
+  first = tf.zeros_like(height_logits[..., :1])  # shares do not change if a number is added to all logits
+  return LogitRationalQuadraticCDF(tf.concat([first, width_logits], axis=-1), height_logits, slope_logits)
+
+
+def quadratic_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
+  """Return equation 11 with a piecewise quadratic CDF in place of the mixture: affine after it.
+
+  Args:
+    parameters: `[..., C (3 + 2 K)]`; for each value in the order scale, shift, K width logits, K + 1 density logits,
+      see `LogitQuadraticCDF`.
+    components: K, the number of bins.
+
+  Raises:
+    ValueError: if the last axis is not a multiple of 3 + 2 K.
+
+  Examples:
+    >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("piecewise_quadratic", 4)])  # of two values
+    >>> fpp.bijectors.quadratic_coupling_bijector(parameters, components=4).forward(tf.ones([5, 2])).shape
+    TensorShape([5, 2])
+  """
+  check_count("components", components)
+  return _coupling(parameters, LogitQuadraticCDF, [components, components + 1])
+
+
+def linear_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
+  """Return equation 11 with a piecewise linear CDF in place of the mixture: affine after it.
+
+  Args:
+    parameters: `[..., C (2 + K)]`; for each value in the order scale, shift, K height logits, see `LogitLinearCDF`.
+    components: K, the number of bins.
+
+  Raises:
+    ValueError: if the last axis is not a multiple of 2 + K.
+
+  Examples:
+    >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("piecewise_linear", 4)])  # of two values
+    >>> fpp.bijectors.linear_coupling_bijector(parameters, components=4).forward(tf.ones([5, 2])).shape
+    TensorShape([5, 2])
+  """
+  check_count("components", components)
+  return _coupling(parameters, LogitLinearCDF, [components])
+
+
+RATIONAL_QUADRATIC = CouplingKind(lambda components: 2 + 3 * components, rational_quadratic_coupling_bijector)
+QUADRATIC = CouplingKind(lambda components: 3 + 2 * components, quadratic_coupling_bijector)
+LINEAR = CouplingKind(lambda components: 2 + components, linear_coupling_bijector)

@@ -1,0 +1,135 @@
+"""Ablations: widths at equal parameters, runs as flag files, the table's means and errors, and the whole command."""
+
+import json
+import math
+import signal
+
+import numpy as np
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.config import CONFIGS, Recipe
+from flowpp_tf.reproduction import BASES, VARIANTS, estimate, matched_width, settings_of
+from flowpp_tf.reproduction.plot import plot_ablation
+from flowpp_tf.reproduction.runs import plan
+from flowpp_tf.reproduction.table import markdown, readings, summary
+from flowpp_tf.reproduction.variants import parameters_of
+from support.programs import call, finish, start, wait_for
+
+TINY = [
+  "--data=digits",
+  "--seeds=1",
+  "--steps=4",
+  "--validate_every=2",
+  "--eval_images=4",
+  "--variants=full,affine_coupling",
+  "--output=out",
+]
+
+
+def test_widths_are_those_of_the_paper():
+  full = fpp.get_config("cifar10")
+  for variant in VARIANTS:
+    changes, name = VARIANTS[variant].changes, f"cifar10_{variant}"
+    if name in CONFIGS:
+      expected = CONFIGS[name]
+      assert Recipe(full).replace(**changes, **matched_width(full, changes)).config == expected, variant
+
+
+@pytest.mark.parametrize("data", [data for data in BASES if data != "cifar10"])
+def test_reduced_models_have_equal_parameters_and_attention_to_leave_out(data):
+  config, settings = settings_of(data, "full")
+  full = Recipe.load(config).replace(**settings)
+  assert full.config.attention and full.settings["num_samples"] == 1
+  counts = {variant: parameters_of(*settings_of(data, variant)) for variant in VARIANTS}
+  for variant, count in counts.items():
+    assert abs(count / counts["full"] - 1) < (0.02 if variant == "uniform_dequantization" else 0.01), (variant, counts)
+
+
+def test_the_paper_s_runs_have_its_settings(tmp_path):
+  runs = plan("cifar10", [*VARIANTS], 2, tmp_path)
+  assert [run.name for run in runs[:6]] == [*(f"{variant}_seed0" for variant in VARIANTS), "full_seed1"]
+  for run in runs:
+    flags = run.flags()
+    assert {"--epochs=400.0", "--schedule=linear:3e-4@2000,hold", f"--seed={run.seed}"} <= {*flags}
+    assert not [flag for flag in flags if flag.startswith("--steps=")]
+
+
+def test_estimates_are_means_with_the_error_of_the_mean():
+  values = np.random.RandomState(0).randn(5)
+  found = estimate(values)
+  assert found.mean == pytest.approx(values.mean())
+  assert found.standard_error == pytest.approx(math.sqrt(((values - values.mean()) ** 2).sum() / 4 / 5))
+  assert estimate([2.0]) == (2.0, None, 1) and str(estimate([2.0])) == "2.000" and not str(estimate([]))
+
+
+def fake_run(run, slope, seconds, test, done=True):
+  """What a run of three validations leaves: validation 5 - slope * step, training 0.5 below."""
+  run.workdir.mkdir(parents=True)
+  rows = [
+    {"step": s, "cpu_seconds": seconds * s, "val_bits_per_dim": 5 - slope * s, "bits_per_dim": 4.5 - slope * s}
+    for s in (1, 2, 3)
+  ]
+  (run.workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  if done:
+    record = {"test": {"bounds": [{"num_samples": 1, "bits_per_dim": test, "standard_error": 0.1}]}}
+    (run.workdir / "evaluation.json").write_text(json.dumps(record))
+
+
+def test_the_table_reads_one_run_at_equal_steps_and_at_equal_cpu_seconds(tmp_path):
+  variants = ["full", "affine_coupling"]
+  runs = plan("digits", variants, 2, tmp_path)
+  fake_run(runs[0], 0.5, 2, 3.0)
+  fake_run(runs[1], 0.4, 1, 3.2)
+  fake_run(runs[2], 0.7, 2, 2.9)
+  fake_run(runs[3], 0.4, 1, 3.0, done=False)
+  found, budget = readings(runs)
+  table = summary(found, budget, variants)
+  full, affine = table["rows"]
+  assert budget == 3 and (full["seeds"], affine["seeds"]) == (2, 1)
+  assert full["test"]["mean"] == pytest.approx(2.95) and full["test"]["standard_error"] == pytest.approx(0.05)
+  assert full["validation"]["mean"] == pytest.approx(np.mean([3.5, 2.9]))
+  assert full["validation_at_cpu_seconds"]["mean"] == pytest.approx(np.mean([5 - 0.5 * 1.5, 5 - 0.7 * 1.5]))
+  assert affine["test_less_full"]["mean"] == pytest.approx(0.2) and affine["gap"]["mean"] == pytest.approx(0.5)
+  assert affine["paper_less_full"] == pytest.approx(0.035)
+  text = markdown(table, "Ablations", left=1)
+  assert "Incomplete: 1 run(s) are left" in text and "| affine coupling |" in text and "3.200 | 0.035 |" in text
+  assert "at 3 CPU-seconds" in text and "Incomplete" not in markdown(table, "Ablations", left=0)
+
+
+def test_curves_of_runs_that_are_not_complete_are_drawn(tmp_path):
+  row = {"step": 1, "cpu_seconds": 1.0, "val_bits_per_dim": 5.0, "bits_per_dim": math.nan}
+  plot_ablation({"full": [[row, {**row, "step": 2}], [row]], "affine_coupling": [[]]}, tmp_path / "curves.svg")
+  assert b"rational" not in (tmp_path / "curves.svg").read_bytes()
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--variants=full,none"], "unknown variant 'none'; known: affine_coupling"),
+    (["--variants=full,full"], "`variants` must be different names"),
+    (["--steps=1", "--epochs=1"], "give the length of the run as --steps or as --epochs, one of them"),
+    (["--seeds=0"], "seeds"),
+    (["--data=imagenet"], "data"),
+  ],
+)
+def test_wrong_flags_are_one_line_and_exit_code_2(flags, message, tmp_path):
+  result = call("reproduce", *flags, cwd=tmp_path)
+  assert result.code == 2 and message in result.error and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.slow
+def test_the_command_is_stopped_resumed_and_leaves_table_and_plot(tmp_path):
+  process = start("reproduce", *TINY, cwd=tmp_path)
+  log = tmp_path / "out" / "runs" / "full_seed0.log"
+  wait_for(lambda: log.exists() and "tracing the first step" in log.read_text(), process)
+  process.send_signal(signal.SIGTERM)
+  assert "the same command resumes" in finish(process, code=3)
+  result = call("reproduce", *TINY, cwd=tmp_path)
+  assert result.code == 0, result.error
+  table = json.loads((tmp_path / "out" / "table.json").read_text())
+  assert [row["seeds"] for row in table["rows"]] == [1, 1] and {run["steps"] for run in table["runs"]} == {4}
+  assert "Incomplete" not in (tmp_path / "out" / "table.md").read_text()
+  assert all((tmp_path / "out" / f"curves.{ending}").stat().st_size > 1000 for ending in ("png", "svg"))
+  again = call("reproduce", *TINY, cwd=tmp_path)  # nothing is run
+  assert again.code == 0 and "started" not in again.out
