@@ -31,7 +31,7 @@ ROOMS = {  # title and first line of each page
   "exporting": ("exporting", "Models as SavedModels, and weights in the format of the release."),
 }
 # Names that rooms import for themselves.
-HELPERS = {"check_arguments", "check_count", "check_shape_of_images", "unknown_name", "annotations", "TYPE_CHECKING"}
+HELPERS = {"check_arguments", "check_count", "check_shape_of_images", "dataset_entry", "annotations", "TYPE_CHECKING"}
 HELPERS |= {"Any", "Path", "Shape"}
 IMPORTS = """```python
 import numpy as np

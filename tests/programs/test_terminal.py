@@ -84,7 +84,7 @@ _SINGLE = [
   (
     ["compress", "--preset=digits", "--images=bin", "--output=x.fpp"],
     None,
-    "compressing 8 files of bin with preset digits",
+    " files of bin with preset digits to x.fpp, tier portable",
   ),
   (["decompress"], 2, "give the archive"),
   (["decompress", "a.fpp"], 2, "give --output, or --list"),

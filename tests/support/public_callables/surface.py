@@ -32,7 +32,7 @@ WITHOUT_ROWS = {
   ),
   "the base class, whose constructor is TFP's": "Bijector",
   "only names and `validate_args`": "ColumnsToChannels Sigmoid SwapHalves",
-  "helpers of the package, no part of the room": "unknown_name check_arguments check_count check_shape_of_images",
+  "helpers of the package, no part of the room": "dataset_entry check_arguments check_count check_shape_of_images",
   "what Keras calls by itself": (
     "FlowPlusPlus.compute_loss FlowPlusPlus.compute_metrics FlowPlusPlus.load_own_variables "
     "FlowPlusPlus.make_train_function FlowPlusPlus.predict_step FlowPlusPlus.set_state_tree FlowPlusPlus.test_step "
