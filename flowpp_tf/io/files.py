@@ -87,7 +87,7 @@ def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> No
   def tidy_up():
     if old.exists() and not target.exists():  # the process stopped between the two moves below
       os.replace(old, target)
-    for leftover in (temporary, old):
+    for leftover in 2 * (temporary, old):  # again, for what failed only once, such as too many open files
       shutil.rmtree(leftover, ignore_errors=True)
 
   target.parent.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def table(request):
   """Rows of the table that is printed at the end."""
   rows = []
   yield rows
-  if request.config.getoption("--faults") == "all":
+  if rows and request.config.getoption("--faults") == "all":
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
       print(f"\n{'writer':<26}{'calls':>6}{'faults':>8}{'refused':>9}{'went on':>9}{'kills':>7}{'seconds':>9}")
       for row in rows:
