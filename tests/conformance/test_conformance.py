@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf import training
-from support.conformance_rows import FEW, HEAVY, ROWS, copy_variables, signature, variables
+from support.conformance_rows import FEW, HEAVY, OTHERS_STAND_FOR, ROWS, copy_variables, signature, variables
 from support.marks import quick_rows
 
-rows = pytest.mark.parametrize("name", quick_rows(ROWS, [name for name in ROWS if name not in HEAVY]))
+rows = pytest.mark.parametrize("name", quick_rows(ROWS, [name for name in ROWS if name not in HEAVY], OTHERS_STAND_FOR))
 # Where a row takes seconds: in the quick tests one of each kind of code, and the model of the paper.
-few_rows = pytest.mark.parametrize("name", quick_rows(ROWS, FEW))
+few_rows = pytest.mark.parametrize("name", quick_rows(ROWS, FEW, OTHERS_STAND_FOR))
 
 
 @functools.cache

@@ -8,7 +8,17 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from support.conformance_rows import FEW, HEAVY, LAYER_ROWS, MODEL_ROWS, ROWS, WITHOUT_VARIABLES, signature, variables
+from support.conformance_rows import (
+  FEW,
+  HEAVY,
+  LAYER_ROWS,
+  MODEL_ROWS,
+  OTHERS_STAND_FOR,
+  ROWS,
+  WITHOUT_VARIABLES,
+  signature,
+  variables,
+)
 from support.marks import quick_rows
 
 HAVE_VARIABLES = [name for name in ROWS if name not in WITHOUT_VARIABLES]
@@ -31,7 +41,10 @@ def assert_same(actual, expected):
     np.testing.assert_array_equal(actual[key], value, err_msg=key)
 
 
-@pytest.mark.parametrize("name", quick_rows(HAVE_VARIABLES, [name for name in HAVE_VARIABLES if name not in HEAVY]))
+LIGHT = [name for name in HAVE_VARIABLES if name not in HEAVY]
+
+
+@pytest.mark.parametrize("name", quick_rows(HAVE_VARIABLES, LIGHT, OTHERS_STAND_FOR))
 def test_a_checkpoint_restores_every_weight(name, tmp_path):
   subject, other = ROWS[name].make("float32"), fresh(name)
   path = tf.train.Checkpoint(subject=subject).save(tmp_path / "checkpoint")
@@ -41,7 +54,7 @@ def test_a_checkpoint_restores_every_weight(name, tmp_path):
   assert_same(evaluate(name, other), evaluate(name, subject))
 
 
-@pytest.mark.parametrize("name", quick_rows(ROWS, FEW))
+@pytest.mark.parametrize("name", quick_rows(ROWS, FEW, OTHERS_STAND_FOR))
 def test_a_saved_model_gives_the_same_for_every_batch_size(name, tmp_path):
   subject, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
   module = tf.Module()
@@ -57,7 +70,7 @@ def test_a_saved_model_gives_the_same_for_every_batch_size(name, tmp_path):
 
 
 # Bijectors and distributions are no Keras objects: their layers are saved with the model.
-@pytest.mark.parametrize("name", quick_rows(MODEL_ROWS, ["model_published"]))
+@pytest.mark.parametrize("name", quick_rows(MODEL_ROWS, ["model_published"], OTHERS_STAND_FOR))
 def test_keras_saves_and_loads_the_whole_model(name, tmp_path):
   model = ROWS[name].make("float32")
   model.save(tmp_path / "model.keras")
@@ -93,7 +106,7 @@ def test_keras_saves_and_loads_layers_of_labels_and_conditions(tmp_path):
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", quick_rows(MODEL_ROWS, ["model_published"]))
+@pytest.mark.parametrize("name", quick_rows(MODEL_ROWS, ["model_published"], OTHERS_STAND_FOR))
 def test_keras_weights_and_config_make_the_same_model_again(name, tmp_path):
   model = ROWS[name].make("float32")
   again = type(model).from_config(model.get_config())

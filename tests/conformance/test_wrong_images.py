@@ -94,6 +94,7 @@ TAKES = {
 }
 
 
+_SLOW = ("divided", "another shape")  # one of the values and one of the shape; the check of all kinds is one function
 _FEW = ("initialize", "fit", "Scorer", "compress", "distribution.log_prob")
 
 
@@ -102,7 +103,8 @@ def rows():
   for name in (*EAGER, *EAGER_UNCONDITIONAL):
     for kind in WRONG:
       if kind not in TAKES.get(name, ()):
-        yield (name, kind) if name == "log_prob_bound" or (name in _FEW and kind == "divided") else slow(name, kind)
+        quick = name == "log_prob_bound" or (name in _FEW and kind == "divided")
+        yield (name, kind) if quick else (slow if kind in _SLOW else exhaustive)(name, kind)
 
 
 @pytest.mark.parametrize("name, kind", [*rows()])

@@ -180,6 +180,8 @@ MODEL_ROWS["model_conditional"] = MODEL_ROWS["model_published"]._replace(
 ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 # Rows that take seconds and are of the same code as others, except for the switches that a model has.
 HEAVY = [name for name in MODEL_ROWS if name != "model_published"]
+# Of these, the ones whose switches the other three have together; test_model.py has all of them against autodiff.
+OTHERS_STAND_FOR = sorted({*HEAVY} - {"model_imagenet32", "model_augmented_vflow", "model_conditional"})
 # The rows that stand for all in quick tests of promises that take seconds to look at.
 FEW = [
   "logit_mixture",

@@ -8,11 +8,11 @@ def slow(*values, **options):
   return pytest.param(*values, marks=pytest.mark.slow, **options)
 
 
-def quick_rows(names, quick):
-  """Return rows of names, all of them slow but those in `quick`."""
-  unknown = set(quick) - set(names)
+def quick_rows(names, quick, others_stand_for=()):
+  """Return rows of names: slow, but those in `quick`; exhaustive those that others stand for."""
+  unknown = {*quick, *others_stand_for} - set(names)
   assert not unknown, unknown
-  return [name if name in quick else slow(name) for name in names]
+  return [name if name in quick else (exhaustive if name in others_stand_for else slow)(name) for name in names]
 
 
 def exhaustive(*values, **options):
