@@ -14,6 +14,7 @@ EXTRAS = {
   "demo": ["gradio>=6.15,<7"],
   "codecs": ["imagecodecs>=2024.9"],
   "compression": ["constriction>=0.5,<0.6"],
+  "onnx": ["onnx>=1.16"],
   "gpu": ["tensorflow[and-cuda]"],
   "docs": [
     "mkdocs>=1.6,<2",
@@ -35,7 +36,7 @@ EXTRAS = {
     "mypy>=1.13",
   ],
 }
-EXTRAS["test"] += EXTRAS["codecs"] + EXTRAS["compression"]
+EXTRAS["test"] += EXTRAS["codecs"] + EXTRAS["compression"] + EXTRAS["onnx"] + ["onnxruntime>=1.20"]
 
 setuptools.setup(
   name="flowpp_tf",

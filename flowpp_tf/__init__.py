@@ -11,7 +11,14 @@ if TYPE_CHECKING:
   from flowpp_tf.compression import compress, decompress
   from flowpp_tf.config import CONFIGS, FlowPlusPlusConfig, Recipe, get_config, recipes
   from flowpp_tf.core.errors import InputError
-  from flowpp_tf.exporting import export_official_weights, export_saved_model, load_official_weights, load_saved_model
+  from flowpp_tf.exporting import (
+    export_litert,
+    export_official_weights,
+    export_onnx,
+    export_saved_model,
+    load_official_weights,
+    load_saved_model,
+  )
   from flowpp_tf.models import FlowPlusPlus, VectorFlow, presets, vector_flow
   from flowpp_tf.training.train_model import load, train
 
@@ -21,7 +28,14 @@ _NAMES = {
   "compression": ("compress", "decompress"),
   "config": ("CONFIGS", "FlowPlusPlusConfig", "Recipe", "get_config", "recipes"),
   "core.errors": ("InputError",),
-  "exporting": ("export_official_weights", "export_saved_model", "load_official_weights", "load_saved_model"),
+  "exporting": (
+    "export_litert",
+    "export_official_weights",
+    "export_onnx",
+    "export_saved_model",
+    "load_official_weights",
+    "load_saved_model",
+  ),
   "models": ("FlowPlusPlus", "VectorFlow", "presets", "vector_flow"),
   "training.train_model": ("load", "train"),
 }

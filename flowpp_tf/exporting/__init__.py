@@ -1,6 +1,7 @@
-"""Models as SavedModels; weights in the format of the published release, whose names the models floor knows."""
+"""Models as SavedModels, ONNX and LiteRT; weights in the release's format, whose names the models floor knows."""
 
 from flowpp_tf.exporting.loaded_model import LoadedModel, load_saved_model
+from flowpp_tf.exporting.runtime_files import export_litert, export_onnx
 from flowpp_tf.exporting.saved_model import export_saved_model
 from flowpp_tf.models import official_weights
 from flowpp_tf.models.official_weights import export_official_weights, load_official_weights

@@ -1,9 +1,9 @@
-"""Write a trained model as a SavedModel. The flags are in export_flags.py."""
+"""Write a trained model as a SavedModel, as ONNX or for LiteRT. The flags are in export_flags.py."""
 
 from absl import flags
 
 from flowpp_tf.evaluation.record import read_record
-from flowpp_tf.exporting import export_saved_model
+from flowpp_tf.exporting import export_litert, export_onnx, export_saved_model
 from flowpp_tf.programs import model_flags, process
 from flowpp_tf.programs.export_flags import output_from_flags
 from flowpp_tf.training import Workdir
@@ -12,12 +12,17 @@ FLAGS = flags.FLAGS
 
 
 def export_from_flags() -> None:
-  """Write the SavedModel of a run."""
+  """Write the files of a run, in the format of the flags."""
   workdir = model_flags.workdir_from_flags()
   model, settings = workdir.load()
   output = output_from_flags()
   process.phase("tracing the model's functions, and writing them")
-  export_saved_model(model, output, metadata_of_run(workdir, settings), FLAGS.max_batch, FLAGS.overwrite)
+  metadata = metadata_of_run(workdir, settings)
+  if FLAGS.format == "saved_model":
+    export_saved_model(model, output, metadata, FLAGS.max_batch, FLAGS.overwrite)
+  else:
+    export = {"onnx": export_onnx, "litert": export_litert}[FLAGS.format]
+    export(model, output, metadata, FLAGS.overwrite)
   print(f"wrote {output}")
 
 

@@ -1,6 +1,7 @@
-"""Write a trained model as a SavedModel, for TensorFlow and TensorFlow Serving; see docs/serving.md.
+"""Write a trained model as a SavedModel, for TensorFlow and TensorFlow Serving, or for ONNX Runtime or LiteRT.
 
 bin/export --workdir=runs/digits
+bin/export --preset=digits --format=onnx --output=digits_onnx
 """
 
 import pathlib
@@ -9,30 +10,40 @@ from absl import flags
 
 from flowpp_tf.programs import model_flags
 
-COMMON = "preset workdir output max_batch overwrite".split()
+COMMON = "preset workdir format output max_batch overwrite".split()
+# What each format is called, and where below the run's directory it is written.
+FORMATS = {
+  "saved_model": ("a SavedModel", ("saved_model", "1")),
+  "onnx": ("ONNX", ("onnx",)),
+  "litert": ("LiteRT", ("litert",)),
+}
 
 
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
+  flags.DEFINE_enum("format", "saved_model", [*FORMATS], "What to write.")
   flags.DEFINE_string(
-    "output", None, "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1 if not given."
+    "output",
+    None,
+    "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1, WORKDIR/onnx or "
+    "WORKDIR/litert if not given.",
   )
   flags.DEFINE_integer(
     "max_batch",
     256,
-    "Maximum batch size of a call; an image counts once for each sample of its bound.",
+    "Maximum batch size of a call of a SavedModel; an image counts once for each sample of its bound.",
     lower_bound=1,
     upper_bound=1 << 20,
   )
-  flags.DEFINE_bool("overwrite", False, "Replace an existing SavedModel.")
+  flags.DEFINE_bool("overwrite", False, "Replace an existing export of the same format.")
 
 
 def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` for what is wrong already."""
-  return f"exporting {model_flags.model_from_flags()[0]} as a SavedModel to {output_from_flags()}"
+  return f"exporting {model_flags.model_from_flags()[0]} as {FORMATS[flags.FLAGS.format][0]} to {output_from_flags()}"
 
 
 def output_from_flags() -> pathlib.Path:
   """Return the directory to write."""
-  return pathlib.Path(flags.FLAGS.output or model_flags.model_from_flags()[1] / "saved_model" / "1")
+  return pathlib.Path(flags.FLAGS.output or model_flags.model_from_flags()[1].joinpath(*FORMATS[flags.FLAGS.format][1]))

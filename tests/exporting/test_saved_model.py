@@ -412,7 +412,7 @@ def test_bin_export_refuses_in_one_line(workdir, tmp_path):
 @pytest.mark.slow
 @pytest.mark.docs
 def test_the_snippet_of_the_docs_runs(path):
-  (snippet,) = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
+  snippet, *_ = re.findall(r"```python\n(.*?)```", SERVING, re.DOTALL)
   scope = {}
   exec(compile(snippet.replace("runs/digits/saved_model/1", str(path)), "serving.md", "exec"), scope)
   assert scope["bits"]["bits_per_dim"].shape == (4,) and scope["metadata"]["max_batch"] == MAX_BATCH

@@ -20,6 +20,8 @@ COMPONENTS = {
   "playwright": (lambda: importlib.util.find_spec("playwright"), "pip install -e '.[test]'"),
   "gradio": (lambda: importlib.util.find_spec("gradio"), "pip install -e '.[demo]'"),
   "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
+  "onnx": (lambda: importlib.util.find_spec("onnx"), "pip install -e '.[onnx]'"),
+  "onnxruntime": (lambda: importlib.util.find_spec("onnxruntime"), "pip install -e '.[test]'"),
   "cc": (lambda: shutil.which("cc"), "apt-get install gcc libc6-dev"),
   "imagecodecs": (lambda: importlib.util.find_spec("imagecodecs"), "pip install -e '.[codecs]'"),
 }

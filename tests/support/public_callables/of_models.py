@@ -377,6 +377,19 @@ _LOADED = {
     ),
     slow=True,
   ),
+  **{
+    f"export_{name}": Row(
+      lambda w, name=name: getattr(fpp, f"export_{name}"),
+      dict(
+        model=instance(lambda w: w.flow),
+        path=path(lambda w: w.new(name), there=False),
+        metadata=optional(mapping({})),
+        overwrite=flag(True),
+      ),
+      slow=True,
+    )
+    for name in ("onnx", "litert")
+  },
   "load_saved_model": Row(lambda w: fpp.load_saved_model, dict(path=path(lambda w: w.exported)), repr, slow=True),
   "LoadedModel": Row(lambda w: fpp.exporting.LoadedModel, dict(path=path(lambda w: w.exported)), repr, slow=True),
 }

@@ -1,0 +1,186 @@
+"""The inference graphs of a model: what each computes from which inputs, for any backend.
+
+Of images, with labels and a condition of models that take them as further inputs:
+
+    log_prob   images uint8, noise -> log_prob (nats), bits_per_dim, latents
+    decode     latents -> images uint8
+
+Of vectors, with a context of flows that take one:
+
+    log_prob   x -> log_prob (nats), latents
+    sample     latents -> x
+
+The batch size is free; all else is fixed. Weights are folded, nothing is drawn inside: noise and latents are inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_probability as tfp
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.non_finite import check_weights_finite
+from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.exporting import flow_graph, network_graph
+from flowpp_tf.exporting.flow_graph import Tensor
+from flowpp_tf.exporting.ops import Ops, Value
+from flowpp_tf.layers import Flow
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models.dequantizer import FlowAugmenter, VariationalDequantizer
+
+
+class Spec(NamedTuple):
+  """An input or an output: its dtype, and the shape that follows the batch."""
+
+  dtype: str
+  shape: tuple[int, ...]
+
+
+class Graph(NamedTuple):
+  """A function of tensors by name, `compute(ops, **inputs)`, to a dict of tensors by name."""
+
+  inputs: Mapping[str, Spec]
+  outputs: Mapping[str, Spec]
+  compute: Callable[..., dict[str, Value]]
+
+
+def inference_graphs(model: FlowPlusPlus | Flow | FlowDistribution) -> tuple[dict[str, Graph], dict[str, Any]]:
+  """Return the graphs by name, and what their user must know, for JSON.
+
+  Raises:
+    InputError (a ValueError): if a weight is not finite, or the base of a flow of vectors is not standard normal. A
+      part that inference graphs do not have is an error where a graph computes.
+  """
+  return _of_images(model) if isinstance(model, FlowPlusPlus) else _of_vectors(model)
+
+
+# --- Images -------------------------------------------------------------------------------------
+
+
+def _of_images(model):
+  check_weights_finite(model)
+  config = model.config
+  images, noise = Spec("uint8", config.image_shape), Spec("float32", model.noise_shape)
+  latents, number = Spec("float32", model.coupling_flow.latent_shape), Spec("float32", ())
+  given = {}
+  if config.num_classes:
+    given["labels"] = Spec("int32", ())
+  if config.condition_shape:
+    given["condition"] = Spec("float32", tuple(config.condition_shape))
+  draws = "normal" if isinstance(model.dequantizer, VariationalDequantizer) else "uniform"
+  of_channels = [draws] * config.image_shape[2] + ["normal"] * config.augment_channels
+  about = {
+    "image_shape": [*config.image_shape],
+    "levels": config.levels,
+    "noise_shape": [*noise.shape],
+    "noise": draws if len({*of_channels}) == 1 else of_channels,
+    "latent_shape": [*latents.shape],
+    "num_classes": config.num_classes,
+    "condition_shape": [*config.condition_shape],
+    "units": {"log_prob": "nats per image", "bits_per_dim": "bits per value"},
+  }
+
+  def log_prob(ops, images, noise, labels=None, condition=None):
+    x, size = ops.cast(images, "float32"), math.prod(config.image_shape)
+    dequantized, log_q = _dequantize(ops, model, x, noise, labels)
+    context = _context(ops, model, labels, condition)
+    z = flow_graph.transform(ops, model.flow.bijector, dequantized, inverse=True, context=context)
+    bound = flow_graph.normal_log_prob(ops, z) + z.log_det
+    bound = bound if log_q is None else bound - log_q
+    highest = ops.max(ops.reshape(x, [-1, size]), -1)
+    bound = ops.where(highest > config.levels - 1.0, ops.constant([[math.nan]]), bound)
+    bound = ops.reshape(bound, [-1])
+    return {"log_prob": bound, "bits_per_dim": bound * (-1 / (size * math.log(2))), "latents": z.value}
+
+  def decode(ops, latents, labels=None, condition=None):
+    context, z = _context(ops, model, labels, condition), Tensor(latents, model.coupling_flow.latent_shape)
+    x = flow_graph.transform(ops, model.flow.bijector, z, context=context).value
+    if config.augment_channels:
+      x = ops.split(x, [config.image_shape[2], config.augment_channels])[0]
+    x = ops.minimum(ops.maximum(ops.floor(x), 0.0), config.levels - 1.0)
+    return {"images": ops.cast(x, "uint8")}
+
+  outputs = {"log_prob": number, "bits_per_dim": number, "latents": latents}
+  graphs = {
+    "log_prob": Graph({"images": images, "noise": noise, **given}, outputs, log_prob),
+    "decode": Graph({"latents": latents, **given}, {"images": images}, decode),
+  }
+  return graphs, about
+
+
+def _context(ops, model, labels, condition):
+  if model.condition_net is None:
+    return None
+  return network_graph.apply_condition_net(ops, model.condition_net, labels, condition)
+
+
+def _dequantize(ops, model, images, noise, labels):
+  """Return what the flow transforms, and log q of what was drawn, None for 0."""
+  shape, augmented = model.config.image_shape, model.config.augment_channels
+  e = None
+  if augmented:
+    noise, e = ops.split(noise, [shape[2], augmented])
+  log_q = None
+  if isinstance(model.dequantizer, VariationalDequantizer):
+    noise, log_q = _posterior(ops, model.dequantizer, images, noise, labels)
+  # The pixel value is the floor: x + u may round to x + 1.
+  x = ops.minimum(images + noise, (images + 1.0) * (1 - float(np.finfo(np.float32).epsneg)))
+  if e is None:
+    return Tensor(x, shape), log_q
+  if isinstance(model.augmenter, FlowAugmenter):
+    logits = flow_graph.transform(ops, model.pixels_to_logit, Tensor(x, shape)).value
+    e, log_q_e = _posterior(ops, model.augmenter, logits, e, labels)
+  else:
+    log_q_e = flow_graph.normal_log_prob(ops, Tensor(e, (*shape[:2], augmented)))
+  return Tensor(ops.concat([x, e]), (*shape[:2], shape[2] + augmented)), log_q_e if log_q is None else log_q + log_q_e
+
+
+def _posterior(ops, layer, images, noise, labels):
+  """Return a draw of a conditional flow, and its log density."""
+  context = network_graph.apply_context_net(ops, layer.context_net, images)
+  if layer.label_embedding is not None:
+    context = context + network_graph.apply_embedding(ops, layer.label_embedding, labels)
+  noise = Tensor(noise, layer.event_shape)
+  draw = flow_graph.transform(ops, layer.bijector, noise, context=context)
+  return draw.value, flow_graph.normal_log_prob(ops, noise) - draw.log_det
+
+
+# --- Vectors ------------------------------------------------------------------------------------
+
+
+def _of_vectors(model):
+  flow = model.distribution if isinstance(model, Flow) else model
+  if not isinstance(flow, FlowDistribution):
+    raise InputError(f"`model` must hold a `FlowDistribution`, got {flow}")
+  base, shape, context_size = flow.distribution, tuple(flow.event_shape), flow.context_size
+  is_normal = isinstance(base, tfp.distributions.Sample) and isinstance(base.distribution, tfp.distributions.Normal)
+  if not (is_normal and np.all(base.distribution.loc == 0) and np.all(base.distribution.scale == 1)):
+    raise InputError(f"the base of the flow must be standard normal, `tfd.Sample(tfd.Normal(0, 1), ...)`, got {base}")
+  for variable in flow.variables:
+    if not np.all(np.isfinite(variable.numpy())):
+      raise InputError(f"the weights of the flow must be finite, got NaN or infinity in {variable.name}")
+
+  def log_prob(ops: Ops, x: Value, context: Value | None = None) -> dict[str, Value]:
+    z = flow_graph.transform(ops, flow.bijector, Tensor(x, shape), inverse=True, context=context)
+    density = flow_graph.normal_log_prob(ops, z) + z.log_det
+    return {"log_prob": ops.reshape(density, [-1]), "latents": z.value}
+
+  def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
+    return {"x": flow_graph.transform(ops, flow.bijector, Tensor(latents, shape), context=context).value}
+
+  event, given = Spec("float32", shape), {"context": Spec("float32", (context_size,))} if context_size else {}
+  graphs = {
+    "log_prob": Graph({"x": event, **given}, {"log_prob": Spec("float32", ()), "latents": event}, log_prob),
+    "sample": Graph({"latents": event, **given}, {"x": event}, sample),
+  }
+  about = {
+    "event_shape": [*shape],
+    "latent_shape": [*shape],
+    "context_size": context_size,
+    "units": {"log_prob": "nats per vector"},
+  }
+  return graphs, about

@@ -1,0 +1,100 @@
+"""The elementwise map of a coupling in an inference graph: equation 11, its log-det, and its inverse.
+
+The formulas are those of bijectors/mixture_logistic.py and mixture_quantile.py, without gradients, for parameters of
+N values, `[N, K]` each, and values `[N, 1]`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flowpp_tf.exporting.ops import Ops, Value
+
+# Of the search for a quantile. In float32 the hardest mixtures take fewer, see tests/exporting/test_runtimes.py.
+MAX_ITERATIONS = 64
+_EPSILON = float(np.finfo(np.float32).eps)
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def logit_cdf(ops: Ops, x: Value, logits: Value, loc: Value, log_scale: Value) -> tuple[Value, Value]:
+  """Return the logit of the CDF of a mixture of logistics and the log of its derivative, `[N, 1]` each."""
+  z = (x - loc) * ops.exp(-log_scale)
+  below, above = -ops.softplus(-z), -ops.softplus(z)
+  largest_below, largest_above = ops.max(below, -1), ops.max(above, -1)
+  below, above = below - largest_below, above - largest_above
+  log_pi = _log_softmax(ops, logits)
+  log_cdf, log_survival = _log_sum_exp(ops, log_pi + below), _log_sum_exp(ops, log_pi + above)
+  log_prob = _log_sum_exp(ops, log_pi + (below + above) - log_scale)
+  return largest_below - largest_above + (log_cdf - log_survival), log_prob - log_cdf - log_survival
+
+
+def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale: Value) -> Value:
+  """Return the x `[N, 1]` at which the logit of the CDF is `target`: Newton's method in a bracket that it bisects."""
+  # The mirror image where the target is positive: there, F <= 1/2 at the root.
+  sign = ops.where(target > 0.0, ops.constant([[-1.0]]), 1.0)
+  depth = ops.abs(target)
+  loc = loc * sign
+  scale, rate = ops.exp(log_scale), ops.exp(-log_scale)
+  log_pi = _log_softmax(ops, logits)
+  pi = ops.exp(log_pi)
+  log_pi = log_pi + depth  # F times exp(depth)
+
+  quantiles = loc - scale * depth
+  low, high = ops.min(quantiles, -1), ops.max(quantiles, -1)
+  x = ops.minimum(ops.maximum(ops.sum(pi * quantiles, -1), low), high)
+  narrowest = ops.min(scale, -1)
+  exact_below = ops.maximum(depth, 1.0) * (4 * _EPSILON)
+
+  def step(x, low, high, last_length, active):
+    minus_z = (loc - x) * rate
+    above = ops.sigmoid(minus_z)
+    # sigmoid(z) = exp(min(z, 0)) sigmoid(|z|)
+    cdf_terms = ops.exp(log_pi - ops.maximum(minus_z, 0.0)) * ops.maximum(above, 1.0 - above)
+    cdf, survival = ops.sum(cdf_terms, -1), ops.sum(pi * above, -1)
+    value = ops.log(cdf / survival)
+    slope = ops.sum(cdf_terms * (above * rate), -1) / (cdf * survival)
+
+    low = ops.where(active & (value <= 0.0), x, low)
+    high = ops.where(active & (value >= 0.0), x, high)
+    newton = x - value / slope
+    length = ops.abs(newton - x)
+    exact = ops.abs(value) <= exact_below  # the rest is rounding
+    newton = ops.where(exact & ~(length <= narrowest), x, newton)  # on a plateau it would diverge
+    magnitude = ops.maximum(ops.abs(x), narrowest)
+    last = exact | (length * length <= narrowest * magnitude * (0.25 * _EPSILON))
+    # Far below the root F S underflows: an infinite slope would end the search.
+    safe = (ops.abs(slope) <= _LARGEST) & (newton >= low) & (newton <= high) & (last | (length + length <= last_length))
+    proposal = ops.where(safe, newton, low + (high - low) * 0.5)
+    length = ops.abs(proposal - x)
+    x = ops.where(active, proposal, x)
+    closed = high - low <= ops.maximum(ops.abs(low), ops.abs(high)) * (2 * _EPSILON)
+    return x, low, high, length, active & ~(last & safe) & ~closed
+
+  return ops.loop(step, [x, low, high, high - low, high > low], MAX_ITERATIONS)[0] * sign
+
+
+def margin_forward(ops: Ops, x: Value, margin: float) -> tuple[Value, Value]:
+  """Return logit((1 - 2 m) sigmoid(x) + m) and its log-det."""
+  slope = 1 - 2 * margin
+  log_p, log_q = (ops.log(ops.sigmoid(t) * slope + margin) for t in (x, -x))
+  return log_p - log_q, math.log(slope) - ops.softplus(x) - ops.softplus(-x) - log_p - log_q
+
+
+def margin_inverse(ops: Ops, y: Value, margin: float) -> Value:
+  """Return the inverse of `margin_forward`, finite for every y."""
+  below, above = (
+    ops.minimum(ops.maximum((ops.sigmoid(t) - margin) * (1 / (1 - 2 * margin)), _EPSILON), 1.0) for t in (y, -y)
+  )
+  return ops.log(below) - ops.log(above)
+
+
+def _log_softmax(ops, x):
+  x = x - ops.max(x, -1)
+  return x - ops.log(ops.sum(ops.exp(x), -1))
+
+
+def _log_sum_exp(ops, x):
+  largest = ops.max(x, -1)
+  return largest + ops.log(ops.sum(ops.exp(x - largest), -1))

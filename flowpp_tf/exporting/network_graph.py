@@ -1,0 +1,176 @@
+"""The networks of a flow in an inference graph, with weight normalisation folded into the kernels."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.exporting.ops import Ops, Value
+from flowpp_tf.layers import Conditioner, ConditionNet, ContextNet, DenseConditioner, LabelEmbedding
+
+_SMALLEST_SQUARED_NORM = 1e-12
+
+
+def array_of(weight: Any) -> np.ndarray:
+  """Return a weight in float64, in which weights are folded."""
+  with tf.init_scope():  # not as a tensor of a graph that is being traced
+    return np.asarray(weight, np.float64)
+
+
+def num_outputs(network: keras.layers.Layer) -> int:
+  """Return how many channels the network of a coupling gives."""
+  if not isinstance(network, (Conditioner, DenseConditioner)):
+    raise _unknown(network)
+  return (network.output_conv if isinstance(network, Conditioner) else network.output_layer).units
+
+
+@functools.singledispatch
+def apply_network(network: Any, ops: Ops, x: Value, context: Value | None) -> Value:
+  """Return the output of a coupling's network."""
+  raise _unknown(network)
+
+
+@apply_network.register
+def _(network: Conditioner, ops: Ops, x: Value, context: Value | None) -> Value:
+  if context is not None:
+    context = _blocks_to_channels(ops, context, network)
+  h = _product(ops, network.input_conv, x)
+  embedding = ops.constant(array_of(network.position_embedding))
+  for block in network.blocks:
+    h = _block(ops, block, h, embedding, context, network.image_shape)
+  return _product(ops, network.output_conv, _concat_elu(ops, h) if network.output_concat_elu else h)
+
+
+@apply_network.register
+def _(network: DenseConditioner, ops: Ops, x: Value, context: Value | None) -> Value:
+  h = _product(ops, network.input_layer, x if context is None else ops.concat([x, context]))
+  for inner, outer in zip(network.inner, network.outer):
+    h = h + _product(ops, outer, ops.elu(_product(ops, inner, ops.elu(h))))
+  return _product(ops, network.output_layer, ops.elu(h))
+
+
+def apply_context_net(ops: Ops, network: ContextNet, images: Value) -> Value:
+  """Return the context of the dequantizer's or the augmenter's couplings."""
+  x = images if network.levels is None else images * (1 / network.levels) - 0.5
+  h = _product(ops, network.input_conv, ops.reshape(x, [-1, *network.half_shape]))
+  embedding = network.position_embedding
+  embedding = None if embedding is None else ops.constant(array_of(embedding))
+  for block in network.blocks:
+    h = _block(ops, block, h, embedding, None, network.half_shape)
+  return h
+
+
+def apply_condition_net(ops: Ops, network: ConditionNet, labels: Any, condition: Any) -> Any:
+  """Return the context of the flow's couplings from labels and conditions."""
+  context = None
+  if network.embedding is not None:
+    context = apply_embedding(ops, network.embedding, labels)
+  if network.input_conv is None:
+    return context
+  h = _product(ops, network.input_conv, condition)
+  shape = [*(int(size) for size in network._condition_shape[:2]), network.input_conv.units]
+  for block in network.blocks:
+    h = _block(ops, block, h, None, None, shape)
+  for axis, count in enumerate(network.repeats, 1):
+    if count > 1:
+      h = _repeat(ops, h, axis, count, shape)
+  return h if context is None else h + context
+
+
+def apply_embedding(ops: Ops, embedding: LabelEmbedding, labels: Value) -> Value:
+  """Return the vectors of labels, `[N, 1, 1, C]`; NaN of labels out of range."""
+  table = array_of(embedding.table)
+  rows = ops.constant(np.concatenate([table, np.full_like(table[:1], math.nan)]))
+  count = embedding.num_classes
+  out_of_range = ops.constant(count + 1, "int32")
+  index = ops.where(labels < count, labels, out_of_range)
+  index = ops.where(labels < 0, ops.where(labels < -1, out_of_range, ops.constant(count, "int32")), index)
+  return ops.reshape(ops.take(rows, index), [-1, 1, 1, table.shape[1]])
+
+
+def _unknown(network):
+  return InputError(f"a coupling with the network {type(network).__name__} cannot be exported")
+
+
+def _block(ops, block, x, embedding, context, shape):
+  h = _product(ops, block.conv.conv, _concat_elu(ops, x))
+  if block.conv.context_projection is not None:
+    h = h + _product(ops, block.conv.context_projection, _concat_elu(ops, context))
+  x = x + _gate(ops, _product(ops, block.conv.output_projection, _concat_elu(ops, h)), block.conv.filters)
+  x = _layer_norm(ops, block.conv_norm, x)
+  if block.mixer is None:
+    return x
+  h = _product(ops, block.mixer.input_projection, x if embedding is None else x + embedding)
+  height, width = shape[:2]
+  filters = block.mixer.filters
+  if hasattr(block.mixer, "heads"):
+    h = _attention(ops, h, height * width, filters, block.mixer.heads)
+    h = ops.reshape(h, [-1, height, width, filters])
+  else:
+    h = ops.reshape(ops.max(ops.reshape(h, [-1, 3]), -1), [-1, height, width, filters])
+  x = x + _gate(ops, _product(ops, block.mixer.output_projection, h), filters)
+  return _layer_norm(ops, block.mixer_norm, x)
+
+
+def _product(ops, layer, x):
+  """A convolution or dense layer."""
+  kernel, bias = array_of(layer.kernel), array_of(layer.bias)
+  if layer.weight_norm:
+    squares = np.sum(kernel**2, axis=tuple(range(kernel.ndim - 1)))
+    kernel = kernel * (array_of(layer.gain) / np.sqrt(np.maximum(squares, _SMALLEST_SQUARED_NORM)))
+  if kernel.ndim == 4:
+    return ops.conv2d(x, kernel, bias)
+  return ops.matmul(x, ops.constant(kernel)) + ops.constant(bias)
+
+
+def _concat_elu(ops, x):
+  return ops.elu(ops.concat([x, -x]))
+
+
+def _gate(ops, x, filters):
+  a, b = ops.split(x, [filters, filters])
+  return a * ops.sigmoid(b)
+
+
+def _layer_norm(ops, norm: keras.layers.LayerNormalization | None, x):
+  # Not the operation `LayerNormalization`: runtimes subtract the squared mean from the mean square.
+  if norm is None:
+    return x
+  centered = x - ops.mean(x, -1)
+  variance = ops.mean(centered * centered, -1)
+  scaled = centered / ops.sqrt(variance + norm.epsilon)
+  return scaled * ops.constant(array_of(norm.gamma)) + ops.constant(array_of(norm.beta))
+
+
+def _attention(ops, qkv, positions, filters, heads):
+  depth = filters // heads
+  qkv = ops.transpose(ops.reshape(qkv, [-1, positions, 3, heads, depth]), [2, 0, 3, 1, 4])
+  q, k, v = (ops.reshape(part, [-1, heads, positions, depth]) for part in ops.split(qkv, [1, 1, 1], axis=0))
+  scores = ops.matmul(q * (1 / math.sqrt(depth)), ops.transpose(k, [0, 1, 3, 2]))
+  mixed = ops.matmul(ops.softmax(scores), v)
+  return ops.reshape(ops.transpose(mixed, [0, 2, 1, 3]), [-1, positions, filters])
+
+
+def _repeat(ops, x, axis, count, shape):
+  """Return `x [N, *shape]` with each entry along an axis repeated, and change `shape` to that."""
+  x = ops.reshape(x, [-1, *shape[:axis], 1, *shape[axis:]])
+  x = ops.concat([x] * count, axis + 1)
+  shape[axis - 1] *= count
+  return ops.reshape(x, [-1, *shape])
+
+
+def _blocks_to_channels(ops, context, network):
+  """The condition of the size of the input: each block of its pixels is one position."""
+  rows, columns = network.context_block
+  if rows * columns == 1:
+    return context
+  height, width, _ = network.image_shape
+  context = ops.reshape(context, [-1, height, rows, width, columns, network.context_channels])
+  context = ops.transpose(context, [0, 1, 3, 2, 4, 5])
+  return ops.reshape(context, [-1, height, width, rows * columns * network.context_channels])

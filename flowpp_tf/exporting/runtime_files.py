@@ -1,0 +1,138 @@
+"""Export models to runtimes other than TensorFlow: a directory with one file for each inference graph.
+
+metadata.json says the shapes and distributions of their inputs; docs/serving.md describes the use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import tensorflow as tf
+
+from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs
+from flowpp_tf.exporting.onnx_ops import OnnxOps
+from flowpp_tf.exporting.tensorflow_ops import TensorFlowOps
+from flowpp_tf.io.files import replace_directory
+from flowpp_tf.io.gate import read_json
+from flowpp_tf.layers import Flow
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.types import Path
+from flowpp_tf.version import __version__
+
+_METADATA = "metadata.json"
+
+
+@check_arguments
+def export_onnx(
+  model: FlowPlusPlus | Flow | FlowDistribution,
+  path: Path,
+  metadata: dict[str, Any] | None = None,
+  overwrite: bool = False,
+) -> None:
+  """Write a model with its current weights as a directory of ONNX files, one for each function.
+
+  Args:
+    model: a `FlowPlusPlus`, or a flow of vectors: a `VectorFlow` or a `FlowDistribution`.
+    path: directory to write: log_prob.onnx, decode.onnx of images or sample.onnx of vectors, and metadata.json.
+    metadata: further content of metadata.json, such as data and measured bits/dim.
+    overwrite: whether to replace an existing export at `path`.
+
+  Numbers are float32, regardless of the model's precision. Images are uint8; the bound of an image with a value that is
+  no pixel value is NaN, as is that of a label that is no class.
+
+  Raises:
+    InputError (a ValueError): if an argument is invalid, a weight is not finite, the package onnx is not installed, the
+      model has a part that cannot be exported, or `path` exists or cannot be written.
+
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> fpp.export_onnx(model, "exported/digits_onnx", metadata={"data": "digits"})
+  """
+  _export("onnx", _to_onnx, model, path, metadata, overwrite)
+
+
+@check_arguments
+def export_litert(
+  model: FlowPlusPlus | Flow | FlowDistribution,
+  path: Path,
+  metadata: dict[str, Any] | None = None,
+  overwrite: bool = False,
+) -> None:
+  """Write a model with its current weights as a directory of LiteRT (TensorFlow Lite) files.
+
+  Arguments, files and errors as in `export_onnx`, except that the files end in .tflite, and need no further package.
+
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> fpp.export_litert(model, "exported/digits_litert", metadata={"data": "digits"})
+  """
+  _export("tflite", _to_litert, model, path, metadata, overwrite)
+
+
+def _export(
+  suffix: str,
+  convert: Callable[[str, Graph], bytes],
+  model: FlowPlusPlus | Flow | FlowDistribution,
+  path: Path,
+  metadata: dict[str, Any] | None,
+  overwrite: bool,
+) -> None:
+  path = pathlib.Path(path).absolute()
+  if path.is_file() or path.is_dir() and any(path.iterdir()):
+    if not overwrite:
+      raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
+    if not _is_export(path, suffix):
+      raise InputError(f"{str(path)!r} cannot be overwritten: it is no export of this format")
+  graphs, about = inference_graphs(model)
+  files = {f"{name}.{suffix}": convert(name, graph) for name, graph in graphs.items()}
+  about |= {
+    "format": suffix,
+    "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    "versions": {"flowpp_tf": __version__, "tensorflow": tf.__version__},
+  }
+  try:
+    text = json.dumps({**(metadata or {}), **about}, indent=2, allow_nan=False)
+  except (TypeError, ValueError) as error:
+    raise InputError(f"`metadata` must be what JSON can hold: {error}") from None
+
+  def write(directory):
+    for name, data in files.items():
+      (directory / name).write_bytes(data)
+    (directory / _METADATA).write_text(text + "\n")
+
+  try:
+    replace_directory(path, write)
+  except OSError as error:
+    raise InputError(f"{str(path)!r} cannot be written: {error}") from None
+
+
+def _is_export(path, suffix):
+  try:
+    return read_json(path / _METADATA)["format"] == suffix
+  except (OSError, ValueError, KeyError, TypeError):
+    return False
+
+
+def _to_onnx(name, graph):
+  ops = OnnxOps()
+  inputs = {key: ops.input(key, spec.dtype, [None, *spec.shape]) for key, spec in graph.inputs.items()}
+  for key, value in graph.compute(ops, **inputs).items():
+    ops.output(key, value, [None, *graph.outputs[key].shape])
+  return ops.model(name).SerializeToString(deterministic=True)
+
+
+def _to_litert(name, graph):
+  del name
+  specs = {key: tf.TensorSpec([None, *spec.shape], spec.dtype, key) for key, spec in graph.inputs.items()}
+  function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
+  module = tf.Module()
+  module.function = function
+  converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function(**specs)], module)
+  return converter.convert()

@@ -1,0 +1,259 @@
+"""Models in other runtimes: what ONNX Runtime and LiteRT compute, against the model in float64, and bad calls."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from flowpp_tf.data import load_dataset
+from flowpp_tf.exporting import mixture_graph
+from flowpp_tf.exporting.onnx_ops import OnnxOps
+from support.hard_mixtures import grid
+from support.models import MINIMAL, TINY, perturb, small_images
+from support.programs import ROOT, call
+
+pytestmark = pytest.mark.needs("onnx", "onnxruntime")
+SERVING = (ROOT / "docs" / "serving.md").read_text()
+SNIPPETS = re.findall(r"```python\n(.*?)```", SERVING.partition("## Without TensorFlow")[2], re.DOTALL)
+NATS = 1e-5  # per dimension, of the log density
+# Between them every part that can be exported.
+CONFIGS = {
+  "learned": dataclasses.replace(
+    TINY,
+    structure="channels:1,columns:1,squeeze,channels:1",
+    num_classes=3,
+    label_dropout=0.1,
+    condition_shape=(2, 2, 1),
+    augment_channels=2,
+    augment_end="sigmoid",
+    augment_blocks=1,
+    coupling_margin=0.05,
+    invertible_conv="lu",
+    weight_norm=True,
+    output_concat_elu=True,
+    context_layer_norm=True,
+    context_attention=True,
+  ),
+  "plain": dataclasses.replace(
+    MINIMAL,
+    structure="columns:1,squeeze,channels:1",
+    coupling="mixture_logistic",
+    augment_channels=2,
+    augment_posterior="normal",
+  ),
+}
+
+
+def onnx_session(model):
+  """An ONNX file or model as a function from arrays by name to arrays by name."""
+  import onnxruntime
+
+  options = onnxruntime.SessionOptions()
+  options.intra_op_num_threads = 1
+  session = onnxruntime.InferenceSession(model, options)
+  names = [output.name for output in session.get_outputs()]
+  return lambda **inputs: dict(zip(names, session.run(names, inputs)))
+
+
+def litert_session(path):
+  """A file of LiteRT as such a function."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # TensorFlow's own interpreter is now the package ai-edge-litert
+    return tf.lite.Interpreter(str(path), num_threads=1).get_signature_runner()
+
+
+def sessions(folder, *names):
+  """The functions of an export by name."""
+  suffix = json.loads((folder / "metadata.json").read_text())["format"]
+  session = {"onnx": onnx_session, "tflite": litert_session}[suffix]
+  return [session(folder / f"{name}.{suffix}") for name in names]
+
+
+def in_float64(model):
+  wide = fpp.FlowPlusPlus(dataclasses.replace(model.config, dtype="float64", flow_dtype=""))
+  wide.set_weights(model.get_weights())
+  return wide
+
+
+def conditioning(config, count):
+  rng = np.random.RandomState(5)
+  given = {}
+  if config.num_classes:
+    given["labels"] = (np.arange(count) % (config.num_classes + 1) - 1).astype(np.int32)
+  if config.condition_shape:
+    given["condition"] = rng.randn(count, *config.condition_shape).astype(np.float32)
+  return given
+
+
+def check_images(model, folders, batches, images):
+  """Compare both graphs of exports with the model in float64."""
+  wide, config, rng = in_float64(model), model.config, np.random.RandomState(0)
+  count = sum(batches)
+  given = conditioning(config, count)
+  noise = np.asarray(model.sample_noise([count], seed=1))
+  latents = rng.randn(count, *model.coupling_flow.latent_shape).astype(np.float32)
+  expected = wide.log_prob_bound(images, noise=noise, **given).numpy()
+  # A margin maps latents out of its range by the precision of its numbers.
+  pixels = (model if config.coupling_margin else wide).decode(latents, **given).numpy()
+  for folder in folders:
+    log_prob, decode = sessions(folder, "log_prob", "decode")
+    found, start = [], 0
+    for batch in batches:
+      part = slice(start, start := start + batch)
+      of_batch = {name: value[part] for name, value in given.items()}
+      scored = log_prob(images=images[part], noise=noise[part], **of_batch)
+      scored["decoded"] = decode(latents=latents[part], **of_batch)["images"]
+      scored["again"] = decode(latents=scored["latents"], **of_batch)["images"]
+      found.append(scored)
+    found = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+    dims = np.prod(config.image_shape)
+    np.testing.assert_allclose(found["log_prob"] / dims, expected / dims, rtol=0, atol=NATS)
+    np.testing.assert_allclose(found["bits_per_dim"], model.to_bits_per_dim(expected), rtol=1e-5, atol=2 * NATS)
+    for one, other in ((found["decoded"], pixels), (found["again"], images)):
+      difference = np.abs(one.astype(int) - other)
+      assert difference.max() <= 1 and np.mean(difference > 0) <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_path):
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(CONFIGS[name])
+  perturb(model)
+  fpp.export_onnx(model, tmp_path / "onnx")
+  fpp.export_litert(model, tmp_path / "litert")
+  check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
+
+
+def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
+  result = call("export", "--preset=digits", "--format=onnx", "--output=onnx", cwd=tmp_path)
+  assert (result.code, result.out) == (0, "wrote onnx\n"), result.error
+  assert call("export", "--preset=digits", "--format=litert", "--output=litert", cwd=tmp_path).code == 0
+  digits, folders = load_dataset("digits").test[:72], [tmp_path / "onnx", tmp_path / "litert"]
+  check_images(fpp.FlowPlusPlus.from_preset("digits"), folders, [1, 7, 64], digits)
+  metadata = json.loads((tmp_path / "onnx" / "metadata.json").read_text())
+  assert metadata["latent_shape"] == [4, 4, 4] and metadata["noise"] == "normal" and metadata["levels"] == 17
+  for file, digest in metadata["sha256"].items():
+    assert hashlib.sha256((tmp_path / "onnx" / file).read_bytes()).hexdigest() == digest
+  (log_prob,) = sessions(tmp_path / "onnx", "log_prob")
+  wrong = log_prob(images=np.full([1, 8, 8, 1], 17, np.uint8), noise=np.zeros([1, 8, 8, 1], np.float32))
+  assert np.isnan(wrong["log_prob"])  # 17 is no pixel value
+  # The example of the docs, where neither TensorFlow nor this package can be imported.
+  blocked = "import sys\nfor name in ('tensorflow', 'keras', 'flowpp_tf', 'onnx'):\n  sys.modules[name] = None\n"
+  result = subprocess.run(
+    [
+      sys.executable,
+      "-c",
+      blocked + SNIPPETS[0].replace("runs/digits/onnx", "onnx") + "\nprint(images.shape, images.max())",
+    ],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+  )
+  assert result.returncode == 0 and result.stdout.startswith("(4, 8, 8, 1) "), result.stderr
+
+
+def test_a_flow_of_vectors_given_a_context_has_the_numbers_of_float64(tmp_path):
+  keras.utils.set_random_seed(0)
+  sizes = dict(event_size=5, context_size=3, couplings=3, hidden=16)
+  layer, wide = fpp.VectorFlow(**sizes), fpp.vector_flow(**sizes, dtype="float64")
+  perturb(layer)
+  for variable, weight in zip(wide.trainable_variables, layer.distribution.trainable_variables, strict=True):
+    variable.assign(tf.cast(weight, tf.float64))
+  fpp.export_onnx(layer, tmp_path / "onnx")
+  rng = np.random.RandomState(0)
+  log_prob, sample = sessions(tmp_path / "onnx", "log_prob", "sample")
+  for batch in (1, 7, 64):
+    z = rng.randn(batch, 5).astype(np.float32)
+    context = rng.randn(batch, 3).astype(np.float32)
+    given = wide.given(context.astype(np.float64))
+    x = given.bijector.forward(rng.randn(batch, 5)).numpy().astype(np.float32)
+    found = log_prob(x=x, context=context)
+    np.testing.assert_allclose(found["log_prob"] / 5, given.log_prob(x.astype(np.float64)) / 5, rtol=0, atol=NATS)
+    np.testing.assert_allclose(found["latents"], given.bijector.inverse(x.astype(np.float64)), atol=1e-4)
+    samples = sample(latents=z, context=context)["x"]
+    np.testing.assert_allclose(samples, given.bijector.forward(z.astype(np.float64)), atol=1e-4)
+
+
+@pytest.mark.parametrize("components", [1, 2, 8, 64])
+def test_the_search_for_a_quantile_is_long_enough_for_hard_mixtures(components):
+  """And within its iterations as exact as the search of the bijector, which may take 200."""
+  x, *mixture = grid(components, np.float32)
+  target = x.clip(-1e4, 1e4)
+  search = fpp.bijectors.find_logit_mixture_logistic_quantile(target, *mixture)
+  assert search.num_iterations.numpy().max() <= mixture_graph.MAX_ITERATIONS
+  exact = fpp.bijectors.logit_mixture_logistic_quantile(*(a.astype(np.float64) for a in (target, *mixture))).numpy()
+  ops = OnnxOps()
+  inputs = {
+    name: ops.input(name, "float32", [None, size])
+    for name, size in zip(["target", "logits", "loc", "log_scale"], [1, *[components] * 3])
+  }
+  ops.output("x", mixture_graph.logit_quantile(ops, *inputs.values()), [None, 1])
+  quantile = onnx_session(ops.model("quantile").SerializeToString())
+  found = quantile(**dict(zip(inputs, [target[:, np.newaxis], *mixture])))["x"][:, 0]
+  error = lambda root: np.abs(root - exact) / np.maximum(np.abs(exact), np.exp(mixture[2].min(axis=-1)))
+  assert np.all(error(found) <= np.maximum(4 * error(search.estimated_root.numpy()), 1e-5))
+
+
+def test_the_example_of_the_docs_writes_a_flow_of_vectors(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  exec(compile(SNIPPETS[1], "serving.md", "exec"), {})
+  assert (tmp_path / "flow_onnx" / "sample.onnx").is_file()
+
+
+class TestBadCalls:
+  def test_a_part_that_inference_graphs_do_not_have_is_named(self, tmp_path):
+    splines = fpp.FlowPlusPlus(dataclasses.replace(MINIMAL, coupling="rational_quadratic"))
+    with pytest.raises(fpp.InputError, match=r"^the map of the coupling '\w+' cannot be exported: mixture_logistic"):
+      fpp.export_onnx(splines, tmp_path / "onnx")
+    normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 6)
+    flow = fpp.distributions.FlowDistribution(normal, tfp.bijectors.Softplus())
+    with pytest.raises(fpp.InputError, match="^the bijector Softplus 'softplus' cannot be exported"):
+      fpp.export_onnx(flow, tmp_path / "onnx")
+    network = keras.Sequential([keras.Input([3]), keras.layers.Dense(6)])
+    coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
+    flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
+    with pytest.raises(fpp.InputError, match="^a coupling with the network Sequential cannot be exported"):
+      fpp.export_onnx(flow, tmp_path / "onnx")
+    wide = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 2.0), 6)
+    flow = fpp.distributions.FlowDistribution(wide, fpp.bijectors.SwapHalves())
+    with pytest.raises(fpp.InputError, match="^the base of the flow must be standard normal"):
+      fpp.export_onnx(flow, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+  def test_an_existing_export_is_replaced_only_if_told_so(self, tmp_path):
+    flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
+    fpp.export_onnx(flow, tmp_path / "onnx", metadata={"data": "moons"})
+    with pytest.raises(fpp.InputError, match="exists already; `overwrite` replaces it"):
+      fpp.export_onnx(flow, tmp_path / "onnx")
+    fpp.export_onnx(flow, tmp_path / "onnx", overwrite=True)
+    assert "data" not in json.loads((tmp_path / "onnx" / "metadata.json").read_text())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    with pytest.raises(fpp.InputError, match="cannot be overwritten: it is no export of this format"):
+      fpp.export_onnx(flow, tmp_path / "other", overwrite=True)
+    with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
+      fpp.export_onnx(flow, tmp_path / "new", metadata={"data": object()})
+
+  def test_a_missing_package_is_one_line_that_names_it(self, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(fpp.InputError, match=r"needs the package onnx: pip install flowpp_tf\[onnx\]"):
+      fpp.export_onnx(fpp.vector_flow(2, couplings=1, hidden=4, blocks=0), tmp_path / "onnx")
+
+  def test_weights_must_be_finite(self, tmp_path):
+    flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
+    flow.trainable_variables[0].assign(flow.trainable_variables[0] * np.nan)
+    with pytest.raises(fpp.InputError, match="^the weights of the flow must be finite"):
+      fpp.export_onnx(flow, tmp_path / "onnx")
