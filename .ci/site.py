@@ -62,7 +62,7 @@ def with_widgets(text):
   start, heading, end = text.partition(BEFORE_WIDGETS)
   if not heading:
     raise ValueError(f"README.md has no heading {BEFORE_WIDGETS.strip()!r}")
-  origin = "Parts of the page of [`bin/demo`](evaluation.md#look-at-it), computed once by `python docs/pictures widgets`."
+  origin = "Parts of [`bin/demo`](evaluation.md#look-at-it), computed once by `python docs/pictures widgets`."
   return f"{start}\n## Look at a model\n\n{origin}\n\n{WIDGETS.read_text()}{heading}{end}"
 
 

@@ -18,7 +18,8 @@ CSS = """
   .text table { width: 100%; } .text thead { display: none; }
   .text tr, .text td { border-color: var(--border-color-primary) !important; vertical-align: top; }
   .text:not(.card) td:last-child { white-space: nowrap; }
-  .card table { display: table; table-layout: fixed; } .card td, .card td code { overflow-wrap: anywhere; white-space: normal; }
+  .card table { display: table; table-layout: fixed; }
+  .card td, .card td code { overflow-wrap: anywhere; white-space: normal; }
   .card th:first-child, .card td:first-child { overflow-wrap: normal; width: 8.5em; min-width: 0; }
   .status { min-height: 24px; }
   .failed { color: var(--error-text-color); background: var(--error-background-fill); border-radius: 6px;
