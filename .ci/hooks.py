@@ -38,6 +38,10 @@ _NO_ALT = 'alt="No description has been provided for this image"'
 
 def on_config(config):
   """Fetch KaTeX, and leave out of the navigation what has no page: a page that is missing there is a warning."""
+  # Not over TCP, of which each kernel of a tutorial warns.
+  from jupyter_client.manager import KernelManager
+
+  KernelManager.transport.default_value = "ipc"
   _fetch_katex()
   config.nav = _existing(config.nav, pathlib.Path(config.docs_dir))
   return config

@@ -19,7 +19,7 @@ LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (400, "light
 # Tables that are wider than their place.
 _WIDE = """() => [...document.querySelectorAll("article table")].filter(table => {
   const wider = element => element.scrollWidth > element.clientWidth + 1
-  return table.clientWidth && (wider(table) || wider(table.parentElement))
+  return table.clientWidth && (wider(table) || wider(table.closest(".md-typeset__scrollwrap") || table.parentElement))
 }).map(table => table.innerText.slice(0, 60))"""
 
 

@@ -59,8 +59,10 @@ np.testing.assert_allclose(samples.std(axis=0), np.tile(deviation(contexts), 2),
 # %% [markdown]
 # ## One coupling among TFP's bijectors
 #
-# A coupling takes any callable that maps the one half to parameters. Forward is written from data to latents;
-# `fb.Invert` turns it around. The log-det agrees with that of automatic differentiation.
+# A coupling takes any callable that maps the one half of an event to the parameters of the other: here for each of
+# its 2 values the 2 numbers of the affine map, and 3 for each of the 4 components of the mixture. Forward is written
+# from data to latents; `fb.Invert` turns it around. The log-det agrees with that of automatic differentiation, and
+# `distribution.trainable_variables` has the weights of the network, for an optimizer of yours.
 
 # %%
 dense = keras.layers.Dense(2 * (2 + 3 * 4))

@@ -28,7 +28,7 @@ print(len(list(folder.iterdir())), "files")
 # %% [markdown]
 # `fpp.train` takes a folder as the name of a data set. A hash of each file's name decides its split, so that a
 # file stays where it is when others are added. The config `photos_crops` trains on random crops. `init_from`
-# begins with the preset `photos` instead of random weights, which saves an hour. A run takes 6,000 steps; a few
+# begins with the preset `photos` instead of random weights, which saves an hour. A run takes 2,500 steps; a few
 # show how it goes. `workdir` keeps the run: the same call resumes it, after a kill too.
 
 # %%

@@ -2,8 +2,10 @@
 
 FONTS = ("system-ui", "sans-serif")  # the page loads nothing from elsewhere
 CSS = """
-  :root { --chart-accent: #c2410c; }
-  .dark { --chart-accent: #fb923c; }
+  :root { --chart-accent: #c2410c; --readable: #5b6472; }
+  .dark { --chart-accent: #fb923c; --readable: #aab1bd; }
+  /* Gradio's own grey of notes is too light on white. */
+  .gradio-container { --block-info-text-color: var(--readable); --body-text-color-subdued: var(--readable); }
   .gradio-container .main { width: 100%; max-width: 1152px; margin: auto; }
   .summary p { max-width: 100ch; }
   .picture .image-container { padding: 36px 8px 8px; }
@@ -15,8 +17,10 @@ CSS = """
   .tab-wrapper { height: auto; } [role=tab].selected { color: var(--body-text-color) !important; }
   .text table { width: 100%; } .text thead { display: none; }
   .text tr, .text td { border-color: var(--border-color-primary) !important; vertical-align: top; }
-  .card td { overflow-wrap: anywhere; }
-  .card td:first-child { overflow-wrap: normal; min-width: 9em; }
+  .text:not(.card) td:last-child { white-space: nowrap; }
+  .card table { display: table; table-layout: fixed; }
+  .card td, .card td code { overflow-wrap: anywhere; white-space: normal; }
+  .card th:first-child, .card td:first-child { overflow-wrap: normal; width: 8.5em; min-width: 0; }
   .status { min-height: 24px; }
   .failed { color: var(--error-text-color); background: var(--error-background-fill); border-radius: 6px;
             border: 1px solid var(--error-border-color); padding: 8px 12px; margin: 0; overflow-wrap: anywhere; }
@@ -31,11 +35,11 @@ CSS = """
   .answer section { border-top: 1px solid var(--border-color-primary); padding: 12px 0; }
   .answer h3 { font-weight: 600; margin: 0 0 8px; }
   .answer p, .answer figcaption { font-size: 14px; line-height: 1.45; margin: 6px 0; max-width: 80ch; }
-  .answer code { display: block; overflow-x: auto; white-space: nowrap; padding: 6px 8px; border-radius: 4px;
+  .answer code { display: block; overflow-wrap: anywhere; white-space: pre-wrap; padding: 6px 8px; border-radius: 4px;
                  background: var(--background-fill-secondary); }
   .chart { max-width: 560px; margin: 0; } .chart svg { width: 100%; height: auto; display: block; }
   .figures { display: flex; flex-wrap: wrap; gap: 12px; }
-  .figures figure { width: 132px; margin: 0; } .figures img { width: 100%; border-radius: 4px; }
+  .figures figure { width: 124px; margin: 0; } .figures img { width: 100%; border-radius: 4px; }
   .bar { display: grid; grid-template-columns: 7.5em 1fr 6em; gap: 8px; align-items: center; font-size: 14px;
          margin: 3px 0; max-width: 560px; }
   .bar > span:last-child { text-align: right; font-variant-numeric: tabular-nums; }

@@ -92,6 +92,7 @@ def demo_from_flags() -> None:
       auth=auth and password_check(auth),
       state_session_capacity=100,
       app_kwargs={"middleware": [guard]},
+      _frontend=False,  # or Gradio ends if its first request takes three seconds, as on a busy machine
       **gradio_page.LOOK,
     )
     print(f"the page is at http://{host}:{port}; Ctrl-C ends it", flush=True)

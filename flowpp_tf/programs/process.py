@@ -146,6 +146,8 @@ def _debugged() -> bool:
 def _last_line(error: BaseException) -> str:
   if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
     return "out of memory; a smaller --batch_size takes less"
+  if isinstance(error, ModuleNotFoundError):
+    return f"{error.name} is not installed here: activate your environment, or `pip install -r requirements.txt`"
   text = " ".join(str(error).split())
   return f"{type(error).__name__}: {text if len(text) < 500 else f'{text[:500]}...'} (--debug shows where)"
 

@@ -40,6 +40,7 @@ def script(body, *arguments, **options):
     ("sys.exit('a reason')", process.FAILED, "error: a reason"),
     ("raise RuntimeError('two\\nlines')", process.FAILED, "error: RuntimeError: two lines (--debug shows where)"),
     ("raise MemoryError", process.FAILED, "error: out of memory"),
+    ("import absent", process.FAILED, "error: absent is not installed here: activate"),
     ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(10**6)", 143, "stopped by SIGTERM"),
     ("os.kill(os.getpid(), signal.SIGHUP); time.sleep(10**6)", 129, "stopped by SIGHUP"),
     ("os.kill(os.getpid(), signal.SIGINT); time.sleep(10**6)", 130, "stopped by Ctrl-C"),
