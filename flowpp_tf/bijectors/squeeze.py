@@ -8,6 +8,8 @@ In row-major order the split by columns, a checkerboard of one row, is a reshape
 in half.
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -20,7 +22,7 @@ from flowpp_tf.types import Shape
 class Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """A bijector that only moves elements: its log-det is 0."""
 
-  def __init__(self, event_ndims, validate_args, parameters, name):
+  def __init__(self, event_ndims: int, validate_args: bool, parameters: dict[str, Any], name: str) -> None:
     with tf.name_scope(name) as name:
       super().__init__(
         forward_min_event_ndims=event_ndims,

@@ -202,7 +202,7 @@ def _signals(running: Mapping[int, tuple[Run, subprocess.Popen]]) -> Iterator[li
 
 def _last_line(run):
   try:
-    lines = (run.folder / f"{run.name}.log").read_text(errors="replace").split("\n")
+    lines = gate.read_bytes(run.folder / f"{run.name}.log").decode(errors="replace").split("\n")
   except OSError as error:
     raise InputError(f"the log of {run.name} cannot be read: {error.strerror}") from None
   return next((line.strip() for line in lines[::-1] if line.strip()), "it printed nothing")
