@@ -28,7 +28,8 @@ def help_text(definitions: types.ModuleType, full: bool) -> str:
   if full:
     for title, found in groups.items():
       lines += [f"{title}:", *(line for flag in found for line in _entry(flag, width)), ""]
-    return "\n".join([*lines, "--flagfile=FILE reads flags from a file, one in a line."])
+    lines.append("--flagfile=FILE reads flags from a file, one in a line. Of a flag given twice the later one counts.")
+    return "\n".join(lines)
   known = {flag.name: flag for found in groups.values() for flag in found}
   column = max(len(_name(known[name])) for name in definitions.COMMON) + 4
   for name in definitions.COMMON:

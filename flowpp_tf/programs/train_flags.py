@@ -91,7 +91,8 @@ def plan_from_flags() -> str:
   dataset_entry(dataset)
   epochs = recipe.settings.get("epochs")
   steps = min(training.steps, QUICK_STEPS) if given.quick else training.steps
-  length = f"{steps:,} steps" if epochs is None else f"{epochs:g} epochs{f', at most {steps} steps' * given.quick}"
+  at_most = f", at most {QUICK_STEPS} steps" if given.quick else ""
+  length = f"{steps:,} steps" if epochs is None else f"{epochs:g} epochs{at_most}"
   return (
     f"training config {given.config} on {dataset}: {length} of {training.images_per_step:,} images in "
     f"{config.dtype.removeprefix('mixed_')}, to {workdir_path_from_flags()}"

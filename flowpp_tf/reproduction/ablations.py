@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io import gate
 from flowpp_tf.io.files import write_file
 from flowpp_tf.reproduction.plot import plot_ablation
 from flowpp_tf.reproduction.runs import Run, complete, plan
@@ -46,7 +47,14 @@ def run_ablations(
   runs = plan(data, variants, seeds, output, more)
   for run in runs[: len(variants)]:
     say(f"{VARIANTS[run.variant].title}: {_sizes(run, runs[0])}")
-  failures = complete(runs, jobs, lambda: write_results(data, variants, runs, output), say)
+
+  def write_table():
+    try:
+      write_results(data, variants, runs, output)
+    except OSError as error:  # the runs go on; the table is written again after the next
+      say(f"the table cannot be written: {gate.reason(error)}")
+
+  failures = complete(runs, jobs, write_table, say)
   say(write_results(data, variants, runs, output))
   return failures
 

@@ -3,6 +3,8 @@
 import json
 import math
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf.config import CONFIGS, Recipe
 from flowpp_tf.reproduction import BASES, VARIANTS, estimate, matched_width, settings_of
+from flowpp_tf.reproduction import runs as runs_module
 from flowpp_tf.reproduction.plot import plot_ablation
 from flowpp_tf.reproduction.runs import plan
 from flowpp_tf.reproduction.table import markdown, readings, summary
@@ -72,8 +75,7 @@ def fake_run(run, slope, seconds, test, done=True):
   ]
   (run.workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
   if done:
-    record = {"test": {"bounds": [{"num_samples": 1, "bits_per_dim": test, "standard_error": 0.1}]}}
-    (run.workdir / "evaluation.json").write_text(json.dumps(record))
+    (run.folder / f"{run.name}.json").write_text(json.dumps({"test": test}))
 
 
 def test_the_table_reads_one_run_at_equal_steps_and_at_equal_cpu_seconds(tmp_path):
@@ -111,11 +113,64 @@ def test_curves_of_runs_that_are_not_complete_are_drawn(tmp_path):
     (["--steps=1", "--epochs=1"], "give the length of the run as --steps or as --epochs, one of them"),
     (["--seeds=0"], "seeds"),
     (["--data=imagenet"], "data"),
+    (["--output=/dev/null/x"], "'/dev/null' is no folder in which files can be written"),
   ],
 )
 def test_wrong_flags_are_one_line_and_exit_code_2(flags, message, tmp_path):
   result = call("reproduce", *flags, cwd=tmp_path)
   assert result.code == 2 and message in result.error and not [*tmp_path.iterdir()]
+
+
+def test_runs_of_other_settings_are_not_taken_for_those_that_are_asked_for(tmp_path):
+  run = plan("digits", ["full"], 1, tmp_path, {"steps": 7})[0]
+  run.folder.mkdir()
+  (run.folder / f"{run.name}.flags").write_text("\n".join(["# how", *run.flags()]))
+  plan("digits", ["full"], 1, tmp_path, {"steps": 7, "data_dir": "elsewhere"})
+  for data, more in (("digits", {"steps": 8}), ("photos", {"steps": 7}), ("digits", {"steps": 7, "eval_images": 3})):
+    with pytest.raises(fpp.InputError, match="seed0.flags' has .* where this command has .*; give another --output"):
+      plan(data, ["full"], 1, tmp_path, more)
+
+
+RECORD = json.dumps({"test": {"bounds": [{"num_samples": 1, "bits_per_dim": 2.5}]}})
+ENDS = {  # what the process of a run does
+  "full_seed0": "pass",
+  "full_seed1": "print('a reason'); sys.exit(1)",
+  "full_seed2": "print('step 4', flush=True); os.kill(os.getpid(), signal.SIGKILL)",
+}
+
+
+def test_a_run_is_complete_if_its_process_ended_well_and_a_failure_has_its_own_reason(tmp_path, monkeypatch):
+  def start(run, cores):
+    del cores
+    run.workdir.mkdir(parents=True)
+    (run.workdir / "evaluation.json").write_text(RECORD)  # as of `bin/evaluate` on a run that goes on
+    with open(run.folder / f"{run.name}.log", "wb") as log:
+      return subprocess.Popen([sys.executable, "-c", f"import os, signal, sys; {ENDS[run.name]}"], stdout=log)
+
+  monkeypatch.setattr(runs_module.Run, "start", start)
+  runs, tables = plan("digits", ["full"], 3, tmp_path), []
+  failures = runs_module.complete(runs, 2, lambda: tables.append(1), lambda line: None)
+  assert [run.test() for run in runs] == [2.5, None, None] and len(tables) == 3
+  assert sorted(failures) == [
+    "full_seed1 failed: a reason (exit code 1)",
+    "full_seed2 failed: step 4 (killed by SIGKILL)",
+  ]
+
+
+def test_no_process_is_left_when_an_error_ends_the_command(tmp_path, monkeypatch):
+  processes = []
+
+  def start(run, cores):
+    del run, cores
+    if processes:
+      raise OSError("no room")
+    processes.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(10**6)"]))
+    return processes[0]
+
+  monkeypatch.setattr(runs_module.Run, "start", start)
+  with pytest.raises(OSError, match="no room"):
+    runs_module.complete(plan("digits", ["full"], 2, tmp_path), 2, lambda: None, lambda line: None)
+  assert processes[0].poll() is not None
 
 
 @pytest.mark.slow
