@@ -3,7 +3,7 @@
 Of images, with labels and a condition of models that take them as further inputs:
 
     log_prob   images uint8, noise -> log_prob (nats), bits_per_dim, latents
-    decode     latents -> images uint8
+    decode     latents -> images uint8, valid
 
 Of vectors, with a context of flows that take one:
 
@@ -72,6 +72,7 @@ def _of_images(model):
   if config.condition_shape:
     given["condition"] = Spec("float32", tuple(config.condition_shape))
   draws = "normal" if isinstance(model.dequantizer, VariationalDequantizer) else "uniform"
+  lowest = -1 if config.label_dropout else 0  # -1, no label, has been trained by leaving labels out
   of_channels = [draws] * config.image_shape[2] + ["normal"] * config.augment_channels
   about = {
     "image_shape": [*config.image_shape],
@@ -80,34 +81,51 @@ def _of_images(model):
     "noise": draws if len({*of_channels}) == 1 else of_channels,
     "latent_shape": [*latents.shape],
     "num_classes": config.num_classes,
+    "lowest_label": lowest,
     "condition_shape": [*config.condition_shape],
     "units": {"log_prob": "nats per image", "bits_per_dim": "bits per value"},
   }
 
+  size = math.prod(config.image_shape)
+
+  def known(ops, labels):
+    """Give labels that there are not the one whose vector is NaN."""
+    unknown = ops.constant(config.num_classes, "int32")
+    return labels if labels is None or lowest < 0 else ops.where(labels < 0, unknown, labels)
+
+  def everywhere(ops, conditions):
+    """Return of each image whether a condition holds at all its values, which it does not for NaN."""
+    return ops.reshape(ops.min(ops.reshape(ops.cast(conditions, "float32"), [-1, size]), -1) > 0.5, [-1])
+
   def log_prob(ops, images, noise, labels=None, condition=None):
-    x, size = ops.cast(images, "float32"), math.prod(config.image_shape)
+    x, labels = ops.cast(images, "float32"), known(ops, labels)
     dequantized, log_q = _dequantize(ops, model, x, noise, labels)
     context = _context(ops, model, labels, condition)
     z = flow_graph.transform(ops, model.flow.bijector, dequantized, inverse=True, context=context)
     bound = flow_graph.normal_log_prob(ops, z) + z.log_det
     bound = bound if log_q is None else bound - log_q
-    highest = ops.max(ops.reshape(x, [-1, size]), -1)
-    bound = ops.where(highest > config.levels - 1.0, ops.constant([[math.nan]]), bound)
-    bound = ops.reshape(bound, [-1])
+    right = x <= config.levels - 1.0
+    if draws == "uniform":
+      channels = [config.image_shape[2], config.augment_channels]
+      of_pixels = ops.split(noise, channels)[0] if config.augment_channels else noise
+      right = right & (of_pixels >= 0.0) & (of_pixels < 1.0)
+    bound = ops.where(everywhere(ops, right), ops.reshape(bound, [-1]), math.nan)
     return {"log_prob": bound, "bits_per_dim": bound * (-1 / (size * math.log(2))), "latents": z.value}
 
   def decode(ops, latents, labels=None, condition=None):
+    labels = known(ops, labels)
     context, z = _context(ops, model, labels, condition), Tensor(latents, model.coupling_flow.latent_shape)
     x = flow_graph.transform(ops, model.flow.bijector, z, context=context).value
     if config.augment_channels:
       x = ops.split(x, [config.image_shape[2], config.augment_channels])[0]
+    valid = everywhere(ops, ops.abs(x) < float(np.finfo(np.float32).max))
     x = ops.minimum(ops.maximum(ops.floor(x), 0.0), config.levels - 1.0)
-    return {"images": ops.cast(x, "uint8")}
+    return {"images": ops.cast(x, "uint8"), "valid": valid}
 
   outputs = {"log_prob": number, "bits_per_dim": number, "latents": latents}
   graphs = {
     "log_prob": Graph({"images": images, "noise": noise, **given}, outputs, log_prob),
-    "decode": Graph({"latents": latents, **given}, {"images": images}, decode),
+    "decode": Graph({"latents": latents, **given}, {"images": images, "valid": Spec("bool", ())}, decode),
   }
   return graphs, about
 

@@ -44,8 +44,9 @@ def export_onnx(
     metadata: further content of metadata.json, such as data and measured bits/dim.
     overwrite: whether to replace an existing export at `path`.
 
-  Numbers are float32, regardless of the model's precision. Images are uint8; the bound of an image with a value that is
-  no pixel value is NaN, as is that of a label that is no class.
+  Numbers are float32, regardless of the model's precision. Images are uint8. A graph cannot raise an error: the bound
+  is NaN where a pixel, a label (`lowest_label` of metadata.json to `num_classes` - 1) or uniform noise is out of range,
+  and `valid` of a decoded image is False where its label or latents are wrong.
 
   Raises:
     InputError (a ValueError): if an argument is invalid, a weight is not finite, the package onnx is not installed, the

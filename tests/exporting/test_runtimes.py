@@ -136,6 +136,32 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
   check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
 
 
+@pytest.mark.parametrize("label_dropout", [0.0, 0.1])
+def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_dropout, tmp_path):
+  config = dataclasses.replace(MINIMAL, coupling="affine", num_classes=3, label_dropout=label_dropout)
+  model = fpp.FlowPlusPlus(config)
+  fpp.export_onnx(model, tmp_path / "onnx")
+  fpp.export_litert(model, tmp_path / "litert")
+  labels = np.array([-2, -1, 0, 2, 3], np.int32)
+  right = np.array([False, label_dropout > 0, True, True, False])
+  images, noise = small_images(5), np.full([5, *model.noise_shape], 0.5, np.float32)
+  latents = np.zeros([5, *model.coupling_flow.latent_shape], np.float32)
+  for folder in (tmp_path / "onnx", tmp_path / "litert"):
+    log_prob, decode = sessions(folder, "log_prob", "decode")
+    np.testing.assert_array_equal(np.isfinite(log_prob(images=images, noise=noise, labels=labels)["log_prob"]), right)
+    np.testing.assert_array_equal(decode(latents=latents, labels=labels)["valid"], right)
+    known = np.array([0, 1, 2, 0, 1], np.int32)
+    for i, value in enumerate((-0.1, 1.0, np.nan)):
+      wrong = noise.copy()
+      wrong[i, 0, 0, 0] = value
+      found = log_prob(images=images, noise=wrong, labels=known)["log_prob"]
+      assert [*np.flatnonzero(~np.isfinite(found))] == [i]
+      wrong = latents.copy()
+      wrong[i, 0, 0, 0] = (np.nan, np.inf, -np.inf)[i]
+      assert not decode(latents=wrong, labels=known)["valid"][i]
+  assert json.loads((tmp_path / "onnx" / "metadata.json").read_text())["lowest_label"] == (-1 if label_dropout else 0)
+
+
 def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   result = call("export", "--preset=digits", "--format=onnx", "--output=onnx", cwd=tmp_path)
   assert (result.code, result.out) == (0, "wrote onnx\n"), result.error
