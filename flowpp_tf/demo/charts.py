@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
+
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 220, 46, 36, 12
 _ACCENT = "var(--chart-accent, #c2410c)"  # of style.py; without it, as in the docs, the same
 _FAINT = 'stroke="currentColor" stroke-opacity="0.15"'
@@ -37,7 +39,13 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def histogram(values: np.ndarray, value: float, of: str) -> str:
-  """Return the histogram of bits/dim `[N]`, with a line at one value, and which place it has among them."""
+  """Return the histogram of bits/dim `[N]`, with a line at one value, and which place it has among them.
+
+  Raises:
+    InputError (a ValueError): if a value is not finite.
+  """
+  if not (np.all(np.isfinite(values)) and math.isfinite(value)):
+    raise InputError("the bound of an image is not finite")
   low, high = float(min(values.min(), value)), float(max(values.max(), value))
   low, high = low - 0.05 * (high - low) - 1e-3, high + 0.05 * (high - low) + 1e-3
   counts, edges = np.histogram(values, bins=min(24, max(4, len(values) // 3)), range=(low, high))
@@ -51,8 +59,8 @@ def histogram(values: np.ndarray, value: float, of: str) -> str:
   at = frame.x(value)
   mark = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{_TOP}" y2="{frame.y(0):.1f}" stroke="{_ACCENT}" stroke-width="3"/>'
   fewer = int(np.sum(values < value))
-  about = f"{value:.3f} bits/dim: more than {fewer} of {len(values)} {of}, fewer than the other {len(values) - fewer}"
-  return _figure(frame.svg([*bars, mark], about), f"<b>{value:.3f}</b>{html.escape(about[5:])}.")
+  place = f" bits/dim: more than {fewer} of {len(values)} {of}, no more than the other {len(values) - fewer}"
+  return _figure(frame.svg([*bars, mark], f"{value:.3f}{place}"), f"<b>{value:.3f}</b>{html.escape(place)}.")
 
 
 def bars(names: Sequence[str], shares: np.ndarray) -> str:

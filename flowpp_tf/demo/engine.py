@@ -158,7 +158,7 @@ class SavedModelEngine(_References):
     self.parameters = sum(int(np.prod(weight.shape)) for weight in loaded.saved_model.weights)
     self.num_samples = num_samples
     self.most_samples = min(_MOST_SAMPLES, self._max_batch)
-    self.known = KnownImages()
+    self.known = KnownImages(classes=tuple((loaded.metadata.get("data") or {}).get("classes") or ()))
     self.can_guide = self.can_compress = False
 
   def sample(

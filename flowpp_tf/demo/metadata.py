@@ -17,7 +17,7 @@ _DATA = {
 }
 _CHECKPOINT = {"val_bits_per_dim": _NUMBER + _MISSING}
 _CODEC = {"codec": (str,), "each": _NUMBER, "sheet": _NUMBER}
-_BOUND = {"num_samples": (int,), "bits_per_dim": _NUMBER}
+_BOUND = {"num_samples": (int,), "bits_per_dim": _NUMBER, "standard_error": _NUMBER + _MISSING}
 
 
 def checked_metadata(metadata: Any) -> dict[str, Any]:

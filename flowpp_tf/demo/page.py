@@ -56,7 +56,7 @@ class DemoModel:
 def build_page(title: str, models: Sequence[DemoModel], log_fn: Callable[[Exception], None]) -> gr.Blocks:
   """Build the page of one model, or of several with a tab for each, to be launched with `**LOOK`.
 
-  Each tab starts with an answer, so that all functions are traced before the first request.
+  Each tab starts with an answer, so that its functions are traced before the first request; an archive's are not.
 
   Args:
     title: of the page.

@@ -8,7 +8,7 @@ The bound is a sum over positions (h, w) of the pixels' three terms, in bits the
 
 Each value of a latent, and of a tensor on the way to it, belongs to the pixel that the squeezes and splits took it
 from. The log-det of a 1x1 convolution is the same at each position. With K draws the bound is the importance-weighted
-one. It is a mean of the draws' bounds b_k with the weights w = softmax(b), and what it is more:
+one. It is a mean of the draws' bounds b_k with the weights w = softmax(b), less what these differ from equal ones:
 
 $$
 \log \frac{1}{K} \sum_k e^{b_k} = \sum_k w_k b_k - \sum_k w_k \log (K w_k)

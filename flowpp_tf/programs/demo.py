@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import os
 import pathlib
+import shlex
 import tempfile
 import traceback
 
@@ -119,13 +120,20 @@ def _is_loopback(host):
 def _from_workdir(workdir, num_samples):
   """Return the engine of a run, its card, and example images by label."""
   model, settings = workdir.load()
+  _check_does_without_labels(model.config)
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
   known, examples = _known(_dataset(settings, model.config), settings)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
   card = ModelCard(
-    os.path.normpath(workdir.path), metadata_of_run(workdir, settings), settings, workdir.rows(), _card(workdir)
+    _shown(workdir.path), checked_metadata(metadata_of_run(workdir, settings)), settings, workdir.rows(), _card(workdir)
   )
   return engine, card, examples
+
+
+def _check_does_without_labels(config):
+  """Raise an `InputError` for a model that images without a label mean nothing to: nobody knows that of an upload."""
+  if config.num_classes and not config.label_dropout:
+    raise InputError("the page is for models that do without a label, too: train with --label_dropout=0.1")
 
 
 def _dataset(settings, config):
@@ -163,12 +171,19 @@ def _flag_of(source):
   """Return the flag of `bin/decompress` that names a model."""
   path = pathlib.Path(source)
   is_copy = path.parent == pathlib.Path("presets") and path.name in presets()
-  return f"--preset={path.name}" if is_copy else f"--workdir={source}"
+  return f"--preset={path.name}" if is_copy else f"--workdir={shlex.quote(source)}"
+
+
+def _shown(path):
+  """A path as visitors see it: not where it is on this machine."""
+  path = os.path.normpath(path)
+  return os.path.basename(path) if os.path.isabs(path) else path
 
 
 def _from_saved_model(path, num_samples):
   loaded = load_saved_model(path)
-  return SavedModelEngine(loaded, num_samples), ModelCard(os.path.normpath(path), checked_metadata(loaded.metadata)), {}
+  _check_does_without_labels(loaded.config)
+  return SavedModelEngine(loaded, num_samples), ModelCard(_shown(path), checked_metadata(loaded.metadata)), {}
 
 
 def _completed(examples, engine):

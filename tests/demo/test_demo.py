@@ -30,7 +30,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import DemoHandlers, read_upload
 from flowpp_tf.demo.card import ModelCard, provenance, summary
-from flowpp_tf.demo.charts import curve
+from flowpp_tf.demo.charts import curve, histogram
 from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
 from flowpp_tf.demo.uploads import remove_oldest
 from flowpp_tf.io import budget
@@ -809,3 +809,20 @@ def _call(url, name, data):
 @pytest.mark.slow
 def test_nothing_is_asked_for_elsewhere(page, requests, url):
   assert requests and all(address.startswith((url, "data:", "blob:")) for address in requests)
+
+
+@pytest.mark.parametrize("value", [12.3456, -0.25, 1.0])
+def test_a_histogram_says_the_value_and_its_place(value):
+  shown = histogram(np.array([0.5, 1.0, 2.0, 20.0]), value, "test images")
+  fewer = sum(other < value for other in (0.5, 1.0, 2.0, 20.0))
+  text = f"<b>{value:.3f}</b> bits/dim: more than {fewer} of 4 test images, no more than the other {4 - fewer}."
+  assert f"<figcaption>{text}</figcaption>" in shown
+  with pytest.raises(fpp.InputError, match="is not finite"):
+    histogram(np.array([0.5, 1.0]), np.inf, "test images")
+
+
+def test_a_model_that_knows_no_image_without_a_label_is_refused_by_name(tmp_path):
+  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, num_classes=3))
+  model.save_to_preset(tmp_path / "preset", "of classes")
+  result = call("demo", f"--preset={tmp_path / 'preset'}", "--port=45871", cwd=tmp_path)
+  assert result.code == 2 and "train with --label_dropout=0.1" in result.error

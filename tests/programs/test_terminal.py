@@ -79,6 +79,7 @@ _SINGLE = [
   (["sample", "--preset=digits", "--n=9"], None, "drawing 9 samples at temperature 1.0, seed 0, with preset digits"),
   (["export", "--preset=digits"], None, "as a SavedModel to presets/digits/saved_model/1"),
   (["export", "--preset=digits", "--format=onnx"], None, "as ONNX to presets/digits/onnx"),
+  (["export", "--preset=digits", "--format=litert", "--max_batch=9"], 2, "--max_batch is for --format=saved_model"),
   (["demo", "--auth=me"], 2, "--auth must be USER:PASSWORD"),
   (["compress", "--preset=digits"], 2, "give --output, or --estimate"),
   (["compress", "--preset=digits", "--images=nowhere", "--estimate"], 2, "is no file"),
