@@ -41,6 +41,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "training.loop": ("workdir.open", "a method of the run's store"),
   "training.workdir": ("json.loads", "of JSON that this process has made"),
   "programs.process": ("os.open", "opens the null device"),
+  "programs.noise": ("open", "of a pipe"),
   "programs.sample": ("open", "writes"),
   "programs.compress": ("open", "writes; reads again what it has written"),
   "programs.decompress": ("open", "writes"),

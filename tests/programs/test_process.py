@@ -61,6 +61,18 @@ def test_a_program_ends_with_its_code_and_one_line(body, code, error):
   assert len(result.stderr.splitlines()) == bool(error) and error in result.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is left out there")
+def test_what_a_library_says_last_is_seen_though_noise_is_left_out():
+  body = """
+    from flowpp_tf.programs.noise import without_noise
+    with without_noise():
+      os.write(2, b"I0000 00:00:17.5 7 a.cc:3] found no GPU\\nFATAL: this machine has no AVX\\n")
+      os.abort()
+  """
+  result = script(body)
+  assert result.returncode == -signal.SIGABRT and result.stderr == "FATAL: this machine has no AVX\n"
+
+
 def test_debug_shows_where_an_error_is():
   result = script("raise RuntimeError('here')", "--debug")
   assert result.returncode == 1 and "Traceback" in result.stderr and "RuntimeError: here" in result.stderr
