@@ -58,10 +58,9 @@ class _LogitPiecewiseCDF(Bijector):
 
   def _check_bins(self):
     shapes = {name: tf.TensorShape(getattr(self, f"_{name}").shape) for name in self._names}
-    bins = {None if shape.rank == 0 else shape[-1] for shape in shapes.values()}
-    counts = [None if not s.rank or s[-1] is None else s[-1] - more for s, more in zip(shapes.values(), self._more)]
-    known = {count for count in counts if count is not None}
-    if None in bins or any(not shape.rank for shape in shapes.values()) or len(known) > 1 or min(known, default=1) < 1:
+    sizes = [shape[-1] if shape.rank else None for shape in shapes.values()]  # None before run time, and of scalars
+    bins = {size - more for size, more in zip(sizes, self._more) if size is not None}
+    if any(shape.rank == 0 for shape in shapes.values()) or len(bins) > 1 or min(bins, default=1) < 1:
       wanted = ", ".join(f"`{n}` [..., K{' + 1' if more else ''}]" for n, more in zip(self._names, self._more))
       found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
       raise InputError(f"parameters must have the shapes {wanted}, K the number of bins, got {found}")

@@ -62,7 +62,12 @@ def traced_once(
     tensors = tuple(None if tensor is None else tf.convert_to_tensor(tensor) for tensor in tensors)
     # TensorFlow would take the trace of a partly unknown shape for one that is known.
     compiled = _jit in jit and not tf.executing_eagerly()
-    key = (compiled, *(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors))
+    # A graph of the search for a NaN has checks, which later calls must not have.
+    key = (
+      compiled,
+      tf.config.functions_run_eagerly(),
+      *(tensor if tensor is None else (tensor.dtype, str(tensor.shape)) for tensor in tensors),
+    )
     with lock:
       if key not in functions:
         functions[key] = tf.function(

@@ -49,9 +49,16 @@ def with_examples():
     module = importlib.import_module(info.name)
     mine = {name: value for name, value in vars(module).items() if getattr(value, "__module__", "") == info.name}
     classes = [(name, value) for name, value in mine.items() if inspect.isclass(value)]
-    mine |= {f"{name}.{method}": function for name, value in classes for method, function in vars(value).items()}
+    methods = {f"{name}.{method}": value for name, cls in classes for method, value in vars(cls).items()}
+    mine |= {name: value for name, value in methods.items() if _is_ours(value)}
     found |= {name: value for name, value in mine.items() if "Examples:" in (_own_docstring(value) or "")}
   return found
+
+
+def _is_ours(method):
+  """Whether a method has been written here: a class may have functions of a library as its own."""
+  function = getattr(method, "__func__", getattr(method, "fget", method))
+  return (getattr(function, "__module__", None) or "flowpp_tf").startswith("flowpp_tf")
 
 
 def _own_docstring(value):

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.config import get_config
-from support.programs import example
+from support.programs import _own_flags, example
 
 pytestmark = [pytest.mark.slow, pytest.mark.docs]
 
@@ -68,7 +68,8 @@ def test_bounds_of_surrogates_are_below_the_evidence(capsys):
 
 def test_the_sets_of_images_that_are_scored_fit_the_model():
   config = get_config("digits")
-  sets = example("score_digits").image_sets(config, seed=0)
+  with _own_flags():
+    sets = example("score_digits").image_sets(config, seed=0)
   assert len(sets) == 11
   for name, images in sets.items():
     assert images.shape == (180, *config.image_shape) and 0 <= images.min() <= images.max() < config.levels, name

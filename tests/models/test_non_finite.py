@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
+from flowpp_tf.core.non_finite import first_non_finite_part
 from flowpp_tf.core.seeds import as_seed
+from flowpp_tf.core.tracing import traced_once
 from support.marks import quick_rows
 from support.models import SMALL, small_images
 
@@ -18,6 +21,12 @@ def broken():
   value.flat[0] = np.nan
   weight.assign(value)
   return model
+
+
+def test_a_search_leaves_no_graph_with_checks_to_later_calls():
+  function = traced_once(lambda x: 2 * x, in_eager_mode=True)
+  assert first_non_finite_part(lambda: function(tf.constant(1.0))) is None
+  assert np.isnan(function(tf.constant(np.nan)))
 
 
 WHERE = "(layer|bijector) .* made the first value that is not finite"

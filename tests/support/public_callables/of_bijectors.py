@@ -184,7 +184,11 @@ CONSTRUCTORS = {
     dict(width_logits=real(NORMAL(2, 3), event=1), density_logits=real(NORMAL(2, 4), event=1)),
     _value([4, 2]),
   ),
-  "LogitLinearCDF": Row(lambda w: fb.LogitLinearCDF, dict(height_logits=real(NORMAL(2, 3), event=1)), _value([4, 2])),
+  "LogitLinearCDF": Row(
+    lambda w: fb.LogitLinearCDF,
+    dict(height_logits=real(NORMAL(2, 3), event=1).but("size + 1 of axis 1")),
+    _value([4, 2]),
+  ),
   "PixelsToLogit": Row(
     lambda w: fb.PixelsToLogit,
     dict(levels=count(17), alpha=number(0.05, 0, 0.5, ends=False)),
