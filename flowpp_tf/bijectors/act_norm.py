@@ -17,7 +17,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
 
 ParameterProperties = tfp.util.ParameterProperties
-_SMALLEST_SCALE = 1e-10
+SMALLEST_SCALE = 1e-10
 
 
 class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
@@ -76,7 +76,7 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(_SMALLEST_SCALE, dtype))
+    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(SMALLEST_SCALE, dtype))
     return dict(scale=ParameterProperties(default_constraining_bijector_fn=positive), bias=ParameterProperties())
 
   @classmethod
@@ -130,11 +130,11 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _forward_and_log_det(self, x, ctx):
     if ctx is not None and ctx.initialize:
       self.initialize(x)
-    scale = tf.maximum(self.scale, _SMALLEST_SCALE)
+    scale = tf.maximum(self.scale, SMALLEST_SCALE)
     return x * scale + self.bias, tf.math.log(scale)
 
   def _inverse_and_log_det(self, y, ctx):
     if ctx is not None and ctx.initialize:
       self.initialize(y, inverse=True)
-    scale = tf.maximum(self.scale, _SMALLEST_SCALE)
+    scale = tf.maximum(self.scale, SMALLEST_SCALE)
     return (y - self.bias) / scale, -tf.math.log(scale)

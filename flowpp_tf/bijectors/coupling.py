@@ -33,7 +33,7 @@ from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.remat import checkpointed
 from flowpp_tf.core.shapes import reshape, shape_of
 
-_SMALLEST_LOG_SCALE = -7.0
+SMALLEST_LOG_SCALE = -7.0
 
 
 class Coupling(Bijector):
@@ -307,7 +307,7 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, m
   parameters = per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
   s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
-  log_scale = tf.maximum(log_scale, tf.constant(_SMALLEST_LOG_SCALE, log_scale.dtype))
+  log_scale = tf.maximum(log_scale, tf.constant(SMALLEST_LOG_SCALE, log_scale.dtype))
   logit = LogitMixtureLogisticCDF(logits, loc, log_scale)
   return Chain([BoundedAffine(scale_logit=s, shift=t), *([LogitMargin(margin)] if margin else []), logit])
 

@@ -23,8 +23,6 @@ from flowpp_tf.types import Path
 MOST_FRAMES = 32
 HOTTEST = 2.0  # temperature
 LAST_SEED = 2**53 - 1  # the largest integer that JavaScript represents exactly
-
-
 WALL = (0.7, 0.85, 1.0)  # temperatures
 _WALL_SIDE = 4  # images in a row
 MOST_GUIDANCE = 4.0

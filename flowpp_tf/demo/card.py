@@ -9,6 +9,7 @@ from typing import Any
 from flowpp_tf.data import describe
 from flowpp_tf.demo.about import about, evaluated_split
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.evaluation.likelihood import name_of_bound
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,10 +68,10 @@ def _bounds(metadata):
   what = f"{entry['images']:,} {split} images"
   rows = {}
   for bound in entry["bounds"]:
-    count = bound["num_samples"]
-    kind = "single-sample bound" if count == 1 else f"importance-weighted bound, {count} samples"
     error = bound.get("standard_error")
-    rows[kind] = f"{bound['bits_per_dim']:.4f}{f' +- {error:.4f}' if error else ''} bits/dim, {what}"
+    rows[name_of_bound(bound["num_samples"])] = (
+      f"{bound['bits_per_dim']:.4f}{f' +- {error:.4f}' if error else ''} bits/dim, {what}"
+    )
   codecs, best = entry.get("codecs") or [], entry["bounds"][-1]["bits_per_dim"]
   sizes = {f"{codec['codec']}, {how}": codec[key] for codec in codecs for key, how in _HOW.items()}
   shown = "; ".join(f"{name} {size:.3f}" for name, size in sorted(sizes.items(), key=lambda item: item[1])[:4])

@@ -4,6 +4,7 @@ Each part is there by itself: one that fails is a line in its place.
 """
 
 from collections.abc import Callable
+import functools
 import html
 
 import numpy as np
@@ -17,13 +18,14 @@ _NEIGHBOURS = 6
 
 def explain(engine: Engine | SavedModelEngine, image: np.ndarray) -> str:
   """Return HTML on an image, integers `[H, W, C]` that fit the model."""
+  of_classes = functools.cache(lambda: engine.class_log_likelihoods(image[np.newaxis])[0])  # two parts need it
   parts: list[tuple[str, Callable[[], str]]] = [
     ("Where it lies among others", lambda: _place(engine, image)),
-    ("Where it is surprising", lambda: _positions(engine, image)),
+    ("Where it is surprising", lambda: _positions(engine, image, of_classes)),
     ("Nearest training images", lambda: _neighbours(engine, image)),
   ]
   if engine.config.num_classes:
-    parts.insert(2, ("Its class", lambda: _classes(engine, image)))
+    parts.insert(2, ("Its class", lambda: _classes(engine, of_classes())))
   return "".join(f"<section><h3>{title}</h3>{_or_reason(part)}</section>" for title, part in parts)
 
 
@@ -40,8 +42,8 @@ def _place(engine, image):
   return charts.histogram(values, float(engine.bound(image[np.newaxis])[0]), of)
 
 
-def _positions(engine, image):
-  label = int(np.argmax(engine.class_log_likelihoods(image[np.newaxis])[0])) if engine.config.num_classes else None
+def _positions(engine, image, of_classes):
+  label = int(np.argmax(of_classes())) if engine.config.num_classes else None
   bits = engine.positions(image[np.newaxis], label)
   total = float(bits.total.sum())
   terms = (
@@ -65,8 +67,7 @@ def _positions(engine, image):
   )
 
 
-def _classes(engine, image):
-  bounds = engine.class_log_likelihoods(image[np.newaxis])[0]
+def _classes(engine, bounds):
   shares = np.exp(bounds - np.logaddexp.reduce(bounds))
   names = [class_name(engine, label) for label in range(len(shares))]
   return (

@@ -50,6 +50,11 @@ class Bound:
   standard_error: float
 
 
+def name_of_bound(num_samples: int) -> str:
+  """Return what the bound of so many samples is called."""
+  return "single-sample bound" if num_samples == 1 else f"importance-weighted bound, {num_samples} samples"
+
+
 @dataclasses.dataclass(frozen=True)
 class BitsPerDim:
   """Bits/dim over a set of images.
@@ -81,9 +86,9 @@ class BitsPerDim:
   def __str__(self):
     rows = [f"{self.images} images"]
     for bound in self.bounds[::-1]:
-      count = bound.num_samples
-      kind = "single-sample bound" if count == 1 else f"importance-weighted bound, {count} samples"
-      rows.append(f"  {kind:<39} {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim")
+      rows.append(
+        f"  {name_of_bound(bound.num_samples):<39} {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim"
+      )
     terms = ", ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
     return "\n".join([*rows, f"    its terms: {terms}"])
 

@@ -12,15 +12,13 @@ Each split has one entry, the newest. One of fewer images of the same weights an
 
 from collections.abc import Sequence
 import dataclasses
-import json
-import math
 import pathlib
 
 from flowpp_tf.core.arguments import check_arguments, check_count, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
-from flowpp_tf.io.files import write_file
+from flowpp_tf.io.files import write_json
 from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.types import Path
 
@@ -92,9 +90,8 @@ def write_record(
   same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
   if same and known.get("images", 0) > result.images:
     split = f"{split}[:{result.images}]"
-  text = json.dumps(_finite(record | {split: entry}), indent=2, allow_nan=False) + "\n"
   try:
-    write_file(path, text)
+    write_json(path, record | {split: entry})
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from None
 
@@ -103,12 +100,3 @@ def _is_entry(entry):
   """Whether what a record says of a split has the types that are read later."""
   parts = [entry.get(part) for part in ("data", "checkpoint")] if isinstance(entry, dict) else [""]
   return all(isinstance(part, (dict, type(None))) for part in parts) and isinstance(entry.get("images", 0), int)
-
-
-def _finite(value):
-  """Replace numbers that are not finite by None, also those of records of earlier versions: JSON has no NaN."""
-  if isinstance(value, dict):
-    return {name: _finite(item) for name, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_finite(item) for item in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value

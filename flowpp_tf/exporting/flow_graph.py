@@ -16,12 +16,13 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.bijectors.act_norm import SMALLEST_SCALE
+from flowpp_tf.bijectors.coupling import SMALLEST_LOG_SCALE
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.network_graph import apply_network, array_of, num_outputs
 from flowpp_tf.exporting.ops import Ops, Value
 
-_SMALLEST_SCALE, _SMALLEST_LOG_SCALE = 1e-10, -7.0
 _SMALLEST, _BELOW_ONE = float(np.finfo(np.float32).tiny), 1 - float(np.finfo(np.float32).epsneg)
 
 
@@ -89,7 +90,7 @@ def _(bijector: tfp.bijectors.Blockwise, ops, x, inverse, context):
 
 @_transform.register
 def _(bijector: fb.ActNorm, ops, x, inverse, context):
-  scale, bias = np.maximum(array_of(bijector.scale), _SMALLEST_SCALE), array_of(bijector.bias)
+  scale, bias = np.maximum(array_of(bijector.scale), SMALLEST_SCALE), array_of(bijector.bias)
   log_det = float(np.sum(np.log(np.broadcast_to(scale, x.shape))))
   if inverse:
     return x.moved((x.value - ops.constant(bias)) / ops.constant(scale), x.shape, -log_det)
@@ -203,7 +204,7 @@ class _Elementwise(NamedTuple):
     scale_logit, shift, *mixture = ops.split(parameters, [1, 1, *([k] * 3 if k else [])])
     log_scale = ops.tanh(scale_logit)
     if k:
-      mixture[2] = ops.maximum(mixture[2], _SMALLEST_LOG_SCALE)
+      mixture[2] = ops.maximum(mixture[2], SMALLEST_LOG_SCALE)
     if not inverse:
       if not k:
         return x * ops.exp(log_scale) + shift, log_scale

@@ -30,6 +30,7 @@ from flowpp_tf.exporting.flow_graph import Tensor
 from flowpp_tf.exporting.ops import Ops, Value
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models.conditioning import lowest_label
 from flowpp_tf.models.dequantizer import FlowAugmenter, VariationalDequantizer
 
 
@@ -72,7 +73,7 @@ def _of_images(model):
   if config.condition_shape:
     given["condition"] = Spec("float32", tuple(config.condition_shape))
   draws = "normal" if isinstance(model.dequantizer, VariationalDequantizer) else "uniform"
-  lowest = -1 if config.label_dropout else 0  # -1, no label, has been trained by leaving labels out
+  lowest = lowest_label(config)
   of_channels = [draws] * config.image_shape[2] + ["normal"] * config.augment_channels
   about = {
     "image_shape": [*config.image_shape],

@@ -13,6 +13,8 @@ import contextlib
 import ctypes
 import errno
 import hashlib
+import json
+import math
 import os
 import pathlib
 import re
@@ -36,6 +38,19 @@ def write_file(path: Path, content: bytes | str) -> None:
   """Write a file that is in memory; `replace_file` says how."""
   data = content.encode() if isinstance(content, str) else content
   replace_file(path, lambda temporary: temporary.write_bytes(data))
+
+
+def write_json(path: Path, value: object) -> None:
+  """Write a value as JSON, with null for numbers that are not finite, as JSON has none; `replace_file` says how."""
+  write_file(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value):
+  if isinstance(value, dict):
+    return {name: _finite(item) for name, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(item) for item in value]
+  return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def replace_file(path: Path, write: Callable[[pathlib.Path], object]) -> None:

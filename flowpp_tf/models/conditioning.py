@@ -125,7 +125,7 @@ def conditioning_checks(config: FlowPlusPlusConfig, conditioning: Mapping[str, t
   """
   if "labels" not in conditioning:
     return []
-  return checks.label_checks(conditioning["labels"], _lowest_label(config), config.num_classes)
+  return checks.label_checks(conditioning["labels"], lowest_label(config), config.num_classes)
 
 
 @check_arguments
@@ -151,7 +151,8 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
   }
 
 
-def _lowest_label(config):
+def lowest_label(config: FlowPlusPlusConfig) -> int:
+  """Return -1, no label, for a model that has been trained by leaving labels out, else 0."""
   return -1 if config.label_dropout else 0
 
 
@@ -159,6 +160,6 @@ def _check_labels(labels, config):
   if not labels.dtype.is_integer:
     raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
   if tf.executing_eagerly():
-    lowest = _lowest_label(config)
+    lowest = lowest_label(config)
     hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
     checks.check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)

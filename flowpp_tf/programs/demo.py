@@ -125,7 +125,11 @@ def _from_workdir(workdir, num_samples):
   known, examples = _known(_dataset(settings, model.config), settings)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
   card = ModelCard(
-    _shown(workdir.path), checked_metadata(metadata_of_run(workdir, settings)), settings, workdir.rows(), _card(workdir)
+    _for_visitors(workdir.path),
+    checked_metadata(metadata_of_run(workdir, settings)),
+    settings,
+    workdir.rows(),
+    _card(workdir),
   )
   return engine, card, examples
 
@@ -174,7 +178,7 @@ def _flag_of(source):
   return f"--preset={path.name}" if is_copy else f"--workdir={shlex.quote(source)}"
 
 
-def _shown(path):
+def _for_visitors(path):
   """A path as visitors see it: not where it is on this machine."""
   path = os.path.normpath(path)
   return os.path.basename(path) if os.path.isabs(path) else path
@@ -183,7 +187,7 @@ def _shown(path):
 def _from_saved_model(path, num_samples):
   loaded = load_saved_model(path)
   _check_does_without_labels(loaded.config)
-  return SavedModelEngine(loaded, num_samples), ModelCard(_shown(path), checked_metadata(loaded.metadata)), {}
+  return SavedModelEngine(loaded, num_samples), ModelCard(_for_visitors(path), checked_metadata(loaded.metadata)), {}
 
 
 def _completed(examples, engine):

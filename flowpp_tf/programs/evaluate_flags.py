@@ -12,6 +12,7 @@ from absl import flags
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
+from flowpp_tf.io.model_folders import EVALUATION
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
 
 COMMON = "preset workdir dataset split num_samples limit gap codecs classify output".split()
@@ -51,8 +52,8 @@ def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` for what is wrong already."""
   given, counts = flags.FLAGS, counts_from_flags()
   model, workdir = model_flags.model_from_flags()
-  output = workdir / "evaluation.json" if given.output is None else given.output
-  if os.path.realpath(output) != os.path.realpath(workdir / "evaluation.json"):
+  output = workdir / EVALUATION if given.output is None else given.output
+  if os.path.realpath(output) != os.path.realpath(workdir / EVALUATION):
     run.check_can_be_written(output)
   images = data_flags.images_from_flags()
   return f"evaluating {model} on {images}, {','.join(map(str, counts))} sample(s) per image, to {output}"

@@ -6,13 +6,11 @@ Trains the full model and its variants at equal parameters, and writes table.md,
 into the folder. Each run is a process of bin/train. The same command resumes; what is complete is not run again.
 """
 
-import os
 import pathlib
 
 from absl import flags
 
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.programs import flag_kinds
+from flowpp_tf.programs import flag_kinds, run
 from flowpp_tf.reproduction.variants import BASES, VARIANTS
 
 COMMON = "what data seeds variants jobs steps output".split()
@@ -45,9 +43,7 @@ def define_flags() -> None:
 def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` if there is no place for it."""
   given, output = flags.FLAGS, output_from_flags()
-  nearest = next(path for path in (output, *output.parents) if os.path.lexists(path))
-  if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-    raise InputError(f"cannot write {str(output)!r}: {str(nearest)!r} is no folder in which files can be written")
+  run.check_folder_can_be_written(output)
   runs = f"{len(given.variants)} variant(s) on {given.data}, {given.seeds} seed(s) each"
   return f"{given.what}: {runs}, {given.jobs} at a time, to {output}"
 

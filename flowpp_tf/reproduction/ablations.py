@@ -1,14 +1,12 @@
 """`bin/reproduce --what=ablations`: the runs, then table and plot of what is there."""
 
 from collections.abc import Callable, Mapping, Sequence
-import json
-import math
 import pathlib
 from typing import Any
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import write_file
+from flowpp_tf.io.files import write_file, write_json
 from flowpp_tf.reproduction.plot import plot_ablation
 from flowpp_tf.reproduction.runs import Run, complete, plan
 from flowpp_tf.reproduction.table import markdown, readings, summary
@@ -66,7 +64,7 @@ def write_results(data: str, variants: Sequence[str], runs: Sequence[Run], outpu
   text = markdown(table, f"Ablations on {data}", len(runs) - len(found))
   output.mkdir(parents=True, exist_ok=True)
   write_file(output / "table.md", text)
-  write_file(output / "table.json", json.dumps(_finite(table), indent=2, allow_nan=False) + "\n")
+  write_json(output / "table.json", table)
   rows_of = {name: [run.rows() for run in runs if run.variant == name] for name in variants}
   for ending in ("png", "svg"):
     plot_ablation(rows_of, output / f"curves.{ending}", data)
@@ -78,12 +76,3 @@ def _sizes(run, full):
   widths = [line[2:] for line in run.flags() if line.startswith(("--filters=", "--dequant_filters="))]
   against = "" if full.variant != "full" else f", {100 * (parameters / of_full - 1):+.2f} %"
   return f"{parameters:,} parameters{against}{'; ' if widths else ''}{', '.join(widths)}"
-
-
-def _finite(value):
-  """Replace numbers that are not finite by None, as JSON has none."""
-  if isinstance(value, dict):
-    return {name: _finite(item) for name, item in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_finite(item) for item in value]
-  return None if isinstance(value, float) and not math.isfinite(value) else value

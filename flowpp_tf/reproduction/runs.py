@@ -9,7 +9,6 @@ OUTPUT/runs/full_seed0.json       its test bound, once `bin/train` has ended
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -24,7 +23,8 @@ from typing import Any
 from flowpp_tf.config import Recipe
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import write_file
+from flowpp_tf.io.files import write_file, write_json
+from flowpp_tf.io.model_folders import EVALUATION, METRICS
 from flowpp_tf.reproduction.variants import parameters_of, settings_of
 
 _POLL = 0.2  # seconds between looks at the processes
@@ -88,7 +88,7 @@ class Run:
 
   def rows(self) -> list[dict[str, Any]]:
     """Return the rows of its metrics that can be read, as far as the run has come."""
-    path, rows = self.workdir / "metrics.jsonl", []
+    path, rows = self.workdir / METRICS, []
     if path.exists():
       with gate.reading(path):
         lines = gate.read_text(path).splitlines()
@@ -128,10 +128,10 @@ class Run:
 
   def finish(self) -> float:
     """Store the test bound of a run that has just ended, and return it."""
-    path = self.workdir / "evaluation.json"
+    path = self.workdir / EVALUATION
     with gate.reading(path):
       test = gate.read_json(path)["test"]["bounds"][0]["bits_per_dim"]
-    write_file(self._result, json.dumps({"test": test}) + "\n")
+    write_json(self._result, {"test": test})
     return math.nan if test is None else float(test)
 
   def why(self, code: int) -> str:

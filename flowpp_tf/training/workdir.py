@@ -33,7 +33,7 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError
 from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file
 from flowpp_tf.io.lock import sole_owner
-from flowpp_tf.io.model_folders import ABOUT, check_holds_run
+from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check_holds_run
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.models.pretrained import read_weights_of_preset
@@ -97,13 +97,13 @@ class Workdir:
     if not text or "\0" in text:
       raise InputError(f"workdir must be the path of a directory, got {text!r}")
     self.path = pathlib.Path(path)
-    self.config = self.path / "config.json"
+    self.config = self.path / CONFIG
     self.checkpoints = self.path / "checkpoints"
     self.best_weights = self.path / "best.weights.h5"
-    self.metrics = self.path / "metrics.jsonl"
+    self.metrics = self.path / METRICS
     self.curves = self.path / "curves.png"
     self.samples = self.path / "samples.png"
-    self.evaluation = self.path / "evaluation.json"
+    self.evaluation = self.path / EVALUATION
     self.typicality = self.path / "typicality.json"
     self._unchecked = unchecked
     self._rows: list[dict[str, Any]] = []
