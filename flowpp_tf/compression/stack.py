@@ -14,12 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.core.errors import InputError
-
-try:
-  import constriction
-except ImportError:
-  constriction = None
+from flowpp_tf.core.extras import check_extra, import_extra
 
 _HIGH_BITS = 6  # the standard deviation of the high part is at most 2^6
 _SMALLEST_STD = 1e-3  # of the high part
@@ -54,8 +49,13 @@ class EmptyStackError(ValueError):
 
 def check_constriction() -> None:
   """Raise an `InputError` if the extra `compression` is not installed."""
-  if constriction is None:
-    raise InputError("compression needs constriction: pip install 'flowpp_tf[compression]'")
+  check_extra("constriction", "compression")
+
+
+@functools.cache
+def _stream() -> Any:
+  """The coders and models of constriction."""
+  return import_extra("constriction", "compression").stream
 
 
 def check_inside(inside: np.ndarray, shape: tuple[int, ...]) -> None:
@@ -73,8 +73,7 @@ class Stack:
   """
 
   def __init__(self, words: np.ndarray, sealed: bool) -> None:
-    check_constriction()
-    self._coder = constriction.stream.stack.AnsCoder(np.ascontiguousarray(words, np.uint32), sealed)
+    self._coder = _stream().stack.AnsCoder(np.ascontiguousarray(words, np.uint32), sealed)
 
   def copy(self) -> Stack:
     """Return a stack of the same content."""
@@ -128,7 +127,7 @@ class Uniform:
   """
 
   def __init__(self, size: int, shape: tuple[int, ...]) -> None:
-    self._model, self._shape = constriction.stream.model.Uniform(size), shape
+    self._model, self._shape = _stream().model.Uniform(size), shape
 
   def push(self, stack: Stack, n: np.ndarray) -> None:
     """Push the integers."""
@@ -210,9 +209,9 @@ class Normal:
     return n.reshape(self._shape)
 
   def _low(self):
-    return constriction.stream.model.Uniform(), (1 << self._exponent[self._split]).astype(np.int32)
+    return _stream().model.Uniform(), (1 << self._exponent[self._split]).astype(np.int32)
 
 
 @functools.cache
 def _gaussian(low: int, high: int) -> Any:
-  return constriction.stream.model.QuantizedGaussian(low, high - 1)
+  return _stream().model.QuantizedGaussian(low, high - 1)

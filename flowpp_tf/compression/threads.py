@@ -1,8 +1,8 @@
 """Run a function on several cores.
 
 NumPy releases the GIL while it computes. Each of its matrix products must then use one thread: two products that start
-their own threads take longer than one after the other. threadpoolctl, which scikit-learn installs, limits them; without
-it there are no threads. The results are the same.
+their own threads take longer than one after the other. threadpoolctl, of the extra `compression`, limits them;
+without it there are no threads. The results are the same.
 """
 
 from collections.abc import Callable, Iterable

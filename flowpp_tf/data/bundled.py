@@ -6,9 +6,8 @@ photos: non-overlapping 32x32x3 patches of photographs, 256 levels, without exac
 """
 
 import numpy as np
-import skimage.data
-import sklearn.datasets
 
+from flowpp_tf.core.extras import import_extra
 from flowpp_tf.data.dataset import ImageDataset, Images
 from flowpp_tf.data.random_crops import RandomCrops
 
@@ -23,7 +22,7 @@ _PHOTOGRAPHS = {  # all colour photographs of both packages, except the right ey
 
 def digits(labels: bool = False) -> ImageDataset:
   """Load scikit-learn's hand-written digits, split into 1,527 / 90 / 180; with `labels`, their classes too."""
-  source = sklearn.datasets.load_digits()
+  source = import_extra("sklearn.datasets", "the data set 'digits'").load_digits()
   order = np.random.RandomState(0).permutation(len(source.images))
 
   def split(array):
@@ -68,11 +67,11 @@ def packaged_photographs() -> dict[str, dict[str, np.ndarray]]:
 
 
 def _photograph(name):
+  what = "the data set 'photos'"
   if name in ("china", "flower"):
-    return sklearn.datasets.load_sample_image(f"{name}.jpg")
-  if name == "motorcycle":
-    return skimage.data.stereo_motorcycle()[0]
-  return getattr(skimage.data, name)()
+    return import_extra("sklearn.datasets", what).load_sample_image(f"{name}.jpg")
+  source = import_extra("skimage.data", what)
+  return source.stereo_motorcycle()[0] if name == "motorcycle" else getattr(source, name)()
 
 
 def _patches(photograph):

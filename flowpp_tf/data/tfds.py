@@ -28,6 +28,7 @@ from PIL import Image
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import import_extra
 from flowpp_tf.data import cache, downsampled_imagenet, idx, images
 from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset, split_train
 from flowpp_tf.types import Path, Shape
@@ -163,8 +164,12 @@ def _published_files(entry, data_dir):
   return None
 
 
+def _tfds(what="a set of TensorFlow Datasets"):
+  return import_extra("tensorflow_datasets", what)  # not at the top: the import is slow, too
+
+
 def _builder(name, data_dir):
-  import tensorflow_datasets as tfds  # not at the top: the import is slow
+  tfds = _tfds(f"the data set {name!r}")
 
   try:
     return tfds.builder(name, data_dir=data_dir)
@@ -190,7 +195,7 @@ def _data_path(builder):
 
 def _image_feature(builder):
   """Return the name of the image feature of a set."""
-  import tensorflow_datasets as tfds
+  tfds = _tfds()
 
   features = builder.info.features
   found = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
@@ -201,7 +206,7 @@ def _image_feature(builder):
 
 def _prepared(name, builder, data_dir, entry=None):
   """Return the builder of the prepared data; raise an `InputError` if there are none."""
-  import tensorflow_datasets as tfds
+  tfds = _tfds()
 
   _image_feature(builder)  # first, so that no error asks to prepare a set without images
   present = _data_path(builder)
@@ -246,7 +251,7 @@ def _splits(builder):
 
 def _examples(builder, split, feature, batch_size=None):
   """Yield a feature of each example of a split in order, or of each batch of them."""
-  import tensorflow_datasets as tfds
+  tfds = _tfds()
 
   examples = builder.as_dataset(
     split=split,
@@ -263,7 +268,7 @@ def _examples(builder, split, feature, batch_size=None):
 
 def _read_labels(builder):
   """Return the labels by split, as `_read` the images, and the names of the classes."""
-  import tensorflow_datasets as tfds
+  tfds = _tfds()
 
   found = {
     key: feature

@@ -11,7 +11,6 @@ import bz2
 from collections.abc import Callable
 import dataclasses
 import functools
-import importlib.util
 import lzma
 import math
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 from flowpp_tf.core.arguments import as_array
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import check_extra, import_extra
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.data.images import parallel_map
 
@@ -63,8 +63,7 @@ def check_codecs() -> None:
     ... except fpp.InputError as error:
     ...   print(error)
   """
-  if importlib.util.find_spec("imagecodecs") is None:
-    raise InputError("the codecs need imagecodecs, which is not installed: pip install 'flowpp_tf[codecs]'")
+  check_extra("imagecodecs", "the size of an image in other codecs")
 
 
 def codec_bytes(image: np.ndarray) -> dict[str, int]:
@@ -129,8 +128,7 @@ def measure_codecs(images: Images) -> list[CodecBits]:
 
 def _codecs() -> dict[str, Callable[[np.ndarray], bytes]]:
   """Encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
-  import imagecodecs
-
+  imagecodecs = import_extra("imagecodecs", "the size of an image in other codecs")
   grey = lambda image: np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
 
   def jpeg_xl(image):

@@ -35,8 +35,6 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     >>> int(indices[0, 0]), float(distances[0, 0])
     (5, 0.0)
   """
-  from sklearn.metrics import pairwise  # here, because the import is slow
-
   images, training_images = np.asarray(as_images("images", images)), as_images("training_images", training_images)
   if not 1 <= neighbours <= len(training_images):
     raise InputError(f"`neighbours` must be from 1 to the {len(training_images)} training images, got {neighbours}")
@@ -50,9 +48,11 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
       check_pixels(np.asarray(array), 256, name)
   flat = lambda x: np.asarray(x, np.float64).reshape(len(x), -1)
   rows = flat(images)
+  norms = np.einsum("ij,ij->i", rows, rows)
   indices, squares = np.empty([len(rows), 0], np.int64), np.empty([len(rows), 0])
   for part in batches(len(training_images), max(1, _CHUNK_BYTES // (8 * rows.shape[1]))):
-    new = pairwise.euclidean_distances(rows, flat(training_images[part]), squared=True)
+    others = flat(training_images[part])
+    new = norms[:, np.newaxis] - 2 * (rows @ others.T) + np.einsum("ij,ij->i", others, others)
     squares = np.concatenate([squares, new], axis=1)
     indices = np.concatenate([indices, np.broadcast_to(np.arange(part.start, part.stop), new.shape)], axis=1)
     nearest = np.argsort(squares, axis=1, kind="stable")[:, :neighbours]

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import import_extra
 from flowpp_tf.core.registry import ANIMATIONS
 from flowpp_tf.types import Path
 
@@ -164,13 +165,10 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     >>> rows = [{"step": step, "bits_per_dim": 9 / step, "val_bits_per_dim": 9.5 / step} for step in (1, 2, 3)]
     >>> plot_curves(rows, "curves.png")
   """
-  import matplotlib  # here, because the import is slow
-
   for row in rows:
     check_type("rows", row, Mapping)
-
-  matplotlib.use("agg")
-  from matplotlib import pyplot as plt
+  import_extra("matplotlib", "a plot of curves").use("agg")  # here, because the import is slow, too
+  plt = import_extra("matplotlib.pyplot", "a plot of curves")
 
   figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
   for name, label in (

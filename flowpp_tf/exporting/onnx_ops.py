@@ -9,11 +9,12 @@ model = ops.model("example")
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+import importlib
 from typing import Any
 
 import numpy as np
 
-from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import import_extra
 from flowpp_tf.exporting.ops import Ops
 from flowpp_tf.version import __version__
 
@@ -22,12 +23,9 @@ _OPSET, _IR_VERSION = 17, 8
 
 def import_onnx() -> Any:
   """Return the package `onnx`; raise an `InputError` where it is not installed."""
-  try:
-    import onnx
-    import onnx.helper
-    import onnx.numpy_helper
-  except ImportError as error:
-    raise InputError(f"the format 'onnx' needs the package onnx: pip install flowpp_tf[onnx] ({error})") from None
+  onnx = import_extra("onnx", "the format 'onnx'")
+  for module in ("onnx.helper", "onnx.numpy_helper"):
+    importlib.import_module(module)
   return onnx
 
 

@@ -15,6 +15,7 @@ from absl import flags
 
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.programs import data_flags, flag_kinds, model_flags, run
@@ -71,6 +72,7 @@ def plan_from_flags() -> str:
     raise InputError("--images are files, --dataset and --split say other images; give one of them")
   if (given.output is None) != given.estimate:
     raise InputError("give --output, or --estimate, which writes nothing; one of them")
+  check_extra("constriction", "compression")
   if given.output is not None:
     run.check_is_new(given.output)
   model, _ = model_flags.model_from_flags()

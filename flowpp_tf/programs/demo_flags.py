@@ -10,12 +10,12 @@ loads nothing from other servers and reports nothing. Its examples are test imag
 available, else samples. It shows typicality if bin/score has measured it for the run with the same number of samples.
 """
 
-import importlib.util
 import socket
 
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import check_extra
 from flowpp_tf.io import gate
 from flowpp_tf.programs import model_flags
 
@@ -44,8 +44,7 @@ def plan_from_flags() -> str:
   given = flags.FLAGS
   if [given.workdir, given.preset, given.saved_model].count(None) < 2:
     raise InputError("give the model as --workdir, --preset or --saved_model, one of them, or none for all presets")
-  if importlib.util.find_spec("gradio") is None:
-    raise InputError("the page needs Gradio, which is not installed: pip install -e '.[demo]'")
+  check_extra("gradio", "the page")
   visitors_from_flags()
   _check_can_serve(given.host, given.port)
   if given.saved_model is not None:

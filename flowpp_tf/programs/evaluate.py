@@ -10,14 +10,7 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import (
-  check_codecs,
-  classify,
-  evaluate_bits_per_dim,
-  measure_codecs,
-  read_record,
-  write_record,
-)
+from flowpp_tf.evaluation import classify, evaluate_bits_per_dim, measure_codecs, read_record, write_record
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process
 from flowpp_tf.programs.evaluate_flags import counts_from_flags
 from flowpp_tf.programs.figures import headed_table
@@ -29,8 +22,6 @@ FLAGS = flags.FLAGS
 def evaluate_from_flags() -> None:
   """Print a table for each split that is measured, and a line for the gap."""
   counts = counts_from_flags()
-  if FLAGS.codecs:
-    check_codecs()
   workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()

@@ -11,6 +11,7 @@ import os
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.model_folders import EVALUATION
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
@@ -51,6 +52,8 @@ def define_flags() -> None:
 def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` for what is wrong already."""
   given, counts = flags.FLAGS, counts_from_flags()
+  if given.codecs:
+    check_extra("imagecodecs", "--codecs")
   model, workdir = model_flags.model_from_flags()
   output = workdir / EVALUATION if given.output is None else given.output
   if os.path.realpath(output) != os.path.realpath(workdir / EVALUATION):

@@ -4,12 +4,12 @@ bin/export --workdir=runs/digits
 bin/export --preset=digits --format=onnx --output=digits_onnx
 """
 
-import importlib.util
 import pathlib
 
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import check_extra
 from flowpp_tf.programs import model_flags
 
 COMMON = "preset workdir format output max_batch overwrite".split()
@@ -46,8 +46,8 @@ def plan_from_flags() -> str:
   given = flags.FLAGS
   if given.format != "saved_model" and given["max_batch"].present:
     raise InputError(f"--max_batch is for --format=saved_model; --format={given.format} takes batches of any size")
-  if given.format == "onnx" and importlib.util.find_spec("onnx") is None:
-    raise InputError("--format=onnx needs the package onnx, which is not installed: pip install 'flowpp_tf[onnx]'")
+  if given.format == "onnx":
+    check_extra("onnx", "--format=onnx")
   return f"exporting {model_flags.model_from_flags()[0]} as {FORMATS[flags.FLAGS.format][0]} to {output_from_flags()}"
 
 

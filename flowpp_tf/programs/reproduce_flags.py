@@ -10,6 +10,7 @@ import pathlib
 
 from absl import flags
 
+from flowpp_tf.core.extras import check_extra
 from flowpp_tf.programs import flag_kinds, run
 from flowpp_tf.reproduction.variants import BASES, VARIANTS
 
@@ -44,6 +45,7 @@ def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` if there is no place for it."""
   given, output = flags.FLAGS, output_from_flags()
   run.check_folder_can_be_written(output)
+  check_extra("matplotlib", "a plot of the results")
   runs = f"{len(given.variants)} variant(s) on {given.data}, {given.seeds} seed(s) each"
   return f"{given.what}: {runs}, {given.jobs} at a time, to {output}"
 

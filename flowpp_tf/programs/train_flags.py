@@ -9,6 +9,7 @@ from absl import flags
 
 from flowpp_tf.config import CONFIGS, PRECISIONS, FlowPlusPlusConfig, Recipe, RunSettings, TrainingConfig
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import dataset_entry
 from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds
@@ -89,6 +90,9 @@ def plan_from_flags() -> str:
     )
   dataset = data_flags.complete_settings(recipe.settings, given.config)["dataset"]
   dataset_entry(dataset)
+  if training.tensorboard:
+    check_extra("tensorboard", f"--tensorboard={','.join(training.tensorboard)}")
+  check_extra("matplotlib", "the plot of a run's curves")
   epochs = recipe.settings.get("epochs")
   steps = min(training.steps, QUICK_STEPS) if given.quick else training.steps
   at_most = f", at most {QUICK_STEPS} steps" if given.quick else ""

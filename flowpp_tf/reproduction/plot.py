@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.extras import import_extra
 from flowpp_tf.io.files import write_file
 from flowpp_tf.reproduction.variants import VARIANTS
 from flowpp_tf.types import Path
@@ -21,10 +22,8 @@ def plot_ablation(rows_of: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], 
     path: path of the file.
     title: text above the plot.
   """
-  import matplotlib  # here, because the import is slow
-
-  matplotlib.use("agg")
-  from matplotlib import pyplot as plt
+  import_extra("matplotlib", "a plot of curves").use("agg")  # here, because the import is slow, too
+  plt = import_extra("matplotlib.pyplot", "a plot of curves")
 
   figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
   values: list[float] = []

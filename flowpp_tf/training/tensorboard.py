@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.lanes import in_lanes
 from flowpp_tf.training.state import TrainState
 
@@ -20,6 +21,8 @@ class TensorBoard:
   """
 
   def __init__(self, folder: pathlib.Path, state: TrainState) -> None:
+    if state.config.tensorboard:  # `tf.summary` imports it
+      check_extra("tensorboard", f"`tensorboard` {', '.join(state.config.tensorboard)}")
     self._folder = folder
     self._state = state
     self._writers: dict[str, tf.summary.SummaryWriter] = {}

@@ -1,6 +1,7 @@
 """`fpp.train` and `fpp.load`: a trained model in one call, with the recipe of a config."""
 
 import contextlib
+import dataclasses
 import tempfile
 from typing import Any
 
@@ -69,6 +70,8 @@ def train(
     if line:
       log_fn(f"config {config}: {line}" if isinstance(config, str) else f"config: {line}")
   model, training = recipe.resolve(dataset)
+  if store is None:  # nobody would read its event files
+    training = dataclasses.replace(training, tensorboard=())
   with contextlib.ExitStack() as stack:
     store = store or Workdir(stack.enter_context(tempfile.TemporaryDirectory()))
     run_training(model, training, dataset, store, init_from=begin, log_fn=log_fn)

@@ -390,7 +390,7 @@ def test_without_gradio_the_command_that_installs_it_is_said(tmp_path, monkeypat
   code, _, error = call("demo", "--workdir=nothing", cwd=tmp_path)
   assert code == 2 and "Traceback" not in error
   assert error.splitlines()[-1] == (
-    "demo: error: the page needs Gradio, which is not installed: pip install -e '.[demo]'"
+    "demo: error: the page needs gradio, which is not installed: pip install 'flowpp_tf[demo]'"
   )
 
 

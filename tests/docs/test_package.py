@@ -19,6 +19,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
+from flowpp_tf.core.extras import EXTRAS
 from flowpp_tf.core.registry import COUPLINGS
 from support.marks import exhaustive
 from support.programs import ROOT, call
@@ -82,17 +83,36 @@ def test_the_wheel_has_recipes_presets_types_and_licence(wheel):
       assert path.relative_to(ROOT).as_posix() in names
   assert any(name.endswith("licenses/LICENSE") for name in names) and any(name.endswith("NOTICE") for name in names)
   assert not any(name.startswith(("tests/", "docs/", "build/")) for name in names)
-  needed = re.findall(r"^Requires-Dist: (\S+?)[<>=]([^;\n]*)$", metadata, re.MULTILINE)
-  assert "pytest" not in dict(needed) and "License-Expression: Apache-2.0" in metadata or "License: Apache" in metadata
+  assert "pytest" not in of_extra(metadata) and "\nLicense-Expression: Apache-2.0\n" in metadata
+
+
+def of_extra(metadata, extra=""):
+  """The requirements of an extra, or of none, by name."""
+  found = {}
+  for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.MULTILINE):
+    requirement = packaging.requirements.Requirement(line)
+    base = requirement.marker is None
+    if base if not extra else not base and requirement.marker.evaluate({"extra": extra}):
+      found[requirement.name.lower()] = requirement.specifier
+  return found
+
+
+def test_requirements_are_the_dependencies_and_the_extras_of_training(wheel):
+  """And each package that core/extras.py names is installed by the extra that it names."""
+  metadata = wheel[1]
+  requirements = map(
+    packaging.requirements.Requirement, (ROOT / "requirements.txt").read_text().partition("\n")[2].splitlines()
+  )
+  whole = of_extra(metadata) | of_extra(metadata, "data") | of_extra(metadata, "train")
+  assert {requirement.name.lower(): requirement.specifier for requirement in requirements} == whole
+  for name, extra in EXTRAS.values():
+    assert name in of_extra(metadata, extra) and name not in of_extra(metadata)
+  assert of_extra(metadata, "plots").items() <= of_extra(metadata, "train").items()
 
 
 def test_every_module_imports_what_is_required_only():
-  """Modules import nothing at their top that only an extra installs, but for the modules of that extra."""
-  extras = {
-    "gradio": ("demo/page.py", "demo/calls.py"),
-    "constriction": ("compression/",),
-    "imagecodecs": ("evaluation/codecs.py",),
-  }
+  """Modules import nothing at their top that only an extra installs, but for the modules of the page."""
+  page = ("demo/page.py", "demo/calls.py")
   for path in (ROOT / "flowpp_tf").rglob("*.py"):
     for node in ast.parse(path.read_text()).body:
       names = (
@@ -102,7 +122,7 @@ def test_every_module_imports_what_is_required_only():
       )
       for name in names:
         top = name.partition(".")[0]
-        allowed = top not in extras or any(part in path.as_posix() for part in extras[top])
+        allowed = top not in EXTRAS or top == "gradio" and path.as_posix().endswith(page)
         assert top != "pytest" and allowed, (path, name)
 
 

@@ -275,7 +275,7 @@ class TestBadCalls:
 
   def test_a_missing_package_is_one_line_that_names_it(self, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(fpp.InputError, match=r"needs the package onnx: pip install flowpp_tf\[onnx\]"):
+    with pytest.raises(fpp.InputError, match=r"needs onnx, which is not installed: pip install 'flowpp_tf\[onnx\]'"):
       fpp.export_onnx(fpp.vector_flow(2, couplings=1, hidden=4, blocks=0), tmp_path / "onnx")
 
   def test_weights_must_be_finite(self, tmp_path):
