@@ -1,0 +1,7 @@
+"""Trained Flow++ models with NumPy and ONNX Runtime, without TensorFlow: what `fpp.export_onnx` wrote."""
+
+from flowpp_runtime.model import Model
+from flowpp_runtime.vectors import VectorFlow
+
+__version__ = "0.2.0"
+__all__ = ["Model", "VectorFlow", "__version__"]

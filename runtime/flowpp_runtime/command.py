@@ -1,0 +1,95 @@
+"""The command flowpp-runtime: samples as a PNG or .npy file, and bits/dim of images as lines."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import pathlib
+import struct
+import sys
+import zlib
+
+import numpy as np
+
+from flowpp_runtime import Model, __version__
+
+
+def main(arguments: list[str] | None = None) -> int:
+  """Run the command; return its exit code, 2 for bad input, with one line that says what."""
+  given = _parser().parse_args(arguments)
+  try:
+    given.run(given)
+  except (ValueError, OSError, EOFError) as error:
+    print(f"flowpp-runtime: error: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+def _parser():
+  parser = argparse.ArgumentParser("flowpp-runtime", description=__doc__)
+  parser.add_argument("--version", action="version", version=__version__)
+  commands = parser.add_subparsers(required=True, metavar="sample|score")
+  sample = commands.add_parser("sample", help="draw samples")
+  sample.set_defaults(run=_sample)
+  sample.add_argument("model", help="directory that bin/export --format=onnx wrote")
+  sample.add_argument("--n", type=int, default=16, help="how many")
+  sample.add_argument("--temperature", type=float, default=1.0, help="factor of the latents' standard deviation")
+  sample.add_argument("--label", type=int, help="class of all samples, of a model with classes")
+  sample.add_argument("--output", default="samples.png", help="a .png file with a grid of all, or an .npy file")
+  score = commands.add_parser("score", help="print bits/dim, a line for each image")
+  score.set_defaults(run=_score)
+  score.add_argument("model", help="directory that bin/export --format=onnx wrote")
+  score.add_argument("images", help=".npy file of integers [N, H, W, C]")
+  score.add_argument("--num_samples", type=int, default=1, help="samples of the importance-weighted bound")
+  score.add_argument("--label", type=int, help="class of all images, of a model with classes")
+  for command in (sample, score):
+    command.add_argument("--seed", type=int, default=0, help="seed of what is drawn")
+  return parser
+
+
+def _sample(given):
+  if pathlib.Path(given.output).suffix not in (".png", ".npy"):
+    raise ValueError(f"--output must end in .png or .npy, got {given.output!r}")
+  model = Model(given.model)
+  images = model.sample(given.n, given.temperature, given.seed, given.label)
+  if given.output.endswith(".npy"):
+    np.save(given.output, images)
+  else:
+    pathlib.Path(given.output).write_bytes(png(grid(images, model.levels)))
+  print(f"wrote {given.output}")
+
+
+def _score(given):
+  images = np.load(given.images, allow_pickle=False)
+  for bits in Model(given.model).bits_per_dim(images, given.label, None, given.num_samples, given.seed):
+    print(f"{bits:.6f}")
+
+
+def grid(images: np.ndarray, levels: int) -> np.ndarray:
+  """Return images `[N, H, W, C]` as one picture of shades, uint8, in nearly as many rows as columns."""
+  count, height, width, channels = images.shape
+  columns = math.ceil(math.sqrt(count))
+  rows = math.ceil(count / columns)
+  picture = np.zeros((rows * columns, height, width, channels), np.uint8)
+  picture[:count] = np.round(images * (255 / (levels - 1)))
+  picture = picture.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+  return picture.reshape(rows * height, columns * width, channels)
+
+
+def png(picture: np.ndarray) -> bytes:
+  """Return a picture, uint8 `[H, W, 1 or 3]`, as a PNG file."""
+  height, width, channels = picture.shape
+  if channels not in (1, 3):
+    raise ValueError(f"a PNG has 1 or 3 channels, the model has {channels}: give an .npy file as --output")
+
+  def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+  rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, -1)], axis=1)  # 0: no filter
+  header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
+  chunks = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows.tobytes(), 9)), chunk(b"IEND", b"")]
+  return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+if __name__ == "__main__":
+  sys.exit(main())

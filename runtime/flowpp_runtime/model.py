@@ -1,0 +1,188 @@
+"""Models of images: bound, latents, samples."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from flowpp_runtime.export import Export, as_numbers, check_shape, generator, numbers, positive, temperature_of
+
+_BATCH = 64  # images of a call of ONNX Runtime, so that memory does not grow with their number
+
+
+class Model:
+  """A model of images that `fpp.export_onnx` wrote.
+
+  Args:
+    path: the directory.
+    threads: of ONNX Runtime; None for one for each core.
+
+  Attributes:
+    metadata: content of its metadata.json.
+    image_shape: height, width and channels.
+    levels: images are integers in 0 .. levels - 1.
+    num_classes: classes of the labels that each method then needs; 0 for none. Labels are integers from
+      `lowest_label`, which is -1 for a model that also knows images without a label.
+    condition_shape: shape of the condition that each method then needs; () for none.
+    latent_shape: shape of the latents of an image.
+
+  Raises:
+    ValueError: if the directory is no such export, or damaged. So do all methods for what does not fit the model.
+
+  Examples:
+    >>> model = flowpp_runtime.Model("digits_onnx")
+    >>> images = model.sample(16, temperature=0.8, seed=0)
+    >>> model.bits_per_dim(images, num_samples=16, seed=0).shape
+    (16,)
+  """
+
+  def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    self._call = Export(path, ("image_shape", "a model of images"), threads)
+    about = self.metadata = self._call.metadata
+    try:
+      shapes = ("image_shape", "latent_shape", "noise_shape", "condition_shape")
+      self.image_shape, self.latent_shape, self.noise_shape, self.condition_shape = (
+        tuple(map(int, about[name])) for name in shapes
+      )
+      self.levels, self.num_classes = int(about["levels"]), int(about["num_classes"])
+      self.lowest_label = int(about["lowest_label"])
+      noise = about["noise"]
+      self._noise = [noise] * self.noise_shape[-1] if isinstance(noise, str) else [*noise]
+      if len(self._noise) != self.noise_shape[-1] or not {*self._noise} <= {"normal", "uniform"}:
+        raise ValueError(f"its `noise` is {noise!r}")
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+      raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
+
+  def bits_per_dim(
+    self, images: Any, labels: Any = None, condition: Any = None, num_samples: int = 1, seed: int | None = None
+  ) -> np.ndarray:
+    """Return the bits/dim of images, float64 `[B]`; arguments as of `log_prob`."""
+    bound = self.log_prob(images, labels, condition, num_samples, seed)
+    return bound / (-math.log(2) * math.prod(self.image_shape))
+
+  def log_prob(
+    self,
+    images: Any,
+    labels: Any = None,
+    condition: Any = None,
+    num_samples: int = 1,
+    seed: int | None = None,
+    noise: Any = None,
+  ) -> np.ndarray:
+    """Return a lower bound of the log-likelihood of images, in nats, float64 `[B]`.
+
+    Args:
+      images: integers in 0 .. levels - 1, `[B, H, W, C]`.
+      labels: integers `[B]`, or one for all, of a model with classes.
+      condition: `[B, *condition_shape]`, of a model with a condition.
+      num_samples: draws of the dequantization noise per image; more than one give the importance-weighted bound.
+      seed: of the noise, an integer from 0; None for other noise in each call.
+      noise: draws in place of the seed's, `[B, *noise_shape]`, or `[num_samples, B, *noise_shape]`.
+    """
+    inputs = self._inputs(images, labels, condition)
+    draws = self._noises(noise, positive("num_samples", num_samples), len(inputs["images"]), seed)
+    bounds = [self._in_batches("log_prob", {"noise": draw, **inputs})["log_prob"] for draw in draws]
+    return _log_mean_exp(np.asarray(bounds, np.float64))
+
+  def encode(
+    self, images: Any, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
+  ) -> np.ndarray:
+    """Return the latents of images, float32 `[B, *latent_shape]`; arguments as of `log_prob`."""
+    inputs = self._inputs(images, labels, condition)
+    (draw,) = self._noises(noise, 1, len(inputs["images"]), seed)
+    return self._in_batches("log_prob", {"noise": draw, **inputs})["latents"]
+
+  def decode(self, latents: Any, labels: Any = None, condition: Any = None) -> np.ndarray:
+    """Return the images of latents `[B, *latent_shape]`, uint8 `[B, H, W, C]`; other arguments as of `log_prob`."""
+    latents = numbers("latents", latents, self.latent_shape)
+    found = self._in_batches("decode", {"latents": latents, **self._given(len(latents), labels, condition)})
+    if not found["valid"].all():
+      wrong = np.count_nonzero(~found["valid"])
+      raise ValueError(f"`latents` must be such as the model can decode, got {wrong} that become no image")
+    return found["images"]
+
+  def sample(
+    self, n: int, temperature: float = 1.0, seed: int | None = None, labels: Any = None, condition: Any = None
+  ) -> np.ndarray:
+    """Return `n` samples, uint8 `[n, H, W, C]`.
+
+    Args:
+      n: how many.
+      temperature: factor of the standard deviation of the latents.
+      seed: an integer from 0; None for other samples in each call.
+      labels: integers `[n]`, or one for all, of a model with classes.
+      condition: `[n, *condition_shape]`, of a model with a condition.
+    """
+    shape = (positive("n", n), *self.latent_shape)
+    latents = generator(seed).standard_normal(shape, np.float32) * temperature_of(temperature)
+    return self.decode(latents, labels, condition)
+
+  # --- Inputs -----------------------------------------------------------------------------------
+
+  def _inputs(self, images, labels, condition):
+    images = self._images(images)
+    return {"images": images, **self._given(len(images), labels, condition)}
+
+  def _images(self, images):
+    try:
+      array = np.asarray(images)
+    except ValueError:
+      raise ValueError("`images` must be an array of integers, got a ragged list") from None
+    if array.dtype.kind not in "uif" or array.dtype.kind == "f" and not np.all(array == np.floor(array)):
+      raise ValueError(f"`images` must be integers in 0 .. {self.levels - 1}, got {array.dtype}")
+    check_shape("images", array, self.image_shape)
+    if array.min() < 0 or array.max() >= self.levels:
+      raise ValueError(f"`images` must lie in 0 .. {self.levels - 1}, got values from {array.min()} to {array.max()}")
+    return array.astype(np.uint8)
+
+  def _given(self, count, labels, condition):
+    """Return labels and condition by name, as the graphs take them."""
+    given = {}
+    if self.num_classes:
+      given["labels"] = self._labels(count, labels)
+    elif labels is not None:
+      raise ValueError("`labels` must be None: the model has no classes")
+    if self.condition_shape:
+      if condition is None:
+        raise ValueError(f"`condition` must be given, of shape {[count, *self.condition_shape]}")
+      given["condition"] = numbers("condition", condition, self.condition_shape, count)
+    elif condition is not None:
+      raise ValueError("`condition` must be None: the model has no condition")
+    return given
+
+  def _labels(self, count, labels):
+    array, most = np.asarray(labels), self.num_classes - 1
+    if array.dtype.kind not in "iu" or array.shape not in ((), (count,)):
+      got = "None" if labels is None else f"{array.dtype} of shape {[*array.shape]}"
+      raise ValueError(f"`labels` must be integers of shape [{count}], or one for all, got {got}")
+    if array.min() < self.lowest_label or array.max() > most:
+      got = f"values from {array.min()} to {array.max()}"
+      raise ValueError(f"`labels` must lie in {self.lowest_label} .. {most}, got {got}")
+    return np.broadcast_to(array, [count]).astype(np.int32)
+
+  def _noises(self, noise, num_samples, count, seed):
+    """Yield the noise of each sample, float32 `[count, *noise_shape]`."""
+    if noise is not None:
+      array = as_numbers("noise", noise)
+      array = array if array.ndim == len(self.noise_shape) + 2 else array[np.newaxis]
+      check_shape("noise", array, (count, *self.noise_shape), num_samples)
+      return [numbers("noise", draw, self.noise_shape, count) for draw in array]
+    rng, shape = generator(seed), (count, *self.noise_shape[:-1])
+    draws = {"normal": lambda: rng.standard_normal(shape, np.float32), "uniform": lambda: rng.random(shape, np.float32)}
+    return (np.stack([draws[kind]() for kind in self._noise], axis=-1) for _ in range(num_samples))
+
+  def _in_batches(self, function, inputs):
+    """Return the outputs of a function by name, of all examples."""
+    count = len(next(iter(inputs.values())))
+    parts = [slice(start, start + _BATCH) for start in range(0, count, _BATCH)]
+    found = [self._call(function, {name: array[part] for name, array in inputs.items()}) for part in parts]
+    return {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}
+
+
+def _log_mean_exp(values):
+  """The log of the mean of exp over the first axis."""
+  largest = values.max(axis=0)
+  return largest + np.log(np.mean(np.exp(values - largest), axis=0))

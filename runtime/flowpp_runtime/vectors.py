@@ -1,0 +1,85 @@
+"""Flows of vectors: density and samples."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from flowpp_runtime.export import Export, generator, numbers, positive, temperature_of
+
+
+class VectorFlow:
+  """A flow of vectors that `fpp.export_onnx` wrote.
+
+  Args:
+    path: the directory.
+    threads: of ONNX Runtime; None for one for each core.
+
+  Attributes:
+    metadata: content of its metadata.json.
+    event_size: numbers of a vector, D.
+    context_size: numbers of the context that each method then needs; 0 for none.
+
+  Raises:
+    ValueError: if the directory is no such export, or damaged. So do all methods for what does not fit the flow.
+
+  Examples:
+    >>> flow = flowpp_runtime.VectorFlow("flow_onnx")
+    >>> flow.log_prob(flow.sample(3, seed=0)).shape
+    (3,)
+  """
+
+  def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    self._call = Export(path, ("event_shape", "a flow of vectors"), threads)
+    self.metadata = self._call.metadata
+    try:
+      (self.event_size,) = map(int, self.metadata["event_shape"])
+      self.context_size = int(self.metadata["context_size"])
+    except (TypeError, ValueError, KeyError) as error:
+      raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
+
+  def log_prob(self, x: Any, context: Any = None) -> np.ndarray:
+    """Return the log density of vectors, in nats, float32 `[N]`.
+
+    Args:
+      x: `[N, D]`.
+      context: `[N, context_size]`, or one row for all, of a flow that takes one.
+    """
+    x = numbers("x", x, (self.event_size,))
+    return self._call("log_prob", {"x": x, **self._given(context, len(x))})["log_prob"]
+
+  def encode(self, x: Any, context: Any = None) -> np.ndarray:
+    """Return the latents of vectors `[N, D]`, float32 `[N, D]`; `context` as of `log_prob`."""
+    x = numbers("x", x, (self.event_size,))
+    return self._call("log_prob", {"x": x, **self._given(context, len(x))})["latents"]
+
+  def decode(self, latents: Any, context: Any = None) -> np.ndarray:
+    """Return the vectors of latents `[N, D]`, float32 `[N, D]`; `context` as of `log_prob`."""
+    latents = numbers("latents", latents, (self.event_size,))
+    return self._call("sample", {"latents": latents, **self._given(context, len(latents))})["x"]
+
+  def sample(self, n: int, context: Any = None, seed: int | None = None, temperature: float = 1.0) -> np.ndarray:
+    """Return `n` samples, float32 `[n, D]`.
+
+    Args:
+      n: how many.
+      context: `[n, context_size]`, or one row for all, of a flow that takes one.
+      seed: an integer from 0; None for other samples in each call.
+      temperature: factor of the standard deviation of the latents.
+    """
+    latents = generator(seed).standard_normal((positive("n", n), self.event_size), np.float32)
+    return self.decode(latents * temperature_of(temperature), context)
+
+  def _given(self, context, count):
+    if not self.context_size:
+      if context is not None:
+        raise ValueError("`context` must be None: the flow takes none")
+      return {}
+    if context is None:
+      raise ValueError(f"`context` must be given, of shape {[count, self.context_size]}, or one row for all")
+    context = np.asarray(context)
+    if context.ndim < 2 or len(context) == 1:
+      context = np.broadcast_to(context, [count, *context.shape[-1:]])
+    return {"context": numbers("context", context, (self.context_size,), count)}

@@ -1,0 +1,220 @@
+"""The package flowpp_runtime: the numbers of TensorFlow from an export, without TensorFlow, and bad calls."""
+
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+from PIL import Image
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.data import load_dataset
+from support.models import MINIMAL, perturb, small_images
+from support.programs import ROOT
+
+pytest.importorskip("onnx")
+flowpp_runtime = pytest.importorskip("flowpp_runtime", exc_type=ImportError)  # needs onnxruntime
+from flowpp_runtime import command  # noqa: E402
+
+NATS = 1e-5  # per dimension
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+  """The preset digits, and its export."""
+  model, folder = fpp.FlowPlusPlus.from_preset("digits"), tmp_path_factory.mktemp("digits") / "onnx"
+  fpp.export_onnx(model, folder)
+  return model, folder
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+  """A small model with classes, a condition and augmented channels, and its export."""
+  keras.utils.set_random_seed(0)
+  config = dataclasses.replace(
+    MINIMAL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), augment_channels=2, augment_posterior="normal"
+  )
+  model, folder = fpp.FlowPlusPlus(config), tmp_path_factory.mktemp("classes") / "onnx"
+  perturb(model)
+  fpp.export_onnx(model, folder)
+  return model, folder
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory):
+  """A flow given a context, and its export."""
+  keras.utils.set_random_seed(0)
+  flow = fpp.VectorFlow(event_size=5, context_size=3, couplings=2, hidden=8)
+  folder = tmp_path_factory.mktemp("vectors") / "onnx"
+  perturb(flow)
+  fpp.export_onnx(flow, folder)
+  return flow, folder
+
+
+def test_bounds_latents_and_images_of_digits_are_those_of_tensorflow(digits):
+  model, folder = digits
+  runtime, images = flowpp_runtime.Model(folder), load_dataset("digits").test[:70]  # more than one batch
+  noise = model.sample_noise([2, 70], seed=1).numpy()
+  expected = model.log_prob_bound(images, num_samples=2, noise=noise).numpy()
+  bound = runtime.log_prob(images, noise=noise, num_samples=2)
+  np.testing.assert_allclose(bound / 64, expected / 64, atol=NATS)
+  latents = runtime.encode(images, noise=noise[0])
+  np.testing.assert_array_equal(runtime.decode(latents), images)
+  np.testing.assert_array_equal(model.decode(latents), images)
+  assert (runtime.image_shape, runtime.levels, runtime.latent_shape) == ((8, 8, 1), 17, (4, 4, 4))
+  bits = runtime.bits_per_dim(images, num_samples=2, seed=0)
+  np.testing.assert_array_equal(bits, runtime.bits_per_dim(images, num_samples=2, seed=0))
+  assert bits.dtype == np.float64 and abs(bits.mean() - model.to_bits_per_dim(expected).mean()) < 0.02
+  samples = runtime.sample(3, temperature=0.8, seed=0)
+  assert samples.shape == (3, 8, 8, 1) and samples.dtype == np.uint8 and samples.max() <= 16
+
+
+def test_labels_condition_and_noise_of_channels_are_passed(classes):
+  model, folder = classes
+  runtime, images = flowpp_runtime.Model(folder), small_images(5, model.config)
+  given = dict(labels=np.array([-1, 0, 1, 2, 0]), condition=np.random.RandomState(0).randn(5, 2, 2, 1))
+  noise = model.sample_noise([5], seed=0).numpy()
+  expected = model.log_prob_bound(images, noise=noise, **given)
+  np.testing.assert_allclose(runtime.log_prob(images, **given, noise=noise), expected, rtol=1e-5, atol=1e-3)
+  (drawn,) = runtime._noises(None, 1, 2000, seed=0)
+  assert drawn.shape[1:] == runtime.noise_shape and runtime.metadata["noise"][-3:] == ["uniform", "normal", "normal"]
+  assert drawn[..., :-2].min() >= 0 and drawn[..., :-2].max() < 1 and abs(drawn[..., -2:].std() - 1) < 0.05
+  condition = given["condition"]
+  samples = runtime.sample(5, seed=0, labels=1, condition=condition)
+  np.testing.assert_array_equal(samples, runtime.sample(5, seed=0, labels=[1] * 5, condition=condition))
+
+
+def test_a_flow_of_vectors_is_that_of_tensorflow(vectors):
+  flow, folder = vectors
+  runtime, rng = flowpp_runtime.VectorFlow(folder), np.random.RandomState(0)
+  context = rng.randn(4, 3).astype(np.float32)
+  x = runtime.sample(4, context, seed=0)
+  expected = flow.distribution.given(context).log_prob(x)
+  np.testing.assert_allclose(runtime.log_prob(x, context), expected, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(runtime.decode(runtime.encode(x, context), context), x, atol=1e-4)
+  np.testing.assert_array_equal(runtime.log_prob(x, context[0]), runtime.log_prob(x, np.tile(context[:1], (4, 1))))
+
+
+def test_the_command_draws_and_scores_where_nothing_else_is_installed(digits, tmp_path):
+  """Only NumPy, ONNX Runtime and what it needs can be imported."""
+  blocked = ("tensorflow", "keras", "tensorflow_probability", "flowpp_tf", "onnx", "PIL", "h5py", "absl", "scipy")
+  code = (
+    f"import sys\nfor name in {blocked}: sys.modules[name] = None\nfrom flowpp_runtime.command import main\n"
+    "assert not main(['sample', sys.argv[1], '--n=10', '--seed=3', '--output=a.npy'])\n"
+    "assert not main(['sample', sys.argv[1], '--n=10', '--seed=3', '--output=a.png'])\n"
+    "assert not main(['score', sys.argv[1], 'a.npy', '--num_samples=2'])\n"
+  )
+  environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+  out = subprocess.run(
+    [sys.executable, "-c", code, digits[1]], cwd=tmp_path, capture_output=True, text=True, env=environment
+  )
+  assert out.returncode == 0, out.stderr
+  wrote, also, *bits = out.stdout.splitlines()
+  assert (wrote, also) == ("wrote a.npy", "wrote a.png") and len(bits) == 10 and 0 < float(bits[0]) < 10
+  images, picture = np.load(tmp_path / "a.npy"), np.asarray(Image.open(tmp_path / "a.png"))
+  assert picture.shape == (24, 32)  # four columns
+  np.testing.assert_array_equal(picture[:8, 8:16], np.round(images[1, ..., 0] * (255 / 16)))
+
+
+def test_the_example_of_the_docs_runs(digits, tmp_path, monkeypatch):
+  shutil.copytree(digits[1], tmp_path / "runs" / "digits" / "onnx")
+  monkeypatch.chdir(tmp_path)
+  page = (ROOT / "docs" / "serving.md").read_text().partition("## In NumPy")[2]
+  exec(compile(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], "serving.md", "exec"), {})
+
+
+def test_a_picture_in_colours_is_a_png():
+  picture = np.random.RandomState(0).randint(0, 256, [3, 5, 3]).astype(np.uint8)
+  np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(command.png(picture)))), picture)
+
+
+def test_its_version_is_that_of_the_library():
+  assert flowpp_runtime.__version__ == fpp.__version__
+
+
+DIGIT = np.zeros([2, 8, 8, 1], int)
+LATENTS = np.zeros([2, 4, 4, 4])
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (lambda m: m.log_prob(DIGIT + 17), "`images` must lie in 0 .. 16, got values from 17 to 17"),
+    (lambda m: m.log_prob(DIGIT - 1), "`images` must lie in 0 .. 16, got values from -1 to -1"),
+    (lambda m: m.log_prob(DIGIT + 0.5), "`images` must be integers in 0 .. 16, got float64"),
+    (lambda m: m.log_prob(DIGIT[0]), "`images` must have shape [N, 8, 8, 1], got [8, 8, 1]"),
+    (lambda m: m.log_prob(DIGIT[:0]), "`images` must have shape [N, 8, 8, 1], got [0, 8, 8, 1]"),
+    (lambda m: m.log_prob([[1], [1, 2]]), "`images` must be an array of integers, got a ragged list"),
+    (lambda m: m.log_prob(DIGIT, labels=[0, 1]), "`labels` must be None: the model has no classes"),
+    (lambda m: m.log_prob(DIGIT, condition=DIGIT), "`condition` must be None: the model has no condition"),
+    (lambda m: m.log_prob(DIGIT, num_samples=0), "`num_samples` must be a positive integer, got 0"),
+    (lambda m: m.log_prob(DIGIT, seed=-1), "`seed` must be an integer from 0 or None, got -1"),
+    (lambda m: m.encode(DIGIT, noise=LATENTS), "`noise` must have shape [1, 2, 8, 8, 1], got [1, 2, 4, 4, 4]"),
+    (lambda m: m.encode(DIGIT, noise="noise"), "`noise` must be an array of numbers, got str"),
+    (lambda m: m.decode(LATENTS[..., 1:]), "`latents` must have shape [N, 4, 4, 4], got [2, 4, 4, 3]"),
+    (lambda m: m.decode(LATENTS * np.nan), "`latents` must be finite, got 128 values that are not"),
+    (lambda m: m.decode(LATENTS + 3e38), "`latents` must be such as the model can decode, got 2 that become no image"),
+    (lambda m: m.decode("latents"), "`latents` must be an array of numbers, got str"),
+    (lambda m: m.sample(2.5), "`n` must be a positive integer, got 2.5"),
+    (lambda m: m.sample(2, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
+    (lambda m: m.sample(2, seed="0"), "`seed` must be an integer from 0 or None, got '0'"),
+  ],
+)
+def test_what_does_not_fit_the_model_is_one_line(call, message, digits):
+  with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+    call(flowpp_runtime.Model(digits[1]))
+
+
+def test_what_does_not_fit_its_classes_condition_or_context_is_one_line(classes, vectors):
+  model, flow, images = (
+    flowpp_runtime.Model(classes[1]),
+    flowpp_runtime.VectorFlow(vectors[1]),
+    small_images(2, MINIMAL),
+  )
+  condition, x = np.zeros([2, 2, 2, 1]), np.zeros([2, 5])
+  for call, message in [
+    (lambda: model.log_prob(images), "`labels` must be integers of shape [2], or one for all, got None"),
+    (lambda: model.log_prob(images, [0, 3]), "`labels` must lie in -1 .. 2, got values from 0 to 3"),
+    (lambda: model.log_prob(images, [0.0, 1.0]), "`labels` must be integers of shape [2], or one for all, got float64"),
+    (lambda: model.log_prob(images, 0), "`condition` must be given, of shape [2, 2, 2, 1]"),
+    (lambda: model.log_prob(images, 0, condition[:1]), "`condition` must have shape [2, 2, 2, 1], got [1, 2, 2, 1]"),
+    (lambda: flow.log_prob(x), "`context` must be given, of shape [2, 3], or one row for all"),
+    (lambda: flow.log_prob(x, np.zeros([3, 3])), "`context` must have shape [2, 3], got [3, 3]"),
+    (lambda: flow.log_prob(x[0], np.zeros(3)), "`x` must have shape [N, 5], got [5]"),
+    (lambda: flow.sample(0, np.zeros(3)), "`n` must be a positive integer, got 0"),
+  ]:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+      call()
+
+
+def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, capsys):
+  for path, message in [
+    (tmp_path / "none", "is no export: it has no metadata.json"),
+    (vectors[1], "must be an export of a model of images; its metadata.json has no `image_shape`"),
+  ]:
+    with pytest.raises(ValueError, match=message):
+      flowpp_runtime.Model(path)
+  with pytest.raises(ValueError, match="must be an export of a flow of vectors"):
+    flowpp_runtime.VectorFlow(digits[1])
+  copy = shutil.copytree(digits[1], tmp_path / "onnx")
+  (copy / "decode.onnx").write_bytes((copy / "decode.onnx").read_bytes()[:-1])
+  assert command.main(["sample", str(copy), f"--output={tmp_path / 'a.png'}"]) == 2
+  error = capsys.readouterr().err
+  assert re.fullmatch(r"flowpp-runtime: error: '.*decode.onnx' is damaged: it does not have the SHA-256 .*\n", error)
+  about = json.loads((copy / "metadata.json").read_text())
+  for change, message in [
+    ({"format": "tflite"}, "must be an export in the format onnx, got 'tflite'"),
+    ({"noise": "cauchy"}, "is not right: ValueError its `noise` is 'cauchy'"),
+    ({"image_shape": ["a"]}, "is not right: ValueError"),
+    ({"sha256": None}, "cannot be read: AttributeError"),
+  ]:
+    (copy / "metadata.json").write_text(json.dumps({**about, **change}))
+    with pytest.raises(ValueError, match=message):
+      flowpp_runtime.Model(copy)
