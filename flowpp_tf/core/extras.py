@@ -23,6 +23,8 @@ EXTRAS = {
   "imagecodecs": ("imagecodecs", "codecs"),
   "gradio": ("gradio", "demo"),
   "onnx": ("onnx", "onnx"),
+  "huggingface_hub": ("huggingface_hub", "hub"),
+  "kagglehub": ("kagglehub", "hub"),
 }
 
 

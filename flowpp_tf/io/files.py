@@ -137,7 +137,7 @@ def _exchange(one, other):
 
 # The files of a run and of a preset that no other program may write; see training/workdir.py and models/pretrained.py.
 _OWNED = re.compile(
-  r"(config|preset|evaluation|typicality)\.json|best\.weights\.(h5|safetensors)|metrics\.jsonl|run\.lock|card\.md|"
+  r"(config|preset|evaluation|typicality)\.json|best\.weights\.(h5|safetensors)|metrics\.jsonl|run\.lock|card\.md|README\.md|"
   r"evaluation-[0-9a-f]{12}\.npy|codec_model\..*\.npz"
 )
 

@@ -5,6 +5,7 @@ import pathlib
 
 from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.io import hub
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.types import Path
 
@@ -25,15 +26,17 @@ def presets() -> dict[str, str]:
 
 @check_arguments
 def preset_folder(preset: Path) -> pathlib.Path:
-  """Return the folder of a preset, given its name or the path of a folder.
+  """Return the folder of a preset, given its name, the path of a folder, or its address on a hub, from where it comes.
 
   Raises:
-    InputError (a ValueError): if there is none, with the names that come close.
+    InputError (a ValueError): if there is none, with the names that come close, or it cannot be downloaded.
 
   Examples:
     >>> fpp.models.preset_folder("digits").name
     'digits'
   """
+  if hub.is_address(preset):
+    return hub.download(os.fspath(preset))
   folder = _SHIPPED / str(preset)
   if str(preset) in presets():
     return folder
@@ -43,6 +46,11 @@ def preset_folder(preset: Path) -> pathlib.Path:
   if folder.is_dir():
     raise InputError(f"folder {str(preset)!r} is no preset: it has no {ABOUT}")
   raise unknown_name("preset", str(preset), presets())
+
+
+def name_of_preset(preset: Path) -> str:
+  """Return the name of the copy of a preset below presets/, where programs write; errors as of `preset_folder`."""
+  return hub.name_of_address(os.fspath(preset)) if hub.is_address(preset) else preset_folder(preset).name
 
 
 def check_holds_run(folder: Path) -> None:

@@ -503,7 +503,8 @@ class FlowPlusPlus(BoundTraining):
     """Return a trained model.
 
     Args:
-      preset: one of `fpp.presets()`, or the folder of a preset.
+      preset: one of `fpp.presets()`, the folder of a preset, or its address on a hub of models: "hf://user/model" or
+        "kaggle://user/model/framework/variation", with the extra `hub`.
       unchecked: whether weights without a checksum are used.
       **kwargs: of the constructor, such as `name`.
 
@@ -522,19 +523,22 @@ class FlowPlusPlus(BoundTraining):
       weights.load(model)
     return model
 
-  def save_to_preset(self, folder: Path, description: str = "", weights: str = "h5") -> None:
+  def save_to_preset(self, folder: Path, description: str = "", weights: str = "h5", license: str = "unknown") -> None:
     """Write the model, its weights rounded to float16, as a preset that `from_preset(folder)` reads.
+
+    Its README.md is a model card for Hugging Face, to which `huggingface_hub.upload_folder` takes the folder.
 
     Args:
       folder: folder to write.
       description: one line.
-      weights: format of the weights, "h5" or "safetensors".
+      weights: format of the weights, "h5" or "safetensors", the one for others, with the config in its metadata.
+      license: of the model, in the card: an identifier of Hugging Face, such as "apache-2.0" or "cc-by-4.0".
 
     Raises:
       InputError (a ValueError): for weights that float16 cannot hold, or a folder that holds something else.
       OSError: if the folder cannot be written.
     """
-    save_preset(self, folder, description, weights=weights)
+    save_preset(self, folder, description, weights=weights, license=license)
 
   def get_config(self) -> dict[str, Any]:
     return {"config": dataclasses.asdict(self.config), "name": self.name}

@@ -8,6 +8,7 @@ from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reason
+from flowpp_tf.io.hub import is_address
 from flowpp_tf.io.model_folders import ABOUT, presets
 from flowpp_tf.io.weights_file import read_weights, written_before_checksums
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
@@ -41,8 +42,8 @@ class InitialWeights:
     """Return the weights that `source` names.
 
     Args:
-      source: a preset's name, the directory of a run or of a preset, or an `.npz` file with the arrays of the published
-        release.
+      source: a preset's name or address, the directory of a run or of a preset, or an `.npz` file with the arrays of
+        the published release.
       unchecked: whether weights without a checksum are used; those of runs of versions before 0.2.0 always are.
 
     Raises:
@@ -62,7 +63,7 @@ class InitialWeights:
       unchecked = unchecked or (folder / ABOUT).is_file() or written_before_checksums(folder)
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} has no trained weights: there is no {path}")
-    elif source in presets():
+    elif source in presets() or is_address(source):
       path, unchecked = read_preset(source)[1], True  # by preset.json it is checked
     else:
       raise InputError(

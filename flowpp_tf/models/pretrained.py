@@ -7,7 +7,8 @@ A preset is a folder like that of a run, with everything needed to load and desc
     best.weights.h5     EMA weights, in float16; or best.weights.safetensors
     preset.json         one line of description, and the name and the SHA-256 of the weights
     metrics.jsonl evaluation.json typicality.json   its curve and its figures, as in a run
-    card.md             the model card: data, licence, command, figures, limits
+    card.md             the model card: data, licence, command, figures, limits; README.md in one that was saved, which
+                        hubs of models read
 """
 
 import dataclasses
@@ -25,12 +26,14 @@ from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, preset_folder
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
+from flowpp_tf.models.model_card import model_card
 from flowpp_tf.types import Path
 
 if TYPE_CHECKING:
   from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 
 WEIGHTS = "best.weights.h5"
+CARD = "README.md"
 FORMATS = {"h5": WEIGHTS, "safetensors": "best.weights.safetensors"}
 
 
@@ -87,7 +90,13 @@ def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> Wei
 
 @check_arguments
 def save_preset(
-  model: "FlowPlusPlus", folder: Path, description: str, settings: dict[str, Any] | None = None, weights: str = "h5"
+  model: "FlowPlusPlus",
+  folder: Path,
+  description: str,
+  settings: dict[str, Any] | None = None,
+  weights: str = "h5",
+  license: str = "unknown",
+  evaluation: dict[str, Any] | None = None,
 ) -> None:
   """Write a model as a preset; an existing folder is replaced when the new one is complete.
 
@@ -97,6 +106,8 @@ def save_preset(
     description: one line.
     settings: of the training, for config.json, such as the fingerprint of its data.
     weights: format of the weights, "h5" or "safetensors".
+    license: of the model, for its card, an identifier such as "apache-2.0".
+    evaluation: bits/dim of the model, for its card, as in evaluation.json.
 
   Raises:
     InputError (a ValueError): for another format, weights that float16 cannot hold, or a folder that is not a preset.
@@ -109,6 +120,9 @@ def save_preset(
   """
   if weights not in FORMATS:
     raise InputError(f"`weights` must be one of {', '.join(FORMATS)}, got {weights!r}")
+  for split, entry in (evaluation or {}).items():
+    if not isinstance(entry, dict) or not isinstance(entry.get("bounds"), list):
+      raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
   check_weights_finite(model)
   large = max((float(np.abs(w).max(initial=0)) for w in model.get_weights()), default=0.0)
   if not large <= float(np.finfo(np.float16).max):
@@ -116,12 +130,18 @@ def save_preset(
   if pathlib.Path(folder).exists() and not (pathlib.Path(folder) / ABOUT).exists():
     raise InputError(f"{str(folder)!r} is there and no preset: give another folder")
 
+  title = pathlib.Path(folder).name
+
   def write(folder):
-    content = weights_to_bytes(model, dtype="float16", suffix=f".{weights}")
+    fields = dataclasses.asdict(model.config)
+    with_them = {"config": fields} if weights == "safetensors" else None
+    content = weights_to_bytes(model, with_them, dtype="float16", suffix=f".{weights}")
     (folder / FORMATS[weights]).write_bytes(content)
-    run = {"model": dataclasses.asdict(model.config), "training": settings or {}}
-    (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps({"model": fields, "training": settings or {}}, indent=2) + "\n")
     about = {"description": description, "sha256": hashlib.sha256(content).hexdigest()}
+    file = FORMATS[weights], about["sha256"]
+    card = model_card(title, model.config, description, settings or {}, file, license, evaluation or {})
+    (folder / CARD).write_text(card)
     if weights != "h5":  # versions before this format read the others
       about["weights"] = FORMATS[weights]
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
@@ -152,7 +172,7 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
   measured = ("evaluation.json", "typicality.json")  # a user's own measurements may have been added
   try:
     target.mkdir(parents=True, exist_ok=True)
-    for source in sorted(preset_folder(preset).iterdir()):
+    for source in sorted(filter(pathlib.Path.is_file, preset_folder(preset).iterdir())):
       copy = target / source.name
       if not copy.exists() or (copy.name not in measured and file_sha256(copy) != file_sha256(source)):
         copy_file(source, copy)

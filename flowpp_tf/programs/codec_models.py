@@ -6,6 +6,8 @@ from flowpp_tf.compression import ArchiveReader, CodecModel, TieredCodec
 from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import write_file
+from flowpp_tf.io.hub import is_address
+from flowpp_tf.io.model_folders import name_of_preset
 from flowpp_tf.programs import process, run
 from flowpp_tf.programs.noise import without_noise
 
@@ -52,7 +54,7 @@ def coder_for_archive(
       f"--workdir, or its {codec_model_name(wanted)} as --model"
     )
   if tier == "portable":
-    folder = workdir or (preset and f"presets/{pathlib.Path(preset).name}")
+    folder = workdir or (preset and f"presets/{_name(preset)}")
     stored = pathlib.Path(model or pathlib.Path(folder or "") / codec_model_name(wanted))
     known = CodecModel.load(stored) if model or (folder and stored.is_file()) else reader.model
     if known is not None and (model or not given or known.sha256()[:32] == wanted):
@@ -60,6 +62,11 @@ def coder_for_archive(
   elif not workdir and not preset:
     raise InputError(f"an archive of the tier {tier!r} needs the model in TensorFlow: give --preset or --workdir")
   return TieredCodec(_load_model(workdir, preset, wanted, unchecked), tier)
+
+
+def _name(preset):
+  """The name of a preset's copy; the preset itself need not be there."""
+  return name_of_preset(preset) if is_address(preset) else pathlib.Path(preset).name
 
 
 def _load_model(workdir, preset, wanted, unchecked):

@@ -1,4 +1,4 @@
-"""Write a trained model as a SavedModel, for TensorFlow and TensorFlow Serving, or for ONNX Runtime or LiteRT.
+"""Write a trained model as a SavedModel for TensorFlow and its Serving, as ONNX, for LiteRT, or as a preset.
 
 bin/export --workdir=runs/digits
 bin/export --preset=digits --format=onnx --output=digits_onnx
@@ -18,6 +18,7 @@ FORMATS = {
   "saved_model": ("a SavedModel", ("saved_model", "1")),
   "onnx": ("ONNX", ("onnx",)),
   "litert": ("LiteRT", ("litert",)),
+  "preset": ("a preset, for a hub of models", ("preset",)),
 }
 
 
@@ -28,8 +29,8 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "output",
     None,
-    "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1, WORKDIR/onnx or "
-    "WORKDIR/litert if not given.",
+    "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1, WORKDIR/onnx, "
+    "WORKDIR/litert or WORKDIR/preset if not given.",
   )
   flags.DEFINE_integer(
     "max_batch",
@@ -37,6 +38,9 @@ def define_flags() -> None:
     "Maximum batch size of a call of a SavedModel; an image counts once for each sample of its bound.",
     lower_bound=1,
     upper_bound=1 << 20,
+  )
+  flags.DEFINE_string(
+    "license", "unknown", "Licence of the model, in the card of --format=preset, such as apache-2.0 or cc-by-4.0."
   )
   flags.DEFINE_bool("overwrite", False, "Replace an existing export of the same format.")
 
@@ -48,6 +52,8 @@ def plan_from_flags() -> str:
     raise InputError(f"--max_batch is for --format=saved_model; --format={given.format} takes batches of any size")
   if given.format == "onnx":
     check_extra("onnx", "--format=onnx")
+  if given.format != "preset" and given["license"].present:
+    raise InputError(f"--license is for --format=preset, whose card says it, not for --format={given.format}")
   return f"exporting {model_flags.model_from_flags()[0]} as {FORMATS[flags.FLAGS.format][0]} to {output_from_flags()}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io.model_folders import check_holds_run, preset_folder, presets
+from flowpp_tf.io.model_folders import check_holds_run, name_of_preset, presets
 from flowpp_tf.programs import flag_kinds, process
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def define_model_flags() -> None:
     "preset",
     None,
     presets(),
-    "Trained model instead of a run, or the folder of a preset. It is copied to presets/NAME, which is then the "
-    "directory of the run.",
+    "Trained model instead of a run, the folder of a preset, or hf://USER/MODEL. It is copied to presets/NAME, which "
+    "is then the directory of the run.",
     others=True,
   )
   flags.DEFINE_bool("accept_unchecked", False, "Use weights that have lost the checksum that they were written with.")
@@ -65,4 +65,4 @@ def workdir_of_preset(preset: str, unchecked: bool = False) -> Workdir:
 
 
 def _copied_to(preset):
-  return f"presets/{preset_folder(preset).name}"
+  return f"presets/{name_of_preset(preset)}"

@@ -55,6 +55,8 @@ LIBRARY = [
   ("tensorboard", "`tensorboard` scalars, samples", _board),
   ("imagecodecs", "the size of an image in other codecs", lambda folder: evaluation.measure_codecs(small_images(1))),
   ("constriction", "compression", lambda folder: fpp.compress(_model(), small_images(1, MINIMAL))),
+  ("huggingface_hub", "the preset 'hf://me/model'", lambda folder: fpp.FlowPlusPlus.from_preset("hf://me/model")),
+  ("kagglehub", "the preset 'kaggle://a/b/c/d'", lambda folder: fpp.FlowPlusPlus.from_preset("kaggle://a/b/c/d")),
   ("onnx", "the format 'onnx'", lambda folder: fpp.export_onnx(_model(), folder / "onnx")),
 ]
 PROGRAMS = [

@@ -266,7 +266,7 @@ def _look_at_preset(folder):
   mine = folder / "mine"
   if not mine.exists():
     return {"preset": None}
-  assert {*visible(mine)} == {"best.weights.h5", "config.json", "preset.json"}
+  assert {*visible(mine)} == {"README.md", "best.weights.h5", "config.json", "preset.json"}
   fields, weights = fpp.models.pretrained.read_preset(mine)
   description = json.loads((mine / "preset.json").read_text())["description"]
   return {"preset": (fields, description, [array.tobytes() for array in _arrays_of(read_weights(weights))])}

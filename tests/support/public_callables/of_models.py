@@ -110,7 +110,12 @@ _METHODS = {
   ),
   "save_to_preset": Row(
     lambda w: w.model.save_to_preset,
-    dict(folder=path(lambda w: w.new("preset"), there=False), description=text("small"), weights=name("safetensors")),
+    dict(
+      folder=path(lambda w: w.new("preset"), there=False),
+      description=text("small"),
+      weights=name("safetensors"),
+      license=text("apache-2.0"),
+    ),
   ),
   # --- Keras
   "call": Row(lambda w: w.model, dict(inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False))),
@@ -351,6 +356,8 @@ _FILES = {
       description=text("small"),
       settings=optional(mapping({})),
       weights=name("safetensors"),
+      license=text("apache-2.0"),
+      evaluation=optional(mapping({})),
     ),
   ),
   "load_official_weights": Row(

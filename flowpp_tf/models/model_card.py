@@ -1,0 +1,84 @@
+"""The README.md of a saved preset: a model card in the form of Hugging Face, with metadata that its site reads."""
+
+from collections.abc import Mapping
+import json
+from typing import Any
+
+from flowpp_tf.config.model import FlowPlusPlusConfig
+from flowpp_tf.config.size import model_size
+from flowpp_tf.version import __version__
+
+_TAGS = ("normalizing-flow", "flow++", "density-estimation", "image-generation", "tensorflow", "keras")
+
+
+def model_card(
+  name: str,
+  config: FlowPlusPlusConfig,
+  description: str,
+  settings: Mapping[str, Any],
+  file: tuple[str, str],
+  license: str,
+  evaluation: Mapping[str, Any],
+) -> str:
+  """Return the text of a card.
+
+  Args:
+    name: title of the card.
+    config: of the model.
+    description: one line.
+    settings: of its training, as in config.json.
+    file: name of the weights' file, and its SHA-256.
+    license: of the model, an identifier such as "apache-2.0".
+    evaluation: content of an evaluation.json, measured before the weights were rounded.
+  """
+  data = settings.get("fingerprint") or {}
+  bounds = [
+    (entry.get("data", {}).get("name", "the data"), split, bound)
+    for split, entry in evaluation.items()
+    for bound in entry["bounds"]
+  ]
+  rows = {
+    "images": f"{' x '.join(map(str, config.image_shape))}, integers in 0 .. {config.levels - 1}",
+    "parameters": f"{model_size(config).parameters:,}",
+    "data": data and f"{data['name']}, fingerprint {data['digest']}",
+    "weights": f"`{file[0]}`, EMA weights in float16, SHA-256 `{file[1]}`",
+    "made by": f"flowpp_tf {__version__}",
+  }
+  lines = ["---", *_header(name, license, bounds), "---", f"# {name}", "", description, "", "| | |", "|---|---|"]
+  lines += [f"| {key} | {value} |" for key, value in rows.items() if value]
+  lines += ["", "```python", "import flowpp_tf as fpp", "", 'model = fpp.FlowPlusPlus.from_preset("hf://USER/MODEL")']
+  labels = ", labels=0" if config.num_classes else ""
+  condition = ", condition=condition" if config.condition_shape else ""
+  lines += [f"images = model.sample(4{labels}{condition}, seed=0)", "```"]
+  if bounds:
+    lines += ["", "| data | bound | bits/dim |", "|---|---|---|"]
+    lines += [f"| {of} {split} | {_kind(bound)} | {_figure(bound)} |" for of, split, bound in bounds]
+    lines += ["", "Measured with the weights of the run, of which these are the rounded ones."]
+  return "\n".join(lines) + "\n"
+
+
+def _header(name, license, bounds):
+  """The lines of YAML; texts are written as JSON, which is YAML."""
+  yield f"license: {json.dumps(license)}"
+  yield "library_name: flowpp_tf"
+  yield "pipeline_tag: unconditional-image-generation"
+  yield f"tags: {json.dumps(list(_TAGS))}"
+  if not bounds:
+    return
+  yield 'metrics: ["bits_per_dim"]'
+  yield "model-index:"
+  yield f"- name: {json.dumps(name)}"
+  yield "  results:"
+  for of, split, bound in bounds:
+    yield "  - task: {type: unconditional-image-generation}"
+    yield f"    dataset: {json.dumps({'name': of, 'type': of, 'split': split})}"
+    yield f"    metrics: [{json.dumps({'type': 'bits_per_dim', 'value': bound['bits_per_dim'], 'name': _kind(bound)})}]"
+
+
+def _kind(bound):
+  count = bound["num_samples"]
+  return "single-sample bound" if count == 1 else f"importance-weighted bound, {count} samples"
+
+
+def _figure(bound):
+  return f"{bound['bits_per_dim']:.4f} +- {bound['standard_error']:.4f}"
