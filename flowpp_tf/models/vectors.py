@@ -19,17 +19,27 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
+from flowpp_tf.core.arguments import as_array, check_number
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.dense_conditioner import as_size
 from flowpp_tf.layers.flow import Flow
 from flowpp_tf.models.stored_config import claim_model
+from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
 # Initial means lie between -2.5 and 2.5, with log scales -1: the mixture covers values of variance 1, and components
 # that differ from the start learn faster.
 _MEANS, _LOG_SCALE = 2.5, -1.0
-_MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bound
+_MIN_VARIANCE = 1e-6  # of ActNorm and whitening: constant features are not scaled without bound
+_ROWS_PER_COLUMN = 4  # fewer rows do not tell a covariance
+# From so many rows on. A base with heavier tails costs little where there are no outliers, and few rows do not tell.
+_SIZES = (
+  (5000, dict(couplings=6, components=8, hidden=64, blocks=2)),
+  (1000, dict(couplings=4, components=6, hidden=32, blocks=1, df=5.0)),
+  (0, dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)),
+)
 _DTYPES = "float32", "float64"
 _POLICIES = *_DTYPES, "mixed_bfloat16", "mixed_float16"
 
@@ -42,6 +52,7 @@ def vector_flow(
   hidden: int = 64,
   blocks: int = 2,
   dtype: str = "float32",
+  df: float | None = None,
 ) -> FlowDistribution:
   """Return Flow++ for vectors as a TFP distribution.
 
@@ -54,13 +65,14 @@ def vector_flow(
     hidden: width of the networks.
     blocks: residual blocks of a network.
     dtype: float32 or float64.
+    df: degrees of freedom of Student's t-distribution as the base, for data with outliers; None for a normal one.
 
   Returns:
     `FlowDistribution` of `[..., event_size]`. `VectorFlow` is the same as a Keras layer.
 
   Raises:
     TypeError: for a size that is no integer, or another dtype; the message names the argument.
-    ValueError: for a size that is too small or too large.
+    ValueError: for a size that is too small or too large, or a `df` that is not positive.
 
   Examples:
     >>> flow = fpp.vector_flow(2)
@@ -72,12 +84,47 @@ def vector_flow(
     TensorShape([10, 2])
   """
   sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
+  _check_df(df)
   name = _dtype_name(dtype)
   if name not in _DTYPES:
     raise TypeError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
   number = keras.backend.get_uid("vector_flow") - 1  # as of the names that Keras gives to layers
   with keras.name_scope(f"vector_flow_{number}" if number else "vector_flow"):
-    return _flow(**sizes, dtype=name, network_dtype=name)
+    return _flow(**sizes, dtype=name, network_dtype=name, df=df)
+
+
+def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes: Any) -> FlowDistribution:
+  """Return a `vector_flow` whose sizes follow from data: from their columns, and from the number of their rows.
+
+  Few rows get a small flow, which overfits less, with a base of heavier tails. `fpp.fit` trains it.
+
+  Args:
+    data: rows `[N, D]`.
+    context: rows `[N, C]`, for a flow with a context.
+    **sizes: arguments of `vector_flow` in place of those that follow from the data.
+
+  Raises:
+    InputError (a ValueError): if an array does not have these shapes, or different numbers of rows.
+
+  Examples:
+    >>> x = np.random.normal(size=[1000, 3]).astype("float32")
+    >>> fpp.vector_flow_for(x).event_shape
+    TensorShape([3])
+  """
+  columns = as_array("data", data, [None, None])
+  if not len(columns):
+    raise InputError("`data` must have rows, got none")
+  context_size = 0
+  if context is not None:
+    given = as_array("context", context, [len(columns), None])
+    context_size = given.shape[1]
+  of_data = dict(event_size=columns.shape[1], context_size=context_size, **_sizes_for(len(columns)))
+  return vector_flow(**{**of_data, **sizes})
+
+
+def _sizes_for(rows):
+  """Return arguments of `vector_flow` for a number of rows."""
+  return next(sizes for least, sizes in _SIZES if rows >= least)
 
 
 def _checked_sizes(event_size, context_size, couplings, components, hidden, blocks):
@@ -89,6 +136,11 @@ def _checked_sizes(event_size, context_size, couplings, components, hidden, bloc
     hidden=as_size("hidden", hidden, 1),
     blocks=as_size("blocks", blocks, 0),
   )
+
+
+def _check_df(df):
+  if df is not None:
+    check_number("df", df, 0.0, ends=False)
 
 
 def _dtype_name(dtype):
@@ -107,7 +159,7 @@ def _policy_name(dtype):
     return None
 
 
-def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype):
+def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
   """Return the flow; the name scope around the call is that of the weights' paths."""
   kept = event_size // 2
   variable = lambda value, name: keras.Variable(value, dtype=dtype, autocast=False, name=name)
@@ -131,7 +183,7 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
         name=f"act_norm_{i}",
       ),
       # What the last coupling has transformed comes first, and is kept.
-      fb.Invertible1x1ConvLU(
+      (fb.Invertible1x1ConvLU if i else _Whitening)(
         variable(np.zeros([event_size, event_size]), f"lower_upper_{i}"),
         event_ndims=1,
         permutation=(np.arange(event_size) - kept) % event_size,
@@ -139,8 +191,35 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
       ),
       fb.Coupling(conditioner, bijector_fn, event_ndims=1, kept=kept, dtype=dtype, name=f"coupling_{i}"),
     ]
-  normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
-  return FlowDistribution(tfd.Sample(normal, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
+  zero, one = tf.zeros([], dtype), tf.ones([], dtype)
+  base = tfd.Normal(zero, one) if df is None else tfd.StudentT(tf.constant(df, dtype), zero, one)
+  return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
+
+
+class _Whitening(fb.Invertible1x1ConvLU):
+  """The linear map, which data-dependent initialisation makes that after which values are uncorrelated.
+
+  Training then begins at the density of a normal distribution with full covariance. As a product of few steps of an
+  optimizer such a map is far where columns nearly depend on each other.
+  """
+
+  def _forward_and_log_det(self, x, ctx):
+    if ctx is not None and ctx.initialize:
+      self._whiten(x)
+    return super()._forward_and_log_det(x, ctx)
+
+  def _whiten(self, x):
+    size = x.shape[-1]
+    x = tf.cast(tf.reshape(x, [-1, size]), tf.float64)
+    x = tf.gather(x - tf.reduce_mean(x, axis=0), tf.argsort(self.permutation), axis=-1)
+    rows, identity = tf.shape(x)[0], tf.eye(size, dtype=x.dtype)
+    covariance = tf.matmul(x, x, transpose_a=True) / tf.cast(rows, x.dtype) + _MIN_VARIANCE * identity
+    enough = (rows >= _ROWS_PER_COLUMN * size) & tf.reduce_all(tf.math.is_finite(covariance))
+    root = tf.linalg.cholesky(tf.where(enough, covariance, identity))
+    upper = tf.linalg.triangular_solve(root, identity, adjoint=False)  # inverse of the lower root; its transpose is U
+    upper = tf.linalg.matrix_transpose(upper)
+    log_diagonal = tf.math.log(tf.linalg.diag_part(upper))
+    self.lower_upper.assign(tf.cast(tf.linalg.set_diag(upper, log_diagonal), self.lower_upper.dtype))
 
 
 def _mixture_bijector(parameters, components):
@@ -179,17 +258,19 @@ class VectorFlow(Flow):
     components: int = 8,
     hidden: int = 64,
     blocks: int = 2,
+    df: float | None = None,
     **kwargs: Any,
   ) -> None:
     sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
+    _check_df(df)
     policy = _policy_name(kwargs.get("dtype"))
     if policy not in _POLICIES:
       got = repr(kwargs["dtype"]) if kwargs.get("dtype") else f"the global {keras.config.dtype_policy().name!r}"
       raise TypeError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
-    self._config = sizes
+    self._config = sizes if df is None else {**sizes, "df": float(df)}
     with keras.name_scope(self.name, caller=self):
-      self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy))
+      self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df))
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "VectorFlow":

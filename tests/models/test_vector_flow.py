@@ -154,6 +154,35 @@ def test_keras_trains_a_flow_given_a_context():
     assert near(center) > near(other) + 0.3
 
 
+def test_initialisation_makes_columns_uncorrelated_where_rows_are_enough():
+  x = (np.random.RandomState(0).normal(size=[100, 3]) @ [[1, 1, 0], [0, 0.1, 2], [0, 0, 0.3]]).astype(np.float32)
+  for rows, white in ((100, True), (11, False)):
+    flow = fpp.vector_flow(3, **TINY)
+    flow.initialize(x[:rows])
+    coupling, linear, act_norm = flow.bijector.bijector.bijectors
+    found = np.cov(linear.forward(act_norm.forward(x[:rows])), rowvar=False, ddof=0)
+    assert np.allclose(found, np.eye(3), atol=0.02) == white
+
+
+def test_sizes_for_data_follow_from_its_columns_and_rows():
+  few, many = fpp.vector_flow_for(X[:400], X[:400, :1]), fpp.vector_flow_for(np.zeros([5000, 3]), couplings=1)
+  size = lambda flow: sum(np.size(v) for v in flow.variables)
+  assert few.event_shape == [2] and few.context_size == 1 and few.distribution.distribution.df == 5
+  assert size(few) < 10_000 and many.event_shape == [3] and many.distribution.distribution.name == "Normal"
+  assert size(fpp.vector_flow_for(np.zeros([5000, 2]))) == size(fpp.vector_flow(2)) > size(many)
+
+
+def test_a_layer_with_heavier_tails_comes_back_from_its_config():
+  layer = fpp.VectorFlow(2, df=3, **TINY)
+  other = fpp.VectorFlow.from_config(layer.get_config())
+  other.set_weights(layer.get_weights())
+  np.testing.assert_array_equal(other(X[:5]), layer(X[:5]))
+  far = np.full([1, 2], 50, np.float32)
+  assert layer(far) > fpp.VectorFlow(2, **TINY)(far) + 100
+  with pytest.raises(ValueError, match="^`df` must be more than 0.0, got 0"):
+    fpp.vector_flow(2, df=0)
+
+
 # --- Policies -----------------------------------------------------------------------------------
 
 
