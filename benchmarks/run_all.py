@@ -350,17 +350,17 @@ def waiting_table(stored):
 
 
 def vector_flows_table(stored):
-  yield "data", "training", "flow", "held-out nats, +- over seeds", "", "seeds", "CPU ms a step"
+  yield "data", "flow", "held-out nats, +- over seeds", "", "seeds", "CPU ms a step", "hours of two cores"
   for result in results(stored, "vector_flows"):
     for r in result["rows"]:
       yield (
         r["data"],
-        r["stopping"],
         r["flow"],
         f"{r['nats']:.3f} +- {r['error']:.3f}" if r["seeds"] > 1 else f"{r['nats']:.3f}",
         r["verdict"],
         str(r["seeds"]),
         _digits(r["cpu_ms"]) if r["cpu_ms"] else "",
+        f"{r['hours']:.3f}",
       )
 
 

@@ -20,6 +20,7 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
 from flowpp_tf.core.arguments import as_array, check_number
+from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
@@ -29,17 +30,15 @@ from flowpp_tf.models.stored_config import claim_model
 from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
-# Initial means lie between -2.5 and 2.5, with log scales -1: the mixture covers values of variance 1, and components
-# that differ from the start learn faster.
+# The networks' outputs are relative to means between -2.5 and 2.5, and log scales -1. Files of weights depend on it.
 _MEANS, _LOG_SCALE = 2.5, -1.0
-_MIN_VARIANCE = 1e-6  # of ActNorm and whitening: constant features are not scaled without bound
-_ROWS_PER_COLUMN = 4  # fewer rows do not tell a covariance
-# From so many rows on. A base with heavier tails costs little where there are no outliers, and few rows do not tell.
-_SIZES = (
-  (5000, dict(couplings=6, components=8, hidden=64, blocks=2)),
-  (1000, dict(couplings=4, components=6, hidden=32, blocks=1, df=5.0)),
-  (0, dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)),
-)
+# Data-dependent initialisation makes log scales -0.3: then the logit of the mixture's CDF is nearly the identity, and
+# training begins close to a normal density. Few rows do not suffice to learn it from further away.
+_INITIAL_LOG_SCALE = -0.3
+_MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bound
+# docs/benchmarks/vector_flows.md says which data chose these. The default sizes of `vector_flow` are for more rows.
+_FEW_ROWS = 1000
+_SIZES_FOR_FEW_ROWS = dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)
 _DTYPES = "float32", "float64"
 _POLICIES = *_DTYPES, "mixed_bfloat16", "mixed_float16"
 
@@ -96,15 +95,20 @@ def vector_flow(
 def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes: Any) -> FlowDistribution:
   """Return a `vector_flow` whose sizes follow from data: from their columns, and from the number of their rows.
 
-  Few rows get a small flow, which overfits less, with a base of heavier tails. `fpp.fit` trains it.
+  Less than 1,000 rows get a small flow, which overfits less, with a base of heavier tails, to which rows that lie far
+  out cost less. `fpp.fit` trains it.
 
   Args:
     data: rows `[N, D]`.
     context: rows `[N, C]`, for a flow with a context.
     **sizes: arguments of `vector_flow` in place of those that follow from the data.
 
+  Returns:
+    `FlowDistribution` of `[..., D]`, not initialised: `fpp.fit` does that, or its `initialize`.
+
   Raises:
-    InputError (a ValueError): if an array does not have these shapes, or different numbers of rows.
+    InputError (a ValueError): if an array does not have these shapes, or the arrays have different numbers of rows.
+    TypeError, ValueError: from `vector_flow`, for a size that is invalid.
 
   Examples:
     >>> x = np.random.normal(size=[1000, 3]).astype("float32")
@@ -118,13 +122,8 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
   if context is not None:
     given = as_array("context", context, [len(columns), None])
     context_size = given.shape[1]
-  of_data = dict(event_size=columns.shape[1], context_size=context_size, **_sizes_for(len(columns)))
-  return vector_flow(**{**of_data, **sizes})
-
-
-def _sizes_for(rows):
-  """Return arguments of `vector_flow` for a number of rows."""
-  return next(sizes for least, sizes in _SIZES if rows >= least)
+  of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
+  return vector_flow(**{"event_size": columns.shape[1], "context_size": context_size, **of_rows, **sizes})
 
 
 def _checked_sizes(event_size, context_size, couplings, components, hidden, blocks):
@@ -166,7 +165,8 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   bijector_fn = functools.partial(_mixture_bijector, components=components)
   parts: list[fb.Bijector] = []
   for i in range(couplings):
-    conditioner = DenseConditioner(
+    conditioner = _MixtureConditioner(
+      components,
       kept,
       (event_size - kept) * fb.num_parameters("mixture_logistic", components),
       hidden,
@@ -183,7 +183,7 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
         name=f"act_norm_{i}",
       ),
       # What the last coupling has transformed comes first, and is kept.
-      (fb.Invertible1x1ConvLU if i else _Whitening)(
+      fb.Invertible1x1ConvLU(
         variable(np.zeros([event_size, event_size]), f"lower_upper_{i}"),
         event_ndims=1,
         permutation=(np.arange(event_size) - kept) % event_size,
@@ -196,38 +196,32 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
 
 
-class _Whitening(fb.Invertible1x1ConvLU):
-  """The linear map, which data-dependent initialisation makes that after which values are uncorrelated.
+class _MixtureConditioner(DenseConditioner):
+  """The network of a coupling, which data-dependent initialisation makes one of a coupling close to the identity."""
 
-  Training then begins at the density of a normal distribution with full covariance. As a product of few steps of an
-  optimizer such a map is far where columns nearly depend on each other.
-  """
+  def __init__(self, components: int, *args: Any, **kwargs: Any) -> None:
+    super().__init__(*args, **kwargs)
+    self._components = components
 
-  def _forward_and_log_det(self, x, ctx):
-    if ctx is not None and ctx.initialize:
-      self._whiten(x)
-    return super()._forward_and_log_det(x, ctx)
-
-  def _whiten(self, x):
-    size = x.shape[-1]
-    x = tf.cast(tf.reshape(x, [-1, size]), tf.float64)
-    x = tf.gather(x - tf.reduce_mean(x, axis=0), tf.argsort(self.permutation), axis=-1)
-    rows, identity = tf.shape(x)[0], tf.eye(size, dtype=x.dtype)
-    covariance = tf.matmul(x, x, transpose_a=True) / tf.cast(rows, x.dtype) + _MIN_VARIANCE * identity
-    enough = (rows >= _ROWS_PER_COLUMN * size) & tf.reduce_all(tf.math.is_finite(covariance))
-    root = tf.linalg.cholesky(tf.where(enough, covariance, identity))
-    upper = tf.linalg.triangular_solve(root, identity, adjoint=False)  # inverse of the lower root; its transpose is U
-    upper = tf.linalg.matrix_transpose(upper)
-    log_diagonal = tf.math.log(tf.linalg.diag_part(upper))
-    self.lower_upper.assign(tf.cast(tf.linalg.set_diag(upper, log_diagonal), self.lower_upper.dtype))
+  def call(self, x: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
+    parameters = super().call(x, ctx)
+    if not ctx.initialize:
+      return parameters
+    shift = _tiled(np.zeros(self._components), _INITIAL_LOG_SCALE - _LOG_SCALE, parameters)
+    self.output_layer.bias.assign_add(tf.cast(shift, self.output_layer.bias.dtype))
+    return parameters + shift
 
 
 def _mixture_bijector(parameters, components):
   """Return the bijector of equation 11; its components differ where the parameters are 0."""
   means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
-  start = np.concatenate([np.zeros(2 + components), means, np.full(components, _LOG_SCALE)])
-  start = tf.constant(np.tile(start, parameters.shape[-1] // len(start)), parameters.dtype)
-  return fb.mixture_logistic_coupling_bijector(parameters + start, components)
+  return fb.mixture_logistic_coupling_bijector(parameters + _tiled(means, _LOG_SCALE, parameters), components)
+
+
+def _tiled(means, log_scale, like):
+  """Return parameters of all values, equal ones for each, all 0 except for means and log scales."""
+  one = np.concatenate([np.zeros(2 + len(means)), means, np.full(len(means), log_scale)])
+  return tf.constant(np.tile(one, like.shape[-1] // len(one)), like.dtype)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")

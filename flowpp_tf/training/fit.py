@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -52,7 +52,7 @@ def fit(
   data: TensorLike,
   context: TensorLike | None = None,
   *,
-  validation: Any = None,
+  validation: float | TensorLike | None = None,
   validation_context: TensorLike | None = None,
   steps: int = 2000,
   batch_size: int = 256,
@@ -211,7 +211,7 @@ class _Trainer:
     for gradient, variable in pairs:
       clipped = tf.where(check.finite, gradient * tf.cast(factor, gradient.dtype), tf.zeros_like(gradient))
       if "kernel" in variable.name and self._decay:  # of networks: the linear maps of a flow do not begin at 0
-        variable.assign(variable * tf.cast(1 - rate * self._decay, variable.dtype))
+        variable.assign(variable * tf.cast(tf.maximum(1 - rate * self._decay, 0.0), variable.dtype))
       self._optimizer.update_step(clipped, variable, rate)
       if getattr(variable, "constraint", None) is not None:  # the masks of `tfb.AutoregressiveNetwork`
         variable.assign(variable.constraint(variable))

@@ -154,22 +154,20 @@ def test_keras_trains_a_flow_given_a_context():
     assert near(center) > near(other) + 0.3
 
 
-def test_initialisation_makes_columns_uncorrelated_where_rows_are_enough():
-  x = (np.random.RandomState(0).normal(size=[100, 3]) @ [[1, 1, 0], [0, 0.1, 2], [0, 0, 0.3]]).astype(np.float32)
-  for rows, white in ((100, True), (11, False)):
-    flow = fpp.vector_flow(3, **TINY)
-    flow.initialize(x[:rows])
-    coupling, linear, act_norm = flow.bijector.bijector.bijectors
-    found = np.cov(linear.forward(act_norm.forward(x[:rows])), rowvar=False, ddof=0)
-    assert np.allclose(found, np.eye(3), atol=0.02) == white
+def test_initialisation_starts_close_to_a_normal_density():
+  """Six couplings, each nearly the identity: the mean log density is that of a normal one, to 0.15 a column."""
+  keras.utils.set_random_seed(0)
+  x = (3 + 2 * np.random.RandomState(0).normal(size=[1000, 2])).astype(np.float32)
+  normal = -np.log(2) - 0.5 * np.log(2 * np.pi * np.e)
+  assert normal - 0.15 < np.mean(fpp.vector_flow(2).initialize(x)) / 2 < normal + 0.05
 
 
 def test_sizes_for_data_follow_from_its_columns_and_rows():
-  few, many = fpp.vector_flow_for(X[:400], X[:400, :1]), fpp.vector_flow_for(np.zeros([5000, 3]), couplings=1)
-  size = lambda flow: sum(np.size(v) for v in flow.variables)
-  assert few.event_shape == [2] and few.context_size == 1 and few.distribution.distribution.df == 5
-  assert size(few) < 10_000 and many.event_shape == [3] and many.distribution.distribution.name == "Normal"
-  assert size(fpp.vector_flow_for(np.zeros([5000, 2]))) == size(fpp.vector_flow(2)) > size(many)
+  few, many = fpp.vector_flow_for(X[:400], X[:400, :1]), fpp.vector_flow_for(np.zeros([1000, 3]), couplings=1)
+  shapes = lambda flow: [tuple(v.shape) for v in flow.variables]
+  assert few.context_size == 1 and few.distribution.distribution.df == 5
+  assert shapes(few) == shapes(fpp.vector_flow(2, 1, couplings=3, components=4, hidden=16, blocks=1))
+  assert many.distribution.distribution.name == "Normal" and shapes(many) == shapes(fpp.vector_flow(3, couplings=1))
 
 
 def test_a_layer_with_heavier_tails_comes_back_from_its_config():
