@@ -20,7 +20,6 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
 from flowpp_tf.core.arguments import as_array, check_number
-from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
@@ -165,13 +164,13 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   bijector_fn = functools.partial(_mixture_bijector, components=components)
   parts: list[fb.Bijector] = []
   for i in range(couplings):
-    conditioner = _MixtureConditioner(
-      components,
+    conditioner = DenseConditioner(
       kept,
       (event_size - kept) * fb.num_parameters("mixture_logistic", components),
       hidden,
       blocks,
       context_size,
+      _tiled(np.zeros(components), _INITIAL_LOG_SCALE - _LOG_SCALE, event_size - kept),
       dtype=network_dtype,
       name=f"conditioner_{i}",
     )
@@ -196,32 +195,17 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
   return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
 
 
-class _MixtureConditioner(DenseConditioner):
-  """The network of a coupling, which data-dependent initialisation makes one of a coupling close to the identity."""
-
-  def __init__(self, components: int, *args: Any, **kwargs: Any) -> None:
-    super().__init__(*args, **kwargs)
-    self._components = components
-
-  def call(self, x: tf.Tensor, ctx: EvalContext = EvalContext()) -> tf.Tensor:
-    parameters = super().call(x, ctx)
-    if not ctx.initialize:
-      return parameters
-    shift = _tiled(np.zeros(self._components), _INITIAL_LOG_SCALE - _LOG_SCALE, parameters)
-    self.output_layer.bias.assign_add(tf.cast(shift, self.output_layer.bias.dtype))
-    return parameters + shift
-
-
 def _mixture_bijector(parameters, components):
   """Return the bijector of equation 11; its components differ where the parameters are 0."""
   means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
-  return fb.mixture_logistic_coupling_bijector(parameters + _tiled(means, _LOG_SCALE, parameters), components)
+  values = parameters.shape[-1] // fb.num_parameters("mixture_logistic", components)
+  start = tf.constant(_tiled(means, _LOG_SCALE, values), parameters.dtype)
+  return fb.mixture_logistic_coupling_bijector(parameters + start, components)
 
 
-def _tiled(means, log_scale, like):
-  """Return parameters of all values, equal ones for each, all 0 except for means and log scales."""
-  one = np.concatenate([np.zeros(2 + len(means)), means, np.full(len(means), log_scale)])
-  return tf.constant(np.tile(one, like.shape[-1] // len(one)), like.dtype)
+def _tiled(means, log_scale, values):
+  """Return parameters of so many values, all 0 except for the components' means and log scales."""
+  return np.tile([*np.zeros(2 + len(means)), *means, *np.full(len(means), log_scale)], values)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")

@@ -76,8 +76,8 @@ def fit(
       falls along half a cosine.
     batch_size: rows of a step.
     learning_rate: the highest, of Adam.
-    weight_decay: share of the networks' kernels that a step takes away, times the learning rate (AdamW). None takes
-      more of it the fewer rows there are, and less with a context.
+    weight_decay: share of the networks' kernels that a step takes away, times the learning rate (AdamW). None is
+      3,000 over the number of training rows, at most 10; with a context 100 over it, at most 1.
     patience: evaluations without a better one, after which training ends. An evaluation is after each epoch, or after
       a fortieth of the steps if that is longer.
     seed: of the split and of the order of rows. The same seed gives the same weights from the same start.
@@ -114,9 +114,10 @@ def fit(
 
 
 def _default_weight_decay(rows, given):
-  """Return a decay by which networks of few rows forget what no gradient renews: couplings become elementwise.
+  """Return the decay for a number of rows; docs/benchmarks/vector_flows.md says which data chose it.
 
-  With a context they may not: kernels are all by which the density depends on it.
+  It is strong enough that networks of few rows forget what no gradient renews, and couplings become elementwise. With a
+  context they may not: kernels are all by which the density depends on it.
   """
   return min(1.0, 100 / rows) if given else min(10.0, 3000 / rows)
 
