@@ -50,6 +50,7 @@ PARTS = {
   "growth": ("growth.py",),
   "inverse": ("inverse.py",),
   "input_pipeline": ("input_pipeline.py --config={config}",),
+  "vector_flows": ("vector_flows.py",),
 }
 
 
@@ -348,6 +349,21 @@ def waiting_table(stored):
       )
 
 
+def vector_flows_table(stored):
+  yield "data", "flow", "held-out nats, +- over seeds", "", "seeds", "CPU ms a step", "hours of two cores"
+  for result in results(stored, "vector_flows"):
+    for r in result["rows"]:
+      yield (
+        r["data"],
+        r["flow"],
+        f"{r['nats']:.3f} +- {r['error']:.3f}" if r["seeds"] > 1 else f"{r['nats']:.3f}",
+        r["verdict"],
+        str(r["seeds"]),
+        _digits(r["cpu_ms"]) if r["cpu_ms"] else "",
+        f"{r['hours']:.3f}",
+      )
+
+
 TABLES = dict(
   machine=machine_table,
   turns=turns_table,
@@ -362,6 +378,7 @@ TABLES = dict(
   sampling=sampling_table,
   pipelines=pipelines_table,
   waiting=waiting_table,
+  vector_flows=vector_flows_table,
   **figures.TABLES,
 )
 

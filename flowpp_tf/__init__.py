@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     load_official_weights,
     load_saved_model,
   )
-  from flowpp_tf.models import FlowPlusPlus, VectorFlow, presets, vector_flow
+  from flowpp_tf.models import FlowPlusPlus, VectorFlow, presets, vector_flow, vector_flow_for
+  from flowpp_tf.training.fit import fit
   from flowpp_tf.training.train_model import load, train
 
 # Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
@@ -36,7 +37,8 @@ _NAMES = {
     "load_official_weights",
     "load_saved_model",
   ),
-  "models": ("FlowPlusPlus", "VectorFlow", "presets", "vector_flow"),
+  "models": ("FlowPlusPlus", "VectorFlow", "presets", "vector_flow", "vector_flow_for"),
+  "training.fit": ("fit",),
   "training.train_model": ("load", "train"),
 }
 _of_old_name = _renamed(__name__, {"export": "exporting"})

@@ -12,10 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.arguments import as_array, check_arguments
+from flowpp_tf.core.checks import check_all_finite
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import variables_of
 from flowpp_tf.layers.init_norm import InitNormDense
+from flowpp_tf.types import TensorLike
 
 _RESIDUAL_INIT_SCALE = 0.1
 _OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
@@ -32,6 +34,7 @@ class DenseConditioner(keras.layers.Layer):
     hidden: width.
     blocks: residual blocks.
     context_size: values of the context's condition, `[..., context_size]`; 0 for none.
+    output_mean: `[outputs]`, means of the outputs after data-dependent initialisation; None for 0.
 
   `call(x [N, size], ctx=EvalContext())` gives `[N, outputs]`. The weights of the last layer begin at random, not at 0:
   the components of a mixture must differ to learn.
@@ -48,7 +51,14 @@ class DenseConditioner(keras.layers.Layer):
   """
 
   def __init__(
-    self, size: int, outputs: int, hidden: int = 64, blocks: int = 2, context_size: int = 0, **kwargs: Any
+    self,
+    size: int,
+    outputs: int,
+    hidden: int = 64,
+    blocks: int = 2,
+    context_size: int = 0,
+    output_mean: TensorLike | None = None,
+    **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
     self._config = dict(
@@ -59,6 +69,9 @@ class DenseConditioner(keras.layers.Layer):
       context_size=as_size("context_size", context_size, 0),
     )
     self.size, self.context_size = size, context_size
+    self._output_mean = None if output_mean is None else as_array("output_mean", output_mean, [outputs])
+    if self._output_mean is not None:
+      check_all_finite("output_mean", self._output_mean)
     dense = lambda units, inputs, name, scale=1.0: _built(
       InitNormDense(units, init_scale=scale, name=name, dtype=self.dtype_policy), inputs
     )
@@ -89,10 +102,15 @@ class DenseConditioner(keras.layers.Layer):
     h = self.input_layer(x, initialize=initialize)
     for inner, outer in zip(self.inner, self.outer):
       h += outer(tf.nn.elu(inner(tf.nn.elu(h), initialize=initialize)), initialize=initialize)
-    return self.output_layer(tf.nn.elu(h), initialize=initialize)
+    parameters = self.output_layer(tf.nn.elu(h), initialize=initialize)
+    if initialize and self._output_mean is not None:
+      self.output_layer.bias.assign_add(self._output_mean)
+      parameters += tf.constant(self._output_mean, parameters.dtype)
+    return parameters
 
   def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), **self._config}
+    mean = {} if self._output_mean is None else {"output_mean": self._output_mean.tolist()}
+    return {**super().get_config(), **self._config, **mean}
 
 
 def as_size(name: str, value: Any, least: int, most: int = _LARGEST_SIZE) -> int:

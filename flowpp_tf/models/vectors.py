@@ -19,17 +19,25 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
+from flowpp_tf.core.arguments import as_array, check_number
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.dense_conditioner import as_size
 from flowpp_tf.layers.flow import Flow
 from flowpp_tf.models.stored_config import claim_model
+from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
-# Initial means lie between -2.5 and 2.5, with log scales -1: the mixture covers values of variance 1, and components
-# that differ from the start learn faster.
+# The networks' outputs are relative to means between -2.5 and 2.5, and log scales -1. Files of weights depend on it.
 _MEANS, _LOG_SCALE = 2.5, -1.0
+# Data-dependent initialisation makes log scales -0.3: then the logit of the mixture's CDF is nearly the identity, and
+# training begins close to a normal density. Few rows do not suffice to learn it from further away.
+_INITIAL_LOG_SCALE = -0.3
 _MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bound
+# docs/benchmarks/vector_flows.md says which data chose these. The default sizes of `vector_flow` are for more rows.
+_FEW_ROWS = 1000
+_SIZES_FOR_FEW_ROWS = dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)
 _DTYPES = "float32", "float64"
 _POLICIES = *_DTYPES, "mixed_bfloat16", "mixed_float16"
 
@@ -42,6 +50,7 @@ def vector_flow(
   hidden: int = 64,
   blocks: int = 2,
   dtype: str = "float32",
+  df: float | None = None,
 ) -> FlowDistribution:
   """Return Flow++ for vectors as a TFP distribution.
 
@@ -54,13 +63,14 @@ def vector_flow(
     hidden: width of the networks.
     blocks: residual blocks of a network.
     dtype: float32 or float64.
+    df: degrees of freedom of Student's t-distribution as the base, for data with outliers; None for a normal one.
 
   Returns:
     `FlowDistribution` of `[..., event_size]`. `VectorFlow` is the same as a Keras layer.
 
   Raises:
     TypeError: for a size that is no integer, or another dtype; the message names the argument.
-    ValueError: for a size that is too small or too large.
+    ValueError: for a size that is too small or too large, or a `df` that is not positive.
 
   Examples:
     >>> flow = fpp.vector_flow(2)
@@ -72,12 +82,47 @@ def vector_flow(
     TensorShape([10, 2])
   """
   sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
+  _check_df(df)
   name = _dtype_name(dtype)
   if name not in _DTYPES:
     raise TypeError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
   number = keras.backend.get_uid("vector_flow") - 1  # as of the names that Keras gives to layers
   with keras.name_scope(f"vector_flow_{number}" if number else "vector_flow"):
-    return _flow(**sizes, dtype=name, network_dtype=name)
+    return _flow(**sizes, dtype=name, network_dtype=name, df=df)
+
+
+def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes: Any) -> FlowDistribution:
+  """Return a `vector_flow` whose sizes follow from data: from their columns, and from the number of their rows.
+
+  Less than 1,000 rows get a small flow, which overfits less, with a base of heavier tails, to which rows that lie far
+  out cost less. `fpp.fit` trains it.
+
+  Args:
+    data: rows `[N, D]`.
+    context: rows `[N, C]`, for a flow with a context.
+    **sizes: arguments of `vector_flow` in place of those that follow from the data.
+
+  Returns:
+    `FlowDistribution` of `[..., D]`, not initialised: `fpp.fit` does that, or its `initialize`.
+
+  Raises:
+    InputError (a ValueError): if an array does not have these shapes, or the arrays have different numbers of rows.
+    TypeError, ValueError: from `vector_flow`, for a size that is invalid.
+
+  Examples:
+    >>> x = np.random.normal(size=[1000, 3]).astype("float32")
+    >>> fpp.vector_flow_for(x).event_shape
+    TensorShape([3])
+  """
+  columns = as_array("data", data, [None, None])
+  if not len(columns):
+    raise InputError("`data` must have rows, got none")
+  context_size = 0
+  if context is not None:
+    given = as_array("context", context, [len(columns), None])
+    context_size = given.shape[1]
+  of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
+  return vector_flow(**{"event_size": columns.shape[1], "context_size": context_size, **of_rows, **sizes})
 
 
 def _checked_sizes(event_size, context_size, couplings, components, hidden, blocks):
@@ -89,6 +134,11 @@ def _checked_sizes(event_size, context_size, couplings, components, hidden, bloc
     hidden=as_size("hidden", hidden, 1),
     blocks=as_size("blocks", blocks, 0),
   )
+
+
+def _check_df(df):
+  if df is not None:
+    check_number("df", df, 0.0, ends=False)
 
 
 def _dtype_name(dtype):
@@ -107,7 +157,7 @@ def _policy_name(dtype):
     return None
 
 
-def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype):
+def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
   """Return the flow; the name scope around the call is that of the weights' paths."""
   kept = event_size // 2
   variable = lambda value, name: keras.Variable(value, dtype=dtype, autocast=False, name=name)
@@ -120,6 +170,7 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
       hidden,
       blocks,
       context_size,
+      _tiled(np.zeros(components), _INITIAL_LOG_SCALE - _LOG_SCALE, event_size - kept),
       dtype=network_dtype,
       name=f"conditioner_{i}",
     )
@@ -139,16 +190,22 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
       ),
       fb.Coupling(conditioner, bijector_fn, event_ndims=1, kept=kept, dtype=dtype, name=f"coupling_{i}"),
     ]
-  normal = tfd.Normal(tf.zeros([], dtype), tf.ones([], dtype))
-  return FlowDistribution(tfd.Sample(normal, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
+  zero, one = tf.zeros([], dtype), tf.ones([], dtype)
+  base = tfd.Normal(zero, one) if df is None else tfd.StudentT(tf.constant(df, dtype), zero, one)
+  return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
 
 
 def _mixture_bijector(parameters, components):
   """Return the bijector of equation 11; its components differ where the parameters are 0."""
   means = _MEANS * np.linspace(-1, 1, components + 2)[1:-1]
-  start = np.concatenate([np.zeros(2 + components), means, np.full(components, _LOG_SCALE)])
-  start = tf.constant(np.tile(start, parameters.shape[-1] // len(start)), parameters.dtype)
+  values = parameters.shape[-1] // fb.num_parameters("mixture_logistic", components)
+  start = tf.constant(_tiled(means, _LOG_SCALE, values), parameters.dtype)
   return fb.mixture_logistic_coupling_bijector(parameters + start, components)
+
+
+def _tiled(means, log_scale, values):
+  """Return parameters of so many values, all 0 except for the components' means and log scales."""
+  return np.tile([*np.zeros(2 + len(means)), *means, *np.full(len(means), log_scale)], values)
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -179,17 +236,19 @@ class VectorFlow(Flow):
     components: int = 8,
     hidden: int = 64,
     blocks: int = 2,
+    df: float | None = None,
     **kwargs: Any,
   ) -> None:
     sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
+    _check_df(df)
     policy = _policy_name(kwargs.get("dtype"))
     if policy not in _POLICIES:
       got = repr(kwargs["dtype"]) if kwargs.get("dtype") else f"the global {keras.config.dtype_policy().name!r}"
       raise TypeError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
-    self._config = sizes
+    self._config = sizes if df is None else {**sizes, "df": float(df)}
     with keras.name_scope(self.name, caller=self):
-      self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy))
+      self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df))
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "VectorFlow":

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf import layers
+from flowpp_tf.core.context import EvalContext
 
 
 def draw(*shape, seed=0):
@@ -38,6 +39,15 @@ def test_initialisation_gives_the_promised_moments_and_keeps_them(make, weight_n
     np.testing.assert_allclose(tf.reduce_mean(out, [0, 1, 2]), np.zeros(5), atol=1e-10)
     np.testing.assert_allclose(tf.math.reduce_std(out, [0, 1, 2]), np.full(5, 0.1), rtol=1e-4)
   np.testing.assert_allclose(layer(x), first, atol=1e-12)
+
+
+def test_initialisation_gives_a_dense_conditioner_the_means_that_are_asked_for():
+  network = layers.DenseConditioner(3, 2, 8, 1, output_mean=[1.5, -2.0], dtype="float64")
+  again, x = layers.DenseConditioner.from_config(network.get_config()), 3 + draw(16, 3)
+  for one in (network, again):
+    first = one(x, ctx=EvalContext(initialize=True))
+    np.testing.assert_allclose(tf.reduce_mean(first, 0), [1.5, -2.0], atol=1e-10)
+    np.testing.assert_allclose(one(x), first, atol=1e-12)
 
 
 def test_weight_norm_fixes_the_norm_of_the_kernel():

@@ -154,6 +154,33 @@ def test_keras_trains_a_flow_given_a_context():
     assert near(center) > near(other) + 0.3
 
 
+def test_initialisation_starts_close_to_a_normal_density():
+  """Six couplings, each nearly the identity: the mean log density is that of a normal one, to 0.15 a column."""
+  keras.utils.set_random_seed(0)
+  x = (3 + 2 * np.random.RandomState(0).normal(size=[1000, 2])).astype(np.float32)
+  normal = -np.log(2) - 0.5 * np.log(2 * np.pi * np.e)
+  assert normal - 0.15 < np.mean(fpp.vector_flow(2).initialize(x)) / 2 < normal + 0.05
+
+
+def test_sizes_for_data_follow_from_its_columns_and_rows():
+  few, many = fpp.vector_flow_for(X[:400], X[:400, :1]), fpp.vector_flow_for(np.zeros([1000, 3]), couplings=1)
+  shapes = lambda flow: [tuple(v.shape) for v in flow.variables]
+  assert few.context_size == 1 and few.distribution.distribution.df == 5
+  assert shapes(few) == shapes(fpp.vector_flow(2, 1, couplings=3, components=4, hidden=16, blocks=1))
+  assert many.distribution.distribution.name == "Normal" and shapes(many) == shapes(fpp.vector_flow(3, couplings=1))
+
+
+def test_a_layer_with_heavier_tails_comes_back_from_its_config():
+  layer = fpp.VectorFlow(2, df=3, **TINY)
+  other = fpp.VectorFlow.from_config(layer.get_config())
+  other.set_weights(layer.get_weights())
+  np.testing.assert_array_equal(other(X[:5]), layer(X[:5]))
+  far = np.full([1, 2], 50, np.float32)
+  assert layer(far) > fpp.VectorFlow(2, **TINY)(far) + 100
+  with pytest.raises(ValueError, match="^`df` must be more than 0.0, got 0"):
+    fpp.vector_flow(2, df=0)
+
+
 # --- Policies -----------------------------------------------------------------------------------
 
 

@@ -131,7 +131,14 @@ ROWS = {
   ),
   "DenseConditioner": Row(
     lambda w: layers.DenseConditioner,
-    dict(size=count(2), outputs=count(3), hidden=count(4), blocks=count(1, low=0), context_size=count(2, low=0)),
+    dict(
+      size=count(2),
+      outputs=count(3),
+      hidden=count(4),
+      blocks=count(1, low=0),
+      context_size=count(2, low=0),
+      output_mean=optional(real(NORMAL(3), event=1, finite=True, cast="all")),
+    ),
   ),
   "Dropout": Row(
     lambda w: layers.Dropout,

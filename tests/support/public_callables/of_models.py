@@ -179,7 +179,7 @@ SIZES = dict(
   hidden=count(4),
   blocks=count(1, low=0),
 )
-
+DF = optional(number(5.0, low=0, ends=False))
 
 # Sizes of a context are the matter of the network, and this one has none.
 OF_THE_NETWORK = (
@@ -188,6 +188,8 @@ OF_THE_NETWORK = (
   "an axis too few",
   *(f"size {size} of axis {axis}" for axis in (1, 2, 3) for size in ("0", "1", "+ 1")),
 )
+
+OF_VALUES = "NaN", "infinite", "-infinite"  # of which the sizes of a flow do not depend
 
 
 def _of_vectors(flow):
@@ -274,8 +276,18 @@ _DISTRIBUTIONS = {
     lambda w: w.model.distribution.sample,
     dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
   ),
-  "vector_flow": Row(lambda w: fpp.vector_flow, dict(SIZES, dtype=name("float32")), _of_vectors),
-  "VectorFlow": Row(lambda w: fpp.VectorFlow, SIZES),
+  "vector_flow": Row(lambda w: fpp.vector_flow, dict(SIZES, dtype=name("float32"), df=DF), _of_vectors),
+  "vector_flow_for": Row(
+    lambda w: fpp.vector_flow_for,
+    dict(
+      data=real(POINTS, event=1, batch=1, cast="all").but(*OF_VALUES, "size + 1 of axis 1").named("event_size"),
+      context=optional(real(CONTEXT, event=1, batch=1, cast="all")).but(
+        *OF_VALUES, "size 0 of axis 1", "size 1 of axis 1", "size + 1 of axis 1"
+      ),
+    ),
+    _of_vectors,
+  ),
+  "VectorFlow": Row(lambda w: fpp.VectorFlow, dict(SIZES, df=DF)),
 }
 
 

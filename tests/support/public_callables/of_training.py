@@ -6,13 +6,14 @@ import typing
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import config, training
 from flowpp_tf.core.settings import value_type
 from support.models import MINIMAL
 from support.public_callables.row import Row, look
-from support.public_callables.world import IMAGES
+from support.public_callables.world import IMAGES, NORMAL, VECTORS
 from support.wrong_values import (
   Argument,
   count,
@@ -26,6 +27,7 @@ from support.wrong_values import (
   number,
   optional,
   path,
+  real,
   same,
   some_of,
   text,
@@ -160,7 +162,47 @@ def _train(w, **kwargs):
   return fpp.train(**{"images": MANY, "config": MINIMAL, **settings, **kwargs})
 
 
+TO_FIT = np.random.RandomState(0).randn(8, 2).astype(np.float32)
+POINTS_TO_FIT = real(TO_FIT, event=1, batch=1, finite=True, cast="all")
+
+
+def _fit(**kwargs):
+  """Two steps of a normal distribution."""
+  return fpp.fit(**{"flow": _normal(), "data": TO_FIT, "steps": 2, **kwargs})
+
+
+def _given():
+  return fpp.vector_flow(2, 3, **VECTORS)
+
+
+def _normal():
+  return tfp.distributions.MultivariateNormalDiag(tf.Variable([0.0, 0.0]), tf.Variable([1.0, 1.0]))
+
+
 _TRAINING = {
+  "fit": Row(
+    lambda w: _fit,
+    dict(
+      data=POINTS_TO_FIT,
+      validation=optional(POINTS_TO_FIT._replace(valid=NORMAL(4, 2))),
+      steps=count(2),
+      batch_size=count(2),
+      learning_rate=number(1e-3, low=0, ends=False),
+      weight_decay=optional(number(0.1, low=0)),
+      patience=count(2),
+      seed=count(1, low=0, most=2**32 - 1),
+      verbose=flag(False),
+    ),
+  ),
+  "fit/flow": Row(lambda w: _fit, dict(flow=instance(lambda w: _normal()))),
+  "fit/context": Row(
+    lambda w: lambda **kwargs: fpp.fit(_given(), TO_FIT, validation=NORMAL(4, 2), steps=1, **kwargs).steps,
+    dict(
+      context=real(NORMAL(8, 3), event=1, batch=1, finite=True, cast="all").named("data"),
+      validation_context=real(NORMAL(4, 3), event=1, batch=1, finite=True, cast="all"),
+    ),
+    slow=True,
+  ),
   "run_training": Row(
     lambda w: lambda **kwargs: _run(w, **kwargs),
     dict(

@@ -1,0 +1,336 @@
+"""Densities of vectors: `fpp.vector_flow_for` beside TFP's MAF, RealNVP and rational quadratic splines.
+
+python benchmarks/vector_flows.py --output=vector_flows.json
+
+`fpp.fit` trains every flow on the same batches, for at most the same number of steps, and stops early by a part of the
+training rows. The figures are mean log densities of held-out rows, which nothing was chosen on. All columns have mean 0
+and variance 1 over the training rows. TFP's flows have six layers with ActNorm and a linear map before each, and
+networks of the width of `fpp.vector_flow`. zuko and normflows are measured too where PyTorch is installed.
+"""
+
+import itertools
+import json
+import os
+import pathlib
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from absl import app, flags
+import keras
+import numpy as np
+import sklearn.datasets
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from flowpp_tf import bijectors as fb
+from flowpp_tf.core.context import EvalContext
+from flowpp_tf.data.bundled import packaged_photographs
+from tables import print_table, write_json
+
+FLAGS = flags.FLAGS
+tfb, tfd = tfp.bijectors, tfp.distributions
+LAYERS, HIDDEN, BLOCKS = 6, 64, 2  # of TFP's flows
+BINS, BOUND = 8, 4.0  # of the splines: they are the identity outside of [-4, 4]
+
+
+# --- Data: training and test rows, `[N, D]` each -------------------------------------------------
+
+
+def two_moons(rng):
+  draw = lambda n: sklearn.datasets.make_moons(n, noise=0.05, random_state=rng)[0]
+  return draw(20_000), draw(10_000)
+
+
+def eight_gaussians(rng):
+  def draw(n):
+    angle = rng.randint(8, size=n) * np.pi / 4
+    return 4 * np.stack([np.cos(angle), np.sin(angle)], axis=1) + 0.5 * rng.normal(size=[n, 2])
+
+  return draw(20_000), draw(10_000)
+
+
+def checkerboard(rng):
+  def draw(n):
+    x, row = rng.uniform(-4, 4, n), rng.randint(2, size=n)
+    y = rng.uniform(0, 2, n) + 4 * row - 4 + 2 * (np.floor(x / 2) % 2)
+    return np.stack([x, y], axis=1)
+
+  return draw(20_000), draw(10_000)
+
+
+def patches(rng):
+  """Grey patches of 2x3 pixels, with uniform noise; the test rows are from other photographs."""
+  splits = []
+  photographs = packaged_photographs()
+  for count, split in ((40_000, "train"), (10_000, "test")):
+    greys = [np.round(pixels @ [0.299, 0.587, 0.114]) for pixels in photographs[split].values()]
+    windows = [np.lib.stride_tricks.sliding_window_view(grey, (2, 3))[::2, ::3].reshape(-1, 6) for grey in greys]
+    rows = np.concatenate([part[rng.permutation(len(part))[: count // len(windows)]] for part in windows])
+    splits.append(rows + rng.uniform(size=rows.shape))
+  return splits
+
+
+def breast_cancer(rng):
+  """The ten means of measurements of cells."""
+  x = sklearn.datasets.load_breast_cancer().data[:, :10]
+  x = x[rng.permutation(len(x))]
+  return x[:400], x[400:]
+
+
+DATA = {
+  "two moons": two_moons,
+  "eight Gaussians": eight_gaussians,
+  "checkerboard": checkerboard,
+  "photo patches, 6-D": patches,
+  "breast_cancer, 10-D, 400 rows": breast_cancer,
+}
+
+
+def load(name, seed):
+  """Return training and test rows with columns of mean 0 and variance 1."""
+  train, test = DATA[name](np.random.RandomState(seed))
+  mean, scale = train.mean(axis=0), train.std(axis=0)
+  return [((part - mean) / scale).astype(np.float32) for part in (train, test)]
+
+
+# --- Flows of TFP -------------------------------------------------------------------------------
+
+
+class Conditioned(tf.Module):
+  """The `bijector_fn` of TFP's flows: a network, and the bijector that its outputs make."""
+
+  def __init__(self, network, bijector_fn):
+    super().__init__()
+    self._network, self._bijector_fn = network, bijector_fn
+    self._weights = [v.value if isinstance(v, keras.Variable) else v for v in network.variables]
+
+  def __call__(self, x, *_, ctx=EvalContext()):
+    initialised_by_data = isinstance(self._network, fpp.layers.DenseConditioner)
+    return self._bijector_fn(self._network(x, ctx=ctx) if initialised_by_data else self._network(x))
+
+
+def affine(parameters):
+  """Shift and scale; the log scale is bounded, without which MAF diverges."""
+  shift, log_scale = tf.unstack(per_value(parameters, 2), axis=-1)
+  return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=2 * tf.tanh(log_scale / 2))])
+
+
+def spline(parameters):
+  """Rational quadratic spline (Durkan et al. 2019), near the identity where the parameters are near 0."""
+  widths, heights, slopes = tf.split(per_value(parameters, 3 * BINS - 1), [BINS, BINS, BINS - 1], axis=-1)
+  sizes = lambda logits: 1e-3 + tf.nn.softmax(logits) * (2 * BOUND - 1e-3 * BINS)
+  return tfb.RationalQuadraticSpline(
+    sizes(widths), sizes(heights), 1e-3 + tf.nn.softplus(slopes + 0.54), range_min=-BOUND
+  )
+
+
+def per_value(parameters, size):
+  return tf.reshape(parameters, [tf.shape(parameters)[0], -1, size])
+
+
+def tfp_flow(size, layer):
+  variable = lambda value, name: keras.Variable(value, dtype="float32", name=name)
+  parts = []
+  for _ in range(LAYERS):
+    parts += [
+      fb.ActNorm(variable(np.ones(size), "scale"), variable(np.zeros(size), "bias"), min_variance=1e-6),
+      fb.Invertible1x1ConvLU(
+        variable(np.zeros([size, size]), "lower_upper"), event_ndims=1, permutation=(np.arange(size) - size // 2) % size
+      ),
+      layer(),
+    ]
+  normal = tfd.Sample(tfd.Normal(0.0, 1.0), size)
+  return fpp.distributions.FlowDistribution(normal, fb.Invert(fb.Chain(parts[::-1])))
+
+
+def coupling_flow(size, bijector_fn, outputs):
+  kept = size // 2
+  network = lambda: fpp.layers.DenseConditioner(kept, (size - kept) * outputs, HIDDEN, BLOCKS)
+  return tfp_flow(size, lambda: tfb.RealNVP(kept, bijector_fn=Conditioned(network(), bijector_fn)))
+
+
+def maf(size):
+  """Return masked autoregressive flows, in the direction that is one pass from data to latents."""
+
+  def layer():
+    network = tfb.AutoregressiveNetwork(2, event_shape=size, hidden_units=[HIDDEN, HIDDEN], activation="elu")
+    network.build([None, size])
+    return tfb.Invert(tfb.MaskedAutoregressiveFlow(bijector_fn=Conditioned(network, affine)))
+
+  return tfp_flow(size, layer)
+
+
+FLOWS = {
+  "flowpp_tf": fpp.vector_flow_for,
+  "TFP splines": lambda x: coupling_flow(x.shape[1], spline, 3 * BINS - 1),
+  "TFP MAF": lambda x: maf(x.shape[1]),
+  "TFP RealNVP": lambda x: coupling_flow(x.shape[1], affine, 2),
+}
+
+
+# --- Flows of PyTorch: not measured on the machine of the published table, which has no PyTorch ---
+
+
+def torch_flows():
+  """Return functions of the number of columns that make flows of zuko and normflows, by name; none without PyTorch."""
+  found = {}
+  try:
+    import zuko
+
+    found["zuko NSF"] = lambda size: zuko.flows.NSF(size, transforms=LAYERS, hidden_features=[HIDDEN] * 2)
+    found["zuko MAF"] = lambda size: zuko.flows.MAF(size, transforms=LAYERS, hidden_features=[HIDDEN] * 2)
+  except ImportError:
+    pass
+  try:
+    import normflows
+
+    def splines(size):
+      parts = []
+      for _ in range(LAYERS):
+        parts += [
+          normflows.flows.CoupledRationalQuadraticSpline(size, 2, HIDDEN),
+          normflows.flows.LULinearPermute(size),
+        ]
+      return normflows.NormalizingFlow(normflows.distributions.DiagGaussian(size, trainable=False), parts)
+
+    found["normflows splines"] = splines
+  except ImportError:
+    pass
+  return found
+
+
+def fit_torch(make, train, test, seed):
+  """Train as `fpp.fit` does; return the log densities of the test rows."""
+  import torch
+
+  torch.manual_seed(seed)
+  flow, rng = make(train.shape[1]), np.random.RandomState(seed)
+  log_prob = lambda x: flow.log_prob(x) if hasattr(flow, "log_prob") else flow().log_prob(x)
+  count = min(max(len(train) // 10, min(len(train) // 4, 200)), 10_000)
+  order = torch.tensor(rng.permutation(len(train)))
+  train, test = torch.tensor(train), torch.tensor(test)
+  held_out, train = train[order[:count]], train[order[count:]]
+  optimizer = torch.optim.AdamW(flow.parameters(), lr=FLAGS.rate, weight_decay=min(10.0, 3000 / len(train)))
+  schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, FLAGS.rate, total_steps=FLAGS.steps, pct_start=0.05)
+  best, weights, waited, every = -np.inf, None, 0, max(-(-len(train) // 256), -(-FLAGS.steps // 40))
+  for step in range(1, FLAGS.steps + 1):
+    loss = -log_prob(train[rng.randint(len(train), size=256)]).mean()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    if step % every == 0 or step == FLAGS.steps:
+      with torch.no_grad():
+        value = float(log_prob(held_out).mean())
+      if value > best:
+        best, waited, weights = value, 0, {name: v.clone() for name, v in flow.state_dict().items()}
+      else:
+        waited += 1
+      if waited == 10:
+        break
+  flow.load_state_dict(weights)
+  with torch.no_grad():
+    return log_prob(test).numpy()
+
+
+# --- Measurement --------------------------------------------------------------------------------
+
+
+def measure(name, flow, seed):
+  """Return one cell: mean held-out nats, CPU seconds, and for the first seed the CPU milliseconds of a step."""
+  begin = time.process_time()
+  train, test = load(name, seed)
+  if flow not in FLOWS:
+    nats = float(fit_torch(torch_flows()[flow], train, test, seed).mean())
+    return dict(nats=nats, cpu_seconds=time.process_time() - begin)
+  keras.utils.set_random_seed(seed)
+  model = FLOWS[flow](train)
+  result = fpp.fit(model, train, steps=FLAGS.steps, learning_rate=FLAGS.rate, seed=seed)
+  cell = dict(nats=float(np.mean(model.log_prob(test), dtype=np.float64)), best_step=result.best_step)
+  if seed == 0:
+    cell["cpu_ms"] = milliseconds(model, tf.constant(train[:256]))
+  return cell | dict(cpu_seconds=time.process_time() - begin)
+
+
+def milliseconds(flow, batch, steps=40):
+  """CPU time of a log density and its gradient."""
+
+  @tf.function(autograph=False)
+  def gradient():
+    with tf.GradientTape() as tape:
+      nats = tf.reduce_mean(flow.log_prob(batch))
+    return tf.add_n([tf.reduce_sum(g) for g in tape.gradient(nats, flow.trainable_variables)])
+
+  gradient().numpy()
+  begin = time.process_time()
+  for _ in range(steps):
+    gradient().numpy()
+  return 1e3 * (time.process_time() - begin) / steps
+
+
+def summary(cells):
+  """Return the rows of the table: means over seeds, their standard errors, and which flow is best.
+
+  A flow is level with the best if its mean is less than one standard error of their difference below. One seed has no
+  standard error: it is 0 here.
+  """
+  rows = []
+  for name in DATA:
+    group = {}
+    for cell in cells:
+      if cell["data"] == name:
+        group.setdefault(cell["flow"], []).append(cell)
+    means = {flow: np.mean([c["nats"] for c in group[flow]]) for flow in group}
+    error = lambda values: float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+    errors = {flow: error([c["nats"] for c in group[flow]]) for flow in group}
+    best = max(means, key=means.get, default=None)
+    for flow in sorted(group, key=lambda flow: -means[flow]):
+      behind = means[best] - means[flow]
+      level = behind <= (errors[best] ** 2 + errors[flow] ** 2) ** 0.5
+      rows.append(
+        dict(
+          data=name,
+          flow=flow,
+          nats=float(means[flow]),
+          error=errors[flow],
+          seeds=len(group[flow]),
+          verdict="best" if flow == best else "level" if level else f"{behind:.3f} behind",
+          cpu_ms=next((c["cpu_ms"] for c in group[flow] if "cpu_ms" in c), None),
+          hours=sum(c["cpu_seconds"] for c in group[flow]) / 7200,
+        )
+      )
+  return rows
+
+
+def main(argv):
+  del argv
+  tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
+  tf.config.threading.set_inter_op_parallelism_threads(FLAGS.threads)
+  path = pathlib.Path(FLAGS.output) if FLAGS.output else None
+  cells = json.loads(path.read_text())["cells"] if path and path.exists() else []
+  done = {(c["data"], c["flow"], c["seed"]) for c in cells}
+  flows = FLAGS.flows or (*FLOWS, *torch_flows())
+  for seed, name, flow in itertools.product(range(FLAGS.seeds), FLAGS.data, flows):
+    if (name, flow, seed) in done:
+      continue
+    cell = dict(data=name, flow=flow, seed=seed, steps=FLAGS.steps, **measure(name, flow, seed))
+    print(cell, file=sys.stderr, flush=True)
+    cells.append(cell)
+    write_json(path, dict(cells=cells, rows=summary(cells)))
+  print_table(summary(cells))
+
+
+if __name__ == "__main__":
+  flags.DEFINE_multi_enum("data", list(DATA), list(DATA), "Data sets.")
+  flags.DEFINE_list("flows", [], "Flows, by their names in the table; all without it.")
+  flags.DEFINE_integer("steps", 800, "Training steps.", lower_bound=1)
+  flags.DEFINE_float("rate", 4e-3, "Learning rate.")
+  flags.DEFINE_integer("threads", 1, "Threads of TensorFlow.", lower_bound=1)
+  flags.DEFINE_integer("seeds", 3, "Seeds.", lower_bound=1)
+  flags.DEFINE_string("output", "", "File of the results; a run goes on with the cells that it has.")
+  app.run(main)

@@ -1,0 +1,265 @@
+"""`fpp.fit`: maximum likelihood of vectors by a flow of this package or of TFP, with early stopping."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors import ActNorm
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_number
+from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.finite_steps import check_step, count_failures, global_norm, raise_if_diverged
+from flowpp_tf.core.progress import progress_bar
+from flowpp_tf.layers import Flow
+from flowpp_tf.training.adam import Adam
+from flowpp_tf.training.schedules import learning_rate_schedule
+from flowpp_tf.types import TensorLike
+
+_CLIP_NORM = 1.0  # of the gradient: densities of data near a plane are steep
+_MAX_SKIPPED = 10  # steps in a row that are not finite
+_WARMUP = 0.05  # of all steps
+_MOST_STEPS = 2**31 - 1
+_MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
+_MOST_VALIDATION_ROWS = 10_000  # by default
+
+
+class FitResult(NamedTuple):
+  """What `fpp.fit` has measured, one value of each array per evaluation.
+
+  Attributes:
+    steps: training steps before the evaluation.
+    train: mean log density of the training batches since the evaluation before, in nats.
+    validation: mean log density of the validation rows, in nats; empty without validation.
+    best_step: step whose weights the flow has now.
+    skipped: steps that were skipped, as their loss or gradients were not finite.
+  """
+
+  steps: np.ndarray
+  train: np.ndarray
+  validation: np.ndarray
+  best_step: int
+  skipped: int
+
+
+@check_arguments
+def fit(
+  flow: tfp.distributions.Distribution | Flow,
+  data: TensorLike,
+  context: TensorLike | None = None,
+  *,
+  validation: float | TensorLike | None = None,
+  validation_context: TensorLike | None = None,
+  steps: int = 2000,
+  batch_size: int = 256,
+  learning_rate: float = 4e-3,
+  weight_decay: float | None = None,
+  patience: int = 10,
+  seed: int = 0,
+  verbose: bool = False,
+) -> FitResult:
+  """Train a flow by maximum likelihood, stop early, and leave it with the weights of the best validation.
+
+  Args:
+    flow: TFP distribution of vectors `[D]` with trainable variables, such as `fpp.vector_flow_for(data)` or a
+      `tfd.TransformedDistribution`; or a `VectorFlow`. A new flow is initialised from the data first.
+    data: rows `[N, D]`.
+    context: rows `[N, C]`, for a flow with a context.
+    validation: share of the rows, drawn at random, that early stopping looks at; or rows `[M, D]` of their own. None
+      takes a tenth, a quarter of few rows; 0 takes none, and all steps are taken.
+    validation_context: `[M, C]`, if `validation` is rows and the flow has a context.
+    steps: of the whole training, at the end of which the learning rate is 0: it rises over a twentieth of them, and
+      falls along half a cosine.
+    batch_size: rows of a step.
+    learning_rate: the highest, of Adam.
+    weight_decay: share of the networks' kernels that a step takes away, times the learning rate (AdamW). None is
+      3,000 over the number of training rows, at most 10; with a context 100 over it, at most 1.
+    patience: evaluations without a better one, after which training ends. An evaluation is after each epoch, or after
+      a fortieth of the steps if that is longer.
+    seed: of the split and of the order of rows. The same seed gives the same weights from the same start.
+    verbose: whether to show a progress bar on stderr.
+
+  Returns:
+    `FitResult`.
+
+  Raises:
+    InputError (a ValueError): if an argument is invalid, or the flow has no trainable variables.
+    Diverged: if ten steps in a row are not finite; the flow has the best weights up to then.
+
+  Examples:
+    >>> x = np.random.normal(size=[1000, 2]).astype("float32")
+    >>> flow = fpp.vector_flow_for(x)
+    >>> result = fpp.fit(flow, x, steps=20)
+    >>> result.validation.shape == result.steps.shape
+    True
+  """
+  check_count("steps", steps, most=_MOST_STEPS)
+  check_count("batch_size", batch_size, most=_MOST_STEPS)
+  check_count("patience", patience, most=_MOST_STEPS)
+  check_count("seed", seed, 0, 2**32 - 1)
+  check_number("learning_rate", learning_rate, 0.0, ends=False)
+  if weight_decay is not None:
+    check_number("weight_decay", weight_decay, 0.0)
+  rng = np.random.RandomState(seed)
+  layer, flow = (flow, flow.distribution) if isinstance(flow, Flow) else (None, flow)
+  train, held_out = _split(flow, data, context, validation, validation_context, rng)
+  trainer = _Trainer(flow, train, steps, learning_rate, weight_decay)
+  if layer is not None:
+    layer.initialized = True
+  return trainer.run(train, held_out, steps, batch_size, patience, rng, verbose)
+
+
+def _default_weight_decay(rows, given):
+  """Return the decay for a number of rows; docs/benchmarks/vector_flows.md says which data chose it.
+
+  It is strong enough that networks of few rows forget what no gradient renews, and couplings become elementwise. With a
+  context they may not: kernels are all by which the density depends on it.
+  """
+  return min(1.0, 100 / rows) if given else min(10.0, 3000 / rows)
+
+
+def _split(flow, data, context, validation, validation_context, rng):
+  """Return training and validation rows, each a list of `data` and, if there is one, `context`."""
+  rows = _rows(flow, data, context, "data", "context")
+  if validation is not None and not isinstance(validation, (int, float, np.number)):
+    return rows, _rows(flow, validation, validation_context, "validation", "validation_context")
+  if validation_context is not None:
+    raise InputError("`validation_context` must be None unless `validation` is rows")
+  count = len(rows[0])
+  if validation is None:
+    held_out = min(max(count // 10, min(count // 4, 200)), _MOST_VALIDATION_ROWS)
+  else:
+    check_number("validation", validation, 0.0, 1.0)
+    held_out = math.ceil(validation * count)
+  if count - held_out < 2:
+    raise InputError(f"`data` must leave two or more rows for training, got {count}, {held_out} of them for validation")
+  order = rng.permutation(count)
+  part = lambda indices: [array[indices] for array in rows]
+  return part(order[held_out:]), part(order[:held_out]) if held_out else None
+
+
+def _rows(flow, data, context, name, name_of_context):
+  """Return arrays of finite numbers in the flow's dtype, `[N, D]` and `[N, C]`."""
+  if tuple(flow.batch_shape) or len(flow.event_shape) != 1:
+    raise InputError(
+      f"`flow` must have no batch and events of shape [D], got {[*flow.batch_shape]} and {[*flow.event_shape]}"
+    )
+  takes_context = getattr(flow, "context_size", 0) != 0
+  if context is None and takes_context:
+    raise InputError(f"`{name_of_context}` must be rows of shape [N, {flow.context_size}], got None")
+  if context is not None and not takes_context:
+    raise InputError(f"`{name_of_context}` must be None, as {flow.name!r} takes no context")
+  arrays = [as_array(name, data, [None, flow.event_shape[0]])]
+  if context is not None:
+    arrays.append(as_array(name_of_context, context, [None, flow.context_size]))
+    if len(arrays[0]) != len(arrays[1]):
+      raise InputError(f"`{name_of_context}` must have {len(arrays[0])} rows, as `{name}`, got {len(arrays[1])}")
+  if not len(arrays[0]):
+    raise InputError(f"`{name}` must have rows, got none")
+  arrays = [array.astype(flow.dtype.as_numpy_dtype) for array in arrays]
+  for array, of in zip(arrays, (name, name_of_context)):
+    check_all_finite(of, array)
+  return arrays
+
+
+class _Trainer:
+  """A flow, its optimizer, and the compiled functions of a step and of an evaluation."""
+
+  def __init__(self, flow, rows, steps, learning_rate, weight_decay):
+    self._flow = flow
+    start = [array[:_MOST_ROWS] for array in rows]
+    norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
+    if hasattr(flow, "initialize") and norms and all(part.is_new() for part in norms):
+      self._given(start[1:]).initialize(start[0])
+    else:
+      self._log_prob(start[0][:1], *(array[:1] for array in start[1:]))  # networks of TFP have their weights after it
+    self._variables = list(flow.trainable_variables)
+    if not self._variables:
+      raise InputError(f"`flow` must have trainable variables, {flow.name!r} has none")
+    self._rows = [tf.constant(array) for array in rows]
+    warmup = max(1, int(_WARMUP * steps))
+    self._schedule = learning_rate_schedule("cosine", learning_rate, warmup, steps)
+    self._decay = _default_weight_decay(len(rows[0]), len(rows) > 1) if weight_decay is None else weight_decay
+    self._optimizer = Adam(learning_rate)
+    self._optimizer.build(self._variables)
+    self._in_a_row, self._skipped = (tf.Variable(0, trainable=False) for _ in range(2))
+    # Traced once each; TensorFlow would warn of the traces of several calls of `fit` as of those of one function.
+    compiled = lambda function, *specs: tf.function(function, autograph=False).get_concrete_function(*specs)
+    self._step = compiled(self._take_step, tf.TensorSpec([None], tf.int32))
+    self._evaluate = compiled(self._log_prob, *(tf.TensorSpec([None, *r.shape[1:]], r.dtype) for r in self._rows))
+
+  def _given(self, context):
+    return self._flow.given(*context) if context else self._flow
+
+  def _log_prob(self, x, *context):
+    return self._given(context).log_prob(x)
+
+  def _take_step(self, indices):
+    """Take a step on the rows with these indices; return their mean log density, 0 if the step is skipped."""
+    batch = [tf.gather(rows, indices) for rows in self._rows]
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+      tape.watch(self._variables)
+      nats = tf.reduce_mean(self._log_prob(*batch))
+    pairs = [(-g, v) for g, v in zip(tape.gradient(nats, self._variables), self._variables) if g is not None]
+    norm = global_norm([g for g, _ in pairs], nats.dtype)
+    check = check_step(nats, norm, None)
+    rate = tf.where(check.finite, self._schedule(self._optimizer.iterations.value), 0.0)
+    factor = tf.minimum(tf.cast(1.0, norm.dtype), _CLIP_NORM / norm)
+    for gradient, variable in pairs:
+      clipped = tf.where(check.finite, gradient * tf.cast(factor, gradient.dtype), tf.zeros_like(gradient))
+      if "kernel" in variable.name and self._decay:  # of networks: the linear maps of a flow do not begin at 0
+        variable.assign(variable * tf.cast(tf.maximum(1 - rate * self._decay, 0.0), variable.dtype))
+      self._optimizer.update_step(clipped, variable, rate)
+      if getattr(variable, "constraint", None) is not None:  # the masks of `tfb.AutoregressiveNetwork`
+        variable.assign(variable.constraint(variable))
+    self._optimizer.iterations.assign_add(1)
+    count_failures(self._in_a_row, check)
+    self._skipped.assign_add(tf.cast(check.failed, tf.int32))
+    return tf.where(check.finite, nats, tf.zeros_like(nats))
+
+  def _mean_log_prob(self, rows):
+    parts = range(0, len(rows[0]), _MOST_ROWS)
+    log_probs = [self._evaluate(*(array[i : i + _MOST_ROWS] for array in rows)).numpy() for i in parts]
+    return float(np.mean(np.concatenate(log_probs), dtype=np.float64))
+
+  def run(self, train, held_out, steps, batch_size, patience, rng, verbose):
+    count = len(train[0])
+    batches = _batches(count, min(batch_size, count), rng)
+    every = max(math.ceil(count / batch_size), math.ceil(steps / 40))
+    history: list[tuple] = []
+    best, best_step, weights, sums, since = -math.inf, 0, None, 0.0, 0
+    held_out = held_out and [tf.constant(array) for array in held_out]
+    with progress_bar(steps, "step", shown=verbose) as bar:
+      try:
+        for step in range(1, steps + 1):
+          sums += self._step(tf.constant(next(batches)))
+          since += 1
+          bar.update(1)
+          if step % every and step < steps:
+            continue
+          raise_if_diverged(int(self._in_a_row), _MAX_SKIPPED, step)
+          history.append((step, float(sums) / since, self._mean_log_prob(held_out) if held_out else math.nan))
+          sums, since = 0.0, 0
+          bar.set_postfix_str("train {1:.3f}, validation {2:.3f} nats".format(*history[-1]))
+          if not held_out or history[-1][2] > best:
+            best, best_step, waited = history[-1][2], step, 0
+            weights = [v.numpy() for v in self._flow.variables]
+          else:
+            waited += 1
+            if waited >= patience:
+              break
+      finally:  # after Ctrl-C too
+        for variable, value in zip(self._flow.variables, weights or []):
+          variable.assign(value)
+    columns = [np.array(column) for column in zip(*history)]
+    return FitResult(columns[0], columns[1], columns[2] if held_out else np.empty(0), best_step, int(self._skipped))
+
+
+def _batches(count, size, rng):
+  """Yield the indices of batches for ever; those of an epoch have equal sizes up to one row, and all rows."""
+  while True:
+    yield from np.array_split(rng.permutation(count).astype(np.int32), math.ceil(count / size))

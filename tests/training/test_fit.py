@@ -1,0 +1,133 @@
+"""`fpp.fit`: what it returns and leaves in the flow, for flows of this package and of TFP."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+import flowpp_tf as fpp
+from flowpp_tf.training import Diverged
+
+tfb, tfd = tfp.bijectors, tfp.distributions
+TINY = dict(couplings=1, components=2, hidden=8, blocks=1)
+X = np.random.RandomState(0).normal(size=[200, 2]).astype(np.float32)
+
+
+def normal(loc=0.0):
+  return tfd.Independent(tfd.Normal(tf.Variable([loc, loc]), tf.Variable([1.0, 1.0])), 1, name="normal")
+
+
+def test_training_stops_early_and_leaves_the_best_weights():
+  flow = normal(1.0)  # the validation rows have mean 0: each step away from 0 is worse
+  result = fpp.fit(flow, X + 3, validation=X, steps=400, learning_rate=1e-2, patience=3)
+  assert len(result.steps) == len(result.train) == len(result.validation) == 4
+  assert result.best_step == result.steps[0] == 10 and result.skipped == 0
+  assert np.all(np.diff(result.validation) < 0) and np.all(np.diff(result.train) > 0)
+  np.testing.assert_allclose(np.mean(flow.log_prob(X)), result.validation[0], rtol=1e-6)
+  assert np.all(flow.mean() > 1.0) and np.all(flow.mean() < 1.1)
+
+
+def test_without_validation_all_steps_are_taken_to_the_maximum_of_the_likelihood():
+  flow = normal(1.0)
+  result = fpp.fit(flow, X, validation=0, steps=150, batch_size=200, learning_rate=0.1)
+  assert result.best_step == result.steps[-1] == 150 and not len(result.validation)
+  np.testing.assert_allclose(flow.mean(), X.mean(axis=0), atol=2e-3)
+  np.testing.assert_allclose(flow.stddev(), X.std(axis=0), atol=2e-3)
+
+
+def test_the_seed_determines_split_order_and_weights():
+  def weights(seed):
+    flow = normal(1.0)
+    result = fpp.fit(flow, X, steps=3, batch_size=16, seed=seed)
+    return flow.mean().numpy(), result.validation[0]
+
+  (first, of_first), (again, of_again), (other, of_other) = weights(0), weights(0), weights(1)
+  np.testing.assert_array_equal(first, again)
+  assert of_first == of_again != of_other and np.all(first != other)
+
+
+def test_a_layer_given_a_context_learns_it():
+  keras.utils.set_random_seed(0)
+  context = np.random.RandomState(1).uniform(-2, 2, [200, 1]).astype(np.float32)
+  layer = fpp.VectorFlow(2, 1, **{**TINY, "couplings": 2})
+  result = fpp.fit(layer, X * 0.1 + context, context, steps=60, learning_rate=5e-2)
+  assert layer.initialized
+  assert result.validation.max() > 0  # without the context it is -0.5 at most; 1.77 is that of the noise
+  np.testing.assert_allclose(np.mean(layer.sample(500, [1.0], seed=1), axis=0), [1, 1], atol=0.3)
+
+
+def test_a_new_flow_is_initialised_from_the_rows_and_a_trained_one_is_not():
+  scale, bias = (keras.Variable(np.full(2, value, np.float32)) for value in (1, 0))
+  act_norm = fpp.bijectors.Invert(fpp.bijectors.ActNorm(scale, bias))
+  flow = fpp.distributions.FlowDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), act_norm)
+  fit = lambda: fpp.fit(flow, 3 + 2 * X, validation=0, steps=1, learning_rate=1e-6)
+  fit()
+  np.testing.assert_allclose(scale, 0.5 / X.std(axis=0), atol=1e-4)
+  np.testing.assert_allclose(flow.mean(), 3 + 2 * X.mean(axis=0), atol=1e-3)
+  scale.assign(2 * scale)
+  fit()
+  np.testing.assert_allclose(scale, 1 / X.std(axis=0), atol=1e-4)
+
+
+def test_masks_of_tfp_s_autoregressive_flow_stay():
+  """Keras' optimizers move masked weights; then the determinant is not that of the map, and the density is none."""
+  network = tfb.AutoregressiveNetwork(2, event_shape=2, hidden_units=[8], activation="elu")
+  flow = tfd.TransformedDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), tfb.MaskedAutoregressiveFlow(network))
+  result = fpp.fit(flow, X @ np.float32([[1, 2], [0, 0.5]]), steps=40, learning_rate=5e-2)
+  assert result.validation[-1] > result.validation[0] + 0.2
+  masked = [v for v in flow.trainable_variables if v.constraint is not None]
+  assert len(masked) == 2
+  for variable in masked:
+    np.testing.assert_array_equal(variable, variable.constraint(variable))
+
+
+def test_steps_that_are_not_finite_are_skipped_and_ten_in_a_row_end_training():
+  loc = tf.Variable([1.0, 1.0])
+  flow = tfd.Independent(tfd.Normal(loc, [1.0, -1.0]), 1)  # the log of a negative scale is NaN
+  with pytest.raises(Diverged, match="the last 10 steps, up to step 10, were not finite"):
+    fpp.fit(flow, X, steps=400)
+  np.testing.assert_array_equal(loc, [1, 1])
+
+
+NAN = np.where(np.arange(400).reshape(200, 2) == 3, np.nan, X)
+GIVEN = lambda: fpp.vector_flow(2, 3, **TINY)
+
+
+@pytest.mark.parametrize(
+  "call, message",
+  [
+    (lambda: fpp.fit(normal(), NAN), "^`data` must be finite, got 1 values"),
+    (lambda: fpp.fit(normal(), X, validation=NAN), "^`validation` must be finite, got 1 values"),
+    (lambda: fpp.fit(normal(), X[:, :1]), r"^`data` must be of shape \[N, 2\], got \(200, 1\)"),
+    (lambda: fpp.fit(normal(), X[:0]), "^`data` must have rows, got none"),
+    (lambda: fpp.fit(normal(), X[:2], validation=0.5), "^`data` must leave two or more rows for training, got 2, 1 of"),
+    (lambda: fpp.fit(normal(), X, validation=1.5), "^`validation` must be between 0.0 and 1.0, got 1.5"),
+    (lambda: fpp.fit(normal(), X, X), "^`context` must be None, as 'normal' takes no context"),
+    (lambda: fpp.fit(GIVEN(), X), r"^`context` must be rows of shape \[N, 3\], got None"),
+    (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]][:9]), "^`context` must have 200 rows, as `data`, got 9"),
+    (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]], validation=X), "^`validation_context` must be rows of shape"),
+    (lambda: fpp.fit(normal(), X, validation_context=X), "^`validation_context` must be None unless `validation` is r"),
+    (lambda: fpp.fit(tfd.Normal(0.0, 1.0), X), r"^`flow` must have no batch and events of shape \[D\], got \[\] and"),
+    (lambda: fpp.fit(tfd.MultivariateNormalDiag([0.0, 0.0]), X), "^`flow` must have trainable variables, 'Multivariat"),
+  ],
+)
+def test_wrong_arguments_are_one_line_that_names_them(call, message):
+  with pytest.raises(fpp.InputError, match=message):
+    call()
+
+
+@pytest.mark.slow
+def test_a_flow_for_data_recovers_a_known_density():
+  """The KL divergence of a mixture of normals from the flow, by integration on a grid."""
+  mixture = tfd.MixtureSameFamily(
+    tfd.Categorical(probs=[0.3, 0.7]), tfd.MultivariateNormalDiag([[-1.5, 0.0], [1.0, 1.0]], [[0.5, 1.0], [0.7, 0.4]])
+  )
+  x = mixture.sample(20_000, seed=1).numpy()
+  keras.utils.set_random_seed(0)
+  flow = fpp.vector_flow_for(x)
+  fpp.fit(flow, x, steps=500)
+  grid = np.stack(np.meshgrid(*[np.arange(-6, 6, 0.05, dtype=np.float32)] * 2), axis=-1).reshape(-1, 2)
+  log_p, log_q = mixture.log_prob(grid).numpy(), flow.log_prob(grid).numpy()
+  assert abs(np.sum(np.exp(log_q)) * 0.05**2 - 1) < 2e-3
+  assert np.sum(np.exp(log_p) * (log_p - log_q)) * 0.05**2 < 0.02
