@@ -17,6 +17,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
+from flowpp_tf.evaluation import positions
 from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from support.hard_mixtures import grid
@@ -120,6 +121,11 @@ def check_images(model, folders, batches, images):
     dims = np.prod(config.image_shape)
     np.testing.assert_allclose(found["log_prob"] / dims, expected / dims, rtol=0, atol=NATS)
     np.testing.assert_allclose(found["bits_per_dim"], model.to_bits_per_dim(expected), rtol=1e-5, atol=2 * NATS)
+    bits = found["position_bits"]
+    np.testing.assert_allclose(bits.sum(axis=(1, 2, 3)) / dims, -expected / dims / np.log(2), rtol=0, atol=2 * NATS)
+    if not config.condition_shape:
+      terms = -positions._terms(wide, tf.constant(images), tf.cast(noise, tf.float64), given.get("labels")) / np.log(2)
+      np.testing.assert_allclose(bits, terms, rtol=1e-3, atol=5e-3)
     for one, other in ((found["decoded"], pixels), (found["again"], images)):
       difference = np.abs(one.astype(int) - other)
       assert difference.max() <= 1 and np.mean(difference > 0) <= 1e-4
