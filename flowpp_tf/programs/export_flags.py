@@ -12,7 +12,7 @@ from absl import flags
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.programs import model_flags
 
-COMMON = "preset workdir format output max_batch overwrite".split()
+COMMON = "preset workdir format output max_batch calibrate overwrite".split()
 # What each format is called, and where below the run's directory it is written.
 FORMATS = {
   "saved_model": ("a SavedModel", ("saved_model", "1")),
@@ -37,6 +37,12 @@ def define_flags() -> None:
     "Maximum batch size of a call of a SavedModel; an image counts once for each sample of its bound.",
     lower_bound=1,
     upper_bound=1 << 20,
+  )
+  flags.DEFINE_bool(
+    "calibrate",
+    False,
+    "Write into metadata.json the bits/dim that 10, 5, 1 and 0.1 % of images like those of training exceed, from up to "
+    "1,000 images of the run's validation split.",
   )
   flags.DEFINE_bool("overwrite", False, "Replace an existing export of the same format.")
 

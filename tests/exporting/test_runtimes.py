@@ -171,9 +171,15 @@ def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_drop
 def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   result = call("export", "--preset=digits", "--format=onnx", "--output=onnx", cwd=tmp_path)
   assert (result.code, result.out) == (0, "wrote onnx\n"), result.error
-  assert call("export", "--preset=digits", "--format=litert", "--output=litert", cwd=tmp_path).code == 0
-  digits, folders = load_dataset("digits").test[:72], [tmp_path / "onnx", tmp_path / "litert"]
-  check_images(fpp.FlowPlusPlus.from_preset("digits"), folders, [1, 7, 64], digits)
+  assert call("export", "--preset=digits", "--format=litert", "--output=litert", "--calibrate", cwd=tmp_path).code == 0
+  data, folders = load_dataset("digits"), [tmp_path / "onnx", tmp_path / "litert"]
+  digits, model = data.test[:72], fpp.FlowPlusPlus.from_preset("digits")
+  check_images(model, folders, [1, 7, 64], digits)
+  calibration = json.loads((tmp_path / "litert" / "metadata.json").read_text())["calibration"]
+  assert calibration["images"] == len(data.validation)
+  bits = model.bits_per_dim(data.validation, seed=1)  # another draw of the noise
+  for share, threshold in calibration["threshold_by_false_alarms"].items():
+    assert abs(np.mean(bits > threshold) - float(share)) < 0.03
   metadata = json.loads((tmp_path / "onnx" / "metadata.json").read_text())
   assert metadata["latent_shape"] == [4, 4, 4] and metadata["noise"] == "normal" and metadata["levels"] == 17
   for file, digest in metadata["sha256"].items():
