@@ -31,9 +31,10 @@ def export_from_flags() -> None:
   process.phase("tracing the model's functions, and writing them")
   if FLAGS.format == "saved_model":
     export_saved_model(model, output, metadata, FLAGS.max_batch, FLAGS.overwrite)
+  elif FLAGS.format == "onnx":
+    export_onnx(model, output, metadata, FLAGS.overwrite, FLAGS.weight_dtype)
   else:
-    export = {"onnx": export_onnx, "litert": export_litert}[FLAGS.format]
-    export(model, output, metadata, FLAGS.overwrite)
+    export_litert(model, output, metadata, FLAGS.overwrite)
   print(f"wrote {output}")
 
 

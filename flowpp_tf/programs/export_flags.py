@@ -10,6 +10,7 @@ import pathlib
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.programs import model_flags
 
 COMMON = "preset workdir format output max_batch calibrate overwrite".split()
@@ -44,6 +45,12 @@ def define_flags() -> None:
     "Write into metadata.json the bits/dim that 10, 5, 1 and 0.1 % of images like those of training exceed, from up to "
     "1,000 images of the run's validation split.",
   )
+  flags.DEFINE_enum(
+    "weight_dtype",
+    "float32",
+    WEIGHT_DTYPES,
+    "How --format=onnx stores the kernels of the networks; smaller files cost bits/dim (docs/serving.md).",
+  )
   flags.DEFINE_bool("overwrite", False, "Replace an existing export of the same format.")
 
 
@@ -52,6 +59,8 @@ def plan_from_flags() -> str:
   given = flags.FLAGS
   if given.format != "saved_model" and given["max_batch"].present:
     raise InputError(f"--max_batch is for --format=saved_model; --format={given.format} takes batches of any size")
+  if given.format != "onnx" and given.weight_dtype != "float32":
+    raise InputError(f"--weight_dtype is for --format=onnx; --format={given.format} has float32")
   if given.format == "onnx" and importlib.util.find_spec("onnx") is None:
     raise InputError("--format=onnx needs the package onnx, which is not installed: pip install 'flowpp_tf[onnx]'")
   return f"exporting {model_flags.model_from_flags()[0]} as {FORMATS[flags.FLAGS.format][0]} to {output_from_flags()}"

@@ -142,6 +142,25 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
   check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path):
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(dataclasses.replace(TINY, structure="channels:1,squeeze,channels:1"))
+  perturb(model)
+  fpp.export_onnx(model, tmp_path / "float32")
+  fpp.export_onnx(model, tmp_path / dtype, weight_dtype=dtype)
+  for layer in model._flatten_layers():
+    if isinstance(layer, (fpp.layers.InitNormConv2D, fpp.layers.InitNormDense)):
+      kernel = layer.kernel.numpy().astype(np.float64)
+      scale = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))) / 127  # of each output
+      layer.kernel.assign(kernel.astype(np.float16) if dtype == "float16" else np.rint(kernel / scale) * scale)
+  check_images(model, [tmp_path / dtype], [5], small_images(5))
+  sizes = [(tmp_path / name / "log_prob.onnx").stat().st_size for name in ("float32", dtype)]
+  assert sizes[1] < 0.9 * sizes[0]
+  with pytest.raises(fpp.InputError, match="^`weight_dtype` must be one of float32, float16, int8, got 'int4'"):
+    fpp.export_onnx(model, tmp_path / "int4", weight_dtype="int4")
+
+
 @pytest.mark.parametrize("label_dropout", [0.0, 0.1])
 def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_dropout, tmp_path):
   config = dataclasses.replace(MINIMAL, coupling="affine", num_classes=3, label_dropout=label_dropout)
