@@ -4,8 +4,6 @@ KaTeX is the npm package of that name; the site gets its style sheet and fonts, 
 cannot read ends the build.
 """
 
-import base64
-import hashlib
 import html
 import json
 import os
@@ -13,7 +11,10 @@ import pathlib
 import re
 import shutil
 import subprocess
-import tarfile
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import npm  # noqa: E402
 
 ROOT = pathlib.Path(__file__).parent.parent
 VERSION = "0.16.47"
@@ -61,23 +62,13 @@ def _existing(entries, folder):
 
 
 def _fetch_katex():
-  """Unpack the npm package, once."""
-  if (KATEX / "katex.min.js").exists():
-    return
-  if not shutil.which("npm"):
-    raise RuntimeError("npm is needed for KaTeX: install Node.js")
-  KATEX.mkdir(parents=True, exist_ok=True)
-  subprocess.run(["npm", "pack", "--silent", f"katex@{VERSION}"], cwd=KATEX, check=True, stdout=subprocess.DEVNULL)
-  archive = KATEX / f"katex-{VERSION}.tgz"
-  if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != SHA512:
-    raise RuntimeError(f"{archive} has another SHA-512 than expected")
-  with tarfile.open(archive) as package:
-    for member in package.getmembers():
-      path = pathlib.PurePosixPath(member.name)
-      if path.name in ("katex.min.js", "katex.min.css") or path.suffix == ".woff2" or path.name == "LICENSE":
-        target = KATEX / "fonts" / path.name if path.suffix == ".woff2" else KATEX / path.name
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(package.extractfile(member).read())
+  npm.fetch("katex", VERSION, SHA512, _place_in_katex, KATEX)
+
+
+def _place_in_katex(path):
+  if path.suffix == ".woff2":
+    return f"fonts/{path.name}"
+  return path.name if path.name in ("katex.min.js", "katex.min.css", "LICENSE") else None
 
 
 def on_page_content(content, page, config, files):
@@ -129,4 +120,4 @@ def _place(link, page, files):
 def on_post_build(config):
   """Copy KaTeX's style sheet and fonts into the site."""
   target = pathlib.Path(config.site_dir) / "katex"
-  shutil.copytree(KATEX, target, ignore=shutil.ignore_patterns("*.tgz", "*.js"), dirs_exist_ok=True)
+  shutil.copytree(KATEX, target, ignore=shutil.ignore_patterns(".complete", "*.js"), dirs_exist_ok=True)

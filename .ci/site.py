@@ -11,6 +11,7 @@ import pathlib
 import re
 import shutil
 
+import browser_page
 import program_pages
 import reference_pages
 
@@ -75,6 +76,7 @@ def main():
     target.parent.mkdir(exist_ok=True)
     text = relinked(page.read_text(), page)
     target.write_text(with_widgets(text) if page.name == "README.md" else text)
+  browser_page.write(TARGET / "browser")
   for name, text in {**reference_pages.pages(), **program_pages.pages()}.items():
     target = TARGET / "reference" / name
     target.parent.mkdir(exist_ok=True)

@@ -1,4 +1,5 @@
-"""Opens pages of build/site in Chromium: no error, no request to another server, nothing that is wider than its place.
+"""Opens pages of build/site in Chromium: no error, no request to another server, nothing that is wider than its
+place; the model of one page computes there.
 
 python .ci/site_browser.py [FOLDER FOR SCREENSHOTS]
 """
@@ -6,6 +7,7 @@ python .ci/site_browser.py [FOLDER FOR SCREENSHOTS]
 import contextlib
 import functools
 import http.server
+import json
 import pathlib
 import shutil
 import sys
@@ -14,7 +16,15 @@ import threading
 from playwright import sync_api
 
 SITE = pathlib.Path(__file__).parent.parent / "build" / "site"
-PAGES = ("", "tutorials/first_flow/", "training/", "architecture/", "reference/bijectors/", "reference/programs/train/")
+PAGES = (
+  "",
+  "tutorials/first_flow/",
+  "training/",
+  "architecture/",
+  "reference/bijectors/",
+  "reference/programs/train/",
+  "browser/",
+)
 LOOKS = {"light": (1280, "light"), "dark": (1280, "dark"), "phone": (400, "light")}  # width in pixels, scheme
 # Tables that are wider than their place.
 _WIDE = """() => [...document.querySelectorAll("article table")].filter(table => {
@@ -57,6 +67,8 @@ def look(browser, address, page, name, shots):
   if width >= 1280:
     problems += [f"a table overflows: {text!r}" for text in tab.evaluate(_WIDE)]
     problems += copied(tab)
+  if page == "browser/" and name == "light":
+    problems += computed(tab)
   if shots:
     tab.screenshot(path=f"{shots}/{page.strip('/').replace('/', '_') or 'home'}_{name}.png")
   context.close()
@@ -76,6 +88,23 @@ def copied(tab):
     if text.splitlines() != expected:
       problems.append(f"the button copies {text!r}")
   return problems
+
+
+def computed(tab):
+  """What is wrong with the samples of the model in the page, and with the score of the first test digit."""
+  tab.set_default_timeout(300_000)
+  tab.click(".sample")
+  tab.wait_for_selector("#flow[data-milliseconds]")
+  tab.click(".test")
+  tab.wait_for_selector("#flow[data-bits-per-dim]")
+  print(f"a model in the page: {float(tab.evaluate('flow.dataset.milliseconds')):.1f} ms per sample")
+  found = float(tab.evaluate("flow.dataset.bitsPerDim"))
+  (expected, *_) = json.loads((SITE / "browser" / "tests.json").read_text())["bits_per_dim"]
+  problems = (
+    [] if abs(found - expected) < 0.05 else [f"{found} bits/dim rather than {expected}"]
+  )  # other draws of noise
+  status = tab.inner_text(".status")
+  return problems + ([f"the page says {status!r}"] if status else [])
 
 
 def main():

@@ -7,6 +7,7 @@ A coupling and a data set are a file of their own, and one line here. It says wh
 from flowpp_tf.core.errors import InputError, unknown_name
 
 SPLITS = ("train", "validation", "test")
+WEIGHT_DTYPES = ("float32", "float16", "int8")  # of exported graphs
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 JIT = ("off", "elementwise", "blocks")  # what XLA compiles, see tracing.py
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending

@@ -4,6 +4,7 @@ from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.evaluation.batched_model import BatchedModel
 from flowpp_tf.evaluation.classification import Classification, classify
 from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, codec_bytes, measure_codecs
+from flowpp_tf.evaluation.conformal import conformal_p_value, conformal_threshold
 from flowpp_tf.evaluation.interpolation import interpolate, slerp
 from flowpp_tf.evaluation.likelihood import BitsPerDim, Bound, evaluate_bits_per_dim
 from flowpp_tf.evaluation.neighbours import nearest_neighbours

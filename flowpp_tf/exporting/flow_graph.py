@@ -1,12 +1,12 @@
 """The bijectors of a flow in an inference graph, in both directions.
 
-1x1 convolutions become matrices, their inverses and log-dets constants, in float64. A log-det is a tensor `[N, 1]`, or
-a number where it is the same for all values.
+1x1 convolutions become matrices, their inverses and log-dets constants, in float64. Each value has its part of the
+log-det, as in `bijectors.by_element`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import Any, NamedTuple
@@ -22,20 +22,68 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.network_graph import apply_network, array_of, num_outputs
 from flowpp_tf.exporting.ops import Ops, Value
+from flowpp_tf.types import Shape
 
 _SMALLEST, _BELOW_ONE = float(np.finfo(np.float32).tiny), 1 - float(np.finfo(np.float32).epsneg)
+Move = Callable[[Any, Any], Any]
 
 
 class Tensor(NamedTuple):
-  """A tensor of the graph, whose event, without the batch, has this shape; and the log-det so far."""
+  """A tensor of the graph, and what its values have collected on the way.
+
+  Attributes:
+    value: `[N, *shape]`.
+    shape: of the event.
+    log_dets: of each value, `[N, *shape]`; None for 0.
+    constants: what is to be added to them in every image, `[1, *shape]` or a number.
+    moves: the rearrangements so far, as functions `(ops, y)` that undo them.
+  """
 
   value: Value
   shape: tuple[int, ...]
-  log_det: Any = 0.0
+  log_dets: Value | None = None
+  constants: np.ndarray | float = 0.0
+  moves: tuple[Move, ...] = ()
 
-  def moved(self, value: Value, shape: Sequence[int], log_det: Any = 0.0) -> Tensor:
-    """Return what a bijector makes of this, of which `log_det` is the bijector's."""
-    return Tensor(value, tuple(shape), _add(self.log_det, log_det))
+  def mapped(self, value: Value, log_dets: Value | None = None, constants: np.ndarray | float = 0.0) -> Tensor:
+    """Return what a bijector makes of this, of which the log-dets are the bijector's."""
+    return self._replace(value=value, log_dets=_add(self.log_dets, log_dets), constants=self.constants + constants)
+
+  def rearranged(self, ops: Ops, move: Move, back: Move, shape: Shape) -> Tensor:
+    """Return this moved by `move(ops, y)`, which `back` undoes."""
+    log_dets = None if self.log_dets is None else move(ops, self.log_dets)
+    constants = self.constants
+    if isinstance(constants, np.ndarray):
+      constants = move(_Arrays, constants)
+    return Tensor(move(ops, self.value), tuple(shape), log_dets, constants, (*self.moves, back))
+
+  def moved_back(self, ops: Ops, y: Value) -> Value:
+    """Return a tensor like this one with each value where it came from."""
+    for back in reversed(self.moves):
+      y = back(ops, y)
+    return y
+
+  def all_log_dets(self, ops: Ops) -> Value:
+    """Return the log-det of each value, `[N, *shape]`."""
+    log_dets = _zeros(ops, self.value) if self.log_dets is None else self.log_dets
+    if isinstance(self.constants, np.ndarray):
+      return log_dets + ops.constant(self.constants)
+    return log_dets + self.constants if self.constants else log_dets
+
+
+class _Arrays:
+  """The rearrangements of `Ops`, of NumPy's arrays."""
+
+  reshape = staticmethod(np.reshape)
+  transpose = staticmethod(np.transpose)
+
+  @staticmethod
+  def split(x: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    return np.split(x, np.cumsum(sizes)[:-1], axis=-1)
+
+  @staticmethod
+  def concat(values: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(values, axis=-1)
 
 
 def transform(ops: Ops, bijector: Any, x: Tensor, inverse: bool = False, context: Value | None = None) -> Tensor:
@@ -47,10 +95,14 @@ def transform(ops: Ops, bijector: Any, x: Tensor, inverse: bool = False, context
   return _transform(bijector, ops, x, inverse, context)
 
 
-def normal_log_prob(ops: Ops, x: Tensor) -> Value:
-  """Return the log density of the standard normal distribution, `[N, 1]`."""
-  squares = _sum_of_event(ops, x.value * x.value, x.shape)
-  return squares * -0.5 - math.prod(x.shape) * 0.5 * math.log(2 * math.pi)
+def normal_log_probs(x: Value) -> Value:
+  """Return the log density of the standard normal distribution at each value."""
+  return x * x * -0.5 - 0.5 * math.log(2 * math.pi)
+
+
+def sum_of_event(ops: Ops, x: Value, shape: Shape) -> Value:
+  """Return the sum over an event of a shape, `[N]`."""
+  return ops.reshape(ops.sum(ops.reshape(x, [-1, math.prod(shape)]), -1), [-1])
 
 
 @functools.singledispatch
@@ -79,22 +131,24 @@ def _(bijector: tfp.bijectors.Identity, ops, x, inverse, context):
 def _(bijector: tfp.bijectors.Blockwise, ops, x, inverse, context):
   with tf.init_scope():
     sizes = [int(size) for size in bijector.block_sizes]
-  parts = ops.split(x.value, sizes)
   parts = [
     _transform(part, ops, Tensor(value, (*x.shape[:-1], size)), inverse, context)
-    for part, value, size in zip(bijector.bijectors, parts, sizes)
+    for part, value, size in zip(bijector.bijectors, ops.split(x.value, sizes), sizes)
   ]
-  log_det = functools.reduce(_add, (part.log_det for part in parts))
-  return x.moved(ops.concat([part.value for part in parts]), x.shape, log_det)
+  back = lambda ops, y: ops.concat([part.moved_back(ops, y) for part, y in zip(parts, ops.split(y, sizes))])
+  moved = x.rearranged(ops, lambda ops, y: y, back, x.shape) if any(part.moves for part in parts) else x
+  return moved.mapped(
+    ops.concat([part.value for part in parts]), ops.concat([part.all_log_dets(ops) for part in parts])
+  )
 
 
 @_transform.register
 def _(bijector: fb.ActNorm, ops, x, inverse, context):
   scale, bias = np.maximum(array_of(bijector.scale), SMALLEST_SCALE), array_of(bijector.bias)
-  log_det = float(np.sum(np.log(np.broadcast_to(scale, x.shape))))
+  log_dets = np.log(np.broadcast_to(scale, (1, *x.shape)))
   if inverse:
-    return x.moved((x.value - ops.constant(bias)) / ops.constant(scale), x.shape, -log_det)
-  return x.moved(x.value * ops.constant(scale) + ops.constant(bias), x.shape, log_det)
+    return x.mapped((x.value - ops.constant(bias)) / ops.constant(scale), constants=-log_dets)
+  return x.mapped(x.value * ops.constant(scale) + ops.constant(bias), constants=log_dets)
 
 
 @_transform.register(fb.Invertible1x1Conv)
@@ -108,20 +162,22 @@ def _(bijector, ops, x, inverse, context):
   matrix = np.zeros([len(kernel) * size] * 2)
   for i, block in enumerate(kernel):
     matrix[i * size : (i + 1) * size, i * size : (i + 1) * size] = block
-  log_det = math.prod(x.shape[:-1]) * float(log_det)
-  return x.moved(ops.matmul(x.value, ops.constant(matrix)), x.shape, -log_det if inverse else log_det)
+  log_det = float(log_det) / x.shape[-1]  # of each value
+  return x.mapped(ops.matmul(x.value, ops.constant(matrix)), constants=-log_det if inverse else log_det)
 
 
 @_transform.register
 def _(bijector: fb.SwapHalves, ops, x, inverse, context):
-  return x.moved(ops.concat(ops.split(x.value, [x.shape[-1] // 2] * 2)[::-1]), x.shape)
+  swap = lambda ops, y: ops.concat(ops.split(y, [x.shape[-1] // 2] * 2)[::-1])
+  return x.rearranged(ops, swap, swap, x.shape)
 
 
 @_transform.register
 def _(bijector: fb.ColumnsToChannels, ops, x, inverse, context):
   height, width, channels = x.shape
   shape = (height, 2 * width, channels // 2) if inverse else (height, width // 2, 2 * channels)
-  return x.moved(ops.reshape(x.value, [-1, *shape]), shape)
+  reshape = lambda shape: lambda ops, y: ops.reshape(y, [-1, *shape])
+  return x.rearranged(ops, reshape(shape), reshape(x.shape), shape)
 
 
 @_transform.register
@@ -129,22 +185,41 @@ def _(bijector: fb.Squeeze, ops, x, inverse, context):
   (height, width, channels), size = x.shape, bijector.block_size
   if inverse:
     shape = height * size, width * size, channels // size**2
-    blocks = ops.reshape(x.value, [-1, height, width, size, size, shape[2]])
-  else:
-    shape = height // size, width // size, channels * size**2
-    blocks = ops.reshape(x.value, [-1, shape[0], size, shape[1], size, channels])
-  return x.moved(ops.reshape(ops.transpose(blocks, [0, 1, 3, 2, 4, 5]), [-1, *shape]), shape)
+    return x.rearranged(ops, _unsqueeze(shape, size), _squeeze(shape, size), shape)
+  shape = height // size, width // size, channels * size**2
+  return x.rearranged(ops, _squeeze(x.shape, size), _unsqueeze(x.shape, size), shape)
+
+
+def _squeeze(shape, size):
+  """The move of blocks of pixels of an image `[H, W, C]` to the channels."""
+  height, width, channels = shape[0] // size, shape[1] // size, shape[2]
+
+  def move(ops, y):
+    y = ops.transpose(ops.reshape(y, [-1, height, size, width, size, channels]), [0, 1, 3, 2, 4, 5])
+    return ops.reshape(y, [-1, height, width, size**2 * channels])
+
+  return move
+
+
+def _unsqueeze(shape, size):
+  """The move back to the image."""
+  height, width, channels = shape[0] // size, shape[1] // size, shape[2]
+
+  def move(ops, y):
+    y = ops.transpose(ops.reshape(y, [-1, height, width, size, size, channels]), [0, 1, 3, 2, 4, 5])
+    return ops.reshape(y, [-1, *shape])
+
+  return move
 
 
 @_transform.register
 def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
   alpha, levels = bijector.alpha, bijector.levels
   if inverse:  # only samples are made so: their log-det is not used
-    return x.moved((ops.sigmoid(x.value) - alpha) * (levels / (1 - 2 * alpha)), x.shape, math.nan)
+    return x.mapped((ops.sigmoid(x.value) - alpha) * (levels / (1 - 2 * alpha)), constants=math.nan)
   slope = (1 - 2 * alpha) / levels
   log_p, log_q = (ops.log(d * slope + alpha) for d in (x.value, levels - x.value))
-  log_det = _sum_of_event(ops, math.log(slope) - log_p - log_q, x.shape)
-  return x.moved(log_p - log_q, x.shape, log_det)
+  return x.mapped(log_p - log_q, math.log(slope) - log_p - log_q)
 
 
 @_transform.register
@@ -152,7 +227,7 @@ def _(bijector: fb.Sigmoid, ops, x, inverse, context):
   if inverse:
     raise InputError("the inverse of the bijector Sigmoid cannot be exported")
   y = ops.minimum(ops.maximum(ops.sigmoid(x.value), _SMALLEST), _BELOW_ONE)
-  return x.moved(y, x.shape, _sum_of_event(ops, -ops.softplus(x.value) - ops.softplus(-x.value), x.shape))
+  return x.mapped(y, -ops.softplus(x.value) - ops.softplus(-x.value))
 
 
 @_transform.register
@@ -166,7 +241,7 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   parameters = ops.reshape(parameters, [-1, len(elementwise.start)])
   y2, log_det = elementwise.apply(ops, ops.reshape(x2, [-1, 1]), parameters, inverse)
   y = ops.concat([x1, ops.reshape(y2, [-1, *event])])
-  return x.moved(y, x.shape, _sum_of_event(ops, log_det, event))
+  return x.mapped(y, ops.concat([_zeros(ops, x1), ops.reshape(log_det, [-1, *event])]))
 
 
 class _Elementwise(NamedTuple):
@@ -239,10 +314,9 @@ def _read(bijector, shape):
 
 
 def _add(a, b):
-  """Add two log-dets, of which each is a tensor or a number; a 0 adds no node."""
-  return b if isinstance(a, float) and a == 0 else a if isinstance(b, float) and b == 0 else a + b
+  return b if a is None else a if b is None else a + b
 
 
-def _sum_of_event(ops, x, shape):
-  """The sum over the event, `[N, 1]`."""
-  return ops.sum(ops.reshape(x, [-1, math.prod(shape)]), -1)
+def _zeros(ops, x):
+  """Zeros like x, even where it is infinite."""
+  return ops.minimum(ops.abs(x), 0.0)

@@ -2,13 +2,15 @@
 
 Of images, with labels and a condition of models that take them as further inputs:
 
-    log_prob   images uint8, noise -> log_prob (nats), bits_per_dim, latents
+    log_prob   images uint8, noise -> log_prob (nats), bits_per_dim, position_bits, latents
     decode     latents -> images uint8, valid
 
 Of vectors, with a context of flows that take one:
 
     log_prob   x -> log_prob (nats), latents
     sample     latents -> x
+
+position_bits are the terms of the bound at each pixel, whose sum is the bound: see evaluation/positions.py.
 
 The batch size is free; all else is fixed. Weights are folded, nothing is drawn inside: noise and latents are inputs.
 """
@@ -32,6 +34,8 @@ from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.conditioning import lowest_label
 from flowpp_tf.models.dequantizer import FlowAugmenter, VariationalDequantizer
+
+TERMS = ("log_det", "prior", "dequantization")
 
 
 class Spec(NamedTuple):
@@ -84,7 +88,8 @@ def _of_images(model):
     "num_classes": config.num_classes,
     "lowest_label": lowest,
     "condition_shape": [*config.condition_shape],
-    "units": {"log_prob": "nats per image", "bits_per_dim": "bits per value"},
+    "units": {"log_prob": "nats per image", "bits_per_dim": "bits per value", "position_bits": "bits"},
+    "position_bits": [*TERMS],
   }
 
   size = math.prod(config.image_shape)
@@ -103,15 +108,19 @@ def _of_images(model):
     dequantized, log_q = _dequantize(ops, model, x, noise, labels)
     context = _context(ops, model, labels, condition)
     z = flow_graph.transform(ops, model.flow.bijector, dequantized, inverse=True, context=context)
-    bound = flow_graph.normal_log_prob(ops, z) + z.log_det
-    bound = bound if log_q is None else bound - log_q
+    terms = [z.moved_back(ops, t) for t in (z.all_log_dets(ops), flow_graph.normal_log_probs(z.value))]
+    terms = [*(ops.sum(term, -1) for term in terms), -log_q]
+    bound = flow_graph.sum_of_event(ops, terms[0] + terms[1] + terms[2], config.image_shape[:2])
     right = x <= config.levels - 1.0
     if draws == "uniform":
       channels = [config.image_shape[2], config.augment_channels]
       of_pixels = ops.split(noise, channels)[0] if config.augment_channels else noise
       right = right & (of_pixels >= 0.0) & (of_pixels < 1.0)
-    bound = ops.where(everywhere(ops, right), ops.reshape(bound, [-1]), math.nan)
-    return {"log_prob": bound, "bits_per_dim": bound * (-1 / (size * math.log(2))), "latents": z.value}
+    right = everywhere(ops, right)
+    bound = ops.where(right, bound, math.nan)
+    bits = ops.where(ops.reshape(right, [-1, 1, 1, 1]), ops.concat(terms) * (-1 / math.log(2)), math.nan)
+    bits_per_dim = bound * (-1 / (size * math.log(2)))
+    return {"log_prob": bound, "bits_per_dim": bits_per_dim, "position_bits": bits, "latents": z.value}
 
   def decode(ops, latents, labels=None, condition=None):
     labels = known(ops, labels)
@@ -123,7 +132,8 @@ def _of_images(model):
     x = ops.minimum(ops.maximum(ops.floor(x), 0.0), config.levels - 1.0)
     return {"images": ops.cast(x, "uint8"), "valid": valid}
 
-  outputs = {"log_prob": number, "bits_per_dim": number, "latents": latents}
+  bits = Spec("float32", (*config.image_shape[:2], len(TERMS)))
+  outputs = {"log_prob": number, "bits_per_dim": number, "position_bits": bits, "latents": latents}
   graphs = {
     "log_prob": Graph({"images": images, "noise": noise, **given}, outputs, log_prob),
     "decode": Graph({"latents": latents, **given}, {"images": images, "valid": Spec("bool", ())}, decode),
@@ -138,14 +148,15 @@ def _context(ops, model, labels, condition):
 
 
 def _dequantize(ops, model, images, noise, labels):
-  """Return what the flow transforms, and log q of what was drawn, None for 0."""
+  """Return what the flow transforms, and log q of what was drawn at each position, `[N, H, W, 1]`."""
   shape, augmented = model.config.image_shape, model.config.augment_channels
   e = None
   if augmented:
     noise, e = ops.split(noise, [shape[2], augmented])
-  log_q = None
   if isinstance(model.dequantizer, VariationalDequantizer):
     noise, log_q = _posterior(ops, model.dequantizer, images, noise, labels)
+  else:
+    log_q = ops.sum(images * 0.0, -1)
   # The pixel value is the floor: x + u may round to x + 1.
   x = ops.minimum(images + noise, (images + 1.0) * (1 - float(np.finfo(np.float32).epsneg)))
   if e is None:
@@ -154,18 +165,18 @@ def _dequantize(ops, model, images, noise, labels):
     logits = flow_graph.transform(ops, model.pixels_to_logit, Tensor(x, shape)).value
     e, log_q_e = _posterior(ops, model.augmenter, logits, e, labels)
   else:
-    log_q_e = flow_graph.normal_log_prob(ops, Tensor(e, (*shape[:2], augmented)))
-  return Tensor(ops.concat([x, e]), (*shape[:2], shape[2] + augmented)), log_q_e if log_q is None else log_q + log_q_e
+    log_q_e = ops.sum(flow_graph.normal_log_probs(e), -1)
+  return Tensor(ops.concat([x, e]), (*shape[:2], shape[2] + augmented)), log_q + log_q_e
 
 
 def _posterior(ops, layer, images, noise, labels):
-  """Return a draw of a conditional flow, and its log density."""
+  """Return a draw of a conditional flow, and its log density at each position, `[N, H, W, 1]`."""
   context = network_graph.apply_context_net(ops, layer.context_net, images)
   if layer.label_embedding is not None:
     context = context + network_graph.apply_embedding(ops, layer.label_embedding, labels)
-  noise = Tensor(noise, layer.event_shape)
-  draw = flow_graph.transform(ops, layer.bijector, noise, context=context)
-  return draw.value, flow_graph.normal_log_prob(ops, noise) - draw.log_det
+  draw = flow_graph.transform(ops, layer.bijector, Tensor(noise, layer.event_shape), context=context)
+  log_dets = draw.moved_back(ops, draw.all_log_dets(ops))
+  return draw.value, ops.sum(flow_graph.normal_log_probs(noise) - log_dets, -1)
 
 
 # --- Vectors ------------------------------------------------------------------------------------
@@ -185,8 +196,8 @@ def _of_vectors(model):
 
   def log_prob(ops: Ops, x: Value, context: Value | None = None) -> dict[str, Value]:
     z = flow_graph.transform(ops, flow.bijector, Tensor(x, shape), inverse=True, context=context)
-    density = flow_graph.normal_log_prob(ops, z) + z.log_det
-    return {"log_prob": ops.reshape(density, [-1]), "latents": z.value}
+    densities = flow_graph.normal_log_probs(z.value) + z.all_log_dets(ops)
+    return {"log_prob": flow_graph.sum_of_event(ops, densities, shape), "latents": z.value}
 
   def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
     return {"x": flow_graph.transform(ops, flow.bijector, Tensor(latents, shape), context=context).value}

@@ -126,7 +126,7 @@ def _product(ops, layer, x):
     kernel = kernel * (array_of(layer.gain) / np.sqrt(np.maximum(squares, _SMALLEST_SQUARED_NORM)))
   if kernel.ndim == 4:
     return ops.conv2d(x, kernel, bias)
-  return ops.matmul(x, ops.constant(kernel)) + ops.constant(bias)
+  return ops.matmul(x, ops.kernel(kernel, axis=1)) + ops.constant(bias)
 
 
 def _concat_elu(ops, x):

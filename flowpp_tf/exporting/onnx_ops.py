@@ -30,7 +30,7 @@ def import_onnx() -> Any:
 
 
 class Value:
-  """A tensor of a graph, with the operators of arrays; `dtype` is "float32", "int32", "uint8", "int64" or "bool"."""
+  """A tensor of a graph, with the operators of arrays; `dtype` is the name of NumPy's."""
 
   def __init__(self, ops: OnnxOps, name: str, dtype: str) -> None:
     self.ops, self.name, self.dtype = ops, name, dtype
@@ -82,9 +82,15 @@ class Value:
 
 
 class OnnxOps(Ops):
-  """The nodes, constants, inputs and outputs of a graph that is being written."""
+  """The nodes, constants, inputs and outputs of a graph that is being written.
 
-  def __init__(self) -> None:
+  Args:
+    weight_dtype: how kernels of networks are stored, "float32", "float16" or "int8" (with a scale for each output). The
+      graph computes in float32.
+  """
+
+  def __init__(self, weight_dtype: str = "float32") -> None:
+    self._weight_dtype = weight_dtype
     self._onnx = import_onnx()
     self._nodes: list[Any] = []
     self._constants: dict[Any, tuple[str, np.ndarray]] = {}
@@ -131,6 +137,17 @@ class OnnxOps(Ops):
     if key not in self._constants:
       self._constants[key] = f"constant_{len(self._constants)}", array
     return Value(self, self._constants[key][0], dtype)
+
+  def kernel(self, array: np.ndarray, axis: int) -> Value:
+    """Return the kernel of a product, of `weight_dtype`; `axis` is that of the outputs."""
+    if self._weight_dtype == "float32":
+      return self.constant(array)
+    if self._weight_dtype == "float16":
+      return self.cast(self.constant(array, "float16"), "float32")
+    # Not `DequantizeLinear`, which runtimes fuse with products of int8, so that decoding would not invert encoding.
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    scale = np.maximum(np.abs(array).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+    return self.cast(self.constant(np.rint(array / scale), "int8"), "float32") * self.constant(scale)
 
   def node(self, kind: str, *inputs: Value | float, dtype: str | None = None, **attributes: Any) -> Value:
     """Return the output of a node; numbers among the inputs become constants of the others' type."""
@@ -204,7 +221,7 @@ class OnnxOps(Ops):
     """Return the convolution of `x [N, H, W, C]` with `kernel [k, k, C, D]`, stride 1, same padding."""
     before, size = (kernel.shape[0] - 1) // 2, kernel.shape[0]
     pads = [before, before, size - 1 - before, size - 1 - before]
-    weights = self.constant(kernel.transpose(3, 2, 0, 1))
+    weights = self.kernel(kernel.transpose(3, 2, 0, 1), axis=0)
     x = self.node("Conv", self.transpose(x, [0, 3, 1, 2]), weights, self.constant(bias), pads=pads)
     return self.transpose(x, [0, 2, 3, 1])
 

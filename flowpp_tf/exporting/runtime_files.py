@@ -6,6 +6,7 @@ metadata.json says the shapes and distributions of their inputs; docs/serving.md
 from __future__ import annotations
 
 from collections.abc import Callable
+import functools
 import hashlib
 import json
 import pathlib
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
@@ -35,6 +37,7 @@ def export_onnx(
   path: Path,
   metadata: dict[str, Any] | None = None,
   overwrite: bool = False,
+  weight_dtype: str = "float32",
 ) -> None:
   """Write a model with its current weights as a directory of ONNX files, one for each function.
 
@@ -43,10 +46,13 @@ def export_onnx(
     path: directory to write: log_prob.onnx, decode.onnx of images or sample.onnx of vectors, and metadata.json.
     metadata: further content of metadata.json, such as data and measured bits/dim.
     overwrite: whether to replace an existing export at `path`.
+    weight_dtype: how the kernels of the networks are stored: "float32", "float16" or "int8", with a scale for each of
+      their outputs. Smaller files have another model, whose bits/dim are a little more. Both files have the same one,
+      so that decoding inverts encoding as before.
 
-  Numbers are float32, regardless of the model's precision. Images are uint8. A graph cannot raise an error: the bound
-  is NaN where a pixel, a label (`lowest_label` of metadata.json to `num_classes` - 1) or uniform noise is out of range,
-  and `valid` of a decoded image is False where its label or latents are wrong.
+  Numbers are computed in float32, regardless of the model's precision. Images are uint8. A graph cannot raise an error:
+  the bound is NaN where a pixel, a label (`lowest_label` of metadata.json to `num_classes` - 1) or uniform noise is out
+  of range, and `valid` of a decoded image is False where its label or latents are wrong.
 
   Raises:
     InputError (a ValueError): if an argument is invalid, a weight is not finite, the package onnx is not installed, the
@@ -56,7 +62,10 @@ def export_onnx(
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> fpp.export_onnx(model, "exported/digits_onnx", metadata={"data": "digits"})
   """
-  _export("onnx", _to_onnx, model, path, metadata, overwrite)
+  if weight_dtype not in WEIGHT_DTYPES:
+    raise InputError(f"`weight_dtype` must be one of {', '.join(WEIGHT_DTYPES)}, got {weight_dtype!r}")
+  convert = functools.partial(_to_onnx, weight_dtype=weight_dtype)
+  _export("onnx", convert, model, path, {**(metadata or {}), "weight_dtype": weight_dtype}, overwrite)
 
 
 @check_arguments
@@ -68,7 +77,8 @@ def export_litert(
 ) -> None:
   """Write a model with its current weights as a directory of LiteRT (TensorFlow Lite) files.
 
-  Arguments, files and errors as in `export_onnx`, except that the files end in .tflite, and need no further package.
+  Arguments, files and errors as in `export_onnx`, except that weights are float32, and that the files end in .tflite
+  and need no further package.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -121,8 +131,8 @@ def _is_export(path, suffix):
     return False
 
 
-def _to_onnx(name, graph):
-  ops = OnnxOps()
+def _to_onnx(name, graph, weight_dtype):
+  ops = OnnxOps(weight_dtype)
   inputs = {key: ops.input(key, spec.dtype, [None, *spec.shape]) for key, spec in graph.inputs.items()}
   for key, value in graph.compute(ops, **inputs).items():
     ops.output(key, value, [None, *graph.outputs[key].shape])

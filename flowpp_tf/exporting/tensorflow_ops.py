@@ -31,6 +31,10 @@ class TensorFlowOps(Ops):
   def constant(self, array: Any, dtype: str = "float32") -> tf.Tensor:
     return tf.constant(np.array(array, dtype))
 
+  def kernel(self, array: np.ndarray, axis: int) -> tf.Tensor:
+    del axis
+    return self.constant(array)
+
   def cast(self, x: tf.Tensor, dtype: str) -> tf.Tensor:
     return tf.cast(x, dtype)
 

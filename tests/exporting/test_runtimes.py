@@ -17,6 +17,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
+from flowpp_tf.evaluation import positions
 from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from support.hard_mixtures import grid
@@ -120,6 +121,11 @@ def check_images(model, folders, batches, images):
     dims = np.prod(config.image_shape)
     np.testing.assert_allclose(found["log_prob"] / dims, expected / dims, rtol=0, atol=NATS)
     np.testing.assert_allclose(found["bits_per_dim"], model.to_bits_per_dim(expected), rtol=1e-5, atol=2 * NATS)
+    bits = found["position_bits"]
+    np.testing.assert_allclose(bits.sum(axis=(1, 2, 3)) / dims, -expected / dims / np.log(2), rtol=0, atol=2 * NATS)
+    if not config.condition_shape:
+      terms = -positions._terms(wide, tf.constant(images), tf.cast(noise, tf.float64), given.get("labels")) / np.log(2)
+      np.testing.assert_allclose(bits, terms, rtol=1e-3, atol=5e-3)
     for one, other in ((found["decoded"], pixels), (found["again"], images)):
       difference = np.abs(one.astype(int) - other)
       assert difference.max() <= 1 and np.mean(difference > 0) <= 1e-4
@@ -134,6 +140,25 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
   fpp.export_onnx(model, tmp_path / "onnx")
   fpp.export_litert(model, tmp_path / "litert")
   check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path):
+  keras.utils.set_random_seed(0)
+  model = fpp.FlowPlusPlus(dataclasses.replace(TINY, structure="channels:1,squeeze,channels:1"))
+  perturb(model)
+  fpp.export_onnx(model, tmp_path / "float32")
+  fpp.export_onnx(model, tmp_path / dtype, weight_dtype=dtype)
+  for layer in model._flatten_layers():
+    if isinstance(layer, (fpp.layers.InitNormConv2D, fpp.layers.InitNormDense)):
+      kernel = layer.kernel.numpy().astype(np.float64)
+      scale = np.abs(kernel).max(axis=tuple(range(kernel.ndim - 1))) / 127  # of each output
+      layer.kernel.assign(kernel.astype(np.float16) if dtype == "float16" else np.rint(kernel / scale) * scale)
+  check_images(model, [tmp_path / dtype], [5], small_images(5))
+  sizes = [(tmp_path / name / "log_prob.onnx").stat().st_size for name in ("float32", dtype)]
+  assert sizes[1] < 0.9 * sizes[0]
+  with pytest.raises(fpp.InputError, match="^`weight_dtype` must be one of float32, float16, int8, got 'int4'"):
+    fpp.export_onnx(model, tmp_path / "int4", weight_dtype="int4")
 
 
 @pytest.mark.parametrize("label_dropout", [0.0, 0.1])
@@ -165,9 +190,15 @@ def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_drop
 def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   result = call("export", "--preset=digits", "--format=onnx", "--output=onnx", cwd=tmp_path)
   assert (result.code, result.out) == (0, "wrote onnx\n"), result.error
-  assert call("export", "--preset=digits", "--format=litert", "--output=litert", cwd=tmp_path).code == 0
-  digits, folders = load_dataset("digits").test[:72], [tmp_path / "onnx", tmp_path / "litert"]
-  check_images(fpp.FlowPlusPlus.from_preset("digits"), folders, [1, 7, 64], digits)
+  assert call("export", "--preset=digits", "--format=litert", "--output=litert", "--calibrate", cwd=tmp_path).code == 0
+  data, folders = load_dataset("digits"), [tmp_path / "onnx", tmp_path / "litert"]
+  digits, model = data.test[:72], fpp.FlowPlusPlus.from_preset("digits")
+  check_images(model, folders, [1, 7, 64], digits)
+  calibration = json.loads((tmp_path / "litert" / "metadata.json").read_text())["calibration"]
+  assert calibration["images"] == len(data.validation)
+  bits = model.bits_per_dim(data.validation, seed=1)  # another draw of the noise
+  for share, threshold in calibration["threshold_by_false_alarms"].items():
+    assert abs(np.mean(bits > threshold) - float(share)) < 0.03
   metadata = json.loads((tmp_path / "onnx" / "metadata.json").read_text())
   assert metadata["latent_shape"] == [4, 4, 4] and metadata["noise"] == "normal" and metadata["levels"] == 17
   for file, digest in metadata["sha256"].items():

@@ -35,6 +35,7 @@ BATCH = count(2, huge=same(100))
 SAMPLES = count(2)
 CLASSES = labels(LABELS, 3)
 LATENTS = real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True)
+SOUND = real(np.arange(9.0), batch=1, dtype="float64", finite=True, cast="all")
 GREY = small_images(3)[..., :1]
 ROWS_OF_METRICS = [{"step": 1, "bits_per_dim": 3.0, "val_bits_per_dim": 3.5}]
 RESULT = evaluation.BitsPerDim(3, (evaluation.Bound(1, 2.0, 0.5),), {"prior": 2.0})
@@ -218,6 +219,13 @@ _EVALUATION = {
   ),
   "reconstruct": Row(
     lambda w: evaluation.reconstruct, dict(batched=instance(lambda w: w.batched), images=PICTURES, seed=seed(0))
+  ),
+  "conformal_p_value": Row(
+    lambda w: evaluation.conformal_p_value,
+    dict(calibration=SOUND, scores=real(np.arange(3.0), batch=1, dtype="float64", finite=True, cast="all")),
+  ),
+  "conformal_threshold": Row(
+    lambda w: evaluation.conformal_threshold, dict(calibration=SOUND, false_alarms=number(0.25, low=0.1, high=0.9))
   ),
   "scores_of": Row(
     lambda w: evaluation.scores_of,

@@ -404,6 +404,7 @@ _LOADED = {
         path=path(lambda w: w.new(name), there=False),
         metadata=optional(mapping({})),
         overwrite=flag(True),
+        **({"weight_dtype": text("float32")} if name == "onnx" else {}),
       ),
       slow=True,
     )
