@@ -27,6 +27,7 @@ ROOMS = {  # title and first line of each page
   "training": ("training", "The training loop and its parts."),
   "devices": ("devices", "Strategies over several devices, and workers on several hosts."),
   "evaluation": ("evaluation", "Bits/dim, scores, samples, pictures and curves of a trained model."),
+  "bulk": ("bulk", "Functions of batches for engines such as Ray Data, on many machines."),
   "compression": ("compression", "Lossless compression with a model."),
   "exporting": ("exporting", "Models as SavedModels, and weights in the format of the release."),
 }

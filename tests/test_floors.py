@@ -20,7 +20,7 @@ FLOORS = (
   ("layers", "distributions", "data", "devices"),
   ("models",),
   ("evaluation", "training", "compression", "exporting"),
-  ("demo", "reproduction"),
+  ("bulk", "demo", "reproduction"),
   ("programs",),
   ("__main__", "__init__"),
 )

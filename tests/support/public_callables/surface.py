@@ -15,6 +15,7 @@ ROOMS = (
   "data",
   "training",
   "evaluation",
+  "bulk",
   "config",
 )
 # Arguments of every callable that belong to TFP, Keras or Python.
@@ -74,6 +75,10 @@ WITHOUT_CASES = {
     "as `x`": "validation_data",
   },
   "Dropout": {"Keras' own": "noise_shape seed"},
+  **{
+    f"{name}.__call__": {"a dict, whose column `image` has cases": "batch"}
+    for name in ("CompressImages", "EncodeImages", "ScoreImages")
+  },
 }
 
 

@@ -1,6 +1,6 @@
 """All rows, by room, and those that are also called in graphs."""
 
-from support.public_callables import of_bijectors, of_data, of_evaluation, of_layers, of_models, of_training
+from support.public_callables import of_bijectors, of_bulk, of_data, of_evaluation, of_layers, of_models, of_training
 
 # Rows by "Class.method", "function" or "Class", for several rows of one callable with "/case" behind it.
 ROOMS = {
@@ -10,6 +10,7 @@ ROOMS = {
   "evaluation": of_evaluation.ROWS,
   "data": of_data.ROWS,
   "training": of_training.ROWS,
+  "bulk": of_bulk.ROWS,
 }
 # Rows whose first argument is a tensor that graphs take in.
 GRAPHS = {

@@ -1,0 +1,157 @@
+"""Functions of batches of images, for an engine that spreads them over machines. docs/bulk.md shows Ray Data.
+
+A batch is a `dict` of columns, as Ray Data's `map_batches` has them: "image", uint8 `[N, H, W, C]`, and any others,
+which stay. A worker makes the function once, which loads the model, and calls it with each batch. All numbers of a
+batch follow from its images, the model and the arguments, so that a batch that is computed again, since a worker died,
+is the same.
+"""
+
+import hashlib
+import pathlib
+from typing import TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from flowpp_tf.compression import TieredCodec, compress_to
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.evaluation import BatchedModel, Scorer
+from flowpp_tf.io.files import replace_file
+from flowpp_tf.io.model_folders import ABOUT, CONFIG
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.training import Workdir
+from flowpp_tf.types import Path, Seed
+
+Batch: TypeAlias = dict[str, np.ndarray]
+IMAGE = "image"
+
+
+class _BatchFunction:
+  """Holds a model, of a preset's name or folder or of a run's folder."""
+
+  def __init__(self, model: Path, batch_size: int = 1) -> None:
+    check_count("batch_size", batch_size, most=1 << 16)
+    self._batch_size = batch_size
+    folder = pathlib.Path(model).expanduser()
+    is_run = (folder / CONFIG).is_file() and not (folder / ABOUT).is_file()
+    self._model = Workdir(folder).load()[0] if is_run else FlowPlusPlus.from_preset(model)
+
+  def _images(self, batch):
+    if not isinstance(batch, dict) or IMAGE not in batch:
+      found = ", ".join(map(repr, batch)) if isinstance(batch, dict) else type(batch).__name__
+      raise InputError(f"`batch` must be a dict with a column {IMAGE!r}, got {found}")
+    return as_array(IMAGE, batch[IMAGE], [None, *self._model.config.image_shape])
+
+
+class ScoreImages(_BatchFunction):
+  """Adds the scores of `bin/score` to a batch: log_likelihood (nats), bits_per_dim, complexity_corrected, png_bytes.
+
+  Args:
+    model: name or folder of a preset, or folder of a run.
+    num_samples: samples of the importance-weighted bound.
+    seed: seed of the draws, the same for all images.
+    batch_size: images at a time; a smaller batch is filled up to it. Scores are those of `Scorer` for the same batch to
+      the bit. In another batch an image's score may differ in the last bits of float32.
+
+  Raises:
+    InputError (a ValueError): for wrong arguments, and from a call for images that do not fit the model.
+
+  Examples:
+    >>> from flowpp_tf.bulk import ScoreImages
+    >>> score = ScoreImages("digits", num_samples=2)
+    >>> batch = score({"image": np.zeros([3, 8, 8, 1], np.uint8), "name": np.array(["a", "b", "c"])})
+    >>> batch["bits_per_dim"].shape, [*batch["name"]]
+    ((3,), ['a', 'b', 'c'])
+  """
+
+  @check_arguments
+  def __init__(self, model: Path, num_samples: int = 16, seed: Seed = 0, batch_size: int = 100) -> None:
+    super().__init__(model, batch_size)
+    self._scorer = Scorer(self._model, num_samples, seed)
+
+  def __call__(self, batch: Batch) -> Batch:
+    """Return the batch with a column for each score."""
+    images = self._images(batch)
+    scores = self._scorer(_filled(images, self._batch_size), self._batch_size)
+    del scores["typicality"]  # which needs the run's validation split
+    return {**batch, **{name: values[: len(images)] for name, values in scores.items()}}
+
+
+class EncodeImages(_BatchFunction):
+  """Adds a column "latent" to a batch, `[N, *latent_shape]`: the latents of `FlowPlusPlus.encode`.
+
+  All images get the same draw of the dequantization noise, so that a latent follows from its image. Arguments and
+  errors as of `ScoreImages`.
+
+  Examples:
+    >>> from flowpp_tf.bulk import EncodeImages
+    >>> encode = EncodeImages("digits")
+    >>> encode({"image": np.zeros([3, 8, 8, 1], np.uint8)})["latent"].shape
+    (3, 4, 4, 4)
+  """
+
+  @check_arguments
+  def __init__(self, model: Path, seed: Seed = 0, batch_size: int = 100) -> None:
+    super().__init__(model, batch_size)
+    self._batched = BatchedModel(self._model, batch_size)
+    self._noise = self._model.sample_noise([1], seed)
+
+  def __call__(self, batch: Batch) -> Batch:
+    """Return the batch with the column "latent"."""
+    images = self._images(batch)
+    filled = _filled(images, self._batch_size)
+    latents = self._batched.encode(filled, tf.repeat(self._noise, len(filled), axis=0))
+    return {**batch, "latent": latents[: len(images)]}
+
+
+class CompressImages(_BatchFunction):
+  """Writes the images of each batch as an archive, and says which archive has which image.
+
+  Args:
+    model: as of `ScoreImages`.
+    output: folder of the archives, which all workers share; made if it is missing.
+    tier: of the codec, see `TieredCodec`.
+    embed_model: whether each archive holds the model.
+
+  A call returns the other columns of the batch with "archive", the name of its file, and "position", the index of the
+  image in it: `bin/decompress` and `fpp.decompress` read the files. The name is a hash of the images, so that a batch
+  that is computed again replaces its own file.
+
+  Raises:
+    InputError (a ValueError): for wrong arguments, and from a call for images that do not fit the model.
+
+  Examples:
+    >>> from flowpp_tf.bulk import CompressImages
+    >>> compress = CompressImages("digits", output="archives")
+    >>> row = compress({"image": np.zeros([3, 8, 8, 1], np.uint8)})
+    >>> with open("archives/" + row["archive"][0], "rb") as file:
+    ...   fpp.decompress(fpp.FlowPlusPlus.from_preset("digits"), file.read()).shape
+    (3, 8, 8, 1)
+  """
+
+  @check_arguments
+  def __init__(self, model: Path, output: Path, tier: str = "portable", embed_model: bool = False) -> None:
+    super().__init__(model)
+    self._coder, self._embed_model = TieredCodec(self._model, tier), embed_model
+    self._output = pathlib.Path(output)
+    self._output.mkdir(parents=True, exist_ok=True)
+
+  def __call__(self, batch: Batch) -> Batch:
+    """Return the batch with the columns "archive" and "position" rather than "image"."""
+    images = np.ascontiguousarray(self._images(batch))
+    name = f"images_{hashlib.sha256(images.tobytes()).hexdigest()[:20]}.fpp"
+
+    def write(path):
+      with open(path, "wb") as file:
+        compress_to(file, self._coder, images, embed_model=self._embed_model)
+
+    replace_file(self._output / name, write)
+    others = {column: values for column, values in batch.items() if column != IMAGE}
+    return {**others, "archive": np.full(len(images), name), "position": np.arange(len(images))}
+
+
+def _filled(images, size):
+  """Images repeated up to a multiple of a size, which is at least one batch of it."""
+  missing = -len(images) % size
+  return np.concatenate([images, np.repeat(images[-1:], missing, axis=0)]) if missing else images

@@ -1,0 +1,63 @@
+"""The functions for engines of batches: their numbers are those of the programs, whatever the batches are."""
+
+import numpy as np
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.bulk import CompressImages, EncodeImages, ScoreImages
+from flowpp_tf.data import load_dataset
+from flowpp_tf.evaluation import BatchedModel, Scorer
+
+IMAGES = load_dataset("digits").test[:20]
+
+
+def in_batches(function, *sizes):
+  """The columns of all batches together."""
+  ends = np.cumsum(sizes)
+  found = [
+    function({"image": IMAGES[end - size : end], "index": np.arange(end - size, end)}) for size, end in zip(sizes, ends)
+  ]
+  return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
+
+
+def test_scores_are_those_of_the_same_batches_to_the_bit_and_of_others_to_rounding():
+  expected = Scorer(fpp.FlowPlusPlus.from_preset("digits"), num_samples=2)(IMAGES, batch_size=10)
+  score = ScoreImages("digits", num_samples=2, batch_size=10)
+  same, others = in_batches(score, 10, 10), in_batches(score, 3, 10, 7)
+  np.testing.assert_array_equal(others["index"], np.arange(20))
+  for name in ("log_likelihood", "bits_per_dim", "complexity_corrected", "png_bytes"):
+    np.testing.assert_array_equal(same[name], expected[name])
+    np.testing.assert_allclose(others[name], expected[name], rtol=1e-6)
+
+
+def test_latents_follow_from_the_image_and_decode_to_it():
+  encode = EncodeImages("digits", batch_size=10)
+  found = in_batches(encode, 3, 10, 7)["latent"]
+  np.testing.assert_allclose(found, in_batches(encode, 10, 10)["latent"], atol=1e-4)
+  np.testing.assert_array_equal(BatchedModel(fpp.FlowPlusPlus.from_preset("digits")).decode(found), IMAGES)
+
+
+@pytest.mark.needs("constriction")
+def test_archives_have_every_image_where_the_columns_say_so(tmp_path):
+  compress = CompressImages("digits", tmp_path / "archives")
+  found = in_batches(compress, 12, 8)
+  assert "image" not in found and len({*found["archive"]}) == 2
+  model = fpp.FlowPlusPlus.from_preset("digits")
+  decoded = {path.name: fpp.decompress(model, path.read_bytes()) for path in (tmp_path / "archives").iterdir()}
+  for index, archive, position in zip(found["index"], found["archive"], found["position"]):
+    np.testing.assert_array_equal(decoded[archive][position], IMAGES[index])
+  contents = {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
+  in_batches(compress, 12, 8)  # as after a worker has died
+  assert contents == {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
+
+
+def test_wrong_batches_and_models_are_one_line(tmp_path):
+  score = ScoreImages("digits", num_samples=1, batch_size=2)
+  with pytest.raises(fpp.InputError, match="^`batch` must be a dict with a column 'image', got 'picture'"):
+    score({"picture": IMAGES})
+  with pytest.raises(fpp.InputError, match=r"^`image` must "):
+    score({"image": IMAGES[:, :4]})
+  with pytest.raises(fpp.InputError, match="unknown preset 'digit'"):
+    ScoreImages("digit")
+  with pytest.raises(fpp.InputError, match="is no preset"):
+    ScoreImages(tmp_path)
