@@ -95,6 +95,17 @@ class Model:
     (draw,) = self._noises(noise, 1, len(inputs["images"]), seed)
     return self._in_batches("log_prob", {"noise": draw, **inputs})["latents"]
 
+  def position_bits(
+    self, images: Any, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
+  ) -> np.ndarray:
+    """Return the bits of each pixel, float32 `[B, H, W, 3]`: of the log-det, of the prior and of the dequantizer.
+
+    Their sum over an image is its negative single-sample bound. Arguments as of `log_prob`.
+    """
+    inputs = self._inputs(images, labels, condition)
+    (draw,) = self._noises(noise, 1, len(inputs["images"]), seed)
+    return self._in_batches("log_prob", {"noise": draw, **inputs})["position_bits"]
+
   def decode(self, latents: Any, labels: Any = None, condition: Any = None) -> np.ndarray:
     """Return the images of latents `[B, *latent_shape]`, uint8 `[B, H, W, C]`; other arguments as of `log_prob`."""
     latents = numbers("latents", latents, self.latent_shape)

@@ -65,6 +65,8 @@ def test_bounds_latents_and_images_of_digits_are_those_of_tensorflow(digits):
   expected = model.log_prob_bound(images, num_samples=2, noise=noise).numpy()
   bound = runtime.log_prob(images, noise=noise, num_samples=2)
   np.testing.assert_allclose(bound / 64, expected / 64, atol=NATS)
+  bits = runtime.position_bits(images, seed=0)
+  np.testing.assert_allclose(bits.sum(axis=(1, 2, 3)) / 64, runtime.bits_per_dim(images, seed=0), atol=1e-5)
   latents = runtime.encode(images, noise=noise[0])
   np.testing.assert_array_equal(runtime.decode(latents), images)
   np.testing.assert_array_equal(model.decode(latents), images)
