@@ -32,8 +32,7 @@ class Conv(tf.Module):
 
   def __init__(self, inputs, outputs, size=3, init_scale=1.0):
     self.kernel = variable(tf.random.normal([size, size, inputs, outputs], stddev=0.05))
-    self.bias = variable(tf.zeros([outputs]))
-    self.init_scale = init_scale
+    self.bias, self.init_scale = variable(tf.zeros([outputs])), init_scale
 
   def __call__(self, x, mode):
     if mode == "initialize":
@@ -56,10 +55,9 @@ class GatedConv(tf.Module):
   """x + gate(1x1(dropout(concat_elu(3x3(concat_elu(x)) + 1x1(concat_elu(context))))))"""
 
   def __init__(self, filters, context_channels, dropout, output_size=1):
-    self.conv = Conv(2 * filters, filters)
+    self.conv, self.dropout = Conv(2 * filters, filters), dropout
     self.context_projection = Conv(2 * context_channels, filters, 1) if context_channels else None
     self.output_projection = Conv(2 * filters, 2 * filters, output_size, init_scale=0.1)
-    self.dropout = dropout
 
   def __call__(self, x, context, mode):
     h = self.conv(concat_elu(x), mode)
@@ -94,10 +92,8 @@ class Conditioner(tf.Module):
   def __init__(self, shape, outputs, filters, blocks, heads, dropout, context_channels):
     self.position_embedding = variable(tf.random.normal([*shape[:2], filters], stddev=0.01))
     self.input_conv = Conv(shape[2], filters)
-    self.blocks = []
-    for _ in range(blocks):
-      conv, attention = GatedConv(filters, context_channels, dropout), GatedAttention(filters, heads, dropout)
-      self.blocks.append((conv, LayerNorm(filters), attention, LayerNorm(filters)))
+    norm, attention = lambda: LayerNorm(filters), lambda: GatedAttention(filters, heads, dropout)
+    self.blocks = [(GatedConv(filters, context_channels, dropout), norm(), attention(), norm()) for _ in range(blocks)]
     self.output_conv = Conv(filters, outputs, init_scale=0.1)
 
   def __call__(self, x, context, mode):
@@ -299,6 +295,5 @@ if __name__ == "__main__":
   model = FlowPlusPlus((8, 8, 1), 17, flow, dict(structure="columns:4", filters=32, **network), context=(16, 1))
   train(model, training, steps=int((sys.argv[1:] or [1700])[0]))
   print(f"new digits: {tf.reduce_mean(model.bits_per_dim(test, samples=64)):.3f} bits/dim")
-  images = model.decode(tf.random.normal([4, *model.flow.latent_shape]))
-  for row in tf.concat(tf.unstack(images[..., 0]), axis=1).numpy():
+  for row in tf.concat(tf.unstack(model.decode(tf.random.normal([4, *model.flow.latent_shape]))[..., 0]), 1).numpy():
     print("".join(" .:-=+*#%@"[value * 9 // 16] * 2 for value in row))

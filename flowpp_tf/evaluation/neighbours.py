@@ -57,7 +57,10 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     new = pairwise.euclidean_distances(rows, flat(training_images[part]), squared=True)
     squares = np.concatenate([squares, new], axis=1)
     indices = np.concatenate([indices, np.broadcast_to(np.arange(part.start, part.stop), new.shape)], axis=1)
-    nearest = np.argsort(squares, axis=1, kind="stable")[:, :neighbours]
+    if neighbours == 1:  # the first of equal ones too, in a small part of the time
+      nearest = np.argmin(squares, axis=1, keepdims=True)
+    else:
+      nearest = np.argsort(squares, axis=1, kind="stable")[:, :neighbours]
     indices = np.take_along_axis(indices, nearest, axis=1)
     squares = np.take_along_axis(squares, nearest, axis=1)
   return indices, np.sqrt(squares)

@@ -10,7 +10,6 @@ A model that copies has samples that are closer to the training images than test
 """
 
 import dataclasses
-import functools
 import math
 
 import numpy as np
@@ -126,8 +125,7 @@ class SampleEvaluator:
     distances = distances[:, 0] / math.sqrt(math.prod(images.shape[1:]))
     return SampleQuality(
       len(features),
-      frechet_distance(features, self._of_split),
-      _standard_error(functools.partial(frechet_distance, other=self._of_split), features),
+      *frechet_with_error(features, self._of_split),
       float(np.median(distances)),
       float(np.quantile(distances, 0.01)),
       shares,
@@ -177,6 +175,11 @@ def frechet_distance(features: np.ndarray, other: np.ndarray) -> float:
   cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other_covariance @ root), 0)).sum()
   distance = np.sum((mean - other_mean) ** 2) + np.trace(covariance) + np.trace(other_covariance) - 2 * cross
   return float(max(distance, 0))
+
+
+def frechet_with_error(features: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+  """Return `frechet_distance`, and its standard error over the rows of `features`."""
+  return frechet_distance(features, other), _standard_error(lambda rows: frechet_distance(rows, other), features)
 
 
 def _standard_error(statistic, rows):

@@ -47,7 +47,7 @@ def evaluate_samples(
     return
   labelled, reason = data_flags.with_labels(dataset, settings, model.config, flag_kinds.given_from_flags())
   say("training a classifier whose features are compared, unless the cache has it")
-  features = FeatureNetwork.cached(labelled, FLAGS.cache_dir)
+  features = FeatureNetwork.cached(labelled, FLAGS.cache_dir or settings.get("cache_dir"))
   evaluator = SampleEvaluator(labelled, features, FLAGS.split)
   say("comparing the images")
   real = evaluator.real(FLAGS.samples)
