@@ -1,9 +1,10 @@
 """Flow++ (Ho et al. 2019) in one file of plain TensorFlow, to be read from top to bottom.
 
-    python docs/flow_in_one_file.py 300
+    python docs/flow_in_one_file.py
 
-trains a small model on 8x8 digits for 300 steps and prints four new digits. `flowpp_tf` computes the same, and a test
-compares the two; the package adds speed, precision in the tails, several devices, checks and file formats.
+trains the model of the preset `digits` and prints four new digits, in 12 minutes of CPU time; an argument is another
+number of steps. Its test images take 1.765 bits/dim, 1.761 with the preset (64 samples, one run). `flowpp_tf` computes
+the same, and a test compares the two; the package adds speed, precision in the tails, devices, checks and file formats.
 
 A bijector has `forward(x, context, mode) -> (y, log|det dy/dx|)`, log-dets in nats per image, `[N]`, and
 `inverse(y, context) -> x`. Images: `[N, H, W, C]`. `mode` is "evaluate", "train" (dropout) or "initialize" (by data).
