@@ -11,7 +11,7 @@ from flowpp_tf.evaluation import BatchedModel, FeatureNetwork, SampleEvaluator, 
 from flowpp_tf.evaluation.record import write_entry
 from flowpp_tf.evaluation.sample_quality import draw_samples
 from flowpp_tf.models import FlowPlusPlus
-from flowpp_tf.programs import data_flags, flag_kinds, process
+from flowpp_tf.programs import data_flags, flag_kinds, process, run
 from flowpp_tf.programs.sample_flags import temperatures_from_flags
 from flowpp_tf.training import Workers
 
@@ -53,6 +53,12 @@ def evaluate_samples(
   real = evaluator.real(FLAGS.samples)
   found = {temperature: evaluator(images) for temperature, images in samples.items()}
   kind, accuracy = "classes" if features.classes else "rotations", features.accuracy(labelled, FLAGS.split)
+  chance = 1 / features.network.output_shape[1][-1]
+  if accuracy < 2 * chance:
+    run.warn(
+      f"the classifier of {kind} is right for {accuracy:.2f} of the images, by chance it would be for {chance:.2f}: "
+      "it has learned little, and its features say little of samples"
+    )
   split = f"{dataset.name} {FLAGS.split}"
   count = len(dataset.split(FLAGS.split))
   print(f"{split}: {count:,} images, {FLAGS.samples:,} samples; data {about['data']['digest']}")
