@@ -1,8 +1,8 @@
 """The figures of the README and the pages, by name.
 
-They follow from results.json, peers.json, archives.json, counts.json and the presets. `python benchmarks/run_all.py
---write` writes them between `<!-- figure NAME -->` and `<!-- end -->`. A sentence that has its figures from here cannot
-contradict the table of another page.
+They follow from results.json, peers.json, archives.json, counts.json, sample_quality.json and the presets. `python
+benchmarks/run_all.py --write` writes them between `<!-- figure NAME -->` and `<!-- end -->`. A sentence that has its
+figures from here cannot contradict the table of another page.
 """
 
 import json
@@ -11,6 +11,7 @@ import pathlib
 
 import counts
 import growth
+import sample_quality
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PRESETS = ROOT / "flowpp_tf" / "pretrained"
@@ -104,7 +105,13 @@ def archives_table(stored):
     yield name + (", files; sheet" if name == "JPEG XL" else ""), *(codec(preset, name) for preset in entries)
 
 
-TABLES = dict(readme=readme_table, presets=presets_table, archives=archives_table)
+def samples_table(stored):
+  """The figures of samples of docs/benchmarks/samples.md."""
+  del stored  # a file of its own
+  return sample_quality.table(sample_quality.stored())
+
+
+TABLES = dict(readme=readme_table, presets=presets_table, archives=archives_table, samples=samples_table)
 
 
 def figures(stored):
@@ -124,6 +131,15 @@ def _preset_figures():
       key = f"{name}_{kind}"
       found |= {key: f"{value:.3f}", f"{key}_2": f"{value:.2f}", f"{key}_error": f"{error:.3f}"}
       found[f"{key}_samples"] = str(samples)
+  for name, result in sample_quality.stored().items():
+    best = sample_quality.best_temperature(result)
+    distance = lambda row, split="test": f"{row[split]['frechet_distance']:.1f}"
+    found |= {
+      f"{name}_best_temperature": best,
+      f"{name}_frechet_best": distance(result["temperatures"][best]),
+      f"{name}_frechet_1": distance(result["temperatures"]["1.0"]),
+      f"{name}_frechet_real": distance(result["real"]),
+    }
   found["fashion_mnist_glow"] = GLOW_FASHION_MNIST
   found["label_bits"] = f"{math.log2(10) / dimensions('digits_by_class'):.3f}"
   return found

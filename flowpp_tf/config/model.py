@@ -311,6 +311,9 @@ CONFIGS = {
   "cifar10": _CIFAR10,
   "imagenet32": _IMAGENET32,
   "imagenet64": _IMAGENET64,
+  # The same models on the new downsampled ImageNet, which has other images.
+  "imagenet32_new": _IMAGENET32,
+  "imagenet64_new": _IMAGENET64,
   "imagenet64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
   "celeba64_5bit": dataclasses.replace(_IMAGENET64, levels=32),
   "celeba64_3bit": dataclasses.replace(_IMAGENET64, levels=8),

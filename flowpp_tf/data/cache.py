@@ -35,6 +35,13 @@ def default_cache_dir() -> pathlib.Path:
   return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flowpp_tf"
 
 
+def cache_entry(name: str, identity: Any, cache_dir: Path | None = None) -> pathlib.Path:
+  """Return the path in the cache of what a JSON-serializable value identifies; `name` is for the reader of a list."""
+  digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+  label = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+  return pathlib.Path(cache_dir or default_cache_dir()).expanduser() / f"{label}-{digest[:16]}"
+
+
 def file_identity(paths: list[pathlib.Path], root: Path | None = None) -> list[list[Any]]:
   """Return `[name, bytes, time in ns]` of each file, with names relative to `root` if it is given.
 
@@ -79,9 +86,7 @@ def decoded_images(
     arrays = {split: np.empty(shape, np.uint8) for split, shape in shapes.items()}
     kept, about = fill(arrays)
     return {split: a[kept[split]] if split in kept else a for split, a in arrays.items()}, about
-  digest = hashlib.sha256(json.dumps([_FORMAT, image_shape, identity]).encode()).hexdigest()
-  label = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-  folder = pathlib.Path(cache_dir or default_cache_dir()).expanduser() / f"{label}-{digest[:16]}"
+  folder = cache_entry(name, [_FORMAT, image_shape, identity], cache_dir)
   if not folder.exists():
     _write(folder, shapes, fill)
   try:

@@ -18,13 +18,13 @@ from flowpp_tf.evaluation import BatchedModel, PositionBits, PositionScorer, Sco
 from flowpp_tf.evaluation.batched_model import batches
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
+from flowpp_tf.evaluation.neighbours import compared_images
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.exporting import LoadedModel
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
 
 _MOST_SAMPLES = 100
-_MOST_COMPARED = 60_000  # training images in which the nearest are looked for, in each request
 _MOST_REFERENCES = 100  # images whose bits/dim an upload is compared with, measured at the start
 
 
@@ -65,9 +65,7 @@ class _References:
     train = self.known.train
     if train is None or getattr(train, "random_crops", None):
       raise InputError("the training images are not on this machine, or are crops, others in each step")
-    compared = train
-    if len(train) > _MOST_COMPARED:
-      compared = np.asarray(train[typical_indices(len(train), _MOST_COMPARED)])
+    compared = compared_images(train)
     indices, distances = nearest_neighbours(image[np.newaxis], compared, min(count, len(compared)))
     return np.asarray(compared[indices[0]]), distances[0], len(compared)
 

@@ -7,8 +7,10 @@ from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.evaluation.batched_model import batches
+from flowpp_tf.evaluation.typicality import typical_indices
 
 _CHUNK_BYTES = 2**26  # of float64
+_MOST_COMPARED = 60_000
 
 
 @check_arguments
@@ -55,7 +57,17 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     new = norms[:, np.newaxis] - 2 * (rows @ others.T) + np.einsum("ij,ij->i", others, others)
     squares = np.concatenate([squares, new], axis=1)
     indices = np.concatenate([indices, np.broadcast_to(np.arange(part.start, part.stop), new.shape)], axis=1)
-    nearest = np.argsort(squares, axis=1, kind="stable")[:, :neighbours]
+    if neighbours == 1:  # the first of equal ones too, in a small part of the time
+      nearest = np.argmin(squares, axis=1, keepdims=True)
+    else:
+      nearest = np.argsort(squares, axis=1, kind="stable")[:, :neighbours]
     indices = np.take_along_axis(indices, nearest, axis=1)
     squares = np.take_along_axis(squares, nearest, axis=1)
   return indices, np.sqrt(squares)
+
+
+def compared_images(training_images: Images) -> Images:
+  """Return the training images among which nearest ones are looked for: all, or 60,000 of more, evenly spread."""
+  if len(training_images) <= _MOST_COMPARED:
+    return training_images
+  return np.asarray(training_images[typical_indices(len(training_images), _MOST_COMPARED)])

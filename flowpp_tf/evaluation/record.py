@@ -4,7 +4,9 @@
               "bounds": [{"num_samples": 1, "bits_per_dim": 1.828, "standard_error": 0.019}, ...],
               "terms": {"log_det": ..., "prior": ..., "dequantization": ...},   bits/dim, of one sample
               "codecs": [{"codec": "PNG", "each": 14.168, "standard_error": 0.029, "sheet": 3.834}, ...],   if measured
-              "data": the fingerprint of the data set, "checkpoint": the weights, "seed": 0}, ...}
+              "data": the fingerprint of the data set, "checkpoint": the weights, "seed": 0},
+     "test samples": {"images": 180, "features": "classes", "real": {"images": 1000, "frechet_distance": 5.5, ...},
+                      "temperatures": {"1.0": as "real", ...}, "data", "checkpoint", "seed"}, ...}
 
 Each split has one entry, the newest. One of fewer images of the same weights and data, as by `--limit=20`, is
 "test[:20]" next to it.
@@ -85,13 +87,17 @@ def write_record(
   entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": int(seed)}
   if codecs:
     entry["codecs"] = [dataclasses.asdict(codec) for codec in codecs]
-  record = read_record(path)
-  known = record.get(split, {})
+  known = read_record(path).get(split, {})
   same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
   if same and known.get("images", 0) > result.images:
     split = f"{split}[:{result.images}]"
+  write_entry(path, split, entry)
+
+
+def write_entry(path: Path, name: str, entry: dict) -> None:
+  """Replace an entry and keep the others; raise an `InputError` if the file is something else or cannot be written."""
   try:
-    write_json(path, record | {split: entry})
+    write_json(path, read_record(path) | {name: entry})
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from None
 

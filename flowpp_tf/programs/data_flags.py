@@ -93,13 +93,16 @@ def images_from_flags() -> str:
   return f"the {split} split of " + (dataset or "the model's data")
 
 
-def load_from_settings(settings: dict, config: FlowPlusPlusConfig, any_classes: bool = False) -> ImageDataset:
+def load_from_settings(
+  settings: dict, config: FlowPlusPlusConfig, any_classes: bool = False, labels: bool | None = None
+) -> ImageDataset:
   """Load a data set, with labels if the model takes them, and check that it fits the config.
 
   Args:
     settings: from `complete_settings`.
     config: of the model.
     any_classes: whether the data may have another number of classes than the config.
+    labels: whether to load the labels; None if the model takes them.
   """
   from flowpp_tf.data import load_dataset
 
@@ -113,7 +116,7 @@ def load_from_settings(settings: dict, config: FlowPlusPlusConfig, any_classes: 
     max_bad_files=settings.get("max_bad_files") or 0,
     cache_dir=settings.get("cache_dir"),
     crops=bool(settings.get("crops")),
-    labels=config.num_classes > 0,
+    labels=config.num_classes > 0 if labels is None else labels,
   )
   dataset.check(dataclasses.replace(config, num_classes=dataset.num_classes) if any_classes else config)
   return dataset
@@ -155,3 +158,20 @@ def load_given_data(settings: dict, config: FlowPlusPlusConfig, given: dict) -> 
   if given.get("dataset"):
     return load_from_settings(complete_settings(given, given["dataset"], settings), config)
   return load_data_of_run(settings, config, given)[0]
+
+
+def with_labels(
+  dataset: ImageDataset, settings: dict, config: FlowPlusPlusConfig, given: dict
+) -> tuple[ImageDataset, str]:
+  """Load the labels of a data set of `load_data_of_run` that the model does not take, if it has any.
+
+  Returns:
+    The data set with its labels and "", or as it is and the reason why it has none.
+  """
+  if dataset.labels is not None:
+    return dataset, ""
+  name = given.get("dataset") or settings["dataset"]
+  try:
+    return load_from_settings(complete_settings(given, name, settings), config, any_classes=True, labels=True), ""
+  except InputError as error:
+    return dataset, str(error)

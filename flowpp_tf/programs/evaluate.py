@@ -1,4 +1,4 @@
-"""Measure bits/dim of a trained model on a split of its data. The flags are in evaluate_flags.py."""
+"""Measure bits/dim of a trained model on a split of its data, or its samples. The flags are in evaluate_flags.py."""
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import classify, evaluate_bits_per_dim, measure_codecs, read_record, write_record
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process
 from flowpp_tf.programs.evaluate_flags import counts_from_flags
+from flowpp_tf.programs.evaluate_samples import evaluate_samples
 from flowpp_tf.programs.figures import headed_table
 from flowpp_tf.training import Workers
 
@@ -20,8 +21,7 @@ FLAGS = flags.FLAGS
 
 
 def evaluate_from_flags() -> None:
-  """Print a table for each split that is measured, and a line for the gap."""
-  counts = counts_from_flags()
+  """Print and record the figures that the flags ask for."""
   workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()
@@ -31,7 +31,15 @@ def evaluate_from_flags() -> None:
   output = workdir.evaluation if FLAGS.output is None else pathlib.Path(FLAGS.output)
   read_record(output)
   checkpoint = workdir.weights_info()
+  if FLAGS.samples:
+    evaluate_samples(model, dataset, settings, {"data": fingerprint, "checkpoint": checkpoint}, output, workers)
+  else:
+    _evaluate_bits(model, dataset, fingerprint, checkpoint, workdir, output, workers)
 
+
+def _evaluate_bits(model, dataset, fingerprint, checkpoint, workdir, output, workers):
+  """Print a table for each split that is measured, and a line for the gap."""
+  counts = counts_from_flags()
   say = process.phase if workers.chief else lambda line: None
 
   def measure(split, images):

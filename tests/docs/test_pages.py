@@ -41,3 +41,49 @@ def test_pages_open_with_what_the_reader_can_do():
   for page in sorted((ROOT / "docs").rglob("*.md")):
     title, _, lead, *_ = page.read_text().splitlines()
     assert title.startswith("# ") and lead.startswith("After this page you "), page.name
+
+
+IMAGENET_FIGURE = re.compile(r"(?<![\d.])[2-5]\.\d\d(?![\d.])")
+
+
+def blocks(text):
+  """Paragraphs, and rows of tables, each with the heading row of its table; comments of flag files as text."""
+  for paragraph in re.split(r"\n\s*\n", re.sub(r"^# ?", "", text, flags=re.MULTILINE)):
+    lines = paragraph.splitlines()
+    if lines and lines[0].startswith("|"):
+      yield from (f"{lines[0]}\n{row}" for row in lines[2:])
+    else:
+      yield paragraph
+
+
+def without_version(text):
+  """The blocks that name a figure of ImageNet and not whether it is of the old or of the new one."""
+  return [
+    block
+    for block in blocks(text)
+    if "ImageNet" in block
+    and IMAGENET_FIGURE.search(block.partition("\n")[2] if block.startswith("|") else block)
+    and not re.search(r"\b(old|new)\b", block.partition("\n")[2] if block.startswith("|") else block, re.IGNORECASE)
+  ]
+
+
+def test_figures_of_imagenet_name_its_version():
+  """Two data sets have this name, and a quarter of a bit lies between them."""
+  cards = ROOT.glob("flowpp_tf/pretrained/*/card.md")
+  pages = [ROOT / "README.md", *ROOT.glob("configs/*.flags"), *cards, *(ROOT / "docs").rglob("*.md")]
+  named = sum("ImageNet" in page.read_text() for page in pages)
+  assert named >= 8
+  assert not [(page.name, block) for page in pages for block in without_version(page.read_text())]
+
+
+@pytest.mark.parametrize(
+  "text, count",
+  [
+    ("On ImageNet 64x64 it has 3.69 bits/dim.", 1),
+    ("On the old ImageNet 64x64 it has 3.69 bits/dim.", 0),
+    ("ImageNet has 64x64 pixels.\n\nOn CIFAR-10 it has 3.08.", 0),
+    ("| model | ImageNet, old |\n|---|---|\n| a | 3.69 |\n| b | 3.35, new |", 1),
+  ],
+)
+def test_the_search_finds_figures_without_a_version(text, count):
+  assert len(without_version(text)) == count

@@ -27,6 +27,7 @@ PUBLISHED = {
   "cifar10_no_attention": (31443440, 3466976),
 }
 FEWER_LEVELS = ["imagenet64_5bit", "celeba64_5bit", "celeba64_3bit"]  # than imagenet64, and otherwise equal to it
+ON_OTHER_DATA = {"imagenet32_new": "imagenet32", "imagenet64_new": "imagenet64"}  # otherwise equal to these
 LARGEST = "imagenet32"
 
 
@@ -66,8 +67,8 @@ def test_published_models_are_built_with_these_parameters_and_no_copies_of_the_l
 
 def test_the_recipes_of_published_models_have_the_epsilon_of_tensorflow_1_and_no_others():
   epsilons = {name: fpp.Recipe.load(name).settings.get("adam_epsilon") for name in fpp.recipes()}
-  assert {name for name, epsilon in epsilons.items() if epsilon == 1e-8} == {*PUBLISHED}
-  assert {epsilon for name, epsilon in epsilons.items() if name not in PUBLISHED} == {None}
+  assert {name for name, epsilon in epsilons.items() if epsilon == 1e-8} == {*PUBLISHED, *ON_OTHER_DATA}
+  assert {epsilon for name, epsilon in epsilons.items() if name not in {*PUBLISHED, *ON_OTHER_DATA}} == {None}
 
 
 @pytest.mark.parametrize("name", FEWER_LEVELS)
@@ -75,6 +76,13 @@ def test_published_models_of_fewer_levels_are_otherwise_those_of_all_levels(name
   config = fpp.get_config("imagenet64")
   assert dataclasses.replace(fpp.get_config(name), levels=config.levels) == config
   assert PUBLISHED[name] == PUBLISHED["imagenet64"]
+
+
+def test_each_imagenet_has_the_published_recipe_and_names_its_version():
+  for name, old in ON_OTHER_DATA.items():
+    assert fpp.get_config(name) == fpp.get_config(old)
+    assert dict(fpp.Recipe.load(name).settings) == {**fpp.Recipe.load(old).settings, "dataset": name}
+    assert fpp.Recipe.load(old).settings["dataset"] == f"{old}_old"
 
 
 def test_every_config_can_be_built_and_fits_the_data_set_of_its_name():

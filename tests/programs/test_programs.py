@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from flowpp_tf.evaluation import features
 from support.marks import slow
 from support.programs import ROOT, call, run
 from support.runs import TRAINED
@@ -86,6 +87,23 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
   assert (trained / "a.png").read_bytes() == (trained / "b.png").read_bytes()
 
 
+def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
+  monkeypatch.setattr(features, "_MOST_STEPS", 2)
+  before = json.loads((trained / "runs" / "digits" / "evaluation.json").read_text())
+  command = ["--workdir=runs/digits", "--samples=30", "--temperature=0.5,1.0", "--cache_dir=features"]
+  result = call("evaluate", *command, cwd=trained)
+  assert result.code == 0, result.error
+  assert "digits test: 180 images, 30 samples" in result.out and "features of a classifier of classes" in result.out
+  rows = [line.split() for line in result.out.splitlines() if " +- " in line]
+  assert [row[:2] for row in rows] == [["real,", "30"], ["temperature", "0.5"], ["temperature", "1.0"]]
+  record = json.loads((trained / "runs" / "digits" / "evaluation.json").read_text())
+  entry = record.pop("test samples")
+  assert record == before and entry["checkpoint"] == before["test"]["checkpoint"]
+  for row, quality in zip(rows, [entry["real"], *entry["temperatures"].values()], strict=True):
+    assert quality["images"] == 30 and f"{quality['frechet_distance']:.2f}" in row
+    assert sum(quality["class_shares"]) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
   "program, args, message",
   [
@@ -114,6 +132,8 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
     ("evaluate", ["--workdir=runs/digits", "--split=dev"], "`split` must be one of train, validation"),
     ("evaluate", ["--workdir=runs/digits", "--num_samples=0,2"], "`num_samples` must be positive"),
     ("evaluate", ["--workdir=runs/digits", "--output=no/such/folder.json"], "cannot write"),
+    ("evaluate", ["--workdir=runs/digits", "--samples=30", "--gap"], "--gap is for bits/dim, and does not go with"),
+    ("evaluate", ["--workdir=runs/digits", "--temperature=0.8"], "--temperature is for --samples, which must be a"),
     ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
     ("sample", ["--workdir=runs/digits", "--n=0"], "--n"),
     ("sample", ["--workdir=runs/digits", "--interpolate=test:0"], "--interpolate must be two images"),

@@ -129,6 +129,47 @@ _EVALUATION = {
       .named("labels")
     ),
   ),
+  "FeatureNetwork.train": Row(
+    lambda w: evaluation.FeatureNetwork.train,
+    dict(dataset=instance(lambda w: w.dataset), seed=count(0, low=0), steps=optional(count(1))),
+    lambda features: look(features.network),
+    slow=True,
+  ),
+  "FeatureNetwork.cached": Row(
+    lambda w: evaluation.FeatureNetwork.cached,
+    dict(
+      dataset=instance(lambda w: w.dataset),
+      cache_dir=optional(path(lambda w: w.new("cache"), there=False)),
+      seed=count(0, low=0),
+    ),
+    lambda features: look(features.network),
+    slow=True,
+  ),
+  "FeatureNetwork.__call__": Row(
+    lambda w: w.features.__call__, dict(images=PICTURES, batch_size=count(3, huge=same(100)))
+  ),
+  "FeatureNetwork.accuracy": Row(
+    lambda w: w.features.accuracy, dict(dataset=instance(lambda w: w.dataset), split=name("test"))
+  ),
+  "SampleEvaluator": Row(
+    lambda w: evaluation.SampleEvaluator,
+    dict(dataset=instance(lambda w: w.dataset), features=instance(lambda w: w.features), split=name("test")),
+    lambda evaluator: look(evaluator(np.tile(IMAGES, [7, 1, 1, 1]))),
+  ),
+  "SampleEvaluator.__call__": Row(
+    lambda w: evaluation.SampleEvaluator(w.dataset, w.features).__call__,
+    dict(images=images(np.tile(IMAGES, [7, 1, 1, 1]), 8)),
+  ),
+  "SampleEvaluator.real": Row(
+    lambda w: evaluation.SampleEvaluator(w.twenty, w.features).real, dict(n=count(20, low=20, huge=same(20)))
+  ),
+  "frechet_distance": Row(
+    lambda w: evaluation.frechet_distance,
+    dict(
+      features=real(NORMAL(5, 3), event=2, dtype="float64", finite=True, cast="all"),
+      other=real(NORMAL(6, 3) + 1, event=2, dtype="float64", finite=True, cast="all"),
+    ),
+  ),
   "image_grid": Row(
     lambda w: evaluation.image_grid,
     dict(

@@ -198,6 +198,16 @@ class World:
     return evaluation.Scorer(self.model, 2)
 
   @functools.cached_property
+  def features(self):
+    return evaluation.FeatureNetwork.train(self.dataset, steps=1)
+
+  @functools.cached_property
+  def twenty(self):
+    """As many images in each split as there must be samples."""
+    many = np.tile(IMAGES, [7, 1, 1, 1])[:20]
+    return data.ImageDataset("twenty", 8, many, many, many)
+
+  @functools.cached_property
   def class_scorer(self):
     return evaluation.Scorer(self.labelled, 2)
 

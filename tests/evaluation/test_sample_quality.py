@@ -1,0 +1,95 @@
+"""Figures of samples: the distance against other arithmetic, and what they must say of copies, noise and one class."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from flowpp_tf import InputError, evaluation
+from flowpp_tf.data import ImageDataset, load_dataset
+from flowpp_tf.evaluation import features as features_module
+from flowpp_tf.evaluation import sample_quality
+
+
+def test_the_distance_is_that_of_its_formula():
+  rng = np.random.RandomState(0)
+  a = rng.randn(400, 6) @ rng.randn(6, 6) + rng.randn(6)
+  b = rng.randn(300, 6) @ rng.randn(6, 6)
+  one, other = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+  expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(one + other - 2 * scipy.linalg.sqrtm(one @ other).real)
+  assert evaluation.frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [5, 1000])  # 5: singular covariances, of which a general square root fails
+def test_the_distance_of_scaled_features_is_exact(count):
+  a = np.random.RandomState(1).randn(count, 16)
+  centred = a - a.mean(axis=0)
+  expected = 0.25 * np.trace(np.cov(a, rowvar=False))  # by (1 - 1.5)^2
+  assert evaluation.frechet_distance(centred, 1.5 * centred) == pytest.approx(expected, rel=1e-6)
+  assert evaluation.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_standard_error_of_a_mean_is_that_of_the_means_of_groups():
+  rows = np.random.RandomState(2).randn(50)
+  groups = [rows[i::10].mean() for i in range(10)]
+  assert sample_quality._standard_error(np.mean, rows) == pytest.approx(np.std(groups, ddof=1) / np.sqrt(10))
+
+
+@pytest.fixture(scope="module")
+def digits():
+  return load_dataset("digits", labels=True)
+
+
+@pytest.fixture(scope="module")
+def evaluator(digits):
+  return evaluation.SampleEvaluator(digits, evaluation.FeatureNetwork.train(digits, steps=60))
+
+
+def test_figures_tell_copies_noise_and_one_class_from_real_images(digits, evaluator):
+  real = evaluator.real(1000)
+  assert (
+    real.images == 1000 and sum(real.class_shares) == pytest.approx(1) and real.imbalance < 0.2
+  )  # test images are few
+  copies = evaluator(digits.train[:300])
+  assert copies.neighbour_distance == copies.closest == 0 < real.closest < real.neighbour_distance
+  noise = evaluator(np.random.RandomState(0).randint(0, 17, [300, 8, 8, 1]))
+  assert noise.frechet_distance - 5 * noise.standard_error > 3 * real.frechet_distance
+  sevens = evaluator(digits.train[digits.labels["train"] == 7])
+  assert sevens.imbalance > 0.7 and sevens.class_shares[7] > 0.8
+  assert sevens.frechet_distance > 2 * real.frechet_distance
+
+
+@pytest.mark.slow
+def test_without_labels_the_network_learns_rotations():
+  # Stripes of one direction in the upper half: each of the four turns looks different.
+  images = np.zeros([64, 8, 8, 1], np.uint8)
+  images[:, :3, :, :] = np.random.RandomState(0).randint(128, 256, [64, 3, 8, 1])
+  square = ImageDataset("bars", 256, images, images[:32], images[32:])
+  network = evaluation.FeatureNetwork.train(square, steps=40)
+  assert network.classes == () and network.network.output_shape[1] == (None, 4)
+  assert network.accuracy(square, "test") > 0.9
+  quality = evaluation.SampleEvaluator(square, network)(images)
+  assert quality.class_shares == () and quality.imbalance is None
+  wide = dataclasses.replace(square, **{split: square.split(split)[:, :4] for split in ("train", "validation", "test")})
+  assert evaluation.FeatureNetwork.train(wide, steps=1).network.output_shape[1] == (None, 2)
+
+
+@pytest.mark.slow
+def test_a_network_is_trained_once_from_its_seed_and_kept(digits, tmp_path, monkeypatch):
+  monkeypatch.setattr(features_module, "_MOST_STEPS", 3)
+  first = evaluation.FeatureNetwork.cached(digits, tmp_path)
+  again = evaluation.FeatureNetwork.train(digits)
+  np.testing.assert_allclose(first(digits.test)[0], again(digits.test)[0], rtol=1e-4, atol=1e-4)
+  monkeypatch.setattr(evaluation.FeatureNetwork, "train", None)
+  kept = evaluation.FeatureNetwork.cached(digits, tmp_path)
+  np.testing.assert_array_equal(kept(digits.test)[0], first(digits.test)[0])
+  (path,) = tmp_path.iterdir()
+  path.write_bytes(path.read_bytes()[:1000])
+  with pytest.raises(InputError, match="features-digits.* cannot be read: .*; delete .* to train its features again"):
+    evaluation.FeatureNetwork.cached(digits, tmp_path)
+
+
+def test_too_few_samples_are_refused(digits, evaluator):
+  with pytest.raises(InputError, match="`images` must be at least 20, got 19"):
+    evaluator(digits.test[:19])
