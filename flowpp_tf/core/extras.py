@@ -23,6 +23,7 @@ EXTRAS = {
   "imagecodecs": ("imagecodecs", "codecs"),
   "gradio": ("gradio", "demo"),
   "onnx": ("onnx", "onnx"),
+  "openvino": ("openvino", "openvino"),
   "huggingface_hub": ("huggingface_hub", "hub"),
   "kagglehub": ("kagglehub", "hub"),
 }

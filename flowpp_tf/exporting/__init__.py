@@ -1,7 +1,7 @@
-"""Models as SavedModels, ONNX and LiteRT; weights in the release's format, whose names the models floor knows."""
+"""Models as SavedModels and for other runtimes; weights in the release's format, whose names the models floor knows."""
 
 from flowpp_tf.exporting.loaded_model import LoadedModel, load_saved_model
-from flowpp_tf.exporting.runtime_files import export_litert, export_onnx
+from flowpp_tf.exporting.runtime_files import export_litert, export_onnx, export_openvino
 from flowpp_tf.exporting.saved_model import export_saved_model
 from flowpp_tf.models import official_weights
 from flowpp_tf.models.official_weights import export_official_weights, load_official_weights

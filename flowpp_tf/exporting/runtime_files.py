@@ -10,12 +10,14 @@ import functools
 import hashlib
 import json
 import pathlib
+import tempfile
 from typing import Any
 
 import tensorflow as tf
 
 from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import import_extra
 from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs
@@ -62,10 +64,7 @@ def export_onnx(
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> fpp.export_onnx(model, "exported/digits_onnx", metadata={"data": "digits"})
   """
-  if weight_dtype not in WEIGHT_DTYPES:
-    raise InputError(f"`weight_dtype` must be one of {', '.join(WEIGHT_DTYPES)}, got {weight_dtype!r}")
-  convert = functools.partial(_to_onnx, weight_dtype=weight_dtype)
-  _export("onnx", convert, model, path, {**(metadata or {}), "weight_dtype": weight_dtype}, overwrite)
+  _export("onnx", _with(weight_dtype, _to_onnx), model, path, metadata, overwrite, weight_dtype)
 
 
 @check_arguments
@@ -87,24 +86,53 @@ def export_litert(
   _export("tflite", _to_litert, model, path, metadata, overwrite)
 
 
+@check_arguments
+def export_openvino(
+  model: FlowPlusPlus | Flow | FlowDistribution,
+  path: Path,
+  metadata: dict[str, Any] | None = None,
+  overwrite: bool = False,
+  weight_dtype: str = "float32",
+) -> None:
+  """Write a model with its current weights as a directory of OpenVINO's files, an .xml and a .bin for each function.
+
+  Arguments, functions and errors as in `export_onnx`; it needs the packages openvino and onnx. OpenVINO also reads what
+  `export_onnx` writes. Compile with the hint `INFERENCE_PRECISION_HINT="f32"` for the numbers of the other formats:
+  some processors compute in bfloat16 without it.
+
+  Examples:
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> fpp.export_openvino(model, "exported/digits_openvino", metadata={"data": "digits"})
+  """
+  _export("openvino", _with(weight_dtype, _to_openvino), model, path, metadata, overwrite, weight_dtype)
+
+
+def _with(weight_dtype, convert):
+  if weight_dtype not in WEIGHT_DTYPES:
+    raise InputError(f"`weight_dtype` must be one of {', '.join(WEIGHT_DTYPES)}, got {weight_dtype!r}")
+  return functools.partial(convert, weight_dtype=weight_dtype)
+
+
 def _export(
-  suffix: str,
-  convert: Callable[[str, Graph], bytes],
+  format: str,
+  convert: Callable[[str, Graph], dict[str, bytes]],
   model: FlowPlusPlus | Flow | FlowDistribution,
   path: Path,
   metadata: dict[str, Any] | None,
   overwrite: bool,
+  weight_dtype: str = "float32",
 ) -> None:
   path = pathlib.Path(path).absolute()
   if path.is_file() or path.is_dir() and any(path.iterdir()):
     if not overwrite:
       raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
-    if not _is_export(path, suffix):
+    if not _is_export(path, format):
       raise InputError(f"{str(path)!r} cannot be overwritten: it is no export of this format")
   graphs, about = inference_graphs(model)
-  files = {f"{name}.{suffix}": convert(name, graph) for name, graph in graphs.items()}
+  files = {file: data for name, graph in graphs.items() for file, data in convert(name, graph).items()}
   about |= {
-    "format": suffix,
+    "format": format,
+    "weight_dtype": weight_dtype,
     "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     "versions": {"flowpp_tf": __version__, "tensorflow": tf.__version__},
   }
@@ -124,9 +152,9 @@ def _export(
     raise InputError(f"{str(path)!r} cannot be written: {error}") from None
 
 
-def _is_export(path, suffix):
+def _is_export(path, format):
   try:
-    return read_json(path / _METADATA)["format"] == suffix
+    return read_json(path / _METADATA)["format"] == format
   except (OSError, ValueError, KeyError, TypeError):
     return False
 
@@ -136,14 +164,23 @@ def _to_onnx(name, graph, weight_dtype):
   inputs = {key: ops.input(key, spec.dtype, [None, *spec.shape]) for key, spec in graph.inputs.items()}
   for key, value in graph.compute(ops, **inputs).items():
     ops.output(key, value, [None, *graph.outputs[key].shape])
-  return ops.model(name).SerializeToString(deterministic=True)
+  return {f"{name}.onnx": ops.model(name).SerializeToString(deterministic=True)}
+
+
+def _to_openvino(name, graph, weight_dtype):
+  openvino = import_extra("openvino", "the format 'openvino'")
+  (content,) = _to_onnx(name, graph, weight_dtype).values()
+  with tempfile.TemporaryDirectory() as folder:
+    source, target = pathlib.Path(folder, "graph.onnx"), pathlib.Path(folder, f"{name}.xml")
+    source.write_bytes(content)
+    openvino.save_model(openvino.Core().read_model(source), target, compress_to_fp16=False)
+    return {path.name: path.read_bytes() for path in (target, target.with_suffix(".bin"))}
 
 
 def _to_litert(name, graph):
-  del name
   specs = {key: tf.TensorSpec([None, *spec.shape], spec.dtype, key) for key, spec in graph.inputs.items()}
   function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
   module = tf.Module()
   module.function = function
   converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function(**specs)], module)
-  return converter.convert()
+  return {f"{name}.tflite": converter.convert()}

@@ -1,4 +1,4 @@
-"""Write a trained model as a SavedModel, as ONNX, for LiteRT or as a preset. The flags are in export_flags.py."""
+"""Write a trained model as a SavedModel, for other runtimes or as a preset. The flags are in export_flags.py."""
 
 import math
 
@@ -9,7 +9,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import conformal_threshold
 from flowpp_tf.evaluation.record import read_record
 from flowpp_tf.evaluation.typicality import typical_indices
-from flowpp_tf.exporting import export_litert, export_onnx, export_saved_model
+from flowpp_tf.exporting import export_litert, export_onnx, export_openvino, export_saved_model
 from flowpp_tf.models import FlowPlusPlus, save_preset
 from flowpp_tf.programs import data_flags, model_flags, process
 from flowpp_tf.programs.export_flags import output_from_flags
@@ -39,8 +39,9 @@ def export_from_flags() -> None:
   process.phase("tracing the model's functions, and writing them")
   if FLAGS.format == "saved_model":
     export_saved_model(model, output, metadata, FLAGS.max_batch, FLAGS.overwrite)
-  elif FLAGS.format == "onnx":
-    export_onnx(model, output, metadata, FLAGS.overwrite, FLAGS.weight_dtype)
+  elif FLAGS.format in ("onnx", "openvino"):
+    export = {"onnx": export_onnx, "openvino": export_openvino}[FLAGS.format]
+    export(model, output, metadata, FLAGS.overwrite, FLAGS.weight_dtype)
   else:
     export_litert(model, output, metadata, FLAGS.overwrite)
   print(f"wrote {output}")

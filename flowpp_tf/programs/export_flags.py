@@ -1,4 +1,4 @@
-"""Write a trained model as a SavedModel for TensorFlow and its Serving, as ONNX, for LiteRT, or as a preset.
+"""Write a trained model as a SavedModel, as ONNX, for LiteRT or OpenVINO, or as a preset.
 
 bin/export --workdir=runs/digits
 bin/export --preset=digits --format=onnx --output=digits_onnx
@@ -19,6 +19,7 @@ FORMATS = {
   "saved_model": ("a SavedModel", ("saved_model", "1")),
   "onnx": ("ONNX", ("onnx",)),
   "litert": ("LiteRT", ("litert",)),
+  "openvino": ("OpenVINO", ("openvino",)),
   "preset": ("a preset, for a hub of models", ("preset",)),
 }
 
@@ -30,8 +31,8 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "output",
     None,
-    "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1, WORKDIR/onnx, "
-    "WORKDIR/litert or WORKDIR/preset if not given.",
+    "Directory to write, named by a number for TensorFlow Serving; WORKDIR/saved_model/1 if not given, or "
+    "WORKDIR/onnx and so on.",
   )
   flags.DEFINE_integer(
     "max_batch",
@@ -53,7 +54,7 @@ def define_flags() -> None:
     "weight_dtype",
     "float32",
     WEIGHT_DTYPES,
-    "How --format=onnx stores the kernels of the networks; smaller files cost bits/dim (docs/serving.md).",
+    "How --format=onnx and openvino store the kernels of the networks; smaller files cost bits/dim (docs/serving.md).",
   )
   flags.DEFINE_bool("overwrite", False, "Replace an existing export of the same format.")
 
@@ -63,10 +64,11 @@ def plan_from_flags() -> str:
   given = flags.FLAGS
   if given.format != "saved_model" and given["max_batch"].present:
     raise InputError(f"--max_batch is for --format=saved_model; --format={given.format} takes batches of any size")
-  if given.format == "onnx":
-    check_extra("onnx", "--format=onnx")
+  if given.format in ("onnx", "openvino"):
+    check_extra("onnx", f"--format={given.format}")
+    check_extra(given.format, f"--format={given.format}")
   elif given.weight_dtype != "float32":
-    raise InputError(f"--weight_dtype is for --format=onnx; --format={given.format} has no other than the model's")
+    raise InputError(f"--weight_dtype is for --format=onnx and openvino, not for --format={given.format}")
   if given.format != "preset" and given["license"].present:
     raise InputError(f"--license is for --format=preset, whose card says it, not for --format={given.format}")
   if given.format == "preset" and given.calibrate:

@@ -24,7 +24,7 @@ from support.hard_mixtures import grid
 from support.models import MINIMAL, TINY, perturb, small_images
 from support.programs import ROOT, call
 
-pytestmark = pytest.mark.needs("onnx", "onnxruntime")
+pytestmark = pytest.mark.needs("onnx", "onnxruntime", "openvino")
 SERVING = (ROOT / "docs" / "serving.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", SERVING.partition("## Without TensorFlow")[2], re.DOTALL)
 NATS = 1e-5  # per dimension, of the log density
@@ -74,10 +74,26 @@ def litert_session(path):
     return tf.lite.Interpreter(str(path), num_threads=1).get_signature_runner()
 
 
+def openvino_session(path):
+  """A file of OpenVINO as such a function."""
+  import openvino
+
+  options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+  compiled = openvino.Core().compile_model(path, "CPU", options)
+  # An output has several names, one of which is that of the graph.
+  return lambda **inputs: {
+    name: value.copy() for output, value in compiled(inputs).items() for name in output.get_names()
+  }
+
+
 def sessions(folder, *names):
   """The functions of an export by name."""
-  suffix = json.loads((folder / "metadata.json").read_text())["format"]
-  session = {"onnx": onnx_session, "tflite": litert_session}[suffix]
+  format = json.loads((folder / "metadata.json").read_text())["format"]
+  session, suffix = {
+    "onnx": (onnx_session, "onnx"),
+    "tflite": (litert_session, "tflite"),
+    "openvino": (openvino_session, "xml"),
+  }[format]
   return [session(folder / f"{name}.{suffix}") for name in names]
 
 
@@ -191,7 +207,8 @@ def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   result = call("export", "--preset=digits", "--format=onnx", "--output=onnx", cwd=tmp_path)
   assert (result.code, result.out) == (0, "wrote onnx\n"), result.error
   assert call("export", "--preset=digits", "--format=litert", "--output=litert", "--calibrate", cwd=tmp_path).code == 0
-  data, folders = load_dataset("digits"), [tmp_path / "onnx", tmp_path / "litert"]
+  assert call("export", "--preset=digits", "--format=openvino", "--output=openvino", cwd=tmp_path).code == 0
+  data, folders = load_dataset("digits"), [tmp_path / name for name in ("onnx", "litert", "openvino")]
   digits, model = data.test[:72], fpp.FlowPlusPlus.from_preset("digits")
   check_images(model, folders, [1, 7, 64], digits)
   calibration = json.loads((tmp_path / "litert" / "metadata.json").read_text())["calibration"]

@@ -21,6 +21,7 @@ COMPONENTS = {
   "gradio": (lambda: importlib.util.find_spec("gradio"), "pip install -e '.[demo]'"),
   "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
   "onnx": (lambda: importlib.util.find_spec("onnx"), "pip install -e '.[onnx]'"),
+  "openvino": (lambda: importlib.util.find_spec("openvino"), "pip install -e '.[openvino]'"),
   "onnxruntime": (lambda: importlib.util.find_spec("onnxruntime"), "pip install -e '.[test]'"),
   "cc": (lambda: shutil.which("cc"), "apt-get install gcc libc6-dev"),
   "imagecodecs": (lambda: importlib.util.find_spec("imagecodecs"), "pip install -e '.[codecs]'"),

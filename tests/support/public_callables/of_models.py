@@ -404,11 +404,11 @@ _LOADED = {
         path=path(lambda w: w.new(name), there=False),
         metadata=optional(mapping({})),
         overwrite=flag(True),
-        **({"weight_dtype": text("float32")} if name == "onnx" else {}),
+        **({} if name == "litert" else {"weight_dtype": text("float32")}),
       ),
       slow=True,
     )
-    for name in ("onnx", "litert")
+    for name in ("onnx", "litert", "openvino")
   },
   "load_saved_model": Row(lambda w: fpp.load_saved_model, dict(path=path(lambda w: w.exported)), repr, slow=True),
   "LoadedModel": Row(lambda w: fpp.exporting.LoadedModel, dict(path=path(lambda w: w.exported)), repr, slow=True),
