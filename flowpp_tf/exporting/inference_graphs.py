@@ -57,7 +57,7 @@ def inference_graphs(model: FlowPlusPlus | Flow | FlowDistribution) -> tuple[dic
   """Return the graphs by name, and what their user must know, for JSON.
 
   Raises:
-    InputError (a ValueError): if a weight is not finite, or the base of a flow of vectors is not standard normal. A
+    InputError (a ValueError): if a weight is not finite, or a flow of vectors has a base that `vector_flow` has not. A
       part that inference graphs do not have is an error where a graph computes.
   """
   return _of_images(model) if isinstance(model, FlowPlusPlus) else _of_vectors(model)
@@ -186,17 +186,15 @@ def _of_vectors(model):
   flow = model.distribution if isinstance(model, Flow) else model
   if not isinstance(flow, FlowDistribution):
     raise InputError(f"`model` must hold a `FlowDistribution`, got {flow}")
-  base, shape, context_size = flow.distribution, tuple(flow.event_shape), flow.context_size
-  is_normal = isinstance(base, tfp.distributions.Sample) and isinstance(base.distribution, tfp.distributions.Normal)
-  if not (is_normal and np.all(base.distribution.loc == 0) and np.all(base.distribution.scale == 1)):
-    raise InputError(f"the base of the flow must be standard normal, `tfd.Sample(tfd.Normal(0, 1), ...)`, got {base}")
+  shape, context_size = tuple(flow.event_shape), flow.context_size
+  base, log_probs = _base(flow.distribution)
   for variable in flow.variables:
     if not np.all(np.isfinite(variable.numpy())):
       raise InputError(f"the weights of the flow must be finite, got NaN or infinity in {variable.name}")
 
   def log_prob(ops: Ops, x: Value, context: Value | None = None) -> dict[str, Value]:
     z = flow_graph.transform(ops, flow.bijector, Tensor(x, shape), inverse=True, context=context)
-    densities = flow_graph.normal_log_probs(z.value) + z.all_log_dets(ops)
+    densities = log_probs(ops, z.value) + z.all_log_dets(ops)
     return {"log_prob": flow_graph.sum_of_event(ops, densities, shape), "latents": z.value}
 
   def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
@@ -210,7 +208,24 @@ def _of_vectors(model):
   about = {
     "event_shape": [*shape],
     "latent_shape": [*shape],
+    "base": base,
     "context_size": context_size,
     "units": {"log_prob": "nats per vector"},
   }
   return graphs, about
+
+
+def _base(distribution):
+  """Return what the latents' distribution is, for JSON, and its log density at each value, `f(ops, z)`."""
+  tfd = tfp.distributions
+  values = distribution.distribution if isinstance(distribution, tfd.Sample) else None
+  if isinstance(values, (tfd.Normal, tfd.StudentT)) and np.all(values.loc == 0) and np.all(values.scale == 1):
+    if isinstance(values, tfd.Normal):
+      return "normal", lambda ops, z: flow_graph.normal_log_probs(z)
+    if np.ndim(values.df) == 0:
+      df = float(values.df)
+      constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
+      return {"student_t": df}, lambda ops, z: ops.log(z * z * (1 / df) + 1.0) * (-(df + 1) / 2) + constant
+  raise InputError(
+    f"the base of the flow must be `tfd.Sample` of a standard normal or Student's t distribution, got {distribution}"
+  )

@@ -37,7 +37,9 @@ class VectorFlow:
     try:
       (self.event_size,) = map(int, self.metadata["event_shape"])
       self.context_size = int(self.metadata["context_size"])
-    except (TypeError, ValueError, KeyError) as error:
+      base = self.metadata.get("base", "normal")
+      self._df = None if base == "normal" else float(base["student_t"])
+    except (TypeError, ValueError, KeyError, IndexError) as error:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
 
   def log_prob(self, x: Any, context: Any = None) -> np.ndarray:
@@ -67,10 +69,11 @@ class VectorFlow:
       n: how many.
       context: `[n, context_size]`, or one row for all, of a flow that takes one.
       seed: an integer from 0; None for other samples in each call.
-      temperature: factor of the standard deviation of the latents.
+      temperature: factor of the latents, which are normal, or of Student's t-distribution if that is the flow's base.
     """
-    latents = generator(seed).standard_normal((positive("n", n), self.event_size), np.float32)
-    return self.decode(latents * temperature_of(temperature), context)
+    shape, rng = (positive("n", n), self.event_size), generator(seed)
+    latents = rng.standard_normal(shape) if self._df is None else rng.standard_t(self._df, shape)
+    return self.decode(latents.astype(np.float32) * temperature_of(temperature), context)
 
   def _given(self, context, count):
     if not self.context_size:

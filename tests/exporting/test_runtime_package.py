@@ -51,7 +51,7 @@ def classes(tmp_path_factory):
 def vectors(tmp_path_factory):
   """A flow given a context, and its export."""
   keras.utils.set_random_seed(0)
-  flow = fpp.VectorFlow(event_size=5, context_size=3, couplings=2, hidden=8)
+  flow = fpp.VectorFlow(event_size=5, context_size=3, couplings=2, hidden=8, df=4.0)
   folder = tmp_path_factory.mktemp("vectors") / "onnx"
   perturb(flow)
   fpp.export_onnx(flow, folder)

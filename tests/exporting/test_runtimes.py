@@ -239,9 +239,10 @@ def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   assert result.returncode == 0 and result.stdout.startswith("(4, 8, 8, 1) "), result.stderr
 
 
-def test_a_flow_of_vectors_given_a_context_has_the_numbers_of_float64(tmp_path):
+@pytest.mark.parametrize("df", [None, 5.0])
+def test_a_flow_of_vectors_given_a_context_has_the_numbers_of_float64(df, tmp_path):
   keras.utils.set_random_seed(0)
-  sizes = dict(event_size=5, context_size=3, couplings=3, hidden=16)
+  sizes = dict(event_size=5, context_size=3, couplings=3, hidden=16, df=df)
   layer, wide = fpp.VectorFlow(**sizes), fpp.vector_flow(**sizes, dtype="float64")
   perturb(layer)
   for variable, weight in zip(wide.trainable_variables, layer.distribution.trainable_variables, strict=True):
@@ -303,7 +304,7 @@ class TestBadCalls:
       fpp.export_onnx(flow, tmp_path / "onnx")
     wide = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 2.0), 6)
     flow = fpp.distributions.FlowDistribution(wide, fpp.bijectors.SwapHalves())
-    with pytest.raises(fpp.InputError, match="^the base of the flow must be standard normal"):
+    with pytest.raises(fpp.InputError, match="^the base of the flow must be `tfd.Sample` of a standard"):
       fpp.export_onnx(flow, tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
 
