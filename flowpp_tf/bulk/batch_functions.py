@@ -13,11 +13,11 @@ from typing import TypeAlias
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.compression import TieredCodec, compress_to
+from flowpp_tf.compression import TieredCodec, compress
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import BatchedModel, Scorer
-from flowpp_tf.io.files import replace_file
+from flowpp_tf.io.files import write_file
 from flowpp_tf.io.model_folders import ABOUT, CONFIG
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training import Workdir
@@ -141,12 +141,7 @@ class CompressImages(_BatchFunction):
     """Return the batch with the columns "archive" and "position" rather than "image"."""
     images = np.ascontiguousarray(self._images(batch))
     name = f"images_{hashlib.sha256(images.tobytes()).hexdigest()[:20]}.fpp"
-
-    def write(path):
-      with open(path, "wb") as file:
-        compress_to(file, self._coder, images, embed_model=self._embed_model)
-
-    replace_file(self._output / name, write)
+    write_file(self._output / name, compress(self._coder, images, embed_model=self._embed_model))
     others = {column: values for column, values in batch.items() if column != IMAGE}
     return {**others, "archive": np.full(len(images), name), "position": np.arange(len(images))}
 

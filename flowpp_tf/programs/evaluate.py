@@ -13,7 +13,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import classify, evaluate_bits_per_dim, measure_codecs, read_record, write_record
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process
 from flowpp_tf.programs.evaluate_flags import counts_from_flags
-from flowpp_tf.programs.evaluate_samples import evaluate_samples
+from flowpp_tf.programs.evaluate_samples import samples_from_flags
 from flowpp_tf.programs.figures import headed_table
 from flowpp_tf.training import Workers
 
@@ -32,7 +32,7 @@ def evaluate_from_flags() -> None:
   read_record(output)
   checkpoint = workdir.weights_info()
   if FLAGS.samples:
-    evaluate_samples(model, dataset, settings, {"data": fingerprint, "checkpoint": checkpoint}, output, workers)
+    samples_from_flags(model, dataset, settings, {"data": fingerprint, "checkpoint": checkpoint}, output, workers)
   else:
     _evaluate_bits(model, dataset, fingerprint, checkpoint, workdir, output, workers)
 

@@ -19,7 +19,7 @@ FLAGS = flags.FLAGS
 _MOST_CLASSES = 20  # of which the shares are printed
 
 
-def evaluate_samples(
+def samples_from_flags(
   model: FlowPlusPlus,
   dataset: ImageDataset,
   settings: dict,

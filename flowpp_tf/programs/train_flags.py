@@ -43,12 +43,7 @@ def define_flags() -> None:
     lower_bound=1,
     upper_bound=1 << 16,
   )
-  flags.DEFINE_bool(
-    "labels",
-    False,
-    "Train a model of images given their class, as many classes as the data have; "
-    "the same as --num_classes with their number.",
-  )
+  flags.DEFINE_bool("labels", False, "Train a model of images given their class: --num_classes is that of the data.")
   flags.DEFINE_bool(
     "quick",
     False,
