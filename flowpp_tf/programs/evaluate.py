@@ -34,10 +34,10 @@ def evaluate_from_flags() -> None:
   if FLAGS.samples:
     samples_from_flags(model, dataset, settings, {"data": fingerprint, "checkpoint": checkpoint}, output, workers)
   else:
-    _evaluate_bits(model, dataset, fingerprint, checkpoint, workdir, output, workers)
+    _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, workers)
 
 
-def _evaluate_bits(model, dataset, fingerprint, checkpoint, workdir, output, workers):
+def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, workers):
   """Print a table for each split that is measured, and a line for the gap."""
   counts = counts_from_flags()
   say = process.phase if workers.chief else lambda line: None

@@ -47,8 +47,7 @@ def define_flags() -> None:
   flags.DEFINE_bool(
     "quick",
     False,
-    "A short run to see how it goes: at most 150 steps and 64 test images, about a "
-    "minute for the small configs, in runs/CONFIG_quick.",
+    "A short run, about a minute for small configs: at most 150 steps and 64 test images, in runs/CONFIG_quick.",
   )
   flags.DEFINE_string(
     "workdir", None, "Directory of the run; runs/CONFIG if not given. The same command resumes the run that it holds."

@@ -37,6 +37,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "devices.cluster": ("json.loads", "of an environment variable"),
   "models.official_weights": ("open", "writes"),
   "training.checkpoints": ("open shutil.copyfileobj", "writes, of a file that the gate has opened"),
+  "exporting.runtime_files": ("path.read_bytes", "of a file that this process has made"),
   "io.lock": ("os.open", "the lock, which is not read"),
   "training.loop": ("workdir.open", "a method of the run's store"),
   "training.workdir": ("json.loads", "of JSON that this process has made"),
