@@ -203,6 +203,7 @@ def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_drop
   assert json.loads((tmp_path / "onnx" / "metadata.json").read_text())["lowest_label"] == (-1 if label_dropout else 0)
 
 
+@pytest.mark.slow
 def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   result = call("export", "--preset=digits", "--format=onnx", "--output=onnx", cwd=tmp_path)
   assert (result.code, result.out) == (0, "wrote onnx\n"), result.error
