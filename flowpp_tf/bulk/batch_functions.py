@@ -1,9 +1,9 @@
 """Functions of batches of images, for an engine that spreads them over machines. docs/bulk.md shows Ray Data.
 
-A batch is a `dict` of columns, as Ray Data's `map_batches` has them: "image", uint8 `[N, H, W, C]`, and any others,
-which stay. A worker makes the function once, which loads the model, and calls it with each batch. All numbers of a
-batch follow from its images, the model and the arguments, so that a batch that is computed again, since a worker died,
-is the same.
+A batch is a `dict` of columns, as Ray Data's `map_batches` has them: "image", uint8 `[N, H, W, C]`, or `[N, H, W]` for
+one channel, and any others, which stay. A worker makes the function once, which loads the model, and calls it with each
+batch. All numbers of a batch follow from its images, the model and the arguments, so that a batch that is computed
+again, since a worker died, is the same.
 """
 
 import hashlib
@@ -41,7 +41,10 @@ class _BatchFunction:
     if not isinstance(batch, dict) or IMAGE not in batch:
       found = ", ".join(map(repr, batch)) if isinstance(batch, dict) else type(batch).__name__
       raise InputError(f"`batch` must be a dict with a column {IMAGE!r}, got {found}")
-    return as_array(IMAGE, batch[IMAGE], [None, *self._model.config.image_shape])
+    images, shape = as_array(IMAGE, batch[IMAGE]), self._model.config.image_shape
+    if images.ndim == 3 and shape[-1] == 1:  # grey, as Ray Data reads it
+      images = images[..., np.newaxis]
+    return as_array(IMAGE, images, [None, *shape])
 
 
 class ScoreImages(_BatchFunction):

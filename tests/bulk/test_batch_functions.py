@@ -24,6 +24,8 @@ def test_scores_are_those_of_the_same_batches_to_the_bit_and_of_others_to_roundi
   expected = Scorer(fpp.FlowPlusPlus.from_preset("digits"), num_samples=2)(IMAGES, batch_size=10)
   score = ScoreImages("digits", num_samples=2, batch_size=10)
   same, others = in_batches(score, 10, 10), in_batches(score, 3, 10, 7)
+  grey = score({"image": IMAGES[:10, ..., 0]})["bits_per_dim"]
+  np.testing.assert_array_equal(grey, expected["bits_per_dim"][:10])
   np.testing.assert_array_equal(others["index"], np.arange(20))
   for name in ("log_likelihood", "bits_per_dim", "complexity_corrected", "png_bytes"):
     np.testing.assert_array_equal(same[name], expected[name])
