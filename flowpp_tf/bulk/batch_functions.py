@@ -64,7 +64,7 @@ class ScoreImages(_BatchFunction):
     >>> from flowpp_tf.bulk import ScoreImages
     >>> score = ScoreImages("digits", num_samples=2)
     >>> batch = score({"image": np.zeros([3, 8, 8, 1], np.uint8), "name": np.array(["a", "b", "c"])})
-    >>> batch["bits_per_dim"].shape, [*batch["name"]]
+    >>> batch["bits_per_dim"].shape, batch["name"].tolist()
     ((3,), ['a', 'b', 'c'])
   """
 
