@@ -6,7 +6,6 @@ batch. All numbers of a batch follow from its images, the model and the argument
 again, since a worker died, is the same.
 """
 
-import contextlib
 import hashlib
 import pathlib
 from typing import TypeAlias
@@ -17,7 +16,7 @@ import tensorflow as tf
 from flowpp_tf.compression import TieredCodec, compress
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.lanes import use_cpu_lanes
+from flowpp_tf.core.lanes import lane_count, use_cpu_lanes
 from flowpp_tf.evaluation import BatchedModel, Scorer
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.model_folders import ABOUT, CONFIG
@@ -33,13 +32,13 @@ class _BatchFunction:
   """Holds a model, of a preset's name or folder or of a run's folder.
 
   A worker is one of many on its machine. So it sets up TensorFlow as `--cpu_splits=1` of the programs does, whose
-  numbers it then has to the bit.
+  numbers it then has to the bit. A process that has chosen its lanes keeps them.
   """
 
   def __init__(self, model: Path, batch_size: int = 1) -> None:
     check_count("batch_size", batch_size, most=1 << 16)
     self._batch_size = batch_size
-    with contextlib.suppress(InputError):  # TensorFlow has been used here already: no worker's own process
+    if lane_count() == 1:
       use_cpu_lanes(1)
     folder = pathlib.Path(model).expanduser()
     is_run = (folder / CONFIG).is_file() and not (folder / ABOUT).is_file()
