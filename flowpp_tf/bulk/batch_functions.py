@@ -16,7 +16,7 @@ import tensorflow as tf
 from flowpp_tf.compression import TieredCodec, compress
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.lanes import lane_count, use_cpu_lanes
+from flowpp_tf.core.lanes import use_cpu_lanes
 from flowpp_tf.evaluation import BatchedModel, Scorer
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.model_folders import ABOUT, CONFIG
@@ -32,13 +32,13 @@ class _BatchFunction:
   """Holds a model, of a preset's name or folder or of a run's folder.
 
   A worker is one of many on its machine. So it sets up TensorFlow as `--cpu_splits=1` of the programs does, whose
-  numbers it then has to the bit. A process that has chosen its lanes keeps them.
+  numbers it then has to the bit. A process that has used TensorFlow before stays as it is.
   """
 
   def __init__(self, model: Path, batch_size: int = 1) -> None:
     check_count("batch_size", batch_size, most=1 << 16)
     self._batch_size = batch_size
-    if lane_count() == 1:
+    if _is_unused():
       use_cpu_lanes(1)
     folder = pathlib.Path(model).expanduser()
     is_run = (folder / CONFIG).is_file() and not (folder / ABOUT).is_file()
@@ -154,6 +154,17 @@ class CompressImages(_BatchFunction):
     write_file(self._output / name, compress(self._coder, images, embed_model=self._embed_model))
     others = {column: values for column, values in batch.items() if column != IMAGE}
     return {**others, "archive": np.full(len(images), name), "position": np.arange(len(images))}
+
+
+def _is_unused():
+  """Whether TensorFlow has not used its devices in this process: then threads may still be set."""
+  threads = tf.config.threading.get_inter_op_parallelism_threads()
+  try:
+    tf.config.threading.set_inter_op_parallelism_threads(threads + 1)
+  except RuntimeError:
+    return False
+  tf.config.threading.set_inter_op_parallelism_threads(threads)
+  return True
 
 
 def _filled(images, size):

@@ -21,8 +21,8 @@ def in_batches(function, *sizes):
 
 
 def test_scores_are_those_of_the_same_batches_to_the_bit_and_of_others_to_rounding():
-  score = ScoreImages("digits", num_samples=2, batch_size=10)  # first: it sets up TensorFlow
   expected = Scorer(fpp.FlowPlusPlus.from_preset("digits"), num_samples=2)(IMAGES, batch_size=10)
+  score = ScoreImages("digits", num_samples=2, batch_size=10)
   same, others = in_batches(score, 10, 10), in_batches(score, 3, 10, 7)
   grey = score({"image": IMAGES[:10, ..., 0]})["bits_per_dim"]
   np.testing.assert_array_equal(grey, expected["bits_per_dim"][:10])
