@@ -25,16 +25,15 @@ import sklearn.datasets
 import tensorflow as tf
 import tensorflow_probability as tfp
 
+from examples.tabular import BINS, Conditioned, affine, spline
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-from flowpp_tf.core.context import EvalContext
 from flowpp_tf.data.bundled import packaged_photographs
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
 tfb, tfd = tfp.bijectors, tfp.distributions
 LAYERS, HIDDEN, BLOCKS = 6, 64, 2  # of TFP's flows
-BINS, BOUND = 8, 4.0  # of the splines: they are the identity outside of [-4, 4]
 
 
 # --- Data: training and test rows, `[N, D]` each -------------------------------------------------
@@ -98,38 +97,6 @@ def load(name, seed):
 
 
 # --- Flows of TFP -------------------------------------------------------------------------------
-
-
-class Conditioned(tf.Module):
-  """The `bijector_fn` of TFP's flows: a network, and the bijector that its outputs make."""
-
-  def __init__(self, network, bijector_fn):
-    super().__init__()
-    self._network, self._bijector_fn = network, bijector_fn
-    self._weights = [v.value if isinstance(v, keras.Variable) else v for v in network.variables]
-
-  def __call__(self, x, *_, ctx=EvalContext()):
-    initialised_by_data = isinstance(self._network, fpp.layers.DenseConditioner)
-    return self._bijector_fn(self._network(x, ctx=ctx) if initialised_by_data else self._network(x))
-
-
-def affine(parameters):
-  """Shift and scale; the log scale is bounded, without which MAF diverges."""
-  shift, log_scale = tf.unstack(per_value(parameters, 2), axis=-1)
-  return tfb.Chain([tfb.Shift(shift), tfb.Scale(log_scale=2 * tf.tanh(log_scale / 2))])
-
-
-def spline(parameters):
-  """Rational quadratic spline (Durkan et al. 2019), near the identity where the parameters are near 0."""
-  widths, heights, slopes = tf.split(per_value(parameters, 3 * BINS - 1), [BINS, BINS, BINS - 1], axis=-1)
-  sizes = lambda logits: 1e-3 + tf.nn.softmax(logits) * (2 * BOUND - 1e-3 * BINS)
-  return tfb.RationalQuadraticSpline(
-    sizes(widths), sizes(heights), 1e-3 + tf.nn.softplus(slopes + 0.54), range_min=-BOUND
-  )
-
-
-def per_value(parameters, size):
-  return tf.reshape(parameters, [tf.shape(parameters)[0], -1, size])
 
 
 def tfp_flow(size, layer):
