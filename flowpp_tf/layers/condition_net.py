@@ -85,7 +85,9 @@ class ConditionNet(keras.layers.Layer):
       if len(condition_shape):
         self.repeats = image_shape[0] // height, image_shape[1] // width
         options: dict[str, Any] = dict(dtype=self.dtype_policy)
-        self.input_conv = InitNormConv2D(network.filters, name="input_conv", weight_norm=network.weight_norm, **options)
+        self.input_conv = InitNormConv2D(
+          network.filters, name="input_conv", weight_norm=network.weight_norm, padding=network.padding, **options
+        )
         self.input_conv.build((None, *condition_shape))
         for i in range(network.blocks):
           block = ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}", **options)

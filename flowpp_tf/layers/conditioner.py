@@ -44,6 +44,7 @@ class ConvAttentionBlock(keras.layers.Layer):
     output_kernel_size: of the gated convolution.
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
+    padding: as in `InitNormConv2D`.
 
   `call(x [N, H, W, filters], position_embedding=None, context=None, ctx=EvalContext())`.
 
@@ -64,6 +65,7 @@ class ConvAttentionBlock(keras.layers.Layer):
     output_kernel_size: int = 1,
     dropout: float = 0.0,
     weight_norm: bool = False,
+    padding: str = "zeros",
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
@@ -80,13 +82,15 @@ class ConvAttentionBlock(keras.layers.Layer):
       dropout=dropout,
       weight_norm=weight_norm,
     )
+    if padding != "zeros":
+      self._config["padding"] = padding
     options: dict[str, Any] = dict(dropout=dropout, weight_norm=weight_norm, dtype=self.dtype_policy)
     normalize = lambda name: (
       keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name=name, dtype=self.dtype_policy)
       if layer_norm
       else None
     )
-    self.conv = GatedConv(filters, output_kernel_size, use_context, name="conv", **options)
+    self.conv = GatedConv(filters, output_kernel_size, use_context, padding=padding, name="conv", **options)
     self.conv_norm = normalize("conv_norm")
     self.mixer = self.mixer_norm = None
     if mixer != "none":
@@ -108,6 +112,7 @@ class ConvAttentionBlock(keras.layers.Layer):
       network.layer_norm,
       dropout=network.dropout,
       weight_norm=network.weight_norm,
+      padding=network.padding,
       **kwargs,
     )
 
@@ -154,7 +159,8 @@ class Conditioner(keras.layers.Layer):
       input's own height and width.
 
   `call(x [N, H, W, C], ctx=EvalContext())` gives `[N, H, W, outputs]`. The blocks share a position embedding (with
-  mixer "none" it is kept, unused, as in the published models).
+  mixer "none" it is kept, unused, as in the published models). A network with periodic padding has none: it treats all
+  positions of a torus alike, and its attention sees no more of positions than what is in the features.
 
   Raises:
     ValueError: from a call, if a condition is missing or not expected.
@@ -189,7 +195,7 @@ class Conditioner(keras.layers.Layer):
     self.context_channels = context_channels
     self.output_concat_elu = output_concat_elu
     self.context_block = tuple(context_block)
-    options: dict[str, Any] = dict(weight_norm=network.weight_norm, dtype=self.dtype_policy)
+    options: dict[str, Any] = dict(weight_norm=network.weight_norm, padding=network.padding, dtype=self.dtype_policy)
     self.input_conv = InitNormConv2D(network.filters, name="input_conv", **options)
     self.blocks = [
       ConvAttentionBlock.of_network(
@@ -199,11 +205,13 @@ class Conditioner(keras.layers.Layer):
     ]
     self.output_conv = InitNormConv2D(outputs, init_scale=_OUTPUT_INIT_SCALE, name="output_conv", **options)
 
-    self.position_embedding = self.add_weight(
-      name="position_embedding",
-      shape=(height, width, network.filters),
-      initializer=keras.initializers.RandomNormal(stddev=0.01),
-    )
+    self.position_embedding = None
+    if network.padding == "zeros":
+      self.position_embedding = self.add_weight(
+        name="position_embedding",
+        shape=(height, width, network.filters),
+        initializer=keras.initializers.RandomNormal(stddev=0.01),
+      )
     inside = (None, height, width, network.filters)
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.input_conv.build((None, *image_shape))
@@ -226,7 +234,7 @@ class Conditioner(keras.layers.Layer):
         f"{None if context is None else tuple(context.shape)}"
       )
     h = self.input_conv(x, initialize=ctx.initialize)
-    embedding = tf.cast(self.position_embedding, h.dtype)
+    embedding = None if self.position_embedding is None else tf.cast(self.position_embedding, h.dtype)
     if context is not None:
       context = _blocks_to_channels(tf.cast(context, h.dtype), self.context_block)
     h = apply_blocks(self.blocks, h, embedding, context, ctx=ctx, remat=self.network.remat)

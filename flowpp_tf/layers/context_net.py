@@ -56,7 +56,11 @@ class ContextNet(keras.layers.Layer):
     self.levels = levels
     self.network = network
     self.input_conv = InitNormConv2D(
-      network.filters, name="input_conv", weight_norm=network.weight_norm, dtype=self.dtype_policy
+      network.filters,
+      name="input_conv",
+      weight_norm=network.weight_norm,
+      padding=network.padding,
+      dtype=self.dtype_policy,
     )
     self.blocks = [
       ConvAttentionBlock.of_network(network, output_kernel_size=3, name=f"block_{i}", dtype=self.dtype_policy)
@@ -70,7 +74,7 @@ class ContextNet(keras.layers.Layer):
       for block in self.blocks:
         block.build((None, *inside))
     self.position_embedding = None
-    if network.mixer != "none":
+    if network.mixer != "none" and network.padding == "zeros":
       self.position_embedding = self.add_weight(
         name="position_embedding", shape=inside, initializer=keras.initializers.RandomNormal(stddev=0.01)
       )

@@ -37,6 +37,7 @@ class GatedConv(keras.layers.Layer):
     use_context: whether calls come with a `context [N, H, W, any]`.
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
+    padding: as in `InitNormConv2D`.
 
   `call(x [N, H, W, filters], context=None, ctx=EvalContext())`.
 
@@ -53,6 +54,7 @@ class GatedConv(keras.layers.Layer):
     use_context: bool = False,
     dropout: float = 0.0,
     weight_norm: bool = False,
+    padding: str = "zeros",
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
@@ -63,14 +65,15 @@ class GatedConv(keras.layers.Layer):
     self.use_context = use_context
     self.weight_norm = weight_norm
     options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
-    self.conv = InitNormConv2D(filters, name="conv", **options)
+    self.padding = padding
+    self.conv = InitNormConv2D(filters, padding=padding, name="conv", **options)
     self.context_projection = InitNormDense(filters, name="context_projection", **options) if use_context else None
     self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
     output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
     self.output_projection = (
       InitNormDense(2 * filters, **output)
       if output_kernel_size == 1
-      else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, **output)
+      else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, padding=padding, **output)
     )
 
   def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
@@ -98,7 +101,7 @@ class GatedConv(keras.layers.Layer):
     return x + gate(self.output_projection(h, initialize=ctx.initialize))
 
   def get_config(self) -> dict[str, Any]:
-    return {
+    config = {
       **super().get_config(),
       "filters": self.filters,
       "output_kernel_size": self.output_kernel_size,
@@ -106,6 +109,7 @@ class GatedConv(keras.layers.Layer):
       "dropout": self.dropout.rate,
       "weight_norm": self.weight_norm,
     }
+    return config if self.padding == "zeros" else {**config, "padding": self.padding}
 
 
 def _check_context(context, x, channels):

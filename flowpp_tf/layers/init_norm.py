@@ -14,12 +14,13 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
+from flowpp_tf.config.network import PADDINGS
 from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.dtypes import at_least_float32
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
 from flowpp_tf.core.tracing import traced_once
-from flowpp_tf.layers.kernels.products import conv2d, dense
+from flowpp_tf.layers.kernels.products import conv2d, dense, periodic_conv2d
 
 _EPSILON = 1e-8
 _SMALLEST_SQUARED_NORM = 1e-12
@@ -100,13 +101,14 @@ class _InitNormLayer(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("flowpp_tf")
 class InitNormConv2D(_InitNormLayer):
-  """2D convolution, stride 1, same padding, with data-dependent initialisation.
+  """2D convolution, stride 1, with data-dependent initialisation; the output has the size of the input.
 
   Args:
     filters: output channels.
     kernel_size: side of the square kernel.
     init_scale: standard deviation of each output channel after initialisation.
     weight_norm: if true the kernel is `gain V / |V|`, with the norm over all axes except the output's.
+    padding: "zeros", or "periodic" for images on a torus.
 
   Input `[N, H, W, C]`, output `[N, H, W, filters]`.
 
@@ -118,19 +120,29 @@ class InitNormConv2D(_InitNormLayer):
 
   @check_arguments
   def __init__(
-    self, filters: int, kernel_size: int = 3, init_scale: float = 1.0, weight_norm: bool = False, **kwargs: Any
+    self,
+    filters: int,
+    kernel_size: int = 3,
+    init_scale: float = 1.0,
+    weight_norm: bool = False,
+    padding: str = "zeros",
+    **kwargs: Any,
   ) -> None:
     check_count("filters", filters)
     check_count("kernel_size", kernel_size)
-    super().__init__(conv2d, filters, init_scale, weight_norm, **kwargs)
+    if padding not in PADDINGS:
+      raise InputError(f"`padding` must be one of {', '.join(PADDINGS)}, got {padding!r}")
+    super().__init__(periodic_conv2d if padding == "periodic" else conv2d, filters, init_scale, weight_norm, **kwargs)
     self.kernel_size = kernel_size
+    self.padding = padding
 
   def build(self, input_shape: tuple) -> None:
     self._add_weights((self.kernel_size, self.kernel_size, input_shape[-1], self.units))
     self.built = True
 
   def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), "filters": self.units, "kernel_size": self.kernel_size}
+    config = {**super().get_config(), "filters": self.units, "kernel_size": self.kernel_size}
+    return config if self.padding == "zeros" else {**config, "padding": self.padding}
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")

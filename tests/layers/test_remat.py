@@ -56,14 +56,44 @@ def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypat
     np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
 
 
-def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch):
-  monkeypatch.setattr(attention, "_WEIGHTS", 12)
-  attention._traced.cache_clear()
-  x = draw(3, 6, 12)
-  unknown = tf.function(
-    lambda x: attention.self_attention(x, 2), input_signature=[tf.TensorSpec([None, 6, 12], x.dtype)]
+# Of images with 72 weights each.
+@pytest.mark.parametrize(
+  "weights_at_a_time, compiled",
+  [(72, False), (144, False), (10**6, False), slow(144, True)],
+  ids=["one image", "two images", "all images", "xla"],
+)
+def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch, weights_at_a_time, compiled):
+  monkeypatch.setattr(attention, "_WEIGHTS", weights_at_a_time)
+
+  def derivatives(x, direction, function=attention.self_attention):
+    with tf.GradientTape() as outer:
+      outer.watch(x)
+      with tf.GradientTape() as inner:
+        inner.watch(x)
+        y = function(x, 2)
+      gradient = inner.gradient(y, x, output_gradients=y * y)
+    return y, gradient, outer.gradient(gradient, x, output_gradients=direction)
+
+  of_any = tf.function(
+    derivatives, input_signature=[tf.TensorSpec([None, 6, 12], tf.float64)] * 2, jit_compile=compiled
   )
-  np.testing.assert_allclose(unknown(x), plain_attention(x, 2), rtol=1e-10)
+  for count in [3] if compiled else [1, 3, 4]:
+    x, direction = draw(count, 6, 12), draw(count, 6, 12, seed=2)
+    for ours, plain in zip(of_any(x, direction), derivatives(x, direction, plain_attention)):
+      np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_of_unknown_size_never_has_more_attention_weights_than_fit_in_the_cache():
+  shapes = []
+
+  def weights_of(graph):
+    shapes.extend(op.outputs[0].shape for op in graph.get_operations() if op.type == "Softmax")
+    for function in graph._functions.values():
+      weights_of(function.graph)
+
+  of_any = tf.function(lambda x: attention.self_attention(x, 4))
+  weights_of(of_any.get_concrete_function(tf.TensorSpec([None, 512, 96])).graph)
+  assert shapes and all(shape.num_elements() <= attention._WEIGHTS for shape in shapes)
 
 
 def nodes_after_grappler(function, *arguments):

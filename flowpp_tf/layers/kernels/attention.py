@@ -21,15 +21,17 @@ from flowpp_tf.core.remat import with_dependency
 from flowpp_tf.core.tracing import traced_once
 
 _WEIGHTS = 2**19  # at a time, about 2 MB: 8 MB take 1.1 to 1.4 times as long on CPUs
-_WEIGHTS_ON_ACCELERATORS = 2**21  # where each kernel takes time to start
+_WEIGHTS_ON_ACCELERATORS = 2**26  # about 256 MB: as many kernels for 64 images of cifar10 as for 2
 _MOST_PARTS = 16  # more would be too many small kernels
+_FEW = 32  # images: batches of smaller ones rarely have more weights than that, and a loop takes time itself
 
 
 def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[tf.Tensor, "n positions c//3"]:
   """Return the weighted mean of the values of all positions, for each position.
 
   Args:
-    qkv: `[N, positions, 3 * filters]`: queries, keys and values, each the concatenation of its heads.
+    qkv: `[N, positions, 3 * filters]`: queries, keys and values, each the concatenation of its heads. A graph for any N
+      takes a few images at a time, in a loop, on CPUs.
     heads: their number, which divides `filters`.
 
   Returns:
@@ -37,60 +39,100 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
   """
   if tf.executing_eagerly():
     return _traced(heads)(qkv)  # faster than its operations one by one
-  positions, filters = qkv.shape[1], qkv.shape[2] // 3
-  depth = filters // heads
-  pairs = (qkv.shape[0] or 1) * heads
-  at_a_time = _WEIGHTS_ON_ACCELERATORS if has_accelerator() else _WEIGHTS
-  groups = _divisor(pairs, pairs * positions**2 // at_a_time, _MOST_PARTS)
-  rows = _divisor(positions, pairs // groups * positions**2 // at_a_time, _MOST_PARTS // groups)
-
-  def by_head(tensor, count):
-    """The `count` tensors that are side by side in the channels, each `[pairs, depth, positions]`.
-
-    With the depth first, results of products are wide rather than narrow: 0.9 of the time on CPUs.
-    """
-    tensor = tf.transpose(tf.reshape(tensor, [-1, positions, count, filters]), [2, 0, 3, 1])
-    return tf.unstack(tf.reshape(tensor, [count, -1, depth, positions]))
-
-  def side_by_side(tensors):
-    """The inverse of `by_head`, of tensors in groups of pairs."""
-    count = len(tensors)
-    tensor = _concat([group for groups in tensors for group in groups], axis=0)
-    tensor = tf.transpose(tf.reshape(tensor, [count, -1, filters, positions]), [1, 3, 0, 2])
-    return tf.reshape(tensor, [-1, positions, count * filters])
+  scale = tf.constant((qkv.shape[2] // (3 * heads)) ** -0.5, qkv.dtype)
+  value, gradient = (functools.partial(f, heads=heads, scale=scale) for f in (_value, _gradient))
+  few = max(1, _WEIGHTS // (heads * qkv.shape[1] ** 2))
+  if qkv.shape[0] is None and few < _FEW and not has_accelerator():
+    value, gradient = (functools.partial(_few_at_a_time, f, few) for f in (value, gradient))
 
   @tf.custom_gradient
   def attend(qkv):
-    scale = tf.constant(depth**-0.5, qkv.dtype)
-    o = []
-    for q, k, v in zip(*(_split(t, groups, axis=0) for t in by_head(qkv, 3))):
-      of_group = []
-      for q_part in _split(q * scale, rows, axis=2):
-        of_group.append(tf.matmul(v, _weights(q_part, k), transpose_b=True))
-      o.append(_concat(of_group, axis=2))
-    o = side_by_side([o])
-
-    def gradient(d_o):
-      again = with_dependency(scale, d_o)
-      # -sum(dO O) is one more row of dO, and the ones below V make it a part of the product dO V^T.
-      (d_o,), (o_by_head,) = by_head(d_o, 1), by_head(o, 1)
-      d_o = tf.concat([d_o, -tf.reduce_sum(d_o * o_by_head, axis=1, keepdims=True)], axis=1)
-      d_qkv = []
-      for q, k, v, d_o_group in zip(*(_split(t, groups, axis=0) for t in (*by_head(qkv, 3), d_o))):
-        v_and_ones = tf.concat([v, tf.ones_like(v[:, :1])], axis=1)
-        d_q, d_k, d_v = [], [], []
-        for q_part, d_o_part in zip(_split(q * again, rows, axis=2), _split(d_o_group, rows, axis=2)):
-          p = _weights(q_part, k)
-          d_s = p * tf.matmul(d_o_part, v_and_ones, transpose_a=True)
-          d_q.append(tf.matmul(k, d_s, transpose_b=True) * again)
-          d_k.append(tf.matmul(q_part, d_s))
-          d_v.append(tf.matmul(d_o_part[:, :-1], p))
-        d_qkv.append([_concat(d_q, axis=2), _sum(d_k), _sum(d_v)])
-      return side_by_side(list(zip(*d_qkv)))
-
-    return o, gradient
+    o = value(qkv)
+    return o, lambda d_o: gradient(qkv, o, d_o)
 
   return attend(qkv)
+
+
+def _value(qkv, heads, scale):
+  """O `[N, positions, filters]`."""
+  groups, rows = _parts(qkv, heads)
+  o = []
+  for q, k, v in zip(*(_split(t, groups, axis=0) for t in _by_head(qkv, 3, heads))):
+    of_group = []
+    for q_part in _split(q * scale, rows, axis=2):
+      of_group.append(tf.matmul(v, _weights(q_part, k), transpose_b=True))
+    o.append(_concat(of_group, axis=2))
+  return _side_by_side([o], heads)
+
+
+def _gradient(qkv, o, d_o, heads, scale):
+  """dQ, dK and dV, in the layout of `qkv`."""
+  groups, rows = _parts(qkv, heads)
+  again = with_dependency(scale, d_o)
+  # -sum(dO O) is one more row of dO, and the ones below V make it a part of the product dO V^T.
+  (d_o,), (o_by_head,) = _by_head(d_o, 1, heads), _by_head(o, 1, heads)
+  d_o = tf.concat([d_o, -tf.reduce_sum(d_o * o_by_head, axis=1, keepdims=True)], axis=1)
+  d_qkv = []
+  for q, k, v, d_o_group in zip(*(_split(t, groups, axis=0) for t in (*_by_head(qkv, 3, heads), d_o))):
+    v_and_ones = tf.concat([v, tf.ones_like(v[:, :1])], axis=1)
+    d_q, d_k, d_v = [], [], []
+    for q_part, d_o_part in zip(_split(q * again, rows, axis=2), _split(d_o_group, rows, axis=2)):
+      p = _weights(q_part, k)
+      d_s = p * tf.matmul(d_o_part, v_and_ones, transpose_a=True)
+      d_q.append(tf.matmul(k, d_s, transpose_b=True) * again)
+      d_k.append(tf.matmul(q_part, d_s))
+      d_v.append(tf.matmul(d_o_part[:, :-1], p))
+    d_qkv.append([_concat(d_q, axis=2), _sum(d_k), _sum(d_v)])
+  return _side_by_side(list(zip(*d_qkv)), heads)
+
+
+def _by_head(tensor, count, heads):
+  """The `count` tensors that are side by side in the channels, each `[pairs, depth, positions]`.
+
+  With the depth first, results of products are wide rather than narrow: 0.9 of the time on CPUs.
+  """
+  positions, filters = tensor.shape[1], tensor.shape[2] // count
+  tensor = tf.transpose(tf.reshape(tensor, [-1, positions, count, filters]), [2, 0, 3, 1])
+  return tf.unstack(tf.reshape(tensor, [count, -1, filters // heads, positions]))
+
+
+def _side_by_side(tensors, heads):
+  """The inverse of `_by_head`, of tensors in groups of pairs."""
+  count = len(tensors)
+  _, depth, positions = tensors[0][0].shape
+  tensor = _concat([group for groups in tensors for group in groups], axis=0)
+  tensor = tf.transpose(tf.reshape(tensor, [count, -1, depth * heads, positions]), [1, 3, 0, 2])
+  return tf.reshape(tensor, [-1, positions, count * depth * heads])
+
+
+# --- Parts --------------------------------------------------------------------------------------
+
+
+def _parts(qkv, heads):
+  """The numbers of groups of pairs and of parts of their queries, those of one image if N is not known."""
+  at_a_time = _WEIGHTS_ON_ACCELERATORS if has_accelerator() else _WEIGHTS
+  positions = qkv.shape[1]
+  pairs = (qkv.shape[0] or 1) * heads
+  groups = _divisor(pairs, pairs * positions**2 // at_a_time, _MOST_PARTS)
+  return groups, _divisor(positions, pairs // groups * positions**2 // at_a_time, _MOST_PARTS // groups)
+
+
+def _few_at_a_time(function, most, *tensors):
+  """Return `function(*tensors)`, `[N, ...]` as `tensors` are, where N is not known, by a loop over `most` images each.
+
+  Those that are left over come last.
+  """
+  count = tf.shape(tensors[0])[0]
+  size = 1 if most == 1 else tf.clip_by_value(count, 1, most)
+  looped = count // size * size
+  results = tf.map_fn(
+    lambda start: function(*(tf.slice(t, [start, 0, 0], [size, *t.shape[1:]]) for t in tensors)),
+    tf.range(0, looped, size),
+    fn_output_signature=tensors[0].dtype,
+    parallel_iterations=1,  # else the weights of several turns would be there at once
+  )
+  results = tf.reshape(results, [-1, *results.shape[2:]])
+  return results if most == 1 else tf.concat([results, function(*(t[looped:] for t in tensors))], axis=0)
 
 
 @functools.cache

@@ -41,7 +41,27 @@ def conv2d(
   bias: Float[tf.Tensor, " units"] | None = None,
 ) -> Float[tf.Tensor, "n h w units"]:
   """Return the convolution of images `[N, H, W, C]`, stride 1, same padding."""
-  return _add(tf.nn.conv2d(x, kernel, strides=1, padding="SAME"), bias)
+  return _add(_convolve(x, kernel, "SAME"), bias)
+
+
+def periodic_conv2d(
+  x: Float[tf.Tensor, "n h w c"],
+  kernel: Float[tf.Tensor, "kh kw c units"],
+  bias: Float[tf.Tensor, " units"] | None = None,
+) -> Float[tf.Tensor, "n h w units"]:
+  """Return the convolution of images on a torus `[N, H, W, C]`, stride 1: beyond an edge the opposite one begins."""
+  for axis, size in ((1, kernel.shape[0]), (2, kernel.shape[1])):
+    x = _wrapped(x, axis, (size - 1) // 2, size // 2)
+  return _add(_convolve(x, kernel, "VALID"), bias)
+
+
+def _wrapped(x, axis, before, after):
+  """Append copies of the last values of an axis before the first ones, and of the first values after the last ones."""
+  size = x.shape[axis]
+  if max(before, after) > size:
+    return tf.gather(x, [i % size for i in range(-before, size + after)], axis=axis)
+  parts = tf.split(x, [size - before, before], axis=axis)[1:], [x], tf.split(x, [after, size - after], axis=axis)[:1]
+  return tf.concat([part for some in parts for part in some if part.shape[axis] != 0], axis=axis)
 
 
 def dense(
@@ -68,7 +88,15 @@ def _pointwise_conv(x, kernel, bias):
     return by_x, tf.matmul(x_rows, upstream, transpose_a=True), tf.matmul(ones, upstream)[0]
 
   with tf.name_scope("pointwise"):  # profiles tell it from the 3x3 convolutions by its name
-    return _add(tf.nn.conv2d(x, kernel[tf.newaxis, tf.newaxis], strides=1, padding="VALID"), bias), gradient
+    return _add(_convolve(x, kernel[tf.newaxis, tf.newaxis], "VALID"), bias), gradient
+
+
+def _convolve(x, kernel, padding):
+  outputs = tf.nn.conv2d(x, kernel, strides=1, padding=padding)
+  if x.shape[0] == 0:  # on some processors TensorFlow's kernel then returns its input
+    sizes = x.shape[1:3] if padding == "SAME" else [x.shape[i] - kernel.shape[i - 1] + 1 for i in (1, 2)]
+    return tf.zeros([0, *sizes, kernel.shape[-1]], outputs.dtype)
+  return outputs
 
 
 def _add(outputs, bias):
