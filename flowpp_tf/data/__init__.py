@@ -4,10 +4,12 @@ import inspect
 import pkgutil
 
 from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
+from flowpp_tf.core.checks import MOST_LEVELS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
 from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
+from flowpp_tf.data.gaussian_fields import GaussianFields
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.types import Path, Shape
@@ -20,6 +22,7 @@ _NOT_TAKEN = {  # errors about options that a data set does not have
   "max_bad_files": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
   "crops": "`crops` are for photos and folders; the data set is {!r}",
   "labels": "data set {!r} has no labels",
+  "real_valued": "data set {!r} has integer images, and the model takes real-valued ones",
 }
 
 
@@ -36,6 +39,8 @@ def load_dataset(
   cache_dir: Path | None = None,
   crops: bool = False,
   labels: bool = False,
+  neighbours: bool = False,
+  real_valued: bool = False,
 ) -> ImageDataset:
   """Load a data set by name.
 
@@ -52,6 +57,9 @@ def load_dataset(
       grid of patches or on whole images made smaller.
     cache_dir: folder for decoded images, see cache.py; None for the user's cache folder.
     labels: whether to load the class of each image, too.
+    neighbours: with `crops`, whether they are tiles that come with the context of their neighbours, for a model with
+      `tile_neighbours`.
+    real_valued: whether the model takes real-valued images, `dequantization` "none": npz:PATH and random_field.
 
   Raises:
     InputError (a ValueError): if the name is unknown (it lists similar names), or the data or their labels are missing.
@@ -64,7 +72,7 @@ def load_dataset(
   """
   if image_shape is not None:
     check_shape_of_images("image_shape", image_shape)
-  counts = (("levels", levels, 2, 256), ("bits", bits, 1, 8), ("max_bad_files", max_bad_files, 0, _MOST))
+  counts = (("levels", levels, 2, MOST_LEVELS), ("bits", bits, 1, 8), ("max_bad_files", max_bad_files, 0, _MOST))
   for option, value, least, most in counts:
     if value is not None:
       check_count(option, value, least, most)
@@ -86,4 +94,5 @@ def load_dataset(
     if options[option] and option not in taken:
       raise InputError(message.format(name))
   dataset = load(**{option: options[option] for option in taken})
+  dataset = dataset.with_neighbours() if neighbours else dataset
   return dataset if bits is None else dataset.reduce_bits(bits)

@@ -62,6 +62,7 @@ def decoded_images(
   fill: Callable[[Arrays], tuple[Arrays, dict[str, Any]]],
   source_bytes: int = 0,
   cache_dir: Path | None = None,
+  dtype: np.dtype | type = np.uint8,
 ) -> tuple[Arrays, dict[str, Any]]:
   """Return the images of each split of a source; decode them unless the cache has them.
 
@@ -70,10 +71,11 @@ def decoded_images(
     identity: JSON-serializable value that differs for different images.
     counts: number of images in each split.
     image_shape: `(H, W, C)`.
-    fill: writes the images into uint8 arrays `[count, H, W, C]`. It returns boolean arrays of the rows to keep
+    fill: writes the images into arrays `[count, H, W, C]`. It returns boolean arrays of the rows to keep
       (without one, all of a split), and a JSON-serializable `dict` to store with the images.
     source_bytes: size of the source.
     cache_dir: folder of the cache; None for `default_cache_dir()`.
+    dtype: of the images.
 
   Returns:
     Arrays or memory maps by split, and the `dict` from `fill`.
@@ -82,35 +84,37 @@ def decoded_images(
     InputError (a ValueError): if the cache cannot be written or read.
   """
   shapes = {split: (count, *image_shape) for split, count in counts.items()}
-  if max(source_bytes, sum(map(np.prod, shapes.values()))) <= _IN_MEMORY:
-    arrays = {split: np.empty(shape, np.uint8) for split, shape in shapes.items()}
+  size = np.dtype(dtype).itemsize * sum(map(np.prod, shapes.values()))
+  if max(source_bytes, size) <= _IN_MEMORY:
+    arrays = {split: np.empty(shape, dtype) for split, shape in shapes.items()}
     kept, about = fill(arrays)
     return {split: a[kept[split]] if split in kept else a for split, a in arrays.items()}, about
-  folder = cache_entry(name, [_FORMAT, image_shape, identity], cache_dir)
+  of_dtype = [] if dtype == np.uint8 else [np.dtype(dtype).name]
+  folder = cache_entry(name, [_FORMAT, image_shape, identity, *of_dtype], cache_dir)
   if not folder.exists():
-    _write(folder, shapes, fill)
+    _write(folder, shapes, fill, dtype)
   try:
     about = read_json(folder / "about.json")
     arrays = {split: map_npy(folder / f"{split}.npy") for split in counts}
     for split, array in arrays.items():
-      if array.dtype != np.uint8 or array.shape[1:] != tuple(image_shape) or len(array) > counts[split]:
+      if array.dtype != dtype or array.shape[1:] != tuple(image_shape) or len(array) > counts[split]:
         raise ValueError(f"{split}.npy holds {array.dtype} of shape {array.shape}")
     return arrays, about
   except (OSError, ValueError, EOFError) as error:
     raise InputError(f"cache {str(folder)!r} cannot be read: {error}; delete it to decode again") from None
 
 
-def _write(folder, shapes, fill):
+def _write(folder, shapes, fill, dtype):
   unfinished = folder.with_name(f".unfinished.{folder.name}.{uuid.uuid4().hex[:8]}")
   try:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    arrays = {split: create_array(unfinished / f"{split}.npy", np.uint8, shape) for split, shape in shapes.items()}
+    arrays = {split: create_array(unfinished / f"{split}.npy", dtype, shape) for split, shape in shapes.items()}
   except OSError as error:
     shutil.rmtree(unfinished, ignore_errors=True)
     raise InputError(
-      f"{sum(map(np.prod, shapes.values())) / 1e9:.1f} GB of decoded images cannot be written to the "
-      f"cache {str(folder.parent)!r}: {error.strerror}; give another --cache_dir"
+      f"{np.dtype(dtype).itemsize * sum(map(np.prod, shapes.values())) / 1e9:.1f} GB of decoded images cannot be "
+      f"written to the cache {str(folder.parent)!r}: {error.strerror}; give another --cache_dir"
     ) from None
   logging.warning("decoding %d images into %s, only once", sum(n for n, *_ in shapes.values()), folder)
   try:
@@ -135,7 +139,7 @@ def _compact(path, array, rows):
   """Replace the file of an array by one with only the rows to keep, and return its map."""
   rows = np.flatnonzero(rows)
   smaller = path.with_name(f"kept.{path.name}")
-  kept = create_array(smaller, np.uint8, (len(rows), *array.shape[1:]))
+  kept = create_array(smaller, array.dtype, (len(rows), *array.shape[1:]))
   for start in range(0, len(rows), _CHUNK):
     kept[start : start + _CHUNK] = array[rows[start : start + _CHUNK]]
   os.replace(smaller, path)

@@ -8,9 +8,10 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
-from flowpp_tf.core.checks import check_labels, check_pixels, check_shape
+from flowpp_tf.core.checks import check_labels, check_pixels, check_shape, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
+from flowpp_tf.data.gaussian_fields import GaussianFields
 from flowpp_tf.data.random_crops import RandomCrops
 
 MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
@@ -71,12 +72,48 @@ class ReducedBits:
     crops = getattr(self._images, "random_crops", None)
     return crops and (lambda draws: crops(draws) >> (8 - self.bits))
 
+  @property
+  def neighbours(self) -> bool:
+    """Whether the images are tiles with neighbours, see `RandomCrops`."""
+    return getattr(self._images, "neighbours", False)
+
+  @check_arguments
+  def tiles(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As in `RandomCrops`."""
+    return _tiled(self._images).tiles(indices, 8 - self.bits)
+
+  @check_arguments
+  def inside(self, indices: np.ndarray) -> np.ndarray:
+    """As in `RandomCrops`."""
+    return _tiled(self._images).inside(indices)
+
+  def with_edges(self) -> "ReducedBits":
+    """As in `RandomCrops`."""
+    return ReducedBits(_tiled(self._images).with_edges(), self.bits)
+
+  @check_arguments
+  def random_tiles(self, draws: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As in `RandomCrops`."""
+    return _tiled(self._images).random_tiles(draws, mirrored, 8 - self.bits)
+
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     del copy  # the result is a new array in any case
     return np.asarray(self[:], dtype)
 
 
-Images: TypeAlias = np.ndarray | RandomCrops | ReducedBits  # an array may be a memory map
+Images: TypeAlias = np.ndarray | RandomCrops | ReducedBits | GaussianFields  # an array may be a memory map
+
+
+def as_tiles(images: Images) -> RandomCrops | ReducedBits | None:
+  """Return images that come with the context of their neighbours, see `RandomCrops`; None if they do not."""
+  return images if isinstance(images, (RandomCrops, ReducedBits)) and images.neighbours else None
+
+
+def _tiled(images):
+  tiles = as_tiles(images)
+  if tiles is None:
+    raise InputError("the images must be tiles with neighbours, see `RandomCrops`")
+  return tiles
 
 
 def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None) -> Images:
@@ -107,14 +144,16 @@ def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-  """Three splits of uint8 images `[N, H, W, C]` with values in 0 .. levels - 1.
+  """Three splits of images `[N, H, W, C]`.
+
+  Their values are integers in 0 .. levels - 1, uint8 or, of more than 256 levels, uint16, or real numbers.
 
   With class labels, `labels` has by split the class of each image, int32 `[N]` in 0 .. num_classes - 1, and `classes`
   the names of the classes in this order.
 
   Attributes:
     name: of the data set.
-    levels: number of pixel values.
+    levels: number of pixel values; None for real-valued images.
     train: training images.
     validation: validation images.
     test: test images.
@@ -136,7 +175,7 @@ class ImageDataset:
   """
 
   name: str
-  levels: int
+  levels: int | None
   train: Images
   validation: Images
   test: Images
@@ -148,20 +187,30 @@ class ImageDataset:
   def __post_init__(self) -> None:
     for name in ("name", "levels", "version", "notes", "labels", "classes"):
       check_type(name, getattr(self, name), self.__dataclass_fields__[name].type)
-    if not 2 <= self.levels <= 256:
-      raise InputError(f"`levels` must be from 2 to 256, got {self.levels}")
-    object.__setattr__(self, "levels", int(self.levels))  # NumPy's integers have another text, and so fingerprint
+    if self.levels is not None:
+      pixel_dtype(self.levels)  # an error for an invalid number
+      object.__setattr__(self, "levels", int(self.levels))  # NumPy's integers have another text, and so fingerprint
     for name in SPLITS:
       images = as_images(name, getattr(self, name), None if name == "train" else self.image_shape)
       object.__setattr__(self, name, images)
-      if len(images) == 0 or self.levels < 256 or images.dtype != np.uint8:  # else all values are valid
-        if not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
-          check_pixels(np.asarray(images), self.levels, name)
+      self._check_values(name, images)
     if (self.labels is None) != (not self.classes):
       raise InputError("`labels` and `classes` must be given together")
     if self.labels is not None:
       of_splits = {split: self._checked_labels(split, self.labels.get(split, ())) for split in SPLITS}
       object.__setattr__(self, "labels", of_splits)
+
+  def _check_values(self, name, images):
+    if self.levels is None:
+      if isinstance(images, np.ndarray):  # fields that are made when they are read are finite
+        check_pixels(images, None, name)
+    elif (
+      len(images) == 0
+      or images.dtype != pixel_dtype(self.levels)
+      or self.levels <= np.iinfo(images.dtype).max  # else all values are valid
+    ):
+      if not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
+        check_pixels(np.asarray(images), self.levels, name)
 
   def _checked_labels(self, split, labels):
     labels = as_array("labels", labels)
@@ -203,14 +252,23 @@ class ImageDataset:
       raise InputError(f"`config` must be a `FlowPlusPlusConfig`, got {shown(config)}")
     for name, ours, theirs in (
       ("image_shape", self.image_shape, config.image_shape),
-      ("levels", self.levels, config.levels),
+      ("levels", self.levels, getattr(config, "pixel_levels", config.levels)),
     ):
+      if ours != theirs and None in (ours, theirs):
+        kinds = [
+          "real-valued images" if levels is None else f"integers of {levels} levels" for levels in (ours, theirs)
+        ]
+        raise InputError(
+          f"data set {self.name!r} has {kinds[0]}, the model's config {kinds[1]}, as its `dequantization` says"
+        )
       if ours != theirs:
         bits = [bits for bits in range(1, 8) if name == "levels" and (ours, theirs) == (256, 2**bits)]
         raise InputError(
           f"data set {self.name!r} has {name} {ours}, the model's config {theirs}"
           + "".join(f"; --bits={b} reduces its images to that" for b in bits)
         )
+    if getattr(config, "tile_neighbours", False) and not getattr(self.train, "neighbours", False):
+      raise InputError(f"data set {self.name!r} must be loaded with `neighbours`: the model sees those of its tiles")
     num_classes = getattr(config, "num_classes", 0)
     if num_classes and num_classes != self.num_classes:
       found = f"{self.num_classes} classes" if self.classes else "no labels, or is loaded without them"
@@ -230,6 +288,34 @@ class ImageDataset:
     train, validation, test = (ReducedBits(self.split(name), bits) for name in SPLITS)
     return dataclasses.replace(self, levels=2**bits, train=train, validation=validation, test=test)
 
+  def with_neighbours(self) -> "ImageDataset":
+    """Return the same photographs as tiles that come with the context of their neighbours, see `RandomCrops`.
+
+    Raises:
+      InputError (a ValueError): if a split does not consist of photographs.
+    """
+
+    def tiles(name):
+      images = self.split(name)
+      if isinstance(images, RandomCrops):
+        return images.with_neighbours(self.levels)
+      raise InputError(
+        f"a model with `tile_neighbours` is for tiles of larger pictures: give --crops; {name} of data set "
+        f"{self.name!r} consists of whole images"
+      )
+
+    train, validation, test = map(tiles, SPLITS)
+    return dataclasses.replace(self, train=train, validation=validation, test=test)
+
+  def with_edges(self) -> "ImageDataset":
+    """Return the same photographs, with tiles that cover them: whole photographs are measured, not trained on.
+
+    Raises:
+      InputError (a ValueError): if a split does not consist of tiles with neighbours.
+    """
+    train, validation, test = (_tiled(self.split(name)).with_edges() for name in SPLITS)
+    return dataclasses.replace(self, train=train, validation=validation, test=test)
+
   def fingerprint(self) -> dict[str, Any]:
     """Return a JSON-serializable `dict` that identifies the images, and the labels if there are any.
 
@@ -242,7 +328,8 @@ class ImageDataset:
     for name in SPLITS:
       images = getattr(self, name)
       for part in (images[:_HASHED], images[-_HASHED:]):
-        digest.update(np.ascontiguousarray(part, np.uint8).tobytes())
+        dtype = "<f8" if self.levels is None else pixel_dtype(self.levels)
+        digest.update(np.ascontiguousarray(part, dtype).tobytes())
     for labels in (self.labels or {}).values():
       digest.update(labels.astype("<i4").tobytes())
     sha256 = digest.hexdigest()
@@ -270,11 +357,9 @@ def describe(fingerprint: dict[str, Any]) -> str:
   sizes = " / ".join(f"{fingerprint['splits'][name]:,}" for name in SPLITS)
   version = f", {fingerprint['version']}" if fingerprint.get("version") else ""
   shape = "x".join(map(str, fingerprint["image_shape"]))
+  levels = "real-valued" if fingerprint["levels"] is None else f"{fingerprint['levels']} levels"
   classes = f", {len(fingerprint['classes'])} classes" if fingerprint.get("classes") else ""
-  return (
-    f"{fingerprint['name']}{version}, {sizes} images of {shape}, {fingerprint['levels']} levels{classes} "
-    f"(data {fingerprint['digest']})"
-  )
+  return f"{fingerprint['name']}{version}, {sizes} images of {shape}, {levels}{classes} (data {fingerprint['digest']})"
 
 
 def split_train(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

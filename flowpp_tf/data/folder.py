@@ -18,11 +18,13 @@ from typing import Any
 from absl import logging
 import numpy as np
 
+from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io import budget
+from flowpp_tf.io.deep_image import bits_of_png
 from flowpp_tf.io.gate import parse_json, read_text, reason
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
@@ -41,8 +43,11 @@ def load_folder(
   cache_dir: Path | None = None,
   crops: bool = False,
   labels: bool = False,
+  levels: int = 256,
 ) -> ImageDataset:
-  """Load the PNG, JPEG and WebP files below a folder; images.py says how a file is read.
+  """Load the image files below a folder; images.py says how a file is read.
+
+  They are PNG, JPEG and WebP files; for a model of more than 256 levels also TIFF, NumPy's and FITS files.
 
   Args:
     path: the folder.
@@ -53,6 +58,7 @@ def load_folder(
     crops: whether to keep the images in their size, as `RandomCrops`. Validation and test then are at most 10,000
       crops of a grid.
     labels: whether to load the class of each image, too; not with `crops`.
+    levels: of the model: with more than 256, all bits of files with more than 8 are kept, and others are errors.
 
   Raises:
     InputError (a ValueError): naming the folder or the files that are wrong.
@@ -60,37 +66,34 @@ def load_folder(
   if image_shape is None:
     raise InputError("`image_shape` must say to which shape the images of a folder are resized")
   images.check_channels(image_shape)
-  folder, names = open_folder(path)
+  levels = max(levels, 256)  # fewer bits are taken of all 8
+  folder, names = open_folder(path, levels)
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
   files = {split: [folder / name for name in names] for split, names in splits.items()}
   classes = _classes(splits, path) if labels else ()
   identity = {split: cache.file_identity(paths, folder) for split, paths in files.items()}
-  source = [str(folder.resolve()), identity]
+  source: list[Any] = [str(folder.resolve()), identity]
   source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
   if crops:
     source.append("photographs")
-    sizes = {split: list(images.parallel_map(_size, paths)) for split, paths in files.items()}
+    size = functools.partial(_size, channels=image_shape[2], levels=levels)
+    sizes = {split: list(images.parallel_map(size, paths)) for split, paths in files.items()}
     counts, shape = {split: sum(h * w for h, w in sizes[split]) for split in files}, image_shape[2:]
-    fill = functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files)
+    fill = functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files, levels)
   else:
     counts, shape = {split: len(paths) for split, paths in files.items()}, image_shape
-    fill = functools.partial(fill_from_files, files, image_shape, max_bad_files)
-  arrays, about = cache.decoded_images(folder.resolve().name, source, counts, shape, fill, source_bytes, cache_dir)
+    fill = functools.partial(fill_from_files, files, image_shape, max_bad_files, levels=levels)
+  if levels > 256:
+    source.append(levels)  # which values are errors
+  arrays, about = cache.decoded_images(
+    folder.resolve().name, source, counts, shape, fill, source_bytes, cache_dir, dtype=pixel_dtype(levels)
+  )
   _report_bad(about["bad"], max_bad_files)
   for split, array in arrays.items():
     if not len(array):
       large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
       raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read{large}")
-  notes = []
   left_out = len(names) - sum(map(len, files.values()))
-  if left_out:
-    notes.append(f"left out, as {splits_file} does not name them: {left_out}")
-  if about["bad"]:
-    notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
-  if about.get("too_small"):
-    notes.append(f"left out, as they are smaller than a crop: {about['too_small']}")
-  if about.get("enlarged"):
-    notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: {about['enlarged']}")
   train, validation, test = (
     RandomCrops(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
     if crops
@@ -99,28 +102,42 @@ def load_folder(
   )
   return ImageDataset(
     f"folder:{folder.resolve().name}",
-    256,
+    levels,
     train,
     validation,
     test,
-    notes=tuple(notes),
+    notes=tuple(_notes(about, left_out, splits_file)),
     labels=_labels(splits, classes, about, path) if labels else None,
     classes=classes,
   )
 
 
+def _notes(about, left_out, splits_file):
+  """Return lines for the user about what was read, and how."""
+  notes = [f"left out, as {splits_file} does not name them: {left_out}"] if left_out else []
+  if about["bad"]:
+    notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
+  if about.get("cut"):
+    notes.append(f"of 16 bits, of which a model of at most 256 levels gets the upper 8: {about['cut']}")
+  if about.get("too_small"):
+    notes.append(f"left out, as they are smaller than a crop: {about['too_small']}")
+  if about.get("enlarged"):
+    notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: {about['enlarged']}")
+  return notes
+
+
 def fill_from_files(
-  files: dict[str, list[pathlib.Path]], image_shape: Shape, max_bad_files: int, arrays: cache.Arrays
+  files: dict[str, list[pathlib.Path]], image_shape: Shape, max_bad_files: int, arrays: cache.Arrays, levels: int = 256
 ) -> tuple[cache.Arrays, dict[str, Any]]:
-  """Read files into uint8 arrays by split, skipping up to `max_bad_files`; see `cache.decoded_images`."""
+  """Read files into arrays by split, skipping up to `max_bad_files`; see `cache.decoded_images`."""
 
   def read(path):
     try:
-      return images.read_image(path, image_shape)
+      return *images.read_image(path, image_shape, levels=levels), _is_cut(path, levels)
     except ImageFileError as error:
       return f"{path} ({error.reason})"
 
-  kept, bad, enlarged = {}, [], 0
+  kept, bad, enlarged, cut = {}, [], 0, 0
   for split, paths in files.items():
     kept[split] = np.ones(len(paths), bool)
     for row, result in enumerate(images.parallel_map(read, paths)):
@@ -130,11 +147,12 @@ def fill_from_files(
       else:
         arrays[split][row] = result[0]
         enlarged += result[1]
+        cut += result[2]
   if len(bad) > max_bad_files:
     _report_bad(bad, max_bad_files)
   kept = {split: rows for split, rows in kept.items() if not rows.all()}
   skipped = {split: np.flatnonzero(~rows).tolist() for split, rows in kept.items()}
-  return kept, {"bad": bad, "enlarged": enlarged, "skipped": skipped}
+  return kept, {"bad": bad, "enlarged": enlarged, "skipped": skipped, "cut": cut}
 
 
 def _classes(splits, path):
@@ -162,15 +180,20 @@ def _labels(splits, classes, about, path):
   }
 
 
-def _size(path):
+def _is_cut(path, levels):
+  """Whether a model of so many levels gets 8 of the 16 bits of a PNG file."""
+  return levels <= 256 and bits_of_png(path) == 16
+
+
+def _size(path, channels, levels):
   """(height, width) of an image file, (0, 0) if it cannot be read."""
   try:
-    return images.upright_size(path)[::-1]
+    return images.upright_size(path, channels, levels)[::-1]
   except ImageFileError:  # reading it will say why
     return 0, 0
 
 
-def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
+def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
   """Read files in their own size into arrays of pixels by split; see `cache.decoded_images`."""
 
   def read(item):
@@ -178,20 +201,21 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
     if 0 < size[0] < image_shape[0] or 0 < size[1] < image_shape[1]:
       return None
     try:
-      image = images.read_photograph(path, image_shape[2])
+      image = images.read_photograph(path, image_shape[2], levels)
       return image if image.shape[:2] == size else f"{path} (its size has changed)"
     except ImageFileError as error:
       return f"{path} ({error.reason})"
 
-  kept, bad, too_small = {}, [], 0
+  kept, bad, too_small, cut = {}, [], 0, 0
   sizes_kept: dict[str, list[tuple[int, int]]] = {}
   for split, paths in files.items():
     kept[split], sizes_kept[split], first = np.ones(len(arrays[split]), bool), [], 0
-    for size, result in zip(sizes[split], images.parallel_map(read, zip(paths, sizes[split]), ahead=2)):
+    for path, size, result in zip(paths, sizes[split], images.parallel_map(read, zip(paths, sizes[split]), ahead=2)):
       rows = slice(first, first := first + size[0] * size[1])
       if isinstance(result, np.ndarray):
         arrays[split][rows] = result.reshape(-1, image_shape[2])
         sizes_kept[split].append(size)
+        cut += _is_cut(path, levels)
       else:
         kept[split][rows] = False
         too_small += result is None
@@ -199,7 +223,7 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, arrays):
   if len(bad) > max_bad_files:
     _report_bad(bad, max_bad_files)
   kept = {split: rows for split, rows in kept.items() if not rows.all()}
-  return kept, {"bad": bad, "too_small": too_small, "sizes": sizes_kept}
+  return kept, {"bad": bad, "too_small": too_small, "sizes": sizes_kept, "cut": cut}
 
 
 def _report_bad(bad, max_bad_files):

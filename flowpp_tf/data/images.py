@@ -1,9 +1,10 @@
-"""Read image files into uint8 arrays of one shape with Pillow.
+"""Read image files into arrays of one shape: uint8, or uint16 for a model of more than 256 levels.
 
 Files are opened by `open_image`, whose `ImageFileError` names a file that is not a complete image.
 
 - EXIF orientation is applied; only the first frame of an animation is read; colour profiles are ignored.
-- Of 16 bits per channel the upper 8 are kept.
+- Of 16 bits per channel the upper 8 are kept, unless the model has more than 256 levels: then all of them, as they
+  are, and files of 8 bits, with another number of channels or with values that the model does not have are errors.
 - Transparent pixels (RGBA, LA, palettes) are composited on white.
 - Grey, palette and CMYK become RGB; for a model of one channel everything becomes grey (ITU-R 601 luma).
 - The centre is cropped to the model's aspect ratio and resized by Lanczos with antialiasing. An image of
@@ -19,30 +20,69 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageSpec
-from flowpp_tf.io.image_file import open_image
+from flowpp_tf.io.deep_image import read_deep
+from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.types import Path, Shape
 
 
-def read_image(file: Path | BinaryIO, image_shape: Shape, name: str = "") -> tuple[np.ndarray, bool]:
+def read_image(file: Path | BinaryIO, image_shape: Shape, name: str = "", levels: int = 256) -> tuple[np.ndarray, bool]:
   """Read an image file and fit it to `image_shape`: `(H, W, C)` with C 1 or 3; errors call the file `name`.
 
+  Args:
+    file: path of the file, or open file.
+    image_shape: of the result.
+    name: how errors name the file.
+    levels: of the model; up to 256 for all 8 bits of a file.
+
   Returns:
-    uint8 `[H, W, C]`, and whether the image was smaller and had to be enlarged.
+    uint8 `[H, W, C]`, of more than 256 levels uint16, and whether the image was smaller and had to be enlarged.
 
   Raises:
     ImageFileError (a ValueError): for a file that is not a complete image; so do the functions below.
   """
+  if levels > 256:
+    return _fit_deep(_read_deep(file, image_shape[2], levels, name), image_shape, levels)
   with open_image(file, name) as image:
     return fit_image(upright(image), image_shape)
 
 
-def read_photograph(file: Path | BinaryIO, channels: int) -> np.ndarray:
-  """Read an image file in its own size.
+def _read_deep(file, channels, levels, name=""):
+  """Return an image of more than 8 bits, whose values must be those of the model."""
+  path = isinstance(file, (str, os.PathLike))
+  values = read_deep(file if path else file.read(), channels, name)
+  try:
+    check_pixels(values, levels, "image")
+  except InputError as error:
+    name = name or (os.fspath(file) if path else "image")
+    raise ImageFileError(f"{name!r}: {error}", str(error)) from None
+  return values
+
+
+def _fit_deep(values, image_shape, levels):
+  """Crop and resize as `fit_image`, in float32, which has all integers of 16 bits."""
+  height, width, _ = image_shape
+  scale = min(values.shape[1] / width, values.shape[0] / height)
+  rows, columns = round(scale * height), round(scale * width)
+  top, left = (values.shape[0] - rows) // 2, (values.shape[1] - columns) // 2
+  values = values[top : top + rows, left : left + columns]
+  if values.shape != tuple(image_shape):
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(values, -1, 0)]
+    planes = [plane.resize((width, height), Image.Resampling.LANCZOS) for plane in planes]
+    resized = np.stack([np.asarray(plane) for plane in planes], axis=-1)
+    values = np.clip(np.rint(resized), 0, levels - 1).astype(np.uint16)
+  return values, scale < 1
+
+
+def read_photograph(file: Path | BinaryIO, channels: int, levels: int = 256) -> np.ndarray:
+  """Read an image file in its own size; `levels` as for `read_image`.
 
   Returns:
-    uint8 `[H, W, channels]`."""
+    uint8 or uint16 `[H, W, channels]`."""
+  if levels > 256:
+    return _read_deep(file, channels, levels)
   with open_image(file) as image:
     flat = flat_image(upright(image), channels)
     return np.asarray(flat).reshape(flat.height, flat.width, channels)
@@ -55,16 +95,31 @@ def read_for_model(file: Path | BinaryIO, config: ImageSpec, name: str = "") -> 
   value is rounded to the nearest of as many equally spaced levels from black to white.
 
   Returns:
-    uint8 `[H, W, C]`, values 0 .. levels - 1."""
+    uint8 or, of more than 256 levels, uint16 `[H, W, C]`, values 0 .. levels - 1."""
   check_channels(config.image_shape)
-  image, _ = read_image(file, config.image_shape, name)
+  if getattr(config, "pixel_levels", config.levels) is None:
+    raise InputError("a model of real-valued images takes arrays, not image files, whose pixels are integers")
+  return _to_levels(read_image(file, config.image_shape, name, config.levels)[0], config)
+
+
+def read_whole_for_model(file: Path | BinaryIO, config: ImageSpec) -> np.ndarray:
+  """Read an image file in its own size, `[H, W, C]`, with the pixel values of `read_for_model`."""
+  check_channels(config.image_shape)
+  return _to_levels(read_photograph(file, config.image_shape[2], config.levels), config)
+
+
+def _to_levels(image, config):
+  if config.levels > 256:
+    return image
   if 256 % config.levels == 0:
     return image // (256 // config.levels)
   return np.round(image * ((config.levels - 1) / 255)).astype(np.uint8)
 
 
-def upright_size(file: Path | BinaryIO) -> tuple[int, int]:
-  """Return `(width, height)` of an image file in its EXIF orientation."""
+def upright_size(file: Path | BinaryIO, channels: int = 1, levels: int = 256) -> tuple[int, int]:
+  """Return `(width, height)` of an image file in its EXIF orientation; other arguments as for `read_photograph`."""
+  if levels > 256:
+    return _read_deep(file, channels, levels).shape[1::-1]
   with open_image(file) as image:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return image.size[::-1] if turned else image.size

@@ -6,7 +6,8 @@ with its slice of every batch, sees the same batches as one worker.
 
 Each batch is one NumPy look-up by index, so that a memory-mapped file reads only the images of a batch.
 
-Without labels a batch is a tensor of images, with them {"image": images, "label": int32 [B]}.
+Without labels a batch is a tensor of images, with them {"image": images, "label": int32 [B]}. Tiles of photographs come
+with the context of their neighbours, {"image": tiles, "condition": contexts}.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import tensorflow as tf
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import ImageDataset, Images, as_images
+from flowpp_tf.core.tile_context import context_channels
+from flowpp_tf.data.dataset import ImageDataset, Images, as_images, as_tiles
 
 _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
 _MOST = 2**31 - 1  # of a number of images or steps
@@ -84,10 +86,12 @@ def training_batches(
     draws = tf.random.stateless_uniform([batch_size], _key(seed, step, stream), dtype=dtype)
     return draws[shard * size : (shard + 1) * size]
 
-  random_crops = getattr(images, "random_crops", None)
+  random_crops, tiles = getattr(images, "random_crops", None), as_tiles(images)
 
   def batch(step):
     mirrored = draw(step, _FLIP) < 0.5 if flip else tf.zeros([size], tf.bool)
+    if tiles is not None:
+      return _look_up_tiles(tiles.random_tiles, [draw(step, _CROP, tf.float64), mirrored], images)
     if random_crops is not None:
       return _look_up(random_crops, draw(step, _CROP, tf.float64), mirrored, images)
     chosen = indices(step)
@@ -119,9 +123,11 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
   """
   check_count("batch_size", batch_size, most=_MOST)
   images = as_images("images", images)
-  with_labels = _labeller(images, labels)
+  with_labels, tiles = _labeller(images, labels), as_tiles(images)
 
   def batch(indices):
+    if tiles is not None:
+      return _look_up_tiles(tiles.tiles, [indices], images)
     return with_labels(_look_up(images.__getitem__, indices, tf.zeros_like(indices, tf.bool), images), indices)
 
   return (
@@ -203,7 +209,7 @@ def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset
     count = tf.shape(tf.nest.flatten(batch)[0])[0]
     extra = -count % multiple
     weights = tf.cast(tf.range(count + extra) < count, tf.float32)
-    padded = tf.nest.map_structure(lambda x: tf.concat([x, tf.repeat(x[-1:], extra, axis=0)], axis=0), batch)
+    padded = tf.nest.map_structure(lambda x: tf.concat([x, tf.gather(x, tf.fill([extra], len(x) - 1))], axis=0), batch)
     # Keras expects targets before weights; the weights also take their place.
     return padded, weights, weights
 
@@ -244,3 +250,12 @@ def _look_up(read, places, mirrored, images):
 
   batch = tf.numpy_function(look_up, [places, mirrored], images.dtype, stateful=False)
   return tf.ensure_shape(batch, [*places.shape, *images.shape[1:]])
+
+
+def _look_up_tiles(read, arguments, images):
+  tiles, contexts = tf.numpy_function(read, arguments, [images.dtype, np.float32], stateful=False)
+  count, (height, width, channels) = arguments[0].shape[0], images.shape[1:]
+  return {
+    "image": tf.ensure_shape(tiles, [count, height, width, channels]),
+    "condition": tf.ensure_shape(contexts, [count, height, width, context_channels(channels)]),
+  }

@@ -7,28 +7,35 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+DEEP_SUFFIXES = (*SUFFIXES, ".tif", ".tiff", ".npy", ".fits", ".fit")  # for a model of more than 256 levels
 
 
-def open_folder(path: Path) -> tuple[pathlib.Path, list[str]]:
-  """Return a folder and its `image_files`; raise an `InputError` (a ValueError) if there are none."""
+def open_folder(path: Path, levels: int = 256) -> tuple[pathlib.Path, list[str]]:
+  """Return a folder and its `image_files`; raise an `InputError` (a ValueError) if there are none.
+
+  Args:
+    path: the folder.
+    levels: of the model: with more than 256, TIFF, NumPy's and FITS files are image files too.
+  """
   folder = pathlib.Path(path).expanduser()
   if not folder.exists():
     raise InputError(f"folder {str(path)!r} is not there")
   if not folder.is_dir():
     raise InputError(f"{str(path)!r} is no folder")
-  names = image_files(folder)
+  endings = SUFFIXES if levels <= 256 else DEEP_SUFFIXES
+  names = image_files(folder, endings)
   if not names:
-    suffixes = ", ".join(SUFFIXES)
+    suffixes = ", ".join(endings)
     raise InputError(f"folder {str(path)!r} has no image: looked for {suffixes} in it and its subfolders")
   return folder, names
 
 
-def image_files(folder: pathlib.Path) -> list[str]:
+def image_files(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
   """Return the sorted paths of the image files below a folder, relative to it, with `/`.
 
   Hidden files and folders are left out; links to folders are not followed.
   """
-  return [name for name in all_files(folder, hidden=False) if name.lower().endswith(SUFFIXES)]
+  return [name for name in all_files(folder, hidden=False) if name.lower().endswith(suffixes)]
 
 
 def all_files(folder: pathlib.Path, hidden: bool = True) -> list[str]:

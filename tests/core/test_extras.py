@@ -8,6 +8,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
 from flowpp_tf.core.extras import EXTRAS
+from flowpp_tf.io.deep_image import read_deep
 from support.models import MINIMAL, small_images
 from support.programs import ROOT, call
 
@@ -54,6 +55,9 @@ LIBRARY = [
   ("matplotlib", "a plot of curves", lambda folder: evaluation.plot_curves([], folder / "curves.png")),
   ("tensorboard", "`tensorboard` scalars, samples", _board),
   ("imagecodecs", "the size of an image in other codecs", lambda folder: evaluation.measure_codecs(small_images(1))),
+  ("tifffile", "reading TIFF files of 16 bits", lambda folder: read_deep(b"II*\0", 1)),
+  ("astropy", "reading FITS files", lambda folder: read_deep(b"SIMPLE  =", 1)),
+  ("galsim", "the data set 'sky16'", lambda folder: data.load_dataset("sky16", cache_dir=folder)),
   ("constriction", "compression", lambda folder: fpp.compress(_model(), small_images(1, MINIMAL))),
   ("huggingface_hub", "the preset 'hf://me/model'", lambda folder: fpp.FlowPlusPlus.from_preset("hf://me/model")),
   ("kagglehub", "the preset 'kaggle://a/b/c/d'", lambda folder: fpp.FlowPlusPlus.from_preset("kaggle://a/b/c/d")),

@@ -27,6 +27,7 @@ WHOLE = {
 }
 EXCEPTIONS = {  # of a module: its calls, and the reason
   "io.gate": ("os.open os.fdopen json.loads zipfile.ZipFile archive.open np.load", "the gate"),
+  "io.deep_image": ("fits.open", "of bytes that the gate has read"),
   "io.image_file": ("Image.open", "of bytes that the gate has read"),
   "io.weights_file": ("h5py.File", "of bytes that the gate has read, or this process has made"),
   "io.safetensors_file": ("safetensors.numpy.load", "of bytes that the gate has read"),
@@ -50,7 +51,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "compression.archive": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
   "compression.description": ("json.loads np.load members.open", "of bytes that the gate has read"),
   "compression.output_folder": ("open", "writes"),
-  "compression.pictures": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
+  "compression.entries": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
 }
 
 

@@ -1,0 +1,142 @@
+"""Gaussian random fields on a torus, whose density is known: their Fourier modes are independent.
+
+    x = F^-1[ sqrt(P) F[w] ],  w white noise          log p(x) = -1/2 sum_k ( |F[x]_k|^2 / (N P_k) + log(2 pi P_k) )
+
+F is the discrete Fourier transform of N values, and P_k the variance of mode k, an eigenvalue of the covariance.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_number
+from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.types import TensorLike
+
+
+@check_arguments
+def power_spectrum(
+  size: int = 32, amplitude: TensorLike = 1.0, slope: TensorLike = 3.0, corner: float = 2.0
+) -> np.ndarray:
+  """Return P = amplitude (1 + |k|^2 / corner^2)^(-slope / 2), flat up to the corner and then a power law.
+
+  Args:
+    size: side of the field.
+    amplitude: P of the mean; positive, of any shape.
+    slope: of the power law, of any shape.
+    corner: wave number in cycles per side.
+
+  Returns:
+    `[..., size, size]`, float64, in the order of `np.fft.fft2`.
+
+  Examples:
+    >>> from flowpp_tf.data.gaussian_fields import power_spectrum
+    >>> power_spectrum(8, amplitude=2.0)[0, 0].item()
+    2.0
+  """
+  check_count("size", size, most=2**14)
+  check_number("corner", corner, 0.0, ends=False)
+  amplitude, slope = (as_array(name, value) for name, value in (("amplitude", amplitude), ("slope", slope)))
+  if not np.all(amplitude > 0):
+    raise InputError(f"`amplitude` must be positive, got {amplitude.min()}")
+  k = np.fft.fftfreq(size, 1 / size)
+  squares = (k[:, np.newaxis] ** 2 + k**2) / corner**2
+  expand = lambda value: np.asarray(value, np.float64)[..., np.newaxis, np.newaxis]
+  return expand(amplitude) * (1 + squares) ** (-expand(slope) / 2)
+
+
+@check_arguments
+def field_log_prob(fields: TensorLike, spectrum: np.ndarray) -> np.ndarray:
+  """Return the log density of fields, `[...]` nats, float64.
+
+  Args:
+    fields: `[..., H, W, 1]`.
+    spectrum: P `[..., H, W]`, broadcast against the fields.
+
+  Examples:
+    >>> from flowpp_tf.data.gaussian_fields import field_log_prob
+    >>> round(float(field_log_prob(np.zeros([4, 4, 1]), np.ones([4, 4]))), 4)  # of white noise
+    -14.703
+  """
+  x = as_array("fields", fields)[..., 0].astype(np.float64)
+  check_all_finite("fields", x)
+  power = np.abs(np.fft.fft2(x)) ** 2 / np.prod(x.shape[-2:])
+  return -0.5 * np.sum(power / spectrum + np.log(2 * np.pi * spectrum), axis=(-2, -1))
+
+
+@check_arguments
+def expected_log_prob(spectrum: np.ndarray) -> tuple[float, float]:
+  """Return mean and standard deviation of `field_log_prob` over fields: minus the entropy, and sqrt(N / 2), nats.
+
+  Examples:
+    >>> from flowpp_tf.data.gaussian_fields import expected_log_prob
+    >>> expected_log_prob(np.ones([2, 2]))[1] == 2**0.5
+    True
+  """
+  return float(-0.5 * np.sum(1 + np.log(2 * np.pi * spectrum))), (spectrum.size / 2) ** 0.5
+
+
+@check_arguments
+def fields_of_noise(noise: TensorLike, spectrum: np.ndarray) -> np.ndarray:
+  """Return the fields `[..., H, W, 1]`, float32, that white noise `[..., H, W]` becomes under a spectrum.
+
+  Examples:
+    >>> from flowpp_tf.data.gaussian_fields import fields_of_noise, power_spectrum
+    >>> fields_of_noise(np.random.normal(size=[3, 8, 8]), power_spectrum(8)).shape
+    (3, 8, 8, 1)
+  """
+  modes = np.fft.fft2(as_array("noise", noise)) * np.sqrt(spectrum)
+  return np.fft.ifft2(modes).real[..., np.newaxis].astype(np.float32)
+
+
+class GaussianFields:
+  """Fields `[N, H, W, 1]`, float32, made when they are read: field n follows from the seed and n.
+
+  Args:
+    count: N.
+    spectrum: P `[H, W]`.
+    seed: of all fields.
+
+  Examples:
+    >>> from flowpp_tf.data.gaussian_fields import GaussianFields, power_spectrum
+    >>> GaussianFields(1000, power_spectrum(8), seed=0)[[3, 999]].shape
+    (2, 8, 8, 1)
+  """
+
+  dtype = np.dtype(np.float32)
+
+  @check_arguments
+  def __init__(self, count: int, spectrum: np.ndarray, seed: int = 0) -> None:
+    check_count("count", count, most=2**40)
+    check_count("seed", seed, 0, 2**32 - 1)
+    spectrum = as_array("spectrum", spectrum, [None, None])
+    if not np.all(spectrum > 0):
+      raise InputError(f"`spectrum` must be positive, got {spectrum.min()}")
+    self.spectrum, self._seed = spectrum, seed
+    self.shape: tuple[int, ...] = (count, *spectrum.shape, 1)
+
+  def __len__(self) -> int:
+    return self.shape[0]
+
+  def __getitem__(self, index: Any) -> np.ndarray:
+    chosen = _indices(index, len(self))
+    noise = np.empty([chosen.size, *self.spectrum.shape])
+    for row, n in zip(noise, chosen.ravel().tolist()):
+      # Philox counts its draws in the lowest word: another highest word is another stream.
+      row[...] = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, n])).normal(size=row.shape)
+    return fields_of_noise(noise, self.spectrum).reshape(*chosen.shape, *self.shape[1:])
+
+  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    del copy  # the result is a new array in any case
+    return np.asarray(self[:], dtype)
+
+
+def _indices(index, count):
+  """The numbers of the fields that an index of NumPy chooses; the fields may be more than memory holds."""
+  if isinstance(index, slice):
+    return np.arange(*index.indices(count))
+  numbers = np.asarray(index)
+  if numbers.dtype.kind not in "iu" or np.any((numbers < -count) | (numbers >= count)):
+    raise IndexError(f"index must be integers below {count}, got {index!r}")
+  return np.where(numbers < 0, numbers + count, numbers)

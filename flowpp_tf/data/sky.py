@@ -1,0 +1,170 @@
+"""Simulated 16-bit frames of the night sky, whose entropy is known: the data set sky16.
+
+A scene is the mean number of electrons in each pixel, rendered by GalSim: a sky with a gradient, stars, and galaxies
+under one point spread function (Moffat). Each frame has its own sky, seeing and objects. A frame is
+
+    x = BIAS + Poisson(scene) + round(N(0, READ_NOISE^2))
+
+at one electron per level, so that the entropy of a pixel given the scene is that of a Poisson distribution convolved
+with a rounded normal one, a sum of finitely many terms. Whoever does not know the scene needs at least as many bits.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import check_extra, import_extra
+from flowpp_tf.data import cache
+from flowpp_tf.data.dataset import ImageDataset, Images
+from flowpp_tf.data.random_crops import RandomCrops
+from flowpp_tf.types import Path, Shape
+
+SIDE = 256  # pixels
+LEVELS = 1 << 16
+BIAS, READ_NOISE = 1000, 6.0  # levels, electrons
+FRAMES = {"train": 96, "validation": 4, "test": 16}
+_SKY = 150.0, 1500.0  # electrons per pixel, log-uniform by frame
+_STARS, _GALAXIES = 50, 15  # means of their numbers
+_STAR_FLUX, _GALAXY_FLUX = (300.0, 5e5), (1e3, 1e5)  # electrons, log-uniform
+_MOST_ELECTRONS = 60_000.0  # of a pixel's mean; brighter frames would saturate
+_VERSION = 1
+
+
+def sky16(image_shape: Shape | None = None, crops: bool = False, cache_dir: Path | None = None) -> ImageDataset:
+  """Simulate the frames, or read them from the cache, and cut them into images of a shape.
+
+  Args:
+    image_shape: `(H, W, 1)` of the images; None for whole frames.
+    crops: whether the training split is the `RandomCrops` of its frames, rather than a grid of them.
+    cache_dir: see cache.py.
+
+  Raises:
+    InputError (a ValueError): if galsim is not installed, or for another number of channels.
+  """
+  height, width, channels = image_shape or (SIDE, SIDE, 1)
+  if channels != 1 or max(height, width) > SIDE:
+    raise InputError(f"`image_shape` must be one of at most ({SIDE}, {SIDE}, 1) for sky16, got {image_shape}")
+  splits = {
+    split: _cut(whole, (height, width), crops and split == "train") for split, whole in frames(cache_dir).items()
+  }
+  version = f"galsim {import_extra('galsim', _WHAT).__version__}"
+  return ImageDataset("sky16", LEVELS, splits["train"], splits["validation"], splits["test"], version=version)
+
+
+_WHAT = "the data set 'sky16'"
+
+
+def frames(cache_dir: Path | None = None) -> dict[str, np.ndarray]:
+  """Return the frames of each split, uint16 `[N, SIDE, SIDE, 1]`."""
+  check_extra("galsim", _WHAT)
+
+  def fill(arrays):
+    for split, array in arrays.items():
+      for i, row in enumerate(array):
+        row[..., 0] = frame(split, i)
+    return {}, {}
+
+  version = import_extra("galsim", _WHAT).__version__
+  return cache.decoded_images(
+    "sky16", [_VERSION, version], FRAMES, (SIDE, SIDE, 1), fill, cache_dir=cache_dir, dtype=np.uint16
+  )[0]
+
+
+def _cut(whole: np.ndarray, size: tuple[int, int], crops: bool) -> Images:
+  if crops:
+    return RandomCrops(whole.reshape(-1, 1), [(SIDE, SIDE)] * len(whole), (*size, 1))
+  (height, width), rows, columns = size, SIDE // size[0], SIDE // size[1]
+  inside = whole[:, : rows * height, : columns * width]
+  return inside.reshape(-1, rows, height, columns, width, 1).swapaxes(2, 3).reshape(-1, height, width, 1)
+
+
+def frame(split: str, index: int) -> np.ndarray:
+  """Return a frame, uint16 `[SIDE, SIDE]`."""
+  rng = _generator(split, index, 1)
+  scene_ = scene(split, index)
+  x = BIAS + rng.poisson(scene_) + np.rint(rng.normal(0.0, READ_NOISE, scene_.shape)).astype(np.int64)
+  return np.clip(x, 0, LEVELS - 1).astype(np.uint16)
+
+
+def scene(split: str, index: int) -> np.ndarray:
+  """Return the mean number of electrons in each pixel of a frame, float64 `[SIDE, SIDE]`."""
+  galsim = import_extra("galsim", _WHAT)
+  rng = _generator(split, index, 0)
+  log_uniform = lambda low, high: math.exp(rng.uniform(math.log(low), math.log(high)))
+  psf = galsim.Moffat(beta=3.0, fwhm=rng.uniform(2.5, 4.0))
+  image = galsim.ImageD(SIDE, SIDE)
+  for kind, mean in (("star", _STARS), ("galaxy", _GALAXIES)):
+    for _ in range(rng.poisson(mean)):
+      place = galsim.PositionD(*rng.uniform(0.5, SIDE + 0.5, 2))
+      if kind == "star":
+        thing = psf.withFlux(log_uniform(*_STAR_FLUX))
+      else:
+        disc = galsim.Exponential(half_light_radius=rng.uniform(1.5, 6.0), flux=log_uniform(*_GALAXY_FLUX))
+        disc = disc.shear(g=rng.uniform(0, 0.5), beta=rng.uniform(0, math.pi) * galsim.radians)
+        thing = galsim.Convolve(disc, psf)
+      thing.drawImage(
+        image, scale=1.0, center=place, add_to_image=True, method="auto" if kind == "galaxy" else "no_pixel"
+      )
+  y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
+  slope = rng.uniform(-0.1, 0.1, 2)
+  sky = log_uniform(*_SKY) * (1 + slope[0] * x + slope[1] * y)
+  return np.clip(np.maximum(image.array, 0) + sky, 0, _MOST_ELECTRONS)
+
+
+def _generator(split, index, stream):
+  return np.random.Generator(np.random.PCG64([16, list(FRAMES).index(split), index, stream]))
+
+
+# --- The noise ----------------------------------------------------------------------------------
+
+
+@functools.cache
+def _read_noise():
+  """Return the probabilities of round(N(0, READ_NOISE^2)), and the largest value that has one."""
+  most = math.ceil(9 * READ_NOISE)
+  below = np.array([0.5 * math.erfc(-(j - 0.5) / (READ_NOISE * math.sqrt(2))) for j in range(-most, most + 2)])
+  return np.diff(below), most
+
+
+def probabilities(mean: float) -> tuple[int, np.ndarray]:
+  """Return the first value of BIAS + Poisson(mean) + round(N(0, READ_NOISE^2)), and the probability of each from it."""
+  spread = 12 * math.sqrt(mean) + 30
+  first, last = max(0, math.floor(mean - spread)), math.ceil(mean + spread)
+  counts = np.arange(first, last + 1)
+  log_p = counts * math.log(mean) - mean - np.array([math.lgamma(k + 1) for k in counts.tolist()])
+  noise, most = _read_noise()
+  return BIAS + first - most, np.convolve(np.exp(log_p), noise)
+
+
+@functools.cache
+def _entropies():
+  """Return the logarithms of means, and the entropies in bits there."""
+  means = np.geomspace(1.0, 1.01 * _MOST_ELECTRONS, 400)
+  entropies = []
+  for mean in means:
+    _, p = probabilities(float(mean))
+    p = p[p > 0]
+    entropies.append(-np.sum(p * np.log2(p)))
+  return np.log(means), np.array(entropies)
+
+
+def surprise(frame_: np.ndarray, scene_: np.ndarray) -> np.ndarray:
+  """Return -log2 of the probability of each pixel of a frame given its mean number of electrons.
+
+  Means are rounded to one of 20,000, a factor of 1.00055 from each other.
+  """
+  grid = np.geomspace(1.0, 1.01 * _MOST_ELECTRONS, 20_000)
+  nearest = np.rint(np.interp(np.log(scene_), np.log(grid), np.arange(len(grid)))).astype(int)
+  bits = np.empty(scene_.shape)
+  for index in np.unique(nearest):
+    first, p = probabilities(float(grid[index]))
+    chosen = nearest == index
+    bits[chosen] = -np.log2(p[np.clip(frame_[chosen].astype(int) - first, 0, len(p) - 1)])
+  return bits
+
+
+def noise_entropy(scene_: np.ndarray) -> np.ndarray:
+  """Return the entropy of each pixel given its mean number of electrons, in bits."""
+  return np.interp(np.log(scene_), *_entropies())

@@ -1,0 +1,138 @@
+"""Image files with all of their bits: PNG and TIFF of 16 bits, NumPy's .npy, FITS.
+
+A file is what it begins with, not what its name says. Values are those of the file: 12 bits in a file of 16 are 0 to
+4,095. The rows of FITS files are in the order of the file, which many programs show from the bottom up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from typing import Any
+
+import numpy as np
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import import_extra
+from flowpp_tf.io import budget, gate
+from flowpp_tf.io.image_file import ImageFileError, open_image
+from flowpp_tf.types import Path
+
+_MOST_BYTES = 1 << 30  # of a file
+_MOST = (1 << 16) - 1
+_PNG, _NPY, _FITS = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", b"SIMPLE  ="
+_TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
+
+
+def read_deep(file: Path | bytes, channels: int, name: str = "") -> np.ndarray:
+  """Return the values of an image file with 16 bits for each, uint16 `[H, W, channels]`.
+
+  Args:
+    file: path of the file, or its bytes.
+    channels: that the image must have.
+    name: how errors name the file; its path if not given.
+
+  Raises:
+    ImageFileError (an InputError): for a file that is none, is damaged, has 8 bits, or other channels; for values that
+      are negative, not integers, or above 65,535.
+    InputError (a ValueError): if the package that reads its format is not installed.
+  """
+  name = name or (os.fspath(file) if not isinstance(file, bytes) else "image")
+  with _errors(name):
+    content = file if isinstance(file, bytes) else gate.read_bytes(file, _MOST_BYTES)
+    values = _values(content, name)
+    if values.ndim == 2:
+      values = values[..., np.newaxis]
+    if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
+      kind = "grey" if channels == 1 else "RGB"
+      raise InputError(f"it has the shape {list(values.shape)}; the model's images are {kind}")
+    if values.dtype.kind not in "iu":
+      raise InputError(f"it holds {values.dtype.name}; expected integers of 16 bits")
+    if values.dtype.itemsize == 1:
+      raise InputError("it has 8 bits for each value; the model's images have more, and scaling does not add any")
+    if values.dtype != np.uint16 and (values.min() < 0 or values.max() > _MOST):
+      raise InputError(f"its values are from {values.min()} to {values.max()}; expected 0 to {_MOST:,}")
+    return np.ascontiguousarray(values, np.uint16)
+
+
+def is_array(content: bytes) -> bool:
+  """Return whether a file begins as one of .npy or FITS, which hold arrays."""
+  return content.startswith((_NPY, _FITS))
+
+
+def bits_of_png(path: Path) -> int:
+  """Return the bits of a value that the header of a PNG file says; 0 for other files."""
+  with contextlib.suppress(OSError), gate.open_regular(path) as file:
+    header = file.read(25)
+    return header[24] if header.startswith(_PNG) and len(header) == 25 else 0
+  return 0
+
+
+@contextlib.contextmanager
+def _errors(name):
+  """Turn any exception of a reader into an `ImageFileError` that names the file."""
+  try:
+    yield
+  except ImageFileError:
+    raise
+  except InputError as error:
+    if "pip install" in str(error):
+      raise
+    raise ImageFileError(f"{name!r}: {error}", str(error)) from None
+  except Exception as error:
+    reason = gate.reason(error)
+    raise ImageFileError(f"{name!r} cannot be read: {reason}", reason) from None
+
+
+def _values(content: bytes, name: str) -> Any:
+  if not content:
+    raise InputError("it is empty")
+  if content.startswith(_NPY):
+    file = io.BytesIO(content)
+    gate.check_npy_header(file, len(content))
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+  if content.startswith(_TIFF):
+    return _tiff(content)
+  if content.startswith(_FITS):
+    return _fits(content)
+  with open_image(content, name) as image:
+    if content.startswith(_PNG) and content[24] == 16:
+      if content[25] == 2:  # of which Pillow keeps 8 bits
+        return import_extra("imagecodecs", "reading RGB in PNG files of 16 bits").png_decode(content)
+      if content[25] != 0 or "transparency" in image.info:
+        raise InputError("it has transparency, which a model of 16 bits does not take")
+      return np.asarray(image).astype(np.uint16)
+    return np.asarray(image)  # of 8 bits
+
+
+def _tiff(content):
+  tifffile = import_extra("tifffile", "reading TIFF files of 16 bits")
+  with tifffile.TiffFile(io.BytesIO(content)) as file:
+    if len(file.pages) != 1:
+      raise InputError(f"it has {len(file.pages)} images; expected one")
+    page = file.pages[0]
+    if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
+      raise InputError(f"its values are {page.photometric.name}; expected MINISBLACK or RGB")
+    _claim(page.shape)
+    values = page.asarray()
+    separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and values.ndim == 3
+    return np.moveaxis(values, 0, -1) if separate else values
+
+
+def _fits(content):
+  fits = import_extra("astropy.io.fits", "reading FITS files")
+  with fits.open(io.BytesIO(content), memmap=False) as parts:
+    for part in parts:
+      if part.is_image and part.header.get("NAXIS", 0) and len(part.shape) >= 2:
+        _claim(part.shape)
+        values = np.asarray(part.data)
+        return np.moveaxis(values, 0, -1) if values.ndim == 3 else values  # planes come first
+  raise InputError("it has no image")
+
+
+def _claim(shape):
+  """Claim the pixels of an image before they are decoded."""
+  pixels = int(np.prod(shape, dtype=object))
+  budget.claim("pixels", pixels, f"an image of the shape {list(shape)}")

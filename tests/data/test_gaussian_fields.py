@@ -1,0 +1,67 @@
+"""Gaussian random fields: their density is that of a multivariate normal, and field n follows from the seed and n."""
+
+import numpy as np
+import pytest
+import tensorflow_probability as tfp
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.data import GaussianFields, load_dataset
+from flowpp_tf.data.gaussian_fields import expected_log_prob, field_log_prob, power_spectrum
+
+
+def covariance(spectrum):
+  """The covariance of all pairs of values: that of a field and its shift, the transform of the spectrum."""
+  size = len(spectrum)
+  of_shift = np.fft.ifft2(spectrum).real
+  rows, columns = np.divmod(np.arange(size**2), size)
+  return of_shift[(rows[:, None] - rows) % size, (columns[:, None] - columns) % size]
+
+
+def test_the_density_is_that_of_a_multivariate_normal():
+  spectrum = power_spectrum(4, amplitude=2.0, slope=2.0, corner=1.0)
+  x = np.random.RandomState(0).normal(size=[5, 4, 4, 1])
+  scale = np.linalg.cholesky(covariance(spectrum))
+  normal = tfp.distributions.MultivariateNormalTriL(np.zeros(16), scale)
+  np.testing.assert_allclose(field_log_prob(x, spectrum), normal.log_prob(x.reshape(5, 16)), rtol=1e-12)
+  np.testing.assert_allclose(expected_log_prob(spectrum)[0], -normal.entropy(), rtol=1e-12)
+
+
+def test_fields_have_the_covariance_of_their_spectrum():
+  spectrum = power_spectrum(4, slope=2.0)
+  x = GaussianFields(20_000, spectrum)[:].reshape(-1, 16)
+  np.testing.assert_allclose(x.T @ x / len(x), covariance(spectrum), atol=0.05)
+  log_probs, (mean, stddev) = field_log_prob(x.reshape(-1, 4, 4, 1), spectrum), expected_log_prob(spectrum)
+  np.testing.assert_allclose([log_probs.mean(), log_probs.std()], [mean, stddev], rtol=0.05)
+
+
+def test_a_field_follows_from_the_seed_and_its_number():
+  fields = GaussianFields(2**30, power_spectrum(4), seed=3)
+  some = fields[[5, 2**30 - 1, 5]]
+  np.testing.assert_array_equal(some[0], some[2])
+  np.testing.assert_array_equal(some[:2], [fields[5], fields[-1]])
+  np.testing.assert_array_equal(some[:1], fields[5:6])
+  assert not np.any(some[0] == some[1]) and not np.any(some[0] == GaussianFields(9, power_spectrum(4), seed=4)[5])
+  with pytest.raises(IndexError):
+    fields[2**30]
+
+
+def test_the_data_set_is_for_models_of_real_values():
+  dataset = load_dataset("random_field", real_valued=True)
+  assert dataset.levels is None and dataset.train[:2].dtype == np.float32
+  with pytest.raises(InputError, match="has integer images, and the model takes real-valued ones"):
+    load_dataset("digits", real_valued=True)
+
+
+def test_real_valued_arrays_come_from_a_file(tmp_path):
+  rng = np.random.RandomState(0)
+  arrays = {split: rng.normal(size=[3, 4, 4]) for split in ("train", "validation", "test")}
+  np.savez(tmp_path / "fields.npz", **arrays)
+  name = f"npz:{tmp_path / 'fields.npz'}"
+  dataset = load_dataset(name, real_valued=True)
+  np.testing.assert_array_equal(dataset.test[..., 0], arrays["test"])
+  with pytest.raises(InputError, match="must hold integers, got float64"):
+    load_dataset(name)
+  arrays["test"][0, 1, 1] = np.inf
+  np.savez(tmp_path / "fields.npz", **arrays)
+  with pytest.raises(InputError, match="`test` must be finite, got 1 values that are NaN or infinite"):
+    load_dataset(name, real_valued=True)
