@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from flowpp_tf.compression import compress, decompress
   from flowpp_tf.config import CONFIGS, FlowPlusPlusConfig, Recipe, get_config, recipes
   from flowpp_tf.core.errors import InputError
+  from flowpp_tf.evaluation import bit_maps, conformal_p_value
   from flowpp_tf.exporting import (
     export_litert,
     export_official_weights,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     load_official_weights,
     load_saved_model,
   )
-  from flowpp_tf.models import FlowPlusPlus, VectorFlow, presets, vector_flow, vector_flow_for
+  from flowpp_tf.models import FlowPlusPlus, VectorFlow, image_flow, presets, vector_flow, vector_flow_for
   from flowpp_tf.training.fit import fit
   from flowpp_tf.training.train_model import load, train
 
@@ -30,6 +31,7 @@ _NAMES = {
   "compression": ("compress", "decompress"),
   "config": ("CONFIGS", "FlowPlusPlusConfig", "Recipe", "get_config", "recipes"),
   "core.errors": ("InputError",),
+  "evaluation": ("bit_maps", "conformal_p_value"),
   "exporting": (
     "export_litert",
     "export_official_weights",
@@ -39,7 +41,7 @@ _NAMES = {
     "load_official_weights",
     "load_saved_model",
   ),
-  "models": ("FlowPlusPlus", "VectorFlow", "presets", "vector_flow", "vector_flow_for"),
+  "models": ("FlowPlusPlus", "VectorFlow", "image_flow", "presets", "vector_flow", "vector_flow_for"),
   "training.fit": ("fit",),
   "training.train_model": ("load", "train"),
 }

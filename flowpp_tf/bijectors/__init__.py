@@ -30,6 +30,8 @@ from flowpp_tf.bijectors.piecewise_cdf import (
   quadratic_coupling_bijector,
   rational_quadratic_coupling_bijector,
 )
+from flowpp_tf.bijectors.pixel_transform import AsinhTransform
 from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
 from flowpp_tf.bijectors.sigmoid import Sigmoid
 from flowpp_tf.bijectors.squeeze import ColumnsToChannels, Squeeze, SwapHalves, split_columns
+from flowpp_tf.bijectors.standardization import Standardization

@@ -3,18 +3,20 @@
 import dataclasses
 import math
 
-from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.network import PADDINGS, NetworkConfig
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import unknown_name
 from flowpp_tf.core.registry import COUPLINGS
 from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
+from flowpp_tf.core.tile_context import context_channels
+from flowpp_tf.core.tiles import size_step
 
 _SHAPE = Range(
   lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
   "three positive integers (height, width, channels) of at most 65,536",
 )
-_LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 256, "an integer from 2 to 256")
+_LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 2**16, "an integer from 2 to 65,536")
 _CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer", 2**16)
 _RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
 _MARGIN = Range(lambda margin: isinstance(margin, (int, float)) and 0 <= margin < 0.5, "a number in [0, 1/2)")
@@ -59,6 +61,11 @@ class CouplingConfig:
   coupling_margin: float = 0.0
   invertible_conv_stddev: float = 0.001
 
+  @property
+  def per_position(self) -> bool:
+    """Whether positions have ActNorm parameters of their own; on a torus all positions are alike."""
+    return self.network.padding == "zeros"
+
 
 @dataclasses.dataclass(frozen=True)
 class FlowPlusPlusConfig(Settings):
@@ -76,6 +83,12 @@ class FlowPlusPlusConfig(Settings):
 
   image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
   levels: int = setting(256, "Pixel values, 0 .. levels - 1.", _LEVELS)
+  pixel_transform: str = setting(
+    "none",
+    "Increasing map of the pixels before their logit: asinh stretches the dark part of images whose values have a wide "
+    "range, such as 16-bit frames of the sky, and is fitted to the images that initialise the model.",
+    one_of("none", "asinh"),
+  )
   structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see config/structure.py.")
   coupling: str = setting(
     "mixture_logistic",
@@ -103,10 +116,18 @@ class FlowPlusPlusConfig(Settings):
   act_norm_min_variance: float = setting(
     0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", _NOT_NEGATIVE
   )
+  padding: str = setting(
+    "zeros",
+    "Padding of the convolutions: zeros, or periodic for fields on a torus, whose density then does not change when "
+    "they are rolled by whole blocks of the structure.",
+    one_of(*PADDINGS),
+  )
   weight_norm: bool = setting(False, "Weight normalisation, W = g V / |V|, in every convolution and dense layer.")
   output_concat_elu: bool = setting(False, "concat_elu before the last convolution of a conditioner.")
   dequantization: str = setting(
-    "variational", "Dequantization; uniform is an ablation.", one_of("variational", "uniform")
+    "variational",
+    "Dequantization; uniform is an ablation, and none is for real-valued images, whose density is exact.",
+    one_of("variational", "uniform", "none"),
   )
   dequant_structure: str = setting("columns:4", "Stages of the dequantizer's flow.")
   dequant_filters: int = setting(96, "Channels inside the dequantizer's conditioners.", COUNT)
@@ -141,6 +162,11 @@ class FlowPlusPlusConfig(Settings):
     "p(image | image), whose sides divide theirs; empty for none.",
     Range(lambda shape: len(shape) == 0 or _SHAPE.holds(shape), f"empty or {_SHAPE.expected}"),
   )
+  tile_neighbours: bool = setting(
+    False,
+    "Whether images are tiles of larger pictures, p(tile | left, upper and upper left neighbour); `condition_shape` "
+    "follows from it.",
+  )
   condition_channels: int = setting(16, "Channels of what label and condition become for the flow's couplings.", COUNT)
   condition_blocks: int = setting(2, "Blocks of the network that reads the condition.", COUNT)
   remat: str = setting(
@@ -162,7 +188,21 @@ class FlowPlusPlusConfig(Settings):
     self._as_tuples("image_shape", "condition_shape")
     if isinstance(self.remat, bool):  # as earlier versions wrote it
       object.__setattr__(self, "remat", "blocks" if self.remat else "off")
+    if self.tile_neighbours and len(self.image_shape) == 3:
+      height, width, channels = self.image_shape
+      object.__setattr__(self, "condition_shape", (height, width, context_channels(channels)))
     super().__post_init__()
+    self._require(
+      "augment_channels", self.dequantization != "none" or not self.augment_channels, "0 for an exact density"
+    )
+    self._require(
+      "pixel_transform", self.dequantization != "none" or self.pixel_transform == "none", "none for real-valued images"
+    )
+    self._require(
+      "tile_neighbours",
+      not self.tile_neighbours or (self.padding == "zeros" and self.dequantization != "none"),
+      "False for real-valued images and for periodic `padding`",
+    )
     self._require("label_dropout", not self.label_dropout or self.num_classes > 0, "0 for a model without labels")
     self._require(
       "condition_shape",
@@ -206,6 +246,19 @@ class FlowPlusPlusConfig(Settings):
     return height, width, channels + self.augment_channels
 
   @property
+  def tile_step(self) -> tuple[int, int]:
+    """Rows and columns of which the coded part of a tile at an edge is a multiple; without neighbours a whole tile."""
+    return self.size_step if self.tile_neighbours else (self.image_shape[0], self.image_shape[1])
+
+  @property
+  def size_step(self) -> tuple[int, int]:
+    """Rows and columns of which the sizes are multiples that the structure can split."""
+    structures = [self.structure]
+    if self.dequantization == "variational" or (self.augment_channels > 0 and self.augment_posterior == "flow"):
+      structures += ["columns:1", self.dequant_structure]  # a context net reads pairs of columns
+    return size_step([[entry.strip().partition(":")[0] for entry in text.split(",")] for text in structures])
+
+  @property
   def flow_couplings(self) -> CouplingConfig:
     """Config of the flow's coupling steps."""
     context_channels = self.condition_channels if self.is_conditional else 0
@@ -233,13 +286,20 @@ class FlowPlusPlusConfig(Settings):
     return self._network(self.condition_channels, self.condition_blocks, "none", False)
 
   @property
+  def pixel_levels(self) -> int | None:
+    """Number of pixel values; None for real-valued images."""
+    return None if self.dequantization == "none" else self.levels
+
+  @property
   def is_conditional(self) -> bool:
     """Whether images are given a label or a condition."""
     return bool(self.num_classes or self.condition_shape)
 
   def _network(self, filters, blocks, mixer, layer_norm=True):
     remat = self.remat != "off"
-    return NetworkConfig(filters, blocks, mixer, self.heads, layer_norm, self.dropout, self.weight_norm, remat)
+    return NetworkConfig(
+      filters, blocks, mixer, self.heads, layer_norm, self.dropout, self.weight_norm, remat, self.padding
+    )
 
   def _couplings(self, filters, blocks, mixing, context_channels):
     mixer = "none" if not mixing else "attention" if self.attention else "pointwise"
@@ -291,6 +351,9 @@ _LIGHT = FlowPlusPlusConfig(dequant_filters=32, dequant_blocks=1, context_channe
 # Without attention, and with most couplings after a squeeze: as dense as there is time for.
 _SMALL = dataclasses.replace(_LIGHT, blocks=2, attention=False, dequant_structure="columns:2")
 _DIGITS = dataclasses.replace(_LIGHT, image_shape=(8, 8, 1), levels=17, filters=48, components=8, blocks=1, dropout=0.4)
+_FASHION_MNIST = dataclasses.replace(
+  _SMALL, image_shape=(28, 28, 1), filters=64, components=8, structure="squeeze,channels:3,columns:3,squeeze,channels:3"
+)
 
 CONFIGS = {
   # Small models on bundled data.
@@ -300,13 +363,31 @@ CONFIGS = {
   "photos_crops": dataclasses.replace(
     _SMALL, filters=56, components=5, structure="squeeze,channels:3,columns:3,squeeze,channels:2"
   ),
-  "fashion_mnist": dataclasses.replace(
+  "fashion_mnist": _FASHION_MNIST,
+  # Noise of many levels needs no learned dequantization.
+  "sky16": dataclasses.replace(
     _SMALL,
-    image_shape=(28, 28, 1),
-    filters=64,
-    components=8,
-    structure="squeeze,channels:3,columns:3,squeeze,channels:3",
+    image_shape=(32, 32, 1),
+    levels=65536,
+    pixel_transform="asinh",
+    dequantization="uniform",
+    filters=32,
+    components=4,
+    structure="squeeze,channels:3,columns:3,squeeze,channels:2",
   ),
+  # Real-valued fields on a torus, with an exact density.
+  "random_field": FlowPlusPlusConfig(
+    image_shape=(32, 32, 1),
+    dequantization="none",
+    padding="periodic",
+    structure="columns:2,squeeze,channels:2,columns:2,squeeze,channels:4",
+    coupling="affine",
+    filters=16,
+    blocks=1,
+    attention=False,
+  ),
+  # Tiles of pictures of 300x300.
+  "elpv": dataclasses.replace(_FASHION_MNIST, image_shape=(60, 60, 1), tile_neighbours=True),
   # The published experiments.
   "cifar10": _CIFAR10,
   "imagenet32": _IMAGENET32,

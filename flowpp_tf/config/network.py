@@ -8,6 +8,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import COUNT, FRACTION, Settings, at_least, one_of, setting
 
 MIXERS = ("attention", "pointwise", "none")
+PADDINGS = ("zeros", "periodic")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,9 @@ class NetworkConfig(Settings):
   dropout: float = setting(0.0, "Dropout rate.", FRACTION)
   weight_norm: bool = setting(False, "As in `InitNormConv2D`.")
   remat: bool = setting(False, "Whether gradients recompute blocks rather than keep their intermediate tensors.")
+  padding: str = setting(
+    "zeros", "Of convolutions: zeros or periodic; periodic networks have no position embedding.", one_of(*PADDINGS)
+  )
 
   @classmethod
   def of(cls, value: Union["NetworkConfig", dict[str, Any]]) -> "NetworkConfig":

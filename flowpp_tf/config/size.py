@@ -54,11 +54,15 @@ def model_size(config: FlowPlusPlusConfig) -> ModelSize:
   parts = [
     _ONE_LAYER,
     _flow(config.structure, config.flow_shape, config.flow_couplings, context_size),
-    _ONE_LAYER if config.dequantization == "uniform" else _posterior(config, 0, config.dequantizer_couplings),
+    _ONE_LAYER if config.dequantization != "variational" else _posterior(config, 0, config.dequantizer_couplings),
   ]
+  if config.pixel_levels is None:
+    parts.append(ModelSize(2 * config.image_shape[2]))  # mean and standard deviation of each channel
   if config.augment_channels:
     by_flow = config.augment_posterior == "flow"
     parts.append(_posterior(config, config.augment_channels, config.augmenter_couplings) if by_flow else _ONE_LAYER)
+  if config.pixel_transform != "none":
+    parts.append(ModelSize(2, 1))  # its weights
   if config.is_conditional:
     parts += [_condition_net(config), _ONE_LAYER]  # and the dropout of labels
   return _sum(*parts)
@@ -93,7 +97,7 @@ def conditioner_size(
   height, width, channels = image_shape
   filters, weight_norm = network.filters, network.weight_norm
   return _sum(
-    ModelSize(height * width * filters, 1),  # with the position embedding
+    ModelSize(height * width * filters if network.padding == "zeros" else 0, 1),  # with the position embedding
     _linear(channels, filters, 3, weight_norm),
     network_size(network, context_channels),
     _linear(filters * (2 if output_concat_elu else 1), outputs, 3, weight_norm),
@@ -110,7 +114,7 @@ def _flow(structure, shape, config: CouplingConfig, context_size=None):
       block = (size[0] // height) * (size[1] // width)
       matrices = 0 if config.invertible_conv == "none" else 2 * half * half
       step = _sum(
-        ModelSize(2 * math.prod(stage.split_shape) + matrices, 1),
+        ModelSize(2 * (math.prod(stage.split_shape) if config.per_position else channels) + matrices, 1),
         conditioner_size(
           (height, width, half),
           half * _outputs(config),
@@ -144,7 +148,7 @@ def _posterior(config, channels, couplings):
 def context_net_size(image_shape: Shape, network: NetworkConfig) -> ModelSize:
   """Return the size of a `ContextNet`."""
   height, width, channels = image_shape
-  embedding = 0 if network.mixer == "none" else height * (width // 2) * network.filters
+  embedding = 0 if network.mixer == "none" or network.padding == "periodic" else height * (width // 2) * network.filters
   return _sum(
     ModelSize(embedding, 1),
     _linear(2 * channels, network.filters, 3, network.weight_norm),

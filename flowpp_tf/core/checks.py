@@ -18,7 +18,20 @@ from flowpp_tf.core.errors import InputError
 if TYPE_CHECKING:  # decoding an archive runs without TensorFlow
   import tensorflow as tf
 
+MOST_LEVELS = 1 << 16  # pixel values of 16 bits
+
 # --- Arrays -------------------------------------------------------------------------------------
+
+
+def pixel_dtype(levels: int) -> np.dtype:
+  """Return the dtype of images with so many pixel values: uint8 up to 256, uint16 up to 65,536.
+
+  Raises:
+    InputError (a ValueError): for another number of levels.
+  """
+  if not 2 <= levels <= MOST_LEVELS:
+    raise InputError(f"`levels` must be from 2 to {MOST_LEVELS:,}, got {levels}")
+  return np.dtype(np.uint8 if levels <= 256 else np.uint16)
 
 
 def check_shape(name: str, shape: Sequence[int | None], expected: Sequence[int | None], batch: str = "B") -> None:
@@ -43,16 +56,19 @@ def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
     raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")
 
 
-def check_pixels(images: np.ndarray, levels: int, name: str = "images") -> None:
+def check_pixels(images: np.ndarray, levels: int | None, name: str = "images") -> None:
   """Raise an `InputError` unless all values of an array are integers in 0 .. levels - 1.
 
   Args:
     images: array of any shape, with at least one value.
-    levels: number of pixel values.
+    levels: number of pixel values; None for real-valued images, whose values must be finite.
     name: name of the argument in the message.
   """
   if images.size == 0:
     raise InputError(f"`{name}` must hold at least one image, got shape {images.shape}")
+  if levels is None:
+    check_all_finite(name, images)
+    return
   if np.issubdtype(images.dtype, np.floating):
     check_all_finite(name, images)
     fractional = images[images != np.floor(images)]
@@ -183,21 +199,25 @@ def with_shape(name: str, tensor: tf.Tensor, expected: Sequence[int | None]) -> 
   return tf.ensure_shape(checked(tensor, [Check(same, _not_of_shape(name, expected), found)]), expected)
 
 
-def pixels_are_valid(images: tf.Tensor, levels: int) -> tf.Tensor:
-  """Return for each value whether it is an integer in 0 .. levels - 1."""
+def pixels_are_valid(images: tf.Tensor, levels: int | None) -> tf.Tensor:
+  """Return for each value whether it is an integer in 0 .. levels - 1; without levels, whether it is finite."""
   import tensorflow as tf
 
   values = _wide(images)
+  if levels is None:
+    return tf.math.is_finite(values) if values.dtype.is_floating else tf.ones_like(values, tf.bool)
   valid = (values >= 0) & (values < levels)
   return valid & (values == tf.floor(values)) if values.dtype.is_floating else valid
 
 
-def pixel_checks(images: tf.Tensor, levels: int) -> list[Check]:
+def pixel_checks(images: tf.Tensor, levels: int | None) -> list[Check]:
   """Return the checks of images that `check_pixels` makes of arrays; the error shows the first wrong value."""
   import tensorflow as tf
 
   values, valid = _wide(images), pixels_are_valid(images, levels)
   all_valid, example = tf.reduce_all(valid), tf.boolean_mask(values, ~valid)[:1]
+  if levels is None:
+    return [Check(all_valid, "`images` must be finite, got", example)]
   divided = tf.reduce_all((values >= 0) & (values <= 1))
   return [
     Check(all_valid | (divided != hint), _not_integers(levels, hint), example)

@@ -26,6 +26,9 @@ COUPLINGS = {
 DATASETS = {
   "digits": "flowpp_tf.data.bundled:digits",
   "photos": "flowpp_tf.data.bundled:photos",
+  "sky16": "flowpp_tf.data.sky:sky16",
+  "random_field": "flowpp_tf.data.random_field:random_field",
+  "elpv": "flowpp_tf.data.elpv:elpv",
   "cifar10": "flowpp_tf.data.tfds:load_named",
   "cifar100": "flowpp_tf.data.tfds:load_named",
   "svhn": "flowpp_tf.data.tfds:load_named",

@@ -6,6 +6,7 @@ from flowpp_tf.io.model_folders import preset_folder, presets
 from flowpp_tf.models.conditioning import check_conditioning, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.image_distribution import ImageDistribution
+from flowpp_tf.models.images import image_flow
 from flowpp_tf.models.initial_weights import InitialWeights
 from flowpp_tf.models.official_weights import export_official_weights, load_official_weights
 from flowpp_tf.models.pretrained import copy_preset, read_preset, save_preset

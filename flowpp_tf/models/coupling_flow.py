@@ -39,8 +39,9 @@ class CouplingStep(keras.layers.Layer):
     height, width, channels = shape
     half, kind = channels // 2, pkgutil.resolve_name(COUPLINGS[config.coupling])
     add_weight = functools.partial(self.add_weight, autocast=False)  # bijectors compute in the flow's precision
-    self.scale = add_weight(name="scale", shape=shape, initializer="ones")
-    self.bias = add_weight(name="bias", shape=shape, initializer="zeros")
+    of_norm = shape if config.per_position else (channels,)
+    self.scale = add_weight(name="scale", shape=of_norm, initializer="ones")
+    self.bias = add_weight(name="bias", shape=of_norm, initializer="zeros")
     self.kernel, mixing = None, []
     if config.invertible_conv != "none":
       bijector, initializer = {

@@ -54,6 +54,15 @@ class UniformDequantizer(_Posterior):
     return tf.random.stateless_uniform([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
 
+class NoDequantizer(_Posterior):
+  """No noise: real-valued images are what the flow transforms. It has no weights."""
+
+  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+    super().__init__(**kwargs)
+    self.event_shape = (*config.image_shape[:2], 0)
+    self.built = True
+
+
 class _ConditionalFlow(_Posterior):
   """A distribution of tensors of the images' height and width, by couplings that see the images.
 

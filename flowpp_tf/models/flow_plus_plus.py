@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
-from jaxtyping import Float, Num, UInt8
+from jaxtyping import Float, Num
 import keras
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,7 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.arguments import as_array, as_tensor, check_arguments, check_count, check_type
-from flowpp_tf.core.checks import Check, check_all_finite, check_pixels, check_shape, checked, with_shape
+from flowpp_tf.core.checks import Check, check_all_finite, check_pixels, check_shape, checked, pixel_dtype, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
@@ -22,6 +23,7 @@ from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.non_finite import check_finite
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.io.gate import reading
 from flowpp_tf.io.model_folders import CONFIG
@@ -29,7 +31,14 @@ from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
 from flowpp_tf.models.conditioning import check_conditioning
 from flowpp_tf.models.coupling_flow import CouplingFlow
-from flowpp_tf.models.dequantizer import FlowAugmenter, NormalAugmenter, UniformDequantizer, VariationalDequantizer
+from flowpp_tf.models.dequantizer import (
+  FlowAugmenter,
+  NoDequantizer,
+  NormalAugmenter,
+  UniformDequantizer,
+  VariationalDequantizer,
+)
+from flowpp_tf.models.fitted_transform import FittedTransform
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
 from flowpp_tf.models.pretrained import open_preset, save_preset
@@ -41,6 +50,9 @@ _MOST = 2**31 - 1  # of images and draws
 
 
 _NOT_FINITE = "the images of the model must be finite, got"
+
+
+_DEQUANTIZERS = {"variational": VariationalDequantizer, "uniform": UniformDequantizer, "none": NoDequantizer}
 
 
 class BoundTerms(NamedTuple):
@@ -64,16 +76,20 @@ class FlowPlusPlus(BoundTraining):
 
   Attributes:
     config: the config.
-    flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C); with the
+    flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C), or of
+      real-valued ones; with the
       augmented channels, which are real numbers, behind theirs. With `augment_end` sigmoid only those in (0, 1) have a
       meaning: q(e|x) is 0 elsewhere.
     dequantizer: layer; `dequantizer.posterior(images)` is the distribution of their noise u in [0, 1).
     condition_net: layer, the context of the flow's couplings from labels and conditions; None for a model without.
+    logits_of_pixels: bijector, of dequantized pixels: their transform, if there is one, and `PixelsToLogit`.
+    pixel_transform: layer, the weights of that transform; None for a model without.
     augmenter: layer; `augmenter.posterior(x)` is the distribution of the augmented channels given the logits of
       dequantized images; None for a model without.
 
   Images are integers in 0 .. levels - 1, `[B, H, W, C]`; anything else is an `InputError` (a ValueError), where the
-  values can be seen: in eager mode.
+  values can be seen: in eager mode. With `dequantization` "none" they are finite real numbers in any unit, which
+  `adapt` standardises by channel; `log_prob` is then their exact density, and nothing depends on noise or seeds.
 
   A model of a config with `num_classes` is one of images given a label, with `condition_shape` one of images given
   another image. Its methods take `labels`, integers `[B]` or one for all, -1 for no label (if training has left labels
@@ -97,10 +113,19 @@ class FlowPlusPlus(BoundTraining):
     super().__init__(name=name, autocast=False, **kwargs)
     self.config = config
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
-      make_dequantizer = UniformDequantizer if config.dequantization == "uniform" else VariationalDequantizer
-      self.dequantizer = make_dequantizer(config, dtype=dtype, name="dequantizer")
+      self.dequantizer = _DEQUANTIZERS[config.dequantization](config, dtype=dtype, name="dequantizer")
       self.augmenter = None
-      self.pixels_to_logit = fb.PixelsToLogit(config.levels)
+      self.pixel_transform = None
+      if self.is_exact:
+        self.standardization = self._new_standardization()
+        of_pixels = [self.standardization]
+      else:
+        self.pixels_to_logit = fb.PixelsToLogit(config.levels)
+        of_pixels = [self.pixels_to_logit]
+        if config.pixel_transform != "none":
+          self.pixel_transform = FittedTransform(config.levels, dtype=dtype, name="pixel_transform")
+          of_pixels.append(self.pixel_transform.bijector)
+        self.logits_of_pixels = fb.Chain(of_pixels, name="logits_of_pixels")
       if config.augment_channels:
         make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
         self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
@@ -127,14 +152,58 @@ class FlowPlusPlus(BoundTraining):
     self.flow = FlowDistribution(
       prior,
       fb.Invert(
-        fb.Chain(
-          [*self.coupling_flow.bijector.bijectors, self._of_pixels(self.pixels_to_logit)], name="pixels_to_latent"
-        )
+        fb.Chain([*self.coupling_flow.bijector.bijectors, *map(self._of_pixels, of_pixels)], name="pixels_to_latent")
       ),
     )
     self.built = True
 
+  @property
+  def is_exact(self) -> bool:
+    """Whether images are real-valued, so that their density is exact: `dequantization` is "none"."""
+    return self.config.pixel_levels is None
+
+  @property
+  def image_dtype(self) -> tf.DType:
+    """Dtype of samples: uint8, of more than 256 levels uint16, of real-valued images that of the flow."""
+    return tf.as_dtype(self.variable_dtype if self.is_exact else pixel_dtype(self.config.levels))
+
+  def _new_standardization(self):
+    """The affine map of each channel that `adapt` fits; training does not change it."""
+    weight = functools.partial(
+      self.add_weight, shape=self.config.image_shape[2:], trainable=False, autocast=False, dtype=self.variable_dtype
+    )
+    return fb.Standardization(weight(name="mean", initializer="zeros"), weight(name="stddev", initializer="ones"))
+
   # --- Likelihood -------------------------------------------------------------------------------
+
+  def log_prob(
+    self, images: TensorLike, labels: TensorLike | None = None, condition: TensorLike | None = None
+  ) -> Float[tf.Tensor, " b"]:
+    """Return the exact log density of real-valued images; the same number in each call.
+
+    Args:
+      images: real numbers `[B, H, W, C]`, in the unit of the data.
+      labels: as in `log_prob_bound`.
+      condition: as in `log_prob_bound`.
+
+    Returns:
+      `[B]`, nats per image.
+
+    Raises:
+      InputError (a ValueError): for a model of integer images, whose log-likelihood has no closed form; for images that
+        are not finite, or input that does not fit.
+
+    Examples:
+      >>> config = fpp.FlowPlusPlusConfig((8, 8, 1), dequantization="none", structure="columns:1", filters=8, blocks=1)
+      >>> model = fpp.FlowPlusPlus(config)
+      >>> model.log_prob(np.random.normal(size=[2, 8, 8, 1])).shape
+      TensorShape([2])
+    """
+    if not self.is_exact:
+      raise InputError(
+        '`dequantization` must be "none" for an exact log density; for integer images use `log_prob_bound`'
+      )
+    return self.log_prob_bound(images, seed=0, labels=labels, condition=condition)
 
   def log_prob_bound(
     self,
@@ -147,7 +216,7 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
   ) -> Float[tf.Tensor, " b"]:
-    r"""Return a lower bound of the log-likelihood of integer images (equation 7).
+    r"""Return a lower bound of the log-likelihood of integer images (equation 7); of real-valued ones, `log_prob`.
 
     The log of the mean of p(x + u) / q(u|x) over K = `num_samples` draws of the noise u (IWAE, Burda et al. 2016):
 
@@ -192,7 +261,10 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
   ) -> BoundTerms:
-    """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`."""
+    """Return the terms of the bound, `[num_samples, B]` nats; arguments and errors as in `log_prob_bound`.
+
+    The last one is 0 for real-valued images, to which no noise is added.
+    """
     if not tf.is_tensor(batch_offset):
       check_count("batch_offset", batch_offset, 0, 2**63 - 1)
     x, noise, seed = self._validated_inputs(images, num_samples, noise, seed)
@@ -269,6 +341,8 @@ class FlowPlusPlus(BoundTraining):
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     x, noise, _ = self._validated_inputs(images, 1, noise, seed)
     given = self.check_conditioning(len(x), labels, condition)
+    if self.pixel_transform is not None:
+      self.pixel_transform.fit(x.numpy())
 
     def bound(x, noise, *values):
       terms = self._bound_terms(x, noise, EvalContext(initialize=True), **dict(zip(given, values)))
@@ -288,7 +362,7 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
     guidance: float | tf.Tensor = 0.0,
-  ) -> UInt8[tf.Tensor, "n h w c"]:
+  ) -> Num[tf.Tensor, "n h w c"]:
     """Draw images.
 
     Args:
@@ -301,7 +375,7 @@ class FlowPlusPlus(BoundTraining):
         for the model itself.
 
     Returns:
-      uint8 images, `[n, H, W, C]`.
+      Images, `[n, H, W, C]`: uint8, of more than 256 levels uint16, or real-valued ones in the model's dtype.
 
     Raises:
       InputError (a ValueError): if `n` is not positive or `temperature` negative, for labels or a condition that do not
@@ -347,13 +421,15 @@ class FlowPlusPlus(BoundTraining):
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
     guidance: float | tf.Tensor = 0.0,
-  ) -> UInt8[tf.Tensor, "b h w c"]:
-    """Return the uint8 images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments as in `sample`."""
+  ) -> Num[tf.Tensor, "b h w c"]:
+    """Return the images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments and dtype as in `sample`."""
     z = as_tensor("z", z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     given = self.check_conditioning(shape_of(z)[0], labels, condition)
     x = self._finite(lambda: self._from_latents(z, guidance, **given))[..., : self.config.image_shape[2]]
-    return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), tf.uint8)
+    if self.is_exact:
+      return x
+    return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), self.image_dtype)
 
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
     """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
@@ -367,8 +443,9 @@ class FlowPlusPlus(BoundTraining):
 
   @property
   def noise_shape(self) -> tuple[int, ...]:
-    """Shape of an image's noise: `(H, W, C)`, with the augmented channels behind the others."""
-    return self.config.flow_shape
+    """Shape of an image's noise: `(H, W, C)`, with the augmented channels behind the others; C is 0 without noise."""
+    height, width, channels = self.config.flow_shape
+    return height, width, 0 if self.is_exact else channels
 
   @property
   def distribution(self) -> ImageDistribution:
@@ -452,6 +529,9 @@ class FlowPlusPlus(BoundTraining):
 
     Both have the dimension of samples if the noise has it.
     """
+    if self.is_exact:
+      batch = shape_of(noise)[:-3]
+      return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
     channels = self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
     u, log_q = self.dequantizer.posterior(x, part, labels).transform(noise[..., :channels], part)
@@ -463,7 +543,7 @@ class FlowPlusPlus(BoundTraining):
     # Each draw of u is an image of its own to the augmenter.
     if labels is not None:
       labels = tf.reshape(tf.broadcast_to(labels, tf.shape(log_q)), [-1])
-    flat = tf.reshape(self.pixels_to_logit.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
+    flat = tf.reshape(self.logits_of_pixels.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
     part = ctx.fold_in("augmenter")
     e, log_q_e = self.augmenter.posterior(flat, part, labels).transform(
       tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part
@@ -493,8 +573,44 @@ class FlowPlusPlus(BoundTraining):
     if images.dtype.is_bool:
       images = tf.cast(images, tf.uint8)
     if tf.executing_eagerly():
-      check_pixels(images.numpy(), self.config.levels)
+      check_pixels(images.numpy(), self.config.pixel_levels)
     return images
+
+  @check_arguments
+  def cropped(self, height: int, width: int) -> "FlowPlusPlus":
+    """Return the model of smaller images that has the same weights, except for those of positions in the middle.
+
+    Its networks see zeros where the images end, as those of this model do, and positions near an edge have the weights
+    that they have here. It is a density of smaller images, and not the marginal one of a part of larger images.
+
+    Args:
+      height: at most the height of the images; the structure must be able to halve it as often as theirs.
+      width: as for the height.
+
+    Raises:
+      InputError (a ValueError): for a size that the structure cannot split, or a model given another image.
+
+    Examples:
+      >>> model = fpp.FlowPlusPlus.from_preset("digits").cropped(8, 4)
+      >>> model.sample(2, seed=0).shape
+      TensorShape([2, 8, 4, 1])
+    """
+    *sides, channels = self.config.image_shape
+    for name, size, most in zip(("height", "width"), (height, width), sides):
+      check_count(name, size, most=most)
+    if self.config.condition_shape and not self.config.tile_neighbours:
+      raise InputError("`model` must not be given another image, which a part of an image is not cropped with")
+    config = dataclasses.replace(self.config, image_shape=(int(height), int(width), channels))
+    with self.distribute_strategy.scope():
+      model = FlowPlusPlus(config, name=self.name)
+    for part, whole in zip(model.weights, self.weights, strict=True):
+      values = np.asarray(whole)
+      if part.shape != whole.shape:
+        unit = unit_of(whole.shape, self.config.image_shape, self.config.size_step)
+        values = without_middle(values, part.shape[0], part.shape[1], unit)
+      part.assign(values)
+    model.initialized = self.initialized
+    return model
 
   # --- Files ------------------------------------------------------------------------------------
 
@@ -524,7 +640,7 @@ class FlowPlusPlus(BoundTraining):
     return model
 
   def save_to_preset(self, folder: Path, description: str = "", weights: str = "h5", license: str = "unknown") -> None:
-    """Write the model, its weights rounded to float16, as a preset that `from_preset(folder)` reads.
+    """Write the model as a preset that `from_preset(folder)` reads: in float16, or as it is for real-valued images.
 
     Its README.md is a model card for Hugging Face, to which `huggingface_hub.upload_folder` takes the folder.
 

@@ -1,6 +1,7 @@
-"""Integer images as a TFP distribution: samples of the model, and its bound as their log density.
+"""Images as a TFP distribution: samples of the model, and their log density.
 
-log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7, importance-weighted)
+That of integer images is a bound, log P(x) >= E log mean_k p(x + u_k) / q(u_k|x),  u_k ~ q(.|x)    (equation 7,
+importance-weighted), that of real-valued images is exact.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -26,9 +27,10 @@ ParameterProperties = tfp.util.ParameterProperties
 class ImageDistribution(tfp.distributions.Distribution):
   """The distribution of a model's images, to be a part of other models.
 
-  `log_prob` estimates a lower bound of the log probability, which has no closed form; more samples,
-  `copy(num_samples=64)`, make it tighter. All images get the same draws of noise, which follow from `seed`: `log_prob`
-  is a function of the image only, not of the others in the batch, in eager mode as in a graph.
+  `log_prob` of integer images estimates a lower bound of the log probability, which has no closed form; more samples,
+  `copy(num_samples=64)`, make it tighter. That of real-valued images (`dequantization` "none") is exact. All images get
+  the same draws of noise, which follow from `seed`: `log_prob` is a function of the image only, not of the others in
+  the batch, in eager mode as in a graph.
 
   Args:
     model: `FlowPlusPlus`.
@@ -39,9 +41,9 @@ class ImageDistribution(tfp.distributions.Distribution):
     labels: of a model with classes, `[...]`: the batch of this distribution.
     condition: of a model with a condition, `[..., *condition_shape]`, whose leading dimensions are the batch.
 
-  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around. Events
-  are `[H, W, C]` in 0 .. levels - 1; without labels and condition the batch shape is []. `seed` of `sample` means what
-  it does in TFP.
+  Values are int32, like those of TFP's discrete distributions, so that arithmetic on them does not wrap around; real
+  values have the model's dtype. Events are `[H, W, C]`, of integers in 0 .. levels - 1; without labels and condition
+  the batch shape is []. `seed` of `sample` means what it does in TFP.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -72,7 +74,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     self._labels, self._condition = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
-      dtype=tf.int32,
+      dtype=tf.as_dtype(model.variable_dtype) if model.is_exact else tf.int32,
       reparameterization_type=tfd.NOT_REPARAMETERIZED,
       validate_args=validate_args,
       allow_nan_stats=False,
@@ -101,7 +103,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     return tf.constant(self._model.config.image_shape)
 
   def _default_event_space_bijector(self):
-    return None  # as of TFP's discrete distributions
+    return tfp.bijectors.Identity() if self._model.is_exact else None  # None as of TFP's discrete distributions
 
   def _given(self, batch_shape):
     """What images of a batch shape are given, their batch flattened to one dimension."""
@@ -125,7 +127,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     return super().sample(as_sample_shape("sample_shape", sample_shape), seed, name, **kwargs)
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
-    """Return the bound of images `[..., H, W, C]`, nats per image; an `InputError` as of `FlowPlusPlus`."""
+    """Return the log density of images `[..., H, W, C]`, nats per image; an `InputError` as of `FlowPlusPlus`."""
     return super().log_prob(self._checked(value), name, **kwargs)
 
   def prob(self, value: TensorLike, name: str = "prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
@@ -146,9 +148,10 @@ class ImageDistribution(tfp.distributions.Distribution):
         f"`images` must have a batch that can be broadcast to {self.batch_shape}, that of {given}, got {images.shape}"
       ) from None
     if tf.executing_eagerly():
-      check_pixels(images.numpy(), self._model.config.levels)
+      check_pixels(images.numpy(), self._model.config.pixel_levels)
       return tf.cast(images, self.dtype)
-    return tf.cast(images, self.dtype) if images.dtype.is_integer or images.dtype.is_bool else images
+    is_integer = images.dtype.is_integer or images.dtype.is_bool
+    return tf.cast(images, self.dtype) if is_integer or self._model.is_exact else images
 
   def _log_prob(self, images):
     shape = self.event_shape
@@ -163,6 +166,7 @@ class ImageDistribution(tfp.distributions.Distribution):
   def _sample_control_dependencies(self, images):
     if not self.validate_args or tf.executing_eagerly():  # where `log_prob` checks values in any case
       return []
-    levels = self._model.config.levels
+    levels = self._model.config.pixel_levels
     valid = tf.reduce_all(pixels_are_valid(images, levels))
-    return [tf.debugging.Assert(valid, [f"images must lie in 0 .. {levels - 1} and be integers, got", images])]
+    expected = "be finite" if levels is None else f"lie in 0 .. {levels - 1} and be integers"
+    return [tf.debugging.Assert(valid, [f"images must {expected}, got", images])]

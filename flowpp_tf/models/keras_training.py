@@ -50,7 +50,7 @@ class BoundTraining(Adaptable, keras.Model):
     bound = functools.partial(self.log_prob_bound, seed=None if training else 0, training=training)
     if tf.executing_eagerly():  # which checks values itself
       return bound(images, **conditioning)
-    images, levels = self.check_images(images), self.config.levels
+    images, levels = self.check_images(images), self.config.pixel_levels
     conditioning = self.check_conditioning(shape_of(images)[0], **conditioning)
     images = checks.checked(
       images, [*checks.pixel_checks(images, levels), *conditioning_checks(self.config, conditioning)]
@@ -353,7 +353,7 @@ class BoundTraining(Adaptable, keras.Model):
       raise InputError(f"`x` must be images, as arrays or batches of them, got {shown(images)}")
     if hasattr(images, "__array__"):
       self.check_images(images[:1])
-      checks.check_pixels(np.asarray(images), self.config.levels)
+      checks.check_pixels(np.asarray(images), self.config.pixel_levels)
     return x
 
   def _prepared_labels(self, y, x):

@@ -37,11 +37,14 @@ def model_card(
     for split, entry in evaluation.items()
     for bound in entry["bounds"]
   ]
+  exact = config.pixel_levels is None
+  values = "real numbers" if exact else f"integers in 0 .. {config.levels - 1}"
+  dtype = ("float64" if "float64" in (config.dtype, config.flow_dtype) else "float32") if exact else "float16"
   rows = {
-    "images": f"{' x '.join(map(str, config.image_shape))}, integers in 0 .. {config.levels - 1}",
+    "images": f"{' x '.join(map(str, config.image_shape))}, {values}",
     "parameters": f"{model_size(config).parameters:,}",
     "data": data and f"{data['name']}, fingerprint {data['digest']}",
-    "weights": f"`{file[0]}`, EMA weights in float16, SHA-256 `{file[1]}`",
+    "weights": f"`{file[0]}`, EMA weights in {dtype}, SHA-256 `{file[1]}`",
     "made by": f"flowpp_tf {__version__}",
   }
   lines = ["---", *_header(name, license, bounds), "---", f"# {name}", "", description, "", "| | |", "|---|---|"]

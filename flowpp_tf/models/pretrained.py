@@ -100,6 +100,8 @@ def save_preset(
 ) -> None:
   """Write a model as a preset; an existing folder is replaced when the new one is complete.
 
+  Weights are in float16, except for real-valued images, whose standardization is in the unit of the data.
+
   Args:
     model: `FlowPlusPlus`.
     folder: folder to write.
@@ -124,8 +126,9 @@ def save_preset(
     if not isinstance(entry, dict) or not isinstance(entry.get("bounds"), list):
       raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
   check_weights_finite(model)
+  dtype = model.variable_dtype if model.is_exact else "float16"
   large = max((float(np.abs(w).max(initial=0)) for w in model.get_weights()), default=0.0)
-  if not large <= float(np.finfo(np.float16).max):
+  if not large <= float(np.finfo(dtype).max):
     raise InputError(f"the weights do not fit float16: the largest is {large}")
   if pathlib.Path(folder).exists() and not (pathlib.Path(folder) / ABOUT).exists():
     raise InputError(f"{str(folder)!r} is there and no preset: give another folder")
@@ -135,7 +138,7 @@ def save_preset(
   def write(folder):
     fields = dataclasses.asdict(model.config)
     with_them = {"config": fields} if weights == "safetensors" else None
-    content = weights_to_bytes(model, with_them, dtype="float16", suffix=f".{weights}")
+    content = weights_to_bytes(model, with_them, dtype=dtype, suffix=f".{weights}")
     (folder / FORMATS[weights]).write_bytes(content)
     (folder / CONFIG).write_text(json.dumps({"model": fields, "training": settings or {}}, indent=2) + "\n")
     about = {"description": description, "sha256": hashlib.sha256(content).hexdigest()}

@@ -1,4 +1,4 @@
-"""`fpp.fit`: maximum likelihood of vectors by a flow of this package or of TFP, with early stopping."""
+"""`fpp.fit`: maximum likelihood of vectors, or of images, by a flow of this package or of TFP, with early stopping."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ _MAX_SKIPPED = 10  # steps in a row that are not finite
 _WARMUP = 0.05  # of all steps
 _MOST_STEPS = 2**31 - 1
 _MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
+_MOST_IMAGES = 256
 _MOST_VALIDATION_ROWS = 10_000  # by default
 
 
@@ -66,9 +67,10 @@ def fit(
 
   Args:
     flow: TFP distribution of vectors `[D]` with trainable variables, such as `fpp.vector_flow_for(data)` or a
-      `tfd.TransformedDistribution`; or a `VectorFlow`. A new flow is initialised from the data first.
-    data: rows `[N, D]`.
-    context: rows `[N, C]`, for a flow with a context.
+      `tfd.TransformedDistribution`; or a `VectorFlow`; or a distribution of images, such as `fpp.image_flow`. A new
+      flow is initialised from the data first.
+    data: rows `[N, D]`; of images `[N, H, W, C]`.
+    context: rows `[N, C]`, for a flow with a context; of images `[N, *context_shape]`.
     validation: share of the rows, drawn at random, that early stopping looks at; or rows `[M, D]` of their own. None
       takes a tenth, a quarter of few rows; 0 takes none, and all steps are taken.
     validation_context: `[M, C]`, if `validation` is rows and the flow has a context.
@@ -77,7 +79,8 @@ def fit(
     batch_size: rows of a step.
     learning_rate: the highest, of Adam.
     weight_decay: share of the networks' kernels that a step takes away, times the learning rate (AdamW). None is
-      3,000 over the number of training rows, at most 10; with a context 100 over it, at most 1.
+      3,000 over the number of training rows, at most 10; with a context 100 over it, at most 1. Of images each position
+      counts as a row.
     patience: evaluations without a better one, after which training ends. An evaluation is after each epoch, or after
       a fortieth of the steps if that is longer.
     seed: of the split and of the order of rows. The same seed gives the same weights from the same start.
@@ -144,18 +147,22 @@ def _split(flow, data, context, validation, validation_context, rng):
 
 def _rows(flow, data, context, name, name_of_context):
   """Return arrays of finite numbers in the flow's dtype, `[N, D]` and `[N, C]`."""
-  if tuple(flow.batch_shape) or len(flow.event_shape) != 1:
+  if tuple(flow.batch_shape) or len(flow.event_shape) not in (1, 3):
     raise InputError(
-      f"`flow` must have no batch and events of shape [D], got {[*flow.batch_shape]} and {[*flow.event_shape]}"
+      f"`flow` must have no batch and events of shape [D] or [H, W, C], got {[*flow.batch_shape]} and "
+      f"{[*flow.event_shape]}"
     )
+  of_context = [None] * (len(flow.event_shape) - 1)  # its sides, of images
   takes_context = getattr(flow, "context_size", 0) != 0
   if context is None and takes_context:
-    raise InputError(f"`{name_of_context}` must be rows of shape [N, {flow.context_size}], got None")
+    raise InputError(
+      f"`{name_of_context}` must be rows of shape [N, {'H, W, ' if of_context else ''}{flow.context_size}], got None"
+    )
   if context is not None and not takes_context:
     raise InputError(f"`{name_of_context}` must be None, as {flow.name!r} takes no context")
-  arrays = [as_array(name, data, [None, flow.event_shape[0]])]
+  arrays = [as_array(name, data, [None, *flow.event_shape])]
   if context is not None:
-    arrays.append(as_array(name_of_context, context, [None, flow.context_size]))
+    arrays.append(as_array(name_of_context, context, [None, *of_context, flow.context_size]))
     if len(arrays[0]) != len(arrays[1]):
       raise InputError(f"`{name_of_context}` must have {len(arrays[0])} rows, as `{name}`, got {len(arrays[1])}")
   if not len(arrays[0]):
@@ -171,7 +178,8 @@ class _Trainer:
 
   def __init__(self, flow, rows, steps, learning_rate, weight_decay):
     self._flow = flow
-    start = [array[:_MOST_ROWS] for array in rows]
+    self._most_rows = _MOST_ROWS if len(flow.event_shape) == 1 else _MOST_IMAGES
+    start = [array[: self._most_rows] for array in rows]
     norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
     if hasattr(flow, "initialize") and norms and all(part.is_new() for part in norms):
       self._given(start[1:]).initialize(start[0])
@@ -183,7 +191,7 @@ class _Trainer:
     self._rows = [tf.constant(array) for array in rows]
     warmup = max(1, int(_WARMUP * steps))
     self._schedule = learning_rate_schedule("cosine", learning_rate, warmup, steps)
-    self._decay = _default_weight_decay(len(rows[0]), len(rows) > 1) if weight_decay is None else weight_decay
+    self._decay = _default_weight_decay(rows[0][..., 0].size, len(rows) > 1) if weight_decay is None else weight_decay
     self._optimizer = Adam(learning_rate)
     self._optimizer.build(self._variables)
     self._in_a_row, self._skipped = (tf.Variable(0, trainable=False) for _ in range(2))
@@ -222,8 +230,9 @@ class _Trainer:
     return tf.where(check.finite, nats, tf.zeros_like(nats))
 
   def _mean_log_prob(self, rows):
-    parts = range(0, len(rows[0]), _MOST_ROWS)
-    log_probs = [self._evaluate(*(array[i : i + _MOST_ROWS] for array in rows)).numpy() for i in parts]
+    size = self._most_rows
+    parts = range(0, len(rows[0]), size)
+    log_probs = [self._evaluate(*(array[i : i + size] for array in rows)).numpy() for i in parts]
     return float(np.mean(np.concatenate(log_probs), dtype=np.float64))
 
   def run(self, train, held_out, steps, batch_size, patience, rng, verbose):

@@ -125,9 +125,10 @@ def _check_settings(config, training, dataset, condition, replicas):
     raise InputError(
       f"{what} must be at most the {len(dataset.train):,} training images, got {training.images_per_step:,}"
     )
-  if config.condition_shape and condition is None:
+  takes_condition = config.condition_shape and not config.tile_neighbours  # tiles come with theirs
+  if takes_condition and condition is None:
     raise InputError("`condition` must be given: the model is one of images given a condition")
-  if condition is not None and not config.condition_shape:
+  if condition is not None and not takes_condition:
     raise InputError("`condition` must be None: the model takes none")
   make_optimizer(training)  # checks schedule and rate
 

@@ -62,9 +62,10 @@ class TensorBoard:
           tf.summary.histogram(weight.path, weight.value, step=period)
     if "samples" in what and not self._state.model.config.condition_shape:  # there is no condition to sample with
       with self._state.ema_weights():
-        images = self._sample().numpy()
+        images, levels = self._sample().numpy(), self._state.model.config.pixel_levels
+      low, high = (0, levels - 1) if levels else (images.min(), images.max())
       with self._writer("samples"):
-        tf.summary.image("samples", _grid(images) / (self._state.model.config.levels - 1), step=period)
+        tf.summary.image("samples", (_grid(images) - low) / (high - low), step=period)
     for writer in self._writers.values():
       writer.flush()
 

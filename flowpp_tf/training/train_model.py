@@ -9,7 +9,7 @@ import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig, Recipe
 from flowpp_tf.core.arguments import check_type
-from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.checks import check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import MOST_CLASSES, split_train
@@ -36,8 +36,9 @@ def train(
   """Train a model, or resume its run, and return it with the best weights.
 
   Args:
-    images: integers `[N, H, W, C]` or `[N, H, W]`, of which a tenth become the test split and a fiftieth of the others
-      the validation split; an `ImageDataset`; or the name of a data set, such as "digits" or "folder:my_photos".
+    images: integers `[N, H, W, C]` or `[N, H, W]`, or real numbers for a config of `dequantization` "none", of which a
+      tenth become the test split and a fiftieth of the others the validation split; an `ImageDataset`; or the name of a
+      data set, such as "digits" or "folder:my_photos".
     config: name of a config, which brings its recipe (`fpp.recipes()`), or a config. Its image shape becomes that of an
       array, and its number of classes that of the labels; a line says where they differ.
     workdir: directory of the run, which is resumed if it is there; None for a temporary one.
@@ -122,7 +123,13 @@ def _named(name, recipe, options):
   own = data if name == data.get("dataset") else {}  # the recipe's crops are those of its own data set
   options = {"crops": bool(own.get("crops")), "bits": data.get("bits"), **options}
   return load_dataset(
-    name, image_shape=config.image_shape, levels=config.levels, labels=config.num_classes > 0, **options
+    name,
+    image_shape=config.image_shape,
+    levels=config.levels,
+    labels=config.num_classes > 0,
+    neighbours=config.tile_neighbours,
+    real_valued=config.pixel_levels is None,
+    **options,
   )
 
 
@@ -138,7 +145,9 @@ def _with_sizes_of(dataset, recipe, settings):
   texts = [f"`{name}` {value} in place of {getattr(config, name)}" for name, value in different.items()]
   if not texts:
     return recipe, ""
-  line = f"from the data {', '.join(texts)}; all else from the config, such as `levels` {config.levels}"
+  line = f"from the data {', '.join(texts)}; all else from the config" + (
+    f", such as `levels` {config.levels}" if config.pixel_levels else ""
+  )
   return recipe.replace(**different), line
 
 
@@ -160,8 +169,9 @@ def _of_array(images, labels, model):
     raise InputError(f"`images` must have shape [N, H, W, C] or [N, H, W], got {images.shape}")
   if images.ndim == 3:
     images = images[..., np.newaxis]
-  check_pixels(images, model.levels)
-  splits, notes = split_train({"train": images.astype(np.uint8)})
+  check_pixels(images, model.pixel_levels)
+  dtype = images.dtype if model.pixel_levels is None else pixel_dtype(model.pixel_levels)
+  splits, notes = split_train({"train": images.astype(dtype, copy=False)})
   of_splits, classes = None, tuple[str, ...]()
   if labels is not None:
     labels = _as_array("labels", labels)
@@ -178,7 +188,7 @@ def _of_array(images, labels, model):
     classes = tuple(map(str, range(max(model.num_classes, 1 + int(labels.max())))))
   return ImageDataset(
     "array",
-    model.levels,
+    model.pixel_levels,
     splits["train"],
     splits["validation"],
     splits["test"],

@@ -43,6 +43,7 @@ FAMILIES = {
   "bounded_affine": Family(fb.BoundedAffine, dict(scale_logit=normal(2), shift=normal(5)), normal(5)),
   "act_norm": Family(fb.ActNorm, dict(scale=positive(2), bias=normal(5)), normal(5)),
   "pixels_to_logit": Family(fb.PixelsToLogit, {}, uniform(0, 256)),
+  "asinh_transform": Family(fb.AsinhTransform, dict(offset=uniform(0, 1), scale=positive(1)), uniform(0, 65536)),
   "logit_margin": Family(functools.partial(fb.LogitMargin, 0.05), {}, normal(4)),
   "sigmoid": Family(fb.Sigmoid, {}, normal(4)),
 }

@@ -123,7 +123,7 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
 @pytest.mark.parametrize(
   "changes, message",
   [
-    (dict(levels=1), "`levels` must be an integer from 2 to 256, got 1"),
+    (dict(levels=1), "`levels` must be an integer from 2 to 65,536, got 1"),
     (dict(image_shape=(8, 8)), "`image_shape` must be three positive integers"),
     (dict(filters=0), "`filters` must be a positive integer, got 0"),
     (dict(filters=6), "`filters` must be a multiple of the 4 heads, got 6"),
@@ -135,7 +135,7 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(augment_end="sigmoid"), "`augment_end` must be none for a model without `augment_channels`"),
     (dict(augment_end="sigmoid", augment_channels=1, augment_posterior="normal"), "`augment_end` must be none"),
     (dict(invertible_conv_stddev=-1.0), r"`invertible_conv_stddev` must be a number in \[0, 1\], got -1.0"),
-    (dict(dequantization="none"), "`dequantization` must be one of variational, uniform"),
+    (dict(dequantization="gaussian"), "`dequantization` must be one of variational, uniform, none"),
     (dict(dtype="float16"), "`dtype` must be one of float32, float64, mixed_bfloat16, mixed_float16, got"),
     (dict(flow_dtype="float32"), "`flow_dtype` must be float64 or empty, got 'float32'"),
     (dict(dequant_structure="squeeze"), "`dequant_structure` must be columns:N alone"),

@@ -108,7 +108,10 @@ GIVEN = lambda: fpp.vector_flow(2, 3, **TINY)
     (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]][:9]), "^`context` must have 200 rows, as `data`, got 9"),
     (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]], validation=X), "^`validation_context` must be rows of shape"),
     (lambda: fpp.fit(normal(), X, validation_context=X), "^`validation_context` must be None unless `validation` is r"),
-    (lambda: fpp.fit(tfd.Normal(0.0, 1.0), X), r"^`flow` must have no batch and events of shape \[D\], got \[\] and"),
+    (
+      lambda: fpp.fit(tfd.Normal(0.0, 1.0), X),
+      r"^`flow` must have no batch and events of shape \[D\] or \[H, W, C\], got \[\] and",
+    ),
     (lambda: fpp.fit(tfd.MultivariateNormalDiag([0.0, 0.0]), X), "^`flow` must have trainable variables, 'Multivariat"),
   ],
 )
