@@ -60,7 +60,7 @@ def compress(
 def decompress(
   model: FlowPlusPlus | CodecModel | TieredCodec | None, data: bytes, start: int = 0, stop: int | None = None
 ) -> np.ndarray:
-  """Return the images of `compress`, uint8 `[N, H, W, C]`.
+  """Return the images of `compress`, `[N, H, W, C]`: uint8, of more than 256 levels uint16.
 
   Args:
     model: as for `compress`; None for an archive that holds its model.
@@ -96,9 +96,9 @@ def decompress(
     if not parts:
       raise
     problems.append(str(error))
-  images = np.concatenate([part.images for part in parts] or [np.zeros((0, *coder.model.image_shape), np.uint8)])[
-    wanted
-  ]
+  images = np.concatenate(
+    [part.images for part in parts] or [np.zeros((0, *coder.model.image_shape), coder.codec.dtype)]
+  )[wanted]
   known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])[wanted]
   if problems and (numbers is None or not known.all()):
     lost = np.flatnonzero(~known)

@@ -35,15 +35,16 @@ from flowpp_tf.compression.segment import (
   output_bytes,
 )
 from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count, shown
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tile_layout import TileLayout
 from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.version import __version__
 
 Progress: TypeAlias = Callable[[int], None]
 
-VERSION = 2
-_READS = (1, 2)
+VERSION, VERSION_OF_ENTRIES = 2, 3  # the latter for lists of files with the entries that came with it (pictures.py)
+_READS = (1, 2, 3)
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
 _MAX_HEADER = 1 << 16
@@ -107,6 +108,7 @@ class ArchiveWriter:
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
     max_batch: the largest batch size of the networks; None for one that is fast.
     progress: called with the number of images that have been coded.
+    version: of the format, which the header says: 2, or 3 for lists of files with all kinds of entries.
 
   Examples:
     >>> import io
@@ -125,36 +127,72 @@ class ArchiveWriter:
     embed_model: bool = False,
     max_batch: int | None = None,
     progress: Progress = lambda count: None,
+    version: int = VERSION,
   ) -> None:
+    version = int(version)  # NumPy's integers are not JSON
+    if version not in (VERSION, VERSION_OF_ENTRIES):
+      raise InputError(f"`version` must be {VERSION} or {VERSION_OF_ENTRIES}, got {version}")
     if kind not in _KINDS:
       raise InputError(f"`kind` must be one of {', '.join(_KINDS)}, got {kind!r}")
     if max_batch is not None:
       check_count("max_batch", max_batch, most=2**63 - 1)
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
-    self._images = 0
+    self._images, self.version = 0, version
     self._held: Fields | None = None  # the newest segment; whether it is the last one is not known yet
     model = coder.model.to_bytes() if embed_model else b""
     header = Header(
-      kind, coder.tier, coder.model_hash, coder.model.image_shape, coder.model.levels, coder.probe, len(model)
+      kind, coder.tier, coder.model_hash, coder.model.image_shape, coder.model.levels, coder.probe, len(model), version
     )
     text = json.dumps(dataclasses.asdict(header), separators=(",", ":")).encode()
     self._write(_MAGIC + _HEAD.pack(len(text), zlib.crc32(text)) + text + model)
 
+  @property
+  def dtype(self) -> np.dtype:
+    """Dtype of the images: uint8, of more than 256 levels uint16."""
+    return self._coder.codec.dtype
+
   @check_arguments
-  def write_segment(self, images: np.ndarray, extra: bytes = b"") -> None:
-    """Write uint8 images `[N, H, W, C]`, at most `max_images` of them, and further bytes, as one segment.
+  def write_segment(
+    self,
+    images: np.ndarray,
+    extra: bytes = b"",
+    instead: bytes | None = None,
+    runs: Sequence[tuple[int, int, int, int]] | None = None,
+  ) -> bool:
+    """Write a segment.
+
+    Args:
+      images: `[N, H, W, C]`, at most `max_images`; uint8 or, of more than 256 levels, uint16.
+      extra: further bytes.
+      instead: bytes to write as a segment without images, if that is smaller; None for none.
+      runs: for a model whose tiles see their neighbours, `(height, width, first, count)` of each run of tiles, as
+        core/tile_layout.py says; None if each is a picture of its own.
+
+    Returns:
+      Whether `instead` was written.
 
     Raises:
-      InputError (a ValueError): for other images.
+      InputError (a ValueError): for other images, or runs that are not theirs.
     """
     images = as_array("images", images, [None, *self._coder.model.image_shape])
-    if images.dtype != np.uint8:
-      raise InputError(f"`images` must be uint8, got {images.dtype}")
-    segment = encode_fields(self._coder.codec, images, extra, self._max_batch, self._progress)
+    if images.dtype != self._coder.codec.dtype:
+      raise InputError(f"`images` must be {self._coder.codec.dtype}, got {images.dtype}")
+    layout = None
+    if runs is not None and self._coder.codec.sees_neighbours:
+      try:
+        layout = TileLayout.of_runs(self._coder.model.image_shape, runs, self._coder.codec.tile_step)
+      except (ValueError, TypeError, OverflowError):
+        raise InputError(f"`runs` must be parts of pictures, got {shown(runs)}") from None
+      if len(layout.waves) != len(images):
+        raise InputError(f"`runs` must have the {len(images)} images, got {len(layout.waves)}")
+    segment = encode_fields(self._coder.codec, images, extra, self._max_batch, self._progress, layout)
+    other = None if instead is None else encode_fields(self._coder.codec, images[:0], instead)
+    smaller = other is not None and len(other.to_bytes()) < len(segment.to_bytes())
     if self._held is not None:
       self._write_segment(self._held, False)
-    self._held = segment
+    self._held = other if smaller else segment
+    return smaller
 
   def _write_segment(self, segment, last):
     count = segment.count
@@ -167,7 +205,7 @@ class ArchiveWriter:
   def close(self) -> None:
     """Write the last segment, the index and the footer; the file stays open."""
     if self._held is None:  # so that all segments cannot be cut off
-      self.write_segment(np.zeros((0, *self._coder.model.image_shape), np.uint8))
+      self.write_segment(np.zeros((0, *self._coder.model.image_shape), self._coder.codec.dtype))
     self._write_segment(self._held, True)
     self._write_end()
 
@@ -340,12 +378,16 @@ class ArchiveReader:
     """
     if segment.data is None:
       raise SegmentError(segment.problem)
-    self._output += output_bytes(segment.data, coder.model.image_shape)
-    claim_output(self._output, self.size, "the archive")
+    self.claim_more(output_bytes(segment.data, coder.model.image_shape, coder.codec.dtype.itemsize))
     images, extra = decode_segment(coder.codec, segment.data, segment.places)
     if len(images) != segment.images:
       raise SegmentError("a segment holds another number of images than it says")
     return images, extra
+
+  def claim_more(self, amount: int) -> None:
+    """Count so many further bytes that come out; raise a `BudgetError` (a ValueError) if they become too many."""
+    self._output += amount
+    claim_output(self._output, self.size, "the archive")
 
   def index(self) -> np.ndarray:
     """Return the position and the number of images of each segment.
@@ -423,7 +465,7 @@ def _parse_header(text):
     raise ArchiveError("the archive's header cannot be read") from None
   if version not in _READS or isinstance(version, bool):
     raise ArchiveError(
-      f"the archive has version {version!r} of the format; this program reads versions {' and '.join(map(str, _READS))}"
+      f"the archive has version {version!r} of the format; this program reads versions {_READS[0]} to {_READS[-1]}"
     )
   with contextlib.suppress(TypeError):
     header = Header(**fields)

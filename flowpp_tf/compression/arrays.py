@@ -22,7 +22,7 @@ class LostImagesError(ArchiveError):
   """Raised for an archive of which some images cannot be decoded.
 
   Attributes:
-    images: those that can, uint8 `[N, H, W, C]`; the others are 0.
+    images: those that can, uint8 or uint16 `[N, H, W, C]`; the others are 0.
     lost: indices of the others.
 
   Examples:
@@ -71,7 +71,7 @@ def compress_to(
   for start in range(0, len(images), segment_images):
     part = as_array("images", images[start : start + segment_images], [None, *shape])
     check_pixels(part, coder.model.levels)
-    writer.write_segment(np.ascontiguousarray(part, np.uint8))
+    writer.write_segment(np.ascontiguousarray(part, coder.codec.dtype))
   writer.close()
 
 
@@ -80,7 +80,7 @@ class DecodedSegment:
   """The images of a segment.
 
   Attributes:
-    images: uint8 `[N, H, W, C]`; those that are lost are 0.
+    images: uint8 or uint16 `[N, H, W, C]`; those that are lost are 0.
     known: bool `[N]`: whether each is right.
     problem: what is wrong, or "".
   """
@@ -121,7 +121,7 @@ def read_images(
       lost += segment.images
       if lost * math.prod(shape) > MAX_PIXELS:
         raise ArchiveError(f"{lost} images are lost, too many to go on: {error}") from None
-      images, known = np.zeros((segment.images, *shape), np.uint8), np.zeros(segment.images, bool)
+      images, known = np.zeros((segment.images, *shape), coder.codec.dtype), np.zeros(segment.images, bool)
       if error.images is not None and error.known is not None and len(error.images) == segment.images:
         images, known = error.images, error.known
         images[~known] = 0

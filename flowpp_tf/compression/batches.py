@@ -11,9 +11,10 @@ import dataclasses
 
 import numpy as np
 
-from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, BitsBackCoder
+from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.stack import EmptyStackError, Stack, Uniform, WindowError, check_inside
-from flowpp_tf.compression.steps import Sequence, Step
+from flowpp_tf.compression.steps import Bijection, Sequence, Step
+from flowpp_tf.core.tile_layout import TileLayout
 
 SPARE_BITS = 128
 # Limits of a decoder, so that a hostile segment cannot make it take all memory.
@@ -26,6 +27,13 @@ _MOST_SALTS = 3
 def max_batch(codec: BitsBackCoder) -> int:
   """Return the largest batch size that a decoder accepts."""
   return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // codec.num_dims, 1))
+
+
+def initial_bits(codec: BitsBackCoder, index: int, layout: TileLayout | None) -> int:
+  """Return how many bits the stack must have for an image, the first of its batch."""
+  height, width, _ = codec.shape
+  size = height * width if layout is None else int(np.prod(layout.sizes[index]))
+  return codec.initial_bits * codec.num_dims * size // (height * width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +58,18 @@ def push_batches(
   indices: list[int],
   largest: int | None,
   progress: Callable[[int], None],
+  layout: TileLayout | None = None,
 ) -> tuple[list[tuple[int, int]], list[int]]:
   """Push images in batches that grow with the stack.
 
   Args:
     codec: `BitsBackCoder`.
     stack: with bits for one image; changed.
-    images: uint8 `[N, H, W, C]`.
-    indices: of the images to push, ascending.
+    images: uint8 or uint16 `[N, H, W, C]`.
+    indices: of the images to push, in this order.
     largest: the largest batch; None for one that is fast.
     progress: called with the number of images that were pushed or left out.
+    layout: where the images lie, if they are tiles that see their neighbours.
 
   Returns:
     Number of images and bytes of salt of each batch; the indices of the images that were left out.
@@ -69,8 +79,9 @@ def push_batches(
   largest = min(largest, max_batch(codec))
   batches, left_out, waiting = list[tuple[int, int]](), list[int](), list(indices)
   while waiting:
-    enough = (stack.num_bits - SPARE_BITS) // (INITIAL_BITS * codec.num_dims)
-    pushed, salts, failed = _push_batch(codec, stack, images, waiting[: max(1, min(enough, largest))])
+    enough = (stack.num_bits - SPARE_BITS) // initial_bits(codec, waiting[0], layout)
+    batch = waiting[: max(1, min(enough, largest))]
+    pushed, salts, failed = _push_batch(codec, stack, images, layout.of_one_wave(batch) if layout else batch, layout)
     if pushed:
       batches.append((len(pushed), salts))
     left_out += failed
@@ -80,11 +91,27 @@ def push_batches(
   return batches, sorted(left_out)
 
 
-def _push_batch(codec, stack, images, indices):
+def batch_step(
+  codec: BitsBackCoder, images: np.ndarray, indices: np.typing.NDArray | list[int], layout: TileLayout | None
+) -> Step:
+  """Return the step that codes a batch: `codec`, or given the neighbours of its tiles, which are in `images`.
+
+  Of tiles, which are of one wave, it codes the part that lies inside of their pictures, and repeats the last row and
+  column of what it decodes.
+  """
+  if layout is None:
+    return codec
+  height, width = layout.sizes[indices[0]]
+  given = codec.given(layout.context(images, np.asarray(indices), codec.levels)[:, :height, :width])
+  missing = (0, 0), (0, codec.shape[0] - height), (0, codec.shape[1] - width), (0, 0)
+  return Sequence([Bijection(lambda x: x[:, :height, :width], lambda x: np.pad(x, missing, mode="edge")), given])
+
+
+def _push_batch(codec, stack, images, indices, layout):
   """Push images; return the indices of those that were pushed, their bytes of salt, and the indices that failed."""
   failed, salts = list[int](), 0
   while indices:
-    trial, salted = stack.copy(), Sequence([Salt(salts), codec])
+    trial, salted = stack.copy(), Sequence([Salt(salts), batch_step(codec, images, indices, layout)])
     try:
       salted.push(trial, images[indices])
       _check(salted, trial, stack, images[indices])

@@ -9,6 +9,7 @@ dequantization noise is a `BitsBack` step, as any latent variable with a variati
 from __future__ import annotations
 
 from collections.abc import Callable
+import dataclasses
 import functools
 from typing import Protocol
 
@@ -19,11 +20,47 @@ from flowpp_tf.compression.grids import Grid, Lifts
 from flowpp_tf.compression.maps import COUPLING_MAPS, PixelsToLogit, Sigmoid
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.stack import Normal, Stack, Uniform, check_inside
-from flowpp_tf.compression.steps import Bijection, BitsBack, Coupling, Inverse, LocalBitsBack, Prior, Sequence, Step
+from flowpp_tf.compression.steps import (
+  SIGMA,
+  Bijection,
+  BitsBack,
+  Coupling,
+  Inverse,
+  LocalBitsBack,
+  Prior,
+  Sequence,
+  Step,
+)
+from flowpp_tf.core.checks import pixel_dtype
 
 GRID_BITS = 16
 STEP = 2.0**-GRID_BITS
-INITIAL_BITS = 27  # per dimension of the first batch, measured as 26
+INITIAL_BITS = 27  # per dimension of the first batch, measured as 26, of images with at most 256 levels
+_AS_INTEGERS = Bijection(lambda images: images.astype(np.int64), lambda images: images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolution:
+  """The grid of the logits and of all that the flow makes of them, and the noise on it.
+
+  A level of 16-bit images is 256 times narrower in the logits than one of 8 bits. So each further bit halves the step,
+  and each second one the standard deviation of the noise: the noise of the logits, in steps, stays what it is.
+
+  Attributes:
+    step: of the grid.
+    sigma: standard deviation of the noise where a map has slope 1.
+    initial_bits: per dimension of the first batch, which the coder borrows.
+  """
+
+  step: float = STEP
+  sigma: float = SIGMA
+  initial_bits: int = INITIAL_BITS
+
+  @classmethod
+  def of(cls, levels: int) -> Resolution:
+    """Return the resolution for images of so many levels; that of 256 for fewer."""
+    extra = max((levels - 1).bit_length() - 8, 0)
+    return cls(STEP * 2.0**-extra, SIGMA * 2.0 ** -(extra // 2), INITIAL_BITS + extra)
 
 
 class Networks(Protocol):
@@ -35,6 +72,9 @@ class Networks(Protocol):
   def context(self, part: str, images: np.ndarray) -> np.ndarray:
     """Return the context of a part's couplings, float64 `[N, H, W / 2, channels]`."""
 
+  def condition(self, neighbours: np.ndarray) -> np.ndarray:
+    """Return the context of the flow's couplings from that of tiles, `core.tile_context`, `[N, H, W, channels]`."""
+
 
 class BitsBackCoder:
   """Pushes batches of images on a stack, and pops them.
@@ -45,22 +85,44 @@ class BitsBackCoder:
 
   Attributes:
     memory: `CodecMemory` of the model.
+    sees_neighbours: whether images are tiles that are coded `given` their neighbours.
+    tile_step: rows and columns of which the size of such a tile is a multiple.
+    initial_bits: per dimension of the first batch, which the coder borrows.
+    dtype: of the images, uint8 or uint16.
   """
 
   def __init__(self, model: CodecModel, networks: Networks) -> None:
     self.shape, self.num_dims, self.levels = model.image_shape, model.num_dims, model.levels
-    self.memory = CodecMemory.of(model)
-    grid = Grid.uniform(self.shape, STEP)
-    pixel_grid = Grid.uniform(self.shape, STEP, STEP / 2)  # keeps u inside of (0, 1)
-    pixels_to_logit = PixelsToLogit(self.levels, model.description["alpha"])
-    steps = [self._dequantize(model, networks, grid, pixel_grid), LocalBitsBack(pixels_to_logit, pixel_grid, grid)]
+    self.memory, self.dtype = CodecMemory.of(model), pixel_dtype(self.levels)
+    self.sees_neighbours, self.tile_step = model.sees_neighbours, model.tile_step
+    fine = Resolution.of(self.levels)
+    self.initial_bits = fine.initial_bits
+    grid = Grid.uniform(self.shape, fine.step, unit=self.tile_step)
+    pixel_grid = Grid.uniform(self.shape, STEP, STEP / 2, self.tile_step)  # keeps u inside of (0, 1)
+    pixels_to_logit = PixelsToLogit(self.levels, model.description["alpha"], model.description.get("transform"))
+    of_noise = Grid.uniform(self.shape, STEP, unit=self.tile_step)
+    dequantize = self._dequantize(model, networks, of_noise, pixel_grid)
+    steps = [_AS_INTEGERS, dequantize, LocalBitsBack(pixels_to_logit, pixel_grid, grid, sigma=fine.sigma)]
     if model.description["augmenter"]:
       augment, grid = _augment(model, networks, grid)
       steps.append(augment)
-    flow = _Flow("flow", model, networks, grid)
-    prior = flow.grid.places(np.zeros(flow.grid.scale.shape)), 1 / np.abs(flow.grid.scale)
-    end = Prior(lambda count: Normal(np.broadcast_to(prior[0], (count, *prior[0].shape)), prior[1]))
-    self._steps = Sequence([*steps, flow.given(None), end])
+    flow = _Flow("flow", model, networks, grid, fine)
+    self._networks, self._steps, self._flow = networks, steps, flow
+
+  def given(self, neighbours: np.ndarray) -> Step:
+    """Return the step that codes tiles given the context of their neighbours, `core.tile_context`.
+
+    The tiles have its height and width, which may be less than the model's, by multiples of `tile_step`.
+    """
+    return self._sequence(self._networks.condition(neighbours), *neighbours.shape[1:3])
+
+  def _sequence(self, context, height, width):
+    whole_height, whole_width, _ = self.shape
+    rows, columns, _ = self._flow.grid.scale.shape
+    grid = self._flow.grid.part(rows * height // whole_height, columns * width // whole_width)
+    mean, std = grid.places(np.zeros((1, *grid.scale.shape))), 1 / np.abs(grid.scale)
+    end = Prior(lambda count: Normal(np.broadcast_to(mean, (count, *grid.scale.shape)), std))
+    return Sequence([*self._steps, self._flow.given(context), end])
 
   def push(self, stack: Stack, images: np.ndarray) -> int:
     """Push images, integers `[N, H, W, C]` in 0 .. levels - 1; return their number.
@@ -69,11 +131,11 @@ class BitsBackCoder:
       WindowError: if a value leaves the range that can be coded, `EmptyStackError`: if the stack holds too few bits.
         The stack is then of no use.
     """
-    return self._steps.push(stack, images.astype(np.int64))
+    return self._sequence(None, *self.shape[:2]).push(stack, images)
 
   def pop(self, stack: Stack, count: int) -> np.ndarray:
     """Pop `count` images, int64 `[count, H, W, C]`; errors as for `push`, from data that no encoder wrote."""
-    return self._steps.pop(stack, count)
+    return self._sequence(None, *self.shape[:2]).pop(stack, count)
 
   def _dequantize(self, model, networks, grid, pixel_grid):
     """Return the step from pixels x to the integers of x + u, u in 0 .. 2^16 - 1."""
@@ -95,15 +157,15 @@ class BitsBackCoder:
 def _augment(model, networks, grid):
   """Return the step that puts augmented channels behind those of the logits, and the grid of both."""
   shape = (*model.image_shape[:2], model.description["augmenter"]["channels"])
-  augmented = Grid.uniform(shape, STEP)
-  posterior: Callable[[np.ndarray], Step] = lambda x: _noise(shape)
+  augmented = Grid.uniform(shape, STEP, unit=grid.unit)
+  posterior: Callable[[np.ndarray], Step] = lambda x: _noise((*x.shape[1:3], shape[2]))
   bounded = False
   if "augmenter" in model.flows():
     flow = _Flow("augmenter", model, networks, augmented)
     augmented, posterior = flow.grid, flow.posterior
     bounded = model.description["augmenter"].get("end") == "sigmoid"
     if bounded:
-      augmented = Grid.uniform(shape, STEP, STEP / 2)
+      augmented = Grid.uniform(shape, STEP, STEP / 2, grid.unit)
       posterior = flow.posterior_in_unit(augmented)
   channels = model.image_shape[-1]
   join = lambda n, e: np.concatenate([n, e], axis=-1)
@@ -128,8 +190,9 @@ class _Flow:
     grid: of the output.
   """
 
-  def __init__(self, part, model, networks, grid):
-    self._part, self._networks, self._shape, self.grid = part, networks, grid.scale.shape, grid
+  def __init__(self, part, model, networks, grid, resolution=Resolution()):
+    self._part, self._networks, self._channels, self.grid = part, networks, grid.scale.shape[-1], grid
+    self._resolution = resolution
     self._steps: list[Callable[[np.ndarray | None], Step]] = []  # each given the context
     name, flow = model.flows()[part]
     margin = {"margin": flow["margin"]} if "margin" in flow else {}
@@ -149,7 +212,8 @@ class _Flow:
 
   def posterior(self, x):
     """Return the step that pushes the flow's output under q(. | x), where `x` are the inputs of the context net."""
-    return Sequence([Inverse(self.given(self._networks.context(self._part, x))), _noise(self._shape)])
+    noise = _noise((*x.shape[1:3], self._channels))
+    return Sequence([Inverse(self.given(self._networks.context(self._part, x))), noise])
 
   def posterior_in_unit(self, unit):
     """Return `posterior` of the flow with a sigmoid behind it, as integers 0 .. 2^16 - 1 on the grid `unit`."""
@@ -165,9 +229,12 @@ class _Flow:
     """Add ActNorm, 1x1 convolution, and the coupling, which swaps the halves."""
     lifts = Lifts(self.grid, weights["scale"], weights["bias"], weights.get("kernel"))
     kept_grid, before = lifts.grid.halves()
-    after = Grid.uniform(before.scale.shape, STEP)
+    after = Grid.uniform(before.scale.shape, self._resolution.step, unit=before.unit)
+    sigma = self._resolution.sigma
     conditioner = lambda kept, context: self._networks.conditioner(self._part, index, kept_grid.values(kept), context)
-    transform = lambda context: lambda kept: LocalBitsBack(self._make_map(conditioner(kept, context)), before, after)
+    transform = lambda context: (
+      lambda kept: LocalBitsBack(self._make_map(conditioner(kept, context)), before, after, sigma=sigma)
+    )
     linear = Bijection(lifts.forward, lifts.inverse)
     self._steps += [lambda context: linear, lambda context: Coupling(transform(context))]
     self.grid = after.beside(kept_grid)

@@ -22,6 +22,7 @@ from flowpp_tf.compression import exact
 from flowpp_tf.compression.maps import COUPLING_MAPS
 from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tiles import size_step
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
 from flowpp_tf.types import Path
@@ -40,9 +41,11 @@ class CodecModel:
   """A Flow++ model without TensorFlow.
 
   Attributes:
-    description: `image_shape`, `levels`, `alpha`; `flow`, a flow; `dequantizer` and `augmenter`, each None or a dict
-      of `flow`, `context` and, of the augmenter, `channels` and, if it has one, `end`. A flow is a dict of `stages`,
-      `[kind, couplings]` each; `coupling`, `components`, `invertible_conv`; `margin` if it has one; and `network`.
+    description: `image_shape`, `levels`, `alpha`; `transform` of the pixels if there is one: `kind`, `offset`, `scale`;
+      `flow`, a flow; `dequantizer` and `augmenter`, each None or a dict of `flow`, `context` and, of the augmenter,
+      `channels` and, if it has one, `end`; `condition`, the network that reads the neighbours of a tile, if the model
+      sees them. A flow is a dict of `stages`, `[kind, couplings]` each;
+      `coupling`, `components`, `invertible_conv`; `margin` if it has one; and `network`.
     weights: float32 arrays by name.
 
   Examples:
@@ -86,6 +89,20 @@ class CodecModel:
   def levels(self) -> int:
     """Number of pixel values."""
     return self.description["levels"]
+
+  @property
+  def sees_neighbours(self) -> bool:
+    """Whether an image is a tile that is coded given its neighbours."""
+    return "condition" in self.description
+
+  @property
+  def tile_step(self) -> tuple[int, int]:
+    """Rows and columns of which the coded part of a tile at an edge is a multiple; without neighbours a whole tile."""
+    height, width, _ = self.image_shape
+    if not self.sees_neighbours:
+      return height, width
+    inner = ["columns"] if len(self.flows()) > 1 else []  # a context net reads pairs of columns
+    return size_step([inner, *([kind for kind, _ in flow["stages"]] for _, flow in self.flows().values())])
 
   def sha256(self) -> str:
     """Return the hash of description and weights as hexadecimal digits."""
@@ -147,14 +164,18 @@ class CodecModel:
     """Return the codec's view of a `FlowPlusPlus` model.
 
     Raises:
-      InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold, or with
-        a kind of coupling that the codec does not have.
+      InputError (a ValueError): for a model of images given a label or a condition, which archives do not hold (except
+        the neighbours of a tile), or with a kind of coupling that the codec does not have.
     """
     from flowpp_tf.config.structure import parse_structure
 
     config = model.config
-    if config.is_conditional:
+    if config.num_classes or (config.condition_shape and not config.tile_neighbours):
       raise InputError("a model of images given a label or a condition cannot compress: archives hold images only")
+    if model.is_exact:
+      raise InputError("a model of real-valued images cannot compress: an archive holds integers")
+    if config.padding != "zeros":
+      raise InputError(f"a model with `padding` {config.padding} cannot compress: the codec's networks pad by zeros")
     if config.coupling not in COUPLING_MAPS:
       raise InputError(
         f"a model with `coupling` {config.coupling} cannot compress: compression/maps.py has "
@@ -175,6 +196,11 @@ class CodecModel:
       "dequantizer": None,
       "augmenter": None,
     }
+    if config.tile_neighbours:
+      _collect(model.condition_net, "condition", weights)
+      description["condition"] = _describe_network(config.condition_network, context=False)
+    if model.pixel_transform is not None:  # only then: the hash of all other models stays what it was
+      description["transform"] = model.pixel_transform.describe()
     couplings = {"dequantizer": config.dequantization == "variational" and config.dequantizer_couplings}
     if config.augment_channels:
       description["augmenter"] = {"channels": config.augment_channels, "flow": None, "context": None}
@@ -234,7 +260,7 @@ def _collect(network, name, weights):
     kernel = _array(layer.kernel)
     weights[f"{name}/{layer_name}/kernel"] = _normalized(kernel, _array(layer.gain)) if layer.weight_norm else kernel
     weights[f"{name}/{layer_name}/bias"] = _array(layer.bias)
-  if network.network.mixer != "none":
+  if getattr(network, "position_embedding", None) is not None and network.network.mixer != "none":
     weights[f"{name}/position_embedding"] = _array(network.position_embedding)
 
 

@@ -1,9 +1,10 @@
 """Apply ActNorm and 1x1 convolutions to integers on grids, which costs no bits.
 
 A tensor of the flow is an array of integers n on a grid: value = scale n + shift. Each position has a scale and a
-shift, which are the same for all images. ActNorm only changes the grid. A 1x1 convolution with the matrix W on a grid
-with the scales a is the matrix M = diag(a) W on integers, and M = P L D U: a permutation P, unit-triangular L and U,
-and a diagonal D, which becomes the new grid's scales. The triangles are lifts,
+shift, which are the same for all images; smaller images lack those in the middle. ActNorm only changes the
+grid. A 1x1 convolution with the matrix W on a grid with the scales a is the matrix M = diag(a) W on integers, and
+M = P L D U: a permutation P, unit-triangular L and U, and a diagonal D, which becomes the new grid's scales. The
+triangles are lifts,
 
     n_i += round(sum_j n_j L_ji),   one i after the other,
 
@@ -18,6 +19,7 @@ import dataclasses
 import numpy as np
 
 from flowpp_tf.compression.stack import check_inside
+from flowpp_tf.core.tiles import unit_of, without_middle
 
 _SMALLEST_SCALE = 1e-10
 _LARGEST = 2.0**60
@@ -25,36 +27,51 @@ _LARGEST = 2.0**60
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """Map integers to real values: value = scale n + shift, each of the tensor's shape without the batch."""
+  """Map integers to real values: value = scale n + shift, each of the tensor's shape without the batch.
+
+  Smaller images lack positions in the middle, in multiples of `unit` (core/tiles.py).
+  """
 
   scale: np.ndarray
   shift: np.ndarray
+  unit: tuple[int, int] = (1, 1)
 
   @classmethod
-  def uniform(cls, shape: tuple[int, ...], step: float, shift: float = 0.0) -> Grid:
+  def uniform(cls, shape: tuple[int, ...], step: float, shift: float = 0.0, unit: tuple[int, int] = (1, 1)) -> Grid:
     """Return a grid with the same step and shift at each position."""
-    return cls(np.full(shape, step), np.full(shape, shift))
+    return cls(np.full(shape, step), np.full(shape, shift), unit)
+
+  def part(self, height: int, width: int) -> Grid:
+    """Return the grid of smaller images."""
+    return self._of_arrays(lambda array: without_middle(array, height, width, self.unit))
 
   def values(self, n: np.ndarray) -> np.ndarray:
-    """Map grid indices `[N, ...]` to real values."""
-    return n * self.scale + self.shift
+    """Map grid indices `[N, H, W, C]`, or those of smaller images, to real values."""
+    part = self.part(*n.shape[1:3])
+    return n * part.scale + part.shift
 
   def places(self, values: np.ndarray) -> np.ndarray:
-    """Map real values to grid indices, which are not rounded."""
-    return (values - self.shift) / self.scale
+    """Map real values, as of `values`, to grid indices, which are not rounded."""
+    part = self.part(*values.shape[1:3])
+    return (values - part.shift) / part.scale
 
   def rearranged(self, function: Callable[[np.ndarray], np.ndarray]) -> Grid:
     """Return the grid of `function(n)`, where `function` moves the elements of a batch."""
-    return Grid(function(self.scale[None])[0], function(self.shift[None])[0])
+    scale = function(self.scale[None])[0]
+    return Grid(scale, function(self.shift[None])[0], unit_of(scale.shape, self.scale.shape, self.unit))
 
   def halves(self) -> tuple[Grid, Grid]:
     """Return the grids of both halves of the last axis."""
     half = self.scale.shape[-1] // 2
-    return Grid(self.scale[..., :half], self.shift[..., :half]), Grid(self.scale[..., half:], self.shift[..., half:])
+    return self._of_arrays(lambda array: array[..., :half]), self._of_arrays(lambda array: array[..., half:])
 
   def beside(self, other: Grid) -> Grid:
     """Return the grid of both tensors, concatenated on the last axis."""
-    return Grid(*(np.concatenate(pair, axis=-1) for pair in zip((self.scale, self.shift), (other.scale, other.shift))))
+    scale, shift = (np.concatenate(pair, -1) for pair in ((self.scale, other.scale), (self.shift, other.shift)))
+    return Grid(scale, shift, self.unit)
+
+  def _of_arrays(self, function):
+    return Grid(function(self.scale), function(self.shift), self.unit)
 
 
 class Lifts:
@@ -72,7 +89,7 @@ class Lifts:
 
   def __init__(self, grid: Grid, scale: np.ndarray, bias: np.ndarray, kernel: np.ndarray | None) -> None:
     factor = np.maximum(scale.astype(np.float64), _SMALLEST_SCALE)
-    self.grid = Grid(grid.scale * factor, grid.shift * factor + bias.astype(np.float64))
+    self.grid = Grid(grid.scale * factor, grid.shift * factor + bias.astype(np.float64), grid.unit)
     self._lifts: list[tuple[int, range, np.ndarray]] = []  # i, the j, and the factors L_ji of the j
     self._order = None
     if kernel is None:
@@ -88,19 +105,19 @@ class Lifts:
     mixed = np.zeros_like(shifts)
     for j in range(half):
       mixed += shifts[..., j, None] * kernel[:, j, :].astype(np.float64)
-    self.grid = Grid(diagonal.reshape(*places, channels), mixed.reshape(*places, channels))
+    self.grid = Grid(diagonal.reshape(*places, channels), mixed.reshape(*places, channels), grid.unit)
 
   def forward(self, n: np.ndarray) -> np.ndarray:
-    """Return the integers of the output, int64 `[N, H, W, C]`.
+    """Return the integers of the output, int64 `[N, H, W, C]`, or of smaller images.
 
     Raises:
       WindowError: if they are too large.
     """
     if self._order is None:
       return n
-    halves = np.take_along_axis(n.reshape(*n.shape[:-1], 2, -1), self._order[None], axis=-1)
+    halves = np.take_along_axis(n.reshape(*n.shape[:-1], 2, -1), self._part(self._order, n)[None], axis=-1)
     for i, rows, factors in self._lifts:
-      halves[..., i] += _rounded_sum(halves, rows, factors)
+      halves[..., i] += _rounded_sum(halves, rows, self._part(factors, n))
     return halves.reshape(n.shape)
 
   def inverse(self, n: np.ndarray) -> np.ndarray:
@@ -109,10 +126,14 @@ class Lifts:
       return n
     halves = n.reshape(*n.shape[:-1], 2, -1).copy()
     for i, rows, factors in self._lifts[::-1]:
-      halves[..., i] -= _rounded_sum(halves, rows, factors)
+      halves[..., i] -= _rounded_sum(halves, rows, self._part(factors, n))
     result = np.empty_like(halves)
-    np.put_along_axis(result, np.broadcast_to(self._order, halves.shape), halves, axis=-1)
+    np.put_along_axis(result, np.broadcast_to(self._part(self._order, n), halves.shape), halves, axis=-1)
     return result.reshape(n.shape)
+
+  def _part(self, array, n):
+    """Return what belongs to the positions of n `[N, H, W, C]`."""
+    return without_middle(array, n.shape[1], n.shape[2], self.grid.unit)
 
 
 def _rounded_sum(n, rows, factors):

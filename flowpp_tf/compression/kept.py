@@ -1,8 +1,8 @@
 """Why the bytes of an image file are kept: its pixels do not say all that is in it.
 
 Pillow reads some files of more than 8 bits with 8, the first image of several, and stops at the end of an image. What
-would be lost then (another depth, further images, what lies behind the end, colour profiles, EXIF, which may turn an
-image) is a reason. Text and resolution are none: they do not come back.
+would be lost then (another depth, further images, what lies behind the end) is a reason. Profiles, EXIF, texts and
+resolution are none where they can be stored beside the pixels (metadata.py).
 """
 
 from __future__ import annotations
@@ -15,25 +15,18 @@ import struct
 from PIL import Image
 
 MAX_CODED = 1 << 28  # pixel values of a file that is coded; larger ones are kept
-_MODES = {1: "L", 3: "RGB"}
+_MODES = {(1, 8): ("L",), (3, 8): ("RGB",), (1, 16): ("I;16", "I;16B"), (3, 16): ("RGB",)}  # by channels and bits
 _PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
 _BEHIND = "bytes behind the image"
 _PROFILE = "colour profile"
 LONGEST_NAME = 255  # bytes of a part of a path
 _ORIENTATION = 274
-# What sRGB says, which readers assume without it; image editors write it often.
-_SRGB_CHUNKS = {b"gAMA": struct.pack(">I", 45455), b"cHRM": struct.pack(">8I", *map(int, (
-  31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)))}  # fmt: skip
-_PNG_CHUNKS = {b"acTL": "several frames", b"iCCP": _PROFILE, b"cICP": _PROFILE, b"mDCV": _PROFILE, b"cLLI": _PROFILE,
-               b"eXIf": "EXIF"}  # fmt: skip
-_WEBP_CHUNKS = {b"ICCP": _PROFILE, b"EXIF": "EXIF", b"VP8X": "", b"VP8L": "", b"VP8 ": "", b"ALPH": ""}
-_TIFF_TAGS = {254, 256, 257, 258, 259, 262, 266, 273, _ORIENTATION, 277, 278, 279, 282, 283, 284, 296, 305, 306, 317,
-              322, 323, 324, 325, 339}  # fmt: skip
+_WEBP_CHUNKS = {b"ICCP", b"EXIF", b"XMP ", b"VP8X", b"VP8L", b"VP8 ", b"ALPH"}
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_PADDING = 16  # bytes for each part of the file
 
 
-def why_kept(image: Image.Image, data: bytes, name: str, channels: int, lossy_pixels: bool) -> str:
+def why_kept(image: Image.Image, data: bytes, name: str, channels: int, lossy_pixels: bool, bits: int = 8) -> str:
   """Return why the pixels of a file are not coded, or "".
 
   Args:
@@ -42,46 +35,51 @@ def why_kept(image: Image.Image, data: bytes, name: str, channels: int, lossy_pi
     name: its path below the folder.
     channels: of the model.
     lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too.
+    bits: of a value, 8, or 16 for a model of more than 256 levels.
   """
   if image.width * image.height * channels > MAX_CODED:
     return "too large"
-  if image.mode != _MODES[channels]:
+  if image.mode not in _MODES[channels, bits]:
     return "another mode"
   if "transparency" in image.info:
     return "transparency"
   if getattr(image, "n_frames", 1) > 1:
     return "several frames"
   look = _LOOKS.get(image.format or "")
-  if look is None:
+  if look is None or (bits == 16 and image.format not in _DEEP):
     return "another depth or format"
-  if not lossy_pixels and (image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])):
+  if not lossy_pixels and is_lossy(image, data):
     return "lossy"
   base = os.path.basename(name)
   if not base.lower().endswith(".png") and len(os.fsencode(f"{base}.png")) > LONGEST_NAME:
     return "long name"
-  return look(image, data)
+  return look(image, data, bits) if image.format in _DEEP else look(image, data)
 
 
-def _png(image, data):
-  if data[24] != 8:
+def is_lossy(image: Image.Image, data: bytes) -> bool:
+  """Return whether the pixels of a file take more bytes than the file: of JPEG and lossy WebP."""
+  return image.format == "JPEG" or (image.format == "WEBP" and b"VP8 " in _webp_chunks(data)[0])
+
+
+def _png(image, data, bits):
+  if data[24] != bits:
     return "another depth or format"
   place = 8
   while place + 12 <= len(data):
     size, kind = struct.unpack_from(">I4s", data, place)
     if kind == b"IEND":
-      return (_BEHIND if place + 12 + size != len(data) else "") or _exif(image)
-    if kind in _PNG_CHUNKS:
-      return _PNG_CHUNKS[kind]
-    if kind in _SRGB_CHUNKS and data[place + 8 : place + 8 + size] != _SRGB_CHUNKS[kind]:
-      return _PROFILE
+      return _BEHIND if place + 12 + size != len(data) else ""
+    if kind == b"acTL":
+      return "several frames"
     place += 12 + size
   return "no image"
 
 
 def _webp(image, data):
   kinds, end = _webp_chunks(data)
-  reasons = (_WEBP_CHUNKS.get(kind, "metadata") for kind in kinds)
-  return next(filter(None, reasons), _BEHIND if end < len(data) else "")
+  if not _WEBP_CHUNKS.issuperset(kinds):
+    return "metadata"
+  return _BEHIND if end < len(data) else ""
 
 
 def _webp_chunks(data):
@@ -95,11 +93,7 @@ def _webp_chunks(data):
 
 
 def _jpeg(image, data):
-  if not data.endswith(b"\xff\xd9"):
-    return _BEHIND
-  if image.getexif().get(_ORIENTATION, 1) != 1:
-    return "EXIF"
-  return _PROFILE if "icc_profile" in image.info else ""
+  return "" if data.endswith(b"\xff\xd9") else _BEHIND
 
 
 def _bmp(image, data):
@@ -122,16 +116,12 @@ def _ppm(image, data):
   return _BEHIND if len(data) != header.end() + size else ""
 
 
-def _tiff(image, data):
+def _tiff(image, data, bits):
   tags = image.tag_v2
-  if set(tags.get(258, (1,))) != {8}:
+  if set(tags.get(258, (1,))) != {bits}:
     return "another depth or format"
-  if 34675 in tags:
-    return _PROFILE
-  if 34665 in tags or tags.get(_ORIENTATION, 1) != 1:
+  if tags.get(_ORIENTATION, 1) != 1:  # Pillow would turn the pixels
     return "EXIF"
-  if not _TIFF_TAGS.issuperset(tags):
-    return "metadata"
   parts = [8, 6, *(12 + _tiff_bytes(tags, tag) for tag in tags)]
   for tag in (279, 325):  # bytes of strips and of tiles
     parts += tags.get(tag, ())
@@ -144,11 +134,8 @@ def _tiff_bytes(tags, tag):
   return (count + 1) * _TIFF_SIZES.get(tags.tagtype.get(tag, 12), 8)
 
 
-def _exif(image):
-  return "EXIF" if len(image.getexif()) else ""
-
-
-_LOOKS: dict[str, Callable[[Image.Image, bytes], str]] = {
+_DEEP = ("PNG", "TIFF")  # which have 16 bits too
+_LOOKS: dict[str, Callable[..., str]] = {
   "PNG": _png,
   "WEBP": _webp,
   "JPEG": _jpeg,

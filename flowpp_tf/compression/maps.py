@@ -5,12 +5,14 @@
     BoundedAffine     y = x exp(tanh a) + b                                               (the ablation)
     Sigmoid           y = sigmoid(x)                                                      (end of the dequantizer)
     PixelsToLogit     y = logit(alpha + (1 - 2 alpha) x / levels)
+                      with a transform T: of (T(x) - T(0)) / (T(levels) - T(0)) in place of x / levels
 
 Each computes the same as the bijector of its name. The coder needs the value, the slope dy/dx, and an inverse whose
 error is far below the noise that the coder adds.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -202,15 +204,54 @@ class PixelsToLogit(ElementwiseMap):
   Args:
     levels: number of pixel values.
     alpha: margin at either end.
+    transform: of the pixels before their logit, as in the description of a model: `kind`, `offset`, `scale`.
   """
 
-  def __init__(self, levels: int, alpha: float) -> None:
+  def __init__(self, levels: int, alpha: float, transform: Mapping[str, Any] | None = None) -> None:
     self._levels, self._alpha, self._slope = levels, alpha, (1 - 2 * alpha) / levels
+    self._transform = None if transform is None else AsinhTransform(levels, **transform)
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, slope = (x, 1.0) if self._transform is None else self._transform.forward(x)
     below, above = self._alpha + self._slope * x, self._alpha + self._slope * (self._levels - x)
-    return exact.log(below / above), self._slope / (below * above)
+    return exact.log(below / above), slope * (self._slope / (below * above))
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     below, above = exact.sigmoids(y)
-    return (below - self._alpha) / self._slope, self._slope / (below * above)
+    x = (below - self._alpha) / self._slope
+    x, slope = (x, 1.0) if self._transform is None else self._transform.inverse(x)
+    return x, slope * (self._slope / (below * above))
+
+
+class AsinhTransform:
+  """Map [0, levels] onto itself, as the bijector of this name.
+
+  Args:
+    levels: number of pixel values.
+    kind: "asinh", the only one.
+    offset: as of the bijector.
+    scale: as of the bijector.
+  """
+
+  def __init__(self, levels: int, kind: str, offset: float, scale: float) -> None:
+    if kind != "asinh" or not 0 <= offset < 2 or not 0 < scale < 2**20:
+      raise ValueError(f"the pixel transform {kind!r} with offset {offset} and scale {scale} is invalid")
+    self._offset, self._scale = offset * levels, scale * levels
+    self._start, end = _asinh(np.array([-self._offset, levels - self._offset]) / self._scale)
+    self._factor = levels / (end - self._start)
+
+  def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return T(x) and its slope."""
+    w = (x - self._offset) / self._scale
+    return (_asinh(w) - self._start) * self._factor, (self._factor / self._scale) / np.sqrt(w * w + 1)
+
+  def inverse(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the x of T(x) = y, and the slope of T there."""
+    e = exact.exp(y / self._factor + self._start)
+    w = (e - 1 / e) / 2
+    return w * self._scale + self._offset, (self._factor / self._scale) / np.sqrt(w * w + 1)
+
+
+def _asinh(w):
+  size = np.abs(w)
+  return np.copysign(exact.log(size + np.sqrt(size * size + 1)), w)

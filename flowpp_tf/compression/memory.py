@@ -14,6 +14,7 @@ from typing import Any
 
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tile_context import context_channels
 from flowpp_tf.io.budget import claim
 
 _FLOAT = 8
@@ -24,8 +25,9 @@ _VALUES = 30  # arrays of the values of a batch
 _WEIGHTS = 3  # a weight as float32, as float64, and while it is rounded
 _TRIANGLES = 6  # matrices of each pixel while a 1x1 convolution is decomposed
 _GRIDS = 8  # of a coupling
+_CONTEXTS = 4  # arrays of the neighbours of a tile
 _WORDS = 400  # bytes of a probe's stack, for each value
-_NETWORK = re.compile(r"(\w+/)*\d+/network(?=/)|\w+/context(?=/)")
+_NETWORK = re.compile(r"(\w+/)*\d+/network(?=/)|\w+/context(?=/)|condition(?=/)")
 _KINDS = ("squeeze", "columns", "channels")
 
 
@@ -72,10 +74,15 @@ class CodecMemory:
         context = kernels[f"{part}/context"]
         network = max(network, _network(context, model.description[part]["context"], height, width // 2))
         outputs = max(outputs, height * width // 2 * max(wide for _, _, wide in context))
+    values = _PARAMETERS * outputs + _VALUES * model.num_dims
+    if model.sees_neighbours:
+      network = max(network, _network(kernels["condition"], model.description["condition"], height, width))
+      features = model.weights["condition/input_conv/bias"].size
+      values += height * width * (_CONTEXTS * context_channels(channels) + 2 * features)
     return cls(
       model=_FLOAT * numbers + _WORDS * height * width * channels,
       network=int(_FLOAT * network),
-      values=_FLOAT * (_PARAMETERS * outputs + _VALUES * model.num_dims),
+      values=_FLOAT * values,
       at_a_time=images_at_a_time(height, width),
     )
 

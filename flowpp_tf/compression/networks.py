@@ -7,6 +7,7 @@ operations are functions of `exact`, and sums of integers.
 """
 
 from collections.abc import Mapping
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.threads import in_threads
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.io import budget
 
 _FRACTION = 16  # fractional bits of an activation
@@ -157,9 +159,18 @@ class Network:
   Args:
     weights: of the network, by name below its own.
     spec: `blocks`, `mixer`, `heads`, `layer_norm`, `context`; `output_concat_elu` of a coupling's network.
+    image_shape: of the model.
+    step: of its tiles, see core/tiles.py.
   """
 
-  def __init__(self, weights: Mapping[str, np.ndarray], spec: Mapping[str, Any]) -> None:
+  def __init__(
+    self,
+    weights: Mapping[str, np.ndarray],
+    spec: Mapping[str, Any],
+    image_shape: tuple[int, int, int],
+    step: tuple[int, int],
+  ) -> None:
+    self._unit = lambda shape: unit_of(shape, image_shape, step)
     self._input = _Product(weights, "input_conv")
     self._blocks = [_Block(below(weights, f"block_{i}"), spec) for i in range(spec["blocks"])]
     self._embedding = None if spec["mixer"] == "none" else weights["position_embedding"].astype(np.float64)
@@ -167,10 +178,13 @@ class Network:
     self._output = None if self._concat_elu is None else _Product(weights, "output_conv")
 
   def __call__(self, x: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
-    """Return `[N, H, W, outputs]` for `x [N, H, W, C]`."""
+    """Return `[N, H, W, outputs]` for `x [N, H, W, C]`, whose height and width may be less than the model's."""
     h = self._input(x)
+    embedding = self._embedding
+    if embedding is not None:
+      embedding = without_middle(embedding, x.shape[1], x.shape[2], self._unit(embedding.shape))
     for block in self._blocks:
-      h = block(h, self._embedding, context)
+      h = block(h, embedding, context)
     if self._output is None:
       return h
     return self._output(exact.concat_elu(h) if self._concat_elu else h)
@@ -184,6 +198,7 @@ class PortableNetworks(Networks):
   """
 
   def __init__(self, model: CodecModel) -> None:
+    make = functools.partial(Network, image_shape=model.image_shape, step=model.tile_step)
     self._conditioners: dict[str, list[Network]] = {}
     self._context_nets: dict[str, tuple[Network, int | None]] = {}
     memory = CodecMemory.of(model)
@@ -193,13 +208,17 @@ class PortableNetworks(Networks):
     for part, (name, flow) in model.flows().items():
       couplings = sum(count for _, count in flow["stages"])
       self._conditioners[part] = [
-        Network(below(model.weights, f"{name}/{i}/network"), flow["network"]) for i in range(couplings)
+        make(below(model.weights, f"{name}/{i}/network"), flow["network"]) for i in range(couplings)
       ]
       if part != "flow":
         spec = model.description[part]["context"]
-        self._context_nets[part] = Network(below(model.weights, f"{part}/context"), spec), spec["levels"]
+        self._context_nets[part] = make(below(model.weights, f"{part}/context"), spec), spec["levels"]
+    if model.sees_neighbours:
+      self._condition_net = make(below(model.weights, "condition"), model.description["condition"])
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
+    if context is not None and context.shape[1:3] != x.shape[1:3]:
+      context = _blocks_to_channels(context, *x.shape[1:3])
     return self._in_chunks(self._conditioners[part][index], x, context)
 
   def context(self, part: str, images: np.ndarray) -> np.ndarray:
@@ -210,8 +229,18 @@ class PortableNetworks(Networks):
       x = x / levels - 0.5
     return self._in_chunks(network, x.reshape(n, height, width // 2, 2 * channels))
 
+  def condition(self, neighbours: np.ndarray) -> np.ndarray:
+    return self._in_chunks(self._condition_net, neighbours)
+
   def _in_chunks(self, network, *arrays):
     """Return a network's output for a batch; each thread takes as many images at a time as fit in a core's cache."""
     starts = range(0, len(arrays[0]), self._chunk)
     chunks = [[array if array is None else array[i : i + self._chunk] for array in arrays] for i in starts]
     return np.concatenate(in_threads(lambda chunk: network(*chunk), chunks, self._threads))
+
+
+def _blocks_to_channels(context, height, width):
+  """Return a context `[N, a H, b W, C]` as `[N, H, W, a b C]`."""
+  n, rows, columns, channels = context.shape
+  blocks = context.reshape(n, height, rows // height, width, columns // width, channels)
+  return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, height, width, -1)

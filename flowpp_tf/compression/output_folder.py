@@ -24,12 +24,15 @@ import shutil
 from typing import Any
 import zlib
 
+import numpy as np
 from PIL import Image
 
 from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.compression.kept import LONGEST_NAME
+from flowpp_tf.compression.metadata import with_metadata
 from flowpp_tf.compression.pictures import ImageFile, Point
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.extras import import_extra
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import sync, write_file
 from flowpp_tf.io.lock import sole_owner
@@ -248,8 +251,11 @@ def _content(file):
   if file.pixels is None:
     return file.data
   pixels, content = file.pixels[..., 0] if file.pixels.shape[-1] == 1 else file.pixels, io.BytesIO()
-  Image.fromarray(pixels).save(content, format="PNG")
-  return content.getbuffer()
+  if pixels.dtype == np.uint16 and pixels.ndim == 3:  # which Pillow does not write
+    content.write(import_extra("imagecodecs", "writing RGB in PNG files of 16 bits").png_encode(pixels))
+  else:
+    Image.fromarray(pixels).save(content, format="PNG")
+  return with_metadata(content.getvalue(), file.metadata) if file.metadata else content.getbuffer()
 
 
 def _read_journal(path) -> list[Any]:

@@ -1,71 +1,43 @@
 """Image files in an archive.
 
-8-bit grey or RGB pixels, as the model has them, are coded as tiles. Every other file is kept byte for byte (kept.py):
-other modes and depths, transparency, several images, profiles, and files that are not images. So are JPEG and lossy
-WebP, since their pixels take more bytes than the files.
-
-The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
-tiles at its beginning that belong to a file of an earlier segment, and for each file
-
-    name, width, height, CRC-32 of its pixels, number of its tiles;  or  name, size, CRC-32 of its bytes
-
-The bytes of the files that are kept follow. The tiles of a file may go on in the following segments.
+8-bit grey or RGB pixels, as the model has them, are coded as tiles, of a model of more than 256 levels those of 16-bit
+PNG, TIFF, .npy and FITS files. What a file says besides them comes back with them (metadata.py); .npy and FITS files
+come back byte for byte (frame.py). Every other file is kept byte for byte (kept.py): other modes and depths,
+transparency, several images, and files that are not images. So are JPEG and lossy WebP, since their pixels take more
+bytes than the files, and every file that is smaller than its pixels coded. What a segment stores of each file is in
+entries.py.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 import dataclasses
-import json
 import pathlib
-import struct
-import zlib
 
 import numpy as np
 
+from flowpp_tf.compression import jpegxl
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter
-from flowpp_tf.compression.kept import MAX_CODED, why_kept
-from flowpp_tf.compression.segment import SegmentError, max_images, tile_bits
+from flowpp_tf.compression.entries import ImageFile, Lost, StoredFile, finished, list_of_files, parse_list
+from flowpp_tf.compression.frame import split_frame
+from flowpp_tf.compression.kept import MAX_CODED, is_lossy, why_kept
+from flowpp_tf.compression.metadata import MetadataError, read_metadata
+from flowpp_tf.compression.plain import pack
+from flowpp_tf.compression.segment import SegmentError, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
-from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io.budget import BudgetError, claim
+from flowpp_tf.core.tiles import to_tiles
+from flowpp_tf.io.deep_image import is_array, read_deep
 from flowpp_tf.io.gate import read_bytes
 from flowpp_tf.io.image_file import FORMATS, ImageFileError, open_image
 
 MAX_KEPT_FILE = 1 << 27  # bytes of a file that is kept
-_MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
-_COPIES = 4  # of the pixels of a file, while its tiles are put together and written
 _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next one begins
-_MAX_LIST = 1 << 24  # bytes of a list that is decoded
 _MAX_FILE = 1 << 31  # bytes of a file that is read
-_LOOKED_AT = 4  # tiles of a file, coded to see how many bytes all take
-_EASY = 2  # bits per dimension of a file; files with fewer are looked at even if that takes a part of the time
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
-_LENGTH = struct.Struct("<I")
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageFile:
-  """A file: its pixels, uint8 `[H, W, C]`, or its bytes.
-
-  Attributes:
-    name: path below its folder, with `/`.
-    pixels: None for a file that is kept as it is.
-    data: bytes of the file, None if it has pixels.
-    reason: why its bytes are kept.
-  """
-
-  name: str
-  pixels: np.ndarray | None = None
-  data: bytes | None = None
-  reason: str = ""
-
-  @property
-  def content(self) -> bytes:
-    """Return the bytes that an archive must give back: those of the pixels, or of the file."""
-    return self.data if self.pixels is None else self.pixels.tobytes()  # type: ignore[return-value]
+SMALLER = "smaller than its pixels coded"
+_CHANNELS = {"L": 1, "RGB": 3}
 
 
 def check_channels(channels: int) -> None:
@@ -75,16 +47,26 @@ def check_channels(channels: int) -> None:
 
 
 def read_picture(
-  folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False, coder: TieredCodec | None = None
+  folder: pathlib.Path,
+  name: str,
+  channels: int,
+  lossy_pixels: bool = False,
+  bits: Callable[[np.ndarray, int], float] | None = None,
+  keep_bytes: bool = False,
+  allow: Collection[str] = (),
+  levels: int = 256,
 ) -> ImageFile:
-  """Read a file.
+  """Read a file, as it is to be stored.
 
   Args:
     folder: where it is.
     name: its path below the folder.
     channels: of the model.
     lossy_pixels: whether the pixels of JPEG and lossy WebP files are coded too, though they take more bytes.
-    coder: to keep files whose pixels would take more bytes, as far as some tiles say.
+    bits: `PictureBits`, to keep files whose pixels would take more bytes; None to code all.
+    keep_bytes: whether the bytes of the file must come back, not only its pixels and metadata.
+    allow: of `jpegxl.ALLOWED`, what else a file may be stored as.
+    levels: of the model.
 
   Raises:
     OSError: if it cannot be read.
@@ -92,30 +74,92 @@ def read_picture(
   data = read_bytes(folder / name, _MAX_FILE)
   try:
     with open_image(data, name, _FORMATS, MAX_CODED) as image:
-      reason = why_kept(image, data, name, channels, lossy_pixels)
-      if not reason:
-        pixels = np.asarray(image).reshape(image.height, image.width, channels).copy()
-        if coder is None or lossy_pixels or len(data) > MAX_KEPT_FILE or not takes_more(coder, pixels, len(data)):
-          return ImageFile(name, pixels)
-        reason = "smaller than its pixels coded"
+      own = _CHANNELS.get(image.mode, channels) if allow else channels  # a model codes one of them, JPEG XL both
+      reason, metadata = _look(image, data, name, own, lossy_pixels, levels)
+      shape, lossy, is_jpeg = (image.height, image.width, own), is_lossy(image, data), image.format == "JPEG"
+      pixels = None if reason else _pixels(image, data, name, shape, levels)
   except ImageFileError:
-    reason = "no image"
-  return ImageFile(name, data=data, reason=reason)
+    return _array_file(name, data, channels, levels, bits)
+  kept = ImageFile(name, data=data, reason=reason or ("another mode" if own != channels else SMALLER))
+  if "jpegxl" in allow and is_jpeg and (coded := jpegxl.encode_jpeg(data, shape)):
+    kept = _smaller(ImageFile(name, data=data, coded=coded, shape=shape), kept)
+  if pixels is None:
+    return kept
+  if "jpegxl" in allow and not keep_bytes and not lossy and (coded := jpegxl.encode(pixels)):
+    kept = _smaller(ImageFile(name, pixels, metadata=metadata, coded=coded), kept)
+  if own != channels:
+    return kept
+  frame = split_frame(data, pixels) if keep_bytes else None
+  if keep_bytes and frame is None:
+    return dataclasses.replace(kept, reason="compressed, and its bytes are to come back")
+  if frame is not None:
+    ours = ImageFile(name, pixels, data=data, frame=frame)
+  else:
+    ours = ImageFile(name, pixels, metadata=metadata)
+  return ours if lossy else _ours_or_kept(ours, kept, len(data), bits)
 
 
-def takes_more(coder: TieredCodec, pixels: np.ndarray, size: int) -> bool:
-  """Return whether the pixels of a file would take more than its `size` bytes, as far as 4 tiles say.
+def _array_file(name, data, channels, levels, bits):
+  """Return a file that Pillow does not open: of .npy and FITS the pixels, and the frame of what is around them."""
+  kept = ImageFile(name, data=data, reason="no image")
+  if levels <= 256 or not is_array(data):
+    return kept
+  try:
+    pixels = read_deep(data, channels, name)
+  except ImageFileError:
+    return dataclasses.replace(kept, reason="another depth or format")
+  except InputError:
+    return dataclasses.replace(kept, reason="a package that reads it is not installed")
+  if pixels.size > MAX_CODED:
+    return dataclasses.replace(kept, reason="too large")
+  frame = split_frame(data, pixels)
+  if frame is None:
+    return dataclasses.replace(kept, reason="compressed, or not in the order of its rows")
+  return _ours_or_kept(ImageFile(name, pixels, data=data, frame=frame), kept, len(data), bits)
 
-  Small files are not looked at unless they have few bits per dimension, such as drawings: the tiles of other ones would
-  take much of the time that coding them takes, and formats without a model compress them badly.
+
+def _ours_or_kept(ours, kept, size, bits):
+  """Return a file, of `size` bytes, as the smaller one of its pixels coded and what it is otherwise stored as."""
+  if bits is None or size > MAX_KEPT_FILE:  # coded at any cost
+    return ours
+  raw = kept.data is not None and not kept.coded and size >= ours.pixels.nbytes
+  room = (len(pack(kept.data)) if raw else kept.size) - ours.size
+  return dataclasses.replace(ours, instead=kept) if room > 0 and bits(ours.pixels, room) <= 8 * room else kept
+
+
+def needs_entries(
+  folder: pathlib.Path, name: str, channels: int, lossy_pixels: bool = False, levels: int = 256
+) -> bool:
+  """Return whether the pixels of a file would be stored with metadata or a frame, as archives of version 3 do.
+
+  Arguments and errors are those of `read_picture`.
   """
-  shape = coder.model.image_shape
-  count = count_tiles(pixels.shape[0], pixels.shape[1], shape)
-  if size >= pixels.nbytes or (count < 32 * _LOOKED_AT and 8 * size >= _EASY * pixels.nbytes):
-    return False
-  which = np.unique(np.linspace(0, count - 1, _LOOKED_AT).astype(int))
-  bits = tile_bits(coder.codec, to_tiles(pixels, shape)[which])
-  return bits / len(which) * count > 8 * size
+  data = read_bytes(folder / name, _MAX_FILE)
+  try:
+    with open_image(data, name, _FORMATS, MAX_CODED) as image:
+      return bool(_look(image, data, name, channels, lossy_pixels, levels)[1])
+  except ImageFileError:
+    return levels > 256 and is_array(data)
+
+
+def _look(image, data, name, channels, lossy_pixels, levels):
+  """Return why a file is kept, or "", and its metadata."""
+  if reason := why_kept(image, data, name, channels, lossy_pixels, 8 if levels <= 256 else 16):
+    return reason, b""
+  try:
+    return "", read_metadata(image, data)
+  except MetadataError as error:
+    return str(error), b""
+
+
+def _pixels(image, data, name, shape, levels):
+  if levels > 256:
+    return read_deep(data, shape[2], name)
+  return np.asarray(image).reshape(shape).copy()
+
+
+def _smaller(picture, other):
+  return picture if picture.size < other.size else other
 
 
 def write_pictures(
@@ -123,49 +167,65 @@ def write_pictures(
   pictures: Iterable[ImageFile],
   tile_shape: tuple[int, int, int],
   segment_images: int = SEGMENT_IMAGES,
-) -> None:
-  """Write files to an archive of the kind "files", and close it."""
+) -> list[str]:
+  """Write files to an archive of the kind "files", and close it.
+
+  A segment that holds its files whole, and would take more bytes than what they are stored as `instead`, such as one
+  of few small files, holds these. So an archive is larger than its files by no more than its headers.
+
+  Returns:
+    The names of the files that are stored as `instead`.
+
+  Raises:
+    InputError (a ValueError): for files that need a later version than the writer has.
+  """
   size = min(segment_images, max_images(tile_shape))
-  tiles, begun = np.zeros((0, *tile_shape), np.uint8), 0  # at first, `begun` tiles of an earlier segment's file
-  entries: list[list] = []  # of the files that begin in this segment
-  kept: list[bytes] = []
-  kept_bytes = entry_bytes = segments = 0
+  tiles, begun = np.zeros((0, *tile_shape), writer.dtype), 0  # at first, `begun` tiles of an earlier segment's file
+  waiting: list[ImageFile] = []  # the files that begin in this segment
+  runs: list[tuple[int, int, int, int]] = []  # of the tiles: height and width of their picture, the first, how many
+  stored_bytes = entry_bytes = segments = 0
+  fallen: list[str] = []
 
   def write():
-    nonlocal tiles, begun, kept_bytes, entry_bytes, segments
-    text = json.dumps([begun, entries], separators=(",", ":")).encode()
-    writer.write_segment(tiles[:size], _LENGTH.pack(len(text)) + text + b"".join(kept))
+    nonlocal tiles, begun, stored_bytes, entry_bytes, segments
+    whole = not begun and len(tiles) <= size and any(picture.instead for picture in waiting)
+    instead = [picture.instead or picture for picture in waiting] if whole else []
+    if any(picture.has_tiles for picture in instead):
+      instead = []
+    other = list_of_files(writer.version, tile_shape, 0, instead) if instead else None
+    written, runs[:] = _split_runs(runs, size)
+    if writer.write_segment(tiles[:size], list_of_files(writer.version, tile_shape, begun, waiting), other, written):
+      fallen.extend(picture.name for picture in waiting if picture.instead)
     tiles = tiles[size:]
     begun = len(tiles)
-    entries.clear()
-    kept.clear()
-    kept_bytes, entry_bytes, segments = 0, 0, segments + 1
+    waiting.clear()
+    stored_bytes, entry_bytes, segments = 0, 0, segments + 1
 
   for picture in pictures:
-    crc = zlib.crc32(picture.content)
-    if picture.pixels is None:
-      entries.append([picture.name, len(picture.content), crc])
-      kept.append(picture.content)
-      kept_bytes += len(picture.content)
-    else:
-      height, width, _ = picture.pixels.shape
+    waiting.append(picture)
+    if picture.has_tiles and picture.pixels is not None:
       new = to_tiles(picture.pixels, tile_shape)
-      entries.append([picture.name, width, height, crc, len(new)])
       tiles = np.concatenate([tiles, new])
-    entry_bytes += len(picture.name) + 60
-    while len(tiles) >= size or kept_bytes > _MAX_KEPT or entry_bytes > _MAX_ENTRIES:
+      runs.append((*picture.pixels.shape[:2], 0, len(new)))
+    stored_bytes += len(picture.metadata) + picture.size
+    entry_bytes += len(picture.name) + 80
+    while len(tiles) >= size or stored_bytes > _MAX_KEPT or entry_bytes > _MAX_ENTRIES:
       write()
-  if entries or len(tiles) or not segments:
+  if waiting or len(tiles) or not segments:
     write()
   writer.close()
+  return fallen
 
 
-@dataclasses.dataclass(frozen=True)
-class Lost:
-  """A file that cannot be decoded, and why; the name is empty if it is not known."""
-
-  name: str
-  reason: str
+def _split_runs(runs, size):
+  """Return the runs of the first `size` tiles, and those of the others."""
+  first, others, room = [], [], size
+  for height, width, start, count in runs:
+    taken = min(count, room)
+    room -= taken
+    first += [(height, width, start, taken)] if taken else []
+    others += [(height, width, start + taken, count - taken)] if taken < count else []
+  return first, others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,12 +268,12 @@ def read_from(
   check_channels(shape[2])
   wanted = None if names is None else set(names)
   # In order; the first may lack tiles. Each with the point before it.
-  queue: collections.deque[tuple[Point, ImageFile | Lost | _Open]] = collections.deque()
+  queue: collections.deque[tuple[Point, Lost | StoredFile]] = collections.deque()
   for number, segment in enumerate(reader.segments(start=start.segment), start.segment):
     try:
       tiles, extra = reader.decode(segment, coder)
-      begun, items = _parse(extra, shape)
-      missing = queue[0][1].missing if queue and isinstance(queue[0][1], _Open) else begun
+      begun, items = parse_list(extra, shape, reader.header.version, coder.codec.dtype.itemsize)
+      missing = queue[0][1].missing if queue and isinstance(queue[0][1], StoredFile) else begun
       if missing != begun:
         raise SegmentError("a segment goes on with another file than the one before it")
     except SegmentError as error:
@@ -227,73 +287,15 @@ def read_from(
     queue += ((Point(number, index), item) for index, item in enumerate(items))
     while queue:
       point, item = queue[0]
-      if isinstance(item, _Open):
+      if isinstance(item, StoredFile):
         tiles = item.take(tiles)
         if item.missing:
           break
-        item = item.finished()
       queue.popleft()
       before = (point.segment, point.files) < (start.segment, start.files)
       if not before and (wanted is None or item.name in wanted):
-        yield item
+        yield item if isinstance(item, Lost) else finished(item, reader)
     if len(tiles):
       yield Lost("", "a segment has tiles that belong to no file")
     yield queue[0][0] if queue else Point(number + 1)
   yield from (Lost(item.name, "its last tiles are missing") for _, item in queue)
-
-
-class _Open:
-  """A file of which some tiles have been read."""
-
-  def __init__(self, name, width, height, crc, tiles):
-    self.name, self._size, self._crc, self.missing = name, (height, width), crc, tiles
-    self._tiles = []
-
-  def take(self, tiles):
-    """Take the tiles that are missing; return those of the next file."""
-    self._tiles.append(tiles[: self.missing])
-    self.missing -= len(self._tiles[-1])
-    return tiles[len(self._tiles[-1]) :]
-
-  def finished(self):
-    pixels = from_tiles(np.concatenate(self._tiles), *self._size)
-    if zlib.crc32(pixels.tobytes()) != self._crc:
-      return Lost(self.name, "its pixels have the wrong checksum")
-    return ImageFile(self.name, pixels)
-
-
-def _parse(extra, tile_shape):
-  """Return the number of tiles of an earlier file, and the files that begin in a segment."""
-  try:
-    if not extra:  # of a segment without images, which ends an archive without files
-      return 0, []
-    (length,) = _LENGTH.unpack_from(extra)
-    if length > _MAX_LIST:
-      raise ValueError("it is too long")
-    (begun, entries), position = json.loads(extra[4 : 4 + length]), 4 + length
-    claim("items", len(entries), "the list of files of a segment")
-    result: list[ImageFile | Lost | _Open] = []
-    for name, *numbers in entries:
-      if not isinstance(name, str) or not all(isinstance(n, int) and n >= 0 for n in (begun, *numbers)):
-        raise ValueError("an entry is invalid")
-      if len(numbers) == 2:
-        data = extra[position : position + numbers[0]]
-        position += numbers[0]
-        result.append(_kept_file(name, data, *numbers))
-      else:
-        width, height, _, tiles = numbers
-        if not 0 < width * height * tile_shape[2] <= _MAX_DECODED or tiles != count_tiles(height, width, tile_shape):
-          raise ValueError("an entry is invalid")
-        claim("memory", _COPIES * width * height * tile_shape[2], f"{name!r} in the archive")
-        result.append(_Open(name, *numbers))
-    return begun, result
-  except BudgetError:
-    raise
-  except (ValueError, TypeError, struct.error, RecursionError) as error:
-    raise SegmentError(f"its list of files cannot be read: {error}") from None
-
-
-def _kept_file(name, data, size, crc):
-  if len(data) != size:
-    return Lost(name, f"it should have {size:,} bytes, of which {len(data):,} are there")
-  return ImageFile(name, data=data) if zlib.crc32(data) == crc else Lost(name, "its bytes have the wrong checksum")

@@ -2,7 +2,7 @@
 
 This codes images that do not fit the model, and the first images of a segment, whose bits the coder borrows. The
 encoder takes the predictor that gives the fewest bytes: zero, left, above, or left + above - above left. Sums modulo
-256 invert each of them.
+256 invert each of them; of 16 bits those modulo 65,536, whose low bytes come first, and then the high ones.
 """
 
 import lzma
@@ -19,32 +19,48 @@ class PlainError(ValueError):
 
 
 def encode_plain(images: np.ndarray) -> bytes:
-  """Return uint8 images `[N, H, W, C]` as bytes."""
+  """Return uint8 or uint16 images `[N, H, W, C]` as bytes."""
   encoded = []
   for index, axes in enumerate(_AXES):
     residuals = images
     for axis in axes:
       first = np.take(residuals, [0], axis=axis)
-      residuals = np.concatenate([first, np.diff(residuals, axis=axis)], axis=axis)  # uint8 wraps around
-    encoded.append(bytes([index]) + pack(residuals.tobytes()))
+      residuals = np.concatenate([first, np.diff(residuals, axis=axis)], axis=axis)  # which wraps around
+    encoded.append(bytes([index]) + pack(_to_planes(residuals)))
   return min(encoded, key=len)
 
 
-def decode_plain(data: bytes, shape: tuple[int, ...], out: np.ndarray | None = None) -> np.ndarray:
-  """Return the images of a shape, in the array `out` if it is given: more memory is not taken.
+def _to_planes(values):
+  """Return the bytes of integers: all low ones, then all high ones."""
+  flat = values.reshape(-1)
+  return b"".join((flat >> 8 * i).astype(np.uint8).tobytes() for i in range(flat.itemsize))
+
+
+def decode_plain(
+  data: bytes, shape: tuple[int, ...], dtype: np.dtype | type = np.uint8, out: np.ndarray | None = None
+) -> np.ndarray:
+  """Return the images of a shape and dtype, in the array `out` if it is given: of uint8 more memory is not taken.
 
   Raises:
     PlainError: if the bytes are damaged.
   """
   if not data or data[0] >= len(_AXES):
     raise PlainError("plain images of an unknown kind")
-  images = np.empty(shape, np.uint8) if out is None else out
-  unpack_into(images.reshape(-1), data[1:])
+  images = np.empty(shape, dtype) if out is None else out
+  if images.itemsize == 1:
+    unpack_into(images.reshape(-1), data[1:])
+  else:
+    planes = np.empty((2, images.size), np.uint8)
+    unpack_into(planes.reshape(-1), data[1:])
+    flat = images.reshape(-1)
+    flat[:] = planes[1]
+    flat <<= 8
+    flat |= planes[0]
   at_a_time = max(_CHUNK // max(int(np.prod(shape[1:])), 1), 1)
   for start in range(0, len(images) if _AXES[data[0]] else 0, at_a_time):
     part = images[start : start + at_a_time]
     for axis in _AXES[data[0]]:
-      np.cumsum(part, axis=axis, dtype=np.uint8, out=part)
+      np.cumsum(part, axis=axis, dtype=part.dtype, out=part)
   return images
 
 

@@ -3,16 +3,18 @@
     u32 images, u32 plain images at the beginning, u32 batches, u32 late plain images
     u32 size of the initial content, u32 size of the extra bytes before packing, u32 packed size of them
     u32 size of the packed batches, u32 size of the late plain images
-    batches, packed: u16 images, u8 salts, each
+    [u32 runs of the layout]
+    packed: batches, u16 images, u8 salts, each; [the layout (core/tile_layout.py)]
     CRC-32 of the pixels of each run of batches, u32; a run ends when it has 64 images
     indices of the late plain images, u32 each
     32 bytes: SHA-256 of all pixels and extra bytes; from version 2 on the SHA-256 of that and of the segment's place
     late plain images (plain.py)
     words of the stack, u32 each
 
-(little-endian; packed is LZMA). Bits-back coding needs bits to begin with, some 26 per dimension of the first batch.
-They are what has to be stored anyway, the initial content: the extra bytes, and the first images in plain. The first
-batch is one image; batches grow with the stack, whose bits the next one borrows.
+(little-endian; packed is LZMA; what is in brackets only for a model whose tiles see their neighbours). Bits-back coding
+needs bits to begin with, some 26 per dimension of the first batch. They are what has to be stored anyway, the initial
+content: the extra bytes, and the first images in plain. The first batch is one image; batches grow with the stack,
+whose bits the next one borrows. "First" is in the order in which images are pushed: their own, or that of the layout.
 
 An image that the coder leaves out (batches.py), or that has pixel values which the model has not, is coded plainly.
 """
@@ -28,11 +30,12 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.batches import SPARE_BITS, Salt, max_batch, push_batches
-from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, BitsBackCoder
+from flowpp_tf.compression.batches import SPARE_BITS, Salt, batch_step, initial_bits, max_batch, push_batches
+from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
+from flowpp_tf.core.tile_layout import RUN, TileLayout
 from flowpp_tf.io.budget import BudgetError, claim
 
 MAX_IMAGES = 1 << 16
@@ -44,6 +47,7 @@ _COPIES_OF_IMAGES, _COPIES_OF_EXTRA, _BYTES_OF_TABLES = 1.1, 3.1, 160
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
 LEAST_BYTES = _HEAD.size + 32  # of a segment
+_RUNS = struct.Struct("<I")
 _BATCH = np.dtype([("images", "<u2"), ("salts", "u1")])
 
 
@@ -51,7 +55,7 @@ class SegmentError(Exception):
   """Raised for a segment that cannot be decoded.
 
   Attributes:
-    images: uint8 images, of which some were decoded; None if their number is not known.
+    images: uint8 or uint16 images, of which some were decoded; None if their number is not known.
     known: bool for each image: whether it was decoded and has the right checksum.
   """
 
@@ -62,7 +66,10 @@ class SegmentError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-  """What a segment stores, as above; `batches` have the dtype `_BATCH`, `digest` and `late_images` are bytes."""
+  """What a segment stores, as above; `batches` have the dtype `_BATCH`, `digest` and `late_images` are bytes.
+
+  `layout` is None unless the model's tiles see their neighbours.
+  """
 
   count: int
   plain: int
@@ -75,12 +82,25 @@ class Fields:
   digest: bytes
   late_images: bytes
   words: np.ndarray
+  layout: TileLayout | None = None
+
+  @property
+  def order(self) -> np.ndarray:
+    """Return the indices of the images in the order in which they are pushed."""
+    return _order(self.layout, self.count)
+
+  @property
+  def coded(self) -> np.ndarray:
+    """Return the indices of the images in the batches, in this order."""
+    return _coded(self.order, self.plain, self.late)
 
   def to_bytes(self, place: bytes = b"") -> bytes:
     """Return the segment, bound to its place in an archive."""
-    table = pack(self.batches.tobytes())
+    runs = self.layout.runs.tobytes() if self.layout else b""
+    table = pack(self.batches.tobytes() + runs)
     sizes = self.content_size, self.extra_size, self.packed_size, len(table), len(self.late_images)
     head = _HEAD.pack(self.count, self.plain, len(self.batches), len(self.late), *sizes)
+    head += _RUNS.pack(len(self.layout.runs)) if self.layout else b""
     checks, late, words = (array.astype("<u4").tobytes() for array in (self.checks, self.late, self.words))
     return b"".join([head, table, checks, late, _bound(self.digest, place), self.late_images, words])
 
@@ -93,24 +113,38 @@ class Fields:
     if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
       raise ValueError("its header is invalid")
     _claim(codec, count, num_late, extra_size)
-    start = _HEAD.size + table_size
-    batches = np.frombuffer(unpack(data[_HEAD.size : start], num_batches * _BATCH.itemsize), _BATCH)
+    num_runs, first = 0, _HEAD.size
+    if codec.sees_neighbours:
+      (num_runs,), first = _RUNS.unpack_from(data, first), first + _RUNS.size
+      if num_runs > count:
+        raise ValueError("its layout is invalid")
+    start, size = first + table_size, num_batches * _BATCH.itemsize
+    table = unpack(data[first:start], size + num_runs * RUN.itemsize)
+    batches = np.frombuffer(table[:size], _BATCH)
+    layout = None
+    if codec.sees_neighbours:
+      runs = np.frombuffer(table[size:], RUN)
+      if int(runs["count"].sum(dtype=np.int64)) != count:
+        raise ValueError("its layout is invalid")
+      layout = TileLayout(codec.shape, runs, codec.tile_step)
     ends = list(itertools.accumulate([start, 4 * len(_runs(batches)), 4 * num_late, 32, late_size]))
     parts = [data[a:b] for a, b in zip(ends, [*ends[1:], None])]
     digest, late_images = parts[2:4]
     checks, late, words = (np.frombuffer(parts[i], "<u4").astype(np.int64) for i in (0, 1, 4))
+    order = _order(layout, count)
     if (
-      int(batches["images"].sum()) != len(_coded(plain, count, late))
+      int(batches["images"].sum()) != len(_coded(order, plain, late))
       or len(np.unique(late)) != num_late
-      or np.any((late < plain) | (late >= count))
+      or np.any(late >= count)
+      or np.isin(order[:plain], late).any()
       or content_size > 4 * len(words) + 8
       or (batches["images"] == 0).any()
       or (batches["images"] > max_batch(codec)).any()
     ):
       raise ValueError("its tables are invalid")
     claim("memory", codec.memory.batch(int(batches["images"].max(initial=0))), "a batch of the archive")
-    sizes, tail = (content_size, extra_size, packed_size), (digest, late_images, words.astype(np.uint32))
-    return cls(count, plain, *sizes, batches, checks, late, *tail)
+    sizes = content_size, extra_size, packed_size
+    return cls(count, plain, *sizes, batches, checks, late, digest, late_images, words.astype(np.uint32), layout)
 
 
 def encode_fields(
@@ -119,33 +153,38 @@ def encode_fields(
   extra: bytes = b"",
   largest: int | None = None,
   progress: Callable[[int], None] = lambda count: None,
+  layout: TileLayout | None = None,
 ) -> Fields:
   """Return a segment, whose `to_bytes` are what is stored.
 
   Args:
     codec: `BitsBackCoder` of the model.
-    images: uint8 `[N, H, W, C]`, N at most `MAX_IMAGES`.
+    images: uint8 or, of more than 256 levels, uint16 `[N, H, W, C]`, N at most `MAX_IMAGES`.
     extra: further bytes to store.
     largest: the largest batch; None for one that is fast.
     progress: called with the number of images that have been coded.
+    layout: where the images lie, if the model's tiles see their neighbours; None if each is a picture of its own.
   """
   if len(images) > max_images(codec.shape) or len(extra) > _MAX_EXTRA:
     raise ValueError(f"a segment of {len(images)} images and {len(extra)} bytes is too large")
+  if codec.sees_neighbours and layout is None:
+    layout = TileLayout.of_single_tiles(codec.shape, len(images))
+  order = _order(layout, len(images))
   packed_extra = pack(extra) if extra else b""
-  plain, content = _initial_content(codec, images, packed_extra)
+  plain, content = _initial_content(codec, images, order, layout, packed_extra)
   words = np.frombuffer(content + bytes(-len(content) % 4), "<u4")
   stack = Stack(words, sealed=True)
   progress(plain)
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
-  fitting, others = (np.flatnonzero(mask[plain:]) + plain for mask in (fits, ~fits))
-  table, left_out = push_batches(codec, stack, images, fitting.tolist(), largest, progress)
+  fitting, others = (order[plain:][mask[order[plain:]]] for mask in (fits, ~fits))
+  table, left_out = push_batches(codec, stack, images, fitting.tolist(), largest, progress, layout)
   batches, late = np.array(table, _BATCH), np.array(sorted([*left_out, *others]), np.int64)
-  coded = _coded(plain, len(images), late)
-  checks = np.array([zlib.crc32(images[coded[first:last]].tobytes()) for first, last in _runs(batches)], np.uint32)
+  coded = _coded(order, plain, late)
+  checks = np.array([zlib.crc32(pixel_bytes(images[coded[first:last]])) for first, last in _runs(batches)], np.uint32)
   late_images = encode_plain(images[late]) if len(late) else b""
   sizes = len(content), len(extra), len(packed_extra)
-  tail = _digest(images, extra), late_images, stack.words() if table else words
-  return Fields(len(images), plain, *sizes, batches, checks, late, *tail)
+  words = stack.words() if table else words
+  return Fields(len(images), plain, *sizes, batches, checks, late, _digest(images, extra), late_images, words, layout)
 
 
 def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"", largest: int | None = None) -> bytes:
@@ -154,7 +193,7 @@ def encode_segment(codec: BitsBackCoder, images: np.ndarray, extra: bytes = b"",
 
 
 def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] = (b"",)) -> tuple[np.ndarray, bytes]:
-  """Return the uint8 images and the extra bytes of a segment.
+  """Return the images, uint8 or uint16, and the extra bytes of a segment.
 
   Args:
     codec: `BitsBackCoder` of the model.
@@ -167,9 +206,9 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
   images = known = None
   try:
     fields = Fields.from_bytes(data, codec)
-    images, known = np.zeros((fields.count, *codec.shape), np.uint8), np.zeros(fields.count, bool)
+    images, known = np.zeros((fields.count, *codec.shape), codec.dtype), np.zeros(fields.count, bool)
     if len(fields.late):
-      images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape))
+      images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape), codec.dtype)
       known[fields.late] = True
     content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
     return images, _decode_content(content, fields, images, places)
@@ -179,31 +218,21 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
     raise SegmentError(str(error), images, known) from None
 
 
-def tile_bits(codec: BitsBackCoder, images: np.ndarray) -> int:
-  """Return how many bits uint8 images `[N, H, W, C]` take in a long segment."""
-  words = np.random.Generator(np.random.PCG64(0)).integers(
-    1 << 32, size=len(images) * codec.num_dims + 8, dtype=np.uint32
-  )
-  stack = Stack(words, sealed=True)
-  before = stack.num_bits
-  if images.max(initial=0) >= codec.levels:
-    return 8 * len(encode_plain(images))
-  try:
-    codec.push(stack, images)
-  except (EmptyStackError, WindowError):  # they are coded plainly
-    return 8 * len(encode_plain(images))
-  return stack.num_bits - before
-
-
 def _claim(codec, count, num_late, extra_size):
   """Claim the memory that a segment will take, without that of a batch."""
-  values = (count + num_late) * (int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
+  copies = 2 * codec.dtype.itemsize - 1  # of 16 bits, the planes of plain images too
+  values = (count + num_late) * (copies * int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
   amount = _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
   claim("memory", amount, "a segment of the archive")
 
 
-def output_bytes(data: bytes, shape: tuple[int, int, int]) -> int:
+def output_bytes(data: bytes, shape: tuple[int, int, int], itemsize: int = 1) -> int:
   """Return how many bytes come out of a segment: those of its images of a shape, and its extra bytes.
+
+  Args:
+    data: the segment.
+    shape: of an image.
+    itemsize: bytes of a pixel value.
 
   Raises:
     SegmentError: if its header cannot be read, or says more than a segment may hold.
@@ -213,23 +242,24 @@ def output_bytes(data: bytes, shape: tuple[int, int, int]) -> int:
   count, _, _, _, _, extra_size, *_ = _HEAD.unpack_from(data)
   if count > max_images(shape) or extra_size > _MAX_EXTRA:
     raise SegmentError("its header is invalid")
-  return count * int(np.prod(shape)) + extra_size
+  return count * int(np.prod(shape)) * itemsize + extra_size
 
 
 def _pop_batches(codec, fields, images, known):
   """Set the images of the batches, from the last to the first, and return the initial content of the stack."""
-  stack, coded = Stack(fields.words, sealed=False), _coded(fields.plain, fields.count, fields.late)
+  stack, coded = Stack(fields.words, sealed=False), fields.coded
   runs, start = list(zip(_runs(fields.batches), fields.checks, strict=True)), len(coded)
   for count, salts in fields.batches[::-1].tolist():
     start -= count
+    batch = coded[start : start + count]
     try:
-      images[coded[start : start + count]] = Sequence([Salt(salts), codec]).pop(stack, count)
+      images[batch] = Sequence([Salt(salts), batch_step(codec, images, batch, fields.layout)]).pop(stack, count)
     except (EmptyStackError, WindowError) as error:
       raise ValueError(f"the networks of this machine do not decode it ({error})") from None
     (first, last), check = runs[-1]
     if start == first:
       run = coded[first:last]
-      if zlib.crc32(images[run].tobytes()) != check:
+      if zlib.crc32(pixel_bytes(images[run])) != check:
         raise ValueError("pixels have the wrong checksum")
       known[run] = True
       runs.pop()
@@ -239,13 +269,15 @@ def _pop_batches(codec, fields, images, known):
     raise ValueError("the initial content is damaged") from None
 
 
-def _initial_content(codec, images, packed_extra):
+def _initial_content(codec, images, order, layout, packed_extra):
   """Return how many images are plain at the beginning, and the bytes of the extra and of them."""
-  needed = (INITIAL_BITS * codec.num_dims + SPARE_BITS) // 8
-  plain, content, per_image = 0, packed_extra, float(np.prod(codec.shape))
+  # Enough for the largest image, as small ones before it add few bits.
+  largest = int(np.argmax(np.prod(layout.sizes, axis=-1))) if layout and len(images) else 0
+  needed = (initial_bits(codec, largest, layout if len(images) else None) + SPARE_BITS) // 8
+  plain, content, per_image = 0, packed_extra, float(np.prod(codec.shape)) * codec.dtype.itemsize
   while plain < len(images) and len(content) < needed:
     plain = min(len(images), plain + max(1, int((needed - len(content)) / per_image)))
-    content = packed_extra + encode_plain(images[:plain])
+    content = packed_extra + encode_plain(images[order[:plain]])
     per_image = (len(content) - len(packed_extra)) / plain  # small sets take more per image: the estimate is no more
   return plain, content
 
@@ -256,8 +288,10 @@ def _decode_content(content, fields, images, places):
   try:
     extra = unpack(stored[: fields.packed_size], fields.extra_size) if fields.extra_size else b""
     if fields.plain:
-      plain = images[: fields.plain]
+      plain = images[: fields.plain] if fields.layout is None else np.empty_like(images[: fields.plain])
       decode_plain(stored[fields.packed_size :], plain.shape, out=plain)
+      if fields.layout is not None:
+        images[fields.order[: fields.plain]] = plain
   except PlainError as error:
     raise ValueError(f"the initial content is damaged: {error}") from None
   digest = _digest(images, extra)
@@ -271,9 +305,13 @@ def max_images(shape: tuple[int, int, int]) -> int:
   return min(MAX_IMAGES, max(MAX_PIXELS // int(np.prod(shape)), 1))
 
 
-def _coded(plain, count, late):
-  """Return the indices of the images in the batches."""
-  return np.setdiff1d(np.arange(plain, count), late)
+def _order(layout, count):
+  return layout.order if layout else np.arange(count)
+
+
+def _coded(order, plain, late):
+  """Return the indices of the images in the batches, in the order in which they are pushed."""
+  return order[plain:][~np.isin(order[plain:], late)]
 
 
 def _runs(batches):
@@ -291,7 +329,12 @@ def _bound(digest, place):
   return hashlib.sha256(digest + place).digest() if place else digest
 
 
+def pixel_bytes(images: np.ndarray) -> memoryview:
+  """Return the bytes of pixels, little-endian."""
+  return np.ascontiguousarray(images, images.dtype.newbyteorder("<")).reshape(-1).data
+
+
 def _digest(images, extra):
-  digest = hashlib.sha256(np.ascontiguousarray(images, np.uint8).reshape(-1).data)
+  digest = hashlib.sha256(pixel_bytes(images))
   digest.update(extra)
   return digest.digest()

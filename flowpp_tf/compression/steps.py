@@ -17,7 +17,7 @@ from flowpp_tf.compression.grids import Grid
 from flowpp_tf.compression.maps import ElementwiseMap
 from flowpp_tf.compression.stack import Normal, Stack, Uniform
 
-SIGMA = 2.0**-9  # standard deviation of the noise where a map has slope 1
+SIGMA = 2.0**-9  # standard deviation of the noise where a map has slope 1, of images with at most 256 levels
 
 
 class Step(Protocol):
@@ -126,12 +126,14 @@ class LocalBitsBack(Step):
     before: grid of x.
     after: grid of y.
     size: the integers of y lie in 0 .. size - 1; None for no bounds.
+    sigma: standard deviation of the noise where f has slope 1.
   """
 
   elementwise: ElementwiseMap
   before: Grid
   after: Grid
   size: int | None = None
+  sigma: float = SIGMA
 
   def push(self, stack: Stack, x: np.ndarray) -> np.ndarray:
     y = self._y_given(x).pop(stack)
@@ -145,12 +147,13 @@ class LocalBitsBack(Step):
 
   def _y_given(self, x):
     y, slope = self.elementwise.forward(self.before.values(x))
-    mean, std = self.after.places(y), SIGMA * np.sqrt(slope) / self.after.scale
+    mean, std = self.after.places(y), self.sigma * np.sqrt(slope) / self.after.part(*x.shape[1:3]).scale
     return Normal(mean, std, noise=True, size=self.size)
 
   def _x_given(self, y):
-    x, slope = self.elementwise.inverse(self.after.values(y), SIGMA)
-    return Normal(self.before.places(x), SIGMA / np.sqrt(slope) / np.abs(self.before.scale))
+    x, slope = self.elementwise.inverse(self.after.values(y), self.sigma)
+    scale = self.before.part(*y.shape[1:3]).scale
+    return Normal(self.before.places(x), self.sigma / np.sqrt(slope) / np.abs(scale))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,15 +2,22 @@
 
 Results are rounded to multiples of 2^-12, which hides most differences between machines in float64, but not in float32.
 An archive has a hash of the results on fixed images, and a decoder whose results differ refuses it.
+
+Keras layers are made for one size. Tiles at the edges of pictures have cropped models, of which the last few are kept:
+the tiles of a segment come size by size.
 """
 
+from collections import OrderedDict
 import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.compression.bits_back_coder import Networks
+from flowpp_tf.config.size import model_size
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.tiles import KEPT_SIZES
+from flowpp_tf.io import budget
 from flowpp_tf.models import FlowPlusPlus
 
 _ROUNDING = 2.0**12
@@ -32,13 +39,43 @@ class TensorFlowNetworks(Networks):
     self._model = model
     self._dtype = dtype
     self._functions: dict[object, tf.types.experimental.ConcreteFunction] = {}
+    self._cropped: OrderedDict[tuple[int, int], TensorFlowNetworks] = OrderedDict()
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     flow = self._model.coupling_flow if part == "flow" else getattr(self._model, part).coupling_flow
-    return self._run((part, index), flow.steps[index].conditioner, x, context)
+    network = flow.steps[index].conditioner
+    if cropped := self._of(x, network.image_shape):
+      return cropped.conditioner(part, index, x, context)
+    return self._run((part, index), network, x, context)
 
   def context(self, part: str, images: np.ndarray) -> np.ndarray:
+    if cropped := self._of(images, self._model.config.image_shape):
+      return cropped.context(part, images)
     return self._run(part, getattr(self._model, part).context_net, images, None)
+
+  def condition(self, neighbours: np.ndarray) -> np.ndarray:
+    network = self._model.condition_net
+    assert network is not None
+    if cropped := self._of(neighbours, self._model.config.image_shape):
+      return cropped.condition(neighbours)
+    return self._run("condition", lambda x, ctx: network(None, x, ctx=ctx), neighbours, None)
+
+  def _of(self, x, shape):
+    """Return the networks of the images that x comes from, if it is smaller than `shape`; None if it is not."""
+    if x.shape[1:3] == shape[:2]:
+      return None
+    sides = (side * part // whole for side, part, whole in zip(self._model.config.image_shape, x.shape[1:3], shape))
+    height, width = size = tuple(sides)
+    if size in self._cropped:
+      self._cropped.move_to_end(size)
+      return self._cropped[size]
+    memory = model_size(self._model.config).memory(np.dtype(self._dtype).itemsize)
+    budget.claim("memory", 2 * memory, "the models of whole tiles and of those at edges")
+    most = min(max(budget.current().memory // (2 * memory) - 1, 1), KEPT_SIZES)
+    while len(self._cropped) >= most:
+      self._cropped.popitem(last=False)
+    self._cropped[size] = TensorFlowNetworks(self._model.cropped(height, width), self._dtype)
+    return self._cropped[size]
 
   def _run(self, key, network, x, context):
     if key not in self._functions:

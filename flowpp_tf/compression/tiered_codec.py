@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flowpp_tf.compression.batches import batch_step
 from flowpp_tf.compression.bits_back_coder import BitsBackCoder, Networks
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import Normal, Stack, check_constriction
 from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.checks import MOST_LEVELS, pixel_dtype
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tile_layout import TileLayout
 from flowpp_tf.io.budget import claim, claim_output
 
 if TYPE_CHECKING:
@@ -53,9 +56,9 @@ class TieredCodec:
     try:
       self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
       shape, levels = self.model.image_shape, self.model.levels
-      if not 0 < self.model.num_dims <= MAX_DIMS or min(shape) < 1 or not 2 <= levels <= 256:
+      if not 0 < self.model.num_dims <= MAX_DIMS or min(shape) < 1 or not 2 <= levels <= MOST_LEVELS:
         raise InputError(
-          f"the codec is for images of up to {MAX_DIMS} values and 2 to 256 levels, "
+          f"the codec is for images of up to {MAX_DIMS} values and 2 to {MOST_LEVELS:,} levels, "
           f"got shape {shape} and {levels} levels"
         )
       memory = CodecMemory.of(self.model)
@@ -84,7 +87,9 @@ class TieredCodec:
     """Return a hash of what encoding two images, and popping normal noise, gives on this machine."""
     shape, levels = self.model.image_shape, self.model.levels
     count = 2 * int(np.prod(shape))
-    images = (np.arange(count, dtype=np.int64) * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(np.uint8)
+    images = (
+      (np.arange(count, dtype=np.int64) * 40503 % 65537 * levels >> 17).reshape(2, *shape).astype(pixel_dtype(levels))
+    )
     words = np.arange(1, 32 * count + 4097, dtype=np.uint64)
     words *= np.uint64(2654435761)
     words >>= np.uint64(7)
@@ -92,8 +97,13 @@ class TieredCodec:
     stack = Stack(words.astype(np.uint32), sealed=True)
     spread = np.arange(1024) / 64
     digest = hashlib.sha256(Normal(spread, 1 + spread * spread, noise=True).pop(stack).astype("<i8").tobytes())
+    layout, batches = None, [[0, 1]]
+    if self.codec.sees_neighbours:  # the second image sees the first, and is cut off at the edge
+      step = self.codec.tile_step
+      layout, batches = TileLayout.of_runs(shape, [(shape[0], shape[1] + step[1], 0, 2)], step), [[0], [1]]
     try:
-      self.codec.push(stack, images)
+      for batch in batches:
+        batch_step(self.codec, images, batch, layout).push(stack, images[batch])
     # The kind of failure is a result too, but not a lack of memory: other machines have more.
     except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
       digest.update(type(error).__name__.encode())

@@ -1,6 +1,7 @@
 """Compress images with a trained model. The flags are in compress_flags.py."""
 
 from collections.abc import Iterator
+import contextlib
 import functools
 import math
 import os
@@ -12,19 +13,24 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec, compress_to, read_images
+from flowpp_tf.compression.archive import VERSION, VERSION_OF_ENTRIES
+from flowpp_tf.compression.picture_bits import PictureBits
 from flowpp_tf.compression.pictures import (
   MAX_KEPT_FILE,
+  SMALLER,
   ImageFile,
-  Lost,
   check_channels,
+  needs_entries,
   read_picture,
   read_pictures,
   write_pictures,
 )
-from flowpp_tf.compression.tiles import to_tiles
+from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
-from flowpp_tf.evaluation import evaluate_bits_per_dim
+from flowpp_tf.core.tile_layout import TileLayout
+from flowpp_tf.core.tiles import to_tiles
+from flowpp_tf.evaluation import BitMaps, Scorer, evaluate_bits_per_dim
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.programs import data_flags, flag_kinds, model_flags, process, run
@@ -82,39 +88,78 @@ def _compress_images(model, workdir, images, options):
 def _compress_files(model, workdir, folder, names, options):
   shape, kept = model.config.image_shape, {}  # of the files that are kept: names, and why
   sizes = {name: _size_of(folder / name) for name in names}
-  read = functools.partial(read_picture, folder, channels=shape[2], lossy_pixels=options.lossy_pixels)
+  common = dict(channels=shape[2], lossy_pixels=options.lossy_pixels, levels=model.config.levels)
+  plainly = functools.partial(read_picture, folder, **common, keep_bytes=options.keep_bytes)
 
-  def pictures() -> Iterator[ImageFile]:
+  def pictures(read) -> Iterator[ImageFile]:
     for name in names:
-      try:
+      with _readable(folder / name):
         picture = read(name)
-      except OSError as error:
-        raise InputError(f"{str(folder / name)!r} cannot be read: {error.strerror or error}") from None
-      if picture.pixels is None:
+      if not picture.has_tiles and picture.coded is None:
         kept[name] = picture.reason
       yield picture
 
-  _check_kept(folder, read, (name for name, size in sizes.items() if size > MAX_KEPT_FILE))
+  _check_kept(folder, plainly, (name for name, size in sizes.items() if size > MAX_KEPT_FILE))
   if options.output is None:
-    _estimate_files(model, pictures(), len(names))
+    _estimate_files(model, pictures(plainly), len(names))
     return
   coder, total = _coder(model, workdir, options.tier), sum(sizes.values())
-  read = functools.partial(read, coder=coder)
+  read = functools.partial(plainly, bits=PictureBits(coder, _bound_of(model)), allow=options.allow)
 
   def write(file):
+    version = _version(folder, names, common, options)
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
     with progress_bar(total, "B") as bar:
       progress = FileProgress(bar, sizes, shape)
-      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded)
-      write_pictures(writer, map(progress.read, pictures()), shape, options.segment_images)
+      writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded, version)
+      fallen = write_pictures(writer, map(progress.read, pictures(read)), shape, options.segment_images)
       bar.update(total - bar.n)  # tiles that are stored as they are
+    kept.update({name: SMALLER for name in fallen})
 
   def compare(reader):
-    for original, decoded in zip(pictures(), read_pictures(reader, coder), strict=True):
-      if isinstance(decoded, Lost) or decoded.name != original.name or decoded.content != original.content:
-        raise RuntimeError(f"the archive does not decode to {original.name!r}")
+    for name, decoded in zip(names, read_pictures(reader, coder), strict=True):
+      if not isinstance(decoded, ImageFile):
+        raise RuntimeError(f"the archive does not decode to {name!r}: {decoded.reason}")
+      expected = _expected(folder, name, decoded, options.lossy_pixels, common["levels"])
+      if decoded.name != name or decoded.content != expected:
+        raise RuntimeError(f"the archive does not decode to {name!r}")
 
-  _warn_about_files(kept, names, shape, _write(options, write, compare, len(names), total) >= total)
+  _warn_about_files(kept, names, model.config, _write(options, write, compare, len(names), total) >= total)
+
+
+def _version(folder, names, common, options):
+  """Return the version of an archive: the later one only if one of the files needs it."""
+  if options.allow or options.keep_bytes:
+    return VERSION_OF_ENTRIES
+  for name in names:
+    with _readable(folder / name):
+      if needs_entries(folder, name, **common):
+        return VERSION_OF_ENTRIES
+  return VERSION
+
+
+def _expected(folder, name, decoded, lossy_pixels, levels):
+  """Return what a file of an archive must be: the bytes of the file, or its pixels and metadata."""
+  if decoded.data is not None:
+    return gate.read_bytes(folder / name, max(MAX_KEPT_FILE, _size_of(folder / name)))
+  return read_picture(folder, name, decoded.pixels.shape[2], lossy_pixels, levels=levels).content
+
+
+@contextlib.contextmanager
+def _readable(path):
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f"{str(path)!r} cannot be read: {error.strerror or error}") from None
+
+
+def _bound_of(model):
+  """Return a function that gives the bits of a picture in the model's bound, of one sample, see `PictureBits`."""
+  if model.config.tile_neighbours:
+    maps = BitMaps(model)
+    return lambda pixels: float(next(maps([pixels])).sum())
+  scorer, shape = Scorer(model, num_samples=1), model.config.image_shape
+  return lambda pixels: float(scorer.bits_per_dim(to_tiles(pixels, shape)).sum() * math.prod(shape))
 
 
 def _check_kept(folder, read, names):
@@ -126,9 +171,9 @@ def _check_kept(folder, read, names):
       )
 
 
-def _warn_about_files(kept, names, shape, larger):
+def _warn_about_files(kept, names, config, larger):
   if kept:
-    kind = "grey" if shape[2] == 1 else "RGB"
+    kind = ("" if config.levels <= 256 else "16-bit ") + ("grey" if config.image_shape[2] == 1 else "RGB")
     reasons = ", ".join(sorted(set(kept.values())))
     run.warn(
       f"{len(kept)} of {len(names)} files are kept as they are ({reasons}): the model "
@@ -142,16 +187,22 @@ def _warn_about_files(kept, names, shape, larger):
 
 def _estimate_files(model, pictures, files):
   """Print how large the archive of so many files would be, from some tiles of each."""
-  tiles, kept_bytes, kept, count, pixel_bytes = [], 0, 0, 0, 0
+  config, shape, parts, kept_bytes, kept, count, pixel_bytes = model.config, model.config.image_shape, [], 0, 0, 0, 0
   for picture in pictures:
-    if picture.pixels is None:
+    if not picture.has_tiles:
       kept_bytes, kept = kept_bytes + len(picture.content), kept + 1
       continue
-    own = to_tiles(picture.pixels, model.config.image_shape)
+    own = to_tiles(picture.pixels, shape)
     count, pixel_bytes = count + len(own), pixel_bytes + picture.pixels.nbytes
-    tiles.append(_spread(own, max(_ESTIMATED_TILES // files, 1)))
-  if tiles:
-    _print_estimate(model, np.concatenate(tiles), count, pixel_bytes, kept_bytes)
+    chosen = _spread(np.arange(len(own)), max(_ESTIMATED_TILES // files, 1))
+    part = [own[chosen]]
+    if config.tile_neighbours:
+      layout = TileLayout.of_runs(shape, [(*picture.pixels.shape[:2], 0, len(own))], config.tile_step)
+      part += [layout.context(own, chosen, config.levels), layout.inside[chosen]]
+    parts.append(part)
+  if parts:
+    tiles, *seen = map(np.concatenate, zip(*parts, strict=True))
+    _print_estimate(model, tiles, count, pixel_bytes, kept_bytes, *seen)
   else:
     print(f"no file has pixels to code; all {kept} would be kept as they are, {size_text(kept_bytes)}")
 
@@ -168,21 +219,25 @@ def _coder(model: FlowPlusPlus, workdir: pathlib.Path, tier: str) -> TieredCodec
   return coder
 
 
-def _spread(tiles, most):
-  """Return at most so many of the tiles, evenly spread."""
-  return np.asarray(tiles[np.linspace(0, len(tiles) - 1, min(len(tiles), most)).astype(int)])
+def _spread(indices, most):
+  """Return at most so many of the indices, evenly spread."""
+  return indices[np.linspace(0, len(indices) - 1, min(len(indices), most)).astype(int)]
 
 
-def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes):
-  tiles = _spread(tiles, _ESTIMATED_TILES)
+def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes, contexts=None, inside=None):
+  chosen = _spread(np.arange(len(tiles)), _ESTIMATED_TILES)
+  tiles, given = np.asarray(tiles[chosen]), {} if contexts is None else {"condition": contexts[chosen]}
+  dims = count * tiles[0].size
+  if inside is not None:
+    dims, inside = pixel_bytes // pixel_dtype(model.config.levels).itemsize, inside[chosen]
   fits = tiles.reshape(len(tiles), -1).max(axis=1) < model.config.levels
   if not fits.all():
     raise InputError(
       f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have more"
     )
   process.phase(f"measuring {len(tiles):,} images or tiles")
-  bound = evaluate_bits_per_dim(model, tiles, 1).bounds[0]
-  size = int(bound.bits_per_dim * count * tiles[0].size / 8) + kept_bytes
+  bound = evaluate_bits_per_dim(model, tiles, 1, given=given, inside=inside).bounds[0]
+  size = int(bound.bits_per_dim * dims / 8) + kept_bytes
   print(
     f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"
     + (f" and {size_text(kept_bytes)} of files that are kept as they are" if kept_bytes else "")

@@ -14,13 +14,14 @@ import pathlib
 from absl import flags
 
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS
+from flowpp_tf.compression.jpegxl import ALLOWED
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.programs import data_flags, flag_kinds, model_flags, run
 
-COMMON = "preset workdir images dataset split limit output estimate test tier embed_model".split()
+COMMON = "preset workdir images dataset split limit output estimate test tier embed_model keep_bytes allow".split()
 
 
 def define_flags() -> None:
@@ -53,6 +54,18 @@ def define_flags() -> None:
     "Code the pixels of JPEG and lossy WebP files too, which takes more bytes "
     "than the files; else these files are kept as they are.",
   )
+  flags.DEFINE_bool(
+    "keep_bytes",
+    False,
+    "Give the files back byte for byte: those whose pixels lie in them without compression (PPM, BMP, TIFF) are coded, "
+    "all others are kept as they are. Else the pixels and metadata come back, as PNG.",
+  )
+  flags.DEFINE_list(
+    "allow",
+    [],
+    "jpegxl: store files as JPEG XL where that is smaller than the model's code and the file; they need imagecodecs to "
+    "be decoded.",
+  )
   flags.DEFINE_integer(
     "segment_images",
     SEGMENT_IMAGES,
@@ -73,6 +86,12 @@ def plan_from_flags() -> str:
   if (given.output is None) != given.estimate:
     raise InputError("give --output, or --estimate, which writes nothing; one of them")
   check_extra("constriction", "compression")
+  for name in given.allow:
+    if name not in ALLOWED:
+      raise InputError(f"--allow must be {' or '.join(ALLOWED)}, got {name!r}")
+    check_extra("imagecodecs", f"--allow={name}")
+  if given.keep_bytes and given.lossy_pixels:
+    raise InputError("--lossy_pixels does not keep the bytes of files; give it, or --keep_bytes")
   if given.output is not None:
     run.check_is_new(given.output)
   model, _ = model_flags.model_from_flags()

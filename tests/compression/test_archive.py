@@ -17,7 +17,7 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, pictures, segment
 from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
-from flowpp_tf.compression.tiles import count_tiles, from_tiles, to_tiles
+from flowpp_tf.core.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.data import load_dataset
 from flowpp_tf.io.image_folder import all_files
 from support import programs as program_calls
@@ -207,7 +207,8 @@ class Stubborn:
   def __init__(self, refuses):
     self._codec, self._refuses, self.pushes = coder().codec, refuses, []
     self.shape, self.levels, self.num_dims = self._codec.shape, self._codec.levels, self._codec.num_dims
-    self.pop = self._codec.pop
+    self.initial_bits, self.dtype = self._codec.initial_bits, self._codec.dtype
+    self.pop, self.sees_neighbours = self._codec.pop, False
 
   def push(self, stack, batch):
     self.pushes.append(len(batch))
@@ -366,7 +367,7 @@ def header_with(**fields):
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"version": 3}, "has version 3 of the format; this program reads versions 1 and 2"),
+    ({"version": 4}, "has version 4 of the format; this program reads versions 1 to 3"),
     ({"version": 1}, "in the place of another segment"),
     ({"model": 32 * "0"}, "was made with another model"),
     ({"probe": 32 * "0"}, "give other numbers than those that made the archive .tier 'portable'."),
@@ -556,22 +557,50 @@ def call(cwd, program, *arguments, code=0, without_tensorflow=False, **environme
   return result.out + result.error
 
 
+@pytest.fixture
+def sheet(folder):
+  """The files, and a sheet of a hundred digits as `sheet.bmp`."""
+  digits = load_dataset("digits").test[:100, ..., 0]
+  picture = Image.fromarray(digits.reshape(10, 10, 8, 8).swapaxes(1, 2).reshape(80, 80))
+  picture.save(folder / "sheet.bmp", dpi=(70, 70))
+  return np.asarray(picture)
+
+
 @pytest.mark.slow
-def test_files_by_the_programs(run, folder):
-  text = call(run, "compress", "--preset=tiny", f"--images={folder}", "--output=files.fpp", "--test")
-  assert "wrote files.fpp: 7 files" in text and "decoded and compared" in text
-  assert "5 of 7 files are kept as they are (another mode, lossy, no image)" in text
-  assert "the archive is not smaller than the files" in text  # of a few hundred bytes each
-  assert "files, 76 images or tiles of 4x4x1" in call(run, "decompress", "files.fpp", "--list")
-  call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", without_tensorflow=True)
-  assert sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file()) == sorted(NAMES)
+def test_files_by_the_programs(run, folder, sheet):
+  preset = "--preset=digits"
+  text = call(run, "compress", preset, f"--images={folder}", "--output=files.fpp", "--test")
+  assert "wrote files.fpp: 8 files" in text and "decoded and compared" in text
+  assert "of 8 files are kept as they are (another mode, lossy, no image" in text
+  assert "tiles of 8x8x1, 17 levels" in call(run, "decompress", "files.fpp", "--list")
+  call(run, "decompress", "files.fpp", preset, "--output=back")
+  names = sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file())
+  assert {name.removesuffix(".png") for name in names} == {n.removesuffix(".png") for n in [*NAMES, "sheet.bmp"]}
+  with Image.open(run / "back/sheet.bmp.png") as back:
+    np.testing.assert_array_equal(back, sheet)
+    assert np.allclose(back.info["dpi"], 70, atol=0.02)
   np.testing.assert_array_equal(Image.open(run / "back/below/large.png"), Image.open(folder / "below/large.png"))
-  assert "is there and not empty" in call(run, "decompress", "files.fpp", "--preset=tiny", "--output=back", code=2)
+  assert "is there and not empty" in call(run, "decompress", "files.fpp", preset, "--output=back", code=2)
   damaged = bytearray((run / "files.fpp").read_bytes())
   damaged[len(damaged) // 2] ^= 1
   (run / "damaged.fpp").write_bytes(bytes(damaged))
-  text = call(run, "decompress", "damaged.fpp", "--preset=tiny", "--output=nothing", code=2)
+  text = call(run, "decompress", "damaged.fpp", preset, "--output=nothing", code=2)
   assert "wrong checksum" in text and "Traceback" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.needs("imagecodecs")
+def test_bytes_are_kept_and_jpeg_xl_allowed_by_the_programs(run, folder, sheet):
+  options = ["--preset=digits", f"--images={folder}", "--test", "--embed_model"]
+  call(run, "compress", *options, "--output=bytes.fpp", "--keep_bytes")
+  assert "100 images or tiles" in call(run, "decompress", "bytes.fpp", "--list")
+  call(run, "decompress", "bytes.fpp", "--output=bytes", without_tensorflow=True)
+  for name in [*NAMES, "sheet.bmp"]:
+    assert (run / "bytes" / name).read_bytes() == (folder / name).read_bytes(), name
+  call(run, "compress", *options, "--output=jxl.fpp", "--allow=jpegxl")
+  assert (run / "jxl.fpp").stat().st_size < (run / "bytes.fpp").stat().st_size
+  call(run, "decompress", "jxl.fpp", "--output=jxl")
+  np.testing.assert_array_equal(Image.open(run / "jxl/sheet.bmp.png"), sheet)
 
 
 @pytest.mark.parametrize("tier", [slow("portable"), exhaustive("float64"), exhaustive("exact-build")])
@@ -600,6 +629,12 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
     ("compress", ["--preset=tiny", "--output=x.fpp", "--images=nowhere"], "is no file"),
     ("compress", ["--preset=tiny", "--output=tiny", "--images=nowhere"], "is there already"),
     ("compress", ["--preset=tiny"], "give --output, or --estimate"),
+    ("compress", ["--preset=tiny", "--output=x.fpp", "--images=.", "--allow=zip"], "--allow must be jpegxl, got 'zip'"),
+    (
+      "compress",
+      ["--preset=tiny", "--output=x.fpp", "--images=.", "--keep_bytes", "--lossy_pixels"],
+      "--lossy_pixels does not keep the bytes",
+    ),
     ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
     ("decompress", ["--output=x"], "give the archive"),
     ("decompress", ["nowhere.fpp", "--output=x"], "cannot be read"),

@@ -1,0 +1,278 @@
+"""The list of files in a segment, and what is stored of each.
+
+The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
+tiles at its beginning that belong to a file of an earlier segment, and an entry for each file, one of
+
+    name, size, CRC-32 of its bytes
+    name, width, height, CRC-32 of its pixels, number of its tiles
+    name, "metadata", width, height, CRC-32 of pixels and metadata, tiles, size of the metadata
+    name, "frame", width, height, CRC-32 of the file, tiles, size of the frame, place, layout       (frame.py)
+    name, "jpegxl", width, height, channels, bytes of a value, CRC-32 of pixels and metadata, size, size of the metadata
+    name, "jpeg", width, height, channels, 1, CRC-32 of the file, size                               (jpegxl.py)
+
+of which those with a word are in archives of version 3. The bytes of which the entries say sizes follow, in their
+order. The tiles of a file may go on in the following segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import struct
+from typing import Protocol
+import zlib
+
+import numpy as np
+
+from flowpp_tf.compression import jpegxl
+from flowpp_tf.compression.archive import VERSION_OF_ENTRIES
+from flowpp_tf.compression.frame import join_frame
+from flowpp_tf.compression.metadata import check_metadata
+from flowpp_tf.compression.segment import SegmentError, pixel_bytes
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tiles import count_tiles, from_tiles
+from flowpp_tf.io.budget import BudgetError, claim
+
+_MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
+_COPIES = 4  # of the pixels of a file, while its tiles are put together and written
+_MAX_LIST = 1 << 24  # bytes of a list that is decoded
+_LENGTH = struct.Struct("<I")
+_WITH_TILES = ("tiles", "metadata", "frame")
+_DTYPES = {1: np.uint8, 2: np.uint16}
+# How many numbers an entry has, by its word, and which of them are sizes of bytes behind the list.
+_NUMBERS = {
+  "kept": (2, [0]),
+  "tiles": (4, []),
+  "metadata": (5, [4]),
+  "frame": (7, [4]),
+  "jpegxl": (7, [5, 6]),
+  "jpeg": (6, [5]),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageFile:
+  """A file: its pixels, uint8 or uint16 `[H, W, C]`, with its metadata, or its bytes.
+
+  Attributes:
+    name: path below its folder, with `/`.
+    pixels: None for a file of which the archive gives the bytes back.
+    data: bytes of the file, None if its pixels come back.
+    reason: why its bytes are kept.
+    metadata: what comes back with the pixels, chunks of PNG (metadata.py).
+    frame: how its bytes are made of its pixels and of the rest, place and layout (frame.py).
+    coded: its JPEG XL, which is stored in the place of tiles; shape and bytes of a value are those of the pixels.
+    shape: of the pixels of a JPEG file that is stored as JPEG XL.
+    instead: what is stored if its tiles take more bytes.
+  """
+
+  name: str
+  pixels: np.ndarray | None = None
+  data: bytes | None = None
+  reason: str = ""
+  metadata: bytes = b""
+  frame: tuple[bytes, int, int] | None = None
+  coded: bytes | None = None
+  shape: tuple[int, int, int] | None = None
+  instead: ImageFile | None = None
+
+  @property
+  def content(self) -> bytes:
+    """Return the bytes that an archive must give back: those of the file, or of its pixels and metadata."""
+    if self.data is not None:
+      return self.data
+    assert self.pixels is not None
+    return bytes(pixel_bytes(self.pixels)) + self.metadata
+
+  @property
+  def has_tiles(self) -> bool:
+    """Return whether its pixels are coded as tiles."""
+    return self.coded is None and (self.data is None or self.frame is not None)
+
+  @property
+  def size(self) -> int:
+    """Return about how many bytes an archive stores of it besides its tiles."""
+    packed = len(zlib.compress(self.metadata)) if self.metadata else 0
+    return packed + len(self.coded if self.coded is not None else self.frame[0] if self.frame else self.data or b"")
+
+
+@dataclasses.dataclass(frozen=True)
+class Lost:
+  """A file that cannot be decoded, and why; the name is empty if it is not known."""
+
+  name: str
+  reason: str
+
+
+def list_of_files(version: int, tile_shape: tuple[int, int, int], begun: int, pictures: Sequence[ImageFile]) -> bytes:
+  """Return the extra bytes of a segment in which `pictures` begin, behind `begun` tiles of an earlier file.
+
+  Raises:
+    InputError (a ValueError): for files whose entries need a later version of the archive.
+  """
+  entries, stored = [], []
+  for picture in pictures:
+    entry, *parts = _entry(picture, tile_shape)
+    if version < VERSION_OF_ENTRIES and isinstance(entry[0], str):
+      raise InputError(f"{picture.name!r} is stored as {entry[0]!r}, which needs an archive of version 3")
+    entries.append([picture.name, *entry])
+    stored += parts
+  text = json.dumps([begun, entries], separators=(",", ":")).encode()
+  return _LENGTH.pack(len(text)) + text + b"".join(stored)
+
+
+def _entry(picture, tile_shape):
+  """Return the entry of a file, without its name, and the bytes of which it says the sizes."""
+  crc = zlib.crc32(picture.content)
+  if picture.coded is not None:
+    height, width, channels = picture.shape or picture.pixels.shape
+    itemsize = 1 if picture.pixels is None else picture.pixels.itemsize
+    numbers = [width, height, channels, itemsize, crc, len(picture.coded)]
+    if picture.data is not None:
+      return ["jpeg", *numbers], picture.coded
+    return ["jpegxl", *numbers, len(picture.metadata)], picture.coded, picture.metadata
+  if not picture.has_tiles:
+    return [len(picture.data), crc], picture.data
+  height, width, _ = picture.pixels.shape
+  numbers = [width, height, crc, count_tiles(height, width, tile_shape)]
+  if picture.frame is not None:
+    frame, place, layout = picture.frame
+    return ["frame", *numbers, len(frame), place, layout], frame
+  if picture.metadata:
+    return ["metadata", *numbers, len(picture.metadata)], picture.metadata
+  return (numbers,)
+
+
+class Output(Protocol):
+  """Counts what comes out of an archive, as `ArchiveReader` does."""
+
+  def claim_more(self, amount: int) -> None:
+    """Count so many further bytes; raise a `BudgetError` if they become too many."""
+
+
+class StoredFile:
+  """A file of an entry, of which some tiles have been read; of some entries there are none to read."""
+
+  def __init__(self, name: str, word: str, numbers: list[int], parts: list[bytes]) -> None:
+    self.name, self._word, self._numbers, self._parts = name, word, numbers, parts
+    self.missing = numbers[3] if word in _WITH_TILES else 0
+    self._tiles: list[np.ndarray] = []
+
+  def take(self, tiles: np.ndarray) -> np.ndarray:
+    """Take the tiles that are missing; return those of the next file."""
+    self._tiles.append(tiles[: self.missing])
+    self.missing -= len(self._tiles[-1])
+    return tiles[len(self._tiles[-1]) :]
+
+  def finished(self, reader: Output) -> ImageFile:
+    """Return the file; raise a `ValueError` if it is not what was stored."""
+    parts, numbers = self._parts, self._numbers
+    if self._word == "kept":
+      return self._checked(ImageFile(self.name, data=parts[0]), numbers[1], "bytes have")
+    if self._word in ("jpegxl", "jpeg"):
+      width, height, channels, itemsize, crc, *_ = numbers
+      shape = height, width, channels
+      reader.claim_more(width * height * channels * itemsize)
+      if self._word == "jpeg":
+        return self._checked(ImageFile(self.name, data=jpegxl.decode_jpeg(parts[0], shape)), crc, "bytes have")
+      return self._with_metadata(jpegxl.decode(parts[0], shape, _DTYPES[itemsize]), parts[1], crc)
+    width, height, crc, _, *more = numbers
+    pixels = from_tiles(np.concatenate(self._tiles), height, width)
+    if self._word == "frame":
+      return self._checked(ImageFile(self.name, data=join_frame(parts[0], more[1], more[2], pixels)), crc, "bytes have")
+    return self._with_metadata(pixels, parts[0] if parts else b"", crc)
+
+  def _with_metadata(self, pixels, metadata, crc):
+    picture = ImageFile(self.name, pixels, metadata=metadata)
+    self._checked(picture, crc, "pixels or metadata have" if metadata else "pixels have")
+    check_metadata(metadata)
+    return picture
+
+  def _checked(self, picture, crc, what):
+    if zlib.crc32(picture.content) != crc:
+      raise ValueError(f"its {what} the wrong checksum")
+    return picture
+
+
+def finished(item: StoredFile, reader: Output) -> ImageFile | Lost:
+  """Return a file whose tiles have all been read.
+
+  Raises:
+    BudgetError (a ValueError): if the archive would become too large.
+  """
+  try:
+    return item.finished(reader)
+  except BudgetError:
+    raise
+  except ValueError as error:  # a missing package too: other files do not need it
+    return Lost(item.name, str(error))
+
+
+def parse_list(
+  extra: bytes, tile_shape: tuple[int, int, int], version: int, itemsize: int = 1
+) -> tuple[int, list[Lost | StoredFile]]:
+  """Return the number of tiles of an earlier file, and the files that begin in a segment.
+
+  Args:
+    extra: the extra bytes of the segment.
+    tile_shape: of the model.
+    version: of the archive.
+    itemsize: bytes of a pixel value of the model.
+
+  Raises:
+    SegmentError: if they cannot be read.
+    BudgetError (a ValueError): if what they describe would take too much.
+  """
+  try:
+    if not extra:  # of a segment without images, which ends an archive without files
+      return 0, []
+    (length,) = _LENGTH.unpack_from(extra)
+    if length > _MAX_LIST:
+      raise ValueError("it is too long")
+    (begun, entries), position = json.loads(extra[4 : 4 + length]), 4 + length
+    claim("items", len(entries), "the list of files of a segment")
+    result: list[Lost | StoredFile] = []
+    for name, *numbers in entries:
+      if not isinstance(name, str) or not isinstance(begun, int) or begun < 0:
+        raise ValueError("an entry is invalid")
+      word, numbers = _word_and_numbers(numbers, version, tile_shape, itemsize, name)
+      sizes = [numbers[i] for i in _NUMBERS[word][1]]
+      parts = [extra[position + sum(sizes[:i]) : position + sum(sizes[: i + 1])] for i in range(len(sizes))]
+      position += sum(sizes)
+      if (found := sum(map(len, parts))) == sum(sizes):
+        result.append(StoredFile(name, word, numbers, parts))
+      elif word in _WITH_TILES:
+        raise ValueError("it is cut off")
+      else:
+        result.append(Lost(name, f"it should have {sum(sizes):,} bytes, of which {found:,} are there"))
+    return begun, result
+  except BudgetError:
+    raise
+  except (ValueError, TypeError, struct.error, RecursionError) as error:
+    raise SegmentError(f"its list of files cannot be read: {error}") from None
+
+
+def _word_and_numbers(fields, version, tile_shape, itemsize, name):
+  """Return what kind of entry it is, and its numbers; raise a `ValueError` if it is none. Claim what it takes."""
+  word = "kept" if len(fields) == 2 else "tiles"
+  if version >= VERSION_OF_ENTRIES and fields and isinstance(fields[0], str):
+    word, *fields = fields
+  if not all(isinstance(n, int) and n >= 0 for n in fields) or len(fields) != _NUMBERS.get(word, (-1,))[0]:
+    raise ValueError("an entry is invalid")
+  if word != "kept":
+    _check_pixels(name, word, fields, tile_shape, itemsize)
+  return word, fields
+
+
+def _check_pixels(name, word, numbers, tile_shape, itemsize):
+  """Raise a `ValueError` for numbers that no picture has; claim its memory."""
+  width, height = numbers[:2]
+  if word in _WITH_TILES:
+    channels, fits = tile_shape[2], numbers[3] == count_tiles(height, width, tile_shape)
+  else:
+    channels, itemsize = numbers[2:4]
+    fits = channels in (1, 3) and itemsize in _DTYPES
+  if not fits or not 0 < width * height * channels <= _MAX_DECODED:
+    raise ValueError("an entry is invalid")
+  claim("memory", _COPIES * itemsize * width * height * channels, f"{name!r} in the archive")

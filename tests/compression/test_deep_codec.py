@@ -1,0 +1,311 @@
+"""Images of 9 to 16 bits in the codec: the code length is the bound, archives of arrays and files come back."""
+
+import dataclasses
+import functools
+import io
+import struct
+import zlib
+
+import mpmath
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf import compression
+from flowpp_tf.compression import archive, frame, maps, output_folder, pictures
+from flowpp_tf.compression.bits_back_coder import INITIAL_BITS, STEP, Resolution
+from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain
+from flowpp_tf.compression.stack import Stack
+from flowpp_tf.compression.steps import SIGMA
+from flowpp_tf.io import deep_image
+from flowpp_tf.io.deep_image import read_deep
+from support import programs as program_calls
+from support.models import SMALL, perturb
+
+pytestmark = pytest.mark.needs("constriction")
+
+LEVELS = 1 << 16
+CONFIG = dataclasses.replace(
+  SMALL,
+  image_shape=(4, 4, 1),
+  levels=LEVELS,
+  structure="columns:1,squeeze,channels:1",
+  attention=False,
+  dropout=0.0,
+  dequant_structure="columns:1",
+)
+VARIANTS = {
+  "plain logit": CONFIG,
+  "asinh": dataclasses.replace(CONFIG, pixel_transform="asinh", dequantization="uniform"),
+  "12 bits": dataclasses.replace(CONFIG, levels=4096),
+  "augmented": dataclasses.replace(
+    CONFIG, pixel_transform="asinh", augment_channels=1, structure="channels:1,squeeze,channels:1"
+  ),
+}
+
+
+def frames(count, seed=0, levels=LEVELS):
+  rng = np.random.default_rng(seed)
+  images = levels // 64 + rng.poisson(levels // 160, [count, 4, 4, 1]) + np.rint(6 * rng.normal(size=[count, 4, 4, 1]))
+  bright = rng.random(images.shape) < 0.05
+  return np.where(bright, rng.integers(0, levels, images.shape), images).astype(np.uint16)
+
+
+@functools.cache
+def model(name="asinh"):
+  made = fpp.FlowPlusPlus(VARIANTS[name])
+  made.initialize(frames(256, levels=made.config.levels))
+  perturb(made, 0.01)
+  return made
+
+
+@functools.cache
+def coder(name="asinh"):
+  return compression.TieredCodec(model(name))
+
+
+@pytest.mark.parametrize("levels", [2, 17, 255, 256])
+def test_images_of_8_bits_keep_their_grid(levels):
+  """Archives of them are decoded bit for bit."""
+  assert Resolution.of(levels) == Resolution(STEP, SIGMA, INITIAL_BITS)
+
+
+@pytest.mark.parametrize("levels", [257, 1024, 4096, 65536])
+def test_the_noise_of_the_logits_is_as_wide_in_steps_as_at_8_bits(levels):
+  fine, slope = Resolution.of(levels), 0.9 / levels  # of the logit, without the part that is the same for all levels
+  assert fine.sigma * np.sqrt(slope) / fine.step >= 0.99 * SIGMA * np.sqrt(0.9 / 256) / STEP
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_code_length_is_the_bound(name):
+  """Within 0.01 bits/dim: means over draws of the noise, which the codec takes from its stack."""
+  made, images = model(name), frames(256, seed=1, levels=VARIANTS[name].levels)
+  wide = fpp.FlowPlusPlus(dataclasses.replace(made.config, dtype="float64"))
+  wide.set_weights(made.get_weights())
+  # Of latents beyond some 5.8 standard deviations the coder takes fewer bits: no integer has less than 2^-24.
+  usual = np.abs(wide.encode(images, seed=0)).max(axis=(1, 2, 3)) < 4.5
+  assert usual.mean() > 0.3
+  images, copies = images[usual], 8
+  draws = np.array([wide.bits_per_dim(images, seed=seed) for seed in range(copies)])
+  coded = np.concatenate([images] * copies)
+  words = np.random.default_rng(0).integers(1 << 32, size=2 * coded.size + 8, dtype=np.uint32)
+  stack = Stack(words, sealed=True)
+  before = stack.num_bits
+  coder(name).codec.push(stack, coded)
+  bits = (stack.num_bits - before) / coded.size
+  error = draws.mean(axis=1).std() * np.sqrt(2 / copies)
+  assert abs(bits - draws.mean()) < 0.01 + 4 * error and error < 0.01
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_archives_of_16_bits_come_back(name):
+  images = frames(80, seed=2, levels=VARIANTS[name].levels)
+  data = fpp.compress(coder(name), images, embed_model=True)
+  decoded = fpp.decompress(None, data)
+  assert decoded.dtype == np.uint16
+  np.testing.assert_array_equal(decoded, images)
+  np.testing.assert_array_equal(fpp.decompress(model(name), data, start=70), images[70:])
+
+
+@pytest.mark.parametrize("tier", ["float64", "exact-build"])
+def test_the_faster_tiers_have_16_bits_too(tier):
+  images = frames(20, seed=3)
+  data = fpp.compress(model(), images, tier=tier)
+  np.testing.assert_array_equal(fpp.decompress(model(), data), images)
+
+
+def test_damage_is_found_and_the_other_images_come_back():
+  file, images = io.BytesIO(), frames(60, seed=4)
+  compression.compress_to(file, coder(), images, segment_images=20)
+  data = bytearray(file.getvalue())
+  data[len(data) // 2] ^= 1
+  with pytest.raises(compression.LostImagesError) as error:
+    fpp.decompress(coder(), bytes(data))
+  kept = np.setdiff1d(np.arange(60), error.value.lost)
+  assert error.value.images.dtype == np.uint16 and len(kept) == 40
+  np.testing.assert_array_equal(error.value.images[kept], images[kept])
+
+
+def test_images_of_another_depth_are_refused():
+  writer = compression.ArchiveWriter(io.BytesIO(), coder())
+  with pytest.raises(fpp.InputError, match="`images` must be uint16, got uint8"):
+    writer.write_segment(np.zeros([1, 4, 4, 1], np.uint8))
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 4, 1), (2, 8, 8, 3)])
+def test_plain_images_of_16_bits_come_back(shape):
+  rng = np.random.default_rng(0)
+  for array in (rng.integers(0, LEVELS, shape), np.full(shape, LEVELS - 1), np.cumsum(np.ones(shape), axis=2) * 300):
+    array = array.astype(np.uint16)
+    np.testing.assert_array_equal(decode_plain(encode_plain(array), shape, np.uint16), array)
+    with pytest.raises(PlainError):
+      decode_plain(encode_plain(array), (shape[0] + 1, *shape[1:]), np.uint16)
+
+
+def transform():
+  return maps.AsinhTransform(LEVELS, "asinh", 0.02, 0.0005)
+
+
+def test_the_transform_is_that_of_the_bijector_and_of_mpmath():
+  x = np.concatenate([np.linspace(0, LEVELS, 101), 1310.72 + np.linspace(-50, 50, 51)])
+  y, slope = transform().forward(x)
+  bijector = fpp.bijectors.AsinhTransform(np.float64(0.02), np.float64(0.0005), LEVELS)
+  np.testing.assert_allclose(y, bijector.forward(tf.constant(x)), rtol=1e-10, atol=1e-6)
+  np.testing.assert_allclose(np.log(slope), bijector.forward_log_det_jacobian(tf.constant(x), 0), rtol=0, atol=1e-9)
+  ends = [mpmath.asinh((mpmath.mpf(v) - mpmath.mpf(0.02)) / mpmath.mpf(0.0005)) for v in (0, 1)]
+  h = lambda v: mpmath.asinh((mpmath.mpf(v) / LEVELS - mpmath.mpf(0.02)) / mpmath.mpf(0.0005))
+  truth = [float(LEVELS * (h(v) - ends[0]) / (ends[1] - ends[0])) for v in x]
+  np.testing.assert_allclose(y, truth, rtol=0, atol=1e-7)
+  back, slope_there = transform().inverse(y)
+  np.testing.assert_allclose(back, x, rtol=0, atol=1e-6)
+  np.testing.assert_allclose(slope_there, slope, rtol=1e-8)
+
+
+@pytest.mark.parametrize("fields", [("sqrt", 0.0, 1.0), ("asinh", -1.0, 1.0), ("asinh", 0.0, 0.0), ("asinh", 0.0, 1e9)])
+def test_a_transform_that_is_none_is_an_error(fields):
+  with pytest.raises(ValueError, match="the pixel transform .* is invalid"):
+    maps.AsinhTransform(LEVELS, *fields)
+
+
+def test_the_hash_of_a_model_has_its_transform():
+  plain = compression.CodecModel.of(model("plain logit"))
+  assert "transform" not in plain.description
+  described = compression.CodecModel.of(model()).description["transform"]
+  assert described == model().pixel_transform.describe()
+
+
+# --- Files --------------------------------------------------------------------------------------
+
+
+def write(path, pixels):
+  from PIL import Image
+
+  Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def test_files_of_16_bits_are_coded_and_others_kept(tmp_path):
+  tifffile = pytest.importorskip("tifffile")
+  deep = {"a.png": frames(1, seed=5)[0].repeat(3, axis=0), "b.tif": frames(1, seed=6)[0].repeat(2, axis=1)}
+  write(tmp_path / "a.png", deep["a.png"])
+  tifffile.imwrite(tmp_path / "b.tif", deep["b.tif"][..., 0], metadata=None)
+  write(tmp_path / "c.png", np.zeros([4, 4, 1], np.uint8))
+  np.save(tmp_path / "d.npy", frames(1)[0].astype(np.float32))
+  read = lambda name: pictures.read_picture(tmp_path, name, channels=1, levels=LEVELS)
+  files = [read(name) for name in ("a.png", "b.tif", "c.png", "d.npy")]
+  assert [file.reason for file in files] == ["", "", "another mode", "another depth or format"]
+  file = io.BytesIO()
+  writer = compression.ArchiveWriter(file, coder(), "files", version=archive.VERSION_OF_ENTRIES)  # TIFF has metadata
+  pictures.write_pictures(writer, files, (4, 4, 1))
+  decoded = list(pictures.read_pictures(compression.ArchiveReader(file), coder()))
+  assert [item.name for item in decoded] == ["a.png", "b.tif", "c.png", "d.npy"]
+  for original, item in zip(files, decoded):
+    assert item.content == original.content
+  for name, item in zip(deep, decoded):
+    np.testing.assert_array_equal(item.pixels, deep[name])
+
+
+def array_file(kind, pixels):
+  """A file of 16 bits that holds pixels `[H, W, C]` in one piece."""
+  file = io.BytesIO()
+  if kind == "npy, big-endian":
+    np.save(file, pixels[..., 0].astype(">u2"))
+  elif kind == "npy":
+    np.save(file, pixels)
+  elif kind == "npy, 32 bits":
+    np.save(file, pixels.astype(np.int32))
+  elif kind.startswith("fits"):
+    fits = pytest.importorskip("astropy.io.fits")
+    signed = {"fits": np.uint16, "fits, signed": np.int16}[kind]
+    part = fits.PrimaryHDU(np.squeeze(np.moveaxis(pixels, -1, 0)).astype(signed))
+    part.header["EXPTIME"] = 30.0
+    part.writeto(file)
+  else:
+    imwrite, order = pytest.importorskip("tifffile").imwrite, {"tiff": "<", "tiff, big-endian": ">"}[kind]
+    imwrite(file, np.squeeze(pixels), byteorder=order, photometric="rgb" if pixels.shape[2] == 3 else "minisblack")
+  return file.getvalue()
+
+
+ARRAYS = ("npy", "npy, big-endian", "fits", "fits, signed", "tiff", "tiff, big-endian")
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_array_files_of_16_bits_come_back_byte_for_byte_from_their_pixels(tmp_path, kind):
+  """Of FITS the header, which no other file could hold; of TIFF only if all bytes are to come back."""
+  pixels = frames(1, seed=8)[0].repeat(2, axis=1) // 2  # signed numbers of 16 bits end at 32,767
+  data = array_file(kind, pixels)
+  (tmp_path / "a").write_bytes(data)
+  read = pictures.read_picture(tmp_path, "a", channels=1, levels=LEVELS, keep_bytes="tiff" in kind)
+  assert read.reason == "" and read.has_tiles and len(read.frame[0]) == len(data) - pixels.nbytes
+  assert "tiff" in kind or pictures.needs_entries(tmp_path, "a", channels=1, levels=LEVELS)
+  file = io.BytesIO()
+  writer = compression.ArchiveWriter(file, coder(), "files", version=archive.VERSION_OF_ENTRIES)
+  pictures.write_pictures(writer, [read], (4, 4, 1))
+  (back,) = pictures.read_pictures(compression.ArchiveReader(file), coder())
+  assert back.data == data
+  assert not pictures.read_picture(tmp_path, "a", channels=1).has_tiles  # of a model of 8 bits
+
+
+@pytest.mark.parametrize("kind", ["npy", "fits", "tiff"])
+def test_colour_of_16_bits_has_a_frame_in_planes_too(kind):
+  pixels = np.random.default_rng(0).integers(0, 1 << 16, (5, 6, 3)).astype(np.uint16)
+  data = array_file(kind, pixels)
+  rest, place, layout = frame.split_frame(data, pixels)
+  assert frame.join_frame(rest, place, layout, pixels) == data and bool(layout & frame.PLANES) == (kind == "fits")
+
+
+def test_arrays_that_are_not_in_one_piece_or_too_deep_are_kept(tmp_path):
+  pixels = frames(1, seed=8)[0].repeat(2, axis=1)
+  for name, kind, more in (("a", "npy, 32 bits", b""), ("b", "npy", b"behind"), ("c", "npy", b"")):
+    (tmp_path / name).write_bytes(array_file(kind, pixels) + more)
+  np.save(tmp_path / "d.npy", np.asfortranarray(pixels[..., 0]))
+  read = lambda name: pictures.read_picture(tmp_path, name, channels=1, levels=LEVELS)
+  assert [read(name).has_tiles for name in ("a", "b", "c", "d.npy")] == [False, True, True, False]
+  assert read("b").frame[0].endswith(b"behind")  # which a frame holds too
+  assert pictures.read_picture(tmp_path, "c", channels=3, levels=LEVELS).reason == "another depth or format"
+
+
+def test_without_astropy_fits_files_are_kept(tmp_path, monkeypatch):
+  (tmp_path / "a.fits").write_bytes(array_file("fits", frames(1)[0]))
+
+  def missing(*names):
+    raise fpp.InputError("pip install 'flowpp_tf[science]'")
+
+  monkeypatch.setattr(deep_image, "import_extra", missing)
+  read = pictures.read_picture(tmp_path, "a.fits", channels=1, levels=LEVELS)
+  assert read.data is not None and read.reason == "a package that reads it is not installed"
+
+
+def test_what_an_rgb_file_of_16_bits_says_comes_back_with_its_pixels(tmp_path):
+  imagecodecs = pytest.importorskip("imagecodecs")
+  pixels = np.random.default_rng(0).integers(0, 1 << 16, (5, 6, 3)).astype(np.uint16)
+  png, text = imagecodecs.png_encode(pixels), b"tEXtTitle\0a night"
+  chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+  (tmp_path / "a.png").write_bytes(png[:33] + chunk + png[33:])
+  read = pictures.read_picture(tmp_path, "a.png", channels=3, levels=LEVELS)
+  restored = bytes(output_folder._content(read))
+  assert chunk in restored
+  np.testing.assert_array_equal(imagecodecs.png_decode(restored), pixels)
+
+
+def test_an_8_bit_model_keeps_files_of_16_bits_as_they_are(tmp_path):
+  write(tmp_path / "a.png", frames(1)[0])
+  assert pictures.read_picture(tmp_path, "a.png", channels=1).reason in ("another mode", "another depth or format")
+
+
+@pytest.mark.slow
+def test_the_programs_compress_and_restore_files_of_16_bits(tmp_path):
+  images = frames(80, seed=7)
+  fpp.train(images, config=VARIANTS["asinh"], workdir=tmp_path / "run", steps=2, batch_size=8)
+  (tmp_path / "in").mkdir()
+  for i, image in enumerate(images[:5]):
+    write(tmp_path / "in" / f"{i}.png", image.repeat(2, axis=0))
+  np.save(tmp_path / "in" / "night.npy", images[5])
+  call = functools.partial(program_calls.call, cwd=tmp_path)
+  result = call("compress", "--workdir=run", "--images=in", "--output=in.fpp", "--test")
+  assert result.code == 0 and "6 files" in result.out
+  result = call("decompress", "in.fpp", "--workdir=run", "--output=out")
+  assert result.code == 0
+  for i, image in enumerate(images[:5]):
+    np.testing.assert_array_equal(read_deep(tmp_path / "out" / f"{i}.png", 1), image.repeat(2, axis=0))
+  assert (tmp_path / "out" / "night.npy").read_bytes() == (tmp_path / "in" / "night.npy").read_bytes()

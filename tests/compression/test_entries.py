@@ -1,0 +1,335 @@
+"""What an archive stores of a file besides tiles: metadata, frames, JPEG XL, or the file if that is smaller."""
+
+import io
+import json
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.compression import archive, frame, jpegxl, metadata, output_folder, picture_bits, pictures
+from flowpp_tf.core import extras
+from flowpp_tf.io.budget import Budget, BudgetError, use
+from support import archives
+from support.archives import coder
+
+pytestmark = pytest.mark.needs("constriction")
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (9, 14)).astype(np.uint8)
+RGB = RNG.integers(0, 256, (9, 14, 3)).astype(np.uint8)
+PROFILE = bytes(range(200))
+
+
+def encoded(kind, pixels=GREY, **options):
+  file = io.BytesIO()
+  Image.fromarray(pixels).save(file, format=kind, **options)
+  return file.getvalue()
+
+
+def exif(**tags):
+  result = Image.Exif()
+  for tag, value in tags.items():
+    result[{"orientation": 274, "maker": 271}[tag]] = value
+  return result
+
+
+def stored(folder, names, version=3, **options):
+  """The archive of files, with one segment."""
+  file = io.BytesIO()
+  writer = archive.ArchiveWriter(file, coder(), "files", version=version)
+  fallen = pictures.write_pictures(
+    writer, (pictures.read_picture(folder, name, 1, **options) for name in names), (4, 4, 1)
+  )
+  return file.getvalue(), fallen
+
+
+def read(data):
+  return list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), coder()))
+
+
+def written(tmp_path, data, **options):
+  """The file that comes back of the bytes of one."""
+  (tmp_path / "a").write_bytes(data)
+  (back,) = read(stored(tmp_path, ["a"], **options)[0])
+  return bytes(output_folder._content(back))
+
+
+def chunks(png):
+  place, found = 8, []
+  while place < len(png):
+    size, kind = struct.unpack_from(">I4s", png, place)
+    assert struct.unpack_from(">I", png, place + 8 + size)[0] == zlib.crc32(png[place + 4 : place + 8 + size])
+    found.append((kind, png[place + 8 : place + 8 + size]))
+    place += 12 + size
+  return found
+
+
+# --- Metadata -----------------------------------------------------------------------------------
+
+
+def test_all_chunks_of_a_png_come_back_in_their_order_and_the_pixels_too(tmp_path):
+  text = PngImagePlugin.PngInfo()
+  text.add_text("Title", "cell 7")
+  text.add_itxt("Comment", "größer", zip=True)
+  data = encoded("PNG", icc_profile=PROFILE, exif=exif(orientation=6, maker="x"), dpi=(300, 200), pnginfo=text)
+  data = data[:-12] + struct.pack(">I4s7sI", 7, b"tIME", bytes(7), zlib.crc32(b"tIME" + bytes(7))) + data[-12:]
+  back = written(tmp_path, data)
+  others = lambda png: [chunk for chunk in chunks(png) if chunk[0] != b"IDAT"]
+  assert others(back) == others(data) and {b"iCCP", b"eXIf", b"pHYs", b"tEXt", b"iTXt", b"tIME"} <= set(
+    dict(others(back))
+  )
+  kinds = [kind for kind, _ in chunks(back)]
+  assert kinds.index(b"tIME") > kinds.index(b"IDAT") > kinds.index(b"pHYs")
+  np.testing.assert_array_equal(Image.open(io.BytesIO(back)), GREY)
+
+
+@pytest.mark.parametrize("kind, options", [("WEBP", {"lossless": True}), ("TIFF", {}), ("BMP", {}), ("PPM", {})])
+def test_metadata_of_other_formats_come_back_as_chunks(tmp_path, kind, options):
+  """Pillow reads them from the PNG file as it reads them from the first one."""
+  grey = kind != "WEBP"
+  of = {"WEBP": dict(icc_profile=PROFILE, exif=exif(maker="x"), xmp=b"<x/>"), "TIFF": dict(icc_profile=PROFILE),
+        "BMP": {}, "PPM": {}}[kind]  # fmt: skip
+  if kind in ("TIFF", "BMP"):
+    of["dpi"] = (300, 200)
+  data = encoded(kind, GREY if grey else RGB, **options, **of)
+  if kind == "PPM":
+    data = data.replace(b"P5\n", b"P5\n# of a microscope\n")
+  (tmp_path / "a").write_bytes(data)
+  picture = pictures.read_picture(tmp_path, "a", 1 if grey else 3)
+  back = Image.open(io.BytesIO(metadata.with_metadata(encoded("PNG", np.squeeze(picture.pixels)), picture.metadata)))
+  back.load()
+  assert back.info.get("icc_profile") == of.get("icc_profile")
+  if "exif" in of:
+    assert back.getexif()[271] == "x" and back.info["xmp"] == b"<x/>"
+  if "dpi" in of:
+    assert np.allclose(back.info["dpi"], of["dpi"], atol=0.02)
+  if kind == "PPM":
+    assert back.info["Comment"] == "of a microscope"
+
+
+def test_tags_of_a_tiff_come_back_as_exif_with_their_types(tmp_path):
+  tags = {270: "a cell", 305: "a program", 65000: (1, 2, 3), 65001: b"\0\1\2", 33550: (1.5, 2.5, 0.0)}
+  data = encoded("TIFF", tiffinfo=tags)
+  original = Image.open(io.BytesIO(data)).tag_v2
+  found = Image.open(io.BytesIO(written(tmp_path, data))).getexif()
+  assert {tag: found[tag] for tag in tags} == {tag: original[tag] for tag in tags}
+  assert not {256, 257, 258, 259, 273, 279} & set(found)
+
+
+def test_metadata_that_would_not_come_back_keep_the_file(tmp_path):
+  (tmp_path / "a").write_bytes(encoded("TIFF", tiffinfo={34665: {36867: "2020:01:01 00:00:00"}}))
+  assert pictures.read_picture(tmp_path, "a", 1).reason == "EXIF"
+  chunk = struct.pack(">I", 3) + b"PLTE" + bytes(3) + struct.pack(">I", zlib.crc32(b"PLTE" + bytes(3)))
+  data = encoded("PNG", RGB)
+  (tmp_path / "a").write_bytes(data[:33] + chunk + data[33:])
+  assert pictures.read_picture(tmp_path, "a", 3).reason == "metadata"
+
+
+BAD_METADATA = {
+  "a chunk of pixels": struct.pack(">I4s", 1, b"IDAT") + b"x",
+  "another header": struct.pack(">I4s", 13, b"IHDR") + bytes(13),
+  "transparency": struct.pack(">I4s", 2, b"tRNS") + bytes(2),
+  "frames": struct.pack(">I4s", 8, b"acTL") + bytes(8),
+  "an end": struct.pack(">I4s", 0, b"IEND"),
+  "no name": struct.pack(">I4s", 0, b"a\0\n7"),
+  "cut off": struct.pack(">I4s", 5, b"tEXt") + b"abc",
+  "cut off in a head": b"\0\0\0",
+  "endless": struct.pack(">I4s", 2**32 - 1, b"tEXt") + b"abc",
+}
+
+
+@pytest.mark.parametrize("case", BAD_METADATA)
+def test_metadata_of_strangers_cannot_make_another_picture(case):
+  bad, pixels = BAD_METADATA[case], archives.example_images()[0]
+  crc = zlib.crc32(pixels.tobytes() + bad)
+  data = list_archive(
+    [["a", "metadata", 4, 4, crc, 1, len(bad)], ["b", 2, zlib.crc32(b"hi")]], bad + b"hi", pixels[None]
+  )
+  first, second = read(data)
+  assert isinstance(first, pictures.Lost) and "metadata" in first.reason and second.data == b"hi"
+
+
+def test_many_chunks_claim_their_number():
+  many = struct.pack(">I4s", 0, b"tEXt") * 30
+  with use(Budget(items=20)), pytest.raises(BudgetError, match="the metadata of a file has 21 items"):
+    metadata.check_metadata(many)
+
+
+def list_archive(entries, content=b"", tiles=None, version=3):
+  """An archive of files with one segment, whose list of files is given."""
+  text = json.dumps([0, entries]).encode()
+  file = io.BytesIO()
+  writer = archive.ArchiveWriter(file, coder(), "files", version=version)
+  tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
+  writer.write_segment(tiles, struct.pack("<I", len(text)) + text + content)
+  writer.close()
+  return file.getvalue()
+
+
+BAD_ENTRIES = [
+  ["a", "metadata", 4, 4, 0, 1],
+  ["a", "metadata", 4, 4, 0, 1, 0, 0],
+  ["a", "metadata", 4, 4, 0, 2, 0],
+  ["a", "metadata", 4, 4, 0, 1, 10**15],
+  ["a", "frame", 4, 4, 0, 1, 5, 0, 0],
+  ["a", "jpegxl", 4, 4, 2, 1, 0, 0, 0],
+  ["a", "jpegxl", 4, 4, 1, 4, 0, 0, 0],
+  ["a", "jpegxl", 10**6, 10**6, 1, 1, 0, 0, 0],
+  ["a", "zip", 4, 4],
+  ["a", []],
+  ["a", "kept", "1", 1],
+  ["a", "metadata", -4, -4, 0, 1, 0],
+]
+
+
+@pytest.mark.parametrize("entry", BAD_ENTRIES)
+def test_invalid_entries_are_refused_in_one_line(entry):
+  (lost,) = read(list_archive([entry]))
+  assert isinstance(lost, pictures.Lost) and "list of files cannot be read" in lost.reason and "\n" not in lost.reason
+
+
+def test_a_frame_of_a_stranger_does_not_fit():
+  pixels = archives.example_images()[:1]
+  for place, layout in ((9, 0), (0, 8), (10**9, 0)):
+    (lost,) = read(list_archive([["a", "frame", 4, 4, 0, 1, 5, place, layout]], b"hello", pixels))
+    assert isinstance(lost, pictures.Lost) and lost.reason == "its frame is invalid"
+
+
+def test_entries_of_version_3_are_refused_in_version_2(tmp_path):
+  (tmp_path / "a").write_bytes(encoded("PNG", dpi=(100, 100)))
+  with pytest.raises(fpp.InputError, match="'a' is stored as 'metadata', which needs an archive of version 3"):
+    stored(tmp_path, ["a"], version=2)
+  (lost,) = read(list_archive([["a", "jpegxl", 4, 4, 1, 1, 0, 0, 0]], version=2))
+  assert "list of files cannot be read" in lost.reason
+
+
+# --- Byte for byte ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["PPM", "BMP", "TIFF"])
+@pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
+def test_files_without_compression_come_back_byte_for_byte_from_their_pixels(kind, pixels):
+  data, image = encoded(kind, pixels), pixels.reshape(9, 14, -1)
+  rest, place, layout = frame.split_frame(data, image)
+  assert len(rest) < len(data) - image.nbytes + 1 and frame.join_frame(rest, place, layout, image) == data
+
+
+def test_keep_bytes_gives_every_file_back(tmp_path):
+  files = {"a.bmp": encoded("BMP", dpi=(70, 70)), "b.png": encoded("PNG"), "c.pgm": encoded("PPM"), "d.txt": b"hello"}
+  for name, data in files.items():
+    (tmp_path / name).write_bytes(data)
+  assert pictures.read_picture(tmp_path, "a.bmp", 1, keep_bytes=True).has_tiles
+  back = read(stored(tmp_path, files, keep_bytes=True)[0])
+  assert {item.name: item.data for item in back} == files
+
+
+# --- The smaller one ----------------------------------------------------------------------------
+
+
+def test_the_bits_of_a_picture_are_what_its_share_of_an_archive_takes(tmp_path):
+  """By two archives, one of which has the picture in addition: 1 % or 4 bytes."""
+  tile = archives.example_images()
+  large = np.tile(np.concatenate([np.concatenate(list(tile[i : i + 5, ..., 0]), 1) for i in range(0, 30, 5)]), (4, 4))
+  for name in ("a", "b"):
+    (tmp_path / name).write_bytes(encoded("PNG", large))
+  one, two = (len(stored(tmp_path, names)[0]) for names in (["a"], ["a", "b"]))
+  bits = picture_bits.PictureBits(coder())(large[..., None], 0)
+  assert abs(two - one - bits / 8) < max(0.02 * bits / 8, 40), (two - one, bits / 8)
+
+
+def test_the_bound_decides_unless_the_file_is_as_large():
+  asked = []
+  bits = picture_bits.PictureBits(coder(), lambda picture: asked.append(picture.shape) or 8000.0)
+  pixels = archives.example_images()[0]
+  assert bits(pixels, 900) == bits(pixels, 1100) == 8000.0
+  exact = bits.exact(pixels[None])
+  assert bits(pixels, 1000) == exact != 8000.0 and asked == 3 * [pixels.shape]
+  assert picture_bits.PictureBits(coder(), lambda picture: float("nan"))(pixels, 900) == exact
+
+
+def test_no_archive_is_larger_than_its_files_by_more_than_its_headers(tmp_path):
+  """The tiny model has learned nothing of these; each file is stored as the smaller of two."""
+  files = {"flat": np.full((64, 64), 7), "noise": RNG.integers(0, 256, (64, 64)), "tiny": GREY[:3, :3]}
+  bits = picture_bits.PictureBits(coder())
+  empty = len(list_archive([]))
+  for names in (["flat"], ["noise"], ["tiny"], ["tiny", "flat"], list(files)):
+    for name in names:
+      (tmp_path / name).write_bytes(encoded("PNG", files[name].astype(np.uint8)))
+    data, fallen = stored(tmp_path, names, bits=bits)
+    total = sum((tmp_path / name).stat().st_size for name in names)
+    assert len(data) <= total + empty + 80 * len(names), (names, len(data), total)
+    assert set(fallen) <= set(names)
+    for item in read(data):
+      expected = pictures.read_picture(tmp_path, item.name, 1)
+      assert item.content in (expected.content, (tmp_path / item.name).read_bytes())
+
+
+# --- JPEG XL ------------------------------------------------------------------------------------
+
+
+@pytest.mark.needs("imagecodecs")
+def test_jpeg_xl_is_stored_where_it_is_smaller_if_allowed(tmp_path):
+  smooth = (np.add.outer(np.arange(64), np.arange(80)) // 2).astype(np.uint8)
+  photo = np.asarray(Image.fromarray(RGB).resize((96, 96)))
+  files = {
+    "grey.png": encoded("PNG", smooth, dpi=(70, 70)),
+    "rgb.png": encoded("PNG", np.stack([smooth, smooth, 255 - smooth], -1)),  # the model is of grey images
+    "photo.jpg": encoded("JPEG", photo, quality=90),
+    "grey.jpg": encoded("JPEG", smooth),
+  }
+  for name, data in files.items():
+    (tmp_path / name).write_bytes(data)
+  options = dict(bits=picture_bits.PictureBits(coder()), allow=["jpegxl"])
+  data, _ = stored(tmp_path, files, **options)
+  back = {item.name: item for item in read(data)}
+  assert {name for name, item in back.items() if item.data is not None} == {"photo.jpg", "grey.jpg"}
+  assert back["photo.jpg"].data == files["photo.jpg"] and back["grey.jpg"].data == files["grey.jpg"]
+  np.testing.assert_array_equal(back["grey.png"].pixels[..., 0], smooth)
+  assert chunks(bytes(output_folder._content(back["grey.png"])))[1][0] == b"pHYs"
+  words = {name: pictures.read_picture(tmp_path, name, 1, **options).coded for name in files}
+  assert len(words["photo.jpg"]) < len(files["photo.jpg"]) and len(words["rgb.png"]) < len(files["rgb.png"])
+  plainly = read(stored(tmp_path, files, bits=options["bits"])[0])
+  assert {item.name: item.data for item in plainly} == files
+
+
+@pytest.mark.needs("imagecodecs")
+def test_without_imagecodecs_the_other_files_are_decoded(tmp_path, monkeypatch):
+  (tmp_path / "a.png").write_bytes(encoded("PNG", np.full((64, 64), 7, np.uint8)))
+  (tmp_path / "b.txt").write_bytes(b"hello")
+  data, _ = stored(tmp_path, ["a.png", "b.txt"], bits=picture_bits.PictureBits(coder()), allow=["jpegxl"])
+
+  def missing(name):
+    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+  monkeypatch.setattr(extras.importlib, "import_module", missing)
+  first, second = read(data)
+  assert first == pictures.Lost(
+    "a.png",
+    "a file that is JPEG XL in the archive needs imagecodecs, which is not installed: pip install 'flowpp_tf[codecs]'",
+  )
+  assert second.data == b"hello"
+
+
+@pytest.mark.needs("imagecodecs")
+def test_jpeg_xl_of_strangers_takes_no_more_than_it_claims():
+  pixels = np.zeros((64, 64, 1), np.uint8)
+  coded = jpegxl.encode(pixels)
+  entry = lambda *numbers: [["a", "jpegxl", *numbers]]
+  crc = zlib.crc32(pixels.tobytes())
+  (good,) = read(list_archive(entry(64, 64, 1, 1, crc, len(coded), 0), coded))
+  np.testing.assert_array_equal(good.pixels, pixels)
+  for bad in (entry(32, 64, 1, 1, crc, len(coded), 0), entry(64, 64, 1, 1, crc + 1, len(coded), 0)):
+    (lost,) = read(list_archive(bad, coded))
+    assert isinstance(lost, pictures.Lost) and ("JPEG XL" in lost.reason or "checksum" in lost.reason)
+  (lost,) = read(list_archive(entry(64, 64, 1, 1, crc, len(coded) // 2, 0), coded[: len(coded) // 2]))
+  assert "JPEG XL cannot be decoded" in lost.reason
+  (lost,) = read(list_archive([["a", "jpeg", 64, 64, 1, 1, crc, len(coded)]], coded))
+  assert "JPEG XL cannot be decoded" in lost.reason
+  with use(Budget(memory=24 * 64 * 64 - 1 + (20 << 20))):
+    assert read(list_archive(entry(64, 64, 1, 1, crc, len(coded), 0), coded))
+  large = list_archive(entry(64, 64, 1, 1, crc, len(coded), 0) * 5, coded * 5)
+  with use(Budget(bytes_out=10_000, ratio=1)), pytest.raises(BudgetError, match="--max_output"):
+    read(large)
