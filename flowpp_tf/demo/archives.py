@@ -34,8 +34,10 @@ def _others(image):
   """Bytes of the image in other formats, and a sentence on those that are missing."""
   try:
     sizes = codec_bytes(image)
-    return {name: sizes[name] for name in ("PNG", "WebP", "JPEG XL")}, ""
+    return {name: sizes[name] for name in ("PNG", "WebP", "JPEG XL") if name in sizes}, ""
   except InputError as error:
+    if image.dtype == np.uint16:
+      return {}, f" Other formats are not shown: {html.escape(str(error))}."
     file = io.BytesIO()
     figures.thumbnail(image, 256).save(file, "PNG", optimize=True)  # values as they are, as in `codec_bytes`
     return {"PNG": file.getbuffer().nbytes}, f" WebP and JPEG XL are not shown: {html.escape(str(error))}."

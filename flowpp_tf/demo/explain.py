@@ -12,6 +12,7 @@ import numpy as np
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo import charts, figures
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
+from flowpp_tf.evaluation import heat_map
 
 _NEIGHBOURS = 6
 
@@ -54,7 +55,7 @@ def _positions(engine, image, of_classes):
   )
   maps = [
     figures.figure(
-      figures.heat_map(values[0]),
+      heat_map(values[0]),
       f"{name}: {values.min():.1f} to {values.max():.1f} bits a position, {values.sum():.1f} in all",
     )
     for name, values in terms

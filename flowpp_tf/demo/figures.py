@@ -9,9 +9,6 @@ from PIL import Image
 
 from flowpp_tf.evaluation import to_shades
 
-# Black over purple and orange to pale yellow: lightness rises, so that it reads without colours too.
-_COLOURS = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]])
-
 
 def figure(picture: Image.Image, caption: str) -> str:
   """Return a picture with a caption under it, which is its text for those who do not see it too."""
@@ -28,14 +25,6 @@ def thumbnail(image: np.ndarray, levels: int) -> Image.Image:
   """Return an image `[H, W, C]` of a model as a picture of its size."""
   pixels = to_shades(image, levels)
   return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-
-
-def heat_map(values: np.ndarray) -> Image.Image:
-  """Return real numbers `[H, W]` as colours from black, the smallest, to pale yellow."""
-  low, high = float(values.min()), float(values.max())
-  at = (values - low) / (high - low or 1) * (len(_COLOURS) - 1)
-  channels = [np.interp(at, np.arange(len(_COLOURS)), _COLOURS[:, i]) for i in range(3)]
-  return Image.fromarray(np.round(np.stack(channels, axis=-1)).astype(np.uint8))
 
 
 def film(images: np.ndarray, levels: int) -> str:

@@ -65,21 +65,21 @@ class BatchedModel:
     self._encode = DistributedFunction(
       model,
       lambda images, noise, labels=None: model.encode(images, noise, 0, labels),
-      [(shape, tf.uint8), (model.noise_shape, dtype), *more],
+      [(shape, model.image_dtype), (model.noise_shape, dtype), *more],
     )
     self._decode = DistributedFunction(
       model, lambda z, labels=None: model.decode(z, labels, guidance=guidance), [(latent_shape, dtype), *more]
     )
 
   def sample(self, n: int, temperature: float = 1.0, seed: Seed = None, labels: TensorLike | None = None) -> np.ndarray:
-    """Return uint8 images `[n, H, W, C]`; arguments and errors as in `FlowPlusPlus.sample`."""
+    """Return images `[n, H, W, C]`; arguments, dtype and errors as in `FlowPlusPlus.sample`."""
     return self.decode(self.model.sample_latents(n, temperature, seed), labels)
 
   def encode(
     self, images: TensorLike, noise: TensorLike | None = None, seed: Seed = None, labels: TensorLike | None = None
   ) -> np.ndarray:
     """Return latents `[N, *latent_shape]`; as in `FlowPlusPlus.encode`, with noise `[N, H, W, C]`."""
-    images, seed = tf.cast(self.model.check_images(images), tf.uint8), as_seed(seed)
+    images, seed = tf.cast(self.model.check_images(images), self.model.image_dtype), as_seed(seed)
     if noise is None:
       noise = self.model.sample_noise([len(images)], fold_in(seed, NOISE))
     return self._apply(
@@ -90,7 +90,7 @@ class BatchedModel:
     )
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None) -> np.ndarray:
-    """Return uint8 images `[N, H, W, C]` of latents `[N, *latent_shape]`."""
+    """Return images `[N, H, W, C]` of latents `[N, *latent_shape]`."""
     z = self._checked("z", z, [None, *self.model.coupling_flow.latent_shape])
     if not len(z):
       raise InputError(f"`z` must hold at least one latent, got shape {z.shape}")
@@ -110,8 +110,9 @@ class BatchedModel:
     return list(self.model.check_conditioning(count, labels).values())
 
   def _apply(self, function, *arrays):
+    single = len(arrays[0]) <= self.batch_size
     return np.concatenate(
-      [function(*(array[part] for array in arrays)) for part in batches(len(arrays[0]), self.batch_size)]
+      [function(*(array[part] for array in arrays), single=single) for part in batches(len(arrays[0]), self.batch_size)]
     )
 
 

@@ -70,7 +70,7 @@ def codec_bytes(image: np.ndarray) -> dict[str, int]:
   """Return how many bytes one image takes in a file of each codec, by the codec's name, all lossless.
 
   Args:
-    image: integers in 0 .. 255, `[H, W, C]` with C 1 or 3.
+    image: integers in 0 .. 255, or uint16 of 16 bits, which WebP does not have; `[H, W, C]` with C 1 or 3.
 
   Raises:
     InputError (a ValueError): if imagecodecs is not installed, or for another number of channels.
@@ -84,18 +84,20 @@ def codec_bytes(image: np.ndarray) -> dict[str, int]:
   """
   check_codecs()
   image = as_array("image", image, [None] * 3)
-  check_pixels(image, 256, "image")
+  if image.dtype != np.uint16:
+    check_pixels(image, 256, "image")
   if image.shape[-1] not in (1, 3) or not image.size:
     raise InputError(f"`image` must be of shape [H, W, 1 or 3], got {[*image.shape]}")
-  image = image.astype(np.uint8)
-  return {name: len(encode(image)) for name, encode in _codecs().items()}
+  image = image.astype(np.uint16 if image.dtype == np.uint16 else np.uint8)
+  return {name: len(encode(image)) for name, encode in _codecs(image.dtype).items()}
 
 
 def measure_codecs(images: Images) -> list[CodecBits]:
   """Return bits/dim of PNG, WebP, JPEG XL and JPEG-LS, all lossless, and of bzip2 and xz.
 
   Args:
-    images: uint8 `[N, H, W, C]` with C 1 or 3, anything that NumPy can index.
+    images: uint8, or uint16 of 16 bits, which WebP does not have; `[N, H, W, C]` with C 1 or 3, anything that NumPy can
+      index.
 
   Raises:
     InputError (a ValueError): if imagecodecs is not installed, or for another number of channels.
@@ -109,7 +111,7 @@ def measure_codecs(images: Images) -> list[CodecBits]:
   """
   check_codecs()
   images = as_images("images", images)
-  if images.dtype != np.uint8:
+  if images.dtype not in (np.uint8, np.uint16):
     check_pixels(np.asarray(images), 256)
     images = np.asarray(images, np.uint8)
   count, height, width, channels = images.shape
@@ -117,7 +119,7 @@ def measure_codecs(images: Images) -> list[CodecBits]:
     raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
   dims = height * width * channels
   sheets, results = list(_sheets(images)), []
-  for name, encode in _codecs().items():
+  for name, encode in _codecs(images.dtype).items():
     bytes_of = lambda i, encode=encode: len(encode(images[i]))
     sizes = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
     on_sheets = 8 * sum(len(encode(sheet)) for sheet in sheets)
@@ -126,7 +128,7 @@ def measure_codecs(images: Images) -> list[CodecBits]:
   return results
 
 
-def _codecs() -> dict[str, Callable[[np.ndarray], bytes]]:
+def _codecs(dtype: np.dtype) -> dict[str, Callable[[np.ndarray], bytes]]:
   """Encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
   imagecodecs = import_extra("imagecodecs", "the size of an image in other codecs")
   grey = lambda image: np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
@@ -141,7 +143,7 @@ def _codecs() -> dict[str, Callable[[np.ndarray], bytes]]:
   png: Any = functools.partial(imagecodecs.png_encode, level=9, strategy=1)  # zlib's strategy for filtered data
   return {
     "PNG": lambda image: png(grey(image)),
-    "WebP": webp,
+    **({"WebP": webp} if dtype == np.uint8 else {}),
     "JPEG XL": jpeg_xl,
     "JPEG-LS": lambda image: imagecodecs.jpegls_encode(grey(image)),
     "bzip2": lambda image: bz2.compress(image.tobytes()),
@@ -157,7 +159,7 @@ def _sheets(images):
     part = np.asarray(images[start : start + most])
     columns = min(math.ceil(math.sqrt(len(part))), _SIDE // width)
     rows = math.ceil(len(part) / columns)
-    sheet = np.zeros((rows * columns, height, width, channels), np.uint8)
+    sheet = np.zeros((rows * columns, height, width, channels), part.dtype)
     sheet[: len(part)] = part
     yield (
       sheet.reshape(rows, columns, height, width, channels)

@@ -8,7 +8,8 @@ p = \frac{1 + |\{i : s_i \ge s\}|}{n + 1}
 $$
 
 is at most a with a probability of at most a (Vovk et al. 2005; Laxhammar and Falkman 2010 for anomalies). This says
-nothing of how many anomalous images are found.
+nothing of how many anomalous images are found. If a score that is too low is anomalous too, twice the smaller of the
+p-values of both sides, at most 1, has the same property.
 """
 
 import math
@@ -48,12 +49,14 @@ def conformal_threshold(calibration: np.ndarray, false_alarms: float) -> float:
 
 
 @check_arguments
-def conformal_p_value(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def conformal_p_value(calibration: np.ndarray, scores: np.ndarray, two_sided: bool = False) -> np.ndarray:
   """Return for each score the p-value of its image being as sound as those of the calibration, `[M]`.
 
   Args:
     calibration: as in `conformal_threshold`, `[N]`.
     scores: `[M]`.
+    two_sided: whether scores that are lower than those of sound images are anomalous too, as bits/dim are: an image can
+      be too simple.
 
   Raises:
     InputError (a ValueError): if there is no score to calibrate with, or one is not finite.
@@ -62,12 +65,18 @@ def conformal_p_value(calibration: np.ndarray, scores: np.ndarray) -> np.ndarray
     >>> from flowpp_tf.evaluation import conformal_p_value
     >>> conformal_p_value(np.arange(99.0), np.array([50.0, 200.0]))
     array([0.5 , 0.01])
+    >>> conformal_p_value(np.arange(99.0), np.array([50.0, -1.0]), two_sided=True)
+    array([1.  , 0.02])
   """
   calibration = np.sort(_scores("calibration", calibration))
   scores = as_array("scores", scores, [None]).astype(np.float64)
   check_all_finite("scores", scores)
   at_least = len(calibration) - np.searchsorted(calibration, scores, side="left")
-  return (1 + at_least) / (len(calibration) + 1)
+  high = (1 + at_least) / (len(calibration) + 1)
+  if not two_sided:
+    return high
+  low = (1 + np.searchsorted(calibration, scores, side="right")) / (len(calibration) + 1)
+  return np.minimum(2 * np.minimum(high, low), 1)
 
 
 def _scores(name, values):

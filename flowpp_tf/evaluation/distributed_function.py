@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.lanes import in_lanes, lane_count
+from flowpp_tf.core.lanes import in_eager_lanes, in_lanes, lane_count
 from flowpp_tf.core.non_finite import check_finite, first_non_finite_part
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
@@ -17,6 +17,8 @@ from flowpp_tf.models import FlowPlusPlus
 
 class DistributedFunction:
   """Calls a function of batches, each device with its part of the batch; traced once, for any batch size.
+
+  A first call that is said to be the only one is evaluated eagerly, which takes less time than to trace.
 
   A batch is filled up to equal parts with copies of its last example, whose results are left out. With several workers
   each of them makes the same calls, and each gets all results; if one of them ends, the others raise
@@ -51,6 +53,7 @@ class DistributedFunction:
     self._function = function
     self._workers = Workers(strategy)
     self._parts = replicas * lane_count()
+    self._unused = True
     self._run = tf.function(
       on_all, autograph=False, input_signature=[tf.TensorSpec([None, *shape], dtype) for shape, dtype in specs]
     )
@@ -59,16 +62,24 @@ class DistributedFunction:
     """Return how often the function has been traced."""
     return self._run.experimental_get_tracing_count()
 
-  def __call__(self, *arrays: Any) -> np.ndarray:
-    """Return the results `[B, ...]` for `arrays [B, ...]`; raise an `InputError` if they are not finite."""
+  def __call__(self, *arrays: Any, single: bool = False) -> np.ndarray:
+    """Return the results `[B, ...]` for `arrays [B, ...]`; raise an `InputError` if they are not finite.
+
+    Args:
+      *arrays: as in `specs`.
+      single: whether no other calls are expected.
+    """
     count = len(arrays[0])
     missing = math.ceil(count / self._parts) * self._parts - count
     if missing:
-      arrays = tuple(tf.concat([array, tf.repeat(array[-1:], missing, axis=0)], axis=0) for array in arrays)
-    again = lambda: self._function(*map(tf.convert_to_tensor, arrays))
+      arrays = tuple(tf.concat([array, tf.gather(array, [len(array) - 1] * missing)], axis=0) for array in arrays)
+    eagerly = single and self._unused and self._parts == lane_count()
+    self._unused = False
+    tensors = lambda: map(tf.convert_to_tensor, arrays)
+    again = lambda: self._function(*tensors())
     try:
       with self._workers.guard(), input_errors():
-        results = self._run(*arrays).numpy()[:count]
+        results = (in_eager_lanes(self._function, *tensors()) if eagerly else self._run(*arrays)).numpy()[:count]
     except InputError as error:
       found = first_non_finite_part(again)
       raise InputError(f"{error}: {found}" if found else str(error)) from None

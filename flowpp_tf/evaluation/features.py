@@ -76,7 +76,7 @@ class FeatureNetwork:
     if steps is None:
       steps = min(_MOST_STEPS, _MOST_EPOCHS * math.ceil(len(dataset.train) / _BATCH))
     check_count("steps", steps)
-    features = cls(_network(dataset, seed), dataset.levels, dataset.classes)
+    features = cls(_network(dataset, seed), _levels_of(dataset), dataset.classes)
     classifier = keras.Model(features.network.input, features.network.output[1])
     rate = keras.optimizers.schedules.CosineDecay(_LEARNING_RATE, steps)
     classifier.compile(
@@ -113,7 +113,7 @@ class FeatureNetwork:
     entry = cache_entry(f"features-{dataset.name}", identity, cache_dir)
     path = entry.with_name(f"{entry.name}.npz")
     if path.exists():
-      features = cls(_network(dataset, seed), dataset.levels, dataset.classes)
+      features = cls(_network(dataset, seed), _levels_of(dataset), dataset.classes)
       try:
         arrays = read_npz(path)
         features.network.set_weights([arrays[f"arr_{i}"] for i in range(len(arrays))])
@@ -160,9 +160,15 @@ class FeatureNetwork:
     return float(np.mean(np.concatenate(right)))
 
 
+def _levels_of(dataset):
+  if dataset.levels is None:
+    raise InputError("features are of integer images, and those of the data set are real-valued")
+  return dataset.levels
+
+
 def _network(dataset, seed):
   """The network before its training; its initial weights depend on nothing but the seed."""
-  levels, shape = dataset.levels, dataset.image_shape
+  levels, shape = _levels_of(dataset), dataset.image_shape
   inputs = keras.Input(shape, dtype="uint8")
   h = keras.layers.Rescaling(2 / (levels - 1), -1.0)(inputs)
   for i, filters in enumerate(_FILTERS):

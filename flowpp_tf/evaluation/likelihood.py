@@ -7,6 +7,7 @@ grow with n, by Jensen's inequality.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -14,18 +15,19 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count, shown
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.seeds import NOISE, as_seed
+from flowpp_tf.core.tiles import KEPT_SIZES, by_size, coded_sizes
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.devices import Workers
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, reason
-from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import FlowPlusPlus, conditioning_specs
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.types import Path, Seed
 
@@ -62,7 +64,8 @@ class BitsPerDim:
   Attributes:
     images: number of images.
     bounds: by increasing number of samples, the first of one sample.
-    terms: `BoundTerms` in bits/dim by name, whose sum is the single-sample bound.
+    terms: `BoundTerms` in bits/dim by name, whose sum is the single-sample bound; without that of dequantization where
+      there is none, and the bound is the exact density of real-valued images.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -85,6 +88,9 @@ class BitsPerDim:
 
   def __str__(self):
     rows = [f"{self.images} images"]
+    if "dequantization" not in self.terms:
+      nats, error = (math.log(2) * value for value in (-self.best.bits_per_dim, self.best.standard_error))
+      rows.append(f"  {'exact log density':<39} {nats:.4f} +- {error:.4f} nats/dim")
     for bound in self.bounds[::-1]:
       rows.append(
         f"  {name_of_bound(bound.num_samples):<39} {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim"
@@ -103,6 +109,7 @@ def evaluate_bits_per_dim(
   partial: Path | None = None,
   verbose: int = 0,
   given: Mapping[str, np.ndarray] | None = None,
+  inside: np.ndarray | None = None,
 ) -> BitsPerDim:
   """Measure the bounds over a set of images.
 
@@ -117,6 +124,9 @@ def evaluate_bits_per_dim(
       deleted at the end.
     verbose: 1 for a progress bar with the running estimate of the single-sample bound.
     given: what the images of a conditional model are given, by name: "labels" `[N]`, "condition" `[N, ...]`.
+    inside: of a model with `tile_neighbours`, rows and columns of each tile that lie inside of its picture, integers
+      `[N, 2]`; None for whole tiles. Tiles are measured as an archive codes them, and bits/dim are those of all tiles
+      for the values inside.
 
   Raises:
     InputError (a ValueError): if a count is not positive, the images do not fit the model, or `partial` is of another
@@ -139,20 +149,22 @@ def evaluate_bits_per_dim(
     check_count("num_samples", count, most=2**31 - 1)
   check_count("batch_size", batch_size, most=2**63 - 1)
   check_count("verbose", verbose, 0)
-  counts = sorted({1, *map(int, counts)})
+  counts = [1] if model.is_exact else sorted({1, *map(int, counts)})  # there is no noise to draw more often
   model.check_images(images[:1])
   unknown = {*(given or {})} - {"labels", "condition"}
   if unknown:
     raise InputError(f"`given` must have the keys labels and condition, got {', '.join(map(repr, unknown))}")
   given = {name: value.numpy() for name, value in model.check_conditioning(len(images), **(given or {})).items()}
+  if inside is not None:
+    inside = _check_inside(inside, len(images), model.config)
   shape = (len(images), counts[-1], len(BoundTerms._fields))
   draws = (
     np.full(shape, np.nan, model.variable_dtype)
     if partial is None
     else (_open_partial(partial, shape, model.variable_dtype))
   )
-  _measure(model, images, given, draws, batch_size, as_seed(seed), verbose)
-  result = _summarize(model, draws, counts)
+  _measure(model, images, given, draws, batch_size, as_seed(seed), verbose, inside)
+  result = _summarize(model, draws, counts, inside)
   if partial is not None:
     os.remove(partial)
   return result
@@ -163,20 +175,40 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
   return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
 
 
-def _measure(model, images, given, draws, batch_size, seed, verbose):
-  """Fill `draws [N, K, terms]` where they are NaN."""
-  shape = model.config.image_shape
-  terms = DistributedFunction(
+def _check_inside(inside, count, config):
+  inside = as_array("inside", inside, [count, 2])
+  if inside.dtype.kind not in "iu" or not np.all((inside >= 1) & (inside <= config.image_shape[:2])):
+    raise InputError(f"`inside` must be integers from 1 to the sides of a tile, got {shown(inside)}")
+  return inside
+
+
+def _bound_terms(model, dtype, names):
+  """Return the function from images, noise and their conditioning to the terms of the bound."""
+  specs = conditioning_specs(model.config, model.variable_dtype)
+  return DistributedFunction(
     model,
     lambda images, noise, *values: tf.stack(
-      model.bound_terms(images, noise=noise, seed=0, **dict(zip(given, values))), axis=-1
+      model.bound_terms(images, noise=noise, seed=0, **dict(zip(names, values))), axis=-1
     )[0],
     [
-      (shape, tf.as_dtype(images.dtype)),
+      (model.config.image_shape, tf.as_dtype(dtype)),
       (model.noise_shape, tf.as_dtype(model.variable_dtype)),
-      *((value.shape[1:], tf.as_dtype(value.dtype)) for value in given.values()),
+      *((specs[name].shape[1:], specs[name].dtype) for name in names),
     ],
   )
+
+
+def _measure(model, images, given, draws, batch_size, seed, verbose, inside):
+  """Fill `draws [N, K, terms]` where they are NaN."""
+  whole = model.config.image_shape[:2]
+
+  @functools.lru_cache(KEPT_SIZES)
+  def of_size(*size):
+    return _bound_terms(model if size == whole else model.cropped(*size), images.dtype, [*given])
+
+  sizes = np.broadcast_to(whole, (len(images), 2))
+  if inside is not None:
+    sizes = coded_sizes(inside, model.config.image_shape, model.config.tile_step)
   workers = Workers(model.distribute_strategy)
   starts = range(0, len(images), batch_size)
   missing = np.array([np.isnan(draws[i : i + batch_size]).any(axis=(0, 2)) for i in starts])
@@ -192,14 +224,19 @@ def _measure(model, images, given, draws, batch_size, seed, verbose):
       for k in range(samples):
         if missing[i, k]:
           noise = model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE))
-          rows[:, k] = terms(batch, noise, *values)
+          for (height, width), chosen in by_size(sizes[part]):
+            arrays = [tf.gather(array, chosen) for array in (batch, noise, *values)]
+            cut = [array[:, :height, :width] if len(array.shape) == 4 else array for array in arrays]
+            rows[chosen, k] = of_size(height, width)(*cut)
         total, count = total + rows[:, k].sum(dtype=np.float64), count + len(rows)
         bar.set_postfix_str(f"{model.to_bits_per_dim(total / count):.4f} bits/dim", refresh=False)
         bar.update(1)
 
 
-def _summarize(model, draws, counts):
+def _summarize(model, draws, counts, inside):
   """Return the `BitsPerDim` of `draws [N, K, terms]`, which can be a large memory map."""
+  # Bits/dim of tiles of several sizes are a ratio of means: `share` is each tile's part of the values.
+  share = np.ones(len(draws)) if inside is None else np.prod(inside, axis=1) / math.prod(model.config.image_shape[:2])
   parts = [draws[i : i + 1000].astype(np.float64) for i in range(0, len(draws), 1000)]
 
   def bound(n):
@@ -207,14 +244,17 @@ def _summarize(model, draws, counts):
       groups = part.sum(axis=-1)[:, : part.shape[1] // n * n].reshape(len(part), -1, n)
       return np.mean(importance_weighted(groups, axis=-1), axis=-1)
 
-    bits = model.to_bits_per_dim(np.concatenate([of_images(part) for part in parts]))
-    error = bits.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
-    return Bound(n, float(bits.mean()), float(error))
+    bits = model.to_bits_per_dim(np.concatenate([of_images(part) for part in parts])) / share.mean()
+    mean = bits.mean()
+    rest = bits - mean * (share / share.mean() - 1)
+    error = rest.std(ddof=1) / math.sqrt(len(bits)) if len(bits) > 1 else math.nan
+    return Bound(n, float(mean), float(error))
 
-  terms = model.to_bits_per_dim(sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws))
-  return BitsPerDim(
-    len(draws), tuple(map(bound, counts)), dict(zip(BoundTerms._fields, map(float, terms), strict=True))
-  )
+  terms = model.to_bits_per_dim(sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws)) / share.mean()
+  by_name = dict(zip(BoundTerms._fields, map(float, terms), strict=True))
+  if model.is_exact:
+    del by_name["dequantization"]
+  return BitsPerDim(len(draws), tuple(map(bound, counts)), by_name)
 
 
 def _open_partial(path, shape, dtype):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from flowpp_tf.core.arguments import check_arguments
-from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.checks import MOST_LEVELS, check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.evaluation.batched_model import batches
@@ -47,7 +47,7 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     )
   for name, array in (("images", images), ("training_images", training_images)):
     if getattr(array, "dtype", np.dtype(int)).kind == "f":  # of integers each value is one
-      check_pixels(np.asarray(array), 256, name)
+      check_pixels(np.asarray(array), MOST_LEVELS, name)
   flat = lambda x: np.asarray(x, np.float64).reshape(len(x), -1)
   rows = flat(images)
   norms = np.einsum("ij,ij->i", rows, rows)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type
-from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.checks import check_all_finite, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import import_extra
 from flowpp_tf.core.registry import ANIMATIONS
@@ -19,13 +19,15 @@ from flowpp_tf.types import Path
 # a length.
 _SQUARE_SIDE, _STRIP_LENGTH = 512, 1024
 _SMALLEST_TILE, _FONT_SIZE = 32, 14
+# Black over purple and orange to pale yellow: lightness rises, so that it reads without colours too.
+_COLOURS = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]])
 _MOST_PIXELS = 10_000  # of a side: a larger picture is a mistake
 
 
 @check_arguments
 def image_grid(
   images: np.ndarray,
-  levels: int,
+  levels: int | None,
   columns: int | None = None,
   gap: int = 1,
   wide_rows: Sequence[int] = (),
@@ -37,7 +39,8 @@ def image_grid(
 
   Args:
     images: integers in 0 .. levels - 1, `[N, H, W, 1 or 3]`.
-    levels: number of pixel values; they are scaled to the range from black to white.
+    levels: number of pixel values; they are scaled to the range from black to white. None for real-valued images,
+      whose range is that from the smallest to the largest value.
     columns: images per row; None for a square.
     gap: distance between images, in pixels of the images.
     wide_rows: indices of the rows above which the gap is four times as wide.
@@ -98,8 +101,10 @@ def _with_text(picture, title, labels):
 
 
 @check_arguments
-def to_shades(images: np.ndarray, levels: int) -> np.ndarray:
+def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
   """Scale integers in 0 .. levels - 1 to uint8 from black to white; `read_for_model` is the inverse.
+
+  Without levels, real numbers: black is the smallest, white the largest.
 
   Raises:
     InputError (a ValueError): for other values.
@@ -110,9 +115,12 @@ def to_shades(images: np.ndarray, levels: int) -> np.ndarray:
     [0, 128, 255]
   """
   images = as_array("images", images)
-  if not 2 <= levels <= 256:
-    raise InputError(f"`levels` must be from 2 to 256, got {levels}")
+  if levels is not None:
+    pixel_dtype(levels)  # an error for an invalid number
   check_pixels(images, levels)
+  if levels is None:
+    low, high = float(images.min()), float(images.max())
+    return np.round((images - low) * (255 / max(high - low, np.finfo(np.float64).tiny))).astype(np.uint8)
   return np.round(images * (255 / (levels - 1))).astype(np.uint8)
 
 
@@ -192,3 +200,32 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   axes.legend()
   figure.savefig(path, dpi=120, format="png")
   plt.close(figure)
+
+
+@check_arguments
+def heat_map(values: np.ndarray, low: float | None = None, high: float | None = None) -> Image.Image:
+  """Return real numbers `[H, W]` as colours from black to pale yellow.
+
+  Args:
+    values: `[H, W]`.
+    low: what is black, and all below; None for the smallest value.
+    high: what is pale yellow, and all above; None for the largest value.
+
+  Raises:
+    InputError (a ValueError): if a value is not finite, or `high` is not above `low`.
+
+  Examples:
+    >>> from flowpp_tf.evaluation import heat_map
+    >>> heat_map(np.arange(6.0).reshape(2, 3), low=0).size
+    (3, 2)
+  """
+  values = as_array("values", values, [None, None]).astype(np.float64)
+  check_all_finite("values", values)
+  if not values.size:
+    raise InputError(f"`values` must have a value, got shape {values.shape}")
+  if low is not None and high is not None and not low < high:
+    raise InputError(f"`high` must be above `low`, got {high} and {low}")
+  low, high = float(values.min()) if low is None else low, float(values.max()) if high is None else high
+  at = (values - low) / (high - low or 1) * (len(_COLOURS) - 1)
+  channels = [np.interp(at, np.arange(len(_COLOURS)), _COLOURS[:, i]) for i in range(3)]
+  return Image.fromarray(np.round(np.stack(channels, axis=-1)).astype(np.uint8))

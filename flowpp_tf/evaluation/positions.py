@@ -18,6 +18,7 @@ So the terms are means over the draws with these weights. The last sum belongs t
 `dequantization`. A position is not independent of others: its terms depend on all pixels that the couplings have seen.
 """
 
+import copy
 import dataclasses
 import math
 
@@ -26,13 +27,15 @@ import tensorflow as tf
 
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.data.dataset import as_images
 from flowpp_tf.distributions import UniformDequantization
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
-from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models import FlowPlusPlus, conditioning_specs
 from flowpp_tf.types import Seed, TensorLike
 
 
@@ -88,30 +91,55 @@ class PositionScorer:
   @check_arguments
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
     check_count("num_samples", num_samples, most=2**31 - 1)
-    self._model = model
-    self._noise = model.sample_noise([num_samples], as_seed(seed))
-    classes = [((), tf.int32)] if model.config.num_classes else []
+    if model.is_exact:
+      raise InputError("scores are of integer images; the score of real-valued ones is `model.log_prob(images)`")
+    self._pixels = tf.as_dtype(pixel_dtype(model.config.levels))
+    self._set(model, model.sample_noise([num_samples], as_seed(seed)))
+
+  def _set(self, model, noise):
+    self._model, self._noise = model, noise
+    specs = conditioning_specs(model.config, model.variable_dtype)
     self._terms = DistributedFunction(
       model,
-      lambda images, noise, labels=None: _terms(model, images, noise, labels),
-      [(model.config.image_shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *classes],
+      lambda images, noise, *values: _terms(model, images, noise, **dict(zip(specs, values))),
+      [
+        (model.config.image_shape, self._pixels),
+        (self._noise.shape[1:], self._noise.dtype),
+        *((spec.shape[1:], spec.dtype) for spec in specs.values()),
+      ],
     )
 
   @check_arguments
-  def __call__(self, images: np.ndarray, labels: TensorLike | None = None, batch_size: int = 100) -> PositionBits:
+  def cropped(self, height: int, width: int) -> "PositionScorer":
+    """Return the scorer of smaller images by `FlowPlusPlus.cropped`, with a part of the same draws."""
+    if (height, width) == self._model.config.image_shape[:2]:
+      return self
+    scorer = copy.copy(self)
+    scorer._set(self._model.cropped(height, width), self._noise[:, :height, :width])
+    return scorer
+
+  @check_arguments
+  def __call__(
+    self,
+    images: np.ndarray,
+    labels: TensorLike | None = None,
+    batch_size: int = 100,
+    condition: TensorLike | None = None,
+  ) -> PositionBits:
     """Return the bits of integer images by position.
 
     Args:
       images: `[N, H, W, C]`.
       labels: of a model with classes, `[N]` or one for all; -1 for no label.
       batch_size: batch size.
+      condition: of a model with a condition, `[N, *condition_shape]` or one for all.
 
     Raises:
-      InputError (a ValueError): if images or labels do not fit the model.
+      InputError (a ValueError): if images, labels or condition do not fit the model.
     """
     check_count("batch_size", batch_size, most=2**63 - 1)
-    images, parts = tf.cast(self._model.check_images(as_images("images", images)), tf.uint8), []
-    given = self._model.check_conditioning(len(images), labels)
+    images, parts = tf.cast(self._model.check_images(as_images("images", images)), self._pixels), []
+    given = self._model.check_conditioning(len(images), labels, condition)
     for i in range(0, len(images), batch_size):
       batch = images[i : i + batch_size]
       some = [value[i : i + batch_size] for value in given.values()]
@@ -130,18 +158,18 @@ def _combined(terms):
   return PositionBits(bits[..., 0], bits[..., 1], bits[..., 2] - more[:, np.newaxis, np.newaxis])
 
 
-def _terms(model, images, noise, labels):
+def _terms(model, images, noise, labels=None, condition=None):
   """Return log-det, prior and dequantization by position, `[B, H, W, 3]` nats, for a draw of noise for each image."""
   x, channels = tf.cast(images, model.variable_dtype), model.config.image_shape[2]
   u, log_q = _draw(model.dequantizer.posterior(x, labels=labels), noise[..., :channels])
   # As in the model, whose bound this is.
   dequantized = tf.minimum(x + u, (x + 1) * (1 - finfo(x.dtype).epsneg))
-  x, log_det = model.pixels_to_logit.forward_and_log_det(dequantized)
+  x, log_det = model.logits_of_pixels.forward_and_log_det(dequantized)
   log_det = tf.reduce_sum(log_det, axis=-1)
   if model.augmenter is not None:
     e, log_q_e = _draw(model.augmenter.posterior(x, labels=labels), noise[..., channels:])
     x, log_q = tf.concat([x, e], axis=-1), log_q + log_q_e
-  ctx = EvalContext(condition=None if model.condition_net is None else model.condition_net(labels, None))
+  ctx = EvalContext(condition=None if model.condition_net is None else model.condition_net(labels, condition))
   z, log_dets, moved_back = forward_by_element(model.coupling_flow.bijector, x, ctx)
   flow, prior = (tf.reduce_sum(moved_back(t), axis=-1) for t in (log_dets, _normal_log_prob(z)))
   return tf.stack([log_det + flow, prior, -log_q], axis=-1)

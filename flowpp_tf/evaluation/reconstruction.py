@@ -9,13 +9,14 @@ import dataclasses
 import numpy as np
 
 from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched_model import LatentModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reconstruction:
-  """Images and their reconstructions, uint8 `[N, H, W, C]`.
+  """Images and their reconstructions, uint8 or uint16 `[N, H, W, C]`.
 
   Attributes:
     images: the images.
@@ -39,11 +40,10 @@ class Reconstruction:
   @check_arguments
   def visible_differences(self, levels: int) -> np.ndarray:
     """Return the differences as images: black for zero, from grey to white for the largest one."""
-    if not 2 <= levels <= 256:
-      raise InputError(f"`levels` must be from 2 to 256, got {levels}")
+    dtype = pixel_dtype(levels)
     differences = self.differences
     shades = 0.5 + 0.5 * differences / max(1, differences.max())
-    return np.where(differences == 0, 0, np.round((levels - 1) * shades)).astype(np.uint8)
+    return np.where(differences == 0, 0, np.round((levels - 1) * shades)).astype(dtype)
 
   def __str__(self):
     differences = self.differences
@@ -65,4 +65,7 @@ def reconstruct(batched: LatentModel, images: np.ndarray, seed: int = 0) -> Reco
     0 of 256 pixel values differ
   """
   latents = batched.encode(images, seed=seed)  # which checks the images
-  return Reconstruction(np.asarray(images, np.uint8), batched.decode(latents))
+  if np.asarray(images).dtype.kind == "f" and np.any(np.asarray(images) % 1):  # of a model of real-valued ones
+    raise InputError("`images` must be integers, whose reconstructions can be compared pixel by pixel")
+  decoded = batched.decode(latents)
+  return Reconstruction(np.asarray(images, decoded.dtype), decoded)

@@ -24,7 +24,7 @@ from PIL import Image
 import tensorflow as tf
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_type, shown
-from flowpp_tf.core.checks import check_all_finite, check_pixels
+from flowpp_tf.core.checks import MOST_LEVELS, check_all_finite, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.data.dataset import as_images
@@ -41,10 +41,11 @@ def png_bytes(image: np.ndarray) -> int:
 
   Whatever any PNG has regardless of its pixels is not counted: signature, IHDR, IEND, the 12 bytes around
   each chunk, zlib's header and checksum. These are 63 bytes, or 7.9 bits/dim of an 8x8 grey image. Pixels are coded
-  with 8 bits each and values 0 .. levels - 1. Builds of Pillow with different versions of zlib differ by a few bytes.
+  with 8 bits each, with 16 if one is above 255, and values 0 .. levels - 1. Builds of Pillow with different versions of
+  zlib differ by a few bytes.
 
   Args:
-    image: uint8 `[H, W, C]`, with 1 to 4 channels, the numbers that PNG supports.
+    image: uint8 or uint16 `[H, W, C]`, with 1 to 4 channels, the numbers that PNG supports.
 
   Raises:
     InputError (a ValueError): if it has more channels.
@@ -55,10 +56,12 @@ def png_bytes(image: np.ndarray) -> int:
     True
   """
   image = as_array("image", image, [None] * 3)
-  check_pixels(image, 256, "image")
-  image, channels = image.astype(np.uint8), image.shape[-1]
+  check_pixels(image, MOST_LEVELS, "image")
+  image, channels = image.astype(pixel_dtype(max(2, 1 + int(image.max())))), image.shape[-1]
   if not 1 <= channels <= 4:
     raise InputError(f"`image` must have 1 to 4 channels to be coded as PNG, got {channels}")
+  if image.dtype == np.uint16 and channels > 1:  # which Pillow does not write: one channel below the other
+    image, channels = np.concatenate(np.split(image, channels, axis=-1)), 1
   file = io.BytesIO()
   Image.fromarray(image[..., 0] if channels == 1 else image).save(file, "PNG", optimize=True)
   png, count, at = file.getvalue(), 0, 8
@@ -101,16 +104,19 @@ class Scorer:
       raise InputError(f"`model` must be a `FlowPlusPlus`, got {shown(model)}")
     check_type("typical", typical, float | None)
     check_count("num_samples", num_samples, most=2**31 - 1)
+    if getattr(model, "is_exact", False):  # a model may be any object with a bound
+      raise InputError("scores are of integer images; the score of real-valued ones is `model.log_prob(images)`")
     self.typical = typical
     self._model = model
     self._noise = model.sample_noise([num_samples], as_seed(seed))
+    self._pixels = tf.as_dtype(pixel_dtype(model.config.levels))
 
     shape, classes = model.config.image_shape, model.config.num_classes
     self._labels = [*range(classes), *([-1] if model.config.label_dropout else [])]
     self._bound = DistributedFunction(
       model,
       lambda images, noise, labels=None: model.log_prob_bound(images, noise=noise, seed=0, labels=labels),
-      [(shape, tf.uint8), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])],
+      [(shape, self._pixels), (self._noise.shape[1:], self._noise.dtype), *([((), tf.int32)] if classes else [])],
     )
 
   @check_arguments
@@ -146,7 +152,7 @@ class Scorer:
     check_count("batch_size", batch_size, most=2**63 - 1)
     images, bounds = as_images("images", images), []
     for i in range(0, len(images), batch_size):
-      batch = tf.cast(self._model.check_images(images[i : i + batch_size]), tf.uint8)
+      batch = tf.cast(self._model.check_images(images[i : i + batch_size]), self._pixels)
       labels = [tf.fill([len(batch)], value) for value in label]
       bounds.append(
         [self._bound(batch, tf.repeat(noise[tf.newaxis], len(batch), axis=0), *labels) for noise in self._noise]
@@ -185,7 +191,7 @@ def scores_of(images: np.ndarray, log_likelihood: np.ndarray, typical: float | N
     (1.0, 0.5)
   """
   images = as_array("images", images, [None] * 4)
-  check_pixels(images, 256)
+  check_pixels(images, MOST_LEVELS)
   log_likelihood = as_array("log_likelihood", log_likelihood, [len(images)]).astype(np.float64)
   check_all_finite("log_likelihood", log_likelihood)
   dimensions = math.prod(images.shape[1:])

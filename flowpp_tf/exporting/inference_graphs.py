@@ -66,8 +66,23 @@ def inference_graphs(model: FlowPlusPlus | Flow | FlowDistribution) -> tuple[dic
 # --- Images -------------------------------------------------------------------------------------
 
 
+def _check_has_graphs(model):
+  """Raise an `InputError` for a model of images that inference graphs do not have."""
+  config = model.config
+  if model.is_exact:
+    kind = "real-valued images"
+  elif config.padding != "zeros":
+    kind = f"`padding` {config.padding}"
+  elif config.levels > 256:
+    kind = f"{config.levels:,} levels"
+  else:
+    return
+  raise InputError(f"a model of {kind} cannot be exported to this format: export it as a SavedModel")
+
+
 def _of_images(model):
   check_weights_finite(model)
+  _check_has_graphs(model)
   config = model.config
   images, noise = Spec("uint8", config.image_shape), Spec("float32", model.noise_shape)
   latents, number = Spec("float32", model.coupling_flow.latent_shape), Spec("float32", ())
@@ -162,7 +177,7 @@ def _dequantize(ops, model, images, noise, labels):
   if e is None:
     return Tensor(x, shape), log_q
   if isinstance(model.augmenter, FlowAugmenter):
-    logits = flow_graph.transform(ops, model.pixels_to_logit, Tensor(x, shape)).value
+    logits = flow_graph.transform(ops, model.logits_of_pixels, Tensor(x, shape)).value
     e, log_q_e = _posterior(ops, model.augmenter, logits, e, labels)
   else:
     log_q_e = ops.sum(flow_graph.normal_log_probs(e), -1)

@@ -164,7 +164,7 @@ class _Inputs:
   def images(self, images, values):
     images = tf.ensure_shape(images, [None, *self.image_shape])
     size = self._size("the number of `images` must be", tf.shape(images)[0])
-    images = checked(images, [size, *pixel_checks(images, self._config.levels)])
+    images = checked(images, [size, *pixel_checks(images, self._config.pixel_levels)])
     return images, self._conditioning(values, images)
 
   def latents(self, latents, values):

@@ -8,12 +8,13 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import BatchedModel, write_animation
-from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run, sample_pictures
+from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run, sample_grids
 from flowpp_tf.programs.named_images import named_images
 from flowpp_tf.programs.sample_flags import (
   animated_from_flags,
   kind_from_flags,
   labels_from_flags,
+  picture_size_from_flags,
   temperatures_from_flags,
 )
 from flowpp_tf.training import Workers
@@ -31,26 +32,24 @@ def sample_from_flags() -> None:
   if FLAGS.output is None:
     run.check_can_be_written(workdir.samples)
   config, n = model.config, FLAGS.n
-  if labels and not config.num_classes:
-    raise InputError("--labels are for a model with classes, and this one has none")
-  if kind == "samples":
-    kind = "sweep" if len(temperatures) > 1 else "by_class" if config.num_classes else kind
-  if len(labels) > 1 and kind != "by_class":
-    raise InputError(f"--labels must be one label for this kind of picture, got {','.join(FLAGS.labels)}")
+  kind = _kind_of_model_from_flags(kind, config, temperatures, labels)
   batched = BatchedModel(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)
   load_data = functools.cache(lambda: data_flags.load_data_of_run(settings, config, given)[0])
   read = lambda names, limit: named_images(names, config, load_data, limit)
   frames = FLAGS.frames or (30 if animated else 12)
   process.phase("computing the images")
   picture = {
-    "interpolate": lambda names: sample_pictures.interpolation(batched, read(names, 2), names, frames, seed),
-    "reconstruct": lambda names: sample_pictures.reconstruction(batched, read(names, n or 16), names, seed),
-    "neighbours": lambda k: sample_pictures.neighbours(batched, load_data(), k, n or 10, temperatures[0], seed),
-    "sweep": lambda _: sample_pictures.sweep(batched, n or 10, temperatures, seed),
-    "by_class": lambda _: sample_pictures.by_class(
+    "interpolate": lambda names: sample_grids.interpolation(batched, read(names, 2), names, frames, seed),
+    "reconstruct": lambda names: sample_grids.reconstruction(batched, read(names, n or 16), names, seed),
+    "neighbours": lambda k: sample_grids.neighbours(batched, load_data(), k, n or 10, temperatures[0], seed),
+    "sweep": lambda _: sample_grids.sweep(batched, n or 10, temperatures, seed),
+    "by_class": lambda _: sample_grids.by_class(
       batched, labels or list(range(config.num_classes)), n or 10, temperatures[0], seed
     ),
-    "samples": lambda _: sample_pictures.samples(batched, n or 64, temperatures[0], seed),
+    "whole_pictures": lambda _: sample_grids.whole_pictures(
+      batched, n or 4, picture_size_from_flags(), temperatures[0], seed
+    ),
+    "samples": lambda _: sample_grids.samples(batched, n or 64, temperatures[0], seed),
   }[kind](given.get(kind))
   output = pathlib.Path(FLAGS.output or workdir.path / f"{picture.name}_s{seed}.{'gif' if animated else 'png'}")
   if not workers.chief:
@@ -61,6 +60,25 @@ def sample_from_flags() -> None:
     run.write_file(output, picture.grid.save)
   if FLAGS.npy:
     run.write_file(FLAGS.npy, lambda path: _save(path, picture.images))
+
+
+def _kind_of_model_from_flags(kind, config, temperatures, labels):
+  """Return the kind of picture; raise an `InputError` if the model does not have what the flags ask for."""
+  if labels and not config.num_classes:
+    raise InputError("--labels are for a model with classes, and this one has none")
+  if FLAGS.picture_size and not config.tile_neighbours:
+    raise InputError(f"--picture_size is for a model with tile_neighbours; this one draws {config.image_shape}")
+  if config.tile_neighbours:
+    if kind != "samples" or len(temperatures) > 1:
+      raise InputError("a model whose tiles see their neighbours draws samples at one --temperature only")
+    kind = "whole_pictures"
+  if kind == "samples":
+    kind = "sweep" if len(temperatures) > 1 else "by_class" if config.num_classes else kind
+  if config.pixel_levels is None and kind not in ("samples", "sweep", "by_class"):
+    raise InputError(f"--{kind} is for integer images, and the model's are real-valued")
+  if len(labels) > 1 and kind != "by_class":
+    raise InputError(f"--labels must be one label for this kind of picture, got {','.join(FLAGS.labels)}")
+  return kind
 
 
 def _save(path, array):

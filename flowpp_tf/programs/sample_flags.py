@@ -52,6 +52,12 @@ def define_flags() -> None:
     -100,
     100,
   )
+  flags.DEFINE_list(
+    "picture_size",
+    None,
+    "Of a model whose tiles see their neighbours (tile_neighbours), height and width of the pictures, such as 300,300; "
+    "4 x 4 tiles if not given.",
+  )
   flags.DEFINE_integer(
     "seed", 0, "Seed of the samples and of the dequantization noise.", lower_bound=-1 << 63, upper_bound=(1 << 63) - 1
   )
@@ -101,7 +107,8 @@ def define_flags() -> None:
   flags.DEFINE_string(
     "npy",
     None,
-    "File for the images as they are, uint8 [n, H, W, C]; [temperatures, n, ...] "
+    "File for the images as they are, uint8, uint16 (of more than 256 levels) or real-valued [n, H, W, C]; "
+    "[temperatures, n, ...] "
     "for several temperatures, [2, n, ...] for originals and reconstructions, [n, 1 + "
     "neighbours, ...] for samples and their neighbours.",
   )
@@ -114,6 +121,7 @@ def plan_from_flags() -> str:
   given, temperatures, kind = flags.FLAGS, temperatures_from_flags(), kind_from_flags()
   model, workdir = model_flags.model_from_flags()
   labels_from_flags()
+  picture_size_from_flags()
   for path in (given.output, given.npy):  # before the work
     if path is not None:
       run.check_can_be_written(path, [*(given.interpolate or ()), *(given.reconstruct or ())])
@@ -148,6 +156,16 @@ def labels_from_flags() -> list[int]:
     return list(map(int, texts))
   except ValueError:
     raise InputError(f"--labels must be integers such as 0,1,2, got {','.join(texts)!r}") from None
+
+
+def picture_size_from_flags() -> tuple[int, int] | None:
+  """Return height and width of pictures; None if they are not given."""
+  texts = flags.FLAGS.picture_size
+  if texts is None:
+    return None
+  if len(texts) != 2 or not all(text.isdecimal() and 0 < int(text) <= 1 << 16 for text in texts):
+    raise InputError(f"--picture_size must be height and width, such as 300,300, got {','.join(texts)!r}")
+  return int(texts[0]), int(texts[1])
 
 
 def animated_from_flags() -> bool:

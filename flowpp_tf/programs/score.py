@@ -5,18 +5,19 @@ import functools
 import io
 import itertools
 import os
+import pathlib
 import sys
 
 from absl import flags
-import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import images as image_files
-from flowpp_tf.evaluation import SCORES, Scorer, load_typical, measure_typical
+from flowpp_tf.evaluation import SCORES, BitMaps, Scorer, load_typical, measure_typical
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run
+from flowpp_tf.programs.score_measure import Measure
 from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
@@ -37,23 +38,32 @@ def score_from_flags() -> None:
   )
   if FLAGS.images is not None:
     image_files.check_channels(model.config.image_shape)
-    folder, names = open_folder(FLAGS.images)
+    folder, names = open_folder(FLAGS.images, model.config.levels)
     count = len(names[: FLAGS.limit])
-    items = _read_files(model.config, folder, names[:count])
+    items = _read_files(model.config, folder, names[:count], FLAGS.tiles)
   else:
     dataset = data_flags.load_given_data(settings, model.config, given) if FLAGS.dataset else own_data()
     images = dataset.split(FLAGS.split)[: FLAGS.limit]
-    count, items = len(images), zip(itertools.count(), images, itertools.repeat(None))
+    count, items = len(images), zip(map(str, itertools.count()), images, itertools.repeat(None))
+  if model.config.tile_neighbours and not (FLAGS.tiles and FLAGS.images is not None):
+    raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
   scorer = Scorer(model, FLAGS.num_samples, FLAGS.seed)
   key = typical_key(workdir, settings, FLAGS.num_samples, FLAGS.seed, FLAGS.typical_images)
-  scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
+  if not model.config.tile_neighbours:  # whose scores are those of pictures, not of the tiles of a split
+    scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
+  maps = BitMaps(model, FLAGS.num_samples, FLAGS.seed) if FLAGS.tiles or FLAGS.maps else None
+  measure = Measure(scorer, batch_size, maps, pathlib.Path(FLAGS.maps) if FLAGS.maps and workers.chief else None)
+  if FLAGS.calibrate is not None:
+    sound, names = open_folder(FLAGS.calibrate, model.config.levels)
+    process.phase(f"scoring {len(names):,} sound images")
+    measure.calibrate(_read_files(model.config, sound, names, FLAGS.tiles))
 
   rows = []
   process.phase(f"scoring {count:,} images")
   with progress_bar(count, "image") as bar:
     while batch := list(itertools.islice(items, batch_size)):
-      readable = [image for _, image, _ in batch if image is not None]
-      scores = iter(_texts(scorer, readable, batch_size) if readable else ())
+      readable = [(name, image) for name, image, _ in batch if image is not None]
+      scores = iter(measure.texts(*zip(*readable, strict=True)) if readable else ())
       rows += [{"image": name, **({"error": error} if error else next(scores))} for name, _, error in batch]
       bar.update(len(batch))
   if not workers.chief:
@@ -61,7 +71,7 @@ def score_from_flags() -> None:
   for row in rows:
     if "error" in row:
       run.warn(f"cannot be read: {row['image']} ({row['error']})")
-  _write(rows, FLAGS.output)
+  _write(rows, FLAGS.output, [] if FLAGS.calibrate is None else ["p_value"])
   _summarize([row for row in rows if "error" not in row])
 
 
@@ -69,29 +79,22 @@ def _summarize(rows):
   """Print mean, least and most of each score on stderr."""
   if rows:
     print(f"{len(rows):>8,} images{'mean':>15}{'least':>10}{'most':>10}", file=sys.stderr)
-  for name in ("bits_per_dim", "typicality", "complexity_corrected"):
+  for name in ("bits_per_dim", "typicality", "complexity_corrected", "p_value"):
     if values := [float(row[name]) for row in rows if name in row]:
       figures = (sum(values) / len(values), min(values), max(values))
       print(f"  {name:<20}{''.join(f'{figure:>10.4f}' for figure in figures)}", file=sys.stderr)
 
 
-def _texts(scorer, images, batch_size):
-  """Yield the scores of each image as a `dict` of text."""
-  formats = {"log_likelihood": ".4f", "png_bytes": "d"}
-  scores = scorer(np.stack(images), batch_size)
-  if scorer.typical is None:
-    del scores["typicality"]
-  for values in zip(*scores.values(), strict=True):
-    yield {name: format(value, formats.get(name, ".6f")) for name, value in zip(scores, values, strict=True)}
-
-
-def _read_files(config, folder, names):
+def _read_files(config, folder, names, tiles):
   """Yield for each file its name, and its image and None, or None and an error."""
   height, width, _ = config.image_shape
 
   def read(name):
     try:
-      return image_files.read_for_model(folder / name, config), image_files.upright_size(folder / name), None
+      if tiles:
+        return image_files.read_whole_for_model(folder / name, config), (width, height), None
+      size = image_files.upright_size(folder / name, config.image_shape[2], config.levels)
+      return image_files.read_for_model(folder / name, config), size, None
     except ImageFileError as error:
       return None, None, error.reason
 
@@ -156,9 +159,9 @@ def typical_key(
   }
 
 
-def _write(rows, output):
+def _write(rows, output, more):
   text = io.StringIO()
-  writer = csv.DictWriter(text, ["image", *SCORES, "error"], restval="", lineterminator="\n")
+  writer = csv.DictWriter(text, ["image", *SCORES, *more, "error"], restval="", lineterminator="\n")
   writer.writeheader()
   writer.writerows(rows)
   if output is None:

@@ -10,6 +10,8 @@ One row per image, with the columns
                         higher is more anomalous
   complexity_corrected  bits_per_dim - 8 png_bytes / (H W C), bits/dim; higher is more anomalous
   png_bytes             bytes of the pixels in PNG, without the 63 that every PNG has
+  p_value               with --calibrate: that of the image being like the sound images, by its bits_per_dim,
+                        two-sided; of sound images at most a share p has a p_value of at most p
   error                 why a file cannot be read; the other columns are then empty
 
 Likelihood by itself does not separate images like the training images from others: simple images are
@@ -20,12 +22,13 @@ import os
 
 from absl import flags
 
+from flowpp_tf.core.checks import MOST_LEVELS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
 
-COMMON = "preset workdir images dataset split num_samples limit output".split()
+COMMON = "preset workdir images dataset split num_samples limit output tiles maps calibrate".split()
 
 
 def define_flags() -> None:
@@ -43,6 +46,23 @@ def define_flags() -> None:
     "limit", None, "Number of images, from the start; all if not given.", lower_bound=1, upper_bound=1 << 31
   )
   flags.DEFINE_string("output", None, "CSV file; standard output if not given.")
+  flags.DEFINE_bool(
+    "tiles",
+    False,
+    "Score images in their own size, cut into tiles of the model's size as archives cut them; else they are cropped "
+    "and resized to the model's size.",
+  )
+  flags.DEFINE_string(
+    "maps",
+    None,
+    "New folder for a heat map of each image, PNG: bits of each pixel, which add up to the image's bound. Black is 0 "
+    "and below, pale yellow twice the mean of typical images.",
+  )
+  flags.DEFINE_string(
+    "calibrate",
+    None,
+    "Folder of sound images that the model was not trained on, searched recursively; adds the column p_value.",
+  )
   flags.DEFINE_integer(
     "num_samples", 16, "Samples of the importance-weighted bound.", lower_bound=1, upper_bound=1 << 20
   )
@@ -71,11 +91,25 @@ def plan_from_flags() -> str:
   if given.output is not None:
     inside = [] if given.images is None else [os.path.join(given.images, os.path.basename(given.output))]
     run.check_can_be_written(given.output, inside)
+  if given.maps is not None:
+    run.check_is_new(given.maps)
+  if given.tiles and given.images is None:
+    raise InputError("--tiles is for the files of --images; those of a data set have the model's size")
+  if given.calibrate is not None:
+    _names(given.calibrate)
   model, _ = model_flags.model_from_flags()
   if given.images is None:
     images = data_flags.images_from_flags()
   else:
-    images = f"{len(open_folder(given.images)[1][: given.limit])} images of {given.images}"
+    images = f"{len(_names(given.images)[: given.limit])} images of {given.images}"
   return (
     f"scoring {images} with {model}, {given.num_samples} sample(s) per image, to {given.output or 'standard output'}"
   )
+
+
+def _names(folder):
+  """Return the image files of a folder; raise an `InputError` if no model reads any."""
+  try:
+    return open_folder(folder)[1]
+  except InputError:
+    return open_folder(folder, MOST_LEVELS)[1]  # which only a model of more than 256 levels reads

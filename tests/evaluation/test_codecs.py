@@ -46,13 +46,21 @@ def test_nothing_is_lost_and_a_sheet_costs_less_than_files(channels, monkeypatch
     "bzip2": lambda data: np.frombuffer(bz2.decompress(data), np.uint8),
     "xz": lambda data: np.frombuffer(lzma.decompress(data), np.uint8),
   }
-  for name, encode in codecs._codecs().items():
+  for name, encode in codecs._codecs(images.dtype).items():
     image = decode[name](encode(images[3])).reshape(32, 32, -1)
     np.testing.assert_array_equal(image[..., :channels], images[3])
     decoded.append(name)
   assert decoded == ["PNG", "WebP", "JPEG XL", "JPEG-LS", "bzip2", "xz"]
   for result in evaluation.measure_codecs(images):
     assert 0 < result.sheet < result.each < 9
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_16_bits_are_coded_with_all_of_them(channels):
+  images = np.random.RandomState(0).randint(0, 1 << 16, [3, 8, 8, channels]).astype(np.uint16)
+  results = {result.codec: result.each for result in evaluation.measure_codecs(images)}
+  assert "WebP" not in results and min(results.values()) >= 16  # noise that nothing compresses
+  assert evaluation.codec_bytes(images[0]).keys() == results.keys()
 
 
 def test_other_numbers_of_channels_are_refused():

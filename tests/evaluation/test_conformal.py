@@ -18,6 +18,17 @@ def test_the_share_of_false_alarms_over_all_ranks_of_the_new_score(count, share)
   np.testing.assert_allclose(np.sort(p_values), np.arange(1, count + 2) / (count + 1))
 
 
+@pytest.mark.parametrize("count", [19, 20, 99])
+def test_two_sided_p_values_are_at_most_p_with_at_most_that_probability(count):
+  """Over all ranks of the new score; both ends are as far out."""
+  scores = np.arange(count + 1.0)
+  rests = [np.delete(scores, i) for i in range(count + 1)]
+  p_values = np.concatenate([conformal_p_value(rest, scores[[i]], True) for i, rest in enumerate(rests)])
+  for share in np.unique(p_values):
+    assert np.mean(p_values <= share) <= share + 1e-9
+  assert p_values[0] == p_values[-1] == p_values.min() == 2 / (count + 1) and p_values.max() == 1
+
+
 def test_equal_scores_raise_no_more_alarms():
   calibration = np.repeat([1.0, 2.0], [10, 9])
   assert conformal_threshold(calibration, 0.1) == 2.0

@@ -77,6 +77,23 @@ def test_each_function_is_traced_once_whatever_the_numbers(batched):
     assert function.tracing_count() == 1
 
 
+def test_a_first_batch_that_may_be_the_only_one_is_not_traced_and_has_the_same_bits(model):
+  batched = evaluation.BatchedModel(model, batch_size=4)
+  first, second = ([batched.encode(small_images(3), seed=0), batched.sample(4, seed=0)] for _ in range(2))
+  for ours, traced in zip(first, second, strict=True):
+    np.testing.assert_array_equal(ours, traced)
+  assert batched._encode.tracing_count() == 1
+  several = evaluation.BatchedModel(model, batch_size=2)
+  several.sample(4, seed=0)
+  assert several._decode.tracing_count() == 1
+
+
+def test_no_graph_is_made_for_the_only_batch(model):
+  batched = evaluation.BatchedModel(model, batch_size=4)
+  batched.sample(3, seed=0)
+  assert batched._decode.tracing_count() == 0
+
+
 @pytest.mark.parametrize("on_terminal, count, shown", [(True, 7, True), (True, 3, False), (False, 7, False)])
 def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(monkeypatch, capsys, on_terminal, count, shown):
   monkeypatch.setattr("sys.stderr.isatty", lambda: on_terminal, raising=False)

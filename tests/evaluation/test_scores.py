@@ -260,6 +260,38 @@ def table(text):
   return list(csv.DictReader(io.StringIO(text)))
 
 
+def test_whole_pictures_have_maps_and_p_values(place):
+  """Large pictures are scored in their own size; the maps have it, and p-values are those of the sound images' bits."""
+  arguments = ["--workdir=run", "--images=mixed/deep", "--num_samples=1", "--typical_images=4", "--tiles"]
+  code, out, error = call("score", *arguments, "--maps=maps", "--calibrate=mixed/deep", cwd=place)
+  assert code == 0, error
+  rows = table(out)
+  bits = np.array([float(row["bits_per_dim"]) for row in rows])
+  np.testing.assert_allclose(
+    [float(row["p_value"]) for row in rows], evaluation.conformal_p_value(bits, bits, True), atol=1e-6
+  )
+  for row in rows:
+    with Image.open(place / "maps" / row["image"]) as picture:
+      assert picture.size == (8, 8)
+  (place / "wide").mkdir()
+  Image.fromarray(np.zeros([9, 20], np.uint8)).save(place / "wide/a.png")
+  code, out, error = call("score", *arguments[:1], "--images=wide", *arguments[2:], "--maps=wide_maps", cwd=place)
+  (row,) = table(out)
+  assert code == 0, error
+  with Image.open(place / "wide_maps/a.png") as picture:
+    assert picture.size == (20, 9)
+  assert float(row["log_likelihood"]) == pytest.approx(-float(row["bits_per_dim"]) * 180 * math.log(2), abs=1e-3)
+  for bad, words in (
+    (["--calibrate=mixed"], "--calibrate: 'damaged.png' cannot be read"),
+    (["--maps=maps"], "'maps' is there already"),
+    (["--calibrate=empty"], "has no image"),
+  ):
+    result = call("score", *arguments, *bad, cwd=place)
+    assert result.code == 2 and words in result.error, result.error
+  result = call("score", "--workdir=run", "--tiles", cwd=place)
+  assert result.code == 2 and "--tiles is for the files of --images" in result.error
+
+
 def test_a_folder_gives_a_row_for_each_file_and_says_what_is_wrong_with_it(place, results):
   code, out, error, files = results[0]
   assert code == 0 and out == "wrote scores.csv\n", error

@@ -1,0 +1,68 @@
+"""Draw pictures larger than a tile from a model whose tiles see their neighbours, wave by wave.
+
+p(picture) = prod over tiles of p(tile | left, upper and upper left neighbour), in which each tile is a Flow++ image.
+All tiles of a wave (core/tile_layout.py) are drawn together, those at the right and lower edges at their own size, of
+which a few rows and columns are cut off.
+"""
+
+import functools
+
+import numpy as np
+
+from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.checks import pixel_dtype
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tile_layout import TileLayout
+from flowpp_tf.core.tiles import count_tiles, from_tiles
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.types import Seed
+
+_LARGEST = 1 << 16  # side of a picture
+
+
+@check_arguments
+def sample_pictures(
+  model: FlowPlusPlus, n: int, height: int, width: int, temperature: float = 1.0, seed: Seed = None
+) -> np.ndarray:
+  """Draw pictures of any size.
+
+  Args:
+    model: with `tile_neighbours`.
+    n: how many.
+    height: of the pictures.
+    width: of the pictures.
+    temperature: factor of the standard deviation of the latents, at least 0.
+    seed: integer or stateless seed; None for other pictures in each call.
+
+  Returns:
+    Integers `[n, height, width, C]`.
+
+  Raises:
+    InputError (a ValueError): for a model of images that are no tiles, or a size or temperature that is invalid.
+
+  Examples:
+    >>> import dataclasses
+    >>> config = dataclasses.replace(fpp.get_config("digits"), levels=256, tile_neighbours=True)
+    >>> fpp.evaluation.sample_pictures(fpp.FlowPlusPlus(config), n=1, height=20, width=12, seed=0).shape
+    (1, 20, 12, 1)
+  """
+  if not model.config.tile_neighbours:
+    raise InputError("`model` must see the neighbours of tiles (`tile_neighbours`): others draw images of one size")
+  for name, size in (("height", height), ("width", width)):
+    check_count(name, size, most=_LARGEST)
+  (h, w, channels), levels = model.config.image_shape, model.config.levels
+  shape = h, w, channels
+  count = count_tiles(height, width, shape)
+  z = model.sample_latents(n * count, temperature, seed).numpy()
+  layout = TileLayout.of_runs(shape, [(height, width, 0, count)] * n, model.config.tile_step)
+  tiles = np.zeros((n * count, *shape), pixel_dtype(levels))
+  of_size = functools.cache(lambda *size: model if size == shape[:2] else model.cropped(*size))
+  for wave in range(int(layout.waves.max()) + 1):
+    chosen = np.flatnonzero(layout.waves == wave)
+    rows, columns = layout.sizes[chosen[0]].tolist()
+    part = of_size(rows, columns)
+    given = layout.context(tiles, chosen, levels)[:, :rows, :columns]
+    latents = z[chosen][tuple(map(slice, (len(chosen), *part.coupling_flow.latent_shape)))]
+    drawn = part.decode(latents, condition=given).numpy()
+    tiles[chosen] = np.pad(drawn, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)), mode="edge")
+  return np.stack([from_tiles(part, height, width) for part in np.split(tiles, n)])

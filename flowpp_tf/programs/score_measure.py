@@ -1,0 +1,83 @@
+"""What bin/score measures of images: scores, p-values, and maps of whole pictures."""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import itertools
+import math
+import os
+import pathlib
+
+import numpy as np
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.evaluation import SCORES, BitMaps, Scorer, conformal_p_value, heat_map, scores_of
+from flowpp_tf.programs import run
+
+_FORMATS = {"log_likelihood": ".4f", "png_bytes": "d"}
+
+
+@dataclasses.dataclass
+class Measure:
+  """Scores images of a batch.
+
+  Attributes:
+    scorer: `Scorer` of images of the model's size.
+    batch_size: batch size.
+    maps: `BitMaps`, of pictures of any size; None for images of the model's size without maps.
+    folder: for heat maps; None for none.
+    sound: bits/dim of sound images, `[N]`, for p-values; None for none.
+  """
+
+  scorer: Scorer
+  batch_size: int
+  maps: BitMaps | None = None
+  folder: pathlib.Path | None = None
+  sound: np.ndarray | None = None
+
+  def calibrate(self, items: Iterable[tuple]) -> None:
+    """Measure sound images, `(name, image, error)` each; raise an `InputError` if one cannot be read."""
+    items, bits = iter(items), list[np.ndarray]()
+    while batch := list(itertools.islice(items, self.batch_size)):
+      for name, _, error in batch:
+        if error:
+          raise InputError(f"--calibrate: {name!r} cannot be read: {error}")
+      bits.append(self._scores([image for _, image, _ in batch])[0]["bits_per_dim"])
+    self.sound = np.concatenate(bits)
+
+  def texts(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[dict[str, str]]:
+    """Return the scores of images as text, and write their maps."""
+    scores, maps = self._scores(images)
+    if self.scorer.typical is None:
+      del scores["typicality"]
+    if self.sound is not None:
+      scores["p_value"] = conformal_p_value(self.sound, scores["bits_per_dim"], two_sided=True)
+    if self.folder is not None:
+      for name, values in zip(names, maps, strict=True):
+        self._write(self.folder, name, values, images[0].shape[-1])
+    return [
+      {name: format(value, _FORMATS.get(name, ".6f")) for name, value in zip(scores, values, strict=True)}
+      for values in zip(*scores.values(), strict=True)
+    ]
+
+  def _scores(self, images):
+    if self.maps is None:
+      return self.scorer(np.stack(images), self.batch_size), []
+    maps = list(self.maps(images, self.batch_size))
+    parts = [
+      scores_of(image[np.newaxis], np.array([-values.sum() * math.log(2)]), self.scorer.typical)
+      for image, values in zip(images, maps, strict=True)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in SCORES}, maps
+
+  def _write(self, folder, name, values, channels):
+    """Write a heat map; all of a run have the same colours if the run's typical bits/dim are known."""
+    mean = values.mean() if self.scorer.typical is None else channels * self.scorer.typical
+    path = folder / (name if name.lower().endswith(".png") else f"{name}.png")
+    if ".." in path.parts:
+      raise InputError(f"--maps: the name {name!r} leads out of the folder")
+    try:
+      os.makedirs(path.parent, exist_ok=True)
+    except OSError as error:
+      raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    picture = heat_map(values, low=0.0, high=2 * mean if mean > 0 else None)
+    run.replace(path, lambda file: picture.save(file, format="PNG"))

@@ -1,0 +1,69 @@
+"""Maps of whole pictures: they add up to the bound of the tiles that an archive would code."""
+
+import math
+
+import numpy as np
+import pytest
+
+import flowpp_tf as fpp
+from flowpp_tf.core.tiles import to_tiles
+from flowpp_tf.evaluation import Scorer, heat_map
+from support.models import TINY, perturb
+
+SHAPE = TINY.image_shape
+
+
+@pytest.fixture(scope="module")
+def model():
+  model = fpp.FlowPlusPlus(TINY)
+  perturb(model)
+  return model
+
+
+def picture(height, width, seed=0):
+  return np.random.RandomState(seed).randint(0, TINY.levels, [height, width, SHAPE[2]]).astype(np.uint8)
+
+
+@pytest.mark.parametrize("batch_size", [2, 100])
+def test_a_map_adds_up_to_the_bound_of_the_tiles_of_its_picture(model, batch_size):
+  """Also where tiles reach over the edges, and where a batch has tiles of two pictures."""
+  height, width, _ = SHAPE
+  pictures = [picture(2 * height + 1, width + 3), picture(height, width, 1), picture(1, 1, 2)]
+  maps = fpp.bit_maps(model, pictures, num_samples=2, seed=3, batch_size=batch_size)
+  scorer = Scorer(model, 2, seed=3)
+  for one, bits in zip(pictures, maps, strict=True):
+    assert bits.shape == one.shape[:2]
+    expected = -scorer.log_likelihood(to_tiles(one, SHAPE)).sum() / math.log(2)
+    np.testing.assert_allclose(bits.sum(), expected, rtol=1e-5)
+
+
+def test_a_map_has_the_bits_of_each_tile_in_its_place(model):
+  height, width, _ = SHAPE
+  whole = picture(2 * height, 3 * width)
+  (bits,) = fpp.bit_maps(model, [whole])
+  (part,) = fpp.bit_maps(model, [whole[height:, width : 2 * width]])
+  np.testing.assert_allclose(bits[height:, width : 2 * width], part, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  "pictures, words",
+  [
+    ([], "`pictures` must hold at least one picture"),
+    ([np.zeros([3, 3, SHAPE[2] + 1], np.uint8)], "`pictures` must"),
+    ([np.zeros([0, 3, SHAPE[2]], np.uint8)], "`pictures` must have pixels"),
+    ([np.full([3, 3, SHAPE[2]], TINY.levels)], "pictures"),
+  ],
+)
+def test_pictures_that_do_not_fit_are_refused_before_any_is_measured(model, pictures, words):
+  with pytest.raises(fpp.InputError, match=words):
+    fpp.bit_maps(model, pictures)
+
+
+def test_colours_of_a_heat_map_end_at_its_limits():
+  values = np.array([[-1.0, 0.0, 2.0, 4.0, 9.0]])
+  colours = np.asarray(heat_map(values, low=0.0, high=4.0))[0]
+  np.testing.assert_array_equal(colours[0], colours[1])
+  np.testing.assert_array_equal(colours[3], colours[4])
+  assert np.all(np.diff(colours[1:4].sum(axis=1).astype(int)) > 0)
+  with pytest.raises(fpp.InputError, match="`high` must be above `low`"):
+    heat_map(values, low=4.0, high=4.0)
