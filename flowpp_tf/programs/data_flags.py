@@ -117,9 +117,28 @@ def load_from_settings(
     cache_dir=settings.get("cache_dir"),
     crops=bool(settings.get("crops")),
     labels=config.num_classes > 0 if labels is None else labels,
+    neighbours=config.tile_neighbours,
+    real_valued=config.pixel_levels is None,
   )
   dataset.check(dataclasses.replace(config, num_classes=dataset.num_classes) if any_classes else config)
   return dataset
+
+
+def tiles_to_measure(
+  dataset: ImageDataset, split: str, config: FlowPlusPlusConfig, limit: int | None = None
+) -> tuple[ImageDataset, np.ndarray | None]:
+  """Return the data set whose tiles cover its pictures, and how much of the first `limit` tiles of a split is inside.
+
+  For a model of whole images these are the data set itself, and None.
+  """
+  if not config.tile_neighbours:
+    return dataset, None
+  from flowpp_tf.data.dataset import as_tiles
+
+  dataset = dataset.with_edges()
+  tiles = as_tiles(dataset.split(split))
+  assert tiles is not None
+  return dataset, tiles.inside(np.arange(len(tiles))[:limit])
 
 
 def given_of(
@@ -127,7 +146,12 @@ def given_of(
 ) -> dict[str, np.ndarray]:
   """Return what the first `limit` images of a split are given, by name, for a model of this config."""
   labels = dataset.labels_of(split) if config.num_classes else None
-  return {} if labels is None else {"labels": labels[:limit]}
+  given = {} if labels is None else {"labels": labels[:limit]}
+  from flowpp_tf.data.dataset import as_tiles
+
+  if config.tile_neighbours and (tiles := as_tiles(dataset.split(split))) is not None:
+    given["condition"] = tiles.tiles(np.arange(len(tiles))[:limit])[1]
+  return given
 
 
 def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) -> tuple[ImageDataset, dict]:

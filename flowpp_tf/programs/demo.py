@@ -13,6 +13,7 @@ import traceback
 from absl import flags
 import numpy as np
 
+from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.answers import DemoHandlers
 from flowpp_tf.demo.card import ModelCard, provenance, summary
@@ -195,4 +196,4 @@ def _completed(examples, engine):
   if not examples:
     samples = engine.sample(min(_EXAMPLES, engine.most_samples), 0.8, seed=0)
     examples = {f"sample {i}": image for i, image in enumerate(samples)}
-  return examples | {"blank image": np.zeros(engine.config.image_shape, np.uint8)}
+  return examples | {"blank image": np.zeros(engine.config.image_shape, pixel_dtype(engine.config.levels))}

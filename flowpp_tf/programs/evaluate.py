@@ -27,6 +27,10 @@ def evaluate_from_flags() -> None:
     model, settings = workdir.load()
   if FLAGS.classify and not model.config.num_classes:
     raise InputError("--classify is for a model with classes, and this one has none")
+  if model.is_exact and (FLAGS.codecs or FLAGS.samples):
+    raise InputError(
+      f"--{'codecs' if FLAGS.codecs else 'samples'} is for integer images, and the model's are real-valued"
+    )
   dataset, fingerprint = data_flags.load_data_of_run(settings, model.config, flag_kinds.given_from_flags())
   output = workdir.evaluation if FLAGS.output is None else pathlib.Path(FLAGS.output)
   read_record(output)
@@ -42,7 +46,9 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, w
   counts = counts_from_flags()
   say = process.phase if workers.chief else lambda line: None
 
-  def measure(split, images):
+  def measure(split, limit):
+    covering, inside = data_flags.tiles_to_measure(dataset, split, model.config, limit)
+    images = covering.split(split)[:limit]
     what = [checkpoint["sha256"], fingerprint["sha256"], split, len(images), counts, FLAGS.batch_size, FLAGS.seed]
     name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
     say(f"measuring {len(images):,} {split} images, {counts[-1]} sample(s) each")
@@ -54,7 +60,8 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, w
       FLAGS.seed,
       partial=workdir.path / f"evaluation-{name}.npy" if workers.chief else None,
       verbose=int(sys.stderr.isatty() and workers.chief),
-      given=data_flags.given_of(dataset, split, model.config, len(images)),
+      given=data_flags.given_of(covering, split, model.config, len(images)),
+      inside=inside,
     )
     if workers.chief:
       print(headed_table(f"{dataset.name} {split}", result, fingerprint["digest"]), flush=True)
@@ -70,15 +77,15 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, w
       write_record(output, split, result, fingerprint, checkpoint, FLAGS.seed, codecs)
     return result.best
 
-  images = dataset.split(FLAGS.split)[: FLAGS.limit]
-  held_out = measure(FLAGS.split, images)
+  held_out = measure(FLAGS.split, FLAGS.limit)
   if FLAGS.classify:
+    images = dataset.split(FLAGS.split)[: FLAGS.limit]
     labels = data_flags.given_of(dataset, FLAGS.split, model.config, len(images))["labels"]
     say("measuring the images given each class")
     result = classify(model, np.asarray(images), labels, counts[-1], FLAGS.batch_size, FLAGS.seed)
     if workers.chief:
       print(f"{dataset.name} {FLAGS.split}: {result}", flush=True)
-  seen = measure("train", dataset.train[: len(images)]) if FLAGS.gap else None
+  seen = measure("train", len(dataset.split(FLAGS.split)[: FLAGS.limit])) if FLAGS.gap else None
   if seen and workers.chief:
     print(
       f"gap, {FLAGS.split} - train: {held_out.bits_per_dim - seen.bits_per_dim:+.4f} +- "

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import tqdm
 
 from flowpp_tf.compression.pictures import ImageFile
-from flowpp_tf.compression.tiles import count_tiles
+from flowpp_tf.core.tiles import count_tiles
 
 
 class FileProgress:
@@ -26,7 +26,7 @@ class FileProgress:
   def read(self, picture: ImageFile) -> ImageFile:
     """Take a file that has been read, and return it."""
     size = self._sizes[picture.name]
-    if picture.pixels is None:  # kept as it is
+    if not picture.has_tiles or picture.pixels is None:  # stored as it is
       self._move(size)
     else:
       height, width, _ = picture.pixels.shape

@@ -21,7 +21,7 @@ from flowpp_tf.models import FlowPlusPlusConfig
 def named_images(
   names: Sequence[str], config: FlowPlusPlusConfig, load_data: Callable[[], ImageDataset], limit: int
 ) -> np.ndarray:
-  """Return the images of all names, uint8 `[N, H, W, C]`.
+  """Return the images of all names, uint8 or uint16 `[N, H, W, C]`.
 
   Args:
     names: names as above; use `./test` for a file that is named like a split.
@@ -56,7 +56,7 @@ def _images(name, config, load_data, limit):
       raise InputError(f"{name!r} must have a number from 0 to {len(images) - 1} after the colon")
     return np.asarray(images[int(index) : int(index) + 1])
   if os.path.isdir(name):
-    folder, files = open_folder(name)
+    folder, files = open_folder(name, config.levels)
     return np.stack([_read(folder / file, config) for file in files[:limit]])
   if not os.path.exists(name):
     raise InputError(

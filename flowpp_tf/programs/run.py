@@ -22,6 +22,7 @@ from flowpp_tf.io.files import owner_of, replace_file
 from flowpp_tf.programs import process
 from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups
 from flowpp_tf.programs.help import FULL, asked_for, help_text
+from flowpp_tf.programs.imports import without_garbage_collection, without_optional_packages
 from flowpp_tf.programs.noise import without_noise
 from flowpp_tf.types import Path
 
@@ -47,7 +48,7 @@ def run_command(command: str) -> None:
     process.phase(definitions.plan_from_flags(*arguments))
     if getattr(definitions, "NEEDS_TENSORFLOW", True):
       process.phase("importing TensorFlow")
-    with without_noise():
+    with without_noise(), without_optional_packages(), without_garbage_collection():
       program = importlib.import_module(f"{__package__}.{command}")
     getattr(program, f"{command}_from_flags")(*arguments)
 

@@ -16,7 +16,7 @@ from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curve
 from flowpp_tf.models import InitialWeights
 from flowpp_tf.programs import data_flags, device_flags, process, run
 from flowpp_tf.programs.figures import headed_table
-from flowpp_tf.programs.sample_pictures import by_class, samples
+from flowpp_tf.programs.sample_grids import by_class, samples, whole_pictures
 from flowpp_tf.programs.train_flags import QUICK_STEPS, recipe_from_flags, workdir_path_from_flags
 from flowpp_tf.training import Diverged, Stopped, Workdir, Workers, run_training
 
@@ -44,6 +44,8 @@ def train_from_flags() -> None:
   init_from = None if given.init_from is None else InitialWeights.find(given.init_from, given.accept_unchecked)
   workdir = Workdir(workdir_path_from_flags())
   best = _train(config, training, dataset, workdir, data, init_from, strategy)
+  if config.pixel_levels is None:
+    num_samples = 1  # the density is exact
   if best is not None:
     _say(f"best validation: {best:.4f} bits/dim; its weights from here on")
     try:
@@ -102,16 +104,20 @@ def _train(
 def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images: int | None, seed: int) -> None:
   """Measure the test split, draw curves and samples, and say what to do next."""
   model, _ = workdir.load()
-  given = data_flags.given_of(dataset, "test", model.config, eval_images)
-  _say(f"measuring {len(dataset.test[:eval_images]):,} test images, {num_samples} sample(s) each")
-  images, shown = dataset.test[:eval_images], int(sys.stderr.isatty())
-  result = evaluate_bits_per_dim(model, images, num_samples, given=given, verbose=shown)
   fingerprint = dataset.fingerprint()
+  dataset, inside = data_flags.tiles_to_measure(dataset, "test", model.config, eval_images)
+  given = data_flags.given_of(dataset, "test", model.config, eval_images)
+  images, shown = dataset.test[:eval_images], int(sys.stderr.isatty())
+  _say(f"measuring {len(images):,} test images, {num_samples} sample(s) each")
+  result = evaluate_bits_per_dim(model, images, num_samples, given=given, verbose=shown, inside=inside)
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
   _say(headed_table("test", result, fingerprint["digest"]))
   batched, classes = BatchedModel(model), range(model.config.num_classes)
   _say("drawing samples and curves")
-  picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
+  if model.config.tile_neighbours:
+    picture = whole_pictures(batched, 4, None, 1.0, seed)
+  else:
+    picture = by_class(batched, classes, 8, 1.0, seed) if classes else samples(batched, 64, 1.0, seed)
   run.replace(workdir.samples, picture.grid.save)
   run.replace(workdir.curves, lambda path: plot_curves(workdir.rows(), path))
   _say("decoding encoded images, to see that they come back")
@@ -124,7 +130,8 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
 
 def _warn_of_inexact_reconstructions(batched, dataset):
   """Warn if images do not come back from their latents, as where all training images are the same."""
-  if batched.model.config.num_classes or batched.model.config.condition_shape:
+  config = batched.model.config
+  if config.num_classes or config.condition_shape or config.pixel_levels is None:
     return
   result = reconstruct(batched, dataset.test[:_RECONSTRUCTED])
   share = np.count_nonzero(result.differences) / result.differences.size

@@ -77,7 +77,7 @@ def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` for what is wrong already."""
   given, recipe = flags.FLAGS, recipe_from_flags()
   config, training = recipe.resolve(_Unknown())
-  if config.condition_shape:
+  if config.condition_shape and not config.tile_neighbours:
     raise InputError(
       "`condition_shape` must be empty: `flowpp_tf.training.run_training` trains such a model, given the "
       "function that makes the condition of images"

@@ -73,6 +73,58 @@ def test_what_a_library_says_last_is_seen_though_noise_is_left_out():
   assert result.returncode == -signal.SIGABRT and result.stderr == "FATAL: this machine has no AVX\n"
 
 
+def test_packages_that_keras_can_do_without_are_hidden_only_from_its_import():
+  body = """
+    import sys
+    from flowpp_tf.programs.imports import without_optional_packages
+    sys.modules["pandas"] = sys  # as if it were imported
+    with without_optional_packages():
+      import pandas
+      try:
+        import matplotlib
+      except ImportError:
+        print("hidden")
+    import matplotlib
+    print(pandas is sys)
+  """
+  assert script(body).stdout == "hidden\nTrue\n"
+
+
+def test_garbage_of_a_program_is_collected_after_its_imports_and_modules_are_not_searched():
+  body = """
+    import gc, weakref
+    from flowpp_tf.programs.imports import without_garbage_collection
+    class Cycle: pass
+    def found():
+      cycle = Cycle()
+      cycle.itself = cycle
+      return weakref.ref(cycle)
+    with without_garbage_collection():
+      print(gc.isenabled())
+    print(gc.isenabled(), gc.get_freeze_count() > 0)
+    garbage = found()
+    gc.collect()
+    print(garbage())
+    gc.unfreeze()
+    sys.modules["tensorflow"] = sys  # as if it were imported
+    with without_garbage_collection():
+      pass
+    print(gc.get_freeze_count())
+  """
+  assert script(body).stdout.split() == ["False", "True", "True", "None", "0"]
+
+
+@pytest.mark.slow
+def test_a_program_does_not_import_what_keras_can_do_without():
+  body = """
+    from flowpp_tf.programs import imports
+    with imports.without_optional_packages():
+      import flowpp_tf.programs.train
+    print({*imports._OPTIONAL} & {*sys.modules}, "keras" in sys.modules)
+  """
+  assert script(body).stdout == "set() True\n"
+
+
 def test_debug_shows_where_an_error_is():
   result = script("raise RuntimeError('here')", "--debug")
   assert result.returncode == 1 and "Traceback" in result.stderr and "RuntimeError: here" in result.stderr
