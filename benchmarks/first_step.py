@@ -9,6 +9,7 @@ the step traced and taken. Its imports are timed beforehand, in a process of the
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import time
 from absl import app, flags
 import numpy as np
 
+from processes import busy_seconds, limit_cores, usage
 from tables import print_table, write_json
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -34,47 +36,64 @@ def import_seconds():
   return time.perf_counter() - start
 
 
-def arrivals(command):
-  """Seconds from the start of a command to the line that ends each part; then it is killed.
+def train_command(root, config, data, workdir, batch_size, init_batch_size):
+  """The command that trains a config of the version in `root` on `write_images`."""
+  return [
+    sys.executable,
+    f"{root}/bin/train",
+    f"--config={config}",
+    f"--dataset=npz:{data}",
+    f"--workdir={workdir}",
+    f"--batch_size={batch_size}",
+    f"--init_batch_size={init_batch_size}",
+    "--steps=1000",
+    "--validate_every=1000",
+  ]
+
+
+def arrivals(command, parts):
+  """Run a command until it has printed the line that ends each part; then kill it.
+
+  Args:
+    command: its arguments.
+    parts: what the lines begin with, by name.
+
+  Returns:
+    Seconds from the start to each line, by name, and what the process took, as `Turns.end` says it.
 
   Raises:
     RuntimeError: if it ends before, with what it printed.
   """
-  start, found, printed = time.perf_counter(), {}, []
+  found, printed = {}, []
+  start, busy = time.perf_counter(), busy_seconds()
   with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
     try:
       for line in process.stdout:
         printed.append(line)
-        for name, beginning in PARTS.items():
+        for name, beginning in parts.items():
           if line.startswith(beginning):
             found[name] = time.perf_counter() - start
-        if len(found) == len(PARTS):
-          return found
-    finally:
-      process.kill()
-  raise RuntimeError("bin/train ended before its first step:\n" + "".join(printed))
+        if len(found) == len(parts):
+          break
+      seconds, busy = time.perf_counter() - start, busy_seconds() - busy
+    finally:  # of Ctrl-C too
+      os.kill(process.pid, signal.SIGKILL)  # `process.kill` would reap one that has ended, and with it what it took
+      _, process.returncode, of = os.wait4(process.pid, 0)
+  if len(found) < len(parts):
+    raise RuntimeError(f"{' '.join(command)} ended before its first step:\n{''.join(printed)[-3000:]}")
+  taken = usage(of)
+  others = max(0.0, busy - taken["cpu_s"]) / seconds
+  return found, dict(seconds=seconds, **taken, peak_bytes=1024 * of.ru_maxrss, others=others)
 
 
 def measure(config, batch_size, init_batch_size, threads):
   """The row of a config, as a dict."""
-  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])  # of the commands too
+  limit_cores(threads)  # of the commands too
   imported = import_seconds()
   with tempfile.TemporaryDirectory() as folder:
     data = pathlib.Path(folder) / "images.npz"
     write_images(data, config, init_batch_size)
-    found = arrivals(
-      [
-        sys.executable,
-        str(ROOT / "bin" / "train"),
-        f"--config={config}",
-        f"--dataset=npz:{data}",
-        f"--workdir={folder}/run",
-        f"--batch_size={batch_size}",
-        f"--init_batch_size={init_batch_size}",
-        "--steps=1000",
-        "--validate_every=1000",
-      ]
-    )
+    found, _ = arrivals(train_command(ROOT, config, data, f"{folder}/run", batch_size, init_batch_size), PARTS)
   lengths = np.diff([0, imported, *found.values()]).tolist()
   return dict(
     config=config,

@@ -57,16 +57,7 @@ def purpose(name):
 
 def profiled(run):
   """The `Kernel`s of a call, and the seconds that it took, with the profiler's own."""
-  import tensorflow as tf
-  from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
-  with tempfile.TemporaryDirectory() as folder:
-    tf.profiler.experimental.start(folder)
-    start = time.perf_counter()
-    run()
-    seconds = time.perf_counter() - start
-    tf.profiler.experimental.stop()
-    space = xplane_pb2.XSpace.FromString(next(pathlib.Path(folder).rglob("*.xplane.pb")).read_bytes())
+  space, seconds = profile_of(run)
   kernels = []
   for plane in space.planes:
     for line in plane.lines:
@@ -78,6 +69,34 @@ def profiled(run):
         ]
       )
   return kernels, seconds
+
+
+def profile_of(run):
+  """What TensorFlow's profiler saw of a call, as an `XSpace`, and the seconds that it took."""
+  import tensorflow as tf
+  from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+  with tempfile.TemporaryDirectory() as folder:
+    tf.profiler.experimental.start(folder)
+    start = time.perf_counter()
+    run()
+    seconds = time.perf_counter() - start
+    tf.profiler.experimental.stop()
+    return xplane_pb2.XSpace.FromString(next(pathlib.Path(folder).rglob("*.xplane.pb")).read_bytes()), seconds
+
+
+def gpu_kernels(space):
+  """Return `(number, seconds)` of the kernels on GPUs in an `XSpace`; copies to and from memory are none."""
+  durations = [
+    event.duration_ps
+    for plane in space.planes
+    if plane.name.startswith("/device:GPU")
+    for line in plane.lines
+    if line.name.startswith("Stream")
+    for event in line.events
+    if not plane.event_metadata[event.metadata_id].name.startswith(("Memcpy", "Memset"))
+  ]
+  return len(durations), 1e-12 * sum(durations)
 
 
 def _own_times(spans):

@@ -26,6 +26,10 @@ _VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze", "StopGrad
 _SHAPE_READERS = ("Shape", "ShapeN", "Size", "Rank", "ZerosLike", "BroadcastGradientArgs")
 _NO_KERNELS = (*_VIEWS, *_SHAPE_READERS[:3], "Const", "Placeholder", "ReadVariableOp", "NoOp")
 _NO_INSTRUCTIONS = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "copy")
+# `%name = shape kind(operands)` in the text of a module; a shape is `f32[2,3]{1,0}`, or a tuple of these.
+_INSTRUCTION = re.compile(r"(?m)^\s*(?:ROOT )?%([\w.-]+) = (\(.*?\)|\S+) ([a-z][\w-]*)\(([^)]*)\)")
+_BITS = {"pred": 8, "bf16": 16, **{f"{kind}{bits}": bits for kind in "sufc" for bits in (8, 16, 32, 64, 128)}}
+_SHAPE = re.compile(rf"({'|'.join(_BITS)})\[([\d,]*)\]")
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 # Where, in inputs and then outputs, there are the shapes of the kernel and of the convolution's output.
 _CONVOLUTIONS = {"Conv2D": (1, 2), "Conv2DBackpropInput": (1, 2), "Conv2DBackpropFilter": (3, 2)}
@@ -185,17 +189,33 @@ def count_compiled_kernels(operations):
 
   Copies are left out: most of them are outputs that are inputs, which a GPU's modules need not have.
   """
-  counted, calls = {}, [op for op in operations if op.type in _CALLS]
+  costs, calls = {}, [op for op in operations if op.type in _CALLS]
   for op in calls:
     name = op.get_attr("f").name
-    if name not in counted:
-      counted[name] = _instructions(*_graphs(op))
-  rest, _ = count_kernels(op for op in operations if op.type not in _CALLS)
-  return rest + sum(counted[op.get_attr("f").name] for op in calls)
+    if name not in costs:
+      costs[name] = count_instructions(_compiled(*_graphs(op)))
+  counted = [count_kernels(op for op in operations if op.type not in _CALLS)]
+  counted += [costs[op.get_attr("f").name] for op in calls]
+  kernels, traffic = zip(*counted)
+  return sum(kernels), sum(traffic)
 
 
-def _instructions(body):
-  """The instructions in the entry of the module that XLA makes of a function's graph."""
+def count_instructions(module):
+  """Return `(kernels, bytes that they read and write)` of the entry of an optimized HLO module, a text."""
+  kernels, traffic, sizes = 0, 0, {}
+  for name, shape, kind, operands in _INSTRUCTION.findall(module[module.index("ENTRY") :]):
+    sizes[name] = sum(
+      _BITS[dtype] // 8 * math.prod(int(size) for size in dims.split(",") if size)
+      for dtype, dims in _SHAPE.findall(shape)
+    )
+    if kind not in _NO_INSTRUCTIONS:
+      kernels += 1
+      traffic += sizes[name] + sum(sizes.get(operand, 0) for operand in set(re.findall(r"%([\w.-]+)", operands)))
+  return kernels, traffic
+
+
+def _compiled(body):
+  """The text of the module that XLA makes of a function's graph."""
   definition = body.as_graph_def()
   nodes = [node for node in definition.node if node.op != "Placeholder"]  # the inputs, which are given instead
   del definition.node[:]
@@ -207,9 +227,7 @@ def _instructions(body):
       definition, {t.name: given for t, given in zip(body.inputs, tensors)}, [t.name for t in body.outputs]
     )
 
-  module = run.experimental_get_compiler_ir(*(tf.TensorSpec(t.shape, t.dtype) for t in body.inputs))("optimized_hlo")
-  entry = re.findall(r"= \S+ ([a-z][\w-]*)\(", module[module.index("ENTRY") :])
-  return sum(kind not in _NO_INSTRUCTIONS for kind in entry)
+  return run.experimental_get_compiler_ir(*(tf.TensorSpec(t.shape, t.dtype) for t in body.inputs))("optimized_hlo")
 
 
 def _buffer(tensor):
@@ -318,8 +336,10 @@ def trace_pass(model, batch, compiled=False):
   operations = live_operations(traced.graph)
   backward = [op for op in operations if op not in forward]
   kernels, traffic = count_kernels(operations)
+  compiled_kernels, compiled_traffic = count_compiled_kernels(operations) if compiled else (None, None)
   return dict(
-    compiled_kernels=count_compiled_kernels(operations) if compiled else None,
+    compiled_kernels=compiled_kernels,
+    compiled_traffic=compiled_traffic,
     operations=count_operations(traced.graph),
     gradients=sum(g.shape.num_elements() for g in traced.outputs),
     forward_flops=count_flops(op for op in operations if op in forward),

@@ -2,6 +2,7 @@
 
 python benchmarks/run_all.py                       measures all, more than an hour
 python benchmarks/run_all.py --only=model,growth   these parts again
+python benchmarks/run_all.py --only=race --release=/tmp/release   beside the authors' release, see race.py
 python benchmarks/run_all.py --write               measures nothing: tables of what is stored
 
 The figures are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine.
@@ -25,6 +26,7 @@ from absl import app, flags
 import counts
 import figures
 import growth
+import race
 import scaling
 from tables import markdown, with_figures, with_tables
 
@@ -43,8 +45,9 @@ PARTS = {
     "model.py --configs={config} --batches=8 --threads=2 --what=train --variant=plain --variant=remat=blocks",
     "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate --precision=float32,bfloat16",
   ),
-  "turns": ("turns.py --other={other}",),
-  "turns_without_amx": ("turns.py --other={other}",),  # the same on a processor without matrix units
+  "race": ("race.py --release={release}",),
+  "turns": ("race.py --other={other}",),
+  "turns_without_amx": ("race.py --other={other}",),  # the same on a processor without matrix units
   "first_step": ("first_step.py --config={config}",),
   "kernels": ("kernels.py --config={config}",),
   "growth": ("growth.py",),
@@ -81,15 +84,12 @@ def machine():
   )
 
 
-def measured(parts, config, other):
-  """The results of parts, as they are stored."""
+def measured(parts, **places):
+  """The results of parts, as they are stored; `places` are what their commands have in braces."""
   return {
     part: dict(
       machine=machine(),
-      runs=[
-        dict(command=command, result=run(command))
-        for command in (text.format(config=config, other=other) for text in PARTS[part])
-      ],
+      runs=[dict(command=command, result=run(command)) for command in (text.format(**places) for text in PARTS[part])],
     )
     for part in parts
   }
@@ -201,6 +201,13 @@ def turns_table(stored):
         f"{r['peak_gib']:.2f}",
         f"{r['before_peak_gib']:.2f}",
       )
+
+
+def race_table(stored):
+  """This version beside the authors' release; see race.py."""
+  head, *measured = race.table(itertools.chain(*results(stored, "race")))
+  yield head
+  yield from measured or [("not measured yet", *[""] * (len(head) - 1))]
 
 
 def peers_table(stored):
@@ -366,6 +373,7 @@ def vector_flows_table(stored):
 
 TABLES = dict(
   machine=machine_table,
+  race=race_table,
   turns=turns_table,
   peers=peers_table,
   counts=counts_table,
@@ -400,9 +408,10 @@ def _digits(value):
 
 def define_flags():
   """The script's flags; a function, as tests import this file."""
-  flags.DEFINE_list("only", list(PARTS), f"Parts to measure, any of {', '.join(PARTS)}.")
+  flags.DEFINE_list("only", [part for part in PARTS if part != "race"], f"Parts to measure, any of {', '.join(PARTS)}.")
   flags.DEFINE_string("config", "cifar10", "Model of all parts but growth.")
   flags.DEFINE_string("other", "/tmp/before", "Checkout of the version that the turns are beside.")
+  flags.DEFINE_string("release", None, "Checkout of the authors' release, for the race with it.")
   flags.DEFINE_bool("write", False, "Measure nothing; write tables of what is stored.")
 
 
@@ -411,10 +420,12 @@ def main(argv):
   unknown = set(FLAGS.only) - set(PARTS)
   if unknown:
     raise app.UsageError(f"--only takes {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
+  if "race" in FLAGS.only and not FLAGS.release:
+    raise app.UsageError("--only=race takes --release, see benchmarks/race.py")
   stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   if not FLAGS.write:
     for part in FLAGS.only:  # each is kept, should the next one fail
-      stored |= measured([part], FLAGS.config, FLAGS.other)
+      stored |= measured([part], config=FLAGS.config, other=FLAGS.other, release=FLAGS.release)
       RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
   for path, text in written({path: path.read_text() for path in PAGES}, stored).items():
     path.write_text(text)

@@ -3,6 +3,7 @@
 python benchmarks/scaling.py            prints them
 python benchmarks/scaling.py --write    puts them into the pages
 python benchmarks/scaling.py --count    counts the models again first, five minutes
+python benchmarks/scaling.py --count_compiled   counts a step of cifar10 again whose blocks XLA compiles
 python benchmarks/scaling.py --measure=1,2,4   measures the memory of cifar10's step on this CPU first
 
 Counts and measurements are kept in benchmarks/scaling.json. Only the memory is measured: times are
@@ -31,6 +32,7 @@ FLAGS = flags.FLAGS
 COUNTS = ROOT / "benchmarks" / "scaling.json"
 PAGES = (ROOT / "docs" / "scaling.md", ROOT / "docs" / "benchmarks" / "scaling.md")
 CONFIGS = ("cifar10", "imagenet32", "imagenet64")
+COMPILED = "cifar10"  # of which the step with compiled blocks is counted, in float32
 POLICIES = ("float32", "mixed_bfloat16")
 
 
@@ -255,6 +257,38 @@ def all_reduce_table(counted):
     )
 
 
+def step_counts(stored, compiled):
+  """Counts of `COMPILED` for `step_seconds` on one GPU: of its step as traced, or if XLA compiles its blocks."""
+  counted = stored["compiled"]
+  kernels, traffic = counted["compiled" if compiled else "traced"]
+  return stored["counted"][COMPILED]["float32"] | dict(
+    kernels_pass=kernels, traffic_bytes_image=traffic / counted["batch"], traffic_bytes_pass=0
+  )
+
+
+def compiled_table(stored):
+  yield (
+    f"{COMPILED} on one GPU",
+    "kernels of a step",
+    "GB moved a step",
+    *(f"{gpu.name[:4]}: {bound}, ms" for gpu in GPUS[-1:] for bound in ("products", "memory", "launches", "at least")),
+    "images/s at most",
+  )
+  batch = stored["compiled"]["batch"]
+  for name, compiled in (("as traced", False), ("`--jit=blocks`", True)):
+    counts = step_counts(stored, compiled)
+    parts = step_seconds(counts, GPUS[-1], GPUS[-1].peaks[0][2], batch, 1)
+    seconds = total_seconds(parts)
+    yield (
+      name,
+      f"{counts['kernels_pass'] + counts['kernels_update']:,}",
+      f"{(batch * counts['traffic_bytes_image'] + counts['traffic_bytes_update']) / 1e9:.0f}",
+      *(f"{1e3 * parts[bound]:.0f}" for bound in ("products", "memory", "launches")),
+      f"{1e3 * seconds:.0f}",
+      f"{batch / seconds:.0f}",
+    )
+
+
 def tables(stored):
   """All tables as Markdown, by the name under which docs/scaling.md has them."""
   counted = stored["counted"]
@@ -266,6 +300,7 @@ def tables(stored):
     bounds=bounds_table(counted),
     hours=hours_table(counted),
     all_reduce=all_reduce_table(counted),
+    compiled=compiled_table(stored),
   )
   return {name: markdown(list(table)) for name, table in rows.items()}
 
@@ -284,6 +319,20 @@ def count_pass(name, policy):
 
   config = dataclasses.replace(fpp.get_config(name), dtype=policy)
   return dataclasses.asdict(model_counts.count_pass(config))
+
+
+def count_compiled(name):
+  """Kernels and bytes of a pass of the published batch on one GPU: `traced` each on its own, `compiled` by blocks."""
+  import flowpp_tf as fpp
+  import model_counts
+
+  batch = published_batch(name)
+  counted = model_counts.trace_pass(fpp.FlowPlusPlus(fpp.get_config(name)), batch, compiled=True)
+  return dict(
+    batch=batch,
+    traced=[counted["kernels"], counted["traffic"]],
+    compiled=[counted["compiled_kernels"], counted["compiled_traffic"]],
+  )
 
 
 def count_update(name, counts):
@@ -322,6 +371,7 @@ def _in_new_process(function, *arguments):
 def define_flags():
   """The script's flags; a function, as tests import this file."""
   flags.DEFINE_bool("count", False, "Count the models again.")
+  flags.DEFINE_bool("count_compiled", False, f"Count a step of {COMPILED} again whose blocks XLA compiles.")
   flags.DEFINE_list("measure", [], "Batch sizes at which to measure the memory of cifar10's step.")
   flags.DEFINE_bool("write", False, "Put the tables into the pages instead of printing them.")
 
@@ -331,9 +381,11 @@ def main(argv):
   stored = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
   if FLAGS.count:
     stored["counted"] = {name: count(name) for name in CONFIGS}
+  if FLAGS.count_compiled:
+    stored["compiled"] = _in_new_process(count_compiled, COMPILED)
   if FLAGS.measure:
     stored["measured"] = [dict(batch=int(batch), peak=_in_new_process(measure, int(batch))) for batch in FLAGS.measure]
-  if FLAGS.count or FLAGS.measure:
+  if FLAGS.count or FLAGS.count_compiled or FLAGS.measure:
     COUNTS.write_text(json.dumps(stored, indent=1) + "\n")
   if FLAGS.write:
     for path, text in with_tables({path: path.read_text() for path in PAGES}, tables(stored)).items():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import tensorflow as tf
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 import counts
 import figures
@@ -141,6 +142,36 @@ def test_a_profile_has_the_kernels_of_called_functions_once():
   assert 0 < sum(kernel.seconds for kernel in found) <= seconds
   products = model_counts.products(run.get_concrete_function().graph.get_operations())
   assert [(op.type, flops) for op, flops in products] == 2 * [("MatMul", 2 * 300**3)]
+
+
+def test_kernels_of_a_gpu_are_those_of_its_streams():
+  space = xplane_pb2.XSpace()
+  for plane_name, line_name in (
+    ("/device:GPU:0", "Stream #7(Compute)"),
+    ("/device:GPU:0", "XLA Modules"),
+    ("/host:CPU", "Stream #7(Compute)"),
+  ):
+    plane = space.planes.add(name=plane_name)
+    line = plane.lines.add(name=line_name)
+    for i, name in enumerate(("gemm", "fusion_3", "MemcpyD2H", "gemm")):
+      plane.event_metadata[i].name = name
+      line.events.add(metadata_id=i, duration_ps=10 ** (9 + i))
+  assert kernels.gpu_kernels(space) == (3, pytest.approx(1e-3 + 1e-2 + 1))
+
+
+def test_figures_beside_the_release_are_those_of_the_race_once_there_is_one():
+  row = lambda what, batch, ratio, **changes: (
+    dict(what=what, batch=batch, ratio=ratio, precision="float32", threads=2, peak_gib=3.0, before_peak_gib=8.0)
+    | changes
+  )
+  rows = [
+    *(row("train", 4, 0.571), row("train", 4, 0.1, precision="bfloat16"), row("train", 4, 0.2, threads=1)),
+    *(row("evaluate", 4, 0.7), row("evaluate_dynamic", 4, 0.8), row("sample", 4, 0.39)),
+    *(row("train", 8, 0.5, peak_gib=3.561), row("start", 4, 0.34)),
+  ]
+  found = figures.figures(STORED | dict(race=dict(runs=[dict(result=rows)])))
+  names = ("train", "evaluate", "sample", "memory", "memory_gib", "first_step")
+  assert [found[f"release_{name}"] for name in names] == ["0.57", "0.70", "0.39", "0.45", "3.56", "0.34"]
 
 
 @pytest.mark.parametrize(

@@ -383,7 +383,7 @@ def test_a_data_set_is_taken_as_it_is(tmp_path):
 
 
 # `.ci/docs` runs all of them.
-TUTORIALS = ("likelihood", *map(exhaustive, ("compression", "first_flow", "photographs", "couplings")))
+TUTORIALS = ("likelihood", *map(exhaustive, ("compression", "first_flow", "photographs", "couplings", "fields")))
 
 
 @pytest.mark.slow
@@ -405,6 +405,7 @@ def test_tutorials_run(name, capsys, monkeypatch):
     "couplings": "batch shape: (3,)",
     "compression": "refused: ",
     "likelihood": "blank",
+    "fields": "by less than 0.01 nats: True",
   }
   assert expected[name] in out
 

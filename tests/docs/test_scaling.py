@@ -226,6 +226,27 @@ def test_kernels_and_traffic():
   assert model_counts.count_kernels(graph_of(update, [10, 10])) == (3, 7 * 100 * 4)
 
 
+def test_kernels_and_traffic_of_a_compiled_module():
+  module = """HloModule m
+%fused (p: f32[9]) -> f32[9] {
+  %p = f32[9]{0} parameter(0)
+  ROOT %sine = f32[9]{0} sine(%p)
+}
+ENTRY %main (a: f32[4,6], n: s64[]) -> (f32[4,4], pred[4,4]) {
+  %a = f32[4,6]{1,0} parameter(0), metadata={op_name="XLA_Args"}
+  %n = s64[] parameter(1)
+  %copy.1 = f32[4,6]{1,0} copy(%a)
+  %dot.2 = f32[4,4]{1,0} dot(%a, %a), lhs_contracting_dims={1}, rhs_contracting_dims={1}
+  %low = bf16[4,4]{1,0} fusion(%dot.2, %n), kind=kLoop, calls=%fused
+  %pair = (f32[4,4]{1,0}, /*index=1*/pred[4,4]{1,0}) custom-call(%low), custom_call_target="x"
+  %get-tuple-element = f32[4,4]{1,0} get-tuple-element(%pair), index=0
+  ROOT %tuple = (f32[4,4]{1,0}) tuple(%get-tuple-element)
+}
+"""
+  dot, low, pair = 4 * (24 + 16), 4 * 16 + 8 + 2 * 16, 2 * 16 + (4 + 1) * 16
+  assert model_counts.count_instructions(module) == (3, dot + low + pair)
+
+
 @pytest.mark.slow
 def test_a_model_is_linear_in_the_batch():
   model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, structure="squeeze,channels:1", dequant_structure="columns:1"))

@@ -1,0 +1,199 @@
+"""What a GPU takes, measured in about ten minutes, beside what docs/scaling.md expects on paper.
+
+python benchmarks/gpu.py --output=gpu.json      on a machine with a GPU; the first of several is used
+python benchmarks/gpu.py --quick                a tiny model, for a look at whether it runs; so also without a GPU
+
+Training steps of cifar10 with `--jit=blocks` and without, in float32 (as TF32) and in bfloat16; batch sizes up to what
+the memory holds; evaluation, sampling, and the seconds of `bin/train` to its first step. Each row is a process of its
+own: the median of the timed rounds and their spread; the kernels of a step by TensorFlow's profiler, beside their
+number as counted, and the time in which one runs; the peak of the device's memory; seconds from nothing imported until
+it was done once. The most important rows come first; those for which no time is left are named and left out.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from absl import app, flags
+
+import first_step
+from kernels import gpu_kernels, profile_of
+from model import Case, build, seconds_of, start_tensorflow
+from processes import in_new_process
+import scaling
+from tables import markdown, write_json
+
+FLAGS = flags.FLAGS
+NO_GPU = "No GPU: these are figures of a CPU and a tiny model. They mean nothing; they show that this script runs."
+TINY = (
+  "filters=4 blocks=1 components=2 dequant_filters=4 context_channels=4 structure=columns:1 dequant_structure=columns:1"
+)
+
+
+def cases(quick, threads):
+  """Return what is measured, the most important first."""
+  config, batch, words = ("digits", 2, TINY) if quick else (scaling.COMPILED, 64, "")
+
+  def case(what, batch, jit, precision):
+    return Case(config, what, batch, threads, precision, f"{words} cpu_splits=1 jit={jit}".strip())
+
+  steps = [case("train", batch, jit, precision) for precision in ("float32", "bfloat16") for jit in ("blocks", "off")]
+  inference = [case(what, batch, "blocks", "float32") for what in ("evaluate", "sample")]
+  if quick:
+    return [*steps[:2], *inference]
+  sweep = [case("train", size, "blocks", precision) for size in (8, 256, 384) for precision in ("float32", "bfloat16")]
+  more = [case(what, 256, "blocks", "bfloat16") for what in ("evaluate", "sample")]
+  return [*steps, *inference, *sweep, *more]
+
+
+def device():
+  """The name of the first GPU, or None; in a process of its own, since this takes the GPU."""
+  import tensorflow as tf
+
+  found = tf.config.list_physical_devices("GPU")
+  return tf.config.experimental.get_device_details(found[0]).get("device_name", found[0].name) if found else None
+
+
+def measure(case, rounds):
+  """The row of a case, as a dict; in a process that has not used TensorFlow."""
+  start = time.perf_counter()
+  start_tensorflow(case.threads, **case.process)
+  import tensorflow as tf
+
+  row = dict(config=case.config, what=case.what, batch=case.batch, precision=case.precision, jit=case.process["jit"])
+  memory = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+  try:
+    run = build(case)
+    run()
+    first = time.perf_counter() - start
+    run()
+    tf.config.experimental.reset_memory_stats(memory)
+    seconds = [seconds_of(run) for _ in range(rounds)]
+  except tf.errors.ResourceExhaustedError:
+    return row | dict(out_of_memory=True)
+  peak = tf.config.experimental.get_memory_info(memory)["peak"]
+  kernels, busy = gpu_kernels(profile_of(lambda: seconds_of(run))[0])
+  median = statistics.median(seconds)
+  return row | dict(
+    out_of_memory=False,
+    ms=1e3 * median,
+    spread_percent=100 * (max(seconds) - min(seconds)) / median,
+    images_s=case.batch / median,
+    kernels=kernels,
+    busy_percent=100 * busy / median,
+    peak_gib=peak / 2**30,
+    first_s=first,
+  )
+
+
+def counts_of(row, stored):
+  """Return the counts of scaling.py for a row of `measure`; None for what was not counted.
+
+  Args:
+    row: as of `measure`.
+    stored: what scaling.py stores.
+  """
+  if (row["config"], row["what"]) != (scaling.COMPILED, "train"):
+    return None
+  if row["precision"] == "float32":
+    return scaling.step_counts(stored, row["jit"] == "blocks")
+  return stored["counted"][scaling.COMPILED]["mixed_bfloat16"] if row["jit"] == "off" else None
+
+
+def expected_ms(row, name, stored):
+  """Return the milliseconds of a step on paper, at the least; None for what was not counted, or another GPU.
+
+  Args:
+    row: as of `measure`.
+    name: of the GPU, by its driver.
+    stored: what scaling.py stores.
+  """
+  counts = counts_of(row, stored)
+  for gpu in scaling.GPUS:
+    if counts and name and gpu.name.split()[0] in name:
+      for _, policy, peak in gpu.peaks:
+        if row["precision"] in policy:
+          return 1e3 * scaling.total_seconds(scaling.step_seconds(counts, gpu, peak, row["batch"], 1))
+  return None
+
+
+def table(rows, name, stored):
+  """Yield the rows of the table, as texts; arguments as of `expected_ms`."""
+  yield (
+    "model",
+    "",
+    "batch",
+    "networks in",
+    "jit",
+    "ms",
+    "spread",
+    "on paper, ms",
+    "images/s",
+    "kernels",
+    "counted",
+    "a kernel runs",
+    "peak GiB",
+    "s to the first",
+  )
+  for r in rows:
+    expected, counts = expected_ms(r, name, stored), counts_of(r, stored)
+    case = (r["config"], r["what"], str(r["batch"]), r["precision"], r["jit"])
+    if r["out_of_memory"]:
+      yield *case, "out of memory", *[""] * 8
+    else:
+      yield (
+        *case,
+        f"{r['ms']:.1f}",
+        f"{r['spread_percent']:.0f} %",
+        f"{expected:.1f}" if expected else "",
+        f"{r['images_s']:,.1f}",
+        f"{r['kernels']:,}" if r["kernels"] else "not seen",
+        f"{counts['kernels_pass'] + counts['kernels_update']:,}" if counts else "",
+        f"{r['busy_percent']:.0f} %" if r["kernels"] else "",
+        f"{r['peak_gib']:.2f}",
+        f"{r['first_s']:.0f}",
+      )
+
+
+def within(minutes, tasks):
+  """Yield the results of functions of nothing, by name, that begin within a time; name the others on stderr."""
+  end = time.monotonic() + 60 * minutes
+  for name, task in tasks.items():
+    if time.monotonic() < end:
+      yield task()
+    else:
+      print(f"no time left for: {name}", file=sys.stderr, flush=True)
+
+
+def define_flags():
+  """The script's flags; a function, as tests import this file."""
+  flags.DEFINE_bool("quick", False, "A tiny model, a few rounds; always without a GPU.")
+  flags.DEFINE_float("minutes", 10.0, "Rows begin within these.", lower_bound=0.1)
+  flags.DEFINE_integer("rounds", 10, "Timed rounds of each row.")
+  flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
+
+
+def main(argv):
+  del argv
+  name = in_new_process(device)
+  quick, threads = FLAGS.quick or not name, len(os.sched_getaffinity(0))
+  print(name or NO_GPU, flush=True)
+  rounds = 2 if quick else FLAGS.rounds
+  tasks = {str(case): (lambda case=case: in_new_process(measure, case, rounds)) for case in cases(quick, threads)}
+  started = ("digits", 4, 8, threads) if quick else (scaling.COMPILED, 64, 128, threads)
+  tasks = {"start of bin/train": lambda: in_new_process(first_step.measure, *started)} | tasks
+  start, *rows = within(FLAGS.minutes, tasks)
+  write_json(FLAGS.output, dict(device=name, quick=quick, first_step=start, rows=rows))
+  print(f"bin/train to its first step, batch size {start['batch']}: {start['total_s']:.1f} s")
+  print(markdown(list(table(rows, name, json.loads(scaling.COUNTS.read_text())))))
+  print(name or NO_GPU)
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)

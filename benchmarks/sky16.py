@@ -1,0 +1,104 @@
+"""Archives of the data set sky16 beside its entropy, JPEG XL, PNG and FITS' Rice.
+
+bin/train --flagfile=configs/sky16.flags --workdir=runs/sky16
+python benchmarks/sky16.py --workdir=runs/sky16 --output=sky16.json
+
+All figures are bits per pixel of the test frames, 256x256 pixels of 16 bits each. The entropy is that of the Poisson
+and read noise given each scene, summed over pixels; the surprise is -log2 of the probability of these very frames given
+their scenes. Nobody who does not know the scenes can need less on average. The archive holds the frames as files, cut
+into tiles of the model's size; the model itself is not in it. Rice is `CompImageHDU` of astropy, of which the
+compressed data count and the headers do not.
+"""
+
+import io
+import os
+import pathlib
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+from absl import app, flags
+from astropy.io import fits
+import imagecodecs
+import numpy as np
+
+from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec
+from flowpp_tf.compression.pictures import ImageFile, read_pictures, write_pictures
+from flowpp_tf.data import load_dataset, sky
+from flowpp_tf.evaluation import evaluate_bits_per_dim
+from flowpp_tf.training import Workdir
+from tables import print_table, write_json
+
+FLAGS = flags.FLAGS
+
+
+def rice(frame):
+  """Return the bytes of a frame's compressed data, with the best of some heights of its tiles."""
+  sizes = []
+  for rows in (1, 4, 16):
+    file = io.BytesIO()
+    part = fits.CompImageHDU(frame, compression_type="RICE_1", tile_shape=(rows, frame.shape[1]))
+    fits.HDUList([fits.PrimaryHDU(), part]).writeto(file)
+    with fits.open(io.BytesIO(file.getvalue()), disable_image_compression=True) as stored:
+      sizes.append(int(stored[1].header["PCOUNT"]))
+    with fits.open(io.BytesIO(file.getvalue())) as stored:
+      assert np.array_equal(stored[1].data, frame)
+  return min(sizes)
+
+
+def codecs(frames):
+  """Yield the names of codecs, and the bytes of all frames, each a file."""
+  pngs = [imagecodecs.png_encode(frame, level=9, strategy=1) for frame in frames]
+  yield "PNG (zlib 9)", sum(map(len, pngs))
+  for effort in (7, 9):
+    files = [imagecodecs.jpegxl_encode(frame, lossless=True, effort=effort) for frame in frames]
+    assert all(np.array_equal(imagecodecs.jpegxl_decode(file), frame) for file, frame in zip(files, frames))
+    yield f"JPEG XL, lossless, effort {effort}", sum(map(len, files))
+  yield "JPEG-LS", sum(len(imagecodecs.jpegls_encode(frame)) for frame in frames)
+  yield "FITS, Rice", sum(map(rice, frames))
+
+
+def archive(model, frames, tier):
+  """Return the bytes of an archive of the frames that decodes to them, and the seconds of coding and decoding."""
+  shape = model.config.image_shape
+  codec, file = TieredCodec(model, tier), io.BytesIO()
+  files = [ImageFile(f"{i:02}.png", frame[..., np.newaxis]) for i, frame in enumerate(frames)]
+  begin = time.monotonic()
+  write_pictures(ArchiveWriter(file, codec, "files"), files, shape)
+  coded = time.monotonic()
+  decoded = list(read_pictures(ArchiveReader(file), codec))
+  assert all(np.array_equal(item.pixels, original.pixels) for item, original in zip(decoded, files, strict=True))
+  return file.tell(), coded - begin, time.monotonic() - coded
+
+
+def main(_):
+  model, _ = Workdir(FLAGS.workdir).load()
+  tiles = load_dataset("sky16", image_shape=model.config.image_shape).test
+  frames = sky.frames()["test"][..., 0]
+  scenes = [sky.scene("test", i) for i in range(len(frames))]
+  entropy = float(np.mean([sky.noise_entropy(scene) for scene in scenes]))
+  surprise = float(np.mean([sky.surprise(frame, scene) for frame, scene in zip(frames, scenes)]))
+  bound = evaluate_bits_per_dim(model, tiles, FLAGS.num_samples).bounds[-1]
+  size, seconds, back = archive(model, frames, FLAGS.tier)
+  results = {
+    "entropy of the noise given the scene": entropy,
+    "surprise of these frames given the scene": surprise,
+    "bound of the model": bound.bits_per_dim,
+    f"archive, {FLAGS.tier}": 8 * size / frames.size,
+    **{name: 8 * total / frames.size for name, total in codecs(frames)},
+  }
+  row = lambda name, bits: {"": name, "bits/pixel": f"{bits:.3f}", "of the entropy": f"{bits / entropy:.3f}"}
+  print_table([row(name, bits) for name, bits in results.items()])
+  print(f"{len(frames)} frames, {frames.size:,} pixels; coded in {seconds:.0f} s, decoded in {back:.0f} s")
+  if FLAGS.output:
+    write_json(FLAGS.output, {"bits_per_pixel": results, "seconds": [seconds, back]})
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("workdir", None, "Working directory of the run.", required=True)
+  flags.DEFINE_string("tier", "portable", "Tier of the codec.")
+  flags.DEFINE_integer("num_samples", 1, "Samples of the bound.")
+  flags.DEFINE_string("output", None, "File for the results, JSON.")
+  app.run(main)

@@ -1,0 +1,180 @@
+"""The race with the release: what is not timing."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import first_step
+import processes
+import race
+import release
+from support.programs import ROOT
+
+pytestmark = pytest.mark.docs
+
+
+def test_imports_of_tensorflow_1_are_rewritten_and_nothing_else():
+  source = (
+    '"""import tensorflow as tf, in a docstring."""\n'
+    "import tensorflow as tf\n"
+    "from tensorflow.distributions import Normal\n"
+    "from tensorflow import keras\n"
+    "from tensorflow.core.util import event_pb2\n"
+    "def late():\n"
+    "  import tensorflow as v1\n"
+    "  from tensorflow.python.util import compat\n"
+    "from tensorflow_probability import distributions\n"
+  )
+  assert release.rewritten(source) == (
+    '"""import tensorflow as tf, in a docstring."""\n'
+    "import tensorflow.compat.v1 as tf\n"
+    "from tensorflow.compat.v1.distributions import Normal\n"
+    "from tensorflow.compat.v1 import keras\n"
+    "from tensorflow.core.util import event_pb2\n"
+    "def late():\n"
+    "  import tensorflow.compat.v1 as v1\n"
+    "  from tensorflow.python.util import compat\n"
+    "from tensorflow_probability import distributions\n"
+  )
+
+
+# As the release is built: modules that import each other, TensorFlow 1, and what is not installed here.
+RELEASE = {
+  "flows": "import tensorflow as tf\nfrom tqdm import tqdm\nZERO = tf.placeholder\n",
+  "logistic": "",
+  "utils": "from tensorflow.core.util import event_pb2\n",
+  "flow_training": """
+from tqdm import trange
+from .utils import event_pb2
+
+def train(*, lr_schedule, steps_per_log, logdir, total_bs, init_bs, epochs_per_val, dropout_p):
+  import horovod.tensorflow as hvd
+  from mpi4py import MPI
+  hvd.init()
+  assert hvd.size() == MPI.COMM_WORLD.Get_size() == 1 and MPI.COMM_WORLD.gather("a", root=0) == ["a"]
+  images, _ = load_data(dataset="cifar10", dtype="float32")
+  assert images.shape == (init_bs, 32, 32, 3) and dropout_p == 0.2
+  logger = TensorBoardOutput(logdir)
+  for step in trange(9):
+    assert step % epochs_per_val
+    rate = lr_schedule(step)
+    logger.writekvs([("iter", step), ("bpd", rate * total_bs)], step)
+""",
+  "run_cifar": """
+from .flow_training import train
+from .flows import ZERO
+
+def main():
+  import argparse
+  argparse.ArgumentParser().parse_args()
+  train(lr_schedule=None, steps_per_log=100, logdir="~/logs", total_bs=64, init_bs=128, epochs_per_val=1, dropout_p=0.2)
+""",
+}
+TRAIN = """
+import sys, release
+def before(step):
+  if step == 3: raise SystemExit
+  return 0.5
+release.train(sys.argv[1], 4, 8, before, lambda values: print(values["iter"], values["bpd"], flush=True))
+"""
+
+
+@pytest.mark.slow
+def test_the_loop_of_a_release_runs_with_its_own_settings_and_our_batches(tmp_path):
+  """In a process of its own: the mode of TensorFlow 1 is for all of it."""
+  (tmp_path / "flows").mkdir()
+  for name, source in RELEASE.items():
+    (tmp_path / "flows" / f"{name}.py").write_text(source)
+  before = sorted(tmp_path.rglob("*"))
+  found = subprocess.run(
+    [sys.executable, "-c", TRAIN, tmp_path],
+    env=os.environ | {"PYTHONPATH": str(ROOT / "benchmarks")},
+    capture_output=True,
+    text=True,
+  )
+  assert found.stdout.split("\n")[:-1] == ["0 2.0", "1 2.0", "2 2.0"], found.stderr
+  assert sorted(tmp_path.rglob("*")) == before  # nothing is written beside the release
+
+
+def turn(seconds, **changes):
+  return dict(seconds=seconds, cpu_s=2 * seconds, voluntary=10, involuntary=3, others=0.5, peak_bytes=2**30) | changes
+
+
+def test_rows_of_a_race_are_medians_beside_the_rival_of_the_same_kind():
+  turns = {
+    ("", "evaluate"): [turn(2.0), turn(4.0), turn(3.0, peak_bytes=2**31)],
+    ("float32", "evaluate"): [turn(1.0), turn(1.5), turn(9.0)],
+    ("float32", "evaluate_dynamic"): [turn(6.0, voluntary=30)] * 3,
+  }
+  static, dynamic = race.rows("cifar10 evaluate 4 2", turns, [0.1, 2.04])
+  assert (static["ratio"], static["ms_image"], static["spread_percent"]) == (0.5, 375.0, pytest.approx(100 * 8 / 1.5))
+  assert (static["cpu_ratio"], static["before_peak_gib"], static["turns"]) == (0.5, 2.0, 3)
+  assert (dynamic["what"], dynamic["ratio"], dynamic["switches_voluntary"]) == ("evaluate_dynamic", 2.0, 30)
+  head, first, second = race.table([static, dynamic])
+  assert dict(zip(head, first)) == {
+    "model": "cifar10",
+    "": "evaluate",
+    "batch": "4",
+    "cores": "2",
+    "precision": "float32",
+    "time, ratio": "0.50",
+    "s a turn": "1.5; 3",
+    "spread": "533 %; 67 %",
+    "CPU time, ratio": "0.50",
+    "CPU s": "3; 6",
+    "switches, voluntary": "10; 10",
+    "involuntary": "3; 3",
+    "peak GiB": "1.00; 2.00",
+    "memory, ratio": "0.50",
+    "turns": "3",
+    "load; other processes' cores": "0.1 to 2.04; 0.5",
+  }
+  assert second[1] == "evaluate, dynamic"
+
+
+def test_the_release_has_one_evaluation_and_another_version_two(tmp_path):
+  roles = lambda case: list(race.contestants(case, str(tmp_path), ["float32", "bfloat16"], 32))
+  train = [("", "train"), ("float32", "train"), ("bfloat16", "train")]
+  both = [(precision, what) for what in ("evaluate", "evaluate_dynamic") for precision in ("float32", "bfloat16")]
+  assert roles("cifar10 train 4 2") == train
+  assert roles("cifar10 start 4 2") == [("", "start"), ("float32", "start")]
+  assert roles("cifar10 evaluate 4 2") == [("", "evaluate"), ("", "evaluate_dynamic"), *both]
+  (tmp_path / "flows").mkdir()
+  (tmp_path / "flows" / "run_cifar.py").touch()
+  assert roles("cifar10 evaluate 4 2") == [("", "evaluate"), *both]
+
+
+TURNS = """
+import os, processes
+turns = processes.Turns()
+print("what a library prints")
+os.system("echo what another process prints")
+turns.ready(parameters=7)
+for _ in range(2):
+  turns.begin()
+  turns.end()
+raise ValueError("the third turn")
+"""
+
+
+def test_a_process_takes_turns_and_says_why_it_ended(monkeypatch):
+  monkeypatch.setenv("PYTHONPATH", str(ROOT / "benchmarks"))
+  process = processes.TakesTurns([sys.executable, "-c", TURNS])
+  assert process.content == dict(parameters=7)
+  names = {"seconds", "cpu_s", "voluntary", "involuntary", "peak_bytes", "others"}
+  assert [set(process.turn()) for _ in range(2)] == [names] * 2
+  with pytest.raises(RuntimeError, match="the third turn"):
+    process.turn()
+  process.end()  # ends nothing twice
+
+
+def test_a_command_runs_until_its_line_is_there():
+  program = "import signal; print('step 0: 8.3', flush=True); print('done', flush=True); signal.pause()"
+  found, taken = first_step.arrivals([sys.executable, "-c", program], {"first": "step 0", "last": "done"})
+  assert 0 < found["first"] <= found["last"] <= taken["seconds"]
+  assert set(taken) == {"seconds", "cpu_s", "voluntary", "involuntary", "peak_bytes", "others"}
+  assert taken["peak_bytes"] > 2**20 and taken["cpu_s"] > 0
+  with pytest.raises(RuntimeError, match="ended before its first step:\nwhy"):
+    first_step.arrivals([sys.executable, "-c", "print('why')"], {"first": "step 0"})
