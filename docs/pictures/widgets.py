@@ -10,7 +10,7 @@ import flowpp_tf as fpp
 from flowpp_tf.data import load_dataset
 from flowpp_tf.demo import charts, figures
 from flowpp_tf.demo.engine import Engine, KnownImages
-from flowpp_tf.evaluation import interpolate
+from flowpp_tf.evaluation import heat_map, interpolate
 
 PATH = samples.style.IMAGES.parent / "widgets.html"
 PRESET, TEMPERATURES, SIDE, FRAMES = "fashion_mnist", (0.7, 0.85, 1.0), 4, 24
@@ -61,7 +61,7 @@ def bits_html():
   bits, (of, values) = engine.positions(image), engine.references
   maps = [figures.figure(figures.thumbnail(image[0], engine.config.levels), "a test image of digits")]
   for name, part in (("all its bits", bits.total), ("prior", bits.prior), ("log-det", bits.log_det)):
-    maps.append(figures.figure(figures.heat_map(part[0]), f"{name}: {part.sum():.0f}"))
+    maps.append(figures.figure(heat_map(part[0]), f"{name}: {part.sum():.0f}"))
   histogram = charts.histogram(values, float(engine.bound(image)[0]), of)
   return (
     f"{figures.row(maps)}\n{histogram}\n<p>Bright positions take more bits. Prior, log-det and what the dequantizer "

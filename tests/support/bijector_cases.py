@@ -96,8 +96,18 @@ BIJECTORS = {
   "piecewise_linear": (lambda d: fb.LogitLinearCDF(*spline(d, 0)), normal, EVENT),
   "bounded_affine": (lambda d: fb.BoundedAffine(draw(*EVENT, dtype=d), draw(2, dtype=d)), normal, EVENT),
   "pixels_to_logit": (lambda d: fb.PixelsToLogit(levels=17), pixels, EVENT),
+  "asinh_transform": (
+    lambda d: fb.AsinhTransform(tf.sigmoid(draw(*EVENT, dtype=d)), tf.constant([0.05, 0.1], d), levels=17),
+    pixels,
+    EVENT,
+  ),
   "logit_margin": (lambda d: fb.LogitMargin(0.05), normal, EVENT),
   "act_norm": (lambda d: fb.ActNorm(tf.exp(draw(*EVENT, dtype=d)), draw(*EVENT, dtype=d)), normal, EVENT),
+  "standardization": (
+    lambda d: fb.Standardization(draw(*EVENT, dtype=d), tf.exp(draw(*EVENT, dtype=d, seed=1))),
+    normal,
+    EVENT,
+  ),
   "conv": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d)), normal, EVENT),
   "conv_blocks": (lambda d: fb.Invertible1x1Conv(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
   "conv_lu": (lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d)), normal, EVENT),

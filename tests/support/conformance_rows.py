@@ -141,6 +141,7 @@ LAYER_ROWS = {
   "conv": _layer_row(lambda d: fpp.layers.InitNormConv2D(3, weight_norm=True, dtype=d), (4, 4, 2)),
   "dense": _layer_row(lambda d: fpp.layers.InitNormDense(3, dtype=d), (4, 4, 2)),
   "dropout": _layer_row(lambda d: fpp.layers.Dropout(0.5, dtype=d), (4, 4, 2)),
+  "gated_conv_periodic": _layer_row(lambda d: fpp.layers.GatedConv(4, 3, padding="periodic", dtype=d), (4, 4, 4)),
   "gated_conv": _layer_row(lambda d: fpp.layers.GatedConv(4, dtype=d), (4, 4, 4)),
   "gated_attention": _layer_row(lambda d: fpp.layers.GatedAttention(4, 2, dtype=d), (4, 4, 4), (4, 4, 4)),
   "gated_pointwise": _layer_row(lambda d: fpp.layers.GatedPointwise(4, dtype=d), (4, 4, 4), (4, 4, 4)),

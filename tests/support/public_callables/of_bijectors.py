@@ -117,6 +117,13 @@ CONSTRUCTORS = {
     ),
     _value([3, 2]),
   ),
+  "Standardization": Row(
+    lambda w: fb.Standardization, dict(mean=real(NORMAL(2)), stddev=real(np.abs(NORMAL(2)) + 1)), _value([3, 2])
+  ),
+  "Standardization.initialize": Row(
+    lambda w: fb.Standardization(tf.Variable(tf.zeros(2)), tf.Variable(tf.ones(2))).initialize,
+    dict(x=real(NORMAL(5, 2), event=1, finite=True)),
+  ),
   "BoundedAffine": Row(
     lambda w: fb.BoundedAffine, dict(scale_logit=real(NORMAL(2)), shift=real(NORMAL(2))), _value([3, 2])
   ),
@@ -192,6 +199,11 @@ CONSTRUCTORS = {
   "PixelsToLogit": Row(
     lambda w: fb.PixelsToLogit,
     dict(levels=count(17), alpha=number(0.05, 0, 0.5, ends=False)),
+    lambda b: look(b.forward_and_log_det(tf.constant([1.0, 2.0]))),
+  ),
+  "AsinhTransform": Row(
+    lambda w: fb.AsinhTransform,
+    dict(offset=real(tf.constant(0.1)), scale=real(tf.constant(0.05)), levels=count(17)),
     lambda b: look(b.forward_and_log_det(tf.constant([1.0, 2.0]))),
   ),
   "LogitMargin": Row(lambda w: fb.LogitMargin, dict(margin=number(0.05, 0, 0.5, ends=False)), _value([3, 2])),

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from flowpp_tf import data
 from support.models import MINIMAL, small_images
-from support.public_callables.row import Row
+from support.public_callables.row import Row, look
 from support.wrong_values import (
   count,
   flag,
@@ -52,7 +52,19 @@ CLASSES = optional(labels([0, 1, 2, 0], 3, one=False)).but("too large", "negativ
 SPLITS = dict(train=IMAGES, validation=IMAGES[:1], test=IMAGES[1:])
 SPLIT = images(IMAGES, 8)
 PIXELS = np.random.RandomState(0).randint(0, 256, [5 * 6 + 4 * 4, 3]).astype(np.uint8)
-CROPS = lambda w: data.RandomCrops(PIXELS, [(5, 6), (4, 4)], (2, 2, 3))
+CROPS = lambda w, **more: data.RandomCrops(PIXELS, [(5, 6), (4, 4)], (2, 2, 3), **more)
+TILES = lambda w: CROPS(w, neighbours=True)
+DRAWS = (
+  instance(np.array([0.1, 0.5]))
+  .but("array", "list")
+  .also(("NaN", np.array([np.nan])), ("too large", np.array([1.5])), ("negative", np.array([-0.5])))
+)
+INDICES = (
+  instance(np.array([0, 3]))
+  .but("array", "list")
+  .also(("fractions", np.array([0.5])), ("too large", np.array([99])), ("negative", np.array([-1])))
+)
+MIRRORED = instance(np.array([True, False])).but("array", "list").also(("too few", np.array([True])))
 BATCH = count(2)
 TRAINING = dict(
   seed=count(0, low=0, huge=same(2**62)).but("negative", "too small"),
@@ -74,12 +86,20 @@ ROWS = {
   ),
   "load_dataset/photos": Row(
     lambda w: lambda **kwargs: data.load_dataset("photos", **kwargs),
-    dict(image_shape=optional(shape((32, 32, 3))), levels=optional(count(256, low=2, most=256)), crops=flag(False)),
+    dict(image_shape=optional(shape((32, 32, 3))), levels=optional(count(256, low=2, most=1 << 16)), crops=flag(False)),
     slow=True,
   ),
   "load_dataset/folder": Row(
     lambda w: lambda **kwargs: data.load_dataset(f"folder:{w.pictures}", image_shape=(8, 8, 3), **kwargs),
     dict(max_bad_files=count(1, low=0, huge=None), splits_file=optional(path(lambda w: w.splits))),
+  ),
+  "load_dataset/neighbours": Row(
+    lambda w: (
+      lambda neighbours: data.load_dataset(
+        f"folder:{w.pictures}", image_shape=(8, 8, 3), crops=True, neighbours=neighbours
+      )
+    ),
+    dict(neighbours=flag(True)),
   ),
   "load_dataset/bits": Row(
     lambda w: lambda bits: data.load_dataset("photos", bits=bits), dict(bits=optional(count(5, most=8))), slow=True
@@ -109,7 +129,7 @@ ROWS = {
     lambda w: lambda **kwargs: data.ImageDataset(**{"name": "small", "levels": 8, **SPLITS, **kwargs}),
     dict(
       name=text("small"),
-      levels=count(8, low=2, most=256),
+      levels=optional(count(8, low=2, most=1 << 16)),
       train=SPLIT.but("another height", "another width", "transposed", "another number of channels").also(
         ("another height", IMAGES[:, :2])
       ),
@@ -147,6 +167,14 @@ ROWS = {
   "ImageDataset.labels_of": Row(lambda w: w.dataset.labels_of, dict(split=name("test"))),
   "ImageDataset.split": Row(lambda w: w.dataset.split, dict(name=name("test").named("split"))),
   "ImageDataset.reduce_bits": Row(lambda w: w.bytes_dataset.reduce_bits, dict(bits=count(5, most=8))),
+  "load_dataset/random_field": Row(
+    lambda w: lambda **kwargs: data.load_dataset("random_field", **kwargs), dict(real_valued=flag(True))
+  ),
+  "GaussianFields": Row(
+    lambda w: data.GaussianFields,
+    dict(count=count(3, huge=same(2**40)), spectrum=instance(np.ones([4, 4])), seed=count(1, low=0, huge=None)),
+    lambda fields: look(fields[:2]),
+  ),
   "RandomCrops": Row(
     lambda w: data.RandomCrops,
     dict(
@@ -156,16 +184,27 @@ ROWS = {
       sizes=some_of([(5, 6), (4, 4)], [("size", (1, 1)), ("fraction", (4.5, 4.5))]),
       image_shape=shape((2, 2, 3)),
       most=optional(count(2, huge=same(100))),
+      neighbours=flag(False),
+      levels=optional(count(17, low=2, most=256)),
+      edges=flag(False),
     ),
     lambda crops: crops[:],
   ),
-  "RandomCrops.random_crops": Row(
-    lambda w: CROPS(w).random_crops,
-    dict(
-      draws=instance(np.array([0.1, 0.5]))
-      .but("array", "list")
-      .also(("NaN", np.array([np.nan])), ("too large", np.array([1.5])), ("negative", np.array([-0.5])))
-    ),
+  "RandomCrops.random_crops": Row(lambda w: CROPS(w).random_crops, dict(draws=DRAWS)),
+  "RandomCrops.with_neighbours": Row(
+    lambda w: CROPS(w).with_neighbours,
+    dict(levels=optional(count(17, low=2, most=256))),
+    lambda crops: crops.tiles(np.array([0]))[1],
+  ),
+  "RandomCrops.tiles": Row(lambda w: TILES(w).tiles, dict(indices=INDICES, shift=count(1, low=0, most=7))),
+  "RandomCrops.inside": Row(lambda w: TILES(w).inside, dict(indices=INDICES)),
+  "ReducedBits.inside": Row(lambda w: data.ReducedBits(TILES(w), 3).inside, dict(indices=INDICES)),
+  "RandomCrops.random_tiles": Row(
+    lambda w: TILES(w).random_tiles, dict(draws=DRAWS, mirrored=MIRRORED, shift=count(1, low=0, most=7))
+  ),
+  "ReducedBits.tiles": Row(lambda w: data.ReducedBits(TILES(w), 3).tiles, dict(indices=INDICES)),
+  "ReducedBits.random_tiles": Row(
+    lambda w: data.ReducedBits(TILES(w), 3).random_tiles, dict(draws=DRAWS, mirrored=MIRRORED)
   ),
   "ReducedBits": Row(
     lambda w: data.ReducedBits,

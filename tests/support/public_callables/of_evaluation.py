@@ -35,6 +35,7 @@ BATCH = count(2, huge=same(100))
 SAMPLES = count(2)
 CLASSES = labels(LABELS, 3)
 LATENTS = real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True)
+WHOLE = PICTURES.but("another height", "another width")  # of any size
 SOUND = real(np.arange(9.0), batch=1, dtype="float64", finite=True, cast="all")
 GREY = small_images(3)[..., :1]
 ROWS_OF_METRICS = [{"step": 1, "bits_per_dim": 3.0, "val_bits_per_dim": 3.5}]
@@ -71,7 +72,8 @@ _EVALUATION = {
     lambda w: lambda labels: w.batched_labelled.decode(NORMAL(3, 4, 4, 2), labels), dict(labels=optional(CLASSES))
   ),
   "Reconstruction.visible_differences": Row(
-    lambda w: evaluation.Reconstruction(IMAGES, 7 - IMAGES).visible_differences, dict(levels=count(8, low=2, most=256))
+    lambda w: evaluation.Reconstruction(IMAGES, 7 - IMAGES).visible_differences,
+    dict(levels=count(8, low=2, most=1 << 16)),
   ),
   "Scorer": Row(
     lambda w: evaluation.Scorer,
@@ -97,6 +99,49 @@ _EVALUATION = {
     lambda w: w.position_scorer.__call__,
     dict(images=PICTURES, labels=optional(CLASSES), batch_size=BATCH),
     lambda bits: look(bits.total),
+  ),
+  "PositionScorer.__call__/condition": Row(
+    lambda w: lambda condition: evaluation.PositionScorer(w.tile_model, 2)(IMAGES, condition=condition),
+    dict(condition=optional(real(NORMAL(3, 4, 4, 10), event=3, batch=1, finite=True, cast="all")).but("None")),
+    lambda bits: look(bits.total),
+  ),
+  "PositionScorer.cropped": Row(
+    lambda w: w.position_scorer.cropped,
+    dict(height=count(2, most=4), width=count(4, most=4)),
+    lambda scorer: look(scorer(IMAGES[:, :2], labels=LABELS).total),
+  ),
+  "sample_pictures": Row(
+    lambda w: evaluation.sample_pictures,
+    dict(
+      model=instance(lambda w: w.tile_model),
+      n=count(1).but("tensor"),
+      height=count(5, huge=None),
+      width=count(7, huge=None),
+      temperature=number(1.0, low=0),
+      seed=seed(0),
+    ),
+  ),
+  "bit_maps": Row(
+    lambda w: evaluation.bit_maps,
+    dict(model=instance(lambda w: w.model), pictures=WHOLE, num_samples=SAMPLES, seed=seed(0), batch_size=BATCH),
+  ),
+  "BitMaps": Row(
+    lambda w: evaluation.BitMaps,
+    dict(model=instance(lambda w: w.model), num_samples=SAMPLES, seed=seed(0)),
+    lambda maps: look(list(maps(IMAGES))),
+  ),
+  "BitMaps.__call__": Row(
+    lambda w: evaluation.BitMaps(w.model, 2).__call__,
+    dict(pictures=WHOLE, batch_size=BATCH),
+    lambda maps: look(list(maps)),
+  ),
+  "heat_map": Row(
+    lambda w: evaluation.heat_map,
+    dict(
+      values=real(np.arange(6.0).reshape(2, 3), batch=2, dtype="float64", finite=True, cast="all"),
+      low=optional(number(0.0)),
+      high=optional(number(5.0, low=1.0)),
+    ),
   ),
   "classify": Row(
     lambda w: evaluation.classify,
@@ -127,6 +172,14 @@ _EVALUATION = {
       given=mapping({"labels": LABELS})
       .also(("labels of others", {"labels": LABELS[:2]}), ("key", {"label": LABELS}))
       .named("labels")
+    ),
+  ),
+  "evaluate_bits_per_dim/inside": Row(
+    lambda w: lambda inside: evaluation.evaluate_bits_per_dim(w.model, IMAGES, inside=inside),
+    dict(
+      inside=optional(instance(np.array([[4, 4], [3, 4], [1, 2]])))
+      .but("array", "list")
+      .also(("fractions", np.full([3, 2], 2.5)), ("too large", np.full([3, 2], 5)), ("zero", np.zeros([3, 2], int)))
     ),
   ),
   "FeatureNetwork.train": Row(
@@ -176,7 +229,7 @@ _EVALUATION = {
       images=images(GREY, 8)
       .but("another height", "another width", "another number of channels")
       .also(("two channels", IMAGES)),
-      levels=count(8, low=2, most=256),
+      levels=optional(count(8, low=2, most=1 << 16)),
       columns=optional(count(2, huge=None)),
       gap=count(1, low=0, huge=None),
       wide_rows=some_of([1]).but("list with a wrong number"),
@@ -263,7 +316,11 @@ _EVALUATION = {
   ),
   "conformal_p_value": Row(
     lambda w: evaluation.conformal_p_value,
-    dict(calibration=SOUND, scores=real(np.arange(3.0), batch=1, dtype="float64", finite=True, cast="all")),
+    dict(
+      calibration=SOUND,
+      scores=real(np.arange(3.0), batch=1, dtype="float64", finite=True, cast="all"),
+      two_sided=flag(False),
+    ),
   ),
   "conformal_threshold": Row(
     lambda w: evaluation.conformal_threshold, dict(calibration=SOUND, false_alarms=number(0.25, low=0.1, high=0.9))
@@ -291,14 +348,14 @@ _EVALUATION = {
         "an axis too many",
         "a number",
       ),
-      levels=count(8, low=2, most=256),
+      levels=optional(count(8, low=2, most=1 << 16)),
     ),
   ),
   "write_animation": Row(
     lambda w: evaluation.write_animation,
     dict(
       images=images(GREY, 8).but("another height", "another width", "another number of channels"),
-      levels=count(8, low=2, most=256),
+      levels=optional(count(8, low=2, most=1 << 16)),
       path=path(lambda w: w.new("a.gif"), there=False).also(("ending", "a.txt")),
       seconds=number(0.1, 0, ends=False),
     ),
@@ -378,12 +435,30 @@ _COMPRESSION = {
       embed_model=flag(False),
       max_batch=optional(count(2, huge=same(2**62))),
       progress=function(lambda count: None),
+      version=count(2, low=2, most=3),
     ),
     lambda writer: None,
   ),
   "ArchiveWriter.write_segment": Row(
     lambda w: w.writer.write_segment,
-    dict(images=ARRAYS.but("too large uint8", "no images"), extra=binary(b"extra").but("empty", "others", "half")),
+    dict(
+      images=ARRAYS.but("too large uint8", "no images"),
+      extra=binary(b"extra").but("empty", "others", "half"),
+      instead=optional(binary(b"instead").but("empty", "others", "half")),
+    ),
+  ),
+  "ArchiveWriter.write_segment/runs": Row(
+    lambda w: (
+      lambda runs: compression.ArchiveWriter(io.BytesIO(), compression.TieredCodec(w.tile_model)).write_segment(
+        IMAGES, runs=runs
+      )
+    ),
+    dict(
+      runs=optional(
+        some_of([(8, 5, 0, 3)], [("too many", (8, 5, 0, 4)), ("too few", (4, 4, 0, 1)), ("fraction", (8, 5, 0, 2.5))])
+      )
+    ),
+    slow=True,
   ),
   "CodecModel": Row(
     lambda w: compression.CodecModel,

@@ -85,6 +85,7 @@ ROWS = {
       dropout=RATE.also(("1", 1.0)),
       weight_norm=flag(False),
       remat=flag(False),
+      padding=name("periodic"),
     ),
   ),
   "NetworkConfig.of": Row(lambda w: layers.NetworkConfig.of, dict(value=instance(NETWORK).named("network"))),
@@ -123,6 +124,7 @@ ROWS = {
       output_kernel_size=count(1),
       dropout=RATE,
       weight_norm=flag(False),
+      padding=name("periodic"),
     ),
     _of_inputs((4, 4, 4)),
   ),
@@ -152,7 +154,14 @@ ROWS = {
   ),
   "GatedConv": Row(
     lambda w: layers.GatedConv,
-    dict(filters=count(4), output_kernel_size=count(3), use_context=flag(False), dropout=RATE, weight_norm=flag(False)),
+    dict(
+      filters=count(4),
+      output_kernel_size=count(3),
+      use_context=flag(False),
+      dropout=RATE,
+      weight_norm=flag(False),
+      padding=name("periodic"),
+    ),
     _of_inputs((4, 4, 4)),
   ),
   "GatedPointwise": Row(
@@ -162,7 +171,13 @@ ROWS = {
   ),
   "InitNormConv2D": Row(
     lambda w: layers.InitNormConv2D,
-    dict(filters=count(3), kernel_size=count(3), init_scale=number(1.0, 0, ends=False), weight_norm=flag(False)),
+    dict(
+      filters=count(3),
+      kernel_size=count(3),
+      init_scale=number(1.0, 0, ends=False),
+      weight_norm=flag(False),
+      padding=name("periodic"),
+    ),
     _of_inputs((4, 4, 2)),
   ),
   "InitNormDense": Row(

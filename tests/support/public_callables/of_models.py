@@ -79,6 +79,13 @@ _METHODS = {
   **_bound("log_prob_bound", num_samples=SAMPLES, **TRAINING),
   **_bound("bound_terms", num_samples=SAMPLES, **TRAINING),
   **_bound("bits_per_dim", num_samples=SAMPLES),
+  "log_prob": Row(
+    lambda w: w.real_valued.log_prob, dict(images=real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True, cast="all"))
+  ),
+  "log_prob/conditional": Row(
+    lambda w: lambda labels, condition: w.real_valued_conditional.log_prob(NORMAL(3, 4, 4, 2), labels, condition),
+    dict(labels=CLASSES, condition=CONDITION),
+  ),
   **_bound("initialize", overwrite=flag(True)),
   **_bound("encode"),
   "to_bits_per_dim": Row(lambda w: w.model.to_bits_per_dim, dict(log_prob=real(NORMAL(3), cast="all"))),
@@ -119,6 +126,11 @@ _METHODS = {
   ),
   # --- Keras
   "call": Row(lambda w: w.model, dict(inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False))),
+  "cropped": Row(
+    lambda w: w.model.cropped,
+    dict(height=count(2, most=4), width=count(4, most=4)),
+    lambda model: look(model.log_prob_bound(IMAGES[:, :2], seed=0)),
+  ),
   "adapt": Row(
     lambda w: w.model.adapt,
     dict(
@@ -286,6 +298,22 @@ _DISTRIBUTIONS = {
       ),
     ),
     _of_vectors,
+  ),
+  "image_flow": Row(
+    lambda w: fpp.image_flow,
+    dict(
+      shape=shape((4, 4, 2)),
+      context_shape=shape((1, 1, 3)).but("empty"),
+      structure=optional(text("channels:1")),
+      coupling=name("affine"),
+      components=count(2),
+      filters=count(4),
+      blocks=count(1),
+      attention=flag(False),
+      padding=name("periodic"),
+      dtype=name("float32"),
+    ),
+    lambda flow: look(flow.event_shape.as_list()),
   ),
   "VectorFlow": Row(lambda w: fpp.VectorFlow, dict(SIZES, df=DF)),
 }

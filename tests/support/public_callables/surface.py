@@ -55,7 +55,8 @@ WITHOUT_ROWS = {
     "Workdir.add_row Workdir.check Workdir.check_run Workdir.new_checkpoints Workdir.open Workdir.recover "
     "Workdir.save_best Workers.any Workers.broadcast train_step"
   ),
-  "NumPy's indexing": "RandomCrops.__getitem__ ReducedBits.__getitem__",
+  "what decoders of files call, of their own reader": "ArchiveReader.claim_more",
+  "NumPy's indexing": "GaussianFields.__getitem__ RandomCrops.__getitem__ ReducedBits.__getitem__",
   "what its constructor has given it already": "UniformDequantization.given VariationalDequantization.given",
   "the steps of a layer, which fused blocks call": (
     "Dropout.apply Dropout.keep_mask Dropout.scale GatedAttention.mix GatedPointwise.mix"

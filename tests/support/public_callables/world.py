@@ -22,6 +22,7 @@ from support.models import MINIMAL, perturb, small_images
 CONDITIONAL = dataclasses.replace(
   MINIMAL, num_classes=3, label_dropout=0.1, condition_shape=(2, 2, 1), condition_channels=4, condition_blocks=1
 )
+TILES = dataclasses.replace(MINIMAL, tile_neighbours=True, condition_channels=4, condition_blocks=1)
 LABELLED = dataclasses.replace(MINIMAL, num_classes=3)
 VECTORS = dict(couplings=1, components=2, hidden=4, blocks=1)
 IMAGES = small_images(3)
@@ -56,8 +57,20 @@ class World:
     return _model(CONDITIONAL)
 
   @functools.cached_property
+  def real_valued(self):
+    return _model(dataclasses.replace(MINIMAL, dequantization="none"))
+
+  @functools.cached_property
+  def real_valued_conditional(self):
+    return _model(dataclasses.replace(CONDITIONAL, dequantization="none"))
+
+  @functools.cached_property
   def labelled(self):
     return _model(LABELLED)
+
+  @functools.cached_property
+  def tile_model(self):
+    return _model(TILES)
 
   @functools.cached_property
   def flow(self):
