@@ -9,7 +9,7 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.files import write_file, write_json
 from flowpp_tf.reproduction.plot import plot_ablation
 from flowpp_tf.reproduction.runs import Run, complete, plan
-from flowpp_tf.reproduction.table import markdown, readings, summary
+from flowpp_tf.reproduction.table import curves, markdown, readings, summary
 from flowpp_tf.reproduction.variants import VARIANTS
 
 
@@ -60,14 +60,13 @@ def run_ablations(
 def write_results(data: str, variants: Sequence[str], runs: Sequence[Run], output: pathlib.Path) -> str:
   """Write table and plot of the runs that are there; return the table in Markdown."""
   found, budget = readings(runs)
-  table = summary(found, budget, variants)
+  table = summary(found, budget, variants) | {"curves": curves(runs, variants)}
   text = markdown(table, f"Ablations on {data}", len(runs) - len(found))
   output.mkdir(parents=True, exist_ok=True)
   write_file(output / "table.md", text)
   write_json(output / "table.json", table)
-  rows_of = {name: [run.rows() for run in runs if run.variant == name] for name in variants}
   for ending in ("png", "svg"):
-    plot_ablation(rows_of, output / f"curves.{ending}", data)
+    plot_ablation(table["curves"], output / f"curves.{ending}", data)
   return text
 
 

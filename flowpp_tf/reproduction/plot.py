@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 import io
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,11 @@ from flowpp_tf.types import Path
 _COLORS = ("black", "tab:blue", "tab:red", "tab:green", "tab:purple")
 
 
-def plot_ablation(rows_of: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], path: Path, title: str = "") -> None:
+def plot_ablation(curves: Mapping[str, Mapping[str, Sequence[float]]], path: Path, title: str = "") -> None:
   """Plot the curves of the variants, means over seeds, as PNG or SVG by the path's ending.
 
   Args:
-    rows_of: rows of metrics of the seeds' runs, by variant.
+    curves: by variant, from `table.curves`.
     path: path of the file.
     title: text above the plot.
   """
@@ -26,25 +25,13 @@ def plot_ablation(rows_of: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], 
   plt = import_extra("matplotlib.pyplot", "a plot of curves")
 
   figure, panels = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
-  values: list[float] = []
-  for color, (variant, runs) in zip(_COLORS, rows_of.items()):
-    runs = [rows for rows in runs if rows]
-    if not runs:
-      continue
-    count = min(map(len, runs))
-    mean = {
-      name: np.mean([[row.get(name, np.nan) for row in rows[:count]] for rows in runs], axis=0)
-      for name in ("step", "cpu_seconds", "bits_per_dim", "val_bits_per_dim")
-    }
-    values += [*mean["bits_per_dim"], *mean["val_bits_per_dim"]]
+  for color, (variant, curve) in zip(_COLORS, curves.items()):
     for axes, by in zip(panels, ("step", "cpu_seconds")):
-      axes.plot(mean[by], mean["bits_per_dim"], color=color, alpha=0.3)
-      axes.plot(mean[by], mean["val_bits_per_dim"], color=color, label=VARIANTS[variant].title)
-  finite = [value for value in values if np.isfinite(value)]
-  if finite:
+      axes.plot(curve[by], curve["bits_per_dim"], color=color, alpha=0.3)
+      axes.plot(curve[by], curve["val_bits_per_dim"], color=color, label=VARIANTS[variant].title)
+  if limits := limits_of(curves):
     panels[0].legend(title="dark: validation; light: training")
-    # Without these limits the first rows would flatten the rest
-    panels[0].set_ylim(min(finite) - 0.03, np.quantile(finite, 0.85) + 0.05)
+    panels[0].set_ylim(*limits)
   panels[0].set(xlabel="step", ylabel="bits/dim")
   panels[1].set(xlabel="CPU-seconds of training steps")
   for axes in panels:
@@ -54,3 +41,10 @@ def plot_ablation(rows_of: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], 
   figure.savefig(image, dpi=120, format=str(path).rpartition(".")[2])
   plt.close(figure)
   write_file(path, image.getvalue())
+
+
+def limits_of(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> tuple[float, float] | None:
+  """Return the lowest and the highest bits/dim to show: the first rows would flatten the rest; None of no number."""
+  values = np.array([x for curve in curves.values() for x in (*curve["bits_per_dim"], *curve["val_bits_per_dim"])])
+  finite = values[np.isfinite(values)]
+  return (finite.min() - 0.03, np.quantile(finite, 0.85) + 0.05) if finite.size else None

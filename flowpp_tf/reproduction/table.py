@@ -4,7 +4,7 @@ One run is read at both: at its last step, and where its CPU time is that of the
 of the training steps, see `cpu_seconds` in docs/training.md.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import math
 from typing import Any, NamedTuple
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from flowpp_tf.reproduction.runs import Run
 from flowpp_tf.reproduction.variants import VARIANTS
+
+CURVE = ("step", "cpu_seconds", "bits_per_dim", "val_bits_per_dim")  # the last two are training and validation
 
 
 class Estimate(NamedTuple):
@@ -81,6 +83,23 @@ def readings(runs: Sequence[Run]) -> tuple[list[Reading], float | None]:
   return found, budget if found else None
 
 
+def curves(runs: Sequence[Run], variants: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+  """Return the means over seeds of `CURVE`, by variant, as far as all of a variant's runs with metrics have come.
+
+  Args:
+    runs: complete or not.
+    variants: names, in their order; those without metrics are left out.
+  """
+  found = {}
+  for name in variants:
+    of = [rows for run in runs if run.variant == name and (rows := run.rows())]
+    count = min(map(len, of), default=0)
+    mean = lambda column: np.mean([[row.get(column, math.nan) for row in rows[:count]] for rows in of], axis=0)
+    if count:
+      found[name] = {column: mean(column).tolist() for column in CURVE}
+  return found
+
+
 def summary(found: Sequence[Reading], budget: float | None, variants: Sequence[str]) -> dict[str, Any]:
   """Return the table as numbers, for JSON.
 
@@ -121,26 +140,32 @@ def summary(found: Sequence[Reading], budget: float | None, variants: Sequence[s
   return {"cpu_seconds": budget, "rows": rows, "runs": [one._asdict() for one in found]}
 
 
-def markdown(table: Mapping[str, Any], heading: str, left: int) -> str:
-  """Return the table as a page in Markdown; `left` is the number of runs that are not complete."""
+def cells(table: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+  """Yield the rows of the table as texts, the first the head.
+
+  Args:
+    table: from `summary`.
+  """
   text = lambda row, column: str(Estimate(**row[column]))
   budget = "" if table["cpu_seconds"] is None else f" {table['cpu_seconds']:,.0f}"
-  lines = [
-    f"# {heading}",
-    "",
-    *([f"**Incomplete: {left} run(s) are left.** The same command resumes.", ""] if left else []),
-    "bits/dim in the single-sample bound, mean ± standard error over seeds; differences from the full model are of "
-    "runs with the same seed. Test: the weights of the best validation. Gap: validation (EMA weights) less training "
-    "(current weights, dropout), both of the last interval.",
-    "",
-    "| variant | parameters | seeds | test | less full | validation | gap | CPU-seconds | "
-    f"validation at{budget} CPU-seconds | less full | paper, CIFAR-10 | less full |",
-    "|---|---|---|---|---|---|---|---|---|---|---|---|",
-  ]
+  yield (
+    "variant",
+    "parameters",
+    "seeds",
+    "test",
+    "less full",
+    "validation",
+    "gap",
+    "CPU-seconds",
+    f"validation at{budget} CPU-seconds",
+    "less full",
+    "paper, CIFAR-10",
+    "less full",
+  )
   for row in table["rows"]:
     seconds, is_full = row["cpu_seconds"]["mean"], row["variant"] == "full"
     difference = row["paper_less_full"]
-    cells = [
+    yield (
       row["title"],
       "" if row["parameters"] is None else f"{row['parameters']:,}",
       str(row["seeds"]),
@@ -153,6 +178,22 @@ def markdown(table: Mapping[str, Any], heading: str, left: int) -> str:
       "" if is_full else text(row, "validation_at_cpu_seconds_less_full"),
       "" if row["paper"] is None else f"{row['paper']:.3f}",
       "" if is_full or difference is None else f"{difference:.3f}",
-    ]
-    lines.append(f"| {' | '.join(cells)} |")
+    )
+
+
+def markdown(table: Mapping[str, Any], heading: str, left: int) -> str:
+  """Return the table as a page in Markdown; `left` is the number of runs that are not complete."""
+  head, *rows = (f"| {' | '.join(row)} |" for row in cells(table))
+  lines = [
+    f"# {heading}",
+    "",
+    *([f"**Incomplete: {left} run(s) are left.** The same command resumes.", ""] if left else []),
+    "bits/dim in the single-sample bound, mean ± standard error over seeds; differences from the full model are of "
+    "runs with the same seed. Test: the weights of the best validation. Gap: validation (EMA weights) less training "
+    "(current weights, dropout), both of the last interval.",
+    "",
+    head,
+    "|---" * (head.count("|") - 1) + "|",
+    *rows,
+  ]
   return "\n".join(lines) + "\n"

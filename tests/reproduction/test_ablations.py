@@ -13,9 +13,9 @@ import flowpp_tf as fpp
 from flowpp_tf.config import CONFIGS, Recipe
 from flowpp_tf.reproduction import BASES, VARIANTS, estimate, matched_width, settings_of
 from flowpp_tf.reproduction import runs as runs_module
-from flowpp_tf.reproduction.plot import plot_ablation
+from flowpp_tf.reproduction.plot import limits_of, plot_ablation
 from flowpp_tf.reproduction.runs import plan
-from flowpp_tf.reproduction.table import markdown, readings, summary
+from flowpp_tf.reproduction.table import curves, markdown, readings, summary
 from flowpp_tf.reproduction.variants import parameters_of
 from support.programs import call, finish, start, wait_for
 
@@ -99,10 +99,25 @@ def test_the_table_reads_one_run_at_equal_steps_and_at_equal_cpu_seconds(tmp_pat
   assert "at 3 CPU-seconds" in text and "Incomplete" not in markdown(table, "Ablations", left=0)
 
 
-def test_curves_of_runs_that_are_not_complete_are_drawn(tmp_path):
-  row = {"step": 1, "cpu_seconds": 1.0, "val_bits_per_dim": 5.0, "bits_per_dim": math.nan}
-  plot_ablation({"full": [[row, {**row, "step": 2}], [row]], "affine_coupling": [[]]}, tmp_path / "curves.svg")
+def test_curves_are_means_over_seeds_as_far_as_all_have_come(tmp_path):
+  runs = plan("digits", ["full", "affine_coupling", "no_attention"], 2, tmp_path)
+  fake_run(runs[0], 0.5, 2, 3.0)
+  fake_run(runs[3], 0.25, 4, 3.0)
+  fake_run(runs[1], 0.5, 2, 3.0, done=False)
+  with (runs[3].workdir / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 4}\n{"step": 5')  # further than the other seed
+  found = curves(runs, ["full", "affine_coupling", "no_attention"])
+  assert [*found] == ["full", "affine_coupling"]
+  assert found["full"] == dict(
+    step=[1, 2, 3], cpu_seconds=[3, 6, 9], bits_per_dim=[4.125, 3.75, 3.375], val_bits_per_dim=[4.625, 4.25, 3.875]
+  )
+
+
+def test_curves_that_are_not_finite_are_drawn(tmp_path):
+  curve = {"step": [1, 2], "cpu_seconds": [1, 2], "val_bits_per_dim": [5, math.nan], "bits_per_dim": [math.nan] * 2}
+  plot_ablation({"full": curve}, tmp_path / "curves.svg")
   assert b"rational" not in (tmp_path / "curves.svg").read_bytes()
+  assert limits_of({"full": curve}) == pytest.approx((4.97, 5.05)) and limits_of({}) is None
 
 
 @pytest.mark.parametrize(
