@@ -1,6 +1,6 @@
 """The processes of a race: this version or another checkout of it, or the authors' release, each built for one case.
 
-python benchmarks/contestants.py FOLDER CONFIG WHAT BATCH THREADS PRECISION INIT_BATCH < lines
+python benchmarks/contestants.py FOLDER CONFIG WHAT BATCH THREADS PRECISION INIT_BATCH LANES < lines
 
 prints what it took, for each line on stdin; race.py starts these. A FOLDER with `flows/run_cifar.py` is the release.
 """
@@ -32,6 +32,7 @@ class Contestant:
   threads: int
   precision: str
   init_batch: int  # images that initialise the weights
+  lanes: int  # of a version that has lanes; 1 for none
 
   @property
   def command(self):
@@ -72,7 +73,7 @@ def run_version(contestant, turns):
   sys.path.insert(0, contestant.folder)
   import tensorflow as tf
 
-  in_lanes = _use_lanes(contestant.threads)
+  in_lanes = _use_lanes(contestant.threads, contestant.lanes)
   import flowpp_tf as fpp
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
 
@@ -105,7 +106,7 @@ def run_version(contestant, turns):
   _take_turns(lambda: run().numpy(), model.count_params(), turns)
 
 
-def _use_lanes(threads):
+def _use_lanes(threads, count):
   """Set up TensorFlow as the programs of the version do, and return its `in_lanes`."""
   import tensorflow as tf
 
@@ -117,7 +118,7 @@ def _use_lanes(threads):
     except ImportError:  # before lanes
       tf.config.threading.set_intra_op_parallelism_threads(threads)
       return lambda function, *tensors: function(*tensors)
-  lanes.use_cpu_lanes(threads)
+  lanes.use_cpu_lanes(count)
   return lanes.in_lanes
 
 
@@ -132,10 +133,10 @@ def _take_turns(run, parameters, turns):
     turns.end()
 
 
-def main(folder, config, what, batch, threads, precision, init_batch):
+def main(folder, config, what, batch, threads, precision, init_batch, lanes):
   turns = Turns()
   limit_cores(int(threads))
-  contestant = Contestant(folder, config, what, int(batch), int(threads), precision, int(init_batch))
+  contestant = Contestant(folder, config, what, int(batch), int(threads), precision, int(init_batch), int(lanes))
   (run_release if is_release(folder) else run_version)(contestant, turns)
 
 

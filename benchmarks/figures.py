@@ -171,7 +171,8 @@ def _release_figures(stored):
   """This version relative to the authors' release, on two cores: in the race with it, or, as long as there is none, by
   way of the version that was measured beside it."""
   if "race" in stored:
-    return _race_figures(itertools.chain(*_results(stored, "race")))
+    rows = [*itertools.chain(*_results(stored, "race"))]
+    return _race_figures(rows) | _busy_figures(rows)
   turns = {
     (part, r["config"], r["what"], r["batch"], r["threads"], r["precision"]): r
     for part in ("turns", "turns_without_amx")
@@ -202,6 +203,17 @@ def _race_figures(rows):
     "release_memory_gib": f"{large['peak_gib']:.2f}",
     "release_first_step": f"{by_case['start', 4]['ratio']:.2f}",
   }
+
+
+def _busy_figures(rows):
+  """Time of a training step beside busy processes, relative to that beside none: with lanes, without, the release."""
+  seconds = {(r["what"], r["precision"].partition(" ")[2] or "lanes"): r for r in rows if r["what"].startswith("busy")}
+  found = {}
+  for (what, kind), row in seconds.items():
+    quiet, name = seconds["busy_0", kind], f"{what}_{kind.replace(' ', '_')}"
+    found[name] = f"{row['seconds'] / quiet['seconds']:.2f}"
+    found[f"{what}_release"] = f"{row['before_seconds'] / quiet['before_seconds']:.2f}"
+  return found
 
 
 def _variant_figures(stored):

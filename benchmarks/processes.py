@@ -51,6 +51,18 @@ def busy_seconds():
   return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
+@contextlib.contextmanager
+def busy_processes(count):
+  """So many processes that always compute, until the end of the block."""
+  processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+  try:
+    yield
+  finally:
+    for process in processes:
+      process.kill()
+      process.wait()
+
+
 class Turns:
   """The turns of this process, one for each line on stdin. What it prints otherwise goes to stderr.
 

@@ -6,11 +6,12 @@ python benchmarks/race.py --other=/tmp/before --case="cifar10 train 4 2"
 
 Times of one machine drift by tens of percent, in minutes. So the processes of a case take turns: the release or the
 other version in float32, ours in float32 and in bfloat16. An evaluation is measured with a batch of known size, and
-through the dynamic batch of our programs; `start` is from the command to the first finished step of training, the
-initialisation on 128 images included. `ratio` is of the medians, `spread` that of the slowest turn less the fastest, of
-the median; CPU time and context switches are of a turn, `peak_gib` the peak resident memory during the turns.
-`load` is the load average of the machine before and after the case, which the race itself raises by the cores that it
-uses, and `others` the cores that other processes took during the turns. Linux only.
+through the dynamic batch of our programs. `start` is from the command to the first finished step of training, the
+initialisation on 128 images included. `busy` is a training step beside 0, 1 and 2 processes that always compute, ours
+with lanes and without. `ratio` is of the medians, `spread` that of the slowest turn less the fastest, of the median;
+CPU time and context switches are of a turn, `peak_gib` the peak resident memory during the turns. `load` is the load
+average of the machine before and after the case, which the race itself raises by the cores that it uses, and `others`
+the cores that other processes took during the turns. Linux only.
 """
 
 import os
@@ -23,7 +24,7 @@ from absl import app, flags
 
 from contestants import Contestant, is_release
 import first_step
-from processes import TakesTurns, limit_cores
+from processes import TakesTurns, busy_processes, limit_cores
 import release
 from tables import markdown, write_json
 
@@ -38,10 +39,13 @@ CASES = (
   "cifar10 sample 4 2",
   "cifar10 sample 8 2",
   "cifar10 start 4 2",
+  "cifar10 busy 4 2",
   "digits train 64 2",
   "photos train 32 2",
   "photos:28,28,1 train 32 2",
 )
+BUSY = (0, 1, 2)
+WITHOUT_LANES = "float32 without lanes"
 START_IMAGES = 128  # that initialise the weights, as in the release
 # What the turns of a process have, and the names of their medians in a row.
 MEDIANS = dict(
@@ -60,12 +64,19 @@ def contestants(case, rival, precisions, init_batch):
   """
   config, what, batch, threads = case.split()
   whats = ["evaluate", "evaluate_dynamic"] if what == "evaluate" else [what]
+  precisions = {"start": ["float32"], "busy": ["float32", WITHOUT_LANES]}.get(what, precisions)
   make = lambda folder, what, precision: Contestant(
-    folder, config, what, int(batch), int(threads), precision, max(init_batch, int(batch))
+    folder,
+    config,
+    "train" if what == "busy" else what,
+    int(batch),
+    int(threads),
+    precision.split()[0],
+    max(init_batch, int(batch)),
+    1 if precision == WITHOUT_LANES else int(threads),
   )
   rivals = {("", what): make(rival, what, "float32") for what in (whats[:1] if is_release(rival) else whats)}
-  ours = {(p, what): make(ROOT, what, p) for what in whats for p in (precisions if what != "start" else ["float32"])}
-  return rivals | ours
+  return rivals | {(p, what): make(ROOT, what, p) for what in whats for p in precisions}
 
 
 def rows(case, turns, load):
@@ -164,24 +175,34 @@ def measure(case, rival, precisions, init_batch, rounds):
   by_role = contestants(case, rival, precisions, init_batch)
   cores = os.sched_getaffinity(0)
   limit_cores(int(case.split()[-1]))  # of the processes too
-  turns = (_starts if "start" in case.split() else _in_turns)(by_role, rounds)
+  what = case.split()[1]
+  if what == "start":
+    turns = _starts(by_role, rounds)
+  else:
+    turns = _in_turns(by_role, rounds, BUSY if what == "busy" else (0,))
   os.sched_setaffinity(0, cores)
   return rows(case, turns, [*load, os.getloadavg()[0]])
 
 
-def _in_turns(by_role, rounds):
-  processes = {}
+def _in_turns(by_role, rounds, busy):
+  """Turns of processes, by role; what is measured beside several numbers of busy processes has them in its name."""
+  processes, turns = {}, {}
   try:
     for role, contestant in by_role.items():  # one after the other: they build with all cores
       processes[role] = TakesTurns(contestant.command)
     sizes = {process.content["parameters"] for process in processes.values()}
     if len(sizes) > 1:
       raise RuntimeError(f"the models differ: {sorted(sizes)} parameters")
-    measured = [{role: process.turn() for role, process in processes.items()} for _ in range(rounds)]
+    for count in busy:
+      with busy_processes(count):
+        measured = [{role: process.turn() for role, process in processes.items()} for _ in range(rounds)]
+      for precision, what in by_role:
+        named = what if len(busy) == 1 else f"{what}_{count}"
+        turns[precision, named] = [one[precision, what] for one in measured]
   finally:
     for process in processes.values():
       process.end()
-  return {role: [turns[role] for turns in measured] for role in by_role}
+  return turns
 
 
 def _starts(by_role, rounds):

@@ -1,6 +1,8 @@
 """The race with the release: what is not timing."""
 
+import contextlib
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -140,6 +142,7 @@ def test_the_release_has_one_evaluation_and_another_version_two(tmp_path):
   both = [(precision, what) for what in ("evaluate", "evaluate_dynamic") for precision in ("float32", "bfloat16")]
   assert roles("cifar10 train 4 2") == train
   assert roles("cifar10 start 4 2") == [("", "start"), ("float32", "start")]
+  assert roles("cifar10 busy 4 2") == [("", "busy"), ("float32", "busy"), (race.WITHOUT_LANES, "busy")]
   assert roles("cifar10 evaluate 4 2") == [("", "evaluate"), ("", "evaluate_dynamic"), *both]
   (tmp_path / "flows").mkdir()
   (tmp_path / "flows" / "run_cifar.py").touch()
@@ -157,6 +160,47 @@ for _ in range(2):
   turns.end()
 raise ValueError("the third turn")
 """
+
+
+def test_steps_beside_busy_processes_are_named_by_their_number(monkeypatch, tmp_path):
+  beside = []
+
+  class Process:
+    content = dict(parameters=7)
+
+    def __init__(self, command):
+      self.lanes = command[-1]
+
+    def turn(self):
+      return self.lanes, beside[-1]
+
+    def end(self):
+      pass
+
+  @contextlib.contextmanager
+  def busy_processes(count):
+    beside.append(count)
+    yield
+
+  monkeypatch.setattr(race, "TakesTurns", Process)
+  monkeypatch.setattr(race, "busy_processes", busy_processes)
+  by_role = race.contestants("cifar10 busy 4 2", str(tmp_path), ["bfloat16"], 32)
+  assert {contestant.what for contestant in by_role.values()} == {"train"}
+  turns = race._in_turns(by_role, 3, race.BUSY)
+  assert turns["float32", "busy_0"] == [("2", 0)] * 3 and turns[race.WITHOUT_LANES, "busy_2"] == [("1", 2)] * 3
+  assert len(turns) == 9 and race._in_turns(by_role, 1, (0,))["", "busy"] == [("2", 0)]
+
+
+def test_busy_processes_compute_and_end():
+  with processes.busy_processes(2):
+    children = pathlib.Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    started = [pid for pid in children.read_text().split() if b"while True" in _command(pid)]
+    assert len(started) == 2
+  assert not any(pathlib.Path(f"/proc/{pid}").exists() for pid in started)
+
+
+def _command(pid):
+  return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_a_process_takes_turns_and_says_why_it_ended(monkeypatch):
