@@ -14,6 +14,8 @@ import struct
 
 from PIL import Image
 
+from flowpp_tf.io.image_file import png_chunks
+
 MAX_CODED = 1 << 28  # pixel values of a file that is coded; larger ones are kept
 _MODES = {(1, 8): ("L",), (3, 8): ("RGB",), (1, 16): ("I;16", "I;16B"), (3, 16): ("RGB",)}  # by channels and bits
 _PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
@@ -64,14 +66,11 @@ def is_lossy(image: Image.Image, data: bytes) -> bool:
 def _png(image, data, bits):
   if data[24] != bits:
     return "another depth or format"
-  place = 8
-  while place + 12 <= len(data):
-    size, kind = struct.unpack_from(">I4s", data, place)
-    if kind == b"IEND":
-      return _BEHIND if place + 12 + size != len(data) else ""
+  for kind, _, end in png_chunks(data):
     if kind == b"acTL":
       return "several frames"
-    place += 12 + size
+    if kind == b"IEND":
+      return _BEHIND if end + 4 != len(data) else ""
   return "no image"
 
 

@@ -22,10 +22,11 @@ import zlib
 from PIL import Image, TiffImagePlugin
 
 from flowpp_tf.io.budget import claim
+from flowpp_tf.io.image_file import PNG, png_chunks
 
 MAX_METADATA = 1 << 24  # bytes, of one file
 _HEAD = struct.Struct(">I4s")
-_PNG, _HEADER, _PIXELS, _END = b"\x89PNG\r\n\x1a\n", b"IHDR", b"IDAT", b"IEND"
+_HEADER, _PIXELS, _END = b"IHDR", b"IDAT", b"IEND"
 # Chunks that change the pixels or the number of images. Those whose names begin with a capital do so too.
 _NOT_METADATA = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
 _TIFF_OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 317, 322, 323,
@@ -86,7 +87,7 @@ def with_metadata(png: bytes, metadata: bytes) -> bytes:
       part = after
     else:
       part.append(_HEAD.pack(len(content), kind) + content + struct.pack(">I", zlib.crc32(kind + content)))
-  start = len(_PNG) + 12 + 13  # behind IHDR
+  start = len(PNG) + 12 + 13  # behind IHDR
   end = len(png) - 12  # before IEND
   return b"".join([png[:start], *before, png[start:end], *after, png[end:]])
 
@@ -106,20 +107,16 @@ def _chunks(metadata: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _png(image, data):
-  place, found = len(_PNG), False
-  while place + 12 <= len(data):
-    size, kind = _HEAD.unpack_from(data, place)
-    if kind == _END:
-      return
+  found = False
+  for kind, begin, end in png_chunks(data):
     if kind == _PIXELS:
       if not found:
         yield _PIXELS, b""
       found = True
     elif is_metadata(kind):
-      yield kind, data[place + 8 : place + 8 + size]
-    elif kind != _HEADER:
+      yield kind, data[begin:end]
+    elif kind not in (_HEADER, _END):
       raise MetadataError("metadata")
-    place += 12 + size
 
 
 def _from_info(image, data):

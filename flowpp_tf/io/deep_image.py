@@ -16,12 +16,12 @@ import numpy as np
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import import_extra
 from flowpp_tf.io import budget, gate
-from flowpp_tf.io.image_file import ImageFileError, open_image
+from flowpp_tf.io.image_file import PNG, ImageFileError, open_image
 from flowpp_tf.types import Path
 
 _MOST_BYTES = 1 << 30  # of a file
 _MOST = (1 << 16) - 1
-_PNG, _NPY, _FITS = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY", b"SIMPLE  ="
+_NPY, _FITS = b"\x93NUMPY", b"SIMPLE  ="
 _TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 
 
@@ -65,7 +65,7 @@ def bits_of_png(path: Path) -> int:
   """Return the bits of a value that the header of a PNG file says; 0 for other files."""
   with contextlib.suppress(OSError), gate.open_regular(path) as file:
     header = file.read(25)
-    return header[24] if header.startswith(_PNG) and len(header) == 25 else 0
+    return header[24] if header.startswith(PNG) and len(header) == 25 else 0
   return 0
 
 
@@ -98,7 +98,7 @@ def _values(content: bytes, name: str) -> Any:
   if content.startswith(_FITS):
     return _fits(content)
   with open_image(content, name) as image:
-    if content.startswith(_PNG) and content[24] == 16:
+    if content.startswith(PNG) and content[24] == 16:
       if content[25] == 2:  # of which Pillow keeps 8 bits
         return import_extra("imagecodecs", "reading RGB in PNG files of 16 bits").png_decode(content)
       if content[25] != 0 or "transparency" in image.info:

@@ -19,7 +19,7 @@ from flowpp_tf.types import Path
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # some of the other formats of Pillow start programs
 _SMALL = 1 << 18  # pixels of an image that does not count
 _MOST_BYTES = 256 << 20  # of a file
-_PNG = b"\x89PNG\r\n\x1a\n"
+PNG = b"\x89PNG\r\n\x1a\n"  # the beginning of such a file
 
 
 class ImageFileError(InputError):
@@ -82,18 +82,29 @@ def _content(file):
   return content
 
 
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
+  """Yield the kind of each chunk of a PNG file up to IEND, and where its content begins and ends.
+
+  The last one may end behind the file, if that is cut off; a checksum of 4 bytes follows each.
+  """
+  place, kind = len(PNG), b""
+  while place + 12 <= len(content) and kind != b"IEND":
+    kind, begin = content[place + 4 : place + 8], place + 8
+    end = begin + int.from_bytes(content[place : place + 4], "big")
+    yield kind, begin, end
+    place = end + 4
+
+
 def _check_png(content):
   """Raise an `InputError` if a chunk of a PNG has the wrong checksum: Pillow does not look at those of pixels."""
-  if not content.startswith(_PNG):
+  if not content.startswith(PNG):
     return
-  place, view = len(_PNG), memoryview(content)
-  while place + 12 <= len(content):
-    end = place + 8 + int.from_bytes(view[place : place + 4], "big")
-    if view[end : end + 4] != zlib.crc32(view[place + 4 : end]).to_bytes(4, "big"):
+  view = memoryview(content)
+  for kind, begin, end in png_chunks(content):
+    if view[end : end + 4] != zlib.crc32(view[begin - 4 : end]).to_bytes(4, "big"):
       raise InputError("it is damaged: a part has the wrong checksum, or is cut off")
-    if view[place + 4 : place + 8] == b"IEND":
+    if kind == b"IEND":
       return
-    place = end + 4
   raise InputError("it is cut off")
 
 
