@@ -18,7 +18,7 @@ from flowpp_tf.io.image_file import png_chunks
 
 MAX_CODED = 1 << 28  # pixel values of a file that is coded; larger ones are kept
 _MODES = {(1, 8): ("L",), (3, 8): ("RGB",), (1, 16): ("I;16", "I;16B"), (3, 16): ("RGB",)}  # by channels and bits
-_PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
+PPM_OF_8_BITS = re.compile(rb"P[56](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+255\s")
 _BEHIND = "bytes behind the image"
 _PROFILE = "colour profile"
 LONGEST_NAME = 255  # bytes of a part of a path
@@ -108,7 +108,7 @@ def _bmp(image, data):
 
 
 def _ppm(image, data):
-  header = _PPM_OF_8_BITS.match(data)
+  header = PPM_OF_8_BITS.match(data)
   if header is None:
     return "another depth or format"
   size = image.width * image.height * len(image.getbands())
@@ -117,7 +117,8 @@ def _ppm(image, data):
 
 def _tiff(image, data, bits):
   tags = image.tag_v2
-  if set(tags.get(258, (1,))) != {bits}:
+  # Pillow drops channels without a meaning, and reads signed numbers of 8 bits as if they had no sign.
+  if set(tags.get(258, (1,))) != {bits} or tags.get(277, 1) != len(image.getbands()) or set(tags.get(339, (1,))) != {1}:
     return "another depth or format"
   if tags.get(_ORIENTATION, 1) != 1:  # Pillow would turn the pixels
     return "EXIF"

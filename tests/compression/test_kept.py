@@ -112,6 +112,23 @@ def test_grey_files_of_each_format_are_coded(tmp_path):
     assert pictures.read_picture(tmp_path, "a", 1).reason == "", kind
 
 
+@pytest.mark.parametrize(
+  "pixels, options",
+  [
+    (np.zeros((5, 6, 4), np.uint8), dict(photometric="rgb", extrasamples=["unspecified"])),
+    (np.zeros((5, 6, 5), np.uint8), dict(photometric="rgb", extrasamples=["unspecified"] * 2)),
+    (np.zeros((5, 6), np.int8), {}),
+    (np.zeros((5, 6), np.float32), {}),
+  ],
+  ids=["4 channels", "5 channels", "signed", "real"],
+)
+def test_channels_and_signs_that_pillow_drops_keep_a_tiff_file(tmp_path, pixels, options):
+  tifffile = pytest.importorskip("tifffile")
+  tifffile.imwrite(tmp_path / "a", pixels, metadata=None, **options)
+  found = pictures.read_picture(tmp_path, "a", 3 if pixels.ndim == 3 else 1)
+  assert found.data == (tmp_path / "a").read_bytes() and found.reason in ("another mode", "another depth or format")
+
+
 @pytest.mark.needs("constriction")
 def test_a_file_that_its_pixels_coded_would_exceed_is_kept(tmp_path):
   """The tiny model has learned nothing: it takes more than 8 bits per dimension of noise; few tiles are plain."""
