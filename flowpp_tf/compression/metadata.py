@@ -8,6 +8,8 @@ An empty chunk IDAT is where the pixels are. The chunks of a PNG file are its ow
     eXIf        EXIF of WebP and JPEG; the tags of a TIFF file that do not say how its pixels lie in the file
     iTXt, tEXt  XMP; comments of PPM and JPEG
     pHYs        resolution of TIFF, BMP and JPEG, in whole pixels per metre
+
+A JPEG file that says something else, such as IPTC's, is kept.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import zlib
 
 from PIL import Image, TiffImagePlugin
 
+from flowpp_tf.compression.kept import PPM_OF_8_BITS
 from flowpp_tf.io.budget import claim
 from flowpp_tf.io.image_file import PNG, png_chunks
 
@@ -29,12 +32,21 @@ _HEAD = struct.Struct(">I4s")
 _HEADER, _PIXELS, _END = b"IHDR", b"IDAT", b"IEND"
 # Chunks that change the pixels or the number of images. Those whose names begin with a capital do so too.
 _NOT_METADATA = {b"tRNS", b"acTL", b"fcTL", b"fdAT"}
-_TIFF_OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 280, 281, 284, 317, 322, 323,
-                   324, 325, 338, 339}  # fmt: skip
+_TIFF_OF_PIXELS = {254, 255, 256, 257, 258, 259, 262, 263, 266, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325,
+                   338, 339}  # fmt: skip
 _TIFF_PROFILE, _TIFF_XMP = 34675, 700
-_TIFF_FOLDERS = {330, 34665, 34853, 40965}  # of tags; what lies in them has places in the file
+_TIFF_HEAD = b"II*\0\x08\0\0\0"
+# Folders of tags, by number and by type: what lies in them has places in the file.
+_TIFF_FOLDERS, _TIFF_FOLDER_TYPES = {330, 400, 34665, 34853, 40965}, {13, 18}
 _XMP = b"XML:com.adobe.xmp\0\0\0\0\0"
 _PPM_COMMENT = re.compile(rb"#([^\n]*)\n")
+# How those segments of a JPEG file begin of which Pillow reads what they say.
+_JPEG_SEGMENTS = {
+  "APP0": (b"JFIF\0",),
+  "APP1": (b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0"),
+  "APP2": (b"ICC_PROFILE\0",),
+  "APP14": (b"Adobe",),
+}
 
 
 class MetadataError(Exception):
@@ -120,60 +132,77 @@ def _png(image, data):
 
 
 def _from_info(image, data):
-  """Yield the chunks of what Pillow found in a WebP, JPEG or BMP file."""
+  """Yield the chunks of what Pillow found in a WebP, BMP or JPEG file."""
   info = image.info
   yield from _profile(info.get("icc_profile"))
   if exif := info.get("exif"):
     yield b"eXIf", exif.removeprefix(b"Exif\0\0")
   yield from _xmp(info.get("xmp"))
-  if comment := info.get("comment"):
-    yield b"tEXt", b"Comment\0" + comment.replace(b"\0", b"")
   yield from _resolution(info.get("dpi"))
 
 
+def _jpeg(image, data):
+  for kind, content in image.applist:
+    if kind == "COM":
+      yield _comment(content)
+    elif not content.startswith(_JPEG_SEGMENTS.get(kind, ())):
+      raise MetadataError("metadata")
+  yield from _from_info(image, data)
+
+
 def _ppm(image, data):
-  header = data[: data.index(b"\n255") if b"\n255" in data[:4096] else 64]
-  for comment in _PPM_COMMENT.findall(header):
-    yield b"tEXt", b"Comment\0" + comment.strip().replace(b"\0", b"")
+  header = PPM_OF_8_BITS.match(data)
+  for comment in _PPM_COMMENT.findall(header[0] if header else b""):
+    yield _comment(comment.strip())
+
+
+def _comment(text):
+  return b"tEXt", b"Comment\0" + text.replace(b"\0", b"")
 
 
 def _tiff(image, data):
   tags = image.tag_v2
-  if _TIFF_FOLDERS & set(tags):
+  if _TIFF_FOLDERS & set(tags) or any(tags.tagtype.get(tag) in _TIFF_FOLDER_TYPES for tag in tags):
     raise MetadataError("EXIF")
-  yield from _profile(tags.get(_TIFF_PROFILE))
-  yield from _xmp(tags.get(_TIFF_XMP))
-  others = TiffImagePlugin.ImageFileDirectory_v2(b"II*\0\x08\0\0\0")
-  for tag in set(tags) - _TIFF_OF_PIXELS - {_TIFF_PROFILE, _TIFF_XMP}:
-    others.tagtype[tag] = tags.tagtype[tag]
-    others[tag] = tags[tag]
-  if len(others):
-    content = b"II*\0\x08\0\0\0" + others.tobytes(8)
-    if not _same_tags(others, content):
-      raise MetadataError("metadata")
-    yield b"eXIf", content
+  others = set(tags) - _TIFF_OF_PIXELS
+  for tag, chunks in ((_TIFF_PROFILE, _profile), (_TIFF_XMP, _xmp)):
+    if (content := tags.get(tag)) and isinstance(content, bytes):  # of another type it is a tag like others
+      yield from chunks(content)
+      others.remove(tag)
+  if others:
+    yield b"eXIf", _written_tags(tags, others)
     yield from _resolution(image.info.get("dpi"))
 
 
-def _same_tags(tags, content):
-  """Return whether what a reader finds in written tags is what was written."""
-  file = io.BytesIO(content)
-  found = TiffImagePlugin.ImageFileDirectory_v2(file.read(8))
-  file.seek(8)
+def _written_tags(tags, chosen):
+  """Return some tags of a TIFF file as EXIF; raise a `MetadataError` if a reader would find others in it."""
+  written = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEAD)
+  for tag in chosen:
+    values, written.tagtype[tag] = tags[tag], tags.tagtype[tag]
+    # Pillow reads any text as Latin-1, but writes text as ASCII.
+    written[tag] = tuple(map(_latin, values)) if isinstance(values, tuple) else _latin(values)
+  content = _TIFF_HEAD + written.tobytes(len(_TIFF_HEAD))
+  found, file = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEAD), io.BytesIO(content)
+  file.seek(len(_TIFF_HEAD))
   found.load(file)
-  return set(found) == set(tags) and all(
-    found[tag] == tags[tag] and found.tagtype[tag] == tags.tagtype[tag] for tag in tags
-  )
+  same = lambda tag: found[tag] == tags[tag] and found.tagtype[tag] == tags.tagtype[tag]
+  if set(found) != chosen or not all(map(same, chosen)):
+    raise MetadataError("metadata")
+  return content
 
 
-def _profile(profile: Any) -> Iterator[tuple[bytes, bytes]]:
+def _latin(value):
+  return value.encode("latin-1") if isinstance(value, str) else value
+
+
+def _profile(profile: bytes | None) -> Iterator[tuple[bytes, bytes]]:
   if profile:
-    yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(bytes(profile), 9)
+    yield b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile, 9)
 
 
-def _xmp(text: Any) -> Iterator[tuple[bytes, bytes]]:
+def _xmp(text: bytes | None) -> Iterator[tuple[bytes, bytes]]:
   if text:
-    yield b"iTXt", _XMP + (text if isinstance(text, bytes) else str(text).encode())
+    yield b"iTXt", _XMP + text
 
 
 def _resolution(dpi: Any) -> Iterator[tuple[bytes, bytes]]:
@@ -189,7 +218,7 @@ def _resolution(dpi: Any) -> Iterator[tuple[bytes, bytes]]:
 _OF_FORMAT: dict[str, Callable[[Image.Image, bytes], Iterator[tuple[bytes, bytes]]]] = {
   "PNG": _png,
   "WEBP": _from_info,
-  "JPEG": _from_info,
+  "JPEG": _jpeg,
   "BMP": _from_info,
   "PPM": _ppm,
   "TIFF": _tiff,

@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, TiffImagePlugin, TiffTags
 import pytest
 
 import flowpp_tf as fpp
@@ -119,9 +119,70 @@ def test_tags_of_a_tiff_come_back_as_exif_with_their_types(tmp_path):
   assert not {256, 257, 258, 259, 273, 279} & set(found)
 
 
+@pytest.mark.parametrize(
+  "tag, kind, value, count",
+  [
+    (270, 2, "5 µm".encode(), None),  # text that is not ASCII
+    (280, 3, 5, 1),  # the smallest and the largest value
+    (281, 3, 200, 1),
+    (700, 1, b"<x/>", 4),
+    (34675, 4, 1 << 31, 1),  # a profile that is a number: no 2 GiB of zeros
+    (34675, 7, PROFILE, 200),
+  ],
+)
+def test_tags_of_any_type_come_back(tmp_path, tag, kind, value, count):
+  file = io.BytesIO()
+  tiff = pytest.importorskip("tifffile")
+  tiff.imwrite(file, GREY, metadata=None, extratags=[(tag, kind, count, value, True)])
+  before, after = Image.open(file), Image.open(io.BytesIO(written(tmp_path, file.getvalue())))
+  assert after.format == "PNG"
+  if name := {700: "xmp", 34675: "icc_profile"}.get(tag if isinstance(value, bytes) else 0):
+    assert after.info[name] == value
+  else:
+    assert np.array_equal(np.ravel(after.getexif()[tag]), np.ravel(before.tag_v2[tag]))
+
+
+PIXELS_LIKE_A_COMMENT = b"#no comment\n".ljust(40, b"x")
+PPM_HEADERS = {
+  "after the size": (b"P5\n%d %d\n# late\n255\n", [b"late"]),
+  "none, and pixels that look like one": (b"P5 %d %d 255\n", []),
+  "several": (b"P5 # one\n#two\n%d\n%d # 255\n 255 ", [b"one", b"two", b"255"]),
+}
+
+
+@pytest.mark.parametrize("case", PPM_HEADERS)
+@pytest.mark.parametrize("width", [8, 255])
+def test_comments_of_ppm_are_those_of_its_header(tmp_path, case, width):
+  header, comments = PPM_HEADERS[case]
+  (tmp_path / "a").write_bytes(header % (width, 5) + PIXELS_LIKE_A_COMMENT.ljust(5 * width, b"x"))
+  picture = pictures.read_picture(tmp_path, "a", 1)
+  assert picture.reason == ""
+  expected = [struct.pack(">I4s", 8 + len(text), b"tEXt") + b"Comment\0" + text for text in comments]
+  assert picture.metadata == b"".join(expected)
+
+
+def test_a_jpeg_file_gives_all_that_it_says_or_is_kept(tmp_path):
+  segment = lambda kind, content: b"\xff" + kind + struct.pack(">H", len(content) + 2) + content
+  jpeg = encoded("JPEG", RGB, icc_profile=PROFILE, exif=exif(maker="x"), dpi=(300, 200))
+  comments = segment(b"\xfe", b"one") + segment(b"\xfe", b"two")
+  (tmp_path / "a").write_bytes(jpeg[:2] + comments + jpeg[2:])
+  picture = pictures.read_picture(tmp_path, "a", 3, lossy_pixels=True)
+  back = metadata.with_metadata(encoded("PNG", picture.pixels), picture.metadata)
+  texts = [content for kind, content in chunks(back) if kind == b"tEXt"]
+  assert texts == [b"Comment\0one", b"Comment\0two"] and {b"iCCP", b"eXIf", b"pHYs"} <= set(dict(chunks(back)))
+  for kind, content in ((b"\xed", b"Photoshop 3.0\0of IPTC"), (b"\xe1", b"http://ns.adobe.com/xmp/extension/\0")):
+    (tmp_path / "a").write_bytes(jpeg[:2] + segment(kind, content) + jpeg[2:])
+    assert pictures.read_picture(tmp_path, "a", 3, lossy_pixels=True).reason == "metadata"
+
+
 def test_metadata_that_would_not_come_back_keep_the_file(tmp_path):
   (tmp_path / "a").write_bytes(encoded("TIFF", tiffinfo={34665: {36867: "2020:01:01 00:00:00"}}))
   assert pictures.read_picture(tmp_path, "a", 1).reason == "EXIF"
+  folder = TiffImagePlugin.ImageFileDirectory_v2()
+  folder.tagtype[65000], folder[65000] = TiffTags.IFD, 8  # by its type
+  for tags in (folder, {400: 8}):
+    (tmp_path / "a").write_bytes(encoded("TIFF", tiffinfo=tags))
+    assert pictures.read_picture(tmp_path, "a", 1).reason == "EXIF"
   chunk = struct.pack(">I", 3) + b"PLTE" + bytes(3) + struct.pack(">I", zlib.crc32(b"PLTE" + bytes(3)))
   data = encoded("PNG", RGB)
   (tmp_path / "a").write_bytes(data[:33] + chunk + data[33:])
