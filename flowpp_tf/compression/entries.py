@@ -231,10 +231,12 @@ def parse_list(
     if length > _MAX_LIST:
       raise ValueError("it is too long")
     (begun, entries), position = json.loads(extra[4 : 4 + length]), 4 + length
+    if not isinstance(begun, int) or begun < 0:
+      raise ValueError("its number of tiles is invalid")
     claim("items", len(entries), "the list of files of a segment")
     result: list[Lost | StoredFile] = []
     for name, *numbers in entries:
-      if not isinstance(name, str) or not isinstance(begun, int) or begun < 0:
+      if not isinstance(name, str):
         raise ValueError("an entry is invalid")
       word, numbers = _word_and_numbers(numbers, version, tile_shape, itemsize, name)
       sizes = [numbers[i] for i in _NUMBERS[word][1]]

@@ -219,9 +219,9 @@ def test_many_chunks_claim_their_number():
     metadata.check_metadata(many)
 
 
-def list_archive(entries, content=b"", tiles=None, version=3):
+def list_archive(entries, content=b"", tiles=None, version=3, begun=0):
   """An archive of files with one segment, whose list of files is given."""
-  text = json.dumps([0, entries]).encode()
+  text = json.dumps([begun, entries]).encode()
   file = io.BytesIO()
   writer = archive.ArchiveWriter(file, coder(), "files", version=version)
   tiles = np.zeros((0, 4, 4, 1), np.uint8) if tiles is None else tiles
@@ -250,6 +250,13 @@ BAD_ENTRIES = [
 def test_invalid_entries_are_refused_in_one_line(entry):
   (lost,) = read(list_archive([entry]))
   assert isinstance(lost, pictures.Lost) and "list of files cannot be read" in lost.reason and "\n" not in lost.reason
+
+
+@pytest.mark.parametrize("begun", ["1", -1, 0.5, None, [0]])
+@pytest.mark.parametrize("entries", [[], [["a", 0, 0]]], ids=["no file", "a file"])
+def test_a_number_of_earlier_tiles_that_is_none_is_refused_in_one_line(begun, entries):
+  (lost,) = read(list_archive(entries, begun=begun))
+  assert isinstance(lost, pictures.Lost) and "list of files cannot be read" in lost.reason
 
 
 def test_a_frame_of_a_stranger_does_not_fit():
