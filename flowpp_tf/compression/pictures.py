@@ -77,9 +77,11 @@ def read_picture(
       own = _CHANNELS.get(image.mode, channels) if allow else channels  # a model codes one of them, JPEG XL both
       reason, metadata = _look(image, data, name, own, lossy_pixels, levels)
       shape, lossy, is_jpeg = (image.height, image.width, own), is_lossy(image, data), image.format == "JPEG"
-      pixels = None if reason else _pixels(image, data, name, shape, levels)
+      pixels = np.asarray(image).reshape(shape).copy() if not reason and levels <= 256 else None
   except ImageFileError:
     return _array_file(name, data, channels, levels, bits)
+  if not reason and levels > 256:
+    pixels, reason = _deep_pixels(name, data, own)
   kept = ImageFile(name, data=data, reason=reason or ("another mode" if own != channels else SMALLER))
   if "jpegxl" in allow and is_jpeg and (coded := jpegxl.encode_jpeg(data, shape)):
     kept = _smaller(ImageFile(name, data=data, coded=coded, shape=shape), kept)
@@ -89,7 +91,7 @@ def read_picture(
     kept = _smaller(ImageFile(name, pixels, metadata=metadata, coded=coded), kept)
   if own != channels:
     return kept
-  frame = split_frame(data, pixels) if keep_bytes else None
+  frame = _frame(data, pixels) if keep_bytes else None
   if keep_bytes and frame is None:
     return dataclasses.replace(kept, reason="compressed, and its bytes are to come back")
   if frame is not None:
@@ -104,18 +106,28 @@ def _array_file(name, data, channels, levels, bits):
   kept = ImageFile(name, data=data, reason="no image")
   if levels <= 256 or not is_array(data):
     return kept
-  try:
-    pixels = read_deep(data, channels, name)
-  except ImageFileError:
-    return dataclasses.replace(kept, reason="another depth or format")
-  except InputError:
-    return dataclasses.replace(kept, reason="a package that reads it is not installed")
-  if pixels.size > MAX_CODED:
-    return dataclasses.replace(kept, reason="too large")
-  frame = split_frame(data, pixels)
+  pixels, reason = _deep_pixels(name, data, channels)
+  frame = None if reason else _frame(data, pixels)
   if frame is None:
-    return dataclasses.replace(kept, reason="compressed, or not in the order of its rows")
+    return dataclasses.replace(kept, reason=reason or "compressed, or not in the order of its rows")
   return _ours_or_kept(ImageFile(name, pixels, data=data, frame=frame), kept, len(data), bits)
+
+
+def _deep_pixels(name, data, channels):
+  """Return the pixels of a file of 16 bits, and why it has none, or ""."""
+  try:
+    pixels = read_deep(data, channels, name, MAX_CODED)
+  except ImageFileError:
+    return None, "another depth or format"
+  except InputError:
+    return None, "a package that reads it is not installed"
+  return (pixels, "") if pixels.size <= MAX_CODED else (None, "too large")
+
+
+def _frame(data, pixels):
+  """Return the frame of a file; None if it has none, or one that is larger than a file that can be kept."""
+  frame = split_frame(data, pixels)
+  return None if frame is None or len(frame[0]) > MAX_KEPT_FILE else frame
 
 
 def _ours_or_kept(ours, kept, size, bits):
@@ -152,14 +164,8 @@ def _look(image, data, name, channels, lossy_pixels, levels):
     return str(error), b""
 
 
-def _pixels(image, data, name, shape, levels):
-  if levels > 256:
-    return read_deep(data, shape[2], name)
-  return np.asarray(image).reshape(shape).copy()
-
-
 def _smaller(picture, other):
-  return picture if picture.size < other.size else other
+  return picture if picture.size < other.size and picture.size <= MAX_KEPT_FILE else other
 
 
 def write_pictures(

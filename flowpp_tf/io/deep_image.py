@@ -25,13 +25,14 @@ _NPY, _FITS = b"\x93NUMPY", b"SIMPLE  ="
 _TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 
 
-def read_deep(file: Path | bytes, channels: int, name: str = "") -> np.ndarray:
+def read_deep(file: Path | bytes, channels: int, name: str = "", most_pixels: int | None = None) -> np.ndarray:
   """Return the values of an image file with 16 bits for each, uint16 `[H, W, channels]`.
 
   Args:
     file: path of the file, or its bytes.
     channels: that the image must have.
     name: how errors name the file; its path if not given.
+    most_pixels: maximum number of pixels; None for that of the budget.
 
   Raises:
     ImageFileError (an InputError): for a file that is none, is damaged, has 8 bits, or other channels; for values that
@@ -41,7 +42,7 @@ def read_deep(file: Path | bytes, channels: int, name: str = "") -> np.ndarray:
   name = name or (os.fspath(file) if not isinstance(file, bytes) else "image")
   with _errors(name):
     content = file if isinstance(file, bytes) else gate.read_bytes(file, _MOST_BYTES)
-    values = _values(content, name)
+    values = _values(content, name, most_pixels)
     if values.ndim == 2:
       values = values[..., np.newaxis]
     if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
@@ -85,7 +86,7 @@ def _errors(name):
     raise ImageFileError(f"{name!r} cannot be read: {reason}", reason) from None
 
 
-def _values(content: bytes, name: str) -> Any:
+def _values(content: bytes, name: str, most_pixels: int | None) -> Any:
   if not content:
     raise InputError("it is empty")
   if content.startswith(_NPY):
@@ -94,10 +95,10 @@ def _values(content: bytes, name: str) -> Any:
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
   if content.startswith(_TIFF):
-    return _tiff(content)
+    return _tiff(content, most_pixels)
   if content.startswith(_FITS):
-    return _fits(content)
-  with open_image(content, name) as image:
+    return _fits(content, most_pixels)
+  with open_image(content, name, most_pixels=most_pixels) as image:
     if content.startswith(PNG) and content[24] == 16:
       if content[25] == 2:  # of which Pillow keeps 8 bits
         return import_extra("imagecodecs", "reading RGB in PNG files of 16 bits").png_decode(content)
@@ -107,7 +108,7 @@ def _values(content: bytes, name: str) -> Any:
     return np.asarray(image)  # of 8 bits
 
 
-def _tiff(content):
+def _tiff(content, most_pixels):
   tifffile = import_extra("tifffile", "reading TIFF files of 16 bits")
   with tifffile.TiffFile(io.BytesIO(content)) as file:
     if len(file.pages) != 1:
@@ -115,24 +116,27 @@ def _tiff(content):
     page = file.pages[0]
     if page.photometric not in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB):
       raise InputError(f"its values are {page.photometric.name}; expected MINISBLACK or RGB")
-    _claim(page.shape)
+    _check_size(page.shape, most_pixels)
     values = page.asarray()
     separate = page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and values.ndim == 3
     return np.moveaxis(values, 0, -1) if separate else values
 
 
-def _fits(content):
+def _fits(content, most_pixels):
   fits = import_extra("astropy.io.fits", "reading FITS files")
   with fits.open(io.BytesIO(content), memmap=False) as parts:
     for part in parts:
       if part.is_image and part.header.get("NAXIS", 0) and len(part.shape) >= 2:
-        _claim(part.shape)
+        _check_size(part.shape, most_pixels)
         values = np.asarray(part.data)
         return np.moveaxis(values, 0, -1) if values.ndim == 3 else values  # planes come first
   raise InputError("it has no image")
 
 
-def _claim(shape):
-  """Claim the pixels of an image before they are decoded."""
+def _check_size(shape, most_pixels):
+  """Raise an `InputError` for too many pixels, before they are decoded."""
   pixels = int(np.prod(shape, dtype=object))
-  budget.claim("pixels", pixels, f"an image of the shape {list(shape)}")
+  if most_pixels is None:
+    budget.claim("pixels", pixels, f"an image of the shape {list(shape)}")
+  elif pixels > most_pixels:
+    raise InputError(f"it has the shape {list(shape)}; expected at most {most_pixels:,} values")

@@ -19,6 +19,7 @@ from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.steps import SIGMA
 from flowpp_tf.io import deep_image
+from flowpp_tf.io.budget import Budget, use
 from flowpp_tf.io.deep_image import read_deep
 from support import programs as program_calls
 from support.models import SMALL, perturb
@@ -274,6 +275,39 @@ def test_without_astropy_fits_files_are_kept(tmp_path, monkeypatch):
   monkeypatch.setattr(deep_image, "import_extra", missing)
   read = pictures.read_picture(tmp_path, "a.fits", channels=1, levels=LEVELS)
   assert read.data is not None and read.reason == "a package that reads it is not installed"
+
+
+def test_images_larger_than_half_of_the_budget_are_read(tmp_path):
+  """Two readers that each waited for the pixels of the other would never end."""
+  write(tmp_path / "a.png", np.zeros([600, 600, 1], np.uint16))
+  with use(Budget(pixels=500_000)):
+    assert pictures.read_picture(tmp_path, "a.png", channels=1, levels=LEVELS).pixels.shape == (600, 600, 1)
+  with use(Budget(pixels=300_000)):  # the limit is that of pictures of 8 bits
+    assert pictures.read_picture(tmp_path, "a.png", channels=1, levels=LEVELS).has_tiles
+
+
+@pytest.mark.parametrize(
+  "pixels", [np.zeros([600, 6], np.uint16), np.zeros([600, 6, 3], np.uint16)], ids=["grey", "rgb"]
+)
+def test_files_of_16_bits_whose_reader_does_not_take_them_have_the_right_reason(tmp_path, monkeypatch, pixels):
+  tifffile, channels = pytest.importorskip("tifffile"), 1 if pixels.ndim == 2 else 3
+  photometric = "miniswhite" if channels == 1 else "rgb"
+  tifffile.imwrite(tmp_path / "a", pixels, photometric=photometric, metadata=None)
+  read = lambda: pictures.read_picture(tmp_path, "a", channels=channels, levels=LEVELS)
+  assert read().reason == ("another depth or format" if channels == 1 else "")
+
+  def missing(*names):
+    raise fpp.InputError("pip install 'flowpp_tf[science]'")
+
+  monkeypatch.setattr(deep_image, "import_extra", missing)
+  assert read().reason == "a package that reads it is not installed"
+
+
+def test_a_frame_that_is_larger_than_a_kept_file_is_none(tmp_path, monkeypatch):
+  """A segment could not hold it: a FITS file whose first image is a small one."""
+  (tmp_path / "a").write_bytes(array_file("npy", frames(1)[0]) + bytes(1000))
+  monkeypatch.setattr(pictures, "MAX_KEPT_FILE", 1000)
+  assert not pictures.read_picture(tmp_path, "a", channels=1, levels=LEVELS).has_tiles
 
 
 def test_what_an_rgb_file_of_16_bits_says_comes_back_with_its_pixels(tmp_path):
