@@ -56,7 +56,8 @@ def compress_from_flags() -> None:
 
 
 def _compress_images(model, workdir, images, options):
-  size = len(images) * math.prod(model.config.image_shape)
+  dims = len(images) * math.prod(model.config.image_shape)
+  size = dims * pixel_dtype(model.config.levels).itemsize
   if options.output is None:
     _print_estimate(model, images, len(images), size, 0)
     return
@@ -82,7 +83,7 @@ def _compress_images(model, workdir, images, options):
         raise RuntimeError(f"the archive does not decode to the images: {part.problem or 'pixels differ'}")
       start += len(part.images)
 
-  _write(options, write, compare, len(images), size, dims=size)
+  _write(options, write, compare, len(images), size, dims)
 
 
 def _compress_files(model, workdir, folder, names, options):

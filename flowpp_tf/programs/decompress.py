@@ -75,14 +75,15 @@ def _write_array(archive, reader, coder, output):
   problems: list[str] = []
   counts: list[int] = []
   parts = _read(archive, read_images(reader, coder))
-  run.write_file(output, lambda path: counts.extend(_save(path, parts, coder.model.image_shape, problems)))
+  run.write_file(output, lambda path: counts.extend(_save(path, parts, coder, problems)))
   _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 
 
-def _save(path, parts, shape, problems):
+def _save(path, parts, coder, problems):
   """Write the images segment by segment; return how many there are, and how many of them are lost."""
   count = lost = 0
-  header = lambda: {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
+  dtype, shape = np.lib.format.dtype_to_descr(coder.codec.dtype), coder.model.image_shape
+  header = lambda: {"descr": dtype, "fortran_order": False, "shape": (count, *shape)}
   with open(path, "wb") as file:
     np.lib.format.write_array_header_1_0(file, header())
     try:

@@ -21,6 +21,7 @@ from flowpp_tf.compression.steps import SIGMA
 from flowpp_tf.io import deep_image
 from flowpp_tf.io.budget import Budget, use
 from flowpp_tf.io.deep_image import read_deep
+from support import archives
 from support import programs as program_calls
 from support.models import SMALL, perturb
 
@@ -310,6 +311,16 @@ def test_a_frame_that_is_larger_than_a_kept_file_is_none(tmp_path, monkeypatch):
   assert not pictures.read_picture(tmp_path, "a", channels=1, levels=LEVELS).has_tiles
 
 
+@pytest.mark.parametrize("made", [coder, archives.coder], ids=["16 bits", "8 bits"])
+def test_the_program_writes_arrays_of_the_images_own_depth(tmp_path, made):
+  images = frames(30, seed=9) if made is coder else archives.example_images()
+  (tmp_path / "a.fpp").write_bytes(fpp.compress(made(), images, embed_model=True))
+  assert program_calls.call("decompress", "a.fpp", "--output=a.npy", cwd=tmp_path).code == 0
+  found = np.load(tmp_path / "a.npy")
+  assert found.dtype == images.dtype
+  np.testing.assert_array_equal(found, images)
+
+
 def test_what_an_rgb_file_of_16_bits_says_comes_back_with_its_pixels(tmp_path):
   imagecodecs = pytest.importorskip("imagecodecs")
   pixels = np.random.default_rng(0).integers(0, 1 << 16, (5, 6, 3)).astype(np.uint16)
@@ -343,3 +354,6 @@ def test_the_programs_compress_and_restore_files_of_16_bits(tmp_path):
   for i, image in enumerate(images[:5]):
     np.testing.assert_array_equal(read_deep(tmp_path / "out" / f"{i}.png", 1), image.repeat(2, axis=0))
   assert (tmp_path / "out" / "night.npy").read_bytes() == (tmp_path / "in" / "night.npy").read_bytes()
+  np.savez(tmp_path / "data.npz", train=images[:60], validation=images[60:70], test=images[70:])
+  result = call("compress", "--workdir=run", "--dataset=npz:data.npz", "--split=test", "--output=arrays.fpp", "--test")
+  assert result.code == 0 and f"10 images, {images[70:].nbytes} bytes" in result.out
