@@ -175,7 +175,9 @@ class StoredFile:
       shape = height, width, channels
       reader.claim_more(width * height * channels * itemsize)
       if self._word == "jpeg":
-        return self._checked(ImageFile(self.name, data=jpegxl.decode_jpeg(parts[0], shape)), crc, "bytes have")
+        data = jpegxl.decode_jpeg(parts[0], shape)
+        reader.claim_more(len(data))
+        return self._checked(ImageFile(self.name, data=data), crc, "bytes have")
       return self._with_metadata(jpegxl.decode(parts[0], shape, _DTYPES[itemsize]), parts[1], crc)
     width, height, crc, _, *more = numbers
     pixels = from_tiles(np.concatenate(self._tiles), height, width)

@@ -14,15 +14,19 @@ _COPIES = 24  # bytes of memory for each pixel value while an image is decoded
 
 
 def encode(pixels: np.ndarray) -> bytes | None:
-  """Return pixels `[H, W, C]` without loss; None if they do not come back, which should not happen.
+  """Return pixels `[H, W, C]` without loss; None for those that `decode` would refuse, which may be too many.
 
   Raises:
     InputError (a ValueError): if imagecodecs is not installed.
   """
   grey = pixels.shape[2] == 1
   image = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
-  coded = import_extra("imagecodecs", _WHAT).jpegxl_encode(image, lossless=True, effort=_EFFORT)
-  return coded if np.array_equal(decode(coded, pixels.shape, pixels.dtype.type), pixels) else None
+  codec = import_extra("imagecodecs", _WHAT)
+  try:
+    coded = codec.jpegxl_encode(image, lossless=True, effort=_EFFORT)
+    return coded if np.array_equal(decode(coded, pixels.shape, pixels.dtype.type), pixels) else None
+  except (codec.JpegxlError, ValueError, RuntimeError):
+    return None
 
 
 def decode(data: bytes, shape: tuple[int, int, int], dtype: type = np.uint8) -> np.ndarray:
@@ -37,7 +41,7 @@ def decode(data: bytes, shape: tuple[int, int, int], dtype: type = np.uint8) -> 
   image = np.empty(shape if shape[2] > 1 else shape[:2], dtype)
   try:
     # Into an array that is there: an image of another size is refused before its pixels are decoded.
-    codec.jpegxl_decode(data, out=image)
+    codec.jpegxl_decode(data, keeporientation=True, out=image)
   except (codec.JpegxlError, ValueError, RuntimeError, MemoryError) as error:
     raise ValueError(f"its JPEG XL cannot be decoded: {' '.join(str(error).split())[:200]}") from None
   return image.reshape(shape)

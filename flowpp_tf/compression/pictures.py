@@ -37,7 +37,7 @@ _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
 SMALLER = "smaller than its pixels coded"
-_CHANNELS = {"L": 1, "RGB": 3}
+_CHANNELS = {"L": 1, "RGB": 3, "I;16": 1, "I;16B": 1}
 
 
 def check_channels(channels: int) -> None:
@@ -132,7 +132,7 @@ def _frame(data, pixels):
 
 def _ours_or_kept(ours, kept, size, bits):
   """Return a file, of `size` bytes, as the smaller one of its pixels coded and what it is otherwise stored as."""
-  if bits is None or size > MAX_KEPT_FILE:  # coded at any cost
+  if bits is None or (size > MAX_KEPT_FILE and kept.coded is None):  # coded at any cost
     return ours
   raw = kept.data is not None and not kept.coded and size >= ours.pixels.nbytes
   room = (len(pack(kept.data)) if raw else kept.size) - ours.size
@@ -180,7 +180,7 @@ def write_pictures(
   of few small files, holds these. So an archive is larger than its files by no more than its headers.
 
   Returns:
-    The names of the files that are stored as `instead`.
+    The names of the files whose bytes are kept `instead`.
 
   Raises:
     InputError (a ValueError): for files that need a later version than the writer has.
@@ -201,7 +201,7 @@ def write_pictures(
     other = list_of_files(writer.version, tile_shape, 0, instead) if instead else None
     written, runs[:] = _split_runs(runs, size)
     if writer.write_segment(tiles[:size], list_of_files(writer.version, tile_shape, begun, waiting), other, written):
-      fallen.extend(picture.name for picture in waiting if picture.instead)
+      fallen.extend(picture.name for picture in waiting if picture.instead and picture.instead.coded is None)
     tiles = tiles[size:]
     begun = len(tiles)
     waiting.clear()

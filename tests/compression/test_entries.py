@@ -364,6 +364,64 @@ def test_jpeg_xl_is_stored_where_it_is_smaller_if_allowed(tmp_path):
 
 
 @pytest.mark.needs("imagecodecs")
+def test_jpeg_files_that_are_to_be_turned_are_stored_as_jpeg_xl_too(tmp_path):
+  photo = np.asarray(Image.fromarray(RGB).resize((96, 64)))
+  data = encoded("JPEG", photo, quality=90, exif=exif(orientation=6))
+  (tmp_path / "a.jpg").write_bytes(data)
+  assert len(pictures.read_picture(tmp_path, "a.jpg", 1, allow=["jpegxl"]).coded) < len(data)
+  whole, _ = stored(tmp_path, ["a.jpg"], allow=["jpegxl"])
+  (back,) = read(whole)
+  assert back.data == data
+  with use(Budget(bytes_out=len(whole) + photo.nbytes, ratio=1)), pytest.raises(BudgetError, match="--max_output"):
+    read(whole)  # what the archive holds and the pixels leave no room for the bytes of the file
+
+
+@pytest.mark.needs("imagecodecs")
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("grey", [True, False], ids=["grey", "rgb"])
+def test_jpeg_xl_is_for_files_of_other_channels_than_the_model_has(tmp_path, dtype, grey):
+  smooth = np.add.outer(np.arange(64), np.arange(80)).astype(dtype)
+  pixels = smooth if grey else np.stack([smooth, smooth, smooth // 2], -1)
+  (tmp_path / "a").write_bytes(extras.import_extra("imagecodecs", "this test").png_encode(pixels))
+  levels = 1 << 8 * pixels.itemsize
+  read_as = lambda channels: pictures.read_picture(tmp_path, "a", channels, levels=levels, allow=["jpegxl"])
+  found = read_as(3 if grey else 1)
+  np.testing.assert_array_equal(np.squeeze(jpegxl.decode(found.coded, found.pixels.shape, dtype)), pixels)
+
+
+@pytest.mark.needs("imagecodecs")
+def test_files_that_are_too_large_to_be_kept_are_jpeg_xl_where_that_is_smaller(tmp_path, monkeypatch):
+  (tmp_path / "a").write_bytes(encoded("PPM", np.full((64, 64), 7, np.uint8)))
+  monkeypatch.setattr(pictures, "MAX_KEPT_FILE", 1000)
+  bits = picture_bits.PictureBits(coder())
+  assert pictures.read_picture(tmp_path, "a", 1, bits=bits, allow=["jpegxl"]).coded
+  monkeypatch.setattr(pictures, "MAX_KEPT_FILE", 1)  # a segment cannot hold more than that
+  assert pictures.read_picture(tmp_path, "a", 1, bits=bits, allow=["jpegxl"]).has_tiles
+
+
+@pytest.mark.needs("imagecodecs")
+def test_only_files_whose_bytes_are_kept_are_said_to_be(tmp_path):
+  pixels = np.full((64, 64, 1), 7, np.uint8)
+  smaller = {
+    "kept": pictures.ImageFile("kept", data=b"hi"),
+    "jpegxl": pictures.ImageFile("jpegxl", pixels, coded=jpegxl.encode(pixels)),
+  }
+  file = io.BytesIO()
+  noise = RNG.integers(0, 256, (64, 64, 1)).astype(np.uint8)
+  files = [pictures.ImageFile(name, noise, instead=instead) for name, instead in smaller.items()]
+  writer = archive.ArchiveWriter(file, coder(), "files", version=3)
+  assert pictures.write_pictures(writer, files, (4, 4, 1)) == ["kept"]
+  assert [item.content for item in read(file.getvalue())] == [b"hi", pixels.tobytes()]
+
+
+@pytest.mark.needs("imagecodecs")
+def test_what_a_decoder_would_refuse_is_not_stored_as_jpeg_xl(tmp_path):
+  (tmp_path / "a").write_bytes(encoded("PNG", np.full((64, 64), 7, np.uint8)))
+  with use(Budget(memory=24 * 64 * 64 - 1)):
+    assert pictures.read_picture(tmp_path, "a", 1, allow=["jpegxl"]).coded is None
+
+
+@pytest.mark.needs("imagecodecs")
 def test_without_imagecodecs_the_other_files_are_decoded(tmp_path, monkeypatch):
   (tmp_path / "a.png").write_bytes(encoded("PNG", np.full((64, 64), 7, np.uint8)))
   (tmp_path / "b.txt").write_bytes(b"hello")
