@@ -43,7 +43,7 @@ from flowpp_tf.version import __version__
 
 Progress: TypeAlias = Callable[[int], None]
 
-VERSION, VERSION_OF_ENTRIES = 2, 3  # the latter for lists of files with the entries that came with it (pictures.py)
+VERSION, VERSION_OF_ENTRIES = 2, 3  # the latter for lists of files with the entries that came with it (entries.py)
 _READS = (1, 2, 3)
 SEGMENT_IMAGES = 4096
 _MAGIC, _END = b"\x93FLOWPP\n", b"FLOWPP\n\x93"
