@@ -470,7 +470,7 @@ def _parse_header(text):
   with contextlib.suppress(TypeError):
     header = Header(**fields)
     if (
-      header.kind in ("images", "files")
+      header.kind in _KINDS
       and header.tier in TIERS
       and isinstance(header.embedded, int)
       and header.embedded >= 0
