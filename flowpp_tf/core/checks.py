@@ -34,6 +34,16 @@ def pixel_dtype(levels: int) -> np.dtype:
   return np.dtype(np.uint8 if levels <= 256 else np.uint16)
 
 
+def native(value: Any) -> Any:
+  """Return an array, or lists of arrays, in the byte order of this machine; anything else as it is.
+
+  TensorFlow takes the bytes of another order as they are, which are other numbers. Arrays of FITS files have one.
+  """
+  if isinstance(value, np.ndarray):
+    return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+  return [native(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 def check_shape(name: str, shape: Sequence[int | None], expected: Sequence[int | None], batch: str = "B") -> None:
   """Raise an `InputError` unless a shape is the expected one; None, in either of them, stands for any size.
 
@@ -134,7 +144,7 @@ def real_tensor(name: str, value: Any, dtype: tf.DType | None, dtype_hint: tf.DT
   if dtype is None and of_value is not None and of_value.is_floating:
     dtype = of_value
   try:
-    tensor = tf.convert_to_tensor(value, dtype, dtype_hint=dtype_hint)
+    tensor = tf.convert_to_tensor(native(value), dtype, dtype_hint=dtype_hint)
   except (ValueError, TypeError):
     if of_value is not None and dtype is not None and not isinstance(value, np.ndarray):
       raise InputError(f"`{name}` must have dtype {dtype.name}, got {of_value.name}") from None

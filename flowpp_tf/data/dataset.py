@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
-from flowpp_tf.core.checks import check_labels, check_pixels, check_shape, pixel_dtype
+from flowpp_tf.core.checks import check_labels, check_pixels, check_shape, native, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.gaussian_fields import GaussianFields
@@ -119,6 +119,8 @@ def _tiled(images):
 def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None) -> Images:
   """Return images `[N, H, W, C]` of real numbers, at least one: an array, or what NumPy can index, as it is.
 
+  Only bools, which become uint8, and values in another byte order than this machine's are copied.
+
   Args:
     name: name of the argument in messages.
     images: the images, whose values are not read.
@@ -131,9 +133,11 @@ def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None
     images = as_array(name, images)
   dtype = getattr(images, "dtype", np.dtype(np.uint8))
   if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
-    raise InputError(f"`{name}` must hold integers, got {dtype}")
+    raise InputError(f"`{name}` must hold real numbers, got {dtype}")
   if dtype.kind == "b":
     images = np.asarray(images, np.uint8)
+  elif not dtype.isnative:
+    images = native(np.asarray(images))
   if image_shape is not None and images.shape[1:] != image_shape:
     raise InputError(f"`{name}` must hold images of shape {image_shape}, got an array of shape {images.shape}")
   check_shape(name, images.shape, [None] * 4, "N")
