@@ -11,7 +11,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.compression import CodecModel
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import PositionScorer, Scorer
+from flowpp_tf.evaluation import BatchedModel, PositionScorer, Scorer, reconstruct
 
 SMALL = fpp.FlowPlusPlusConfig(
   (4, 4, 1),
@@ -206,6 +206,8 @@ def test_what_is_wrong_is_one_line():
   refuses('`dequantization` must be "none"', integers.log_prob, np.zeros([1, 8, 8, 1]))
   refuses("`augment_channels` must be 0", dataclasses.replace, SMALL, augment_channels=1)
   refuses("real-valued images cannot compress", CodecModel.of, model)
+  for images in (fields, np.round(fields)):  # integers of a real-valued model do not come back as such either
+    refuses("the model must be one of integer images", reconstruct, BatchedModel(model), images)
   refuses("scores are of integer images", Scorer, model)
   refuses("scores are of integer images", PositionScorer, model)
   refuses("cannot be exported to this format", fpp.export_onnx, model, "model.onnx")
