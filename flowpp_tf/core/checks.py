@@ -34,6 +34,11 @@ def pixel_dtype(levels: int) -> np.dtype:
   return np.dtype(np.uint8 if levels <= 256 else np.uint16)
 
 
+def real_dtype(dtype: np.dtype) -> np.dtype:
+  """Return the dtype of real-valued images that were stored in another one: float32 if it has all their values."""
+  return np.dtype(np.float32 if np.can_cast(dtype, np.float32, "safe") else np.float64)
+
+
 def native(value: Any) -> Any:
   """Return an array, or lists of arrays, in the byte order of this machine; anything else as it is.
 
@@ -62,8 +67,9 @@ def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
   if hasattr(values, "numpy"):
     values = values.numpy()
   if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
-    count = np.sum(~np.isfinite(values))
-    raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")
+    wrong = ~np.isfinite(values)
+    first = f", the first in image {np.argmax(wrong.any(axis=(1, 2, 3)))}" if wrong.ndim == 4 else ""
+    raise InputError(f"`{name}` must be finite, got {np.sum(wrong)} values that are NaN or infinite{first}")
 
 
 def check_pixels(images: np.ndarray, levels: int | None, name: str = "images") -> None:

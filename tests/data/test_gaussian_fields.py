@@ -95,5 +95,19 @@ def test_real_valued_arrays_come_from_a_file(tmp_path):
     load_dataset(name)
   arrays["test"][0, 1, 1] = np.inf
   np.savez(tmp_path / "fields.npz", **arrays)
-  with pytest.raises(InputError, match="`test` must be finite, got 1 values that are NaN or infinite"):
+  with pytest.raises(InputError, match="fields.npz': `test` must be finite, got 1 values that .* first in image 0"):
     load_dataset(name, real_valued=True)
+
+
+@pytest.mark.parametrize(
+  ("stored", "dtype"),
+  [("<f4", "f4"), (">f4", "f4"), ("<f8", "f8"), (">f8", "f8"), ("f2", "f4"), (">u2", "f4"), ("i4", "f8"), ("u8", "f8")],
+)
+def test_real_valued_arrays_keep_all_digits_of_their_file(tmp_path, stored, dtype):
+  largest = np.iinfo(stored).max // 2**12 if np.dtype(stored).kind in "iu" else 16.0
+  values = np.linspace(0, largest, 48).reshape(3, 4, 4)
+  array = values.astype(stored)
+  np.savez(tmp_path / "fields.npz", **dict.fromkeys(("train", "validation", "test"), array))
+  test = load_dataset(f"npz:{tmp_path / 'fields.npz'}", real_valued=True).test
+  assert test.dtype == np.dtype(dtype) and test.dtype.isnative
+  np.testing.assert_array_equal(test[..., 0].astype(stored), array)
