@@ -34,6 +34,14 @@ class ImageSpec(Protocol):
     """Number of classes; 0 without labels."""
 
 
+def levels_of(config: ImageSpec) -> int | None:
+  """Return the number of pixel values that a model has; None for real-valued images.
+
+  Specs that know no real-valued images do: they have only `levels`.
+  """
+  return getattr(config, "pixel_levels", config.levels)
+
+
 class ReducedBits:
   """uint8 images `[N, H, W, C]` of which only the upper bits are kept; indexing computes them.
 
@@ -256,7 +264,7 @@ class ImageDataset:
       raise InputError(f"`config` must be a `FlowPlusPlusConfig`, got {shown(config)}")
     for name, ours, theirs in (
       ("image_shape", self.image_shape, config.image_shape),
-      ("levels", self.levels, getattr(config, "pixel_levels", config.levels)),
+      ("levels", self.levels, levels_of(config)),
     ):
       if ours != theirs and None in (ours, theirs):
         kinds = [

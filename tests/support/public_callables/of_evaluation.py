@@ -333,6 +333,7 @@ _EVALUATION = {
       ),
       log_likelihood=real(-np.arange(3.0) - 1, event=1, dtype="float64", cast="all"),
       typical=optional(number(3.0)),
+      names=some_of(["bits_per_dim", "png_bytes"]),
     ),
   ),
   "to_shades": Row(
