@@ -119,6 +119,7 @@ _EVALUATION = {
       width=count(7, huge=None),
       temperature=number(1.0, low=0),
       seed=seed(0),
+      batch_size=BATCH,
     ),
   ),
   "bit_maps": Row(
