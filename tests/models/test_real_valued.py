@@ -11,7 +11,16 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.compression import CodecModel
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import REAL_SCORES, BatchedModel, BitMaps, PositionScorer, Scorer, reconstruct
+from flowpp_tf.evaluation import (
+  REAL_SCORES,
+  BatchedModel,
+  BitMaps,
+  PositionScorer,
+  Scorer,
+  evaluate_bits_per_dim,
+  reconstruct,
+)
+from support.marks import slow
 
 SMALL = fpp.FlowPlusPlusConfig(
   (4, 4, 1),
@@ -184,7 +193,7 @@ def test_a_saved_model_has_its_standardization(tmp_path):
   assert exported.sample(tf.constant(2))["images"].dtype == tf.float64
 
 
-@pytest.mark.parametrize("changes", [{}, dict(image_shape=(4, 4, 2), num_classes=3)])
+@pytest.mark.parametrize("changes", [{}, slow(dict(image_shape=(4, 4, 2), num_classes=3))])
 def test_scores_and_their_positions_are_the_exact_density(changes):
   """Of each class, too; however many samples are asked for."""
   model, fields, _ = made(**SIMPLE, **changes)
@@ -202,6 +211,14 @@ def test_scores_and_their_positions_are_the_exact_density(changes):
     bits = PositionScorer(model, num_samples=3)(fields, labels=label)
     np.testing.assert_allclose(bits.total.sum(axis=(1, 2)) * np.log(2), -log_prob, rtol=1e-11)
     assert not bits.dequantization.any()
+
+
+def test_an_evaluation_is_the_mean_density_and_is_called_so():
+  model, fields, _ = made(**SIMPLE)
+  result = evaluate_bits_per_dim(model, fields, num_samples=[1, 4])
+  (bound,) = result.bounds
+  np.testing.assert_allclose(bound.bits_per_dim, -np.mean(model.log_prob(fields)) / 16 / np.log(2), rtol=1e-12)
+  assert "exact log density" in str(result) and "negative log density" in str(result) and "bound" not in str(result)
 
 
 def test_a_map_of_whole_tiles_is_that_of_each_tile():
