@@ -3,7 +3,7 @@
 bin/score --workdir=runs/digits --images=my_images --output=scores.csv
 
 One row per image, with the columns
-  image                 name of the file below the folder, or index in the split
+  image                 name of the file below the folder, or index in the split or the array
   log_likelihood        importance-weighted bound of --num_samples samples, nats
   bits_per_dim          -log_likelihood / (H W C ln 2)
   typicality            |bits_per_dim - its mean over the validation split of the run|, bits/dim;
