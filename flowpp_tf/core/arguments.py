@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, Union, get_args, get_o
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_shape
+from flowpp_tf.core.checks import check_shape, native
 from flowpp_tf.core.errors import InputError
 
 if TYPE_CHECKING:  # decoding an archive runs without TensorFlow
@@ -278,6 +278,9 @@ def as_array(name: str, value: Any, shape: Sequence[int | None] | None = None) -
     value: array, list or number.
     shape: its shape, None for a size that may be any; None for any shape.
 
+  Returns:
+    An array in the byte order of this machine.
+
   Raises:
     InputError (a ValueError): for anything else: complex numbers, texts, ragged lists, None, another shape.
   """
@@ -290,7 +293,7 @@ def as_array(name: str, value: Any, shape: Sequence[int | None] | None = None) -
     raise InputError(f"`{name}` must hold real numbers, got {found}")
   if shape is not None:
     check_shape(name, array.shape, shape, "N")
-  return array
+  return native(array)
 
 
 def as_tensor(name: str, value: Any, dtype: tf.DType | str | None = None) -> tf.Tensor:
@@ -312,7 +315,7 @@ def as_tensor(name: str, value: Any, dtype: tf.DType | str | None = None) -> tf.
   if not any(map(is_tensor, value if isinstance(value, (list, tuple)) else [value])):
     array = as_array(name, value)
     # Without a wanted dtype TensorFlow chooses that of a list, which is narrower than NumPy's.
-    return tf.convert_to_tensor(value if dtype is None and _fits_32_bits(array) else array, dtype)
+    return tf.convert_to_tensor(native(value) if dtype is None and _fits_32_bits(array) else array, dtype)
   tensor = tf.convert_to_tensor(value)
   wanted = None if dtype is None else tf.as_dtype(dtype)
   if wanted not in (None, tensor.dtype):

@@ -34,6 +34,21 @@ def pixel_dtype(levels: int) -> np.dtype:
   return np.dtype(np.uint8 if levels <= 256 else np.uint16)
 
 
+def real_dtype(dtype: np.dtype) -> np.dtype:
+  """Return the dtype of real-valued images that were stored in another one: float32 if it has all their values."""
+  return np.dtype(np.float32 if np.can_cast(dtype, np.float32, "safe") else np.float64)
+
+
+def native(value: Any) -> Any:
+  """Return an array, or lists of arrays, in the byte order of this machine; anything else as it is.
+
+  TensorFlow takes the bytes of another order as they are, which are other numbers. Arrays of FITS files have one.
+  """
+  if isinstance(value, np.ndarray):
+    return value if value.dtype.isnative else value.astype(value.dtype.newbyteorder("="))
+  return [native(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 def check_shape(name: str, shape: Sequence[int | None], expected: Sequence[int | None], batch: str = "B") -> None:
   """Raise an `InputError` unless a shape is the expected one; None, in either of them, stands for any size.
 
@@ -52,8 +67,9 @@ def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
   if hasattr(values, "numpy"):
     values = values.numpy()
   if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
-    count = np.sum(~np.isfinite(values))
-    raise InputError(f"`{name}` must be finite, got {count} values that are NaN or infinite")
+    wrong = ~np.isfinite(values)
+    first = f", the first in image {np.argmax(wrong.any(axis=(1, 2, 3)))}" if wrong.ndim == 4 else ""
+    raise InputError(f"`{name}` must be finite, got {np.sum(wrong)} values that are NaN or infinite{first}")
 
 
 def check_pixels(images: np.ndarray, levels: int | None, name: str = "images") -> None:
@@ -134,7 +150,7 @@ def real_tensor(name: str, value: Any, dtype: tf.DType | None, dtype_hint: tf.DT
   if dtype is None and of_value is not None and of_value.is_floating:
     dtype = of_value
   try:
-    tensor = tf.convert_to_tensor(value, dtype, dtype_hint=dtype_hint)
+    tensor = tf.convert_to_tensor(native(value), dtype, dtype_hint=dtype_hint)
   except (ValueError, TypeError):
     if of_value is not None and dtype is not None and not isinstance(value, np.ndarray):
       raise InputError(f"`{name}` must have dtype {dtype.name}, got {of_value.name}") from None

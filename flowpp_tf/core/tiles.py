@@ -9,8 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
+
 # Of how many sizes models of cut tiles are kept: each takes seconds to make, and pictures of one size have three.
 KEPT_SIZES = 8
+
+
+def check_whole_tiles(name: str, shape: Sequence[int], tile_shape: tuple[int, ...], levels: int | None) -> None:
+  """Raise an `InputError` for a picture `[H, W, C]` of real numbers (`levels` None) that is not cut into whole tiles.
+
+  The repeated pixels of a tile at an edge would add to the density of real numbers what the picture has not.
+  """
+  (height, width), (h, w) = shape[:2], tile_shape[:2]
+  if levels is None and (height % h or width % w):
+    raise InputError(f"`{name}` of real numbers must consist of whole tiles of {h}x{w} (HxW), got {height}x{width}")
 
 
 def count_tiles(height: int, width: int, tile_shape: tuple[int, int, int]) -> int:

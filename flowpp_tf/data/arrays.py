@@ -1,23 +1,24 @@
-"""A data set from one .npz file with the arrays `train`, `validation` and `test`, and `train_labels` and so on."""
+"""Images from arrays in files: a data set of three splits in one .npz file, or images in one .npy or .npz file."""
 
 import pathlib
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_pixels, pixel_dtype
+from flowpp_tf.core.checks import check_pixels, pixel_dtype, real_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset
-from flowpp_tf.io.gate import read_npz
-from flowpp_tf.types import Path
+from flowpp_tf.io.gate import map_npy, read_npz, reading
+from flowpp_tf.types import Path, Shape
 
 
 def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: bool = False) -> ImageDataset:
-  """Load the arrays of a file into memory.
+  """Load the arrays `train`, `validation` and `test` of a file into memory, and `train_labels` and so on.
 
   Args:
     path: .npz file; each array holds integers `[N, H, W, C]`, or `[N, H, W]` for one channel.
     levels: number of pixel values.
-    real_valued: whether images are finite real numbers, in float32 or float64 as they are, rather than integers.
+    real_valued: whether images are finite real numbers rather than integers: float32, or float64 where that does not
+      have all of their values.
     labels: whether to load `train_labels`, `validation_labels` and `test_labels`, too: integers `[N]` from 0. The
       classes are named "0" to the largest of them.
 
@@ -26,23 +27,13 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
   """
   label_names = {split: f"{split}_labels" for split in SPLITS} if labels else {}
   arrays = read_npz(pathlib.Path(path).expanduser(), (*SPLITS, *label_names.values()))
-  for name, array in arrays.items():
-    is_real = real_valued and name in SPLITS
-    if not np.issubdtype(array.dtype, np.number if is_real else np.integer) or array.dtype.kind == "c":
-      raise InputError(
-        f"{str(path)!r}: `{name}` must hold {'real numbers' if is_real else 'integers'}, got {array.dtype}"
-      )
   of_images = {split: arrays.pop(name) for split, name in label_names.items()}
+  for split, array in of_images.items():
+    _check_kind(path, label_names[split], array, real_valued=False)
   num_classes = 1 + max((int(array.max(initial=0)) for array in of_images.values()), default=-1)
   if num_classes > MOST_CLASSES:
     raise InputError(f"{str(path)!r}: labels must be less than {MOST_CLASSES:,}, got {num_classes - 1:,}")
-  for name, array in arrays.items():
-    array = array[..., np.newaxis] if array.ndim == 3 else array
-    if array.dtype != np.uint8 or real_valued:
-      check_pixels(array, None if real_valued else levels, name)
-    floating = np.float64 if array.dtype == np.float64 else np.float32
-    arrays[name] = array.astype(floating if real_valued else pixel_dtype(levels), copy=False)
-  train, validation, test = (arrays[split] for split in SPLITS)
+  train, validation, test = (_images(path, split, arrays[split], None if real_valued else levels) for split in SPLITS)
   return ImageDataset(
     f"npz:{pathlib.Path(path).name}",
     None if real_valued else levels,
@@ -52,3 +43,50 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
     labels=of_images or None,
     classes=tuple(map(str, range(num_classes))),
   )
+
+
+def load_array(path: Path, levels: int | None, image_shape: Shape | None = None) -> np.ndarray:
+  """Load the images `[N, H, W, C]` of a file with one array.
+
+  Args:
+    path: .npy file, or .npz file of one array: `[N, H, W, C]`, or `[N, H, W]` for one channel.
+    levels: number of pixel values; None for real-valued images, as of `load_npz`.
+    image_shape: `(H, W, C)` that the images must have; None for any.
+
+  Raises:
+    InputError (a ValueError): that names the file, and of values that are not finite the first image with one.
+  """
+  file = pathlib.Path(path).expanduser()
+  if file.suffix.lower() == ".npz":
+    arrays = read_npz(file)
+    if len(arrays) != 1:
+      names = ", ".join(map(repr, arrays)) or "none"
+      raise InputError(f"{str(path)!r} must hold one array, got {names}; the data set npz:{path} has several")
+    ((name, array),) = arrays.items()
+  else:
+    with reading(path, "expected an .npy file of a plain array"):
+      name, array = "images", map_npy(file)
+  images = _images(path, name, array, levels)
+  if image_shape is not None and images.shape[1:] != tuple(image_shape):
+    raise InputError(f"{str(path)!r}: `{name}` must hold images of shape {tuple(image_shape)}, got {images.shape}")
+  return images
+
+
+def _images(path, name, array, levels):
+  """Return images of a file in the dtype of a data set."""
+  _check_kind(path, name, array, levels is None)
+  array = array[..., np.newaxis] if array.ndim == 3 else array
+  if array.ndim != 4:
+    raise InputError(f"{str(path)!r}: `{name}` must be of shape [N, H, W, C] or [N, H, W], got {array.shape}")
+  try:
+    check_pixels(array, levels, name)
+  except InputError as error:
+    raise InputError(f"{str(path)!r}: {error}") from None
+  return array.astype(real_dtype(array.dtype) if levels is None else pixel_dtype(levels), copy=False)
+
+
+def _check_kind(path, name, array, real_valued):
+  if array.dtype.kind not in ("iuf" if real_valued else "iu"):
+    raise InputError(
+      f"{str(path)!r}: `{name}` must hold {'real numbers' if real_valued else 'integers'}, got {array.dtype}"
+    )

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
-from flowpp_tf.core.checks import check_labels, check_pixels, check_shape, pixel_dtype
+from flowpp_tf.core.checks import check_labels, check_pixels, check_shape, native, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.gaussian_fields import GaussianFields
@@ -32,6 +32,14 @@ class ImageSpec(Protocol):
   @property
   def num_classes(self) -> int:
     """Number of classes; 0 without labels."""
+
+
+def levels_of(config: ImageSpec) -> int | None:
+  """Return the number of pixel values that a model has; None for real-valued images.
+
+  Specs that know no real-valued images do: they have only `levels`.
+  """
+  return getattr(config, "pixel_levels", config.levels)
 
 
 class ReducedBits:
@@ -119,6 +127,8 @@ def _tiled(images):
 def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None) -> Images:
   """Return images `[N, H, W, C]` of real numbers, at least one: an array, or what NumPy can index, as it is.
 
+  Only bools, which become uint8, and values in another byte order than this machine's are copied.
+
   Args:
     name: name of the argument in messages.
     images: the images, whose values are not read.
@@ -131,9 +141,11 @@ def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None
     images = as_array(name, images)
   dtype = getattr(images, "dtype", np.dtype(np.uint8))
   if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
-    raise InputError(f"`{name}` must hold integers, got {dtype}")
+    raise InputError(f"`{name}` must hold real numbers, got {dtype}")
   if dtype.kind == "b":
     images = np.asarray(images, np.uint8)
+  elif not dtype.isnative:
+    images = native(np.asarray(images))
   if image_shape is not None and images.shape[1:] != image_shape:
     raise InputError(f"`{name}` must hold images of shape {image_shape}, got an array of shape {images.shape}")
   check_shape(name, images.shape, [None] * 4, "N")
@@ -252,7 +264,7 @@ class ImageDataset:
       raise InputError(f"`config` must be a `FlowPlusPlusConfig`, got {shown(config)}")
     for name, ours, theirs in (
       ("image_shape", self.image_shape, config.image_shape),
-      ("levels", self.levels, getattr(config, "pixel_levels", config.levels)),
+      ("levels", self.levels, levels_of(config)),
     ):
       if ours != theirs and None in (ours, theirs):
         kinds = [

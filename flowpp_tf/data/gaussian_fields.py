@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_number
-from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.checks import check_all_finite, check_shape
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
@@ -52,14 +52,20 @@ def field_log_prob(fields: TensorLike, spectrum: np.ndarray) -> np.ndarray:
 
   Args:
     fields: `[..., H, W, 1]`.
-    spectrum: P `[..., H, W]`, broadcast against the fields.
+    spectrum: P `[..., H, W]`, positive and even, whose leading dimensions are broadcast against the fields'.
+
+  Raises:
+    InputError (a ValueError): for fields and a spectrum that do not fit, or values that are not finite.
 
   Examples:
     >>> from flowpp_tf.data.gaussian_fields import field_log_prob
     >>> round(float(field_log_prob(np.zeros([4, 4, 1]), np.ones([4, 4]))), 4)  # of white noise
     -14.703
   """
-  x = as_array("fields", fields)[..., 0].astype(np.float64)
+  spectrum = _checked_spectrum(spectrum)
+  fields = as_array("fields", fields)
+  check_shape("fields", fields.shape[-3:], [*spectrum.shape[-2:], 1], "H")
+  x = fields[..., 0].astype(np.float64)
   check_all_finite("fields", x)
   power = np.abs(np.fft.fft2(x)) ** 2 / np.prod(x.shape[-2:])
   return -0.5 * np.sum(power / spectrum + np.log(2 * np.pi * spectrum), axis=(-2, -1))
@@ -69,11 +75,15 @@ def field_log_prob(fields: TensorLike, spectrum: np.ndarray) -> np.ndarray:
 def expected_log_prob(spectrum: np.ndarray) -> tuple[float, float]:
   """Return mean and standard deviation of `field_log_prob` over fields: minus the entropy, and sqrt(N / 2), nats.
 
+  Args:
+    spectrum: P `[H, W]`, positive and even.
+
   Examples:
     >>> from flowpp_tf.data.gaussian_fields import expected_log_prob
     >>> expected_log_prob(np.ones([2, 2]))[1] == 2**0.5
     True
   """
+  spectrum = _checked_spectrum(spectrum, [None, None])
   return float(-0.5 * np.sum(1 + np.log(2 * np.pi * spectrum))), (spectrum.size / 2) ** 0.5
 
 
@@ -86,7 +96,13 @@ def fields_of_noise(noise: TensorLike, spectrum: np.ndarray) -> np.ndarray:
     >>> fields_of_noise(np.random.normal(size=[3, 8, 8]), power_spectrum(8)).shape
     (3, 8, 8, 1)
   """
-  modes = np.fft.fft2(as_array("noise", noise)) * np.sqrt(spectrum)
+  spectrum, noise = _checked_spectrum(spectrum), as_array("noise", noise)
+  check_shape("noise", noise.shape[-2:], spectrum.shape[-2:], "H")
+  return _fields(noise, spectrum)
+
+
+def _fields(noise, spectrum):
+  modes = np.fft.fft2(noise) * np.sqrt(spectrum)
   return np.fft.ifft2(modes).real[..., np.newaxis].astype(np.float32)
 
 
@@ -95,7 +111,7 @@ class GaussianFields:
 
   Args:
     count: N.
-    spectrum: P `[H, W]`.
+    spectrum: P `[H, W]`, positive and even.
     seed: of all fields.
 
   Examples:
@@ -110,11 +126,8 @@ class GaussianFields:
   def __init__(self, count: int, spectrum: np.ndarray, seed: int = 0) -> None:
     check_count("count", count, most=2**40)
     check_count("seed", seed, 0, 2**32 - 1)
-    spectrum = as_array("spectrum", spectrum, [None, None])
-    if not np.all(spectrum > 0):
-      raise InputError(f"`spectrum` must be positive, got {spectrum.min()}")
-    self.spectrum, self._seed = spectrum, seed
-    self.shape: tuple[int, ...] = (count, *spectrum.shape, 1)
+    self.spectrum, self._seed = _checked_spectrum(spectrum, [None, None]), seed
+    self.shape: tuple[int, ...] = (count, *self.spectrum.shape, 1)
 
   def __len__(self) -> int:
     return self.shape[0]
@@ -125,11 +138,25 @@ class GaussianFields:
     for row, n in zip(noise, chosen.ravel().tolist()):
       # Philox counts its draws in the lowest word: another highest word is another stream.
       row[...] = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, n])).normal(size=row.shape)
-    return fields_of_noise(noise, self.spectrum).reshape(*chosen.shape, *self.shape[1:])
+    return _fields(noise, self.spectrum).reshape(*chosen.shape, *self.shape[1:])
 
   def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     del copy  # the result is a new array in any case
     return np.asarray(self[:], dtype)
+
+
+def _checked_spectrum(spectrum, shape=None):
+  """Return the spectrum of real fields; raise an `InputError` for an array that is none."""
+  spectrum = as_array("spectrum", spectrum, shape).astype(np.float64)
+  if spectrum.ndim < 2:
+    raise InputError(f"`spectrum` must be of shape [..., H, W], got {spectrum.shape}")
+  check_all_finite("spectrum", spectrum)
+  if not np.all(spectrum > 0):
+    raise InputError(f"`spectrum` must be positive, got {spectrum.min()}")
+  opposite = np.roll(spectrum[..., ::-1, ::-1], 1, axis=(-2, -1))  # P of -k
+  if not np.allclose(spectrum, opposite, rtol=1e-6, atol=0):
+    raise InputError("`spectrum` must be even, the same for k and -k, or its fields would not be real")
+  return spectrum
 
 
 def _indices(index, count):

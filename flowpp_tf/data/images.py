@@ -1,4 +1,4 @@
-"""Read image files into arrays of one shape: uint8, or uint16 for a model of more than 256 levels.
+"""Read image files into arrays of one shape: uint8, uint16 for a model of more than 256 levels, or real numbers.
 
 Files are opened by `open_image`, whose `ImageFileError` names a file that is not a complete image.
 
@@ -9,10 +9,13 @@ Files are opened by `open_image`, whose `ImageFileError` names a file that is no
 - Grey, palette and CMYK become RGB; for a model of one channel everything becomes grey (ITU-R 601 luma).
 - The centre is cropped to the model's aspect ratio and resized by Lanczos with antialiasing. An image of
   the model's size keeps its pixels.
+- Real numbers, for a model of real-valued images, are those of the file, which must be of the model's size: resizing
+  would change their density. Values that are not finite are errors.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
+import contextlib
 import itertools
 import os
 from typing import Any, BinaryIO
@@ -20,45 +23,63 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.checks import check_pixels, check_shape
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import ImageSpec
-from flowpp_tf.io.deep_image import read_deep
+from flowpp_tf.core.tiles import check_whole_tiles
+from flowpp_tf.data.dataset import ImageSpec, levels_of
+from flowpp_tf.io.deep_image import read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.types import Path, Shape
 
 
-def read_image(file: Path | BinaryIO, image_shape: Shape, name: str = "", levels: int = 256) -> tuple[np.ndarray, bool]:
+def read_image(
+  file: Path | BinaryIO, image_shape: Shape, name: str = "", levels: int | None = 256
+) -> tuple[np.ndarray, bool]:
   """Read an image file and fit it to `image_shape`: `(H, W, C)` with C 1 or 3; errors call the file `name`.
 
   Args:
     file: path of the file, or open file.
     image_shape: of the result.
     name: how errors name the file.
-    levels: of the model; up to 256 for all 8 bits of a file.
+    levels: of the model; up to 256 for all 8 bits of a file, None for real numbers.
 
   Returns:
-    uint8 `[H, W, C]`, of more than 256 levels uint16, and whether the image was smaller and had to be enlarged.
+    uint8 `[H, W, C]`, of more than 256 levels uint16, of real numbers float32 or float64, and whether the image was
+    smaller and had to be enlarged.
 
   Raises:
     ImageFileError (a ValueError): for a file that is not a complete image; so do the functions below.
   """
+  if levels is None:
+    with _named(file, name):
+      values = _read_array(file, image_shape[2], levels, name)
+      check_shape("image", values.shape, image_shape)
+      return values, False
   if levels > 256:
-    return _fit_deep(_read_deep(file, image_shape[2], levels, name), image_shape, levels)
+    return _fit_deep(_read_array(file, image_shape[2], levels, name), image_shape, levels)
   with open_image(file, name) as image:
     return fit_image(upright(image), image_shape)
 
 
-def _read_deep(file, channels, levels, name=""):
-  """Return an image of more than 8 bits, whose values must be those of the model."""
-  path = isinstance(file, (str, os.PathLike))
-  values = read_deep(file if path else file.read(), channels, name)
-  try:
+def _read_array(file, channels, levels, name=""):
+  """Return an image of more than 8 bits or of real numbers, whose values must be those of the model."""
+  content = file if isinstance(file, (str, os.PathLike)) else file.read()
+  with _named(file, name):
+    values = read_real(content, channels, name) if levels is None else read_deep(content, channels, name)
     check_pixels(values, levels, "image")
+    return values
+
+
+@contextlib.contextmanager
+def _named(file, name):
+  """Turn an `InputError` about the values of a file into an `ImageFileError` that names it."""
+  try:
+    yield
+  except ImageFileError:
+    raise
   except InputError as error:
-    name = name or (os.fspath(file) if path else "image")
+    name = name or (os.fspath(file) if isinstance(file, (str, os.PathLike)) else "image")
     raise ImageFileError(f"{name!r}: {error}", str(error)) from None
-  return values
 
 
 def _fit_deep(values, image_shape, levels):
@@ -76,13 +97,10 @@ def _fit_deep(values, image_shape, levels):
   return values, scale < 1
 
 
-def read_photograph(file: Path | BinaryIO, channels: int, levels: int = 256) -> np.ndarray:
-  """Read an image file in its own size; `levels` as for `read_image`.
-
-  Returns:
-    uint8 or uint16 `[H, W, channels]`."""
-  if levels > 256:
-    return _read_deep(file, channels, levels)
+def read_photograph(file: Path | BinaryIO, channels: int, levels: int | None = 256) -> np.ndarray:
+  """Read an image file in its own size, `[H, W, channels]`; `levels` and dtype as for `read_image`."""
+  if levels is None or levels > 256:
+    return _read_array(file, channels, levels)
   with open_image(file) as image:
     flat = flat_image(upright(image), channels)
     return np.asarray(flat).reshape(flat.height, flat.width, channels)
@@ -95,31 +113,38 @@ def read_for_model(file: Path | BinaryIO, config: ImageSpec, name: str = "") -> 
   value is rounded to the nearest of as many equally spaced levels from black to white.
 
   Returns:
-    uint8 or, of more than 256 levels, uint16 `[H, W, C]`, values 0 .. levels - 1."""
-  check_channels(config.image_shape)
-  if getattr(config, "pixel_levels", config.levels) is None:
-    raise InputError("a model of real-valued images takes arrays, not image files, whose pixels are integers")
-  return _to_levels(read_image(file, config.image_shape, name, config.levels)[0], config)
+    uint8 or, of more than 256 levels, uint16 `[H, W, C]`, values 0 .. levels - 1; of a model of real-valued images
+    float32 or float64."""
+  levels = levels_of(config)
+  check_channels(config.image_shape, levels)
+  return _to_levels(read_image(file, config.image_shape, name, levels)[0], levels)
 
 
 def read_whole_for_model(file: Path | BinaryIO, config: ImageSpec) -> np.ndarray:
-  """Read an image file in its own size, `[H, W, C]`, with the pixel values of `read_for_model`."""
-  check_channels(config.image_shape)
-  return _to_levels(read_photograph(file, config.image_shape[2], config.levels), config)
+  """Read an image file in its own size, `[H, W, C]`, with the pixel values of `read_for_model`.
+
+  Real-valued images must consist of whole tiles of the model's size, see `core.tiles.check_whole_tiles`.
+  """
+  levels = levels_of(config)
+  check_channels(config.image_shape, levels)
+  image = _to_levels(read_photograph(file, config.image_shape[2], levels), levels)
+  with _named(file, ""):
+    check_whole_tiles("image", image.shape, config.image_shape, levels)
+  return image
 
 
-def _to_levels(image, config):
-  if config.levels > 256:
+def _to_levels(image, levels):
+  if levels is None or levels > 256:
     return image
-  if 256 % config.levels == 0:
-    return image // (256 // config.levels)
-  return np.round(image * ((config.levels - 1) / 255)).astype(np.uint8)
+  if 256 % levels == 0:
+    return image // (256 // levels)
+  return np.round(image * ((levels - 1) / 255)).astype(np.uint8)
 
 
-def upright_size(file: Path | BinaryIO, channels: int = 1, levels: int = 256) -> tuple[int, int]:
+def upright_size(file: Path | BinaryIO, channels: int = 1, levels: int | None = 256) -> tuple[int, int]:
   """Return `(width, height)` of an image file in its EXIF orientation; other arguments as for `read_photograph`."""
-  if levels > 256:
-    return _read_deep(file, channels, levels).shape[1::-1]
+  if levels is None or levels > 256:
+    return _read_array(file, channels, levels).shape[1::-1]
   with open_image(file) as image:
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
     return image.size[::-1] if turned else image.size
@@ -161,9 +186,9 @@ def centre_crop(image: Image.Image, height: int, width: int) -> Image.Image:
   return image.crop((left, top, left + width, top + height))
 
 
-def check_channels(image_shape: Shape) -> None:
-  """Raise an `InputError` unless image files can be read as this shape."""
-  if len(image_shape) != 3 or image_shape[2] not in (1, 3):
+def check_channels(image_shape: Shape, levels: int | None = 256) -> None:
+  """Raise an `InputError` unless image files can be read as this shape; real numbers have any number of channels."""
+  if len(image_shape) != 3 or (levels is not None and image_shape[2] not in (1, 3)):
     raise InputError(
       f"`image_shape` must be (height, width, channels) with 1 or 3 channels to read images, got {image_shape}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from flowpp_tf.data import describe
 from flowpp_tf.demo.about import about, evaluated_split
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
-from flowpp_tf.evaluation.likelihood import name_of_bound
+from flowpp_tf.models.model_card import name_of_bound
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from flowpp_tf.evaluation.positions import PositionBits, PositionScorer
 from flowpp_tf.evaluation.reconstruction import Reconstruction, reconstruct
 from flowpp_tf.evaluation.record import read_record, write_record
 from flowpp_tf.evaluation.sample_quality import SampleEvaluator, SampleQuality, frechet_distance
-from flowpp_tf.evaluation.scores import SCORES, Scorer, png_bytes, scores_of
+from flowpp_tf.evaluation.scores import REAL_SCORES, SCORES, Scorer, png_bytes, scores_of
 from flowpp_tf.evaluation.tiled_sampling import sample_pictures
 from flowpp_tf.evaluation.typicality import ValidationStatistics, load_typical, measure_typical
 

@@ -44,7 +44,7 @@ def conformal_threshold(calibration: np.ndarray, false_alarms: float) -> float:
   if not 0 < false_alarms < 1:
     raise InputError(f"`false_alarms` must be between 0 and 1, got {false_alarms}")
   # Rounded, since (n + 1) (1 - a) is meant exactly: 100 * (1 - 0.05) is a little more than 95 in float64.
-  rank = math.ceil(round((len(calibration) + 1) * (1 - false_alarms), 9))
+  rank = max(1, math.ceil(round((len(calibration) + 1) * (1 - false_alarms), 9)))
   return float(np.sort(calibration)[rank - 1]) if rank <= len(calibration) else math.inf
 
 

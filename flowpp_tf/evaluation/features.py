@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.checks import check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, evaluation_batches, training_batches
 from flowpp_tf.data.cache import cache_entry
@@ -26,7 +26,7 @@ from flowpp_tf.io.files import replace_file
 from flowpp_tf.io.gate import read_npz, reason
 from flowpp_tf.types import Path
 
-_FORMAT = 1  # increase it when the network or its training changes
+_FORMAT = 2  # increase it when the network or its training changes
 _FILTERS = (32, 64, 64)
 _SMALL = 16  # pixels; images of fewer are not made smaller by the first convolution
 _BATCH, _MOST_STEPS, _MOST_EPOCHS = 128, 1_000, 30
@@ -144,7 +144,7 @@ class FeatureNetwork:
     images, parts = as_images("images", images, tuple(self.network.input_shape[1:])), []
     for batch in evaluation_batches(images, batch_size):
       check_pixels(batch.numpy(), self.levels)
-      parts.append(self.network(tf.cast(batch, tf.uint8), training=False))
+      parts.append(self.network(tf.cast(batch, pixel_dtype(self.levels)), training=False))
     features, logits = (np.concatenate([part[i] for part in parts]) for i in range(2))
     return features.astype(np.float64), logits.argmax(axis=1)
 
@@ -169,7 +169,7 @@ def _levels_of(dataset):
 def _network(dataset, seed):
   """The network before its training; its initial weights depend on nothing but the seed."""
   levels, shape = _levels_of(dataset), dataset.image_shape
-  inputs = keras.Input(shape, dtype="uint8")
+  inputs = keras.Input(shape, dtype=pixel_dtype(levels).name)
   h = keras.layers.Rescaling(2 / (levels - 1), -1.0)(inputs)
   for i, filters in enumerate(_FILTERS):
     h = keras.layers.Conv2D(

@@ -29,6 +29,7 @@ from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, reason
 from flowpp_tf.models import FlowPlusPlus, conditioning_specs
 from flowpp_tf.models.flow_plus_plus import BoundTerms
+from flowpp_tf.models.model_card import name_of_bound
 from flowpp_tf.types import Path, Seed
 
 
@@ -50,11 +51,6 @@ class Bound:
   num_samples: int
   bits_per_dim: float
   standard_error: float
-
-
-def name_of_bound(num_samples: int) -> str:
-  """Return what the bound of so many samples is called."""
-  return "single-sample bound" if num_samples == 1 else f"importance-weighted bound, {num_samples} samples"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +83,13 @@ class BitsPerDim:
     return self.bounds[-1]
 
   def __str__(self):
-    rows = [f"{self.images} images"]
-    if "dequantization" not in self.terms:
+    rows, exact = [f"{self.images} images"], "dequantization" not in self.terms
+    if exact:
       nats, error = (math.log(2) * value for value in (-self.best.bits_per_dim, self.best.standard_error))
       rows.append(f"  {'exact log density':<39} {nats:.4f} +- {error:.4f} nats/dim")
     for bound in self.bounds[::-1]:
-      rows.append(
-        f"  {name_of_bound(bound.num_samples):<39} {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim"
-      )
+      name = name_of_bound(bound.num_samples, exact)
+      rows.append(f"  {name:<39} {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim")
     terms = ", ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
     return "\n".join([*rows, f"    its terms: {terms}"])
 
@@ -117,7 +112,7 @@ def evaluate_bits_per_dim(
     model: `FlowPlusPlus`.
     images: integers, `[N, H, W, C]`, anything that NumPy can index.
     num_samples: draws of the dequantization noise per image, or a list of such numbers; the single-sample bound is
-      always measured too.
+      always measured too. Real-valued images have no noise, and one density.
     batch_size: batch size; the result depends on it only through the draws.
     seed: seed of the draws.
     partial: path of a .npy file with partial results, from which the next call with the same arguments resumes;

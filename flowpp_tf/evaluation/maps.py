@@ -3,7 +3,8 @@
 A picture is cut into tiles as an archive cuts it (core/tiles.py), row by row from the top left corner. A model whose
 tiles see their neighbours is given them, and measures of a tile at the right or lower edge the part that lies inside.
 For other models such tiles repeat the last column or row, whose bits are added to those of the pixel that is repeated.
-So the sum over a map is the bound of the picture as an archive codes it, tile by tile.
+So the sum over a map is the bound of the picture as an archive codes it, tile by tile. Real-valued pictures must
+consist of whole tiles: the sum then is the log density of a model in which tiles are independent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from flowpp_tf.core.arguments import as_array, check_arguments, check_count, sho
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tile_layout import TileLayout
-from flowpp_tf.core.tiles import KEPT_SIZES, by_size, count_tiles, to_tiles
+from flowpp_tf.core.tiles import KEPT_SIZES, by_size, check_whole_tiles, count_tiles, to_tiles
 from flowpp_tf.evaluation.positions import PositionScorer
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
@@ -34,7 +35,8 @@ def bit_maps(
 
   Args:
     model: `FlowPlusPlus`.
-    pictures: integers in 0 .. levels - 1, `[H, W, C]` each, with the model's number of channels.
+    pictures: integers in 0 .. levels - 1, `[H, W, C]` each, with the model's number of channels; real numbers for a
+      model of them.
     num_samples: samples of the importance-weighted bound, of each tile.
     seed: seed of the draws, the same for all tiles.
     batch_size: tiles in a batch.
@@ -93,7 +95,9 @@ class BitMaps:
     picture = as_array("pictures", picture, [None, None, channels])
     if not picture.size:
       raise InputError(f"`pictures` must have pixels, got shape {picture.shape}")
-    check_pixels(picture, self._model.config.levels, "pictures")
+    levels = self._model.config.pixel_levels
+    check_pixels(picture, levels, "pictures")
+    check_whole_tiles("pictures", picture.shape, self._model.config.image_shape, levels)
     return picture
 
   def _maps(self, pictures, batch_size):

@@ -104,7 +104,7 @@ def _with_text(picture, title, labels):
 def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
   """Scale integers in 0 .. levels - 1 to uint8 from black to white; `read_for_model` is the inverse.
 
-  Without levels, real numbers: black is the smallest, white the largest.
+  Without levels, real numbers: black is the smallest, white the largest; all are black if they are equal.
 
   Raises:
     InputError (a ValueError): for other values.
@@ -119,8 +119,9 @@ def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
     pixel_dtype(levels)  # an error for an invalid number
   check_pixels(images, levels)
   if levels is None:
-    low, high = float(images.min()), float(images.max())
-    return np.round((images - low) * (255 / max(high - low, np.finfo(np.float64).tiny))).astype(np.uint8)
+    values = images.astype(np.float64) / 2  # or the range of large numbers would overflow
+    values -= values.min()
+    return np.round(values / (values.max() or 1.0) * 255).astype(np.uint8)
   return np.round(images * (255 / (levels - 1))).astype(np.uint8)
 
 
@@ -208,8 +209,8 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
 
   Args:
     values: `[H, W]`.
-    low: what is black, and all below; None for the smallest value.
-    high: what is pale yellow, and all above; None for the largest value.
+    low: what is black, and all below; None for the smallest value, at most `high`.
+    high: what is pale yellow, and all above; None for the largest value, at least `low`.
 
   Raises:
     InputError (a ValueError): if a value is not finite, or `high` is not above `low`.
@@ -225,7 +226,10 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
     raise InputError(f"`values` must have a value, got shape {values.shape}")
   if low is not None and high is not None and not low < high:
     raise InputError(f"`high` must be above `low`, got {high} and {low}")
-  low, high = float(values.min()) if low is None else low, float(values.max()) if high is None else high
-  at = (values - low) / (high - low or 1) * (len(_COLOURS) - 1)
-  channels = [np.interp(at, np.arange(len(_COLOURS)), _COLOURS[:, i]) for i in range(3)]
+  if low is None:
+    low = min(float(values.min()), math.inf if high is None else high)
+  if high is None:
+    high = max(float(values.max()), low)
+  at = (values - low) / (high - low) if low < high else values > low
+  channels = [np.interp(at, np.linspace(0, 1, len(_COLOURS)), _COLOURS[:, i]) for i in range(3)]
   return Image.fromarray(np.round(np.stack(channels, axis=-1)).astype(np.uint8))

@@ -4,7 +4,7 @@ The bound is a sum over positions (h, w) of the pixels' three terms, in bits the
 
     log_det          log-dets of the logit and of the couplings' transformed values; ActNorm's of each activation
     prior            log N(z) of the latent's values
-    dequantization   -log q(u|x), and -log q(e|x + u) of augmented channels
+    dequantization   -log q(u|x), and -log q(e|x + u) of augmented channels; 0 for real-valued images
 
 Each value of a latent, and of a tensor on the way to it, belongs to the pixel that the squeezes and splits took it
 from. The log-det of a 1x1 convolution is the same at each position. With K draws the bound is the importance-weighted
@@ -27,10 +27,8 @@ import tensorflow as tf
 
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.dtypes import finfo
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.data.dataset import as_images
 from flowpp_tf.distributions import UniformDequantization
@@ -91,10 +89,8 @@ class PositionScorer:
   @check_arguments
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
     check_count("num_samples", num_samples, most=2**31 - 1)
-    if model.is_exact:
-      raise InputError("scores are of integer images; the score of real-valued ones is `model.log_prob(images)`")
-    self._pixels = tf.as_dtype(pixel_dtype(model.config.levels))
-    self._set(model, model.sample_noise([num_samples], as_seed(seed)))
+    self._pixels = model.image_dtype
+    self._set(model, model.sample_noise([1 if model.is_exact else num_samples], as_seed(seed)))
 
   def _set(self, model, noise):
     self._model, self._noise = model, noise
@@ -126,10 +122,10 @@ class PositionScorer:
     batch_size: int = 100,
     condition: TensorLike | None = None,
   ) -> PositionBits:
-    """Return the bits of integer images by position.
+    """Return the bits of images by position.
 
     Args:
-      images: `[N, H, W, C]`.
+      images: `[N, H, W, C]`, integers, or real numbers for a model of them.
       labels: of a model with classes, `[N]` or one for all; -1 for no label.
       batch_size: batch size.
       condition: of a model with a condition, `[N, *condition_shape]` or one for all.
@@ -161,11 +157,15 @@ def _combined(terms):
 def _terms(model, images, noise, labels=None, condition=None):
   """Return log-det, prior and dequantization by position, `[B, H, W, 3]` nats, for a draw of noise for each image."""
   x, channels = tf.cast(images, model.variable_dtype), model.config.image_shape[2]
-  u, log_q = _draw(model.dequantizer.posterior(x, labels=labels), noise[..., :channels])
   # As in the model, whose bound this is.
-  dequantized = tf.minimum(x + u, (x + 1) * (1 - finfo(x.dtype).epsneg))
-  x, log_det = model.logits_of_pixels.forward_and_log_det(dequantized)
-  log_det = tf.reduce_sum(log_det, axis=-1)
+  if model.is_exact:
+    log_q = tf.zeros(tf.shape(x)[:-1], x.dtype)
+    x, log_det = model.standardization.forward_and_log_det(x)
+  else:
+    u, log_q = _draw(model.dequantizer.posterior(x, labels=labels), noise[..., :channels])
+    dequantized = tf.minimum(x + u, (x + 1) * (1 - finfo(x.dtype).epsneg))
+    x, log_det = model.logits_of_pixels.forward_and_log_det(dequantized)
+  log_det = tf.reduce_sum(tf.broadcast_to(log_det, tf.shape(x)), axis=-1)
   if model.augmenter is not None:
     e, log_q_e = _draw(model.augmenter.posterior(x, labels=labels), noise[..., channels:])
     x, log_q = tf.concat([x, e], axis=-1), log_q + log_q_e

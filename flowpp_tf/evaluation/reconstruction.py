@@ -64,8 +64,7 @@ def reconstruct(batched: LatentModel, images: np.ndarray, seed: int = 0) -> Reco
     >>> print(reconstruct(batched, images))
     0 of 256 pixel values differ
   """
-  latents = batched.encode(images, seed=seed)  # which checks the images
-  if np.asarray(images).dtype.kind == "f" and np.any(np.asarray(images) % 1):  # of a model of real-valued ones
-    raise InputError("`images` must be integers, whose reconstructions can be compared pixel by pixel")
-  decoded = batched.decode(latents)
+  decoded = batched.decode(batched.encode(images, seed=seed))  # which checks the images
+  if decoded.dtype.kind == "f":
+    raise InputError("the model must be one of integer images, whose reconstructions can be compared pixel by pixel")
   return Reconstruction(np.asarray(images, decoded.dtype), decoded)

@@ -12,9 +12,11 @@ scores address this, both in bits/dim, both higher for more anomalous images:
                           generative models", with PNG as the compressor
 
 where b(x) is the negative importance-weighted bound in bits/dim and n(x) is the size in bytes of the image's pixels in
-PNG, see `png_bytes`.
+PNG, see `png_bytes`. Real-valued images have no PNG; their bound is the exact log density, which is given in nats/dim,
+too.
 """
 
+from collections.abc import Sequence
 import copy
 import io
 import math
@@ -27,13 +29,14 @@ from flowpp_tf.core.arguments import as_array, check_arguments, check_count, che
 from flowpp_tf.core.checks import MOST_LEVELS, check_all_finite, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.seeds import as_seed
-from flowpp_tf.data.dataset import as_images
+from flowpp_tf.data.dataset import as_images, levels_of
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed
 
 SCORES = ("log_likelihood", "bits_per_dim", "typicality", "complexity_corrected", "png_bytes")
+REAL_SCORES = ("log_likelihood", "nats_per_dim", "bits_per_dim", "typicality")
 
 
 def png_bytes(image: np.ndarray) -> int:
@@ -82,9 +85,14 @@ class Scorer:
 
   Args:
     model: `FlowPlusPlus`.
-    num_samples: samples of the importance-weighted bound, which are draws of the noise.
+    num_samples: samples of the importance-weighted bound, which are draws of the noise; real-valued images have none,
+      and any number gives their density.
     seed: seed of the draws.
     typical: mean bits/dim of the validation split, by this scorer; None if it is not known.
+
+  Attributes:
+    names: of the scores: `SCORES`, of a model of real-valued images `REAL_SCORES`.
+    typical: as given.
 
   Raises:
     InputError (a ValueError): if `num_samples` is not positive.
@@ -104,12 +112,12 @@ class Scorer:
       raise InputError(f"`model` must be a `FlowPlusPlus`, got {shown(model)}")
     check_type("typical", typical, float | None)
     check_count("num_samples", num_samples, most=2**31 - 1)
-    if getattr(model, "is_exact", False):  # a model may be any object with a bound
-      raise InputError("scores are of integer images; the score of real-valued ones is `model.log_prob(images)`")
     self.typical = typical
     self._model = model
-    self._noise = model.sample_noise([num_samples], as_seed(seed))
-    self._pixels = tf.as_dtype(pixel_dtype(model.config.levels))
+    levels = levels_of(model.config)
+    self.names = REAL_SCORES if levels is None else SCORES
+    self._noise = model.sample_noise([1 if levels is None else num_samples], as_seed(seed))
+    self._pixels = tf.as_dtype(self._noise.dtype if levels is None else pixel_dtype(levels))
 
     shape, classes = model.config.image_shape, model.config.num_classes
     self._labels = [*range(classes), *([-1] if model.config.label_dropout else [])]
@@ -130,7 +138,7 @@ class Scorer:
 
   @check_arguments
   def log_likelihood(self, images: np.ndarray, batch_size: int = 100) -> np.ndarray:
-    """Return the importance-weighted bound of integer images `[N, H, W, C]`, float64 `[N]`, nats per image.
+    """Return the importance-weighted bound of images `[N, H, W, C]`, float64 `[N]`, nats per image.
 
     Raises:
       InputError (a ValueError): if the images do not fit the model.
@@ -166,23 +174,34 @@ class Scorer:
 
   @check_arguments
   def __call__(self, images: np.ndarray, batch_size: int = 100) -> dict[str, np.ndarray]:
-    """Return all scores of integer images.
+    """Return all scores of images.
 
     Args:
       images: `[N, H, W, C]`.
       batch_size: batch size.
 
     Returns:
-      Arrays `[N]` by the names in `SCORES`: log_likelihood in nats, typicality (NaN if `typical` is None) and
+      Arrays `[N]` by the names in `names`: log_likelihood in nats, typicality (NaN if `typical` is None) and
       complexity_corrected in bits/dim.
     """
     images = np.asarray(as_images("images", images))
-    return scores_of(images, self.log_likelihood(images, batch_size), self.typical)
+    return scores_of(images, self.log_likelihood(images, batch_size), self.typical, self.names)
 
 
 @check_arguments
-def scores_of(images: np.ndarray, log_likelihood: np.ndarray, typical: float | None = None) -> dict[str, np.ndarray]:
-  """Return all scores, as `Scorer` does, of images `[N, H, W, C]` with known `log_likelihood [N]`.
+def scores_of(
+  images: np.ndarray, log_likelihood: np.ndarray, typical: float | None = None, names: Sequence[str] = SCORES
+) -> dict[str, np.ndarray]:
+  """Return scores, as `Scorer` does, of images with known log-likelihood.
+
+  Args:
+    images: `[N, H, W, C]`; integers, if a score needs their PNG.
+    log_likelihood: `[N]`, nats.
+    typical: as for `Scorer`.
+    names: of the scores, among `SCORES` and `REAL_SCORES`.
+
+  Raises:
+    InputError (a ValueError): for another name, and for images or values that do not fit.
 
   Examples:
     >>> from flowpp_tf.evaluation import scores_of
@@ -190,23 +209,22 @@ def scores_of(images: np.ndarray, log_likelihood: np.ndarray, typical: float | N
     >>> float(scores["bits_per_dim"][0]), float(scores["typicality"][0])
     (1.0, 0.5)
   """
-  images = as_array("images", images, [None] * 4)
-  check_pixels(images, MOST_LEVELS)
+  for name in names:
+    if name not in (*SCORES, *REAL_SCORES):
+      raise InputError(f"`names` must be some of {', '.join(dict.fromkeys((*SCORES, *REAL_SCORES)))}, got {name!r}")
+  images, has_png = as_array("images", images, [None] * 4), bool({"complexity_corrected", "png_bytes"} & {*names})
+  check_pixels(images, MOST_LEVELS if has_png else None)
   log_likelihood = as_array("log_likelihood", log_likelihood, [len(images)]).astype(np.float64)
   check_all_finite("log_likelihood", log_likelihood)
   dimensions = math.prod(images.shape[1:])
   bits_per_dim = -log_likelihood / (dimensions * math.log(2))
-  sizes = np.array([png_bytes(image) for image in images])
-  return dict(
-    zip(
-      SCORES,
-      (
-        log_likelihood,
-        bits_per_dim,
-        np.abs(bits_per_dim - (math.nan if typical is None else typical)),
-        bits_per_dim - 8 * sizes / dimensions,
-        sizes,
-      ),
-      strict=True,
-    )
-  )
+  scores = {
+    "log_likelihood": log_likelihood,
+    "nats_per_dim": log_likelihood / dimensions,
+    "bits_per_dim": bits_per_dim,
+    "typicality": np.abs(bits_per_dim - (math.nan if typical is None else typical)),
+  }
+  if has_png:
+    sizes = np.array([png_bytes(image) for image in images])
+    scores |= {"complexity_corrected": bits_per_dim - 8 * sizes / dimensions, "png_bytes": sizes}
+  return {name: scores[name] for name in names}

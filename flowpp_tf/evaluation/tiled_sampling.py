@@ -1,7 +1,7 @@
 """Draw pictures larger than a tile from a model whose tiles see their neighbours, wave by wave.
 
 p(picture) = prod over tiles of p(tile | left, upper and upper left neighbour), in which each tile is a Flow++ image.
-All tiles of a wave (core/tile_layout.py) are drawn together, those at the right and lower edges at their own size, of
+Tiles of a wave (core/tile_layout.py) are drawn in batches, those at the right and lower edges at their own size, of
 which a few rows and columns are cut off.
 """
 
@@ -22,7 +22,13 @@ _LARGEST = 1 << 16  # side of a picture
 
 @check_arguments
 def sample_pictures(
-  model: FlowPlusPlus, n: int, height: int, width: int, temperature: float = 1.0, seed: Seed = None
+  model: FlowPlusPlus,
+  n: int,
+  height: int,
+  width: int,
+  temperature: float = 1.0,
+  seed: Seed = None,
+  batch_size: int = 100,
 ) -> np.ndarray:
   """Draw pictures of any size.
 
@@ -33,6 +39,7 @@ def sample_pictures(
     width: of the pictures.
     temperature: factor of the standard deviation of the latents, at least 0.
     seed: integer or stateless seed; None for other pictures in each call.
+    batch_size: tiles in a batch.
 
   Returns:
     Integers `[n, height, width, C]`.
@@ -50,6 +57,7 @@ def sample_pictures(
     raise InputError("`model` must see the neighbours of tiles (`tile_neighbours`): others draw images of one size")
   for name, size in (("height", height), ("width", width)):
     check_count(name, size, most=_LARGEST)
+  check_count("batch_size", batch_size, most=2**31 - 1)
   (h, w, channels), levels = model.config.image_shape, model.config.levels
   shape = h, w, channels
   count = count_tiles(height, width, shape)
@@ -58,11 +66,13 @@ def sample_pictures(
   tiles = np.zeros((n * count, *shape), pixel_dtype(levels))
   of_size = functools.cache(lambda *size: model if size == shape[:2] else model.cropped(*size))
   for wave in range(int(layout.waves.max()) + 1):
-    chosen = np.flatnonzero(layout.waves == wave)
-    rows, columns = layout.sizes[chosen[0]].tolist()
+    of_wave = np.flatnonzero(layout.waves == wave)
+    rows, columns = layout.sizes[of_wave[0]].tolist()
     part = of_size(rows, columns)
-    given = layout.context(tiles, chosen, levels)[:, :rows, :columns]
-    latents = z[chosen][tuple(map(slice, (len(chosen), *part.coupling_flow.latent_shape)))]
-    drawn = part.decode(latents, condition=given).numpy()
-    tiles[chosen] = np.pad(drawn, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)), mode="edge")
+    for first in range(0, len(of_wave), batch_size):
+      chosen = of_wave[first : first + batch_size]
+      given = layout.context(tiles, chosen, levels)[:, :rows, :columns]
+      latents = z[chosen][tuple(map(slice, (len(chosen), *part.coupling_flow.latent_shape)))]
+      drawn = part.decode(latents, condition=given).numpy()
+      tiles[chosen] = np.pad(drawn, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)), mode="edge")
   return np.stack([from_tiles(part, height, width) for part in np.split(tiles, n)])

@@ -70,7 +70,7 @@ def measure_typical(
 
   Args:
     scorer: `Scorer`.
-    images: integers `[N, H, W, C]`, anything that NumPy can index.
+    images: `[N, H, W, C]`, anything that NumPy can index.
     most_images: number of images to measure, spread evenly over the split; all if it has fewer.
     batch_size: batch size.
     progress: called after each batch with the number of its images.

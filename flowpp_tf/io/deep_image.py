@@ -1,4 +1,4 @@
-"""Image files with all of their bits: PNG and TIFF of 16 bits, NumPy's .npy, FITS.
+"""Image files with all of their bits: PNG and TIFF of 16 bits, NumPy's .npy, FITS; of real numbers all except PNG.
 
 A file is what it begins with, not what its name says. Values are those of the file: 12 bits in a file of 16 are 0 to
 4,095. The rows of FITS files are in the order of the file, which many programs show from the bottom up.
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.checks import real_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import import_extra
 from flowpp_tf.io import budget, gate
@@ -39,15 +40,8 @@ def read_deep(file: Path | bytes, channels: int, name: str = "", most_pixels: in
       are negative, not integers, or above 65,535.
     InputError (a ValueError): if the package that reads its format is not installed.
   """
-  name = name or (os.fspath(file) if not isinstance(file, bytes) else "image")
-  with _errors(name):
-    content = file if isinstance(file, bytes) else gate.read_bytes(file, _MOST_BYTES)
-    values = _values(content, name, most_pixels)
-    if values.ndim == 2:
-      values = values[..., np.newaxis]
-    if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
-      kind = "grey" if channels == 1 else "RGB"
-      raise InputError(f"it has the shape {list(values.shape)}; the model's images are {kind}")
+  with _opened(file, name) as (content, name):
+    values = _image(content, channels, name, most_pixels)
     if values.dtype.kind not in "iu":
       raise InputError(f"it holds {values.dtype.name}; expected integers of 16 bits")
     if values.dtype.itemsize == 1:
@@ -55,6 +49,20 @@ def read_deep(file: Path | bytes, channels: int, name: str = "", most_pixels: in
     if values.dtype != np.uint16 and (values.min() < 0 or values.max() > _MOST):
       raise InputError(f"its values are from {values.min()} to {values.max()}; expected 0 to {_MOST:,}")
     return np.ascontiguousarray(values, np.uint16)
+
+
+def read_real(file: Path | bytes, channels: int, name: str = "") -> np.ndarray:
+  """Return the numbers of an .npy, FITS or TIFF file, `[H, W, channels]`, in the dtype of real-valued images.
+
+  Arguments and errors as of `read_deep`, except that any real numbers will do: NaN and infinite ones are among them.
+  """
+  with _opened(file, name) as (content, name):
+    if not content.startswith((_NPY, _FITS, *_TIFF)):
+      raise InputError("it is no array: expected .npy, FITS or TIFF for a model of real-valued images")
+    values = _image(content, channels, name)
+    if values.dtype.kind not in "iuf":
+      raise InputError(f"it holds {values.dtype.name}; expected real numbers")
+    return np.ascontiguousarray(values, real_dtype(values.dtype))
 
 
 def is_array(content: bytes) -> bool:
@@ -71,10 +79,11 @@ def bits_of_png(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _errors(name):
-  """Turn any exception of a reader into an `ImageFileError` that names the file."""
+def _opened(file, name):
+  """Yield the content of a file, and its name; any exception becomes an `ImageFileError` that has it."""
+  name = name or (os.fspath(file) if not isinstance(file, bytes) else "image")
   try:
-    yield
+    yield file if isinstance(file, bytes) else gate.read_bytes(file, _MOST_BYTES), name
   except ImageFileError:
     raise
   except InputError as error:
@@ -84,6 +93,17 @@ def _errors(name):
   except Exception as error:
     reason = gate.reason(error)
     raise ImageFileError(f"{name!r} cannot be read: {reason}", reason) from None
+
+
+def _image(content: bytes, channels: int, name: str, most_pixels: int | None = None) -> Any:
+  """The values of a file, `[H, W, channels]`."""
+  values = _values(content, name, most_pixels)
+  if values.ndim == 2:
+    values = values[..., np.newaxis]
+  if values.ndim != 3 or values.shape[2] != channels or 0 in values.shape:
+    kind = {1: "grey", 3: "RGB"}.get(channels, f"of {channels} channels")
+    raise InputError(f"it has the shape {list(values.shape)}; the model's images are {kind}")
+  return values
 
 
 def _values(content: bytes, name: str, most_pixels: int | None) -> Any:

@@ -7,27 +7,35 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Path
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-DEEP_SUFFIXES = (*SUFFIXES, ".tif", ".tiff", ".npy", ".fits", ".fit")  # for a model of more than 256 levels
+ARRAY_SUFFIXES = (".npy", ".npz")  # of a file with many images
+REAL_SUFFIXES = (".tif", ".tiff", ".npy", ".fits", ".fit")  # for a model of real-valued images
+DEEP_SUFFIXES = (*SUFFIXES, *REAL_SUFFIXES)  # for a model of more than 256 levels
 
 
-def open_folder(path: Path, levels: int = 256) -> tuple[pathlib.Path, list[str]]:
+def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, list[str]]:
   """Return a folder and its `image_files`; raise an `InputError` (a ValueError) if there are none.
 
   Args:
     path: the folder.
-    levels: of the model: with more than 256, TIFF, NumPy's and FITS files are image files too.
+    levels: of the model: with more than 256, TIFF, NumPy's and FITS files are image files too; None for one of
+      real-valued images, of which only these are.
   """
   folder = pathlib.Path(path).expanduser()
   if not folder.exists():
     raise InputError(f"folder {str(path)!r} is not there")
   if not folder.is_dir():
     raise InputError(f"{str(path)!r} is no folder")
-  endings = SUFFIXES if levels <= 256 else DEEP_SUFFIXES
+  endings = REAL_SUFFIXES if levels is None else SUFFIXES if levels <= 256 else DEEP_SUFFIXES
   names = image_files(folder, endings)
   if not names:
     suffixes = ", ".join(endings)
     raise InputError(f"folder {str(path)!r} has no image: looked for {suffixes} in it and its subfolders")
   return folder, names
+
+
+def is_array_file(path: Path) -> bool:
+  """Return whether a path is that of a file of an array, which has many images, rather than of a folder."""
+  return os.fspath(path).lower().endswith(ARRAY_SUFFIXES) and os.path.isfile(path)
 
 
 def image_files(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:

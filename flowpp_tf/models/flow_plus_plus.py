@@ -77,12 +77,12 @@ class FlowPlusPlus(BoundTraining):
   Attributes:
     config: the config.
     flow: `FlowDistribution` (a TFP transformed distribution) of dequantized images, on [0, levels)^(H, W, C), or of
-      real-valued ones; with the
-      augmented channels, which are real numbers, behind theirs. With `augment_end` sigmoid only those in (0, 1) have a
-      meaning: q(e|x) is 0 elsewhere.
+      real-valued ones; with the augmented channels, which are real numbers, behind theirs. With `augment_end` sigmoid
+      only those in (0, 1) have a meaning: q(e|x) is 0 elsewhere.
     dequantizer: layer; `dequantizer.posterior(images)` is the distribution of their noise u in [0, 1).
     condition_net: layer, the context of the flow's couplings from labels and conditions; None for a model without.
-    logits_of_pixels: bijector, of dequantized pixels: their transform, if there is one, and `PixelsToLogit`.
+    logits_of_pixels: bijector, of dequantized pixels: their transform, if there is one, and `PixelsToLogit`; a model of
+      real-valued images has `standardization` in its place.
     pixel_transform: layer, the weights of that transform; None for a model without.
     augmenter: layer; `augmenter.posterior(x)` is the distribution of the augmented channels given the logits of
       dequantized images; None for a model without.
@@ -449,7 +449,7 @@ class FlowPlusPlus(BoundTraining):
 
   @property
   def distribution(self) -> ImageDistribution:
-    """`ImageDistribution`: the model as a TFP distribution of integer images."""
+    """`ImageDistribution`: the model as a TFP distribution of its images, integers or real numbers."""
     return ImageDistribution(self)
 
   def given(self, labels: TensorLike | None = None, condition: TensorLike | None = None) -> ImageDistribution:
@@ -580,8 +580,9 @@ class FlowPlusPlus(BoundTraining):
   def cropped(self, height: int, width: int) -> "FlowPlusPlus":
     """Return the model of smaller images that has the same weights, except for those of positions in the middle.
 
-    Its networks see zeros where the images end, as those of this model do, and positions near an edge have the weights
-    that they have here. It is a density of smaller images, and not the marginal one of a part of larger images.
+    Its networks see zeros where the images end, as those of this model do (or the opposite side, with periodic
+    padding), and positions near an edge have the weights that they have here. It is a density of smaller images, and
+    not the marginal one of a part of larger images.
 
     Args:
       height: at most the height of the images; the structure must be able to halve it as often as theirs.

@@ -351,6 +351,7 @@ class BoundTraining(Adaptable, keras.Model):
     images = x["image"] if isinstance(x, dict) else x
     if isinstance(images, (str, bytes)) or not (hasattr(images, "__array__") or hasattr(images, "__iter__")):
       raise InputError(f"`x` must be images, as arrays or batches of them, got {shown(images)}")
+    x = keras.tree.map_structure(checks.native, x)
     if hasattr(images, "__array__"):
       self.check_images(images[:1])
       checks.check_pixels(np.asarray(images), self.config.pixel_levels)

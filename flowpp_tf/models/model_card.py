@@ -47,7 +47,7 @@ def model_card(
     "weights": f"`{file[0]}`, EMA weights in {dtype}, SHA-256 `{file[1]}`",
     "made by": f"flowpp_tf {__version__}",
   }
-  lines = ["---", *_header(name, license, bounds), "---", f"# {name}", "", description, "", "| | |", "|---|---|"]
+  lines = ["---", *_header(name, license, bounds, exact), "---", f"# {name}", "", description, "", "| | |", "|---|---|"]
   lines += [f"| {key} | {value} |" for key, value in rows.items() if value]
   lines += ["", "```python", "import flowpp_tf as fpp", "", 'model = fpp.FlowPlusPlus.from_preset("hf://USER/MODEL")']
   labels = ", labels=0" if config.num_classes else ""
@@ -55,12 +55,15 @@ def model_card(
   lines += [f"images = model.sample(4{labels}{condition}, seed=0)", "```"]
   if bounds:
     lines += ["", "| data | bound | bits/dim |", "|---|---|---|"]
-    lines += [f"| {of} {split} | {_kind(bound)} | {_figure(bound)} |" for of, split, bound in bounds]
+    lines += [
+      f"| {of} {split} | {name_of_bound(bound['num_samples'], exact)} | {_figure(bound)} |"
+      for of, split, bound in bounds
+    ]
     lines += ["", "Measured with the weights of the run, of which these are the rounded ones."]
   return "\n".join(lines) + "\n"
 
 
-def _header(name, license, bounds):
+def _header(name, license, bounds, exact):
   """The lines of YAML; texts are written as JSON, which is YAML."""
   yield f"license: {json.dumps(license)}"
   yield "library_name: flowpp_tf"
@@ -73,14 +76,18 @@ def _header(name, license, bounds):
   yield f"- name: {json.dumps(name)}"
   yield "  results:"
   for of, split, bound in bounds:
+    kind = name_of_bound(bound["num_samples"], exact)
+    metric = {"type": "bits_per_dim", "value": bound["bits_per_dim"], "name": kind}
     yield "  - task: {type: unconditional-image-generation}"
     yield f"    dataset: {json.dumps({'name': of, 'type': of, 'split': split})}"
-    yield f"    metrics: [{json.dumps({'type': 'bits_per_dim', 'value': bound['bits_per_dim'], 'name': _kind(bound)})}]"
+    yield f"    metrics: [{json.dumps(metric)}]"
 
 
-def _kind(bound):
-  count = bound["num_samples"]
-  return "single-sample bound" if count == 1 else f"importance-weighted bound, {count} samples"
+def name_of_bound(num_samples: int, exact: bool = False) -> str:
+  """Return what the bound of so many samples is called; `exact`: of real-valued images, of which it is the density."""
+  if exact:
+    return "negative log density"
+  return "single-sample bound" if num_samples == 1 else f"importance-weighted bound, {num_samples} samples"
 
 
 def _figure(bound):

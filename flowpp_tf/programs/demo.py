@@ -121,7 +121,7 @@ def _is_loopback(host):
 def _from_workdir(workdir, num_samples):
   """Return the engine of a run, its card, and example images by label."""
   model, settings = workdir.load()
-  _check_does_without_labels(model.config)
+  _check_takes_uploads(model.config)
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
   known, examples = _known(_dataset(settings, model.config), settings)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
@@ -135,8 +135,10 @@ def _from_workdir(workdir, num_samples):
   return engine, card, examples
 
 
-def _check_does_without_labels(config):
-  """Raise an `InputError` for a model that images without a label mean nothing to: nobody knows that of an upload."""
+def _check_takes_uploads(config):
+  """Raise an `InputError` for a model of real numbers, or that needs labels: an upload is an image without one."""
+  if config.pixel_levels is None:
+    raise InputError("the page is for models of integer images, and this one's are real-valued")
   if config.num_classes and not config.label_dropout:
     raise InputError("the page is for models that do without a label, too: train with --label_dropout=0.1")
 
@@ -187,7 +189,7 @@ def _for_visitors(path):
 
 def _from_saved_model(path, num_samples):
   loaded = load_saved_model(path)
-  _check_does_without_labels(loaded.config)
+  _check_takes_uploads(loaded.config)
   return SavedModelEngine(loaded, num_samples), ModelCard(_for_visitors(path), checked_metadata(loaded.metadata)), {}
 
 

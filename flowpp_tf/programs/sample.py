@@ -69,8 +69,10 @@ def _kind_of_model_from_flags(kind, config, temperatures, labels):
   if FLAGS.picture_size and not config.tile_neighbours:
     raise InputError(f"--picture_size is for a model with tile_neighbours; this one draws {config.image_shape}")
   if config.tile_neighbours:
-    if kind != "samples" or len(temperatures) > 1:
-      raise InputError("a model whose tiles see their neighbours draws samples at one --temperature only")
+    if kind != "samples" or len(temperatures) > 1 or FLAGS.guidance:
+      raise InputError(
+        "a model whose tiles see their neighbours draws samples at one --temperature, without --guidance"
+      )
     kind = "whole_pictures"
   if kind == "samples":
     kind = "sweep" if len(temperatures) > 1 else "by_class" if config.num_classes else kind

@@ -28,8 +28,8 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "n",
     None,
-    "Number of images. If not given: 64; 10 for several temperatures and for "
-    "neighbours; 16 of each split or folder to reconstruct.",
+    "Number of images. If not given: 64; 10 for several temperatures, for each class and for "
+    "neighbours; 16 of each split or folder to reconstruct; 4 pictures of tiles that see their neighbours.",
     lower_bound=1,
     upper_bound=100_000,
   )

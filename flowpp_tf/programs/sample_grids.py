@@ -45,7 +45,7 @@ def whole_pictures(
   """Draw `n` pictures of a size, if it is None of 4 x 4 tiles, from a model whose tiles see their neighbours."""
   config = batched.model.config
   height, width = size or (4 * config.image_shape[0], 4 * config.image_shape[1])
-  images = sample_pictures(batched.model, n, height, width, temperature, seed)
+  images = sample_pictures(batched.model, n, height, width, temperature, seed, batched.batch_size)
   grid = image_grid(images, config.levels, gap=4, title=f"samples, temperature {temperature}, seed {seed}")
   return ImageGrid(f"samples_{height}x{width}_t{temperature}", grid, images)
 

@@ -13,14 +13,16 @@ from absl import flags
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.data import images as image_files
-from flowpp_tf.evaluation import SCORES, BitMaps, Scorer, load_typical, measure_typical
+from flowpp_tf.data.arrays import load_array
+from flowpp_tf.evaluation import BitMaps, Scorer, load_typical, measure_typical
 from flowpp_tf.io.image_file import ImageFileError
-from flowpp_tf.io.image_folder import open_folder
+from flowpp_tf.io.image_folder import is_array_file, open_folder
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process, run
 from flowpp_tf.programs.score_measure import Measure
 from flowpp_tf.training import Workdir, Workers
 
 FLAGS = flags.FLAGS
+_CHUNK = 1024  # images
 
 
 def score_from_flags() -> None:
@@ -37,26 +39,24 @@ def score_from_flags() -> None:
     )
   )
   if FLAGS.images is not None:
-    image_files.check_channels(model.config.image_shape)
-    folder, names = open_folder(FLAGS.images, model.config.levels)
-    count = len(names[: FLAGS.limit])
-    items = _read_files(model.config, folder, names[:count], FLAGS.tiles)
+    count, items = _read_images(model.config, FLAGS.images, FLAGS.tiles, FLAGS.limit)
   else:
     dataset = data_flags.load_given_data(settings, model.config, given) if FLAGS.dataset else own_data()
-    images = dataset.split(FLAGS.split)[: FLAGS.limit]
-    count, items = len(images), zip(map(str, itertools.count()), images, itertools.repeat(None))
+    count, items = _of_array(dataset.split(FLAGS.split), FLAGS.limit)
   if model.config.tile_neighbours and not (FLAGS.tiles and FLAGS.images is not None):
     raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
   scorer = Scorer(model, FLAGS.num_samples, FLAGS.seed)
   key = typical_key(workdir, settings, FLAGS.num_samples, FLAGS.seed, FLAGS.typical_images)
-  if not model.config.tile_neighbours:  # whose scores are those of pictures, not of the tiles of a split
+  if model.config.tile_neighbours:
+    run.warn("no typicality, as a validation split has tiles, and the scores of this model are those of whole pictures")
+  else:
     scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
   maps = BitMaps(model, FLAGS.num_samples, FLAGS.seed) if FLAGS.tiles or FLAGS.maps else None
   measure = Measure(scorer, batch_size, maps, pathlib.Path(FLAGS.maps) if FLAGS.maps and workers.chief else None)
   if FLAGS.calibrate is not None:
-    sound, names = open_folder(FLAGS.calibrate, model.config.levels)
-    process.phase(f"scoring {len(names):,} sound images")
-    measure.calibrate(_read_files(model.config, sound, names, FLAGS.tiles))
+    sound, sound_items = _read_images(model.config, FLAGS.calibrate, FLAGS.tiles)
+    process.phase(f"scoring {sound:,} sound images")
+    measure.calibrate(sound_items)
 
   rows = []
   process.phase(f"scoring {count:,} images")
@@ -71,7 +71,7 @@ def score_from_flags() -> None:
   for row in rows:
     if "error" in row:
       run.warn(f"cannot be read: {row['image']} ({row['error']})")
-  _write(rows, FLAGS.output, [] if FLAGS.calibrate is None else ["p_value"])
+  _write(rows, FLAGS.output, [*scorer.names, *([] if FLAGS.calibrate is None else ["p_value"])])
   _summarize([row for row in rows if "error" not in row])
 
 
@@ -79,10 +79,27 @@ def _summarize(rows):
   """Print mean, least and most of each score on stderr."""
   if rows:
     print(f"{len(rows):>8,} images{'mean':>15}{'least':>10}{'most':>10}", file=sys.stderr)
-  for name in ("bits_per_dim", "typicality", "complexity_corrected", "p_value"):
+  for name in ("nats_per_dim", "bits_per_dim", "typicality", "complexity_corrected", "p_value"):
     if values := [float(row[name]) for row in rows if name in row]:
       figures = (sum(values) / len(values), min(values), max(values))
       print(f"  {name:<20}{''.join(f'{figure:>10.4f}' for figure in figures)}", file=sys.stderr)
+
+
+def _read_images(config, path, tiles, limit=None):
+  """Return how many images a folder, or a file of an array, has, and for each its name, the image, and an error."""
+  if is_array_file(path):
+    return _of_array(load_array(path, config.pixel_levels, None if tiles else config.image_shape), limit)
+  image_files.check_channels(config.image_shape, config.pixel_levels)
+  folder, names = open_folder(path, config.pixel_levels)
+  names = names[:limit]
+  return len(names), _read_files(config, folder, names, tiles)
+
+
+def _of_array(images, limit):
+  """Return how many images there are, up to a limit, and for each its index, the image and None; read in chunks."""
+  count = min(len(images), limit or len(images))
+  chunks = (images[first : min(first + _CHUNK, count)] for first in range(0, count, _CHUNK))
+  return count, zip(map(str, itertools.count()), itertools.chain.from_iterable(chunks), itertools.repeat(None))
 
 
 def _read_files(config, folder, names, tiles):
@@ -93,7 +110,7 @@ def _read_files(config, folder, names, tiles):
     try:
       if tiles:
         return image_files.read_whole_for_model(folder / name, config), (width, height), None
-      size = image_files.upright_size(folder / name, config.image_shape[2], config.levels)
+      size = image_files.upright_size(folder / name, config.image_shape[2], config.pixel_levels)
       return image_files.read_for_model(folder / name, config), size, None
     except ImageFileError as error:
       return None, None, error.reason
@@ -159,9 +176,9 @@ def typical_key(
   }
 
 
-def _write(rows, output, more):
+def _write(rows, output, names):
   text = io.StringIO()
-  writer = csv.DictWriter(text, ["image", *SCORES, *more, "error"], restval="", lineterminator="\n")
+  writer = csv.DictWriter(text, ["image", *names, "error"], restval="", lineterminator="\n")
   writer.writeheader()
   writer.writerows(rows)
   if output is None:

@@ -10,10 +10,13 @@ import pathlib
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import SCORES, BitMaps, Scorer, conformal_p_value, heat_map, scores_of
+from flowpp_tf.evaluation import REAL_SCORES, BitMaps, Scorer, conformal_p_value, heat_map, scores_of
 from flowpp_tf.programs import run
 
 _FORMATS = {"log_likelihood": ".4f", "png_bytes": "d"}
+# Bits per value from black to pale yellow, from the mean: a value of a normal distribution has 0.7 less at its centre,
+# and 5.8 more at three standard deviations.
+_REAL_RANGE = -1.0, 6.0
 
 
 @dataclasses.dataclass
@@ -41,37 +44,39 @@ class Measure:
       for name, _, error in batch:
         if error:
           raise InputError(f"--calibrate: {name!r} cannot be read: {error}")
-      bits.append(self._scores([image for _, image, _ in batch])[0]["bits_per_dim"])
+      bits.append(self._scores([image for _, image, _ in batch])["bits_per_dim"])
     self.sound = np.concatenate(bits)
 
   def texts(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[dict[str, str]]:
     """Return the scores of images as text, and write their maps."""
-    scores, maps = self._scores(images)
+    scores = self._scores(images, names)
     if self.scorer.typical is None:
       del scores["typicality"]
     if self.sound is not None:
       scores["p_value"] = conformal_p_value(self.sound, scores["bits_per_dim"], two_sided=True)
-    if self.folder is not None:
-      for name, values in zip(names, maps, strict=True):
-        self._write(self.folder, name, values, images[0].shape[-1])
     return [
       {name: format(value, _FORMATS.get(name, ".6f")) for name, value in zip(scores, values, strict=True)}
       for values in zip(*scores.values(), strict=True)
     ]
 
-  def _scores(self, images):
+  def _scores(self, images, names=()):
+    """The scores of images; maps are written for those that have a name."""
     if self.maps is None:
-      return self.scorer(np.stack(images), self.batch_size), []
-    maps = list(self.maps(images, self.batch_size))
-    parts = [
-      scores_of(image[np.newaxis], np.array([-values.sum() * math.log(2)]), self.scorer.typical)
-      for image, values in zip(images, maps, strict=True)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in SCORES}, maps
+      return self.scorer(np.stack(images), self.batch_size)
+    parts = []
+    for image, values, name in itertools.zip_longest(images, self.maps(images, self.batch_size), names):
+      if self.folder is not None and name is not None:
+        self._write(self.folder, name, values, image.shape[-1])
+      log_likelihood = np.array([-values.sum() * math.log(2)])
+      parts.append(scores_of(image[np.newaxis], log_likelihood, self.scorer.typical, self.scorer.names))
+    return {name: np.concatenate([part[name] for part in parts]) for name in self.scorer.names}
 
   def _write(self, folder, name, values, channels):
     """Write a heat map; all of a run have the same colours if the run's typical bits/dim are known."""
-    mean = values.mean() if self.scorer.typical is None else channels * self.scorer.typical
+    mean = float(values.mean()) if self.scorer.typical is None else channels * self.scorer.typical
+    low, high = 0.0, 2 * mean if mean > 0 else None
+    if self.scorer.names == REAL_SCORES:  # whose bits change with the unit of the data, all by the same
+      low, high = (mean + channels * bits for bits in _REAL_RANGE)
     path = folder / (name if name.lower().endswith(".png") else f"{name}.png")
     if ".." in path.parts:
       raise InputError(f"--maps: the name {name!r} leads out of the folder")
@@ -79,5 +84,5 @@ class Measure:
       os.makedirs(path.parent, exist_ok=True)
     except OSError as error:
       raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    picture = heat_map(values, low=0.0, high=2 * mean if mean > 0 else None)
+    picture = heat_map(values, low, high)
     run.replace(path, lambda file: picture.save(file, format="PNG"))

@@ -228,6 +228,7 @@ def test_pictures_are_drawn_tile_by_tile_from_what_is_drawn_already():
   height, width = 6, 11
   drawn = sample_pictures(model(), 2, height, width, seed=3)
   assert drawn.shape == (2, height, width, 1)
+  np.testing.assert_array_equal(sample_pictures(model(), 2, height, width, seed=3, batch_size=1), drawn)
   count = count_tiles(height, width, SHAPE)
   z = model().sample_latents(2 * count, seed=3)
   of_size = functools.cache(model().cropped)

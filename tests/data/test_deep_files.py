@@ -11,7 +11,7 @@ import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.data import images
 from flowpp_tf.io import budget
-from flowpp_tf.io.deep_image import read_deep
+from flowpp_tf.io.deep_image import read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from support import programs
@@ -108,6 +108,51 @@ def test_another_file_is_one_line_that_names_it(kind):
   content, message = WRONG[kind]
   with pytest.raises(ImageFileError, match="my file") as error:
     read_deep(content(), 1, "my file")
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+REAL = RNG.normal(size=[8, 8, 1])
+
+
+@pytest.mark.parametrize(
+  ("write", "stored", "dtype"),
+  [
+    (npy, "<f4", "f4"),
+    (npy, ">f8", "f8"),
+    (npy, "f2", "f4"),
+    (npy, "<i4", "f8"),
+    (npy, ">i2", "f4"),
+    (fits, "f4", "f4"),
+    (fits, "f8", "f8"),
+    (fits, "i2", "f4"),
+    (tiff, "f4", "f4"),
+  ],
+)
+def test_real_numbers_are_those_of_the_file(write, stored, dtype):
+  pixels = (1000 * REAL).astype(stored)
+  read = read_real(write(pixels), 1)
+  assert read.dtype == np.dtype(dtype) and read.dtype.isnative
+  np.testing.assert_array_equal(read, pixels)
+
+
+WRONG_REAL = {
+  "pixels": (lambda: png(GREY), "it is no array: expected .npy, FITS or TIFF"),
+  "complex numbers": (lambda: npy(REAL * 1j), "it holds complex128; expected real numbers"),
+  "another size": (lambda: npy(REAL[:4]), "`image` must be of shape [8, 8, 1], got (4, 8, 1)"),
+  "two channels": (lambda: npy(np.concatenate([REAL] * 2, axis=-1)), "the model's images are grey"),
+  "NaN": (lambda: npy(np.where(REAL > 2, np.nan, REAL)), "`image` must be finite"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_REAL)
+def test_a_file_that_a_real_valued_model_does_not_take_is_named(kind, tmp_path):
+  spec = dataclasses.replace(SPEC, dequantization="none")
+  (tmp_path / "my.npy").write_bytes(npy(REAL))
+  np.testing.assert_array_equal(images.read_for_model(tmp_path / "my.npy", spec), REAL)
+  content, message = WRONG_REAL[kind]
+  (tmp_path / "my.npy").write_bytes(content())
+  with pytest.raises(ImageFileError, match="my.npy") as error:
+    images.read_for_model(tmp_path / "my.npy", spec)
   assert message in str(error.value) and "\n" not in str(error.value)
 
 

@@ -6,7 +6,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import GaussianFields, load_dataset
-from flowpp_tf.data.gaussian_fields import expected_log_prob, field_log_prob, power_spectrum
+from flowpp_tf.data.gaussian_fields import expected_log_prob, field_log_prob, fields_of_noise, power_spectrum
 
 
 def covariance(spectrum):
@@ -32,6 +32,38 @@ def test_fields_have_the_covariance_of_their_spectrum():
   np.testing.assert_allclose(x.T @ x / len(x), covariance(spectrum), atol=0.05)
   log_probs, (mean, stddev) = field_log_prob(x.reshape(-1, 4, 4, 1), spectrum), expected_log_prob(spectrum)
   np.testing.assert_allclose([log_probs.mean(), log_probs.std()], [mean, stddev], rtol=0.05)
+
+
+WRONG_SPECTRA = {
+  "`spectrum` must be positive": 0 * power_spectrum(4),
+  "`spectrum` must be finite": np.nan * power_spectrum(4),
+  "`spectrum` must be even": np.arange(1.0, 17).reshape(4, 4),
+  "`spectrum` must be of shape": np.ones(4),
+}
+
+
+@pytest.mark.parametrize("message", WRONG_SPECTRA)
+@pytest.mark.parametrize(
+  "call",
+  [
+    lambda spectrum: GaussianFields(1, spectrum),
+    lambda spectrum: field_log_prob(np.zeros([4, 4, 1]), spectrum),
+    lambda spectrum: fields_of_noise(np.zeros([4, 4]), spectrum),
+    expected_log_prob,
+  ],
+)
+def test_a_spectrum_that_no_real_field_has_is_refused(call, message):
+  with pytest.raises(InputError, match=message):
+    call(WRONG_SPECTRA[message])
+
+
+def test_fields_of_another_size_or_without_channels_are_refused():
+  """Their density would be that of something else: the last axis of [8, 8, 8] is no channel."""
+  for shape in ([8, 8, 8], [4, 8, 1], [8, 8], [8, 8, 2]):
+    with pytest.raises(InputError, match=r"`fields` must be of shape \[8, 8, 1\]"):
+      field_log_prob(np.zeros(shape), power_spectrum(8))
+  with pytest.raises(InputError, match=r"`noise` must be of shape \[8, 8\]"):
+    fields_of_noise(np.zeros([3, 4]), power_spectrum(8))
 
 
 def test_a_field_follows_from_the_seed_and_its_number():
@@ -63,5 +95,19 @@ def test_real_valued_arrays_come_from_a_file(tmp_path):
     load_dataset(name)
   arrays["test"][0, 1, 1] = np.inf
   np.savez(tmp_path / "fields.npz", **arrays)
-  with pytest.raises(InputError, match="`test` must be finite, got 1 values that are NaN or infinite"):
+  with pytest.raises(InputError, match="fields.npz': `test` must be finite, got 1 values that .* first in image 0"):
     load_dataset(name, real_valued=True)
+
+
+@pytest.mark.parametrize(
+  ("stored", "dtype"),
+  [("<f4", "f4"), (">f4", "f4"), ("<f8", "f8"), (">f8", "f8"), ("f2", "f4"), (">u2", "f4"), ("i4", "f8"), ("u8", "f8")],
+)
+def test_real_valued_arrays_keep_all_digits_of_their_file(tmp_path, stored, dtype):
+  largest = np.iinfo(stored).max // 2**12 if np.dtype(stored).kind in "iu" else 16.0
+  values = np.linspace(0, largest, 48).reshape(3, 4, 4)
+  array = values.astype(stored)
+  np.savez(tmp_path / "fields.npz", **dict.fromkeys(("train", "validation", "test"), array))
+  test = load_dataset(f"npz:{tmp_path / 'fields.npz'}", real_valued=True).test
+  assert test.dtype == np.dtype(dtype) and test.dtype.isnative
+  np.testing.assert_array_equal(test[..., 0].astype(stored), array)

@@ -821,8 +821,15 @@ def test_a_histogram_says_the_value_and_its_place(value):
     histogram(np.array([0.5, 1.0]), np.inf, "test images")
 
 
-def test_a_model_that_knows_no_image_without_a_label_is_refused_by_name(tmp_path):
-  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, num_classes=3))
-  model.save_to_preset(tmp_path / "preset", "of classes")
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    (dict(num_classes=3), "train with --label_dropout=0.1"),
+    (dict(dequantization="none"), "the page is for models of integer images, and this one's are real-valued"),
+  ],
+)
+def test_a_model_of_images_that_nobody_uploads_is_refused_by_name(tmp_path, changes, message):
+  model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, **changes))
+  model.save_to_preset(tmp_path / "preset", "of other images")
   result = call("demo", f"--preset={tmp_path / 'preset'}", "--port=45871", cwd=tmp_path)
-  assert result.code == 2 and "train with --label_dropout=0.1" in result.error
+  assert result.code == 2 and message in result.error

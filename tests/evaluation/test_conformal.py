@@ -37,6 +37,7 @@ def test_equal_scores_raise_no_more_alarms():
 
 def test_too_few_scores_raise_no_alarm_and_none_are_refused():
   assert conformal_threshold(np.arange(18.0), 0.05) == np.inf
+  assert conformal_threshold(np.arange(18.0), 1 - 1e-12) == 0.0  # any but the smallest score may be an alarm
   with pytest.raises(fpp.InputError, match="^`calibration` must have at least one score"):
     conformal_threshold(np.zeros([0]), 0.05)
   with pytest.raises(fpp.InputError, match="^`false_alarms` must be between 0 and 1, got 1.0"):

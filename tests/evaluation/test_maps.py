@@ -7,7 +7,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.core.tiles import to_tiles
-from flowpp_tf.evaluation import Scorer, heat_map
+from flowpp_tf.evaluation import Scorer, heat_map, to_shades
 from support.models import TINY, perturb
 
 SHAPE = TINY.image_shape
@@ -67,3 +67,21 @@ def test_colours_of_a_heat_map_end_at_its_limits():
   assert np.all(np.diff(colours[1:4].sum(axis=1).astype(int)) > 0)
   with pytest.raises(fpp.InputError, match="`high` must be above `low`"):
     heat_map(values, low=4.0, high=4.0)
+
+
+@pytest.mark.parametrize("limits, colour", [(dict(low=9.5), 0), (dict(high=-1.5), 4)])
+def test_values_all_beyond_the_only_limit_have_its_colour(limits, colour):
+  values = np.array([[-1.0, 0.0, 2.0, 4.0, 9.0]])
+  ends = np.asarray(heat_map(np.arange(5.0)[None]))[0]
+  np.testing.assert_array_equal(np.asarray(heat_map(values, **limits))[0], [ends[colour]] * 5)
+
+
+@pytest.mark.parametrize("low, high", [(3.0, 3.0), (0.0, 0.0), (-3e38, 3e38), (-1.7e308, 1.7e308), (0.0, 1e-310)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shades_of_real_numbers_go_from_the_smallest_to_the_largest_of_any_size(low, high, dtype):
+  if dtype == np.float32 and max(abs(high), abs(low)) > 1e300:
+    low, high = low / 1e270, high / 1e270
+  images = np.array([low, low / 2 + high / 2, high], dtype).reshape(1, 1, 3, 1)
+  with np.errstate(all="raise", under="ignore"):
+    shades = to_shades(images, None).ravel().tolist()
+  assert shades == ([0, 128, 255] if images.max() > images.min() else [0, 0, 0])

@@ -75,6 +75,18 @@ def test_without_labels_the_network_learns_rotations():
   assert evaluation.FeatureNetwork.train(wide, steps=1).network.output_shape[1] == (None, 2)
 
 
+def test_features_of_16_bits_are_those_of_all_their_bits():
+  """An image of 8 bits, and the same one in 16 bits, whose values are 257 times as large, have the same features."""
+  images = np.random.RandomState(0).randint(0, 256, [8, 8, 8, 1]).astype(np.uint8)
+
+  def features(images, levels):
+    dataset = ImageDataset("noise", levels, images, images, images)
+    return evaluation.FeatureNetwork(features_module._network(dataset, seed=0), levels, ())(images)[0]
+
+  deep = features(images.astype(np.uint16) * 257, 1 << 16)
+  np.testing.assert_allclose(deep, features(images, 256), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_network_is_trained_once_from_its_seed_and_kept(digits, tmp_path, monkeypatch):
   monkeypatch.setattr(features_module, "_MOST_STEPS", 3)

@@ -292,6 +292,34 @@ def test_whole_pictures_have_maps_and_p_values(place):
   assert result.code == 2 and "--tiles is for the files of --images" in result.error
 
 
+def test_no_image_that_is_read_is_overwritten(place):
+  before = times_of_files(place)
+  for arguments in (["--images=mixed", "--output=mixed/deep/0.png"], ["--calibrate=mixed", "--output=mixed/rgba.png"]):
+    code, _, error = call("score", "--workdir=run", *arguments, cwd=place)
+    assert code == 2 and "it is one of the images that are read" in error, error
+  assert times_of_files(place) == before
+
+
+@pytest.mark.slow
+def test_an_array_of_integer_images_is_scored_as_its_split(place):
+  np.save(place / "digits.npy", DIGITS.test[:3, ..., 0])
+  arguments = ["--workdir=moved", "--num_samples=1", "--limit=2"]
+  code, out, error = call("score", *arguments, "--images=digits.npy", cwd=place)
+  assert code == 0, error
+  assert table(out) == table(call("score", *arguments, "--dataset=digits", cwd=place).out)
+  for wrong, message in (
+    (DIGITS.test + 9, "'digits.npy': `images` must lie in 0 .. 16 (17 levels), got values from 9 to 25"),
+    (DIGITS.test / 16, "'digits.npy': `images` must hold integers, got float64"),
+    (DIGITS.test[:, :4], "'digits.npy': `images` must hold images of shape (8, 8, 1), got (180, 4, 8, 1)"),
+  ):
+    np.save(place / "digits.npy", wrong)
+    code, _, error = call("score", *arguments, "--images=digits.npy", cwd=place)
+    assert code == 2 and message in error, error
+  np.savez(place / "two.npz", a=DIGITS.test, b=DIGITS.test)
+  code, _, error = call("score", *arguments, "--images=two.npz", cwd=place)
+  assert code == 2 and "'two.npz' must hold one array, got 'a', 'b'" in error
+
+
 def test_a_folder_gives_a_row_for_each_file_and_says_what_is_wrong_with_it(place, results):
   code, out, error, files = results[0]
   assert code == 0 and out == "wrote scores.csv\n", error

@@ -11,7 +11,16 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf.compression import CodecModel
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.evaluation import PositionScorer, Scorer
+from flowpp_tf.evaluation import (
+  REAL_SCORES,
+  BatchedModel,
+  BitMaps,
+  PositionScorer,
+  Scorer,
+  evaluate_bits_per_dim,
+  reconstruct,
+)
+from support.marks import slow
 
 SMALL = fpp.FlowPlusPlusConfig(
   (4, 4, 1),
@@ -24,6 +33,7 @@ SMALL = fpp.FlowPlusPlusConfig(
   heads=2,
   dtype="float64",
 )
+SIMPLE = dict(structure="columns:1", coupling="affine", attention=False)
 
 
 def refuses(message, function, *arguments, **more):
@@ -39,6 +49,8 @@ def made(config=SMALL, count=32, **changes):
   given = {}
   if model.config.condition_shape:
     given["condition"] = np.random.RandomState(1).normal(size=[count, *model.config.condition_shape])
+  if model.config.num_classes:
+    given["label"] = np.arange(count) % model.config.num_classes
   model.adapt({"image": fields, **given})
   rng = np.random.RandomState(2)
   for v in model.trainable_variables:
@@ -181,6 +193,42 @@ def test_a_saved_model_has_its_standardization(tmp_path):
   assert exported.sample(tf.constant(2))["images"].dtype == tf.float64
 
 
+@pytest.mark.parametrize("changes", [{}, slow(dict(image_shape=(4, 4, 2), num_classes=3))])
+def test_scores_and_their_positions_are_the_exact_density(changes):
+  """Of each class, too; however many samples are asked for."""
+  model, fields, _ = made(**SIMPLE, **changes)
+  fields, classes = fields[:5], range(model.config.num_classes) or [None]
+  log_probs = np.stack([model.log_prob(fields, labels=label) for label in classes])
+  expected = np.log(np.mean(np.exp(log_probs), axis=0))
+  scores = Scorer(model, num_samples=3, typical=1.5)(fields, batch_size=2)
+  assert tuple(scores) == REAL_SCORES
+  dims = fields[0].size
+  np.testing.assert_allclose(scores["log_likelihood"], expected, rtol=1e-12)
+  np.testing.assert_allclose(scores["nats_per_dim"], expected / dims, rtol=1e-12)
+  np.testing.assert_allclose(scores["bits_per_dim"], -expected / dims / np.log(2), rtol=1e-12)
+  np.testing.assert_allclose(scores["typicality"], np.abs(scores["bits_per_dim"] - 1.5), rtol=1e-12)
+  for label, log_prob in zip(classes, log_probs):
+    bits = PositionScorer(model, num_samples=3)(fields, labels=label)
+    np.testing.assert_allclose(bits.total.sum(axis=(1, 2)) * np.log(2), -log_prob, rtol=1e-11)
+    assert not bits.dequantization.any()
+
+
+def test_an_evaluation_is_the_mean_density_and_is_called_so():
+  model, fields, _ = made(**SIMPLE)
+  result = evaluate_bits_per_dim(model, fields, num_samples=[1, 4])
+  (bound,) = result.bounds
+  np.testing.assert_allclose(bound.bits_per_dim, -np.mean(model.log_prob(fields)) / 16 / np.log(2), rtol=1e-12)
+  assert "exact log density" in str(result) and "negative log density" in str(result) and "bound" not in str(result)
+
+
+def test_a_map_of_whole_tiles_is_that_of_each_tile():
+  model, fields, _ = made(**SIMPLE)
+  picture = np.concatenate([np.concatenate([*fields[:3]], axis=1), np.concatenate([*fields[3:6]], axis=1)])
+  (bits,) = BitMaps(model)([picture])
+  tiles = np.stack([bits[:4, :4], bits[:4, 4:8], bits[:4, 8:], bits[4:, :4], bits[4:, 4:8], bits[4:, 8:]])
+  np.testing.assert_allclose(tiles.sum(axis=(1, 2)) * np.log(2), -model.log_prob(fields[:6]), rtol=1e-11)
+
+
 def test_keras_trains_on_fields():
   model, fields, _ = made(dtype="float32")
   before = float(tf.reduce_mean(model.log_prob(fields)))
@@ -206,8 +254,10 @@ def test_what_is_wrong_is_one_line():
   refuses('`dequantization` must be "none"', integers.log_prob, np.zeros([1, 8, 8, 1]))
   refuses("`augment_channels` must be 0", dataclasses.replace, SMALL, augment_channels=1)
   refuses("real-valued images cannot compress", CodecModel.of, model)
-  refuses("scores are of integer images", Scorer, model)
-  refuses("scores are of integer images", PositionScorer, model)
+  for images in (fields, np.round(fields)):  # integers of a real-valued model do not come back as such either
+    refuses("the model must be one of integer images", reconstruct, BatchedModel(model), images)
+  refuses("`images` must be finite, got 1 values that are NaN or infinite, the first in image 0", Scorer(model), broken)
+  refuses("must consist of whole tiles of 4x4 (HxW), got 6x4", BitMaps(model), np.zeros([1, 6, 4, 1]))
   refuses("cannot be exported to this format", fpp.export_onnx, model, "model.onnx")
   on_torus = fpp.FlowPlusPlus(dataclasses.replace(fpp.get_config("digits"), padding="periodic"))
   refuses("`padding` periodic cannot compress", CodecModel.of, on_torus)

@@ -1,12 +1,16 @@
 """bin/sample, each kind of picture by its flags, in one process."""
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 import pytest
 
 import flowpp_tf as fpp
+from flowpp_tf import evaluation
 from flowpp_tf.data import load_dataset
 from flowpp_tf.io.weights_file import weights_to_bytes
+from flowpp_tf.programs import sample_grids
 from flowpp_tf.training import Workdir
 from support.models import perturb
 from support.programs import call, times_of_files
@@ -33,6 +37,10 @@ def folder(tmp_path_factory):
   workdir = Workdir(folder / "run")
   workdir.open(CONFIG, {"dataset": "digits", "fingerprint": DIGITS.fingerprint()})
   workdir.best_weights.write_bytes(weights_to_bytes(model))
+  tiles = dataclasses.replace(CONFIG, tile_neighbours=True, condition_channels=4, condition_blocks=1)
+  workdir = Workdir(folder / "tiles")
+  workdir.open(tiles, {})
+  workdir.best_weights.write_bytes(weights_to_bytes(fpp.FlowPlusPlus(tiles)))
   (folder / "empty").mkdir()
   (folder / "pets").mkdir()
   for name, index in (("cat", 5), ("dog", 6)):
@@ -78,6 +86,23 @@ def test_samples_and_a_row_of_them_for_each_temperature(program):
   np.testing.assert_array_equal(rows[1], images)  # the same latents, at any temperature
   assert np.any(rows[0] != images)
   assert has_grid("run/sweep_t1.0-0.5_s7.png", rows=2, columns=3)
+
+
+def test_pictures_of_a_model_whose_tiles_see_their_neighbours(folder, monkeypatch):
+  sizes = []
+  draw = evaluation.sample_pictures
+
+  def drawn(*arguments):
+    sizes.append(arguments[-1])
+    return draw(*arguments)
+
+  monkeypatch.setattr(sample_grids, "sample_pictures", drawn)
+  flags = ["--workdir=tiles", "--n=2", "--npy=tiles.npy", "--picture_size=8,12", "--batch_size=1"]
+  code, _, error = call("sample", *flags, cwd=folder)
+  assert code == 0 and np.load(folder / "tiles.npy").shape == (2, 8, 12, 1) and sizes == [1], error
+  for flag in ("--guidance=1", "--temperature=0.5,1", "--neighbours=2"):
+    code, _, error = call("sample", *flags, flag, cwd=folder)
+    assert code == 2 and "draws samples at one --temperature, without --guidance" in error
 
 
 def test_interpolation_as_a_grid_and_as_a_film(program):

@@ -119,6 +119,7 @@ _EVALUATION = {
       width=count(7, huge=None),
       temperature=number(1.0, low=0),
       seed=seed(0),
+      batch_size=BATCH,
     ),
   ),
   "bit_maps": Row(
@@ -333,6 +334,7 @@ _EVALUATION = {
       ),
       log_likelihood=real(-np.arange(3.0) - 1, event=1, dtype="float64", cast="all"),
       typical=optional(number(3.0)),
+      names=some_of(["bits_per_dim", "png_bytes"]),
     ),
   ),
   "to_shades": Row(
