@@ -3,6 +3,7 @@
 python benchmarks/run_all.py                       measures all, more than an hour
 python benchmarks/run_all.py --only=model,growth   these parts again
 python benchmarks/run_all.py --only=race --release=/tmp/release   beside the authors' release, see race.py
+python benchmarks/run_all.py --only=ablations_digits --runs=/tmp/runs   fifteen runs, kept and resumed in that folder
 python benchmarks/run_all.py --write               measures nothing: tables of what is stored
 
 The figures are kept in benchmarks/results.json: of each part the commands, what they wrote, and the machine.
@@ -10,6 +11,7 @@ A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of
 `<!-- figure NAME -->` and `<!-- end -->`. Then `python docs/pictures` draws the pictures that show it.
 """
 
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -25,6 +27,7 @@ from absl import app, flags
 
 import counts
 import figures
+from flowpp_tf.reproduction import table as table_of_ablations
 import growth
 import race
 import scaling
@@ -54,7 +57,11 @@ PARTS = {
   "inverse": ("inverse.py",),
   "input_pipeline": ("input_pipeline.py --config={config}",),
   "vector_flows": ("vector_flows.py",),
+  "codec_speed": ("codec_speed.py",),
+  "ablations_digits": ("ablations.py --data=digits --runs={runs}/ablations_digits",),
+  "ablations_fashion_mnist": ("ablations.py --data=fashion_mnist --steps=600 --runs={runs}/ablations_fashion_mnist",),
 }
+NEEDS = {"race": "release", "ablations_digits": "runs", "ablations_fashion_mnist": "runs"}  # flags of parts
 
 
 def run(command):
@@ -356,6 +363,19 @@ def waiting_table(stored):
       )
 
 
+def codec_speed_table(stored):
+  yield "", "bits per pixel", "encoding, megapixels/s", "decoding, megapixels/s", "spread of encoding"
+  for result in results(stored, "codec_speed"):
+    for r in result:
+      speed = f"{r['encode']:.3g}", f"{r['decode']:.3g}"
+      yield r["codec"], f"{r['bits_pixel']:.2f}", *speed, f"{r['spread_percent']:.0f} %"
+
+
+def ablations_table(data, stored):
+  for table in results(stored, f"ablations_{data}"):
+    yield from table_of_ablations.cells(table)
+
+
 def vector_flows_table(stored):
   yield "data", "flow", "held-out nats, +- over seeds", "", "seeds", "CPU ms a step", "hours of two cores"
   for result in results(stored, "vector_flows"):
@@ -387,6 +407,8 @@ TABLES = dict(
   pipelines=pipelines_table,
   waiting=waiting_table,
   vector_flows=vector_flows_table,
+  codec_speed=codec_speed_table,
+  ablations_digits=functools.partial(ablations_table, "digits"),
   **figures.TABLES,
 )
 
@@ -408,10 +430,13 @@ def _digits(value):
 
 def define_flags():
   """The script's flags; a function, as tests import this file."""
-  flags.DEFINE_list("only", [part for part in PARTS if part != "race"], f"Parts to measure, any of {', '.join(PARTS)}.")
+  flags.DEFINE_list(
+    "only", [part for part in PARTS if part not in NEEDS], f"Parts to measure, any of {', '.join(PARTS)}."
+  )
   flags.DEFINE_string("config", "cifar10", "Model of all parts but growth.")
   flags.DEFINE_string("other", "/tmp/before", "Checkout of the version that the turns are beside.")
   flags.DEFINE_string("release", None, "Checkout of the authors' release, for the race with it.")
+  flags.DEFINE_string("runs", None, "Folder of the ablations' runs.")
   flags.DEFINE_bool("write", False, "Measure nothing; write tables of what is stored.")
 
 
@@ -420,12 +445,13 @@ def main(argv):
   unknown = set(FLAGS.only) - set(PARTS)
   if unknown:
     raise app.UsageError(f"--only takes {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
-  if "race" in FLAGS.only and not FLAGS.release:
-    raise app.UsageError("--only=race takes --release, see benchmarks/race.py")
+  for part in FLAGS.only:
+    if part in NEEDS and not FLAGS[NEEDS[part]].value:
+      raise app.UsageError(f"--only={part} takes --{NEEDS[part]}, see benchmarks/{PARTS[part][0].split()[0]}")
   stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
   if not FLAGS.write:
     for part in FLAGS.only:  # each is kept, should the next one fail
-      stored |= measured([part], config=FLAGS.config, other=FLAGS.other, release=FLAGS.release)
+      stored |= measured([part], **{name: FLAGS[name].value for name in ("config", "other", "release", "runs")})
       RESULTS.write_text(json.dumps(stored, indent=1) + "\n")
   for path, text in written({path: path.read_text() for path in PAGES}, stored).items():
     path.write_text(text)
