@@ -22,15 +22,14 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def main(argv):
   del argv
   command = [sys.executable, "-m", "flowpp_tf", "reproduce", "--what=ablations"]
-  settings = {"data": FLAGS.data, "steps": FLAGS.steps, "output": FLAGS.runs, "jobs": len(os.sched_getaffinity(0))}
-  given = [f"--{name}={value}" for name, value in settings.items() if value is not None]
-  subprocess.run([*command, *given], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+  jobs = len(os.sched_getaffinity(0))
+  command += [f"--data={FLAGS.data}", f"--output={FLAGS.runs}", f"--jobs={jobs}"]
+  subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
   write_json(FLAGS.output, json.loads((pathlib.Path(FLAGS.runs) / "table.json").read_text()))
 
 
 if __name__ == "__main__":
   flags.DEFINE_string("data", "digits", "As of bin/reproduce.")
-  flags.DEFINE_integer("steps", None, "As of bin/reproduce.")
   flags.DEFINE_string("runs", None, "Folder of the runs.", required=True)
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
   app.run(main)

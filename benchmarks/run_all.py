@@ -11,7 +11,6 @@ A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of
 `<!-- figure NAME -->` and `<!-- end -->`. Then `python docs/pictures` draws the pictures that show it.
 """
 
-import functools
 import importlib.metadata
 import itertools
 import json
@@ -59,9 +58,8 @@ PARTS = {
   "vector_flows": ("vector_flows.py",),
   "codec_speed": ("codec_speed.py",),
   "ablations_digits": ("ablations.py --data=digits --runs={runs}/ablations_digits",),
-  "ablations_fashion_mnist": ("ablations.py --data=fashion_mnist --steps=600 --runs={runs}/ablations_fashion_mnist",),
 }
-NEEDS = {"race": "release", "ablations_digits": "runs", "ablations_fashion_mnist": "runs"}  # flags of parts
+NEEDS = {"race": "release", "ablations_digits": "runs"}  # flags without a default
 
 
 def run(command):
@@ -371,8 +369,8 @@ def codec_speed_table(stored):
       yield r["codec"], f"{r['bits_pixel']:.2f}", *speed, f"{r['spread_percent']:.0f} %"
 
 
-def ablations_table(data, stored):
-  for table in results(stored, f"ablations_{data}"):
+def ablations_table(stored):
+  for table in results(stored, "ablations_digits"):
     yield from table_of_ablations.cells(table)
 
 
@@ -408,7 +406,7 @@ TABLES = dict(
   waiting=waiting_table,
   vector_flows=vector_flows_table,
   codec_speed=codec_speed_table,
-  ablations_digits=functools.partial(ablations_table, "digits"),
+  ablations_digits=ablations_table,
   **figures.TABLES,
 )
 
