@@ -53,10 +53,10 @@ def busy_seconds():
 
 @contextlib.contextmanager
 def busy_processes(count):
-  """So many processes that always compute, until the end of the block."""
+  """So many processes that always compute, until the end of the block, which is given them."""
   processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
   try:
-    yield
+    yield processes
   finally:
     for process in processes:
       process.kill()
