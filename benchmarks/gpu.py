@@ -24,7 +24,7 @@ from absl import app, flags
 import first_step
 from kernels import gpu_kernels, profile_of
 from model import Case, build, seconds_of, start_tensorflow
-from processes import in_new_process
+from processes import in_new_process, peak_bytes
 import scaling
 from tables import markdown, write_json
 
@@ -66,17 +66,19 @@ def measure(case, rounds):
   import tensorflow as tf
 
   row = dict(config=case.config, what=case.what, batch=case.batch, precision=case.precision, jit=case.process["jit"])
-  memory = "GPU:0" if tf.config.list_physical_devices("GPU") else "CPU:0"
+  on_gpu = bool(tf.config.list_physical_devices("GPU"))
   try:
     run = build(case)
     run()
     first = time.perf_counter() - start
     run()
-    tf.config.experimental.reset_memory_stats(memory)
+    if on_gpu:
+      tf.config.experimental.reset_memory_stats("GPU:0")
     seconds = [seconds_of(run) for _ in range(rounds)]
   except tf.errors.ResourceExhaustedError:
     return row | dict(out_of_memory=True)
-  peak = tf.config.experimental.get_memory_info(memory)["peak"]
+  # Of a CPU, TensorFlow counts tensors only where oneDNN allocates them, which depends on the processor.
+  peak = tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else peak_bytes()
   kernels, busy = gpu_kernels(profile_of(lambda: seconds_of(run))[0])
   median = statistics.median(seconds)
   return row | dict(
