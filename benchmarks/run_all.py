@@ -11,6 +11,7 @@ A table is written between the marks `<!-- table NAME -->` and `<!-- end -->` of
 `<!-- figure NAME -->` and `<!-- end -->`. Then `python docs/pictures` draws the pictures that show it.
 """
 
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -48,6 +49,7 @@ PARTS = {
     "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate --precision=float32,bfloat16",
   ),
   "race": ("race.py --release={release}",),
+  "race_onednn": ("race.py --release={release} --onednn",),  # as is the default on processors with AVX-512
   "turns": ("race.py --other={other}",),
   "turns_without_amx": ("race.py --other={other}",),  # the same on a processor without matrix units
   "first_step": ("first_step.py --config={config}",),
@@ -59,7 +61,7 @@ PARTS = {
   "codec_speed": ("codec_speed.py",),
   "ablations_digits": ("ablations.py --data=digits --runs={runs}/ablations_digits",),
 }
-NEEDS = {"race": "release", "ablations_digits": "runs"}  # flags without a default
+NEEDS = {"race": "release", "race_onednn": "release", "ablations_digits": "runs"}  # flags without a default
 
 
 def run(command):
@@ -208,9 +210,9 @@ def turns_table(stored):
       )
 
 
-def race_table(stored):
+def race_table(stored, part="race"):
   """This version beside the authors' release; see race.py."""
-  head, *measured = race.table(itertools.chain(*results(stored, "race")))
+  head, *measured = race.table(itertools.chain(*results(stored, part)))
   yield head
   yield from measured or [("not measured yet", *[""] * (len(head) - 1))]
 
@@ -392,6 +394,7 @@ def vector_flows_table(stored):
 TABLES = dict(
   machine=machine_table,
   race=race_table,
+  race_onednn=functools.partial(race_table, part="race_onednn"),
   turns=turns_table,
   peers=peers_table,
   counts=counts_table,
