@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 import difflib
+import textwrap
 
 _LONGEST = 2000  # characters of a message
+_LONGEST_LIST = 240  # characters of the names in one
 
 
 class InputError(ValueError):
@@ -46,5 +48,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
   """Return the error for an unknown name, with the known names that are close to it."""
   known = sorted(known)
   close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.6)
-  hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+  names = textwrap.shorten(", ".join(known), _LONGEST_LIST, placeholder=" ...")
+  hint = f"did you mean {' or '.join(close)}?" if close else f"known: {names}"
   return InputError(f"unknown {kind} {name!r}; {hint}")
