@@ -40,7 +40,7 @@ def pytest_addoption(parser):
     "--fuzz", type=int, default=0, metavar="N", help="How many executions of each target tests/fuzz has."
   )
   parser.addoption("--exhaustive", action="store_true", help="Also tests of which the slow ones have a shorter form.")
-  parser.addoption("--damages", type=int, default=300, help="How many damaged archives test_archive.py decodes.")
+  parser.addoption("--damages", type=int, default=100, help="How many damaged archives test_archive.py decodes.")
 
 
 def pytest_configure(config):

@@ -539,20 +539,25 @@ def run(tmp_path_factory):
   return path
 
 
-def call(cwd, program, *arguments, code=0, without_tensorflow=False, **environment):
-  """What a program writes, as a process of its own."""
-  command = (
-    [
-      "-c",
-      "import sys; sys.argv[0] = 'decompress'\n"
-      "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
-      f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
-      "from flowpp_tf.programs.run import run_command; run_command('decompress')",
-    ]
-    if without_tensorflow
-    else program
-  )
-  result = program_calls.run(command, *arguments, cwd=cwd, TF_CPP_MIN_LOG_LEVEL="3", **environment)
+WITHOUT_TENSORFLOW = [  # bin/decompress, for `elsewhere`
+  "-c",
+  "import sys; sys.argv[0] = 'decompress'\n"
+  "sys.modules.update({name: None for name in ('tensorflow', 'keras', 'tensorflow_probability')})\n"
+  f"sys.path.insert(0, {str(program_calls.ROOT)!r})\n"
+  "from flowpp_tf.programs.run import run_command; run_command('decompress')",
+]
+
+
+def call(cwd, program, *arguments, code=0):
+  """What a program writes."""
+  result = program_calls.call(program, *arguments, cwd=cwd)
+  assert result.code == code, result.error
+  return result.out + result.error
+
+
+def elsewhere(cwd, program, *arguments, code=0, **environment):
+  """What a program writes, as a process of its own; of any exit code with `code=None`."""
+  result = program_calls.run(program, *arguments, cwd=cwd, TF_CPP_MIN_LOG_LEVEL="3", **environment)
   assert code in (None, result.code), result.error
   return result.out + result.error
 
@@ -569,11 +574,11 @@ def sheet(folder):
 @pytest.mark.slow
 def test_files_by_the_programs(run, folder, sheet):
   preset = "--preset=digits"
-  text = call(run, "compress", preset, f"--images={folder}", "--output=files.fpp", "--test")
+  text = elsewhere(run, "compress", preset, f"--images={folder}", "--output=files.fpp", "--test")
   assert "wrote files.fpp: 8 files" in text and "decoded and compared" in text
   assert "of 8 files are kept as they are (another mode, lossy, no image" in text
   assert "tiles of 8x8x1, 17 levels" in call(run, "decompress", "files.fpp", "--list")
-  call(run, "decompress", "files.fpp", preset, "--output=back")
+  elsewhere(run, "decompress", "files.fpp", preset, "--output=back")
   names = sorted(str(p.relative_to(run / "back")) for p in (run / "back").rglob("*") if p.is_file())
   assert {name.removesuffix(".png") for name in names} == {n.removesuffix(".png") for n in [*NAMES, "sheet.bmp"]}
   with Image.open(run / "back/sheet.bmp.png") as back:
@@ -594,7 +599,7 @@ def test_bytes_are_kept_and_jpeg_xl_allowed_by_the_programs(run, folder, sheet):
   options = ["--preset=digits", f"--images={folder}", "--test", "--embed_model"]
   call(run, "compress", *options, "--output=bytes.fpp", "--keep_bytes")
   assert "100 images or tiles" in call(run, "decompress", "bytes.fpp", "--list")
-  call(run, "decompress", "bytes.fpp", "--output=bytes", without_tensorflow=True)
+  elsewhere(run, WITHOUT_TENSORFLOW, "bytes.fpp", "--output=bytes")
   for name in [*NAMES, "sheet.bmp"]:
     assert (run / "bytes" / name).read_bytes() == (folder / name).read_bytes(), name
   call(run, "compress", *options, "--output=jxl.fpp", "--allow=jpegxl")
@@ -616,7 +621,7 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
   ]
   for number, environment in enumerate(environments):
     target = f"{tier}{number}.npy"
-    text = call(run, "decompress", f"{tier}.fpp", "--preset=tiny", f"--output={target}", **environment, code=None)
+    text = elsewhere(run, "decompress", f"{tier}.fpp", "--preset=tiny", f"--output={target}", **environment, code=None)
     if tier == "exact-build" and "this machine's networks give other numbers" in text:
       assert "it can be decoded where it was made" in text and not (run / target).exists()
     else:

@@ -125,12 +125,12 @@ def test_a_number_of_lanes_that_cannot_be_is_a_value_error_that_names_it():
 
 @pytest.mark.slow
 def test_a_run_takes_the_same_steps_with_and_without_lanes(tmp_path):
-  flags = [*TINY_RUN, "--filters=8", "--steps=20", "--validate_every=1", "--optimizer=sgd"]
+  flags = [*TINY_RUN, "--filters=8", "--steps=8", "--validate_every=1", "--optimizer=sgd"]
   results = [run("train", *flags, f"--cpu_splits={n}", f"--workdir={tmp_path / str(n)}", cwd=tmp_path) for n in (1, 2)]
   assert [result.code for result in results] == [0, 0], results[-1].error
   assert "1 lane(s)" in results[0].out and "2 lane(s)" in results[1].out
   rows = [(tmp_path / str(n) / "metrics.jsonl").read_text().splitlines() for n in (1, 2)]
-  assert len(rows[0]) == len(rows[1]) == 20
+  assert len(rows[0]) == len(rows[1]) == 8
   for one, two in zip(*rows):
     one, two = map(json.loads, (one, two))
     for name in ("bits_per_dim", "val_bits_per_dim"):

@@ -228,7 +228,7 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
   assert result.code == 0, result.error
   assert (tmp_path / "presets/digits/samples_t1.0_s0.png").exists()
   (tmp_path / "presets/digits/best.weights.h5").write_bytes(b"")  # is copied again
-  result = run("evaluate", "--preset=digits", "--limit=20", cwd=tmp_path)
+  result = call("evaluate", "--preset=digits", "--limit=20", cwd=tmp_path)
   assert result.code == 0 and result.out.startswith("digits test: "), result.error
   record = json.loads((tmp_path / "presets/digits/evaluation.json").read_text())
   assert record["test[:20]"]["images"] == 20 and record["test"]["images"] == 180
@@ -238,7 +238,7 @@ def test_programs_take_a_preset_and_leave_their_output_in_its_folder(tmp_path):
 
 @pytest.mark.slow
 def test_a_preset_is_exported_with_its_figures(tmp_path):
-  result = run("export", "--preset=digits", cwd=tmp_path)
+  result = call("export", "--preset=digits", cwd=tmp_path)
   assert result.code == 0, result.error
   loaded = fpp.load_saved_model(tmp_path / "presets/digits/saved_model/1")
   assert loaded.metadata["evaluation"]["test"]["images"] == 180

@@ -25,7 +25,7 @@ TINY = [
   "--steps=4",
   "--validate_every=2",
   "--eval_images=4",
-  "--variants=full,affine_coupling",
+  "--variants=uniform_dequantization",  # the smallest
   "--output=out",
 ]
 
@@ -191,14 +191,14 @@ def test_no_process_is_left_when_an_error_ends_the_command(tmp_path, monkeypatch
 @pytest.mark.slow
 def test_the_command_is_stopped_resumed_and_leaves_table_and_plot(tmp_path):
   process = start("reproduce", *TINY, cwd=tmp_path)
-  log = tmp_path / "out" / "runs" / "full_seed0.log"
+  log = tmp_path / "out" / "runs" / "uniform_dequantization_seed0.log"
   wait_for(lambda: log.exists() and "tracing the first step" in log.read_text(), process)
   process.send_signal(signal.SIGTERM)
   assert "the same command resumes" in finish(process, code=3)
   result = call("reproduce", *TINY, cwd=tmp_path)
   assert result.code == 0, result.error
   table = json.loads((tmp_path / "out" / "table.json").read_text())
-  assert [row["seeds"] for row in table["rows"]] == [1, 1] and {run["steps"] for run in table["runs"]} == {4}
+  assert [row["seeds"] for row in table["rows"]] == [1] and [run["steps"] for run in table["runs"]] == [4]
   assert "Incomplete" not in (tmp_path / "out" / "table.md").read_text()
   assert all((tmp_path / "out" / f"curves.{ending}").stat().st_size > 1000 for ending in ("png", "svg"))
   again = call("reproduce", *TINY, cwd=tmp_path)  # nothing is run
