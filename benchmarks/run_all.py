@@ -60,8 +60,16 @@ PARTS = {
   "vector_flows": ("vector_flows.py",),
   "codec_speed": ("codec_speed.py",),
   "ablations_digits": ("ablations.py --data=digits --runs={runs}/ablations_digits",),
+  "ablations_fashion_mnist": (
+    "ablations.py --data=fashion_mnist --steps=2000 --validate_every=250 --runs={runs}/ablations_fashion_mnist",
+  ),
 }
-NEEDS = {"race": "release", "race_onednn": "release", "ablations_digits": "runs"}  # flags without a default
+NEEDS = {  # flags without a default
+  "race": "release",
+  "race_onednn": "release",
+  "ablations_digits": "runs",
+  "ablations_fashion_mnist": "runs",
+}
 
 
 def run(command):
@@ -371,8 +379,8 @@ def codec_speed_table(stored):
       yield r["codec"], f"{r['bits_pixel']:.2f}", *speed, f"{r['spread_percent']:.0f} %"
 
 
-def ablations_table(stored):
-  for table in results(stored, "ablations_digits"):
+def ablations_table(stored, part):
+  for table in results(stored, part):
     yield from table_of_ablations.cells(table)
 
 
@@ -409,7 +417,7 @@ TABLES = dict(
   waiting=waiting_table,
   vector_flows=vector_flows_table,
   codec_speed=codec_speed_table,
-  ablations_digits=ablations_table,
+  **{part: functools.partial(ablations_table, part=part) for part in PARTS if part.startswith("ablations_")},
   **figures.TABLES,
 )
 
