@@ -301,7 +301,8 @@ class ArchiveReader:
       advice = {
         "portable": "this should be impossible; NumPy or constriction is broken here",
         "float64": "the tier 'portable' is decoded everywhere",
-        "exact-build": "it can be decoded where it was made; the tier 'portable' everywhere",
+        "exact-build": "it can be decoded where it was made, with the TF_ENABLE_ONEDNN_OPTS of then (0 or 1); "
+        "the tier 'portable' everywhere",
       }[coder.tier]
       raise ArchiveError(
         f"this machine's networks give other numbers than those that made the archive (tier {header.tier!r}): {advice}"

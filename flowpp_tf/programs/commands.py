@@ -36,6 +36,7 @@ def _start(command):
     print(f"flowpp_tf {__version__}")
     return
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # faster without AVX-512 too, where TensorFlow leaves it off
   run = importlib.import_module("flowpp_tf.programs.run")  # once signals are answered
   run.run_command(command)
 

@@ -183,6 +183,14 @@ def test_the_first_line_comes_at_once_and_nothing_but_lines_of_the_program(tmp_p
   assert (result.code, result.error) == (1, f"{lines}sample: error: now it does\n")
 
 
+@pytest.mark.parametrize("given, expected", [(None, "1"), ("0", "0")])
+def test_programs_have_the_kernels_of_onednn_unless_the_environment_says_otherwise(tmp_path, given, expected):
+  (tmp_path / "tensorflow.py").write_text("import os, sys\nsys.exit(os.environ['TF_ENABLE_ONEDNN_OPTS'])")
+  environment = dict(PYTHONPATH=str(tmp_path), TF_ENABLE_ONEDNN_OPTS=given)
+  result = run("sample", "--preset=digits", "--n=1", cwd=tmp_path, **environment)
+  assert (result.code, result.error.splitlines()[-1]) == (1, f"sample: error: {expected}")
+
+
 def test_a_program_is_stopped_while_it_imports_tensorflow(tmp_path):
   program = start(
     ["-m", "flowpp_tf", "sample"],
