@@ -20,12 +20,19 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.bijectors.sigmoid import Sigmoid
 from flowpp_tf.core.arguments import as_dtype, as_sample_shape, check_type, shown
+from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
 from flowpp_tf.types import Shape, TensorLike
 
 tfb = tfp.bijectors
 tfd = tfp.distributions
+
+
+def add_noise(x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+  """Return x + u for pixel values x and noise u in [0, 1), below x + 1 even where the sum rounds to it."""
+  # The bound is the number below x + 1, as of `nextafter`, for which `tf.vectorized_map` has no rule.
+  return tf.minimum(x + u, (x + 1) * (1 - finfo(x.dtype).epsneg))
 
 
 class _HalfOpenUniform(tfp.distributions.Uniform):

@@ -28,10 +28,10 @@ import tensorflow as tf
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.data.dataset import as_images
 from flowpp_tf.distributions import UniformDequantization
+from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.models import FlowPlusPlus, conditioning_specs
 from flowpp_tf.types import Seed, TensorLike
@@ -163,8 +163,7 @@ def _terms(model, images, noise, labels=None, condition=None):
     x, log_det = model.standardization.forward_and_log_det(x)
   else:
     u, log_q = _draw(model.dequantizer.posterior(x, labels=labels), noise[..., :channels])
-    dequantized = tf.minimum(x + u, (x + 1) * (1 - finfo(x.dtype).epsneg))
-    x, log_det = model.logits_of_pixels.forward_and_log_det(dequantized)
+    x, log_det = model.logits_of_pixels.forward_and_log_det(add_noise(x, u))
   log_det = tf.reduce_sum(tf.broadcast_to(log_det, tf.shape(x)), axis=-1)
   if model.augmenter is not None:
     e, log_q_e = _draw(model.augmenter.posterior(x, labels=labels), noise[..., channels:])

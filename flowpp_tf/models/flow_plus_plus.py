@@ -17,7 +17,6 @@ from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.arguments import as_array, as_tensor, check_arguments, check_count, check_type
 from flowpp_tf.core.checks import Check, check_all_finite, check_pixels, check_shape, checked, pixel_dtype, with_shape
 from flowpp_tf.core.context import EvalContext, fold_in
-from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.non_finite import check_finite
@@ -25,6 +24,7 @@ from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.distributions import FlowDistribution
+from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.io.gate import reading
 from flowpp_tf.io.model_folders import CONFIG
 from flowpp_tf.layers import ConditionNet, Dropout
@@ -535,9 +535,7 @@ class FlowPlusPlus(BoundTraining):
     channels = self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
     u, log_q = self.dequantizer.posterior(x, part, labels).transform(noise[..., :channels], part)
-    # x + u may round to x + 1, which is the next pixel value. The bound is the number below x + 1, as of `nextafter`,
-    # for which `tf.vectorized_map` has no rule.
-    dequantized = tf.minimum(x + u, (x + 1) * (1 - finfo(x.dtype).epsneg))
+    dequantized = add_noise(x, u)
     if self.augmenter is None:
       return log_q, dequantized
     # Each draw of u is an image of its own to the augmenter.
