@@ -239,7 +239,7 @@ def define_flags():
   flags.DEFINE_list("precision", ["float32", "bfloat16"], "Of ours.")
   flags.DEFINE_integer("rounds", 7, "Turns of each process; of a start, whose turns are long, at most three.")
   flags.DEFINE_integer("init_batch", 32, "Images that initialise the weights before the turns.")
-  flags.DEFINE_bool("onednn", None, "Whether TensorFlow has oneDNN's kernels; by default it looks at the processor.")
+  flags.DEFINE_bool("onednn", True, "Whether TensorFlow has oneDNN's kernels, as in our programs, for both.")
   flags.DEFINE_string("output", None, "JSON file to write; none if not given.")
   flags.mark_flags_as_mutual_exclusive(["release", "other"], required=True)
 
@@ -252,8 +252,7 @@ def main(argv):
   cases = FLAGS.case or [case for case in CASES if case.startswith("cifar10 ") or not FLAGS.release]
   if FLAGS.release and not all(case.startswith("cifar10 ") for case in cases):
     raise app.UsageError(f"the release is raced in cifar10 only, got --case={FLAGS.case}")
-  if FLAGS.onednn is not None:
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = str(int(FLAGS.onednn))  # of the processes, which import TensorFlow
+  os.environ["TF_ENABLE_ONEDNN_OPTS"] = str(int(FLAGS.onednn))  # of the processes, which import TensorFlow
   measured = []
   for case in cases:
     rounds = min(FLAGS.rounds, 3) if "start" in case.split() else FLAGS.rounds

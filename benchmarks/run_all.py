@@ -49,7 +49,7 @@ PARTS = {
     "model.py --configs={config} --batches=4 --threads=2 --what=train,evaluate --precision=float32,bfloat16",
   ),
   "race": ("race.py --release={release}",),
-  "race_onednn": ("race.py --release={release} --onednn",),  # as is the default on processors with AVX-512
+  "race_without_onednn": ("race.py --release={release} --noonednn",),  # TensorFlow's default without AVX-512
   "turns": ("race.py --other={other}",),
   "turns_without_amx": ("race.py --other={other}",),  # the same on a processor without matrix units
   "first_step": ("first_step.py --config={config}",),
@@ -66,7 +66,7 @@ PARTS = {
 }
 NEEDS = {  # flags without a default
   "race": "release",
-  "race_onednn": "release",
+  "race_without_onednn": "release",
   "ablations_digits": "runs",
   "ablations_fashion_mnist": "runs",
 }
@@ -402,7 +402,7 @@ def vector_flows_table(stored):
 TABLES = dict(
   machine=machine_table,
   race=race_table,
-  race_onednn=functools.partial(race_table, part="race_onednn"),
+  race_without_onednn=functools.partial(race_table, part="race_without_onednn"),
   turns=turns_table,
   peers=peers_table,
   counts=counts_table,
