@@ -36,6 +36,7 @@ class Measure:
   maps: BitMaps | None = None
   folder: pathlib.Path | None = None
   sound: np.ndarray | None = None
+  _written: set[pathlib.Path] = dataclasses.field(default_factory=set, init=False)
 
   def calibrate(self, items: Iterable[tuple]) -> None:
     """Measure sound images, `(name, image, error)` each; raise an `InputError` if one cannot be read."""
@@ -80,6 +81,9 @@ class Measure:
     path = folder / (name if name.lower().endswith(".png") else f"{name}.png")
     if ".." in path.parts:
       raise InputError(f"--maps: the name {name!r} leads out of the folder")
+    if path in self._written:
+      raise InputError(f"--maps: {str(path)!r} is the map of {name!r} and of an image before it; rename one of them")
+    self._written.add(path)
     try:
       os.makedirs(path.parent, exist_ok=True)
     except OSError as error:

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import shutil
 import struct
 import types
 import zlib
@@ -281,6 +282,11 @@ def test_whole_pictures_have_maps_and_p_values(place):
   with Image.open(place / "wide_maps/a.png") as picture:
     assert picture.size == (20, 9)
   assert float(row["log_likelihood"]) == pytest.approx(-float(row["bits_per_dim"]) * 180 * math.log(2), abs=1e-3)
+  shutil.copytree(place / "wide", place / "alike")
+  Image.fromarray(np.zeros([9, 20], np.uint8)).save(place / "alike/a.jpg")
+  shutil.copy(place / "alike/a.png", place / "alike/a.jpg.png")
+  result = call("score", *arguments[:1], "--images=alike", *arguments[2:], "--maps=alike_maps", cwd=place)
+  assert result.code == 2 and "is the map of 'a.jpg.png' and of an image before it; rename" in result.error
   for bad, words in (
     (["--calibrate=mixed"], "--calibrate: 'damaged.png' cannot be read"),
     (["--maps=maps"], "'maps' is there already"),
