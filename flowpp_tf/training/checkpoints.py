@@ -98,7 +98,9 @@ class Checkpoints:
       )
       return False
     self._copies = {name: (what, final / name, digest) for name, (what, _, digest) in self._copies.items()}
-    for old in self.newest_first()[self._keep :]:
+    # Later ones were passed over as damaged: they are in place of none of these, and stay until their step comes.
+    up_to_now = [folder for folder in self.newest_first() if _step_of(folder) <= step]
+    for old in up_to_now[self._keep :]:
       shutil.rmtree(old, ignore_errors=True)
     return True
 
@@ -146,8 +148,7 @@ class Checkpoints:
       except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise InputError(f"checkpoint {str(folder)!r} is not one of this model and these settings: {error}") from None
       seconds = manifest.get("cpu_seconds")
-      step = int(folder.name.rpartition("_")[2])
-      return Restored(step, folder, float(seconds) if isinstance(seconds, (int, float)) else 0.0)
+      return Restored(_step_of(folder), folder, float(seconds) if isinstance(seconds, (int, float)) else 0.0)
     if self.newest_first():
       raise InputError(f"no checkpoint in {str(self._folder)!r} is whole; move it away to start over")
     return None
@@ -160,7 +161,11 @@ class Checkpoints:
 def checkpoint_folders(folder: pathlib.Path) -> list[pathlib.Path]:
   """Return the folders of checkpoints in a folder, whole or not, the newest first."""
   found = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
-  return sorted(found, key=lambda path: int(path.name.rpartition("_")[2]), reverse=True)
+  return sorted(found, key=_step_of, reverse=True)
+
+
+def _step_of(folder):
+  return int(folder.name.rpartition("_")[2])
 
 
 def check_version(folder: pathlib.Path) -> None:

@@ -129,6 +129,21 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, dam
     assert (copy / "step_00000002").exists()  # nothing is thrown away unasked
 
 
+def test_a_damaged_checkpoint_does_not_take_the_place_of_one_that_is_written(tmp_path):
+  kept, variable = checkpoints(tmp_path)
+  for step in (1, 5):
+    kept.save(step)
+  (tmp_path / "step_00000005" / "state.index").unlink()
+  again = Checkpoints(tmp_path, 1, variable=variable)
+  assert again.restore().step == 1
+  for step in (2, 3):
+    variable.assign(tf.fill([1000], float(step)))
+    assert again.save(step)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000003", "step_00000005"]
+  variable.assign(tf.zeros([1000]))
+  assert again.restore().step == 3 and np.all(variable.numpy() == 3.0)
+
+
 def test_when_no_checkpoint_is_whole_the_run_does_not_silently_start_over(tmp_path):
   kept, _ = checkpoints(tmp_path)
   assert kept.restore() is None  # none at all is a new run
