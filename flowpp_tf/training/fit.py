@@ -34,7 +34,8 @@ class FitResult(NamedTuple):
 
   Attributes:
     steps: training steps before the evaluation.
-    train: mean log density of the training batches since the evaluation before, in nats.
+    train: mean log density of the training batches since the evaluation before, in nats, without those of skipped
+      steps; NaN if all were skipped.
     validation: mean log density of the validation rows, in nats; empty without validation.
     best_step: step whose weights the flow has now.
     skipped: steps that were skipped, as their loss or gradients were not finite.
@@ -207,7 +208,7 @@ class _Trainer:
     return self._given(context).log_prob(x)
 
   def _take_step(self, indices):
-    """Take a step on the rows with these indices; return their mean log density, 0 if the step is skipped."""
+    """Take a step on the rows with these indices; return their mean log density and 1, zeros if it is skipped."""
     batch = [tf.gather(rows, indices) for rows in self._rows]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(self._variables)
@@ -227,7 +228,7 @@ class _Trainer:
     self._optimizer.iterations.assign_add(1)
     count_failures(self._in_a_row, check)
     self._skipped.assign_add(tf.cast(check.failed, tf.int32))
-    return tf.where(check.finite, nats, tf.zeros_like(nats))
+    return tf.where(check.finite, tf.stack([nats, tf.ones_like(nats)]), tf.zeros([2], nats.dtype))
 
   def _mean_log_prob(self, rows):
     size = self._most_rows
@@ -240,19 +241,20 @@ class _Trainer:
     batches = _batches(count, min(batch_size, count), rng)
     every = max(math.ceil(count / batch_size), math.ceil(steps / 40))
     history: list[tuple] = []
-    best, best_step, weights, sums, since = -math.inf, 0, None, 0.0, 0
+    best, best_step, weights, sums = -math.inf, 0, None, 0.0
     held_out = held_out and [tf.constant(array) for array in held_out]
     with progress_bar(steps, "step", shown=verbose) as bar:
       try:
         for step in range(1, steps + 1):
           sums += self._step(tf.constant(next(batches)))
-          since += 1
           bar.update(1)
           if step % every and step < steps:
             continue
           raise_if_diverged(int(self._in_a_row), _MAX_SKIPPED, step)
-          history.append((step, float(sums) / since, self._mean_log_prob(held_out) if held_out else math.nan))
-          sums, since = 0.0, 0
+          total, taken = map(float, sums)
+          train_mean = total / taken if taken else math.nan
+          history.append((step, train_mean, self._mean_log_prob(held_out) if held_out else math.nan))
+          sums = 0.0
           bar.set_postfix_str("train {1:.3f}, validation {2:.3f} nats".format(*history[-1]))
           if not held_out or history[-1][2] > best:
             best, best_step, waited = history[-1][2], step, 0

@@ -90,6 +90,14 @@ def test_steps_that_are_not_finite_are_skipped_and_ten_in_a_row_end_training():
   np.testing.assert_array_equal(loc, [1, 1])
 
 
+def test_skipped_steps_do_not_count_in_the_training_mean():
+  rows = np.ones([200, 2], np.float32)
+  rows[:40] = 1e30  # of a density of 0
+  result = fpp.fit(normal(), rows, validation=X, steps=40, batch_size=1, learning_rate=1e-9)
+  assert 0 < result.skipped < 40
+  np.testing.assert_allclose(result.train, -1 - np.log(2 * np.pi), rtol=1e-5)
+
+
 NAN = np.where(np.arange(400).reshape(200, 2) == 3, np.nan, X)
 GIVEN = lambda: fpp.vector_flow(2, 3, **TINY)
 
