@@ -37,7 +37,7 @@ class FitResult(NamedTuple):
     train: mean log density of the training batches since the evaluation before, in nats, without those of skipped
       steps; NaN if all were skipped.
     validation: mean log density of the validation rows, in nats; empty without validation.
-    best_step: step whose weights the flow has now.
+    best_step: step whose weights the flow has now; the last one if no validation was finite.
     skipped: steps that were skipped, as their loss or gradients were not finite.
   """
 
@@ -241,7 +241,7 @@ class _Trainer:
     batches = _batches(count, min(batch_size, count), rng)
     every = max(math.ceil(count / batch_size), math.ceil(steps / 40))
     history: list[tuple] = []
-    best, best_step, weights, sums = -math.inf, 0, None, 0.0
+    best, best_step, weights, waited, sums = -math.inf, 0, None, 0, 0.0
     held_out = held_out and [tf.constant(array) for array in held_out]
     with progress_bar(steps, "step", shown=verbose) as bar:
       try:
@@ -256,8 +256,9 @@ class _Trainer:
           history.append((step, train_mean, self._mean_log_prob(held_out) if held_out else math.nan))
           sums = 0.0
           bar.set_postfix_str("train {1:.3f}, validation {2:.3f} nats".format(*history[-1]))
-          if not held_out or history[-1][2] > best:
-            best, best_step, waited = history[-1][2], step, 0
+          value = history[-1][2]
+          if not held_out or (math.isfinite(value) and value > best):
+            best, best_step, waited = value, step, 0
             weights = [v.numpy() for v in self._flow.variables]
           else:
             waited += 1
@@ -267,7 +268,8 @@ class _Trainer:
         for variable, value in zip(self._flow.variables, weights or []):
           variable.assign(value)
     columns = [np.array(column) for column in zip(*history)]
-    return FitResult(columns[0], columns[1], columns[2] if held_out else np.empty(0), best_step, int(self._skipped))
+    validation = columns[2] if held_out else np.empty(0)
+    return FitResult(columns[0], columns[1], validation, best_step or history[-1][0], int(self._skipped))
 
 
 def _batches(count, size, rng):

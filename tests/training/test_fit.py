@@ -98,6 +98,13 @@ def test_skipped_steps_do_not_count_in_the_training_mean():
   np.testing.assert_allclose(result.train, -1 - np.log(2 * np.pi), rtol=1e-5)
 
 
+def test_validations_that_are_not_finite_are_never_the_best():
+  beyond = np.full([4, 2], 1e30, np.float32)  # its log density is -inf
+  result = fpp.fit(normal(), X, validation=beyond, steps=400, patience=3)
+  assert np.all(result.validation == -np.inf) and len(result.steps) == 3
+  assert result.best_step == result.steps[-1] == 30
+
+
 NAN = np.where(np.arange(400).reshape(200, 2) == 3, np.nan, X)
 GIVEN = lambda: fpp.vector_flow(2, 3, **TINY)
 
