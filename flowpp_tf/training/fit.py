@@ -180,7 +180,9 @@ class _Trainer:
   def __init__(self, flow, rows, steps, learning_rate, weight_decay):
     self._flow = flow
     self._most_rows = _MOST_ROWS if len(flow.event_shape) == 1 else _MOST_IMAGES
-    start = [array[: self._most_rows] for array in rows]
+    count = len(rows[0])
+    spread = np.arange(min(count, self._most_rows)) * count // min(count, self._most_rows)  # they may be sorted
+    start = [array[spread] for array in rows]
     norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
     if hasattr(flow, "initialize") and norms and all(part.is_new() for part in norms):
       self._given(start[1:]).initialize(start[0])

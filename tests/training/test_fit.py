@@ -70,6 +70,15 @@ def test_a_new_flow_is_initialised_from_the_rows_and_a_trained_one_is_not():
   np.testing.assert_allclose(scale, 1 / X.std(axis=0), atol=1e-4)
 
 
+def test_a_new_flow_is_initialised_from_all_parts_of_sorted_rows():
+  scale, bias = (keras.Variable(np.full(2, value, np.float32)) for value in (1, 0))
+  act_norm = fpp.bijectors.Invert(fpp.bijectors.ActNorm(scale, bias))
+  flow = fpp.distributions.FlowDistribution(tfd.Sample(tfd.Normal(0.0, 1.0), 2), act_norm)
+  rows = np.sort(np.random.RandomState(0).uniform(0, 10, [8192, 2]).astype(np.float32), axis=0)
+  fpp.fit(flow, rows, validation=X, steps=1, learning_rate=1e-6)
+  np.testing.assert_allclose(flow.mean(), rows.mean(axis=0), rtol=1e-2)
+
+
 def test_masks_of_tfp_s_autoregressive_flow_stay():
   """Keras' optimizers move masked weights; then the determinant is not that of the map, and the density is none."""
   network = tfb.AutoregressiveNetwork(2, event_shape=2, hidden_units=[8], activation="elu")
