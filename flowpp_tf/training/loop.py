@@ -389,7 +389,7 @@ def _initialize(state, batches, init_from, workers, log_fn):
   images, given = unpack_batch(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
   log_fn(f"initialising on {len(images)} images")
   bound = state.model.initialize(images, seed=state.config.seed, **given)
-  workers.broadcast(state.variables)  # hosts may round differently
+  workers.broadcast([v.value for v in state.model.weights])  # hosts may round differently
   state.reset_ema()
   bits = float(tf.reduce_mean(state.model.to_bits_per_dim(bound)))
   log_fn(f"initialised on {len(images)} images: {bits:.3f} bits/dim")

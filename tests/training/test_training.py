@@ -212,6 +212,18 @@ def test_weights_that_nothing_uses_do_not_stop_a_training_step():
   assert np.any(unused.input_conv.kernel.numpy() != before[1])
 
 
+def test_workers_get_all_that_is_initialised_from_data_from_the_chief():
+  """Also the standardization of real-valued images, which is not trained: workers would differ by it for ever."""
+  state = train_state(dataclasses.replace(MINIMAL, dequantization="none"))
+  fields = np.random.RandomState(0).normal(size=[8, 4, 4, 2]).astype(np.float32)
+  fields = data.ImageDataset("fields", None, fields, fields, fields)
+  workers, sent = training.Workers(state.strategy), []
+  workers.broadcast = sent.extend
+  loop._initialize(state, data.DataPipeline(fields), None, workers, lambda line: None)
+  assert len(sent) == len(state.model.weights) > len(state.variables)
+  assert all(a is b.value for a, b in zip(sent, state.model.weights))
+
+
 def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
   state = train_state(MINIMAL, ema_decay=0.5)
   start = [w.numpy() for w in state.variables]
