@@ -327,8 +327,9 @@ class Run:
       "val_bits_per_dim": self.validate(),
       "skipped_steps": int(self._state.skipped_steps.numpy()),
     }
-    if row["val_bits_per_dim"] < float(self._best) and self._written(step, self._save_best, row["val_bits_per_dim"]):
-      self._best.assign(row["val_bits_per_dim"])
+    value = row["val_bits_per_dim"]
+    if math.isfinite(value) and value < float(self._best) and self._written(step, self._save_best, value):
+      self._best.assign(value)
     self._written(step, self._workdir.add_row, {**row, **self._labels})
     self._recorded.assign(step)
     self._state.reset_sums()

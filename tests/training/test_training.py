@@ -167,6 +167,14 @@ def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeyp
   assert (stopped.value.step, stopped.value.saved) == (1, saved)
 
 
+def test_a_validation_that_is_not_finite_is_never_the_best(tmp_path, monkeypatch):
+  values = iter([-np.inf, 3.0, np.nan])
+  monkeypatch.setattr(loop.Run, "validate", lambda self: next(values))
+  workdir, best = run(tmp_path, steps=3, validate_every=1)
+  workdir.load()
+  assert best == 3.0 and workdir.weights_info()["step"] == 2
+
+
 @pytest.mark.slow  # test_resume.py kills runs at any moment
 def test_a_run_stopped_half_way_ends_as_the_run_that_was_not(copied, tmp_path):
   whole, best = run(tmp_path / "whole")
