@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import math
-import os
 import pathlib
 
 import numpy as np
@@ -161,7 +160,7 @@ def evaluate_bits_per_dim(
   _measure(model, images, given, draws, batch_size, as_seed(seed), verbose, inside)
   result = _summarize(model, draws, counts, inside)
   if partial is not None:
-    os.remove(partial)
+    pathlib.Path(partial).unlink(missing_ok=True)  # another process with the same question may have ended first
   return result
 
 

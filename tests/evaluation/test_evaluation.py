@@ -12,6 +12,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.context import fold_in
+from flowpp_tf.evaluation import likelihood
 from support.models import SMALL, perturb, small_images
 
 
@@ -93,6 +94,14 @@ def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch
   np.save(partial, np.zeros([2, 2, 3]))
   with pytest.raises(ValueError, match="partial.npy' is of another evaluation; delete it"):
     evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+
+
+def test_two_evaluations_that_share_partial_results_both_end(model, tmp_path, monkeypatch):
+  partial = tmp_path / "partial.npy"
+  summarize = likelihood._summarize
+  monkeypatch.setattr(likelihood, "_summarize", lambda *args: partial.unlink() or summarize(*args))  # by the other
+  result = evaluation.evaluate_bits_per_dim(model, small_images(2), partial=partial)
+  assert result.images == 2 and not partial.exists()
 
 
 @pytest.mark.slow
