@@ -22,6 +22,7 @@ from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.io.files import write_json
 from flowpp_tf.io.gate import read_json, reading
+from flowpp_tf.io.lock import one_at_a_time
 from flowpp_tf.types import Path
 
 
@@ -87,17 +88,25 @@ def write_record(
   entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": int(seed)}
   if codecs:
     entry["codecs"] = [dataclasses.asdict(codec) for codec in codecs]
-  known = read_record(path).get(split, {})
-  same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
-  if same and known.get("images", 0) > result.images:
-    split = f"{split}[:{result.images}]"
-  write_entry(path, split, entry)
+
+  def name(record):
+    known = record.get(split, {})
+    same = all((known.get(part) or {}).get("sha256") == entry[part].get("sha256") for part in ("data", "checkpoint"))
+    return f"{split}[:{result.images}]" if same and known.get("images", 0) > result.images else split
+
+  _update(path, name, entry)
 
 
 def write_entry(path: Path, name: str, entry: dict) -> None:
   """Replace an entry and keep the others; raise an `InputError` if the file is something else or cannot be written."""
+  _update(path, lambda record: name, entry)
+
+
+def _update(path, name_in, entry):
   try:
-    write_json(path, read_record(path) | {name: entry})
+    with one_at_a_time(pathlib.Path(path).parent):  # another process may add the entry of another split
+      record = read_record(path)
+      write_json(path, record | {name_in(record): entry})
   except OSError as error:
     raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from None
 

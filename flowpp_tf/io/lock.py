@@ -55,6 +55,23 @@ def sole_owner(
     os.close(descriptor)
 
 
+@contextlib.contextmanager
+def one_at_a_time(folder: pathlib.Path) -> Iterator[None]:
+  """Wait until no other process or thread is in this context of a folder: to read a file, and write it changed.
+
+  Raises:
+    OSError: if the folder cannot be opened.
+  """
+  descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+  try:
+    if fcntl is not None:
+      with contextlib.suppress(OSError):  # a file system without locks of folders
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)
+
+
 def _holder(path):
   try:
     about = gate.read_json(path)

@@ -1,5 +1,6 @@
 """Measured bits/dim and pictures."""
 
+import concurrent.futures
 import dataclasses
 import json
 import math
@@ -12,7 +13,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.context import fold_in
-from flowpp_tf.evaluation import likelihood
+from flowpp_tf.evaluation import likelihood, record
 from support.models import SMALL, perturb, small_images
 
 
@@ -171,9 +172,9 @@ def test_a_record_keeps_other_splits_and_refuses_other_files(tmp_path):
   result = evaluation.BitsPerDim(1, (evaluation.Bound(1, 2.5, math.nan),), {"prior": 2.5})
   for split in ("test", "train", "test"):
     evaluation.write_record(path, split, result, {"name": "digits"}, {"step": 3}, seed=0)
-  record = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
-  assert list(record) == ["test", "train"]
-  assert record["test"]["bounds"] == [{"num_samples": 1, "bits_per_dim": 2.5, "standard_error": None}]
+  written = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+  assert list(written) == ["test", "train"]
+  assert written["test"]["bounds"] == [{"num_samples": 1, "bits_per_dim": 2.5, "standard_error": None}]
   path.write_text(path.read_text().replace("null", "NaN"))  # as versions before 0.2.0 wrote
   evaluation.write_record(path, "validation", result, {}, {}, seed=0)
   assert json.loads(path.read_text())["train"]["bounds"][0]["standard_error"] is None
@@ -181,6 +182,14 @@ def test_a_record_keeps_other_splits_and_refuses_other_files(tmp_path):
   with pytest.raises(ValueError, match="evaluation.json' cannot be read"):
     evaluation.write_record(path, "test", result, {}, {}, seed=0)
   assert path.read_text() == "notes"
+
+
+def test_a_record_that_several_write_at_once_has_the_entries_of_all(tmp_path):
+  path = tmp_path / "evaluation.json"
+  with concurrent.futures.ThreadPoolExecutor(4) as threads:
+    written = [threads.submit(record.write_entry, path, f"split {i}", {"images": i}) for i in range(40)]
+  assert not [future.exception() for future in written if future.exception()]
+  assert len(evaluation.read_record(path)) == 40
 
 
 @pytest.mark.parametrize("channels, mode", [(1, "L"), (3, "RGB")])
