@@ -71,6 +71,13 @@ class Workers:
     total = self._sum(tf.constant([float(bool(flag)) for flag in flags]))
     return list(total.numpy() > 0)
 
+  def agree(self, number: int) -> bool:
+    """Return whether an integer is the same on all workers; all workers must call it."""
+    if self.count == 1:
+      return True
+    of_chief = self._sum(tf.constant([number if self.chief else 0], tf.float64)).numpy()[0]
+    return not self.any(number != of_chief)[0]
+
   def broadcast(self, variables: Sequence[tf.Variable]) -> None:
     """Set variables to their values on the chief; all workers must call it."""
     if self.count == 1:

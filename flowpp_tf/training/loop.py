@@ -188,11 +188,17 @@ class Run:
     """Set the state to the newest checkpoint; return whether there was one.
 
     Raises:
-      InputError (a ValueError): if there are checkpoints and none is whole, or they are of another run.
+      InputError (a ValueError): if there are checkpoints and none is whole, they are of another run, or another worker
+        found another one.
     """
     restored = self._checkpoints.restore(
       clean=self._workers.chief, check_run=functools.partial(self._workdir.check_run, self._identity)
     )
+    if not self._workers.agree(-1 if restored is None else restored.step):
+      raise InputError(
+        f"worker {self._workers.index} finds {f'step {restored.step}' if restored else 'nothing'} to resume in workdir "
+        f"{str(self._workdir.path)!r}, and another worker something else; all must see the same whole files in it"
+      )
     if self._workers.chief:
       self._workdir.recover(restored, int(self._recorded.numpy()))
     self._saved = restored and restored.step

@@ -19,6 +19,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation import pictures
 from flowpp_tf.io import files
 from flowpp_tf.io.weights_file import read_weights, weights_to_bytes
+from flowpp_tf.training import loop
 from flowpp_tf.training.checkpoints import Checkpoints, checkpoint_folders
 from support.marks import slow
 from support.models import MINIMAL, TINY, small_images
@@ -99,6 +100,21 @@ def test_only_folders_with_the_names_of_checkpoints_are_touched(workdir):
   run(workdir.path, steps=5, keep=1)
   assert content(copy) == before
   assert sorted(p.name for p in workdir.checkpoints.iterdir()) == ["step_00000002.bak", "step_00000005", "step_mine"]
+
+
+def test_workers_that_find_different_checkpoints_do_not_train(workdir, monkeypatch):
+  class Chief(training.Workers):  # of two workers, of which the other one finds nothing to resume
+    def __init__(self, strategy):
+      super().__init__(strategy)
+      self.count, flag = 2, tf.constant([1.0])
+      self._sum = lambda value: value if value.dtype == tf.float64 else value + flag
+
+  monkeypatch.setattr(loop, "Workers", Chief)
+  before = content(workdir.path)
+  with pytest.raises(InputError, match="worker 0 finds step 2 to resume in .*, and another worker something else"):
+    run(workdir.path, steps=4)
+  changed = {name for name, value in content(workdir.path).items() if value != before.get(name)}
+  assert changed <= {"config.json", "run.lock"}
 
 
 # --- What a run is --------------------------------------------------------------------------------
