@@ -221,6 +221,15 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
     raise InputError(f"cannot write {str(path)!r}: {problem}")
 
 
+def check_differ(**outputs: Path | None) -> None:
+  """Raise an `InputError` if two flags, whose values are given by name, say one place to write, in whatever words."""
+  flag_of: dict[str, str] = {}
+  for flag, path in outputs.items():
+    other = flag if path is None else flag_of.setdefault(os.path.realpath(path), flag)
+    if other != flag:
+      raise InputError(f"--{other} and --{flag} are one file, {os.fspath(outputs[other] or '')!r}; give them two names")
+
+
 def _same(path, other):
   try:
     return os.path.samefile(path, other)

@@ -186,8 +186,7 @@ def kind_from_flags() -> str:
   if kind == "neighbours" and len(given.get("temperature", ())) > 1:
     raise InputError(f"--neighbours takes one --temperature, got {','.join(given['temperature'])}")
   output = given.get("output")
-  if output and given.get("npy") == output:
-    raise InputError(f"--output and --npy are one file, {output!r}; give them two names")
+  run.check_differ(output=output, npy=given.get("npy"))
   if output and pathlib.Path(output).suffix.lower() not in _PICTURES and not animated:
     raise InputError(f"--output={output} must end in {', '.join(_PICTURES)}")
   if kind == "reconstruct" and not given["reconstruct"]:

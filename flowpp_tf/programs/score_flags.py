@@ -96,6 +96,7 @@ def plan_from_flags() -> str:
     run.check_can_be_written(given.output, inputs)
   if given.maps is not None:
     run.check_is_new(given.maps)
+  run.check_differ(output=given.output, maps=given.maps)
   if given.tiles and given.images is None:
     raise InputError("--tiles is for the files of --images; those of a data set have the model's size")
   model, _ = model_flags.model_from_flags()

@@ -290,6 +290,7 @@ def test_whole_pictures_have_maps_and_p_values(place):
   for bad, words in (
     (["--calibrate=mixed"], "--calibrate: 'damaged.png' cannot be read"),
     (["--maps=maps"], "'maps' is there already"),
+    (["--output=both", "--maps=./both"], "--output and --maps are one file, 'both'; give them two names"),
     (["--calibrate=empty"], "has no image"),
   ):
     result = call("score", *arguments, *bad, cwd=place)

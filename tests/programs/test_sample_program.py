@@ -169,6 +169,7 @@ def test_neighbours_beside_the_samples(program):
     ("--neighbours=1528 --n=1", "`neighbours` must be from 1 to the 1527 training images, got 1528"),
     ("--output=a.gif", "would be an animation, which is for --interpolate"),
     ("--output=images.npy", "--output and --npy are one file"),
+    ("--output=./pets/../images.npy", "--output and --npy are one file"),
     ("--output=run", "--output=run must end in .png, .jpg, .jpeg, .webp"),
     ("--output=no/a.png", "cannot write 'no/a.png': there is no folder 'no'"),
   ],
