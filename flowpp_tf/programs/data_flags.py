@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 import dataclasses
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -16,6 +17,7 @@ import numpy as np
 from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
+from flowpp_tf.io.image_folder import DEEP_SUFFIXES, image_files
 from flowpp_tf.programs import flag_kinds, run
 
 if TYPE_CHECKING:
@@ -91,6 +93,20 @@ def images_from_flags() -> str:
   if dataset is not None:
     dataset_entry(dataset)
   return f"the {split} split of " + (dataset or "the model's data")
+
+
+def files_from_flags() -> list[str]:
+  """Return the files of images and of splits that the flags name, which a program leaves as they are."""
+  kind, _, path = (flags.FLAGS.dataset or "").partition(":")
+  paths = [path if kind in ("folder", "npz") else "", flags.FLAGS.splits_file]
+  return [file for path in paths if path for file in files_below(os.path.expanduser(path))]
+
+
+def files_below(path: str) -> list[str]:
+  """Return the image files of any model below a folder; of a path that is no folder, the path."""
+  if not os.path.isdir(path):
+    return [path]
+  return [os.path.join(path, name) for name in image_files(pathlib.Path(path), DEEP_SUFFIXES)]
 
 
 def load_from_settings(

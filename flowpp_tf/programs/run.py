@@ -213,7 +213,7 @@ def check_can_be_written(path: Path, inputs: Iterable[Path] = ()) -> None:
     if os.path.lexists(path) and not os.path.isfile(os.path.realpath(path)) and (os.path.exists(path))
     else "no permission"
     if not os.access(folder, os.W_OK)
-    else "it is one of the images that are read"
+    else "it is one of the files that are read"
     if any(_same(path, file) for file in inputs)
     else owner_of(path)
   )

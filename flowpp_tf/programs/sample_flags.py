@@ -14,7 +14,7 @@ import pathlib
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import ANIMATIONS
+from flowpp_tf.core.registry import ANIMATIONS, SPLITS
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run
 
 COMMON = "preset workdir n temperature labels guidance seed interpolate reconstruct neighbours output".split()
@@ -122,9 +122,11 @@ def plan_from_flags() -> str:
   model, workdir = model_flags.model_from_flags()
   labels_from_flags()
   picture_size_from_flags()
+  named = [*(given.interpolate or ()), *(given.reconstruct or ())]
+  inputs = [file for name in named if name not in SPLITS for file in data_flags.files_below(name)]
   for path in (given.output, given.npy):  # before the work
     if path is not None:
-      run.check_can_be_written(path, [*(given.interpolate or ()), *(given.reconstruct or ())])
+      run.check_can_be_written(path, inputs + data_flags.files_from_flags())
   at = f"at temperature {','.join(map(str, temperatures))}, seed {given.seed}"
   what = {
     "samples": f"drawing {f'{given.n} ' if given.n else ''}samples {at},",

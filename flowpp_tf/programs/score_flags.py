@@ -93,7 +93,7 @@ def plan_from_flags() -> str:
     raise InputError("--images is a folder, --dataset and --split say other images; give one of them")
   inputs = [file for path in (given.images, given.calibrate) if path is not None for file in _files(path)]
   if given.output is not None:
-    run.check_can_be_written(given.output, inputs)
+    run.check_can_be_written(given.output, inputs + data_flags.files_from_flags())
   if given.maps is not None:
     run.check_is_new(given.maps)
   run.check_differ(output=given.output, maps=given.maps)

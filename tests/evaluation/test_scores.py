@@ -301,9 +301,14 @@ def test_whole_pictures_have_maps_and_p_values(place):
 
 def test_no_image_that_is_read_is_overwritten(place):
   before = times_of_files(place)
-  for arguments in (["--images=mixed", "--output=mixed/deep/0.png"], ["--calibrate=mixed", "--output=mixed/rgba.png"]):
+  for arguments in (
+    ["--images=mixed", "--output=mixed/deep/0.png"],
+    ["--calibrate=mixed", "--output=mixed/rgba.png"],
+    ["--dataset=npz:other.npz", "--output=./other.npz"],
+    ["--dataset=folder:mixed", "--splits_file=mixed/notes.txt", "--output=mixed/notes.txt"],
+  ):
     code, _, error = call("score", "--workdir=run", *arguments, cwd=place)
-    assert code == 2 and "it is one of the images that are read" in error, error
+    assert code == 2 and "it is one of the files that are read" in error, error
   assert times_of_files(place) == before
 
 
