@@ -1,6 +1,8 @@
 """Make pictures with a trained model. The flags are in sample_flags.py."""
 
 import functools
+import hashlib
+import os
 import pathlib
 
 from absl import flags
@@ -20,6 +22,7 @@ from flowpp_tf.programs.sample_flags import (
 from flowpp_tf.training import Workers
 
 FLAGS = flags.FLAGS
+_LONGEST_NAME, _BEGINNING = 255, 100  # bytes
 
 
 def sample_from_flags() -> None:
@@ -51,7 +54,8 @@ def sample_from_flags() -> None:
     ),
     "samples": lambda _: sample_grids.samples(batched, n or 64, temperatures[0], seed),
   }[kind](given.get(kind))
-  output = pathlib.Path(FLAGS.output or workdir.path / f"{picture.name}_s{seed}.{'gif' if animated else 'png'}")
+  ending = f"_s{seed}.{'gif' if animated else 'png'}"
+  output = pathlib.Path(FLAGS.output or workdir.path / _file_name(picture.name, ending))
   if not workers.chief:
     return
   if animated:
@@ -81,6 +85,14 @@ def _kind_of_model_from_flags(kind, config, temperatures, labels):
   if len(labels) > 1 and kind != "by_class":
     raise InputError(f"--labels must be one label for this kind of picture, got {','.join(FLAGS.labels)}")
   return kind
+
+
+def _file_name(name, ending):
+  """A name with an ending; of one that no file can have, such as of 100 labels, the beginning and a digest of all."""
+  data = os.fsencode(name)
+  if len(data) + len(ending) > _LONGEST_NAME:
+    name = f"{data[:_BEGINNING].decode(errors='ignore')}_{hashlib.sha256(data).hexdigest()[:12]}"
+  return name + ending
 
 
 def _save(path, array):

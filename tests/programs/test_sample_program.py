@@ -1,6 +1,7 @@
 """bin/sample, each kind of picture by its flags, in one process."""
 
 import dataclasses
+import re
 
 import numpy as np
 from PIL import Image
@@ -128,6 +129,16 @@ def test_reconstruction_of_splits_files_and_folders(program):
   np.testing.assert_array_equal(rows, [expected, expected])
   # 21 columns are two blocks of at most 16, three rows each.
   assert has_grid("run/reconstruction_pets_s0.png", rows=6, columns=16, wide=1)
+
+
+def test_a_picture_of_many_parts_has_a_name_that_a_file_can_have(program):
+  names = set()
+  for last in ("0.8", "0.9"):
+    lines, rows = program("--n=1", f"--temperature={'0.25,' * 60}{last}")
+    assert rows.shape[0] == 61
+    (path,) = re.findall(r"^wrote run/(sweep_t0\.25-.*_s0\.png)$", lines[-1])
+    names.add(path)
+  assert len(names) == 2 and max(map(len, names)) <= 255
 
 
 def test_neighbours_beside_the_samples(program):
