@@ -140,7 +140,7 @@ def _budget_from_flags():
 
 def _amount(name, text):
   """A number of bytes or pixels from a text such as 8G, 1.5GiB or 64,000,000."""
-  found = re.fullmatch(r"([\d,]+|\d+\.\d+) ?([KMGT]?)(iB|B)?", text.strip(), re.IGNORECASE)
+  found = re.fullmatch(r"(\d[\d,]{,30}|\d{1,30}\.\d+) ?([KMGT]?)(iB|B)?", text.strip(), re.IGNORECASE)
   if not found:
     raise InputError(f"`--{name}` must be a number such as 500M or 8G, got {text!r}")
   return int(float(found[1].replace(",", "")) * 1024 ** " KMGT".index(found[2].upper() or " "))

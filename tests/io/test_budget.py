@@ -51,7 +51,7 @@ def test_amounts_are_numbers_with_a_unit(text, amount):
   assert run._amount("memory", text) == amount
 
 
-@pytest.mark.parametrize("text", ["", "G", "1e3", "-1", "1.5X", "8 GG"])
+@pytest.mark.parametrize("text", ["", "G", "1e3", "-1", "1.5X", "8 GG", ",", ",,G", "9" * 400, "9" * 400 + ".5T"])
 def test_other_amounts_are_refused(text):
   with pytest.raises(InputError, match="`--memory` must be a number such as 500M or 8G"):
     run._amount("memory", text)
