@@ -49,7 +49,7 @@ def _measured(metadata, trained_on):
       f" of {describe(measured)}" if trained_on and measured and measured["digest"] != trained_on["digest"] else ""
     )
     return f"Bits/dim of {entry['images']:,} {split} images{other}: {text}{single['bits_per_dim']:.3f} single-sample"
-  validation = metadata.get("checkpoint", {}).get("val_bits_per_dim")
+  validation = (metadata.get("checkpoint") or {}).get("val_bits_per_dim")
   if validation is not None:
     return f"Bits/dim of validation: {validation:.3f} single-sample, as measured in training"
   return "Its bits/dim have not been measured"

@@ -32,6 +32,7 @@ from flowpp_tf.demo.answers import DemoHandlers, read_upload
 from flowpp_tf.demo.card import ModelCard, provenance, summary
 from flowpp_tf.demo.charts import curve, histogram
 from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
+from flowpp_tf.demo.metadata import checked_metadata
 from flowpp_tf.demo.uploads import remove_oldest
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget
@@ -336,6 +337,8 @@ def test_the_top_of_the_page_says_what_was_measured(answers):
   assert text.endswith("Bits/dim of 3 train images: 2.500 single-sample")
   text = about("a", answers.engine, {"checkpoint": {"val_bits_per_dim": 2.5, "step": 3}})
   assert text.endswith("Bits/dim of validation: 2.500 single-sample, as measured in training")
+  nothing = checked_metadata({"data": None, "checkpoint": None, "evaluation": None})
+  assert about("a", answers.engine, nothing) == about("a", answers.engine, {})
 
 
 def test_the_card_of_a_preset_says_where_it_comes_from_and_what_it_loses_to(answers):
