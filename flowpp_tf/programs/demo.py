@@ -190,7 +190,8 @@ def _for_visitors(path):
 def _from_saved_model(path, num_samples):
   loaded = load_saved_model(path)
   _check_takes_uploads(loaded.config)
-  return SavedModelEngine(loaded, num_samples), ModelCard(_for_visitors(path), checked_metadata(loaded.metadata)), {}
+  metadata = checked_metadata(loaded.metadata)  # which the engine reads
+  return SavedModelEngine(loaded, num_samples), ModelCard(_for_visitors(path), metadata), {}
 
 
 def _completed(examples, engine):

@@ -37,6 +37,7 @@ from flowpp_tf.demo.uploads import remove_oldest
 from flowpp_tf.io import budget
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.weights_file import weights_to_bytes
+from flowpp_tf.programs import demo as programs_demo
 from flowpp_tf.training import Workdir
 from support.models import SMALL, perturb, small_images
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
@@ -287,6 +288,15 @@ def test_what_is_missing_is_said(answers, uploads):
     answers.interpolation(uploads / "good.png", None, 4)
   with pytest.raises(InputError, match="the number of frames must be from 2 to 32, got 1"):
     answers.interpolation(uploads / "good.png", uploads / "good.png", 1)
+
+
+def test_metadata_of_a_saved_model_are_checked_before_they_are_read(monkeypatch):
+  loaded = types.SimpleNamespace(
+    config=CONFIG, metadata={"data": "noise", "max_batch": 6}, saved_model=types.SimpleNamespace(weights=())
+  )
+  monkeypatch.setattr(programs_demo, "load_saved_model", lambda path: loaded)
+  with pytest.raises(InputError, match="^metadata.json: `data` must be a table, got 'noise'"):
+    programs_demo._from_saved_model("exported/1", 2)
 
 
 @pytest.mark.slow
