@@ -95,11 +95,16 @@ def temperature_of(value: Any) -> np.float32:
 
 
 def as_numbers(name: str, values: Any) -> np.ndarray:
-  """Return float32 numbers of any shape; raise a `ValueError` for anything else."""
+  """Return float32 numbers of any shape; raise a `ValueError` for anything else, such as complex numbers or text."""
   try:
-    return np.asarray(values, np.float32)
-  except (TypeError, ValueError):
-    raise ValueError(f"`{name}` must be an array of numbers, got {type(values).__name__}") from None
+    array = np.asarray(values)
+  except ValueError:
+    raise ValueError(f"`{name}` must be an array of numbers, got a ragged list") from None
+  if array.dtype.kind not in "biuf":
+    found = type(values).__name__ if array.ndim == 0 or array.dtype.kind == "O" else array.dtype
+    raise ValueError(f"`{name}` must be an array of numbers, got {found}")
+  with np.errstate(over="ignore"):  # what float32 does not have becomes infinite, which callers refuse
+    return array.astype(np.float32)
 
 
 def numbers(name: str, values: Any, shape: tuple[int, ...], count: int | None = None) -> np.ndarray:

@@ -80,7 +80,8 @@ class Model:
       condition: `[B, *condition_shape]`, of a model with a condition.
       num_samples: draws of the dequantization noise per image; more than one give the importance-weighted bound.
       seed: of the noise, an integer from 0; None for other noise in each call.
-      noise: draws in place of the seed's, `[B, *noise_shape]`, or `[num_samples, B, *noise_shape]`.
+      noise: draws in place of the seed's, `[B, *noise_shape]`, or `[num_samples, B, *noise_shape]`: of any size where
+        they are normal, from 0 to below 1 where they are uniform.
     """
     inputs = self._inputs(images, labels, condition)
     draws = self._noises(noise, positive("num_samples", num_samples), len(inputs["images"]), seed)
@@ -180,10 +181,18 @@ class Model:
       array = as_numbers("noise", noise)
       array = array if array.ndim == len(self.noise_shape) + 2 else array[np.newaxis]
       check_shape("noise", array, (count, *self.noise_shape), num_samples)
-      return [numbers("noise", draw, self.noise_shape, count) for draw in array]
+      return [self._checked(numbers("noise", draw, self.noise_shape, count)) for draw in array]
     rng, shape = generator(seed), (count, *self.noise_shape[:-1])
     draws = {"normal": lambda: rng.standard_normal(shape, np.float32), "uniform": lambda: rng.random(shape, np.float32)}
     return (np.stack([draws[kind]() for kind in self._noise], axis=-1) for _ in range(num_samples))
+
+  def _checked(self, noise):
+    """Return noise; raise a `ValueError` if it cannot be that of its channels: its latents would be wrong."""
+    uniform = noise[..., [kind == "uniform" for kind in self._noise]]
+    outside = np.count_nonzero((uniform < 0) | (uniform >= 1))
+    if outside:
+      raise ValueError(f"`noise` that is uniform must be from 0 to below 1, got {outside} values that are not")
+    return noise
 
   def _in_batches(self, function, inputs):
     """Return the outputs of a function by name, of all examples."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_runtime.export import Export, generator, numbers, positive, temperature_of
+from flowpp_runtime.export import Export, as_numbers, generator, numbers, positive, temperature_of
 
 
 class VectorFlow:
@@ -82,7 +82,7 @@ class VectorFlow:
       return {}
     if context is None:
       raise ValueError(f"`context` must be given, of shape {[count, self.context_size]}, or one row for all")
-    context = np.asarray(context)
+    context = as_numbers("context", context)
     if context.ndim < 2 or len(context) == 1:
       context = np.broadcast_to(context, [count, *context.shape[-1:]])
     return {"context": numbers("context", context, (self.context_size,), count)}

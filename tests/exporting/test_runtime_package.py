@@ -160,6 +160,10 @@ LATENTS = np.zeros([2, 4, 4, 4])
     (lambda m: m.log_prob(DIGIT, seed=-1), "`seed` must be an integer from 0 or None, got -1"),
     (lambda m: m.encode(DIGIT, noise=LATENTS), "`noise` must have shape [1, 2, 8, 8, 1], got [1, 2, 4, 4, 4]"),
     (lambda m: m.encode(DIGIT, noise="noise"), "`noise` must be an array of numbers, got str"),
+    (lambda m: m.encode(DIGIT, noise=DIGIT * 1j), "`noise` must be an array of numbers, got complex128"),
+    (lambda m: m.encode(DIGIT, noise=DIGIT.astype(str)), "`noise` must be an array of numbers, got <U21"),
+    (lambda m: m.decode([[1], [1, 2]]), "`latents` must be an array of numbers, got a ragged list"),
+    (lambda m: m.decode(LATENTS + 1e300), "`latents` must be finite, got 128 values that are not"),
     (lambda m: m.decode(LATENTS[..., 1:]), "`latents` must have shape [N, 4, 4, 4], got [2, 4, 4, 3]"),
     (lambda m: m.decode(LATENTS * np.nan), "`latents` must be finite, got 128 values that are not"),
     (lambda m: m.decode(LATENTS + 3e38), "`latents` must be such as the model can decode, got 2 that become no image"),
@@ -180,13 +184,17 @@ def test_what_does_not_fit_its_classes_condition_or_context_is_one_line(classes,
     flowpp_runtime.VectorFlow(vectors[1]),
     small_images(2, MINIMAL),
   )
-  condition, x = np.zeros([2, 2, 2, 1]), np.zeros([2, 5])
+  condition, x, noise = np.zeros([2, 2, 2, 1]), np.zeros([2, 5]), np.full([2, *model.noise_shape], 0.5)
+  noise[0, 0, 0], noise[1, 0, 0] = 1, -1  # those of the last channels are normal
   for call, message in [
     (lambda: model.log_prob(images), "`labels` must be integers of shape [2], or one for all, got None"),
     (lambda: model.log_prob(images, [0, 3]), "`labels` must lie in -1 .. 2, got values from 0 to 3"),
     (lambda: model.log_prob(images, [0.0, 1.0]), "`labels` must be integers of shape [2], or one for all, got float64"),
     (lambda: model.log_prob(images, 0), "`condition` must be given, of shape [2, 2, 2, 1]"),
     (lambda: model.log_prob(images, 0, condition[:1]), "`condition` must have shape [2, 2, 2, 1], got [1, 2, 2, 1]"),
+    (lambda: model.encode(images, 0, condition, noise=noise), "`noise` that is uniform must be from 0 to below 1"),
+    (lambda: flow.log_prob(x + 1j, np.zeros(3)), "`x` must be an array of numbers, got complex128"),
+    (lambda: flow.log_prob(x, ["a"]), "`context` must be an array of numbers, got <U1"),
     (lambda: flow.log_prob(x), "`context` must be given, of shape [2, 3], or one row for all"),
     (lambda: flow.log_prob(x, np.zeros([3, 3])), "`context` must have shape [2, 3], got [3, 3]"),
     (lambda: flow.log_prob(x[0], np.zeros(3)), "`x` must have shape [N, 5], got [5]"),
