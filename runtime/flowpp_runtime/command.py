@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import pathlib
 import struct
 import sys
+import zipfile
 import zlib
 
 import numpy as np
@@ -17,6 +19,8 @@ from flowpp_runtime import Model, __version__
 def main(arguments: list[str] | None = None) -> int:
   """Run the command; return its exit code, 2 for bad input, with one line that says what."""
   given = _parser().parse_args(arguments)
+  if isinstance(sys.stdout, io.TextIOWrapper):
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have letters that a terminal has not
   try:
     given.run(given)
   except (ValueError, OSError, EOFError) as error:
@@ -60,9 +64,23 @@ def _sample(given):
 
 
 def _score(given):
-  images = np.load(given.images, allow_pickle=False)
+  images = _array(given.images)
   for bits in Model(given.model).bits_per_dim(images, given.label, None, given.num_samples, given.seed):
     print(f"{bits:.6f}")
+
+
+def _array(path):
+  """Return the array of an .npy file; raise a `ValueError` or an `OSError` for any other file."""
+  try:
+    with open(path, "rb") as file:
+      images = np.load(file, allow_pickle=False)
+  except zipfile.BadZipFile as error:  # of a file that begins as an .npz file does
+    raise ValueError(f"{path!r} must be an .npy file: {error}") from None
+  except MemoryError as error:  # of the size that its header says
+    raise ValueError(f"{path!r} does not fit into memory: {error}") from None
+  if not isinstance(images, np.ndarray):
+    raise ValueError(f"{path!r} must be an .npy file of one array, got an .npz file")
+  return images
 
 
 def grid(images: np.ndarray, levels: int) -> np.ndarray:

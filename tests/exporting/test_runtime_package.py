@@ -125,6 +125,30 @@ def test_the_command_draws_and_scores_where_nothing_else_is_installed(digits, tm
   np.testing.assert_array_equal(picture[:8, 8:16], np.round(images[1, ..., 0] * (255 / 16)))
 
 
+def test_a_name_that_the_terminal_cannot_show_is_no_failure(digits, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+  assert command.main(["sample", str(digits[1]), "--n=1", "--output=\u00fc.png"]) == 0
+  sys.stdout.flush()
+  assert sys.stdout.buffer.getvalue() == b"wrote \\xfc.png\n" and (tmp_path / "\u00fc.png").exists()
+
+
+def test_files_that_are_no_array_are_one_line(digits, tmp_path, capsys):
+  header = "{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000, 8, 8, 1), }".ljust(117) + "\n"
+  (tmp_path / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
+  (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 and no more")
+  np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+  for name, message in (
+    ("huge.npy", "does not fit into memory"),
+    ("zip.npy", "must be an .npy file"),
+    ("two.npz", "must be an .npy file of one array, got an .npz file"),
+    ("none.npy", "No such file"),
+  ):
+    assert command.main(["score", str(digits[1]), str(tmp_path / name)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("flowpp-runtime: error: ") and message in line
+
+
 def test_the_example_of_the_docs_runs(digits, tmp_path, monkeypatch):
   shutil.copytree(digits[1], tmp_path / "runs" / "digits" / "onnx")
   monkeypatch.chdir(tmp_path)
