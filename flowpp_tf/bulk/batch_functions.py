@@ -44,10 +44,14 @@ class _BatchFunction:
     is_run = (folder / CONFIG).is_file() and not (folder / ABOUT).is_file()
     self._model = Workdir(folder).load()[0] if is_run else FlowPlusPlus.from_preset(model)
 
-  def _images(self, batch):
+  def _images(self, batch, *columns):
+    """Return the images of a batch, which has no column of a name that the function adds."""
     if not isinstance(batch, dict) or IMAGE not in batch:
       found = ", ".join(map(repr, batch)) if isinstance(batch, dict) else type(batch).__name__
       raise InputError(f"`batch` must be a dict with a column {IMAGE!r}, got {found}")
+    taken = [name for name in columns if name in batch]
+    if taken:  # perhaps of another model: the one would replace the other
+      raise InputError(f"`batch` must have no column {taken[0]!r}, which would be replaced: rename it")
     images, shape = as_array(IMAGE, batch[IMAGE]), self._model.config.image_shape
     if images.ndim == 3 and shape[-1] == 1:  # grey, as Ray Data reads it
       images = images[..., np.newaxis]
@@ -65,7 +69,8 @@ class ScoreImages(_BatchFunction):
       the bit. In another batch an image's score may differ in the last bits of float32.
 
   Raises:
-    InputError (a ValueError): for wrong arguments, and from a call for images that do not fit the model.
+    InputError (a ValueError): for wrong arguments, and from a call for images that do not fit the model, and for a
+      batch that has a column of this name already.
 
   Examples:
     >>> from flowpp_tf.bulk import ScoreImages
@@ -79,13 +84,13 @@ class ScoreImages(_BatchFunction):
   def __init__(self, model: Path, num_samples: int = 16, seed: Seed = 0, batch_size: int = 100) -> None:
     super().__init__(model, batch_size)
     self._scorer = Scorer(self._model, num_samples, seed)
+    self._names = [name for name in self._scorer.names if name != "typicality"]  # which needs a validation split
 
   def __call__(self, batch: Batch) -> Batch:
     """Return the batch with a column for each score."""
-    images = self._images(batch)
+    images = self._images(batch, *self._names)
     scores = self._scorer(_filled(images, self._batch_size), self._batch_size)
-    del scores["typicality"]  # which needs the run's validation split
-    return {**batch, **{name: values[: len(images)] for name, values in scores.items()}}
+    return {**batch, **{name: scores[name][: len(images)] for name in self._names}}
 
 
 class EncodeImages(_BatchFunction):
@@ -109,7 +114,7 @@ class EncodeImages(_BatchFunction):
 
   def __call__(self, batch: Batch) -> Batch:
     """Return the batch with the column "latent"."""
-    images = self._images(batch)
+    images = self._images(batch, "latent")
     filled = _filled(images, self._batch_size)
     latents = self._batched.encode(filled, tf.repeat(self._noise, len(filled), axis=0))
     return {**batch, "latent": latents[: len(images)]}
@@ -129,7 +134,7 @@ class CompressImages(_BatchFunction):
   that is computed again replaces its own file.
 
   Raises:
-    InputError (a ValueError): for wrong arguments, and from a call for images that do not fit the model.
+    InputError (a ValueError): as of `ScoreImages`.
 
   Examples:
     >>> from flowpp_tf.bulk import CompressImages
@@ -149,7 +154,7 @@ class CompressImages(_BatchFunction):
 
   def __call__(self, batch: Batch) -> Batch:
     """Return the batch with the columns "archive" and "position" rather than "image"."""
-    images = np.ascontiguousarray(self._images(batch))
+    images = np.ascontiguousarray(self._images(batch, "archive", "position"))
     name = f"images_{hashlib.sha256(images.tobytes()).hexdigest()[:20]}.fpp"
     write_file(self._output / name, compress(self._coder, images, embed_model=self._embed_model))
     others = {column: values for column, values in batch.items() if column != IMAGE}

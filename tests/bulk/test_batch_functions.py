@@ -59,6 +59,9 @@ def test_wrong_batches_and_models_are_one_line(tmp_path):
     score({"picture": IMAGES})
   with pytest.raises(fpp.InputError, match=r"^`image` must "):
     score({"image": IMAGES[:, :4]})
+  for function, column in ((score, "png_bytes"), (EncodeImages("digits", batch_size=2), "latent")):
+    with pytest.raises(fpp.InputError, match=f"^`batch` must have no column '{column}', which would be replaced"):
+      function({"image": IMAGES, column: np.arange(20)})
   with pytest.raises(fpp.InputError, match="unknown preset 'digit'"):
     ScoreImages("digit")
   with pytest.raises(fpp.InputError, match="is no preset"):
