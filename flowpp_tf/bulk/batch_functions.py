@@ -130,8 +130,8 @@ class CompressImages(_BatchFunction):
     embed_model: whether each archive holds the model.
 
   A call returns the other columns of the batch with "archive", the name of its file, and "position", the index of the
-  image in it: `bin/decompress` and `fpp.decompress` read the files. The name is a hash of the images, so that a batch
-  that is computed again replaces its own file.
+  image in it: `bin/decompress` and `fpp.decompress` read the files. The name is a hash of the images, the model and the
+  arguments, so that a batch that is computed again replaces its own file, and no other.
 
   Raises:
     InputError (a ValueError): as of `ScoreImages`.
@@ -149,13 +149,14 @@ class CompressImages(_BatchFunction):
   def __init__(self, model: Path, output: Path, tier: str = "portable", embed_model: bool = False) -> None:
     super().__init__(model)
     self._coder, self._embed_model = TieredCodec(self._model, tier), embed_model
+    self._kind = f"{self._coder.model.sha256()} {tier} {embed_model} ".encode()
     self._output = pathlib.Path(output)
     self._output.mkdir(parents=True, exist_ok=True)
 
   def __call__(self, batch: Batch) -> Batch:
     """Return the batch with the columns "archive" and "position" rather than "image"."""
     images = np.ascontiguousarray(self._images(batch, "archive", "position"))
-    name = f"images_{hashlib.sha256(images.tobytes()).hexdigest()[:20]}.fpp"
+    name = f"images_{hashlib.sha256(self._kind + images.tobytes()).hexdigest()[:20]}.fpp"
     write_file(self._output / name, compress(self._coder, images, embed_model=self._embed_model))
     others = {column: values for column, values in batch.items() if column != IMAGE}
     return {**others, "archive": np.full(len(images), name), "position": np.arange(len(images))}

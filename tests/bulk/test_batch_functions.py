@@ -1,5 +1,7 @@
 """The functions for engines of batches: their numbers are those of the programs, whatever the batches are."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -51,6 +53,22 @@ def test_archives_have_every_image_where_the_columns_say_so(tmp_path):
   contents = {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
   in_batches(compress, 12, 8)  # as after a worker has died
   assert contents == {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
+
+
+@pytest.mark.needs("constriction")
+def test_archives_of_other_models_and_tiers_have_other_names(tmp_path):
+  model = fpp.FlowPlusPlus(
+    dataclasses.replace(fpp.FlowPlusPlus.from_preset("digits").config, structure="columns:1", filters=4, blocks=1)
+  )
+  fpp.models.save_preset(model, tmp_path / "small", "Another model.")
+  folder, names = tmp_path / "archives", set()
+  for preset, tier in (("digits", "portable"), (tmp_path / "small", "portable"), (tmp_path / "small", "float64")):
+    compress = CompressImages(preset, folder, tier)
+    names.add(compress({"image": IMAGES[:2]})["archive"][0])
+    for column in ("archive", "position"):
+      with pytest.raises(fpp.InputError, match=f"^`batch` must have no column '{column}'"):
+        compress({"image": IMAGES[:2], column: np.arange(2)})
+  assert names == {path.name for path in folder.iterdir()} and len(names) == 3
 
 
 def test_wrong_batches_and_models_are_one_line(tmp_path):
