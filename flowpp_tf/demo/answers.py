@@ -146,7 +146,7 @@ def _score_text(scores, num_samples, lines):
 def _fitted(path, config):
   """Return how the file was fitted to the model, or None if it has the model's size."""
   height, width, _ = config.image_shape
-  size = upright_size(path)
+  size = upright_size(path, config.image_shape[2], config.pixel_levels)
   if size == (width, height):
     return None
   low = ", which makes its bits/dim low" if size[0] < width or size[1] < height else ""

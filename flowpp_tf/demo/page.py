@@ -151,7 +151,7 @@ class _ModelTabs:
     return controls
 
   def _interpolation(self):
-    answers, (first_file, last_file) = self._answers, [path for _, path in self._files[:2]]
+    answers, (first_file, last_file) = self._answers, [path for _, path, _ in self._files[:2]]
     start = first_file, last_file, 16
     grid_there, animation_there, film_there, ends_there = answers.interpolation(*start)
     place = f"{self._prefix}film"
@@ -183,7 +183,7 @@ class _ModelTabs:
     at.input(None, at, None, js=_MOVE % place, api_visibility="private", queue=False)
 
   def _image(self):
-    answers, (_, start) = self._answers, self._files[0]
+    answers, (_, start, _) = self._answers, self._files[0]
     *pictures_there, text_there = answers.score(start)
     with gr.Row():
       with gr.Column(scale=2):
@@ -194,8 +194,8 @@ class _ModelTabs:
         status = _status()
         sizes = gr.HTML(elem_classes="answer")
         archive = gr.File(label="Archive", interactive=False, visible=False, height=110)
-        files = self._files
-        chosen = _examples([(path, label) for label, path in files], [(path,) for _, path in files], [upload])
+        pictures_of = [(picture, label) for label, _, picture in self._files]
+        chosen = _examples(pictures_of, [(path,) for _, path, _ in self._files], [upload])
       with gr.Column(scale=5):
         with gr.Row(elem_classes="wall"):
           pictures = [
@@ -273,14 +273,17 @@ def _examples(pictures, values, inputs):
 
 
 def _write_examples(examples, answers):
-  """Write a file for each example; return pairs of label and path."""
+  """Write a file for each example, and a picture of it; return their labels and the paths of both."""
   files = []
   for label, image in examples.items():
     name = "_".join(re.findall(r"[^\W_]+", label))
-    path = answers.folder / f"{name}.png"
-    thumbnail(image, answers.engine.config.levels).save(path)
-    gr.set_static_paths(path)
-    files.append((label, str(path)))
+    file = picture = answers.folder / f"{name}.png"
+    thumbnail(image, answers.engine.config.levels).save(picture)
+    if image.dtype == np.uint16:  # a picture has 8 bits
+      file = picture.with_suffix(".npy")
+      np.save(file, image)
+    gr.set_static_paths([file, picture])
+    files.append((label, str(file), str(picture)))
   return files
 
 

@@ -28,7 +28,7 @@ import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.about import about
-from flowpp_tf.demo.answers import DemoHandlers, read_upload
+from flowpp_tf.demo.answers import DemoHandlers, _fitted, read_upload
 from flowpp_tf.demo.card import ModelCard, provenance, summary
 from flowpp_tf.demo.charts import curve, histogram
 from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
@@ -288,6 +288,20 @@ def test_what_is_missing_is_said(answers, uploads):
     answers.interpolation(uploads / "good.png", None, 4)
   with pytest.raises(InputError, match="the number of frames must be from 2 to 32, got 1"):
     answers.interpolation(uploads / "good.png", uploads / "good.png", 1)
+
+
+@pytest.mark.needs("gradio")
+@pytest.mark.parametrize("levels, channels", [(17, 1), (1024, 1), (1024, 3)])
+def test_examples_are_files_that_the_model_reads(levels, channels, tmp_path):
+  from flowpp_tf.demo.page import _write_examples
+
+  config = types.SimpleNamespace(image_shape=(4, 4, channels), levels=levels, pixel_levels=levels)
+  image = np.random.RandomState(0).randint(0, levels, [4, 4, channels]).astype(np.uint8 if levels < 256 else np.uint16)
+  handlers = types.SimpleNamespace(folder=tmp_path, engine=types.SimpleNamespace(config=config))
+  ((label, path, picture),) = _write_examples({"test 0": image}, handlers)
+  np.testing.assert_array_equal(read_upload(path, config), image)
+  assert _fitted(path, config) is None and label == "test 0"
+  assert np.asarray(Image.open(picture)).dtype == np.uint8
 
 
 def test_metadata_of_a_saved_model_are_checked_before_they_are_read(monkeypatch):
