@@ -72,6 +72,14 @@ def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
     raise InputError(f"`{name}` must be finite, got {np.sum(wrong)} values that are NaN or infinite{first}")
 
 
+def check_uniform_noise(name: str, values: np.ndarray | tf.Tensor) -> None:
+  """Raise an `InputError` for values outside of [0, 1), which no uniform noise has, where values can be seen."""
+  if hasattr(values, "numpy"):
+    values = values.numpy()
+  if isinstance(values, np.ndarray) and values.size and not (values.min() >= 0 and values.max() < 1):
+    raise InputError(f"`{name}` that is uniform must lie in [0, 1), got values from {values.min()} to {values.max()}")
+
+
 def check_pixels(images: np.ndarray, levels: int | None, name: str = "images") -> None:
   """Raise an `InputError` unless all values of an array are integers in 0 .. levels - 1.
 

@@ -15,7 +15,16 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.arguments import as_array, as_tensor, check_arguments, check_count, check_type
-from flowpp_tf.core.checks import Check, check_all_finite, check_pixels, check_shape, checked, pixel_dtype, with_shape
+from flowpp_tf.core.checks import (
+  Check,
+  check_all_finite,
+  check_pixels,
+  check_shape,
+  check_uniform_noise,
+  checked,
+  pixel_dtype,
+  with_shape,
+)
 from flowpp_tf.core.context import EvalContext, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import in_eager_lanes
@@ -485,6 +494,8 @@ class FlowPlusPlus(BoundTraining):
         raise InputError(
           f"`noise` must be of shape {wanted} or of that with the number of samples before it, got {tuple(noise.shape)}"
         )
+      if self.config.dequantization == "uniform":
+        check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
     return tf.cast(images, self.variable_dtype), noise[0] if noise.shape[0] == 1 else noise, seed
 
   def check_conditioning(

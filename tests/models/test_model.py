@@ -149,6 +149,12 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.log_prob_bound(IMAGES, noise=np.zeros((6, 4, 4, 1))), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros((3, *IMAGES.shape))), "`noise` must be of shape"),
     (lambda m: m.log_prob_bound(IMAGES, 2, np.zeros(IMAGES.shape)), "`noise` must be of shape"),
+    (
+      lambda m: fpp.FlowPlusPlus(dataclasses.replace(m.config, dequantization="uniform")).encode(
+        IMAGES, noise=-np.ones(IMAGES.shape)
+      ),
+      r"`noise` that is uniform must lie in \[0, 1\), got values from -1.0",
+    ),
     (lambda m: m.log_prob_bound(IMAGES, seed="x"), "`seed` must be an integer, a pair"),
     (lambda m: m.log_prob_bound(IMAGES, seed=2**63), "`seed` must be an integer of 64 bits, got 92"),
     (lambda m: m.decode(np.zeros([3, 4, 4, 2])), r"`z` must be of shape \[B, 2, 2, 8\], got \(3, 4"),
