@@ -65,8 +65,8 @@ def write_record(
     split: name of the split.
     result: `BitsPerDim`.
     fingerprint: from `ImageDataset.fingerprint`.
-    checkpoint: from `Workdir.checkpoint`.
-    seed: seed of the draws.
+    checkpoint: from `Workdir.weights_info`.
+    seed: seed of the draws, an integer of 64 bits.
     codecs: what codecs need for the same images.
 
   Raises:
@@ -82,7 +82,7 @@ def write_record(
     >>> list(read_record("evaluation.json"))
     ['test']
   """
-  check_count("seed", seed, 0, 2**63 - 1)
+  check_count("seed", seed, -(2**63), 2**63 - 1)
   for codec in codecs:
     check_type("codecs", codec, CodecBits)
   entry = dataclasses.asdict(result) | {"data": fingerprint, "checkpoint": checkpoint, "seed": int(seed)}

@@ -184,6 +184,14 @@ def test_a_record_keeps_other_splits_and_refuses_other_files(tmp_path):
   assert path.read_text() == "notes"
 
 
+@pytest.mark.parametrize("seed", [-1, -(2**63), 2**63 - 1])
+def test_a_record_takes_each_seed_of_the_programs(tmp_path, seed):
+  """It is written after the evaluation, whose time an error would waste."""
+  result = evaluation.BitsPerDim(1, (evaluation.Bound(1, 2.5, 0.1),), {"prior": 2.5})
+  evaluation.write_record(tmp_path / "evaluation.json", "test", result, {}, {}, seed)
+  assert evaluation.read_record(tmp_path / "evaluation.json")["test"]["seed"] == seed
+
+
 def test_a_record_that_several_write_at_once_has_the_entries_of_all(tmp_path):
   path = tmp_path / "evaluation.json"
   with concurrent.futures.ThreadPoolExecutor(4) as threads:

@@ -308,7 +308,7 @@ _EVALUATION = {
       result=instance(RESULT),
       fingerprint=mapping({"sha256": "a"}),
       checkpoint=mapping({"sha256": "b"}),
-      seed=count(0, low=0, huge=same(2**62)),
+      seed=count(0, low=-(2**63), huge=same(2**62)),
       codecs=some_of([]),
     ),
   ),
