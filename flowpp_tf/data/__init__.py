@@ -20,7 +20,7 @@ _MOST = 2**31 - 1
 _NOT_TAKEN = {  # errors about options that a data set does not have
   "splits_file": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
   "max_bad_files": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
-  "crops": "`crops` are for photos and folders; the data set is {!r}",
+  "crops": "`crops` are for photos, elpv, sky16 and folders; the data set is {!r}",
   "labels": "data set {!r} has no labels",
   "real_valued": "data set {!r} has integer images, and the model takes real-valued ones",
 }
@@ -46,15 +46,15 @@ def load_dataset(
 
   Args:
     name: one of `DATASETS`; PATH stands for a path, NAME for a name in TensorFlow Datasets.
-    data_dir: folder of TensorFlow Datasets, or of the published files of imagenet32_old and imagenet64_old; None for
-      the default of TensorFlow Datasets.
+    data_dir: folder of TensorFlow Datasets, or of the published files of mnist, fashion_mnist, imagenet32_old and
+      imagenet64_old; None for the default of TensorFlow Datasets, and for the place of Debian's packages.
     image_shape: `(H, W, C)` of the model; images of a folder are cropped and resized to it.
     levels: number of pixel values of the model; with `bits` it must be `2**bits`.
     bits: 1 to 8, how many upper bits of 8-bit images to keep; None to keep the images as they are.
     splits_file: for a folder, see folder.py.
     max_bad_files: for a folder, the maximum number of unreadable files to skip.
-    crops: for photos and folders, whether to train on random crops of images larger than the model's, rather than on a
-      grid of patches or on whole images made smaller.
+    crops: for photos, elpv, sky16 and folders, whether to train on random crops of images larger than the model's,
+      rather than on a grid of patches or on whole images made smaller.
     cache_dir: folder for decoded images, see cache.py; None for the user's cache folder.
     labels: whether to load the class of each image, too.
     neighbours: with `crops`, whether they are tiles that come with the context of their neighbours, for a model with

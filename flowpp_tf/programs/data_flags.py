@@ -32,7 +32,8 @@ def define_data_flags(default: str) -> None:
   flags.DEFINE_string(
     "data_dir",
     None,
-    "Data directory of TensorFlow Datasets, or folder with the published files of imagenet32_old and imagenet64_old.",
+    "Data directory of TensorFlow Datasets, or folder with the published files of mnist, fashion_mnist, imagenet32_old "
+    "and imagenet64_old.",
   )
   flags.DEFINE_string(
     "cache_dir", None, "Directory for decoded images of large data sets; ~/.cache/flowpp_tf if not given."
@@ -60,7 +61,7 @@ def define_data_flags(default: str) -> None:
   flags.DEFINE_bool(
     "crops",
     None,
-    "For photos and folders: train on crops at random positions, others in each step, "
+    "For photos, elpv, sky16 and folders: train on crops at random positions, others in each step, "
     "of images larger than the model's; else on a grid of patches, or on whole images made smaller.",
   )
 

@@ -46,7 +46,7 @@ def test_a_coupling_a_data_set_and_a_setting_are_trained(tmp_path):
     ("--polyak=1.5", "`polyak` must be in [0, 1), got 1.5"),
     ("--coupling=tail", "`coupling` must be one of mixture_logistic, tails, affine, rational_quadratic, "),
     ("--dataset=stripe", "unknown dataset 'stripe'; did you mean stripes?"),
-    ("--nolabels --crops", "`crops` are for photos and folders; the data set is 'stripes'"),
+    ("--nolabels --crops", "`crops` are for photos, elpv, sky16 and folders; the data set is 'stripes'"),
   ):
     result = run([*train, *options, *wrong.split()], cwd=tmp_path)
     assert result.code == 2 and message in result.error

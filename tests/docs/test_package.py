@@ -359,7 +359,7 @@ IMAGES = np.zeros([60, 8, 8], int)
     (IMAGES, dict(verbose="no"), "`verbose` must be True or False, got 'no'"),
     (IMAGES, dict(bits=3), "`bits` must be None, as `images` is not the name of a data set"),
     (IMAGES, dict(dataset="photos"), "`dataset` is a setting of `bin/train`"),
-    ("digits", dict(config="photos", crops=True), "`crops` are for photos and folders"),
+    ("digits", dict(config="photos", crops=True), "`crops` are for photos, elpv, sky16 and folders"),
   ],
 )
 def test_bad_calls_are_one_line(images, settings, message):
