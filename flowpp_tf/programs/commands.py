@@ -17,7 +17,7 @@ COMMANDS = {
   "evaluate": "measure bits/dim of a trained model",
   "sample": "draw samples, interpolate, reconstruct, find neighbours",
   "score": "score single images, as CSV",
-  "export": "write a SavedModel",
+  "export": "write a SavedModel, ONNX, LiteRT, OpenVINO or a preset",
   "demo": "show a model on a web page",
   "compress": "compress images without loss",
   "decompress": "give compressed images back",
