@@ -27,14 +27,15 @@ print(len(list(folder.iterdir())), "files")
 
 # %% [markdown]
 # `fpp.train` takes a folder as the name of a data set. A hash of each file's name decides its split, so that a
-# file stays where it is when others are added. The config `photos_crops` trains on random crops. `init_from`
-# begins with the preset `photos` instead of random weights, which saves an hour. A run takes 2,500 steps; a few
-# show how it goes. `workdir` keeps the run: the same call resumes it, after a kill too.
+# file stays where it is when others are added. With `crops` each step trains on random crops of the files; without it
+# they are made smaller. `init_from` begins with the preset `photos` instead of random weights, which saves an hour. A
+# run takes 2,500 steps; a few show how it goes. `workdir` keeps the run: the same call resumes it, after a kill too.
 
 # %%
 model = fpp.train(
   f"folder:{folder}",
   config="photos_crops",
+  crops=True,
   workdir=folder.parent / "run",
   init_from="photos",
   steps=8,

@@ -43,11 +43,13 @@ def train(
       array, and its number of classes that of the labels; a line says where they differ.
     workdir: directory of the run, which is resumed if it is there; None for a temporary one.
     labels: integers `[N]` with the class of each image of an array; None to train without.
-    init_from: trained weights to begin with: a preset's name or the directory of a run.
+    init_from: trained weights to begin with: a preset's name, folder or address, the directory of a run, or an `.npz`
+      file of the published release.
     unchecked: whether weights of `init_from` are used that have lost their checksum.
     verbose: whether to print the run's lines.
     **settings: as in `Recipe.replace`: fields of `TrainingConfig` and of `FlowPlusPlusConfig`, `epochs` and
-      `precision`; for a data set by name also the options of `data.load_dataset`, such as `crops`.
+      `precision`; for a data set by name also the options of `data.load_dataset`, such as `crops`, which a recipe
+      brings only for its own data set.
 
   Raises:
     InputError (a ValueError): if an argument is invalid, or `workdir` holds another run.
