@@ -76,7 +76,7 @@ def png_bytes(image: np.ndarray) -> int:
 
 
 class Scorer:
-  """Scores images under a model; the scores of an image do not depend on the batch or its place in it.
+  """Scores images under a model; the scores of an image depend on the batch around it only by rounding.
 
   All images share the same draws of the dequantization noise. So a score depends only on the image, and the effect of
   the draws on the bound is similar for all images and largely cancels in comparisons.
