@@ -50,7 +50,7 @@ def apply_blocks(
     if remat:
       function = rematerialized(function, wait=True)
     batch_offset = None if seed is None else ctx.batch_offset
-    x = function(x, *inputs, seed, batch_offset, *map(tf.convert_to_tensor, block.trainable_variables))
+    x = function(x, *inputs, seed, batch_offset, *map(tf.convert_to_tensor, block.weights))
   return x
 
 
@@ -64,7 +64,7 @@ def variables_of(blocks: Sequence[keras.layers.Layer]) -> tf.Module:
 def _first_like(block):
   """Return the first block still in use that equals this one except for the values of its weights."""
   config = {name: value for name, value in block.get_config().items() if name != "name"}
-  weights = [v.shape for v in block.trainable_variables]
+  weights = [v.shape for v in block.weights]
   kind = json.dumps([type(block).__name__, config, weights], sort_keys=True, default=str)
   return _FIRST.setdefault(kind, block)
 
@@ -80,10 +80,15 @@ def _shared(block, training):
 
     def call(*arguments):
       block: Any = reference()
-      count = len(arguments) - len(block.trainable_variables)
-      unused = [tf.zeros(v.shape, v.dtype) for v in block.non_trainable_variables]  # the state of Keras' own seeds
+      count = len(arguments) - len(block.weights)
       *inputs, seed, batch_offset = arguments[:count]
-      return block.stateless_call(arguments[count:], unused, *inputs, ctx=EvalContext(training, seed, batch_offset))[0]
+      values = {id(v): value for v, value in zip(block.weights, arguments[count:])}
+      # Frozen weights are among those that are not trained; the others, the state of Keras' own seeds, are not used.
+      trained, others = (
+        [values[id(v)] if id(v) in values else tf.zeros(v.shape, v.dtype) for v in variables]
+        for variables in (block.trainable_variables, block.non_trainable_variables)
+      )
+      return block.stateless_call(trained, others, *inputs, ctx=EvalContext(training, seed, batch_offset))[0]
 
     functions[training] = traced_once(call, in_eager_mode=True, jit=("blocks",))
   return functions[training]

@@ -203,6 +203,22 @@ def test_blocks_of_a_network_are_calls_of_one_function():
   assert functions(5) == (5, 1)
 
 
+@pytest.mark.parametrize("traced_before", [False, True])
+def test_frozen_weights_keep_their_values(traced_before):
+  network = fpp.layers.Conditioner((4, 2, 1), 2, fpp.layers.NetworkConfig(4, 2, heads=2), dtype="float64")
+  x = draw(2, 4, 2, 1)
+  tracing.forget_traces()
+  expected = network(x)
+  first, last = network.blocks
+  for part in (network, first, last.conv_norm, last.mixer_norm, last.conv.conv.kernel):
+    if not traced_before:
+      tracing.forget_traces()
+      blocks._FUNCTIONS.clear()
+    part.trainable = False
+    np.testing.assert_allclose(network(x), expected, rtol=1e-12)
+    part.trainable = True
+
+
 def test_networks_share_the_function_and_leave_nothing_behind():
   found = []
   for filters in (4, 4, 8):  # the first model is gone when the second is made
