@@ -135,7 +135,7 @@ class Coupling(Bijector):
     return dict()
 
   def _transform(self, evaluate, x, ctx, remat=True):
-    if remat and self.remat and not (ctx and ctx.initialize):
+    if remat and self.remat and not (ctx and ctx.sets_variables):
       return self._rematerialized(evaluate, x, ctx)
     x1, x2 = _halves(x, self.kept)
     flat_x1, flat_ctx, batch_shape = _with_flat_batch(x1, self.event_ndims, ctx)

@@ -64,6 +64,14 @@ class EvalContext:
   initialize: bool = False
   path: str = ""
 
+  @property
+  def sets_variables(self) -> bool:
+    """Whether an evaluation sets variables: weights, or the state of Keras' own seeds, from which dropout then draws.
+
+    Evaluated again, it would be another one.
+    """
+    return self.initialize or (self.training and self.seed is None)
+
   def fold_in(self, name: str) -> EvalContext:
     """Return the context of the part with this name, which has random streams of its own."""
     return dataclasses.replace(self, path=f"{self.path}/{name}")

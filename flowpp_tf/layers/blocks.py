@@ -39,10 +39,9 @@ def apply_blocks(
     ctx: of the network; its condition is not passed on.
     remat: whether the gradient recomputes each block rather than keep its intermediate tensors.
   """
-  sets_variables = ctx.initialize or (ctx.training and ctx.seed is None)
   for i, block in enumerate(blocks):
     seed = ctx.stream(f"block_{i}") if ctx.training else None
-    if sets_variables:
+    if ctx.sets_variables:
       x = block(x, *inputs, ctx=EvalContext(ctx.training, seed, ctx.batch_offset, initialize=ctx.initialize))
       continue
     first = _first_like(block)  # kept until its function is traced

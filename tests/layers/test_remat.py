@@ -219,6 +219,24 @@ def test_frozen_weights_keep_their_values(traced_before):
     part.trainable = True
 
 
+def test_dropout_without_a_seed_has_one_mask_for_value_and_gradient(monkeypatch):
+  network = fpp.layers.NetworkConfig(4, 1, "none", dropout=0.5)
+  conditioner = fpp.layers.Conditioner((2, 2, 1), fpp.bijectors.num_parameters("affine", 0), network)
+  coupling = fpp.bijectors.Coupling(conditioner, fpp.bijectors.affine_coupling_bijector, remat=True)
+  masks, keep_mask = [], fpp.layers.Dropout.keep_mask
+  monkeypatch.setattr(
+    fpp.layers.Dropout, "keep_mask", lambda *args, **kwargs: masks.append(keep_mask(*args, **kwargs)) or masks[-1]
+  )
+  x = tf.ones([64, 2, 2, 2])
+  with tf.GradientTape() as tape:
+    tape.watch(x)
+    y, _ = coupling.forward_and_log_det(x, EvalContext(training=True))
+  tape.gradient(y, x)
+  assert masks
+  for mask in masks:
+    np.testing.assert_array_equal(mask, masks[0])
+
+
 def test_networks_share_the_function_and_leave_nothing_behind():
   found = []
   for filters in (4, 4, 8):  # the first model is gone when the second is made
