@@ -12,11 +12,13 @@ conditioner's last layer must therefore not begin at zero.
 """
 
 from collections.abc import Callable
+import contextlib
 import functools
 import pkgutil
 import re
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -159,12 +161,30 @@ class Coupling(Bijector):
   _inverse_and_log_det = functools.partialmethod(_transform, inverse_and_log_det)
 
   def _rematerialized(self, evaluate, x, ctx):
-    condition = [] if ctx is None or ctx.condition is None else [ctx.condition]  # only arguments have a gradient
+    # Only arguments and variables have a gradient; a `keras.StatelessScope`, as of `stateless_call`, replaces these by
+    # tensors, and may have ended when the gradient is taken.
+    condition = [] if ctx is None or ctx.condition is None else [ctx.condition]
+    scoped = _values_in_scope(getattr(self.conditioner, "variables", ()))
+    floating = [variable for variable, value in scoped if value.dtype.is_floating]
+    fixed = [(variable, value) for variable, value in scoped if not value.dtype.is_floating]
 
-    def transform(x, *condition):
-      return self._transform(evaluate, x, ctx.with_condition(*condition) if condition else ctx, remat=False)
+    def transform(x, *tensors):
+      count = len(tensors) - len(floating)
+      inner = ctx.with_condition(*tensors[:count]) if count else ctx
+      values = [*fixed, *zip(floating, tensors[count:])]
+      with keras.StatelessScope(values, initialize_variables=False) if values else contextlib.nullcontext():
+        return self._transform(evaluate, x, inner, remat=False)
 
-    return checkpointed(transform)(x, *condition)
+    return checkpointed(transform)(x, *condition, *(value for _, value in scoped if value.dtype.is_floating))
+
+
+def _values_in_scope(variables):
+  """Return the Keras variables that the present `keras.StatelessScope` has values for, each with its tensor."""
+  with keras.StatelessScope(initialize_variables=False) as inner:
+    scope = inner.original_scope
+  of_keras = [] if scope is None else [v for v in variables if isinstance(v, keras.Variable)]
+  values = [(v, scope.get_current_value(v)) for v in of_keras]
+  return [(variable, tf.convert_to_tensor(value)) for variable, value in values if value is not None]
 
 
 def forward_and_log_det_of_values(
