@@ -51,17 +51,22 @@ class Dropout(keras.layers.Dropout):
   def keep_mask(
     self, shape: Any, training: bool = False, seed: Seed = None, batch_offset: Any = 0
   ) -> Bool[tf.Tensor, "..."] | None:
-    """Return the boolean keep-mask of a shape, see `shape_of`, or None if nothing is dropped.
+    """Return the boolean keep-mask for inputs of a shape, see `shape_of`, or None if nothing is dropped.
 
+    Its shape is `noise_shape`, if the layer has one, which is broadcast to that of the inputs, as in Keras.
     With `batch_offset`, it is the part of a larger batch's mask that begins at that image.
     """
     if not training or self.rate == 0:
       return None
+    if self.noise_shape is not None:
+      shape = [shape[i] if size is None else size for i, size in enumerate(self.noise_shape)]
+      if self.noise_shape[:1] == (1,):  # all images share one mask
+        batch_offset = 0
     if seed is None:
       return keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
     return sixteen_bits(shape, seed, batch_offset) >= round(self.rate * 2**16) - 2**15
 
-  def apply(self, inputs: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*n"] | None) -> Float[tf.Tensor, "*n"]:
+  def apply(self, inputs: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*#n"] | None) -> Float[tf.Tensor, "*n"]:
     """Return the scaled inputs where `keep` is true, and 0 elsewhere."""
     return inputs if keep is None else kept(inputs * self.scale(keep), keep)
 

@@ -114,6 +114,18 @@ def test_dropout_mask_is_a_function_of_the_seed_and_off_outside_training():
   np.testing.assert_array_equal(layer(x, training=False, seed=tf.constant([1, 2])), x)
 
 
+@pytest.mark.parametrize("seed", [None, [1, 2]])
+@pytest.mark.parametrize("noise_shape, axis", [((None, 1, 8), 1), ((1, None, 8), 0), ((4, 6, 1), 2)])
+def test_dropout_shares_its_mask_along_the_axes_of_the_noise_shape(noise_shape, axis, seed):
+  layer, x = layers.Dropout(0.5, noise_shape), tf.ones([4, 6, 8])
+  y = layer(x, training=True, seed=seed).numpy()
+  np.testing.assert_array_equal(y, np.broadcast_to(np.take(y, [0], axis), y.shape))
+  assert set(np.unique(y)) == {0.0, 2.0}
+  if seed and noise_shape[0] != 4:  # a size that is given is that of each part
+    parts = [layer(x[:3], training=True, seed=seed), layer(x[3:], training=True, seed=seed, batch_offset=3)]
+    np.testing.assert_array_equal(tf.concat(parts, axis=0), y)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 97])
 def test_dropout_drops_its_rate_independently_and_scales_what_is_left(channels):
   x = tf.ones([200_000 // channels, channels], tf.float64)

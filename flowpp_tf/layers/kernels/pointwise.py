@@ -15,7 +15,7 @@ from flowpp_tf.core.shapes import reshape, shape_of
 LAYER_NORM_EPSILON = 1e-5
 
 
-def kept(x: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*n"] | None) -> Float[tf.Tensor, "*n"]:
+def kept(x: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*#n"] | None) -> Float[tf.Tensor, "*n"]:
   """Return x where `keep` is true, and 0 elsewhere; x if there is no mask."""
   return x if keep is None else tf.where(keep, x, tf.zeros([], x.dtype))
 
