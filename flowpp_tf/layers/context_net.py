@@ -87,9 +87,9 @@ class ContextNet(keras.layers.Layer):
   @check_arguments
   def call(self, images: Num[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w//2 k"]:
     check_shape("images", images.shape, [None, *self.image_shape])
-    x = tf.cast(images, self.compute_dtype)
-    if self.levels is not None:
-      x = x / self.levels - 0.5
+    x = tf.cast(images, self.compute_dtype if self.levels is None else self.variable_dtype)
+    if self.levels is not None:  # before a narrow dtype: float16 has no numbers above 65,504
+      x = tf.cast(x / self.levels - 0.5, self.compute_dtype)
     h = self.input_conv(tf.reshape(x, [-1, *self.half_shape]), initialize=ctx.initialize)
     embedding = None if self.position_embedding is None else tf.cast(self.position_embedding, h.dtype)
     return apply_blocks(self.blocks, h, embedding, ctx=ctx, remat=self.network.remat)

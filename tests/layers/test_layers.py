@@ -60,6 +60,15 @@ def test_weight_norm_fixes_the_norm_of_the_kernel():
   np.testing.assert_allclose(before, x.numpy() @ direction, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_context_of_pixels_of_16_bits_does_not_overflow_in_narrow_dtypes(dtype):
+  network = layers.NetworkConfig(4, 1, "none")
+  narrow, wide = (layers.ContextNet((2, 4, 1), 2**16, network, dtype=policy) for policy in (dtype, "float32"))
+  narrow.set_weights(wide.get_weights())
+  images = tf.constant([0, 100, 30_000, 65_503, 65_519, 65_520, 65_534, 65_535], shape=[1, 2, 4, 1])
+  np.testing.assert_allclose(tf.cast(narrow(images), tf.float32), wide(images), atol=0.02)
+
+
 def test_gated_conv_with_context_is_what_its_equation_says():
   layer = layers.GatedConv(4, use_context=True, dtype="float64")
   x, context = draw(2, 3, 3, 4), draw(2, 3, 3, 2, seed=1)
