@@ -77,6 +77,10 @@ class Recipe:
     settings: values by name, in place of those of `base` and of the defaults: fields of `FlowPlusPlusConfig`, of
       `TrainingConfig` and of `RunSettings`.
 
+  Raises:
+    InputError (a ValueError): for an unknown name, a value that its setting cannot have, or two settings that say the
+      same.
+
   Examples:
     >>> from flowpp_tf.data import load_dataset
     >>> recipe = fpp.Recipe.load("digits").replace(steps=50, filters=16)
@@ -97,6 +101,9 @@ class Recipe:
     RunSettings(**self._chosen(_RUN))  # checks their ranges; the configs check those of the others
     for name, value in self.settings.items():
       check_type(name, value, _FIELDS[name].type)
+    for what, one, other in SAY_THE_SAME:
+      if self.settings.get(one) is not None and self.settings.get(other) is not None:
+        raise InputError(f"give the {what} as --{one} or as --{other}, one of them")
 
   @classmethod
   @check_arguments
@@ -124,9 +131,6 @@ class Recipe:
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)
     settings = {name: _typed(_FIELDS[name], value) for name, value in settings.items()}
-    for what, one, other in SAY_THE_SAME:
-      if settings.get(one) is not None and settings.get(other) is not None:
-        raise InputError(f"give the {what} as --{one} or as --{other}, one of them")
     replaced = {*settings}
     for _, *pair in SAY_THE_SAME:
       replaced |= {*pair} if replaced & {*pair} else set()

@@ -150,3 +150,9 @@ def test_a_config_without_meaning_names_field_value_and_what_was_expected(change
 def test_an_unknown_config_names_the_close_ones():
   with pytest.raises(ValueError, match="unknown config 'cifar'; did you mean cifar10"):
     fpp.get_config("cifar")
+
+
+@pytest.mark.parametrize("settings", [dict(steps=10, epochs=5.0), dict(precision="bfloat16", dtype="float32")])
+def test_a_recipe_has_one_of_two_settings_that_say_the_same(settings):
+  with pytest.raises(fpp.InputError, match="one of them$"):
+    fpp.Recipe(fpp.get_config("digits"), settings)
