@@ -49,6 +49,11 @@ class Bijector(tfp.bijectors.Bijector):
     (6.0, -0.693)
   """
 
+  def __init__(self, *args: Any, parameters: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    # Arrays may change later, and with them what the bijector and its copies are equal to.
+    parameters = parameters and {name: unshared(value) for name, value in parameters.items()}
+    super().__init__(*args, parameters=parameters, **kwargs)
+
   def forward_and_log_det(
     self, x: TensorLike, ctx: EvalContext | None = None
   ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
@@ -260,6 +265,13 @@ def _sum_log_det(log_det, output, least, count):
 
 
 # --- Parameters ---------------------------------------------------------------------------------
+
+
+def unshared(value: Any) -> Any:
+  """Return arrays, and lists of them, as copies that nobody else can change; anything else as it is."""
+  if isinstance(value, list):
+    return [unshared(part) for part in value]
+  return value.copy() if isinstance(value, np.ndarray) else value
 
 
 class Parameter(property):

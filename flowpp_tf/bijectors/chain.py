@@ -13,7 +13,14 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, inverse_and_log_det, is_composite
+from flowpp_tf.bijectors.base import (
+  Bijector,
+  Parameter,
+  forward_and_log_det,
+  inverse_and_log_det,
+  is_composite,
+  unshared,
+)
 from flowpp_tf.core.arguments import check_type
 
 
@@ -46,7 +53,7 @@ class Chain(Bijector):
     for part in bijectors:
       check_type("bijectors", part, tfp.bijectors.Bijector)
     with tf.name_scope(name) as name:
-      self._bijectors = bijectors
+      self._bijectors = unshared(bijectors)
       self._variables_of_parts = variables_of(bijectors)
       forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
       super().__init__(

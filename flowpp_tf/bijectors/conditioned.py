@@ -51,7 +51,6 @@ class Conditioned(Chain):
     if isinstance(bijector, Conditioned):
       raise ValueError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
     self._set_parameters(context=context)
-    parameters["context"] = self._context  # an array may change later, and with it what the bijector is equal to
     least = bijector.forward_min_event_ndims
     if self._context.shape.rank is not None and self._context.shape.rank < least:
       raise ValueError(

@@ -181,3 +181,28 @@ def test_a_flow_initialises_in_the_direction_in_which_it_is_written(to_flow):
   standard = (x - x.mean(axis=0)) / x.std(axis=0)
   expected = -0.5 * np.log(2 * np.pi) - 0.5 * standard**2 - np.log(x.std(axis=0))
   np.testing.assert_allclose(log_prob, expected.sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "make",
+  [
+    lambda array: fb.BoundedAffine(array, 0.0),
+    lambda array: fb.Invertible1x1Conv(array, event_ndims=1),
+    lambda array: fb.Chain([fb.Invert(fb.BoundedAffine(0.0, [array, array]))]),
+  ],
+  ids=["array", "matrix", "list of arrays"],
+)
+def test_an_array_that_changes_later_changes_no_bijector(make):
+  array, x = np.array([[1.0, 0.5], [0.0, 2.0]], np.float32), tf.constant([1.0, 3.0])
+  bijector = make(array)
+  before = bijector.forward(x)
+  array += 1
+  np.testing.assert_array_equal(bijector.copy().forward(x), before)
+  assert bijector != make(array)  # equal ones would have the KL divergence of their bases
+
+
+def test_a_list_of_bijectors_that_grows_later_changes_no_chain():
+  parts = [fb.BoundedAffine(0.0, 1.0)]
+  chain = fb.Chain(parts)
+  parts.append(fb.BoundedAffine(0.0, 1.0))
+  assert float(chain.forward(0.0)) == float(chain.copy().forward(0.0)) == 1
