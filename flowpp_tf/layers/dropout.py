@@ -64,12 +64,15 @@ class Dropout(keras.layers.Dropout):
         batch_offset = 0
     if seed is None:
       return keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
-    return sixteen_bits(shape, seed, batch_offset) >= round(self.rate * 2**16) - 2**15
+    dropped = round(self.rate * 2**16)
+    if dropped == 2**16:  # one more than an int16 can be compared with
+      return tf.zeros(shape, tf.bool)
+    return sixteen_bits(shape, seed, batch_offset) >= dropped - 2**15
 
   def apply(self, inputs: Float[tf.Tensor, "*n"], keep: Bool[tf.Tensor, "*#n"] | None) -> Float[tf.Tensor, "*n"]:
     """Return the scaled inputs where `keep` is true, and 0 elsewhere."""
     return inputs if keep is None else kept(inputs * self.scale(keep), keep)
 
   def scale(self, keep: Bool[tf.Tensor, "..."] | None) -> float:
-    """Return the factor of the inputs that a mask keeps; 1 if there is no mask."""
-    return 1.0 if keep is None else 1 / (1 - self.rate)
+    """Return the factor of the inputs that a mask keeps; 1 if there is no mask, or if it keeps none."""
+    return 1.0 if keep is None or self.rate == 1 else 1 / (1 - self.rate)

@@ -123,6 +123,11 @@ def test_dropout_mask_is_a_function_of_the_seed_and_off_outside_training():
   np.testing.assert_array_equal(layer(x, training=False, seed=tf.constant([1, 2])), x)
 
 
+@pytest.mark.parametrize("rate, seed", [(1 - 2**-18, [1, 2]), (1.0, [1, 2]), (1.0, None)])
+def test_dropout_of_nearly_everything_keeps_nothing(rate, seed):
+  assert not np.any(layers.Dropout(rate)(tf.ones([2, 100]), training=True, seed=seed))
+
+
 @pytest.mark.parametrize("seed", [None, [1, 2]])
 @pytest.mark.parametrize("noise_shape, axis", [((None, 1, 8), 1), ((1, None, 8), 0), ((4, 6, 1), 2)])
 def test_dropout_shares_its_mask_along_the_axes_of_the_noise_shape(noise_shape, axis, seed):
