@@ -15,6 +15,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
 from flowpp_tf.core.arguments import check_count
+from flowpp_tf.core.dtypes import finfo
 
 
 class AsinhTransform(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
@@ -81,4 +82,6 @@ class AsinhTransform(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
 def _log_slope(w, factor):
   """log T'(x)."""
-  return -0.5 * tf.math.log1p(w * w) - tf.math.log(factor)
+  far = tf.abs(w) > 1 / float(finfo(w.dtype).eps)  # there w^2 may overflow, and 1 + w^2 is w^2
+  near_w, far_w = tf.where(far, tf.zeros_like(w), w), tf.where(far, w, tf.ones_like(w))
+  return -tf.where(far, tf.math.log(tf.abs(far_w)), 0.5 * tf.math.log1p(near_w * near_w)) - tf.math.log(factor)

@@ -206,3 +206,18 @@ def test_a_list_of_bijectors_that_grows_later_changes_no_chain():
   chain = fb.Chain(parts)
   parts.append(fb.BoundedAffine(0.0, 1.0))
   assert float(chain.forward(0.0)) == float(chain.copy().forward(0.0)) == 1
+
+
+def test_asinh_far_from_all_pixels_has_the_log_det_of_float64():
+  narrow, wide = (fb.AsinhTransform(tf.constant(0.01, t), tf.constant(0.001, t), 2**16) for t in ("float32", "float64"))
+  for x in (0.0, 655.36, 2.0**16, 1e9, -1e12, 1e25, -1e30, 1e37):
+    values, tapes = [], []
+    for bijector in (narrow, wide):
+      at = tf.constant(x, bijector.dtype)
+      with tf.GradientTape() as tape:
+        tape.watch(at)
+        y, log_det = bijector.forward_and_log_det(at)
+      values.append((y, log_det, bijector.inverse_and_log_det(y)[1]))
+      tapes.append(tape.gradient(log_det, at))
+    np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(*tapes, rtol=1e-4, atol=1e-30)
