@@ -32,7 +32,7 @@ def define_flags() -> None:
     "precision",
     None,
     list(PRECISIONS),
-    "Instead of --dtype: weights, couplings and sums are float32, and the networks compute in this precision.",
+    "Of the networks, instead of --dtype; weights, couplings and sums are float32.",
   )
   data_flags.define_data_flags(default="the config's name")
   flags.DEFINE_integer(
@@ -56,8 +56,8 @@ def define_flags() -> None:
     "init_from",
     None,
     presets(),
-    "Trained weights to begin with, in place of the data-dependent initialisation: the directory of a run, an .npz "
-    "file of the published release, a preset's folder or address, or a preset.",
+    "Trained weights to begin with: a run's directory, an .npz file of the release, a preset's folder or address, or a "
+    "preset.",
     others=True,
   )
   flags.DEFINE_bool("accept_unchecked", False, "Use weights of --init_from that have lost their checksum.")
