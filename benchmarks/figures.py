@@ -170,8 +170,9 @@ def _results(stored, part):
 def _release_figures(stored):
   """This version relative to the authors' release, on two cores: in the race with it, or, as long as there is none, by
   way of the version that was measured beside it."""
-  if "race" in stored:
-    rows = [*itertools.chain(*_results(stored, "race"))]
+  if "race" in stored:  # whose rows replace those of the same case without oneDNN
+    parts = [part for part in ("race_without_onednn", "race") if part in stored]
+    rows = [*itertools.chain(*(result for part in parts for result in _results(stored, part)))]
     return _race_figures(rows) | _busy_figures(rows)
   turns = {
     (part, r["config"], r["what"], r["batch"], r["threads"], r["precision"]): r
