@@ -29,10 +29,7 @@ def define_flags() -> None:
   flag_kinds.define_settings_flags(TrainingConfig, "Training, fields of TrainingConfig")
   flag_kinds.define_float("epochs", None, "Passes over the training data, instead of steps.", 0, 1e6)
   flags.DEFINE_enum(
-    "precision",
-    None,
-    list(PRECISIONS),
-    "Of the networks, instead of --dtype; weights, couplings and sums are float32.",
+    "precision", None, list(PRECISIONS), "Of the networks, instead of --dtype; weights, couplings and sums are float32."
   )
   data_flags.define_data_flags(default="the config's name")
   flags.DEFINE_integer(
