@@ -64,20 +64,24 @@ def check_shape(name: str, shape: Sequence[int | None], expected: Sequence[int |
 
 def check_all_finite(name: str, values: np.ndarray | tf.Tensor) -> None:
   """Raise an `InputError` for NaN and infinity, where values can be seen: in arrays, and in eager mode."""
-  if hasattr(values, "numpy"):
-    values = values.numpy()
-  if isinstance(values, np.ndarray) and not np.all(np.isfinite(values)):
-    wrong = ~np.isfinite(values)
+  seen = _seen(values)
+  if seen is not None and not np.all(np.isfinite(seen)):
+    wrong = ~np.isfinite(seen)
     first = f", the first in image {np.argmax(wrong.any(axis=(1, 2, 3)))}" if wrong.ndim == 4 else ""
     raise InputError(f"`{name}` must be finite, got {np.sum(wrong)} values that are NaN or infinite{first}")
 
 
 def check_uniform_noise(name: str, values: np.ndarray | tf.Tensor) -> None:
   """Raise an `InputError` for values outside of [0, 1), which no uniform noise has, where values can be seen."""
-  if hasattr(values, "numpy"):
-    values = values.numpy()
-  if isinstance(values, np.ndarray) and values.size and not (values.min() >= 0 and values.max() < 1):
-    raise InputError(f"`{name}` that is uniform must lie in [0, 1), got values from {values.min()} to {values.max()}")
+  seen = _seen(values)
+  if seen is not None and seen.size and not (seen.min() >= 0 and seen.max() < 1):
+    raise InputError(f"`{name}` that is uniform must lie in [0, 1), got values from {seen.min()} to {seen.max()}")
+
+
+def _seen(values):
+  """Return values as an array, or None where they cannot be seen, as those of a graph."""
+  values = values.numpy() if hasattr(values, "numpy") else values
+  return values if isinstance(values, np.ndarray) else None
 
 
 def check_pixels(images: np.ndarray, levels: int | None, name: str = "images") -> None:
