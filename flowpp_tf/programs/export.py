@@ -52,10 +52,13 @@ def export_from_flags() -> None:
 
 
 def metadata_of_run(workdir: Workdir, settings: dict) -> dict:
-  """Return what identifies the data and the weights of a run, and the bits/dim measured with these weights."""
+  """Return what identifies the data and the weights of a run, and the bits/dim measured with these weights.
+
+  These are figures of float32 weights, and say so: an export may store them as int8, which is another model.
+  """
   checkpoint = workdir.weights_info()
   evaluation = {
-    split: entry
+    split: entry | {"weight_dtype": "float32"}
     for split, entry in read_record(workdir.evaluation).items()
     if entry.get("checkpoint", {}).get("sha256") == checkpoint["sha256"]
   }
@@ -81,6 +84,7 @@ def calibration_of_run(model: FlowPlusPlus, settings: dict) -> dict:
   thresholds = {str(share): conformal_threshold(bits, share) for share in _FALSE_ALARMS}
   return {
     "split": "validation",
+    "weight_dtype": "float32",
     "images": len(images),
     "score": "bits_per_dim",
     "threshold_by_false_alarms": {share: value for share, value in thresholds.items() if math.isfinite(value)},

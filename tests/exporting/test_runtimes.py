@@ -214,6 +214,7 @@ def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   check_images(model, folders, [1, 7, 64], digits)
   calibration = json.loads((tmp_path / "litert" / "metadata.json").read_text())["calibration"]
   assert calibration["images"] == len(data.validation)
+  assert calibration["weight_dtype"] == "float32"  # whatever the files store
   bits = model.bits_per_dim(data.validation, seed=1)  # another draw of the noise
   for share, threshold in calibration["threshold_by_false_alarms"].items():
     assert abs(np.mean(bits > threshold) - float(share)) < 0.03

@@ -191,7 +191,9 @@ def test_assets_say_what_the_model_is_and_what_was_measured(model, workdir, path
   assert metadata == {
     "data": FINGERPRINT,
     "checkpoint": workdir.weights_info(),
-    "evaluation": {"test": {"images": 180, "checkpoint": {"sha256": workdir.weights_info()["sha256"]}}},
+    "evaluation": {
+      "test": {"images": 180, "checkpoint": {"sha256": workdir.weights_info()["sha256"]}, "weight_dtype": "float32"}
+    },
     "max_batch": MAX_BATCH,
   }
 
