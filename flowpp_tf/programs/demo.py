@@ -29,7 +29,7 @@ from flowpp_tf.exporting import load_saved_model
 from flowpp_tf.io import gate
 from flowpp_tf.models import presets
 from flowpp_tf.programs import data_flags, model_flags, process, run
-from flowpp_tf.programs.demo_flags import visitors_from_flags
+from flowpp_tf.programs.demo_flags import address, visitors_from_flags
 from flowpp_tf.programs.export import metadata_of_run
 from flowpp_tf.programs.score import typical_key
 
@@ -97,7 +97,7 @@ def demo_from_flags() -> None:
       _frontend=False,  # or Gradio ends if its first request takes three seconds, as on a busy machine
       **gradio_page.LOOK,
     )
-    print(f"the page is at http://{host}:{port}; Ctrl-C ends it", flush=True)
+    print(f"the page is at {address(host, port)}; Ctrl-C ends it", flush=True)
     with contextlib.suppress(process.Interrupted, KeyboardInterrupt):
       page.block_thread()
     page.close(verbose=False)

@@ -51,7 +51,12 @@ def plan_from_flags() -> str:
     model = f"the SavedModel in {given.saved_model}"
   else:
     model = model_flags.model_from_flags()[0] if given.workdir or given.preset else "all presets"
-  return f"showing {model} at http://{given.host}:{given.port}"
+  return f"showing {model} at {address(given.host, given.port)}"
+
+
+def address(host: str, port: int) -> str:
+  """Return the address of the page; IPv6 numbers stand in brackets."""
+  return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def visitors_from_flags() -> list[tuple[str, str]] | None:

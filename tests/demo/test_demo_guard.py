@@ -12,6 +12,7 @@ from flowpp_tf.demo.logins import Logins, password_check
 from flowpp_tf.demo.metadata import checked_metadata
 from flowpp_tf.demo.responses import one_line
 from flowpp_tf.demo.uploads import Uploads
+from flowpp_tf.programs import demo_flags
 from support.programs import call
 
 
@@ -413,3 +414,8 @@ def test_metadata_that_the_page_cannot_show_is_named(changes, message):
   assert checked_metadata(GOOD) == GOOD
   with pytest.raises(InputError, match=message):
     checked_metadata(GOOD | changes)
+
+
+def test_the_printed_address_has_brackets_around_ipv6():
+  assert demo_flags.address("127.0.0.1", 7860) == "http://127.0.0.1:7860"
+  assert demo_flags.address("::1", 7860) == "http://[::1]:7860"
