@@ -1,4 +1,4 @@
-"""Push images in batches, and decode each batch before it is committed.
+"""Push images in batches, and decode each batch before it is committed, in a thread beside the next one's pushing.
 
 A batch whose noise leaves its range, or that does not decode, is pushed again above some bytes of salt, which change
 the draws. An image that still fails is left out.
@@ -14,6 +14,7 @@ import numpy as np
 from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.stack import EmptyStackError, Stack, Uniform, WindowError, check_inside
 from flowpp_tf.compression.steps import Bijection, Sequence, Step
+from flowpp_tf.compression.threads import in_background
 from flowpp_tf.core.tile_layout import TileLayout
 
 SPARE_BITS = 128
@@ -78,17 +79,61 @@ def push_batches(
     largest = max(_FAST_BATCH, _FAST_BATCH_DIMS // codec.num_dims)
   largest = min(largest, max_batch(codec))
   batches, left_out, waiting = list[tuple[int, int]](), list[int](), list(indices)
-  while waiting:
+
+  def next_of(waiting: list[int], stack: Stack) -> list[int]:
     enough = (stack.num_bits - SPARE_BITS) // initial_bits(codec, waiting[0], layout)
     batch = waiting[: max(1, min(enough, largest))]
-    pushed, salts, failed = _push_batch(codec, stack, images, layout.of_one_wave(batch) if layout else batch, layout)
+    return layout.of_one_wave(batch) if layout else batch
+
+  # One core checks a batch while another pushes the next one, as if the check had passed.
+  first: _FirstTry | None = None
+  while waiting:
+    if first is None:
+      first = _push_first(codec, stack, images, next_of(waiting, stack), layout)
+    following, left = None, _without(waiting, first.indices)
+    if left and first.stack is not None:
+      following = _push_first(codec, first.stack, images, next_of(left, first.stack), layout)
+    pushed, salts, failed, error = first.indices, 0, list[int](), first.error()
+    if error is None and first.stack is not None:
+      stack.replace(first.stack)
+    else:
+      following = None
+      pushed, salts, failed = _push_batch(codec, stack, images, pushed, layout, error)
+    first = following
     if pushed:
       batches.append((len(pushed), salts))
     left_out += failed
-    done = {*pushed, *failed}
-    waiting = [i for i in waiting if i not in done]
-    progress(len(done))
+    waiting = _without(waiting, [*pushed, *failed])
+    progress(len(pushed) + len(failed))
   return batches, sorted(left_out)
+
+
+@dataclasses.dataclass(frozen=True)
+class _FirstTry:
+  """A batch that was pushed without salt.
+
+  Attributes:
+    indices: of its images.
+    stack: with the batch; None if it could not be pushed.
+    error: waits for the check, and returns why the batch is not right, or None.
+  """
+
+  indices: list[int]
+  stack: Stack | None
+  error: Callable[[], ValueError | None]
+
+
+def _push_first(codec, stack, images, indices, layout):
+  """Push a batch without salt on a copy of a stack, and begin to check it."""
+  trial, step, error = _push_on_copy(codec, stack, images, indices, layout, 0)
+  if error is not None:
+    return _FirstTry(indices, None, lambda: error)
+  return _FirstTry(indices, trial, in_background(_check, step, trial.copy(), stack.copy(), images[indices]))
+
+
+def _without(waiting, done):
+  done = set(done)
+  return [i for i in waiting if i not in done]
 
 
 def batch_step(
@@ -107,34 +152,48 @@ def batch_step(
   return Sequence([Bijection(lambda x: x[:, :height, :width], lambda x: np.pad(x, missing, mode="edge")), given])
 
 
-def _push_batch(codec, stack, images, indices, layout):
-  """Push images; return the indices of those that were pushed, their bytes of salt, and the indices that failed."""
+def _push_batch(codec, stack, images, indices, layout, error):
+  """Push images after a first try and its error; return the indices of those that were pushed, their bytes of salt, and
+  the indices that failed.
+  """
   failed, salts = list[int](), 0
   while indices:
-    trial, salted = stack.copy(), Sequence([Salt(salts), batch_step(codec, images, indices, layout)])
-    try:
-      salted.push(trial, images[indices])
-      _check(salted, trial, stack, images[indices])
-      stack.replace(trial)
-      return indices, salts, failed
-    except EmptyStackError:
-      if len(indices) == 1:
-        failed, indices = failed + indices, []
-      else:
-        indices = indices[: len(indices) // 2]
-    except WindowError as error:
+    if isinstance(error, WindowError):
       salts += 1
-      if salts > _MOST_SALTS:
-        bad = error.examples if error.examples.any() else np.ones(len(indices), bool)
-        failed += [i for i, is_bad in zip(indices, bad) if is_bad]
-        indices, salts = [i for i, is_bad in zip(indices, bad) if not is_bad], 0
+    elif len(indices) > 1:
+      indices = indices[: len(indices) // 2]
+    else:
+      return [], 0, failed + indices
+    if salts > _MOST_SALTS:
+      bad = error.examples if error.examples.any() else np.ones(len(indices), bool)
+      failed += [i for i, is_bad in zip(indices, bad) if is_bad]
+      indices, salts = [i for i, is_bad in zip(indices, bad) if not is_bad], 0
+    if indices:
+      trial, step, error = _push_on_copy(codec, stack, images, indices, layout, salts)
+      error = error or _check(step, trial.copy(), stack, images[indices])
+      if error is None:
+        stack.replace(trial)
+        return indices, salts, failed
   return [], 0, failed
 
 
-def _check(salted, after, before, images):
-  """Raise a `WindowError` unless the images come back from a stack, and the stack before them."""
-  stack = after.copy()
-  decoded = salted.pop(stack, len(images))
-  if not np.array_equal(stack.words(), before.words()):
-    raise WindowError(np.zeros(len(images), bool))
-  check_inside(decoded == images, images.shape)
+def _push_on_copy(codec, stack, images, indices, layout, salts):
+  """Push a batch on a copy of a stack; return the copy, the step that pops it, and the error or None."""
+  trial, step = stack.copy(), Sequence([Salt(salts), batch_step(codec, images, indices, layout)])
+  try:
+    step.push(trial, images[indices])
+  except (EmptyStackError, WindowError) as error:
+    return trial, step, error
+  return trial, step, None
+
+
+def _check(step, stack, before, images):
+  """Pop images from a stack; return an error unless they come back, and the stack before them, otherwise None."""
+  try:
+    decoded = step.pop(stack, len(images))
+    if not np.array_equal(stack.words(), before.words()):
+      return WindowError(np.zeros(len(images), bool))
+    check_inside(decoded == images, images.shape)
+  except (EmptyStackError, WindowError) as error:
+    return error
+  return None

@@ -8,6 +8,7 @@ operations are functions of `exact`, and sums of integers.
 
 from collections.abc import Mapping
 import functools
+import os
 from typing import Any
 
 import numpy as np
@@ -234,8 +235,9 @@ class PortableNetworks(Networks):
 
   def _in_chunks(self, network, *arrays):
     """Return a network's output for a batch; each thread takes as many images at a time as fit in a core's cache."""
-    starts = range(0, len(arrays[0]), self._chunk)
-    chunks = [[array if array is None else array[i : i + self._chunk] for array in arrays] for i in starts]
+    count = len(arrays[0])
+    size = max(min(self._chunk, -(-count // (os.cpu_count() or 1))), 1)  # of small batches fewer: each core has some
+    chunks = [[array if array is None else array[i : i + size] for array in arrays] for i in range(0, count, size)]
     return np.concatenate(in_threads(lambda chunk: network(*chunk), chunks, self._threads))
 
 

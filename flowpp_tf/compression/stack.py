@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.compression.threads import check_stopped
 from flowpp_tf.core.extras import check_extra, import_extra
 
 _HIGH_BITS = 6  # the standard deviation of the high part is at most 2^6
@@ -104,6 +105,7 @@ class Stack:
 
   def push(self, n: np.ndarray, model: Any, *parameters: np.ndarray) -> None:
     """Push flat integers under a model of constriction, with an array for each of its parameters."""
+    check_stopped()
     self._coder.encode_reverse(n.astype(np.int32), model, *parameters)
 
   def pop(self, model: Any, *parameters: np.ndarray | int) -> np.ndarray:
@@ -112,6 +114,7 @@ class Stack:
     Raises:
       EmptyStackError: if the stack holds too few bits.
     """
+    check_stopped()
     n = self._coder.decode(model, *parameters)
     if self.num_bits < 64:
       raise EmptyStackError("the stack holds too few bits")

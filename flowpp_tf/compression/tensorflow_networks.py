@@ -9,6 +9,7 @@ the tiles of a segment come size by size.
 
 from collections import OrderedDict
 import dataclasses
+import threading
 
 import numpy as np
 import tensorflow as tf
@@ -40,6 +41,7 @@ class TensorFlowNetworks(Networks):
     self._dtype = dtype
     self._functions: dict[object, tf.types.experimental.ConcreteFunction] = {}
     self._cropped: OrderedDict[tuple[int, int], TensorFlowNetworks] = OrderedDict()
+    self._lock = threading.RLock()  # one thread at a time traces, and makes models
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     flow = self._model.coupling_flow if part == "flow" else getattr(self._model, part).coupling_flow
@@ -65,7 +67,11 @@ class TensorFlowNetworks(Networks):
     if x.shape[1:3] == shape[:2]:
       return None
     sides = (side * part // whole for side, part, whole in zip(self._model.config.image_shape, x.shape[1:3], shape))
-    height, width = size = tuple(sides)
+    with self._lock:
+      return self._of_size(tuple(sides))
+
+  def _of_size(self, size):
+    height, width = size
     if size in self._cropped:
       self._cropped.move_to_end(size)
       return self._cropped[size]
@@ -78,6 +84,13 @@ class TensorFlowNetworks(Networks):
     return self._cropped[size]
 
   def _run(self, key, network, x, context):
+    with self._lock:
+      function = self._function(key, network, x, context)
+    arguments = [tf.constant(value, self._dtype) for value in (x, context) if value is not None]
+    result = function(*arguments).numpy().astype(np.float64)
+    return np.rint(result * _ROUNDING) / _ROUNDING
+
+  def _function(self, key, network, x, context):
     if key not in self._functions:
       specs = [tf.TensorSpec([None, *value.shape[1:]], self._dtype) for value in (x, context) if value is not None]
       # No optional arguments: with them, a concrete function formats its inputs as text in each call.
@@ -87,6 +100,4 @@ class TensorFlowNetworks(Networks):
         else (lambda x, context: network(x, ctx=EvalContext(condition=context)))
       )
       self._functions[key] = tf.function(evaluate, autograph=False).get_concrete_function(*specs)
-    arguments = [tf.constant(value, self._dtype) for value in (x, context) if value is not None]
-    result = self._functions[key](*arguments).numpy().astype(np.float64)
-    return np.rint(result * _ROUNDING) / _ROUNDING
+    return self._functions[key]

@@ -1,16 +1,19 @@
-"""Run a function on several cores.
+"""Run functions on several cores.
 
 NumPy releases the GIL while it computes. Each of its matrix products must then use one thread: two products that start
-their own threads take longer than one after the other. threadpoolctl, of the extra `compression`, limits them;
-without it there are no threads. The results are the same.
+their own threads take longer than one after the other. A single one has one, too: a product of a few images is so
+short that its threads wait for each other, on a busy machine for many times what it takes. threadpoolctl, of the extra
+`compression`, limits them; without it there are no threads. The results are the same.
 """
 
-from collections.abc import Callable, Iterable
+import collections
+from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
+import contextvars
 import functools
 import os
 import threading
-from typing import TypeVar
+from typing import Any, TypeVar
 
 try:
   import threadpoolctl
@@ -18,14 +21,20 @@ except ImportError:
   threadpoolctl = None
 
 _MOST = 1 << 16
+_CORES = os.cpu_count() or 1
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+class Stopped(Exception):
+  """Raised in a thread whose result nobody waits for any more."""
+
+
 @functools.cache
-def _pool(process_id: int) -> concurrent.futures.ThreadPoolExecutor:
-  del process_id  # a fork does not have the threads of its parent
-  return concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+def _pool(purpose: str, process_id: int) -> concurrent.futures.ThreadPoolExecutor:
+  """Threads of one purpose: a call may wait for calls of another one, but not of its own."""
+  del purpose, process_id  # a fork does not have the threads of its parent
+  return concurrent.futures.ThreadPoolExecutor(_CORES)
 
 
 class _OneThreadPerProduct:
@@ -50,6 +59,13 @@ class _OneThreadPerProduct:
 
 _controller = functools.cache(lambda: threadpoolctl.ThreadpoolController())
 _one_thread_per_product = _OneThreadPerProduct()
+_stopped: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("stopped", default=lambda: False)
+
+
+def check_stopped() -> None:
+  """Raise `Stopped` in a thread of `ahead` whose result nobody waits for any more; call this in what takes long."""
+  if _stopped.get()():
+    raise Stopped
 
 
 def in_threads(function: Callable[[T], R], parts: Iterable[T], most: int = _MOST) -> list[R]:
@@ -61,15 +77,73 @@ def in_threads(function: Callable[[T], R], parts: Iterable[T], most: int = _MOST
     most: how many threads may compute at a time.
   """
   parts = list(parts)
-  if len(parts) < 2 or threadpoolctl is None or os.cpu_count() == 1 or most == 1:
+  if threadpoolctl is None:
     return [function(part) for part in parts]
-  if most < (os.cpu_count() or 1):
-    free = threading.Semaphore(most)
-    compute = function
-
-    def function(part: T) -> R:
-      with free:
-        return compute(part)
-
   with _one_thread_per_product:
-    return list(_pool(os.getpid()).map(function, parts))
+    if len(parts) < 2 or _CORES == 1 or most == 1:
+      return [function(part) for part in parts]
+    if most < _CORES:
+      free = threading.Semaphore(most)
+      compute = function
+
+      def function(part: T) -> R:
+        with free:
+          return compute(part)
+
+    return list(_pool("parts", os.getpid()).map(function, parts))
+
+
+def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
+  """Begin a call in another thread; return a function that waits for its end, and returns or raises what it does.
+
+  Without threads the call is made then.
+  """
+  if threadpoolctl is None or _CORES == 1:
+    return functools.partial(function, *arguments)
+  return _submit(_pool("background", os.getpid()), _stopped.get(), function, *arguments).result
+
+
+def ahead(function: Callable[[T], R], parts: Iterable[T], most: int = _MOST) -> Iterator[R]:
+  """Yield `function(part)` of each part, in order; threads compute those that follow meanwhile.
+
+  What `parts` or `function` raise is raised after the results before it. The threads stop, where they call
+  `check_stopped`, when the iterator is closed.
+
+  Args:
+    function: of a part.
+    parts: the parts, which are taken in the caller's thread, at most `most` before they are wanted.
+    most: how many threads may compute at a time, at most one for each core.
+  """
+  most = min(most, _CORES)
+  if threadpoolctl is None or most < 2:
+    yield from map(function, parts)
+    return
+  parts, waiting, closed = iter(parts), collections.deque[concurrent.futures.Future[R]](), threading.Event()
+  end: Exception | None = None
+  pool = concurrent.futures.ThreadPoolExecutor(most)
+  try:
+    while True:
+      while end is None and len(waiting) < most:
+        try:
+          waiting.append(_submit(pool, closed.is_set, function, next(parts)))
+        except Exception as error:  # StopIteration too
+          end = error
+      if not waiting:
+        break
+      yield waiting.popleft().result()
+    if end is not None and not isinstance(end, StopIteration):
+      raise end
+  finally:
+    closed.set()
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _submit(pool, stopped, function, *arguments):
+  """Call a function in a thread, in the context of this one, with a function that tells whether it is to stop."""
+
+  def call():
+    _stopped.set(stopped)
+    with _one_thread_per_product:
+      return function(*arguments)
+
+  return pool.submit(contextvars.copy_context().run, call)
