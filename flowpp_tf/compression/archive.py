@@ -12,14 +12,15 @@ segment can be decoded separately.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import hashlib
 import itertools
 import json
 import struct
-from typing import BinaryIO, TypeAlias
+import threading
+from typing import Any, BinaryIO, TypeAlias
 import zlib
 
 import numpy as np
@@ -34,10 +35,12 @@ from flowpp_tf.compression.segment import (
   max_images,
   output_bytes,
 )
+from flowpp_tf.compression.threads import ahead
 from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, shown
+from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tile_layout import TileLayout
+from flowpp_tf.io import budget
 from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.version import __version__
 
@@ -107,7 +110,7 @@ class ArchiveWriter:
     kind: see `Header`.
     embed_model: whether the archive holds the model, so that nothing else is needed to decode it.
     max_batch: the largest batch size of the networks; None for one that is fast.
-    progress: called with the number of images that have been coded.
+    progress: called with the number of further images that have been coded, from any thread, one at a time.
     version: of the format, which the header says: 2, or 3 for lists of files with all kinds of entries.
 
   Examples:
@@ -139,6 +142,7 @@ class ArchiveWriter:
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     self._images, self.version = 0, version
+    self._lock = threading.Lock()  # one thread at a time tells of its progress
     self._held: Fields | None = None  # the newest segment; whether it is the last one is not known yet
     model = coder.model.to_bytes() if embed_model else b""
     header = Header(
@@ -175,6 +179,41 @@ class ArchiveWriter:
     Raises:
       InputError (a ValueError): for other images, or runs that are not theirs.
     """
+    (written,) = self.write_segments([(images, extra, instead, runs)])
+    return written
+
+  @check_arguments
+  def write_segments(self, contents: Iterable[tuple[Any, ...]]) -> Iterator[bool]:
+    """Write segments, of which several are coded at a time; yield for each whether `instead` was written.
+
+    Args:
+      contents: the arguments of `write_segment` for each.
+
+    Raises:
+      InputError (a ValueError): as `write_segment`.
+    """
+    check_type("contents", contents, Iterable)
+
+    def encode(content):
+      if not isinstance(content, tuple) or not 1 <= len(content) <= 4:
+        raise InputError(f"`contents` must be tuples of the arguments of `write_segment`, got {shown(content)}")
+      return self._encode(*content)
+
+    for segment, is_instead in ahead(encode, contents):
+      if self._held is not None:
+        self._write_segment(self._held, False)
+      self._held = segment
+      yield is_instead
+
+  @check_arguments
+  def _encode(
+    self,
+    images: np.ndarray,
+    extra: bytes = b"",
+    instead: bytes | None = None,
+    runs: Sequence[tuple[int, int, int, int]] | None = None,
+  ) -> tuple[Fields, bool]:
+    """Return a segment, and whether it is that of `instead`."""
     images = as_array("images", images, [None, *self._coder.model.image_shape])
     if images.dtype != self._coder.codec.dtype:
       raise InputError(f"`images` must be {self._coder.codec.dtype}, got {images.dtype}")
@@ -186,13 +225,15 @@ class ArchiveWriter:
         raise InputError(f"`runs` must be parts of pictures, got {shown(runs)}") from None
       if len(layout.waves) != len(images):
         raise InputError(f"`runs` must have the {len(images)} images, got {len(layout.waves)}")
-    segment = encode_fields(self._coder.codec, images, extra, self._max_batch, self._progress, layout)
+    segment = encode_fields(self._coder.codec, images, extra, self._max_batch, self._coded, layout)
     other = None if instead is None else encode_fields(self._coder.codec, images[:0], instead)
-    smaller = other is not None and len(other.to_bytes()) < len(segment.to_bytes())
-    if self._held is not None:
-      self._write_segment(self._held, False)
-    self._held = other if smaller else segment
-    return smaller
+    if other is not None and len(other.to_bytes()) < len(segment.to_bytes()):
+      return other, True
+    return segment, False
+
+  def _coded(self, count):
+    with self._lock:
+      self._progress(count)
 
   def _write_segment(self, segment, last):
     count = segment.count
@@ -377,9 +418,49 @@ class ArchiveReader:
       SegmentError: if it is damaged.
       BudgetError (a ValueError): if this archive would become too large.
     """
+    self._claim_output(segment, coder)
+    return self._decode(segment, coder)
+
+  @check_arguments
+  def decoded(
+    self, coder: TieredCodec, numbers: Sequence[int] | None = None, start: int = 0
+  ) -> Iterator[tuple[Segment, tuple[np.ndarray, bytes] | SegmentError]]:
+    """Yield segments, of which several are decoded at a time, each with what `decode` returns or the `SegmentError`.
+
+    Arguments and errors are those of `segments` and `decode`.
+    """
+
+    def found():
+      for segment in self.segments(numbers, start):
+        with contextlib.suppress(SegmentError):  # which `decode` raises too
+          self._claim_output(segment, coder)
+        yield segment
+
+    def decode(segment):
+      try:
+        return segment, self._decode(segment, coder)
+      except SegmentError as error:
+        return segment, error.with_traceback(None)  # which holds what was decoded
+
+    yield from ahead(decode, found(), self._at_a_time(coder))
+
+  def _at_a_time(self, coder):
+    """Return how many segments may be decoded at a time, so that what comes out fits in half of the memory."""
+    try:
+      images = int(self.index()["images"].max(initial=1))
+    except ArchiveError:
+      return 1
+    size = max(images, 1) * coder.codec.num_dims * coder.codec.dtype.itemsize
+    return max(budget.current().memory // (2 * size), 1)
+
+  def _claim_output(self, segment, coder):
     if segment.data is None:
       raise SegmentError(segment.problem)
     self.claim_more(output_bytes(segment.data, coder.model.image_shape, coder.codec.dtype.itemsize))
+
+  def _decode(self, segment, coder):
+    if segment.data is None:
+      raise SegmentError(segment.problem)
     images, extra = decode_segment(coder.codec, segment.data, segment.places)
     if len(images) != segment.images:
       raise SegmentError("a segment holds another number of images than it says")

@@ -68,10 +68,15 @@ def compress_to(
     check_count("max_batch", max_batch, most=_MOST)
   segment_images = min(segment_images, max_images(shape))
   writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
-  for start in range(0, len(images), segment_images):
-    part = as_array("images", images[start : start + segment_images], [None, *shape])
-    check_pixels(part, coder.model.levels)
-    writer.write_segment(np.ascontiguousarray(part, coder.codec.dtype))
+
+  def parts():
+    for start in range(0, len(images), segment_images):
+      part = as_array("images", images[start : start + segment_images], [None, *shape])
+      check_pixels(part, coder.model.levels)
+      yield (np.ascontiguousarray(part, coder.codec.dtype),)
+
+  for _ in writer.write_segments(parts()):
+    pass
   writer.close()
 
 
@@ -113,16 +118,15 @@ def read_images(
   """
   reader.check(coder)
   shape, lost = coder.model.image_shape, 0
-  for segment in reader.segments(numbers):
-    try:
-      images, _ = reader.decode(segment, coder)
-      yield DecodedSegment(images, np.ones(len(images), bool), "")
-    except SegmentError as error:
-      lost += segment.images
-      if lost * math.prod(shape) > MAX_PIXELS:
-        raise ArchiveError(f"{lost} images are lost, too many to go on: {error}") from None
-      images, known = np.zeros((segment.images, *shape), coder.codec.dtype), np.zeros(segment.images, bool)
-      if error.images is not None and error.known is not None and len(error.images) == segment.images:
-        images, known = error.images, error.known
-        images[~known] = 0
-      yield DecodedSegment(images, known, str(error))
+  for segment, result in reader.decoded(coder, numbers):
+    if not isinstance(result, SegmentError):
+      yield DecodedSegment(result[0], np.ones(len(result[0]), bool), "")
+      continue
+    lost += segment.images
+    if lost * math.prod(shape) > MAX_PIXELS:
+      raise ArchiveError(f"{lost} images are lost, too many to go on: {result}")
+    images, known = np.zeros((segment.images, *shape), coder.codec.dtype), np.zeros(segment.images, bool)
+    if result.images is not None and result.known is not None and len(result.images) == segment.images:
+      images, known = result.images, result.known
+      images[~known] = 0
+    yield DecodedSegment(images, known, str(result))

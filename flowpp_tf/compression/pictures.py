@@ -185,14 +185,25 @@ def write_pictures(
   Raises:
     InputError (a ValueError): for files that need a later version than the writer has.
   """
-  size = min(segment_images, max_images(tile_shape))
+  names: collections.deque[list[str]] = collections.deque()  # that a segment may hold `instead`, oldest segment first
+  fallen: list[str] = []
+  contents = _contents(pictures, tile_shape, min(segment_images, max_images(tile_shape)), writer, names)
+  for is_instead in writer.write_segments(contents):
+    of_segment = names.popleft()
+    if is_instead:
+      fallen += of_segment
+  writer.close()
+  return fallen
+
+
+def _contents(pictures, tile_shape, size, writer, names):
+  """Yield the arguments of `write_segment` for files; append the names that are kept in what it writes `instead`."""
   tiles, begun = np.zeros((0, *tile_shape), writer.dtype), 0  # at first, `begun` tiles of an earlier segment's file
   waiting: list[ImageFile] = []  # the files that begin in this segment
   runs: list[tuple[int, int, int, int]] = []  # of the tiles: height and width of their picture, the first, how many
   stored_bytes = entry_bytes = segments = 0
-  fallen: list[str] = []
 
-  def write():
+  def content():
     nonlocal tiles, begun, stored_bytes, entry_bytes, segments
     whole = not begun and len(tiles) <= size and any(picture.instead for picture in waiting)
     instead = [picture.instead or picture for picture in waiting] if whole else []
@@ -200,12 +211,13 @@ def write_pictures(
       instead = []
     other = list_of_files(writer.version, tile_shape, 0, instead) if instead else None
     written, runs[:] = _split_runs(runs, size)
-    if writer.write_segment(tiles[:size], list_of_files(writer.version, tile_shape, begun, waiting), other, written):
-      fallen.extend(picture.name for picture in waiting if picture.instead and picture.instead.coded is None)
+    names.append([picture.name for picture in waiting if picture.instead and picture.instead.coded is None])
+    found = tiles[:size], list_of_files(writer.version, tile_shape, begun, waiting), other, written
     tiles = tiles[size:]
     begun = len(tiles)
     waiting.clear()
     stored_bytes, entry_bytes, segments = 0, 0, segments + 1
+    return found
 
   for picture in pictures:
     waiting.append(picture)
@@ -216,11 +228,9 @@ def write_pictures(
     stored_bytes += len(picture.metadata) + picture.size
     entry_bytes += len(picture.name) + 80
     while len(tiles) >= size or stored_bytes > _MAX_KEPT or entry_bytes > _MAX_ENTRIES:
-      write()
+      yield content()
   if waiting or len(tiles) or not segments:
-    write()
-  writer.close()
-  return fallen
+    yield content()
 
 
 def _split_runs(runs, size):
@@ -265,20 +275,26 @@ def read_pictures(
       yield item
 
 
+def _parsed(result, reader, coder):
+  """Return the tiles of a decoded segment, how many of them are of an earlier segment's file, and its files."""
+  if isinstance(result, SegmentError):
+    raise result
+  tiles, extra = result
+  return tiles, *parse_list(extra, coder.model.image_shape, reader.header.version, coder.codec.dtype.itemsize)
+
+
 def read_from(
   reader: ArchiveReader, coder: TieredCodec, names: Collection[str] | None = None, start: Point = Point()
 ) -> Iterator[ImageFile | Lost | Point]:
   """Yield what `read_pictures` does from a point on, and after each segment the point to which it came."""
   reader.check(coder)
-  shape = coder.model.image_shape
-  check_channels(shape[2])
+  check_channels(coder.model.image_shape[2])
   wanted = None if names is None else set(names)
   # In order; the first may lack tiles. Each with the point before it.
   queue: collections.deque[tuple[Point, Lost | StoredFile]] = collections.deque()
-  for number, segment in enumerate(reader.segments(start=start.segment), start.segment):
+  for number, (_, result) in enumerate(reader.decoded(coder, start=start.segment), start.segment):
     try:
-      tiles, extra = reader.decode(segment, coder)
-      begun, items = parse_list(extra, shape, reader.header.version, coder.codec.dtype.itemsize)
+      tiles, begun, items = _parsed(result, reader, coder)
       missing = queue[0][1].missing if queue and isinstance(queue[0][1], StoredFile) else begun
       if missing != begun:
         raise SegmentError("a segment goes on with another file than the one before it")

@@ -36,7 +36,7 @@ from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, 
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
 from flowpp_tf.core.tile_layout import RUN, TileLayout
-from flowpp_tf.io.budget import BudgetError, claim
+from flowpp_tf.io.budget import BudgetError, claim, room
 
 MAX_IMAGES = 1 << 16
 MAX_PIXELS = 1 << 28  # values of all images
@@ -94,6 +94,11 @@ class Fields:
     """Return the indices of the images in the batches, in this order."""
     return _coded(self.order, self.plain, self.late)
 
+  def memory(self, codec: BitsBackCoder) -> int:
+    """Return about how many bytes of memory decoding takes, which `from_bytes` has claimed."""
+    batch = codec.memory.batch(int(self.batches["images"].max(initial=0)))
+    return _memory(codec, self.count, len(self.late), self.extra_size) + batch
+
   def to_bytes(self, place: bytes = b"") -> bytes:
     """Return the segment, bound to its place in an archive."""
     runs = self.layout.runs.tobytes() if self.layout else b""
@@ -112,7 +117,7 @@ class Fields:
     )
     if count > max_images(codec.shape) or extra_size > _MAX_EXTRA or plain + num_late > count or num_batches > count:
       raise ValueError("its header is invalid")
-    _claim(codec, count, num_late, extra_size)
+    claim("memory", _memory(codec, count, num_late, extra_size), "a segment of the archive")
     num_runs, first = 0, _HEAD.size
     if codec.sees_neighbours:
       (num_runs,), first = _RUNS.unpack_from(data, first), first + _RUNS.size
@@ -206,24 +211,24 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
   images = known = None
   try:
     fields = Fields.from_bytes(data, codec)
-    images, known = np.zeros((fields.count, *codec.shape), codec.dtype), np.zeros(fields.count, bool)
-    if len(fields.late):
-      images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape), codec.dtype)
-      known[fields.late] = True
-    content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
-    return images, _decode_content(content, fields, images, places)
+    with room(fields.memory(codec)):
+      images, known = np.zeros((fields.count, *codec.shape), codec.dtype), np.zeros(fields.count, bool)
+      if len(fields.late):
+        images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape), codec.dtype)
+        known[fields.late] = True
+      content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
+      return images, _decode_content(content, fields, images, places)
   except BudgetError:
     raise
   except (ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
     raise SegmentError(str(error), images, known) from None
 
 
-def _claim(codec, count, num_late, extra_size):
-  """Claim the memory that a segment will take, without that of a batch."""
+def _memory(codec, count, num_late, extra_size):
+  """Return the bytes of memory that a segment takes, without those of a batch."""
   copies = 2 * codec.dtype.itemsize - 1  # of 16 bits, the planes of plain images too
   values = (count + num_late) * (copies * int(np.prod(codec.shape)) + _BYTES_OF_TABLES)
-  amount = _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
-  claim("memory", amount, "a segment of the archive")
+  return _BYTES_OF_LZMA + int(_COPIES_OF_IMAGES * values + _COPIES_OF_EXTRA * extra_size)
 
 
 def output_bytes(data: bytes, shape: tuple[int, int, int], itemsize: int = 1) -> int:

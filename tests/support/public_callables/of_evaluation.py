@@ -428,6 +428,14 @@ _COMPRESSION = {
     lambda w: w.reader.decode,
     dict(segment=instance(lambda w: next(w.reader.segments())), coder=instance(lambda w: w.codec)),
   ),
+  "ArchiveReader.decoded": Row(
+    lambda w: lambda **kwargs: [result[0] for _, result in w.reader.decoded(**kwargs)],
+    dict(
+      coder=instance(lambda w: w.codec),
+      numbers=optional(some_of([0], [("negative", -1), ("too large", 5), ("fraction", 0.5)])),
+      start=count(0, low=0, huge=same(2**40)),
+    ),
+  ),
   "ArchiveWriter": Row(
     lambda w: compression.ArchiveWriter,
     dict(
@@ -447,6 +455,15 @@ _COMPRESSION = {
       images=ARRAYS.but("too large uint8", "no images"),
       extra=binary(b"extra").but("empty", "others", "half"),
       instead=optional(binary(b"instead").but("empty", "others", "half")),
+    ),
+  ),
+  "ArchiveWriter.write_segments": Row(
+    lambda w: lambda **kwargs: [*w.writer.write_segments(**kwargs)],
+    dict(
+      contents=some_of(
+        [(IMAGES, b"extra")],
+        [("empty tuple", ()), ("one array", IMAGES), ("no bytes", (IMAGES, 5)), ("five", (IMAGES, b"", None, None, 1))],
+      )
     ),
   ),
   "ArchiveWriter.write_segment/runs": Row(
