@@ -7,12 +7,15 @@ encodes, which is in the time; its networks are traced before. The others code t
 one thread, and decode nothing as they encode. Sizes are of whole archives and files, in bits per pixel of three values.
 """
 
+import os
 import pathlib
 import statistics
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as programs do, before TensorFlow is imported
 
 from absl import app, flags
 import numpy as np
