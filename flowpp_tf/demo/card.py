@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.data import describe
 from flowpp_tf.demo.about import about, evaluated_split
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
@@ -68,10 +69,8 @@ def _bounds(metadata):
   what = f"{entry['images']:,} {split} images"
   rows = {}
   for bound in entry["bounds"]:
-    error = bound.get("standard_error")
-    rows[name_of_bound(bound["num_samples"])] = (
-      f"{bound['bits_per_dim']:.4f}{f' +- {error:.4f}' if error else ''} bits/dim, {what}"
-    )
+    figure = with_error(bound["bits_per_dim"], bound.get("standard_error"))
+    rows[name_of_bound(bound["num_samples"])] = f"{figure} bits/dim, {what}"
   codecs, best = entry.get("codecs") or [], entry["bounds"][-1]["bits_per_dim"]
   sizes = {f"{codec['codec']}, {how}": codec[key] for codec in codecs for key, how in _HOW.items()}
   shown = "; ".join(f"{name} {size:.3f}" for name, size in sorted(sizes.items(), key=lambda item: item[1])[:4])

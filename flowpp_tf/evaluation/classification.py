@@ -11,6 +11,7 @@ import numpy as np
 from flowpp_tf.core.arguments import as_array, check_arguments
 from flowpp_tf.core.checks import check_labels
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.data.dataset import as_images
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.models import FlowPlusPlus
@@ -53,12 +54,13 @@ class Classification:
   def __str__(self):
     error = math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
     text = (
-      f"accuracy by likelihood {self.accuracy:.4f} +- {error:.4f} ({self.correct} of {self.images} images); "
+      f"accuracy by likelihood {with_error(self.accuracy, error)} ({self.correct} of {self.images} images); "
       f"{self.given_label:.4f} bits/dim given the label ({self.num_samples} sample(s))"
     )
     if self.gain is None:
       return text
-    return text + (f", {self.without_label:.4f} without it, {self.gain:+.4f} +- {self.gain_error:.4f}, the same draws")
+    gain = with_error(self.gain, self.gain_error, "+.4f")
+    return f"{text}, {self.without_label:.4f} without it, {gain}, the same draws"
 
 
 @check_arguments

@@ -21,6 +21,7 @@ from flowpp_tf.core.arguments import as_array
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import check_extra, import_extra
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.data.images import parallel_map
 
@@ -50,7 +51,7 @@ class CodecBits:
   sheet: float
 
   def __str__(self) -> str:
-    return f"{self.codec} {self.each:.4f} +- {self.standard_error:.4f} ({self.sheet:.4f} on one sheet)"
+    return f"{self.codec} {with_error(self.each, self.standard_error)} ({self.sheet:.4f} on one sheet)"
 
 
 def check_codecs() -> None:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, shown
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.tiles import KEPT_SIZES, by_size, coded_sizes
@@ -85,10 +86,10 @@ class BitsPerDim:
     rows, exact = [f"{self.images} images"], "dequantization" not in self.terms
     if exact:
       nats, error = (math.log(2) * value for value in (-self.best.bits_per_dim, self.best.standard_error))
-      rows.append(f"  {'exact log density':<39} {nats:.4f} +- {error:.4f} nats/dim")
+      rows.append(f"  {'exact log density':<39} {with_error(nats, error)} nats/dim")
     for bound in self.bounds[::-1]:
       name = name_of_bound(bound.num_samples, exact)
-      rows.append(f"  {name:<39} {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim")
+      rows.append(f"  {name:<39} {with_error(bound.bits_per_dim, bound.standard_error)} bits/dim")
     terms = ", ".join(f"{name.replace('_', '-')} {value:+.4f}" for name, value in self.terms.items())
     return "\n".join([*rows, f"    its terms: {terms}"])
 

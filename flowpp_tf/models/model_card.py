@@ -6,6 +6,7 @@ from typing import Any
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.size import model_size
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.version import __version__
 
 _TAGS = ("normalizing-flow", "flow++", "density-estimation", "image-generation", "tensorflow", "keras")
@@ -91,4 +92,4 @@ def name_of_bound(num_samples: int, exact: bool = False) -> str:
 
 
 def _figure(bound):
-  return f"{bound['bits_per_dim']:.4f} +- {bound['standard_error']:.4f}"
+  return with_error(bound["bits_per_dim"], bound["standard_error"])

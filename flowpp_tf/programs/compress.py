@@ -27,6 +27,7 @@ from flowpp_tf.compression.pictures import (
 )
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.tile_layout import TileLayout
 from flowpp_tf.core.tiles import to_tiles
@@ -190,8 +191,9 @@ def _estimate_files(model, pictures, files):
   """Print how large the archive of so many files would be, from some tiles of each."""
   config, shape, parts, kept_bytes, kept, count, pixel_bytes = model.config, model.config.image_shape, [], 0, 0, 0, 0
   for picture in pictures:
+    kept_bytes += picture.size
     if not picture.has_tiles:
-      kept_bytes, kept = kept_bytes + len(picture.content), kept + 1
+      kept += 1
       continue
     own = to_tiles(picture.pixels, shape)
     count, pixel_bytes = count + len(own), pixel_bytes + picture.pixels.nbytes
@@ -241,8 +243,8 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes, contexts=None,
   size = int(bound.bits_per_dim * dims / 8) + kept_bytes
   print(
     f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"
-    + (f" and {size_text(kept_bytes)} of files that are kept as they are" if kept_bytes else "")
-    + f"\n  {bound.bits_per_dim:.4f} +- {bound.standard_error:.4f} bits/dim, measured on {len(tiles)} of {count} "
+    + (f" and {size_text(kept_bytes)} of whole files, frames and metadata that are kept" if kept_bytes else "")
+    + f"\n  {with_error(bound.bits_per_dim, bound.standard_error)} bits/dim, measured on {len(tiles)} of {count} "
     "images or tiles"
   )
 

@@ -10,6 +10,7 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.evaluation import classify, evaluate_bits_per_dim, measure_codecs, read_record, write_record
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process
 from flowpp_tf.programs.evaluate_flags import counts_from_flags
@@ -70,7 +71,7 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, w
       codecs = measure_codecs(images) if FLAGS.codecs else []
       for codec in codecs:
         print(
-          f"  {f'lossless {codec.codec}':<39} {codec.each:.4f} +- {codec.standard_error:.4f} bits/dim, "
+          f"  {f'lossless {codec.codec}':<39} {with_error(codec.each, codec.standard_error)} bits/dim, "
           f"{codec.sheet:.4f} on one sheet",
           flush=True,
         )
@@ -87,7 +88,6 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, w
       print(f"{dataset.name} {FLAGS.split}: {result}", flush=True)
   seen = measure("train", len(dataset.split(FLAGS.split)[: FLAGS.limit])) if FLAGS.gap else None
   if seen and workers.chief:
-    print(
-      f"gap, {FLAGS.split} - train: {held_out.bits_per_dim - seen.bits_per_dim:+.4f} +- "
-      f"{math.hypot(held_out.standard_error, seen.standard_error):.4f} bits/dim"
-    )
+    error = math.hypot(held_out.standard_error, seen.standard_error)
+    gap = with_error(held_out.bits_per_dim - seen.bits_per_dim, error, "+.4f")
+    print(f"gap, {FLAGS.split} - train: {gap} bits/dim")

@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import flags
 
+from flowpp_tf.core.figures import with_error
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, FeatureNetwork, SampleEvaluator, SampleQuality
 from flowpp_tf.evaluation.record import write_entry
@@ -91,7 +92,7 @@ def table(real: SampleQuality, found: dict[str, SampleQuality]) -> list[str]:
     f"real, {real.images:,} of train": real,
     **{f"temperature {t}": q for t, q in found.items()},
   }.items():
-    distance = f"{quality.frechet_distance:.2f} +- {quality.standard_error:.2f}"
+    distance = with_error(quality.frechet_distance, quality.standard_error, ".2f")
     imbalance = "" if quality.imbalance is None else f"{quality.imbalance:.3f}"
     near = f"{quality.neighbour_distance:.2f}, {quality.closest:.2f}"
     lines.append(f"  {name:<24} {distance:<20} {near:<30} {imbalance}".rstrip())

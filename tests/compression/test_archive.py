@@ -10,7 +10,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 import pytest
 
 import flowpp_tf as fpp
@@ -668,3 +668,11 @@ def test_an_estimate_is_close(run):
   np.savez(run / "arrays.npz", train=images(40), validation=images(9), test=images(400, seed=1))
   text = program_calls.call("compress", "--preset=tiny", "--dataset=npz:arrays.npz", "--estimate", cwd=run).out
   assert "estimate: " in text and "bits/dim, measured on 400 of 400" in text
+  folder, text = run / "described", PngImagePlugin.PngInfo()
+  folder.mkdir()
+  text.add_text("Notes", np.random.RandomState(0).bytes(3000).hex())  # in 3,000 bytes, whatever packs it
+  Image.fromarray(images(1)[0, ..., 0]).save(folder / "a.png", pnginfo=text)
+  (folder / "b.txt").write_bytes(bytes(range(200)))
+  text = program_calls.call("compress", "--preset=tiny", f"--images={folder}", "--estimate", cwd=run).out
+  (kept,) = re.findall(r"for 16 bytes of pixels and ([0-9.]+) kB of whole files, frames and metadata", text)
+  assert 3.2 < float(kept) < 3.8 and "nan" not in text

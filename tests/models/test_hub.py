@@ -28,7 +28,8 @@ def uploaded(tmp_path_factory):
   model, folder = fpp.FlowPlusPlus(GREY), tmp_path_factory.mktemp("hub") / "model"
   perturb(model)
   bound = {"num_samples": 1, "bits_per_dim": 1.5, "standard_error": 0.1}
-  evaluation = {"test": {"bounds": [bound], "data": {"name": "digits"}}}
+  of_one = {"num_samples": 1, "bits_per_dim": 1.25, "standard_error": None}  # as of one image
+  evaluation = {split: {"bounds": [b], "data": {"name": "digits"}} for split, b in (("test", bound), ("train", of_one))}
   models.save_preset(model, folder, "a model of mine", {"dataset": "digits"}, "safetensors", "cc-by-4.0", evaluation)
   (folder / "malware.py").write_text("")
   return model, folder
@@ -162,7 +163,8 @@ def test_the_card_is_one_of_hugging_face_and_the_weights_have_the_config(uploade
   card = library.ModelCard.load(folder / "README.md")
   assert (card.data.license, card.data.library_name, card.data.metrics) == ("cc-by-4.0", "flowpp_tf", ["bits_per_dim"])
   assert "normalizing-flow" in card.data.tags
-  (result,) = card.data.eval_results
+  result, of_one = card.data.eval_results
+  assert of_one.metric_value == 1.25 and "| 1.2500" in card.text
   assert (result.dataset_name, result.metric_type, result.metric_value) == ("digits", "bits_per_dim", 1.5)
   assert json.loads((folder / "preset.json").read_text())["sha256"] in card.text
   with safetensors.safe_open(folder / "best.weights.safetensors", "np") as file:
