@@ -167,7 +167,12 @@ class SavedModelEngine(_References):
     return self._loaded.sample(n, temperature, seed, **self._given(n, labels)).numpy()
 
   def encode(self, images: np.ndarray, seed: Seed = None) -> np.ndarray:
-    return self._loaded.encode(images, seed, **self._given(len(images))).numpy()
+    seeds = lambda part: None if seed is None else seed + part.start  # each part has noise of its own
+    encoded = [
+      self._loaded.encode(images[part], seeds(part), **self._given(len(images[part]))).numpy()
+      for part in batches(len(images), self._max_batch)
+    ]
+    return np.concatenate(encoded)
 
   def decode(self, z: np.ndarray) -> np.ndarray:
     parts = batches(len(z), self._max_batch)

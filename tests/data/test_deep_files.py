@@ -15,6 +15,7 @@ from flowpp_tf.io.deep_image import read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from support import programs
+from support.runs import TINY_RUN
 
 LEVELS = 1 << 16
 RNG = np.random.RandomState(0)
@@ -238,10 +239,10 @@ def test_the_programs_take_files_of_16_bits(tmp_path):
   """Training, evaluation, scores of files, samples and reconstructions, from a folder to arrays of uint16."""
   (tmp_path / "files").mkdir()
   folder(tmp_path / "files", 24)
-  shape = ["--image_shape=8,8,1", f"--levels={LEVELS}", "--pixel_transform=asinh", "--num_classes=0"]
+  shape = ["--image_shape=8,8,1", f"--levels={LEVELS}", "--pixel_transform=asinh"]
   call = lambda *arguments: programs.call(*arguments, cwd=tmp_path)
   run = ["--dataset=folder:files", "--workdir=run", "--steps=2", "--batch_size=4", "--num_samples=1"]
-  assert call("train", "--config=digits", *shape, *run, "--tensorboard=").code == 0
+  assert call("train", *TINY_RUN, *shape, *run).code == 0
   assert call("evaluate", "--workdir=run", "--num_samples=1").code == 0
   result = call("score", "--workdir=run", "--images=files", "--num_samples=1", "--output=scores.csv")
   assert result.code == 0 and len((tmp_path / "scores.csv").read_text().splitlines()) == 25
