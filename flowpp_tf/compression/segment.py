@@ -221,7 +221,8 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
   except BudgetError:
     raise
   except (ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
-    raise SegmentError(str(error), images, known) from None
+    problem = str(error)
+  raise SegmentError(problem, images, known)  # without a context, whose frames hold all that was computed
 
 
 def _memory(codec, count, num_late, extra_size):

@@ -1,10 +1,12 @@
 """Archives of strangers: re-signed ones are found, and nothing takes more than its budget or ends in wrong words."""
 
 import dataclasses
+import gc
 import io
 import json
 import struct
 import tracemalloc
+import weakref
 import zipfile
 
 import numpy as np
@@ -128,6 +130,25 @@ def test_a_segment_takes_no_more_than_it_claims(monkeypatch):
     claims.clear()
     peak = peak_of(lambda: segment.decode_segment(coder().codec, part))  # noqa: B023
     assert peak < sum(claims) < 4 * peak
+
+
+def test_a_segment_that_is_lost_leaves_only_its_images(monkeypatch):
+  """Several wait for their turn: what decoding them took must not wait with them."""
+  beginning, segments = apart(images_archive())
+  broken = [(count, payload[:-4] + bytes(4)) for count, payload in segments]
+  parsed, from_bytes = [], segment.Fields.from_bytes
+
+  def remembered(*arguments):
+    fields = from_bytes(*arguments)
+    parsed.append(weakref.ref(fields))
+    return fields
+
+  monkeypatch.setattr(segment.Fields, "from_bytes", remembered)
+  reader = archive.ArchiveReader(io.BytesIO(put_together(beginning, broken)))
+  results = [result for _, result in reader.decoded(coder())]
+  assert [type(result) for result in results] == 3 * [segment.SegmentError] and results[0].images is not None
+  gc.collect()
+  assert len(parsed) >= 3 and not any(fields() for fields in parsed)
 
 
 def test_what_comes_out_is_counted_over_all_segments():
