@@ -6,8 +6,8 @@
     index: "INDX", u32 segments, u32 CRC-32, then u64 position and u32 images of each
     u64 position of the index, 32 bytes SHA-256 of all before, 8 bytes magic
 
-An archive is written and read one segment at a time, so that neither side needs more memory than for a segment. Any
-segment can be decoded separately.
+An archive is written and read segment by segment, as many at a time as there are cores and as the budget has memory
+for, at least one. Any segment can be decoded separately.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from flowpp_tf.compression.segment import (
   Fields,
   SegmentError,
   decode_segment,
+  decoding_memory,
   encode_fields,
+  encoding_memory,
   max_images,
   output_bytes,
 )
@@ -40,7 +42,6 @@ from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tile_layout import TileLayout
-from flowpp_tf.io import budget
 from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.version import __version__
 
@@ -187,33 +188,38 @@ class ArchiveWriter:
     """Write segments, of which several are coded at a time; yield for each whether `instead` was written.
 
     Args:
-      contents: the arguments of `write_segment` for each.
+      contents: the arguments of `write_segment` for each; arrays must stay as they are until it is written.
 
     Raises:
       InputError (a ValueError): as `write_segment`.
     """
     check_type("contents", contents, Iterable)
 
-    def encode(content):
-      if not isinstance(content, tuple) or not 1 <= len(content) <= 4:
-        raise InputError(f"`contents` must be tuples of the arguments of `write_segment`, got {shown(content)}")
-      return self._encode(*content)
+    def checked():
+      for content in contents:
+        if not isinstance(content, tuple) or not 1 <= len(content) <= 4:
+          raise InputError(f"`contents` must be tuples of the arguments of `write_segment`, got {shown(content)}")
+        yield self._checked(*content)
 
-    for segment, is_instead in ahead(encode, contents):
+    def memory(content):
+      images, extra, instead, _ = content
+      return encoding_memory(self._coder.codec, len(images), len(extra) + len(instead or b""), self._max_batch)
+
+    for segment, is_instead in ahead(self._encode, checked(), memory):
       if self._held is not None:
         self._write_segment(self._held, False)
       self._held = segment
       yield is_instead
 
   @check_arguments
-  def _encode(
+  def _checked(
     self,
     images: np.ndarray,
     extra: bytes = b"",
     instead: bytes | None = None,
     runs: Sequence[tuple[int, int, int, int]] | None = None,
-  ) -> tuple[Fields, bool]:
-    """Return a segment, and whether it is that of `instead`."""
+  ) -> tuple[np.ndarray, bytes, bytes | None, TileLayout | None]:
+    """Return the arguments of `write_segment`, with a layout in place of the runs."""
     images = as_array("images", images, [None, *self._coder.model.image_shape])
     if images.dtype != self._coder.codec.dtype:
       raise InputError(f"`images` must be {self._coder.codec.dtype}, got {images.dtype}")
@@ -225,6 +231,11 @@ class ArchiveWriter:
         raise InputError(f"`runs` must be parts of pictures, got {shown(runs)}") from None
       if len(layout.waves) != len(images):
         raise InputError(f"`runs` must have the {len(images)} images, got {len(layout.waves)}")
+    return images, extra, instead, layout
+
+  def _encode(self, content):
+    """Return a segment, and whether it is that of `instead`."""
+    images, extra, instead, layout = content
     segment = encode_fields(self._coder.codec, images, extra, self._max_batch, self._coded, layout)
     other = None if instead is None else encode_fields(self._coder.codec, images[:0], instead)
     if other is not None and len(other.to_bytes()) < len(segment.to_bytes()):
@@ -442,16 +453,8 @@ class ArchiveReader:
       except SegmentError as error:
         return segment, error.with_traceback(None)  # which holds what was decoded
 
-    yield from ahead(decode, found(), self._at_a_time(coder))
-
-  def _at_a_time(self, coder):
-    """Return how many segments may be decoded at a time, so that what comes out fits in half of the memory."""
-    try:
-      images = int(self.index()["images"].max(initial=1))
-    except ArchiveError:
-      return 1
-    size = max(images, 1) * coder.codec.num_dims * coder.codec.dtype.itemsize
-    return max(budget.current().memory // (2 * size), 1)
+    memory = lambda segment: 0 if segment.data is None else decoding_memory(coder.codec, segment.data)
+    yield from ahead(decode, found(), memory)
 
   def _claim_output(self, segment, coder):
     if segment.data is None:

@@ -30,6 +30,13 @@ def max_batch(codec: BitsBackCoder) -> int:
   return min(_MAX_BATCH, max(_MAX_BATCH_DIMS // codec.num_dims, 1))
 
 
+def largest_batch(codec: BitsBackCoder, wanted: int | None = None) -> int:
+  """Return the largest batch size of an encoder: the one that is wanted, None for one that is fast."""
+  if wanted is None:
+    wanted = max(_FAST_BATCH, _FAST_BATCH_DIMS // codec.num_dims)
+  return min(wanted, max_batch(codec))
+
+
 def initial_bits(codec: BitsBackCoder, index: int, layout: TileLayout | None) -> int:
   """Return how many bits the stack must have for an image, the first of its batch."""
   height, width, _ = codec.shape
@@ -75,9 +82,7 @@ def push_batches(
   Returns:
     Number of images and bytes of salt of each batch; the indices of the images that were left out.
   """
-  if largest is None:
-    largest = max(_FAST_BATCH, _FAST_BATCH_DIMS // codec.num_dims)
-  largest = min(largest, max_batch(codec))
+  largest = largest_batch(codec, largest)
   batches, left_out, waiting = list[tuple[int, int]](), list[int](), list(indices)
 
   def next_of(waiting: list[int], stack: Stack) -> list[int]:

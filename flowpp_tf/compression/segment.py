@@ -30,13 +30,21 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.batches import SPARE_BITS, Salt, batch_step, initial_bits, max_batch, push_batches
+from flowpp_tf.compression.batches import (
+  SPARE_BITS,
+  Salt,
+  batch_step,
+  initial_bits,
+  largest_batch,
+  max_batch,
+  push_batches,
+)
 from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
 from flowpp_tf.core.tile_layout import RUN, TileLayout
-from flowpp_tf.io.budget import BudgetError, claim, room
+from flowpp_tf.io.budget import BudgetError, claim
 
 MAX_IMAGES = 1 << 16
 MAX_PIXELS = 1 << 28  # values of all images
@@ -44,8 +52,11 @@ _MAX_EXTRA = 1 << 28
 # Bytes of memory that a decoder takes for each pixel value and each extra byte; a test measures them.
 _BYTES_OF_LZMA = 20 << 20  # its dictionary, and what is unpacked at a time
 _COPIES_OF_IMAGES, _COPIES_OF_EXTRA, _BYTES_OF_TABLES = 1.1, 3.1, 160
+_COPIES_OF_DATA = 3  # the segment, its fields, the stack
+_COPIES_TO_PACK, _MOST_TO_PACK = 12, 192 << 20  # of an encoder's LZMA
 _RUN_IMAGES = 64
 _HEAD = struct.Struct("<9I")
+_DAMAGE = (ValueError, LookupError, TypeError, ArithmeticError, struct.error)  # what decoding damaged bytes raises
 LEAST_BYTES = _HEAD.size + 32  # of a segment
 _RUNS = struct.Struct("<I")
 _BATCH = np.dtype([("images", "<u2"), ("salts", "u1")])
@@ -94,11 +105,6 @@ class Fields:
     """Return the indices of the images in the batches, in this order."""
     return _coded(self.order, self.plain, self.late)
 
-  def memory(self, codec: BitsBackCoder) -> int:
-    """Return about how many bytes of memory decoding takes, which `from_bytes` has claimed."""
-    batch = codec.memory.batch(int(self.batches["images"].max(initial=0)))
-    return _memory(codec, self.count, len(self.late), self.extra_size) + batch
-
   def to_bytes(self, place: bytes = b"") -> bytes:
     """Return the segment, bound to its place in an archive."""
     runs = self.layout.runs.tobytes() if self.layout else b""
@@ -135,7 +141,8 @@ class Fields:
     ends = list(itertools.accumulate([start, 4 * len(_runs(batches)), 4 * num_late, 32, late_size]))
     parts = [data[a:b] for a, b in zip(ends, [*ends[1:], None])]
     digest, late_images = parts[2:4]
-    checks, late, words = (np.frombuffer(parts[i], "<u4").astype(np.int64) for i in (0, 1, 4))
+    checks, late = (np.frombuffer(parts[i], "<u4").astype(np.int64) for i in (0, 1))
+    words = np.frombuffer(parts[4], "<u4").astype(np.uint32, copy=False)
     order = _order(layout, count)
     if (
       int(batches["images"].sum()) != len(_coded(order, plain, late))
@@ -149,7 +156,7 @@ class Fields:
       raise ValueError("its tables are invalid")
     claim("memory", codec.memory.batch(int(batches["images"].max(initial=0))), "a batch of the archive")
     sizes = content_size, extra_size, packed_size
-    return cls(count, plain, *sizes, batches, checks, late, digest, late_images, words.astype(np.uint32), layout)
+    return cls(count, plain, *sizes, batches, checks, late, digest, late_images, words, layout)
 
 
 def encode_fields(
@@ -211,18 +218,39 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
   images = known = None
   try:
     fields = Fields.from_bytes(data, codec)
-    with room(fields.memory(codec)):
-      images, known = np.zeros((fields.count, *codec.shape), codec.dtype), np.zeros(fields.count, bool)
-      if len(fields.late):
-        images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape), codec.dtype)
-        known[fields.late] = True
-      content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
-      return images, _decode_content(content, fields, images, places)
+    images, known = np.zeros((fields.count, *codec.shape), codec.dtype), np.zeros(fields.count, bool)
+    if len(fields.late):
+      images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape), codec.dtype)
+      known[fields.late] = True
+    content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
+    return images, _decode_content(content, fields, images, places)
   except BudgetError:
     raise
-  except (ValueError, LookupError, TypeError, ArithmeticError, struct.error) as error:
+  except _DAMAGE as error:
     problem = str(error)
   raise SegmentError(problem, images, known)  # without a context, whose frames hold all that was computed
+
+
+def decoding_memory(codec: BitsBackCoder, data: bytes) -> int:
+  """Return about how many bytes of memory `decode_segment` takes, with those of the segment and of what comes out.
+
+  Raises:
+    BudgetError (a ValueError): if that is too much.
+  """
+  try:
+    fields = Fields.from_bytes(data, codec)
+  except BudgetError:
+    raise
+  except _DAMAGE:
+    return len(data)
+  batch = codec.memory.batch(int(fields.batches["images"].max(initial=0)))
+  return _COPIES_OF_DATA * len(data) + _memory(codec, fields.count, len(fields.late), fields.extra_size) + batch
+
+
+def encoding_memory(codec: BitsBackCoder, count: int, extra_size: int, largest: int | None = None) -> int:
+  """Return about how many bytes of memory `encode_fields` takes: a batch is checked beside the next one."""
+  batches = 2 * codec.memory.batch(min(count, largest_batch(codec, largest)))
+  return _memory(codec, count, 0, extra_size) + batches + min(_COPIES_TO_PACK * extra_size, _MOST_TO_PACK)
 
 
 def _memory(codec, count, num_late, extra_size):

@@ -20,6 +20,8 @@ try:
 except ImportError:
   threadpoolctl = None
 
+from flowpp_tf.io import budget
+
 _MOST = 1 << 16
 _CORES = os.cpu_count() or 1
 T = TypeVar("T")
@@ -103,34 +105,43 @@ def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R
   return _submit(_pool("background", os.getpid()), _stopped.get(), function, *arguments).result
 
 
-def ahead(function: Callable[[T], R], parts: Iterable[T], most: int = _MOST) -> Iterator[R]:
+def ahead(function: Callable[[T], R], parts: Iterable[T], memory: Callable[[T], int] = lambda part: 0) -> Iterator[R]:
   """Yield `function(part)` of each part, in order; threads compute those that follow meanwhile.
 
-  What `parts` or `function` raise is raised after the results before it. The threads stop, where they call
-  `check_stopped`, when the iterator is closed.
+  One for each core is begun, as long as all of them fit in the budget's memory; one always is. What `parts`, `memory`
+  or `function` raise is raised after the results before it. The threads stop, where they call `check_stopped`, when
+  the iterator is closed.
 
   Args:
     function: of a part.
-    parts: the parts, which are taken in the caller's thread, at most `most` before they are wanted.
-    most: how many threads may compute at a time, at most one for each core.
+    parts: the parts, which are taken in the caller's thread: those that are begun, and one that waits for memory.
+    memory: bytes that a part takes until its result has been used.
   """
-  most = min(most, _CORES)
-  if threadpoolctl is None or most < 2:
+  if threadpoolctl is None or _CORES == 1:
     yield from map(function, parts)
     return
-  parts, waiting, closed = iter(parts), collections.deque[concurrent.futures.Future[R]](), threading.Event()
+  found = ((part, memory(part)) for part in parts)
+  following: tuple[T, int] | None = None  # which waits for memory
   end: Exception | None = None
-  pool = concurrent.futures.ThreadPoolExecutor(most)
+  begun, amounts = collections.deque[concurrent.futures.Future[R]](), collections.deque[int]()
+  pool, closed = concurrent.futures.ThreadPoolExecutor(_CORES), threading.Event()
   try:
     while True:
-      while end is None and len(waiting) < most:
+      while end is None and len(begun) < _CORES:
         try:
-          waiting.append(_submit(pool, closed.is_set, function, next(parts)))
+          following = following or next(found)
         except Exception as error:  # StopIteration too
           end = error
-      if not waiting:
+          break
+        if begun and sum(amounts) + following[1] > budget.current().memory:
+          break
+        begun.append(_submit(pool, closed.is_set, function, following[0]))
+        amounts.append(following[1])
+        following = None
+      if not begun:
         break
-      yield waiting.popleft().result()
+      yield begun.popleft().result()
+      amounts.popleft()
     if end is not None and not isinstance(end, StopIteration):
       raise end
   finally:

@@ -10,7 +10,6 @@ allocates; work is linear in what was claimed. `--memory`, `--max_pixels` and `-
 from collections.abc import Iterator
 import contextlib
 import dataclasses
-import threading
 import time
 
 from flowpp_tf.core.errors import InputError
@@ -61,7 +60,6 @@ _WORDS = {
 }
 _current = Budget()
 _deadline: float | None = None
-_changed, _held = threading.Condition(), 0  # bytes that threads hold
 
 
 def current() -> Budget:
@@ -95,25 +93,6 @@ def claim(kind: str, amount: int, what: str) -> None:
   if amount > limit:
     show = size_text if kind in ("bytes_in", "memory") else "{:,}".format
     raise BudgetError(_WORDS[kind].format(what=what, amount=show(amount), limit=show(limit)))
-
-
-@contextlib.contextmanager
-def room(amount: int) -> Iterator[None]:
-  """Wait until what other threads hold leaves so many bytes of the memory; there is always room for one alone.
-
-  Args:
-    amount: bytes, which have been claimed.
-  """
-  global _held
-  with _changed:
-    _changed.wait_for(lambda: not _held or _held + amount <= _current.memory)
-    _held += amount
-  try:
-    yield
-  finally:
-    with _changed:
-      _held -= amount
-      _changed.notify_all()
 
 
 def claim_output(amount: int, size: int, what: str) -> None:

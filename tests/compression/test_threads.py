@@ -1,12 +1,14 @@
-"""Threads of the codec: order, errors, an end that somebody does not wait for, and one thread for each product."""
+"""Threads of the codec: order, errors, memory, an end that nobody waits for, and one thread for each product."""
 
+import io
 import threading
 
 import numpy as np
 import pytest
 
-from flowpp_tf.compression import threads
+from flowpp_tf.compression import archive, threads
 from flowpp_tf.io import budget
+from support.archives import coder
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
@@ -28,7 +30,6 @@ def test_results_come_in_order_while_later_parts_are_computed():
 
   assert list(threads.ahead(function, range(9))) == [*range(0, 90, 10)]
   assert list(threads.ahead(function, [])) == []
-  assert list(threads.ahead(str, [1, 2], most=1)) == ["1", "2"]
 
 
 def test_errors_come_after_the_results_before_them():
@@ -41,19 +42,37 @@ def test_errors_come_after_the_results_before_them():
     yield from range(2)
     raise OSError("no more")
 
+  def memory(part):
+    if part == 1:
+      raise ValueError("too large")
+    return 0
+
   found = []
   with pytest.raises(LookupError, match="three"):
     found.extend(threads.ahead(function, range(9)))
   with pytest.raises(OSError, match="no more"):
     found.extend(threads.ahead(function, parts()))
-  assert found == [0, 1, 2, 0, 1]
+  with pytest.raises(ValueError, match="too large"):
+    found.extend(threads.ahead(function, range(9), memory))
+  assert found == [0, 1, 2, 0, 1, 0]
 
 
-def test_no_more_parts_are_taken_than_threads_are_there():
+def test_no_more_parts_are_taken_than_there_are_cores():
   taken = []
-  results = threads.ahead(lambda part: part, (taken.append(i) or i for i in range(100)), most=3)
-  assert next(results) == 0 and taken == [0, 1, 2]
+  results = threads.ahead(lambda part: part, (taken.append(i) or i for i in range(100)))
+  assert next(results) == 0 and taken == [0, 1, 2, 3]
   results.close()
+
+
+def test_as_many_parts_are_begun_as_fit_in_the_memory_and_one_always():
+  taken, amounts = [], [60, 30, 20, 500, 40, 40, 40]
+  parts = (taken.append(i) or i for i in range(len(amounts)))
+  with budget.use(budget.Budget(memory=100)):
+    results = threads.ahead(str, parts, memory=amounts.__getitem__)
+    # Those that are begun, and one that waits: 60 + 30, 30 + 20, 20, 500, 40 + 40, 40 + 40, 40.
+    for number, count in enumerate([3, 4, 4, 5, 7, 7, 7]):
+      assert next(results) == str(number) and len(taken) == count
+  assert list(results) == []
 
 
 def test_threads_stop_when_nobody_waits_for_them():
@@ -93,33 +112,30 @@ def test_each_product_has_one_thread(parts):
   assert limits(0) == before
 
 
-def test_there_is_room_for_as_many_as_fit_and_for_one_alone():
-  order, held = [], threading.Event()
+@pytest.mark.needs("constriction")
+@pytest.mark.parametrize("memory, count", [(4 << 30, 4), (40 << 20, 2)])
+def test_segments_of_which_several_are_coded_at_a_time_share_the_memory(monkeypatch, memory, count):
+  """Of 30 MiB each, with little that comes out: an archive of large segments takes no more on a machine of many cores.
 
-  def large():
-    with budget.room(70):
-      held.set()
-      order.append("large begins")
-      waiting.wait(60)
-      order.append("large ends")
+  One segment more than fits is taken, as its memory is not known before.
+  """
+  nothing = np.zeros((0, *coder().model.image_shape), np.uint8)
+  extras = [np.random.default_rng(i).bytes(1 << 20) for i in range(6)]
+  taken, segment_at = [], archive.ArchiveReader._segment_at
 
-  def small():
-    with budget.room(40):
-      order.append("small begins")
+  def read(self, position):
+    taken.append(position)
+    return segment_at(self, position)
 
-  waiting = threading.Event()
-  with budget.use(budget.Budget(memory=100)):
-    first = threading.Thread(target=large)
-    first.start()
-    assert held.wait(60)
-    with budget.room(30):  # beside it
-      pass
-    second = threading.Thread(target=small)
-    second.start()
-    second.join(0.2)
-    waiting.set()
-    first.join()
-    second.join()
-    with budget.room(1000):
-      pass
-  assert order == ["large begins", "large ends", "small begins"]
+  monkeypatch.setattr(archive.ArchiveReader, "_segment_at", read)
+  with budget.use(budget.Budget(memory=memory)):
+    file = io.BytesIO()
+    writer = archive.ArchiveWriter(file, coder())
+    results = writer.write_segments((taken.append(extra) or (nothing, extra)) for extra in extras)
+    assert next(results) is False and len(taken) == count
+    assert len(list(results)) == 5
+    writer.close()
+    taken.clear()
+    results = archive.ArchiveReader(file).decoded(coder())
+    assert next(results)[1][1] == extras[0] and len(taken) == count
+    assert [result[1] for _, result in results] == extras[1:]
