@@ -8,16 +8,14 @@ operations are functions of `exact`, and sums of integers.
 
 from collections.abc import Mapping
 import functools
-import os
 from typing import Any
 
 import numpy as np
 
-from flowpp_tf.compression import exact
+from flowpp_tf.compression import exact, threads
 from flowpp_tf.compression.bits_back_coder import Networks
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.memory import CodecMemory
-from flowpp_tf.compression.threads import in_threads
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.io import budget
@@ -236,9 +234,9 @@ class PortableNetworks(Networks):
   def _in_chunks(self, network, *arrays):
     """Return a network's output for a batch; each thread takes as many images at a time as fit in a core's cache."""
     count = len(arrays[0])
-    size = max(min(self._chunk, -(-count // (os.cpu_count() or 1))), 1)  # of small batches fewer: each core has some
+    size = max(min(self._chunk, -(-count // threads.CORES)), 1)  # of small batches fewer: each core has some
     chunks = [[array if array is None else array[i : i + size] for array in arrays] for i in range(0, count, size)]
-    return np.concatenate(in_threads(lambda chunk: network(*chunk), chunks, self._threads))
+    return np.concatenate(threads.in_threads(lambda chunk: network(*chunk), chunks, self._threads))
 
 
 def _blocks_to_channels(context, height, width):

@@ -23,7 +23,7 @@ except ImportError:
 from flowpp_tf.io import budget
 
 _MOST = 1 << 16
-_CORES = os.cpu_count() or 1
+CORES = os.cpu_count() or 1
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -36,7 +36,7 @@ class Stopped(Exception):
 def _pool(purpose: str, process_id: int) -> concurrent.futures.ThreadPoolExecutor:
   """Threads of one purpose: a call may wait for calls of another one, but not of its own."""
   del purpose, process_id  # a fork does not have the threads of its parent
-  return concurrent.futures.ThreadPoolExecutor(_CORES)
+  return concurrent.futures.ThreadPoolExecutor(CORES)
 
 
 class _OneThreadPerProduct:
@@ -82,9 +82,9 @@ def in_threads(function: Callable[[T], R], parts: Iterable[T], most: int = _MOST
   if threadpoolctl is None:
     return [function(part) for part in parts]
   with _one_thread_per_product:
-    if len(parts) < 2 or _CORES == 1 or most == 1:
+    if len(parts) < 2 or CORES == 1 or most == 1:
       return [function(part) for part in parts]
-    if most < _CORES:
+    if most < CORES:
       free = threading.Semaphore(most)
       compute = function
 
@@ -100,7 +100,7 @@ def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R
 
   Without threads the call is made then.
   """
-  if threadpoolctl is None or _CORES == 1:
+  if threadpoolctl is None or CORES == 1:
     return functools.partial(function, *arguments)
   return _submit(_pool("background", os.getpid()), _stopped.get(), function, *arguments).result
 
@@ -117,17 +117,17 @@ def ahead(function: Callable[[T], R], parts: Iterable[T], memory: Callable[[T], 
     parts: the parts, which are taken in the caller's thread: those that are begun, and one that waits for memory.
     memory: bytes that a part takes until its result has been used.
   """
-  if threadpoolctl is None or _CORES == 1:
+  if threadpoolctl is None or CORES == 1:
     yield from map(function, parts)
     return
   found = ((part, memory(part)) for part in parts)
   following: tuple[T, int] | None = None  # which waits for memory
   end: Exception | None = None
   begun, amounts = collections.deque[concurrent.futures.Future[R]](), collections.deque[int]()
-  pool, closed = concurrent.futures.ThreadPoolExecutor(_CORES), threading.Event()
+  pool, closed = concurrent.futures.ThreadPoolExecutor(CORES), threading.Event()
   try:
     while True:
-      while end is None and len(begun) < _CORES:
+      while end is None and len(begun) < CORES:
         try:
           following = following or next(found)
         except Exception as error:  # StopIteration too

@@ -14,7 +14,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, pictures, segment, tiered_codec
+from flowpp_tf.compression import archive, pictures, segment, threads, tiered_codec
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
@@ -276,7 +276,7 @@ def test_a_lack_of_memory_in_the_probe_is_no_result(monkeypatch):
 
 def test_the_formula_of_a_model_is_close_to_what_it_takes(monkeypatch):
   """Within a factor of 3 above what is measured, never below; tools of the house measured it on nine models."""
-  monkeypatch.setattr("os.cpu_count", lambda: 1)
+  monkeypatch.setattr(threads, "CORES", 1)
   for name in ("embedded_attention", "embedded_vflow", "embedded_uniform"):
     model = archive.ArchiveReader(io.BytesIO(archives.example(name))).model
     memory = CodecMemory.of(model)

@@ -15,7 +15,7 @@ threadpoolctl = pytest.importorskip("threadpoolctl")
 
 @pytest.fixture(autouse=True)
 def four_cores(monkeypatch):
-  monkeypatch.setattr(threads, "_CORES", 4)
+  monkeypatch.setattr(threads, "CORES", 4)
 
 
 def test_results_come_in_order_while_later_parts_are_computed():
