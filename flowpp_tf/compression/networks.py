@@ -8,6 +8,7 @@ operations are functions of `exact`, and sums of integers.
 
 from collections.abc import Mapping
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -202,8 +203,9 @@ class PortableNetworks(Networks):
     self._context_nets: dict[str, tuple[Network, int | None]] = {}
     memory = CodecMemory.of(model)
     self._chunk = memory.at_a_time
-    # All threads together may take half of the budget.
-    self._threads = max(budget.current().memory // (2 * max(memory.at_a_time * memory.network, 1)), 1)
+    # All threads together, of all batches, may take half of the budget.
+    most = max(budget.current().memory // (2 * max(memory.at_a_time * memory.network, 1)), 1)
+    self._free = threading.Semaphore(most)
     for part, (name, flow) in model.flows().items():
       couplings = sum(count for _, count in flow["stages"])
       self._conditioners[part] = [
@@ -236,7 +238,7 @@ class PortableNetworks(Networks):
     count = len(arrays[0])
     size = max(min(self._chunk, -(-count // threads.CORES)), 1)  # of small batches fewer: each core has some
     chunks = [[array if array is None else array[i : i + size] for array in arrays] for i in range(0, count, size)]
-    return np.concatenate(threads.in_threads(lambda chunk: network(*chunk), chunks, self._threads))
+    return np.concatenate(threads.in_threads(lambda chunk: network(*chunk), chunks, self._free))
 
 
 def _blocks_to_channels(context, height, width):

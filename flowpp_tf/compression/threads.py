@@ -9,6 +9,7 @@ short that its threads wait for each other, on a busy machine for many times wha
 import collections
 from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
+import contextlib
 import contextvars
 import functools
 import os
@@ -22,8 +23,8 @@ except ImportError:
 
 from flowpp_tf.io import budget
 
-_MOST = 1 << 16
 CORES = os.cpu_count() or 1
+_NO_LIMIT = contextlib.nullcontext()
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -70,29 +71,28 @@ def check_stopped() -> None:
     raise Stopped
 
 
-def in_threads(function: Callable[[T], R], parts: Iterable[T], most: int = _MOST) -> list[R]:
+def in_threads(
+  function: Callable[[T], R], parts: Iterable[T], free: contextlib.AbstractContextManager[Any] = _NO_LIMIT
+) -> list[R]:
   """Return `function(part)` of each part, in order.
 
   Args:
     function: of a part.
     parts: the parts.
-    most: how many threads may compute at a time.
+    free: a context in which each part is computed, such as a semaphore that several calls share.
   """
   parts = list(parts)
+
+  def compute(part: T) -> R:
+    with free:
+      return function(part)
+
   if threadpoolctl is None:
-    return [function(part) for part in parts]
+    return [compute(part) for part in parts]
   with _one_thread_per_product:
-    if len(parts) < 2 or CORES == 1 or most == 1:
-      return [function(part) for part in parts]
-    if most < CORES:
-      free = threading.Semaphore(most)
-      compute = function
-
-      def function(part: T) -> R:
-        with free:
-          return compute(part)
-
-    return list(_pool("parts", os.getpid()).map(function, parts))
+    if len(parts) < 2 or CORES == 1:
+      return [compute(part) for part in parts]
+    return list(_pool("parts", os.getpid()).map(compute, parts))
 
 
 def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R]:

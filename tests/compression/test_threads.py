@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from flowpp_tf.compression import archive, threads
+from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.io import budget
 from support.archives import coder
 
@@ -110,6 +111,31 @@ def test_each_product_has_one_thread(parts):
   for found in [*threads.in_threads(limits, range(parts)), threads.in_background(limits, 0)()]:
     assert found and set(found) == {1}
   assert limits(0) == before
+
+
+@pytest.mark.needs("constriction")
+def test_the_threads_of_all_batches_together_have_a_limit():
+  """Half of the memory is for two: four batches, of one part each, must not make it four."""
+  memory = coder().codec.memory
+  with budget.use(budget.Budget(memory=4 * memory.at_a_time * memory.network)):
+    networks = PortableNetworks(coder().model)
+  inside, most, third = [], [], threading.Event()
+
+  def network(x):
+    inside.append(1)
+    most.append(len(inside))
+    if len(inside) > 2:
+      third.set()
+    third.wait(0.2)  # for others that come in
+    inside.pop()
+    return x
+
+  batches = [threading.Thread(target=networks._in_chunks, args=(network, np.zeros((1, 1)))) for _ in range(4)]
+  for batch in batches:
+    batch.start()
+  for batch in batches:
+    batch.join()
+  assert len(most) == 4 and max(most) <= 2
 
 
 @pytest.mark.needs("constriction")
