@@ -1,6 +1,6 @@
 """Give the images of an archive back. The flags are in decompress_flags.py."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 import contextlib
 import json
 import os
@@ -53,7 +53,8 @@ def _reading(archive):
     raise InputError(f"{archive!r} cannot be read: {gate.reason(error)}") from None
 
 
-def _read(archive: str, parts: Iterable[T]) -> Iterator[T]:
+def _read(archive: str, parts: Iterable[T]) -> Generator[T, None, None]:
+  """Yield parts of an archive; to be closed, as threads decode the next ones, for which the process would wait."""
   with _reading(archive):
     yield from parts
 
@@ -74,8 +75,8 @@ def _write_array(archive, reader, coder, output):
   run.check_is_new(output)
   problems: list[str] = []
   counts: list[int] = []
-  parts = _read(archive, read_images(reader, coder))
-  run.write_file(output, lambda path: counts.extend(_save(path, parts, coder, problems)))
+  with contextlib.closing(_read(archive, read_images(reader, coder))) as parts:
+    run.write_file(output, lambda path: counts.extend(_save(path, parts, coder, problems)))
   _end(problems, f"{counts[0] - counts[1]} of {counts[0]} images")
 
 
@@ -110,7 +111,8 @@ def _write_files(archive, reader, coder, folder, names, resume):
   try:
     with output.writing():
       seen, begun = set(output.names), True
-      _write_all(output, _read(archive, read_from(reader, coder, names or None, output.point)), seen)
+      with contextlib.closing(_read(archive, read_from(reader, coder, names or None, output.point))) as items:
+        _write_all(output, items, seen)
   except (InputError, OSError) as error:  # as if the disk is full: other files will not do better
     text = str(error) if isinstance(error, InputError) else f"cannot write {str(folder)!r}: {gate.reason(error)}"
     if begun:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import zlib
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf.compression import archive, output_folder, pictures
+from flowpp_tf.compression import archive, output_folder, pictures, threads
 from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.programs import process
 from support import programs
@@ -91,6 +92,33 @@ def test_a_full_disk_leaves_what_can_be_resumed_to_the_same_bytes(stored, monkey
   assert content_of(stored / output) == content_of(stored / "right")
   assert not (stored / f"{output}.partial").exists()
   assert len(decoded) == all_segments if number < 20 else len(decoded) < all_segments
+
+
+def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
+  """The process waits for its threads, which would decode whole segments for nobody."""
+  pytest.importorskip("threadpoolctl")  # without it there are no threads
+  first = next(archive.ArchiveReader(io.BytesIO((stored / "a.fpp").read_bytes())).segments())
+  stopped, given_up = threading.Event(), threading.Event()
+
+  def decode_later_ones_for_ever(codec, data, places):
+    if data == first.data:
+      return decode_segment(codec, data, places)
+    try:
+      while not given_up.wait(0.01):
+        threads.check_stopped()
+    except threads.Stopped:
+      stopped.set()
+      raise
+
+  decode_segment = archive.decode_segment
+  fail_at(monkeypatch, 0)
+  monkeypatch.setattr(archive, "decode_segment", decode_later_ones_for_ever)
+  monkeypatch.setattr(threads, "CORES", 2)
+  result = programs.call("decompress", "a.fpp", "--output=stopped", cwd=stored)
+  assert result.code == 2 and "No space left on device" in result.error
+  in_time = stopped.wait(60)
+  given_up.set()
+  assert in_time
 
 
 CAUSES = {
