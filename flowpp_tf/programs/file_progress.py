@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Mapping
+import threading
 
 import tqdm
 
@@ -10,7 +11,7 @@ from flowpp_tf.core.tiles import count_tiles
 
 
 class FileProgress:
-  """Moves a bar of bytes while the tiles of files are coded in their order.
+  """Moves a bar of bytes while the tiles of files are coded, about in their order, in any thread.
 
   Args:
     bar: whose total is the bytes of all files.
@@ -21,7 +22,7 @@ class FileProgress:
   def __init__(self, bar: tqdm.tqdm, sizes: Mapping[str, int], tile_shape: tuple[int, int, int]) -> None:
     self._bar, self._sizes, self._tile_shape = bar, sizes, tile_shape
     self._waiting: collections.deque[tuple[int, float]] = collections.deque()  # tiles, and bytes of one
-    self._bytes = 0.0
+    self._bytes, self._lock = 0.0, threading.Lock()
 
   def read(self, picture: ImageFile) -> ImageFile:
     """Take a file that has been read, and return it."""
@@ -45,5 +46,6 @@ class FileProgress:
       self._move(done * size)
 
   def _move(self, size):
-    self._bytes += size
-    self._bar.update(int(self._bytes) - self._bar.n)
+    with self._lock:
+      self._bytes += size
+      self._bar.update(int(self._bytes) - self._bar.n)

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -176,3 +177,23 @@ def test_a_bar_of_bytes_moves_with_the_tiles_of_files_in_their_order():
     progress.coded(tiles)
     moved.append(bar.n)
   assert moved == [0, 50, 50, 57, 57, 80, 100, 100]
+
+
+def test_a_bar_of_bytes_may_be_moved_by_several_threads():
+  """Files are read in one thread while their tiles are coded in others."""
+
+  class Bar:
+    n, others = 0, []
+
+    def update(self, count):
+      if not self.others:  # a file is read while this is not done
+        self.others.append(threading.Thread(target=progress.read, args=(ImageFile("b", None),)))
+        self.others[0].start()
+        self.others[0].join(0.2)
+      self.n += count
+
+  bar = Bar()
+  progress = FileProgress(bar, {"a": 30, "b": 50}, (4, 4, 1))
+  progress.read(ImageFile("a", None))
+  bar.others[0].join()
+  assert bar.n == 80
