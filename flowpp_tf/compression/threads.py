@@ -40,28 +40,35 @@ def _pool(purpose: str, process_id: int) -> concurrent.futures.ThreadPoolExecuto
   return concurrent.futures.ThreadPoolExecutor(CORES)
 
 
-class _OneThreadPerProduct:
-  """A context in which matrix products use one thread; several threads may be in it at a time."""
+class _Inside:
+  """How many threads are inside of a context.
 
-  def __init__(self):
-    self._lock, self._count = threading.Lock(), 0
+  Args:
+    first: makes a context around all of them.
+  """
 
-  def __enter__(self):
+  def __init__(self, first: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext) -> None:
+    self._lock, self._first = threading.Lock(), first
+    self.count = 0
+
+  def __enter__(self) -> None:
     with self._lock:
-      if not self._count:
-        self._limit = _controller().limit(limits=1, user_api="blas")
-        self._limit.__enter__()
-      self._count += 1
+      if not self.count:
+        self._around = self._first()
+        self._around.__enter__()
+      self.count += 1
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: object) -> None:
     with self._lock:
-      self._count -= 1
-      if not self._count:
-        self._limit.__exit__(*error)
+      self.count -= 1
+      if not self.count:
+        self._around.__exit__(None, None, None)
 
 
 _controller = functools.cache(lambda: threadpoolctl.ThreadpoolController())
-_one_thread_per_product = _OneThreadPerProduct()
+_one_thread_per_product = _Inside(lambda: _controller().limit(limits=1, user_api="blas"))
+_computing, _computing_ahead = _Inside(), _Inside()  # calls in all threads of `ahead` and `in_background`; of `ahead`
+_is_such_a_call: contextvars.ContextVar[bool] = contextvars.ContextVar("is_such_a_call", default=False)
 _stopped: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("stopped", default=lambda: False)
 
 
@@ -74,7 +81,7 @@ def check_stopped() -> None:
 def in_threads(
   function: Callable[[T], R], parts: Iterable[T], free: contextlib.AbstractContextManager[Any] = _NO_LIMIT
 ) -> list[R]:
-  """Return `function(part)` of each part, in order.
+  """Return `function(part)` of each part, in order; in this thread where others are as many as further cores.
 
   Args:
     function: of a part.
@@ -90,7 +97,7 @@ def in_threads(
   if threadpoolctl is None:
     return [compute(part) for part in parts]
   with _one_thread_per_product:
-    if len(parts) < 2 or CORES == 1:
+    if len(parts) < 2 or _computing.count - _is_such_a_call.get() + 1 >= CORES:
       return [compute(part) for part in parts]
     return list(_pool("parts", os.getpid()).map(compute, parts))
 
@@ -98,9 +105,9 @@ def in_threads(
 def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R]:
   """Begin a call in another thread; return a function that waits for its end, and returns or raises what it does.
 
-  Without threads the call is made then.
+  Without threads, or where those of `ahead` are as many as cores, the call is made then.
   """
-  if threadpoolctl is None or CORES == 1:
+  if threadpoolctl is None or _computing_ahead.count >= CORES or CORES == 1:
     return functools.partial(function, *arguments)
   return _submit(_pool("background", os.getpid()), _stopped.get(), function, *arguments).result
 
@@ -120,6 +127,11 @@ def ahead(function: Callable[[T], R], parts: Iterable[T], memory: Callable[[T], 
   if threadpoolctl is None or CORES == 1:
     yield from map(function, parts)
     return
+
+  def compute(part: T) -> R:
+    with _computing_ahead:
+      return function(part)
+
   found = ((part, memory(part)) for part in parts)
   following: tuple[T, int] | None = None  # which waits for memory
   end: Exception | None = None
@@ -135,7 +147,7 @@ def ahead(function: Callable[[T], R], parts: Iterable[T], memory: Callable[[T], 
           break
         if begun and sum(amounts) + following[1] > budget.current().memory:
           break
-        begun.append(_submit(pool, closed.is_set, function, following[0]))
+        begun.append(_submit(pool, closed.is_set, compute, following[0]))
         amounts.append(following[1])
         following = None
       if not begun:
@@ -154,7 +166,8 @@ def _submit(pool, stopped, function, *arguments):
 
   def call():
     _stopped.set(stopped)
-    with _one_thread_per_product:
+    _is_such_a_call.set(True)
+    with _computing, _one_thread_per_product:
       return function(*arguments)
 
   return pool.submit(contextvars.copy_context().run, call)

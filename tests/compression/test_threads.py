@@ -77,11 +77,14 @@ def test_as_many_parts_are_begun_as_fit_in_the_memory_and_one_always():
 
 
 def test_threads_stop_when_nobody_waits_for_them():
-  ended = threading.Event()
+  began, ended = threading.Event(), threading.Event()
 
   def function(part):
+    if part == 0:
+      assert began.wait(60)
     try:
       while part:  # for ever
+        began.set()
         threads.check_stopped()
     except threads.Stopped:
       ended.set()
@@ -165,3 +168,24 @@ def test_segments_of_which_several_are_coded_at_a_time_share_the_memory(monkeypa
     results = archive.ArchiveReader(file).decoded(coder())
     assert next(results)[1][1] == extras[0] and len(taken) == count
     assert [result[1] for _, result in results] == extras[1:]
+
+
+def test_threads_are_no_more_than_cores(monkeypatch):
+  """Parts of a batch, and its check, have threads of their own only as long as segments leave cores."""
+  monkeypatch.setattr(threads, "CORES", 2)
+  own = lambda part: threading.get_ident()
+  together = threading.Barrier(2)
+
+  def segment(alone):
+    if not alone:
+      together.wait(60)
+    here, of_parts = threading.get_ident(), threads.in_threads(own, range(4))
+    of_check = threads.in_background(own, 0)()
+    if not alone:
+      together.wait(60)
+    return here, {*of_parts}, of_check
+
+  ((here, of_parts, of_check),) = threads.ahead(segment, [True])
+  assert here not in of_parts and here != of_check
+  for here, of_parts, _ in threads.ahead(segment, [False, False]):
+    assert of_parts == {here}
