@@ -25,6 +25,7 @@ import zlib
 
 import numpy as np
 
+from flowpp_tf.compression.batches import pays_in_threads
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.segment import (
   LEAST_BYTES,
@@ -205,7 +206,8 @@ class ArchiveWriter:
       images, extra, instead, _ = content
       return encoding_memory(self._coder.codec, len(images), len(extra) + len(instead or b""), self._max_batch)
 
-    for segment, is_instead in ahead(self._encode, checked(), memory):
+    pays = lambda content: pays_in_threads(self._coder.codec, len(content[0]))
+    for segment, is_instead in ahead(self._encode, checked(), memory, pays):
       if self._held is not None:
         self._write_segment(self._held, False)
       self._held = segment
@@ -454,7 +456,7 @@ class ArchiveReader:
         return segment, error.with_traceback(None)  # which holds what was decoded
 
     memory = lambda segment: 0 if segment.data is None else decoding_memory(coder.codec, segment.data)
-    yield from ahead(decode, found(), memory)
+    yield from ahead(decode, found(), memory, lambda segment: pays_in_threads(coder.codec, segment.images))
 
   def _claim_output(self, segment, coder):
     if segment.data is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -21,6 +22,7 @@ SPARE_BITS = 128
 # Limits of a decoder, so that a hostile segment cannot make it take all memory.
 _MAX_BATCH, _MAX_BATCH_DIMS = 1024, 1 << 20
 _FAST_BATCH, _FAST_BATCH_DIMS = 64, 1 << 15  # images, or as many as have this number of values
+_IMAGES_FOR_ONE = 16  # how many leave the bits that one more image of a batch needs, about
 _SALT = 0x9D
 _MOST_SALTS = 3
 
@@ -42,6 +44,14 @@ def initial_bits(codec: BitsBackCoder, index: int, layout: TileLayout | None) ->
   height, width, _ = codec.shape
   size = height * width if layout is None else int(np.prod(layout.sizes[index]))
   return codec.initial_bits * codec.num_dims * size // (height * width)
+
+
+def pays_in_threads(codec: BitsBackCoder, count: int) -> bool:
+  """Return whether a segment of so many images is coded faster beside another one: its batches become large enough.
+
+  One without images is, as what packs its bytes needs no GIL.
+  """
+  return not count or codec.pays_in_threads(min(count // _IMAGES_FOR_ONE, largest_batch(codec)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +143,8 @@ def _push_first(codec, stack, images, indices, layout):
   trial, step, error = _push_on_copy(codec, stack, images, indices, layout, 0)
   if error is not None:
     return _FirstTry(indices, None, lambda: error)
-  return _FirstTry(indices, trial, in_background(_check, step, trial.copy(), stack.copy(), images[indices]))
+  begin = in_background if codec.pays_in_threads(len(indices)) else functools.partial
+  return _FirstTry(indices, trial, begin(_check, step, trial.copy(), stack.copy(), images[indices]))
 
 
 def _without(waiting, done):

@@ -64,7 +64,13 @@ class Resolution:
 
 
 class Networks(Protocol):
-  """The networks of a model, by the part that they belong to: "flow", "dequantizer" or "augmenter"."""
+  """The networks of a model, by the part that they belong to: "flow", "dequantizer" or "augmenter".
+
+  Attributes:
+    least_values: of a batch, from which on several threads take less time than one.
+  """
+
+  least_values: int = 0
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     """Return the parameters of a coupling, float64 `[N, H, W, outputs]`."""
@@ -123,6 +129,10 @@ class BitsBackCoder:
     mean, std = grid.places(np.zeros((1, *grid.scale.shape))), 1 / np.abs(grid.scale)
     end = Prior(lambda count: Normal(np.broadcast_to(mean, (count, *grid.scale.shape)), std))
     return Sequence([*self._steps, self._flow.given(context), end])
+
+  def pays_in_threads(self, count: int) -> bool:
+    """Return whether threads make the work on batches of so many images faster, rather than wait for each other."""
+    return count * self.num_dims >= self._networks.least_values
 
   def push(self, stack: Stack, images: np.ndarray) -> int:
     """Push images, integers `[N, H, W, C]` in 0 .. levels - 1; return their number.

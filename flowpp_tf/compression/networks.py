@@ -197,7 +197,10 @@ class PortableNetworks(Networks):
     model: `CodecModel`.
   """
 
+  least_values = 1 << 13  # in smaller arrays NumPy's operations are so short that threads wait for the GIL
+
   def __init__(self, model: CodecModel) -> None:
+    self._dims = model.num_dims
     make = functools.partial(Network, image_shape=model.image_shape, step=model.tile_step)
     self._conditioners: dict[str, list[Network]] = {}
     self._context_nets: dict[str, tuple[Network, int | None]] = {}
@@ -235,8 +238,9 @@ class PortableNetworks(Networks):
 
   def _in_chunks(self, network, *arrays):
     """Return a network's output for a batch; each thread takes as many images at a time as fit in a core's cache."""
-    count = len(arrays[0])
-    size = max(min(self._chunk, -(-count // threads.CORES)), 1)  # of small batches fewer: each core has some
+    count, size = len(arrays[0]), self._chunk
+    if count * self._dims >= self.least_values:  # of small batches fewer: each core has some
+      size = max(min(size, -(-count // threads.CORES)), 1)
     chunks = [[array if array is None else array[i : i + size] for array in arrays] for i in range(0, count, size)]
     return np.concatenate(threads.in_threads(lambda chunk: network(*chunk), chunks, self._free))
 

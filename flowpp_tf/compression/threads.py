@@ -112,7 +112,12 @@ def in_background(function: Callable[..., R], *arguments: Any) -> Callable[[], R
   return _submit(_pool("background", os.getpid()), _stopped.get(), function, *arguments).result
 
 
-def ahead(function: Callable[[T], R], parts: Iterable[T], memory: Callable[[T], int] = lambda part: 0) -> Iterator[R]:
+def ahead(
+  function: Callable[[T], R],
+  parts: Iterable[T],
+  memory: Callable[[T], int] = lambda part: 0,
+  pays: Callable[[T], bool] = lambda part: True,
+) -> Iterator[R]:
   """Yield `function(part)` of each part, in order; threads compute those that follow meanwhile.
 
   One for each core is begun, as long as all of them fit in the budget's memory; one always is. What `parts`, `memory`
@@ -123,6 +128,7 @@ def ahead(function: Callable[[T], R], parts: Iterable[T], memory: Callable[[T], 
     function: of a part.
     parts: the parts, which are taken in the caller's thread: those that are begun, and one that waits for memory.
     memory: bytes that a part takes until its result has been used.
+    pays: whether a part beside others is computed faster; if not, it begins when those before it have been used.
   """
   if threadpoolctl is None or CORES == 1:
     yield from map(function, parts)
@@ -145,7 +151,7 @@ def ahead(function: Callable[[T], R], parts: Iterable[T], memory: Callable[[T], 
         except Exception as error:  # StopIteration too
           end = error
           break
-        if begun and sum(amounts) + following[1] > budget.current().memory:
+        if begun and not (pays(following[0]) and sum(amounts) + following[1] <= budget.current().memory):
           break
         begun.append(_submit(pool, closed.is_set, compute, following[0]))
         amounts.append(following[1])

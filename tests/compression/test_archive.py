@@ -210,6 +210,7 @@ class Stubborn:
     self.shape, self.levels, self.num_dims = self._codec.shape, self._codec.levels, self._codec.num_dims
     self.initial_bits, self.dtype = self._codec.initial_bits, self._codec.dtype
     self.pop, self.sees_neighbours = self._codec.pop, False
+    self.pays_in_threads = lambda count: True
 
   def push(self, stack, batch):
     self.pushes.append(len(batch))

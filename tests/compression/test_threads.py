@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from flowpp_tf.compression import archive, threads
+from flowpp_tf.compression.batches import largest_batch, pays_in_threads
 from flowpp_tf.compression.networks import PortableNetworks
+from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
 from flowpp_tf.io import budget
 from support.archives import coder
 
@@ -168,6 +170,32 @@ def test_segments_of_which_several_are_coded_at_a_time_share_the_memory(monkeypa
     results = archive.ArchiveReader(file).decoded(coder())
     assert next(results)[1][1] == extras[0] and len(taken) == count
     assert [result[1] for _, result in results] == extras[1:]
+
+
+def test_a_part_that_does_not_pay_beside_others_waits_for_them():
+  running, most = [], []
+
+  def function(part):
+    running.append(part)
+    most.append((part, len(running)))
+    together.wait(60) if part < 2 else None
+    running.remove(part)
+    return part
+
+  together = threading.Barrier(2)  # the first two are computed at a time
+  assert list(threads.ahead(function, range(5), pays=lambda part: part < 2)) == [0, 1, 2, 3, 4]
+  assert all(count == 1 for part, count in most if part >= 2)
+
+
+@pytest.mark.needs("constriction")
+def test_threads_are_for_large_batches_of_the_portable_tier():
+  """In small arrays NumPy's operations are shorter than what threads wait for each other."""
+  portable, largest = coder().codec, largest_batch(coder().codec)
+  assert not portable.pays_in_threads(1) and portable.pays_in_threads(1 << 13)
+  assert (
+    not pays_in_threads(portable, 1000) and pays_in_threads(portable, 16 * largest) and pays_in_threads(portable, 0)
+  )
+  assert TensorFlowNetworks.least_values == 0
 
 
 def test_threads_are_no_more_than_cores(monkeypatch):
