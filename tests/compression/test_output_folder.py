@@ -15,6 +15,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.compression import archive, output_folder, pictures, threads
+from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.programs import process
 from support import programs
@@ -98,11 +99,13 @@ def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
   """The process waits for its threads, which would decode whole segments for nobody."""
   pytest.importorskip("threadpoolctl")  # without it there are no threads
   first = next(archive.ArchiveReader(io.BytesIO((stored / "a.fpp").read_bytes())).segments())
-  stopped, given_up = threading.Event(), threading.Event()
+  began, stopped, given_up = threading.Event(), threading.Event(), threading.Event()
 
   def decode_later_ones_for_ever(codec, data, places):
     if data == first.data:
+      assert began.wait(60)
       return decode_segment(codec, data, places)
+    began.set()
     try:
       while not given_up.wait(0.01):
         threads.check_stopped()
@@ -114,6 +117,7 @@ def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
   fail_at(monkeypatch, 0)
   monkeypatch.setattr(archive, "decode_segment", decode_later_ones_for_ever)
   monkeypatch.setattr(threads, "CORES", 2)
+  monkeypatch.setattr(PortableNetworks, "least_values", 0)  # threads for segments of a few small images too
   result = programs.call("decompress", "a.fpp", "--output=stopped", cwd=stored)
   assert result.code == 2 and "No space left on device" in result.error
   in_time = stopped.wait(60)
