@@ -167,16 +167,12 @@ class SavedModelEngine(_References):
     return self._loaded.sample(n, temperature, seed, **self._given(n, labels)).numpy()
 
   def encode(self, images: np.ndarray, seed: Seed = None) -> np.ndarray:
-    seeds = lambda part: None if seed is None else seed + part.start  # each part has noise of its own
-    encoded = [
-      self._loaded.encode(images[part], seeds(part), **self._given(len(images[part]))).numpy()
-      for part in batches(len(images), self._max_batch)
-    ]
-    return np.concatenate(encoded)
+    # Each part has noise of its own.
+    seeds = lambda start: seed + start if seed is not None and start else seed
+    return self._by_parts(lambda part, start, **given: self._loaded.encode(part, seeds(start), **given), images)
 
   def decode(self, z: np.ndarray) -> np.ndarray:
-    parts = batches(len(z), self._max_batch)
-    return np.concatenate([self._loaded.decode(z[part], **self._given(len(z[part]))).numpy() for part in parts])
+    return self._by_parts(lambda part, start, **given: self._loaded.decode(part, **given), z)
 
   def scores(self, images: np.ndarray) -> dict[str, np.ndarray]:
     return scores_of(images, self._log_likelihoods(images, self.num_samples))
@@ -204,6 +200,11 @@ class SavedModelEngine(_References):
     labels = [np.full(len(images), label) for label in range(self.config.num_classes)]
     bounds = [self._loaded.log_prob_bound(images, num_samples, seed=0, labels=label).numpy() for label in labels]
     return np.stack(bounds, axis=1).astype(np.float64)
+
+  def _by_parts(self, call, array):
+    """Return `call` of an array, made for as many rows at a time as the SavedModel takes."""
+    parts = [(array[part], part.start) for part in batches(len(array), self._max_batch)]
+    return np.concatenate([call(part, start, **self._given(len(part))).numpy() for part, start in parts])
 
   def _given(self, count, labels=None):
     if not self.config.num_classes:
