@@ -25,7 +25,7 @@ import zlib
 
 import numpy as np
 
-from flowpp_tf.compression.batches import pays_in_threads
+from flowpp_tf.compression.batches import segment_pays_in_threads
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.segment import (
   LEAST_BYTES,
@@ -206,7 +206,7 @@ class ArchiveWriter:
       images, extra, instead, _ = content
       return encoding_memory(self._coder.codec, len(images), len(extra) + len(instead or b""), self._max_batch)
 
-    pays = lambda content: pays_in_threads(self._coder.codec, len(content[0]))
+    pays = lambda content: segment_pays_in_threads(self._coder.codec, len(content[0]))
     for segment, is_instead in ahead(self._encode, checked(), memory, pays):
       if self._held is not None:
         self._write_segment(self._held, False)
@@ -456,12 +456,11 @@ class ArchiveReader:
         return segment, error.with_traceback(None)  # which holds what was decoded
 
     memory = lambda segment: 0 if segment.data is None else decoding_memory(coder.codec, segment.data)
-    yield from ahead(decode, found(), memory, lambda segment: pays_in_threads(coder.codec, segment.images))
+    yield from ahead(decode, found(), memory, lambda segment: segment_pays_in_threads(coder.codec, segment.images))
 
   def _claim_output(self, segment, coder):
-    if segment.data is None:
-      raise SegmentError(segment.problem)
-    self.claim_more(output_bytes(segment.data, coder.model.image_shape, coder.codec.dtype.itemsize))
+    if segment.data is not None:
+      self.claim_more(output_bytes(segment.data, coder.model.image_shape, coder.codec.dtype.itemsize))
 
   def _decode(self, segment, coder):
     if segment.data is None:

@@ -46,7 +46,7 @@ def initial_bits(codec: BitsBackCoder, index: int, layout: TileLayout | None) ->
   return codec.initial_bits * codec.num_dims * size // (height * width)
 
 
-def pays_in_threads(codec: BitsBackCoder, count: int) -> bool:
+def segment_pays_in_threads(codec: BitsBackCoder, count: int) -> bool:
   """Return whether a segment of so many images is coded faster beside another one: its batches become large enough.
 
   One without images is, as what packs its bytes needs no GIL.

@@ -41,7 +41,7 @@ class TensorFlowNetworks(Networks):
     self._dtype = dtype
     self._functions: dict[object, tf.types.experimental.ConcreteFunction] = {}
     self._cropped: OrderedDict[tuple[int, int], TensorFlowNetworks] = OrderedDict()
-    self._lock = threading.RLock()  # one thread at a time traces, and makes models
+    self._lock = threading.Lock()  # one thread at a time traces these networks, and makes cropped ones
 
   def conditioner(self, part: str, index: int, x: np.ndarray, context: np.ndarray | None) -> np.ndarray:
     flow = self._model.coupling_flow if part == "flow" else getattr(self._model, part).coupling_flow

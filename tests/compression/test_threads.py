@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flowpp_tf.compression import archive, threads
-from flowpp_tf.compression.batches import largest_batch, pays_in_threads
+from flowpp_tf.compression.batches import largest_batch, segment_pays_in_threads
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.tensorflow_networks import TensorFlowNetworks
 from flowpp_tf.io import budget
@@ -193,7 +193,9 @@ def test_threads_are_for_large_batches_of_the_portable_tier():
   portable, largest = coder().codec, largest_batch(coder().codec)
   assert not portable.pays_in_threads(1) and portable.pays_in_threads(1 << 13)
   assert (
-    not pays_in_threads(portable, 1000) and pays_in_threads(portable, 16 * largest) and pays_in_threads(portable, 0)
+    not segment_pays_in_threads(portable, 1000)
+    and segment_pays_in_threads(portable, 16 * largest)
+    and segment_pays_in_threads(portable, 0)
   )
   assert TensorFlowNetworks.least_values == 0
 
