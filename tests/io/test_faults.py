@@ -102,7 +102,8 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
     cases = [of_call[n % len(of_call)] for n, of_call in _by_call(cases)]
   every = request.config.getoption("--faults") == "all"
   outcomes = collections.Counter()
-  for n, error, lasting in cases if every else spread(cases, 4):
+  most = 2 if writer.slow else 4
+  for n, error, lasting in cases if every else spread(cases, most):
     what = f"{writer.name}, call {n}: {faults.calls[n]} fails with {errno.errorcode.get(error, error)}, {lasting=}"
     fresh(before, folder)
     outcome, kinds = _outcome(writer, folder, n, error, lasting, once, what)
@@ -114,7 +115,7 @@ def test_after_a_fault_at_any_call_files_are_old_or_new_and_the_next_call_succee
     # A run goes on when its best weights cannot be written: the last that could be stay.
     _check_next_call(writer, folder, [new, *(allowed if writer.between and outcome == "went on" else [])], what)
   snapshots = [] if _NATIVE else sorted(kills.iterdir(), key=lambda path: int(path.name))
-  for path in snapshots if every else spread(snapshots, 2):
+  for path in snapshots if every else spread(snapshots, most // 2):
     what = f"{writer.name}, killed before call {path.name}: {faults.calls[int(path.name)]}"
     if not writer.between:
       check_state(writer, path, allowed, what)
