@@ -7,6 +7,7 @@ traced once and reads the shared weights.
 
 from collections.abc import Callable, Sequence
 import concurrent.futures
+import math
 import os
 import threading
 from typing import Any
@@ -18,6 +19,8 @@ from flowpp_tf.core.hardware import has_accelerator
 from flowpp_tf.core.shapes import shape_of
 
 _MOST_LANES = 8  # each keeps its own gradients until they are summed; more cores share the operations of a lane
+# Numbers in the output of a layer from which eager lanes take less time: below, they wait for each other's Python.
+_LEAST_NUMBERS = 1 << 22
 _count = 1
 _thread = threading.local()
 
@@ -97,13 +100,18 @@ def add_in_order(parts: Sequence[tf.Tensor]) -> tf.Tensor:
 # --- Lanes of an eager evaluation -----------------------------------------------------------------
 
 
-def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
+def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filters: int) -> tf.Tensor:
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed eagerly, each lane in a thread of its own.
 
-  Unlike lanes of a graph, these can wait for each other: the function calls `sync_lanes`.
+  Unlike lanes of a graph, these can wait for each other: the function calls `sync_lanes`. A small batch has none.
+
+  Args:
+    function: of tensors.
+    *tensors: split along the first axis; the first has the pixels or the latents.
+    filters: of the networks, for each of its values.
   """
   count = lane_count(len(tensors[0]))
-  if count == 1:
+  if count == 1 or math.prod(tensors[0].shape) * filters < _LEAST_NUMBERS:
     return function(*tensors)
   group = _Group(count)
 

@@ -1,6 +1,7 @@
 """A function of images, computed by all devices: the replicas of the model's strategy, and the lanes of a CPU."""
 
 from collections.abc import Callable, Sequence
+import functools
 import math
 from typing import Any
 
@@ -51,6 +52,7 @@ class DistributedFunction:
       return strategy.experimental_local_results(strategy.run(on_replica, args=tensors))[0]
 
     self._function = function
+    self._eagerly = functools.partial(in_eager_lanes, function, filters=model.config.filters)
     self._workers = Workers(strategy)
     self._parts = replicas * lane_count()
     self._unused = True
@@ -79,7 +81,7 @@ class DistributedFunction:
     again = lambda: self._function(*tensors())
     try:
       with self._workers.guard(), input_errors():
-        results = (in_eager_lanes(self._function, *tensors()) if eagerly else self._run(*arrays)).numpy()[:count]
+        results = (self._eagerly(*tensors()) if eagerly else self._run(*arrays)).numpy()[:count]
     except InputError as error:
       found = first_non_finite_part(again)
       raise InputError(f"{error}: {found}" if found else str(error)) from None

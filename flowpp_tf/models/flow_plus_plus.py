@@ -357,7 +357,7 @@ class FlowPlusPlus(BoundTraining):
       terms = self._bound_terms(x, noise, EvalContext(initialize=True), **dict(zip(given, values)))
       return _importance_weighted(terms)
 
-    bounds = in_eager_lanes(bound, x, noise, *given.values())
+    bounds = in_eager_lanes(bound, x, noise, *given.values(), filters=self.config.filters)
     self.initialized = True
     return bounds
 

@@ -61,7 +61,10 @@ def deterministic():
 
 @pytest.fixture
 def use_lanes(monkeypatch):
-  """Function that sets the number of lanes: here they come one after the other, as there is one thread between ops."""
+  """Function that sets the number of lanes, for batches of any size: here they come one after the other, as there is
+  one thread between ops.
+  """
+  monkeypatch.setattr("flowpp_tf.core.lanes._LEAST_NUMBERS", 0)
   return lambda count: monkeypatch.setattr("flowpp_tf.core.lanes._count", count)
 
 
