@@ -4,6 +4,7 @@ Nothing that goes wrong is hidden: pixels that are not integers in range are an 
 gradients are not finite changes nothing, counts as NaN in the logs, and is an error if it repeats.
 """
 
+import contextlib
 import functools
 import os
 import types
@@ -140,6 +141,7 @@ class BoundTraining(Adaptable, keras.Model):
       **kwargs: of Keras.
     """
     if not _has_suffix(filepath, SUFFIX):
+      _find_attributes_once()
       return super().save_weights(filepath, overwrite=overwrite, **kwargs)
     if not overwrite and os.path.lexists(filepath):
       raise InputError(f"`filepath` {os.fspath(filepath)!r} is there; give `overwrite=True` to replace it")
@@ -157,6 +159,7 @@ class BoundTraining(Adaptable, keras.Model):
         with reading(filepath):
           read_weights(filepath, unchecked=True).load(self)
       else:
+        _find_attributes_once()
         local = _has_suffix(filepath, ".weights.h5") and os.path.exists(filepath)  # else Keras says what is wrong
         super().load_weights(in_memory(filepath) if local else filepath, *args, **kwargs)
     except Exception:
@@ -431,3 +434,16 @@ def _weighted_mean(values, weights):
     return tf.reduce_mean(values)
   weights = tf.cast(weights, values.dtype)
   return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+
+
+def _find_attributes_once():
+  """Let Keras find once for all layers which of their attributes it neither saves nor loads.
+
+  Keras 3.15 does it again for each layer, by making another one, in a third of the time that a file takes to save: what
+  it has found it keeps under one name, and looks it up by another.
+  """
+  with contextlib.suppress(ImportError, AttributeError):
+    from keras.src.backend.common import global_state
+    from keras.src.saving import saving_lib
+
+    global_state.set_global_attribute("saving_attr_skiplist_Layer", saving_lib.get_attr_skipset("Layer"))
