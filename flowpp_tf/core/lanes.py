@@ -14,6 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from flowpp_tf.core.arguments import check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.hardware import has_accelerator
 from flowpp_tf.core.shapes import shape_of
@@ -25,7 +26,7 @@ _count = 1
 _thread = threading.local()
 
 
-def use_cpu_lanes(splits: int = 0) -> int:
+def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
   """Split batches over the cores of this CPU from now on, and give TensorFlow the threads for it.
 
   Possible only before TensorFlow has used a device. Where there is a GPU or a TPU, the CPU computes too little for it.
@@ -35,20 +36,25 @@ def use_cpu_lanes(splits: int = 0) -> int:
   Args:
     splits: number of lanes; 1 for none; 0 for a lane per core, up to 8, but none where there is a GPU or TPU, and no
       change when it is too late.
+    batch_size: the automatic number divides it, if it is given: a batch that cannot be split among all cores has fewer
+      lanes, whose operations the cores share.
 
   Returns:
     The number of lanes.
 
   Raises:
-    InputError (a ValueError): for a negative number, or when it is too late for a number that was given.
+    InputError (a ValueError): for a negative number or a batch size below 1, or when it is too late for a number that
+      was given.
   """
   global _count
   automatic = splits == 0
   if splits < 0:
     raise InputError(f"`cpu_splits` must be at least 0, got {splits}")
+  if batch_size is not None:
+    check_count("batch_size", batch_size, most=2**31 - 1)
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   if automatic:
-    splits = 1 if has_accelerator() else min(cores, _MOST_LANES)
+    splits = 1 if has_accelerator() else _largest_divisor(batch_size, min(cores, _MOST_LANES))
   if splits > 1:
     try:
       tf.config.threading.set_intra_op_parallelism_threads(max(1, cores // splits))
@@ -65,7 +71,12 @@ def use_cpu_lanes(splits: int = 0) -> int:
 
 def lane_count(size: Any = None) -> int:
   """Return the number of lanes for a batch: the largest that divides its size, if that is known."""
-  return _count if not isinstance(size, int) else max(n for n in range(1, _count + 1) if size % n == 0)
+  return _largest_divisor(size if isinstance(size, int) else None, _count)
+
+
+def _largest_divisor(size, most):
+  """Return the largest number up to `most` that divides a size; `most` if the size is None."""
+  return most if size is None else max(n for n in range(1, most + 1) if size % n == 0)
 
 
 def map_lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:

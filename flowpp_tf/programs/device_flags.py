@@ -28,7 +28,7 @@ def define_device_flags() -> None:
     "cpu_splits",
     0,
     "Equal parts of a batch that the cores of a CPU work on side by side; 1 for "
-    "none, 0 for one per core, up to 8, where there is no GPU or TPU.",
+    "none, 0 for one per core, up to 8, where there is no GPU or TPU; a training batch has as many as divide it.",
     lower_bound=0,
     upper_bound=256,
   )
@@ -41,12 +41,13 @@ def define_device_flags() -> None:
   )
 
 
-def strategy_from_flags(deterministic: bool = False) -> tf.distribute.Strategy:
+def strategy_from_flags(deterministic: bool = False, batch_size: int | None = None) -> tf.distribute.Strategy:
   """Set up lanes and XLA and return the strategy, as the flags ask for; call it before anything else uses a device.
 
   Args:
     deterministic: whether to enable determinism. Batches are then not split unless --cpu_splits asks for it; the parts
       come one after the other.
+    batch_size: of a device, if it is known; see `use_cpu_lanes`.
   """
   from flowpp_tf.core.hardware import has_accelerator
   from flowpp_tf.core.lanes import use_cpu_lanes
@@ -56,7 +57,7 @@ def strategy_from_flags(deterministic: bool = False) -> tf.distribute.Strategy:
   given = flags.FLAGS
   accelerated = has_accelerator() or given.strategy == "tpu"
   whole = deterministic or given.num_virtual_cpus > 1 or accelerated  # the cores have other work, or none
-  use_cpu_lanes(given.cpu_splits or (1 if whole else 0))
+  use_cpu_lanes(given.cpu_splits or (1 if whole else 0), batch_size)
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()

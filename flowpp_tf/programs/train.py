@@ -26,7 +26,8 @@ _RECONSTRUCTED, _ROUNDING = 64, 1e-4  # images; share of their pixels that may d
 def train_from_flags() -> None:
   """Read the flags, then train and test."""
   given, recipe = flags.FLAGS, recipe_from_flags()
-  strategy = device_flags.strategy_from_flags(given.deterministic)  # before data use a device
+  batch_size = recipe.settings.get("batch_size", TrainingConfig.batch_size)
+  strategy = device_flags.strategy_from_flags(given.deterministic, batch_size)  # before data use a device
   data = data_flags.complete_settings(recipe.settings, given.config)
   dataset = data_flags.load_from_settings(data, recipe.config, any_classes=given.labels)
   if given.labels:

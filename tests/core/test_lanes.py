@@ -15,7 +15,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
 from support.marks import slow
 from support.models import SMALL, TINY, small_images
-from support.programs import run
+from support.programs import ROOT, run
 from support.runs import TINY_RUN
 from support.training_steps import train_state
 
@@ -84,6 +84,16 @@ def test_an_error_in_one_lane_of_an_initialisation_does_not_leave_the_other_wait
     lanes.in_eager_lanes(fails_in_the_second, tf.constant([0.0, 0.0, 1.0, 1.0]), filters=1)
 
 
+def test_lanes_of_an_eager_evaluation_begin_with_a_number_of_values(monkeypatch):
+  monkeypatch.setattr(lanes, "_count", 2)
+  sizes = []
+  count_images = lambda x: sizes.append(len(x)) or x
+  for images, expected in ((682, [682]), (684, [342, 342])):  # 2^22 / (8 x 8 x 96) is 682.7
+    sizes.clear()
+    assert len(lanes.in_eager_lanes(count_images, tf.zeros([images, 8, 8, 1]), filters=96)) == images
+    assert sizes == expected
+
+
 def test_moments_are_those_of_the_batch():
   x = np.random.RandomState(0).randn(6, 5, 3) + 100  # a mean that is large beside the deviation
   for axes, parts in ((1, 1), (2, 1), (2, 3)):
@@ -115,7 +125,18 @@ def test_a_batch_has_the_most_lanes_that_divide_it(use_lanes, size, expected):
   assert lanes.lane_count(size) == expected
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_size, expected", [(3, 1), (4, 2)])
+def test_a_run_has_as_many_lanes_as_divide_its_batch(batch_size, expected):
+  program = "from flowpp_tf.core import lanes; import tensorflow as tf; lanes.os.sched_getaffinity = lambda pid: {0, 1}"
+  ask = f"print(lanes.use_cpu_lanes(0, {batch_size}), tf.config.threading.get_intra_op_parallelism_threads())"
+  result = run(["-c", f"{program}\n{ask}"], cwd=ROOT)
+  assert result.out.split() == [str(expected), "0" if expected == 1 else "1"], result.error  # 0: one per core
+
+
 def test_a_number_of_lanes_that_cannot_be_is_a_value_error_that_names_it():
+  with pytest.raises(InputError, match="`batch_size` must be at least 1, got 0"):
+    lanes.use_cpu_lanes(0, 0)
   with pytest.raises(InputError, match="`cpu_splits` must be at least 0, got -1"):
     lanes.use_cpu_lanes(-1)
   with pytest.raises(InputError, match="`cpu_splits` must be set before TensorFlow uses its devices"):
