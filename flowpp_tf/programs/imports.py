@@ -5,9 +5,9 @@ import contextlib
 import gc
 import sys
 
-# Of Keras' wrappers for scikit-learn, pictures of data sets, and data frames, none of which a program uses. Keras
-# imports them only since they are installed.
-_OPTIONAL = ("sklearn", "matplotlib", "pandas")
+# Of Keras' wrappers for scikit-learn, pictures of data sets, data frames, sparse arrays and transformed images, none of
+# which a program uses. Keras and TensorFlow import them only since they are installed.
+_OPTIONAL = ("sklearn", "matplotlib", "pandas", "scipy")
 
 
 @contextlib.contextmanager
