@@ -25,6 +25,7 @@ import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as programs do, before TensorFlow is imported
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from absl import app, flags
@@ -62,9 +63,10 @@ class Case:
 
   @property
   def process(self):
-    """What the variant sets for the process: lanes of the CPU, one for each core if not given; what XLA compiles."""
+    """What the variant sets for the process: lanes of the CPU, those of bin/train if not given; what XLA compiles."""
     given = {name: value for name, value in self._pairs.items() if name in PROCESS}
-    return {"cpu_splits": 1 if "baseline" in self.words else self.threads, "jit": "off", **given}
+    lanes = max(n for n in range(1, self.threads + 1) if self.batch % n == 0)
+    return {"cpu_splits": 1 if "baseline" in self.words else lanes, "jit": "off", **given}
 
   @property
   def _pairs(self):
@@ -139,11 +141,11 @@ def measure(case):
   run = build(case)
   run()
   first = time.perf_counter() - start
-  run()
+  start = time.perf_counter()
   peak, tensors = memory_of(run)
+  calls = max(1, math.ceil(_SHORTEST_ROUND / (time.perf_counter() - start)))
   matmul = matmul_of_squares()
   seconds_of(matmul)
-  calls = max(1, math.ceil(_SHORTEST_ROUND / seconds_of(run)))
   # In turn, so that both see the same machine, be it busy at times or slowed down.
   products, runs = zip(*((seconds_of(matmul), seconds_of(run, calls)) for _ in range(case.repeats)))
   seconds = statistics.median(runs)

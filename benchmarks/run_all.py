@@ -55,6 +55,13 @@ PARTS = {
   "first_step": ("first_step.py --config={config}",),
   "kernels": ("kernels.py --config={config}",),
   "growth": ("growth.py",),
+  "large_batches": (
+    "model.py --configs=photos --batches=4,32,128 --what=train --threads=2 --repeats=3",
+    "model.py --configs={config} --batches=4,32 --what=train --threads=2 --repeats=3",
+    "model.py --configs={config} --batches=4,32 --what=train --threads=2 --repeats=3 --variant=remat=blocks",
+    "model.py --configs={config} --batches=128 --what=train --threads=2 --repeats=2 --variant=remat=blocks",
+    "model.py --configs=celeba128_5bit --batches=1,4 --what=train --threads=2 --repeats=3 --variant=remat=blocks",
+  ),
   "inverse": ("inverse.py",),
   "input_pipeline": ("input_pipeline.py --config={config}",),
   "vector_flows": ("vector_flows.py",),
@@ -329,6 +336,25 @@ def growth_table(stored):
       )
 
 
+def large_batches_table(stored):
+  """Time and memory of an image in a training step, its time beside that in the first batch of its model."""
+  yield "model", "batch", "remat", "ms an image", "spread", "of the first batch", "MB of tensors an image", "peak GiB"
+  first = {}
+  for r in itertools.chain(*results(stored, "large_batches")):
+    kind = r["config"], r["variant"]
+    ms = first.setdefault(kind, r["ms_image"])
+    yield (
+      r["config"],
+      str(r["batch"]),
+      r["variant"].partition("remat=")[2],
+      _digits(r["ms_image"]),
+      f"{r['spread_percent']:.0f} %",
+      f"{r['ms_image'] / ms:.2f}",
+      _digits(r["tensors_gib"] * 2**30 / 1e6 / r["batch"]),
+      f"{r['peak_gib']:.2f}",
+    )
+
+
 def solvers_table(stored):
   yield "couplings of", "solver", "evaluations, median", "most", "error", "eager ms", "graph ms", "XLA ms"
   for result in results(stored, "inverse"):
@@ -411,6 +437,7 @@ TABLES = dict(
   first_step=first_step_table,
   kernels=kernels_table,
   growth=growth_table,
+  large_batches=large_batches_table,
   solvers=solvers_table,
   sampling=sampling_table,
   pipelines=pipelines_table,
@@ -442,7 +469,7 @@ def define_flags():
   flags.DEFINE_list(
     "only", [part for part in PARTS if part not in NEEDS], f"Parts to measure, any of {', '.join(PARTS)}."
   )
-  flags.DEFINE_string("config", "cifar10", "Model of all parts but growth.")
+  flags.DEFINE_string("config", "cifar10", "Model of the parts that are of one.")
   flags.DEFINE_string("other", "/tmp/before", "Checkout of the version that the turns are beside.")
   flags.DEFINE_string("release", None, "Checkout of the authors' release, for the race with it.")
   flags.DEFINE_string("runs", None, "Folder of the ablations' runs.")
