@@ -65,8 +65,7 @@ class Case:
   def process(self):
     """What the variant sets for the process: lanes of the CPU, those of bin/train if not given; what XLA compiles."""
     given = {name: value for name, value in self._pairs.items() if name in PROCESS}
-    lanes = max(n for n in range(1, self.threads + 1) if self.batch % n == 0)
-    return {"cpu_splits": 1 if "baseline" in self.words else lanes, "jit": "off", **given}
+    return {"cpu_splits": 1 if "baseline" in self.words else 0, "jit": "off", **given}
 
   @property
   def _pairs(self):
@@ -82,7 +81,7 @@ def _value(text):
     return text
 
 
-def start_tensorflow(threads, cpu_splits=1, jit="off"):
+def start_tensorflow(threads, cpu_splits=1, jit="off", batch_size=None):
   """Limits this process, which has not used TensorFlow, to so many cores, and splits batches over them."""
   os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
   import tensorflow as tf
@@ -90,7 +89,7 @@ def start_tensorflow(threads, cpu_splits=1, jit="off"):
   from flowpp_tf.core import lanes, tracing
 
   tf.config.threading.set_intra_op_parallelism_threads(threads)
-  lanes.use_cpu_lanes(cpu_splits)  # gives each lane its share of the threads
+  lanes.use_cpu_lanes(cpu_splits, batch_size)  # gives each lane its share of the threads
   tracing.set_jit(jit)
 
 
@@ -137,7 +136,7 @@ def build(case):
 def measure(case):
   """The row of a case but for its FLOPs, as a dict; in a process that has not used TensorFlow."""
   start = time.perf_counter()
-  start_tensorflow(case.threads, **case.process)
+  start_tensorflow(case.threads, batch_size=case.batch, **case.process)
   run = build(case)
   run()
   first = time.perf_counter() - start
