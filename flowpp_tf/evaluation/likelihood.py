@@ -8,7 +8,10 @@ grow with n, by Jensen's inequality.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+import hashlib
+import itertools
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -26,7 +29,7 @@ from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.devices import Workers
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file
-from flowpp_tf.io.gate import map_npy, reason
+from flowpp_tf.io.gate import map_npy, open_regular, reason
 from flowpp_tf.models import FlowPlusPlus, conditioning_specs
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.models.model_card import name_of_bound
@@ -156,7 +159,7 @@ def evaluate_bits_per_dim(
   draws = (
     np.full(shape, np.nan, model.variable_dtype)
     if partial is None
-    else (_open_partial(partial, shape, model.variable_dtype))
+    else _open_partial(partial, shape, model.variable_dtype, _question(model, images, given, inside, batch_size, seed))
   )
   _measure(model, images, given, draws, batch_size, as_seed(seed), verbose, inside)
   result = _summarize(model, draws, counts, inside)
@@ -252,13 +255,24 @@ def _summarize(model, draws, counts, inside):
   return BitsPerDim(len(draws), tuple(map(bound, counts)), by_name)
 
 
-def _open_partial(path, shape, dtype):
-  """Open or create a memory-mapped file, NaN where nothing has been measured yet."""
+def _question(model, images, given, inside, batch_size, seed):
+  """Return the SHA-256 of all that draws depend on; a random seed is the same question in each call."""
+  fixed = None if seed is None else as_seed(seed).numpy().tolist()
+  digest = hashlib.sha256(repr((model.config, batch_size, fixed)).encode())
+  batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
+  for values in itertools.chain(model.weights, given.values(), [() if inside is None else inside], batches):
+    array = np.asarray(values)
+    digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
+  return digest.digest()
+
+
+def _open_partial(path, shape, dtype, question):
+  """Open or create a memory-mapped file, NaN where nothing has been measured yet; it ends with its question."""
   path = pathlib.Path(path)
   if not path.exists():
 
     def create(temporary):
-      array = create_array(temporary, dtype, shape)
+      array = create_array(temporary, dtype, shape, question)
       array[:] = np.nan
       array.flush()
 
@@ -268,8 +282,11 @@ def _open_partial(path, shape, dtype):
       raise InputError(f"{math.prod(shape):,} draws cannot be kept in {str(path)!r}: {reason(error)}") from None
   try:
     draws = map_npy(path, "r+")
+    with open_regular(path) as file:
+      file.seek(-len(question), os.SEEK_END)
+      found = file.read(len(question))
   except (OSError, ValueError) as error:
     raise InputError(f"{str(path)!r} cannot be resumed: {error}; delete it to start over") from None
-  if draws.shape != shape or draws.dtype != dtype:
+  if draws.shape != shape or draws.dtype != dtype or found != question:
     raise InputError(f"{str(path)!r} is of another evaluation; delete it to start over")
   return draws

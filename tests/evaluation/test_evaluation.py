@@ -81,9 +81,10 @@ def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch
   with pytest.raises(KeyboardInterrupt):
     evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
   monkeypatch.undo()
-  done = np.load(partial)
+  done = np.lib.format.open_memmap(partial, mode="r+")
   assert np.all(np.isfinite(done[:6])) and np.all(np.isnan(done[6:]))
-  np.save(partial, np.where(np.isnan(done), done, 100.0))  # to be seen in the end, if it is used
+  done[:6] = 100.0  # to be seen in the end, if it is used
+  done.flush()
   resumed = evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
   assert not partial.exists()
   last = evaluation.evaluate_bits_per_dim(model, **{**arguments, "images": arguments["images"][:6]})
@@ -95,6 +96,40 @@ def test_an_evaluation_goes_on_where_it_was_stopped(model, tmp_path, monkeypatch
   np.save(partial, np.zeros([2, 2, 3]))
   with pytest.raises(ValueError, match="partial.npy' is of another evaluation; delete it"):
     evaluation.evaluate_bits_per_dim(model, **arguments, partial=partial)
+
+
+def test_partial_results_of_another_evaluation_are_refused(model, tmp_path, monkeypatch):
+  """All that has as many draws: they would be averaged with those of this one."""
+  partial, images = tmp_path / "partial.npy", small_images(3)
+  evaluate = lambda **changes: evaluation.evaluate_bits_per_dim(
+    model, **{"images": images, "batch_size": 2, "partial": partial, **changes}
+  )
+
+  def stop(*args):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(likelihood, "_measure", stop)
+    with pytest.raises(KeyboardInterrupt):
+      evaluate()
+    with pytest.raises(KeyboardInterrupt):  # the same one
+      evaluate(images=np.asfortranarray(images), seed=np.int64(0))
+    for changes in (dict(seed=1), dict(images=small_images(3, seed=1)), dict(batch_size=3)):
+      with pytest.raises(ValueError, match="partial.npy' is of another evaluation; delete it"):
+        evaluate(**changes)
+    weight = model.trainable_variables[-1]
+    before = np.array(weight)
+    weight.assign(before + 1)
+    with pytest.raises(ValueError, match="is of another evaluation"):
+      evaluate()
+    weight.assign(before)
+    np.save(partial, np.full([3, 1, 3], np.nan))  # by a version that did not say whose it is
+    with pytest.raises(ValueError, match="is of another evaluation"):
+      evaluate()
+    partial.unlink()
+    for _ in range(2):
+      with pytest.raises(KeyboardInterrupt):
+        evaluate(seed=None)
 
 
 def test_two_evaluations_that_share_partial_results_both_end(model, tmp_path, monkeypatch):
