@@ -27,7 +27,7 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     Divided by sqrt(H W C), the distances are root mean squares.
 
   Raises:
-    InputError (a ValueError): if `neighbours` is not in 1 .. M, or the shapes do not fit.
+    InputError (a ValueError): if `neighbours` is not in 1 .. M, the shapes do not fit, or a value is none of a pixel.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -45,15 +45,11 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
       "`images` must be of the training images' shape "
       f"{tuple(training_images.shape[1:])}, got {tuple(images.shape[1:])}"
     )
-  for name, array in (("images", images), ("training_images", training_images)):
-    if getattr(array, "dtype", np.dtype(int)).kind == "f":  # of integers each value is one
-      check_pixels(np.asarray(array), MOST_LEVELS, name)
-  flat = lambda x: np.asarray(x, np.float64).reshape(len(x), -1)
-  rows = flat(images)
+  rows = _rows("images", images)
   norms = np.einsum("ij,ij->i", rows, rows)
   indices, squares = np.empty([len(rows), 0], np.int64), np.empty([len(rows), 0])
   for part in batches(len(training_images), max(1, _CHUNK_BYTES // (8 * rows.shape[1]))):
-    others = flat(training_images[part])
+    others = _rows("training_images", training_images[part])
     new = norms[:, np.newaxis] - 2 * (rows @ others.T) + np.einsum("ij,ij->i", others, others)
     squares = np.concatenate([squares, new], axis=1)
     indices = np.concatenate([indices, np.broadcast_to(np.arange(part.start, part.stop), new.shape)], axis=1)
@@ -64,6 +60,13 @@ def nearest_neighbours(images: np.ndarray, training_images: Images, neighbours: 
     indices = np.take_along_axis(indices, nearest, axis=1)
     squares = np.take_along_axis(squares, nearest, axis=1)
   return indices, np.sqrt(squares)
+
+
+def _rows(name, images):
+  """Return images as float64 `[N, H W C]`; the squares of larger integers than pixel values would be rounded."""
+  images = np.asarray(images)
+  check_pixels(images, MOST_LEVELS, name)
+  return images.astype(np.float64).reshape(len(images), -1)
 
 
 def compared_images(training_images: Images) -> Images:

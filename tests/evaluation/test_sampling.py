@@ -227,6 +227,16 @@ def test_bad_neighbours_are_value_errors(count, shape, message):
     evaluation.nearest_neighbours(np.zeros(shape, np.uint8), small_images(6), count)
 
 
+@pytest.mark.parametrize("name", ["images", "training_images"])
+@pytest.mark.parametrize("value", [-1, 1 << 16, 1 << 31])
+def test_integers_that_are_no_pixels_have_no_neighbours(name, value):
+  """The squares of large ones are no integers of float64: an image would be at distance 0 of another one."""
+  images = {"images": np.zeros([2, 4, 4, 2], int), "training_images": np.zeros([3, 4, 4, 2], int)}
+  images[name][1, 2, 3, 1] = value
+  with pytest.raises(ValueError, match=f"`{name}` must lie in 0 .. 65535"):
+    evaluation.nearest_neighbours(**images, neighbours=1)
+
+
 # --- Pictures -------------------------------------------------------------------------------------
 
 
