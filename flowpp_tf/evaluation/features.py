@@ -150,8 +150,15 @@ class FeatureNetwork:
 
   @check_arguments
   def accuracy(self, dataset: ImageDataset, split: str) -> float:
-    """Return how often the network is right on a split of its data set: how well it has learned what it was taught."""
+    """Return how often the network is right on a split of its data set: how well it has learned what it was taught.
+
+    Raises:
+      InputError (a ValueError): if the network was taught classes, and the data set has others or none.
+    """
     if self.classes:
+      if [*dataset.classes] != [*self.classes]:
+        found = f"{dataset.num_classes} others" if dataset.classes else "none"
+        raise InputError(f"`dataset` must have the {len(self.classes)} classes of the network, it has {found}")
       return float(np.mean(self(dataset.split(split))[1] == dataset.labels_of(split)))
     right = []
     for batch in evaluation_batches(dataset.split(split), 500):

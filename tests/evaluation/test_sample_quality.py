@@ -60,6 +60,15 @@ def test_figures_tell_copies_noise_and_one_class_from_real_images(digits, evalua
   assert sevens.frechet_distance > 2 * real.frechet_distance
 
 
+def test_a_network_of_classes_has_no_accuracy_without_these(digits):
+  network = evaluation.FeatureNetwork.train(digits, steps=1)
+  with pytest.raises(InputError, match="`dataset` must have the 10 classes of the network, it has none"):
+    network.accuracy(load_dataset("digits"), "test")
+  others = dataclasses.replace(digits, classes=tuple("abcdefghij"))
+  with pytest.raises(InputError, match="10 classes of the network, it has 10 others"):
+    network.accuracy(others, "test")
+
+
 @pytest.mark.slow
 def test_without_labels_the_network_learns_rotations():
   # Stripes of one direction in the upper half: each of the four turns looks different.
