@@ -122,7 +122,7 @@ def to_shades(images: np.ndarray, levels: int | None) -> np.ndarray:
     values = images.astype(np.float64) / 2  # or the range of large numbers would overflow
     values -= values.min()
     return np.round(values / (values.max() or 1.0) * 255).astype(np.uint8)
-  return np.round(images * (255 / (levels - 1))).astype(np.uint8)
+  return np.round(images.astype(np.float64) * (255 / (levels - 1))).astype(np.uint8)
 
 
 def _starts(count, size, gap, wide):

@@ -76,6 +76,14 @@ def test_values_all_beyond_the_only_limit_have_its_colour(limits, colour):
   np.testing.assert_array_equal(np.asarray(heat_map(values, **limits))[0], [ends[colour]] * 5)
 
 
+@pytest.mark.parametrize("levels", [2, 17, 2000])
+def test_shades_of_integers_do_not_depend_on_their_dtype(levels):
+  values = np.arange(levels)
+  expected = np.round(values * 255 / (levels - 1))
+  for dtype in (np.float16, np.float32, np.float64, np.uint16, np.int64):
+    np.testing.assert_array_equal(to_shades(values.astype(dtype), levels), expected)
+
+
 @pytest.mark.parametrize("low, high", [(3.0, 3.0), (0.0, 0.0), (-3e38, 3e38), (-1.7e308, 1.7e308), (0.0, 1e-310)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_shades_of_real_numbers_go_from_the_smallest_to_the_largest_of_any_size(low, high, dtype):
