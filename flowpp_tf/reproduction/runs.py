@@ -87,7 +87,7 @@ class Run:
       raise InputError(f"{str(self._recipe)!r} has {was} where this command has {wanted}; give another --output")
 
   def rows(self) -> list[dict[str, Any]]:
-    """Return the rows of its metrics that can be read, as far as the run has come."""
+    """Return the rows of its metrics that can be read, as far as the run has come; null, not finite, is NaN."""
     path, rows = self.workdir / METRICS, []
     if path.exists():
       with gate.reading(path):
@@ -95,7 +95,8 @@ class Run:
       for line in lines:
         with contextlib.suppress(ValueError):  # the process may have been killed within a line
           rows.append(gate.parse_json(line))
-    return [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
+    rows = [row for row in rows if isinstance(row, dict) and isinstance(row.get("step"), int)]
+    return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
   def test(self) -> float | None:
     """Return the single-sample bound of the test images, bits/dim, NaN if not finite; None of a run that goes on."""

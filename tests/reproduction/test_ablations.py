@@ -113,6 +113,21 @@ def test_curves_are_means_over_seeds_as_far_as_all_have_come(tmp_path):
   )
 
 
+def test_a_validation_that_is_not_finite_does_not_end_the_others(tmp_path):
+  """It is null in the metrics, as JSON has no NaN."""
+  runs = plan("digits", ["full", "affine_coupling"], 1, tmp_path)
+  for run in runs:
+    fake_run(run, 0.5, 2, 3.0)
+  metrics = runs[1].workdir / "metrics.jsonl"
+  metrics.write_text(metrics.read_text().replace('"val_bits_per_dim": 3.5', '"val_bits_per_dim": null'))
+  found, budget = readings(runs)
+  assert budget == 6 and found[0].validation == 3.5 and math.isnan(found[1].validation)
+  table = summary(found, budget, ["full", "affine_coupling"])
+  assert table["rows"][0]["validation"]["mean"] == 3.5 and "| nan |" in markdown(table, "Ablations", left=0)
+  of_validation = curves(runs, ["affine_coupling"])["affine_coupling"]["val_bits_per_dim"]
+  np.testing.assert_array_equal(of_validation, [4.5, 4.0, math.nan])
+
+
 def test_curves_that_are_not_finite_are_drawn(tmp_path):
   curve = {"step": [1, 2], "cpu_seconds": [1, 2], "val_bits_per_dim": [5, math.nan], "bits_per_dim": [math.nan] * 2}
   plot_ablation({"full": curve}, tmp_path / "curves.svg")
