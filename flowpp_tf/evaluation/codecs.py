@@ -155,10 +155,12 @@ def _codecs(dtype: np.dtype) -> dict[str, Callable[[np.ndarray], bytes]]:
 def _sheets(images):
   """Yield nearly square sheets with all images; one sheet unless there are very many images."""
   count, height, width, channels = images.shape
-  most = (_SIDE // height) * (_SIDE // width)
+  most_rows, most_columns = _SIDE // height, _SIDE // width
+  most = most_rows * most_columns
   for start in range(0, count, most):
     part = np.asarray(images[start : start + most])
-    columns = min(math.ceil(math.sqrt(len(part))), _SIDE // width)
+    square = math.ceil(math.sqrt(len(part)))
+    columns = max(min(square, most_columns), math.ceil(len(part) / most_rows))
     rows = math.ceil(len(part) / columns)
     sheet = np.zeros((rows * columns, height, width, channels), part.dtype)
     sheet[: len(part)] = part

@@ -55,6 +55,20 @@ def test_nothing_is_lost_and_a_sheet_costs_less_than_files(channels, monkeypatch
     assert 0 < result.sheet < result.each < 9
 
 
+@pytest.mark.parametrize("shape", [(30, 1), (1, 30), (30, 30), (1, 1)])
+@pytest.mark.parametrize("count", [1, 2, 7, 29, 50, 301])
+def test_sheets_have_all_images_and_are_not_larger_than_codecs_take(shape, count, monkeypatch):
+  from flowpp_tf.evaluation import codecs
+
+  monkeypatch.setattr(codecs, "_SIDE", 100)
+  height, width = shape
+  images = np.arange(1, count + 1, dtype=np.uint16)[:, np.newaxis, np.newaxis, np.newaxis] * np.ones(
+    [height, width, 1], np.uint16
+  )
+  found = [sheet[::height, ::width].ravel() for sheet in codecs._sheets(images) if max(sheet.shape) <= 100]
+  np.testing.assert_array_equal(np.concatenate([values[values > 0] for values in found]), images[:, 0, 0, 0])
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_16_bits_are_coded_with_all_of_them(channels):
   images = np.random.RandomState(0).randint(0, 1 << 16, [3, 8, 8, channels]).astype(np.uint16)
