@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from flowpp_tf.core.arguments import as_array, shown
 from flowpp_tf.core.errors import InputError
 
 # Of how many sizes models of cut tiles are kept: each takes seconds to make, and pictures of one size have three.
@@ -23,6 +24,18 @@ def check_whole_tiles(name: str, shape: Sequence[int], tile_shape: tuple[int, ..
   (height, width), (h, w) = shape[:2], tile_shape[:2]
   if levels is None and (height % h or width % w):
     raise InputError(f"`{name}` of real numbers must consist of whole tiles of {h}x{w} (HxW), got {height}x{width}")
+
+
+def check_inside(inside: np.ndarray, count: int, tile_shape: Sequence[int]) -> np.ndarray:
+  """Return how many rows and columns of each tile lie inside of its picture, as an array `[count, 2]`.
+
+  Raises:
+    InputError (a ValueError): unless these are integers from 1 to the sides of a tile.
+  """
+  inside = as_array("inside", inside, [count, 2])
+  if inside.dtype.kind not in "iu" or not np.all((inside >= 1) & (inside <= tile_shape[:2])):
+    raise InputError(f"`inside` must be integers from 1 to the sides of a tile, got {shown(inside)}")
+  return inside
 
 
 def count_tiles(height: int, width: int, tile_shape: tuple[int, int, int]) -> int:

@@ -22,6 +22,7 @@ from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import check_extra, import_extra
 from flowpp_tf.core.figures import with_error
+from flowpp_tf.core.tiles import check_inside
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.data.images import parallel_map
 
@@ -93,15 +94,18 @@ def codec_bytes(image: np.ndarray) -> dict[str, int]:
   return {name: len(encode(image)) for name, encode in _codecs(image.dtype).items()}
 
 
-def measure_codecs(images: Images) -> list[CodecBits]:
+def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[CodecBits]:
   """Return bits/dim of PNG, WebP, JPEG XL and JPEG-LS, all lossless, and of bzip2 and xz.
 
   Args:
     images: uint8, or uint16 of 16 bits, which WebP does not have; `[N, H, W, C]` with C 1 or 3, anything that NumPy can
       index.
+    inside: of tiles, rows and columns of each that lie inside of its picture, integers `[N, 2]`, as for
+      `evaluate_bits_per_dim`: only these are in files and count as values. A sheet has whole tiles.
 
   Raises:
-    InputError (a ValueError): if imagecodecs is not installed, or for another number of channels.
+    InputError (a ValueError): if imagecodecs is not installed, for another number of channels, or `inside` that is
+      invalid.
 
   Examples:
     >>> from flowpp_tf.data import load_dataset
@@ -118,14 +122,18 @@ def measure_codecs(images: Images) -> list[CodecBits]:
   count, height, width, channels = images.shape
   if channels not in (1, 3):
     raise InputError(f"codecs are for images of 1 or 3 channels, got {channels}")
-  dims = height * width * channels
+  sides = np.broadcast_to((height, width), (count, 2))
+  if inside is not None:
+    sides = check_inside(inside, count, (height, width)).astype(np.int64)
+  dims = sides.prod(axis=1) * channels
   sheets, results = list(_sheets(images)), []
   for name, encode in _codecs(images.dtype).items():
-    bytes_of = lambda i, encode=encode: len(encode(images[i]))
-    sizes = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
+    bytes_of = lambda i, encode=encode: len(encode(images[i][: sides[i, 0], : sides[i, 1]]))
+    bits = 8 * np.asarray(list(parallel_map(bytes_of, range(count))), np.float64)
     on_sheets = 8 * sum(len(encode(sheet)) for sheet in sheets)
-    error = float(sizes.std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
-    results.append(CodecBits(name, float(sizes.mean()) / dims, error / dims, on_sheets / (count * dims)))
+    each = bits.sum() / dims.sum()  # of images of several sizes a ratio of means
+    error = float((bits - each * dims).std(ddof=1)) / math.sqrt(count) if count > 1 else math.nan
+    results.append(CodecBits(name, float(each), error / float(dims.mean()), float(on_sheets / dims.sum())))
   return results
 
 

@@ -17,13 +17,13 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, shown
+from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.figures import with_error
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.seeds import NOISE, as_seed
-from flowpp_tf.core.tiles import KEPT_SIZES, by_size, coded_sizes
+from flowpp_tf.core.tiles import KEPT_SIZES, by_size, check_inside, coded_sizes
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.devices import Workers
@@ -154,7 +154,7 @@ def evaluate_bits_per_dim(
     raise InputError(f"`given` must have the keys labels and condition, got {', '.join(map(repr, unknown))}")
   given = {name: value.numpy() for name, value in model.check_conditioning(len(images), **(given or {})).items()}
   if inside is not None:
-    inside = _check_inside(inside, len(images), model.config)
+    inside = check_inside(inside, len(images), model.config.image_shape)
   shape = (len(images), counts[-1], len(BoundTerms._fields))
   draws = (
     np.full(shape, np.nan, model.variable_dtype)
@@ -171,13 +171,6 @@ def evaluate_bits_per_dim(
 def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
   """Return the log-mean-exp of single-sample bounds in nats along an axis; equation 7."""
   return np.logaddexp.reduce(bounds, axis=axis) - math.log(bounds.shape[axis])
-
-
-def _check_inside(inside, count, config):
-  inside = as_array("inside", inside, [count, 2])
-  if inside.dtype.kind not in "iu" or not np.all((inside >= 1) & (inside <= config.image_shape[:2])):
-    raise InputError(f"`inside` must be integers from 1 to the sides of a tile, got {shown(inside)}")
-  return inside
 
 
 def _bound_terms(model, dtype, names):

@@ -68,7 +68,7 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, w
       print(headed_table(f"{dataset.name} {split}", result, fingerprint["digest"]), flush=True)
       if FLAGS.codecs:
         say("compressing the images with other codecs")
-      codecs = measure_codecs(images) if FLAGS.codecs else []
+      codecs = measure_codecs(images, inside) if FLAGS.codecs else []
       for codec in codecs:
         print(
           f"  {f'lossless {codec.codec}':<39} {with_error(codec.each, codec.standard_error)} bits/dim, "

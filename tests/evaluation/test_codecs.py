@@ -55,6 +55,21 @@ def test_nothing_is_lost_and_a_sheet_costs_less_than_files(channels, monkeypatch
     assert 0 < result.sheet < result.each < 9
 
 
+def test_of_tiles_only_what_is_inside_of_the_picture_counts():
+  """Noise, which nothing compresses, of a picture that is one pixel larger than a tile: most tiles are padding."""
+  picture = np.random.RandomState(0).randint(0, 256, [33, 33, 1]).astype(np.uint8)
+  tiles = data.RandomCrops(picture.reshape(-1, 1), [(33, 33)], (32, 32, 1), neighbours=True, edges=True)
+  inside = tiles.inside(np.arange(4))
+  assert inside.tolist() == [[32, 32], [32, 1], [1, 32], [1, 1]]
+  parts = [tiles[i][:rows, :columns] for i, (rows, columns) in enumerate(inside)]
+  sizes = [evaluation.codec_bytes(part) for part in parts]
+  for result in evaluation.measure_codecs(tiles, inside):
+    bits = 8 * np.array([size[result.codec] for size in sizes])
+    assert result.each == pytest.approx(bits.sum() / 33**2) and result.each > 8 and result.sheet > 8
+    rest = bits / (33**2 / 4) - result.each * np.prod(inside, axis=1) / (33**2 / 4)
+    assert result.standard_error == pytest.approx(rest.std(ddof=1) / 2)
+
+
 @pytest.mark.parametrize("shape", [(30, 1), (1, 30), (30, 30), (1, 1)])
 @pytest.mark.parametrize("count", [1, 2, 7, 29, 50, 301])
 def test_sheets_have_all_images_and_are_not_larger_than_codecs_take(shape, count, monkeypatch):

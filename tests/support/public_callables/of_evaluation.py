@@ -38,6 +38,11 @@ LATENTS = real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True)
 WHOLE = PICTURES.but("another height", "another width")  # of any size
 SOUND = real(np.arange(9.0), batch=1, dtype="float64", finite=True, cast="all")
 GREY = small_images(3)[..., :1]
+INSIDE = (
+  optional(instance(np.array([[4, 4], [3, 4], [1, 2]])))
+  .but("array", "list")
+  .also(("fractions", np.full([3, 2], 2.5)), ("too large", np.full([3, 2], 5)), ("zero", np.zeros([3, 2], int)))
+)
 ROWS_OF_METRICS = [{"step": 1, "bits_per_dim": 3.0, "val_bits_per_dim": 3.5}]
 RESULT = evaluation.BitsPerDim(3, (evaluation.Bound(1, 2.0, 0.5),), {"prior": 2.0})
 
@@ -176,12 +181,7 @@ _EVALUATION = {
     ),
   ),
   "evaluate_bits_per_dim/inside": Row(
-    lambda w: lambda inside: evaluation.evaluate_bits_per_dim(w.model, IMAGES, inside=inside),
-    dict(
-      inside=optional(instance(np.array([[4, 4], [3, 4], [1, 2]])))
-      .but("array", "list")
-      .also(("fractions", np.full([3, 2], 2.5)), ("too large", np.full([3, 2], 5)), ("zero", np.zeros([3, 2], int)))
-    ),
+    lambda w: lambda inside: evaluation.evaluate_bits_per_dim(w.model, IMAGES, inside=inside), dict(inside=INSIDE)
   ),
   "FeatureNetwork.train": Row(
     lambda w: evaluation.FeatureNetwork.train,
@@ -271,6 +271,7 @@ _EVALUATION = {
     slow=True,
   ),
   "measure_codecs": Row(lambda w: evaluation.measure_codecs, dict(images=images(GREY, 256, exact=False)), slow=True),
+  "measure_codecs/inside": Row(lambda w: lambda inside: evaluation.measure_codecs(GREY, inside), dict(inside=INSIDE)),
   "measure_typical": Row(
     lambda w: evaluation.measure_typical,
     dict(
