@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.arguments import as_tensor, check_arguments
-from flowpp_tf.core.checks import check_all_finite, check_shape
+from flowpp_tf.core.checks import check_all_finite, check_shape, check_uniform_noise
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.progress import progress_bar
@@ -82,12 +82,10 @@ class BatchedModel:
     images, seed = tf.cast(self.model.check_images(images), self.model.image_dtype), as_seed(seed)
     if noise is None:
       noise = self.model.sample_noise([len(images)], fold_in(seed, NOISE))
-    return self._apply(
-      self._encode,
-      images,
-      self._checked("noise", noise, [len(images), *self.model.noise_shape]),
-      *self._given(len(images), labels),
-    )
+    draws = self._checked("noise", noise, [len(images), *self.model.noise_shape])
+    if self.model.config.dequantization == "uniform":  # which the model's graph cannot see
+      check_uniform_noise("noise", draws[..., : self.model.config.image_shape[2]])
+    return self._apply(self._encode, images, draws, *self._given(len(images), labels))
 
   def decode(self, z: TensorLike, labels: TensorLike | None = None) -> np.ndarray:
     """Return images `[N, H, W, C]` of latents `[N, *latent_shape]`."""

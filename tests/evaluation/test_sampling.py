@@ -10,7 +10,7 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from flowpp_tf import evaluation, training
 from flowpp_tf.evaluation import neighbours
-from support.models import SMALL, perturb, small_images
+from support.models import MINIMAL, SMALL, perturb, small_images
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +111,16 @@ def test_bad_numbers_are_value_errors_that_name_them(model, batched):
     batched.encode(small_images() + 8)
   with pytest.raises(ValueError, match="`frames` must be at least 2, the two images, got 1"):
     evaluation.interpolate(batched, *small_images(2), frames=1)
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_noise_that_is_no_uniform_one_is_refused_in_any_batches(batch_size):
+  """Else images of several batches would have latents of other pixel values."""
+  images = small_images(5, MINIMAL)
+  noise = np.full(images.shape, 0.5, np.float32)
+  noise[3, 1, 2, 0] = 1.5
+  with pytest.raises(ValueError, match=r"`noise` that is uniform must lie in \[0, 1\), got values from 0.5 to 1.5"):
+    evaluation.BatchedModel(fpp.FlowPlusPlus(MINIMAL), batch_size).encode(images, noise)
 
 
 # --- Interpolation, reconstruction ----------------------------------------------------------------
