@@ -72,7 +72,7 @@ def interpolate(batched: LatentModel, first: np.ndarray, last: np.ndarray, frame
     seed: seed of the noise.
 
   Returns:
-    uint8 `[frames, H, W, C]`.
+    `[frames, H, W, C]`, of the dtype of the model's samples.
 
   Raises:
     InputError (a ValueError): if there are too few frames, or the images do not fit the model.

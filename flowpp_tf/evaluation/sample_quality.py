@@ -37,7 +37,8 @@ class SampleQuality:
     images: number of images.
     frechet_distance: of their features to those of the split.
     standard_error: of `frechet_distance`, over the images; a jackknife of ten groups.
-    neighbour_distance: to the closest training image, root mean square over pixels, in levels; median.
+    neighbour_distance: to the closest training image, of at most 60,000 that are evenly spread; root mean square over
+      pixels, in levels; median.
     closest: the same, the lowest hundredth.
     class_shares: share of each class among the images, by the network; empty if the data have no labels.
     imbalance: half the sum of the differences of these shares to those of the split, 0 if they are equal, at most 1;
@@ -134,7 +135,7 @@ class SampleEvaluator:
 
 
 def draw_samples(batched: BatchedModel, dataset: ImageDataset, n: int, temperature: float, seed: Seed) -> np.ndarray:
-  """Return samples, uint8 `[n, H, W, C]`; a model with classes gets the labels of training images, in their order."""
+  """Return samples `[n, H, W, C]`; a model with classes gets the labels of training images, in their order."""
   labels = np.resize(dataset.labels["train"], n) if batched.model.config.num_classes and dataset.labels else None
   return batched.sample(n, temperature, seed, labels)
 

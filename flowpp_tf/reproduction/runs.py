@@ -1,7 +1,7 @@
 """The runs of an ablation as processes of `bin/train`: each has its folder, and is resumed by the same call.
 
 OUTPUT/runs/full_seed0.flags      the recipe: `bin/train --flagfile=... --workdir=...` is the run
-OUTPUT/runs/full_seed0.log        what the processes have printed
+OUTPUT/runs/full_seed0.log        what its newest process has printed
 OUTPUT/runs/full_seed0/           the run, see training/workdir.py
 OUTPUT/runs/full_seed0.json       its test bound, once `bin/train` has ended
 """

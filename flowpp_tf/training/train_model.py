@@ -36,9 +36,10 @@ def train(
   """Train a model, or resume its run, and return it with the best weights.
 
   Args:
-    images: integers `[N, H, W, C]` or `[N, H, W]`, or real numbers for a config of `dequantization` "none", of which a
-      tenth become the test split and a fiftieth of the others the validation split; an `ImageDataset`; or the name of a
-      data set, such as "digits" or "folder:my_photos".
+    images: integers `[N, H, W, C]` or `[N, H, W]`, or real numbers for a config of `dequantization` "none", of which
+      the last tenth becomes the test split and the last fiftieth of the others the validation split, each at most
+      10,000: shuffle images that are sorted; an `ImageDataset`; or the name of a data set, such as "digits" or
+      "folder:my_photos".
     config: name of a config, which brings its recipe (`fpp.recipes()`), or a config. Its image shape becomes that of an
       array, and its number of classes that of the labels; a line says where they differ.
     workdir: directory of the run, which is resumed if it is there; None for a temporary one.
