@@ -190,6 +190,12 @@ def test_a_run_learns_what_labels_are_worth(tmp_path):
   np.testing.assert_allclose(scorer.log_likelihood(dataset.test), np.log(np.exp(table[:, :2]).mean(axis=1)), rtol=1e-9)
 
 
+def test_one_image_says_nothing_of_the_error_of_an_accuracy():
+  of = lambda images: str(evaluation.Classification(images, 1, images, 1.75, None, None, None))
+  assert "accuracy by likelihood 1.0000 (1 of 1 images)" in of(1)
+  assert "accuracy by likelihood 1.0000 +- 0.0000 (2 of 2 images)" in of(2)
+
+
 @pytest.mark.slow
 def test_a_run_makes_the_condition_of_each_image(tmp_path):
   dataset = labelled_dataset()
