@@ -46,6 +46,30 @@ def table(out):
   }
 
 
+# --- optdigits.py -------------------------------------------------------------------------------
+
+
+def test_more_digits_are_for_training_and_those_of_digits_stay_where_they_are(tmp_path, monkeypatch):
+  digits = load_dataset("digits", labels=True)
+  others = np.random.RandomState(0).randint(0, 17, [3, 64])
+  known = digits.test[5].ravel(), digits.train[7].ravel()
+  rows = [[*others[0], 4], [*known[0], 3], [*others[1], 9], [*known[1], 1], [*others[2], 0]]
+  lines = [",".join(map(str, row)) for row in rows]
+  (tmp_path / "keel.dat").write_text("\n".join(["@relation optdigits", "@data", *lines]) + "\n")
+  (tmp_path / "uci.tra").write_text("\n".join(lines[:1]) + "\n")  # one is in both files
+  output = tmp_path / "optdigits.npz"
+  out = call(monkeypatch, "optdigits", f"--output={output}", str(tmp_path / "keel.dat"), str(tmp_path / "uci.tra"))
+  assert out.endswith("optdigits.npz: 1,530 for train, 90 for validation, 180 for test\n")
+  made = load_dataset(f"npz:{output}", levels=17, labels=True)
+  for split in ("validation", "test"):
+    np.testing.assert_array_equal(made.split(split), digits.split(split))
+    np.testing.assert_array_equal(made.labels[split], digits.labels[split])
+  np.testing.assert_array_equal(made.train[:1527], digits.train)
+  np.testing.assert_array_equal(made.labels["train"][:1527], digits.labels["train"])
+  found = {image.tobytes(): label for image, label in zip(made.train[1527:], made.labels["train"][1527:])}
+  assert found == {image.astype(np.uint8).tobytes(): label for image, label in zip(others, (4, 9, 0))}
+
+
 # --- inpaint.py ---------------------------------------------------------------------------------
 
 
