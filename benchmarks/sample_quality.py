@@ -21,7 +21,7 @@ from absl import app, flags
 
 FLAGS = flags.FLAGS
 RESULTS = ROOT / "benchmarks" / "sample_quality.json"
-PRESETS = ("digits", "digits_by_class", "fashion_mnist", "photos")
+PRESETS = ("digits", "digits_by_class", "fashion_mnist", "optdigits", "optdigits_by_class", "photos")
 SPLITS = ("validation", "test")
 
 
@@ -36,16 +36,18 @@ def measure(name, count, temperatures, seed):
 
   from flowpp_tf.core.errors import InputError
   from flowpp_tf.data import load_dataset
-  from flowpp_tf.evaluation import BatchedModel, FeatureNetwork, SampleEvaluator
+  from flowpp_tf.evaluation import BatchedModel, FeatureNetwork, SampleEvaluator, read_record
   from flowpp_tf.evaluation.sample_quality import draw_samples, frechet_with_error
   from flowpp_tf.evaluation.typicality import typical_indices
-  from flowpp_tf.models import FlowPlusPlus
+  from flowpp_tf.models import FlowPlusPlus, preset_folder
+  from flowpp_tf.training import Workdir
 
   begin = time.process_time()
+  tested_on = read_record(Workdir(preset_folder(name)).evaluation)["test"]["data"]["name"]
   try:
-    dataset = load_dataset(name.removesuffix("_by_class"), labels=True)
+    dataset = load_dataset(tested_on, labels=True)
   except InputError:
-    dataset = load_dataset(name)
+    dataset = load_dataset(tested_on)
   features = FeatureNetwork.cached(dataset)
   trained = time.process_time()
   print(f"{name}: features in {trained - begin:.0f} s of CPU", file=sys.stderr, flush=True)

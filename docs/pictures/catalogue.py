@@ -15,6 +15,8 @@ PICTURES = {
   "samples_first": ("samples", "png"),
   "samples_digits": ("samples", "png"),
   "samples_fashion_mnist": ("samples", "png"),
+  "samples_optdigits": ("samples", "png"),
+  "samples_optdigits_by_class": ("samples", "png"),
   "samples_photos": ("samples", "png"),
   "temperatures": ("samples", "png"),
   "interpolation": ("samples", "png"),

@@ -93,8 +93,11 @@ def growth(theme):
 
 def training_curves(theme):
   """Bits/dim of training and validation over the steps, of each preset."""
-  fig, axes = style.figure(theme, 6.2, 2, 2)
-  for ax, preset in zip(axes.flat, figures.NOTES):
+  presets = list(figures.NOTES)
+  fig, axes = style.figure(theme, 3.1 * -(-len(presets) // 2), -(-len(presets) // 2), 2)
+  for ax in axes.flat[len(presets) :]:
+    ax.set_axis_off()
+  for ax, preset in zip(axes.flat, presets):
     rows = history(preset)
     steps = [row["step"] for row in rows]
     ax.grid(color=theme.faint, linewidth=0.8)
@@ -113,7 +116,7 @@ def training_curves(theme):
     ax.locator_params(nbins=5)
   for ax in axes[:, 0]:
     ax.set_ylabel("bits/dim", color=theme.text)
-  for ax in axes[1]:
+  for ax in axes.flat[len(presets) - 2 : len(presets)]:
     ax.set_xlabel("training step", color=theme.text)
   for y, name, color in ((0.88, "validation, EMA weights", theme.ours), (0.76, "training", theme.training)):
     axes[0, 0].text(0.97, y, name, ha="right", color=color, transform=axes[0, 0].transAxes)

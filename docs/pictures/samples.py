@@ -82,6 +82,23 @@ def samples_fashion_mnist(theme):
   return style.grid(_samples("fashion_mnist", 4, 10, 0.9), theme, 4, 6)
 
 
+def samples_optdigits(theme):
+  """Samples of the preset optdigits, temperature 1."""
+  return style.grid(_samples("optdigits", 4, 12, 1.0), theme, 10, 6)
+
+
+@functools.cache
+def _samples_by_class(preset, rows):
+  z = np.repeat(latents(preset, rows, 1.0), 10, axis=0)
+  images = batched(preset).decode(z, np.tile(np.arange(10), rows))
+  return _in_rows(images, preset, rows)
+
+
+def samples_optdigits_by_class(theme):
+  """Samples of the preset optdigits_by_class, temperature 1, a column for each class; a row shares its latents."""
+  return style.grid(_samples_by_class("optdigits_by_class", 4), theme, 12, 6)
+
+
 def samples_photos(theme):
   """Samples of the preset photos, temperature 1."""
   return style.grid(_samples("photos", 3, 8, 1.0), theme, 4, 6)

@@ -65,7 +65,7 @@ class TrainingConfig(Settings):
   init_batch_size: int | None = setting(
     None, "Images for the data-dependent initialisation; a batch if not given.", at_least(1)
   )
-  seed: int = setting(0, "Seed of initial weights, shuffle, noise and dropout.", at_least(0, 2**32 - 1))
+  seed: int = setting(0, "Seed of weights, shuffle, noise and dropout.", at_least(0, 2**32 - 1))
   flip: bool = setting(False, "Mirror half of the training images left to right, others each epoch; off, as published.")
   max_skipped: int = setting(
     10, "Steps in a row that may be skipped because loss or gradients are not finite.", at_least(1)

@@ -53,8 +53,8 @@ def define_flags() -> None:
     "init_from",
     None,
     presets(),
-    "Trained weights to begin with: a run's directory, an .npz file of the release, a preset's folder or address, or a "
-    "preset.",
+    "Trained weights to begin with: a run's directory, an .npz file of the release, a preset's folder, address or "
+    "name.",
     others=True,
   )
   flags.DEFINE_bool("accept_unchecked", False, "Use weights of --init_from that have lost their checksum.")
