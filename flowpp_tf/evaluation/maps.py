@@ -45,7 +45,8 @@ def bit_maps(
     float64 `[H, W]` for each picture, bits; a pixel has all of its channels.
 
   Raises:
-    InputError (a ValueError): if pictures do not fit the model, or there is none.
+    InputError (a ValueError): if pictures do not fit the model, or there is none, or the model needs a label or a
+      condition.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
@@ -65,7 +66,7 @@ class BitMaps:
     seed: seed of the draws.
 
   Raises:
-    InputError (a ValueError): if `num_samples` is not positive.
+    InputError (a ValueError): if `num_samples` is not positive, or the model needs a label or a condition.
 
   Examples:
     >>> from flowpp_tf.evaluation import BitMaps
@@ -76,6 +77,8 @@ class BitMaps:
 
   @check_arguments
   def __init__(self, model: FlowPlusPlus, num_samples: int = 1, seed: Seed = 0) -> None:
+    if model.config.is_conditional and not model.config.tile_neighbours:
+      raise InputError("`model` must need no label and no condition: a picture is all that a map is made from")
     self._model = model
     self._of_size = functools.lru_cache(KEPT_SIZES)(PositionScorer(model, num_samples, seed).cropped)
 

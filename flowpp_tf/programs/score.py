@@ -45,13 +45,13 @@ def score_from_flags() -> None:
     count, items = _of_array(dataset.split(FLAGS.split), FLAGS.limit)
   if model.config.tile_neighbours and not (FLAGS.tiles and FLAGS.images is not None):
     raise InputError("a model whose tiles see their neighbours scores whole pictures: give --images and --tiles")
+  maps = BitMaps(model, FLAGS.num_samples, FLAGS.seed) if FLAGS.tiles or FLAGS.maps else None
   scorer = Scorer(model, FLAGS.num_samples, FLAGS.seed)
   key = typical_key(workdir, settings, FLAGS.num_samples, FLAGS.seed, FLAGS.typical_images)
   if model.config.tile_neighbours:
     run.warn("no typicality, as a validation split has tiles, and the scores of this model are those of whole pictures")
   else:
     scorer.typical = _typical_mean(workdir, workers, scorer, key, own_data, batch_size)
-  maps = BitMaps(model, FLAGS.num_samples, FLAGS.seed) if FLAGS.tiles or FLAGS.maps else None
   measure = Measure(scorer, batch_size, maps, pathlib.Path(FLAGS.maps) if FLAGS.maps and workers.chief else None)
   if FLAGS.calibrate is not None:
     sound, sound_items = _read_images(model.config, FLAGS.calibrate, FLAGS.tiles)

@@ -1,5 +1,6 @@
 """Maps of whole pictures: they add up to the bound of the tiles that an archive would code."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf.core.tiles import to_tiles
-from flowpp_tf.evaluation import Scorer, heat_map, to_shades
+from flowpp_tf.evaluation import BitMaps, Scorer, heat_map, to_shades
 from support.models import TINY, perturb
 
 SHAPE = TINY.image_shape
@@ -57,6 +58,11 @@ def test_a_map_has_the_bits_of_each_tile_in_its_place(model):
 def test_pictures_that_do_not_fit_are_refused_before_any_is_measured(model, pictures, words):
   with pytest.raises(fpp.InputError, match=words):
     fpp.bit_maps(model, pictures)
+
+
+def test_a_model_that_needs_a_label_is_refused_before_anything_is_measured():
+  with pytest.raises(fpp.InputError, match="`model` must need no label and no condition"):
+    BitMaps(fpp.FlowPlusPlus(dataclasses.replace(TINY, num_classes=2)))
 
 
 def test_colours_of_a_heat_map_end_at_its_limits():
