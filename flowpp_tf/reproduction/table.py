@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.reproduction.runs import Run
 from flowpp_tf.reproduction.variants import VARIANTS
 
@@ -59,9 +60,17 @@ class Reading(NamedTuple):
 
 
 def readings(runs: Sequence[Run]) -> tuple[list[Reading], float | None]:
-  """Return what is read of the complete runs, and the CPU-seconds at which they are compared."""
+  """Return what is read of the complete runs, and the CPU-seconds at which they are compared.
+
+  Raises:
+    InputError (a ValueError): if runs were trained on different data.
+  """
   complete = [(run, run.rows(), test) for run in runs if (test := run.test()) is not None]
   complete = [(run, rows, test) for run, rows, test in complete if rows]
+  run_of = {row["data"]: run.name for run, rows, _ in complete for row in rows if row.get("data")}
+  if len(run_of) > 1:  # `data_dir` may differ between the commands, and its files
+    runs_and_data = " and ".join(f"{name} on data {digest}" for digest, name in run_of.items())
+    raise InputError(f"runs to compare must be on the same data, got {runs_and_data}")
   budget = min((float(rows[-1].get("cpu_seconds", math.nan)) for _, rows, _ in complete), default=math.nan)
   found = []
   for run, rows, test in complete:

@@ -128,6 +128,18 @@ def test_a_validation_that_is_not_finite_does_not_end_the_others(tmp_path):
   np.testing.assert_array_equal(of_validation, [4.5, 4.0, math.nan])
 
 
+def test_runs_on_other_data_are_not_compared(tmp_path):
+  """As of the same command with another --data_dir, or of files that were replaced."""
+  runs = plan("digits", ["full", "affine_coupling"], 1, tmp_path)
+  for run, digest in zip(runs, ("0123456789ab", "ba9876543210")):
+    fake_run(run, 0.5, 2, 3.0)
+    metrics = run.workdir / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"step"', f'"data": "{digest}", "step"'))
+  assert readings(runs[:1])[1] == 6
+  with pytest.raises(fpp.InputError, match="same data, got full_seed0 on data 0123.* and affine_coupling_seed0 on"):
+    readings(runs)
+
+
 def test_curves_that_are_not_finite_are_drawn(tmp_path):
   curve = {"step": [1, 2], "cpu_seconds": [1, 2], "val_bits_per_dim": [5, math.nan], "bits_per_dim": [math.nan] * 2}
   plot_ablation({"full": curve}, tmp_path / "curves.svg")
