@@ -19,9 +19,10 @@ sys.path.insert(0, str(ROOT))
 
 from absl import app, flags
 
+from flowpp_tf.io.model_folders import presets
+
 FLAGS = flags.FLAGS
 RESULTS = ROOT / "benchmarks" / "sample_quality.json"
-PRESETS = ("digits", "digits_by_class", "fashion_mnist", "optdigits", "optdigits_by_class", "photos")
 SPLITS = ("validation", "test")
 
 
@@ -131,7 +132,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-  flags.DEFINE_list("presets", list(PRESETS), "Names of presets.")
+  flags.DEFINE_list("presets", sorted(presets()), "Names of presets.")
   flags.DEFINE_integer("samples", 2000, "Samples at each temperature.")
   flags.DEFINE_list("temperature", ["0.7", "0.8", "0.9", "1.0"], "Temperatures.")
   flags.DEFINE_integer("seed", 0, "Seed of the samples.")

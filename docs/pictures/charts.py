@@ -1,6 +1,7 @@
 """Charts of what is stored: results of the benchmarks, evaluations and metrics of the presets. No TensorFlow."""
 
 import json
+import math
 import sys
 
 import style
@@ -94,7 +95,8 @@ def growth(theme):
 def training_curves(theme):
   """Bits/dim of training and validation over the steps, of each preset."""
   presets = list(figures.NOTES)
-  fig, axes = style.figure(theme, 3.1 * -(-len(presets) // 2), -(-len(presets) // 2), 2)
+  height = math.ceil(len(presets) / 2)
+  fig, axes = style.figure(theme, 3.1 * height, height, 2)
   for ax in axes.flat[len(presets) :]:
     ax.set_axis_off()
   for ax, preset in zip(axes.flat, presets):

@@ -88,15 +88,15 @@ def samples_optdigits(theme):
 
 
 @functools.cache
-def _samples_by_class(preset, rows):
-  z = np.repeat(latents(preset, rows, 1.0), 10, axis=0)
-  images = batched(preset).decode(z, np.tile(np.arange(10), rows))
+def _samples_by_class(preset, rows, temperature, guidance=0.0):
+  z = np.repeat(latents(preset, rows, temperature), 10, axis=0)
+  images = batched(preset, guidance).decode(z, np.tile(np.arange(10), rows))
   return _in_rows(images, preset, rows)
 
 
 def samples_optdigits_by_class(theme):
   """Samples of the preset optdigits_by_class, temperature 1, a column for each class; a row shares its latents."""
-  return style.grid(_samples_by_class("optdigits_by_class", 4), theme, 12, 6)
+  return style.grid(_samples_by_class("optdigits_by_class", 4, 1.0), theme, 12, 6)
 
 
 def samples_photos(theme):
@@ -134,10 +134,7 @@ GUIDANCES = (0.0, 1.0, 3.0)
 
 @functools.cache
 def _classes(n=2):
-  z = np.repeat(latents("digits_by_class", n, 0.8), 10, axis=0)
-  labels = np.tile(np.arange(10), n)
-  images = [batched("digits_by_class", guidance).decode(z, labels) for guidance in GUIDANCES]
-  return _in_rows(np.concatenate(images), "digits_by_class", n * len(GUIDANCES))
+  return np.concatenate([_samples_by_class("digits_by_class", n, 0.8, guidance) for guidance in GUIDANCES])
 
 
 def classes(theme):
