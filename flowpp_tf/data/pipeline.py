@@ -209,7 +209,7 @@ def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset
     count = tf.shape(tf.nest.flatten(batch)[0])[0]
     extra = -count % multiple
     weights = tf.cast(tf.range(count + extra) < count, tf.float32)
-    padded = tf.nest.map_structure(lambda x: tf.concat([x, tf.gather(x, tf.fill([extra], len(x) - 1))], axis=0), batch)
+    padded = tf.nest.map_structure(lambda x: tf.concat([x, tf.gather(x, tf.fill([extra], count - 1))], axis=0), batch)
     # Keras expects targets before weights; the weights also take their place.
     return padded, weights, weights
 
