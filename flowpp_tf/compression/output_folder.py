@@ -255,7 +255,8 @@ def _content(file):
     content.write(import_extra("imagecodecs", "writing RGB in PNG files of 16 bits").png_encode(pixels))
   else:
     Image.fromarray(pixels).save(content, format="PNG")
-  return with_metadata(content.getvalue(), file.metadata) if file.metadata else content.getbuffer()
+  png = content.getvalue()
+  return with_metadata(png, file.metadata) if file.metadata else png
 
 
 def _read_journal(path) -> list[Any]:
