@@ -7,8 +7,15 @@ bin/train --flagfile=configs/photos_crops.flags --dataset=folder:photos_train --
 
 The packaged photographs keep their split, so that validation and test are those of `--dataset=photos`; all others are
 for training. Large photographs hold little in a patch of 32x32 pixels: they are resized to --side, the larger side.
+
+Eleven photographs that no preset has seen, which docs/compression.md measures:
+
+apt-get install plasma-workspace-wallpapers
+python examples/photo_folder.py --output=held_out --nopackaged \
+    --skip=autumn,/flow,honeywave,pastelhills,safelanding,shell,volna /usr/share/wallpapers/*/contents/images
 """
 
+import itertools
 import pathlib
 import sys
 
@@ -26,19 +33,21 @@ def main(argv):
   output = pathlib.Path(FLAGS.output)
   output.mkdir(parents=True)
   lines = []
-  for split, photographs in packaged_photographs().items():
+  for split, photographs in packaged_photographs().items() if FLAGS.packaged else ():
     for name, pixels in photographs.items():
       Image.fromarray(pixels).save(output / f"{name}.png")
       lines.append(f"{split} {name}.png")
   for folder in argv[1:]:
     for path in sorted(pathlib.Path(folder).glob("*.jpg")):
-      if any(word in path.name.lower() for word in FLAGS.skip):
+      if path.is_symlink() or any(word in str(path).lower() for word in FLAGS.skip):
         continue
+      names = (f"{path.stem}{suffix}" for suffix in itertools.chain([""], (f"_{i}" for i in itertools.count(2))))
+      name = next(name for name in names if not (output / f"{name}.png").exists())
       with Image.open(path) as image:
         scale = FLAGS.side / max(image.size)
         size = round(image.width * scale), round(image.height * scale)
-        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(output / f"{path.stem}.png")
-      lines.append(f"train {path.stem}.png")
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(output / f"{name}.png")
+      lines.append(f"train {name}.png")
   (output / "splits.txt").write_text("\n".join(lines) + "\n")
   print(f"wrote {len(lines)} photographs to {output}")
 
@@ -46,5 +55,6 @@ def main(argv):
 if __name__ == "__main__":
   flags.DEFINE_string("output", None, "Folder to make.", required=True)
   flags.DEFINE_integer("side", 900, "Pixels of the larger side of the other photographs.", lower_bound=32)
-  flags.DEFINE_list("skip", [], "Leave out files whose names have one of these words, in small letters.")
+  flags.DEFINE_list("skip", [], "Leave out files whose paths have one of these words, in small letters.")
+  flags.DEFINE_bool("packaged", True, "Also those that come with this package's requirements.")
   app.run(main)
