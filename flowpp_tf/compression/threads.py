@@ -21,9 +21,10 @@ try:
 except ImportError:
   threadpoolctl = None
 
+from flowpp_tf.core.cores import usable_cores
 from flowpp_tf.io import budget
 
-CORES = os.cpu_count() or 1
+CORES = len(usable_cores())
 _NO_LIMIT = contextlib.nullcontext()
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,13 +8,13 @@ traced once and reads the shared weights.
 from collections.abc import Callable, Sequence
 import concurrent.futures
 import math
-import os
 import threading
 from typing import Any
 
 import tensorflow as tf
 
 from flowpp_tf.core.arguments import check_count
+from flowpp_tf.core.cores import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.hardware import has_accelerator
 from flowpp_tf.core.shapes import shape_of
@@ -52,7 +52,7 @@ def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
     raise InputError(f"`cpu_splits` must be at least 0, got {splits}")
   if batch_size is not None:
     check_count("batch_size", batch_size, most=2**31 - 1)
-  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  cores = len(usable_cores())
   if automatic:
     splits = 1 if has_accelerator() else _largest_divisor(batch_size, min(cores, _MOST_LANES))
   if splits > 1:

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from flowpp_tf.core.checks import check_pixels, check_shape
+from flowpp_tf.core.cores import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tiles import check_whole_tiles
 from flowpp_tf.data.dataset import ImageSpec, levels_of
@@ -197,7 +198,7 @@ def check_channels(image_shape: Shape, levels: int | None = 256) -> None:
 def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], ahead: int = 64) -> Iterator[Any]:
   """Yield `function(item)` of each item in order, on up to 16 threads, each up to `ahead` items ahead."""
   items = iter(items)
-  threads = min(os.cpu_count() or 1, 16)
+  threads = min(len(usable_cores()), 16)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     pending = [pool.submit(function, item) for item in itertools.islice(items, ahead * threads)]
     while pending:

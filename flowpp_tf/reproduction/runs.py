@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from flowpp_tf.config import Recipe
+from flowpp_tf.core.cores import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import write_file, write_json
@@ -122,7 +123,7 @@ class Run:
         env={**os.environ, "PYTHONPATH": path},
         start_new_session=True,  # Ctrl-C is for this process, which tells the others
       )
-    if cores:
+    if hasattr(os, "sched_setaffinity"):
       with contextlib.suppress(OSError):
         os.sched_setaffinity(process.pid, cores)
     return process
@@ -195,7 +196,7 @@ def complete(
   """
   waiting = [run for run in runs if run.test() is None]
   present = len(runs) - len(waiting)
-  cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+  cores = usable_cores()
   shares = [cores[i::jobs] for i in range(jobs)] if len(cores) >= jobs else [cores] * jobs
   running: dict[int, tuple[Run, subprocess.Popen]] = {}
   told: dict[int, int] = {}  # how many signals a process has got

@@ -4,7 +4,6 @@ from collections.abc import Callable
 import contextlib
 import functools
 import math
-import os
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.cores import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite_steps import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
@@ -377,7 +377,7 @@ def _log_what_is_trained(state, strategy, workers, log_fn):
   model = state.model
   log_fn(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
   log_fn(
-    f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {os.cpu_count()} "
+    f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {len(usable_cores())} "
     f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)"
   )
   log_fn(
