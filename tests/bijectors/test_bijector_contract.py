@@ -12,7 +12,15 @@ from support.bijector_checks import CHECKS
 
 ROWS = {name: case.make("float64") for name, case in CASES.items()}
 # The clauses whose check takes seconds, and the rows that stand for the others in the quick tests.
-FEW = {"check_vectorized_map_gives_the_same_as_a_loop": ("bounded_affine", "conv_lu")}
+_FEW = ("logit_mixture", "conv_lu", "coupling_mixture", "chain")
+FEW = {
+  "check_vectorized_map_gives_the_same_as_a_loop": ("bounded_affine", "conv_lu"),
+  "check_a_copy_is_the_same_function_of_the_same_variables": _FEW,
+  "check_a_composite_goes_through_nest_and_tf_function": _FEW,
+  "check_each_parameter_may_have_a_batch_that_the_others_lack": _FEW,
+  "check_a_slice_evaluates_to_the_slice_of_the_values": _FEW,
+  "check_dtypes_are_kept_and_not_mixed": _FEW,
+}
 PAIRS = [
   pytest.param(
     check,

@@ -55,17 +55,14 @@ def test_jvps_of_the_quantile_by_each_parameter(mode):
 
 
 BOUNDS = [*itertools.product(["off", "blocks", "couplings"], [False, True], MODES)]
-PAIRS = [  # each pair of values
-  ("off", True, "graph"),
+LATIN = [  # each value of each
   ("off", False, "eager"),
-  ("blocks", True, "eager"),
-  ("blocks", False, "graph"),
-  ("couplings", True, "graph"),
-  ("couplings", False, "eager"),
+  ("blocks", True, "graph"),
+  ("couplings", True, "eager"),
 ]
 
 
-@pytest.mark.parametrize("remat, training, mode", [(slow if row in PAIRS else exhaustive)(*row) for row in BOUNDS])
+@pytest.mark.parametrize("remat, training, mode", [(slow if row in LATIN else exhaustive)(*row) for row in BOUNDS])
 def test_jvps_of_the_bound(remat, training, mode):
   config = dataclasses.replace(
     fpp.get_config("digits"),

@@ -22,6 +22,7 @@ def in_batches(function, *sizes):
   return {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_same_batches_to_the_bit_and_of_others_to_rounding():
   expected = Scorer(fpp.FlowPlusPlus.from_preset("digits"), num_samples=2)(IMAGES, batch_size=10)
   score = ScoreImages("digits", num_samples=2, batch_size=10)
@@ -34,6 +35,7 @@ def test_scores_are_those_of_the_same_batches_to_the_bit_and_of_others_to_roundi
     np.testing.assert_allclose(others[name], expected[name], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_latents_follow_from_the_image_and_decode_to_it():
   encode = EncodeImages("digits", batch_size=10)
   found = in_batches(encode, 3, 10, 7)["latent"]
@@ -55,6 +57,7 @@ def test_archives_have_every_image_where_the_columns_say_so(tmp_path):
   assert contents == {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.needs("constriction")
 def test_archives_of_other_models_and_tiers_have_other_names(tmp_path):
   model = fpp.FlowPlusPlus(

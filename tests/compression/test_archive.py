@@ -71,6 +71,7 @@ def data(count=70, segment_images=30):
 # --- Parts --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_64_images_have_a_checksum():
   """So many are lost with one of them: the others before it and after it are known."""
   encoded = bytearray(segment.encode_segment(coder().codec, images(200), largest=1))
@@ -134,7 +135,7 @@ def test_images_come_back(count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tier", compression.TIERS)
+@pytest.mark.parametrize("tier", ["portable", exhaustive("float64"), exhaustive("exact-build")])
 def test_images_come_back_through_a_model_of_vflow(tier):
   vflow_model = fpp.FlowPlusPlus(dataclasses.replace(AUGMENTED, **VFLOW))
   vflow_model.initialize(images(64))

@@ -23,6 +23,7 @@ from flowpp_tf.io.budget import Budget, use
 from flowpp_tf.io.deep_image import read_deep
 from support import archives
 from support import programs as program_calls
+from support.marks import quick_rows
 from support.models import SMALL, perturb
 
 pytestmark = pytest.mark.needs("constriction")
@@ -79,7 +80,7 @@ def test_the_noise_of_the_logits_is_as_wide_in_steps_as_at_8_bits(levels):
   assert fine.sigma * np.sqrt(slope) / fine.step >= 0.99 * SIGMA * np.sqrt(0.9 / 256) / STEP
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["12 bits"]))
 def test_the_code_length_is_the_bound(name):
   """Within 0.01 bits/dim: means over draws of the noise, which the codec takes from its stack."""
   made, images = model(name), frames(256, seed=1, levels=VARIANTS[name].levels)

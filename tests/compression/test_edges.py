@@ -106,7 +106,7 @@ def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixe
   "tier, size",
   [
     *(("portable", size) for size in [(16, 4), (6, 16), (2, 8)]),
-    ("exact-build", (2, 8)),
+    slow("exact-build", (2, 8)),
     slow("exact-build", (6, 16)),
     slow("float64", (16, 4)),
   ],
@@ -162,7 +162,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", ["published", *map(slow, [*VARIANTS][1:])])
+@pytest.mark.parametrize("name", [*map(slow, VARIANTS)])
 def test_the_log_det_of_a_cropped_model_is_that_of_its_jacobian(name):
   config = dataclasses.replace(VARIANTS[name], image_shape=(4, 8, 2), dtype="float64", dropout=0.0)
   whole = fpp.FlowPlusPlus(config)
@@ -243,6 +243,7 @@ def test_sizes_at_edges_are_multiples_of_the_smallest_that_the_structure_can_spl
   assert dataclasses.replace(config, tile_neighbours=False).tile_step == (16, 16)
 
 
+@pytest.mark.slow
 def test_a_map_has_the_bits_of_the_picture_s_own_pixels():
   image = picture(16, 26)
   tiles, layout = layout_of(image)

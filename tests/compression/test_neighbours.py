@@ -224,6 +224,7 @@ def test_an_image_of_the_model_is_a_picture_of_one_tile():
     archive.ArchiveWriter(io.BytesIO(), coder()).write_segment(tiles[:3], runs=[(*SHAPE[:2], 0, 1)])
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_tile_by_tile_from_what_is_drawn_already():
   height, width = 6, 11
   drawn = sample_pictures(model(), 2, height, width, seed=3)
@@ -246,6 +247,7 @@ def test_pictures_are_drawn_tile_by_tile_from_what_is_drawn_already():
     np.testing.assert_array_equal(drawn[n], whole[:height, :width])
 
 
+@pytest.mark.slow
 def test_bits_by_position_of_tiles_add_up_to_their_bound():
   tiles, runs = tiles_of(drawings()[:1])
   context = TileLayout.of_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256).astype(np.float32)

@@ -10,12 +10,11 @@ import pytest
 import tensorflow as tf
 
 from flowpp_tf import training
-from support.conformance_rows import FEW, HEAVY, OTHERS_STAND_FOR, ROWS, copy_variables, signature, variables
+from support.conformance_rows import FEW, OTHERS_STAND_FOR, PARTS, ROWS, copy_variables, signature, variables
 from support.marks import quick_rows
 
-rows = pytest.mark.parametrize("name", quick_rows(ROWS, [name for name in ROWS if name not in HEAVY], OTHERS_STAND_FOR))
-# Where a row takes seconds: in the quick tests one of each kind of code, and the model of the paper.
-few_rows = pytest.mark.parametrize("name", quick_rows(ROWS, FEW, OTHERS_STAND_FOR))
+# In the quick tests one of each kind of code, and the model of the paper.
+rows = pytest.mark.parametrize("name", quick_rows(ROWS, FEW, [*OTHERS_STAND_FOR, *PARTS]))
 
 
 @functools.cache
@@ -48,7 +47,7 @@ def test_one_trace_serves_every_batch_size_and_gives_the_same_as_eager_mode(name
   assert len(traces) == 1
 
 
-@few_rows
+@rows
 def test_xla_gives_the_same_as_eager_mode_traced_for_any_batch_size_too(name):
   subject, inputs, expected = eager(name)
   evaluate = tf.function(
@@ -70,7 +69,7 @@ def test_float32_is_close_to_float64(name):
   compare(actual, expected, rtol=1e-5, atol=1e-4)
 
 
-@few_rows
+@rows
 def test_two_mirrored_devices_give_the_values_and_gradients_of_one(name):
   subject, inputs, expected = eager(name)
   strategy = training.get_strategy("mirrored")

@@ -10,10 +10,10 @@ import tensorflow as tf
 import flowpp_tf as fpp
 from support.conformance_rows import (
   FEW,
-  HEAVY,
   LAYER_ROWS,
   MODEL_ROWS,
   OTHERS_STAND_FOR,
+  PARTS,
   ROWS,
   WITHOUT_VARIABLES,
   signature,
@@ -41,10 +41,7 @@ def assert_same(actual, expected):
     np.testing.assert_array_equal(actual[key], value, err_msg=key)
 
 
-LIGHT = [name for name in HAVE_VARIABLES if name not in HEAVY]
-
-
-@pytest.mark.parametrize("name", quick_rows(HAVE_VARIABLES, LIGHT, OTHERS_STAND_FOR))
+@pytest.mark.parametrize("name", quick_rows(HAVE_VARIABLES, {*FEW} & {*HAVE_VARIABLES}, OTHERS_STAND_FOR))
 def test_a_checkpoint_restores_every_weight(name, tmp_path):
   subject, other = ROWS[name].make("float32"), fresh(name)
   path = tf.train.Checkpoint(subject=subject).save(tmp_path / "checkpoint")
@@ -54,7 +51,7 @@ def test_a_checkpoint_restores_every_weight(name, tmp_path):
   assert_same(evaluate(name, other), evaluate(name, subject))
 
 
-@pytest.mark.parametrize("name", quick_rows(ROWS, FEW, OTHERS_STAND_FOR))
+@pytest.mark.parametrize("name", quick_rows(ROWS, FEW, [*OTHERS_STAND_FOR, *PARTS]))
 def test_a_saved_model_gives_the_same_for_every_batch_size(name, tmp_path):
   subject, inputs = ROWS[name].make("float32"), ROWS[name].inputs("float32")
   module = tf.Module()

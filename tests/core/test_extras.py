@@ -31,6 +31,7 @@ print(images.shape, model.bits_per_dim(images, seed=0).shape)
 """
 
 
+@pytest.mark.slow
 def test_a_preset_samples_and_scores_without_any_extra():
   out = subprocess.run([sys.executable, "-c", USED], cwd=ROOT, capture_output=True, text=True)
   assert out.stdout == "(2, 8, 8, 1) (2,)\n", out.stderr

@@ -13,7 +13,7 @@ from flowpp_tf import evaluation, training
 from flowpp_tf.core import lanes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
-from support.marks import slow
+from support.marks import exhaustive, slow
 from support.models import SMALL, TINY, small_images
 from support.programs import ROOT, run
 from support.runs import TINY_RUN
@@ -39,7 +39,7 @@ def test_the_draws_go_on_where_the_low_half_of_the_counter_ends():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [exhaustive(1), 5])
 def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, small_model, count):
   images = small_images(8)[:count]
 
@@ -59,6 +59,7 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
     np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, slow({"weight_norm": True, "invertible_conv": "none"})])
 def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
   def initialised():

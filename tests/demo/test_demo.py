@@ -562,6 +562,7 @@ def _upload(panel, path):
   files.first.set_input_files(path)
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_samples_of_the_page_are_those_of_bin_sample(page, batched):
   panel = _open(page, "Samples")

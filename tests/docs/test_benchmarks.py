@@ -13,6 +13,7 @@ import kernels
 import model
 import model_counts
 import run_all
+from support.marks import exhaustive
 from tables import with_figures, with_tables
 
 pytestmark = pytest.mark.docs
@@ -199,7 +200,7 @@ def test_kernels_are_known_by_name_and_type(name, purpose):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", counts.QUICK)
+@pytest.mark.parametrize("name", [exhaustive(name) if name == "cifar10" else name for name in counts.QUICK])
 def test_a_step_has_no_more_operations_kernels_or_kept_tensors_than_is_written_down(name):
   stored, found = counts.stored()[name], counts.count(name)
   for key in ("operations", "kernels", "mb_image"):

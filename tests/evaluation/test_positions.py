@@ -41,6 +41,7 @@ def test_the_sum_over_positions_is_the_bound_term_by_term(name):
   np.testing.assert_allclose(tf.reduce_sum(rounded, axis=[1, 2, 3]), bound, rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_with_several_draws_the_sum_is_the_score_of_scorer():
   config = dataclasses.replace(TINY, num_classes=3, label_dropout=0.1)
   model = of_dtype(config, "float64")

@@ -77,6 +77,7 @@ def test_each_function_is_traced_once_whatever_the_numbers(batched):
     assert function.tracing_count() == 1
 
 
+@pytest.mark.slow
 def test_a_first_batch_that_may_be_the_only_one_is_not_traced_and_has_the_same_bits(model):
   batched = evaluation.BatchedModel(model, batch_size=4)
   first, second = ([batched.encode(small_images(3), seed=0), batched.sample(4, seed=0)] for _ in range(2))

@@ -187,6 +187,7 @@ def run_child(tmp_path, *parts):
   return json.loads(out.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_presets_data_and_weights_are_read_by_the_gate(tmp_path):
   count, past = run_child(tmp_path, PREPARE, READ)
   assert count > 30 and not past

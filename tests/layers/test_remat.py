@@ -17,7 +17,7 @@ from flowpp_tf.core import remat, tracing
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers import blocks
 from flowpp_tf.layers.kernels import attention
-from support.marks import slow
+from support.marks import exhaustive, slow
 from support.models import SMALL, perturb, small_images
 
 
@@ -36,7 +36,9 @@ def plain_attention(qkv, heads):
 # Of 4 pairs of image and head, with 36 weights each.
 @pytest.mark.parametrize("weights_of_a_part", [144, 72, 12], ids=["whole", "groups of pairs", "parts of a pair"])
 @pytest.mark.parametrize(
-  "wrap", [lambda f: f, tf.function, slow(lambda f: tf.function(f, jit_compile=True))], ids=["eager", "graph", "xla"]
+  "wrap",
+  [lambda f: f, tf.function, exhaustive(lambda f: tf.function(f, jit_compile=True))],
+  ids=["eager", "graph", "xla"],
 )
 def test_attention_has_the_value_and_both_derivatives_of_the_plain_one(monkeypatch, weights_of_a_part, wrap):
   monkeypatch.setattr(attention, "_WEIGHTS", weights_of_a_part)
@@ -172,7 +174,13 @@ def bound_and_gradients(config, graph, seed=3):
 
 @pytest.mark.parametrize(
   "remat_, graph",
-  [slow("off", True), ("blocks", True), slow("blocks", False), slow("couplings", True), slow("couplings", False)],
+  [
+    exhaustive("off", True),
+    slow("blocks", True),
+    exhaustive("blocks", False),
+    slow("couplings", True),
+    slow("couplings", False),
+  ],
 )
 def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_blocks(remat_, graph):
   config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64")
@@ -308,7 +316,7 @@ def jit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["elementwise", "blocks"])
+@pytest.mark.parametrize("what", [exhaustive("elementwise"), "blocks"])
 def test_bound_and_gradients_are_the_same_when_xla_compiles(jit, what):
   # Without dropout: for a negative seed TensorFlow's generator gives other numbers under XLA.
   config = dataclasses.replace(SMALL, blocks=2, structure="columns:2", dtype="float64", dropout=0.0)

@@ -13,6 +13,7 @@ from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.evaluation import BatchedModel, Scorer, image_grid, reconstruct
 from flowpp_tf.evaluation.positions import PositionScorer
 from flowpp_tf.models.fitted_transform import fit_asinh
+from support.marks import quick_rows
 from support.models import SMALL, perturb
 
 LEVELS = 1 << 16
@@ -61,7 +62,7 @@ def test_other_numbers_of_levels_are_errors(levels):
     dataclasses.replace(CONFIG, levels=levels)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", quick_rows(VARIANTS, ["uniform", "asinh"]))
 def test_float32_has_the_bound_of_float64(name):
   """x + u keeps 8 bits of u at the top of 16-bit images, and its logit about as many: enough for the bound."""
   narrow, wide = model(name), model(name, "float64")
@@ -134,6 +135,7 @@ def test_images_without_noise_have_a_transform_too(images):
   assert 0 <= offset <= 1 and 0 < scale < 17
 
 
+@pytest.mark.slow
 def test_a_preset_and_a_saved_model_have_the_same_numbers(tmp_path):
   made, images = model("asinh"), frames(2, seed=5)
   made.save_to_preset(tmp_path / "preset")

@@ -33,7 +33,7 @@ def model_of(name, path, variables, **changes):
   return model
 
 
-@pytest.fixture(scope="module", params=quick_rows(REFERENCES, ["cifar10", "ablation_uniform"]))
+@pytest.fixture(scope="module", params=quick_rows(REFERENCES, ["cifar10"]))
 def loaded(request, tmp_path_factory):
   data = reference(request.param)
   path = tmp_path_factory.mktemp("weights") / "release.npz"
@@ -117,7 +117,7 @@ def test_bits_per_dim_in_float32(loaded, tmp_path):
   np.testing.assert_allclose(model.bits_per_dim(data["x"], noise=noise), data["bpd"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["cifar10", slow("imagenet32")])
+@pytest.mark.parametrize("name", [slow("cifar10"), slow("imagenet32")])
 def test_data_dependent_initialisation(name, tmp_path):
   data = reference(f"{name}_init")
   model = model_of(name, tmp_path / "raw.npz", data["variables"])

@@ -16,7 +16,7 @@ from flowpp_tf.demo.about import about
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs.export import metadata_of_run
-from support.marks import slow
+from support.marks import exhaustive, slow
 from support.models import TINY, perturb, small_images
 from support.programs import ROOT, call, run
 
@@ -211,7 +211,7 @@ def test_a_fingerprint_is_that_of_the_data_and_other_data_bring_a_warning(name, 
 
 # The others' data are not in the package.
 @pytest.mark.parametrize(
-  "name", ["digits", *map(slow, ("digits_by_class", "optdigits", "optdigits_by_class", "photos"))]
+  "name", ["digits", *map(slow, ("optdigits_by_class", "photos")), *map(exhaustive, ("digits_by_class", "optdigits"))]
 )
 def test_bits_per_dim_are_near_those_of_the_card(name):
   from flowpp_tf.data import load_dataset

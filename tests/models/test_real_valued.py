@@ -113,7 +113,11 @@ BLOCKS = {
 @pytest.mark.parametrize(
   ("structure", "attention", "condition_shape"),
   [
-    *((structure, attention, ()) for structure in BLOCKS for attention in (False, True)),
+    *(
+      (slow if attention else pytest.param)(structure, attention, ())
+      for structure in BLOCKS
+      for attention in (False, True)
+    ),
     *(("squeeze,columns:1,squeeze,channels:1", False, shape) for shape in ((4, 4, 2), (1, 1, 3))),
   ],
 )
@@ -229,6 +233,7 @@ def test_a_map_of_whole_tiles_is_that_of_each_tile():
   np.testing.assert_allclose(tiles.sum(axis=(1, 2)) * np.log(2), -model.log_prob(fields[:6]), rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_keras_trains_on_fields():
   model, fields, _ = made(dtype="float32")
   before = float(tf.reduce_mean(model.log_prob(fields)))

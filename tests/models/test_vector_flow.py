@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 import tf_keras
 
 import flowpp_tf as fpp
-from support.marks import slow
+from support.marks import exhaustive, slow
 from support.programs import ROOT
 
 STEPS = 30
@@ -95,10 +95,12 @@ def by_vi(layer, **kwargs):
     slow(by_tf_keras),
     slow(by_minimize),
     slow(by_vi),
-    slow(lambda layer: by_vi(layer, jit_compile=True)),
+    exhaustive(lambda layer: by_vi(layer, jit_compile=True)),
     slow(lambda layer: by_loop(layer, lambda step: step, keras.optimizers.Adam(1e-2))),
     slow(lambda layer: by_loop(layer, tf.function(autograph=False), tf_keras.optimizers.Adam(1e-2))),
-    slow(lambda layer: by_loop(layer, tf.function(jit_compile=True, autograph=False), keras.optimizers.Adam(1e-2))),
+    exhaustive(
+      lambda layer: by_loop(layer, tf.function(jit_compile=True, autograph=False), keras.optimizers.Adam(1e-2))
+    ),
   ],
   ids=["keras", "keras XLA", "tf_keras", "minimize", "vi", "vi XLA", "eager", "graph", "XLA"],
 )

@@ -183,6 +183,8 @@ ROWS = {**BIJECTOR_ROWS, **LAYER_ROWS, **DISTRIBUTION_ROWS, **MODEL_ROWS}
 HEAVY = [name for name in MODEL_ROWS if name != "model_published"]
 # Of these, the ones whose switches the other three have together; test_model.py has all of them against autodiff.
 OTHERS_STAND_FOR = sorted({*HEAVY} - {"model_imagenet32", "model_augmented_vflow", "model_conditional"})
+# Parts of a model, as heavy as one, for which it stands too.
+PARTS = ["flow", "variational_dequantizer"]
 # The rows that stand for all in quick tests of promises that take seconds to look at.
 FEW = [
   "logit_mixture",
