@@ -138,6 +138,8 @@ class Workdir:
   def check(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Check that a directory that has a run has this one, and change nothing.
 
+    One that ended before it had saved anything, as for want of memory, is not in the way of another.
+
     Args:
       config: `FlowPlusPlusConfig`.
       settings: what else determines the run; two runs with the same "fingerprint" have the same data, whatever their
@@ -152,8 +154,9 @@ class Workdir:
     wanted = json.loads(json.dumps({"format": _FORMAT, "model": dataclasses.asdict(config), "training": settings}))
     if os.path.lexists(self.config):
       present = self._read()
-      self._check_same(present, wanted)
-      wanted["training"] = present["training"] | wanted["training"]
+      if self._has_saved():
+        self._check_same(present, wanted)
+        wanted["training"] = present["training"] | wanted["training"]
     else:
       self._check_checkpoints(wanted)
     for newest in checkpoint_folders(self.checkpoints)[:1]:
@@ -164,6 +167,12 @@ class Workdir:
     """Raise an `InputError` (a ValueError) unless a checkpoint's run is the wanted one; `{}` if one is not known."""
     if run and wanted:
       self._check_same(run, wanted)
+
+  def _has_saved(self):
+    """Whether the directory has more than what a run makes before its first weights."""
+    with self._writing():
+      others = {path.name for path in self.path.iterdir()} - {CONFIG, "run.lock", "tensorboard", self.checkpoints.name}
+      return bool(others) or (self.checkpoints.is_dir() and any(self.checkpoints.iterdir()))
 
   def _check_same(self, present, wanted):
     may_change = set(_MAY_CHANGE)

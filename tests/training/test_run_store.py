@@ -117,6 +117,26 @@ def test_workers_that_find_different_checkpoints_do_not_train(workdir, monkeypat
   assert changed <= {"config.json", "run.lock"}
 
 
+def test_a_run_that_has_saved_nothing_may_begin_with_other_settings(tmp_path, monkeypatch):
+  """The line about memory asks for a smaller batch."""
+
+  def too_large(*batch):
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, "train_step", too_large)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+      run(tmp_path, batch_size=16)
+  workdir = run(tmp_path, steps=1, batch_size=8)
+  assert json.loads(workdir.config.read_text())["training"]["batch_size"] == 8
+  with pytest.raises(InputError, match="holds another run: batch_size is 8 there and 16 here"):
+    run(tmp_path, batch_size=16)
+  workdir.metrics.unlink()
+  shutil.rmtree(workdir.checkpoints)
+  with pytest.raises(InputError, match="holds another run: batch_size is 8 there and 16 here"):
+    run(tmp_path, batch_size=16)  # its weights are there
+
+
 # --- What a run is --------------------------------------------------------------------------------
 
 

@@ -249,6 +249,7 @@ def test_averages_are_those_of_the_weights_and_leave_them_as_they_were():
 def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
   workdir = training.Workdir(tmp_path)
   workdir.open(TINY, {"batch_size": 8, "steps": 3})
+  workdir.add_row({"step": 1, "val_bits_per_dim": 2.0})
   before = workdir.config.read_bytes()
   with pytest.raises(ValueError, match="holds another run: batch_size is 8 there and 16 here"):
     workdir.open(TINY, {"batch_size": 16, "steps": 3})
