@@ -416,8 +416,9 @@ def _first_batch(data, batch_size):
     raise InputError(
       f"`adapt` takes arrays, a dict of arrays, a `tf.data.Dataset` or a `PyDataset`, got {type(data).__name__}"
     )
-  some = slice(0, len(images), max(1, len(images) // batch_size))
-  return keras.tree.map_structure(lambda a: a[some][:batch_size], data)
+  count = min(len(images), batch_size)
+  spread = np.arange(count) * len(images) // max(count, 1)
+  return keras.tree.map_structure(lambda a: np.asarray(a)[spread], data)
 
 
 def _known(inputs):

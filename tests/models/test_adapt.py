@@ -164,11 +164,12 @@ def test_weights_that_do_not_fit_and_wrong_images_leave_a_model_new(tmp_path):
   assert not model.initialized
 
 
-def test_adapt_uses_at_most_a_batch_of_images_from_all_over_an_array():
+@pytest.mark.parametrize("count, used", [(40, range(0, 40, 5)), (15, [0, 1, 3, 5, 7, 9, 11, 13])])
+def test_adapt_uses_at_most_a_batch_of_images_from_all_over_an_array(count, used):
   models = [new(), new()]
   models[1].set_weights(models[0].get_weights())
-  models[0].adapt(small_images(40), batch_size=8)
-  models[1].initialize(small_images(40)[::5], overwrite=True)
+  models[0].adapt(small_images(count), batch_size=8)
+  models[1].initialize(small_images(count)[used], overwrite=True)
   for a, b in zip(*(model.get_weights() for model in models), strict=True):
     np.testing.assert_array_equal(a, b)
 
