@@ -34,9 +34,7 @@ class TrainingConfig(Settings):
     (64, 0.999)
   """
 
-  steps: int = setting(
-    dataclasses.MISSING, "Training steps, rounded up to whole periods of validate_every.", at_least(1)
-  )
+  steps: int = setting(dataclasses.MISSING, "Training steps; the last ones are validated too.", at_least(1))
   batch_size: int = setting(64, "Batch size, over all devices.", at_least(1))
   accumulate: int = setting(
     1, "Microbatches per step: the gradients of so many times the batch size, in the memory of one.", at_least(1)

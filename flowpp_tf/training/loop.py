@@ -171,7 +171,6 @@ class Run:
     self._progress_bar = workers.chief and progress_bar
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
-    self._steps = -(-config.steps // self._period) * self._period
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
     self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
     self._checkpoints = workdir.new_checkpoints(
@@ -210,20 +209,21 @@ class Run:
     """Take the remaining steps, unless `signals` ask to stop; return the best validation in bits/dim."""
     self._signals = signals
     step, last_saved = self._state.step, self._state.step
-    self._bar = progress_bar(self._steps, "step", step, self._progress_bar, leave=False)
-    batches = iter(self._batches(step)) if step < self._steps else None
+    self._bar = progress_bar(self._config.steps, "step", step, self._progress_bar, leave=False)
+    batches = iter(self._batches(step)) if step < self._config.steps else None
     saved_at = clock = time.monotonic()
     timed_from = step
     while True:
-      if step % self._period == 0 and step > int(self._recorded.numpy()):  # also if stopped between the two
+      if self._ends_period(step) and step > int(self._recorded.numpy()):  # also if stopped between the two
         self._end_period(step, (step - timed_from) * self._config.images_per_step / (time.monotonic() - clock))
         last_saved, saved_at = step, time.monotonic()
         self._stop_if_asked(step)
         clock, timed_from = time.monotonic(), step
-      if step >= self._steps:
+      if step >= self._config.steps:
         break
 
-      count = min(self._config.steps_per_execution, self._period - step % self._period)
+      left = min(self._period - step % self._period, self._config.steps - step)
+      count = min(self._config.steps_per_execution, left)
       if self._board:
         self._board.before_steps(count)
       if not self._traced:
@@ -236,7 +236,7 @@ class Run:
         self._log(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
         self._traced = True
         self._bar.unpause()  # tracing says nothing of the remaining time
-        if step % self._period:  # exclude tracing time unless this step is the whole interval
+        if not self._ends_period(step):  # exclude tracing time unless this step is the whole interval
           clock, timed_from = time.monotonic(), step
       else:
         self._cpu_seconds += time.process_time() - cpu_clock
@@ -247,11 +247,14 @@ class Run:
       due, stop = self._workers.any(due, self._signals.received)  # time and signals are each worker's own
       if self._config.checkpoint_every:
         due |= step // self._config.checkpoint_every > last_saved // self._config.checkpoint_every
-      if step % self._period and (due or stop):
+      if (due or stop) and not self._ends_period(step):
         self._save(step)
         last_saved, saved_at = step, time.monotonic()
         self._stop_if_asked(step, stop)
     return float(self._best)
+
+  def _ends_period(self, step):
+    return step % self._period == 0 or step >= self._config.steps
 
   def _update_bar(self, count):
     if self._bar.update(count):  # drawn: the device is asked for the sums only now
@@ -341,12 +344,12 @@ class Run:
     self._state.reset_sums()
     self._save(step)
     self._log(
-      f"step {step} of {self._steps}: {row['bits_per_dim']:.4f} bits/dim, "
+      f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, "
       f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
       f"{images_per_second:.1f} images/s"
     )
     if self._board:
-      self._board.after_validation(step // self._period - 1, {k: v for k, v in row.items() if k != "step"})
+      self._board.after_validation(-(-step // self._period) - 1, {k: v for k, v in row.items() if k != "step"})
 
   # --- Files ------------------------------------------------------------------------------------
 

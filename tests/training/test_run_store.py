@@ -210,6 +210,17 @@ def test_a_checkpoint_of_a_newer_version_is_refused_rather_than_passed_over(work
     run(workdir.path)
 
 
+def test_a_run_ends_at_its_last_step_and_not_at_a_whole_interval(tmp_path):
+  """The learning rate of a cosine is 0 after the last step: more of them would change nothing."""
+  steps = lambda workdir: [row["step"] for row in workdir.rows()]
+  workdir = run(tmp_path / "cosine", steps=5, validate_every=4, schedule="cosine", steps_per_execution=3)
+  assert steps(workdir) == [4, 5]
+  assert checkpoint_folders(workdir.checkpoints)[0].name == "step_00000005"
+  workdir = run(tmp_path / "longer", steps=2, validate_every=3)
+  assert steps(workdir) == [2]
+  assert steps(run(workdir.path, steps=7, validate_every=3)) == [2, 3, 6, 7]
+
+
 # --- Weights and rows -----------------------------------------------------------------------------
 
 
