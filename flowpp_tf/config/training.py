@@ -61,7 +61,7 @@ class TrainingConfig(Settings):
   ema_warmup: bool = setting(False, "Cap the EMA decay at (1 + t) / (10 + t) at step t.")
   validate_every: int | None = setting(None, "Steps between validations; an epoch if not given.", at_least(1))
   init_batch_size: int | None = setting(
-    None, "Images for the data-dependent initialisation; a batch if not given.", at_least(1)
+    None, "Images for the data-dependent initialisation; those of a step if not given.", at_least(1)
   )
   seed: int = setting(0, "Seed of weights, shuffle, noise and dropout.", at_least(0, 2**32 - 1))
   flip: bool = setting(False, "Mirror half of the training images left to right, others each epoch; off, as published.")

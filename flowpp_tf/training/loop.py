@@ -395,7 +395,7 @@ def _initialize(state, batches, init_from, workers, log_fn):
     state.reset_ema()
     log_fn(f"begins with the weights of {init_from.path}")
     return
-  count = min(state.config.init_batch_size or state.config.batch_size, len(batches.dataset.train))
+  count = min(state.config.init_batch_size or state.config.images_per_step, len(batches.dataset.train))
   images, given = unpack_batch(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
   log_fn(f"initialising on {len(images)} images")
   bound = state.model.initialize(images, seed=state.config.seed, **given)

@@ -108,6 +108,13 @@ def test_the_last_batch_of_a_validation_may_have_fewer_images_than_devices():
   np.testing.assert_allclose(*results, rtol=1e-5)
 
 
+def test_a_run_in_microbatches_begins_and_goes_on_as_one_in_whole_batches(tmp_path):
+  whole, parts = (run(tmp_path / str(n), steps=2, batch_size=8 // n, accumulate=n, validate_every=1) for n in (1, 2))
+  for a, b in zip(rows(whole[0]), rows(parts[0]), strict=True):
+    np.testing.assert_allclose(b["bits_per_dim"], a["bits_per_dim"], rtol=1e-5)
+    np.testing.assert_allclose(b["gradient_norm"], a["gradient_norm"], rtol=1e-4)
+
+
 def test_images_that_cannot_be_divided_into_parts_are_not_dropped():
   state = train_state(MINIMAL, accumulate=3)
   with pytest.raises(tf.errors.InvalidArgumentError, match="must be a multiple of `accumulate` 3"):
