@@ -11,10 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.config import FlowPlusPlusConfig, TrainingConfig
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
 from flowpp_tf.models import InitialWeights
-from flowpp_tf.programs import data_flags, device_flags, process, run
+from flowpp_tf.programs import data_flags, device_flags, flag_kinds, process, run
 from flowpp_tf.programs.figures import headed_table
 from flowpp_tf.programs.sample_grids import by_class, samples, whole_pictures
 from flowpp_tf.programs.train_flags import QUICK_STEPS, recipe_from_flags, workdir_path_from_flags
@@ -31,6 +32,11 @@ def train_from_flags() -> None:
   data = data_flags.complete_settings(recipe.settings, given.config)
   dataset = data_flags.load_from_settings(data, recipe.config, any_classes=given.labels)
   if given.labels:
+    if flag_kinds.given_from_flags().get("num_classes") not in (None, dataset.num_classes):
+      raise InputError(
+        f"--num_classes={given.num_classes} and --labels say two things: data set {dataset.name!r} has "
+        f"{dataset.num_classes} classes; give one of them"
+      )
     recipe = recipe.replace(num_classes=dataset.num_classes)
   config, training = recipe.resolve(dataset)
   num_samples, eval_images = recipe.settings.get("num_samples", given.num_samples), given.eval_images
