@@ -23,6 +23,8 @@ from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
+_MOST = 2**31 - 1  # steps, as of a run
+
 
 @dataclasses.dataclass(frozen=True)
 class _Piece:
@@ -97,7 +99,7 @@ def _parse(text):
       arguments = [float(a) for a in arguments]
       if not all(map(math.isfinite, arguments)):
         raise ValueError
-      end = int(end) if end else math.inf
+      end = _step(end) if end else math.inf
     except ValueError:
       raise _unreadable(text, entry) from None
     if kind not in _ARGUMENTS or len(arguments) not in _ARGUMENTS[kind]:
@@ -120,6 +122,13 @@ def _parse(text):
   if begin < math.inf and rate > 0:
     pieces.append(_Piece("hold", begin, math.inf, rate, rate))
   return pieces
+
+
+def _step(text):
+  step = int(text)
+  if step > _MOST:
+    raise ValueError
+  return step
 
 
 _ARGUMENTS = {"linear": (1,), "cosine": (1,), "decay": (1, 2), "hold": (0, 1)}
