@@ -29,7 +29,7 @@ def get_strategy(
       TF_CONFIG lists several workers, else "mirrored" where there are several GPUs or `num_virtual_cpus`, else "one".
     num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without GPUs; 0 leaves it
       whole. Possible only before TensorFlow has used its devices.
-    tpu: name or address of the TPU; None for that of this host.
+    tpu: name or address of the TPU, for "tpu"; None for that of this host.
     worker_timeout: seconds that "multiworker" waits for the other workers.
     log_fn: takes a line for each half minute of that wait; None prints it on stderr.
 
@@ -49,6 +49,8 @@ def get_strategy(
   """
   if name not in STRATEGIES:
     raise InputError(f"`strategy` must be one of {', '.join(STRATEGIES)}, got {name!r}")
+  if tpu is not None and name != "tpu":
+    raise InputError(f"`tpu` is for `strategy` tpu, got {tpu!r} for `strategy` {name}")
   check_count("num_virtual_cpus", num_virtual_cpus, 0, 1024)
   if worker_timeout < 0:
     raise InputError(f"`worker_timeout` must be at least 0, got {worker_timeout}")

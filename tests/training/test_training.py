@@ -296,6 +296,8 @@ def test_bad_devices_are_value_errors_that_name_them(tmp_path, monkeypatch):
   tf.config.list_logical_devices()  # uses them
   with pytest.raises(ValueError, match="`strategy` must be one of auto, one, mirrored, multiworker, tpu, got 'many'"):
     training.get_strategy("many")
+  with pytest.raises(ValueError, match="`tpu` is for `strategy` tpu, got 'mine' for `strategy` auto"):
+    training.get_strategy(tpu="mine")
   with pytest.raises(ValueError, match="`num_virtual_cpus` must be set before"):
     training.get_strategy("one", num_virtual_cpus=3)
   with pytest.raises(ValueError, match="multiworker needs the environment variable TF_CONFIG"):

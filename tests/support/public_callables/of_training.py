@@ -245,7 +245,7 @@ _TRAINING = {
     dict(
       name=name("one").named("strategy"),
       num_virtual_cpus=count(0, low=0).but("np.int64", "tensor", "array of rank 0"),
-      tpu=optional(text("a").but()),
+      tpu=optional(text(None).also(("address", "a"))),
       worker_timeout=number(600.0, 0),
       log_fn=optional(function(print)),
     ),
