@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 import contextlib
+import dataclasses
 import functools
+import hashlib
 import math
 import time
 from typing import Any
@@ -65,8 +67,8 @@ def run_training(
     The best validation, in bits/dim; the weights are in the working directory.
 
   Raises:
-    InputError (a ValueError): if data and configs do not fit, the working directory holds another run, or none of its
-      checkpoints is whole.
+    InputError (a ValueError): if data and configs do not fit, workers have different ones, the working directory holds
+      another run, or none of its checkpoints is whole.
     Stopped: when asked to stop by SIGTERM or Ctrl-C, after the state has been saved, if that was possible.
     Diverged: after `max_skipped` skipped steps in a row; the newest checkpoint stays as it is.
     WorkerLost: if another worker of the strategy is gone.
@@ -97,6 +99,7 @@ def run_training(
       identity = workdir.open(config, settings)
     else:
       identity, log_fn = {}, lambda line: None
+    _check_same_on_all(workers, config, training, settings)
     keras.utils.set_random_seed(training.seed)
     log_fn(f"data: {'; '.join([describe(fingerprint), *dataset.notes])}")  # before what takes time
     with strategy.scope():
@@ -131,6 +134,25 @@ def _check_settings(config, training, dataset, condition, replicas):
   if condition is not None and not takes_condition:
     raise InputError("`condition` must be None: the model takes none")
   make_optimizer(training)  # checks schedule and rate
+
+
+def _check_same_on_all(workers, config, training, settings):
+  """Raise an `InputError` if workers have other data, configs or initial weights: each would take steps of its own."""
+  init_from = settings["init_from"]
+  what = repr(
+    (
+      dataclasses.replace(config, remat="off"),  # which changes no number
+      training.identity(),
+      training.steps_per_execution,
+      settings["fingerprint"]["sha256"],
+      init_from and init_from["sha256"],
+    )
+  )
+  digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # what a float64 holds
+  if not workers.agree(int(digest, 16)):
+    raise InputError(
+      f"the {workers.count} workers have different settings, data or initial weights; start all by the same command"
+    )
 
 
 class Run:

@@ -102,16 +102,23 @@ def test_only_folders_with_the_names_of_checkpoints_are_touched(workdir):
   assert sorted(p.name for p in workdir.checkpoints.iterdir()) == ["step_00000002.bak", "step_00000005", "step_mine"]
 
 
-def test_workers_that_find_different_checkpoints_do_not_train(workdir, monkeypatch):
-  class Chief(training.Workers):  # of two workers, of which the other one finds nothing to resume
+@pytest.mark.parametrize(
+  "others, message",
+  [
+    ([1.0], "the 2 workers have different settings, data or initial weights"),
+    ([0.0, 1.0], "worker 0 finds step 2 to resume in .*, and another worker something else"),
+  ],
+)
+def test_workers_with_different_settings_or_checkpoints_do_not_train(workdir, monkeypatch, others, message):
+  class Chief(training.Workers):  # of two workers, of which the other one says in turn whether it has something else
     def __init__(self, strategy):
       super().__init__(strategy)
-      self.count, flag = 2, tf.constant([1.0])
-      self._sum = lambda value: value if value.dtype == tf.float64 else value + flag
+      self.count, flags = 2, iter(others)
+      self._sum = lambda value: value if value.dtype == tf.float64 else value + next(flags)
 
   monkeypatch.setattr(loop, "Workers", Chief)
   before = content(workdir.path)
-  with pytest.raises(InputError, match="worker 0 finds step 2 to resume in .*, and another worker something else"):
+  with pytest.raises(InputError, match=message):
     run(workdir.path, steps=4)
   changed = {name for name, value in content(workdir.path).items() if value != before.get(name)}
   assert changed <= {"config.json", "run.lock"}
