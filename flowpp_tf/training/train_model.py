@@ -15,6 +15,7 @@ from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import MOST_CLASSES, split_train
 from flowpp_tf.models import FlowPlusPlus, InitialWeights
 from flowpp_tf.training.loop import run_training
+from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.types import Path
 
@@ -54,6 +55,7 @@ def train(
 
   Raises:
     InputError (a ValueError): if an argument is invalid, or `workdir` holds another run.
+    Stopped: when asked to stop by SIGTERM or Ctrl-C; the state is saved if there is a `workdir`.
     Diverged: if too many steps in a row are not finite.
 
   Examples:
@@ -78,7 +80,10 @@ def train(
     training = dataclasses.replace(training, tensorboard=())
   with contextlib.ExitStack() as stack:
     store = store or Workdir(stack.enter_context(tempfile.TemporaryDirectory()))
-    run_training(model, training, dataset, store, init_from=begin, log_fn=log_fn)
+    try:
+      run_training(model, training, dataset, store, init_from=begin, log_fn=log_fn)
+    except Stopped as stopped:
+      raise stopped if workdir is not None else Stopped(stopped.step, None) from None  # it goes with the directory
     return store.load()[0]
 
 
