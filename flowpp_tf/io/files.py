@@ -92,10 +92,14 @@ def copy_file(source: Path, path: Path) -> None:
 def replace_directory(path: Path, write: Callable[[pathlib.Path], object]) -> None:
   """Write a directory by `write(temporary path)`, and move it to `path` when it is complete.
 
+  A link is followed: the directory that it names is replaced.
+
   Raises:
-    OSError: if it cannot be written.
+    OSError: if it cannot be written, or `path` is there and no directory.
   """
-  target = pathlib.Path(path)
+  target = pathlib.Path(os.path.realpath(path))
+  if os.path.lexists(target) and not target.is_dir():
+    raise OSError(errno.EEXIST, "it is there, and is no directory", str(path))
   temporary = target.with_name(f"{_TEMPORARY}{os.getpid()}.{target.name[-40:]}")
   old = target.with_name(f".old.{target.name}")
 

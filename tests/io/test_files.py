@@ -53,3 +53,16 @@ def test_a_directory_is_replaced_in_one_step_where_the_system_can(exchange, monk
   assert (target / "file").read_text() == "new" and [*tmp_path.iterdir()] == [target]
   moves = len(seen)
   assert moves == (1 if exchange and files._C is not None else 3)
+
+
+def test_a_link_to_a_directory_stays_and_what_is_no_directory_is_not_replaced(tmp_path):
+  real, link, file = tmp_path / "real", tmp_path / "link", tmp_path / "file"
+  real.mkdir()
+  link.symlink_to(real)
+  file.write_text("mine")
+  write = lambda temporary: (temporary / "new").touch()
+  replace_directory(link, write)
+  assert link.is_symlink() and [path.name for path in real.iterdir()] == ["new"]
+  with pytest.raises(FileExistsError, match="is no directory"):
+    replace_directory(file, write)
+  assert file.read_text() == "mine" and {*tmp_path.iterdir()} == {real, link, file}
