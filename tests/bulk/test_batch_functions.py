@@ -57,6 +57,17 @@ def test_archives_have_every_image_where_the_columns_say_so(tmp_path):
   assert contents == {path.name: path.read_bytes() for path in (tmp_path / "archives").iterdir()}
 
 
+@pytest.mark.needs("constriction")
+def test_other_images_of_the_same_bytes_have_another_archive(tmp_path):
+  """Eight blank images of one byte a pixel have the bytes of one of eight."""
+  compress, blank = CompressImages("digits", tmp_path / "archives"), np.zeros([8, 8, 8, 1], np.uint8)
+  names = [compress({"image": images})["archive"][0] for images in (blank, blank[:1].astype(np.int64), blank[:1])]
+  assert names[0] != names[1] == names[2]
+  assert len(fpp.decompress(compress._coder, (tmp_path / "archives" / names[0]).read_bytes())) == 8
+  with pytest.raises(fpp.InputError, match="^`output` '.*fpp' cannot be written: "):
+    CompressImages("digits", tmp_path / "archives" / names[0])
+
+
 @pytest.mark.slow
 @pytest.mark.needs("constriction")
 def test_archives_of_other_models_and_tiers_have_other_names(tmp_path):
