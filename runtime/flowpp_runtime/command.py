@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import os
 import pathlib
 import struct
 import sys
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have letters that a terminal has not
   try:
     given.run(given)
-  except (ValueError, OSError, EOFError) as error:
+  except (ValueError, OSError, EOFError, MemoryError) as error:
     print(f"flowpp-runtime: error: {error}", file=sys.stderr)
     return 2
   return 0
@@ -57,10 +58,27 @@ def _sample(given):
   model = Model(given.model)
   images = model.sample(given.n, given.temperature, given.seed, given.label)
   if given.output.endswith(".npy"):
-    np.save(given.output, images)
+    file = io.BytesIO()
+    np.save(file, images)
+    _write(given.output, file.getvalue())
   else:
-    pathlib.Path(given.output).write_bytes(png(grid(images, model.levels)))
+    _write(given.output, png(grid(images, model.levels)))
   print(f"wrote {given.output}")
+
+
+def _write(path, content):
+  """Write a file, which is there when it is complete; until then, and if that fails, an older one stays in place."""
+  target = pathlib.Path(os.path.realpath(path))
+  if target.exists() and not target.is_file():
+    raise ValueError(f"{path!r} is there, and is no regular file")
+  temporary = target.with_name(f".tmp.{os.getpid()}.{target.name[-40:]}")  # a name has 255 bytes at most
+  try:
+    temporary.write_bytes(content)
+    os.replace(temporary, target)
+  except OSError as error:
+    raise ValueError(f"{path!r} cannot be written: {error.strerror or error}") from None
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def _score(given):

@@ -88,10 +88,11 @@ def generator(seed: Any) -> np.random.Generator:
 
 
 def temperature_of(value: Any) -> np.float32:
-  """Return a finite number from 0; raise a `ValueError` for anything else."""
-  if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
-    raise ValueError(f"`temperature` must be finite and at least 0, got {value!r}")
-  return np.float32(value)
+  """Return a finite number from 0, also in float32; raise a `ValueError` for anything else."""
+  if not isinstance(value, bool) and isinstance(value, (int, float, np.integer, np.floating)):
+    if 0 <= value <= float(np.finfo(np.float32).max):
+      return np.float32(value)
+  raise ValueError(f"`temperature` must be finite and at least 0, got {value!r}")
 
 
 def as_numbers(name: str, values: Any) -> np.ndarray:

@@ -1,9 +1,11 @@
 """The package flowpp_runtime: the numbers of TensorFlow from an export, without TensorFlow, and bad calls."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -131,6 +133,32 @@ def test_a_name_that_the_terminal_cannot_show_is_no_failure(digits, tmp_path, mo
   assert command.main(["sample", str(digits[1]), "--n=1", "--output=\u00fc.png"]) == 0
   sys.stdout.flush()
   assert sys.stdout.buffer.getvalue() == b"wrote \\xfc.png\n" and (tmp_path / "\u00fc.png").exists()
+
+
+def test_an_output_that_cannot_be_written_is_one_line_and_leaves_what_was_there(digits, tmp_path, capsys, monkeypatch):
+  def full_disk(path, content):
+    with open(path, "wb") as file:
+      file.write(content[:9])
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  monkeypatch.setattr(pathlib.Path, "write_bytes", full_disk)
+  for name in ("a.npy", "a.png"):
+    (tmp_path / name).write_text("old")
+    assert command.main(["sample", str(digits[1]), "--n=1", f"--output={tmp_path / name}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"flowpp-runtime: error: '{tmp_path / name}' cannot be written: No space left on device"
+    assert (tmp_path / name).read_text() == "old"
+  assert len([*tmp_path.iterdir()]) == 2
+
+
+@pytest.mark.parametrize(
+  "flag, message",
+  [("--n=1000000000000", "Unable to allocate"), ("--temperature=1e300", "`temperature` must be finite and at least 0")],
+)
+def test_what_no_memory_and_no_float32_can_hold_is_one_line(flag, message, digits, capfd):
+  assert command.main(["sample", str(digits[1]), flag, "--output=a.png"]) == 2
+  (line,) = capfd.readouterr().err.splitlines()
+  assert line.startswith(f"flowpp-runtime: error: {message}")
 
 
 def test_files_that_are_no_array_are_one_line(digits, tmp_path, capsys):
