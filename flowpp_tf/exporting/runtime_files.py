@@ -22,6 +22,7 @@ from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
+from flowpp_tf.exporting.target import checked_target
 from flowpp_tf.exporting.tensorflow_ops import TensorFlowOps
 from flowpp_tf.io.files import replace_directory
 from flowpp_tf.io.gate import read_json
@@ -122,12 +123,7 @@ def _export(
   overwrite: bool,
   weight_dtype: str = "float32",
 ) -> None:
-  path = pathlib.Path(path).absolute()
-  if path.is_file() or path.is_dir() and any(path.iterdir()):
-    if not overwrite:
-      raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
-    if not _is_export(path, format):
-      raise InputError(f"{str(path)!r} cannot be overwritten: it is no export of this format")
+  path = checked_target(path, overwrite, lambda target: _is_export(target, format), "export of this format")
   graphs, about = inference_graphs(model)
   files = {file: data for name, graph in graphs.items() for file, data in convert(name, graph).items()}
   about |= {

@@ -27,6 +27,7 @@ from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.checks import Check, checked, pixel_checks
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.non_finite import check_weights_finite
+from flowpp_tf.exporting.target import checked_target
 from flowpp_tf.io.digests import write_digests
 from flowpp_tf.io.files import replace_directory
 from flowpp_tf.models import FlowPlusPlus, conditioning_checks, conditioning_specs
@@ -58,12 +59,7 @@ def export_saved_model(
   if not max_batch > 0:
     raise InputError(f"`max_batch` must be a positive integer, got {max_batch}")
   check_weights_finite(model)
-  path = pathlib.Path(path).absolute()
-  if path.is_file() or path.is_dir() and any(path.iterdir()):
-    if not overwrite:
-      raise InputError(f"{str(path)!r} exists already; `overwrite` replaces it")
-    if not (path / "saved_model.pb").exists():
-      raise InputError(f"{str(path)!r} cannot be overwritten: it is no SavedModel")
+  path = checked_target(path, overwrite, lambda target: (target / "saved_model.pb").exists(), "SavedModel")
   assets = {
     "config.json": dataclasses.asdict(model.config),
     "metadata.json": {

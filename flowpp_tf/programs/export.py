@@ -28,10 +28,10 @@ def export_from_flags() -> None:
   output = output_from_flags()
   metadata = metadata_of_run(workdir, settings)
   if FLAGS.format == "preset":
-    if output.exists() and not FLAGS.overwrite:
-      raise InputError(f"{str(output)!r} exists already; `overwrite` replaces it")
     description = f"Flow++, trained on {settings['dataset']}" if settings.get("dataset") else "Flow++"
     try:
+      if output.exists() and not FLAGS.overwrite:
+        raise InputError(f"{str(output)!r} exists already; `overwrite` replaces it")
       save_preset(model, output, description, settings, "safetensors", FLAGS.license, metadata["evaluation"])
     except OSError as error:
       raise InputError(f"{str(output)!r} cannot be written: {gate.reason(error)}") from None

@@ -321,6 +321,8 @@ class TestBadCalls:
     (tmp_path / "other" / "file").touch()
     with pytest.raises(fpp.InputError, match="cannot be overwritten: it is no export of this format"):
       fpp.export_onnx(flow, tmp_path / "other", overwrite=True)
+    with pytest.raises(fpp.InputError, match=r"^'.*aaa' cannot be written: \w+"):  # no name is so long
+      fpp.export_onnx(flow, tmp_path / ("a" * 300))
     with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
       fpp.export_onnx(flow, tmp_path / "new", metadata={"data": object()})
 

@@ -1,0 +1,32 @@
+"""The directory that an export is written to."""
+
+from collections.abc import Callable
+import pathlib
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.gate import reason
+from flowpp_tf.types import Path
+
+
+def checked_target(path: Path, overwrite: bool, is_export: Callable[[pathlib.Path], bool], kind: str) -> pathlib.Path:
+  """Return the absolute path of a directory that may be written.
+
+  Args:
+    path: new or empty directory, or an export, which is replaced.
+    overwrite: whether it may be replaced.
+    is_export: whether a directory holds such an export.
+    kind: what the message calls it.
+
+  Raises:
+    InputError (a ValueError): if something else is there, it must not be replaced, or the system refuses to look.
+  """
+  target = pathlib.Path(path).absolute()
+  try:
+    if target.is_file() or target.is_dir() and any(target.iterdir()):
+      if not overwrite:
+        raise InputError(f"{str(target)!r} exists already; `overwrite` replaces it")
+      if not is_export(target):
+        raise InputError(f"{str(target)!r} cannot be overwritten: it is no {kind}")
+  except OSError as error:  # a name that is too long, or a folder that must not be read
+    raise InputError(f"{str(target)!r} cannot be written: {reason(error)}") from None
+  return target
