@@ -118,6 +118,13 @@ def _(bijector: fb.Chain, ops, x, inverse, context):
 
 
 @_transform.register
+def _(bijector: fb.Conditioned, ops, x, inverse, context):
+  raise InputError(
+    "a flow that is `given` a context cannot be exported: export the one without, whose functions take it"
+  )
+
+
+@_transform.register
 def _(bijector: fb.Invert, ops, x, inverse, context):
   return _transform(bijector.bijector, ops, x, not inverse, context)
 

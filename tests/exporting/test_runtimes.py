@@ -304,6 +304,9 @@ class TestBadCalls:
     flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
     with pytest.raises(fpp.InputError, match="^a coupling with the network Sequential cannot be exported"):
       fpp.export_onnx(flow, tmp_path / "onnx")
+    given = fpp.vector_flow(2, context_size=3, couplings=1, hidden=4, blocks=0).given(np.zeros([3], np.float32))
+    with pytest.raises(fpp.InputError, match="^a flow that is `given` a context cannot be exported"):
+      fpp.export_onnx(given, tmp_path / "onnx")  # its files would ask for a context, and leave this one out
     wide = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 2.0), 6)
     flow = fpp.distributions.FlowDistribution(wide, fpp.bijectors.SwapHalves())
     with pytest.raises(fpp.InputError, match="^the base of the flow must be `tfd.Sample` of a standard"):
