@@ -29,17 +29,27 @@ function logMeanExp(values) {
 
 // --- The model -----------------------------------------------------------------------------------
 
-let loading = null
-const load = () => (loading ??= (async () => {
+async function loaded() {
   status.textContent = "Loading the model …"
-  const json = name => fetch(here + name).then(answer => answer.json())
+  const json = async name => {
+    const answer = await fetch(here + name)
+    if (!answer.ok) throw new Error(`${name} cannot be loaded (${answer.status})`)
+    return answer.json()
+  }
   const session = name => ort.InferenceSession.create(here + name)
   const [metadata, tests, decode, logProb] = await Promise.all([
     json("metadata.json"), json("tests.json"), session("decode.onnx"), session("log_prob.onnx"),
   ])
   status.textContent = ""
   return {metadata, tests, decode, logProb, latentSize: metadata.latent_shape.reduce((a, b) => a * b)}
-})())
+}
+
+// Loads once; after a failure, such as a lost connection, the next click tries again.
+let loading = null
+const load = () => (loading ??= loaded().catch(error => {
+  loading = null
+  throw error
+}))
 
 // Sessions take one call at a time.
 let queue = Promise.resolve()
@@ -173,7 +183,10 @@ function replaceDrawing(pixels) {
 }
 
 let test = 0
-find("test").onclick = () => load().then(({tests}) => replaceDrawing(tests.images[test++ % tests.images.length]))
+find("test").onclick = () => inTurn(async () => {
+  const {tests} = await load()
+  replaceDrawing(tests.images[test++ % tests.images.length])
+})
 find("mirror").onclick = () => replaceDrawing(drawing.map((_, p) => drawing[p - (p % SIDE) + SIDE - 1 - (p % SIDE)]))
 find("clear").onclick = () => replaceDrawing(new Float32Array(SIZE))
 find("draw").onpointerdown = event => {
