@@ -83,7 +83,8 @@ def _write(path, content):
 
 def _score(given):
   images = _array(given.images)
-  for bits in Model(given.model).bits_per_dim(images, given.label, None, given.num_samples, given.seed):
+  arguments = dict(labels=given.label, num_samples=given.num_samples, seed=given.seed)
+  for bits in Model(given.model).bits_per_dim(images, **arguments):
     print(f"{bits:.6f}")
 
 

@@ -57,15 +57,16 @@ class Model:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
 
   def bits_per_dim(
-    self, images: Any, labels: Any = None, condition: Any = None, num_samples: int = 1, seed: int | None = None
+    self, images: Any, *, labels: Any = None, condition: Any = None, num_samples: int = 1, seed: int | None = None
   ) -> np.ndarray:
     """Return the bits/dim of images, float64 `[B]`; arguments as of `log_prob`."""
-    bound = self.log_prob(images, labels, condition, num_samples, seed)
+    bound = self.log_prob(images, labels=labels, condition=condition, num_samples=num_samples, seed=seed)
     return bound / (-math.log(2) * math.prod(self.image_shape))
 
   def log_prob(
     self,
     images: Any,
+    *,  # the second argument of `FlowPlusPlus.log_prob_bound` is `num_samples`, which would be a label here
     labels: Any = None,
     condition: Any = None,
     num_samples: int = 1,
@@ -89,7 +90,7 @@ class Model:
     return _log_mean_exp(np.asarray(bounds, np.float64))
 
   def encode(
-    self, images: Any, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
+    self, images: Any, *, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
   ) -> np.ndarray:
     """Return the latents of images, float32 `[B, *latent_shape]`; arguments as of `log_prob`."""
     inputs = self._inputs(images, labels, condition)
@@ -97,7 +98,7 @@ class Model:
     return self._in_batches("log_prob", {"noise": draw, **inputs})["latents"]
 
   def position_bits(
-    self, images: Any, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
+    self, images: Any, *, labels: Any = None, condition: Any = None, seed: int | None = None, noise: Any = None
   ) -> np.ndarray:
     """Return the bits of each pixel, float32 `[B, H, W, 3]`: of the log-det, of the prior and of the dequantizer.
 

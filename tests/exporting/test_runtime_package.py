@@ -95,6 +95,14 @@ def test_labels_condition_and_noise_of_channels_are_passed(classes):
   np.testing.assert_array_equal(samples, runtime.sample(5, seed=0, labels=[1] * 5, condition=condition))
 
 
+def test_a_number_of_samples_by_its_place_is_no_label(classes):
+  """`FlowPlusPlus.bits_per_dim(images, 2)` is the bound of two samples, and must not be that of the class 2 here."""
+  runtime, images = flowpp_runtime.Model(classes[1]), small_images(2, classes[0].config)
+  for method in (runtime.log_prob, runtime.bits_per_dim, runtime.encode, runtime.position_bits):
+    with pytest.raises(TypeError, match="positional argument"):
+      method(images, 2)
+
+
 def test_a_flow_of_vectors_is_that_of_tensorflow(vectors):
   flow, folder = vectors
   runtime, rng = flowpp_runtime.VectorFlow(folder), np.random.RandomState(0)
@@ -240,11 +248,20 @@ def test_what_does_not_fit_its_classes_condition_or_context_is_one_line(classes,
   noise[0, 0, 0], noise[1, 0, 0] = 1, -1  # those of the last channels are normal
   for call, message in [
     (lambda: model.log_prob(images), "`labels` must be integers of shape [2], or one for all, got None"),
-    (lambda: model.log_prob(images, [0, 3]), "`labels` must lie in -1 .. 2, got values from 0 to 3"),
-    (lambda: model.log_prob(images, [0.0, 1.0]), "`labels` must be integers of shape [2], or one for all, got float64"),
-    (lambda: model.log_prob(images, 0), "`condition` must be given, of shape [2, 2, 2, 1]"),
-    (lambda: model.log_prob(images, 0, condition[:1]), "`condition` must have shape [2, 2, 2, 1], got [1, 2, 2, 1]"),
-    (lambda: model.encode(images, 0, condition, noise=noise), "`noise` that is uniform must be from 0 to below 1"),
+    (lambda: model.log_prob(images, labels=[0, 3]), "`labels` must lie in -1 .. 2, got values from 0 to 3"),
+    (
+      lambda: model.log_prob(images, labels=[0.0, 1.0]),
+      "`labels` must be integers of shape [2], or one for all, got float64",
+    ),
+    (lambda: model.log_prob(images, labels=0), "`condition` must be given, of shape [2, 2, 2, 1]"),
+    (
+      lambda: model.log_prob(images, labels=0, condition=condition[:1]),
+      "`condition` must have shape [2, 2, 2, 1], got [1, 2, 2, 1]",
+    ),
+    (
+      lambda: model.encode(images, labels=0, condition=condition, noise=noise),
+      "`noise` that is uniform must be from 0 to below 1",
+    ),
     (lambda: flow.log_prob(x + 1j, np.zeros(3)), "`x` must be an array of numbers, got complex128"),
     (lambda: flow.log_prob(x, ["a"]), "`context` must be an array of numbers, got <U1"),
     (lambda: flow.log_prob(x), "`context` must be given, of shape [2, 3], or one row for all"),
