@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.checks import Check, checked, pixel_checks
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.non_finite import check_weights_finite
@@ -56,8 +56,7 @@ def export_saved_model(
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> fpp.export_saved_model(model, "exported/1", metadata={"data": "digits"})
   """
-  if not max_batch > 0:
-    raise InputError(f"`max_batch` must be a positive integer, got {max_batch}")
+  check_count("max_batch", max_batch, most=tf.int32.max)  # the dtype of the sizes that graphs compare with it
   check_weights_finite(model)
   path = checked_target(path, overwrite, lambda target: (target / "saved_model.pb").exists(), "SavedModel")
   assets = {

@@ -419,7 +419,7 @@ _LOADED = {
       model=instance(lambda w: w.model),
       path=path(lambda w: w.new("1"), there=False),
       metadata=optional(mapping({})),
-      max_batch=count(4, huge=same(4)),
+      max_batch=count(4),
       overwrite=flag(True),
     ),
     slow=True,
