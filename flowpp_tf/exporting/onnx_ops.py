@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import import_extra
 from flowpp_tf.exporting.ops import Ops
 from flowpp_tf.version import __version__
@@ -143,6 +144,9 @@ class OnnxOps(Ops):
     if self._weight_dtype == "float32":
       return self.constant(array)
     if self._weight_dtype == "float16":
+      largest = np.abs(array).max(initial=0.0)
+      if largest > float(np.finfo(np.float16).max):  # it would be stored as infinity
+        raise InputError(f"the weights do not fit float16: the largest is {largest:g}")
       return self.cast(self.constant(array, "float16"), "float32")
     # Not `DequantizeLinear`, which runtimes fuse with products of int8, so that decoding would not invert encoding.
     others = tuple(i for i in range(array.ndim) if i != axis)

@@ -334,6 +334,13 @@ class TestBadCalls:
     with pytest.raises(fpp.InputError, match=r"needs onnx, which is not installed: pip install 'flowpp_tf\[onnx\]'"):
       fpp.export_onnx(fpp.vector_flow(2, couplings=1, hidden=4, blocks=0), tmp_path / "onnx")
 
+  def test_weights_must_fit_the_dtype_in_which_they_are_stored(self, tmp_path):
+    flow = fpp.VectorFlow(2, couplings=1, hidden=4, blocks=0)
+    for weight in flow.trainable_variables:
+      weight.assign(tf.fill(weight.shape, 1e5) if weight.name == "kernel" else weight)
+    with pytest.raises(fpp.InputError, match="^the weights do not fit float16: the largest is 100000$"):
+      fpp.export_onnx(flow, tmp_path / "onnx", weight_dtype="float16")
+
   def test_weights_must_be_finite(self, tmp_path):
     flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
     flow.trainable_variables[0].assign(flow.trainable_variables[0] * np.nan)
