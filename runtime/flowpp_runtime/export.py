@@ -39,7 +39,11 @@ class Export:
     if name not in self._sessions:
       self._sessions[name] = self._session(name)
     session = self._sessions[name]
-    return dict(zip([output.name for output in session.get_outputs()], session.run(None, inputs)))
+    try:
+      outputs = session.run(None, inputs)
+    except Exception as error:  # ONNX Runtime has many
+      raise _cannot_be_run(self._folder / f"{name}.onnx", error) from None
+    return dict(zip([output.name for output in session.get_outputs()], outputs))
 
   def _metadata(self):
     path = self._folder / "metadata.json"
@@ -69,8 +73,12 @@ class Export:
     options.intra_op_num_threads = self._threads or 0
     try:
       return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime has many
-      raise ValueError(f"{str(path)!r} cannot be run: {' '.join(str(error).split())}") from None
+    except Exception as error:
+      raise _cannot_be_run(path, error) from None
+
+
+def _cannot_be_run(path, error):
+  return ValueError(f"{str(path)!r} cannot be run: {' '.join(str(error).split())}")
 
 
 def positive(name: str, value: Any) -> int:

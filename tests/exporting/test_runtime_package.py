@@ -297,3 +297,8 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
     (copy / "metadata.json").write_text(json.dumps({**about, **change}))
     with pytest.raises(ValueError, match=message):
       flowpp_runtime.Model(copy)
+  shutil.copy(digits[1] / "decode.onnx", copy)
+  (copy / "metadata.json").write_text(json.dumps({**about, "latent_shape": [4, 4, 3]}))  # not that of the graph
+  assert command.main(["sample", str(copy), f"--output={tmp_path / 'a.png'}"]) == 2
+  error = capsys.readouterr().err
+  assert re.fullmatch(r"flowpp-runtime: error: '.*decode.onnx' cannot be run: .*latents.*\n", error)
