@@ -12,6 +12,7 @@ import functools
 
 import numpy as np
 
+from flowpp_tf.compression import compiled
 from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.stack import EmptyStackError, Stack, Uniform, WindowError, check_inside
 from flowpp_tf.compression.steps import Bijection, Sequence, Step
@@ -160,6 +161,7 @@ def batch_step(
   Of tiles, which are of one wave, it codes the part that lies inside of their pictures, and repeats the last row and
   column of what it decodes.
   """
+  compiled.after(len(indices) * codec.num_dims)
   if layout is None:
     return codec
   height, width = layout.sizes[indices[0]]

@@ -2,8 +2,10 @@
 
 IEEE 754 defines +, -, *, /, sqrt and rounding to the last bit, but not exp or log, in which libraries and processors
 differ. Here they use the defined operations only, one NumPy operation at a time, so that a compiler cannot fuse two of
-them. Their relative error of about 1e-12 is far below the noise of the coder.
+them; compiled.py has the same in loops. Their relative error of about 1e-12 is far below the noise of the coder.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 import functools
@@ -11,26 +13,33 @@ import functools
 import numpy as np
 
 BLOCK = 1 << 15  # values; temporary arrays of this size stay in a core's cache
-_TABLE_BITS = 6
-_TABLE = 1 << _TABLE_BITS
-_LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # 20 of its bits are 0: products with integers below 2^20 are exact
-_LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
-_STEP_HIGH, _STEP_LOW = _LN2_HIGH / _TABLE, _LN2_LOW / _TABLE
-_PER_STEP = float.fromhex("0x1.71547652b82fep+6")  # 64 / ln 2
-_LARGEST = 690.0  # exp of it and of its negative are far from overflow and from subnormal numbers
+TABLE_BITS = 6
+_TABLE = 1 << TABLE_BITS
+LN2_HIGH = float.fromhex("0x1.62e42fee00000p-1")  # 20 of its bits are 0: products with integers below 2^20 are exact
+LN2_LOW = float.fromhex("0x1.a39ef35793c76p-33")
+STEP_HIGH, STEP_LOW = LN2_HIGH / _TABLE, LN2_LOW / _TABLE
+PER_STEP = float.fromhex("0x1.71547652b82fep+6")  # 64 / ln 2
+LARGEST = 690.0  # exp of it and of its negative are far from overflow and from subnormal numbers
 
 
 def _powers():
   """Return 2^(j / 64) for j = 0 .. 63, as products of the square roots 2^(1/2), 2^(1/4), ..."""
   powers = np.ones(_TABLE)
   root = np.float64(2.0)
-  for bit in range(_TABLE_BITS - 1, -1, -1):
+  for bit in range(TABLE_BITS - 1, -1, -1):
     root = np.sqrt(root)
     powers[np.arange(_TABLE) >> bit & 1 == 1] *= root
   return powers
 
 
-_POWERS = _powers()
+POWERS = _powers()
+_compiled_exp: Callable[[np.ndarray, np.ndarray], None] | None = None
+
+
+def use(compiled_exp: Callable[[np.ndarray, np.ndarray], None] | None) -> None:
+  """Evaluate `exp` by a loop of compiled.py from now on, or by NumPy again."""
+  global _compiled_exp
+  _compiled_exp = compiled_exp
 
 
 def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
@@ -49,20 +58,29 @@ def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
   return evaluate
 
 
-@_in_blocks
 def exp(x: np.ndarray) -> np.ndarray:
   """Return e^x; x is clipped to -690 .. 690."""
-  x = np.clip(x, -_LARGEST, _LARGEST)
-  steps = np.rint(x * _PER_STEP)
-  r = x - steps * _STEP_HIGH
-  r -= steps * _STEP_LOW  # |r| <= ln 2 / 128
+  if _compiled_exp is None:
+    return exp_in_numpy(x)
+  result = np.empty(x.shape)
+  _compiled_exp(np.ascontiguousarray(x, np.float64).reshape(-1), result.reshape(-1))
+  return result
+
+
+@_in_blocks
+def exp_in_numpy(x: np.ndarray) -> np.ndarray:
+  """Return the same, an operation at a time."""
+  x = np.clip(x, -LARGEST, LARGEST)
+  steps = np.rint(x * PER_STEP)
+  r = x - steps * STEP_HIGH
+  r -= steps * STEP_LOW  # |r| <= ln 2 / 128
   series = r * (1 / 120) + (1 / 24)
   for coefficient in (1 / 6, 1 / 2, 1.0, 1.0):
     series *= r
     series += coefficient
   whole = steps.astype(np.int64)
-  series *= _POWERS[whole & (_TABLE - 1)]
-  exponent = (whole >> _TABLE_BITS) + 1023
+  series *= POWERS[whole & (_TABLE - 1)]
+  exponent = (whole >> TABLE_BITS) + 1023
   exponent <<= 52
   series *= exponent.view(np.float64)
   return series
@@ -83,7 +101,7 @@ def log(x: np.ndarray) -> np.ndarray:
     series *= square
   series += 1
   series *= s + s
-  return series + exponent * _LN2_LOW + exponent * _LN2_HIGH
+  return series + exponent * LN2_LOW + exponent * LN2_HIGH
 
 
 def sigmoids(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

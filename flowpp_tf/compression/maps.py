@@ -11,6 +11,8 @@ Each computes the same as the bijector of its name. The coder needs the value, t
 error is far below the noise that the coder adds.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -19,11 +21,18 @@ import numpy as np
 from flowpp_tf.compression import exact
 
 _SMALLEST_LOG_SCALE = -7.0
-_MOST_ITERATIONS = 100
+MOST_ITERATIONS = 100
 _ERROR = 1e-3  # of an inverse, relative to the noise's standard deviation
 _STD_BEYOND = 4.0
 # Of a coupling with a margin: about a step of y's grid, as a step of F. Smaller values of F look the same in y.
 _SMALLEST_CDF = 2.0**-20
+_loops: Any = None
+
+
+def use(loops: Any) -> None:
+  """Evaluate mixtures by the compiled loops of a module from now on; None for NumPy again."""
+  global _loops
+  _loops = loops
 
 
 class ElementwiseMap(Protocol):
@@ -50,7 +59,7 @@ class MixtureLogistic(ElementwiseMap):
     values = parameters.reshape(-1, 2 + 3 * components)
     size = max(exact.BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
-    self._mixtures = [_Mixture(np.ascontiguousarray(values[block].T), margin) for block in self._blocks]
+    self._mixtures = [Mixture(np.ascontiguousarray(values[block].T), margin, _loops) for block in self._blocks]
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return self._by_blocks(x, lambda mixture, x: mixture.forward(x))
@@ -65,11 +74,17 @@ class MixtureLogistic(ElementwiseMap):
     return first, second
 
 
-class _Mixture:
-  """The map of N values, given their parameters `[2 + 3 K, N]`."""
+class Mixture:
+  """The map of N values.
 
-  def __init__(self, parameters, margin):
-    self.margin = margin
+  Args:
+    parameters: `[2 + 3 K, N]` of the values.
+    margin: as above.
+    loops: module of the loops that evaluate it; None for NumPy.
+  """
+
+  def __init__(self, parameters: np.ndarray, margin: float, loops: Any = None) -> None:
+    self.margin, self._loops = margin, loops
     components = (len(parameters) - 2) // 3
     log_scale, shift = exact.tanh(parameters[0]), parameters[1]
     logits, loc, log_scales = (parameters[2 + i * components : 2 + (i + 1) * components] for i in range(3))
@@ -79,14 +94,14 @@ class _Mixture:
     self.pi = weights / exact.total(weights, axis=0)
     self.loc, self.scale, self.rate = np.ascontiguousarray(loc), scales, 1 / scales
 
-  def forward(self, x):
-    logit, slope = _logit_cdf(x, self.pi, self.loc, self.rate)
+  def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    logit, slope = self._logit_cdf(x)
     if self.margin:
       logit, slope_of_margin = _with_margin(logit, self.margin)
       slope *= slope_of_margin
     return logit * self.factor + self.shift, slope * self.factor
 
-  def inverse(self, y, sigma):
+  def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
     target = (y - self.shift) / self.factor
     if not self.margin:
       x, slope = self._quantile(target, sigma)
@@ -96,8 +111,21 @@ class _Mixture:
     slope_of_margin = _with_margin(target, self.margin)[1]
     return x, np.where(inside, slope * slope_of_margin * self.factor, (slope * sigma / _STD_BEYOND) ** 2)
 
+  def _logit_cdf(self, x):
+    if self._loops is None:
+      return _logit_cdf(x, self.pi, self.loc, self.rate)
+    x = np.ascontiguousarray(x, np.float64)
+    logit, slope = np.empty_like(x), np.empty_like(x)
+    self._loops.logit_cdf(x, self.pi, self.loc, self.rate, logit, slope)
+    return logit, slope
+
   def _quantile(self, target, sigma):
     """Return the x with logit F(x) = target, as exact as `inverse` must be, and the slope of logit F there."""
+    if self._loops is not None:
+      x, slope = np.empty_like(target), np.empty_like(target)
+      parameters = self.pi, self.loc, self.scale, self.rate, self.factor
+      self._loops.quantile(target, _ERROR * sigma, *parameters, x, slope)
+      return x, slope
     quantiles = self.loc + self.scale * target
     low, high = quantiles.min(axis=0), quantiles.max(axis=0)
     start = np.clip(exact.total(self.pi * quantiles, axis=0), low, high)
@@ -105,7 +133,7 @@ class _Mixture:
     x, slope = np.empty_like(start), np.empty_like(start)
     active = np.arange(len(start))
     arrays = [target, self.pi, self.loc, self.rate, narrowest, self.factor, start, low, high, high - low]
-    for _ in range(_MOST_ITERATIONS):
+    for _ in range(MOST_ITERATIONS):
       target, pi, loc, rate, narrowest, factor, here, low, high, last_length = arrays
       value, slope_here = _logit_cdf(here, pi, loc, rate)
       error = value - target

@@ -20,6 +20,7 @@ COMPONENTS = {
   "playwright": (lambda: importlib.util.find_spec("playwright"), "pip install -e '.[test]'"),
   "gradio": (lambda: importlib.util.find_spec("gradio"), "pip install -e '.[demo]'"),
   "constriction": (lambda: importlib.util.find_spec("constriction"), "pip install -e '.[compression]'"),
+  "numba": (lambda: importlib.util.find_spec("numba"), "pip install -e '.[compression]'"),
   "onnx": (lambda: importlib.util.find_spec("onnx"), "pip install -e '.[onnx]'"),
   "openvino": (lambda: importlib.util.find_spec("openvino"), "pip install -e '.[openvino]'"),
   "onnxruntime": (lambda: importlib.util.find_spec("onnxruntime"), "pip install -e '.[test]'"),

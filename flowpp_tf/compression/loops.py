@@ -1,0 +1,181 @@
+"""Loops over values for compiled.py, which imports this file where Numba is installed.
+
+They take contiguous float64 arrays, evaluate `_BLOCK` values together, and write results to their last arguments. Each
+operation is that of exact.py or maps.py, in the same order.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from flowpp_tf.compression import exact, maps
+
+_BLOCK = 256  # whose arrays stay in a core's nearest cache
+_POWERS, _LAST, _TABLE_BITS = exact.POWERS, len(exact.POWERS) - 1, exact.TABLE_BITS
+_LARGEST, _PER_STEP, _STEP_HIGH, _STEP_LOW = exact.LARGEST, exact.PER_STEP, exact.STEP_HIGH, exact.STEP_LOW
+_LN2_HIGH, _LN2_LOW = exact.LN2_HIGH, exact.LN2_LOW
+_MOST_ITERATIONS = maps.MOST_ITERATIONS
+_OPTIONS = {"nogil": True, "error_model": "numpy"}  # a division by 0 is no exception
+_vector, _matrix, _number = numba.float64[::1], numba.float64[:, ::1], numba.float64
+_part = numba.njit(**_OPTIONS)  # which LLVM inlines
+
+
+def _loop(*arguments):
+  return numba.njit(numba.void(*arguments), **_OPTIONS)
+
+
+@_part
+def _exp(x):
+  x = min(max(x, -_LARGEST), _LARGEST)
+  steps = np.rint(x * _PER_STEP)
+  r = x - steps * _STEP_HIGH
+  r = r - steps * _STEP_LOW
+  series = r * (1 / 120) + (1 / 24)
+  series = series * r + 1 / 6
+  series = series * r + 1 / 2
+  series = series * r + 1.0
+  series = series * r + 1.0
+  whole = np.int64(steps)
+  series *= _POWERS[whole & _LAST]
+  return series * np.int64(((whole >> _TABLE_BITS) + 1023) << 52).view(np.float64)
+
+
+@_part
+def _log(x):
+  """Of x that is neither 0 nor subnormal nor infinite."""
+  bits = np.float64(x).view(np.int64)
+  exponent = (bits >> 52) - 1022
+  mantissa = np.int64((bits & ((1 << 52) - 1)) | (1022 << 52)).view(np.float64)
+  small = mantissa < 0.70710678118654752
+  mantissa = mantissa + mantissa if small else mantissa
+  exponent = exponent - 1 if small else exponent
+  s = (mantissa - 1) / (mantissa + 1)
+  square = s * s
+  series = square * (1 / 15)
+  series = (series + 1 / 13) * square
+  series = (series + 1 / 11) * square
+  series = (series + 1 / 9) * square
+  series = (series + 1 / 7) * square
+  series = (series + 1 / 5) * square
+  series = (series + 1 / 3) * square
+  series = (series + 1) * (s + s)
+  return series + exponent * _LN2_LOW + exponent * _LN2_HIGH
+
+
+@_part
+def _add_components(count, x, pi, loc, rate, cdf, survival, density):
+  """Set F, 1 - F and F' of the first values; F and 1 - F are never below e^-690 / K, so that `_log` holds."""
+  for k in range(len(pi)):
+    for i in range(count):
+      z = (x[i] - loc[k, i]) * rate[k, i]
+      e = _exp(-abs(z))
+      large = 1 / (1 + e)
+      small = e * large
+      below = pi[k, i] * (large if z > 0 else small)
+      above = small if z > 0 else large
+      both = below * above * rate[k, i]
+      above = pi[k, i] * above
+      cdf[i] = below if k == 0 else cdf[i] + below
+      survival[i] = above if k == 0 else survival[i] + above
+      density[i] = both if k == 0 else density[i] + both
+
+
+@_part
+def _begin(count, error, wanted, pi, loc, scale, here, low, high, length, bound):
+  """Set a point to begin at, the ends of an interval around it and its length, and the largest error at the end."""
+  for k in range(len(pi)):
+    for i in range(count):
+      of_component = loc[k, i] + scale[k, i] * wanted[i]
+      weighted = pi[k, i] * of_component
+      low[i] = of_component if k == 0 else min(low[i], of_component)
+      high[i] = of_component if k == 0 else max(high[i], of_component)
+      here[i] = weighted if k == 0 else here[i] + weighted
+      bound[i] = scale[k, i] if k == 0 else min(bound[i], scale[k, i])
+  for i in range(count):
+    here[i] = min(max(here[i], low[i]), high[i])
+    length[i] = high[i] - low[i]
+    bound[i] = error * bound[i]
+
+
+@_part
+def _step(count, wanted, factors, bound, cdf, survival, density, here, low, high, length, going):
+  """Take a Newton step, or halve the interval; density becomes the slope, `length` that of the step."""
+  for i in range(count):
+    now = here[i]
+    slope = density[i] / (cdf[i] * survival[i])
+    excess = _log(cdf[i] / survival[i]) - wanted[i]
+    left, right = now if excess <= 0 else low[i], now if excess >= 0 else high[i]
+    newton = now - excess / slope
+    step = abs(newton - now)
+    safe = (newton >= left) & (newton <= right) & (step + step <= length[i])
+    following = newton if safe else left + (right - left) / 2
+    near = safe & (step * step * math.sqrt(slope * factors[i]) <= bound[i])
+    going[i] = not (near | (right - left <= 4e-16 * (abs(left) + abs(right))))
+    here[i], low[i], high[i], length[i], density[i] = following, left, right, abs(following - now), slope
+
+
+@_loop(_vector, _vector)
+def exp(x: np.ndarray, result: np.ndarray) -> None:
+  """e^x, `[N]`."""
+  for i in range(len(x)):
+    result[i] = _exp(x[i])
+
+
+@_loop(_vector, _matrix, _matrix, _matrix, _vector, _vector)
+def logit_cdf(
+  x: np.ndarray, pi: np.ndarray, loc: np.ndarray, rate: np.ndarray, logit: np.ndarray, slope: np.ndarray
+) -> None:
+  """logit F(x) and its slope, `[N]`, of mixtures whose weights, places and inverse scales are `[K, N]`."""
+  cdf, survival, density = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+  for start in range(0, len(x), _BLOCK):
+    part = slice(start, min(start + _BLOCK, len(x)))
+    count = part.stop - start
+    _add_components(count, x[part], pi[:, part], loc[:, part], rate[:, part], cdf, survival, density)
+    for i in range(count):
+      logit[start + i] = _log(cdf[i] / survival[i])
+      slope[start + i] = density[i] / (cdf[i] * survival[i])
+
+
+@_loop(_vector, _number, _matrix, _matrix, _matrix, _matrix, _vector, _vector, _vector)
+def quantile(
+  target: np.ndarray,
+  error: float,
+  pi: np.ndarray,
+  loc: np.ndarray,
+  scale: np.ndarray,
+  rate: np.ndarray,
+  factor: np.ndarray,
+  x: np.ndarray,
+  slope: np.ndarray,
+) -> None:
+  """The x with logit F(x) = target, and the slope there, all `[N]`: `Mixture.inverse` in maps.py has the error."""
+  shape = len(pi), _BLOCK
+  weights, places, rates = np.empty(shape), np.empty(shape), np.empty(shape)  # those of the values that are not done
+  wanted, factors, bound = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+  here, low, high, length = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+  cdf, survival, density = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
+  going, index = np.empty(_BLOCK, np.bool_), np.empty(_BLOCK, np.int64)
+  for start in range(0, len(target), _BLOCK):
+    part = slice(start, min(start + _BLOCK, len(target)))
+    count = part.stop - start
+    for i in range(count):
+      wanted[i], factors[i], index[i] = target[start + i], factor[start + i], start + i
+      for k in range(len(pi)):
+        weights[k, i], places[k, i], rates[k, i] = pi[k, start + i], loc[k, start + i], rate[k, start + i]
+    _begin(count, error, wanted, weights, places, scale[:, part], here, low, high, length, bound)
+    for _ in range(_MOST_ITERATIONS):
+      _add_components(count, here, weights, places, rates, cdf, survival, density)
+      _step(count, wanted, factors, bound, cdf, survival, density, here, low, high, length, going)
+      kept = 0
+      for i in range(count):
+        x[index[i]], slope[index[i]] = here[i], density[i]
+        if going[i]:
+          here[kept], low[kept], high[kept], length[kept] = here[i], low[i], high[i], length[i]
+          wanted[kept], factors[kept], bound[kept], index[kept] = wanted[i], factors[i], bound[i], index[i]
+          for k in range(len(pi)):
+            weights[k, kept], places[k, kept], rates[k, kept] = weights[k, i], places[k, i], rates[k, i]
+          kept += 1
+      count = kept
+      if not count:
+        break

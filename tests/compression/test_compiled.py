@@ -1,0 +1,94 @@
+"""The loops that Numba compiles: the bits of NumPy, or NumPy."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from flowpp_tf import compression
+from flowpp_tf.compression import compiled, exact, maps
+from support import archives
+
+pytestmark = pytest.mark.needs("numba")
+
+
+@pytest.fixture
+def loops():
+  assert compiled.use()
+  yield sys.modules["flowpp_tf.compression.loops"]
+  compiled.use_numpy()
+
+
+def parameters(components, count, seed):
+  """Of mixtures with weights, places and scales from all over what networks give."""
+  rng = np.random.default_rng(seed)
+  found = rng.normal(size=[2 + 3 * components, count]) * np.exp(2 * rng.normal(size=count))
+  found[2 + 2 * components :] = rng.uniform(-12, 6, [components, count])  # log scales, some below the least
+  return found, 10 * rng.normal(size=count) * np.exp(rng.normal(size=count))
+
+
+@pytest.mark.parametrize("margin", [0.0, 1e-3])
+@pytest.mark.parametrize("components, count", [(1, 1), (2, 255), (5, 256), (8, 257), (32, 3000), (3, 0)])
+def test_mixtures_have_the_same_bits(loops, components, count, margin):
+  values, y = parameters(components, count, seed=components)
+  for sigma in (1e-9, 1e-3, 1.0):
+    plain, fast = (maps.Mixture(values, margin, way) for way in (None, loops))
+    if not count:
+      assert [part.shape for part in (*fast.forward(y), *fast.inverse(y, sigma))] == 4 * [(0,)]
+      continue
+    with np.errstate(over="ignore"):  # in NumPy, of Newton steps that are not taken
+      expected = *plain.forward(y), *plain.inverse(y, sigma)
+    np.testing.assert_array_equal([*fast.forward(y), *fast.inverse(y, sigma)], expected)
+
+
+def test_exp_has_the_same_bits_for_arrays_of_every_shape_and_order(loops):
+  x = np.random.default_rng(0).uniform(-800, 800, [40, 30, 5])
+  edges = np.array([0.0, -0.0, 690, -690, np.nextafter(690, 0), 1e308, -1e308, np.inf, -np.inf, 5e-324])
+  for values in (x, x.T, x[::2, ::-1], edges, np.array(1.5), np.zeros([0, 3])):
+    found = exact.exp(values)
+    assert found.shape == values.shape
+    np.testing.assert_array_equal(found, exact.exp_in_numpy(values))
+
+
+def test_an_archive_has_the_same_bytes_and_decodes_both_ways():
+  images = archives.example_images()
+  plain = archives.images_archive()
+  assert compiled.use()
+  try:
+    assert archives.images_archive() == plain
+    np.testing.assert_array_equal(archives.example_images(), images)  # an archive of version 1, made without them
+  finally:
+    compiled.use_numpy()
+
+
+def test_they_are_compiled_once_when_enough_values_have_come(monkeypatch):
+  begun = []
+  monkeypatch.setattr(compiled, "use", lambda: begun.append(threading.get_ident()))
+  monkeypatch.setattr(compiled, "_counted", 0)
+  compiled.after(compiled._AFTER - 1)
+  assert not begun
+  for _ in range(3):
+    compiled.after(compiled._AFTER)
+  assert len(begun) == 1
+
+
+@pytest.mark.parametrize("name", ["exp", "logit_cdf", "quantile"])
+def test_a_loop_with_other_bits_is_not_used(loops, monkeypatch, name):
+  compiled.use_numpy()
+  right = getattr(loops, name)
+
+  def wrong(*arguments):
+    right(*arguments)
+    arguments[-1][-1] = np.nextafter(arguments[-1][-1], 9)
+
+  monkeypatch.setattr(loops, name, wrong)
+  assert not compiled.use()
+  assert maps._loops is None and exact._compiled_exp is None
+
+
+def test_without_numba_numpy_stays(monkeypatch):
+  monkeypatch.delattr(compression, "loops", raising=False)
+  monkeypatch.setitem(sys.modules, "flowpp_tf.compression.loops", None)
+  assert not compiled.use()
+  assert maps._loops is None
