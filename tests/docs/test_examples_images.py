@@ -1,12 +1,15 @@
 """The examples that use images and latents run, and what they compute is right where it can be known."""
 
+import collections
 import contextlib
 import dataclasses
 import io
 import itertools
+import plistlib
 import re
 import runpy
 import sys
+import tarfile
 
 import keras
 import numpy as np
@@ -68,6 +71,48 @@ def test_more_digits_are_for_training_and_those_of_digits_stay_where_they_are(tm
   np.testing.assert_array_equal(made.labels["train"][:1527], digits.labels["train"])
   found = {image.tobytes(): label for image, label in zip(made.train[1527:], made.labels["train"][1527:])}
   assert found == {image.astype(np.uint8).tobytes(): label for image, label in zip(others, (4, 9, 0))}
+
+
+# --- photo_folder.py, ct_folder.py --------------------------------------------------------------
+
+
+def test_photographs_of_equal_names_are_all_there_and_links_once(tmp_path, monkeypatch):
+  shades = {"a": 50, "b": 100, "skipped": 150}
+  for folder, shade in shades.items():
+    (tmp_path / folder).mkdir()
+    Image.new("RGB", (40, 20), (shade, shade, shade)).save(tmp_path / folder / "large.jpg")
+    (tmp_path / folder / "small.jpg").symlink_to("large.jpg")
+  folders = [str(tmp_path / folder) for folder in shades]
+  out = call(
+    monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", "--side=32", "--skip=/skip", *folders
+  )
+  assert out.startswith("wrote 2 photographs to ")
+  assert (tmp_path / "out" / "splits.txt").read_text() == "train large.png\ntrain large_2.png\n"
+  for name, shade in (("large", 50), ("large_2", 100)):
+    with Image.open(tmp_path / "out" / f"{name}.png") as image:
+      assert image.size == (32, 16) and np.abs(np.asarray(image, int) - shade).max() <= 1
+
+
+def test_slices_are_the_volume_and_splits_do_not_touch(tmp_path, monkeypatch):
+  volume = np.random.default_rng(0).integers(-1024, 3072, [108, 4, 6]).astype(np.int16)
+  description = plistlib.dumps({"matrix": {"filename": "matrix.dat", "shape": [108, 4, 6], "dtype": "int16"}})
+  with tarfile.open(tmp_path / "a.inv3", "w:gz") as project:
+    for name, content in (("main.plist", description), ("matrix.dat", volume.tobytes())):
+      member = tarfile.TarInfo(f"folder/{name}")
+      member.size = len(content)
+      project.addfile(member, io.BytesIO(content))
+  out = call(monkeypatch, "ct_folder", f"--output={tmp_path}/out", f"--volume={tmp_path}/a.inv3")
+  assert out.startswith("wrote 100 slices to ")
+  of_split = collections.defaultdict(set)
+  for line in (tmp_path / "out" / "splits.txt").read_text().splitlines():
+    split, name = line.split()
+    index = int(name[6:9])
+    of_split[split].add(index)
+    with Image.open(tmp_path / "out" / name) as image:
+      np.testing.assert_array_equal(np.asarray(image), volume[index].astype(int) + 1024)
+  assert {split: len(found) for split, found in of_split.items()} == {"train": 72, "validation": 8, "test": 20}
+  for split, other in itertools.permutations(of_split.values(), 2):
+    assert min(abs(i - j) for i in split for j in other) > 2
 
 
 # --- inpaint.py ---------------------------------------------------------------------------------
