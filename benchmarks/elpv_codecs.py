@@ -13,26 +13,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from absl import app, flags
 import numpy as np
 
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.data import load_dataset
 from flowpp_tf.data.images import parallel_map
+from folder_codecs import codecs
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS
-
-
-def codecs():
-  """Encoders of grey pictures `[H, W]` by name."""
-  imagecodecs = import_extra("imagecodecs", "the size of a picture in other codecs")
-  rgb = lambda picture: np.repeat(picture[..., np.newaxis], 3, axis=-1)  # WebP knows no grey
-  return {
-    "JPEG XL, effort 9": lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=9),
-    "JPEG XL, effort 7": lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=7),
-    "JPEG-LS": imagecodecs.jpegls_encode,
-    "WebP": lambda picture: imagecodecs.webp_encode(rgb(picture), lossless=True, level=100),
-    "JPEG 2000": lambda picture: imagecodecs.jpeg2k_encode(picture, level=0, reversible=True),
-    "PNG": lambda picture: imagecodecs.png_encode(picture, level=9, strategy=1),
-  }
 
 
 def rows():
