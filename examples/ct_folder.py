@@ -5,7 +5,7 @@ python examples/ct_folder.py --output=ct
 
 A pixel is its value in Hounsfield units and 1,024. Neighbouring slices show nearly the same: validation and test are
 slices side by side, and the two on each side of them are left out, which leaves 72 for training. The volume is that of
-Debian's package of InVesalius (GPL-2), an anonymous example. docs/benchmarks/ct.md has what was measured.
+Debian's package of InVesalius (GPL-2), an anonymous example. docs/benchmarks/sky16.md has what was measured.
 """
 
 import pathlib
