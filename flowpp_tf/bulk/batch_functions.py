@@ -6,7 +6,6 @@ batch. All numbers of a batch follow from its images, the model and the argument
 again, since a worker died, is the same.
 """
 
-import contextlib
 import hashlib
 import pathlib
 from typing import TypeAlias
@@ -19,8 +18,7 @@ from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import use_cpu_lanes
 from flowpp_tf.evaluation import BatchedModel, Scorer
-from flowpp_tf.io.files import write_file
-from flowpp_tf.io.gate import reason
+from flowpp_tf.io.files import write_file, writing
 from flowpp_tf.io.model_folders import ABOUT, CONFIG
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training import Workdir
@@ -153,7 +151,8 @@ class CompressImages(_BatchFunction):
     self._coder, self._embed_model = TieredCodec(self._model, tier), embed_model
     self._kind = f"{self._coder.model.sha256()} {tier} {embed_model} ".encode()
     self._output = pathlib.Path(output)
-    with _writing(self._output):
+    self._what = f"`output` {str(self._output)!r}"
+    with writing(self._what):
       self._output.mkdir(parents=True, exist_ok=True)
 
   def __call__(self, batch: Batch) -> Batch:
@@ -163,19 +162,10 @@ class CompressImages(_BatchFunction):
     # As pixels of one dtype, which they are for certain now: one image of 8 bytes a pixel has the bytes of 8 of one.
     pixels = images.astype(self._coder.codec.dtype).tobytes()
     name = f"images_{hashlib.sha256(self._kind + pixels).hexdigest()[:20]}.fpp"
-    with _writing(self._output):
+    with writing(self._what):
       write_file(self._output / name, archive)
     others = {column: values for column, values in batch.items() if column != IMAGE}
     return {**others, "archive": np.full(len(images), name), "position": np.arange(len(images))}
-
-
-@contextlib.contextmanager
-def _writing(folder):
-  """Turn what the system says of a folder that cannot be written into an `InputError`."""
-  try:
-    yield
-  except OSError as error:
-    raise InputError(f"`output` {str(folder)!r} cannot be written: {reason(error)}") from None
 
 
 def _is_unused():

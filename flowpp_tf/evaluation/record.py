@@ -17,10 +17,9 @@ import dataclasses
 import pathlib
 
 from flowpp_tf.core.arguments import check_arguments, check_count, check_type
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
-from flowpp_tf.io.files import write_json
+from flowpp_tf.io.files import write_json, writing
 from flowpp_tf.io.gate import read_json, reading
 from flowpp_tf.io.lock import one_at_a_time
 from flowpp_tf.types import Path
@@ -103,12 +102,10 @@ def write_entry(path: Path, name: str, entry: dict) -> None:
 
 
 def _update(path, name_in, entry):
-  try:
-    with one_at_a_time(pathlib.Path(path).parent):  # another process may add the entry of another split
-      record = read_record(path)
-      write_json(path, record | {name_in(record): entry})
-  except OSError as error:
-    raise InputError(f"{str(path)!r} cannot be written: {error.strerror}") from None
+  # Another process may add the entry of another split.
+  with writing(repr(str(path))), one_at_a_time(pathlib.Path(path).parent):
+    record = read_record(path)
+    write_json(path, record | {name_in(record): entry})
 
 
 def _is_entry(entry):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pathlib
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io.gate import reason
+from flowpp_tf.io.files import writing
 from flowpp_tf.types import Path
 
 
@@ -21,12 +21,10 @@ def checked_target(path: Path, overwrite: bool, is_export: Callable[[pathlib.Pat
     InputError (a ValueError): if something else is there, it must not be replaced, or the system refuses to look.
   """
   target = pathlib.Path(path).absolute()
-  try:
+  with writing(repr(str(target))):  # a name may be too long, a folder not to be read
     if target.is_file() or target.is_dir() and any(target.iterdir()):
       if not overwrite:
         raise InputError(f"{str(target)!r} exists already; `overwrite` replaces it")
       if not is_export(target):
         raise InputError(f"{str(target)!r} cannot be overwritten: it is no {kind}")
-  except OSError as error:  # a name that is too long, or a folder that must not be read
-    raise InputError(f"{str(target)!r} cannot be written: {reason(error)}") from None
   return target

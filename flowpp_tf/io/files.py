@@ -8,7 +8,7 @@ A directory that holds files cannot be replaced by `rename`: the two change plac
 `.old.NAME`, which the next write moves back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import contextlib
 import ctypes
 import errno
@@ -25,13 +25,23 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from flowpp_tf.io.gate import open_claimed
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.gate import open_claimed, reason
 from flowpp_tf.types import Path
 
 _TEMPORARY = ".tmp."
 # Of Linux' renameat2.
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _C = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+  """Turn what the system says into an `InputError`: "`what` cannot be written: reason"."""
+  try:
+    yield
+  except OSError as error:
+    raise InputError(f"{what} cannot be written: {reason(error)}") from None
 
 
 def write_file(path: Path, content: bytes | str) -> None:

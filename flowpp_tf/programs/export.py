@@ -10,7 +10,7 @@ from flowpp_tf.evaluation import conformal_threshold
 from flowpp_tf.evaluation.record import read_record
 from flowpp_tf.evaluation.typicality import typical_indices
 from flowpp_tf.exporting import export_litert, export_onnx, export_openvino, export_saved_model
-from flowpp_tf.io import gate
+from flowpp_tf.io.files import writing
 from flowpp_tf.models import FlowPlusPlus, save_preset
 from flowpp_tf.programs import data_flags, model_flags, process
 from flowpp_tf.programs.export_flags import output_from_flags
@@ -29,12 +29,10 @@ def export_from_flags() -> None:
   metadata = metadata_of_run(workdir, settings)
   if FLAGS.format == "preset":
     description = f"Flow++, trained on {settings['dataset']}" if settings.get("dataset") else "Flow++"
-    try:
+    with writing(repr(str(output))):
       if output.exists() and not FLAGS.overwrite:
         raise InputError(f"{str(output)!r} exists already; `overwrite` replaces it")
       save_preset(model, output, description, settings, "safetensors", FLAGS.license, metadata["evaluation"])
-    except OSError as error:
-      raise InputError(f"{str(output)!r} cannot be written: {gate.reason(error)}") from None
     print(f"wrote {output}")
     return
   if FLAGS.calibrate:

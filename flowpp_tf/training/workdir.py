@@ -31,7 +31,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import describe
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError
-from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file
+from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file, writing
 from flowpp_tf.io.lock import sole_owner
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check_holds_run
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
@@ -440,12 +440,8 @@ class Workdir:
       raise InputError(f"{str(self.config)!r} {what}, which this version of flowpp_tf does not know")
     return run
 
-  @contextlib.contextmanager
   def _writing(self):
-    try:
-      yield
-    except OSError as error:
-      raise InputError(f"workdir {str(self.path)!r} cannot be written: {gate.reason(error)}") from None
+    return writing(f"workdir {str(self.path)!r}")
 
 
 def _compared(key, value):
