@@ -5,7 +5,7 @@ with an array between each two; loops.py has the same operations in the same ord
 no two of them unless it is told to, and before the loops are used they have to give the bits of NumPy for some thousand
 values. So archives are the same with and without them.
 
-Compiling takes some three seconds, once so many values have come that it pays.
+Compiling takes some four seconds, once so many values have come that it pays.
 """
 
 import threading
@@ -31,12 +31,13 @@ def after(count: int) -> None:
 
 
 def use() -> bool:
-  """Compile the loops and use them from now on; return whether that is so: not without Numba, or with other bits."""
+  """Compile the loops and use them from now on; return False without a Numba that can, and for other bits."""
   try:
-    from flowpp_tf.compression import loops
-  except ImportError:
-    return False
-  if not _same_bits(loops):
+    from flowpp_tf.compression import loops  # which compiles them
+
+    if not _same_bits(loops):
+      return False
+  except Exception:  # of an import, of Numba's many: NumPy does the same without it
     return False
   exact.use(loops.exp)
   maps.use(loops)

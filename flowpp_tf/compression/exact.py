@@ -2,7 +2,8 @@
 
 IEEE 754 defines +, -, *, /, sqrt and rounding to the last bit, but not exp or log, in which libraries and processors
 differ. Here they use the defined operations only, one NumPy operation at a time, so that a compiler cannot fuse two of
-them; compiled.py has the same in loops. Their relative error of about 1e-12 is far below the noise of the coder.
+them; loops.py has the same for a compiler that does not. Their relative error of about 1e-12 is far below the noise of
+the coder.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _compiled_exp: Callable[[np.ndarray, np.ndarray], None] | None = None
 
 
 def use(compiled_exp: Callable[[np.ndarray, np.ndarray], None] | None) -> None:
-  """Evaluate `exp` by a loop of compiled.py from now on, or by NumPy again."""
+  """Evaluate `exp` by a compiled loop from now on; None for NumPy again."""
   global _compiled_exp
   _compiled_exp = compiled_exp
 

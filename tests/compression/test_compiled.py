@@ -87,6 +87,17 @@ def test_a_loop_with_other_bits_is_not_used(loops, monkeypatch, name):
   assert maps._loops is None and exact._compiled_exp is None
 
 
+def test_a_numba_that_cannot_compile_them_is_not_used(loops, monkeypatch):
+  compiled.use_numpy()
+
+  def broken(*arguments):
+    raise RuntimeError("LLVM")
+
+  monkeypatch.setattr(loops, "quantile", broken)
+  assert not compiled.use()
+  assert maps._loops is None
+
+
 def test_without_numba_numpy_stays(monkeypatch):
   monkeypatch.delattr(compression, "loops", raising=False)
   monkeypatch.setitem(sys.modules, "flowpp_tf.compression.loops", None)

@@ -162,7 +162,8 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", [*map(slow, VARIANTS)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
 def test_the_log_det_of_a_cropped_model_is_that_of_its_jacobian(name):
   config = dataclasses.replace(VARIANTS[name], image_shape=(4, 8, 2), dtype="float64", dropout=0.0)
   whole = fpp.FlowPlusPlus(config)

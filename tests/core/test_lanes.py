@@ -13,7 +13,7 @@ from flowpp_tf import evaluation, training
 from flowpp_tf.core import lanes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.dropout import Dropout
-from support.marks import exhaustive, slow
+from support.marks import exhaustive
 from support.models import SMALL, TINY, small_images
 from support.programs import ROOT, run
 from support.runs import TINY_RUN
@@ -60,7 +60,7 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, slow({"weight_norm": True, "invertible_conv": "none"})])
+@pytest.mark.parametrize("changes", [{}, {"weight_norm": True, "invertible_conv": "none"}])
 def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
   def initialised():
     keras.utils.set_random_seed(0)

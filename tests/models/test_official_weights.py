@@ -12,7 +12,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
-from support.marks import quick_rows, slow
+from support.marks import quick_rows
 from support.reference import reference
 
 SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0, dtype="float64")
@@ -117,7 +117,8 @@ def test_bits_per_dim_in_float32(loaded, tmp_path):
   np.testing.assert_allclose(model.bits_per_dim(data["x"], noise=noise), data["bpd"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [slow("cifar10"), slow("imagenet32")])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cifar10", "imagenet32"])
 def test_data_dependent_initialisation(name, tmp_path):
   data = reference(f"{name}_init")
   model = model_of(name, tmp_path / "raw.npz", data["variables"])
