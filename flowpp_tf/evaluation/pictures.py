@@ -230,6 +230,7 @@ def heat_map(values: np.ndarray, low: float | None = None, high: float | None = 
     low = min(float(values.min()), math.inf if high is None else high)
   if high is None:
     high = max(float(values.max()), low)
-  at = (values - low) / (high - low) if low < high else values > low
+  # Of halves: the difference of two float64 may have no float64.
+  at = (values / 2 - low / 2) / (high / 2 - low / 2) if low < high else values > low
   channels = [np.interp(at, np.linspace(0, 1, len(_COLOURS)), _COLOURS[:, i]) for i in range(3)]
   return Image.fromarray(np.round(np.stack(channels, axis=-1)).astype(np.uint8))

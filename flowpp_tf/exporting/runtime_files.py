@@ -24,7 +24,7 @@ from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from flowpp_tf.exporting.target import checked_target
 from flowpp_tf.exporting.tensorflow_ops import TensorFlowOps
-from flowpp_tf.io.files import replace_directory
+from flowpp_tf.io.files import replace_directory, writing
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.layers import Flow
 from flowpp_tf.models import FlowPlusPlus
@@ -142,10 +142,8 @@ def _export(
       (directory / name).write_bytes(data)
     (directory / _METADATA).write_text(text + "\n")
 
-  try:
+  with writing(repr(str(path))):
     replace_directory(path, write)
-  except OSError as error:
-    raise InputError(f"{str(path)!r} cannot be written: {error}") from None
 
 
 def _is_export(path, format):

@@ -29,7 +29,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.non_finite import check_weights_finite
 from flowpp_tf.exporting.target import checked_target
 from flowpp_tf.io.digests import write_digests
-from flowpp_tf.io.files import replace_directory
+from flowpp_tf.io.files import replace_directory, writing
 from flowpp_tf.models import FlowPlusPlus, conditioning_checks, conditioning_specs
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
@@ -94,8 +94,9 @@ def export_saved_model(
     write_digests(directory)
 
   try:
-    replace_directory(path, write)
-  except (OSError, tf.errors.OpError) as error:
+    with writing(repr(str(path))):
+      replace_directory(path, write)
+  except tf.errors.OpError as error:
     raise InputError(f"{str(path)!r} cannot be written: {error}") from None
 
 

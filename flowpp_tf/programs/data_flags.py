@@ -15,6 +15,7 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig
+from flowpp_tf.core.data_settings import recorded_settings
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
 from flowpp_tf.io.image_folder import DEEP_SUFFIXES, image_files
@@ -22,8 +23,6 @@ from flowpp_tf.programs import flag_kinds, run
 
 if TYPE_CHECKING:
   from flowpp_tf.data import ImageDataset
-
-_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops")
 
 
 def define_data_flags(default: str) -> None:
@@ -77,15 +76,7 @@ def complete_settings(given: Mapping[str, Any], default: str, recorded: dict | N
   recorded = dict(recorded or {})
   if given.get("dataset") and recorded:  # these belong to the run's own folder
     recorded.update(splits_file=None, max_bad_files=None, crops=None)
-  settings: dict = {name: given.get(name, recorded.get(name)) for name in _SETTINGS}
-  name = given.get("dataset") or default
-  kind, _, path = name.partition(":")
-  if kind in ("folder", "npz") and path:  # absolute, so that other working directories find it
-    name = f"{kind}:{os.path.abspath(os.path.expanduser(path))}"
-  for place in ("data_dir", "cache_dir", "splits_file"):
-    if settings[place] and "://" not in settings[place]:
-      settings[place] = os.path.abspath(os.path.expanduser(settings[place]))
-  return {"dataset": name, **settings}
+  return recorded_settings(given.get("dataset") or default, {**recorded, **given})
 
 
 def images_from_flags() -> str:

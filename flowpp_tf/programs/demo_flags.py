@@ -76,6 +76,8 @@ def visitors_from_flags() -> list[tuple[str, str]] | None:
 
 def _check_can_serve(host, port):
   """Raise an `InputError` if the port cannot be used, before the model is loaded."""
+  if not host.strip():  # which the system takes for all addresses
+    raise InputError("--host must be an address or a name, got nothing; 0.0.0.0 is for all addresses of this machine")
   try:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     socket.create_server((host, port), family=family).close()

@@ -26,7 +26,7 @@ from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch
 from flowpp_tf.training.numerics import explain_skipped_step
 from flowpp_tf.training.signals import Stopped, StopSignals
-from flowpp_tf.training.state import TrainState, make_optimizer
+from flowpp_tf.training.state import TrainState, make_optimizer, schedule_of
 from flowpp_tf.training.step import train_step, validation_step
 from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
@@ -354,7 +354,7 @@ class Run:
       **self._state.means(),
       "images_per_second": images_per_second,
       "cpu_seconds": self._cpu_seconds,
-      "learning_rate": float(self._state.optimizer.learning_rate),
+      "learning_rate": float(schedule_of(self._config)(step - 1)),  # of the last step, where the optimizer has the next
       "val_bits_per_dim": self.validate(),
       "skipped_steps": int(self._state.skipped_steps.numpy()),
     }

@@ -107,11 +107,7 @@ def _parse(text):
     if not end > begin or (end == math.inf and not (last and kind in ("hold", "decay"))):
       raise InputError(f"`schedule` {text!r}: {entry.strip()!r} must end at a step after {begin}")
     if kind == "decay":
-      factor, floor = (*arguments, 0.0)[:2]
-      if not 0 < factor < 1:
-        raise InputError(f"`schedule` {text!r}: the factor of {entry.strip()!r} must lie between 0 and 1")
-      piece = _Piece(kind, begin, end, rate, floor, factor)
-      reached = max(rate * factor ** (end - begin), floor) if end < math.inf else floor or rate
+      piece, reached = _decay(text, entry.strip(), arguments, begin, end, rate)
     else:
       reached = arguments[0] if arguments else rate
       piece = _Piece(kind, begin, end, rate, reached)
@@ -122,6 +118,17 @@ def _parse(text):
   if begin < math.inf and rate > 0:
     pieces.append(_Piece("hold", begin, math.inf, rate, rate))
   return pieces
+
+
+def _decay(text, entry, arguments, begin, end, rate):
+  """Return the piece and the rate that it reaches."""
+  factor, floor = (*arguments, 0.0)[:2]
+  if not 0 < factor < 1:
+    raise InputError(f"`schedule` {text!r}: the factor of {entry!r} must lie between 0 and 1")
+  if floor > rate:
+    raise InputError(f"`schedule` {text!r}: the floor of {entry!r} must be at most {rate:g}, the rate before it")
+  reached = max(rate * factor ** (end - begin), floor) if end < math.inf else floor or rate
+  return _Piece("decay", begin, end, rate, floor, factor), reached
 
 
 def _step(text):

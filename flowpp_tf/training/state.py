@@ -15,7 +15,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite_steps import LossScale, replicated_variable
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.adam import Adam
-from flowpp_tf.training.schedules import learning_rate_schedule
+from flowpp_tf.training.schedules import PiecewiseSchedule, learning_rate_schedule
 
 
 class TrainState:
@@ -130,11 +130,15 @@ _OPTIMIZERS = {
 }
 
 
+def schedule_of(config: TrainingConfig) -> PiecewiseSchedule:
+  """Return the learning-rate schedule of a run."""
+  return learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.steps)
+
+
 def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
   """Return the optimizer of a run with its learning-rate schedule."""
-  rate = learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.steps)
   epsilon = {} if config.optimizer in WITHOUT_EPSILON else {"epsilon": config.adam_epsilon}
-  return _OPTIMIZERS[config.optimizer](rate, **epsilon)
+  return _OPTIMIZERS[config.optimizer](schedule_of(config), **epsilon)
 
 
 def _check_optimizer(optimizer):

@@ -10,6 +10,7 @@ import numpy as np
 from flowpp_tf.config import FlowPlusPlusConfig, Recipe
 from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.checks import check_pixels, pixel_dtype
+from flowpp_tf.core.data_settings import DATA_SETTINGS, recorded_settings
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.data.dataset import MOST_CLASSES, split_train
@@ -19,7 +20,7 @@ from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.types import Path
 
-_OF_A_NAMED_SET = {"data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops"}
+_OF_A_NAMED_SET = {*DATA_SETTINGS}
 _OF_THE_PROGRAM = {"dataset", "num_samples", "eval_images"}
 
 
@@ -58,6 +59,8 @@ def train(
     Stopped: when asked to stop by SIGTERM or Ctrl-C; the state is saved if there is a `workdir`.
     Diverged: if too many steps in a row are not finite.
 
+  Keras' global seed, `keras.utils.set_random_seed`, is that of the run afterwards.
+
   Examples:
     >>> model = fpp.train("digits", "digits", "runs/digits")
     >>> model.sample(4, seed=0).shape
@@ -70,7 +73,7 @@ def train(
   store = None if workdir is None else Workdir(workdir)  # before the data are read
   begin = None if init_from is None else InitialWeights.find(init_from, unchecked)
   log_fn = print if verbose else lambda line: None
-  dataset = _dataset(images, labels, recipe, settings)
+  dataset, recorded = _dataset(images, labels, recipe, settings)
   if not isinstance(images, (str, ImageDataset)):
     recipe, line = _with_sizes_of(dataset, recipe, settings)
     if line:
@@ -81,7 +84,7 @@ def train(
   with contextlib.ExitStack() as stack:
     store = store or Workdir(stack.enter_context(tempfile.TemporaryDirectory()))
     try:
-      run_training(model, training, dataset, store, init_from=begin, log_fn=log_fn)
+      run_training(model, training, dataset, store, extra_metadata=recorded, init_from=begin, log_fn=log_fn)
     except Stopped as stopped:
       raise stopped if workdir is not None else Stopped(stopped.step, None) from None  # it goes with the directory
     return store.load()[0]
@@ -114,23 +117,26 @@ def _recipe(config):
 
 
 def _dataset(images, labels, recipe, settings):
+  """Return the data set, and what a run records of it; nothing of one that has no name by which it could be loaded."""
   given = {name for name, value in settings.items() if value is not None}
   for name in sorted(given & _OF_THE_PROGRAM):
     raise InputError(f"`{name}` is a setting of `bin/train`, which `fpp.train` does not have")
   if isinstance(images, (str, ImageDataset)) and labels is not None:
     raise InputError("`labels` must be None for a data set, which has its own")
   if isinstance(images, str):
-    return _named(images, recipe, {name: settings[name] for name in given & _OF_A_NAMED_SET})
+    return _named(images, recipe, {name: recipe.settings[name] for name in given & _OF_A_NAMED_SET})
   for name in sorted(given & _OF_A_NAMED_SET):
     raise InputError(f"`{name}` must be None, as `images` is not the name of a data set")
-  return images if isinstance(images, ImageDataset) else _of_array(_as_array("images", images), labels, recipe.config)
+  if not isinstance(images, ImageDataset):
+    images = _of_array(_as_array("images", images), labels, recipe.config)
+  return images, {}
 
 
 def _named(name, recipe, options):
   config, data = recipe.config, recipe.settings
   own = data if name == data.get("dataset") else {}  # the recipe's crops are those of its own data set
   options = {"crops": bool(own.get("crops")), "bits": data.get("bits"), **options}
-  return load_dataset(
+  dataset = load_dataset(
     name,
     image_shape=config.image_shape,
     levels=config.levels,
@@ -139,6 +145,7 @@ def _named(name, recipe, options):
     real_valued=config.pixel_levels is None,
     **options,
   )
+  return dataset, recorded_settings(name, options)
 
 
 def _with_sizes_of(dataset, recipe, settings):

@@ -413,6 +413,8 @@ def test_a_port_in_use_is_said_before_the_model_is_loaded(tmp_path):
     code, _, error = call("demo", "--workdir=nothing", f"--port={port}", cwd=tmp_path)
     assert code == 2
     assert re.search(f"cannot serve at --host=127.0.0.1 --port={port}: .*in use", error)
+  code, _, error = call("demo", "--workdir=nothing", "--host=", cwd=tmp_path)
+  assert code == 2 and "--host must be an address or a name, got nothing" in error
 
 
 def test_without_gradio_the_command_that_installs_it_is_said(tmp_path, monkeypatch):

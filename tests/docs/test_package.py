@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib.metadata
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -259,8 +260,14 @@ def test_labels_make_a_model_of_classes_and_other_shapes_another_config():
   assert model.sample(3, labels=[0, 1, 2], seed=0).shape == (3, 4, 6, 1)
 
 
-def test_data_and_a_recipe_by_name():
-  assert fpp.train("digits", "digits", steps=1, **SMALL).config.levels == 17
+def test_data_and_a_recipe_by_name(tmp_path):
+  settings = {**SMALL, "schedule": "linear:1e-3@4,hold"}
+  assert fpp.train("digits", "digits", tmp_path, steps=2, data_dir="folder", **settings).config.levels == 17
+  # So that bin/evaluate finds the data.
+  recorded = json.loads((tmp_path / "config.json").read_text())["training"]
+  assert recorded["data_dir"] == os.path.abspath("folder") and recorded["crops"] is False
+  row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+  assert row["step"] == 2 and row["learning_rate"] == pytest.approx(5e-4)  # of that step: the next has 7.5e-4
 
 
 @pytest.mark.slow

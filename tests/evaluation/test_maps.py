@@ -73,6 +73,8 @@ def test_colours_of_a_heat_map_end_at_its_limits():
   assert np.all(np.diff(colours[1:4].sum(axis=1).astype(int)) > 0)
   with pytest.raises(fpp.InputError, match="`high` must be above `low`"):
     heat_map(values, low=4.0, high=4.0)
+  far = np.array([[-1.5e308, 0.0, 1.5e308]])  # whose range has no float64
+  np.testing.assert_array_equal(heat_map(far), heat_map(np.array([[-1.0, 0.0, 1.0]])))
 
 
 @pytest.mark.parametrize("limits, colour", [(dict(low=9.5), 0), (dict(high=-1.5), 4)])

@@ -58,6 +58,7 @@ def test_schedules_are_made_again_from_their_config():
     ("linear:1:2@5", "an entry 'linear:1:2@5'"),
     (f"hold:1@5,decay:0.5@{'9' * 400}", "an entry 'decay:0.5@999"),
     ("hold:1@5,decay:1.5", "the factor of 'decay:1.5' must lie between 0 and 1"),
+    ("hold:0.1@5,decay:0.9:0.2", "the floor of 'decay:0.9:0.2' must be at most 0.1, the rate before it"),
     ("hold:-1", "'hold:-1' gives a rate that is not positive"),
   ],
 )
