@@ -1,11 +1,11 @@
 """The innermost loops of the coder, compiled by Numba where it is installed, with the bits of NumPy.
 
-Mixtures of logistics and their inverses take most of the time of a pass. NumPy evaluates them an operation at a time,
-with an array between each two; loops.py has the same operations in the same order for some values at a time. LLVM fuses
-no two of them unless it is told to, and before the loops are used they have to give the bits of NumPy for some thousand
-values. So archives are the same with and without them.
+NumPy evaluates mixtures of logistics, lifts and layers of networks an operation at a time, with an array between each
+two; loops.py, grid_loops.py and network_loops.py have the same operations in the same order for some values at a time.
+LLVM fuses no two of them unless it is told to, and before the loops are used they have to give the bits of NumPy for
+some thousand values. So archives are the same with and without them.
 
-Compiling takes some four seconds, once so many values have come that it pays.
+Compiling takes some five seconds, once so many values have come that it pays.
 """
 
 import threading
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.compression import exact, maps
+from flowpp_tf.compression import exact, grids, maps, networks
 
 _AFTER = 1 << 19  # values of images, for which NumPy has taken some seconds
 _lock = threading.Lock()
@@ -33,14 +33,16 @@ def after(count: int) -> None:
 def use() -> bool:
   """Compile the loops and use them from now on; return False without a Numba that can, and for other bits."""
   try:
-    from flowpp_tf.compression import loops  # which compiles them
+    from flowpp_tf.compression import grid_loops, loops, network_loops  # which compiles them
 
-    if not _same_bits(loops):
+    if not (_same_bits(loops) and _same_layers(network_loops) and _same_lifts(grid_loops)):
       return False
   except Exception:  # of an import, of Numba's many: NumPy does the same without it
     return False
   exact.use(loops.exp)
   maps.use(loops)
+  networks.use(network_loops)
+  grids.use(grid_loops)
   return True
 
 
@@ -48,6 +50,8 @@ def use_numpy() -> None:
   """Use no loops from now on."""
   exact.use(None)
   maps.use(None)
+  networks.use(None)
+  grids.use(None)
 
 
 def _same_bits(loops: Any) -> bool:
@@ -67,3 +71,37 @@ def _same_bits(loops: Any) -> bool:
   found = np.empty_like(x)
   loops.exp(x, found)
   return np.array_equal(found, exact.exp_in_numpy(x))
+
+
+def _same_layers(loops: Any) -> bool:
+  """Whether each kind of layer gives what it does in NumPy. One by one: a product rounds most differences off."""
+  rng, shape, channels = np.random.default_rng(0), (11, 7, 9), 8
+  weights = {f"{name}/kernel": rng.normal(size=[3, 3, inputs, 5]) for name, inputs in (("plain", 8), ("elu", 16))}
+  weights |= {
+    "point/kernel": rng.normal(size=[8, 5]),
+    "norm/gamma": rng.normal(size=8),
+    "norm/beta": rng.normal(size=8),
+  }
+  weights |= {f"{name}/bias": rng.normal(size=5) for name in ("plain", "elu", "point")}
+  x = 3 * rng.normal(size=[*shape, channels]) * np.exp(2 * rng.normal(size=[*shape, 1]))
+  h = 3 * rng.normal(size=[*shape, 3 * channels])
+  norm, layers = networks.LayerNorm(weights, "norm"), (("plain", False), ("elu", True), ("point", False))
+  products = [(networks.Product(weights, name), elu) for name, elu in layers]
+
+  def results(way):
+    yield networks.gated_sum(x, h[..., : 2 * channels], None, way)
+    yield norm(x, way)
+    yield networks.largest_of_three(h, way)
+    for product, elu in products:
+      yield product(x, way, elu)
+
+  return all(map(np.array_equal, results(None), results(loops)))
+
+
+def _same_lifts(loops: Any) -> bool:
+  """Whether integers are lifted the same way, and back."""
+  rng, shape = np.random.default_rng(0), (3, 5, 8)
+  grid = grids.Grid(np.exp(rng.normal(size=shape)), rng.normal(size=shape))
+  lifts = grids.Lifts(grid, np.exp(rng.normal(size=shape)), rng.normal(size=shape), rng.normal(size=[2, 4, 4]))
+  n = (1e6 * rng.normal(size=[7, *shape])).astype(np.int64)
+  return all(np.array_equal(lifts.lifted(n, way, None), lifts.lifted(n, way, loops)) for way in (False, True))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,14 @@ from flowpp_tf.compression.stack import check_inside
 from flowpp_tf.core.tiles import unit_of, without_middle
 
 _SMALLEST_SCALE = 1e-10
-_LARGEST = 2.0**60
+LARGEST = 2.0**60
+_loops: Any = None
+
+
+def use(loops: Any) -> None:
+  """Lift integers by the compiled loops of a module from now on; None for NumPy again."""
+  global _loops
+  _loops = loops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Lifts:
   def __init__(self, grid: Grid, scale: np.ndarray, bias: np.ndarray, kernel: np.ndarray | None) -> None:
     factor = np.maximum(scale.astype(np.float64), _SMALLEST_SCALE)
     self.grid = Grid(grid.scale * factor, grid.shift * factor + bias.astype(np.float64), grid.unit)
-    self._lifts: list[tuple[int, range, np.ndarray]] = []  # i, the j, and the factors L_ji of the j
+    self._lifts: list[tuple[int, range, np.ndarray]] = []  # i, the j, and the factors of the j
     self._order = None
     if kernel is None:
       return
@@ -99,8 +107,9 @@ class Lifts:
     scales = self.grid.scale.reshape(*places, 2, half)
     matrices = scales[..., :, None] * kernel.astype(np.float64)  # a row vector of integers times this
     self._order, lower, diagonal, upper = _decompose(matrices)
-    self._lifts += [(i, range(i + 1, half), lower[..., i]) for i in range(half - 1)]
-    self._lifts += [(i, range(i), upper[..., i]) for i in range(half - 1, 0, -1)]
+    self._factors = np.tril(lower, -1) + np.triu(upper, 1)
+    self._lifts += [(i, range(i + 1, half), self._factors[..., i]) for i in range(half - 1)]
+    self._lifts += [(i, range(i), self._factors[..., i]) for i in range(half - 1, 0, -1)]
     shifts = self.grid.shift.reshape(*places, 2, half)
     mixed = np.zeros_like(shifts)
     for j in range(half):
@@ -113,23 +122,41 @@ class Lifts:
     Raises:
       WindowError: if they are too large.
     """
+    return self.lifted(n, False, _loops)
+
+  def inverse(self, n: np.ndarray) -> np.ndarray:
+    """Return the integers of the input; errors as for `forward`."""
+    return self.lifted(n, True, _loops)
+
+  def lifted(self, n: np.ndarray, backwards: bool, loops: Any) -> np.ndarray:
+    """Return what `forward` does, or `inverse`, by the compiled loop of a module; None for NumPy."""
     if self._order is None:
       return n
+    if loops is not None and (lifted := self._in_loops(n, backwards, loops)) is not None:
+      return lifted
+    return self._undone(n) if backwards else self._done(n)
+
+  def _done(self, n):
     halves = np.take_along_axis(n.reshape(*n.shape[:-1], 2, -1), self._part(self._order, n)[None], axis=-1)
     for i, rows, factors in self._lifts:
       halves[..., i] += _rounded_sum(halves, rows, self._part(factors, n))
     return halves.reshape(n.shape)
 
-  def inverse(self, n: np.ndarray) -> np.ndarray:
-    """Return the integers of the input; errors as for `forward`."""
-    if self._order is None:
-      return n
+  def _undone(self, n):
     halves = n.reshape(*n.shape[:-1], 2, -1).copy()
     for i, rows, factors in self._lifts[::-1]:
       halves[..., i] -= _rounded_sum(halves, rows, self._part(factors, n))
     result = np.empty_like(halves)
     np.put_along_axis(result, np.broadcast_to(self._part(self._order, n), halves.shape), halves, axis=-1)
     return result.reshape(n.shape)
+
+  def _in_loops(self, n, backwards, loops):
+    """Return the integers by a compiled loop, or None if they are too large."""
+    half = n.shape[-1] // 2
+    halves = n.reshape(len(n), -1, half).astype(np.int64)  # a copy
+    order, factors = (np.ascontiguousarray(self._part(array, n)) for array in (self._order, self._factors))
+    fits = loops.lift(halves, order.reshape(-1, half), factors.reshape(-1, half, half), backwards)
+    return halves.reshape(n.shape) if fits else None
 
   def _part(self, array, n):
     """Return what belongs to the positions of n `[N, H, W, C]`."""
@@ -141,7 +168,7 @@ def _rounded_sum(n, rows, factors):
   result = 0.0
   for j in rows:
     result = result + n[..., j] * factors[..., j]
-  check_inside(np.abs(result) < _LARGEST, np.shape(result))
+  check_inside(np.abs(result) < LARGEST, np.shape(result))
   return np.rint(result).astype(np.int64)
 
 

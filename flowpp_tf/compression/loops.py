@@ -4,7 +4,9 @@ They take contiguous float64 arrays, evaluate `_BLOCK` values together, and writ
 operation is that of exact.py or maps.py, in the same order.
 """
 
+from collections.abc import Callable
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -16,17 +18,19 @@ _POWERS, _LAST, _TABLE_BITS = exact.POWERS, len(exact.POWERS) - 1, exact.TABLE_B
 _LARGEST, _PER_STEP, _STEP_HIGH, _STEP_LOW = exact.LARGEST, exact.PER_STEP, exact.STEP_HIGH, exact.STEP_LOW
 _LN2_HIGH, _LN2_LOW = exact.LN2_HIGH, exact.LN2_LOW
 _MOST_ITERATIONS = maps.MOST_ITERATIONS
-_OPTIONS = {"nogil": True, "error_model": "numpy"}  # a division by 0 is no exception
+OPTIONS = {"nogil": True, "error_model": "numpy"}  # a division by 0 is no exception
 _vector, _matrix, _number = numba.float64[::1], numba.float64[:, ::1], numba.float64
-_part = numba.njit(**_OPTIONS)  # which LLVM inlines
+part = numba.njit(**OPTIONS)  # which LLVM inlines
 
 
-def _loop(*arguments):
-  return numba.njit(numba.void(*arguments), **_OPTIONS)
+def loop(*arguments: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+  """Compile a function of arguments of these types; it runs without the GIL."""
+  return numba.njit(numba.void(*arguments), **OPTIONS)
 
 
-@_part
-def _exp(x):
+@part
+def one_exp(x: float) -> float:
+  """Return e^x."""
   x = min(max(x, -_LARGEST), _LARGEST)
   steps = np.rint(x * _PER_STEP)
   r = x - steps * _STEP_HIGH
@@ -41,7 +45,7 @@ def _exp(x):
   return series * np.int64(((whole >> _TABLE_BITS) + 1023) << 52).view(np.float64)
 
 
-@_part
+@part
 def _log(x):
   """Of x that is neither 0 nor subnormal nor infinite."""
   bits = np.float64(x).view(np.int64)
@@ -63,13 +67,13 @@ def _log(x):
   return series + exponent * _LN2_LOW + exponent * _LN2_HIGH
 
 
-@_part
+@part
 def _add_components(count, x, pi, loc, rate, cdf, survival, density):
   """Set F, 1 - F and F' of the first values; F and 1 - F are never below e^-690 / K, so that `_log` holds."""
   for k in range(len(pi)):
     for i in range(count):
       z = (x[i] - loc[k, i]) * rate[k, i]
-      e = _exp(-abs(z))
+      e = one_exp(-abs(z))
       large = 1 / (1 + e)
       small = e * large
       below = pi[k, i] * (large if z > 0 else small)
@@ -81,7 +85,7 @@ def _add_components(count, x, pi, loc, rate, cdf, survival, density):
       density[i] = both if k == 0 else density[i] + both
 
 
-@_part
+@part
 def _begin(count, error, wanted, pi, loc, scale, here, low, high, length, bound):
   """Set a point to begin at, the ends of an interval around it and its length, and the largest error at the end."""
   for k in range(len(pi)):
@@ -98,7 +102,7 @@ def _begin(count, error, wanted, pi, loc, scale, here, low, high, length, bound)
     bound[i] = error * bound[i]
 
 
-@_part
+@part
 def _step(count, wanted, factors, bound, cdf, survival, density, here, low, high, length, going):
   """Take a Newton step, or halve the interval; density becomes the slope, `length` that of the step."""
   for i in range(count):
@@ -115,29 +119,29 @@ def _step(count, wanted, factors, bound, cdf, survival, density, here, low, high
     here[i], low[i], high[i], length[i], density[i] = following, left, right, abs(following - now), slope
 
 
-@_loop(_vector, _vector)
+@loop(_vector, _vector)
 def exp(x: np.ndarray, result: np.ndarray) -> None:
   """e^x, `[N]`."""
   for i in range(len(x)):
-    result[i] = _exp(x[i])
+    result[i] = one_exp(x[i])
 
 
-@_loop(_vector, _matrix, _matrix, _matrix, _vector, _vector)
+@loop(_vector, _matrix, _matrix, _matrix, _vector, _vector)
 def logit_cdf(
   x: np.ndarray, pi: np.ndarray, loc: np.ndarray, rate: np.ndarray, logit: np.ndarray, slope: np.ndarray
 ) -> None:
   """logit F(x) and its slope, `[N]`, of mixtures whose weights, places and inverse scales are `[K, N]`."""
   cdf, survival, density = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
   for start in range(0, len(x), _BLOCK):
-    part = slice(start, min(start + _BLOCK, len(x)))
-    count = part.stop - start
-    _add_components(count, x[part], pi[:, part], loc[:, part], rate[:, part], cdf, survival, density)
+    block = slice(start, min(start + _BLOCK, len(x)))
+    count = block.stop - start
+    _add_components(count, x[block], pi[:, block], loc[:, block], rate[:, block], cdf, survival, density)
     for i in range(count):
       logit[start + i] = _log(cdf[i] / survival[i])
       slope[start + i] = density[i] / (cdf[i] * survival[i])
 
 
-@_loop(_vector, _number, _matrix, _matrix, _matrix, _matrix, _vector, _vector, _vector)
+@loop(_vector, _number, _matrix, _matrix, _matrix, _matrix, _vector, _vector, _vector)
 def quantile(
   target: np.ndarray,
   error: float,
@@ -157,13 +161,13 @@ def quantile(
   cdf, survival, density = np.empty(_BLOCK), np.empty(_BLOCK), np.empty(_BLOCK)
   going, index = np.empty(_BLOCK, np.bool_), np.empty(_BLOCK, np.int64)
   for start in range(0, len(target), _BLOCK):
-    part = slice(start, min(start + _BLOCK, len(target)))
-    count = part.stop - start
+    block = slice(start, min(start + _BLOCK, len(target)))
+    count = block.stop - start
     for i in range(count):
       wanted[i], factors[i], index[i] = target[start + i], factor[start + i], start + i
       for k in range(len(pi)):
         weights[k, i], places[k, i], rates[k, i] = pi[k, start + i], loc[k, start + i], rate[k, start + i]
-    _begin(count, error, wanted, weights, places, scale[:, part], here, low, high, length, bound)
+    _begin(count, error, wanted, weights, places, scale[:, block], here, low, high, length, bound)
     for _ in range(_MOST_ITERATIONS):
       _add_components(count, here, weights, places, rates, cdf, survival, density)
       _step(count, wanted, factors, bound, cdf, survival, density, here, low, high, length, going)

@@ -3,7 +3,7 @@
 Matrix products take most of the time, and the order of their sums depends on the processor and the library. Here both
 factors are integers in float64: as long as all partial sums are below 2^53, they are exact, and the order does not
 matter. So each product rounds its input to multiples of 2^-16; its weights are rounded when they are loaded. All other
-operations are functions of `exact`, and sums of integers.
+operations are functions of `exact`, and sums of integers. network_loops.py has the same for a compiler.
 """
 
 from collections.abc import Mapping
@@ -21,21 +21,32 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.io import budget
 
-_FRACTION = 16  # fractional bits of an activation
-_LARGEST = 2.0**11  # of an activation
+FRACTION = 16  # fractional bits of an activation
+LARGEST = 2.0**11  # of an activation
 _WEIGHT_SUM = 2.0**25  # of the absolute values of an output's integer weights: 2^(16 + 11 + 25) < 2^53
 _ATTENTION_FRACTION, _ATTENTION_LARGEST = 14, 2.0**8
 _LARGEST_DEPTH = 512  # products of two numbers below 2^(14 + 8) have sums below 2^53
 _SOFTMAX_FRACTION = 24
-_SQUARE_FRACTION = 20
-_LAYER_NORM_EPSILON = 1e-5
+SQUARE_FRACTION = 20
+LAYER_NORM_EPSILON = 1e-5
+_ROWS = 512  # of a product at a time, where loops are compiled: it stays in a core's cache
+_loops: Any = None
+
+
+def use(loops: Any) -> None:
+  """Evaluate what is between products by the compiled loops of a module from now on; None for NumPy again.
+
+  A network takes them for a whole call, so that they may change meanwhile.
+  """
+  global _loops
+  _loops = loops
 
 
 def _round(x, fraction):
   return np.rint(x * 2.0**fraction)
 
 
-class _Product:
+class Product:
   """A convolution `[k, k, C, D]` or dense layer `[C, D]`, with its bias."""
 
   def __init__(self, weights, name):
@@ -47,19 +58,41 @@ class _Product:
     self.fraction = int(np.frexp(_WEIGHT_SUM / largest_sum)[1]) - 2
     self.weights = _round(matrix, self.fraction).reshape(self.size, self.size, -1, matrix.shape[-1])
     self.bias = weights[f"{name}/bias"].astype(np.float64)
+    # All shifts side by side, `[C, k^2 D]`.
+    self._beside = np.ascontiguousarray(self.weights.transpose(2, 0, 1, 3).reshape(self.weights.shape[2], -1))
 
-  def __call__(self, x):
-    x = np.clip(x, -_LARGEST, _LARGEST)
-    x *= 2.0**_FRACTION
+  def __call__(self, x, loops, elu=False):
+    """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
+    if loops is not None:
+      return self._in_loops(x, loops, elu)
+    if elu:
+      x = exact.concat_elu(x)
+    x = np.clip(x, -LARGEST, LARGEST)
+    x *= 2.0**FRACTION
     np.rint(x, out=x)
     y = (
       self._convolve(x)
       if self.size > 1
       else (x.reshape(-1, x.shape[-1]) @ self.weights[0, 0]).reshape(*x.shape[:-1], -1)
     )
-    y *= 2.0 ** -(_FRACTION + self.fraction)
+    y *= 2.0 ** -(FRACTION + self.fraction)
     y += self.bias
     return y
+
+  def _in_loops(self, x, loops, elu):
+    """Return the same, by products with all shifts together, which are added then."""
+    *shape, channels = x.shape
+    n, height, width = shape
+    margin = self.size // 2
+    before = margin * (width + margin + 1)
+    count = n * (height + margin) * (width + margin)
+    rounded = np.zeros((count + 2 * before, len(self._beside)))
+    loops.round_inputs(_rows(x), height, width, margin, elu, rounded)
+    y, scale = np.empty((n * height * width, len(self.bias))), 2.0 ** -(FRACTION + self.fraction)
+    for first in range(0, count, _ROWS):
+      products = rounded[first : min(first + _ROWS, count) + 2 * before] @ self._beside
+      loops.add_products(products, first, height, width, self.size, scale, self.bias, y)
+    return y.reshape(*shape, y.shape[-1])
 
   def _convolve(self, x):
     """Return the sum, over the kernel's positions, of the products of shifted images with a matrix.
@@ -82,20 +115,29 @@ class _Product:
     return y.reshape(n, rows, columns, -1)[:, :height, :width].copy()
 
 
-class _LayerNorm:
+def _rows(x):
+  """Return a row for each pixel, as compiled loops take them."""
+  return np.ascontiguousarray(x, np.float64).reshape(-1, x.shape[-1])
+
+
+class LayerNorm:
   """Layer norm of the last axis."""
 
   def __init__(self, weights, name):
     self.gamma, self.beta = (weights[f"{name}/{part}"].astype(np.float64) for part in ("gamma", "beta"))
 
-  def __call__(self, x):
+  def __call__(self, x, loops):
+    if loops is not None:
+      result = np.empty(x.shape)
+      loops.layer_norm(_rows(x), self.gamma, self.beta, _rows(result))
+      return result
     channels = x.shape[-1]
-    x = np.clip(x, -_LARGEST, _LARGEST)  # sums of squares stay below 2^53
-    mean = _round(x, _FRACTION).sum(axis=-1, keepdims=True) * 2.0**-_FRACTION / channels
+    x = np.clip(x, -LARGEST, LARGEST)  # sums of squares stay below 2^53
+    mean = _round(x, FRACTION).sum(axis=-1, keepdims=True) * 2.0**-FRACTION / channels
     centred = x - mean
-    variance = _round(centred * centred, _SQUARE_FRACTION).sum(axis=-1, keepdims=True)
-    variance = variance * 2.0**-_SQUARE_FRACTION / channels
-    centred /= np.sqrt(variance + _LAYER_NORM_EPSILON)
+    variance = _round(centred * centred, SQUARE_FRACTION).sum(axis=-1, keepdims=True)
+    variance = variance * 2.0**-SQUARE_FRACTION / channels
+    centred /= np.sqrt(variance + LAYER_NORM_EPSILON)
     centred *= self.gamma
     centred += self.beta
     return centred
@@ -105,35 +147,49 @@ class _Block:
   """GatedConv and, if there is one, the mixer of positions, each with its layer norm."""
 
   def __init__(self, weights, spec):
-    norm = lambda name: _LayerNorm(weights, name) if spec["layer_norm"] else None
-    self.conv, self.conv_output = _Product(weights, "conv/conv"), _Product(weights, "conv/output_projection")
-    self.context = _Product(weights, "conv/context_projection") if spec["context"] else None
+    norm = lambda name: LayerNorm(weights, name) if spec["layer_norm"] else None
+    self.conv, self.conv_output = Product(weights, "conv/conv"), Product(weights, "conv/output_projection")
+    self.context = Product(weights, "conv/context_projection") if spec["context"] else None
     self.conv_norm = norm("conv_norm")
     self.mixer, self.heads = spec["mixer"], spec["heads"]
     if self.mixer != "none":
-      self.mixer_input = _Product(weights, "mixer/input_projection")
-      self.mixer_output = _Product(weights, "mixer/output_projection")
+      self.mixer_input = Product(weights, "mixer/input_projection")
+      self.mixer_output = Product(weights, "mixer/output_projection")
       self.mixer_norm = norm("mixer_norm")
 
-  def __call__(self, x, embedding, context):
-    h = self.conv(exact.concat_elu(x))
+  def __call__(self, x, embedding, context, loops):
+    h = self.conv(x, loops, elu=True)
     if self.context is not None:
-      h += self.context(exact.concat_elu(context))
-    x = _gated_sum(x, self.conv_output(exact.concat_elu(h)), self.conv_norm)
+      h += self.context(context, loops, elu=True)
+    x = gated_sum(x, self.conv_output(h, loops, elu=True), self.conv_norm, loops)
     if self.mixer == "none":
       return x
-    h = self.mixer_input(x + embedding)
+    h = self.mixer_input(x + embedding, loops)
     if self.mixer == "attention":
       h = _attention(h, self.heads)
     else:
-      h = h.reshape(*h.shape[:-1], -1, 3).max(axis=-1)
-    return _gated_sum(x, self.mixer_output(h), self.mixer_norm)
+      h = largest_of_three(h, loops)
+    return gated_sum(x, self.mixer_output(h, loops), self.mixer_norm, loops)
 
 
-def _gated_sum(x, h, norm):
-  a, b = np.split(h, 2, axis=-1)
-  x = x + a * exact.sigmoid(b)
-  return x if norm is None else norm(x)
+def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None, loops: Any) -> np.ndarray:
+  """Return x + a sigmoid(b) for h = [a, b], and its layer norm if there is one."""
+  if loops is None:
+    a, b = np.split(h, 2, axis=-1)
+    result = x + a * exact.sigmoid(b)
+  else:
+    result = np.empty(x.shape)
+    loops.gated_sum(_rows(x), _rows(h), _rows(result))
+  return result if norm is None else norm(result, loops)
+
+
+def largest_of_three(h: np.ndarray, loops: Any) -> np.ndarray:
+  """Return the largest of each three neighbouring channels."""
+  if loops is None:
+    return np.maximum(np.maximum(h[..., ::3], h[..., 1::3]), h[..., 2::3])
+  result = np.empty((*h.shape[:-1], h.shape[-1] // 3))
+  loops.largest_of_three(_rows(h), _rows(result))
+  return result
 
 
 def _attention(qkv, heads):
@@ -171,23 +227,27 @@ class Network:
     step: tuple[int, int],
   ) -> None:
     self._unit = lambda shape: unit_of(shape, image_shape, step)
-    self._input = _Product(weights, "input_conv")
+    self._input = Product(weights, "input_conv")
     self._blocks = [_Block(below(weights, f"block_{i}"), spec) for i in range(spec["blocks"])]
     self._embedding = None if spec["mixer"] == "none" else weights["position_embedding"].astype(np.float64)
     self._concat_elu = spec.get("output_concat_elu")
-    self._output = None if self._concat_elu is None else _Product(weights, "output_conv")
+    self._output = None if self._concat_elu is None else Product(weights, "output_conv")
 
   def __call__(self, x: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
     """Return `[N, H, W, outputs]` for `x [N, H, W, C]`, whose height and width may be less than the model's."""
-    h = self._input(x)
+    return self.evaluate(x, context, _loops)
+
+  def evaluate(self, x: np.ndarray, context: np.ndarray | None, loops: Any) -> np.ndarray:
+    """Return the same by the compiled loops of a module; None for NumPy."""
+    h = self._input(x, loops)
     embedding = self._embedding
     if embedding is not None:
       embedding = without_middle(embedding, x.shape[1], x.shape[2], self._unit(embedding.shape))
     for block in self._blocks:
-      h = block(h, embedding, context)
+      h = block(h, embedding, context, loops)
     if self._output is None:
       return h
-    return self._output(exact.concat_elu(h) if self._concat_elu else h)
+    return self._output(h, loops, elu=bool(self._concat_elu))
 
 
 class PortableNetworks(Networks):

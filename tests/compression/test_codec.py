@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import sys
 
 import hypothesis
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf.bijectors.coupling import affine_coupling_bijector, mixture_logistic_coupling_bijector
-from flowpp_tf.compression import exact, maps
+from flowpp_tf.compression import compiled, exact, maps
 from flowpp_tf.compression.bits_back_coder import STEP, BitsBackCoder
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.grids import Grid, Lifts
@@ -215,7 +216,29 @@ def test_products_are_exact():
   patch = (x[0].transpose(0, 1, 2).reshape(-1) * 2**16).astype(int).tolist()
   total = sum(a * int(b) for a, b in zip(patch, kernel[:, 0]))
   expected = total / 2.0 ** (16 + product.fraction) + product.bias[0]
-  assert product(x)[0, 1, 1, 0] == expected
+  assert product(x, None)[0, 1, 1, 0] == expected
+  if compiled.use():
+    compiled.use_numpy()
+    assert product(x, sys.modules["flowpp_tf.compression.network_loops"])[0, 1, 1, 0] == expected
+
+
+@pytest.mark.needs("numba")
+@pytest.mark.parametrize("name", ["published", "imagenet32", "imagenet64", "no_attention"])
+def test_compiled_networks_have_the_same_bits(name):
+  _, _, networks = networks_of_variant(name)
+  images = RNG(0).integers(0, 4, size=(37, *networks_of_variant(name)[0].config.image_shape))
+  context = networks.context("dequantizer", images)
+  network = networks._conditioners["dequantizer"][0]
+  x = 3 * RNG(1).normal(size=(37, *context.shape[1:3], images.shape[-1])) * np.exp(RNG(2).normal(size=(37, 1, 1, 1)))
+  assert compiled.use()
+  try:
+    np.testing.assert_array_equal(networks.context("dequantizer", images), context)
+    loops = sys.modules["flowpp_tf.compression.network_loops"]
+    for given in (x, x[:1], np.asfortranarray(x)):
+      here = context[: len(given)]
+      np.testing.assert_array_equal(network.evaluate(given, here, loops), network.evaluate(given, here, None))
+  finally:
+    compiled.use_numpy()
 
 
 def test_the_hash_of_a_model_stays_the_same():

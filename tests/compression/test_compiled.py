@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from flowpp_tf import compression
-from flowpp_tf.compression import compiled, exact, maps
+from flowpp_tf.compression import compiled, exact, grids, maps, networks
+from flowpp_tf.compression.stack import WindowError
 from support import archives
 
 pytestmark = pytest.mark.needs("numba")
@@ -51,6 +52,33 @@ def test_exp_has_the_same_bits_for_arrays_of_every_shape_and_order(loops):
     np.testing.assert_array_equal(found, exact.exp_in_numpy(values))
 
 
+@pytest.mark.parametrize("half", [1, 2, 6])
+def test_lifts_have_the_same_bits_also_of_smaller_images(loops, half):
+  rng, shape = np.random.default_rng(half), (4, 6, 2 * half)
+  grid = grids.Grid(np.exp(rng.normal(size=shape)), rng.normal(size=shape), unit=(2, 2))
+  lifts = grids.Lifts(grid, np.exp(rng.normal(size=shape)), rng.normal(size=shape), rng.normal(size=[2, half, half]))
+  n = rng.integers(-(2**40), 2**40, size=(9, *shape))
+  for part in (n, n[:, :2], n[:, :2, :4]):
+    compiled.use_numpy()
+    expected = lifts.forward(part), lifts.inverse(part)
+    assert compiled.use()
+    before = part.copy()
+    np.testing.assert_array_equal((lifts.forward(part), lifts.inverse(part)), expected)
+    np.testing.assert_array_equal(lifts.inverse(lifts.forward(part)), before)
+    np.testing.assert_array_equal(part, before)
+
+
+def test_lifts_say_which_images_hold_integers_that_are_too_large(loops):
+  grid = grids.Grid.uniform((2, 2, 4), 1.0)
+  lifts = grids.Lifts(grid, np.ones((2, 2, 4)), np.zeros((2, 2, 4)), np.array(2 * [[[1.0, 2.0], [3.0, 4.0]]]))
+  n = np.zeros((3, 2, 2, 4), np.int64)
+  n[1] = 2**62
+  for function in (lifts.forward, lifts.inverse):
+    with pytest.raises(WindowError) as error:
+      function(n)
+    assert error.value.examples.tolist() == [False, True, False]
+
+
 def test_an_archive_has_the_same_bytes_and_decodes_both_ways():
   images = archives.example_images()
   plain = archives.images_archive()
@@ -73,18 +101,28 @@ def test_they_are_compiled_once_when_enough_values_have_come(monkeypatch):
   assert len(begun) == 1
 
 
-@pytest.mark.parametrize("name", ["exp", "logit_cdf", "quantile"])
-def test_a_loop_with_other_bits_is_not_used(loops, monkeypatch, name):
+RESULTS = {  # of the loops, by module: which argument is changed
+  "loops": dict(exp=-1, logit_cdf=-1, quantile=-1),
+  "network_loops": dict(round_inputs=-1, add_products=-1, gated_sum=-1, layer_norm=-1, largest_of_three=-1),
+  "grid_loops": dict(lift=0),
+}
+
+
+@pytest.mark.parametrize("module, name, result", [(m, *pair) for m in RESULTS for pair in RESULTS[m].items()])
+def test_a_loop_with_other_bits_is_not_used(loops, monkeypatch, module, name, result):
   compiled.use_numpy()
-  right = getattr(loops, name)
+  module = sys.modules[f"flowpp_tf.compression.{module}"]
+  right = getattr(module, name)
 
   def wrong(*arguments):
-    right(*arguments)
-    arguments[-1][-1] = np.nextafter(arguments[-1][-1], 9)
+    returned, changed = right(*arguments), arguments[result].reshape(-1)
+    middle = len(changed) // 2  # the first and the last may be padding
+    changed[middle] = changed[middle] + 1 if name in ("lift", "round_inputs") else np.nextafter(changed[middle], 9)
+    return returned
 
-  monkeypatch.setattr(loops, name, wrong)
+  monkeypatch.setattr(module, name, wrong)
   assert not compiled.use()
-  assert maps._loops is None and exact._compiled_exp is None
+  assert (maps._loops, networks._loops, grids._loops, exact._compiled_exp) == (None, None, None, None)
 
 
 def test_a_numba_that_cannot_compile_them_is_not_used(loops, monkeypatch):
