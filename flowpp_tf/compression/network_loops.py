@@ -17,42 +17,61 @@ _SQUARE, _EPSILON = 2.0**networks.SQUARE_FRACTION, networks.LAYER_NORM_EPSILON
 _matrix, _vector, _count, _yes_or_no = numba.float64[:, ::1], numba.float64[::1], numba.int64, numba.boolean
 
 
-@loop(_matrix, _count, _count, _count, _yes_or_no, _matrix)
-def round_inputs(x: np.ndarray, height: int, width: int, margin: int, elu: bool, rounded: np.ndarray) -> None:
-  """The integers of x `[N H W, C]`, or of its concat_elu, as rows of a matrix with zeros behind rows and images."""
+@loop(_matrix, _yes_or_no, _matrix)
+def round_inputs(x: np.ndarray, elu: bool, rounded: np.ndarray) -> None:
+  """The integers of x, or of its concat_elu."""
   count, channels = x.shape
-  columns = width + margin
   for i in range(count):
-    row, column = i // width, i % width
-    image = row // height
-    to = rounded[margin * columns + margin + (image * (height + margin) + row - image * height) * columns + column]
-    for k in range(channels):
-      value = x[i, k]
-      if elu:
+    if elu:
+      for k in range(channels):
+        value = x[i, k]
         small = one_exp(-abs(value)) - 1
-        negated = small if value > 0 else -value
-        value = value if value > 0 else small
-        to[channels + k] = np.rint(min(max(negated, -_LARGEST), _LARGEST) * _ONE)
-      to[k] = np.rint(min(max(value, -_LARGEST), _LARGEST) * _ONE)
+        first, second = value if value > 0 else small, small if value > 0 else -value
+        rounded[i, k] = np.rint(min(max(first, -_LARGEST), _LARGEST) * _ONE)
+        rounded[i, channels + k] = np.rint(min(max(second, -_LARGEST), _LARGEST) * _ONE)
+    else:
+      for k in range(channels):
+        rounded[i, k] = np.rint(min(max(x[i, k], -_LARGEST), _LARGEST) * _ONE)
 
 
-@loop(_matrix, _count, _count, _count, _count, numba.float64, _vector, _matrix)
+@loop(_matrix, _count, _count, _count, _count, _count, numba.float64, _vector, _matrix)
 def add_products(
-  products: np.ndarray, first: int, height: int, width: int, size: int, scale: float, bias: np.ndarray, y: np.ndarray
+  products: np.ndarray,
+  rows: int,
+  above: int,
+  height: int,
+  width: int,
+  size: int,
+  scale: float,
+  bias: np.ndarray,
+  y: np.ndarray,
 ) -> None:
-  """For rows from `first` on of padded images, the sum of the size^2 products of shifted pixels, `[., size^2 D]`."""
+  """The outputs of a convolution from the products of each pixel with the kernel at each of its places.
+
+  Args:
+    products: `[N R W, size^2 D]`, of R rows of N images; what is beyond counts as zeros.
+    rows: R.
+    above: how many of these rows are above those of y.
+    height: rows of y.
+    width: W.
+    size: of the kernel.
+    scale: of the products.
+    bias: `[D]`.
+    y: `[N height W, D]`.
+  """
   margin, outputs = size // 2, y.shape[1]
-  columns, rows = width + margin, height + margin
-  for i in range(len(products) - (size - 1) * (columns + 1)):
-    row, column = (first + i) // columns, (first + i) % columns
-    image = row // rows
-    if column >= width or row - image * rows >= height:
-      continue
-    to = y[(image * height + row - image * rows) * width + column]
-    for shift in range(size * size):
-      product = products[i + shift // size * columns + shift % size, shift * outputs : (shift + 1) * outputs]
-      for k in range(outputs):
-        to[k] = product[k] if shift == 0 else to[k] + product[k]
+  for i in range(len(y)):
+    line, column = i // width, i % width
+    image = line // height
+    row = line - image * height + above
+    to = y[i]
+    to[:] = 0
+    for dy in range(max(margin - row, 0), min(rows + margin - row, size)):
+      for dx in range(max(margin - column, 0), min(width + margin - column, size)):
+        place = (image * rows + row + dy - margin) * width + column + dx - margin
+        shift = (dy * size + dx) * outputs
+        for k in range(outputs):
+          to[k] += products[place, shift + k]
     for k in range(outputs):
       to[k] = to[k] * scale + bias[k]
 

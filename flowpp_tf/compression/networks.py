@@ -80,19 +80,23 @@ class Product:
     return y
 
   def _in_loops(self, x, loops, elu):
-    """Return the same, by products with all shifts together, which are added then."""
-    *shape, channels = x.shape
-    n, height, width = shape
-    margin = self.size // 2
-    before = margin * (width + margin + 1)
-    count = n * (height + margin) * (width + margin)
-    rounded = np.zeros((count + 2 * before, len(self._beside)))
-    loops.round_inputs(_rows(x), height, width, margin, elu, rounded)
-    y, scale = np.empty((n * height * width, len(self.bias))), 2.0 ** -(FRACTION + self.fraction)
-    for first in range(0, count, _ROWS):
-      products = rounded[first : min(first + _ROWS, count) + 2 * before] @ self._beside
-      loops.add_products(products, first, height, width, self.size, scale, self.bias, y)
-    return y.reshape(*shape, y.shape[-1])
+    """Return the same: the products of each pixel with the kernel at all places, added where they belong."""
+    n, height, width, channels = x.shape
+    inputs, outputs = len(self._beside), len(self.bias)
+    x, y = np.ascontiguousarray(x, np.float64), np.empty((n, height, width, outputs))
+    scale, margin = 2.0 ** -(FRACTION + self.fraction), self.size // 2
+    images, lines = max(_ROWS // (height * width), 1), min(max(_ROWS // width, 1), height)
+    for i in range(0, n, images):
+      for top in range(0, height, lines):  # of one image, if these are not all of its rows
+        end = min(top + lines, height)
+        first, last = max(top - margin, 0), min(end + margin, height)
+        part, result = x[i : i + images, first:last], y[i : i + images, top:end]
+        rounded = np.empty((part.size // channels, inputs))
+        loops.round_inputs(rows(part), elu, rounded)
+        products = rounded @ self._beside
+        sizes = last - first, top - first, end - top, width, self.size
+        loops.add_products(products, *sizes, scale, self.bias, rows(result))
+    return y
 
   def _convolve(self, x):
     """Return the sum, over the kernel's positions, of the products of shifted images with a matrix.
@@ -115,7 +119,7 @@ class Product:
     return y.reshape(n, rows, columns, -1)[:, :height, :width].copy()
 
 
-def _rows(x):
+def rows(x: np.ndarray) -> np.ndarray:
   """Return a row for each pixel, as compiled loops take them."""
   return np.ascontiguousarray(x, np.float64).reshape(-1, x.shape[-1])
 
@@ -129,7 +133,7 @@ class LayerNorm:
   def __call__(self, x, loops):
     if loops is not None:
       result = np.empty(x.shape)
-      loops.layer_norm(_rows(x), self.gamma, self.beta, _rows(result))
+      loops.layer_norm(rows(x), self.gamma, self.beta, rows(result))
       return result
     channels = x.shape[-1]
     x = np.clip(x, -LARGEST, LARGEST)  # sums of squares stay below 2^53
@@ -179,7 +183,7 @@ def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None, loops: Any) 
     result = x + a * exact.sigmoid(b)
   else:
     result = np.empty(x.shape)
-    loops.gated_sum(_rows(x), _rows(h), _rows(result))
+    loops.gated_sum(rows(x), rows(h), rows(result))
   return result if norm is None else norm(result, loops)
 
 
@@ -188,7 +192,7 @@ def largest_of_three(h: np.ndarray, loops: Any) -> np.ndarray:
   if loops is None:
     return np.maximum(np.maximum(h[..., ::3], h[..., 1::3]), h[..., 2::3])
   result = np.empty((*h.shape[:-1], h.shape[-1] // 3))
-  loops.largest_of_three(_rows(h), _rows(result))
+  loops.largest_of_three(rows(h), rows(result))
   return result
 
 

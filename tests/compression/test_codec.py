@@ -224,7 +224,7 @@ def test_products_are_exact():
 
 @pytest.mark.needs("numba")
 @pytest.mark.parametrize("name", ["published", "imagenet32", "imagenet64", "no_attention"])
-def test_compiled_networks_have_the_same_bits(name):
+def test_compiled_networks_have_the_same_bits(name, monkeypatch):
   _, _, networks = networks_of_variant(name)
   images = RNG(0).integers(0, 4, size=(37, *networks_of_variant(name)[0].config.image_shape))
   context = networks.context("dequantizer", images)
@@ -236,7 +236,10 @@ def test_compiled_networks_have_the_same_bits(name):
     loops = sys.modules["flowpp_tf.compression.network_loops"]
     for given in (x, x[:1], np.asfortranarray(x)):
       here = context[: len(given)]
-      np.testing.assert_array_equal(network.evaluate(given, here, loops), network.evaluate(given, here, None))
+      expected = network.evaluate(given, here, None)
+      for rows in (1, 5, 40, 512):  # a part of an image's, all, those of several images
+        monkeypatch.setattr("flowpp_tf.compression.networks._ROWS", rows)
+        np.testing.assert_array_equal(network.evaluate(given, here, loops), expected)
   finally:
     compiled.use_numpy()
 
