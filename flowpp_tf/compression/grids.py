@@ -104,6 +104,8 @@ class Lifts:
       return
     *places, channels = grid.scale.shape
     half = channels // 2
+    if kernel.shape != (2, half, half):  # of an archive's model: compiled loops do not look
+      raise ValueError(f"a 1x1 convolution has the shape {list(kernel.shape)}; expected {[2, half, half]}")
     scales = self.grid.scale.reshape(*places, 2, half)
     matrices = scales[..., :, None] * kernel.astype(np.float64)  # a row vector of integers times this
     self._order, lower, diagonal, upper = _decompose(matrices)

@@ -57,6 +57,7 @@ class MixtureLogistic(ElementwiseMap):
 
   def __init__(self, parameters: np.ndarray, components: int, margin: float = 0.0) -> None:
     values = parameters.reshape(-1, 2 + 3 * components)
+    self._count = len(values)
     size = max(exact.BLOCK // components, 1)
     self._blocks = [slice(start, start + size) for start in range(0, len(values), size)]
     self._mixtures = [Mixture(np.ascontiguousarray(values[block].T), margin, _loops) for block in self._blocks]
@@ -69,6 +70,8 @@ class MixtureLogistic(ElementwiseMap):
 
   def _by_blocks(self, values, function):
     flat = values.reshape(-1)
+    if len(flat) != self._count:  # of an archive's model: compiled loops do not look
+      raise ValueError(f"there are parameters of {self._count} mixtures for {len(flat)} values")
     results = [function(mixture, flat[block]) for mixture, block in zip(self._mixtures, self._blocks)]
     first, second = (np.concatenate(parts).reshape(values.shape) for parts in zip(*results))
     return first, second

@@ -46,6 +46,12 @@ def _round(x, fraction):
   return np.rint(x * 2.0**fraction)
 
 
+def _check_fits(shape, expected, what):
+  """Raise a `ValueError` for a shape that is not as expected, as of an archive's model: compiled loops do not look."""
+  if shape != expected:
+    raise ValueError(f"{what} has the shape {list(shape)}; expected {list(expected)}")
+
+
 class Product:
   """A convolution `[k, k, C, D]` or dense layer `[C, D]`, with its bias."""
 
@@ -58,11 +64,14 @@ class Product:
     self.fraction = int(np.frexp(_WEIGHT_SUM / largest_sum)[1]) - 2
     self.weights = _round(matrix, self.fraction).reshape(self.size, self.size, -1, matrix.shape[-1])
     self.bias = weights[f"{name}/bias"].astype(np.float64)
+    self._name = name
+    _check_fits(self.bias.shape, matrix.shape[-1:], f"{name}/bias")
     # All shifts side by side, `[C, k^2 D]`.
     self._beside = np.ascontiguousarray(self.weights.transpose(2, 0, 1, 3).reshape(self.weights.shape[2], -1))
 
   def __call__(self, x, loops, elu=False):
     """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
+    _check_fits(((2 if elu else 1) * x.shape[-1],), self.weights.shape[2:3], f"what {self._name}/kernel multiplies")
     if loops is not None:
       return self._in_loops(x, loops, elu)
     if elu:
@@ -131,6 +140,8 @@ class LayerNorm:
     self.gamma, self.beta = (weights[f"{name}/{part}"].astype(np.float64) for part in ("gamma", "beta"))
 
   def __call__(self, x, loops):
+    for parameter in (self.gamma, self.beta):
+      _check_fits(parameter.shape, x.shape[-1:], "a parameter of a layer norm")
     if loops is not None:
       result = np.empty(x.shape)
       loops.layer_norm(rows(x), self.gamma, self.beta, rows(result))
@@ -178,6 +189,7 @@ class _Block:
 
 def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None, loops: Any) -> np.ndarray:
   """Return x + a sigmoid(b) for h = [a, b], and its layer norm if there is one."""
+  _check_fits(h.shape, (*x.shape[:-1], 2 * x.shape[-1]), "what is added with a gate")
   if loops is None:
     a, b = np.split(h, 2, axis=-1)
     result = x + a * exact.sigmoid(b)
@@ -189,6 +201,7 @@ def gated_sum(x: np.ndarray, h: np.ndarray, norm: LayerNorm | None, loops: Any) 
 
 def largest_of_three(h: np.ndarray, loops: Any) -> np.ndarray:
   """Return the largest of each three neighbouring channels."""
+  _check_fits(h.shape[-1:], (h.shape[-1] // 3 * 3,), "the input of a maximum of three")
   if loops is None:
     return np.maximum(np.maximum(h[..., ::3], h[..., 1::3]), h[..., 2::3])
   result = np.empty((*h.shape[:-1], h.shape[-1] // 3))

@@ -1,5 +1,6 @@
 """The loops that Numba compiles: the bits of NumPy, or NumPy."""
 
+import dataclasses
 import sys
 import threading
 
@@ -8,7 +9,8 @@ import pytest
 
 from flowpp_tf import compression
 from flowpp_tf.compression import compiled, exact, grids, maps, networks
-from flowpp_tf.compression.stack import WindowError
+from flowpp_tf.compression.bits_back_coder import BitsBackCoder
+from flowpp_tf.compression.stack import Stack, WindowError
 from support import archives
 
 pytestmark = pytest.mark.needs("numba")
@@ -77,6 +79,42 @@ def test_lifts_say_which_images_hold_integers_that_are_too_large(loops):
     with pytest.raises(WindowError) as error:
       function(n)
     assert error.value.examples.tolist() == [False, True, False]
+
+
+BLOCK = "flow/0/network/block_0"
+MISFITS = {  # weights that an archive's model may have, behind whose end a loop would read or write
+  "more inputs": ({"flow/0/network/input_conv/kernel": (3, 3, 2, 4)}, "input_conv/kernel multiplies"),
+  "fewer inputs": ({f"{BLOCK}/conv/conv/kernel": (3, 3, 5, 4)}, "conv/conv/kernel multiplies"),
+  "more biases": ({f"{BLOCK}/conv/conv/bias": (9,)}, "conv/conv/bias has the shape"),
+  "one bias": ({f"{BLOCK}/conv/conv/bias": (1,)}, "conv/conv/bias has the shape"),
+  "no gate": (
+    {f"{BLOCK}/conv/output_projection/kernel": (8, 6), f"{BLOCK}/conv/output_projection/bias": (6,)},
+    "added with a gate has the shape",
+  ),
+  "no three": (
+    {f"{BLOCK}/mixer/input_projection/kernel": (4, 11), f"{BLOCK}/mixer/input_projection/bias": (11,)},
+    "maximum of three has the shape",
+  ),
+  "few norms": ({f"{BLOCK}/conv_norm/gamma": (3,)}, "layer norm has the shape"),
+  "more mixtures": (
+    {"flow/0/network/output_conv/kernel": (3, 3, 4, 22), "flow/0/network/output_conv/bias": (22,)},
+    "parameters of 16 mixtures for 8 values",
+  ),
+  "a wide matrix": ({"flow/1/kernel": (2, 2, 1)}, "1x1 convolution has the shape"),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_weights_that_do_not_fit_are_refused_before_a_loop_sees_them(loops, misfit):
+  shapes, message = MISFITS[misfit]
+  model = archives.coder().model
+  weights = {**model.weights, **{name: np.ones(shape, np.float32) for name, shape in shapes.items()}}
+  model = dataclasses.replace(model, weights=weights)
+  images, words = archives.example_images()[:1], np.random.default_rng(0).integers(2**32, size=4096, dtype=np.uint32)
+  for use in (compiled.use_numpy, compiled.use):
+    use()
+    with pytest.raises(ValueError, match=message):
+      BitsBackCoder(model, networks.PortableNetworks(model)).push(Stack(words, sealed=True), images)
 
 
 def test_an_archive_has_the_same_bytes_and_decodes_both_ways():
