@@ -17,6 +17,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tile_context import context_channels
 from flowpp_tf.io.budget import claim
 
+PRODUCT_ROWS = 512  # pixels of a product at a time, where loops are compiled: they stay in a core's cache
 _FLOAT = 8
 _SCORES = 4.5  # arrays of attention scores
 _INPUTS, _OUTPUTS = 3, 5  # arrays of a product's input and output
@@ -126,6 +127,9 @@ def _network(kernels, spec, height, width):
   for size, inputs, outputs in kernels:
     margin = size // 2
     padded = (height + 2 * margin) * (width + 2 * margin) + 2 * margin
-    most = max(most, padded * (_INPUTS * inputs + _OUTPUTS * outputs))
+    # Compiled loops hold the products of some rows of pixels with the kernel at all places.
+    rows = width * min(max(PRODUCT_ROWS // max(width, 1), 1) + 2 * margin, height)
+    beside = height * width * (inputs + outputs) + rows * (inputs + size**2 * outputs)
+    most = max(most, padded * (_INPUTS * inputs + _OUTPUTS * outputs), beside)
   scores = spec["heads"] * (height * width) ** 2 if spec["mixer"] == "attention" else 0
   return most + _SCORES * scores

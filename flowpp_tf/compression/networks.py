@@ -16,7 +16,7 @@ import numpy as np
 from flowpp_tf.compression import exact, threads
 from flowpp_tf.compression.bits_back_coder import Networks
 from flowpp_tf.compression.description import CodecModel, below
-from flowpp_tf.compression.memory import CodecMemory
+from flowpp_tf.compression.memory import PRODUCT_ROWS, CodecMemory
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.io import budget
@@ -29,7 +29,6 @@ _LARGEST_DEPTH = 512  # products of two numbers below 2^(14 + 8) have sums below
 _SOFTMAX_FRACTION = 24
 SQUARE_FRACTION = 20
 LAYER_NORM_EPSILON = 1e-5
-_ROWS = 512  # of a product at a time, where loops are compiled: it stays in a core's cache
 _loops: Any = None
 
 
@@ -94,7 +93,7 @@ class Product:
     inputs, outputs = len(self._beside), len(self.bias)
     x, y = np.ascontiguousarray(x, np.float64), np.empty((n, height, width, outputs))
     scale, margin = 2.0 ** -(FRACTION + self.fraction), self.size // 2
-    images, lines = max(_ROWS // (height * width), 1), min(max(_ROWS // width, 1), height)
+    images, lines = max(PRODUCT_ROWS // (height * width), 1), min(max(PRODUCT_ROWS // width, 1), height)
     for i in range(0, n, images):
       for top in range(0, height, lines):  # of one image, if these are not all of its rows
         end = min(top + lines, height)

@@ -238,7 +238,7 @@ def test_compiled_networks_have_the_same_bits(name, monkeypatch):
       here = context[: len(given)]
       expected = network.evaluate(given, here, None)
       for rows in (1, 5, 40, 512):  # a part of an image's, all, those of several images
-        monkeypatch.setattr("flowpp_tf.compression.networks._ROWS", rows)
+        monkeypatch.setattr("flowpp_tf.compression.networks.PRODUCT_ROWS", rows)
         np.testing.assert_array_equal(network.evaluate(given, here, loops), expected)
   finally:
     compiled.use_numpy()
