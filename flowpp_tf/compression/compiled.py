@@ -33,6 +33,10 @@ def after(count: int) -> None:
 def use() -> bool:
   """Compile the loops and use them from now on; return False without a Numba that can, and for other bits."""
   try:
+    import numba
+
+    if numba.config.DISABLE_JIT:  # the loops would run in Python, 76 times slower than NumPy
+      return False
     from flowpp_tf.compression import grid_loops, loops, network_loops  # which compiles them
 
     if not (_same_bits(loops) and _same_layers(network_loops) and _same_lifts(grid_loops)):

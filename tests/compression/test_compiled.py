@@ -174,6 +174,13 @@ def test_a_numba_that_cannot_compile_them_is_not_used(loops, monkeypatch):
   assert maps._loops is None
 
 
+def test_numba_that_is_told_not_to_compile_is_not_used(loops, monkeypatch):
+  compiled.use_numpy()
+  monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+  assert not compiled.use()
+  assert maps._loops is None
+
+
 def test_without_numba_numpy_stays(monkeypatch):
   monkeypatch.delattr(compression, "loops", raising=False)
   monkeypatch.setitem(sys.modules, "flowpp_tf.compression.loops", None)
