@@ -25,6 +25,7 @@ from flowpp_tf.types import Path
 
 MOST_TEXT = 256 << 20  # bytes of a text file
 _JSON_FACTOR = 24  # bytes of memory that a byte of JSON can take: "{}," is a `dict` of 64 bytes and a pointer
+_LONGEST = (1 << 63) - 1  # side of an array
 _END, _LOCATOR, _ENTRY = b"PK\5\6", b"PK\6\7", 46  # of a zip file; an entry of its directory has at least 46 bytes
 _UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what NumPy writes; LZMA takes memory by what its header says
 # Something else may take the place of a file between two looks: without O_NONBLOCK a named pipe would wait.
@@ -236,6 +237,7 @@ def check_npy_header(file: IO[bytes], size: int) -> None:
   if version not in readers:
     raise ValueError(f"it has an array of version {version}; expected 1.0 or 2.0")
   shape, _, dtype = readers[version](file)
-  count = math.prod(shape)
-  if not dtype.hasobject and (count < 0 or count * dtype.itemsize > size - file.tell()):
+  # An array of no sides or of no bytes for each value could have any length, and what is made of it too.
+  sides = all(type(side) is int and 0 <= side <= _LONGEST for side in shape)
+  if not dtype.hasobject and (not sides or math.prod(shape) * max(dtype.itemsize, 1) > size - file.tell()):
     raise ValueError(f"it claims an array of shape {shape}, and has {size:,} bytes")

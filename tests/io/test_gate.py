@@ -307,6 +307,10 @@ def test_maps_are_of_regular_files_that_have_what_they_claim(tmp_path, strange):
   path.write_bytes(hostile.npy_header((1 << 40,)))
   with pytest.raises(ValueError, match="claims an array of shape"):
     gate.map_npy(path)
+  for shape, descr in (((1 << 70, 0), "<f4"), ((True,), "|u1"), ((1 << 32,), "|S0"), ((1 << 32,), "|V0")):
+    path.write_bytes(hostile.npy_header(shape, descr) + bytes(64))
+    with pytest.raises(ValueError, match="claims an array of shape"):
+      gate.map_npy(path)
   with pytest.raises(OSError, match="named pipe"):
     gate.map_npy(strange["pipe"], "r+")
   np.save(path, GOOD["train"])
