@@ -143,7 +143,7 @@ class CodecModel:
             gate.check_npy_header(file, member.file_size)
       with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files if key != _DESCRIPTION}
-        description = json.loads(arrays[_DESCRIPTION].tobytes())
+        description = gate.parse_json(arrays[_DESCRIPTION].tobytes().decode())
     except BudgetError:
       raise
     except (*_UNREADABLE, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:

@@ -32,6 +32,7 @@ from flowpp_tf.compression.metadata import check_metadata
 from flowpp_tf.compression.segment import SegmentError, pixel_bytes
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tiles import count_tiles, from_tiles
+from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
 
 _MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
@@ -232,7 +233,7 @@ def parse_list(
     (length,) = _LENGTH.unpack_from(extra)
     if length > _MAX_LIST:
       raise ValueError("it is too long")
-    (begun, entries), position = json.loads(extra[4 : 4 + length]), 4 + length
+    (begun, entries), position = gate.parse_json(extra[4 : 4 + length].decode()), 4 + length
     if not isinstance(begun, int) or begun < 0:
       raise ValueError("its number of tiles is invalid")
     claim("items", len(entries), "the list of files of a segment")
@@ -253,7 +254,7 @@ def parse_list(
     return begun, result
   except BudgetError:
     raise
-  except (ValueError, TypeError, struct.error, RecursionError) as error:
+  except (ValueError, TypeError, struct.error) as error:
     raise SegmentError(f"its list of files cannot be read: {error}") from None
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, compiled, networks, pictures, segment, threads, tiered_codec
+from flowpp_tf.compression import archive, compiled, entries, networks, pictures, segment, threads, tiered_codec
 from flowpp_tf.compression.memory import CodecMemory, _network
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
@@ -185,6 +185,18 @@ def test_a_list_of_files_claims_its_entries():
   reader = archive.ArchiveReader(io.BytesIO(files_archive([["a", 0, 0]] * 50)))
   with use(Budget(items=20)), pytest.raises(BudgetError, match="list of files of a segment has 50 items"):
     list(pictures.read_pictures(reader, coder()))
+
+
+def test_json_of_an_archive_claims_what_it_can_take():
+  text = "[" + "{}," * 50_000 + "{}]"
+  file = io.BytesIO()
+  np.savez(file, description=np.frombuffer(text.encode(), np.uint8))
+  extra = struct.pack("<I", len(text)) + text.encode()
+  readers = lambda: compression.CodecModel.from_bytes(file.getvalue()), lambda: entries.parse_list(extra, (4, 4, 1), 3)
+  with use(Budget(memory=1 << 20)):
+    for read in readers:
+      with pytest.raises(BudgetError, match="JSON of 146 KiB would take 3.43 MiB of memory"):
+        read()
 
 
 def test_a_kept_file_that_claims_more_bytes_than_there_are_is_lost_without_its_neighbours():
