@@ -61,6 +61,9 @@ class CodecModel:
     check_type("description", self.description, Mapping)
     check_type("weights", self.weights, Mapping)
     for name, value in self.weights.items():
+      dtype = np.asarray(value).dtype
+      if (dtype.kind, dtype.itemsize) != ("f", 4):  # others would be rounded in the hash and in an archive
+        raise InputError(f"the weights of the model must be float32, got {dtype} in {name}")
       if not np.all(np.isfinite(value)):
         raise InputError(f"the weights of the model must be finite, got NaN or infinity in {name}")
 

@@ -421,6 +421,13 @@ def test_a_model_without_meaning_is_refused(change):
     compression.TieredCodec(broken)
 
 
+def test_weights_that_an_archive_does_not_hold_are_refused():
+  """With float64 the archive had the hash of the rounded model, in which its images do not decode."""
+  weights = {name: value.astype(np.float64) * (1 + 1e-9) for name, value in coder().model.weights.items()}
+  with pytest.raises(fpp.InputError, match="the weights of the model must be float32, got float64 in flow/0/scale"):
+    dataclasses.replace(coder().model, weights=weights)
+
+
 @pytest.mark.parametrize("options", [{}, VFLOW], ids=["without", "vflow"])
 def test_images_with_augmented_channels_are_coded_by_the_model(options):
   config = dataclasses.replace(AUGMENTED, **options)
