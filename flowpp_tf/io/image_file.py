@@ -53,7 +53,7 @@ def open_image(
   try:
     content = _content(file)
     _check_png(content)
-    _raise_limit_of_pillow()
+    _raise_limit_of_pillow(most_pixels)
     with Image.open(io.BytesIO(content), formats=formats) as image:
       pixels = image.width * image.height
       if most_pixels is None:
@@ -108,9 +108,9 @@ def _check_png(content):
   raise InputError("it is cut off")
 
 
-def _raise_limit_of_pillow():
-  """Let Pillow open what the budget allows: it has a limit of its own, and warns from half of it."""
-  most = budget.current().pixels
+def _raise_limit_of_pillow(most_pixels):
+  """Let Pillow open what the budget, or `most_pixels`, allows: it has a limit of its own, and warns from half of it."""
+  most = budget.current().pixels if most_pixels is None else most_pixels
   if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
     Image.MAX_IMAGE_PIXELS = most
 

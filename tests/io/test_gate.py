@@ -185,6 +185,13 @@ def test_a_damaged_file_is_archived_byte_for_byte(tmp_path):
   assert picture.pixels is None and picture.data == damaged and picture.reason == "no image"
 
 
+def test_an_image_of_as_many_pixels_as_the_caller_takes_is_opened(monkeypatch):
+  """Pillow refused grey pictures of 179 million pixels, which a codec takes, and warned of half as many."""
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+  with budget.use(Budget(pixels=100)), image_file.open_image(hostile.png(30, 30), most_pixels=900) as image:
+    assert image.size == (30, 30)
+
+
 def test_images_are_decoded_within_a_budget_of_pixels():
   decoded, running, most = image_file._Pixels(), [], []
 
