@@ -28,13 +28,16 @@ class TensorFlowNetworks(Networks):
   """The networks of a model in TensorFlow, for the tiers "exact-build" and "float64".
 
   Args:
-    model: `FlowPlusPlus`.
+    model: `FlowPlusPlus`, which is copied: it may be trained on, and an archive has the hash of what it is now.
     dtype: "float32" or "float64", in which the networks compute.
+    copy: False for a model of this dtype that nothing else has.
   """
 
-  def __init__(self, model: FlowPlusPlus, dtype: str) -> None:
-    if model.config.dtype != dtype:
-      config = dataclasses.replace(model.config, dtype=dtype, flow_dtype="")
+  def __init__(self, model: FlowPlusPlus, dtype: str, copy: bool = True) -> None:
+    if copy:
+      config = model.config
+      if config.dtype != dtype:
+        config = dataclasses.replace(config, dtype=dtype, flow_dtype="")
       original, model = model, FlowPlusPlus(config)
       model.set_weights(original.get_weights())
     self._model = model
@@ -80,7 +83,7 @@ class TensorFlowNetworks(Networks):
     most = min(max(budget.current().memory // (2 * memory) - 1, 1), KEPT_SIZES)
     while len(self._cropped) >= most:
       self._cropped.popitem(last=False)
-    self._cropped[size] = TensorFlowNetworks(self._model.cropped(height, width), self._dtype)
+    self._cropped[size] = TensorFlowNetworks(self._model.cropped(height, width), self._dtype, copy=False)
     return self._cropped[size]
 
   def _run(self, key, network, x, context):
