@@ -1,7 +1,7 @@
 """The innermost loops of the coder, compiled by Numba where it is installed, with the bits of NumPy.
 
 NumPy evaluates mixtures of logistics, lifts and layers of networks an operation at a time, with an array between each
-two; loops.py, grid_loops.py and network_loops.py have the same operations in the same order for some values at a time.
+two; loops.py, grid_loops.py and layer_loops.py have the same operations in the same order for some values at a time.
 LLVM fuses no two of them unless it is told to, and before the loops are used they have to give the bits of NumPy for
 some thousand values. So archives are the same with and without them.
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.compression import exact, grids, maps, networks
+from flowpp_tf.compression import exact, grids, layers, maps, networks
 
 _AFTER = 1 << 19  # values of images, for which NumPy has taken some seconds
 _lock = threading.Lock()
@@ -37,15 +37,15 @@ def use() -> bool:
 
     if numba.config.DISABLE_JIT:  # the loops would run in Python, 76 times slower than NumPy
       return False
-    from flowpp_tf.compression import grid_loops, loops, network_loops  # which compiles them
+    from flowpp_tf.compression import grid_loops, layer_loops, loops  # which compiles them
 
-    if not (_same_bits(loops) and _same_layers(network_loops) and _same_lifts(grid_loops)):
+    if not (_same_bits(loops) and _same_layers(layer_loops) and _same_lifts(grid_loops)):
       return False
   except Exception:  # of an import, of Numba's many: NumPy does the same without it
     return False
   exact.use(loops.exp)
   maps.use(loops)
-  networks.use(network_loops)
+  networks.use(layer_loops)
   grids.use(grid_loops)
   return True
 
@@ -89,13 +89,13 @@ def _same_layers(loops: Any) -> bool:
   weights |= {f"{name}/bias": rng.normal(size=5) for name in ("plain", "elu", "point")}
   x = 3 * rng.normal(size=[*shape, channels]) * np.exp(2 * rng.normal(size=[*shape, 1]))
   h = 3 * rng.normal(size=[*shape, 3 * channels])
-  norm, layers = networks.LayerNorm(weights, "norm"), (("plain", False), ("elu", True), ("point", False))
-  products = [(networks.Product(weights, name), elu) for name, elu in layers]
+  norm, kinds = layers.LayerNorm(weights, "norm"), (("plain", False), ("elu", True), ("point", False))
+  products = [(layers.Product(weights, name), elu) for name, elu in kinds]
 
   def results(way):
-    yield networks.gated_sum(x, h[..., : 2 * channels], None, way)
+    yield layers.gated_sum(x, h[..., : 2 * channels], None, way)
     yield norm(x, way)
-    yield networks.largest_of_three(h, way)
+    yield layers.largest_of_three(h, way)
     for product, elu in products:
       yield product(x, way, elu)
 

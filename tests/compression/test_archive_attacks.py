@@ -15,7 +15,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import compression
-from flowpp_tf.compression import archive, compiled, entries, networks, pictures, segment, threads, tiered_codec
+from flowpp_tf.compression import archive, compiled, entries, layers, pictures, segment, threads, tiered_codec
 from flowpp_tf.compression.memory import CodecMemory, _network
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from support import archives, programs
@@ -292,11 +292,11 @@ def test_a_lack_of_memory_in_the_probe_is_no_result(monkeypatch):
 @pytest.mark.parametrize("size", [1, 3, 31])
 def test_compiled_products_take_no_more_than_a_network_claims(size):
   """They multiply each pixel with the kernel at all places: a hostile one of 31x31 took 20 times its claim."""
-  product = networks.Product({"a/kernel": np.ones((size, size, 1, 1)), "a/bias": np.zeros(1)}, "a")
+  product = layers.Product({"a/kernel": np.ones((size, size, 1, 1)), "a/bias": np.zeros(1)}, "a")
   claimed = 8 * _network([(size, 1, 1)], {"mixer": "none"}, 32, 16)
   assert compiled.use()
   try:
-    loops = sys.modules["flowpp_tf.compression.network_loops"]
+    loops = sys.modules["flowpp_tf.compression.layer_loops"]
     for count in (1, 9):
       x = np.zeros((count, 32, 16, 1))
       assert peak_of(lambda: product(x, loops)) < count * claimed + (1 << 12)  # noqa: B023

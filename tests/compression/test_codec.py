@@ -219,7 +219,7 @@ def test_products_are_exact():
   assert product(x, None)[0, 1, 1, 0] == expected
   if compiled.use():
     compiled.use_numpy()
-    assert product(x, sys.modules["flowpp_tf.compression.network_loops"])[0, 1, 1, 0] == expected
+    assert product(x, sys.modules["flowpp_tf.compression.layer_loops"])[0, 1, 1, 0] == expected
 
 
 @pytest.mark.needs("numba")
@@ -233,12 +233,12 @@ def test_compiled_networks_have_the_same_bits(name, monkeypatch):
   assert compiled.use()
   try:
     np.testing.assert_array_equal(networks.context("dequantizer", images), context)
-    loops = sys.modules["flowpp_tf.compression.network_loops"]
+    loops = sys.modules["flowpp_tf.compression.layer_loops"]
     for given in (x, x[:1], np.asfortranarray(x)):
       here = context[: len(given)]
       expected = network.evaluate(given, here, None)
       for rows in (1, 5, 40, 512):  # a part of an image's, all, those of several images
-        monkeypatch.setattr("flowpp_tf.compression.networks.PRODUCT_ROWS", rows)
+        monkeypatch.setattr("flowpp_tf.compression.layers.PRODUCT_ROWS", rows)
         np.testing.assert_array_equal(network.evaluate(given, here, loops), expected)
   finally:
     compiled.use_numpy()

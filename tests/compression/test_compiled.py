@@ -141,7 +141,7 @@ def test_they_are_compiled_once_when_enough_values_have_come(monkeypatch):
 
 RESULTS = {  # of the loops, by module: which argument is changed
   "loops": dict(exp=-1, logit_cdf=-1, quantile=-1),
-  "network_loops": dict(round_inputs=-1, add_products=-1, gated_sum=-1, layer_norm=-1, largest_of_three=-1),
+  "layer_loops": dict(round_inputs=-1, add_products=-1, gated_sum=-1, layer_norm=-1, largest_of_three=-1),
   "grid_loops": dict(lift=0),
 }
 

@@ -1,7 +1,7 @@
-"""Loops of networks.py for compiled.py, which imports this file where Numba is installed.
+"""Loops of layers.py for compiled.py, which imports this file where Numba is installed.
 
 They take contiguous float64 matrices with a row for each pixel, and write to their last argument. Each operation on
-real numbers is that of networks.py, in the same order; the order of sums of integers does not matter.
+real numbers is that of layers.py, in the same order; the order of sums of integers does not matter.
 """
 
 import math
@@ -9,11 +9,11 @@ import math
 import numba
 import numpy as np
 
-from flowpp_tf.compression import networks
+from flowpp_tf.compression import layers
 from flowpp_tf.compression.loops import loop, one_exp
 
-_LARGEST, _ONE = networks.LARGEST, 2.0**networks.FRACTION
-_SQUARE, _EPSILON = 2.0**networks.SQUARE_FRACTION, networks.LAYER_NORM_EPSILON
+_LARGEST, _ONE = layers.LARGEST, 2.0**layers.FRACTION
+_SQUARE, _EPSILON = 2.0**layers.SQUARE_FRACTION, layers.LAYER_NORM_EPSILON
 _matrix, _vector, _count, _yes_or_no = numba.float64[:, ::1], numba.float64[::1], numba.int64, numba.boolean
 
 
