@@ -60,12 +60,13 @@ def test_weight_norm_fixes_the_norm_of_the_kernel():
   np.testing.assert_allclose(before, x.numpy() @ direction, rtol=1e-12)
 
 
+@pytest.mark.parametrize("pixels", ["uint16", "float32"])
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_context_of_pixels_of_16_bits_does_not_overflow_in_narrow_dtypes(dtype):
+def test_context_of_pixels_of_16_bits_does_not_overflow_in_narrow_dtypes(dtype, pixels):
   network = layers.NetworkConfig(4, 1, "none")
   narrow, wide = (layers.ContextNet((2, 4, 1), 2**16, network, dtype=policy) for policy in (dtype, "float32"))
   narrow.set_weights(wide.get_weights())
-  images = tf.constant([0, 100, 30_000, 65_503, 65_519, 65_520, 65_534, 65_535], shape=[1, 2, 4, 1])
+  images = tf.constant([0, 100, 30_000, 65_503, 65_519, 65_520, 65_534, 65_535], pixels, [1, 2, 4, 1])
   np.testing.assert_allclose(tf.cast(narrow(images), tf.float32), wide(images), atol=0.02)
 
 
