@@ -40,7 +40,8 @@ class LabelEmbedding(keras.layers.Layer):
 
   @check_arguments
   def call(self, labels: Int[tf.Tensor, " n"]) -> Float[tf.Tensor, "n 1 1 c"]:
-    known = (labels >= -1) & (labels < self.num_classes)  # of the dtype that they have: a cast may wrap around
+    labels = tf.cast(labels, tf.int64)  # which holds all labels and the number of classes, unlike int8
+    known = (labels >= -1) & (labels < self.num_classes)
     labels = tf.cast(tf.where(known, labels, -1), tf.int32)
     rows = tf.where(labels < 0, self.num_classes, labels)
     # A product with one-hot vectors has a dense gradient. It would make zeros of labels out of range.

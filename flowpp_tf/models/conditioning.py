@@ -104,11 +104,10 @@ def _as_tensors(config, dtype, labels, condition):
   tensors = {name: as_tensor(name, given[name]) for name in specs}
   if "labels" in tensors:
     _check_labels(tensors["labels"], config)
-    # A cast of 64 bits would wrap around, and a graph check it too late.
-    limits = (tf.cast(limit, tensors["labels"].dtype) for limit in (-2, config.num_classes))
-    tensors["labels"] = (
-      tf.clip_by_value(tensors["labels"], *limits) if tensors["labels"].dtype.size > 4 else tensors["labels"]
-    )
+    dtype = tensors["labels"].dtype
+    if dtype.max > tf.int32.max:  # a cast would wrap around, and a graph check it too late
+      limits = (tf.constant(limit, dtype) for limit in (0 if dtype.is_unsigned else -2, config.num_classes))
+      tensors["labels"] = tf.clip_by_value(tensors["labels"], *limits)
   if "condition" in tensors:
     check_all_finite("condition", tensors["condition"])
   return tensors

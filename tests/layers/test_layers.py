@@ -114,6 +114,14 @@ def test_attention_and_its_replacement_have_the_same_number_of_weights():
   assert count("attention") == count("pointwise")
 
 
+@pytest.mark.parametrize("dtype", ["int8", "int64"])
+def test_labels_may_have_a_dtype_that_does_not_hold_the_number_of_classes(dtype):
+  embedding = layers.LabelEmbedding(200, 2)
+  vectors = embedding(tf.constant([3, 127, -1, -2], dtype))[:, 0, 0]
+  expected = tf.gather(embedding.table, [3, 127, 200])
+  np.testing.assert_array_equal(vectors, [*expected.numpy(), [np.nan, np.nan]])
+
+
 def test_dropout_mask_is_a_function_of_the_seed_and_off_outside_training():
   layer = layers.Dropout(0.5)
   x = tf.ones([4, 100])

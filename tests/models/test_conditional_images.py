@@ -89,6 +89,15 @@ def test_images_come_back_and_one_value_is_for_all(config):
   np.testing.assert_array_equal(made.sample(3, seed=0, **first), made.sample(3, seed=0, **repeated))
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint32", "int64", "uint64"])
+def test_labels_are_what_they_are_in_each_dtype_of_integers(dtype):
+  labels_of = lambda labels: fpp.models.check_conditioning(BY_CLASS, tf.float32, None, labels)["labels"]
+  for check in (labels_of, tf.function(labels_of)):
+    np.testing.assert_array_equal(check(tf.constant([0, 2], dtype)), [0, 2])
+  largest = tf.constant([tf.as_dtype(dtype).max], dtype)  # -1 of so many bits, which would stand for no label
+  assert tf.function(labels_of)(largest).numpy() >= BY_CLASS.num_classes
+
+
 def test_guidance_extrapolates_from_the_model_without_a_label_and_0_is_the_model_to_the_last_bit():
   made, labels = model(BY_CLASS), np.array([0, 1, 2])
   z = made.sample_latents(3, seed=0)
