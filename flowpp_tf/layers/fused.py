@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.layers.gated import check_context, check_position_embedding
 from flowpp_tf.layers.kernels.pointwise import gated_sum, kept_concat_elu, kept_values
 from flowpp_tf.layers.kernels.products import product_of
 
@@ -24,11 +25,12 @@ def conv_attention_block(
   block: ConvAttentionBlock,
   x: Float[tf.Tensor, "n h w c"],
   position_embedding: Float[tf.Tensor, "... h w c"] | None,
-  context: Float[tf.Tensor, " n #h #w k"] | None,
+  context: Float[tf.Tensor, "... #h #w k"] | None,
   ctx: EvalContext,
 ) -> Float[tf.Tensor, "n h w c"]:
   """Return `block(x, position_embedding, context, ctx)`."""
   conv, mixer = block.conv, block.mixer
+  check_context(conv, x, context)
   h = _product(conv.conv, kept_concat_elu, x)
   if conv.context_projection is not None:
     h += _product(conv.context_projection, kept_concat_elu, context)
@@ -36,6 +38,7 @@ def conv_attention_block(
   x = _end(conv, kept_concat_elu, mask_shape, x, h, block.conv_norm, ctx.fold_in("conv"))
   if mixer is None:
     return x
+  check_position_embedding(x, position_embedding)
   h = mixer.mix(_product(mixer.input_projection, _with_position, x, position_embedding))
   return _end(mixer, kept_values, shape_of(h), x, h, block.mixer_norm, ctx.fold_in("mixer"))
 

@@ -34,7 +34,7 @@ class GatedConv(keras.layers.Layer):
     filters: channels of input and output.
     output_kernel_size: side of the kernel of the last convolution: 1 in couplings, 3 in the context net of the
       dequantizer.
-    use_context: whether calls come with a `context [N, H, W, any]`.
+    use_context: whether calls come with a `context [N, H, W, any]`; N, H and W may be 1.
     dropout: rate.
     weight_norm: as in `InitNormConv2D`.
     padding: as in `InitNormConv2D`.
@@ -91,11 +91,9 @@ class GatedConv(keras.layers.Layer):
     context: Float[tf.Tensor, "... #h #w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
+    check_context(self, x, context)
     h = self.conv(concat_elu(x), initialize=ctx.initialize)
-    if (context is None) != (self.context_projection is None):
-      raise InputError(f"`context` must be {'None' if context is not None else 'given'}: see `use_context`")
     if self.context_projection is not None:
-      _check_context(context, x, self.context_projection.kernel.shape[0] // 2)
       h += self.context_projection(concat_elu(context), initialize=ctx.initialize)
     h = self.dropout(concat_elu(h), training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
     return x + gate(self.output_projection(h, initialize=ctx.initialize))
@@ -112,17 +110,27 @@ class GatedConv(keras.layers.Layer):
     return config if self.padding == "zeros" else {**config, "padding": self.padding}
 
 
-def _check_context(context, x, channels):
-  """Raise an `InputError` unless a context has `channels` and the sizes of x, or 1 in place of H and W."""
-  allowed = [(size, 1) for size in x.shape[1:3]] + [(channels,)]
-  found = list(context.shape)[-3:]
-  of_another_batch = len(context.shape) == 4 and not context.shape[:1].is_compatible_with(x.shape[:1])
-  if (
-    of_another_batch
-    or len(context.shape) not in (3, 4)
-    or any(None not in sizes and size not in (*sizes, None) for size, sizes in zip(found, allowed))
+def check_context(conv: GatedConv, x: tf.Tensor, context: tf.Tensor | None) -> None:
+  """Raise an `InputError` unless a context is one that `conv` takes with x.
+
+  It has as many channels as the layer was built for, and the sizes of x, or 1 in place of N, H and W.
+  """
+  if context is None or conv.context_projection is None:
+    if (context is None) != (conv.context_projection is None):
+      raise InputError(f"`context` must be {'None' if context is not None else 'given'}: see `use_context`")
+    return
+  channels = conv.context_projection.kernel.shape[0] // 2
+  allowed, found = [(size, 1) for size in x.shape[:3]] + [(channels,)], list(context.shape)
+  if len(found) not in (3, 4) or any(
+    None not in sizes and size not in (*sizes, None) for size, sizes in zip(found[::-1], allowed[::-1])
   ):
     raise InputError(f"`context` must be of shape [N, H, W, {channels}] for `x` of {x.shape}, got {context.shape}")
+
+
+def check_position_embedding(x: tf.Tensor, position_embedding: tf.Tensor | None) -> None:
+  """Raise an `InputError` unless a position embedding, if there is one, has the sizes of x."""
+  if position_embedding is not None:
+    check_shape("position_embedding", position_embedding.shape[-3:], x.shape[1:])
 
 
 def _doubled(shape):
@@ -159,8 +167,7 @@ class _GatedMixer(keras.layers.Layer):
     position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
-    if position_embedding is not None:
-      check_shape("position_embedding", position_embedding.shape[-3:], x.shape[1:])
+    check_position_embedding(x, position_embedding)
     h = x if position_embedding is None else x + position_embedding
     h = self.mix(self.input_projection(h, initialize=ctx.initialize))
     h = self.dropout(h, training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)

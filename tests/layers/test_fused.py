@@ -50,3 +50,26 @@ def test_in_graphs_it_has_the_value_and_both_derivatives_of_the_plain_formula(ki
   traced = tf.function(derivatives, autograph=False, reduce_retracing=True)
   for found, expected in zip(traced(), plain, strict=True):
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+  "options, inputs, message",
+  [
+    (dict(), (None, CONTEXT), "`context` must be None: see `use_context`"),
+    (dict(use_context=True), (EMBEDDING, None), "`context` must be given: see `use_context`"),
+    (dict(use_context=True), (None, CONTEXT[..., :5]), r"`context` must be of shape \[N, H, W, 6\]"),
+    (dict(), (EMBEDDING[:1, :1], None), r"`position_embedding` must be of shape \[4, 3, 4\], got \(1, 1, 4\)"),
+  ],
+)
+def test_in_graphs_it_refuses_what_the_plain_formula_refuses(options, inputs, message):
+  block = fpp.layers.ConvAttentionBlock(4, heads=2, dtype="float64", **options)
+  block.build(X.shape, context_shape=CONTEXT.shape)
+  with pytest.raises(ValueError, match=message):
+    tf.function(block, autograph=False)(X, *inputs)
+
+
+def test_a_context_of_one_image_is_that_of_all():
+  block = fpp.layers.ConvAttentionBlock(4, "none", use_context=True, dtype="float64")
+  expected = block(X, context=tf.repeat(CONTEXT[:1], 2, axis=0))
+  for call in (block, tf.function(block, autograph=False)):
+    np.testing.assert_allclose(call(X, context=CONTEXT[:1]), expected, rtol=1e-12)
