@@ -214,7 +214,8 @@ def _with_flat_batch(x1, event_ndims, ctx):
       f"the condition must have an event of {event_ndims} dimensions, as `x` has, got shape {tuple(condition.shape)}"
     )
   if batch_ndims == 1:
-    return x1, ctx, None
+    of_all = condition is not None and len(condition.shape) == event_ndims
+    return x1, ctx.with_condition(condition[tf.newaxis]) if of_all else ctx, None
   batch_shape = shape_of(x1)[:batch_ndims]
   flatten = lambda t: tf.reshape(t, [-1, *shape_of(t)[batch_ndims:]])
   if condition is not None:

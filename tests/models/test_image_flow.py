@@ -56,6 +56,18 @@ def test_a_field_depends_on_parameters_or_on_another_field(sides):
   )
 
 
+@pytest.mark.parametrize("sides", [(1, 1), (4, 4)])
+def test_one_context_is_that_of_all_images(sides):
+  flow = fpp.image_flow((4, 4, 2), context_shape=(*sides, 2), structure="columns:1", filters=4, components=2)
+  x, context = tf.cast(fields(3, shape=(4, 4, 2)), tf.float32), tf.random.normal([1, *sides, 2])
+  flow.given(context).initialize(x)
+  expected = flow.given(tf.repeat(context, 3, axis=0)).log_prob(x)
+  np.testing.assert_allclose(flow.given(context).log_prob(x), expected, rtol=1e-5)
+  given = flow.given(context[0])
+  assert given.batch_shape == [] and given.sample(2, seed=0).shape == [2, 4, 4, 2]
+  np.testing.assert_allclose(given.log_prob(x), expected, rtol=1e-5)
+
+
 def test_what_is_wrong_is_one_line():
   refused = lambda message: pytest.raises(InputError, match=re.escape(message))
   with refused("`shape` must have an even width or an even number of channels, got (3, 3, 1)"):
