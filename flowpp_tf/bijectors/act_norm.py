@@ -10,7 +10,7 @@ from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
+from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast, check_variables
 from flowpp_tf.core.arguments import check_number, check_type
 from flowpp_tf.core.checks import check_all_finite, real_tensor
 from flowpp_tf.core.errors import InputError
@@ -93,12 +93,10 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
       inverse: whether `inverse(x)` gets these moments instead.
 
     Raises:
-      ValueError: if `scale` or `bias` is not a variable, or `x` has no batch dimension, another shape, or values that
-        are not finite.
+      ValueError: if `scale` and `bias` are not variables of one shape, or `x` has no batch dimension, another shape, or
+        values that are not finite.
     """
-    for name, value in (("scale", self.scale), ("bias", self.bias)):
-      if not hasattr(value, "assign"):
-        raise ValueError(f"`ActNorm.initialize` needs `{name}` to be a tf.Variable, got {value}")
+    check_variables("ActNorm", scale=self.scale, bias=self.bias)
     check_type("inverse", inverse, bool)
     x = real_tensor("x", x, self.dtype)
     batch_dims = len(x.shape) - len(self.scale.shape)

@@ -311,6 +311,16 @@ def check_broadcast(**tensors: Any) -> None:
     raise InputError(f"shapes must be those of tensors that can be broadcast, got {found}") from None
 
 
+def check_variables(owner: str, **parameters: Any) -> None:
+  """Raise an `InputError` unless parameters are variables of one shape, which `owner.initialize` can set."""
+  for name, value in parameters.items():
+    if not hasattr(value, "assign"):
+      raise InputError(f"`{owner}.initialize` needs `{name}` to be a tf.Variable, got {value}")
+  if len({tuple(value.shape) for value in parameters.values()}) > 1:
+    found = ", ".join(f"`{name}` {[*value.shape]}" for name, value in parameters.items())
+    raise InputError(f"`{owner}.initialize` needs variables of one shape, got {found}")
+
+
 def _common_dtype(values):
   """The dtype of parameters, float32 if they have none."""
   dtypes = {name: tf.as_dtype(value.dtype) for name, value in values.items() if _has_real_dtype(value)}

@@ -7,8 +7,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
+from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast, check_variables
 from flowpp_tf.core.checks import check_all_finite, check_event, real_tensor
+from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
 
@@ -53,7 +54,7 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(np.finfo(dtype.as_numpy_dtype).tiny, dtype))
+    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(float(finfo(dtype).tiny), dtype))
     return dict(mean=ParameterProperties(), stddev=ParameterProperties(default_constraining_bijector_fn=positive))
 
   @classmethod
@@ -67,12 +68,13 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
       x: `[..., *event]`, in eager mode; the event is that of `mean`.
 
     Raises:
-      InputError (a ValueError): if `mean` or `stddev` is not a variable, if `x` has another shape or values that are
-        not finite, or if its values are all equal, or so close to each other that the dtype hardly resolves them.
+      InputError (a ValueError): if `mean` and `stddev` are not variables of one shape, in a graph, if `x` has another
+        shape or values that are not finite, or if its values are all equal, or so close to each other that the dtype
+        hardly resolves them.
     """
-    for name, value in (("mean", self.mean), ("stddev", self.stddev)):
-      if not hasattr(value, "assign"):
-        raise InputError(f"`Standardization.initialize` needs `{name}` to be a tf.Variable, got {value}")
+    check_variables("Standardization", mean=self.mean, stddev=self.stddev)
+    if not tf.executing_eagerly():
+      raise InputError("`Standardization.initialize` needs the values of `x`, which a graph has not: call it eagerly")
     x = real_tensor("x", x, self.dtype)
     check_event("x", x.shape, tf.TensorShape(self.mean.shape))
     if x.shape.rank <= len(self.mean.shape) or 0 in x.shape:
@@ -86,7 +88,7 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     mean, stddev = values.mean(axis=0), values.std(axis=0).astype(self.dtype.as_numpy_dtype)
     if not np.all((stddev > 0) & np.isfinite(stddev)):
       raise InputError(f"`x` must have a positive, finite standard deviation in each channel, got {stddev}")
-    unit = np.abs(mean) * np.finfo(self.dtype.as_numpy_dtype).eps
+    unit = np.abs(mean) * float(finfo(self.dtype).eps)
     if np.any(stddev < _MIN_UNITS * unit):
       raise InputError(
         f"`x` must vary by {_MIN_UNITS} units of {self.dtype.name} around its mean, got standard deviation {stddev} at "

@@ -115,6 +115,14 @@ def test_makes_a_distribution_with_plain_tfp(row):
   np.testing.assert_allclose(flow.log_prob(x), expected, rtol=1e-12)
 
 
+def in_graph(function):
+  return tf.function(function, autograph=False)  # which would make another error of one of ours
+
+
+def standardization(dtype="float32", mean=(2,), stddev=(2,)):
+  return fb.Standardization(tf.Variable(tf.zeros(mean, dtype)), tf.Variable(tf.ones(stddev, dtype)))
+
+
 @pytest.mark.parametrize(
   "make, message",
   [
@@ -135,6 +143,7 @@ def test_makes_a_distribution_with_plain_tfp(row):
     (lambda: coupling("float64", "affine").forward(draw(1, 2, 2, 3)), "even last axis"),
     (lambda: fb.Coupling(keras.layers.Dense(2), fb.affine_coupling_bijector), "must be built"),
     (lambda: fb.ActNorm(1.0, tf.zeros([])).initialize(tf.zeros([2])), "tf.Variable"),
+    (lambda: in_graph(standardization().initialize)(tf.ones([9, 2])), "needs the values of `x`.*call it eagerly"),
   ],
 )
 def test_bad_arguments_are_value_errors_that_say_what_was_expected(make, message):
@@ -181,6 +190,24 @@ def test_a_flow_initialises_in_the_direction_in_which_it_is_written(to_flow):
   standard = (x - x.mean(axis=0)) / x.std(axis=0)
   expected = -0.5 * np.log(2 * np.pi) - 0.5 * standard**2 - np.log(x.std(axis=0))
   np.testing.assert_allclose(log_prob, expected.sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [([2], [3, 2]), ([3, 2], [2])])
+def test_initialisation_of_parameters_of_several_shapes_sets_none_of_them(shapes):
+  act_norm = fb.ActNorm(*(tf.Variable(make(shape)) for make, shape in zip((tf.ones, tf.zeros), shapes)))
+  for bijector in (act_norm, standardization("float32", *shapes)):
+    with pytest.raises(ValueError, match=r"variables of one shape, got `\w+` \[.*2\], `\w+` \[.*2\]"):
+      bijector.initialize(draw(64, 3, 2, dtype="float32"))
+    assert bijector.is_new()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_numbers_are_standardised_too(dtype):
+  bijector, x = standardization(dtype), tf.tile(tf.constant([[-3.0, -0.5], [3.0, 0.5]], dtype), [50, 1])
+  bijector.initialize(x)
+  np.testing.assert_array_equal(tf.cast(bijector.forward(x), tf.float32), np.tile([[-1, -1], [1, 1]], [50, 1]))
+  make = type(bijector).parameter_properties(tf.as_dtype(dtype))["stddev"].default_constraining_bijector_fn
+  assert make().forward(tf.constant(-10.0, dtype)) > 0
 
 
 @pytest.mark.parametrize(
