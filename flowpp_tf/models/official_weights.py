@@ -102,9 +102,11 @@ def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
 
 def official_entries(model: FlowPlusPlus) -> list[Entry]:
   """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
-  if model.config.invertible_conv == "lu":
-    raise InputError("the release has no weights for `invertible_conv` lu; use dense")
   config = model.config
+  if config.invertible_conv == "lu":
+    raise InputError("the release has no weights for `invertible_conv` lu; use dense")
+  if config.padding != "zeros":
+    raise InputError(f"the release has no weights for `padding` {config.padding}; use zeros")
   if config.coupling not in ("mixture_logistic", "affine"):
     raise InputError(f"the release has no weights for `coupling` {config.coupling}")
   if config.augment_channels:
@@ -117,7 +119,12 @@ def official_entries(model: FlowPlusPlus) -> list[Entry]:
     raise InputError(
       f"the release has no weights for `coupling_margin` {config.coupling_margin} without `augment_channels`; use 0"
     )
-  return list(_Names(config).model(model))
+  entries = list(_Names(config).model(model))
+  named = {id(entry.variable) for entry in entries}
+  others = [variable.path for variable in model.weights if id(variable) not in named]
+  if others:
+    raise InputError(f"the release has no names for {len(others)} weights of the model, the first {others[0]}")
+  return entries
 
 
 class _Names:

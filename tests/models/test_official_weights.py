@@ -13,6 +13,7 @@ import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
 from support.marks import quick_rows
+from support.models import TINY
 from support.reference import reference
 
 SMALL = dict(image_shape=(8, 8, 3), filters=8, dequant_filters=8, components=3, dropout=0.0, dtype="float64")
@@ -168,6 +169,21 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
   path.write_bytes(b"no archive")
   with pytest.raises(ValueError, match="cannot be read: File is not a zip file"):
     fpp.load_official_weights(model, path)
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (dict(num_classes=3, condition_channels=4), r"no names for 1 weights of the model, the first .*embedding/table"),
+    (dict(levels=2**16, pixel_transform="asinh"), r"no names for 2 weights of the model, the first .*offset"),
+    (dict(dequantization="none"), r"no names for 2 weights of the model, the first .*mean"),
+    (dict(padding="periodic"), "no weights for `padding` periodic; use zeros"),
+  ],
+)
+def test_a_model_with_weights_that_the_release_lacks_is_refused(tmp_path, changes, message):
+  model = fpp.FlowPlusPlus(dataclasses.replace(TINY, **{"dequantization": "uniform", **changes}))
+  with pytest.raises(fpp.InputError, match=message):
+    fpp.export_official_weights(model, tmp_path / "weights.npz")
 
 
 @pytest.mark.slow
