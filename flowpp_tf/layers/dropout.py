@@ -41,12 +41,16 @@ class Dropout(keras.layers.Dropout):
 
   @check_arguments
   def call(
-    self, inputs: Float[tf.Tensor, "*n"], training: bool = False, seed: Seed = None, batch_offset: int | tf.Tensor = 0
+    self,
+    inputs: Float[tf.Tensor, "*n"],
+    training: bool | None = False,
+    seed: Seed = None,
+    batch_offset: int | tf.Tensor = 0,
   ) -> Float[tf.Tensor, "*n"]:
     seed = None if seed is None else as_seed(seed)
     if not tf.is_tensor(batch_offset):
       check_count("batch_offset", batch_offset, 0, 2**63 - 1)
-    return self.apply(inputs, self.keep_mask(shape_of(inputs), training, seed, batch_offset))
+    return self.apply(inputs, self.keep_mask(shape_of(inputs), bool(training), seed, batch_offset))
 
   def keep_mask(
     self, shape: Any, training: bool = False, seed: Seed = None, batch_offset: Any = 0

@@ -36,17 +36,18 @@ class BoundTraining(Adaptable, keras.Model):
   accept both, and do not use them; nor are other keys used.
   """
 
-  def call(self, inputs: Any, training: bool = False) -> tf.Tensor:
+  def call(self, inputs: Any, training: bool | None = False) -> tf.Tensor:
     """Return `log_prob_bound` with one sample, `[B]` nats; the same noise in each call outside of training.
 
     Args:
       inputs: images, or a dict of `"image"` and, where the model takes them, `"label"` and `"condition"`.
-      training: whether dropout is on, and noise another one in each call.
+      training: whether dropout is on, and noise another one in each call; None, as Keras says it, for no.
 
     Raises:
       InputError (a ValueError): for inputs that do not fit; in a graph, an `InvalidArgumentError` for their values.
     """
-    check_type("training", training, bool)
+    check_type("training", training, bool | None)
+    training = bool(training)
     images, conditioning = unpack_batch(_known(inputs), self.config)
     bound = functools.partial(self.log_prob_bound, seed=None if training else 0, training=training)
     if tf.executing_eagerly():  # which checks values itself

@@ -422,6 +422,13 @@ def test_the_model_itself_takes_a_dict():
   assert_same(tf.function(model)({"image": IMAGES, "label": LABELS}), model(IMAGES), rtol=1e-6)
 
 
+def test_training_may_be_none_as_models_around_these_layers_pass_it_on():
+  images, model = small_images(4), fpp.FlowPlusPlus(CONFIG)
+  np.testing.assert_array_equal(model(images, training=None), model(images))
+  ones = tf.ones([2, 3])
+  np.testing.assert_array_equal(fpp.layers.Dropout(0.5)(ones, training=None), ones)
+
+
 def test_a_dict_without_images_is_an_error():
   model = compiled()
   for x in ({"x": IMAGES}, batches({"x": IMAGES})):

@@ -220,7 +220,7 @@ ROWS = {
   "Dropout.call": _call(
     lambda: layers.Dropout(0.5),
     inputs=keras_input(NORMAL(3, 4)),
-    training=flag(True),
+    training=flag(True).but("None"),
     seed=seed([1, 2]),
     batch_offset=count(0, low=0, huge=same(2**62)),
   ),

@@ -125,7 +125,9 @@ _METHODS = {
     ),
   ),
   # --- Keras
-  "call": Row(lambda w: w.model, dict(inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False))),
+  "call": Row(
+    lambda w: w.model, dict(inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False).but("None"))
+  ),
   "cropped": Row(
     lambda w: w.model.cropped,
     dict(height=count(2, most=4), width=count(4, most=4)),
