@@ -20,6 +20,7 @@ has slopes of 1 at both ends, and looks for the bin twice, for the value and for
 compare the two.
 """
 
+import math
 from typing import Any
 
 import tensorflow as tf
@@ -32,13 +33,14 @@ from flowpp_tf.bijectors.coupling import CouplingKind, per_value
 from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_shape
 from flowpp_tf.core.arguments import check_count
 from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
 
 ParameterProperties = tfp.util.ParameterProperties
 
 _UNIFORM = 0.01  # share of each width, height and slope that is that of the identity, so that none reaches 0
 _SLOPE_AT_ZERO = 0.5413248546129181  # log(e - 1), whose softplus is 1
-_TAIL = 50.0  # where the tails are straight in float64 too
+_TAIL = 50.0  # where the tails are straight in float64 too; in float16 its sigmoid would be 0
 
 
 class _LogitPiecewiseCDF(Bijector):
@@ -209,7 +211,7 @@ def _positive(logits):
 
 def _forward(x, widths, heights, left_slopes, right_slopes):
   """Return y `[...]` and the log-det of x `[...]`; the others are `[..., K]`."""
-  inner = tf.clip_by_value(x, -_TAIL, _TAIL)
+  inner = _without_tails(x)
   u, v = tf.sigmoid(inner), tf.sigmoid(-inner)
   left, width, right, below, height, above, d0, d1 = _select(
     *_masks(u, v, widths), widths, heights, left_slopes, right_slopes
@@ -223,7 +225,7 @@ def _forward(x, widths, heights, left_slopes, right_slopes):
 
 def _inverse(y, widths, heights, left_slopes, right_slopes):
   """Return x and the log-det of y; shapes as in `_forward`."""
-  inner = tf.clip_by_value(y, -_TAIL, _TAIL)
+  inner = _without_tails(y)
   cdf, survival = tf.sigmoid(inner), tf.sigmoid(-inner)
   left, width, right, below, height, above, d0, d1 = _select(
     *_masks(cdf, survival, heights), widths, heights, left_slopes, right_slopes
@@ -238,6 +240,12 @@ def _inverse(y, widths, heights, left_slopes, right_slopes):
   cdf, survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
   log_u, log_v = tf.math.log(left + width * r), tf.math.log(right + width * q)
   return log_u - log_v + (y - inner), tf.math.log(cdf) + tf.math.log(survival) - log_density - log_u - log_v
+
+
+def _without_tails(x):
+  """x, up to where the tails are straight, or its sigmoid would lose digits."""
+  end = min(_TAIL, -math.log(float(finfo(x.dtype).tiny)))
+  return tf.clip_by_value(x, -end, end)
 
 
 def _masks(below, above, sizes):

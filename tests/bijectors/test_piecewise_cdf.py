@@ -62,6 +62,17 @@ def test_tails_in_float32_are_those_of_float64_and_come_back(kind):
   np.testing.assert_allclose(exact.inverse(expected), x, rtol=1e-12)
 
 
+@kinds
+def test_float16_has_tails_too(kind):
+  x = np.float16([-1e4, -30, -16, -12, 12, 16, 30, 1e4])
+  exact, narrow = make(kind, 1), make(kind, 1, dtype="float16")
+  expected, log_det = exact.forward_and_log_det(x.astype("float64"))
+  y, narrow_log_det = narrow.forward_and_log_det(x)
+  np.testing.assert_allclose(y, expected, rtol=2e-3, atol=0.1)
+  np.testing.assert_allclose(narrow_log_det, log_det, atol=0.05)
+  np.testing.assert_allclose(narrow.inverse(y), x, rtol=2e-3, atol=0.1)
+
+
 @pytest.mark.parametrize(
   "kind", [fb.LogitRationalQuadraticCDF, *map(slow, [*KINDS][1:])], ids=lambda kind: kind.__name__
 )
