@@ -49,8 +49,8 @@ def check_conditioning(
     config: config of the model.
     dtype: dtype of conditions, to which real numbers of another one are cast, as images are.
     count: number of images, or None if it is not known.
-    labels: integers `[count]`, or one for all.
-    condition: `[count, *condition_shape]`, or one for all.
+    labels: integers `[count]`, or one for all of a known number.
+    condition: `[count, *condition_shape]`, or one for all of a known number.
 
   Raises:
     InputError (a ValueError): if one is missing, not expected, or does not fit. The values of labels are checked only
@@ -66,6 +66,8 @@ def check_conditioning(
   for name, spec in conditioning_specs(config, dtype).items():
     tensor = tf.cast(tensors[name], spec.dtype)
     if tensor.shape.rank == len(spec.shape) - 1:  # one for all
+      if count is None:
+        raise InputError(f"`{name}` must have a batch where `count` is None, got one for all images")
       tensor = tf.repeat(tensor[tf.newaxis], count, axis=0)
     checks.check_shape(name, [*tensor.shape], [count if isinstance(count, int) else None, *spec.shape[1:]])
     tensors[name] = tensor
@@ -136,6 +138,9 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
       does not take is left out.
     config: config of the model.
 
+  Raises:
+    InputError (a ValueError): for a mapping without images.
+
   Examples:
     >>> batch = {"image": np.zeros([2, 8, 8, 1], np.uint8), "label": np.array([3, 4])}
     >>> images, conditioning = fpp.models.unpack_batch(batch, fpp.get_config("digits_by_class"))
@@ -145,9 +150,16 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
   if not isinstance(batch, Mapping):
     return batch, {}
   taken = {"labels": config.num_classes, "condition": config.condition_shape}
+  check_has_images(batch)
   return batch[KEYS["images"]], {
     name: batch[KEYS[name]] for name, wanted in taken.items() if wanted and KEYS[name] in batch
   }
+
+
+def check_has_images(batch: Mapping[str, Any]) -> None:
+  """Raise an `InputError` for a mapping without images."""
+  if KEYS["images"] not in batch:
+    raise InputError(f'inputs must have the key "image", got {[*batch]}')
 
 
 def lowest_label(config: FlowPlusPlusConfig) -> int:

@@ -23,7 +23,7 @@ from flowpp_tf.io.gate import reading
 from flowpp_tf.io.safetensors_file import SUFFIX
 from flowpp_tf.io.weights_file import in_memory, read_weights, weights_to_bytes
 from flowpp_tf.layers.adaptable import Adaptable
-from flowpp_tf.models.conditioning import KEYS, conditioning_checks, conditioning_specs, unpack_batch
+from flowpp_tf.models.conditioning import KEYS, check_has_images, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.types import Path
 
 
@@ -426,8 +426,7 @@ def _known(inputs):
   """Images as they are; a dict with only the keys that a model may take."""
   if not isinstance(inputs, dict):
     return inputs
-  if "image" not in inputs:
-    raise InputError(f'inputs must have the key "image", got {sorted(inputs)}')
+  check_has_images(inputs)
   return {key: inputs[key] for key in KEYS.values() if key in inputs}
 
 

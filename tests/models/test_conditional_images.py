@@ -263,6 +263,12 @@ def step_with_labels(state):
     (GIVEN_IMAGE, lambda m: m.sample(4, condition=CONDITION, guidance=1.0), "was not trained without labels"),
     (dataclasses.replace(BY_CLASS, label_dropout=0.0), lambda m: m.sample(1, labels=-1), "-1, no label, is for"),
     (BY_CLASS, lambda m: fpp.compress(m, IMAGES), "cannot compress"),
+    (BY_CLASS, lambda m: fpp.models.unpack_batch({"label": LABELS}, m.config), 'must have the key "image", got'),
+    (
+      BY_CLASS,
+      lambda m: fpp.models.check_conditioning(m.config, tf.float32, None, 1),
+      "`labels` must have a batch where `count` is None",
+    ),
     (TINY, lambda m: evaluation.classify(m, IMAGES, LABELS), "must be one of images given a class"),
   ],
 )
