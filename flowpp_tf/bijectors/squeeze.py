@@ -15,6 +15,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
 from flowpp_tf.core.arguments import check_count, check_shape_of_images
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.types import Shape
 
@@ -53,6 +54,9 @@ class _Regrouping(Rearrangement):
   _block: tuple[int, int]
 
   def _forward_event_shape(self, shape):
+    if shape.rank is None:
+      return shape
+    _check_image("x", shape)
     (*batch, height, width, channels), (dy, dx) = shape, self._block
     if (height or 0) % dy or (width or 0) % dx:
       raise ValueError(
@@ -61,6 +65,9 @@ class _Regrouping(Rearrangement):
     return tf.TensorShape([*batch, height and height // dy, width and width // dx, channels and channels * dy * dx])
 
   def _inverse_event_shape(self, shape):
+    if shape.rank is None:
+      return shape
+    _check_image("y", shape)
     (*batch, height, width, channels), (dy, dx) = shape, self._block
     if (channels or 0) % (dy * dx):
       raise ValueError(
@@ -75,6 +82,12 @@ class _Regrouping(Rearrangement):
   def _inverse_event_shape_tensor(self, shape):
     dy, dx = self._block
     return tf.concat([shape[:-3], shape[-3:] * [dy, dx, 1] // [1, 1, dy * dx]], axis=0)
+
+
+def _check_image(name, shape):
+  """Raise an `InputError` for the shape of a tensor that is no image."""
+  if shape.rank < 3:
+    raise InputError(f"`{name}` must have the 3 dimensions of an event, got shape {[*shape]}")
 
 
 class Squeeze(_Regrouping):

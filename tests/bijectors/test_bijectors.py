@@ -136,6 +136,8 @@ def standardization(dtype="float32", mean=(2,), stddev=(2,)):
     (lambda: fb.Invertible1x1Conv(tf.zeros([2, 3])), "`kernel` must be"),
     (lambda: fb.Squeeze().forward(tf.zeros([1, 3, 4, 1])), "divisible"),
     (lambda: fb.Squeeze().inverse(tf.zeros([1, 3, 4, 2])), "divisible"),
+    (lambda: fb.Squeeze().forward_event_shape([8, 8]), r"must have the 3 dimensions of an event, got shape \[8, 8\]"),
+    (lambda: fb.ColumnsToChannels().inverse_event_shape([8]), "`y` must have the 3 dimensions of an event"),
     (lambda: fb.Squeeze(block_size=0), "`block_size` must be at least 1, got 0"),
     (lambda: fb.num_parameters("spline", 3), "`coupling` must be mixture_logistic or affine or rational_quadratic or"),
     (lambda: fb.mixture_logistic_coupling_bijector(tf.zeros([1, 10]), 3), "must give 11 parameters"),
@@ -168,6 +170,12 @@ def test_lu_form_is_the_same_map_as_the_kernel_that_it_was_made_of():
   np.testing.assert_allclose(lu.forward(x), dense.forward(x), rtol=1e-10)
   np.testing.assert_allclose(lu.inverse(x), dense.inverse(x), rtol=1e-10)
   np.testing.assert_allclose(lu.forward_log_det_jacobian(x), dense.forward_log_det_jacobian(x))
+
+
+@pytest.mark.parametrize("bijector", [fb.Squeeze(), fb.ColumnsToChannels()])
+def test_an_event_shape_that_is_not_known_stays_so_as_in_tfp(bijector):
+  unknown = tf.TensorShape(None)
+  assert bijector.forward_event_shape(unknown).rank is bijector.inverse_event_shape(unknown).rank is None
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
