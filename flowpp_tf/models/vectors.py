@@ -256,7 +256,8 @@ class VectorFlow(Flow):
     defaults = {name: p.default for name, p in inspect.signature(cls.__init__).parameters.items()}
     sizes = {name: config.get(name, defaults[name]) for name in inspect.signature(_checked_sizes).parameters}
     if "event_size" in config:  # else the constructor says that it is missing
-      claim_model(vector_flow_size(**_checked_sizes(**sizes)), f"a `{cls.__name__}`")
+      itemsize = 8 if _policy_name(config.get("dtype")) == "float64" else 4
+      claim_model(vector_flow_size(**_checked_sizes(**sizes)), f"a `{cls.__name__}`", itemsize)
     return super().from_config(config)
 
   def get_config(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
@@ -134,6 +135,10 @@ def test_a_flow_of_vectors_is_claimed_when_it_comes_from_a_file(sizes):
   layer = fpp.VectorFlow(**{"event_size": 2, **sizes})
   expected = size.vector_flow_size(**layer._config)
   assert expected == (layer.count_params(), len([*layer._flatten_layers()]))
-  fpp.VectorFlow.from_config(layer.get_config())
+  config = layer.get_config()
+  with budget.use(Budget(memory=expected.memory())):
+    fpp.VectorFlow.from_config(config)
+    with pytest.raises(BudgetError, match="a `VectorFlow` would take"):
+      fpp.VectorFlow.from_config({**config, "dtype": keras.dtype_policies.serialize(keras.DTypePolicy("float64"))})
   with pytest.raises(BudgetError, match="a `VectorFlow` would take 25.7 GiB"):
     fpp.VectorFlow.from_config({"event_size": 2, "couplings": 60_000, "hidden": 4})
