@@ -19,7 +19,7 @@ def presets() -> dict[str, str]:
 
   Examples:
     >>> sorted(fpp.presets())
-    ['digits', 'digits_by_class', 'fashion_mnist', 'optdigits', 'optdigits_by_class', 'photos']
+    ['digits', 'digits_by_class', 'fashion_mnist', 'optdigits', 'optdigits_by_class', 'photos', 'photos_v2']
   """
   return {path.parent.name: read_json(path)["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
 

@@ -20,7 +20,7 @@ from support.marks import exhaustive, slow
 from support.models import TINY, perturb, small_images
 from support.programs import ROOT, call, run
 
-MOST_BYTES, MOST_BYTES_IN_ALL = 6e6, 22e6
+MOST_BYTES, MOST_BYTES_IN_ALL = 6e6, 28e6
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_a_fingerprint_is_that_of_the_data_and_other_data_bring_a_warning(name, 
   dataset, fingerprint = data_flags.load_data_of_run(settings, config, {})
   assert fingerprint == dataset.fingerprint() == record["data"]
   warning = capsys.readouterr().err
-  if name == "photos" or name.startswith("optdigits"):  # trained on more images than the package has
+  if name.startswith(("photos", "optdigits")):  # trained on more images than the package has
     trained_on, this = data.describe(settings["fingerprint"]), data.describe(fingerprint)
     assert f"the model was trained on {trained_on}; this is {this}" in warning
     assert settings["fingerprint"]["sha256"] != fingerprint["sha256"]
@@ -211,7 +211,12 @@ def test_a_fingerprint_is_that_of_the_data_and_other_data_bring_a_warning(name, 
 
 # The others' data are not in the package.
 @pytest.mark.parametrize(
-  "name", ["digits", *map(slow, ("optdigits_by_class", "photos")), *map(exhaustive, ("digits_by_class", "optdigits"))]
+  "name",
+  [
+    "digits",
+    *map(slow, ("optdigits_by_class", "photos_v2")),
+    *map(exhaustive, ("digits_by_class", "optdigits", "photos")),
+  ],
 )
 def test_bits_per_dim_are_near_those_of_the_card(name):
   from flowpp_tf.data import load_dataset
@@ -256,7 +261,7 @@ def test_the_snippet_of_the_docs_runs(capsys):
   page = (ROOT / "docs" / "presets.md").read_text()
   (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
   exec(compile(snippet, "presets.md", "exec"), {})
-  names = "['digits', 'digits_by_class', 'fashion_mnist', 'optdigits', 'optdigits_by_class', 'photos']"
+  names = "['digits', 'digits_by_class', 'fashion_mnist', 'optdigits', 'optdigits_by_class', 'photos', 'photos_v2']"
   assert capsys.readouterr().out.splitlines() == [names, "(4, 8, 8, 1) (4,)"]
   for name in fpp.presets():
     assert f"../flowpp_tf/pretrained/{name}/card.md" in page
