@@ -45,7 +45,9 @@ class ContextNet(keras.layers.Layer):
   def __init__(
     self, image_shape: Shape, levels: int | None, network: NetworkConfig | dict[str, Any], **kwargs: Any
   ) -> None:
-    super().__init__(autocast=False, **kwargs)  # Keras would cast images before they are scaled
+    super().__init__(**kwargs)
+    # Keras would cast images before they are scaled; weights are cast as ever. `call` takes arrays too.
+    self._convert_input_args, self._allow_non_tensor_positional_args = False, True
     height, width, channels = check_shape_of_images("image_shape", image_shape)
     if width % 2:
       raise ValueError(f"`image_shape` must have an even width, got {tuple(image_shape)}")
