@@ -61,10 +61,11 @@ def _in_blocks(function: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.nda
 
 def exp(x: np.ndarray) -> np.ndarray:
   """Return e^x; x is clipped to -690 .. 690."""
-  if _compiled_exp is None:
+  compiled = _compiled_exp  # which may change meanwhile
+  if compiled is None:
     return exp_in_numpy(x)
   result = np.empty(x.shape)
-  _compiled_exp(np.ascontiguousarray(x, np.float64).reshape(-1), result.reshape(-1))
+  compiled(np.ascontiguousarray(x, np.float64).reshape(-1), result.reshape(-1))
   return result
 
 
