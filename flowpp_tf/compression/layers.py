@@ -8,6 +8,7 @@ operations are functions of `exact`, and sums of integers.
 What takes `loops` is evaluated by the compiled loops of layer_loops.py, which have the same bits; None is for NumPy.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def _check_fits(shape, expected, what):
 class Product:
   """A convolution `[k, k, C, D]` or dense layer `[C, D]`, with its bias."""
 
-  def __init__(self, weights, name):
+  def __init__(self, weights: Mapping[str, np.ndarray], name: str) -> None:
     kernel = weights[f"{name}/kernel"].astype(np.float64)
     self.size = kernel.shape[0] if kernel.ndim == 4 else 1
     matrix = kernel.reshape(-1, kernel.shape[-1])
@@ -120,7 +121,7 @@ def rows(x: np.ndarray) -> np.ndarray:
 class LayerNorm:
   """Layer norm of the last axis."""
 
-  def __init__(self, weights, name):
+  def __init__(self, weights: Mapping[str, np.ndarray], name: str) -> None:
     self.gamma, self.beta = (weights[f"{name}/{part}"].astype(np.float64) for part in ("gamma", "beta"))
 
   def __call__(self, x, loops):

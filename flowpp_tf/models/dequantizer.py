@@ -17,6 +17,7 @@ from flowpp_tf.core.shapes import shape_of
 from flowpp_tf.distributions import FlowDistribution, UniformDequantization, VariationalDequantization
 from flowpp_tf.layers import ContextNet, LabelEmbedding
 from flowpp_tf.models.coupling_flow import CouplingFlow
+from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions
 
@@ -101,7 +102,7 @@ class _ConditionalFlow(_Posterior):
     self.built = True
 
   def posterior(
-    self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
+    self, images: TensorLike, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
   ) -> VariationalDequantization:
     """Return the distribution of a draw `[N, *event_shape]` for `images [N, H, W, C]`.
 
@@ -110,7 +111,7 @@ class _ConditionalFlow(_Posterior):
       ctx: of the context net.
       labels: `[N]`, of a model with classes.
     """
-    context = self.context_net(images, ctx=ctx.fold_in("context_net"))
+    context = self.context_net(tf.convert_to_tensor(images), ctx=ctx.fold_in("context_net"))
     networks = [self.context_net]
     if self.label_embedding is not None:
       context += self.label_embedding(labels)

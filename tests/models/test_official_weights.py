@@ -79,7 +79,7 @@ def test_log_det_of_every_step(loaded):
 
   if model.config.dequantization == "variational":
     flow = model.dequantizer.coupling_flow
-    context = model.dequantizer.context_net(data["x"])
+    context = model.dequantizer.context_net(tf.constant(data["x"]))
     walk([*flow.bijector.bijectors[::-1], tfp.bijectors.Sigmoid()], tf.constant(noise), EvalContext(condition=context))
   walk(
     [fb.PixelsToLogit(model.config.levels), *model.coupling_flow.bijector.bijectors[::-1]],
