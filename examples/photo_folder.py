@@ -29,6 +29,11 @@ from flowpp_tf.data.bundled import packaged_photographs
 FLAGS = flags.FLAGS
 
 
+def paths_of(path):
+  """Return `path` if it is a file, else the photographs in this folder."""
+  return sorted(path.glob("*.jpg")) if path.is_dir() else [path]
+
+
 def main(argv):
   output = pathlib.Path(FLAGS.output)
   output.mkdir(parents=True)
@@ -37,24 +42,31 @@ def main(argv):
     for name, pixels in photographs.items():
       Image.fromarray(pixels).save(output / f"{name}.png")
       lines.append(f"{split} {name}.png")
-  for folder in argv[1:]:
-    for path in sorted(pathlib.Path(folder).glob("*.jpg")):
-      if path.is_symlink() or any(word in str(path).lower() for word in FLAGS.skip):
-        continue
-      names = (f"{path.stem}{suffix}" for suffix in itertools.chain([""], (f"_{i}" for i in itertools.count(2))))
-      name = next(name for name in names if not (output / f"{name}.png").exists())
-      with Image.open(path) as image:
-        scale = FLAGS.side / max(image.size)
+  taken = set()
+  for path in (path for argument in argv[1:] for path in paths_of(pathlib.Path(argument))):
+    if path.is_symlink() or any(word in str(path).lower() for word in FLAGS.skip):
+      continue
+    stems = (f"{path.stem}{suffix}" for suffix in itertools.chain([""], (f"_{i}" for i in itertools.count(2))))
+    stem = next(stem for stem in stems if stem not in taken)
+    taken.add(stem)
+    with Image.open(path) as image:
+      for side in sorted({min(int(side), max(image.size)) for side in FLAGS.side}):
+        scale = side / max(image.size)
         size = round(image.width * scale), round(image.height * scale)
-        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(output / f"{name}.png")
-      lines.append(f"train {name}.png")
+        name = f"{stem}.png" if len(FLAGS.side) == 1 else f"{stem}_{side}px.png"
+        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(output / name)
+        lines.append(f"train {name}")
   (output / "splits.txt").write_text("\n".join(lines) + "\n")
   print(f"wrote {len(lines)} photographs to {output}")
 
 
 if __name__ == "__main__":
   flags.DEFINE_string("output", None, "Folder to make.", required=True)
-  flags.DEFINE_integer("side", 900, "Pixels of the larger side of the other photographs.", lower_bound=32)
+  flags.DEFINE_list(
+    "side",
+    ["900"],
+    "Pixels of the larger side of the other photographs, which are not enlarged; several give one picture each.",
+  )
   flags.DEFINE_list("skip", [], "Leave out files whose paths have one of these words, in small letters.")
   flags.DEFINE_bool("packaged", True, "Also those that come with this package's requirements.")
   app.run(main)

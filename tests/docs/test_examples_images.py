@@ -93,6 +93,14 @@ def test_photographs_of_equal_names_are_all_there_and_links_once(tmp_path, monke
       assert image.size == (32, 16) and np.abs(np.asarray(image, int) - shade).max() <= 1
 
 
+def test_photographs_are_made_at_each_side_and_never_enlarged(tmp_path, monkeypatch):
+  Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+  call(monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", "--side=32,64,99", f"{tmp_path}/a.png")
+  assert (tmp_path / "out" / "splits.txt").read_text() == "train a_32px.png\ntrain a_40px.png\n"
+  with Image.open(tmp_path / "out" / "a_40px.png") as image:
+    assert image.size == (40, 20)
+
+
 def test_slices_are_the_volume_and_splits_do_not_touch(tmp_path, monkeypatch):
   volume = np.random.default_rng(0).integers(-1024, 3072, [108, 4, 6]).astype(np.int16)
   description = plistlib.dumps({"matrix": {"filename": "matrix.dat", "shape": [108, 4, 6], "dtype": "int16"}})
