@@ -88,9 +88,15 @@ def plan_from_flags() -> str:
   steps = min(training.steps, QUICK_STEPS) if given.quick else training.steps
   at_most = f", at most {QUICK_STEPS} steps" if given.quick else ""
   length = f"{steps:,} steps" if epochs is None else f"{epochs:g} epochs{at_most}"
+  rates = ("schedule", "learning_rate", "warmup_steps")  # one of which may replace the others
+  replaced = [
+    f", without the config's --{name}={value}"
+    for name, value in Recipe.load(given.config).settings.items()
+    if name in rates and name not in recipe.settings
+  ]
   return (
     f"training config {given.config} on {dataset}: {length} of {training.images_per_step:,} images in "
-    f"{config.dtype.removeprefix('mixed_')}, to {workdir_path_from_flags()}"
+    f"{config.dtype.removeprefix('mixed_')}, to {workdir_path_from_flags()}{''.join(replaced)}"
   )
 
 

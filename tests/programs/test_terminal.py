@@ -63,6 +63,11 @@ _SINGLE = [
     None,
     "training config digits on digits: 150 steps of 64 images in float32, to runs/digits_quick",
   ),
+  (
+    ["train", "--config=photos_crops", "--learning_rate=1e-3", "--quick"],
+    None,
+    "to runs/photos_crops_quick, without the config's --schedule=linear:",
+  ),
   (["train", "--epochs=2", "--precision=bfloat16"], None, "2 epochs of 64 images in bfloat16, to runs/digits"),
   (["evaluate"], 2, "give the model as --workdir or as --preset, one of them"),
   (["evaluate", "--workdir=nothing"], 2, "workdir 'nothing' holds no run"),
