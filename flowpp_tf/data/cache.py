@@ -6,9 +6,10 @@ The hexadecimal digits identify the source (files, sizes, times) and how it was 
 is complete; a killed process leaves `.unfinished.*`. Delete both when no run uses them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import hashlib
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -19,11 +20,13 @@ from absl import logging
 import numpy as np
 
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.io.budget import size_text
 from flowpp_tf.io.files import create_array, sync
 from flowpp_tf.io.gate import map_npy, read_json
 from flowpp_tf.types import Path, Shape
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # by split
+Rows: TypeAlias = Mapping[str, np.ndarray | slice]
 
 _IN_MEMORY = 16 << 20  # bytes; no cache is written if neither the files nor the decoded images exceed it
 _FORMAT = 1  # increase it when the same files are decoded to different images
@@ -59,7 +62,7 @@ def decoded_images(
   identity: Any,
   counts: dict[str, int],
   image_shape: Shape,
-  fill: Callable[[Arrays], tuple[Arrays, dict[str, Any]]],
+  fill: Callable[[Arrays], tuple[Rows, dict[str, Any]]],
   source_bytes: int = 0,
   cache_dir: Path | None = None,
   dtype: np.dtype | type = np.uint8,
@@ -71,8 +74,8 @@ def decoded_images(
     identity: JSON-serializable value that differs for different images.
     counts: number of images in each split.
     image_shape: `(H, W, C)`.
-    fill: writes the images into arrays `[count, H, W, C]`. It returns boolean arrays of the rows to keep
-      (without one, all of a split), and a JSON-serializable `dict` to store with the images.
+    fill: writes the images into arrays `[count, H, W, C]`. It returns boolean arrays, or slices, of the rows to
+      keep (without one, all of a split), and a JSON-serializable `dict` to store with the images.
     source_bytes: size of the source.
     cache_dir: folder of the cache; None for `default_cache_dir()`.
     dtype: of the images.
@@ -106,6 +109,7 @@ def decoded_images(
 
 def _write(folder, shapes, fill, dtype):
   unfinished = folder.with_name(f".unfinished.{folder.name}.{uuid.uuid4().hex[:8]}")
+  size = size_text(np.dtype(dtype).itemsize * sum(map(math.prod, shapes.values())))
   try:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -113,10 +117,10 @@ def _write(folder, shapes, fill, dtype):
   except OSError as error:
     shutil.rmtree(unfinished, ignore_errors=True)
     raise InputError(
-      f"{np.dtype(dtype).itemsize * sum(map(np.prod, shapes.values())) / 1e9:.1f} GB of decoded images cannot be "
-      f"written to the cache {str(folder.parent)!r}: {error.strerror}; give another --cache_dir"
+      f"{size} of decoded images cannot be written to the cache {str(folder.parent)!r}: {error.strerror}; give another "
+      "--cache_dir"
     ) from None
-  logging.warning("decoding %d images into %s, only once", sum(n for n, *_ in shapes.values()), folder)
+  logging.warning("decoding images into %s, only once: %s", folder, size)
   try:
     kept, about = fill(arrays)
     for split, rows in kept.items():
@@ -137,7 +141,7 @@ def _write(folder, shapes, fill, dtype):
 
 def _compact(path, array, rows):
   """Replace the file of an array by one with only the rows to keep, and return its map."""
-  rows = np.flatnonzero(rows)
+  rows = range(len(array))[rows] if isinstance(rows, slice) else np.flatnonzero(rows)
   smaller = path.with_name(f"kept.{path.name}")
   kept = create_array(smaller, array.dtype, (len(rows), *array.shape[1:]))
   for start in range(0, len(rows), _CHUNK):

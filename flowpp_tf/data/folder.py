@@ -11,6 +11,7 @@ The class of `cats/indoor/1.png` is `cats`; classes are numbered in the order of
 
 import functools
 import hashlib
+import mimetypes
 import pathlib
 import re
 from typing import Any
@@ -27,7 +28,7 @@ from flowpp_tf.io import budget
 from flowpp_tf.io.deep_image import bits_of_png
 from flowpp_tf.io.gate import parse_json, read_text, reason
 from flowpp_tf.io.image_file import ImageFileError
-from flowpp_tf.io.image_folder import open_folder
+from flowpp_tf.io.image_folder import all_files, open_folder
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
@@ -75,9 +76,10 @@ def load_folder(
   source: list[Any] = [str(folder.resolve()), identity]
   source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
   if crops:
-    source.append("photographs")
     size = functools.partial(_size, channels=image_shape[2], levels=levels)
     sizes = {split: list(images.parallel_map(size, paths)) for split, paths in files.items()}
+    # Photographs are the same for all sizes of crops, except for those that are left out.
+    source += ["photographs", [[_is_too_small(size, image_shape) for size in row] for row in sizes.values()]]
     counts, shape = {split: sum(h * w for h, w in sizes[split]) for split in files}, image_shape[2:]
     fill = functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files, levels)
   else:
@@ -94,6 +96,7 @@ def load_folder(
       large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
       raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read{large}")
   left_out = len(names) - sum(map(len, files.values()))
+  others = [] if splits_file else _other_images(folder, names)
   train, validation, test = (
     RandomCrops(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
     if crops
@@ -106,15 +109,24 @@ def load_folder(
     train,
     validation,
     test,
-    notes=tuple(_notes(about, left_out, splits_file)),
+    notes=tuple(_notes(about, left_out, splits_file, others)),
     labels=_labels(splits, classes, about, path) if labels else None,
     classes=classes,
   )
 
 
-def _notes(about, left_out, splits_file):
+def _other_images(folder, names):
+  """Return the names of files that are images by their names, and are not read."""
+  is_image = lambda name: (mimetypes.guess_type(name)[0] or "").startswith("image/")
+  return list(filter(is_image, sorted({*all_files(folder, hidden=False)}.difference(names))))
+
+
+def _notes(about, left_out, splits_file, others):
   """Return lines for the user about what was read, and how."""
   notes = [f"left out, as {splits_file} does not name them: {left_out}"] if left_out else []
+  if others:
+    kinds = ", ".join(sorted({pathlib.PurePath(name).suffix.lower() for name in others}))
+    notes.append(f"left out, as a model of so many levels does not read {kinds} in folders: {len(others)}")
   if about["bad"]:
     notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
   if about.get("cut"):
@@ -193,12 +205,17 @@ def _size(path, channels, levels):
     return 0, 0
 
 
+def _is_too_small(size, image_shape):
+  """Whether an image that can be read has no crop."""
+  return 0 < size[0] < image_shape[0] or 0 < size[1] < image_shape[1]
+
+
 def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
   """Read files in their own size into arrays of pixels by split; see `cache.decoded_images`."""
 
   def read(item):
     path, size = item
-    if 0 < size[0] < image_shape[0] or 0 < size[1] < image_shape[1]:
+    if _is_too_small(size, image_shape):
       return None
     try:
       image = images.read_photograph(path, image_shape[2], levels)
@@ -208,21 +225,21 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
 
   kept, bad, too_small, cut = {}, [], 0, 0
   sizes_kept: dict[str, list[tuple[int, int]]] = {}
-  for split, paths in files.items():
-    kept[split], sizes_kept[split], first = np.ones(len(arrays[split]), bool), [], 0
+  for split, paths in files.items():  # one after the other, so that no place stays empty: a mask would have every pixel
+    sizes_kept[split], end = [], 0
     for path, size, result in zip(paths, sizes[split], images.parallel_map(read, zip(paths, sizes[split]), ahead=2)):
-      rows = slice(first, first := first + size[0] * size[1])
       if isinstance(result, np.ndarray):
-        arrays[split][rows] = result.reshape(-1, image_shape[2])
+        begin, end = end, end + size[0] * size[1]
+        arrays[split][begin:end] = result.reshape(-1, image_shape[2])
         sizes_kept[split].append(size)
         cut += _is_cut(path, levels)
       else:
-        kept[split][rows] = False
         too_small += result is None
         bad += [] if result is None else [result]
+    if end < len(arrays[split]):
+      kept[split] = slice(end)
   if len(bad) > max_bad_files:
     _report_bad(bad, max_bad_files)
-  kept = {split: rows for split, rows in kept.items() if not rows.all()}
   return kept, {"bad": bad, "too_small": too_small, "sizes": sizes_kept, "cut": cut}
 
 

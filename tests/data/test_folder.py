@@ -72,6 +72,15 @@ def test_an_image_of_the_size_keeps_its_pixels_whatever_its_kind(file, pixels):
   assert image.dtype == np.uint8 and not enlarged
 
 
+def test_images_of_kinds_that_are_not_read_are_told(tmp_path):
+  write(tmp_path, 6)
+  Image.fromarray(COLOUR).save(tmp_path / "a" / "0.bmp")
+  Image.fromarray(COLOUR).save(tmp_path / "a" / "1.TIF")
+  (tmp_path / "readme.txt").write_text("")
+  (note,) = load(tmp_path).notes
+  assert note == "left out, as a model of so many levels does not read .bmp, .tif in folders: 2"
+
+
 def test_one_channel_is_grey_as_it_is_and_the_luma_of_colours():
   image, _ = images.read_image(io.BytesIO(KINDS["grey"][0]), (8, 8, 1))
   np.testing.assert_array_equal(image[..., 0], GREY)

@@ -1,5 +1,7 @@
 """Photographs larger than the model's images: the grid, the crops at random positions, a folder of them."""
 
+import tracemalloc
+
 import numpy as np
 from PIL import Image
 import pytest
@@ -71,9 +73,9 @@ def folder(tmp_path):
   return tmp_path
 
 
-def load(folder, **options):
+def load(folder, image_shape=(8, 8, 3), **options):
   return data.load_dataset(
-    f"folder:{folder}", image_shape=(8, 8, 3), splits_file=folder / "splits.txt", crops=True, **options
+    f"folder:{folder}", image_shape=image_shape, splits_file=folder / "splits.txt", crops=True, **options
   )
 
 
@@ -92,6 +94,28 @@ def test_the_cache_gives_the_same_photographs(folder, cache_on_disk, tmp_path_fa
   cache_on_disk()
   for _ in range(2):  # written, then read
     assert load(folder, cache_dir=tmp_path_factory.getbasetemp() / "photographs").fingerprint()["sha256"] == expected
+
+
+@pytest.mark.parametrize("sides", [(8, 4), (4, 8)])
+def test_the_cache_does_not_keep_what_is_too_small_for_crops_of_another_size(folder, cache_on_disk, tmp_path, sides):
+  expected = {side: load(folder, (side, side, 3)) for side in sides}
+  cache_on_disk()
+  for side in 2 * sides:
+    found = load(folder, (side, side, 3), cache_dir=tmp_path / "cache")
+    assert found.notes == expected[side].notes and found.fingerprint() == expected[side].fingerprint()
+
+
+def test_what_is_left_out_takes_no_memory_for_each_pixel(tmp_path, cache_on_disk):
+  cache_on_disk()
+  sizes = {"train 0": 1000, "train 1": 1000, "train 2": 1000, "train small": 2, "validation 0": 8, "test 0": 8}
+  for name, height in sizes.items():
+    Image.new("RGB", (1000, height)).save(tmp_path / f"{name}.png")
+  (tmp_path / "splits.txt").write_text("".join(f"{name.split()[0]} {name}.png\n" for name in sizes))
+  tracemalloc.start()
+  dataset = load(tmp_path, cache_dir=tmp_path / "cache")
+  most = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert len(dataset.train) == 3 * 125**2 and most < 15e6  # three photographs are 9 MB, and a number for each pixel 24
 
 
 def test_damaged_photographs_are_named_and_skipped_if_allowed(folder):
