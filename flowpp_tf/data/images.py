@@ -5,6 +5,7 @@ Files are opened by `open_image`, whose `ImageFileError` names a file that is no
 - EXIF orientation is applied; only the first frame of an animation is read; colour profiles are ignored.
 - Of 16 bits per channel the upper 8 are kept, unless the model has more than 256 levels: then all of them, as they
   are, and files of 8 bits, with another number of channels or with values that the model does not have are errors.
+  So are real numbers, and integers with a sign or of more bits, which have no black and no white.
 - Transparent pixels (RGBA, LA, palettes) are composited on white.
 - Grey, palette and CMYK become RGB; for a model of one channel everything becomes grey (ITU-R 601 luma).
 - The centre is cropped to the model's aspect ratio and resized by Lanczos with antialiasing. An image of
@@ -147,7 +148,7 @@ def upright_size(file: Path | BinaryIO, channels: int = 1, levels: int | None = 
   if levels is None or levels > 256:
     return _read_array(file, channels, levels).shape[1::-1]
   with open_image(file) as image:
-    turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return image.size[::-1] if turned else image.size
 
 
@@ -170,7 +171,14 @@ def fit_image(image: Image.Image, image_shape: Shape) -> tuple[np.ndarray, bool]
 
 
 def flat_image(image: Image.Image, channels: int) -> Image.Image:
-  """Convert a Pillow image to one of 8 bits, without transparency, of 1 or 3 channels."""
+  """Convert a Pillow image to one of 8 bits, without transparency, of 1 or 3 channels.
+
+  Raises:
+    InputError (a ValueError): for real numbers, and for integers that have a sign or more than 16 bits.
+  """
+  if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+    kind = "real numbers" if image.mode == "F" else "integers that have a sign or more than 16 bits"
+    raise InputError(f"it holds {kind}; expected values of 8 or 16 bits")
   if image.mode.startswith("I"):  # 16-bit grey
     pixels = np.asarray(image)
     image = Image.fromarray((pixels.astype(np.uint16, copy=False) >> 8).astype(np.uint8))

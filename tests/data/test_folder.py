@@ -72,6 +72,15 @@ def test_an_image_of_the_size_keeps_its_pixels_whatever_its_kind(file, pixels):
   assert image.dtype == np.uint8 and not enlarged
 
 
+@pytest.mark.parametrize(
+  "pixels", [GREY / np.float32(255), GREY.astype(np.int32), GREY.astype(np.int32) * 999, GREY.astype(np.int32) - 128]
+)
+def test_values_without_a_black_and_a_white_are_refused(pixels):
+  file = encoded(Image.fromarray(pixels), "TIFF")
+  with pytest.raises(ValueError, match="it holds (real numbers|integers that have a sign .*); expected values of 8 or"):
+    images.read_image(io.BytesIO(file), (8, 8, 3))
+
+
 def test_images_of_kinds_that_are_not_read_are_told(tmp_path):
   write(tmp_path, 6)
   Image.fromarray(COLOUR).save(tmp_path / "a" / "0.bmp")

@@ -118,6 +118,14 @@ def test_what_is_left_out_takes_no_memory_for_each_pixel(tmp_path, cache_on_disk
   assert len(dataset.train) == 3 * 125**2 and most < 15e6  # three photographs are 9 MB, and a number for each pixel 24
 
 
+def test_an_unknown_orientation_turns_nothing(folder):
+  tags = Image.Exif()
+  tags[0x0112] = 9
+  with Image.open(folder / "d.png") as image:
+    image.save(folder / "d.png", exif=tags)
+  assert len(load(folder).test) == 6
+
+
 def test_damaged_photographs_are_named_and_skipped_if_allowed(folder):
   (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:200])
   with pytest.raises(ValueError, match="1 image file cannot be read.*b.png"):
