@@ -36,11 +36,13 @@ class KnownImages:
     train: training images.
     test: test images, with which an upload's bits/dim are compared.
     classes: names of the classes.
+    what: says of `train` what they are.
   """
 
   train: Images | None = None
   test: Images | None = None
   classes: tuple[str, ...] = ()
+  what: str = "training images"
 
 
 class _References:

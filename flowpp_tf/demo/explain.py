@@ -82,7 +82,8 @@ def _neighbours(engine, image):
     figures.figure(figures.thumbnail(other, engine.config.levels), f"{distance / image.size**0.5:.2f}")
     for other, distance in zip(images, distances)
   ]
-  return f"{figures.row(near)}<p>Root mean square differences, in levels, among {count:,} training images.</p>"
+  what = html.escape(engine.known.what)
+  return f"{figures.row(near)}<p>Root mean square differences, in levels, among {count:,} {what}.</p>"
 
 
 def class_name(engine: Engine | SavedModelEngine, label: int) -> str:

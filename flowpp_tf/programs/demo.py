@@ -123,7 +123,7 @@ def _from_workdir(workdir, num_samples):
   model, settings = workdir.load()
   _check_takes_uploads(model.config)
   typical = load_typical(workdir.typicality, typical_key(workdir, settings, num_samples))
-  known, examples = _known(_dataset(settings, model.config), settings)
+  known, examples = _known(_dataset(settings, model.config), settings, model.config)
   engine = Engine(model, num_samples, typical.mean if typical else None, known)
   card = ModelCard(
     _for_visitors(workdir.path),
@@ -152,15 +152,19 @@ def _dataset(settings, config):
   return None
 
 
-def _known(dataset, settings):
+def _known(dataset, settings, config):
   """Return the images that a model is known by, and examples of its test split by a name."""
-  classes = tuple((settings.get("fingerprint") or {}).get("classes") or ())
+  trained = settings.get("fingerprint") or {}
+  classes = tuple(trained.get("classes") or ())
   if dataset is None:
     return KnownImages(classes=classes), {}
   indices = typical_indices(len(dataset.test), _EXAMPLES)
   of_test = dataset.labels_of("test") if dataset.num_classes else None
   names = [f"test {i}" if of_test is None else f"{dataset.classes[of_test[i]]} (test {i})" for i in indices]
-  return KnownImages(dataset.train, dataset.test, classes), {
+  own = dataset if config.num_classes else dataclasses.replace(dataset, labels=None, classes=())
+  of_training = trained.get("sha256") in (None, own.fingerprint()["sha256"])
+  what = "training images" if of_training else f"images of {dataset.name}, not those of training"
+  return KnownImages(dataset.train, dataset.test, classes, what), {
     name: np.asarray(dataset.test[i]) for name, i in zip(names, indices)
   }
 

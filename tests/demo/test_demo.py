@@ -397,6 +397,23 @@ def test_examples_are_read_back_as_they_are(levels, tmp_path):
   np.testing.assert_array_equal(read_upload(tmp_path / "a.png", config)[0, :, 0], np.arange(levels))
 
 
+@pytest.mark.parametrize(
+  "preset, what",
+  [
+    ("digits", "training images"),
+    ("digits_by_class", "training images"),
+    ("optdigits", "images of digits, not those of training"),
+  ],
+)
+def test_neighbours_are_called_training_images_only_if_they_are(preset, what):
+  model = fpp.FlowPlusPlus.from_preset(preset)
+  settings = json.loads((ROOT / "flowpp_tf" / "pretrained" / preset / "config.json").read_text())["training"]
+  dataset = programs_demo._dataset(settings, model.config)
+  assert dataset.num_classes == 10  # which names the examples
+  known, examples = programs_demo._known(dataset, settings, model.config)
+  assert known.what == what and len(examples) == 6
+
+
 # --- The program ----------------------------------------------------------------------------------
 
 
