@@ -2,7 +2,8 @@
 
 Files are opened by `open_image`, whose `ImageFileError` names a file that is not a complete image.
 
-- EXIF orientation is applied; only the first frame of an animation is read; colour profiles are ignored.
+- EXIF orientation is applied, except for models of more than 256 levels; only the first frame of an animation is read;
+  colour profiles are ignored.
 - Of 16 bits per channel the upper 8 are kept, unless the model has more than 256 levels: then all of them, as they
   are, and files of 8 bits, with another number of channels or with values that the model does not have are errors.
   So are real numbers, and integers with a sign or of more bits, which have no black and no white.
