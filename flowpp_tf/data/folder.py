@@ -25,7 +25,6 @@ from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io import budget
-from flowpp_tf.io.deep_image import bits_of_png
 from flowpp_tf.io.gate import parse_json, read_text, reason
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import all_files, open_folder
@@ -145,7 +144,7 @@ def fill_from_files(
 
   def read(path):
     try:
-      return *images.read_image(path, image_shape, levels=levels), _is_cut(path, levels)
+      return *images.read_image(path, image_shape, levels=levels), images.is_cut(path, levels)
     except ImageFileError as error:
       return f"{path} ({error.reason})"
 
@@ -192,11 +191,6 @@ def _labels(splits, classes, about, path):
   }
 
 
-def _is_cut(path, levels):
-  """Whether a model of so many levels gets 8 of the 16 bits of a PNG file."""
-  return levels <= 256 and bits_of_png(path) == 16
-
-
 def _size(path, channels, levels):
   """(height, width) of an image file, (0, 0) if it cannot be read."""
   try:
@@ -232,7 +226,7 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
         begin, end = end, end + size[0] * size[1]
         arrays[split][begin:end] = result.reshape(-1, image_shape[2])
         sizes_kept[split].append(size)
-        cut += _is_cut(path, levels)
+        cut += images.is_cut(path, levels)
       else:
         too_small += result is None
         bad += [] if result is None else [result]

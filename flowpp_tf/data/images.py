@@ -30,7 +30,7 @@ from flowpp_tf.core.cores import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tiles import check_whole_tiles
 from flowpp_tf.data.dataset import ImageSpec, levels_of
-from flowpp_tf.io.deep_image import read_deep, read_real
+from flowpp_tf.io.deep_image import bits_of_png, read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.types import Path, Shape
 
@@ -151,6 +151,11 @@ def upright_size(file: Path | BinaryIO, channels: int = 1, levels: int | None = 
   with open_image(file) as image:
     turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
     return image.size[::-1] if turned else image.size
+
+
+def is_cut(path: Path, levels: int | None) -> bool:
+  """Return whether a model of so many levels gets 8 of the 16 bits of a PNG file."""
+  return levels is not None and levels <= 256 and bits_of_png(path) == 16
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -127,6 +127,9 @@ def _read_files(config, folder, names, tiles):
       f"{resized} of {len(sizes)} images had to be cropped or resized to {width}x{height}"
       + (f", {enlarged} of them enlarged, which makes their bits/dim low" if enlarged else "")
     )
+  cut = sum(image_files.is_cut(folder / name, config.pixel_levels) for name in names)
+  if cut:
+    run.warn(f"{cut} of {len(names)} files have 16 bits, of which a model of at most 256 levels gets the upper 8")
 
 
 def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):

@@ -14,6 +14,7 @@ from flowpp_tf.io import budget
 from flowpp_tf.io.deep_image import read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
+from flowpp_tf.programs import score
 from support import programs
 from support.runs import TINY_RUN
 
@@ -192,12 +193,16 @@ def test_a_folder_is_a_data_set_of_16_bits(tmp_path, crops):
   assert loaded.fingerprint()["levels"] == LEVELS
 
 
-def test_a_folder_of_an_8_bit_model_says_that_it_takes_the_upper_bits(tmp_path):
+def test_a_folder_of_an_8_bit_model_says_that_it_takes_the_upper_bits(tmp_path, capsys):
   for i in range(4):
     (tmp_path / f"{i}.png").write_bytes(png(GREY))
   loaded = data.load_dataset(f"folder:{tmp_path}", image_shape=(8, 8, 1))
   np.testing.assert_array_equal(loaded.train[0], GREY >> 8)
   assert loaded.notes == ("of 16 bits, of which a model of at most 256 levels gets the upper 8: 4",)
+  config = dataclasses.replace(SPEC, levels=256)
+  for tiles in (False, True):
+    assert len(list(score._read_files(config, tmp_path, ["0.png", "1.png"], tiles))) == 2
+    assert "2 of 2 files have 16 bits, of which a model of at most 256 levels gets the upper" in capsys.readouterr().err
 
 
 def test_files_of_8_bits_in_a_folder_of_16_are_errors_or_skipped(tmp_path):
