@@ -10,6 +10,7 @@ import re
 import runpy
 import sys
 import tarfile
+import types
 
 import keras
 import numpy as np
@@ -99,6 +100,12 @@ def test_photographs_are_made_at_each_side_and_never_enlarged(tmp_path, monkeypa
   assert (tmp_path / "out" / "splits.txt").read_text() == "train a_32px.png\ntrain a_40px.png\n"
   with Image.open(tmp_path / "out" / "a_40px.png") as image:
     assert image.size == (40, 20)
+
+
+def test_tables_of_images_are_not_added_to(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))  # stands for what is not reached
+  with pytest.raises(FileExistsError, match=re.escape(str(tmp_path))):
+    call(monkeypatch, "bulk", "--dataset=digits", f"--output={tmp_path}")
 
 
 def test_slices_are_the_volume_and_splits_do_not_touch(tmp_path, monkeypatch):
