@@ -159,12 +159,20 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
     steps: of the whole run.
 
   Raises:
-    InputError (a ValueError): if a value is out of range, or a text and a peak are both given.
+    InputError (a ValueError): if a value is out of range, a text and a peak are both given, or a text ends at a rate of
+      0 before the last step.
   """
   if kind not in ("constant", "cosine"):
     if peak is not None or warmup_steps:
       raise InputError(f"`schedule` {kind!r} says all itself: leave out `learning_rate` and `warmup_steps`")
-    return PiecewiseSchedule(kind)
+    schedule = PiecewiseSchedule(kind)
+    last = schedule._pieces[-1]
+    if last.kind in ("linear", "cosine") and last.end < steps:  # after one that ends above 0 there is a "hold"
+      raise InputError(
+        f"`schedule` {kind!r} has a rate of 0 from step {last.end} on, where the run has {steps} `steps`; let it end "
+        "with the run, or take fewer steps"
+      )
+    return schedule
   peak = 1e-3 if peak is None else peak
   if not peak > 0:
     raise InputError(f"`learning_rate` must be positive, got {peak}")

@@ -72,6 +72,14 @@ def test_a_text_and_a_peak_do_not_go_together():
     learning_rate_schedule("hold:1", 0.1, 0, 10)
 
 
+def test_a_text_that_ends_at_0_ends_with_the_run():
+  """The steps after it would change nothing."""
+  assert learning_rate_schedule("linear:1@4,cosine:0@10", None, 0, 10)(9) == 0
+  learning_rate_schedule("linear:1@4,cosine:0.1@10", None, 0, 11)
+  with pytest.raises(ValueError, match="a rate of 0 from step 10 on, where the run has 11 `steps`"):
+    learning_rate_schedule("linear:1@4,cosine:0@10", None, 0, 11)
+
+
 # The published schedules: what they are meant to be at and around each boundary (steps from 1).
 PUBLISHED = {
   "cifar10": {1: 1.5e-7, 2000: 3e-4, 2001: 3e-4, 10**6: 3e-4},
