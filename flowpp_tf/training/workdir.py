@@ -445,6 +445,8 @@ class Workdir:
 
 
 def _compared(key, value):
+  if key == "crops":  # not given, or off
+    return bool(value)
   # Of data and initial weights, wherever they are.
   return value["sha256"] if isinstance(value, dict) and "sha256" in value else value
 

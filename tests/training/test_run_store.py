@@ -349,6 +349,15 @@ def test_a_run_that_lacks_a_setting_has_its_default(workdir):
   assert settings["training"]["adam_epsilon"] == 1e-7 and settings["model"]["augment_end"] == "none"
 
 
+def test_crops_that_are_off_are_those_that_are_not_given(workdir):
+  """`fpp.train` records what `bin/train` leaves out; each resumes the other's run."""
+  edit(workdir.config, lambda run: run["training"].update(crops=False))
+  settings = json.loads(workdir.config.read_text())["training"]
+  workdir.check(MINIMAL, {**settings, "crops": None})
+  with pytest.raises(InputError, match="crops is False there and True here"):
+    workdir.check(MINIMAL, {**settings, "crops": True})
+
+
 def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
   edit(workdir.config, lambda run: run["model"].update(dropout=0.25))
   with pytest.raises(InputError, match="is damaged, or of another run: its dropout differ"):
