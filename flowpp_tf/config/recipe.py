@@ -131,16 +131,7 @@ class Recipe:
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)
     settings = {name: _typed(_FIELDS[name], value) for name, value in settings.items()}
-    replaced = {*settings}
-    for _, *pair in SAY_THE_SAME:
-      replaced |= {*pair} if replaced & {*pair} else set()
-    if settings.get("optimizer") in WITHOUT_EPSILON:  # that of the recipe's optimizer has no meaning
-      replaced |= {"adam_epsilon"}
-    in_pieces = lambda of: ":" in str(of.get("schedule", ""))  # such a schedule has its own rates and warm-up
-    if in_pieces(settings):
-      replaced |= {"learning_rate", "warmup_steps"}
-    if in_pieces(self.settings) and replaced & {"learning_rate", "warmup_steps"}:
-      replaced |= {"schedule"}
+    replaced = replaced_by(settings, self.settings)
     left = {name: value for name, value in self.settings.items() if name not in replaced}
     return dataclasses.replace(self, settings=types.MappingProxyType({**left, **settings}))
 
@@ -170,6 +161,21 @@ class Recipe:
 
   def _chosen(self, fields):
     return {name: value for name, value in self.settings.items() if name in fields}
+
+
+def replaced_by(settings: Mapping[str, Any], before: Mapping[str, Any]) -> set[str]:
+  """Return the names of those settings, and of what they replace in the settings before them."""
+  replaced = {*settings}
+  for _, *pair in SAY_THE_SAME:
+    replaced |= {*pair} if replaced & {*pair} else set()
+  if settings.get("optimizer") in WITHOUT_EPSILON:  # that of the optimizer before has no meaning
+    replaced |= {"adam_epsilon"}
+  in_pieces = lambda of: ":" in str(of.get("schedule", ""))  # such a schedule has its own rates and warm-up
+  if in_pieces(settings):
+    replaced |= {"learning_rate", "warmup_steps"}
+  if in_pieces(before) and replaced & {"learning_rate", "warmup_steps"}:
+    replaced |= {"schedule"}
+  return replaced
 
 
 def recipes() -> list[str]:

@@ -14,13 +14,13 @@ import typing
 
 from absl import app, flags, logging
 
-from flowpp_tf.config.recipe import SAY_THE_SAME
+from flowpp_tf.config.recipe import replaced_by
 from flowpp_tf.core.errors import InputError, WorkerLost
 from flowpp_tf.io import budget, gate
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.files import owner_of, replace_file
 from flowpp_tf.programs import process
-from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups
+from flowpp_tf.programs.flag_kinds import check_names, flags_in_groups, given_from_flags
 from flowpp_tf.programs.help import FULL, asked_for, help_text
 from flowpp_tf.programs.imports import without_garbage_collection, without_optional_packages
 from flowpp_tf.programs.noise import without_noise
@@ -162,12 +162,13 @@ def _check_flag_files(argv):
 
 
 def prefer_command_line(argv: Sequence[str]) -> None:
-  """Let flags of the command line replace those of flag files that say the same: --epochs replaces a file's --steps."""
-  given = {argument.lstrip("-").partition("=")[0] for argument in argv[1:] if argument.startswith("-")}
-  for _, *pair in SAY_THE_SAME:
-    for name, other in (pair, pair[::-1]):
-      if name in given and other not in given and other in flags.FLAGS:
-        flags.FLAGS[other].unparse()
+  """Let flags of the command line replace those of flag files, as in a recipe: --epochs replaces a file's --steps."""
+  names = {argument.lstrip("-").partition("=")[0] for argument in argv[1:] if argument.startswith("-")}
+  values = given_from_flags()
+  of_line = {name: value for name, value in values.items() if name in names}
+  of_files = {name: value for name, value in values.items() if name not in names}
+  for name in replaced_by(of_line, of_files) & {*of_files}:
+    flags.FLAGS[name].unparse()
 
 
 def _flag_file(argument, following=""):
