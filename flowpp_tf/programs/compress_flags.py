@@ -81,17 +81,12 @@ def define_flags() -> None:
 def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` for what is wrong already."""
   given = flags.FLAGS
-  if given.images and (given.dataset or "split" in flag_kinds.given_from_flags()):
-    raise InputError("--images are files, --dataset and --split say other images; give one of them")
-  if (given.output is None) != given.estimate:
-    raise InputError("give --output, or --estimate, which writes nothing; one of them")
+  _check_go_together(given)
   check_extra("constriction", "compression")
   for name in given.allow:
     if name not in ALLOWED:
       raise InputError(f"--allow must be {' or '.join(ALLOWED)}, got {name!r}")
     check_extra("imagecodecs", f"--allow={name}")
-  if given.keep_bytes and given.lossy_pixels:
-    raise InputError("--lossy_pixels does not keep the bytes of files; give it, or --keep_bytes")
   if given.output is not None:
     run.check_is_new(given.output)
   model, _ = model_flags.model_from_flags()
@@ -102,6 +97,22 @@ def plan_from_flags() -> str:
     images = data_flags.images_from_flags()
   end = f"to {given.output}, tier {given.tier}" if given.output else "to see how large the archive would be"
   return f"compressing {images} with {model} {end}"
+
+
+def _check_go_together(given):
+  """Raise an `InputError` for flags of which one leaves no meaning to another."""
+  if given.images and (given.dataset or "split" in flag_kinds.given_from_flags()):
+    raise InputError("--images are files, --dataset and --split say other images; give one of them")
+  if (given.output is None) != given.estimate:
+    raise InputError("give --output, or --estimate, which writes nothing; one of them")
+  for name in ("lossy_pixels", "keep_bytes", "allow"):
+    if given[name].value and not given.images:
+      raise InputError(f"--{name} is for the files of --images; a split of a data set has pixels only")
+  for name in ("test", "embed_model"):
+    if given[name].value and given.estimate:
+      raise InputError(f"--{name} is for an archive, which --estimate does not write")
+  if given.keep_bytes and given.lossy_pixels:
+    raise InputError("--lossy_pixels does not keep the bytes of files; give it, or --keep_bytes")
 
 
 def files_from_flags() -> tuple[pathlib.Path, list[str]]:

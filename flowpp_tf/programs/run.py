@@ -32,7 +32,7 @@ _LIMITS = {  # flags: field of `Budget`, and help
   "max_output": ("bytes_out", f"Bytes that may come out of a file that is {Budget.ratio} times smaller, such as 2G."),
 }
 _MOST_FLAG_FILES = 1000
-_MAY_BE_EMPTY = ("flow_dtype",)
+_MAY_BE_EMPTY = ("flow_dtype", "condition_shape", "tensorboard")
 
 
 def run_command(command: str) -> None:
@@ -182,7 +182,7 @@ def _check_texts():
   """Raise a `ValueError` for a text that no file and no name can have."""
   for name in flags.FLAGS:
     flag, value = flags.FLAGS[name], flags.FLAGS[name].value
-    if value == "" and flag.default is None and name not in _MAY_BE_EMPTY:
+    if value in ("", []) and flag.default is None and name not in _MAY_BE_EMPTY:
       raise ValueError(f"flag --{name} is empty; leave it out, or give a value")
     for text in value if isinstance(value, list) else [value]:
       if isinstance(text, str) and "\0" in text:

@@ -191,8 +191,6 @@ def kind_from_flags() -> str:
   run.check_differ(output=output, npy=given.get("npy"))
   if output and pathlib.Path(output).suffix.lower() not in _PICTURES and not animated:
     raise InputError(f"--output={output} must end in {', '.join(_PICTURES)}")
-  if kind == "reconstruct" and not given["reconstruct"]:
-    raise InputError("--reconstruct must name images, such as test or cat.png,dog.png")
   if kind == "interpolate" and len(given["interpolate"]) != 2:
     raise InputError(
       f"--interpolate must be two images, such as test:3,test:7 or a.png,b.png, got {','.join(given['interpolate'])!r}"

@@ -170,7 +170,7 @@ def test_neighbours_beside_the_samples(program):
     ("--interpolate=test:1,test:2 --n=3", "--n is for samples, and does not go with --interpolate"),
     ("--interpolate=test:1,test:2 --animate --output=a.jpg", "must end in .gif, .apng, .png"),
     ("--interpolate=test:1,test:2 --noanimate --output=a.gif", "which --noanimate forbids"),
-    ("--reconstruct=", "--reconstruct must name images"),
+    ("--reconstruct=", "flag --reconstruct is empty"),
     ("--reconstruct=run/config.json", "image 'run/config.json' cannot be read"),
     ("--reconstruct=empty", "folder 'empty' has no image"),
     ("--reconstruct=test --temperature=1", "--temperature is for samples"),
