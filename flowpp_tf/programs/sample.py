@@ -54,7 +54,8 @@ def sample_from_flags() -> None:
     ),
     "samples": lambda _: sample_grids.samples(batched, n or 64, temperatures[0], seed),
   }[kind](given.get(kind))
-  ending = f"_s{seed}.{'gif' if animated else 'png'}"
+  guidance = f"_g{FLAGS.guidance}" if FLAGS.guidance else ""
+  ending = f"{guidance}_s{seed}.{'gif' if animated else 'png'}"
   output = pathlib.Path(FLAGS.output or workdir.path / _file_name(picture.name, ending))
   if not workers.chief:
     return

@@ -102,7 +102,7 @@ def define_flags() -> None:
     "output",
     None,
     "File for the picture, a PNG, JPEG or WebP by its name; if not given, "
-    "WORKDIR/samples_t1.0_s0.png, with kind, temperature and seed in its name.",
+    "WORKDIR/samples_t1.0_s0.png, with kind, temperature, guidance and seed in its name.",
   )
   flags.DEFINE_string(
     "npy",

@@ -141,6 +141,16 @@ def test_a_picture_of_many_parts_has_a_name_that_a_file_can_have(program):
   assert len(names) == 2 and max(map(len, names)) <= 255
 
 
+def test_guided_samples_have_a_name_of_their_own(folder):
+  config = dataclasses.replace(CONFIG, num_classes=2, label_dropout=0.1, condition_channels=4, condition_blocks=1)
+  workdir = Workdir(folder / "classes")
+  workdir.open(config, {})
+  workdir.best_weights.write_bytes(weights_to_bytes(fpp.FlowPlusPlus(config)))
+  for guidance, name in ((0, "t1.0_s0"), (2, "t1.0_g2.0_s0")):
+    code, out, _ = call("sample", "--workdir=classes", "--n=1", f"--guidance={guidance}", cwd=folder)
+    assert code == 0 and out.splitlines()[-1] == f"wrote classes/samples_labels0-1_{name}.png"
+
+
 def test_neighbours_beside_the_samples(program):
   lines, rows = program("--neighbours=2", "--n=3", "--temperature=0.9")
   assert rows.shape == (3, 3, 8, 8, 1)
