@@ -115,7 +115,7 @@ def load_from_settings(
   from flowpp_tf.data import load_dataset
 
   dataset = load_dataset(
-    settings["dataset"],
+    _name_in(settings),
     settings.get("data_dir"),
     image_shape=config.image_shape,
     levels=config.levels,
@@ -130,6 +130,13 @@ def load_from_settings(
   )
   dataset.check(dataclasses.replace(config, num_classes=dataset.num_classes) if any_classes else config)
   return dataset
+
+
+def _name_in(settings):
+  """Return the name of the data set of a run."""
+  if not settings.get("dataset"):  # as of a preset that was saved without settings
+    raise InputError("the model does not say which data it was trained on; --dataset names images to measure")
+  return settings["dataset"]
 
 
 def tiles_to_measure(
@@ -175,9 +182,7 @@ def load_data_of_run(settings: dict, config: FlowPlusPlusConfig, given: dict) ->
   """
   from flowpp_tf.data import describe
 
-  name = given.get("dataset") or settings.get("dataset")
-  if not name:  # as of a preset that was saved without settings
-    raise InputError("the model does not say which data it was trained on; give --dataset")
+  name = given.get("dataset") or _name_in(settings)
   dataset = load_from_settings(complete_settings(given, name, settings), config)
   fingerprint, trained = dataset.fingerprint(), settings.get("fingerprint")
   if trained and trained["sha256"] != fingerprint["sha256"]:

@@ -1,5 +1,6 @@
 """The programs on a user's own images: a small run, evaluations, and every bad input."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ from PIL import Image
 import pytest
 
 import flowpp_tf as fpp
+from flowpp_tf.programs import demo
 from support.models import MINIMAL
 from support.programs import call, times_of_files
 from support.runs import TINY_RUN
@@ -116,4 +118,12 @@ def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images,
 def test_a_preset_that_does_not_name_its_data_asks_for_them(tmp_path):
   fpp.FlowPlusPlus(MINIMAL).save_to_preset(tmp_path / "mine", "a model")
   result = call("evaluate", "--workdir=mine", cwd=tmp_path)
-  assert result.code == 2 and "does not say which data it was trained on; give --dataset" in result.error
+  assert result.code == 2 and "does not say which data it was trained on; --dataset names images" in result.error
+
+
+def test_a_preset_that_does_not_name_its_data_scores_others_without_typicality(images):
+  config = dataclasses.replace(MINIMAL, image_shape=(16, 16, 3), levels=256)
+  fpp.FlowPlusPlus(config).save_to_preset(images / "nameless", "a model")
+  result = call("score", "--workdir=nameless", "--dataset=npz:other.npz", "--limit=2", "--num_samples=1", cwd=images)
+  assert result.code == 0 and len(result.out.splitlines()) == 3 and "no typicality" in result.error
+  assert demo._dataset({}, config) is None
