@@ -39,10 +39,10 @@ def evaluate_from_flags() -> None:
   if FLAGS.samples:
     samples_from_flags(model, dataset, settings, {"data": fingerprint, "checkpoint": checkpoint}, output, workers)
   else:
-    _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, workers)
+    _bits_from_flags(model, dataset, fingerprint, checkpoint, output, workers)
 
 
-def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, workers):
+def _bits_from_flags(model, dataset, fingerprint, checkpoint, output, workers):
   """Print a table for each split that is measured, and a line for the gap."""
   counts = counts_from_flags()
   say = process.phase if workers.chief else lambda line: None
@@ -59,7 +59,7 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, workdir, output, w
       counts,
       FLAGS.batch_size,
       FLAGS.seed,
-      partial=workdir.path / f"evaluation-{name}.npy" if workers.chief else None,
+      partial=output.with_name(f"evaluation-{name}.npy") if workers.chief else None,
       verbose=int(sys.stderr.isatty() and workers.chief),
       given=data_flags.given_of(covering, split, model.config, len(images)),
       inside=inside,

@@ -64,7 +64,11 @@ def define_flags() -> None:
   flags.DEFINE_integer(
     "seed", 0, "Seed of the dequantization noise, and of --samples.", lower_bound=-1 << 63, upper_bound=(1 << 63) - 1
   )
-  flags.DEFINE_string("output", None, "File for the results; WORKDIR/evaluation.json if not given.")
+  flags.DEFINE_string(
+    "output",
+    None,
+    "File for the results; WORKDIR/evaluation.json if not given. An evaluation that was stopped is kept beside it.",
+  )
 
 
 def plan_from_flags() -> str:
@@ -101,6 +105,8 @@ def counts_from_flags() -> list[int]:
 
 def _check_kind(given):
   """Raise an `InputError` for flags of bits/dim together with --samples, and for those of samples without it."""
+  if given.get("gap") and given.get("split") == "train":
+    raise InputError("--gap is that to the training images, and --split=train measures these; give another split")
   if "samples" not in given:
     if "temperature" in given:
       raise InputError("--temperature is for --samples, which must be a number of samples")

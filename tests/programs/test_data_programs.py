@@ -8,7 +8,8 @@ from PIL import Image
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf.programs import demo
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.programs import demo, evaluate
 from support.models import MINIMAL
 from support.programs import call, times_of_files
 from support.runs import TINY_RUN
@@ -127,3 +128,15 @@ def test_a_preset_that_does_not_name_its_data_scores_others_without_typicality(i
   result = call("score", "--workdir=nameless", "--dataset=npz:other.npz", "--limit=2", "--num_samples=1", cwd=images)
   assert result.code == 0 and len(result.out.splitlines()) == 3 and "no typicality" in result.error
   assert demo._dataset({}, config) is None
+
+
+def test_a_stopped_evaluation_is_kept_beside_its_output(images, trained, monkeypatch):
+  """The directory of the run may be one that cannot be written."""
+  del trained
+
+  def stop(*arguments, partial, **settings):
+    raise InputError(f"kept in {partial}")
+
+  monkeypatch.setattr(evaluate, "evaluate_bits_per_dim", stop)
+  result = call("evaluate", "--workdir=runs/cats", "--output=cats/new.json", cwd=images)
+  assert "error: kept in cats/evaluation-" in result.error

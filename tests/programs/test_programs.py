@@ -134,6 +134,7 @@ def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
     ("evaluate", ["--workdir=runs/digits", "--num_samples=0,2"], "`num_samples` must be positive"),
     ("evaluate", ["--workdir=runs/digits", "--output=no/such/folder.json"], "cannot write"),
     ("evaluate", ["--workdir=runs/digits", "--samples=30", "--gap"], "--gap is for bits/dim, and does not go with"),
+    ("evaluate", ["--workdir=runs/digits", "--split=train", "--gap"], "--split=train measures these; give another"),
     ("evaluate", ["--workdir=runs/digits", "--temperature=0.8"], "--temperature is for --samples, which must be a"),
     ("sample", ["--workdir=runs/digits", "--temperature=-1"], "temperature"),
     ("sample", ["--workdir=runs/digits", "--n=0"], "--n"),
