@@ -73,7 +73,11 @@ def plan_from_flags() -> str:
     raise InputError(f"--license is for --format=preset, whose card says it, not for --format={given.format}")
   if given.format == "preset" and given.calibrate:
     raise InputError("--calibrate is for exported functions, which --format=preset does not have")
-  return f"exporting {model_flags.model_from_flags()[0]} as {FORMATS[flags.FLAGS.format][0]} to {output_from_flags()}"
+  model, workdir = model_flags.model_from_flags()
+  output = output_from_flags()
+  if workdir.resolve().is_relative_to(output.resolve()):  # which --overwrite would replace
+    raise InputError(f"--output={output} holds the model itself, {workdir}; give another directory")
+  return f"exporting {model} as {FORMATS[given.format][0]} to {output}"
 
 
 def output_from_flags() -> pathlib.Path:

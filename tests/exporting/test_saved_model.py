@@ -411,6 +411,9 @@ def test_bin_export_refuses_in_one_line(workdir, tmp_path):
   result = call("export", f"--workdir={workdir.path}", cwd=tmp_path)
   assert result.code == 2 and "Traceback" not in result.error
   assert f"export: error: '{workdir.path}/saved_model/1' exists already" in result.error
+  model = ["export", "--preset=digits", "--format=preset", "--overwrite"]
+  result = call(*model, "--output=./presets/digits", cwd=tmp_path)
+  assert result.code == 2 and "--output=presets/digits holds the model itself, presets/digits" in result.error
 
 
 @pytest.mark.slow
