@@ -400,7 +400,7 @@ class FlowPlusPlus(BoundTraining):
     _check_positive("n", n)
     if not isinstance(temperature, (float, np.floating)):  # whose error says what they must be, too
       check_type("temperature", temperature, float | tf.Tensor)
-    if not tf.is_tensor(temperature) and not 0 <= temperature < math.inf:
+    if not tf.is_tensor(temperature) and not 0 <= temperature <= float(tf.float32.max):
       raise InputError(f"`temperature` must be finite and at least 0, got {temperature}")
     z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)

@@ -160,6 +160,7 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.decode(np.zeros([3, 4, 4, 2])), r"`z` must be of shape \[B, 2, 2, 8\], got \(3, 4"),
     (lambda m: m.sample(0), "`n` must be a positive integer, got 0"),
     (lambda m: m.sample(1, temperature=-1), "`temperature` must be finite and at least 0, got -1"),
+    (lambda m: m.sample(1, temperature=1e39), "`temperature` must be finite and at least 0, got 1e.39"),
     (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be finite and at least 0"),
     (lambda m: m.compile(loss="mse"), "`loss` must be None"),
     (
