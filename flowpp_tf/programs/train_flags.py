@@ -113,6 +113,11 @@ def recipe_from_flags() -> Recipe:
   recipe = Recipe.load(given.config).replace(**settings)
   if given.labels:  # the data say how many classes there are
     recipe = recipe.replace(num_classes=recipe.settings.get("num_classes", recipe.base.num_classes) or 1)
+  elif given["labels"].present and recipe.config.num_classes:
+    raise InputError(
+      f"--nolabels and `num_classes` {recipe.config.num_classes} say two things; --num_classes=0 --label_dropout=0 "
+      "trains without labels"
+    )
   if given.image_size is not None:
     recipe = recipe.replace(image_shape=_image_shape(given.image_size, recipe.config, settings))
   return recipe

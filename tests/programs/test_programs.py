@@ -121,6 +121,7 @@ def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
       "give the precision as --precision or as --dtype, one of them",
     ),
     ("train", ["--labels", "--num_classes=5", "--steps=1"], "--num_classes=5 and --labels say two things"),
+    ("train", ["--config=digits_by_class", "--nolabels"], "--nolabels and `num_classes` 10 say two things"),
     ("train", ["--stepz=1"], "Unknown command line flag 'stepz'"),
     ("train", ["extra", "--steps=1"], "unexpected argument 'extra'"),
     ("train", ["--steps=1", "--epochs=1"], "give the length of the run as --steps or as --epochs"),
