@@ -95,6 +95,7 @@ class Recipe:
   def __post_init__(self) -> None:
     check_type("base", self.base, FlowPlusPlusConfig)
     check_type("settings", self.settings, Mapping)
+    object.__setattr__(self, "settings", types.MappingProxyType({**self.settings}))  # a caller may change its own
     for name in self.settings:
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)

@@ -156,3 +156,10 @@ def test_an_unknown_config_names_the_close_ones():
 def test_a_recipe_has_one_of_two_settings_that_say_the_same(settings):
   with pytest.raises(fpp.InputError, match="one of them$"):
     fpp.Recipe(fpp.get_config("digits"), settings)
+
+
+def test_a_recipe_does_not_change_with_the_settings_that_it_was_given():
+  settings = {"steps": 5}
+  recipe = fpp.Recipe(fpp.get_config("digits"), settings)
+  settings["steps"] = -7
+  assert recipe.settings == {"steps": 5}
