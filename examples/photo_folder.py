@@ -5,8 +5,20 @@ python examples/photo_folder.py --output=photos_train --skip=abstract,elephants,
     /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature
 bin/train --flagfile=configs/photos_crops.flags --dataset=folder:photos_train --splits_file=photos_train/splits.txt
 
+That is the folder of `photos` and `photos_v2`. That of `photos_v3` has more photographs, each at three sizes:
+
+apt-get install lxqt-themes opencv-doc palapeli-data
+wallpapers=/usr/share/lxqt/wallpapers examples=/usr/share/doc/opencv-doc/examples
+python examples/photo_folder.py --output=photos_train_v3 --side=512,700,900 --skip=abstract,elephants,saturnian,\
+infinite-sea,painting,midnight,fossa,analogpattern,umang,logo,starry,/left,/right,suzanne,ellipses,pca_test,text_,\
+licenseplate,ela_modified,char,segmented,messi,happyfish,blox,aloer \
+    /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature \
+    /usr/share/palapeli/collection $wallpapers $wallpapers/{Valendas,appleflower,beam,butterfly,cloud,drop,flowers}.png \
+    $examples/data $examples/text $examples/alphamat/input_images
+
 The packaged photographs keep their split, so that validation and test are those of `--dataset=photos`; all others are
 for training. Large photographs hold little in a patch of 32x32 pixels: they are resized to --side, the larger side.
+None is made larger, so that a small photograph may be there once.
 
 Eleven photographs that no preset has seen, which docs/compression.md measures:
 
