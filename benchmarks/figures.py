@@ -28,6 +28,7 @@ NOTES = {
   "fashion_mnist": "",
   "photos": "",
   "photos_v2": ", trained longer",
+  "photos_v3": ", more photographs",
 }
 
 
@@ -64,7 +65,7 @@ def readme_table(stored):
   del stored  # the presets' own
   codecs = ("JPEG XL", "PNG")
   yield "preset", "test images", "single-sample bound", "as an archive", *(f"{name}, files; sheet" for name in codecs)
-  for name in ("fashion_mnist", "photos_v2", "digits", "optdigits"):
+  for name in ("fashion_mnist", "photos_v3", "digits", "optdigits"):
     value, error, _ = bound(name)
     entry = ARCHIVES["presets"].get(name)
     yield (

@@ -13,7 +13,8 @@ python examples/photo_folder.py --output=photos_train_v3 --side=512,700,900 --sk
 infinite-sea,painting,midnight,fossa,analogpattern,umang,logo,starry,/left,/right,suzanne,ellipses,pca_test,text_,\
 licenseplate,ela_modified,char,segmented,messi,happyfish,blox,aloer \
     /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature \
-    /usr/share/palapeli/collection $wallpapers $wallpapers/{Valendas,appleflower,beam,butterfly,cloud,drop,flowers}.png \
+    /usr/share/palapeli/collection $wallpapers \
+    $wallpapers/{Valendas,appleflower,beam,butterfly,cloud,drop,flowers}.png \
     $examples/data $examples/text $examples/alphamat/input_images
 
 The packaged photographs keep their split, so that validation and test are those of `--dataset=photos`; all others are

@@ -11,7 +11,7 @@ import figures  # noqa: E402
 import growth as growth_benchmark  # noqa: E402
 
 RESULTS = json.loads((figures.ROOT / "benchmarks" / "results.json").read_text())
-TITLES = {"fashion_mnist": "Fashion-MNIST, {} test images", "photos_v2": "photos, {} test patches"}
+TITLES = {"fashion_mnist": "Fashion-MNIST, {} test images", "photos_v3": "photos, {} test patches"}
 
 
 def bits_per_dim(theme):

@@ -14,6 +14,7 @@ def recorded_settings(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
   Paths become absolute, so that other working directories find them.
 
   Examples:
+    >>> from flowpp_tf.core.data_settings import recorded_settings
     >>> recorded_settings("digits", {"bits": 4})["bits"]
     4
   """

@@ -18,8 +18,8 @@ def presets() -> dict[str, str]:
   """Return the names of the presets that ship with the package, each with one line of description.
 
   Examples:
-    >>> sorted(fpp.presets())
-    ['digits', 'digits_by_class', 'fashion_mnist', 'optdigits', 'optdigits_by_class', 'photos', 'photos_v2']
+    >>> [name for name in fpp.presets() if name.startswith("photos")]
+    ['photos', 'photos_v2', 'photos_v3']
   """
   return {path.parent.name: read_json(path)["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
 
