@@ -50,12 +50,12 @@ def paths_of(path):
 def main(argv):
   output = pathlib.Path(FLAGS.output)
   output.mkdir(parents=True)
-  lines = []
+  lines, taken = [], set()
   for split, photographs in packaged_photographs().items() if FLAGS.packaged else ():
     for name, pixels in photographs.items():
       Image.fromarray(pixels).save(output / f"{name}.png")
       lines.append(f"{split} {name}.png")
-  taken = set()
+      taken.add(name)
   for path in (path for argument in argv[1:] for path in paths_of(pathlib.Path(argument))):
     if path.is_symlink() or any(word in str(path).lower() for word in FLAGS.skip):
       continue
