@@ -12,6 +12,7 @@ import growth as growth_benchmark  # noqa: E402
 
 RESULTS = json.loads((figures.ROOT / "benchmarks" / "results.json").read_text())
 TITLES = {"fashion_mnist": "Fashion-MNIST, {} test images", "photos_v3": "photos, {} test patches"}
+BEFORE = {"photos_v2": "photos", "photos_v3": "photos_v2"}  # the preset with whose weights one began
 
 
 def bits_per_dim(theme):
@@ -93,36 +94,47 @@ def growth(theme):
 
 
 def training_curves(theme):
-  """Bits/dim of training and validation over the steps, of each preset."""
-  presets = list(figures.NOTES)
-  height = math.ceil(len(presets) / 2)
+  """Bits/dim of training and validation over the steps; presets that follow one another have one chart."""
+  chains = [_chain(preset) for preset in figures.NOTES if preset not in BEFORE.values()]
+  height = math.ceil(len(chains) / 2)
   fig, axes = style.figure(theme, 3.1 * height, height, 2)
-  for ax in axes.flat[len(presets) :]:
+  for ax in axes.flat[len(chains) :]:
     ax.set_axis_off()
-  for ax, preset in zip(axes.flat, presets):
-    rows = history(preset)
-    steps = [row["step"] for row in rows]
+  for ax, presets in zip(axes.flat, chains):
     ax.grid(color=theme.faint, linewidth=0.8)
+    steps, curves = [], {"bits_per_dim": [], "val_bits_per_dim": []}
+    for preset in presets:
+      before, rows = steps[-1] if steps else 0, history(preset)
+      steps += [before + row["step"] for row in rows]
+      for key, curve in curves.items():
+        curve += [row[key] for row in rows]
+      best = min(rows, key=lambda row: row["val_bits_per_dim"])
+      place = before + best["step"], best["val_bits_per_dim"]
+      ax.plot(*place, "o", color=theme.ours, markersize=8)
+      above = best["val_bits_per_dim"] > best["bits_per_dim"]  # the side where the other curve is not
+      offset = dict(xytext=(0, 10 if above else -21), textcoords="offset points", ha="right")
+      ax.annotate(f"{best['val_bits_per_dim']:.2f}", place, color=theme.ours, **offset)
     for key, color in (("bits_per_dim", theme.training), ("val_bits_per_dim", theme.ours)):
-      ax.plot(steps, [row[key] for row in rows], color=color, linewidth=2.5)
-    best = min(rows, key=lambda row: row["val_bits_per_dim"])
-    ax.plot(best["step"], best["val_bits_per_dim"], "o", color=theme.ours, markersize=8)
-    value = f"{best['val_bits_per_dim']:.2f}"
-    above = best["val_bits_per_dim"] > best["bits_per_dim"]  # the side where the other curve is not
-    place = dict(xytext=(0, 10 if above else -21), textcoords="offset points", ha="right")
-    ax.annotate(value, (best["step"], best["val_bits_per_dim"]), color=theme.ours, **place)
+      ax.plot(steps, curves[key], color=color, linewidth=2.5)
     ax.margins(y=0.2)
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_title(preset, loc="left", color=theme.text)
+    ax.set_title(" to ".join(sorted({presets[0], presets[-1]})), loc="left", color=theme.text)
     ax.set_xlim(0, 1.03 * steps[-1])
     ax.locator_params(nbins=5)
+    low, high = ax.get_ylim()
+    ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
   for ax in axes[:, 0]:
     ax.set_ylabel("bits/dim", color=theme.text)
-  for ax in axes.flat[len(presets) - 2 : len(presets)]:
+  for ax in axes.flat[len(chains) - 2 : len(chains)]:
     ax.set_xlabel("training step", color=theme.text)
   for y, name, color in ((0.88, "validation, EMA weights", theme.ours), (0.76, "training", theme.training)):
     axes[0, 0].text(0.97, y, name, ha="right", color=color, transform=axes[0, 0].transAxes)
   return fig
+
+
+def _chain(preset):
+  """The presets that one comes from, in their order, and itself."""
+  return [*(_chain(BEFORE[preset]) if preset in BEFORE else ()), preset]
 
 
 def history(preset):
