@@ -27,8 +27,7 @@ NOTES = {
   "optdigits_by_class": ", more training images, given the label",
   "fashion_mnist": "",
   "photos": "",
-  "photos_v2": ", trained longer",
-  "photos_v3": ", more photographs",
+  "photos_v2": ", more photographs",
 }
 
 
@@ -65,7 +64,7 @@ def readme_table(stored):
   del stored  # the presets' own
   codecs = ("JPEG XL", "PNG")
   yield "preset", "test images", "single-sample bound", "as an archive", *(f"{name}, files; sheet" for name in codecs)
-  for name in ("fashion_mnist", "photos_v3", "digits", "optdigits"):
+  for name in ("fashion_mnist", "photos_v2", "digits", "optdigits"):
     value, error, _ = bound(name)
     entry = ARCHIVES["presets"].get(name)
     yield (

@@ -19,7 +19,6 @@ PICTURES = {
   "samples_optdigits_by_class": ("samples", "png"),
   "samples_photos": ("samples", "png"),
   "samples_photos_v2": ("samples", "png"),
-  "samples_photos_v3": ("samples", "png"),
   "temperatures": ("samples", "png"),
   "interpolation": ("samples", "png"),
   "classes": ("samples", "png"),

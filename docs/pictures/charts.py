@@ -11,8 +11,8 @@ import figures  # noqa: E402
 import growth as growth_benchmark  # noqa: E402
 
 RESULTS = json.loads((figures.ROOT / "benchmarks" / "results.json").read_text())
-TITLES = {"fashion_mnist": "Fashion-MNIST, {} test images", "photos_v3": "photos, {} test patches"}
-BEFORE = {"photos_v2": "photos", "photos_v3": "photos_v2"}  # the preset with whose weights one began
+TITLES = {"fashion_mnist": "Fashion-MNIST, {} test images", "photos_v2": "photos, {} test patches"}
+BEFORE = {"photos_v2": "photos"}  # the preset with whose weights one began
 
 
 def bits_per_dim(theme):
@@ -95,7 +95,8 @@ def growth(theme):
 
 def training_curves(theme):
   """Bits/dim of training and validation over the steps; presets that follow one another have one chart."""
-  chains = [_chain(preset) for preset in figures.NOTES if preset not in BEFORE.values()]
+  last = [preset for preset in figures.NOTES if preset not in BEFORE.values()]
+  chains = [[BEFORE[preset], preset] if preset in BEFORE else [preset] for preset in last]
   height = math.ceil(len(chains) / 2)
   fig, axes = style.figure(theme, 3.1 * height, height, 2)
   for ax in axes.flat[len(chains) :]:
@@ -118,7 +119,7 @@ def training_curves(theme):
       ax.plot(steps, curves[key], color=color, linewidth=2.5)
     ax.margins(y=0.2)
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_title(" to ".join(sorted({presets[0], presets[-1]})), loc="left", color=theme.text)
+    ax.set_title(", ".join(presets), loc="left", color=theme.text)
     ax.set_xlim(0, 1.03 * steps[-1])
     ax.locator_params(nbins=5)
     low, high = ax.get_ylim()
@@ -130,11 +131,6 @@ def training_curves(theme):
   for y, name, color in ((0.88, "validation, EMA weights", theme.ours), (0.76, "training", theme.training)):
     axes[0, 0].text(0.97, y, name, ha="right", color=color, transform=axes[0, 0].transAxes)
   return fig
-
-
-def _chain(preset):
-  """The presets that one comes from, in their order, and itself."""
-  return [*(_chain(BEFORE[preset]) if preset in BEFORE else ()), preset]
 
 
 def history(preset):

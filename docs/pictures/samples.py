@@ -109,11 +109,6 @@ def samples_photos_v2(theme):
   return style.grid(_samples("photos_v2", 3, 8, 1.0), theme, 4, 6)
 
 
-def samples_photos_v3(theme):
-  """Samples of the preset photos_v3, temperature 1."""
-  return style.grid(_samples("photos_v3", 3, 8, 1.0), theme, 4, 6)
-
-
 @functools.cache
 def _temperatures():
   images = np.concatenate([_samples("fashion_mnist", 1, 9, temperature)[0] for temperature in TEMPERATURES])

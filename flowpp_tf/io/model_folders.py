@@ -19,7 +19,7 @@ def presets() -> dict[str, str]:
 
   Examples:
     >>> [name for name in fpp.presets() if name.startswith("photos")]
-    ['photos', 'photos_v2', 'photos_v3']
+    ['photos', 'photos_v2']
   """
   return {path.parent.name: read_json(path)["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
 
