@@ -11,7 +11,6 @@ The class of `cats/indoor/1.png` is `cats`; classes are numbered in the order of
 
 import functools
 import hashlib
-import mimetypes
 import pathlib
 import re
 from typing import Any
@@ -27,7 +26,7 @@ from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io import budget
 from flowpp_tf.io.gate import parse_json, read_text, reason
 from flowpp_tf.io.image_file import ImageFileError
-from flowpp_tf.io.image_folder import all_files, open_folder
+from flowpp_tf.io.image_folder import list_folder
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
@@ -67,7 +66,7 @@ def load_folder(
     raise InputError("`image_shape` must say to which shape the images of a folder are resized")
   images.check_channels(image_shape)
   levels = max(levels, 256)  # fewer bits are taken of all 8
-  folder, names = open_folder(path, levels)
+  folder, names, others = list_folder(path, levels)
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
   files = {split: [folder / name for name in names] for split, names in splits.items()}
   classes = _classes(splits, path) if labels else ()
@@ -95,7 +94,6 @@ def load_folder(
       large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
       raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read{large}")
   left_out = len(names) - sum(map(len, files.values()))
-  others = [] if splits_file else _other_images(folder, names)
   train, validation, test = (
     RandomCrops(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
     if crops
@@ -108,16 +106,10 @@ def load_folder(
     train,
     validation,
     test,
-    notes=tuple(_notes(about, left_out, splits_file, others)),
+    notes=tuple(_notes(about, left_out, splits_file, [] if splits_file else others)),
     labels=_labels(splits, classes, about, path) if labels else None,
     classes=classes,
   )
-
-
-def _other_images(folder, names):
-  """Return the names of files that are images by their names, and are not read."""
-  is_image = lambda name: (mimetypes.guess_type(name)[0] or "").startswith("image/")
-  return list(filter(is_image, sorted({*all_files(folder, hidden=False)}.difference(names))))
 
 
 def _notes(about, left_out, splits_file, others):

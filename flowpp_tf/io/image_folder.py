@@ -1,5 +1,6 @@
 """The files below a folder, by name; listing them opens none."""
 
+import mimetypes
 import os
 import pathlib
 
@@ -20,17 +21,33 @@ def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, lis
     levels: of the model: with more than 256, TIFF, NumPy's and FITS files are image files too; None for one of
       real-valued images, of which only these are.
   """
+  folder, names, _ = list_folder(path, levels)
+  return folder, names
+
+
+def list_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, list[str], list[str]]:
+  """Return what `open_folder` does, and the names of files that are images by their names, and are not read."""
   folder = pathlib.Path(path).expanduser()
   if not folder.exists():
     raise InputError(f"folder {str(path)!r} is not there")
   if not folder.is_dir():
     raise InputError(f"{str(path)!r} is no folder")
   endings = REAL_SUFFIXES if levels is None else SUFFIXES if levels <= 256 else DEEP_SUFFIXES
-  names = image_files(folder, endings)
+  every = all_files(folder, hidden=False)
+  names = _ending_with(endings, every)
   if not names:
     suffixes = ", ".join(endings)
     raise InputError(f"folder {str(path)!r} has no image: looked for {suffixes} in it and its subfolders")
-  return folder, names
+  read = set(names)
+  return folder, names, [name for name in every if name not in read and _is_image(name)]
+
+
+def _is_image(name):
+  return (mimetypes.guess_type(name)[0] or "").startswith("image/")
+
+
+def _ending_with(suffixes, names):
+  return [name for name in names if name.lower().endswith(suffixes)]
 
 
 def is_array_file(path: Path) -> bool:
@@ -43,7 +60,7 @@ def image_files(folder: pathlib.Path, suffixes: tuple[str, ...] = SUFFIXES) -> l
 
   Hidden files and folders are left out; links to folders are not followed.
   """
-  return [name for name in all_files(folder, hidden=False) if name.lower().endswith(suffixes)]
+  return _ending_with(suffixes, all_files(folder, hidden=False))
 
 
 def all_files(folder: pathlib.Path, hidden: bool = True) -> list[str]:

@@ -107,17 +107,19 @@ def _read_files(config, folder, names, tiles):
   height, width, _ = config.image_shape
 
   def read(name):
+    cut = image_files.is_cut(folder / name, config.pixel_levels)
     try:
       if tiles:
-        return image_files.read_whole_for_model(folder / name, config), (width, height), None
+        return image_files.read_whole_for_model(folder / name, config), (width, height), cut, None
       size = image_files.upright_size(folder / name, config.image_shape[2], config.pixel_levels)
-      return image_files.read_for_model(folder / name, config), size, None
+      return image_files.read_for_model(folder / name, config), size, cut, None
     except ImageFileError as error:
-      return None, None, error.reason
+      return None, None, cut, error.reason
 
-  sizes = []
-  for name, (image, size, error) in zip(names, image_files.parallel_map(read, names), strict=True):
+  sizes, count_cut = [], 0
+  for name, (image, size, cut, error) in zip(names, image_files.parallel_map(read, names), strict=True):
     sizes += [size] if size else []
+    count_cut += cut
     # Bytes that are not UTF-8 are escaped: few programs can read a CSV that is not UTF-8.
     yield os.fsencode(name).decode("utf-8", "backslashreplace"), image, error
   resized = sum(size != (width, height) for size in sizes)
@@ -127,9 +129,8 @@ def _read_files(config, folder, names, tiles):
       f"{resized} of {len(sizes)} images had to be cropped or resized to {width}x{height}"
       + (f", {enlarged} of them enlarged, which makes their bits/dim low" if enlarged else "")
     )
-  cut = sum(image_files.is_cut(folder / name, config.pixel_levels) for name in names)
-  if cut:
-    run.warn(f"{cut} of {len(names)} files have 16 bits, of which a model of at most 256 levels gets the upper 8")
+  if count_cut:
+    run.warn(f"{count_cut} of {len(names)} files have 16 bits, of which a model of at most 256 levels gets the upper 8")
 
 
 def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
