@@ -124,18 +124,18 @@ def load_any(
   """
   builder = _prepared(name, _builder(name.removeprefix("tfds:"), data_dir), data_dir)
   found = _read_labels(builder) if labels else None
-  return _complete(name, builder.info.full_name, _read(builder, image_shape, None, cache_dir), found)
+  notes = ("of 16 bits, of which the upper 8 are read",) if _bits(builder) == 16 else ()
+  return _complete(name, builder.info.full_name, _read(builder, image_shape, None, cache_dir), found, notes=notes)
 
 
-def _complete(name, version, splits, found, test="test"):
+def _complete(name, version, splits, found, test="test", notes=()):
   """Return the data set of published splits and of what `_read_labels` found; `test` is the split to report on."""
 
   def three(arrays):
     return split_train(arrays if test == "test" else {"train": arrays["train"], "test": arrays[test]})
 
-  splits, notes = three(splits)
-  if test != "test":
-    notes = f"test is the published {test}", *notes
+  splits, cuts = three(splits)
+  notes = *notes, *([] if test == "test" else [f"test is the published {test}"]), *cuts
   labels, classes = (three(found[0])[0], found[1]) if found else (None, ())
   return ImageDataset(name, levels=256, version=version, notes=notes, labels=labels, classes=classes, **splits)
 
@@ -202,6 +202,15 @@ def _image_feature(builder):
   if not found:
     raise InputError(f"{builder.info.full_name} has no image feature; it has {', '.join(features)}")
   return "image" if "image" in found else found[0]
+
+
+def _bits(builder):
+  """Return the bits of a pixel's value: 8 or 16."""
+  feature = _image_feature(builder)
+  dtype = np.dtype(builder.info.features[feature].np_dtype)
+  if dtype not in (np.uint8, np.uint16):
+    raise InputError(f"{builder.info.full_name}: {feature!r} must hold integers, got {dtype}")
+  return 8 * dtype.itemsize
 
 
 def _prepared(name, builder, data_dir, entry=None):
@@ -294,10 +303,8 @@ def _read_labels(builder):
 def _read(builder, image_shape, crop, cache_dir):
   """Return the images of train, validation and test by split, without the missing ones."""
   feature = _image_feature(builder)
-  spec = builder.info.features[feature]
-  if np.dtype(spec.np_dtype) not in (np.uint8, np.uint16):
-    raise InputError(f"{builder.info.full_name}: {feature!r} must hold integers, got {spec.np_dtype}")
-  image_shape = image_shape or spec.shape
+  _bits(builder)
+  image_shape = image_shape or builder.info.features[feature].shape
   if None in image_shape:
     raise InputError(
       f"the images of {builder.info.full_name} are of many sizes: `image_shape` must say "

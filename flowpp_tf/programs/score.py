@@ -71,6 +71,10 @@ def score_from_flags() -> None:
   for row in rows:
     if "error" in row:
       run.warn(f"cannot be read: {row['image']} ({row['error']})")
+  if measure.seen:
+    run.warn(
+      f"{measure.seen} of {count} images are among those of --calibrate too, so that their p-values are too high"
+    )
   _write(rows, FLAGS.output, [*scorer.names, *([] if FLAGS.calibrate is None else ["p_value"])])
   _summarize([row for row in rows if "error" not in row])
 

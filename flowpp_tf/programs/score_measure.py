@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 import dataclasses
+import hashlib
 import itertools
 import math
 import os
@@ -29,6 +30,7 @@ class Measure:
     maps: `BitMaps`, of pictures of any size; None for images of the model's size without maps.
     folder: for heat maps; None for none.
     sound: bits/dim of sound images, `[N]`, for p-values; None for none.
+    seen: number of images with scores that are among the sound ones.
   """
 
   scorer: Scorer
@@ -36,6 +38,8 @@ class Measure:
   maps: BitMaps | None = None
   folder: pathlib.Path | None = None
   sound: np.ndarray | None = None
+  seen: int = dataclasses.field(default=0, init=False)
+  _sound_digests: set[bytes] = dataclasses.field(default_factory=set, init=False)
   _written: set[pathlib.Path] = dataclasses.field(default_factory=set, init=False)
 
   def calibrate(self, items: Iterable[tuple]) -> None:
@@ -46,6 +50,7 @@ class Measure:
         if error:
           raise InputError(f"--calibrate: {name!r} cannot be read: {error}")
       bits.append(self._scores([image for _, image, _ in batch])["bits_per_dim"])
+      self._sound_digests.update(_digest(image) for _, image, _ in batch)
     self.sound = np.concatenate(bits)
 
   def texts(self, names: Sequence[str], images: Sequence[np.ndarray]) -> list[dict[str, str]]:
@@ -54,6 +59,7 @@ class Measure:
     if self.scorer.typical is None:
       del scores["typicality"]
     if self.sound is not None:
+      self.seen += sum(_digest(image) in self._sound_digests for image in images)
       scores["p_value"] = conformal_p_value(self.sound, scores["bits_per_dim"], two_sided=True)
     return [
       {name: format(value, _FORMATS.get(name, ".6f")) for name, value in zip(scores, values, strict=True)}
@@ -90,3 +96,8 @@ class Measure:
       raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from None
     picture = heat_map(values, low, high)
     run.replace(path, lambda file: picture.save(file, format="PNG"))
+
+
+def _digest(image):
+  """Return what tells whether two images have the same values."""
+  return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()

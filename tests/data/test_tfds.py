@@ -87,6 +87,18 @@ class HomeMade(_Small, skip_registration=True):
       yield i, {"image": pixels(split, i, (16 + i % 2, 20, 3)), "label": 0}
 
 
+class Deep(_Small, skip_registration=True):
+  """Images of 16 bits, the upper 8 of which are those of the others."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  SPLITS = ("train",)
+  FEATURES = {"image": tfds.features.Image(shape=_Small.SHAPE, dtype=np.uint16), "label": _Small.FEATURES["label"]}
+
+  def _generate_examples(self, split):
+    for i in range(30):
+      yield i, {"image": 256 * pixels(split, i, self.SHAPE).astype(np.uint16) + 77, "label": 0}
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
   """A `--data_dir` with all of them."""
@@ -99,6 +111,7 @@ def data_dir(tmp_path_factory):
     DownsampledImagenet,
     ImagenetResized,
     HomeMade,
+    Deep,
   )
 
 
@@ -157,6 +170,13 @@ def test_any_set_with_images_is_fitted_to_the_model(data_dir):
     data.load_dataset("tfds:mnist", data_dir).fingerprint()["sha256"]
     == data.load_dataset("mnist", data_dir).fingerprint()["sha256"]
   )
+
+
+def test_images_of_16_bits_are_cut_and_say_so(data_dir):
+  dataset = data.load_dataset("tfds:deep", data_dir)
+  whole = contents(np.concatenate([dataset.split(s) for s in data.SPLITS]))
+  assert whole == {pixels("train", i, (32, 32, 3)).tobytes() for i in range(30)}
+  assert dataset.notes[0] == "of 16 bits, of which the upper 8 are read"
 
 
 def test_large_sets_are_decoded_once(data_dir, tmp_path, monkeypatch, cache_on_disk):

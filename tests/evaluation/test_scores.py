@@ -271,6 +271,7 @@ def test_whole_pictures_have_maps_and_p_values(place):
   np.testing.assert_allclose(
     [float(row["p_value"]) for row in rows], evaluation.conformal_p_value(bits, bits, True), atol=1e-6
   )
+  assert f"{len(rows)} of {len(rows)} images are among those of --calibrate too" in error
   for row in rows:
     with Image.open(place / "maps" / row["image"]) as picture:
       assert picture.size == (8, 8)
