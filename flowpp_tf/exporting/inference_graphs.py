@@ -57,8 +57,8 @@ def inference_graphs(model: FlowPlusPlus | Flow | FlowDistribution) -> tuple[dic
   """Return the graphs by name, and what their user must know, for JSON.
 
   Raises:
-    InputError (a ValueError): if a weight is not finite, or a flow of vectors has a base that `vector_flow` has not. A
-      part that inference graphs do not have is an error where a graph computes.
+    InputError (a ValueError): if a weight is not finite, a flow has a base that `vector_flow` has not, or a flow of
+      images is given a context. A part that inference graphs do not have is an error where a graph computes.
   """
   return _of_images(model) if isinstance(model, FlowPlusPlus) else _of_vectors(model)
 
@@ -202,6 +202,8 @@ def _of_vectors(model):
   if not isinstance(flow, FlowDistribution):
     raise InputError(f"`model` must hold a `FlowDistribution`, got {flow}")
   shape, context_size = tuple(flow.event_shape), flow.context_size
+  if context_size and len(shape) != 1:
+    raise InputError(f"a flow given a context must be one of vectors to be exported, got events of shape {[*shape]}")
   base, log_probs = _base(flow.distribution)
   for variable in flow.variables:
     if not np.all(np.isfinite(variable.numpy())):

@@ -120,6 +120,9 @@ def _block(ops, block, x, embedding, context, shape):
 
 def _product(ops, layer, x):
   """A convolution or dense layer."""
+  padding = getattr(layer, "padding", "zeros")
+  if padding != "zeros":
+    raise InputError(f"a network with `padding` {padding} cannot be exported to this format")
   kernel, bias = array_of(layer.kernel), array_of(layer.bias)
   if layer.weight_norm:
     squares = np.sum(kernel**2, axis=tuple(range(kernel.ndim - 1)))

@@ -313,6 +313,24 @@ class TestBadCalls:
       fpp.export_onnx(flow, tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
 
+  @pytest.mark.parametrize(
+    "padding, context_channels, message",
+    [
+      ("periodic", 0, "a network with `padding` periodic cannot be exported"),  # as if its images had edges
+      ("zeros", 3, r"a flow given a context must be one of vectors to be exported, got events of shape \[4, 4, 2\]"),
+    ],
+  )
+  def test_a_flow_of_images_whose_numbers_would_be_others_is_refused(
+    self, padding, context_channels, message, tmp_path
+  ):
+    config = fpp.layers.NetworkConfig(4, blocks=1, mixer="none", padding=padding)
+    network = fpp.layers.Conditioner((4, 4, 1), 2, config, context_channels)
+    coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector)
+    normal = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), (4, 4, 2))
+    flow = fpp.distributions.FlowDistribution(normal, fpp.bijectors.Invert(coupling))
+    with pytest.raises(fpp.InputError, match=f"^{message}"):
+      fpp.export_onnx(flow, tmp_path / "onnx")
+
   def test_an_existing_export_is_replaced_only_if_told_so(self, tmp_path):
     flow = fpp.vector_flow(2, couplings=1, hidden=4, blocks=0)
     fpp.export_onnx(flow, tmp_path / "onnx", metadata={"data": "moons"})
