@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import contextlib
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.arguments import check_arguments
@@ -77,6 +78,11 @@ class Workers:
       return True
     of_chief = self._sum(tf.constant([number if self.chief else 0], tf.float64)).numpy()[0]
     return not self.any(number != of_chief)[0]
+
+  def broadcast_array(self, array: np.ndarray) -> None:
+    """Set an array of floats to its values on the chief; all workers must call it."""
+    if self.count > 1:
+      array[...] = self._sum(tf.constant(array if self.chief else np.zeros_like(array))).numpy()
 
   def broadcast(self, variables: Sequence[tf.Variable]) -> None:
     """Set variables to their values on the chief; all workers must call it."""

@@ -200,10 +200,9 @@ def _measure(model, images, given, draws, batch_size, seed, verbose, inside):
   sizes = np.broadcast_to(whole, (len(images), 2))
   if inside is not None:
     sizes = coded_sizes(inside, model.config.image_shape, model.config.tile_step)
-  workers = Workers(model.distribute_strategy)
+  Workers(model.distribute_strategy).broadcast_array(draws)  # the chief may have what was measured before
   starts = range(0, len(images), batch_size)
   missing = np.array([np.isnan(draws[i : i + batch_size]).any(axis=(0, 2)) for i in starts])
-  missing = np.reshape(workers.any(*missing.ravel()), missing.shape)  # the chief has what was measured before
 
   samples = draws.shape[1]
   total, count = 0.0, 0

@@ -1,5 +1,6 @@
 """Evaluation on several devices: the numbers of one device, on two mirrored ones and on two workers."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -69,13 +70,23 @@ def _stop(*arguments):
 
 @pytest.mark.slow
 @pytest.mark.workers
-def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(trained, tmp_path):
+def test_two_workers_resume_with_the_numbers_of_one_process_and_only_the_chief_writes(trained, tmp_path):
   flags = ["--num_samples=3", "--limit=21", "--batch_size=8"]
   run = trained / "runs" / "digits"
-  alone = call("evaluate", f"--workdir={run}", *flags, f"--output={tmp_path}/alone.json", cwd=tmp_path)
+  evaluate = lambda: call("evaluate", f"--workdir={run}", *flags, f"--output={tmp_path}/alone.json", cwd=tmp_path)
   workdirs = [tmp_path / "chief", tmp_path / "other"]
   for workdir in workdirs:
     shutil.copytree(run, workdir)
+  with pytest.MonkeyPatch.context() as patch, contextlib.suppress(InterruptedError):
+    patch.setattr("flowpp_tf.evaluation.likelihood._summarize", _stop)
+    evaluate()
+  (partial,) = tmp_path.glob("evaluation-*.npy")
+  draws = np.lib.format.open_memmap(partial, mode="r+")
+  draws[:8] += 1  # to be seen in the end
+  draws[8:] = np.nan
+  draws.flush()
+  shutil.copy(partial, workdirs[0])
+  alone = evaluate()
   processes = start_workers(
     "evaluate",
     *flags,
@@ -87,6 +98,7 @@ def test_two_workers_give_the_numbers_of_one_process_and_only_the_chief_writes(t
   numbers = lambda text: [float(number) for number in re.findall(r"\d+\.\d+", text)]
   np.testing.assert_allclose(numbers(chief), numbers(alone.out), atol=2e-4)
   assert other == "" and (workdirs[0] / "new.json").exists() and not (workdirs[1] / "new.json").exists()
+  assert not [*tmp_path.rglob("evaluation-*.npy")]
 
 
 @pytest.mark.exhaustive

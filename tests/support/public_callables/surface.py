@@ -53,7 +53,7 @@ WITHOUT_ROWS = {
   ),
   "what the training loop calls, of its own store and workers": (
     "Workdir.add_row Workdir.check Workdir.check_run Workdir.new_checkpoints Workdir.open Workdir.recover "
-    "Workdir.save_best Workers.agree Workers.any Workers.broadcast train_step"
+    "Workdir.save_best Workers.agree Workers.any Workers.broadcast Workers.broadcast_array train_step"
   ),
   "what decoders of files call, of their own reader": "ArchiveReader.claim_more",
   "NumPy's indexing": "GaussianFields.__getitem__ RandomCrops.__getitem__ ReducedBits.__getitem__",
