@@ -135,8 +135,14 @@ class SampleEvaluator:
 
 
 def draw_samples(batched: BatchedModel, dataset: ImageDataset, n: int, temperature: float, seed: Seed) -> np.ndarray:
-  """Return samples `[n, H, W, C]`; a model with classes gets the labels of training images, in their order."""
-  labels = np.resize(dataset.labels["train"], n) if batched.model.config.num_classes and dataset.labels else None
+  """Return samples `[n, H, W, C]`; a model with classes gets the labels of training images, in their order.
+
+  Fewer samples get labels that are evenly spread: those of folders are sorted, and the first ones of one class.
+  """
+  labels = None
+  if batched.model.config.num_classes and dataset.labels:
+    labels = dataset.labels["train"]
+    labels = np.resize(labels[typical_indices(len(labels), n)], n)
   return batched.sample(n, temperature, seed, labels)
 
 

@@ -153,7 +153,12 @@ class Scorer:
     """Return the bound given each class, `[N, num_classes]` nats, of a model with classes.
 
     If it was trained with `label_dropout`, one more column has the bound without a label.
+
+    Raises:
+      InputError (a ValueError): if the model has no classes, or the images do not fit it.
     """
+    if not self._labels:
+      raise InputError("the model must be one of images given a class")
     return np.stack([self._measure(images, batch_size, label) for label in self._labels], axis=1)
 
   def _measure(self, images, batch_size, *label):

@@ -1,12 +1,14 @@
 """Figures of samples: the distance against other arithmetic, and what they must say of copies, noise and one class."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
 import scipy.linalg
 
 from flowpp_tf import InputError, evaluation
+from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data import ImageDataset, load_dataset
 from flowpp_tf.evaluation import features as features_module
 from flowpp_tf.evaluation import sample_quality
@@ -109,6 +111,24 @@ def test_a_network_is_trained_once_from_its_seed_and_kept(digits, tmp_path, monk
   path.write_bytes(path.read_bytes()[:1000])
   with pytest.raises(InputError, match="features-digits.* cannot be read: .*; delete .* to train its features again"):
     evaluation.FeatureNetwork.cached(digits, tmp_path)
+
+
+@pytest.mark.parametrize("n, counts", [(6, [4, 1, 1]), (30, [20, 5, 5]), (60, [40, 10, 10])])
+def test_samples_of_a_model_with_classes_have_the_classes_of_sorted_training_images(digits, n, counts):
+  """Those of a folder are sorted: labels of the first images alone would be those of one class."""
+
+  class Labels:  # in place of a `BatchedModel`, whose samples have these labels
+    model = types.SimpleNamespace(config=types.SimpleNamespace(num_classes=3))
+
+    def sample(self, n, temperature, seed, labels):
+      return labels
+
+  labels = np.repeat([0, 1, 2], [20, 5, 5])
+  images = digits.train[:30]
+  dataset = ImageDataset(
+    "sorted", 17, images, images, images, labels=dict.fromkeys(SPLITS, labels), classes=("a", "b", "c")
+  )
+  assert np.bincount(sample_quality.draw_samples(Labels(), dataset, n, 1.0, seed=0)).tolist() == counts
 
 
 def test_too_few_samples_are_refused(digits, evaluator):

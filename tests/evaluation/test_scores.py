@@ -100,6 +100,8 @@ def test_bad_input_of_a_scorer_is_named(scorer):
     evaluation.Scorer(model, num_samples=0)
   with pytest.raises(ValueError, match="`images` must lie in 0 .. 7"):
     score(small_images() + 4)
+  with pytest.raises(fpp.InputError, match="^the model must be one of images given a class$"):
+    score.class_log_likelihoods(small_images())
 
 
 class IndependentPixels:
