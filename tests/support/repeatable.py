@@ -5,6 +5,7 @@ import gc
 
 import keras
 import pytest
+import tensorflow as tf
 from tensorflow.python.framework import ops
 import tensorflow_probability as tfp
 
@@ -22,8 +23,12 @@ def pytest_fixture_setup():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call():
-  """Seed before each test, after pytest-randomly, which has seeds that differ from run to run."""
+  """Seed before each test, after pytest-randomly, which has seeds that differ from run to run.
+
+  A program that a test called may have left TensorFlow without its graph optimizer, whose errors have other names.
+  """
   keras.utils.set_random_seed(_SEED)
+  tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
 def pytest_collection_finish():
