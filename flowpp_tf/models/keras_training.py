@@ -79,7 +79,7 @@ class BoundTraining(Adaptable, keras.Model):
     """
     if isinstance(self.distribute_strategy, tf.distribute.MultiWorkerMirroredStrategy):
       raise InputError("Keras' `fit` cannot average scalar metrics over workers; use `flowpp_tf.training.run_training`")
-    for name in ("loss", "metrics", "weighted_metrics"):
+    for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
     serialised = isinstance(optimizer, dict) and "class_name" in optimizer
@@ -87,10 +87,15 @@ class BoundTraining(Adaptable, keras.Model):
       raise InputError(f"`optimizer` must be an optimizer of Keras or its name, got {shown(optimizer)}")
     if not max_skipped > 0:
       raise InputError(f"`max_skipped` must be a positive integer, got {max_skipped}")
+    optimizer = keras.optimizers.get(optimizer)
+    clips = getattr(optimizer, "inner_optimizer", optimizer)
+    # Keras itself looks at the dtype of the model, which is that of the flow (`flow_dtype`), and not of the networks.
+    if self.config.dtype == "mixed_float16" and kwargs.get("auto_scale_loss", True) and clips is optimizer:
+      optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     kwargs.setdefault("jit_compile", False)
     super().compile(optimizer=optimizer, **kwargs)
     for name in ("clipnorm", "clipvalue", "global_clipnorm"):
-      if getattr(self.optimizer, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
+      if getattr(clips, name, None) is not None and self.distribute_strategy.num_replicas_in_sync > 1:
         raise InputError(
           f"the optimizer's `{name}` would clip on each replica; `flowpp_tf.training.run_training` clips their mean"
         )
@@ -189,7 +194,8 @@ class BoundTraining(Adaptable, keras.Model):
   ) -> keras.callbacks.History:
     """Train the model; arguments as in Keras.
 
-    The model must be initialised, by `adapt` or by loaded weights.
+    The model must be initialised, by `adapt` or by loaded weights. `sample_weight` needs no targets `y`; the loss of a
+    batch is the weighted mean.
 
     Returns:
       The history: `loss` in nats per image and `bits_per_dim`, for validation with `val_` before them. They are NaN in
@@ -201,31 +207,42 @@ class BoundTraining(Adaptable, keras.Model):
         initialised.
       Diverged: after `max_skipped` skipped steps in a row, seen after each execution of `steps_per_execution` steps.
     """
-    x = self._prepared(x)
-    y = self._prepared_labels(y, x)
+    x, y = self._prepared_inputs(x, y, kwargs.get("sample_weight"))
     if validation_data is not None:
-      images, *more = keras.utils.unpack_x_y_sample_weight(validation_data)
-      validation_data = (self._prepared(images), *more)
+      images, labels, weights = keras.utils.unpack_x_y_sample_weight(validation_data)
+      validation_data = (*self._prepared_inputs(images, labels, weights), weights)
     if isinstance(callbacks, keras.callbacks.CallbackList):
       callbacks = callbacks.callbacks
     elif isinstance(callbacks, keras.callbacks.Callback):
       callbacks = [callbacks]
     callbacks = list(callbacks or [])
+    if kwargs.get("initial_epoch", 0) >= epochs:
+      epochs = 0  # else Keras would copy EMA weights that were never set into the model
     with checks.input_errors():
       return super().fit(
         x, y, batch_size, epochs, verbose, [*callbacks, _Watch(callbacks)], validation_split, validation_data, **kwargs
       )
 
-  def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+  def evaluate(
+    self,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    verbose: Any = "auto",
+    sample_weight: Any = None,
+    *args: Any,
+    **kwargs: Any,
+  ) -> Any:
     """Return `loss` and `bits_per_dim` of images, with the same noise in each call; arguments as in Keras.
+
+    With weights, in `sample_weight` or in the data, they are weighted means over all images.
 
     Raises:
       InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
     """
-    x = self._prepared(x)
-    y = self._prepared_labels(y, x)
+    x, y = self._prepared_inputs(x, y, sample_weight)
     with checks.input_errors():
-      return super().evaluate(x, y, *args, **kwargs)
+      return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
 
   def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
     """Return the bound of each image, `[N]` nats, with the same noise in each call; arguments as in Keras.
@@ -286,7 +303,7 @@ class BoundTraining(Adaptable, keras.Model):
 
     # A sum over replicas is finite if all its parts are.
     norm = finite_steps.global_norm(gradients, loss.dtype)
-    loss_sum, norm_sum = tf.unstack(replica.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([loss, norm])))
+    loss_sum, norm_sum = tf.unstack(_sum_over_replicas(tf.stack([loss, norm])))
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     scale = tf.convert_to_tensor(optimizer.dynamic_scale) if scales_loss else None
     check = finite_steps.check_step(loss_sum, norm_sum, scale)
@@ -308,15 +325,20 @@ class BoundTraining(Adaptable, keras.Model):
 
     # A branch of a replica could not synchronise it with the others.
     replica.merge_call(update, args=(check, *gradients))
-    (loss_tracker,) = self.metrics
-    mean = tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss * replica.num_replicas_in_sync)
-    loss_tracker.update_state(mean, sample_weight=tf.shape(bound)[0])
-    return self.compute_metrics(inputs, None, bound, sample_weight)
+    return self._logs(tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss_sum), inputs, bound, sample_weight)
 
   def test_step(self, data: Any) -> dict[str, Any]:
     """Evaluate this replica's share of a batch, as in Keras; return the logs."""
     inputs, sample_weight = self._unpacked(data)
-    return super().test_step((inputs, None, sample_weight))
+    bound = self(inputs, training=False)
+    loss = self.compute_loss(inputs, None, bound, sample_weight, training=False)
+    return self._logs(_sum_over_replicas(loss), inputs, bound, sample_weight)
+
+  def _logs(self, loss, inputs, bound, sample_weight):
+    """Count the loss of a batch, over all replicas, by its weights; return the logs, of which Keras takes the mean."""
+    (loss_tracker,) = self.metrics
+    loss_tracker.update_state(loss, _sum_over_replicas(tf.reduce_sum(_weights(bound, sample_weight))))
+    return self.compute_metrics(inputs, None, bound, sample_weight)
 
   def predict_step(self, data: Any) -> tf.Tensor:
     """Return the bound of this replica's share of a batch, `[B]` nats."""
@@ -325,9 +347,13 @@ class BoundTraining(Adaptable, keras.Model):
   def compute_loss(
     self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
   ) -> tf.Tensor:
-    """Return the mean negative bound, nats per image, of this replica's share of the batch."""
-    loss = -_weighted_mean(y_pred, sample_weight)
-    return loss / tf.cast(tf.distribute.get_strategy().num_replicas_in_sync, loss.dtype)
+    """Return this replica's share of the mean negative bound of a batch, nats per image, in replica context.
+
+    The shares of all replicas add up to the mean, by the weights of the images if there are any.
+    """
+    weights = _weights(y_pred, sample_weight)
+    total = _sum_over_replicas(tf.reduce_sum(weights))
+    return -tf.math.divide_no_nan(tf.reduce_sum(y_pred * weights), total)
 
   def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
     """Return `loss`, nats per image, and the same as `bits_per_dim`."""
@@ -360,6 +386,18 @@ class BoundTraining(Adaptable, keras.Model):
       self.check_images(images[:1])
       checks.check_pixels(np.asarray(images), self.config.pixel_levels)
     return x
+
+  def _prepared_inputs(self, x, y, sample_weight):
+    """The first two arguments of `fit`, with targets wherever there are weights: Keras drops those without targets."""
+    x = self._prepared(x)
+    images = x["image"] if isinstance(x, dict) else x
+    if y is None and sample_weight is not None and hasattr(images, "__array__"):
+      if not self.config.num_classes:
+        y = sample_weight  # any will do
+      elif isinstance(x, dict) and "label" in x:
+        x = {**x}
+        y = x.pop("label")
+    return x, self._prepared_labels(y, x)
 
   def _prepared_labels(self, y, x):
     """The targets of `fit`, which are labels of a model with classes."""
@@ -430,11 +468,15 @@ def _known(inputs):
   return {key: inputs[key] for key in KEYS.values() if key in inputs}
 
 
-def _weighted_mean(values, weights):
-  if weights is None:
-    return tf.reduce_mean(values)
-  weights = tf.cast(weights, values.dtype)
-  return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+def _sum_over_replicas(value):
+  return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def _weights(values, sample_weight):
+  """The weights of values `[B]`, 1 without any; Keras takes them as `[B, 1]` too, which would be broadcast."""
+  if sample_weight is None:
+    return tf.ones_like(values)
+  return tf.reshape(tf.cast(sample_weight, values.dtype), tf.shape(values))
 
 
 def _find_attributes_once():

@@ -148,7 +148,13 @@ def test_a_model_trains_and_gives_encoded_images_back():
   assert bits[-1] < 0.9 * bits[len(bits) // 2 - 10]
 
 
-def test_keras_scales_the_loss_of_its_own_fit():
-  model = fpp.FlowPlusPlus(dataclasses.replace(SHORT, dtype="mixed_float16"))
+@pytest.mark.parametrize("flow_dtype", ["", "float64"])
+def test_keras_scales_the_loss_of_its_own_fit(flow_dtype):
+  model = fpp.FlowPlusPlus(dataclasses.replace(SHORT, dtype="mixed_float16", flow_dtype=flow_dtype))
+  model.compile("adam", auto_scale_loss=False)
+  assert not isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
   model.compile("adam")
   assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+  model.initialized = True
+  assert np.isfinite(model.fit(IMAGES, epochs=8, verbose=0).history["loss"]).all()  # the first steps lower the scale
+  assert model.optimizer.iterations.numpy() > 0

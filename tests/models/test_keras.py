@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf import training
+from flowpp_tf import data, training
 from support.marks import quick_rows, slow
 from support.models import TINY, perturb, small_images
 
@@ -206,6 +206,19 @@ def test_fit_that_took_no_step_at_all_is_an_error():
   with pytest.raises(training.Diverged, match="no step was taken"):
     fit(model, np.repeat(MARKED, 8, axis=0))
   assert_same(model.get_weights(), before)
+
+
+def test_fit_without_an_epoch_changes_nothing():
+  # Keras would copy EMA weights of zeros into the model.
+  model = compiled(adam_with_ema)
+  before = model.get_weights()
+  assert fit(model, epochs=3, initial_epoch=3) == {}
+  assert_same(model.get_weights(), before)
+
+
+def test_a_weight_of_the_loss_is_refused():
+  with pytest.raises(ValueError, match="`loss_weights` must be None"):
+    compiled(loss_weights=[2.0])
 
 
 def test_max_skipped_must_be_positive():
@@ -434,6 +447,55 @@ def test_a_dict_without_images_is_an_error():
   for x in ({"x": IMAGES}, batches({"x": IMAGES})):
     with pytest.raises(fpp.InputError, match=r'inputs must have the key "image", got \[\'x\'\]'):
       fit(model, x)
+
+
+WEIGHTS = np.array([1, 2, 0, 3, 5, 1], np.float32)
+
+
+def weighted_mean(model, images=IMAGES[:6], weights=WEIGHTS, **more):
+  """The loss of images whose noise is the same, however they are batched."""
+  losses = -model.predict({"image": images, **more}, batch_size=4, verbose=0)
+  return np.sum(losses * weights) / np.sum(weights)
+
+
+@pytest.mark.parametrize("form", ["argument", "column", "targets", "batches"])
+def test_losses_are_means_by_the_weights_of_images_and_not_of_batches(trained, form):
+  forms = {
+    "argument": ({"x": IMAGES[:6], "sample_weight": WEIGHTS}, 4),
+    "column": ({"x": IMAGES[:6], "sample_weight": WEIGHTS[:, np.newaxis]}, 4),
+    "targets": ({"x": IMAGES[:6], "y": WEIGHTS, "sample_weight": WEIGHTS}, 4),
+    "batches": ({"x": batches((IMAGES[:6], WEIGHTS, WEIGHTS))}, None),
+  }
+  arguments, batch_size = forms[form]
+  loss = trained.evaluate(**arguments, batch_size=batch_size, verbose=0, return_dict=True)["loss"]
+  np.testing.assert_allclose(loss, weighted_mean(trained), rtol=1e-6)
+
+
+def test_fit_takes_weights_without_targets():
+  model = compiled(without_steps)
+  expected = weighted_mean(model)
+  logs = fit(model, IMAGES[:6], sample_weight=WEIGHTS, validation_data=(IMAGES[:6], None, WEIGHTS))
+  np.testing.assert_allclose(logs["loss"] + logs["val_loss"], [expected] * 2, rtol=1e-6)
+
+
+def test_weights_of_a_model_with_classes_need_no_second_labels():
+  config = dataclasses.replace(CONFIG, num_classes=16)
+  model = compiled(without_steps, config, data={"image": IMAGES, "label": LABELS})
+  x = {"image": IMAGES[:6], "label": LABELS[:6]}
+  loss = model.evaluate(x, sample_weight=WEIGHTS, batch_size=4, verbose=0)[0]
+  np.testing.assert_allclose(loss, weighted_mean(model, **x), rtol=1e-6)
+  with pytest.raises(ValueError, match="`labels` must be given"):
+    model.evaluate(IMAGES[:6], sample_weight=np.ones(6, np.int32), verbose=0)
+
+
+@pytest.mark.slow
+def test_padding_of_weight_0_counts_nowhere_on_two_devices(trained):
+  model = compiled(without_steps, devices=2)
+  model.set_weights(trained.get_weights())
+  padded = data.weighted_batches(data.evaluation_batches(IMAGES[:5], 4), 4)  # the last device has only padding
+  expected = weighted_mean(trained, IMAGES[:5], np.ones(5))
+  np.testing.assert_allclose(model.evaluate(padded, verbose=0)[0], expected, rtol=1e-6)
+  np.testing.assert_allclose(fit(model, padded)["loss"], [expected], rtol=1e-6)
 
 
 def test_predict_and_evaluate_give_the_same_in_each_call():

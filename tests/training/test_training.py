@@ -356,9 +356,10 @@ def test_keras_fit_takes_the_same_steps_on_one_device_and_on_two():
   np.testing.assert_allclose(one["bits_per_dim"], np.array(one["loss"]) / (32 * np.log(2)), rtol=1e-6)
 
 
-def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica():
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])  # in which another optimizer is around it
+def test_keras_fit_refuses_an_optimizer_that_would_clip_on_each_replica(dtype):
   with training.get_strategy("mirrored").scope():
-    model = fpp.FlowPlusPlus(TINY)
+    model = fpp.FlowPlusPlus(dataclasses.replace(TINY, dtype=dtype))
     with pytest.raises(ValueError, match="`clipnorm` would clip on each replica"):
       model.compile(keras.optimizers.Adam(clipnorm=1.0))
 
