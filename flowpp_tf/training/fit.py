@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors import ActNorm
+from flowpp_tf.bijectors import ActNorm, Invertible1x1Conv, Invertible1x1ConvLU
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_number
 from flowpp_tf.core.checks import check_all_finite
 from flowpp_tf.core.errors import InputError
@@ -194,6 +194,9 @@ class _Trainer:
     self._rows = [tf.constant(array) for array in rows]
     warmup = max(1, int(_WARMUP * steps))
     self._schedule = learning_rate_schedule("cosine", learning_rate, warmup, steps)
+    linear = [part for part in flow.submodules if isinstance(part, (Invertible1x1Conv, Invertible1x1ConvLU))]
+    of_flow = {id(v) for part in linear for v in part.variables}  # they do not begin at 0, unlike those of networks
+    self._decayed = {id(v) for v in self._variables if "kernel" in v.name} - of_flow
     self._decay = _default_weight_decay(rows[0][..., 0].size, len(rows) > 1) if weight_decay is None else weight_decay
     self._optimizer = Adam(learning_rate)
     self._optimizer.build(self._variables)
@@ -222,7 +225,7 @@ class _Trainer:
     factor = tf.minimum(tf.cast(1.0, norm.dtype), _CLIP_NORM / norm)
     for gradient, variable in pairs:
       clipped = tf.where(check.finite, gradient * tf.cast(factor, gradient.dtype), tf.zeros_like(gradient))
-      if "kernel" in variable.name and self._decay:  # of networks: the linear maps of a flow do not begin at 0
+      if id(variable) in self._decayed and self._decay:
         variable.assign(variable * tf.cast(tf.maximum(1 - rate * self._decay, 0.0), variable.dtype))
       self._optimizer.update_step(clipped, variable, rate)
       if getattr(variable, "constraint", None) is not None:  # the masks of `tfb.AutoregressiveNetwork`

@@ -79,6 +79,14 @@ def test_a_new_flow_is_initialised_from_all_parts_of_sorted_rows():
   np.testing.assert_allclose(flow.mean(), rows.mean(axis=0), rtol=1e-2)
 
 
+def test_weight_decay_is_of_networks_only():
+  keras.utils.set_random_seed(0)
+  flow = fpp.image_flow((4, 4, 1), structure="columns:1", coupling="affine", filters=2)
+  fpp.fit(flow, np.random.RandomState(0).normal(size=[64, 4, 4, 1]), validation=0, steps=60, weight_decay=10)
+  linear = [part for part in flow.submodules if isinstance(part, fpp.bijectors.Invertible1x1Conv)]
+  np.testing.assert_allclose(linear[0].kernel, np.ones([2, 1, 1]), atol=0.3)
+
+
 def test_masks_of_tfp_s_autoregressive_flow_stay():
   """Keras' optimizers move masked weights; then the determinant is not that of the map, and the density is none."""
   network = tfb.AutoregressiveNetwork(2, event_shape=2, hidden_units=[8], activation="elu")
