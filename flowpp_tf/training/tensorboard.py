@@ -1,4 +1,7 @@
-"""Event files for TensorBoard: scalars and histograms of each validation, grids of samples, a profile."""
+"""Event files for TensorBoard: scalars and histograms of each validation, grids of samples, a profile.
+
+Of samples that are neither grey nor RGB the grid shows the first channel.
+"""
 
 import pathlib
 
@@ -63,6 +66,8 @@ class TensorBoard:
     if "samples" in what and not self._state.model.config.condition_shape:  # there is no condition to sample with
       with self._state.ema_weights():
         images, levels = self._sample().numpy(), self._state.model.config.pixel_levels
+      if images.shape[-1] not in (1, 3):  # a picture has no other numbers of channels
+        images = images[..., :1]
       low, high = (0, levels - 1) if levels else (images.min(), images.max())
       with self._writer("samples"):
         tf.summary.image("samples", (_grid(images) - low) / (high - low), step=period)

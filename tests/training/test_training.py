@@ -15,6 +15,7 @@ import flowpp_tf as fpp
 from flowpp_tf import data, training
 from flowpp_tf.training import loop
 from flowpp_tf.training.step import dropout_seed, step_seed
+from flowpp_tf.training.tensorboard import TensorBoard
 from support.marks import exhaustive, slow
 from support.models import MINIMAL, TINY, small_images
 from support.training_steps import step, train_state
@@ -326,6 +327,13 @@ def test_tensorboard_gets_scalars_samples_and_a_profile(tmp_path):
       tags |= {value.tag for value in tf.compat.v1.Event.FromString(record.numpy()).summary.value}
   assert {"samples", "epoch_bits_per_dim", "evaluation_bits_per_dim_vs_iterations"} <= tags
   assert list((workdir.path / "tensorboard").rglob("*.xplane.pb"))
+
+
+def test_tensorboard_shows_samples_of_any_number_of_channels(tmp_path):
+  config = dataclasses.replace(MINIMAL, image_shape=(4, 4, 5), structure="columns:1")
+  state = training.TrainState(fpp.FlowPlusPlus(config), training.TrainingConfig(steps=1, tensorboard=("samples",)))
+  TensorBoard(tmp_path, state).after_validation(0, {})
+  assert list(tmp_path.rglob("*.tfevents*"))
 
 
 @pytest.mark.slow
