@@ -7,13 +7,13 @@ import pathlib
 from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
-from flowpp_tf.io.gate import reason
+from flowpp_tf.io.gate import reading, reason
 from flowpp_tf.io.hub import is_address
 from flowpp_tf.io.model_folders import ABOUT, presets
 from flowpp_tf.io.weights_file import read_weights, written_before_checksums
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.official_weights import load_official_weights
-from flowpp_tf.models.pretrained import WEIGHTS, read_preset
+from flowpp_tf.models.pretrained import WEIGHTS, open_preset
 from flowpp_tf.types import Path
 
 
@@ -57,14 +57,14 @@ class InitialWeights:
     if source.lower().endswith(".npz"):
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} is not there")
-    elif path.is_dir():
-      folder = path
-      path = read_preset(path.resolve())[1] if (path / ABOUT).is_file() else path / WEIGHTS
-      unchecked = unchecked or (folder / ABOUT).is_file() or written_before_checksums(folder)
+    elif path.is_dir() and not (path / ABOUT).is_file():
+      unchecked = unchecked or written_before_checksums(path)
+      path = path / WEIGHTS
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} has no trained weights: there is no {path}")
-    elif source in presets() or is_address(source):
-      path, unchecked = read_preset(source)[1], True  # by preset.json it is checked
+    elif path.is_dir() or source in presets() or is_address(source):
+      _, folder, weights = open_preset(path.resolve() if path.is_dir() else source, unchecked)
+      path, unchecked = folder / weights.name, True  # by preset.json it is checked
     else:
       raise InputError(
         f"`init_from` must be the directory of a run, an .npz file, or a preset, one of "
@@ -74,7 +74,14 @@ class InitialWeights:
 
   @check_arguments
   def load(self, model: FlowPlusPlus) -> None:
-    """Set the weights of a model; raise an `InputError` (a ValueError) if they are another architecture's."""
+    """Set the weights of a model.
+
+    Raises:
+      InputError (a ValueError): if they are another architecture's, or the file has changed since it was found.
+    """
+    with reading(self.path):
+      if file_sha256(self.path) != self.sha256:
+        raise InputError(f"the weights of `init_from` {self.source!r} have changed since the run began: {self.path}")
     if self.path.suffix == ".npz":
       load_official_weights(model, self.path)
       return

@@ -162,7 +162,8 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
     unchecked: as of `FlowPlusPlus.from_preset`.
 
   Raises:
-    InputError (a ValueError): if there is no such preset, it is damaged, or the folder cannot be written.
+    InputError (a ValueError): if there is no such preset, it is damaged, or the folder is that of a run, or cannot be
+      written.
 
   Examples:
     >>> import os
@@ -170,14 +171,24 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
     >>> "card.md" in os.listdir("runs/mine")
     True
   """
-  open_preset(preset, unchecked)
+  _, whole, _ = open_preset(preset, unchecked)
   target = pathlib.Path(folder)
+  if any(target.glob("checkpoints/*")) or _is_of_another(target, whole):
+    raise InputError(
+      f"{str(folder)!r} holds a run, whose files those of preset {str(preset)!r} would replace: move it away"
+    )
   measured = ("evaluation.json", "typicality.json")  # a user's own measurements may have been added
   try:
     target.mkdir(parents=True, exist_ok=True)
-    for source in sorted(filter(pathlib.Path.is_file, preset_folder(preset).iterdir())):
+    for source in sorted(filter(pathlib.Path.is_file, whole.iterdir())):
       copy = target / source.name
       if not copy.exists() or (copy.name not in measured and file_sha256(copy) != file_sha256(source)):
         copy_file(source, copy)
   except OSError as error:
     raise InputError(f"preset {str(preset)!r} cannot be copied to {str(folder)!r}: {error.strerror}") from None
+
+
+def _is_of_another(folder, preset):
+  """Whether a folder has a config.json that is neither a preset's nor the first files of a copy that was stopped."""
+  config = folder / CONFIG
+  return config.exists() and not (folder / ABOUT).exists() and file_sha256(config) != file_sha256(preset / CONFIG)

@@ -108,6 +108,9 @@ def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
     with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
       read(folder)
     read(folder, unchecked=True)
+  with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
+    models.InitialWeights.find(folder)
+  models.InitialWeights.find(folder, unchecked=True).load(fpp.FlowPlusPlus(TINY))
   (folder / "preset.json").write_text('{"description": "", "weights": "../a.h5", "sha256": ""}')
   with pytest.raises(ValueError, match="its weights must be one of best.weights.h5, best.weights.safetensors, got"):
     fpp.FlowPlusPlus.from_preset(folder)
@@ -128,6 +131,33 @@ def test_a_preset_may_have_its_weights_as_safetensors(own, tmp_path):
   assert training.Workdir(tmp_path / "copy").weights_info()["file"] == "best.weights.safetensors"
   with pytest.raises(ValueError, match="`weights` must be one of h5, safetensors, got 'pickle'"):
     model.save_to_preset(tmp_path / "mine", weights="pickle")
+
+
+def test_initial_weights_are_those_that_were_found(own, tmp_path):
+  folder = shutil.copytree(own[1], tmp_path / "mine")
+  found = models.InitialWeights.find(folder)
+  (folder / "best.weights.h5").write_bytes(weights_to_bytes(fpp.FlowPlusPlus(TINY)))
+  with pytest.raises(ValueError, match="have changed since the run began"):
+    found.load(fpp.FlowPlusPlus(TINY))
+  (folder / "best.weights.h5").unlink()
+  with pytest.raises(ValueError, match="cannot be read"):
+    found.load(fpp.FlowPlusPlus(TINY))
+
+
+def test_a_copy_of_a_preset_replaces_no_run(own, tmp_path):
+  run = tmp_path / "run"
+  run.mkdir()
+  (run / "config.json").write_text('{"format": 2, "model": {}, "training": {}}')
+  (run / "best.weights.h5").write_bytes(b"of the run")
+  with pytest.raises(ValueError, match="holds a run, whose files those of preset .* would replace"):
+    models.copy_preset(own[1], run)
+  models.copy_preset(own[1], tmp_path / "copy")
+  (tmp_path / "copy" / "preset.json").unlink()  # as if it had been stopped before
+  models.copy_preset(own[1], tmp_path / "copy")
+  (tmp_path / "copy" / "checkpoints" / "step_00000001").mkdir(parents=True)  # trained on
+  with pytest.raises(ValueError, match="holds a run"):
+    models.copy_preset(own[1], tmp_path / "copy")
+  assert (run / "best.weights.h5").read_bytes() == b"of the run"
 
 
 def test_an_unknown_preset_is_an_error_that_names_those_that_come_close():
