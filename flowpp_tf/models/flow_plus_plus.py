@@ -80,7 +80,7 @@ class FlowPlusPlus(BoundTraining):
   """The Flow++ image model, built when constructed.
 
   Args:
-    config: a `FlowPlusPlusConfig`, such as `get_config("cifar10")`.
+    config: a `FlowPlusPlusConfig`, such as `get_config("cifar10")`, which has the dtypes too.
     name: Python `str`.
 
   Attributes:
@@ -118,8 +118,9 @@ class FlowPlusPlus(BoundTraining):
       config = config_of_fields(config, "`config`")
     check_type("config", config, FlowPlusPlusConfig)
     dtype = config.flow_dtype or config.dtype
-    kwargs.setdefault("dtype", dtype)
-    super().__init__(name=name, autocast=False, **kwargs)
+    if kwargs.pop("dtype", dtype) != dtype:
+      raise InputError(f"`dtype` must be {dtype}, that of `config`: change it there, by `dataclasses.replace`")
+    super().__init__(name=name, autocast=False, dtype=dtype, **kwargs)
     self.config = config
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.dequantizer = _DEQUANTIZERS[config.dequantization](config, dtype=dtype, name="dequantizer")

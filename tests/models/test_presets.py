@@ -160,6 +160,12 @@ def test_a_copy_of_a_preset_replaces_no_run(own, tmp_path):
   assert (run / "best.weights.h5").read_bytes() == b"of the run"
 
 
+def test_the_dtype_of_a_model_is_that_of_its_config(own):
+  with pytest.raises(ValueError, match="`dtype` must be float32, that of `config`"):
+    fpp.FlowPlusPlus.from_preset(own[1], dtype="mixed_bfloat16")
+  assert fpp.FlowPlusPlus.from_preset(own[1], dtype="float32", name="mine").name == "mine"
+
+
 def test_an_unknown_preset_is_an_error_that_names_those_that_come_close():
   with pytest.raises(ValueError, match="unknown preset 'digit'; did you mean digits"):
     fpp.FlowPlusPlus.from_preset("digit")
