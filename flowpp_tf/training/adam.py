@@ -15,7 +15,7 @@ class Adam(keras.optimizers.Adam):
 
   Keras' update has some twenty ops per variable. A model has a thousand small variables: that takes seconds to trace,
   and as many launches in each step on a GPU. Arguments, state and checkpoints are those of Keras, and so are the
-  weights, up to rounding. With learning rate 0 and gradients 0 a step changes nothing, not even the moments.
+  weights, up to rounding. With learning rate 0 a step changes nothing, not even the moments, which Keras would update.
 
   Raises:
     InputError (a ValueError): for `amsgrad`, which the op does not support.

@@ -58,7 +58,7 @@ def run_training(
     extra_metadata: further entries of the run's config.json.
     init_from: trained weights to begin with; None for the data-dependent initialisation.
     condition: for a model with a condition, the function that makes it, `[B, *condition_shape]`, from integer images
-      `[B, H, W, C]`, such as a smaller copy of each.
+      `[B, H, W, C]`, such as a smaller copy of each. No file records it: a run is to be resumed with the same one.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
     progress_bar: whether to show a line with step, bits/dim, best and remaining time.
     log_fn: called with each line for the user.
