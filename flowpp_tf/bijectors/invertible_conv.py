@@ -17,15 +17,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.core.arguments import as_tensor, check_count, shown
+from flowpp_tf.bijectors.base import Bijector, Parameter, check_variables
+from flowpp_tf.core.arguments import as_tensor, check_count, check_type, shown
 from flowpp_tf.core.checks import check_all_finite, real_tensor
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.lanes import sync_lanes
 from flowpp_tf.core.shapes import reshape, shape_of
 from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
+_LEAST_VARIANCE = 1e-4  # of a principal axis, by that of the largest
 
 
 class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
@@ -68,6 +70,7 @@ class Invertible1x1Conv(_ChannelMixing):
   Args:
     kernel: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks.
     event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
+    whitening: whether an evaluation with `ctx=EvalContext(initialize=True)` sets `kernel`, see `initialize`.
     validate_args: Python `bool`; if true, an evaluation asserts that no block is singular to the precision of its
       dtype (`tf.errors.InvalidArgumentError`).
 
@@ -84,19 +87,72 @@ class Invertible1x1Conv(_ChannelMixing):
   """
 
   def __init__(
-    self, kernel: Any, event_ndims: int = 3, validate_args: bool = False, name: str = "invertible_1x1_conv"
+    self,
+    kernel: Any,
+    event_ndims: int = 3,
+    whitening: bool = False,
+    validate_args: bool = False,
+    name: str = "invertible_1x1_conv",
   ) -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(kernel=kernel)
       _check_square("kernel", self._kernel)
+      check_type("whitening", whitening, bool)
+      self._whitening = whitening
       super().__init__(event_ndims, dtype, validate_args, parameters, name)
 
   kernel = Parameter("The matrix, or the stack of its diagonal blocks.")
+  whitening = Parameter("Whether an evaluation that initialises sets the matrix.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
     return dict(kernel=_one_event(lambda self: self.kernel))
+
+  def initialize(self, x: TensorLike, inverse: bool = False) -> None:
+    """Set `kernel` so that the channels of `forward(x)` in each block are uncorrelated, with variance 1.
+
+    They are the principal axes of the block's channels, over all leading dimensions of `x`, by rising variance. An axis
+    with less than 1e-4 of the largest variance is scaled as if it had that much.
+
+    Args:
+      x: `[..., H, W, C]`, or `[..., C]` of vectors.
+      inverse: whether `inverse(x)` gets these channels instead.
+
+    Raises:
+      ValueError: if `kernel` is not a variable, or `x` has other channels, no value or one that is not finite.
+    """
+    check_variables("Invertible1x1Conv", kernel=self.kernel)
+    check_type("inverse", inverse, bool)
+    x = real_tensor("x", x, self.dtype)
+    _check_channels("x", x, self.kernel)
+    if x.shape.num_elements() == 0:
+      raise InputError(f"`x` must hold at least one value, got shape {x.shape}")
+    check_all_finite("x", x)
+
+    def of_all(parts):
+      size = self.kernel.shape[-1]
+      blocks = tf.concat([tf.reshape(tf.cast(part, tf.float64), [-1, x.shape[-1] // size, size]) for part in parts], 0)
+      blocks = tf.transpose(blocks - tf.reduce_mean(blocks, axis=0), [1, 0, 2])
+      covariance = tf.matmul(blocks, blocks, transpose_a=True) / tf.cast(tf.shape(blocks)[1], tf.float64)
+      variances, axes = tf.linalg.eigh(covariance)
+      floor = tf.maximum(_LEAST_VARIANCE * variances[..., -1:], tf.constant(np.finfo(np.float32).tiny, tf.float64))
+      kernel = axes * tf.math.rsqrt(tf.maximum(variances, floor))[..., tf.newaxis, :]
+      kernel = tf.reshape(tf.linalg.inv(kernel) if inverse else kernel, self.kernel.shape)
+      self.kernel.assign(tf.cast(kernel, self.dtype))
+      return parts
+
+    sync_lanes(of_all, x)
+
+  def _forward_and_log_det(self, x, ctx):
+    if self.whitening and ctx is not None and ctx.initialize:
+      self.initialize(x)
+    return super()._forward_and_log_det(x, ctx)
+
+  def _inverse_and_log_det(self, y, ctx):
+    if self.whitening and ctx is not None and ctx.initialize:
+      self.initialize(y, inverse=True)
+    return super()._inverse_and_log_det(y, ctx)
 
   def _kernel_and_log_det(self):
     kernel = tf.cast(self.kernel, tf.float64)

@@ -42,6 +42,8 @@ class CouplingConfig:
     remat: whether gradients keep only the input of each coupling.
     coupling_margin: m of a mixture's coupling, logit((1 - 2 m) F + m) for its CDF F; 0 for logit(F).
     invertible_conv_stddev: of the noise with which the 1x1 convolutions begin, around the identity.
+    invertible_conv_init: "identity" or "whitening".
+    act_norm_per_position: whether ActNorm has parameters of each position, unless on a torus.
 
   Examples:
     >>> coupling = fpp.get_config("digits").flow_couplings
@@ -60,11 +62,13 @@ class CouplingConfig:
   remat: bool = False
   coupling_margin: float = 0.0
   invertible_conv_stddev: float = 0.001
+  invertible_conv_init: str = "identity"
+  act_norm_per_position: bool = True
 
   @property
   def per_position(self) -> bool:
     """Whether positions have ActNorm parameters of their own; on a torus all positions are alike."""
-    return self.network.padding == "zeros"
+    return self.act_norm_per_position and self.network.padding == "zeros"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +116,17 @@ class FlowPlusPlusConfig(Settings):
   )
   invertible_conv_stddev: float = setting(
     0.001, "Standard deviation of the noise around the identity with which 1x1 convolutions begin.", _NOISE
+  )
+  invertible_conv_init: str = setting(
+    "identity",
+    "How 1x1 convolutions begin: identity, or whitening, where the first one at each resolution begins such that the "
+    "channels of each half are uncorrelated, with variance 1, on the images that initialise the model.",
+    one_of("identity", "whitening"),
+  )
+  act_norm_per_position: bool = setting(
+    True,
+    "Whether ActNorm has parameters of each position, as in Flow++; off, of each channel, as in Glow, which learns "
+    "faster where all positions are alike, as in crops. On a torus they are of each channel.",
   )
   act_norm_min_variance: float = setting(
     0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", _NOT_NEGATIVE
@@ -203,6 +218,11 @@ class FlowPlusPlusConfig(Settings):
       not self.tile_neighbours or (self.padding == "zeros" and self.dequantization != "none"),
       "False for real-valued images and for periodic `padding`",
     )
+    self._require(
+      "invertible_conv_init",
+      self.invertible_conv_init == "identity" or self.invertible_conv == "dense",
+      f"identity for `invertible_conv` {self.invertible_conv}",
+    )
     self._require("label_dropout", not self.label_dropout or self.num_classes > 0, "0 for a model without labels")
     self._require(
       "condition_shape",
@@ -262,7 +282,8 @@ class FlowPlusPlusConfig(Settings):
   def flow_couplings(self) -> CouplingConfig:
     """Config of the flow's coupling steps."""
     context_channels = self.condition_channels if self.is_conditional else 0
-    return self._couplings(self.filters, self.blocks, mixing=True, context_channels=context_channels)
+    couplings = self._couplings(self.filters, self.blocks, mixing=True, context_channels=context_channels)
+    return dataclasses.replace(couplings, invertible_conv_init=self.invertible_conv_init)  # noise is white already
 
   @property
   def dequantizer_couplings(self) -> CouplingConfig:
@@ -315,6 +336,7 @@ class FlowPlusPlusConfig(Settings):
       self.remat == "couplings",
       self.coupling_margin,
       self.invertible_conv_stddev,
+      act_norm_per_position=self.act_norm_per_position,
     )
 
 

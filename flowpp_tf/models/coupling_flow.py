@@ -27,13 +27,19 @@ class CouplingStep(keras.layers.Layer):
     shape: `(H, W, C)` of the tensor that the step transforms, C even.
     config: `CouplingConfig`.
     context_block: of the conditioner, see there.
+    whitening: whether the 1x1 convolution begins by whitening, rather than near the identity.
 
   Attributes:
     bijectors: the parts, in the order in which they are applied to data.
   """
 
   def __init__(
-    self, shape: Shape, config: CouplingConfig, context_block: Sequence[int] = (1, 1), **kwargs: Any
+    self,
+    shape: Shape,
+    config: CouplingConfig,
+    context_block: Sequence[int] = (1, 1),
+    whitening: bool = False,
+    **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
     height, width, channels = shape
@@ -50,7 +56,8 @@ class CouplingStep(keras.layers.Layer):
       }[config.invertible_conv]
       initializer = functools.partial(initializer, stddev=config.invertible_conv_stddev)
       self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
-      mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
+      options = {"whitening": True} if whitening else {}
+      mixing = [bijector(self.kernel, **options, name=f"{self.name}_invertible_conv")]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.conditioner = Conditioner(
         (height, width, half),
@@ -108,9 +115,12 @@ class CouplingFlow(keras.layers.Layer):
     super().__init__(**kwargs)
     self.steps: list[CouplingStep] = []
     parts: list[tfp.bijectors.Bijector] = []
+    whitens = config.invertible_conv_init == "whitening"
+    new_resolution = True
     for stage in parse_structure(structure, image_shape):
       if stage.kind == "squeeze":
         parts.append(fb.Squeeze())
+        new_resolution = True
         continue
       columns = [fb.split_columns(stage.shape)] if stage.kind == "columns" else []
       size = stage.split_shape[:2]
@@ -118,10 +128,16 @@ class CouplingFlow(keras.layers.Layer):
       with keras.name_scope(self.name, caller=self):  # of the weights' paths
         steps = [
           CouplingStep(
-            stage.split_shape, config, block, name=f"{self.name}_step_{len(self.steps) + i}", dtype=self.dtype_policy
+            stage.split_shape,
+            config,
+            block,
+            whitening=whitens and new_resolution and i == 0,
+            name=f"{self.name}_step_{len(self.steps) + i}",
+            dtype=self.dtype_policy,
           )
           for i in range(stage.couplings)
         ]
+      new_resolution = False
       self.steps += steps
       parts += [*columns, *(part for s in steps for part in s.bijectors), *map(fb.Invert, columns)]
     self.latent_shape = stage.output_shape

@@ -329,7 +329,7 @@ class FlowPlusPlus(BoundTraining):
     """Initialise every layer from one batch, in the order of evaluation; `adapt` chooses the batch from data.
 
     Each layer that normalises sets its weights by the data that reach it through the layers before it, as initialised.
-    Layer norms, position embeddings and 1x1 convolutions keep their weights.
+    Layer norms, position embeddings and, unless they are whitening, 1x1 convolutions keep their weights.
 
     Args:
       images: integers in 0 .. levels - 1, `[B, H, W, C]`; a batch of 64 or more.

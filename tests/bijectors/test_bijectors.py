@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
+from flowpp_tf.core.context import EvalContext
 from support.bijector_cases import FUNCTIONS, coupling, draw, points, rows, tensor_parameters
 from support.models import value_and_log_det
 
@@ -207,6 +208,38 @@ def test_initialisation_of_parameters_of_several_shapes_sets_none_of_them(shapes
     with pytest.raises(ValueError, match=r"variables of one shape, got `\w+` \[.*2\], `\w+` \[.*2\]"):
       bijector.initialize(draw(64, 3, 2, dtype="float32"))
     assert bijector.is_new()
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("shape, event_ndims", [((3, 3), 1), ((2, 3, 3), 3)])
+def test_a_1x1_convolution_begins_by_whitening_each_block(shape, event_ndims, inverse):
+  kernel = tf.Variable(tf.eye(3, batch_shape=shape[:-2], dtype=tf.float64))
+  conv = fb.Invertible1x1Conv(kernel, event_ndims, whitening=True)
+  channels = int(np.prod(shape[:-1]))
+  x = draw(*((400,) if event_ndims == 1 else (9, 8, 6)), channels) @ draw(channels, channels) + 5
+  ctx = EvalContext(initialize=True)
+  y = (conv.inverse if inverse else conv.forward)(x, ctx=ctx).numpy().reshape(-1, channels // 3, 3)
+  for block in np.moveaxis(y, 1, 0):
+    np.testing.assert_allclose(np.cov(block.T, bias=True), np.eye(3), atol=1e-9)
+  again = (conv.inverse if inverse else conv.forward)(x).numpy().reshape(y.shape)
+  np.testing.assert_array_equal(again, y)
+
+
+def test_whitening_raises_no_constant_channel_to_infinity_and_needs_a_variable():
+  kernel = tf.Variable(tf.eye(2))
+  conv, x = fb.Invertible1x1Conv(kernel, 1), np.stack([np.linspace(-1, 1, 99), np.full(99, 7.0)], axis=-1)
+  conv.initialize(x)
+  np.testing.assert_allclose(np.abs(kernel[:, 0]), [0, 100 / x[:, 0].std()], rtol=1e-5, atol=1e-5)
+  conv.initialize(np.full([9, 2], 3.0))
+  assert np.isfinite(conv.forward(x)).all()
+  for bad, words in (
+    (lambda: fb.Invertible1x1Conv(tf.eye(2), 1).initialize(x), "tf.Variable"),
+    (lambda: conv.initialize(x[:0]), "at least one value"),
+    (lambda: conv.initialize(x[:, :1]), "must be of shape"),
+    (lambda: conv.initialize(x * np.nan), "finite"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      bad()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

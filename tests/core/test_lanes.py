@@ -60,7 +60,14 @@ def test_samples_latents_bounds_and_scores_do_not_depend_on_lanes(use_lanes, sma
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, {"weight_norm": True, "invertible_conv": "none"}])
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"weight_norm": True, "invertible_conv": "none"},
+    {"act_norm_per_position": False, "invertible_conv_init": "whitening"},
+  ],
+)
 def test_initialisation_does_not_depend_on_lanes(use_lanes, changes):
   def initialised():
     keras.utils.set_random_seed(0)

@@ -133,6 +133,8 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(augment_end="tanh"), "`augment_end` must be one of none, sigmoid, got 'tanh'"),
     (dict(augment_end="sigmoid"), "`augment_end` must be none for a model without `augment_channels`"),
     (dict(augment_end="sigmoid", augment_channels=1, augment_posterior="normal"), "`augment_end` must be none"),
+    (dict(invertible_conv_init="zeros"), "`invertible_conv_init` must be"),
+    (dict(invertible_conv_init="whitening", invertible_conv="lu"), "must be identity for `invertible_conv` lu"),
     (dict(invertible_conv_stddev=-1.0), r"`invertible_conv_stddev` must be a number in \[0, 1\], got -1.0"),
     (dict(dequantization="gaussian"), "`dequantization` must be one of variational, uniform, none"),
     (dict(dtype="float16"), "`dtype` must be one of float32, float64, mixed_bfloat16, mixed_float16, got"),

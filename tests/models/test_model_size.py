@@ -51,6 +51,7 @@ CHOICES = {
   "condition_shape": [(), (2, 2, 1), (4, 4, 3)],
   "blocks": [1, 3],
   "padding": ["zeros", "periodic"],
+  "act_norm_per_position": [True, False],
 }
 
 

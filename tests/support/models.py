@@ -34,7 +34,9 @@ VARIANTS = {
   "published": SMALL,
   "uniform": dataclasses.replace(SMALL, dequantization="uniform"),
   "affine": dataclasses.replace(SMALL, coupling="affine", invertible_conv="lu"),
-  "no_attention": dataclasses.replace(SMALL, attention=False),
+  "no_attention": dataclasses.replace(
+    SMALL, attention=False, act_norm_per_position=False, invertible_conv_init="whitening"
+  ),
   "imagenet32": dataclasses.replace(
     SMALL,
     weight_norm=True,
