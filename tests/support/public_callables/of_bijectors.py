@@ -151,7 +151,7 @@ CONSTRUCTORS = {
   ),
   "Invertible1x1Conv": Row(
     lambda w: fb.Invertible1x1Conv,
-    dict(kernel=real(NORMAL(2, 2), event=2, cast="floats"), event_ndims=count(3)),
+    dict(kernel=real(NORMAL(2, 2), event=2, cast="floats"), event_ndims=count(3), whitening=flag(False)),
     _value([2, 2, 2]),
   ),
   "Invertible1x1ConvLU": Row(
@@ -210,6 +210,10 @@ CONSTRUCTORS = {
   "Squeeze": Row(lambda w: fb.Squeeze, dict(block_size=count(2)), _value([4, 4, 2])),
   "ActNorm.initialize": Row(
     lambda w: fb.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2))).initialize,
+    dict(x=real(NORMAL(5, 2), event=1, finite=True), inverse=flag(False)),
+  ),
+  "Invertible1x1Conv.initialize": Row(
+    lambda w: fb.Invertible1x1Conv(tf.Variable(tf.eye(2)), event_ndims=1).initialize,
     dict(x=real(NORMAL(5, 2), event=1, finite=True), inverse=flag(False)),
   ),
 }

@@ -75,6 +75,7 @@ WITHOUT_CASES = {
     "Keras' own": "batch_size epochs verbose callbacks validation_split",
     "as `x`": "validation_data",
   },
+  "FlowPlusPlus.evaluate": {"Keras' own": "batch_size verbose sample_weight"},
   "Dropout": {"Keras' own": "noise_shape seed"},
   **{
     f"{name}.__call__": {"a dict, whose column `image` has cases": "batch"}
