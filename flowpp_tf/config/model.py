@@ -409,7 +409,13 @@ CONFIGS = {
     attention=False,
   ),
   # Tiles of pictures of 300x300.
-  "elpv": dataclasses.replace(_FASHION_MNIST, image_shape=(60, 60, 1), tile_neighbours=True),
+  "elpv": dataclasses.replace(
+    _FASHION_MNIST,
+    image_shape=(60, 60, 1),
+    tile_neighbours=True,
+    invertible_conv_init="whitening",
+    act_norm_per_position=False,
+  ),
   # The published experiments.
   "cifar10": _CIFAR10,
   "imagenet32": _IMAGENET32,
