@@ -283,7 +283,8 @@ class FlowPlusPlusConfig(Settings):
     """Config of the flow's coupling steps."""
     context_channels = self.condition_channels if self.is_conditional else 0
     couplings = self._couplings(self.filters, self.blocks, mixing=True, context_channels=context_channels)
-    return dataclasses.replace(couplings, invertible_conv_init=self.invertible_conv_init)  # noise is white already
+    # Those of the other flows, whose input is noise, have nothing to whiten.
+    return dataclasses.replace(couplings, invertible_conv_init=self.invertible_conv_init)
 
   @property
   def dequantizer_couplings(self) -> CouplingConfig:

@@ -101,14 +101,14 @@ def load_named(
   if _data_path(builder) or not files:
     builder = _prepared(name, builder, data_dir, entry)
     found = _read_labels(builder) if labels else None
-    splits = _read(builder, wanted, entry.crop, cache_dir)
+    splits, notes = _read(builder, wanted, entry.crop, cache_dir)
     version = builder.info.full_name
   else:
-    splits, found = _read_files(name, entry, files, cache_dir, labels)
+    (splits, found), notes = _read_files(name, entry, files, cache_dir, labels), ()
     version = " and ".join(path.name for path in files.values())
   if entry.total:
     _check_which_imagenet(name, entry, len(splits[entry.test]))
-  return _complete(name, version, splits, found, entry.test)
+  return _complete(name, version, splits, found, notes, entry.test)
 
 
 def load_any(
@@ -124,11 +124,11 @@ def load_any(
   """
   builder = _prepared(name, _builder(name.removeprefix("tfds:"), data_dir), data_dir)
   found = _read_labels(builder) if labels else None
-  notes = ("of 16 bits, of which the upper 8 are read",) if _bits(builder) == 16 else ()
-  return _complete(name, builder.info.full_name, _read(builder, image_shape, None, cache_dir), found, notes=notes)
+  splits, notes = _read(builder, image_shape, None, cache_dir)
+  return _complete(name, builder.info.full_name, splits, found, notes)
 
 
-def _complete(name, version, splits, found, test="test", notes=()):
+def _complete(name, version, splits, found, notes=(), test="test"):
   """Return the data set of published splits and of what `_read_labels` found; `test` is the split to report on."""
 
   def three(arrays):
@@ -202,15 +202,6 @@ def _image_feature(builder):
   if not found:
     raise InputError(f"{builder.info.full_name} has no image feature; it has {', '.join(features)}")
   return "image" if "image" in found else found[0]
-
-
-def _bits(builder):
-  """Return the bits of a pixel's value: 8 or 16."""
-  feature = _image_feature(builder)
-  dtype = np.dtype(builder.info.features[feature].np_dtype)
-  if dtype not in (np.uint8, np.uint16):
-    raise InputError(f"{builder.info.full_name}: {feature!r} must hold integers, got {dtype}")
-  return 8 * dtype.itemsize
 
 
 def _prepared(name, builder, data_dir, entry=None):
@@ -301,10 +292,12 @@ def _read_labels(builder):
 
 
 def _read(builder, image_shape, crop, cache_dir):
-  """Return the images of train, validation and test by split, without the missing ones."""
+  """Return the images of train, validation and test by split, without the missing ones, and notes about them."""
   feature = _image_feature(builder)
-  _bits(builder)
-  image_shape = image_shape or builder.info.features[feature].shape
+  spec = builder.info.features[feature]
+  if np.dtype(spec.np_dtype) not in (np.uint8, np.uint16):
+    raise InputError(f"{builder.info.full_name}: {feature!r} must hold integers, got {spec.np_dtype}")
+  image_shape = image_shape or spec.shape
   if None in image_shape:
     raise InputError(
       f"the images of {builder.info.full_name} are of many sizes: `image_shape` must say "
@@ -331,7 +324,8 @@ def _read(builder, image_shape, crop, cache_dir):
   identity = [str(builder.data_path), feature, crop, files]
   name = builder.info.full_name
   arrays, _ = cache.decoded_images(name, identity, counts, image_shape, fill, cache_dir=cache_dir)
-  return arrays
+  is_deep = np.dtype(spec.np_dtype) == np.uint16
+  return arrays, ("of 16 bits, of which the upper 8 are read",) if is_deep else ()
 
 
 def _fit(image, image_shape, crop):

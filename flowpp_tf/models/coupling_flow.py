@@ -4,7 +4,7 @@ A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves of t
 the bijectors use them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import pkgutil
 from typing import Any
@@ -50,14 +50,14 @@ class CouplingStep(keras.layers.Layer):
     self.bias = add_weight(name="bias", shape=of_norm, initializer="zeros")
     self.kernel, mixing = None, []
     if config.invertible_conv != "none":
-      bijector, initializer = {
-        "dense": (fb.Invertible1x1Conv, _near_identity),
+      kinds: dict[str, tuple[Callable[..., tfp.bijectors.Bijector], Callable[..., Any]]] = {
+        "dense": (functools.partial(fb.Invertible1x1Conv, whitening=whitening), _near_identity),
         "lu": (fb.Invertible1x1ConvLU, _near_zero),
-      }[config.invertible_conv]
+      }
+      bijector, initializer = kinds[config.invertible_conv]
       initializer = functools.partial(initializer, stddev=config.invertible_conv_stddev)
       self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
-      options = {"whitening": True} if whitening else {}
-      mixing = [bijector(self.kernel, **options, name=f"{self.name}_invertible_conv")]
+      mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.conditioner = Conditioner(
         (height, width, half),
@@ -115,13 +115,11 @@ class CouplingFlow(keras.layers.Layer):
     super().__init__(**kwargs)
     self.steps: list[CouplingStep] = []
     parts: list[tfp.bijectors.Bijector] = []
-    whitens = config.invertible_conv_init == "whitening"
-    new_resolution = True
     for stage in parse_structure(structure, image_shape):
       if stage.kind == "squeeze":
         parts.append(fb.Squeeze())
-        new_resolution = True
         continue
+      is_first = not parts or isinstance(parts[-1], fb.Squeeze)  # at its resolution
       columns = [fb.split_columns(stage.shape)] if stage.kind == "columns" else []
       size = stage.split_shape[:2]
       block = [whole // part for whole, part in zip(context_size or size, size)]
@@ -131,13 +129,12 @@ class CouplingFlow(keras.layers.Layer):
             stage.split_shape,
             config,
             block,
-            whitening=whitens and new_resolution and i == 0,
+            whitening=config.invertible_conv_init == "whitening" and is_first and i == 0,
             name=f"{self.name}_step_{len(self.steps) + i}",
             dtype=self.dtype_policy,
           )
           for i in range(stage.couplings)
         ]
-      new_resolution = False
       self.steps += steps
       parts += [*columns, *(part for s in steps for part in s.bijectors), *map(fb.Invert, columns)]
     self.latent_shape = stage.output_shape
