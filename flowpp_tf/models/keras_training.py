@@ -162,6 +162,8 @@ class BoundTraining(Adaptable, keras.Model):
     before = self.initialized
     try:
       if _has_suffix(filepath, SUFFIX):
+        if any(args) or any(kwargs.values()):
+          raise InputError(f"of a {SUFFIX} all weights are loaded, or none: `skip_mismatch` is for Keras' files")
         with reading(filepath):
           read_weights(filepath, unchecked=True).load(self)
       else:
@@ -292,7 +294,7 @@ class BoundTraining(Adaptable, keras.Model):
     inputs, sample_weight = self._unpacked(data)
     replica, optimizer = tf.distribute.get_replica_context(), self.optimizer
     with tf.GradientTape() as tape:
-      bound = self(inputs, training=True)
+      bound = self._bound(inputs, training=True)
       loss = self.compute_loss(inputs, None, bound, sample_weight)
       scaled_loss = optimizer.scale_loss(loss)
     variables = self.trainable_variables
@@ -330,7 +332,7 @@ class BoundTraining(Adaptable, keras.Model):
   def test_step(self, data: Any) -> dict[str, Any]:
     """Evaluate this replica's share of a batch, as in Keras; return the logs."""
     inputs, sample_weight = self._unpacked(data)
-    bound = self(inputs, training=False)
+    bound = self._bound(inputs, training=False)
     loss = self.compute_loss(inputs, None, bound, sample_weight, training=False)
     return self._logs(_sum_over_replicas(loss), inputs, bound, sample_weight)
 
@@ -342,7 +344,21 @@ class BoundTraining(Adaptable, keras.Model):
 
   def predict_step(self, data: Any) -> tf.Tensor:
     """Return the bound of this replica's share of a batch, `[B]` nats."""
-    return self(self._unpacked(data)[0], training=False)
+    return self._bound(self._unpacked(data)[0], training=False)
+
+  def _bound(self, inputs, training):
+    """Return the bound of each image, `[B]` nats; of a small last batch a replica may have none.
+
+    It then takes an image of zeros, as TensorFlow's convolutions fail without any.
+    """
+    batch = keras.tree.flatten(inputs)[0].shape[0]
+    if batch:
+      return self(inputs, training=training)
+    inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+    count = tf.shape(keras.tree.flatten(inputs)[0])[0]
+    missing = tf.maximum(1 - count, 0)
+    padded = keras.tree.map_structure(lambda x: tf.pad(x, [[0, missing], *[[0, 0]] * (len(x.shape) - 1)]), inputs)
+    return self(padded, training=training)[:count]
 
   def compute_loss(
     self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True

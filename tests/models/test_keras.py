@@ -498,6 +498,19 @@ def test_padding_of_weight_0_counts_nowhere_on_two_devices(trained):
   np.testing.assert_allclose(fit(model, padded)["loss"], [expected], rtol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_device_may_have_no_image_of_the_last_batch(trained, eager):
+  one, two = (compiled(lambda: keras.optimizers.SGD(1e-3), devices=n, run_eagerly=eager) for n in (1, 2))
+  for model in (one, two):
+    model.set_weights(trained.get_weights())
+  five = {"x": IMAGES[:5], "batch_size": 4, "verbose": 0}
+  assert_same(*(model.predict(**five) for model in (one, two)), rtol=1e-6)
+  assert_same(*(model.evaluate(**five)[:1] for model in (one, two)), rtol=1e-6)
+  assert_same(*(fit(model, IMAGES[:5])["loss"] for model in (one, two)), rtol=1e-6)
+  assert_same(one.get_weights(), two.get_weights(), rtol=1e-4, atol=1e-6)
+
+
 def test_predict_and_evaluate_give_the_same_in_each_call():
   keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(dataclasses.replace(CONFIG, dropout=0.5))  # with noise, too
