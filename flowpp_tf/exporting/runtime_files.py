@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import hashlib
-import json
 import pathlib
 import tempfile
 from typing import Any
@@ -22,7 +21,7 @@ from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs
 from flowpp_tf.exporting.onnx_ops import OnnxOps
-from flowpp_tf.exporting.target import checked_target
+from flowpp_tf.exporting.target import checked_target, metadata_text
 from flowpp_tf.exporting.tensorflow_ops import TensorFlowOps
 from flowpp_tf.io.files import replace_directory, writing
 from flowpp_tf.io.gate import read_json
@@ -132,15 +131,12 @@ def _export(
     "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     "versions": {"flowpp_tf": __version__, "tensorflow": tf.__version__},
   }
-  try:
-    text = json.dumps({**(metadata or {}), **about}, indent=2, allow_nan=False)
-  except (TypeError, ValueError) as error:
-    raise InputError(f"`metadata` must be what JSON can hold: {error}") from None
+  text = metadata_text(metadata, about)
 
   def write(directory):
     for name, data in files.items():
       (directory / name).write_bytes(data)
-    (directory / _METADATA).write_text(text + "\n")
+    (directory / _METADATA).write_text(text)
 
   with writing(repr(str(path))):
     replace_directory(path, write)

@@ -27,7 +27,7 @@ from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.checks import Check, checked, pixel_checks
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.non_finite import check_weights_finite
-from flowpp_tf.exporting.target import checked_target
+from flowpp_tf.exporting.target import checked_target, metadata_text
 from flowpp_tf.io.digests import write_digests
 from flowpp_tf.io.files import replace_directory, writing
 from flowpp_tf.models import FlowPlusPlus, conditioning_checks, conditioning_specs
@@ -59,23 +59,19 @@ def export_saved_model(
   check_count("max_batch", max_batch, most=tf.int32.max)  # the dtype of the sizes that graphs compare with it
   check_weights_finite(model)
   path = checked_target(path, overwrite, lambda target: (target / "saved_model.pb").exists(), "SavedModel")
-  assets = {
-    "config.json": dataclasses.asdict(model.config),
-    "metadata.json": {
-      **(metadata or {}),
-      "max_batch": int(max_batch),
-      "versions": {
-        "flowpp_tf": __version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "tensorflow_probability": tfp.__version__,
-      },
+  about = {
+    "max_batch": int(max_batch),
+    "versions": {
+      "flowpp_tf": __version__,
+      "tensorflow": tf.__version__,
+      "keras": keras.__version__,
+      "tensorflow_probability": tfp.__version__,
     },
   }
-  try:
-    texts = {name: json.dumps(value, indent=2, allow_nan=False) for name, value in assets.items()}
-  except (TypeError, ValueError) as error:
-    raise InputError(f"`metadata` must be what JSON can hold: {error}") from None
+  texts = {
+    "config.json": json.dumps(dataclasses.asdict(model.config), indent=2) + "\n",
+    "metadata.json": metadata_text(metadata, about),
+  }
 
   def write(directory):
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +79,7 @@ def export_saved_model(
       module.weights = [v.value for v in model.weights]
       for name, text in texts.items():
         file = pathlib.Path(folder, name)
-        file.write_text(text + "\n")
+        file.write_text(text)
         setattr(module, name.replace(".json", "_file"), tf.saved_model.Asset(str(file)))
       functions = _functions(model, max_batch)
       for name, function in functions.items():

@@ -6,6 +6,7 @@ images, weights_file.py what holds for weights. tests/io/test_nothing_past_the_g
 files.
 """
 
+import collections
 from collections.abc import Iterator, Sequence
 import contextlib
 import errno
@@ -117,12 +118,24 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-  """Return what a JSON text says; raise a `ValueError` if it is none, or would take more memory than the budget has."""
+  """Return what a JSON text says.
+
+  Raises:
+    ValueError: if it is none, has a key twice, of which one would be lost, or takes more memory than the budget has.
+  """
   budget.claim("memory", _JSON_FACTOR * len(text), f"JSON of {budget.size_text(len(text))}")
   try:
-    return json.loads(text)
+    return json.loads(text, object_pairs_hook=_table)
   except RecursionError:
     raise ValueError("it is nested too deeply") from None
+
+
+def _table(pairs):
+  table = dict(pairs)
+  if len(table) < len(pairs):
+    twice = collections.Counter(key for key, _ in pairs).most_common(1)[0][0]
+    raise ValueError(f"{twice!r} is there twice")
+  return table
 
 
 def reason(error: BaseException) -> str:

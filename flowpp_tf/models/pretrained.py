@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 WEIGHTS = "best.weights.h5"
 CARD = "README.md"
 FORMATS = {"h5": WEIGHTS, "safetensors": "best.weights.safetensors"}
+MEASURED = ("evaluation.json", "typicality.json")
+# What a folder has that a newer preset may replace; codec_model.* are made of the weights when they are needed.
+_REPLACED = {*FORMATS.values(), *MEASURED, CONFIG, ABOUT, CARD, "card.md", "metrics.jsonl"}
 
 
 @check_arguments
@@ -98,7 +101,7 @@ def save_preset(
   license: str = "unknown",
   evaluation: dict[str, Any] | None = None,
 ) -> None:
-  """Write a model as a preset; an existing folder is replaced when the new one is complete.
+  """Write a model as a preset; the folder of an older one is replaced when the new one is complete.
 
   Weights are in float16, except for real-valued images, whose standardization is in the unit of the data.
 
@@ -112,7 +115,8 @@ def save_preset(
     evaluation: bits/dim of the model, for its card, as in evaluation.json.
 
   Raises:
-    InputError (a ValueError): for another format, weights that float16 cannot hold, or a folder that is not a preset.
+    InputError (a ValueError): for another format, weights that float16 cannot hold, or a folder that is not a preset,
+      or holds other files too.
     OSError: if the folder cannot be written.
 
   Examples:
@@ -132,6 +136,9 @@ def save_preset(
     raise InputError(f"the weights do not fit float16: the largest is {large}")
   if pathlib.Path(folder).exists() and not (pathlib.Path(folder) / ABOUT).exists():
     raise InputError(f"{str(folder)!r} is there and no preset: give another folder")
+  names = {path.name for path in pathlib.Path(folder).glob("*")} - _REPLACED
+  if others := sorted(name for name in names if not name.startswith("codec_model.")):
+    raise InputError(f"{str(folder)!r} holds more than a preset, which would be lost: {', '.join(others)}")
 
   title = pathlib.Path(folder).name
 
@@ -177,13 +184,13 @@ def copy_preset(preset: Path, folder: Path, unchecked: bool = False) -> None:
     raise InputError(
       f"{str(folder)!r} holds a run, whose files those of preset {str(preset)!r} would replace: move it away"
     )
-  measured = ("evaluation.json", "typicality.json")  # a user's own measurements may have been added
   try:
     target.mkdir(parents=True, exist_ok=True)
     for source in sorted(filter(pathlib.Path.is_file, whole.iterdir())):
       copy = target / source.name
-      if not copy.exists() or (copy.name not in measured and file_sha256(copy) != file_sha256(source)):
-        copy_file(source, copy)
+      if copy.exists() and (copy.name in MEASURED or file_sha256(copy) == file_sha256(source)):
+        continue  # a user's own measurements may have been added
+      copy_file(source, copy)
   except OSError as error:
     raise InputError(f"preset {str(preset)!r} cannot be copied to {str(folder)!r}: {error.strerror}") from None
 

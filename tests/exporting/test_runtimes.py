@@ -346,6 +346,8 @@ class TestBadCalls:
       fpp.export_onnx(flow, tmp_path / ("a" * 300))
     with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
       fpp.export_onnx(flow, tmp_path / "new", metadata={"data": object()})
+    with pytest.raises(fpp.InputError, match="^`metadata` has keys that the export writes itself: format, versions$"):
+      fpp.export_onnx(flow, tmp_path / "new", metadata={"versions": {"mine": 2}, "data": "moons", "format": ""})
 
   def test_a_missing_package_is_one_line_that_names_it(self, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -367,6 +367,8 @@ def test_what_is_there_is_kept_unless_told_otherwise(model, path, tmp_path, monk
     fpp.export_saved_model(model, path)
   with pytest.raises(fpp.InputError, match="`metadata` must be what JSON can hold"):
     fpp.export_saved_model(model, path, {"x": float("nan")}, overwrite=True)
+  with pytest.raises(fpp.InputError, match="^`metadata` has keys that the export writes itself: max_batch$"):
+    fpp.export_saved_model(model, path, {"max_batch": 1}, overwrite=True)
   # With more than int32 has, each call would be refused: the graph compares sizes of that dtype.
   for most, limit in ((0, "at least 1"), (2**31, "at most 2,147,483,647")):
     with pytest.raises(fpp.InputError, match=f"^`max_batch` must be {limit}, got {most}"):

@@ -68,6 +68,11 @@ def test_json_that_is_nested_too_deeply_is_a_value_error():
     gate.parse_json("[" * 100_000)
 
 
+def test_a_key_that_is_there_twice_is_a_value_error_instead_of_lost():
+  with pytest.raises(ValueError, match="^'train' is there twice$"):
+    gate.parse_json('{"splits": {"test": [1], "train": [2], "train": [3]}}')
+
+
 @pytest.mark.parametrize(
   "write, message",
   [

@@ -49,6 +49,10 @@ def test_saving_again_replaces_a_preset_and_nothing_else(own, tmp_path):
   copy = shutil.copytree(folder, tmp_path / "mine")
   model.save_to_preset(copy, "again")
   assert json.loads((copy / "preset.json").read_text())["description"] == "again"
+  (copy / "notes.txt").write_text("mine")
+  with pytest.raises(ValueError, match="holds more than a preset, which would be lost: notes.txt$"):
+    model.save_to_preset(copy)
+  assert (copy / "notes.txt").read_text() == "mine"
   (tmp_path / "data").mkdir()
   (tmp_path / "data" / "file").write_text("mine")
   with pytest.raises(ValueError, match="is there and no preset"):
