@@ -82,9 +82,11 @@ def decompress(
   if reader.header.kind != "images":
     raise ArchiveError("the archive holds files; bin/decompress writes them to a folder")
   coder = coder_for(reader, model)
-  numbers, wanted = None, slice(None)
+  numbers, wanted, first = None, slice(None), 0
   if start or stop is not None:
-    numbers, wanted = _segments_with(reader.index()["images"], start, stop)
+    counts = reader.index()["images"]
+    numbers, wanted = _segments_with(counts, start, stop)
+    first = slice(start, stop).indices(sum(counts))[0]
   parts, problems, size = [], [], 0
   try:
     for part in read_images(reader, coder, numbers):
@@ -102,7 +104,7 @@ def decompress(
   known = np.concatenate([part.known for part in parts] or [np.zeros(0, bool)])[wanted]
   if problems and (numbers is None or not known.all()):
     lost = np.flatnonzero(~known)
-    raise LostImagesError(f"{'; '.join(problems[:3])}; {_ranges(lost)} of {len(images)} found", images, lost)
+    raise LostImagesError(f"{'; '.join(problems[:3])}; {_ranges(first + lost)} of {len(images)} found", images, lost)
   return images
 
 
@@ -137,7 +139,7 @@ def coder_for(reader: ArchiveReader, model: FlowPlusPlus | CodecModel | TieredCo
 
 
 def _ranges(indices):
-  """Return indices as text: "images 3-7, 9 lost"."""
+  """Return numbers of images in an archive as text: "images 3-7, 9 lost"."""
   if not len(indices):
     return "no image lost"
   breaks = np.flatnonzero(np.diff(indices) > 1)

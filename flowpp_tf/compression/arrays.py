@@ -23,7 +23,7 @@ class LostImagesError(ArchiveError):
 
   Attributes:
     images: those that can, uint8 or uint16 `[N, H, W, C]`; the others are 0.
-    lost: indices of the others.
+    lost: indices of the others in `images`; the message says their numbers in the archive.
 
   Examples:
     >>> model = fpp.FlowPlusPlus.from_preset("digits")

@@ -41,7 +41,7 @@ def default_cache_dir() -> pathlib.Path:
 def cache_entry(name: str, identity: Any, cache_dir: Path | None = None) -> pathlib.Path:
   """Return the path in the cache of what a JSON-serializable value identifies; `name` is for the reader of a list."""
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-  label = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+  label = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:50]  # a name has 255 bytes at most
   return pathlib.Path(cache_dir or default_cache_dir()).expanduser() / f"{label}-{digest[:16]}"
 
 

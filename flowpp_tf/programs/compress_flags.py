@@ -108,7 +108,7 @@ def _check_go_together(given):
   for name in ("lossy_pixels", "keep_bytes", "allow"):
     if given[name].value and not given.images:
       raise InputError(f"--{name} is for the files of --images; a split of a data set has pixels only")
-  for name in ("test", "embed_model"):
+  for name in ("test", "embed_model", "allow"):
     if given[name].value and given.estimate:
       raise InputError(f"--{name} is for an archive, which --estimate does not write")
   if given.keep_bytes and given.lossy_pixels:

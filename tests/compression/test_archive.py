@@ -374,6 +374,10 @@ def test_what_is_lost_is_named_and_the_rest_is_there():
   with pytest.raises(compression.LostImagesError, match="wrong checksum; .*images 30-59 lost of 70 found") as error:
     fpp.decompress(coder(), bytes(compressed))
   np.testing.assert_array_equal(error.value.images[60:], images(70)[60:])
+  with pytest.raises(compression.LostImagesError, match="images 40-59 lost of 25 found") as error:  # as in the archive
+    fpp.decompress(coder(), bytes(compressed), start=-30, stop=65)
+  np.testing.assert_array_equal(error.value.lost, np.arange(20))
+  np.testing.assert_array_equal(error.value.images[20:], images(70)[60:65])
   with pytest.raises(compression.LostImagesError, match="truncated.*; no image lost of 60 found"):
     fpp.decompress(coder(), data()[: int(archive.ArchiveReader(io.BytesIO(data())).index()["position"][2]) + 9])
 
@@ -670,6 +674,7 @@ def test_arrays_are_decoded_elsewhere_or_refused_by_name(run, tier):
     ("compress", ["--preset=tiny", "--output=x.fpp", "--images="], "flag --images is empty"),
     ("compress", ["--preset=tiny", "--output=x.fpp", "--keep_bytes"], "--keep_bytes is for the files of --images"),
     ("compress", ["--preset=tiny", "--output=x.fpp", "--allow=jpegxl"], "--allow is for the files of --images"),
+    ("compress", ["--preset=tiny", "--images=.", "--estimate", "--allow=jpegxl"], "--allow is for an archive"),
     ("compress", ["--preset=tiny", "--estimate", "--embed_model"], "--embed_model is for an archive, which --estimate"),
     ("compress", ["--output=x.fpp"], "give the model as --workdir or as --preset"),
     ("decompress", ["--output=x"], "give the archive"),

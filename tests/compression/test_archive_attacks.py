@@ -266,6 +266,15 @@ def test_an_array_of_a_model_that_claims_more_bytes_than_it_has_is_refused():
   assert peak < 8 << 20
 
 
+def test_a_model_whose_arrays_are_compressed_is_refused_before_they_are_read():
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, "w", zipfile.ZIP_LZMA) as members:
+    members.writestr("description.npy", np.random.RandomState(0).bytes(1000))
+  data = file.getvalue()
+  with pytest.raises(fpp.InputError, match="its array 'description.npy' is compressed, which no model's is"):
+    compression.CodecModel.from_bytes(data)
+
+
 @pytest.mark.parametrize("stages", [[["columns", 0]], [["spiral", 1]], [["squeeze", 0]] * 3, [["channels", -1]]])
 def test_stages_that_images_cannot_have_are_refused(stages):
   model = bomb()

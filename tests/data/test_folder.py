@@ -253,6 +253,14 @@ def test_a_cache_that_cannot_be_written_or_read_says_so(tmp_path, cache_on_disk)
     load(tmp_path / "images", cache_dir=tmp_path / "cache")
 
 
+def test_a_folder_may_have_as_long_a_name_as_there_is(tmp_path, cache_on_disk):
+  cache_on_disk()
+  folder = tmp_path / ("雪" * 85)  # 255 bytes
+  write(folder)
+  expected = load(folder, cache_dir=tmp_path / "cache").fingerprint()
+  assert load(folder, cache_dir=tmp_path / "cache").fingerprint() == expected
+
+
 def test_enlarged_images_are_told(tmp_path):
   write(tmp_path, 6)
   (note,) = load(tmp_path, image_shape=(16, 16, 3)).notes
