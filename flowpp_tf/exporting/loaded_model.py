@@ -32,7 +32,8 @@ class LoadedModel:
   """Graphs and weights of a SavedModel, with the methods of `FlowPlusPlus`.
 
   A seed is a single integer. Invalid input and more images than `max_batch` raise an `InputError`. Labels and
-  conditions, of a model that takes them, are keyword arguments with one for each image.
+  conditions, of a model that takes them, are keyword arguments with one for each image. Values are checked before a
+  call, which a graph cannot do: within a `tf.function`, call the functions of `saved_model`.
 
   Attributes:
     config: `FlowPlusPlusConfig`.
@@ -80,6 +81,8 @@ class LoadedModel:
     return self._call("decode", given, latents=latents)
 
   def _call(self, name, given, **values):
+    if not tf.executing_eagerly():
+      raise InputError(f"`{name}` must be called eagerly: within a graph, call `saved_model.{name}`")
     if "seed" in values and values["seed"] is None:
       values["seed"] = tf.random.uniform([], tf.int64.min, tf.int64.max, tf.int64)
     function = self.saved_model.signatures[name]

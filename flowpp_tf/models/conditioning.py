@@ -124,9 +124,14 @@ def conditioning_checks(config: FlowPlusPlusConfig, conditioning: Mapping[str, t
     >>> len(fpp.models.conditioning_checks(config, {"labels": tf.constant([3, 4])})) > 0
     True
   """
-  if "labels" not in conditioning:
-    return []
-  return checks.label_checks(conditioning["labels"], lowest_label(config), config.num_classes)
+  found = []
+  if "labels" in conditioning:
+    found += checks.label_checks(conditioning["labels"], lowest_label(config), config.num_classes)
+  if "condition" in conditioning:
+    wrong = ~tf.math.is_finite(conditioning["condition"])
+    example = tf.boolean_mask(conditioning["condition"], wrong)[:1]
+    found.append(checks.Check(~tf.reduce_any(wrong), "`condition` must be finite, got", example))
+  return found
 
 
 @check_arguments

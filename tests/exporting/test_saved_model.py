@@ -353,6 +353,7 @@ def test_a_loaded_model_has_the_methods_of_the_model(model, flow):
     (lambda m: m.encode(small_images() + 8.0), "`images` must be integers in 0 .. 7, got "),
     (lambda m: m.decode(LATENTS * np.nan), "`latents` must be finite, got nan"),
     (lambda m: fpp.load_saved_model(ROOT), "holds no SavedModel of Flow"),
+    (lambda m: tf.function(lambda: m.bits_per_dim(IMAGES))(), "within a graph, call `saved_model.bits_per_dim`"),
   ],
 )
 def test_bad_input_of_a_loaded_model_is_an_input_error(flow, call, message):

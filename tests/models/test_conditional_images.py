@@ -355,12 +355,17 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
   for change, message in (
     (dict(labels=[0, 1, 2, 3]), "`labels` must lie in"),
     (dict(labels=[0, 1]), "one for each"),
+    (dict(condition=given["condition"].astype(np.float64) + 1e300), "`condition` must be finite, got inf"),
     (dict(other=1), "`other` must be left out"),
   ):
     with pytest.raises(fpp.InputError, match=message):
       loaded.sample(4, seed=3, **{**given, **change})
   with pytest.raises(fpp.InputError, match="`condition` must be given: the model takes it"):
     loaded.sample(4, seed=3)
+  given["condition"][2, 0] = np.nan
+  for answer in (lambda m: m.encode(IMAGES, **given), lambda m: m.sample(4, **given)):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`condition` must be finite, got"):
+      answer(loaded.saved_model)
 
 
 @pytest.mark.slow
