@@ -19,7 +19,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import use_cpu_lanes
 from flowpp_tf.evaluation import BatchedModel, Scorer
 from flowpp_tf.io.files import write_file, writing
-from flowpp_tf.io.model_folders import ABOUT, CONFIG
+from flowpp_tf.io.model_folders import ABOUT, CONFIG, presets
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training import Workdir
 from flowpp_tf.types import Path, Seed
@@ -42,6 +42,8 @@ class _BatchFunction:
       use_cpu_lanes(1)
     folder = pathlib.Path(model).expanduser()
     is_run = (folder / CONFIG).is_file() and not (folder / ABOUT).is_file()
+    if is_run and str(model) in presets():
+      raise InputError(f"`model` {str(model)!r} is a preset, and the folder of a run: give its whole path")
     self._model = Workdir(folder).load()[0] if is_run else FlowPlusPlus.from_preset(model)
 
   def _images(self, batch, *columns):

@@ -85,7 +85,7 @@ def test_archives_of_other_models_and_tiers_have_other_names(tmp_path):
   assert names == {path.name for path in folder.iterdir()} and len(names) == 3
 
 
-def test_wrong_batches_and_models_are_one_line(tmp_path):
+def test_wrong_batches_and_models_are_one_line(tmp_path, monkeypatch):
   score = ScoreImages("digits", num_samples=1, batch_size=2)
   with pytest.raises(fpp.InputError, match="^`batch` must be a dict with a column 'image', got 'picture'"):
     score({"picture": IMAGES})
@@ -98,3 +98,10 @@ def test_wrong_batches_and_models_are_one_line(tmp_path):
     ScoreImages("digit")
   with pytest.raises(fpp.InputError, match="is no preset"):
     ScoreImages(tmp_path)
+  (tmp_path / "digits").mkdir()
+  (tmp_path / "digits" / "config.json").write_text("{}")
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(
+    fpp.InputError, match="^`model` 'digits' is a preset, and the folder of a run: give its whole path"
+  ):
+    ScoreImages("digits")
