@@ -9,7 +9,6 @@ import os
 import pathlib
 import struct
 import sys
-import zipfile
 import zlib
 
 import numpy as np
@@ -18,13 +17,16 @@ from flowpp_runtime import Model, __version__
 
 
 def main(arguments: list[str] | None = None) -> int:
-  """Run the command; return its exit code, 2 for bad input, with one line that says what."""
+  """Run the command; return its exit code: 2 for bad input, 130 for Ctrl-C, each with one line that says what."""
   given = _parser().parse_args(arguments)
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")  # names of files may have letters that a terminal has not
   try:
     given.run(given)
-  except (ValueError, OSError, EOFError, MemoryError) as error:
+  except KeyboardInterrupt:
+    print("flowpp-runtime: stopped by Ctrl-C", file=sys.stderr)
+    return 130
+  except (ValueError, OSError, MemoryError) as error:
     print(f"flowpp-runtime: error: {error}", file=sys.stderr)
     return 2
   return 0
@@ -63,7 +65,18 @@ def _sample(given):
     _write(given.output, file.getvalue())
   else:
     _write(given.output, png(grid(images, model.levels)))
-  print(f"wrote {given.output}")
+  _print(f"wrote {given.output}")
+
+
+def _print(text):
+  """Print on standard output; raise a `ValueError` if it cannot be written, such as to a file on a full disk."""
+  try:
+    print(text, flush=True)
+  except OSError as error:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes again when it ends
+    if isinstance(error, BrokenPipeError):  # as with `| head`: nobody reads on
+      sys.exit(141)
+    raise ValueError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def _write(path, content):
@@ -84,19 +97,18 @@ def _write(path, content):
 def _score(given):
   images = _array(given.images)
   arguments = dict(labels=given.label, num_samples=given.num_samples, seed=given.seed)
-  for bits in Model(given.model).bits_per_dim(images, **arguments):
-    print(f"{bits:.6f}")
+  _print("\n".join(f"{bits:.6f}" for bits in Model(given.model).bits_per_dim(images, **arguments)))
 
 
 def _array(path):
   """Return the array of an .npy file; raise a `ValueError` or an `OSError` for any other file."""
-  try:
-    with open(path, "rb") as file:
+  with open(path, "rb") as file:
+    try:
       images = np.load(file, allow_pickle=False)
-  except zipfile.BadZipFile as error:  # of a file that begins as an .npz file does
-    raise ValueError(f"{path!r} must be an .npy file: {error}") from None
-  except MemoryError as error:  # of the size that its header says
-    raise ValueError(f"{path!r} does not fit into memory: {error}") from None
+    except MemoryError as error:  # of the size that its header says
+      raise ValueError(f"{path!r} does not fit into memory: {error}") from None
+    except Exception as error:  # NumPy has many for damaged files
+      raise ValueError(f"{path!r} must be an .npy file: {error}") from None
   if not isinstance(images, np.ndarray):
     raise ValueError(f"{path!r} must be an .npy file of one array, got an .npz file")
   return images

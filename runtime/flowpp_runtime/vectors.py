@@ -60,7 +60,10 @@ class VectorFlow:
   def decode(self, latents: Any, context: Any = None) -> np.ndarray:
     """Return the vectors of latents `[N, D]`, float32 `[N, D]`; `context` as of `log_prob`."""
     latents = numbers("latents", latents, (self.event_size,))
-    return self._call("sample", {"latents": latents, **self._given(context, len(latents))})["x"]
+    x = self._call("sample", {"latents": latents, **self._given(context, len(latents))})["x"]
+    if wrong := np.count_nonzero(~np.isfinite(x).all(axis=1)):
+      raise ValueError(f"`latents` must be such as the flow can decode, got {wrong} that become no vector")
+    return x
 
   def sample(self, n: int, context: Any = None, seed: int | None = None, temperature: float = 1.0) -> np.ndarray:
     """Return `n` samples, float32 `[n, D]`.

@@ -169,14 +169,44 @@ def test_what_no_memory_and_no_float32_can_hold_is_one_line(flag, message, digit
   assert line.startswith(f"flowpp-runtime: error: {message}")
 
 
+def test_output_that_nobody_can_take_is_one_line(digits, tmp_path):
+  np.save(tmp_path / "a.npy", np.zeros([2, 8, 8, 1], np.uint8))
+  score = [sys.executable, "-m", "flowpp_runtime.command", "score", digits[1], tmp_path / "a.npy"]
+  environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+  with open("/dev/full", "w") as full:
+    out = subprocess.run(score, stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+  line = "flowpp-runtime: error: standard output cannot be written: No space left on device\n"
+  assert (out.returncode, out.stderr) == (2, line)
+  end, begin = os.pipe()
+  os.close(end)  # nobody reads
+  out = subprocess.run(score, stdout=begin, stderr=subprocess.PIPE, text=True, env=environment)
+  os.close(begin)
+  assert (out.returncode, out.stderr) == (141, "")
+
+
+def test_ctrl_c_is_one_line(digits, capsys, monkeypatch):
+  def interrupted(*given):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(flowpp_runtime.Model, "sample", interrupted)
+  assert command.main(["sample", str(digits[1])]) == 130
+  assert capsys.readouterr().err == "flowpp-runtime: stopped by Ctrl-C\n"
+
+
 def test_files_that_are_no_array_are_one_line(digits, tmp_path, capsys):
   header = "{'descr': '<i8', 'fortran_order': False, 'shape': (10000000000000, 8, 8, 1), }".ljust(117) + "\n"
   (tmp_path / "huge.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode())
   (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 and no more")
+  (tmp_path / "cut.npy").write_bytes(
+    b"\x93NUMPY\x01\x00\x0f\x00{'descr': '<i8'\n"
+  )  # for which NumPy has an error of its own
+  (tmp_path / "empty.npy").touch()
   np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
   for name, message in (
     ("huge.npy", "does not fit into memory"),
-    ("zip.npy", "must be an .npy file"),
+    ("zip.npy", "zip.npy' must be an .npy file"),
+    ("cut.npy", "cut.npy' must be an .npy file"),
+    ("empty.npy", "empty.npy' must be an .npy file"),
     ("two.npz", "must be an .npy file of one array, got an .npz file"),
     ("none.npy", "No such file"),
   ):
@@ -268,6 +298,10 @@ def test_what_does_not_fit_its_classes_condition_or_context_is_one_line(classes,
     (lambda: flow.log_prob(x, np.zeros([3, 3])), "`context` must have shape [2, 3], got [3, 3]"),
     (lambda: flow.log_prob(x[0], np.zeros(3)), "`x` must have shape [N, 5], got [5]"),
     (lambda: flow.sample(0, np.zeros(3)), "`n` must be a positive integer, got 0"),
+    (
+      lambda: flow.sample(2, np.zeros(3), temperature=1e30),
+      "`latents` must be such as the flow can decode, got 2 that become no vector",
+    ),
   ]:
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
       call()
