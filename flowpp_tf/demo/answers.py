@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.images import read_for_model, upright_size
+from flowpp_tf.data.images import is_cut, read_for_model, upright_size
 from flowpp_tf.demo import figures
 from flowpp_tf.demo.archives import archive_html
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
@@ -90,13 +90,14 @@ class DemoHandlers:
     return explain(self.engine, read_upload(path, self.engine.config))
 
   def compress(self, path: Path | None) -> tuple[str, str]:
-    """Return the path of an archive of an upload as the model sees it, and HTML with its size beside others."""
+    """Return the path of an archive of an upload as the model sees it, and HTML that says so, with its size."""
     image = read_upload(path, self.engine.config)
     data = self.engine.compress(image[np.newaxis])
     archive = self.folder / "image.fpp"
     archive.write_bytes(data)
     bound = float(self.engine.bound(image[np.newaxis])[0]) * image.size / 8
-    return str(archive), archive_html(image, len(data), bound, archive.name, self.model_flag)
+    fitted = _fitted(path, self.engine.config)
+    return str(archive), archive_html(image, len(data), bound, archive.name, self.model_flag, fitted)
 
   def _sample(self, n, temperature, seed, label, guidance):
     seed = _integer("seed", seed, 0, LAST_SEED)
@@ -144,13 +145,16 @@ def _score_text(scores, num_samples, lines):
 
 
 def _fitted(path, config):
-  """Return how the file was fitted to the model, or None if it has the model's size."""
+  """Return how the file was fitted to the size and the bits of the model, "" if it was not."""
   height, width, _ = config.image_shape
   size = upright_size(path, config.image_shape[2], config.pixel_levels)
-  if size == (width, height):
-    return None
-  low = ", which makes its bits/dim low" if size[0] < width or size[1] < height else ""
-  return f"The file has {size[0]}x{size[1]} pixels and was fitted to {width}x{height}{low}."
+  notes = []
+  if size != (width, height):
+    low = ", which makes its bits/dim low" if size[0] < width or size[1] < height else ""
+    notes.append(f"The file has {size[0]}x{size[1]} pixels and was fitted to {width}x{height}{low}.")
+  if is_cut(path, config.pixel_levels):
+    notes.append("The file has 16 bits a value and was cut to 8.")
+  return " ".join(notes)
 
 
 def _number(name, value, low, high):

@@ -10,7 +10,7 @@ from flowpp_tf.demo import charts, figures
 from flowpp_tf.evaluation import codec_bytes
 
 
-def archive_html(image: np.ndarray, size: int, bound: float, name: str, model_flag: str) -> str:
+def archive_html(image: np.ndarray, size: int, bound: float, name: str, model_flag: str, fitted: str) -> str:
   """Return HTML with the bytes of an archive, of the bound, and of other lossless files.
 
   Args:
@@ -19,14 +19,16 @@ def archive_html(image: np.ndarray, size: int, bound: float, name: str, model_fl
     bound: bytes by the single-sample bound.
     name: of the archive.
     model_flag: what names the model to `bin/decompress`.
+    fitted: how the image differs from its file, "" if it does not.
   """
   others, missing = _others(image)
   sizes = {"by its bound": bound, "this archive": size, **others}
   command = html.escape(f"bin/decompress {name} {model_flag} --output=image.npy")
+  held = f"<p>It holds the image as the model sees it. {html.escape(fitted)}</p>" if fitted else ""
   return (
     f"{charts.size_bars(sizes)}<p>The archive of one image has a header, and the bits that bits-back coding begins "
     f"with: {size - bound:,.0f} bytes more than the bound. Many images in one archive share them. The pixels as "
-    f"numbers are {image.nbytes:,} bytes.{missing}</p><p>To decode it: <code>{command}</code></p>"
+    f"numbers are {image.nbytes:,} bytes.{missing}</p><p>To decode it: <code>{command}</code></p>{held}"
   )
 
 

@@ -72,9 +72,7 @@ class Guard:
         await refusal(507 if full else 500, text)(scope, receive, send)
 
   def _is_known(self, host):
-    name = host.lower()
-    with contextlib.suppress(ValueError):
-      name = urlsplit(f"//{name}").hostname or ""
+    name = _without_port(host)
     if name in self._hosts:
       return True
     with contextlib.suppress(ValueError):
@@ -92,8 +90,15 @@ class Guard:
 
 
 def allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:
-  """Return the names of a page that listens at `host`: those of this machine, and `more`; addresses need no name."""
-  names = {"localhost", host, *more}
+  """Return the names of a page that listens at `host`: those of this machine, and `more`, whose ports do not count."""
+  names = {"localhost", host, *map(_without_port, more)}
   if host not in ("127.0.0.1", "localhost", "::1"):
     names |= {socket.gethostname(), socket.getfqdn()}
-  return frozenset(name.lower() for name in names)
+  return frozenset(name.lower() for name in names if name)
+
+
+def _without_port(host):
+  """Return the name in a `Host`, in lower case."""
+  with contextlib.suppress(ValueError):
+    return urlsplit(f"//{host.lower()}").hostname or ""
+  return host.lower()

@@ -216,6 +216,9 @@ class _ModelTabs:
       return gr.update(value=file, visible=True), html
 
     Calls(self._page, compressed, [upload], [archive, sizes], status).on([pack.click], f"{self._prefix}compress")
+    # An archive is of the image that is there.
+    empty = lambda: (gr.update(value=None, visible=False), "")
+    upload.change(empty, None, [archive, sizes], api_visibility="private", queue=False, show_progress="hidden")
 
   def _side_by_side(self, number, *labels):
     """Write a picture of two examples; return its path."""
@@ -276,7 +279,7 @@ def _write_examples(examples, answers):
   """Write a file for each example, and a picture of it; return their labels and the paths of both."""
   files = []
   for label, image in examples.items():
-    name = "_".join(re.findall(r"[^\W_]+", label))
+    name = "_".join(re.findall(r"[^\W_]+", label))[-40:]  # whose end has the number; a class may have a long name
     file = picture = answers.folder / f"{name}.png"
     thumbnail(image, answers.engine.config.levels).save(picture)
     if image.dtype == np.uint16:  # a picture has 8 bits

@@ -46,6 +46,9 @@ def plan_from_flags() -> str:
     raise InputError("give the model as --workdir, --preset or --saved_model, one of them, or none for all presets")
   check_extra("gradio", "the page")
   visitors_from_flags()
+  for name in given.allowed_hosts:
+    if not name or "/" in name:
+      raise InputError(f"--allowed_hosts must be names such as page.example, got {name!r}")
   _check_can_serve(given.host, given.port)
   if given.saved_model is not None:
     model = f"the SavedModel in {given.saved_model}"
@@ -71,6 +74,9 @@ def visitors_from_flags() -> list[tuple[str, str]] | None:
   pairs = [tuple(line.strip().split(":", 1)) for line in lines]
   if not pairs or not all(len(pair) == 2 and all(pair) for pair in pairs):
     raise InputError("--auth must be USER:PASSWORD, or @FILE with such lines")
+  users = [user for user, _ in pairs]
+  if twice := sorted({user for user in users if users.count(user) > 1}):  # of which one password would be lost
+    raise InputError(f"--auth must have one line for each user, got more for {', '.join(twice)}")
   return pairs
 
 

@@ -182,6 +182,7 @@ def test_scores_are_those_of_bin_score(answers, uploads, model):
   assert "Likelihood does not say whether an image is like those of training" in text
   np.testing.assert_array_equal(seen, evaluation.image_grid(image[np.newaxis], 8))
   assert seen.size == decoded.size == difference.size
+  assert "cut to 8" not in text and "has 16 bits a value and was cut to 8" in answers.score(uploads / "sixteen.png")[-1]
 
 
 def test_the_wall_has_the_same_latents_at_each_temperature(answers, batched):
@@ -219,6 +220,7 @@ def test_a_part_that_fails_is_a_line_and_the_others_are_there(answers, uploads, 
 def test_an_archive_of_the_page_is_read_by_bin_decompress(answers, uploads, workdir, tmp_path):
   path, text = answers.compress(uploads / "good.png")
   assert "bin/decompress image.fpp --preset=mine --output=image.npy" in text
+  assert "as the model sees it. The file has 30x20 pixels and was fitted to 4x4." in text
   code, _, error = call("decompress", path, f"--workdir={workdir.path}", "--output=image.npy", cwd=tmp_path)
   assert code == 0, error
   np.testing.assert_array_equal(np.load(tmp_path / "image.npy"), [read_upload(uploads / "good.png", CONFIG)])
@@ -298,9 +300,12 @@ def test_examples_are_files_that_the_model_reads(levels, channels, tmp_path):
   config = types.SimpleNamespace(image_shape=(4, 4, channels), levels=levels, pixel_levels=levels)
   image = np.random.RandomState(0).randint(0, levels, [4, 4, channels]).astype(np.uint8 if levels < 256 else np.uint16)
   handlers = types.SimpleNamespace(folder=tmp_path, engine=types.SimpleNamespace(config=config))
-  ((label, path, picture),) = _write_examples({"test 0": image}, handlers)
+  ((label, path, picture), (_, other, _)) = _write_examples(
+    {"test 0": image, f"{'dog ' * 99} (test 1)": image}, handlers
+  )
+  assert other != path
   np.testing.assert_array_equal(read_upload(path, config), image)
-  assert _fitted(path, config) is None and label == "test 0"
+  assert _fitted(path, config) == "" and label == "test 0"
   assert np.asarray(Image.open(picture)).dtype == np.uint8
 
 
@@ -639,6 +644,9 @@ def test_what_the_page_says_of_an_example_and_of_uploads(page, uploads, model, t
     panel.locator("a[download='image.fpp']").click()
   download.value.save_as(tmp_path / "image.fpp")
   np.testing.assert_array_equal(fpp.decompress(model, (tmp_path / "image.fpp").read_bytes()), image)
+  _changed(panel, panel.get_by_text("blank image").click)
+  panel.get_by_text("To decode it: ").wait_for(state="detached")  # which was of the upload
+  assert not panel.locator("a[download='image.fpp']").count()
 
 
 @pytest.mark.browser

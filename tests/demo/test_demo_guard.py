@@ -54,6 +54,8 @@ def guarded(app, folder, host="127.0.0.1", more=(), logins=None, log_fn=None, **
     ("127.0.0.1", {}, 421),
     ("127.0.0.1", {"host": "[::"}, 421),
     ("127.0.0.1", {"host": "added.example"}, 200),
+    ("127.0.0.1", {"host": "ported.example:7860"}, 200),
+    ("127.0.0.1", {"host": "ported.example"}, 200),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "http://evil.example"}, 403),
     ("127.0.0.1", {"host": "localhost:7860", "origin": "null"}, 403),
@@ -61,7 +63,7 @@ def guarded(app, folder, host="127.0.0.1", more=(), logins=None, log_fn=None, **
   ],
 )
 def test_requests_of_other_sites_are_refused(tmp_path, host, headers, status):
-  app = guarded(page, tmp_path, host, ["Added.example"])
+  app = guarded(page, tmp_path, host, ["Added.example", "Ported.example:7860", ":7860"])
   for method in ("GET", "POST"):
     assert ask(app, method, **headers) == status
   assert ask(app, kind="websocket", **headers) == status
@@ -376,11 +378,19 @@ def test_passwords_are_those_of_their_users():
 
 
 @pytest.mark.needs("gradio")
-@pytest.mark.parametrize("auth", ["name", ":", "name:", ":word", "@missing", "@empty"])
+@pytest.mark.parametrize("auth", ["name", ":", "name:", ":word", "@missing", "@empty", "@twice"])
 def test_a_password_that_is_none_is_refused(tmp_path, auth):
   (tmp_path / "empty").touch()
+  (tmp_path / "twice").write_text("ada:one\nbob:two\nada:three\n")
   result = call("demo", "--preset=digits", f"--auth={auth}", cwd=tmp_path)
-  assert result.code == 2 and ("--auth must be USER:PASSWORD" in result.error or "cannot be read" in result.error)
+  messages = {"@missing": "cannot be read", "@twice": "--auth must have one line for each user, got more for ada"}
+  assert result.code == 2 and messages.get(auth, "--auth must be USER:PASSWORD") in result.error
+
+
+@pytest.mark.needs("gradio")
+def test_an_address_is_no_name_of_a_host(tmp_path):
+  result = call("demo", "--preset=digits", "--allowed_hosts=a.example,https://b.example", cwd=tmp_path)
+  assert result.code == 2 and "names such as page.example, got 'https://b.example'" in result.error
 
 
 GOOD = {
