@@ -203,10 +203,10 @@ class FlowPlusPlusConfig(Settings):
     self._as_tuples("image_shape", "condition_shape")
     if isinstance(self.remat, bool):  # as earlier versions wrote it
       object.__setattr__(self, "remat", "blocks" if self.remat else "off")
-    if self.tile_neighbours and len(self.image_shape) == 3:
+    super().__post_init__()
+    if self.tile_neighbours:
       height, width, channels = self.image_shape
       object.__setattr__(self, "condition_shape", (height, width, context_channels(channels)))
-    super().__post_init__()
     self._require(
       "augment_channels", self.dequantization != "none" or not self.augment_channels, "0 for an exact density"
     )

@@ -71,7 +71,8 @@ class Settings:
 
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
-      value, allowed = getattr(self, field.name), field.metadata.get("range")
+      value, allowed = _python(getattr(self, field.name)), field.metadata.get("range")
+      object.__setattr__(self, field.name, value)  # the class is frozen
       if allowed is not None and not (value is None and _is_optional(field)):
         self._require(field.name, _holds(allowed, value), allowed.expected)
         if allowed.most < math.inf:
@@ -89,6 +90,13 @@ class Settings:
   def _require(self, name, holds, expected):
     if not holds:
       raise InputError(f"`{name}` must be {expected}, got {getattr(self, name)!r}")
+
+
+def _python(value):
+  """Return NumPy's numbers as Python's: JSON has no others, and theirs overflow."""
+  if isinstance(value, tuple):
+    return tuple(map(_python, value))
+  return value.item() if isinstance(value, np.generic) else value
 
 
 def _holds(allowed, value):

@@ -1,10 +1,13 @@
 """Configs and structures: the published size, and one clear line for what cannot be built."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 
 import flowpp_tf as fpp
+from flowpp_tf.config import TrainingConfig
 from flowpp_tf.config.size import model_size
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.registry import COUPLINGS
@@ -142,11 +145,23 @@ def test_a_structure_that_cannot_be_says_where(structure, shape, message):
     (dict(dequant_structure="squeeze"), "`dequant_structure` must be columns:N alone"),
     (dict(dequant_structure="rows:1"), "`dequant_structure` 'rows:1' has an entry"),
     (dict(image_shape=(9, 8, 1)), "the height is 9, which cannot be halved"),
+    (dict(tile_neighbours=np.array([True, False])), "`tile_neighbours` must be True or False, got an array"),
   ],
 )
 def test_a_config_without_meaning_names_field_value_and_what_was_expected(changes, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(fpp.get_config("digits"), **changes)
+
+
+def test_numbers_of_numpy_become_those_of_python():
+  """Such as `images.max() + 1` levels: JSON has no others, and those of 8 bits overflow."""
+  changes = dict(levels=np.uint8(17), image_shape=np.array([4, 4, 1]), attention=np.bool_(False))
+  config = dataclasses.replace(fpp.get_config("digits"), dropout=np.float32(0.25), **changes)
+  settings = TrainingConfig(steps=np.int64(5), clip_norm=np.float32(0.5), profile=np.array([1, 2]))
+  expected = dict(levels=17, image_shape=[4, 4, 1], attention=False, dropout=0.25)
+  assert json.loads(json.dumps(dataclasses.asdict(config))).items() >= expected.items()
+  expected = dict(steps=5, clip_norm=0.5, profile=[1, 2])
+  assert json.loads(json.dumps(dataclasses.asdict(settings))).items() >= expected.items()
 
 
 def test_an_unknown_config_names_the_close_ones():
