@@ -49,7 +49,7 @@ def write_crops(folder):
   """Write the middle of each photograph as PNG; return the names."""
   if FLAGS.folder:
     paths = sorted(p for p in pathlib.Path(FLAGS.folder).iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    images = {path.stem: Image.open(path).convert("RGB") for path in paths}
+    images = {path.name: Image.open(path).convert("RGB") for path in paths}  # a.jpg may stand beside a.png
   else:
     import skimage.data
     import sklearn.datasets

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 FLAGS = flags.FLAGS
-AIR = -1024  # Hounsfield units of the lowest value
+AIR, LEVELS = -1024, 4096  # Hounsfield units of the lowest value; values of 12 bits
 SPLITS = {"validation": range(24, 32), "test": range(48, 68)}
 BETWEEN = 2  # slices next to those of another split, which nobody sees
 
@@ -40,12 +40,15 @@ def main(argv):
 
 
 def read_volume(path):
-  """Return the Hounsfield units of a project of InVesalius, int32 `[slices, H, W]`."""
+  """Return the Hounsfield units of a project of InVesalius, int32 `[slices, H, W]`, which 12 bits hold."""
   with tarfile.open(path) as project:
     members = {pathlib.PurePath(member.name).name: member for member in project.getmembers() if member.isfile()}
     matrix = plistlib.load(project.extractfile(members["main.plist"]))["matrix"]
     content = project.extractfile(members[matrix["filename"]]).read()
-  return np.frombuffer(content, matrix["dtype"]).reshape(matrix["shape"]).astype(np.int32)
+  volume = np.frombuffer(content, matrix["dtype"]).reshape(matrix["shape"]).astype(np.int32)
+  if volume.min() < AIR or volume.max() >= AIR + LEVELS:  # as of scanners that mark what is outside of their circle
+    raise ValueError(f"{path} must have values from {AIR} to {AIR + LEVELS - 1}, got {volume.min()} to {volume.max()}")
+  return volume
 
 
 def split_of(index):

@@ -17,9 +17,9 @@ licenseplate,ela_modified,char,segmented,messi,happyfish,blox,aloer \
     $wallpapers/{Valendas,appleflower,beam,butterfly,cloud,drop,flowers}.png \
     $examples/data $examples/text $examples/alphamat/input_images
 
-The packaged photographs keep their split, so that validation and test are those of `--dataset=photos`; all others are
-for training. Large photographs hold little in a patch of 32x32 pixels: they are resized to --side, the larger side.
-None is made larger, so that a small photograph may be there once.
+Of a folder the .jpg files are taken. The packaged photographs keep their split, so that validation and test are those
+of `--dataset=photos`; all others are for training. Large photographs hold little in a patch of 32x32 pixels: they are
+resized to --side, the larger side. None is made larger, so that a small photograph may be there once.
 
 Eleven photographs that no preset has seen, which docs/compression.md measures:
 
@@ -43,8 +43,13 @@ FLAGS = flags.FLAGS
 
 
 def paths_of(path):
-  """Return `path` if it is a file, else the photographs in this folder."""
-  return sorted(path.glob("*.jpg")) if path.is_dir() else [path]
+  """Return `path` if it is a file, else the .jpg files in this folder."""
+  if not path.is_dir():
+    return [path]
+  found = sorted(path.glob("*.jpg"))
+  if not found:
+    print(f"{path} has no .jpg files; name others one by one", file=sys.stderr)
+  return found
 
 
 def main(argv):

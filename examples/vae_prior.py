@@ -88,7 +88,8 @@ def train_and_evaluate(prior, seed, train, test):
   optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, steps))
   vae.compile(optimizer, loss=lambda _, elbo: -elbo, jit_compile=False)
   vae.fit(train, train, batch_size=64, epochs=FLAGS.epochs, verbose=0)
-  log_weights = tf.concat([vae.log_weights(test, 64) for _ in range(FLAGS.samples // 64)], axis=0)
+  parts = [min(64, FLAGS.samples - drawn) for drawn in range(0, FLAGS.samples, 64)]
+  log_weights = tf.concat([vae.log_weights(test, count) for count in parts], axis=0)
   bound = tf.reduce_logsumexp(log_weights, axis=0) - np.log(FLAGS.samples)
   return tf.reduce_mean(log_weights, axis=0).numpy(), bound.numpy()
 
@@ -116,7 +117,7 @@ if __name__ == "__main__":
   flags.DEFINE_integer("latent_size", 32, "Latents of an image.")
   flags.DEFINE_integer("hidden", 256, "Width of encoder and decoder.")
   flags.DEFINE_integer("couplings", 4, "Couplings of the prior.")
-  flags.DEFINE_integer("samples", 256, "Draws of the latents per test image.", lower_bound=64)
+  flags.DEFINE_integer("samples", 256, "Draws of the latents per test image.", lower_bound=1)
   flags.DEFINE_float("dropout", 0.2, "Dropout rate of encoder and decoder.")
   flags.DEFINE_float("learning_rate", 1e-3, "First learning rate.")
   app.run(main)

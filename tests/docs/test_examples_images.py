@@ -102,6 +102,13 @@ def test_photographs_are_made_at_each_side_and_never_enlarged(tmp_path, monkeypa
     assert image.size == (40, 20)
 
 
+def test_a_folder_of_which_no_photograph_is_taken_is_named(tmp_path, monkeypatch, capsys):
+  (tmp_path / "camera").mkdir()
+  Image.new("RGB", (8, 8)).save(tmp_path / "camera" / "a.JPG")
+  out = call(monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", f"{tmp_path}/camera")
+  assert out.startswith("wrote 0 photographs") and "camera has no .jpg files" in capsys.readouterr().err
+
+
 def test_tables_of_images_are_not_added_to(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))  # stands for what is not reached
   with pytest.raises(FileExistsError, match=re.escape(str(tmp_path))):
@@ -128,6 +135,31 @@ def test_slices_are_the_volume_and_splits_do_not_touch(tmp_path, monkeypatch):
   assert {split: len(found) for split, found in of_split.items()} == {"train": 72, "validation": 8, "test": 20}
   for split, other in itertools.permutations(of_split.values(), 2):
     assert min(abs(i - j) for i in split for j in other) > 2
+
+
+def test_a_volume_of_more_than_12_bits_is_refused_and_no_slice_is_written(tmp_path, monkeypatch):
+  """Many scanners mark what is outside of their circle with -2000, which uint16 has not."""
+  description = plistlib.dumps({"matrix": {"filename": "matrix.dat", "shape": [1, 2, 2], "dtype": "int16"}})
+  with tarfile.open(tmp_path / "a.inv3", "w:gz") as project:
+    for name, content in (("main.plist", description), ("matrix.dat", np.int16([-2000, 0, 0, 0]).tobytes())):
+      member = tarfile.TarInfo(f"folder/{name}")
+      member.size = len(content)
+      project.addfile(member, io.BytesIO(content))
+  with pytest.raises(ValueError, match="a.inv3 must have values from -1024 to 3071, got -2000 to 0"):
+    call(monkeypatch, "ct_folder", f"--output={tmp_path}/out", f"--volume={tmp_path}/a.inv3")
+  assert not (tmp_path / "out").exists()
+
+
+# --- compress_photos.py -------------------------------------------------------------------------
+
+
+def test_photographs_whose_names_differ_in_their_ending_are_all_compressed(tmp_path):
+  (tmp_path / "crops").mkdir()
+  for i, name in enumerate(("a.jpg", "a.png", "b.JPG")):
+    Image.new("RGB", (8, 8), (100 * i, 0, 0)).save(tmp_path / name)
+  names = example("compress_photos", folder=str(tmp_path), side=4).write_crops(tmp_path / "crops")
+  reds = [np.asarray(Image.open(tmp_path / "crops" / name), int)[0, 0, 0] for name in names]
+  np.testing.assert_allclose(reds, [0, 100, 200], atol=2)
 
 
 # --- inpaint.py ---------------------------------------------------------------------------------
@@ -218,6 +250,25 @@ def test_log_weights_give_the_evidence_where_it_is_known():
   scale = np.log1p(np.e)
   elbo = exact - 2 * ((scale**2 + 0.25 - 1) / 2 - np.log(scale))
   np.testing.assert_allclose(np.mean(log_weights, axis=0), np.full(3, elbo), rtol=0, atol=0.06)
+
+
+def test_the_bound_of_a_vae_has_as_many_draws_as_were_asked_for():
+  class VAE:
+    def __init__(self, *_):
+      pass
+
+    compile = fit = lambda *_, **__: None
+
+    def log_weights(self, images, samples):
+      return tf.zeros([samples, len(images)])
+
+  vae_prior = example(
+    "vae_prior", samples=100, epochs=1, latent_size=2, hidden=8, couplings=1, dropout=0.0, learning_rate=1e-3
+  )
+  vae_prior.VAE = VAE
+  elbo, bound = vae_prior.train_and_evaluate("normal", 0, np.zeros([3, 64]), np.zeros([3, 64]))
+  np.testing.assert_array_equal(elbo, np.zeros(3))
+  np.testing.assert_allclose(bound, np.zeros(3), atol=1e-6)
 
 
 @pytest.mark.exhaustive
