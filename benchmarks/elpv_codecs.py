@@ -27,14 +27,15 @@ def rows():
   pictures, poly = dataset.test[..., 0], dataset.labels_of("test") >= 4
   for name, encode in codecs().items():
     size = lambda picture, encode=encode: len(encode(np.ascontiguousarray(picture)))
-    bits = 8 * np.array(list(parallel_map(size, pictures))) / pictures[0].size
+    sizes = np.array(list(parallel_map(size, pictures)))
+    bits = 8 * sizes / pictures[0].size
     yield {
       "codec": name,
       "pictures": len(bits),
       "all": float(bits.mean()),
       "mono": float(bits[~poly].mean()),
       "poly": float(bits[poly].mean()),
-      "bytes": int(bits.sum() * pictures[0].size / 8),
+      "bytes": int(sizes.sum()),
     }
 
 

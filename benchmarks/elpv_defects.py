@@ -12,7 +12,7 @@ of bits. Each `A + B` is a sum of scores that were standardised on the sound val
 for" marks the best score of each kind on validation, and the one with the best mean of both kinds. The choice uses the
 validation's labels of defects, the scores use those of sound pictures only.
 
---cache keeps the maps, 189 MB, and sizes, so that a further call takes seconds.
+--cache keeps the maps, 189 MB for each state of the weights, and sizes, so that a further call takes seconds.
 """
 
 import os
@@ -99,14 +99,24 @@ def cached(name, function, *arguments):
   return found
 
 
-def maps_of(pictures):
+def maps_of(workdir, pictures):
   """Bits of each pixel, float32 `[N, 300, 300]`."""
-  import flowpp_tf as fpp
   from flowpp_tf.evaluation import BitMaps
 
-  preset = FLAGS.model in fpp.presets()
-  model = fpp.FlowPlusPlus.from_preset(FLAGS.model) if preset else fpp.load(FLAGS.model)
+  model, _ = workdir.load()
   return np.stack([values.astype(np.float32) for values in BitMaps(model)(pictures[..., np.newaxis])])
+
+
+def maps_of_splits(pictures):
+  """Bits of each pixel by split, of --model; None without it. The cache knows them by the SHA-256 of the weights."""
+  if not FLAGS.model:
+    return None
+  from flowpp_tf.io.model_folders import preset_folder, presets
+  from flowpp_tf.training import Workdir
+
+  workdir = Workdir(preset_folder(FLAGS.model) if FLAGS.model in presets() else FLAGS.model)
+  weights = workdir.weights_info()["sha256"][:12]
+  return {split: cached(f"{weights}_{split}", maps_of, workdir, pictures[split]) for split in SPLITS}
 
 
 def scores_of_kind(pictures, sound, bits, maps):
@@ -169,7 +179,7 @@ def measure():
   kind = {split: dataset.labels_of(split) // 4 for split in pictures}
   third = {split: dataset.labels_of(split) % 4 for split in pictures}  # of the probability of a defect
   bits = {split: cached(f"jpegxl_{split}", jpeg_xl_bits, pictures[split]) for split in SPLITS}
-  maps = {split: cached(split, maps_of, pictures[split]) for split in SPLITS} if FLAGS.model else None
+  maps = maps_of_splits(pictures)
   found: dict[str, dict] = {}
   for number, name in enumerate(KINDS):
     here = {split: kind[split] == number for split in pictures}

@@ -30,6 +30,8 @@ def main(argv):
   from flowpp_tf.training import Workdir
 
   model, settings = Workdir(FLAGS.workdir).load()
+  if not model.config.tile_neighbours:
+    raise app.UsageError(f"--workdir={FLAGS.workdir} is a run of a model without tile_neighbours")
   height, width, channels = model.config.image_shape
   split = as_tiles(data_flags.load_data_of_run(settings, model.config, {})[0].split("test"))
   tiles, contexts = split.tiles(np.arange(len(split)))

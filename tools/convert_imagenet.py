@@ -36,7 +36,7 @@ def convert(file: str | pathlib.Path) -> pathlib.Path:
   """Write the .npy file beside a published file, and return its path.
 
   Raises:
-    InputError (a ValueError): naming the file that does not hold such images.
+    InputError (a ValueError): naming the file that does not hold such images, or the .npy file that is there already.
     OSError: if the .npy file cannot be written.
   """
   path = pathlib.Path(file)
@@ -45,6 +45,8 @@ def convert(file: str | pathlib.Path) -> pathlib.Path:
     raise InputError(f"{str(path)!r} must have a name such as train_32x32 with one of {', '.join(OTHER_FORMS)}")
   shape = (int(match[2]), int(match[2]), 3)
   target = path.with_name(f"{match[1]}.npy")
+  if target.exists():
+    raise InputError(f"{str(target)!r} is there already; remove it to convert {path.name}")
 
   def write(temporary):
     with reading(path):

@@ -53,7 +53,7 @@ def convert(path: str) -> int:
       try:
         _check(folder)
       except (OSError, ValueError) as error:
-        logging.warning("%s is damaged, and not converted: %s", folder, gate.reason(error))
+        logging.warning("%s is damaged, and not converted: %s; move it away to resume", folder, gate.reason(error))
         continue
       try:
         _read(state, str(folder.absolute() / "state"), best=best, recorded=recorded)

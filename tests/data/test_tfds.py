@@ -305,6 +305,15 @@ def test_a_file_under_another_name_is_not_converted(tmp_path):
     convert_imagenet.convert(tmp_path / "images.tar")
 
 
+def test_an_array_that_is_there_is_not_replaced_by_a_conversion(tmp_path):
+  publish(tmp_path, ".tar")
+  target = tmp_path / "train_32x32.npy"
+  target.write_bytes(b"another")
+  with pytest.raises(data.InputError, match="train_32x32.npy' is there already; remove it to convert train_32x32.tar"):
+    convert_imagenet.convert(tmp_path / "train_32x32.tar")
+  assert target.read_bytes() == b"another"
+
+
 def test_the_new_imagenet_under_the_name_of_the_old_one_is_refused(tmp_path):
   # Told apart by the number of validation images: 49,999 and 50,000.
   for name, count in (("train", 3), ("valid", 50_000)):

@@ -1,18 +1,24 @@
 """The benchmarks' arithmetic, and the pages against the figures that are stored."""
 
 import json
+import types
 
+from absl import app
+import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 import counts
+import elpv_codecs
+import elpv_defects
 import figures
 import growth
 import kernels
 import model
 import model_counts
 import run_all
+import seams
 from support.marks import exhaustive
 from tables import with_figures, with_tables
 
@@ -81,6 +87,31 @@ def test_ratios_are_of_what_one_command_measured_side_by_side():
   stored = dict(model=dict(runs=[dict(result=[]), dict(result=rows)]))
   _, *table = run_all.ratios_table(stored)
   assert table == [("baseline", "plain", "train", "4", "25", "10", "2.50", "3.00", "2.00", "1.50")]
+
+
+def test_bytes_of_codecs_are_those_of_their_files(monkeypatch):
+  pictures, labels = np.zeros([3, 7, 7, 1], np.uint8), np.array([0, 4, 4])
+  dataset = types.SimpleNamespace(test=pictures, labels_of=lambda split: labels)
+  monkeypatch.setattr(elpv_codecs, "load_dataset", lambda name, labels: dataset)
+  monkeypatch.setattr(elpv_codecs, "codecs", lambda: {"a": lambda picture: bytes(21)})
+  assert [row["bytes"] for row in elpv_codecs.rows()] == [63]  # 8 * 21 / 49 bits per pixel, times 3 * 49 / 8, is less
+
+
+def test_maps_of_other_weights_are_not_taken_from_the_cache(monkeypatch, tmp_path):
+  made = []
+  monkeypatch.setattr(elpv_defects, "maps_of", lambda workdir, pictures: made.append(workdir.path.name) or pictures + 1)
+  pictures = {"train": np.zeros(1), "validation": np.zeros(2), "test": np.zeros(3)}
+  for name in ("digits", "optdigits", "digits"):
+    monkeypatch.setattr(elpv_defects, "FLAGS", types.SimpleNamespace(model=name, cache=f"{tmp_path}/a"))
+    maps = elpv_defects.maps_of_splits(pictures)
+    assert {split: array.tolist() for split, array in maps.items()} == {"validation": [1, 1], "test": [1, 1, 1]}
+  assert made == ["digits", "digits", "optdigits", "optdigits"]
+
+
+def test_seams_are_those_of_tiles_that_see_their_neighbours(monkeypatch):
+  monkeypatch.setattr(seams, "FLAGS", types.SimpleNamespace(workdir=figures.PRESETS / "digits", tiles=10))
+  with pytest.raises(app.UsageError, match="digits is a run of a model without tile_neighbours"):
+    seams.main([])
 
 
 def test_the_exponent_of_a_power_is_found():

@@ -303,7 +303,9 @@ def test_damaged_data_are_refused_or_have_their_shape(rng, tmp_path, capsys):
         assert all(np.array_equal(found.split(name), good[:4]) for name in data.SPLITS)
         counts["npz: as it was"] += 1
       elif kind in ("tar", "zip"):
-        found = np.load(convert_imagenet.convert(file))
+        target = convert_imagenet.convert(file)
+        found = np.load(target)
+        target.unlink()
         assert all(np.array_equal(image, good[0]) for image in found)
         counts[f"{kind}: as it was, {len(found)} of 3 images"] += 1
       elif kind == "splits":

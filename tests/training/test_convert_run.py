@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_is_not_converted(first_format, caplog):
   with open(folder / "state.index", "ab") as file:
     file.write(b"x")
   assert convert_run.convert(workdir.path) == 0
-  assert f"{folder} is damaged, and not converted: state.index changed since it was written" in caplog.text
+  assert f"{folder} is damaged, and not converted: state.index changed since it was written; move " in caplog.text
 
 
 def test_a_checkpoint_of_another_model_is_one_clear_error(first_format):
