@@ -20,6 +20,7 @@ from PIL import Image
 import flowpp_tf as fpp
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec
 from flowpp_tf.compression.pictures import read_picture, read_pictures, write_pictures
+from flowpp_tf.data.images import flat_image, upright
 
 FLAGS = flags.FLAGS
 
@@ -49,7 +50,7 @@ def write_crops(folder):
   """Write the middle of each photograph as PNG; return the names."""
   if FLAGS.folder:
     paths = sorted(p for p in pathlib.Path(FLAGS.folder).iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
-    images = {path.name: Image.open(path).convert("RGB") for path in paths}  # a.jpg may stand beside a.png
+    images = {path.name: flat_image(upright(Image.open(path)), 3) for path in paths}  # a.jpg may stand beside a.png
   else:
     import skimage.data
     import sklearn.datasets

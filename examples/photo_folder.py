@@ -38,6 +38,7 @@ from absl import app, flags
 from PIL import Image
 
 from flowpp_tf.data.bundled import packaged_photographs
+from flowpp_tf.data.images import flat_image, upright
 
 FLAGS = flags.FLAGS
 
@@ -68,11 +69,12 @@ def main(argv):
     stem = next(stem for stem in stems if stem not in taken)
     taken.add(stem)
     with Image.open(path) as image:
-      for side in sorted({min(int(side), max(image.size)) for side in FLAGS.side}):
-        scale = side / max(image.size)
-        size = round(image.width * scale), round(image.height * scale)
+      photograph = flat_image(upright(image), 3)
+      for side in sorted({min(int(side), max(photograph.size)) for side in FLAGS.side}):
+        scale = side / max(photograph.size)
+        size = round(photograph.width * scale), round(photograph.height * scale)
         name = f"{stem}.png" if len(FLAGS.side) == 1 else f"{stem}_{side}px.png"
-        image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(output / name)
+        photograph.resize(size, Image.Resampling.LANCZOS).save(output / name)
         lines.append(f"train {name}")
   (output / "splits.txt").write_text("\n".join(lines) + "\n")
   print(f"wrote {len(lines)} photographs to {output}")

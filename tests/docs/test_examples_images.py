@@ -14,7 +14,7 @@ import types
 
 import keras
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
@@ -100,6 +100,25 @@ def test_photographs_are_made_at_each_side_and_never_enlarged(tmp_path, monkeypa
   assert (tmp_path / "out" / "splits.txt").read_text() == "train a_32px.png\ntrain a_40px.png\n"
   with Image.open(tmp_path / "out" / "a_40px.png") as image:
     assert image.size == (40, 20)
+
+
+def test_photographs_of_16_bits_or_lying_on_their_side_are_as_they_are_seen(tmp_path, monkeypatch):
+  """Pillow clips 16 bits to white."""
+  Image.fromarray(np.full([4, 8], 0x6480, np.uint16)).save(tmp_path / "deep.png")
+  exif = Image.Exif()
+  exif[ExifTags.Base.Orientation] = 6
+  Image.new("RGB", (8, 4), (100, 100, 100)).save(tmp_path / "side.jpg", exif=exif)
+  paths = [f"{tmp_path}/deep.png", f"{tmp_path}/side.jpg"]
+  call(monkeypatch, "photo_folder", f"--output={tmp_path}/out", "--nopackaged", *paths)
+  crops = tmp_path / "crops"
+  crops.mkdir()
+  example("compress_photos", folder=str(tmp_path), side=99).write_crops(crops)
+  for path in (tmp_path / "out" / "deep.png", crops / "deep.png.png"):
+    with Image.open(path) as image:
+      assert image.size == (8, 4) and np.all(np.asarray(image) == 0x64)
+  for path in (tmp_path / "out" / "side.png", crops / "side.jpg.png"):
+    with Image.open(path) as image:
+      assert image.size == (4, 8)
 
 
 def test_a_folder_of_which_no_photograph_is_taken_is_named(tmp_path, monkeypatch, capsys):
