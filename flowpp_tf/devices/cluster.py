@@ -81,7 +81,9 @@ def wait_for_workers(cluster: Cluster, timeout: float, log_fn: Callable[[str], N
   missing = [address for address in cluster.workers if address != own]
   begin, line = time.monotonic(), 0
   try:
-    listener = socket.create_server(("", int(own.rpartition(":")[2])))
+    both = socket.has_dualstack_ipv6()  # IPv4 and IPv6, as TensorFlow's server listens
+    family = socket.AF_INET6 if both else socket.AF_INET
+    listener = socket.create_server(("", int(own.rpartition(":")[2])), family=family, dualstack_ipv6=both)
   except OSError as error:
     raise InputError(f"worker {cluster.task} cannot listen at {own}: {error.strerror or error}") from None
   with listener:

@@ -93,6 +93,29 @@ def test_three_workers_meet_though_none_waits_for_the_last_to_leave():
   assert sorted(met) == [0, 1, 2]
 
 
+def has_ipv6():
+  try:
+    socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    return True
+  except OSError:
+    return False
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="there is no IPv6 on loopback")
+def test_a_worker_is_reached_by_ipv6_and_by_ipv4():
+  (own, missing), reached = free_addresses(2), []
+  port = int(own.rpartition(":")[2])
+
+  def reach(line):
+    for host in ("127.0.0.1", "::1"):
+      with socket.create_connection((host, port), timeout=LIMIT):
+        reached.append(host)
+
+  with pytest.raises(WorkerLost):
+    cluster.wait_for_workers(cluster.Cluster((f"[::1]:{port}", missing), 0), 0.1, reach)
+  assert reached == ["127.0.0.1", "::1"]
+
+
 def test_who_is_waited_for_is_said_and_the_wait_ends(capsys):
   addresses = free_addresses(2)
   with pytest.raises(WorkerLost, match=rf"worker 0 of 2 has waited \d+ s for {addresses[1]}"):
