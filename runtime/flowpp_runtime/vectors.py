@@ -35,12 +35,15 @@ class VectorFlow:
     self._call = Export(path, ("event_shape", "a flow of vectors"), threads)
     self.metadata = self._call.metadata
     try:
-      (self.event_size,) = map(int, self.metadata["event_shape"])
+      shape = [int(size) for size in self.metadata["event_shape"]]
       self.context_size = int(self.metadata["context_size"])
       base = self.metadata.get("base", "normal")
       self._df = None if base == "normal" else float(base["student_t"])
     except (TypeError, ValueError, KeyError, IndexError) as error:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
+    if len(shape) != 1:
+      raise ValueError(f"{str(path)!r} must be an export of a flow of vectors, got one of events of shape {shape}")
+    self.event_size = shape[0]
 
   def log_prob(self, x: Any, context: Any = None) -> np.ndarray:
     """Return the log density of vectors, in nats, float32 `[N]`.

@@ -316,6 +316,11 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
       flowpp_runtime.Model(path)
   with pytest.raises(ValueError, match="must be an export of a flow of vectors"):
     flowpp_runtime.VectorFlow(digits[1])
+  fields = {"format": "onnx", "sha256": {}, "event_shape": [8, 8, 1], "context_size": 0}  # of an `fpp.image_flow`
+  (tmp_path / "fields").mkdir()
+  (tmp_path / "fields" / "metadata.json").write_text(json.dumps(fields))
+  with pytest.raises(ValueError, match=r"of a flow of vectors, got one of events of shape \[8, 8, 1\]"):
+    flowpp_runtime.VectorFlow(tmp_path / "fields")
   copy = shutil.copytree(digits[1], tmp_path / "onnx")
   (copy / "decode.onnx").write_bytes((copy / "decode.onnx").read_bytes()[:-1])
   assert command.main(["sample", str(copy), f"--output={tmp_path / 'a.png'}"]) == 2
