@@ -144,7 +144,7 @@ def test_images_come_back_through_a_model_of_vflow(tier):
   np.testing.assert_array_equal(fpp.decompress(None if tier == "portable" else vflow_model, compressed), images(40))
 
 
-@pytest.mark.parametrize("tier", ["float64", "exact-build"])
+@pytest.mark.parametrize("tier", [slow("float64"), "exact-build"])
 def test_images_come_back_from_the_other_tiers(tier):
   compressed = fpp.compress(model(), images(20), tier=tier)
   np.testing.assert_array_equal(fpp.decompress(model(), compressed), images(20))
@@ -152,6 +152,7 @@ def test_images_come_back_from_the_other_tiers(tier):
     fpp.decompress(coder().model, compressed)
 
 
+@pytest.mark.slow
 def test_a_codec_is_of_the_weights_that_its_model_had():
   """In exact-build, which needs no other dtype, it coded with those of later: no model decoded that."""
   trained = fpp.FlowPlusPlus(CONFIG)

@@ -90,7 +90,7 @@ ALIKE = {"act_norm_per_position": False, "invertible_conv_init": "whitening"}
 
 
 @pytest.mark.parametrize(
-  "tier, changes", [("portable", {}), ("portable", ALIKE), slow("exact-build", {}), slow("exact-build", ALIKE)]
+  "tier, changes", [slow("portable", {}), ("portable", ALIKE), slow("exact-build", {}), slow("exact-build", ALIKE)]
 )
 def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixels(tier, changes):
   codec, image = coder(tier, **changes).codec, picture()

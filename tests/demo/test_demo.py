@@ -39,6 +39,7 @@ from flowpp_tf.io.budget import Budget
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import demo as programs_demo
 from flowpp_tf.training import Workdir
+from support.marks import slow
 from support.models import SMALL, perturb, small_images
 from support.programs import LIMIT, ROOT, call, run, start, wait_for
 from support.summary import need
@@ -405,7 +406,7 @@ def test_examples_are_read_back_as_they_are(levels, tmp_path):
 @pytest.mark.parametrize(
   "preset, what",
   [
-    ("digits", "training images"),
+    slow("digits", "training images"),
     ("digits_by_class", "training images"),
     ("optdigits", "images of digits, not those of training"),
   ],

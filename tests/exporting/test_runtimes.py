@@ -21,6 +21,7 @@ from flowpp_tf.evaluation import positions
 from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.onnx_ops import OnnxOps
 from support.hard_mixtures import grid
+from support.marks import slow
 from support.models import MINIMAL, TINY, perturb, small_images
 from support.programs import ROOT, call
 
@@ -158,7 +159,7 @@ def test_every_part_of_an_image_model_gives_the_numbers_of_float64(name, tmp_pat
   check_images(model, [tmp_path / "onnx", tmp_path / "litert"], [5], small_images(5))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("dtype", ["float16", slow("int8")])
 def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path):
   keras.utils.set_random_seed(0)
   model = fpp.FlowPlusPlus(dataclasses.replace(TINY, structure="channels:1,squeeze,channels:1"))
@@ -177,7 +178,7 @@ def test_smaller_kernels_are_those_of_a_model_with_rounded_ones(dtype, tmp_path)
     fpp.export_onnx(model, tmp_path / "int4", weight_dtype="int4")
 
 
-@pytest.mark.parametrize("label_dropout", [0.0, 0.1])
+@pytest.mark.parametrize("label_dropout", [slow(0.0), 0.1])
 def test_wrong_labels_noise_and_latents_are_not_answered_with_numbers(label_dropout, tmp_path):
   config = dataclasses.replace(MINIMAL, coupling="affine", num_classes=3, label_dropout=label_dropout)
   model = fpp.FlowPlusPlus(config)
@@ -241,7 +242,7 @@ def test_digits_by_the_program_in_batches_of_1_7_and_64(tmp_path):
   assert result.returncode == 0 and result.stdout.startswith("(4, 8, 8, 1) "), result.stderr
 
 
-@pytest.mark.parametrize("df", [None, 5.0])
+@pytest.mark.parametrize("df", [None, slow(5.0)])
 def test_a_flow_of_vectors_given_a_context_has_the_numbers_of_float64(df, tmp_path):
   keras.utils.set_random_seed(0)
   sizes = dict(event_size=5, context_size=3, couplings=3, hidden=16, df=df)

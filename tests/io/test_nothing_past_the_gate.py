@@ -199,6 +199,7 @@ def test_a_run_is_trained_resumed_evaluated_and_exported_by_the_gate(tmp_path):
   assert count > 30 and not past
 
 
+@pytest.mark.slow
 def test_the_hook_sees_what_goes_past(tmp_path):
   (tmp_path / "a").write_text("a")
   _, past = run_child(tmp_path, "sys.addaudithook(hook)\nopen('a').read()\nos.open('a', os.O_RDONLY)\n")

@@ -14,6 +14,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
 from flowpp_tf.core.context import EvalContext
+from support.marks import slow
 from support.models import TINY, perturb, small_images, value_and_log_det
 from support.programs import ROOT, call
 from support.runs import TINY_RUN
@@ -46,7 +47,9 @@ def model(config):
   return made
 
 
-configs = pytest.mark.parametrize("config", [BY_CLASS, GIVEN_IMAGE, BOTH], ids=["by_class", "given_image", "both"])
+configs = pytest.mark.parametrize(
+  "config", [slow(BY_CLASS), GIVEN_IMAGE, slow(BOTH)], ids=["by_class", "given_image", "both"]
+)
 
 
 @pytest.mark.slow

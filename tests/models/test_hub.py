@@ -172,6 +172,7 @@ def test_the_card_is_one_of_hugging_face_and_the_weights_have_the_config(uploade
   assert fpp.FlowPlusPlusConfig(**fields) == GREY
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_as_a_preset_with_its_card(tmp_path):
   options = ("--preset=digits", "--format=preset", "--output=mine")
   result = call("export", *options, "--license=apache-2.0", cwd=tmp_path)

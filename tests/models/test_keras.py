@@ -174,7 +174,7 @@ def state_without_the_marked_step():
   [
     slow("graph", "loss"),
     slow("graph", "gradients"),
-    ("eager", "gradients"),
+    slow("eager", "gradients"),
     slow("executions", "loss"),
     # the loss scale has two devices, below
     slow("mirrored", "gradients"),

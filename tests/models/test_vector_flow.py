@@ -90,7 +90,7 @@ def by_vi(layer, **kwargs):
 @pytest.mark.parametrize(
   "train",
   [
-    by_keras,
+    slow(by_keras),
     slow(lambda layer: by_keras(layer, jit_compile=True)),
     slow(by_tf_keras),
     slow(by_minimize),

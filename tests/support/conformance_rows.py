@@ -199,7 +199,6 @@ FEW = [
   "conditioner",
   "dense_conditioner",
   "vector_flow_layer",
-  "model_published",
 ]
 WITHOUT_VARIABLES = {
   "pixels_to_logit",

@@ -78,7 +78,7 @@ def on_one_device(name):
   "name, devices, accumulate, lanes",
   [
     slow("sgd", 2, 2, 1),
-    ("sgd", 1, 2, 2),
+    slow("sgd", 1, 2, 2),
     exhaustive("sgd", 1, 4, 1),
     exhaustive("sgd", 2, 1, 2),
     slow("adam", 1, 2, 2),
