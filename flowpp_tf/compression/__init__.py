@@ -84,9 +84,7 @@ def decompress(
   coder = coder_for(reader, model)
   numbers, wanted, first = None, slice(None), 0
   if start or stop is not None:
-    counts = reader.index()["images"]
-    numbers, wanted = _segments_with(counts, start, stop)
-    first = slice(start, stop).indices(sum(counts))[0]
+    numbers, wanted, first = _segments_with(reader.index()["images"], start, stop)
   parts, problems, size = [], [], 0
   try:
     for part in read_images(reader, coder, numbers):
@@ -109,13 +107,13 @@ def decompress(
 
 
 def _segments_with(counts, start, stop):
-  """Return the indices of the segments that hold images start .. stop - 1, and the slice of these in them."""
+  """Return the indices of the segments that hold images start .. stop - 1, their slice in these, and the first."""
   ends = np.cumsum(counts, dtype=np.int64)
   begins = ends - counts
   start, stop, _ = slice(start, stop).indices(int(ends[-1]) if len(ends) else 0)
   numbers = np.flatnonzero((begins < stop) & (start < ends) & (start < stop)).tolist()
   skipped = int(begins[numbers[0]]) if numbers else 0
-  return numbers, slice(start - skipped, max(stop, start) - skipped)
+  return numbers, slice(start - skipped, max(stop, start) - skipped), start
 
 
 @check_arguments

@@ -260,6 +260,14 @@ def _wide(images):
   return images if images.dtype.is_floating else tf.cast(images, tf.int64)
 
 
+def finite_check(name: str, values: tf.Tensor) -> Check:
+  """Return the check of real numbers that `check_all_finite` makes of arrays."""
+  import tensorflow as tf
+
+  wrong = ~tf.math.is_finite(values)
+  return Check(~tf.reduce_any(wrong), f"`{name}` must be finite, got", tf.boolean_mask(values, wrong)[:1])
+
+
 def label_checks(labels: tf.Tensor, lowest: int, num_classes: int) -> list[Check]:
   """Return the checks of labels that `check_labels` makes of arrays."""
   import tensorflow as tf

@@ -24,7 +24,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import Check, checked, pixel_checks
+from flowpp_tf.core.checks import Check, checked, finite_check, pixel_checks
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.non_finite import check_weights_finite
 from flowpp_tf.exporting.target import checked_target, metadata_text
@@ -162,9 +162,8 @@ class _Inputs:
 
   def latents(self, latents, values):
     latents = tf.ensure_shape(latents, [None, *self.latent_shape])
-    size, wrong = self._size("the number of `latents` must be", tf.shape(latents)[0]), ~tf.math.is_finite(latents)
-    finite = Check(~tf.reduce_any(wrong), "`latents` must be finite, got", tf.boolean_mask(latents, wrong)[:1])
-    latents = checked(latents, [size, finite])
+    size = self._size("the number of `latents` must be", tf.shape(latents)[0])
+    latents = checked(latents, [size, finite_check("latents", latents)])
     return latents, self._conditioning(values, latents)
 
   def num_samples(self, num_samples, images):

@@ -128,9 +128,7 @@ def conditioning_checks(config: FlowPlusPlusConfig, conditioning: Mapping[str, t
   if "labels" in conditioning:
     found += checks.label_checks(conditioning["labels"], lowest_label(config), config.num_classes)
   if "condition" in conditioning:
-    wrong = ~tf.math.is_finite(conditioning["condition"])
-    example = tf.boolean_mask(conditioning["condition"], wrong)[:1]
-    found.append(checks.Check(~tf.reduce_any(wrong), "`condition` must be finite, got", example))
+    found.append(checks.finite_check("condition", conditioning["condition"]))
   return found
 
 

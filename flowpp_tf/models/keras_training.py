@@ -351,11 +351,10 @@ class BoundTraining(Adaptable, keras.Model):
 
     It then takes an image of zeros, as TensorFlow's convolutions fail without any.
     """
-    batch = keras.tree.flatten(inputs)[0].shape[0]
-    if batch:
+    first = keras.tree.flatten(inputs)[0]
+    if first.shape[0]:
       return self(inputs, training=training)
-    inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
-    count = tf.shape(keras.tree.flatten(inputs)[0])[0]
+    count = tf.shape(first)[0]
     missing = tf.maximum(1 - count, 0)
     padded = keras.tree.map_structure(lambda x: tf.pad(x, [[0, missing], *[[0, 0]] * (len(x.shape) - 1)]), inputs)
     return self(padded, training=training)[:count]
