@@ -149,9 +149,14 @@ def _is_checked(hint):
     return False
   arrays = any(getattr(part, "__name__", "") == "ndarray" for part in parts)  # of `TensorLike`, too
   seed = any("tf.Tensor" in repr(part) for part in parts)  # the alias `Seed`; `as_seed` checks those
-  return not (arrays or seed) and all(
-    isinstance(part, (type, str)) or part is None or get_origin(part) in (Callable, *_COLLECTIONS) for part in parts
-  )
+  return not (arrays or seed) and all(map(_is_one_kind, parts))
+
+
+def _is_one_kind(part):
+  """Whether a part of an annotation is a class, the name of one, None, or a collection."""
+  if origin := get_origin(part):  # on Python 3.10 `Iterable[int]` is a `type` too
+    return origin in (Callable, *_COLLECTIONS)
+  return part is None or isinstance(part, (type, str))
 
 
 _COLLECTIONS = (Mapping, dict, Sequence, list, tuple)
