@@ -8,10 +8,12 @@ from support import environment
 
 environment.isolate()
 
+import collections
 import os
 
 import hypothesis
 import hypothesis.configuration
+import pytest
 
 pytest_plugins = ["support.summary", "support.durations"]
 
@@ -39,6 +41,9 @@ def pytest_addoption(parser):
   parser.addoption(
     "--fuzz", type=int, default=0, metavar="N", help="How many executions of each target tests/fuzz has."
   )
+  parser.addoption(
+    "--every", type=int, default=1, metavar="N", help="Run the first test of each file, and every N-th after it."
+  )
   parser.addoption("--exhaustive", action="store_true", help="Also tests of which the slow ones have a shorter form.")
   parser.addoption("--damages", type=int, default=100, help="How many damaged archives test_archive.py decodes.")
 
@@ -49,10 +54,17 @@ def pytest_configure(config):
       config.pluginmanager.import_plugin(f"support.{name}")
 
 
+@pytest.hookimpl(trylast=True)  # after -m and -k
 def pytest_collection_modifyitems(config, items):
-  """Leave out what is longer than CI, unless it is asked for."""
-  for mark in ("attack", "exhaustive"):
-    longer = [item for item in items if item.get_closest_marker(mark)]
-    if longer and not config.getoption(f"--{mark}"):
-      config.hook.pytest_deselected(items=longer)
-      items[:] = [item for item in items if not item.get_closest_marker(mark)]
+  """Leave out what is longer than CI, unless it is asked for, and what `--every` leaves out."""
+  too_long = {mark for mark in ("attack", "exhaustive") if not config.getoption(f"--{mark}")}
+  count = collections.Counter()
+  left_out, chosen = [], []
+  for item in items:
+    longer = any(item.get_closest_marker(mark) for mark in too_long)
+    is_chosen = not longer and count[item.path] % config.getoption("--every") == 0
+    count[item.path] += not longer
+    (chosen if is_chosen else left_out).append(item)
+  if left_out:
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = chosen
