@@ -4,7 +4,7 @@ from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.affine import BoundedAffine
 from flowpp_tf.bijectors.base import Bijector
 from flowpp_tf.bijectors.chain import Chain, Invert
-from flowpp_tf.bijectors.conditioned import Conditioned
+from flowpp_tf.bijectors.conditioned import Conditioned, ContextTransform
 from flowpp_tf.bijectors.coupling import (
   Coupling,
   CouplingKind,

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Parameter, forward_and_log_det, inverse_and_log_det
-from flowpp_tf.bijectors.chain import Chain
+from flowpp_tf.bijectors.chain import Chain, variables_of
 from flowpp_tf.bijectors.coupling import Coupling
 from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.context import EvalContext
@@ -90,6 +90,60 @@ class Conditioned(Chain):
       raise ValueError(f"`ctx.condition` must be None: {self.name!r} has a context already, which would replace it")
     ctx = ctx.with_condition(context).fold_in(f"0_{self.bijector.name}")
     return _with_batch_of(context, x, event_ndims), ctx
+
+
+class ContextTransform(Chain):
+  """A bijector whose context goes through another one first: y = f(x; g(c)).
+
+  Args:
+    bijector: f; its couplings have conditioners `(x1, ctx=...)`, which read `ctx.condition`.
+    transform: g, such as `Standardization`; it is initialised by the context, when f is initialised by x.
+
+  Examples:
+    >>> network = fpp.layers.DenseConditioner(3, 3 * fpp.bijectors.num_parameters("affine", 0), context_size=3)
+    >>> coupling = fpp.bijectors.Coupling(network, fpp.bijectors.affine_coupling_bijector, event_ndims=1)
+    >>> years = fpp.bijectors.Standardization(mean=[2000.0], stddev=[10.0])
+    >>> bijector = fpp.bijectors.ContextTransform(coupling, years)
+    >>> fpp.bijectors.Conditioned(bijector, context=[[1990.0, 2000.0, 2010.0]]).forward(tf.zeros([6])).shape
+    TensorShape([1, 6])
+  """
+
+  def __init__(
+    self,
+    bijector: tfp.bijectors.Bijector,
+    transform: tfp.bijectors.Bijector,
+    validate_args: bool = False,
+    name: str = "context_transform",
+  ) -> None:
+    parameters = dict(locals())
+    check_type("transform", transform, tfp.bijectors.Bijector)
+    self._transform = transform
+    self._variables_of_transform = variables_of([transform])
+    self._initialize([bijector], validate_args, parameters, name)
+
+  @property
+  def bijector(self) -> tfp.bijectors.Bijector:
+    """The bijector of the transformed context."""
+    return self.bijectors[0]
+
+  transform = Parameter("The bijector that the context goes through.")
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    component = tfp.util.BatchedComponentProperties(event_ndims=lambda self, x_event_ndims: x_event_ndims)
+    return dict(bijector=component, transform=component)
+
+  def _forward_and_log_det(self, x, ctx):
+    return super()._forward_and_log_det(x, self._transformed(ctx))
+
+  def _inverse_and_log_det(self, y, ctx):
+    return super()._inverse_and_log_det(y, self._transformed(ctx))
+
+  def _transformed(self, ctx):
+    if ctx is None or ctx.condition is None:
+      return ctx
+    context = tf.cast(ctx.condition, self.transform.dtype)
+    return ctx.with_condition(forward_and_log_det(self.transform, context, ctx=ctx)[0])
 
 
 def context_size(bijector: tfp.bijectors.Bijector) -> int | None:

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast, check_variables
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.checks import check_all_finite, check_event, real_tensor
 from flowpp_tf.core.dtypes import finfo
 from flowpp_tf.core.errors import InputError
@@ -23,6 +24,8 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   Args:
     mean: `[C]` (or any shape that the trailing dimensions of `x` match): a tensor or a variable of TensorFlow or Keras.
     stddev: of the same shape, positive.
+    allow_constant: whether initialisation takes channels whose values are all equal, and gives them standard deviation
+      1: right for a context, while the density of such data has no bound.
 
   Evaluated with `ctx=EvalContext(initialize=True)`, `forward(x)` first sets `mean` and `stddev`, which must then be
   variables, by the moments of `x` over its leading dimensions. Data may have any unit: the moments are taken in
@@ -35,11 +38,20 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     array([[1.]], dtype=float32)
   """
 
-  def __init__(self, mean: Any, stddev: Any, validate_args: bool = False, name: str = "standardization") -> None:
+  def __init__(
+    self,
+    mean: Any,
+    stddev: Any,
+    allow_constant: bool = False,
+    validate_args: bool = False,
+    name: str = "standardization",
+  ) -> None:
     parameters = dict(locals())
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(mean=mean, stddev=stddev)
       check_broadcast(mean=self._mean, stddev=self._stddev)
+      check_type("allow_constant", allow_constant, bool)
+      self._allow_constant = allow_constant
       super().__init__(
         forward_min_event_ndims=0,
         dtype=dtype,
@@ -51,6 +63,7 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   mean = Parameter("Subtracted from each value.")
   stddev = Parameter("Divisor of each centred value.")
+  allow_constant = Parameter("Whether initialisation takes channels whose values are all equal.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -77,7 +90,7 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
       raise InputError("`Standardization.initialize` needs the values of `x`, which a graph has not: call it eagerly")
     x = real_tensor("x", x, self.dtype)
     check_event("x", x.shape, tf.TensorShape(self.mean.shape))
-    if x.shape.rank <= len(self.mean.shape) or 0 in x.shape:
+    if 0 in x.shape or (x.shape.rank <= len(self.mean.shape) and not self.allow_constant):
       raise InputError(f"`x` must be a batch of values, got shape {[*x.shape]}")
     check_all_finite("x", x)
     sync_lanes(self._fit, x)
@@ -85,15 +98,14 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _fit(self, lanes):
     event = tuple(self.mean.shape)
     values = np.concatenate([lane.numpy().reshape(-1, *event) for lane in lanes]).astype(np.float64)
-    mean, stddev = values.mean(axis=0), values.std(axis=0).astype(self.dtype.as_numpy_dtype)
+    constant = values.min(axis=0) == values.max(axis=0)
+    mean, stddev = values.mean(axis=0), np.where(constant, float(self.allow_constant), values.std(axis=0))
     if not np.all((stddev > 0) & np.isfinite(stddev)):
-      raise InputError(f"`x` must have a positive, finite standard deviation in each channel, got {stddev}")
-    unit = np.abs(mean) * float(finfo(self.dtype).eps)
-    if np.any(stddev < _MIN_UNITS * unit):
       raise InputError(
-        f"`x` must vary by {_MIN_UNITS} units of {self.dtype.name} around its mean, got standard deviation {stddev} at "
-        f"mean {mean}: subtract the mean, or use float64"
+        f"`x` must have a positive, finite standard deviation in each channel, got {stddev}: leave out channels whose "
+        "values are all equal"
       )
+    check_resolved(f"`x` of {self.name!r}", values, self.dtype)
     self.mean.assign(mean)
     self.stddev.assign(stddev)
     return lanes
@@ -111,3 +123,22 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _inverse_and_log_det(self, y, ctx):
     stddev = tf.convert_to_tensor(self.stddev)
     return y * stddev + self.mean, tf.math.log(stddev)
+
+
+def check_resolved(what: str, values: np.ndarray, dtype: tf.DType) -> None:
+  """Raise an `InputError` if channels vary by so little around their mean that a dtype hardly resolves them.
+
+  Args:
+    what: the argument, in the message.
+    values: `[N, *event]`, finite; channels whose values are all equal pass.
+    dtype: floating.
+  """
+  values = values.astype(np.float64, copy=False)
+  mean, stddev = values.mean(axis=0), values.std(axis=0)
+  unit = np.abs(mean) * float(finfo(dtype).eps)
+  narrow = (stddev < _MIN_UNITS * unit) & (values.min(axis=0) < values.max(axis=0))
+  if np.any(narrow):
+    raise InputError(
+      f"{what} must vary by {_MIN_UNITS} units of {tf.as_dtype(dtype).name} around its mean, got standard deviation "
+      f"{stddev[narrow][0]:.3g} at mean {mean[narrow][0]:.6g}: subtract the mean, or use float64"
+    )

@@ -176,7 +176,8 @@ def vector_flow_size(
     _times(2 * blocks, _linear(hidden, hidden)),
     _linear(hidden, (event_size - kept) * _OUTPUTS["mixture_logistic"](components)),
   )
-  return _sum(_ONE_LAYER, _times(couplings, coupling))
+  standardizations = ModelSize(2 * (event_size + context_size), 0)
+  return _sum(_ONE_LAYER, standardizations, _times(couplings, coupling))
 
 
 def _embedding(num_classes, channels):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, Union, get_args, get_o
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_shape, native
+from flowpp_tf.core.checks import check_not_masked, check_shape, native
 from flowpp_tf.core.errors import InputError
 
 if TYPE_CHECKING:  # decoding an archive runs without TensorFlow
@@ -289,6 +289,7 @@ def as_array(name: str, value: Any, shape: Sequence[int | None] | None = None) -
   Raises:
     InputError (a ValueError): for anything else: complex numbers, texts, ragged lists, None, another shape.
   """
+  check_not_masked(name, value)
   try:
     array = np.asarray(value)
   except Exception:  # a ragged list, a tensor that is no array

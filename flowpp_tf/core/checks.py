@@ -49,6 +49,13 @@ def native(value: Any) -> Any:
   return [native(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
+def check_not_masked(name: str, value: Any) -> None:
+  """Raise an `InputError` for a masked array, or a list of them: as an array it would lose its mask."""
+  parts = value if isinstance(value, (list, tuple)) else [value]
+  if any(isinstance(part, np.ma.MaskedArray) for part in parts):
+    raise InputError(f"`{name}` must not be a masked array: give it without the masked rows, or `.filled(value)`")
+
+
 def check_shape(name: str, shape: Sequence[int | None], expected: Sequence[int | None], batch: str = "B") -> None:
   """Raise an `InputError` unless a shape is the expected one; None, in either of them, stands for any size.
 
@@ -159,6 +166,7 @@ def real_tensor(name: str, value: Any, dtype: tf.DType | None, dtype_hint: tf.DT
   of_value = _dtype_of(value)
   if of_value is not None and of_value.is_complex:
     raise InputError(f"`{name}` must be real numbers, got {of_value.name}")
+  check_not_masked(name, value)
   if dtype is None and of_value is not None and of_value.is_floating:
     dtype = of_value
   try:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
-from flowpp_tf.core.checks import check_labels, check_pixels, check_shape, native, pixel_dtype
+from flowpp_tf.core.checks import check_labels, check_not_masked, check_pixels, check_shape, native, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.gaussian_fields import GaussianFields
@@ -139,6 +139,7 @@ def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None
   """
   if not (isinstance(getattr(images, "shape", None), tuple) and hasattr(images, "__getitem__")):
     images = as_array(name, images)
+  check_not_masked(name, images)
   dtype = getattr(images, "dtype", np.dtype(np.uint8))
   if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
     raise InputError(f"`{name}` must hold real numbers, got {dtype}")

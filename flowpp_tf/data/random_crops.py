@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_shape_of_images, shown
+from flowpp_tf.core.checks import check_not_masked
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tile_context import OFFSETS, tile_context
 from flowpp_tf.types import Shape
@@ -185,6 +186,7 @@ def _check(pixels, sizes, image_shape, most):
   check_shape_of_images("image_shape", image_shape)
   if most is not None:
     check_count("most", most, most=2**31 - 1)
+  check_not_masked("pixels", pixels)
   array = as_array("sizes", sizes, [None, 2])
   if array.dtype.kind not in "iu" or not np.all(array >= image_shape[:2]):
     raise InputError(f"`sizes` must be integers of at least {tuple(image_shape[:2])}, got {sizes}")

@@ -125,6 +125,15 @@ def _(bijector: fb.Conditioned, ops, x, inverse, context):
 
 
 @_transform.register
+def _(bijector: fb.ContextTransform, ops, x, inverse, context):
+  if context is not None:
+    context = _transform(
+      bijector.transform, ops, Tensor(context, (array_of(bijector.transform.mean).size,)), False, None
+    ).value
+  return _transform(bijector.bijector, ops, x, inverse, context)
+
+
+@_transform.register
 def _(bijector: fb.Invert, ops, x, inverse, context):
   return _transform(bijector.bijector, ops, x, not inverse, context)
 
@@ -156,6 +165,15 @@ def _(bijector: fb.ActNorm, ops, x, inverse, context):
   if inverse:
     return x.mapped((x.value - ops.constant(bias)) / ops.constant(scale), constants=-log_dets)
   return x.mapped(x.value * ops.constant(scale) + ops.constant(bias), constants=log_dets)
+
+
+@_transform.register
+def _(bijector: fb.Standardization, ops, x, inverse, context):
+  mean, stddev = array_of(bijector.mean), array_of(bijector.stddev)
+  log_dets = np.log(np.broadcast_to(stddev, (1, *x.shape)))
+  if inverse:
+    return x.mapped(x.value * ops.constant(stddev) + ops.constant(mean), constants=log_dets)
+  return x.mapped((x.value - ops.constant(mean)) / ops.constant(stddev), constants=-log_dets)
 
 
 @_transform.register(fb.Invertible1x1Conv)

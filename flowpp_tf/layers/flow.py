@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.core.arguments import as_sample_shape, check_type
-from flowpp_tf.core.checks import check_event, real_tensor
+from flowpp_tf.core.checks import check_event, check_not_masked, real_tensor
 from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.types import Seed, TensorLike
 
@@ -69,6 +69,7 @@ class Flow(Adaptable, keras.layers.Layer):
   def __call__(self, x: TensorLike, *args: Any, **kwargs: Any) -> Any:
     # Not in `call`, where Keras puts paragraphs around the line of an error.
     event_shape = self.distribution.event_shape
+    check_not_masked("x", x)
     if not hasattr(x, "shape"):  # a list, of which Keras would take each number for an input
       x = real_tensor("x", x, tf.as_dtype(self.variable_dtype))
     if isinstance(event_shape, tf.TensorShape):

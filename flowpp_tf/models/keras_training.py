@@ -396,6 +396,7 @@ class BoundTraining(Adaptable, keras.Model):
     images = x["image"] if isinstance(x, dict) else x
     if isinstance(images, (str, bytes)) or not (hasattr(images, "__array__") or hasattr(images, "__iter__")):
       raise InputError(f"`x` must be images, as arrays or batches of them, got {shown(images)}")
+    keras.tree.map_structure(functools.partial(checks.check_not_masked, "x"), x)
     x = keras.tree.map_structure(checks.native, x)
     if hasattr(images, "__array__"):
       self.check_images(images[:1])

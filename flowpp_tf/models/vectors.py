@@ -1,9 +1,11 @@
 """Flow++ for vectors: a density of points, or of points given a context, to be a part of other models.
 
-    z = coupling_n(L_n(actnorm_n(... coupling_1(L_1(actnorm_1(x))))))        L_i linear, by its LU decomposition
+    z = coupling_n(L_n(actnorm_n(... coupling_1(L_1(actnorm_1((x - mean) / stddev))))))
 
-The parts are those of the image model (sections 3.2 and 4): ActNorm with data-dependent initialisation, a linear map in
-the place of the 1x1 convolution, and couplings by the CDF of a mixture of logistics, whose networks are dense.
+The parts are those of the image model (sections 3.2 and 4): ActNorm with data-dependent initialisation, a linear map
+L_i by its LU decomposition in the place of the 1x1 convolution, and couplings by the CDF of a mixture of logistics,
+whose networks are dense. Data and context are standardised first, by weights that are not trained: otherwise a step of
+Adam, which changes weights by as much in every unit, would depend on the unit of the data.
 """
 
 from __future__ import annotations
@@ -160,9 +162,16 @@ def _policy_name(dtype):
 def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
   """Return the flow; the name scope around the call is that of the weights' paths."""
   kept = event_size // 2
-  variable = lambda value, name: keras.Variable(value, dtype=dtype, autocast=False, name=name)
+  variable = lambda value, name, trainable=True: keras.Variable(
+    value, dtype=dtype, trainable=trainable, autocast=False, name=name
+  )
+
+  def standardization(size, prefix="", **kwargs):
+    mean, stddev = variable(np.zeros(size), f"{prefix}mean", False), variable(np.ones(size), f"{prefix}stddev", False)
+    return fb.Standardization(mean, stddev, name=f"{prefix}standardization", **kwargs)
+
   bijector_fn = functools.partial(_mixture_bijector, components=components)
-  parts: list[fb.Bijector] = []
+  parts: list[fb.Bijector] = [standardization(event_size)]
   for i in range(couplings):
     conditioner = DenseConditioner(
       kept,
@@ -192,7 +201,10 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
     ]
   zero, one = tf.zeros([], dtype), tf.ones([], dtype)
   base = tfd.Normal(zero, one) if df is None else tfd.StudentT(tf.constant(df, dtype), zero, one)
-  return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(fb.Chain(parts[::-1])), name="vector_flow")
+  bijector: fb.Bijector = fb.Chain(parts[::-1])
+  if context_size:
+    bijector = fb.ContextTransform(bijector, standardization(context_size, "context_", allow_constant=True))
+  return FlowDistribution(tfd.Sample(base, event_size), fb.Invert(bijector), name="vector_flow")
 
 
 def _mixture_bijector(parameters, components):

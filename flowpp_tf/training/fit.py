@@ -10,6 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors import ActNorm, Invertible1x1Conv, Invertible1x1ConvLU
+from flowpp_tf.bijectors.standardization import check_resolved
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_number
 from flowpp_tf.core.checks import check_all_finite
 from flowpp_tf.core.errors import InputError
@@ -168,10 +169,11 @@ def _rows(flow, data, context, name, name_of_context):
       raise InputError(f"`{name_of_context}` must have {len(arrays[0])} rows, as `{name}`, got {len(arrays[1])}")
   if not len(arrays[0]):
     raise InputError(f"`{name}` must have rows, got none")
-  arrays = [array.astype(flow.dtype.as_numpy_dtype) for array in arrays]
-  for array, of in zip(arrays, (name, name_of_context)):
-    check_all_finite(of, array)
-  return arrays
+  converted = [array.astype(flow.dtype.as_numpy_dtype) for array in arrays]
+  for before, after, of in zip(arrays, converted, (name, name_of_context)):
+    check_all_finite(of, after)
+    check_resolved(f"`{of}`", before.reshape(-1, before.shape[-1]), flow.dtype)
+  return converted
 
 
 class _Trainer:

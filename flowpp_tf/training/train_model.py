@@ -9,7 +9,7 @@ import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig, Recipe
 from flowpp_tf.core.arguments import check_type
-from flowpp_tf.core.checks import check_pixels, pixel_dtype
+from flowpp_tf.core.checks import check_not_masked, check_pixels, pixel_dtype
 from flowpp_tf.core.data_settings import DATA_SETTINGS, recorded_settings
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, load_dataset
@@ -168,6 +168,7 @@ def _with_sizes_of(dataset, recipe, settings):
 
 def _as_array(name, values):
   """Return numbers as an array; raise an `InputError` for anything else."""
+  check_not_masked(name, values)
   try:
     array = np.asarray(values)
   except (ValueError, TypeError):

@@ -74,6 +74,10 @@ def conditioned_coupling(dtype):
   )
 
 
+def standardization(dtype, *event):
+  return fb.Standardization(draw(*event, dtype=dtype), tf.exp(draw(*event, dtype=dtype, seed=1)))
+
+
 def spline(dtype, *more):
   """Parameters of a piecewise CDF: tensors of K numbers, and of `more`."""
   return [draw(*EVENT, K + m, dtype=dtype, seed=seed) for seed, m in enumerate(more)]
@@ -103,11 +107,7 @@ BIJECTORS = {
   ),
   "logit_margin": (lambda d: fb.LogitMargin(0.05), normal, EVENT),
   "act_norm": (lambda d: fb.ActNorm(tf.exp(draw(*EVENT, dtype=d)), draw(*EVENT, dtype=d)), normal, EVENT),
-  "standardization": (
-    lambda d: fb.Standardization(draw(*EVENT, dtype=d), tf.exp(draw(*EVENT, dtype=d, seed=1))),
-    normal,
-    EVENT,
-  ),
+  "standardization": (lambda d: standardization(d, *EVENT), normal, EVENT),
   "conv": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d)), normal, EVENT),
   "conv_blocks": (lambda d: fb.Invertible1x1Conv(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
   "conv_lu": (lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d)), normal, EVENT),
@@ -137,10 +137,13 @@ BIJECTORS = {
   ),
   "invert": (lambda d: fb.Invert(coupling(d, "affine")), normal, EVENT),
   "conditioned": (
-    lambda d: fb.Conditioned(conditioned_coupling(d), draw(*EVENT[:2], 1, dtype=d, seed=7)),
+    lambda d: fb.Conditioned(
+      fb.ContextTransform(conditioned_coupling(d), standardization(d, 1)), draw(*EVENT[:2], 1, dtype=d, seed=7)
+    ),
     normal,
     EVENT,
   ),
+  "context_transform": (lambda d: fb.ContextTransform(coupling(d, "affine"), standardization(d, 1)), normal, EVENT),
   "scalar_chain": (lambda d: fb.Chain([fb.Invert(fb.Sigmoid()), fb.MixtureLogisticCDF(*mixture(d))]), normal, EVENT),
   "chain": (
     lambda d: fb.Chain([coupling(d, "affine", "second"), fb.SwapHalves(), coupling(d, "mixture_logistic", "first")]),

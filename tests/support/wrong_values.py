@@ -98,6 +98,7 @@ def _not_numbers(valid):
   yield "list of None", [None, None]
   yield "ragged list", [[1, 2], [1]]
   yield "ragged tensor", lambda: tf.ragged.constant([[1, 2], [1]])
+  yield "masked", np.ma.masked_array(array, mask=np.ones_like(array, bool))
   yield "complex", array.astype(np.complex64) + 1j
   yield "complex list", (array.astype(np.complex64) + 1j).tolist()
   yield "complex tensor", lambda: tf.constant(array.astype(np.complex64))
@@ -441,7 +442,7 @@ def some_of(valid, item: Sequence[tuple] = ()):
 
 
 # Refused by Keras before a layer of ours sees them.
-OF_KERAS = ("objects", "array of objects")
+OF_KERAS = ("objects", "array of objects", "masked")
 
 
 def keras_input(valid, cast="floats", **kwargs):

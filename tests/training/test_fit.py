@@ -7,6 +7,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.training import Diverged
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -55,6 +56,85 @@ def test_a_layer_given_a_context_learns_it():
   assert layer.initialized
   assert result.validation.max() > 0  # without the context it is -0.5 at most; 1.77 is that of the noise
   np.testing.assert_allclose(np.mean(layer.sample(500, [1.0], seed=1), axis=0), [1, 1], atol=0.3)
+
+
+# --- Units --------------------------------------------------------------------------------------
+
+
+def in_units(rows, scale, shift):
+  """Return rows in another unit, shifted by so many standard deviations, in float64."""
+  return scale * (rows.astype(np.float64) + shift * rows.std(axis=0))
+
+
+def given(flow, *context):
+  return flow.given(*context) if context else flow
+
+
+@pytest.mark.parametrize("shift, tolerance", [(0, 1e-4), (1000, 1e-2)])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("with_context", [False, True])
+def test_a_new_flow_has_the_same_density_in_any_unit(scale, shift, tolerance, with_context):
+  """Up to the Jacobian, and to the rounding of float32 at a mean of 1,000 standard deviations."""
+  rows = [X, X[:, :1] + X[:, 1:]] if with_context else [X]
+
+  def log_probs(x, *context):
+    keras.utils.set_random_seed(0)
+    flow = given(fpp.vector_flow(2, 1 if with_context else 0, **TINY), *context)
+    return flow.initialize(x), flow.log_prob(x)
+
+  for found, expected in zip(log_probs(*(in_units(r, scale, shift) for r in rows)), log_probs(*rows)):
+    np.testing.assert_allclose(found + 2 * np.log(scale), expected, atol=tolerance)
+
+
+def test_a_unit_that_float32_has_exactly_changes_no_weight_in_training():
+  """Standardised rows are then the same numbers; without that Adam's steps would depend on the unit."""
+
+  def trained(scale):
+    keras.utils.set_random_seed(0)
+    flow = fpp.vector_flow(2, 1, **TINY)
+    result = fpp.fit(flow, X * scale, X[:, ::-1][:, :1] * scale, steps=20, batch_size=32)
+    return result.validation + 2 * np.log(scale), [v.numpy() for v in flow.trainable_variables]
+
+  (nats, weights), (nats_there, weights_there) = trained(1.0), trained(2.0**20)
+  np.testing.assert_allclose(nats, nats_there, rtol=1e-5)
+  for weight, there in zip(weights, weights_there, strict=True):
+    np.testing.assert_array_equal(weight, there)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("power, shift", [(-8, 0), (-8, 1000), (0, 1000), (8, 0), (8, 1000)])
+def test_columns_of_different_units_are_learned_as_well_as_standardised_ones(power, shift):
+  """Year, income and age; the noise is that of seeds, whose standard deviation is 0.03 nats."""
+  z = np.random.RandomState(0).randn(1000, 3)
+  z[:, 1] = np.exp(0.5 * z[:, 1])
+  z = (z - z.mean(axis=0)) / z.std(axis=0)
+  factors = 10.0**power * np.array([10, 30_000, 12])
+
+  def validation(x, seed):
+    keras.utils.set_random_seed(seed)
+    return fpp.fit(fpp.vector_flow_for(x), x, steps=400, seed=seed).validation.max()
+
+  found = [validation(factors * (z + shift), seed) + np.log(factors).sum() for seed in range(3)]
+  expected = [validation(z, seed) for seed in range(3)]
+  np.testing.assert_allclose(found, expected, atol=0.1)
+
+
+def test_what_float32_does_not_resolve_is_one_line_with_advice():
+  flow = fpp.vector_flow(2, 1, **TINY)
+  for shift in (1e5, 1e12):
+    far = in_units(X, 1.0, shift)
+    with pytest.raises(
+      InputError, match=r"^`data` must vary by 1000 units of float32 .*subtract the mean, or use floa"
+    ):
+      fpp.fit(flow, far, X[:, :1])
+    with pytest.raises(InputError, match="^`context` must vary by 1000 units"):
+      fpp.fit(flow, X, far[:, :1])
+  assert fpp.fit(fpp.vector_flow(2, dtype="float64", **TINY), in_units(X, 1.0, 1e5), steps=2).skipped == 0
+  with pytest.raises(InputError, match="leave out channels whose values are all equal"):
+    fpp.fit(flow, X * [1, 0], X[:, :1])
+  keras.utils.set_random_seed(0)
+  constant = np.full([200, 1], 5.0)  # of a context: it says nothing, and does no harm
+  assert np.isfinite(fpp.fit(flow, X, constant, steps=2).validation).all()
 
 
 def test_a_new_flow_is_initialised_from_the_rows_and_a_trained_one_is_not():

@@ -35,7 +35,9 @@ EVENT_NDIMS = optional(count(3, low=0)).named("x", "y")
 # Axes of events whose size a bijector does not fix, by case: any that can be halved is right.
 FREE = {
   **{case: (1, 2) for case in ("conv", "conv_blocks", "conv_lu", "conv_lu_blocks")},
-  **{case: (1, 2) for case in CASES if case.startswith("coupling_") or case in ("chain", "invert")},
+  **{
+    case: (1, 2) for case in CASES if case.startswith("coupling_") or case in ("chain", "invert", "context_transform")
+  },
   **{case: (1, 2, 3) for case in ("squeeze", "split_columns", "swap_halves")},
 }
 
@@ -118,7 +120,9 @@ CONSTRUCTORS = {
     _value([3, 2]),
   ),
   "Standardization": Row(
-    lambda w: fb.Standardization, dict(mean=real(NORMAL(2)), stddev=real(np.abs(NORMAL(2)) + 1)), _value([3, 2])
+    lambda w: fb.Standardization,
+    dict(mean=real(NORMAL(2)), stddev=real(np.abs(NORMAL(2)) + 1), allow_constant=flag(False)),
+    _value([3, 2]),
   ),
   "Standardization.initialize": Row(
     lambda w: fb.Standardization(tf.Variable(tf.zeros(2)), tf.Variable(tf.ones(2))).initialize,
@@ -136,6 +140,11 @@ CONSTRUCTORS = {
       context=real(NORMAL(4, 4, 1), event=3).but(*_OF_ANY_NETWORK),
     ),
     _value([4, 4, 2]),
+  ),
+  "ContextTransform": Row(
+    lambda w: fb.ContextTransform,
+    dict(bijector=instance(fb.Sigmoid()), transform=instance(fb.Standardization([0.0, 0.0], [1.0, 2.0]))),
+    _value([3, 2]),
   ),
   "Coupling": Row(
     lambda w: fb.Coupling,

@@ -220,7 +220,7 @@ _EVALUATION = {
   "frechet_distance": Row(
     lambda w: evaluation.frechet_distance,
     dict(
-      features=real(NORMAL(5, 3), event=2, dtype="float64", finite=True, cast="all"),
+      features=real(NORMAL(5, 3), event=2, dtype="float64", finite=True, cast="all").named("other"),
       other=real(NORMAL(6, 3) + 1, event=2, dtype="float64", finite=True, cast="all"),
     ),
   ),
