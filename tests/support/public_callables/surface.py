@@ -114,8 +114,12 @@ def _methods(cls):
 
 
 def _arguments(thing):
+  ours = str(getattr(getattr(thing, "__init__", None), "__module__", "")).startswith("flowpp_tf")
   try:
-    parameters = inspect.signature(thing).parameters.values()
+    if inspect.isclass(thing) and ours:  # Python 3.10 has the signature of Keras' `__new__` for a layer
+      parameters = [*inspect.signature(thing.__init__).parameters.values()][1:]
+    else:
+      parameters = inspect.signature(thing).parameters.values()
   except ValueError:  # an exception's
     return ["args"]
   return [
