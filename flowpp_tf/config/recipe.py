@@ -51,6 +51,7 @@ class RunSettings(Settings):
   splits_file: str | None = setting(None, "Splits of a folder.")
   max_bad_files: int | None = setting(None, "Unreadable files of a folder to skip.", at_least(0))
   crops: bool | None = setting(None, "Whether to train on random crops.")
+  download: bool | None = setting(None, "Whether missing data may be downloaded.")
   num_samples: int | None = setting(None, "Samples of the bound at the end.", at_least(1))
   eval_images: int | None = setting(None, "Test images at the end.", at_least(1))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import os
 from typing import Any
 
-DATA_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops")
+DATA_SETTINGS = ("data_dir", "cache_dir", "bits", "splits_file", "max_bad_files", "crops", "download")
 _PLACES = ("data_dir", "cache_dir", "splits_file")
 
 

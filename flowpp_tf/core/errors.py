@@ -11,6 +11,10 @@ _LONGEST_LIST = 240  # characters of the names in one
 class InputError(ValueError):
   """Raised for invalid user input, with the argument, the value and what was expected in one line.
 
+  Args:
+    message: the line.
+    *ways: further lines, each a way to go on.
+
   Examples:
     >>> fpp.get_config("digit")
     Traceback (most recent call last):
@@ -18,9 +22,11 @@ class InputError(ValueError):
     flowpp_tf.core.errors.InputError: unknown config 'digit'; did you mean digits?
   """
 
-  def __init__(self, message: object = "") -> None:
+  def __init__(self, message: object = "", *ways: str) -> None:
     text = str(message)
-    super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")  # some quote a damaged file
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."  # some quote a damaged file
+    self.lines = text, *ways
+    super().__init__("\n".join(self.lines))
 
 
 class Diverged(Exception):

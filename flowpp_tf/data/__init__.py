@@ -41,13 +41,15 @@ def load_dataset(
   labels: bool = False,
   neighbours: bool = False,
   real_valued: bool = False,
+  download: bool = False,
 ) -> ImageDataset:
   """Load a data set by name.
 
   Args:
     name: one of `DATASETS`; PATH stands for a path, NAME for a name in TensorFlow Datasets.
-    data_dir: folder of TensorFlow Datasets, or of the published files of mnist, fashion_mnist, imagenet32_old and
-      imagenet64_old; None for the default of TensorFlow Datasets, and for the place of Debian's packages.
+    data_dir: folder of TensorFlow Datasets, or of the published files of cifar10, cifar100, mnist, fashion_mnist,
+      imagenet32_old and imagenet64_old; None for the default of TensorFlow Datasets, and for the place of Debian's
+      packages.
     image_shape: `(H, W, C)` of the model; images of a folder are cropped and resized to it.
     levels: number of pixel values of the model; with `bits` it must be `2**bits`.
     bits: 1 to 8, how many upper bits of 8-bit images to keep; None to keep the images as they are.
@@ -60,6 +62,7 @@ def load_dataset(
     neighbours: with `crops`, whether they are tiles that come with the context of their neighbours, for a model with
       `tile_neighbours`.
     real_valued: whether the model takes real-valued images, `dequantization` "none": npz:PATH and random_field.
+    download: whether TensorFlow Datasets may download a set of its own that is missing.
 
   Raises:
     InputError (a ValueError): if the name is unknown (it lists similar names), or the data or their labels are missing.

@@ -1,6 +1,4 @@
-"""Prepared data sets of TensorFlow Datasets, and those of them that are read from published files too.
-
-Nothing is downloaded.
+"""Data sets of TensorFlow Datasets, prepared or downloaded, and those of them that are read from published files too.
 
 `load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Missing splits are taken
 from the end of train, see `split_train`. Labels are those of the ClassLabel feature `label`, else of the only
@@ -16,21 +14,31 @@ celeb_a: the central 148x148 of the aligned 218x178 photographs (RealNVP crops "
 celeb_a_hq: CelebA-HQ, 30,000 images, as published at 64x64 or 128x128; the released Flow++ models were
     trained on it. No splits are published: test is the last tenth.
 svhn: the cropped digits without the extra ones.
-mnist, fashion_mnist: from their IDX files too, in the folder `data_dir`, or where Debian's packages put them.
+cifar10, cifar100: from their archives too, see cifar.py; the order is the same.
+mnist, fashion_mnist: from their IDX files too, in the folder `data_dir`, or where Debian's packages put them; in the
+    order of these files, which is not that of TensorFlow Datasets.
 """
 
+import contextlib
 import dataclasses
 import functools
 import re
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
 
+from absl import logging
 import numpy as np
 from PIL import Image
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import import_extra
-from flowpp_tf.data import cache, downsampled_imagenet, idx, images
+from flowpp_tf.data import cache, cifar, downsampled_imagenet, idx, images
 from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset, split_train
+from flowpp_tf.io.budget import size_text
+from flowpp_tf.io.gate import reason
 from flowpp_tf.types import Path, Shape
 
 
@@ -44,13 +52,24 @@ class _Set:
   test: str = "test"  # published split to report on
   published_size: int = 0  # size of the published files, if these can be read too
   idx_folder: str = ""  # where Debian's package puts the IDX files, if the set has such
-  classes: tuple[str, ...] = ()  # names of the classes in the IDX files
+  classes: tuple[str, ...] = ()  # names of the classes in the published files
   total: int = 0  # images in the published split to report on, if it is checked
 
 
 _SETS = {
-  "cifar10": _Set("cifar10"),
-  "cifar100": _Set("cifar100"),
+  "cifar10": _Set("cifar10", classes=tuple("airplane automobile bird cat deer dog frog horse ship truck".split())),
+  "cifar100": _Set(
+    "cifar100",
+    classes=tuple(
+      "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+      "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+      "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard "
+      "lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear "
+      "pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark "
+      "shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone "
+      "television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm".split()
+    ),
+  ),
   "svhn": _Set("svhn_cropped"),
   "mnist": _Set("mnist", idx_folder="/usr/share/datasets/mnist", classes=tuple("0123456789")),
   "fashion_mnist": _Set(
@@ -66,6 +85,7 @@ _SETS = {
   "celeb_a_hq": _Set("celeb_a_hq/{size}", sizes=(64, 128)),
 }
 _LABELS_PER_READ = 1024
+_PATIENCE = 20  # seconds until a host must have answered; TensorFlow Datasets itself has no limit
 
 
 def load_named(
@@ -74,20 +94,21 @@ def load_named(
   image_shape: Shape | None = None,
   cache_dir: Path | None = None,
   labels: bool = False,
+  download: bool = False,
 ) -> ImageDataset:
   """Load a benchmark of the field.
 
   Args:
     name: one of `_SETS`.
     data_dir: folder of TensorFlow Datasets or of the published files; None for the former's default, and for the place
-      of Debian's packages.
+      of Debian's packages. An archive of CIFAR can be named itself.
     image_shape: `(H, W, C)` of the model; chooses the size of a set with several sizes.
     cache_dir: see `cache.decoded_images`.
     labels: whether to load the class of each image, too.
+    download: whether TensorFlow Datasets may download what is missing.
 
   Raises:
-    InputError (a ValueError): if the data are missing, with the command that prepares them, or wrong, or if they have
-      no labels.
+    InputError (a ValueError): if the data are missing, with the ways to get them, or wrong, or if they have no labels.
   """
   entry = _SETS[name]
   wanted = None
@@ -97,15 +118,15 @@ def load_named(
       raise InputError(f"data set {name!r} is had at {sizes}, got `image_shape` {image_shape}")
     wanted = image_shape
   builder = _builder(entry.builder.format(size=image_shape and image_shape[0]), data_dir)
-  files = _published_files(entry, data_dir)
+  files = _published_files(name, entry, data_dir)
   if _data_path(builder) or not files:
-    builder = _prepared(name, builder, data_dir, entry)
+    builder = _prepared(name, builder, data_dir, download, entry)
     found = _read_labels(builder) if labels else None
     splits, notes = _read(builder, wanted, entry.crop, cache_dir)
     version = builder.info.full_name
   else:
     (splits, found), notes = _read_files(name, entry, files, cache_dir, labels), ()
-    version = " and ".join(path.name for path in files.values())
+    version = " and ".join(dict.fromkeys(path.name for path in files.values()))
   if entry.total:
     _check_which_imagenet(name, entry, len(splits[entry.test]))
   return _complete(name, version, splits, found, notes, entry.test)
@@ -117,12 +138,13 @@ def load_any(
   image_shape: Shape | None = None,
   cache_dir: Path | None = None,
   labels: bool = False,
+  download: bool = False,
 ) -> ImageDataset:
   """Load any set of TensorFlow Datasets with an image feature: `tfds:NAME`; arguments as for `load_named`.
 
   Images of another shape than the model's are cropped and resized like those of a folder.
   """
-  builder = _prepared(name, _builder(name.removeprefix("tfds:"), data_dir), data_dir)
+  builder = _prepared(name, _builder(name.removeprefix("tfds:"), data_dir), data_dir, download)
   found = _read_labels(builder) if labels else None
   splits, notes = _read(builder, image_shape, None, cache_dir)
   return _complete(name, builder.info.full_name, splits, found, notes)
@@ -142,6 +164,9 @@ def _complete(name, version, splits, found, notes=(), test="test"):
 
 def _read_files(name, entry, files, cache_dir, labels):
   """Return the images of published files by split, and their labels as `_read_labels` does, or None."""
+  if name in cifar.FORMS:
+    splits, of_splits = cifar.read_cifar(name, files["train"])
+    return splits, (of_splits, entry.classes) if labels else None
   if entry.idx_folder:
     splits = {split: idx.read_idx_images(path) for split, path in files.items()}
     if not labels:
@@ -155,8 +180,10 @@ def _read_files(name, entry, files, cache_dir, labels):
   return downsampled_imagenet.load_published(files, entry.published_size, cache_dir), None
 
 
-def _published_files(entry, data_dir):
+def _published_files(name, entry, data_dir):
   """Return the paths of the published files by split, or None."""
+  if data_dir and name in cifar.FORMS:
+    return cifar.find_cifar(name, data_dir)
   if entry.idx_folder:
     return idx.find_idx(data_dir or entry.idx_folder)
   if data_dir and entry.published_size:
@@ -204,8 +231,8 @@ def _image_feature(builder):
   return "image" if "image" in found else found[0]
 
 
-def _prepared(name, builder, data_dir, entry=None):
-  """Return the builder of the prepared data; raise an `InputError` if there are none."""
+def _prepared(name, builder, data_dir, download, entry=None):
+  """Return the builder of the prepared data; download them if they are missing, or raise an `InputError`."""
   tfds = _tfds()
 
   _image_feature(builder)  # first, so that no error asks to prepare a set without images
@@ -221,17 +248,64 @@ def _prepared(name, builder, data_dir, entry=None):
       f"data set {name!r} is not there: looked for {builder.data_path}{files if data_dir else ''}; it can "
       f"no longer be downloaded: give the folder of the unpacked train_{size}.tar and valid_{size}.tar as --data_dir"
     )
-  if builder.name == "celeb_a_hq":
-    command += (
-      f" --manual_dir=FOLDER, with the published data{builder.builder_config.name}x"
-      f"{builder.builder_config.name}.tar in FOLDER"
-    )
   missing = f"data set {name!r} is not prepared: looked for {builder.data_path}"
+  if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+    raise InputError(
+      f"{missing}; prepare it by: {command} --manual_dir=FOLDER, with the published "
+      f"data{builder.builder_config.name}x{builder.builder_config.name}.tar in FOLDER"
+      if builder.name == "celeb_a_hq"
+      else f"{missing}; prepare it by: {command} --manual_dir=FOLDER, with what {builder.info.homepage} has"
+    )
+  if download:
+    problem = _download(name, builder)
+    if problem is None:
+      return tfds.builder_from_directory(_data_path(builder))
+    missing = f"data set {name!r} cannot be downloaded: {problem}"
+    way = f"prepare it on a machine with a network, and give the folder as --data_dir: {command}"
+  else:
+    way = "or let it be downloaded, without --nodownload; in Python by `download=True`"
+    if entry and entry.idx_folder:
+      missing += f" and {data_dir or entry.idx_folder}/{idx.STEMS['train']}.gz with {idx.STEMS['test']}.gz"
+      if name == "fashion_mnist":
+        command += ", or on Debian apt-get install dataset-fashion-mnist"
+    missing += f"; prepare it by: {command}"
+  raise InputError(missing, way, *_other_ways(name, entry))
+
+
+def _other_ways(name, entry):
+  """Return a line about the published files of a set that can be read, in a list."""
+  if name in cifar.FORMS:
+    archives = " or ".join(form.archive for form in cifar.FORMS[name])
+    return [f"or give as --data_dir a folder with {archives}, whole or unpacked, or Keras' own: ~/.keras/datasets"]
   if entry and entry.idx_folder:
-    missing += f" and {data_dir or entry.idx_folder}/{idx.STEMS['train']}.gz with {idx.STEMS['test']}.gz"
-    if name == "fashion_mnist":
-      command += ", or on Debian apt-get install dataset-fashion-mnist"
-  raise InputError(f"{missing}; prepare it by: {command}")
+    return [f"or give as --data_dir a folder with {idx.STEMS['train']}.gz and {idx.STEMS['test']}.gz"]
+  return []
+
+
+def _download(name, builder):
+  """Download and prepare a set; return None, or why that is impossible."""
+  tfds = _tfds()
+  try:
+    files = builder.url_infos or {}
+    urls = {urllib.parse.urlsplit(url).hostname: url for url in files}
+    at_most = "at most " if builder.builder_config else ""  # the files of all configs
+    size = at_most + size_text(sum(file.size for file in files.values())) if files else "an unknown size"
+    logging.warning(
+      "TensorFlow Datasets downloads %s: %s from %s to %s; --nodownload refuses",
+      *(name, size, " and ".join(urls) or builder.info.homepage, builder.data_path),
+    )
+    for host, url in urls.items():  # its own attempts would take minutes, without a network
+      try:
+        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
+      except urllib.error.HTTPError:
+        pass  # an answer
+      except OSError as error:
+        return f"{host} cannot be reached: {reason(getattr(error, 'reason', error))}"
+    with contextlib.redirect_stdout(sys.stderr):
+      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  except Exception as error:  # of many libraries
+    return reason(error)
+  return None
 
 
 def _check_which_imagenet(name, entry, count):

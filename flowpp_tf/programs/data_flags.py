@@ -31,9 +31,10 @@ def define_data_flags(default: str) -> None:
   flags.DEFINE_string(
     "data_dir",
     None,
-    "Data directory of TensorFlow Datasets, or folder with the published files of mnist, fashion_mnist, imagenet32_old "
-    "and imagenet64_old.",
+    "Data directory of TensorFlow Datasets, or folder with the published files of cifar10, cifar100, mnist, "
+    "fashion_mnist, imagenet32_old and imagenet64_old.",
   )
+  flags.DEFINE_bool("download", True, "Let TensorFlow Datasets download a set of its own that is missing.")
   flags.DEFINE_string(
     "cache_dir", None, "Directory for decoded images of large data sets; ~/.cache/flowpp_tf if not given."
   )
@@ -124,6 +125,7 @@ def load_from_settings(
     max_bad_files=settings.get("max_bad_files") or 0,
     cache_dir=settings.get("cache_dir"),
     crops=bool(settings.get("crops")),
+    download=settings.get("download") is not False,
     labels=config.num_classes > 0 if labels is None else labels,
     neighbours=config.tile_neighbours,
     real_valued=config.pixel_levels is None,

@@ -148,7 +148,7 @@ def _dataset(settings, config):
   with_labels = dataclasses.replace(config, num_classes=max(config.num_classes, 2))
   for wanted in (with_labels, config):
     with contextlib.suppress(InputError):
-      return data_flags.load_from_settings(settings, wanted, any_classes=True)
+      return data_flags.load_from_settings({**settings, "download": False}, wanted, any_classes=True)
   return None
 
 

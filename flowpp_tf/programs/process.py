@@ -43,9 +43,11 @@ def program_name() -> str:
   return "flowpp" if name == "__main__.py" else name
 
 
-def say(kind: str, text: object) -> None:
-  """Print a line on stderr with the program's name; `kind` may be empty."""
+def say(kind: str, text: object, *more: str) -> None:
+  """Print a line on stderr with the program's name, and more lines below it; `kind` may be empty."""
   _print(" ".join(filter(None, [f"{program_name()}:", f"{kind}:" if kind else "", *str(text).split()])))
+  for line in more:
+    _print(f"  {line}")
 
 
 def phase(line: str) -> None:

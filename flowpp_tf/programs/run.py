@@ -190,8 +190,8 @@ def _check_texts():
 
 
 def fail(error: str | Exception, code: int = process.BAD_INPUT) -> typing.NoReturn:
-  """End the process with one line on stderr and an exit code."""
-  process.say("error", error)
+  """End the process with one line on stderr, and the further ones of an `InputError`, and an exit code."""
+  process.say("error", *getattr(error, "lines", (error,)))
   sys.exit(code)
 
 

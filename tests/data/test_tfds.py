@@ -1,16 +1,23 @@
 """TensorFlow Datasets' own code on small sets that the tests prepare, and the published files."""
 
+import socket
 import tarfile
+import urllib.error
+import urllib.request
 import zipfile
 
+from absl import logging
 import numpy as np
 from PIL import Image
 import pytest
 import tensorflow_datasets as tfds
 
 import convert_imagenet
+import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.data import cache
+from flowpp_tf.programs import demo
+from support.programs import call
 from support.tfds_builders import OfSplits, prepared
 
 SIZES = {"train": 120, "test": 20, "validation": 20}
@@ -320,3 +327,140 @@ def test_the_new_imagenet_under_the_name_of_the_old_one_is_refused(tmp_path):
     np.lib.format.open_memmap(tmp_path / f"{name}_32x32.npy", "w+", np.uint8, (count, 32, 32, 3))
   with pytest.raises(data.InputError, match="49,999 .*, but .* 50,000: that is imagenet32_new"):
     data.load_dataset("imagenet32_old", tmp_path)
+
+
+def test_the_archives_of_cifar_10_are_in_the_order_of_tensorflow_datasets(data_dir, tmp_path):
+  with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as archive:
+    for file, split, rows in [
+      *((f"data_batch_{i + 1}.bin", "train", range(24 * i, 24 * i + 24)) for i in range(5)),
+      ("test_batch.bin", "test", range(20)),
+    ]:
+      path = tmp_path / file
+      images = [bytes(1) + pixels(split, i, (32, 32, 3)).transpose(2, 0, 1).tobytes() for i in rows]
+      path.write_bytes(b"".join(images))
+      archive.add(path, f"cifar-10-batches-bin/{file}")
+      path.unlink()
+  ours, theirs = data.load_dataset("cifar10", tmp_path), data.load_dataset("cifar10", data_dir)
+  for split in data.SPLITS:
+    np.testing.assert_array_equal(ours.split(split), theirs.split(split))
+  assert ours.fingerprint()["sha256"] == theirs.fingerprint()["sha256"]
+  assert ours.fingerprint()["version"] == "cifar-10-binary.tar.gz"
+
+
+# --- Downloads ------------------------------------------------------------------------------------
+
+
+class Downloaded(Cifar10, skip_registration=True):
+  """The set whose download the tests stand in for."""
+
+  name = "cifar10"
+  url_infos = {
+    "https://example.org/cifar.tar.gz": tfds.download.checksums.UrlInfo(tfds.core.utils.Size(170_052_171), "", "")
+  }
+  problem = None
+
+  def _split_generators(self, dl_manager):
+    EVENTS.append("download")
+    print("a line of TensorFlow Datasets")
+    if self.problem:
+      raise self.problem
+    return super()._split_generators(dl_manager)
+
+
+EVENTS = []
+
+
+@pytest.fixture
+def internet(monkeypatch):
+  """A function that says what asking a host and downloading raise, None for nothing."""
+  EVENTS.clear()
+  monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Downloaded(data_dir=data_dir))
+  monkeypatch.setattr(logging, "warning", lambda text, *values: EVENTS.append(text % values))
+
+  def internet(asked=None, downloaded=None):
+    def urlopen(request, timeout=None):
+      EVENTS.append(f"{request.get_method()} {request.full_url}")
+      assert timeout is not None  # else it could wait for ever
+      if asked:
+        raise asked
+      return open("/dev/null", "rb")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    monkeypatch.setattr(Downloaded, "problem", downloaded)
+
+  internet()
+  return internet
+
+
+UNREACHED = urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
+LINE = "TensorFlow Datasets downloads cifar10: 162 MiB from example.org to {}/cifar10/3.0.2; --nodownload refuses"
+
+
+def test_what_is_missing_is_downloaded_after_a_line_that_says_so(internet, tmp_path, capsys):
+  dataset = data.load_dataset("cifar10", tmp_path, download=True)
+  assert contents(dataset.test) == everything("test")
+  assert EVENTS == [LINE.format(tmp_path), "HEAD https://example.org/cifar.tar.gz", "download"]
+  assert capsys.readouterr().out == ""  # which programs have for results
+  assert data.load_dataset("cifar10", tmp_path).fingerprint() == dataset.fingerprint() and len(EVENTS) == 3
+
+
+def test_a_host_that_refuses_to_be_asked_is_there(internet, tmp_path):
+  internet(urllib.error.HTTPError("https://example.org", 405, "Method Not Allowed", {}, None))
+  assert len(data.load_dataset("cifar10", tmp_path, download=True).test) == 20
+
+
+@pytest.mark.parametrize(
+  "asked, downloaded, reason",
+  [
+    (UNREACHED, None, "example.org cannot be reached: Name or service not known"),
+    (TimeoutError("timed out"), None, "example.org cannot be reached: timed out"),
+    (None, ConnectionError("the connection broke"), "the connection broke"),
+    (None, OSError(28, "No space left on device"), "No space left on device"),
+    (None, AssertionError("the checksum differs"), "the checksum differs"),
+  ],
+)
+def test_a_download_that_fails_names_the_other_ways_in_three_lines(internet, tmp_path, asked, downloaded, reason):
+  internet(asked, downloaded)
+  with pytest.raises(data.InputError) as caught:
+    data.load_dataset("cifar10", tmp_path, download=True)
+  first, prepare, archives = caught.value.lines
+  assert first == f"data set 'cifar10' cannot be downloaded: {reason}"
+  assert f"tfds build cifar10 --data_dir={tmp_path}" in prepare
+  for way in ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz", "~/.keras/datasets"):
+    assert way in archives
+  assert ("download" in EVENTS) == (asked is None)
+  assert not (tmp_path / "cifar10" / "3.0.2").exists()
+
+
+def test_nothing_is_downloaded_unless_it_is_said(internet, tmp_path):
+  with pytest.raises(data.InputError, match="is not prepared.*\n.*without --nodownload.*`download=True`\n.*keras"):
+    data.load_dataset("cifar10", tmp_path)
+  assert not EVENTS
+
+
+def test_the_old_imagenet_and_sets_that_are_downloaded_by_hand_are_not_tried(monkeypatch, tmp_path):
+  monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: pytest.fail("a host was asked"))
+  for name, message in (("imagenet64_old", "no longer be downloaded"), ("celeb_a_hq", "--manual_dir=FOLDER")):
+    with pytest.raises(data.InputError, match=message):
+      data.load_dataset(name, tmp_path, image_shape=(64, 64, 3), download=True)
+
+
+def test_a_program_prints_the_three_lines_and_ends_with_2(internet, tmp_path):
+  internet(UNREACHED)
+  train = ["train", "--config=cifar10", f"--data_dir={tmp_path}"]
+  result = call(*train, cwd=tmp_path)
+  assert result.code == 2 and EVENTS == [LINE.format(tmp_path), "HEAD https://example.org/cifar.tar.gz"]
+  *_, first, prepare, archives = result.error.splitlines()
+  assert first.endswith(
+    "error: data set 'cifar10' cannot be downloaded: example.org cannot be reached: Name or service not known"
+  )
+  assert prepare.startswith("  prepare it") and archives.startswith("  or give as --data_dir")
+  EVENTS.clear()
+  result = call(*train, "--nodownload", cwd=tmp_path)
+  assert result.code == 2 and "without --nodownload" in result.error and not EVENTS
+
+
+def test_the_page_downloads_nothing(internet, tmp_path):
+  config = fpp.get_config("cifar10")
+  assert demo._dataset({"dataset": "cifar10", "data_dir": str(tmp_path)}, config) is None
+  assert not EVENTS

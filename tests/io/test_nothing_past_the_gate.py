@@ -3,7 +3,7 @@
 TensorFlow's and Keras' own readers open files in C++, or by themselves, which neither test sees:
 - `tf.train.Checkpoint.read`, of a checkpoint whose manifest has its SHA-256;
 - `tf.saved_model.load`: a SavedModel is a program, load only those that you trust;
-- TensorFlow Datasets, of data that its own commands have prepared;
+- TensorFlow Datasets, of data that it has prepared;
 - absl, of flag files that the gate has read;
 - what Keras is given by name: `.keras` files, shards of weights, Orbax checkpoints.
 """
@@ -34,6 +34,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "io.files": ("open os.open shutil.copyfileobj np.lib.format.open_memmap", "writes; syncs what is written"),
   "demo.page": ("shutil.copyfile", "of a picture that this process has made"),
   "data.idx": ("gzip.open", "of a file that the gate has opened"),
+  "data.cifar": ("gzip.open tarfile.open", "of a file that the gate has opened, and of its bytes"),
   "config.recipe": ("path.read_text", "a file of the package itself"),
   "devices.cluster": ("json.loads", "of an environment variable"),
   "models.official_weights": ("open", "writes"),

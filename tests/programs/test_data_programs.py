@@ -49,8 +49,8 @@ BAD = [
   (["--dataset=folder:cats", "--image_size=31"], "is 31, which cannot be halved"),
   (["--dataset=npz:none.npz"], "none.npz' cannot be read: No such file"),
   (["--dataset=npz:other.npz"], "has image_shape (16, 16, 3), the model's config (32, 32, 3)"),
-  (["--dataset=cifar10", "--data_dir=data"], "data/cifar10/"),
-  (["--dataset=cifar10", "--data_dir=data"], "prepare it by: tfds build cifar10 --data_dir="),
+  (["--dataset=cifar10", "--nodownload", "--data_dir=data"], "data/cifar10/"),
+  (["--dataset=cifar10", "--nodownload", "--data_dir=data"], "prepare it by: tfds build cifar10 --data_dir="),
   (["--dataset=imagenet32_old", "--data_dir=data"], "train_32x32 with valid_32x32"),
   (["--dataset=tfds:nothing"], "TensorFlow Datasets has no 'nothing'"),
   (["--dataset=imagenet32"], "did you mean imagenet32_old or imagenet32_new"),
@@ -111,8 +111,9 @@ def test_bad_input_is_one_clear_line_and_exit_code_2_and_changes_nothing(images,
   before = times_of_files(images)
   code, _, error = call("train", *TINY, "--workdir=new", *arguments, cwd=images)
   assert code == 2, error
-  (line,) = error.splitlines()
+  line, *ways = error.splitlines()
   assert "error: " in line and message in line
+  assert len(ways) == (2 if "--nodownload" in arguments else 0)  # to get the data
   assert times_of_files(images) == before
 
 

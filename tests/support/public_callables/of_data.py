@@ -82,6 +82,7 @@ ROWS = {
       data_dir=optional(path("/data").but("missing", "empty", "null byte")),
       labels=flag(False),
       cache_dir=optional(path("/cache").but("missing", "empty", "null byte")),
+      download=flag(False),
     ),
   ),
   "load_dataset/photos": Row(

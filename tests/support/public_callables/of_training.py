@@ -113,6 +113,7 @@ OF_RUN = _settings(
   splits_file="splits.json",
   max_bad_files=1,
   crops=False,
+  download=False,
   num_samples=2,
   eval_images=3,
 )
