@@ -8,9 +8,11 @@ from flowpp_tf.version import __version__
 
 if TYPE_CHECKING:
   from flowpp_tf import bijectors, compression, distributions, exporting, layers, models
+  from flowpp_tf.bijectors import register_coupling
   from flowpp_tf.compression import compress, decompress
-  from flowpp_tf.config import CONFIGS, FlowPlusPlusConfig, Recipe, get_config, recipes
+  from flowpp_tf.config import CONFIGS, FlowPlusPlusConfig, Recipe, get_config, recipes, register_config
   from flowpp_tf.core.errors import InputError
+  from flowpp_tf.data import register_dataset
   from flowpp_tf.evaluation import bit_maps, conformal_p_value
   from flowpp_tf.exporting import (
     export_litert,
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
 # Imported when they are used, so that what needs no TensorFlow, such as decoding an archive, runs without it.
 _MODULES = {"bijectors", "compression", "distributions", "exporting", "layers", "models"}
 _NAMES = {
+  "bijectors": ("register_coupling",),
   "compression": ("compress", "decompress"),
-  "config": ("CONFIGS", "FlowPlusPlusConfig", "Recipe", "get_config", "recipes"),
+  "config": ("CONFIGS", "FlowPlusPlusConfig", "Recipe", "get_config", "recipes", "register_config"),
   "core.errors": ("InputError",),
+  "data": ("register_dataset",),
   "evaluation": ("bit_maps", "conformal_p_value"),
   "exporting": (
     "export_litert",

@@ -11,6 +11,7 @@ from flowpp_tf.bijectors.coupling import (
   affine_coupling_bijector,
   mixture_logistic_coupling_bijector,
   num_parameters,
+  register_coupling,
 )
 from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv, Invertible1x1ConvLU
 from flowpp_tf.bijectors.logit_margin import LogitMargin

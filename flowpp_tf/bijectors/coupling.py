@@ -14,7 +14,6 @@ conditioner's last layer must therefore not begin at zero.
 from collections.abc import Callable
 import contextlib
 import functools
-import pkgutil
 import re
 from typing import Any, NamedTuple
 
@@ -27,11 +26,11 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, i
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
-from flowpp_tf.core.arguments import as_dtype, check_count, check_number, check_type, shown
+from flowpp_tf.core.arguments import as_dtype, check_arguments, check_count, check_number, check_type, shown
 from flowpp_tf.core.checks import real_tensor
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import COUPLINGS
+from flowpp_tf.core.registry import COUPLINGS, register, registered
 from flowpp_tf.core.remat import checkpointed
 from flowpp_tf.core.shapes import reshape, shape_of
 
@@ -275,7 +274,27 @@ def num_parameters(coupling: str, components: int) -> int:
   check_count("components", components, 0, 2**63 - 1)
   if not isinstance(coupling, str) or coupling not in COUPLINGS:
     raise ValueError(f"`coupling` must be {' or '.join(COUPLINGS)}, got {coupling!r}")
-  return pkgutil.resolve_name(COUPLINGS[coupling]).num_parameters(components)
+  return registered(COUPLINGS, coupling).num_parameters(components)
+
+
+@check_arguments
+def register_coupling(name: str, kind: CouplingKind) -> None:
+  """Give a kind of coupling a name, for configs; programs import a module that calls this by --import=MODULE.
+
+  Args:
+    name: for `coupling` of a config, and for --coupling.
+    kind: the transformation.
+
+  Raises:
+    InputError (a ValueError): if there is a coupling of that name.
+
+  Examples:
+    >>> shift = fpp.bijectors.CouplingKind(lambda components: 1, lambda p, components: tfp.bijectors.Shift(p))
+    >>> fpp.register_coupling("shift", shift)
+    >>> fpp.Recipe.load("digits").replace(coupling="shift").config.coupling
+    'shift'
+  """
+  register("coupling", COUPLINGS, name, kind)
 
 
 def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:

@@ -2,5 +2,5 @@
 
 from flowpp_tf.config.model import CONFIGS, CouplingConfig, FlowPlusPlusConfig, get_config
 from flowpp_tf.config.network import NetworkConfig
-from flowpp_tf.config.recipe import PRECISIONS, Recipe, RunSettings, recipes
+from flowpp_tf.config.recipe import PRECISIONS, Recipe, RunSettings, recipes, register_config
 from flowpp_tf.config.training import TENSORBOARD, TrainingConfig

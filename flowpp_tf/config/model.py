@@ -6,8 +6,8 @@ import math
 from flowpp_tf.config.network import PADDINGS, NetworkConfig
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.arguments import check_type
-from flowpp_tf.core.errors import unknown_name
-from flowpp_tf.core.registry import COUPLINGS
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.registry import COUPLINGS, HOW_TO_REGISTER, unregistered
 from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
 from flowpp_tf.core.tile_context import context_channels
 from flowpp_tf.core.tiles import size_step
@@ -98,7 +98,7 @@ class FlowPlusPlusConfig(Settings):
     "mixture_logistic",
     f"Transformation of a coupling, one of {', '.join(COUPLINGS)}; affine is an ablation, and the last three have "
     "piecewise CDFs in place of the mixture's.",
-    one_of(*COUPLINGS),
+    Range(lambda name: isinstance(name, str), "the name of a coupling", names=tuple(COUPLINGS)),
   )
   components: int = setting(32, "K, logistics in a mixture, or bins of a piecewise CDF.", COUNT)
   coupling_margin: float = setting(
@@ -204,6 +204,9 @@ class FlowPlusPlusConfig(Settings):
     if isinstance(self.remat, bool):  # as earlier versions wrote it
       object.__setattr__(self, "remat", "blocks" if self.remat else "off")
     super().__post_init__()
+    if self.coupling not in COUPLINGS:
+      known = ", ".join(COUPLINGS)
+      raise InputError(f"`coupling` must be one of {known}, got {self.coupling!r}{HOW_TO_REGISTER}")
     if self.tile_neighbours:
       height, width, channels = self.image_shape
       object.__setattr__(self, "condition_shape", (height, width, context_channels(channels)))
@@ -459,5 +462,5 @@ def get_config(name: str) -> FlowPlusPlusConfig:
   """
   check_type("name", name, str)
   if name not in CONFIGS:
-    raise unknown_name("config", name, CONFIGS)
+    raise unregistered("config", name, CONFIGS)
   return CONFIGS[name]

@@ -12,10 +12,11 @@ from typing import Any, Protocol, get_args, get_origin
 
 import numpy as np
 
-from flowpp_tf.config.model import FlowPlusPlusConfig, get_config
+from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError, unknown_name
+from flowpp_tf.core.registry import register
 from flowpp_tf.core.settings import POSITIVE, Range, Settings, at_least, one_of, parse_text, setting, value_type
 
 _HERE = pathlib.Path(__file__).parent.parent
@@ -29,6 +30,7 @@ _TYPES: dict[type, tuple[tuple[type, ...], str]] = {
 }
 # Pairs of settings that say the same, of which a recipe has one.
 SAY_THE_SAME = (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype"))
+_REGISTERED: dict[str, "Recipe"] = {}  # from outside of the package
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -116,6 +118,8 @@ class Recipe:
       InputError (a ValueError): if there is no such config; the message names those that come close.
     """
     config, settings, path = get_config(name), {}, _folder() / f"{name}.flags"
+    if name in _REGISTERED:
+      return _REGISTERED[name]
     for line in path.read_text().splitlines() if path.is_file() else ():
       flag, equals, text = line.strip().removeprefix("--").partition("=")
       if line.startswith("--") and flag != "config":
@@ -187,7 +191,27 @@ def recipes() -> list[str]:
     >>> "cifar10" in fpp.recipes()
     True
   """
-  return sorted(path.stem for path in _folder().glob("*.flags"))
+  return sorted([*(path.stem for path in _folder().glob("*.flags")), *_REGISTERED])
+
+
+@check_arguments
+def register_config(name: str, recipe: Recipe) -> None:
+  """Give a recipe a name, as a config; programs import a module that calls this by --import=MODULE.
+
+  Args:
+    name: for `Recipe.load`, `get_config`, `fpp.train` and --config.
+    recipe: the config, and the settings of its runs; without a `dataset` the data set has the same name.
+
+  Raises:
+    InputError (a ValueError): if there is a config of that name.
+
+  Examples:
+    >>> fpp.register_config("small_digits", fpp.Recipe.load("digits").replace(filters=16, steps=500))
+    >>> fpp.get_config("small_digits").filters, "small_digits" in fpp.recipes()
+    (16, True)
+  """
+  register("config", CONFIGS, name, recipe.config)
+  _REGISTERED[name] = recipe
 
 
 def _typed(field, value):

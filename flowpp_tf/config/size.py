@@ -6,13 +6,12 @@ anything is built.
 
 import functools
 import math
-import pkgutil
 from typing import NamedTuple
 
 from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig
 from flowpp_tf.config.network import NetworkConfig
 from flowpp_tf.config.structure import parse_structure
-from flowpp_tf.core.registry import COUPLINGS
+from flowpp_tf.core.registry import COUPLINGS, registered
 from flowpp_tf.types import Shape
 
 BYTES_OF_LAYER = 64 << 10  # of memory that Keras takes for a layer besides its weights; measured: 41 KiB
@@ -131,7 +130,7 @@ def _outputs(config):
   """How many parameters a coupling takes for a value."""
   if config.coupling in _OUTPUTS:
     return _OUTPUTS[config.coupling](config.components)
-  return pkgutil.resolve_name(COUPLINGS[config.coupling]).num_parameters(config.components)
+  return registered(COUPLINGS, config.coupling).num_parameters(config.components)
 
 
 def _posterior(config, channels, couplings):

@@ -19,7 +19,7 @@ class InputError(ValueError):
     >>> fpp.get_config("digit")
     Traceback (most recent call last):
       ...
-    flowpp_tf.core.errors.InputError: unknown config 'digit'; did you mean digits?
+    flowpp_tf.core.errors.InputError: unknown config 'digit'; did you mean digits? (--import=MODULE registers others)
   """
 
   def __init__(self, message: object = "", *ways: str) -> None:

@@ -1,8 +1,14 @@
 """What is chosen by a name, so that flags and configs know the names without importing TensorFlow.
 
 A coupling and a data set are a file of their own, and one line here. It says where the object is, for
-`pkgutil.resolve_name`, which imports its module when the object is used.
+`pkgutil.resolve_name`, which imports its module when the object is used. Those from outside of the package are in the
+same tables, as the objects themselves, by `fpp.register_coupling` and `fpp.register_dataset`.
 """
+
+from collections.abc import Iterable
+import pkgutil
+import re
+from typing import Any
 
 from flowpp_tf.core.errors import InputError, unknown_name
 
@@ -12,8 +18,10 @@ STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 JIT = ("off", "elementwise", "blocks")  # what XLA compiles, see tracing.py
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
 
+HOW_TO_REGISTER = " (--import=MODULE registers others)"
+
 # For --coupling, a `CouplingKind` each.
-COUPLINGS = {
+COUPLINGS: dict[str, Any] = {
   "mixture_logistic": "flowpp_tf.bijectors.coupling:MIXTURE_LOGISTIC",
   "affine": "flowpp_tf.bijectors.coupling:AFFINE",
   "rational_quadratic": "flowpp_tf.bijectors.piecewise_cdf:RATIONAL_QUADRATIC",
@@ -23,7 +31,7 @@ COUPLINGS = {
 
 # For --dataset, a function each, which returns an `ImageDataset`; its parameters are those options of
 # `data.load_dataset` that it has.
-DATASETS = {
+DATASETS: dict[str, Any] = {
   "digits": "flowpp_tf.data.bundled:digits",
   "photos": "flowpp_tf.data.bundled:photos",
   "sky16": "flowpp_tf.data.sky:sky16",
@@ -59,4 +67,28 @@ def dataset_entry(name: str) -> str:
         wanted = "data set" if entry.endswith(":NAME") else "path"
         raise InputError(f"data set {name!r} must name a {wanted} after the colon")
       return entry
-  raise unknown_name("dataset", name, DATASETS)
+  raise unregistered("dataset", name, DATASETS)
+
+
+def register(kind: str, table: dict[str, Any], name: str, value: Any) -> None:
+  """Add an object from outside of the package to a table of names.
+
+  Raises:
+    InputError (a ValueError): if the name exists already, or is none that a flag can give.
+  """
+  if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{,99}", name):
+    raise InputError(f"`name` must be letters, digits, '_', '-' and '.', at most 100, got {str(name)[:100]!r}")
+  if name in table:
+    raise InputError(f"`name` must be new: the {kind} {name!r} exists already")
+  table[name] = value
+
+
+def registered(table: dict[str, Any], name: str) -> Any:
+  """Return the object that a table has for a name."""
+  found = table[name]
+  return pkgutil.resolve_name(found) if isinstance(found, str) else found
+
+
+def unregistered(kind: str, name: str, known: Iterable[str]) -> InputError:
+  """Return the error for a name that nothing has registered, with the known names that are close to it."""
+  return InputError(f"{unknown_name(kind, name, known)}{HOW_TO_REGISTER}")

@@ -1,12 +1,14 @@
 """Data sets by name."""
 
+import collections.abc
 import inspect
-import pkgutil
 
 from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
 from flowpp_tf.core.checks import MOST_LEVELS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
+from flowpp_tf.core.registry import register as _register
+from flowpp_tf.core.registry import registered as _registered
 from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.gaussian_fields import GaussianFields
@@ -86,7 +88,7 @@ def load_dataset(
       f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
       f"--levels={2**bits}, or another --bits"
     )
-  load, options = pkgutil.resolve_name(DATASETS[dataset_entry(name)]), dict(locals())
+  load, options = _registered(DATASETS, dataset_entry(name)), dict(locals())
   options |= {
     "path": name.partition(":")[2],
     "image_shape": None if image_shape is None else tuple(image_shape),
@@ -97,5 +99,37 @@ def load_dataset(
     if options[option] and option not in taken:
       raise InputError(message.format(name))
   dataset = load(**{option: options[option] for option in taken})
+  if not isinstance(dataset, ImageDataset):
+    raise InputError(
+      f"the function of data set {name!r} must return an `ImageDataset`, got a `{type(dataset).__name__}`"
+    )
   dataset = dataset.with_neighbours() if neighbours else dataset
   return dataset if bits is None else dataset.reduce_bits(bits)
+
+
+@check_arguments
+def register_dataset(name: str, function: collections.abc.Callable[..., ImageDataset]) -> None:
+  """Give a data set a name, for `load_dataset`; programs import a module that calls this by --import=MODULE.
+
+  Args:
+    name: for `load_dataset` and --dataset.
+    function: returns the `ImageDataset`; its parameters are those options of `load_dataset` that the data set has.
+
+  Raises:
+    InputError (a ValueError): if there is a data set of that name, or the function has other parameters.
+
+  Examples:
+    >>> from flowpp_tf.data import ImageDataset, load_dataset, register_dataset
+    >>> images = np.random.RandomState(0).randint(0, 2, [12, 8, 8, 1]).astype(np.uint8)
+    >>> register_dataset("noise", lambda: ImageDataset("noise", 2, images[:8], images[8:10], images[10:]))
+    >>> load_dataset("noise").train.shape
+    (8, 8, 8, 1)
+  """
+  options = inspect.signature(load_dataset).parameters
+  try:
+    parameters = inspect.signature(function).parameters
+  except ValueError:  # as of some builtins
+    raise InputError(f"`function` must have a signature, which {function!r} has not") from None
+  if others := [option for option in parameters if option not in options]:
+    raise InputError(f"`function` must have parameters of {', '.join(options)}, got {', '.join(others)}")
+  _register("data set", DATASETS, name, function)

@@ -6,7 +6,6 @@ the bijectors use them.
 
 from collections.abc import Callable, Sequence
 import functools
-import pkgutil
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import CouplingConfig
 from flowpp_tf.config.structure import parse_structure
-from flowpp_tf.core.registry import COUPLINGS
+from flowpp_tf.core.registry import COUPLINGS, registered
 from flowpp_tf.layers import Conditioner
 from flowpp_tf.types import Shape
 
@@ -43,7 +42,7 @@ class CouplingStep(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     height, width, channels = shape
-    half, kind = channels // 2, pkgutil.resolve_name(COUPLINGS[config.coupling])
+    half, kind = channels // 2, registered(COUPLINGS, config.coupling)
     add_weight = functools.partial(self.add_weight, autocast=False)  # bijectors compute in the flow's precision
     of_norm = shape if config.per_position else (channels,)
     self.scale = add_weight(name="scale", shape=of_norm, initializer="ones")

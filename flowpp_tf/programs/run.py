@@ -85,6 +85,12 @@ def define_common_flags() -> None:
   """Define the flags that all programs have."""
   flags.DEFINE_bool("debug", False, "Show the whole traceback of an error.")
   flags.DEFINE_bool("version", False, "Show the version of flowpp_tf.")
+  flags.DEFINE_multi_string(
+    "import",
+    None,
+    "Module that registers couplings, data sets or configs of your own, by `fpp.register_coupling` and so on; also one "
+    "of the working directory. Several are several flags.",
+  )
   for name, (field, text) in _LIMITS.items():
     flags.DEFINE_string(name, budget.size_text(getattr(Budget, field)).replace(" ", "").removesuffix("iB"), text)
     flags.FLAGS[name].group = "Limits for files from outside"
@@ -118,6 +124,7 @@ def _guarded(main, argv):
   std_logging.getLogger("tensorflow").setLevel(std_logging.ERROR)  # else it warns of tracing
   try:
     with budget.use(_budget_from_flags()):
+      _import_modules()
       main(*argv[1:])
   except BrokenPipeError:
     raise
@@ -131,6 +138,18 @@ def _guarded(main, argv):
     # Of a path that no function was prepared for, or of the machine.
     where = "" if error.filename is None else f"{os.fspath(error.filename)[:200]!r}: "
     fail(f"{where}{gate.reason(error)}", process.FAILED)
+
+
+def _import_modules():
+  """Import the modules of --import; raise an `InputError` for what they raise."""
+  for name in flags.FLAGS["import"].value or ():
+    if os.getcwd() not in sys.path:
+      sys.path.append(os.getcwd())
+    try:
+      with without_noise():
+        importlib.import_module(name)
+    except Exception as error:  # of any code
+      raise InputError(f"--import={name} failed: {gate.reason(error)}") from error
 
 
 def _budget_from_flags():
@@ -275,6 +294,5 @@ def warn(text: str) -> None:
 def sibling_command(name: str) -> str:
   """Return how a shell calls another program: `bin/sample` from `bin/train`, `flowpp-sample` from `flowpp-train`."""
   folder, program = os.path.split(sys.argv[0])
-  if program.startswith("flowpp-"):
-    return f"flowpp-{name}"
-  return shlex.quote(os.path.join(os.path.relpath(folder or "."), name))
+  path = f"flowpp-{name}" if program.startswith("flowpp-") else os.path.join(os.path.relpath(folder or "."), name)
+  return shlex.join([path, *(f"--import={module}" for module in flags.FLAGS["import"].value or ())])

@@ -20,6 +20,22 @@ def section(title):
   return code and code[1], re.search(r"\n    (\S.*)\n", re.sub(r"```.*?```", "", text, flags=re.DOTALL))[1]
 
 
+def test_a_coupling_a_data_set_and_a_recipe_of_ones_own_are_trained(tmp_path):
+  for title, file in (("Add a coupling", "tails.py"), ("Add a data set", "stripes.py")):
+    text = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    definition, registration = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    assert "fpp.register_" in registration and file in text
+    (tmp_path / file).write_text(definition + registration)
+  ours = ["--import=tails", "--import=stripes"]
+  train = ["train", *TINY_RUN, "--config=stripes", "--coupling=tails", "--labels", "--steps=1", "--workdir=run"]
+  result = run(*train, *ours, cwd=tmp_path)
+  assert result.code == 0 and "data: stripes, " in result.out, result.error
+  for more, code in ((ours, 0), ([], 2)):
+    result = run("sample", "--workdir=run", "--n=1", *more, cwd=tmp_path)
+    assert result.code == code, result.error
+  assert "got 'tails' (--import=MODULE registers others)" in result.error
+
+
 def insert(path, before, line):
   text = path.read_text()
   assert text.count(before) == 1

@@ -8,6 +8,8 @@ import tensorflow as tf
 from tensorflow.python.framework.config import disable_op_determinism
 
 import flowpp_tf as fpp
+from flowpp_tf.config import recipe
+from flowpp_tf.core import registry
 from support.models import SMALL, perturb
 
 # Before anything uses a device: the tests of MirroredStrategy need two.
@@ -72,3 +74,14 @@ def use_lanes(monkeypatch):
 def cache_on_disk(monkeypatch):
   """Function after which sets of images larger than so many bytes are decoded once, to files, as large ones are."""
   return lambda most_bytes=0: monkeypatch.setattr("flowpp_tf.data.cache._IN_MEMORY", most_bytes)
+
+
+@pytest.fixture(autouse=True)
+def own_registrations():
+  """Forget after each test the couplings, data sets and configs that it has registered."""
+  tables = registry.COUPLINGS, registry.DATASETS, fpp.CONFIGS, recipe._REGISTERED
+  before = [{**table} for table in tables]
+  yield
+  for table, entries in zip(tables, before, strict=True):
+    table.clear()
+    table.update(entries)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.core.registry import COUPLINGS
 from support.bijector_cases import CASES, Conditioner, conditioned_coupling
 from support.public_callables.row import Row, look
 from support.public_callables.world import NORMAL
@@ -26,6 +27,7 @@ from support.wrong_values import (
   same,
   shape,
   some_of,
+  text,
 )
 
 OF_VECTORS = optional(count(1, low=0)).named("x", "y")
@@ -256,6 +258,14 @@ FUNCTIONS = {
       (fb.linear_coupling_bijector, 4),
     )
   },
+  "register_coupling": Row(
+    lambda w: fb.register_coupling,
+    dict(
+      name=text("mine").also(("empty", ""), ("taken", "affine"), ("a flag", "--mine"), ("a path", "a/b")),
+      kind=instance(fb.CouplingKind(lambda components: 1, lambda p, components: fb.Sigmoid())),
+    ),
+    reset=lambda w: COUPLINGS.pop("mine", None),
+  ),
   "num_parameters": Row(
     lambda w: fb.num_parameters, dict(coupling=name("mixture_logistic"), components=count(3, low=0, huge=same(2**62)))
   ),

@@ -85,6 +85,14 @@ ROWS = {
       download=flag(False),
     ),
   ),
+  "register_dataset": Row(
+    lambda w: data.register_dataset,
+    dict(
+      name=text("mine").also(("empty", ""), ("taken", "digits"), ("of a kind", "folder:mine")),
+      function=function(lambda labels: None).also(("other parameters", lambda colour: None)),
+    ),
+    reset=lambda w: data.DATASETS.pop("mine", None),
+  ),
   "load_dataset/photos": Row(
     lambda w: lambda **kwargs: data.load_dataset("photos", **kwargs),
     dict(image_shape=optional(shape((32, 32, 3))), levels=optional(count(256, low=2, most=1 << 16)), crops=flag(False)),

@@ -10,6 +10,7 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import config, training
+from flowpp_tf.config.recipe import _REGISTERED
 from flowpp_tf.core.settings import value_type
 from support.models import MINIMAL
 from support.public_callables.row import Row, look
@@ -307,6 +308,13 @@ ROWS = {
   "Recipe.resolve": Row(
     lambda w: config.Recipe(MINIMAL, {"steps": 3}).resolve,
     dict(dataset=instance(lambda w: w.dataset).but("text", "list", "array")),
+  ),
+  "register_config": Row(
+    lambda w: config.register_config,
+    dict(
+      name=text("mine").also(("empty", ""), ("taken", "digits")), recipe=instance(config.Recipe(MINIMAL, {"steps": 3}))
+    ),
+    reset=lambda w: (fpp.CONFIGS.pop("mine", None), _REGISTERED.pop("mine", None)),
   ),
   "get_config": Row(lambda w: fpp.get_config, dict(name=name("digits").named("config"))),
   **_TRAINING,
