@@ -1,6 +1,6 @@
 """One writer of a directory: a lock that the system frees when its process ends, however it ends."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import errno
 import json
@@ -23,8 +23,12 @@ from flowpp_tf.io import gate
 @contextlib.contextmanager
 def sole_owner(
   path: pathlib.Path, what: str = "workdir", advice: str = "wait until that run has ended, or give another --workdir"
-) -> Iterator[None]:
+) -> Iterator[Callable[[], bool]]:
   """Hold the lock of a directory, whose file says who holds it.
+
+  Yields:
+    A function that returns whether the locked file is still the one at `path`. It is not if the directory was moved or
+    deleted: another process may then hold the lock of a new one of the same name.
 
   Args:
     path: the file of the lock; it stays when the lock is free, so that no two processes lock different files.
@@ -50,9 +54,16 @@ def sole_owner(
     with contextlib.suppress(OSError):  # on a full disk the lock is still held
       os.ftruncate(descriptor, 0)
       os.pwrite(descriptor, json.dumps(about).encode(), 0)
-    yield
+    yield lambda: _is_at(descriptor, path)
   finally:
     os.close(descriptor)
+
+
+def _is_at(descriptor, path):
+  try:
+    return os.path.samestat(os.fstat(descriptor), os.stat(path))
+  except (FileNotFoundError, NotADirectoryError):
+    return False
 
 
 @contextlib.contextmanager

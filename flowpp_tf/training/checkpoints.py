@@ -74,7 +74,8 @@ class Checkpoints:
     unfinished = final.with_name(_UNFINISHED + final.name)
     try:
       shutil.rmtree(unfinished, ignore_errors=True)
-      unfinished.mkdir(parents=True)
+      self._folder.mkdir(exist_ok=True)  # not its parents: a run whose directory is gone does not bring it back
+      unfinished.mkdir()
       with _plain(unfinished) as plain:
         self._checkpoint.write(f"{plain}/state")
       digests = {path.name: _sha256(path) for path in unfinished.iterdir()}

@@ -380,9 +380,10 @@ class Run:
       self._workdir.save_best(self._state.model, self._state.step, value)
 
   def _written(self, step, write, *arguments):
-    """Let the chief write; return False if it failed."""
+    """Let the chief write, if the directory is still the run's; return False if it failed."""
     try:
       if self._workers.chief:
+        self._workdir.check_owned()
         write(*arguments)
       return True
     except OSError as error:
@@ -390,7 +391,10 @@ class Run:
       return False
 
   def _save(self, step):
-    if self._workers.chief and self._checkpoints.save(step, self._cpu_seconds):
+    self._written(step, self._save_checkpoint, step)
+
+  def _save_checkpoint(self, step):
+    if self._checkpoints.save(step, self._cpu_seconds):
       self._saved = step
 
   def _stop_if_asked(self, step, stop=None):

@@ -13,7 +13,7 @@ codec_model.*.npz      the model as bin/decompress reads it without TensorFlow
 saved_model/1/         written by bin/export
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import itertools
@@ -106,6 +106,7 @@ class Workdir:
     self.evaluation = self.path / EVALUATION
     self.typicality = self.path / "typicality.json"
     self._unchecked = unchecked
+    self._is_owned: Callable[[], bool] = lambda: True
     self._rows: list[dict[str, Any]] = []
     self._loaded: WeightsFile | None = None
 
@@ -123,9 +124,18 @@ class Workdir:
         self.path.mkdir(parents=True, exist_ok=True)
         if not os.access(self.path, os.W_OK):
           raise PermissionError(0, "no permission")
-        stack.enter_context(sole_owner(self.path / "run.lock"))
+        self._is_owned = stack.enter_context(sole_owner(self.path / "run.lock"))
+        stack.callback(setattr, self, "_is_owned", lambda: True)
         remove_leftovers(self.path)
       yield
+
+  def check_owned(self) -> None:
+    """Raise an `InputError` (a ValueError) if the directory is no longer the one that `sole_owner` holds."""
+    if not self._is_owned():
+      raise InputError(
+        f"workdir {str(self.path)!r} was moved, deleted or replaced while this run used it; the run ends, and writes "
+        "nothing more there; from a directory that was moved it can be resumed"
+      )
 
   def open(self, config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[str, Any]:
     """Make the directory a run's own; arguments, result and errors as for `check`."""
@@ -440,8 +450,11 @@ class Workdir:
       raise InputError(f"{str(self.config)!r} {what}, which this version of flowpp_tf does not know")
     return run
 
+  @contextlib.contextmanager
   def _writing(self):
-    return writing(f"workdir {str(self.path)!r}")
+    with writing(f"workdir {str(self.path)!r}"):
+      self.check_owned()
+      yield
 
 
 def _compared(key, value):

@@ -99,6 +99,17 @@ def test_sigterm_saves_at_the_next_step_and_the_exit_code_says_so(whole, tmp_pat
   assert_same_end(end_state(tmp_path), whole[0])
 
 
+@pytest.mark.slow
+def test_a_run_whose_directory_is_deleted_is_bad_input_in_one_line(tmp_path):
+  process = start("train", *TINY_RUN, "--steps=300", "--checkpoint_every=1", f"--workdir={tmp_path / 'run'}")
+  wait_for(lambda: list((tmp_path / "run" / "checkpoints").glob("step_*")), process)
+  (tmp_path / "run").rename(tmp_path / "bin")  # in one step, as a checkpoint may be written just now
+  shutil.rmtree(tmp_path / "bin")
+  last = finish(process, code=2).splitlines()[-1]
+  assert last.startswith(f"train: error: workdir '{tmp_path / 'run'}' was moved, deleted or replaced")
+  assert not list(tmp_path.iterdir())
+
+
 def checkpoints(folder, value=0.0):
   variable = tf.Variable(value * tf.ones([1000]))
   return Checkpoints(folder, 3, variable=variable), variable

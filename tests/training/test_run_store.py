@@ -27,7 +27,7 @@ from support.models import MINIMAL, TINY, small_images
 DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for seed, count in enumerate((16, 8, 8))))
 
 
-def run(path, steps=2, **settings):
+def run(path, steps=2, log_fn=lambda line: None, **settings):
   workdir = training.Workdir(path)
   training.run_training(
     MINIMAL,
@@ -36,7 +36,7 @@ def run(path, steps=2, **settings):
     ),
     DATA,
     workdir,
-    log_fn=lambda line: None,
+    log_fn=log_fn,
   )
   return workdir
 
@@ -66,6 +66,40 @@ def test_a_second_trainer_is_refused_with_the_name_of_the_first(workdir):
       run(workdir.path)
   assert before.keys() == content(workdir.path).keys()
   run(workdir.path)  # the lock of a process that has ended is free, whatever its file says
+
+
+def _delete(path):
+  shutil.rmtree(path)
+
+
+def _move(path):
+  path.rename(path.with_name("moved"))
+
+
+def _start_another(path):
+  shutil.rmtree(path)
+  run(path, steps=1)
+
+
+@pytest.mark.parametrize("change", [_delete, _move, _start_another])
+def test_a_run_whose_directory_goes_ends_at_its_next_write_and_writes_nothing(tmp_path, change):
+  left: dict[str, bytes] = {}
+
+  def after_a_step(line):
+    if line.startswith("step 1 of 3"):
+      change(tmp_path / "run")
+      left.update(content(tmp_path))
+
+  with pytest.raises(InputError, match="was moved, deleted or replaced while this run used it; the run ends"):
+    run(tmp_path / "run", steps=3, log_fn=after_a_step)
+  assert content(tmp_path) == left
+  assert (tmp_path / "run").exists() == (change is _start_another)
+  run(tmp_path / ("moved" if change is _move else "run"), steps=3)  # where there is a run, it is resumed
+
+
+def test_a_checkpoint_does_not_bring_back_the_directory_of_a_run(tmp_path, caplog):
+  assert not Checkpoints(tmp_path / "gone" / "checkpoints", 3, x=tf.Variable(1.0)).save(1)
+  assert "could not be written" in caplog.text and not list(tmp_path.iterdir())
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
