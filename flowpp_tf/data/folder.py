@@ -9,6 +9,7 @@ a.png` or `train,a.png` per image. Images that it does not name are left out.
 The class of `cats/indoor/1.png` is `cats`; classes are numbered in the order of their names.
 """
 
+import collections
 import functools
 import hashlib
 import pathlib
@@ -26,7 +27,7 @@ from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io import budget
 from flowpp_tf.io.gate import parse_json, read_text, reason
 from flowpp_tf.io.image_file import ImageFileError
-from flowpp_tf.io.image_folder import list_folder
+from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
@@ -66,7 +67,7 @@ def load_folder(
     raise InputError("`image_shape` must say to which shape the images of a folder are resized")
   images.check_channels(image_shape)
   levels = max(levels, 256)  # fewer bits are taken of all 8
-  folder, names, others = list_folder(path, levels)
+  folder, names, kinds_left_out = open_folder(path, levels)
   splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
   files = {split: [folder / name for name in names] for split, names in splits.items()}
   classes = _classes(splits, path) if labels else ()
@@ -106,22 +107,20 @@ def load_folder(
     train,
     validation,
     test,
-    notes=tuple(_notes(about, left_out, splits_file, [] if splits_file else others)),
+    notes=tuple(_notes(about, left_out, splits_file, "" if splits_file else kinds_left_out)),
     labels=_labels(splits, classes, about, path) if labels else None,
     classes=classes,
   )
 
 
-def _notes(about, left_out, splits_file, others):
+def _notes(about, left_out, splits_file, kinds_left_out):
   """Return lines for the user about what was read, and how."""
   notes = [f"left out, as {splits_file} does not name them: {left_out}"] if left_out else []
-  if others:
-    kinds = ", ".join(sorted({pathlib.PurePath(name).suffix.lower() for name in others}))
-    notes.append(f"left out, as a model of so many levels does not read {kinds} in folders: {len(others)}")
+  if kinds_left_out:
+    notes.append(kinds_left_out)
   if about["bad"]:
     notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
-  if about.get("cut"):
-    notes.append(f"of 16 bits, of which a model of at most 256 levels gets the upper 8: {about['cut']}")
+  notes += [f"of {what}: {count}" for what, count in about.get("parts_left_out", {}).items()]
   if about.get("too_small"):
     notes.append(f"left out, as they are smaller than a crop: {about['too_small']}")
   if about.get("enlarged"):
@@ -136,11 +135,11 @@ def fill_from_files(
 
   def read(path):
     try:
-      return *images.read_image(path, image_shape, levels=levels), images.is_cut(path, levels)
+      return *images.read_image(path, image_shape, levels=levels), images.parts_left_out(path, levels)
     except ImageFileError as error:
       return f"{path} ({error.reason})"
 
-  kept, bad, enlarged, cut = {}, [], 0, 0
+  kept, bad, enlarged, parts = {}, [], 0, collections.Counter[str]()
   for split, paths in files.items():
     kept[split] = np.ones(len(paths), bool)
     for row, result in enumerate(images.parallel_map(read, paths)):
@@ -150,12 +149,12 @@ def fill_from_files(
       else:
         arrays[split][row] = result[0]
         enlarged += result[1]
-        cut += result[2]
+        parts.update(result[2])
   if len(bad) > max_bad_files:
     _report_bad(bad, max_bad_files)
   kept = {split: rows for split, rows in kept.items() if not rows.all()}
   skipped = {split: np.flatnonzero(~rows).tolist() for split, rows in kept.items()}
-  return kept, {"bad": bad, "enlarged": enlarged, "skipped": skipped, "cut": cut}
+  return kept, {"bad": bad, "enlarged": enlarged, "skipped": skipped, "parts_left_out": parts}
 
 
 def _classes(splits, path):
@@ -209,7 +208,7 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
     except ImageFileError as error:
       return f"{path} ({error.reason})"
 
-  kept, bad, too_small, cut = {}, [], 0, 0
+  kept, bad, too_small, parts = {}, [], 0, collections.Counter[str]()
   sizes_kept: dict[str, list[tuple[int, int]]] = {}
   for split, paths in files.items():  # one after the other, so that no place stays empty: a mask would have every pixel
     sizes_kept[split], end = [], 0
@@ -218,7 +217,7 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
         begin, end = end, end + size[0] * size[1]
         arrays[split][begin:end] = result.reshape(-1, image_shape[2])
         sizes_kept[split].append(size)
-        cut += images.is_cut(path, levels)
+        parts.update(images.parts_left_out(path, levels))
       else:
         too_small += result is None
         bad += [] if result is None else [result]
@@ -226,7 +225,7 @@ def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
       kept[split] = slice(end)
   if len(bad) > max_bad_files:
     _report_bad(bad, max_bad_files)
-  return kept, {"bad": bad, "too_small": too_small, "sizes": sizes_kept, "cut": cut}
+  return kept, {"bad": bad, "too_small": too_small, "sizes": sizes_kept, "parts_left_out": parts}
 
 
 def _report_bad(bad, max_bad_files):

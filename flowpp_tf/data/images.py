@@ -34,6 +34,8 @@ from flowpp_tf.io.deep_image import bits_of_png, read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.types import Path, Shape
 
+_WITH_FRAMES = ("PNG", "WEBP", "GIF", "TIFF")
+
 
 def read_image(
   file: Path | BinaryIO, image_shape: Shape, name: str = "", levels: int | None = 256
@@ -153,9 +155,17 @@ def upright_size(file: Path | BinaryIO, channels: int = 1, levels: int | None = 
     return image.size[::-1] if turned else image.size
 
 
-def is_cut(path: Path, levels: int | None) -> bool:
-  """Return whether a model of so many levels gets 8 of the 16 bits of a PNG file."""
-  return levels is not None and levels <= 256 and bits_of_png(path) == 16
+def parts_left_out(path: Path, levels: int | None) -> list[str]:
+  """Return what a model of so many levels does not get of an image file that it reads: "16 bits, of which ...".
+
+  Models of more than 256 levels get all of a file or refuse it.
+  """
+  if levels is None or levels > 256:
+    return []
+  parts = ["16 bits, of which a model of at most 256 levels gets the upper 8"] if bits_of_png(path) == 16 else []
+  with contextlib.suppress(ImageFileError), open_image(path, formats=_WITH_FRAMES) as image:
+    parts += ["several frames, of which a model gets the first"] if getattr(image, "n_frames", 1) > 1 else []
+  return parts
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.images import is_cut, read_for_model, upright_size
+from flowpp_tf.data.images import parts_left_out, read_for_model, upright_size
 from flowpp_tf.demo import figures
 from flowpp_tf.demo.archives import archive_html
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
@@ -152,8 +152,7 @@ def _fitted(path, config):
   if size != (width, height):
     low = ", which makes its bits/dim low" if size[0] < width or size[1] < height else ""
     notes.append(f"The file has {size[0]}x{size[1]} pixels and was fitted to {width}x{height}{low}.")
-  if is_cut(path, config.pixel_levels):
-    notes.append("The file has 16 bits a value and was cut to 8.")
+  notes += [f"The file has {part}." for part in parts_left_out(path, config.pixel_levels)]
   return " ".join(notes)
 
 

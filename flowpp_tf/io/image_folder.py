@@ -13,20 +13,17 @@ REAL_SUFFIXES = (".tif", ".tiff", ".npy", ".fits", ".fit")  # for a model of rea
 DEEP_SUFFIXES = (*SUFFIXES, *REAL_SUFFIXES)  # for a model of more than 256 levels
 
 
-def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, list[str]]:
-  """Return a folder and its `image_files`; raise an `InputError` (a ValueError) if there are none.
+def open_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, list[str], str]:
+  """Return a folder, its `image_files`, and a line that names the kinds of images that are left out, "" if none are.
 
   Args:
     path: the folder.
     levels: of the model: with more than 256, TIFF, NumPy's and FITS files are image files too; None for one of
       real-valued images, of which only these are.
+
+  Raises:
+    InputError (a ValueError): if there is no such folder, or no image file in it.
   """
-  folder, names, _ = list_folder(path, levels)
-  return folder, names
-
-
-def list_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, list[str], list[str]]:
-  """Return what `open_folder` does, and the names of files that are images by their names, and are not read."""
   folder = pathlib.Path(path).expanduser()
   if not folder.exists():
     raise InputError(f"folder {str(path)!r} is not there")
@@ -38,12 +35,14 @@ def list_folder(path: Path, levels: int | None = 256) -> tuple[pathlib.Path, lis
   if not names:
     suffixes = ", ".join(endings)
     raise InputError(f"folder {str(path)!r} has no image: looked for {suffixes} in it and its subfolders")
-  read = set(names)
-  return folder, names, [name for name in every if name not in read and _is_image(name)]
+  others = [name for name in {*every} - {*names} if _is_image(name)]
+  kinds = ", ".join(sorted({pathlib.PurePath(name).suffix.lower() for name in others}))
+  note = f"left out, as a model of so many levels does not read {kinds} in folders: {len(others)}" if others else ""
+  return folder, names, note
 
 
 def _is_image(name):
-  return (mimetypes.guess_type(name)[0] or "").startswith("image/")
+  return name.lower().endswith(DEEP_SUFFIXES) or (mimetypes.guess_type(name)[0] or "").startswith("image/")
 
 
 def _ending_with(suffixes, names):

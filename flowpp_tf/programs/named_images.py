@@ -16,6 +16,7 @@ from flowpp_tf.data.images import read_for_model
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.models import FlowPlusPlusConfig
+from flowpp_tf.programs import run
 
 
 def named_images(
@@ -56,7 +57,9 @@ def _images(name, config, load_data, limit):
       raise InputError(f"{name!r} must have a number from 0 to {len(images) - 1} after the colon")
     return np.asarray(images[int(index) : int(index) + 1])
   if os.path.isdir(name):
-    folder, files = open_folder(name, config.levels)
+    folder, files, kinds_left_out = open_folder(name, config.levels)
+    if kinds_left_out:
+      run.warn(f"{name}: {kinds_left_out}")
     return np.stack([_read(folder / file, config) for file in files[:limit]])
   if not os.path.exists(name):
     raise InputError(

@@ -1,5 +1,6 @@
 """Score single images under a trained model and write a CSV. The flags are in score_flags.py."""
 
+import collections
 import csv
 import functools
 import io
@@ -94,7 +95,9 @@ def _read_images(config, path, tiles, limit=None):
   if is_array_file(path):
     return _of_array(load_array(path, config.pixel_levels, None if tiles else config.image_shape), limit)
   image_files.check_channels(config.image_shape, config.pixel_levels)
-  folder, names = open_folder(path, config.pixel_levels)
+  folder, names, kinds_left_out = open_folder(path, config.pixel_levels)
+  if kinds_left_out:
+    run.warn(f"{path}: {kinds_left_out}")
   names = names[:limit]
   return len(names), _read_files(config, folder, names, tiles)
 
@@ -111,19 +114,19 @@ def _read_files(config, folder, names, tiles):
   height, width, _ = config.image_shape
 
   def read(name):
-    cut = image_files.is_cut(folder / name, config.pixel_levels)
+    parts = image_files.parts_left_out(folder / name, config.pixel_levels)
     try:
       if tiles:
-        return image_files.read_whole_for_model(folder / name, config), (width, height), cut, None
+        return image_files.read_whole_for_model(folder / name, config), (width, height), parts, None
       size = image_files.upright_size(folder / name, config.image_shape[2], config.pixel_levels)
-      return image_files.read_for_model(folder / name, config), size, cut, None
+      return image_files.read_for_model(folder / name, config), size, parts, None
     except ImageFileError as error:
-      return None, None, cut, error.reason
+      return None, None, parts, error.reason
 
-  sizes, count_cut = [], 0
-  for name, (image, size, cut, error) in zip(names, image_files.parallel_map(read, names), strict=True):
+  sizes, counts = [], collections.Counter[str]()
+  for name, (image, size, parts, error) in zip(names, image_files.parallel_map(read, names), strict=True):
     sizes += [size] if size else []
-    count_cut += cut
+    counts.update(parts)
     # Bytes that are not UTF-8 are escaped: few programs can read a CSV that is not UTF-8.
     yield os.fsencode(name).decode("utf-8", "backslashreplace"), image, error
   resized = sum(size != (width, height) for size in sizes)
@@ -133,8 +136,8 @@ def _read_files(config, folder, names, tiles):
       f"{resized} of {len(sizes)} images had to be cropped or resized to {width}x{height}"
       + (f", {enlarged} of them enlarged, which makes their bits/dim low" if enlarged else "")
     )
-  if count_cut:
-    run.warn(f"{count_cut} of {len(names)} files have 16 bits, of which a model of at most 256 levels gets the upper 8")
+  for parts, number in counts.items():
+    run.warn(f"{number} of {len(names)} files have {parts}")
 
 
 def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):

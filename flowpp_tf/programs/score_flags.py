@@ -113,5 +113,5 @@ def _files(path):
   """Return the image files of a folder, of any model, or the file of an array; raise an `InputError` without any."""
   if is_array_file(path):
     return [path]
-  folder, names = open_folder(path, MOST_LEVELS)
+  folder, names, _ = open_folder(path, MOST_LEVELS)
   return [folder / name for name in names]

@@ -90,6 +90,16 @@ def test_images_of_kinds_that_are_not_read_are_told(tmp_path):
   assert note == "left out, as a model of so many levels does not read .bmp, .tif in folders: 2"
 
 
+def test_frames_that_are_not_read_are_told(tmp_path):
+  write(tmp_path, 6)
+  film = dict(save_all=True, append_images=[Image.fromarray(255 - COLOUR)])
+  Image.fromarray(COLOUR).save(tmp_path / "a" / "film.png", **film)
+  Image.fromarray(COLOUR).save(tmp_path / "a" / "film.webp", lossless=True, **film)
+  assert load(tmp_path).notes == ("of several frames, of which a model gets the first: 2",)
+  crops = load(tmp_path, crops=True).notes
+  assert "of several frames, of which a model gets the first: 2" in crops
+
+
 def test_one_channel_is_grey_as_it_is_and_the_luma_of_colours():
   image, _ = images.read_image(io.BytesIO(KINDS["grey"][0]), (8, 8, 1))
   np.testing.assert_array_equal(image[..., 0], GREY)

@@ -183,7 +183,11 @@ def test_scores_are_those_of_bin_score(answers, uploads, model):
   assert "Likelihood does not say whether an image is like those of training" in text
   np.testing.assert_array_equal(seen, evaluation.image_grid(image[np.newaxis], 8))
   assert seen.size == decoded.size == difference.size
-  assert "cut to 8" not in text and "has 16 bits a value and was cut to 8" in answers.score(uploads / "sixteen.png")[-1]
+  assert "16 bits" not in text
+  assert (
+    "has 16 bits, of which a model of at most 256 levels gets the upper 8."
+    in answers.score(uploads / "sixteen.png")[-1]
+  )
 
 
 def test_the_wall_has_the_same_latents_at_each_temperature(answers, batched):

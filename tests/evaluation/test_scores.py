@@ -371,6 +371,19 @@ def test_a_folder_gives_a_row_for_each_file_and_says_what_is_wrong_with_it(place
   )
 
 
+def test_images_and_frames_that_get_no_row_are_told(place, tmp_path):
+  still, film = Image.new("L", (8, 8)), dict(save_all=True, append_images=[Image.new("L", (8, 8), 9)])
+  for name in ("a.png", "a.BMP", "a.gif", "film.png", "pages.tif", "b.tiff"):
+    still.save(tmp_path / name, **(film if name in ("film.png", "pages.tif") else {}))
+  code, out, error = call(
+    "score", "--workdir=moved", f"--images={tmp_path}", f"--calibrate={tmp_path}", "--num_samples=1", cwd=place
+  )
+  assert code == 0 and [row["image"] for row in table(out)] == ["a.png", "film.png"], error
+  left_out = "left out, as a model of so many levels does not read .bmp, .gif, .tif, .tiff in folders: 4"
+  assert error.count(f"warning: {tmp_path}: {left_out}\n") == 2
+  assert "warning: 1 of 2 files have several frames, of which a model gets the first\n" in error
+
+
 def test_batches_and_source_do_not_change_a_score_and_typicality_is_measured_once(place, results):
   first = table((place / "scores.csv").read_text(encoding="utf-8"))
   (_, _, _, before), (code, out, error, after), (split_code, split_out, _, last) = results[:3]
