@@ -79,6 +79,7 @@ def plan_from_flags() -> str:
   if given.codecs:
     check_extra("imagecodecs", "--codecs")
   model, workdir = model_flags.model_from_flags()
+  model_flags.check_output_from_flags(workdir)
   output = workdir / EVALUATION if given.output is None else given.output
   if os.path.realpath(output) != os.path.realpath(workdir / EVALUATION):
     run.check_can_be_written(output)

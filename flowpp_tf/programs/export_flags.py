@@ -74,6 +74,7 @@ def plan_from_flags() -> str:
   if given.format == "preset" and given.calibrate:
     raise InputError("--calibrate is for exported functions, which --format=preset does not have")
   model, workdir = model_flags.model_from_flags()
+  model_flags.check_output_from_flags(workdir)
   output = output_from_flags()
   if workdir.resolve().is_relative_to(output.resolve()):  # which --overwrite would replace
     raise InputError(f"--output={output} holds the model itself, {workdir}; give another directory")

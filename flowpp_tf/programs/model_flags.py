@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,12 @@ def model_from_flags() -> tuple[str, pathlib.Path]:
     return f"preset {preset}", pathlib.Path(_copied_to(preset))
   check_holds_run(workdir)
   return f"the run in {workdir}", pathlib.Path(workdir)
+
+
+def check_output_from_flags(folder: pathlib.Path) -> None:
+  """Raise an `InputError` if --output is not given, and no file can be written in the model's folder instead."""
+  if flags.FLAGS.output is None and folder.exists() and not os.access(folder, os.W_OK):
+    raise InputError(f"no file can be written in {str(folder)!r}; --output names another place for the result")
 
 
 def workdir_from_flags() -> Workdir:

@@ -32,8 +32,6 @@ def sample_from_flags() -> None:
   workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
     model, settings = workdir.load()
-  if FLAGS.output is None:
-    run.check_can_be_written(workdir.samples)
   config, n = model.config, FLAGS.n
   kind = _kind_of_model_from_flags(kind, config, temperatures, labels)
   batched = BatchedModel(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)

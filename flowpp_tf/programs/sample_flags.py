@@ -120,6 +120,7 @@ def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` for what is wrong already."""
   given, temperatures, kind = flags.FLAGS, temperatures_from_flags(), kind_from_flags()
   model, workdir = model_flags.model_from_flags()
+  model_flags.check_output_from_flags(workdir)
   labels_from_flags()
   picture_size_from_flags()
   named = [*(given.interpolate or ()), *(given.reconstruct or ())]

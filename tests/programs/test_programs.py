@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import shlex
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from flowpp_tf.evaluation import features
 from support.marks import slow
-from support.programs import ROOT, call, run
+from support.programs import ROOT, call, run, times_of_files
 from support.runs import TRAINED
 
 
@@ -85,6 +86,26 @@ def test_sample_writes_the_same_images_for_the_same_seed(trained):
   assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8 and images.max() <= 16
   np.testing.assert_array_equal(images, np.load(trained / "b.npy"))
   assert (trained / "a.png").read_bytes() == (trained / "b.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+  "program, name, more",
+  [
+    ("evaluate", "a.json", ["--limit=2", "--num_samples=1"]),
+    ("sample", "a.png", ["--n=1"]),
+    ("export", "a", ["--format=preset"]),
+  ],
+)
+def test_a_run_in_a_read_only_folder_asks_for_an_output_elsewhere(program, name, more, trained, monkeypatch):
+  folder, access = trained / "runs" / "digits", os.access
+  read_only = lambda path, mode: access(path, mode) and not (mode & os.W_OK and os.path.samefile(path, folder))
+  monkeypatch.setattr(os, "access", read_only)  # as for a user who is not root, or on such a disk
+  before = times_of_files(trained)
+  result = call(program, "--workdir=runs/digits", *more, cwd=trained)
+  assert result.code == 2 and result.error.count("\n") == 1 and times_of_files(trained) == before
+  assert "no file can be written in 'runs/digits'; --output names another place for the result" in result.error
+  result = call(program, "--workdir=runs/digits", *more, f"--output={name}", cwd=trained)
+  assert result.code == 0 and (trained / name).exists(), result.error
 
 
 def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):
