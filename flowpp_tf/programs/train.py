@@ -29,6 +29,10 @@ def train_from_flags() -> None:
   given, recipe = flags.FLAGS, recipe_from_flags()
   batch_size = recipe.settings.get("batch_size", TrainingConfig.batch_size)
   strategy = device_flags.strategy_from_flags(given.deterministic, batch_size)  # before data use a device
+  init_from = None
+  if given.init_from is not None:
+    fitting = None if given.labels else recipe.config  # the data say how many classes there are
+    init_from = InitialWeights.find(given.init_from, given.accept_unchecked, fitting)
   data = data_flags.complete_settings(recipe.settings, given.config)
   dataset = data_flags.load_from_settings(data, recipe.config, any_classes=given.labels)
   if given.labels:
@@ -48,7 +52,6 @@ def train_from_flags() -> None:
     )
     num_samples, eval_images = min(num_samples, 4), min(eval_images or 64, 64)
     _say(f"--quick: {training.steps} steps, about a minute where the config is small; the model is not good yet")
-  init_from = None if given.init_from is None else InitialWeights.find(given.init_from, given.accept_unchecked)
   workdir = Workdir(workdir_path_from_flags())
   best = _train(config, training, dataset, workdir, data, init_from, strategy)
   if config.pixel_levels is None:

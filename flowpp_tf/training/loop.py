@@ -56,7 +56,7 @@ def run_training(
     dataset: `ImageDataset`.
     workdir: `Workdir`; it is opened for this run once all settings have been checked.
     extra_metadata: further entries of the run's config.json.
-    init_from: trained weights to begin with; None for the data-dependent initialisation.
+    init_from: trained weights to begin with, which are validated as step 0; None for the data-dependent initialisation.
     condition: for a model with a condition, the function that makes it, `[B, *condition_shape]`, from integer images
       `[B, H, W, C]`, such as a smaller copy of each. No file records it: a run is to be resumed with the same one.
     strategy: `tf.distribute.Strategy`, see `get_strategy`; None for the current one.
@@ -106,16 +106,18 @@ def run_training(
       state = TrainState(FlowPlusPlus(config), training)
     _log_what_is_trained(state, strategy, workers, log_fn)
     batches = DataPipeline(dataset, condition, bool(config.num_classes))
-    run = Run(
-      state, batches, workdir, identity, strategy, workers, {"data": fingerprint["digest"]}, progress_bar, log_fn
-    )
+    labels, trained = {"data": fingerprint["digest"]}, init_from is not None
+    run = Run(state, batches, workdir, identity, strategy, workers, labels, progress_bar, log_fn, trained)
     if run.restore():
       log_fn(f"resumed at step {state.step} of {training.steps}")
     else:
       _initialize(state, batches, init_from, workers, log_fn)
     asked = "asked to stop: the run ends once the state is saved, after this step; press Ctrl-C again to stop now"
     with StopSignals(asked if workers.chief else "") as signals, contextlib.closing(run):
-      return run.run(signals)
+      best = run.run(signals)
+    if workers.chief and any((row["step"], row["val_bits_per_dim"]) == (0, best) for row in workdir.rows()):
+      log_fn("no validation is better than that of step 0: the best weights are those that the run began with")
+    return best
 
 
 def _check_settings(config, training, dataset, condition, replicas):
@@ -160,7 +162,8 @@ class Run:
 
   After each validation it saves the best weights, a row of metrics, and a checkpoint, in this order. Between
   validations it saves a checkpoint every so many steps or minutes. When asked to stop, it saves one after the current
-  step or validation. A killed run resumes from its last checkpoint, and writes later rows and weights again.
+  step or validation. A killed run resumes from its last checkpoint, and writes later rows and weights again. A run that
+  begins with trained weights validates them as step 0, so that they are the best until others are better.
 
   Args:
     state: `TrainState`.
@@ -172,6 +175,7 @@ class Run:
     labels: constant entries of each row of metrics.
     progress_bar: as in `run_training`.
     log_fn: as in `run_training`.
+    begins_trained: whether the run begins with trained weights.
   """
 
   def __init__(
@@ -185,6 +189,7 @@ class Run:
     labels: dict[str, Any],
     progress_bar: bool,
     log_fn: Callable[[str], None],
+    begins_trained: bool = False,
   ) -> None:
     config = state.config
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
@@ -194,7 +199,8 @@ class Run:
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
-    self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")
+    self._first = 0 if begins_trained else 1  # the eval interval after which the first validation comes
+    self._recorded = tf.Variable(self._first - 1, dtype=tf.int64, trainable=False, name="recorded")
     self._checkpoints = workdir.new_checkpoints(
       config.keep, identity, best=self._best, recorded=self._recorded, **state.trackables()
     )
@@ -237,7 +243,8 @@ class Run:
     timed_from = step
     while True:
       if self._ends_period(step) and step > int(self._recorded.numpy()):  # also if stopped between the two
-        self._end_period(step, (step - timed_from) * self._config.images_per_step / (time.monotonic() - clock))
+        images = (step - timed_from) * self._config.images_per_step
+        self._end_period(step, images / (time.monotonic() - clock) if images else math.nan)
         last_saved, saved_at = step, time.monotonic()
         self._stop_if_asked(step)
         clock, timed_from = time.monotonic(), step
@@ -354,7 +361,8 @@ class Run:
       **self._state.means(),
       "images_per_second": images_per_second,
       "cpu_seconds": self._cpu_seconds,
-      "learning_rate": float(schedule_of(self._config)(step - 1)),  # of the last step, where the optimizer has the next
+      # Of the last step; the optimizer has the next.
+      "learning_rate": float(schedule_of(self._config)(step - 1)) if step else math.nan,
       "val_bits_per_dim": self.validate(),
       "skipped_steps": int(self._state.skipped_steps.numpy()),
     }
@@ -369,9 +377,12 @@ class Run:
       f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, "
       f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
       f"{images_per_second:.1f} images/s"
+      if step
+      else f"step 0 of {self._config.steps}: validation {row['val_bits_per_dim']:.4f}"
     )
     if self._board:
-      self._board.after_validation(-(-step // self._period) - 1, {k: v for k, v in row.items() if k != "step"})
+      period = -(-step // self._period) - self._first
+      self._board.after_validation(period, {k: v for k, v in row.items() if k != "step"})
 
   # --- Files ------------------------------------------------------------------------------------
 

@@ -71,7 +71,8 @@ def train(
     raise InputError(f"`verbose` must be True or False, got {verbose!r}")
   check_type("unchecked", unchecked, bool)
   store = None if workdir is None else Workdir(workdir)  # before the data are read
-  begin = None if init_from is None else InitialWeights.find(init_from, unchecked)
+  fitting = recipe.config if isinstance(images, str) else None  # an array says what its sizes are
+  begin = None if init_from is None else InitialWeights.find(init_from, unchecked, fitting)
   log_fn = print if verbose else lambda line: None
   dataset, recorded = _dataset(images, labels, recipe, settings)
   if not isinstance(images, (str, ImageDataset)):

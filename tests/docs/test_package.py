@@ -363,6 +363,7 @@ IMAGES = np.zeros([60, 8, 8], int)
     (IMAGES, dict(workdir=3), "`workdir` must be the path of a directory, got 3"),
     (IMAGES, dict(workdir=b"runs"), "`workdir` must be the path of a directory, got b'runs'"),
     (IMAGES, dict(init_from=3), "`init_from` must be a preset's name or the path of a run, got 3"),
+    ("folder:nowhere", dict(init_from="photos"), "the weights of `init_from` 'photos' do not fit the model: "),
     (IMAGES, dict(verbose="no"), "`verbose` must be True or False, got 'no'"),
     (IMAGES, dict(bits=3), "`bits` must be None, as `images` is not the name of a data set"),
     (IMAGES, dict(dataset="photos"), "`dataset` is a setting of `bin/train`"),

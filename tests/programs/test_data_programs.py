@@ -36,6 +36,8 @@ def images(tmp_path_factory):
 
 BAD = [
   (["--dataset=folder:nowhere"], "/nowhere' is not there"),
+  (["--dataset=folder:nowhere", "--init_from=elsewhere"], "`init_from` must be the directory of a run, "),
+  (["--dataset=folder:nowhere", "--init_from=digits"], "the weights of `init_from` 'digits' do not fit the model: "),
   (["--dataset=folder:empty"], "has no image: looked for .png, .jpg, .jpeg, .webp"),
   (["--dataset=folder:one"], "has 1 image; it takes at least 3"),
   (["--dataset=folder:bad"], "1 image file cannot be read, more than --max_bad_files=0: "),

@@ -27,7 +27,7 @@ from support.models import MINIMAL, TINY, small_images
 DATA = data.ImageDataset("small", 8, *(small_images(count, MINIMAL, seed) for seed, count in enumerate((16, 8, 8))))
 
 
-def run(path, steps=2, log_fn=lambda line: None, **settings):
+def run(path, steps=2, init_from=None, log_fn=lambda line: None, **settings):
   workdir = training.Workdir(path)
   training.run_training(
     MINIMAL,
@@ -36,6 +36,7 @@ def run(path, steps=2, log_fn=lambda line: None, **settings):
     ),
     DATA,
     workdir,
+    init_from=init_from,
     log_fn=log_fn,
   )
   return workdir
@@ -54,6 +55,45 @@ def workdir(finished, tmp_path):
 
 def content(path):
   return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+# --- Trained weights to begin with ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("learning_rate, best", [(1.0, 0), (3e-3, 4)])
+def test_trained_weights_are_validated_before_the_first_step_and_kept_unless_others_are_better(
+  workdir, tmp_path, learning_rate, best
+):
+  lines = []
+  begin = models.InitialWeights.find(workdir.path)
+  settings = dict(steps=4, learning_rate=learning_rate, validate_every=2, ema_decay=None)
+  tuned = run(tmp_path / "tuned", init_from=begin, log_fn=lines.append, **settings)
+  rows = tuned.rows()
+  assert [row["step"] for row in rows] == [0, 2, 4]
+  assert rows[0]["val_bits_per_dim"] == pytest.approx(workdir.weights_info()["val_bits_per_dim"], rel=1e-6)
+  assert np.isnan([rows[0][name] for name in ("bits_per_dim", "gradient_norm", "learning_rate")]).all()
+  assert f"step 0 of 4: validation {rows[0]['val_bits_per_dim']:.4f}" in lines
+  assert tuned.weights_info()["step"] == best
+  same = [np.array_equal(a, b) for a, b in zip(*(w.load()[0].get_weights() for w in (tuned, workdir)), strict=True)]
+  assert (
+    all(same) == (best == 0) == any(line.startswith("no validation is better than that of step 0") for line in lines)
+  )
+
+
+@pytest.mark.parametrize("name", ["add_row", slow("save_best"), slow("checkpoint")])
+def test_a_run_that_is_killed_at_step_0_validates_its_trained_weights_once(workdir, tmp_path, monkeypatch, name):
+  def killed(*arguments):
+    raise RuntimeError("killed")
+
+  begin = models.InitialWeights.find(workdir.path)
+  with monkeypatch.context() as patch:
+    patch.setattr(*((Checkpoints, "save") if name == "checkpoint" else (training.Workdir, name)), killed)
+    with pytest.raises(RuntimeError, match="killed"):
+      run(tmp_path / "tuned", init_from=begin)
+  whole, again = (run(tmp_path / path, init_from=begin) for path in ("whole", "tuned"))
+  assert [row["step"] for row in again.rows()] == [0, 1, 2]
+  for one, other in zip(whole.rows(), again.rows(), strict=True):
+    np.testing.assert_allclose(other["val_bits_per_dim"], one["val_bits_per_dim"], rtol=1e-6)
 
 
 # --- The owner ------------------------------------------------------------------------------------

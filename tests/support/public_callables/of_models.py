@@ -350,7 +350,11 @@ _VARIATIONAL = lambda w: distributions.VariationalDequantization(fb.Sigmoid(), N
 _FILES = {
   "InitialWeights.find": Row(
     lambda w: models.InitialWeights.find,
-    dict(source=path(lambda w: str(w.preset)).named("init_from"), unchecked=flag(False)),
+    dict(
+      source=path(lambda w: str(w.preset)).named("init_from"),
+      unchecked=flag(False),
+      config=optional(instance(lambda w: w.model.config)),
+    ),
   ),
   "InitialWeights.load": Row(
     lambda w: models.InitialWeights.find(str(w.preset)).load,
