@@ -93,7 +93,8 @@ def _training(card):
   if isinstance(batch, int):
     lengths = [after - before for before, after in zip([0, *steps], steps)]
     speeds = [row.get("images_per_second", math.nan) for row in card.rows]
-    seconds = sum(length * batch / speed if speed > 0 else math.nan for length, speed in zip(lengths, speeds))
+    taken = [(length, speed) for length, speed in zip(lengths, speeds) if length]  # step 0 has taken none
+    seconds = sum(length * batch / speed if speed > 0 else math.nan for length, speed in taken)
   hours = f", some {seconds / 3600:.2g} hours by its rows" if math.isfinite(seconds) else ""
   return f"{steps[-1]:,} steps{f' of {batch} images' if batch else ''}{hours}"
 
