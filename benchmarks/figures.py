@@ -13,6 +13,7 @@ import pathlib
 import counts
 import growth
 import sample_quality
+import scaling
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PRESETS = ROOT / "flowpp_tf" / "pretrained"
@@ -64,7 +65,7 @@ def readme_table(stored):
   del stored  # the presets' own
   codecs = ("JPEG XL", "PNG")
   yield "preset", "test images", "single-sample bound", "as an archive", *(f"{name}, files; sheet" for name in codecs)
-  for name in ("fashion_mnist", "photos_v2", "digits", "optdigits"):
+  for name in ("fashion_mnist", "photos_v2", "digits"):
     value, error, _ = bound(name)
     entry = ARCHIVES["presets"].get(name)
     yield (
@@ -120,13 +121,31 @@ def samples_table(stored):
   return sample_quality.table(sample_quality.stored())
 
 
-TABLES = dict(readme=readme_table, presets=presets_table, archives=archives_table, samples=samples_table)
+def paper_table(stored):
+  """The ablations of the README: what each change adds to bits/dim, in the paper and here."""
+  digits, fashion = (_results(stored, f"ablations_{data}")[0]["rows"] for data in ("digits", "fashion_mnist"))
+  yield (
+    "bits/dim more than Flow++ with",
+    "the paper: CIFAR-10, 31.4M parameters",
+    "here: digits 8x8, 1.0M",
+    "here: Fashion-MNIST, 0.9M",
+  )
+  for rows in zip(digits, fashion, strict=True):
+    first = rows[0]
+    if first["paper_less_full"]:
+      ours = (f"{row['test_less_full']['mean']:.3f} +- {row['test_less_full']['standard_error']:.3f}" for row in rows)
+      yield first["title"], f"{first['paper_less_full']:.3f}", *ours
+
+
+TABLES = dict(
+  readme=readme_table, paper=paper_table, presets=presets_table, archives=archives_table, samples=samples_table
+)
 
 
 def figures(stored):
   """All figures as texts, by name; see `with_figures` of tables.py."""
   of_results = (_release_figures, _variant_figures, _growth_figures, _inverse_figures, _input_figures)
-  found = {**_preset_figures(), **_archive_figures(), **_kept_figures()}
+  found = {**_preset_figures(), **_archive_figures(), **_kept_figures(), **days_of_cifar10()}
   for part in of_results:
     found |= part(stored)
   return found
@@ -269,6 +288,16 @@ def _input_figures(stored):
     "input_step": f"{max(row['step_s'] for row in result['waiting']):.1f}",
     "input_waiting": f"{max(row['waiting_percent'] for row in result['waiting']):.3f} %",
   }
+
+
+def days_of_cifar10():
+  """Days of one GPU for all steps of the flag file, in float32 or TF32: a lower bound on paper, see scaling.py."""
+  found, steps = {}, scaling.flag_of("cifar10", "steps")
+  for name, counted, gpu, precision, peak in scaling.cases(json.loads(scaling.COUNTS.read_text())["counted"]):
+    if name == "cifar10" and precision != "bfloat16":
+      parts = scaling.step_seconds(counted, gpu, peak, scaling.flag_of(name, "batch_size"), 1)
+      found[f"cifar10_days_{gpu.name.split()[0].lower()}"] = f"{steps * scaling.total_seconds(parts) / 86400:.0f}"
+  return found
 
 
 def _kept_figures():

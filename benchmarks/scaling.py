@@ -62,15 +62,15 @@ HOST_GPUS = 8
 HOST_LINK = 12.5e9  # bytes/s between hosts: 100 Gbit/s
 
 
-def published_batch(name):
-  """Batch size of a config's flag file, which is the release's."""
+def flag_of(name, setting):
+  """An integer of a config's flag file, such as the batch size, which is the release's."""
   text = (ROOT / "configs" / f"{name}.flags").read_text()
-  return int(re.search(r"^--batch_size=(\d+)$", text, re.MULTILINE)[1])
+  return int(re.search(rf"^--{setting}=(\d+)$", text, re.MULTILINE)[1])
 
 
 def global_batch(name, gpus):
   """The published batch size, or the next that GPUs can share."""
-  return gpus * math.ceil(published_batch(name) / gpus)
+  return gpus * math.ceil(flag_of(name, "batch_size") / gpus)
 
 
 def state_bytes(counts):
@@ -199,7 +199,7 @@ def measured_table(counted, measured):
 def products_table(counted):
   yield "config", "GPU", "products in", *(_gpus(n) for n in GPU_COUNTS)
   for name, counts, gpu, precision, peak in cases(counted):
-    flops = STEPS * published_batch(name) * counts["training_flops_image"]
+    flops = STEPS * flag_of(name, "batch_size") * counts["training_flops_image"]
     yield (name, gpu.name, precision, *(f"{flops / (n * UTILISATION * peak) / 3600:.3g}" for n in GPU_COUNTS))
 
 
@@ -224,7 +224,7 @@ def hours_table(counted):
       for n in GPU_COUNTS:
         batch = global_batch(name, n)
         seconds = total_seconds(step_seconds(counts, gpu, peak, batch, n), launches)
-        hours.append(STEPS * published_batch(name) / batch * seconds / 3600)
+        hours.append(STEPS * flag_of(name, "batch_size") / batch * seconds / 3600)
     yield name, gpu.name, precision, *(f"{h:.1f}" for h in hours)
 
 
@@ -326,7 +326,7 @@ def count_compiled(name):
   import flowpp_tf as fpp
   import model_counts
 
-  batch = published_batch(name)
+  batch = flag_of(name, "batch_size")
   counted = model_counts.trace_pass(fpp.FlowPlusPlus(fpp.get_config(name)), batch, compiled=True)
   return dict(
     batch=batch,

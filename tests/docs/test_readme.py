@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 import pytest
 
+import flowpp_tf as fpp
 from support.programs import ROOT
 
 pytestmark = pytest.mark.docs
@@ -53,6 +54,27 @@ def test_links_and_commands_name_files_that_exist(page):
     assert (ROOT / "bin" / program).exists(), program
   for path in re.findall(r"--flagfile=(configs/[\w.]+)", text):
     assert (ROOT / path).exists(), path
+
+
+def test_readme_names_every_program_and_before_it_the_extras_that_it_needs():
+  text = (ROOT / "README.md").read_text()
+  for program in (ROOT / "bin").iterdir():
+    assert f"bin/{program.name}" in text, program
+  (line,) = re.findall(r"^    pip install '\.\[(.*)\]'$", text, re.MULTILINE)
+  commands = text.split(line)[1].split("\n\n")[0]
+  for extra, what in dict(
+    train="train", data="folder:", compression="compress", codecs="--codecs", demo="demo"
+  ).items():
+    assert extra in line.split(",") and what in commands, extra
+
+
+def test_readme_cites_what_the_citation_file_does():
+  readme, citation = ((ROOT / name).read_text() for name in ("README.md", "CITATION.cff"))
+  assert f"\nversion: {fpp.__version__}\n" in citation
+  (title,) = re.findall(r"^  title: \"(.*)\"$", citation, re.MULTILINE)
+  authors = re.findall(r"family-names: (\w+), given-names: (\w+)", citation)
+  assert f"title = {{{title}}}" in readme
+  assert f"author = {{{' and '.join(f'{family}, {given}' for family, given in authors)}}}" in readme
 
 
 def test_readme_fits_on_a_few_screens():

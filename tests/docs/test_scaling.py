@@ -6,6 +6,7 @@ import json
 import pytest
 import tensorflow as tf
 
+import figures
 import flowpp_tf as fpp
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.remat import rematerialized
@@ -260,6 +261,8 @@ def test_a_model_is_linear_in_the_batch():
 def test_the_pages_hold_what_the_script_prints():
   pages = {path: path.read_text() for path in scaling.PAGES}
   assert with_tables(pages, scaling.tables(STORED)) == pages
+  days = "at least {cifar10_days_h100} days of one H100, {cifar10_days_a100} of an A100, {cifar10_days_v100}\nof a V100"
+  assert days.format(**figures.days_of_cifar10()) in pages[scaling.PAGES[0]]
   assert set(scaling.CONFIGS) == set(STORED["counted"])
 
 
