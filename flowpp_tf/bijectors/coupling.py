@@ -16,6 +16,7 @@ import contextlib
 import functools
 import re
 from typing import Any, NamedTuple
+import warnings
 
 import keras
 import tensorflow as tf
@@ -58,7 +59,9 @@ class Coupling(Bijector):
     conditioner: callable `x1 -> parameters`, or `(x1, ctx=...) -> parameters` if evaluations come with an
       `EvalContext`. It is called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into
       one, as are those of the context's condition. If it has `variables` (a Keras layer, built), they are tracked:
-      `coupling.trainable_variables` lists them. It may compute in a lower precision, as under Keras's policy
+      `coupling.trainable_variables` lists them. Those that a function or `bijector_fn` closes over are not, and nothing
+      trains them unless you name them to the optimizer: the first evaluation warns. Give the layer itself, and a
+      context by `Conditioned`. It may compute in a lower precision, as under Keras's policy
       "mixed_bfloat16": its result is cast to `dtype`.
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
@@ -110,6 +113,7 @@ class Coupling(Bijector):
       self._bijector_fn = bijector_fn
       self._kept = kept
       self._remat = remat
+      self._read_before: set[str] = set()  # which of the two functions has been called
       self._conditioner_variables = [
         v if isinstance(v, tf.Variable) else v.value for v in getattr(conditioner, "variables", ())
       ]
@@ -141,7 +145,8 @@ class Coupling(Bijector):
     x1, x2 = _halves(x, self.kept)
     flat_x1, flat_ctx, batch_shape = _with_flat_batch(x1, self.event_ndims, ctx)
     try:
-      parameters = self.conditioner(flat_x1) if ctx is None else self.conditioner(flat_x1, ctx=flat_ctx)
+      given = {} if ctx is None else {"ctx": flat_ctx}
+      parameters = self._call_tracked("conditioner", flat_x1, **given)
     except (tf.errors.InvalidArgumentError, ValueError) as error:
       if not re.search("ncompatible|Dimensions must be equal", str(error)) or "calling" in str(error):
         raise  # not TensorFlow's, of the shapes of one operation
@@ -151,13 +156,32 @@ class Coupling(Bijector):
       raise InputError(
         f"`x` or `y` of shape {x.shape}{context} do not fit the conditioner of {self.name!r}: {reason[:100]}"
       ) from None
-    bijector = self.bijector_fn(tf.nest.map_structure(lambda p: _unflattened(p, batch_shape, x.dtype), parameters))
+    parameters = tf.nest.map_structure(lambda p: _unflattened(p, batch_shape, x.dtype), parameters)
+    bijector = self._call_tracked("bijector_fn", parameters)
     _check_size(bijector, x2)
     y2, log_det = evaluate(bijector, x2, self.event_ndims)
     return tf.concat([x1, y2], axis=-1), log_det
 
   _forward_and_log_det = functools.partialmethod(_transform, forward_and_log_det)
   _inverse_and_log_det = functools.partialmethod(_transform, inverse_and_log_det)
+
+  def _call_tracked(self, name, *arguments, **given):
+    """Call `conditioner` or `bijector_fn`; warn at the first call if it reads variables that nothing tracks."""
+    function = getattr(self, name)
+    if name in self._read_before or hasattr(function, "variables"):
+      return function(*arguments, **given)
+    self._read_before.add(name)
+    with tf.GradientTape() as tape:
+      result = function(*arguments, **given)
+    read = {id(v): v for v in (*tape.watched_variables(), *getattr(result, "trainable_variables", ()))}
+    if untracked := read.keys() - {id(v) for v in self.trainable_variables}:
+      warnings.warn(
+        f"`{name}` of {self.name!r} reads {len(untracked)} trainable variables that its `trainable_variables` lacks: "
+        "an optimizer of these does not train them. Give the Keras layer itself as `conditioner`, "
+        "and a context by `Conditioned`",
+        stacklevel=2,
+      )
+    return result
 
   def _rematerialized(self, evaluate, x, ctx):
     # Only arguments and variables have a gradient; a `keras.StatelessScope`, as of `stateless_call`, replaces these by

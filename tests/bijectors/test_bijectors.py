@@ -289,3 +289,25 @@ def test_asinh_far_from_all_pixels_has_the_log_det_of_float64():
       tapes.append(tape.gradient(log_det, at))
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(*tapes, rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_coupling_warns_once_of_variables_that_a_function_hides(compiled):
+  network, shift = fpp.layers.DenseConditioner(1, 2, blocks=0), tf.Variable(tf.ones([1]))
+  tracked = fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1)
+  functions = {
+    "conditioner": (lambda x1: network(x1), fb.affine_coupling_bijector),
+    "bijector_fn": (network, lambda p: tfb.Shift(shift * p[..., :1])),
+    "bijector_fn` of 'coupling": (network, lambda p: fb.Chain([tfb.Shift(p[..., :1]), tfb.Scale(shift)])),
+  }
+  forward = (
+    tf.function(lambda coupling, x: coupling.forward(x)) if compiled else lambda coupling, x: coupling.forward(x)
+  )
+  forward(tracked, tf.zeros([3, 2]))  # a warning is an error
+  for name, (conditioner, bijector_fn) in functions.items():
+    coupling = fb.Coupling(conditioner, bijector_fn, event_ndims=1)
+    with pytest.warns(
+      UserWarning, match=f"^`{name}.* reads . trainable variables? that its `trainable_variables` lacks"
+    ):
+      forward(coupling, tf.zeros([3, 2]))
+    forward(coupling, tf.zeros([4, 2]))
