@@ -1,5 +1,5 @@
 """Opens pages of build/site in Chromium: no error, no request to another server, nothing that is wider than its
-place; the model of one page computes there.
+place, no button over code; the model of one page computes there.
 
 python .ci/site_browser.py [FOLDER FOR SCREENSHOTS]
 """
@@ -31,6 +31,11 @@ _WIDE = """() => [...document.querySelectorAll("article table")].filter(table =>
   const wider = element => element.scrollWidth > element.clientWidth + 1
   return table.clientWidth && (wider(table) || wider(table.closest(".md-typeset__scrollwrap") || table.parentElement))
 }).map(table => table.innerText.slice(0, 60))"""
+# Buttons that copy and lie over the code.
+_COVERING = """() => [...document.querySelectorAll(".md-code__nav")].filter(button => {
+  const code = button.parentElement.querySelector("code")
+  return code.getBoundingClientRect().right > button.getBoundingClientRect().left
+}).length"""
 
 
 @contextlib.contextmanager
@@ -64,6 +69,8 @@ def look(browser, address, page, name, shots):
   tab.goto(address + page, wait_until="networkidle")
   if tab.evaluate("document.documentElement.scrollWidth > window.innerWidth + 1"):
     problems.append("the page is wider than the window")
+  if covering := tab.evaluate(_COVERING):
+    problems.append(f"{covering} buttons cover code")
   if width >= 1280:
     problems += [f"a table overflows: {text!r}" for text in tab.evaluate(_WIDE)]
     problems += copied(tab)
