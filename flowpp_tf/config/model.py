@@ -263,6 +263,11 @@ class FlowPlusPlusConfig(Settings):
   # --- Configs of the parts ---------------------------------------------------------------------
 
   @property
+  def precision(self) -> str:
+    """Name of the dtype that the networks compute in."""
+    return self.dtype.removeprefix("mixed_")
+
+  @property
   def flow_shape(self) -> tuple[int, ...]:
     """Shape of what the flow transforms: the image, and the channels that augment it."""
     height, width, channels = self.image_shape

@@ -51,7 +51,7 @@ from flowpp_tf.models.fitted_transform import FittedTransform
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
 from flowpp_tf.models.pretrained import open_preset, save_preset
-from flowpp_tf.models.stored_config import config_of_fields
+from flowpp_tf.models.stored_config import config_of_fields, with_precision
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
@@ -626,13 +626,17 @@ class FlowPlusPlus(BoundTraining):
   # --- Files ------------------------------------------------------------------------------------
 
   @classmethod
-  def from_preset(cls, preset: Path, unchecked: bool = False, **kwargs: Any) -> "FlowPlusPlus":
+  def from_preset(
+    cls, preset: Path, unchecked: bool = False, precision: str | None = None, **kwargs: Any
+  ) -> "FlowPlusPlus":
     """Return a trained model.
 
     Args:
       preset: one of `fpp.presets()`, the folder of a preset, or its address on a hub of models: "hf://user/model" or
         "kaggle://user/model/framework/variation", with the extra `hub`.
       unchecked: whether weights without a checksum are used.
+      precision: of the networks, "float32", "bfloat16" or "float16"; None for float32, or float64 if the config has
+        that. The precision of training plays no part.
       **kwargs: of the constructor, such as `name`.
 
     Raises:
@@ -645,7 +649,7 @@ class FlowPlusPlus(BoundTraining):
     """
     check_type("unchecked", unchecked, bool)
     fields, folder, weights = open_preset(preset, unchecked)
-    model = cls(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), **kwargs)
+    model = cls(with_precision(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), precision), **kwargs)
     with reading(folder / weights.name):
       weights.load(model)
     return model

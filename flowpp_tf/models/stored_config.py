@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
+from flowpp_tf.config.recipe import PRECISIONS
 from flowpp_tf.config.size import ModelSize, model_size
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
@@ -29,6 +30,20 @@ def config_of_fields(fields: dict[str, Any], what: str) -> FlowPlusPlusConfig:
   itemsize = 8 if "float64" in (config.dtype, config.flow_dtype) else 4
   claim_model(model_size(config), f"the model of {what}", itemsize)
   return config
+
+
+def with_precision(config: FlowPlusPlusConfig, precision: str | None = None) -> FlowPlusPlusConfig:
+  """Return the config of a trained model whose networks compute in a precision, regardless of that of its training.
+
+  Args:
+    config: of the training.
+    precision: "float32", "bfloat16" or "float16"; None for float32, or float64 if the config has that.
+  """
+  if precision is None:
+    return dataclasses.replace(config, dtype=config.dtype if config.dtype == "float64" else "float32")
+  if precision not in PRECISIONS:
+    raise InputError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+  return dataclasses.replace(config, dtype=PRECISIONS[precision])
 
 
 def claim_model(size: ModelSize, what: str, itemsize: int = 4) -> None:

@@ -25,7 +25,7 @@ def evaluate_from_flags() -> None:
   """Print and record the figures that the flags ask for."""
   workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
-    model, settings = workdir.load()
+    model, settings = model_flags.load_from_flags(workdir)
   if FLAGS.classify and not model.config.num_classes:
     raise InputError("--classify is for a model with classes, and this one has none")
   if model.is_exact and (FLAGS.codecs or FLAGS.samples):

@@ -24,6 +24,7 @@ COMMON = "preset workdir dataset split num_samples limit gap codecs classify sam
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
+  model_flags.define_precision_flag()
   flag_kinds.define_name("split", "test", SPLITS, "Split.")
   flags.DEFINE_list(
     "num_samples",

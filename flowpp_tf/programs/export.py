@@ -24,7 +24,7 @@ _MOST_CALIBRATION_IMAGES, _BATCH = 1000, 100
 def export_from_flags() -> None:
   """Write the files of a run, in the format of the flags."""
   workdir = model_flags.workdir_from_flags()
-  model, settings = workdir.load()
+  model, settings = model_flags.load_from_flags(workdir)
   output = output_from_flags()
   metadata = metadata_of_run(workdir, settings)
   if FLAGS.format == "preset":

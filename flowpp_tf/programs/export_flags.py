@@ -27,6 +27,7 @@ FORMATS = {
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
+  model_flags.define_precision_flag()
   flags.DEFINE_enum("format", "saved_model", [*FORMATS], "What to write.")
   flags.DEFINE_string(
     "output",

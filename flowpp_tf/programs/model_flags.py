@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from flowpp_tf.config import PRECISIONS
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.model_folders import check_holds_run, name_of_preset, presets
 from flowpp_tf.programs import flag_kinds, process
 
 if TYPE_CHECKING:
+  from flowpp_tf.models import FlowPlusPlus
   from flowpp_tf.training import Workdir
 
 
@@ -28,6 +30,22 @@ def define_model_flags() -> None:
     others=True,
   )
   flags.DEFINE_bool("accept_unchecked", False, "Use weights that have lost the checksum that they were written with.")
+
+
+def define_precision_flag() -> None:
+  """Define the flag of what computes with the model's networks in the precision that is asked for."""
+  flags.DEFINE_enum(
+    "precision",
+    None,
+    list(PRECISIONS),
+    "Of the networks. By default float32, whatever training took: rounded to less, decode(encode(image)) is not the "
+    "image.",
+  )
+
+
+def load_from_flags(workdir: Workdir) -> tuple[FlowPlusPlus, dict[str, Any]]:
+  """Return the trained model in the precision that the flag asks for, and the run's settings."""
+  return workdir.load(flags.FLAGS.precision)
 
 
 def model_from_flags() -> tuple[str, pathlib.Path]:

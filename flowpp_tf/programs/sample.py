@@ -31,7 +31,7 @@ def sample_from_flags() -> None:
   animated, kind, labels = animated_from_flags(), kind_from_flags(), labels_from_flags()
   workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
-    model, settings = workdir.load()
+    model, settings = model_flags.load_from_flags(workdir)
   config, n = model.config, FLAGS.n
   kind = _kind_of_model_from_flags(kind, config, temperatures, labels)
   batched = BatchedModel(model, FLAGS.batch_size, labels[0] if labels else None, FLAGS.guidance)

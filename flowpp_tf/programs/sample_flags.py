@@ -25,6 +25,7 @@ _NOT_WITH = {"interpolate": ("n", "temperature"), "reconstruct": ("temperature",
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
+  model_flags.define_precision_flag()
   flags.DEFINE_integer(
     "n",
     None,

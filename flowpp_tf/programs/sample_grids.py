@@ -7,6 +7,7 @@ import math
 import numpy as np
 from PIL import Image
 
+from flowpp_tf.config import FlowPlusPlusConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.evaluation import (
@@ -18,9 +19,11 @@ from flowpp_tf.evaluation import (
   reconstruct,
   sample_pictures,
 )
+from flowpp_tf.programs import run
 from flowpp_tf.programs.named_images import short_name
 
 _LONGEST_ROW = 16  # images
+_BY_ROUNDING = 1e-5  # share of pixels whose noise may lie within the rounding of 0 or 1, in float32; or one pixel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ def reconstruction(batched: BatchedModel, images: np.ndarray, names: Sequence[st
   """Show images, decode(encode(x)) and the differences, in rows below each other."""
   result = reconstruct(batched, images, seed)
   print(result)
+  warn_of_differences(result, batched.model.config)
   levels, columns = batched.model.config.levels, min(len(images), _LONGEST_ROW)
   rows = np.stack([images, result.decoded, result.visible_differences(levels)])
   blank = np.full([3, -len(images) % columns, *images.shape[1:]], levels - 1, images.dtype)
@@ -127,6 +131,20 @@ def reconstruction(batched: BatchedModel, images: np.ndarray, names: Sequence[st
     row_labels=["original", "back", "difference"] * blocks.shape[1],
   )
   return ImageGrid(f"reconstruction_{short_name(names[0])}", grid, rows[:2])
+
+
+def warn_of_differences(result: Reconstruction, config: FlowPlusPlusConfig) -> None:
+  """Warn if more pixels differ than rounding in float32 explains, and name the cause."""
+  if np.count_nonzero(result.differences) <= max(1, _BY_ROUNDING * result.differences.size):
+    return
+  cause = (
+    "The flow spreads them too far for its precision, as where training images hardly differ: --flow_dtype=float64 "
+    "helps, or more varied images"
+    if config.precision in ("float32", "float64")
+    else f"The networks round to {config.precision}, which turns the last bit of a float32 into some per cent of their "
+    "outputs: leave --precision out"
+  )
+  run.warn(f"decode(encode(image)) is not exact: {result} in {len(result.images)} images. {cause}")
 
 
 def neighbours(

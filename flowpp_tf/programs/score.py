@@ -31,7 +31,7 @@ def score_from_flags() -> None:
   given, batch_size = flag_kinds.given_from_flags(), FLAGS.batch_size
   workdir, workers = model_flags.workdir_from_flags(), Workers(device_flags.strategy_from_flags())
   with workers.scope():
-    model, settings = workdir.load()
+    model, settings = model_flags.load_from_flags(workdir)
   own_data = functools.cache(
     lambda: (
       data_flags.load_from_settings(settings, model.config)

@@ -34,6 +34,7 @@ COMMON = "preset workdir images dataset split num_samples limit output tiles map
 def define_flags() -> None:
   """Define the program's flags."""
   model_flags.define_model_flags()
+  model_flags.define_precision_flag()
   flags.DEFINE_string(
     "images",
     None,

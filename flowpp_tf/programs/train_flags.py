@@ -96,7 +96,7 @@ def plan_from_flags() -> str:
   ]
   return (
     f"training config {given.config} on {dataset}: {length} of {training.images_per_step:,} images in "
-    f"{config.dtype.removeprefix('mixed_')}, to {workdir_path_from_flags()}{''.join(replaced)}"
+    f"{config.precision}, to {workdir_path_from_flags()}{''.join(replaced)}"
   )
 
 

@@ -366,7 +366,8 @@ class Run:
       "val_bits_per_dim": self.validate(),
       "skipped_steps": int(self._state.skipped_steps.numpy()),
     }
-    value = row["val_bits_per_dim"]
+    value, config = row["val_bits_per_dim"], self._state.model.config
+    validation = f"validation {value:.4f}{f' in {config.precision}' if config.dtype.startswith('mixed_') else ''}"
     if math.isfinite(value) and value < float(self._best) and self._written(step, self._save_best, value):
       self._best.assign(value)
     self._written(step, self._workdir.add_row, {**row, **self._labels})
@@ -375,10 +376,10 @@ class Run:
     self._save(step)
     self._log(
       f"step {step} of {self._config.steps}: {row['bits_per_dim']:.4f} bits/dim, "
-      f"validation {row['val_bits_per_dim']:.4f}, gradient norm {row['gradient_norm']:.4g}, "
+      f"{validation}, gradient norm {row['gradient_norm']:.4g}, "
       f"{images_per_second:.1f} images/s"
       if step
-      else f"step 0 of {self._config.steps}: validation {row['val_bits_per_dim']:.4f}"
+      else f"step 0 of {self._config.steps}: {validation}"
     )
     if self._board:
       period = -(-step // self._period) - self._first

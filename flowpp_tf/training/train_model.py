@@ -35,7 +35,7 @@ def train(
   verbose: bool = True,
   **settings: Any,
 ) -> FlowPlusPlus:
-  """Train a model, or resume its run, and return it with the best weights.
+  """Train a model, or resume its run, and return it with the best weights, as `fpp.load` does.
 
   Args:
     images: integers `[N, H, W, C]` or `[N, H, W]`, or real numbers for a config of `dequantization` "none", of which
@@ -91,12 +91,13 @@ def train(
     return store.load()[0]
 
 
-def load(workdir: Path, unchecked: bool = False) -> FlowPlusPlus:
+def load(workdir: Path, unchecked: bool = False, precision: str | None = None) -> FlowPlusPlus:
   """Return the trained model of a run, with its best weights.
 
   Args:
     workdir: directory that `bin/train` or `fpp.train` has left.
     unchecked: whether weights are used that have lost their checksum.
+    precision: of the networks, as in `FlowPlusPlus.from_preset`.
 
   Raises:
     InputError (a ValueError): if there is no such run, or it has not been validated yet.
@@ -106,7 +107,7 @@ def load(workdir: Path, unchecked: bool = False) -> FlowPlusPlus:
     >>> fpp.load("runs/digits").config.levels
     17
   """
-  return Workdir(workdir, unchecked).load()[0]
+  return Workdir(workdir, unchecked).load(precision)[0]
 
 
 def _recipe(config):

@@ -37,7 +37,7 @@ from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.models.pretrained import read_weights_of_preset
-from flowpp_tf.models.stored_config import config_of_fields
+from flowpp_tf.models.stored_config import config_of_fields, with_precision
 from flowpp_tf.training.checkpoints import (
   MANIFEST,
   Checkpoints,
@@ -305,8 +305,11 @@ class Workdir:
 
   # --- What a run has left ----------------------------------------------------------------------
 
-  def load(self) -> tuple[FlowPlusPlus, dict[str, Any]]:
+  def load(self, precision: str | None = None) -> tuple[FlowPlusPlus, dict[str, Any]]:
     """Return the trained model, with its best EMA weights, and the run's settings.
+
+    Args:
+      precision: of the networks, as in `FlowPlusPlus.from_preset`.
 
     Best weights that are damaged or missing are read from the newest checkpoint that has a copy, with a warning.
 
@@ -322,7 +325,7 @@ class Workdir:
       )
     self._check_config(run)
     try:
-      config = config_of_fields(run["model"], repr(str(self.config)))
+      config = with_precision(config_of_fields(run["model"], repr(str(self.config))), precision)
     except BudgetError:
       raise
     except (ValueError, TypeError) as error:

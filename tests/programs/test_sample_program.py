@@ -122,6 +122,21 @@ def test_interpolation_as_a_grid_and_as_a_film(program):
     assert len(film) == 30 and animation.n_frames > 2
 
 
+@pytest.mark.parametrize(
+  "dtype, cause", [("float32", "--flow_dtype=float64 helps"), ("mixed_bfloat16", "The networks round to bfloat16")]
+)
+def test_pixels_that_do_not_come_back_are_named_with_their_cause(capsys, dtype, cause):
+  config = dataclasses.replace(fpp.get_config("digits"), dtype=dtype)
+  images = np.zeros([2, 8, 8, 1], np.uint8)
+  decoded = images.copy()
+  for count, pixel in enumerate([(0, 0, 0), (1, 2, 3)], start=1):  # one of any number of pixels may be at a boundary
+    decoded[pixel] = 1
+    sample_grids.warn_of_differences(evaluation.Reconstruction(images, decoded), config)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == count - 1
+  assert f"{count} of 128 pixel values differ" in lines[0] and cause in lines[0]
+
+
 def test_reconstruction_of_splits_files_and_folders(program):
   lines, rows = program("--reconstruct=pets,test:3,validation", "--n=18")
   assert lines == ["0 of 1,344 pixel values differ", "wrote run/reconstruction_pets_s0.png"]

@@ -96,6 +96,29 @@ def test_a_run_that_is_killed_at_step_0_validates_its_trained_weights_once(workd
     np.testing.assert_allclose(other["val_bits_per_dim"], one["val_bits_per_dim"], rtol=1e-6)
 
 
+# --- Precision ------------------------------------------------------------------------------------
+
+
+def test_precision_is_a_setting_of_training(tmp_path):
+  """What a run leaves computes in float32, unless less is asked for; the run itself stays what it was."""
+  lines, config = [], dataclasses.replace(MINIMAL, dtype="mixed_bfloat16")
+  workdir = training.Workdir(tmp_path / "run")
+  settings = training.TrainingConfig(steps=1, batch_size=8, learning_rate=3e-3, tensorboard=())
+  training.run_training(config, settings, DATA, workdir, log_fn=lines.append)
+  assert any("validation" in line and " in bfloat16, gradient norm" in line for line in lines)
+  assert json.loads(workdir.config.read_text())["model"]["dtype"] == "mixed_bfloat16"
+  for model in (fpp.load(workdir.path), workdir.load()[0], fpp.load(workdir.path, precision="float32")):
+    assert model.config == MINIMAL
+  assert fpp.load(workdir.path, precision="bfloat16").config == config
+  model.save_to_preset(tmp_path / "preset")
+  assert fpp.FlowPlusPlus.from_preset(tmp_path / "preset", precision="float16").config.dtype == "mixed_float16"
+  with pytest.raises(InputError, match="`precision` must be one of float32, bfloat16, float16, got 'half'"):
+    fpp.load(workdir.path, precision="half")
+  resumed = training.Workdir(tmp_path / "run")
+  training.run_training(config, dataclasses.replace(settings, steps=2), DATA, resumed, log_fn=lines.append)
+  assert "resumed at step 1 of 2" in lines
+
+
 # --- The owner ------------------------------------------------------------------------------------
 
 

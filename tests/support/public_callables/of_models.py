@@ -113,7 +113,8 @@ _METHODS = {
   ),
   "check_images": Row(lambda w: w.model.check_images, dict(images=PICTURES), lambda x: look(tf.cast(x, tf.int32))),
   "from_preset": Row(
-    lambda w: fpp.FlowPlusPlus.from_preset, dict(preset=path(lambda w: w.preset).but("list"), unchecked=flag(False))
+    lambda w: fpp.FlowPlusPlus.from_preset,
+    dict(preset=path(lambda w: w.preset).but("list"), unchecked=flag(False), precision=optional(name("float32"))),
   ),
   "save_to_preset": Row(
     lambda w: w.model.save_to_preset,

@@ -233,6 +233,11 @@ _TRAINING = {
     ),
     lambda workdir: str(workdir.path),
   ),
+  "Workdir.load": Row(
+    lambda w: training.Workdir(w.run).load,
+    dict(precision=optional(name("float32"))),
+    lambda found: found[0].config.dtype,
+  ),
   "PiecewiseSchedule": Row(
     lambda w: training.PiecewiseSchedule,
     dict(
@@ -256,7 +261,9 @@ _TRAINING = {
   "Workers": Row(
     lambda w: training.Workers, dict(strategy=instance(tf.distribute.get_strategy())), lambda workers: workers.count
   ),
-  "load": Row(lambda w: fpp.load, dict(workdir=path(lambda w: w.run), unchecked=flag(False))),
+  "load": Row(
+    lambda w: fpp.load, dict(workdir=path(lambda w: w.run), unchecked=flag(False), precision=optional(name("float32")))
+  ),
   "train": Row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
     dict(
