@@ -85,17 +85,29 @@ def test_attention_of_an_unknown_number_of_images_is_that_of_each(monkeypatch, w
       np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
 
 
-def test_a_batch_of_unknown_size_never_has_more_attention_weights_than_fit_in_the_cache():
-  shapes = []
+def test_a_batch_of_unknown_size_takes_the_groups_of_a_known_one_and_no_loop(monkeypatch):
+  sizes, weights = [], attention._weights
 
-  def weights_of(graph):
-    shapes.extend(op.outputs[0].shape for op in graph.get_operations() if op.type == "Softmax")
-    for function in graph._functions.values():
-      weights_of(function.graph)
+  def recorded(q, k):
+    p = weights(q, k)
+    tf.numpy_function(lambda shape: sizes.append(tuple(shape)), [tf.shape(p)], [])
+    return p
 
-  of_any = tf.function(lambda x: attention.self_attention(x, 4))
-  weights_of(of_any.get_concrete_function(tf.TensorSpec([None, 512, 96])).graph)
-  assert shapes and all(shape.num_elements() <= attention._WEIGHTS for shape in shapes)
+  monkeypatch.setattr(attention, "_weights", recorded)
+  function = lambda count: tf.function(lambda x: attention.self_attention(x, 4)).get_concrete_function(
+    tf.TensorSpec([count, 512, 12])
+  )
+  of_any = function(None)
+  assert not {"While", "StatelessWhile"} & {op.type for op in of_any.graph.get_operations()}
+  for count in (1, 3, 4, 16, 64):
+    x = tf.zeros([count, 512, 12])
+    groups = []
+    for graph in (function(count), of_any):
+      sizes.clear()
+      graph(x)
+      groups.append(sorted(size for size in sizes if size[0]))
+    assert groups[0] == groups[1], count
+  assert max(groups[0]) == (16, 512, 512)
 
 
 def nodes_after_grappler(function, *arguments):

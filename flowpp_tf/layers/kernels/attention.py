@@ -23,15 +23,14 @@ from flowpp_tf.core.tracing import traced_once
 _WEIGHTS = 2**19  # at a time, about 2 MB: 8 MB take 1.1 to 1.4 times as long on CPUs
 _WEIGHTS_ON_ACCELERATORS = 2**26  # about 256 MB: as many kernels for 64 images of cifar10 as for 2
 _MOST_PARTS = 16  # more would be too many small kernels
-_FEW = 32  # images: batches of smaller ones rarely have more weights than that, and a loop takes time itself
+_USUAL = 32  # images in a batch of unknown size
 
 
 def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[tf.Tensor, "n positions c//3"]:
   """Return the weighted mean of the values of all positions, for each position.
 
   Args:
-    qkv: `[N, positions, 3 * filters]`: queries, keys and values, each the concatenation of its heads. A graph for any N
-      takes a few images at a time, in a loop, on CPUs.
+    qkv: `[N, positions, 3 * filters]`: queries, keys and values, each the concatenation of its heads.
     heads: their number, which divides `filters`.
 
   Returns:
@@ -40,24 +39,20 @@ def self_attention(qkv: Float[tf.Tensor, "n positions c"], heads: int) -> Float[
   if tf.executing_eagerly():
     return _traced(heads)(qkv)  # faster than its operations one by one
   scale = tf.constant((qkv.shape[2] // (3 * heads)) ** -0.5, qkv.dtype)
-  value, gradient = (functools.partial(f, heads=heads, scale=scale) for f in (_value, _gradient))
-  few = max(1, _WEIGHTS // (heads * qkv.shape[1] ** 2))
-  if qkv.shape[0] is None and few < _FEW and not has_accelerator():
-    value, gradient = (functools.partial(_few_at_a_time, f, few) for f in (value, gradient))
 
   @tf.custom_gradient
   def attend(qkv):
-    o = value(qkv)
-    return o, lambda d_o: gradient(qkv, o, d_o)
+    o = _value(qkv, heads, scale)
+    return o, lambda d_o: _gradient(qkv, o, d_o, heads, scale)
 
   return attend(qkv)
 
 
 def _value(qkv, heads, scale):
   """O `[N, positions, filters]`."""
-  groups, rows = _parts(qkv, heads)
+  groups, rows, least = _parts(qkv, heads)
   o = []
-  for q, k, v in zip(*(_split(t, groups, axis=0) for t in _by_head(qkv, 3, heads))):
+  for q, k, v in zip(*(_split(t, groups, 0, least) for t in _by_head(qkv, 3, heads))):
     of_group = []
     for q_part in _split(q * scale, rows, axis=2):
       of_group.append(tf.matmul(v, _weights(q_part, k), transpose_b=True))
@@ -67,13 +62,13 @@ def _value(qkv, heads, scale):
 
 def _gradient(qkv, o, d_o, heads, scale):
   """dQ, dK and dV, in the layout of `qkv`."""
-  groups, rows = _parts(qkv, heads)
+  groups, rows, least = _parts(qkv, heads)
   again = with_dependency(scale, d_o)
   # -sum(dO O) is one more row of dO, and the ones below V make it a part of the product dO V^T.
   (d_o,), (o_by_head,) = _by_head(d_o, 1, heads), _by_head(o, 1, heads)
   d_o = tf.concat([d_o, -tf.reduce_sum(d_o * o_by_head, axis=1, keepdims=True)], axis=1)
   d_qkv = []
-  for q, k, v, d_o_group in zip(*(_split(t, groups, axis=0) for t in (*_by_head(qkv, 3, heads), d_o))):
+  for q, k, v, d_o_group in zip(*(_split(t, groups, 0, least) for t in (*_by_head(qkv, 3, heads), d_o))):
     v_and_ones = tf.concat([v, tf.ones_like(v[:, :1])], axis=1)
     d_q, d_k, d_v = [], [], []
     for q_part, d_o_part in zip(_split(q * again, rows, axis=2), _split(d_o_group, rows, axis=2)):
@@ -109,30 +104,19 @@ def _side_by_side(tensors, heads):
 
 
 def _parts(qkv, heads):
-  """The numbers of groups of pairs and of parts of their queries, those of one image if N is not known."""
+  """The numbers of groups of pairs and of parts of their queries, and the least size of a group if N is not known."""
   at_a_time = _WEIGHTS_ON_ACCELERATORS if has_accelerator() else _WEIGHTS
   positions = qkv.shape[1]
-  pairs = (qkv.shape[0] or 1) * heads
-  groups = _divisor(pairs, pairs * positions**2 // at_a_time, _MOST_PARTS)
-  return groups, _divisor(positions, pairs // groups * positions**2 // at_a_time, _MOST_PARTS // groups)
 
+  def parts(images, most):
+    pairs = images * heads
+    groups = _divisor(pairs, pairs * positions**2 // at_a_time, most)
+    return groups, _divisor(positions, pairs // groups * positions**2 // at_a_time, most // groups)
 
-def _few_at_a_time(function, most, *tensors):
-  """Return `function(*tensors)`, `[N, ...]` as `tensors` are, where N is not known, by a loop over `most` images each.
-
-  Those that are left over come last.
-  """
-  count = tf.shape(tensors[0])[0]
-  size = 1 if most == 1 else tf.clip_by_value(count, 1, most)
-  looped = count // size * size
-  results = tf.map_fn(
-    lambda start: function(*(tf.slice(t, [start, 0, 0], [size, *t.shape[1:]]) for t in tensors)),
-    tf.range(0, looped, size),
-    fn_output_signature=tensors[0].dtype,
-    parallel_iterations=1,  # else the weights of several turns would be there at once
-  )
-  results = tf.reshape(results, [-1, *results.shape[2:]])
-  return results if most == 1 else tf.concat([results, function(*(t[looped:] for t in tensors))], axis=0)
+  groups, rows = parts(qkv.shape[0] or 1, _MOST_PARTS)
+  if qkv.shape[0] is None and not has_accelerator():  # parts of queries for one image, groups for many
+    groups, _ = parts(_USUAL, _MOST_PARTS // rows)
+  return groups, rows, max(1, at_a_time * rows // positions**2)
 
 
 @functools.cache
@@ -149,8 +133,15 @@ def _divisor(size, wanted, most):
   return next(n for n in range(max(1, min(size, wanted, most)), size + 1) if size % n == 0)
 
 
-def _split(tensor, parts, axis):
-  return [tensor] if parts == 1 else tf.split(tensor, parts, axis=axis)
+def _split(tensor, parts, axis, least=1):
+  """Equal parts of a tensor. Of an unknown size they have at least `least`, but for the last, which may be empty."""
+  if parts == 1:
+    return [tensor]
+  if tensor.shape[axis] is None:
+    size = tf.shape(tensor)[axis]
+    each = tf.maximum(-(-size // parts), least)
+    return tf.split(tensor, tf.clip_by_value(size - each * tf.range(parts), 0, each), axis, num=parts)
+  return tf.split(tensor, parts, axis=axis)
 
 
 def _concat(tensors, axis):
