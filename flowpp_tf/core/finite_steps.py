@@ -45,11 +45,14 @@ def count_failures(in_a_row: tf.Variable, check: StepCheck) -> None:
   in_a_row.assign(tf.where(check.finite, tf.zeros_like(more), more))
 
 
-def raise_if_diverged(in_a_row: int, max_skipped: int, step: int | None = None) -> None:
-  """Raise `Diverged` after `max_skipped` failures in a row, up to `step` if that is known."""
+def raise_if_diverged(in_a_row: int, max_skipped: int, cause: str, step: int | None = None) -> None:
+  """Raise `Diverged` after `max_skipped` failures in a row, up to `step` if that is known.
+
+  The text ends with `cause`: the likely one, and what to change, with the names of arguments in backticks.
+  """
   if in_a_row >= max_skipped:
     up_to = "" if step is None else f", up to step {step},"
-    raise Diverged(f"loss or gradients of the last {in_a_row} steps{up_to} were not finite")
+    raise Diverged(f"loss or gradients of the last {in_a_row} steps{up_to} were not finite; {cause}")
 
 
 def global_norm(tensors: Sequence[tf.Tensor], dtype: tf.DType) -> tf.Tensor:

@@ -26,6 +26,13 @@ from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.models.conditioning import KEYS, check_has_images, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.types import Path
 
+_CAUSES = (
+  "no step was finite: probably the precision is too low for these images, as where pixels hardly vary; try a config "
+  "with `dtype` float32 and `flow_dtype` float64",
+  "steps before were finite: probably the learning rate is too high for these images; try an optimizer with a lower "
+  "`learning_rate`, or with a `global_clipnorm`",
+)
+
 
 class BoundTraining(Adaptable, keras.Model):
   """A Keras model that is trained on the bound of its log-likelihood, `log_prob_bound`.
@@ -444,13 +451,14 @@ class _Watch(keras.callbacks.Callback):
     self.model._skipped.in_a_row.assign(0)
 
   def on_train_batch_end(self, batch, logs=None):
-    finite_steps.raise_if_diverged(int(self.model._skipped.in_a_row.numpy()), self.model.max_skipped)
+    in_a_row, iterations = (int(v.numpy()) for v in (self.model._skipped.in_a_row, self.model.optimizer.iterations))
+    finite_steps.raise_if_diverged(in_a_row, self.model.max_skipped, _CAUSES[iterations > 0])
 
   def on_epoch_end(self, epoch, logs=None):
     ends = self.model.stop_training or epoch == self.params["epochs"] - 1
     if ends and int(self.model.optimizer.iterations.numpy()) == 0:
       # `fit` would copy EMA weights that were never set into the model.
-      raise Diverged("no step was taken: loss or gradients were not finite in any")
+      raise Diverged(f"no step was taken: loss or gradients were not finite in any; {_CAUSES[0]}")
     # `fit` ends by copying the optimizer's EMA weights into the model. With `swap_on_epoch` they are in the model
     # already, and those of the optimizer are the current ones, in all epochs but the last planned one.
     if self.model.stop_training:

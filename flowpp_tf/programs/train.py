@@ -103,9 +103,10 @@ def _train(
   except KeyboardInterrupt:
     run.fail("stopped by a second Ctrl-C; the same command resumes at the newest checkpoint", process.STOPPED_NOT_SAVED)
   except Diverged as error:
+    with_flags = str(error).replace(" `", " --").replace("`", "")
     run.fail(
-      f"{error}; the newest checkpoint in {workdir.checkpoints} is of before; try a lower "
-      "--learning_rate or --clip_norm, and --debug_numerics to see where it begins",
+      f"{with_flags}, and --debug_numerics to see where it begins; the newest checkpoint in {workdir.checkpoints} is "
+      "of before",
       process.FAILED,
     )
 

@@ -23,6 +23,11 @@ from flowpp_tf.types import TensorLike
 
 _CLIP_NORM = 1.0  # of the gradient: densities of data near a plane are steep
 _MAX_SKIPPED = 10  # steps in a row that are not finite
+_CAUSES = (
+  "no step was finite: probably columns of `data` are too large or too far from 0 for the flow; standardise them, or "
+  "take a flow in float64",
+  "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate`",
+)
 _WARMUP = 0.05  # of all steps
 _MOST_STEPS = 2**31 - 1
 _MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
@@ -257,7 +262,8 @@ class _Trainer:
           bar.update(1)
           if step % every and step < steps:
             continue
-          raise_if_diverged(int(self._in_a_row), _MAX_SKIPPED, step)
+          in_a_row = int(self._in_a_row)
+          raise_if_diverged(in_a_row, _MAX_SKIPPED, _CAUSES[step > in_a_row], step)
           total, taken = map(float, sums)
           train_mean = total / taken if taken else math.nan
           history.append((step, train_mean, self._mean_log_prob(held_out) if held_out else math.nan))

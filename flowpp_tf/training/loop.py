@@ -31,6 +31,13 @@ from flowpp_tf.training.step import train_step, validation_step
 from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 
+_CAUSES = (
+  "no step was finite: probably the precision is too low for these data, as where pixels hardly vary; try `precision` "
+  "float32 and `flow_dtype` float64",
+  "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate` or "
+  "`clip_norm`, or a longer `warmup_steps`",
+)
+
 
 @check_arguments
 def run_training(
@@ -336,7 +343,7 @@ class Run:
         step,
         explain_skipped_step(self._state, batch, self._strategy.num_replicas_in_sync, step - 1),
       )
-    raise_if_diverged(in_a_row, self._config.max_skipped, step)
+    raise_if_diverged(in_a_row, self._config.max_skipped, _CAUSES[step > in_a_row], step)
 
   # --- Validation -------------------------------------------------------------------------------
 

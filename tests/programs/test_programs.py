@@ -12,7 +12,7 @@ import pytest
 from flowpp_tf.evaluation import features
 from support.marks import slow
 from support.programs import ROOT, call, run, times_of_files
-from support.runs import TRAINED
+from support.runs import TINY_RUN, TRAINED
 
 
 @pytest.mark.parametrize("start", [call, slow(run)], ids=["here", "processes"])
@@ -106,6 +106,15 @@ def test_a_run_in_a_read_only_folder_asks_for_an_output_elsewhere(program, name,
   assert "no file can be written in 'runs/digits'; --output names another place for the result" in result.error
   result = call(program, "--workdir=runs/digits", *more, f"--output={name}", cwd=trained)
   assert result.code == 0 and (trained / name).exists(), result.error
+
+
+def test_a_run_that_diverges_names_the_cause_and_the_flags(tmp_path):
+  result = call("train", *TINY_RUN, "--learning_rate=1e30", "--steps=4", "--max_skipped=2", cwd=tmp_path)
+  assert result.code == 1
+  assert (
+    "up to step 3, were not finite; steps before were finite: probably the learning rate is too high" in result.error
+  )
+  assert "try a lower --learning_rate or --clip_norm, or a longer --warmup_steps, and --debug_numerics" in result.error
 
 
 def test_samples_have_figures_beside_those_of_real_images(trained, monkeypatch):

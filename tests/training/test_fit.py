@@ -182,9 +182,16 @@ def test_masks_of_tfp_s_autoregressive_flow_stay():
 def test_steps_that_are_not_finite_are_skipped_and_ten_in_a_row_end_training():
   loc = tf.Variable([1.0, 1.0])
   flow = tfd.Independent(tfd.Normal(loc, [1.0, -1.0]), 1)  # the log of a negative scale is NaN
-  with pytest.raises(Diverged, match="the last 10 steps, up to step 10, were not finite"):
+  cause = "no step was finite: probably columns of `data` are too large"
+  with pytest.raises(Diverged, match=f"the last 10 steps, up to step 10, were not finite; {cause}"):
     fpp.fit(flow, X, steps=400)
   np.testing.assert_array_equal(loc, [1, 1])
+
+
+def test_steps_that_are_finite_no_more_name_the_learning_rate():
+  flow = tfd.Independent(tfd.Normal([0.0, 0.0], tfp.util.TransformedVariable([1.0, 1.0], tfb.Exp())), 1)
+  with pytest.raises(Diverged, match="were not finite; steps before were finite: .* try a lower `learning_rate`"):
+    fpp.fit(flow, X, steps=400, learning_rate=1e4)
 
 
 def test_skipped_steps_do_not_count_in_the_training_mean():
