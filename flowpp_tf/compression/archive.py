@@ -2,7 +2,8 @@
 
     8 bytes magic, u32 size and u32 CRC-32 of the header, the header (JSON), the model if it is embedded
     segments: "SEGM", u64 first image, u32 images, u64 size, u32 CRC-32 of these fields and what follows (segment.py)
-      from version 2 on there is one or more, each bound to its place: u64 first image, u8 whether it is the last
+      from version 2 on there is one or more, each bound to its place: u64 images and segments without images before it,
+      u8 whether it is the last
     index: "INDX", u32 segments, u32 CRC-32, then u64 position and u32 images of each
     u64 position of the index, 32 bytes SHA-256 of all before, 8 bytes magic
 
@@ -143,7 +144,7 @@ class ArchiveWriter:
       check_count("max_batch", max_batch, most=2**63 - 1)
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
-    self._images, self.version = 0, version
+    self._images, self._place, self.version = 0, 0, version
     self._lock = threading.Lock()  # one thread at a time tells of its progress
     self._held: Fields | None = None  # the newest segment; whether it is the last one is not known yet
     model = coder.model.to_bytes() if embed_model else b""
@@ -163,17 +164,20 @@ class ArchiveWriter:
     self,
     images: np.ndarray,
     extra: bytes = b"",
-    instead: bytes | None = None,
+    instead: Sequence[bytes] = (),
     runs: Sequence[tuple[int, int, int, int]] | None = None,
+    behind: Sequence[bytes] = (),
   ) -> bool:
-    """Write a segment.
+    """Write a segment, and those without images that belong to it.
 
     Args:
       images: `[N, H, W, C]`, at most `max_images`; uint8 or, of more than 256 levels, uint16.
       extra: further bytes.
-      instead: bytes to write as a segment without images, if that is smaller; None for none.
+      instead: bytes to write as segments without images, each as one, in place of all others if that is smaller; empty
+        for no alternative.
       runs: for a model whose tiles see their neighbours, `(height, width, first, count)` of each run of tiles, as
         core/tile_layout.py says; None if each is a picture of its own.
+      behind: bytes to write as further segments without images, each as one.
 
     Returns:
       Whether `instead` was written.
@@ -181,7 +185,7 @@ class ArchiveWriter:
     Raises:
       InputError (a ValueError): for other images, or runs that are not theirs.
     """
-    (written,) = self.write_segments([(images, extra, instead, runs)])
+    (written,) = self.write_segments([(images, extra, instead, runs, behind)])
     return written
 
   @check_arguments
@@ -198,19 +202,21 @@ class ArchiveWriter:
 
     def checked():
       for content in contents:
-        if not isinstance(content, tuple) or not 1 <= len(content) <= 4:
+        if not isinstance(content, tuple) or not 1 <= len(content) <= 5:
           raise InputError(f"`contents` must be tuples of the arguments of `write_segment`, got {shown(content)}")
         yield self._checked(*content)
 
     def memory(content):
-      images, extra, instead, _ = content
-      return encoding_memory(self._coder.codec, len(images), len(extra) + len(instead or b""), self._max_batch)
+      images, extra, instead, _, behind = content
+      size = sum(map(len, (extra, *instead, *behind)))
+      return encoding_memory(self._coder.codec, len(images), size, self._max_batch)
 
     pays = lambda content: segment_pays_in_threads(self._coder.codec, len(content[0]))
-    for segment, is_instead in ahead(self._encode, checked(), memory, pays):
-      if self._held is not None:
-        self._write_segment(self._held, False)
-      self._held = segment
+    for segments, is_instead in ahead(self._encode, checked(), memory, pays):
+      for segment in segments:
+        if self._held is not None:
+          self._write_segment(self._held, False)
+        self._held = segment
       yield is_instead
 
   @check_arguments
@@ -218,9 +224,10 @@ class ArchiveWriter:
     self,
     images: np.ndarray,
     extra: bytes = b"",
-    instead: bytes | None = None,
+    instead: Sequence[bytes] = (),
     runs: Sequence[tuple[int, int, int, int]] | None = None,
-  ) -> tuple[np.ndarray, bytes, bytes | None, TileLayout | None]:
+    behind: Sequence[bytes] = (),
+  ) -> tuple[np.ndarray, bytes, Sequence[bytes], TileLayout | None, Sequence[bytes]]:
     """Return the arguments of `write_segment`, with a layout in place of the runs."""
     images = as_array("images", images, [None, *self._coder.model.image_shape])
     if images.dtype != self._coder.codec.dtype:
@@ -233,16 +240,17 @@ class ArchiveWriter:
         raise InputError(f"`runs` must be parts of pictures, got {shown(runs)}") from None
       if len(layout.waves) != len(images):
         raise InputError(f"`runs` must have the {len(images)} images, got {len(layout.waves)}")
-    return images, extra, instead, layout
+    return images, extra, instead, layout, behind
 
   def _encode(self, content):
-    """Return a segment, and whether it is that of `instead`."""
-    images, extra, instead, layout = content
-    segment = encode_fields(self._coder.codec, images, extra, self._max_batch, self._coded, layout)
-    other = None if instead is None else encode_fields(self._coder.codec, images[:0], instead)
-    if other is not None and len(other.to_bytes()) < len(segment.to_bytes()):
-      return other, True
-    return segment, False
+    """Return segments, and whether they are those of `instead`."""
+    images, extra, instead, layout, behind = content
+    size_of = lambda segments: sum(len(segment.to_bytes()) for segment in segments)
+    without_images = lambda extras: [encode_fields(self._coder.codec, images[:0], extra) for extra in extras]
+    segments = [encode_fields(self._coder.codec, images, extra, self._max_batch, self._coded, layout)]
+    segments += without_images(behind)
+    others = without_images(instead)
+    return (others, True) if others and size_of(others) < size_of(segments) else (segments, False)
 
   def _coded(self, count):
     with self._lock:
@@ -250,11 +258,12 @@ class ArchiveWriter:
 
   def _write_segment(self, segment, last):
     count = segment.count
-    payload = segment.to_bytes(_PLACE.pack(self._images, last))
+    payload = segment.to_bytes(_PLACE.pack(self._place, last))
     self._entries.append((self._position, count))
     fields = _SEGMENT_MARK, self._images, count, len(payload)
     self._write(_SEGMENT.pack(*fields, _segment_crc(fields, payload)) + payload)
     self._images += count
+    self._place += max(count, 1)
 
   def close(self) -> None:
     """Write the last segment, the index and the footer; the file stays open."""
@@ -381,10 +390,8 @@ class ArchiveReader:
       if numbers is None:
         yield from itertools.islice(self._segments_in_order(), start, None)
       raise
-    firsts, ends = (
-      np.cumsum(entries["images"], dtype=np.uint64) - entries["images"],
-      np.append(entries["position"], end),
-    )
+    counts, ends = entries["images"].astype(np.uint64), np.append(entries["position"], end)
+    firsts, places = (np.cumsum(sizes) - sizes for sizes in (counts, np.maximum(counts, 1)))
     for number in numbers or ():
       check_count("numbers", number, 0, len(entries) - 1)
     for number in range(start, len(entries)) if numbers is None else numbers:
@@ -395,20 +402,21 @@ class ArchiveReader:
         found = Segment(first, images, None)
         if elsewhere:
           found = dataclasses.replace(found, problem="a segment is not where the index says")
-      yield dataclasses.replace(found, places=self._places(first, last))
+      yield dataclasses.replace(found, places=self._places(int(places[number]), last))
     if numbers is None:
       self._check_hash()
 
-  def _places(self, first, *last):
+  def _places(self, place, *last):
     """Return what a segment may be bound to, which depends on whether it is the last one."""
-    return tuple(_PLACE.pack(first, is_last) for is_last in last) if self.header.version > 1 else (b"",)
+    return tuple(_PLACE.pack(place, is_last) for is_last in last) if self.header.version > 1 else (b"",)
 
   def _segments_in_order(self):
-    position, first = self._first, 0
+    position, first, place = self._first, 0, 0
     while (segment := self._segment_at(position)) is not None and segment.data is not None and segment.first == first:
-      yield dataclasses.replace(segment, places=self._places(first, False, True))
+      yield dataclasses.replace(segment, places=self._places(place, False, True))
       position += _SEGMENT.size + len(segment.data)
       first += segment.images
+      place += max(segment.images, 1)
 
   def _segment_at(self, position):
     """Return the segment at a position, without its bytes if they are damaged, or None."""

@@ -3,6 +3,7 @@
 The extra bytes of a segment (segment.py) say in JSON which files begin in it: `[tiles, entries]`, with the number of
 tiles at its beginning that belong to a file of an earlier segment, and an entry for each file, one of
 
+    name                                                   of a file in the segments without images that follow
     name, size, CRC-32 of its bytes
     name, width, height, CRC-32 of its pixels, number of its tiles
     name, "metadata", width, height, CRC-32 of pixels and metadata, tiles, size of the metadata
@@ -11,7 +12,8 @@ tiles at its beginning that belong to a file of an earlier segment, and an entry
     name, "jpeg", width, height, channels, 1, CRC-32 of the file, size                               (jpegxl.py)
 
 of which those with a word are in archives of version 3. The bytes of which the entries say sizes follow, in their
-order. The tiles of a file may go on in the following segments.
+order. The tiles of a file may go on in the following segments. Files without tiles lie in segments without images, so
+that damage to one of these loses few files; a segment with images has their names in its list, for their order.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ _WITH_TILES = ("tiles", "metadata", "frame")
 _DTYPES = {1: np.uint8, 2: np.uint16}
 # How many numbers an entry has, by its word, and which of them are sizes of bytes behind the list.
 _NUMBERS = {
+  "name": (0, []),
   "kept": (2, [0]),
   "tiles": (4, []),
   "metadata": (5, [4]),
@@ -106,14 +109,22 @@ class Lost:
   reason: str
 
 
-def list_of_files(version: int, tile_shape: tuple[int, int, int], begun: int, pictures: Sequence[ImageFile]) -> bytes:
+def list_of_files(
+  version: int, tile_shape: tuple[int, int, int], begun: int, pictures: Sequence[ImageFile | str]
+) -> bytes:
   """Return the extra bytes of a segment in which `pictures` begin, behind `begun` tiles of an earlier file.
+
+  A name stands for a file in the segments without images that follow.
 
   Raises:
     InputError (a ValueError): for files whose entries need a later version of the archive.
   """
-  entries, stored = [], []
+  entries: list[list[object]] = []
+  stored: list[bytes] = []
   for picture in pictures:
+    if isinstance(picture, str):
+      entries.append([picture])
+      continue
     entry, *parts = _entry(picture, tile_shape)
     if version < VERSION_OF_ENTRIES and isinstance(entry[0], str):
       raise InputError(f"{picture.name!r} is stored as {entry[0]!r}, which needs an archive of version 3")
@@ -214,8 +225,8 @@ def finished(item: StoredFile, reader: Output) -> ImageFile | Lost:
 
 def parse_list(
   extra: bytes, tile_shape: tuple[int, int, int], version: int, itemsize: int = 1
-) -> tuple[int, list[Lost | StoredFile]]:
-  """Return the number of tiles of an earlier file, and the files that begin in a segment.
+) -> tuple[int, list[Lost | StoredFile | str]]:
+  """Return the number of tiles of an earlier file, and the files that begin in a segment, or names as in its list.
 
   Args:
     extra: the extra bytes of the segment.
@@ -237,7 +248,7 @@ def parse_list(
     if not isinstance(begun, int) or begun < 0:
       raise ValueError("its number of tiles is invalid")
     claim("items", len(entries), "the list of files of a segment")
-    result: list[Lost | StoredFile] = []
+    result: list[Lost | StoredFile | str] = []
     for name, *numbers in entries:
       if not isinstance(name, str):
         raise ValueError("an entry is invalid")
@@ -246,7 +257,7 @@ def parse_list(
       parts = [extra[position + sum(sizes[:i]) : position + sum(sizes[: i + 1])] for i in range(len(sizes))]
       position += sum(sizes)
       if (found := sum(map(len, parts))) == sum(sizes):
-        result.append(StoredFile(name, word, numbers, parts))
+        result.append(name if word == "name" else StoredFile(name, word, numbers, parts))
       elif word in _WITH_TILES:
         raise ValueError("it is cut off")
       else:
@@ -260,12 +271,12 @@ def parse_list(
 
 def _word_and_numbers(fields, version, tile_shape, itemsize, name):
   """Return what kind of entry it is, and its numbers; raise a `ValueError` if it is none. Claim what it takes."""
-  word = "kept" if len(fields) == 2 else "tiles"
+  word = {0: "name", 2: "kept"}.get(len(fields), "tiles")
   if version >= VERSION_OF_ENTRIES and fields and isinstance(fields[0], str):
     word, *fields = fields
   if not all(isinstance(n, int) and n >= 0 for n in fields) or len(fields) != _NUMBERS.get(word, (-1,))[0]:
     raise ValueError("an entry is invalid")
-  if word != "kept":
+  if word not in ("name", "kept"):
     _check_pixels(name, word, fields, tile_shape, itemsize)
   return word, fields
 

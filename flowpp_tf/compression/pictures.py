@@ -18,7 +18,7 @@ import pathlib
 import numpy as np
 
 from flowpp_tf.compression import jpegxl
-from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveReader, ArchiveWriter
+from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter
 from flowpp_tf.compression.entries import ImageFile, Lost, StoredFile, finished, list_of_files, parse_list
 from flowpp_tf.compression.frame import split_frame
 from flowpp_tf.compression.kept import MAX_CODED, is_lossy, why_kept
@@ -33,7 +33,9 @@ from flowpp_tf.io.gate import read_bytes
 from flowpp_tf.io.image_file import FORMATS, ImageFileError, open_image
 
 MAX_KEPT_FILE = 1 << 27  # bytes of a file that is kept
-_MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment before the next one begins
+_MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment, and those behind it, before the next one begins
+_MAX_SHARED = 1 << 13  # bytes of files without tiles that share a segment, whose headers are 2 % of that
+_ENTRY_BYTES = 80  # of a file in a list, without its name
 _MAX_FILE = 1 << 31  # bytes of a file that is read
 _FORMATS = (*FORMATS, "PPM")  # of what is decoded
 SMALLER = "smaller than its pixels coded"
@@ -177,7 +179,8 @@ def write_pictures(
   """Write files to an archive of the kind "files", and close it.
 
   A segment that holds its files whole, and would take more bytes than what they are stored as `instead`, such as one
-  of few small files, holds these. So an archive is larger than its files by no more than its headers.
+  of few small files, is replaced by these. So an archive is larger than its files by no more than its headers. Files
+  without tiles are in segments of their own; only those of few bytes share one.
 
   Returns:
     The names of the files whose bytes are kept `instead`.
@@ -209,10 +212,13 @@ def _contents(pictures, tile_shape, size, writer, names):
     instead = [picture.instead or picture for picture in waiting] if whole else []
     if any(picture.has_tiles for picture in instead):
       instead = []
-    other = list_of_files(writer.version, tile_shape, 0, instead) if instead else None
+    behind = _without_tiles(writer.version, tile_shape, [picture for picture in waiting if not picture.has_tiles])
     written, runs[:] = _split_runs(runs, size)
     names.append([picture.name for picture in waiting if picture.instead and picture.instead.coded is None])
-    found = tiles[:size], list_of_files(writer.version, tile_shape, begun, waiting), other, written
+    if len(tiles) or not behind:
+      listed = [picture if picture.has_tiles else picture.name for picture in waiting]
+      behind.insert(0, list_of_files(writer.version, tile_shape, begun, listed))
+    found = tiles[:size], behind[0], _without_tiles(writer.version, tile_shape, instead), written, behind[1:]
     tiles = tiles[size:]
     begun = len(tiles)
     waiting.clear()
@@ -226,11 +232,24 @@ def _contents(pictures, tile_shape, size, writer, names):
       tiles = np.concatenate([tiles, new])
       runs.append((*picture.pixels.shape[:2], 0, len(new)))
     stored_bytes += len(picture.metadata) + picture.size
-    entry_bytes += len(picture.name) + 80
+    entry_bytes += len(picture.name) + _ENTRY_BYTES
     while len(tiles) >= size or stored_bytes > _MAX_KEPT or entry_bytes > _MAX_ENTRIES:
       yield content()
   if waiting or len(tiles) or not segments:
     yield content()
+
+
+def _without_tiles(version, tile_shape, pictures):
+  """Return the extra bytes of segments of files without tiles: one of more than a few bytes shares it with no other."""
+  groups, size = list[list[ImageFile]](), _MAX_SHARED
+  for picture in pictures:
+    own = picture.size + len(picture.name) + _ENTRY_BYTES
+    if size + own > _MAX_SHARED:
+      groups.append([])
+      size = 0
+    groups[-1].append(picture)
+    size += own
+  return [list_of_files(version, tile_shape, 0, group) for group in groups]
 
 
 def _split_runs(runs, size):
@@ -283,41 +302,115 @@ def _parsed(result, reader, coder):
   return tiles, *parse_list(extra, coder.model.image_shape, reader.header.version, coder.codec.dtype.itemsize)
 
 
+class _Waiting:
+  """Files in their order, each with the point before it; some lack tiles, of some only the name is known so far."""
+
+  def __init__(self, reader: ArchiveReader, names: Collection[str] | None, start: Point) -> None:
+    self._reader, self._names, self._start = reader, None if names is None else set(names), start
+    self._queue: collections.deque[tuple[Point, Lost | StoredFile | str]] = collections.deque()
+    self._end = start  # of the segments that have been read
+
+  def __bool__(self) -> bool:
+    return bool(self._queue)
+
+  @property
+  def missing(self) -> int:
+    """The number of tiles that the first file lacks."""
+    first = self._queue[0][1] if self._queue else None
+    return first.missing if isinstance(first, StoredFile) else 0
+
+  def add(self, point: Point, item: Lost | StoredFile | str) -> None:
+    """Add a file, or the name of one that is in a segment without images behind this one."""
+    self._queue.append((point, item))
+
+  def add_named(self, point: Point, item: Lost | StoredFile) -> None:
+    """Put a file in the place of its name, before which no name can come any more; without its name, at the end."""
+    for index, (place, other) in enumerate(self._queue):
+      if other == item.name:
+        self._queue[index] = place, item
+        return
+      if isinstance(other, str):
+        self._queue[index] = place, _named_loss(other)
+    self.add(point, item)
+
+  def take(self, tiles: np.ndarray) -> np.ndarray:
+    """Give the files the tiles that they lack; return those that are left."""
+    for _, item in self._queue:
+      if isinstance(item, StoredFile) and item.missing:
+        tiles = item.take(tiles)
+    return tiles
+
+  def give_up(self, reason: str = "") -> None:
+    """Let the files of which only names are known be lost; for a reason also the one that lacks tiles."""
+    for index, (point, item) in enumerate(self._queue):
+      if isinstance(item, str):
+        self._queue[index] = point, _named_loss(item)
+      elif reason and isinstance(item, StoredFile) and item.missing:
+        self._queue[index] = point, Lost(item.name, reason)
+
+  def complete(self) -> Iterator[ImageFile | Lost]:
+    """Remove files that lack nothing from the beginning; yield those that are wanted and were not yielded before."""
+    while self._queue and not self.missing:
+      point, item = self._queue[0]
+      if isinstance(item, str):
+        return
+      self._queue.popleft()
+      before = (point.segment, point.files) < (self._start.segment, self._start.files)
+      if not before and (self._names is None or not item.name or item.name in self._names):
+        yield item if isinstance(item, Lost) else finished(item, self._reader)
+
+  def point(self, segments: int) -> Point:
+    """Return the point to which reading came when so many segments had been read."""
+    self._end = Point(segments)
+    return self._queue[0][0] if self._queue else self._end
+
+  def end(self) -> Iterator[ImageFile | Lost | Point]:
+    """Yield all that is left, of which nothing more can come."""
+    self.give_up("its last tiles are missing")
+    yield from self.complete()
+    yield self._end
+
+
+def _named_loss(name):
+  return Lost(name, "its segment is damaged or missing")
+
+
 def read_from(
   reader: ArchiveReader, coder: TieredCodec, names: Collection[str] | None = None, start: Point = Point()
 ) -> Iterator[ImageFile | Lost | Point]:
   """Yield what `read_pictures` does from a point on, and after each segment the point to which it came."""
   reader.check(coder)
   check_channels(coder.model.image_shape[2])
-  wanted = None if names is None else set(names)
-  # In order; the first may lack tiles. Each with the point before it.
-  queue: collections.deque[tuple[Point, Lost | StoredFile]] = collections.deque()
-  for number, (_, result) in enumerate(reader.decoded(coder, start=start.segment), start.segment):
+  waiting = _Waiting(reader, names, start)
+  try:
+    yield from _read_segments(waiting, reader, coder, start.segment)
+  except ArchiveError:
+    yield from waiting.end()
+    raise
+  yield from waiting.end()
+
+
+def _read_segments(waiting, reader, coder, first):
+  for number, (segment, result) in enumerate(reader.decoded(coder, start=first), first):
+    if segment.images:  # those behind the one before it have all been read
+      waiting.give_up()
+      yield from waiting.complete()
     try:
       tiles, begun, items = _parsed(result, reader, coder)
-      missing = queue[0][1].missing if queue and isinstance(queue[0][1], StoredFile) else begun
-      if missing != begun:
+      if segment.images and waiting and waiting.missing != begun:
         raise SegmentError("a segment goes on with another file than the one before it")
     except SegmentError as error:
-      yield from (Lost(item.name, str(error)) for _, item in queue)
-      queue.clear()
-      yield Lost("", str(error))
-      yield Point(number + 1)
-      continue
-    if not queue:
+      if segment.images:
+        waiting.give_up(str(error))
+      tiles, begun, items = np.zeros(0), 0, []
+      waiting.add(Point(number), Lost("", str(error)))
+    if not waiting:
       tiles = tiles[begun:]  # of a file whose beginning is lost, or was yielded before
-    queue += ((Point(number, index), item) for index, item in enumerate(items))
-    while queue:
-      point, item = queue[0]
-      if isinstance(item, StoredFile):
-        tiles = item.take(tiles)
-        if item.missing:
-          break
-      queue.popleft()
-      before = (point.segment, point.files) < (start.segment, start.files)
-      if not before and (wanted is None or item.name in wanted):
-        yield item if isinstance(item, Lost) else finished(item, reader)
+    for index, item in enumerate(items):
+      add = waiting.add if segment.images or isinstance(item, str) else waiting.add_named
+      add(Point(number, index), item)
+    tiles = waiting.take(tiles) if segment.images else tiles
+    yield from waiting.complete()
     if len(tiles):
       yield Lost("", "a segment has tiles that belong to no file")
-    yield queue[0][0] if queue else Point(number + 1)
-  yield from (Lost(item.name, "its last tiles are missing") for _, item in queue)
+    yield waiting.point(number + 1)

@@ -507,7 +507,7 @@ def test_a_few_files_or_none_with_pixels_come_back(folder, names):
 def test_files_of_a_damaged_segment_are_named(folder):
   compressed = bytearray(archive_of(folder))
   entries = archive.ArchiveReader(io.BytesIO(bytes(compressed))).index()
-  assert len(entries) == 5  # 76 tiles
+  assert len(entries) == 7  # 76 tiles, and two of files without tiles
   compressed[int(entries["position"][2]) + 50] ^= 4
   back: list = []
   with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
@@ -521,6 +521,80 @@ def test_files_of_a_damaged_segment_are_named(folder):
     ("Lost", ""),
     *(("ImageFile", name) for name in NAMES[3:]),
   ]
+
+
+def verbatim_archive():
+  """An archive of 150 small files without tiles among eight images, and the files by name."""
+  rng, files = RNG(0), {}
+  for i in range(158):
+    name = f"{i:03}"
+    if i % 20:
+      files[name] = pictures.ImageFile(name, data=rng.bytes(int(rng.integers(200, 10_000))), reason="no image")
+    else:
+      files[name] = pictures.ImageFile(name, rng.integers(90, 106, (5, 20, 1)).astype(np.uint8))
+  file = io.BytesIO()
+  pictures.write_pictures(archive.ArchiveWriter(file, coder(), "files"), files.values(), (4, 4, 1), 16)
+  return file.getvalue(), files
+
+
+def files_lost(data, files):
+  """How many files of an archive do not come back; those that do are right, and what is lost is said."""
+  lost = {**files}
+  said = False
+  try:
+    for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), coder()):
+      if isinstance(item, pictures.ImageFile):
+        assert item.content == lost.pop(item.name).content
+      else:
+        assert not item.name or item.name in lost
+        said = True
+  except compression.ArchiveError:
+    said = True
+  assert said
+  return len(lost)
+
+
+@pytest.mark.parametrize("flips", [8, slow(200)])
+def test_a_flipped_byte_loses_the_files_of_one_segment(flips):
+  """Prints the table of docs/compression.md (`-s`)."""
+  data, files = verbatim_archive()
+  index, rows = archive.ArchiveReader(io.BytesIO(data)).index(), {}
+  assert list(files) == [item.name for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), coder())]
+  begin, end = int(index["position"][0]), struct.unpack_from("<Q", data, len(data) - 48)[0]
+  for position in np.linspace(0, len(data) - 1, flips).astype(int).tolist():
+    part = "index and end" if position >= end else "header"
+    if begin <= position < end:
+      segment_images = index["images"][np.searchsorted(index["position"], position, "right") - 1]
+      part = "segments with images" if segment_images else "segments of files stored verbatim"
+    damaged = bytearray(data)
+    damaged[position] ^= 1 << position % 8
+    rows.setdefault(part, []).append(files_lost(bytes(damaged), files))
+  for part, lost in rows.items():
+    print(f"| {part} | {len(lost)} | {np.mean(lost):.2f} | {max(lost)} |")
+  assert rows["header"] == [len(files)] and not any(rows["index and end"])
+  ours = rows["segments of files stored verbatim"]
+  assert max(rows.get("segments with images", [0])) <= 3 and max(ours) <= 8 and np.median(ours) == 1
+
+
+def test_a_damaged_segment_of_files_leaves_the_image_around_it():
+  """Its tiles lie in the segments before and behind."""
+  noise = RNG(0).integers(90, 106, (16, 20, 1)).astype(np.uint8)
+  files = [
+    picture("a", data=RNG(0).bytes(9000)),
+    pictures.ImageFile("b", noise),
+    *(picture(c, data=RNG(1).bytes(9000)) for c in "cde"),
+  ]
+  file = io.BytesIO()
+  pictures.write_pictures(archive.ArchiveWriter(file, coder(), "files"), files, (4, 4, 1), 16)
+  index = archive.ArchiveReader(io.BytesIO(file.getvalue())).index()
+  assert index["images"].tolist() == [16, 0, 4, 0, 0, 0]  # 20 tiles; `a` behind the first, the others behind the last
+  for number, lost in {1: "a", 3: "c", 4: "d", 5: "e"}.items():
+    compressed, found = bytearray(file.getvalue()), []
+    compressed[int(index["position"][number]) + 200] ^= 1
+    with pytest.raises(compression.ArchiveError, match="its hash is wrong"):
+      for item in pictures.read_pictures(archive.ArchiveReader(io.BytesIO(bytes(compressed))), coder()):
+        found.append((item.name, isinstance(item, pictures.ImageFile)))
+    assert [each for each in found if each[0]] == [(name, name != lost) for name in "abcde"], number
 
 
 def picture(name, pixels=False, data=b"hello"):

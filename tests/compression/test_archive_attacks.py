@@ -68,6 +68,23 @@ def test_segments_that_are_not_in_their_places_are_found(change):
     fpp.decompress(coder(), compressed)
 
 
+@pytest.mark.parametrize("kept", [[1, 0, 2, 3], [0, 2, 3], [0, 1, 3], [1, 2, 3], [0, 1, 2], [0, 0, 1, 2, 3]])
+def test_segments_of_files_that_are_not_in_their_places_are_found(kept):
+  """They have no images by which they could be counted."""
+
+  def write(writer):
+    files = [pictures.ImageFile(name, data=name.encode() * 9000) for name in "abcd"]
+    assert pictures.write_pictures(writer, files, (4, 4, 1)) == []
+
+  file = io.BytesIO()
+  write(archive.ArchiveWriter(file, coder(), "files"))
+  beginning, segments = apart(file.getvalue())
+  assert [images for images, _ in segments] == 4 * [0]
+  data = put_together(beginning, [segments[i] for i in kept])
+  found = list(pictures.read_pictures(archive.ArchiveReader(io.BytesIO(data)), coder()))
+  assert any(isinstance(item, entries.Lost) for item in found)
+
+
 @pytest.mark.parametrize("change", INDICES)
 def test_index_and_chain_of_version_1_must_agree(change):
   beginning, segments = apart(archives.example("images_portable"))

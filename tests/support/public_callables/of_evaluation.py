@@ -453,7 +453,8 @@ _COMPRESSION = {
     dict(
       images=ARRAYS.but("too large uint8", "no images"),
       extra=binary(b"extra").but("empty", "others", "half"),
-      instead=optional(binary(b"instead").but("empty", "others", "half")),
+      instead=some_of([b"instead"], [("number", 1), ("numbers", [1])]),
+      behind=some_of([b"behind"], [("number", 1), ("numbers", [1])]),
     ),
   ),
   "ArchiveWriter.write_segments": Row(
@@ -461,7 +462,12 @@ _COMPRESSION = {
     dict(
       contents=some_of(
         [(IMAGES, b"extra")],
-        [("empty tuple", ()), ("one array", IMAGES), ("no bytes", (IMAGES, 5)), ("five", (IMAGES, b"", None, None, 1))],
+        [
+          ("empty tuple", ()),
+          ("one array", IMAGES),
+          ("no bytes", (IMAGES, 5)),
+          ("six", (IMAGES, b"", (), None, (), 1)),
+        ],
       )
     ),
   ),
