@@ -8,7 +8,7 @@ model = ops.model("example")
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import importlib
 from typing import Any
 
@@ -111,8 +111,8 @@ class OnnxOps(Ops):
     self._nodes.append(self._onnx.helper.make_node("Identity", [value.name], [name]))
     self._outputs.append(self._info(name, value.dtype, shape))
 
-  def model(self, name: str, doc: str = "") -> Any:
-    """Return the `onnx.ModelProto` of what the outputs need."""
+  def model(self, name: str, doc: str = "", properties: Mapping[str, str] | None = None) -> Any:
+    """Return the `onnx.ModelProto` of what the outputs need, with texts by name as its metadata."""
     helper = self._onnx.helper
     nodes, used = [], {output.name for output in self._outputs}
     for node in reversed(self._nodes):
@@ -128,6 +128,7 @@ class OnnxOps(Ops):
       producer_name="flowpp_tf",
       producer_version=__version__,
     )
+    helper.set_model_props(model, dict(properties or {}))
     self._onnx.checker.check_model(model)
     return model
 

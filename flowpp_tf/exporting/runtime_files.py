@@ -1,6 +1,7 @@
 """Export models to runtimes other than TensorFlow: a directory with one file for each inference graph.
 
-metadata.json says the shapes and distributions of their inputs; docs/serving.md describes the use.
+metadata.json says the shapes and distributions of their inputs; docs/serving.md describes the use. ONNX files hold the
+same as the property `metadata`, so that runtime/flowpp_runtime can compare both.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import functools
 import hashlib
+import json
 import pathlib
 import tempfile
 from typing import Any
@@ -115,7 +117,7 @@ def _with(weight_dtype, convert):
 
 def _export(
   format: str,
-  convert: Callable[[str, Graph], dict[str, bytes]],
+  convert: Callable[[str, Graph, dict[str, Any]], dict[str, bytes]],
   model: FlowPlusPlus | Flow | FlowDistribution,
   path: Path,
   metadata: dict[str, Any] | None,
@@ -124,7 +126,7 @@ def _export(
 ) -> None:
   path = checked_target(path, overwrite, lambda target: _is_export(target, format), "export of this format")
   graphs, about = inference_graphs(model)
-  files = {file: data for name, graph in graphs.items() for file, data in convert(name, graph).items()}
+  files = {file: data for name, graph in graphs.items() for file, data in convert(name, graph, about).items()}
   about |= {
     "format": format,
     "weight_dtype": weight_dtype,
@@ -149,17 +151,18 @@ def _is_export(path, format):
     return False
 
 
-def _to_onnx(name, graph, weight_dtype):
+def _to_onnx(name, graph, about, weight_dtype):
   ops = OnnxOps(weight_dtype)
   inputs = {key: ops.input(key, spec.dtype, [None, *spec.shape]) for key, spec in graph.inputs.items()}
   for key, value in graph.compute(ops, **inputs).items():
     ops.output(key, value, [None, *graph.outputs[key].shape])
-  return {f"{name}.onnx": ops.model(name).SerializeToString(deterministic=True)}
+  model = ops.model(name, properties={"metadata": json.dumps(about)})
+  return {f"{name}.onnx": model.SerializeToString(deterministic=True)}
 
 
-def _to_openvino(name, graph, weight_dtype):
+def _to_openvino(name, graph, about, weight_dtype):
   openvino = import_extra("openvino", "the format 'openvino'")
-  (content,) = _to_onnx(name, graph, weight_dtype).values()
+  (content,) = _to_onnx(name, graph, about, weight_dtype).values()
   with tempfile.TemporaryDirectory() as folder:
     source, target = pathlib.Path(folder, "graph.onnx"), pathlib.Path(folder, f"{name}.xml")
     source.write_bytes(content)
@@ -167,7 +170,7 @@ def _to_openvino(name, graph, weight_dtype):
     return {path.name: path.read_bytes() for path in (target, target.with_suffix(".bin"))}
 
 
-def _to_litert(name, graph):
+def _to_litert(name, graph, about):
   specs = {key: tf.TensorSpec([None, *spec.shape], spec.dtype, key) for key, spec in graph.inputs.items()}
   function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
   module = tf.Module()

@@ -34,10 +34,31 @@ class Export:
     if entry not in self.metadata:
       raise ValueError(f"{str(path)!r} must be an export of {name}; its metadata.json has no `{entry}`")
 
+  def open(self, name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Open a function, before arrays of the sizes of metadata.json are made.
+
+    Args:
+      name: of the function.
+      shapes: shapes of its inputs by name, without the batch, as follow from metadata.json.
+
+    Raises:
+      ValueError: if its graph is damaged, or does not agree with metadata.json.
+    """
+    if name in self._sessions:
+      return
+    path, session = self._folder / f"{name}.onnx", self._session(name)
+    try:
+      about = _json(session.get_modelmeta().custom_metadata_map["metadata"]).items()
+    except (KeyError, AttributeError, ValueError, RecursionError):
+      raise ValueError(f"{str(path)!r} does not say what it computes: export it again") from None
+    found = {node.name: tuple(node.shape[1:]) for node in session.get_inputs()}
+    other = [(f"`{key}`", value, self.metadata.get(key)) for key, value in about if self.metadata.get(key) != value]
+    for what, right, wrong in [*other, *([] if found == shapes else [("the inputs", found, shapes)])]:
+      raise ValueError(f"metadata.json does not fit {str(path)!r}: {what} must be {right}, got {repr(wrong):.60}")
+    self._sessions[name] = session
+
   def __call__(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the outputs of a function by name."""
-    if name not in self._sessions:
-      self._sessions[name] = self._session(name)
+    """Return the outputs of a function that is open, by name."""
     session = self._sessions[name]
     try:
       outputs = session.run(None, inputs)
@@ -52,7 +73,7 @@ class Export:
     try:
       if path.stat().st_size > _MOST_METADATA:
         raise ValueError(f"it has more than {_MOST_METADATA:,} bytes")
-      about = json.loads(path.read_text())
+      about = _json(path.read_text())
       found = about["format"]
       about["sha256"].keys()
     except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
@@ -75,6 +96,27 @@ class Export:
       return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
       raise _cannot_be_run(path, error) from None
+
+
+def _json(text):
+  def refuse(name):
+    raise ValueError(f"{name} is not a number of JSON")
+
+  return json.loads(text, parse_constant=refuse)
+
+
+def natural(name: str, value: Any, low: int = 0, high: int = 2**31 - 1) -> int:
+  """Return an integer of metadata.json, from `low` to `high`; raise a `ValueError` for anything else."""
+  if type(value) is not int or not low <= value <= high:
+    raise ValueError(f"its `{name}` is {repr(value):.60}")
+  return value
+
+
+def sizes(name: str, values: Any) -> tuple[int, ...]:
+  """Return a shape of metadata.json; raise a `ValueError` for anything else."""
+  if not isinstance(values, list):
+    raise ValueError(f"its `{name}` is {repr(values):.60}")
+  return tuple(natural(name, value, 1) for value in values)
 
 
 def _cannot_be_run(path, error):

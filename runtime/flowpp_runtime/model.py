@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_runtime.export import Export, as_numbers, check_shape, generator, numbers, positive, temperature_of
+from flowpp_runtime.export import (
+  Export,
+  as_numbers,
+  check_shape,
+  generator,
+  natural,
+  numbers,
+  positive,
+  sizes,
+  temperature_of,
+)
 
 _BATCH = 64  # images of a call of ONNX Runtime, so that memory does not grow with their number
 
@@ -45,14 +55,16 @@ class Model:
     try:
       shapes = ("image_shape", "latent_shape", "noise_shape", "condition_shape")
       self.image_shape, self.latent_shape, self.noise_shape, self.condition_shape = (
-        tuple(map(int, about[name])) for name in shapes
+        sizes(name, about[name]) for name in shapes
       )
-      self.levels, self.num_classes = int(about["levels"]), int(about["num_classes"])
-      self.lowest_label = int(about["lowest_label"])
-      noise = about["noise"]
-      self._noise = [noise] * self.noise_shape[-1] if isinstance(noise, str) else [*noise]
-      if len(self._noise) != self.noise_shape[-1] or not {*self._noise} <= {"normal", "uniform"}:
-        raise ValueError(f"its `noise` is {noise!r}")
+      self.levels, self.num_classes = (
+        natural("levels", about["levels"], 2, 256),
+        natural("num_classes", about["num_classes"]),
+      )
+      self.lowest_label = natural("lowest_label", about["lowest_label"], -1, 0)
+      self._noise = [about["noise"]] if isinstance(about["noise"], str) else [*about["noise"]]
+      if len(self._noise) not in (1, self.noise_shape[-1]) or not {*self._noise} <= {"normal", "uniform"}:
+        raise ValueError(f"its `noise` is {repr(about['noise']):.60}")
     except (TypeError, ValueError, KeyError, IndexError) as error:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
 
@@ -110,6 +122,7 @@ class Model:
 
   def decode(self, latents: Any, labels: Any = None, condition: Any = None) -> np.ndarray:
     """Return the images of latents `[B, *latent_shape]`, uint8 `[B, H, W, C]`; other arguments as of `log_prob`."""
+    self._open("decode", latents=self.latent_shape)
     latents = numbers("latents", latents, self.latent_shape)
     found = self._in_batches("decode", {"latents": latents, **self._given(len(latents), labels, condition)})
     if not found["valid"].all():
@@ -129,13 +142,22 @@ class Model:
       labels: integers `[n]`, or one for all, of a model with classes.
       condition: `[n, *condition_shape]`, of a model with a condition.
     """
+    self._open("decode", latents=self.latent_shape)
     shape = (positive("n", n), *self.latent_shape)
     latents = generator(seed).standard_normal(shape, np.float32) * temperature_of(temperature)
     return self.decode(latents, labels, condition)
 
   # --- Inputs -----------------------------------------------------------------------------------
 
+  def _open(self, function, **shapes):
+    if self.num_classes:
+      shapes["labels"] = ()
+    if self.condition_shape:
+      shapes["condition"] = self.condition_shape
+    self._call.open(function, shapes)
+
   def _inputs(self, images, labels, condition):
+    self._open("log_prob", images=self.image_shape, noise=self.noise_shape)
     images = self._images(images)
     return {"images": images, **self._given(len(images), labels, condition)}
 
@@ -185,11 +207,16 @@ class Model:
       return [self._checked(numbers("noise", draw, self.noise_shape, count)) for draw in array]
     rng, shape = generator(seed), (count, *self.noise_shape[:-1])
     draws = {"normal": lambda: rng.standard_normal(shape, np.float32), "uniform": lambda: rng.random(shape, np.float32)}
-    return (np.stack([draws[kind]() for kind in self._noise], axis=-1) for _ in range(num_samples))
+    return (np.stack([draws[kind]() for kind in self._kinds], axis=-1) for _ in range(num_samples))
+
+  @property
+  def _kinds(self):
+    """How the noise of each channel is drawn."""
+    return self._noise * (self.noise_shape[-1] // len(self._noise))
 
   def _checked(self, noise):
     """Return noise; raise a `ValueError` if it cannot be that of its channels: its latents would be wrong."""
-    uniform = noise[..., [kind == "uniform" for kind in self._noise]]
+    uniform = noise[..., [kind == "uniform" for kind in self._kinds]]
     outside = np.count_nonzero((uniform < 0) | (uniform >= 1))
     if outside:
       raise ValueError(f"`noise` that is uniform must be from 0 to below 1, got {outside} values that are not")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 import numpy as np
 
-from flowpp_runtime.export import Export, as_numbers, generator, numbers, positive, temperature_of
+from flowpp_runtime.export import Export, as_numbers, generator, natural, numbers, positive, sizes, temperature_of
 
 
 class VectorFlow:
@@ -35,11 +36,13 @@ class VectorFlow:
     self._call = Export(path, ("event_shape", "a flow of vectors"), threads)
     self.metadata = self._call.metadata
     try:
-      shape = [int(size) for size in self.metadata["event_shape"]]
-      self.context_size = int(self.metadata["context_size"])
+      shape = [*sizes("event_shape", self.metadata["event_shape"])]
+      self.context_size = natural("context_size", self.metadata["context_size"])
       base = self.metadata.get("base", "normal")
       self._df = None if base == "normal" else float(base["student_t"])
-    except (TypeError, ValueError, KeyError, IndexError) as error:
+      if self._df is not None and not 0 < self._df < math.inf:
+        raise ValueError(f"its `base` is {repr(base):.60}")
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
       raise ValueError(f"the metadata.json of {str(path)!r} is not right: {type(error).__name__} {error}") from None
     if len(shape) != 1:
       raise ValueError(f"{str(path)!r} must be an export of a flow of vectors, got one of events of shape {shape}")
@@ -52,16 +55,15 @@ class VectorFlow:
       x: `[N, D]`.
       context: `[N, context_size]`, or one row for all, of a flow that takes one.
     """
-    x = numbers("x", x, (self.event_size,))
-    return self._call("log_prob", {"x": x, **self._given(context, len(x))})["log_prob"]
+    return self._log_prob(x, context)["log_prob"]
 
   def encode(self, x: Any, context: Any = None) -> np.ndarray:
     """Return the latents of vectors `[N, D]`, float32 `[N, D]`; `context` as of `log_prob`."""
-    x = numbers("x", x, (self.event_size,))
-    return self._call("log_prob", {"x": x, **self._given(context, len(x))})["latents"]
+    return self._log_prob(x, context)["latents"]
 
   def decode(self, latents: Any, context: Any = None) -> np.ndarray:
     """Return the vectors of latents `[N, D]`, float32 `[N, D]`; `context` as of `log_prob`."""
+    self._open("sample", "latents")
     latents = numbers("latents", latents, (self.event_size,))
     x = self._call("sample", {"latents": latents, **self._given(context, len(latents))})["x"]
     if wrong := np.count_nonzero(~np.isfinite(x).all(axis=1)):
@@ -77,9 +79,19 @@ class VectorFlow:
       seed: an integer from 0; None for other samples in each call.
       temperature: factor of the latents, which are normal, or of Student's t-distribution if that is the flow's base.
     """
+    self._open("sample", "latents")
     shape, rng = (positive("n", n), self.event_size), generator(seed)
     latents = rng.standard_normal(shape) if self._df is None else rng.standard_t(self._df, shape)
     return self.decode(latents.astype(np.float32) * temperature_of(temperature), context)
+
+  def _log_prob(self, x, context):
+    self._open("log_prob", "x")
+    x = numbers("x", x, (self.event_size,))
+    return self._call("log_prob", {"x": x, **self._given(context, len(x))})
+
+  def _open(self, function, name):
+    given = {"context": (self.context_size,)} if self.context_size else {}
+    self._call.open(function, {name: (self.event_size,), **given})
 
   def _given(self, context, count):
     if not self.context_size:

@@ -2,14 +2,17 @@
 
 import dataclasses
 import errno
+import hashlib
 import io
 import json
+import math
 import os
 import pathlib
 import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 
 import keras
 import numpy as np
@@ -332,6 +335,13 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
     ({"noise": "cauchy"}, "is not right: ValueError its `noise` is 'cauchy'"),
     ({"image_shape": ["a"]}, "is not right: ValueError"),
     ({"sha256": None}, "cannot be read: AttributeError"),
+    ({"levels": math.inf}, "cannot be read: ValueError Infinity is not a number of JSON"),
+    ({"more": [math.nan]}, "cannot be read: ValueError NaN is not a number of JSON"),
+    ({"levels": 10**9}, "is not right: ValueError its `levels` is 1000000000"),
+    ({"levels": 1}, "is not right: ValueError its `levels` is 1"),
+    ({"num_classes": True}, "is not right: ValueError its `num_classes` is True"),
+    ({"image_shape": "888"}, "is not right: ValueError its `image_shape` is '888'"),
+    ({"latent_shape": [10**30]}, "is not right: ValueError its `latent_shape` is 10000"),
   ]:
     (copy / "metadata.json").write_text(json.dumps({**about, **change}))
     with pytest.raises(ValueError, match=message):
@@ -340,4 +350,92 @@ def test_other_directories_and_damage_are_one_line(digits, vectors, tmp_path, ca
   (copy / "metadata.json").write_text(json.dumps({**about, "latent_shape": [4, 4, 3]}))  # not that of the graph
   assert command.main(["sample", str(copy), f"--output={tmp_path / 'a.png'}"]) == 2
   error = capsys.readouterr().err
-  assert re.fullmatch(r"flowpp-runtime: error: '.*decode.onnx' cannot be run: .*latents.*\n", error)
+  line = (
+    "flowpp-runtime: error: metadata.json does not fit '.*decode.onnx': `latent_shape` must be .4, 4, 4., got .4, 4, 3."
+  )
+  assert re.fullmatch(f"{line}\\n", error)
+
+
+def peak_of(call):
+  """The bytes that Python and NumPy hold at most during a call that must be refused in one line, and the line."""
+  tracemalloc.start()
+  try:
+    with pytest.raises(ValueError) as error:
+      call()
+    return tracemalloc.get_traced_memory()[1], str(error.value)
+  finally:
+    tracemalloc.stop()
+
+
+HUGE = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    {"latent_shape": [4, 4, 10**6]},
+    {"latent_shape": [HUGE, HUGE, HUGE]},
+    {"noise_shape": [8, 8, 10**7]},
+    {"noise_shape": [HUGE]},
+    {"noise": "uniform"},
+    {"noise": ["normal"] * 2, "noise_shape": [8, 8, 2]},
+    {"levels": 16},
+    {"levels": 256},
+    {"image_shape": [8, 8, 2]},
+    {"num_classes": 10},
+    {"num_classes": HUGE, "lowest_label": -1},
+    {"condition_shape": [10**6, 10**6, 3]},
+  ],
+)
+def test_metadata_that_do_not_fit_the_graph_are_refused_before_arrays_are_made(change, digits, tmp_path):
+  copy = shutil.copytree(digits[1], tmp_path / "onnx")
+  about = json.loads((copy / "metadata.json").read_text())
+  (copy / "metadata.json").write_text(json.dumps({**about, **change}))
+  model = flowpp_runtime.Model(copy)
+  images = np.zeros([2, *model.image_shape], np.uint8)
+  given = dict(labels=0 if model.num_classes else None)
+  for call in (lambda: model.sample(2, **given), lambda: model.bits_per_dim(images, **given)):
+    peak, line = peak_of(call)
+    assert re.match(f"metadata.json does not fit '.*onnx': `({'|'.join(change)})` must be ", line), line
+    assert len(line.splitlines()) == 1 and peak < 50e6
+
+
+def test_a_flow_of_vectors_that_metadata_describe_wrongly_is_refused(vectors, tmp_path):
+  copy = shutil.copytree(vectors[1], tmp_path / "onnx")
+  about = json.loads((copy / "metadata.json").read_text())
+  for change in ({"event_shape": [10**9]}, {"context_size": 10**9}, {"context_size": 0}, {"base": "normal"}):
+    (copy / "metadata.json").write_text(json.dumps({**about, **change}))
+    flow = flowpp_runtime.VectorFlow(copy)
+    for call in (
+      lambda: flow.sample(9),
+      lambda: flow.log_prob(np.zeros([2, 5])),
+      lambda: flow.decode(np.zeros([2, 5])),
+    ):
+      peak, line = peak_of(call)
+      assert line.startswith("metadata.json does not fit '") and f"`{[*change][0]}` must be " in line and peak < 50e6
+  for text in ("-1", "1e999", "0", "NaN"):
+    (copy / "metadata.json").write_text(json.dumps({**about, "base": {"student_t": "DF"}}).replace('"DF"', text))
+    with pytest.raises(ValueError, match="its `base` is|NaN is not a number of JSON"):
+      flowpp_runtime.VectorFlow(copy)
+
+
+def test_a_graph_that_does_not_say_what_it_computes_is_refused(digits, tmp_path):
+  import onnx
+
+  copy = shutil.copytree(digits[1], tmp_path / "onnx")
+  about = json.loads((copy / "metadata.json").read_text())
+  graph = onnx.load(copy / "decode.onnx")
+  for properties, message in [
+    ({}, "does not say what it computes: export it again"),
+    ({"metadata": "[1]"}, "does not say what it computes: export it again"),
+    ({"metadata": json.dumps({})}, r"the inputs must be {'latents': \(4, 4, 4\)}, got {'latents': \(4, 4, 5\)}"),
+  ]:
+    del graph.metadata_props[:]
+    onnx.helper.set_model_props(graph, properties)
+    data = graph.SerializeToString()
+    (copy / "decode.onnx").write_bytes(data)
+    digests = {**about["sha256"], "decode.onnx": hashlib.sha256(data).hexdigest()}
+    shape = {"latent_shape": [4, 4, 5]} if properties == {"metadata": "{}"} else {}
+    (copy / "metadata.json").write_text(json.dumps({**about, "sha256": digests, **shape}))
+    with pytest.raises(ValueError, match=message):
+      flowpp_runtime.Model(copy).sample(2)
