@@ -1,7 +1,5 @@
 """Stateless seeds: the same seed gives the same draws in every call, on every device."""
 
-from typing import Any
-
 import numpy as np
 import tensorflow as tf
 
@@ -38,10 +36,15 @@ def as_seed(seed: Seed) -> tf.Tensor:
   return tensor
 
 
-def check_seed(seed: Any) -> None:
-  """Raise an `InputError` unless a seed of TFP is one: an integer of any size, a pair of integers, or None."""
-  if seed is not None and not (isinstance(seed, int) and not isinstance(seed, bool)):
-    as_seed(seed)
+def tfp_seed(seed: Seed) -> tf.Tensor | None:
+  """Return a stateless seed as TFP takes it, `[2]` of int32, or None; TFP itself draws anew at each call of an integer.
+
+  Raises:
+    InputError (a ValueError): as `as_seed`, except that integers may have any size: joint distributions make such.
+  """
+  if isinstance(seed, int) and not isinstance(seed, bool):
+    seed = (seed + 2**63) % 2**64 - 2**63
+  return None if seed is None else tf.cast(as_seed(seed), tf.int32)
 
 
 def _no_seed(seed):

@@ -17,7 +17,7 @@ from flowpp_tf.core.arguments import as_sample_shape, check_type
 from flowpp_tf.core.checks import check_all_finite, check_event, real_tensor
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.seeds import check_seed
+from flowpp_tf.core.seeds import tfp_seed
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
@@ -215,17 +215,16 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
   def sample(
     self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
-    """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`, as in TFP."""
+    """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`, as in TFP; a seed draws the same in each call."""
     self._check_given(_checked(kwargs).get("ctx"))
-    check_seed(seed)
-    return super().sample(as_sample_shape("sample_shape", sample_shape), seed, name, **kwargs)
+    return super().sample(as_sample_shape("sample_shape", sample_shape), tfp_seed(seed), name, **kwargs)
 
   def experimental_sample_and_log_prob(
     self, sample_shape: Any = (), seed: Any = None, name: str = "sample_and_log_prob", **kwargs: Any
   ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
     """Draw samples together with their log densities, as in TFP."""
-    check_seed(seed)
-    return super().experimental_sample_and_log_prob(as_sample_shape("sample_shape", sample_shape), seed, name, **kwargs)
+    shape = as_sample_shape("sample_shape", sample_shape)
+    return super().experimental_sample_and_log_prob(shape, tfp_seed(seed), name, **kwargs)
 
   def _event(self, value):
     """A value as a tensor; without this check parameters would broadcast it."""

@@ -21,9 +21,16 @@ _METADATA = "__metadata__"
 
 
 def arrays_of(model: keras.Model, dtype: str | None = None) -> dict[str, np.ndarray]:
-  """Return the weights of a model by their paths below it, rounded to `dtype` unless that is None."""
+  """Return the weights of a model by their paths below it, rounded to `dtype` unless that is None.
+
+  Raises:
+    InputError (a ValueError): for weights that are not finite.
+  """
   arrays = {_path(model, weight): np.asarray(weight.numpy()) for weight in model.weights}
-  return {name: np.ascontiguousarray(array if dtype is None else array.astype(dtype)) for name, array in arrays.items()}
+  if dtype is not None:
+    arrays = {name: array.astype(dtype) for name, array in arrays.items()}
+  _check_finite(arrays)
+  return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def to_bytes(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> bytes:
@@ -55,7 +62,11 @@ def from_bytes(content: bytes) -> tuple[dict[str, np.ndarray], Any]:
 
 
 def set_weights(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
-  """Set the weights of a model; raise an `InputError` if they are another architecture's, when it is unchanged."""
+  """Set the weights of a model; raise an `InputError` if they are another architecture's, or not finite.
+
+  The model is then unchanged.
+  """
+  _check_finite(arrays)
   weights = {_path(model, weight): weight for weight in model.weights}
   wrong = [f"missing {name}" for name in weights if name not in arrays]
   wrong += [f"unexpected {name}" for name in arrays if name not in weights]
@@ -71,6 +82,12 @@ def set_weights(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
     weight.assign(arrays[name].astype(weight.dtype))
   if hasattr(model, "initialized"):
     model.initialized = True
+
+
+def _check_finite(arrays):
+  for name, array in arrays.items():
+    if array.dtype.kind not in "biu" and not np.all(np.isfinite(array.astype(np.float64))):
+      raise InputError(f"the weights must be finite, got NaN or infinity in {name}")
 
 
 def _path(model, weight):

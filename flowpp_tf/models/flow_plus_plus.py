@@ -23,6 +23,7 @@ from flowpp_tf.core.checks import (
   check_uniform_noise,
   checked,
   pixel_dtype,
+  pixels_are_valid,
   with_shape,
 )
 from flowpp_tf.core.context import EvalContext, fold_in
@@ -250,7 +251,8 @@ class FlowPlusPlus(BoundTraining):
       condition: `[B, *condition_shape]`, of a model with a condition.
 
     Returns:
-      `[B]`, nats per image.
+      `[B]`, nats per image. In a graph, which has no values to look at, NaN for images that are wrong. Under XLA a
+      seed draws other noise than elsewhere: TensorFlow's generators differ.
 
     Raises:
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
@@ -304,10 +306,15 @@ class FlowPlusPlus(BoundTraining):
     $$
     \text{bits/dim}(x) = - \frac{\text{bound}(x)}{H \, W \, C \, \ln 2}
     $$
+
+    Raises:
+      InputError (a ValueError): as `log_prob_bound`, and in eager mode for results that are not finite.
     """
-    return self.to_bits_per_dim(
-      self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
-    )
+    evaluate = lambda: self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
+    bound = evaluate()
+    if tf.executing_eagerly():
+      check_finite("the bound of the model", bound, evaluate)
+    return self.to_bits_per_dim(bound)
 
   def to_bits_per_dim(self, log_prob: Any) -> Any:
     """Return bits/dim from nats per image."""
@@ -421,8 +428,15 @@ class FlowPlusPlus(BoundTraining):
     """
     x, noise, _ = self._validated_inputs(images, 1, noise, seed)
     given, ctx = self.check_conditioning(shape_of(x)[0], labels, condition), EvalContext()
-    dequantized = self._dequantize(x, noise, ctx, given.get("labels"))[1]
-    return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
+
+    def evaluate():
+      dequantized = self._dequantize(x, noise, ctx, given.get("labels"))[1]
+      return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
+
+    z = evaluate()
+    if tf.executing_eagerly():
+      check_finite("the latents of the model", z, evaluate)
+    return z
 
   @check_arguments
   def decode(
@@ -497,7 +511,10 @@ class FlowPlusPlus(BoundTraining):
         )
       if self.config.dequantization == "uniform":
         check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
-    return tf.cast(images, self.variable_dtype), noise[0] if noise.shape[0] == 1 else noise, seed
+    x, levels = tf.cast(images, self.variable_dtype), self.config.pixel_levels
+    if not tf.executing_eagerly() and not (images.dtype.is_integer and levels and images.dtype.max < levels):
+      x = tf.where(pixels_are_valid(images, levels), x, tf.cast(math.nan, x.dtype))
+    return x, noise[0] if noise.shape[0] == 1 else noise, seed
 
   def check_conditioning(
     self, count: Any, labels: TensorLike | None = None, condition: TensorLike | None = None

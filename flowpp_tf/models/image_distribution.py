@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 from flowpp_tf.core.arguments import as_sample_shape, as_tensor, check_arguments, check_count
 from flowpp_tf.core.checks import check_pixels, pixels_are_valid
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.seeds import check_seed
+from flowpp_tf.core.seeds import tfp_seed
 from flowpp_tf.models.conditioning import conditioning_of_any_batch
 from flowpp_tf.types import Seed, TensorLike
 
@@ -70,7 +70,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     self._model = model
     self._num_samples = num_samples
     self._seed = seed
-    check_seed(seed)
+    tfp_seed(seed)  # which must be one
     self._labels, self._condition = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
@@ -123,8 +123,7 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   def sample(self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any) -> tf.Tensor:
     """Draw images `[*sample_shape, *batch_shape, H, W, C]`; an `InputError` for a shape or a seed that is none."""
-    check_seed(seed)
-    return super().sample(as_sample_shape("sample_shape", sample_shape), seed, name, **kwargs)
+    return super().sample(as_sample_shape("sample_shape", sample_shape), tfp_seed(seed), name, **kwargs)
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the log density of images `[..., H, W, C]`, nats per image; an `InputError` as of `FlowPlusPlus`."""

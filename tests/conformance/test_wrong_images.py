@@ -163,6 +163,22 @@ def test_wrong_images_are_the_same_error_in_graphs(model, name, kind):
       GRAPHS[name](model, images, LABELS)
 
 
+@pytest.mark.parametrize("jit", [None, slow(True)])
+def test_wrong_values_are_nan_in_graphs_of_the_bound_and_those_of_other_images_stay(unconditional, jit):
+  noise = tf.constant(unconditional.sample_noise([6], 0))
+  bound = tf.function(
+    lambda x: unconditional.log_prob_bound(x, noise=noise), autograph=False, jit_compile=jit, reduce_retracing=True
+  )
+  latents = tf.function(lambda x: unconditional.encode(x, noise=noise), autograph=False, jit_compile=jit)
+  for kind in ("fractional", "negative", "negative floats", "too large", "too large uint8", "nan", "infinite"):
+    wrong = WRONG[kind][0]
+    images = np.concatenate([wrong[:1], IMAGES[1:].astype(wrong.dtype)])
+    nats = bound(images).numpy()
+    assert np.isnan(nats[0]), kind
+    np.testing.assert_allclose(nats[1:], unconditional.log_prob_bound(IMAGES, noise=noise)[1:], rtol=1e-5)
+    assert np.isnan(latents(images)[0]).any(), kind
+
+
 @pytest.mark.parametrize("name", quick_rows(GRAPHS, ["fit"]))
 @pytest.mark.parametrize("label", [-1, 3])
 def test_wrong_labels_are_an_error_in_graphs(model, name, label):

@@ -43,6 +43,15 @@ def test_a_copy_has_the_same_density_and_the_same_variables(name):
 
 
 @rows
+def test_a_seed_draws_the_same_in_each_call_whatever_kind_of_integer_it_is(name):
+  distribution, _ = made(name)
+  samples = [distribution.sample(2, seed=seed) for seed in (3, 3, np.int64(3), np.uint8(3), tf.constant(3))]
+  for other in samples[1:]:
+    np.testing.assert_array_equal(other, samples[0])
+  assert np.any(distribution.sample(2, seed=4) != samples[0])
+
+
+@rows
 def test_shapes_are_those_of_samples_and_densities(name):
   distribution, _ = made(name)
   x, log_prob = distribution.experimental_sample_and_log_prob(2, seed=(0, 1))

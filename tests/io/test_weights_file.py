@@ -174,6 +174,9 @@ def test_safetensors_of_another_architecture_leave_the_model_as_it_is(tmp_path, 
     safetensors.numpy.save_file(wrong, path)
     with pytest.raises(InputError, match=f"the weights do not fit the model: {message}"):
       model.load_weights(path)
+  safetensors.numpy.save_file({**arrays, name: arrays[name] * np.nan}, path)
+  with pytest.raises(InputError, match=f"the weights must be finite, got NaN or infinity in {name}"):
+    model.load_weights(path)
   for ours, theirs in zip(model.get_weights(), before, strict=True):
     np.testing.assert_array_equal(ours, theirs)
   safetensors.numpy.save_file(_arrays(model), path)  # of another program, without a checksum
