@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable
 import contextlib
 import errno
 import ipaddress
+import logging
 import re
+import resource
 import socket
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,6 +22,8 @@ from flowpp_tf.demo.uploads import Uploads
 
 # Gradio would fetch what is at an address, and write a file at each deep link, which the page does not have.
 _NOT_SERVED = re.compile(r"/(file|proxy)[=/]/*https?:|/deep_link/*$", re.IGNORECASE)
+_UNLIMITED = 1000  # connections where the system does not limit files
+_PATIENCE = 10  # seconds until the headers of a connection's first request must be there
 
 
 class Guard:
@@ -87,6 +92,50 @@ class Guard:
 
   async def _login(self, scope, receive, send):
     await self._logins.serve(self._app, scope, receive, send)
+
+
+def limit_connections(server: Any, most: int | None = None, patience: float = _PATIENCE) -> None:
+  """Let a server of uvicorn close connections that are too many, and those whose first request does not come.
+
+  Its own `limit_concurrency` counts requests, and it waits for ever for the end of headers: half-sent ones would take
+  all files that the process may open.
+
+  Args:
+    server: `uvicorn.Server` that has started.
+    most: number of connections; half of the files that the process may open if not given.
+    patience: seconds.
+  """
+  files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+  limit = (_UNLIMITED if files == resource.RLIM_INFINITY else files // 2) if most is None else most
+
+  class Limited(server.config.http_protocol_class):
+    def connection_made(self, transport):
+      super().connection_made(transport)
+      if len(self.connections) > limit:
+        transport.abort()
+      else:
+        self.loop.call_later(patience, self._close_if_silent)
+
+    def _close_if_silent(self):
+      if self.cycle is None and self in self.connections:  # no request yet, and not handed to a WebSocket
+        self.transport.close()
+
+  server.config.http_protocol_class = Limited
+
+
+class OneLineASecond(logging.Filter):
+  """Filter that lets a record of a logger pass each second, as one line: visitors cause warnings of the server."""
+
+  _next = 0.0
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    """Return whether to log a record, and leave one line of it."""
+    now = time.monotonic()
+    if now < self._next:
+      return False
+    self._next = now + 1
+    record.msg, record.args, record.exc_info = " ".join(record.getMessage().split()), (), None
+    return True
 
 
 def allowed_hosts(host: str, more: Iterable[str] = ()) -> frozenset[str]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import ipaddress
+import logging
 import os
 import pathlib
 import shlex
@@ -18,7 +19,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.demo.answers import DemoHandlers
 from flowpp_tf.demo.card import ModelCard, provenance, summary
 from flowpp_tf.demo.engine import Engine, KnownImages, SavedModelEngine
-from flowpp_tf.demo.guard import Guard, allowed_hosts
+from flowpp_tf.demo.guard import Guard, OneLineASecond, allowed_hosts, limit_connections
 from flowpp_tf.demo.logins import Logins, password_check
 from flowpp_tf.demo.metadata import checked_metadata
 from flowpp_tf.demo.responses import one_line
@@ -97,6 +98,9 @@ def demo_from_flags() -> None:
       _frontend=False,  # or Gradio ends if its first request takes three seconds, as on a busy machine
       **gradio_page.LOOK,
     )
+    limit_connections(page.server)
+    for name in ("uvicorn.error", "asyncio"):
+      logging.getLogger(name).addFilter(OneLineASecond())
     print(f"the page is at {address(host, port)}; Ctrl-C ends it", flush=True)
     with contextlib.suppress(process.Interrupted, KeyboardInterrupt):
       page.block_thread()

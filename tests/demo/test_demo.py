@@ -10,10 +10,12 @@ import io
 import json
 import pathlib
 import re
+import resource
 import shutil
 import signal
 import socket
 import sys
+import time
 import types
 import urllib.error
 import urllib.parse
@@ -520,6 +522,38 @@ def url(workdir, folder):
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+@pytest.mark.slow
+@pytest.mark.needs("gradio")
+def test_half_sent_headers_leave_room_for_others_and_hardly_a_line(workdir, tmp_path):
+  with socket.create_server(("127.0.0.1", 0)) as free:
+    port = free.getsockname()[1]
+  files = resource.getrlimit(resource.RLIMIT_NOFILE)
+  with open(tmp_path / "log", "w") as log, contextlib.ExitStack() as stack:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, files[1]))  # which the process keeps
+    try:
+      process = start("demo", f"--workdir={workdir.path}", f"--port={port}", stderr=log)
+    finally:
+      resource.setrlimit(resource.RLIMIT_NOFILE, files)
+    stack.enter_context(process.stdout)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    assert process.stdout.readline().startswith("the page is at")
+    lines, began = (tmp_path / "log").read_text().count("\n"), time.monotonic()
+    sockets = [stack.enter_context(socket.create_connection(("127.0.0.1", port), LIMIT)) for _ in range(300)]
+    for half in sockets:
+      with contextlib.suppress(ConnectionError):
+        half.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+
+    def ask():  # closed at once, or answered when others have been closed
+      connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+      with contextlib.closing(connection), contextlib.suppress(ConnectionError):
+        connection.request("GET", "/")
+        return connection.getresponse().status == 200
+
+    wait_for(ask, process)
+    assert (tmp_path / "log").read_text().count("\n") - lines <= time.monotonic() - began + 1
 
 
 @pytest.fixture(scope="module")

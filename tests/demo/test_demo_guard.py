@@ -1,8 +1,13 @@
 """Which requests reach the page of bin/demo, what its folder keeps, and who is asked for a password."""
 
 import asyncio
+import contextlib
 import errno
+import logging
 import selectors
+import socket
+import threading
+import types
 
 import pytest
 
@@ -13,7 +18,8 @@ from flowpp_tf.demo.metadata import checked_metadata
 from flowpp_tf.demo.responses import one_line
 from flowpp_tf.demo.uploads import Uploads
 from flowpp_tf.programs import demo_flags
-from support.programs import call
+from support.programs import LIMIT, call, wait_for
+from support.summary import need
 
 
 def ask(app, method="GET", path="/", kind="http", **headers):
@@ -31,6 +37,70 @@ def ask(app, method="GET", path="/", kind="http", **headers):
   }
   asyncio.run(app(scope, None, send))
   return sent[0]["status"]
+
+
+HALF = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.fixture
+def serve():
+  """Function that starts a server with limits, and returns its address."""
+  need("gradio")
+  import uvicorn
+
+  started = []
+
+  def start(**limits):
+    server = uvicorn.Server(uvicorn.Config(page, port=0, lifespan="off", log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    started.append((server, thread))
+    wait_for(lambda: server.started)
+    guard.limit_connections(server, **limits)
+    return server.servers[0].sockets[0].getsockname()
+
+  yield start
+  for server, thread in started:
+    server.force_exit = server.should_exit = True
+    thread.join()
+
+
+def test_connections_beyond_the_limit_are_closed_at_once(serve):
+  address = serve(most=4, patience=LIMIT)
+  with contextlib.ExitStack() as stack:
+    half = [stack.enter_context(socket.create_connection(address, LIMIT)) for _ in range(4)]
+    for connection in half:
+      connection.sendall(HALF)
+    with socket.create_connection(address, LIMIT) as another:
+      with contextlib.suppress(ConnectionError):
+        assert another.recv(1) == b""
+    half[0].sendall(b"\r\n")
+    assert half[0].recv(12) == b"HTTP/1.1 200"
+
+
+def test_a_connection_without_a_request_is_closed(serve):
+  address = serve(most=2, patience=0.1)
+  with socket.create_connection(address, LIMIT) as silent, socket.create_connection(address, LIMIT) as slow:
+    with contextlib.suppress(ConnectionError):
+      slow.sendall(HALF)
+      assert slow.recv(1) == b""
+    assert silent.recv(1) == b""
+
+
+def test_a_logger_of_the_server_writes_a_line_a_second(caplog, monkeypatch):
+  clock = [100.0]
+  monkeypatch.setattr(guard, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+  logger = logging.Logger("server")
+  logger.addHandler(caplog.handler)
+  logger.addFilter(guard.OneLineASecond())
+  for second in (100.0, 100.5, 100.9, 101.0):
+    clock[0] = second
+    try:
+      raise OSError("no more files")
+    except OSError:
+      logger.exception("%s\nof %s", "out of files", second)
+  assert caplog.messages == ["out of files of 100.0", "out of files of 101.0"]
+  assert not any(record.exc_info for record in caplog.records)
 
 
 async def page(scope, receive, send):
