@@ -170,8 +170,9 @@ def test_wrong_values_are_nan_in_graphs_of_the_bound_and_those_of_other_images_s
     lambda x: unconditional.log_prob_bound(x, noise=noise), autograph=False, jit_compile=jit, reduce_retracing=True
   )
   latents = tf.function(lambda x: unconditional.encode(x, noise=noise), autograph=False, jit_compile=jit)
-  for kind in ("fractional", "negative", "negative floats", "too large", "too large uint8", "nan", "infinite"):
-    wrong = WRONG[kind][0]
+  kinds = ("negative", "negative floats", "too large", "too large uint8", "nan", "infinite")
+  half = np.full(IMAGES.shape, 0.5, np.float32)  # which is a point that the flow's density has
+  for kind, wrong in {"half a level": half, **{kind: WRONG[kind][0] for kind in kinds}}.items():
     images = np.concatenate([wrong[:1], IMAGES[1:].astype(wrong.dtype)])
     nats = bound(images).numpy()
     assert np.isnan(nats[0]), kind
