@@ -329,7 +329,8 @@ def test_a_model_of_two_flows_comes_back_from_a_file_and_from_a_tree(tmp_path):
 
 def test_a_masked_array_does_not_lose_its_mask():
   layer, masked = initialized(), np.ma.masked_greater(X, 1)
-  for call in (layer, layer.adapt, layer.distribution.log_prob, lambda x: fpp.fit(layer, x), fpp.vector_flow_for):
+  adapt, fit = lambda x: layer.adapt(x, overwrite=True), lambda x: fpp.fit(layer, x)
+  for call in (layer, adapt, layer.distribution.log_prob, fit, fpp.vector_flow_for):
     with pytest.raises(InputError, match="must not be a masked array"):
       call(masked)
 
