@@ -177,7 +177,8 @@ def _rows(flow, data, context, name, name_of_context):
   converted = [array.astype(flow.dtype.as_numpy_dtype) for array in arrays]
   for before, after, of in zip(arrays, converted, (name, name_of_context)):
     check_all_finite(of, after)
-    check_resolved(f"`{of}`", before.reshape(-1, before.shape[-1]), flow.dtype)
+    if name == "data":  # validation rows may be few, and lie close together
+      check_resolved(f"`{of}`", before.reshape(-1, before.shape[-1]), flow.dtype)
   return converted
 
 

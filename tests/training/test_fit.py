@@ -132,6 +132,8 @@ def test_what_float32_does_not_resolve_is_one_line_with_advice():
   assert fpp.fit(fpp.vector_flow(2, dtype="float64", **TINY), in_units(X, 1.0, 1e5), steps=2).skipped == 0
   with pytest.raises(InputError, match="leave out channels whose values are all equal"):
     fpp.fit(flow, X * [1, 0], X[:, :1])
+  near = in_units(X[:2], 1.0, 1000) * [1, 0] + in_units(X, 1.0, 1000)[0] * [0, 1] + [[0, 0], [0, 1e-3]]
+  fpp.fit(fpp.vector_flow(2, **TINY), in_units(X, 1.0, 1000), validation=near, steps=1)  # rows close to each other
   keras.utils.set_random_seed(0)
   constant = np.full([200, 1], 5.0)  # of a context: it says nothing, and does no harm
   assert np.isfinite(fpp.fit(flow, X, constant, steps=2).validation).all()
