@@ -6,6 +6,7 @@ from typing import Any
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.recipe import PRECISIONS
 from flowpp_tf.config.size import ModelSize, model_size
+from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
 
@@ -39,6 +40,7 @@ def with_precision(config: FlowPlusPlusConfig, precision: str | None = None) -> 
     config: of the training.
     precision: "float32", "bfloat16" or "float16"; None for float32, or float64 if the config has that.
   """
+  check_type("precision", precision, str | None)
   if precision is None:
     return dataclasses.replace(config, dtype=config.dtype if config.dtype == "float64" else "float32")
   if precision not in PRECISIONS:

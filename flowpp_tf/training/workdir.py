@@ -325,11 +325,12 @@ class Workdir:
       )
     self._check_config(run)
     try:
-      config = with_precision(config_of_fields(run["model"], repr(str(self.config))), precision)
+      config = config_of_fields(run["model"], repr(str(self.config)))
     except BudgetError:
       raise
     except (ValueError, TypeError) as error:
       raise InputError(f"{str(self.config)!r} cannot be used: {error}") from None
+    config = with_precision(config, precision)
     self._loaded, model = self._find_weights(), FlowPlusPlus(config)
     with gate.reading(self.best_weights):
       self._loaded.load(model)
