@@ -14,6 +14,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
 from flowpp_tf.models import InitialWeights
+from flowpp_tf.models.stored_config import with_precision
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, process, run
 from flowpp_tf.programs.figures import headed_table
 from flowpp_tf.programs.sample_grids import by_class, samples, warn_of_differences, whole_pictures
@@ -56,7 +57,8 @@ def train_from_flags() -> None:
   if config.pixel_levels is None:
     num_samples = 1  # the density is exact
   if best is not None:
-    _say(f"best validation: {best:.4f} bits/dim in {config.precision}; its weights from here on, in float32 networks")
+    after = with_precision(config).precision
+    _say(f"best validation: {best:.4f} bits/dim in {config.precision}; its weights from here on, in {after} networks")
     try:
       _test(workdir, dataset, num_samples, eval_images, training.seed)
     except process.Interrupted as interrupted:
