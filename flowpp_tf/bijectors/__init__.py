@@ -23,16 +23,9 @@ from flowpp_tf.bijectors.mixture_logistic import (
 )
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF, MixtureLogisticCDF
 from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile, logit_mixture_logistic_quantile
-from flowpp_tf.bijectors.piecewise_cdf import (
-  LogitLinearCDF,
-  LogitQuadraticCDF,
-  LogitRationalQuadraticCDF,
-  linear_coupling_bijector,
-  quadratic_coupling_bijector,
-  rational_quadratic_coupling_bijector,
-)
 from flowpp_tf.bijectors.pixel_transform import AsinhTransform
 from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
+from flowpp_tf.bijectors.rational_quadratic import LogitRationalQuadraticCDF, rational_quadratic_coupling_bijector
 from flowpp_tf.bijectors.sigmoid import Sigmoid
 from flowpp_tf.bijectors.squeeze import ColumnsToChannels, Squeeze, SwapHalves, split_columns
 from flowpp_tf.bijectors.standardization import Standardization

@@ -32,7 +32,7 @@ class CouplingConfig:
 
   Attributes:
     coupling: kind of coupling, one of `COUPLINGS`.
-    components: K, of a mixture or of a piecewise CDF.
+    components: K, of a mixture or of a spline.
     invertible_conv: "dense", "lu" or "none": a 1x1 convolution, one matrix per half.
     act_norm_min_variance: floor under the variance at initialisation.
     network: of the conditioner.
@@ -96,11 +96,11 @@ class FlowPlusPlusConfig(Settings):
   structure: str = setting("columns:4,squeeze,channels:2,columns:3", "Stages of the flow, see config/structure.py.")
   coupling: str = setting(
     "mixture_logistic",
-    f"Transformation of a coupling, one of {', '.join(COUPLINGS)}; affine is an ablation, and the last three have "
-    "piecewise CDFs in place of the mixture's.",
+    f"Transformation of a coupling, one of {', '.join(COUPLINGS)}; affine is an ablation, and rational_quadratic "
+    "has a spline in place of the mixture's CDF.",
     Range(lambda name: isinstance(name, str), "the name of a coupling", names=tuple(COUPLINGS)),
   )
-  components: int = setting(32, "K, logistics in a mixture, or bins of a piecewise CDF.", COUNT)
+  components: int = setting(32, "K, logistics in a mixture, or bins of a spline.", COUNT)
   coupling_margin: float = setting(
     0.0,
     "m, with which a mixture's coupling is logit((1 - 2 m) F + m), F the mixture's CDF: 0 in Flow++, 0.05 in VFlow.",

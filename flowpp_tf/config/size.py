@@ -21,8 +21,6 @@ _OUTPUTS = {
   "mixture_logistic": lambda components: 2 + 3 * components,
   "affine": lambda components: 2,
   "rational_quadratic": lambda components: 2 + 3 * components,
-  "piecewise_quadratic": lambda components: 3 + 2 * components,
-  "piecewise_linear": lambda components: 2 + components,
 }
 
 

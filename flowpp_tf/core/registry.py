@@ -24,9 +24,7 @@ HOW_TO_REGISTER = " (--import=MODULE registers others)"
 COUPLINGS: dict[str, Any] = {
   "mixture_logistic": "flowpp_tf.bijectors.coupling:MIXTURE_LOGISTIC",
   "affine": "flowpp_tf.bijectors.coupling:AFFINE",
-  "rational_quadratic": "flowpp_tf.bijectors.piecewise_cdf:RATIONAL_QUADRATIC",
-  "piecewise_quadratic": "flowpp_tf.bijectors.piecewise_cdf:QUADRATIC",
-  "piecewise_linear": "flowpp_tf.bijectors.piecewise_cdf:LINEAR",
+  "rational_quadratic": "flowpp_tf.bijectors.rational_quadratic:RATIONAL_QUADRATIC",
 }
 
 # For --dataset, a function each, which returns an `ImageDataset`; its parameters are those options of

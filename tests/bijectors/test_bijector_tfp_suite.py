@@ -26,7 +26,7 @@ few_rows = pytest.mark.parametrize("name", quick_rows(CASES, FEW))
 # The ranges that are not the reals: the unit interval, and an interval that depends on the parameters.
 IN_UNIT_INTERVAL, IN_AN_INTERVAL = {"mixture_cdf", "sigmoid"}, {"logit_margin", "coupling_margin"}
 # What a kink or a jump of the derivative costs an integral over it.
-KNOTS = {"rational_quadratic": 1e-4, "piecewise_quadratic": 1e-4, "piecewise_linear": 1e-2}
+KNOTS = {"rational_quadratic": 1e-4}
 
 
 def rows_where(predicate, quick=None):

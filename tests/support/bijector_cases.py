@@ -78,14 +78,14 @@ def standardization(dtype, *event):
   return fb.Standardization(draw(*event, dtype=dtype), tf.exp(draw(*event, dtype=dtype, seed=1)))
 
 
-def spline(dtype, *more):
-  """Parameters of a piecewise CDF: tensors of K numbers, and of `more`."""
-  return [draw(*EVENT, K + m, dtype=dtype, seed=seed) for seed, m in enumerate(more)]
+def spline(dtype):
+  """Parameters of a spline: two tensors of K numbers, and one of K + 1."""
+  return [draw(*EVENT, K + more, dtype=dtype, seed=seed) for seed, more in enumerate((0, 0, 1))]
 
 
-def spline_coupling(dtype, kind, bijector_fn):
-  network = Conditioner(dtype, fb.num_parameters(kind, K))
-  return fb.Coupling(network, functools.partial(bijector_fn, components=K), dtype=dtype)
+def spline_coupling(dtype):
+  network = Conditioner(dtype, fb.num_parameters("rational_quadratic", K))
+  return fb.Coupling(network, functools.partial(fb.rational_quadratic_coupling_bijector, components=K), dtype=dtype)
 
 
 normal = lambda shape, dtype: draw(*shape, dtype=dtype, seed=3)
@@ -95,9 +95,7 @@ BIJECTORS = {
   "logit_mixture": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d)), normal, EVENT),
   "logit_mixture_shared": (lambda d: fb.LogitMixtureLogisticCDF(*mixture(d, ())), normal, EVENT),
   "mixture_cdf": (lambda d: fb.MixtureLogisticCDF(*mixture(d)), normal, EVENT),
-  "rational_quadratic": (lambda d: fb.LogitRationalQuadraticCDF(*spline(d, 0, 0, 1)), normal, EVENT),
-  "piecewise_quadratic": (lambda d: fb.LogitQuadraticCDF(*spline(d, 0, 1)), normal, EVENT),
-  "piecewise_linear": (lambda d: fb.LogitLinearCDF(*spline(d, 0)), normal, EVENT),
+  "rational_quadratic": (lambda d: fb.LogitRationalQuadraticCDF(*spline(d)), normal, EVENT),
   "bounded_affine": (lambda d: fb.BoundedAffine(draw(*EVENT, dtype=d), draw(2, dtype=d)), normal, EVENT),
   "pixels_to_logit": (lambda d: fb.PixelsToLogit(levels=17), pixels, EVENT),
   "asinh_transform": (
@@ -125,11 +123,7 @@ BIJECTORS = {
   "coupling_mixture": (lambda d: coupling(d, "mixture_logistic"), normal, EVENT),
   "coupling_margin": (lambda d: coupling(d, "mixture_logistic", margin=0.05), normal, EVENT),
   "coupling_affine": (lambda d: coupling(d, "affine"), normal, EVENT),
-  "coupling_rational_quadratic": (
-    lambda d: spline_coupling(d, "rational_quadratic", fb.rational_quadratic_coupling_bijector),
-    normal,
-    EVENT,
-  ),
+  "coupling_rational_quadratic": (spline_coupling, normal, EVENT),
   "coupling_uneven": (
     lambda d: fb.Coupling(Conditioner(d, 4), fb.affine_coupling_bijector, event_ndims=1, dtype=d, kept=1),
     normal,

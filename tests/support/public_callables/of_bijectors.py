@@ -197,16 +197,6 @@ CONSTRUCTORS = {
     ),
     _value([4, 2]),
   ),
-  "LogitQuadraticCDF": Row(
-    lambda w: fb.LogitQuadraticCDF,
-    dict(width_logits=real(NORMAL(2, 3), event=1), density_logits=real(NORMAL(2, 4), event=1)),
-    _value([4, 2]),
-  ),
-  "LogitLinearCDF": Row(
-    lambda w: fb.LogitLinearCDF,
-    dict(height_logits=real(NORMAL(2, 3), event=1).but("size + 1 of axis 1")),
-    _value([4, 2]),
-  ),
   "PixelsToLogit": Row(
     lambda w: fb.PixelsToLogit,
     dict(levels=count(17), alpha=number(0.05, 0, 0.5, ends=False)),
@@ -246,18 +236,11 @@ FUNCTIONS = {
     ),
     _value([3, 2]),
   ),
-  **{
-    function.__name__: Row(
-      lambda w, function=function: function,
-      dict(parameters=real(NORMAL(3, 2 * size), event=1, cast="floats"), components=count(2)),
-      _value([3, 2]),
-    )
-    for function, size in (
-      (fb.rational_quadratic_coupling_bijector, 8),
-      (fb.quadratic_coupling_bijector, 7),
-      (fb.linear_coupling_bijector, 4),
-    )
-  },
+  "rational_quadratic_coupling_bijector": Row(
+    lambda w: fb.rational_quadratic_coupling_bijector,
+    dict(parameters=real(NORMAL(3, 2 * 8), event=1, cast="floats"), components=count(2)),
+    _value([3, 2]),
+  ),
   "register_coupling": Row(
     lambda w: fb.register_coupling,
     dict(

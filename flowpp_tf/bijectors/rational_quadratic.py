@@ -1,16 +1,13 @@
-"""Piecewise CDFs in place of the mixture's in equation 11, which the paper leaves to future work (section 5).
+"""Rational quadratic spline in place of the mixture's CDF in equation 11, which section 5 leaves to future work.
 
-    y = logit(F(sigmoid(x))),   F a monotone spline from [0, 1] to [0, 1]
+    y = logit(F(sigmoid(x))),   F a monotone spline from [0, 1] to [0, 1] (Durkan et al. 2019)
 
-Müller et al. 2019 have F piecewise linear or quadratic, Durkan et al. 2019 rational quadratic. In bin k of width w and
-height h, of mean slope s = h / w, with slopes d0 and d1 at its ends, and with r and 1 - r the shares of the bin left
-and right of sigmoid(x):
+In bin k of width w and height h, of mean slope s = h / w, with slopes d0 and d1 at its ends, and with r and 1 - r the
+shares of the bin left and right of sigmoid(x):
 
     P = r (s r + d0 (1 - r)),   Q = (1 - r) (s (1 - r) + d1 r)
     F = (heights of the bins left of k) + h P / (P + Q)
     1 - F = (heights of the bins right of k) + h Q / (P + Q)
-
-is the rational quadratic spline. With s = (d0 + d1) / 2 it is the quadratic one, and with d0 = d1 = s the linear one.
 
 The spline stands between a sigmoid and a logit rather than on an interval [-B, B] with the identity outside (Durkan et
 al. on the reals): there is no B to choose, all bins are of use from the first step on, the slopes at both ends are
@@ -43,52 +40,7 @@ _SLOPE_AT_ZERO = 0.5413248546129181  # log(e - 1), whose softplus is 1
 _TAIL = 50.0  # where the tails are straight in float64 too; in float16 its sigmoid would be 0
 
 
-class _LogitPiecewiseCDF(Bijector):
-  """Base class; subclasses say what the bins are."""
-
-  _names: tuple[str, ...] = ()
-  _more: tuple[int, ...] = ()  # how many more numbers than bins a parameter has
-
-  def _initialize(self, parameters, validate_args, name):
-    with tf.name_scope(name) as name:
-      values = {key: parameters[key] for key in self._names}
-      dtype = self._set_parameters(**values)
-      self._check_bins()
-      super().__init__(
-        forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args, parameters=parameters, name=name
-      )
-
-  def _check_bins(self):
-    shapes = {name: tf.TensorShape(getattr(self, f"_{name}").shape) for name in self._names}
-    sizes = [shape[-1] if shape.rank else None for shape in shapes.values()]  # None before run time, and of scalars
-    bins = {size - more for size, more in zip(sizes, self._more) if size is not None}
-    if any(shape.rank == 0 for shape in shapes.values()) or len(bins) > 1 or min(bins, default=1) < 1:
-      wanted = ", ".join(f"`{n}` [..., K{' + 1' if more else ''}]" for n, more in zip(self._names, self._more))
-      found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
-      raise InputError(f"parameters must have the shapes {wanted}, K the number of bins, got {found}")
-    check_broadcast(**{name: tf.TensorSpec(shape[:-1]) for name, shape in shapes.items()})
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    of = lambda more: lambda sample_shape: tf.concat([sample_shape, [2 + more]], axis=0)
-    return {n: ParameterProperties(event_ndims=1, shape_fn=of(more)) for n, more in zip(cls._names, cls._more)}
-
-  @classmethod
-  def _is_increasing(cls):
-    return True
-
-  def _bins(self):
-    """Return widths, heights, slopes at the left and at the right end of each bin, `[..., K]` each."""
-    raise NotImplementedError
-
-  def _forward_and_log_det(self, x, ctx):
-    return _forward(x, *self._bins())
-
-  def _inverse_and_log_det(self, y, ctx):
-    return _inverse(y, *self._bins())
-
-
-class LogitRationalQuadraticCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeTensorBijector):
+class LogitRationalQuadraticCDF(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   r"""y = logit(F(sigmoid(x))), elementwise, F a monotone rational quadratic spline with K bins (Durkan et al. 2019).
 
   Args:
@@ -107,8 +59,6 @@ class LogitRationalQuadraticCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeT
     array([-30. ,   0.5,  30. ], dtype=float32)
   """
 
-  _names, _more = ("width_logits", "height_logits", "slope_logits"), (0, 0, 1)
-
   def __init__(
     self,
     width_logits: Any,
@@ -117,85 +67,53 @@ class LogitRationalQuadraticCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeT
     validate_args: bool = False,
     name: str = "logit_rational_quadratic_cdf",
   ) -> None:
-    self._initialize(dict(locals()), validate_args, name)
+    parameters = dict(locals())
+    with tf.name_scope(name) as name:
+      dtype = self._set_parameters(width_logits=width_logits, height_logits=height_logits, slope_logits=slope_logits)
+      _check_bins(width_logits=self._width_logits, height_logits=self._height_logits, slope_logits=self._slope_logits)
+      super().__init__(
+        forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args, parameters=parameters, name=name
+      )
 
   width_logits = Parameter("Widths of the bins before a softmax, `[..., K]`.")
   height_logits = Parameter("Heights of the bins before a softmax, `[..., K]`.")
   slope_logits = Parameter("Slopes at the knots before a softplus, `[..., K + 1]`.")
 
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    of = lambda size: lambda sample_shape: tf.concat([sample_shape, [size]], axis=0)
+    sizes = dict(width_logits=2, height_logits=2, slope_logits=3)
+    return {name: ParameterProperties(event_ndims=1, shape_fn=of(size)) for name, size in sizes.items()}
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
+
   def _bins(self):
+    """Return widths, heights, slopes at the left and at the right end of each bin, `[..., K]` each."""
     slopes = _positive(tf.convert_to_tensor(self.slope_logits))
     return _shares(self.width_logits), _shares(self.height_logits), slopes[..., :-1], slopes[..., 1:]
 
+  def _forward_and_log_det(self, x, ctx):
+    return _forward(x, *self._bins())
 
-class LogitQuadraticCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeTensorBijector):
-  """y = logit(F(sigmoid(x))), elementwise, F piecewise quadratic: its density is linear in each of K bins.
-
-  Müller et al. 2019, section 4.3.
-
-  Args:
-    width_logits: widths of the bins before a softmax, `[..., K]`; `x` has the shape of the leading dimensions.
-    density_logits: densities at the K + 1 knots before a softplus and normalisation, `[..., K + 1]`.
-
-  The map is the identity where all parameters are 0. The log-det is in nats per element. The inverse has a closed form.
-
-  Raises:
-    ValueError: if the parameters are not of the same number of bins.
-
-  Examples:
-    >>> bijector = fpp.bijectors.LogitQuadraticCDF(width_logits=tf.zeros(2), density_logits=tf.zeros(3))
-    >>> bijector.forward([-3.0, 3.0]).numpy().round(3)
-    array([-3.,  3.], dtype=float32)
-  """
-
-  _names, _more = ("width_logits", "density_logits"), (0, 1)
-
-  def __init__(
-    self, width_logits: Any, density_logits: Any, validate_args: bool = False, name: str = "logit_quadratic_cdf"
-  ) -> None:
-    self._initialize(dict(locals()), validate_args, name)
-
-  width_logits = Parameter("Widths of the bins before a softmax, `[..., K]`.")
-  density_logits = Parameter("Densities at the knots before a softplus and normalisation, `[..., K + 1]`.")
-
-  def _bins(self):
-    widths, densities = _shares(self.width_logits), _positive(tf.convert_to_tensor(self.density_logits))
-    left, right = densities[..., :-1], densities[..., 1:]
-    total = tf.reduce_sum(widths * (left + right) / 2, axis=-1, keepdims=True)
-    left, right = left / total, right / total
-    return widths, widths * (left + right) / 2, left, right
+  def _inverse_and_log_det(self, y, ctx):
+    return _inverse(y, *self._bins())
 
 
-class LogitLinearCDF(_LogitPiecewiseCDF, tfp.bijectors.AutoCompositeTensorBijector):
-  """y = logit(F(sigmoid(x))), elementwise, F piecewise linear: its density is constant in each of K equal bins.
-
-  Müller et al. 2019, section 4.2. The log-det jumps at the knots.
-
-  Args:
-    height_logits: heights of the bins before a softmax, `[..., K]`; `x` has the shape of the leading dimensions.
-
-  The map is the identity where all parameters are 0. The log-det is in nats per element.
-
-  Raises:
-    ValueError: if there is no bin.
-
-  Examples:
-    >>> bijector = fpp.bijectors.LogitLinearCDF(height_logits=tf.zeros(2))
-    >>> bijector.forward([-3.0, 3.0]).numpy().round(3)
-    array([-3.,  3.], dtype=float32)
-  """
-
-  _names, _more = ("height_logits",), (0,)
-
-  def __init__(self, height_logits: Any, validate_args: bool = False, name: str = "logit_linear_cdf") -> None:
-    self._initialize(dict(locals()), validate_args, name)
-
-  height_logits = Parameter("Heights of the bins before a softmax, `[..., K]`.")
-
-  def _bins(self):
-    heights = _shares(self.height_logits)
-    count = tf.cast(tf.shape(heights)[-1], heights.dtype)
-    return tf.ones_like(heights) / count, heights, heights * count, heights * count
+def _check_bins(**parameters):
+  """Raise an `InputError` unless the parameters have as many bins, `slope_logits` one number more."""
+  shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
+  # The size is None before run time, and of scalars.
+  sizes = {name: shape[-1] if shape.rank else None for name, shape in shapes.items()}
+  bins = {size - (name == "slope_logits") for name, size in sizes.items() if size is not None}
+  if any(shape.rank == 0 for shape in shapes.values()) or len(bins) > 1 or min(bins, default=1) < 1:
+    found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
+    raise InputError(
+      "parameters must have the shapes `width_logits` [..., K], `height_logits` [..., K], `slope_logits` [..., K + 1], "
+      f"K the number of bins, got {found}"
+    )
+  check_broadcast(**{name: tf.TensorSpec(shape[:-1]) for name, shape in shapes.items()})
 
 
 def _shares(logits):
@@ -306,16 +224,6 @@ def _spline(r, q, width, height, below, above, d0, d1):
   return below + height * left / total, above + height * right / total, log_density
 
 
-# --- Couplings ----------------------------------------------------------------------------------
-
-
-def _coupling(parameters, cdf, sizes):
-  """Return the affine map of equation 11 after a piecewise CDF, whose parameters have these sizes."""
-  parameters = per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + sum(sizes))
-  scale_logit, shift, *of_cdf = tf.split(parameters, [1, 1, *sizes], axis=-1)
-  return Chain([BoundedAffine(scale_logit=scale_logit[..., 0], shift=shift[..., 0]), cdf(*of_cdf)])
-
-
 def rational_quadratic_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
   """Return equation 11 with a rational quadratic spline in place of the mixture: affine after it.
 
@@ -334,53 +242,12 @@ def rational_quadratic_coupling_bijector(parameters: tf.Tensor, components: int)
     TensorShape([5, 2])
   """
   check_count("components", components)
-  return _coupling(parameters, _rational_quadratic, [components - 1, components, components + 1])
-
-
-def _rational_quadratic(width_logits, height_logits, slope_logits):
+  parameters = per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
+  sizes = [1, 1, components - 1, components, components + 1]
+  scale_logit, shift, width_logits, height_logits, slope_logits = tf.split(parameters, sizes, axis=-1)
   first = tf.zeros_like(height_logits[..., :1])  # shares do not change if a number is added to all logits
-  return LogitRationalQuadraticCDF(tf.concat([first, width_logits], axis=-1), height_logits, slope_logits)
-
-
-def quadratic_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
-  """Return equation 11 with a piecewise quadratic CDF in place of the mixture: affine after it.
-
-  Args:
-    parameters: `[..., C (3 + 2 K)]`; for each value in the order scale, shift, K width logits, K + 1 density logits,
-      see `LogitQuadraticCDF`.
-    components: K, the number of bins.
-
-  Raises:
-    ValueError: if the last axis is not a multiple of 3 + 2 K.
-
-  Examples:
-    >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("piecewise_quadratic", 4)])  # of two values
-    >>> fpp.bijectors.quadratic_coupling_bijector(parameters, components=4).forward(tf.ones([5, 2])).shape
-    TensorShape([5, 2])
-  """
-  check_count("components", components)
-  return _coupling(parameters, LogitQuadraticCDF, [components, components + 1])
-
-
-def linear_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:
-  """Return equation 11 with a piecewise linear CDF in place of the mixture: affine after it.
-
-  Args:
-    parameters: `[..., C (2 + K)]`; for each value in the order scale, shift, K height logits, see `LogitLinearCDF`.
-    components: K, the number of bins.
-
-  Raises:
-    ValueError: if the last axis is not a multiple of 2 + K.
-
-  Examples:
-    >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("piecewise_linear", 4)])  # of two values
-    >>> fpp.bijectors.linear_coupling_bijector(parameters, components=4).forward(tf.ones([5, 2])).shape
-    TensorShape([5, 2])
-  """
-  check_count("components", components)
-  return _coupling(parameters, LogitLinearCDF, [components])
+  cdf = LogitRationalQuadraticCDF(tf.concat([first, width_logits], axis=-1), height_logits, slope_logits)
+  return Chain([BoundedAffine(scale_logit=scale_logit[..., 0], shift=shift[..., 0]), cdf])
 
 
 RATIONAL_QUADRATIC = CouplingKind(lambda components: 2 + 3 * components, rational_quadratic_coupling_bijector)
-QUADRATIC = CouplingKind(lambda components: 3 + 2 * components, quadratic_coupling_bijector)
-LINEAR = CouplingKind(lambda components: 2 + components, linear_coupling_bijector)
