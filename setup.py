@@ -5,5 +5,9 @@ import setuptools
 setuptools.setup(
   packages=[*setuptools.find_packages(include=["flowpp_tf", "flowpp_tf.*"]), "flowpp_tf.configs"],
   package_dir={"flowpp_tf.configs": "configs"},
-  package_data={"flowpp_tf": ["py.typed", "pretrained/*/*"], "flowpp_tf.configs": ["*.flags"]},
+  package_data={
+    "flowpp_tf": ["py.typed"],
+    "flowpp_tf.pretrained": ["*/*.h5", "*/*.json", "*/*.jsonl", "*/*.md"],
+    "flowpp_tf.configs": ["*.flags"],
+  },
 )

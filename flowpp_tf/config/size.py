@@ -1,6 +1,6 @@
 """How large the model of a config is, from the config: exact numbers of parameters and layers, without building it.
 
-A config of a few bytes can describe a model that no memory holds. `models/stored_config.py` claims its size before
+A config of a few bytes can describe a model that no memory holds. `pretrained/stored_config.py` claims its size before
 anything is built.
 """
 

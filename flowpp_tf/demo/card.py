@@ -10,7 +10,7 @@ from flowpp_tf.core.figures import with_error
 from flowpp_tf.data import describe
 from flowpp_tf.demo.about import about, evaluated_split
 from flowpp_tf.demo.engine import Engine, SavedModelEngine
-from flowpp_tf.models.model_card import name_of_bound
+from flowpp_tf.pretrained.card import name_of_bound
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -32,7 +32,7 @@ from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, open_regular, reason
 from flowpp_tf.models import FlowPlusPlus, conditioning_specs
 from flowpp_tf.models.flow_plus_plus import BoundTerms
-from flowpp_tf.models.model_card import name_of_bound
+from flowpp_tf.pretrained.card import name_of_bound
 from flowpp_tf.types import Path, Seed
 
 

@@ -1,7 +1,6 @@
-"""Models as SavedModels and for other runtimes; weights in the release's format, whose names the models floor knows."""
+"""Models as SavedModels and for other runtimes; weights in the release's format, from `pretrained`."""
 
 from flowpp_tf.exporting.loaded_model import LoadedModel, load_saved_model
 from flowpp_tf.exporting.runtime_files import export_litert, export_onnx, export_openvino
 from flowpp_tf.exporting.saved_model import export_saved_model
-from flowpp_tf.models import official_weights
-from flowpp_tf.models.official_weights import export_official_weights, load_official_weights
+from flowpp_tf.pretrained.official import export_official_weights, load_official_weights

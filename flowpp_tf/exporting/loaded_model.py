@@ -11,7 +11,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import is_count
 from flowpp_tf.io.digests import check_digests
 from flowpp_tf.io.gate import read_json, reason
-from flowpp_tf.models.stored_config import config_of_fields
+from flowpp_tf.pretrained.stored_config import config_of_fields
 from flowpp_tf.types import Path, Seed, TensorLike
 
 _FUNCTIONS = {"sample", "log_prob_bound", "bits_per_dim", "encode", "decode"}

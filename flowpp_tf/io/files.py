@@ -149,7 +149,7 @@ def _exchange(one, other):
   raise OSError(number, os.strerror(number), os.fspath(other))
 
 
-# The files of a run and of a preset that no other program may write; see training/workdir.py and models/pretrained.py.
+# The files of a run and of a preset that no other program may write; see training/workdir.py and pretrained/presets.py.
 _OWNED = re.compile(
   r"(config|preset|evaluation|typicality)\.json|best\.weights\.(h5|safetensors)|metrics\.jsonl|run\.lock|card\.md|README\.md|"
   r"evaluation-[0-9a-f]{12}\.npy|codec_model\..*\.npz"

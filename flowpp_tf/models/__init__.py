@@ -7,10 +7,10 @@ from flowpp_tf.models.conditioning import check_conditioning, conditioning_check
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.images import image_flow
-from flowpp_tf.models.initial_weights import InitialWeights
-from flowpp_tf.models.official_weights import export_official_weights, load_official_weights
-from flowpp_tf.models.pretrained import copy_preset, read_preset, save_preset
 from flowpp_tf.models.vectors import VectorFlow, vector_flow, vector_flow_for
+from flowpp_tf.pretrained.initial import InitialWeights
+from flowpp_tf.pretrained.official import export_official_weights, load_official_weights
+from flowpp_tf.pretrained.presets import copy_preset, read_preset, save_preset
 
 __getattr__ = _renamed(
   __name__, {"check_given": "check_conditioning", "given_specs": "conditioning_specs", "unpack": "unpack_batch"}

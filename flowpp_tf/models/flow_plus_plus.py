@@ -51,8 +51,8 @@ from flowpp_tf.models.dequantizer import (
 from flowpp_tf.models.fitted_transform import FittedTransform
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
-from flowpp_tf.models.pretrained import open_preset, save_preset
-from flowpp_tf.models.stored_config import config_of_fields, with_precision
+from flowpp_tf.pretrained.presets import open_preset, save_preset
+from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions

@@ -27,7 +27,7 @@ from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
 from flowpp_tf.layers.dense_conditioner import as_size
 from flowpp_tf.layers.flow import Flow
-from flowpp_tf.models.stored_config import claim_model
+from flowpp_tf.pretrained.stored_config import claim_model
 from flowpp_tf.types import TensorLike
 
 tfd = tfp.distributions

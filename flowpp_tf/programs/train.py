@@ -13,8 +13,8 @@ from flowpp_tf.config import FlowPlusPlusConfig, TrainingConfig
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, evaluate_bits_per_dim, plot_curves, reconstruct, write_record
-from flowpp_tf.models import InitialWeights
-from flowpp_tf.models.stored_config import with_precision
+from flowpp_tf.models import FlowPlusPlus, InitialWeights
+from flowpp_tf.pretrained.stored_config import with_precision
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, process, run
 from flowpp_tf.programs.figures import headed_table
 from flowpp_tf.programs.sample_grids import by_class, samples, warn_of_differences, whole_pictures
@@ -31,8 +31,9 @@ def train_from_flags() -> None:
   strategy = device_flags.strategy_from_flags(given.deterministic, batch_size)  # before data use a device
   init_from = None
   if given.init_from is not None:
-    fitting = None if given.labels else recipe.config  # the data say how many classes there are
-    init_from = InitialWeights.find(given.init_from, given.accept_unchecked, fitting)
+    init_from = InitialWeights.find(given.init_from, given.accept_unchecked)
+    if not given.labels:  # else the data say how many classes there are
+      init_from.load(FlowPlusPlus(recipe.config))
   data = data_flags.complete_settings(recipe.settings, given.config)
   dataset = data_flags.load_from_settings(data, recipe.config, any_classes=given.labels)
   if given.labels:

@@ -71,8 +71,9 @@ def train(
     raise InputError(f"`verbose` must be True or False, got {verbose!r}")
   check_type("unchecked", unchecked, bool)
   store = None if workdir is None else Workdir(workdir)  # before the data are read
-  fitting = recipe.config if isinstance(images, str) else None  # an array says what its sizes are
-  begin = None if init_from is None else InitialWeights.find(init_from, unchecked, fitting)
+  begin = None if init_from is None else InitialWeights.find(init_from, unchecked)
+  if begin is not None and isinstance(images, str):  # an array says what its sizes are
+    begin.load(FlowPlusPlus(recipe.config))
   log_fn = print if verbose else lambda line: None
   dataset, recorded = _dataset(images, labels, recipe, settings)
   if not isinstance(images, (str, ImageDataset)):

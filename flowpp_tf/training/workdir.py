@@ -36,8 +36,8 @@ from flowpp_tf.io.lock import sole_owner
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check_holds_run
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
-from flowpp_tf.models.pretrained import read_weights_of_preset
-from flowpp_tf.models.stored_config import config_of_fields, with_precision
+from flowpp_tf.pretrained.presets import read_weights_of_preset
+from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
 from flowpp_tf.training.checkpoints import (
   MANIFEST,
   Checkpoints,

@@ -178,7 +178,7 @@ def _import_all():
     "evaluation.record",
     "evaluation.typicality",
     "io.weights_file",
-    "models.pretrained",
+    "pretrained.presets",
     "config.recipe",
     "training.workdir",
     "programs.run",

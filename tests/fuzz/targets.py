@@ -238,7 +238,7 @@ class Config(Target):
 
   @staticmethod
   def _of_preset(folder):
-    from flowpp_tf.models.pretrained import read_preset
+    from flowpp_tf.pretrained.presets import read_preset
 
     try:
       read_preset(folder)
@@ -346,7 +346,7 @@ class Metadata(Target):
     _read_splits(path, {"a.png", "b/c.png", "d.png", "e.png"}, self.folder)
 
   def _preset(self, text, kind):
-    from flowpp_tf.models.pretrained import read_preset
+    from flowpp_tf.pretrained.presets import read_preset
 
     self.write("preset/config.json", b'{"model": {}}')
     self.write("preset/best.weights.h5", b"")

@@ -37,7 +37,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "data.cifar": ("gzip.open tarfile.open", "of a file that the gate has opened, and of its bytes"),
   "config.recipe": ("path.read_text", "a file of the package itself"),
   "devices.cluster": ("json.loads", "of an environment variable"),
-  "models.official_weights": ("open", "writes"),
+  "pretrained.official": ("open", "writes"),
   "training.checkpoints": ("open shutil.copyfileobj", "writes, of a file that the gate has opened"),
   "exporting.runtime_files": ("path.read_bytes", "of a file that this process has made"),
   "io.lock": ("os.open", "the lock, which is not read"),

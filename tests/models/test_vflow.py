@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.models.official_weights import official_entries
+from flowpp_tf.pretrained.official import official_entries
 from support.models import VARIANTS
 from support.reference import reference
 

@@ -267,7 +267,7 @@ def _look_at_preset(folder):
   if not mine.exists():
     return {"preset": None}
   assert {*visible(mine)} == {"README.md", "best.weights.h5", "config.json", "preset.json"}
-  fields, weights = fpp.models.pretrained.read_preset(mine)
+  fields, weights = fpp.pretrained.presets.read_preset(mine)
   description = json.loads((mine / "preset.json").read_text())["description"]
   return {"preset": (fields, description, [array.tobytes() for array in _arrays_of(read_weights(weights))])}
 
@@ -463,7 +463,7 @@ def _sample(folder):
 
 
 def _of_grey(folder):
-  fpp.models.pretrained.save_preset(grey(), folder / "run", "a model", {"dataset": "npz:data.npz"})
+  fpp.pretrained.presets.save_preset(grey(), folder / "run", "a model", {"dataset": "npz:data.npz"})
   np.savez(folder / "data.npz", **{split: grey_images(4, i) for i, split in enumerate(data.SPLITS)})
 
 

@@ -351,11 +351,7 @@ _VARIATIONAL = lambda w: distributions.VariationalDequantization(fb.Sigmoid(), N
 _FILES = {
   "InitialWeights.find": Row(
     lambda w: models.InitialWeights.find,
-    dict(
-      source=path(lambda w: str(w.preset)).named("init_from"),
-      unchecked=flag(False),
-      config=optional(instance(lambda w: w.model.config)),
-    ),
+    dict(source=path(lambda w: str(w.preset)).named("init_from"), unchecked=flag(False)),
   ),
   "InitialWeights.load": Row(
     lambda w: models.InitialWeights.find(str(w.preset)).load,

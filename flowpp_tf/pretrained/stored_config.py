@@ -1,7 +1,7 @@
 """Configs that come from a file: their fields are known, and the model is claimed before it is built."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.recipe import PRECISIONS
@@ -9,6 +9,34 @@ from flowpp_tf.config.size import ModelSize, model_size
 from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
+
+
+class FlowPlusPlusLike(Protocol):
+  """What stored weights need to know of a `FlowPlusPlus`, the room of which is above this one."""
+
+  initialized: bool
+
+  @property
+  def config(self) -> FlowPlusPlusConfig: ...
+
+  @property
+  def weights(self) -> list[Any]: ...
+
+  @property
+  def variable_dtype(self) -> str: ...
+
+  @property
+  def is_exact(self) -> bool: ...
+
+  @property
+  def dequantizer(self) -> Any: ...
+
+  @property
+  def augmenter(self) -> Any: ...
+
+  @property
+  def coupling_flow(self) -> Any: ...
+
 
 _FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
 

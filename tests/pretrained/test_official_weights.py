@@ -12,6 +12,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.pretrained import official
 from support.marks import quick_rows
 from support.models import TINY
 from support.reference import reference
@@ -93,7 +94,7 @@ def test_log_det_of_every_step(loaded):
 
 def test_gradient_norm_of_every_variable(loaded):
   _, model, data, noise = loaded
-  entries = list(fpp.exporting.official_weights.official_entries(model))
+  entries = list(official.official_entries(model))
   variables = {id(e.variable): e.variable for e in entries}
   with tf.GradientTape() as tape:
     loss = -tf.reduce_mean(model.log_prob_bound(data["x"], noise=noise))
@@ -125,7 +126,7 @@ def test_data_dependent_initialisation(name, tmp_path):
   model = model_of(name, tmp_path / "raw.npz", data["variables"])
   bound = model.initialize(data["x_init"], noise=data["eps_init"], overwrite=True)
   close(bound, data["init_total_logp"], 1e-9)
-  entries = {e.name: e for e in fpp.exporting.official_weights.official_entries(model)}
+  entries = {e.name: e for e in official.official_entries(model)}
   for i, (key, shape) in enumerate(json.loads(str(data["index"]))):
     ours = np.asarray(entries[key].variable)[entries[key].index].reshape(shape)
     tolerance = 1e-6 if data["stored"][i] == 4 else 1e-9
@@ -191,7 +192,7 @@ def test_every_published_model_has_a_name_for_each_weight_once():
   for name in ("cifar10", "imagenet64", "cifar10_affine_coupling", "cifar10_no_attention"):
     config = dataclasses.replace(fpp.get_config(name), filters=4, dequant_filters=4, blocks=1, components=2)
     model = fpp.FlowPlusPlus(config)
-    entries = list(fpp.exporting.official_weights.official_entries(model))
+    entries = list(official.official_entries(model))
     assert len({e.name for e in entries}) == len(entries)
     covered = collections.Counter()
     for entry in entries:

@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,11 +26,9 @@ from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, preset_folder
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
-from flowpp_tf.models.model_card import model_card
+from flowpp_tf.pretrained.card import model_card
+from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Path
-
-if TYPE_CHECKING:
-  from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 
 WEIGHTS = "best.weights.h5"
 CARD = "README.md"
@@ -93,7 +91,7 @@ def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> Wei
 
 @check_arguments
 def save_preset(
-  model: "FlowPlusPlus",
+  model: FlowPlusPlusLike,
   folder: Path,
   description: str,
   settings: dict[str, Any] | None = None,
@@ -131,7 +129,7 @@ def save_preset(
       raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
   check_weights_finite(model)
   dtype = model.variable_dtype if model.is_exact else "float16"
-  large = max((float(np.abs(w).max(initial=0)) for w in model.get_weights()), default=0.0)
+  large = max((float(np.abs(w).max(initial=0)) for w in map(np.asarray, model.weights)), default=0.0)
   if not large <= float(np.finfo(dtype).max):
     raise InputError(f"the weights do not fit float16: the largest is {large}")
   if pathlib.Path(folder).exists() and not (pathlib.Path(folder) / ABOUT).exists():

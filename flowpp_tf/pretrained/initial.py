@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pathlib
 
-from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.arguments import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
@@ -12,9 +11,9 @@ from flowpp_tf.io.gate import reading, reason
 from flowpp_tf.io.hub import is_address
 from flowpp_tf.io.model_folders import ABOUT, presets
 from flowpp_tf.io.weights_file import read_weights, written_before_checksums
-from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
-from flowpp_tf.models.official_weights import load_official_weights
-from flowpp_tf.models.pretrained import WEIGHTS, open_preset
+from flowpp_tf.pretrained.official import load_official_weights
+from flowpp_tf.pretrained.presets import WEIGHTS, open_preset
+from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Path
 
 
@@ -39,20 +38,18 @@ class InitialWeights:
   unchecked: bool = False
 
   @classmethod
-  def find(cls, source: Path, unchecked: bool = False, config: FlowPlusPlusConfig | None = None) -> "InitialWeights":
+  def find(cls, source: Path, unchecked: bool = False) -> "InitialWeights":
     """Return the weights that `source` names.
 
     Args:
       source: a preset's name or address, the directory of a run or of a preset, or an `.npz` file with the arrays of
         the published release.
       unchecked: whether weights without a checksum are used; those of runs of versions before 0.2.0 always are.
-      config: of the model that is to have the weights, which is then built to see that they fit; None to see later.
 
     Raises:
-      InputError (a ValueError): if there are no such weights, or they do not fit the config.
+      InputError (a ValueError): if there are no such weights.
     """
     check_type("unchecked", unchecked, bool)
-    check_type("config", config, FlowPlusPlusConfig | None)
     if not isinstance(source, (str, os.PathLike)):
       raise InputError(f"`init_from` must be a preset's name or the path of a run, got {source!r}")
     source = os.fsdecode(source)
@@ -73,13 +70,10 @@ class InitialWeights:
         f"`init_from` must be the directory of a run, an .npz file, or a preset, one of "
         f"{', '.join(presets())}, got {source!r}"
       )
-    found = cls(source, path, file_sha256(path), unchecked)
-    if config is not None:
-      found.load(FlowPlusPlus(config))
-    return found
+    return cls(source, path, file_sha256(path), unchecked)
 
   @check_arguments
-  def load(self, model: FlowPlusPlus) -> None:
+  def load(self, model: FlowPlusPlusLike) -> None:
     """Set the weights of a model.
 
     Raises:

@@ -14,7 +14,7 @@ from flowpp_tf.core.arguments import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import replace_file
 from flowpp_tf.io.gate import read_npz
-from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
+from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Path
 
 # What VFlow's release has, for which a file of weights has no array.
@@ -39,7 +39,7 @@ class Entry(NamedTuple):
 
 
 @check_arguments
-def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
+def load_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
   """Set every weight of a model from an `.npz` of the release.
 
   Args:
@@ -78,7 +78,7 @@ def load_official_weights(model: FlowPlusPlus, path: Path) -> None:
 
 
 @check_arguments
-def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
+def export_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
   """Write every weight of a model to an `.npz` with the names and shapes of the release.
 
   Raises:
@@ -100,7 +100,7 @@ def export_official_weights(model: FlowPlusPlus, path: Path) -> None:
   replace_file(path, write)
 
 
-def official_entries(model: FlowPlusPlus) -> list[Entry]:
+def official_entries(model: FlowPlusPlusLike) -> list[Entry]:
   """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
   config = model.config
   if config.invertible_conv == "lu":
