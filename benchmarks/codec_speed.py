@@ -21,8 +21,8 @@ from absl import app, flags
 import numpy as np
 
 from flowpp_tf.core.extras import import_extra
-from flowpp_tf.core.tiles import to_tiles
 from flowpp_tf.data.bundled import packaged_photographs
+from flowpp_tf.tiles.cutting import to_tiles
 from tables import print_table, write_json
 
 FLAGS = flags.FLAGS

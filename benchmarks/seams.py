@@ -23,10 +23,10 @@ def main(argv):
   del argv
   import numpy as np
 
-  from flowpp_tf.core.tile_context import NEIGHBOURS
   from flowpp_tf.data.dataset import as_tiles
   from flowpp_tf.evaluation import PositionScorer
   from flowpp_tf.programs import data_flags
+  from flowpp_tf.tiles.neighbours import NEIGHBOURS
   from flowpp_tf.training import Workdir
 
   model, settings = Workdir(FLAGS.workdir).load()

@@ -43,8 +43,8 @@ from flowpp_tf.compression.threads import ahead
 from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tile_layout import TileLayout
 from flowpp_tf.io.budget import claim, claim_output
+from flowpp_tf.tiles.neighbours import TileLayout
 from flowpp_tf.version import __version__
 
 Progress: TypeAlias = Callable[[int], None]
@@ -176,7 +176,7 @@ class ArchiveWriter:
       instead: bytes to write as segments without images, each as one, in place of all others if that is smaller; empty
         for no alternative.
       runs: for a model whose tiles see their neighbours, `(height, width, first, count)` of each run of tiles, as
-        core/tile_layout.py says; None if each is a picture of its own.
+        tiles/neighbours.py says; None if each is a picture of its own.
       behind: bytes to write as further segments without images, each as one.
 
     Returns:

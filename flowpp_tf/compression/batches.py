@@ -17,7 +17,7 @@ from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.stack import EmptyStackError, Stack, Uniform, WindowError, check_inside
 from flowpp_tf.compression.steps import Bijection, Sequence, Step
 from flowpp_tf.compression.threads import in_background
-from flowpp_tf.core.tile_layout import TileLayout
+from flowpp_tf.tiles.neighbours import TileLayout
 
 SPARE_BITS = 128
 # Limits of a decoder, so that a hostile segment cannot make it take all memory.

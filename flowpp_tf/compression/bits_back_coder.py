@@ -79,7 +79,7 @@ class Networks(Protocol):
     """Return the context of a part's couplings, float64 `[N, H, W / 2, channels]`."""
 
   def condition(self, neighbours: np.ndarray) -> np.ndarray:
-    """Return the context of the flow's couplings from that of tiles, `core.tile_context`, `[N, H, W, channels]`."""
+    """Return the context of the flow's couplings from the `tile_context` of tiles, `[N, H, W, channels]`."""
 
 
 class BitsBackCoder:
@@ -116,7 +116,7 @@ class BitsBackCoder:
     self._networks, self._steps, self._flow = networks, steps, flow
 
   def given(self, neighbours: np.ndarray) -> Step:
-    """Return the step that codes tiles given the context of their neighbours, `core.tile_context`.
+    """Return the step that codes tiles given the context of their neighbours, `tile_context`.
 
     The tiles have its height and width, which may be less than the model's, by multiples of `tile_step`.
     """

@@ -33,9 +33,9 @@ from flowpp_tf.compression.frame import join_frame
 from flowpp_tf.compression.metadata import check_metadata
 from flowpp_tf.compression.segment import SegmentError, pixel_bytes
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tiles import count_tiles, from_tiles
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim
+from flowpp_tf.tiles.cutting import count_tiles, from_tiles
 
 _MAX_DECODED = 1 << 30  # pixel values of a file that is decoded
 _COPIES = 4  # of the pixels of a file, while its tiles are put together and written

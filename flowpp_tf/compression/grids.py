@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.compression.stack import check_inside
-from flowpp_tf.core.tiles import unit_of, without_middle
+from flowpp_tf.tiles.cutting import unit_of, without_middle
 
 _SMALLEST_SCALE = 1e-10
 LARGEST = 2.0**60
@@ -37,7 +37,7 @@ def use(loops: Any) -> None:
 class Grid:
   """Map integers to real values: value = scale n + shift, each of the tensor's shape without the batch.
 
-  Smaller images lack positions in the middle, in multiples of `unit` (core/tiles.py).
+  Smaller images lack positions in the middle, in multiples of `unit` (tiles/cutting.py).
   """
 
   scale: np.ndarray

@@ -13,8 +13,8 @@ import re
 from typing import Any
 
 from flowpp_tf.compression.description import CodecModel
+from flowpp_tf.config.structure import context_channels
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tile_context import context_channels
 from flowpp_tf.io.budget import claim
 
 PRODUCT_ROWS = 512  # pixels of a product at a time, where loops are compiled: they stay in a core's cache

@@ -12,8 +12,8 @@ from flowpp_tf.compression.bits_back_coder import Networks
 from flowpp_tf.compression.description import CodecModel, below
 from flowpp_tf.compression.layers import LayerNorm, Product, attention, gated_sum, largest_of_three
 from flowpp_tf.compression.memory import CodecMemory
-from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.io import budget
+from flowpp_tf.tiles.cutting import unit_of, without_middle
 
 _loops: Any = None
 
@@ -63,7 +63,7 @@ class Network:
     weights: of the network, by name below its own.
     spec: `blocks`, `mixer`, `heads`, `layer_norm`, `context`; `output_concat_elu` of a coupling's network.
     image_shape: of the model.
-    step: of its tiles, see core/tiles.py.
+    step: of its tiles, see tiles/cutting.py.
   """
 
   def __init__(

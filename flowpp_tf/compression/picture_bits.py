@@ -10,8 +10,8 @@ from flowpp_tf.compression.batches import push_batches
 from flowpp_tf.compression.plain import encode_plain
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.compression.tiered_codec import TieredCodec
-from flowpp_tf.core.tile_layout import TileLayout
-from flowpp_tf.core.tiles import to_tiles
+from flowpp_tf.tiles.cutting import to_tiles
+from flowpp_tf.tiles.neighbours import TileLayout
 
 _WORDS = 64  # of 32 bits for each dimension, from which the first batch takes its noise
 _NEAR = 0.03  # of the size of the file: nearer to it than this, the bound is not enough

@@ -27,10 +27,10 @@ from flowpp_tf.compression.plain import pack
 from flowpp_tf.compression.segment import SegmentError, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tiles import to_tiles
 from flowpp_tf.io.deep_image import is_array, read_deep
 from flowpp_tf.io.gate import read_bytes
 from flowpp_tf.io.image_file import FORMATS, ImageFileError, open_image
+from flowpp_tf.tiles.cutting import to_tiles
 
 MAX_KEPT_FILE = 1 << 27  # bytes of a file that is kept
 _MAX_KEPT, _MAX_ENTRIES = 1 << 26, 1 << 20  # bytes in a segment, and those behind it, before the next one begins

@@ -4,7 +4,7 @@
     u32 size of the initial content, u32 size of the extra bytes before packing, u32 packed size of them
     u32 size of the packed batches, u32 size of the late plain images
     [u32 runs of the layout]
-    packed: batches, u16 images, u8 salts, each; [the layout (core/tile_layout.py)]
+    packed: batches, u16 images, u8 salts, each; [the layout (tiles/neighbours.py)]
     CRC-32 of the pixels of each run of batches, u32; a run ends when it has 64 images
     indices of the late plain images, u32 each
     32 bytes: SHA-256 of all pixels and extra bytes; from version 2 on the SHA-256 of that and of the segment's place
@@ -43,8 +43,8 @@ from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
-from flowpp_tf.core.tile_layout import RUN, TileLayout
 from flowpp_tf.io.budget import BudgetError, claim
+from flowpp_tf.tiles.neighbours import RUN, TileLayout
 
 MAX_IMAGES = 1 << 16
 MAX_PIXELS = 1 << 28  # values of all images

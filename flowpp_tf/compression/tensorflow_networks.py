@@ -17,9 +17,9 @@ import tensorflow as tf
 from flowpp_tf.compression.bits_back_coder import Networks
 from flowpp_tf.config.size import model_size
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.tiles import KEPT_SIZES
 from flowpp_tf.io import budget
 from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.tiles.cutting import KEPT_SIZES
 
 _ROUNDING = 2.0**12
 

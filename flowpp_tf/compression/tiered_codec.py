@@ -16,8 +16,8 @@ from flowpp_tf.compression.stack import Normal, Stack, check_constriction
 from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.checks import MOST_LEVELS, pixel_dtype
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tile_layout import TileLayout
 from flowpp_tf.io.budget import claim, claim_output
+from flowpp_tf.tiles.neighbours import TileLayout
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus

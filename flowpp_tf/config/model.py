@@ -4,13 +4,11 @@ import dataclasses
 import math
 
 from flowpp_tf.config.network import PADDINGS, NetworkConfig
-from flowpp_tf.config.structure import parse_structure
+from flowpp_tf.config.structure import context_channels, parse_structure, size_step
 from flowpp_tf.core.arguments import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS, HOW_TO_REGISTER, unregistered
 from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
-from flowpp_tf.core.tile_context import context_channels
-from flowpp_tf.core.tiles import size_step
 
 _SHAPE = Range(
   lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),

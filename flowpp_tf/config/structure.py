@@ -5,10 +5,13 @@ channels:N   split by channels, N coupling steps, merge   [H, W, C] -> [H, W, C]
 squeeze      2x2 pixels become channels                   [H, W, C] -> [H / 2, W / 2, 4 C]
 """
 
+from collections.abc import Iterable
 import dataclasses
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Shape
+
+_NEIGHBOURS = 3  # of a tile: left, upper, upper left, see tiles/neighbours.py
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,3 +67,23 @@ def parse_structure(text: str, image_shape: Shape, name: str = "structure") -> l
     stages.append(stage)
     shape = stage.output_shape
   return stages
+
+
+def size_step(structures: Iterable[Iterable[str]]) -> tuple[int, int]:
+  """Return the rows and columns of which the size of an image must be a multiple.
+
+  Args:
+    structures: of each flow of the model, the kinds of its stages: "squeeze", "columns", "channels".
+  """
+  rows = columns = 1
+  for kinds in structures:
+    squeezed = 1
+    for kind in kinds:
+      squeezed *= 2 if kind == "squeeze" else 1
+      rows, columns = max(rows, squeezed), max(columns, 2 * squeezed if kind == "columns" else squeezed)
+  return rows, columns
+
+
+def context_channels(channels: int) -> int:
+  """Return the number of channels of the context of tiles with so many channels."""
+  return _NEIGHBOURS * (channels + 1) + 1

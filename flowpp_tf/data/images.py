@@ -28,10 +28,10 @@ from PIL import ExifTags, Image, ImageOps
 from flowpp_tf.core.checks import check_pixels, check_shape
 from flowpp_tf.core.cores import usable_cores
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tiles import check_whole_tiles
 from flowpp_tf.data.dataset import ImageSpec, levels_of
 from flowpp_tf.io.deep_image import bits_of_png, read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError, open_image
+from flowpp_tf.tiles.cutting import check_whole_tiles
 from flowpp_tf.types import Path, Shape
 
 _WITH_FRAMES = ("PNG", "WEBP", "GIF", "TIFF")
@@ -128,7 +128,7 @@ def read_for_model(file: Path | BinaryIO, config: ImageSpec, name: str = "") -> 
 def read_whole_for_model(file: Path | BinaryIO, config: ImageSpec) -> np.ndarray:
   """Read an image file in its own size, `[H, W, C]`, with the pixel values of `read_for_model`.
 
-  Real-valued images must consist of whole tiles of the model's size, see `core.tiles.check_whole_tiles`.
+  Real-valued images must consist of whole tiles of the model's size, see `tiles.cutting.check_whole_tiles`.
   """
   levels = levels_of(config)
   check_channels(config.image_shape, levels)

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.config.structure import context_channels
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tile_context import context_channels
 from flowpp_tf.data.dataset import ImageDataset, Images, as_images, as_tiles
 
 _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle

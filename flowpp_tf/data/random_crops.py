@@ -3,7 +3,7 @@
 As an array, photographs are the crops of a grid, side by side from the top left corner of each: an epoch has as many
 images, the first and last of them identify the data, and validation and test are measured on them.
 
-For a model of tiles that see their neighbours (core/tile_context.py) each crop comes with its context. To measure whole
+For a model of tiles that see their neighbours (tiles/neighbours.py) each crop comes with its context. To measure whole
 photographs, the grid can cover them: crops at the right and lower edge then repeat the last column or row.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_shape_of_images, shown
 from flowpp_tf.core.checks import check_not_masked
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tile_context import OFFSETS, tile_context
+from flowpp_tf.tiles.neighbours import OFFSETS, tile_context
 from flowpp_tf.types import Shape
 
 

@@ -22,9 +22,9 @@ from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.extras import check_extra, import_extra
 from flowpp_tf.core.figures import with_error
-from flowpp_tf.core.tiles import check_inside
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.data.images import parallel_map
+from flowpp_tf.tiles.cutting import check_inside
 
 _SIDE = 16_000  # pixels; WebP ends at 16,383
 _EFFORTS = {1 << 14: 10, 1 << 20: 9, 1 << 30: 7}  # of JPEG XL, up to so many pixels: more would take minutes

@@ -23,7 +23,6 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.figures import with_error
 from flowpp_tf.core.progress import progress_bar
 from flowpp_tf.core.seeds import NOISE, as_seed
-from flowpp_tf.core.tiles import KEPT_SIZES, by_size, check_inside, coded_sizes
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.devices import Workers
@@ -33,6 +32,7 @@ from flowpp_tf.io.gate import map_npy, open_regular, reason
 from flowpp_tf.models import FlowPlusPlus, conditioning_specs
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.pretrained.card import name_of_bound
+from flowpp_tf.tiles.cutting import KEPT_SIZES, by_size, check_inside, coded_sizes
 from flowpp_tf.types import Path, Seed
 
 

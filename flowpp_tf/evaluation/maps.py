@@ -1,6 +1,6 @@
 """Where a picture of any size is unlikely: bits of each pixel, by tiles of the model's size.
 
-A picture is cut into tiles as an archive cuts it (core/tiles.py), row by row from the top left corner. A model whose
+A picture is cut into tiles as an archive cuts it (tiles/cutting.py), row by row from the top left corner. A model whose
 tiles see their neighbours is given them, and measures of a tile at the right or lower edge the part that lies inside.
 For other models such tiles repeat the last column or row, whose bits are added to those of the pixel that is repeated.
 So the sum over a map is the bound of the picture as an archive codes it, tile by tile. Real-valued pictures must
@@ -16,10 +16,10 @@ import numpy as np
 from flowpp_tf.core.arguments import as_array, check_arguments, check_count, shown
 from flowpp_tf.core.checks import check_pixels
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tile_layout import TileLayout
-from flowpp_tf.core.tiles import KEPT_SIZES, by_size, check_whole_tiles, count_tiles, to_tiles
 from flowpp_tf.evaluation.positions import PositionScorer
 from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.tiles.cutting import KEPT_SIZES, by_size, check_whole_tiles, count_tiles, to_tiles
+from flowpp_tf.tiles.neighbours import TileLayout
 from flowpp_tf.types import Seed
 
 

@@ -1,7 +1,7 @@
 """Draw pictures larger than a tile from a model whose tiles see their neighbours, wave by wave.
 
 p(picture) = prod over tiles of p(tile | left, upper and upper left neighbour), in which each tile is a Flow++ image.
-Tiles of a wave (core/tile_layout.py) are drawn in batches, those at the right and lower edges at their own size, of
+Tiles of a wave (tiles/neighbours.py) are drawn in batches, those at the right and lower edges at their own size, of
 which a few rows and columns are cut off.
 """
 
@@ -12,9 +12,9 @@ import numpy as np
 from flowpp_tf.core.arguments import check_arguments, check_count
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tile_layout import TileLayout
-from flowpp_tf.core.tiles import count_tiles, from_tiles
 from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.tiles.cutting import count_tiles, from_tiles
+from flowpp_tf.tiles.neighbours import TileLayout
 from flowpp_tf.types import Seed
 
 _LARGEST = 1 << 16  # side of a picture

@@ -32,7 +32,6 @@ from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.non_finite import check_finite
 from flowpp_tf.core.seeds import NOISE, as_seed
 from flowpp_tf.core.shapes import shape_of
-from flowpp_tf.core.tiles import unit_of, without_middle
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.io.gate import reading
@@ -53,6 +52,7 @@ from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import BoundTraining
 from flowpp_tf.pretrained.presets import open_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
+from flowpp_tf.tiles.cutting import unit_of, without_middle
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions

@@ -29,8 +29,6 @@ from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.figures import with_error
 from flowpp_tf.core.progress import progress_bar
-from flowpp_tf.core.tile_layout import TileLayout
-from flowpp_tf.core.tiles import to_tiles
 from flowpp_tf.evaluation import BitMaps, Scorer, evaluate_bits_per_dim
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
@@ -39,6 +37,8 @@ from flowpp_tf.programs.codec_models import save_codec_model
 from flowpp_tf.programs.compress_flags import files_from_flags
 from flowpp_tf.programs.figures import size_text, three_digits
 from flowpp_tf.programs.file_progress import FileProgress
+from flowpp_tf.tiles.cutting import to_tiles
+from flowpp_tf.tiles.neighbours import TileLayout
 
 _ESTIMATED_TILES = 1000
 

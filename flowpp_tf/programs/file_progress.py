@@ -7,7 +7,7 @@ import threading
 import tqdm
 
 from flowpp_tf.compression.pictures import ImageFile
-from flowpp_tf.core.tiles import count_tiles
+from flowpp_tf.tiles.cutting import count_tiles
 
 
 class FileProgress:

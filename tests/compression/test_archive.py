@@ -18,9 +18,9 @@ from flowpp_tf import compression
 from flowpp_tf.compression import archive, pictures, segment
 from flowpp_tf.compression.output_folder import OutputFolder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, unpack
-from flowpp_tf.core.tiles import count_tiles, from_tiles, to_tiles
 from flowpp_tf.data import load_dataset
 from flowpp_tf.io.image_folder import all_files
+from flowpp_tf.tiles.cutting import count_tiles, from_tiles, to_tiles
 from support import programs as program_calls
 from support.marks import exhaustive, slow
 from support.models import SMALL, perturb, small_images

@@ -15,10 +15,10 @@ from flowpp_tf.compression.stack import Stack
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.core.seeds import NOISE, as_seed
-from flowpp_tf.core.tile_layout import TileLayout
-from flowpp_tf.core.tiles import by_size, coded_sizes, to_tiles
 from flowpp_tf.evaluation import BitMaps, PositionScorer, evaluate_bits_per_dim
 from flowpp_tf.io.budget import Budget, BudgetError, use
+from flowpp_tf.tiles.cutting import by_size, coded_sizes, to_tiles
+from flowpp_tf.tiles.neighbours import TileLayout
 from support.marks import slow
 from support.models import SMALL, TINY, perturb, value_and_log_det
 

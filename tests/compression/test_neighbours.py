@@ -12,10 +12,10 @@ import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.compression import TieredCodec, archive, pictures, segment
 from flowpp_tf.compression.stack import Stack, WindowError
-from flowpp_tf.core.tile_layout import RUN, TileLayout
-from flowpp_tf.core.tiles import count_tiles, to_tiles
 from flowpp_tf.data.dataset import ReducedBits
 from flowpp_tf.evaluation import PositionScorer, sample_pictures
+from flowpp_tf.tiles.cutting import count_tiles, to_tiles
+from flowpp_tf.tiles.neighbours import RUN, TileLayout
 from support.archives import apart, put_together
 from support.marks import slow
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf.core.tiles import to_tiles
 from flowpp_tf.evaluation import BitMaps, Scorer, heat_map, to_shades
+from flowpp_tf.tiles.cutting import to_tiles
 from support.models import TINY, perturb
 
 SHAPE = TINY.image_shape

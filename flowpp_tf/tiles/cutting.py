@@ -5,7 +5,7 @@ whose tiles see their neighbours codes only the part of such a tile that lies in
 networks are convolutional, so that it is a model of smaller tiles too. Other models code whole tiles.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -43,28 +43,13 @@ def count_tiles(height: int, width: int, tile_shape: tuple[int, int, int]) -> in
   return -(-height // tile_shape[0]) * -(-width // tile_shape[1])
 
 
-def size_step(structures: Iterable[Iterable[str]]) -> tuple[int, int]:
-  """Return the rows and columns of which the size of an image must be a multiple.
-
-  Args:
-    structures: of each flow of the model, the kinds of its stages: "squeeze", "columns", "channels".
-  """
-  rows = columns = 1
-  for kinds in structures:
-    squeezed = 1
-    for kind in kinds:
-      squeezed *= 2 if kind == "squeeze" else 1
-      rows, columns = max(rows, squeezed), max(columns, 2 * squeezed if kind == "columns" else squeezed)
-  return rows, columns
-
-
 def coded_sizes(inside: np.ndarray, tile_shape: tuple[int, int, int], step: tuple[int, int]) -> np.ndarray:
   """Return how many rows and columns of tiles are coded, `[..., 2]`.
 
   Args:
     inside: rows and columns from a tile's upper left corner to the edges of its picture, integers `[..., 2]`.
     tile_shape: `(H, W, C)`.
-    step: rows and columns of which the result is a multiple, as of `size_step`.
+    step: rows and columns of which the result is a multiple, as of `config.structure.size_step`.
   """
   return np.minimum(-(-np.asarray(inside) // step) * step, tile_shape[:2])
 

@@ -1,4 +1,12 @@
-"""Where the tiles of a segment lie in their pictures, for models whose tiles see their neighbours.
+"""Tiles that see their neighbours: the context of a tile, and where the tiles of a segment lie in their pictures.
+
+The context is what is known of the larger picture when a tile is coded. Tiles are coded row by row, so that the left,
+the upper and the upper left neighbour of a tile are known. Each is mirrored at the side or corner that it shares with
+the tile: its nearest pixels then lie on the tile's nearest ones, and a network of small convolutions sees across the
+seam. The last channels say which neighbours there are; of the very last one, which is 1, a convolution with zeros
+around the tile sees where the tile ends.
+
+    [left, upper, upper left: C channels each; left?, upper?, upper left?, 1]       3 C + 4 channels
 
 A run is a part of a picture's tiles: u32 height and width of the picture, number of its first tile in row-major order,
 and how many tiles. A neighbour in another segment is not seen, so that each segment is decoded without the others.
@@ -15,10 +23,31 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowpp_tf.core.tile_context import OFFSETS, tile_context
-from flowpp_tf.core.tiles import coded_sizes
+from flowpp_tf.tiles.cutting import coded_sizes
+
+NEIGHBOURS = ("left", "upper", "upper left")
+# From a tile to each of its neighbours, in rows and columns of tiles.
+OFFSETS = ((0, -1), (-1, 0), (-1, -1))
 
 RUN = np.dtype([("height", "<u4"), ("width", "<u4"), ("first", "<u4"), ("count", "<u4")])
+
+
+def tile_context(neighbours: np.ndarray, present: np.ndarray, levels: int) -> np.ndarray:
+  """Return the context of tiles.
+
+  Args:
+    neighbours: integers, `[N, 3, H, W, C]`, in the order of `NEIGHBOURS`; where there is none, anything.
+    present: bool `[N, 3]`, whether there is a neighbour.
+    levels: number of pixel values.
+
+  Returns:
+    float64 `[N, H, W, 3 C + 4]` in [-1, 1]: pixel value v is 2 v / (levels - 1) - 1, a missing neighbour 0.
+  """
+  shown = present[:, :, np.newaxis, np.newaxis, np.newaxis]
+  values = np.where(shown, 2 * (neighbours / (levels - 1)) - 1, 0.0)
+  mirrored = [values[:, 0, :, ::-1], values[:, 1, ::-1], values[:, 2, ::-1, ::-1]]
+  flags = np.pad(present, ((0, 0), (0, 1)), constant_values=True)[:, np.newaxis, np.newaxis]
+  return np.concatenate([*mirrored, np.broadcast_to(flags, (*values[:, 0].shape[:-1], flags.shape[-1]))], axis=-1)
 
 
 class TileLayout:
@@ -27,7 +56,7 @@ class TileLayout:
   Args:
     tile_shape: `(H, W, C)`.
     runs: of the dtype `RUN`, in the order of the tiles.
-    step: rows and columns of which the coded part of a tile is a multiple (core/tiles.py).
+    step: rows and columns of which the coded part of a tile is a multiple (cutting.py).
 
   Attributes:
     runs: as given.
@@ -80,7 +109,7 @@ class TileLayout:
     return indices[: other[0]] if len(other) else indices
 
   def context(self, tiles: np.ndarray, indices: np.ndarray, levels: int) -> np.ndarray:
-    """Return the context of the tiles `indices`, as of `core.tile_context`, from those of all `[N, H, W, C]`."""
+    """Return the context of the tiles `indices`, as of `tile_context`, from those of all `[N, H, W, C]`."""
     neighbours = self._neighbours[indices]
     return tile_context(tiles[neighbours], neighbours >= 0, levels)
 

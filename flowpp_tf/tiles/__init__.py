@@ -1,0 +1,1 @@
+"""Pictures of any size as tiles of a model's size, which may see their neighbours."""
