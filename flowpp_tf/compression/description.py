@@ -175,7 +175,7 @@ class CodecModel:
     config = model.config
     if config.num_classes or (config.condition_shape and not config.tile_neighbours):
       raise InputError("a model of images given a label or a condition cannot compress: archives hold images only")
-    if model.is_exact:
+    if model.has_exact_density:
       raise InputError("a model of real-valued images cannot compress: an archive holds integers")
     if config.padding != "zeros":
       raise InputError(f"a model with `padding` {config.padding} cannot compress: the codec's networks pad by zeros")

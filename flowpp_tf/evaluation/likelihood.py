@@ -147,7 +147,7 @@ def evaluate_bits_per_dim(
     check_count("num_samples", count, most=2**31 - 1)
   check_count("batch_size", batch_size, most=2**63 - 1)
   check_count("verbose", verbose, 0)
-  counts = [1] if model.is_exact else sorted({1, *map(int, counts)})  # there is no noise to draw more often
+  counts = [1] if model.has_exact_density else sorted({1, *map(int, counts)})  # there is no noise to draw more often
   model.check_images(images[:1])
   unknown = {*(given or {})} - {"labels", "condition"}
   if unknown:
@@ -242,7 +242,7 @@ def _summarize(model, draws, counts, inside):
 
   terms = model.to_bits_per_dim(sum(part.mean(axis=1).sum(axis=0) for part in parts) / len(draws)) / share.mean()
   by_name = dict(zip(BoundTerms._fields, map(float, terms), strict=True))
-  if model.is_exact:
+  if model.has_exact_density:
     del by_name["dequantization"]
   return BitsPerDim(len(draws), tuple(map(bound, counts)), by_name)
 

@@ -90,7 +90,7 @@ class PositionScorer:
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
     check_count("num_samples", num_samples, most=2**31 - 1)
     self._pixels = model.image_dtype
-    self._set(model, model.sample_noise([1 if model.is_exact else num_samples], as_seed(seed)))
+    self._set(model, model.sample_noise([1 if model.has_exact_density else num_samples], as_seed(seed)))
 
   def _set(self, model, noise):
     self._model, self._noise = model, noise
@@ -158,7 +158,7 @@ def _terms(model, images, noise, labels=None, condition=None):
   """Return log-det, prior and dequantization by position, `[B, H, W, 3]` nats, for a draw of noise for each image."""
   x, channels = tf.cast(images, model.variable_dtype), model.config.image_shape[2]
   # As in the model, whose bound this is.
-  if model.is_exact:
+  if model.has_exact_density:
     log_q = tf.zeros(tf.shape(x)[:-1], x.dtype)
     x, log_det = model.standardization.forward_and_log_det(x)
   else:

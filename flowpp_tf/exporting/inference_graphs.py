@@ -69,7 +69,7 @@ def inference_graphs(model: FlowPlusPlus | Flow | FlowDistribution) -> tuple[dic
 def _check_has_graphs(model):
   """Raise an `InputError` for a model of images that inference graphs do not have."""
   config = model.config
-  if model.is_exact:
+  if model.has_exact_density:
     kind = "real-valued images"
   elif config.padding != "zeros":
     kind = f"`padding` {config.padding}"

@@ -101,7 +101,7 @@ def _functions(model, max_batch):
   inputs = _Inputs(model, max_batch)
   # Images are float because TensorFlow casts arrays to the type of a signature: an integer type would turn 0.5 into 0,
   # and uint8 300 into 44, before a check could see them. Real-valued ones have all digits that the model has.
-  image_dtype = model.variable_dtype if model.is_exact else tf.float32
+  image_dtype = model.variable_dtype if model.has_exact_density else tf.float32
   image_spec = tf.TensorSpec([None, *inputs.image_shape], image_dtype, "images")
   latent_spec = tf.TensorSpec([None, *inputs.latent_shape], model.variable_dtype, "latents")
   n_spec, num_samples_spec = tf.TensorSpec([], tf.int32, "n"), tf.TensorSpec([], tf.int32, "num_samples")

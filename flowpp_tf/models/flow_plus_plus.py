@@ -49,7 +49,7 @@ from flowpp_tf.models.dequantizer import (
 )
 from flowpp_tf.models.fitted_transform import FittedTransform
 from flowpp_tf.models.image_distribution import ImageDistribution
-from flowpp_tf.models.keras_training import BoundTraining
+from flowpp_tf.models.keras_training import KerasModelMixin
 from flowpp_tf.pretrained.presets import open_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
 from flowpp_tf.tiles.cutting import unit_of, without_middle
@@ -77,7 +77,7 @@ class BoundTerms(NamedTuple):
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
-class FlowPlusPlus(BoundTraining):
+class FlowPlusPlus(KerasModelMixin):
   """The Flow++ image model, built when constructed.
 
   Args:
@@ -127,7 +127,7 @@ class FlowPlusPlus(BoundTraining):
       self.dequantizer = _DEQUANTIZERS[config.dequantization](config, dtype=dtype, name="dequantizer")
       self.augmenter = None
       self.pixel_transform = None
-      if self.is_exact:
+      if self.has_exact_density:
         self.standardization = self._new_standardization()
         of_pixels = [self.standardization]
       else:
@@ -169,14 +169,14 @@ class FlowPlusPlus(BoundTraining):
     self.built = True
 
   @property
-  def is_exact(self) -> bool:
+  def has_exact_density(self) -> bool:
     """Whether images are real-valued, so that their density is exact: `dequantization` is "none"."""
     return self.config.pixel_levels is None
 
   @property
   def image_dtype(self) -> tf.DType:
     """Dtype of samples: uint8, of more than 256 levels uint16, of real-valued images that of the flow."""
-    return tf.as_dtype(self.variable_dtype if self.is_exact else pixel_dtype(self.config.levels))
+    return tf.as_dtype(self.variable_dtype if self.has_exact_density else pixel_dtype(self.config.levels))
 
   def _new_standardization(self):
     """The affine map of each channel that `adapt` fits; training does not change it."""
@@ -210,7 +210,7 @@ class FlowPlusPlus(BoundTraining):
       >>> model.log_prob(np.random.normal(size=[2, 8, 8, 1])).shape
       TensorShape([2])
     """
-    if not self.is_exact:
+    if not self.has_exact_density:
       raise InputError(
         '`dequantization` must be "none" for an exact log density; for integer images use `log_prob_bound`'
       )
@@ -451,7 +451,7 @@ class FlowPlusPlus(BoundTraining):
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
     given = self.check_conditioning(shape_of(z)[0], labels, condition)
     x = self._finite(lambda: self._from_latents(z, guidance, **given))[..., : self.config.image_shape[2]]
-    if self.is_exact:
+    if self.has_exact_density:
       return x
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), self.image_dtype)
 
@@ -469,7 +469,7 @@ class FlowPlusPlus(BoundTraining):
   def noise_shape(self) -> tuple[int, ...]:
     """Shape of an image's noise: `(H, W, C)`, with the augmented channels behind the others; C is 0 without noise."""
     height, width, channels = self.config.flow_shape
-    return height, width, 0 if self.is_exact else channels
+    return height, width, 0 if self.has_exact_density else channels
 
   @property
   def distribution(self) -> ImageDistribution:
@@ -558,7 +558,7 @@ class FlowPlusPlus(BoundTraining):
 
     Both have the dimension of samples if the noise has it.
     """
-    if self.is_exact:
+    if self.has_exact_density:
       batch = shape_of(noise)[:-3]
       return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
     channels = self.config.image_shape[2]

@@ -74,7 +74,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     self._labels, self._condition = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
-      dtype=tf.as_dtype(model.variable_dtype) if model.is_exact else tf.int32,
+      dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,
       reparameterization_type=tfd.NOT_REPARAMETERIZED,
       validate_args=validate_args,
       allow_nan_stats=False,
@@ -103,7 +103,9 @@ class ImageDistribution(tfp.distributions.Distribution):
     return tf.constant(self._model.config.image_shape)
 
   def _default_event_space_bijector(self):
-    return tfp.bijectors.Identity() if self._model.is_exact else None  # None as of TFP's discrete distributions
+    return (
+      tfp.bijectors.Identity() if self._model.has_exact_density else None
+    )  # None as of TFP's discrete distributions
 
   def _given(self, batch_shape):
     """What images of a batch shape are given, their batch flattened to one dimension."""
@@ -150,7 +152,7 @@ class ImageDistribution(tfp.distributions.Distribution):
       check_pixels(images.numpy(), self._model.config.pixel_levels)
       return tf.cast(images, self.dtype)
     is_integer = images.dtype.is_integer or images.dtype.is_bool
-    return tf.cast(images, self.dtype) if is_integer or self._model.is_exact else images
+    return tf.cast(images, self.dtype) if is_integer or self._model.has_exact_density else images
 
   def _log_prob(self, images):
     shape = self.event_shape

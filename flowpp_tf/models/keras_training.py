@@ -34,7 +34,7 @@ _CAUSES = (
 )
 
 
-class BoundTraining(Adaptable, keras.Model):
+class KerasModelMixin(Adaptable, keras.Model):
   """A Keras model that is trained on the bound of its log-likelihood, `log_prob_bound`.
 
   Inputs of `fit`, `evaluate`, `predict` and of the model itself are images, integers in 0 .. levels - 1,

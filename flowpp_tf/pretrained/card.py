@@ -38,9 +38,9 @@ def model_card(
     for split, entry in evaluation.items()
     for bound in entry["bounds"]
   ]
-  exact = config.pixel_levels is None
-  values = "real numbers" if exact else f"integers in 0 .. {config.levels - 1}"
-  dtype = ("float64" if "float64" in (config.dtype, config.flow_dtype) else "float32") if exact else "float16"
+  real_valued = config.pixel_levels is None
+  values = "real numbers" if real_valued else f"integers in 0 .. {config.levels - 1}"
+  dtype = ("float64" if "float64" in (config.dtype, config.flow_dtype) else "float32") if real_valued else "float16"
   rows = {
     "images": f"{' x '.join(map(str, config.image_shape))}, {values}",
     "parameters": f"{model_size(config).parameters:,}",
@@ -48,7 +48,17 @@ def model_card(
     "weights": f"`{file[0]}`, EMA weights in {dtype}, SHA-256 `{file[1]}`",
     "made by": f"flowpp_tf {__version__}",
   }
-  lines = ["---", *_header(name, license, bounds, exact), "---", f"# {name}", "", description, "", "| | |", "|---|---|"]
+  lines = [
+    "---",
+    *_header(name, license, bounds, real_valued),
+    "---",
+    f"# {name}",
+    "",
+    description,
+    "",
+    "| | |",
+    "|---|---|",
+  ]
   lines += [f"| {key} | {value} |" for key, value in rows.items() if value]
   lines += ["", "```python", "import flowpp_tf as fpp", "", 'model = fpp.FlowPlusPlus.from_preset("hf://USER/MODEL")']
   labels = ", labels=0" if config.num_classes else ""
@@ -57,14 +67,14 @@ def model_card(
   if bounds:
     lines += ["", "| data | bound | bits/dim |", "|---|---|---|"]
     lines += [
-      f"| {of} {split} | {name_of_bound(bound['num_samples'], exact)} | {_figure(bound)} |"
+      f"| {of} {split} | {name_of_bound(bound['num_samples'], real_valued)} | {_figure(bound)} |"
       for of, split, bound in bounds
     ]
     lines += ["", "Measured with the weights of the run, of which these are the rounded ones."]
   return "\n".join(lines) + "\n"
 
 
-def _header(name, license, bounds, exact):
+def _header(name, license, bounds, real_valued):
   """The lines of YAML; texts are written as JSON, which is YAML."""
   yield f"license: {json.dumps(license)}"
   yield "library_name: flowpp_tf"
@@ -77,16 +87,16 @@ def _header(name, license, bounds, exact):
   yield f"- name: {json.dumps(name)}"
   yield "  results:"
   for of, split, bound in bounds:
-    kind = name_of_bound(bound["num_samples"], exact)
+    kind = name_of_bound(bound["num_samples"], real_valued)
     metric = {"type": "bits_per_dim", "value": bound["bits_per_dim"], "name": kind}
     yield "  - task: {type: unconditional-image-generation}"
     yield f"    dataset: {json.dumps({'name': of, 'type': of, 'split': split})}"
     yield f"    metrics: [{json.dumps(metric)}]"
 
 
-def name_of_bound(num_samples: int, exact: bool = False) -> str:
-  """Return what the bound of so many samples is called; `exact`: of real-valued images, of which it is the density."""
-  if exact:
+def name_of_bound(num_samples: int, has_exact_density: bool = False) -> str:
+  """Return what the bound of so many samples is called; `has_exact_density`: of real-valued images, of which it is the density."""
+  if has_exact_density:
     return "negative log density"
   return "single-sample bound" if num_samples == 1 else f"importance-weighted bound, {num_samples} samples"
 

@@ -128,7 +128,7 @@ def save_preset(
     if not isinstance(entry, dict) or not isinstance(entry.get("bounds"), list):
       raise InputError(f"`evaluation` must be the content of an evaluation.json, whose {split!r} has `bounds`")
   check_weights_finite(model)
-  dtype = model.variable_dtype if model.is_exact else "float16"
+  dtype = model.variable_dtype if model.has_exact_density else "float16"
   large = max((float(np.abs(w).max(initial=0)) for w in map(np.asarray, model.weights)), default=0.0)
   if not large <= float(np.finfo(dtype).max):
     raise InputError(f"the weights do not fit float16: the largest is {large}")

@@ -28,7 +28,7 @@ def evaluate_from_flags() -> None:
     model, settings = model_flags.load_from_flags(workdir)
   if FLAGS.classify and not model.config.num_classes:
     raise InputError("--classify is for a model with classes, and this one has none")
-  if model.is_exact and (FLAGS.codecs or FLAGS.samples):
+  if model.has_exact_density and (FLAGS.codecs or FLAGS.samples):
     raise InputError(
       f"--{'codecs' if FLAGS.codecs else 'samples'} is for integer images, and the model's are real-valued"
     )
