@@ -20,7 +20,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as programs do, before Te
 from absl import app, flags
 import numpy as np
 
-from flowpp_tf.core.extras import import_extra
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.data.bundled import packaged_photographs
 from flowpp_tf.tiles.cutting import to_tiles
 from tables import print_table, write_json

@@ -25,7 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from absl import app, flags
 import numpy as np
 
-from flowpp_tf.core.extras import import_extra
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.data import load_dataset
 from flowpp_tf.data.images import parallel_map
 from flowpp_tf.evaluation import conformal_p_value

@@ -12,6 +12,6 @@ if TYPE_CHECKING:  # some parts of the package do without TensorFlow
   import tensorflow as tf
 
 TensorLike: TypeAlias = Union["tf.Tensor", np.ndarray, Sequence[Any], float]
-Seed: TypeAlias = Union[int, Sequence[int], "tf.Tensor", None]  # see `core.seeds.as_seed`
+Seed: TypeAlias = Union[int, Sequence[int], "tf.Tensor", None]  # see `core.context.as_seed`
 Shape: TypeAlias = Sequence[int]
 Path: TypeAlias = Union[str, os.PathLike]

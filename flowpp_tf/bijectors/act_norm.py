@@ -11,8 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast, check_variables
-from flowpp_tf.core.arguments import check_number, check_type
-from flowpp_tf.core.checks import check_all_finite, real_tensor
+from flowpp_tf.core.checks import check_all_finite, check_number, check_type, real_tensor
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
 

@@ -20,11 +20,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
-from flowpp_tf.core.arguments import check_type, shown
-from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.checks import check_type, real_tensor, shown
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.types import TensorLike
 
 

@@ -17,7 +17,7 @@ from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.bijectors.coupling import Coupling, forward_and_log_det_of_values
 from flowpp_tf.bijectors.squeeze import Rearrangement
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 
 
 def forward_by_element(

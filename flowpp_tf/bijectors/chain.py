@@ -21,7 +21,7 @@ from flowpp_tf.bijectors.base import (
   is_composite,
   unshared,
 )
-from flowpp_tf.core.arguments import check_type
+from flowpp_tf.core.checks import check_type
 
 
 class Chain(Bijector):

@@ -14,9 +14,9 @@ import tensorflow_probability as tfp
 from flowpp_tf.bijectors.base import Parameter, forward_and_log_det, inverse_and_log_det
 from flowpp_tf.bijectors.chain import Chain, variables_of
 from flowpp_tf.bijectors.coupling import Coupling
-from flowpp_tf.core.arguments import check_type
+from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 
 ParameterProperties = tfp.util.ParameterProperties
 

@@ -27,13 +27,12 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, i
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
-from flowpp_tf.core.arguments import as_dtype, check_arguments, check_count, check_number, check_type, shown
-from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.checks import as_dtype, check_arguments, check_count, check_number, check_type, real_tensor, shown
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS, register, registered
 from flowpp_tf.core.remat import checkpointed
-from flowpp_tf.core.shapes import reshape, shape_of
+from flowpp_tf.core.tensors import reshape, shape_of
 
 SMALLEST_LOG_SCALE = -7.0
 

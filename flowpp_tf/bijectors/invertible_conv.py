@@ -18,12 +18,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, check_variables
-from flowpp_tf.core.arguments import as_tensor, check_count, check_type, shown
-from flowpp_tf.core.checks import check_all_finite, real_tensor
-from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_count, check_type, real_tensor, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
-from flowpp_tf.core.shapes import reshape, shape_of
+from flowpp_tf.core.tensors import finfo, reshape, shape_of
 from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties

@@ -10,8 +10,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.core.arguments import check_type
-from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.checks import check_type
+from flowpp_tf.core.tensors import finfo
 
 
 class LogitMargin(Bijector, tfp.bijectors.AutoCompositeTensorBijector):

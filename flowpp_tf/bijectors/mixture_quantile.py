@@ -29,7 +29,7 @@ from flowpp_tf.bijectors.mixture_logistic import (
   of_mixture,
   sum_to_shape,
 )
-from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.tensors import finfo
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
 

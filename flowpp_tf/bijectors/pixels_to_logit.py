@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.core.arguments import check_count, check_type
+from flowpp_tf.core.checks import check_count, check_type
 
 
 class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):

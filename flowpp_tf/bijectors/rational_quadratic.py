@@ -28,10 +28,9 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.coupling import CouplingKind, per_value
 from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_shape
-from flowpp_tf.core.arguments import check_count
-from flowpp_tf.core.checks import real_tensor
-from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.checks import check_count, real_tensor
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tensors import finfo
 
 ParameterProperties = tfp.util.ParameterProperties
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector
-from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.tensors import finfo
 
 
 # `AutoCompositeTensorBijector` would register its type as `tfp.bijectors.Sigmoid`, in place of TFP's own.

@@ -14,9 +14,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter
-from flowpp_tf.core.arguments import check_count, check_shape_of_images
+from flowpp_tf.core.checks import check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.shapes import reshape, shape_of
+from flowpp_tf.core.tensors import reshape, shape_of
 from flowpp_tf.types import Shape
 
 

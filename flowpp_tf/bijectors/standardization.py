@@ -8,11 +8,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast, check_variables
-from flowpp_tf.core.arguments import check_type
-from flowpp_tf.core.checks import check_all_finite, check_event, real_tensor
-from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.checks import check_all_finite, check_event, check_type, real_tensor
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
+from flowpp_tf.core.tensors import finfo
 
 ParameterProperties = tfp.util.ParameterProperties
 _MIN_UNITS = 1000  # in the last place, that a standard deviation must have: else rounding changes the density

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.compression import TieredCodec, compress
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count
+from flowpp_tf.core.checks import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import use_cpu_lanes
 from flowpp_tf.evaluation import BatchedModel, Scorer

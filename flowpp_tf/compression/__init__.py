@@ -11,7 +11,7 @@ from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveR
 from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_images
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.tiered_codec import TIERS, TieredCodec
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.io import budget
 

@@ -41,7 +41,7 @@ from flowpp_tf.compression.segment import (
 )
 from flowpp_tf.compression.threads import ahead
 from flowpp_tf.compression.tiered_codec import MAX_DIMS, TIERS, TieredCodec
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_type, shown
+from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.tiles.neighbours import TileLayout

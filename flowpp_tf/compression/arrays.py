@@ -12,8 +12,7 @@ import numpy as np
 from flowpp_tf.compression.archive import SEGMENT_IMAGES, ArchiveError, ArchiveReader, ArchiveWriter, Progress
 from flowpp_tf.compression.segment import MAX_PIXELS, SegmentError, max_images
 from flowpp_tf.compression.tiered_codec import TieredCodec
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count
-from flowpp_tf.core.checks import check_pixels, check_shape
+from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_pixels, check_shape
 
 _MOST = 2**63 - 1
 

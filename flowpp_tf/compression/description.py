@@ -19,7 +19,7 @@ import numpy as np
 from flowpp_tf.compression import exact
 from flowpp_tf.compression.maps import COUPLING_MAPS
 from flowpp_tf.config.structure import size_step
-from flowpp_tf.core.arguments import check_arguments, check_type
+from flowpp_tf.core.checks import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError, claim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowpp_tf.core.extras import import_extra
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.io.budget import claim
 
 ALLOWED = ("jpegxl",)  # what --allow may name: entries that need more than NumPy and constriction

@@ -31,8 +31,8 @@ from flowpp_tf.compression.archive import ArchiveError
 from flowpp_tf.compression.kept import LONGEST_NAME
 from flowpp_tf.compression.metadata import with_metadata
 from flowpp_tf.compression.pictures import ImageFile, Point
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import sync, write_file
 from flowpp_tf.io.lock import sole_owner

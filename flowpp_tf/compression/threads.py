@@ -21,7 +21,7 @@ try:
 except ImportError:
   threadpoolctl = None
 
-from flowpp_tf.core.cores import usable_cores
+from flowpp_tf.core.environment import usable_cores
 from flowpp_tf.io import budget
 
 CORES = len(usable_cores())

@@ -13,8 +13,7 @@ from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.memory import CodecMemory
 from flowpp_tf.compression.networks import PortableNetworks
 from flowpp_tf.compression.stack import Normal, Stack, check_constriction
-from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import MOST_LEVELS, pixel_dtype
+from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import claim, claim_output
 from flowpp_tf.tiles.neighbours import TileLayout

@@ -5,7 +5,7 @@ import math
 
 from flowpp_tf.config.network import PADDINGS, NetworkConfig
 from flowpp_tf.config.structure import context_channels, parse_structure, size_step
-from flowpp_tf.core.arguments import check_type
+from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS, HOW_TO_REGISTER, unregistered
 from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting

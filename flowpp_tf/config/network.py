@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Union
 
-from flowpp_tf.core.arguments import shown
+from flowpp_tf.core.checks import shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import COUNT, FRACTION, Settings, at_least, one_of, setting
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
-from flowpp_tf.core.arguments import check_arguments, check_type
+from flowpp_tf.core.checks import check_arguments, check_type
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.registry import register
 from flowpp_tf.core.settings import POSITIVE, Range, Settings, at_least, one_of, parse_text, setting, value_type

@@ -13,11 +13,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_count
-from flowpp_tf.core.cores import usable_cores
+from flowpp_tf.core.checks import check_count
+from flowpp_tf.core.environment import has_accelerator, usable_cores
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.hardware import has_accelerator
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 
 _MOST_LANES = 8  # each keeps its own gradients until they are summed; more cores share the operations of a lane
 # Numbers in the output of a layer from which eager lanes take less time: below, they wait for each other's Python.

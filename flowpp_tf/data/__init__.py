@@ -3,8 +3,7 @@
 import collections.abc
 import inspect
 
-from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
-from flowpp_tf.core.checks import MOST_LEVELS
+from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
 from flowpp_tf.core.registry import register as _register

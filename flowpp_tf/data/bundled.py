@@ -7,7 +7,7 @@ photos: non-overlapping 32x32x3 patches of photographs, 256 levels, without exac
 
 import numpy as np
 
-from flowpp_tf.core.extras import import_extra
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.data.dataset import ImageDataset, Images
 from flowpp_tf.data.random_crops import RandomCrops
 

@@ -7,8 +7,18 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
-from flowpp_tf.core.checks import check_labels, check_not_masked, check_pixels, check_shape, native, pixel_dtype
+from flowpp_tf.core.checks import (
+  as_array,
+  check_arguments,
+  check_labels,
+  check_not_masked,
+  check_pixels,
+  check_shape,
+  check_type,
+  native,
+  pixel_dtype,
+  shown,
+)
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.gaussian_fields import GaussianFields

@@ -12,8 +12,8 @@ import math
 
 import numpy as np
 
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.types import Shape

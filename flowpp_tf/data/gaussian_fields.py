@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_number
-from flowpp_tf.core.checks import check_all_finite, check_shape
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_number, check_shape
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 

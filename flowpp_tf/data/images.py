@@ -26,7 +26,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from flowpp_tf.core.checks import check_pixels, check_shape
-from flowpp_tf.core.cores import usable_cores
+from flowpp_tf.core.environment import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageSpec, levels_of
 from flowpp_tf.io.deep_image import bits_of_png, read_deep, read_real

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.config.structure import context_channels
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count
+from flowpp_tf.core.checks import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageDataset, Images, as_images, as_tiles
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_shape_of_images, shown
-from flowpp_tf.core.checks import check_not_masked
+from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_not_masked, check_shape_of_images, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.tiles.neighbours import OFFSETS, tile_context
 from flowpp_tf.types import Shape

@@ -14,8 +14,8 @@ import math
 
 import numpy as np
 
+from flowpp_tf.core.environment import check_extra, import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import check_extra, import_extra
 from flowpp_tf.data import cache
 from flowpp_tf.data.dataset import ImageDataset, Images
 from flowpp_tf.data.random_crops import RandomCrops

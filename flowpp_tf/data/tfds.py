@@ -33,8 +33,8 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.data import cache, cifar, downsampled_imagenet, idx, images
 from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset, split_train
 from flowpp_tf.io.budget import size_text

@@ -14,6 +14,6 @@ __getattr__ = _renamed(
     "side_by_side": "flowpp_tf.core.lanes.map_lanes",
     "together": "flowpp_tf.core.lanes.sync_lanes",
     "total": "flowpp_tf.core.lanes.add_in_order",
-    "has_accelerator": "flowpp_tf.core.hardware.has_accelerator",
+    "has_accelerator": "flowpp_tf.core.environment.has_accelerator",
   },
 )

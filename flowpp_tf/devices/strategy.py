@@ -6,7 +6,7 @@ import os
 
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.checks import check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import STRATEGIES
 from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_signals, wait_for_workers

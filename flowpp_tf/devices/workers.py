@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import WorkerLost
 
 # Errors that TensorFlow raises in a worker when another one has ended.

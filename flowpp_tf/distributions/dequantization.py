@@ -19,9 +19,9 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.conditioned import Conditioned
 from flowpp_tf.bijectors.sigmoid import Sigmoid
-from flowpp_tf.core.arguments import as_dtype, as_sample_shape, check_type, shown
-from flowpp_tf.core.dtypes import finfo
+from flowpp_tf.core.checks import as_dtype, as_sample_shape, check_type, shown
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tensors import finfo
 from flowpp_tf.distributions.flow_distribution import FlowDistribution
 from flowpp_tf.types import Shape, TensorLike
 

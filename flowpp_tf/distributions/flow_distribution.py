@@ -13,11 +13,9 @@ from tensorflow_probability.python.distributions import transformed_distribution
 from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
-from flowpp_tf.core.arguments import as_sample_shape, check_type
-from flowpp_tf.core.checks import check_all_finite, check_event, real_tensor
-from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.checks import as_sample_shape, check_all_finite, check_event, check_type, real_tensor
+from flowpp_tf.core.context import EvalContext, tfp_seed
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.seeds import tfp_seed
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors

@@ -11,12 +11,10 @@ from typing import Protocol
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_tensor, check_arguments
-from flowpp_tf.core.checks import check_all_finite, check_shape, check_uniform_noise
-from flowpp_tf.core.context import fold_in
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_shape, check_uniform_noise
+from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.progress import progress_bar
-from flowpp_tf.core.seeds import NOISE, as_seed
+from flowpp_tf.core.report import progress_bar
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike

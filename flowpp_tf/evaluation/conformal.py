@@ -16,8 +16,7 @@ import math
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, check_arguments
-from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments
 from flowpp_tf.core.errors import InputError
 
 

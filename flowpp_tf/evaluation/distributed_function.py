@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.finite import check_finite, first_non_finite_part
 from flowpp_tf.core.lanes import in_eager_lanes, in_lanes, lane_count
-from flowpp_tf.core.non_finite import check_finite, first_non_finite_part
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
 

@@ -16,8 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import check_pixels, pixel_dtype
+from flowpp_tf.core.checks import check_arguments, check_count, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, evaluation_batches, training_batches
 from flowpp_tf.data.cache import cache_entry

@@ -10,8 +10,7 @@ straight line between two samples leaves that region: halfway its norm is smalle
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count
-from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched_model import LatentModel
 from flowpp_tf.types import TensorLike

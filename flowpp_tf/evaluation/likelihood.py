@@ -17,12 +17,10 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.context import fold_in
+from flowpp_tf.core.checks import check_arguments, check_count
+from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.figures import with_error
-from flowpp_tf.core.progress import progress_bar
-from flowpp_tf.core.seeds import NOISE, as_seed
+from flowpp_tf.core.report import progress_bar, with_error
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.devices import Workers

@@ -13,8 +13,7 @@ import itertools
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, shown
-from flowpp_tf.core.checks import check_pixels
+from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_pixels, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.positions import PositionScorer
 from flowpp_tf.models import FlowPlusPlus

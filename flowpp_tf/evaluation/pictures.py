@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_type
-from flowpp_tf.core.checks import check_all_finite, check_pixels, pixel_dtype
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_pixels, check_type, pixel_dtype
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.core.registry import ANIMATIONS
 from flowpp_tf.types import Path
 

@@ -8,8 +8,7 @@ import dataclasses
 
 import numpy as np
 
-from flowpp_tf.core.arguments import check_arguments
-from flowpp_tf.core.checks import pixel_dtype
+from flowpp_tf.core.checks import check_arguments, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.batched_model import LatentModel
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import dataclasses
 import pathlib
 
-from flowpp_tf.core.arguments import check_arguments, check_count, check_type
+from flowpp_tf.core.checks import check_arguments, check_count, check_type
 from flowpp_tf.evaluation.codecs import CodecBits
 from flowpp_tf.evaluation.likelihood import BitsPerDim
 from flowpp_tf.io.files import write_json, writing

@@ -14,8 +14,7 @@ import math
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count
-from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.data.dataset import Images, as_images

@@ -25,10 +25,19 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_type, shown
-from flowpp_tf.core.checks import MOST_LEVELS, check_all_finite, check_pixels, pixel_dtype
+from flowpp_tf.core.checks import (
+  MOST_LEVELS,
+  as_array,
+  check_all_finite,
+  check_arguments,
+  check_count,
+  check_pixels,
+  check_type,
+  pixel_dtype,
+  shown,
+)
+from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.seeds import as_seed
 from flowpp_tf.data.dataset import as_images, levels_of
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted

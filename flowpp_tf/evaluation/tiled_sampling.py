@@ -9,8 +9,7 @@ import functools
 
 import numpy as np
 
-from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import pixel_dtype
+from flowpp_tf.core.checks import check_arguments, check_count, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import Images, as_images
 from flowpp_tf.evaluation.scores import Scorer

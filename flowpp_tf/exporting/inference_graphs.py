@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow_probability as tfp
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.non_finite import check_weights_finite
+from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting import flow_graph, network_graph
 from flowpp_tf.exporting.flow_graph import Tensor

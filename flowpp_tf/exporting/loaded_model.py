@@ -5,8 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_tensor, check_arguments, shown
-from flowpp_tf.core.checks import check_all_finite, input_errors
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, input_errors, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import is_count
 from flowpp_tf.io.digests import check_digests

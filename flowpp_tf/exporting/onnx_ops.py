@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.exporting.ops import Ops
 from flowpp_tf.version import __version__
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.exporting.inference_graphs import Graph, inference_graphs

@@ -23,10 +23,9 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import Check, checked, finite_check, pixel_checks
+from flowpp_tf.core.checks import Check, check_arguments, check_count, checked, finite_check, pixel_checks
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.non_finite import check_weights_finite
+from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.exporting.target import checked_target, metadata_text
 from flowpp_tf.io.digests import write_digests
 from flowpp_tf.io.files import replace_directory, writing

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.core.checks import real_dtype
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.io import budget, gate
 from flowpp_tf.io.image_file import PNG, ImageFileError, open_image
 from flowpp_tf.types import Path

@@ -12,8 +12,8 @@ import pathlib
 import re
 from typing import Any
 
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import import_extra
 from flowpp_tf.io import budget, gate
 from flowpp_tf.types import Path
 

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.io import hub
 from flowpp_tf.io.gate import read_json

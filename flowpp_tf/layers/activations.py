@@ -4,9 +4,9 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_tensor, check_type
-from flowpp_tf.core.dtypes import at_least_float32
+from flowpp_tf.core.checks import as_tensor, check_type
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tensors import at_least_float32
 
 
 def concat_elu(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n 2*c"]:

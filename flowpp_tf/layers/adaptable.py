@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flowpp_tf.core.arguments import check_type
+from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 
 

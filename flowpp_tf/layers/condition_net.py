@@ -15,8 +15,7 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.config.network import NetworkConfig
-from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
-from flowpp_tf.core.checks import check_shape
+from flowpp_tf.core.checks import check_arguments, check_count, check_shape, check_shape_of_images
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.blocks import apply_blocks, variables_of

@@ -16,10 +16,9 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.config.network import MIXERS, NetworkConfig
-from flowpp_tf.core.arguments import check_arguments, check_count, check_shape_of_images
-from flowpp_tf.core.checks import check_shape
+from flowpp_tf.core.checks import check_arguments, check_count, check_shape, check_shape_of_images
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.shapes import reshape, shape_of
+from flowpp_tf.core.tensors import reshape, shape_of
 from flowpp_tf.layers.activations import concat_elu, layer_norm
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
 from flowpp_tf.layers.fused import conv_attention_block

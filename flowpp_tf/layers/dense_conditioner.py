@@ -12,8 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import as_array, check_arguments
-from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.layers.blocks import variables_of
 from flowpp_tf.layers.init_norm import InitNormDense

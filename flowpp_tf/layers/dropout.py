@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.checks import check_arguments, check_count
+from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.seeds import as_seed
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.layers.kernels.pointwise import kept
 from flowpp_tf.layers.kernels.random_bits import sixteen_bits
 from flowpp_tf.types import Seed

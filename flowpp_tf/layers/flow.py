@@ -11,8 +11,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.arguments import as_sample_shape, check_type
-from flowpp_tf.core.checks import check_event, check_not_masked, real_tensor
+from flowpp_tf.core.checks import as_sample_shape, check_event, check_not_masked, check_type, real_tensor
 from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.types import Seed, TensorLike
 

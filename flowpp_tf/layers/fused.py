@@ -12,7 +12,7 @@ from jaxtyping import Float
 import tensorflow as tf
 
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.layers.gated import check_context, check_position_embedding
 from flowpp_tf.layers.kernels.pointwise import gated_sum, kept_concat_elu, kept_values
 from flowpp_tf.layers.kernels.products import product_of

@@ -14,8 +14,7 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.checks import check_shape
+from flowpp_tf.core.checks import check_arguments, check_count, check_shape
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.activations import concat_elu, gate

@@ -15,10 +15,10 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.config.network import PADDINGS
-from flowpp_tf.core.arguments import check_arguments, check_count
-from flowpp_tf.core.dtypes import at_least_float32
+from flowpp_tf.core.checks import check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
+from flowpp_tf.core.tensors import at_least_float32
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.layers.kernels.products import conv2d, dense, periodic_conv2d
 

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_arguments, check_count
+from flowpp_tf.core.checks import check_arguments, check_count
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")

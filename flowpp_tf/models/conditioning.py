@@ -12,8 +12,7 @@ import tensorflow as tf
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks
-from flowpp_tf.core.arguments import as_dtype, as_tensor, check_arguments, check_type
-from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.checks import as_dtype, as_tensor, check_all_finite, check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 

@@ -13,7 +13,7 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions import FlowDistribution, UniformDequantization, VariationalDequantization
 from flowpp_tf.layers import ContextNet, LabelEmbedding
 from flowpp_tf.models.coupling_flow import CouplingFlow

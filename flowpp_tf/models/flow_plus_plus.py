@@ -14,24 +14,27 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
-from flowpp_tf.core.arguments import as_array, as_tensor, check_arguments, check_count, check_type
 from flowpp_tf.core.checks import (
   Check,
+  as_array,
+  as_tensor,
   check_all_finite,
+  check_arguments,
+  check_count,
   check_pixels,
   check_shape,
+  check_type,
   check_uniform_noise,
   checked,
   pixel_dtype,
   pixels_are_valid,
   with_shape,
 )
-from flowpp_tf.core.context import EvalContext, fold_in
+from flowpp_tf.core.context import NOISE, EvalContext, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.finite import check_finite
 from flowpp_tf.core.lanes import in_eager_lanes
-from flowpp_tf.core.non_finite import check_finite
-from flowpp_tf.core.seeds import NOISE, as_seed
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.io.gate import reading

@@ -10,10 +10,16 @@ from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.arguments import as_sample_shape, as_tensor, check_arguments, check_count
-from flowpp_tf.core.checks import check_pixels, pixels_are_valid
+from flowpp_tf.core.checks import (
+  as_sample_shape,
+  as_tensor,
+  check_arguments,
+  check_count,
+  check_pixels,
+  pixels_are_valid,
+)
+from flowpp_tf.core.context import tfp_seed
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.seeds import tfp_seed
 from flowpp_tf.models.conditioning import conditioning_of_any_batch
 from flowpp_tf.types import Seed, TensorLike
 

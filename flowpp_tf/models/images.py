@@ -14,7 +14,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
-from flowpp_tf.core.arguments import check_arguments, check_shape_of_images
+from flowpp_tf.core.checks import check_arguments, check_shape_of_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.models.coupling_flow import CouplingFlow

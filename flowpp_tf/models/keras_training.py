@@ -14,10 +14,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core import checks, finite_steps
-from flowpp_tf.core.arguments import as_array, check_arguments, check_type, shown
+from flowpp_tf.core import checks, finite
+from flowpp_tf.core.checks import as_array, check_arguments, check_type, shown
 from flowpp_tf.core.errors import Diverged, InputError
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import reading
 from flowpp_tf.io.safetensors_file import SUFFIX
@@ -106,7 +106,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     self.max_skipped = max_skipped
     with self.distribute_strategy.scope():
       # In a namespace, so that checkpoints of the model do not hold it.
-      self._skipped = types.SimpleNamespace(in_a_row=finite_steps.replicated_variable(0, tf.int64, "skipped_in_a_row"))
+      self._skipped = types.SimpleNamespace(in_a_row=finite.replicated_variable(0, tf.int64, "skipped_in_a_row"))
 
   def get_compile_config(self) -> None:
     """Return None: a model is loaded uncompiled."""
@@ -308,16 +308,16 @@ class KerasModelMixin(Adaptable, keras.Model):
     gradients = [tf.convert_to_tensor(g) for g in gradients if g is not None]
 
     # A sum over replicas is finite if all its parts are.
-    norm = finite_steps.global_norm(gradients, loss.dtype)
+    norm = finite.global_norm(gradients, loss.dtype)
     loss_sum, norm_sum = tf.unstack(_sum_over_replicas(tf.stack([loss, norm])))
     scales_loss = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     scale = tf.convert_to_tensor(optimizer.dynamic_scale) if scales_loss else None
-    check = finite_steps.check_step(loss_sum, norm_sum, scale)
+    check = finite.check_step(loss_sum, norm_sum, scale)
     if scales_loss:  # it skips steps itself, by the gradients of its first replica
       gradients[0] = tf.where(check.finite, gradients[0], tf.cast(np.nan, gradients[0].dtype))
 
     def update(strategy, check, *gradients):
-      check = finite_steps.StepCheck(*(strategy.experimental_local_results(value)[0] for value in check))
+      check = finite.StepCheck(*(strategy.experimental_local_results(value)[0] for value in check))
 
       def apply():
         strategy.run(lambda *gradients: optimizer.apply(gradients, variables), args=gradients)
@@ -327,7 +327,7 @@ class KerasModelMixin(Adaptable, keras.Model):
         apply()
       else:
         tf.cond(check.finite, apply, lambda: False)
-      finite_steps.count_failures(self._skipped.in_a_row, check)
+      finite.count_failures(self._skipped.in_a_row, check)
 
     # A branch of a replica could not synchronise it with the others.
     replica.merge_call(update, args=(check, *gradients))
@@ -449,7 +449,7 @@ class _Watch(keras.callbacks.Callback):
 
   def on_train_batch_end(self, batch, logs=None):
     in_a_row, iterations = (int(v.numpy()) for v in (self.model._skipped.in_a_row, self.model.optimizer.iterations))
-    finite_steps.raise_if_diverged(in_a_row, self.model.max_skipped, _CAUSES[iterations > 0])
+    finite.raise_if_diverged(in_a_row, self.model.max_skipped, _CAUSES[iterations > 0])
 
   def on_epoch_end(self, epoch, logs=None):
     ends = self.model.stop_training or epoch == self.params["epochs"] - 1

@@ -21,7 +21,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
-from flowpp_tf.core.arguments import as_array, check_number
+from flowpp_tf.core.checks import as_array, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner

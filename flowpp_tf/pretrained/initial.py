@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from flowpp_tf.core.arguments import check_arguments, check_type
+from flowpp_tf.core.checks import check_arguments, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reading, reason

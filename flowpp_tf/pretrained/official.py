@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.files import replace_file
 from flowpp_tf.io.gate import read_npz

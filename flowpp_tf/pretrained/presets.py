@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.non_finite import check_weights_finite
+from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
 from flowpp_tf.io.gate import read_json
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, preset_folder

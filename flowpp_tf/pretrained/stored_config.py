@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.recipe import PRECISIONS
 from flowpp_tf.config.size import ModelSize, model_size
-from flowpp_tf.core.arguments import check_type
+from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import budget
 

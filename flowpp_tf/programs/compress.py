@@ -27,8 +27,7 @@ from flowpp_tf.compression.pictures import (
 )
 from flowpp_tf.core.checks import pixel_dtype
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.figures import with_error
-from flowpp_tf.core.progress import progress_bar
+from flowpp_tf.core.report import progress_bar, with_error
 from flowpp_tf.evaluation import BitMaps, Scorer, evaluate_bits_per_dim
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus

@@ -15,8 +15,8 @@ from absl import flags
 
 from flowpp_tf.compression import SEGMENT_IMAGES, TIERS
 from flowpp_tf.compression.jpegxl import ALLOWED
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.image_folder import all_files
 from flowpp_tf.programs import data_flags, flag_kinds, model_flags, run

@@ -15,9 +15,9 @@ from absl import flags
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig
-from flowpp_tf.core.data_settings import recorded_settings
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
+from flowpp_tf.core.settings import recorded_settings
 from flowpp_tf.io.image_folder import DEEP_SUFFIXES, image_files
 from flowpp_tf.programs import flag_kinds, run
 

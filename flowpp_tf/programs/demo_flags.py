@@ -14,8 +14,8 @@ import socket
 
 from absl import flags
 
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import check_extra
 from flowpp_tf.io import gate
 from flowpp_tf.programs import model_flags
 

@@ -49,7 +49,7 @@ def strategy_from_flags(deterministic: bool = False, batch_size: int | None = No
       come one after the other.
     batch_size: of a device, if it is known; see `use_cpu_lanes`.
   """
-  from flowpp_tf.core.hardware import has_accelerator
+  from flowpp_tf.core.environment import has_accelerator
   from flowpp_tf.core.lanes import use_cpu_lanes
   from flowpp_tf.core.tracing import set_jit
   from flowpp_tf.devices import Workers, enable_determinism, get_strategy

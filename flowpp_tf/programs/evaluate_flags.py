@@ -11,8 +11,8 @@ import os
 
 from absl import flags
 
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.io.model_folders import EVALUATION
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, run

@@ -8,8 +8,8 @@ import pathlib
 
 from absl import flags
 
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import WEIGHT_DTYPES
 from flowpp_tf.programs import model_flags
 

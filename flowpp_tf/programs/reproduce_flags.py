@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from flowpp_tf.core.extras import check_extra
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.programs import flag_kinds, run
 from flowpp_tf.reproduction.variants import BASES, VARIANTS
 

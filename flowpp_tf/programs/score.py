@@ -12,7 +12,7 @@ import sys
 from absl import flags
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.progress import progress_bar
+from flowpp_tf.core.report import progress_bar
 from flowpp_tf.data import images as image_files
 from flowpp_tf.data.arrays import load_array
 from flowpp_tf.evaluation import BitMaps, Scorer, load_typical, measure_typical

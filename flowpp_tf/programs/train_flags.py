@@ -8,8 +8,8 @@ A config brings the flags of its recipe, configs/NAME.flags; those that are give
 from absl import flags
 
 from flowpp_tf.config import CONFIGS, PRECISIONS, FlowPlusPlusConfig, Recipe, RunSettings, TrainingConfig
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.extras import check_extra
 from flowpp_tf.core.registry import dataset_entry
 from flowpp_tf.io.model_folders import presets
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds

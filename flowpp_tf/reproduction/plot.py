@@ -5,7 +5,7 @@ import io
 
 import numpy as np
 
-from flowpp_tf.core.extras import import_extra
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.io.files import write_file
 from flowpp_tf.reproduction.variants import VARIANTS
 from flowpp_tf.types import Path

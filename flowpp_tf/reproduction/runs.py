@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from flowpp_tf.config import Recipe
-from flowpp_tf.core.cores import usable_cores
+from flowpp_tf.core.environment import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import write_file, write_json

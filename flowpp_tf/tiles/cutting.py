@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from flowpp_tf.core.arguments import as_array, shown
+from flowpp_tf.core.checks import as_array, shown
 from flowpp_tf.core.errors import InputError
 
 # Of how many sizes models of cut tiles are kept: each takes seconds to make, and pictures of one size have three.

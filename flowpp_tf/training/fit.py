@@ -11,11 +11,10 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors import ActNorm, Invertible1x1Conv, Invertible1x1ConvLU
 from flowpp_tf.bijectors.standardization import check_resolved
-from flowpp_tf.core.arguments import as_array, check_arguments, check_count, check_number
-from flowpp_tf.core.checks import check_all_finite
+from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_number
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.finite_steps import check_step, count_failures, global_norm, raise_if_diverged
-from flowpp_tf.core.progress import progress_bar
+from flowpp_tf.core.finite import check_step, count_failures, global_norm, raise_if_diverged
+from flowpp_tf.core.report import progress_bar
 from flowpp_tf.layers import Flow
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.schedules import learning_rate_schedule

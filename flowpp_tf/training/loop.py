@@ -15,12 +15,12 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.config.training import TrainingConfig
-from flowpp_tf.core.arguments import check_arguments
-from flowpp_tf.core.cores import usable_cores
+from flowpp_tf.core.checks import check_arguments
+from flowpp_tf.core.environment import usable_cores
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.finite_steps import raise_if_diverged
+from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
-from flowpp_tf.core.progress import progress_bar
+from flowpp_tf.core.report import progress_bar
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.non_finite import first_non_finite_part
+from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.training.step import dropout_seed, step_noise, step_seed

@@ -19,7 +19,7 @@ import math
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.arguments import check_type
+from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 

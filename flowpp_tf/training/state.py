@@ -10,9 +10,9 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.finite_steps import LossScale, replicated_variable
+from flowpp_tf.core.finite import LossScale, replicated_variable
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.schedules import PiecewiseSchedule, learning_rate_schedule

@@ -11,11 +11,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.context import fold_in
-from flowpp_tf.core.finite_steps import StepCheck, check_step, count_failures, global_norm
+from flowpp_tf.core.context import NOISE, as_seed, fold_in
+from flowpp_tf.core.finite import StepCheck, check_step, count_failures, global_norm
 from flowpp_tf.core.lanes import add_in_order, in_lanes, lane_count, map_lanes
-from flowpp_tf.core.seeds import NOISE, as_seed
-from flowpp_tf.core.shapes import shape_of
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
 from flowpp_tf.training.state import TrainState

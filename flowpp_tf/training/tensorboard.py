@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.extras import check_extra
+from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.lanes import in_lanes
 from flowpp_tf.training.state import TrainState
 

@@ -26,7 +26,7 @@ from typing import Any
 from absl import logging
 
 from flowpp_tf.config.training import TrainingConfig
-from flowpp_tf.core.arguments import check_type
+from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import describe
 from flowpp_tf.io import gate

@@ -13,8 +13,7 @@ import flowpp_tf as fpp
 from flowpp_tf.compression import TieredCodec, segment, tensorflow_networks
 from flowpp_tf.compression.stack import Stack
 from flowpp_tf.config.structure import parse_structure
-from flowpp_tf.core.context import fold_in
-from flowpp_tf.core.seeds import NOISE, as_seed
+from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.evaluation import BitMaps, PositionScorer, evaluate_bits_per_dim
 from flowpp_tf.io.budget import Budget, BudgetError, use
 from flowpp_tf.tiles.cutting import by_size, coded_sizes, to_tiles

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from flowpp_tf.core.arguments import check_arguments
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
 
 

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 
-from flowpp_tf.core import cores
+from flowpp_tf.core import environment
 from support.programs import ROOT
 
 
 def test_without_affinities_all_cores_are_usable(monkeypatch):
   monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-  assert cores.usable_cores() == [*range(os.cpu_count())]
+  assert environment.usable_cores() == [*range(os.cpu_count())]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux binds a process to cores")

@@ -7,7 +7,7 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
-from flowpp_tf.core.extras import EXTRAS
+from flowpp_tf.core.environment import EXTRAS
 from flowpp_tf.io.deep_image import read_deep
 from support.models import MINIMAL, small_images
 from support.programs import ROOT, call

@@ -14,7 +14,7 @@ import pytest
     ("flowpp_tf.data.Photographs", "flowpp_tf.data.RandomCrops"),
     ("flowpp_tf.devices.total", "flowpp_tf.core.lanes.add_in_order"),
     ("flowpp_tf.devices.in_lanes", "flowpp_tf.core.lanes.in_lanes"),
-    ("flowpp_tf.devices.has_accelerator", "flowpp_tf.core.hardware.has_accelerator"),
+    ("flowpp_tf.devices.has_accelerator", "flowpp_tf.core.environment.has_accelerator"),
     ("flowpp_tf.distributions.ImageDistribution", "flowpp_tf.models.ImageDistribution"),
     ("flowpp_tf.evaluation.Batched", "flowpp_tf.evaluation.BatchedModel"),
     ("flowpp_tf.training.train", "flowpp_tf.training.run_training"),

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.core.extras import EXTRAS
+from flowpp_tf.core.environment import EXTRAS
 from flowpp_tf.core.registry import COUPLINGS
 from support.marks import exhaustive
 from support.programs import ROOT, call
@@ -99,7 +99,7 @@ def of_extra(metadata, extra=""):
 
 
 def test_requirements_are_the_dependencies_and_the_extras_of_training(wheel):
-  """And each package that core/extras.py names is installed by the extra that it names."""
+  """And each package that core/environment.py names is installed by the extra that it names."""
   metadata = wheel[1]
   requirements = map(
     packaging.requirements.Requirement, (ROOT / "requirements.txt").read_text().partition("\n")[2].splitlines()

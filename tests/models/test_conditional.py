@@ -1,7 +1,6 @@
 """Flows given a context: batch, broadcast, slices, divergences, event-space bijectors, and bad contexts."""
 
 import functools
-import importlib
 
 import keras
 import numpy as np
@@ -11,8 +10,8 @@ import tensorflow_probability as tfp
 
 import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
-import flowpp_tf.core.backend
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.environment import check_backend
 from support.bijector_cases import draw
 from support.models import perturb
 
@@ -218,4 +217,4 @@ def test_composites_of_composites_need_one_trace():
 def test_another_backend_of_keras_is_refused_on_import(monkeypatch):
   monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
   with pytest.raises(ImportError, match="needs Keras on TensorFlow, got the backend 'jax'; set"):
-    importlib.reload(flowpp_tf.core.backend)
+    check_backend()

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
-from flowpp_tf.core.non_finite import first_non_finite_part
-from flowpp_tf.core.seeds import as_seed
+from flowpp_tf.core.context import as_seed
+from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.core.tracing import traced_once
 from support.marks import quick_rows
 from support.models import SMALL, small_images

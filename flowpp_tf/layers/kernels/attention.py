@@ -16,7 +16,7 @@ import functools
 from jaxtyping import Float
 import tensorflow as tf
 
-from flowpp_tf.core.hardware import has_accelerator
+from flowpp_tf.core.environment import has_accelerator
 from flowpp_tf.core.remat import with_dependency
 from flowpp_tf.core.tracing import traced_once
 

@@ -8,9 +8,8 @@ float32: low precision pays off only in matrix products.
 from jaxtyping import Bool, Float
 import tensorflow as tf
 
-from flowpp_tf.core.dtypes import at_least_float32
 from flowpp_tf.core.remat import recomputed_elementwise
-from flowpp_tf.core.shapes import reshape, shape_of
+from flowpp_tf.core.tensors import at_least_float32, reshape, shape_of
 
 LAYER_NORM_EPSILON = 1e-5
 

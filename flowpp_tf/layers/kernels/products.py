@@ -5,9 +5,8 @@ from collections.abc import Callable
 from jaxtyping import Float
 import tensorflow as tf
 
-from flowpp_tf.core.dtypes import at_least_float32
 from flowpp_tf.core.remat import rematerialized
-from flowpp_tf.core.shapes import reshape, shape_of
+from flowpp_tf.core.tensors import at_least_float32, reshape, shape_of
 
 Product = Callable[..., tf.Tensor]  # `product(x, kernel, bias=None)`
 

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Int16
 import tensorflow as tf
 
-from flowpp_tf.core.shapes import reshape
+from flowpp_tf.core.tensors import reshape
 from flowpp_tf.types import Seed
 
 _PHILOX = 1  # number of the generator in `tf.random.Algorithm`

@@ -1,8 +1,9 @@
-"""Shapes of which only the unknown part is computed."""
+"""Shapes of which only the unknown part is computed; limits of floating dtypes, and where narrow ones are widened."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import ml_dtypes
 import tensorflow as tf
 
 
@@ -21,3 +22,13 @@ def reshape(x: tf.Tensor, sizes: Sequence[Any]) -> tf.Tensor:
   if len(dynamic) != 1 or -1 in [size for size in sizes if not tf.is_tensor(size)]:
     return tf.reshape(x, sizes)
   return tf.reshape(x, [-1 if i in dynamic else size for i, size in enumerate(sizes)])
+
+
+def finfo(dtype: tf.DType) -> Any:
+  """Return the limits of a floating dtype, as `np.finfo` does, which does not know bfloat16."""
+  return ml_dtypes.finfo(dtype.as_numpy_dtype)
+
+
+def at_least_float32(x: tf.Tensor) -> tf.Tensor:
+  """Return `x` in float32 if its dtype is narrower: low precision pays off only in matrix products."""
+  return tf.cast(x, tf.float32) if x.dtype.size < 4 else x

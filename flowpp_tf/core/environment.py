@@ -1,13 +1,15 @@
-"""Packages that only an extra of the package installs: imported where they are used, named in one line if missing.
+"""What this installation and this machine have: packages of extras, cores, accelerators, the backend of Keras.
 
     datasets = import_extra("sklearn.datasets", "the data set 'digits'")
 
+A package that only an extra installs is imported where it is used, and named in one line if it is missing.
 pyproject.toml has the extras. No module of the package imports one of these at its top, so that what needs none of
 them runs without them.
 """
 
 import importlib
 import importlib.util
+import os
 from typing import Any
 
 from flowpp_tf.core.errors import InputError
@@ -66,3 +68,28 @@ def import_extra(module: str, what: str) -> Any:
 def _missing(package, what):
   name, extra = EXTRAS[package]
   return InputError(f"{what} needs {name}, which is not installed: pip install 'flowpp_tf[{extra}]'")
+
+
+def usable_cores() -> list[int]:
+  """Return the numbers of the cores that this process may use: not all under `taskset`, in containers, on clusters."""
+  if hasattr(os, "sched_getaffinity"):
+    return sorted(os.sched_getaffinity(0))
+  return [*range(os.cpu_count() or 1)]  # macOS and Windows
+
+
+def has_accelerator() -> bool:
+  """Return whether TensorFlow sees a GPU or a TPU."""
+  import tensorflow as tf
+
+  return any(tf.config.list_physical_devices(kind) for kind in ("GPU", "TPU"))
+
+
+def check_backend() -> None:
+  """Raise an ImportError unless Keras runs on TensorFlow: on another backend couplings would have no weights."""
+  import keras
+
+  if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+      f"flowpp_tf needs Keras on TensorFlow, got the backend {keras.backend.backend()!r}; set the "
+      "environment variable KERAS_BACKEND=tensorflow before Keras is imported"
+    )
