@@ -73,7 +73,7 @@ def run_version(contestant, turns):
   sys.path.insert(0, contestant.folder)
   import tensorflow as tf
 
-  in_lanes = _use_lanes(contestant.threads, contestant.lanes)
+  concat_shards = _use_lanes(contestant.threads, contestant.lanes)
   import flowpp_tf as fpp
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
 
@@ -93,9 +93,9 @@ def run_version(contestant, turns):
       train_step(state, images)
       return state.optimizer.iterations.value.read_value()  # what is waited for
   elif contestant.what == "sample":
-    call = lambda: in_lanes(model.decode, model.sample_latents(contestant.batch, seed=0))
+    call = lambda: concat_shards(model.decode, model.sample_latents(contestant.batch, seed=0))
   elif contestant.what == "evaluate":
-    call = lambda: in_lanes(log_likelihood, images, noise)
+    call = lambda: concat_shards(log_likelihood, images, noise)
   else:
     from flowpp_tf.evaluation.distributed_function import DistributedFunction
 
@@ -107,7 +107,7 @@ def run_version(contestant, turns):
 
 
 def _use_lanes(threads, count):
-  """Set up TensorFlow as the programs of the version do, and return its `in_lanes`."""
+  """Set up TensorFlow as the programs of the version do, and return its `concat_shards`."""
   import tensorflow as tf
 
   try:
@@ -119,7 +119,7 @@ def _use_lanes(threads, count):
       tf.config.threading.set_intra_op_parallelism_threads(threads)
       return lambda function, *tensors: function(*tensors)
   lanes.use_cpu_lanes(count)
-  return lanes.in_lanes
+  return getattr(lanes, "concat_shards", None) or lanes.in_lanes  # its name in earlier versions
 
 
 def _take_turns(run, parameters, turns):

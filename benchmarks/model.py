@@ -100,7 +100,7 @@ def build(case):
 
   import baseline
   import flowpp_tf as fpp
-  from flowpp_tf.core.lanes import in_lanes
+  from flowpp_tf.core.lanes import concat_shards
   from flowpp_tf.training import TrainingConfig, TrainState, train_step
 
   unknown = set(case.words) - {"plain", "baseline", "jit"}
@@ -126,10 +126,10 @@ def build(case):
         train_step(state, images)
         return state.optimizer.iterations.value.read_value()  # what is waited for
   elif case.what == "sample":
-    call = lambda: in_lanes(model.decode, model.sample_latents(case.batch, seed=0))
+    call = lambda: concat_shards(model.decode, model.sample_latents(case.batch, seed=0))
   else:
     noise = model.sample_noise([case.batch], tf.constant([0, 1]))
-    call = lambda: in_lanes(lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0), images, noise)
+    call = lambda: concat_shards(lambda images, noise: model.log_prob_bound(images, noise=noise, seed=0), images, noise)
   return tf.function(call, autograph=False, jit_compile="jit" in case.words)
 
 

@@ -78,7 +78,7 @@ def _largest_divisor(size, most):
   return most if size is None else max(n for n in range(1, most + 1) if size % n == 0)
 
 
-def map_lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
+def map_shards(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
   """Return the results of `function(*parts)` for each of the equal parts of `tensors [B, ...]`.
 
   In a graph the calls run in parallel. Eagerly there is one call, with the whole batch.
@@ -96,13 +96,13 @@ def map_lanes(function: Callable[..., Any], *tensors: tf.Tensor) -> list[Any]:
   return [traced(*(tensor[start:stop] for tensor in tensors)) for start, stop in zip(bounds, bounds[1:])]
 
 
-def in_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
+def concat_shards(function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed in lanes."""
-  results = map_lanes(function, *tensors)
+  results = map_shards(function, *tensors)
   return results[0] if len(results) == 1 else tf.concat(results, axis=0)
 
 
-def add_in_order(parts: Sequence[tf.Tensor]) -> tf.Tensor:
+def sum_shards(parts: Sequence[tf.Tensor]) -> tf.Tensor:
   """Return the sum of tensors, added up in their order."""
   return sum(parts[1:], start=parts[0])
 
@@ -164,10 +164,10 @@ def sync_lanes(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part:
 def moments(parts: Sequence[tf.Tensor], num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
   """Return mean and variance over the first `num_axes` axes of all parts of a batch."""
   flat = [tf.reshape(part, [tf.reduce_prod(tf.shape(part)[:num_axes]), -1]) for part in parts]
-  count = add_in_order([tf.shape(part)[0] for part in flat])
+  count = sum_shards([tf.shape(part)[0] for part in flat])
   averages = [tf.fill([1, tf.shape(part)[0]], 1 / tf.cast(count, part.dtype)) for part in flat]
   # A product is the fastest sum.
-  average = lambda values: add_in_order([tf.matmul(a, v) for a, v in zip(averages, values)])
+  average = lambda values: sum_shards([tf.matmul(a, v) for a, v in zip(averages, values)])
   mean = average(flat)
   variance = average([tf.math.squared_difference(part, mean) for part in flat])
   return tuple(tf.reshape(value, parts[0].shape[num_axes:]) for value in (mean, variance))

@@ -9,11 +9,12 @@ __getattr__ = _renamed(
   {
     **{
       name: f"flowpp_tf.core.lanes.{name}"
-      for name in ("in_eager_lanes", "in_lanes", "lane_count", "moments", "use_cpu_lanes")
+      for name in ("in_eager_lanes", "lane_count", "moments", "use_cpu_lanes")
     },
-    "side_by_side": "flowpp_tf.core.lanes.map_lanes",
+    "in_lanes": "flowpp_tf.core.lanes.concat_shards",
+    "side_by_side": "flowpp_tf.core.lanes.map_shards",
     "together": "flowpp_tf.core.lanes.sync_lanes",
-    "total": "flowpp_tf.core.lanes.add_in_order",
+    "total": "flowpp_tf.core.lanes.sum_shards",
     "has_accelerator": "flowpp_tf.core.environment.has_accelerator",
   },
 )

@@ -11,7 +11,7 @@ import tensorflow as tf
 from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_finite, first_non_finite_part
-from flowpp_tf.core.lanes import in_eager_lanes, in_lanes, lane_count
+from flowpp_tf.core.lanes import concat_shards, in_eager_lanes, lane_count
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
 
@@ -42,13 +42,13 @@ class DistributedFunction:
       replica = tf.distribute.get_replica_context()
       size = tf.shape(tensors[0])[0] // replicas
       first = size * tf.cast(replica.replica_id_in_sync_group, tf.int32)
-      result = in_lanes(function, *(t[first : first + size] for t in tensors))
+      result = concat_shards(function, *(t[first : first + size] for t in tensors))
       gathered = tf.int32 if result.dtype.is_integer else result.dtype  # the other integers cannot be
       return tf.cast(replica.all_gather(tf.cast(result, gathered), axis=0), result.dtype)
 
     def on_all(*tensors):
       if replicas == 1:
-        return in_lanes(function, *tensors)
+        return concat_shards(function, *tensors)
       return strategy.experimental_local_results(strategy.run(on_replica, args=tensors))[0]
 
     self._function = function

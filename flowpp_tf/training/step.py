@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.finite import StepCheck, check_step, count_failures, global_norm
-from flowpp_tf.core.lanes import add_in_order, in_lanes, lane_count, map_lanes
+from flowpp_tf.core.lanes import concat_shards, lane_count, map_shards, sum_shards
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
@@ -62,7 +62,7 @@ def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[
     size * replica.replica_id_in_sync_group,
     size,
   )
-  bound = in_lanes(
+  bound = concat_shards(
     lambda images, noise, *values: state.model.log_prob_bound(images, noise=noise, seed=0, **dict(zip(given, values))),
     images,
     noise,
@@ -123,8 +123,10 @@ def _gradients(state, images, given, seed, scale):
     first = images_here * replica.replica_id_in_sync_group + size * index
     noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
     share = lambda t: t if microbatches == 1 else t[size * index : size * (index + 1)]
-    bounds, gradients = zip(*map_lanes(lane, share(images), noise, first + tf.range(size), *map(share, given.values())))
-    return tf.concat(bounds, axis=0), [add_in_order(parts) for parts in zip(*gradients)]
+    bounds, gradients = zip(
+      *map_shards(lane, share(images), noise, first + tf.range(size), *map(share, given.values()))
+    )
+    return tf.concat(bounds, axis=0), [sum_shards(parts) for parts in zip(*gradients)]
 
   if microbatches == 1:
     bound, gradients = microbatch(0)

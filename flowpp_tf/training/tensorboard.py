@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core.environment import check_extra
-from flowpp_tf.core.lanes import in_lanes
+from flowpp_tf.core.lanes import concat_shards
 from flowpp_tf.training.state import TrainState
 
 _SIDE = 6  # samples in a row and in a column of a grid
@@ -84,7 +84,7 @@ class TensorBoard:
     """Return samples for the grid; of a model with classes, a column for each of the first classes."""
     model, count = self._state.model, _SIDE**2
     labels = [tf.range(count) % min(_SIDE, model.config.num_classes)] if model.config.num_classes else []
-    return in_lanes(lambda z, *labels: model.decode(z, *labels), model.sample_latents(count, seed=0), *labels)
+    return concat_shards(lambda z, *labels: model.decode(z, *labels), model.sample_latents(count, seed=0), *labels)
 
   def _writer(self, name):
     if name not in self._writers:
