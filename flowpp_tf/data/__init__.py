@@ -5,9 +5,7 @@ import inspect
 
 from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import DATASETS, dataset_entry
-from flowpp_tf.core.registry import register as _register
-from flowpp_tf.core.registry import registered as _registered
+from flowpp_tf.core.registry import DATASETS, dataset_entry, register as _register, registered as _registered
 from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.gaussian_fields import GaussianFields
