@@ -25,9 +25,9 @@ import tempfile
 
 from absl import app, flags
 
+import ablations
 import counts
 import figures
-from flowpp_tf.reproduction import table as table_of_ablations
 import growth
 import race
 import scaling
@@ -407,7 +407,7 @@ def codec_speed_table(stored):
 
 def ablations_table(stored, part):
   for table in results(stored, part):
-    yield from table_of_ablations.cells(table)
+    yield from ablations.cells(table)
 
 
 def vector_flows_table(stored):

@@ -20,7 +20,7 @@ FLOORS = (
   ("layers", "distributions", "data", "devices", "pretrained"),
   ("models",),
   ("evaluation", "training", "compression", "exporting"),
-  ("bulk", "demo", "reproduction"),
+  ("bulk", "demo"),
   ("programs",),
   ("__main__", "__init__"),
 )

@@ -10,7 +10,7 @@ PICTURES = {
   "training_curves": ("charts", "svg"),
   "mixture_cdf": ("newton", "svg"),
   "scores_digits": ("scores", "svg"),
-  "ablations": ("ablations", "svg"),
+  "ablations": ("charts", "svg"),
   "field_ranks": ("ranks", "svg"),
   "samples_first": ("samples", "png"),
   "samples_digits": ("samples", "png"),

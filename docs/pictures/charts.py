@@ -7,6 +7,7 @@ import sys
 import style
 
 sys.path.append(str(style.IMAGES.parents[1] / "benchmarks"))
+import ablations as ablations_benchmark  # noqa: E402
 import figures  # noqa: E402
 import growth as growth_benchmark  # noqa: E402
 
@@ -137,3 +138,30 @@ def history(preset):
   """Rows of the metrics that ship with a preset."""
   lines = (figures.PRESETS / preset / "metrics.jsonl").read_text().splitlines()
   return [row for row in map(json.loads, lines) if "val_bits_per_dim" in row]
+
+
+def ablations(theme):
+  """Validation dark and training light, a row for each data set, over steps and over CPU-seconds; means over seeds."""
+  part = "ablations_"
+  tables = {name.removeprefix(part): stored["runs"][0]["result"] for name, stored in RESULTS.items() if part in name}
+  colors = (theme.text, theme.ours, theme.other, theme.training, theme.memory)
+  fig, axes = style.figure(theme, 1 + 3.4 * len(tables), len(tables), 2, sharey="row")
+  for row, (data, table) in zip(axes, tables.items()):
+    for (variant, curve), color in zip(table["curves"].items(), colors, strict=True):
+      for ax, by in zip(row, ("step", "cpu_seconds")):
+        ax.plot(curve[by], curve["bits_per_dim"], color=color, linewidth=2, alpha=0.35)
+        title = ablations_benchmark.VARIANTS[variant].title
+        ax.plot(curve[by], curve["val_bits_per_dim"], color=color, linewidth=2, label=title)
+    for ax in row:
+      ax.grid(color=theme.faint, linewidth=0.8)
+      ax.xaxis.set_major_formatter("{x:,.0f}")
+      ax.locator_params(nbins=5)
+    row[0].set_ylim(*ablations_benchmark.limits_of(table["curves"]))
+    row[0].set_title(data, loc="left", color=theme.text)
+    row[0].set_ylabel("bits/dim", color=theme.text)
+  for ax, label in zip(axes[-1], ("training step", "CPU-seconds of training steps")):
+    ax.set_xlabel(label, color=theme.text)
+  fig.legend(
+    *axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False, labelcolor=theme.text
+  )
+  return fig

@@ -1,6 +1,6 @@
 """The commands: `bin/train`, `flowpp-train` and `python -m flowpp_tf train` begin here.
 
-train evaluate sample score export demo compress decompress reproduce
+train evaluate sample score export demo compress decompress
 """
 
 import functools
@@ -21,7 +21,6 @@ COMMANDS = {
   "demo": "show a model on a web page",
   "compress": "compress images without loss",
   "decompress": "give compressed images back",
-  "reproduce": "run the paper's ablations, with table and plot",
 }
 _COMPLETION = 'eval "$(flowpp --completion=bash)" lets the shell complete commands and flags; also zsh, fish.'
 
@@ -74,6 +73,6 @@ def _explain(command):
 
 
 # Entry points of `flowpp-train` and so on, and of bin/.
-train, evaluate, sample, score, export, demo, compress, decompress, reproduce = (
+train, evaluate, sample, score, export, demo, compress, decompress = (
   functools.partial(start, command) for command in COMMANDS
 )

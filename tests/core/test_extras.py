@@ -68,7 +68,6 @@ PROGRAMS = [
   ("sklearn", "the data set 'digits'", ["evaluate", "--preset=digits"]),
   ("matplotlib", "the plot of a run's curves", ["train", "--config=digits"]),
   ("tensorboard", "--tensorboard=scalars,samples", ["train", "--config=digits"]),
-  ("matplotlib", "a plot of the results", ["reproduce"]),
   ("imagecodecs", "--codecs", ["evaluate", "--preset=digits", "--codecs"]),
   ("constriction", "compression", ["compress", "--preset=digits", "--images=a.png", "--output=a.fpp"]),
   ("onnx", "--format=onnx", ["export", "--preset=digits", "--format=onnx"]),

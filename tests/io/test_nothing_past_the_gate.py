@@ -48,7 +48,6 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "programs.sample": ("open", "writes"),
   "programs.compress": ("open", "writes; reads again what it has written"),
   "programs.decompress": ("open", "writes"),
-  "reproduction.runs": ("open", "writes the log of a process"),
   "compression.archive": ("json.loads", "of a part of an archive that the gate has opened, whose size is claimed"),
   "compression.description": ("json.loads np.load members.open", "of bytes that the gate has read"),
   "compression.output_folder": ("open", "writes"),
