@@ -120,9 +120,9 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
     sync_lanes(of_all, x)
 
-  def is_new(self) -> bool:
-    """Return whether scale and bias are still 1 and 0: neither initialised, nor trained, nor loaded."""
-    return bool(tf.reduce_all(tf.equal(self.scale, 1)) & tf.reduce_all(tf.equal(self.bias, 0)))
+  def is_initialized(self) -> bool:
+    """Return whether scale and bias differ from 1 and 0: they were initialised, trained or loaded."""
+    return bool(tf.reduce_any(tf.not_equal(self.scale, 1)) | tf.reduce_any(tf.not_equal(self.bias, 0)))
 
   def _forward_and_log_det(self, x, ctx):
     if ctx is not None and ctx.initialize:

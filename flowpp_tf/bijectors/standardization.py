@@ -109,9 +109,9 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     self.stddev.assign(stddev)
     return lanes
 
-  def is_new(self) -> bool:
-    """Return whether mean and stddev are still 0 and 1: neither fitted nor loaded."""
-    return bool(tf.reduce_all(tf.equal(self.mean, 0)) & tf.reduce_all(tf.equal(self.stddev, 1)))
+  def is_initialized(self) -> bool:
+    """Return whether mean and stddev differ from 0 and 1: they were fitted or loaded."""
+    return bool(tf.reduce_any(tf.not_equal(self.mean, 0)) | tf.reduce_any(tf.not_equal(self.stddev, 1)))
 
   def _forward_and_log_det(self, x, ctx):
     if ctx is not None and ctx.initialize:

@@ -157,7 +157,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       check_all_finite("x", x)
       if isinstance(self.bijector, Conditioned):
         check_all_finite("context", tf.convert_to_tensor(self.bijector.context))
-      if not overwrite and not all(part.is_new() for part in self.submodules if isinstance(part, ActNorm)):
+      if not overwrite and any(part.is_initialized() for part in self.submodules if isinstance(part, ActNorm)):
         raise InputError(f"{self.name!r} is initialised already: give `overwrite=True` to replace its weights")
     return self.log_prob(x, ctx=EvalContext(initialize=True))
 

@@ -191,7 +191,7 @@ class _Trainer:
     spread = np.arange(min(count, self._most_rows)) * count // min(count, self._most_rows)  # they may be sorted
     start = [array[spread] for array in rows]
     norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
-    if hasattr(flow, "initialize") and norms and all(part.is_new() for part in norms):
+    if hasattr(flow, "initialize") and norms and not any(part.is_initialized() for part in norms):
       self._given(start[1:]).initialize(start[0])
     else:
       self._log_prob(start[0][:1], *(array[:1] for array in start[1:]))  # networks of TFP have their weights after it

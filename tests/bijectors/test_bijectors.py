@@ -207,7 +207,7 @@ def test_initialisation_of_parameters_of_several_shapes_sets_none_of_them(shapes
   for bijector in (act_norm, standardization("float32", *shapes)):
     with pytest.raises(ValueError, match=r"variables of one shape, got `\w+` \[.*2\], `\w+` \[.*2\]"):
       bijector.initialize(draw(64, 3, 2, dtype="float32"))
-    assert bijector.is_new()
+    assert not bijector.is_initialized()
 
 
 @pytest.mark.parametrize("inverse", [False, True])
