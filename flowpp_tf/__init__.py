@@ -3,7 +3,6 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.version import __version__
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ _NAMES = {
   "training.fit": ("fit",),
   "training.train_model": ("load", "train"),
 }
-_of_old_name = _renamed(__name__, {"export": "exporting"})
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = ["__version__", *sorted(_MODULES), *sorted(_MODULE_OF)]
@@ -60,7 +58,7 @@ def __getattr__(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
   if name in _MODULE_OF:
     return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-  return _of_old_name(name)
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

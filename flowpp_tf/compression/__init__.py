@@ -12,13 +12,10 @@ from flowpp_tf.compression.arrays import LostImagesError, compress_to, read_imag
 from flowpp_tf.compression.description import CodecModel
 from flowpp_tf.compression.tiered_codec import TIERS, TieredCodec
 from flowpp_tf.core.checks import check_arguments
-from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.io import budget
 
 if TYPE_CHECKING:
   from flowpp_tf.models import FlowPlusPlus
-
-__getattr__ = _renamed(__name__, {"Coder": "TieredCodec"})
 
 
 @check_arguments

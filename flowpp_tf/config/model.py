@@ -199,8 +199,6 @@ class FlowPlusPlusConfig(Settings):
 
   def __post_init__(self):
     self._as_tuples("image_shape", "condition_shape")
-    if isinstance(self.remat, bool):  # as earlier versions wrote it
-      object.__setattr__(self, "remat", "blocks" if self.remat else "off")
     super().__post_init__()
     if self.coupling not in COUPLINGS:
       known = ", ".join(COUPLINGS)

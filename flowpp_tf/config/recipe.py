@@ -223,8 +223,6 @@ def _typed(field, value):
     if not isinstance(value, (tuple, list, np.ndarray)):
       raise InputError(f"`{field.name}` must be a sequence, got {value!r}")
     return tuple(_typed_item(field, get_args(kind)[0], item) for item in value)
-  if field.name == "remat" and isinstance(value, bool):  # as earlier versions had it
-    return value
   return _typed_item(field, kind, os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 

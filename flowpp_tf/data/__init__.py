@@ -6,14 +6,11 @@ import inspect
 from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry, register as _register, registered as _registered
-from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.gaussian_fields import GaussianFields
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.types import Path, Shape
-
-__getattr__ = _renamed(__name__, {"Batches": "DataPipeline", "Photographs": "RandomCrops"})
 
 _MOST = 2**31 - 1
 _NOT_TAKEN = {  # errors about options that a data set does not have

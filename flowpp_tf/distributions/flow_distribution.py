@@ -288,8 +288,7 @@ def _checked(kwargs):
   """Return the keyword arguments of a method; raise a TypeError if one is unknown."""
   unknown = set(kwargs) - {"ctx"}
   if unknown:
-    hint = "it is now `ctx`" if "call" in unknown else "`flow.given(context)` conditions it"
-    raise TypeError(f"a flow takes no keyword {sorted(unknown)[0]!r}; {hint}")
+    raise TypeError(f"a flow takes no keyword {sorted(unknown)[0]!r}; `flow.given(context)` conditions it")
   return kwargs
 
 

@@ -1,6 +1,5 @@
 """Evaluation of a trained model: bits/dim, samples, scores of single images, pictures, curves."""
 
-from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.evaluation.batched_model import BatchedModel
 from flowpp_tf.evaluation.classification import Classification, classify
 from flowpp_tf.evaluation.codecs import CodecBits, check_codecs, codec_bytes, measure_codecs
@@ -18,5 +17,3 @@ from flowpp_tf.evaluation.sample_quality import SampleEvaluator, SampleQuality, 
 from flowpp_tf.evaluation.scores import REAL_SCORES, SCORES, Scorer, png_bytes, scores_of
 from flowpp_tf.evaluation.tiled_sampling import sample_pictures
 from flowpp_tf.evaluation.typicality import ValidationStatistics, load_typical, measure_typical
-
-__getattr__ = _renamed(__name__, {"Batched": "BatchedModel", "Typical": "ValidationStatistics"})

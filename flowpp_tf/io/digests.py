@@ -17,10 +17,8 @@ def write_digests(folder: pathlib.Path) -> None:
 
 
 def check_digests(folder: pathlib.Path) -> None:
-  """Raise a `ValueError` or an `OSError` if a file has changed; a SavedModel of an earlier version has no digests."""
+  """Raise a `ValueError` or an `OSError` if a file of a SavedModel has changed, or it has no digests."""
   found = _digests(folder)
-  if not (folder / _NAME).exists():
-    return
   expected = gate.read_json(folder / _NAME)
   if found != expected:
     names = {*found, *expected} if isinstance(expected, dict) else {str(_NAME)}

@@ -12,6 +12,7 @@ from flowpp_tf.types import Path
 _SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained"
 CONFIG, ABOUT = "config.json", "preset.json"
 METRICS, EVALUATION = "metrics.jsonl", "evaluation.json"
+RUN_FORMAT = 2  # of config.json
 
 
 def presets() -> dict[str, str]:

@@ -2,9 +2,9 @@
 
     attribute, or metadata, "flowpp_tf": {"sha256": of the names, types, shapes and values of all arrays, ...what else}
 
-Keras reads such a .weights.h5 as any other. A file without the attribute, as Keras and versions before 0.2.0 write it,
-is read only if it is known otherwise: by the SHA-256 of a checkpoint's manifest or of a preset.json, or because the
-caller says so. Files are made and read in memory: HDF5 can crash the process when a disk is full.
+Keras reads such a .weights.h5 as any other. A file without the attribute, as Keras writes it, is read only if
+it is known otherwise: by the SHA-256 of a checkpoint's manifest or of a preset.json, or because the caller says so.
+Files are made and read in memory: HDF5 can crash the process when a disk is full.
 """
 
 from collections.abc import Iterable
@@ -152,16 +152,6 @@ def in_memory(path: Path) -> BinaryIO:
     InputError (a ValueError): if it cannot be read, or is damaged as far as it can be known.
   """
   return _InMemory(read_weights(path, unchecked=True).content)
-
-
-def written_before_checksums(folder: Path) -> bool:
-  """Return whether a folder is of a run of a version that wrote no checksums: its files of this version say so."""
-  folder = pathlib.Path(folder)
-  try:
-    number = gate.read_json(folder / "config.json").get("format", 1)
-  except (OSError, ValueError, AttributeError):
-    return False
-  return number == 1 and not any(folder.glob("checkpoints/*/manifest.json"))
 
 
 def _with_dtype(file, dtype):

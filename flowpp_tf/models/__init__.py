@@ -1,7 +1,6 @@
 """Architecture as data, and the model that it builds."""
 
 from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
-from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.io.model_folders import preset_folder, presets
 from flowpp_tf.models.conditioning import check_conditioning, conditioning_checks, conditioning_specs, unpack_batch
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
@@ -11,7 +10,3 @@ from flowpp_tf.models.vectors import VectorFlow, vector_flow, vector_flow_for
 from flowpp_tf.pretrained.initial import InitialWeights
 from flowpp_tf.pretrained.official import export_official_weights, load_official_weights
 from flowpp_tf.pretrained.presets import copy_preset, read_preset, save_preset
-
-__getattr__ = _renamed(
-  __name__, {"check_given": "check_conditioning", "given_specs": "conditioning_specs", "unpack": "unpack_batch"}
-)

@@ -27,9 +27,6 @@ class _Posterior(keras.layers.Layer):
 
   event_shape: tuple[int, ...]
 
-  def call(self, images: tf.Tensor, **kwargs: Any) -> None:
-    raise TypeError(f"`{self.name}(images)` is now `{self.name}.posterior(images)`")
-
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
     return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)

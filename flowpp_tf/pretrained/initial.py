@@ -10,7 +10,7 @@ from flowpp_tf.io.files import file_sha256
 from flowpp_tf.io.gate import reading, reason
 from flowpp_tf.io.hub import is_address
 from flowpp_tf.io.model_folders import ABOUT, presets
-from flowpp_tf.io.weights_file import read_weights, written_before_checksums
+from flowpp_tf.io.weights_file import read_weights
 from flowpp_tf.pretrained.official import load_official_weights
 from flowpp_tf.pretrained.presets import WEIGHTS, open_preset
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
@@ -44,7 +44,7 @@ class InitialWeights:
     Args:
       source: a preset's name or address, the directory of a run or of a preset, or an `.npz` file with the arrays of
         the published release.
-      unchecked: whether weights without a checksum are used; those of runs of versions before 0.2.0 always are.
+      unchecked: whether weights without a checksum are used.
 
     Raises:
       InputError (a ValueError): if there are no such weights.
@@ -58,7 +58,6 @@ class InitialWeights:
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} is not there")
     elif path.is_dir() and not (path / ABOUT).is_file():
-      unchecked = unchecked or written_before_checksums(path)
       path = path / WEIGHTS
       if not path.is_file():
         raise InputError(f"`init_from` {source!r} has no trained weights: there is no {path}")

@@ -24,7 +24,7 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.io.files import copy_file, file_sha256, replace_directory
 from flowpp_tf.io.gate import read_json
-from flowpp_tf.io.model_folders import ABOUT, CONFIG, preset_folder
+from flowpp_tf.io.model_folders import ABOUT, CONFIG, RUN_FORMAT, preset_folder
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.pretrained.card import model_card
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
@@ -79,7 +79,7 @@ def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> Wei
     InputError, OSError, ValueError, AttributeError: if its files are damaged, or another preset's.
   """
   about = read_json(folder / ABOUT)
-  name, sha256 = about.get("weights", WEIGHTS), about.get("sha256")
+  name, sha256 = about.get("weights"), about.get("sha256")
   if name not in FORMATS.values():
     raise ValueError(f"its weights must be one of {', '.join(FORMATS.values())}, got {name!r}")
   if sha256 is not None and not isinstance(sha256, str):
@@ -145,13 +145,12 @@ def save_preset(
     with_them = {"config": fields} if weights == "safetensors" else None
     content = weights_to_bytes(model, with_them, dtype=dtype, suffix=f".{weights}")
     (folder / FORMATS[weights]).write_bytes(content)
-    (folder / CONFIG).write_text(json.dumps({"model": fields, "training": settings or {}}, indent=2) + "\n")
-    about = {"description": description, "sha256": hashlib.sha256(content).hexdigest()}
-    file = FORMATS[weights], about["sha256"]
+    run = {"format": RUN_FORMAT, "model": fields, "training": settings or {}}
+    (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
+    about = {"description": description, "weights": FORMATS[weights], "sha256": hashlib.sha256(content).hexdigest()}
+    file = about["weights"], about["sha256"]
     card = model_card(title, model.config, description, settings or {}, file, license, evaluation or {})
     (folder / CARD).write_text(card)
-    if weights != "h5":  # versions before this format read the others
-      about["weights"] = FORMATS[weights]
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
   replace_directory(folder, write)

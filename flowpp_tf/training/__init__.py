@@ -2,7 +2,6 @@
 
 from flowpp_tf.config.training import TENSORBOARD, TrainingConfig
 from flowpp_tf.core.errors import Diverged
-from flowpp_tf.core.renamed import renamed as _renamed
 from flowpp_tf.devices import STRATEGIES, Workers, enable_determinism, get_strategy
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.loop import run_training
@@ -11,5 +10,3 @@ from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.training.step import train_step
 from flowpp_tf.training.workdir import Workdir
-
-__getattr__ = _renamed(__name__, {"train": "run_training"})

@@ -6,7 +6,6 @@
         manifest.json                       format, step, CPU time, the run's config, the SHA-256 of each of these files
 
 A folder appears under its name once all of it is on disk. One that fails its check is skipped for the one before it.
-tools/convert_run.py converts those of versions before 0.2.0, which have digests.json and no manifest.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.files import file_sha256, stream_sha256, sync, write_file
 from flowpp_tf.types import Path
 
-MANIFEST, FIRST_DIGESTS = "manifest.json", "digests.json"
+MANIFEST = "manifest.json"
 _FORMAT = 2
 _UNFINISHED = ".unfinished."
 _NAME = re.compile(r"step_(\d{8,})")
@@ -38,7 +37,7 @@ class Restored(NamedTuple):
 
   step: int
   folder: pathlib.Path
-  cpu_seconds: float = 0.0  # of all steps until then; 0 in those of earlier versions
+  cpu_seconds: float = 0.0  # of all steps until then
 
 
 class Checkpoints:
@@ -169,23 +168,13 @@ def _step_of(folder):
   return int(folder.name.rpartition("_")[2])
 
 
-def check_version(folder: pathlib.Path) -> None:
-  """Raise an `InputError` (a ValueError) if a version before 0.2.0 wrote a checkpoint."""
-  if not (folder / MANIFEST).exists() and (folder / FIRST_DIGESTS).exists():
-    raise InputError(
-      f"checkpoint {str(folder)!r} is of a version before 0.2.0; `python tools/convert_run.py RUN` of the "
-      "repository converts the run"
-    )
-
-
 def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
   """Verify the files of a checkpoint, and return its manifest.
 
   Raises:
-    InputError (a ValueError): if a newer version of this package wrote it, or one before 0.2.0.
+    InputError (a ValueError): if a newer version of this package wrote it.
     OSError, ValueError: if it is damaged; the message says how.
   """
-  check_version(folder)
   manifest = gate.read_json(folder / MANIFEST)
   if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
     raise ValueError(f"{MANIFEST} is not that of a checkpoint")

@@ -93,7 +93,7 @@ def step_noise(model: FlowPlusPlus, seed: tf.Tensor, batch_size: Any, batch_offs
 
 def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
   """Return the seed of the dropout masks of a step, given the step's."""
-  return fold_in(fold_in(seed, "dropout"), 0)  # 0, so that runs of earlier versions on one device keep their masks
+  return fold_in(fold_in(seed, "dropout"), 0)  # the 0 only keeps the masks that a seed has always given
 
 
 def _gradients(state, images, given, seed, scale):

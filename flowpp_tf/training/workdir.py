@@ -33,22 +33,14 @@ from flowpp_tf.io import gate
 from flowpp_tf.io.budget import BudgetError
 from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file, writing
 from flowpp_tf.io.lock import sole_owner
-from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check_holds_run
-from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes, written_before_checksums
+from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, RUN_FORMAT, check_holds_run
+from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig
 from flowpp_tf.pretrained.presets import read_weights_of_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
-from flowpp_tf.training.checkpoints import (
-  MANIFEST,
-  Checkpoints,
-  Restored,
-  check_version,
-  checkpoint_folders,
-  read_manifest,
-)
+from flowpp_tf.training.checkpoints import MANIFEST, Checkpoints, Restored, checkpoint_folders, read_manifest
 from flowpp_tf.types import Path
 
-_FORMAT = 2
 _MAY_CHANGE = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
 _SETTINGS = {field.name for field in dataclasses.fields(TrainingConfig)} | {
   "dataset",
@@ -62,7 +54,7 @@ _SETTINGS = {field.name for field in dataclasses.fields(TrainingConfig)} | {
   "fingerprint",
 }
 _FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
-# Also what a run of a version without a setting did: the default of a new one changes nothing.
+# What a run of a version without a setting did: the default of a setting that a later version adds changes nothing.
 _DEFAULTS = {
   part: {f.name: f.default for f in dataclasses.fields(settings) if f.default is not dataclasses.MISSING}
   for part, settings in (("model", FlowPlusPlusConfig), ("training", TrainingConfig))
@@ -161,7 +153,7 @@ class Workdir:
     Raises:
       InputError (a ValueError): if it holds another run (the message names what differs), or cannot be written.
     """
-    wanted = json.loads(json.dumps({"format": _FORMAT, "model": dataclasses.asdict(config), "training": settings}))
+    wanted = json.loads(json.dumps({"format": RUN_FORMAT, "model": dataclasses.asdict(config), "training": settings}))
     if os.path.lexists(self.config):
       present = self._read()
       if self._has_saved():
@@ -169,8 +161,6 @@ class Workdir:
         wanted["training"] = present["training"] | wanted["training"]
     else:
       self._check_checkpoints(wanted)
-    for newest in checkpoint_folders(self.checkpoints)[:1]:
-      check_version(newest)
     return wanted
 
   def check_run(self, wanted: dict[str, Any], run: dict[str, Any]) -> None:
@@ -197,7 +187,7 @@ class Workdir:
       for part in _DEFAULTS
       for key, value in wanted[part].items()
       if key not in may_change
-      and key in there[part]  # an older version may lack a setting of the data
+      and key in there[part]  # a program may have no such setting of the data
       and _compared(key, there[part][key]) != _compared(key, value)
     ]
     if differences:
@@ -344,7 +334,7 @@ class Workdir:
     """
     weights = self._loaded or self._find_weights()
     about = weights.about
-    if "step" not in about:  # of an earlier version
+    if "step" not in about:  # a preset's weights
       rows, damaged = self._read_rows()
       if damaged:
         raise InputError(f"{str(self.metrics)!r} cannot be read: {damaged} of its rows are damaged")
@@ -378,7 +368,7 @@ class Workdir:
         if path == self.best_weights:
           weights = self._checked_best(recorded.values())
         else:
-          weights = read_weights(path, recorded[path.parent][1], self._may_be_unchecked())
+          weights = read_weights(path, recorded[path.parent][1], self._unchecked)
       except InputError as error:
         problem = problem or error
         continue
@@ -406,11 +396,11 @@ class Workdir:
     """The best weights; an `InputError` if they have no checksum, or are not those of a checkpoint at or after them."""
     weights = read_weights(self.best_weights, unchecked=True)
     known = {sha256: step for step, sha256 in recorded if sha256}
-    if not known and (weights.checked or self._may_be_unchecked()):
+    if not known and (weights.checked or self._unchecked):
       return weights
     if weights.sha256 in known:
       return weights
-    if not (weights.checked or self._may_be_unchecked()):
+    if not (weights.checked or self._unchecked):
       return read_weights(self.best_weights)  # which says that they have none
     step = weights.about.get("step")
     if isinstance(step, int) and step <= max(known.values()):
@@ -419,9 +409,6 @@ class Workdir:
         f"{max(known.values())} has a copy of"
       )
     return weights
-
-  def _may_be_unchecked(self):
-    return self._unchecked or written_before_checksums(self.path)
 
   def _read_rows(self):
     """Rows of the metrics, and how many lines are none."""
@@ -448,8 +435,8 @@ class Workdir:
       run = gate.read_json(self.config)
       if not (isinstance(run, dict) and all(isinstance(run.get(part), dict) for part in ("model", "training"))):
         raise ValueError("it is not the config.json of a run")
-    number, unknown = run.get("format", 1), sorted({*run} - {"format", "model", "training"})
-    if unknown or not (isinstance(number, int) and 1 <= number <= _FORMAT):
+    number, unknown = run.get("format"), sorted({*run} - {"format", "model", "training"})
+    if unknown or number != RUN_FORMAT:
       what = f"has {', '.join(unknown)}" if unknown else f"has the format {number!r}"
       raise InputError(f"{str(self.config)!r} {what}, which this version of flowpp_tf does not know")
     return run

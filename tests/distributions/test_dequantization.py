@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
@@ -43,11 +42,6 @@ def test_variational_noise_depends_on_the_image_and_its_density_on_the_draw(smal
   np.testing.assert_allclose(q.log_prob(u), log_q, rtol=1e-6)
   other = small_model.dequantizer.posterior(7 - images)
   assert np.max(np.abs(other.log_prob(u) - log_q)) > 1e-3
-
-
-def test_a_call_of_a_dequantizer_says_the_new_name(small_model):
-  with pytest.raises(TypeError, match=r"`dequantizer\(images\)` is now `dequantizer.posterior\(images\)`"):
-    small_model.dequantizer(small_images())
 
 
 def test_noise_never_rounds_to_the_next_pixel_value():

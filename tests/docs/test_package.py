@@ -130,6 +130,10 @@ def test_every_module_imports_what_is_required_only():
 # --- Recipes --------------------------------------------------------------------------------------
 
 
+def test_an_unknown_name_is_an_attribute_error():
+  assert not hasattr(fpp, "no_such_name")
+
+
 def test_every_config_has_a_recipe_and_every_recipe_a_config():
   assert fpp.recipes() == sorted(fpp.CONFIGS)
   for name in fpp.recipes():

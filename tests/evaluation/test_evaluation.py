@@ -210,7 +210,7 @@ def test_a_record_keeps_other_splits_and_refuses_other_files(tmp_path):
   written = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
   assert list(written) == ["test", "train"]
   assert written["test"]["bounds"] == [{"num_samples": 1, "bits_per_dim": 2.5, "standard_error": None}]
-  path.write_text(path.read_text().replace("null", "NaN"))  # as versions before 0.2.0 wrote
+  path.write_text(path.read_text().replace("null", "NaN"))  # which Python's reader takes
   evaluation.write_record(path, "validation", result, {}, {}, seed=0)
   assert json.loads(path.read_text())["train"]["bounds"][0]["standard_error"] is None
   path.write_text("notes")

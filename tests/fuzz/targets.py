@@ -198,7 +198,8 @@ class Config(Target):
     from flowpp_tf.config.structure import parse_structure
 
     path = self.write("run/config.json", data)
-    self.write("run/preset.json", json.dumps({"description": "", "sha256": "0" * 64}).encode())
+    about = {"description": "", "weights": "best.weights.h5", "sha256": "0" * 64}
+    self.write("run/preset.json", json.dumps(about).encode())
     accepted = self._of_run(path.parent)
     self._of_preset(path.parent)
     with contextlib.suppress(ValueError):

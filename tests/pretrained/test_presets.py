@@ -107,7 +107,7 @@ def test_a_preset_has_the_checksum_of_its_card(own, tmp_path):
   for read in (fpp.FlowPlusPlus.from_preset, fpp.load):  # the latter as of a run that was copied from a preset
     with pytest.raises(ValueError, match="it is damaged: it has the SHA-256"):
       read(folder)
-  (folder / "preset.json").write_text('{"description": ""}')
+  (folder / "preset.json").write_text('{"description": "", "weights": "best.weights.h5"}')
   for read in (fpp.FlowPlusPlus.from_preset, fpp.load):
     with pytest.raises(ValueError, match="has no `sha256` of its weights; --accept_unchecked"):
       read(folder)

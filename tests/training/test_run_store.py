@@ -257,6 +257,7 @@ def edit(path, change):
     (lambda run: run["training"].update(newer=1), "training settings that this version of .* does not know: newer"),
     (lambda run: run.update(newer=1), "has newer, which this version of flowpp_tf does not know"),
     (lambda run: run.update(format=99), "has the format 99"),
+    slow(lambda run: run.pop("format"), "has the format None"),
     (lambda run: run.pop("model"), "is not the config.json of a run"),
   ],
 )
@@ -399,14 +400,6 @@ def test_best_weights_are_those_of_a_checkpoint_that_is_as_old(workdir, caplog):
   assert training.Workdir(workdir.path).load()[0].get_weights()[0].ravel()[0] == expected[0].ravel()[0] + 1
 
 
-def test_a_run_of_a_version_without_checksums_is_loaded(workdir):
-  strip(workdir.best_weights)
-  shutil.rmtree(workdir.checkpoints)
-  edit(workdir.config, lambda run: run.pop("format"))
-  fpp.load(workdir.path)
-  models.InitialWeights.find(workdir.path).load(fpp.FlowPlusPlus(MINIMAL))
-
-
 def test_without_a_whole_copy_damage_is_an_error(workdir):
   flip(workdir.best_weights)
   shutil.rmtree(workdir.checkpoints)
@@ -425,7 +418,7 @@ def test_a_run_that_starts_over_keeps_what_it_has_left(workdir, caplog):
 
 
 def test_a_run_that_lacks_a_setting_has_its_default(workdir):
-  """As runs of versions before the setting: they are resumed, and not as another run."""
+  """As a run begun before a version that adds a setting: it is resumed, and not as another run."""
 
   def of_before(run):
     del run["training"]["adam_epsilon"]

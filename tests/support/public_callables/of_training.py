@@ -89,7 +89,6 @@ for key in (
   "dequant_structure",
 ):
   OF_MODEL[key] = name(OF_MODEL[key].valid)
-OF_MODEL["remat"] = OF_MODEL["remat"].but("boolean")  # as earlier versions wrote it
 OF_MODEL["flow_dtype"] = name("float64").but("empty")
 OF_TRAINING = _settings(
   config.TrainingConfig,
