@@ -5,7 +5,9 @@ import inspect
 
 from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import DATASETS, dataset_entry, register as _register, registered as _registered
+from flowpp_tf.core.registry import DATASETS, dataset_entry
+from flowpp_tf.core.registry import register as _register
+from flowpp_tf.core.registry import registered as _registered
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
 from flowpp_tf.data.gaussian_fields import GaussianFields
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches

@@ -95,7 +95,7 @@ def _header(name, license, bounds, real_valued):
 
 
 def name_of_bound(num_samples: int, has_exact_density: bool = False) -> str:
-  """Return what the bound of so many samples is called; `has_exact_density`: of real-valued images, of which it is the density."""
+  """Return the name of the bound of so many samples; a model with `has_exact_density` has its density instead."""
   if has_exact_density:
     return "negative log density"
   return "single-sample bound" if num_samples == 1 else f"importance-weighted bound, {num_samples} samples"

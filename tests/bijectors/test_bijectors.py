@@ -140,7 +140,10 @@ def standardization(dtype="float32", mean=(2,), stddev=(2,)):
     (lambda: fb.Squeeze().forward_event_shape([8, 8]), r"must have the 3 dimensions of an event, got shape \[8, 8\]"),
     (lambda: fb.ColumnsToChannels().inverse_event_shape([8]), "`y` must have the 3 dimensions of an event"),
     (lambda: fb.Squeeze(block_size=0), "`block_size` must be at least 1, got 0"),
-    (lambda: fb.num_parameters("spline", 3), "`coupling` must be mixture_logistic or affine or rational_quadratic, got"),
+    (
+      lambda: fb.num_parameters("spline", 3),
+      "`coupling` must be mixture_logistic or affine or rational_quadratic, got",
+    ),
     (lambda: fb.mixture_logistic_coupling_bijector(tf.zeros([1, 10]), 3), "must give 11 parameters"),
     (lambda: fb.split_columns((4, 3, 1)), "even width"),
     (lambda: coupling("float64", "affine").forward(draw(1, 2, 2, 3)), "even last axis"),
