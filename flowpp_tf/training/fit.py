@@ -13,8 +13,9 @@ from flowpp_tf.bijectors import ActNorm, Invertible1x1Conv, Invertible1x1ConvLU
 from flowpp_tf.bijectors.standardization import check_resolved
 from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_number
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.finite import check_step, count_failures, global_norm, raise_if_diverged
+from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.core.report import progress_bar
+from flowpp_tf.core.training_step import StepState, take_step
 from flowpp_tf.layers import Flow
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.schedules import learning_rate_schedule
@@ -181,6 +182,21 @@ def _rows(flow, data, context, name, name_of_context):
   return converted
 
 
+class _AdamW(Adam):
+  """Adam with decay of some of the weights; those of TFP's networks then keep their constraints."""
+
+  def __init__(self, schedule, decayed, decay):
+    super().__init__(schedule)
+    self._decayed, self._decay = {id(v) for v in decayed}, decay
+
+  def update_step(self, gradient, variable, learning_rate):
+    if id(variable) in self._decayed:
+      variable.assign(variable * tf.cast(tf.maximum(1 - learning_rate * self._decay, 0.0), variable.dtype))
+    super().update_step(gradient, variable, learning_rate)
+    if getattr(variable, "constraint", None) is not None:  # the masks of `tfb.AutoregressiveNetwork`
+      variable.assign(variable.constraint(variable))
+
+
 class _Trainer:
   """A flow, its optimizer, and the compiled functions of a step and of an evaluation."""
 
@@ -199,15 +215,19 @@ class _Trainer:
     if not self._variables:
       raise InputError(f"`flow` must have trainable variables, {flow.name!r} has none")
     self._rows = [tf.constant(array) for array in rows]
-    warmup = max(1, int(_WARMUP * steps))
-    self._schedule = learning_rate_schedule("cosine", learning_rate, warmup, steps)
+    schedule = learning_rate_schedule("cosine", learning_rate, max(1, int(_WARMUP * steps)), steps)
+    if weight_decay is None:
+      weight_decay = _default_weight_decay(rows[0][..., 0].size, len(rows) > 1)
     linear = [part for part in flow.submodules if isinstance(part, (Invertible1x1Conv, Invertible1x1ConvLU))]
     of_flow = {id(v) for part in linear for v in part.variables}  # they do not begin at 0, unlike those of networks
-    self._decayed = {id(v) for v in self._variables if "kernel" in v.name} - of_flow
-    self._decay = _default_weight_decay(rows[0][..., 0].size, len(rows) > 1) if weight_decay is None else weight_decay
-    self._optimizer = Adam(learning_rate)
-    self._optimizer.build(self._variables)
-    self._in_a_row, self._skipped = (tf.Variable(0, trainable=False) for _ in range(2))
+    decayed = [v for v in self._variables if "kernel" in v.name and id(v) not in of_flow] if weight_decay else []
+    self._state = StepState(
+      _AdamW(schedule, decayed, weight_decay),
+      self._variables,
+      keeps_when_skipped=True,
+      clip_norm=_CLIP_NORM,
+      dtype=flow.dtype,
+    )
     # Traced once each; TensorFlow would warn of the traces of several calls of `fit` as of those of one function.
     compiled = lambda function, *specs: tf.function(function, autograph=False).get_concrete_function(*specs)
     self._step = compiled(self._take_step, tf.TensorSpec([None], tf.int32))
@@ -220,27 +240,13 @@ class _Trainer:
     return self._given(context).log_prob(x)
 
   def _take_step(self, indices):
-    """Take a step on the rows with these indices; return their mean log density and 1, zeros if it is skipped."""
+    """Take a step on the rows with these indices."""
     batch = [tf.gather(rows, indices) for rows in self._rows]
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(self._variables)
-      nats = tf.reduce_mean(self._log_prob(*batch))
-    pairs = [(-g, v) for g, v in zip(tape.gradient(nats, self._variables), self._variables) if g is not None]
-    norm = global_norm([g for g, _ in pairs], nats.dtype)
-    check = check_step(nats, norm, None)
-    rate = tf.where(check.finite, self._schedule(self._optimizer.iterations.value), 0.0)
-    factor = tf.minimum(tf.cast(1.0, norm.dtype), _CLIP_NORM / norm)
-    for gradient, variable in pairs:
-      clipped = tf.where(check.finite, gradient * tf.cast(factor, gradient.dtype), tf.zeros_like(gradient))
-      if id(variable) in self._decayed and self._decay:
-        variable.assign(variable * tf.cast(tf.maximum(1 - rate * self._decay, 0.0), variable.dtype))
-      self._optimizer.update_step(clipped, variable, rate)
-      if getattr(variable, "constraint", None) is not None:  # the masks of `tfb.AutoregressiveNetwork`
-        variable.assign(variable.constraint(variable))
-    self._optimizer.iterations.assign_add(1)
-    count_failures(self._in_a_row, check)
-    self._skipped.assign_add(tf.cast(check.failed, tf.int32))
-    return tf.where(check.finite, tf.stack([nats, tf.ones_like(nats)]), tf.zeros([2], nats.dtype))
+      loss = -tf.reduce_mean(self._log_prob(*batch))
+    pairs = [(g, v) for g, v in zip(tape.gradient(loss, self._variables), self._variables) if g is not None]
+    take_step(self._state, loss, *zip(*pairs))
 
   def _mean_log_prob(self, rows):
     size = self._most_rows
@@ -253,21 +259,20 @@ class _Trainer:
     batches = _batches(count, min(batch_size, count), rng)
     every = max(math.ceil(count / batch_size), math.ceil(steps / 40))
     history: list[tuple] = []
-    best, best_step, weights, waited, sums = -math.inf, 0, None, 0, 0.0
+    best, best_step, weights, waited = -math.inf, 0, None, 0
     held_out = held_out and [tf.constant(array) for array in held_out]
     with progress_bar(steps, "step", shown=verbose) as bar:
       try:
         for step in range(1, steps + 1):
-          sums += self._step(tf.constant(next(batches)))
+          self._step(tf.constant(next(batches)))
           bar.update(1)
           if step % every and step < steps:
             continue
-          in_a_row = int(self._in_a_row)
+          in_a_row = int(self._state.skipped_in_a_row)
           raise_if_diverged(in_a_row, _MAX_SKIPPED, _CAUSES[step > in_a_row], step)
-          total, taken = map(float, sums)
-          train_mean = total / taken if taken else math.nan
+          train_mean = -self._state.means()["loss"]
           history.append((step, train_mean, self._mean_log_prob(held_out) if held_out else math.nan))
-          sums = 0.0
+          self._state.reset_sums()
           bar.set_postfix_str("train {1:.3f}, validation {2:.3f} nats".format(*history[-1]))
           value = history[-1][2]
           if not held_out or (math.isfinite(value) and value > best):
@@ -282,7 +287,7 @@ class _Trainer:
           variable.assign(value)
     columns = [np.array(column) for column in zip(*history)]
     validation = columns[2] if held_out else np.empty(0)
-    return FitResult(columns[0], columns[1], validation, best_step or history[-1][0], int(self._skipped))
+    return FitResult(columns[0], columns[1], validation, best_step or history[-1][0], int(self._state.skipped_steps))
 
 
 def _batches(count, size, rng):

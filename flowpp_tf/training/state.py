@@ -1,24 +1,22 @@
-"""What a training step changes: weights, EMA weights, optimizer, loss scale, counts and sums."""
+"""The state of a run, what a checkpoint holds of it, and its optimizer."""
 
 from collections.abc import Iterator
 import contextlib
 import functools
-import math
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.finite import LossScale, replicated_variable
+from flowpp_tf.core.training_step import StepState
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.training.adam import Adam
 from flowpp_tf.training.schedules import PiecewiseSchedule, learning_rate_schedule
 
 
-class TrainState:
+class TrainState(StepState):
   """The state of a run; create it in the scope of its `tf.distribute.Strategy`.
 
   Args:
@@ -29,13 +27,8 @@ class TrainState:
       step, to undo one that is not finite.
 
   Attributes:
-    keeps_when_skipped: whether a step of the optimizer changes nothing if gradients and learning rate are 0.
-    variables: the model's trainable `tf.Variable`s.
-    ema: EMA weights in the same order, or None.
-    loss_scale: `LossScale`, or None for networks that do not compute in float16.
-    skipped_steps: of the whole run.
-    skipped_in_a_row: failures since the last finite step.
     sums: of the finite steps since the last validation: their number, bits/dim, gradient norms.
+    variables, ema, loss_scale, skipped_steps, skipped_in_a_row: as in `StepState`.
 
   Raises:
     InputError (a ValueError): for an optimizer that clips or averages itself.
@@ -54,35 +47,19 @@ class TrainState:
   ) -> None:
     self.model = model
     self.config = config
-    self.optimizer = optimizer or make_optimizer(config)
-    _check_optimizer(self.optimizer)
-    self.keeps_when_skipped = (isinstance(self.optimizer, Adam) or type(self.optimizer) is keras.optimizers.SGD) and (
-      not self.optimizer.weight_decay and not getattr(self.optimizer, "momentum", 0)
+    optimizer = optimizer or make_optimizer(config)
+    _check_optimizer(optimizer)
+    super().__init__(
+      optimizer,
+      model.trainable_variables,
+      keeps_when_skipped=(isinstance(optimizer, Adam) or type(optimizer) is keras.optimizers.SGD)
+      and not (optimizer.weight_decay or getattr(optimizer, "momentum", 0)),
+      clip_norm=config.clip_norm,
+      ema_decay=config.ema_decay,
+      ema_warmup=config.ema_warmup,
+      scales_loss=model.config.dtype == "mixed_float16",
+      measured=lambda loss, norm: {"bits_per_dim": model.to_bits_per_dim(-loss), "gradient_norm": norm},
     )
-    self.optimizer.build(model.trainable_variables)
-    self.variables = [v.value for v in model.trainable_variables]
-    self.ema = (
-      None if config.ema_decay is None else [tf.Variable(v, trainable=False, name="ema") for v in self.variables]
-    )
-    self.loss_scale = LossScale() if model.config.dtype == "mixed_float16" else None
-    self.skipped_steps = replicated_variable(0, tf.int64, "skipped_steps")
-    self.skipped_in_a_row = replicated_variable(0, tf.int64, "skipped_in_a_row")
-    self.sums = {name: replicated_variable(0, tf.float32, name) for name in ("steps", "bits_per_dim", "gradient_norm")}
-
-  @property
-  def step(self) -> int:
-    """Training steps taken."""
-    return int(self.optimizer.iterations.numpy())
-
-  def means(self) -> dict[str, float]:
-    """Return the means of bits/dim and gradient norm since `reset_sums`; NaN where every step was skipped."""
-    steps, *sums = (float(total.numpy()) for total in self.sums.values())
-    return {name: total / steps if steps else math.nan for name, total in zip(list(self.sums)[1:], sums)}
-
-  def reset_sums(self) -> None:
-    """Set the sums to 0 for the next eval interval."""
-    for total in self.sums.values():
-      total.assign(0)
 
   def reset_ema(self) -> None:
     """Set the EMA weights, if any, to the current weights."""

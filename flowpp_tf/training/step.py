@@ -1,21 +1,17 @@
-"""A training step: gradients of the bound, all-reduce, clip, update.
+"""A training step of a run: the gradients of the bound, which `take_step` of core/training_step.py applies.
 
-The loss is the mean negative bound in nats per image. Gradients are averaged over replicas in one all-reduce, and then
-clipped by their global norm. Noise and dropout masks depend on an image's index in the global batch, so a step does not
-depend on the number of replicas, microbatches and lanes. A step whose loss or gradients are not finite changes only the
-number of the step, the counts of such steps, and the loss scale of networks in float16.
+The loss is the mean negative bound in nats per image. Noise and dropout masks depend on an image's index in the global
+batch, so a step does not depend on the number of replicas, microbatches and lanes.
 """
 
-import functools
 from typing import Any
 
 import tensorflow as tf
 
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
-from flowpp_tf.core.finite import StepCheck, check_step, count_failures, global_norm
 from flowpp_tf.core.lanes import concat_shards, lane_count, map_shards, sum_shards
 from flowpp_tf.core.tensors import shape_of
-from flowpp_tf.core.tracing import traced_once
+from flowpp_tf.core.training_step import take_step
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
 from flowpp_tf.training.state import TrainState
 from flowpp_tf.types import Seed
@@ -32,21 +28,10 @@ def train_step(state: TrainState, batch: Any) -> None:
     >>> state.step
     1
   """
-  replica = tf.distribute.get_replica_context()
   scale = None if state.loss_scale is None else tf.convert_to_tensor(state.loss_scale.value)
   seed = step_seed(state.config.seed, state.optimizer.iterations.value)
   bound, gradients, variables = _gradients(state, *unpack_batch(batch, state.model.config), seed, scale)
-  *gradients, loss = _all_reduce_mean(replica, [*gradients, -tf.reduce_mean(bound)])
-
-  factor = tf.constant(1.0, loss.dtype) if scale is None else 1 / tf.cast(scale, loss.dtype)
-  norm = global_norm(gradients, loss.dtype) * factor
-  check = check_step(loss, norm, scale)
-  if state.config.clip_norm is not None:
-    factor *= state.config.clip_norm / tf.maximum(norm, state.config.clip_norm)
-  factor = tf.where(check.finite, factor, tf.zeros_like(factor))
-  gradients = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in gradients]
-  before = [] if state.keeps_when_skipped else _apply(state, gradients, variables)
-  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, check, before))
+  take_step(state, -tf.reduce_mean(bound), gradients, variables, scale)
 
 
 def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -149,84 +134,3 @@ def _gradients(state, images, given, seed, scale):
     )
     bound, gradients = bounds.concat(), [sums[i] for i in used]
   return bound, gradients, [state.variables[i] for i in used]
-
-
-def _apply(state, gradients, variables):
-  """Take a step of any Keras optimizer, in replica context; return the previous values of what it changes."""
-  replicas = tf.distribute.get_replica_context().num_replicas_in_sync
-  of = {id(v.value): v for v in state.model.trainable_variables}
-  before = [tf.identity(v) for v in _changed(state, variables)]
-  state.optimizer.apply([g / replicas for g in gradients], [of[id(v)] for v in variables])  # it sums over replicas
-  return before
-
-
-def _changed(state, variables):
-  """Return the variables that a step of the optimizer changes, except for the number of the step."""
-  return [*variables, *(v.value for v in state.optimizer.variables if v is not state.optimizer.iterations)]
-
-
-def _update(state, strategy, gradients, variables, loss, norm, check, before):
-  """Update weights, EMA weights, counts and sums, in cross-replica context."""
-  # After the all-reduce they are the same on all replicas.
-  loss, norm, *flags = (strategy.experimental_local_results(value)[0] for value in (loss, norm, *check))
-  check = StepCheck(*flags)
-  unless_skipped = lambda value: tf.where(check.finite, value, tf.zeros_like(value))
-  optimizer, extended = state.optimizer, strategy.extended
-
-  if state.keeps_when_skipped:
-    rate = unless_skipped(tf.convert_to_tensor(optimizer.learning_rate))
-    for variable, gradient in zip(variables, gradients):  # without a branch, which would have thousands of inputs
-      extended.update(variable, lambda v, g: optimizer.update_step(g, v, rate), args=(gradient,), group=False)
-    optimizer.iterations.assign_add(1)  # the next step has other images and noise
-  else:
-    for variable, value in zip(_changed(state, variables), before):
-      extended.update(variable, lambda v, old: v.assign(tf.where(check.finite, v, old)), args=(value,), group=False)
-
-  if state.ema is not None:
-    ema_rate = unless_skipped(_ema_rate(state))
-    rates = {dtype: tf.cast(ema_rate, dtype) for dtype in {average.dtype for average in state.ema}}
-    for average, variable in zip(state.ema, state.variables):
-      extended.update(
-        average, lambda a, v: _move_average(a.handle, v.handle, rates[a.dtype]), args=(variable,), group=False
-      )
-
-  state.skipped_steps.assign_add(tf.cast(~check.finite, tf.int64))
-  count_failures(state.skipped_in_a_row, check)
-  if state.loss_scale is not None:
-    state.loss_scale.after_step(check.finite)
-  for name, value in (
-    ("steps", tf.ones_like(loss)),
-    ("bits_per_dim", state.model.to_bits_per_dim(-loss)),
-    ("gradient_norm", norm),
-  ):
-    state.sums[name].assign_add(tf.cast(unless_skipped(value), tf.float32))
-
-
-@functools.partial(traced_once, inline=True)
-def _move_average(average, variable, rate):
-  """Compute average += rate (variable - average) for the variables with these handles."""
-  read = lambda handle: tf.raw_ops.ReadVariableOp(resource=handle, dtype=rate.dtype)
-  tf.raw_ops.ResourceApplyGradientDescent(
-    var=average, alpha=rate, delta=read(average) - read(variable), use_locking=True
-  )
-
-
-def _ema_rate(state):
-  """1 - decay."""
-  rate = tf.constant(1 - state.config.ema_decay, state.model.variable_dtype)
-  if state.config.ema_warmup:  # a decay of (1 + t) / (10 + t)
-    rate = tf.maximum(rate, 9 / (10 + tf.cast(state.optimizer.iterations.value, rate.dtype)))
-  return rate
-
-
-def _all_reduce_mean(replica, tensors):
-  """Return the means over replicas, by one all-reduce for each dtype."""
-  if replica.num_replicas_in_sync == 1:
-    return tensors
-  means = list(tensors)
-  for dtype in sorted({t.dtype.name for t in tensors}):
-    indices = [i for i, t in enumerate(tensors) if t.dtype == dtype]
-    reduced = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [tensors[i] for i in indices])
-    for i, mean in zip(indices, reduced):
-      means[i] = mean
-  return means
