@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast, check_variables
-from flowpp_tf.core.checks import check_all_finite, check_number, check_type, real_tensor
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_number, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
 
@@ -97,7 +97,7 @@ class ActNorm(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     """
     check_variables("ActNorm", scale=self.scale, bias=self.bias)
     check_type("inverse", inverse, bool)
-    x = real_tensor("x", x, self.dtype)
+    x = as_tensor("x", x, self.dtype)
     batch_dims = len(x.shape) - len(self.scale.shape)
     if batch_dims < 1:
       raise ValueError(

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
-from flowpp_tf.core.checks import check_type, real_tensor, shown
+from flowpp_tf.core.checks import as_tensor, check_type, shown
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import shape_of
@@ -75,7 +75,7 @@ class Bijector(tfp.bijectors.Bijector):
     return inverse_and_log_det(self, y, ctx=ctx)
 
   def _to_tensor(self, name, value):
-    tensor = real_tensor(name, value, self.dtype, tf.float32)
+    tensor = as_tensor(name, value, self.dtype, tf.float32)
     least = self.forward_min_event_ndims if name == "x" else self.inverse_min_event_ndims
     if tensor.shape.rank is not None and tensor.shape.rank < least:
       raise InputError(f"`{name}` must have the {least} dimensions of an event, got shape {[*tensor.shape]}")
@@ -93,7 +93,7 @@ class Bijector(tfp.bijectors.Bijector):
     """
     dtype = _common_dtype(values)
     for name, value in values.items():
-      setattr(self, f"_{name}", value if is_variable(value) else real_tensor(name, value, dtype))
+      setattr(self, f"_{name}", value if is_variable(value) else as_tensor(name, value, dtype))
     self._keras_variables = [value.value for value in values.values() if isinstance(value, keras.Variable)]
     return dtype
 
@@ -232,7 +232,7 @@ def _check_event(name, shape, ndims, result, result_ndims, event_shape):
     return
   found, event = result[result.rank - result_ndims :], shape[shape.rank - ndims :]
   if found != event and not found.is_compatible_with(event_shape(event)):
-    raise InputError(f"`{name}` must have shape [..., {', '.join(map(str, found))}], got {[*shape]}")
+    raise InputError(f"`{name}` must be of shape [..., {', '.join(map(str, found))}], got {[*shape]}")
 
 
 def _check_broadcast(name, bijector, shape):
@@ -244,7 +244,7 @@ def _check_broadcast(name, bijector, shape):
     tf.broadcast_static_shape(shape, of_parameters)
   except ValueError:
     raise InputError(
-      f"`{name}` must have shape [..., {', '.join(map(str, of_parameters))}], that of the parameters of "
+      f"`{name}` must be of shape [..., {', '.join(map(str, of_parameters))}], that of the parameters of "
       f"{bijector.name!r}, got {[*shape]}"
     ) from None
 

@@ -27,7 +27,7 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, forward_and_log_det, i
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF
-from flowpp_tf.core.checks import as_dtype, check_arguments, check_count, check_number, check_type, real_tensor, shown
+from flowpp_tf.core.checks import as_dtype, as_tensor, check_arguments, check_count, check_number, check_type, shown
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS, register, registered
@@ -334,7 +334,7 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
     >>> bijector.forward(tf.zeros([1, 2])).numpy()
     array([[1., 2.]], dtype=float32)
   """
-  s, t = tf.unstack(per_value(real_tensor("parameters", parameters, None, tf.float32), 2), axis=-1)
+  s, t = tf.unstack(per_value(as_tensor("parameters", parameters, None, tf.float32), 2), axis=-1)
   return BoundedAffine(scale_logit=s, shift=t)
 
 
@@ -367,7 +367,7 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, m
   """
   check_count("components", components)
   check_number("margin", margin, 0)
-  parameters = per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
+  parameters = per_value(as_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
   s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
   log_scale = tf.maximum(log_scale, tf.constant(SMALLEST_LOG_SCALE, log_scale.dtype))

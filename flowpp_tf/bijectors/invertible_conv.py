@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, check_variables
-from flowpp_tf.core.checks import as_tensor, check_all_finite, check_count, check_type, real_tensor, shown
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
 from flowpp_tf.core.tensors import finfo, reshape, shape_of
@@ -122,7 +122,7 @@ class Invertible1x1Conv(_ChannelMixing):
     """
     check_variables("Invertible1x1Conv", kernel=self.kernel)
     check_type("inverse", inverse, bool)
-    x = real_tensor("x", x, self.dtype)
+    x = as_tensor("x", x, self.dtype)
     _check_channels("x", x, self.kernel)
     if x.shape.num_elements() == 0:
       raise InputError(f"`x` must hold at least one value, got shape {x.shape}")
@@ -220,7 +220,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
   @classmethod
   def from_kernel(cls, kernel: TensorLike, **kwargs: Any) -> Invertible1x1ConvLU:
     """Return the same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
-    kernel = real_tensor("kernel", kernel, None, tf.float32)
+    kernel = as_tensor("kernel", kernel, None, tf.float32)
     _check_square("kernel", kernel)
     check_all_finite("kernel", kernel)
     if kernel.dtype.size < 4:

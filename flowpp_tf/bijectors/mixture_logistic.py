@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.bijectors.base import check_broadcast
-from flowpp_tf.core.checks import real_tensor
+from flowpp_tf.core.checks import as_tensor
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
@@ -52,7 +52,7 @@ def _mixture(names, values):
     of_tensors = [v.dtype for v in values if tf.is_tensor(v) and v.dtype.is_floating]
     of_arrays = [v.dtype for v in values if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
     dtype = tf.as_dtype(next(iter([*of_tensors, *of_arrays]), tf.float32))
-    values = [real_tensor(name, value, dtype) for name, value in zip(names, values)]
+    values = [as_tensor(name, value, dtype) for name, value in zip(names, values)]
   check_components(dict(zip(names[1:], values[1:])))
   return values
 

@@ -39,7 +39,7 @@ class AsinhTransform(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     self, offset: Any, scale: Any, levels: int = 256, validate_args: bool = False, name: str = "asinh_transform"
   ) -> None:
     parameters = dict(locals())
-    check_count("levels", levels, most=2**31 - 1)
+    check_count("levels", levels, high=2**31 - 1)
     with tf.name_scope(name) as name:
       dtype = self._set_parameters(offset=offset, scale=scale)
       self._levels = levels

@@ -31,7 +31,7 @@ class PixelsToLogit(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False, name: str = "pixels_to_logit"
   ) -> None:
     parameters = dict(locals())
-    check_count("levels", levels, most=2**31 - 1)
+    check_count("levels", levels, high=2**31 - 1)
     check_type("alpha", alpha, float)
     if not 0 < alpha < 0.5:
       raise ValueError(f"`alpha` must lie between 0 and 1/2, got {alpha}")

@@ -28,7 +28,7 @@ from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.coupling import CouplingKind, per_value
 from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_shape
-from flowpp_tf.core.checks import check_count, real_tensor
+from flowpp_tf.core.checks import as_tensor, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo
 
@@ -241,7 +241,7 @@ def rational_quadratic_coupling_bijector(parameters: tf.Tensor, components: int)
     TensorShape([5, 2])
   """
   check_count("components", components)
-  parameters = per_value(real_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
+  parameters = per_value(as_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
   sizes = [1, 1, components - 1, components, components + 1]
   scale_logit, shift, width_logits, height_logits, slope_logits = tf.split(parameters, sizes, axis=-1)
   first = tf.zeros_like(height_logits[..., :1])  # shares do not change if a number is added to all logits

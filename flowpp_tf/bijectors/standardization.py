@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast, check_variables
-from flowpp_tf.core.checks import check_all_finite, check_event, check_type, real_tensor
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_event, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
 from flowpp_tf.core.tensors import finfo
@@ -87,7 +87,7 @@ class Standardization(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     check_variables("Standardization", mean=self.mean, stddev=self.stddev)
     if not tf.executing_eagerly():
       raise InputError("`Standardization.initialize` needs the values of `x`, which a graph has not: call it eagerly")
-    x = real_tensor("x", x, self.dtype)
+    x = as_tensor("x", x, self.dtype)
     check_event("x", x.shape, tf.TensorShape(self.mean.shape))
     if 0 in x.shape or (x.shape.rank <= len(self.mean.shape) and not self.allow_constant):
       raise InputError(f"`x` must be a batch of values, got shape {[*x.shape]}")

@@ -36,7 +36,7 @@ class _BatchFunction:
   """
 
   def __init__(self, model: Path, batch_size: int = 1) -> None:
-    check_count("batch_size", batch_size, most=1 << 16)
+    check_count("batch_size", batch_size, high=1 << 16)
     self._batch_size = batch_size
     if _is_unused():
       use_cpu_lanes(1)

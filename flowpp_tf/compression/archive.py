@@ -141,7 +141,7 @@ class ArchiveWriter:
     if kind not in _KINDS:
       raise InputError(f"`kind` must be one of {', '.join(_KINDS)}, got {kind!r}")
     if max_batch is not None:
-      check_count("max_batch", max_batch, most=2**63 - 1)
+      check_count("max_batch", max_batch, high=2**63 - 1)
     self._file, self._coder, self._max_batch, self._progress = file, coder, max_batch, progress
     self._position, self._digest, self._entries = 0, hashlib.sha256(), list[tuple[int, int]]()
     self._images, self._place, self.version = 0, 0, version

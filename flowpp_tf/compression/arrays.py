@@ -62,9 +62,9 @@ def compress_to(
   first = as_array("images", images[:1] if len(images) else images)
   check_shape("images", first.shape, [None, *shape], "N")
   check_pixels(first, coder.model.levels)
-  check_count("segment_images", segment_images, most=_MOST)
+  check_count("segment_images", segment_images, high=_MOST)
   if max_batch is not None:
-    check_count("max_batch", max_batch, most=_MOST)
+    check_count("max_batch", max_batch, high=_MOST)
   segment_images = min(segment_images, max_images(shape))
   writer = ArchiveWriter(file, coder, "images", embed_model, max_batch, progress)
 

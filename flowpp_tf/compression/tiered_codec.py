@@ -50,7 +50,7 @@ class TieredCodec:
     if tier not in TIERS:
       raise InputError(f"`tier` must be one of {', '.join(TIERS)}, got {tier!r}")
     if from_bytes is not None:
-      check_count("from_bytes", from_bytes, most=2**48)
+      check_count("from_bytes", from_bytes, high=2**48)
     self.tier = tier
     try:
       self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)

@@ -34,7 +34,7 @@ def power_spectrum(
     >>> power_spectrum(8, amplitude=2.0)[0, 0].item()
     2.0
   """
-  check_count("size", size, most=2**14)
+  check_count("size", size, high=2**14)
   check_number("corner", corner, 0.0, ends=False)
   amplitude, slope = (as_array(name, value) for name, value in (("amplitude", amplitude), ("slope", slope)))
   if not np.all(amplitude > 0):
@@ -123,7 +123,7 @@ class GaussianFields:
 
   @check_arguments
   def __init__(self, count: int, spectrum: np.ndarray, seed: int = 0) -> None:
-    check_count("count", count, most=2**40)
+    check_count("count", count, high=2**40)
     check_count("seed", seed, 0, 2**32 - 1)
     self.spectrum, self._seed = _checked_spectrum(spectrum, [None, None]), seed
     self.shape: tuple[int, ...] = (count, *self.spectrum.shape, 1)

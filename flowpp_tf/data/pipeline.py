@@ -57,7 +57,7 @@ def training_batches(
     >>> next(iter(batches)).shape
     TensorShape([4, 8, 8, 1])
   """
-  check_count("batch_size", batch_size, most=_MOST)
+  check_count("batch_size", batch_size, high=_MOST)
   check_count("start_step", start_step, 0, _MOST)
   if not -(2**63) <= seed < 2**63:
     raise InputError(f"`seed` must be an integer of 64 bits, got {seed}")
@@ -121,7 +121,7 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
     >>> [batch.shape[0] for batch in evaluation_batches(np.zeros([5, 8, 8, 1], np.uint8), batch_size=2)]
     [2, 2, 1]
   """
-  check_count("batch_size", batch_size, most=_MOST)
+  check_count("batch_size", batch_size, high=_MOST)
   images = as_images("images", images)
   with_labels, tiles = _labeller(images, labels), as_tiles(images)
 
@@ -203,7 +203,7 @@ def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset
     >>> weights.numpy().tolist()
     [1.0, 1.0, 1.0, 0.0]
   """
-  check_count("multiple", multiple, most=_MOST)
+  check_count("multiple", multiple, high=_MOST)
 
   def fill(batch):
     count = tf.shape(tf.nest.flatten(batch)[0])[0]

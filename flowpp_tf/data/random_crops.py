@@ -184,7 +184,7 @@ def _check(pixels, sizes, image_shape, most):
   """Raise an `InputError` unless these are the arguments of `RandomCrops`."""
   check_shape_of_images("image_shape", image_shape)
   if most is not None:
-    check_count("most", most, most=2**31 - 1)
+    check_count("most", most, high=2**31 - 1)
   check_not_masked("pixels", pixels)
   array = as_array("sizes", sizes, [None, 2])
   if array.dtype.kind not in "iu" or not np.all(array >= image_shape[:2]):

@@ -13,7 +13,7 @@ from tensorflow_probability.python.distributions import transformed_distribution
 from flowpp_tf.bijectors.act_norm import ActNorm
 from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
-from flowpp_tf.core.checks import as_sample_shape, check_all_finite, check_event, check_type, real_tensor
+from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_event, check_type
 from flowpp_tf.core.context import EvalContext, tfp_seed
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
@@ -127,7 +127,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     bijector = Conditioned(self.bijector, context)
     shape = bijector.context.shape
     if self.context_size is not None and shape.rank is not None and shape[-1] not in (None, self.context_size):
-      raise InputError(f"`context` must have shape [..., {self.context_size}], got {[*shape]}")
+      raise InputError(f"`context` must be of shape [..., {self.context_size}], got {[*shape]}")
     return FlowDistribution(self.distribution, bijector, self.validate_args, name=f"{self.name}_given")
 
   def initialize(self, x: TensorLike, overwrite: bool = False) -> Float[tf.Tensor, "..."]:
@@ -173,7 +173,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       The sample, and its log density in nats, `[...]`.
     """
-    base_sample = real_tensor("base_sample", base_sample, self.distribution.dtype)
+    base_sample = as_tensor("base_sample", base_sample, self.distribution.dtype)
     check_event("base_sample", base_sample.shape, self.distribution.event_shape)
     self._check_given(ctx)
     with self._batch_errors("base_sample", base_sample):
@@ -226,7 +226,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
   def _event(self, value):
     """A value as a tensor; without this check parameters would broadcast it."""
-    value = real_tensor("x", value, self.dtype)
+    value = as_tensor("x", value, self.dtype)
     check_event("x", value.shape, self.event_shape)
     return value
 

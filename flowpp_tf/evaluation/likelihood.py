@@ -142,8 +142,8 @@ def evaluate_bits_per_dim(
   images = as_images("images", images)
   counts = [num_samples] if isinstance(num_samples, (int, np.integer)) else [*num_samples]
   for count in counts or [0]:
-    check_count("num_samples", count, most=2**31 - 1)
-  check_count("batch_size", batch_size, most=2**63 - 1)
+    check_count("num_samples", count, high=2**31 - 1)
+  check_count("batch_size", batch_size, high=2**63 - 1)
   check_count("verbose", verbose, 0)
   counts = [1] if model.has_exact_density else sorted({1, *map(int, counts)})  # there is no noise to draw more often
   model.check_images(images[:1])

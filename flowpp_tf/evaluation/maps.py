@@ -84,7 +84,7 @@ class BitMaps:
   @check_arguments
   def __call__(self, pictures: Sequence[np.ndarray] | np.ndarray, batch_size: int = 100) -> Iterator[np.ndarray]:
     """Yield the map of each picture; arguments, results and errors as of `bit_maps`."""
-    check_count("batch_size", batch_size, most=2**31 - 1)
+    check_count("batch_size", batch_size, high=2**31 - 1)
     if not hasattr(pictures, "__iter__"):
       raise InputError(f"`pictures` must be a list of arrays, got {shown(pictures)}")
     checked = [self._checked(picture) for picture in pictures]

@@ -87,7 +87,7 @@ class PositionScorer:
 
   @check_arguments
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
-    check_count("num_samples", num_samples, most=2**31 - 1)
+    check_count("num_samples", num_samples, high=2**31 - 1)
     self._pixels = model.image_dtype
     self._set(model, model.sample_noise([1 if model.has_exact_density else num_samples], as_seed(seed)))
 
@@ -132,7 +132,7 @@ class PositionScorer:
     Raises:
       InputError (a ValueError): if images, labels or condition do not fit the model.
     """
-    check_count("batch_size", batch_size, most=2**63 - 1)
+    check_count("batch_size", batch_size, high=2**63 - 1)
     images, parts = tf.cast(self._model.check_images(as_images("images", images)), self._pixels), []
     given = self._model.check_conditioning(len(images), labels, condition)
     for i in range(0, len(images), batch_size):

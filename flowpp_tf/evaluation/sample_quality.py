@@ -170,7 +170,7 @@ def frechet_distance(features: np.ndarray, other: np.ndarray) -> float:
   for name, array in arrays.items():
     check_all_finite(name, array)
     if len(array) < 2 or not array.shape[1] or array.shape[1] != size:
-      raise InputError(f"`{name}` must have shape [2 or more, {size or 'D'}], got {list(array.shape)}")
+      raise InputError(f"`{name}` must be of shape [2 or more, {size or 'D'}], got {list(array.shape)}")
     rows = array.astype(np.float64)
     moments.append((rows.mean(axis=0), np.atleast_2d(np.cov(rows, rowvar=False))))
   (mean, covariance), (other_mean, other_covariance) = moments

@@ -120,7 +120,7 @@ class Scorer:
     if not hasattr(model, "log_prob_bound"):
       raise InputError(f"`model` must be a `FlowPlusPlus`, got {shown(model)}")
     check_type("typical", typical, float | None)
-    check_count("num_samples", num_samples, most=2**31 - 1)
+    check_count("num_samples", num_samples, high=2**31 - 1)
     self.typical = typical
     self._model = model
     levels = levels_of(model.config)
@@ -139,7 +139,7 @@ class Scorer:
   @check_arguments
   def first_draws(self, num_samples: int) -> "Scorer":
     """Return the scorer of the first `num_samples` draws; both share the traced function."""
-    check_count("num_samples", num_samples, most=len(self._noise))
+    check_count("num_samples", num_samples, high=len(self._noise))
     scorer = copy.copy(self)
     scorer._noise = self._noise[:num_samples]
     scorer.typical = None  # which was measured with all draws
@@ -171,7 +171,7 @@ class Scorer:
     return np.stack([self._measure(images, batch_size, label) for label in self._labels], axis=1)
 
   def _measure(self, images, batch_size, *label):
-    check_count("batch_size", batch_size, most=2**63 - 1)
+    check_count("batch_size", batch_size, high=2**63 - 1)
     images, bounds = as_images("images", images), []
     for i in range(0, len(images), batch_size):
       batch = tf.cast(self._model.check_images(images[i : i + batch_size]), self._pixels)

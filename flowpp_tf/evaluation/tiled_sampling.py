@@ -55,8 +55,8 @@ def sample_pictures(
   if not model.config.tile_neighbours:
     raise InputError("`model` must see the neighbours of tiles (`tile_neighbours`): others draw images of one size")
   for name, size in (("height", height), ("width", width)):
-    check_count(name, size, most=_LARGEST)
-  check_count("batch_size", batch_size, most=2**31 - 1)
+    check_count(name, size, high=_LARGEST)
+  check_count("batch_size", batch_size, high=2**31 - 1)
   (h, w, channels), levels = model.config.image_shape, model.config.levels
   shape = h, w, channels
   count = count_tiles(height, width, shape)

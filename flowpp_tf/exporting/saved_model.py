@@ -55,7 +55,7 @@ def export_saved_model(
     >>> model = fpp.FlowPlusPlus.from_preset("digits")
     >>> fpp.export_saved_model(model, "exported/1", metadata={"data": "digits"})
   """
-  check_count("max_batch", max_batch, most=tf.int32.max)  # the dtype of the sizes that graphs compare with it
+  check_count("max_batch", max_batch, high=tf.int32.max)  # the dtype of the sizes that graphs compare with it
   check_weights_finite(model)
   path = checked_target(path, overwrite, lambda target: (target / "saved_model.pb").exists(), "SavedModel")
   about = {

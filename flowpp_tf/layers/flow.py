@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import as_sample_shape, check_event, check_not_masked, check_type, real_tensor
+from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_event, check_not_masked, check_type
 from flowpp_tf.layers.adaptable import Adaptable
 from flowpp_tf.types import Seed, TensorLike
 
@@ -70,7 +70,7 @@ class Flow(Adaptable, keras.layers.Layer):
     event_shape = self.distribution.event_shape
     check_not_masked("x", x)
     if not hasattr(x, "shape"):  # a list, of which Keras would take each number for an input
-      x = real_tensor("x", x, tf.as_dtype(self.variable_dtype))
+      x = as_tensor("x", x, tf.as_dtype(self.variable_dtype))
     if isinstance(event_shape, tf.TensorShape):
       check_event("x", tf.TensorShape(getattr(x, "shape", None)), event_shape)
     return super().__call__(x, *args, **kwargs)

@@ -628,7 +628,7 @@ class FlowPlusPlus(KerasModelMixin):
     """
     *sides, channels = self.config.image_shape
     for name, size, most in zip(("height", "width"), (height, width), sides):
-      check_count(name, size, most=most)
+      check_count(name, size, high=most)
     if self.config.condition_shape and not self.config.tile_neighbours:
       raise InputError("`model` must not be given another image, which a part of an image is not cropped with")
     config = dataclasses.replace(self.config, image_shape=(int(height), int(width), channels))
@@ -701,7 +701,7 @@ def _check_positive(name, count):
     return
   if not count > 0:
     raise InputError(f"`{name}` must be a positive integer, got {count}")
-  check_count(name, count, most=_MOST)
+  check_count(name, count, high=_MOST)
 
 
 def _sizes(shape):

@@ -72,7 +72,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     parameters = dict(locals())
     if not num_samples > 0:
       raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
-    check_count("num_samples", num_samples, most=2**31 - 1)
+    check_count("num_samples", num_samples, high=2**31 - 1)
     self._model = model
     self._num_samples = num_samples
     self._seed = seed

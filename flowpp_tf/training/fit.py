@@ -107,9 +107,9 @@ def fit(
     >>> result.validation.shape == result.steps.shape
     True
   """
-  check_count("steps", steps, most=_MOST_STEPS)
-  check_count("batch_size", batch_size, most=_MOST_STEPS)
-  check_count("patience", patience, most=_MOST_STEPS)
+  check_count("steps", steps, high=_MOST_STEPS)
+  check_count("batch_size", batch_size, high=_MOST_STEPS)
+  check_count("patience", patience, high=_MOST_STEPS)
   check_count("seed", seed, 0, 2**32 - 1)
   check_number("learning_rate", learning_rate, 0.0, ends=False)
   if weight_decay is not None:

@@ -184,7 +184,7 @@ def _as_array(name, values):
 
 def _of_array(images, labels, model):
   if images.ndim not in (3, 4):
-    raise InputError(f"`images` must have shape [N, H, W, C] or [N, H, W], got {images.shape}")
+    raise InputError(f"`images` must be of shape [N, H, W, C] or [N, H, W], got {images.shape}")
   if images.ndim == 3:
     images = images[..., np.newaxis]
   check_pixels(images, model.pixel_levels)

@@ -42,24 +42,24 @@ ENTRANCES = {
 @pytest.mark.parametrize("shape", EVENTS)
 @pytest.mark.parametrize("entrance", ENTRANCES)
 def test_events_of_another_size_are_not_broadcast(flow, entrance, shape):
-  with pytest.raises(ValueError, match="`x` must have shape \\[..., 2\\], got " + shape.replace("[", "\\[")):
+  with pytest.raises(ValueError, match="`x` must be of shape \\[..., 2\\], got " + shape.replace("[", "\\[")):
     ENTRANCES[entrance](flow, EVENTS[shape])
 
 
 def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_too(flow):
   for size in (1, 3):
-    with pytest.raises(ValueError, match=rf"`x` must have shape \[..., 2\].*, got \[4, {size}\]"):
+    with pytest.raises(ValueError, match=rf"`x` must be of shape \[..., 2\].*, got \[4, {size}\]"):
       flow.bijector.inverse(tf.zeros([4, size]))
   act_norm = fb.ActNorm(tf.ones(3), tf.zeros(3))
   chain = fb.Chain([fb.Invertible1x1Conv(tf.eye(3), event_ndims=1), act_norm])
   for wrong, name in ((tf.zeros([4, 1]), "x"), (tf.zeros([4, 2]), "x")):
-    with pytest.raises(ValueError, match=rf"`{name}` must have shape \[..., 3\]"):
+    with pytest.raises(ValueError, match=rf"`{name}` must be of shape \[..., 3\]"):
       chain.forward(wrong)
   assert act_norm.forward(tf.zeros([4, 1])).shape == (4, 3)  # elementwise: parameters have a batch, as in TFP
 
 
 def test_base_samples_of_another_size_are_refused(flow):
-  with pytest.raises(ValueError, match=r"`base_sample` must have shape \[..., 2\], got \[4, 1\]"):
+  with pytest.raises(ValueError, match=r"`base_sample` must be of shape \[..., 2\], got \[4, 1\]"):
     flow.transform(tf.zeros([4, 1]))
 
 
@@ -71,13 +71,13 @@ def test_arrays_are_cast_and_tensors_of_another_dtype_are_not(flow, make):
     np.testing.assert_array_equal(function(same), expected)
   np.testing.assert_array_equal(function(np.ones([4, 2], int)), function(tf.ones([4, 2])))
   for wrong, message in (
-    (tf.cast(X, tf.float64), "`[xy]` must have dtype float32, got float64"),
-    (tf.cast(X, tf.int32), "`[xy]` must have dtype float32, got int32"),
-    (X.numpy().astype(complex), "`[xy]` must be real numbers, got complex128"),
-    ("text", "`[xy]` must be real numbers of one shape, got str 'text'"),
-    (None, "`[xy]` must be real numbers of one shape, got NoneType None"),
-    (np.array([["a", 1.0]], object), "`[xy]` must be real numbers of one shape, got ndarray"),
-    ([[1.0, 2.0], [3.0]], "`[xy]` must be real numbers of one shape, got list"),
+    (tf.cast(X, tf.float64), "`[xy]` must be of dtype float32, got a tensor of float64"),
+    (tf.cast(X, tf.int32), "`[xy]` must be of dtype float32, got a tensor of int32"),
+    (X.numpy().astype(complex), "`[xy]` must hold real numbers, got complex128"),
+    ("text", "`[xy]` must hold real numbers, got 'text'"),
+    (None, "`[xy]` must hold real numbers, got None"),
+    (np.array([["a", 1.0]], object), "`[xy]` must hold real numbers, got an array of object"),
+    ([[1.0, 2.0], [3.0]], "`[xy]` must be an array of numbers, got "),
   ):
     with pytest.raises(ValueError, match=message):
       function(wrong)
@@ -86,7 +86,7 @@ def test_arrays_are_cast_and_tensors_of_another_dtype_are_not(flow, make):
 @pytest.mark.parametrize("make", [fb.Sigmoid, fb.PixelsToLogit])
 def test_bijectors_of_any_dtype_take_real_numbers_only(make):
   for wrong in (np.ones(3, complex), tf.ones(3, tf.int32)):
-    with pytest.raises(ValueError, match="`x` must be real numbers, got (complex128|int32)"):
+    with pytest.raises(ValueError, match="`x` must hold real numbers, got (complex128|int32)"):
       make().forward(wrong)
 
 
@@ -108,7 +108,7 @@ def test_a_flow_is_given_one_context(conditional):
 
 def test_a_context_fits_the_flow(flow, conditional):
   for wrong in (tf.zeros([4, 2]), tf.zeros([4]), tf.zeros([4, 1])):
-    with pytest.raises(ValueError, match=r"`context` must have shape \[..., 3\], got \[4"):
+    with pytest.raises(ValueError, match=r"`context` must be of shape \[..., 3\], got \[4"):
       conditional.given(wrong)
   with pytest.raises(ValueError, match="takes no context"):
     flow.given(tf.zeros([4, 3]))
@@ -159,5 +159,5 @@ def test_initialization_takes_a_finite_batch_and_replaces_weights_only_if_it_is_
 def test_values_of_an_unknown_number_of_dimensions_are_refused_by_one_line():
   flow = fpp.vector_flow(2, couplings=1, hidden=8)
   log_prob = tf.function(flow.log_prob, input_signature=[tf.TensorSpec(None)], autograph=False)
-  with pytest.raises(fpp.InputError, match=r"`x` must have shape \[..., 2\], got one of an unknown number of dim"):
+  with pytest.raises(fpp.InputError, match=r"`x` must be of shape \[..., 2\], got one of an unknown number of dim"):
     log_prob(tf.zeros([4, 2]))

@@ -349,7 +349,7 @@ IMAGES = np.zeros([60, 8, 8], int)
     (["a.png", "b.png"], {}, "`images` must be an array of integers, got <U5 of shape"),
     (pathlib.Path("photos"), {}, "`images` must be an array of integers, got PosixPath"),
     (IMAGES.astype(complex), {}, "`images` must be an array of integers, got complex128 of shape"),
-    (IMAGES[0], {}, "`images` must have shape .*, got .8, 8"),
+    (IMAGES[0], {}, "`images` must be of shape .*, got .8, 8"),
     (IMAGES[:0], {}, "`images` must hold at least one image"),
     (IMAGES * np.nan, {}, "`images` must be finite"),
     (IMAGES, dict(labels=["cat"] * 60), "`labels` must be an array of integers, got <U3"),

@@ -136,7 +136,7 @@ def test_a_vector_as_context_of_images_does_not_leak_across_the_batch():
     (lambda: flow().sample(2, contxt=CONTEXTS), "no keyword 'contxt'"),
     (lambda: flow().given(CONTEXTS).log_prob(X, cal=None), "no keyword 'cal'"),
     (lambda: flow().log_prob(X), r"'vector_flow' needs a context: use `flow.given\(context\)`"),
-    (lambda: flow().given(draw(4, 3)).log_prob(X), r"`context` must have shape \[..., 2\], got \[4, 3\]"),
+    (lambda: flow().given(draw(4, 3)).log_prob(X), r"`context` must be of shape \[..., 2\], got \[4, 3\]"),
     (lambda: fpp.vector_flow(2).given(draw(4, 3, dtype="float32")).log_prob(tf.zeros([2])), "takes no context"),
     (lambda: flow().given(tf.constant(1.0)), "must have an event of 1 dimensions"),
     (lambda: fpp.vector_flow(1), "`event_size` must be at least 2, got 1"),

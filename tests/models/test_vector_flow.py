@@ -279,7 +279,7 @@ def test_a_model_that_begins_with_its_input_knows_its_output():
 
 def test_an_input_of_another_size_is_one_line_of_error():
   for wrong in (keras.Input([3]), keras.Input([1]), tf.zeros([4, 1]), np.zeros([4, 3])):
-    with pytest.raises(ValueError, match=r"^`x` must have shape \[..., 2\], got \[\w+, \d\]$"):
+    with pytest.raises(ValueError, match=r"^`x` must be of shape \[..., 2\], got \[\w+, \d\]$"):
       fpp.VectorFlow(2, **TINY)(wrong)
 
 
