@@ -23,7 +23,7 @@ def main(argv):
   del argv
   import numpy as np
 
-  from flowpp_tf.data.dataset import as_tiles
+  from flowpp_tf.data.pipeline import grid_tiles
   from flowpp_tf.evaluation import PositionScorer
   from flowpp_tf.programs import data_flags
   from flowpp_tf.tiles.neighbours import NEIGHBOURS
@@ -33,8 +33,8 @@ def main(argv):
   if not model.config.tile_neighbours:
     raise app.UsageError(f"--workdir={FLAGS.workdir} is a run of a model without tile_neighbours")
   height, width, channels = model.config.image_shape
-  split = as_tiles(data_flags.load_data_of_run(settings, model.config, {})[0].split("test"))
-  tiles, contexts = split.tiles(np.arange(len(split)))
+  images = data_flags.load_data_of_run(settings, model.config, {})[0].split("test")
+  tiles, contexts = grid_tiles(images, np.arange(len(images)))
   flags_of = contexts[..., len(NEIGHBOURS) * channels :].reshape(len(tiles), -1, len(NEIGHBOURS) + 1)
   chosen = np.flatnonzero((flags_of == 1).all(axis=(1, 2)))[: FLAGS.tiles]
   scorer = PositionScorer(model, num_samples=1)

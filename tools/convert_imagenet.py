@@ -23,7 +23,7 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import images
-from flowpp_tf.data.downsampled_imagenet import OTHER_FORMS, check_array, decode_exactly
+from flowpp_tf.data.published import OTHER_FORMS, check_array, decode_exactly
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import check_sizes, open_regular, reading
 from flowpp_tf.io.image_folder import SUFFIXES

@@ -8,10 +8,11 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
 from flowpp_tf.core.registry import register as _register
 from flowpp_tf.core.registry import registered as _registered
-from flowpp_tf.data.dataset import SPLITS, ImageDataset, ReducedBits, describe
+from flowpp_tf.data.dataset import SPLITS, ImageDataset, describe
 from flowpp_tf.data.gaussian_fields import GaussianFields
 from flowpp_tf.data.pipeline import DataPipeline, evaluation_batches, training_batches, weighted_batches
 from flowpp_tf.data.random_crops import RandomCrops
+from flowpp_tf.data.source import ReducedBits
 from flowpp_tf.types import Path, Shape
 
 _MOST = 2**31 - 1

@@ -1,15 +1,25 @@
-"""Two real data sets that ship with scikit-learn and scikit-image: no download.
+"""Data sets of installed packages, scikit-learn, scikit-image and elpv-dataset: no download.
 
 digits: 1,797 hand-written digits, 8x8x1, with their own 17 levels (0 .. 16).
 photos: non-overlapping 32x32x3 patches of photographs, 256 levels, without exact duplicates; or crops at random
     positions to train on. The split is by photograph: no test patch comes from a photograph in the training split.
+elpv: 2,624 grey pictures of solar cells under electroluminescence, 300x300x1, 8 bits (Buerhop-Lutz et al. 2018,
+    Deitsch et al. 2019, 2021). The licence of the pictures is CC BY-NC-SA 4.0: this package does not contain them. Test
+    pictures are those whose index is 7 modulo 10 (262), validation those with 3 (263). A model smaller than the
+    pictures is trained on crops of them at random positions; as arrays, all three splits are then the tiles of a grid,
+    32x32 for example, next to each other from the top left corner.
 """
+
+import functools
+import math
 
 import numpy as np
 
 from flowpp_tf.core.environment import import_extra
-from flowpp_tf.data.dataset import ImageDataset, Images
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.data.dataset import SPLITS, ImageDataset, Images
 from flowpp_tf.data.random_crops import RandomCrops
+from flowpp_tf.types import Shape
 
 _TEST_DIGITS, _VALIDATION_DIGITS = 180, 90  # a tenth, and enough to choose a checkpoint by
 _PATCH = 32
@@ -18,6 +28,10 @@ _PHOTOGRAPHS = {  # all colour photographs of both packages, except the right ey
   "validation": ("chelsea", "rocket"),
   "test": ("flower", "coffee"),
 }
+# The class of a picture: the kind of the cell, and how probable a defect is, in thirds.
+ELPV_CLASSES = tuple(f"{kind} {third}/3" for kind in ("mono", "poly") for third in range(4))
+_REMAINDERS = {"train": (0, 1, 2, 4, 5, 6, 8, 9), "validation": (3,), "test": (7,)}
+_VALIDATION_PIXELS = 2048 * 32 * 32  # as many as a validation needs; all would take longer than the steps between
 
 
 def digits(labels: bool = False) -> ImageDataset:
@@ -79,3 +93,48 @@ def _patches(photograph):
   cropped = photograph[: rows * _PATCH, : columns * _PATCH]
   patches = cropped.reshape(rows, _PATCH, columns, _PATCH, 3).swapaxes(1, 2)
   return patches.reshape(-1, _PATCH, _PATCH, 3)
+
+
+def elpv(image_shape: Shape | None = None, crops: bool = False, labels: bool = False) -> ImageDataset:
+  """Load ELPV, as whole pictures or as tiles.
+
+  Args:
+    image_shape: (300, 300, 1) or None for whole pictures; a smaller one for tiles.
+    crops: whether to train on random crops of the pictures rather than on the tiles of a grid.
+    labels: whether to load the class of each whole picture, one of `ELPV_CLASSES`.
+
+  Raises:
+    InputError (a ValueError): if the package is not installed, or the shape does not fit the pictures.
+  """
+  pictures, defects, kinds = _solar_cells()
+  whole = pictures.shape[1:]
+  shape = whole if image_shape is None else tuple(image_shape)
+  if shape[2] != 1 or shape[0] > whole[0] or shape[1] > whole[1]:
+    raise InputError(f"data set 'elpv' has pictures of {whole}, which have no crops of {shape}")
+  rows = {name: np.flatnonzero(np.isin(np.arange(len(pictures)) % 10, rest)) for name, rest in _REMAINDERS.items()}
+  if shape == whole:
+    classes = np.rint(3 * defects).astype(int) + 4 * (kinds == "poly")
+    return ImageDataset(
+      "elpv",
+      levels=256,
+      **{name: pictures[index] for name, index in rows.items()},
+      labels={name: classes[index] for name, index in rows.items()} if labels else None,
+      classes=ELPV_CLASSES if labels else (),
+    )
+  if labels:
+    raise InputError(f"data set 'elpv' has labels for whole pictures of {whole}, not for parts of {shape}")
+  most = {"validation": max(_VALIDATION_PIXELS // math.prod(shape), 1)}
+  cut = {name: _tiles(pictures[index], shape, most.get(name)) for name, index in rows.items()}
+  train, validation, test = (cut[name] if crops else cut[name][:] for name in SPLITS)
+  return ImageDataset("elpv", 256, train, validation, test)
+
+
+def _tiles(pictures, shape, most):
+  return RandomCrops(pictures.reshape(-1, 1), [pictures.shape[1:3]] * len(pictures), shape, most)
+
+
+@functools.cache
+def _solar_cells():
+  """Return the pictures `[N, 300, 300, 1]`, their probabilities of a defect, and their kinds of cell."""
+  pictures, defects, kinds = import_extra("elpv_dataset.utils", "the data set 'elpv'").load_dataset()
+  return pictures[..., np.newaxis], defects, kinds

@@ -1,28 +1,16 @@
 """A data set: integer images in three splits, their classes if wanted, and a fingerprint that identifies them."""
 
-from collections.abc import Callable
 import dataclasses
 import hashlib
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 
-from flowpp_tf.core.checks import (
-  as_array,
-  check_arguments,
-  check_labels,
-  check_not_masked,
-  check_pixels,
-  check_shape,
-  check_type,
-  native,
-  pixel_dtype,
-  shown,
-)
+from flowpp_tf.core.checks import as_array, check_arguments, check_labels, check_pixels, check_type, pixel_dtype, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
-from flowpp_tf.data.gaussian_fields import GaussianFields
-from flowpp_tf.data.random_crops import RandomCrops
+from flowpp_tf.data.random_crops import RandomCrops, tiles_of
+from flowpp_tf.data.source import Images, ReducedBits, as_images
 
 MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
 _HASHED = 100  # images at each end of a split
@@ -50,119 +38,6 @@ def levels_of(config: ImageSpec) -> int | None:
   Specs that know no real-valued images do: they have only `levels`.
   """
   return getattr(config, "pixel_levels", config.levels)
-
-
-class ReducedBits:
-  """uint8 images `[N, H, W, C]` of which only the upper bits are kept; indexing computes them.
-
-  Args:
-    images: uint8, anything that NumPy can index.
-    bits: how many of the 8 bits to keep.
-
-  Examples:
-    >>> from flowpp_tf.data import ReducedBits
-    >>> np.asarray(ReducedBits(np.full([1, 1, 1, 1], 255, np.uint8), bits=3)).item()
-    7
-  """
-
-  dtype = np.dtype(np.uint8)
-
-  @check_arguments
-  def __init__(self, images: "Images", bits: int) -> None:
-    if not 1 <= bits <= 8:
-      raise InputError(f"`bits` must be from 1 to 8, got {bits}")
-    images = as_images("images", images)
-    if images.dtype != np.uint8:
-      raise InputError(f"`images` must be uint8, got {images.dtype}")
-    self._images = images
-    self.bits = bits
-    self.shape: tuple[int, ...] = images.shape
-
-  def __len__(self) -> int:
-    return len(self._images)
-
-  def __getitem__(self, index: Any) -> np.ndarray:
-    return np.asarray(self._images[index]) >> (8 - self.bits)
-
-  @property
-  def random_crops(self) -> Callable[[np.ndarray], np.ndarray] | None:
-    """As in `RandomCrops`; None if the images are no photographs."""
-    crops = getattr(self._images, "random_crops", None)
-    return crops and (lambda draws: crops(draws) >> (8 - self.bits))
-
-  @property
-  def neighbours(self) -> bool:
-    """Whether the images are tiles with neighbours, see `RandomCrops`."""
-    return getattr(self._images, "neighbours", False)
-
-  @check_arguments
-  def tiles(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As in `RandomCrops`."""
-    return _tiled(self._images).tiles(indices, 8 - self.bits)
-
-  @check_arguments
-  def inside(self, indices: np.ndarray) -> np.ndarray:
-    """As in `RandomCrops`."""
-    return _tiled(self._images).inside(indices)
-
-  def with_edges(self) -> "ReducedBits":
-    """As in `RandomCrops`."""
-    return ReducedBits(_tiled(self._images).with_edges(), self.bits)
-
-  @check_arguments
-  def random_tiles(self, draws: np.ndarray, mirrored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As in `RandomCrops`."""
-    return _tiled(self._images).random_tiles(draws, mirrored, 8 - self.bits)
-
-  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    del copy  # the result is a new array in any case
-    return np.asarray(self[:], dtype)
-
-
-Images: TypeAlias = np.ndarray | RandomCrops | ReducedBits | GaussianFields  # an array may be a memory map
-
-
-def as_tiles(images: Images) -> RandomCrops | ReducedBits | None:
-  """Return images that come with the context of their neighbours, see `RandomCrops`; None if they do not."""
-  return images if isinstance(images, (RandomCrops, ReducedBits)) and images.neighbours else None
-
-
-def _tiled(images):
-  tiles = as_tiles(images)
-  if tiles is None:
-    raise InputError("the images must be tiles with neighbours, see `RandomCrops`")
-  return tiles
-
-
-def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None) -> Images:
-  """Return images `[N, H, W, C]` of real numbers, at least one: an array, or what NumPy can index, as it is.
-
-  Only bools, which become uint8, and values in another byte order than this machine's are copied.
-
-  Args:
-    name: name of the argument in messages.
-    images: the images, whose values are not read.
-    image_shape: `(H, W, C)`; None for any.
-
-  Raises:
-    InputError (a ValueError): for anything else.
-  """
-  if not (isinstance(getattr(images, "shape", None), tuple) and hasattr(images, "__getitem__")):
-    images = as_array(name, images)
-  check_not_masked(name, images)
-  dtype = getattr(images, "dtype", np.dtype(np.uint8))
-  if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf":
-    raise InputError(f"`{name}` must hold real numbers, got {dtype}")
-  if dtype.kind == "b":
-    images = np.asarray(images, np.uint8)
-  elif not dtype.isnative:
-    images = native(np.asarray(images))
-  if image_shape is not None and images.shape[1:] != image_shape:
-    raise InputError(f"`{name}` must hold images of shape {image_shape}, got an array of shape {images.shape}")
-  check_shape(name, images.shape, [None] * 4, "N")
-  if 0 in images.shape:
-    raise InputError(f"`{name}` must hold at least one image, got shape {tuple(images.shape)}")
-  return images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -290,7 +165,7 @@ class ImageDataset:
           f"data set {self.name!r} has {name} {ours}, the model's config {theirs}"
           + "".join(f"; --bits={b} reduces its images to that" for b in bits)
         )
-    if getattr(config, "tile_neighbours", False) and not getattr(self.train, "neighbours", False):
+    if getattr(config, "tile_neighbours", False) and tiles_of(self.train) is None:
       raise InputError(f"data set {self.name!r} must be loaded with `neighbours`: the model sees those of its tiles")
     num_classes = getattr(config, "num_classes", 0)
     if num_classes and num_classes != self.num_classes:
@@ -336,7 +211,15 @@ class ImageDataset:
     Raises:
       InputError (a ValueError): if a split does not consist of tiles with neighbours.
     """
-    train, validation, test = (_tiled(self.split(name)).with_edges() for name in SPLITS)
+
+    def covered(name):
+      images = self.split(name)
+      if (tiles := tiles_of(images)) is None:
+        raise InputError("the images must be tiles with neighbours, see `RandomCrops`")
+      tiles = tiles.with_edges()
+      return ReducedBits(tiles, images.bits) if isinstance(images, ReducedBits) else tiles
+
+    train, validation, test = map(covered, SPLITS)
     return dataclasses.replace(self, train=train, validation=validation, test=test)
 
   def fingerprint(self) -> dict[str, Any]:

@@ -11,7 +11,11 @@ import numpy as np
 
 from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_number, check_shape
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.data.source import ImageSource
 from flowpp_tf.types import TensorLike
+
+_TRAIN, _VALIDATION, _TEST = 2**20, 1024, 4096  # fields of random_field; no run sees one of train twice
 
 
 @check_arguments
@@ -105,7 +109,7 @@ def _fields(noise, spectrum):
   return np.fft.ifft2(modes).real[..., np.newaxis].astype(np.float32)
 
 
-class GaussianFields:
+class GaussianFields(ImageSource):
   """Fields `[N, H, W, 1]`, float32, made when they are read: field n follows from the seed and n.
 
   Args:
@@ -126,10 +130,7 @@ class GaussianFields:
     check_count("count", count, high=2**40)
     check_count("seed", seed, 0, 2**32 - 1)
     self.spectrum, self._seed = _checked_spectrum(spectrum, [None, None]), seed
-    self.shape: tuple[int, ...] = (count, *self.spectrum.shape, 1)
-
-  def __len__(self) -> int:
-    return self.shape[0]
+    self.shape = (count, *self.spectrum.shape, 1)
 
   def __getitem__(self, index: Any) -> np.ndarray:
     chosen = _indices(index, len(self))
@@ -138,10 +139,6 @@ class GaussianFields:
       # Philox counts its draws in the lowest word: another highest word is another stream.
       row[...] = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, n])).normal(size=row.shape)
     return _fields(noise, self.spectrum).reshape(*chosen.shape, *self.shape[1:])
-
-  def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-    del copy  # the result is a new array in any case
-    return np.asarray(self[:], dtype)
 
 
 def _checked_spectrum(spectrum, shape=None):
@@ -166,3 +163,16 @@ def _indices(index, count):
   if numbers.dtype.kind not in "iu" or np.any((numbers < -count) | (numbers >= count)):
     raise IndexError(f"index must be integers below {count}, got {index!r}")
   return np.where(numbers < 0, numbers + count, numbers)
+
+
+def random_field(real_valued: bool = True) -> ImageDataset:
+  """Return fields 32x32x1 of three fixed seeds, flat up to 2 cycles per side and then k^-3; see `field_log_prob`.
+
+  Args:
+    real_valued: whether the model takes real-valued images; others do not fit.
+  """
+  del real_valued
+  train, validation, test = (
+    GaussianFields(count, power_spectrum(), seed) for seed, count in enumerate((_TRAIN, _VALIDATION, _TEST))
+  )
+  return ImageDataset("random_field", None, train, validation, test)

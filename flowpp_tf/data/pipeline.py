@@ -18,7 +18,10 @@ import tensorflow as tf
 from flowpp_tf.config.structure import context_channels
 from flowpp_tf.core.checks import as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import ImageDataset, Images, as_images, as_tiles
+from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.data.random_crops import photographs_of, tiles_of
+from flowpp_tf.data.source import Images, ReducedBits, as_images
+from flowpp_tf.tiles.neighbours import tile_context
 
 _FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
 _MOST = 2**31 - 1  # of a number of images or steps
@@ -86,16 +89,20 @@ def training_batches(
     draws = tf.random.stateless_uniform([batch_size], _key(seed, step, stream), dtype=dtype)
     return draws[shard * size : (shard + 1) * size]
 
-  random_crops, tiles = getattr(images, "random_crops", None), as_tiles(images)
+  photographs = photographs_of(images)
 
   def batch(step):
     mirrored = draw(step, _FLIP) < 0.5 if flip else tf.zeros([size], tf.bool)
-    if tiles is not None:
-      return _look_up_tiles(tiles.random_tiles, [draw(step, _CROP, tf.float64), mirrored], images)
-    if random_crops is not None:
-      return _look_up(random_crops, draw(step, _CROP, tf.float64), mirrored, images)
-    chosen = indices(step)
-    return with_labels(_look_up(images.__getitem__, chosen, mirrored, images), chosen)
+    if photographs is None:
+      chosen = indices(step)
+      return with_labels(_look_up(images.__getitem__, chosen, mirrored, images), chosen)
+    draws = draw(step, _CROP, tf.float64)
+    if photographs.neighbours:
+      places_of = photographs.random_places
+      read_tiles = lambda draws, mirrored: _read_tiles(images, photographs, places_of(draws), mirrored)
+      return _look_up_tiles(read_tiles, [draws, mirrored], images)
+    read_crops = lambda draws: _reduce(images, photographs.cut(photographs.random_places(draws)))
+    return _look_up(read_crops, draws, mirrored, images)
 
   return (
     tf.data.Dataset.range(start_step, tf.int64.max)
@@ -123,11 +130,11 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
   """
   check_count("batch_size", batch_size, high=_MOST)
   images = as_images("images", images)
-  with_labels, tiles = _labeller(images, labels), as_tiles(images)
+  with_labels = _labeller(images, labels)
 
   def batch(indices):
-    if tiles is not None:
-      return _look_up_tiles(tiles.tiles, [indices], images)
+    if tiles_of(images) is not None:
+      return _look_up_tiles(lambda indices: grid_tiles(images, indices), [indices], images)
     return with_labels(_look_up(images.__getitem__, indices, tf.zeros_like(indices, tf.bool), images), indices)
 
   return (
@@ -136,6 +143,22 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
     .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     .prefetch(tf.data.AUTOTUNE)
   )
+
+
+def grid_tiles(images: Images, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Return tiles of the grid, `[B, H, W, C]`, and their contexts, float32 `[B, H, W, 3 C + 4]`.
+
+  Args:
+    images: `RandomCrops` with neighbours, or with fewer bits.
+    indices: of the tiles, integers `[B]`.
+
+  Raises:
+    InputError (a ValueError): if the images are not tiles with neighbours.
+  """
+  photographs = tiles_of(images)
+  if photographs is None:
+    raise InputError("the images must be tiles with neighbours, see `RandomCrops`")
+  return _read_tiles(images, photographs, photographs.grid_places(indices))
 
 
 class DataPipeline:
@@ -220,7 +243,7 @@ def _labeller(images, labels):
   """Return a function of a batch of images and their indices that adds their labels, if there are any."""
   if labels is None:
     return lambda batch, indices: batch
-  if getattr(images, "random_crops", None) is not None:
+  if photographs_of(images) is not None:
     raise InputError("`labels` must be None for photographs, of which random crops are taken")
   labels = as_array("labels", labels)
   if labels.shape != (len(images),):
@@ -239,6 +262,19 @@ def _key(seed, n, stream=0):
   if stream:
     state = tf.random.experimental.stateless_fold_in(state, stream)
   return tf.random.stateless_uniform([2], state, None, None, tf.int32)
+
+
+def _reduce(images, values):
+  """Return values of the photographs behind images with as many bits as the images."""
+  return images.reduce(values) if isinstance(images, ReducedBits) else values
+
+
+def _read_tiles(images, photographs, places, mirrored=None):
+  """Return the tiles at some places of photographs with the bits of images, and their contexts."""
+  regions, present = photographs.cut_regions(places, mirrored)
+  regions = _reduce(images, regions)
+  context = tile_context(regions[:, :-1], present, _reduce(images, photographs.levels))
+  return regions[:, -1], context.astype(np.float32)
 
 
 def _look_up(read, places, mirrored, images):

@@ -14,7 +14,7 @@ celeb_a: the central 148x148 of the aligned 218x178 photographs (RealNVP crops "
 celeb_a_hq: CelebA-HQ, 30,000 images, as published at 64x64 or 128x128; the released Flow++ models were
     trained on it. No splits are published: test is the last tenth.
 svhn: the cropped digits without the extra ones.
-cifar10, cifar100: from their archives too, see cifar.py; the order is the same.
+cifar10, cifar100: from their archives too, see published.py; the order is the same.
 mnist, fashion_mnist: from their IDX files too, in the folder `data_dir`, or where Debian's packages put them; in the
     order of these files, which is not that of TensorFlow Datasets.
 """
@@ -35,7 +35,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import cache, cifar, downsampled_imagenet, idx, images
+from flowpp_tf.data import cache, images, published
 from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset, split_train
 from flowpp_tf.io.budget import size_text
 from flowpp_tf.io.gate import reason
@@ -164,30 +164,30 @@ def _complete(name, version, splits, found, notes=(), test="test"):
 
 def _read_files(name, entry, files, cache_dir, labels):
   """Return the images of published files by split, and their labels as `_read_labels` does, or None."""
-  if name in cifar.FORMS:
-    splits, of_splits = cifar.read_cifar(name, files["train"])
+  if name in published.FORMS:
+    splits, of_splits = published.read_cifar(name, files["train"])
     return splits, (of_splits, entry.classes) if labels else None
   if entry.idx_folder:
-    splits = {split: idx.read_idx_images(path) for split, path in files.items()}
+    splits = {split: published.read_idx_images(path) for split, path in files.items()}
     if not labels:
       return splits, None
     return splits, (
-      {split: idx.read_idx_labels(path, len(splits[split])) for split, path in files.items()},
+      {split: published.read_idx_labels(path, len(splits[split])) for split, path in files.items()},
       entry.classes,
     )
   if labels:
     raise InputError(f"data set {name!r} has no labels in its published files")
-  return downsampled_imagenet.load_published(files, entry.published_size, cache_dir), None
+  return published.load_published(files, entry.published_size, cache_dir), None
 
 
 def _published_files(name, entry, data_dir):
   """Return the paths of the published files by split, or None."""
-  if data_dir and name in cifar.FORMS:
-    return cifar.find_cifar(name, data_dir)
+  if data_dir and name in published.FORMS:
+    return published.find_cifar(name, data_dir)
   if entry.idx_folder:
-    return idx.find_idx(data_dir or entry.idx_folder)
+    return published.find_idx(data_dir or entry.idx_folder)
   if data_dir and entry.published_size:
-    return downsampled_imagenet.find_published(data_dir, entry.published_size)
+    return published.find_published(data_dir, entry.published_size)
   return None
 
 
@@ -265,7 +265,7 @@ def _prepared(name, builder, data_dir, download, entry=None):
   else:
     way = "or let it be downloaded, without --nodownload; in Python by `download=True`"
     if entry and entry.idx_folder:
-      missing += f" and {data_dir or entry.idx_folder}/{idx.STEMS['train']}.gz with {idx.STEMS['test']}.gz"
+      missing += f" and {data_dir or entry.idx_folder}/{published.STEMS['train']}.gz with {published.STEMS['test']}.gz"
       if name == "fashion_mnist":
         command += ", or on Debian apt-get install dataset-fashion-mnist"
     missing += f"; prepare it by: {command}"
@@ -274,11 +274,11 @@ def _prepared(name, builder, data_dir, download, entry=None):
 
 def _other_ways(name, entry):
   """Return a line about the published files of a set that can be read, in a list."""
-  if name in cifar.FORMS:
-    archives = " or ".join(form.archive for form in cifar.FORMS[name])
+  if name in published.FORMS:
+    archives = " or ".join(form.archive for form in published.FORMS[name])
     return [f"or give as --data_dir a folder with {archives}, whole or unpacked, or Keras' own: ~/.keras/datasets"]
   if entry and entry.idx_folder:
-    return [f"or give as --data_dir a folder with {idx.STEMS['train']}.gz and {idx.STEMS['test']}.gz"]
+    return [f"or give as --data_dir a folder with {published.STEMS['train']}.gz and {published.STEMS['test']}.gz"]
   return []
 
 

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from flowpp_tf.compression import TieredCodec, compress
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import Images
+from flowpp_tf.data.random_crops import photographs_of
+from flowpp_tf.data.source import Images
 from flowpp_tf.evaluation import BatchedModel, PositionBits, PositionScorer, Scorer, nearest_neighbours, scores_of
 from flowpp_tf.evaluation.batched_model import batches
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
@@ -65,7 +66,7 @@ class _References:
   def neighbours(self, image: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Return the nearest training images, their L2 distances in levels, and among how many they were looked for."""
     train = self.known.train
-    if train is None or getattr(train, "random_crops", None):
+    if train is None or photographs_of(train) is not None:
       raise InputError("the training images are not on this machine, or are crops, others in each step")
     compared = compared_images(train)
     indices, distances = nearest_neighbours(image[np.newaxis], compared, min(count, len(compared)))

@@ -20,7 +20,7 @@ from flowpp_tf.core.checks import check_arguments, check_count, check_pixels, pi
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, evaluation_batches, training_batches
 from flowpp_tf.data.cache import cache_entry
-from flowpp_tf.data.dataset import Images, as_images
+from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.io.files import replace_file
 from flowpp_tf.io.gate import read_npz, reason
 from flowpp_tf.types import Path

@@ -22,7 +22,7 @@ from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.report import progress_bar, with_error
 from flowpp_tf.data import evaluation_batches
-from flowpp_tf.data.dataset import Images, as_images
+from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.devices import Workers
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file

@@ -4,7 +4,7 @@ import numpy as np
 
 from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_pixels
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import Images, as_images
+from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.evaluation.batched_model import batches
 from flowpp_tf.evaluation.typicality import typical_indices
 

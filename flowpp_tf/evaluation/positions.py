@@ -28,7 +28,7 @@ import tensorflow as tf
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.core.checks import check_arguments, check_count
 from flowpp_tf.core.context import EvalContext, as_seed
-from flowpp_tf.data.dataset import as_images
+from flowpp_tf.data.source import as_images
 from flowpp_tf.distributions import UniformDequantization
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.evaluation.distributed_function import DistributedFunction

@@ -17,7 +17,7 @@ import numpy as np
 from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset
-from flowpp_tf.data.dataset import Images, as_images
+from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.evaluation.batched_model import BatchedModel
 from flowpp_tf.evaluation.features import FeatureNetwork
 from flowpp_tf.evaluation.neighbours import compared_images, nearest_neighbours

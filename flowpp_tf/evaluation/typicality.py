@@ -8,7 +8,7 @@ import numpy as np
 
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import Images, as_images
+from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import read_json

@@ -150,10 +150,10 @@ def tiles_to_measure(
   """
   if not config.tile_neighbours:
     return dataset, None
-  from flowpp_tf.data.dataset import as_tiles
+  from flowpp_tf.data.random_crops import tiles_of
 
   dataset = dataset.with_edges()
-  tiles = as_tiles(dataset.split(split))
+  tiles = tiles_of(dataset.split(split))
   assert tiles is not None
   return dataset, tiles.inside(np.arange(len(tiles))[:limit])
 
@@ -164,10 +164,12 @@ def given_of(
   """Return what the first `limit` images of a split are given, by name, for a model of this config."""
   labels = dataset.labels_of(split) if config.num_classes else None
   given = {} if labels is None else {"labels": labels[:limit]}
-  from flowpp_tf.data.dataset import as_tiles
+  from flowpp_tf.data.pipeline import grid_tiles
+  from flowpp_tf.data.random_crops import tiles_of
 
-  if config.tile_neighbours and (tiles := as_tiles(dataset.split(split))) is not None:
-    given["condition"] = tiles.tiles(np.arange(len(tiles))[:limit])[1]
+  images = dataset.split(split)
+  if config.tile_neighbours and tiles_of(images) is not None:
+    given["condition"] = grid_tiles(images, np.arange(len(images))[:limit])[1]
   return given
 
 

@@ -12,7 +12,8 @@ import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.compression import TieredCodec, archive, pictures, segment
 from flowpp_tf.compression.stack import Stack, WindowError
-from flowpp_tf.data.dataset import ReducedBits
+from flowpp_tf.data import ReducedBits
+from flowpp_tf.data.pipeline import _read_tiles, grid_tiles
 from flowpp_tf.evaluation import PositionScorer, sample_pictures
 from flowpp_tf.tiles.cutting import count_tiles, to_tiles
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
@@ -94,7 +95,7 @@ def test_the_codec_and_training_have_the_context_by_its_definition(channels):
   np.testing.assert_allclose(layout.context(tiles, np.arange(len(tiles)), 256), expected, atol=1e-12)
   pixels = np.concatenate([image.reshape(-1, channels) for image in images])
   crops = data.RandomCrops(pixels, SIZES, shape, neighbours=True, edges=True)
-  found, contexts = crops.tiles(np.arange(len(crops)))
+  found, contexts = grid_tiles(crops, np.arange(len(crops)))
   np.testing.assert_array_equal(found, tiles)
   np.testing.assert_array_equal(crops[:], tiles)
   np.testing.assert_allclose(contexts, expected, atol=1e-6)
@@ -107,7 +108,7 @@ def test_random_tiles_lie_inside_of_the_picture_or_of_its_mirror_image():
   rows, columns = image.shape[0] - 3, image.shape[1] - 7
   draws = (np.arange(rows * columns) + 0.5) / (rows * columns)
   for flip, whole in ((False, image), (True, image[:, ::-1])):
-    tiles, contexts = crops.random_tiles(draws, np.full(len(draws), flip))
+    tiles, contexts = _read_tiles(crops, crops, crops.random_places(draws), np.full(len(draws), flip))
     for (row, column), tile, context in zip(np.ndindex(rows, columns), tiles, contexts):
       np.testing.assert_array_equal(tile, whole[row : row + 4, column : column + 8])
       if column >= 8:
@@ -123,8 +124,8 @@ def test_a_batch_of_training_has_the_context_of_its_tiles_also_with_fewer_bits()
     batch = next(iter(data.training_batches(one, 4, seed=0, flip=True)))
     assert batch["image"].shape == (4, *SHAPE) and batch["condition"].shape == (4, 4, 8, 7)
     batch = next(iter(data.evaluation_batches(one, 3)))
-    np.testing.assert_array_equal(batch["condition"], one.tiles(np.arange(3))[1])
-  values, reduced = (images.tiles(np.arange(2))[1][1, :, :, 0] for images in (crops, ReducedBits(crops, 4)))
+    np.testing.assert_array_equal(batch["condition"], grid_tiles(one, np.arange(3))[1])
+  values, reduced = (grid_tiles(images, np.arange(2))[1][1, :, :, 0] for images in (crops, ReducedBits(crops, 4)))
   np.testing.assert_allclose(reduced, (np.rint((values + 1) / 2 * 255) // 16) / 15 * 2 - 1, atol=1e-6)
 
 

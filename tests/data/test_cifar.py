@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flowpp_tf import data
-from flowpp_tf.data import cifar
+from flowpp_tf.data import published
 
 COUNTS = {"train": 40, "test": 20}
 IMAGES = {
@@ -125,7 +125,7 @@ def test_each_source_has_the_same_images_and_labels(tmp_path, source, make):
     np.testing.assert_array_equal(dataset.labels_of(split), dataset.split(split)[:, 0, 0, 0] % 10)
   assert dataset.num_classes == (100 if name == "cifar100" else 10) and [*dataset.classes] == sorted(dataset.classes)
   first = unpack(tmp_path / "first", "cifar-100-binary" if name == "cifar100" else "cifar-10-batches-bin")
-  first = cifar.read_cifar(name, cifar.find_cifar(name, first)["train"])
+  first = published.read_cifar(name, published.find_cifar(name, first)["train"])
   np.testing.assert_array_equal(whole, first[0]["train"])
   np.testing.assert_array_equal(dataset.test, first[0]["test"])
 
@@ -183,8 +183,8 @@ def test_a_pickle_that_holds_something_else_is_one_line_and_calls_nothing(tmp_pa
 
 
 def test_nothing_of_numpy_is_called_by_a_published_pickle():
-  found = cifar._unpickled(pickled(batch("test")))
-  assert isinstance(found[b"data"], cifar._Recorded) and found[b"data"].arguments == (None, (0,), b"b")
+  found = published._unpickled(pickled(batch("test")))
+  assert isinstance(found[b"data"], published._Recorded) and found[b"data"].arguments == (None, (0,), b"b")
 
 
 @pytest.mark.parametrize(
@@ -232,5 +232,5 @@ def test_damaged_archives_are_named(tmp_path, monkeypatch):
       info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
       tar.addfile(info)
   refused((tmp_path / archive).read_bytes(), "has no data_batch_1.bin")
-  monkeypatch.setattr(cifar, "_MOST", 1 << 16)
+  monkeypatch.setattr(published, "_MOST", 1 << 16)
   refused(gzip.compress(bytes(1 << 20)), f"{archive}' would unpack to more than 64 KiB")

@@ -8,7 +8,7 @@ import pytest
 
 from flowpp_tf import data
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data import elpv
+from flowpp_tf.data import bundled
 
 COUNT = 24
 
@@ -22,9 +22,9 @@ def package(monkeypatch):
   utils.load_dataset = lambda: (pictures, defects, kinds)
   monkeypatch.setitem(sys.modules, "elpv_dataset", types.ModuleType("elpv_dataset"))
   monkeypatch.setitem(sys.modules, "elpv_dataset.utils", utils)
-  elpv._package.cache_clear()
+  bundled._solar_cells.cache_clear()
   yield
-  elpv._package.cache_clear()
+  bundled._solar_cells.cache_clear()
 
 
 def test_whole_pictures_are_split_by_their_index_and_have_classes():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flowpp_tf import data
-from flowpp_tf.data.idx import read_idx_images
+from flowpp_tf.data.published import read_idx_images
 
 IMAGES = np.random.RandomState(0).randint(0, 256, [60, 4, 6]).astype(np.uint8)
 

@@ -7,7 +7,7 @@ from PIL import Image
 import pytest
 
 from flowpp_tf import data
-from flowpp_tf.data.dataset import ReducedBits
+from flowpp_tf.data import ReducedBits
 
 SIZES = [(5, 7), (3, 4)]
 
@@ -18,6 +18,10 @@ def photographs(**options):
     [i, row, column] for i, (rows, columns) in enumerate(SIZES) for row in range(rows) for column in range(columns)
   ]
   return data.RandomCrops(np.asarray(pixels, np.uint8), SIZES, (2, 3, 3), **options)
+
+
+def random_crops(images, draws):
+  return images.cut(images.random_places(draws))
 
 
 def corner(crop):
@@ -40,12 +44,12 @@ def test_as_an_array_they_are_the_crops_of_a_grid():
 def test_every_position_of_a_crop_is_equally_likely():
   count = 4 * 5 + 2 * 2
   draws = (np.arange(10 * count) + 0.5) / (10 * count)
-  places = [corner(crop) for crop in photographs().random_crops(draws)]
+  places = [corner(crop) for crop in random_crops(photographs(), draws)]
   expected = [
     (i, top, left) for i, (rows, columns) in enumerate(SIZES) for top in range(rows - 1) for left in range(columns - 2)
   ]
   assert places[::10] == expected and [places.count(place) for place in expected] == count * [10]
-  np.testing.assert_array_equal(photographs().random_crops(np.asarray([np.nextafter(1, 0)]))[0, 0, 0], [1, 1, 1])
+  np.testing.assert_array_equal(random_crops(photographs(), np.asarray([np.nextafter(1, 0)]))[0, 0, 0], [1, 1, 1])
 
 
 def batches(images, first=0, **options):

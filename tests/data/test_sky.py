@@ -74,7 +74,7 @@ def test_the_data_set_has_tiles_and_random_crops_of_its_frames(monkeypatch):
   assert tiles.train.shape == (2 * 8 * 4, 32, 64, 1) and tiles.levels == 65536
   np.testing.assert_array_equal(tiles.test[5], whole["test"][0, 32:64, 64:128])
   crops = sky.sky16((32, 32, 1), crops=True)
-  assert crops.train.random_crops(np.array([0.3, 0.9])).dtype == np.uint16
+  assert crops.train.cut(crops.train.random_places(np.array([0.3, 0.9]))).dtype == np.uint16
   for shape in ((8, 8, 3), (512, 8, 1)):
     with pytest.raises(fpp.InputError, match="`image_shape` must be one of at most"):
       sky.sky16(shape)

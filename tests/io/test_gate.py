@@ -17,7 +17,7 @@ from flowpp_tf.compression.pictures import read_picture
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import folder as folders
 from flowpp_tf.data import images
-from flowpp_tf.data.idx import read_idx_images
+from flowpp_tf.data.published import read_idx_images
 from flowpp_tf.io import budget, files, gate, image_file
 from flowpp_tf.io.budget import Budget
 from flowpp_tf.models import FlowPlusPlusConfig, load_official_weights

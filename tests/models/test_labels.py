@@ -15,10 +15,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from flowpp_tf import data
-from flowpp_tf.data import cache
+from flowpp_tf.data import ReducedBits, cache
 from flowpp_tf.data import tfds as tfds_sets
-from flowpp_tf.data.dataset import ReducedBits
-from flowpp_tf.data.idx import read_idx_labels
+from flowpp_tf.data.published import read_idx_labels
 from support.files import spoiled
 from support.tfds_builders import OfSplits, prepared
 

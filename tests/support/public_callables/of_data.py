@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf import data
+from flowpp_tf.data.pipeline import grid_tiles
 from support.models import MINIMAL, small_images
 from support.public_callables.row import Row, look
 from support.wrong_values import (
@@ -53,18 +54,6 @@ SPLITS = dict(train=IMAGES, validation=IMAGES[:1], test=IMAGES[1:])
 SPLIT = images(IMAGES, 8)
 PIXELS = np.random.RandomState(0).randint(0, 256, [5 * 6 + 4 * 4, 3]).astype(np.uint8)
 CROPS = lambda w, **more: data.RandomCrops(PIXELS, [(5, 6), (4, 4)], (2, 2, 3), **more)
-TILES = lambda w: CROPS(w, neighbours=True)
-DRAWS = (
-  instance(np.array([0.1, 0.5]))
-  .but("array", "list")
-  .also(("NaN", np.array([np.nan])), ("too large", np.array([1.5])), ("negative", np.array([-0.5])))
-)
-INDICES = (
-  instance(np.array([0, 3]))
-  .but("array", "list")
-  .also(("fractions", np.array([0.5])), ("too large", np.array([99])), ("negative", np.array([-1])))
-)
-MIRRORED = instance(np.array([True, False])).but("array", "list").also(("too few", np.array([True])))
 BATCH = count(2)
 TRAINING = dict(
   seed=count(0, low=0, huge=same(2**62)).but("negative", "too small"),
@@ -199,21 +188,10 @@ ROWS = {
     ),
     lambda crops: crops[:],
   ),
-  "RandomCrops.random_crops": Row(lambda w: CROPS(w).random_crops, dict(draws=DRAWS)),
   "RandomCrops.with_neighbours": Row(
     lambda w: CROPS(w).with_neighbours,
     dict(levels=optional(count(17, low=2, most=256))),
-    lambda crops: crops.tiles(np.array([0]))[1],
-  ),
-  "RandomCrops.tiles": Row(lambda w: TILES(w).tiles, dict(indices=INDICES, shift=count(1, low=0, most=7))),
-  "RandomCrops.inside": Row(lambda w: TILES(w).inside, dict(indices=INDICES)),
-  "ReducedBits.inside": Row(lambda w: data.ReducedBits(TILES(w), 3).inside, dict(indices=INDICES)),
-  "RandomCrops.random_tiles": Row(
-    lambda w: TILES(w).random_tiles, dict(draws=DRAWS, mirrored=MIRRORED, shift=count(1, low=0, most=7))
-  ),
-  "ReducedBits.tiles": Row(lambda w: data.ReducedBits(TILES(w), 3).tiles, dict(indices=INDICES)),
-  "ReducedBits.random_tiles": Row(
-    lambda w: data.ReducedBits(TILES(w), 3).random_tiles, dict(draws=DRAWS, mirrored=MIRRORED)
+    lambda crops: grid_tiles(crops, np.array([0]))[1],
   ),
   "ReducedBits": Row(
     lambda w: data.ReducedBits,

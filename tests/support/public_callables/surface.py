@@ -56,6 +56,10 @@ WITHOUT_ROWS = {
     "Workdir.save_best Workers.agree Workers.any Workers.broadcast Workers.broadcast_array train_step"
   ),
   "what decoders of files call, of their own reader": "ArchiveReader.claim_more",
+  "what the pipeline calls, with places that it has drawn": (
+    "RandomCrops.cut RandomCrops.cut_regions RandomCrops.grid_places RandomCrops.inside RandomCrops.random_places "
+    "ReducedBits.reduce"
+  ),
   "NumPy's indexing": "GaussianFields.__getitem__ RandomCrops.__getitem__ ReducedBits.__getitem__",
   "what its constructor has given it already": "UniformDequantization.given VariationalDequantization.given",
   "the steps of a layer, which fused blocks call": (

@@ -1,0 +1,400 @@
+"""Files of data sets as their authors publish them: CIFAR, MNIST, Fashion-MNIST, and the old downsampled ImageNet.
+
+CIFAR-10 and CIFAR-100 are archives, whole or unpacked, and what Keras leaves of them:
+
+    cifar-10-binary.tar.gz     or cifar-10-batches-bin, its content: records of a label and 3 x 32 x 32 pixels
+    cifar-10-python.tar.gz     or cifar-10-batches-py, its content: pickles of a `dict` with `data` and `labels`
+
+The binary form is read if both exist. Images are in the order of TensorFlow Datasets, which sorts those of a split by
+a hash of their index: splits and fingerprints are the same from each source. A pickle can call any function. Nothing
+that these name is called: each object of NumPy becomes a record of its arguments and its state, from which the array
+is read.
+
+MNIST and Fashion-MNIST are IDX files:
+
+    train-images-idx3-ubyte.gz, t10k-images-idx3-ubyte.gz     or the same without .gz
+    train-labels-idx1-ubyte.gz, t10k-labels-idx1-ubyte.gz
+
+An IDX file of images is 0 0 8 3, then the number of images, rows and columns as big-endian 32-bit integers, then the
+pixels. One of labels is 0 0 8 1, then their number, then a byte per label.
+
+The old downsampled ImageNet, which TensorFlow Datasets can no longer download, is `train_32x32` and `valid_32x32`, or
+with 64, each in one of these forms:
+
+    .npy        one uint8 array `[N, 32, 32, 3]`, memory-mapped
+    a folder    PNG files of exactly this size, in the order of their names: the published .tar, unpacked
+
+tools/convert_imagenet.py makes the .npy of the other forms that people have.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import gzip
+import hashlib
+import io
+import itertools
+import math
+import os
+import pathlib
+import pickle
+import pickletools
+import struct
+import tarfile
+from typing import BinaryIO
+
+import numpy as np
+
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.data import cache, images
+from flowpp_tf.io import budget
+from flowpp_tf.io.gate import map_npy, open_regular, read_bytes, reading
+from flowpp_tf.io.image_file import ImageFileError, open_image
+from flowpp_tf.io.image_folder import image_files
+from flowpp_tf.types import Path, Shape
+
+# --- CIFAR ----------------------------------------------------------------------------------------
+
+_SHAPE = 3, 32, 32
+_PIXELS = 3 * 32 * 32
+_MOST = 256 << 20  # bytes of an archive's content; those that are published have 185 MB
+_MOST_MEMBERS = 1000  # of an archive; those that are published have 9
+_OPCODES = set(
+  "PROTO MARK STOP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 STRING BINSTRING SHORT_BINSTRING EMPTY_TUPLE TUPLE "
+  "TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS GLOBAL REDUCE BUILD GET BINGET "
+  "LONG_BINGET PUT BINPUT LONG_BINPUT".split()
+)
+
+
+class _Recorded:
+  """An object of a pickle, as the arguments that it is made from and the state that it gets."""
+
+  __slots__ = ("arguments", "state")
+
+  def __init__(self, *arguments):
+    self.arguments, self.state = arguments, None
+
+  def __setstate__(self, state):
+    self.state = state
+
+
+_STAND_INS = {"numpy.core.multiarray _reconstruct": _Recorded, "numpy dtype": _Recorded, "numpy ndarray": None}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Form:
+  """A published form: its archive, the folder in it, the files of each split, and how to read one."""
+
+  archive: str
+  folder: str
+  splits: dict[str, tuple[str, ...]]
+  read: Callable[[bytes], tuple[np.ndarray, np.ndarray]]  # pixels [N, 3072] and labels [N], uint8
+
+
+def find_cifar(name: str, data_dir: Path) -> dict[str, pathlib.Path] | None:
+  """Return the archive or the folder of `train` and `test`, or None if there is none.
+
+  Args:
+    name: "cifar10" or "cifar100".
+    data_dir: the archive or the folder itself, what holds it, or Keras' folder of data sets.
+  """
+  given = pathlib.Path(data_dir).expanduser()
+  for form in FORMS[name]:
+    folders = given / form.folder, given / f"{form.folder}-target" / form.folder, given
+    found = [folder for folder in folders if any((folder / file).is_file() for file in _files(form))]
+    found += [path for path in (given / form.archive, given) if path.name == form.archive and path.is_file()]
+    if found:
+      return {split: found[0] for split in form.splits}
+  return None
+
+
+def read_cifar(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Read a result of `find_cifar`.
+
+  Returns:
+    Images `[N, 32, 32, 3]` and labels `[N]` by split, uint8.
+
+  Raises:
+    InputError (a ValueError): naming the file and what is wrong with it.
+  """
+  path = pathlib.Path(path)
+  form = next(
+    form
+    for form in FORMS[name]
+    if path.name == form.archive or path.is_dir() and any((path / file).is_file() for file in _files(form))
+  )
+  content = _unpacked(form, path) if path.is_file() else lambda file: read_bytes(path / file, _MOST)
+  images, labels = {}, {}
+  for split, files in form.splits.items():
+    batches = []
+    for file in files:
+      with reading(path / file, f"expected a file of {form.archive}"):
+        batches.append(form.read(content(file)))
+    pixels, of_split = map(np.concatenate, zip(*batches))
+    order = sorted(range(len(pixels)), key=functools.partial(_hash, split))
+    images[split] = pixels.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)[order]
+    labels[split] = of_split[order]
+  return images, labels
+
+
+def _files(form):
+  return itertools.chain(*form.splits.values())
+
+
+def _hash(split, index):
+  """The key by which TensorFlow Datasets sorts the examples of a split."""
+  return hashlib.md5(f"{split}{index}".encode(), usedforsecurity=False).digest()
+
+
+def _unpacked(form, path):
+  """A function that returns the content of a file of an archive."""
+  with reading(path):
+    with open_regular(path) as packed, gzip.open(packed) as file:
+      content = file.read(_MOST + 1)
+    if len(content) > _MOST:
+      raise InputError(f"{str(path)!r} would unpack to more than {budget.size_text(_MOST)}")
+    budget.claim("memory", 2 * len(content), repr(str(path)))
+    wanted, found = {*_files(form)}, {}
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+      for member in itertools.islice(archive, _MOST_MEMBERS):
+        file_name = member.name.rpartition("/")[2]
+        if file_name in wanted and member.isfile() and not member.issparse():
+          found[file_name] = content[member.offset_data : member.offset_data + member.size]
+    if missing := wanted - {*found}:
+      raise InputError(f"{str(path)!r} has no {' and no '.join(sorted(missing))}")
+  return found.pop
+
+
+def _records(labels: int, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+  """Return the pixels and the last of so many labels of each record."""
+  size = labels + _PIXELS
+  if not content or len(content) % size:
+    raise ValueError(f"it has {len(content):,} bytes, which are not records of {size:,}")
+  records = np.frombuffer(content, np.uint8).reshape(-1, size)
+  return records[:, labels:], records[:, labels - 1]
+
+
+def _batch(key: bytes, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+  """Return the pixels of a pickled batch, and the labels that it has under a key."""
+  batch = _unpickled(content)
+  data, labels = (batch.get(b"data"), batch.get(key)) if isinstance(batch, dict) else (None, None)
+  match getattr(data, "state", None):
+    case (_, (int(count), 3072), _Recorded(arguments=(b"u1", *_)), False, bytes(pixels)) if (
+      0 < count * _PIXELS == len(pixels)
+    ):
+      pass
+    case _:
+      raise ValueError(f"its `data` is not an array of uint8 [N, {_PIXELS}]")
+  if not (isinstance(labels, list) and len(labels) == count and all(type(n) is int and 0 <= n < 256 for n in labels)):
+    raise ValueError(f"its `{key.decode()}` is not a list of {count:,} labels")
+  return np.frombuffer(pixels, np.uint8).reshape(count, _PIXELS), np.array(labels, np.uint8)
+
+
+def _unpickled(content):
+  """The content of a pickle that holds nothing but what the published ones do."""
+  for count, (opcode, argument, _) in enumerate(pickletools.genops(content), 1):
+    budget.claim("items", count, "its pickle")
+    if opcode.name not in _OPCODES or opcode.name == "GLOBAL" and argument not in _STAND_INS:
+      found = argument if opcode.name == "GLOBAL" else opcode.name
+      raise ValueError(f"its pickle holds {found}, which the published ones do not; nothing of it was called")
+    if opcode.name.endswith("PUT"):  # a place in a table that grows with it
+      budget.claim("items", int(str(argument)), "its pickle")
+  return _Unpickler(io.BytesIO(content), encoding="bytes").load()
+
+
+class _Unpickler(pickle.Unpickler):
+  def find_class(self, module, name):
+    return _STAND_INS[f"{module} {name}"]
+
+
+_BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+FORMS = {  # by the name of a data set, the form that is preferred first
+  "cifar10": (
+    _Form(
+      "cifar-10-binary.tar.gz",
+      "cifar-10-batches-bin",
+      {"train": tuple(f"{name}.bin" for name in _BATCHES), "test": ("test_batch.bin",)},
+      functools.partial(_records, 1),
+    ),
+    _Form(
+      "cifar-10-python.tar.gz",
+      "cifar-10-batches-py",
+      {"train": _BATCHES, "test": ("test_batch",)},
+      functools.partial(_batch, b"labels"),
+    ),
+  ),
+  "cifar100": (
+    _Form(
+      "cifar-100-binary.tar.gz",
+      "cifar-100-binary",
+      {"train": ("train.bin",), "test": ("test.bin",)},
+      functools.partial(_records, 2),  # the coarse label, then the fine one
+    ),
+    _Form(
+      "cifar-100-python.tar.gz",
+      "cifar-100-python",
+      {"train": ("train",), "test": ("test",)},
+      functools.partial(_batch, b"fine_labels"),
+    ),
+  ),
+}
+
+
+# --- IDX ------------------------------------------------------------------------------------------
+
+STEMS = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+
+
+def find_idx(folder: Path) -> dict[str, pathlib.Path] | None:
+  """Return the paths of the images of `train` and `test`, or None unless both are there."""
+  found = {split: path for split, stem in STEMS.items() if (path := _find_idx(pathlib.Path(folder).expanduser(), stem))}
+  return found if len(found) == len(STEMS) else None
+
+
+def read_idx_images(path: Path) -> np.ndarray:
+  """Read the images of an IDX file, compressed or not.
+
+  Returns:
+    uint8 `[N, H, W, 1]`.
+
+  Raises:
+    InputError (a ValueError): naming the file and what is wrong with it.
+  """
+  return _read_idx(pathlib.Path(path), "images", 3)[..., np.newaxis]
+
+
+def read_idx_labels(images_path: Path, count: int) -> np.ndarray:
+  """Read the labels that belong to an IDX file of images, from the same folder.
+
+  Args:
+    images_path: path of the images.
+    count: number of the images.
+
+  Returns:
+    uint8 `[count]`.
+
+  Raises:
+    InputError (a ValueError): naming the file that is missing, or what is wrong with it.
+  """
+  images_path = pathlib.Path(images_path)
+  stem = images_path.name.removesuffix(".gz").replace("images-idx3", "labels-idx1")
+  path = _find_idx(images_path.parent, stem)
+  if path is None:
+    raise InputError(f"{str(images_path)!r} has no labels: looked for {stem} and {stem}.gz in its folder")
+  labels = _read_idx(path, "labels", 1)
+  if len(labels) != count:
+    raise InputError(f"{str(path)!r} has {len(labels):,} labels; expected one for each of the {count:,} images")
+  return labels
+
+
+def _find_idx(folder, stem):
+  paths = folder / stem, folder / f"{stem}.gz"
+  return next((path for path in paths if path.is_file()), None)
+
+
+def _read_idx(path, what, dimensions):
+  """Read a uint8 array of so many dimensions; `what` names its content in errors."""
+  layout = struct.Struct(f">4B{dimensions}I")
+  with reading(path), open_regular(path) as opened:
+    with gzip.open(opened) if path.suffix == ".gz" else opened as file:
+      header = file.read(layout.size)
+      if len(header) < layout.size:
+        raise InputError(f"{str(path)!r} is no IDX file of {what}: it has {len(header)} bytes")
+      shape = layout.unpack(header)[4:]
+      if header[:4] != bytes([0, 0, 8, dimensions]):
+        raise InputError(
+          f"{str(path)!r} is no IDX file of {what}: it must begin with the bytes 0 0 8 {dimensions}, "
+          f"got {' '.join(map(str, header[:4]))}"
+        )
+      size, claim = math.prod(shape), f"{str(path)!r} claims {what} of shape {shape}"
+      if not size:
+        raise InputError(f"{claim}; expected at least one")
+      budget.claim_output(size, os.fstat(opened.fileno()).st_size, claim)
+      budget.claim("memory", size, f"{claim}, which")
+      content = file.read(size + 1)
+  if len(content) != size:
+    found = "is cut off: it has" if len(content) < size else "is too long: it has more than"
+    raise InputError(f"{str(path)!r} {found} {min(len(content), size):,} of the {size:,} bytes that its header claims")
+  return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+# --- ImageNet -------------------------------------------------------------------------------------
+
+_FORMS = (".npy", "")
+OTHER_FORMS = (".npz", ".tar", ".tar.gz", ".tgz", ".zip")
+
+
+def find_published(data_dir: Path, size: int) -> dict[str, pathlib.Path] | None:
+  """Return the paths of `train` and `validation`, or None unless both are there.
+
+  Raises:
+    InputError (a ValueError): if a split is there only in a form that has to be converted.
+  """
+  found: dict[str, pathlib.Path] = {}
+  for split, stem in (("train", f"train_{size}x{size}"), ("validation", f"valid_{size}x{size}")):
+    paths = {form: pathlib.Path(data_dir).expanduser() / (stem + form) for form in (*_FORMS, *OTHER_FORMS)}
+    form = next((form for form, path in paths.items() if path.exists() and (form or path.is_dir())), None)
+    if form in OTHER_FORMS:
+      raise InputError(
+        f"{str(paths[form])!r} must be converted: `python tools/convert_imagenet.py FILE` of the repository writes "
+        f"{stem}.npy"
+      )
+    if form is not None:
+      found[split] = paths[form]
+  return found if len(found) == 2 else None
+
+
+def load_published(paths: dict[str, pathlib.Path], size: int, cache_dir: Path | None = None) -> cache.Arrays:
+  """Load the result of `find_published`: uint8 arrays or memory maps `[N, size, size, 3]` by split.
+
+  Raises:
+    InputError (a ValueError): naming the file that does not hold such images.
+  """
+  shape = size, size, 3
+  return {split: _load_form(path, shape, cache_dir) for split, path in paths.items()}
+
+
+def _load_form(path, shape, cache_dir):
+  with reading(path):
+    if path.is_dir():
+      return _load_folder(path, shape, cache_dir)
+    array = map_npy(path)
+    check_array(path, array.dtype, array.shape, shape)
+    return array
+
+
+def _load_folder(path, shape, cache_dir):
+  names = image_files(path)
+  if not names:
+    raise InputError(f"{str(path)!r} has no image files")
+
+  def fill(arrays):
+    decode = lambda item: (item[0], decode_exactly(path, item[1], path / item[1], shape))
+    for row, image in images.parallel_map(decode, enumerate(names)):
+      arrays["images"][row] = image
+    return {}, {}
+
+  identity = cache.file_identity([path / name for name in names])
+  size = sum(row[1] for row in identity)
+  arrays, _ = cache.decoded_images(path.name, identity, {"images": len(names)}, shape, fill, size, cache_dir)
+  return arrays["images"]
+
+
+def decode_exactly(source: pathlib.Path, name: str, file: Path | BinaryIO, shape: Shape) -> np.ndarray:
+  """Return an image file of `source` as uint8 `[H, W, C]`; raise an `InputError` if it has another size."""
+  try:
+    with open_image(file, name) as image:
+      if image.size != shape[1::-1]:
+        raise InputError(f"it has {image.width}x{image.height} pixels")
+      return images.fit_image(images.upright(image), shape)[0]
+  except ImageFileError as error:
+    size = f"{shape[1]}x{shape[0]}"
+    raise InputError(f"{str(source)!r}: {name} is no image of {size} pixels: {error.reason}") from None
+
+
+def check_array(path: pathlib.Path, dtype: np.dtype, found: Shape, shape: Shape) -> None:
+  """Raise an `InputError` unless an array of a file holds uint8 images of a shape."""
+  if dtype != np.uint8 or len(found) != 4 or found[1:] != shape:
+    raise InputError(
+      f"{str(path)!r} must hold a uint8 array [N, {', '.join(map(str, shape))}], got {dtype} {list(found)}"
+    )
