@@ -27,7 +27,7 @@ from flowpp_tf.devices import Workers
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import map_npy, open_regular, reason
-from flowpp_tf.models import FlowPlusPlus, conditioning_specs
+from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.models.flow_plus_plus import BoundTerms
 from flowpp_tf.pretrained.card import name_of_bound
 from flowpp_tf.tiles.cutting import KEPT_SIZES, by_size, check_inside, coded_sizes
@@ -173,7 +173,7 @@ def importance_weighted(bounds: np.ndarray, axis: int = 0) -> np.ndarray:
 
 def _bound_terms(model, dtype, names):
   """Return the function from images, noise and their conditioning to the terms of the bound."""
-  specs = conditioning_specs(model.config, model.variable_dtype)
+  specs = model.conditioning_specs
   return DistributedFunction(
     model,
     lambda images, noise, *values: tf.stack(

@@ -32,7 +32,7 @@ from flowpp_tf.data.source import as_images
 from flowpp_tf.distributions import UniformDequantization
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
-from flowpp_tf.models import FlowPlusPlus, conditioning_specs
+from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
 
 
@@ -93,7 +93,7 @@ class PositionScorer:
 
   def _set(self, model, noise):
     self._model, self._noise = model, noise
-    specs = conditioning_specs(model.config, model.variable_dtype)
+    specs = model.conditioning_specs
     self._terms = DistributedFunction(
       model,
       lambda images, noise, *values: _terms(model, images, noise, **dict(zip(specs, values))),

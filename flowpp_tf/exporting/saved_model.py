@@ -23,13 +23,14 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import Check, check_arguments, check_count, checked, finite_check, pixel_checks
+from flowpp_tf.core.checks import Check, check_arguments, check_count, checked, finite_check, label_checks, pixel_checks
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.exporting.target import checked_target, metadata_text
 from flowpp_tf.io.digests import write_digests
 from flowpp_tf.io.files import replace_directory, writing
-from flowpp_tf.models import FlowPlusPlus, conditioning_checks, conditioning_specs
+from flowpp_tf.models import FlowPlusPlus
+from flowpp_tf.models.conditioning import lowest_label
 from flowpp_tf.types import Path
 from flowpp_tf.version import __version__
 
@@ -151,7 +152,7 @@ class _Inputs:
   def __init__(self, model, max_batch):
     self._config, self._max_batch = model.config, max_batch
     self.image_shape, self.latent_shape = model.config.image_shape, model.coupling_flow.latent_shape
-    self.conditioning_specs = conditioning_specs(model.config, model.variable_dtype)
+    self.conditioning_specs = model.conditioning_specs
 
   def images(self, images, values):
     images = tf.ensure_shape(images, [None, *self.image_shape])
@@ -186,7 +187,11 @@ class _Inputs:
   def _conditioning(self, values, images):
     """Labels and conditions by name, one for each of the images or latents."""
     conditioning, count = dict(zip(self.conditioning_specs, values)), tf.shape(images)[0]
-    checks = conditioning_checks(self._config, conditioning)
+    checks = []
+    if "labels" in conditioning:
+      checks += label_checks(conditioning["labels"], lowest_label(self._config), self._config.num_classes)
+    if "condition" in conditioning:
+      checks.append(finite_check("condition", conditioning["condition"]))
     for name, value in conditioning.items():
       found = tf.shape(value)[0]
       checks.append(Check(found == count, f"`{name}` must be one for each image, got", found))

@@ -2,7 +2,7 @@
 
 from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.io.model_folders import preset_folder, presets
-from flowpp_tf.models.conditioning import check_conditioning, conditioning_checks, conditioning_specs, unpack_batch
+from flowpp_tf.models.conditioning import unpack_batch
 from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.images import image_flow

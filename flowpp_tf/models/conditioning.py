@@ -1,33 +1,35 @@
 """What the images of a conditional model are given: labels, conditions, or both.
 
-Functions of many images take this conditioning as a `dict` of arrays by name, empty for an unconditional model.
+Functions of many images take this conditioning as a `dict` of arrays by name, empty for an unconditional model; within
+the model it is a `Conditioning`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks
-from flowpp_tf.core.checks import as_dtype, as_tensor, check_all_finite, check_arguments, check_type
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
 KEYS = {"images": "image", "labels": "label", "condition": "condition"}  # of a batch, by argument
 
 
-@check_arguments
-def conditioning_specs(config: FlowPlusPlusConfig, dtype: Any) -> dict[str, tf.TensorSpec]:
-  """Return the specs of a model's conditioning by name, for any batch size.
+class Conditioning(NamedTuple):
+  """What images are given, checked: each None in a model that takes none."""
 
-  Examples:
-    >>> fpp.models.conditioning_specs(fpp.get_config("digits_by_class"), tf.float32)
-    {'labels': TensorSpec(shape=(None,), dtype=tf.int32, name='labels')}
-  """
-  dtype, specs = as_dtype("dtype", dtype), {}
+  labels: tf.Tensor | None = None  # integers [B], -1 for no label
+  condition: tf.Tensor | None = None  # [B, *condition_shape]
+
+
+def conditioning_specs(config: FlowPlusPlusConfig, dtype: tf.DType | str) -> dict[str, tf.TensorSpec]:
+  """Return the specs of a model's conditioning by name, for any batch size; `dtype` is that of conditions."""
+  specs = {}
   if config.num_classes:
     specs["labels"] = tf.TensorSpec([None], tf.int32, "labels")
   if config.condition_shape:
@@ -37,36 +39,16 @@ def conditioning_specs(config: FlowPlusPlusConfig, dtype: Any) -> dict[str, tf.T
 
 def check_conditioning(
   config: FlowPlusPlusConfig,
-  dtype: Any,
+  dtype: tf.DType | str,
   count: Any,
   labels: TensorLike | None = None,
   condition: TensorLike | None = None,
 ) -> dict[str, tf.Tensor]:
-  """Return the conditioning of `count` images as tensors by name, each with a batch of `count`.
-
-  Args:
-    config: config of the model.
-    dtype: dtype of conditions, to which real numbers of another one are cast, as images are.
-    count: number of images, or None if it is not known.
-    labels: integers `[count]`, or one for all of a known number.
-    condition: `[count, *condition_shape]`, or one for all of a known number.
-
-  Raises:
-    InputError (a ValueError): if one is missing, not expected, or does not fit. The values of labels are checked only
-      in eager mode; `conditioning_checks` are for graphs.
-
-  Examples:
-    >>> config = fpp.get_config("digits_by_class")
-    >>> fpp.models.check_conditioning(config, tf.float32, count=2, labels=3)["labels"].numpy().tolist()
-    [3, 3]
-  """
-  check_type("count", count, int | tf.Tensor | None)
+  """Return the conditioning of `count` images as tensors by name; see `FlowPlusPlus.check_conditioning`."""
   tensors = _as_tensors(config, dtype, labels, condition)
   for name, spec in conditioning_specs(config, dtype).items():
     tensor = tf.cast(tensors[name], spec.dtype)
     if tensor.shape.rank == len(spec.shape) - 1:  # one for all
-      if count is None:
-        raise InputError(f"`{name}` must have a batch where `count` is None, got one for all images")
       tensor = tf.repeat(tensor[tf.newaxis], count, axis=0)
     checks.check_shape(name, [*tensor.shape], [count if isinstance(count, int) else None, *spec.shape[1:]])
     tensors[name] = tensor
@@ -74,8 +56,11 @@ def check_conditioning(
 
 
 def conditioning_of_any_batch(
-  config: FlowPlusPlusConfig, dtype: Any, labels: TensorLike | None = None, condition: TensorLike | None = None
-) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+  config: FlowPlusPlusConfig,
+  dtype: tf.DType | str,
+  labels: TensorLike | None = None,
+  condition: TensorLike | None = None,
+) -> Conditioning:
   """Return labels `[...]` and conditions `[..., *condition_shape]` as tensors; errors as of `check_conditioning`."""
   tensors = _as_tensors(config, dtype, labels, condition)
   for name, spec in conditioning_specs(config, dtype).items():
@@ -90,45 +75,40 @@ def conditioning_of_any_batch(
       raise InputError(
         f"`labels` and `condition` must have batches that can be broadcast, got {of_labels} and {of_condition}"
       ) from None
-  return tensors.get("labels"), tensors.get("condition")
+  return Conditioning(**tensors)
 
 
 def _as_tensors(config, dtype, labels, condition):
   """The conditioning as tensors by name; whether each is wanted, and its values, have been checked."""
-  check_type("config", config, FlowPlusPlusConfig)
-  given, specs = dict(labels=labels, condition=condition), conditioning_specs(config, dtype)
-  for name, value in given.items():
+  values, tensors = dict(labels=labels, condition=condition), {}
+  specs = conditioning_specs(config, dtype)
+  for name, value in values.items():
     if name in specs and value is None:
       raise InputError(f"`{name}` must be given: this is a model of images given {name}")
     if name not in specs and value is not None:
       raise InputError(f"`{name}` must be None: this model takes none")
-  tensors = {name: as_tensor(name, given[name]) for name in specs}
+    if name in specs:
+      tensors[name] = as_tensor(name, value)
   if "labels" in tensors:
-    _check_labels(tensors["labels"], config)
-    dtype = tensors["labels"].dtype
-    if dtype.max > tf.int32.max:  # a cast would wrap around, and a graph check it too late
-      limits = (tf.constant(limit, dtype) for limit in (0 if dtype.is_unsigned else -2, config.num_classes))
-      tensors["labels"] = tf.clip_by_value(tensors["labels"], *limits)
+    tensors["labels"] = _checked_labels(tensors["labels"], config)
   if "condition" in tensors:
     check_all_finite("condition", tensors["condition"])
   return tensors
 
 
-@check_arguments
-def conditioning_checks(config: FlowPlusPlusConfig, conditioning: Mapping[str, tf.Tensor]) -> list[checks.Check]:
-  """Return the checks, in a graph, of the values of a model's conditioning.
-
-  Examples:
-    >>> config = fpp.get_config("digits_by_class")
-    >>> len(fpp.models.conditioning_checks(config, {"labels": tf.constant([3, 4])})) > 0
-    True
-  """
-  found = []
-  if "labels" in conditioning:
-    found += checks.label_checks(conditioning["labels"], lowest_label(config), config.num_classes)
-  if "condition" in conditioning:
-    found.append(checks.finite_check("condition", conditioning["condition"]))
-  return found
+def _checked_labels(labels, config):
+  """Labels of this model; in a graph, which cannot raise an error, wrong ones become one that gives NaN."""
+  if not labels.dtype.is_integer:
+    raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
+  lowest = lowest_label(config)
+  if tf.executing_eagerly():
+    hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
+    checks.check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)
+    return labels
+  if labels.dtype == tf.uint64:  # a cast would make -1 of the largest
+    labels = tf.minimum(labels, config.num_classes)
+  labels = tf.cast(labels, tf.int64)
+  return tf.where((labels >= lowest) & (labels < config.num_classes), labels, config.num_classes)
 
 
 @check_arguments
@@ -167,12 +147,3 @@ def check_has_images(batch: Mapping[str, Any]) -> None:
 def lowest_label(config: FlowPlusPlusConfig) -> int:
   """Return -1, no label, for a model that has been trained by leaving labels out, else 0."""
   return -1 if config.label_dropout else 0
-
-
-def _check_labels(labels, config):
-  if not labels.dtype.is_integer:
-    raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
-  if tf.executing_eagerly():
-    lowest = lowest_label(config)
-    hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
-    checks.check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)

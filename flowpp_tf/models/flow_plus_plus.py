@@ -1,6 +1,5 @@
 """Flow++ as a Keras model: dequantizer, flow, and the bound that they give. Flow++ sections 3 and 4."""
 
-from collections.abc import Sequence
 import dataclasses
 import functools
 import math
@@ -8,7 +7,6 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Float, Num
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -17,10 +15,12 @@ from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import (
   Check,
   as_array,
+  as_sample_shape,
   as_tensor,
   check_all_finite,
   check_arguments,
   check_count,
+  check_number,
   check_pixels,
   check_shape,
   check_type,
@@ -28,7 +28,6 @@ from flowpp_tf.core.checks import (
   checked,
   pixel_dtype,
   pixels_are_valid,
-  with_shape,
 )
 from flowpp_tf.core.context import NOISE, EvalContext, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
@@ -41,7 +40,7 @@ from flowpp_tf.io.gate import reading
 from flowpp_tf.io.model_folders import CONFIG
 from flowpp_tf.layers import ConditionNet, Dropout
 from flowpp_tf.layers.guided import Guided
-from flowpp_tf.models.conditioning import check_conditioning
+from flowpp_tf.models.conditioning import Conditioning, check_conditioning, conditioning_specs
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import (
   FlowAugmenter,
@@ -55,16 +54,11 @@ from flowpp_tf.models.image_distribution import ImageDistribution
 from flowpp_tf.models.keras_training import KerasModelMixin
 from flowpp_tf.pretrained.presets import open_preset, save_preset
 from flowpp_tf.pretrained.stored_config import config_of_fields, with_precision
-from flowpp_tf.tiles.cutting import unit_of, without_middle
+from flowpp_tf.tiles.cutting import cropped_weights
 from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
-_MOST = 2**31 - 1  # of images and draws
-
-
 _NOT_FINITE = "the images of the model must be finite, got"
-
-
 _DEQUANTIZERS = {"variational": VariationalDequantizer, "uniform": UniformDequantizer, "none": NoDequantizer}
 
 
@@ -260,11 +254,12 @@ class FlowPlusPlus(KerasModelMixin):
     Raises:
       InputError (a ValueError): for images, noise, labels, condition or `num_samples` that do not fit.
     """
-    return _importance_weighted(
-      self.bound_terms(images, num_samples, noise, seed, training, batch_offset, labels, condition)
-    )
+    images = self.check_images(images)
+    count = images.shape[0] or tf.shape(images)[0]
+    conditioning = Conditioning(**self.check_conditioning(count, labels, condition))
+    noise, ctx = self._noise_and_context(count, num_samples, noise, seed, training, batch_offset)
+    return _importance_weighted(self._bound_terms(images, noise, ctx, conditioning))
 
-  @check_arguments
   def bound_terms(
     self,
     images: TensorLike,
@@ -280,19 +275,18 @@ class FlowPlusPlus(KerasModelMixin):
 
     The last one is 0 for real-valued images, to which no noise is added.
     """
-    if not tf.is_tensor(batch_offset):
-      check_count("batch_offset", batch_offset, 0, 2**63 - 1)
-    x, noise, seed = self._validated_inputs(images, num_samples, noise, seed)
-    given = self.check_conditioning(shape_of(x)[0], labels, condition)
-    return self._bound_terms(x, noise, EvalContext(training, seed if training else None, batch_offset), **given)
+    images = self.check_images(images)
+    count = images.shape[0] or tf.shape(images)[0]
+    conditioning = Conditioning(**self.check_conditioning(count, labels, condition))
+    noise, ctx = self._noise_and_context(count, num_samples, noise, seed, training, batch_offset)
+    return self._bound_terms(images, noise, ctx, conditioning)
 
-  def _bound_terms(self, x, noise, ctx, labels=None, condition=None):
-    labels = self._with_dropout(labels, ctx)
-    log_q, dequantized = self._dequantize(x, noise, ctx, labels)
-    prior, log_det = self.flow.log_prob_terms(
-      dequantized, ctx.fold_in("flow").with_condition(self._context(labels, condition, ctx))
-    )
-    terms = BoundTerms(log_det, prior, -log_q)
+  def _bound_terms(self, images, noise, ctx, conditioning):
+    conditioning = self._with_label_dropout(conditioning, ctx)
+    log_q, dequantized = self._dequantize(images, noise, ctx, conditioning)
+    of_flow = ctx.fold_in("flow").with_condition(self._context(conditioning, ctx))
+    z, log_det = self.flow.bijector.bijector.forward_and_log_det(dequantized, of_flow)
+    terms = BoundTerms(log_det, self.flow.distribution.log_prob(z), -log_q)
     return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
   def bits_per_dim(
@@ -359,16 +353,17 @@ class FlowPlusPlus(KerasModelMixin):
     check_type("overwrite", overwrite, bool)
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
-    x, noise, _ = self._validated_inputs(images, 1, noise, seed)
-    given = self.check_conditioning(len(x), labels, condition)
+    images = self.check_images(images)
+    conditioning = self.check_conditioning(len(images), labels, condition)
+    noise, _ = self._noise_and_context(len(images), 1, noise, seed)
     if self.pixel_transform is not None:
-      self.pixel_transform.fit(x.numpy())
+      self.pixel_transform.fit(images.numpy())
 
-    def bound(x, noise, *values):
-      terms = self._bound_terms(x, noise, EvalContext(initialize=True), **dict(zip(given, values)))
-      return _importance_weighted(terms)
+    def bound(images, noise, *values):
+      conditioned = Conditioning(**dict(zip(conditioning, values)))
+      return _importance_weighted(self._bound_terms(images, noise, EvalContext(initialize=True), conditioned))
 
-    bounds = in_eager_lanes(bound, x, noise, *given.values(), filters=self.config.filters)
+    bounds = in_eager_lanes(bound, images, noise, *conditioning.values(), filters=self.config.filters)
     self.initialized = True
     return bounds
 
@@ -407,12 +402,8 @@ class FlowPlusPlus(KerasModelMixin):
     self, n: int | tf.Tensor, temperature: float | tf.Tensor = 1.0, seed: Seed = None
   ) -> Float[tf.Tensor, "n h w c"]:
     """Draw the latents that `sample` decodes, `[n, *latent_shape]`; arguments and errors as in `sample`."""
-    check_type("n", n, int | tf.Tensor)
-    _check_positive("n", n)
-    if not isinstance(temperature, (float, np.floating)):  # whose error says what they must be, too
-      check_type("temperature", temperature, float | tf.Tensor)
-    if not tf.is_tensor(temperature) and not 0 <= temperature <= float(tf.float32.max):
-      raise InputError(f"`temperature` must be finite and at least 0, got {temperature}")
+    _check_count("n", n)
+    _check_number("temperature", temperature, 0, float(tf.float32.max))
     z = tf.random.stateless_normal([n, *self.coupling_flow.latent_shape], as_seed(seed), dtype=self.variable_dtype)
     return z * tf.cast(temperature, z.dtype)
 
@@ -429,19 +420,20 @@ class FlowPlusPlus(KerasModelMixin):
     The latents contain the dequantization noise: `decode(encode(images))` gives the images back, in float32 except for
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
-    x, noise, _ = self._validated_inputs(images, 1, noise, seed)
-    given, ctx = self.check_conditioning(shape_of(x)[0], labels, condition), EvalContext()
+    images = self.check_images(images)
+    count = images.shape[0] or tf.shape(images)[0]
+    conditioning = Conditioning(**self.check_conditioning(count, labels, condition))
+    noise, ctx = self._noise_and_context(count, 1, noise, seed)
 
     def evaluate():
-      dequantized = self._dequantize(x, noise, ctx, given.get("labels"))[1]
-      return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(ctx=ctx, **given)))
+      dequantized = self._dequantize(images, noise, ctx, conditioning)[1]
+      return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(conditioning, ctx)))
 
     z = evaluate()
     if tf.executing_eagerly():
       check_finite("the latents of the model", z, evaluate)
     return z
 
-  @check_arguments
   def decode(
     self,
     z: TensorLike,
@@ -452,17 +444,18 @@ class FlowPlusPlus(KerasModelMixin):
     """Return the images `[B, H, W, C]` of latents `[B, *latent_shape]`; other arguments and dtype as in `sample`."""
     z = as_tensor("z", z, self.variable_dtype)
     check_shape("z", z.shape, [None, *self.coupling_flow.latent_shape])
-    given = self.check_conditioning(shape_of(z)[0], labels, condition)
-    x = self._finite(lambda: self._from_latents(z, guidance, **given))[..., : self.config.image_shape[2]]
+    conditioning = Conditioning(**self.check_conditioning(shape_of(z)[0], labels, condition))
+    _check_number("guidance", guidance)
+    if (tf.is_tensor(guidance) or guidance != 0) and not self.config.label_dropout:
+      raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
+    x = self._finite(lambda: self._from_latents(z, conditioning, guidance))[..., : self.config.image_shape[2]]
     if self.has_exact_density:
       return x
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), self.image_dtype)
 
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
     """Draw the noise `[*shape, *noise_shape]` that becomes u and e; `log_prob_bound` draws it by the stream `NOISE`."""
-    seed = as_seed(seed)
-    if not tf.is_tensor(shape):
-      shape = [size if tf.is_tensor(size) else _size(size) for size in _sizes(shape)]
+    shape, seed = as_sample_shape("shape", shape), as_seed(seed)
     noise = self.dequantizer.sample_noise(shape, seed)
     if self.augmenter is None:
       return noise
@@ -492,62 +485,88 @@ class FlowPlusPlus(KerasModelMixin):
 
   # --- Parts ------------------------------------------------------------------------------------
 
-  def _validated_inputs(self, images, num_samples, noise, seed):
-    """Images as floats `[B, ...]`, noise `[B, ...]` or `[S, B, ...]`, and a stateless seed, all checked."""
-    images = self.check_images(images)
-    _check_positive("num_samples", num_samples)
+  def _noise_and_context(self, count, num_samples, noise, seed, training=False, batch_offset=0):
+    """Noise of `count` images, `[B, ...]` or `[S, B, ...]`, and the context of an evaluation; arguments are checked."""
+    check_type("training", training, bool)
+    _check_count("num_samples", num_samples)
+    _check_count("batch_offset", batch_offset, 0, 2**63 - 1)
     seed = as_seed(seed)
     if noise is None:
-      noise = self.sample_noise([num_samples, shape_of(images)[0]], fold_in(seed, NOISE))
+      noise = self.sample_noise([num_samples, count], fold_in(seed, NOISE))
     else:
-      noise = as_tensor("noise", noise, self.variable_dtype)
-      check_all_finite("noise", noise)
-      if len(noise.shape) not in (4, 5):
-        raise InputError(f"`noise` must be of shape [B, H, W, C] or [num_samples, B, H, W, C], got {noise.shape}")
-      if len(noise.shape) == 4:
-        noise = noise[tf.newaxis]
-      samples = None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples
-      wanted = (images.shape[0], *self.noise_shape)
-      if noise.shape[0] == 0 or not noise.shape.is_compatible_with([samples, *wanted]):
-        raise InputError(
-          f"`noise` must be of shape {wanted} or of that with the number of samples before it, got {tuple(noise.shape)}"
-        )
-      if self.config.dequantization == "uniform":
-        check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
-    x, levels = tf.cast(images, self.variable_dtype), self.config.pixel_levels
-    if not tf.executing_eagerly() and not (images.dtype.is_integer and levels and images.dtype.max < levels):
-      x = tf.where(pixels_are_valid(images, levels), x, tf.cast(math.nan, x.dtype))
-    return x, noise[0] if noise.shape[0] == 1 else noise, seed
+      noise = self._checked_noise(noise, None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples, count)
+    noise = noise[0] if noise.shape[0] == 1 else noise
+    return noise, EvalContext(training, seed if training else None, batch_offset)
+
+  def _checked_noise(self, noise, num_samples, count):
+    """A user's noise as a tensor `[num_samples, count, *noise_shape]`."""
+    noise = as_tensor("noise", noise, self.variable_dtype)
+    check_all_finite("noise", noise)
+    if len(noise.shape) not in (4, 5):
+      raise InputError(f"`noise` must be of shape [B, H, W, C] or [num_samples, B, H, W, C], got {noise.shape}")
+    if len(noise.shape) == 4:
+      noise = noise[tf.newaxis]
+    wanted = (count if isinstance(count, int) else None, *self.noise_shape)
+    if noise.shape[0] == 0 or not noise.shape.is_compatible_with([num_samples, *wanted]):
+      raise InputError(
+        f"`noise` must be of shape {wanted} or of that with the number of samples before it, got {tuple(noise.shape)}"
+      )
+    if self.config.dequantization == "uniform":
+      check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
+    return noise
+
+  @property
+  def conditioning_specs(self) -> dict[str, tf.TensorSpec]:
+    """Specs of what images are given, labels and conditions, by name, for any batch size.
+
+    Examples:
+      >>> fpp.FlowPlusPlus(fpp.get_config("digits_by_class")).conditioning_specs
+      {'labels': TensorSpec(shape=(None,), dtype=tf.int32, name='labels')}
+    """
+    return conditioning_specs(self.config, tf.as_dtype(self.variable_dtype))
 
   def check_conditioning(
     self, count: Any, labels: TensorLike | None = None, condition: TensorLike | None = None
   ) -> dict[str, tf.Tensor]:
-    """Return the conditioning of `count` images as tensors by name; see `conditioning.check_conditioning`."""
+    """Return the conditioning of `count` images as tensors by name, each with a batch of `count`.
+
+    Args:
+      count: number of images.
+      labels: integers `[count]`, or one for all.
+      condition: `[count, *condition_shape]`, or one for all; real numbers are cast to the model's dtype.
+
+    Raises:
+      InputError (a ValueError): if one is missing, not expected, or does not fit. A graph has no values to look at:
+        there wrong labels give a bound of NaN.
+
+    Examples:
+      >>> model = fpp.FlowPlusPlus(fpp.get_config("digits_by_class"))
+      >>> model.check_conditioning(2, labels=3)["labels"].numpy().tolist()
+      [3, 3]
+    """
+    check_type("count", count, int | tf.Tensor)
     return check_conditioning(self.config, self.variable_dtype, count, labels, condition)
 
-  def _with_dropout(self, labels, ctx):
-    """Labels of which training leaves some out."""
+  def _with_label_dropout(self, conditioning, ctx):
+    """The conditioning, of whose labels training leaves some out."""
+    labels = conditioning.labels
     if labels is None or not ctx.training:
-      return labels
+      return conditioning
     keep = self._label_dropout.keep_mask([shape_of(labels)[0], 1], True, ctx.stream("label_dropout"), ctx.batch_offset)
-    return labels if keep is None else tf.where(keep[:, 0], labels, -1)
+    return conditioning if keep is None else conditioning._replace(labels=tf.where(keep[:, 0], labels, -1))
 
-  def _context(self, labels=None, condition=None, ctx=EvalContext()):
+  def _context(self, conditioning, ctx=EvalContext()):
     """The context of the flow's couplings, or None."""
     if self.condition_net is None:
       return None
-    return self.condition_net(labels, condition, ctx=ctx.fold_in("condition_net"))
+    return self.condition_net(*conditioning, ctx=ctx.fold_in("condition_net"))
 
-  def _from_latents(self, z, guidance, labels=None, condition=None):
+  def _from_latents(self, z, conditioning, guidance):
     """What the flow makes of latents, `[B, *flow_shape]`, with guidance unless that is 0."""
-    context = self._context(labels, condition)
+    context = self._context(conditioning)
     if not tf.is_tensor(guidance) and guidance == 0:
       return self.flow.bijector.forward(z, ctx=EvalContext(condition=context))
-    if not self.config.label_dropout:
-      raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
-    if not tf.is_tensor(guidance) and not math.isfinite(guidance):
-      raise InputError(f"`guidance` must be finite, got {guidance}")
-    without = self._context(tf.fill(tf.shape(labels), -1), condition)
+    without = self._context(conditioning._replace(labels=tf.fill(tf.shape(conditioning.labels), -1)))
     guided = fb.Chain(
       [
         part.copy(conditioner=Guided(part.conditioner, guidance)) if isinstance(part, fb.Coupling) else part
@@ -556,15 +575,18 @@ class FlowPlusPlus(KerasModelMixin):
     )
     return guided.inverse(z, ctx=EvalContext(condition=tf.concat([context, without], axis=-1)))
 
-  def _dequantize(self, x, noise, ctx, labels=None):
-    """log q `[B]` of what is drawn given x, and what the flow transforms, `[B, ...]`: x + u, and e if there is one.
+  def _dequantize(self, images, noise, ctx, conditioning=Conditioning()):
+    """log q `[B]` of what is drawn given images, and what the flow transforms: x + u, and e if there is one.
 
-    Both have the dimension of samples if the noise has it.
+    Both have the dimension of samples if the noise has it. In a graph wrong pixels become NaN.
     """
+    x, levels = tf.cast(images, self.variable_dtype), self.config.pixel_levels
+    if not tf.executing_eagerly() and not (images.dtype.is_integer and levels and images.dtype.max < levels):
+      x = tf.where(pixels_are_valid(images, levels), x, tf.cast(math.nan, x.dtype))
     if self.has_exact_density:
       batch = shape_of(noise)[:-3]
       return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
-    channels = self.config.image_shape[2]
+    labels, channels = conditioning.labels, self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
     u, log_q = self.dequantizer.posterior(x, part, labels).transform(noise[..., :channels], part)
     dequantized = add_noise(x, u)
@@ -582,10 +604,11 @@ class FlowPlusPlus(KerasModelMixin):
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
 
   def _finite(self, evaluate):
-    """What `evaluate()` returns, which becomes pixels; an error in eager mode and in graphs if it is not finite."""
+    """What `evaluate()` returns, an error if it is not finite; in graphs too if it becomes integers."""
     x = evaluate()
     if tf.executing_eagerly():
       check_finite("the images of the model", x, evaluate)
+    if tf.executing_eagerly() or self.has_exact_density:
       return x
     finite = tf.math.is_finite(x)
     return checked(x, [Check(tf.reduce_all(finite), _NOT_FINITE, tf.boolean_mask(x, ~finite)[:1])])
@@ -599,7 +622,11 @@ class FlowPlusPlus(KerasModelMixin):
 
   def check_images(self, images: TensorLike) -> Num[tf.Tensor, "b h w c"]:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
-    images = with_shape("images", as_tensor("images", images), [None, *self.config.image_shape])
+    images, wanted = as_tensor("images", images), [None, *self.config.image_shape]
+    if images.shape.rank is not None:
+      check_shape("images", [*images.shape], wanted)
+    if not images.shape[1:].is_fully_defined():
+      images = tf.ensure_shape(images, wanted)
     if images.dtype.is_bool:
       images = tf.cast(images, tf.uint8)
     if tf.executing_eagerly():
@@ -634,12 +661,8 @@ class FlowPlusPlus(KerasModelMixin):
     config = dataclasses.replace(self.config, image_shape=(int(height), int(width), channels))
     with self.distribute_strategy.scope():
       model = FlowPlusPlus(config, name=self.name)
-    for part, whole in zip(model.weights, self.weights, strict=True):
-      values = np.asarray(whole)
-      if part.shape != whole.shape:
-        unit = unit_of(whole.shape, self.config.image_shape, self.config.size_step)
-        values = without_middle(values, part.shape[0], part.shape[1], unit)
-      part.assign(values)
+    shapes = [weight.shape for weight in model.weights]
+    model.set_weights(cropped_weights(self.get_weights(), shapes, self.config.image_shape, self.config.size_step))
     model.initialized = self.initialized
     return model
 
@@ -695,25 +718,20 @@ class FlowPlusPlus(KerasModelMixin):
     return {"config": dataclasses.asdict(self.config), "name": self.name}
 
 
-def _check_positive(name, count):
-  """Raise an `InputError` for a number of images or draws that none can be; tensors are left to the graph."""
-  if tf.is_tensor(count):
-    return
-  if not count > 0:
-    raise InputError(f"`{name}` must be a positive integer, got {count}")
-  check_count(name, count, high=_MOST)
+def _check_count(name, value, low=1, high=INT32_MAX):
+  """Raise an `InputError` unless a value is an integer in range, or an integer tensor, as of a graph."""
+  if tf.is_tensor(value):
+    check_type(name, value, int | tf.Tensor)
+  else:
+    check_count(name, value, low, high)
 
 
-def _sizes(shape):
-  check_type("shape", shape, Sequence)
-  return shape
-
-
-def _size(size):
-  check_type("shape", size, int)
-  if not 0 <= size <= _MOST:
-    raise InputError(f"`shape` must be integers from 0 to {_MOST:,}, got {size}")
-  return int(size)
+def _check_number(name, value, low=-math.inf, high=math.inf):
+  """Raise an `InputError` unless a value is a finite number in range, or a scalar tensor."""
+  if tf.is_tensor(value):
+    check_type(name, value, float | tf.Tensor)
+  else:
+    check_number(name, value, low, high)
 
 
 def _importance_weighted(terms):

@@ -4,30 +4,34 @@ That of integer images is a bound, log P(x) >= E log mean_k p(x + u_k) / q(u_k|x
 importance-weighted), that of real-valued images is exact.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import (
-  as_sample_shape,
-  as_tensor,
-  check_arguments,
-  check_count,
-  check_pixels,
-  pixels_are_valid,
-)
+from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_arguments, check_count, pixels_are_valid
 from flowpp_tf.core.context import tfp_seed
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.models.conditioning import conditioning_of_any_batch
+from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Seed, TensorLike
-
-if TYPE_CHECKING:
-  from flowpp_tf.models.flow_plus_plus import FlowPlusPlus
 
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
+
+
+class ImageModel(FlowPlusPlusLike, Protocol):
+  """What a distribution of images needs of its model, `FlowPlusPlus`."""
+
+  @property
+  def noise_shape(self) -> tuple[int, ...]: ...
+
+  def sample(self, n: Any, **kwargs: Any) -> tf.Tensor: ...
+
+  def sample_noise(self, shape: Any, seed: Any) -> tf.Tensor: ...
+
+  def log_prob_bound(self, images: Any, **kwargs: Any) -> tf.Tensor: ...
 
 
 class ImageDistribution(tfp.distributions.Distribution):
@@ -61,7 +65,7 @@ class ImageDistribution(tfp.distributions.Distribution):
   @check_arguments
   def __init__(
     self,
-    model: "FlowPlusPlus",
+    model: ImageModel,
     num_samples: int = 1,
     seed: Seed = 0,
     validate_args: bool = False,
@@ -70,14 +74,12 @@ class ImageDistribution(tfp.distributions.Distribution):
     condition: TensorLike | None = None,
   ) -> None:
     parameters = dict(locals())
-    if not num_samples > 0:
-      raise InputError(f"`num_samples` must be a positive integer, got {num_samples}")
-    check_count("num_samples", num_samples, high=2**31 - 1)
+    check_count("num_samples", num_samples, high=INT32_MAX)
     self._model = model
     self._num_samples = num_samples
     self._seed = seed
     tfp_seed(seed)  # which must be one
-    self._labels, self._condition = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
+    self._conditioning = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
       dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,
@@ -94,8 +96,8 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   model = property(lambda self: self._model, doc="The model whose images these are.")
   seed = property(lambda self: self._seed, doc="Seed of the draws of noise, or None.")
-  labels = property(lambda self: self._labels, doc="Labels that the images are given, or None.")
-  condition = property(lambda self: self._condition, doc="Conditions that the images are given, or None.")
+  labels = property(lambda self: self._conditioning.labels, doc="Labels that the images are given, or None.")
+  condition = property(lambda self: self._conditioning.condition, doc="Conditions that images are given, or None.")
 
   @property
   def num_samples(self) -> int:
@@ -113,19 +115,19 @@ class ImageDistribution(tfp.distributions.Distribution):
       tfp.bijectors.Identity() if self._model.has_exact_density else None
     )  # None as of TFP's discrete distributions
 
-  def _given(self, batch_shape):
-    """What images of a batch shape are given, their batch flattened to one dimension."""
-    given = {}
+  def _flat_conditioning(self, batch_shape):
+    """The conditioning of images of a batch shape by name, their batch flattened to one dimension."""
+    flat = {}
     for name, value, event_ndims in (("labels", self.labels, 0), ("condition", self.condition, 3)):
       if value is not None:
         event = value.shape[len(value.shape) - event_ndims :]
-        given[name] = tf.reshape(tf.broadcast_to(value, tf.concat([batch_shape, event], axis=0)), [-1, *event])
-    return given
+        flat[name] = tf.reshape(tf.broadcast_to(value, tf.concat([batch_shape, event], axis=0)), [-1, *event])
+    return flat
 
   def _sample_n(self, n, seed=None):
     batch_shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
     images = self._model.sample(
-      tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed), **self._given(batch_shape)
+      tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed), **self._flat_conditioning(batch_shape)
     )
     return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
 
@@ -142,7 +144,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     return super().prob(self._checked(value), name, **kwargs)
 
   def _checked(self, images):
-    """Images as a tensor. TFP itself would make integers of an array of other numbers without a word."""
+    """Images as a tensor, whose values the model checks. TFP would make integers of other numbers without a word."""
     images = as_tensor("images", images)
     shape = self.event_shape
     if not images.shape[-3:].is_compatible_with(shape):
@@ -150,15 +152,11 @@ class ImageDistribution(tfp.distributions.Distribution):
     try:
       tf.broadcast_static_shape(images.shape[:-3], self.batch_shape)
     except ValueError:
-      given = " and ".join(f"`{name}`" for name in ("labels", "condition") if getattr(self, name) is not None)
+      names = " and ".join(f"`{name}`" for name in ("labels", "condition") if getattr(self, name) is not None)
       raise InputError(
-        f"`images` must have a batch that can be broadcast to {self.batch_shape}, that of {given}, got {images.shape}"
+        f"`images` must have a batch that can be broadcast to {self.batch_shape}, that of {names}, got {images.shape}"
       ) from None
-    if tf.executing_eagerly():
-      check_pixels(images.numpy(), self._model.config.pixel_levels)
-      return tf.cast(images, self.dtype)
-    is_integer = images.dtype.is_integer or images.dtype.is_bool
-    return tf.cast(images, self.dtype) if is_integer or self._model.has_exact_density else images
+    return images
 
   def _log_prob(self, images):
     shape = self.event_shape
@@ -167,7 +165,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     flat = tf.reshape(images, [-1, *shape])
     noise = self._model.sample_noise([self.num_samples, 1], self._seed)
     noise = tf.broadcast_to(noise, [self.num_samples, tf.shape(flat)[0], *self._model.noise_shape])
-    bound = self._model.log_prob_bound(flat, noise=noise, seed=0, **self._given(batch_shape))
+    bound = self._model.log_prob_bound(flat, noise=noise, seed=0, **self._flat_conditioning(batch_shape))
     return tf.reshape(bound, batch_shape)
 
   def _sample_control_dependencies(self, images):

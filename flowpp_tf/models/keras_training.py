@@ -1,7 +1,13 @@
 """Training of a model on its own bound by Keras' `compile`, `fit`, `evaluate` and `predict`.
 
-Nothing that goes wrong is hidden: pixels that are not integers in range are an error, and a step whose loss or
-gradients are not finite changes nothing, counts as NaN in the logs, and is an error if it repeats.
+Nothing that goes wrong is hidden: pixels that are not integers in range are an error in arrays, and give a bound of NaN
+in data sets. A step whose loss or gradients are not finite changes nothing, counts as NaN in the logs, and is an error
+if it repeats.
+
+The loops are those of Keras, and so are progress, metrics and callbacks. `train_step` is not: that of Keras takes steps
+that are not finite (its `LossScaleOptimizer` skips one by the gradients of the first replica only), has no labels, and
+counts a batch by the number of its images instead of by their weights. What a finite step is, `core/finite.py` says for
+this step and for that of a run.
 """
 
 import contextlib
@@ -15,22 +21,22 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core import checks, finite
-from flowpp_tf.core.checks import as_array, check_arguments, check_type, shown
+from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import Diverged, InputError
-from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import reading
 from flowpp_tf.io.safetensors_file import SUFFIX
 from flowpp_tf.io.weights_file import in_memory, read_weights, weights_to_bytes
 from flowpp_tf.layers.adaptable import Adaptable
-from flowpp_tf.models.conditioning import KEYS, check_has_images, conditioning_checks, conditioning_specs, unpack_batch
+from flowpp_tf.models.conditioning import KEYS, check_has_images, conditioning_specs, unpack_batch
 from flowpp_tf.types import Path
 
+_OR_WRONG_VALUES = "; or pixels or labels of a data set, which `fit` does not check, are out of range"
 _CAUSES = (
   "no step was finite: probably the precision is too low for these images, as where pixels hardly vary; try a config "
-  "with `dtype` float32 and `flow_dtype` float64",
+  f"with `dtype` float32 and `flow_dtype` float64{_OR_WRONG_VALUES}",
   "steps before were finite: probably the learning rate is too high for these images; try an optimizer with a lower "
-  "`learning_rate`, or with a `global_clipnorm`",
+  f"`learning_rate`, or with a `global_clipnorm`{_OR_WRONG_VALUES}",
 )
 
 
@@ -51,20 +57,11 @@ class KerasModelMixin(Adaptable, keras.Model):
       training: whether dropout is on, and noise another one in each call; None, as Keras says it, for no.
 
     Raises:
-      InputError (a ValueError): for inputs that do not fit; in a graph, an `InvalidArgumentError` for their values.
+      InputError (a ValueError): for inputs that do not fit; in a graph, wrong values give NaN.
     """
     check_type("training", training, bool | None)
-    training = bool(training)
-    images, conditioning = unpack_batch(_known(inputs), self.config)
-    bound = functools.partial(self.log_prob_bound, seed=None if training else 0, training=training)
-    if tf.executing_eagerly():  # which checks values itself
-      return bound(images, **conditioning)
-    images, levels = self.check_images(images), self.config.pixel_levels
-    conditioning = self.check_conditioning(shape_of(images)[0], **conditioning)
-    images = checks.checked(
-      images, [*checks.pixel_checks(images, levels), *conditioning_checks(self.config, conditioning)]
-    )
-    return bound(images, **conditioning)  # NaN for what is wrong, where XLA leaves assertions out
+    images, conditioning = unpack_batch(inputs, self.config)
+    return self.log_prob_bound(images, seed=None if training else 0, training=bool(training), **conditioning)
 
   @check_arguments
   def compile(self, optimizer: Any = "adam", max_skipped: int = 10, **kwargs: Any) -> None:
@@ -89,8 +86,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     serialised = isinstance(optimizer, dict) and "class_name" in optimizer
     if not (serialised or isinstance(optimizer, (str, keras.optimizers.Optimizer))):
       raise InputError(f"`optimizer` must be an optimizer of Keras or its name, got {shown(optimizer)}")
-    if not max_skipped > 0:
-      raise InputError(f"`max_skipped` must be a positive integer, got {max_skipped}")
+    check_count("max_skipped", max_skipped, high=INT32_MAX)
     optimizer = keras.optimizers.get(optimizer)
     clips = getattr(optimizer, "inner_optimizer", optimizer)
     # Keras itself looks at the dtype of the model, which is that of the flow (`flow_dtype`), and not of the networks.
@@ -135,8 +131,7 @@ class KerasModelMixin(Adaptable, keras.Model):
       True
     """
     self._check_new(overwrite)  # before data are read
-    if not batch_size > 0:
-      raise InputError(f"`batch_size` must be a positive integer, got {batch_size}")
+    check_count("batch_size", batch_size, high=INT32_MAX)
     inputs, _ = self._unpacked(_first_batch(self._prepared(data), batch_size))
     images, conditioning = unpack_batch(inputs, self.config)
     self.initialize(images, overwrite=overwrite, **conditioning)
@@ -209,7 +204,7 @@ class KerasModelMixin(Adaptable, keras.Model):
       lower the loss scale does not count.
 
     Raises:
-      InputError (a ValueError): for images that are not integers in 0 .. levels - 1, or a model that is not
+      InputError (a ValueError): for arrays of images that are not integers in 0 .. levels - 1, or a model that is not
         initialised.
       Diverged: after `max_skipped` skipped steps in a row, seen after each execution of `steps_per_execution` steps.
     """
@@ -224,10 +219,8 @@ class KerasModelMixin(Adaptable, keras.Model):
     callbacks = list(callbacks or [])
     if kwargs.get("initial_epoch", 0) >= epochs:
       epochs = 0  # else Keras would copy EMA weights that were never set into the model
-    with checks.input_errors():
-      return super().fit(
-        x, y, batch_size, epochs, verbose, [*callbacks, _Watch(callbacks)], validation_split, validation_data, **kwargs
-      )
+    callbacks = [*callbacks, _Watch(callbacks)]
+    return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_split, validation_data, **kwargs)
 
   def evaluate(
     self,
@@ -241,24 +234,24 @@ class KerasModelMixin(Adaptable, keras.Model):
   ) -> Any:
     """Return `loss` and `bits_per_dim` of images, with the same noise in each call; arguments as in Keras.
 
-    With weights, in `sample_weight` or in the data, they are weighted means over all images.
+    With weights, in `sample_weight` or in the data, they are weighted means over all images. They are NaN for a data
+    set with images that are not integers in 0 .. levels - 1.
 
     Raises:
-      InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
+      InputError (a ValueError): for arrays of such images.
     """
     x, y = self._prepared_inputs(x, y, sample_weight)
-    with checks.input_errors():
-      return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
+    return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
 
   def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
     """Return the bound of each image, `[N]` nats, with the same noise in each call; arguments as in Keras.
 
+    It is NaN for an image of a data set that is not of integers in 0 .. levels - 1.
+
     Raises:
-      InputError (a ValueError): for images that are not integers in 0 .. levels - 1.
+      InputError (a ValueError): for arrays of such images.
     """
-    x = self._prepared(x)
-    with checks.input_errors():
-      return super().predict(x, *args, **kwargs)
+    return super().predict(self._prepared(x), *args, **kwargs)
 
   def make_train_function(self, force: bool = False) -> None:
     """Make the function that takes training steps, as in Keras; `fit` and `train_on_batch` call it."""

@@ -54,6 +54,25 @@ def coded_sizes(inside: np.ndarray, tile_shape: tuple[int, int, int], step: tupl
   return np.minimum(-(-np.asarray(inside) // step) * step, tile_shape[:2])
 
 
+def cropped_weights(
+  weights: Sequence[np.ndarray], shapes: Sequence[Sequence[int]], image_shape: Sequence[int], step: tuple[int, int]
+) -> list[np.ndarray]:
+  """Return the weights of a model of images for one of smaller images.
+
+  Args:
+    weights: arrays; of positions `[H, W, ...]` where their shape is not that in `shapes`.
+    shapes: those of the model of smaller images.
+    image_shape: `(H, W, C)` of the model that has the weights.
+    step: rows and columns of images that stay together, as of `config.structure.size_step`.
+  """
+  cropped = []
+  for whole, shape in zip(weights, shapes, strict=True):
+    if whole.shape != tuple(shape):
+      whole = without_middle(whole, shape[0], shape[1], unit_of(whole.shape, image_shape, step))
+    cropped.append(whole)
+  return cropped
+
+
 def unit_of(shape: Sequence[int], image_shape: Sequence[int], step: tuple[int, int]) -> tuple[int, int]:
   """Return the positions of a tensor `[h, w, ...]` of the flow that come from `step` rows and columns of images."""
   rows, columns = (part * size // whole for part, size, whole in zip(step, shape, image_shape))

@@ -185,7 +185,7 @@ def test_the_log_density_of_images_trains_every_weight(model):
       tf.errors.InvalidArgumentError,
       "images must lie in 0 .. 7",
     ),
-    (lambda d: d.copy(num_samples=0), fpp.InputError, "`num_samples` must be a positive integer, got 0"),
+    (lambda d: d.copy(num_samples=0), fpp.InputError, "`num_samples` must be at least 1, got 0"),
   ],
 )
 def test_images_that_are_none_are_an_error(model, call, error, message):

@@ -106,7 +106,7 @@ def test_progress_is_shown_on_a_terminal_and_for_more_than_one_batch(monkeypatch
 def test_bad_numbers_are_value_errors_that_name_them(model, batched):
   with pytest.raises(ValueError, match="`batch_size` must be at least 1, got 0"):
     evaluation.BatchedModel(model, 0)
-  with pytest.raises(ValueError, match="`temperature` must be finite and at least 0, got -1"):
+  with pytest.raises(ValueError, match="`temperature` must be between 0 and 3.4.*, got -1"):
     batched.sample(1, temperature=-1)
   with pytest.raises(ValueError, match=r"`images` must lie in 0 \.\. 7"):
     batched.encode(small_images() + 8)

@@ -160,7 +160,7 @@ def test_weights_that_do_not_fit_and_wrong_images_leave_a_model_new(tmp_path):
     model.load_weights(tmp_path / "own.safetensors", skip_mismatch=True)
   with pytest.raises(fpp.InputError, match="`images` must"):
     model.adapt(IMAGES / 255)
-  with pytest.raises(fpp.InputError, match="`batch_size` must be a positive integer, got 0"):
+  with pytest.raises(fpp.InputError, match="`batch_size` must be at least 1, got 0"):
     model.adapt(IMAGES, batch_size=0)
   with pytest.raises(fpp.InputError, match="at least one image"):
     model.adapt(tf.data.Dataset.from_tensor_slices(IMAGES[:0]).batch(4))

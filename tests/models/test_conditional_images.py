@@ -14,6 +14,7 @@ import tensorflow_probability as tfp
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.models.conditioning import Conditioning
 from support.marks import slow
 from support.models import TINY, perturb, small_images, value_and_log_det
 from support.programs import ROOT, call
@@ -94,7 +95,7 @@ def test_images_come_back_and_one_value_is_for_all(config):
 
 @pytest.mark.parametrize("dtype", ["int8", "uint32", "int64", "uint64"])
 def test_labels_are_what_they_are_in_each_dtype_of_integers(dtype):
-  labels_of = lambda labels: fpp.models.check_conditioning(BY_CLASS, tf.float32, None, labels)["labels"]
+  labels_of = lambda labels: model(BY_CLASS).check_conditioning(labels.shape[0], labels)["labels"]
   for check in (labels_of, tf.function(labels_of)):
     np.testing.assert_array_equal(check(tf.constant([0, 2], dtype)), [0, 2])
   largest = tf.constant([tf.as_dtype(dtype).max], dtype)  # -1 of so many bits, which would stand for no label
@@ -104,7 +105,7 @@ def test_labels_are_what_they_are_in_each_dtype_of_integers(dtype):
 def test_guidance_extrapolates_from_the_model_without_a_label_and_0_is_the_model_to_the_last_bit():
   made, labels = model(BY_CLASS), np.array([0, 1, 2])
   z = made.sample_latents(3, seed=0)
-  decode = lambda **kwargs: made._from_latents(z, **kwargs).numpy()
+  decode = lambda guidance, labels: made._from_latents(z, Conditioning(labels), guidance).numpy()
   plain = decode(guidance=0.0, labels=labels)
   np.testing.assert_array_equal(plain, made.flow.given(made.condition_net(labels)).bijector.forward(z))
   np.testing.assert_array_equal(decode(guidance=tf.constant(0.0), labels=labels), plain)
@@ -159,11 +160,12 @@ def test_training_leaves_labels_out_by_their_place_in_the_batch():
   made = fpp.FlowPlusPlus(dataclasses.replace(BY_CLASS, label_dropout=0.3))
   labels = tf.ones([4000], tf.int32)
   at = lambda first, seed=0: EvalContext(True, tf.constant([seed, 1]), first)
-  dropped = made._with_dropout(labels, at(0)).numpy()
+  drop = lambda labels, ctx: made._with_label_dropout(Conditioning(labels), ctx).labels
+  dropped = drop(labels, at(0)).numpy()
   assert set(dropped) == {1, -1} and abs(np.mean(dropped == -1) - 0.3) < 6 * math.sqrt(0.21 / 4000)
-  np.testing.assert_array_equal(made._with_dropout(labels[1000:], at(1000)), dropped[1000:])
-  assert np.any(made._with_dropout(labels, at(0, seed=1)) != dropped)
-  np.testing.assert_array_equal(made._with_dropout(labels, EvalContext()), labels)
+  np.testing.assert_array_equal(drop(labels[1000:], at(1000)), dropped[1000:])
+  assert np.any(drop(labels, at(0, seed=1)) != dropped)
+  np.testing.assert_array_equal(drop(labels, EvalContext()), labels)
 
 
 def labelled_dataset():
@@ -267,11 +269,7 @@ def step_with_labels(state):
     (dataclasses.replace(BY_CLASS, label_dropout=0.0), lambda m: m.sample(1, labels=-1), "-1, no label, is for"),
     (BY_CLASS, lambda m: fpp.compress(m, IMAGES), "cannot compress"),
     (BY_CLASS, lambda m: fpp.models.unpack_batch({"label": LABELS}, m.config), 'must have the key "image", got'),
-    (
-      BY_CLASS,
-      lambda m: fpp.models.check_conditioning(m.config, tf.float32, None, 1),
-      "`labels` must have a batch where `count` is None",
-    ),
+    (BY_CLASS, lambda m: m.check_conditioning(None, 1), "`count` must be an integer or a scalar tensor, got None"),
     (TINY, lambda m: evaluation.classify(m, IMAGES, LABELS), "must be one of images given a class"),
   ],
 )

@@ -101,29 +101,21 @@ def trained():
 
 
 @pytest.mark.parametrize("name", quick_rows(WRONG, ["divided"]))
-def test_wrong_pixels_of_a_data_set_are_an_error_and_change_nothing(trained, name):
-  images, message = WRONG[name]
+def test_wrong_pixels_of_a_data_set_give_nan_end_fit_and_change_nothing(trained, name):
+  images, _ = WRONG[name]
+  wrong = np.any((images != np.floor(images)) | ~((images >= 0) & (images < 8)), axis=(1, 2, 3))
   before = state_of(trained)
-  for call in (
-    lambda: fit(trained, batches(images)),
-    lambda: trained.evaluate(batches(images), verbose=0),
-    lambda: trained.predict(batches(images), verbose=0),
-  ):
-    with pytest.raises(fpp.InputError, match=message):
-      call()
+  with pytest.raises(training.Diverged, match="or pixels or labels of a data set, .* are out of range"):
+    fit(trained, batches(np.repeat(images[wrong], 10, axis=0)))
+  assert np.isnan(trained.evaluate(batches(images), verbose=0)).all()
+  np.testing.assert_array_equal(np.isnan(trained.predict(batches(images), verbose=0)), wrong)
   assert_same(state_of(trained), before)
 
 
-@pytest.mark.slow
-def test_wrong_pixels_are_an_error_in_a_users_function():
-  with pytest.raises(tf.errors.InvalidArgumentError, match="`images` must be integers in 0 .. 7"):
-    tf.function(compiled())(tf.constant(IMAGES * 100))
-
-
-@pytest.mark.slow
-def test_where_xla_leaves_assertions_out_wrong_pixels_give_nan_and_end_fit():
+@pytest.mark.parametrize("jit", [None, slow(True)])
+def test_wrong_pixels_in_some_images_give_nan_for_these_and_end_fit(jit):
   config = dataclasses.replace(CONFIG, coupling="affine")  # which XLA compiles in less time
-  model = compiled(lambda: keras.optimizers.SGD(1.0), config, jit_compile=True, max_skipped=2)
+  model = compiled(lambda: keras.optimizers.SGD(1.0), config, jit_compile=jit, max_skipped=2)
   before = model.get_weights()
   wrong = IMAGES.copy()
   wrong[[1, 7]] += 100
@@ -224,7 +216,7 @@ def test_a_weight_of_the_loss_is_refused():
 
 
 def test_max_skipped_must_be_positive():
-  with pytest.raises(fpp.InputError, match="`max_skipped` must be a positive integer, got 0"):
+  with pytest.raises(fpp.InputError, match="`max_skipped` must be at least 1, got 0"):
     compiled(max_skipped=0)
 
 
@@ -404,8 +396,8 @@ def test_images_come_in_every_form_of_keras_and_tfds(trained, results_of_images,
 def test_data_sets_of_tfds_are_taken_and_checked_on_two_devices(results_of_images):
   model = compiled(without_steps, devices=2)
   np.testing.assert_allclose(fit(model, FORMS["dicts of TFDS"]())["loss"], results_of_images[0], rtol=1e-5)
-  with pytest.raises(fpp.InputError, match="`images` must be integers in 0 .. 7"):
-    fit(model, batches({"image": IMAGES * 100, "label": LABELS}))
+  with pytest.raises(training.Diverged, match="no step was taken"):
+    fit(model, batches({"image": IMAGES[IMAGES.any(axis=(1, 2, 3))] * 100}))
 
 
 @pytest.mark.slow
@@ -535,5 +527,4 @@ def test_keras_exports_a_model_that_was_never_called(tmp_path):
   loaded = tf.saved_model.load(tmp_path / "model")
   for count in (3, 5):
     assert_same(loaded.serve(IMAGES[:count].astype(np.float32)), model(IMAGES[:count]), rtol=1e-5)
-  with pytest.raises(tf.errors.InvalidArgumentError, match=r"did you divide by 255\?"):
-    loaded.serve(IMAGES / np.float32(255))
+  assert np.isnan(loaded.serve(IMAGES / np.float32(255))).any()

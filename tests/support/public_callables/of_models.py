@@ -109,7 +109,7 @@ _METHODS = {
   ),
   "check_conditioning": Row(
     lambda w: w.conditional.check_conditioning,
-    dict(count=optional(count(3)).named("labels"), labels=CLASSES, condition=CONDITION),
+    dict(count=count(3).named("labels"), labels=CLASSES, condition=CONDITION),
   ),
   "check_images": Row(lambda w: w.model.check_images, dict(images=PICTURES), lambda x: look(tf.cast(x, tf.int32))),
   "from_preset": Row(
@@ -357,26 +357,6 @@ _FILES = {
     lambda w: models.InitialWeights.find(str(w.preset)).load,
     dict(model=instance(lambda w: w.model)),
     reset=lambda w: w.reset(w.model),
-  ),
-  "check_conditioning": Row(
-    lambda w: models.check_conditioning,
-    dict(
-      config=instance(lambda w: w.conditional.config),
-      dtype=name("float32"),
-      count=optional(count(3)).named("labels"),
-      labels=CLASSES,
-      condition=CONDITION,
-    ),
-  ),
-  "conditioning_checks": Row(
-    lambda w: models.conditioning_checks,
-    dict(config=instance(lambda w: w.conditional.config), conditioning=mapping({})),
-    len,
-  ),
-  "conditioning_specs": Row(
-    lambda w: models.conditioning_specs,
-    dict(config=instance(lambda w: w.conditional.config), dtype=name("float32")),
-    repr,
   ),
   "unpack_batch": Row(
     lambda w: models.unpack_batch,
