@@ -13,6 +13,7 @@ import tensorflow_probability as tfp
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import (
+  INT32_MAX,
   Check,
   as_array,
   as_sample_shape,

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core import checks, finite
-from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_type, shown
+from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import reading
