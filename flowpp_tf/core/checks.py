@@ -375,6 +375,23 @@ def check_shape(name: str, shape: Any, expected: Sequence[Any], batch: str = "B"
     raise InputError(f"`{name}` must be of shape [{words}], got {got}")
 
 
+def check_tensor(name: str, tensor: Any, shape: Sequence[Any], kind: str = "floating") -> None:
+  """Raise an `InputError` unless an argument of a Keras layer is a tensor of a kind of numbers and of a shape.
+
+  Args:
+    name: name of the argument in the message.
+    tensor: what Keras hands to the layer.
+    shape: as in `check_shape`.
+    kind: "floating", "integer", or "real" for both.
+  """
+  import tensorflow as tf
+
+  dtype = tensor.dtype if isinstance(tensor, (tf.Tensor, tf.Variable)) else tf.string
+  if not (dtype.is_floating and kind != "integer") and not (dtype.is_integer and kind != "floating"):
+    raise InputError(f"`{name}` must be a tensor of {kind} numbers, got {shown(tensor)}")
+  check_shape(name, tensor.shape, shape, "?")
+
+
 def check_event(name: str, shape: tf.TensorShape, event_shape: tf.TensorShape) -> None:
   """Raise an `InputError` unless a shape ends with that of an event, which would else be broadcast."""
   if event_shape.rank is not None:

@@ -2,8 +2,7 @@
 
     GatedConv, LayerNorm, GatedAttention, LayerNorm
 
-then a convolution to the parameters of the coupling's transformation. The context net of the dequantizer stacks the
-same blocks.
+then a convolution to the parameters of the coupling's transformation.
 """
 
 from collections.abc import Sequence
@@ -15,132 +14,18 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.config.network import MIXERS, NetworkConfig
-from flowpp_tf.core.checks import check_arguments, check_count, check_shape, check_shape_of_images
+from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.core.checks import check_arguments, check_count, check_shape_of_images, check_tensor, check_type
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import reshape, shape_of
-from flowpp_tf.layers.activations import concat_elu, layer_norm
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
-from flowpp_tf.layers.fused import conv_attention_block
-from flowpp_tf.layers.gated import GatedAttention, GatedConv, GatedPointwise
+from flowpp_tf.layers.gated import ConvAttentionBlock
 from flowpp_tf.layers.init_norm import InitNormConv2D
-from flowpp_tf.layers.kernels.pointwise import LAYER_NORM_EPSILON
+from flowpp_tf.layers.kernels.pointwise import kept_concat_elu
 from flowpp_tf.types import Shape
 
 _OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
-
-
-@keras.saving.register_keras_serializable("flowpp_tf")
-class ConvAttentionBlock(keras.layers.Layer):
-  """GatedConv, then optionally LayerNorm and a mixer of positions with a LayerNorm of its own.
-
-  Args:
-    filters: channels of input and output.
-    mixer: "attention", "pointwise" (the paper's ablation, no mixing of positions) or "none".
-    heads: of the attention.
-    layer_norm: whether to normalise after each residual sum.
-    use_context: whether calls come with a context.
-    output_kernel_size: of the gated convolution.
-    dropout: rate.
-    weight_norm: as in `InitNormConv2D`.
-    padding: as in `InitNormConv2D`.
-
-  `call(x [N, H, W, filters], position_embedding=None, context=None, ctx=EvalContext())`.
-
-  Examples:
-    >>> block = fpp.layers.ConvAttentionBlock(16)
-    >>> block(tf.zeros([2, 8, 8, 16])).shape
-    TensorShape([2, 8, 8, 16])
-  """
-
-  @check_arguments
-  def __init__(
-    self,
-    filters: int,
-    mixer: str = "attention",
-    heads: int = 4,
-    layer_norm: bool = True,
-    use_context: bool = False,
-    output_kernel_size: int = 1,
-    dropout: float = 0.0,
-    weight_norm: bool = False,
-    padding: str = "zeros",
-    **kwargs: Any,
-  ) -> None:
-    super().__init__(**kwargs)
-    check_count("heads", heads)
-    if mixer not in MIXERS:
-      raise ValueError(f"`mixer` must be one of {', '.join(MIXERS)}, got {mixer!r}")
-    self._config = dict(
-      filters=filters,
-      mixer=mixer,
-      heads=heads,
-      layer_norm=layer_norm,
-      use_context=use_context,
-      output_kernel_size=output_kernel_size,
-      dropout=dropout,
-      weight_norm=weight_norm,
-    )
-    if padding != "zeros":
-      self._config["padding"] = padding
-    options: dict[str, Any] = dict(dropout=dropout, weight_norm=weight_norm, dtype=self.dtype_policy)
-    normalize = lambda name: (
-      keras.layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name=name, dtype=self.dtype_policy)
-      if layer_norm
-      else None
-    )
-    self.conv = GatedConv(filters, output_kernel_size, use_context, padding=padding, name="conv", **options)
-    self.conv_norm = normalize("conv_norm")
-    self.mixer = self.mixer_norm = None
-    if mixer != "none":
-      self.mixer = (
-        GatedAttention(filters, heads, name="mixer", **options)
-        if mixer == "attention"
-        else GatedPointwise(filters, name="mixer", **options)
-      )
-      self.mixer_norm = normalize("mixer_norm")
-
-  @classmethod
-  @check_arguments
-  def of_network(cls, network: NetworkConfig, **kwargs: Any) -> "ConvAttentionBlock":
-    """Return a block of a network's config; further arguments as in the constructor."""
-    return cls(
-      network.filters,
-      network.mixer,
-      network.heads,
-      network.layer_norm,
-      dropout=network.dropout,
-      weight_norm=network.weight_norm,
-      padding=network.padding,
-      **kwargs,
-    )
-
-  def build(
-    self, x_shape: tuple, position_embedding_shape: tuple | None = None, context_shape: tuple | None = None
-  ) -> None:
-    self.conv.build(x_shape, context_shape)
-    for layer in (self.conv_norm, self.mixer, self.mixer_norm):
-      if layer is not None:
-        layer.build(x_shape)
-    self.built = True
-
-  @check_arguments
-  def call(
-    self,
-    x: Float[tf.Tensor, "n h w c"],
-    position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
-    context: Float[tf.Tensor, "... #h #w k"] | None = None,
-    ctx: EvalContext = EvalContext(),
-  ) -> Float[tf.Tensor, "n h w c"]:
-    if not (tf.executing_eagerly() or ctx.initialize):  # the same, in less time and memory
-      return conv_attention_block(self, x, position_embedding, context, ctx)
-    x = layer_norm(self.conv(x, context, ctx=ctx.fold_in("conv")), self.conv_norm)
-    if self.mixer is not None:
-      x = layer_norm(self.mixer(x, position_embedding, ctx=ctx.fold_in("mixer")), self.mixer_norm)
-    return x
-
-  def get_config(self) -> dict[str, Any]:
-    return {**super().get_config(), **self._config}
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -162,7 +47,7 @@ class Conditioner(keras.layers.Layer):
   positions of a torus alike, and its attention sees no more of positions than what is in the features.
 
   Raises:
-    ValueError: from a call, if a condition is missing or not expected.
+    InputError (a ValueError): from a call, if a condition is missing or not expected.
 
   Examples:
     >>> network = fpp.layers.Conditioner((8, 4, 1), outputs=2, network=fpp.layers.NetworkConfig(16, blocks=1))
@@ -187,7 +72,7 @@ class Conditioner(keras.layers.Layer):
     check_count("outputs", outputs)
     check_count("context_channels", context_channels, 0)
     if len(context_block) != 2 or min(context_block) < 1:
-      raise ValueError(f"`context_block` must be (rows, columns), got {tuple(context_block)}")
+      raise InputError(f"`context_block` must be (rows, columns), got {tuple(context_block)}")
     self.image_shape = tuple(image_shape)
     self.outputs = outputs
     self.network = network
@@ -197,9 +82,7 @@ class Conditioner(keras.layers.Layer):
     options: dict[str, Any] = dict(weight_norm=network.weight_norm, padding=network.padding, dtype=self.dtype_policy)
     self.input_conv = InitNormConv2D(network.filters, name="input_conv", **options)
     self.blocks = [
-      ConvAttentionBlock.of_network(
-        network, use_context=context_channels > 0, name=f"block_{i}", dtype=self.dtype_policy
-      )
+      ConvAttentionBlock(network, context_channels > 0, name=f"block_{i}", dtype=self.dtype_policy)
       for i in range(network.blocks)
     ]
     self.output_conv = InitNormConv2D(outputs, init_scale=_OUTPUT_INIT_SCALE, name="output_conv", **options)
@@ -223,12 +106,12 @@ class Conditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  @check_arguments
   def call(self, x: Float[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w outputs"]:
-    check_shape("x", x.shape, [None, *self.image_shape])
+    check_type("ctx", ctx, EvalContext)
+    check_tensor("x", x, [None, *self.image_shape])
     context = ctx.condition
     if (context is not None) != (self.context_channels > 0):
-      raise ValueError(
+      raise InputError(
         f"this conditioner has {self.context_channels} context channels, got context "
         f"{None if context is None else tuple(context.shape)}"
       )
@@ -238,7 +121,7 @@ class Conditioner(keras.layers.Layer):
       context = _blocks_to_channels(tf.cast(context, h.dtype), self.context_block)
     h = apply_blocks(self.blocks, h, embedding, context, ctx=ctx, remat=self.network.remat)
     if self.output_concat_elu:
-      h = concat_elu(h)
+      return self.output_conv.after(kept_concat_elu, h, initialize=ctx.initialize)
     return self.output_conv(h, initialize=ctx.initialize)
 
   def get_config(self) -> dict[str, Any]:

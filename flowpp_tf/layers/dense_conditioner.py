@@ -9,18 +9,17 @@ from typing import Any
 
 from jaxtyping import Float
 import keras
-import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments
+from flowpp_tf.core.checks import as_array, check_all_finite, check_count, check_tensor, check_type
 from flowpp_tf.core.context import EvalContext
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.blocks import variables_of
 from flowpp_tf.layers.init_norm import InitNormDense
 from flowpp_tf.types import TensorLike
 
 _RESIDUAL_INIT_SCALE = 0.1
 _OUTPUT_INIT_SCALE = 0.1  # couplings start near the identity
-_LARGEST_SIZE = 2**16
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -39,9 +38,8 @@ class DenseConditioner(keras.layers.Layer):
   the components of a mixture must differ to learn.
 
   Raises:
-    TypeError: if a size is no integer.
-    ValueError: if a size is too small or too large; from a call, if a condition is missing, not expected, or of another
-      size.
+    InputError (a ValueError): if a size is not an integer, too small or too large; from a call, if a condition is
+      missing, not expected, or of another size.
 
   Examples:
     >>> network = fpp.layers.DenseConditioner(3, outputs=3 * fpp.bijectors.num_parameters("mixture_logistic", 8))
@@ -60,13 +58,13 @@ class DenseConditioner(keras.layers.Layer):
     **kwargs: Any,
   ) -> None:
     super().__init__(**kwargs)
-    self._config = dict(
-      size=as_size("size", size, 1),
-      outputs=as_size("outputs", outputs, 1, most=2**31 - 1),
-      hidden=as_size("hidden", hidden, 1),
-      blocks=as_size("blocks", blocks, 0),
-      context_size=as_size("context_size", context_size, 0),
-    )
+    check_count("size", size)
+    check_count("outputs", outputs, most=2**31 - 1)
+    check_count("hidden", hidden)
+    check_count("blocks", blocks, 0)
+    check_count("context_size", context_size, 0)
+    sizes = dict(size=size, outputs=outputs, hidden=hidden, blocks=blocks, context_size=context_size)
+    self._config = {name: int(value) for name, value in sizes.items()}
     self.size, self.context_size = size, context_size
     self._output_mean = None if output_mean is None else as_array("output_mean", output_mean, [outputs])
     if self._output_mean is not None:
@@ -85,14 +83,13 @@ class DenseConditioner(keras.layers.Layer):
   def build(self, input_shape: tuple) -> None:
     """Do nothing: the layer is built when constructed."""
 
-  @check_arguments
   def call(self, x: Float[tf.Tensor, "*n c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "*n outputs"]:
-    if x.shape[-1] not in (self.size, None):
-      raise ValueError(f"`x` must be of shape [..., {self.size}], got {x.shape}")
+    check_type("ctx", ctx, EvalContext)
+    check_tensor("x", x, [..., self.size])
     context, initialize = ctx.condition, ctx.initialize
     size = 0 if context is None else context.shape[-1]
     if size != self.context_size:
-      raise ValueError(
+      raise InputError(
         f"this conditioner has a context of {self.context_size} values, got {'none' if context is None else size}"
       )
     if context is not None:
@@ -110,22 +107,6 @@ class DenseConditioner(keras.layers.Layer):
   def get_config(self) -> dict[str, Any]:
     mean = {} if self._output_mean is None else {"output_mean": self._output_mean.tolist()}
     return {**super().get_config(), **self._config, **mean}
-
-
-def as_size(name: str, value: Any, least: int, most: int = _LARGEST_SIZE) -> int:
-  """Return a size as a Python integer.
-
-  Raises:
-    TypeError: if it is no integer; the message says `name`.
-    ValueError: if it is not in `least .. most`.
-  """
-  if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-    raise TypeError(f"`{name}` must be an integer, at least {least}, got {value!r}")
-  if value < least:
-    raise ValueError(f"`{name}` must be at least {least}, got {value}")
-  if value > most:
-    raise ValueError(f"`{name}` must be at most {most:,}, got {value:,}")
-  return int(value)
 
 
 def _built(layer, inputs):

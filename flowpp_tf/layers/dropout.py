@@ -1,22 +1,24 @@
-"""Dropout whose mask is a function of a seed.
+"""Dropout whose mask is a function of a seed and of the image's index in the batch.
 
 With such masks a step can be repeated exactly: a rematerialized block, a resumed run and the inverse of a coupling all
 see the same ones.
 """
 
+from collections.abc import Sequence
+import math
 from typing import Any
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int16
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.checks import check_arguments, check_count
+from flowpp_tf.core.checks import check_arguments, check_count, check_number, check_tensor
 from flowpp_tf.core.context import as_seed
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.tensors import shape_of
+from flowpp_tf.core.tensors import reshape, shape_of
 from flowpp_tf.layers.kernels.pointwise import kept
-from flowpp_tf.layers.kernels.random_bits import sixteen_bits
 from flowpp_tf.types import Seed
+
+_PHILOX = 1  # number of the generator in `tf.random.Algorithm`
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -35,8 +37,7 @@ class Dropout(keras.layers.Dropout):
 
   @check_arguments
   def __init__(self, rate: float, noise_shape: Any = None, seed: int | None = None, **kwargs: Any) -> None:
-    if not 0 <= rate <= 1:
-      raise InputError(f"`rate` must lie in [0, 1], got {rate}")
+    check_number("rate", rate, 0, 1)
     super().__init__(rate, noise_shape, seed, **kwargs)
 
   @check_arguments
@@ -47,6 +48,7 @@ class Dropout(keras.layers.Dropout):
     seed: Seed = None,
     batch_offset: int | tf.Tensor = 0,
   ) -> Float[tf.Tensor, "*n"]:
+    check_tensor("inputs", inputs, [...])
     seed = None if seed is None else as_seed(seed)
     if not tf.is_tensor(batch_offset):
       check_count("batch_offset", batch_offset, 0, 2**63 - 1)
@@ -80,3 +82,26 @@ class Dropout(keras.layers.Dropout):
   def scale(self, keep: Bool[tf.Tensor, "..."] | None) -> float:
     """Return the factor of the inputs that a mask keeps; 1 if there is no mask, or if it keeps none."""
     return 1.0 if keep is None or self.rate == 1 else 1 / (1 - self.rate)
+
+
+def sixteen_bits(shape: Sequence[Any], seed: Seed, batch_offset: Any = 0) -> Int16[tf.Tensor, "..."]:
+  """Return uniform int16 of a shape; 32 random bits, the cost of dropout, make two of them.
+
+  Each count of Philox's counter gives four int32. The counts of an image begin at its index in the batch times their
+  number per image.
+  """
+  batch, *image = shape
+  values = math.prod(image)
+  counts = -(-values // 8)
+  state = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+  low, high = tf.unstack(tf.bitcast(state.counter, tf.int64))
+  low += tf.cast(batch_offset, tf.int64) * counts
+  bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+    shape=tf.stack([batch, 4 * counts]),
+    key=state.key,
+    counter=tf.bitcast(tf.stack([low, high]), tf.uint64),
+    alg=_PHILOX,
+    dtype=tf.int32,
+  )
+  bits = reshape(tf.bitcast(bits, tf.int16), [batch, 8 * counts])
+  return reshape(bits if values == 8 * counts else bits[:, :values], shape)

@@ -4,6 +4,7 @@ A distribution of TFP keeps `tf.Variable`s, which Keras does not see. This layer
 that the distribution is made of.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from jaxtyping import Float
@@ -12,8 +13,39 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_event, check_not_masked, check_type
-from flowpp_tf.layers.adaptable import Adaptable
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import Seed, TensorLike
+
+
+class Adaptable:
+  """Mixin of Keras layers and models with data-dependent initialisation, to stand before Keras' class.
+
+  Attributes:
+    initialized: whether the weights were set by `adapt`, `initialize`, `set_weights`, or by loading a file of any
+      kind. It is no weight, and no file holds it. Set it to True after assigning variables one by one, or restoring
+      them by `tf.train.Checkpoint`.
+  """
+
+  initialized = False
+
+  def _check_new(self, overwrite):
+    """Raise an `InputError` if `adapt` would replace weights without being asked to."""
+    if self.initialized and not overwrite:
+      raise InputError(
+        "the weights would be replaced: the model is initialised already, by `adapt` or by loaded weights; give "
+        "`overwrite=True` to replace them"
+      )
+
+  def load_own_variables(self, store: Any) -> None:
+    """Read the weights from a file, as in Keras, which calls this for each layer that it loads."""
+    super().load_own_variables(store)  # type: ignore[misc]
+    self.initialized = True
+
+  def set_weights(self, weights: Any) -> None:
+    """Set the weights, as in Keras."""
+    check_type("weights", weights, Sequence)
+    super().set_weights(weights)  # type: ignore[misc]
+    self.initialized = True
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -31,9 +63,8 @@ class Flow(Adaptable, keras.layers.Layer):
   dtype of a layer; others are an error. A mixed policy does not lower it: the layer computes in its variables' dtype.
 
   Raises:
-    TypeError: if `distribution` is not a TFP distribution; from a method, if it takes no context, or cannot be
-      initialised.
-    ValueError: if the distribution has `tf.Variable`s that belong to no Keras layer or variable.
+    InputError (a ValueError): if `distribution` is not a TFP distribution, or has `tf.Variable`s that belong to no
+      Keras layer or variable; from a method, if it takes no context, or cannot be initialised.
 
   Examples:
     >>> layer = fpp.layers.Flow(fpp.vector_flow(2))
@@ -44,7 +75,7 @@ class Flow(Adaptable, keras.layers.Layer):
   def __init__(self, distribution: tfp.distributions.Distribution, **kwargs: Any) -> None:
     super().__init__(autocast=False, **kwargs)
     if not isinstance(distribution, tfp.distributions.Distribution):
-      raise TypeError(f"`distribution` must be a TFP distribution, got {distribution!r}")
+      raise InputError(f"`distribution` must be a TFP distribution, got {distribution!r}")
     self._set_distribution(distribution)
 
   def _set_distribution(self, distribution):
@@ -56,7 +87,7 @@ class Flow(Adaptable, keras.layers.Layer):
     }
     others = [v.name for v in distribution.variables if id(v) not in owned]
     if others:
-      raise ValueError(
+      raise InputError(
         f"Keras cannot own the variables {', '.join(others)} of {distribution.name!r}: make them "
         "`keras.Variable`s, or weights of a Keras layer"
       )
@@ -113,7 +144,7 @@ class Flow(Adaptable, keras.layers.Layer):
     self._check_new(overwrite)
     flow = self._given(context)
     if not hasattr(flow, "initialize"):
-      raise TypeError(f"`initialize` needs a `FlowDistribution`, got {flow}")
+      raise InputError(f"`initialize` needs a `FlowDistribution`, got {flow}")
     log_prob = flow.initialize(self._cast(x), overwrite)
     self.initialized = True
     return log_prob
@@ -126,7 +157,7 @@ class Flow(Adaptable, keras.layers.Layer):
     if context is None:
       return self.distribution
     if not hasattr(self.distribution, "given"):
-      raise TypeError(f"`context` must be None, as {self.distribution} takes none")
+      raise InputError(f"`context` must be None, as {self.distribution} takes none")
     return self.distribution.given(self._cast(context))
 
   def _cast(self, x):

@@ -1,32 +1,102 @@
-"""Gated residual layers of the conditioner, Flow++ section 3.2.2 and appendix.
+"""Gated residual layers of the conditioner, Flow++ section 3.2.2 and appendix, and the block that they make.
 
     Gate(x) = a sigmoid(b), with a and b the two halves of the channels of x
     GatedConv        x + Gate(1x1(dropout(concat_elu(3x3(concat_elu(x)) [+ 1x1(concat_elu(c))]))))
     GatedAttention   x + Gate(1x1(dropout(attention(1x1(x + p)))))       p: position embedding
     GatedPointwise   x + Gate(1x1(dropout(max over triples(1x1(x + p)))))  the ablation without attention
+    ConvAttentionBlock   LayerNorm(GatedAttention(LayerNorm(GatedConv(x))))
 
 c is an optional context of the same height and width. The layers are those of PixelCNN++ and PixelSNAIL.
+
+Gradients keep the inputs of the cheap functions between products, and compute these functions again. The scale of
+dropout is a factor of a kernel, and residual sum, gate and layer norm are one function.
 """
 
+import dataclasses
 from typing import Any
 
 from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.checks import check_arguments, check_count, check_shape
+from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.core.checks import as_tensor, check_arguments, check_count, check_tensor, check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.layers.activations import concat_elu, gate
+from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.layers.dropout import Dropout
 from flowpp_tf.layers.init_norm import InitNormConv2D, InitNormDense
+from flowpp_tf.layers.kernels import pointwise
 from flowpp_tf.layers.kernels.attention import self_attention
 
 _RESIDUAL_INIT_SCALE = 0.1  # each residual starts small compared with what it is added to
 
 
+def concat_elu(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n 2*c"]:
+  """Return elu of `[x, -x]`, which doubles the channels (Shang et al. 2016).
+
+  Examples:
+    >>> fpp.layers.concat_elu(tf.constant([1.0, -1.0])).numpy().round(2)
+    array([ 1.  , -0.63, -0.63,  1.  ], dtype=float32)
+  """
+  return pointwise.kept_concat_elu(_floats(x))
+
+
+def gate(x: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n c//2"]:
+  """Return a sigmoid(b), with a and b the halves of the last axis.
+
+  Examples:
+    >>> fpp.layers.gate(tf.constant([4.0, 0.0])).numpy()
+    array([2.], dtype=float32)
+  """
+  x = _floats(x)
+  if (x.shape[-1] or 0) % 2:
+    raise InputError(f"`x` must have an even last axis, got shape {x.shape}")
+  return pointwise.gate(x)
+
+
+def _floats(x):
+  """A tensor of floating-point numbers with a last axis."""
+  x = as_tensor("x", x, None if tf.is_tensor(x) else tf.float32)
+  check_tensor("x", x, [..., None])
+  return x
+
+
+class _Gated(keras.layers.Layer):
+  """Base class of layers that end in dropout, a product, a gate and a residual sum."""
+
+  def __init__(self, filters, weight_norm, **kwargs):
+    super().__init__(**kwargs)
+    check_count("filters", filters)
+    self.filters = filters
+    self.weight_norm = weight_norm
+
+  def _add_end(self, dropout, kernel_size=1, padding="zeros"):
+    """Add the layers of the end; after the others, since files have the weights in this order."""
+    self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
+    options: dict[str, Any] = dict(
+      init_scale=_RESIDUAL_INIT_SCALE, weight_norm=self.weight_norm, name="output_projection", dtype=self.dtype_policy
+    )
+    self.output_projection = (
+      InitNormDense(2 * self.filters, **options)
+      if kernel_size == 1
+      else InitNormConv2D(2 * self.filters, kernel_size, padding=padding, **options)
+    )
+
+  def _end(self, x, function, h, mask_shape, norm, ctx):
+    """Return x + Gate(product(dropout(function(h)))), normalised if `norm`, a layer, is not None."""
+    keep = self.dropout.keep_mask(mask_shape, ctx.training, ctx.stream("dropout"), ctx.batch_offset)
+    scale = self.dropout.scale(keep)
+    h = self.output_projection.after(function, h, keep, input_scale=scale, initialize=ctx.initialize)
+    return pointwise.gated_sum(x, h, *([] if norm is None else map(tf.convert_to_tensor, (norm.gamma, norm.beta))))
+
+  def get_config(self) -> dict[str, Any]:
+    config = {"filters": self.filters, "dropout": self.dropout.rate, "weight_norm": self.weight_norm}
+    return {**super().get_config(), **config}
+
+
 @keras.saving.register_keras_serializable("flowpp_tf")
-class GatedConv(keras.layers.Layer):
+class GatedConv(_Gated):
   """Gated residual convolution.
 
   Args:
@@ -56,102 +126,73 @@ class GatedConv(keras.layers.Layer):
     padding: str = "zeros",
     **kwargs: Any,
   ) -> None:
-    super().__init__(**kwargs)
-    check_count("filters", filters)
+    super().__init__(filters, weight_norm, **kwargs)
     check_count("output_kernel_size", output_kernel_size)
-    self.filters = filters
     self.output_kernel_size = output_kernel_size
     self.use_context = use_context
-    self.weight_norm = weight_norm
-    options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.padding = padding
+    options: dict[str, Any] = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
     self.conv = InitNormConv2D(filters, padding=padding, name="conv", **options)
     self.context_projection = InitNormDense(filters, name="context_projection", **options) if use_context else None
-    self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
-    output = dict(init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options)
-    self.output_projection = (
-      InitNormDense(2 * filters, **output)
-      if output_kernel_size == 1
-      else InitNormConv2D(2 * filters, kernel_size=output_kernel_size, padding=padding, **output)
-    )
+    self._add_end(dropout, output_kernel_size, padding)
 
   def build(self, x_shape: tuple, context_shape: tuple | None = None) -> None:
-    self.conv.build(_doubled(x_shape))
+    doubled = (*x_shape[:-1], 2 * x_shape[-1])  # by concat_elu
+    self.conv.build(doubled)
     if self.context_projection is not None:
-      self.context_projection.build(_doubled(context_shape))
-    self.dropout.build(_doubled(x_shape))
-    self.output_projection.build(_doubled(x_shape))
+      if context_shape is None:
+        raise InputError("`context` must be given: see `use_context`")
+      self.context_projection.build((*context_shape[:-1], 2 * context_shape[-1]))
+    self.dropout.build(doubled)
+    self.output_projection.build(doubled)
     self.built = True
 
-  @check_arguments
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
     context: Float[tf.Tensor, "... #h #w k"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
-    check_context(self, x, context)
-    h = self.conv(concat_elu(x), initialize=ctx.initialize)
+    return self._normalized(x, context, ctx)
+
+  def _normalized(self, x, context, ctx, norm=None):
+    """Return what `call` does, normalised by a layer."""
+    check_type("ctx", ctx, EvalContext)
+    check_tensor("x", x, [None, None, None, self.filters])
+    self._check_context(x, context)
+    h = self.conv.after(pointwise.kept_concat_elu, x, initialize=ctx.initialize)
     if self.context_projection is not None:
-      h += self.context_projection(concat_elu(context), initialize=ctx.initialize)
-    h = self.dropout(concat_elu(h), training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
-    return x + gate(self.output_projection(h, initialize=ctx.initialize))
+      h += self.context_projection.after(pointwise.kept_concat_elu, context, initialize=ctx.initialize)
+    mask_shape = (*shape_of(h)[:-1], 2 * self.filters)
+    return self._end(x, pointwise.kept_concat_elu, h, mask_shape, norm, ctx)
+
+  def _check_context(self, x, context):
+    """Raise an `InputError` for a context that is missing, not expected, or would change the shape of x."""
+    if context is None or not self.use_context:
+      if (context is None) == self.use_context:
+        raise InputError(f"`context` must be {'given' if self.use_context else 'None'}: see `use_context`")
+      return
+    channels = self.context_projection.kernel.shape[0] // 2
+    check_tensor("context", context, [..., None, None, channels])
+    sizes = zip([*context.shape][-2::-1], [*x.shape][-2::-1])
+    if context.shape.rank > 4 or any(None not in (a, b) and a not in (b, 1) for a, b in sizes):
+      raise InputError(f"`context` must be of shape [N, H, W, {channels}] for `x` of {x.shape}, got {context.shape}")
 
   def get_config(self) -> dict[str, Any]:
-    config = {
-      **super().get_config(),
-      "filters": self.filters,
-      "output_kernel_size": self.output_kernel_size,
-      "use_context": self.use_context,
-      "dropout": self.dropout.rate,
-      "weight_norm": self.weight_norm,
-    }
-    return config if self.padding == "zeros" else {**config, "padding": self.padding}
+    config = {"output_kernel_size": self.output_kernel_size, "use_context": self.use_context, "padding": self.padding}
+    return {**super().get_config(), **config}
 
 
-def check_context(conv: GatedConv, x: tf.Tensor, context: tf.Tensor | None) -> None:
-  """Raise an `InputError` unless a context is one that `conv` takes with x.
-
-  It has as many channels as the layer was built for, and the sizes of x, or 1 in place of N, H and W.
-  """
-  if context is None or conv.context_projection is None:
-    if (context is None) != (conv.context_projection is None):
-      raise InputError(f"`context` must be {'None' if context is not None else 'given'}: see `use_context`")
-    return
-  channels = conv.context_projection.kernel.shape[0] // 2
-  allowed, found = [(size, 1) for size in x.shape[:3]] + [(channels,)], list(context.shape)
-  if len(found) not in (3, 4) or any(
-    None not in sizes and size not in (*sizes, None) for size, sizes in zip(found[::-1], allowed[::-1])
-  ):
-    raise InputError(f"`context` must be of shape [N, H, W, {channels}] for `x` of {x.shape}, got {context.shape}")
-
-
-def check_position_embedding(x: tf.Tensor, position_embedding: tf.Tensor | None) -> None:
-  """Raise an `InputError` unless a position embedding, if there is one, has the sizes of x."""
-  if position_embedding is not None:
-    check_shape("position_embedding", position_embedding.shape[-3:], x.shape[1:])
-
-
-def _doubled(shape):
-  """The shape of concat_elu."""
-  return (*shape[:-1], 2 * shape[-1])
-
-
-class _GatedMixer(keras.layers.Layer):
+class _GatedMixer(_Gated):
   """1x1 to three times the channels, `mix` them back to one, dropout, 1x1, gate, residual."""
 
   @check_arguments
   def __init__(self, filters: int, dropout: float = 0.0, weight_norm: bool = False, **kwargs: Any) -> None:
-    super().__init__(**kwargs)
-    check_count("filters", filters)
-    self.filters = filters
-    self.weight_norm = weight_norm
-    options = dict(weight_norm=weight_norm, dtype=self.dtype_policy)
-    self.input_projection = InitNormDense(3 * filters, name="input_projection", **options)
-    self.dropout = Dropout(dropout, name="dropout", dtype=self.dtype_policy)
-    self.output_projection = InitNormDense(
-      2 * filters, init_scale=_RESIDUAL_INIT_SCALE, name="output_projection", **options
+    super().__init__(filters, weight_norm, **kwargs)
+    self.input_projection = InitNormDense(
+      3 * filters, weight_norm=weight_norm, name="input_projection", dtype=self.dtype_policy
     )
+    self._add_end(dropout)
 
   def build(self, x_shape: tuple, position_embedding_shape: tuple | None = None) -> None:
     self.input_projection.build(x_shape)
@@ -159,26 +200,26 @@ class _GatedMixer(keras.layers.Layer):
     self.output_projection.build(x_shape)
     self.built = True
 
-  @check_arguments
   def call(
     self,
     x: Float[tf.Tensor, "n h w c"],
     position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
     ctx: EvalContext = EvalContext(),
   ) -> Float[tf.Tensor, "n h w c"]:
-    check_position_embedding(x, position_embedding)
-    h = x if position_embedding is None else x + position_embedding
-    h = self.mix(self.input_projection(h, initialize=ctx.initialize))
-    h = self.dropout(h, training=ctx.training, seed=ctx.stream("dropout"), batch_offset=ctx.batch_offset)
-    return x + gate(self.output_projection(h, initialize=ctx.initialize))
+    return self._normalized(x, position_embedding, ctx)
 
-  def get_config(self) -> dict[str, Any]:
-    return {
-      **super().get_config(),
-      "filters": self.filters,
-      "dropout": self.dropout.rate,
-      "weight_norm": self.weight_norm,
-    }
+  def _normalized(self, x, position_embedding, ctx, norm=None):
+    """Return what `call` does, normalised by a layer."""
+    check_type("ctx", ctx, EvalContext)
+    check_tensor("x", x, [None, None, None, self.filters])
+    if position_embedding is not None:
+      check_tensor("position_embedding", position_embedding, [..., *x.shape[1:]])
+    h = self.mix(self.input_projection.after(_with_position, x, position_embedding, initialize=ctx.initialize))
+    return self._end(x, pointwise.kept_values, h, shape_of(h), norm, ctx)
+
+
+def _with_position(x, position_embedding=None):
+  return x if position_embedding is None else x + position_embedding
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -204,7 +245,7 @@ class GatedAttention(_GatedMixer):
   ) -> None:
     super().__init__(filters, dropout, weight_norm, **kwargs)
     if heads < 1 or filters % heads:
-      raise ValueError(f"`heads` must divide `filters`, got {heads} heads and {filters} filters")
+      raise InputError(f"`heads` must divide `filters`, got {heads} heads and {filters} filters")
     self.heads = heads
 
   def mix(self, h: Float[tf.Tensor, "n h w c"]) -> Float[tf.Tensor, "n h w c//3"]:
@@ -231,3 +272,75 @@ class GatedPointwise(_GatedMixer):
   def mix(self, h: Float[tf.Tensor, "n h w c"]) -> Float[tf.Tensor, "n h w c//3"]:
     """Return the largest of three channels each, `[N, H, W, filters]` of `[N, H, W, 3 filters]`."""
     return tf.reduce_max(tf.reshape(h, [-1, *h.shape[1:3], self.filters, 3]), axis=-1)
+
+
+@keras.saving.register_keras_serializable("flowpp_tf")
+class ConvAttentionBlock(keras.layers.Layer):
+  """GatedConv, then optionally LayerNorm and a mixer of positions with a LayerNorm of its own.
+
+  Args:
+    network: `NetworkConfig`; how many `blocks` it has and its `remat` make no difference to one of them.
+    use_context: whether calls come with a context.
+    output_kernel_size: of the gated convolution.
+
+  `call(x [N, H, W, filters], position_embedding=None, context=None, ctx=EvalContext())`.
+
+  Examples:
+    >>> block = fpp.layers.ConvAttentionBlock(fpp.layers.NetworkConfig(16, blocks=1))
+    >>> block(tf.zeros([2, 8, 8, 16])).shape
+    TensorShape([2, 8, 8, 16])
+  """
+
+  @check_arguments
+  def __init__(
+    self, network: NetworkConfig | dict[str, Any], use_context: bool = False, output_kernel_size: int = 1, **kwargs: Any
+  ) -> None:
+    super().__init__(**kwargs)
+    # Blocks of networks that differ only in these two share one graph (blocks.py).
+    self.network = network = dataclasses.replace(NetworkConfig.of(network), blocks=1, remat=False)
+    self.use_context = use_context
+    self.output_kernel_size = output_kernel_size
+    filters = network.filters
+    options: dict[str, Any] = dict(dropout=network.dropout, weight_norm=network.weight_norm, dtype=self.dtype_policy)
+    self.conv = GatedConv(filters, output_kernel_size, use_context, padding=network.padding, name="conv", **options)
+    self.conv_norm = self._norm("conv_norm")
+    self.mixer = self.mixer_norm = None
+    if network.mixer != "none":
+      self.mixer = (
+        GatedAttention(filters, network.heads, name="mixer", **options)
+        if network.mixer == "attention"
+        else GatedPointwise(filters, name="mixer", **options)
+      )
+      self.mixer_norm = self._norm("mixer_norm")
+
+  def _norm(self, name):
+    """Return the owner of a layer norm's weights, or None. Its `call`, unused, has wrong second derivatives."""
+    if not self.network.layer_norm:
+      return None
+    return keras.layers.LayerNormalization(epsilon=pointwise.LAYER_NORM_EPSILON, name=name, dtype=self.dtype_policy)
+
+  def build(
+    self, x_shape: tuple, position_embedding_shape: tuple | None = None, context_shape: tuple | None = None
+  ) -> None:
+    self.conv.build(x_shape, context_shape)
+    for layer in (self.conv_norm, self.mixer, self.mixer_norm):
+      if layer is not None:
+        layer.build(x_shape)
+    self.built = True
+
+  def call(
+    self,
+    x: Float[tf.Tensor, "n h w c"],
+    position_embedding: Float[tf.Tensor, "... h w c"] | None = None,
+    context: Float[tf.Tensor, "... #h #w k"] | None = None,
+    ctx: EvalContext = EvalContext(),
+  ) -> Float[tf.Tensor, "n h w c"]:
+    check_type("ctx", ctx, EvalContext)
+    x = self.conv._normalized(x, context, ctx.fold_in("conv"), self.conv_norm)
+    if self.mixer is not None:
+      x = self.mixer._normalized(x, position_embedding, ctx.fold_in("mixer"), self.mixer_norm)
+    return x
+
+  def get_config(self) -> dict[str, Any]:
+    config = {"use_context": self.use_context, "output_kernel_size": self.output_kernel_size}
+    return {**super().get_config(), "network": dataclasses.asdict(self.network), **config}

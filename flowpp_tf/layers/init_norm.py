@@ -6,8 +6,8 @@ does; with it the kernel stays W = gain V / |V|. Flow++ uses the first form for 
 32.
 """
 
+from collections.abc import Callable
 import functools
-import math
 from typing import Any
 
 from jaxtyping import Float
@@ -15,9 +15,10 @@ import keras
 import tensorflow as tf
 
 from flowpp_tf.config.network import PADDINGS
-from flowpp_tf.core.checks import check_arguments, check_count
+from flowpp_tf.core.checks import check_arguments, check_count, check_number, check_tensor, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
+from flowpp_tf.core.remat import rematerialized
 from flowpp_tf.core.tensors import at_least_float32
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.layers.kernels.products import conv2d, dense, periodic_conv2d
@@ -43,10 +44,11 @@ def _traced_normalized(product):
 class _InitNormLayer(keras.layers.Layer):
   """Base class of the convolution and the dense layer: weights, normalisation, initialisation."""
 
+  _sizes: tuple[Any, ...] = (...,)  # of the input, before the channels
+
   def __init__(self, product, units, init_scale, weight_norm, **kwargs):
     super().__init__(**kwargs)
-    if not (init_scale > 0 and math.isfinite(init_scale)):
-      raise ValueError(f"`init_scale` must be positive, got {init_scale}")
+    check_number("init_scale", init_scale, 0, ends=False)
     self.product = product  # `product(x, kernel, bias=None)`
     self.units = units
     self.init_scale = init_scale
@@ -60,32 +62,48 @@ class _InitNormLayer(keras.layers.Layer):
       self.gain = self.add_weight(name="gain", shape=(self.units,), initializer="ones")
     self.bias = self.add_weight(name="bias", shape=(self.units,), initializer="zeros")
 
-  @check_arguments
   def call(self, x: Float[tf.Tensor, "*n c"], initialize: bool = False) -> Float[tf.Tensor, "*n units"]:
+    check_type("initialize", initialize, bool)
     kernel, bias = self.effective_weights()
-    channels = kernel.shape[-2]
-    if x.shape[-1] not in (channels, None):
-      raise InputError(f"`x` must have {channels} channels, got shape {x.shape}")
+    check_tensor("x", x, [*self._sizes, kernel.shape[-2]])
+    return self._initialize(x) if initialize else self.product(x, kernel, bias)
+
+  def after(
+    self, function: Callable[..., tf.Tensor], *arguments: Any, input_scale: float = 1.0, initialize: bool = False
+  ) -> Float[tf.Tensor, "*n units"]:
+    """Return the layer's output for `input_scale function(*arguments)`, whose gradient computes the function again.
+
+    Args:
+      function: of tensors or None, cheap and of each position only.
+      *arguments: of the function.
+      input_scale: factor of the function's values, which the kernel takes in, as it is smaller.
+      initialize: as in `call`.
+    """
     if initialize:
-      return sync_lanes(functools.partial(self._initialize, kernel), x)
-    return self.product(x, kernel, bias)
+      h = function(*arguments)
+      return self._initialize(h if input_scale == 1 else h * input_scale)
+    kernel, bias = self.effective_weights()
+    if input_scale != 1:
+      kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
+    product = lambda *tensors: self.product(function(*tensors[:-2]), *tensors[-2:])
+    return rematerialized(product)(*arguments, kernel, bias)
 
   def effective_weights(self) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the kernel that the input is multiplied by, and the bias."""
-    return self._effective_kernel(), tf.convert_to_tensor(self.bias)
+    kernel, bias = map(tf.convert_to_tensor, (self.kernel, self.bias))
+    if self.weight_norm:
+      v, gain = at_least_float32(kernel), at_least_float32(tf.convert_to_tensor(self.gain))
+      squared_norm = tf.reduce_sum(tf.square(v), axis=list(range(len(v.shape) - 1)))
+      norm = tf.sqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
+      kernel = tf.cast(v * (gain / norm), kernel.dtype)
+    return kernel, bias
 
-  def _effective_kernel(self):
-    kernel = tf.convert_to_tensor(self.kernel)
-    if not self.weight_norm:
-      return kernel
-    v, gain = at_least_float32(kernel), at_least_float32(tf.convert_to_tensor(self.gain))
-    squared_norm = tf.reduce_sum(tf.square(v), axis=list(range(len(v.shape) - 1)))
-    norm = tf.sqrt(tf.maximum(squared_norm, _SMALLEST_SQUARED_NORM))
-    return tf.cast(v * (gain / norm), kernel.dtype)
+  def _initialize(self, x):
+    """Set the weights by the inputs of all lanes; return the new outputs."""
+    return sync_lanes(self._initialize_lanes, x)
 
-  def _initialize(self, kernel, lanes):
-    """Set the weights by all lanes' inputs; return the new outputs of each lane."""
-    bias = tf.convert_to_tensor(self.bias)
+  def _initialize_lanes(self, lanes):
+    kernel, bias = self.effective_weights()
     earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form includes it in the moments
     # Tracing takes longer than it saves for one lane.
     normalized = functools.partial(_normalized, self.product) if len(lanes) == 1 else _traced_normalized(self.product)
@@ -118,6 +136,8 @@ class InitNormConv2D(_InitNormLayer):
     1.0
   """
 
+  _sizes = (..., None, None, None)
+
   @check_arguments
   def __init__(
     self,
@@ -141,8 +161,8 @@ class InitNormConv2D(_InitNormLayer):
     self.built = True
 
   def get_config(self) -> dict[str, Any]:
-    config = {**super().get_config(), "filters": self.units, "kernel_size": self.kernel_size}
-    return config if self.padding == "zeros" else {**config, "padding": self.padding}
+    config = {"filters": self.units, "kernel_size": self.kernel_size, "padding": self.padding}
+    return {**super().get_config(), **config}
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")

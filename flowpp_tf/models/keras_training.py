@@ -27,7 +27,7 @@ from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import reading
 from flowpp_tf.io.safetensors_file import SUFFIX
 from flowpp_tf.io.weights_file import in_memory, read_weights, weights_to_bytes
-from flowpp_tf.layers.adaptable import Adaptable
+from flowpp_tf.layers.flow import Adaptable
 from flowpp_tf.models.conditioning import KEYS, check_has_images, conditioning_specs, unpack_batch
 from flowpp_tf.types import Path
 

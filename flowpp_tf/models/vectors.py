@@ -21,11 +21,10 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
-from flowpp_tf.core.checks import as_array, check_number
+from flowpp_tf.core.checks import as_array, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
-from flowpp_tf.layers.dense_conditioner import as_size
 from flowpp_tf.layers.flow import Flow
 from flowpp_tf.pretrained.stored_config import claim_model
 from flowpp_tf.types import TensorLike
@@ -71,7 +70,7 @@ def vector_flow(
     `FlowDistribution` of `[..., event_size]`. `VectorFlow` is the same as a Keras layer.
 
   Raises:
-    TypeError: for a size that is no integer, or another dtype; the message names the argument.
+    InputError (a ValueError): for an invalid size or dtype; the message names the argument.
     ValueError: for a size that is too small or too large, or a `df` that is not positive.
 
   Examples:
@@ -87,7 +86,7 @@ def vector_flow(
   _check_df(df)
   name = _dtype_name(dtype)
   if name not in _DTYPES:
-    raise TypeError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
+    raise InputError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
   number = keras.backend.get_uid("vector_flow") - 1  # as of the names that Keras gives to layers
   with keras.name_scope(f"vector_flow_{number}" if number else "vector_flow"):
     return _flow(**sizes, dtype=name, network_dtype=name, df=df)
@@ -109,7 +108,7 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
 
   Raises:
     InputError (a ValueError): if an array does not have these shapes, or the arrays have different numbers of rows.
-    TypeError, ValueError: from `vector_flow`, for a size that is invalid.
+    InputError: from `vector_flow`, for a size that is invalid.
 
   Examples:
     >>> x = np.random.normal(size=[1000, 3]).astype("float32")
@@ -128,13 +127,19 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
 
 
 def _checked_sizes(event_size, context_size, couplings, components, hidden, blocks):
+  check_count("event_size", event_size, 2)
+  check_count("context_size", context_size, 0)
+  check_count("couplings", couplings)
+  check_count("components", components)
+  check_count("hidden", hidden)
+  check_count("blocks", blocks, 0)
   return dict(
-    event_size=as_size("event_size", event_size, 2),
-    context_size=as_size("context_size", context_size, 0),
-    couplings=as_size("couplings", couplings, 1),
-    components=as_size("components", components, 1),
-    hidden=as_size("hidden", hidden, 1),
-    blocks=as_size("blocks", blocks, 0),
+    event_size=int(event_size),
+    context_size=int(context_size),
+    couplings=int(couplings),
+    components=int(components),
+    hidden=int(hidden),
+    blocks=int(blocks),
   )
 
 
@@ -256,7 +261,7 @@ class VectorFlow(Flow):
     policy = _policy_name(kwargs.get("dtype"))
     if policy not in _POLICIES:
       got = repr(kwargs["dtype"]) if kwargs.get("dtype") else f"the global {keras.config.dtype_policy().name!r}"
-      raise TypeError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
+      raise InputError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
     self._config = sizes if df is None else {**sizes, "df": float(df)}
     with keras.name_scope(self.name, caller=self):

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.layers.activations import concat_elu, gate
-from flowpp_tf.layers.kernels import pointwise, products
+from flowpp_tf.layers import concat_elu, gate
+from flowpp_tf.layers.kernels import pointwise
 from flowpp_tf.layers.kernels.attention import self_attention
 
 
@@ -55,9 +55,7 @@ CASES = {  # ours, plain, arguments, variables
     [NORM.gamma, NORM.beta],
   ),
   "dense": (
-    lambda x: products.product_of(
-      tf.identity, products.dense, x, **dict(zip(("kernel", "bias"), DENSE.effective_weights())), input_scale=1.25
-    ),
+    lambda x: DENSE.after(tf.identity, x, input_scale=1.25),
     lambda x: tf.einsum("nhwc,cd->nhwd", 1.25 * x, DENSE.kernel) + DENSE.bias,
     [X],
     [DENSE.kernel, DENSE.bias],

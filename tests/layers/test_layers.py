@@ -170,7 +170,7 @@ def test_dropout_drops_its_rate_independently_and_scales_what_is_left(channels):
     layers.GatedConv(4, output_kernel_size=3, dropout=0.1),
     layers.GatedAttention(4, heads=2),
     layers.GatedPointwise(4),
-    layers.ConvAttentionBlock(4, heads=2, use_context=True),
+    layers.ConvAttentionBlock(layers.NetworkConfig(4, 1, heads=2), use_context=True),
     layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 2), output_concat_elu=True),
     layers.ContextNet((4, 4, 3), levels=8, network=layers.NetworkConfig(4, 1, heads=2)),
   ],
@@ -186,7 +186,8 @@ def test_layers_are_made_again_from_their_config(layer):
   [
     (lambda: layers.InitNormDense(0), "at least 1, got 0"),
     (lambda: layers.GatedAttention(6, heads=4), "`heads` must divide `filters`, got 4 heads and 6"),
-    (lambda: layers.ConvAttentionBlock(4, mixer="mlp"), "`mixer` must be one of .*, got 'mlp'"),
+    (lambda: layers.ConvAttentionBlock(layers.NetworkConfig(4, 1, "mlp")), "`mixer` must be one of .*, got 'mlp'"),
+    (lambda: layers.ConvAttentionBlock(4), "`network` must be a `NetworkConfig`.*, got 4"),
     (
       lambda: layers.Conditioner((4, 4, 2), 8, layers.NetworkConfig(4, 1), context_channels=3)(tf.zeros([1, 4, 4, 2])),
       "3 context channels, got context None",

@@ -203,7 +203,7 @@ def test_bound_and_gradients_are_the_same_with_shared_and_with_rematerialized_bl
 
 
 def blocks_of(count):
-  made = [fpp.layers.ConvAttentionBlock(4, heads=2, dropout=0.5) for _ in range(count)]
+  made = [fpp.layers.ConvAttentionBlock(fpp.layers.NetworkConfig(4, 1, heads=2, dropout=0.5)) for _ in range(count)]
   for block in made:
     block.build((None, 4, 4, 4))
   return made
@@ -282,7 +282,7 @@ def test_couplings_have_the_gradients_by_the_weights_of_a_stateless_scope(graph)
 def test_networks_share_the_function_and_leave_nothing_behind():
   found = []
   for filters in (4, 4, 8):  # the first model is gone when the second is made
-    first, second = ([fpp.layers.ConvAttentionBlock(filters, heads=2)] for _ in range(2))
+    first, second = ([fpp.layers.ConvAttentionBlock(fpp.layers.NetworkConfig(filters, 1, heads=2))] for _ in range(2))
     for block in first + second:
       block.build((None, 4, 4, filters))
     x = tf.zeros([1, 4, 4, filters])

@@ -155,9 +155,8 @@ def test_integer_images_on_a_torus_have_a_periodic_dequantizer_too():
   )
 
 
-def test_default_padding_has_the_weights_and_the_config_that_it_had():
+def test_default_padding_has_position_embeddings():
   assert [v.path for v in fpp.FlowPlusPlus(fpp.get_config("digits")).variables if "position_embedding" in v.path]
-  assert "padding" not in fpp.layers.GatedConv(4).get_config()
 
 
 def test_samples_and_latents_are_real_and_go_back_and_forth():

@@ -145,7 +145,7 @@ LAYER_ROWS = {
   "gated_conv": _layer_row(lambda d: fpp.layers.GatedConv(4, dtype=d), (4, 4, 4)),
   "gated_attention": _layer_row(lambda d: fpp.layers.GatedAttention(4, 2, dtype=d), (4, 4, 4), (4, 4, 4)),
   "gated_pointwise": _layer_row(lambda d: fpp.layers.GatedPointwise(4, dtype=d), (4, 4, 4), (4, 4, 4)),
-  "block": _layer_row(lambda d: fpp.layers.ConvAttentionBlock(4, heads=2, dtype=d), (4, 4, 4), (4, 4, 4)),
+  "block": _layer_row(lambda d: fpp.layers.ConvAttentionBlock(NETWORK, dtype=d), (4, 4, 4), (4, 4, 4)),
   "conditioner": _layer_row(lambda d: fpp.layers.Conditioner((4, 4, 2), 6, NETWORK, dtype=d), (4, 4, 2)),
   "dense_conditioner": _layer_row(lambda d: fpp.layers.DenseConditioner(3, 4, 8, dtype=d), (3,)),
   "flow_layer": _layer_row(lambda d: fpp.layers.Flow(fpp.vector_flow(3, **VECTORS, dtype=d), dtype=d), (3,)),

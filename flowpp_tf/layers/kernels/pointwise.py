@@ -38,6 +38,11 @@ kept_concat_elu = recomputed_elementwise(
 kept_values = recomputed_elementwise(kept, lambda upstream, x, keep=None: (kept(upstream, keep), None))
 
 
+def gate(h: Float[tf.Tensor, "*n c"]) -> Float[tf.Tensor, "*n c//2"]:
+  """Return a sigmoid(b), with a and b the halves of the last axis."""
+  return tf.cast(_gate(h)[0], h.dtype)
+
+
 def gated_sum(
   x: Float[tf.Tensor, "*n c"],
   h: Float[tf.Tensor, "*n 2*c"],
@@ -96,5 +101,5 @@ def _sum_and_norm_gradient(upstream, x, h, gamma, beta):
   )
 
 
-_gated_sum = recomputed_elementwise(lambda x, h: x + tf.cast(_gate(h)[0], x.dtype), _gated_sum_gradient)
+_gated_sum = recomputed_elementwise(lambda x, h: x + gate(h), _gated_sum_gradient)
 _normalized_sum = recomputed_elementwise(_sum_and_norm, _sum_and_norm_gradient)

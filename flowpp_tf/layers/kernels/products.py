@@ -1,37 +1,9 @@
-"""Matrix products of layers: convolution, dense layer, and both of a function of the input that costs little."""
-
-from collections.abc import Callable
+"""Matrix products of layers: convolution and dense layer, `product(x, kernel, bias=None)`."""
 
 from jaxtyping import Float
 import tensorflow as tf
 
-from flowpp_tf.core.remat import rematerialized
-from flowpp_tf.core.tensors import at_least_float32, reshape, shape_of
-
-Product = Callable[..., tf.Tensor]  # `product(x, kernel, bias=None)`
-
-
-def product_of(
-  function: Callable[..., tf.Tensor],
-  product: Product,
-  *arguments: tf.Tensor | None,
-  kernel: Float[tf.Tensor, "*k c units"],
-  bias: Float[tf.Tensor, " units"],
-  input_scale: float = 1.0,
-) -> Float[tf.Tensor, "*n units"]:
-  """Return `product(input_scale function(*arguments), kernel, bias)`, whose gradient computes the function again.
-
-  Args:
-    function: of tensors or None, cheap and of each position only.
-    product: `conv2d` or `dense`.
-    *arguments: of the function.
-    kernel: of the product.
-    bias: of the product.
-    input_scale: factor of the function's values, which the kernel takes in, as it is smaller.
-  """
-  if input_scale != 1:
-    kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
-  return rematerialized(lambda *tensors: product(function(*tensors[:-2]), *tensors[-2:]))(*arguments, kernel, bias)
+from flowpp_tf.core.tensors import reshape, shape_of
 
 
 def conv2d(

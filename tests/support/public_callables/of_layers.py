@@ -115,21 +115,8 @@ ROWS = {
   ),
   "ConvAttentionBlock": Row(
     lambda w: layers.ConvAttentionBlock,
-    dict(
-      filters=count(4),
-      mixer=name("pointwise"),
-      heads=count(2),
-      layer_norm=flag(True),
-      use_context=flag(False),
-      output_kernel_size=count(1),
-      dropout=RATE,
-      weight_norm=flag(False),
-      padding=name("periodic"),
-    ),
+    dict(network=instance(NETWORK), use_context=flag(False), output_kernel_size=count(1)),
     _of_inputs((4, 4, 4)),
-  ),
-  "ConvAttentionBlock.of_network": Row(
-    lambda w: layers.ConvAttentionBlock.of_network, dict(network=instance(NETWORK)), _of_inputs((4, 4, 4))
   ),
   "DenseConditioner": Row(
     lambda w: layers.DenseConditioner,
@@ -205,13 +192,13 @@ ROWS = {
     ctx=instance(EvalContext()),
   ),
   "ConvAttentionBlock.call": _call(
-    lambda: layers.ConvAttentionBlock(4, "attention", 2),
+    lambda: layers.ConvAttentionBlock(layers.NetworkConfig(4, 1, heads=2)),
     x=_image(4),
     position_embedding=EMBEDDING,
     ctx=instance(EvalContext()),
   ),
   "ConvAttentionBlock.call/context": Row(
-    lambda w: _given_context(layers.ConvAttentionBlock(4, "none", use_context=True)),
+    lambda w: _given_context(layers.ConvAttentionBlock(NETWORK, use_context=True)),
     dict(x=_image(4), context=CONTEXT_OF_IMAGES._replace(optional=False)),
   ),
   "DenseConditioner.call": _call(

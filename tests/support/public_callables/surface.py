@@ -62,8 +62,9 @@ WITHOUT_ROWS = {
   ),
   "NumPy's indexing": "GaussianFields.__getitem__ RandomCrops.__getitem__ ReducedBits.__getitem__",
   "what its constructor has given it already": "UniformDequantization.given VariationalDequantization.given",
-  "the steps of a layer, which fused blocks call": (
-    "Dropout.apply Dropout.keep_mask Dropout.scale GatedAttention.mix GatedPointwise.mix"
+  "the steps of a layer, which other layers call": (
+    "Dropout.apply Dropout.keep_mask Dropout.scale GatedAttention.mix GatedPointwise.mix InitNormConv2D.after "
+    "InitNormDense.after"
   ),
   "TFP's own slices": "UniformDequantization.__getitem__ VariationalDequantization.__getitem__",
   "what the rows of `call` call": "Flow.__call__ VectorFlow.__call__",

@@ -1,0 +1,139 @@
+"""A block of a conditioner: its layers fuse what is between their products, and equal the plain formula."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import flowpp_tf as fpp
+from flowpp_tf.core.context import EvalContext
+from support import shape_checks
+
+X, CONTEXT, EMBEDDING = (
+  tf.constant(np.random.RandomState(i).randn(*shape)) for i, shape in enumerate([(2, 4, 3, 4), (2, 4, 3, 6), (4, 3, 4)])
+)
+TRAINING = EvalContext(training=True, seed=tf.constant([1, 2]), batch_offset=3)
+KINDS = {  # of the network, of the block, the context of its calls, of the evaluation
+  "attention": (dict(), dict(), None, EvalContext()),
+  "with context and dropout": (dict(dropout=0.4), dict(use_context=True), CONTEXT, TRAINING),
+  "pointwise with weight norm": (dict(mixer="pointwise", weight_norm=True, dropout=0.4), dict(), None, TRAINING),
+  "convolution only": (dict(mixer="none"), dict(output_kernel_size=3), None, EvalContext()),
+  "without layer norm": (dict(layer_norm=False, dropout=0.4), dict(), None, TRAINING),
+}
+
+
+def make_block(network=None, **options):
+  network = fpp.layers.NetworkConfig(4, 1, heads=2, **(network or {}))
+  return fpp.layers.ConvAttentionBlock(network, dtype="float64", **options)
+
+
+def plain_product(layer, x):
+  kernel = tf.convert_to_tensor(layer.kernel)
+  if layer.weight_norm:
+    kernel *= layer.gain / tf.sqrt(tf.reduce_sum(kernel**2, axis=list(range(kernel.shape.rank - 1))))
+  product = tf.nn.conv2d(x, kernel, 1, "SAME") if kernel.shape.rank == 4 else tf.einsum("nhwc,cd->nhwd", x, kernel)
+  return product + layer.bias
+
+
+def plain_concat_elu(x):
+  x = tf.concat([x, -x], axis=-1)
+  return tf.where(x > 0, x, tf.exp(x) - 1)
+
+
+def plain_end(layer, x, h, norm, ctx):
+  """Dropout, product, gate, residual sum, layer norm."""
+  keep = layer.dropout.keep_mask(h.shape, ctx.training, ctx.stream("dropout"), ctx.batch_offset)
+  if keep is not None:
+    h = tf.where(keep, h / (1 - layer.dropout.rate), tf.zeros_like(h))
+  a, b = tf.split(plain_product(layer.output_projection, h), 2, axis=-1)
+  x += a * tf.sigmoid(b)
+  if norm is None:
+    return x
+  x -= tf.reduce_mean(x, axis=-1, keepdims=True)
+  variance = tf.reduce_mean(x**2, axis=-1, keepdims=True)
+  return x / tf.sqrt(variance + norm.epsilon) * norm.gamma + norm.beta
+
+
+def plain_mix(mixer, h):
+  n, height, width, _ = h.shape
+  if not hasattr(mixer, "heads"):
+    return tf.reduce_max(tf.reshape(h, [n, height, width, mixer.filters, 3]), axis=-1)
+  depth = mixer.filters // mixer.heads
+  q, k, v = tf.unstack(tf.reshape(h, [n, height * width, 3, mixer.heads, depth]), axis=2)
+  weights = tf.nn.softmax(tf.einsum("nqhd,nkhd->nhqk", q, k) / depth**0.5)
+  return tf.reshape(tf.einsum("nhqk,nkhd->nqhd", weights, v), [n, height, width, mixer.filters])
+
+
+def plain_block(block, x, embedding, context, ctx):
+  h = plain_product(block.conv.conv, plain_concat_elu(x))
+  if context is not None:
+    h += plain_product(block.conv.context_projection, plain_concat_elu(context))
+  x = plain_end(block.conv, x, plain_concat_elu(h), block.conv_norm, ctx.fold_in("conv"))
+  if block.mixer is None:
+    return x
+  h = plain_mix(block.mixer, plain_product(block.mixer.input_projection, x + embedding))
+  return plain_end(block.mixer, x, h, block.mixer_norm, ctx.fold_in("mixer"))
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_has_the_value_and_both_derivatives_of_the_plain_formula(kind, graph):
+  network, options, context, ctx = KINDS[kind]
+  block = make_block(network, **options)
+  block.build(X.shape, EMBEDDING.shape, context if context is None else context.shape)
+  for i, weight in enumerate(block.trainable_variables):
+    weight.assign_add(0.3 * np.random.RandomState(i).randn(*weight.shape))
+  variables = [v.value for v in block.trainable_variables]
+  inputs = [X, EMBEDDING, *([] if context is None else [context])]
+
+  def derivatives(function):
+    with tf.GradientTape() as outer:
+      outer.watch(inputs)
+      with tf.GradientTape() as inner:
+        inner.watch(inputs)
+        y = function(*inputs[:2], *inputs[2:] or [None], ctx=ctx)
+      gradients = inner.gradient(
+        y, [*inputs, *variables], output_gradients=y, unconnected_gradients=tf.UnconnectedGradients.ZERO
+      )
+      total = tf.add_n([tf.reduce_sum(tf.sin(g)) for g in gradients])
+    return [
+      y,
+      *gradients,
+      *outer.gradient(total, [*inputs, *variables], unconnected_gradients=tf.UnconnectedGradients.ZERO),
+    ]
+
+  plain = derivatives(functools.partial(plain_block, block))
+  ours = lambda: derivatives(block)
+  for found, expected in zip((tf.function(ours, autograph=False) if graph else ours)(), plain, strict=True):
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+  "options, inputs, message",
+  [
+    (dict(), (None, CONTEXT), "`context` must be None: see `use_context`"),
+    (dict(use_context=True), (EMBEDDING, None), "`context` must be given: see `use_context`"),
+    (dict(use_context=True), (None, CONTEXT[..., :5]), r"`context` must be of shape \[..., \?, \?, 6\], got .* 5\)"),
+    (dict(use_context=True), (None, CONTEXT[:, :2]), r"`context` must be of shape \[N, H, W, 6\] for `x` of \(2, 4"),
+    (dict(), (EMBEDDING[:1, :1], None), r"`position_embedding` must be of shape \[..., 4, 3, 4\], got \(1, 1, 4\)"),
+  ],
+)
+def test_it_refuses_what_would_be_broadcast(options, inputs, message):
+  block = make_block(**options)
+  block.build(X.shape, context_shape=CONTEXT.shape)
+  for call in (block, tf.function(block, autograph=False)):
+    with shape_checks.suspended(), pytest.raises(ValueError, match=message):
+      call(X, *inputs)
+
+
+def test_a_context_that_is_missing_when_weights_are_made_is_named():
+  with pytest.raises(ValueError, match="`context` must be given: see `use_context`"):
+    make_block(use_context=True)(X)
+
+
+def test_a_context_of_one_image_is_that_of_all():
+  block = make_block(dict(mixer="none"), use_context=True)
+  expected = block(X, context=tf.repeat(CONTEXT[:1], 2, axis=0))
+  for call in (block, tf.function(block, autograph=False)):
+    np.testing.assert_allclose(call(X, context=CONTEXT[:1]), expected, rtol=1e-12)
