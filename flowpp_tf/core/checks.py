@@ -166,7 +166,8 @@ def _is_checked(part):
   """Whether a part of an annotation is one kind of value, or a class or its name."""
   if origin := get_origin(part):  # on Python 3.10 `Iterable[int]` is a `type` too
     return part is _PATH or origin in _KINDS or origin in _SEQUENCES
-  return part in _KINDS or (isinstance(part, (type, str)) and part not in (Any, np.ndarray))
+  is_class = isinstance(part, (type, str)) and part not in (Any, np.ndarray)
+  return part in _KINDS or (is_class and not hasattr(part, "dim_str"))  # a type of jaxtyping: see `check_tensor`
 
 
 def _is(value, part, parts=()):
@@ -178,8 +179,6 @@ def _is(value, part, parts=()):
     return any(cls.__name__ == part.rpartition(".")[2] for cls in type(value).__mro__)
   if origin in _SEQUENCES:
     return _is_sequence(value, get_args(part)[:1])
-  if hasattr(part, "dim_str"):
-    return _has_dtype_and_rank(value, part)
   if part.__name__ == "Tensor":
     return _is_scalar_tensor(value, of_integers=int in parts)
   if getattr(part, "_is_protocol", False):
@@ -205,17 +204,6 @@ def _is_scalar_tensor(value, of_integers):
   return rank in (0, None) and (dtype.is_integer or (dtype.is_floating and not of_integers))
 
 
-def _has_dtype_and_rank(tensor, hint):
-  """Whether a tensor is what a type of jaxtyping says, except for its sizes, which a graph may not know."""
-  name, shape = getattr(getattr(tensor, "dtype", None), "name", None), getattr(tensor, "shape", None)
-  rank = getattr(shape, "rank", 0 if shape is None else len(shape))
-  sizes = hint.dim_str.split()
-  several = sum(size == "..." or size.startswith("*") for size in sizes)
-  low, high = len(sizes) - several, math.inf if several else len(sizes)
-  real = name in hint.dtypes and not str(name).startswith("complex")
-  return real and (rank is None or low <= rank <= high)
-
-
 def _words(part):
   """What a part of an annotation asks for."""
   origin = get_origin(part) or part
@@ -224,9 +212,6 @@ def _words(part):
   if origin in _SEQUENCES:
     items = {int: " of integers", float: " of numbers", str: " of strings"}
     return f"a sequence{items.get((*get_args(part), None)[0], '')}"
-  if hasattr(part, "dim_str"):
-    of = next(of for of in ("float", "int", "bool") if any(dtype.startswith(of) for dtype in part.dtypes))
-    return f"a {of} tensor [{', '.join(part.dim_str.split())}]"
   name = part if isinstance(part, str) else part.__name__
   return "a scalar tensor" if name == "Tensor" else f"a `{name}`"
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.checks import as_array, check_all_finite, check_count, check_tensor, check_type
+from flowpp_tf.core.checks import INT32_MAX, as_array, check_all_finite, check_count, check_tensor, check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.blocks import variables_of
@@ -59,7 +59,7 @@ class DenseConditioner(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     check_count("size", size)
-    check_count("outputs", outputs, most=2**31 - 1)
+    check_count("outputs", outputs, high=INT32_MAX)
     check_count("hidden", hidden)
     check_count("blocks", blocks, 0)
     check_count("context_size", context_size, 0)

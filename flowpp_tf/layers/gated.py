@@ -168,11 +168,12 @@ class GatedConv(_Gated):
 
   def _check_context(self, x, context):
     """Raise an `InputError` for a context that is missing, not expected, or would change the shape of x."""
-    if context is None or not self.use_context:
+    projection = self.context_projection
+    if context is None or projection is None:
       if (context is None) == self.use_context:
         raise InputError(f"`context` must be {'given' if self.use_context else 'None'}: see `use_context`")
       return
-    channels = self.context_projection.kernel.shape[0] // 2
+    channels = projection.kernel.shape[0] // 2
     check_tensor("context", context, [..., None, None, channels])
     sizes = zip([*context.shape][-2::-1], [*x.shape][-2::-1])
     if context.shape.rank > 4 or any(None not in (a, b) and a not in (b, 1) for a, b in sizes):
