@@ -1,31 +1,30 @@
 """The mathematics of Flow++ as TFP bijectors: one file for each component of the paper."""
 
-from flowpp_tf.bijectors.act_norm import ActNorm
-from flowpp_tf.bijectors.affine import BoundedAffine
-from flowpp_tf.bijectors.base import Bijector
+from flowpp_tf.bijectors.base import Bijector, Elementwise
 from flowpp_tf.bijectors.chain import Chain, Invert
 from flowpp_tf.bijectors.conditioned import Conditioned, ContextTransform
-from flowpp_tf.bijectors.coupling import (
-  Coupling,
-  CouplingKind,
+from flowpp_tf.bijectors.coupling import Coupling, CouplingKind, num_parameters, register_coupling
+from flowpp_tf.bijectors.elementwise import (
+  AsinhTransform,
+  BoundedAffine,
+  LogitMargin,
+  PixelsToLogit,
+  Sigmoid,
   affine_coupling_bijector,
-  mixture_logistic_coupling_bijector,
-  num_parameters,
-  register_coupling,
 )
 from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv, Invertible1x1ConvLU
-from flowpp_tf.bijectors.logit_margin import LogitMargin
 from flowpp_tf.bijectors.mixture_logistic import (
   logit_mixture_logistic_cdf,
   mixture_logistic_log_cdf,
   mixture_logistic_log_prob,
   mixture_logistic_log_survival,
 )
-from flowpp_tf.bijectors.mixture_logistic_cdf import LogitMixtureLogisticCDF, MixtureLogisticCDF
+from flowpp_tf.bijectors.mixture_logistic_cdf import (
+  LogitMixtureLogisticCDF,
+  MixtureLogisticCDF,
+  mixture_logistic_coupling_bijector,
+)
 from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile, logit_mixture_logistic_quantile
-from flowpp_tf.bijectors.pixel_transform import AsinhTransform
-from flowpp_tf.bijectors.pixels_to_logit import PixelsToLogit
+from flowpp_tf.bijectors.normalization import ActNorm, Standardization
 from flowpp_tf.bijectors.rational_quadratic import LogitRationalQuadraticCDF, rational_quadratic_coupling_bijector
-from flowpp_tf.bijectors.sigmoid import Sigmoid
 from flowpp_tf.bijectors.squeeze import ColumnsToChannels, Squeeze, SwapHalves, split_columns
-from flowpp_tf.bijectors.standardization import Standardization

@@ -3,11 +3,12 @@
     y, log_det = bijector.forward_and_log_det(x)     log_det = log|det dy/dx|
     x, log_det = bijector.inverse_and_log_det(y)     log_det = log|det dx/dy|
 
-as in distrax. `Chain`, `Invert`, `FlowDistribution` and the model compose these two methods in plain loops. For TFP's
-own `Chain` and `TransformedDistribution`, which ask for value and log-det separately, the log-det is left in TFP's
-cache.
+as in distrax. `Chain`, `Invert`, `FlowDistribution` and the model compose these in plain loops, by `evaluate`. For
+TFP's own `Chain` and `TransformedDistribution`, which ask for value and log-det separately, the log-det is left in
+TFP's cache.
 """
 
+from collections.abc import Iterator
 import contextlib
 import functools
 import math
@@ -20,7 +21,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.internal import cache_util
 
-from flowpp_tf.core.checks import as_tensor, check_type, shown
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_event, check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import shape_of
@@ -31,8 +32,11 @@ class Bijector(tfp.bijectors.Bijector):
   """Base class of bijectors that return the value together with its log-det.
 
   Subclasses define `_forward_and_log_det(x, ctx)` and `_inverse_and_log_det(y, ctx)`, whose log-dets are those of
-  events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats. As in TFP, constructors take
+  events of `forward_min_event_ndims` and `inverse_min_event_ndims` dimensions, in nats. Where both directions share
+  their text, they define `_evaluate(x, inverse, ctx)` in place of the two. As in TFP, constructors take
   `validate_args`, a Python `bool`, and `name`, a Python `str`; so do those of the distributions.
+
+  The methods here check what they are given. Compositions call `evaluate`, which does not.
 
   Examples:
     >>> class Double(fpp.bijectors.Bijector):
@@ -50,7 +54,7 @@ class Bijector(tfp.bijectors.Bijector):
 
   def __init__(self, *args: Any, parameters: dict[str, Any] | None = None, **kwargs: Any) -> None:
     # Arrays may change later, and with them what the bijector and its copies are equal to.
-    parameters = parameters and {name: unshared(value) for name, value in parameters.items()}
+    parameters = parameters and {name: copied(value) for name, value in parameters.items()}
     super().__init__(*args, parameters=parameters, **kwargs)
 
   def forward_and_log_det(
@@ -66,13 +70,31 @@ class Bijector(tfp.bijectors.Bijector):
       y, and the log-det in nats per event of `forward_min_event_ndims` dimensions. A log-det that does not depend on x
       may lack dimensions of the batch.
     """
-    return forward_and_log_det(self, x, ctx=ctx)
+    return self._checked_evaluation(self._to_tensor("x", x), False, ctx)
 
   def inverse_and_log_det(
     self, y: TensorLike, ctx: EvalContext | None = None
   ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
     """Return x and log|det dx/dy|; arguments and log-det as in `forward_and_log_det`."""
-    return inverse_and_log_det(self, y, ctx=ctx)
+    return self._checked_evaluation(self._to_tensor("y", y), True, ctx)
+
+  def _evaluate(self, x, inverse, ctx):
+    """Return the value and the log-det of one direction, after the initialization that the context asks for."""
+    if ctx is not None and ctx.initialize:
+      self._fit(x, inverse)
+    return self._inverse_and_log_det(x, ctx) if inverse else self._forward_and_log_det(x, ctx)
+
+  def _fit(self, x, inverse):
+    """Set parameters by the first batch that is evaluated in this direction."""
+
+  def _initial_batch(self, x, shape, batched=True):
+    """Return the `x` of `initialize` as a tensor `[..., *shape]`; raise an `InputError` for other values."""
+    x = as_tensor("x", x, self.dtype)
+    check_event("x", x.shape, tf.TensorShape(shape))
+    if 0 in x.shape or (batched and x.shape.rank <= len(shape)):
+      raise InputError(f"`x` must be a batch of values, got shape {[*x.shape]}")
+    check_all_finite("x", x)
+    return x
 
   def _to_tensor(self, name, value):
     tensor = as_tensor(name, value, self.dtype, tf.float32)
@@ -81,6 +103,21 @@ class Bijector(tfp.bijectors.Bijector):
       raise InputError(f"`{name}` must have the {least} dimensions of an event, got shape {[*tensor.shape]}")
     return tensor
 
+  def _checked_evaluation(self, x, inverse, ctx):
+    name = "y" if inverse else "x"
+    check_type("ctx", ctx, EvalContext | None)
+    with shape_errors(name, x, self):
+      y, log_det = evaluate(self, x, inverse, ctx=ctx)
+    # Parameters may have broadcast the event, which then is not one of the bijector's.
+    ndims, of_y, event_shape = self.forward_min_event_ndims, self.inverse_min_event_ndims, self.forward_event_shape
+    if inverse:
+      ndims, of_y, event_shape = of_y, ndims, self.inverse_event_shape
+    if ndims and x.shape.rank is not None and y.shape.rank is not None:
+      event, found = x.shape[x.shape.rank - ndims :], y.shape[y.shape.rank - of_y :]
+      if found != event and not found.is_compatible_with(event_shape(event)):
+        raise InputError(f"`{name}` must be of shape [..., {', '.join(map(str, found))}], got {[*x.shape]}")
+    return y, log_det
+
   def _set_parameters(self, **values: Any) -> tf.DType:
     """Keep parameters under their names and return their dtype, float32 if they have none.
 
@@ -88,8 +125,7 @@ class Bijector(tfp.bijectors.Bijector):
     variables are kept too, so that `trainable_variables`, checkpoints and SavedModels find them.
 
     Raises:
-      TypeError: if the parameters have several dtypes.
-      InputError (a ValueError): if one is not of real numbers.
+      InputError (a ValueError): if one is not of real numbers, or they have several dtypes.
     """
     dtype = _common_dtype(values)
     for name, value in values.items():
@@ -116,28 +152,26 @@ class Bijector(tfp.bijectors.Bijector):
     self, x: TensorLike, event_ndims: int | None = None, name: str = "forward_log_det_jacobian", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
     _check_event_ndims(event_ndims, self.forward_min_event_ndims)
-    return super().forward_log_det_jacobian(
-      _unknown_to_cache(self._to_tensor("x", x)), event_ndims, name=name, **kwargs
-    )
+    x = _unknown_to_cache(self._to_tensor("x", x))
+    return super().forward_log_det_jacobian(x, event_ndims, name=name, **kwargs)
 
   def inverse_log_det_jacobian(
     self, y: TensorLike, event_ndims: int | None = None, name: str = "inverse_log_det_jacobian", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
     _check_event_ndims(event_ndims, self.inverse_min_event_ndims)
-    return super().inverse_log_det_jacobian(
-      _unknown_to_cache(self._to_tensor("y", y)), event_ndims, name=name, **kwargs
-    )
+    y = _unknown_to_cache(self._to_tensor("y", y))
+    return super().inverse_log_det_jacobian(y, event_ndims, name=name, **kwargs)
 
   _cache = cache_util.BijectorCacheWithGreedyAttrs(
     forward_name="_forward_and_attributes", inverse_name="_inverse_and_attributes"
   )
 
   def _forward_and_attributes(self, x, ctx=None):
-    y, log_det = self.forward_and_log_det(x, ctx)
+    y, log_det = self._checked_evaluation(x, False, ctx)
     return y, {"ildj": -log_det}
 
   def _inverse_and_attributes(self, y, ctx=None):
-    x, log_det = self.inverse_and_log_det(y, ctx)
+    x, log_det = self._checked_evaluation(y, True, ctx)
     return x, {"ildj": log_det}
 
   def _forward_log_det_jacobian(self, x, **kwargs):
@@ -149,74 +183,44 @@ class Bijector(tfp.bijectors.Bijector):
     return self._cache.inverse_attributes(y, **kwargs)["ildj"]
 
 
-def _unknown_to_cache(x):
-  return tf.identity(x) if tf.executing_eagerly() and tf.is_tensor(x) else x
-
-
-def forward_and_log_det(
-  bijector: tfp.bijectors.Bijector, x: TensorLike, event_ndims: int | None = None, ctx: EvalContext | None = None
-) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
-  """Return y and log|det dy/dx| of any bijector, of this package or TFP's own.
+class Elementwise(Bijector):
+  """Base class of increasing elementwise maps: a subclass is its formula, and the log of its slope at each value.
 
   Args:
-    bijector: `tfp.bijectors.Bijector`.
-    x: `[..., *event]`.
-    event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
-    ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
+    parameters: the arguments of the subclass's constructor, its `locals()`.
+    names: of those that are tensors or variables, which are broadcast against each other and against `x`.
+    is_constant_jacobian: whether the slope does not depend on `x`.
   """
-  _check_context(ctx)
-  least, count = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
-  more = _more_event_ndims(event_ndims, least)
-  if isinstance(bijector, Bijector):
-    with tf.name_scope(f"{bijector.name}/forward"):
-      x = bijector._to_tensor("x", x)
-      try:
-        y, log_det = bijector._forward_and_log_det(x, ctx)
-      except (ValueError, tf.errors.InvalidArgumentError):
-        _check_broadcast("x", bijector, x.shape)
-        raise
-  else:
-    x = _unknown_to_cache(x)
-    y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, least)
-  _check_event(
-    "x", tf.TensorShape(getattr(x, "shape", None)), least + more, y.shape, count + more, bijector.forward_event_shape
-  )
-  return y, _sum_log_det(log_det, y, count, more)
+
+  def __init__(self, parameters: dict[str, Any], *names: str, is_constant_jacobian: bool = False) -> None:
+    with tf.name_scope(parameters["name"]) as name:
+      dtype = None
+      if names:
+        dtype = self._set_parameters(**{key: parameters[key] for key in names})
+        self._check_shapes(**{key: getattr(self, f"_{key}") for key in names})
+      super().__init__(
+        forward_min_event_ndims=0,
+        dtype=dtype,
+        is_constant_jacobian=is_constant_jacobian,
+        validate_args=parameters["validate_args"],
+        parameters=dict(parameters),
+        name=name,
+      )
+
+  def _check_shapes(self, **parameters):
+    check_broadcast(**parameters)
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict()
+
+  @classmethod
+  def _is_increasing(cls):
+    return True
 
 
-def inverse_and_log_det(
-  bijector: tfp.bijectors.Bijector, y: TensorLike, event_ndims: int | None = None, ctx: EvalContext | None = None
-) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
-  """Return x and log|det dx/dy| of any bijector; arguments as in `forward_and_log_det`."""
-  _check_context(ctx)
-  least, count = bijector.inverse_min_event_ndims, bijector.forward_min_event_ndims
-  more = _more_event_ndims(event_ndims, least)
-  if isinstance(bijector, Bijector):
-    with tf.name_scope(f"{bijector.name}/inverse"):
-      y = bijector._to_tensor("y", y)
-      try:
-        x, log_det = bijector._inverse_and_log_det(y, ctx)
-      except (ValueError, tf.errors.InvalidArgumentError):
-        _check_broadcast("y", bijector, y.shape)
-        raise
-  else:
-    y = _unknown_to_cache(y)
-    x, log_det = bijector.inverse(y), bijector.inverse_log_det_jacobian(y, least)
-  _check_event(
-    "y", tf.TensorShape(getattr(y, "shape", None)), least + more, x.shape, count + more, bijector.inverse_event_shape
-  )
-  return x, _sum_log_det(log_det, x, count, more)
-
-
-def _more_event_ndims(event_ndims, least):
-  """Return how many dimensions an event has in addition to those of the bijector."""
-  _check_event_ndims(event_ndims, least)
-  return 0 if event_ndims is None else event_ndims - least
-
-
-def _check_context(ctx):
-  if not (ctx is None or isinstance(ctx, EvalContext)):
-    raise InputError(f"`ctx` must be an `EvalContext` or None, got {shown(ctx)}")
+def _unknown_to_cache(x):
+  return tf.identity(x) if tf.executing_eagerly() and tf.is_tensor(x) else x
 
 
 def _check_event_ndims(event_ndims, least):
@@ -226,27 +230,35 @@ def _check_event_ndims(event_ndims, least):
       raise InputError(f"`event_ndims` must be at least {least}, the dimensions of an event, got {event_ndims}")
 
 
-def _check_event(name, shape, ndims, result, result_ndims, event_shape):
-  """Raise an `InputError` if parameters have broadcast an event, which then is not one of the bijector's."""
-  if not ndims or shape.rank is None or result.rank is None:
-    return
-  found, event = result[result.rank - result_ndims :], shape[shape.rank - ndims :]
-  if found != event and not found.is_compatible_with(event_shape(event)):
-    raise InputError(f"`{name}` must be of shape [..., {', '.join(map(str, found))}], got {[*shape]}")
+def evaluate(
+  bijector: tfp.bijectors.Bijector,
+  x: tf.Tensor,
+  inverse: bool = False,
+  event_ndims: int | None = None,
+  ctx: EvalContext | None = None,
+) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
+  """Return the value and the log-det of any bijector, of this package or TFP's own. Nothing is checked.
 
-
-def _check_broadcast(name, bijector, shape):
-  """Raise an `InputError` if the parameters of an elementwise bijector are not those of a tensor of this shape."""
-  if bijector.forward_min_event_ndims:
-    return
-  of_parameters = bijector.experimental_batch_shape()
-  try:
-    tf.broadcast_static_shape(shape, of_parameters)
-  except ValueError:
-    raise InputError(
-      f"`{name}` must be of shape [..., {', '.join(map(str, of_parameters))}], that of the parameters of "
-      f"{bijector.name!r}, got {[*shape]}"
-    ) from None
+  Args:
+    bijector: `tfp.bijectors.Bijector`.
+    x: `[..., *event]`, of the bijector's dtype.
+    inverse: whether to evaluate the inverse at x.
+    event_ndims: dimensions of an event, over which the log-det is summed; None for those of the bijector.
+    ctx: as in `Bijector.forward_and_log_det`; TFP's own bijectors do not get it.
+  """
+  least, of_result = bijector.forward_min_event_ndims, bijector.inverse_min_event_ndims
+  if inverse:
+    least, of_result = of_result, least
+  if isinstance(bijector, Bijector):
+    with tf.name_scope(f"{bijector.name}/{'inverse' if inverse else 'forward'}"):
+      y, log_det = bijector._evaluate(x, inverse, ctx)
+  else:
+    x = _unknown_to_cache(x)
+    if inverse:
+      y, log_det = bijector.inverse(x), bijector.inverse_log_det_jacobian(x, least)
+    else:
+      y, log_det = bijector.forward(x), bijector.forward_log_det_jacobian(x, least)
+  return y, _sum_log_det(log_det, y, of_result, 0 if event_ndims is None else event_ndims - least)
 
 
 def _sum_log_det(log_det, output, least, count):
@@ -263,13 +275,26 @@ def _sum_log_det(log_det, output, least, count):
   return tf.reduce_sum(log_det, axis=list(range(-count, 0)))
 
 
+@contextlib.contextmanager
+def shape_errors(
+  name: str, x: tf.Tensor, owner: tfp.bijectors.Bijector | tfp.distributions.Distribution
+) -> Iterator[None]:
+  """Turn an error from an evaluation at x into an `InputError` that names x; those of validation stay what they are."""
+  try:
+    yield
+  except (ValueError, tf.errors.InvalidArgumentError) as error:
+    if isinstance(error, InputError) or owner.validate_args:
+      raise
+    raise InputError(f"`{name}` must have a shape that fits {owner}, got {x.shape}") from error
+
+
 # --- Parameters ---------------------------------------------------------------------------------
 
 
-def unshared(value: Any) -> Any:
+def copied(value: Any) -> Any:
   """Return arrays, and lists of them, as copies that nobody else can change; anything else as it is."""
   if isinstance(value, list):
-    return [unshared(part) for part in value]
+    return [copied(part) for part in value]
   return value.copy() if isinstance(value, np.ndarray) else value
 
 
@@ -325,7 +350,7 @@ def _common_dtype(values):
   dtypes = {name: tf.as_dtype(value.dtype) for name, value in values.items() if _has_real_dtype(value)}
   if len({*dtypes.values()}) > 1:
     found = ", ".join(f"`{name}` {dtype.name}" for name, dtype in dtypes.items())
-    raise TypeError(f"parameters must have one dtype, got {found}")
+    raise InputError(f"parameters must have one dtype, got {found}")
   return next(iter(dtypes.values()), tf.float32)
 
 

@@ -11,10 +11,10 @@ import math
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det
+from flowpp_tf.bijectors.base import evaluate
 from flowpp_tf.bijectors.chain import Chain, Invert
 from flowpp_tf.bijectors.conditioned import Conditioned
-from flowpp_tf.bijectors.coupling import Coupling, forward_and_log_det_of_values
+from flowpp_tf.bijectors.coupling import Coupling, forward_and_elementwise_log_det
 from flowpp_tf.bijectors.squeeze import Rearrangement
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.tensors import shape_of
@@ -28,7 +28,7 @@ def forward_by_element(
   Args:
     bijector: of the event of `x`; of a chain, each part by itself.
     x: `[B, *event]`.
-    ctx: as in `forward_and_log_det`.
+    ctx: as in `Bijector.forward_and_log_det`.
 
   Returns:
     y; the log-det of each of its elements, nats, whose sum over an event is that of `forward_and_log_det`; and the
@@ -40,21 +40,21 @@ def forward_by_element(
   log_dets, moves = tf.zeros_like(x), []
   for part in _parts(bijector):
     if _only_moves(part):
-      log_dets = forward_and_log_det(part, log_dets)[0]
-      x = forward_and_log_det(part, x)[0]
+      log_dets = evaluate(part, log_dets)[0]
+      x = evaluate(part, x)[0]
       moves.append(part)
     elif isinstance(part, Coupling):
-      x, log_det = forward_and_log_det_of_values(part, x, ctx)
+      x, log_det = forward_and_elementwise_log_det(part, x, ctx)
       log_dets += log_det
     else:
       least = part.forward_min_event_ndims
       size = math.prod(shape_of(x)[len(x.shape) - least :])
-      x, log_det = forward_and_log_det(part, x, ctx=ctx)
+      x, log_det = evaluate(part, x, ctx=ctx)
       log_dets += tf.reshape(log_det, tf.concat([tf.shape(log_det), [1] * least], axis=0)) / size
 
   def moved_back(y):
     for part in reversed(moves):
-      y = inverse_and_log_det(part, y)[0]
+      y = evaluate(part, y, inverse=True)[0]
     return y
 
   return x, log_dets, moved_back

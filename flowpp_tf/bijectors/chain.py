@@ -13,14 +13,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import (
-  Bijector,
-  Parameter,
-  forward_and_log_det,
-  inverse_and_log_det,
-  is_composite,
-  unshared,
-)
+from flowpp_tf.bijectors.base import Bijector, Parameter, copied, evaluate, is_composite
 from flowpp_tf.core.checks import check_type
 
 
@@ -53,7 +46,7 @@ class Chain(Bijector):
     for part in bijectors:
       check_type("bijectors", part, tfp.bijectors.Bijector)
     with tf.name_scope(name) as name:
-      self._bijectors = unshared(bijectors)
+      self._bijectors = copied(bijectors)
       self._variables_of_parts = variables_of(bijectors)
       forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
       super().__init__(
@@ -68,21 +61,16 @@ class Chain(Bijector):
 
   bijectors = Parameter("The parts; the last is applied first.")
 
-  def _forward_and_log_det(self, x, ctx):
-    event_ndims, log_dets = self.forward_min_event_ndims, []
-    for i, part in enumerate(reversed(self.bijectors)):
-      x, log_det = forward_and_log_det(part, x, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
-      event_ndims += part.inverse_min_event_ndims - part.forward_min_event_ndims
+  def _evaluate(self, x, inverse, ctx):
+    event_ndims = self.inverse_min_event_ndims if inverse else self.forward_min_event_ndims
+    parts, log_dets = list(enumerate(reversed(self.bijectors))), []
+    for i, part in reversed(parts) if inverse else parts:
+      x, log_det = evaluate(part, x, inverse, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
+      more = part.inverse_min_event_ndims - part.forward_min_event_ndims
+      event_ndims += -more if inverse else more
       log_dets.append(log_det)
-    return x, _sum(log_dets, x.dtype)
-
-  def _inverse_and_log_det(self, y, ctx):
-    event_ndims, log_dets = self.inverse_min_event_ndims, []
-    for i, part in reversed(list(enumerate(reversed(self.bijectors)))):
-      y, log_det = inverse_and_log_det(part, y, event_ndims, ctx and ctx.fold_in(f"{i}_{part.name}"))
-      event_ndims += part.forward_min_event_ndims - part.inverse_min_event_ndims
-      log_dets.append(log_det)
-    return y, _sum(log_dets, y.dtype)
+    # Batch dimensions are broadcast.
+    return x, sum(log_dets[1:], start=log_dets[0]) if log_dets else tf.zeros([], x.dtype)
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -156,11 +144,8 @@ class Invert(Bijector):
 
   bijector = Parameter("The bijector whose inverse this is.")
 
-  def _forward_and_log_det(self, x, ctx):
-    return inverse_and_log_det(self.bijector, x, ctx=ctx)
-
-  def _inverse_and_log_det(self, y, ctx):
-    return forward_and_log_det(self.bijector, y, ctx=ctx)
+  def _evaluate(self, x, inverse, ctx):
+    return evaluate(self.bijector, x, not inverse, ctx=ctx)
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -197,11 +182,6 @@ def _are_composite(bijectors):
 def variables_of(bijectors: Sequence[tfp.bijectors.Bijector]) -> list[tf.Variable]:
   """Return their `tf.Variable`s: a `tf.Module` does not find the Keras variables of composite tensors."""
   return [variable for part in bijectors for variable in part.variables]
-
-
-def _sum(log_dets, dtype):
-  """Return the sum, with batch dimensions broadcast."""
-  return sum(log_dets[1:], start=log_dets[0]) if log_dets else tf.zeros([], dtype)
 
 
 def _min_event_ndims(bijectors):

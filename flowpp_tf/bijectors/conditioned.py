@@ -11,12 +11,12 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Parameter, forward_and_log_det, inverse_and_log_det
+from flowpp_tf.bijectors.base import Parameter, evaluate
 from flowpp_tf.bijectors.chain import Chain, variables_of
 from flowpp_tf.bijectors.coupling import Coupling
 from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.context import EvalContext
-from flowpp_tf.core.tensors import shape_of
+from flowpp_tf.core.errors import InputError
 
 ParameterProperties = tfp.util.ParameterProperties
 
@@ -49,11 +49,11 @@ class Conditioned(Chain):
     parameters = dict(locals())
     check_type("bijector", bijector, tfp.bijectors.Bijector)
     if isinstance(bijector, Conditioned):
-      raise ValueError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
+      raise InputError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
     self._set_parameters(context=context)
     least = bijector.forward_min_event_ndims
     if self._context.shape.rank is not None and self._context.shape.rank < least:
-      raise ValueError(
+      raise InputError(
         f"`context` must have an event of {least} dimensions, as {bijector.name!r} has, after those "
         f"of its batch; got shape {tuple(self._context.shape)}"
         + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else "")
@@ -75,21 +75,13 @@ class Conditioned(Chain):
       context=ParameterProperties(event_ndims=event_ndims),
     )
 
-  def _forward_and_log_det(self, x, ctx):
-    x, ctx = self._with_context(x, self.forward_min_event_ndims, ctx)
-    return forward_and_log_det(self.bijector, x, self.forward_min_event_ndims, ctx)
-
-  def _inverse_and_log_det(self, y, ctx):
-    y, ctx = self._with_context(y, self.inverse_min_event_ndims, ctx)
-    return inverse_and_log_det(self.bijector, y, self.inverse_min_event_ndims, ctx)
-
-  def _with_context(self, x, event_ndims, ctx):
-    context = tf.convert_to_tensor(self.context)
-    ctx = ctx or EvalContext()
+  def _evaluate(self, x, inverse, ctx):
+    event_ndims = self.inverse_min_event_ndims if inverse else self.forward_min_event_ndims
+    context, ctx = tf.convert_to_tensor(self.context), ctx or EvalContext()
     if ctx.condition is not None:
-      raise ValueError(f"`ctx.condition` must be None: {self.name!r} has a context already, which would replace it")
+      raise InputError(f"`ctx.condition` must be None: {self.name!r} has a context already, which would replace it")
     ctx = ctx.with_condition(context).fold_in(f"0_{self.bijector.name}")
-    return _with_batch_of(context, x, event_ndims), ctx
+    return evaluate(self.bijector, _with_batch_of(context, x, event_ndims), inverse, event_ndims, ctx)
 
 
 class ContextTransform(Chain):
@@ -133,17 +125,11 @@ class ContextTransform(Chain):
     component = tfp.util.BatchedComponentProperties(event_ndims=lambda self, x_event_ndims: x_event_ndims)
     return dict(bijector=component, transform=component)
 
-  def _forward_and_log_det(self, x, ctx):
-    return super()._forward_and_log_det(x, self._transformed(ctx))
-
-  def _inverse_and_log_det(self, y, ctx):
-    return super()._inverse_and_log_det(y, self._transformed(ctx))
-
-  def _transformed(self, ctx):
-    if ctx is None or ctx.condition is None:
-      return ctx
-    context = tf.cast(ctx.condition, self.transform.dtype)
-    return ctx.with_condition(forward_and_log_det(self.transform, context, ctx=ctx)[0])
+  def _evaluate(self, x, inverse, ctx):
+    if ctx is not None and ctx.condition is not None:
+      context, _ = evaluate(self.transform, tf.cast(ctx.condition, self.transform.dtype), ctx=ctx)
+      ctx = ctx.with_condition(context)
+    return super()._evaluate(x, inverse, ctx)
 
 
 def context_size(bijector: tfp.bijectors.Bijector) -> int | None:
@@ -164,21 +150,9 @@ def context_size(bijector: tfp.bijectors.Bijector) -> int | None:
 
 def _with_batch_of(context, x, event_ndims):
   """Broadcast `x` to the batch of the context."""
-  batch, more = x.shape[: len(x.shape) - event_ndims], context.shape[: len(context.shape) - event_ndims]
-  covered = len(more) <= len(batch) and all(
-    b == 1 or (a is not None and a == b) for a, b in zip(batch[::-1], more[::-1])
-  )
-  if covered:
+  of_x, of_context = len(x.shape) - event_ndims, len(context.shape) - event_ndims
+  pairs = zip(x.shape[:of_x][::-1], context.shape[:of_context][::-1])
+  if of_context <= of_x and all(b == 1 or (a is not None and a == b) for a, b in pairs):
     return x
-  shapes = shape_of(x), shape_of(context)
-  of_x, of_context = (shape[: len(shape) - event_ndims] for shape in shapes)
-  return tf.broadcast_to(
-    x,
-    tf.concat(
-      [
-        tf.broadcast_dynamic_shape(tf.convert_to_tensor(of_x, tf.int32), tf.convert_to_tensor(of_context, tf.int32)),
-        tf.shape(x)[len(batch) :],
-      ],
-      axis=0,
-    ),
-  )
+  batch = tf.broadcast_dynamic_shape(tf.shape(x)[:of_x], tf.shape(context)[:of_context])
+  return tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[of_x:]], axis=0))

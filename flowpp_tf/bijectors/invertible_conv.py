@@ -31,35 +31,32 @@ _LEAST_VARIANCE = 1e-4  # of a principal axis, by that of the largest
 class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x W for a W that subclasses give, with its inverse and log-det in float64."""
 
-  def __init__(self, event_ndims, dtype, validate_args, parameters, name):
-    check_count("event_ndims", event_ndims)
-    super().__init__(
-      forward_min_event_ndims=event_ndims,
-      dtype=dtype,
-      is_constant_jacobian=True,
-      validate_args=validate_args,
-      parameters=parameters,
-      name=name,
-    )
+  def __init__(self, parameters: dict[str, Any], kernel: str) -> None:
+    check_count("event_ndims", parameters["event_ndims"])
+    with tf.name_scope(parameters["name"]) as name:
+      dtype = self._set_parameters(**{kernel: parameters[kernel]})
+      _check_square(kernel, getattr(self, f"_{kernel}"))
+      super().__init__(
+        forward_min_event_ndims=parameters["event_ndims"],
+        dtype=dtype,
+        is_constant_jacobian=True,
+        validate_args=parameters["validate_args"],
+        parameters=parameters,
+        name=name,
+      )
 
   @property
   def event_ndims(self) -> int:
     """Rank of an event."""
     return self.forward_min_event_ndims
 
-  def _forward_and_log_det(self, x, ctx):
-    kernel, log_det = self._kernel_and_log_det()
-    _check_channels("x", x, kernel)
-    return _matmul(x, kernel), self._each_position(log_det, x)
-
-  def _inverse_and_log_det(self, y, ctx):
-    inverse, log_det = self._inverse_kernel_and_log_det()
-    _check_channels("y", y, inverse)
-    return _matmul(y, inverse), self._each_position(-log_det, y)
-
-  def _each_position(self, log_det, x):
+  def _evaluate(self, x, inverse, ctx):
+    if ctx is not None and ctx.initialize:
+      self._fit(x, inverse)
+    kernel, log_det = self._inverse_kernel_and_log_det() if inverse else self._kernel_and_log_det()
     positions = math.prod(shape_of(x)[-self.event_ndims : -1])
-    return tf.cast(tf.cast(positions, tf.float64) * log_det, x.dtype)
+    log_det = tf.cast(positions, tf.float64) * (-log_det if inverse else log_det)
+    return _matmul(x, kernel), tf.cast(log_det, x.dtype)
 
 
 class Invertible1x1Conv(_ChannelMixing):
@@ -92,13 +89,9 @@ class Invertible1x1Conv(_ChannelMixing):
     validate_args: bool = False,
     name: str = "invertible_1x1_conv",
   ) -> None:
-    parameters = dict(locals())
-    with tf.name_scope(name) as name:
-      dtype = self._set_parameters(kernel=kernel)
-      _check_square("kernel", self._kernel)
-      check_type("whitening", whitening, bool)
-      self._whitening = whitening
-      super().__init__(event_ndims, dtype, validate_args, parameters, name)
+    check_type("whitening", whitening, bool)
+    self._whitening = whitening
+    super().__init__(locals(), "kernel")
 
   kernel = Parameter("The matrix, or the stack of its diagonal blocks.")
   whitening = Parameter("Whether an evaluation that initialises sets the matrix.")
@@ -120,13 +113,15 @@ class Invertible1x1Conv(_ChannelMixing):
     Raises:
       ValueError: if `kernel` is not a variable, or `x` has other channels, no value or one that is not finite.
     """
-    check_variables("Invertible1x1Conv", kernel=self.kernel)
     check_type("inverse", inverse, bool)
-    x = as_tensor("x", x, self.dtype)
-    _check_channels("x", x, self.kernel)
-    if x.shape.num_elements() == 0:
-      raise InputError(f"`x` must hold at least one value, got shape {x.shape}")
-    check_all_finite("x", x)
+    self._set_whitening(self._initial_batch(x, [math.prod(self.kernel.shape[:-1])]), inverse)
+
+  def _fit(self, x, inverse):
+    if self.whitening:
+      self._set_whitening(x, inverse)
+
+  def _set_whitening(self, x, inverse):
+    check_variables("Invertible1x1Conv", kernel=self.kernel)
 
     def of_all(parts):
       size = self.kernel.shape[-1]
@@ -141,16 +136,6 @@ class Invertible1x1Conv(_ChannelMixing):
       return parts
 
     sync_lanes(of_all, x)
-
-  def _forward_and_log_det(self, x, ctx):
-    if self.whitening and ctx is not None and ctx.initialize:
-      self.initialize(x)
-    return super()._forward_and_log_det(x, ctx)
-
-  def _inverse_and_log_det(self, y, ctx):
-    if self.whitening and ctx is not None and ctx.initialize:
-      self.initialize(y, inverse=True)
-    return super()._inverse_and_log_det(y, ctx)
 
   def _kernel_and_log_det(self):
     kernel = tf.cast(self.kernel, tf.float64)
@@ -207,15 +192,11 @@ class Invertible1x1ConvLU(_ChannelMixing):
     validate_args: bool = False,
     name: str = "invertible_1x1_conv_lu",
   ) -> None:
-    parameters = dict(locals())
-    with tf.name_scope(name) as name:
-      dtype = self._set_parameters(lower_upper=lower_upper)
-      _check_square("lower_upper", self._lower_upper)
-      shape = self._lower_upper.shape[:-1]
-      self._sign = None if sign is None else _integers("sign", sign, shape, lambda signs: np.abs(signs) == 1)
-      is_place = lambda rows: np.sort(rows, axis=-1) == np.arange(shape[-1])
-      self._permutation = None if permutation is None else _integers("permutation", permutation, shape, is_place)
-      super().__init__(event_ndims, dtype, validate_args, parameters, name)
+    super().__init__(locals(), "lower_upper")
+    shape = self._lower_upper.shape[:-1]
+    self._sign = None if sign is None else _integers("sign", sign, shape, lambda signs: np.abs(signs) == 1)
+    is_place = lambda rows: np.sort(rows, axis=-1) == np.arange(shape[-1])
+    self._permutation = None if permutation is None else _integers("permutation", permutation, shape, is_place)
 
   @classmethod
   def from_kernel(cls, kernel: TensorLike, **kwargs: Any) -> Invertible1x1ConvLU:
@@ -322,15 +303,7 @@ def _integers(name, value, shape, valid):
 def _check_square(name, kernel):
   shape = kernel.shape
   if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
-    raise ValueError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
-
-
-def _check_channels(name, x, kernel):
-  if not kernel.shape.is_fully_defined():
-    return
-  channels = math.prod(kernel.shape[:-1])
-  if x.shape.rank is not None and (not x.shape.rank or x.shape[-1] not in (channels, None)):
-    raise InputError(f"`{name}` must be of shape [..., {channels}], got {x.shape}")
+    raise InputError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
 
 
 def _matmul(x, kernel):

@@ -10,9 +10,7 @@ Far from all components log sigmoid(+-z_i) is as large as z_i, next to which log
 largest value is taken out of the sum before the weights come in.
 """
 
-from collections.abc import Callable
 import functools
-import inspect
 from typing import Any
 
 from jaxtyping import Float
@@ -26,35 +24,21 @@ from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
 
 
-def of_mixture(function: Callable[..., Any]) -> Callable[..., Any]:
-  """Return a function of a tensor and the parameters of a mixture that checks these, and takes them by name."""
-  signature = inspect.signature(function)
-  names = tuple(signature.parameters)
+def checked_mixture(**values: Any) -> list[tf.Tensor]:
+  """Return a value and the parameters of a mixture as real tensors of one dtype, that of the first tensor or array.
 
-  @functools.wraps(function)
-  def call(*args, **kwargs):
-    if kwargs or len(args) != len(names):
-      args = signature.bind(*args, **kwargs).args
-    args = _mixture(names, args)
-    try:
-      return function(*args)
-    except (ValueError, tf.errors.InvalidArgumentError):
-      check_broadcast(**{names[0]: args[0][..., tf.newaxis]}, **dict(zip(names[1:], args[1:])))
-      raise
-
-  return call
-
-
-def _mixture(names, values):
-  """Real tensors of one dtype, that of the first tensor or array; parameters with as many components as the others."""
-  dtype = values[0].dtype if isinstance(values[0], tf.Tensor) else None
-  if dtype is None or not dtype.is_floating or not all(isinstance(v, tf.Tensor) and v.dtype is dtype for v in values):
-    of_tensors = [v.dtype for v in values if tf.is_tensor(v) and v.dtype.is_floating]
-    of_arrays = [v.dtype for v in values if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
-    dtype = tf.as_dtype(next(iter([*of_tensors, *of_arrays]), tf.float32))
-    values = [as_tensor(name, value, dtype) for name, value in zip(names, values)]
-  check_components(dict(zip(names[1:], values[1:])))
-  return values
+  Raises:
+    InputError (a ValueError): if they are not, or the parameters have different numbers of components, of which one
+      would be broadcast, or the value cannot be broadcast against them.
+  """
+  of_tensors = [v.dtype for v in values.values() if tf.is_tensor(v) and v.dtype.is_floating]
+  of_arrays = [v.dtype for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
+  dtype = tf.as_dtype(next(iter([*of_tensors, *of_arrays]), tf.float32))
+  value, *parameters = (as_tensor(key, v, dtype) for key, v in values.items())
+  names = [*values]
+  check_components(dict(zip(names[1:], parameters)))
+  check_broadcast(**{names[0]: value[..., tf.newaxis]}, **dict(zip(names[1:], parameters)))
+  return [value, *parameters]
 
 
 def check_components(parameters: dict[str, tf.Tensor]) -> None:
@@ -66,7 +50,6 @@ def check_components(parameters: dict[str, tf.Tensor]) -> None:
     raise InputError(f"parameters must be of shape [..., K] with the same K, got {found}")
 
 
-@of_mixture
 def mixture_logistic_log_prob(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -86,12 +69,9 @@ def mixture_logistic_log_prob(
     >>> round(float(log_prob), 3)  # log(1/4)
     -1.386
   """
-  _, below, above = _log_sigmoids(x, loc, log_scale)
-  largest, rest = _split_off_largest(below + above - log_scale)
-  return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
+  return log_density(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
 
 
-@of_mixture
 def mixture_logistic_log_cdf(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -102,10 +82,10 @@ def mixture_logistic_log_cdf(
     >>> round(float(log_cdf), 3)  # log(1/2)
     -0.693
   """
-  return tf.math.log_sigmoid(logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
+  logit, _ = logit_cdf(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
+  return tf.math.log_sigmoid(logit)
 
 
-@of_mixture
 def mixture_logistic_log_survival(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -115,12 +95,10 @@ def mixture_logistic_log_survival(
     >>> float(fpp.bijectors.mixture_logistic_log_survival(tf.constant(50.0), tf.zeros(1), tf.zeros(1), tf.zeros(1)))
     -50.0
   """
-  return tf.math.log_sigmoid(-logit_mixture_logistic_cdf(x, logits, loc, log_scale)[0])
+  logit, _ = logit_cdf(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
+  return tf.math.log_sigmoid(-logit)
 
 
-@of_mixture
-@functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))
-@tf.custom_gradient
 def logit_mixture_logistic_cdf(
   x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> tuple[Float[tf.Tensor, "*n"], Float[tf.Tensor, "*n"]]:
@@ -135,6 +113,25 @@ def logit_mixture_logistic_cdf(
     >>> round(float(value), 3)  # of one component: (x - loc) / scale
     2.0
   """
+  return logit_cdf(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
+
+
+# --- Without checks -----------------------------------------------------------------------------
+
+
+def log_density(x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
+  """Return `mixture_logistic_log_prob` of tensors that are checked."""
+  _, below, above = _log_sigmoids(x, loc, log_scale)
+  largest, rest = _split_off_largest(below + above - log_scale)
+  return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
+
+
+@functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))
+@tf.custom_gradient
+def logit_cdf(
+  x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor
+) -> tuple[Float[tf.Tensor, "*n"], Float[tf.Tensor, "*n"]]:
+  """Return `logit_mixture_logistic_cdf` of tensors that are checked."""
   x, logits, loc, log_scale = map(tf.convert_to_tensor, (x, logits, loc, log_scale))
   z, largest, terms = _log_terms(x, logits, loc, log_scale)
   log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(t, axis=-1) for t in terms)

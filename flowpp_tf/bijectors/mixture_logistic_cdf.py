@@ -3,8 +3,7 @@
     MixLogCDF(x; pi, mu, s) = sum_i pi_i sigmoid((x - mu_i) / s_i)                     (equation 10)
     y = logit(MixLogCDF(x; pi, mu, s)) exp(a) + b                                     (equation 11)
 
-This file has equation 10 and its logit; `affine.py` has the rest of equation 11, `mixture_logistic.py` the functions
-and `mixture_quantile.py` their inverse.
+`elementwise.py` has the affine map, `mixture_logistic.py` the functions and `mixture_quantile.py` their inverse.
 """
 
 from typing import Any
@@ -12,30 +11,29 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
-from flowpp_tf.bijectors.mixture_logistic import check_components, logit_mixture_logistic_cdf, mixture_logistic_log_prob
-from flowpp_tf.bijectors.mixture_quantile import (
-  InverseResults,
-  find_logit_mixture_logistic_quantile,
-  logit_mixture_logistic_quantile,
-)
+from flowpp_tf.bijectors.base import Elementwise, Parameter
+from flowpp_tf.bijectors.chain import Chain
+from flowpp_tf.bijectors.coupling import CouplingKind, per_value
+from flowpp_tf.bijectors.elementwise import BoundedAffine, LogitMargin
+from flowpp_tf.bijectors.mixture_logistic import check_components, log_density, logit_cdf
+from flowpp_tf.bijectors.mixture_quantile import InverseResults, find_logit_mixture_logistic_quantile, quantile
+from flowpp_tf.core.checks import as_tensor, check_count, check_number
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
 ParameterProperties = tfp.util.ParameterProperties
+SMALLEST_LOG_SCALE = -7.0
 
 
-class _Mixture(Bijector):
+class _Mixture(Elementwise):
   """Base class with the parameters that the two bijectors below share."""
 
-  def __init__(self, logits, loc, log_scale, validate_args, parameters, name):
-    with tf.name_scope(name) as name:
-      dtype = self._set_parameters(logits=logits, loc=loc, log_scale=log_scale)
-      check_components(dict(logits=self._logits, loc=self._loc, log_scale=self._log_scale))
-      check_broadcast(logits=self._logits, loc=self._loc, log_scale=self._log_scale)
-      super().__init__(
-        forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args, parameters=parameters, name=name
-      )
+  def __init__(self, parameters: dict[str, Any]) -> None:
+    super().__init__(parameters, "logits", "loc", "log_scale")
+
+  def _check_shapes(self, **parameters):
+    check_components(parameters)
+    super()._check_shapes(**parameters)
 
   logits = Parameter("Unnormalised log weights `[..., K]`.")
   loc = Parameter("Means `[..., K]`.")
@@ -46,10 +44,6 @@ class _Mixture(Bijector):
     per_component = lambda sample_shape: tf.concat([sample_shape, [2]], axis=0)
     names = ("logits", "loc", "log_scale")
     return {name: ParameterProperties(event_ndims=1, shape_fn=per_component) for name in names}
-
-  @classmethod
-  def _is_increasing(cls):
-    return True
 
   def _mixture(self):
     return [tf.convert_to_tensor(p) for p in (self.logits, self.loc, self.log_scale)]
@@ -81,16 +75,15 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
   def __init__(
     self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "logit_mixture_logistic_cdf"
   ) -> None:
-    parameters = dict(locals())
-    super().__init__(logits, loc, log_scale, validate_args, parameters, name)
+    super().__init__(locals())
 
   def _forward_and_log_det(self, x, ctx):
-    return logit_mixture_logistic_cdf(x, *self._mixture())
+    return logit_cdf(x, *self._mixture())
 
   def _inverse_and_log_det(self, y, ctx):
     mixture = self._mixture()
-    x = logit_mixture_logistic_quantile(y, *mixture)
-    return x, -logit_mixture_logistic_cdf(x, *mixture)[1]
+    x = quantile(y, *mixture)
+    return x, -logit_cdf(x, *mixture)[1]
 
   def find_inverse(self, y: TensorLike) -> InverseResults:
     """Return `inverse(y)` with statistics of the search, see `find_logit_mixture_logistic_quantile`."""
@@ -119,12 +112,11 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(
     self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "mixture_logistic_cdf"
   ) -> None:
-    parameters = dict(locals())
-    super().__init__(logits, loc, log_scale, validate_args, parameters, name)
+    super().__init__(locals())
 
   def _forward_and_log_det(self, x, ctx):
     mixture = self._mixture()
-    logit, log_derivative = logit_mixture_logistic_cdf(x, *mixture)
+    logit, log_derivative = logit_cdf(x, *mixture)
     # F' = F S (logit F)'
     return tf.sigmoid(logit), log_derivative - tf.nn.softplus(logit) - tf.nn.softplus(-logit)
 
@@ -139,5 +131,45 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
       ]
     with tf.control_dependencies(checks):
       logit = tf.math.log(y) - tf.math.log1p(-y)
-    x = logit_mixture_logistic_quantile(logit, *mixture)
-    return x, -mixture_logistic_log_prob(x, *mixture)
+    x = quantile(logit, *mixture)
+    return x, -log_density(x, *mixture)
+
+
+def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, margin: float = 0.0) -> Chain:
+  r"""Return equation 11: affine after the logit of the mixture CDF.
+
+      F(x) = sum_i pi_i sigmoid((x - mu_i) / s_i),   pi = softmax(logits)
+      y = exp(tanh a) logit(F(x)) + b
+      log-det = tanh a + log F'(x) - log F(x) - log(1 - F(x)), nats per value
+
+  $$
+  y = e^{\tanh a} \operatorname{logit}\left(
+  \sum_{i=1}^{K} \pi_i \, \sigma\left( \frac{x - \mu_i}{s_i} \right) \right) + b
+  $$
+
+  Args:
+    parameters: `[..., C (2 + 3 K)]`; for each value in the order scale, shift, K logits, K means, K log scales. Log
+      scales are kept >= -7.
+    components: K.
+    margin: m in [0, 1/2), 0.05 in VFlow: the affine map comes after logit((1 - 2 m) F + m), F the CDF. With m > 0 this
+      is not onto the reals; what its inverse does outside of its range is said in `LogitMargin`.
+
+  Raises:
+    ValueError: if the last axis is not a multiple of 2 + 3 K, or for another margin.
+
+  Examples:
+    >>> parameters = tf.zeros([5, 2 * fpp.bijectors.num_parameters("mixture_logistic", 4)])  # of two values
+    >>> fpp.bijectors.mixture_logistic_coupling_bijector(parameters, components=4).forward(tf.zeros([5, 2])).shape
+    TensorShape([5, 2])
+  """
+  check_count("components", components)
+  check_number("margin", margin, 0)
+  parameters = per_value(as_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
+  s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
+  s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
+  log_scale = tf.maximum(log_scale, tf.constant(SMALLEST_LOG_SCALE, log_scale.dtype))
+  logit = LogitMixtureLogisticCDF(logits, loc, log_scale)
+  return Chain([BoundedAffine(scale_logit=s, shift=t), *([LogitMargin(margin)] if margin else []), logit])
+
+
+MIXTURE_LOGISTIC = CouplingKind(lambda components: 2 + 3 * components, mixture_logistic_coupling_bijector)

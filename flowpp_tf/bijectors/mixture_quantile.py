@@ -23,12 +23,7 @@ from jaxtyping import Float, Int
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.bijectors.mixture_logistic import (
-  logit_cdf_gradients,
-  logit_mixture_logistic_cdf,
-  of_mixture,
-  sum_to_shape,
-)
+from flowpp_tf.bijectors.mixture_logistic import checked_mixture, logit_cdf, logit_cdf_gradients, sum_to_shape
 from flowpp_tf.core.tensors import finfo
 from flowpp_tf.core.tracing import traced_once
 from flowpp_tf.types import TensorLike
@@ -45,10 +40,6 @@ class InverseResults(NamedTuple):
   num_iterations: Int[tf.Tensor, "*n"]  # evaluations of the CDF that the element took
 
 
-# Traced, because in graphs forward-mode autodiff takes the gradient of a function into account, but not that of a
-# `tf.custom_gradient`.
-@of_mixture
-@functools.partial(traced_once, inline=True)
 def logit_mixture_logistic_quantile(
   target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> Float[tf.Tensor, "..."]:
@@ -79,11 +70,9 @@ def logit_mixture_logistic_quantile(
     >>> float(median)
     0.0
   """
-  root, _ = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
-  return _implicit_function(root, target, logits, loc, log_scale)
+  return quantile(*checked_mixture(target=target, logits=logits, loc=loc, log_scale=log_scale))
 
 
-@of_mixture
 def find_logit_mixture_logistic_quantile(
   target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
 ) -> InverseResults:
@@ -95,9 +84,18 @@ def find_logit_mixture_logistic_quantile(
     >>> bool(abs(found.objective_at_estimated_root) < 1e-5), bool(found.num_iterations < 10)
     (True, True)
   """
-  root, evaluations = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
-  residual = logit_mixture_logistic_cdf(root, logits, loc, log_scale)[0] - target
-  return InverseResults(root, residual, evaluations)
+  target, *mixture = checked_mixture(target=target, logits=logits, loc=loc, log_scale=log_scale)
+  root, evaluations = _search(*map(tf.stop_gradient, (target, *mixture)))
+  return InverseResults(root, logit_cdf(root, *mixture)[0] - target, evaluations)
+
+
+# Traced, because in graphs forward-mode autodiff takes the gradient of a function into account, but not that of a
+# `tf.custom_gradient`.
+@functools.partial(traced_once, inline=True)
+def quantile(target: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
+  """Return `logit_mixture_logistic_quantile` of tensors that are checked."""
+  root, _ = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
+  return _implicit_function(root, target, logits, loc, log_scale)
 
 
 @tf.custom_gradient

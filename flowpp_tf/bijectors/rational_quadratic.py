@@ -23,10 +23,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.affine import BoundedAffine
-from flowpp_tf.bijectors.base import Bijector, Parameter, check_broadcast
+from flowpp_tf.bijectors.base import Elementwise, Parameter, check_broadcast
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.coupling import CouplingKind, per_value
+from flowpp_tf.bijectors.elementwise import BoundedAffine
 from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_shape
 from flowpp_tf.core.checks import as_tensor, check_count
 from flowpp_tf.core.errors import InputError
@@ -39,7 +39,7 @@ _SLOPE_AT_ZERO = 0.5413248546129181  # log(e - 1), whose softplus is 1
 _TAIL = 50.0  # where the tails are straight in float64 too; in float16 its sigmoid would be 0
 
 
-class LogitRationalQuadraticCDF(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
+class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   r"""y = logit(F(sigmoid(x))), elementwise, F a monotone rational quadratic spline with K bins (Durkan et al. 2019).
 
   Args:
@@ -66,13 +66,7 @@ class LogitRationalQuadraticCDF(Bijector, tfp.bijectors.AutoCompositeTensorBijec
     validate_args: bool = False,
     name: str = "logit_rational_quadratic_cdf",
   ) -> None:
-    parameters = dict(locals())
-    with tf.name_scope(name) as name:
-      dtype = self._set_parameters(width_logits=width_logits, height_logits=height_logits, slope_logits=slope_logits)
-      _check_bins(width_logits=self._width_logits, height_logits=self._height_logits, slope_logits=self._slope_logits)
-      super().__init__(
-        forward_min_event_ndims=0, dtype=dtype, validate_args=validate_args, parameters=parameters, name=name
-      )
+    super().__init__(locals(), "width_logits", "height_logits", "slope_logits")
 
   width_logits = Parameter("Widths of the bins before a softmax, `[..., K]`.")
   height_logits = Parameter("Heights of the bins before a softmax, `[..., K]`.")
@@ -84,9 +78,19 @@ class LogitRationalQuadraticCDF(Bijector, tfp.bijectors.AutoCompositeTensorBijec
     sizes = dict(width_logits=2, height_logits=2, slope_logits=3)
     return {name: ParameterProperties(event_ndims=1, shape_fn=of(size)) for name, size in sizes.items()}
 
-  @classmethod
-  def _is_increasing(cls):
-    return True
+  def _check_shapes(self, **parameters):
+    """Raise an `InputError` unless the parameters have as many bins, `slope_logits` one number more."""
+    shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
+    # The size is None before run time, and of scalars.
+    sizes = {name: shape[-1] if shape.rank else None for name, shape in shapes.items()}
+    bins = {size - (name == "slope_logits") for name, size in sizes.items() if size is not None}
+    if any(shape.rank == 0 for shape in shapes.values()) or len(bins) > 1 or min(bins, default=1) < 1:
+      found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
+      raise InputError(
+        "parameters must have the shapes `width_logits` [..., K], `height_logits` [..., K], "
+        f"`slope_logits` [..., K + 1], K the number of bins, got {found}"
+      )
+    check_broadcast(**{name: tf.TensorSpec(shape[:-1]) for name, shape in shapes.items()})
 
   def _bins(self):
     """Return widths, heights, slopes at the left and at the right end of each bin, `[..., K]` each."""
@@ -98,21 +102,6 @@ class LogitRationalQuadraticCDF(Bijector, tfp.bijectors.AutoCompositeTensorBijec
 
   def _inverse_and_log_det(self, y, ctx):
     return _inverse(y, *self._bins())
-
-
-def _check_bins(**parameters):
-  """Raise an `InputError` unless the parameters have as many bins, `slope_logits` one number more."""
-  shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
-  # The size is None before run time, and of scalars.
-  sizes = {name: shape[-1] if shape.rank else None for name, shape in shapes.items()}
-  bins = {size - (name == "slope_logits") for name, size in sizes.items() if size is not None}
-  if any(shape.rank == 0 for shape in shapes.values()) or len(bins) > 1 or min(bins, default=1) < 1:
-    found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
-    raise InputError(
-      "parameters must have the shapes `width_logits` [..., K], `height_logits` [..., K], `slope_logits` [..., K + 1], "
-      f"K the number of bins, got {found}"
-    )
-  check_broadcast(**{name: tf.TensorSpec(shape[:-1]) for name, shape in shapes.items()})
 
 
 def _shares(logits):

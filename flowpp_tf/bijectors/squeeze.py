@@ -23,12 +23,12 @@ from flowpp_tf.types import Shape
 class Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """A bijector that only moves elements: its log-det is 0."""
 
-  def __init__(self, event_ndims: int, validate_args: bool, parameters: dict[str, Any], name: str) -> None:
-    with tf.name_scope(name) as name:
+  def __init__(self, parameters: dict[str, Any], event_ndims: int) -> None:
+    with tf.name_scope(parameters["name"]) as name:
       super().__init__(
         forward_min_event_ndims=event_ndims,
         is_constant_jacobian=True,
-        validate_args=validate_args,
+        validate_args=parameters["validate_args"],
         parameters=parameters,
         name=name,
       )
@@ -41,11 +41,8 @@ class Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   def _is_permutation(self):
     return True
 
-  def _forward_and_log_det(self, x, ctx):
-    return self._rearrange(x), tf.zeros([], x.dtype)
-
-  def _inverse_and_log_det(self, y, ctx):
-    return self._undo(y), tf.zeros([], y.dtype)
+  def _evaluate(self, x, inverse, ctx):
+    return self._undo(x) if inverse else self._rearrange(x), tf.zeros([], x.dtype)
 
 
 class _Regrouping(Rearrangement):
@@ -56,23 +53,17 @@ class _Regrouping(Rearrangement):
   def _forward_event_shape(self, shape):
     if shape.rank is None:
       return shape
-    _check_image("x", shape)
-    (*batch, height, width, channels), (dy, dx) = shape, self._block
+    (*batch, height, width, channels), (dy, dx) = _image_shape("x", shape), self._block
     if (height or 0) % dy or (width or 0) % dx:
-      raise ValueError(
-        f"`{type(self).__name__}` needs height and width divisible by {dy} and {dx}, got `x` of shape {shape}"
-      )
+      raise InputError(f"`x` must have height and width divisible by {dy} and {dx}, got shape {[*shape]}")
     return tf.TensorShape([*batch, height and height // dy, width and width // dx, channels and channels * dy * dx])
 
   def _inverse_event_shape(self, shape):
     if shape.rank is None:
       return shape
-    _check_image("y", shape)
-    (*batch, height, width, channels), (dy, dx) = shape, self._block
+    (*batch, height, width, channels), (dy, dx) = _image_shape("y", shape), self._block
     if (channels or 0) % (dy * dx):
-      raise ValueError(
-        f"the inverse of `{type(self).__name__}` needs channels divisible by {dy * dx}, got `y` of shape {shape}"
-      )
+      raise InputError(f"`y` must have channels divisible by {dy * dx}, got shape {[*shape]}")
     return tf.TensorShape([*batch, height and height * dy, width and width * dx, channels and channels // (dy * dx)])
 
   def _forward_event_shape_tensor(self, shape):
@@ -84,10 +75,11 @@ class _Regrouping(Rearrangement):
     return tf.concat([shape[:-3], shape[-3:] * [dy, dx, 1] // [1, 1, dy * dx]], axis=0)
 
 
-def _check_image(name, shape):
-  """Raise an `InputError` for the shape of a tensor that is no image."""
+def _image_shape(name, shape):
+  """Return a shape; raise an `InputError` if it is not that of an image."""
   if shape.rank < 3:
     raise InputError(f"`{name}` must have the 3 dimensions of an event, got shape {[*shape]}")
+  return shape
 
 
 class Squeeze(_Regrouping):
@@ -105,11 +97,9 @@ class Squeeze(_Regrouping):
   """
 
   def __init__(self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze") -> None:
-    parameters = dict(locals())
     check_count("block_size", block_size)
-    self._block_size = block_size
-    self._block = (block_size, block_size)
-    super().__init__(3, validate_args, parameters, name)
+    self._block_size, self._block = block_size, (block_size, block_size)
+    super().__init__(locals(), 3)
 
   block_size = Parameter("Side of the square of pixels that becomes one pixel.")
 
@@ -142,8 +132,7 @@ class ColumnsToChannels(_Regrouping):
   _block = (1, 2)
 
   def __init__(self, validate_args: bool = False, name: str = "columns_to_channels") -> None:
-    parameters = dict(locals())
-    super().__init__(3, validate_args, parameters, name)
+    super().__init__(locals(), 3)
 
   def _rearrange(self, x):
     *batch, height, width, channels = shape_of(x)
@@ -168,12 +157,11 @@ class SwapHalves(Rearrangement):
   """
 
   def __init__(self, validate_args: bool = False, name: str = "swap_halves") -> None:
-    parameters = dict(locals())
-    super().__init__(1, validate_args, parameters, name)
+    super().__init__(locals(), 1)
 
   def _rearrange(self, x):
     if (x.shape[-1] or 0) % 2:
-      raise ValueError(f"`SwapHalves` needs an even last axis, got `x` or `y` of shape {x.shape}")
+      raise InputError(f"`x` or `y` must have an even last axis, got shape {[*x.shape]}")
     first, second = tf.split(x, 2, axis=-1)  # `tf.vectorized_map` has no rule for `tf.roll`
     return tf.concat([second, first], axis=-1)
 
@@ -195,5 +183,5 @@ def split_columns(image_shape: Shape, name: str = "split_columns") -> ColumnsToC
   """
   check_shape_of_images("image_shape", image_shape)
   if image_shape[1] % 2:
-    raise ValueError(f"a split by columns needs an even width, got `image_shape` {tuple(image_shape)}")
+    raise InputError(f"`image_shape` must have an even width, got {tuple(image_shape)}")
   return ColumnsToChannels(name=name)

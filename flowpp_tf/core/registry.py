@@ -22,8 +22,8 @@ HOW_TO_REGISTER = " (--import=MODULE registers others)"
 
 # For --coupling, a `CouplingKind` each.
 COUPLINGS: dict[str, Any] = {
-  "mixture_logistic": "flowpp_tf.bijectors.coupling:MIXTURE_LOGISTIC",
-  "affine": "flowpp_tf.bijectors.coupling:AFFINE",
+  "mixture_logistic": "flowpp_tf.bijectors.mixture_logistic_cdf:MIXTURE_LOGISTIC",
+  "affine": "flowpp_tf.bijectors.elementwise:AFFINE",
   "rational_quadratic": "flowpp_tf.bijectors.rational_quadratic:RATIONAL_QUADRATIC",
 }
 

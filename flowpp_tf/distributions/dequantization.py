@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.conditioned import Conditioned
-from flowpp_tf.bijectors.sigmoid import Sigmoid
+from flowpp_tf.bijectors.elementwise import Sigmoid
 from flowpp_tf.core.checks import as_dtype, as_sample_shape, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo

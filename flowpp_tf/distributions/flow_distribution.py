@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from jaxtyping import Float
@@ -10,9 +9,9 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.act_norm import ActNorm
-from flowpp_tf.bijectors.base import forward_and_log_det, inverse_and_log_det, is_composite
+from flowpp_tf.bijectors.base import evaluate, is_composite, shape_errors
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
+from flowpp_tf.bijectors.normalization import ActNorm
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_event, check_type
 from flowpp_tf.core.context import EvalContext, tfp_seed
 from flowpp_tf.core.errors import InputError
@@ -176,9 +175,8 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     base_sample = as_tensor("base_sample", base_sample, self.distribution.dtype)
     check_event("base_sample", base_sample.shape, self.distribution.event_shape)
     self._check_given(ctx)
-    with self._batch_errors("base_sample", base_sample):
-      y, log_det = forward_and_log_det(self.bijector, base_sample, len(self.distribution.event_shape), ctx)
-      return y, self.distribution.log_prob(base_sample) - log_det
+    with shape_errors("base_sample", base_sample, self):
+      return transform(self, base_sample, ctx)
 
   def log_prob_terms(
     self, y: TensorLike, ctx: EvalContext | None = None
@@ -192,11 +190,12 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       Two tensors, nats; `log_prob` is their sum.
     """
-    y = self._event(y)
+    return self._terms(self._event(y), ctx)
+
+  def _terms(self, y, ctx=None):
     self._check_given(ctx)
-    with self._batch_errors("x", y):
-      x, log_det = inverse_and_log_det(self.bijector, y, len(self.event_shape), ctx)
-      return self.distribution.log_prob(x), log_det
+    with shape_errors("x", y, self):
+      return log_prob_terms(self, y, ctx)
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the log density of values `[..., *event_shape]`, `[...]` nats; NaN for NaN.
@@ -230,22 +229,6 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     check_event("x", value.shape, self.event_shape)
     return value
 
-  @contextlib.contextmanager
-  def _batch_errors(self, name, value):
-    """Turn errors about a batch that does not fit that of this distribution into an `InputError`."""
-    try:
-      yield
-    except (ValueError, tf.errors.InvalidArgumentError):
-      batch = value.shape[: len(value.shape) - len(self.event_shape)]
-      try:
-        tf.broadcast_static_shape(batch, self.batch_shape)
-      except ValueError:
-        raise InputError(
-          f"`{name}` must have a batch that can be broadcast to {[*self.batch_shape]}, that of {self.name!r} and its "
-          f"`context`, got {[*batch]}"
-        ) from None
-      raise
-
   def _check_given(self, ctx):
     if self.context_size and not isinstance(self.bijector, Conditioned) and (ctx is None or ctx.condition is None):
       raise InputError(
@@ -253,7 +236,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       )
 
   def _log_prob(self, y, **kwargs):
-    prior, log_det = self.log_prob_terms(y, **_checked(kwargs))
+    prior, log_det = self._terms(y, **_checked(kwargs))
     return prior + log_det
 
   _cdf, _log_cdf, _survival_function, _log_survival_function, _quantile = map(
@@ -266,7 +249,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
         f"the entropy of {self.name!r} has no closed form, as its log-det depends on x; estimate it by samples"
       )
     zeros = tf.zeros(self.event_shape_tensor(), self.dtype)
-    _, log_det = inverse_and_log_det(self.bijector, zeros, len(self.event_shape), **_checked(kwargs))
+    _, log_det = evaluate(self.bijector, zeros, True, len(self.event_shape), **_checked(kwargs))
     return tf.broadcast_to(self.distribution.entropy() - log_det, self.batch_shape_tensor())
 
   def _sample_and_log_prob(self, sample_shape, seed, **kwargs):
@@ -274,6 +257,20 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     if base.batch_shape != self.batch_shape:
       base = tfd.BatchBroadcast(base, self.batch_shape_tensor())
     return self.transform(base.sample(sample_shape, seed=seed), **_checked(kwargs))
+
+
+def transform(
+  flow: FlowDistribution, base_sample: tf.Tensor, ctx: EvalContext | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return `flow.transform(base_sample, ctx)`. Nothing is checked."""
+  y, log_det = evaluate(flow.bijector, base_sample, False, len(flow.distribution.event_shape), ctx)
+  return y, flow.distribution.log_prob(base_sample) - log_det
+
+
+def log_prob_terms(flow: FlowDistribution, y: tf.Tensor, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return `flow.log_prob_terms(y, ctx)`. Nothing is checked."""
+  x, log_det = evaluate(flow.bijector, y, True, len(flow.event_shape), ctx)
+  return flow.distribution.log_prob(x), log_det
 
 
 class _CompositeFlow(FlowDistribution, tfp.distributions.AutoCompositeTensorDistribution):

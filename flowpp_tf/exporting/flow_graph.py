@@ -16,8 +16,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
-from flowpp_tf.bijectors.act_norm import SMALLEST_SCALE
-from flowpp_tf.bijectors.coupling import SMALLEST_LOG_SCALE
+from flowpp_tf.bijectors.mixture_logistic_cdf import SMALLEST_LOG_SCALE
+from flowpp_tf.bijectors.normalization import SMALLEST_SCALE
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.exporting import mixture_graph
 from flowpp_tf.exporting.network_graph import apply_network, array_of, num_outputs

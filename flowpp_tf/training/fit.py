@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors import ActNorm, Invertible1x1Conv, Invertible1x1ConvLU
-from flowpp_tf.bijectors.standardization import check_resolved
+from flowpp_tf.bijectors.normalization import check_resolved
 from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged

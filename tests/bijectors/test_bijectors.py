@@ -4,6 +4,8 @@ The clauses of TFP's contract are in test_bijector_contract.py, graph mode, XLA 
 test_conformance.py.
 """
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -128,11 +130,11 @@ def standardization(dtype="float32", mean=(2,), stddev=(2,)):
   "make, message",
   [
     (lambda: fb.PixelsToLogit(levels=0), "`levels` must be at least 1, got 0"),
-    (lambda: fb.PixelsToLogit(alpha=0.5), "`alpha` must lie between 0 and 1/2, got 0.5"),
-    (lambda: fb.LogitMargin(0.0), "`margin` must lie between 0 and 1/2, got 0.0"),
+    (lambda: fb.PixelsToLogit(alpha=0.5), "`alpha` must be between 0 and 0.5, got 0.5"),
+    (lambda: fb.LogitMargin(0.0), "`margin` must be between 0 and 0.5, got 0.0"),
     (
       lambda: fb.mixture_logistic_coupling_bijector(tf.zeros([1, 11]), 3, margin=0.5),
-      "`margin` must lie between 0 and 1/2, got 0.5",
+      "`margin` must be between 0 and 0.5, got 0.5",
     ),
     (lambda: fb.Invertible1x1Conv(tf.zeros([2, 3])), "`kernel` must be"),
     (lambda: fb.Squeeze().forward(tf.zeros([1, 3, 4, 1])), "divisible"),
@@ -237,8 +239,8 @@ def test_whitening_raises_no_constant_channel_to_infinity_and_needs_a_variable()
   assert np.isfinite(conv.forward(x)).all()
   for bad, words in (
     (lambda: fb.Invertible1x1Conv(tf.eye(2), 1).initialize(x), "tf.Variable"),
-    (lambda: conv.initialize(x[:0]), "at least one value"),
-    (lambda: conv.initialize(x[:, :1]), "must be of shape"),
+    (lambda: conv.initialize(x[:0]), "must be a batch of values"),
+    (lambda: conv.initialize(x[:, :1]), "must have shape"),
     (lambda: conv.initialize(x * np.nan), "finite"),
   ):
     with pytest.raises(ValueError, match=words):
@@ -294,23 +296,18 @@ def test_asinh_far_from_all_pixels_has_the_log_det_of_float64():
     np.testing.assert_allclose(*tapes, rtol=1e-4, atol=1e-30)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_a_coupling_warns_once_of_variables_that_a_function_hides(compiled):
+def test_a_coupling_warns_of_variables_that_a_function_hides():
   network, shift = fpp.layers.DenseConditioner(1, 2, blocks=0), tf.Variable(tf.ones([1]))
-  tracked = fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1)
-  functions = {
-    "conditioner": (lambda x1: network(x1), fb.affine_coupling_bijector),
-    "bijector_fn": (network, lambda p: tfb.Shift(shift * p[..., :1])),
-    "bijector_fn` of 'coupling": (network, lambda p: fb.Chain([tfb.Shift(p[..., :1]), tfb.Scale(shift)])),
-  }
-  forward = (
-    tf.function(lambda coupling, x: coupling.forward(x)) if compiled else lambda coupling, x: coupling.forward(x)
+  fb.Coupling(network, fb.affine_coupling_bijector, event_ndims=1)  # a warning is an error
+  functions = (
+    ("conditioner", lambda x1: network(x1), fb.affine_coupling_bijector),
+    ("conditioner", functools.partial(lambda of, x1: of(x1), network), fb.affine_coupling_bijector),
+    ("conditioner", network.call, fb.affine_coupling_bijector),
+    ("bijector_fn", network, lambda p: tfb.Shift(shift * p[..., :1])),
+    ("bijector_fn", network, lambda p: fb.Chain([tfb.Shift(p[..., :1]), tfb.Scale(shift)])),
   )
-  forward(tracked, tf.zeros([3, 2]))  # a warning is an error
-  for name, (conditioner, bijector_fn) in functions.items():
-    coupling = fb.Coupling(conditioner, bijector_fn, event_ndims=1)
+  for name, conditioner, bijector_fn in functions:
     with pytest.warns(
       UserWarning, match=f"^`{name}.* reads . trainable variables? that its `trainable_variables` lacks"
     ):
-      forward(coupling, tf.zeros([3, 2]))
-    forward(coupling, tf.zeros([4, 2]))
+      fb.Coupling(conditioner, bijector_fn, event_ndims=1)

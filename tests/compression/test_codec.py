@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.bijectors.coupling import affine_coupling_bijector, mixture_logistic_coupling_bijector
+from flowpp_tf.bijectors import affine_coupling_bijector, mixture_logistic_coupling_bijector
 from flowpp_tf.compression import compiled, exact, maps
 from flowpp_tf.compression.bits_back_coder import STEP, BitsBackCoder
 from flowpp_tf.compression.description import CodecModel

@@ -1,0 +1,269 @@
+"""Elementwise maps around the mixture's CDF: the affine map, logits, and the ends of a flow.
+
+BoundedAffine      y = x exp(tanh a) + b                              Flow++ section 3.2.1, equation 11
+PixelsToLogit      y = logit(alpha + (1 - 2 alpha) x / levels)        section 4, after RealNVP
+Sigmoid            u = sigmoid(v)                                     section 3.1, the end of the dequantizer
+LogitMargin        y = logit((1 - 2 m) sigmoid(x) + m)                VFlow (Chen et al. 2020)
+AsinhTransform     y = levels (asinh(w(x)) - asinh(w(0))) / (asinh(w(levels)) - asinh(w(0))),
+                   w(x) = (x / levels - offset) / scale               Lupton, Gunn and Szalay 1999
+"""
+
+import math
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from flowpp_tf.bijectors.base import Elementwise, Parameter
+from flowpp_tf.bijectors.coupling import CouplingKind, per_value
+from flowpp_tf.core.checks import as_tensor, check_count, check_number
+from flowpp_tf.core.tensors import finfo
+
+ParameterProperties = tfp.util.ParameterProperties
+
+
+class BoundedAffine(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
+  """y = x exp(tanh(scale_logit)) + shift, elementwise.
+
+  The log scale goes through tanh, so that one coupling scales by a factor between 1/e and e. By itself it is the affine
+  coupling of the paper's ablation; after `LogitMixtureLogisticCDF` it is equation 11.
+
+  Args:
+    scale_logit: any real numbers, broadcast against `x`; their tanh is the log scale.
+    shift: any real numbers, broadcast against `x`.
+
+  The log-det is tanh(scale_logit) nats per element.
+
+  Examples:
+    >>> affine = fpp.bijectors.BoundedAffine(scale_logit=[0.0, 100.0], shift=[1.0, 0.0])
+    >>> affine.forward([1.0, 1.0]).numpy().round(3)
+    array([2.   , 2.718], dtype=float32)
+  """
+
+  def __init__(self, scale_logit: Any, shift: Any, validate_args: bool = False, name: str = "bounded_affine") -> None:
+    super().__init__(locals(), "scale_logit", "shift", is_constant_jacobian=True)
+
+  scale_logit = Parameter("Argument of tanh, which gives the log scale.")
+  shift = Parameter("Number added after scaling.")
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    return dict(scale_logit=ParameterProperties(), shift=ParameterProperties())
+
+  def _forward_and_log_det(self, x, ctx):
+    log_scale = tf.tanh(self.scale_logit)
+    return x * tf.exp(log_scale) + self.shift, log_scale
+
+  def _inverse_and_log_det(self, y, ctx):
+    log_scale = tf.tanh(self.scale_logit)
+    return (y - self.shift) * tf.exp(-log_scale), -log_scale
+
+
+class PixelsToLogit(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
+  """Elementwise map of dequantized pixels in [0, levels] to the reals: y = logit(alpha + (1 - 2 alpha) x / levels).
+
+  With alpha = 0.05 the closed interval [0, levels] goes to [-2.94, 2.94]: the ends stay finite.
+
+  Args:
+    levels: number of pixel values, Python `int`: 256 for 8 bits.
+    alpha: margin at either end, in (0, 1/2).
+
+  The log-det is in nats per element. The inverse is defined on all reals and can leave [0, levels] by up to
+  `alpha / (1 - 2 alpha) levels` on either side.
+
+  Examples:
+    >>> fpp.bijectors.PixelsToLogit(levels=256).forward([0.0, 128.0, 256.0]).numpy().round(2)
+    array([-2.94,  0.  ,  2.94], dtype=float32)
+  """
+
+  def __init__(
+    self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False, name: str = "pixels_to_logit"
+  ) -> None:
+    check_count("levels", levels, high=2**31 - 1)
+    check_number("alpha", alpha, 0, 0.5, ends=False)
+    self._levels, self._alpha = levels, alpha
+    super().__init__(locals())
+
+  levels = Parameter("Number of pixel values.")
+  alpha = Parameter("Margin at either end.")
+
+  def _log_slope(self):
+    return math.log((1 - 2 * self.alpha) / self.levels)
+
+  def _forward_and_log_det(self, x, ctx):
+    slope = (1 - 2 * self.alpha) / self.levels
+    # 1 - p from the distance to the upper end, which is exact, as x is from the lower one
+    log_p, log_q = (tf.math.log(self.alpha + slope * d) for d in (x, self.levels - x))
+    return log_p - log_q, self._log_slope() - log_p - log_q
+
+  def _inverse_and_log_det(self, y, ctx):
+    x = (tf.sigmoid(y) - self.alpha) * (self.levels / (1 - 2 * self.alpha))
+    return x, -tf.nn.softplus(y) - tf.nn.softplus(-y) - self._log_slope()
+
+
+# `AutoCompositeTensorBijector` would register its type as `tfp.bijectors.Sigmoid`, in place of TFP's own.
+@tfp.experimental.auto_composite_tensor(
+  omit_kwargs=("parameters",), non_identifying_kwargs=("name",), module_name="flowpp_tf.bijectors"
+)
+class Sigmoid(Elementwise, tfp.experimental.AutoCompositeTensor):
+  """y = sigmoid(x) elementwise, kept between the smallest normal number and the last one below 1.
+
+  In float32 sigmoid(17) rounds to 1. A pixel x with noise u = 1 would be taken for x + 1, and the density at u = 1
+  would be that of v = infinity.
+
+  The log-det is in nats per element; it is that of the sigmoid everywhere. The inverse takes 0 and 1 for the numbers
+  next to them; numbers outside of [0, 1] have none, and give NaN.
+
+  Examples:
+    >>> (fpp.bijectors.Sigmoid().forward([0.0, 100.0]) < 1).numpy()
+    array([ True,  True])
+  """
+
+  def __init__(self, validate_args: bool = False, name: str = "sigmoid") -> None:
+    super().__init__(locals())
+
+  def _forward_and_log_det(self, x, ctx):
+    return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
+
+  def _inverse_and_log_det(self, y, ctx):
+    y = tf.where((y >= 0) & (y <= 1), _inside(y), tf.constant(math.nan, y.dtype))
+    log_p, log_q = tf.math.log(y), tf.math.log1p(-y)
+    return log_p - log_q, -log_p - log_q
+
+
+def _inside(y):
+  numbers = finfo(y.dtype)
+  return tf.clip_by_value(y, numbers.tiny, 1 - numbers.epsneg)
+
+
+class LogitMargin(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
+  """y = logit((1 - 2 margin) sigmoid(x) + margin), elementwise, from the reals to (logit margin, -logit margin).
+
+  After `LogitMixtureLogisticCDF` this is logit((1 - 2 m) F + m), F the CDF of the mixture: VFlow's couplings. The tails
+  of F end at +-logit(m), as those of pixels do in `PixelsToLogit`, but for x as a logit, which keeps both tails exact.
+
+  Args:
+    margin: m, in (0, 1/2).
+
+  The log-det is in nats per element. The inverse keeps sigmoid(x) between eps and 1 - eps, eps the spacing of the
+  dtype's numbers at 1: a y outside of the range gives the x of its end, which is finite (15.9 in float32, 36.0 in
+  float64), and the log-det there. So every latent of a flow of such couplings gives a finite sample, if not always one
+  whose latent it is.
+
+  Raises:
+    InputError (a ValueError): for another margin.
+
+  Examples:
+    >>> margin = fpp.bijectors.LogitMargin(0.05)
+    >>> margin.forward([-100.0, 0.0, 100.0]).numpy().round(2)
+    array([-2.94,  0.  ,  2.94], dtype=float32)
+    >>> margin.inverse([-5.0, 0.0, 5.0]).numpy().round(2)
+    array([-15.94,   0.  ,  15.94], dtype=float32)
+  """
+
+  def __init__(self, margin: float, validate_args: bool = False, name: str = "logit_margin") -> None:
+    check_number("margin", margin, 0, 0.5, ends=False)
+    self._margin = margin
+    super().__init__(locals())
+
+  margin = Parameter("What y lacks of 0 and 1 as a probability.")
+
+  def _forward_and_log_det(self, x, ctx):
+    slope = 1 - 2 * self.margin
+    log_p, log_q = (tf.math.log(self.margin + slope * tf.sigmoid(t)) for t in (x, -x))
+    return log_p - log_q, math.log(slope) - tf.nn.softplus(x) - tf.nn.softplus(-x) - log_p - log_q
+
+  def _inverse_and_log_det(self, y, ctx):
+    eps, slope = float(finfo(y.dtype).eps), 1 - 2 * self.margin
+    # Each from its own end, as one less the other would lose the upper tail.
+    below, above = (tf.clip_by_value((tf.sigmoid(t) - self.margin) / slope, eps, 1.0) for t in (y, -y))
+    x = tf.math.log(below) - tf.math.log(above)
+    x = tf.where(tf.math.is_nan(y), y, x)  # on some devices the minimum of NaN and a number is the number
+    return x, -self._forward_and_log_det(x, ctx)[1]
+
+
+class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
+  """Increasing map of dequantized pixels in [0, levels] onto [0, levels], elementwise.
+
+  Frames of 16 bits are dark except for a few bright stars: in the logit of x / levels, the noise of a dark frame is a
+  thousandth of the range. This map stretches the dark part. It is linear near `offset`, the brightness of the sky, and
+  logarithmic far from it.
+
+  Args:
+    offset: scalar, the brightness around which the map is linear, as a part of `levels`. A tensor or a variable of
+      TensorFlow or Keras.
+    scale: scalar > 0, as a part of `levels`: at this distance from `offset` the slope is smaller by sqrt(2).
+    levels: number of pixel values, Python `int`.
+
+  The log-det is in nats per element. The inverse is defined on all reals, and grows as exp outside of [0, levels].
+
+  Examples:
+    >>> transform = fpp.bijectors.AsinhTransform(offset=0.01, scale=0.001, levels=65536)
+    >>> transform.forward([0.0, 655.36, 65536.0]).numpy().round()
+    array([    0., 18556., 65536.], dtype=float32)
+  """
+
+  def __init__(
+    self, offset: Any, scale: Any, levels: int = 256, validate_args: bool = False, name: str = "asinh_transform"
+  ) -> None:
+    check_count("levels", levels, high=2**31 - 1)
+    self._levels = levels
+    super().__init__(locals(), "offset", "scale")
+
+  offset = Parameter("Brightness around which the map is linear, as a part of `levels`.")
+  scale = Parameter("Distance from it at which the slope is smaller by sqrt(2), as a part of `levels`.")
+  levels = Parameter("Number of pixel values.")
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(1e-6, dtype))
+    return dict(offset=ParameterProperties(), scale=ParameterProperties(default_constraining_bijector_fn=positive))
+
+  def _constants(self):
+    """offset and scale, and of asinh(w) its value at 0, and how much more it is at `levels`."""
+    offset, scale = tf.convert_to_tensor(self.offset), tf.convert_to_tensor(self.scale)
+    start = tf.asinh(-offset / scale)
+    return offset, scale, start, tf.asinh((1 - offset) / scale) - start
+
+  def _forward_and_log_det(self, x, ctx):
+    offset, scale, start, length = self._constants()
+    w = (x - offset * self.levels) / (scale * self.levels)
+    return (tf.asinh(w) - start) * (self.levels / length), _log_slope(w, scale * length)
+
+  def _inverse_and_log_det(self, y, ctx):
+    offset, scale, start, length = self._constants()
+    w = tf.sinh(y * (length / self.levels) + start)
+    return (w * scale + offset) * self.levels, -_log_slope(w, scale * length)
+
+
+def _log_slope(w, factor):
+  """log T'(x)."""
+  far = tf.abs(w) > 1 / float(finfo(w.dtype).eps)  # there w^2 may overflow, and 1 + w^2 is w^2
+  near_w, far_w = tf.where(far, tf.zeros_like(w), w), tf.where(far, w, tf.ones_like(w))
+  return -tf.where(far, tf.math.log(tf.abs(far_w)), 0.5 * tf.math.log1p(near_w * near_w)) - tf.math.log(factor)
+
+
+def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
+  """Return the paper's affine coupling, y = x exp(tanh s) + t, with log-det tanh(s) nats per value.
+
+  Args:
+    parameters: `[..., C 2]`; for each value in the order scale, shift.
+
+  Raises:
+    ValueError: if the last axis is odd.
+
+  Examples:
+    >>> bijector = fpp.bijectors.affine_coupling_bijector(tf.constant([[0.0, 1.0, 0.0, 2.0]]))  # of two values
+    >>> bijector.forward(tf.zeros([1, 2])).numpy()
+    array([[1., 2.]], dtype=float32)
+  """
+  s, t = tf.unstack(per_value(as_tensor("parameters", parameters, None, tf.float32), 2), axis=-1)
+  return BoundedAffine(scale_logit=s, shift=t)
+
+
+def _affine_without_components(parameters, components):  # by name, as a lambda cannot be pickled
+  del components
+  return affine_coupling_bijector(parameters)
+
+
+AFFINE = CouplingKind(lambda components: 2, _affine_without_components)
