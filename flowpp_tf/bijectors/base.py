@@ -8,7 +8,7 @@ TFP's own `Chain` and `TransformedDistribution`, which ask for value and log-det
 TFP's cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import functools
 import math
@@ -118,20 +118,47 @@ class Bijector(tfp.bijectors.Bijector):
         raise InputError(f"`{name}` must be of shape [..., {', '.join(map(str, found))}], got {[*x.shape]}")
     return y, log_det
 
-  def _set_parameters(self, **values: Any) -> tf.DType:
-    """Keep parameters under their names and return their dtype, float32 if they have none.
+  def _initialize(self, parameters: dict[str, Any], event_ndims: int = 0, **kwargs: Any) -> None:
+    """Keep the arguments of a constructor as the class's `Parameter`s say, and call the constructor of TFP's class.
 
-    Tensors are converted; variables stay as they are, and are read when they are used. The `tf.Variable`s of Keras
-    variables are kept too, so that `trainable_variables`, checkpoints and SavedModels find them.
+    Tensors are converted to one dtype, float32 if they have none; variables stay as they are, and are read when they
+    are used. The `tf.Variable`s of Keras variables are kept too, so that `trainable_variables`, checkpoints and
+    SavedModels find them.
+
+    Args:
+      parameters: the arguments by name, `locals()`.
+      event_ndims: dimensions of an event.
+      **kwargs: of TFP's constructor.
 
     Raises:
-      InputError (a ValueError): if one is not of real numbers, or they have several dtypes.
+      InputError (a ValueError): if tensors are not of real numbers, or have several dtypes.
     """
-    dtype = _common_dtype(values)
-    for name, value in values.items():
-      setattr(self, f"_{name}", value if is_variable(value) else as_tensor(name, value, dtype))
-    self._keras_variables = [value.value for value in values.values() if isinstance(value, keras.Variable)]
-    return dtype
+    known = parameters_of(type(self))
+    values = {key: value for key, value in parameters.items() if key in known}
+    tensors = {key: value for key, value in values.items() if isinstance(known[key], TensorParameter)}
+    with tf.name_scope(parameters["name"]) as name:
+      dtype = _common_dtype(tensors) if tensors else None
+      for key, value in values.items():
+        of_tensor = key in tensors and not is_variable(value)
+        setattr(self, f"_{key}", as_tensor(key, value, dtype) if of_tensor else copied(value))
+      self._keras_variables = [value.value for value in tensors.values() if isinstance(value, keras.Variable)]
+      self._check_shapes(**{key: getattr(self, f"_{key}") for key in tensors})
+      Bijector.__init__(
+        self,
+        forward_min_event_ndims=event_ndims,
+        validate_args=parameters["validate_args"],
+        parameters=parameters,
+        name=name,
+        **{"dtype": dtype, **kwargs},
+      )
+
+  def _check_shapes(self, **tensors):
+    """Raise an `InputError` if the shapes of the `TensorParameter`s do not fit each other."""
+
+  @classmethod
+  def _parameter_properties(cls, dtype):
+    known = parameters_of(cls).items()
+    return {key: parameter.properties(dtype) for key, parameter in known if isinstance(parameter, TensorParameter)}
 
   # --- TFP's methods ----------------------------------------------------------------------------
 
@@ -186,33 +213,12 @@ class Bijector(tfp.bijectors.Bijector):
 class Elementwise(Bijector):
   """Base class of increasing elementwise maps: a subclass is its formula, and the log of its slope at each value.
 
-  Args:
-    parameters: the arguments of the subclass's constructor, its `locals()`.
-    names: of those that are tensors or variables, which are broadcast against each other and against `x`.
-    is_constant_jacobian: whether the slope does not depend on `x`.
+  Its constructor calls `_initialize(locals())`; its `TensorParameter`s are broadcast against each other and `x`.
   """
 
-  def __init__(self, parameters: dict[str, Any], *names: str, is_constant_jacobian: bool = False) -> None:
-    with tf.name_scope(parameters["name"]) as name:
-      dtype = None
-      if names:
-        dtype = self._set_parameters(**{key: parameters[key] for key in names})
-        self._check_shapes(**{key: getattr(self, f"_{key}") for key in names})
-      super().__init__(
-        forward_min_event_ndims=0,
-        dtype=dtype,
-        is_constant_jacobian=is_constant_jacobian,
-        validate_args=parameters["validate_args"],
-        parameters=dict(parameters),
-        name=name,
-      )
-
-  def _check_shapes(self, **parameters):
-    check_broadcast(**parameters)
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    return dict()
+  def _check_shapes(self, **tensors):
+    if tensors:
+      check_broadcast(**tensors)
 
   @classmethod
   def _is_increasing(cls):
@@ -285,7 +291,8 @@ def shape_errors(
   except (ValueError, tf.errors.InvalidArgumentError) as error:
     if isinstance(error, InputError) or owner.validate_args:
       raise
-    raise InputError(f"`{name}` must have a shape that fits {owner}, got {x.shape}") from error
+    shape = x.shape if x.shape.rank is None else [*x.shape]
+    raise InputError(f"`{name}` must have a shape that fits {owner}, got {shape}") from error
 
 
 # --- Parameters ---------------------------------------------------------------------------------
@@ -306,6 +313,38 @@ class Parameter(property):
 
   def __set_name__(self, owner: type, name: str) -> None:
     self._attribute = f"_{name}"
+
+
+class TensorParameter(Parameter):
+  """Parameter of real numbers: a tensor, or a variable of TensorFlow or Keras.
+
+  Args:
+    doc: docstring of the property.
+    size: of the last axis where TFP draws the parameter, if that axis is one event; None if the parameter is
+      elementwise.
+    low: function of the dtype, the bound below which TFP does not draw it; None for any real numbers.
+  """
+
+  def __init__(self, doc: str, size: int | None = None, low: Callable[[tf.DType], float] | None = None) -> None:
+    super().__init__(doc)
+    self._size, self._low = size, low
+
+  def properties(self, dtype: tf.DType) -> tfp.util.ParameterProperties:
+    """Return what TFP has to know of the parameter."""
+    more: dict[str, Any] = {}
+    if self._size is not None:
+      more = dict(event_ndims=1, shape_fn=lambda sample_shape: tf.concat([sample_shape, [self._size]], axis=0))
+    if low := self._low:
+      more["default_constraining_bijector_fn"] = lambda: tfp.bijectors.Softplus(low=tf.constant(low(dtype), dtype))
+    return tfp.util.ParameterProperties(**more)
+
+
+@functools.cache
+def parameters_of(kind: type[Bijector]) -> dict[str, Parameter]:
+  """Return the `Parameter`s of a class by name."""
+  return {
+    name: value for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Parameter)
+  }
 
 
 # All composite tensors of TFP.

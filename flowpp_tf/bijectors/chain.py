@@ -39,25 +39,22 @@ class Chain(Bijector):
   def __init__(
     self, bijectors: Sequence[tfp.bijectors.Bijector], validate_args: bool = False, name: str = "chain"
   ) -> None:
-    self._initialize(bijectors, validate_args, dict(locals()), name)
-
-  def _initialize(self, bijectors, validate_args, parameters, name):
+    parameters = dict(locals())
     check_type("bijectors", bijectors, Sequence)
     for part in bijectors:
       check_type("bijectors", part, tfp.bijectors.Bijector)
-    with tf.name_scope(name) as name:
-      self._bijectors = copied(bijectors)
-      self._variables_of_parts = variables_of(bijectors)
-      forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
-      super().__init__(
-        forward_min_event_ndims=forward_ndims,
-        inverse_min_event_ndims=inverse_ndims,
-        dtype=next((part.dtype for part in bijectors if part.dtype is not None), None),
-        is_constant_jacobian=all(part.is_constant_jacobian for part in bijectors),
-        validate_args=validate_args,
-        parameters=parameters,
-        name=name,
-      )
+    self._initialize_chain(parameters, copied(bijectors))
+
+  def _initialize_chain(self, parameters, bijectors):
+    self._bijectors, self._variables_of_parts = bijectors, variables_of(bijectors)
+    forward_ndims, inverse_ndims = _min_event_ndims(bijectors)
+    self._initialize(
+      parameters,
+      forward_ndims,
+      inverse_min_event_ndims=inverse_ndims,
+      dtype=next((part.dtype for part in bijectors if part.dtype is not None), None),
+      is_constant_jacobian=all(part.is_constant_jacobian for part in bijectors),
+    )
 
   bijectors = Parameter("The parts; the last is applied first.")
 
@@ -127,20 +124,15 @@ class Invert(Bijector):
     return super().__new__(_CompositeInvert if cls is Invert and is_composite(bijector) else cls)
 
   def __init__(self, bijector: tfp.bijectors.Bijector, validate_args: bool = False, name: str = "invert") -> None:
-    parameters = dict(locals())
     check_type("bijector", bijector, tfp.bijectors.Bijector)
-    with tf.name_scope(name) as name:
-      self._bijector = bijector
-      self._variables_of_parts = variables_of([bijector])
-      super().__init__(
-        forward_min_event_ndims=bijector.inverse_min_event_ndims,
-        inverse_min_event_ndims=bijector.forward_min_event_ndims,
-        dtype=bijector.dtype,
-        is_constant_jacobian=bijector.is_constant_jacobian,
-        validate_args=validate_args,
-        parameters=parameters,
-        name=name,
-      )
+    self._variables_of_parts = variables_of([bijector])
+    self._initialize(
+      locals(),
+      bijector.inverse_min_event_ndims,
+      inverse_min_event_ndims=bijector.forward_min_event_ndims,
+      dtype=bijector.dtype,
+      is_constant_jacobian=bijector.is_constant_jacobian,
+    )
 
   bijector = Parameter("The bijector whose inverse this is.")
 

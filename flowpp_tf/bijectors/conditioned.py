@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Parameter, evaluate
+from flowpp_tf.bijectors.base import Parameter, TensorParameter, evaluate
 from flowpp_tf.bijectors.chain import Chain, variables_of
 from flowpp_tf.bijectors.coupling import Coupling
 from flowpp_tf.core.checks import check_type
@@ -46,26 +46,26 @@ class Conditioned(Chain):
   def __init__(
     self, bijector: tfp.bijectors.Bijector, context: Any, validate_args: bool = False, name: str = "conditioned"
   ) -> None:
-    parameters = dict(locals())
     check_type("bijector", bijector, tfp.bijectors.Bijector)
     if isinstance(bijector, Conditioned):
       raise InputError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
-    self._set_parameters(context=context)
-    least = bijector.forward_min_event_ndims
-    if self._context.shape.rank is not None and self._context.shape.rank < least:
+    self._initialize_chain(locals(), [bijector])
+
+  def _check_shapes(self, context):
+    least = self.bijector.forward_min_event_ndims
+    if context.shape.rank is not None and context.shape.rank < least:
       raise InputError(
-        f"`context` must have an event of {least} dimensions, as {bijector.name!r} has, after those "
-        f"of its batch; got shape {tuple(self._context.shape)}"
+        f"`context` must have an event of {least} dimensions, as {self.bijector.name!r} has, after those "
+        f"of its batch; got shape {tuple(context.shape)}"
         + (", for a vector of each image give [N, 1, 1, C]" if least == 3 else "")
       )
-    self._initialize([bijector], validate_args, parameters, name)
 
   @property
   def bijector(self) -> tfp.bijectors.Bijector:
     """The bijector without its context."""
     return self.bijectors[0]
 
-  context = Parameter("What the bijector is conditioned on.")
+  context = TensorParameter("What the bijector is conditioned on.")
 
   @classmethod
   def _parameter_properties(cls, dtype):
@@ -107,11 +107,9 @@ class ContextTransform(Chain):
     validate_args: bool = False,
     name: str = "context_transform",
   ) -> None:
-    parameters = dict(locals())
     check_type("transform", transform, tfp.bijectors.Bijector)
-    self._transform = transform
     self._variables_of_transform = variables_of([transform])
-    self._initialize([bijector], validate_args, parameters, name)
+    self._initialize_chain(locals(), [bijector])
 
   @property
   def bijector(self) -> tfp.bijectors.Bijector:

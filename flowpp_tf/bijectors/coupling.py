@@ -88,7 +88,6 @@ class Coupling(Bijector):
     validate_args: bool = False,
     name: str = "coupling",
   ) -> None:
-    parameters = dict(locals())
     check_count("event_ndims", event_ndims)
     if kept is not None:
       check_count("kept", kept)
@@ -96,18 +95,17 @@ class Coupling(Bijector):
       raise InputError(
         f"`conditioner` must be built before a `Coupling` is made of it, got the new layer {conditioner}"
       )
-    with tf.name_scope(name) as name:
-      self._conditioner, self._bijector_fn, self._kept, self._remat = conditioner, bijector_fn, kept, remat
-      self._conditioner_variables = [_of_tensorflow(v) for v in getattr(conditioner, "variables", ())]
-      super().__init__(
-        forward_min_event_ndims=event_ndims,
-        dtype=as_dtype("dtype", dtype),
-        validate_args=validate_args,
-        parameters=parameters,
-        name=name,
-      )
+    self._conditioner_variables = [_of_tensorflow(v) for v in getattr(conditioner, "variables", ())]
+    self._initialize(locals(), event_ndims, dtype=as_dtype("dtype", dtype))
     for argument, function in (("conditioner", conditioner), ("bijector_fn", bijector_fn)):
-      self._warn_of_hidden_variables(argument, function)
+      hidden = () if hasattr(function, "variables") else _hidden_variables(function)
+      if untracked := {id(v) for v in hidden} - {id(v) for v in self.trainable_variables}:
+        warnings.warn(
+          f"`{argument}` of {self.name!r} reads {len(untracked)} trainable variables that its `trainable_variables` "
+          "lacks: an optimizer of these does not train them. Give the Keras layer itself as `conditioner`, and a "
+          "context by `Conditioned`",
+          stacklevel=4,
+        )
 
   conditioner = Parameter("The callable `x1 -> parameters`.")
   bijector_fn = Parameter("The callable `parameters -> elementwise bijector`.")
@@ -118,10 +116,6 @@ class Coupling(Bijector):
   def event_ndims(self) -> int:
     """Rank of an event."""
     return self.forward_min_event_ndims
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    return dict()
 
   def _evaluate(self, x, inverse, ctx):
     # What sets variables must not run twice, and gradients that are taken after a `keras.StatelessScope`, as those of
@@ -181,16 +175,6 @@ class Coupling(Bijector):
       )
     return bijector
 
-  def _warn_of_hidden_variables(self, argument, function):
-    hidden = {} if hasattr(function, "variables") else {id(v): v for v in map(_of_tensorflow, _closed_over(function))}
-    if untracked := hidden.keys() - {id(v) for v in self.trainable_variables}:
-      warnings.warn(
-        f"`{argument}` of {self.name!r} reads {len(untracked)} trainable variables that its `trainable_variables` "
-        "lacks: an optimizer of these does not train them. Give the Keras layer itself as `conditioner`, "
-        "and a context by `Conditioned`",
-        stacklevel=4,
-      )
-
 
 def forward_and_elementwise_log_det(
   coupling: Coupling, x: tf.Tensor, ctx: EvalContext | None = None
@@ -205,17 +189,19 @@ def _of_tensorflow(variable):
   return variable.value if isinstance(variable, keras.Variable) else variable
 
 
-def _closed_over(function):
-  """Return the trainable variables of layers, modules and variables that a function closes over."""
+def _hidden_variables(function):
+  """Yield the trainable variables of layers, modules and variables that a function closes over."""
   values = [*getattr(function, "args", ()), *getattr(function, "keywords", {}).values()]  # of a `functools.partial`
   function = getattr(function, "func", function)
   values.append(getattr(function, "__self__", function))
   if inspect.isfunction(function):
     found = inspect.getclosurevars(function)
     values += [*found.nonlocals.values(), *found.globals.values()]
-  owners = [value for value in values if isinstance(value, (tf.Module, keras.layers.Layer))]
-  variables = [value for value in values if isinstance(value, (tf.Variable, keras.Variable)) and value.trainable]
-  return [*variables, *(variable for owner in owners for variable in owner.trainable_variables)]
+  for value in values:
+    if isinstance(value, (tf.Module, keras.layers.Layer)):
+      yield from map(_of_tensorflow, value.trainable_variables)
+    elif isinstance(value, (tf.Variable, keras.Variable)) and value.trainable:
+      yield _of_tensorflow(value)
 
 
 def _in_stateless_scope():

@@ -14,12 +14,10 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, Parameter
+from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter
 from flowpp_tf.bijectors.coupling import CouplingKind, per_value
 from flowpp_tf.core.checks import as_tensor, check_count, check_number
 from flowpp_tf.core.tensors import finfo
-
-ParameterProperties = tfp.util.ParameterProperties
 
 
 class BoundedAffine(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
@@ -41,14 +39,10 @@ class BoundedAffine(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   """
 
   def __init__(self, scale_logit: Any, shift: Any, validate_args: bool = False, name: str = "bounded_affine") -> None:
-    super().__init__(locals(), "scale_logit", "shift", is_constant_jacobian=True)
+    self._initialize(locals(), is_constant_jacobian=True)
 
-  scale_logit = Parameter("Argument of tanh, which gives the log scale.")
-  shift = Parameter("Number added after scaling.")
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    return dict(scale_logit=ParameterProperties(), shift=ParameterProperties())
+  scale_logit = TensorParameter("Argument of tanh, which gives the log scale.")
+  shift = TensorParameter("Number added after scaling.")
 
   def _forward_and_log_det(self, x, ctx):
     log_scale = tf.tanh(self.scale_logit)
@@ -81,8 +75,7 @@ class PixelsToLogit(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   ) -> None:
     check_count("levels", levels, high=2**31 - 1)
     check_number("alpha", alpha, 0, 0.5, ends=False)
-    self._levels, self._alpha = levels, alpha
-    super().__init__(locals())
+    self._initialize(locals())
 
   levels = Parameter("Number of pixel values.")
   alpha = Parameter("Margin at either end.")
@@ -120,7 +113,7 @@ class Sigmoid(Elementwise, tfp.experimental.AutoCompositeTensor):
   """
 
   def __init__(self, validate_args: bool = False, name: str = "sigmoid") -> None:
-    super().__init__(locals())
+    self._initialize(locals())
 
   def _forward_and_log_det(self, x, ctx):
     return _inside(tf.sigmoid(x)), -tf.nn.softplus(x) - tf.nn.softplus(-x)
@@ -163,8 +156,7 @@ class LogitMargin(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 
   def __init__(self, margin: float, validate_args: bool = False, name: str = "logit_margin") -> None:
     check_number("margin", margin, 0, 0.5, ends=False)
-    self._margin = margin
-    super().__init__(locals())
+    self._initialize(locals())
 
   margin = Parameter("What y lacks of 0 and 1 as a probability.")
 
@@ -207,17 +199,13 @@ class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
     self, offset: Any, scale: Any, levels: int = 256, validate_args: bool = False, name: str = "asinh_transform"
   ) -> None:
     check_count("levels", levels, high=2**31 - 1)
-    self._levels = levels
-    super().__init__(locals(), "offset", "scale")
+    self._initialize(locals())
 
-  offset = Parameter("Brightness around which the map is linear, as a part of `levels`.")
-  scale = Parameter("Distance from it at which the slope is smaller by sqrt(2), as a part of `levels`.")
+  offset = TensorParameter("Brightness around which the map is linear, as a part of `levels`.")
+  scale = TensorParameter(
+    "Distance from it at which the slope is smaller by sqrt(2), as a part of `levels`.", low=lambda dtype: 1e-6
+  )
   levels = Parameter("Number of pixel values.")
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(1e-6, dtype))
-    return dict(offset=ParameterProperties(), scale=ParameterProperties(default_constraining_bijector_fn=positive))
 
   def _constants(self):
     """offset and scale, and of asinh(w) its value at 0, and how much more it is at `levels`."""

@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Bijector, Parameter, check_variables
+from flowpp_tf.bijectors.base import Bijector, Parameter, TensorParameter, check_variables
 from flowpp_tf.core.checks import as_tensor, check_all_finite, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
@@ -31,19 +31,13 @@ _LEAST_VARIANCE = 1e-4  # of a principal axis, by that of the largest
 class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """y = x W for a W that subclasses give, with its inverse and log-det in float64."""
 
-  def __init__(self, parameters: dict[str, Any], kernel: str) -> None:
-    check_count("event_ndims", parameters["event_ndims"])
-    with tf.name_scope(parameters["name"]) as name:
-      dtype = self._set_parameters(**{kernel: parameters[kernel]})
-      _check_square(kernel, getattr(self, f"_{kernel}"))
-      super().__init__(
-        forward_min_event_ndims=parameters["event_ndims"],
-        dtype=dtype,
-        is_constant_jacobian=True,
-        validate_args=parameters["validate_args"],
-        parameters=parameters,
-        name=name,
-      )
+  def _initialize(self, parameters, event_ndims=0, **kwargs):
+    check_count("event_ndims", event_ndims)
+    super()._initialize(parameters, event_ndims, is_constant_jacobian=True, **kwargs)
+
+  def _check_shapes(self, **tensors):
+    for name, kernel in tensors.items():
+      _check_square(name, kernel)
 
   @property
   def event_ndims(self) -> int:
@@ -90,10 +84,9 @@ class Invertible1x1Conv(_ChannelMixing):
     name: str = "invertible_1x1_conv",
   ) -> None:
     check_type("whitening", whitening, bool)
-    self._whitening = whitening
-    super().__init__(locals(), "kernel")
+    self._initialize(locals(), event_ndims)
 
-  kernel = Parameter("The matrix, or the stack of its diagonal blocks.")
+  kernel = TensorParameter("The matrix, or the stack of its diagonal blocks.")
   whitening = Parameter("Whether an evaluation that initialises sets the matrix.")
 
   @classmethod
@@ -192,7 +185,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
     validate_args: bool = False,
     name: str = "invertible_1x1_conv_lu",
   ) -> None:
-    super().__init__(locals(), "lower_upper")
+    self._initialize(locals(), event_ndims)
     shape = self._lower_upper.shape[:-1]
     self._sign = None if sign is None else _integers("sign", sign, shape, lambda signs: np.abs(signs) == 1)
     is_place = lambda rows: np.sort(rows, axis=-1) == np.arange(shape[-1])
@@ -218,7 +211,7 @@ class Invertible1x1ConvLU(_ChannelMixing):
       **kwargs,
     )  # argsort inverts a permutation
 
-  lower_upper = Parameter("L below the diagonal, U above it, log|U_ii| on it.")
+  lower_upper = TensorParameter("L below the diagonal, U above it, log|U_ii| on it.")
   sign = Parameter("Sign of each U_ii, or None for 1.")
   permutation = Parameter("Index of the row of L U that each row of W is, or None for the same.")
 

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, Parameter
+from flowpp_tf.bijectors.base import Elementwise, TensorParameter
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.coupling import CouplingKind, per_value
 from flowpp_tf.bijectors.elementwise import BoundedAffine, LogitMargin
@@ -21,29 +21,19 @@ from flowpp_tf.core.checks import as_tensor, check_count, check_number
 from flowpp_tf.types import TensorLike
 
 tfb = tfp.bijectors
-ParameterProperties = tfp.util.ParameterProperties
 SMALLEST_LOG_SCALE = -7.0
 
 
 class _Mixture(Elementwise):
   """Base class with the parameters that the two bijectors below share."""
 
-  def __init__(self, parameters: dict[str, Any]) -> None:
-    super().__init__(parameters, "logits", "loc", "log_scale")
+  def _check_shapes(self, **tensors):
+    check_components(tensors)
+    super()._check_shapes(**tensors)
 
-  def _check_shapes(self, **parameters):
-    check_components(parameters)
-    super()._check_shapes(**parameters)
-
-  logits = Parameter("Unnormalised log weights `[..., K]`.")
-  loc = Parameter("Means `[..., K]`.")
-  log_scale = Parameter("Log scales `[..., K]`.")
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    per_component = lambda sample_shape: tf.concat([sample_shape, [2]], axis=0)
-    names = ("logits", "loc", "log_scale")
-    return {name: ParameterProperties(event_ndims=1, shape_fn=per_component) for name in names}
+  logits = TensorParameter("Unnormalised log weights `[..., K]`.", size=2)
+  loc = TensorParameter("Means `[..., K]`.", size=2)
+  log_scale = TensorParameter("Log scales `[..., K]`.", size=2)
 
   def _mixture(self):
     return [tf.convert_to_tensor(p) for p in (self.logits, self.loc, self.log_scale)]
@@ -75,7 +65,7 @@ class LogitMixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijecto
   def __init__(
     self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "logit_mixture_logistic_cdf"
   ) -> None:
-    super().__init__(locals())
+    self._initialize(locals())
 
   def _forward_and_log_det(self, x, ctx):
     return logit_cdf(x, *self._mixture())
@@ -112,7 +102,7 @@ class MixtureLogisticCDF(_Mixture, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(
     self, logits: Any, loc: Any, log_scale: Any, validate_args: bool = False, name: str = "mixture_logistic_cdf"
   ) -> None:
-    super().__init__(locals())
+    self._initialize(locals())
 
   def _forward_and_log_det(self, x, ctx):
     mixture = self._mixture()

@@ -14,13 +14,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, Parameter, check_variables
+from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter, check_variables
 from flowpp_tf.core.checks import check_number, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes
 from flowpp_tf.core.tensors import finfo
 
-ParameterProperties = tfp.util.ParameterProperties
 SMALLEST_SCALE = 1e-10
 _MIN_UNITS = 1000  # in the last place, that a standard deviation must have: else rounding changes the density
 
@@ -59,18 +58,12 @@ class ActNorm(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   ) -> None:
     check_number("epsilon", epsilon, 0)
     check_number("min_variance", min_variance, 0)
-    self._epsilon, self._min_variance = epsilon, min_variance
-    super().__init__(locals(), "scale", "bias", is_constant_jacobian=True)
+    self._initialize(locals(), is_constant_jacobian=True)
 
-  scale = Parameter("Factor of each activation.")
-  bias = Parameter("Number added to each scaled activation.")
+  scale = TensorParameter("Factor of each activation.", low=lambda dtype: SMALLEST_SCALE)
+  bias = TensorParameter("Number added to each scaled activation.")
   epsilon = Parameter("Number added to the variance at initialisation.")
   min_variance = Parameter("Floor under the variance at initialisation.")
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(SMALLEST_SCALE, dtype))
-    return dict(scale=ParameterProperties(default_constraining_bijector_fn=positive), bias=ParameterProperties())
 
   def initialize(self, x: Float[tf.Tensor, " n *event"], inverse: bool = False) -> None:
     """Set `scale` and `bias` so that `forward(x)` has mean 0 and variance 1 over its batch.
@@ -143,17 +136,11 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
     name: str = "standardization",
   ) -> None:
     check_type("allow_constant", allow_constant, bool)
-    self._allow_constant = allow_constant
-    super().__init__(locals(), "mean", "stddev", is_constant_jacobian=True)
+    self._initialize(locals(), is_constant_jacobian=True)
 
-  mean = Parameter("Subtracted from each value.")
-  stddev = Parameter("Divisor of each centred value.")
+  mean = TensorParameter("Subtracted from each value.")
+  stddev = TensorParameter("Divisor of each centred value.", low=lambda dtype: float(finfo(dtype).tiny))
   allow_constant = Parameter("Whether initialisation takes channels whose values are all equal.")
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    positive = lambda: tfp.bijectors.Softplus(low=tf.constant(float(finfo(dtype).tiny), dtype))
-    return dict(mean=ParameterProperties(), stddev=ParameterProperties(default_constraining_bijector_fn=positive))
 
   def initialize(self, x: Float[tf.Tensor, " n *event"]) -> None:
     """Set `mean` and `stddev` so that `forward(x)` has mean 0 and variance 1 over its leading dimensions.

@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors.base import Elementwise, Parameter, check_broadcast
+from flowpp_tf.bijectors.base import Elementwise, TensorParameter, check_broadcast
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.coupling import CouplingKind, per_value
 from flowpp_tf.bijectors.elementwise import BoundedAffine
@@ -31,8 +31,6 @@ from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_sha
 from flowpp_tf.core.checks import as_tensor, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo
-
-ParameterProperties = tfp.util.ParameterProperties
 
 _UNIFORM = 0.01  # share of each width, height and slope that is that of the identity, so that none reaches 0
 _SLOPE_AT_ZERO = 0.5413248546129181  # log(e - 1), whose softplus is 1
@@ -66,21 +64,15 @@ class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBi
     validate_args: bool = False,
     name: str = "logit_rational_quadratic_cdf",
   ) -> None:
-    super().__init__(locals(), "width_logits", "height_logits", "slope_logits")
+    self._initialize(locals())
 
-  width_logits = Parameter("Widths of the bins before a softmax, `[..., K]`.")
-  height_logits = Parameter("Heights of the bins before a softmax, `[..., K]`.")
-  slope_logits = Parameter("Slopes at the knots before a softplus, `[..., K + 1]`.")
+  width_logits = TensorParameter("Widths of the bins before a softmax, `[..., K]`.", size=2)
+  height_logits = TensorParameter("Heights of the bins before a softmax, `[..., K]`.", size=2)
+  slope_logits = TensorParameter("Slopes at the knots before a softplus, `[..., K + 1]`.", size=3)
 
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    of = lambda size: lambda sample_shape: tf.concat([sample_shape, [size]], axis=0)
-    sizes = dict(width_logits=2, height_logits=2, slope_logits=3)
-    return {name: ParameterProperties(event_ndims=1, shape_fn=of(size)) for name, size in sizes.items()}
-
-  def _check_shapes(self, **parameters):
+  def _check_shapes(self, **tensors):
     """Raise an `InputError` unless the parameters have as many bins, `slope_logits` one number more."""
-    shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
+    shapes = {name: tf.TensorShape(value.shape) for name, value in tensors.items()}
     # The size is None before run time, and of scalars.
     sizes = {name: shape[-1] if shape.rank else None for name, shape in shapes.items()}
     bins = {size - (name == "slope_logits") for name, size in sizes.items() if size is not None}

@@ -8,8 +8,6 @@ In row-major order the split by columns, a checkerboard of one row, is a reshape
 in half.
 """
 
-from typing import Any
-
 import tensorflow as tf
 import tensorflow_probability as tfp
 
@@ -22,20 +20,6 @@ from flowpp_tf.types import Shape
 
 class Rearrangement(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
   """A bijector that only moves elements: its log-det is 0."""
-
-  def __init__(self, parameters: dict[str, Any], event_ndims: int) -> None:
-    with tf.name_scope(parameters["name"]) as name:
-      super().__init__(
-        forward_min_event_ndims=event_ndims,
-        is_constant_jacobian=True,
-        validate_args=parameters["validate_args"],
-        parameters=parameters,
-        name=name,
-      )
-
-  @classmethod
-  def _parameter_properties(cls, dtype):
-    return dict()
 
   @property
   def _is_permutation(self):
@@ -98,8 +82,8 @@ class Squeeze(_Regrouping):
 
   def __init__(self, block_size: int = 2, validate_args: bool = False, name: str = "squeeze") -> None:
     check_count("block_size", block_size)
-    self._block_size, self._block = block_size, (block_size, block_size)
-    super().__init__(locals(), 3)
+    self._block = (block_size, block_size)
+    self._initialize(locals(), 3, is_constant_jacobian=True)
 
   block_size = Parameter("Side of the square of pixels that becomes one pixel.")
 
@@ -132,7 +116,7 @@ class ColumnsToChannels(_Regrouping):
   _block = (1, 2)
 
   def __init__(self, validate_args: bool = False, name: str = "columns_to_channels") -> None:
-    super().__init__(locals(), 3)
+    self._initialize(locals(), 3, is_constant_jacobian=True)
 
   def _rearrange(self, x):
     *batch, height, width, channels = shape_of(x)
@@ -157,7 +141,7 @@ class SwapHalves(Rearrangement):
   """
 
   def __init__(self, validate_args: bool = False, name: str = "swap_halves") -> None:
-    super().__init__(locals(), 1)
+    self._initialize(locals(), 1, is_constant_jacobian=True)
 
   def _rearrange(self, x):
     if (x.shape[-1] or 0) % 2:

@@ -240,7 +240,7 @@ def test_whitening_raises_no_constant_channel_to_infinity_and_needs_a_variable()
   for bad, words in (
     (lambda: fb.Invertible1x1Conv(tf.eye(2), 1).initialize(x), "tf.Variable"),
     (lambda: conv.initialize(x[:0]), "must be a batch of values"),
-    (lambda: conv.initialize(x[:, :1]), "must have shape"),
+    (lambda: conv.initialize(x[:, :1]), "must be of shape"),
     (lambda: conv.initialize(x * np.nan), "finite"),
   ):
     with pytest.raises(ValueError, match=words):
