@@ -51,8 +51,8 @@ class Conditioned(Chain):
       raise InputError(f"`bijector` must be without a context, got {bijector.name!r}, which has one already")
     self._initialize_chain(locals(), [bijector])
 
-  def _check_shapes(self, context):
-    least = self.bijector.forward_min_event_ndims
+  def _check_shapes(self, **tensors):
+    least, context = self.bijector.forward_min_event_ndims, tensors["context"]
     if context.shape.rank is not None and context.shape.rank < least:
       raise InputError(
         f"`context` must have an event of {least} dimensions, as {self.bijector.name!r} has, after those "
