@@ -340,7 +340,7 @@ class TensorParameter(Parameter):
 
 
 @functools.cache
-def parameters_of(kind: type[Bijector]) -> dict[str, Parameter]:
+def parameters_of(kind: type) -> dict[str, Parameter]:
   """Return the `Parameter`s of a class by name."""
   return {
     name: value for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Parameter)
