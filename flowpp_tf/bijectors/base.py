@@ -52,6 +52,8 @@ class Bijector(tfp.bijectors.Bijector):
     (6.0, -0.693)
   """
 
+  _known_parameters: dict[str, Any] = {}  # each `Parameter` of a class by its name
+
   def __init__(self, *args: Any, parameters: dict[str, Any] | None = None, **kwargs: Any) -> None:
     # Arrays may change later, and with them what the bijector and its copies are equal to.
     parameters = parameters and {name: copied(value) for name, value in parameters.items()}
@@ -133,7 +135,7 @@ class Bijector(tfp.bijectors.Bijector):
     Raises:
       InputError (a ValueError): if tensors are not of real numbers, or have several dtypes.
     """
-    known = parameters_of(type(self))
+    known = self._known_parameters
     values = {key: value for key, value in parameters.items() if key in known}
     tensors = {key: value for key, value in values.items() if isinstance(known[key], TensorParameter)}
     with tf.name_scope(parameters["name"]) as name:
@@ -157,7 +159,7 @@ class Bijector(tfp.bijectors.Bijector):
 
   @classmethod
   def _parameter_properties(cls, dtype):
-    known = parameters_of(cls).items()
+    known = cls._known_parameters.items()
     return {key: parameter.properties(dtype) for key, parameter in known if isinstance(parameter, TensorParameter)}
 
   # --- TFP's methods ----------------------------------------------------------------------------
@@ -311,8 +313,9 @@ class Parameter(property):
   def __init__(self, doc: str) -> None:
     super().__init__(fget=lambda bijector: getattr(bijector, self._attribute), doc=doc)
 
-  def __set_name__(self, owner: type, name: str) -> None:
+  def __set_name__(self, owner: type[Bijector], name: str) -> None:
     self._attribute = f"_{name}"
+    owner._known_parameters = {**owner._known_parameters, name: self}
 
 
 class TensorParameter(Parameter):
@@ -337,14 +340,6 @@ class TensorParameter(Parameter):
     if low := self._low:
       more["default_constraining_bijector_fn"] = lambda: tfp.bijectors.Softplus(low=tf.constant(low(dtype), dtype))
     return tfp.util.ParameterProperties(**more)
-
-
-@functools.cache
-def parameters_of(kind: type) -> dict[str, Parameter]:
-  """Return the `Parameter`s of a class by name."""
-  return {
-    name: value for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Parameter)
-  }
 
 
 # All composite tensors of TFP.
