@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.bijectors.base import check_broadcast
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core import checks
 from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments
@@ -68,13 +70,7 @@ def conditioning_of_any_batch(
     shape = [*tensors[name].shape]
     checks.check_shape(name, shape, [*[None] * (len(shape) - len(event)), *event], "...")
   if len(tensors) == 2:
-    of_labels, of_condition = tensors["labels"].shape, tensors["condition"].shape
-    try:
-      tf.broadcast_static_shape(of_labels, of_condition[:-3])
-    except ValueError:
-      raise InputError(
-        f"`labels` and `condition` must have batches that can be broadcast, got {of_labels} and {of_condition}"
-      ) from None
+    check_broadcast(labels=tensors["labels"], condition=tensors["condition"][..., 0, 0, 0])
   return Conditioning(**tensors)
 
 
@@ -96,19 +92,26 @@ def _as_tensors(config, dtype, labels, condition):
   return tensors
 
 
-def _checked_labels(labels, config):
-  """Labels of this model; in a graph, which cannot raise an error, wrong ones become one that gives NaN."""
-  if not labels.dtype.is_integer:
+def check_label_array(labels: np.ndarray, config: FlowPlusPlusConfig) -> None:
+  """Raise an `InputError` unless an array holds labels of this model."""
+  if labels.dtype.kind not in "iu":
     raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
   lowest = lowest_label(config)
+  hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
+  checks.check_labels(labels, lowest, config.num_classes, hint=hint)
+
+
+def _checked_labels(labels, config):
+  """Labels of this model; in a graph, which cannot raise an error, wrong ones become one that gives NaN."""
   if tf.executing_eagerly():
-    hint = "" if lowest else "; -1, no label, is for a model trained with `label_dropout`"
-    checks.check_labels(labels.numpy(), lowest, config.num_classes, hint=hint)
+    check_label_array(labels.numpy(), config)
     return labels
+  if not labels.dtype.is_integer:
+    raise InputError(f"`labels` must be integers, got {labels.dtype.name}")
   if labels.dtype == tf.uint64:  # a cast would make -1 of the largest
     labels = tf.minimum(labels, config.num_classes)
   labels = tf.cast(labels, tf.int64)
-  return tf.where((labels >= lowest) & (labels < config.num_classes), labels, config.num_classes)
+  return tf.where((labels >= lowest_label(config)) & (labels < config.num_classes), labels, config.num_classes)
 
 
 @check_arguments

@@ -23,9 +23,17 @@ tfd = tfp.distributions
 
 
 class _Posterior(keras.layers.Layer):
-  """A layer whose `posterior(images)` is the distribution of a draw `[N, *event_shape]`, from standard normal noise."""
+  """A layer whose `posterior(images)` is the distribution of a draw `[N, *event_shape]`, from standard normal noise.
 
-  event_shape: tuple[int, ...]
+  Args:
+    config: `FlowPlusPlusConfig`, whose images' height and width a draw has.
+    channels: of a draw.
+  """
+
+  def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
+    super().__init__(**kwargs)
+    self.event_shape = (*config.image_shape[:2], channels)
+    self.built = True
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw noise `[*shape, *event_shape]`, which `transform` of the distribution takes."""
@@ -36,9 +44,7 @@ class UniformDequantizer(_Posterior):
   """Uniform noise u. It has no weights."""
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(**kwargs)
-    self.event_shape = config.image_shape
-    self.built = True
+    super().__init__(config, config.image_shape[2], **kwargs)
 
   def posterior(
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
@@ -56,9 +62,7 @@ class NoDequantizer(_Posterior):
   """No noise: real-valued images are what the flow transforms. It has no weights."""
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(**kwargs)
-    self.event_shape = (*config.image_shape[:2], 0)
-    self.built = True
+    super().__init__(config, 0, **kwargs)
 
 
 class _ConditionalFlow(_Posterior):
@@ -81,8 +85,7 @@ class _ConditionalFlow(_Posterior):
     ends: Sequence[fb.Bijector] = (),
     **kwargs: Any,
   ) -> None:
-    super().__init__(**kwargs)
-    self.event_shape = (*config.image_shape[:2], channels)
+    super().__init__(config, channels, **kwargs)
     self.label_embedding = None
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.context_net = ContextNet(
@@ -96,7 +99,6 @@ class _ConditionalFlow(_Posterior):
           config.num_classes, config.context_channels, name="label_embedding", dtype=config.dtype
         )
     self.bijector = fb.Chain([*ends, *self.coupling_flow.bijector.bijectors], name="noise_to_draw")
-    self.built = True
 
   def posterior(
     self, images: TensorLike, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
@@ -147,9 +149,7 @@ class NormalAugmenter(_Posterior):
   """Channels e that are standard normal, independent of the image. It has no weights."""
 
   def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(**kwargs)
-    self.event_shape = (*config.image_shape[:2], config.augment_channels)
-    self.built = True
+    super().__init__(config, config.augment_channels, **kwargs)
 
   def posterior(
     self, x: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None

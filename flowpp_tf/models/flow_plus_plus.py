@@ -316,9 +316,9 @@ class FlowPlusPlus(KerasModelMixin):
 
   def to_bits_per_dim(self, log_prob: Any) -> Any:
     """Return bits/dim from nats per image."""
-    if not (isinstance(log_prob, float) or tf.is_tensor(log_prob)):
+    if not tf.is_tensor(log_prob):
       log_prob = as_array("log_prob", log_prob) * 1.0
-    elif tf.is_tensor(log_prob) and not log_prob.dtype.is_floating:
+    elif not log_prob.dtype.is_floating:
       log_prob = tf.cast(as_tensor("log_prob", log_prob), self.variable_dtype)
     return -log_prob / (math.prod(self.config.image_shape) * math.log(2))
 

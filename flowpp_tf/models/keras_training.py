@@ -11,7 +11,6 @@ this step and for that of a run.
 """
 
 import contextlib
-import functools
 import os
 import types
 from typing import Any
@@ -28,7 +27,7 @@ from flowpp_tf.io.gate import reading
 from flowpp_tf.io.safetensors_file import SUFFIX
 from flowpp_tf.io.weights_file import in_memory, read_weights, weights_to_bytes
 from flowpp_tf.layers.flow import Adaptable
-from flowpp_tf.models.conditioning import KEYS, check_has_images, conditioning_specs, unpack_batch
+from flowpp_tf.models.conditioning import KEYS, check_has_images, check_label_array, conditioning_specs, unpack_batch
 from flowpp_tf.types import Path
 
 _OR_WRONG_VALUES = "; or pixels or labels of a data set, which `fit` does not check, are out of range"
@@ -132,7 +131,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     """
     self._check_new(overwrite)  # before data are read
     check_count("batch_size", batch_size, high=INT32_MAX)
-    inputs, _ = self._unpacked(_first_batch(self._prepared(data), batch_size))
+    inputs, _ = self._unpacked(_first_batch(self._prepared(data)[0], batch_size))
     images, conditioning = unpack_batch(inputs, self.config)
     self.initialize(images, overwrite=overwrite, **conditioning)
 
@@ -208,15 +207,12 @@ class KerasModelMixin(Adaptable, keras.Model):
         initialised.
       Diverged: after `max_skipped` skipped steps in a row, seen after each execution of `steps_per_execution` steps.
     """
-    x, y = self._prepared_inputs(x, y, kwargs.get("sample_weight"))
+    x, y = self._prepared(x, y, kwargs.get("sample_weight"))
     if validation_data is not None:
       images, labels, weights = keras.utils.unpack_x_y_sample_weight(validation_data)
-      validation_data = (*self._prepared_inputs(images, labels, weights), weights)
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-      callbacks = callbacks.callbacks
-    elif isinstance(callbacks, keras.callbacks.Callback):
-      callbacks = [callbacks]
-    callbacks = list(callbacks or [])
+      validation_data = (*self._prepared(images, labels, weights), weights)
+    callbacks = getattr(callbacks, "callbacks", callbacks) or []  # of a `CallbackList`
+    callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
     if kwargs.get("initial_epoch", 0) >= epochs:
       epochs = 0  # else Keras would copy EMA weights that were never set into the model
     callbacks = [*callbacks, _Watch(callbacks)]
@@ -240,7 +236,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     Raises:
       InputError (a ValueError): for arrays of such images.
     """
-    x, y = self._prepared_inputs(x, y, sample_weight)
+    x, y = self._prepared(x, y, sample_weight)
     return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
 
   def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
@@ -251,7 +247,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     Raises:
       InputError (a ValueError): for arrays of such images.
     """
-    return super().predict(self._prepared(x), *args, **kwargs)
+    return super().predict(self._prepared(x)[0], *args, **kwargs)
 
   def make_train_function(self, force: bool = False) -> None:
     """Make the function that takes training steps, as in Keras; `fit` and `train_on_batch` call it."""
@@ -384,43 +380,32 @@ class KerasModelMixin(Adaptable, keras.Model):
       x = {**(x if isinstance(x, dict) else {"image": x}), "label": y}
     return x, sample_weight
 
-  def _prepared(self, x):
-    """The first argument of `fit`, with the values of arrays checked, without entries that the model never takes."""
+  def _prepared(self, x, y=None, sample_weight=None):
+    """The first two arguments of `fit`, with the values of arrays checked, without entries that the model never takes.
+
+    There are targets wherever there are weights: Keras drops weights without targets.
+    """
     if isinstance(x, tf.data.Dataset):
       spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
-      return x.map(lambda x, *more: (_known(x), *more)) if _known(spec) != spec else x
-    x = _known(as_array("x", x) if isinstance(x, (list, tuple)) else x)
+      return x.map(lambda x, *more: (_known(x), *more)) if _known(spec) != spec else x, y
+    x = _known(x)
     images = x["image"] if isinstance(x, dict) else x
     if isinstance(images, (str, bytes)) or not (hasattr(images, "__array__") or hasattr(images, "__iter__")):
       raise InputError(f"`x` must be images, as arrays or batches of them, got {shown(images)}")
-    keras.tree.map_structure(functools.partial(checks.check_not_masked, "x"), x)
-    x = keras.tree.map_structure(checks.native, x)
-    if hasattr(images, "__array__"):
-      self.check_images(images[:1])
-      checks.check_pixels(np.asarray(images), self.config.pixel_levels)
-    return x
-
-  def _prepared_inputs(self, x, y, sample_weight):
-    """The first two arguments of `fit`, with targets wherever there are weights: Keras drops those without targets."""
-    x = self._prepared(x)
+    if not (isinstance(images, (list, tuple)) or hasattr(images, "__array__")):
+      return x, y
+    x = {name: as_array(name, value) for name, value in x.items()} if isinstance(x, dict) else as_array("x", x)
     images = x["image"] if isinstance(x, dict) else x
-    if y is None and sample_weight is not None and hasattr(images, "__array__"):
-      if not self.config.num_classes:
-        y = sample_weight  # any will do
-      elif isinstance(x, dict) and "label" in x:
-        x = {**x}
-        y = x.pop("label")
-    return x, self._prepared_labels(y, x)
-
-  def _prepared_labels(self, y, x):
-    """The targets of `fit`, which are labels of a model with classes."""
-    if y is None or not self.config.num_classes:
-      return y
-    images = x["image"] if isinstance(x, dict) else x
-    labels = as_array("y", y, [len(images) if hasattr(images, "__array__") else None])
-    if labels.dtype.kind not in "iu":
-      raise InputError(f"`y` must be labels, which are integers, got {labels.dtype}")
-    return labels
+    self.check_images(images[:1])
+    checks.check_pixels(images, self.config.pixel_levels)
+    if not self.config.num_classes:
+      return x, sample_weight if y is None else y  # any targets will do
+    if y is None and sample_weight is not None and isinstance(x, dict):
+      y = x.pop("label", None)
+    labels = x.get("label") if y is None and isinstance(x, dict) else y
+    if labels is not None:
+      check_label_array(as_array("y", labels, [len(images)]), self.config)
+    return x, y
 
 
 def _has_suffix(path, suffix):

@@ -10,6 +10,7 @@ Adam, which changes weights by as much in every unit, would depend on the unit o
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import Any
@@ -21,7 +22,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
 from flowpp_tf.config.size import vector_flow_size
-from flowpp_tf.core.checks import as_array, check_count, check_number
+from flowpp_tf.core.checks import as_array, as_dtype, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.layers import DenseConditioner
@@ -39,6 +40,7 @@ _MIN_VARIANCE = 1e-6  # of ActNorm: constant features are not scaled without bou
 # docs/benchmarks/vector_flows.md says which data chose these. The default sizes of `vector_flow` are for more rows.
 _FEW_ROWS = 1000
 _SIZES_FOR_FEW_ROWS = dict(couplings=3, components=4, hidden=16, blocks=1, df=5.0)
+_SMALLEST = {"event_size": 2, "context_size": 0, "blocks": 0}  # of the sizes; of others 1
 _DTYPES = "float32", "float64"
 _POLICIES = *_DTYPES, "mixed_bfloat16", "mixed_float16"
 
@@ -70,8 +72,8 @@ def vector_flow(
     `FlowDistribution` of `[..., event_size]`. `VectorFlow` is the same as a Keras layer.
 
   Raises:
-    InputError (a ValueError): for an invalid size or dtype; the message names the argument.
-    ValueError: for a size that is too small or too large, or a `df` that is not positive.
+    InputError (a ValueError): for a size that is not an integer, too small or too large, another dtype, or a `df` that
+      is not positive.
 
   Examples:
     >>> flow = fpp.vector_flow(2)
@@ -84,7 +86,7 @@ def vector_flow(
   """
   sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
   _check_df(df)
-  name = _dtype_name(dtype)
+  name = as_dtype("dtype", dtype).name
   if name not in _DTYPES:
     raise InputError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
   number = keras.backend.get_uid("vector_flow") - 1  # as of the names that Keras gives to layers
@@ -107,8 +109,8 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
     `FlowDistribution` of `[..., D]`, not initialised: `fpp.fit` does that, or its `initialize`.
 
   Raises:
-    InputError (a ValueError): if an array does not have these shapes, or the arrays have different numbers of rows.
-    InputError: from `vector_flow`, for a size that is invalid.
+    InputError (a ValueError): if an array does not have these shapes, or the arrays have different numbers of rows;
+      from `vector_flow`, for a size that is invalid.
 
   Examples:
     >>> x = np.random.normal(size=[1000, 3]).astype("float32")
@@ -118,50 +120,21 @@ def vector_flow_for(data: TensorLike, context: TensorLike | None = None, **sizes
   columns = as_array("data", data, [None, None])
   if not len(columns):
     raise InputError("`data` must have rows, got none")
-  context_size = 0
-  if context is not None:
-    given = as_array("context", context, [len(columns), None])
-    context_size = given.shape[1]
+  context_size = 0 if context is None else as_array("context", context, [len(columns), None]).shape[1]
   of_rows = _SIZES_FOR_FEW_ROWS if len(columns) < _FEW_ROWS else {}
   return vector_flow(**{"event_size": columns.shape[1], "context_size": context_size, **of_rows, **sizes})
 
 
 def _checked_sizes(event_size, context_size, couplings, components, hidden, blocks):
-  check_count("event_size", event_size, 2)
-  check_count("context_size", context_size, 0)
-  check_count("couplings", couplings)
-  check_count("components", components)
-  check_count("hidden", hidden)
-  check_count("blocks", blocks, 0)
-  return dict(
-    event_size=int(event_size),
-    context_size=int(context_size),
-    couplings=int(couplings),
-    components=int(components),
-    hidden=int(hidden),
-    blocks=int(blocks),
-  )
+  sizes = dict(locals())
+  for name, size in sizes.items():
+    check_count(name, size, _SMALLEST.get(name, 1))
+  return {name: int(size) for name, size in sizes.items()}
 
 
 def _check_df(df):
   if df is not None:
     check_number("df", df, 0.0, ends=False)
-
-
-def _dtype_name(dtype):
-  """Return the name of a dtype of TensorFlow or NumPy; None for what is none."""
-  try:
-    return None if isinstance(dtype, int) else tf.as_dtype(dtype).name
-  except TypeError:
-    return None
-
-
-def _policy_name(dtype):
-  """Return the name of a policy of Keras, the global one for None; None for what is none."""
-  try:
-    return keras.dtype_policies.get(dtype).name
-  except (TypeError, ValueError, AttributeError):
-    return None
 
 
 def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
@@ -225,6 +198,15 @@ def _tiled(means, log_scale, values):
   return np.tile([*np.zeros(2 + len(means)), *means, *np.full(len(means), log_scale)], values)
 
 
+def _policy_name(dtype):
+  """Return the name of a policy of Keras in which a `VectorFlow` computes, the global one for None."""
+  with contextlib.suppress(TypeError, ValueError, AttributeError):
+    if (name := keras.dtype_policies.get(dtype).name) in _POLICIES:
+      return name
+  got = repr(dtype) if dtype else f"the global {keras.config.dtype_policy().name!r}"
+  raise InputError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
+
+
 @keras.saving.register_keras_serializable("flowpp_tf")
 class VectorFlow(Flow):
   """`vector_flow` as a Keras layer: `layer(x, context=None)` is the log density, `layer.distribution` the flow.
@@ -259,9 +241,6 @@ class VectorFlow(Flow):
     sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
     _check_df(df)
     policy = _policy_name(kwargs.get("dtype"))
-    if policy not in _POLICIES:
-      got = repr(kwargs["dtype"]) if kwargs.get("dtype") else f"the global {keras.config.dtype_policy().name!r}"
-      raise InputError(f"`dtype` must be {', '.join(_POLICIES[:-1])} or {_POLICIES[-1]}, got {got}")
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
     self._config = sizes if df is None else {**sizes, "df": float(df)}
     with keras.name_scope(self.name, caller=self):

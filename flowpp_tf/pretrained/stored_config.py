@@ -14,28 +14,18 @@ from flowpp_tf.io import budget
 class FlowPlusPlusLike(Protocol):
   """What stored weights need to know of a `FlowPlusPlus`, the room of which is above this one."""
 
+  weights: list[Any]
+  variable_dtype: str
   initialized: bool
+  dequantizer: Any
+  augmenter: Any
+  coupling_flow: Any
 
   @property
   def config(self) -> FlowPlusPlusConfig: ...
 
   @property
-  def weights(self) -> list[Any]: ...
-
-  @property
-  def variable_dtype(self) -> str: ...
-
-  @property
   def has_exact_density(self) -> bool: ...
-
-  @property
-  def dequantizer(self) -> Any: ...
-
-  @property
-  def augmenter(self) -> Any: ...
-
-  @property
-  def coupling_flow(self) -> Any: ...
 
 
 _FIELDS = {field.name for field in dataclasses.fields(FlowPlusPlusConfig)}
