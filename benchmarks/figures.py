@@ -21,15 +21,7 @@ PEERS = json.loads((ROOT / "benchmarks" / "peers.json").read_text())
 ARCHIVES = json.loads((ROOT / "benchmarks" / "archives.json").read_text())
 GLOW_FASHION_MNIST = "2.958"  # Nalisnick et al. 2019, arXiv:1810.09136
 # By preset: what its row says behind the name.
-NOTES = {
-  "digits": "",
-  "digits_by_class": ", given the label",
-  "optdigits": ", more training images",
-  "optdigits_by_class": ", more training images, given the label",
-  "fashion_mnist": "",
-  "photos": "",
-  "photos_v2": ", more photographs",
-}
+NOTES = {"digits": "", "digits_by_class": ", given the label", "fashion_mnist": "", "photos": ""}
 
 
 def evaluation(preset):
@@ -65,7 +57,7 @@ def readme_table(stored):
   del stored  # the presets' own
   codecs = ("JPEG XL", "PNG")
   yield "preset", "test images", "single-sample bound", "as an archive", *(f"{name}, files; sheet" for name in codecs)
-  for name in ("fashion_mnist", "photos_v2", "digits"):
+  for name in ("fashion_mnist", "photos", "digits"):
     value, error, _ = bound(name)
     entry = ARCHIVES["presets"].get(name)
     yield (

@@ -5,11 +5,11 @@ python examples/photo_folder.py --output=photos_train --skip=abstract,elephants,
     /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature
 bin/train --flagfile=configs/photos_crops.flags --dataset=folder:photos_train --splits_file=photos_train/splits.txt
 
-That is the folder of `photos`. That of `photos_v2` has more photographs, each at three sizes:
+The preset `photos` began with that folder. Its last run has more photographs, each at three sizes:
 
 apt-get install lxqt-themes opencv-doc palapeli-data
 wallpapers=/usr/share/lxqt/wallpapers examples=/usr/share/doc/opencv-doc/examples
-python examples/photo_folder.py --output=photos_train_v2 --side=512,700,900 --skip=abstract,elephants,saturnian,\
+python examples/photo_folder.py --output=more_photos_train --side=512,700,900 --skip=abstract,elephants,saturnian,\
 infinite-sea,painting,midnight,fossa,analogpattern,umang,logo,starry,/left,/right,suzanne,ellipses,pca_test,text_,\
 licenseplate,ela_modified,char,segmented,messi,happyfish,blox,aloer \
     /usr/share/backgrounds/budgie /usr/share/backgrounds /usr/share/backgrounds/mate/nature \

@@ -12,8 +12,7 @@ import figures  # noqa: E402
 import growth as growth_benchmark  # noqa: E402
 
 RESULTS = json.loads((figures.ROOT / "benchmarks" / "results.json").read_text())
-TITLES = {"fashion_mnist": "Fashion-MNIST, {} test images", "photos_v2": "photos, {} test patches"}
-BEFORE = {"photos_v2": "photos"}  # the preset with whose weights one began
+TITLES = {"fashion_mnist": "Fashion-MNIST, {} test images", "photos": "photos, {} test patches"}
 
 
 def bits_per_dim(theme):
@@ -95,39 +94,32 @@ def growth(theme):
 
 
 def training_curves(theme):
-  """Bits/dim of training and validation over the steps; presets that follow one another have one chart."""
-  last = [preset for preset in figures.NOTES if preset not in BEFORE.values()]
-  chains = [[BEFORE[preset], preset] if preset in BEFORE else [preset] for preset in last]
-  height = math.ceil(len(chains) / 2)
+  """Bits/dim of training and validation over the steps of each preset."""
+  height = math.ceil(len(figures.NOTES) / 2)
   fig, axes = style.figure(theme, 3.1 * height, height, 2)
-  for ax in axes.flat[len(chains) :]:
+  for ax in axes.flat[len(figures.NOTES) :]:
     ax.set_axis_off()
-  for ax, presets in zip(axes.flat, chains):
+  for ax, preset in zip(axes.flat, figures.NOTES):
     ax.grid(color=theme.faint, linewidth=0.8)
-    steps, curves = [], {"bits_per_dim": [], "val_bits_per_dim": []}
-    for preset in presets:
-      before, rows = steps[-1] if steps else 0, history(preset)
-      steps += [before + row["step"] for row in rows]
-      for key, curve in curves.items():
-        curve += [row[key] for row in rows]
-      best = min(rows, key=lambda row: row["val_bits_per_dim"])
-      place = before + best["step"], best["val_bits_per_dim"]
-      ax.plot(*place, "o", color=theme.ours, markersize=8)
-      above = best["val_bits_per_dim"] > best["bits_per_dim"]  # the side where the other curve is not
-      offset = dict(xytext=(0, 10 if above else -21), textcoords="offset points", ha="right")
-      ax.annotate(f"{best['val_bits_per_dim']:.2f}", place, color=theme.ours, **offset)
+    rows = history(preset)
+    steps, best = [row["step"] for row in rows], min(rows, key=lambda row: row["val_bits_per_dim"])
+    place = best["step"], best["val_bits_per_dim"]
+    ax.plot(*place, "o", color=theme.ours, markersize=8)
+    above = best["val_bits_per_dim"] > best["bits_per_dim"]  # the side where the other curve is not
+    offset = dict(xytext=(0, 10 if above else -21), textcoords="offset points", ha="right")
+    ax.annotate(f"{best['val_bits_per_dim']:.2f}", place, color=theme.ours, **offset)
     for key, color in (("bits_per_dim", theme.training), ("val_bits_per_dim", theme.ours)):
-      ax.plot(steps, curves[key], color=color, linewidth=2.5)
+      ax.plot(steps, [row[key] for row in rows], color=color, linewidth=2.5)
     ax.margins(y=0.2)
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.set_title(", ".join(presets), loc="left", color=theme.text)
+    ax.set_title(preset, loc="left", color=theme.text)
     ax.set_xlim(0, 1.03 * steps[-1])
     ax.locator_params(nbins=5)
     low, high = ax.get_ylim()
     ax.set_yticks([tick for tick in ax.get_yticks() if low <= tick <= high])
   for ax in axes[:, 0]:
     ax.set_ylabel("bits/dim", color=theme.text)
-  for ax in axes.flat[len(chains) - 2 : len(chains)]:
+  for ax in axes.flat[len(figures.NOTES) - 2 : len(figures.NOTES)]:
     ax.set_xlabel("training step", color=theme.text)
   for y, name, color in ((0.88, "validation, EMA weights", theme.ours), (0.76, "training", theme.training)):
     axes[0, 0].text(0.97, y, name, ha="right", color=color, transform=axes[0, 0].transAxes)

@@ -82,11 +82,6 @@ def samples_fashion_mnist(theme):
   return style.grid(_samples("fashion_mnist", 4, 10, 0.9), theme, 4, 6)
 
 
-def samples_optdigits(theme):
-  """Samples of the preset optdigits, temperature 1."""
-  return style.grid(_samples("optdigits", 4, 12, 1.0), theme, 10, 6)
-
-
 @functools.cache
 def _samples_by_class(preset, rows, temperature, guidance=0.0):
   z = np.repeat(latents(preset, rows, temperature), 10, axis=0)
@@ -94,19 +89,14 @@ def _samples_by_class(preset, rows, temperature, guidance=0.0):
   return _in_rows(images, preset, rows)
 
 
-def samples_optdigits_by_class(theme):
-  """Samples of the preset optdigits_by_class, temperature 1, a column for each class; a row shares its latents."""
-  return style.grid(_samples_by_class("optdigits_by_class", 4, 1.0), theme, 12, 6)
+def samples_digits_by_class(theme):
+  """Samples of the preset digits_by_class, temperature 1, a column for each class; a row shares its latents."""
+  return style.grid(_samples_by_class("digits_by_class", 4, 1.0), theme, 12, 6)
 
 
 def samples_photos(theme):
   """Samples of the preset photos, temperature 1."""
   return style.grid(_samples("photos", 3, 8, 1.0), theme, 4, 6)
-
-
-def samples_photos_v2(theme):
-  """Samples of the preset photos_v2, temperature 1."""
-  return style.grid(_samples("photos_v2", 3, 8, 1.0), theme, 4, 6)
 
 
 @functools.cache

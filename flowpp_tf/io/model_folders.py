@@ -19,8 +19,8 @@ def presets() -> dict[str, str]:
   """Return the names of the presets that ship with the package, each with one line of description.
 
   Examples:
-    >>> [name for name in fpp.presets() if name.startswith("photos")]
-    ['photos', 'photos_v2']
+    >>> list(fpp.presets())
+    ['digits', 'digits_by_class', 'fashion_mnist', 'photos']
   """
   return {path.parent.name: read_json(path)["description"] for path in sorted(_SHIPPED.glob(f"*/{ABOUT}"))}
 

@@ -83,15 +83,15 @@ def test_each_64_images_have_a_checksum():
   np.testing.assert_array_equal(error.value.images[error.value.known], images(200)[plain + 64 :])
 
 
-# Version 0.2.0 wrote digits.fpp: whatever changes a number of the codec loses such files.
-def test_an_archive_of_an_earlier_version_is_decoded():
+# Whatever changes a number of the codec loses files such as digits.fpp.
+def test_a_stored_archive_is_decoded():
   coder = compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
   decoded = fpp.decompress(coder, (REFERENCE / "digits.fpp").read_bytes())
   np.testing.assert_array_equal(decoded, load_dataset("digits").test)
 
 
 @pytest.mark.slow
-def test_a_segment_is_written_as_by_an_earlier_version():
+def test_a_segment_is_written_as_in_the_stored_archive():
   coder = compression.TieredCodec(fpp.FlowPlusPlus.from_preset("digits"))
   (written,) = archive.ArchiveReader(io.BytesIO((REFERENCE / "digits.fpp").read_bytes())).segments()
   assert segment.encode_segment(coder.codec, load_dataset("digits").test) == written.data

@@ -62,7 +62,7 @@ def test_figures_of_presets_and_archives_follow_from_what_is_stored():
   found = figures.figures(STORED)
   evaluated = json.loads((figures.PRESETS / "digits" / "evaluation.json").read_text())["test"]["bounds"]
   assert found["digits_single"] == f"{evaluated[0]['bits_per_dim']:.3f}"
-  assert found["digits_archive"] == f"{8 * 3217 / (180 * 64):.3f}"  # bytes of 180 images of 8x8
+  assert found["digits_archive"] == f"{8 * 3120 / (180 * 64):.3f}"  # bytes of 180 images of 8x8
   assert found["digits_training_constant_share"] == f"{100 * 600 / 20504:.1f} %"
   assert found["label_bits"] == "0.052"  # log2(10) bits on 64 pixels
 
@@ -101,11 +101,11 @@ def test_maps_of_other_weights_are_not_taken_from_the_cache(monkeypatch, tmp_pat
   made = []
   monkeypatch.setattr(elpv_defects, "maps_of", lambda workdir, pictures: made.append(workdir.path.name) or pictures + 1)
   pictures = {"train": np.zeros(1), "validation": np.zeros(2), "test": np.zeros(3)}
-  for name in ("digits", "optdigits", "digits"):
+  for name in ("digits", "photos", "digits"):
     monkeypatch.setattr(elpv_defects, "FLAGS", types.SimpleNamespace(model=name, cache=f"{tmp_path}/a"))
     maps = elpv_defects.maps_of_splits(pictures)
     assert {split: array.tolist() for split, array in maps.items()} == {"validation": [1, 1], "test": [1, 1, 1]}
-  assert made == ["digits", "digits", "optdigits", "optdigits"]
+  assert made == ["digits", "digits", "photos", "photos"]
 
 
 def test_seams_are_those_of_tiles_that_see_their_neighbours(monkeypatch):

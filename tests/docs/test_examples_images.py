@@ -50,7 +50,7 @@ def table(out):
   }
 
 
-# --- optdigits.py -------------------------------------------------------------------------------
+# --- uci_digits.py ------------------------------------------------------------------------------
 
 
 def test_more_digits_are_for_training_and_those_of_digits_stay_where_they_are(tmp_path, monkeypatch):
@@ -61,9 +61,9 @@ def test_more_digits_are_for_training_and_those_of_digits_stay_where_they_are(tm
   lines = [",".join(map(str, row)) for row in rows]
   (tmp_path / "keel.dat").write_text("\n".join(["@relation optdigits", "@data", *lines]) + "\n")
   (tmp_path / "uci.tra").write_text("\n".join(lines[:1]) + "\n")  # one is in both files
-  output = tmp_path / "optdigits.npz"
-  out = call(monkeypatch, "optdigits", f"--output={output}", str(tmp_path / "keel.dat"), str(tmp_path / "uci.tra"))
-  assert out.endswith("optdigits.npz: 1,530 for train, 90 for validation, 180 for test\n")
+  output = tmp_path / "uci_digits.npz"
+  out = call(monkeypatch, "uci_digits", f"--output={output}", str(tmp_path / "keel.dat"), str(tmp_path / "uci.tra"))
+  assert out.endswith("uci_digits.npz: 1,530 for train, 90 for validation, 180 for test\n")
   made = load_dataset(f"npz:{output}", levels=17, labels=True)
   for split in ("validation", "test"):
     np.testing.assert_array_equal(made.split(split), digits.split(split))

