@@ -39,7 +39,7 @@ def test_figures_that_two_pages_name_are_written_not_typed():
     "docs/numerics.md": ("sampling_cifar10", "sampling_small"),
     "docs/performance.md": ("sampling_cifar10", "remat_train_time", "bfloat16_train_time"),
     "docs/compression.md": ("digits_constant_share", "digits_training_constant_share"),
-    "README.md": ("release_train", "release_sample", "release_memory", "baseline_train_time", "digits_single_2"),
+    "README.md": ("release_train", "release_sample", "release_memory", "baseline_train_time", "digits_run_single_2"),
   }
   for page, names in places.items():
     text = (run_all.ROOT / page).read_text()
