@@ -126,7 +126,7 @@ def log_density(x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.T
   return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
 
 
-@functools.partial(traced_once, inline=True, jit=("elementwise", "blocks"))
+@functools.partial(traced_once, inline=True, jit=True)
 @tf.custom_gradient
 def logit_cdf(
   x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor

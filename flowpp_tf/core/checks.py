@@ -11,15 +11,14 @@ A value is checked once, where a user hands it in. Values of a graph cannot be s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import functools
 import inspect
 import math
 import os
-import re
 import types
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
@@ -484,102 +483,3 @@ def check_labels(labels: np.ndarray, lowest: int, num_classes: int, of: str = ""
     classes = f" ({num_classes} classes)" if of else ""
     values = f"values from {np.min(labels)} to {np.max(labels)}"
     raise InputError(f"`labels`{of} must lie in {lowest} .. {num_classes - 1}{classes}, got {values}{hint}")
-
-
-# --- Graphs -------------------------------------------------------------------------------------
-
-
-class Check(NamedTuple):
-  """An assertion of a graph: `message`, which ends in ", got", is followed by `value` where `condition` is false."""
-
-  condition: tf.Tensor
-  message: str
-  value: tf.Tensor
-
-
-def with_shape(name: str, tensor: tf.Tensor, expected: Sequence[int | None]) -> tf.Tensor:
-  """Return a tensor `[B, ...]` whose shape is `expected`; sizes that a graph does not know are checked when it runs."""
-  import tensorflow as tf
-
-  if tensor.shape.rank is not None:
-    check_shape(name, [*tensor.shape], expected)
-    if tensor.shape[1:].is_fully_defined():
-      return tensor
-  found, rank = tf.shape(tensor), len(expected)
-  same = tf.reduce_all(tf.concat([found, [-1] * rank], axis=0)[1:rank] == expected[1:]) & (tf.size(found) == rank)
-  return tf.ensure_shape(checked(tensor, [Check(same, _not_of_shape(name, expected), found)]), expected)
-
-
-def pixel_checks(images: tf.Tensor, levels: int | None) -> list[Check]:
-  """Return the checks of images that `check_pixels` makes of arrays; the error shows the first wrong value."""
-  import tensorflow as tf
-
-  values, valid = _wide(images), pixels_are_valid(images, levels)
-  all_valid, example = tf.reduce_all(valid), tf.boolean_mask(values, ~valid)[:1]
-  if levels is None:
-    return [Check(all_valid, "`images` must be finite, got", example)]
-  divided = tf.reduce_all((values >= 0) & (values <= 1))
-  return [
-    Check(all_valid | (divided != hint), _not_integers(levels, hint), example)
-    for hint in (True, False)  # so that one of them fails
-  ]
-
-
-def _wide(images):
-  """Images of a dtype that can be compared with any number of levels, unlike uint8 with 256."""
-  import tensorflow as tf
-
-  return images if images.dtype.is_floating else tf.cast(images, tf.int64)
-
-
-def finite_check(name: str, values: tf.Tensor) -> Check:
-  """Return the check of real numbers that `check_all_finite` makes of arrays."""
-  import tensorflow as tf
-
-  wrong = ~tf.math.is_finite(values)
-  return Check(~tf.reduce_any(wrong), f"`{name}` must be finite, got", tf.boolean_mask(values, wrong)[:1])
-
-
-def label_checks(labels: tf.Tensor, lowest: int, num_classes: int) -> list[Check]:
-  """Return the checks of labels that `check_labels` makes of arrays."""
-  import tensorflow as tf
-
-  wrong = (labels < lowest) | (labels >= num_classes)
-  return [Check(~tf.reduce_any(wrong), _not_labels(lowest, num_classes), tf.boolean_mask(labels, wrong)[:1])]
-
-
-def checked(tensor: tf.Tensor, checks: Sequence[Check]) -> tf.Tensor:
-  """Return `tensor` once all checks hold. XLA leaves assertions out."""
-  import tensorflow as tf
-
-  with tf.control_dependencies([tf.debugging.Assert(check.condition, check[1:]) for check in checks]):
-    return tf.identity(tensor)
-
-
-@contextlib.contextmanager
-def input_errors() -> Iterator[None]:
-  """Turn the error of a `Check` in a graph that is run within into an `InputError`; others stay as they are."""
-  import tensorflow as tf
-
-  try:
-    yield
-  except tf.errors.InvalidArgumentError as error:
-    found: Any = re.search(r"assertion failed: \[(.* must .*, got)\] \[(.*?)\]", error.message)
-    if found is None:
-      raise
-    raise InputError(" ".join(found.groups())) from None
-
-
-def _not_of_shape(name, expected, batch="B"):
-  sizes = ", ".join(batch if size is None else str(size) for size in expected)
-  return f"`{name}` must be of shape [{sizes}], got"
-
-
-def _not_integers(levels, divided, name="images"):
-  """The message about pixels, up to the value; `divided`: all of them are from 0 to 1."""
-  hint = ", not scaled to 0 .. 1 (did you divide by 255?)" if divided else ""
-  return f"`{name}` must be integers in 0 .. {levels - 1}{hint}, got"
-
-
-def _not_labels(lowest, num_classes, of=""):
-  return f"`labels`{of} must lie in {lowest} .. {num_classes - 1}{f' ({num_classes} classes)' if of else ''}, got"

@@ -15,7 +15,7 @@ from flowpp_tf.core.errors import InputError, unknown_name
 SPLITS = ("train", "validation", "test")
 WEIGHT_DTYPES = ("float32", "float16", "int8")  # of exported graphs
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
-JIT = ("off", "elementwise", "blocks")  # what XLA compiles, see tracing.py
+JIT = ("off", "blocks")  # what XLA compiles, see tracing.py
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
 
 HOW_TO_REGISTER = " (--import=MODULE registers others)"

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.tracing import maybe_compiled
+from flowpp_tf.core.tracing import traced_once
 
 
 def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
@@ -35,17 +35,20 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
 
 
 def recomputed_elementwise(
-  function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]] | None = None
+  function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]]
 ) -> Callable[..., tf.Tensor]:
-  """Return a `rematerialized` function that XLA compiles to two kernels, value and gradient, if `set_jit` says so.
+  """Return a `rematerialized` function with a formula for its gradient, whose eager calls share a graph.
 
   Args:
     function: as in `rematerialized`, and elementwise.
-    gradient: `gradient(upstream, *arguments)`, the gradients by all arguments, None where there is none; by default
-      those of autodiff, which takes more operations than a formula.
+    gradient: `gradient(upstream, *arguments)`, the gradients by all arguments, None where there is none.
   """
-  value, gradient = (maybe_compiled(f, in_eager_mode=True) for f in (function, gradient or _gradient_of(function)))
-  return functools.wraps(function)(_with_gradient(value, gradient))
+  return functools.wraps(function)(_with_gradient(*map(_traced_in_eager_mode, (function, gradient))))
+
+
+def _traced_in_eager_mode(function):
+  shared = traced_once(function, in_eager_mode=True)
+  return lambda *tensors: (shared if tf.executing_eagerly() else function)(*tensors)
 
 
 def _with_gradient(function, gradient_of):

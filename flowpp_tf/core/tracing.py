@@ -1,6 +1,6 @@
 """Functions that are traced once, and what XLA compiles of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import functools
 import threading
 from typing import Any
@@ -19,8 +19,7 @@ def set_jit(what: str) -> None:
   """Choose what XLA compiles in functions that are traced from now on.
 
   Args:
-    what: "off"; "elementwise" for what is between the products of a block, and the mixtures; "blocks" for whole blocks
-      and the mixtures. Each kind of block is compiled once.
+    what: "off", or "blocks" for the blocks of the networks and the mixtures. Each kind of block is compiled once.
 
   Raises:
     InputError (a ValueError): if it is none of these.
@@ -32,7 +31,7 @@ def set_jit(what: str) -> None:
 
 
 def traced_once(
-  function: Callable[..., Any], inline: bool = False, in_eager_mode: bool = False, jit: Sequence[str] = ()
+  function: Callable[..., Any], inline: bool = False, in_eager_mode: bool = False, jit: bool = False
 ) -> Callable[..., Any]:
   """Return a function whose calls inside of a `tf.function` share one graph for each set of shapes.
 
@@ -43,7 +42,7 @@ def traced_once(
     inline: whether TensorFlow inlines the calls before it runs the graph. That takes time once; a call that is not
       inlined takes some microseconds each time.
     in_eager_mode: whether eager calls share the graph too, rather than be calls of the function itself.
-    jit: the choices of `set_jit` under which XLA compiles the function, in graphs.
+    jit: whether XLA compiles the function, in graphs, after `set_jit("blocks")`.
   """
   functions: dict[Any, Callable[..., Any]] = {}
   lock = threading.RLock()
@@ -61,7 +60,7 @@ def traced_once(
       return function(*tensors)
     tensors = tuple(None if tensor is None else tf.convert_to_tensor(tensor) for tensor in tensors)
     # TensorFlow would take the trace of a partly unknown shape for one that is known.
-    compiled = _jit in jit and not tf.executing_eagerly()
+    compiled = jit and _jit == "blocks" and not tf.executing_eagerly()
     # A graph of the search for a NaN has checks, which later calls must not have.
     key = (
       compiled,
@@ -86,16 +85,3 @@ def forget_traces() -> None:
   """Free the graphs of all functions that are `traced_once`; the next calls trace them again."""
   for function in list(_traced):
     function.forget_traces()
-
-
-def maybe_compiled(
-  function: Callable[..., Any], in_eager_mode: bool = False, jit: Sequence[str] = ("elementwise",)
-) -> Callable[..., Any]:
-  """Return a function that other graphs take in, unless XLA compiles it; arguments as in `traced_once`."""
-  shared = traced_once(function, in_eager_mode=in_eager_mode, jit=jit)
-
-  @functools.wraps(function)
-  def call(*tensors):
-    return (shared if tf.executing_eagerly() or _jit in jit else function)(*tensors)
-
-  return call

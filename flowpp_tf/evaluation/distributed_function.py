@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.checks import input_errors
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.finite import check_finite, first_non_finite_part
+from flowpp_tf.core.finite import check_finite, not_finite
 from flowpp_tf.core.lanes import concat_shards, in_eager_lanes, lane_count
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus
@@ -80,11 +79,10 @@ class DistributedFunction:
     tensors = lambda: map(tf.convert_to_tensor, arrays)
     again = lambda: self._function(*tensors())
     try:
-      with self._workers.guard(), input_errors():
+      with self._workers.guard():
         results = (self._eagerly(*tensors()) if eagerly else self._run(*arrays)).numpy()[:count]
-    except InputError as error:
-      found = first_non_finite_part(again)
-      raise InputError(f"{error}: {found}" if found else str(error)) from None
+    except tf.errors.InvalidArgumentError as error:  # of images that were not finite before they became integers
+      raise InputError(not_finite("the images of the model", again)) from error
     if results.dtype.kind == "f":
       check_finite("the results of the model", results, again)
     return results

@@ -3,13 +3,15 @@
 import pathlib
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, input_errors, shown
+from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_labels, check_pixels, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import is_count
 from flowpp_tf.io.digests import check_digests
 from flowpp_tf.io.gate import read_json, reason
+from flowpp_tf.models.conditioning import lowest_label
 from flowpp_tf.pretrained.stored_config import config_of_fields
 from flowpp_tf.types import Path, Seed, TensorLike
 
@@ -92,9 +94,41 @@ class LoadedModel:
         f"`{key}` must be " + ("given: the model takes it" if key in specs else "left out: the model does not take it")
       )
     inputs = {key: _convert(key, values[key], spec) for key, spec in specs.items()}
-    with input_errors():
+    self._check_values(**{key: tensor.numpy() for key, tensor in inputs.items()})
+    try:
       (result,) = function(**inputs).values()
+    except tf.errors.InvalidArgumentError as error:  # inputs have been checked
+      raise InputError("the images of the model must be finite, got NaN or infinity") from error
     return result
+
+  def _check_values(
+    self, images=None, latents=None, n=None, num_samples=1, temperature=0, seed=0, labels=None, condition=None
+  ):
+    """Raise an `InputError` for arguments that the signatures refuse; see saved_model.py."""
+    del seed
+    most, what, count = self.metadata["max_batch"], "`n`", n
+    if n is None:
+      name, values = ("latents", latents) if images is None else ("images", images)
+      what, count = f"the number of `{name}`", len(values)
+    draws = int(num_samples) * count
+    for holds, message in (
+      (1 <= count <= most, f"{what} must be from 1 to {most}, got {count}"),
+      (num_samples >= 1, f"`num_samples` must be at least 1, got {num_samples}"),
+      (draws <= most, f"`num_samples` times the number of `images` must be at most {most}, got {draws}"),
+      (0 <= temperature < np.inf, f"`temperature` must be finite and at least 0, got {temperature}"),
+    ):
+      if not holds:
+        raise InputError(message)
+    for name, values in (("labels", labels), ("condition", condition)):
+      if values is not None and len(values) != count:
+        raise InputError(f"`{name}` must be one for each image, got {len(values)}")
+    if images is not None:
+      check_pixels(images, self.config.pixel_levels)
+    if labels is not None:
+      check_labels(labels, lowest_label(self.config), self.config.num_classes)
+    for name, values in (("latents", latents), ("condition", condition)):
+      if values is not None:
+        check_all_finite(name, values)
 
 
 def _convert(name, value, spec):
@@ -108,8 +142,6 @@ def _convert(name, value, spec):
     numbers = tensor.numpy()
     if numbers.size and not (spec.dtype.min <= numbers.min() and numbers.max() <= spec.dtype.max):
       raise InputError(f"`{name}` must be from {spec.dtype.min} to {spec.dtype.max}, got {shown(value)}")
-  if name == "condition":
-    check_all_finite(name, tensor)
   if not spec.shape.is_compatible_with(tensor.shape):
     raise InputError(f"`{name}` must be of shape {spec.shape}, got {tensor.shape}")
   return tf.cast(tensor, spec.dtype)

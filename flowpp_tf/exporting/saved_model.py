@@ -23,7 +23,7 @@ import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import Check, check_arguments, check_count, checked, finite_check, label_checks, pixel_checks
+from flowpp_tf.core.checks import check_arguments, check_count, pixels_are_valid
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import check_weights_finite
 from flowpp_tf.exporting.target import checked_target, metadata_text
@@ -155,47 +155,57 @@ class _Inputs:
     self.conditioning_specs = model.conditioning_specs
 
   def images(self, images, values):
-    images = tf.ensure_shape(images, [None, *self.image_shape])
+    images, levels = tf.ensure_shape(images, [None, *self.image_shape]), self._config.pixel_levels
     size = self._size("the number of `images` must be", tf.shape(images)[0])
-    images = checked(images, [size, *pixel_checks(images, self._config.pixel_levels)])
+    expected = "be finite" if levels is None else f"be integers in 0 .. {levels - 1}"
+    images = _asserted(images, size, _all("images", expected, pixels_are_valid(images, levels), images))
     return images, self._conditioning(values, images)
 
   def latents(self, latents, values):
     latents = tf.ensure_shape(latents, [None, *self.latent_shape])
     size = self._size("the number of `latents` must be", tf.shape(latents)[0])
-    latents = checked(latents, [size, finite_check("latents", latents)])
+    latents = _asserted(latents, size, _all("latents", "be finite", tf.math.is_finite(latents), latents))
     return latents, self._conditioning(values, latents)
 
   def num_samples(self, num_samples, images):
     num_samples, most = tf.ensure_shape(num_samples, []), self._max_batch
     draws = tf.cast(num_samples, tf.int64) * tf.shape(images, tf.int64)[0]
     fits = f"`num_samples` times the number of `images` must be at most {most}, got"
-    return checked(
-      num_samples,
-      [Check(num_samples > 0, "`num_samples` must be at least 1, got", num_samples), Check(draws <= most, fits, draws)],
-    )
+    enough = num_samples > 0, "`num_samples` must be at least 1, got", num_samples
+    return _asserted(num_samples, enough, (draws <= most, fits, draws))
 
   def n_and_temperature(self, n, temperature):
     n, temperature = tf.ensure_shape(n, []), tf.ensure_shape(temperature, [])
     valid = tf.math.is_finite(temperature) & (temperature >= 0)
-    warm = Check(valid, "`temperature` must be finite and at least 0, got", temperature)
-    return checked(n, [self._size("`n` must be", n), warm]), temperature
+    warm = valid, "`temperature` must be finite and at least 0, got", temperature
+    return _asserted(n, self._size("`n` must be", n), warm), temperature
 
   def _size(self, what, size):
-    return Check((size > 0) & (size <= self._max_batch), f"{what} from 1 to {self._max_batch}, got", size)
+    return (size > 0) & (size <= self._max_batch), f"{what} from 1 to {self._max_batch}, got", size
 
   def _conditioning(self, values, images):
     """Labels and conditions by name, one for each of the images or latents."""
-    conditioning, count = dict(zip(self.conditioning_specs, values)), tf.shape(images)[0]
-    checks = []
-    if "labels" in conditioning:
-      checks += label_checks(conditioning["labels"], lowest_label(self._config), self._config.num_classes)
-    if "condition" in conditioning:
-      checks.append(finite_check("condition", conditioning["condition"]))
+    conditioning, count, checks = dict(zip(self.conditioning_specs, values)), tf.shape(images)[0], []
     for name, value in conditioning.items():
+      lowest, most = lowest_label(self._config), self._config.num_classes - 1
+      if name == "labels":
+        checks.append(_all(name, f"lie in {lowest} .. {most}", (value >= lowest) & (value <= most), value))
+      else:
+        checks.append(_all(name, "be finite", tf.math.is_finite(value), value))
       found = tf.shape(value)[0]
-      checks.append(Check(found == count, f"`{name}` must be one for each image, got", found))
-    return {name: checked(value, checks) for name, value in conditioning.items()}
+      checks.append((found == count, f"`{name}` must be one for each image, got", found))
+    return {name: _asserted(value, *checks) for name, value in conditioning.items()}
+
+
+def _all(name, expected, valid, values):
+  """The check that all values are valid, whose error shows the first that is not."""
+  return tf.reduce_all(valid), f"`{name}` must {expected}, got", tf.boolean_mask(values, ~valid)[:1]
+
+
+def _asserted(tensor, *checks):
+  """A tensor once all checks hold: pairs of a condition and what the error says, the message and a value."""
+  with tf.control_dependencies([tf.debugging.Assert(holds, texts) for holds, *texts in checks]):
+    return tf.identity(tensor)
 
 
 def _with_inputs(function, names):

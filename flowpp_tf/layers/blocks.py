@@ -89,5 +89,5 @@ def _shared(block, training):
       )
       return block.stateless_call(trained, others, *inputs, ctx=EvalContext(training, seed, batch_offset))[0]
 
-    functions[training] = traced_once(call, in_eager_mode=True, jit=("blocks",))
+    functions[training] = traced_once(call, in_eager_mode=True, jit=True)
   return functions[training]

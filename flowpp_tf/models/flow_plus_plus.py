@@ -14,7 +14,6 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import (
   INT32_MAX,
-  Check,
   as_array,
   as_sample_shape,
   as_tensor,
@@ -26,7 +25,6 @@ from flowpp_tf.core.checks import (
   check_shape,
   check_type,
   check_uniform_noise,
-  checked,
   pixel_dtype,
   pixels_are_valid,
 )
@@ -612,7 +610,9 @@ class FlowPlusPlus(KerasModelMixin):
     if tf.executing_eagerly() or self.has_exact_density:
       return x
     finite = tf.math.is_finite(x)
-    return checked(x, [Check(tf.reduce_all(finite), _NOT_FINITE, tf.boolean_mask(x, ~finite)[:1])])
+    first = tf.boolean_mask(x, ~finite)[:1]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), [_NOT_FINITE, first])]):
+      return tf.identity(x)
 
   def _of_pixels(self, bijector):
     """A bijector of the image's channels, which leaves the augmented ones as they are."""

@@ -36,8 +36,8 @@ def define_device_flags() -> None:
     "jit",
     "auto",
     ["auto", *JIT],
-    "What XLA compiles: nothing (off), what is between the products "
-    "(elementwise), whole blocks (blocks). auto is blocks on GPUs and TPUs, off on CPUs.",
+    "What XLA compiles: nothing (off), or the blocks of the networks (blocks). auto is blocks on GPUs and TPUs, "
+    "off on CPUs.",
   )
 
 

@@ -356,7 +356,7 @@ def test_a_saved_model_takes_what_images_are_given(tmp_path):
   for change, message in (
     (dict(labels=[0, 1, 2, 3]), "`labels` must lie in"),
     (dict(labels=[0, 1]), "one for each"),
-    (dict(condition=given["condition"].astype(np.float64) + 1e300), "`condition` must be finite, got inf"),
+    (dict(condition=given["condition"].astype(np.float64) + 1e300), "`condition` must be finite, got "),
     (dict(other=1), "`other` must be left out"),
   ):
     with pytest.raises(fpp.InputError, match=message):
