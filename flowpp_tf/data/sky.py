@@ -6,10 +6,10 @@ under one point spread function (Moffat). Each frame has its own sky, seeing and
     x = BIAS + Poisson(scene) + round(N(0, READ_NOISE^2))
 
 at one electron per level, so that the entropy of a pixel given the scene is that of a Poisson distribution convolved
-with a rounded normal one, a sum of finitely many terms. Whoever does not know the scene needs at least as many bits.
+with a rounded normal one, a sum of finitely many terms (benchmarks/sky16.py). Whoever does not know the scene needs at
+least as many bits.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -28,7 +28,7 @@ FRAMES = {"train": 96, "validation": 4, "test": 16}
 _SKY = 150.0, 1500.0  # electrons per pixel, log-uniform by frame
 _STARS, _GALAXIES = 50, 15  # means of their numbers
 _STAR_FLUX, _GALAXY_FLUX = (300.0, 5e5), (1e3, 1e5)  # electrons, log-uniform
-_MOST_ELECTRONS = 60_000.0  # of a pixel's mean; brighter frames would saturate
+MOST_ELECTRONS = 60_000.0  # of a pixel's mean; brighter frames would saturate
 _VERSION = 1
 
 
@@ -110,61 +110,8 @@ def scene(split: str, index: int) -> np.ndarray:
   y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
   slope = rng.uniform(-0.1, 0.1, 2)
   sky = log_uniform(*_SKY) * (1 + slope[0] * x + slope[1] * y)
-  return np.clip(np.maximum(image.array, 0) + sky, 0, _MOST_ELECTRONS)
+  return np.clip(np.maximum(image.array, 0) + sky, 0, MOST_ELECTRONS)
 
 
 def _generator(split, index, stream):
   return np.random.Generator(np.random.PCG64([16, list(FRAMES).index(split), index, stream]))
-
-
-# --- The noise ----------------------------------------------------------------------------------
-
-
-@functools.cache
-def _read_noise():
-  """Return the probabilities of round(N(0, READ_NOISE^2)), and the largest value that has one."""
-  most = math.ceil(9 * READ_NOISE)
-  below = np.array([0.5 * math.erfc(-(j - 0.5) / (READ_NOISE * math.sqrt(2))) for j in range(-most, most + 2)])
-  return np.diff(below), most
-
-
-def probabilities(mean: float) -> tuple[int, np.ndarray]:
-  """Return the first value of BIAS + Poisson(mean) + round(N(0, READ_NOISE^2)), and the probability of each from it."""
-  spread = 12 * math.sqrt(mean) + 30
-  first, last = max(0, math.floor(mean - spread)), math.ceil(mean + spread)
-  counts = np.arange(first, last + 1)
-  log_p = counts * math.log(mean) - mean - np.array([math.lgamma(k + 1) for k in counts.tolist()])
-  noise, most = _read_noise()
-  return BIAS + first - most, np.convolve(np.exp(log_p), noise)
-
-
-@functools.cache
-def _entropies():
-  """Return the logarithms of means, and the entropies in bits there."""
-  means = np.geomspace(1.0, 1.01 * _MOST_ELECTRONS, 400)
-  entropies = []
-  for mean in means:
-    _, p = probabilities(float(mean))
-    p = p[p > 0]
-    entropies.append(-np.sum(p * np.log2(p)))
-  return np.log(means), np.array(entropies)
-
-
-def surprise(frame_: np.ndarray, scene_: np.ndarray) -> np.ndarray:
-  """Return -log2 of the probability of each pixel of a frame given its mean number of electrons.
-
-  Means are rounded to one of 20,000, a factor of 1.00055 from each other.
-  """
-  grid = np.geomspace(1.0, 1.01 * _MOST_ELECTRONS, 20_000)
-  nearest = np.rint(np.interp(np.log(scene_), np.log(grid), np.arange(len(grid)))).astype(int)
-  bits = np.empty(scene_.shape)
-  for index in np.unique(nearest):
-    first, p = probabilities(float(grid[index]))
-    chosen = nearest == index
-    bits[chosen] = -np.log2(p[np.clip(frame_[chosen].astype(int) - first, 0, len(p) - 1)])
-  return bits
-
-
-def noise_entropy(scene_: np.ndarray) -> np.ndarray:
-  """Return the entropy of each pixel given its mean number of electrons, in bits."""
-  return np.interp(np.log(scene_), *_entropies())
