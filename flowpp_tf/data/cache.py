@@ -26,7 +26,6 @@ from flowpp_tf.io.gate import map_npy, read_json
 from flowpp_tf.types import Path, Shape
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # by split
-Rows: TypeAlias = Mapping[str, np.ndarray | slice]
 
 _IN_MEMORY = 16 << 20  # bytes; no cache is written if neither the files nor the decoded images exceed it
 _FORMAT = 1  # increase it when the same files are decoded to different images
@@ -62,7 +61,7 @@ def decoded_images(
   identity: Any,
   counts: dict[str, int],
   image_shape: Shape,
-  fill: Callable[[Arrays], tuple[Rows, dict[str, Any]]],
+  fill: Callable[[Arrays], tuple[Mapping[str, int], dict[str, Any]]],
   source_bytes: int = 0,
   cache_dir: Path | None = None,
   dtype: np.dtype | type = np.uint8,
@@ -74,8 +73,8 @@ def decoded_images(
     identity: JSON-serializable value that differs for different images.
     counts: number of images in each split.
     image_shape: `(H, W, C)`.
-    fill: writes the images into arrays `[count, H, W, C]`. It returns boolean arrays, or slices, of the rows to
-      keep (without one, all of a split), and a JSON-serializable `dict` to store with the images.
+    fill: writes the images into the first rows of arrays `[count, H, W, C]`. It returns how many rows it has written
+      (of a split that is not named, all), and a JSON-serializable `dict` to store with the images.
     source_bytes: size of the source.
     cache_dir: folder of the cache; None for `default_cache_dir()`.
     dtype: of the images.
@@ -90,10 +89,9 @@ def decoded_images(
   size = np.dtype(dtype).itemsize * sum(map(np.prod, shapes.values()))
   if max(source_bytes, size) <= _IN_MEMORY:
     arrays = {split: np.empty(shape, dtype) for split, shape in shapes.items()}
-    kept, about = fill(arrays)
-    return {split: a[kept[split]] if split in kept else a for split, a in arrays.items()}, about
-  of_dtype = [] if dtype == np.uint8 else [np.dtype(dtype).name]
-  folder = cache_entry(name, [_FORMAT, image_shape, identity, *of_dtype], cache_dir)
+    written, about = fill(arrays)
+    return {split: array[: written.get(split)] for split, array in arrays.items()}, about
+  folder = cache_entry(name, [_FORMAT, image_shape, identity, np.dtype(dtype).name], cache_dir)
   if not folder.exists():
     _write(folder, shapes, fill, dtype)
   try:
@@ -122,9 +120,10 @@ def _write(folder, shapes, fill, dtype):
     ) from None
   logging.warning("decoding images into %s, only once: %s", folder, size)
   try:
-    kept, about = fill(arrays)
-    for split, rows in kept.items():
-      arrays[split] = _compact(unfinished / f"{split}.npy", arrays[split], rows)
+    written, about = fill(arrays)
+    for split, count in written.items():
+      if count < len(arrays[split]):
+        arrays[split] = _shortened(unfinished / f"{split}.npy", arrays[split], count)
     for array in arrays.values():
       array.flush()
     (unfinished / "about.json").write_text(json.dumps(about))
@@ -139,12 +138,12 @@ def _write(folder, shapes, fill, dtype):
     shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _compact(path, array, rows):
-  """Replace the file of an array by one with only the rows to keep, and return its map."""
-  rows = range(len(array))[rows] if isinstance(rows, slice) else np.flatnonzero(rows)
-  smaller = path.with_name(f"kept.{path.name}")
-  kept = create_array(smaller, array.dtype, (len(rows), *array.shape[1:]))
-  for start in range(0, len(rows), _CHUNK):
-    kept[start : start + _CHUNK] = array[rows[start : start + _CHUNK]]
-  os.replace(smaller, path)
-  return kept
+def _shortened(path, array, count):
+  """Replace the file of an array by one with only the first rows, and return its map."""
+  temporary = path.with_name(f"shortened.{path.name}")
+  shortened = create_array(temporary, array.dtype, (count, *array.shape[1:]))
+  for start in range(0, count, _CHUNK):
+    end = min(start + _CHUNK, count)
+    shortened[start:end] = array[start:end]
+  os.replace(temporary, path)
+  return shortened

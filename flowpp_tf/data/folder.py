@@ -10,6 +10,7 @@ The class of `cats/indoor/1.png` is `cats`; classes are numbered in the order of
 """
 
 import collections
+from collections.abc import Callable
 import functools
 import hashlib
 import pathlib
@@ -25,7 +26,7 @@ from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.io import budget
-from flowpp_tf.io.gate import parse_json, read_text, reason
+from flowpp_tf.io.gate import parse_json, read_text, reading
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.types import Path, Shape
@@ -33,6 +34,8 @@ from flowpp_tf.types import Path, Shape
 _SHARE = 0.05  # of the images, for test and for validation each
 _BYTES_OF_LINE = 400  # of memory, for a line of a file of splits
 _MOST_CROPS = 10_000  # in validation and in test
+_ENLARGED = "smaller than the model's images and enlarged, which makes their bits/dim low"
+_TOO_SMALL = "left out, as they are smaller than a crop"
 
 
 def load_folder(
@@ -68,24 +71,23 @@ def load_folder(
   images.check_channels(image_shape)
   levels = max(levels, 256)  # fewer bits are taken of all 8
   folder, names, kinds_left_out = open_folder(path, levels)
-  splits = _read_splits(splits_file, set(names), path) if splits_file else _hashed_splits(names, path)
+  splits = _read_splits(splits_file, set(names)) if splits_file else _hashed_splits(names, path)
   files = {split: [folder / name for name in names] for split, names in splits.items()}
   classes = _classes(splits, path) if labels else ()
   identity = {split: cache.file_identity(paths, folder) for split, paths in files.items()}
-  source: list[Any] = [str(folder.resolve()), identity]
+  source: list[Any] = [str(folder.resolve()), identity, levels]  # the levels say which values are errors
   source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
   if crops:
-    size = functools.partial(_size, channels=image_shape[2], levels=levels)
-    sizes = {split: list(images.parallel_map(size, paths)) for split, paths in files.items()}
+    sizes = _sizes(files, image_shape[2], levels)
     # Photographs are the same for all sizes of crops, except for those that are left out.
-    source += ["photographs", [[_is_too_small(size, image_shape) for size in row] for row in sizes.values()]]
-    counts, shape = {split: sum(h * w for h, w in sizes[split]) for split in files}, image_shape[2:]
-    fill = functools.partial(_fill_photographs, files, sizes, image_shape, max_bad_files, levels)
+    source += ["photographs", [[_is_too_small(sizes[path], image_shape) for path in row] for row in files.values()]]
+    counts = {split: sum(height * width for height, width in map(sizes.get, paths)) for split, paths in files.items()}
+    shape = image_shape[2:]
+    read: Callable[..., Any] = functools.partial(_read_photograph, sizes=sizes)
   else:
-    counts, shape = {split: len(paths) for split, paths in files.items()}, image_shape
-    fill = functools.partial(fill_from_files, files, image_shape, max_bad_files, levels=levels)
-  if levels > 256:
-    source.append(levels)  # which values are errors
+    counts, shape, read = {split: len(paths) for split, paths in files.items()}, image_shape, _read_fitted
+  read = functools.partial(read, image_shape=image_shape, levels=levels)
+  fill = functools.partial(_fill, files, read, max_bad_files, 2 if crops else 64)
   arrays, about = cache.decoded_images(
     folder.resolve().name, source, counts, shape, fill, source_bytes, cache_dir, dtype=pixel_dtype(levels)
   )
@@ -94,148 +96,138 @@ def load_folder(
     if not len(array):
       large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
       raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read{large}")
-  left_out = len(names) - sum(map(len, files.values()))
+  kept = {split: np.delete(np.arange(len(paths)), about["skipped"][split]) for split, paths in files.items()}
   train, validation, test = (
-    RandomCrops(arrays[split], about["sizes"][split], image_shape, None if split == "train" else _MOST_CROPS)
+    RandomCrops(
+      arrays[split],
+      [sizes[files[split][number]] for number in kept[split]],
+      image_shape,
+      None if split == "train" else _MOST_CROPS,
+    )
     if crops
     else arrays[split]
     for split in SPLITS
   )
+  left_out = len(names) - sum(map(len, files.values()))
+  notes = [
+    (f"left out, as {splits_file} does not name them: {left_out}", left_out),
+    (kinds_left_out, kinds_left_out and not splits_file),
+    (f"skipped, as they cannot be read: {len(about['bad'])}", about["bad"]),
+    *((f"{remark}: {count}", count) for remark, count in about["remarks"].items()),
+  ]
   return ImageDataset(
     f"folder:{folder.resolve().name}",
     levels,
     train,
     validation,
     test,
-    notes=tuple(_notes(about, left_out, splits_file, "" if splits_file else kinds_left_out)),
-    labels=_labels(splits, classes, about, path) if labels else None,
+    notes=tuple(note for note, is_true in notes if is_true),
+    labels=_labels(splits, classes, kept) if labels else None,
     classes=classes,
   )
 
 
-def _notes(about, left_out, splits_file, kinds_left_out):
-  """Return lines for the user about what was read, and how."""
-  notes = [f"left out, as {splits_file} does not name them: {left_out}"] if left_out else []
-  if kinds_left_out:
-    notes.append(kinds_left_out)
-  if about["bad"]:
-    notes.append(f"skipped, as they cannot be read: {len(about['bad'])}")
-  notes += [f"of {what}: {count}" for what, count in about.get("parts_left_out", {}).items()]
-  if about.get("too_small"):
-    notes.append(f"left out, as they are smaller than a crop: {about['too_small']}")
-  if about.get("enlarged"):
-    notes.append(f"smaller than the model's images and enlarged, which makes their bits/dim low: {about['enlarged']}")
-  return notes
+def _classes(splits, path):
+  """Return the sorted names of the first folders below the data set's."""
+  names = [name for names in splits.values() for name in names]
+  if unlabelled := next((name for name in names if "/" not in name), None):
+    raise InputError(f"folder {str(path)!r}: image {unlabelled!r} must be in a subfolder named after its class")
+  return tuple(sorted({name.partition("/")[0] for name in names}))
 
 
-def fill_from_files(
-  files: dict[str, list[pathlib.Path]], image_shape: Shape, max_bad_files: int, arrays: cache.Arrays, levels: int = 256
-) -> tuple[cache.Arrays, dict[str, Any]]:
-  """Read files into arrays by split, skipping up to `max_bad_files`; see `cache.decoded_images`."""
+def _labels(splits, classes, kept):
+  """Return the labels of the images that are kept, by split."""
+  numbers = {name: number for number, name in enumerate(classes)}
+  of_images = {split: [numbers[name.partition("/")[0]] for name in names] for split, names in splits.items()}
+  return {split: np.array(labels)[kept[split]] for split, labels in of_images.items()}
 
-  def read(path):
+
+# --- Reading the files ----------------------------------------------------------------------------
+
+
+def _fill(files, read, max_bad_files, ahead, arrays):
+  """Read files into the first rows of arrays by split; see `cache.decoded_images`.
+
+  Args:
+    files: paths by split.
+    read: returns the rows of a path, or None for an image that is left out, and remarks about it.
+    max_bad_files: the maximum number of unreadable files to skip.
+    ahead: how many files each thread reads ahead.
+    arrays: to write into.
+  """
+
+  def read_or_reason(path):
     try:
-      return *images.read_image(path, image_shape, levels=levels), images.parts_left_out(path, levels)
+      return read(path)
     except ImageFileError as error:
       return f"{path} ({error.reason})"
 
-  kept, bad, enlarged, parts = {}, [], 0, collections.Counter[str]()
+  counts = dict.fromkeys(files, 0)
+  skipped: dict[str, list[int]] = {split: [] for split in files}
+  bad, remarks = [], collections.Counter[str]()
   for split, paths in files.items():
-    kept[split] = np.ones(len(paths), bool)
-    for row, result in enumerate(images.parallel_map(read, paths)):
+    for number, result in enumerate(images.parallel_map(read_or_reason, paths, ahead)):
+      rows, of_file = (None, []) if isinstance(result, str) else result
       if isinstance(result, str):
-        kept[split][row] = False
         bad.append(result)
+      remarks.update(of_file)
+      if rows is None:
+        skipped[split].append(number)
       else:
-        arrays[split][row] = result[0]
-        enlarged += result[1]
-        parts.update(result[2])
+        arrays[split][counts[split] : counts[split] + len(rows)] = rows
+        counts[split] += len(rows)
   if len(bad) > max_bad_files:
     _report_bad(bad, max_bad_files)
-  kept = {split: rows for split, rows in kept.items() if not rows.all()}
-  skipped = {split: np.flatnonzero(~rows).tolist() for split, rows in kept.items()}
-  return kept, {"bad": bad, "enlarged": enlarged, "skipped": skipped, "parts_left_out": parts}
+  return counts, {"bad": bad, "skipped": skipped, "remarks": remarks}
 
 
-def _classes(splits, path):
-  """Return the sorted names of the first folders below the data set's."""
-  for name in sum(splits.values(), []):
-    if "/" not in name:
-      raise InputError(
-        f"folder {str(path)!r}: image {name!r} has no label; expected it in a subfolder named after its class"
-      )
-  return tuple(sorted({name.partition("/")[0] for names in splits.values() for name in names}))
+def _read_fitted(path, image_shape, levels):
+  """Return an image of the shape, `[1, H, W, C]`, and remarks about it."""
+  image, is_enlarged = images.read_image(path, image_shape, levels=levels)
+  return image[np.newaxis], _parts_left_out(path, levels) + [_ENLARGED] * is_enlarged
 
 
-def _labels(splits, classes, about, path):
-  """Return the labels of the images that are not skipped, by split."""
-  if about["bad"] and "skipped" not in about:  # written by a version of this package without labels
-    raise InputError(
-      f"folder {str(path)!r}: its cache does not say which images were skipped, so their labels are not "
-      "known; give another --cache_dir to decode them again"
-    )
-  skipped = about.get("skipped", {})
-  numbers = {name: i for i, name in enumerate(classes)}
-  return {
-    split: np.delete([numbers[name.partition("/")[0]] for name in names], skipped.get(split, []))
-    for split, names in splits.items()
-  }
+def _read_photograph(path, image_shape, levels, sizes):
+  """Return the pixels of an image in its own size, `[H W, C]`, or None if it is smaller than a crop, and remarks."""
+  if _is_too_small(sizes[path], image_shape):
+    return None, [_TOO_SMALL]
+  image = images.read_photograph(path, image_shape[2], levels)
+  if image.shape[:2] != sizes[path]:
+    raise ImageFileError(f"{str(path)!r}: its size has changed", "its size has changed")
+  return image.reshape(-1, image_shape[2]), _parts_left_out(path, levels)
 
 
-def _size(path, channels, levels):
-  """(height, width) of an image file, (0, 0) if it cannot be read."""
-  try:
-    return images.upright_size(path, channels, levels)[::-1]
-  except ImageFileError:  # reading it will say why
-    return 0, 0
+def _parts_left_out(path, levels):
+  return [f"of {what}" for what in images.parts_left_out(path, levels)]
+
+
+def _sizes(files, channels, levels):
+  """Return (height, width) of image files by path, (0, 0) of those that cannot be read."""
+
+  def size(path):
+    try:
+      return images.upright_size(path, channels, levels)[::-1]
+    except ImageFileError:  # reading it will say why
+      return 0, 0
+
+  paths = [path for paths in files.values() for path in paths]
+  return dict(zip(paths, images.parallel_map(size, paths)))
 
 
 def _is_too_small(size, image_shape):
-  """Whether an image that can be read has no crop."""
+  """Return whether an image that can be read has no crop."""
   return 0 < size[0] < image_shape[0] or 0 < size[1] < image_shape[1]
-
-
-def _fill_photographs(files, sizes, image_shape, max_bad_files, levels, arrays):
-  """Read files in their own size into arrays of pixels by split; see `cache.decoded_images`."""
-
-  def read(item):
-    path, size = item
-    if _is_too_small(size, image_shape):
-      return None
-    try:
-      image = images.read_photograph(path, image_shape[2], levels)
-      return image if image.shape[:2] == size else f"{path} (its size has changed)"
-    except ImageFileError as error:
-      return f"{path} ({error.reason})"
-
-  kept, bad, too_small, parts = {}, [], 0, collections.Counter[str]()
-  sizes_kept: dict[str, list[tuple[int, int]]] = {}
-  for split, paths in files.items():  # one after the other, so that no place stays empty: a mask would have every pixel
-    sizes_kept[split], end = [], 0
-    for path, size, result in zip(paths, sizes[split], images.parallel_map(read, zip(paths, sizes[split]), ahead=2)):
-      if isinstance(result, np.ndarray):
-        begin, end = end, end + size[0] * size[1]
-        arrays[split][begin:end] = result.reshape(-1, image_shape[2])
-        sizes_kept[split].append(size)
-        parts.update(images.parts_left_out(path, levels))
-      else:
-        too_small += result is None
-        bad += [] if result is None else [result]
-    if end < len(arrays[split]):
-      kept[split] = slice(end)
-  if len(bad) > max_bad_files:
-    _report_bad(bad, max_bad_files)
-  return kept, {"bad": bad, "too_small": too_small, "sizes": sizes_kept, "parts_left_out": parts}
 
 
 def _report_bad(bad, max_bad_files):
   if len(bad) > max_bad_files:
-    raise InputError(
-      f"{len(bad)} image file{'s' * (len(bad) > 1)} cannot be read, more than "
-      f"--max_bad_files={max_bad_files}: {', '.join(bad)}"
-    )
+    files = f"{len(bad)} image file{'s' * (len(bad) > 1)} cannot be read"
+    raise InputError(f"{files}, more than --max_bad_files={max_bad_files}: {', '.join(bad)}")
   for file in bad:
     logging.warning("skipped, as it cannot be read: %s", file)
+
+
+# --- Splits ---------------------------------------------------------------------------------------
 
 
 def _hashed_splits(names, path):
@@ -247,10 +239,7 @@ def _hashed_splits(names, path):
   test = max(1, sum(p < _SHARE for p, _ in places))
   validation = max(1, sum(_SHARE <= p < 2 * _SHARE for p, _ in places))
   if test + validation >= len(names):
-    raise InputError(
-      f"folder {str(path)!r} has {len(names)} image{'s' * (len(names) > 1)}; it takes at "
-      "least 3, one for each of train, validation and test"
-    )
+    raise InputError(f"folder {str(path)!r} must have at least 3 images, one for each split, got {len(names)}")
   ordered = [name for _, name in places]
   return {
     "train": sorted(ordered[test + validation :]),
@@ -259,52 +248,31 @@ def _hashed_splits(names, path):
   }
 
 
-def _read_splits(splits_file, present, path):
-  """Return the image names by split from a file of splits."""
-  try:
+def _read_splits(splits_file, present):
+  """Return the image names by split from a file of splits; `present` are the names in the folder."""
+  with reading(splits_file, 'expected lines such as "train a.png", or JSON {"train": ["a.png", ...], ...}'):
     text = read_text(pathlib.Path(splits_file).expanduser())
     if str(splits_file).lower().endswith(".json"):
-      table = parse_json(text)
-      pairs: list[tuple[Any, ...]] = [(repr(split), split, name) for split, names in table.items() for name in names]
+      rows = [(repr(split), split, str(name)) for split, names in parse_json(text).items() for name in names]
     else:
       lines = text.count("\n") + 1
       budget.claim("memory", _BYTES_OF_LINE * lines, f"a table of {lines:,} lines")
-      pairs = [
-        (f"line {i + 1}", *re.split(r"[\s,;]+", line.strip(), maxsplit=1), "")[:3]
-        for i, line in enumerate(text.splitlines())
-        if line.strip()
-      ]
-  except OSError as error:
-    raise InputError(f"file of splits {str(splits_file)!r} cannot be read: {reason(error)}") from None
-  except budget.BudgetError as error:
-    raise budget.BudgetError(f"file of splits {str(splits_file)!r}: {error}") from None
-  except (ValueError, AttributeError, TypeError) as error:
-    raise InputError(
-      f'file of splits {str(splits_file)!r} is not JSON of the form {{"train": ["a.png", ...], ...}}: {error}'
-    ) from None
+      parts = (re.split(r"[\s,;]+", line.strip(), maxsplit=1) for line in text.splitlines())
+      rows = [(f"line {number}", part[0], "".join(part[1:])) for number, part in enumerate(parts, 1) if part[0]]
+      rows = rows[1:] if rows and rows[0][1].lower() == "split" else rows  # a header
   splits: dict[str, list[str]] = {split: [] for split in SPLITS}
   seen = set()
-  for where, split, name in pairs:
-    name = str(name).strip().strip('"')
-    if where == "line 1" and split.lower() == "split":  # a header
-      continue
-    problem = (
-      f"unknown split {split!r}"
-      if split not in SPLITS
-      else f"no image {name!r} in folder {str(path)!r}"
-      if name not in present
-      else f"{name!r} is there twice"
-      if name in seen
-      else None
-    )
-    if problem:
-      raise InputError(
-        f"file of splits {str(splits_file)!r}, {where}: {problem}; a line is one of "
-        f"{', '.join(SPLITS)} and the name of an image below the folder"
-      )
+  for where, split, name in rows:
+    name = name.strip().strip('"')
+    where = f"{str(splits_file)!r}, {where}:"
+    if split not in SPLITS:
+      raise InputError(f"{where} unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+    if name not in present:
+      raise InputError(f"{where} no image {name!r} in the folder; expected a path below it")
+    if name in seen:
+      raise InputError(f"{where} {name!r} is named twice")
     seen.add(name)
     splits[split].append(name)
-  for split, names in splits.items():
-    if not names:
-      raise InputError(f"file of splits {str(splits_file)!r} names no image for {split!r}")
+  if empty := [split for split, names in splits.items() if not names]:
+    raise InputError(f"{str(splits_file)!r} names no image for {empty[0]!r}")
   return splits

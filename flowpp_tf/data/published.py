@@ -53,6 +53,54 @@ from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.io.image_folder import image_files
 from flowpp_tf.types import Path, Shape
 
+_IDX_STEMS = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
+_IDX_FOLDERS = {  # where Debian's packages put the files
+  "mnist": "/usr/share/datasets/mnist",
+  "fashion_mnist": "/usr/share/datasets/fashion-mnist",
+}
+IMAGENET_SIZES = {"imagenet32_old": 32, "imagenet64_old": 64}
+
+
+def find_published(name: str, data_dir: Path | None) -> dict[str, pathlib.Path] | None:
+  """Return the paths of the published files of a data set by split, or None if it has none there.
+
+  Args:
+    name: of the data set.
+    data_dir: folder of the files; None for the place of Debian's packages.
+
+  Raises:
+    InputError (a ValueError): if a split exists only in a form that has to be converted.
+  """
+  if name in _IDX_FOLDERS:
+    return _find_idx(data_dir or _IDX_FOLDERS[name])
+  if data_dir and name in _CIFAR_FORMS:
+    return find_cifar(name, data_dir)
+  return _find_imagenet(data_dir, IMAGENET_SIZES[name]) if data_dir and name in IMAGENET_SIZES else None
+
+
+def read_published(
+  name: str, files: dict[str, pathlib.Path], cache_dir: Path | None = None, labels: bool = False
+) -> tuple[cache.Arrays, cache.Arrays | None]:
+  """Read the result of `find_published`.
+
+  Returns:
+    uint8 arrays or memory maps `[N, H, W, C]` by split, and with `labels` the labels `[N]`.
+
+  Raises:
+    InputError (a ValueError): naming the file and what is wrong with it, or for a set without labels.
+  """
+  if name in _CIFAR_FORMS:
+    splits, of_splits = read_cifar(name, files["train"])
+    return splits, of_splits if labels else None
+  if name in _IDX_FOLDERS:
+    splits = {split: read_idx_images(path) for split, path in files.items()}
+    return splits, {split: read_idx_labels(files[split], len(splits[split])) for split in files} if labels else None
+  if labels:
+    raise InputError(f"data set {name!r} has no labels in its published files")
+  shape = IMAGENET_SIZES[name], IMAGENET_SIZES[name], 3
+  return {split: _read_imagenet(path, shape, cache_dir) for split, path in files.items()}, None
+
+
 # --- CIFAR ----------------------------------------------------------------------------------------
 
 _SHAPE = 3, 32, 32
@@ -99,7 +147,7 @@ def find_cifar(name: str, data_dir: Path) -> dict[str, pathlib.Path] | None:
     data_dir: the archive or the folder itself, what holds it, or Keras' folder of data sets.
   """
   given = pathlib.Path(data_dir).expanduser()
-  for form in FORMS[name]:
+  for form in _CIFAR_FORMS[name]:
     folders = given / form.folder, given / f"{form.folder}-target" / form.folder, given
     found = [folder for folder in folders if any((folder / file).is_file() for file in _files(form))]
     found += [path for path in (given / form.archive, given) if path.name == form.archive and path.is_file()]
@@ -120,7 +168,7 @@ def read_cifar(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, 
   path = pathlib.Path(path)
   form = next(
     form
-    for form in FORMS[name]
+    for form in _CIFAR_FORMS[name]
     if path.name == form.archive or path.is_dir() and any((path / file).is_file() for file in _files(form))
   )
   content = _unpacked(form, path) if path.is_file() else lambda file: read_bytes(path / file, _MOST)
@@ -208,7 +256,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
-FORMS = {  # by the name of a data set, the form that is preferred first
+_CIFAR_FORMS = {  # by the name of a data set, the form that is preferred first
   "cifar10": (
     _Form(
       "cifar-10-binary.tar.gz",
@@ -242,13 +290,12 @@ FORMS = {  # by the name of a data set, the form that is preferred first
 
 # --- IDX ------------------------------------------------------------------------------------------
 
-STEMS = {"train": "train-images-idx3-ubyte", "test": "t10k-images-idx3-ubyte"}
 
-
-def find_idx(folder: Path) -> dict[str, pathlib.Path] | None:
-  """Return the paths of the images of `train` and `test`, or None unless both are there."""
-  found = {split: path for split, stem in STEMS.items() if (path := _find_idx(pathlib.Path(folder).expanduser(), stem))}
-  return found if len(found) == len(STEMS) else None
+def _find_idx(folder):
+  """Return the paths of the images of `train` and `test`, or None unless both exist."""
+  folder = pathlib.Path(folder).expanduser()
+  found = {split: path for split, stem in _IDX_STEMS.items() if (path := _find_file(folder, stem))}
+  return found if len(found) == len(_IDX_STEMS) else None
 
 
 def read_idx_images(path: Path) -> np.ndarray:
@@ -278,7 +325,7 @@ def read_idx_labels(images_path: Path, count: int) -> np.ndarray:
   """
   images_path = pathlib.Path(images_path)
   stem = images_path.name.removesuffix(".gz").replace("images-idx3", "labels-idx1")
-  path = _find_idx(images_path.parent, stem)
+  path = _find_file(images_path.parent, stem)
   if path is None:
     raise InputError(f"{str(images_path)!r} has no labels: looked for {stem} and {stem}.gz in its folder")
   labels = _read_idx(path, "labels", 1)
@@ -287,7 +334,7 @@ def read_idx_labels(images_path: Path, count: int) -> np.ndarray:
   return labels
 
 
-def _find_idx(folder, stem):
+def _find_file(folder, stem):
   paths = folder / stem, folder / f"{stem}.gz"
   return next((path for path in paths if path.is_file()), None)
 
@@ -324,46 +371,31 @@ _FORMS = (".npy", "")
 OTHER_FORMS = (".npz", ".tar", ".tar.gz", ".tgz", ".zip")
 
 
-def find_published(data_dir: Path, size: int) -> dict[str, pathlib.Path] | None:
-  """Return the paths of `train` and `validation`, or None unless both are there.
-
-  Raises:
-    InputError (a ValueError): if a split is there only in a form that has to be converted.
-  """
-  found: dict[str, pathlib.Path] = {}
+def _find_imagenet(data_dir, size):
+  """Return the paths of `train` and `validation`, or None unless both exist."""
+  found = {}
   for split, stem in (("train", f"train_{size}x{size}"), ("validation", f"valid_{size}x{size}")):
     paths = {form: pathlib.Path(data_dir).expanduser() / (stem + form) for form in (*_FORMS, *OTHER_FORMS)}
     form = next((form for form, path in paths.items() if path.exists() and (form or path.is_dir())), None)
     if form in OTHER_FORMS:
       raise InputError(
-        f"{str(paths[form])!r} must be converted: `python tools/convert_imagenet.py FILE` of the repository writes "
-        f"{stem}.npy"
+        f"{str(paths[form])!r} must be converted: `python tools/convert_imagenet.py FILE`, of the repository"
       )
     if form is not None:
       found[split] = paths[form]
   return found if len(found) == 2 else None
 
 
-def load_published(paths: dict[str, pathlib.Path], size: int, cache_dir: Path | None = None) -> cache.Arrays:
-  """Load the result of `find_published`: uint8 arrays or memory maps `[N, size, size, 3]` by split.
-
-  Raises:
-    InputError (a ValueError): naming the file that does not hold such images.
-  """
-  shape = size, size, 3
-  return {split: _load_form(path, shape, cache_dir) for split, path in paths.items()}
-
-
-def _load_form(path, shape, cache_dir):
+def _read_imagenet(path, shape, cache_dir):
   with reading(path):
     if path.is_dir():
-      return _load_folder(path, shape, cache_dir)
+      return _read_folder(path, shape, cache_dir)
     array = map_npy(path)
     check_array(path, array.dtype, array.shape, shape)
     return array
 
 
-def _load_folder(path, shape, cache_dir):
+def _read_folder(path, shape, cache_dir):
   names = image_files(path)
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
@@ -389,7 +421,7 @@ def decode_exactly(source: pathlib.Path, name: str, file: Path | BinaryIO, shape
       return images.fit_image(images.upright(image), shape)[0]
   except ImageFileError as error:
     size = f"{shape[1]}x{shape[0]}"
-    raise InputError(f"{str(source)!r}: {name} is no image of {size} pixels: {error.reason}") from None
+    raise InputError(f"{str(source)!r}: {name} is not an image of {size} pixels: {error.reason}") from None
 
 
 def check_array(path: pathlib.Path, dtype: np.dtype, found: Shape, shape: Shape) -> None:
@@ -398,3 +430,18 @@ def check_array(path: pathlib.Path, dtype: np.dtype, found: Shape, shape: Shape)
     raise InputError(
       f"{str(path)!r} must hold a uint8 array [N, {', '.join(map(str, shape))}], got {dtype} {list(found)}"
     )
+
+
+FILES = {  # by the name of a data set, what can be given as --data_dir
+  **{
+    name: f"a folder with {' or '.join(form.archive for form in forms)}, whole or unpacked, or Keras' own: "
+    "~/.keras/datasets"
+    for name, forms in _CIFAR_FORMS.items()
+  },
+  **dict.fromkeys(_IDX_FOLDERS, f"a folder with {_IDX_STEMS['train']}.gz and {_IDX_STEMS['test']}.gz"),
+  **{
+    name: f"the folder of the unpacked train_{size}x{size}.tar and valid_{size}x{size}.tar"
+    for name, size in IMAGENET_SIZES.items()
+  },
+}
+FILES["fashion_mnist"] += "; on Debian also: apt-get install dataset-fashion-mnist"

@@ -1,8 +1,7 @@
 """Data sets of TensorFlow Datasets, prepared or downloaded, and those of them that are read from published files too.
 
-`load_named` knows the benchmarks of the field, `load_any` loads any other set by its name. Missing splits are taken
-from the end of train, see `split_train`. Labels are those of the ClassLabel feature `label`, else of the only
-ClassLabel feature.
+Missing splits are taken from the end of train, see `split_train`. Labels are those of the ClassLabel feature `label`,
+else of the only ClassLabel feature. The benchmarks of the field have names of their own:
 
 The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
 bit/dim. For both, test is the published validation, on which papers report, and validation is taken from train.
@@ -16,7 +15,7 @@ celeb_a_hq: CelebA-HQ, 30,000 images, as published at 64x64 or 128x128; the rele
 svhn: the cropped digits without the extra ones.
 cifar10, cifar100: from their archives too, see published.py; the order is the same.
 mnist, fashion_mnist: from their IDX files too, in the folder `data_dir`, or where Debian's packages put them; in the
-    order of these files, which is not that of TensorFlow Datasets.
+    order of these files, which differs from TensorFlow Datasets.
 """
 
 import contextlib
@@ -50,10 +49,7 @@ class _Set:
   sizes: tuple[int, ...] = ()  # available sizes, if the model's shape chooses one
   crop: int | None = None  # size of the central crop before resizing
   test: str = "test"  # published split to report on
-  published_size: int = 0  # size of the published files, if these can be read too
-  idx_folder: str = ""  # where Debian's package puts the IDX files, if the set has such
   classes: tuple[str, ...] = ()  # names of the classes in the published files
-  total: int = 0  # images in the published split to report on, if it is checked
 
 
 _SETS = {
@@ -71,24 +67,24 @@ _SETS = {
     ),
   ),
   "svhn": _Set("svhn_cropped"),
-  "mnist": _Set("mnist", idx_folder="/usr/share/datasets/mnist", classes=tuple("0123456789")),
+  "mnist": _Set("mnist", classes=tuple("0123456789")),
   "fashion_mnist": _Set(
     "fashion_mnist",
-    idx_folder="/usr/share/datasets/fashion-mnist",
     classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
   ),
-  "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation", total=49_999, published_size=32),
-  "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation", total=49_999, published_size=64),
-  "imagenet32_new": _Set("imagenet_resized/32x32", test="validation", total=50_000),
-  "imagenet64_new": _Set("imagenet_resized/64x64", test="validation", total=50_000),
+  "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation"),
+  "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation"),
+  "imagenet32_new": _Set("imagenet_resized/32x32", test="validation"),
+  "imagenet64_new": _Set("imagenet_resized/64x64", test="validation"),
   "celeb_a": _Set("celeb_a", sizes=(64, 128), crop=148),
   "celeb_a_hq": _Set("celeb_a_hq/{size}", sizes=(64, 128)),
 }
+_VALIDATION_IMAGES = {49_999: "old", 50_000: "new"}  # of the two downsampled ImageNets
 _LABELS_PER_READ = 1024
 _PATIENCE = 20  # seconds until a host must have answered; TensorFlow Datasets itself has no limit
 
 
-def load_named(
+def load_set(
   name: str,
   data_dir: Path | None = None,
   image_shape: Shape | None = None,
@@ -96,13 +92,14 @@ def load_named(
   labels: bool = False,
   download: bool = False,
 ) -> ImageDataset:
-  """Load a benchmark of the field.
+  """Load a benchmark of the field, or any set of TensorFlow Datasets with an image feature.
 
   Args:
-    name: one of `_SETS`.
+    name: one of `_SETS`, or "tfds:" and a name in TensorFlow Datasets.
     data_dir: folder of TensorFlow Datasets or of the published files; None for the former's default, and for the place
       of Debian's packages. An archive of CIFAR can be named itself.
-    image_shape: `(H, W, C)` of the model; chooses the size of a set with several sizes.
+    image_shape: `(H, W, C)` of the model; chooses the size of a benchmark with several sizes, and images of other sets
+      are cropped and resized to it like those of a folder.
     cache_dir: see `cache.decoded_images`.
     labels: whether to load the class of each image, too.
     download: whether TensorFlow Datasets may download what is missing.
@@ -110,44 +107,26 @@ def load_named(
   Raises:
     InputError (a ValueError): if the data are missing, with the ways to get them, or wrong, or if they have no labels.
   """
-  entry = _SETS[name]
-  wanted = None
-  if entry.sizes:
-    if image_shape not in [(size, size, 3) for size in entry.sizes]:
-      sizes = " and ".join(f"{size}x{size}x3" for size in entry.sizes)
-      raise InputError(f"data set {name!r} is had at {sizes}, got `image_shape` {image_shape}")
-    wanted = image_shape
+  entry = _SETS.get(name) or _Set(name.removeprefix("tfds:"))
+  if entry.sizes and image_shape not in [(size, size, 3) for size in entry.sizes]:
+    sizes = " and ".join(f"{size}x{size}x3" for size in entry.sizes)
+    raise InputError(f"data set {name!r} is available at {sizes}, got `image_shape` {image_shape}")
   builder = _builder(entry.builder.format(size=image_shape and image_shape[0]), data_dir)
-  files = _published_files(name, entry, data_dir)
-  if _data_path(builder) or not files:
-    builder = _prepared(name, builder, data_dir, download, entry)
-    found = _read_labels(builder) if labels else None
-    splits, notes = _read(builder, wanted, entry.crop, cache_dir)
-    version = builder.info.full_name
-  else:
-    (splits, found), notes = _read_files(name, entry, files, cache_dir, labels), ()
+  files = published.find_published(name, data_dir)
+  notes: tuple[str, ...] = ()
+  if files and not _data_path(builder):
+    splits, of_splits = published.read_published(name, files, cache_dir, labels)
+    found = (of_splits, entry.classes) if labels else None
     version = " and ".join(dict.fromkeys(path.name for path in files.values()))
-  if entry.total:
-    _check_which_imagenet(name, entry, len(splits[entry.test]))
+  else:
+    builder = _prepared(name, builder, data_dir, download)
+    found = _read_labels(builder) if labels else None
+    fits_any = entry.sizes or name not in _SETS
+    splits, notes = _read(builder, image_shape if fits_any else None, entry.crop, cache_dir)
+    version = builder.info.full_name
+  if entry.test == "validation":
+    _check_which_imagenet(name, len(splits["validation"]))
   return _complete(name, version, splits, found, notes, entry.test)
-
-
-def load_any(
-  name: str,
-  data_dir: Path | None = None,
-  image_shape: Shape | None = None,
-  cache_dir: Path | None = None,
-  labels: bool = False,
-  download: bool = False,
-) -> ImageDataset:
-  """Load any set of TensorFlow Datasets with an image feature: `tfds:NAME`; arguments as for `load_named`.
-
-  Images of another shape than the model's are cropped and resized like those of a folder.
-  """
-  builder = _prepared(name, _builder(name.removeprefix("tfds:"), data_dir), data_dir, download)
-  found = _read_labels(builder) if labels else None
-  splits, notes = _read(builder, image_shape, None, cache_dir)
-  return _complete(name, builder.info.full_name, splits, found, notes)
 
 
 def _complete(name, version, splits, found, notes=(), test="test"):
@@ -160,35 +139,6 @@ def _complete(name, version, splits, found, notes=(), test="test"):
   notes = *notes, *([] if test == "test" else [f"test is the published {test}"]), *cuts
   labels, classes = (three(found[0])[0], found[1]) if found else (None, ())
   return ImageDataset(name, levels=256, version=version, notes=notes, labels=labels, classes=classes, **splits)
-
-
-def _read_files(name, entry, files, cache_dir, labels):
-  """Return the images of published files by split, and their labels as `_read_labels` does, or None."""
-  if name in published.FORMS:
-    splits, of_splits = published.read_cifar(name, files["train"])
-    return splits, (of_splits, entry.classes) if labels else None
-  if entry.idx_folder:
-    splits = {split: published.read_idx_images(path) for split, path in files.items()}
-    if not labels:
-      return splits, None
-    return splits, (
-      {split: published.read_idx_labels(path, len(splits[split])) for split, path in files.items()},
-      entry.classes,
-    )
-  if labels:
-    raise InputError(f"data set {name!r} has no labels in its published files")
-  return published.load_published(files, entry.published_size, cache_dir), None
-
-
-def _published_files(name, entry, data_dir):
-  """Return the paths of the published files by split, or None."""
-  if data_dir and name in published.FORMS:
-    return published.find_cifar(name, data_dir)
-  if entry.idx_folder:
-    return published.find_idx(data_dir or entry.idx_folder)
-  if data_dir and entry.published_size:
-    return published.find_published(data_dir, entry.published_size)
-  return None
 
 
 def _tfds(what="a set of TensorFlow Datasets"):
@@ -231,59 +181,37 @@ def _image_feature(builder):
   return "image" if "image" in found else found[0]
 
 
-def _prepared(name, builder, data_dir, download, entry=None):
+def _prepared(name, builder, data_dir, download):
   """Return the builder of the prepared data; download them if they are missing, or raise an `InputError`."""
-  tfds = _tfds()
-
   _image_feature(builder)  # first, so that no error asks to prepare a set without images
-  present = _data_path(builder)
-  if present:
-    return tfds.builder_from_directory(present)  # the features that the data were written with
-  full_name = builder.info.full_name.rpartition("/")[0]  # without the version
-  command = f"tfds build {full_name}" + (f" --data_dir={data_dir}" if data_dir else "")
-  if entry and entry.published_size:
-    size = f"{entry.published_size}x{entry.published_size}"
-    files = f" and {data_dir}/train_{size} with valid_{size} (.npy, or a folder)"
-    raise InputError(
-      f"data set {name!r} is not there: looked for {builder.data_path}{files if data_dir else ''}; it can "
-      f"no longer be downloaded: give the folder of the unpacked train_{size}.tar and valid_{size}.tar as --data_dir"
-    )
+  if not _data_path(builder):
+    by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS or name in published.IMAGENET_SIZES
+    problem = _download(name, builder) if download and not by_hand else ""
+    if by_hand or problem or not download:
+      raise _missing(name, builder, data_dir, problem)
+  return _tfds().builder_from_directory(_data_path(builder))  # the features that the data were written with
+
+
+def _missing(name, builder, data_dir, problem):
+  """Return the error about a set that is not prepared; `problem` is why its download failed, "" without one."""
+  command = f"tfds build {builder.info.full_name.rpartition('/')[0]}" + (f" --data_dir={data_dir}" if data_dir else "")
   missing = f"data set {name!r} is not prepared: looked for {builder.data_path}"
+  files = published.FILES.get(name)
+  if name in published.IMAGENET_SIZES:
+    return InputError(f"{missing}; it can no longer be downloaded: give as --data_dir {files}")
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-    raise InputError(
-      f"{missing}; prepare it by: {command} --manual_dir=FOLDER, with the published "
-      f"data{builder.builder_config.name}x{builder.builder_config.name}.tar in FOLDER"
-      if builder.name == "celeb_a_hq"
-      else f"{missing}; prepare it by: {command} --manual_dir=FOLDER, with what {builder.info.homepage} has"
-    )
-  if download:
-    problem = _download(name, builder)
-    if problem is None:
-      return tfds.builder_from_directory(_data_path(builder))
-    missing = f"data set {name!r} cannot be downloaded: {problem}"
+    way = f"{command} --manual_dir=FOLDER, with the files of {builder.info.homepage} in FOLDER"
+    return InputError(f"{missing}; prepare it by: {way}")
+  others = [f"or give as --data_dir {files}"] if files else []
+  if problem:
     way = f"prepare it on a machine with a network, and give the folder as --data_dir: {command}"
-  else:
-    way = "or let it be downloaded, without --nodownload; in Python by `download=True`"
-    if entry and entry.idx_folder:
-      missing += f" and {data_dir or entry.idx_folder}/{published.STEMS['train']}.gz with {published.STEMS['test']}.gz"
-      if name == "fashion_mnist":
-        command += ", or on Debian apt-get install dataset-fashion-mnist"
-    missing += f"; prepare it by: {command}"
-  raise InputError(missing, way, *_other_ways(name, entry))
-
-
-def _other_ways(name, entry):
-  """Return a line about the published files of a set that can be read, in a list."""
-  if name in published.FORMS:
-    archives = " or ".join(form.archive for form in published.FORMS[name])
-    return [f"or give as --data_dir a folder with {archives}, whole or unpacked, or Keras' own: ~/.keras/datasets"]
-  if entry and entry.idx_folder:
-    return [f"or give as --data_dir a folder with {published.STEMS['train']}.gz and {published.STEMS['test']}.gz"]
-  return []
+    return InputError(f"data set {name!r} cannot be downloaded: {problem}", way, *others)
+  way = "or let it be downloaded, without --nodownload; in Python by `download=True`"
+  return InputError(f"{missing}; prepare it by: {command}", way, *others)
 
 
 def _download(name, builder):
-  """Download and prepare a set; return None, or why that is impossible."""
+  """Download and prepare a set; return "", or why that is impossible."""
   tfds = _tfds()
   try:
     files = builder.url_infos or {}
@@ -305,18 +233,14 @@ def _download(name, builder):
       builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
   except Exception as error:  # of many libraries
     return reason(error)
-  return None
+  return ""
 
 
-def _check_which_imagenet(name, entry, count):
+def _check_which_imagenet(name, count):
   """Raise an `InputError` for the other ImageNet, which has another number of validation images."""
-  other = {49_999: 50_000, 50_000: 49_999}[entry.total]
-  if count == other:
-    kind, size = ("new" if other == 50_000 else "old"), name[8:10]
-    raise InputError(
-      f"data set {name!r} has {entry.total:,} validation images, but these data have "
-      f"{count:,}: that is imagenet{size}_{kind}"
-    )
+  kind = _VALIDATION_IMAGES.get(count)
+  if kind and not name.endswith(kind):
+    raise InputError(f"data set {name!r}: {count:,} validation images are those of {name[:-3]}{kind}")
 
 
 def _splits(builder):
@@ -373,10 +297,7 @@ def _read(builder, image_shape, crop, cache_dir):
     raise InputError(f"{builder.info.full_name}: {feature!r} must hold integers, got {spec.np_dtype}")
   image_shape = image_shape or spec.shape
   if None in image_shape:
-    raise InputError(
-      f"the images of {builder.info.full_name} are of many sizes: `image_shape` must say "
-      "to which shape they are resized"
-    )
+    raise InputError(f"`image_shape` must say to which shape the images of {builder.info.full_name} are resized")
   images.check_channels(image_shape)
   counts = {split: builder.info.splits[split].num_examples for split in _splits(builder)}
   if "train" not in counts:

@@ -188,7 +188,7 @@ def test_a_file_of_splits_is_followed(tmp_path, name):
   [
     ("train a/deep/0.png\ndev b/deep/1.png", "line 2: unknown split 'dev'"),
     ("train a/deep/9.png", "line 1: no image 'a/deep/9.png'"),
-    ("train a/deep/0.png\ntest a/deep/0.png", "line 2: 'a/deep/0.png' is there twice"),
+    ("train a/deep/0.png\ntest a/deep/0.png", "line 2: 'a/deep/0.png' is named twice"),
     ("train a/deep/0.png\ntest c/deep/2.png", "names no image for 'validation'"),
     ("train", "line 1: no image ''"),
   ],
@@ -284,15 +284,15 @@ def test_folders_that_cannot_be_a_data_set_say_why(tmp_path):
   for name, message in (
     ("nowhere", "is not there"),
     ("empty", "has no image: looked for .png"),
-    ("one", "has 1 image; it takes at least 3"),
-    ("two", "has 2 images; it takes at least 3"),
+    ("one", "must have at least 3 images, one for each split, got 1"),
+    ("two", "must have at least 3 images, one for each split, got 2"),
     ("one/a/deep/0.png", "is no folder"),
   ):
     with pytest.raises(data.InputError, match=message):
       load(tmp_path / name)
   with pytest.raises(data.InputError, match="`image_shape` must be .* with 1 or 3 channels"):
     load(tmp_path / "two", image_shape=(8, 8, 2))
-  with pytest.raises(data.InputError, match="file of splits .* cannot be read: No such file"):
+  with pytest.raises(data.InputError, match="no.txt' cannot be read: No such file.*; expected lines such as"):
     load(tmp_path / "two", splits_file=tmp_path / "no.txt")
 
 

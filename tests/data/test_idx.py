@@ -53,5 +53,5 @@ def test_damaged_files_are_refused_in_one_line(tmp_path, content, message):
 
 
 def test_missing_files_are_named_with_the_command_that_prepares_them(tmp_path):
-  with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz with t10k.*apt-get install dataset-fashion-mnist"):
+  with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz and t10k.*apt-get install dataset-fashion-mnist"):
     data.load_dataset("fashion_mnist", tmp_path)

@@ -209,9 +209,13 @@ def test_a_damaged_set_is_named(tmp_path):
   [
     ("cifar100", {}, r"looked for .*/cifar100/.*; prepare it by: tfds build cifar100 --data_dir="),
     ("celeb_a_hq", dict(image_shape=(128, 128, 3)), "tfds build celeb_a_hq/128 .*--manual_dir=FOLDER"),
-    ("celeb_a_hq", dict(image_shape=(32, 32, 3)), "is had at 64x64x3 and 128x128x3"),
-    ("imagenet64_old", {}, "for .*/downsampled_imagenet/64x64/.* and .*/train_64x64 with valid_64x64"),
-    ("tfds:home_made", {}, "are of many sizes: `image_shape` must say"),
+    ("celeb_a_hq", dict(image_shape=(32, 32, 3)), "is available at 64x64x3 and 128x128x3"),
+    (
+      "imagenet64_old",
+      {},
+      "looked for .*/downsampled_imagenet/64x64/.*as --data_dir the folder of the unpacked train_64x64.tar and valid",
+    ),
+    ("tfds:home_made", {}, "`image_shape` must say to which shape the images of home_made"),
     ("tfds:no_such_set", {}, "TensorFlow Datasets has no 'no_such_set'"),
     ("tfds:imdb_reviews", {}, "has no image feature; it has text, label"),
     ("tfds:", {}, "must name a data set after the colon"),
@@ -325,7 +329,7 @@ def test_the_new_imagenet_under_the_name_of_the_old_one_is_refused(tmp_path):
   # Told apart by the number of validation images: 49,999 and 50,000.
   for name, count in (("train", 3), ("valid", 50_000)):
     np.lib.format.open_memmap(tmp_path / f"{name}_32x32.npy", "w+", np.uint8, (count, 32, 32, 3))
-  with pytest.raises(data.InputError, match="49,999 .*, but .* 50,000: that is imagenet32_new"):
+  with pytest.raises(data.InputError, match="'imagenet32_old': 50,000 validation images are those of imagenet32_new"):
     data.load_dataset("imagenet32_old", tmp_path)
 
 

@@ -344,7 +344,7 @@ class Metadata(Target):
     from flowpp_tf.data.folder import _read_splits
 
     path = self.write("splits.json" if kind == 1 else "splits.txt", text)
-    _read_splits(path, {"a.png", "b/c.png", "d.png", "e.png"}, self.folder)
+    _read_splits(path, {"a.png", "b/c.png", "d.png", "e.png"})
 
   def _preset(self, text, kind):
     from flowpp_tf.pretrained.presets import read_preset

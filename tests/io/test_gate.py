@@ -142,7 +142,7 @@ def test_all_that_is_no_image_in_a_folder_is_named_and_skipped(tmp_path):
     data.load_dataset(f"folder:{folder}", image_shape=(4, 4, 3))
   loaded = data.load_dataset(f"folder:{folder}", image_shape=(4, 4, 3), max_bad_files=4)
   assert sum(len(loaded.split(name)) for name in data.SPLITS) == 40
-  with pytest.raises(InputError, match="file of splits .* cannot be read: it is a named pipe"):
+  with pytest.raises(InputError, match="pipe.png' cannot be read: it is a named pipe"):
     folders.load_folder(folder, (4, 4, 3), splits_file=folder / "pipe.png")
 
 
@@ -224,7 +224,7 @@ def _member(name, kind=tarfile.REGTYPE, link=""):
     (_member("a.png", tarfile.CHRTYPE), b"", "a folder, a link or a device"),
     (_member("a.png", tarfile.DIRTYPE), b"", "a folder, a link or a device"),
     (_member("a.png"), bytes(2 << 20), "a.png has 2,097,152 bytes; expected an image of at most 1,048,576"),
-    (_member("a.png"), hostile.EPS, "a.png is no image of 32x32 pixels"),
+    (_member("a.png"), hostile.EPS, "a.png is not an image of 32x32 pixels"),
   ],
 )
 def test_members_of_a_tar_that_are_no_images_are_refused(tmp_path, member, content, message):
