@@ -1,15 +1,26 @@
 """Devices: one, all of a host mirrored, several hosts, a TPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import functools
+import json
 import os
+import re
+import signal
+import sys
+import threading
 
 import tensorflow as tf
 
 from flowpp_tf.core.checks import check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import STRATEGIES
-from flowpp_tf.devices.cluster import Cluster, cluster_of_environment, ended_by_signals, wait_for_workers
+
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):(\d{1,5})")
+
+
+def _print_to_stderr(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
 
 
 @check_arguments
@@ -17,8 +28,7 @@ def get_strategy(
   name: str = "auto",
   num_virtual_cpus: int = 0,
   tpu: str | None = None,
-  worker_timeout: float = 600,
-  log_fn: Callable[[str], None] | None = None,
+  log_fn: Callable[[str], None] = _print_to_stderr,
 ) -> tf.distribute.Strategy:
   """Return a `tf.distribute.Strategy`.
 
@@ -30,17 +40,16 @@ def get_strategy(
     num_virtual_cpus: split the CPU into so many logical devices first, to try "mirrored" without GPUs; 0 leaves it
       whole. Possible only before TensorFlow has used its devices.
     tpu: name or address of the TPU, for "tpu"; None for that of this host.
-    worker_timeout: seconds that "multiworker" waits for the other workers.
-    log_fn: takes a line for each half minute of that wait; None prints it on stderr.
+    log_fn: takes a line with the addresses that "multiworker" waits for.
 
-  "multiworker" waits for all workers, and must come before anything else that uses TensorFlow. "mirrored" is the same
+  "multiworker" waits for all workers, an hour at most, and must come before anything else that uses TensorFlow.
+  "mirrored" is the same
   strategy at each call: two of them in one process fail where their models differ (TensorFlow takes a collective
   operation of the one for one of the other).
 
   Raises:
     InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a TF_CONFIG that is
-      missing or not one, or if there is no such TPU.
-    WorkerLost: if not all workers are there in time.
+      missing or not one, if not all workers are there in time, or if there is no such TPU.
 
   Examples:
     >>> from flowpp_tf.devices import get_strategy
@@ -52,19 +61,16 @@ def get_strategy(
   if tpu is not None and name != "tpu":
     raise InputError(f"`tpu` is for `strategy` tpu, got {tpu!r} for `strategy` {name}")
   check_count("num_virtual_cpus", num_virtual_cpus, 0, 1024)
-  if worker_timeout < 0:
-    raise InputError(f"`worker_timeout` must be at least 0, got {worker_timeout}")
   if num_virtual_cpus:
     _split_cpu(num_virtual_cpus)
   if name == "auto":
     gpus = tf.config.list_physical_devices("GPU")
     several = len(gpus) > 1 or (not gpus and num_virtual_cpus > 1)
-    cluster = cluster_of_environment()
-    name = "multiworker" if cluster and len(cluster.workers) > 1 else "mirrored" if several else "one"
+    name = "multiworker" if len(workers_of_environment()) > 1 else "mirrored" if several else "one"
   return {
     "one": tf.distribute.get_strategy,
     "mirrored": _mirrored,
-    "multiworker": lambda: _multiworker(worker_timeout, log_fn),
+    "multiworker": lambda: _multiworker(log_fn),
     "tpu": lambda: _tpu(tpu),
   }[name]()
 
@@ -102,25 +108,72 @@ def _mirrored():
   return tf.distribute.MirroredStrategy([d.name for d in tf.config.list_logical_devices(kind)])
 
 
-def _multiworker(timeout, log_fn):
-  cluster = cluster_of_environment()
-  if cluster is None and "SLURM_PROCID" not in os.environ:
-    raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or a SLURM job")
+def workers_of_environment() -> list[str]:
+  """Return the addresses of the workers that TF_CONFIG lists; none if it is not set.
+
+  Raises:
+    InputError (a ValueError): for a TF_CONFIG of another form, or an address that is not one.
+  """
+  text = os.environ.get("TF_CONFIG")
+  if not text:
+    return []
   try:
-    if cluster is None:
-      resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-      cluster = Cluster(tuple(resolver.cluster_spec().as_dict()["worker"]), resolver.task_id)
-    else:
-      resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    if len(cluster.workers) > 1:
-      wait_for_workers(cluster, timeout, *([log_fn] if log_fn else []))
-    with ended_by_signals():
+    config = json.loads(text)
+    jobs, task = config["cluster"], config["task"]
+    workers, index = jobs["worker"], task["index"]
+    if not (
+      isinstance(workers, list) and task["type"] == "worker" and type(index) is int and (0 <= index < len(workers))
+    ):
+      raise ValueError
+  except (ValueError, KeyError, TypeError, RecursionError):
+    raise InputError(
+      'TF_CONFIG must be like {"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": '
+      f'"worker", "index": 0}}}}, with the index of this host, got {text[:500]}'
+    ) from None
+  if {*jobs} != {"worker"}:
+    raise InputError(f"TF_CONFIG must list workers only, got {', '.join(map(repr, jobs))}")
+  for address in workers:
+    match = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if not match or not 0 < int(match[2]) < 65536:
+      raise InputError(f"TF_CONFIG: a worker must be host:port with a port from 1 to 65535, got {address!r}")
+  if len({*workers}) < len(workers):
+    raise InputError(f"TF_CONFIG lists a worker twice: {', '.join(workers)}")
+  return workers
+
+
+def _multiworker(log_fn):
+  if not workers_of_environment() and "SLURM_PROCID" not in os.environ:
+    raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or a SLURM job")
+  resolvers = tf.distribute.cluster_resolver
+  try:
+    resolver = resolvers.TFConfigClusterResolver() if "TF_CONFIG" in os.environ else resolvers.SlurmClusterResolver()
+    workers = resolver.cluster_spec().as_dict()["worker"]
+    others = [address for task, address in enumerate(workers) if task != resolver.task_id]
+    with _ended_by_signals():
+      if others:
+        log_fn(
+          f"worker {resolver.task_id} of {len(workers)}, {workers[resolver.task_id]}, waits for {', '.join(others)}"
+        )
       return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-  except InputError:
-    raise
   except (ValueError, RuntimeError, KeyError, OSError, tf.errors.OpError) as error:
-    here = f" at {cluster.workers[cluster.task]}" if cluster else ""
-    raise InputError(f"this worker cannot be started{here}: {str(error).splitlines()[0]}") from None
+    raise InputError(f"this worker cannot be started: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+  """Context for a call of TensorFlow that keeps Python from hearing signals: they end the process."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+  try:
+    for number, handler in before.items():
+      if handler is not signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _tpu(name):

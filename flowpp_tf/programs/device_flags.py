@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 def define_device_flags() -> None:
   """Define the flags."""
   flag_kinds.define_name("strategy", "auto", STRATEGIES, "Devices; see flowpp_tf/devices/strategy.py.")
-  flag_kinds.define_float(
-    "worker_timeout", 600, "Seconds to wait for the other workers of --strategy=multiworker.", 1, 1e6
-  )
   flags.DEFINE_string("tpu", None, "Name or address of the TPU, for --strategy=tpu.")
   flags.DEFINE_integer(
     "num_virtual_cpus", 0, "Split the CPU into so many devices, to try mirrored.", lower_bound=0, upper_bound=256
@@ -61,9 +58,7 @@ def strategy_from_flags(deterministic: bool = False, batch_size: int | None = No
   set_jit(("blocks" if accelerated else "off") if given.jit == "auto" else given.jit)
   if deterministic:
     enable_determinism()
-  strategy = get_strategy(
-    given.strategy, given.num_virtual_cpus, given.tpu, given.worker_timeout, log_fn=functools.partial(process.say, "")
-  )
+  strategy = get_strategy(given.strategy, given.num_virtual_cpus, given.tpu, functools.partial(process.say, ""))
   if Workers(strategy).count > 1:
     process.keep_teardown()
   return strategy

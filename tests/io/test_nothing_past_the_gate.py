@@ -35,7 +35,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "demo.page": ("shutil.copyfile", "of a picture that this process has made"),
   "data.published": ("gzip.open tarfile.open", "of a file that the gate has opened, and of its bytes"),
   "config.recipe": ("path.read_text", "a file of the package itself"),
-  "devices.cluster": ("json.loads", "of an environment variable"),
+  "devices.strategy": ("json.loads", "of an environment variable"),
   "pretrained.official": ("open", "writes"),
   "training.checkpoints": ("open shutil.copyfileobj", "writes, of a file that the gate has opened"),
   "exporting.runtime_files": ("path.read_bytes", "of a file that this process has made"),

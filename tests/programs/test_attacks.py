@@ -483,7 +483,6 @@ def test_workers_of_which_one_is_killed_again_and_again_end_as_the_run_that_was_
       "--optimizer=sgd",
       "--deterministic",
       "--checkpoint_every=1",
-      "--worker_timeout=40",
       f"--workdir={path}",
     )
 
