@@ -5,10 +5,10 @@
         best.weights.h5, metrics.jsonl      the run's files as they were then
         manifest.json                       format, step, CPU time, the run's config, the SHA-256 of each of these files
 
-A folder appears under its name once all of it is on disk. One that fails its check is skipped for the one before it.
+A folder appears under its name once all of it is on disk. One that fails its check is an error, and stays.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import json
 import os
@@ -37,7 +37,7 @@ class Restored(NamedTuple):
 
   step: int
   folder: pathlib.Path
-  cpu_seconds: float = 0.0  # of all steps until then
+  cpu_seconds: float  # of all steps until then
 
 
 class Checkpoints:
@@ -87,8 +87,7 @@ class Checkpoints:
       )
       for path in unfinished.iterdir():
         sync(path)
-      if final.exists():  # of an earlier life of the run, passed over as damaged or equal to this
-        shutil.rmtree(final)
+      shutil.rmtree(final, ignore_errors=True)  # of the same step before its validation: the run was shortened
       os.rename(unfinished, final)
       sync(self._folder)
     except (OSError, tf.errors.OpError) as error:
@@ -98,9 +97,7 @@ class Checkpoints:
       )
       return False
     self._copies = {name: (what, final / name, digest) for name, (what, _, digest) in self._copies.items()}
-    # Later ones were passed over as damaged: they are in place of none of these, and stay until their step comes.
-    up_to_now = [folder for folder in self.newest_first() if _step_of(folder) <= step]
-    for old in up_to_now[self._keep :]:
+    for old in checkpoint_folders(self._folder)[self._keep :]:
       shutil.rmtree(old, ignore_errors=True)
     return True
 
@@ -119,47 +116,38 @@ class Checkpoints:
     self._copies[file.name] = what, folder / file.name, digest
     return digest
 
-  def restore(
-    self, clean: bool = True, check_run: Callable[[dict[str, Any]], None] = lambda run: None
-  ) -> Restored | None:
-    """Restore the newest state that is whole; return which one, or None if there are no checkpoints.
+  def restore(self, clean: bool = True) -> Restored | None:
+    """Restore the newest state; return which one, or None if there are no checkpoints.
 
     Args:
       clean: whether to remove what a killed run left unfinished.
-      check_run: called with what identifies the run of the state, `{}` if it is not known; it may raise.
 
     Raises:
-      InputError (a ValueError): if there are checkpoints and none is whole, or the newest does not fit.
+      InputError (a ValueError): if it is damaged, or does not fit.
     """
     for unfinished in self._folder.glob(f"{_UNFINISHED}*") if clean else ():
       shutil.rmtree(unfinished, ignore_errors=True)
-    for folder in self.newest_first():
-      try:
-        manifest = read_manifest(folder)
-      except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-          raise
-        logging.warning("checkpoint %s is passed over: %s", folder, gate.reason(error))
-        continue
-      check_run(manifest.get("run", {}))
-      try:
-        with _plain(folder) as plain:
-          self._checkpoint.read(f"{plain}/state").assert_consumed()
-      except (AssertionError, ValueError, tf.errors.OpError) as error:
-        raise InputError(f"checkpoint {str(folder)!r} is not one of this model and these settings: {error}") from None
-      seconds = manifest.get("cpu_seconds")
-      return Restored(_step_of(folder), folder, float(seconds) if isinstance(seconds, (int, float)) else 0.0)
-    if self.newest_first():
-      raise InputError(f"no checkpoint in {str(self._folder)!r} is whole; move it away to start over")
-    return None
-
-  def newest_first(self) -> list[pathlib.Path]:
-    """Return the folders of the checkpoints; other names, such as those of a user's copies, are left alone."""
-    return checkpoint_folders(self._folder)
+    folders = checkpoint_folders(self._folder)
+    if not folders:
+      return None
+    newest, *before = folders
+    try:
+      manifest = read_manifest(newest)
+    except (OSError, ValueError) as error:
+      if isinstance(error, InputError):
+        raise
+      advice = f"move it away to resume from {before[0].name}" if before else "give another --workdir to start over"
+      raise InputError(f"checkpoint {str(newest)!r} is damaged: {gate.reason(error)}; {advice}") from None
+    try:
+      with _plain(newest) as plain:
+        self._checkpoint.read(f"{plain}/state").assert_consumed()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+      raise InputError(f"checkpoint {str(newest)!r} is not one of this model and these settings: {error}") from None
+    return Restored(_step_of(newest), newest, manifest["cpu_seconds"])
 
 
 def checkpoint_folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Return the folders of checkpoints in a folder, whole or not, the newest first."""
+  """Return the folders of the checkpoints, the newest first; other names, such as a user's copies, are left alone."""
   found = [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
   return sorted(found, key=_step_of, reverse=True)
 
@@ -183,16 +171,16 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
       f"checkpoint {str(folder)!r} has the format {manifest.get('format')!r}, which this version of "
       f"flowpp_tf does not read; expected {_FORMAT}"
     )
-  present = {path.name for path in folder.iterdir()} - {MANIFEST}
-  for name in {*present, *manifest["files"], "state.index"}:
+  files, present = manifest["files"], {path.name for path in folder.iterdir()} - {MANIFEST}
+  for name in present | {*files}:
     if name not in present:
       raise ValueError(f"{name} is missing")
-    if name not in manifest["files"]:
+    if name not in files:
       raise ValueError(f"{name} is not one of its files")
-    if file_sha256(folder / name) != manifest["files"][name]:
+    if file_sha256(folder / name) != files[name]:
       raise ValueError(f"{name} changed since it was written")
-  if not any(name.startswith("state.data-") for name in present):
-    raise ValueError("state.data is missing")
+  if not isinstance(manifest.get("cpu_seconds"), (int, float)):
+    raise ValueError(f"{MANIFEST} is not that of a checkpoint")
   return manifest
 
 

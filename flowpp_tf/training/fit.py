@@ -17,7 +17,7 @@ from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.core.report import progress_bar
 from flowpp_tf.core.training_step import StepState, take_step
 from flowpp_tf.layers import Flow
-from flowpp_tf.training.adam import Adam
+from flowpp_tf.training.optimizer import Adam
 from flowpp_tf.training.schedules import learning_rate_schedule
 from flowpp_tf.types import TensorLike
 

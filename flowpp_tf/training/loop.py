@@ -24,10 +24,9 @@ from flowpp_tf.core.report import progress_bar
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch
-from flowpp_tf.training.numerics import explain_skipped_step
+from flowpp_tf.training.optimizer import make_optimizer, schedule_of
 from flowpp_tf.training.signals import Stopped, StopSignals
-from flowpp_tf.training.state import TrainState, make_optimizer, schedule_of
-from flowpp_tf.training.step import train_step, validation_step
+from flowpp_tf.training.step import TrainState, explain_skipped_step, train_step, validation_step
 from flowpp_tf.training.tensorboard import TensorBoard
 from flowpp_tf.training.workdir import Workdir
 
@@ -75,7 +74,7 @@ def run_training(
 
   Raises:
     InputError (a ValueError): if data and configs do not fit, workers have different ones, the working directory holds
-      another run, or none of its checkpoints is whole.
+      another run, or its newest checkpoint is damaged.
     Stopped: when asked to stop by SIGTERM or Ctrl-C, after the state has been saved, if that was possible.
     Diverged: after `max_skipped` skipped steps in a row; the newest checkpoint stays as it is.
     WorkerLost: if another worker of the strategy is gone.
@@ -200,8 +199,7 @@ class Run:
   ) -> None:
     config = state.config
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
-    self._identity, self._strategy, self._workers, self._labels = identity, strategy, workers, labels
-    self._log_fn = log_fn
+    self._strategy, self._workers, self._labels, self._log_fn = strategy, workers, labels, log_fn
     self._progress_bar = workers.chief and progress_bar
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
@@ -222,12 +220,9 @@ class Run:
     """Set the state to the newest checkpoint; return whether there was one.
 
     Raises:
-      InputError (a ValueError): if there are checkpoints and none is whole, they are of another run, or another worker
-        found another one.
+      InputError (a ValueError): if it is damaged, or another worker found another one.
     """
-    restored = self._checkpoints.restore(
-      clean=self._workers.chief, check_run=functools.partial(self._workdir.check_run, self._identity)
-    )
+    restored = self._checkpoints.restore(clean=self._workers.chief)
     if not self._workers.agree(-1 if restored is None else restored.step):
       raise InputError(
         f"worker {self._workers.index} finds {f'step {restored.step}' if restored else 'nothing'} to resume in workdir "
@@ -242,55 +237,38 @@ class Run:
 
   def run(self, signals: StopSignals) -> float:
     """Take the remaining steps, unless `signals` ask to stop; return the best validation in bits/dim."""
-    self._signals = signals
-    step, last_saved = self._state.step, self._state.step
-    self._bar = progress_bar(self._config.steps, "step", step, self._progress_bar, leave=False)
-    batches = iter(self._batches(step)) if step < self._config.steps else None
-    saved_at = clock = time.monotonic()
-    timed_from = step
+    config, step = self._config, self._state.step
+    self._bar = progress_bar(config.steps, "step", step, self._progress_bar, leave=False)
+    batches = iter(self._batches(step)) if step < config.steps else None
+    self._time_from(step)
+    self._last_saved, self._saved_at = step, time.monotonic()
     while True:
       if self._ends_period(step) and step > int(self._recorded.numpy()):  # also if stopped between the two
-        images = (step - timed_from) * self._config.images_per_step
-        self._end_period(step, images / (time.monotonic() - clock) if images else math.nan)
-        last_saved, saved_at = step, time.monotonic()
-        self._stop_if_asked(step)
-        clock, timed_from = time.monotonic(), step
-      if step >= self._config.steps:
-        break
+        self._end_period(step)
+        self._stop_if(self._workers.any(signals.received)[0], step)
+        self._time_from(step)
+      if step >= config.steps:
+        return float(self._best)
 
-      left = min(self._period - step % self._period, self._config.steps - step)
-      count = min(self._config.steps_per_execution, left)
-      if self._board:
-        self._board.before_steps(count)
-      if not self._traced:
-        self._log("tracing the first step")
-      cpu_clock = time.process_time()
-      self._take_steps(batches, tf.constant(count))
+      count = min(config.steps_per_execution, self._period - step % self._period, config.steps - step)
       step += count
-      self._watch_skipped(step)
-      if not self._traced:
-        self._log(f"first step, traced and taken in {time.monotonic() - clock:.1f} s")
-        self._traced = True
-        self._bar.unpause()  # tracing says nothing of the remaining time
-        if not self._ends_period(step):  # exclude tracing time unless this step is the whole interval
-          clock, timed_from = time.monotonic(), step
-      else:
-        self._cpu_seconds += time.process_time() - cpu_clock
+      self._take(batches, count, step)
       self._update_bar(count)
 
-      minutes = self._config.checkpoint_minutes
-      due = minutes and time.monotonic() - saved_at >= 60 * minutes
-      due, stop = self._workers.any(due, self._signals.received)  # time and signals are each worker's own
-      if self._config.checkpoint_every:
-        due |= step // self._config.checkpoint_every > last_saved // self._config.checkpoint_every
+      due = config.checkpoint_minutes and time.monotonic() - self._saved_at >= 60 * config.checkpoint_minutes
+      due, stop = self._workers.any(due, signals.received)  # time and signals are each worker's own
+      if config.checkpoint_every:
+        due |= step // config.checkpoint_every > self._last_saved // config.checkpoint_every
       if (due or stop) and not self._ends_period(step):
         self._save(step)
-        last_saved, saved_at = step, time.monotonic()
-        self._stop_if_asked(step, stop)
-    return float(self._best)
+        self._stop_if(stop, step)
 
   def _ends_period(self, step):
     return step % self._period == 0 or step >= self._config.steps
+
+  def _time_from(self, step):
+    """Begin to measure images/s with the step after this one."""
+    self._timed_from, self._clock = step, time.monotonic()
 
   def _update_bar(self, count):
     if self._bar.update(count):  # drawn: the device is asked for the sums only now
@@ -323,6 +301,24 @@ class Run:
     return self._data.of_training(
       self._config.images_per_step, self._config.seed, step, num_shards, shard, flip=self._config.flip
     )
+
+  def _take(self, batches, count, last):
+    """Take `count` steps up to step `last`; tracing before the first ones does not count as their time."""
+    if self._board:
+      self._board.before_steps(count)
+    if not self._traced:
+      self._log("tracing the first step")
+    cpu_clock = time.process_time()
+    self._take_steps(batches, tf.constant(count))
+    self._watch_skipped(last)
+    if self._traced:
+      self._cpu_seconds += time.process_time() - cpu_clock
+      return
+    self._log(f"first step, traced and taken in {time.monotonic() - self._clock:.1f} s")
+    self._traced = True
+    self._bar.unpause()  # tracing says nothing of the remaining time
+    if not self._ends_period(last):  # exclude tracing time unless this step is the whole interval
+      self._time_from(last)
 
   def _steps_of_replicas(self, batches, count):
     def one_step(i):
@@ -362,7 +358,9 @@ class Run:
     total, count = map(sum, zip(*sums))
     return total / count
 
-  def _end_period(self, step, images_per_second):
+  def _end_period(self, step):
+    images = (step - self._timed_from) * self._config.images_per_step
+    images_per_second = images / (time.monotonic() - self._clock) if images else math.nan
     row = {
       "step": step,
       **self._state.means(),
@@ -411,14 +409,15 @@ class Run:
 
   def _save(self, step):
     self._written(step, self._save_checkpoint, step)
+    self._last_saved, self._saved_at = step, time.monotonic()
 
   def _save_checkpoint(self, step):
     if self._checkpoints.save(step, self._cpu_seconds):
       self._saved = step
 
-  def _stop_if_asked(self, step, stop=None):
-    if self._workers.any(self._signals.received)[0] if stop is None else stop:
-      raise Stopped(step, step if not self._workers.chief else self._saved)
+  def _stop_if(self, asked, step):
+    if asked:
+      raise Stopped(step, self._saved if self._workers.chief else step)
 
 
 def _log_what_is_trained(state, strategy, workers, log_fn):

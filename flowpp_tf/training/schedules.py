@@ -159,8 +159,7 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
     steps: of the whole run.
 
   Raises:
-    InputError (a ValueError): if a value is out of range, a text and a peak are both given, or a text ends at a rate of
-      0 before the last step.
+    InputError (a ValueError): if a text and a peak are both given, or a text ends at a rate of 0 before the last step.
   """
   if kind not in ("constant", "cosine"):
     if peak is not None or warmup_steps:
@@ -174,10 +173,6 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
       )
     return schedule
   peak = 1e-3 if peak is None else peak
-  if not peak > 0:
-    raise InputError(f"`learning_rate` must be positive, got {peak}")
-  if not 0 <= warmup_steps:
-    raise InputError(f"`warmup_steps` must be at least 0, got {warmup_steps}")
   warmup = f"linear:{peak}@{warmup_steps}" if warmup_steps else ""
   after = "hold" if warmup else f"hold:{peak}"
   if kind == "cosine" and warmup_steps < steps:  # a warm-up may be longer than the run, which then ends in it

@@ -4,17 +4,104 @@ The loss is the mean negative bound in nats per image. Noise and dropout masks d
 batch, so a step does not depend on the number of replicas, microbatches and lanes.
 """
 
+from collections.abc import Iterator
+import contextlib
 from typing import Any
 
+import keras
 import tensorflow as tf
 
+from flowpp_tf.config.training import TrainingConfig
+from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
+from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.core.lanes import concat_shards, lane_count, map_shards, sum_shards
 from flowpp_tf.core.tensors import shape_of
-from flowpp_tf.core.training_step import take_step
+from flowpp_tf.core.training_step import StepState, take_step
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
-from flowpp_tf.training.state import TrainState
-from flowpp_tf.types import Seed
+from flowpp_tf.training.optimizer import Adam, check_optimizer, make_optimizer
+from flowpp_tf.types import Seed, TensorLike
+
+
+class TrainState(StepState):
+  """The state of a run; create it in the scope of its `tf.distribute.Strategy`.
+
+  Args:
+    model: `FlowPlusPlus`.
+    config: `TrainingConfig`.
+    optimizer: any Keras optimizer without clipping or EMA of its own; None for that of the config. `Adam` and
+      `keras.optimizers.SGD` without momentum take the least time and memory: the state of others is copied in each
+      step, to undo one that is not finite.
+
+  Attributes:
+    sums: of the finite steps since the last validation: their number, bits/dim, gradient norms.
+    variables, ema, loss_scale, skipped_steps, skipped_in_a_row: as in `StepState`.
+
+  Raises:
+    InputError (a ValueError): for an optimizer that clips or averages itself.
+
+  Examples:
+    >>> from flowpp_tf.training import TrainingConfig, TrainState
+    >>> model = fpp.FlowPlusPlus.from_preset("digits")
+    >>> state = TrainState(model, TrainingConfig(steps=10))
+    >>> state.step, len(state.ema) == len(model.trainable_variables)
+    (0, True)
+  """
+
+  @check_arguments
+  def __init__(
+    self, model: FlowPlusPlus, config: TrainingConfig, optimizer: keras.optimizers.Optimizer | None = None
+  ) -> None:
+    self.model = model
+    self.config = config
+    optimizer = optimizer or make_optimizer(config)
+    check_optimizer(optimizer)
+    super().__init__(
+      optimizer,
+      model.trainable_variables,
+      keeps_when_skipped=(isinstance(optimizer, Adam) or type(optimizer) is keras.optimizers.SGD)
+      and not (optimizer.weight_decay or getattr(optimizer, "momentum", 0)),
+      clip_norm=config.clip_norm,
+      ema_decay=config.ema_decay,
+      ema_warmup=config.ema_warmup,
+      scales_loss=model.config.dtype == "mixed_float16",
+      measured=lambda loss, norm: {"bits_per_dim": model.to_bits_per_dim(-loss), "gradient_norm": norm},
+    )
+
+  def reset_ema(self) -> None:
+    """Set the EMA weights, if any, to the current weights."""
+    for average, variable in zip(self.ema or [], self.variables):
+      average.assign(variable)
+
+  @contextlib.contextmanager
+  def ema_weights(self) -> Iterator[None]:
+    """Give the model its EMA weights within the context; restore its own exactly after it."""
+    if self.ema is None:
+      yield
+      return
+    current = [variable.numpy() for variable in self.variables]
+    for variable, average in zip(self.variables, self.ema):
+      variable.assign(average.numpy())
+    try:
+      yield
+    finally:
+      for variable, value in zip(self.variables, current):
+        variable.assign(value)
+
+  # --- Checkpoints ------------------------------------------------------------------------------
+
+  def trackables(self) -> dict[str, Any]:
+    """Return what a checkpoint holds, by name, as for `tf.train.Checkpoint`."""
+    scale = {} if self.loss_scale is None else {"loss_scale": self.loss_scale}
+    return dict(
+      weights=[v.value for v in self.model.weights],
+      ema=list(self.ema or []),
+      optimizer=[v.value for v in self.optimizer.variables],
+      skipped_steps=self.skipped_steps,
+      skipped_in_a_row=self.skipped_in_a_row,
+      sums=dict(self.sums),
+      **scale,
+    )
 
 
 def train_step(state: TrainState, batch: Any) -> None:
@@ -134,3 +221,64 @@ def _gradients(state, images, given, seed, scale):
     )
     bound, gradients = bounds.concat(), [sums[i] for i in used]
   return bound, gradients, [state.variables[i] for i in used]
+
+
+# --- Steps that are skipped ----------------------------------------------------------------------
+
+
+def first_non_finite(
+  model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed, batch_offset: int = 0, **given: TensorLike
+) -> str | None:
+  """Return what made the bound of some images, or its gradient, not finite.
+
+  The bound is evaluated again, eagerly, with `tf.debugging.enable_check_numerics`. The layer and the bijector are those
+  in whose code the first operation failed.
+
+  Args:
+    model: `FlowPlusPlus`.
+    images: `[B, H, W, C]`.
+    noise: the dequantizer's draws, as in `log_prob_bound`.
+    seed: of the dropout masks.
+    batch_offset: as in `log_prob_bound`.
+    **given: labels and condition, as in `log_prob_bound`.
+
+  Returns:
+    A sentence, or None if all is finite.
+  """
+
+  def loss():
+    return -tf.reduce_mean(
+      model.log_prob_bound(images, noise=noise, seed=seed, training=True, batch_offset=batch_offset, **given)
+    )
+
+  with tf.GradientTape() as tape:
+    value = loss()
+  if not tf.math.is_finite(value):
+    return first_non_finite_part(loss) or "all parts are finite, their sum is not"
+  gradients = zip(model.trainable_variables, tape.gradient(value, [v.value for v in model.trainable_variables]))
+  bad = [v.path for v, g in gradients if g is not None and not tf.reduce_all(tf.math.is_finite(g))]
+  if bad:  # the gradient comes from the end of the evaluation
+    return (
+      f"the bound is finite, the gradients of {len(bad)} weights are not; the last of them in the "
+      f"order of evaluation is {bad[-1]}"
+    )
+  return None
+
+
+def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int) -> str:
+  """Return what was not finite in a skipped training step, while the weights are still those before it.
+
+  Args:
+    state: of the run.
+    batch: of the step, over all devices.
+    replicas: number of devices that took the step.
+    step: its number.
+  """
+  images, given = unpack_batch(batch, state.model.config)
+  seed, size = step_seed(state.config.seed, step), len(images) // (replicas * state.config.accumulate)
+  for first in range(0, len(images), size):
+    noise = step_noise(state.model, seed, len(images), first, size)
+    share = {name: value[first : first + size] for name, value in given.items()}
+    if found := first_non_finite(state.model, images[first : first + size], noise, dropout_seed(seed), first, **share):
+      return found
+  return "no non-finite value was found on re-evaluation"

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from flowpp_tf.core.environment import check_extra
 from flowpp_tf.core.lanes import concat_shards
-from flowpp_tf.training.state import TrainState
+from flowpp_tf.training.step import TrainState
 
 _SIDE = 6  # samples in a row and in a column of a grid
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig, Recipe
-from flowpp_tf.core.checks import check_not_masked, check_pixels, check_type, pixel_dtype
+from flowpp_tf.core.checks import as_array, check_labels, check_pixels, check_type, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import DATA_SETTINGS, recorded_settings
 from flowpp_tf.data import ImageDataset, load_dataset
@@ -130,7 +130,7 @@ def _dataset(images, labels, recipe, settings):
   for name in sorted(given & _OF_A_NAMED_SET):
     raise InputError(f"`{name}` must be None, as `images` is not the name of a data set")
   if not isinstance(images, ImageDataset):
-    images = _of_array(_as_array("images", images), labels, recipe.config)
+    images = _of_array(as_array("images", images), labels, recipe.config)
   return images, {}
 
 
@@ -168,20 +168,6 @@ def _with_sizes_of(dataset, recipe, settings):
   return recipe.replace(**different), line
 
 
-def _as_array(name, values):
-  """Return numbers as an array; raise an `InputError` for anything else."""
-  check_not_masked(name, values)
-  try:
-    array = np.asarray(values)
-  except (ValueError, TypeError):
-    raise InputError(f"`{name}` must be an array of integers, got a ragged {type(values).__name__}") from None
-  if array.dtype.kind not in "biuf":
-    is_array = array.dtype != object or isinstance(values, np.ndarray)
-    got = f"{array.dtype} of shape {array.shape}" if is_array else type(values).__name__
-    raise InputError(f"`{name}` must be an array of integers, got {got}")
-  return array
-
-
 def _of_array(images, labels, model):
   if images.ndim not in (3, 4):
     raise InputError(f"`images` must be of shape [N, H, W, C] or [N, H, W], got {images.shape}")
@@ -192,16 +178,13 @@ def _of_array(images, labels, model):
   splits, notes = split_train({"train": images.astype(dtype, copy=False)})
   of_splits, classes = None, tuple[str, ...]()
   if labels is not None:
-    labels = _as_array("labels", labels)
+    labels = as_array("labels", labels)
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
       raise InputError(
         f"`labels` must be one integer from 0 for each of the {len(images)} images, got {labels.dtype} "
         f"of shape {labels.shape}"
       )
-    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
-      raise InputError(
-        f"`labels` must lie in 0 .. {MOST_CLASSES - 1}, got values from {labels.min()} to {labels.max()}"
-      )
+    check_labels(labels, 0, MOST_CLASSES)
     of_splits, _ = split_train({"train": labels})
     classes = tuple(map(str, range(max(model.num_classes, 1 + int(labels.max())))))
   return ImageDataset(

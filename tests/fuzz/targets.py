@@ -229,7 +229,7 @@ class Config(Target):
 
     with _replaced(workdir, "FlowPlusPlus", lambda config: config):
       run = workdir.Workdir(folder)
-      run._find_weights = lambda: type("Weights", (), {"load": staticmethod(lambda model: None)})
+      run._read_best = lambda: type("Weights", (), {"about": {}, "load": staticmethod(lambda model: None)})
       try:
         run.load()
         return True

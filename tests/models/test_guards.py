@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data, training
-from flowpp_tf.training import numerics
+from flowpp_tf.training.step import first_non_finite
 from support.marks import slow
 from support.models import MINIMAL, SMALL, TINY, small_images
 from support.training_steps import step, train_state
@@ -111,9 +111,9 @@ def test_the_first_part_that_is_not_finite_is_named(part, message):
   model = fpp.FlowPlusPlus(SMALL)
   images = small_images(2)
   noise = tf.zeros([1, *images.shape])
-  assert numerics.first_non_finite(model, images, noise, [0, 0]) is None
+  assert first_non_finite(model, images, noise, [0, 0]) is None
   spoil(part(model))
-  found = numerics.first_non_finite(model, images, noise, [0, 0])
+  found = first_non_finite(model, images, noise, [0, 0])
   assert found and re.search(message, found), found
 
 
@@ -126,5 +126,5 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_bound_that_is_not():
 
   conditioner = model.coupling_flow.steps[1].coupling._conditioner
   model.coupling_flow.steps[1].coupling._conditioner = lambda *args, **kwargs: spoilt(conditioner(*args, **kwargs))
-  found = numerics.first_non_finite(model, small_images(2), tf.zeros([1, 2, 4, 4, 2]), [0, 0])
+  found = first_non_finite(model, small_images(2), tf.zeros([1, 2, 4, 4, 2]), [0, 0])
   assert found.startswith("the bound is finite, the gradients of ")

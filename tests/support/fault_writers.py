@@ -205,9 +205,9 @@ def _look_at_store(folder):
     found["config"] = json.loads(workdir.config.read_text())["model"]
   if workdir.best_weights.exists():
     found["weights"] = [array.tobytes() for array in _arrays_of(read_weights(workdir.best_weights))]
-  rows, damaged = workdir._read_rows()
-  assert not damaged
-  found["rows"] = [{k: v for k, v in row.items() if k not in ("images_per_second", "cpu_seconds")} for row in rows]
+  found["rows"] = [
+    {k: v for k, v in row.items() if k not in ("images_per_second", "cpu_seconds")} for row in workdir.rows()
+  ]
   return found
 
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import training
-from flowpp_tf.training.state import make_optimizer
+from flowpp_tf.training.optimizer import make_optimizer
 from support.marks import slow
 from support.models import MINIMAL, TINY, small_images
 from support.training_steps import step, train_state

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.training.checkpoints import Checkpoints
 from support.programs import finish, start, wait_for
 from support.runs import TINY_RUN
@@ -116,7 +117,7 @@ def checkpoints(folder, value=0.0):
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "delete"])
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, damage, caplog):
+def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(tmp_path, damage):
   kept, variable = checkpoints(tmp_path)
   for step in (1, 2):
     variable.assign(tf.fill([1000], float(step)))
@@ -126,42 +127,37 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_it(tmp_path, dam
   for name in names:
     copy = tmp_path / "copy" / name
     shutil.copytree(tmp_path, copy, ignore=shutil.ignore_patterns("copy"))
-    file = copy / "step_00000002" / name
-    content = bytearray(file.read_bytes())
+    newest = copy / "step_00000002"
+    content = bytearray((newest / name).read_bytes())
     if damage == "delete":
-      file.unlink()
+      (newest / name).unlink()
     else:
       content[len(content) // 2] ^= 1
-      file.write_bytes(content if damage == "flip" else content[: len(content) // 2])
+      (newest / name).write_bytes(content if damage == "flip" else content[: len(content) // 2])
     again, restored = checkpoints(copy)
+    with pytest.raises(InputError, match="step_00000002' is damaged: .*; move it away to resume from step_00000001"):
+      again.restore()
+    newest.rename(copy / "away")
     assert again.restore().step == 1 and np.all(restored.numpy() == 1.0)
-    assert "step_00000002 is passed over" in caplog.text
-    caplog.clear()
-    assert (copy / "step_00000002").exists()  # nothing is thrown away unasked
 
 
-def test_a_damaged_checkpoint_does_not_take_the_place_of_one_that_is_written(tmp_path):
-  kept, variable = checkpoints(tmp_path)
-  for step in (1, 5):
-    kept.save(step)
-  (tmp_path / "step_00000005" / "state.index").unlink()
-  again = Checkpoints(tmp_path, 1, variable=variable)
-  assert again.restore().step == 1
-  for step in (2, 3):
-    variable.assign(tf.fill([1000], float(step)))
-    assert again.save(step)
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["step_00000003", "step_00000005"]
-  variable.assign(tf.zeros([1000]))
-  assert again.restore().step == 3 and np.all(variable.numpy() == 3.0)
-
-
-def test_when_no_checkpoint_is_whole_the_run_does_not_silently_start_over(tmp_path):
+def test_without_another_checkpoint_the_run_does_not_silently_start_over(tmp_path):
   kept, _ = checkpoints(tmp_path)
   assert kept.restore() is None  # none at all is a new run
   kept.save(1)
   (tmp_path / "step_00000001" / "state.index").unlink()
-  with pytest.raises(ValueError, match="no checkpoint in .* is whole"):
+  with pytest.raises(InputError, match="is damaged: state.index is missing; give another --workdir to start over"):
     kept.restore()
+
+
+def test_a_checkpoint_of_a_step_may_be_written_again(tmp_path):
+  """A run that is shortened to the step of its newest checkpoint validates it, and saves it with that."""
+  kept, variable = checkpoints(tmp_path)
+  kept.save(1)
+  variable.assign(tf.ones([1000]))
+  assert kept.save(1)
+  variable.assign(tf.zeros([1000]))
+  assert kept.restore().step == 1 and np.all(variable.numpy() == 1.0)
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, caplog):

@@ -52,7 +52,7 @@ WITHOUT_ROWS = {
     ).split()
   ),
   "what the training loop calls, of its own store and workers": (
-    "Workdir.add_row Workdir.check Workdir.check_run Workdir.new_checkpoints Workdir.open Workdir.recover "
+    "Workdir.add_row Workdir.check Workdir.new_checkpoints Workdir.open Workdir.recover "
     "Workdir.save_best Workers.agree Workers.any Workers.broadcast Workers.broadcast_array train_step"
   ),
   "what decoders of files call, of their own reader": "ArchiveReader.claim_more",

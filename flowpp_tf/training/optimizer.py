@@ -1,12 +1,15 @@
-"""Keras' Adam, in one kernel per variable."""
+"""The optimizer of a run; Keras' Adam, in one kernel per variable."""
 
+import functools
 from typing import Any
 import weakref
 
 import keras
 import tensorflow as tf
 
+from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.training.schedules import PiecewiseSchedule, learning_rate_schedule
 
 
 @keras.saving.register_keras_serializable("flowpp_tf")
@@ -73,3 +76,45 @@ class Adam(keras.optimizers.Adam):
         beta2_power=beta2**step,
       )
     return scalars[dtype]
+
+
+_OPTIMIZERS = {
+  "adam": Adam,
+  "adam_95": functools.partial(Adam, beta_2=0.95),
+  "adamw": functools.partial(keras.optimizers.AdamW, beta_2=0.95),
+  "lion": keras.optimizers.Lion,
+  "muon": keras.optimizers.Muon,
+  "sgd": keras.optimizers.SGD,
+}
+
+
+def schedule_of(config: TrainingConfig) -> PiecewiseSchedule:
+  """Return the learning-rate schedule of a run."""
+  return learning_rate_schedule(config.schedule, config.learning_rate, config.warmup_steps, config.steps)
+
+
+def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
+  """Return the optimizer of a run with its learning-rate schedule."""
+  epsilon = {} if config.optimizer in WITHOUT_EPSILON else {"epsilon": config.adam_epsilon}
+  return _OPTIMIZERS[config.optimizer](schedule_of(config), **epsilon)
+
+
+def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
+  """Raise an `InputError` for an optimizer that clips, averages or scales itself."""
+  for name in ("clipnorm", "clipvalue", "global_clipnorm"):
+    if getattr(optimizer, name) is not None:
+      raise InputError(f"the optimizer's `{name}` would clip on each replica; use `clip_norm`")
+  for name, instead in (
+    ("use_ema", "`ema_decay`"),
+    ("gradient_accumulation_steps", "`accumulate`"),
+    ("loss_scale_factor", "the loss scale of the training step"),
+  ):
+    if getattr(optimizer, name):
+      raise InputError(f"the optimizer's `{name}` must be off: there is {instead}")
+  if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):  # of Keras 3.13, on Python 3.11
+    raise InputError(
+      "`ScheduleFreeAdamW` cannot be used: its state begins as a copy of the weights, which are "
+      "initialised from data afterwards"
+    )
+  if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    raise InputError("the optimizer must not scale the loss: the training step does, in float16")
