@@ -235,7 +235,7 @@ class ArchiveWriter:
     layout = None
     if runs is not None and self._coder.codec.sees_neighbours:
       try:
-        layout = TileLayout.of_runs(self._coder.model.image_shape, runs, self._coder.codec.tile_step)
+        layout = TileLayout.from_runs(self._coder.model.image_shape, runs, self._coder.codec.tile_step)
       except (ValueError, TypeError, OverflowError):
         raise InputError(f"`runs` must be parts of pictures, got {shown(runs)}") from None
       if len(layout.waves) != len(images):

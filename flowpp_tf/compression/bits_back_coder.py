@@ -57,7 +57,7 @@ class Resolution:
   initial_bits: int = INITIAL_BITS
 
   @classmethod
-  def of(cls, levels: int) -> Resolution:
+  def from_levels(cls, levels: int) -> Resolution:
     """Return the resolution for images of so many levels; that of 256 for fewer."""
     extra = max((levels - 1).bit_length() - 8, 0)
     return cls(STEP * 2.0**-extra, SIGMA * 2.0 ** -(extra // 2), INITIAL_BITS + extra)
@@ -99,9 +99,9 @@ class BitsBackCoder:
 
   def __init__(self, model: CodecModel, networks: Networks) -> None:
     self.shape, self.num_dims, self.levels = model.image_shape, model.num_dims, model.levels
-    self.memory, self.dtype = CodecMemory.of(model), pixel_dtype(self.levels)
+    self.memory, self.dtype = CodecMemory.from_model(model), pixel_dtype(self.levels)
     self.sees_neighbours, self.tile_step = model.sees_neighbours, model.tile_step
-    fine = Resolution.of(self.levels)
+    fine = Resolution.from_levels(self.levels)
     self.initial_bits = fine.initial_bits
     grid = Grid.uniform(self.shape, fine.step, unit=self.tile_step)
     pixel_grid = Grid.uniform(self.shape, STEP, STEP / 2, self.tile_step)  # keeps u inside of (0, 1)

@@ -163,7 +163,7 @@ class CodecModel:
 
   @classmethod
   @check_arguments
-  def of(cls, model: FlowPlusPlus) -> CodecModel:
+  def from_model(cls, model: FlowPlusPlus) -> CodecModel:
     """Return the codec's view of a `FlowPlusPlus` model.
 
     Raises:

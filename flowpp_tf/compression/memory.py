@@ -49,7 +49,7 @@ class CodecMemory:
   at_a_time: int
 
   @classmethod
-  def of(cls, model: CodecModel) -> CodecMemory:
+  def from_model(cls, model: CodecModel) -> CodecMemory:
     """Return the memory of a model.
 
     Raises:

@@ -111,7 +111,7 @@ class PortableNetworks(Networks):
     make = functools.partial(Network, image_shape=model.image_shape, step=model.tile_step)
     self._conditioners: dict[str, list[Network]] = {}
     self._context_nets: dict[str, tuple[Network, int | None]] = {}
-    memory = CodecMemory.of(model)
+    memory = CodecMemory.from_model(model)
     self._chunk = memory.at_a_time
     # All threads together, of all batches, may take half of the budget.
     most = max(budget.current().memory // (2 * max(memory.at_a_time * memory.network, 1)), 1)

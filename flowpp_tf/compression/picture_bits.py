@@ -40,7 +40,7 @@ class PictureBits:
         return bits
     tiles, layout = to_tiles(pixels, shape), None
     if codec.sees_neighbours:
-      layout = TileLayout.of_runs(shape, [(*pixels.shape[:2], 0, len(tiles))], codec.tile_step)
+      layout = TileLayout.from_runs(shape, [(*pixels.shape[:2], 0, len(tiles))], codec.tile_step)
     return self.exact(tiles, layout)
 
   def exact(self, tiles: np.ndarray, layout: TileLayout | None = None) -> int:

@@ -30,10 +30,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Stopped(Exception):
-  """Raised in a thread whose result nobody waits for any more."""
-
-
 @functools.cache
 def _pool(purpose: str, process_id: int) -> concurrent.futures.ThreadPoolExecutor:
   """Threads of one purpose: a call may wait for calls of another one, but not of its own."""
@@ -74,9 +70,9 @@ _stopped: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("s
 
 
 def check_stopped() -> None:
-  """Raise `Stopped` in a thread of `ahead` whose result nobody waits for any more; call this in what takes long."""
+  """Raise a `CancelledError` in a thread of `ahead` whose result nobody waits for; call this in what takes long."""
   if _stopped.get()():
-    raise Stopped
+    raise concurrent.futures.CancelledError
 
 
 def in_threads(

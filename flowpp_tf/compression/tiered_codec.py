@@ -53,14 +53,14 @@ class TieredCodec:
       check_count("from_bytes", from_bytes, high=2**48)
     self.tier = tier
     try:
-      self.model = model if isinstance(model, CodecModel) else CodecModel.of(model)
+      self.model = model if isinstance(model, CodecModel) else CodecModel.from_model(model)
       shape, levels = self.model.image_shape, self.model.levels
       if not 0 < self.model.num_dims <= MAX_DIMS or min(shape) < 1 or not 2 <= levels <= MOST_LEVELS:
         raise InputError(
           f"the codec is for images of up to {MAX_DIMS} values and 2 to {MOST_LEVELS:,} levels, "
           f"got shape {shape} and {levels} levels"
         )
-      memory = CodecMemory.of(self.model)
+      memory = CodecMemory.from_model(self.model)
       claim("memory", memory.model + memory.batch(2), "the codec model")
       if from_bytes is not None:
         claim_output(memory.model + memory.batch(2), from_bytes, "the memory of the archive's model")
@@ -99,7 +99,7 @@ class TieredCodec:
     layout, batches = None, [[0, 1]]
     if self.codec.sees_neighbours:  # the second image sees the first, and is cut off at the edge
       step = self.codec.tile_step
-      layout, batches = TileLayout.of_runs(shape, [(shape[0], shape[1] + step[1], 0, 2)], step), [[0], [1]]
+      layout, batches = TileLayout.from_runs(shape, [(shape[0], shape[1] + step[1], 0, 2)], step), [[0], [1]]
     try:
       for batch in batches:
         batch_step(self.codec, images, batch, layout).push(stack, images[batch])

@@ -128,7 +128,7 @@ class BitMaps:
 def _tiles(picture, config):
   """Yield the tiles `[h, w, C]` of a picture, each with how much of it is coded, and the context of its neighbours."""
   tiles = to_tiles(picture, config.image_shape)
-  layout = TileLayout.of_runs(config.image_shape, [(*picture.shape[:2], 0, len(tiles))], config.tile_step)
+  layout = TileLayout.from_runs(config.image_shape, [(*picture.shape[:2], 0, len(tiles))], config.tile_step)
   for i, (tile, size) in enumerate(zip(tiles, layout.sizes)):
     yield tile, size, layout.context(tiles, np.array([i]), config.levels)[0] if config.tile_neighbours else 0
 

@@ -61,7 +61,7 @@ def sample_pictures(
   shape = h, w, channels
   count = count_tiles(height, width, shape)
   z = model.sample_latents(n * count, temperature, seed).numpy()
-  layout = TileLayout.of_runs(shape, [(height, width, 0, count)] * n, model.config.tile_step)
+  layout = TileLayout.from_runs(shape, [(height, width, 0, count)] * n, model.config.tile_step)
   tiles = np.zeros((n * count, *shape), pixel_dtype(levels))
   of_size = functools.cache(lambda *size: model if size == shape[:2] else model.cropped(*size))
   for wave in range(int(layout.waves.max()) + 1):

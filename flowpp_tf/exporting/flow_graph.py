@@ -261,7 +261,7 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   sizes = [kept, x.shape[-1] - kept]
   event = (*x.shape[:-1], sizes[1])
   x1, x2 = ops.split(x.value, sizes)
-  elementwise = _Elementwise.of(bijector, sizes[1])
+  elementwise = _Elementwise.from_coupling(bijector, sizes[1])
   parameters = apply_network(bijector.conditioner, ops, x1, context)
   parameters = ops.reshape(parameters, [-1, len(elementwise.start)])
   y2, log_det = elementwise.apply(ops, ops.reshape(x2, [-1, 1]), parameters, inverse)
@@ -283,7 +283,7 @@ class _Elementwise(NamedTuple):
   margin: float
 
   @classmethod
-  def of(cls, coupling, size):
+  def from_coupling(cls, coupling, size):
     """Find the map in the bijectors that a coupling makes of zeros, and of random parameters to check how it reads
     them: in the order of equation 11, with `start` added."""
     count = num_outputs(coupling.conditioner) // size

@@ -199,7 +199,7 @@ def _estimate_files(model, pictures, files):
     chosen = _spread(np.arange(len(own)), max(_ESTIMATED_TILES // files, 1))
     part = [own[chosen]]
     if config.tile_neighbours:
-      layout = TileLayout.of_runs(shape, [(*picture.pixels.shape[:2], 0, len(own))], config.tile_step)
+      layout = TileLayout.from_runs(shape, [(*picture.pixels.shape[:2], 0, len(own))], config.tile_step)
       part += [layout.context(own, chosen, config.levels), layout.inside[chosen]]
     parts.append(part)
   if parts:

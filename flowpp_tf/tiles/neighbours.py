@@ -92,7 +92,7 @@ class TileLayout:
     self.order = np.argsort(-self.waves, kind="stable")
 
   @classmethod
-  def of_runs(
+  def from_runs(
     cls, tile_shape: tuple[int, int, int], runs: Sequence[tuple[int, int, int, int]], step: tuple[int, int]
   ) -> TileLayout:
     """Return the layout of runs `(height, width, first, count)`."""
@@ -101,7 +101,7 @@ class TileLayout:
   @classmethod
   def of_single_tiles(cls, tile_shape: tuple[int, int, int], count: int) -> TileLayout:
     """Return the layout of tiles that are pictures of their own."""
-    return cls.of_runs(tile_shape, [(*tile_shape[:2], 0, 1)] * count, tile_shape[:2])
+    return cls.from_runs(tile_shape, [(*tile_shape[:2], 0, 1)] * count, tile_shape[:2])
 
   def of_one_wave(self, indices: list[int]) -> list[int]:
     """Return the first of `indices`, and those after it that are of its wave."""

@@ -335,7 +335,7 @@ def test_the_formula_of_a_model_is_close_to_what_it_takes(monkeypatch):
   monkeypatch.setattr(threads, "CORES", 1)
   for name in ("embedded_attention", "embedded_vflow", "embedded_uniform"):
     model = archive.ArchiveReader(io.BytesIO(archives.example(name))).model
-    memory = CodecMemory.of(model)
+    memory = CodecMemory.from_model(model)
     peak = peak_of(lambda: compression.TieredCodec(model))  # noqa: B023
     claimed = memory.model + memory.batch(2)
     assert peak < claimed + (1 << 19) and claimed < 3 * peak, (name, peak, claimed)

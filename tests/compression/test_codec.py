@@ -164,7 +164,7 @@ def of_variant(name):
   model = fpp.FlowPlusPlus(dataclasses.replace(config, dtype="float64"))
   model.initialize(small_images(32, config))
   perturb(model, 0.02)
-  return model, CodecModel.of(model)
+  return model, CodecModel.from_model(model)
 
 
 @functools.cache
@@ -246,7 +246,7 @@ def test_compiled_networks_have_the_same_bits(name, monkeypatch):
 
 def test_the_hash_of_a_model_stays_the_same():
   """Archives name their model by it."""
-  model = CodecModel.of(fpp.FlowPlusPlus.from_preset("digits"))
+  model = CodecModel.from_model(fpp.FlowPlusPlus.from_preset("digits"))
   assert model.sha256()[:16] == "4e1e8f4ac05efc77"
 
 

@@ -71,12 +71,15 @@ def coder(name="asinh"):
 @pytest.mark.parametrize("levels", [2, 17, 255, 256])
 def test_images_of_8_bits_keep_their_grid(levels):
   """Archives of them are decoded bit for bit."""
-  assert Resolution.of(levels) == Resolution(STEP, SIGMA, INITIAL_BITS)
+  assert Resolution.from_levels(levels) == Resolution(STEP, SIGMA, INITIAL_BITS)
 
 
 @pytest.mark.parametrize("levels", [257, 1024, 4096, 65536])
 def test_the_noise_of_the_logits_is_as_wide_in_steps_as_at_8_bits(levels):
-  fine, slope = Resolution.of(levels), 0.9 / levels  # of the logit, without the part that is the same for all levels
+  fine, slope = (
+    Resolution.from_levels(levels),
+    0.9 / levels,
+  )  # of the logit, without the part that is the same for all levels
   assert fine.sigma * np.sqrt(slope) / fine.step >= 0.99 * SIGMA * np.sqrt(0.9 / 256) / STEP
 
 
@@ -172,9 +175,9 @@ def test_a_transform_that_is_none_is_an_error(fields):
 
 
 def test_the_hash_of_a_model_has_its_transform():
-  plain = compression.CodecModel.of(model("plain logit"))
+  plain = compression.CodecModel.from_model(model("plain logit"))
   assert "transform" not in plain.description
-  described = compression.CodecModel.of(model()).description["transform"]
+  described = compression.CodecModel.from_model(model()).description["transform"]
   assert described == model().pixel_transform.describe()
 
 

@@ -51,7 +51,7 @@ def picture(height=45, width=70):
 def layout_of(image, config=CONFIG):
   tiles = to_tiles(image, config.image_shape)
   runs = [(*image.shape[:2], 0, len(tiles))]
-  return tiles, TileLayout.of_runs(config.image_shape, runs, config.tile_step)
+  return tiles, TileLayout.from_runs(config.image_shape, runs, config.tile_step)
 
 
 @functools.cache
@@ -102,7 +102,7 @@ def test_a_picture_of_an_odd_size_comes_back_and_costs_the_bound_of_its_own_pixe
   segment.push_batches(codec, stack, tiles, every, None, lambda count: None, layout)
   noise = np.random.default_rng(1).normal(size=(len(tiles), *SHAPE))
   exact, bound = (stack.num_bits - before) / image.size, bits_of(tiles, layout, noise, **changes).sum() / image.size
-  whole = TileLayout.of_runs(SHAPE, [(*image.shape[:2], 0, len(tiles))], SHAPE[:2])
+  whole = TileLayout.from_runs(SHAPE, [(*image.shape[:2], 0, len(tiles))], SHAPE[:2])
   larger = len(segment.encode_fields(codec, tiles, layout=whole).to_bytes())
   print(f"{tier}: {exact:.4f} bits/dim, bound {bound:.4f}; {len(coded.to_bytes())} bytes, of whole tiles {larger}")
   assert abs(exact - bound) < 0.1
@@ -145,7 +145,7 @@ def test_a_layout_of_pictures_of_other_sizes_is_an_error(runs):
   tiles, layout = layout_of(picture())
   codec = coder("portable").codec
   coded = segment.encode_fields(codec, tiles, np.random.default_rng(0).bytes(4096), layout=layout)  # no tile is plain
-  other = TileLayout.of_runs(SHAPE, runs, CONFIG.tile_step)
+  other = TileLayout.from_runs(SHAPE, runs, CONFIG.tile_step)
   with pytest.raises(segment.SegmentError):
     segment.decode_segment(codec, dataclasses.replace(coded, layout=other).to_bytes())
 
@@ -246,7 +246,7 @@ def test_sizes_at_edges_are_multiples_of_the_smallest_that_the_structure_can_spl
 
   sizes = [size for size in itertools.product(range(1, 17), repeat=2) if fits(*size)]
   assert config.tile_step == (min(h for h, _ in sizes), min(w for _, w in sizes))
-  assert fpp.compression.CodecModel.of(fpp.FlowPlusPlus(config)).tile_step == config.tile_step
+  assert fpp.compression.CodecModel.from_model(fpp.FlowPlusPlus(config)).tile_step == config.tile_step
   assert coded_sizes(np.array([[1, 1], [16, 40]]), SHAPE, config.tile_step).tolist() == [[*config.tile_step], [16, 16]]
   assert dataclasses.replace(config, tile_neighbours=False).tile_step == (16, 16)
 

@@ -45,7 +45,7 @@ def model():
   small = dict(filters=8, dequant_filters=8, components=2, condition_channels=4, condition_blocks=1, dropout=0.0)
   model = fpp.FlowPlusPlus(dataclasses.replace(config, image_shape=SHAPE, levels=256, tile_neighbours=True, **small))
   tiles, runs = tiles_of(drawings())
-  context = TileLayout.of_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256)
+  context = TileLayout.from_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256)
   model.adapt({"image": tiles, "condition": context.astype(np.float32)})
   rng = np.random.default_rng(1)
   for variable in model.weights:
@@ -91,7 +91,7 @@ def test_the_codec_and_training_have_the_context_by_its_definition(channels):
       for column in range(-(-image.shape[1] // shape[1]))
     ]
   )
-  layout = TileLayout.of_runs(shape, runs, STEP)
+  layout = TileLayout.from_runs(shape, runs, STEP)
   np.testing.assert_allclose(layout.context(tiles, np.arange(len(tiles)), 256), expected, atol=1e-12)
   pixels = np.concatenate([image.reshape(-1, channels) for image in images])
   crops = data.RandomCrops(pixels, SIZES, shape, neighbours=True, edges=True)
@@ -130,8 +130,8 @@ def test_a_batch_of_training_has_the_context_of_its_tiles_also_with_fewer_bits()
 
 
 def test_neighbours_are_in_lower_waves_and_those_of_another_segment_are_not_seen():
-  whole = TileLayout.of_runs(SHAPE, [(17, 30, 0, 20)], STEP)
-  part = TileLayout.of_runs(SHAPE, [(9, 21, 2, 3), (17, 30, 5, 9)], STEP)  # the second begins in row 1, column 1
+  whole = TileLayout.from_runs(SHAPE, [(17, 30, 0, 20)], STEP)
+  part = TileLayout.from_runs(SHAPE, [(9, 21, 2, 3), (17, 30, 5, 9)], STEP)  # the second begins in row 1, column 1
   for layout in (whole, part):
     neighbours = layout._neighbours
     for tile, seen in enumerate(neighbours):
@@ -147,7 +147,7 @@ def test_tiles_come_back_given_their_neighbours(tier):
   coded = TieredCodec(model(), tier)
   codec = coded.codec
   tiles, runs = tiles_of(drawings())
-  layout = TileLayout.of_runs(SHAPE, runs, STEP)
+  layout = TileLayout.from_runs(SHAPE, runs, STEP)
   data_of_segment = segment.encode_fields(codec, tiles, b"more", layout=layout).to_bytes()
   decoded, extra = segment.decode_segment(codec, data_of_segment)
   np.testing.assert_array_equal(decoded, tiles)
@@ -166,7 +166,7 @@ def test_tiles_come_back_given_their_neighbours(tier):
 
 def test_the_network_of_the_context_in_fixed_point_is_that_of_keras():
   tiles, runs = tiles_of(drawings())
-  context = TileLayout.of_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256)
+  context = TileLayout.from_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256)
   expected = model().condition_net(None, context.astype(np.float32))
   np.testing.assert_allclose(coder().networks.condition(context), expected, atol=1e-3)
 
@@ -251,7 +251,7 @@ def test_pictures_are_drawn_tile_by_tile_from_what_is_drawn_already():
 @pytest.mark.slow
 def test_bits_by_position_of_tiles_add_up_to_their_bound():
   tiles, runs = tiles_of(drawings()[:1])
-  context = TileLayout.of_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256).astype(np.float32)
+  context = TileLayout.from_runs(SHAPE, runs, STEP).context(tiles, np.arange(len(tiles)), 256).astype(np.float32)
   scorer = PositionScorer(model(), num_samples=1)
   noise = np.repeat(np.asarray(scorer._noise), len(tiles), axis=0)
   expected = -model().log_prob_bound(tiles, noise=noise, condition=context) / np.log(2)

@@ -1,5 +1,6 @@
 """The folder of decompression: whole or NAME.partial, resumed to the same bytes, held by one process; names."""
 
+import concurrent.futures
 import errno
 import io
 import json
@@ -109,7 +110,7 @@ def test_a_full_disk_stops_the_threads_that_decode(stored, monkeypatch):
     try:
       while not given_up.wait(0.01):
         threads.check_stopped()
-    except threads.Stopped:
+    except concurrent.futures.CancelledError:
       stopped.set()
       raise
 

@@ -1,5 +1,6 @@
 """Threads of the codec: order, errors, memory, an end that nobody waits for, and one thread for each product."""
 
+import concurrent.futures
 import io
 import threading
 
@@ -88,7 +89,7 @@ def test_threads_stop_when_nobody_waits_for_them():
       while part:  # for ever
         began.set()
         threads.check_stopped()
-    except threads.Stopped:
+    except concurrent.futures.CancelledError:
       ended.set()
       raise
 

@@ -117,7 +117,7 @@ def grey():
 
 @functools.cache
 def codec():
-  return compression.CodecModel.of(grey())
+  return compression.CodecModel.from_model(grey())
 
 
 def grey_images(count, seed=0):

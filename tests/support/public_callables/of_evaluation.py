@@ -497,8 +497,8 @@ _COMPRESSION = {
   "CodecModel.load": Row(
     lambda w: compression.CodecModel.load, dict(path=path(lambda w: _file(w))), lambda m: m.sha256()
   ),
-  "CodecModel.of": Row(
-    lambda w: compression.CodecModel.of, dict(model=instance(lambda w: w.model)), lambda m: m.sha256()
+  "CodecModel.from_model": Row(
+    lambda w: compression.CodecModel.from_model, dict(model=instance(lambda w: w.model)), lambda m: m.sha256()
   ),
 }
 
