@@ -9,11 +9,13 @@ import contextlib
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.core.lanes import concat_shards, lane_count, map_shards, sum_shards
 from flowpp_tf.core.tensors import shape_of
@@ -203,9 +205,8 @@ def _gradients(state, images, given, seed, scale):
   if microbatches == 1:
     bound, gradients = microbatch(0)
   else:
-    tf.debugging.assert_equal(
-      size * microbatches, images_here, (f"the images of a replica must be a multiple of `accumulate` {microbatches}")
-    )
+    if isinstance(images_here, int) and images_here % microbatches:
+      raise InputError(f"`batch` must have a multiple of `accumulate` {microbatches} images on each replica")
 
     def body(index, bounds, sums):
       bound, gradients = microbatch(index)
@@ -219,7 +220,9 @@ def _gradients(state, images, given, seed, scale):
       (0, bounds, [tf.zeros_like(v) for v in state.variables]),
       maximum_iterations=microbatches,
     )
-    bound, gradients = bounds.concat(), [sums[i] for i in used]
+    # NaN, so that the step is skipped, where a graph leaves out images of a batch whose size it did not know.
+    bound = tf.where(tf.equal(size * microbatches, images_here), bounds.concat(), np.nan)
+    gradients = [sums[i] for i in used]
   return bound, gradients, [state.variables[i] for i in used]
 
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data, training
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.training import loop
 from flowpp_tf.training.step import dropout_seed, step_seed
 from flowpp_tf.training.tensorboard import TensorBoard
@@ -118,8 +119,11 @@ def test_a_run_in_microbatches_begins_and_goes_on_as_one_in_whole_batches(tmp_pa
 
 def test_images_that_cannot_be_divided_into_parts_are_not_dropped():
   state = train_state(MINIMAL, accumulate=3)
-  with pytest.raises(tf.errors.InvalidArgumentError, match="must be a multiple of `accumulate` 3"):
+  with pytest.raises(InputError, match="must have a multiple of `accumulate` 3 images on each replica"):
     training.train_step(state, tf.constant(small_images(8)))
+  of_any_size = tf.function(functools.partial(training.train_step, state), autograph=False)
+  of_any_size.get_concrete_function(tf.TensorSpec([None, 4, 4, 2], tf.uint8))(tf.constant(small_images(8)))
+  assert int(state.skipped_steps) == 1
 
 
 @pytest.mark.slow
