@@ -3,5 +3,5 @@
 from flowpp_runtime.model import Model
 from flowpp_runtime.vectors import VectorFlow
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["Model", "VectorFlow", "__version__"]

@@ -29,6 +29,7 @@ import pytest
 import flowpp_tf as fpp
 from flowpp_tf import evaluation
 from flowpp_tf.core.errors import InputError
+from flowpp_tf.data import load_dataset
 from flowpp_tf.demo.about import about
 from flowpp_tf.demo.answers import DemoHandlers, _fitted, read_upload
 from flowpp_tf.demo.card import ModelCard, provenance, summary
@@ -383,13 +384,7 @@ def test_the_top_of_the_page_says_what_was_measured(answers):
 def test_the_card_of_a_preset_says_where_it_comes_from_and_what_it_loses_to(answers):
   folder = fpp.models.preset_folder("photos")
   rows, record = Workdir(folder).rows(), json.loads((folder / "evaluation.json").read_text())
-  card = ModelCard(
-    "presets/photos",
-    {"evaluation": record},
-    {"batch_size": 8},
-    rows,
-    (folder / "card.md").read_text(),
-  )
+  card = ModelCard("presets/photos", {"evaluation": record}, {"batch_size": 8}, rows, (folder / "card.md").read_text())
   text = provenance(card)
   assert "| training | 11,500 steps of 8 images in 84 minutes on two cores" in text
   assert "| importance-weighted bound, 4 samples | 3.0347 +- 0.0517 bits/dim, 476 test images |" in text
