@@ -43,6 +43,7 @@ from flowpp_tf.compression.bits_back_coder import BitsBackCoder
 from flowpp_tf.compression.plain import PlainError, decode_plain, encode_plain, pack, unpack
 from flowpp_tf.compression.stack import EmptyStackError, Stack, WindowError
 from flowpp_tf.compression.steps import Sequence
+from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import BudgetError, claim
 from flowpp_tf.tiles.neighbours import RUN, TileLayout
 
@@ -178,9 +179,9 @@ def encode_fields(
     layout: where the images lie, if the model's tiles see their neighbours; None if each is a picture of its own.
   """
   if len(images) > max_images(codec.shape) or len(extra) > _MAX_EXTRA:
-    raise ValueError(f"a segment of {len(images)} images and {len(extra)} bytes is too large")
+    raise InputError(f"a segment of {len(images)} images and {len(extra)} bytes is too large")
   if codec.sees_neighbours and layout is None:
-    layout = TileLayout.of_single_tiles(codec.shape, len(images))
+    layout = TileLayout.from_single_tiles(codec.shape, len(images))
   order = _order(layout, len(images))
   packed_extra = pack(extra) if extra else b""
   plain, content = _initial_content(codec, images, order, layout, packed_extra)

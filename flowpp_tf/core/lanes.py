@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from flowpp_tf.core.checks import check_count
+from flowpp_tf.core.checks import INT32_MAX, check_count
 from flowpp_tf.core.environment import has_accelerator, usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import shape_of
@@ -50,7 +50,7 @@ def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
   if splits < 0:
     raise InputError(f"`cpu_splits` must be at least 0, got {splits}")
   if batch_size is not None:
-    check_count("batch_size", batch_size, high=2**31 - 1)
+    check_count("batch_size", batch_size, high=INT32_MAX)
   cores = len(usable_cores())
   if automatic:
     splits = 1 if has_accelerator() else _largest_divisor(batch_size, min(cores, _MOST_LANES))

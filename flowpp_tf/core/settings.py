@@ -19,24 +19,22 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_type
+from flowpp_tf.core.checks import INT32_MAX, check_type, is_integer, is_number
 from flowpp_tf.core.errors import InputError
-
-_MOST = 2**31 - 1  # of an integer that becomes a tensor
 
 
 class Range(NamedTuple):
-  """The values that a setting may have: `expected` says it in words, `most` is the largest number, `names` are all."""
+  """The values that a setting may have: `expected` says it in words, `high` is the largest number, `names` are all."""
 
   holds: Callable[[Any], bool]
   expected: str
-  most: float = math.inf
+  high: float = math.inf
   names: tuple[str, ...] = ()
 
 
-def at_least(low: float, most: float = _MOST) -> Range:
-  """Return the range of numbers from `low` to `most`."""
-  return Range(lambda value: _is_number(value) and value >= low, f"at least {low}", most)
+def at_least(low: float, high: float = INT32_MAX) -> Range:
+  """Return the range of numbers from `low` to `high`."""
+  return Range(lambda value: is_number(value) and value >= low, f"at least {low}", high)
 
 
 def one_of(*names: str) -> Range:
@@ -46,18 +44,12 @@ def one_of(*names: str) -> Range:
 
 def is_count(value: Any) -> bool:
   """Return whether a value is a positive integer."""
-  return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and bool(value > 0)
-
-
-def _is_number(value):
-  return (
-    isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and (math.isfinite(value))
-  )
+  return is_integer(value) and bool(value > 0)
 
 
 COUNT = Range(is_count, "a positive integer", 2**16)
-POSITIVE = Range(lambda value: _is_number(value) and value > 0, "positive")
-FRACTION = Range(lambda value: _is_number(value) and 0 <= value < 1, "in [0, 1)")
+POSITIVE = Range(lambda value: is_number(value) and value > 0, "positive")
+FRACTION = Range(lambda value: is_number(value) and 0 <= value < 1, "in [0, 1)")
 
 
 def setting(default: Any, help: str, range: Range | None = None) -> Any:
@@ -78,8 +70,8 @@ class Settings:
       object.__setattr__(self, field.name, value)  # the class is frozen
       if allowed is not None and not (value is None and _is_optional(field)):
         self._require(field.name, _holds(allowed, value), allowed.expected)
-        if allowed.most < math.inf:
-          self._require(field.name, value <= allowed.most, f"at most {allowed.most:,}")
+        if allowed.high < math.inf:
+          self._require(field.name, value <= allowed.high, f"at most {allowed.high:,}")
       check_type(field.name, value, field.type)
 
   def _as_tuples(self, *names: str) -> None:

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.checks import check_arguments, check_count, check_pixels, pixel_dtype
+from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import ImageDataset, evaluation_batches, training_batches
 from flowpp_tf.data.cache import cache_entry
@@ -71,7 +71,7 @@ class FeatureNetwork:
       >>> FeatureNetwork.train(load_dataset("digits"), steps=1).classes
       ()
     """
-    check_count("seed", seed, 0, 2**31 - 1)
+    check_count("seed", seed, 0, INT32_MAX)
     if steps is None:
       steps = min(_MOST_STEPS, _MOST_EPOCHS * math.ceil(len(dataset.train) / _BATCH))
     check_count("steps", steps)
@@ -107,7 +107,7 @@ class FeatureNetwork:
       >>> FeatureNetwork.cached(load_dataset("digits", labels=True), cache_dir="cache").classes[:3]
       ('0', '1', '2')
     """
-    check_count("seed", seed, 0, 2**31 - 1)
+    check_count("seed", seed, 0, INT32_MAX)
     identity = ["features", _FORMAT, dataset.fingerprint()["sha256"], seed]
     entry = cache_entry(f"features-{dataset.name}", identity, cache_dir)
     path = entry.with_name(f"{entry.name}.npz")

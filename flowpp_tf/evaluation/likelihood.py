@@ -17,7 +17,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.core.checks import check_arguments, check_count
+from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.report import progress_bar, with_error
@@ -142,7 +142,7 @@ def evaluate_bits_per_dim(
   images = as_images("images", images)
   counts = [num_samples] if isinstance(num_samples, (int, np.integer)) else [*num_samples]
   for count in counts or [0]:
-    check_count("num_samples", count, high=2**31 - 1)
+    check_count("num_samples", count, high=INT32_MAX)
   check_count("batch_size", batch_size, high=2**63 - 1)
   check_count("verbose", verbose, 0)
   counts = [1] if model.has_exact_density else sorted({1, *map(int, counts)})  # there is no noise to draw more often

@@ -13,7 +13,7 @@ import itertools
 
 import numpy as np
 
-from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_pixels, shown
+from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_pixels, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.evaluation.positions import PositionScorer
 from flowpp_tf.models import FlowPlusPlus
@@ -84,7 +84,7 @@ class BitMaps:
   @check_arguments
   def __call__(self, pictures: Sequence[np.ndarray] | np.ndarray, batch_size: int = 100) -> Iterator[np.ndarray]:
     """Yield the map of each picture; arguments, results and errors as of `bit_maps`."""
-    check_count("batch_size", batch_size, high=2**31 - 1)
+    check_count("batch_size", batch_size, high=INT32_MAX)
     if not hasattr(pictures, "__iter__"):
       raise InputError(f"`pictures` must be a list of arrays, got {shown(pictures)}")
     checked = [self._checked(picture) for picture in pictures]

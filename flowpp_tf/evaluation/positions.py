@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.bijectors.by_element import forward_by_element
-from flowpp_tf.core.checks import check_arguments, check_count
+from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext, as_seed
 from flowpp_tf.data.source import as_images
 from flowpp_tf.distributions import UniformDequantization
@@ -87,7 +87,7 @@ class PositionScorer:
 
   @check_arguments
   def __init__(self, model: FlowPlusPlus, num_samples: int = 16, seed: Seed = 0) -> None:
-    check_count("num_samples", num_samples, high=2**31 - 1)
+    check_count("num_samples", num_samples, high=INT32_MAX)
     self._pixels = model.image_dtype
     self._set(model, model.sample_noise([1 if model.has_exact_density else num_samples], as_seed(seed)))
 

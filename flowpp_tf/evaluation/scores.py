@@ -26,6 +26,7 @@ from PIL import Image
 import tensorflow as tf
 
 from flowpp_tf.core.checks import (
+  INT32_MAX,
   MOST_LEVELS,
   as_array,
   check_all_finite,
@@ -121,7 +122,7 @@ class Scorer:
     if not hasattr(model, "log_prob_bound"):
       raise InputError(f"`model` must be a `FlowPlusPlus`, got {shown(model)}")
     check_type("typical", typical, float | None)
-    check_count("num_samples", num_samples, high=2**31 - 1)
+    check_count("num_samples", num_samples, high=INT32_MAX)
     self.typical = typical
     self._model = model
     levels = levels_of(model.config)

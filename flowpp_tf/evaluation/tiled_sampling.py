@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from flowpp_tf.core.checks import check_arguments, check_count, pixel_dtype
+from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.tiles.cutting import count_tiles, from_tiles
@@ -56,7 +56,7 @@ def sample_pictures(
     raise InputError("`model` must see the neighbours of tiles (`tile_neighbours`): others draw images of one size")
   for name, size in (("height", height), ("width", width)):
     check_count(name, size, high=_LARGEST)
-  check_count("batch_size", batch_size, high=2**31 - 1)
+  check_count("batch_size", batch_size, high=INT32_MAX)
   (h, w, channels), levels = model.config.image_shape, model.config.levels
   shape = h, w, channels
   count = count_tiles(height, width, shape)

@@ -166,17 +166,17 @@ def _amount(name, text):
 
 
 def _check_flag_files(argv):
-  """Raise an `OSError` or a `ValueError` unless the flag files can be read: a named pipe would block."""
+  """Raise an `OSError` or an `InputError` unless the flag files can be read: a named pipe would block."""
   paths = [path for argument, following in zip(argv[1:], [*argv[2:], ""]) for path in _flag_file(argument, following)]
   count = 0
   while paths:
     path, count = paths.pop(), count + 1
     if count > _MOST_FLAG_FILES:  # they may name each other, and be read twice as often at each level
-      raise ValueError(f"flag file {path!r} is one of more than {_MOST_FLAG_FILES:,} flag files that name each other")
+      raise InputError(f"flag file {path!r} is one of more than {_MOST_FLAG_FILES:,} flag files that name each other")
     try:
       text = gate.read_text(path)
     except (OSError, ValueError) as error:
-      raise ValueError(f"flag file {path!r} cannot be read: {gate.reason(error)}") from None
+      raise InputError(f"flag file {path!r} cannot be read: {gate.reason(error)}") from None
     paths += [path for line in text.splitlines() for path in _flag_file(line.strip())]
 
 
@@ -198,14 +198,14 @@ def _flag_file(argument, following=""):
 
 
 def _check_texts():
-  """Raise a `ValueError` for a text that no file and no name can have."""
+  """Raise an `InputError` for a text that no file and no name can have."""
   for name in flags.FLAGS:
     flag, value = flags.FLAGS[name], flags.FLAGS[name].value
     if value in ("", []) and flag.default is None and name not in _MAY_BE_EMPTY:
-      raise ValueError(f"flag --{name} is empty; leave it out, or give a value")
+      raise InputError(f"flag --{name} is empty; leave it out, or give a value")
     for text in value if isinstance(value, list) else [value]:
       if isinstance(text, str) and "\0" in text:
-        raise ValueError(f"flag --{name} has a NUL character: {text!r}")
+        raise InputError(f"flag --{name} has a NUL character: {text!r}")
 
 
 def fail(error: str | Exception, code: int = process.BAD_INPUT) -> typing.NoReturn:

@@ -99,7 +99,7 @@ class TileLayout:
     return cls(tile_shape, np.array(list(runs), RUN), step)
 
   @classmethod
-  def of_single_tiles(cls, tile_shape: tuple[int, int, int], count: int) -> TileLayout:
+  def from_single_tiles(cls, tile_shape: tuple[int, int, int], count: int) -> TileLayout:
     """Return the layout of tiles that are pictures of their own."""
     return cls.from_runs(tile_shape, [(*tile_shape[:2], 0, 1)] * count, tile_shape[:2])
 
