@@ -1,6 +1,6 @@
 """The mathematics of Flow++ as TFP bijectors: one file for each component of the paper."""
 
-from flowpp_tf.bijectors.base import Bijector, Elementwise
+from flowpp_tf.bijectors.base import Bijector
 from flowpp_tf.bijectors.chain import Chain, Invert
 from flowpp_tf.bijectors.conditioned import Conditioned, ContextTransform
 from flowpp_tf.bijectors.coupling import Coupling, CouplingKind, num_parameters, register_coupling

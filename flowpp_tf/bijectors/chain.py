@@ -8,6 +8,7 @@ As in TFP, a composition of composite tensors is a composite tensor, and goes in
 from __future__ import annotations
 
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import tensorflow as tf
@@ -86,22 +87,15 @@ class Chain(Bijector):
       increasing = tf.equal(increasing, part._is_increasing())
     return increasing
 
-  def _forward_event_shape(self, shape):
-    return self._walk("forward_event_shape", reversed(self.bijectors), shape)
-
-  def _forward_event_shape_tensor(self, shape):
-    return self._walk("forward_event_shape_tensor", reversed(self.bijectors), shape)
-
-  def _inverse_event_shape(self, shape):
-    return self._walk("inverse_event_shape", self.bijectors, shape)
-
-  def _inverse_event_shape_tensor(self, shape):
-    return self._walk("inverse_event_shape_tensor", self.bijectors, shape)
-
-  def _walk(self, method, parts, shape):
-    for part in parts:
+  def _walk(self, method, shape):
+    for part in self.bijectors if method.startswith("inverse") else reversed(self.bijectors):
       shape = getattr(part, method)(shape)
     return shape
+
+  _forward_event_shape = functools.partialmethod(_walk, "forward_event_shape")
+  _forward_event_shape_tensor = functools.partialmethod(_walk, "forward_event_shape_tensor")
+  _inverse_event_shape = functools.partialmethod(_walk, "inverse_event_shape")
+  _inverse_event_shape_tensor = functools.partialmethod(_walk, "inverse_event_shape_tensor")
 
 
 class _CompositeChain(Chain, tfp.bijectors.AutoCompositeTensorBijector):

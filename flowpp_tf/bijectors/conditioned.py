@@ -107,6 +107,7 @@ class ContextTransform(Chain):
     validate_args: bool = False,
     name: str = "context_transform",
   ) -> None:
+    check_type("bijector", bijector, tfp.bijectors.Bijector)
     check_type("transform", transform, tfp.bijectors.Bijector)
     self._variables_of_transform = variables_of([transform])
     self._initialize_chain(locals(), [bijector])

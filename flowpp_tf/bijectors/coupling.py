@@ -111,11 +111,7 @@ class Coupling(Bijector):
   bijector_fn = Parameter("The callable `parameters -> elementwise bijector`.")
   kept = Parameter("How many values of the last axis are kept; None for half of them.")
   remat = Parameter("Whether gradients keep only `x`.")
-
-  @property
-  def event_ndims(self) -> int:
-    """Rank of an event."""
-    return self.forward_min_event_ndims
+  event_ndims = Parameter("Rank of an event.")
 
   def _evaluate(self, x, inverse, ctx):
     # What sets variables must not run twice, and gradients that are taken after a `keras.StatelessScope`, as those of
@@ -265,13 +261,3 @@ def register_coupling(name: str, kind: CouplingKind) -> None:
     'shift'
   """
   register("coupling", COUPLINGS, name, kind)
-
-
-def per_value(parameters: tf.Tensor, size: int) -> tf.Tensor:
-  """Return parameters `[..., C size]` as `[..., C, size]`; raise a `ValueError` if they are not of that many."""
-  if not parameters.shape.rank or not parameters.shape[-1] or parameters.shape[-1] % size:
-    raise InputError(
-      f"the conditioner must give {size} parameters for each transformed value, got "
-      f"parameters of shape {parameters.shape}"
-    )
-  return reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])

@@ -15,9 +15,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter
-from flowpp_tf.bijectors.coupling import CouplingKind, per_value
+from flowpp_tf.bijectors.coupling import CouplingKind
 from flowpp_tf.core.checks import as_tensor, check_count, check_number
-from flowpp_tf.core.tensors import finfo
+from flowpp_tf.core.errors import InputError
+from flowpp_tf.core.tensors import finfo, reshape, shape_of
 
 
 class BoundedAffine(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
@@ -252,6 +253,16 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
 def _affine_without_components(parameters, components):  # by name, as a lambda cannot be pickled
   del components
   return affine_coupling_bijector(parameters)
+
+
+def per_value(parameters: tf.Tensor, size: int) -> tf.Tensor:
+  """Return parameters `[..., C size]` as `[..., C, size]`; raise a `ValueError` if they are not of that many."""
+  if not parameters.shape.rank or not parameters.shape[-1] or parameters.shape[-1] % size:
+    raise InputError(
+      f"the conditioner must give {size} parameters for each transformed value, got "
+      f"parameters of shape {parameters.shape}"
+    )
+  return reshape(parameters, [*shape_of(parameters)[:-1], parameters.shape[-1] // size, size])
 
 
 AFFINE = CouplingKind(lambda components: 2, _affine_without_components)

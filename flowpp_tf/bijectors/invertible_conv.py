@@ -39,10 +39,7 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
     for name, kernel in tensors.items():
       _check_square(name, kernel)
 
-  @property
-  def event_ndims(self) -> int:
-    """Rank of an event."""
-    return self.forward_min_event_ndims
+  event_ndims = Parameter("Rank of an event.")
 
   def _evaluate(self, x, inverse, ctx):
     if ctx is not None and ctx.initialize:

@@ -13,8 +13,8 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Elementwise, TensorParameter
 from flowpp_tf.bijectors.chain import Chain
-from flowpp_tf.bijectors.coupling import CouplingKind, per_value
-from flowpp_tf.bijectors.elementwise import BoundedAffine, LogitMargin
+from flowpp_tf.bijectors.coupling import CouplingKind
+from flowpp_tf.bijectors.elementwise import BoundedAffine, LogitMargin, per_value
 from flowpp_tf.bijectors.mixture_logistic import check_components, log_density, logit_cdf
 from flowpp_tf.bijectors.mixture_quantile import InverseResults, find_logit_mixture_logistic_quantile, quantile
 from flowpp_tf.core.checks import as_tensor, check_count, check_number

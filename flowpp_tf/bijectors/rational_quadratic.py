@@ -25,8 +25,8 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Elementwise, TensorParameter, check_broadcast
 from flowpp_tf.bijectors.chain import Chain
-from flowpp_tf.bijectors.coupling import CouplingKind, per_value
-from flowpp_tf.bijectors.elementwise import BoundedAffine
+from flowpp_tf.bijectors.coupling import CouplingKind
+from flowpp_tf.bijectors.elementwise import BoundedAffine, per_value
 from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_shape
 from flowpp_tf.core.checks import as_tensor, check_count
 from flowpp_tf.core.errors import InputError

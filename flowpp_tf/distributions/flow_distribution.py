@@ -174,9 +174,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     """
     base_sample = as_tensor("base_sample", base_sample, self.distribution.dtype)
     check_event("base_sample", base_sample.shape, self.distribution.event_shape)
-    self._check_given(ctx)
-    with shape_errors("base_sample", base_sample, self):
-      return transform(self, base_sample, ctx)
+    return self._evaluate("base_sample", transform, base_sample, ctx)
 
   def log_prob_terms(
     self, y: TensorLike, ctx: EvalContext | None = None
@@ -190,12 +188,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       Two tensors, nats; `log_prob` is their sum.
     """
-    return self._terms(self._event(y), ctx)
-
-  def _terms(self, y, ctx=None):
-    self._check_given(ctx)
-    with shape_errors("x", y, self):
-      return log_prob_terms(self, y, ctx)
+    return self._evaluate("x", log_prob_terms, self._event(y), ctx)
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the log density of values `[..., *event_shape]`, `[...]` nats; NaN for NaN.
@@ -213,7 +206,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     self, sample_shape: Any = (), seed: Any = None, name: str = "sample", **kwargs: Any
   ) -> Float[tf.Tensor, "..."]:
     """Draw samples, `[*sample_shape, *batch_shape, *event_shape]`, as in TFP; a seed draws the same in each call."""
-    self._check_given(_checked(kwargs).get("ctx"))
+    self._check_context(_checked(kwargs).get("ctx"))
     return super().sample(as_sample_shape("sample_shape", sample_shape), tfp_seed(seed), name, **kwargs)
 
   def experimental_sample_and_log_prob(
@@ -229,14 +222,21 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     check_event("x", value.shape, self.event_shape)
     return value
 
-  def _check_given(self, ctx):
+  def _evaluate(self, name, function, value, ctx=None):
+    """Return `function(self, value, ctx)` for a value that is called so in messages."""
+    self._check_context(ctx)
+    with shape_errors(name, value, self):
+      return function(self, value, ctx)
+
+  def _check_context(self, ctx):
+    check_type("ctx", ctx, EvalContext | None)
     if self.context_size and not isinstance(self.bijector, Conditioned) and (ctx is None or ctx.condition is None):
       raise InputError(
         f"{self.name!r} needs a context: use `flow.given(context)`, `context` of shape [..., {self.context_size}]"
       )
 
   def _log_prob(self, y, **kwargs):
-    prior, log_det = self._terms(y, **_checked(kwargs))
+    prior, log_det = self._evaluate("x", log_prob_terms, y, **_checked(kwargs))
     return prior + log_det
 
   _cdf, _log_cdf, _survival_function, _log_survival_function, _quantile = map(
