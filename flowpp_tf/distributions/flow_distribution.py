@@ -174,7 +174,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     """
     base_sample = as_tensor("base_sample", base_sample, self.distribution.dtype)
     check_event("base_sample", base_sample.shape, self.distribution.event_shape)
-    return self._evaluate("base_sample", transform, base_sample, ctx)
+    self._check_context(ctx)
+    with shape_errors("base_sample", base_sample, self):
+      return transform(self, base_sample, ctx)
 
   def log_prob_terms(
     self, y: TensorLike, ctx: EvalContext | None = None
@@ -188,7 +190,13 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     Returns:
       Two tensors, nats; `log_prob` is their sum.
     """
-    return self._evaluate("x", log_prob_terms, self._event(y), ctx)
+    return self._terms(self._event(y), ctx)
+
+  def _terms(self, y, ctx=None):
+    self._check_context(ctx)
+    with shape_errors("x", y, self):
+      x, log_det = evaluate(self.bijector, y, True, len(self.event_shape), ctx)
+      return self.distribution.log_prob(x), log_det
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the log density of values `[..., *event_shape]`, `[...]` nats; NaN for NaN.
@@ -222,12 +230,6 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     check_event("x", value.shape, self.event_shape)
     return value
 
-  def _evaluate(self, name, function, value, ctx=None):
-    """Return `function(self, value, ctx)` for a value that is called so in messages."""
-    self._check_context(ctx)
-    with shape_errors(name, value, self):
-      return function(self, value, ctx)
-
   def _check_context(self, ctx):
     check_type("ctx", ctx, EvalContext | None)
     if self.context_size and not isinstance(self.bijector, Conditioned) and (ctx is None or ctx.condition is None):
@@ -236,7 +238,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       )
 
   def _log_prob(self, y, **kwargs):
-    prior, log_det = self._evaluate("x", log_prob_terms, y, **_checked(kwargs))
+    prior, log_det = self._terms(y, **_checked(kwargs))
     return prior + log_det
 
   _cdf, _log_cdf, _survival_function, _log_survival_function, _quantile = map(
@@ -265,12 +267,6 @@ def transform(
   """Return `flow.transform(base_sample, ctx)`. Nothing is checked."""
   y, log_det = evaluate(flow.bijector, base_sample, False, len(flow.distribution.event_shape), ctx)
   return y, flow.distribution.log_prob(base_sample) - log_det
-
-
-def log_prob_terms(flow: FlowDistribution, y: tf.Tensor, ctx: EvalContext | None = None) -> tuple[tf.Tensor, tf.Tensor]:
-  """Return `flow.log_prob_terms(y, ctx)`. Nothing is checked."""
-  x, log_det = evaluate(flow.bijector, y, True, len(flow.event_shape), ctx)
-  return flow.distribution.log_prob(x), log_det
 
 
 class _CompositeFlow(FlowDistribution, tfp.distributions.AutoCompositeTensorDistribution):

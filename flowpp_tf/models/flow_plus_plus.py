@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf import bijectors as fb
+from flowpp_tf.bijectors.base import evaluate
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import (
   INT32_MAX,
@@ -35,6 +36,7 @@ from flowpp_tf.core.lanes import in_eager_lanes
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.distributions import FlowDistribution
 from flowpp_tf.distributions.dequantization import add_noise
+from flowpp_tf.distributions.flow_distribution import transform
 from flowpp_tf.io.gate import reading
 from flowpp_tf.io.model_folders import CONFIG
 from flowpp_tf.layers import ConditionNet, Dropout
@@ -284,7 +286,7 @@ class FlowPlusPlus(KerasModelMixin):
     conditioning = self._with_label_dropout(conditioning, ctx)
     log_q, dequantized = self._dequantize(images, noise, ctx, conditioning)
     of_flow = ctx.fold_in("flow").with_condition(self._context(conditioning, ctx))
-    z, log_det = self.flow.bijector.bijector.forward_and_log_det(dequantized, of_flow)
+    z, log_det = evaluate(self.flow.bijector.bijector, dequantized, ctx=of_flow)
     terms = BoundTerms(log_det, self.flow.distribution.log_prob(z), -log_q)
     return terms if len(noise.shape) == 5 else BoundTerms(*(term[tf.newaxis] for term in terms))
 
@@ -424,13 +426,14 @@ class FlowPlusPlus(KerasModelMixin):
     conditioning = Conditioning(**self.check_conditioning(count, labels, condition))
     noise, ctx = self._noise_and_context(count, 1, noise, seed)
 
-    def evaluate():
+    def latents():
       dequantized = self._dequantize(images, noise, ctx, conditioning)[1]
-      return self.flow.bijector.inverse(dequantized, ctx=ctx.with_condition(self._context(conditioning, ctx)))
+      of_flow = ctx.with_condition(self._context(conditioning, ctx))
+      return evaluate(self.flow.bijector, dequantized, inverse=True, ctx=of_flow)[0]
 
-    z = evaluate()
+    z = latents()
     if tf.executing_eagerly():
-      check_finite("the latents of the model", z, evaluate)
+      check_finite("the latents of the model", z, latents)
     return z
 
   def decode(
@@ -564,7 +567,7 @@ class FlowPlusPlus(KerasModelMixin):
     """What the flow makes of latents, `[B, *flow_shape]`, with guidance unless that is 0."""
     context = self._context(conditioning)
     if not tf.is_tensor(guidance) and guidance == 0:
-      return self.flow.bijector.forward(z, ctx=EvalContext(condition=context))
+      return evaluate(self.flow.bijector, z, ctx=EvalContext(condition=context))[0]
     without = self._context(conditioning._replace(labels=tf.fill(tf.shape(conditioning.labels), -1)))
     guided = fb.Chain(
       [
@@ -572,7 +575,8 @@ class FlowPlusPlus(KerasModelMixin):
         for part in self.flow.bijector.bijector.bijectors
       ]
     )
-    return guided.inverse(z, ctx=EvalContext(condition=tf.concat([context, without], axis=-1)))
+    both = EvalContext(condition=tf.concat([context, without], axis=-1))
+    return evaluate(guided, z, inverse=True, ctx=both)[0]
 
   def _dequantize(self, images, noise, ctx, conditioning=Conditioning()):
     """log q `[B]` of what is drawn given images, and what the flow transforms: x + u, and e if there is one.
@@ -587,17 +591,19 @@ class FlowPlusPlus(KerasModelMixin):
       return tf.zeros(batch, x.dtype), tf.broadcast_to(x, [*batch, *self.config.image_shape])
     labels, channels = conditioning.labels, self.config.image_shape[2]
     part = ctx.fold_in("dequantizer")
-    u, log_q = self.dequantizer.posterior(x, part, labels).transform(noise[..., :channels], part)
+    u, log_q = transform(self.dequantizer.posterior(x, part, labels), noise[..., :channels], part)
     dequantized = add_noise(x, u)
     if self.augmenter is None:
       return log_q, dequantized
     # Each draw of u is an image of its own to the augmenter.
     if labels is not None:
       labels = tf.reshape(tf.broadcast_to(labels, tf.shape(log_q)), [-1])
-    flat = tf.reshape(self.logits_of_pixels.forward_and_log_det(dequantized)[0], [-1, *self.config.image_shape])
+    flat = tf.reshape(evaluate(self.logits_of_pixels, dequantized)[0], [-1, *self.config.image_shape])
     part = ctx.fold_in("augmenter")
-    e, log_q_e = self.augmenter.posterior(flat, part, labels).transform(
-      tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]), part
+    e, log_q_e = transform(
+      self.augmenter.posterior(flat, part, labels),
+      tf.reshape(noise[..., channels:], [-1, *self.augmenter.event_shape]),
+      part,
     )
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
