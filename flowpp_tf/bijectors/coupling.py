@@ -145,9 +145,7 @@ class Coupling(Bijector):
     """Return the parameters that the conditioner gives for x1, which it sees with one batch dimension."""
     batch_ndims, condition = len(x1.shape) - self.event_ndims, ctx and ctx.condition
     if condition is not None and len(condition.shape) < self.event_ndims:
-      raise InputError(
-        f"the condition must have an event of {self.event_ndims} dimensions, as `x` has, got shape {[*condition.shape]}"
-      )
+      raise InputError(f"`condition` must have an event of {self.event_ndims} dimensions, got {[*condition.shape]}")
     shape = shape_of(x1)[:batch_ndims]
     if batch_ndims == 1:
       if condition is not None and len(condition.shape) == self.event_ndims:
