@@ -113,7 +113,7 @@ def register_dataset(name: str, function: collections.abc.Callable[..., ImageDat
     function: returns the `ImageDataset`; its parameters are those options of `load_dataset` that the data set has.
 
   Raises:
-    InputError (a ValueError): if there is a data set of that name, or the function has other parameters.
+    InputError (a ValueError): if a data set of that name exists, or the function has other parameters.
 
   Examples:
     >>> from flowpp_tf.data import ImageDataset, load_dataset, register_dataset
@@ -125,8 +125,8 @@ def register_dataset(name: str, function: collections.abc.Callable[..., ImageDat
   options = inspect.signature(load_dataset).parameters
   try:
     parameters = inspect.signature(function).parameters
-  except ValueError:  # as of some builtins
-    raise InputError(f"`function` must have a signature, which {function!r} has not") from None
+  except ValueError:  # some builtins have no signature
+    raise InputError(f"`function` must have a signature, got {function!r}") from None
   if others := [option for option in parameters if option not in options]:
     raise InputError(f"`function` must have parameters of {', '.join(options)}, got {', '.join(others)}")
   _register("data set", DATASETS, name, function)

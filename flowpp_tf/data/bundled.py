@@ -56,7 +56,7 @@ def photos(crops: bool = False) -> ImageDataset:
   """Cut patches from the photographs that scikit-learn and scikit-image ship.
 
   Args:
-    crops: whether the training split is the `RandomCrops`, of which each step takes random crops.
+    crops: whether the training split is `RandomCrops`: each step takes other crops.
   """
   seen: set[bytes] = set()
   splits = []

@@ -47,7 +47,7 @@ def cache_entry(name: str, identity: Any, cache_dir: Path | None = None) -> path
 def file_identity(paths: list[pathlib.Path], root: Path | None = None) -> list[list[Any]]:
   """Return `[name, bytes, time in ns]` of each file, with names relative to `root` if it is given.
 
-  Of a link that leads nowhere they are those of the link; that it cannot be read is said when it is.
+  A link that leads nowhere has its own size and time: reading it later raises the error.
   """
   return [
     [os.path.relpath(path, root) if root else os.path.abspath(path), status.st_size, status.st_mtime_ns]

@@ -17,7 +17,7 @@ _HASHED = 100  # images at each end of a split
 
 
 class ImageSpec(Protocol):
-  """What a model says of its images, as `FlowPlusPlusConfig` does."""
+  """The part of a `FlowPlusPlusConfig` that describes the model's images."""
 
   @property
   def image_shape(self) -> tuple[int, ...]:
@@ -102,12 +102,8 @@ class ImageDataset:
     if self.levels is None:
       if isinstance(images, np.ndarray):  # fields that are made when they are read are finite
         check_pixels(images, None, name)
-    elif (
-      len(images) == 0
-      or images.dtype != pixel_dtype(self.levels)
-      or self.levels <= np.iinfo(images.dtype).max  # else all values are valid
-    ):
-      if not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
+    elif not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
+      if images.dtype != pixel_dtype(self.levels) or self.levels <= np.iinfo(images.dtype).max:  # else all are valid
         check_pixels(np.asarray(images), self.levels, name)
 
   def _checked_labels(self, split, labels):
@@ -166,7 +162,9 @@ class ImageDataset:
           + "".join(f"; --bits={b} reduces its images to that" for b in bits)
         )
     if getattr(config, "tile_neighbours", False) and tiles_of(self.train) is None:
-      raise InputError(f"data set {self.name!r} must be loaded with `neighbours`: the model sees those of its tiles")
+      raise InputError(
+        f"data set {self.name!r} must be loaded with `neighbours`: the model sees the neighbours of its tiles"
+      )
     num_classes = getattr(config, "num_classes", 0)
     if num_classes and num_classes != self.num_classes:
       found = f"{self.num_classes} classes" if self.classes else "no labels, or is loaded without them"
@@ -179,8 +177,6 @@ class ImageDataset:
     Raises:
       InputError (a ValueError): if `bits` is not in 1 .. 8, or the images do not have 256 levels.
     """
-    if not 1 <= bits <= 8:
-      raise InputError(f"`bits` must be from 1 to 8, got {bits}")
     if self.levels != 256:
       raise InputError(f"`bits` is for images of 256 levels; data set {self.name!r} has {self.levels}")
     train, validation, test = (ReducedBits(self.split(name), bits) for name in SPLITS)

@@ -11,8 +11,8 @@ Files are opened by `open_image`, whose `ImageFileError` names a file that is no
 - Grey, palette and CMYK become RGB; for a model of one channel everything becomes grey (ITU-R 601 luma).
 - The centre is cropped to the model's aspect ratio and resized by Lanczos with antialiasing. An image of
   the model's size keeps its pixels.
-- Real numbers, for a model of real-valued images, are those of the file, which must be of the model's size: resizing
-  would change their density. Values that are not finite are errors.
+- Real numbers, for a model of real-valued images, keep the values of the file. It must have the model's size:
+  resizing would change the density. Values that are not finite are errors.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -67,7 +67,7 @@ def read_image(
 
 
 def _read_array(file, channels, levels, name=""):
-  """Return an image of more than 8 bits or of real numbers, whose values must be those of the model."""
+  """Return an image of more than 8 bits or of real numbers, whose values the model must have."""
   content = file if isinstance(file, (str, os.PathLike)) else file.read()
   with _named(file, name):
     values = read_real(content, channels, name) if levels is None else read_deep(content, channels, name)

@@ -23,7 +23,7 @@ from flowpp_tf.data.random_crops import photographs_of, tiles_of
 from flowpp_tf.data.source import Images, ReducedBits, as_images
 from flowpp_tf.tiles.neighbours import tile_context
 
-_FLIP, _CROP = 1, 2  # random streams, separate from that of the shuffle
+_FLIP, _CROP = 1, 2  # random streams, separate from the stream of the shuffle
 _MOST = 2**31 - 1  # of a number of images or steps
 
 
@@ -244,7 +244,7 @@ def _labeller(images, labels):
   if labels is None:
     return lambda batch, indices: batch
   if photographs_of(images) is not None:
-    raise InputError("`labels` must be None for photographs, of which random crops are taken")
+    raise InputError("`labels` must be None for photographs: random crops have no labels")
   labels = as_array("labels", labels)
   if labels.shape != (len(images),):
     raise InputError(f"`labels` must have one label for each of the {len(images)} images, got shape {labels.shape}")

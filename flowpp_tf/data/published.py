@@ -1,6 +1,6 @@
 """Files of data sets as their authors publish them: CIFAR, MNIST, Fashion-MNIST, and the old downsampled ImageNet.
 
-CIFAR-10 and CIFAR-100 are archives, whole or unpacked, and what Keras leaves of them:
+CIFAR-10 and CIFAR-100 are archives, whole or as Keras unpacks them:
 
     cifar-10-binary.tar.gz     or cifar-10-batches-bin, its content: records of a label and 3 x 32 x 32 pixels
     cifar-10-python.tar.gz     or cifar-10-batches-py, its content: pickles of a `dict` with `data` and `labels`
@@ -41,7 +41,7 @@ import pickle
 import pickletools
 import struct
 import tarfile
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -61,44 +61,38 @@ _IDX_FOLDERS = {  # where Debian's packages put the files
 IMAGENET_SIZES = {"imagenet32_old": 32, "imagenet64_old": 64}
 
 
-def find_published(name: str, data_dir: Path | None) -> dict[str, pathlib.Path] | None:
-  """Return the paths of the published files of a data set by split, or None if it has none there.
+class Published(NamedTuple):
+  """Published files that exist.
+
+  Attributes:
+    version: their names.
+    read: returns, given whether to read the labels and the folder of the cache, uint8 arrays or memory maps
+      `[N, H, W, C]` by split, and the labels `[N]` by split or None.
+  """
+
+  version: str
+  read: Callable[[bool, Path | None], tuple[cache.Arrays, cache.Arrays | None]]
+
+
+def find_published(name: str, data_dir: Path | None) -> Published | None:
+  """Return the published files of a data set, or None if it has none there.
 
   Args:
     name: of the data set.
-    data_dir: folder of the files; None for the place of Debian's packages.
+    data_dir: folder of the files; None for the place of Debian's packages. Of CIFAR also an archive or a folder of
+      files itself, or Keras' folder of data sets.
 
   Raises:
-    InputError (a ValueError): if a split exists only in a form that has to be converted.
+    InputError (a ValueError): if a split exists only in a form that has to be converted. `read` raises one that names
+      the file and what is wrong with it, or a set without labels.
   """
   if name in _IDX_FOLDERS:
-    return _find_idx(data_dir or _IDX_FOLDERS[name])
+    return _find_idx(pathlib.Path(data_dir or _IDX_FOLDERS[name]).expanduser())
   if data_dir and name in _CIFAR_FORMS:
-    return find_cifar(name, data_dir)
-  return _find_imagenet(data_dir, IMAGENET_SIZES[name]) if data_dir and name in IMAGENET_SIZES else None
-
-
-def read_published(
-  name: str, files: dict[str, pathlib.Path], cache_dir: Path | None = None, labels: bool = False
-) -> tuple[cache.Arrays, cache.Arrays | None]:
-  """Read the result of `find_published`.
-
-  Returns:
-    uint8 arrays or memory maps `[N, H, W, C]` by split, and with `labels` the labels `[N]`.
-
-  Raises:
-    InputError (a ValueError): naming the file and what is wrong with it, or for a set without labels.
-  """
-  if name in _CIFAR_FORMS:
-    splits, of_splits = read_cifar(name, files["train"])
-    return splits, of_splits if labels else None
-  if name in _IDX_FOLDERS:
-    splits = {split: read_idx_images(path) for split, path in files.items()}
-    return splits, {split: read_idx_labels(files[split], len(splits[split])) for split in files} if labels else None
-  if labels:
-    raise InputError(f"data set {name!r} has no labels in its published files")
-  shape = IMAGENET_SIZES[name], IMAGENET_SIZES[name], 3
-  return {split: _read_imagenet(path, shape, cache_dir) for split, path in files.items()}, None
+    return _find_cifar(name, pathlib.Path(data_dir).expanduser())
+  if data_dir and name in IMAGENET_SIZES:
+    return _find_imagenet(name, pathlib.Path(data_dir).expanduser())
+  return None
 
 
 # --- CIFAR ----------------------------------------------------------------------------------------
@@ -139,38 +133,18 @@ class _Form:
   read: Callable[[bytes], tuple[np.ndarray, np.ndarray]]  # pixels [N, 3072] and labels [N], uint8
 
 
-def find_cifar(name: str, data_dir: Path) -> dict[str, pathlib.Path] | None:
-  """Return the archive or the folder of `train` and `test`, or None if there is none.
-
-  Args:
-    name: "cifar10" or "cifar100".
-    data_dir: the archive or the folder itself, what holds it, or Keras' folder of data sets.
-  """
-  given = pathlib.Path(data_dir).expanduser()
+def _find_cifar(name, given):
   for form in _CIFAR_FORMS[name]:
     folders = given / form.folder, given / f"{form.folder}-target" / form.folder, given
     found = [folder for folder in folders if any((folder / file).is_file() for file in _files(form))]
     found += [path for path in (given / form.archive, given) if path.name == form.archive and path.is_file()]
     if found:
-      return {split: found[0] for split in form.splits}
+      return Published(found[0].name, functools.partial(_read_cifar, form, found[0]))
   return None
 
 
-def read_cifar(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Read a result of `find_cifar`.
-
-  Returns:
-    Images `[N, 32, 32, 3]` and labels `[N]` by split, uint8.
-
-  Raises:
-    InputError (a ValueError): naming the file and what is wrong with it.
-  """
-  path = pathlib.Path(path)
-  form = next(
-    form
-    for form in _CIFAR_FORMS[name]
-    if path.name == form.archive or path.is_dir() and any((path / file).is_file() for file in _files(form))
-  )
+def _read_cifar(form, path, with_labels, cache_dir):
+  del cache_dir
   content = _unpacked(form, path) if path.is_file() else lambda file: read_bytes(path / file, _MOST)
   images, labels = {}, {}
   for split, files in form.splits.items():
@@ -182,7 +156,7 @@ def read_cifar(name: str, path: Path) -> tuple[dict[str, np.ndarray], dict[str, 
     order = sorted(range(len(pixels)), key=functools.partial(_hash, split))
     images[split] = pixels.reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)[order]
     labels[split] = of_split[order]
-  return images, labels
+  return images, labels if with_labels else None
 
 
 def _files(form):
@@ -292,10 +266,16 @@ _CIFAR_FORMS = {  # by the name of a data set, the form that is preferred first
 
 
 def _find_idx(folder):
-  """Return the paths of the images of `train` and `test`, or None unless both exist."""
-  folder = pathlib.Path(folder).expanduser()
-  found = {split: path for split, stem in _IDX_STEMS.items() if (path := _find_file(folder, stem))}
-  return found if len(found) == len(_IDX_STEMS) else None
+  paths = {split: path for split, stem in _IDX_STEMS.items() if (path := _find_file(folder, stem))}
+  names = " and ".join(path.name for path in paths.values())
+  return Published(names, functools.partial(_read_idx_files, paths)) if len(paths) == len(_IDX_STEMS) else None
+
+
+def _read_idx_files(paths, with_labels, cache_dir):
+  del cache_dir
+  images = {split: read_idx_images(path) for split, path in paths.items()}
+  labels = {split: read_idx_labels(paths[split], len(images[split])) for split in paths} if with_labels else None
+  return images, labels
 
 
 def read_idx_images(path: Path) -> np.ndarray:
@@ -346,11 +326,11 @@ def _read_idx(path, what, dimensions):
     with gzip.open(opened) if path.suffix == ".gz" else opened as file:
       header = file.read(layout.size)
       if len(header) < layout.size:
-        raise InputError(f"{str(path)!r} is no IDX file of {what}: it has {len(header)} bytes")
+        raise InputError(f"{str(path)!r} is not an IDX file of {what}: it has {len(header)} bytes")
       shape = layout.unpack(header)[4:]
       if header[:4] != bytes([0, 0, 8, dimensions]):
         raise InputError(
-          f"{str(path)!r} is no IDX file of {what}: it must begin with the bytes 0 0 8 {dimensions}, "
+          f"{str(path)!r} is not an IDX file of {what}: it must begin with the bytes 0 0 8 {dimensions}, "
           f"got {' '.join(map(str, header[:4]))}"
         )
       size, claim = math.prod(shape), f"{str(path)!r} claims {what} of shape {shape}"
@@ -371,28 +351,31 @@ _FORMS = (".npy", "")
 OTHER_FORMS = (".npz", ".tar", ".tar.gz", ".tgz", ".zip")
 
 
-def _find_imagenet(data_dir, size):
-  """Return the paths of `train` and `validation`, or None unless both exist."""
-  found = {}
+def _find_imagenet(name, folder):
+  size, found = IMAGENET_SIZES[name], {}
   for split, stem in (("train", f"train_{size}x{size}"), ("validation", f"valid_{size}x{size}")):
-    paths = {form: pathlib.Path(data_dir).expanduser() / (stem + form) for form in (*_FORMS, *OTHER_FORMS)}
+    paths = {form: folder / (stem + form) for form in (*_FORMS, *OTHER_FORMS)}
     form = next((form for form, path in paths.items() if path.exists() and (form or path.is_dir())), None)
     if form in OTHER_FORMS:
-      raise InputError(
-        f"{str(paths[form])!r} must be converted: `python tools/convert_imagenet.py FILE`, of the repository"
-      )
+      raise InputError(f"{str(paths[form])!r} must be converted by `python tools/convert_imagenet.py FILE` in a clone")
     if form is not None:
       found[split] = paths[form]
-  return found if len(found) == 2 else None
+  names = " and ".join(path.name for path in found.values())
+  return Published(names, functools.partial(_read_imagenet, name, found)) if len(found) == 2 else None
 
 
-def _read_imagenet(path, shape, cache_dir):
-  with reading(path):
-    if path.is_dir():
-      return _read_folder(path, shape, cache_dir)
-    array = map_npy(path)
-    check_array(path, array.dtype, array.shape, shape)
-    return array
+def _read_imagenet(name, paths, with_labels, cache_dir):
+  if with_labels:
+    raise InputError(f"data set {name!r} has no labels in its published files")
+  shape, splits = (IMAGENET_SIZES[name], IMAGENET_SIZES[name], 3), {}
+  for split, path in paths.items():
+    with reading(path):
+      if path.is_dir():
+        splits[split] = _read_folder(path, shape, cache_dir)
+      else:
+        splits[split] = map_npy(path)
+        check_array(path, splits[split].dtype, splits[split].shape, shape)
+  return splits, None
 
 
 def _read_folder(path, shape, cache_dir):

@@ -40,7 +40,7 @@ class RandomCrops(ImageSource):
     levels: number of pixel values, which contexts are scaled by; None for the number of values of the dtype.
 
   Raises:
-    InputError (a ValueError): if the pixels are not those of photographs of such sizes, or a photograph is too small.
+    InputError (a ValueError): if the number of pixels does not match the sizes, or a photograph is too small.
 
   Examples:
     >>> from flowpp_tf.data import RandomCrops
@@ -142,7 +142,7 @@ class RandomCrops(ImageSource):
 
 
 def photographs_of(images: Images) -> RandomCrops | None:
-  """Return the photographs of which images are crops, with all bits, or None if they are not."""
+  """Return the photographs that images are crops of, with all bits, or None if they are not crops."""
   source = images.source if isinstance(images, ReducedBits) else images
   return source if isinstance(source, RandomCrops) else None
 

@@ -1,10 +1,12 @@
-"""Data sets of TensorFlow Datasets, prepared or downloaded, and those of them that are read from published files too.
+"""Load data sets of TensorFlow Datasets, prepared or downloaded, some of them also from published files.
 
 Missing splits are taken from the end of train, see `split_train`. Labels are those of the ClassLabel feature `label`,
-else of the only ClassLabel feature. The benchmarks of the field have names of their own:
+else of the only ClassLabel feature.
 
 The two downsampled ImageNets have different images and cannot be compared: they differ by about a quarter
 bit/dim. For both, test is the published validation, on which papers report, and validation is taken from train.
+
+The benchmarks of the field have names of their own:
 
 imagenet32_old, imagenet64_old: van den Oord et al. 2016, used in the Flow++ paper.
 imagenet32_new, imagenet64_new: Chrabaszcz et al. 2017, by box resizing.
@@ -99,7 +101,7 @@ def load_set(
     data_dir: folder of TensorFlow Datasets or of the published files; None for the former's default, and for the place
       of Debian's packages. An archive of CIFAR can be named itself.
     image_shape: `(H, W, C)` of the model; chooses the size of a benchmark with several sizes, and images of other sets
-      are cropped and resized to it like those of a folder.
+      are cropped and resized to it as in a folder.
     cache_dir: see `cache.decoded_images`.
     labels: whether to load the class of each image, too.
     download: whether TensorFlow Datasets may download what is missing.
@@ -115,9 +117,9 @@ def load_set(
   files = published.find_published(name, data_dir)
   notes: tuple[str, ...] = ()
   if files and not _data_path(builder):
-    splits, of_splits = published.read_published(name, files, cache_dir, labels)
+    splits, of_splits = files.read(labels, cache_dir)
     found = (of_splits, entry.classes) if labels else None
-    version = " and ".join(dict.fromkeys(path.name for path in files.values()))
+    version = files.version
   else:
     builder = _prepared(name, builder, data_dir, download)
     found = _read_labels(builder) if labels else None

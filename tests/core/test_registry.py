@@ -88,7 +88,7 @@ def test_a_name_that_exists_is_refused(register, name, value):
 def test_a_function_with_other_parameters_is_refused():
   with pytest.raises(fpp.InputError, match="`function` must have parameters of name, data_dir, .*, got colour"):
     fpp.register_dataset("mine", lambda colour: None)
-  with pytest.raises(fpp.InputError, match="`function` must have a signature, which <class 'dict'> has not"):
+  with pytest.raises(fpp.InputError, match="`function` must have a signature, got <class 'dict'>"):
     fpp.register_dataset("mine", dict)
 
 

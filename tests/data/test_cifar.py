@@ -125,7 +125,7 @@ def test_each_source_has_the_same_images_and_labels(tmp_path, source, make):
     np.testing.assert_array_equal(dataset.labels_of(split), dataset.split(split)[:, 0, 0, 0] % 10)
   assert dataset.num_classes == (100 if name == "cifar100" else 10) and [*dataset.classes] == sorted(dataset.classes)
   first = unpack(tmp_path / "first", "cifar-100-binary" if name == "cifar100" else "cifar-10-batches-bin")
-  first = published.read_cifar(name, published.find_cifar(name, first)["train"])
+  first = published.find_published(name, first).read(True, None)
   np.testing.assert_array_equal(whole, first[0]["train"])
   np.testing.assert_array_equal(dataset.test, first[0]["test"])
 

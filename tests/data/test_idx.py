@@ -31,7 +31,7 @@ def test_the_published_files_are_the_data_set(tmp_path, name, suffix):
 @pytest.mark.parametrize(
   "content, message",
   [
-    (b"", "is no IDX file of images: it has 0 bytes"),
+    (b"", "is not an IDX file of images: it has 0 bytes"),
     (encoded(IMAGES, (0, 8, 1)), "must begin with the bytes 0 0 8 3, got 0 0 8 1"),
     (encoded(IMAGES)[:-1], "is cut off: it has 1,439 of the 1,440 bytes"),
     (encoded(IMAGES) + b"x", "is too long: it has more than 1,440 of the 1,440 bytes"),

@@ -268,7 +268,7 @@ def test_the_published_files_of_the_old_imagenet_are_the_same_in_each_form(tmp_p
   publish(tmp_path, form)
   if form in ARCHIVES:
     for stem in ("train_32x32", "valid_32x32"):
-      with pytest.raises(data.InputError, match=f"{stem}{form}' must be converted: `python tools/convert_imagenet.py"):
+      with pytest.raises(data.InputError, match=f"{stem}{form}' must be converted by `python tools/convert"):
         data.load_dataset("imagenet32_old", tmp_path)
       convert_imagenet.convert(tmp_path / f"{stem}{form}")
     form = ".npy"

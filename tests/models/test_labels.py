@@ -260,7 +260,7 @@ def test_idx_files_without_labels_are_a_data_set_without_labels(tmp_path):
 @pytest.mark.parametrize(
   "content, message",
   [
-    (b"", "no IDX file of labels: it has 0 bytes"),
+    (b"", "not an IDX file of labels: it has 0 bytes"),
     (idx_labels(IDX_LABELS, (0, 0, 8, 3)), "must begin with the bytes 0 0 8 1, got 0 0 8 3"),
     (idx_labels(IDX_LABELS)[:-1], "cut off: it has 59 of the 60 bytes"),
     (idx_labels(IDX_LABELS) + b"x", "too long: it has more than 60 of the 60 bytes"),
