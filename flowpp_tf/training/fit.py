@@ -11,7 +11,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors import ActNorm, Invertible1x1Conv, Invertible1x1ConvLU
 from flowpp_tf.bijectors.normalization import check_resolved
-from flowpp_tf.core.checks import as_array, check_all_finite, check_arguments, check_count, check_number
+from flowpp_tf.core.checks import INT32_MAX, as_array, check_all_finite, check_arguments, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.core.report import progress_bar
@@ -29,7 +29,6 @@ _CAUSES = (
   "steps before were finite: probably the learning rate is too high for these data; try a lower `learning_rate`",
 )
 _WARMUP = 0.05  # of all steps
-_MOST_STEPS = 2**31 - 1
 _MOST_ROWS = 4096  # of one evaluation, and of the data-dependent initialisation
 _MOST_IMAGES = 256
 _MOST_VALIDATION_ROWS = 10_000  # by default
@@ -107,9 +106,9 @@ def fit(
     >>> result.validation.shape == result.steps.shape
     True
   """
-  check_count("steps", steps, high=_MOST_STEPS)
-  check_count("batch_size", batch_size, high=_MOST_STEPS)
-  check_count("patience", patience, high=_MOST_STEPS)
+  check_count("steps", steps, high=INT32_MAX)
+  check_count("batch_size", batch_size, high=INT32_MAX)
+  check_count("patience", patience, high=INT32_MAX)
   check_count("seed", seed, 0, 2**32 - 1)
   check_number("learning_rate", learning_rate, 0.0, ends=False)
   if weight_decay is not None:

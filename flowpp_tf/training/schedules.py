@@ -19,11 +19,11 @@ import math
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.checks import check_type
+from flowpp_tf.core.checks import INT32_MAX, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.types import TensorLike
 
-_MOST = 2**31 - 1  # steps, as of a run
+_ARGUMENTS = {"linear": (1,), "cosine": (1,), "decay": (1, 2), "hold": (0, 1)}  # their numbers, by kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,13 +97,15 @@ def _parse(text):
     kind, *arguments = body.split(":")
     try:
       arguments = [float(a) for a in arguments]
-      if not all(map(math.isfinite, arguments)):
+      end = int(end) if end else math.inf
+      has_form = len(arguments) in _ARGUMENTS.get(kind, ()) and all(map(math.isfinite, arguments))
+      if not has_form or INT32_MAX < end < math.inf:
         raise ValueError
-      end = _step(end) if end else math.inf
     except ValueError:
-      raise _unreadable(text, entry) from None
-    if kind not in _ARGUMENTS or len(arguments) not in _ARGUMENTS[kind]:
-      raise _unreadable(text, entry)
+      raise InputError(
+        f"`schedule` {text!r} has an entry {entry.strip()!r}; expected linear:VALUE@END, cosine:VALUE@END, "
+        "decay:FACTOR:FLOOR@END or hold:VALUE@END"
+      ) from None
     if not end > begin or (end == math.inf and not (last and kind in ("hold", "decay"))):
       raise InputError(f"`schedule` {text!r}: {entry.strip()!r} must end at a step after {begin}")
     if kind == "decay":
@@ -129,23 +131,6 @@ def _decay(text, entry, arguments, begin, end, rate):
     raise InputError(f"`schedule` {text!r}: the floor of {entry!r} must be at most {rate:g}, the rate before it")
   reached = max(rate * factor ** (end - begin), floor) if end < math.inf else floor or rate
   return _Piece("decay", begin, end, rate, floor, factor), reached
-
-
-def _step(text):
-  step = int(text)
-  if step > _MOST:
-    raise ValueError
-  return step
-
-
-_ARGUMENTS = {"linear": (1,), "cosine": (1,), "decay": (1, 2), "hold": (0, 1)}
-
-
-def _unreadable(text, entry):
-  return InputError(
-    f"`schedule` {text!r} has an entry {entry.strip()!r}; expected linear:VALUE@END, "
-    "cosine:VALUE@END, decay:FACTOR:FLOOR@END or hold:VALUE@END"
-  )
 
 
 def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, steps: int) -> PiecewiseSchedule:
