@@ -257,9 +257,8 @@ class FlowPlusPlus(KerasModelMixin):
     """
     images = self.check_images(images)
     count = images.shape[0] or tf.shape(images)[0]
-    conditioning = Conditioning(**self.check_conditioning(count, labels, condition))
-    noise, ctx = self._noise_and_context(count, num_samples, noise, seed, training, batch_offset)
-    return _importance_weighted(self._bound_terms(images, noise, ctx, conditioning))
+    others = self._checked(count, labels, condition, num_samples, noise, seed, training, batch_offset)
+    return _importance_weighted(self._bound_terms(images, *others))
 
   def bound_terms(
     self,
@@ -278,13 +277,12 @@ class FlowPlusPlus(KerasModelMixin):
     """
     images = self.check_images(images)
     count = images.shape[0] or tf.shape(images)[0]
-    conditioning = Conditioning(**self.check_conditioning(count, labels, condition))
-    noise, ctx = self._noise_and_context(count, num_samples, noise, seed, training, batch_offset)
-    return self._bound_terms(images, noise, ctx, conditioning)
+    others = self._checked(count, labels, condition, num_samples, noise, seed, training, batch_offset)
+    return self._bound_terms(images, *others)
 
-  def _bound_terms(self, images, noise, ctx, conditioning):
+  def _bound_terms(self, images, conditioning, noise, ctx):
     conditioning = self._with_label_dropout(conditioning, ctx)
-    log_q, dequantized = self._dequantize(images, noise, ctx, conditioning)
+    log_q, dequantized = self._dequantize(images, conditioning, noise, ctx)
     of_flow = ctx.fold_in("flow").with_condition(self._context(conditioning, ctx))
     z, log_det = evaluate(self.flow.bijector.bijector, dequantized, ctx=of_flow)
     terms = BoundTerms(log_det, self.flow.distribution.log_prob(z), -log_q)
@@ -355,16 +353,16 @@ class FlowPlusPlus(KerasModelMixin):
     self._check_new(overwrite)
     # Eagerly: a graph for a single evaluation takes longer to make than it saves.
     images = self.check_images(images)
-    conditioning = self.check_conditioning(len(images), labels, condition)
-    noise, _ = self._noise_and_context(len(images), 1, noise, seed)
+    conditioning, noise, _ = self._checked(len(images), labels, condition, 1, noise, seed)
     if self.pixel_transform is not None:
       self.pixel_transform.fit(images.numpy())
+    present = {name: value for name, value in conditioning._asdict().items() if value is not None}
 
     def bound(images, noise, *values):
-      conditioned = Conditioning(**dict(zip(conditioning, values)))
-      return _importance_weighted(self._bound_terms(images, noise, EvalContext(initialize=True), conditioned))
+      conditioning = Conditioning(**dict(zip(present, values)))
+      return _importance_weighted(self._bound_terms(images, conditioning, noise, EvalContext(initialize=True)))
 
-    bounds = in_eager_lanes(bound, images, noise, *conditioning.values(), filters=self.config.filters)
+    bounds = in_eager_lanes(bound, images, noise, *present.values(), filters=self.config.filters)
     self.initialized = True
     return bounds
 
@@ -422,12 +420,10 @@ class FlowPlusPlus(KerasModelMixin):
     a pixel here and there whose noise is within the flow's rounding of 0 or 1.
     """
     images = self.check_images(images)
-    count = images.shape[0] or tf.shape(images)[0]
-    conditioning = Conditioning(**self.check_conditioning(count, labels, condition))
-    noise, ctx = self._noise_and_context(count, 1, noise, seed)
+    conditioning, noise, ctx = self._checked(images.shape[0] or tf.shape(images)[0], labels, condition, 1, noise, seed)
 
     def latents():
-      dequantized = self._dequantize(images, noise, ctx, conditioning)[1]
+      dequantized = self._dequantize(images, conditioning, noise, ctx)[1]
       of_flow = ctx.with_condition(self._context(conditioning, ctx))
       return evaluate(self.flow.bijector, dequantized, inverse=True, ctx=of_flow)[0]
 
@@ -487,8 +483,8 @@ class FlowPlusPlus(KerasModelMixin):
 
   # --- Parts ------------------------------------------------------------------------------------
 
-  def _noise_and_context(self, count, num_samples, noise, seed, training=False, batch_offset=0):
-    """Noise of `count` images, `[B, ...]` or `[S, B, ...]`, and the context of an evaluation; arguments are checked."""
+  def _checked(self, count, labels, condition, num_samples, noise, seed, training=False, batch_offset=0):
+    """Conditioning and noise `[B, ...]` or `[S, B, ...]` of `count` images, and the context of an evaluation."""
     check_type("training", training, bool)
     _check_count("num_samples", num_samples)
     _check_count("batch_offset", batch_offset, 0, 2**63 - 1)
@@ -498,7 +494,8 @@ class FlowPlusPlus(KerasModelMixin):
     else:
       noise = self._checked_noise(noise, None if tf.is_tensor(num_samples) or num_samples == 1 else num_samples, count)
     noise = noise[0] if noise.shape[0] == 1 else noise
-    return noise, EvalContext(training, seed if training else None, batch_offset)
+    ctx = EvalContext(training, seed if training else None, batch_offset)
+    return Conditioning(**self.check_conditioning(count, labels, condition)), noise, ctx
 
   def _checked_noise(self, noise, num_samples, count):
     """A user's noise as a tensor `[num_samples, count, *noise_shape]`."""
@@ -578,7 +575,7 @@ class FlowPlusPlus(KerasModelMixin):
     both = EvalContext(condition=tf.concat([context, without], axis=-1))
     return evaluate(guided, z, inverse=True, ctx=both)[0]
 
-  def _dequantize(self, images, noise, ctx, conditioning=Conditioning()):
+  def _dequantize(self, images, conditioning, noise, ctx):
     """log q `[B]` of what is drawn given images, and what the flow transforms: x + u, and e if there is one.
 
     Both have the dimension of samples if the noise has it. In a graph wrong pixels become NaN.

@@ -15,9 +15,8 @@ _TAGS = ("normalizing-flow", "flow++", "density-estimation", "image-generation",
 def model_card(
   name: str,
   config: FlowPlusPlusConfig,
-  description: str,
   settings: Mapping[str, Any],
-  file: tuple[str, str],
+  about: Mapping[str, str],
   license: str,
   evaluation: Mapping[str, Any],
 ) -> str:
@@ -26,9 +25,8 @@ def model_card(
   Args:
     name: title of the card.
     config: of the model.
-    description: one line.
     settings: of its training, as in config.json.
-    file: name of the weights' file, and its SHA-256.
+    about: description, weights' file and its SHA-256, as in preset.json.
     license: of the model, an identifier such as "apache-2.0".
     evaluation: content of an evaluation.json, measured before the weights were rounded.
   """
@@ -45,20 +43,11 @@ def model_card(
     "images": f"{' x '.join(map(str, config.image_shape))}, {values}",
     "parameters": f"{model_size(config).parameters:,}",
     "data": data and f"{data['name']}, fingerprint {data['digest']}",
-    "weights": f"`{file[0]}`, EMA weights in {dtype}, SHA-256 `{file[1]}`",
+    "weights": f"`{about['weights']}`, EMA weights in {dtype}, SHA-256 `{about['sha256']}`",
     "made by": f"flowpp_tf {__version__}",
   }
-  lines = [
-    "---",
-    *_header(name, license, bounds, real_valued),
-    "---",
-    f"# {name}",
-    "",
-    description,
-    "",
-    "| | |",
-    "|---|---|",
-  ]
+  header = ["---", *_header(name, license, bounds, real_valued), "---"]
+  lines = [*header, f"# {name}", "", about["description"], "", "| | |", "|---|---|"]
   lines += [f"| {key} | {value} |" for key, value in rows.items() if value]
   lines += ["", "```python", "import flowpp_tf as fpp", "", 'model = fpp.FlowPlusPlus.from_preset("hf://USER/MODEL")']
   labels = ", labels=0" if config.num_classes else ""
@@ -66,10 +55,9 @@ def model_card(
   lines += [f"images = model.sample(4{labels}{condition}, seed=0)", "```"]
   if bounds:
     lines += ["", "| data | bound | bits/dim |", "|---|---|---|"]
-    lines += [
-      f"| {of} {split} | {name_of_bound(bound['num_samples'], real_valued)} | {_figure(bound)} |"
-      for of, split, bound in bounds
-    ]
+    for of, split, bound in bounds:
+      figure = with_error(bound["bits_per_dim"], bound["standard_error"])
+      lines.append(f"| {of} {split} | {name_of_bound(bound['num_samples'], real_valued)} | {figure} |")
     lines += ["", "Measured with the weights of the run, of which these are the rounded ones."]
   return "\n".join(lines) + "\n"
 
@@ -99,7 +87,3 @@ def name_of_bound(num_samples: int, has_exact_density: bool = False) -> str:
   if has_exact_density:
     return "negative log density"
   return "single-sample bound" if num_samples == 1 else f"importance-weighted bound, {num_samples} samples"
-
-
-def _figure(bound):
-  return with_error(bound["bits_per_dim"], bound["standard_error"])

@@ -50,8 +50,7 @@ class InitialWeights:
       InputError (a ValueError): if there are no such weights.
     """
     check_type("unchecked", unchecked, bool)
-    if not isinstance(source, (str, os.PathLike)):
-      raise InputError(f"`init_from` must be a preset's name or the path of a run, got {source!r}")
+    check_type("init_from", source, Path)
     source = os.fsdecode(source)
     path = pathlib.Path(source).expanduser()
     if source.lower().endswith(".npz"):

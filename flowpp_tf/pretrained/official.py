@@ -17,15 +17,22 @@ from flowpp_tf.io.gate import read_npz
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Path
 
-# What VFlow's release has, for which a file of weights has no array.
+# The architectures that have a release, by the values of config fields: Flow++, and VFlow with augmented channels.
+_FLOW = {
+  "invertible_conv": ("dense", "none"),
+  "padding": ("zeros",),
+  "coupling": ("mixture_logistic", "affine"),
+  "coupling_margin": (0.0,),
+}
 _VFLOW = {
-  "coupling": "mixture_logistic",
-  "coupling_margin": 0.05,
-  "augment_posterior": "flow",
-  "augment_end": "sigmoid",
-  "output_concat_elu": False,
-  "context_layer_norm": False,
-  "context_attention": False,
+  **_FLOW,
+  "coupling": ("mixture_logistic",),
+  "coupling_margin": (0.05,),
+  "augment_posterior": ("flow",),
+  "augment_end": ("sigmoid",),
+  "output_concat_elu": (False,),
+  "context_layer_norm": (False,),
+  "context_attention": (False,),
 }
 
 
@@ -103,22 +110,10 @@ def export_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
 def official_entries(model: FlowPlusPlusLike) -> list[Entry]:
   """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
   config = model.config
-  if config.invertible_conv == "lu":
-    raise InputError("the release has no weights for `invertible_conv` lu; use dense")
-  if config.padding != "zeros":
-    raise InputError(f"the release has no weights for `padding` {config.padding}; use zeros")
-  if config.coupling not in ("mixture_logistic", "affine"):
-    raise InputError(f"the release has no weights for `coupling` {config.coupling}")
-  if config.augment_channels:
-    for name, value in _VFLOW.items():
-      if getattr(config, name) != value:
-        raise InputError(
-          f"VFlow's release has no weights for `augment_channels` with `{name}` {getattr(config, name)}; use {value}"
-        )
-  elif config.coupling_margin:
-    raise InputError(
-      f"the release has no weights for `coupling_margin` {config.coupling_margin} without `augment_channels`; use 0"
-    )
+  release, fields = ("VFlow's release", _VFLOW) if config.augment_channels else ("the release", _FLOW)
+  for name, values in fields.items():
+    if (value := getattr(config, name)) not in values:
+      raise InputError(f"{release} has no weights for `{name}` {value}; use {' or '.join(map(str, values))}")
   entries = list(_Names(config).model(model))
   named = {id(entry.variable) for entry in entries}
   others = [variable.path for variable in model.weights if id(variable) not in named]

@@ -148,9 +148,7 @@ def save_preset(
     run = {"format": RUN_FORMAT, "model": fields, "training": settings or {}}
     (folder / CONFIG).write_text(json.dumps(run, indent=2) + "\n")
     about = {"description": description, "weights": FORMATS[weights], "sha256": hashlib.sha256(content).hexdigest()}
-    file = about["weights"], about["sha256"]
-    card = model_card(title, model.config, description, settings or {}, file, license, evaluation or {})
-    (folder / CARD).write_text(card)
+    (folder / CARD).write_text(model_card(title, model.config, settings or {}, about, license, evaluation or {}))
     (folder / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
 
   replace_directory(folder, write)
