@@ -82,8 +82,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
-    serialised = isinstance(optimizer, dict) and "class_name" in optimizer
-    if not (serialised or isinstance(optimizer, (str, keras.optimizers.Optimizer))):
+    if not isinstance(optimizer, (str, keras.optimizers.Optimizer)):
       raise InputError(f"`optimizer` must be an optimizer of Keras or its name, got {shown(optimizer)}")
     check_count("max_skipped", max_skipped, high=INT32_MAX)
     optimizer = keras.optimizers.get(optimizer)
