@@ -110,9 +110,10 @@ def export_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
 def official_entries(model: FlowPlusPlusLike) -> list[Entry]:
   """Return the release's arrays for a model, in order of creation; an `InputError` for architectures that it lacks."""
   config = model.config
-  release, fields = ("VFlow's release", _VFLOW) if config.augment_channels else ("the release", _FLOW)
-  for name, values in fields.items():
+  augmented = bool(config.augment_channels)
+  for name, values in (_VFLOW if augmented else _FLOW).items():
     if (value := getattr(config, name)) not in values:
+      release = f"the release {'with' if augmented else 'without'} `augment_channels`"
       raise InputError(f"{release} has no weights for `{name}` {value}; use {' or '.join(map(str, values))}")
   entries = list(_Names(config).model(model))
   named = {id(entry.variable) for entry in entries}

@@ -111,11 +111,14 @@ def test_names_are_the_release_s_in_its_order_and_come_back_to_the_bit(model, da
 @pytest.mark.parametrize(
   "changes, message",
   [
-    (dict(coupling_margin=0.0), "`augment_channels` with `coupling_margin` 0.0; use 0.05"),
-    (dict(augment_end="none"), "`augment_channels` with `augment_end` none; use sigmoid"),
-    (dict(augment_end="none", augment_posterior="normal"), "with `augment_posterior` normal; use flow"),
-    (dict(context_attention=True), "with `context_attention` True; use False"),
-    (dict(augment_end="none", augment_channels=0, structure="squeeze,channels:1"), "`coupling_margin` 0.05 without"),
+    (dict(coupling_margin=0.0), "with `augment_channels` has no weights for `coupling_margin` 0.0; use 0.05"),
+    (dict(augment_end="none"), "with `augment_channels` .* `augment_end` none; use sigmoid"),
+    (dict(augment_end="none", augment_posterior="normal"), "for `augment_posterior` normal; use flow"),
+    (dict(context_attention=True), "for `context_attention` True; use False"),
+    (
+      dict(augment_end="none", augment_channels=0, structure="squeeze,channels:1"),
+      "without `augment_channels` .* `coupling_margin` 0.05; use 0.0",
+    ),
   ],
 )
 def test_weights_of_another_architecture_are_refused(changes, message):
