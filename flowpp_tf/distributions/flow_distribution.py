@@ -81,6 +81,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     parameters = dict(locals()) if parameters is None else parameters
     check_type("distribution", distribution, tfd.Distribution)
     check_type("bijector", bijector, tfb.Bijector)
+    event_shape, least = distribution.event_shape, bijector.forward_min_event_ndims
+    if isinstance(event_shape, tf.TensorShape) and event_shape.rank is not None and event_shape.rank < least:
+      raise InputError(f"`distribution` must have an event of {least} dimensions, as `bijector` has, got {event_shape}")
     self._context_size = context_size(bijector)
     super().__init__(
       distribution,

@@ -1,5 +1,7 @@
 """Weights are read when they are used: new ones in a `keras.StatelessScope` give what assigning them gives."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from flowpp_tf.layers import Conditioner, NetworkConfig
 from support.bijector_cases import CASES, draw, tensor_parameters
 from support.conformance_rows import BIJECTOR_ROWS, LAYER_ROWS, ROWS
 from support.marks import quick_rows
+from support.models import SMALL, small_images
 
 WITH_PARAMETERS = [name for name, case in CASES.items() if tensor_parameters(case.make("float64"))]
 MODELS = [name for name in ROWS if name.startswith("model_")]
@@ -92,6 +95,27 @@ def test_stateless_call_of_a_model(name, graph):
   np.testing.assert_allclose(bound, model(images), rtol=1e-6)
   if not given:
     np.testing.assert_allclose(bound, model.log_prob_bound(images, seed=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("graph", [False, True], ids=["eager", "graph"])
+def test_gradients_of_a_stateless_call_are_those_without_rematerialized_couplings(graph):
+  found = []
+  for remat in ("off", "couplings"):
+    keras.utils.set_random_seed(0)
+    model = fpp.FlowPlusPlus(dataclasses.replace(SMALL, structure="columns:1", dtype="float64", remat=remat))
+    images, others = small_images(), [v.value for v in model.non_trainable_variables]
+    values = [value for _, value in new_values(model.trainable_variables)]
+
+    def gradients(model=model, images=images, others=others):
+      with tf.GradientTape() as tape:
+        tape.watch(values)
+        bound = model.stateless_call(values, others, images)[0]
+      return tape.gradient(bound, values)  # after the scope of the call has ended
+
+    found.append(tf.function(gradients, autograph=False)() if graph else gradients())
+  assert all(gradient is not None for gradient in found[1])
+  for ours, plain in zip(*reversed(found), strict=True):
+    np.testing.assert_allclose(ours, plain, rtol=1e-10, atol=1e-12)
 
 
 def test_a_model_cloned_by_its_config_shares_no_weights():
