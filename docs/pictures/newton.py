@@ -71,7 +71,7 @@ def mixture_cdf(theme):
       top.plot(x[i : i + 2], [height, target], color=theme.training, linewidth=1.6)
   name = f"mixture of {len(scale)} logistics"
   top.text(0.74, 0.95, name, color=theme.ours, ha="right", va="top", transform=top.transAxes)
-  top.text(xs[-1], target - 0.12, "target y", color=theme.other, ha="right", va="top")
+  top.text(low[0], target + 0.06, "target y", color=theme.other, ha="left", va="bottom")
   top.set(ylim=(target - 1.6, logits[-1] + 0.3), ylabel="logit F(x)")
   probability = top.secondary_yaxis("right")
   shares = [share for share in (0.05, 0.1, 0.3, 0.5, 0.7, 0.9) if np.log(share / (1 - share)) < top.get_ylim()[1]]
@@ -86,9 +86,9 @@ def mixture_cdf(theme):
     for ax, y in ((top, float(mixture.forward(np.float32(value)))), (below, i)):
       ax.plot(value, y, "s" if color == theme.other else "o", color=color, markersize=8, zorder=3)
   below.set(ylim=(len(x) - 0.4, -0.6), yticks=range(0, len(x), 2), xlabel="x", ylabel="Newton iteration")
-  below.text(high[0], 1.6, "bracket", color=theme.muted, ha="right", va="center")
-  below.text(high[0], 3.6, "x from a Newton step", color=theme.training, ha="right", va="center")
-  below.text(high[0], 5.0, "x from a bisection", color=theme.other, ha="right", va="center")
+  below.text(low[0], 1.6, "bracket", color=theme.muted, ha="left", va="center")
+  below.text(low[0], 3.6, "x from a Newton step", color=theme.training, ha="left", va="center")
+  below.text(low[0], 5.0, "x from a bisection", color=theme.other, ha="left", va="center")
   return fig
 
 
