@@ -10,9 +10,9 @@ missing, 100 steps do not mix; the command above printed
 
     | test image | accepted | R-hat, largest; median | effective draws, median |
     |---|---|---|---|
-    | 3 | 0.63 | 3.63; 1.41 | 41 |
-    | 7 | 0.77 | 5.42; 1.63 | 30 |
-    | 20 | 0.81 | 3.06; 1.51 | 38 |
+    | 3 | 0.71 | 4.38; 1.71 | 29 |
+    | 7 | 0.76 | 7.86; 1.76 | 27 |
+    | 20 | 0.80 | 6.91; 1.61 | 29 |
 
 so that the draws show which digits are possible, not how probable each is. With two rows missing they do mix:
 --images=3 --seen_rows=6 --steps=240 printed R-hat 1.04; 1.03, and 323 effective draws.
