@@ -8,7 +8,7 @@ import tensorflow as tf
 from flowpp_tf import bijectors as fb
 from flowpp_tf.core.registry import COUPLINGS
 from support.bijector_cases import CASES, Conditioner, conditioned_coupling
-from support.public_callables.row import Row, look
+from support.public_callables.row import Row, look, row
 from support.public_callables.world import NORMAL
 from support.wrong_values import (
   CONSTANT,
@@ -16,9 +16,6 @@ from support.wrong_values import (
   Argument,
   context,
   count,
-  flag,
-  function,
-  instance,
   name,
   number,
   optional,
@@ -111,150 +108,104 @@ _OF_ANY_NETWORK = (
 )
 
 CONSTRUCTORS = {
-  "ActNorm": Row(
-    lambda w: fb.ActNorm,
-    dict(
-      scale=real(np.abs(NORMAL(2)) + 1),
-      bias=real(NORMAL(2)),
-      epsilon=number(1e-8, low=0),
-      min_variance=number(0.0, low=0),
-    ),
-    _value([3, 2]),
+  "ActNorm": row(
+    scale=real(np.abs(NORMAL(2)) + 1),
+    bias=real(NORMAL(2)),
+    epsilon=number(1e-08, low=0),
+    min_variance=number(0.0, low=0),
+    look=_value([3, 2]),
   ),
-  "Standardization": Row(
-    lambda w: fb.Standardization,
-    dict(mean=real(NORMAL(2)), stddev=real(np.abs(NORMAL(2)) + 1), allow_constant=flag(False)),
-    _value([3, 2]),
-  ),
-  "Standardization.initialize": Row(
+  "Standardization": row(mean=real(NORMAL(2)), stddev=real(np.abs(NORMAL(2)) + 1), look=_value([3, 2])),
+  "Standardization.initialize": row(
     lambda w: fb.Standardization(tf.Variable(tf.zeros(2)), tf.Variable(tf.ones(2))).initialize,
-    dict(x=real(NORMAL(5, 2), event=1, finite=True)),
+    x=real(NORMAL(5, 2), event=1, finite=True),
   ),
-  "BoundedAffine": Row(
-    lambda w: fb.BoundedAffine, dict(scale_logit=real(NORMAL(2)), shift=real(NORMAL(2))), _value([3, 2])
+  "BoundedAffine": row(scale_logit=real(NORMAL(2)), shift=real(NORMAL(2)), look=_value([3, 2])),
+  "Chain": row(bijectors=some_of([fb.Sigmoid()]), look=_value([3, 2])),
+  "Invert": row(bijector=fb.Invert(fb.Sigmoid()), look=_value([3, 2])),
+  "Conditioned": row(
+    bijector=lambda w: conditioned_coupling("float32"),
+    context=real(NORMAL(4, 4, 1), event=3).but(*_OF_ANY_NETWORK),
+    look=_value([4, 4, 2]),
   ),
-  "Chain": Row(lambda w: fb.Chain, dict(bijectors=some_of([fb.Sigmoid()])), _value([3, 2])),
-  "Invert": Row(lambda w: fb.Invert, dict(bijector=instance(fb.Invert(fb.Sigmoid()))), _value([3, 2])),
-  "Conditioned": Row(
-    lambda w: fb.Conditioned,
-    dict(
-      bijector=instance(lambda w: conditioned_coupling("float32")),
-      context=real(NORMAL(4, 4, 1), event=3).but(*_OF_ANY_NETWORK),
-    ),
-    _value([4, 4, 2]),
+  "ContextTransform": row(
+    bijector=fb.Sigmoid(), transform=fb.Standardization([0.0, 0.0], [1.0, 2.0]), look=_value([3, 2])
   ),
-  "ContextTransform": Row(
-    lambda w: fb.ContextTransform,
-    dict(bijector=instance(fb.Sigmoid()), transform=instance(fb.Standardization([0.0, 0.0], [1.0, 2.0]))),
-    _value([3, 2]),
+  "Coupling": row(
+    conditioner=_CONDITIONER,
+    bijector_fn=fb.affine_coupling_bijector,
+    event_ndims=1,
+    dtype=name("float32"),
+    kept=optional(count(1, most=1)),
+    look=_value([3, 2]),
   ),
-  "Coupling": Row(
-    lambda w: fb.Coupling,
-    dict(
-      conditioner=function(_CONDITIONER),
-      bijector_fn=function(fb.affine_coupling_bijector),
-      event_ndims=count(1),
-      dtype=name("float32"),
-      kept=optional(count(1, most=1)),
-      remat=flag(False),
-    ),
-    _value([3, 2]),
+  "Invertible1x1Conv": row(kernel=real(NORMAL(2, 2), event=2, cast="floats"), look=_value([2, 2, 2])),
+  "Invertible1x1ConvLU": row(
+    lower_upper=real(NORMAL(2, 2), event=2, cast="floats"),
+    sign=optional(shape((1, -1), rank=2, low=0)).but("negative", "booleans"),
+    permutation=optional(shape((1, 0), rank=2, low=None))
+    .but("booleans")
+    .also(("repeated", [0, 0]), ("too large", [0, 2])),
+    look=_value([2, 2, 2]),
   ),
-  "Invertible1x1Conv": Row(
-    lambda w: fb.Invertible1x1Conv,
-    dict(kernel=real(NORMAL(2, 2), event=2, cast="floats"), event_ndims=count(3), whitening=flag(False)),
-    _value([2, 2, 2]),
-  ),
-  "Invertible1x1ConvLU": Row(
-    lambda w: fb.Invertible1x1ConvLU,
-    dict(
-      lower_upper=real(NORMAL(2, 2), event=2, cast="floats"),
-      sign=optional(shape((1, -1), rank=2, low=0)).but("negative", "booleans"),
-      permutation=optional(shape((1, 0), rank=2, low=None))
-      .but("booleans")
-      .also(("repeated", [0, 0]), ("too large", [0, 2])),
-      event_ndims=count(3),
-    ),
-    _value([2, 2, 2]),
-  ),
-  "Invertible1x1ConvLU.from_kernel": Row(
-    lambda w: fb.Invertible1x1ConvLU.from_kernel,
-    dict(kernel=real(NORMAL(2, 2), event=2, cast="floats")),
-    _value([2, 2, 2]),
-  ),
+  "Invertible1x1ConvLU.from_kernel": row(kernel=real(NORMAL(2, 2), event=2, cast="floats"), look=_value([2, 2, 2])),
   "LogitMixtureLogisticCDF": Row(
     lambda w: fb.LogitMixtureLogisticCDF, {k: real(v, event=1) for k, v in MIXTURE.items()}, _value([4, 2])
   ),
   "MixtureLogisticCDF": Row(
     lambda w: fb.MixtureLogisticCDF, {k: real(v, event=1) for k, v in MIXTURE.items()}, _value([4, 2])
   ),
-  "LogitRationalQuadraticCDF": Row(
-    lambda w: fb.LogitRationalQuadraticCDF,
-    dict(
-      width_logits=real(NORMAL(2, 3), event=1),
-      height_logits=real(NORMAL(2, 3), event=1),
-      slope_logits=real(NORMAL(2, 4), event=1),
-    ),
-    _value([4, 2]),
+  "LogitRationalQuadraticCDF": row(
+    width_logits=real(NORMAL(2, 3), event=1),
+    height_logits=real(NORMAL(2, 3), event=1),
+    slope_logits=real(NORMAL(2, 4), event=1),
+    look=_value([4, 2]),
   ),
-  "PixelsToLogit": Row(
-    lambda w: fb.PixelsToLogit,
-    dict(levels=count(17), alpha=number(0.05, 0, 0.5, ends=False)),
-    lambda b: look(b.forward_and_log_det(tf.constant([1.0, 2.0]))),
+  "PixelsToLogit": row(
+    levels=17,
+    alpha=number(0.05, 0, 0.5, ends=False),
+    look=lambda b: look(b.forward_and_log_det(tf.constant([1.0, 2.0]))),
   ),
-  "AsinhTransform": Row(
-    lambda w: fb.AsinhTransform,
-    dict(offset=real(tf.constant(0.1)), scale=real(tf.constant(0.05)), levels=count(17)),
-    lambda b: look(b.forward_and_log_det(tf.constant([1.0, 2.0]))),
+  "AsinhTransform": row(
+    offset=real(tf.constant(0.1)),
+    scale=real(tf.constant(0.05)),
+    levels=17,
+    look=lambda b: look(b.forward_and_log_det(tf.constant([1.0, 2.0]))),
   ),
-  "LogitMargin": Row(lambda w: fb.LogitMargin, dict(margin=number(0.05, 0, 0.5, ends=False)), _value([3, 2])),
-  "Squeeze": Row(lambda w: fb.Squeeze, dict(block_size=count(2)), _value([4, 4, 2])),
-  "ActNorm.initialize": Row(
+  "LogitMargin": row(margin=number(0.05, 0, 0.5, ends=False), look=_value([3, 2])),
+  "Squeeze": row(look=_value([4, 4, 2])),
+  "ActNorm.initialize": row(
     lambda w: fb.ActNorm(tf.Variable(tf.ones(2)), tf.Variable(tf.zeros(2))).initialize,
-    dict(x=real(NORMAL(5, 2), event=1, finite=True), inverse=flag(False)),
+    x=real(NORMAL(5, 2), event=1, finite=True),
   ),
-  "Invertible1x1Conv.initialize": Row(
+  "Invertible1x1Conv.initialize": row(
     lambda w: fb.Invertible1x1Conv(tf.Variable(tf.eye(2)), event_ndims=1).initialize,
-    dict(x=real(NORMAL(5, 2), event=1, finite=True), inverse=flag(False)),
+    x=real(NORMAL(5, 2), event=1, finite=True),
   ),
 }
 FUNCTIONS = {
-  "LogitMixtureLogisticCDF.find_inverse": Row(
+  "LogitMixtureLogisticCDF.find_inverse": row(
     lambda w: fb.LogitMixtureLogisticCDF(**MIXTURE).find_inverse,
-    dict(y=real(NORMAL(4, 2)).named("target", "logits")),
-    lambda r: look(r.estimated_root),
+    y=real(NORMAL(4, 2)).named("target", "logits"),
+    look=lambda r: look(r.estimated_root),
   ),
-  "affine_coupling_bijector": Row(
-    lambda w: fb.affine_coupling_bijector, dict(parameters=real(NORMAL(3, 4), event=1, cast="floats")), _value([3, 2])
+  "affine_coupling_bijector": row(parameters=real(NORMAL(3, 4), event=1, cast="floats"), look=_value([3, 2])),
+  "mixture_logistic_coupling_bijector": row(
+    parameters=real(NORMAL(3, 2 * 8), event=1, cast="floats"),
+    components=2,
+    margin=number(0.0, 0, 0.5).also(("upper end", 0.5)),
+    look=_value([3, 2]),
   ),
-  "mixture_logistic_coupling_bijector": Row(
-    lambda w: fb.mixture_logistic_coupling_bijector,
-    dict(
-      parameters=real(NORMAL(3, 2 * 8), event=1, cast="floats"),
-      components=count(2),
-      margin=number(0.0, 0, 0.5).also(("upper end", 0.5)),
-    ),
-    _value([3, 2]),
+  "rational_quadratic_coupling_bijector": row(
+    parameters=real(NORMAL(3, 2 * 8), event=1, cast="floats"), components=2, look=_value([3, 2])
   ),
-  "rational_quadratic_coupling_bijector": Row(
-    lambda w: fb.rational_quadratic_coupling_bijector,
-    dict(parameters=real(NORMAL(3, 2 * 8), event=1, cast="floats"), components=count(2)),
-    _value([3, 2]),
-  ),
-  "register_coupling": Row(
-    lambda w: fb.register_coupling,
-    dict(
-      name=text("mine").also(("empty", ""), ("taken", "affine"), ("a flag", "--mine"), ("a path", "a/b")),
-      kind=instance(fb.CouplingKind(lambda components: 1, lambda p, components: fb.Sigmoid())),
-    ),
+  "register_coupling": row(
+    name=text("mine").also(("empty", ""), ("taken", "affine"), ("a flag", "--mine"), ("a path", "a/b")),
+    kind=fb.CouplingKind(lambda components: 1, lambda p, components: fb.Sigmoid()),
     reset=lambda w: COUPLINGS.pop("mine", None),
   ),
-  "num_parameters": Row(
-    lambda w: fb.num_parameters, dict(coupling=name("mixture_logistic"), components=count(3, low=0, huge=same(2**62)))
-  ),
-  "split_columns": Row(
-    lambda w: fb.split_columns, dict(image_shape=shape((4, 4, 2))), lambda b: look(b.forward(tf.zeros([4, 4, 2])))
-  ),
+  "num_parameters": row(coupling=name("mixture_logistic"), components=count(3, low=0, huge=same(2**62))),
+  "split_columns": row(image_shape=(4, 4, 2), look=lambda b: look(b.forward(tf.zeros([4, 4, 2])))),
   **{
     function.__name__: _mixture_function(function, first)
     for function, first in (
@@ -277,8 +228,8 @@ def _rows():
   rows = {**CONSTRUCTORS, **FUNCTIONS}
   for case_name, case in CASES.items():
     cls = type(case.make("float32")).__name__.removeprefix("_Composite")
-    for method, row in _methods(case_name, case).items():
-      rows[f"{cls}.{method}/{case_name}"] = row
+    for method, made in _methods(case_name, case).items():
+      rows[f"{cls}.{method}/{case_name}"] = made
   for method, argument in (("forward", "x"), ("inverse", "y")):
     of = lambda method: lambda w: getattr(w.double, method)
     tensor = real(NORMAL(3, 2), cast="floats").named("x", "y")

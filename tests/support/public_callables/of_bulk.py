@@ -2,41 +2,37 @@
 
 from flowpp_tf import bulk
 from support.public_callables.of_evaluation import PICTURES, SAMPLES
-from support.public_callables.row import Row, look
+from support.public_callables.row import look, row
 from support.public_callables.world import IMAGES
-from support.wrong_values import count, flag, path, seed, text
+from support.wrong_values import count, path
 
 MODEL = path(lambda w: w.preset).but("list")
 BATCH = {"image": IMAGES}
 OF_BATCHES = PICTURES.named("image")
 
 ROWS = {
-  "ScoreImages": Row(
-    lambda w: bulk.ScoreImages,
-    dict(model=MODEL, num_samples=SAMPLES, seed=seed(0), batch_size=count(2, most=1 << 16)),
-    lambda score: look(score(BATCH)["bits_per_dim"]),
+  "ScoreImages": row(
+    model=MODEL,
+    num_samples=SAMPLES,
+    batch_size=count(2, most=1 << 16),
+    look=lambda score: look(score(BATCH)["bits_per_dim"]),
   ),
-  "ScoreImages.__call__": Row(
-    lambda w: lambda image: bulk.ScoreImages(w.preset, 1, 0, 3)({"image": image})["bits_per_dim"],
-    dict(image=OF_BATCHES),
+  "ScoreImages.__call__": row(
+    lambda w: lambda image: bulk.ScoreImages(w.preset, 1, 0, 3)({"image": image})["bits_per_dim"], image=OF_BATCHES
   ),
-  "EncodeImages": Row(
-    lambda w: bulk.EncodeImages,
-    dict(model=MODEL, seed=seed(0), batch_size=count(2, most=1 << 16)),
-    lambda encode: look(encode(BATCH)["latent"]),
+  "EncodeImages": row(
+    model=MODEL, batch_size=count(2, most=1 << 16), look=lambda encode: look(encode(BATCH)["latent"])
   ),
-  "EncodeImages.__call__": Row(
-    lambda w: lambda image: bulk.EncodeImages(w.preset, 0, 3)({"image": image})["latent"], dict(image=OF_BATCHES)
+  "EncodeImages.__call__": row(
+    lambda w: lambda image: bulk.EncodeImages(w.preset, 0, 3)({"image": image})["latent"], image=OF_BATCHES
   ),
-  "CompressImages": Row(
-    lambda w: bulk.CompressImages,
-    dict(
-      model=MODEL, output=path(lambda w: w.new("archives"), there=False), tier=text("portable"), embed_model=flag(False)
-    ),
-    lambda compress: look(compress(BATCH)["position"]),
+  "CompressImages": row(
+    model=MODEL,
+    output=path(lambda w: w.new("archives"), there=False),
+    look=lambda compress: look(compress(BATCH)["position"]),
   ),
-  "CompressImages.__call__": Row(
+  "CompressImages.__call__": row(
     lambda w: lambda image: bulk.CompressImages(w.preset, w.new("archives"))({"image": image})["position"],
-    dict(image=OF_BATCHES),
+    image=OF_BATCHES,
   ),
 }

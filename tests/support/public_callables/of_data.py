@@ -6,7 +6,7 @@ import tensorflow as tf
 from flowpp_tf import data
 from flowpp_tf.data.pipeline import grid_tiles
 from support.models import MINIMAL, small_images
-from support.public_callables.row import Row, look
+from support.public_callables.row import look, row
 from support.wrong_values import (
   count,
   flag,
@@ -19,7 +19,6 @@ from support.wrong_values import (
   optional,
   path,
   same,
-  shape,
   some_of,
   text,
 )
@@ -64,139 +63,114 @@ TRAINING = dict(
 )
 
 ROWS = {
-  "load_dataset": Row(
-    lambda w: data.load_dataset,
-    dict(
-      name=name("digits").named("dataset"),
-      data_dir=optional(path("/data").but("missing", "empty", "null byte")),
-      labels=flag(False),
-      cache_dir=optional(path("/cache").but("missing", "empty", "null byte")),
-      download=flag(False),
-    ),
+  "load_dataset": row(
+    name=name("digits").named("dataset"),
+    data_dir=optional(path("/data").but("missing", "empty", "null byte")),
+    cache_dir=optional(path("/cache").but("missing", "empty", "null byte")),
   ),
-  "register_dataset": Row(
-    lambda w: data.register_dataset,
-    dict(
-      name=text("mine").also(("empty", ""), ("taken", "digits"), ("of a kind", "folder:mine")),
-      function=function(lambda labels: None).also(("other parameters", lambda colour: None)),
-    ),
+  "register_dataset": row(
+    name=text("mine").also(("empty", ""), ("taken", "digits"), ("of a kind", "folder:mine")),
+    function=function(lambda labels: None).also(("other parameters", lambda colour: None)),
     reset=lambda w: data.DATASETS.pop("mine", None),
   ),
-  "load_dataset/photos": Row(
+  "load_dataset/photos": row(
     lambda w: lambda **kwargs: data.load_dataset("photos", **kwargs),
-    dict(image_shape=optional(shape((32, 32, 3))), levels=optional(count(256, low=2, most=1 << 16)), crops=flag(False)),
+    image_shape=(32, 32, 3),
+    levels=optional(count(256, low=2, most=1 << 16)),
+    crops=False,
     slow=True,
   ),
-  "load_dataset/folder": Row(
+  "load_dataset/folder": row(
     lambda w: lambda **kwargs: data.load_dataset(f"folder:{w.pictures}", image_shape=(8, 8, 3), **kwargs),
-    dict(max_bad_files=count(1, low=0, huge=None), splits_file=optional(path(lambda w: w.splits))),
+    max_bad_files=count(1, low=0, huge=None),
+    splits_file=lambda w: w.splits,
   ),
-  "load_dataset/neighbours": Row(
+  "load_dataset/neighbours": row(
     lambda w: (
       lambda neighbours: data.load_dataset(
         f"folder:{w.pictures}", image_shape=(8, 8, 3), crops=True, neighbours=neighbours
       )
     ),
-    dict(neighbours=flag(True)),
+    neighbours=True,
   ),
-  "load_dataset/bits": Row(
-    lambda w: lambda bits: data.load_dataset("photos", bits=bits), dict(bits=optional(count(5, most=8))), slow=True
+  "load_dataset/bits": row(
+    lambda w: lambda bits: data.load_dataset("photos", bits=bits), bits=optional(count(5, most=8)), slow=True
   ),
-  "DataPipeline": Row(
-    lambda w: data.DataPipeline,
-    dict(dataset=instance(lambda w: w.dataset), condition=optional(function(lambda images: images)), labels=flag(True)),
-    lambda pipeline: pipeline.of_evaluation("test", 2).element_spec,
+  "DataPipeline": row(
+    dataset=lambda w: w.dataset,
+    condition=lambda images: images,
+    labels=True,
+    look=lambda pipeline: pipeline.of_evaluation("test", 2).element_spec,
   ),
-  "DataPipeline.of_training": Row(
-    lambda w: data.DataPipeline(w.dataset).of_training, dict(batch_size=BATCH, **TRAINING)
+  "DataPipeline.of_training": row(lambda w: data.DataPipeline(w.dataset).of_training, batch_size=BATCH, **TRAINING),
+  "DataPipeline.of_evaluation": row(
+    lambda w: data.DataPipeline(w.dataset).of_evaluation, split=name("test"), batch_size=count(4, huge=same(100))
   ),
-  "DataPipeline.of_evaluation": Row(
-    lambda w: data.DataPipeline(w.dataset).of_evaluation, dict(split=name("test"), batch_size=count(4, huge=same(100)))
-  ),
-  "training_batches": Row(
-    lambda w: data.training_batches, dict(images=INDEXED, batch_size=BATCH, labels=CLASSES, **TRAINING)
-  ),
-  "evaluation_batches": Row(
-    lambda w: data.evaluation_batches, dict(images=INDEXED, batch_size=count(4, huge=same(100)), labels=CLASSES)
-  ),
-  "weighted_batches": Row(
-    lambda w: data.weighted_batches,
-    dict(batches=instance(tf.data.Dataset.from_tensors(tf.zeros([3, 2]))), multiple=count(2, huge=None)),
-  ),
-  "ImageDataset": Row(
+  "training_batches": row(images=INDEXED, batch_size=BATCH, labels=CLASSES, **TRAINING),
+  "evaluation_batches": row(images=INDEXED, batch_size=count(4, huge=same(100)), labels=CLASSES),
+  "weighted_batches": row(batches=tf.data.Dataset.from_tensors(tf.zeros([3, 2])), multiple=count(2, huge=None)),
+  "ImageDataset": row(
     lambda w: lambda **kwargs: data.ImageDataset(**{"name": "small", "levels": 8, **SPLITS, **kwargs}),
-    dict(
-      name=text("small"),
-      levels=optional(count(8, low=2, most=1 << 16)),
-      train=SPLIT.but("another height", "another width", "transposed", "another number of channels").also(
-        ("another height", IMAGES[:, :2])
-      ),
-      validation=SPLIT,
-      test=SPLIT,
-      version=text("1"),
-      notes=some_of(["note"]).but("list with a wrong text"),
+    name="small",
+    levels=optional(count(8, low=2, most=1 << 16)),
+    train=SPLIT.but("another height", "another width", "transposed", "another number of channels").also(
+      ("another height", IMAGES[:, :2])
     ),
+    validation=SPLIT,
+    test=SPLIT,
+    version="1",
+    notes=some_of(["note"]).but("list with a wrong text"),
   ),
-  "ImageDataset/labels": Row(
+  "ImageDataset/labels": row(
     lambda w: (
       lambda labels, classes: data.ImageDataset("small", 8, IMAGES, IMAGES, IMAGES, labels=labels, classes=classes)
     ),
-    dict(
-      labels=optional(mapping({split: np.array([0, 1, 2, 0]) for split in data.SPLITS}))
-      .but("None")
-      .also(
-        ("None", None),
-        *(
-          (f"{name} labels", {split: value for split in data.SPLITS})
-          for name, value in (
-            ("fractional", np.array([0.5] * 4)),
-            ("too large", np.array([3] * 4)),
-            ("negative", np.array([-1] * 4)),
-            ("too few", np.array([1])),
-            ("text", "abcd"),
-          )
-        ),
-        ("a split too few", {"train": np.array([0, 1, 2, 0])}),
+    labels=optional(mapping({split: np.array([0, 1, 2, 0]) for split in data.SPLITS}))
+    .but("None")
+    .also(
+      ("None", None),
+      *(
+        (f"{name} labels", {split: value for split in data.SPLITS})
+        for name, value in (
+          ("fractional", np.array([0.5] * 4)),
+          ("too large", np.array([3] * 4)),
+          ("negative", np.array([-1] * 4)),
+          ("too few", np.array([1])),
+          ("text", "abcd"),
+        )
       ),
-      classes=some_of(("a", "b", "c")).but("list with a wrong text"),
+      ("a split too few", {"train": np.array([0, 1, 2, 0])}),
     ),
+    classes=some_of(("a", "b", "c")).but("list with a wrong text"),
   ),
-  "ImageDataset.check": Row(lambda w: w.dataset.check, dict(config=instance(MINIMAL))),
-  "ImageDataset.labels_of": Row(lambda w: w.dataset.labels_of, dict(split=name("test"))),
-  "ImageDataset.split": Row(lambda w: w.dataset.split, dict(name=name("test").named("split"))),
-  "ImageDataset.reduce_bits": Row(lambda w: w.bytes_dataset.reduce_bits, dict(bits=count(5, most=8))),
-  "load_dataset/random_field": Row(
-    lambda w: lambda **kwargs: data.load_dataset("random_field", **kwargs), dict(real_valued=flag(True))
+  "ImageDataset.check": row(lambda w: w.dataset.check, config=MINIMAL),
+  "ImageDataset.labels_of": row(lambda w: w.dataset.labels_of, split=name("test")),
+  "ImageDataset.split": row(lambda w: w.dataset.split, name=name("test").named("split")),
+  "ImageDataset.reduce_bits": row(lambda w: w.bytes_dataset.reduce_bits, bits=count(5, most=8)),
+  "load_dataset/random_field": row(
+    lambda w: lambda **kwargs: data.load_dataset("random_field", **kwargs), real_valued=True
   ),
-  "GaussianFields": Row(
-    lambda w: data.GaussianFields,
-    dict(count=count(3, huge=same(2**40)), spectrum=instance(np.ones([4, 4])), seed=count(1, low=0, huge=None)),
-    lambda fields: look(fields[:2]),
+  "GaussianFields": row(
+    count=count(3, huge=same(2**40)),
+    spectrum=instance(np.ones([4, 4])),
+    seed=count(1, low=0, huge=None),
+    look=lambda fields: look(fields[:2]),
   ),
-  "RandomCrops": Row(
-    lambda w: data.RandomCrops,
-    dict(
-      pixels=images(PIXELS, 256, exact=False)
-      .but("one image", "a number")
-      .also(("too few", PIXELS[:20]), ("too many", np.concatenate([PIXELS] * 2))),
-      sizes=some_of([(5, 6), (4, 4)], [("size", (1, 1)), ("fraction", (4.5, 4.5))]),
-      image_shape=shape((2, 2, 3)),
-      most=optional(count(2, huge=same(100))),
-      neighbours=flag(False),
-      levels=optional(count(17, low=2, most=256)),
-      edges=flag(False),
-    ),
-    lambda crops: crops[:],
+  "RandomCrops": row(
+    pixels=images(PIXELS, 256, exact=False)
+    .but("one image", "a number")
+    .also(("too few", PIXELS[:20]), ("too many", np.concatenate([PIXELS] * 2))),
+    sizes=some_of([(5, 6), (4, 4)], [("size", (1, 1)), ("fraction", (4.5, 4.5))]),
+    image_shape=(2, 2, 3),
+    most=optional(count(2, huge=same(100))),
+    levels=optional(count(17, low=2, most=256)),
+    look=lambda crops: crops[:],
   ),
-  "RandomCrops.with_neighbours": Row(
+  "RandomCrops.with_neighbours": row(
     lambda w: CROPS(w).with_neighbours,
-    dict(levels=optional(count(17, low=2, most=256))),
-    lambda crops: grid_tiles(crops, np.array([0]))[1],
+    levels=optional(count(17, low=2, most=256)),
+    look=lambda crops: grid_tiles(crops, np.array([0]))[1],
   ),
-  "ReducedBits": Row(
-    lambda w: data.ReducedBits,
-    dict(images=images(LARGER, 256).but(*BY_VALUE), bits=count(5, most=8)),
-    lambda images: images[:],
-  ),
-  "describe": Row(lambda w: data.describe, dict(fingerprint=mapping(lambda w: w.dataset.fingerprint()))),
+  "ReducedBits": row(images=images(LARGER, 256).but(*BY_VALUE), bits=count(5, most=8), look=lambda images: images[:]),
+  "describe": row(fingerprint=lambda w: w.dataset.fingerprint()),
 }

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from flowpp_tf import layers
 from flowpp_tf.core.context import EvalContext
-from support.public_callables.row import Row, look
+from support.public_callables.row import Row, look, row
 from support.public_callables.world import CONTEXT, LABELS, NORMAL, POINTS
 from support.wrong_values import (
   OF_KERAS,
@@ -74,106 +74,42 @@ CONTEXT_OF_IMAGES = optional(keras_input(NORMAL(3, 4, 4, 2), event=3, batch=1)).
 )
 
 ROWS = {
-  "NetworkConfig": Row(
-    lambda w: layers.NetworkConfig,
-    dict(
-      filters=count(4, huge=same(2**62)),
-      blocks=count(1, low=0, huge=same(2**62)),
-      mixer=name("attention"),
-      heads=count(2, huge=None),
-      layer_norm=flag(True),
-      dropout=RATE.also(("1", 1.0)),
-      weight_norm=flag(False),
-      remat=flag(False),
-      padding=name("periodic"),
-    ),
+  "NetworkConfig": row(
+    filters=count(4, huge=same(2**62)),
+    blocks=count(1, low=0, huge=same(2**62)),
+    mixer=name("attention"),
+    heads=count(2, huge=None),
+    dropout=RATE.also(("1", 1.0)),
+    padding=name("periodic"),
   ),
-  "NetworkConfig.of": Row(lambda w: layers.NetworkConfig.of, dict(value=instance(NETWORK).named("network"))),
-  "ConditionNet": Row(
-    lambda w: layers.ConditionNet,
-    dict(
-      image_shape=shape((4, 4, 2)),
-      num_classes=count(3, low=0),
-      condition_shape=shape((2, 2, 1)).but("empty"),
-      network=optional(instance(NETWORK)),
-    ),
+  "NetworkConfig.of": row(value=instance(NETWORK).named("network")),
+  "ConditionNet": row(
+    image_shape=(4, 4, 2),
+    num_classes=count(3, low=0),
+    condition_shape=shape((2, 2, 1)).but("empty"),
+    network=optional(instance(NETWORK)),
   ),
-  "Conditioner": Row(
-    lambda w: layers.Conditioner,
-    dict(
-      image_shape=shape((4, 4, 2)),
-      outputs=count(3),
-      network=instance(NETWORK),
-      context_channels=count(2, low=0),
-      output_concat_elu=flag(False),
-      context_block=shape((1, 1), rank=2),
-    ),
+  "Conditioner": row(image_shape=(4, 4, 2), outputs=3, network=instance(NETWORK), context_channels=count(2, low=0)),
+  "ContextNet": row(image_shape=(4, 4, 2), levels=8, network=instance(NETWORK)),
+  "ConvAttentionBlock": row(network=instance(NETWORK), look=_of_inputs((4, 4, 4))),
+  "DenseConditioner": row(
+    size=2,
+    outputs=3,
+    hidden=4,
+    blocks=count(1, low=0),
+    context_size=count(2, low=0),
+    output_mean=optional(real(NORMAL(3), event=1, finite=True, cast="all")),
   ),
-  "ContextNet": Row(
-    lambda w: layers.ContextNet,
-    dict(image_shape=shape((4, 4, 2)), levels=optional(count(8)), network=instance(NETWORK)),
+  "Dropout": row(rate=RATE, look=lambda layer: look(layer(tf.constant(NORMAL(3, 4)), training=True, seed=[1, 2]))),
+  "GatedAttention": row(filters=4, heads=2, dropout=RATE, look=_of_inputs((4, 4, 4))),
+  "GatedConv": row(filters=4, output_kernel_size=3, dropout=RATE, padding=name("periodic"), look=_of_inputs((4, 4, 4))),
+  "GatedPointwise": row(filters=4, dropout=RATE, look=_of_inputs((4, 4, 4))),
+  "InitNormConv2D": row(
+    filters=3, init_scale=number(1.0, 0, ends=False), padding=name("periodic"), look=_of_inputs((4, 4, 2))
   ),
-  "ConvAttentionBlock": Row(
-    lambda w: layers.ConvAttentionBlock,
-    dict(network=instance(NETWORK), use_context=flag(False), output_kernel_size=count(1)),
-    _of_inputs((4, 4, 4)),
-  ),
-  "DenseConditioner": Row(
-    lambda w: layers.DenseConditioner,
-    dict(
-      size=count(2),
-      outputs=count(3),
-      hidden=count(4),
-      blocks=count(1, low=0),
-      context_size=count(2, low=0),
-      output_mean=optional(real(NORMAL(3), event=1, finite=True, cast="all")),
-    ),
-  ),
-  "Dropout": Row(
-    lambda w: layers.Dropout,
-    dict(rate=RATE),
-    lambda layer: look(layer(tf.constant(NORMAL(3, 4)), training=True, seed=[1, 2])),
-  ),
-  "GatedAttention": Row(
-    lambda w: layers.GatedAttention,
-    dict(filters=count(4), heads=count(2), dropout=RATE, weight_norm=flag(False)),
-    _of_inputs((4, 4, 4)),
-  ),
-  "GatedConv": Row(
-    lambda w: layers.GatedConv,
-    dict(
-      filters=count(4),
-      output_kernel_size=count(3),
-      use_context=flag(False),
-      dropout=RATE,
-      weight_norm=flag(False),
-      padding=name("periodic"),
-    ),
-    _of_inputs((4, 4, 4)),
-  ),
-  "GatedPointwise": Row(
-    lambda w: layers.GatedPointwise,
-    dict(filters=count(4), dropout=RATE, weight_norm=flag(False)),
-    _of_inputs((4, 4, 4)),
-  ),
-  "InitNormConv2D": Row(
-    lambda w: layers.InitNormConv2D,
-    dict(
-      filters=count(3),
-      kernel_size=count(3),
-      init_scale=number(1.0, 0, ends=False),
-      weight_norm=flag(False),
-      padding=name("periodic"),
-    ),
-    _of_inputs((4, 4, 2)),
-  ),
-  "InitNormDense": Row(
-    lambda w: layers.InitNormDense,
-    dict(units=count(3), init_scale=number(1.0, 0, ends=False), weight_norm=flag(False)),
-    _of_inputs((4, 4, 2)),
-  ),
-  "LabelEmbedding": Row(lambda w: layers.LabelEmbedding, dict(num_classes=count(3), channels=count(4))),
-  "Flow": Row(lambda w: layers.Flow, dict(distribution=instance(lambda w: w.flow))),
+  "InitNormDense": row(units=3, init_scale=number(1.0, 0, ends=False), look=_of_inputs((4, 4, 2))),
+  "LabelEmbedding": row(num_classes=3, channels=4),
+  "Flow": row(distribution=lambda w: w.flow),
   # --- Calls
   "ConditionNet.call": _call(
     lambda: layers.ConditionNet((4, 4, 2), 3, (2, 2, 1), NETWORK),
@@ -197,9 +133,10 @@ ROWS = {
     position_embedding=EMBEDDING,
     ctx=instance(EvalContext()),
   ),
-  "ConvAttentionBlock.call/context": Row(
+  "ConvAttentionBlock.call/context": row(
     lambda w: _given_context(layers.ConvAttentionBlock(NETWORK, use_context=True)),
-    dict(x=_image(4), context=CONTEXT_OF_IMAGES._replace(optional=False)),
+    x=_image(4),
+    context=CONTEXT_OF_IMAGES._replace(optional=False),
   ),
   "DenseConditioner.call": _call(
     lambda: layers.DenseConditioner(2, 3, 4, 1), x=keras_input(POINTS, event=1), ctx=instance(EvalContext())
@@ -215,9 +152,10 @@ ROWS = {
     lambda: layers.GatedAttention(4, 2), x=_image(4), position_embedding=EMBEDDING, ctx=instance(EvalContext())
   ),
   "GatedConv.call": _call(lambda: layers.GatedConv(4), x=_image(4), ctx=instance(EvalContext())),
-  "GatedConv.call/context": Row(
+  "GatedConv.call/context": row(
     lambda w: _given_context(layers.GatedConv(4, use_context=True)),
-    dict(x=_image(4), context=CONTEXT_OF_IMAGES._replace(optional=False)),
+    x=_image(4),
+    context=CONTEXT_OF_IMAGES._replace(optional=False),
   ),
   "GatedPointwise.call": _call(
     lambda: layers.GatedPointwise(4), x=_image(4), position_embedding=EMBEDDING, ctx=instance(EvalContext())
@@ -234,69 +172,58 @@ ROWS = {
   ),
   # --- Flows as layers
   **{
-    f"{cls}.{row}": value
+    f"{cls}.{method}": value
     for cls in ("Flow", "VectorFlow")
-    for row, value in {
-      "call": Row(lambda w: w.layer, dict(x=keras_input(POINTS, event=1))),
-      "call/context": Row(
+    for method, value in {
+      "call": row(lambda w: w.layer, x=keras_input(POINTS, event=1)),
+      "call/context": row(
         lambda w: w.layer_given,
-        dict(
-          x=keras_input(POINTS, event=1),
-          context=keras_input(CONTEXT, event=1).but("an axis too few").also(("None", None)),
-        ),
+        x=keras_input(POINTS, event=1),
+        context=keras_input(CONTEXT, event=1).but("an axis too few").also(("None", None)),
       ),
-      "adapt": Row(
+      "adapt": row(
         lambda w: w.layer.adapt,
-        dict(x=keras_input(POINTS, event=1, finite=True), overwrite=flag(True)),
+        x=keras_input(POINTS, event=1, finite=True),
+        overwrite=flag(True),
         reset=lambda w: w.reset(w.layer),
       ),
-      "adapt/context": Row(
+      "adapt/context": row(
         lambda w: lambda x, context: w.layer_given.adapt(x, context, overwrite=True),
-        dict(
-          x=keras_input(POINTS, event=1, finite=True),
-          context=keras_input(CONTEXT, event=1, finite=True).but("an axis too few"),
-        ),
+        x=keras_input(POINTS, event=1, finite=True),
+        context=keras_input(CONTEXT, event=1, finite=True).but("an axis too few"),
         reset=lambda w: w.reset(w.layer_given),
       ),
-      "initialize": Row(
+      "initialize": row(
         lambda w: w.layer.initialize,
-        dict(x=keras_input(POINTS, event=1, finite=True), overwrite=flag(True)),
+        x=keras_input(POINTS, event=1, finite=True),
+        overwrite=flag(True),
         reset=lambda w: w.reset(w.layer),
       ),
-      "initialize/context": Row(
+      "initialize/context": row(
         lambda w: lambda x, context: w.layer_given.initialize(x, context, True),
-        dict(
-          x=keras_input(POINTS, event=1, finite=True),
-          context=keras_input(CONTEXT, event=1, finite=True).but("an axis too few"),
-        ),
+        x=keras_input(POINTS, event=1, finite=True),
+        context=keras_input(CONTEXT, event=1, finite=True).but("an axis too few"),
         reset=lambda w: w.reset(w.layer_given),
       ),
-      "sample": Row(
-        lambda w: w.layer.sample,
-        dict(n=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
+      "sample": row(
+        lambda w: w.layer.sample, n=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")
       ),
-      "sample/context": Row(
+      "sample/context": row(
         lambda w: lambda n, context: w.layer_given.sample(n, context, seed=(0, 1)),
-        dict(
-          n=count(2, low=0).but("list", "array", "vector tensor"),
-          context=keras_input(CONTEXT, event=1).but("an axis too few"),
-        ),
+        n=count(2, low=0).but("list", "array", "vector tensor"),
+        context=keras_input(CONTEXT, event=1).but("an axis too few"),
       ),
-      "set_weights": Row(
+      "set_weights": row(
         lambda w: w.layer.set_weights,
-        dict(weights=mapping(lambda w: w.layer.get_weights()).but("None")),
+        weights=mapping(lambda w: w.layer.get_weights()).but("None"),
         reset=lambda w: w.reset(w.layer),
       ),
     }.items()
   },
   # --- Functions
-  "concat_elu": Row(lambda w: layers.concat_elu, dict(x=real(NORMAL(3, 4), cast="floats"))),
-  "gate": Row(
-    lambda w: layers.gate, dict(x=real(NORMAL(3, 4), cast="floats").also(("odd", NORMAL(3, 3)), ("a number", 1.0)))
-  ),
-  "fold_in": Row(
-    lambda w: layers.fold_in, dict(seed=seed([1, 2]).but("huge"), salt=instance("dropout").but("text", "number"))
-  ),
+  "concat_elu": row(x=real(NORMAL(3, 4), cast="floats")),
+  "gate": row(x=real(NORMAL(3, 4), cast="floats").also(("odd", NORMAL(3, 3)), ("a number", 1.0))),
+  "fold_in": row(seed=seed([1, 2]).but("huge"), salt=instance("dropout").but("text", "number")),
 }
 
 

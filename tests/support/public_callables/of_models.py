@@ -9,7 +9,7 @@ import flowpp_tf as fpp
 from flowpp_tf import bijectors as fb
 from flowpp_tf import distributions, models
 from support.models import MINIMAL
-from support.public_callables.row import Row, look
+from support.public_callables.row import Row, look, row
 from support.public_callables.world import CONTEXT, IMAGES, LABELS, NORMAL, POINTS, VECTORS
 from support.wrong_values import (
   OF_KERAS,
@@ -50,7 +50,7 @@ LATENTS = real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True).named("images 
 
 def _bound(method, **more):
   """The rows of a method of images: of a model of images, and what conditional ones add."""
-  row = lambda **arguments: Row(
+  of_images = lambda **arguments: Row(
     lambda w: getattr(w.model, method),
     arguments,
     reset=(lambda w: w.reset(w.model)) if method == "initialize" else None,
@@ -68,8 +68,8 @@ def _bound(method, **more):
   arguments = dict(images=PICTURES, **more)
   with_noise = {name: argument for name, argument in arguments.items() if name != "num_samples"}
   return {
-    method: row(**arguments, seed=seed(0)),
-    f"{method}/noise": row(**with_noise, noise=NOISE),
+    method: of_images(**arguments, seed=seed(0)),
+    f"{method}/noise": of_images(**with_noise, noise=NOISE),
     f"{method}/conditional": conditional,
   }
 
@@ -79,100 +79,98 @@ _METHODS = {
   **_bound("log_prob_bound", num_samples=SAMPLES, **TRAINING),
   **_bound("bound_terms", num_samples=SAMPLES, **TRAINING),
   **_bound("bits_per_dim", num_samples=SAMPLES),
-  "log_prob": Row(
-    lambda w: w.real_valued.log_prob, dict(images=real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True, cast="all"))
+  "log_prob": row(
+    lambda w: w.real_valued.log_prob, images=real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True, cast="all")
   ),
-  "log_prob/conditional": Row(
+  "log_prob/conditional": row(
     lambda w: lambda labels, condition: w.real_valued_conditional.log_prob(NORMAL(3, 4, 4, 2), labels, condition),
-    dict(labels=CLASSES, condition=CONDITION),
+    labels=CLASSES,
+    condition=CONDITION,
   ),
   **_bound("initialize", overwrite=flag(True)),
   **_bound("encode"),
-  "to_bits_per_dim": Row(lambda w: w.model.to_bits_per_dim, dict(log_prob=real(NORMAL(3), cast="all"))),
-  "sample": Row(lambda w: w.model.sample, dict(n=count(2), temperature=number(1.0, low=0), seed=seed(0))),
-  "sample/conditional": Row(
+  "to_bits_per_dim": row(lambda w: w.model.to_bits_per_dim, log_prob=real(NORMAL(3), cast="all")),
+  "sample": row(lambda w: w.model.sample, n=count(2), temperature=number(1.0, low=0), seed=seed(0)),
+  "sample/conditional": row(
     lambda w: lambda labels, condition, guidance: w.conditional.sample(3, 1.0, 0, labels, condition, guidance),
-    dict(labels=CLASSES, condition=CONDITION, guidance=GUIDANCE),
+    labels=CLASSES,
+    condition=CONDITION,
+    guidance=GUIDANCE,
   ),
-  "sample_latents": Row(
-    lambda w: w.model.sample_latents, dict(n=count(2), temperature=number(1.0, low=0), seed=seed(0))
-  ),
-  "decode": Row(lambda w: w.model.decode, dict(z=LATENTS)),
-  "decode/conditional": Row(
+  "sample_latents": row(lambda w: w.model.sample_latents, n=count(2), temperature=number(1.0, low=0), seed=seed(0)),
+  "decode": row(lambda w: w.model.decode, z=LATENTS),
+  "decode/conditional": row(
     lambda w: lambda labels, condition, guidance: w.conditional.decode(NORMAL(3, 4, 4, 2), labels, condition, guidance),
-    dict(labels=CLASSES, condition=CONDITION, guidance=GUIDANCE),
+    labels=CLASSES,
+    condition=CONDITION,
+    guidance=GUIDANCE,
   ),
-  "sample_noise": Row(lambda w: w.model.sample_noise, dict(shape=shape((2, 3), rank=None, low=0), seed=seed(0))),
-  "given": Row(
+  "sample_noise": row(lambda w: w.model.sample_noise, shape=shape((2, 3), rank=None, low=0), seed=seed(0)),
+  "given": row(
     lambda w: lambda labels, condition: w.conditional.given(labels, condition).log_prob(IMAGES),
-    dict(labels=CLASSES.but(*OF_A_BATCH), condition=CONDITION.but(*OF_A_BATCH)),
+    labels=CLASSES.but(*OF_A_BATCH),
+    condition=CONDITION.but(*OF_A_BATCH),
   ),
-  "check_conditioning": Row(
-    lambda w: w.conditional.check_conditioning,
-    dict(count=count(3).named("labels"), labels=CLASSES, condition=CONDITION),
+  "check_conditioning": row(
+    lambda w: w.conditional.check_conditioning, count=count(3).named("labels"), labels=CLASSES, condition=CONDITION
   ),
-  "check_images": Row(lambda w: w.model.check_images, dict(images=PICTURES), lambda x: look(tf.cast(x, tf.int32))),
-  "from_preset": Row(
-    lambda w: fpp.FlowPlusPlus.from_preset,
-    dict(preset=path(lambda w: w.preset).but("list"), unchecked=flag(False), precision=optional(name("float32"))),
+  "check_images": row(lambda w: w.model.check_images, images=PICTURES, look=lambda x: look(tf.cast(x, tf.int32))),
+  "from_preset": row(
+    preset=path(lambda w: w.preset).but("list"), unchecked=flag(False), precision=optional(name("float32"))
   ),
-  "save_to_preset": Row(
+  "save_to_preset": row(
     lambda w: w.model.save_to_preset,
-    dict(
-      folder=path(lambda w: w.new("preset"), there=False),
-      description=text("small"),
-      weights=name("safetensors"),
-      license=text("apache-2.0"),
-    ),
+    folder=path(lambda w: w.new("preset"), there=False),
+    description=text("small"),
+    weights=name("safetensors"),
+    license=text("apache-2.0"),
   ),
   # --- Keras
-  "call": Row(
-    lambda w: w.model, dict(inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False).but("None"))
-  ),
-  "cropped": Row(
+  "call": row(lambda w: w.model, inputs=PICTURES.named("images").but(*OF_KERAS), training=flag(False).but("None")),
+  "cropped": row(
     lambda w: w.model.cropped,
-    dict(height=count(2, most=4), width=count(4, most=4)),
-    lambda model: look(model.log_prob_bound(IMAGES[:, :2], seed=0)),
+    height=count(2, most=4),
+    width=count(4, most=4),
+    look=lambda model: look(model.log_prob_bound(IMAGES[:, :2], seed=0)),
   ),
-  "adapt": Row(
+  "adapt": row(
     lambda w: w.model.adapt,
-    dict(
-      data=PICTURES.named("adapt", "images", "inputs", "`x`", "x").but("list"),
-      batch_size=count(2, huge=same(3)),
-      overwrite=flag(True),
-    ),
+    data=PICTURES.named("adapt", "images", "inputs", "`x`", "x").but("list"),
+    batch_size=count(2, huge=same(3)),
+    overwrite=flag(True),
     reset=lambda w: w.reset(w.model),
   ),
-  "compile": Row(
+  "compile": row(
     lambda w: fpp.FlowPlusPlus(MINIMAL).compile,
-    dict(optimizer=instance(lambda w: keras.optimizers.SGD(0.0)).but("None"), max_skipped=count(2, huge=same(2**62))),
+    optimizer=instance(lambda w: keras.optimizers.SGD(0.0)).but("None"),
+    max_skipped=count(2, huge=same(2**62)),
     slow=True,
   ),
-  "fit": Row(
+  "fit": row(
     lambda w: _compiled(w.model).fit,
-    dict(x=PICTURES.named("images", "inputs")),
-    lambda history: sorted(history.history),
+    x=PICTURES.named("images", "inputs"),
+    look=lambda history: sorted(history.history),
     slow=True,
   ),
-  "fit/labels": Row(
+  "fit/labels": row(
     lambda w: lambda y: _compiled(w.labelled).fit(IMAGES, y),
-    dict(y=labels(LABELS, 3).named("label", "labels")),
-    lambda history: sorted(history.history),
+    y=labels(LABELS, 3).named("label", "labels"),
+    look=lambda history: sorted(history.history),
     slow=True,
   ),
-  "evaluate": Row(lambda w: _compiled(w.model).evaluate, dict(x=PICTURES.named("images", "inputs")), slow=True),
-  "evaluate/labels": Row(
+  "evaluate": row(lambda w: _compiled(w.model).evaluate, x=PICTURES.named("images", "inputs"), slow=True),
+  "evaluate/labels": row(
     lambda w: lambda y: _compiled(w.labelled).evaluate(IMAGES, y),
-    dict(y=labels(LABELS, 3).named("label", "labels")),
+    y=labels(LABELS, 3).named("label", "labels"),
     slow=True,
   ),
-  "predict": Row(lambda w: _compiled(w.model).predict, dict(x=PICTURES.named("images", "inputs")), slow=True),
+  "predict": row(lambda w: _compiled(w.model).predict, x=PICTURES.named("images", "inputs"), slow=True),
   "load_weights": Row(
     lambda w: w.model.load_weights, {"filepath": path(lambda w: w.weights_h5).named("filepath", "path")}, slow=True
   ),
-  "set_weights": Row(
+  "set_weights": row(
     lambda w: w.model.set_weights,
-    dict(weights=mapping(lambda w: w.model.get_weights()).but("None")),
+    weights=mapping(lambda w: w.model.get_weights()).but("None"),
     reset=lambda w: w.reset(w.model),
   ),
 }
@@ -212,111 +210,92 @@ def _of_vectors(flow):
 
 
 _DISTRIBUTIONS = {
-  "FlowDistribution": Row(
-    lambda w: distributions.FlowDistribution,
-    dict(
-      distribution=instance(lambda w: tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 2)),
-      bijector=instance(fb.Sigmoid()),
-    ),
-    lambda flow: look(flow.log_prob(tf.constant([[0.25, 0.75]]))),
+  "FlowDistribution": row(
+    distribution=lambda w: tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), 2),
+    bijector=fb.Sigmoid(),
+    look=lambda flow: look(flow.log_prob(tf.constant([[0.25, 0.75]]))),
   ),
-  "FlowDistribution.log_prob": Row(lambda w: w.flow.log_prob, dict(value=FLOW, ctx=context())),
-  "FlowDistribution.prob": Row(lambda w: w.flow.prob, dict(value=FLOW)),
-  "FlowDistribution.sample": Row(
+  "FlowDistribution.log_prob": row(lambda w: w.flow.log_prob, value=FLOW, ctx=context()),
+  "FlowDistribution.prob": row(lambda w: w.flow.prob, value=FLOW),
+  "FlowDistribution.sample": row(
     lambda w: w.flow.sample,
-    dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor").named("n"), seed=seed((0, 1)).but("huge")),
+    sample_shape=count(2, low=0).but("list", "array", "vector tensor").named("n"),
+    seed=seed((0, 1)).but("huge"),
   ),
-  "FlowDistribution.experimental_sample_and_log_prob": Row(
+  "FlowDistribution.experimental_sample_and_log_prob": row(
     lambda w: w.flow.experimental_sample_and_log_prob,
-    dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
+    sample_shape=count(2, low=0).but("list", "array", "vector tensor"),
+    seed=seed((0, 1)).but("huge"),
   ),
-  "FlowDistribution.given": Row(
-    lambda w: lambda context: w.flow_given.given(context).log_prob(POINTS), dict(context=GIVEN)
+  "FlowDistribution.given": row(lambda w: lambda context: w.flow_given.given(context).log_prob(POINTS), context=GIVEN),
+  "FlowDistribution.given/sample": row(
+    lambda w: lambda context: w.flow_given.given(context).sample(2, seed=(0, 1)), context=GIVEN
   ),
-  "FlowDistribution.given/sample": Row(
-    lambda w: lambda context: w.flow_given.given(context).sample(2, seed=(0, 1)), dict(context=GIVEN)
-  ),
-  "FlowDistribution.given/unconditional": Row(
+  "FlowDistribution.given/unconditional": row(
     lambda w: lambda context: (w.flow if context is None else w.flow.given(context)).log_prob(POINTS),
-    dict(context=optional(instance(None)).also(("a context", CONTEXT))),
+    context=optional(instance(None)).also(("a context", CONTEXT)),
   ),
-  "FlowDistribution.given/log_prob": Row(lambda w: w.flow_given.given(CONTEXT).log_prob, dict(value=FLOW)),
-  "FlowDistribution.initialize": Row(
-    lambda w: w.flow.initialize,
-    dict(x=real(POINTS, event=1, finite=True), overwrite=flag(True)),
-    reset=lambda w: w.reset(w.flow),
+  "FlowDistribution.given/log_prob": row(lambda w: w.flow_given.given(CONTEXT).log_prob, value=FLOW),
+  "FlowDistribution.initialize": row(
+    lambda w: w.flow.initialize, x=real(POINTS, event=1, finite=True), overwrite=True, reset=lambda w: w.reset(w.flow)
   ),
-  "FlowDistribution.log_prob_terms": Row(lambda w: w.flow.log_prob_terms, dict(y=FLOW, ctx=context())),
-  "FlowDistribution.transform": Row(
-    lambda w: w.flow.transform, dict(base_sample=real(POINTS, event=1).named("x", "y"), ctx=context())
+  "FlowDistribution.log_prob_terms": row(lambda w: w.flow.log_prob_terms, y=FLOW, ctx=context()),
+  "FlowDistribution.transform": row(
+    lambda w: w.flow.transform, base_sample=real(POINTS, event=1).named("x", "y"), ctx=context()
   ),
-  "FlowDistribution.kl_divergence": Row(
-    lambda w: w.flow.kl_divergence, dict(other=instance(lambda w: w.flow).named("distribution_b"))
+  "FlowDistribution.kl_divergence": row(
+    lambda w: w.flow.kl_divergence, other=instance(lambda w: w.flow).named("distribution_b")
   ),
-  "UniformDequantization": Row(
-    lambda w: distributions.UniformDequantization,
-    dict(
-      batch_shape=shape((3,), rank=None, low=0), event_shape=shape((4, 4, 2), rank=None, low=0), dtype=name("float32")
-    ),
-    lambda q: look(q.sample(seed=(0, 1))),
+  "UniformDequantization": row(
+    batch_shape=shape((3,), rank=None, low=0),
+    event_shape=shape((4, 4, 2), rank=None, low=0),
+    dtype=name("float32"),
+    look=lambda q: look(q.sample(seed=(0, 1))),
   ),
-  "VariationalDequantization": Row(
-    lambda w: distributions.VariationalDequantization,
-    dict(
-      bijector=instance(fb.Sigmoid()),
-      context=real(NORMAL(3, 4, 4, 2), event=3, cast="floats").but(*OF_THE_NETWORK),
-      event_shape=shape((4, 4, 2), rank=None, low=0),
-      context_variables=some_of([]),
-      dtype=name("float32"),
-    ),
-    lambda q: look(q.event_shape.as_list()),
+  "VariationalDequantization": row(
+    bijector=fb.Sigmoid(),
+    context=real(NORMAL(3, 4, 4, 2), event=3, cast="floats").but(*OF_THE_NETWORK),
+    event_shape=shape((4, 4, 2), rank=None, low=0),
+    context_variables=some_of([]),
+    dtype=name("float32"),
+    look=lambda q: look(q.event_shape.as_list()),
   ),
-  "ImageDistribution": Row(
-    lambda w: models.ImageDistribution,
-    dict(model=instance(lambda w: w.model), num_samples=count(2), seed=SEED),
-    lambda images: look(images.log_prob(IMAGES)),
-  ),
-  "ImageDistribution/conditional": Row(
+  "ImageDistribution": row(model=lambda w: w.model, num_samples=2, look=lambda images: look(images.log_prob(IMAGES))),
+  "ImageDistribution/conditional": row(
     lambda w: lambda labels, condition: models.ImageDistribution(w.conditional, labels=labels, condition=condition),
-    dict(labels=CLASSES.but(*OF_A_BATCH), condition=CONDITION.but(*OF_A_BATCH)),
-    lambda images: look(images.log_prob(IMAGES)),
+    labels=CLASSES.but(*OF_A_BATCH),
+    condition=CONDITION.but(*OF_A_BATCH),
+    look=lambda images: look(images.log_prob(IMAGES)),
   ),
-  "ImageDistribution.log_prob": Row(
-    lambda w: w.model.distribution.log_prob, dict(value=PICTURES.but("one image", "an axis too many").named("images"))
+  "ImageDistribution.log_prob": row(
+    lambda w: w.model.distribution.log_prob, value=PICTURES.but("one image", "an axis too many").named("images")
   ),
-  "ImageDistribution.prob": Row(
-    lambda w: w.model.distribution.prob, dict(value=PICTURES.but("one image", "an axis too many").named("images"))
+  "ImageDistribution.prob": row(
+    lambda w: w.model.distribution.prob, value=PICTURES.but("one image", "an axis too many").named("images")
   ),
-  "ImageDistribution.sample": Row(
+  "ImageDistribution.sample": row(
     lambda w: w.model.distribution.sample,
-    dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
+    sample_shape=count(2, low=0).but("list", "array", "vector tensor"),
+    seed=seed((0, 1)).but("huge"),
   ),
   "vector_flow": Row(lambda w: fpp.vector_flow, dict(SIZES, dtype=name("float32"), df=DF), _of_vectors),
-  "vector_flow_for": Row(
-    lambda w: fpp.vector_flow_for,
-    dict(
-      data=real(POINTS, event=1, batch=1, cast="all").but(*OF_VALUES, "size + 1 of axis 1").named("event_size"),
-      context=optional(real(CONTEXT, event=1, batch=1, cast="all")).but(
-        *OF_VALUES, "size 0 of axis 1", "size 1 of axis 1", "size + 1 of axis 1"
-      ),
+  "vector_flow_for": row(
+    data=real(POINTS, event=1, batch=1, cast="all").but(*OF_VALUES, "size + 1 of axis 1").named("event_size"),
+    context=optional(real(CONTEXT, event=1, batch=1, cast="all")).but(
+      *OF_VALUES, "size 0 of axis 1", "size 1 of axis 1", "size + 1 of axis 1"
     ),
-    _of_vectors,
+    look=_of_vectors,
   ),
-  "image_flow": Row(
-    lambda w: fpp.image_flow,
-    dict(
-      shape=shape((4, 4, 2)),
-      context_shape=shape((1, 1, 3)).but("empty"),
-      structure=optional(text("channels:1")),
-      coupling=name("affine"),
-      components=count(2),
-      filters=count(4),
-      blocks=count(1),
-      attention=flag(False),
-      padding=name("periodic"),
-      dtype=name("float32"),
-    ),
-    lambda flow: look(flow.event_shape.as_list()),
+  "image_flow": row(
+    shape=(4, 4, 2),
+    context_shape=shape((1, 1, 3)).but("empty"),
+    structure="channels:1",
+    coupling=name("affine"),
+    components=2,
+    filters=4,
+    padding=name("periodic"),
+    dtype=name("float32"),
+    look=lambda flow: look(flow.event_shape.as_list()),
   ),
   "VectorFlow": Row(lambda w: fpp.VectorFlow, dict(SIZES, df=DF)),
 }
@@ -349,62 +328,39 @@ _UNIFORM = lambda w: distributions.UniformDequantization([3], (4, 4, 2))
 _VARIATIONAL = lambda w: distributions.VariationalDequantization(fb.Sigmoid(), NORMAL(3, 4, 4, 2), (4, 4, 2))
 
 _FILES = {
-  "InitialWeights.find": Row(
-    lambda w: models.InitialWeights.find,
-    dict(source=path(lambda w: str(w.preset)).named("init_from"), unchecked=flag(False)),
+  "InitialWeights.find": row(source=path(lambda w: str(w.preset)).named("init_from")),
+  "InitialWeights.load": row(
+    lambda w: models.InitialWeights.find(str(w.preset)).load, model=lambda w: w.model, reset=lambda w: w.reset(w.model)
   ),
-  "InitialWeights.load": Row(
-    lambda w: models.InitialWeights.find(str(w.preset)).load,
-    dict(model=instance(lambda w: w.model)),
-    reset=lambda w: w.reset(w.model),
+  "unpack_batch": row(
+    batch=mapping({"image": IMAGES}).but("None", "object", "text", "number", "list", "array"), config=MINIMAL
   ),
-  "unpack_batch": Row(
-    lambda w: models.unpack_batch,
-    dict(
-      batch=mapping({"image": IMAGES}).but("None", "object", "text", "number", "list", "array"),
-      config=instance(MINIMAL),
-    ),
+  "copy_preset": row(preset=lambda w: w.preset, folder=path(lambda w: w.new("copy"), there=False)),
+  "preset_folder": row(preset=lambda w: w.preset),
+  "read_preset": row(preset=lambda w: w.preset),
+  "save_preset": row(
+    model=lambda w: w.model,
+    folder=path(lambda w: w.new("preset"), there=False),
+    description="small",
+    settings={},
+    weights=name("safetensors"),
+    license="apache-2.0",
+    evaluation={},
   ),
-  "copy_preset": Row(
-    lambda w: models.copy_preset,
-    dict(preset=path(lambda w: w.preset), folder=path(lambda w: w.new("copy"), there=False), unchecked=flag(False)),
+  "load_official_weights": row(
+    model=lambda w: w.official, path=lambda w: w.weights_file, reset=lambda w: w.reset(w.official)
   ),
-  "preset_folder": Row(lambda w: models.preset_folder, dict(preset=path(lambda w: w.preset))),
-  "read_preset": Row(lambda w: models.read_preset, dict(preset=path(lambda w: w.preset))),
-  "save_preset": Row(
-    lambda w: models.save_preset,
-    dict(
-      model=instance(lambda w: w.model),
-      folder=path(lambda w: w.new("preset"), there=False),
-      description=text("small"),
-      settings=optional(mapping({})),
-      weights=name("safetensors"),
-      license=text("apache-2.0"),
-      evaluation=optional(mapping({})),
-    ),
-  ),
-  "load_official_weights": Row(
-    lambda w: fpp.load_official_weights,
-    dict(model=instance(lambda w: w.official), path=path(lambda w: w.weights_file)),
-    reset=lambda w: w.reset(w.official),
-  ),
-  "export_official_weights": Row(
-    lambda w: fpp.export_official_weights,
-    dict(model=instance(lambda w: w.official), path=path(lambda w: w.new("weights.npz"), there=False)),
-  ),
+  "export_official_weights": row(model=lambda w: w.official, path=path(lambda w: w.new("weights.npz"), there=False)),
 }
 
 LOADED_IMAGES = PICTURES
 _LOADED = {
-  "export_saved_model": Row(
-    lambda w: fpp.export_saved_model,
-    dict(
-      model=instance(lambda w: w.model),
-      path=path(lambda w: w.new("1"), there=False),
-      metadata=optional(mapping({})),
-      max_batch=count(4),
-      overwrite=flag(True),
-    ),
+  "export_saved_model": row(
+    model=lambda w: w.model,
+    path=path(lambda w: w.new("1"), there=False),
+    metadata={},
+    max_batch=4,
+    overwrite=True,
     slow=True,
   ),
   **{
@@ -421,8 +377,8 @@ _LOADED = {
     )
     for name in ("onnx", "litert", "openvino")
   },
-  "load_saved_model": Row(lambda w: fpp.load_saved_model, dict(path=path(lambda w: w.exported)), repr, slow=True),
-  "LoadedModel": Row(lambda w: fpp.exporting.LoadedModel, dict(path=path(lambda w: w.exported)), repr, slow=True),
+  "load_saved_model": row(path=lambda w: w.exported, look=repr, slow=True),
+  "LoadedModel": row(path=lambda w: w.exported, look=repr, slow=True),
 }
 
 
@@ -442,11 +398,8 @@ _LOADED["LoadedModel.sample"] = _loaded(
 )
 
 ROWS = {
-  "FlowPlusPlus": Row(
-    lambda w: fpp.FlowPlusPlus,
-    dict(config=instance(MINIMAL).but("dict").also(("unknown field", {"a": 1}), ("another", VECTORS))),
-  ),
-  **{f"FlowPlusPlus.{method}": row for method, row in _METHODS.items()},
+  "FlowPlusPlus": row(config=instance(MINIMAL).but("dict").also(("unknown field", {"a": 1}), ("another", VECTORS))),
+  **{f"FlowPlusPlus.{method}": made for method, made in _METHODS.items()},
   **_DISTRIBUTIONS,
   **_dequantization("UniformDequantization", _UNIFORM),
   **_dequantization("VariationalDequantization", _VARIATIONAL),

@@ -13,13 +13,12 @@ from flowpp_tf import config, training
 from flowpp_tf.config.recipe import _REGISTERED
 from flowpp_tf.core.settings import value_type
 from support.models import MINIMAL
-from support.public_callables.row import Row, look
+from support.public_callables.row import Row, look, row
 from support.public_callables.world import IMAGES, NORMAL, VECTORS
 from support.wrong_values import (
   Argument,
   count,
   flag,
-  function,
   images,
   instance,
   labels,
@@ -181,108 +180,80 @@ def _normal():
 
 
 _TRAINING = {
-  "fit": Row(
+  "fit": row(
     lambda w: _fit,
-    dict(
-      data=POINTS_TO_FIT,
-      validation=optional(POINTS_TO_FIT._replace(valid=NORMAL(4, 2))),
-      steps=count(2),
-      batch_size=count(2),
-      learning_rate=number(1e-3, low=0, ends=False),
-      weight_decay=optional(number(0.1, low=0)),
-      patience=count(2),
-      seed=count(1, low=0, most=2**32 - 1),
-      verbose=flag(False),
-    ),
+    data=POINTS_TO_FIT,
+    validation=optional(POINTS_TO_FIT._replace(valid=NORMAL(4, 2))),
+    steps=2,
+    batch_size=2,
+    learning_rate=number(0.001, low=0, ends=False),
+    weight_decay=optional(number(0.1, low=0)),
+    patience=2,
+    seed=count(1, low=0, most=2**32 - 1),
   ),
-  "fit/flow": Row(lambda w: _fit, dict(flow=instance(lambda w: _normal()))),
-  "fit/context": Row(
+  "fit/flow": row(lambda w: _fit, flow=lambda w: _normal()),
+  "fit/context": row(
     lambda w: lambda **kwargs: fpp.fit(_given(), TO_FIT, validation=NORMAL(4, 2), steps=1, **kwargs).steps,
-    dict(
-      context=real(NORMAL(8, 3), event=1, batch=1, finite=True, cast="all").named("data"),
-      validation_context=real(NORMAL(4, 3), event=1, batch=1, finite=True, cast="all"),
-    ),
+    context=real(NORMAL(8, 3), event=1, batch=1, finite=True, cast="all").named("data"),
+    validation_context=real(NORMAL(4, 3), event=1, batch=1, finite=True, cast="all"),
     slow=True,
   ),
-  "run_training": Row(
+  "run_training": row(
     lambda w: lambda **kwargs: _run(w, **kwargs),
-    dict(
-      config=instance(MINIMAL),
-      training=instance(TRAINING),
-      dataset=instance(lambda w: w.dataset),
-      workdir=instance(lambda w: training.Workdir(w.new("run"))),
-      extra_metadata=optional(mapping({})),
-      init_from=optional(instance(lambda w: fpp.models.InitialWeights.find(str(w.preset)))),
-      condition=optional(function(None)),
-      strategy=optional(instance(None)),
-      progress_bar=flag(False),
-      log_fn=function(lambda line: None),
-    ),
+    config=MINIMAL,
+    training=TRAINING,
+    dataset=lambda w: w.dataset,
+    workdir=lambda w: training.Workdir(w.new("run")),
+    extra_metadata={},
+    init_from=lambda w: fpp.models.InitialWeights.find(str(w.preset)),
+    log_fn=lambda line: None,
     slow=True,
   ),
-  "TrainState": Row(
-    lambda w: training.TrainState,
-    dict(model=instance(lambda w: w.model), config=instance(TRAINING), optimizer=optional(instance(None))),
-    lambda state: None,
+  "TrainState": row(model=lambda w: w.model, config=TRAINING, look=lambda state: None),
+  "Workdir": row(
+    path=path(lambda w: w.folder / "run", there=False).but("in no folder").named("workdir"),
+    look=lambda workdir: str(workdir.path),
   ),
-  "Workdir": Row(
-    lambda w: training.Workdir,
-    dict(
-      path=path(lambda w: w.folder / "run", there=False).but("in no folder").named("workdir"), unchecked=flag(False)
-    ),
-    lambda workdir: str(workdir.path),
-  ),
-  "Workdir.load": Row(
+  "Workdir.load": row(
     lambda w: training.Workdir(w.run).load,
-    dict(precision=optional(name("float32"))),
-    lambda found: found[0].config.dtype,
+    precision=optional(name("float32")),
+    look=lambda found: found[0].config.dtype,
   ),
-  "PiecewiseSchedule": Row(
-    lambda w: training.PiecewiseSchedule,
-    dict(
-      pieces=name("linear:1.0@10,hold")
-      .named("schedule")
-      .also(*((entry, entry) for entry in ("hold:-1", "hold:nan", "linear:1", "decay:2", ",", "hold:1@1.5")))
-    ),
-    lambda schedule: float(schedule(3)),
+  "PiecewiseSchedule": row(
+    pieces=name("linear:1.0@10,hold")
+    .named("schedule")
+    .also(*((entry, entry) for entry in ("hold:-1", "hold:nan", "linear:1", "decay:2", ",", "hold:1@1.5"))),
+    look=lambda schedule: float(schedule(3)),
   ),
-  "get_strategy": Row(
-    lambda w: training.get_strategy,
-    dict(
-      name=name("one").named("strategy"),
-      num_virtual_cpus=count(0, low=0).but("np.int64", "tensor", "array of rank 0"),
-      tpu=optional(text(None).also(("address", "a"))),
-      log_fn=function(print),
-    ),
-    repr,
+  "get_strategy": row(
+    name=name("one").named("strategy"),
+    num_virtual_cpus=count(0, low=0).but("np.int64", "tensor", "array of rank 0"),
+    tpu=optional(text(None).also(("address", "a"))),
+    log_fn=print,
+    look=repr,
   ),
-  "Workers": Row(
-    lambda w: training.Workers, dict(strategy=instance(tf.distribute.get_strategy())), lambda workers: workers.count
-  ),
-  "load": Row(
-    lambda w: fpp.load, dict(workdir=path(lambda w: w.run), unchecked=flag(False), precision=optional(name("float32")))
-  ),
-  "train": Row(
+  "Workers": row(strategy=tf.distribute.get_strategy(), look=lambda workers: workers.count),
+  "load": row(workdir=lambda w: w.run, precision=optional(name("float32"))),
+  "train": row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
-    dict(
-      images=images(MANY, 8).but(*_OF_ANY_SHAPE).named("dataset"),
-      config=name(MINIMAL)._replace(wrong=lambda valid: name("digits").wrong("digits")),
-      workdir=optional(path(lambda w: w.new("run"), there=False)),
-      verbose=flag(False).but("number"),
-    ),
-    lambda model: model.config,
+    images=images(MANY, 8).but(*_OF_ANY_SHAPE).named("dataset"),
+    config=name(MINIMAL)._replace(wrong=lambda valid: name("digits").wrong("digits")),
+    workdir=optional(path(lambda w: w.new("run"), there=False)),
+    verbose=flag(False).but("number"),
+    look=lambda model: model.config,
     slow=True,
   ),
-  "train/labels": Row(
+  "train/labels": row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
-    dict(labels=labels(np.arange(len(MANY)) % 3, 3, one=False).but("too large", "None")),
-    lambda model: model.config,
+    labels=labels(np.arange(len(MANY)) % 3, 3, one=False).but("too large", "None"),
+    look=lambda model: model.config,
     slow=True,
   ),
-  "train/init_from": Row(
+  "train/init_from": row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
-    dict(init_from=optional(path(lambda w: str(w.preset))), unchecked=flag(False)),
-    lambda model: model.config,
+    init_from=lambda w: str(w.preset),
+    unchecked=False,
+    look=lambda model: model.config,
     slow=True,
   ),
 }
@@ -293,34 +264,27 @@ ROWS = {
   ),
   "TrainingConfig": Row(lambda w: lambda **kwargs: config.TrainingConfig(**{"steps": 10, **kwargs}), OF_TRAINING),
   "RunSettings": Row(lambda w: config.RunSettings, OF_RUN),
-  "Recipe": Row(
-    lambda w: config.Recipe,
-    dict(
-      base=instance(MINIMAL),
-      settings=mapping({"steps": 3})
-      .also(("unknown", {"stepz": 3}), ("wrong", {"steps": "a"}))
-      .named("setting", "steps"),
-    ),
-    _chosen,
+  "Recipe": row(
+    base=MINIMAL,
+    settings=mapping({"steps": 3}).also(("unknown", {"stepz": 3}), ("wrong", {"steps": "a"})).named("setting", "steps"),
+    look=_chosen,
   ),
-  "Recipe.load": Row(lambda w: config.Recipe.load, dict(name=name("digits").named("config")), _chosen),
+  "Recipe.load": row(name=name("digits").named("config"), look=_chosen),
   "Recipe.replace": Row(
     lambda w: config.Recipe(dataclasses.replace(MINIMAL, num_classes=3)).replace,
     {**OF_MODEL, **{k: v for k, v in OF_TRAINING.items() if k != "tensorboard"}},
     _chosen,
   ),
   "Recipe.replace/run": Row(lambda w: config.Recipe(MINIMAL).replace, OF_RUN, _chosen),
-  "Recipe.resolve": Row(
+  "Recipe.resolve": row(
     lambda w: config.Recipe(MINIMAL, {"steps": 3}).resolve,
-    dict(dataset=instance(lambda w: w.dataset).but("text", "list", "array")),
+    dataset=instance(lambda w: w.dataset).but("text", "list", "array"),
   ),
-  "register_config": Row(
-    lambda w: config.register_config,
-    dict(
-      name=text("mine").also(("empty", ""), ("taken", "digits")), recipe=instance(config.Recipe(MINIMAL, {"steps": 3}))
-    ),
+  "register_config": row(
+    name=text("mine").also(("empty", ""), ("taken", "digits")),
+    recipe=config.Recipe(MINIMAL, {"steps": 3}),
     reset=lambda w: (fpp.CONFIGS.pop("mine", None), _REGISTERED.pop("mine", None)),
   ),
-  "get_config": Row(lambda w: fpp.get_config, dict(name=name("digits").named("config"))),
+  "get_config": row(name=name("digits").named("config")),
   **_TRAINING,
 }

@@ -12,7 +12,6 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.data import ImageDataset
 from support.public_callables.world import World
-from support.wrong_values import Argument
 
 
 def look(result: Any) -> Any:
@@ -41,8 +40,21 @@ def look(result: Any) -> Any:
 class Row(NamedTuple):
   """How to make a callable in a `World`, its arguments, and how to look at what it returns."""
 
-  make: Callable[[World], Callable[..., Any]]
-  arguments: dict[str, Argument]
+  make: Callable[[World], Callable[..., Any]] | None
+  arguments: dict[str, Any]  # `Argument`s, or valid values
   look: Callable[[Any], Any] = look
   reset: Callable[[World], Any] | None = None  # undoes what a call changes
   slow: bool = False
+
+
+def row(make=None, look=look, reset=None, slow=False, **valid) -> Row:
+  """Return the row of a callable from one valid call.
+
+  Args:
+    make: as in `Row`; None for the public callable of the row's name.
+    look: as in `Row`.
+    reset: as in `Row`.
+    slow: as in `Row`.
+    **valid: arguments. One that is no `Argument` is the valid value of the kind that the annotation says.
+  """
+  return Row(make, valid, look, reset, slow)

@@ -90,8 +90,8 @@ WITHOUT_CASES = {
 
 
 @functools.cache
-def public_callables():
-  """The arguments of each public callable that takes some, by "Class.method", "function" or "Class"."""
+def public_things():
+  """Each public callable, by "Class.method", "function" or "Class"."""
   found = {}
   for room in ROOMS:
     module = importlib.import_module(f"flowpp_tf.{room}" if room else "flowpp_tf")
@@ -101,10 +101,16 @@ def public_callables():
         name.startswith("_") or not callable(thing) or not str(getattr(thing, "__module__", "")).startswith("flowpp_tf")
       ):
         continue
-      found[thing.__name__] = _arguments(thing)
+      found[thing.__name__] = thing
       if inspect.isclass(thing):
-        for method in _methods(thing):
-          found[f"{thing.__name__}.{method}"] = _arguments(getattr(thing, method))
+        found.update({f"{thing.__name__}.{method}": getattr(thing, method) for method in _methods(thing)})
+  return found
+
+
+@functools.cache
+def public_callables():
+  """The arguments of each public callable that takes some."""
+  found = {name: _arguments(thing) for name, thing in public_things().items()}
   return {name: arguments for name, arguments in found.items() if arguments}
 
 
