@@ -233,17 +233,17 @@ def _describe_flow(coupling_flow, name, stages, couplings, weights):
     weights[f"{prefix}/scale"], weights[f"{prefix}/bias"] = _array(step.scale), _array(step.bias)
     if step.kernel is not None:
       kernel = _array(step.kernel)
-      weights[f"{prefix}/kernel"] = kernel if couplings.invertible_conv == "dense" else _from_triangles(kernel)
+      weights[f"{prefix}/kernel"] = kernel if couplings.model.invertible_conv == "dense" else _from_triangles(kernel)
     _collect(step.conditioner, f"{prefix}/network", weights)
   return {
     # Only of a flow that has one: the hash of all other models stays what it was.
-    **({"margin": couplings.coupling_margin} if couplings.coupling_margin else {}),
+    **({"margin": couplings.model.coupling_margin} if couplings.model.coupling_margin else {}),
     "stages": [[stage.kind, stage.couplings] for stage in stages],
-    "coupling": couplings.coupling,
-    "components": couplings.components,
-    "invertible_conv": couplings.invertible_conv != "none",
+    "coupling": couplings.model.coupling,
+    "components": couplings.model.components,
+    "invertible_conv": couplings.model.invertible_conv != "none",
     "network": _describe_network(
-      couplings.network, context=couplings.context_channels > 0, output_concat_elu=couplings.output_concat_elu
+      couplings.network, context=couplings.context_channels > 0, output_concat_elu=couplings.model.output_concat_elu
     ),
   }
 

@@ -1,14 +1,14 @@
 """Architecture as data: a frozen config for every experiment. Flow++ section 4 and appendix."""
 
+from collections.abc import Mapping
 import dataclasses
-import math
+from typing import Any, Union
 
-from flowpp_tf.config.network import PADDINGS, NetworkConfig
 from flowpp_tf.config.structure import context_channels, parse_structure, size_step
-from flowpp_tf.core.checks import check_type
+from flowpp_tf.core.checks import check_type, is_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS, HOW_TO_REGISTER, unregistered
-from flowpp_tf.core.settings import COUNT, Range, Settings, is_count, one_of, setting
+from flowpp_tf.core.settings import COUNT, FRACTION, Range, Rule, Settings, at_least, is_count, one_of, setting
 
 _SHAPE = Range(
   lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
@@ -16,57 +16,51 @@ _SHAPE = Range(
 )
 _LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 2**16, "an integer from 2 to 65,536")
 _CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer", 2**16)
-_RATE = Range(lambda rate: isinstance(rate, (int, float)) and 0 <= rate < 1, "a number in [0, 1)")
-_MARGIN = Range(lambda margin: isinstance(margin, (int, float)) and 0 <= margin < 0.5, "a number in [0, 1/2)")
-_NOISE = Range(lambda stddev: isinstance(stddev, (int, float)) and 0 <= stddev <= 1, "a number in [0, 1]")
-_NOT_NEGATIVE = Range(lambda value: isinstance(value, (int, float)) and 0 <= value < math.inf, "a number of at least 0")
+_RATE = FRACTION._replace(expected="a number in [0, 1)")
+_MARGIN = Range(lambda margin: is_number(margin) and 0 <= margin < 0.5, "a number in [0, 1/2)")
+_NOISE = Range(lambda stddev: is_number(stddev) and 0 <= stddev <= 1, "a number in [0, 1]")
+_NOT_NEGATIVE = Range(lambda value: is_number(value) and value >= 0, "a number of at least 0")
+MIXERS = ("attention", "pointwise", "none")
+PADDINGS = ("zeros", "periodic")
 REMAT = ("off", "blocks", "couplings")
 _DTYPES = one_of("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclasses.dataclass(frozen=True)
-class CouplingConfig:
-  """Config of a coupling step and its conditioner, except for their shape.
+class NetworkConfig(Settings):
+  """What the blocks of a network are; see `ConvAttentionBlock`.
 
-  Attributes:
-    coupling: kind of coupling, one of `COUPLINGS`.
-    components: K, of a mixture or of a spline.
-    invertible_conv: "dense", "lu" or "none": a 1x1 convolution, one matrix per half.
-    act_norm_min_variance: floor under the variance at initialisation.
-    network: of the conditioner.
-    context_channels: channels of what the conditioner is conditioned on; 0 for nothing.
-    output_concat_elu: whether concat_elu comes before the conditioner's last convolution.
-    network_dtype: dtype policy of the conditioner.
-    remat: whether gradients keep only the input of each coupling.
-    coupling_margin: m of a mixture's coupling, logit((1 - 2 m) F + m) for its CDF F; 0 for logit(F).
-    invertible_conv_stddev: of the noise with which the 1x1 convolutions begin, around the identity.
-    invertible_conv_init: "identity" or "whitening".
-    act_norm_per_position: whether ActNorm has parameters of each position, unless on a torus.
+  Raises:
+    InputError (a ValueError): if a field is invalid; the message names it.
 
   Examples:
-    >>> coupling = fpp.get_config("digits").flow_couplings
-    >>> coupling.coupling, coupling.invertible_conv
-    ('mixture_logistic', 'dense')
+    >>> fpp.layers.NetworkConfig(filters=96, blocks=10, dropout=0.2).mixer
+    'attention'
   """
 
-  coupling: str
-  components: int
-  invertible_conv: str
-  act_norm_min_variance: float
-  network: NetworkConfig
-  context_channels: int
-  output_concat_elu: bool
-  network_dtype: str
-  remat: bool = False
-  coupling_margin: float = 0.0
-  invertible_conv_stddev: float = 0.001
-  invertible_conv_init: str = "identity"
-  act_norm_per_position: bool = True
+  filters: int = setting(dataclasses.MISSING, "Channels inside.", COUNT)
+  blocks: int = setting(dataclasses.MISSING, "Number of blocks.", at_least(0, 2**16))
+  mixer: str = setting(
+    "attention", "Of positions: attention, pointwise (the paper's ablation) or none.", one_of(*MIXERS)
+  )
+  heads: int = setting(4, "Heads of the attention.", COUNT)
+  layer_norm: bool = setting(True, "Whether to normalise after each residual sum.")
+  dropout: float = setting(0.0, "Dropout rate.", FRACTION)
+  weight_norm: bool = setting(False, "As in `InitNormConv2D`.")
+  remat: bool = setting(False, "Whether gradients recompute blocks rather than keep their intermediate tensors.")
+  padding: str = setting(
+    "zeros", "Of convolutions: zeros or periodic; periodic networks have no position embedding.", one_of(*PADDINGS)
+  )
 
-  @property
-  def per_position(self) -> bool:
-    """Whether positions have ActNorm parameters of their own; on a torus all positions are alike."""
-    return self.act_norm_per_position and self.network.padding == "zeros"
+  @classmethod
+  def from_config(cls, config: Union["NetworkConfig", Mapping[str, Any]]) -> "NetworkConfig":
+    """Return a config, or the config of a mapping that Keras has serialised."""
+    if isinstance(config, NetworkConfig):
+      return config
+    check_type("network", config, cls | Mapping)
+    if unknown := {*config} - {field.name for field in dataclasses.fields(cls)}:
+      raise InputError(f"`network` must have the fields of `NetworkConfig`, got {', '.join(map(repr, unknown))}")
+    return cls(**config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,64 +191,55 @@ class FlowPlusPlusConfig(Settings):
     Range(lambda dtype: dtype in ("", "float64"), "float64 or empty"),
   )
 
+  RULES = (
+    Rule("augment_channels", lambda c: c.dequantization != "none", "0 for an exact density"),
+    Rule("pixel_transform", lambda c: c.dequantization != "none", "none for real-valued images"),
+    Rule(
+      "tile_neighbours",
+      lambda c: c.padding == "zeros" and c.dequantization != "none",
+      "False for real-valued images and for periodic `padding`",
+    ),
+    Rule(
+      "invertible_conv_init",
+      lambda c: c.invertible_conv == "dense",
+      "identity for `invertible_conv` {0.invertible_conv}",
+    ),
+    Rule("label_dropout", lambda c: c.num_classes > 0, "0 for a model without labels"),
+    Rule(
+      "coupling_margin",
+      lambda c: c.coupling == "mixture_logistic",
+      "0 for `coupling` {0.coupling}, which has no mixture",
+    ),
+    Rule(
+      "augment_end", lambda c: c.is_augmented_by_flow, "none for a model without `augment_channels` that a flow draws"
+    ),
+  )
+
   def __post_init__(self):
-    self._as_tuples("image_shape", "condition_shape")
     super().__post_init__()
     if self.coupling not in COUPLINGS:
       known = ", ".join(COUPLINGS)
       raise InputError(f"`coupling` must be one of {known}, got {self.coupling!r}{HOW_TO_REGISTER}")
     if self.tile_neighbours:
       height, width, channels = self.image_shape
-      object.__setattr__(self, "condition_shape", (height, width, context_channels(channels)))
-    self._require(
-      "augment_channels", self.dequantization != "none" or not self.augment_channels, "0 for an exact density"
-    )
-    self._require(
-      "pixel_transform", self.dequantization != "none" or self.pixel_transform == "none", "none for real-valued images"
-    )
-    self._require(
-      "tile_neighbours",
-      not self.tile_neighbours or (self.padding == "zeros" and self.dequantization != "none"),
-      "False for real-valued images and for periodic `padding`",
-    )
-    self._require(
-      "invertible_conv_init",
-      self.invertible_conv_init == "identity" or self.invertible_conv == "dense",
-      f"identity for `invertible_conv` {self.invertible_conv}",
-    )
-    self._require("label_dropout", not self.label_dropout or self.num_classes > 0, "0 for a model without labels")
+      object.__setattr__(self, "condition_shape", (height, width, context_channels(channels)))  # the class is frozen
     self._require(
       "condition_shape",
       all(a % b == 0 for a, b in zip(self.image_shape[:2], self.condition_shape[:2])),
       f"of a height and width that divide those of `image_shape` {self.image_shape}",
     )
-    self._require(
-      "coupling_margin",
-      not self.coupling_margin or self.coupling == "mixture_logistic",
-      f"0 for `coupling` {self.coupling}, which has no mixture",
-    )
-    widths = {"filters": self.attention}
-    augmented_by_flow = self.augment_channels > 0 and self.augment_posterior == "flow"
-    self._require(
-      "augment_end",
-      self.augment_end == "none" or augmented_by_flow,
-      "none for a model without `augment_channels` that a flow draws",
-    )
-    if self.dequantization == "variational" or augmented_by_flow:
-      widths["dequant_filters"] = self.attention and self.dequant_mixing
-      widths["context_channels"] = self.context_attention
-    for name, has_heads in widths.items():
-      self._require(
-        name, not has_heads or getattr(self, name) % self.heads == 0, f"a multiple of the {self.heads} heads"
-      )
+    with_heads = {"filters": self.attention}
+    if self.has_context_net:
+      with_heads["dequant_filters"] = self.attention and self.dequant_mixing
+      with_heads["context_channels"] = self.context_attention
+    for name, has_heads in with_heads.items():
+      divides = getattr(self, name) % self.heads == 0
+      self._require(name, divides or not has_heads, f"a multiple of the {self.heads} heads")
     parse_structure(self.structure, self.flow_shape)
-    if self.dequantization == "variational" or augmented_by_flow:
+    if self.has_context_net:
       stages = parse_structure(self.dequant_structure, self.image_shape, "dequant_structure")
-      self._require(
-        "dequant_structure",
-        all(s.kind == "columns" for s in stages),
-        "columns:N alone, which the context of the image fits",
-      )
+      only_columns = all(stage.kind == "columns" for stage in stages)
+      self._require("dequant_structure", only_columns, "columns:N alone, which the context of the image fits")
 
   # --- Configs of the parts ---------------------------------------------------------------------
 
@@ -262,6 +247,16 @@ class FlowPlusPlusConfig(Settings):
   def precision(self) -> str:
     """Name of the dtype that the networks compute in."""
     return self.dtype.removeprefix("mixed_")
+
+  @property
+  def is_augmented_by_flow(self) -> bool:
+    """Whether a flow draws the channels that augment the image."""
+    return self.augment_channels > 0 and self.augment_posterior == "flow"
+
+  @property
+  def has_context_net(self) -> bool:
+    """Whether a network reads the image for couplings of noise."""
+    return self.dequantization == "variational" or self.is_augmented_by_flow
 
   @property
   def flow_shape(self) -> tuple[int, ...]:
@@ -277,28 +272,28 @@ class FlowPlusPlusConfig(Settings):
   @property
   def size_step(self) -> tuple[int, int]:
     """Rows and columns of which the sizes are multiples that the structure can split."""
-    structures = [self.structure]
-    if self.dequantization == "variational" or (self.augment_channels > 0 and self.augment_posterior == "flow"):
-      structures += ["columns:1", self.dequant_structure]  # a context net reads pairs of columns
-    return size_step([[entry.strip().partition(":")[0] for entry in text.split(",")] for text in structures])
+    flows = [parse_structure(self.structure, self.flow_shape)]
+    if self.has_context_net:  # which reads pairs of columns
+      flows += [parse_structure(text, self.image_shape) for text in ("columns:1", self.dequant_structure)]
+    return size_step([[stage.kind for stage in stages] for stages in flows])
 
   @property
-  def flow_couplings(self) -> CouplingConfig:
+  def flow_couplings(self) -> "CouplingConfig":
     """Config of the flow's coupling steps."""
+    network = self._network(self.filters, self.blocks, self._mixer)
     context_channels = self.condition_channels if self.is_conditional else 0
-    couplings = self._couplings(self.filters, self.blocks, mixing=True, context_channels=context_channels)
-    # Those of the other flows, whose input is noise, have nothing to whiten.
-    return dataclasses.replace(couplings, invertible_conv_init=self.invertible_conv_init)
+    # The input of the other flows is noise, which has nothing to whiten.
+    return CouplingConfig(self, network, context_channels, whitening=self.invertible_conv_init == "whitening")
 
   @property
-  def dequantizer_couplings(self) -> CouplingConfig:
+  def dequantizer_couplings(self) -> "CouplingConfig":
     """Config of the dequantizer's coupling steps."""
-    return self._couplings(self.dequant_filters, self.dequant_blocks, self.dequant_mixing, self.context_channels)
+    return self._couplings_of_noise(self.dequant_blocks)
 
   @property
-  def augmenter_couplings(self) -> CouplingConfig:
+  def augmenter_couplings(self) -> "CouplingConfig":
     """Config of the coupling steps of the flow that draws the augmented channels."""
-    return self._couplings(self.dequant_filters, self.augment_blocks, self.dequant_mixing, self.context_channels)
+    return self._couplings_of_noise(self.augment_blocks)
 
   @property
   def context_network(self) -> NetworkConfig:
@@ -321,28 +316,46 @@ class FlowPlusPlusConfig(Settings):
     """Whether images are given a label or a condition."""
     return bool(self.num_classes or self.condition_shape)
 
+  @property
+  def act_norm_of_positions(self) -> bool:
+    """Whether positions have ActNorm parameters of their own; on a torus all positions are alike."""
+    return self.act_norm_per_position and self.padding == "zeros"
+
+  @property
+  def _mixer(self):
+    return "attention" if self.attention else "pointwise"
+
   def _network(self, filters, blocks, mixer, layer_norm=True):
     remat = self.remat != "off"
     return NetworkConfig(
       filters, blocks, mixer, self.heads, layer_norm, self.dropout, self.weight_norm, remat, self.padding
     )
 
-  def _couplings(self, filters, blocks, mixing, context_channels):
-    mixer = "none" if not mixing else "attention" if self.attention else "pointwise"
-    return CouplingConfig(
-      self.coupling,
-      self.components,
-      self.invertible_conv,
-      self.act_norm_min_variance,
-      self._network(filters, blocks, mixer),
-      context_channels,
-      self.output_concat_elu,
-      self.dtype,
-      self.remat == "couplings",
-      self.coupling_margin,
-      self.invertible_conv_stddev,
-      act_norm_per_position=self.act_norm_per_position,
-    )
+  def _couplings_of_noise(self, blocks):
+    network = self._network(self.dequant_filters, blocks, self._mixer if self.dequant_mixing else "none")
+    return CouplingConfig(self, network, self.context_channels)
+
+
+@dataclasses.dataclass(frozen=True)
+class CouplingConfig:
+  """Config of the coupling steps of one flow of a model, except for their shape.
+
+  Attributes:
+    model: config of the model, whose settings of couplings, ActNorm and 1x1 convolutions hold for all of its flows.
+    network: of the conditioners.
+    context_channels: channels of what the conditioners are conditioned on; 0 for nothing.
+    whitening: whether the first 1x1 convolution at each resolution begins by whitening.
+
+  Examples:
+    >>> couplings = fpp.get_config("digits").dequantizer_couplings
+    >>> couplings.model.coupling, couplings.network.filters
+    ('mixture_logistic', 32)
+  """
+
+  model: FlowPlusPlusConfig
+  network: NetworkConfig
+  context_channels: int
+  whitening: bool = False
 
 
 _CIFAR10 = FlowPlusPlusConfig(dropout=0.2)

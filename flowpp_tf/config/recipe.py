@@ -5,29 +5,20 @@ configs/NAME.flags, which the installed package has too, is the recipe of each c
 
 from collections.abc import Mapping, Sized
 import dataclasses
-import os
 import pathlib
 import types
-from typing import Any, Protocol, get_args, get_origin
-
-import numpy as np
+from typing import Any, Protocol
 
 from flowpp_tf.config.model import CONFIGS, FlowPlusPlusConfig, get_config
 from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.checks import check_arguments, check_type
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.registry import register
-from flowpp_tf.core.settings import POSITIVE, Range, Settings, at_least, one_of, parse_text, setting, value_type
+from flowpp_tf.core.settings import POSITIVE, Range, Settings, as_setting, at_least, one_of, parse_text, setting
 
 _HERE = pathlib.Path(__file__).parent.parent
 _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
 _EPOCHS = Range(lambda epochs: POSITIVE.holds(epochs) and epochs <= 1e6, "more than 0, and at most 1,000,000")
-_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
-  bool: ((bool, np.bool_), "True or False"),
-  int: ((int, np.integer), "an integer"),
-  float: ((int, float, np.integer, np.floating), "a number"),
-  str: ((str,), "a string"),
-}
 # Pairs of settings that say the same, of which a recipe has one.
 SAY_THE_SAME = (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype"))
 _REGISTERED: dict[str, "Recipe"] = {}  # from outside of the package
@@ -98,13 +89,14 @@ class Recipe:
   def __post_init__(self) -> None:
     check_type("base", self.base, FlowPlusPlusConfig)
     check_type("settings", self.settings, Mapping)
-    object.__setattr__(self, "settings", types.MappingProxyType({**self.settings}))  # a caller may change its own
-    for name in self.settings:
+    settings = {}
+    for name, value in self.settings.items():
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)
+      settings[name] = as_setting(_FIELDS[name], value)
+      check_type(name, settings[name], _FIELDS[name].type)
+    object.__setattr__(self, "settings", types.MappingProxyType(settings))  # of its own: a caller may change theirs
     RunSettings(**self._chosen(_RUN))  # checks their ranges; the configs check those of the others
-    for name, value in self.settings.items():
-      check_type(name, value, _FIELDS[name].type)
     for what, one, other in SAY_THE_SAME:
       if self.settings.get(one) is not None and self.settings.get(other) is not None:
         raise InputError(f"give the {what} as --{one} or as --{other}, one of them")
@@ -124,7 +116,7 @@ class Recipe:
       flag, equals, text = line.strip().removeprefix("--").partition("=")
       if line.startswith("--") and flag != "config":
         settings[flag] = parse_text(_FIELDS[flag], text if equals else "true")
-    return cls(config, types.MappingProxyType(settings))
+    return cls(config, settings)
 
   def replace(self, **settings: Any) -> "Recipe":
     """Return the recipe with other settings in place of those that say the same: `epochs` also replaces `steps`.
@@ -133,13 +125,9 @@ class Recipe:
       InputError (a ValueError): for an unknown name, with those that come close, a value of another type, or two
         settings that say the same.
     """
-    for name in settings:
-      if name not in _FIELDS:
-        raise unknown_name("setting", name, _FIELDS)
-    settings = {name: _typed(_FIELDS[name], value) for name, value in settings.items()}
     replaced = replaced_by(settings, self.settings)
     left = {name: value for name, value in self.settings.items() if name not in replaced}
-    return dataclasses.replace(self, settings=types.MappingProxyType({**left, **settings}))
+    return dataclasses.replace(self, settings={**left, **settings})
 
   @property
   def config(self) -> FlowPlusPlusConfig:
@@ -212,25 +200,6 @@ def register_config(name: str, recipe: Recipe) -> None:
   """
   register("config", CONFIGS, name, recipe.config)
   _REGISTERED[name] = recipe
-
-
-def _typed(field, value):
-  """Return the value of a field with Python's own type; raise an `InputError` if it is of another type."""
-  kind = value_type(field)
-  if value is None and kind is not field.type:  # such as `int | None`
-    return None
-  if get_origin(kind) is tuple:
-    if not isinstance(value, (tuple, list, np.ndarray)):
-      raise InputError(f"`{field.name}` must be a sequence, got {value!r}")
-    return tuple(_typed_item(field, get_args(kind)[0], item) for item in value)
-  return _typed_item(field, kind, os.fspath(value) if isinstance(value, os.PathLike) else value)
-
-
-def _typed_item(field, kind, value):
-  types_of_kind, text = _TYPES[kind]
-  if not isinstance(value, types_of_kind) or isinstance(value, (bool, np.bool_)) != (kind is bool):
-    raise InputError(f"`{field.name}` must be {text}, got {value!r}")
-  return value.item() if isinstance(value, np.generic) else value
 
 
 def _folder():

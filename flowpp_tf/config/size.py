@@ -4,12 +4,11 @@ A config of a few bytes can describe a model that no memory holds. `pretrained/s
 anything is built.
 """
 
+import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
-from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig
-from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig, NetworkConfig
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.registry import COUPLINGS, registered
 from flowpp_tf.types import Shape
@@ -24,18 +23,25 @@ _OUTPUTS = {
 }
 
 
-class ModelSize(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
   """Number of parameters and of Keras layers of a model or a part of it."""
 
   parameters: int = 0
   layers: int = 0
+
+  def __add__(self, other: "ModelSize") -> "ModelSize":
+    return ModelSize(self.parameters + other.parameters, self.layers + other.layers)
+
+  def __rmul__(self, count: int) -> "ModelSize":
+    return ModelSize(count * self.parameters, count * self.layers)
 
   def memory(self, itemsize: int = 4) -> int:
     """Return the bytes that the model takes while its weights are loaded; `itemsize` is of a parameter."""
     return _COPIES * itemsize * self.parameters + BYTES_OF_LAYER * self.layers
 
 
-_ONE_LAYER = ModelSize(0, 1)
+_LAYER = ModelSize(0, 1)  # without weights of its own
 
 
 def model_size(config: FlowPlusPlusConfig) -> ModelSize:
@@ -47,22 +53,22 @@ def model_size(config: FlowPlusPlusConfig) -> ModelSize:
     >>> model_size(config).parameters == fpp.FlowPlusPlus(config).count_params()
     True
   """
+  channels = config.image_shape[2]
   context_size = config.image_shape[:2] if config.condition_shape else None
-  parts = [
-    _ONE_LAYER,
-    _flow(config.structure, config.flow_shape, config.flow_couplings, context_size),
-    _ONE_LAYER if config.dequantization != "variational" else _posterior(config, 0, config.dequantizer_couplings),
-  ]
+  size = _LAYER + _flow(config.structure, config.flow_shape, config.flow_couplings, context_size)
+  variational = config.dequantization == "variational"
+  size += _posterior(config, channels, config.dequantizer_couplings) if variational else _LAYER
   if config.pixel_levels is None:
-    parts.append(ModelSize(2 * config.image_shape[2]))  # mean and standard deviation of each channel
-  if config.augment_channels:
-    by_flow = config.augment_posterior == "flow"
-    parts.append(_posterior(config, config.augment_channels, config.augmenter_couplings) if by_flow else _ONE_LAYER)
+    size += ModelSize(2 * channels)  # mean and standard deviation of each channel
+  if config.is_augmented_by_flow:
+    size += _posterior(config, config.augment_channels, config.augmenter_couplings)
+  elif config.augment_channels:
+    size += _LAYER
   if config.pixel_transform != "none":
-    parts.append(ModelSize(2, 1))  # its weights
+    size += ModelSize(2, 1)  # its weights
   if config.is_conditional:
-    parts += [_condition_net(config), _ONE_LAYER]  # and the dropout of labels
-  return _sum(*parts)
+    size += _condition_net(config) + _LAYER  # and the dropout of labels
+  return size
 
 
 def network_size(network: NetworkConfig, context_channels: int = 0, output_kernel_size: int = 1) -> ModelSize:
@@ -73,18 +79,15 @@ def network_size(network: NetworkConfig, context_channels: int = 0, output_kerne
     context_channels: channels of the context of each block; 0 for none.
     output_kernel_size: side of the kernel of the last convolution of a block.
   """
-  filters, norm = network.filters, [ModelSize(2 * network.filters, 1)] if network.layer_norm else []
+  filters, norm = network.filters, ModelSize(2 * network.filters, 1) if network.layer_norm else ModelSize()
   linear = functools.partial(_linear, weight_norm=network.weight_norm)
-  block = [
-    *3 * [_ONE_LAYER],  # the block, its gated convolution, and the dropout of that
-    linear(2 * filters, filters, kernel_size=3),
-    *([linear(2 * context_channels, filters)] if context_channels else []),
-    linear(2 * filters, 2 * filters, kernel_size=output_kernel_size),
-    *norm,
-  ]
+  block = 3 * _LAYER + norm  # the block, its gated convolution, and the dropout of that
+  block += linear(2 * filters, filters, 3) + linear(2 * filters, 2 * filters, output_kernel_size)
+  if context_channels:
+    block += linear(2 * context_channels, filters)
   if network.mixer != "none":
-    block += [*2 * [_ONE_LAYER], linear(filters, 3 * filters), linear(filters, 2 * filters), *norm]
-  return _times(network.blocks, _sum(*block))
+    block += 2 * _LAYER + norm + linear(filters, 3 * filters) + linear(filters, 2 * filters)
+  return network.blocks * block
 
 
 def conditioner_size(
@@ -93,73 +96,67 @@ def conditioner_size(
   """Return the size of a `Conditioner`; arguments as of that layer, the context after `context_block`."""
   height, width, channels = image_shape
   filters, weight_norm = network.filters, network.weight_norm
-  return _sum(
-    ModelSize(height * width * filters if network.padding == "zeros" else 0, 1),  # with the position embedding
-    _linear(channels, filters, 3, weight_norm),
-    network_size(network, context_channels),
-    _linear(filters * (2 if output_concat_elu else 1), outputs, 3, weight_norm),
+  embedding = height * width * filters if network.padding == "zeros" else 0
+  last = _linear(filters * (2 if output_concat_elu else 1), outputs, 3, weight_norm)
+  return (
+    ModelSize(embedding, 1)
+    + _linear(channels, filters, 3, weight_norm)
+    + network_size(network, context_channels)
+    + last
   )
 
 
 def _flow(structure, shape, config: CouplingConfig, context_size=None):
-  """The size of a `CouplingFlow`."""
-  parts = [_ONE_LAYER]
+  """Return the size of a `CouplingFlow`."""
+  flow = _LAYER
   for stage in parse_structure(structure, shape):
-    if stage.kind != "squeeze":
-      height, width, channels = stage.split_shape
-      half, size = channels // 2, context_size or (height, width)
-      block = (size[0] // height) * (size[1] // width)
-      matrices = 0 if config.invertible_conv == "none" else 2 * half * half
-      step = _sum(
-        ModelSize(2 * (math.prod(stage.split_shape) if config.per_position else channels) + matrices, 1),
-        conditioner_size(
-          (height, width, half),
-          half * _outputs(config),
-          config.network,
-          config.context_channels * block,
-          config.output_concat_elu,
-        ),
-      )
-      parts.append(_times(stage.couplings, step))
-  return _sum(*parts)
+    if stage.kind == "squeeze":
+      continue
+    height, width, channels = stage.split_shape
+    half, (rows, columns) = channels // 2, context_size or (height, width)
+    network = conditioner_size(
+      (height, width, half),
+      half * _outputs(config.model),
+      config.network,
+      config.context_channels * (rows // height) * (columns // width),
+      config.model.output_concat_elu,
+    )
+    matrices = 0 if config.model.invertible_conv == "none" else 2 * half * half
+    act_norm = 2 * (math.prod(stage.split_shape) if config.model.act_norm_of_positions else channels)
+    flow += stage.couplings * (ModelSize(act_norm + matrices, 1) + network)
+  return flow
 
 
 def _outputs(config):
-  """How many parameters a coupling takes for a value."""
+  """Return how many parameters a coupling takes for a value."""
   if config.coupling in _OUTPUTS:
     return _OUTPUTS[config.coupling](config.components)
   return registered(COUPLINGS, config.coupling).num_parameters(config.components)
 
 
 def _posterior(config, channels, couplings):
-  """The size of the dequantizer, or of the augmenter of so many channels."""
-  height, width, of_images = config.image_shape
-  return _sum(
-    _ONE_LAYER,
-    context_net_size(config.image_shape, config.context_network),
-    _flow(config.dequant_structure, (height, width, channels or of_images), couplings),
-    _embedding(config.num_classes, config.context_channels),
-  )
+  """Return the size of the dequantizer, or of the augmenter, of so many channels."""
+  flow = _flow(config.dequant_structure, (*config.image_shape[:2], channels), couplings)
+  context_net = context_net_size(config.image_shape, config.context_network)
+  return _LAYER + context_net + flow + _embedding(config.num_classes, config.context_channels)
 
 
 def context_net_size(image_shape: Shape, network: NetworkConfig) -> ModelSize:
   """Return the size of a `ContextNet`."""
   height, width, channels = image_shape
-  embedding = 0 if network.mixer == "none" or network.padding == "periodic" else height * (width // 2) * network.filters
-  return _sum(
-    ModelSize(embedding, 1),
-    _linear(2 * channels, network.filters, 3, network.weight_norm),
-    network_size(network, output_kernel_size=3),
-  )
+  has_embedding = network.mixer != "none" and network.padding == "zeros"
+  embedding = height * (width // 2) * network.filters if has_embedding else 0
+  first = _linear(2 * channels, network.filters, 3, network.weight_norm)
+  return ModelSize(embedding, 1) + first + network_size(network, output_kernel_size=3)
 
 
 def _condition_net(config):
   network = config.condition_network
-  parts = [_ONE_LAYER, _embedding(config.num_classes, network.filters)]
+  size = _LAYER + _embedding(config.num_classes, network.filters)
   if config.condition_shape:
-    parts.append(_linear(config.condition_shape[2], network.filters, 3, network.weight_norm))
-    parts.append(network_size(network, output_kernel_size=3))
-  return _sum(*parts)
+    size += _linear(config.condition_shape[2], network.filters, 3, network.weight_norm)
+    size += network_size(network, output_kernel_size=3)
+  return size
 
 
 def vector_flow_size(
@@ -167,14 +164,11 @@ def vector_flow_size(
 ) -> ModelSize:
   """Return the size of a `VectorFlow`; arguments as of that layer."""
   kept = event_size // 2
-  coupling = _sum(
-    ModelSize(event_size * (event_size + 2), 1),  # a matrix, ActNorm; the conditioner
-    _linear(kept + context_size, hidden),
-    _times(2 * blocks, _linear(hidden, hidden)),
-    _linear(hidden, (event_size - kept) * _OUTPUTS["mixture_logistic"](components)),
-  )
+  outputs = (event_size - kept) * _OUTPUTS["mixture_logistic"](components)
+  coupling = ModelSize(event_size * (event_size + 2), 1)  # a matrix, ActNorm; the conditioner
+  coupling += _linear(kept + context_size, hidden) + 2 * blocks * _linear(hidden, hidden) + _linear(hidden, outputs)
   standardizations = ModelSize(2 * (event_size + context_size), 0)
-  return _sum(_ONE_LAYER, standardizations, _times(couplings, coupling))
+  return _LAYER + standardizations + couplings * coupling
 
 
 def _embedding(num_classes, channels):
@@ -182,13 +176,5 @@ def _embedding(num_classes, channels):
 
 
 def _linear(inputs, outputs, kernel_size=1, weight_norm=False):
-  """The size of an `InitNormDense`, or of an `InitNormConv2D` with a kernel of that side."""
+  """Return the size of an `InitNormDense`, or of an `InitNormConv2D` with a kernel of that side."""
   return ModelSize(kernel_size**2 * inputs * outputs + outputs * (2 if weight_norm else 1), 1)
-
-
-def _sum(*parts):
-  return ModelSize(sum(part.parameters for part in parts), sum(part.layers for part in parts))
-
-
-def _times(count, part):
-  return ModelSize(count * part.parameters, count * part.layers)

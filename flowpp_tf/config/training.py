@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.settings import COUNT, FRACTION, POSITIVE, Range, Settings, at_least, one_of, setting
+from flowpp_tf.core.settings import COUNT, FRACTION, POSITIVE, Range, Rule, Settings, at_least, one_of, setting
 
 TENSORBOARD = ("scalars", "samples", "histograms")
 _PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "two training steps such as 10,20")
@@ -82,21 +82,24 @@ class TrainingConfig(Settings):
   )
   steps_per_execution: int = setting(1, "Steps between returns to Python.", at_least(1))
 
+  RULES = (
+    Rule(
+      "adam_epsilon",
+      lambda training: training.optimizer not in WITHOUT_EPSILON,
+      f"{DEFAULT_EPSILON}, its default, for `optimizer` {{0.optimizer}}, which has no epsilon",
+    ),
+    Rule(
+      "debug_numerics",
+      lambda training: training.steps_per_execution == 1,
+      "False for `steps_per_execution` {0.steps_per_execution}: it must see each step",
+    ),
+  )
+
   def __post_init__(self):
-    self._as_tuples("tensorboard", "profile")
     super().__post_init__()
     for name in self.tensorboard:
       if name not in TENSORBOARD:
         raise InputError(f"`tensorboard` must be of {', '.join(TENSORBOARD)}, got {name!r}")
-    if self.optimizer in WITHOUT_EPSILON and self.adam_epsilon != DEFAULT_EPSILON:
-      raise InputError(
-        f"`adam_epsilon` must be {DEFAULT_EPSILON}, its default, for `optimizer` {self.optimizer}, which has no "
-        f"epsilon, got {self.adam_epsilon!r}"
-      )
-    if self.debug_numerics and self.steps_per_execution > 1:
-      raise InputError(
-        f"`debug_numerics` must see each step: it needs `steps_per_execution` 1, got {self.steps_per_execution}"
-      )
 
   @property
   def images_per_step(self) -> int:

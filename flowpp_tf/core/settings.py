@@ -9,13 +9,12 @@
 `recorded_settings` says which images a data set has that is loaded by name, as a run's config.json records them.
 """
 
-from collections.abc import Callable, Mapping
-import contextlib
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import math
 import os
 import types
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
 import numpy as np
 
@@ -57,40 +56,57 @@ def setting(default: Any, help: str, range: Range | None = None) -> Any:
   return dataclasses.field(default=default, metadata={"help": help, "range": range})
 
 
+class Rule(NamedTuple):
+  """A field that must have its default unless `allows(settings)`; `expected` says so, with other fields in braces.
+
+  Rule("label_dropout", lambda config: config.num_classes > 0, "0 for `num_classes` {0.num_classes}")
+  """
+
+  name: str
+  allows: Callable[[Any], bool]
+  expected: str
+
+
 class Settings:
   """Base class of frozen dataclasses whose fields are made by `setting`.
+
+  Attributes:
+    RULES: of several fields together, checked after the fields.
 
   Raises:
     InputError (a ValueError): if a value is out of its range; the message names field, value and what was expected.
   """
 
+  RULES: ClassVar[tuple[Rule, ...]] = ()
+
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
-      value, allowed = _python(getattr(self, field.name)), field.metadata.get("range")
+      value, allowed = as_setting(field, getattr(self, field.name)), field.metadata.get("range")
       object.__setattr__(self, field.name, value)  # the class is frozen
       if allowed is not None and not (value is None and _is_optional(field)):
         self._require(field.name, _holds(allowed, value), allowed.expected)
         if allowed.high < math.inf:
           self._require(field.name, value <= allowed.high, f"at most {allowed.high:,}")
       check_type(field.name, value, field.type)
-
-  def _as_tuples(self, *names: str) -> None:
-    """Make tuples of sequences, which files have as lists; anything else is refused later."""
-    for name in names:
-      value = getattr(self, name)
-      if not isinstance(value, (str, bytes, Mapping, type(None))):
-        with contextlib.suppress(TypeError):
-          object.__setattr__(self, name, tuple(value))  # the class is frozen
+    for name, allows, expected in self.RULES:
+      self._require(name, getattr(self, name) == getattr(type(self), name) or allows(self), expected.format(self))
 
   def _require(self, name, holds, expected):
     if not holds:
       raise InputError(f"`{name}` must be {expected}, got {getattr(self, name)!r}")
 
 
-def _python(value):
-  """Return NumPy's numbers as Python's: JSON has no others, and theirs overflow."""
-  if isinstance(value, tuple):
-    return tuple(map(_python, value))
+def as_setting(field: dataclasses.Field, value: Any) -> Any:
+  """Return a value as a field has it: sequences as tuples, paths as texts, NumPy's numbers as Python's.
+
+  JSON has no others, and NumPy's overflow. A value that is none of these stays as it is; `check_type` refuses it.
+  """
+  is_array = isinstance(value, np.ndarray) and value.ndim > 0
+  is_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+  if get_origin(value_type(field)) is tuple and (is_array or is_sequence):
+    return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
+  if isinstance(value, os.PathLike):
+    return os.fspath(value)
   return value.item() if isinstance(value, np.generic) else value
 
 

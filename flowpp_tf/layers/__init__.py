@@ -1,6 +1,6 @@
 """The networks of Flow++ as Keras layers (section 3.2.2)."""
 
-from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.model import NetworkConfig
 from flowpp_tf.core.context import fold_in
 from flowpp_tf.layers.conditioner import Conditioner
 from flowpp_tf.layers.context_net import ConditionNet, ContextNet, LabelEmbedding

@@ -14,7 +14,7 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.model import NetworkConfig
 from flowpp_tf.core.checks import check_arguments, check_count, check_shape_of_images, check_tensor, check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
@@ -68,7 +68,7 @@ class Conditioner(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     height, width, _ = check_shape_of_images("image_shape", image_shape)
-    network = NetworkConfig.of(network)
+    network = NetworkConfig.from_config(network)
     check_count("outputs", outputs)
     check_count("context_channels", context_channels, 0)
     if len(context_block) != 2 or min(context_block) < 1:

@@ -22,8 +22,15 @@ from jaxtyping import Float, Int, Num
 import keras
 import tensorflow as tf
 
-from flowpp_tf.config.network import NetworkConfig
-from flowpp_tf.core.checks import check_arguments, check_count, check_shape_of_images, check_tensor, check_type
+from flowpp_tf.config.model import NetworkConfig
+from flowpp_tf.core.checks import (
+  as_tensor,
+  check_arguments,
+  check_count,
+  check_shape_of_images,
+  check_tensor,
+  check_type,
+)
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.layers.blocks import apply_blocks, variables_of
@@ -62,7 +69,7 @@ class ContextNet(keras.layers.Layer):
       raise InputError(f"`image_shape` must have an even width, got {tuple(image_shape)}")
     if levels is not None:
       check_count("levels", levels)
-    network = NetworkConfig.of(network)
+    network = NetworkConfig.from_config(network)
     self.image_shape = tuple(image_shape)
     self.levels = levels
     self.network = network
@@ -87,6 +94,7 @@ class ContextNet(keras.layers.Layer):
 
   def call(self, images: Num[tf.Tensor, "n h w c"], ctx: EvalContext = EvalContext()) -> Float[tf.Tensor, "n h w//2 k"]:
     check_type("ctx", ctx, EvalContext)
+    images = as_tensor("images", images)
     check_tensor("images", images, [None, *self.image_shape], "real")
     x = tf.cast(images, self.compute_dtype if self.levels is None else self.variable_dtype)
     if self.levels is not None:  # before a narrow dtype: float16 has no numbers above 65,504
@@ -149,7 +157,7 @@ class ConditionNet(keras.layers.Layer):
     check_count("num_classes", num_classes, 0)
     if not num_classes and not len(condition_shape):
       raise InputError("`num_classes` or `condition_shape` must be given")
-    network = NetworkConfig.of(NetworkConfig(32, 1, "none") if network is None else network)
+    network = NetworkConfig.from_config(NetworkConfig(32, 1, "none") if network is None else network)
     self._config = dict(
       image_shape=tuple(image_shape),
       num_classes=num_classes,
@@ -193,7 +201,8 @@ class ConditionNet(keras.layers.Layer):
     for name, value, wanted in (("labels", labels, self.embedding), ("condition", condition, self.input_conv)):
       if (value is None) != (wanted is None):
         raise InputError(f"`{name}` must be {'None' if wanted is None else 'given'}: the network was made so")
-    context = 0.0 if self.embedding is None else self.embedding(labels)
+    # Not by `__call__`, whose errors do not name the argument.
+    context = 0.0 if self.embedding is None else self.embedding.call(labels)
     if condition is not None:
       count = None if labels is None else labels.shape[0]
       check_tensor("condition", condition, [count, *self._condition_shape], "real")

@@ -19,7 +19,7 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.config.network import NetworkConfig
+from flowpp_tf.config.model import NetworkConfig
 from flowpp_tf.core.checks import as_tensor, check_arguments, check_count, check_tensor, check_type
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
@@ -298,7 +298,7 @@ class ConvAttentionBlock(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     # Blocks of networks that differ only in these two share one graph (blocks.py).
-    self.network = network = dataclasses.replace(NetworkConfig.of(network), blocks=1, remat=False)
+    self.network = network = dataclasses.replace(NetworkConfig.from_config(network), blocks=1, remat=False)
     self.use_context = use_context
     self.output_kernel_size = output_kernel_size
     filters = network.filters

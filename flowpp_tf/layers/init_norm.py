@@ -14,7 +14,7 @@ from jaxtyping import Float
 import keras
 import tensorflow as tf
 
-from flowpp_tf.config.network import PADDINGS
+from flowpp_tf.config.model import PADDINGS
 from flowpp_tf.core.checks import check_arguments, check_count, check_number, check_tensor, check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import moments, sync_lanes

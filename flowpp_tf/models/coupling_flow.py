@@ -42,39 +42,44 @@ class CouplingStep(keras.layers.Layer):
   ) -> None:
     super().__init__(**kwargs)
     height, width, channels = shape
-    half, kind = channels // 2, registered(COUPLINGS, config.coupling)
+    model, half = config.model, channels // 2
+    kind = registered(COUPLINGS, model.coupling)
     add_weight = functools.partial(self.add_weight, autocast=False)  # bijectors compute in the flow's precision
-    of_norm = shape if config.per_position else (channels,)
+    of_norm = shape if model.act_norm_of_positions else (channels,)
     self.scale = add_weight(name="scale", shape=of_norm, initializer="ones")
     self.bias = add_weight(name="bias", shape=of_norm, initializer="zeros")
     self.kernel, mixing = None, []
-    if config.invertible_conv != "none":
+    if model.invertible_conv != "none":
       kinds: dict[str, tuple[Callable[..., tfp.bijectors.Bijector], Callable[..., Any]]] = {
         "dense": (functools.partial(fb.Invertible1x1Conv, whitening=whitening), _near_identity),
         "lu": (fb.Invertible1x1ConvLU, _near_zero),
       }
-      bijector, initializer = kinds[config.invertible_conv]
-      initializer = functools.partial(initializer, stddev=config.invertible_conv_stddev)
+      bijector, initializer = kinds[model.invertible_conv]
+      initializer = functools.partial(initializer, stddev=model.invertible_conv_stddev)
       self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
       mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.conditioner = Conditioner(
         (height, width, half),
-        half * kind.num_parameters(config.components),
+        half * kind.num_parameters(model.components),
         config.network,
         config.context_channels,
-        config.output_concat_elu,
+        model.output_concat_elu,
         context_block,
         name="conditioner",
-        dtype=config.network_dtype,
+        dtype=model.dtype,
       )
-    margin = {"margin": config.coupling_margin} if config.coupling_margin else {}  # only mixtures have one
-    bijector_fn = functools.partial(kind.bijector_fn, components=config.components, **margin)
+    margin = {"margin": model.coupling_margin} if model.coupling_margin else {}  # only mixtures have one
+    bijector_fn = functools.partial(kind.bijector_fn, components=model.components, **margin)
     self.act_norm = fb.ActNorm(
-      self.scale, self.bias, min_variance=config.act_norm_min_variance, name=f"{self.name}_act_norm"
+      self.scale, self.bias, min_variance=model.act_norm_min_variance, name=f"{self.name}_act_norm"
     )
     self.coupling = fb.Coupling(
-      self.conditioner, bijector_fn, dtype=self.variable_dtype, remat=config.remat, name=f"{self.name}_coupling"
+      self.conditioner,
+      bijector_fn,
+      dtype=self.variable_dtype,
+      remat=model.remat == "couplings",
+      name=f"{self.name}_coupling",
     )
     self.bijectors = [self.act_norm, *mixing, self.coupling, fb.SwapHalves()]
     self.built = True
@@ -128,7 +133,7 @@ class CouplingFlow(keras.layers.Layer):
             stage.split_shape,
             config,
             block,
-            whitening=config.invertible_conv_init == "whitening" and is_first and i == 0,
+            whitening=config.whitening and is_first and i == 0,
             name=f"{self.name}_step_{len(self.steps) + i}",
             dtype=self.dtype_policy,
           )

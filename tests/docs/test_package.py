@@ -198,10 +198,10 @@ def test_a_recipe_is_resolved_for_a_data_set_and_stays_as_it_is():
     (dict(attention="no"), "`attention` must be True or False, got 'no'"),
     (dict(dropout="0.1"), "`dropout` must be a number, got '0.1'"),
     (dict(structure=None), "`structure` must be a string, got None"),
-    (dict(image_shape=8), "`image_shape` must be a sequence, got 8"),
-    (dict(image_shape=(8, 8, 1.0)), "`image_shape` must be an integer, got 1.0"),
+    (dict(image_shape=8), "`image_shape` must be a sequence of integers, got 8"),
+    (dict(image_shape=(8, 8, 1.0)), "`image_shape` must be a sequence of integers, got (8, 8, 1.0)"),
     (dict(epochs=-1), "`epochs` must be more than 0, and at most 1,000,000, got -1"),
-    (dict(epochs=float("nan")), "`epochs` must be more than 0, and at most 1,000,000, got nan"),
+    (dict(epochs=float("nan")), "`epochs` must be finite, got nan"),
   ],
 )
 def test_a_wrong_setting_is_one_line(settings, message):

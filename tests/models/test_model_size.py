@@ -135,7 +135,7 @@ def test_the_budget_can_be_raised_and_a_users_own_config_is_not_limited(preset):
 def test_a_flow_of_vectors_is_claimed_when_it_comes_from_a_file(sizes):
   layer = fpp.VectorFlow(**{"event_size": 2, **sizes})
   expected = size.vector_flow_size(**layer._config)
-  assert expected == (layer.count_params(), len([*layer._flatten_layers()]))
+  assert expected == size.ModelSize(layer.count_params(), len([*layer._flatten_layers()]))
   config = layer.get_config()
   with budget.use(Budget(memory=expected.memory())):
     fpp.VectorFlow.from_config(config)

@@ -295,7 +295,7 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     (dict(profile=(3, 2)), r"`profile` must be two training steps such as 10,20, got \(3, 2\)"),
     (dict(accumulate=0), "`accumulate` must be at least 1, got 0"),
     (dict(max_skipped=0), "`max_skipped` must be at least 1, got 0"),
-    (dict(debug_numerics=True, steps_per_execution=2), "`debug_numerics` must see each step"),
+    (dict(debug_numerics=True, steps_per_execution=2), "`debug_numerics` must be False for `steps_per_execution` 2: it must see each step"),
     (dict(ema_decay=1.0), r"`ema_decay` must be in \[0, 1\), got 1.0"),
   ],
 )

@@ -82,7 +82,7 @@ ROWS = {
     dropout=RATE.also(("1", 1.0)),
     padding=name("periodic"),
   ),
-  "NetworkConfig.of": row(value=instance(NETWORK).named("network")),
+  "NetworkConfig.from_config": row(config=instance(NETWORK).named("network")),
   "ConditionNet": row(
     image_shape=(4, 4, 2),
     num_classes=count(3, low=0),
