@@ -11,7 +11,6 @@ import math
 from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig, NetworkConfig
 from flowpp_tf.config.structure import parse_structure
 from flowpp_tf.core.registry import COUPLINGS, registered
-from flowpp_tf.types import Shape
 
 BYTES_OF_LAYER = 64 << 10  # of memory that Keras takes for a layer besides its weights; measured: 41 KiB
 _COPIES = 2  # of the weights: the model's, and those that are read
@@ -71,14 +70,8 @@ def model_size(config: FlowPlusPlusConfig) -> ModelSize:
   return size
 
 
-def network_size(network: NetworkConfig, context_channels: int = 0, output_kernel_size: int = 1) -> ModelSize:
-  """Return the size of a network's blocks.
-
-  Args:
-    network: config of the blocks.
-    context_channels: channels of the context of each block; 0 for none.
-    output_kernel_size: side of the kernel of the last convolution of a block.
-  """
+def _blocks(network: NetworkConfig, context_channels=0, output_kernel_size=1):
+  """Return the size of a network's blocks, whose context has so many channels; 0 for none."""
   filters, norm = network.filters, ModelSize(2 * network.filters, 1) if network.layer_norm else ModelSize()
   linear = functools.partial(_linear, weight_norm=network.weight_norm)
   block = 3 * _LAYER + norm  # the block, its gated convolution, and the dropout of that
@@ -90,9 +83,7 @@ def network_size(network: NetworkConfig, context_channels: int = 0, output_kerne
   return network.blocks * block
 
 
-def conditioner_size(
-  image_shape: Shape, outputs: int, network: NetworkConfig, context_channels: int = 0, output_concat_elu: bool = False
-) -> ModelSize:
+def _conditioner(image_shape, outputs, network, context_channels, output_concat_elu):
   """Return the size of a `Conditioner`; arguments as of that layer, the context after `context_block`."""
   height, width, channels = image_shape
   filters, weight_norm = network.filters, network.weight_norm
@@ -114,7 +105,7 @@ def _flow(structure, shape, config: CouplingConfig, context_size=None):
       continue
     height, width, channels = stage.split_shape
     half, (rows, columns) = channels // 2, context_size or (height, width)
-    network = conditioner_size(
+    network = _conditioner(
       (height, width, half),
       half * _outputs(config.model),
       config.network,
@@ -137,17 +128,17 @@ def _outputs(config):
 def _posterior(config, channels, couplings):
   """Return the size of the dequantizer, or of the augmenter, of so many channels."""
   flow = _flow(config.dequant_structure, (*config.image_shape[:2], channels), couplings)
-  context_net = context_net_size(config.image_shape, config.context_network)
+  context_net = _context_net(config.image_shape, config.context_network)
   return _LAYER + context_net + flow + _embedding(config.num_classes, config.context_channels)
 
 
-def context_net_size(image_shape: Shape, network: NetworkConfig) -> ModelSize:
+def _context_net(image_shape, network):
   """Return the size of a `ContextNet`."""
   height, width, channels = image_shape
   has_embedding = network.mixer != "none" and network.padding == "zeros"
   embedding = height * (width // 2) * network.filters if has_embedding else 0
   first = _linear(2 * channels, network.filters, 3, network.weight_norm)
-  return ModelSize(embedding, 1) + first + network_size(network, output_kernel_size=3)
+  return ModelSize(embedding, 1) + first + _blocks(network, output_kernel_size=3)
 
 
 def _condition_net(config):
@@ -155,7 +146,7 @@ def _condition_net(config):
   size = _LAYER + _embedding(config.num_classes, network.filters)
   if config.condition_shape:
     size += _linear(config.condition_shape[2], network.filters, 3, network.weight_norm)
-    size += network_size(network, output_kernel_size=3)
+    size += _blocks(network, output_kernel_size=3)
   return size
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import COUNT, FRACTION, POSITIVE, Range, Rule, Settings, at_least, one_of, setting
 
 TENSORBOARD = ("scalars", "samples", "histograms")
@@ -75,7 +74,9 @@ class TrainingConfig(Settings):
   checkpoint_minutes: float | None = setting(10.0, "Minutes between checkpoints.", at_least(0))
   keep: int = setting(2, "Checkpoints to keep.", COUNT._replace(expected="at least 1"))
   tensorboard: tuple[str, ...] = setting(
-    ("scalars", "samples"), f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing."
+    ("scalars", "samples"),
+    f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing.",
+    Range(lambda names: {*names} <= {*TENSORBOARD}, f"of {', '.join(TENSORBOARD)}"),
   )
   profile: tuple[int, ...] | None = setting(
     None, "First and last training step of this process to profile for TensorBoard, such as 10,20.", _PROFILE
@@ -94,12 +95,6 @@ class TrainingConfig(Settings):
       "False for `steps_per_execution` {0.steps_per_execution}: it must see each step",
     ),
   )
-
-  def __post_init__(self):
-    super().__post_init__()
-    for name in self.tensorboard:
-      if name not in TENSORBOARD:
-        raise InputError(f"`tensorboard` must be of {', '.join(TENSORBOARD)}, got {name!r}")
 
   @property
   def images_per_step(self) -> int:

@@ -291,11 +291,14 @@ def test_workdir_refuses_another_run_and_says_what_differs(tmp_path):
     (dict(clip_norm=0.0), "`clip_norm` must be positive, got 0.0"),
     (dict(checkpoint_every=0), "`checkpoint_every` must be at least 1, got 0"),
     (dict(keep=0), "`keep` must be at least 1, got 0"),
-    (dict(tensorboard=("plots",)), "`tensorboard` must be of scalars, samples, histograms, got 'plots'"),
+    (dict(tensorboard=("plots",)), "`tensorboard` must be of scalars, samples, histograms, got \\('plots',\\)"),
     (dict(profile=(3, 2)), r"`profile` must be two training steps such as 10,20, got \(3, 2\)"),
     (dict(accumulate=0), "`accumulate` must be at least 1, got 0"),
     (dict(max_skipped=0), "`max_skipped` must be at least 1, got 0"),
-    (dict(debug_numerics=True, steps_per_execution=2), "`debug_numerics` must be False for `steps_per_execution` 2: it must see each step"),
+    (
+      dict(debug_numerics=True, steps_per_execution=2),
+      "`debug_numerics` must be False for `steps_per_execution` 2: it must see each step",
+    ),
     (dict(ema_decay=1.0), r"`ema_decay` must be in \[0, 1\), got 1.0"),
   ],
 )
