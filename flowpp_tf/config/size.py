@@ -90,10 +90,7 @@ def _conditioner(image_shape, outputs, network, context_channels, output_concat_
   embedding = height * width * filters if network.padding == "zeros" else 0
   last = _linear(filters * (2 if output_concat_elu else 1), outputs, 3, weight_norm)
   return (
-    ModelSize(embedding, 1)
-    + _linear(channels, filters, 3, weight_norm)
-    + network_size(network, context_channels)
-    + last
+    ModelSize(embedding, 1) + _linear(channels, filters, 3, weight_norm) + _blocks(network, context_channels) + last
   )
 
 

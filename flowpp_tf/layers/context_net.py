@@ -104,12 +104,8 @@ class ContextNet(keras.layers.Layer):
     return apply_blocks(self.blocks, h, embedding, ctx=ctx, remat=self.network.remat)
 
   def get_config(self) -> dict[str, Any]:
-    return {
-      **super().get_config(),
-      "image_shape": self.image_shape,
-      "levels": self.levels,
-      "network": dataclasses.asdict(self.network),
-    }
+    config = dict(image_shape=self.image_shape, levels=self.levels, network=dataclasses.asdict(self.network))
+    return {**super().get_config(), **config}
 
 
 def _input_conv(network, dtype):

@@ -66,7 +66,7 @@ class _InitNormLayer(keras.layers.Layer):
     check_type("initialize", initialize, bool)
     kernel, bias = self.effective_weights()
     check_tensor("x", x, [*self._sizes, kernel.shape[-2]])
-    return self._initialize(x) if initialize else self.product(x, kernel, bias)
+    return sync_lanes(self._initialize, x) if initialize else self.product(x, kernel, bias)
 
   def after(
     self, function: Callable[..., tf.Tensor], *arguments: Any, input_scale: float = 1.0, initialize: bool = False
@@ -81,7 +81,7 @@ class _InitNormLayer(keras.layers.Layer):
     """
     if initialize:
       h = function(*arguments)
-      return self._initialize(h if input_scale == 1 else h * input_scale)
+      return sync_lanes(self._initialize, h if input_scale == 1 else h * input_scale)
     kernel, bias = self.effective_weights()
     if input_scale != 1:
       kernel = tf.cast(at_least_float32(kernel) * input_scale, kernel.dtype)
@@ -98,11 +98,8 @@ class _InitNormLayer(keras.layers.Layer):
       kernel = tf.cast(v * (gain / norm), kernel.dtype)
     return kernel, bias
 
-  def _initialize(self, x):
-    """Set the weights by the inputs of all lanes; return the new outputs."""
-    return sync_lanes(self._initialize_lanes, x)
-
-  def _initialize_lanes(self, lanes):
+  def _initialize(self, lanes):
+    """Set the weights by the inputs of all lanes; return the new outputs of each lane."""
     kernel, bias = self.effective_weights()
     earlier = bias if self.weight_norm else tf.zeros_like(bias)  # the published form includes it in the moments
     # Tracing takes longer than it saves for one lane.
