@@ -108,7 +108,7 @@ class Bijector(tfp.bijectors.Bijector):
   def _checked_evaluation(self, x, inverse, ctx):
     name = "y" if inverse else "x"
     check_type("ctx", ctx, EvalContext | None)
-    with shape_errors(name, x, self):
+    with evaluation_errors(name, x, self):
       y, log_det = evaluate(self, x, inverse, ctx=ctx)
     # Parameters may have broadcast the event, which then is not one of the bijector's.
     ndims, of_y, event_shape = self.forward_min_event_ndims, self.inverse_min_event_ndims, self.forward_event_shape
@@ -284,7 +284,7 @@ def _sum_log_det(log_det, output, least, count):
 
 
 @contextlib.contextmanager
-def shape_errors(
+def evaluation_errors(
   name: str, x: tf.Tensor, owner: tfp.bijectors.Bijector | tfp.distributions.Distribution
 ) -> Iterator[None]:
   """Turn an error from an evaluation at x into an `InputError` that names x; those of validation stay what they are."""
@@ -294,7 +294,8 @@ def shape_errors(
     if isinstance(error, InputError) or owner.validate_args:
       raise
     shape = x.shape if x.shape.rank is None else [*x.shape]
-    raise InputError(f"`{name}` must have a shape that fits {owner}, got {shape}") from error
+    cause = str(error).partition("\n")[0][:200]  # seldom another than the shape, such as a fault of a user's network
+    raise InputError(f"`{name}` of shape {shape} cannot be evaluated by {owner}: {cause}") from error
 
 
 # --- Parameters ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.base import evaluate, is_composite, shape_errors
+from flowpp_tf.bijectors.base import evaluate, evaluation_errors, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
 from flowpp_tf.bijectors.normalization import ActNorm
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_event, check_type
@@ -178,7 +178,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     base_sample = as_tensor("base_sample", base_sample, self.distribution.dtype)
     check_event("base_sample", base_sample.shape, self.distribution.event_shape)
     self._check_context(ctx)
-    with shape_errors("base_sample", base_sample, self):
+    with evaluation_errors("base_sample", base_sample, self):
       return transform(self, base_sample, ctx)
 
   def log_prob_terms(
@@ -197,7 +197,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
   def _terms(self, y, ctx=None):
     self._check_context(ctx)
-    with shape_errors("x", y, self):
+    with evaluation_errors("x", y, self):
       x, log_det = evaluate(self.bijector, y, True, len(self.event_shape), ctx)
       return self.distribution.log_prob(x), log_det
 
