@@ -53,6 +53,11 @@ GRAPHS = {
       "FlowDistribution.given",
       "FlowDistribution.given/log_prob",
       "FlowPlusPlus.decode",
+      "FlowPlusPlus.log_prob_bound",
+      "FlowPlusPlus.log_prob_bound/conditional",
+      "FlowPlusPlus.bits_per_dim",
+      "FlowPlusPlus.encode",
+      "FlowPlusPlus.encode/conditional",
     )
   },
 }
