@@ -294,8 +294,9 @@ def evaluation_errors(
     if isinstance(error, InputError) or owner.validate_args:
       raise
     shape = x.shape if x.shape.rank is None else [*x.shape]
-    cause = str(error).partition("\n")[0][:200]  # seldom another than the shape, such as a fault of a user's network
-    raise InputError(f"`{name}` of shape {shape} cannot be evaluated by {owner}: {cause}") from error
+    # Seldom another than the shape, such as a fault of a user's network; TensorFlow puts the node before it.
+    cause = str(error).partition("\n")[0].rpartition("}} ")[2][:120]
+    raise InputError(f"`{name}` of shape {shape} cannot be evaluated by {owner.name!r}: {cause}") from error
 
 
 # --- Parameters ---------------------------------------------------------------------------------

@@ -162,7 +162,7 @@ def replaced_by(settings: Mapping[str, Any], before: Mapping[str, Any]) -> set[s
   replaced = {*settings}
   for _, *pair in SAY_THE_SAME:
     replaced |= {*pair} if replaced & {*pair} else set()
-  if settings.get("optimizer") in WITHOUT_EPSILON:  # that of the optimizer before has no meaning
+  if str(settings.get("optimizer")) in WITHOUT_EPSILON:  # that of the optimizer before has no meaning
     replaced |= {"adam_epsilon"}
   in_pieces = lambda of: ":" in str(of.get("schedule", ""))  # such a schedule has its own rates and warm-up
   if in_pieces(settings):
