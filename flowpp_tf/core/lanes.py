@@ -114,9 +114,9 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filt
   """Return `function(*tensors)`, `[B, ...]` as `tensors` are, computed eagerly, each lane in a thread of its own.
 
   Unlike lanes of a graph, these can wait for each other: the function calls `sync_lanes`. A small batch has none.
-  Where lanes are on, TensorFlow has one thread for each operation. 128 images initialise `cifar10` in 59 s of processor
-  time on two threads, and without this function in 62 s on one (medians of three, in turns, two cores;
-  benchmarks/first_step.py has the seconds to the first step).
+  Where lanes are on, TensorFlow has one thread for each operation. The initialisation of `cifar10` by 128 images, which
+  is a part of benchmarks/first_step.py, takes 0.89x of what it takes without this function: the median of six pairs in
+  turns, on two cores that other processes used too.
 
   Args:
     function: of tensors.
