@@ -296,7 +296,7 @@ def evaluation_errors(
     shape = x.shape if x.shape.rank is None else [*x.shape]
     # Seldom another than the shape, such as a fault of a user's network; TensorFlow puts the node before it.
     cause = str(error).partition("\n")[0].rpartition("}} ")[2][:120]
-    raise InputError(f"`{name}` of shape {shape} cannot be evaluated by {owner.name!r}: {cause}") from error
+    raise InputError(f"`{name}` must be what {owner.name!r} can evaluate, got shape {shape}: {cause}") from error
 
 
 # --- Parameters ---------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def test_events_of_another_size_are_not_broadcast(flow, entrance, shape):
 def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_too(flow):
   for size, message in (
     (1, r"`y` must be of shape \[..., 2\], got \[4, 1\]"),
-    (3, r"`y` of shape \[4, 3\] cannot be .*3"),
+    (3, r"`y` must be what .* can evaluate, got shape \[4, 3\]: .*3"),
   ):
     with pytest.raises(fpp.InputError, match=message):
       flow.bijector.inverse(tf.zeros([4, size]))
@@ -57,7 +57,7 @@ def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_to
   chain = fb.Chain([fb.Invertible1x1Conv(tf.eye(3), event_ndims=1), act_norm])
   for size, message in (
     (1, r"`x` must be of shape \[..., 3\], got \[4, 1\]"),
-    (2, r"`x` of shape \[4, 2\] cannot be .*2"),
+    (2, r"`x` must be what .* can evaluate, got shape \[4, 2\]: .*2"),
   ):
     with pytest.raises(fpp.InputError, match=message):
       chain.forward(tf.zeros([4, size]))

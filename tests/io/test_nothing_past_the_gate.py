@@ -41,7 +41,7 @@ EXCEPTIONS = {  # of a module: its calls, and the reason
   "exporting.runtime_files": ("path.read_bytes", "of a file that this process has made"),
   "io.lock": ("os.open", "the lock, which is not read"),
   "training.loop": ("workdir.open", "a method of the run's store"),
-  "training.workdir": ("json.loads", "of JSON that this process has made"),
+  "training.identity": ("json.loads", "of JSON that this process has made"),
   "programs.process": ("os.open", "opens the null device"),
   "programs.noise": ("open", "of a pipe"),
   "programs.sample": ("open", "writes"),
