@@ -581,7 +581,9 @@ class FlowPlusPlus(KerasModelMixin):
     Both have the dimension of samples if the noise has it. In a graph wrong pixels become NaN.
     """
     x, levels = tf.cast(images, self.variable_dtype), self.config.pixel_levels
-    if not tf.executing_eagerly() and not (images.dtype.is_integer and levels and images.dtype.max < levels):
+    dtype = images.dtype
+    always_valid = dtype.is_integer and levels is not None and 0 <= dtype.min and dtype.max < levels
+    if not (tf.executing_eagerly() or always_valid):
       x = tf.where(pixels_are_valid(images, levels), x, tf.cast(math.nan, x.dtype))
     if self.has_exact_density:
       batch = shape_of(noise)[:-3]

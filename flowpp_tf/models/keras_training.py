@@ -69,7 +69,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     A model that Keras has saved is loaded uncompiled.
 
     Args:
-      optimizer: as in Keras.
+      optimizer: an optimizer of Keras, or its name.
       max_skipped: number of steps in a row whose loss or gradients are not finite after which `fit` ends.
       **kwargs: as in Keras.
 
@@ -403,8 +403,9 @@ class KerasModelMixin(Adaptable, keras.Model):
       y = x.pop("label", None)
     labels = x.get("label") if y is None and isinstance(x, dict) else y
     if labels is not None:
-      check_label_array(as_array("y", labels, [len(images)]), self.config)
-    return x, y
+      labels = as_array("y", labels, [len(images)])
+      check_label_array(labels, self.config)
+    return x, y if y is None else labels
 
 
 def _has_suffix(path, suffix):

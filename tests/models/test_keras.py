@@ -528,3 +528,18 @@ def test_keras_exports_a_model_that_was_never_called(tmp_path):
   for count in (3, 5):
     assert_same(loaded.serve(IMAGES[:count].astype(np.float32)), model(IMAGES[:count]), rtol=1e-5)
   assert np.isnan(loaded.serve(IMAGES / np.float32(255))).any()
+
+
+def test_labels_may_be_a_list():
+  model = fpp.FlowPlusPlus.from_preset("digits_by_class")
+  model.compile("sgd")
+  images, labels = np.zeros([4, 8, 8, 1], np.uint8), [0, 1, 2, 3]
+  of_list, of_array = (model.evaluate(images, y, verbose=0) for y in (labels, np.asarray(labels)))
+  assert of_list == of_array
+
+
+def test_negative_pixels_of_one_byte_are_nan_in_graphs():
+  config = fpp.FlowPlusPlusConfig((8, 8, 1), structure="columns:1", filters=8, blocks=1)  # of 256 levels
+  bound = tf.function(fpp.FlowPlusPlus(config).log_prob_bound, autograph=False)
+  nats = bound(tf.constant([[[[value]] * 8] * 8 for value in (-5, 5)], tf.int8)).numpy()
+  assert np.isnan(nats).tolist() == [True, False]
