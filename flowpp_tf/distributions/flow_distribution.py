@@ -179,7 +179,9 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     check_event("base_sample", base_sample.shape, self.distribution.event_shape)
     self._check_context(ctx)
     with evaluation_errors("base_sample", base_sample, self):
-      return transform(self, base_sample, ctx)
+      y, log_prob = transform(self, base_sample, ctx)
+    self._check_not_broadcast(y, self.event_shape)
+    return y, log_prob
 
   def log_prob_terms(
     self, y: TensorLike, ctx: EvalContext | None = None
@@ -199,6 +201,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     self._check_context(ctx)
     with evaluation_errors("x", y, self):
       x, log_det = evaluate(self.bijector, y, True, len(self.event_shape), ctx)
+      self._check_not_broadcast(x, self.distribution.event_shape)
       return self.distribution.log_prob(x), log_det
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
@@ -232,6 +235,14 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     value = as_tensor("x", value, self.dtype)
     check_event("x", value.shape, self.event_shape)
     return value
+
+  def _check_not_broadcast(self, result, event_shape):
+    """Raise an `InputError` if parameters of the bijector have made an event larger."""
+    if None in (result.shape.rank, event_shape.rank):
+      return
+    event = result.shape[result.shape.rank - event_shape.rank :]
+    if not event_shape.is_compatible_with(event):
+      raise InputError(f"`bijector` must make events of shape {event_shape}, got {event}: see its parameters")
 
   def _check_context(self, ctx):
     check_type("ctx", ctx, EvalContext | None)

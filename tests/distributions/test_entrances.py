@@ -64,6 +64,16 @@ def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_to
   assert act_norm.forward(tf.zeros([4, 1])).shape == (4, 3)  # elementwise: parameters have a batch, as in TFP
 
 
+@pytest.mark.parametrize("in_chain", [False, True])
+def test_a_flow_whose_parameters_broadcast_the_event_is_refused(in_chain):
+  act_norm = fb.ActNorm(tf.ones(3), tf.zeros(3))
+  base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), [4, 4, 1])
+  flow = fpp.distributions.FlowDistribution(base, fb.Chain([act_norm]) if in_chain else act_norm)
+  for evaluate in (flow.log_prob, flow.transform):
+    with pytest.raises(fpp.InputError, match=r"must make events of shape \(4, 4, 1\), got \(4, 4, 3\)"):
+      evaluate(tf.zeros([2, 4, 4, 1]))
+
+
 def test_base_samples_of_another_size_are_refused(flow):
   with pytest.raises(ValueError, match=r"`base_sample` must be of shape \[..., 2\], got \[4, 1\]"):
     flow.transform(tf.zeros([4, 1]))
