@@ -294,8 +294,7 @@ def evaluation_errors(
     if isinstance(error, InputError) or owner.validate_args:
       raise
     shape = x.shape if x.shape.rank is None else [*x.shape]
-    # Seldom another than the shape, such as a fault of a user's network; TensorFlow puts the node before it.
-    cause = str(error).partition("\n")[0].rpartition("}} ")[2][:120]
+    cause = str(error).partition("\n")[0][-120:]  # seldom another than the shape, as a fault of a user's network
     raise InputError(f"`{name}` must be what {owner.name!r} can evaluate, got shape {shape}: {cause}") from error
 
 

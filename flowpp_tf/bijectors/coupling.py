@@ -12,6 +12,8 @@ conditioner's last layer must therefore not begin at zero.
 """
 
 from collections.abc import Callable
+import contextlib
+import functools
 import inspect
 from typing import Any, NamedTuple
 import warnings
@@ -50,10 +52,10 @@ class Coupling(Bijector):
     conditioner: callable `x1 -> parameters`, or `(x1, ctx=...) -> parameters` if evaluations come with an
       `EvalContext`. It is called once per evaluation with `x1 [N, ..., C / 2]`, all batch dimensions flattened into
       one, as are those of the context's condition. If it has `variables` (a Keras layer, built), they are tracked:
-      `coupling.trainable_variables` lists them. Those that a function or `bijector_fn` closes over are not, and nothing
-      trains them unless you name them to the optimizer: a warning says so. Give the layer itself, and a context by
-      `Conditioned`. It may compute in a lower precision, as under Keras's policy
-      "mixed_bfloat16": its result is cast to `dtype`.
+      `coupling.trainable_variables` lists them. Those that a function or `bijector_fn` reads are not, and
+      nothing trains them unless you name them to the optimizer: a warning says so for layers that a function names
+      itself. Give the layer itself, and a context by `Conditioned`. It may compute in a lower precision, as under
+      Keras's policy "mixed_bfloat16": its result is cast to `dtype`.
     bijector_fn: callable `parameters -> elementwise bijector` that transforms `x2 [..., C / 2]`.
     event_ndims: rank of an event: 3 for images `[H, W, C]`, 1 for vectors.
     dtype: of the values.
@@ -187,10 +189,12 @@ def _of_tensorflow(variable):
 
 def _hidden_variables(function):
   """Yield the trainable variables of layers, modules and variables that a function closes over."""
-  values = [*getattr(function, "args", ()), *getattr(function, "keywords", {}).values()]  # of a `functools.partial`
-  function = getattr(function, "func", function)
+  values = []
+  if isinstance(function, functools.partial):
+    values += [*function.args, *function.keywords.values()]
+    function = function.func
   values.append(getattr(function, "__self__", function))
-  if inspect.isfunction(function):
+  with contextlib.suppress(TypeError, ValueError):  # not a function; a name that is assigned later
     found = inspect.getclosurevars(function)
     values += [*found.nonlocals.values(), *found.globals.values()]
   for value in values:

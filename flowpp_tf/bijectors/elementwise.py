@@ -16,7 +16,7 @@ import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Elementwise, Parameter, TensorParameter
 from flowpp_tf.bijectors.coupling import CouplingKind
-from flowpp_tf.core.checks import as_tensor, check_count, check_number
+from flowpp_tf.core.checks import INT32_MAX, as_tensor, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo, reshape, shape_of
 
@@ -74,7 +74,7 @@ class PixelsToLogit(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(
     self, levels: int = 256, alpha: float = 0.05, validate_args: bool = False, name: str = "pixels_to_logit"
   ) -> None:
-    check_count("levels", levels, high=2**31 - 1)
+    check_count("levels", levels, high=INT32_MAX)
     check_number("alpha", alpha, 0, 0.5, ends=False)
     self._initialize(locals())
 
@@ -199,7 +199,7 @@ class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
   def __init__(
     self, offset: Any, scale: Any, levels: int = 256, validate_args: bool = False, name: str = "asinh_transform"
   ) -> None:
-    check_count("levels", levels, high=2**31 - 1)
+    check_count("levels", levels, high=INT32_MAX)
     self._initialize(locals())
 
   offset = TensorParameter("Brightness around which the map is linear, as a part of `levels`.")

@@ -41,13 +41,17 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   event_ndims = Parameter("Rank of an event.")
 
-  def _evaluate(self, x, inverse, ctx):
-    if ctx is not None and ctx.initialize:
-      self._fit(x, inverse)
-    kernel, log_det = self._inverse_kernel_and_log_det() if inverse else self._kernel_and_log_det()
+  def _forward_and_log_det(self, x, ctx):
+    return self._mixed(x, *self._kernel_and_log_det())
+
+  def _inverse_and_log_det(self, y, ctx):
+    kernel, log_det = self._inverse_kernel_and_log_det()
+    return self._mixed(y, kernel, -log_det)
+
+  def _mixed(self, x, kernel, log_det):
+    """Return x times the kernel, and the sum of the log-det over all positions."""
     positions = math.prod(shape_of(x)[-self.event_ndims : -1])
-    log_det = tf.cast(positions, tf.float64) * (-log_det if inverse else log_det)
-    return _matmul(x, kernel), tf.cast(log_det, x.dtype)
+    return _matmul(x, kernel), tf.cast(tf.cast(positions, tf.float64) * log_det, x.dtype)
 
 
 class Invertible1x1Conv(_ChannelMixing):
@@ -104,13 +108,14 @@ class Invertible1x1Conv(_ChannelMixing):
       ValueError: if `kernel` is not a variable, or `x` has other channels, no value or one that is not finite.
     """
     check_type("inverse", inverse, bool)
-    self._set_whitening(self._initial_batch(x, [math.prod(self.kernel.shape[:-1])]), inverse)
+    self._set_whitening(x, inverse)
 
   def _fit(self, x, inverse):
     if self.whitening:
       self._set_whitening(x, inverse)
 
   def _set_whitening(self, x, inverse):
+    x = self._initial_batch(x, [math.prod(self.kernel.shape[:-1])])
     check_variables("Invertible1x1Conv", kernel=self.kernel)
 
     def of_all(parts):

@@ -79,9 +79,10 @@ class ActNorm(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
         values that are not finite.
     """
     check_type("inverse", inverse, bool)
-    self._fit(self._initial_batch(x, self.scale.shape), inverse)
+    self._fit(x, inverse)
 
   def _fit(self, x, inverse):
+    x = self._initial_batch(x, self.scale.shape)
     check_variables("ActNorm", scale=self.scale, bias=self.bias)
 
     def of_all(parts):
@@ -153,11 +154,12 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
         shape or values that are not finite, or if its values are all equal, or so close to each other that the dtype
         hardly resolves them.
     """
-    self._fit(self._initial_batch(x, self.mean.shape, batched=not self.allow_constant), inverse=False)
+    self._fit(x, inverse=False)
 
   def _fit(self, x, inverse):
     if inverse:
       return
+    x = self._initial_batch(x, self.mean.shape, batched=not self.allow_constant)
     check_variables("Standardization", mean=self.mean, stddev=self.stddev)
     if not tf.executing_eagerly():
       raise InputError("`Standardization.initialize` needs the values of `x`, which a graph has not: call it eagerly")

@@ -212,7 +212,7 @@ def _words(part):
     items = {int: " of integers", float: " of numbers", str: " of strings"}
     return f"a sequence{items.get((*get_args(part), None)[0], '')}"
   name = part if isinstance(part, str) else part.__name__
-  return "a scalar tensor" if name == "Tensor" else f"a `{name}`"
+  return "a scalar tensor" if name == "Tensor" else f"{'an' if name[0] in 'AEIOU' else 'a'} `{name}`"
 
 
 # --- Arrays and tensors -------------------------------------------------------------------------
@@ -269,6 +269,8 @@ def as_tensor(
   is_tensor = lambda part: tf.is_tensor(part) or hasattr(part, "__tf_tensor__")  # the latter of Keras variables
   if not any(map(is_tensor, value if isinstance(value, (list, tuple)) else [value])):
     array = as_array(name, value)
+    if array.dtype == np.longdouble:  # TensorFlow has none
+      value = array = array.astype(np.float64)
     if wanted is None and not (hasattr(value, "dtype") and tf.as_dtype(array.dtype).is_floating):
       wanted = dtype_hint
     # Without a wanted dtype TensorFlow chooses that of a list, which is narrower than NumPy's.

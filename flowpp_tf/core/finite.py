@@ -134,8 +134,11 @@ def first_non_finite_part(evaluate: Callable[[], Any]) -> str | None:
   tf.debugging.enable_check_numerics()
   try:
     evaluate()
-  except tf.errors.InvalidArgumentError as error:
-    parts = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+  except (tf.errors.InvalidArgumentError, InputError) as error:
+    cause = error.__cause__ or error  # public methods of bijectors name their argument
+    if not isinstance(cause, tf.errors.InvalidArgumentError):
+      raise
+    parts = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(cause.__traceback__)]
     bijector, layer = _last(parts, tfp.bijectors.Bijector), _last(parts, keras.layers.Layer)
     if bijector > layer:
       return f"bijector {parts[bijector].name} made the first value that is not finite"

@@ -5,6 +5,7 @@ test_conformance.py.
 """
 
 import functools
+import types
 
 import keras
 import numpy as np
@@ -311,3 +312,36 @@ def test_a_coupling_warns_of_variables_that_a_function_hides():
       UserWarning, match=f"^`{name}.* reads . trainable variables? that its `trainable_variables` lacks"
     ):
       fb.Coupling(conditioner, bijector_fn, event_ndims=1)
+
+
+@pytest.mark.parametrize("x", [np.zeros([3]), np.zeros([0, 3]), np.full([4, 3], np.nan), np.zeros([4, 2])])
+def test_an_evaluation_that_initialises_needs_a_batch_of_finite_values(x):
+  for part in (
+    fb.ActNorm(tf.Variable(tf.ones(3)), tf.Variable(tf.zeros(3))),
+    fb.Standardization(tf.Variable(tf.zeros(3)), tf.Variable(tf.ones(3))),
+    fb.Invertible1x1Conv(tf.Variable(tf.eye(3)), event_ndims=1, whitening=True),
+  ):
+    before = [v.numpy() for v in part.variables]
+    with pytest.raises(fpp.InputError, match="`x` must"):
+      part.forward_and_log_det(x, EvalContext(initialize=True))
+    for variable, value in zip(part.variables, before, strict=True):
+      np.testing.assert_array_equal(variable, value)
+
+
+def test_a_coupling_takes_any_callable():
+  class WithArguments:
+    args = types.SimpleNamespace(width=2)
+
+    def __call__(self, x):
+      return tf.concat([x, x], axis=-1)
+
+  def coupling_of_a_later_name():
+    made = fb.Coupling(WithArguments(), lambda parameters: bijector_fn(parameters), event_ndims=1)
+    bijector_fn = fb.affine_coupling_bijector
+    return made
+
+  assert coupling_of_a_later_name().forward(tf.zeros([2, 4])).shape == (2, 4)
+
+
+def test_numbers_that_are_longer_than_tensorflows_are_cast():
+  assert fb.Sigmoid().forward(np.zeros([2], np.longdouble)).numpy().tolist() == [0.5, 0.5]
