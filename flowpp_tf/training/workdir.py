@@ -16,11 +16,14 @@ saved_model/1/         written by bin/export
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import os
 import pathlib
 from typing import Any
+
+from absl import logging
 
 from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
@@ -159,7 +162,7 @@ class Workdir:
       step: the last validation that it has seen; rows after it are taken again.
 
     Raises:
-      InputError (a ValueError): if they cannot be written, or there are results and no checkpoint.
+      InputError (a ValueError): if they cannot be written.
     """
     with self._writing():
       if restored is not None:
@@ -169,9 +172,11 @@ class Workdir:
             copy_file(copy, path)
       rows = self.rows()
       if restored is None and len(rows) > 1:  # as after a disk that was full all the time
-        raise InputError(
-          f"workdir {str(self.path)!r} has results and no checkpoint to resume from; give another --workdir"
+        kept = [str(_set_aside(path)) for path in (self.best_weights, self.metrics) if path.exists()]
+        logging.warning(
+          "there is no checkpoint to resume from: the run starts over; what it has left is kept as %s", ", ".join(kept)
         )
+        rows = []
       self._rows = [row for row in rows if row["step"] <= step]
       if len(self._rows) < len(rows):
         self._write_rows()
@@ -268,3 +273,11 @@ class Workdir:
     with writing(f"workdir {str(self.path)!r}"):
       self.check_owned()
       yield
+
+
+def _set_aside(path):
+  """Give a file a name that nothing uses, and return it."""
+  names = (path.with_name(f"{path.name}.old{i}") for i in itertools.count(1))
+  aside = next(name for name in names if not os.path.lexists(name))
+  os.rename(path, aside)
+  return aside

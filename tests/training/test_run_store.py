@@ -358,12 +358,14 @@ def test_best_weights_that_lost_their_checksum_are_not_used(workdir):
     models.InitialWeights.find(workdir.path).load(fpp.FlowPlusPlus(MINIMAL))
 
 
-def test_a_run_with_results_and_no_checkpoint_does_not_silently_start_over(workdir):
-  shutil.rmtree(workdir.checkpoints)
+@pytest.mark.slow
+def test_a_run_that_starts_over_keeps_what_it_has_left(workdir, caplog):
   left = workdir.best_weights.read_bytes(), workdir.metrics.read_bytes()
-  with pytest.raises(InputError, match="has results and no checkpoint to resume from"):
-    run(workdir.path, steps=3)
-  assert (workdir.best_weights.read_bytes(), workdir.metrics.read_bytes()) == left
+  shutil.rmtree(workdir.checkpoints)
+  run(workdir.path, steps=3)
+  assert "there is no checkpoint to resume from" in caplog.text
+  kept = [(workdir.path / f"{name}.old1").read_bytes() for name in ("best.weights.h5", "metrics.jsonl")]
+  assert tuple(kept) == left and [row["step"] for row in workdir.rows()] == [1, 2, 3]
 
 
 def test_a_run_that_lacks_a_setting_has_its_default(workdir):
@@ -395,6 +397,12 @@ def test_crops_that_are_off_are_those_that_are_not_given(workdir):
   workdir.check(MINIMAL, {**settings, "crops": None})
   with pytest.raises(InputError, match="crops is False there and True here"):
     workdir.check(MINIMAL, {**settings, "crops": True})
+
+
+def test_a_config_that_is_not_that_of_the_checkpoints_is_refused(workdir):
+  edit(workdir.config, lambda run: run["training"].update(seed=5))
+  with pytest.raises(InputError, match="holds another run: seed is 0 there and 5 here"):
+    run(workdir.path, steps=3, seed=5)
 
 
 def test_a_config_that_is_not_that_of_the_weights_is_refused(workdir):
