@@ -43,9 +43,8 @@ def get_strategy(
     log_fn: takes a line with the addresses that "multiworker" waits for.
 
   "multiworker" waits for all workers, an hour at most, and must come before anything else that uses TensorFlow.
-  "mirrored" is the same
-  strategy at each call: two of them in one process fail where their models differ (TensorFlow takes a collective
-  operation of the one for one of the other).
+  "mirrored" is the same strategy at each call: two of them in one process fail where their models differ (TensorFlow
+  takes a collective operation of the one for one of the other).
 
   Raises:
     InputError (a ValueError): for an unknown name, when it is too late to split the CPU, for a TF_CONFIG that is
@@ -146,7 +145,7 @@ def _multiworker(log_fn):
     raise InputError("`strategy` multiworker needs the environment variable TF_CONFIG on each host, or a SLURM job")
   resolvers = tf.distribute.cluster_resolver
   try:
-    resolver = resolvers.TFConfigClusterResolver() if "TF_CONFIG" in os.environ else resolvers.SlurmClusterResolver()
+    resolver = resolvers.TFConfigClusterResolver() if workers_of_environment() else resolvers.SlurmClusterResolver()
     workers = resolver.cluster_spec().as_dict()["worker"]
     others = [address for task, address in enumerate(workers) if task != resolver.task_id]
     with _ended_by_signals():

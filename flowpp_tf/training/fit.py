@@ -229,7 +229,7 @@ class _Trainer:
     )
     # Traced once each; TensorFlow would warn of the traces of several calls of `fit` as of those of one function.
     compiled = lambda function, *specs: tf.function(function, autograph=False).get_concrete_function(*specs)
-    self._step = compiled(self._take_step, tf.TensorSpec([None], tf.int32))
+    self._step = compiled(self._take_step_in_replica, tf.TensorSpec([None], tf.int32))
     self._evaluate = compiled(self._log_prob, *(tf.TensorSpec([None, *r.shape[1:]], r.dtype) for r in self._rows))
 
   def _given(self, context):
@@ -246,6 +246,9 @@ class _Trainer:
       loss = -tf.reduce_mean(self._log_prob(*batch))
     pairs = [(g, v) for g, v in zip(tape.gradient(loss, self._variables), self._variables) if g is not None]
     take_step(self._state, loss, *zip(*pairs))
+
+  def _take_step_in_replica(self, indices):
+    tf.distribute.get_strategy().run(self._take_step, (indices,))
 
   def _mean_log_prob(self, rows):
     size = self._most_rows

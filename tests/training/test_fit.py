@@ -255,3 +255,16 @@ def test_a_flow_for_data_recovers_a_known_density():
   log_p, log_q = mixture.log_prob(grid).numpy(), flow.log_prob(grid).numpy()
   assert abs(np.sum(np.exp(log_q)) * 0.05**2 - 1) < 2e-3
   assert np.sum(np.exp(log_p) * (log_p - log_q)) * 0.05**2 < 0.02
+
+
+def test_within_the_scope_of_a_single_device_the_steps_are_the_same():
+  x = np.random.RandomState(0).normal(size=[64, 2])
+  weights = []
+  for strategy in (tf.distribute.get_strategy(), tf.distribute.OneDeviceStrategy("/cpu:0")):
+    with strategy.scope():
+      keras.utils.set_random_seed(0)
+      flow = fpp.vector_flow(2, **TINY)
+      fpp.fit(flow, x, steps=2, verbose=False)
+      weights.append([v.numpy() for v in flow.trainable_variables])
+  for a, b in zip(*weights, strict=True):
+    np.testing.assert_array_equal(a, b)
