@@ -3,7 +3,7 @@
 import collections.abc
 import inspect
 
-from flowpp_tf.core.checks import MOST_LEVELS, check_arguments, check_count, check_shape_of_images
+from flowpp_tf.core.checks import INT32_MAX, MOST_LEVELS, check_arguments, check_count, check_shape_of_images
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import DATASETS, dataset_entry
 from flowpp_tf.core.registry import register as _register
@@ -15,7 +15,6 @@ from flowpp_tf.data.random_crops import RandomCrops
 from flowpp_tf.data.source import ReducedBits
 from flowpp_tf.types import Path, Shape
 
-_MOST = 2**31 - 1
 _NOT_TAKEN = {  # errors about options that a data set does not have
   "splits_file": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
   "max_bad_files": "`splits_file` and `max_bad_files` are for folders; the data set is {!r}",
@@ -74,7 +73,7 @@ def load_dataset(
   """
   if image_shape is not None:
     check_shape_of_images("image_shape", image_shape)
-  counts = (("levels", levels, 2, MOST_LEVELS), ("bits", bits, 1, 8), ("max_bad_files", max_bad_files, 0, _MOST))
+  counts = (("levels", levels, 2, MOST_LEVELS), ("bits", bits, 1, 8), ("max_bad_files", max_bad_files, 0, INT32_MAX))
   for option, value, least, most in counts:
     if value is not None:
       check_count(option, value, least, most)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.config.structure import context_channels
-from flowpp_tf.core.checks import as_array, check_arguments, check_count
+from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import ImageDataset
 from flowpp_tf.data.random_crops import photographs_of, tiles_of
@@ -24,7 +24,6 @@ from flowpp_tf.data.source import Images, ReducedBits, as_images
 from flowpp_tf.tiles.neighbours import tile_context
 
 _FLIP, _CROP = 1, 2  # random streams, separate from the stream of the shuffle
-_MOST = 2**31 - 1  # of a number of images or steps
 
 
 @check_arguments
@@ -60,8 +59,8 @@ def training_batches(
     >>> next(iter(batches)).shape
     TensorShape([4, 8, 8, 1])
   """
-  check_count("batch_size", batch_size, high=_MOST)
-  check_count("start_step", start_step, 0, _MOST)
+  check_count("batch_size", batch_size, high=INT32_MAX)
+  check_count("start_step", start_step, 0, INT32_MAX)
   if not -(2**63) <= seed < 2**63:
     raise InputError(f"`seed` must be an integer of 64 bits, got {seed}")
   images = as_images("images", images)
@@ -128,7 +127,7 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
     >>> [batch.shape[0] for batch in evaluation_batches(np.zeros([5, 8, 8, 1], np.uint8), batch_size=2)]
     [2, 2, 1]
   """
-  check_count("batch_size", batch_size, high=_MOST)
+  check_count("batch_size", batch_size, high=INT32_MAX)
   images = as_images("images", images)
   with_labels = _labeller(images, labels)
 
@@ -226,7 +225,7 @@ def weighted_batches(batches: tf.data.Dataset, multiple: int) -> tf.data.Dataset
     >>> weights.numpy().tolist()
     [1.0, 1.0, 1.0, 0.0]
   """
-  check_count("multiple", multiple, high=_MOST)
+  check_count("multiple", multiple, high=INT32_MAX)
 
   def fill(batch):
     count = tf.shape(tf.nest.flatten(batch)[0])[0]

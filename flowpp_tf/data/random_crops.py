@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowpp_tf.core.checks import as_array, check_arguments, check_count, check_not_masked, check_shape_of_images, shown
+from flowpp_tf.core.checks import (
+  INT32_MAX,
+  as_array,
+  check_arguments,
+  check_count,
+  check_not_masked,
+  check_shape_of_images,
+  shown,
+)
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import Images, ImageSource, ReducedBits
 from flowpp_tf.tiles.neighbours import OFFSETS
@@ -88,6 +96,9 @@ class RandomCrops(ImageSource):
 
   def grid_places(self, indices: np.ndarray) -> Places:
     """Return the places of crops of the grid, whose indices are integers `[B]`."""
+    indices = as_array("indices", indices, [None])
+    if indices.dtype.kind not in "iu" or not np.all((indices >= 0) & (indices < len(self))):
+      raise InputError(f"`indices` must be integers in 0 .. {len(self) - 1}, got {shown(indices)}")
     which, cells = self._grid.find(indices * self._grid.count // len(self))
     return Places(which, cells * self._size)
 
@@ -97,7 +108,9 @@ class RandomCrops(ImageSource):
     Args:
       draws: uniform in [0, 1), `[B]`, float64: its 53 bits are enough for any position.
     """
-    count = self._positions.count
+    draws, count = as_array("draws", draws, [None]), self._positions.count
+    if not np.all((draws >= 0) & (draws < 1)):
+      raise InputError(f"`draws` must lie in [0, 1), got values from {draws.min()} to {draws.max()}")
     return self._positions.find(np.minimum((draws * count).astype(np.int64), count - 1))
 
   def cut(self, places: Places) -> np.ndarray:
@@ -157,7 +170,7 @@ def _check(pixels, sizes, image_shape, most, levels):
   """Raise an `InputError` unless these are the arguments of `RandomCrops`."""
   check_shape_of_images("image_shape", image_shape)
   if most is not None:
-    check_count("most", most, high=2**31 - 1)
+    check_count("most", most, high=INT32_MAX)
   check_not_masked("pixels", pixels)
   array = as_array("sizes", sizes, [None, 2])
   if array.dtype.kind not in "iu" or not np.all(array >= image_shape[:2]):

@@ -56,7 +56,10 @@ class ReducedBits(ImageSource):
   def __init__(self, images: Images, bits: int) -> None:
     if not 1 <= bits <= 8:
       raise InputError(f"`bits` must be from 1 to 8, got {bits}")
-    self.source, self.bits = as_images("images", images), bits
+    self.source: Images = as_images("images", images)
+    self.bits = bits
+    if isinstance(images, ReducedBits):
+      self.source, self.bits = images.source, images.bits + bits - 8
     if self.source.dtype != np.uint8:
       raise InputError(f"`images` must be uint8, got {self.source.dtype}")
     self.shape = self.source.shape

@@ -113,7 +113,8 @@ def load_set(
   if entry.sizes and image_shape not in [(size, size, 3) for size in entry.sizes]:
     sizes = " and ".join(f"{size}x{size}x3" for size in entry.sizes)
     raise InputError(f"data set {name!r} is available at {sizes}, got `image_shape` {image_shape}")
-  builder = _builder(entry.builder.format(size=image_shape and image_shape[0]), data_dir)
+  size = {"size": image_shape[0]} if image_shape and entry.sizes else {}
+  builder = _builder(entry.builder.format(**size) if size else entry.builder, data_dir)
   files = published.find_published(name, data_dir)
   notes: tuple[str, ...] = ()
   if files and not _data_path(builder):

@@ -6,8 +6,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
+import flowpp_tf as fpp
 from flowpp_tf import data
 from flowpp_tf.data import ReducedBits
+from flowpp_tf.data.random_crops import photographs_of as random_crops_of
 
 SIZES = [(5, 7), (3, 4)]
 
@@ -39,6 +41,22 @@ def test_as_an_array_they_are_the_crops_of_a_grid():
   assert corner(crops[-1]) == expected[-1]
   assert [corner(crop) for crop in crops[np.asarray([3, 1])]] == [expected[3], expected[1]]
   assert [corner(crop) for crop in photographs(most=2)[:]] == [expected[0], expected[2]]
+
+
+def test_places_that_do_not_exist_are_refused():
+  crops = photographs()
+  for indices in ([-1], [5], [1.5]):
+    with pytest.raises(fpp.InputError, match="`indices` must be integers in 0 .. 4"):
+      crops.inside(np.asarray(indices))
+  for draws in ([1.0], [-0.1], [np.nan]):
+    with pytest.raises(fpp.InputError, match="`draws` must lie in"):
+      crops.random_places(np.asarray(draws))
+
+
+def test_fewer_bits_of_images_with_all_bits_are_those_of_the_photographs():
+  twice = ReducedBits(ReducedBits(photographs(), 8), 5)
+  assert random_crops_of(twice) is not None and twice.bits == 5
+  np.testing.assert_array_equal(twice[:], photographs()[:] >> 3)
 
 
 def test_every_position_of_a_crop_is_equally_likely():

@@ -468,3 +468,9 @@ def test_the_page_downloads_nothing(internet, tmp_path):
   config = fpp.get_config("cifar10")
   assert demo._dataset({"dataset": "cifar10", "data_dir": str(tmp_path)}, config) is None
   assert not EVENTS
+
+
+@pytest.mark.parametrize("name", ["{x}", "{0}", "a{b"])
+def test_braces_of_a_name_are_not_replaced(name):
+  with pytest.raises(fpp.InputError, match="TensorFlow Datasets has no"):
+    data.load_dataset(f"tfds:{name}", image_shape=(8, 8, 3))
