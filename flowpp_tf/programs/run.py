@@ -257,14 +257,6 @@ def _same(path, other):
     return False
 
 
-def check_folder_can_be_written(folder: Path) -> None:
-  """Raise an `InputError` if a folder, which need not be there, cannot be made, or no file can be written in it."""
-  folder = pathlib.Path(folder)
-  nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-  if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-    raise InputError(f"cannot write {str(folder)!r}: {str(nearest)!r} is no folder in which files can be written")
-
-
 def check_is_new(path: Path) -> None:
   """Raise an `InputError` if a file is there already, or cannot be written."""
   if os.path.lexists(path):
