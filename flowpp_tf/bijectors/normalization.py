@@ -162,7 +162,9 @@ class Standardization(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
     x = self._initial_batch(x, self.mean.shape, batched=not self.allow_constant)
     check_variables("Standardization", mean=self.mean, stddev=self.stddev)
     if not tf.executing_eagerly():
-      raise InputError("`Standardization.initialize` needs the values of `x`, which a graph has not: call it eagerly")
+      raise InputError(
+        "`Standardization.initialize` needs the values of `x`, which graphs do not have: call it eagerly"
+      )
 
     def of_all(parts):
       values = np.concatenate([part.numpy().reshape(-1, *self.mean.shape) for part in parts]).astype(np.float64)

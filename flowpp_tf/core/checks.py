@@ -93,7 +93,7 @@ def shown(value: Any) -> str:
 
 
 def is_integer(value: Any) -> bool:
-  """Return whether a value is an integer of Python or NumPy; True is none."""
+  """Return whether a value is an integer of Python or NumPy; True is not one."""
   return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
@@ -192,7 +192,7 @@ def _is_path(value):
 def _is_sequence(value, item):
   if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
     return False
-  if len(getattr(value, "shape", [0])) != 1:  # an array that is no vector
+  if len(getattr(value, "shape", [0])) != 1:  # an array that is not a vector
     return False
   return not item or item[0] not in _KINDS or all(_is(part, item[0]) for part in value)
 
@@ -235,7 +235,7 @@ def as_array(name: str, value: Any, shape: Sequence[int | None] | None = None) -
   check_not_masked(name, value)
   try:
     array = np.asarray(value)
-  except Exception:  # a ragged list, a tensor that is no array
+  except Exception:  # a ragged list, a tensor of a graph
     raise InputError(f"`{name}` must be an array of numbers, got {shown(value)}") from None
   if array.dtype.kind not in "biuf" and array.dtype.name not in ("bfloat16",):
     found = shown(value) if array.dtype.kind == "O" or array.ndim == 0 else array.dtype

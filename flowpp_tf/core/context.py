@@ -51,7 +51,7 @@ def as_seed(seed: Seed) -> tf.Tensor:
 
 
 def tfp_seed(seed: Seed) -> tf.Tensor | None:
-  """Return a stateless seed as TFP takes it, `[2]` of int32, or None; TFP itself draws anew at each call of an integer.
+  """Return a stateless seed as TFP takes it, `[2]` of int32, or None; TFP draws again at each call of an integer.
 
   Raises:
     InputError (a ValueError): as `as_seed`, except that integers may have any size: joint distributions make such.

@@ -1,8 +1,8 @@
 """What is not finite: training steps are skipped, results are an error.
 
 A step is counted, and answered by a lower loss scale; the training step of a run and the one of Keras' `fit` share
-these rules. The error of a result names the layer or bijector where the values began. A NaN is no pixel and no score:
-where results leave the library as images or reports, it must not become a number.
+these rules. The error of a result names the layer or bijector where the values began. Where results leave the library
+as images or reports, NaN must not become a number.
 """
 
 from collections.abc import Callable, Sequence

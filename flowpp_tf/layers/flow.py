@@ -22,8 +22,8 @@ class Adaptable:
 
   Attributes:
     initialized: whether the weights were set by `adapt`, `initialize`, `set_weights`, or by loading a file of any
-      kind. It is no weight, and no file holds it. Set it to True after assigning variables one by one, or restoring
-      them by `tf.train.Checkpoint`.
+      kind. It is not a weight, and files do not hold it. Set it to True after assigning variables one by one, or
+      restoring them by `tf.train.Checkpoint`.
   """
 
   initialized = False

@@ -15,7 +15,7 @@ from flowpp_tf.models import FlowPlusPlusConfig
 
 MAY_CHANGE = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
 _FIELDS = {"model": dataclasses.fields(FlowPlusPlusConfig), "training": dataclasses.fields(TrainingConfig)}
-# What a run of a version without a setting did: the default of a setting that a later version adds changes nothing.
+# The default of a setting that a later version adds changes nothing: a run without the setting is one with its default.
 _DEFAULTS = {
   part: {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} for part, fields in _FIELDS.items()
 }
@@ -28,8 +28,8 @@ def identity_of(config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[st
 
   Args:
     config: `FlowPlusPlusConfig`.
-    settings: what else determines the run; two runs with the same "fingerprint" have the same data, whatever their name
-      and place.
+    settings: what else determines the run; two runs with the same "fingerprint" have the same data, regardless of
+      its name and place.
   """
   return json.loads(json.dumps({"format": RUN_FORMAT, "model": dataclasses.asdict(config), "training": settings}))
 
