@@ -424,6 +424,7 @@ class _Watch(keras.callbacks.Callback):
 
   def on_train_begin(self, logs=None):
     self.model._skipped.in_a_row.assign(0)
+    self._first_step = int(self.model.optimizer.iterations.numpy())
 
   def on_train_batch_end(self, batch, logs=None):
     in_a_row, iterations = (int(v.numpy()) for v in (self.model._skipped.in_a_row, self.model.optimizer.iterations))
@@ -431,7 +432,7 @@ class _Watch(keras.callbacks.Callback):
 
   def on_epoch_end(self, epoch, logs=None):
     ends = self.model.stop_training or epoch == self.params["epochs"] - 1
-    if ends and int(self.model.optimizer.iterations.numpy()) == 0:
+    if ends and int(self.model.optimizer.iterations.numpy()) == self._first_step:
       # `fit` would copy EMA weights that were never set into the model.
       raise Diverged(f"no step was taken: loss or gradients were not finite in any; {_CAUSES[0]}")
     # `fit` ends by copying the optimizer's EMA weights into the model. With `swap_on_epoch` they are in the model
