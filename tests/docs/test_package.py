@@ -416,7 +416,7 @@ def test_tutorials_run(name, capsys, monkeypatch):
     "photographs": "noise: ",
     "couplings": "batch shape: (3,)",
     "compression": "refused: ",
-    "likelihood": "blank",
+    "likelihood": "two columns",
     "fields": "by less than 0.01 nats: True",
   }
   assert expected[name] in out
