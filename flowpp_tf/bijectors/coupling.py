@@ -27,7 +27,7 @@ from flowpp_tf.core.checks import as_dtype, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import COUPLINGS, register, registered
-from flowpp_tf.core.remat import checkpointed
+from flowpp_tf.core.remat import checkpointed, in_stateless_scope
 from flowpp_tf.core.tensors import reshape, shape_of
 
 
@@ -118,7 +118,7 @@ class Coupling(Bijector):
   def _evaluate(self, x, inverse, ctx):
     # What sets variables must not run twice, and gradients that are taken after a `keras.StatelessScope`, as those of
     # `stateless_call`, would read other weights the second time.
-    if not self.remat or (ctx is not None and ctx.sets_variables) or _in_stateless_scope():
+    if not self.remat or (ctx is not None and ctx.sets_variables) or in_stateless_scope():
       return self._transform(x, inverse, self.event_ndims, ctx)
     condition = [] if ctx is None or ctx.condition is None else [ctx.condition]  # only arguments have a gradient
 
@@ -202,11 +202,6 @@ def _hidden_variables(function):
       yield from map(_of_tensorflow, value.trainable_variables)
     elif isinstance(value, (tf.Variable, keras.Variable)) and value.trainable:
       yield _of_tensorflow(value)
-
-
-def _in_stateless_scope():
-  with keras.StatelessScope(initialize_variables=False) as scope:
-    return scope.original_scope is not None
 
 
 class CouplingKind(NamedTuple):

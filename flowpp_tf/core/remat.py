@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from flowpp_tf.core.tracing import traced_once
@@ -117,3 +118,9 @@ def checkpointed(function: Callable[..., tuple[tf.Tensor, ...]]) -> Callable[...
     return function(*tensors), gradient
 
   return evaluated
+
+
+def in_stateless_scope() -> bool:
+  """Return whether Keras reads variables from a `keras.StatelessScope`: gradients after it would read other weights."""
+  with keras.StatelessScope(initialize_variables=False) as scope:
+    return scope.original_scope is not None
