@@ -24,7 +24,7 @@ import tensorflow as tf
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
 from flowpp_tf.io.files import file_sha256, stream_sha256, sync, write_file
-from flowpp_tf.training.identity import check_same_run
+from flowpp_tf.training.identity import check_same_run, is_identity
 from flowpp_tf.types import Path
 
 MANIFEST = "manifest.json"
@@ -134,12 +134,14 @@ class Checkpoints:
     newest, *before = folders
     try:
       manifest = read_manifest(newest)
+      if self._run and not is_identity(manifest.get("run")):
+        raise ValueError(f"{MANIFEST} does not say what run it is of")
     except (OSError, ValueError) as error:
       if isinstance(error, InputError):
         raise
       advice = f"move it away to resume from {before[0].name}" if before else "give another --workdir to start over"
       raise InputError(f"checkpoint {str(newest)!r} is damaged: {gate.reason(error)}; {advice}") from None
-    if self._run and manifest["run"]:  # a copy of another run's, or a config.json that was edited
+    if self._run:  # not a copy of another run's, nor one of before config.json was edited
       check_same_run(newest, manifest["run"], self._run)
     try:
       with _plain(newest) as plain:

@@ -34,11 +34,16 @@ def identity_of(config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[st
   return json.loads(json.dumps({"format": RUN_FORMAT, "model": dataclasses.asdict(config), "training": settings}))
 
 
+def is_identity(value: Any) -> bool:
+  """Return whether a value that was read from JSON has the parts of what identifies a run."""
+  return isinstance(value, dict) and all(isinstance(value.get(part), dict) for part in _FIELDS)
+
+
 def read_identity(path: pathlib.Path) -> dict[str, Any]:
   """Return what a config.json holds; raise an `InputError` (a ValueError) if it is not one of a run."""
   with gate.reading(path):
     run = gate.read_json(path)
-    if not (isinstance(run, dict) and all(isinstance(run.get(part), dict) for part in _FIELDS)):
+    if not is_identity(run):
       raise ValueError("it is not the config.json of a run")
   unknown = sorted({*run} - {"format", *_FIELDS})
   if unknown or run.get("format") != RUN_FORMAT:

@@ -295,6 +295,12 @@ def test_a_manifest_that_does_not_cover_the_files_is_damage(workdir, manifest, m
     run(workdir.path, steps=2)
 
 
+def test_a_manifest_that_lacks_its_run_is_damage(workdir):
+  edit(checkpoint_folders(workdir.checkpoints)[0] / "manifest.json", lambda manifest: manifest.pop("run"))
+  with pytest.raises(InputError, match="is damaged: manifest.json does not say what run it is of; move it away"):
+    run(workdir.path, steps=2)
+
+
 def test_a_checkpoint_of_a_newer_version_is_refused(workdir):
   edit(checkpoint_folders(workdir.checkpoints)[0] / "manifest.json", lambda manifest: manifest.update(format=3))
   with pytest.raises(InputError, match="has the format 3"):
