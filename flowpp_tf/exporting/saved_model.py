@@ -186,8 +186,8 @@ class _Inputs:
   def _conditioning(self, values, images):
     """Labels and conditions by name, one for each of the images or latents."""
     conditioning, count, checks = dict(zip(self.conditioning_specs, values)), tf.shape(images)[0], []
+    lowest, most = lowest_label(self._config), self._config.num_classes - 1
     for name, value in conditioning.items():
-      lowest, most = lowest_label(self._config), self._config.num_classes - 1
       if name == "labels":
         checks.append(_all(name, f"lie in {lowest} .. {most}", (value >= lowest) & (value <= most), value))
       else:
@@ -203,7 +203,7 @@ def _all(name, expected, valid, values):
 
 
 def _asserted(tensor, *checks):
-  """A tensor once all checks hold: pairs of a condition and what the error says, the message and a value."""
+  """A tensor once all checks hold: each a condition, and the message and the value that its error shows."""
   with tf.control_dependencies([tf.debugging.Assert(holds, texts) for holds, *texts in checks]):
     return tf.identity(tensor)
 
