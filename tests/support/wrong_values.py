@@ -441,6 +441,16 @@ def some_of(valid, item: Sequence[tuple] = ()):
   return Argument(valid, wrong)
 
 
+# Of images, right for functions that take those of any size; four axes or three.
+OTHER_SHAPES = (
+  "another height",
+  "another width",
+  "another number of channels",
+  "transposed",
+  "one image",
+  "an axis too few",
+)
+
 # Refused by Keras before a layer of ours sees them.
 OF_KERAS = ("objects", "array of objects", "masked")
 

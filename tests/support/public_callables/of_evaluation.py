@@ -10,6 +10,7 @@ from support.models import small_images
 from support.public_callables.row import Row, look, row
 from support.public_callables.world import IMAGES, LABELS, NORMAL
 from support.wrong_values import (
+  OTHER_SHAPES,
   binary,
   count,
   images,
@@ -253,17 +254,7 @@ _EVALUATION = {
     names=some_of(["bits_per_dim", "png_bytes"]),
   ),
   "to_shades": row(
-    images=PICTURES.but(
-      "another height",
-      "another width",
-      "another number of channels",
-      "transposed",
-      "one image",
-      "an axis too few",
-      "an axis too many",
-      "a number",
-    ),
-    levels=optional(count(8, low=2, most=1 << 16)),
+    images=PICTURES.but(*OTHER_SHAPES, "an axis too many", "a number"), levels=optional(count(8, low=2, most=1 << 16))
   ),
   "write_animation": row(
     images=images(GREY, 8).but("another height", "another width", "another number of channels"),

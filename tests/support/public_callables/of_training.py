@@ -16,6 +16,7 @@ from support.models import MINIMAL
 from support.public_callables.row import Row, look, row
 from support.public_callables.world import IMAGES, NORMAL, VECTORS
 from support.wrong_values import (
+  OTHER_SHAPES,
   Argument,
   count,
   flag,
@@ -145,15 +146,6 @@ def _run(w, **kwargs):
 
 
 MANY = np.concatenate([IMAGES] * 8)
-# From which the config takes its image shape; an image of three axes is one of one channel each.
-_OF_ANY_SHAPE = (
-  "another height",
-  "another width",
-  "another number of channels",
-  "transposed",
-  "one image",
-  "an axis too few",
-)
 
 
 def _train(w, **kwargs):
@@ -236,7 +228,8 @@ _TRAINING = {
   "load": row(workdir=lambda w: w.run, precision=optional(name("float32"))),
   "train": row(
     lambda w: lambda **kwargs: _train(w, **kwargs),
-    images=images(MANY, 8).but(*_OF_ANY_SHAPE).named("dataset"),
+    # From which the config takes its image shape; an image of three axes is one of one channel each.
+    images=images(MANY, 8).but(*OTHER_SHAPES).named("dataset"),
     config=name(MINIMAL)._replace(wrong=lambda valid: name("digits").wrong("digits")),
     workdir=optional(path(lambda w: w.new("run"), there=False)),
     verbose=flag(False).but("number"),
