@@ -111,9 +111,8 @@ class ImageDistribution(tfp.distributions.Distribution):
     return tf.constant(self._model.config.image_shape)
 
   def _default_event_space_bijector(self):
-    return (
-      tfp.bijectors.Identity() if self._model.has_exact_density else None
-    )  # None as of TFP's discrete distributions
+    # TFP's discrete distributions have None.
+    return tfp.bijectors.Identity() if self._model.has_exact_density else None
 
   def _flat_conditioning(self, batch_shape):
     """The conditioning of images of a batch shape by name, their batch flattened to one dimension."""
