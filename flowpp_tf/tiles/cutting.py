@@ -1,28 +1,32 @@
-"""Images of any size as tiles of a model's size.
+"""Cut images of any size into tiles of a model's size, and put them together again.
 
-Tiles are in row-major order. Those that reach over the right or the lower edge repeat the last column or row. A model
-whose tiles see their neighbours codes only the part of such a tile that lies inside, up to a few rows and columns: its
-networks are convolutional, so that it is a model of smaller tiles too. Other models code whole tiles.
+Tiles are in row-major order. A tile that reaches over the right or the lower edge repeats the last column or row. A
+model whose tiles see their neighbours codes only the part of such a tile that lies inside the image, rounded up to a
+few rows and columns: its networks are convolutional, so it also models smaller tiles. Other models code whole tiles.
 """
 
 from collections.abc import Iterator, Sequence
+import math
 
 import numpy as np
 
 from flowpp_tf.core.checks import as_array, shown
 from flowpp_tf.core.errors import InputError
 
-# Of how many sizes models of cut tiles are kept: each takes seconds to make, and pictures of one size have three.
+# How many models of cut tiles are cached, one for each size: building one takes seconds, and pictures of one size have
+# three sizes of cut tiles.
 KEPT_SIZES = 8
 
 
 def check_whole_tiles(name: str, shape: Sequence[int], tile_shape: tuple[int, ...], levels: int | None) -> None:
-  """Raise an `InputError` for a picture `[H, W, C]` of real numbers (`levels` None) that is not cut into whole tiles.
+  """Raise an `InputError` if a picture `[H, W, C]` of real numbers (`levels` is None) does not fill whole tiles.
 
-  The repeated pixels of a tile at an edge would add to the density of real numbers what the picture has not.
+  The density of real numbers would count the repeated pixels of a tile at an edge, which the picture does not have.
   """
-  (height, width), (h, w) = shape[:2], tile_shape[:2]
-  if levels is None and (height % h or width % w):
+  height, width = shape[:2]
+  h, w = tile_shape[:2]
+  is_cut = height % h > 0 or width % w > 0
+  if levels is None and is_cut:
     raise InputError(f"`{name}` of real numbers must consist of whole tiles of {h}x{w} (HxW), got {height}x{width}")
 
 
@@ -33,14 +37,23 @@ def check_inside(inside: np.ndarray, count: int, tile_shape: Sequence[int]) -> n
     InputError (a ValueError): unless these are integers from 1 to the sides of a tile.
   """
   inside = as_array("inside", inside, [count, 2])
-  if inside.dtype.kind not in "iu" or not np.all((inside >= 1) & (inside <= tile_shape[:2])):
+  is_integer = inside.dtype.kind in "iu"
+  if not is_integer or np.any(inside < 1) or np.any(inside > tile_shape[:2]):
     raise InputError(f"`inside` must be integers from 1 to the sides of a tile, got {shown(inside)}")
   return inside
 
 
+def grid_of_tiles(height: int, width: int, tile_shape: Sequence[int]) -> tuple[int, int]:
+  """Return how many rows and columns of tiles cover an image."""
+  rows = math.ceil(height / tile_shape[0])
+  columns = math.ceil(width / tile_shape[1])
+  return rows, columns
+
+
 def count_tiles(height: int, width: int, tile_shape: tuple[int, int, int]) -> int:
   """Return the number of tiles of an image."""
-  return -(-height // tile_shape[0]) * -(-width // tile_shape[1])
+  rows, columns = grid_of_tiles(height, width, tile_shape)
+  return rows * columns
 
 
 def coded_sizes(inside: np.ndarray, tile_shape: tuple[int, int, int], step: tuple[int, int]) -> np.ndarray:
@@ -49,68 +62,78 @@ def coded_sizes(inside: np.ndarray, tile_shape: tuple[int, int, int], step: tupl
   Args:
     inside: rows and columns from a tile's upper left corner to the edges of its picture, integers `[..., 2]`.
     tile_shape: `(H, W, C)`.
-    step: rows and columns of which the result is a multiple, as of `config.structure.size_step`.
+    step: the result is a multiple of these rows and columns, see `config.structure.size_step`.
   """
-  return np.minimum(-(-np.asarray(inside) // step) * step, tile_shape[:2])
+  steps = -(-np.asarray(inside) // step)
+  return np.minimum(steps * step, tile_shape[:2])
 
 
 def cropped_weights(
   weights: Sequence[np.ndarray], shapes: Sequence[Sequence[int]], image_shape: Sequence[int], step: tuple[int, int]
 ) -> list[np.ndarray]:
-  """Return the weights of a model of images for one of smaller images.
+  """Crop the weights of a model to those of a model of smaller images.
 
   Args:
-    weights: arrays; of positions `[H, W, ...]` where their shape is not that in `shapes`.
-    shapes: those of the model of smaller images.
+    weights: arrays. Those whose shape differs from the one in `shapes` belong to positions `[H, W, ...]`.
+    shapes: shapes of the weights of the model of smaller images.
     image_shape: `(H, W, C)` of the model that has the weights.
-    step: rows and columns of images that stay together, as of `config.structure.size_step`.
+    step: rows and columns of images that stay together, see `config.structure.size_step`.
   """
   cropped = []
   for whole, shape in zip(weights, shapes, strict=True):
-    if whole.shape != tuple(shape):
-      whole = without_middle(whole, shape[0], shape[1], unit_of(whole.shape, image_shape, step))
-    cropped.append(whole)
+    if whole.shape == tuple(shape):
+      cropped.append(whole)
+    else:
+      unit = unit_of(whole.shape, image_shape, step)
+      cropped.append(without_middle(whole, shape[0], shape[1], unit))
   return cropped
 
 
 def unit_of(shape: Sequence[int], image_shape: Sequence[int], step: tuple[int, int]) -> tuple[int, int]:
   """Return the positions of a tensor `[h, w, ...]` of the flow that come from `step` rows and columns of images."""
-  rows, columns = (part * size // whole for part, size, whole in zip(step, shape, image_shape))
+  rows = step[0] * shape[0] // image_shape[0]
+  columns = step[1] * shape[1] // image_shape[1]
   return rows, columns
 
 
 def without_middle(array: np.ndarray, height: int, width: int, unit: tuple[int, int]) -> np.ndarray:
-  """Return what belongs to the positions `[height, width, ...]` of a smaller image, of an array `[H, W, ...]`.
+  """Crop an array `[H, W, ...]` of positions to a smaller image's, `[height, width, ...]`.
 
-  Positions near an edge stay so: those in the middle are left out, where positions differ least. They are left out in
-  multiples of `unit`, as of `unit_of`, so that it makes no difference whether this or a squeeze comes first.
+  Positions near an edge stay near it. Those in the middle, where positions differ least, are left out. They are left
+  out in multiples of `unit`, see `unit_of`, so that cropping and squeezing commute.
   """
   for axis, (part, size) in enumerate(zip((height, width), unit)):
     whole = array.shape[axis]
     if part != whole:
-      first = -(-part // (2 * size)) * size
-      array = np.take(array, [*range(first), *range(whole - part + first, whole)], axis=axis)
+      first = math.ceil(part / (2 * size)) * size
+      last = part - first
+      places = [*range(first), *range(whole - last, whole)]
+      array = np.take(array, places, axis=axis)
   return array
 
 
 def by_size(sizes: np.ndarray) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-  """Yield each of the sizes `[N, 2]`, and the indices of the tiles that have it."""
-  found, which = np.unique(sizes, axis=0, return_inverse=True)
-  for number, (height, width) in enumerate(found.tolist()):
-    yield (height, width), np.flatnonzero(which.reshape(-1) == number)
+  """Yield each distinct size in `sizes`, `[N, 2]`, and the indices of the tiles that have it."""
+  for height, width in np.unique(sizes, axis=0).tolist():
+    has_size = np.all(sizes == (height, width), axis=-1)
+    yield (height, width), np.flatnonzero(has_size)
 
 
 def to_tiles(image: np.ndarray, tile_shape: tuple[int, int, int]) -> np.ndarray:
-  """Return an image `[H, W, C]` as tiles `[N, h, w, C]`."""
-  (height, width, channels), (h, w, _) = image.shape, tile_shape
-  rows, columns = -(-height // h), -(-width // w)
-  padded = np.pad(image, ((0, rows * h - height), (0, columns * w - width), (0, 0)), mode="edge")
-  return padded.reshape(rows, h, columns, w, channels).swapaxes(1, 2).reshape(-1, h, w, channels)
+  """Cut an image `[H, W, C]` into tiles `[N, h, w, C]`."""
+  height, width, channels = image.shape
+  h, w = tile_shape[:2]
+  rows, columns = grid_of_tiles(height, width, tile_shape)
+  below, right = rows * h - height, columns * w - width
+  padded = np.pad(image, [(0, below), (0, right), (0, 0)], mode="edge")
+  grid = padded.reshape(rows, h, columns, w, channels)
+  return grid.swapaxes(1, 2).reshape(-1, h, w, channels)
 
 
 def from_tiles(tiles: np.ndarray, height: int, width: int) -> np.ndarray:
-  """Return the image `[H, W, C]` of tiles `[N, h, w, C]`."""
+  """Put tiles `[N, h, w, C]` together to the image `[height, width, C]`."""
   _, h, w, channels = tiles.shape
-  rows, columns = -(-height // h), -(-width // w)
-  image = tiles.reshape(rows, columns, h, w, channels).swapaxes(1, 2).reshape(rows * h, columns * w, channels)
+  rows, columns = grid_of_tiles(height, width, (h, w))
+  grid = tiles.reshape(rows, columns, h, w, channels)
+  image = grid.swapaxes(1, 2).reshape(rows * h, columns * w, channels)
   return image[:height, :width]

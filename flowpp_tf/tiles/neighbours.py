@@ -20,6 +20,7 @@ what was pushed first: later waves are pushed first.
 from __future__ import annotations
 
 from collections.abc import Sequence
+import itertools
 
 import numpy as np
 
@@ -36,58 +37,66 @@ def tile_context(neighbours: np.ndarray, present: np.ndarray, levels: int) -> np
   """Return the context of tiles.
 
   Args:
-    neighbours: integers, `[N, 3, H, W, C]`, in the order of `NEIGHBOURS`; where there is none, anything.
-    present: bool `[N, 3]`, whether there is a neighbour.
+    neighbours: integers `[N, 3, H, W, C]`, in the order of `NEIGHBOURS`; values of missing neighbours are ignored.
+    present: bool `[N, 3]`, whether the neighbour exists.
     levels: number of pixel values.
 
   Returns:
     float64 `[N, H, W, 3 C + 4]` in [-1, 1]: pixel value v is 2 v / (levels - 1) - 1, a missing neighbour 0.
   """
-  shown = present[:, :, np.newaxis, np.newaxis, np.newaxis]
-  values = np.where(shown, 2 * (neighbours / (levels - 1)) - 1, 0.0)
-  mirrored = [values[:, 0, :, ::-1], values[:, 1, ::-1], values[:, 2, ::-1, ::-1]]
-  flags = np.pad(present, ((0, 0), (0, 1)), constant_values=True)[:, np.newaxis, np.newaxis]
-  return np.concatenate([*mirrored, np.broadcast_to(flags, (*values[:, 0].shape[:-1], flags.shape[-1]))], axis=-1)
+  count, _, height, width, _ = neighbours.shape
+  values = 2 * (neighbours / (levels - 1)) - 1
+  values = np.where(present[:, :, np.newaxis, np.newaxis, np.newaxis], values, 0.0)
+  left = values[:, 0, :, ::-1]
+  upper = values[:, 1, ::-1]
+  upper_left = values[:, 2, ::-1, ::-1]
+  flags = np.column_stack([present, np.ones(count, bool)])
+  flags = np.broadcast_to(flags[:, np.newaxis, np.newaxis], (count, height, width, flags.shape[-1]))
+  return np.concatenate([left, upper, upper_left, flags], axis=-1)
 
 
 class TileLayout:
-  """Where tiles lie.
+  """Hold where the tiles of a segment lie in their pictures.
 
   Args:
     tile_shape: `(H, W, C)`.
-    runs: of the dtype `RUN`, in the order of the tiles.
-    step: rows and columns of which the coded part of a tile is a multiple (cutting.py).
+    runs: array of dtype `RUN`, in the order of the tiles.
+    step: the coded part of a tile is a multiple of these rows and columns (cutting.py).
 
   Attributes:
-    runs: as given.
-    inside: int64 `[N, 2]`, rows and columns of each tile that lie inside of its picture.
+    runs: the argument.
+    inside: int64 `[N, 2]`, rows and columns of each tile that lie inside its picture.
     sizes: int64 `[N, 2]`, rows and columns of each tile that are coded.
     waves: int64 `[N]`: a tile's neighbours are in lower waves, and all tiles of a wave have one size.
     order: int64 `[N]`, the tiles in the order in which they are pushed.
 
   Raises:
-    ValueError: for runs that pictures do not have.
+    ValueError: if a run has no tiles, or more than its picture has.
   """
 
   def __init__(self, tile_shape: tuple[int, int, int], runs: np.ndarray, step: tuple[int, int]) -> None:
     self.runs = runs
-    size, counts = np.array(tile_shape[:2]), runs["count"].astype(np.int64)
-    number = np.repeat(np.arange(len(runs)), counts)  # of the run of each tile
-    pictures, first = np.stack([runs["height"], runs["width"]], axis=-1).astype(np.int64), runs["first"].astype(int)
+    size = np.array(tile_shape[:2])
+    pictures = np.column_stack([runs["height"], runs["width"]]).astype(np.int64)
+    first = runs["first"].astype(np.int64)
+    counts = runs["count"].astype(np.int64)
     grids = -(-pictures // size)
-    if (grids == 0).any() or (counts == 0).any() or (first + counts > grids[:, 0] * grids[:, 1]).any():
+    is_invalid = np.any(grids == 0, axis=-1) | (counts == 0) | (first + counts > np.prod(grids, axis=-1))
+    if np.any(is_invalid):
       raise ValueError("its layout is invalid")
-    in_run = np.arange(len(number)) - (np.cumsum(counts) - counts)[number]
-    place = in_run + first[number]
-    columns = grids[number, 1]
-    position = np.stack(np.divmod(place, columns), axis=-1)
-    self.inside = np.minimum(pictures[number] - position * size, size)
+    run = np.repeat(np.arange(len(runs)), counts)  # the run of each tile
+    starts = np.cumsum(counts) - counts
+    in_run = np.arange(len(run)) - starts[run]
+    columns = grids[run, 1]
+    position = np.column_stack(np.divmod(first[run] + in_run, columns))
+    self.inside = np.minimum(pictures[run] - position * size, size)
     self.sizes = coded_sizes(self.inside, tile_shape, step)
-    self._neighbours = np.full((len(number), len(OFFSETS)), -1)
+    self._neighbours = np.full((len(run), len(OFFSETS)), -1)
     for k, (row, column) in enumerate(OFFSETS):
-      neighbour = row * columns + column
-      there = (np.min(position + (row, column), axis=-1) >= 0) & (in_run + neighbour >= 0)
-      self._neighbours[there, k] = np.flatnonzero(there) + neighbour[there]
+      distance = row * columns + column  # in tiles, in row-major order
+      in_picture = np.all(position + (row, column) >= 0, axis=-1)
+      exists = in_picture & (in_run + distance >= 0)
+      self._neighbours[exists, k] = np.flatnonzero(exists) + distance[exists]
     self.waves = _waves(position, self.sizes, self.sizes < size)
     self.order = np.argsort(-self.waves, kind="stable")
 
@@ -96,26 +105,31 @@ class TileLayout:
     cls, tile_shape: tuple[int, int, int], runs: Sequence[tuple[int, int, int, int]], step: tuple[int, int]
   ) -> TileLayout:
     """Return the layout of runs `(height, width, first, count)`."""
-    return cls(tile_shape, np.array(list(runs), RUN), step)
+    array = np.array(list(runs), RUN)
+    return cls(tile_shape, array, step)
 
   @classmethod
   def from_single_tiles(cls, tile_shape: tuple[int, int, int], count: int) -> TileLayout:
-    """Return the layout of tiles that are pictures of their own."""
-    return cls.from_runs(tile_shape, [(*tile_shape[:2], 0, 1)] * count, tile_shape[:2])
+    """Return the layout of `count` pictures of one tile each."""
+    height, width, _ = tile_shape
+    return cls.from_runs(tile_shape, [(height, width, 0, 1)] * count, (height, width))
 
   def of_one_wave(self, indices: list[int]) -> list[int]:
-    """Return the first of `indices`, and those after it that are of its wave."""
-    other = np.flatnonzero(self.waves[indices] != self.waves[indices[0]])
-    return indices[: other[0]] if len(other) else indices
+    """Return the first of `indices`, and the tiles right after it in the same wave."""
+    first = self.waves[indices[0]]
+    return list(itertools.takewhile(lambda index: self.waves[index] == first, indices))
 
   def context(self, tiles: np.ndarray, indices: np.ndarray, levels: int) -> np.ndarray:
-    """Return the context of the tiles `indices`, as of `tile_context`, from those of all `[N, H, W, C]`."""
+    """Return the context of the tiles `indices`, see `tile_context`, given all tiles `[N, H, W, C]`."""
     neighbours = self._neighbours[indices]
-    return tile_context(tiles[neighbours], neighbours >= 0, levels)
+    present = neighbours >= 0
+    return tile_context(tiles[neighbours], present, levels)
 
 
 def _waves(position, sizes, is_cut):
-  """Return the waves of tiles by row and column, their sizes, and whether these are less than a whole tile's."""
+  """Return the wave of each tile, given its row and column, its size, and which sides are less than a whole tile's."""
+  cut_sides = np.sum(is_cut, axis=-1)
   steps = np.sum(position * ~is_cut, axis=-1)
-  keys = np.column_stack([np.sum(is_cut, axis=-1), sizes, steps])
-  return np.unique(keys, axis=0, return_inverse=True)[1].reshape(len(keys))
+  keys = np.column_stack([cut_sides, sizes, steps])
+  _, waves = np.unique(keys, axis=0, return_inverse=True)
+  return waves.reshape(len(keys))
