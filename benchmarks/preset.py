@@ -68,7 +68,7 @@ def main(argv):
 
   model, settings = preset.load()  # in float16: what is measured is what ships
   counts = [int(count) for count in FLAGS.num_samples]
-  result = evaluate_bits_per_dim(model, dataset.test, counts, given=given_of(dataset, "test", model.config))
+  result = evaluate_bits_per_dim(model, dataset.test, counts, conditioning=given_of(dataset, "test", model.config))
   codecs = measure_codecs(dataset.test)
   write_record(preset.evaluation, "test", result, dataset.fingerprint(), preset.weights_info(), 0, codecs)
   print(result, *codecs, sep="\n")

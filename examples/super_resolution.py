@@ -52,7 +52,7 @@ def train(dataset, folder, config, condition=None):
 def bits_per_dim(model, images, condition=None):
   """Bits/dim of the importance-weighted bound of 16 samples."""
   given = None if condition is None else {"condition": condition}
-  return evaluation.evaluate_bits_per_dim(model, images, 16, given=given).best
+  return evaluation.evaluate_bits_per_dim(model, images, 16, conditioning=given).best
 
 
 def main(argv):

@@ -102,10 +102,10 @@ def classify(
   bounds = Scorer(model, num_samples, seed).class_log_likelihoods(images, batch_size)
   rows, without, gain, error = np.arange(len(labels)), None, None, None
   of_classes = bounds[:, : model.config.num_classes]
-  given = model.to_bits_per_dim(of_classes[rows, labels])
+  with_label = model.to_bits_per_dim(of_classes[rows, labels])
   if model.config.label_dropout:
     unlabelled = model.to_bits_per_dim(bounds[:, -1])
-    without, gain = float(unlabelled.mean()), float((unlabelled - given).mean())
-    error = float((unlabelled - given).std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else math.nan
+    without, gain = float(unlabelled.mean()), float((unlabelled - with_label).mean())
+    error = float((unlabelled - with_label).std(ddof=1) / math.sqrt(len(rows))) if len(rows) > 1 else math.nan
   correct = int(np.sum(of_classes.argmax(axis=1) == labels))
-  return Classification(len(rows), num_samples, correct, float(given.mean()), without, gain, error)
+  return Classification(len(rows), num_samples, correct, float(with_label.mean()), without, gain, error)

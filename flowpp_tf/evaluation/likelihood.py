@@ -104,7 +104,7 @@ def evaluate_bits_per_dim(
   seed: Seed = 0,
   partial: Path | None = None,
   verbose: int = 0,
-  given: Mapping[str, np.ndarray] | None = None,
+  conditioning: Mapping[str, np.ndarray] | None = None,
   inside: np.ndarray | None = None,
 ) -> BitsPerDim:
   """Measure the bounds over a set of images.
@@ -119,7 +119,7 @@ def evaluate_bits_per_dim(
     partial: path of a .npy file with partial results, from which the next call with the same arguments resumes;
       deleted at the end.
     verbose: 1 for a progress bar with the running estimate of the single-sample bound.
-    given: what the images of a conditional model are given, by name: "labels" `[N]`, "condition" `[N, ...]`.
+    conditioning: what the images of a conditional model are given, by name: "labels" `[N]`, "condition" `[N, ...]`.
     inside: of a model with `tile_neighbours`, rows and columns of each tile that lie inside of its picture, integers
       `[N, 2]`; None for whole tiles. Tiles are measured as an archive codes them, and bits/dim are those of all tiles
       for the values inside.
@@ -147,19 +147,19 @@ def evaluate_bits_per_dim(
   check_count("verbose", verbose, 0)
   counts = [1] if model.has_exact_density else sorted({1, *map(int, counts)})  # there is no noise to draw more often
   model.check_images(images[:1])
-  unknown = {*(given or {})} - {"labels", "condition"}
-  if unknown:
-    raise InputError(f"`given` must have the keys labels and condition, got {', '.join(map(repr, unknown))}")
-  given = {name: value.numpy() for name, value in model.check_conditioning(len(images), **(given or {})).items()}
+  conditioning = conditioning or {}
+  if unknown := {*conditioning} - {"labels", "condition"}:
+    raise InputError(f"`conditioning` must have the keys labels and condition, got {', '.join(map(repr, unknown))}")
+  conditioning = {name: value.numpy() for name, value in model.check_conditioning(len(images), **conditioning).items()}
   if inside is not None:
     inside = check_inside(inside, len(images), model.config.image_shape)
   shape = (len(images), counts[-1], len(BoundTerms._fields))
-  draws = (
-    np.full(shape, np.nan, model.variable_dtype)
-    if partial is None
-    else _open_partial(partial, shape, model.variable_dtype, _question(model, images, given, inside, batch_size, seed))
-  )
-  _measure(model, images, given, draws, batch_size, as_seed(seed), verbose, inside)
+  if partial is None:
+    draws = np.full(shape, np.nan, model.variable_dtype)
+  else:
+    question = _question(model, images, conditioning, inside, batch_size, seed)
+    draws = _open_partial(partial, shape, model.variable_dtype, question)
+  _measure(model, images, conditioning, draws, batch_size, as_seed(seed), verbose, inside)
   result = _summarize(model, draws, counts, inside)
   if partial is not None:
     pathlib.Path(partial).unlink(missing_ok=True)  # another process with the same question may have ended first
@@ -187,13 +187,13 @@ def _bound_terms(model, dtype, names):
   )
 
 
-def _measure(model, images, given, draws, batch_size, seed, verbose, inside):
+def _measure(model, images, conditioning, draws, batch_size, seed, verbose, inside):
   """Fill `draws [N, K, terms]` where they are NaN."""
   whole = model.config.image_shape[:2]
 
   @functools.lru_cache(KEPT_SIZES)
   def of_size(*size):
-    return _bound_terms(model if size == whole else model.cropped(*size), images.dtype, [*given])
+    return _bound_terms(model if size == whole else model.cropped(*size), images.dtype, [*conditioning])
 
   sizes = np.broadcast_to(whole, (len(images), 2))
   if inside is not None:
@@ -208,7 +208,7 @@ def _measure(model, images, given, draws, batch_size, seed, verbose, inside):
     for i, batch in enumerate(evaluation_batches(images, batch_size)):
       batch = model.check_images(batch)
       part = slice(i * batch_size, (i + 1) * batch_size)
-      rows, values = draws[part], [value[part] for value in given.values()]
+      rows, values = draws[part], [value[part] for value in conditioning.values()]
       for k in range(samples):
         if missing[i, k]:
           noise = model.sample_noise([len(batch)], fold_in(fold_in(fold_in(seed, i), k), NOISE))
@@ -245,12 +245,12 @@ def _summarize(model, draws, counts, inside):
   return BitsPerDim(len(draws), tuple(map(bound, counts)), by_name)
 
 
-def _question(model, images, given, inside, batch_size, seed):
+def _question(model, images, conditioning, inside, batch_size, seed):
   """Return the SHA-256 of all that draws depend on; a random seed is the same question in each call."""
   fixed = None if seed is None else as_seed(seed).numpy().tolist()
   digest = hashlib.sha256(repr((model.config, batch_size, fixed)).encode())
   batches = (images[i : i + batch_size] for i in range(0, len(images), batch_size))
-  for values in itertools.chain(model.weights, given.values(), [() if inside is None else inside], batches):
+  for values in itertools.chain(model.weights, conditioning.values(), [() if inside is None else inside], batches):
     array = np.asarray(values)
     digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
   return digest.digest()

@@ -118,9 +118,9 @@ class BitMaps:
     """Return the maps of tiles, 0 outside of their sizes."""
     maps = np.zeros(tiles.shape[:3])
     for (height, width), chosen in by_size(sizes):
-      given = contexts[chosen, :height, :width] if self._model.config.tile_neighbours else None
+      neighbours = contexts[chosen, :height, :width] if self._model.config.tile_neighbours else None
       scorer = self._of_size(height, width)
-      bits = scorer(tiles[chosen, :height, :width], batch_size=len(chosen), condition=given).total
+      bits = scorer(tiles[chosen, :height, :width], batch_size=len(chosen), condition=neighbours).total
       maps[chosen, :height, :width] = bits
     return [*maps]
 

@@ -134,10 +134,10 @@ class PositionScorer:
     """
     check_count("batch_size", batch_size, high=2**63 - 1)
     images, parts = tf.cast(self._model.check_images(as_images("images", images)), self._pixels), []
-    given = self._model.check_conditioning(len(images), labels, condition)
+    conditioning = self._model.check_conditioning(len(images), labels, condition)
     for i in range(0, len(images), batch_size):
       batch = images[i : i + batch_size]
-      some = [value[i : i + batch_size] for value in given.values()]
+      some = [value[i : i + batch_size] for value in conditioning.values()]
       parts.append([self._terms(batch, tf.repeat(noise[None], len(batch), axis=0), *some) for noise in self._noise])
     return _combined(np.concatenate(parts, axis=1).astype(np.float64))
 

@@ -70,8 +70,8 @@ def sample_pictures(
     part = of_size(rows, columns)
     for first in range(0, len(of_wave), batch_size):
       chosen = of_wave[first : first + batch_size]
-      given = layout.context(tiles, chosen, levels)[:, :rows, :columns]
+      neighbours = layout.context(tiles, chosen, levels)[:, :rows, :columns]
       latents = z[chosen][tuple(map(slice, (len(chosen), *part.coupling_flow.latent_shape)))]
-      drawn = part.decode(latents, condition=given).numpy()
+      drawn = part.decode(latents, condition=neighbours).numpy()
       tiles[chosen] = np.pad(drawn, ((0, 0), (0, h - rows), (0, w - columns), (0, 0)), mode="edge")
   return np.stack([from_tiles(part, height, width) for part in np.split(tiles, n)])

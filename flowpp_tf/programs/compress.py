@@ -238,7 +238,7 @@ def _print_estimate(model, tiles, count, pixel_bytes, kept_bytes, contexts=None,
       f"the model has {model.config.levels} levels; {int((~fits).sum())} of {len(tiles)} tiles have more"
     )
   process.phase(f"measuring {len(tiles):,} images or tiles")
-  bound = evaluate_bits_per_dim(model, tiles, 1, given=given, inside=inside).bounds[0]
+  bound = evaluate_bits_per_dim(model, tiles, 1, conditioning=given, inside=inside).bounds[0]
   size = int(bound.bits_per_dim * dims / 8) + kept_bytes
   print(
     f"estimate: {size_text(size)} for {size_text(pixel_bytes)} of pixels"

@@ -61,7 +61,7 @@ def _bits_from_flags(model, dataset, fingerprint, checkpoint, output, workers):
       FLAGS.seed,
       partial=output.with_name(f"evaluation-{name}.npy") if workers.chief else None,
       verbose=int(sys.stderr.isatty() and workers.chief),
-      given=data_flags.given_of(covering, split, model.config, len(images)),
+      conditioning=data_flags.given_of(covering, split, model.config, len(images)),
       inside=inside,
     )
     if workers.chief:

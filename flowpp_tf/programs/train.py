@@ -122,7 +122,7 @@ def _test(workdir: Workdir, dataset: ImageDataset, num_samples: int, eval_images
   given = data_flags.given_of(dataset, "test", model.config, eval_images)
   images, shown = dataset.test[:eval_images], int(sys.stderr.isatty())
   _say(f"measuring {len(images):,} test images, {num_samples} sample(s) each")
-  result = evaluate_bits_per_dim(model, images, num_samples, given=given, verbose=shown, inside=inside)
+  result = evaluate_bits_per_dim(model, images, num_samples, conditioning=given, verbose=shown, inside=inside)
   write_record(workdir.evaluation, "test", result, fingerprint, workdir.weights_info(), seed=0)
   _say(headed_table("test", result, fingerprint["digest"]))
   batched, classes = BatchedModel(model), range(model.config.num_classes)

@@ -122,13 +122,13 @@ def fit(
   return trainer.run(train, held_out, steps, batch_size, patience, rng, verbose)
 
 
-def _default_weight_decay(rows, given):
+def _default_weight_decay(rows, has_context):
   """Return the decay for a number of rows; docs/benchmarks/vector_flows.md says which data chose it.
 
   It is strong enough that networks of few rows forget what no gradient renews, and couplings become elementwise. With a
   context they may not: kernels are all by which the density depends on it.
   """
-  return min(1.0, 100 / rows) if given else min(10.0, 3000 / rows)
+  return min(1.0, 100 / rows) if has_context else min(10.0, 3000 / rows)
 
 
 def _split(flow, data, context, validation, validation_context, rng):
@@ -207,7 +207,7 @@ class _Trainer:
     start = [array[spread] for array in rows]
     norms = [part for part in flow.submodules if isinstance(part, ActNorm)]
     if hasattr(flow, "initialize") and norms and not any(part.is_initialized() for part in norms):
-      self._given(start[1:]).initialize(start[0])
+      self._conditioned(start[1:]).initialize(start[0])
     else:
       self._log_prob(start[0][:1], *(array[:1] for array in start[1:]))  # networks of TFP have their weights after it
     self._variables = list(flow.trainable_variables)
@@ -232,11 +232,11 @@ class _Trainer:
     self._step = compiled(self._take_step_in_replica, tf.TensorSpec([None], tf.int32))
     self._evaluate = compiled(self._log_prob, *(tf.TensorSpec([None, *r.shape[1:]], r.dtype) for r in self._rows))
 
-  def _given(self, context):
+  def _conditioned(self, context):
     return self._flow.given(*context) if context else self._flow
 
   def _log_prob(self, x, *context):
-    return self._given(context).log_prob(x)
+    return self._conditioned(context).log_prob(x)
 
   def _take_step(self, indices):
     """Take a step on the rows with these indices."""

@@ -440,9 +440,9 @@ def _initialize(state, batches, init_from, workers, log_fn):
     log_fn(f"begins with the weights of {init_from.path}")
     return
   count = min(state.config.init_batch_size or state.config.images_per_step, len(batches.dataset.train))
-  images, given = unpack_batch(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
+  images, conditioning = unpack_batch(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
   log_fn(f"initialising on {len(images)} images")
-  bound = state.model.initialize(images, seed=state.config.seed, **given)
+  bound = state.model.initialize(images, seed=state.config.seed, **conditioning)
   workers.broadcast([v.value for v in state.model.weights])  # hosts may round differently
   state.reset_ema()
   bits = float(tf.reduce_mean(state.model.to_bits_per_dim(bound)))

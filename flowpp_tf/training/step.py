@@ -126,7 +126,7 @@ def train_step(state: TrainState, batch: Any) -> None:
 def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
   """Return sums over this replica's images, in replica context: of bits/dim times weight, and of weights."""
   replica = tf.distribute.get_replica_context()
-  images, given = unpack_batch(batch, state.model.config)
+  images, conditioning = unpack_batch(batch, state.model.config)
   size = shape_of(images)[0]
   # The same noise in every validation: two validations differ only by their weights.
   noise = step_noise(
@@ -136,12 +136,11 @@ def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[
     size * replica.replica_id_in_sync_group,
     size,
   )
-  bound = concat_shards(
-    lambda images, noise, *values: state.model.log_prob_bound(images, noise=noise, seed=0, **dict(zip(given, values))),
-    images,
-    noise,
-    *given.values(),
-  )
+
+  def lane(images, noise, *values):
+    return state.model.log_prob_bound(images, noise=noise, seed=0, **dict(zip(conditioning, values)))
+
+  bound = concat_shards(lane, images, noise, *conditioning.values())
   bits = tf.cast(state.model.to_bits_per_dim(bound), weights.dtype)
   return tf.reduce_sum(bits * weights), tf.reduce_sum(weights)
 
@@ -170,7 +169,7 @@ def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
   return fold_in(fold_in(seed, "dropout"), 0)  # the 0 only keeps the masks that a seed has always given
 
 
-def _gradients(state, images, given, seed, scale):
+def _gradients(state, images, conditioning, seed, scale):
   """Return the bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
   replica = tf.distribute.get_replica_context()
   model, microbatches = state.model, state.config.accumulate
@@ -182,7 +181,12 @@ def _gradients(state, images, given, seed, scale):
   def lane(images, noise, places, *values):
     with tf.GradientTape() as tape:
       bound = model.log_prob_bound(
-        images, noise=noise, training=True, seed=dropout_seed(seed), batch_offset=places[0], **dict(zip(given, values))
+        images,
+        noise=noise,
+        training=True,
+        seed=dropout_seed(seed),
+        batch_offset=places[0],
+        **dict(zip(conditioning, values)),
       )
       # This lane's share of the mean over microbatches and lanes: gradients are then only summed.
       loss = -tf.reduce_mean(bound) * (
@@ -198,7 +202,7 @@ def _gradients(state, images, given, seed, scale):
     noise = step_noise(model, seed, images_here * replica.num_replicas_in_sync, first, size)
     share = lambda t: t if microbatches == 1 else t[size * index : size * (index + 1)]
     bounds, gradients = zip(
-      *map_shards(lane, share(images), noise, first + tf.range(size), *map(share, given.values()))
+      *map_shards(lane, share(images), noise, first + tf.range(size), *map(share, conditioning.values()))
     )
     return tf.concat(bounds, axis=0), [sum_shards(parts) for parts in zip(*gradients)]
 
@@ -230,7 +234,12 @@ def _gradients(state, images, given, seed, scale):
 
 
 def first_non_finite(
-  model: FlowPlusPlus, images: TensorLike, noise: TensorLike, seed: Seed, batch_offset: int = 0, **given: TensorLike
+  model: FlowPlusPlus,
+  images: TensorLike,
+  noise: TensorLike,
+  seed: Seed,
+  batch_offset: int = 0,
+  **conditioning: TensorLike,
 ) -> str | None:
   """Return what made the bound of some images, or its gradient, not finite.
 
@@ -243,7 +252,7 @@ def first_non_finite(
     noise: the dequantizer's draws, as in `log_prob_bound`.
     seed: of the dropout masks.
     batch_offset: as in `log_prob_bound`.
-    **given: labels and condition, as in `log_prob_bound`.
+    **conditioning: labels and condition, as in `log_prob_bound`.
 
   Returns:
     A sentence, or None if all is finite.
@@ -251,7 +260,7 @@ def first_non_finite(
 
   def loss():
     return -tf.reduce_mean(
-      model.log_prob_bound(images, noise=noise, seed=seed, training=True, batch_offset=batch_offset, **given)
+      model.log_prob_bound(images, noise=noise, seed=seed, training=True, batch_offset=batch_offset, **conditioning)
     )
 
   with tf.GradientTape() as tape:
@@ -277,11 +286,11 @@ def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int
     replicas: number of devices that took the step.
     step: its number.
   """
-  images, given = unpack_batch(batch, state.model.config)
+  images, conditioning = unpack_batch(batch, state.model.config)
   seed, size = step_seed(state.config.seed, step), len(images) // (replicas * state.config.accumulate)
   for first in range(0, len(images), size):
     noise = step_noise(state.model, seed, len(images), first, size)
-    share = {name: value[first : first + size] for name, value in given.items()}
+    share = {name: value[first : first + size] for name, value in conditioning.items()}
     if found := first_non_finite(state.model, images[first : first + size], noise, dropout_seed(seed), first, **share):
       return found
   return "no non-finite value was found on re-evaluation"

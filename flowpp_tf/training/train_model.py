@@ -120,14 +120,14 @@ def _recipe(config):
 
 def _dataset(images, labels, recipe, settings):
   """Return the data set, and what a run records of it; nothing of one that has no name by which it could be loaded."""
-  given = {name for name, value in settings.items() if value is not None}
-  for name in sorted(given & _OF_THE_PROGRAM):
+  changed = {name for name, value in settings.items() if value is not None}
+  for name in sorted(changed & _OF_THE_PROGRAM):
     raise InputError(f"`{name}` is a setting of `bin/train`, which `fpp.train` does not have")
   if isinstance(images, (str, ImageDataset)) and labels is not None:
     raise InputError("`labels` must be None for a data set, which has its own")
   if isinstance(images, str):
-    return _named(images, recipe, {name: recipe.settings[name] for name in given & _OF_A_NAMED_SET})
-  for name in sorted(given & _OF_A_NAMED_SET):
+    return _named(images, recipe, {name: recipe.settings[name] for name in changed & _OF_A_NAMED_SET})
+  for name in sorted(changed & _OF_A_NAMED_SET):
     raise InputError(f"`{name}` must be None, as `images` is not the name of a data set")
   if not isinstance(images, ImageDataset):
     images = _of_array(as_array("images", images), labels, recipe.config)

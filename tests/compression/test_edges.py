@@ -265,7 +265,7 @@ def test_bits_per_dim_of_tiles_at_edges_are_those_of_the_values_inside():
   image = picture(16, 26)
   tiles, layout = layout_of(image)
   context = layout.context(tiles, np.arange(len(tiles)), 256).astype(np.float32)
-  result = evaluate_bits_per_dim(model(), tiles, seed=5, given={"condition": context}, inside=layout.inside)
+  result = evaluate_bits_per_dim(model(), tiles, seed=5, conditioning={"condition": context}, inside=layout.inside)
   noise = model().sample_noise([len(tiles)], fold_in(fold_in(fold_in(as_seed(5), 0), 0), NOISE)).numpy()
   bits = bits_of(tiles, layout, noise)
   mean = bits.sum() / image.size
@@ -275,4 +275,4 @@ def test_bits_per_dim_of_tiles_at_edges_are_those_of_the_values_inside():
   error = np.std(bits - mean * values, ddof=1) / math.sqrt(len(tiles)) / values.mean()  # of a ratio of means
   np.testing.assert_allclose(result.bounds[0].standard_error, error, rtol=1e-4)
   with pytest.raises(fpp.InputError, match="`inside` must be integers from 1"):
-    evaluate_bits_per_dim(model(), tiles, given={"condition": context}, inside=layout.inside + 1)
+    evaluate_bits_per_dim(model(), tiles, conditioning={"condition": context}, inside=layout.inside + 1)

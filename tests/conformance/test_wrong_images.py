@@ -73,7 +73,7 @@ EAGER = {
   "Scorer.log_likelihood": lambda m, x: evaluation.Scorer(m).log_likelihood(x),
   "Scorer.bits_per_dim": lambda m, x: evaluation.Scorer(m).bits_per_dim(x),
   "classify": lambda m, x: evaluation.classify(m, x, LABELS),
-  "evaluate_bits_per_dim": lambda m, x: evaluation.evaluate_bits_per_dim(m, x, given={"labels": 0}),
+  "evaluate_bits_per_dim": lambda m, x: evaluation.evaluate_bits_per_dim(m, x, conditioning={"labels": 0}),
   "image_grid": lambda m, x: evaluation.image_grid(x, m.config.levels),
   "ImageDataset": lambda m, x: data.ImageDataset("wrong", m.config.levels, IMAGES, x, IMAGES),
 }

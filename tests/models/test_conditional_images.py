@@ -221,7 +221,7 @@ def test_a_run_makes_the_condition_of_each_image(tmp_path):
   training.run_training(config, settings, dataset, training.Workdir(tmp_path), condition=mean, log_fn=lambda line: None)
   made, _ = training.Workdir(tmp_path).load()
   condition = mean(dataset.test)
-  bits = lambda condition: evaluation.evaluate_bits_per_dim(made, dataset.test, given={"condition": condition})
+  bits = lambda condition: evaluation.evaluate_bits_per_dim(made, dataset.test, conditioning={"condition": condition})
   assert bits(condition).best.bits_per_dim < bits(-condition.numpy()).best.bits_per_dim - 0.1
 
 

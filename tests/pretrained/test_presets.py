@@ -257,7 +257,7 @@ def test_bits_per_dim_are_near_those_of_the_card(name):
   dataset = load_dataset(record["data"]["name"], labels=model.config.num_classes > 0)
   every = slice(None, None, len(dataset.test) // 60)
   given = {"labels": dataset.labels["test"][every]} if dataset.labels else None
-  found = evaluation.evaluate_bits_per_dim(model, dataset.test[every], 1, batch_size=20, given=given)
+  found = evaluation.evaluate_bits_per_dim(model, dataset.test[every], 1, batch_size=20, conditioning=given)
   expected = record["bounds"][0]
   error = np.hypot(found.best.standard_error, expected["standard_error"])
   assert abs(found.best.bits_per_dim - expected["bits_per_dim"]) < 4 * error

@@ -143,9 +143,9 @@ _EVALUATION = {
     partial=optional(path(lambda w: w.new("partial.npy"), there=False)),
     verbose=count(0, low=0, huge=same(0)).but("boolean"),
   ),
-  "evaluate_bits_per_dim/given": row(
-    lambda w: lambda given: evaluation.evaluate_bits_per_dim(w.labelled, IMAGES, given=given),
-    given=mapping({"labels": LABELS})
+  "evaluate_bits_per_dim/conditioning": row(
+    lambda w: lambda conditioning: evaluation.evaluate_bits_per_dim(w.labelled, IMAGES, conditioning=conditioning),
+    conditioning=mapping({"labels": LABELS})
     .also(("labels of others", {"labels": LABELS[:2]}), ("key", {"label": LABELS}))
     .named("labels"),
   ),
