@@ -1,7 +1,8 @@
-"""The exceptions of the package, and their texts; checks.py has the checks that raise an `InputError`."""
+"""The exceptions of the package, and pieces of its messages; checks.py has the checks that raise an `InputError`."""
 
 from collections.abc import Iterable
 import difflib
+import math
 import textwrap
 
 _LONGEST = 2000  # characters of a message
@@ -57,3 +58,15 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
   names = textwrap.shorten(", ".join(known), _LONGEST_LIST, placeholder=" ...")
   hint = f"did you mean {' or '.join(close)}?" if close else f"known: {names}"
   return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def with_error(value: float, error: float | None, form: str = ".4f") -> str:
+  """Return a figure with its standard error, "1.8200 +- 0.0180", or alone where a single example has none.
+
+  Args:
+    value: the figure.
+    error: its standard error; None or NaN for none.
+    form: how the figure is written; the error has as many digits, and no sign.
+  """
+  text = f"{value:{form}}"
+  return text if error is None or math.isnan(error) else f"{text} +- {error:{form.lstrip('+')}}"

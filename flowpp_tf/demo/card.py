@@ -6,7 +6,7 @@ import math
 import re
 from typing import Any
 
-from flowpp_tf.core.report import with_error
+from flowpp_tf.core.errors import with_error
 from flowpp_tf.data import describe
 from flowpp_tf.demo.about import about, evaluated_split
 from flowpp_tf.demo.engine import Engine, SavedModelEngine

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_shape, check_uniform_noise
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.report import progress_bar
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.models import FlowPlusPlus
 from flowpp_tf.types import Seed, TensorLike
@@ -117,7 +117,7 @@ def batches(count: int, size: int) -> Iterator[slice]:
 
   On a terminal, more than one batch shows a progress bar.
   """
-  with progress_bar(count, "image", shown=None if count > size else False) as bar:
+  with tqdm.tqdm(total=count, unit="image", disable=None if count > size else True) as bar:
     for start in range(0, count, size):
       stop = min(start + size, count)
       yield slice(start, stop)

@@ -9,8 +9,7 @@ import math
 import numpy as np
 
 from flowpp_tf.core.checks import as_array, check_arguments, check_labels
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.report import with_error
+from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.data.source import as_images
 from flowpp_tf.evaluation.scores import Scorer
 from flowpp_tf.models import FlowPlusPlus

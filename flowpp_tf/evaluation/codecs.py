@@ -19,8 +19,7 @@ import numpy as np
 
 from flowpp_tf.core.checks import as_array, check_pixels
 from flowpp_tf.core.environment import check_extra, import_extra
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.report import with_error
+from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.data.images import parallel_map
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.tiles.cutting import check_inside

@@ -16,11 +16,11 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
+import tqdm
 
 from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import NOISE, as_seed, fold_in
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.report import progress_bar, with_error
+from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.data import evaluation_batches
 from flowpp_tf.data.source import Images, as_images
 from flowpp_tf.devices import Workers
@@ -204,7 +204,7 @@ def _measure(model, images, conditioning, draws, batch_size, seed, verbose, insi
 
   samples = draws.shape[1]
   total, count = 0.0, 0
-  with progress_bar(missing.size, "batch of draws", shown=bool(verbose)) as bar:
+  with tqdm.tqdm(total=missing.size, unit="batch of draws", disable=not verbose) as bar:
     for i, batch in enumerate(evaluation_batches(images, batch_size)):
       batch = model.check_images(batch)
       part = slice(i * batch_size, (i + 1) * batch_size)

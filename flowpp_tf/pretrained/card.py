@@ -6,7 +6,7 @@ from typing import Any
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.config.size import model_size
-from flowpp_tf.core.report import with_error
+from flowpp_tf.core.errors import with_error
 from flowpp_tf.version import __version__
 
 _TAGS = ("normalizing-flow", "flow++", "density-estimation", "image-generation", "tensorflow", "keras")

@@ -11,6 +11,7 @@ import types
 
 from absl import flags
 import numpy as np
+import tqdm
 
 from flowpp_tf.compression import ArchiveReader, ArchiveWriter, TieredCodec, compress_to, read_images
 from flowpp_tf.compression.archive import VERSION, VERSION_OF_ENTRIES
@@ -26,8 +27,7 @@ from flowpp_tf.compression.pictures import (
   write_pictures,
 )
 from flowpp_tf.core.checks import pixel_dtype
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.report import progress_bar, with_error
+from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.evaluation import BitMaps, Scorer, evaluate_bits_per_dim
 from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus
@@ -65,7 +65,7 @@ def _compress_images(model, workdir, images, options):
 
   def write(file):
     process.phase(f"coding {len(images):,} images")
-    with progress_bar(len(images), "image") as bar:
+    with tqdm.tqdm(total=len(images), unit="image", disable=None) as bar:
       compress_to(
         file,
         coder,
@@ -110,7 +110,7 @@ def _compress_files(model, workdir, folder, names, options):
   def write(file):
     version = _version(folder, names, common, options)
     process.phase(f"coding {len(names):,} files, {size_text(total)}")
-    with progress_bar(total, "B") as bar:
+    with tqdm.tqdm(total=total, unit="B", unit_scale=True, disable=None) as bar:
       progress = FileProgress(bar, sizes, shape)
       writer = ArchiveWriter(file, coder, "files", options.embed_model, options.batch_size, progress.coded, version)
       fallen = write_pictures(writer, map(progress.read, pictures(read)), shape, options.segment_images)

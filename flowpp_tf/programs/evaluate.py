@@ -9,8 +9,7 @@ import sys
 from absl import flags
 import numpy as np
 
-from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.report import with_error
+from flowpp_tf.core.errors import InputError, with_error
 from flowpp_tf.evaluation import classify, evaluate_bits_per_dim, measure_codecs, read_record, write_record
 from flowpp_tf.programs import data_flags, device_flags, flag_kinds, model_flags, process
 from flowpp_tf.programs.evaluate_flags import counts_from_flags

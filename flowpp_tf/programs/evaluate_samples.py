@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from flowpp_tf.core.report import with_error
+from flowpp_tf.core.errors import with_error
 from flowpp_tf.data import ImageDataset
 from flowpp_tf.evaluation import BatchedModel, FeatureNetwork, SampleEvaluator, SampleQuality
 from flowpp_tf.evaluation.record import write_entry

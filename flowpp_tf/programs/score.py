@@ -10,9 +10,9 @@ import pathlib
 import sys
 
 from absl import flags
+import tqdm
 
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.report import progress_bar
 from flowpp_tf.data import images as image_files
 from flowpp_tf.data.arrays import load_array
 from flowpp_tf.evaluation import BitMaps, Scorer, load_typical, measure_typical
@@ -61,7 +61,7 @@ def score_from_flags() -> None:
 
   rows = []
   process.phase(f"scoring {count:,} images")
-  with progress_bar(count, "image") as bar:
+  with tqdm.tqdm(total=count, unit="image", disable=None) as bar:
     while batch := list(itertools.islice(items, batch_size)):
       readable = [(name, image) for name, image, _ in batch if image is not None]
       scores = iter(measure.texts(*zip(*readable, strict=True)) if readable else ())
@@ -158,7 +158,7 @@ def _typical_mean(workdir, workers, scorer, key, own_data, batch_size):
     typical = known(key)  # measured before, of data that are not those of training
   if typical is None:
     process.phase("measuring the validation split of the run, for the typicality")
-    with progress_bar(min(len(dataset.validation), key["typical_images"]), "image") as bar:
+    with tqdm.tqdm(total=min(len(dataset.validation), key["typical_images"]), unit="image", disable=None) as bar:
       typical = measure_typical(scorer, dataset.validation, key["typical_images"], batch_size, bar.update)
     try:
       if workers.chief:

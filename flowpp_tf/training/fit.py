@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tqdm
 
 from flowpp_tf.bijectors import ActNorm, Invertible1x1Conv, Invertible1x1ConvLU
 from flowpp_tf.bijectors.normalization import check_resolved
 from flowpp_tf.core.checks import INT32_MAX, as_array, check_all_finite, check_arguments, check_count, check_number
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged
-from flowpp_tf.core.report import progress_bar
 from flowpp_tf.layers import Flow
 from flowpp_tf.training.optimizer import Adam
 from flowpp_tf.training.schedules import learning_rate_schedule
@@ -263,7 +263,7 @@ class _Trainer:
     history: list[tuple] = []
     best, best_step, weights, waited = -math.inf, 0, None, 0
     held_out = held_out and [tf.constant(array) for array in held_out]
-    with progress_bar(steps, "step", shown=verbose) as bar:
+    with tqdm.tqdm(total=steps, unit="step", disable=not verbose) as bar:
       try:
         for step in range(1, steps + 1):
           self._step(tf.constant(next(batches)))

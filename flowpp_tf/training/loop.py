@@ -13,6 +13,7 @@ from absl import logging
 import keras
 import tensorflow as tf
 import tensorflow_probability as tfp
+import tqdm
 
 from flowpp_tf.config.training import TrainingConfig
 from flowpp_tf.core.checks import check_arguments
@@ -20,7 +21,6 @@ from flowpp_tf.core.environment import usable_cores
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
-from flowpp_tf.core.report import progress_bar
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch
@@ -238,7 +238,7 @@ class Run:
   def run(self, signals: StopSignals) -> float:
     """Take the remaining steps, unless `signals` ask to stop; return the best validation in bits/dim."""
     config, step = self._config, self._state.step
-    self._bar = progress_bar(config.steps, "step", step, self._progress_bar, leave=False)
+    self._bar = tqdm.tqdm(total=config.steps, unit="step", initial=step, disable=not self._progress_bar, leave=False)
     batches = iter(self._batches(step)) if step < config.steps else None
     self._time_from(step)
     self._last_saved, self._saved_at = step, time.monotonic()

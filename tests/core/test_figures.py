@@ -4,7 +4,7 @@ import math
 import pathlib
 
 import flowpp_tf as fpp
-from flowpp_tf.core.report import with_error
+from flowpp_tf.core.errors import with_error
 
 
 def test_a_figure_has_its_error_unless_one_example_has_none():
@@ -16,6 +16,6 @@ def test_a_figure_has_its_error_unless_one_example_has_none():
 
 def test_every_error_is_written_by_it():
   package = pathlib.Path(fpp.__file__).parent
-  own = {"core/report.py"}
+  own = {"core/errors.py"}
   files = {path.relative_to(package).as_posix(): path.read_text() for path in package.rglob("*.py")}
   assert {name for name, text in files.items() if "+- {" in text} == own
