@@ -92,8 +92,8 @@ def page_name(room):
 
 def _index(found):
   """All names in one table."""
-  lines = ["# All names", "", "After this page you can find any public name. The examples run after five imports:", ""]
-  lines += [IMPORTS, "", "| name | room | |", "|---|---|---|"]
+  lines = ["# All names", "", IMPORTS, "", "The examples of all names run after these five imports.", ""]
+  lines += ["| name | room | |", "|---|---|---|"]
   for room, names in found.items():
     for name, (path, value) in names.items():
       if path == ".".join(filter(None, ("flowpp_tf", room, name))):

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Compression without loss
 #
-# A likelihood is a code length: an archive is about as small as the bound of the images in it says, and every
-# pixel comes back. `pip install 'flowpp_tf[compression]'` installs the entropy coder.
+# A likelihood is a code length: an archive is about as small as the bound of its images, and every pixel comes
+# back. `pip install 'flowpp_tf[compression]'` installs the entropy coder.
 
 # %%
 import io

@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Real-valued fields: a density that can be checked
 #
-# After this page you can model real-valued images, such as simulated fields or calibrated measurements, with an exact
-# density: no integers, no noise, no bound. The fields here are Gaussian and live on a torus, so that their density is
-# known, and we can see how good the model's is.
+# A flow gives real-valued images, such as simulated fields or calibrated measurements, an exact density: no integers,
+# no noise, no bound. The fields here are Gaussian and live on a torus, so that their density is known, and we can see
+# how good the model's is.
 
 # %%
 import numpy as np
@@ -43,7 +43,7 @@ print(f"KL(analytic || model): {kl:.4f} nats/dim")
 assert 0 < kl < 0.03
 
 # %% [markdown]
-# The other way round: the truth's log density of the model's samples, beside its mean over true fields.
+# The other way round: the truth's log density of the model's samples, compared with its mean over true fields.
 
 # %%
 samples = flow.sample(512, seed=0).numpy()

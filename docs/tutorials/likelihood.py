@@ -1,7 +1,7 @@
 # %% [markdown]
 # # What likelihood can and cannot tell
 #
-# An exact likelihood invites to call images with a low one anomalous. That works for some images and fails for
+# An exact likelihood tempts us to call images with a low one anomalous. That works for some images and fails for
 # others, and this page shows both, with a model that is trained on digits.
 
 # %%

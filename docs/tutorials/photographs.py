@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your own photographs
 #
-# From a folder of image files to a model of them, its samples and its bits/dim. A folder is made here so that
-# this page runs anywhere; use yours instead.
+# Any folder of image files trains a model, which then has samples and bits/dim. A folder is made here so that this
+# page runs anywhere; use yours instead.
 
 # %%
 import pathlib

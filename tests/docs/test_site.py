@@ -59,6 +59,11 @@ def test_the_page_of_a_program_has_all_flags_of_its_help(ci, command):
   assert len(names) > 10 and all(f"| `{name}` |" in page for name in names)
 
 
+def test_the_page_of_all_names_opens_with_the_imports_of_its_examples(ci):
+  page = ci("reference_pages").pages()["index.md"]
+  assert page.startswith("# All names\n\n```python\nimport numpy as np\n")
+
+
 def test_every_page_of_the_site_is_in_the_navigation(ci):
   """mkdocs says the same, but only where it is installed."""
   navigation = (ROOT / "mkdocs.yml").read_text()
