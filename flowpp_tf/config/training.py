@@ -6,7 +6,6 @@ from typing import Any
 from flowpp_tf.core.settings import COUNT, FRACTION, POSITIVE, Range, Rule, Settings, at_least, one_of, setting
 
 TENSORBOARD = ("scalars", "samples", "histograms")
-_PROFILE = Range(lambda steps: len(steps) == 2 and 0 < steps[0] <= steps[1], "two training steps such as 10,20")
 
 # Keras' default; TensorFlow 1's, with which the published models were trained, is 1e-8.
 DEFAULT_EPSILON = 1e-7
@@ -77,9 +76,6 @@ class TrainingConfig(Settings):
     ("scalars", "samples"),
     f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing.",
     Range(lambda names: {*names} <= {*TENSORBOARD}, f"of {', '.join(TENSORBOARD)}"),
-  )
-  profile: tuple[int, ...] | None = setting(
-    None, "First and last training step of this process to profile for TensorBoard, such as 10,20.", _PROFILE
   )
   steps_per_execution: int = setting(1, "Steps between returns to Python.", at_least(1))
 

@@ -30,6 +30,7 @@ class Workers:
     strategy: `tf.distribute.Strategy`.
 
   Attributes:
+    strategy: as given.
     count: number of workers.
     index: index of this worker.
     chief: whether this is the first worker.
@@ -43,7 +44,7 @@ class Workers:
 
   @check_arguments
   def __init__(self, strategy: tf.distribute.Strategy) -> None:
-    self._strategy = strategy
+    self.strategy = strategy
     resolver = strategy.cluster_resolver
     self.count, self.index = 1, 0
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -53,7 +54,7 @@ class Workers:
 
   def scope(self) -> contextlib.AbstractContextManager:
     """Return the scope of the strategy, in which a model for its devices is made."""
-    return self._strategy.scope()
+    return self.strategy.scope()
 
   @contextlib.contextmanager
   def guard(self) -> Iterator[None]:
@@ -98,7 +99,7 @@ class Workers:
   @functools.cached_property
   def _sum(self):
     """A function that adds up a tensor over the workers, each of which has the same number of replicas."""
-    replicas = self._strategy.num_replicas_in_sync // self.count
+    replicas = self.strategy.num_replicas_in_sync // self.count
 
     def all_reduce(value):
       replica = tf.distribute.get_replica_context()
@@ -107,6 +108,6 @@ class Workers:
 
     @tf.function
     def total(value):
-      return self._strategy.experimental_local_results(self._strategy.run(all_reduce, args=(value,)))[0]
+      return self.strategy.experimental_local_results(self.strategy.run(all_reduce, args=(value,)))[0]
 
     return total

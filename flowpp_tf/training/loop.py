@@ -108,18 +108,19 @@ def run_training(
     _check_same_on_all(workers, config, training, settings)
     keras.utils.set_random_seed(training.seed)
     log_fn(f"data: {'; '.join([describe(fingerprint), *dataset.notes])}")  # before what takes time
-    with strategy.scope():
+    with workers.scope():
       state = TrainState(FlowPlusPlus(config), training)
-    _log_what_is_trained(state, strategy, workers, log_fn)
+    _log_what_is_trained(state, workers, log_fn)
     batches = DataPipeline(dataset, condition, bool(config.num_classes))
-    labels, trained = {"data": fingerprint["digest"]}, init_from is not None
-    run = Run(state, batches, workdir, identity, strategy, workers, labels, progress_bar, log_fn, trained)
+    run = Run(state, batches, workdir, identity, workers, fingerprint["digest"], progress_bar, log_fn)
     if run.restore():
       log_fn(f"resumed at step {state.step} of {training.steps}")
+    elif init_from is not None:
+      run.begin_with(init_from)
     else:
-      _initialize(state, batches, init_from, workers, log_fn)
+      run.initialize()
     asked = "asked to stop: the run ends once the state is saved, after this step; press Ctrl-C again to stop now"
-    with StopSignals(asked if workers.chief else "") as signals, contextlib.closing(run):
+    with StopSignals(asked if workers.chief else "") as signals:
       best = run.run(signals)
     if workers.chief and any((row["step"], row["val_bits_per_dim"]) == (0, best) for row in workdir.rows()):
       log_fn("no validation is better than that of step 0: the best weights are those that the run began with")
@@ -176,12 +177,10 @@ class Run:
     batches: `DataPipeline`.
     workdir: `Workdir`.
     identity: what identifies the run, from `Workdir.open`.
-    strategy: `tf.distribute.Strategy`.
     workers: `Workers` of the strategy; the chief writes.
-    labels: constant entries of each row of metrics.
+    digest: of the data, for the rows of metrics.
     progress_bar: as in `run_training`.
     log_fn: as in `run_training`.
-    begins_trained: whether the run begins with trained weights.
   """
 
   def __init__(
@@ -190,22 +189,19 @@ class Run:
     batches: DataPipeline,
     workdir: Workdir,
     identity: dict[str, Any],
-    strategy: tf.distribute.Strategy,
     workers: Workers,
-    labels: dict[str, Any],
+    digest: str,
     progress_bar: bool,
     log_fn: Callable[[str], None],
-    begins_trained: bool = False,
   ) -> None:
     config = state.config
     self._state, self._config, self._data, self._workdir = state, config, batches, workdir
-    self._strategy, self._workers, self._labels, self._log_fn = strategy, workers, labels, log_fn
+    self._strategy, self._workers, self._digest, self._log_fn = workers.strategy, workers, digest, log_fn
     self._progress_bar = workers.chief and progress_bar
     epoch = max(1, len(batches.dataset.train) // config.images_per_step)
     self._period = min(config.validate_every or epoch, config.steps)
     self._best = tf.Variable(float("inf"), dtype=tf.float64, trainable=False, name="best")
-    self._first = 0 if begins_trained else 1  # the eval interval after which the first validation comes
-    self._recorded = tf.Variable(self._first - 1, dtype=tf.int64, trainable=False, name="recorded")
+    self._recorded = tf.Variable(0, dtype=tf.int64, trainable=False, name="recorded")  # step of the last validation
     self._checkpoints = workdir.new_checkpoints(
       config.keep, identity, best=self._best, recorded=self._recorded, **state.trackables()
     )
@@ -235,33 +231,54 @@ class Run:
     self._state.model.initialized |= restored is not None
     return restored is not None
 
+  def begin_with(self, weights: InitialWeights) -> None:
+    """Begin with trained weights, which are validated as step 0."""
+    weights.load(self._state.model)
+    self._state.reset_ema()
+    self._recorded.assign(-1)
+    self._log_fn(f"begins with the weights of {weights.path}")
+
+  def initialize(self) -> None:
+    """Initialise the model from the first training images."""
+    model, config = self._state.model, self._config
+    count = min(config.init_batch_size or config.images_per_step, len(self._data.dataset.train))
+    images, conditioning = unpack_batch(next(iter(self._data.of_training(count, config.seed))), model.config)
+    self._log_fn(f"initialising on {len(images)} images")
+    bound = model.initialize(images, seed=config.seed, **conditioning)
+    self._workers.broadcast([v.value for v in model.weights])  # hosts may round differently
+    self._state.reset_ema()
+    bits = float(tf.reduce_mean(model.to_bits_per_dim(bound)))
+    self._log_fn(f"initialised on {len(images)} images: {bits:.3f} bits/dim")
+
   def run(self, signals: StopSignals) -> float:
     """Take the remaining steps, unless `signals` ask to stop; return the best validation in bits/dim."""
     config, step = self._config, self._state.step
-    self._bar = tqdm.tqdm(total=config.steps, unit="step", initial=step, disable=not self._progress_bar, leave=False)
     batches = iter(self._batches(step)) if step < config.steps else None
     self._time_from(step)
     self._last_saved, self._saved_at = step, time.monotonic()
-    while True:
-      if self._ends_period(step) and step > int(self._recorded.numpy()):  # also if stopped between the two
-        self._end_period(step)
-        self._stop_if(self._workers.any(signals.received)[0], step)
-        self._time_from(step)
-      if step >= config.steps:
-        return float(self._best)
+    with tqdm.tqdm(
+      total=config.steps, unit="step", initial=step, disable=not self._progress_bar, leave=False
+    ) as self._bar:
+      while True:
+        if self._ends_period(step) and step > int(self._recorded.numpy()):  # also if stopped between the two
+          self._end_period(step)
+          self._stop_if(self._workers.any(signals.received)[0], step)
+          self._time_from(step)
+        if step >= config.steps:
+          return float(self._best)
 
-      count = min(config.steps_per_execution, self._period - step % self._period, config.steps - step)
-      step += count
-      self._take(batches, count, step)
-      self._update_bar(count)
+        count = min(config.steps_per_execution, self._period - step % self._period, config.steps - step)
+        step += count
+        self._take(batches, count, step)
+        self._update_bar(count)
 
-      due = config.checkpoint_minutes and time.monotonic() - self._saved_at >= 60 * config.checkpoint_minutes
-      due, stop = self._workers.any(due, signals.received)  # time and signals are each worker's own
-      if config.checkpoint_every:
-        due |= step // config.checkpoint_every > self._last_saved // config.checkpoint_every
-      if (due or stop) and not self._ends_period(step):
-        self._save(step)
-        self._stop_if(stop, step)
+        due = config.checkpoint_minutes and time.monotonic() - self._saved_at >= 60 * config.checkpoint_minutes
+        due, stop = self._workers.any(due, signals.received)  # time and signals are each worker's own
+        if config.checkpoint_every:
+          due |= step // config.checkpoint_every > self._last_saved // config.checkpoint_every
+        if (due or stop) and not self._ends_period(step):
+          self._save(step)
+          self._stop_if(stop, step)
 
   def _ends_period(self, step):
     return step % self._period == 0 or step >= self._config.steps
@@ -278,12 +295,6 @@ class Run:
   def _log(self, line):
     self._bar.clear()  # the next steps draw it below the line
     self._log_fn(line)
-
-  def close(self) -> None:
-    """Remove the line of progress, and write what TensorBoard has not written yet."""
-    self._bar.close()
-    if self._board:
-      self._board.close()
 
   # --- Steps ------------------------------------------------------------------------------------
 
@@ -304,8 +315,6 @@ class Run:
 
   def _take(self, batches, count, last):
     """Take `count` steps up to step `last`; tracing before the first ones does not count as their time."""
-    if self._board:
-      self._board.before_steps(count)
     if not self._traced:
       self._log("tracing the first step")
     cpu_clock = time.process_time()
@@ -375,7 +384,7 @@ class Run:
     validation = f"validation {value:.4f}{f' in {config.precision}' if config.dtype.startswith('mixed_') else ''}"
     if math.isfinite(value) and value < float(self._best) and self._written(step, self._save_best, value):
       self._best.assign(value)
-    self._written(step, self._workdir.add_row, {**row, **self._labels})
+    self._written(step, self._workdir.add_row, {**row, "data": self._digest})
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
@@ -387,8 +396,7 @@ class Run:
       else f"step 0 of {self._config.steps}: {validation}"
     )
     if self._board:
-      period = -(-step // self._period) - self._first
-      self._board.after_validation(period, {k: v for k, v in row.items() if k != "step"})
+      self._board.after_validation({name: value for name, value in row.items() if name != "step"})
 
   # --- Files ------------------------------------------------------------------------------------
 
@@ -420,30 +428,14 @@ class Run:
       raise Stopped(step, self._saved if self._workers.chief else step)
 
 
-def _log_what_is_trained(state, strategy, workers, log_fn):
+def _log_what_is_trained(state, workers, log_fn):
   model = state.model
   log_fn(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
   log_fn(
-    f"devices: {strategy.num_replicas_in_sync} in {workers.count} worker(s); here {len(usable_cores())} "
+    f"devices: {workers.strategy.num_replicas_in_sync} in {workers.count} worker(s); here {len(usable_cores())} "
     f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)"
   )
   log_fn(
     f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
     f"{tfp.__version__}; seed {state.config.seed}"
   )
-
-
-def _initialize(state, batches, init_from, workers, log_fn):
-  if init_from is not None:
-    init_from.load(state.model)
-    state.reset_ema()
-    log_fn(f"begins with the weights of {init_from.path}")
-    return
-  count = min(state.config.init_batch_size or state.config.images_per_step, len(batches.dataset.train))
-  images, conditioning = unpack_batch(next(iter(batches.of_training(count, state.config.seed))), state.model.config)
-  log_fn(f"initialising on {len(images)} images")
-  bound = state.model.initialize(images, seed=state.config.seed, **conditioning)
-  workers.broadcast([v.value for v in state.model.weights])  # hosts may round differently
-  state.reset_ema()
-  bits = float(tf.reduce_mean(state.model.to_bits_per_dim(bound)))
-  log_fn(f"initialised on {len(images)} images: {bits:.3f} bits/dim")

@@ -1,4 +1,4 @@
-"""Event files for TensorBoard: scalars and histograms of each validation, grids of samples, a profile.
+"""Event files for TensorBoard: scalars and histograms of each validation, grids of samples.
 
 Of samples that are neither grey nor RGB the grid shows the first channel.
 """
@@ -16,7 +16,7 @@ _SIDE = 6  # samples in a row and in a column of a grid
 
 
 class TensorBoard:
-  """Writer of a run's event files, with the tags of `keras.callbacks.TensorBoard`.
+  """Writer of a run's event files; a value of training and of validation with one name share a chart.
 
   Args:
     folder: folder of the event files.
@@ -29,40 +29,23 @@ class TensorBoard:
     self._folder = folder
     self._state = state
     self._writers: dict[str, tf.summary.SummaryWriter] = {}
-    self._profile, self._profiling = state.config.profile, False
-    self._steps = 0  # of this process
     self._sample = tf.function(self._samples, autograph=False)
 
-  def before_steps(self, count: int) -> None:
-    """Start or stop the profile, if due before the next `count` steps of this process."""
-    if self._profile is not None:
-      first, last = self._profile
-      if self._profiling and self._steps >= last:
-        self.close()
-      elif not self._profiling and self._steps + count >= first:
-        tf.profiler.experimental.start(str(self._folder))
-        self._profiling = True
-    self._steps += count
-
-  def after_validation(self, period: int, row: dict[str, float]) -> None:
+  def after_validation(self, row: dict[str, float]) -> None:
     """Write what the run's `tensorboard` setting asks for.
 
     Args:
-      period: number of the validation, from 0.
       row: of metrics.jsonl; the names of validation metrics begin with "val_".
     """
-    what = self._state.config.tensorboard
+    what, step = self._state.config.tensorboard, self._state.step
     if "scalars" in what:
       for name, value in row.items():
-        split, name = ("validation", name[len("val_") :]) if name.startswith("val_") else ("train", name)
-        with self._writer(split):
-          tf.summary.scalar(f"epoch_{name}", value, step=period)
-          if split == "validation":
-            tf.summary.scalar(f"evaluation_{name}_vs_iterations", value, step=self._state.step)
+        with self._writer("validation" if name.startswith("val_") else "train"):
+          tf.summary.scalar(name.removeprefix("val_"), value, step)
     if "histograms" in what:
       with self._writer("train"):
         for weight in self._state.model.weights:
-          tf.summary.histogram(weight.path, weight.value, step=period)
+          tf.summary.histogram(weight.path, weight.value, step)
     if "samples" in what and not self._state.model.config.condition_shape:  # there is no condition to sample with
       with self._state.ema_weights():
         images, levels = self._sample().numpy(), self._state.model.config.pixel_levels
@@ -70,15 +53,9 @@ class TensorBoard:
         images = images[..., :1]
       low, high = (0, levels - 1) if levels else (images.min(), images.max())
       with self._writer("samples"):
-        tf.summary.image("samples", (_grid(images) - low) / (high - low), step=period)
+        tf.summary.image("samples", (_grid(images) - low) / (high - low), step)
     for writer in self._writers.values():
       writer.flush()
-
-  def close(self) -> None:
-    """End the profile if one is being taken; a run takes only one."""
-    if self._profiling:
-      tf.profiler.experimental.stop()
-      self._profiling, self._profile = False, None
 
   def _samples(self):
     """Return samples for the grid; of a model with classes, a column for each of the first classes."""

@@ -157,10 +157,10 @@ def test_numbers_of_numpy_become_those_of_python():
   """Such as `images.max() + 1` levels: JSON has no others, and those of 8 bits overflow."""
   changes = dict(levels=np.uint8(17), image_shape=np.array([4, 4, 1]), attention=np.bool_(False))
   config = dataclasses.replace(fpp.get_config("digits"), dropout=np.float32(0.25), **changes)
-  settings = TrainingConfig(steps=np.int64(5), clip_norm=np.float32(0.5), profile=np.array([1, 2]))
+  settings = TrainingConfig(steps=np.int64(5), clip_norm=np.float32(0.5), ema_warmup=np.bool_(True))
   expected = dict(levels=17, image_shape=[4, 4, 1], attention=False, dropout=0.25)
   assert json.loads(json.dumps(dataclasses.asdict(config))).items() >= expected.items()
-  expected = dict(steps=5, clip_norm=0.5, profile=[1, 2])
+  expected = dict(steps=5, clip_norm=0.5, ema_warmup=True)
   assert json.loads(json.dumps(dataclasses.asdict(settings))).items() >= expected.items()
 
 

@@ -97,7 +97,6 @@ OF_TRAINING = _settings(
   validate_every=2,
   init_batch_size=4,
   checkpoint_every=3,
-  profile=(1, 2),
   seed=1,
   warmup_steps=1,
 )
