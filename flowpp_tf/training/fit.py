@@ -16,9 +16,8 @@ from flowpp_tf.core.checks import INT32_MAX, as_array, check_all_finite, check_a
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.layers import Flow
-from flowpp_tf.training.optimizer import Adam
+from flowpp_tf.training.optimizer import Adam, StepState, take_step
 from flowpp_tf.training.schedules import learning_rate_schedule
-from flowpp_tf.training.update import StepState, take_step
 from flowpp_tf.types import TensorLike
 
 _CLIP_NORM = 1.0  # of the gradient: densities of data near a plane are steep
