@@ -220,11 +220,7 @@ class _Trainer:
     of_flow = {id(v) for part in linear for v in part.variables}  # they do not begin at 0, unlike those of networks
     decayed = [v for v in self._variables if "kernel" in v.name and id(v) not in of_flow] if weight_decay else []
     self._state = StepState(
-      _AdamW(schedule, decayed, weight_decay),
-      self._variables,
-      keeps_when_skipped=True,
-      clip_norm=_CLIP_NORM,
-      dtype=flow.dtype,
+      _AdamW(schedule, decayed, weight_decay), self._variables, clip_norm=_CLIP_NORM, dtype=flow.dtype
     )
     # Traced once each; TensorFlow would warn of the traces of several calls of `fit` as of those of one function.
     compiled = lambda function, *specs: tf.function(function, autograph=False).get_concrete_function(*specs)

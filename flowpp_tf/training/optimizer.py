@@ -5,7 +5,7 @@ and the gradients clipped by their global norm. A step whose loss or gradients a
 the step, the counts of such steps, and the loss scale of networks in float16.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
 import math
 from typing import Any
@@ -108,18 +108,21 @@ def make_optimizer(config: TrainingConfig) -> keras.optimizers.Optimizer:
   return _OPTIMIZERS[config.optimizer](schedule_of(config), **epsilon)
 
 
+_OF_THE_STEP = {  # what a training step does itself, over all replicas, by the optimizer's setting for it
+  "clipnorm": "`clip_norm`",
+  "clipvalue": "`clip_norm`",
+  "global_clipnorm": "`clip_norm`",
+  "use_ema": "`ema_decay`",
+  "gradient_accumulation_steps": "`accumulate`",
+  "loss_scale_factor": "the loss scale of the training step",
+}
+
+
 def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
   """Raise an `InputError` for an optimizer that clips, averages or scales itself."""
-  for name in ("clipnorm", "clipvalue", "global_clipnorm"):
-    if getattr(optimizer, name) is not None:
-      raise InputError(f"the optimizer's `{name}` would clip on each replica; use `clip_norm`")
-  for name, instead in (
-    ("use_ema", "`ema_decay`"),
-    ("gradient_accumulation_steps", "`accumulate`"),
-    ("loss_scale_factor", "the loss scale of the training step"),
-  ):
+  for name, setting in _OF_THE_STEP.items():
     if getattr(optimizer, name):
-      raise InputError(f"the optimizer's `{name}` must be off: there is {instead}")
+      raise InputError(f"the optimizer's `{name}` must be off: there is {setting}")
   if isinstance(optimizer, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):  # of Keras 3.13, on Python 3.11
     raise InputError(
       "`ScheduleFreeAdamW` cannot be used: its state begins as a copy of the weights, which are "
@@ -132,27 +135,21 @@ def check_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 # --- A step --------------------------------------------------------------------------------------
 
 
-def _measured_loss(loss, norm):
-  del norm
-  return {"loss": loss}
-
-
 class StepState:
   """What a training step changes; create it in the scope of its `tf.distribute.Strategy`.
 
   Args:
     optimizer: Keras optimizer without clipping or EMA of its own.
     variables: trainable variables, of Keras or TensorFlow.
-    keeps_when_skipped: whether a step of the optimizer changes nothing if gradients and learning rate are 0. The state
-      of others is copied in each step, to undo one that is not finite.
     clip_norm: global norm to which gradients are clipped; None for no clipping.
     ema_decay: decay of the EMA weights; None for no EMA weights.
     ema_warmup: whether the decay is at most (1 + t) / (10 + t) in step t.
     scales_loss: whether the loss is scaled dynamically, for float16.
-    measured: function of loss and gradient norm of a step, which returns the values to be summed, by name.
     dtype: of the sums.
 
   Attributes:
+    keeps_when_skipped: whether a step of the optimizer changes nothing if gradients and learning rate are 0. The state
+      of others is copied in each step, to undo one that is not finite.
     variables: the trainable `tf.Variable`s.
     ema: EMA weights in the same order, or None.
     loss_scale: `LossScale`, or None without one.
@@ -166,24 +163,29 @@ class StepState:
     optimizer: keras.optimizers.Optimizer,
     variables: Sequence[Any],
     *,
-    keeps_when_skipped: bool,
     clip_norm: float | None = None,
     ema_decay: float | None = None,
     ema_warmup: bool = False,
     scales_loss: bool = False,
-    measured: Callable[[Any, Any], dict[str, Any]] = _measured_loss,
     dtype: tf.DType = tf.float32,
   ) -> None:
     optimizer.build(variables)
-    self.optimizer, self.keeps_when_skipped = optimizer, keeps_when_skipped
-    self.clip_norm, self.ema_decay, self.ema_warmup, self.measured = clip_norm, ema_decay, ema_warmup, measured
+    self.optimizer = optimizer
+    is_simple = isinstance(optimizer, Adam) or type(optimizer) is keras.optimizers.SGD
+    self.keeps_when_skipped = is_simple and not (optimizer.weight_decay or getattr(optimizer, "momentum", 0))
+    self.clip_norm, self.ema_decay, self.ema_warmup = clip_norm, ema_decay, ema_warmup
     self.variables = [v.value if isinstance(v, keras.Variable) else v for v in variables]
     self.as_given = {id(raw): v for raw, v in zip(self.variables, variables)}
     self.ema = None if ema_decay is None else [tf.Variable(v, trainable=False, name="ema") for v in self.variables]
     self.loss_scale = LossScale() if scales_loss else None
     self.skipped_steps = replicated_variable(0, tf.int64, "skipped_steps")
     self.skipped_in_a_row = replicated_variable(0, tf.int64, "skipped_in_a_row")
-    self.sums = {name: replicated_variable(0, dtype, name) for name in ("steps", *measured(0.0, 0.0))}
+    self.sums = {name: replicated_variable(0, dtype, name) for name in ("steps", *self._measured(0.0, 0.0))}
+
+  def _measured(self, loss: Any, norm: Any) -> dict[str, Any]:
+    """Return the values of a step that are summed, by name, from its loss and gradient norm."""
+    del norm
+    return {"loss": loss}
 
   @property
   def step(self) -> int:
@@ -192,8 +194,9 @@ class StepState:
 
   def means(self) -> dict[str, float]:
     """Return the means of what is measured since `reset_sums`; NaN where every step was skipped."""
-    steps, *sums = (float(total.numpy()) for total in self.sums.values())
-    return {name: total / steps if steps else math.nan for name, total in zip(list(self.sums)[1:], sums)}
+    means = {name: float(total.numpy()) for name, total in self.sums.items()}
+    steps = means.pop("steps") or math.nan
+    return {name: total / steps for name, total in means.items()}
 
   def reset_sums(self) -> None:
     """Set the sums to 0 for the next eval interval."""
@@ -273,7 +276,7 @@ def _update(state, strategy, gradients, variables, loss, norm, check, before):
   count_failures(state.skipped_in_a_row, check)
   if state.loss_scale is not None:
     state.loss_scale.after_step(check.finite)
-  for name, value in {"steps": tf.ones_like(loss), **state.measured(loss, norm)}.items():
+  for name, value in {"steps": tf.ones_like(loss), **state._measured(loss, norm)}.items():
     total = state.sums[name]
     total.assign_add(tf.cast(unless_skipped(value), total.dtype))
 
@@ -299,10 +302,8 @@ def _all_reduce_mean(replica, tensors):
   """Return the means over replicas, by one all-reduce for each dtype."""
   if replica.num_replicas_in_sync == 1:
     return tensors
-  means = list(tensors)
+  means = {}
   for dtype in sorted({t.dtype.name for t in tensors}):
-    indices = [i for i, t in enumerate(tensors) if t.dtype == dtype]
-    reduced = replica.all_reduce(tf.distribute.ReduceOp.MEAN, [tensors[i] for i in indices])
-    for i, mean in zip(indices, reduced):
-      means[i] = mean
-  return means
+    of_dtype = [t for t in tensors if t.dtype == dtype]
+    means[dtype] = iter(replica.all_reduce(tf.distribute.ReduceOp.MEAN, of_dtype))
+  return [next(means[t.dtype.name]) for t in tensors]

@@ -20,7 +20,7 @@ from flowpp_tf.core.finite import first_non_finite_part
 from flowpp_tf.core.lanes import concat_shards, lane_count, map_shards, sum_shards
 from flowpp_tf.core.tensors import shape_of
 from flowpp_tf.models import FlowPlusPlus, unpack_batch
-from flowpp_tf.training.optimizer import Adam, StepState, check_optimizer, make_optimizer, take_step
+from flowpp_tf.training.optimizer import StepState, check_optimizer, make_optimizer, take_step
 from flowpp_tf.types import Seed, TensorLike
 
 
@@ -60,14 +60,14 @@ class TrainState(StepState):
     super().__init__(
       optimizer,
       model.trainable_variables,
-      keeps_when_skipped=(isinstance(optimizer, Adam) or type(optimizer) is keras.optimizers.SGD)
-      and not (optimizer.weight_decay or getattr(optimizer, "momentum", 0)),
       clip_norm=config.clip_norm,
       ema_decay=config.ema_decay,
       ema_warmup=config.ema_warmup,
       scales_loss=model.config.dtype == "mixed_float16",
-      measured=lambda loss, norm: {"bits_per_dim": model.to_bits_per_dim(-loss), "gradient_norm": norm},
     )
+
+  def _measured(self, loss: Any, norm: Any) -> dict[str, Any]:
+    return {"bits_per_dim": self.model.to_bits_per_dim(-loss), "gradient_norm": norm}
 
   def reset_ema(self) -> None:
     """Set the EMA weights, if any, to the current weights."""
