@@ -62,7 +62,6 @@ class Checkpoints:
   ) -> None:
     self._folder = pathlib.Path(folder)
     self._keep, self._run, self._files = keep, run or {}, files
-    self._copies: dict[str, tuple[Any, pathlib.Path, str]] = {}  # by name: what was copied, where to, its SHA-256
     self._checkpoint = tf.train.Checkpoint(**trackables)
 
   def save(self, step: int, cpu_seconds: float = 0.0) -> bool:
@@ -78,14 +77,13 @@ class Checkpoints:
       unfinished.mkdir()
       with _plain(unfinished) as plain:
         self._checkpoint.write(f"{plain}/state")
+      for file in self._files:
+        if file.exists():
+          with gate.open_regular(file) as source, open(unfinished / file.name, "wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 22)
       digests = {path.name: _sha256(path) for path in unfinished.iterdir()}
-      digests |= {file.name: self._copy(file, unfinished) for file in self._files if file.exists()}
-      write_file(
-        unfinished / MANIFEST,
-        json.dumps(
-          {"format": _FORMAT, "step": step, "cpu_seconds": cpu_seconds, "run": self._run, "files": digests}, indent=2
-        ),
-      )
+      manifest = {"format": _FORMAT, "step": step, "cpu_seconds": cpu_seconds, "run": self._run, "files": digests}
+      write_file(unfinished / MANIFEST, json.dumps(manifest, indent=2))
       for path in unfinished.iterdir():
         sync(path)
       shutil.rmtree(final, ignore_errors=True)  # of the same step before its validation: the run was shortened
@@ -97,25 +95,9 @@ class Checkpoints:
         "the checkpoint of step %d could not be written, the run goes on without it: %s", step, gate.reason(error)
       )
       return False
-    self._copies = {name: (what, final / name, digest) for name, (what, _, digest) in self._copies.items()}
     for old in checkpoint_folders(self._folder)[self._keep :]:
       shutil.rmtree(old, ignore_errors=True)
     return True
-
-  def _copy(self, file, folder):
-    """Copy a file into a checkpoint, as a link to the last copy if it has not changed; return its SHA-256."""
-    status = file.stat()
-    what = status.st_ino, status.st_size, status.st_mtime_ns
-    copied, last, digest = self._copies.get(file.name, (None, file, ""))
-    if copied == what:
-      with contextlib.suppress(OSError):  # a file system without links, or a checkpoint that is gone
-        os.link(last, folder / file.name)
-        return digest
-    with gate.open_regular(file) as source, open(folder / file.name, "wb") as target:
-      shutil.copyfileobj(source, target, 1 << 22)
-    digest = _sha256(folder / file.name)
-    self._copies[file.name] = what, folder / file.name, digest
-    return digest
 
   def restore(self, clean: bool = True) -> Restored | None:
     """Restore the newest state; return which one, or None if there are no checkpoints.

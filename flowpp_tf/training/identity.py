@@ -14,13 +14,11 @@ from flowpp_tf.io.model_folders import RUN_FORMAT
 from flowpp_tf.models import FlowPlusPlusConfig
 
 MAY_CHANGE = {"data_dir", "cache_dir", "splits_file", "max_bad_files", "remat"}
-_FIELDS = {"model": dataclasses.fields(FlowPlusPlusConfig), "training": dataclasses.fields(TrainingConfig)}
 # The default of a setting that a later version adds changes nothing: a run without the setting is one with its default.
 _DEFAULTS = {
-  part: {f.name: f.default for f in fields if f.default is not dataclasses.MISSING} for part, fields in _FIELDS.items()
+  part: {f.name: f.default for f in dataclasses.fields(config) if f.default is not dataclasses.MISSING}
+  for part, config in (("model", FlowPlusPlusConfig), ("training", TrainingConfig))
 }
-_KNOWN = {part: {field.name for field in fields} for part, fields in _FIELDS.items()}
-_KNOWN["training"] |= {"dataset", "init_from", "fingerprint", *DATA_SETTINGS}
 
 
 def identity_of(config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +34,7 @@ def identity_of(config: FlowPlusPlusConfig, settings: dict[str, Any]) -> dict[st
 
 def is_identity(value: Any) -> bool:
   """Return whether a value that was read from JSON has the parts of what identifies a run."""
-  return isinstance(value, dict) and all(isinstance(value.get(part), dict) for part in _FIELDS)
+  return isinstance(value, dict) and all(isinstance(value.get(part), dict) for part in _DEFAULTS)
 
 
 def read_identity(path: pathlib.Path) -> dict[str, Any]:
@@ -45,7 +43,7 @@ def read_identity(path: pathlib.Path) -> dict[str, Any]:
     run = gate.read_json(path)
     if not is_identity(run):
       raise ValueError("it is not the config.json of a run")
-  unknown = sorted({*run} - {"format", *_FIELDS})
+  unknown = sorted({*run} - {"format", *_DEFAULTS})
   if unknown or run.get("format") != RUN_FORMAT:
     what = f"has {', '.join(unknown)}" if unknown else f"has the format {run.get('format')!r}"
     raise InputError(f"{str(path)!r} {what}, which this version of flowpp_tf does not know")
@@ -57,22 +55,20 @@ def check_same_run(workdir: pathlib.Path, present: dict[str, Any], wanted: dict[
   may_change = MAY_CHANGE | ({"dataset"} if "fingerprint" in present["training"] else set())
   if wanted["training"].get("schedule") != "cosine":  # the only schedule that depends on the number of steps
     may_change.add("steps")
-  there = {part: json.loads(json.dumps(_DEFAULTS[part])) | present[part] for part in _FIELDS}
-  differences = [
-    f"{key} is {_shown(key, there[part][key])} there and {_shown(key, value)} here"
-    for part in _FIELDS
-    for key, value in wanted[part].items()
-    if key not in may_change
-    and key in there[part]  # a program may have no such setting of the data
-    and _compared(key, there[part][key]) != _compared(key, value)
-  ]
+  differences = []
+  for part, defaults in _DEFAULTS.items():
+    there = json.loads(json.dumps(defaults)) | present[part]
+    for key in wanted[part].keys() & there.keys() - may_change:  # a program may have no such setting of the data
+      value, other = wanted[part][key], there[key]
+      if _compared(key, value) != _compared(key, other):
+        differences.append(f"{key} is {_shown(key, other)} there and {_shown(key, value)} here")
   if differences:
     raise InputError(
-      f"workdir {str(workdir)!r} holds another run: {'; '.join(differences)}; "
+      f"workdir {str(workdir)!r} holds another run: {'; '.join(sorted(differences))}; "
       "give another --workdir, or the same flags to resume it"
     )
-  for part in _FIELDS:
-    if unknown := sorted({*present[part]} - _KNOWN[part] - {*wanted[part]}):
+  for part in _DEFAULTS:
+    if unknown := sorted({*present[part]} - {*wanted[part], *DATA_SETTINGS}):
       raise InputError(
         f"workdir {str(workdir)!r} holds a run with {part} settings that this version of flowpp_tf "
         f"does not know: {', '.join(unknown)}"

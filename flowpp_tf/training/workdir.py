@@ -16,7 +16,6 @@ saved_model/1/         written by bin/export
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
-import itertools
 import json
 import math
 import os
@@ -93,8 +92,6 @@ class Workdir:
     with contextlib.ExitStack() as stack:
       with self._writing():
         self.path.mkdir(parents=True, exist_ok=True)
-        if not os.access(self.path, os.W_OK):
-          raise PermissionError(0, "no permission")
         self._is_owned = stack.enter_context(sole_owner(self.path / "run.lock"))
         stack.callback(setattr, self, "_is_owned", lambda: True)
         remove_leftovers(self.path)
@@ -172,10 +169,12 @@ class Workdir:
             copy_file(copy, path)
       rows = self.rows()
       if restored is None and len(rows) > 1:  # as after a disk that was full all the time
-        kept = [str(_set_aside(path)) for path in (self.best_weights, self.metrics) if path.exists()]
-        logging.warning(
-          "there is no checkpoint to resume from: the run starts over; what it has left is kept as %s", ", ".join(kept)
-        )
+        for path in (self.best_weights, self.metrics):
+          if path.exists():
+            os.replace(path, f"{path}.old")
+            logging.warning(
+              "there is no checkpoint to resume from: the run starts over, and %s is now %s.old", path, path
+            )
         rows = []
       self._rows = [row for row in rows if row["step"] <= step]
       if len(self._rows) < len(rows):
@@ -273,11 +272,3 @@ class Workdir:
     with writing(f"workdir {str(self.path)!r}"):
       self.check_owned()
       yield
-
-
-def _set_aside(path):
-  """Give a file a name that nothing uses, and return it."""
-  names = (path.with_name(f"{path.name}.old{i}") for i in itertools.count(1))
-  aside = next(name for name in names if not os.path.lexists(name))
-  os.rename(path, aside)
-  return aside

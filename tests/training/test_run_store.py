@@ -370,7 +370,7 @@ def test_a_run_that_starts_over_keeps_what_it_has_left(workdir, caplog):
   shutil.rmtree(workdir.checkpoints)
   run(workdir.path, steps=3)
   assert "there is no checkpoint to resume from" in caplog.text
-  kept = [(workdir.path / f"{name}.old1").read_bytes() for name in ("best.weights.h5", "metrics.jsonl")]
+  kept = [(workdir.path / f"{name}.old").read_bytes() for name in ("best.weights.h5", "metrics.jsonl")]
   assert tuple(kept) == left and [row["step"] for row in workdir.rows()] == [1, 2, 3]
 
 
@@ -491,20 +491,6 @@ def test_what_a_full_disk_has_no_room_for_is_written_later(workdir, monkeypatch,
   assert "could not be recorded, the run goes on" in caplog.text
   assert [row["step"] for row in workdir.rows()] == [1, 2, 3, 4]
   assert [folder.name for folder in checkpoint_folders(workdir.checkpoints)] == ["step_00000004", "step_00000002"]
-
-
-def test_checkpoints_share_the_copy_of_best_weights_that_did_not_change(tmp_path):
-  file = tmp_path / "best.weights.h5"
-  kept = Checkpoints(tmp_path / "checkpoints", 3, {}, [file], x=tf.Variable(1.0))
-  file.write_bytes(b"one")
-  assert kept.save(1) and kept.save(2)
-  files.write_file(file, b"two")
-  assert kept.save(3)
-  one, two, three = ((tmp_path / "checkpoints" / f"step_0000000{i}" / file.name) for i in (1, 2, 3))
-  assert one.samefile(two) and not two.samefile(three) and not three.samefile(file)
-  assert (two.read_bytes(), three.read_bytes()) == (b"one", b"two")
-  shutil.rmtree(three.parent)  # somebody cleans up: the next has a copy all the same
-  assert kept.save(4) and (tmp_path / "checkpoints" / "step_00000004" / file.name).read_bytes() == b"two"
 
 
 # --- Targets of other programs --------------------------------------------------------------------
