@@ -14,12 +14,6 @@ from flowpp_tf.core.registry import COUPLINGS, registered
 
 BYTES_OF_LAYER = 64 << 10  # of memory that Keras takes for a layer besides its weights; measured: 41 KiB
 _COPIES = 2  # of the weights: the model's, and those that are read
-# Of couplings whose number of parameters for a value is known here, so that this module needs no TensorFlow.
-_OUTPUTS = {
-  "mixture_logistic": lambda components: 2 + 3 * components,
-  "affine": lambda components: 2,
-  "rational_quadratic": lambda components: 2 + 3 * components,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +98,7 @@ def _flow(structure, shape, config: CouplingConfig, context_size=None):
     half, (rows, columns) = channels // 2, context_size or (height, width)
     network = _conditioner(
       (height, width, half),
-      half * _outputs(config.model),
+      half * registered(COUPLINGS, config.model.coupling).num_parameters(config.model.components),
       config.network,
       config.context_channels * (rows // height) * (columns // width),
       config.model.output_concat_elu,
@@ -113,13 +107,6 @@ def _flow(structure, shape, config: CouplingConfig, context_size=None):
     act_norm = 2 * (math.prod(stage.split_shape) if config.model.act_norm_of_positions else channels)
     flow += stage.couplings * (ModelSize(act_norm + matrices, 1) + network)
   return flow
-
-
-def _outputs(config):
-  """Return how many parameters a coupling takes for a value."""
-  if config.coupling in _OUTPUTS:
-    return _OUTPUTS[config.coupling](config.components)
-  return registered(COUPLINGS, config.coupling).num_parameters(config.components)
 
 
 def _posterior(config, channels, couplings):
@@ -152,7 +139,7 @@ def vector_flow_size(
 ) -> ModelSize:
   """Return the size of a `VectorFlow`; arguments as of that layer."""
   kept = event_size // 2
-  outputs = (event_size - kept) * _OUTPUTS["mixture_logistic"](components)
+  outputs = (event_size - kept) * registered(COUPLINGS, "mixture_logistic").num_parameters(components)
   coupling = ModelSize(event_size * (event_size + 2), 1)  # a matrix, ActNorm; the conditioner
   coupling += _linear(kept + context_size, hidden) + 2 * blocks * _linear(hidden, hidden) + _linear(hidden, outputs)
   standardizations = ModelSize(2 * (event_size + context_size), 0)

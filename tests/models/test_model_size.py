@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import flowpp_tf as fpp
-from flowpp_tf import bijectors as fb
 from flowpp_tf import models
 from flowpp_tf.config import size
 from flowpp_tf.config.size import model_size
@@ -77,19 +76,6 @@ LARGE = sorted(name for name in fpp.CONFIGS if "imagenet" in name or "celeba" in
 )
 def test_sizes_of_the_shipped_configs_are_those_of_the_built_models(name):
   assert model_size(fpp.get_config(name)) == of_model(fpp.get_config(name))
-
-
-def test_every_coupling_takes_as_many_parameters_as_are_counted_without_tensorflow():
-  assert {*size._OUTPUTS} <= {*COUPLINGS}
-  for name, outputs in size._OUTPUTS.items():
-    assert [outputs(k) for k in (1, 4, 32)] == [fb.num_parameters(name, k) for k in (1, 4, 32)]
-
-
-def test_a_coupling_of_a_user_says_itself_how_many_parameters_it_takes(monkeypatch):
-  config = dataclasses.replace(BASE, coupling="mixture_logistic")
-  expected = model_size(config)
-  monkeypatch.setattr(size, "_OUTPUTS", {})
-  assert model_size(config) == expected
 
 
 # --- Claims ---------------------------------------------------------------------------------------
