@@ -18,6 +18,7 @@ from flowpp_tf.core.errors import Diverged, InputError
 
 _START = 2.0**15
 _GOOD_STEPS = 2000
+_PARTS = tfp.bijectors.Bijector, keras.layers.Layer  # of a model
 
 
 class StepCheck(NamedTuple):
@@ -138,21 +139,15 @@ def first_non_finite_part(evaluate: Callable[[], Any]) -> str | None:
     cause = error.__cause__ or error  # public methods of bijectors name their argument
     if not isinstance(cause, tf.errors.InvalidArgumentError):
       raise
-    parts = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(cause.__traceback__)]
-    bijector, layer = _last(parts, tfp.bijectors.Bijector), _last(parts, keras.layers.Layer)
-    if bijector > layer:
-      return f"bijector {parts[bijector].name} made the first value that is not finite"
-    if layer >= 0:
-      inside = f" in bijector {parts[bijector].name}" if bijector >= 0 else ""
-      return f"layer {parts[layer].name}{inside} made the first value that is not finite"
+    found = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(cause.__traceback__)]
+    parts = [part for part in found if isinstance(part, _PARTS) and not isinstance(part, keras.Model)]
+    bijectors = [part.name for part in parts if isinstance(part, tfp.bijectors.Bijector)]
+    if parts and isinstance(parts[-1], tfp.bijectors.Bijector):
+      return f"bijector {bijectors[-1]} made the first value that is not finite"
+    if parts:
+      inside = f" in bijector {bijectors[-1]}" if bijectors else ""
+      return f"layer {parts[-1].name}{inside} made the first value that is not finite"
   finally:
     tf.debugging.disable_check_numerics()
     tf.config.run_functions_eagerly(functions_were_eager)
   return None
-
-
-def _last(parts, kind):
-  """The index of the last part of a kind, -1 if there is none; the model is not a part."""
-  return max(
-    (i for i, part in enumerate(parts) if isinstance(part, kind) and not isinstance(part, keras.Model)), default=-1
-  )

@@ -47,8 +47,7 @@ def use_cpu_lanes(splits: int = 0, batch_size: int | None = None) -> int:
   """
   global _count
   automatic = splits == 0
-  if splits < 0:
-    raise InputError(f"`cpu_splits` must be at least 0, got {splits}")
+  check_count("cpu_splits", splits, 0)
   if batch_size is not None:
     check_count("batch_size", batch_size, high=INT32_MAX)
   cores = len(usable_cores())
@@ -126,17 +125,15 @@ def in_eager_lanes(function: Callable[..., tf.Tensor], *tensors: tf.Tensor, filt
   count = lane_count(len(tensors[0]))
   if count == 1 or math.prod(tensors[0].shape) * filters < _LEAST_NUMBERS:
     return function(*tensors)
-  group = _Group(count)
+  barrier, shared = threading.Barrier(count), [None] * count
 
   def lane(index, parts):
-    _thread.group, _thread.index = group, index
+    _thread.lane = index, barrier, shared
     try:
       return function(*parts)
     except BaseException:
-      group.barrier.abort()  # else the others would never stop waiting
+      barrier.abort()  # else the others would never stop waiting
       raise
-    finally:
-      _thread.group = None
 
   with concurrent.futures.ThreadPoolExecutor(count) as threads:
     futures = [threads.submit(lane, i, parts) for i, parts in enumerate(zip(*(tf.split(t, count) for t in tensors)))]
@@ -153,15 +150,15 @@ def sync_lanes(function: Callable[[list[tf.Tensor]], Sequence[tf.Tensor]], part:
     function: takes a list with the tensor of each lane, in order; returns as many tensors.
     part: this lane's tensor. Outside of `in_eager_lanes` it is the only one.
   """
-  group = getattr(_thread, "group", None)
-  if group is None:
+  if not hasattr(_thread, "lane"):
     return function([part])[0]
-  group.tensors[_thread.index] = part
-  group.barrier.wait()
-  if _thread.index == 0:
-    group.tensors = list(function(group.tensors))
-  group.barrier.wait()
-  return group.tensors[_thread.index]
+  index, barrier, shared = _thread.lane
+  shared[index] = part
+  barrier.wait()
+  if index == 0:
+    shared[:] = function(shared)
+  barrier.wait()
+  return shared[index]
 
 
 def moments(parts: Sequence[tf.Tensor], num_axes: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -174,11 +171,3 @@ def moments(parts: Sequence[tf.Tensor], num_axes: int) -> tuple[tf.Tensor, tf.Te
   mean = average(flat)
   variance = average([tf.math.squared_difference(part, mean) for part in flat])
   return tuple(tf.reshape(value, parts[0].shape[num_axes:]) for value in (mean, variance))
-
-
-class _Group:
-  """Threads that wait for each other, and the tensors that they exchange."""
-
-  def __init__(self, count):
-    self.barrier = threading.Barrier(count)
-    self.tensors = [None] * count

@@ -32,7 +32,17 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
     wait: whether the second evaluation must be made to wait for the gradient of the result. Within a function that is
       not inlined it does anyway, except under XLA.
   """
-  return _with_gradient(function, _gradient_of(function, wait))
+
+  def gradient(upstream, *arguments):
+    """The gradients by all arguments, None where there is none."""
+    again = [None if argument is None else tf.identity(argument) for argument in arguments]
+    if wait:
+      again[0] = with_dependency(again[0], upstream)
+    sources = [tensor for tensor in again if tensor is not None]
+    gradients = iter(_gradients(lambda: function(*again), sources, (), upstream))
+    return [None if tensor is None else next(gradients) for tensor in again]
+
+  return _with_gradient(function, gradient)
 
 
 def recomputed_elementwise(
@@ -54,38 +64,23 @@ def _traced_in_eager_mode(function):
 
 def _with_gradient(function, gradient_of):
   def call(*arguments: Any) -> tf.Tensor:
-    given = [i for i, argument in enumerate(arguments) if argument is not None]
+    places = [i for i, argument in enumerate(arguments) if argument is not None]
 
     @tf.custom_gradient
     def evaluated(*tensors):
+      values = [None] * len(arguments)
+      for i, tensor in zip(places, tensors):
+        values[i] = tensor
+
       def gradient(upstream):
-        gradients = gradient_of(upstream, *_placed(tensors, given, len(arguments)))
-        return [gradients[i] for i in given]
+        gradients = gradient_of(upstream, *values)
+        return [gradients[i] for i in places]
 
-      return function(*_placed(tensors, given, len(arguments))), gradient
+      return function(*values), gradient
 
-    return evaluated(*(arguments[i] for i in given))
+    return evaluated(*(arguments[i] for i in places))
 
   return call
-
-
-def _gradient_of(function, wait=False):
-  def gradient(upstream, *arguments):
-    """The gradients by all arguments, None where there is none."""
-    given = [i for i, argument in enumerate(arguments) if argument is not None]
-    again = [tf.identity(arguments[i]) for i in given]
-    if wait:
-      again[0] = with_dependency(again[0], upstream)
-    gradients = _gradients(lambda: function(*_placed(again, given, len(arguments))), again, (), upstream)
-    return _placed(gradients, given, len(arguments))
-
-  return gradient
-
-
-def _placed(tensors, places, count):
-  """The tensors at their places among `count` arguments, the others None."""
-  values = dict(zip(places, tensors))
-  return [values.get(i) for i in range(count)]
 
 
 def _gradients(evaluate, tensors, variables, upstream, unconnected=tf.UnconnectedGradients.NONE):
