@@ -5,21 +5,19 @@ import dataclasses
 from typing import Any, Union
 
 from flowpp_tf.config.structure import context_channels, parse_structure, size_step
-from flowpp_tf.core.checks import check_type, is_number
+from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.registry import COUPLINGS, HOW_TO_REGISTER, unregistered
-from flowpp_tf.core.settings import COUNT, FRACTION, Range, Rule, Settings, at_least, is_count, one_of, setting
+from flowpp_tf.core.registry import COUPLINGS, unregistered
+from flowpp_tf.core.settings import COUNT, FRACTION, Range, Rule, Settings, at_least, one_of, setting
 
 _SHAPE = Range(
-  lambda shape: len(shape) == 3 and all(is_count(n) and n <= 2**16 for n in shape),
+  lambda shape: len(shape) == 3 and all(1 <= n <= 2**16 for n in shape),
   "three positive integers (height, width, channels) of at most 65,536",
 )
-_LEVELS = Range(lambda levels: is_count(levels) and 2 <= levels <= 2**16, "an integer from 2 to 65,536")
-_CHANNELS = Range(lambda value: value == 0 or is_count(value), "0 or a positive integer", 2**16)
-_RATE = FRACTION._replace(expected="a number in [0, 1)")
-_MARGIN = Range(lambda margin: is_number(margin) and 0 <= margin < 0.5, "a number in [0, 1/2)")
-_NOISE = Range(lambda stddev: is_number(stddev) and 0 <= stddev <= 1, "a number in [0, 1]")
-_NOT_NEGATIVE = Range(lambda value: is_number(value) and value >= 0, "a number of at least 0")
+_COUPLING = one_of(*COUPLINGS)._replace(  # and those that are registered later
+  holds=lambda name: name in COUPLINGS, expected=f"one of {', '.join(COUPLINGS)} (--import=MODULE registers others)"
+)
+_CHANNELS = at_least(0, 2**16)
 MIXERS = ("attention", "pointwise", "none")
 PADDINGS = ("zeros", "periodic")
 REMAT = ("off", "blocks", "couplings")
@@ -78,7 +76,7 @@ class FlowPlusPlusConfig(Settings):
   """
 
   image_shape: tuple[int, ...] = setting((32, 32, 3), "Height, width and channels of the images.", _SHAPE)
-  levels: int = setting(256, "Pixel values, 0 .. levels - 1.", _LEVELS)
+  levels: int = setting(256, "Pixel values, 0 .. levels - 1.", at_least(2, 2**16))
   pixel_transform: str = setting(
     "none",
     "Increasing map of the pixels before their logit: asinh stretches the dark part of images whose values have a wide "
@@ -90,24 +88,24 @@ class FlowPlusPlusConfig(Settings):
     "mixture_logistic",
     f"Transformation of a coupling, one of {', '.join(COUPLINGS)}; affine is an ablation, and rational_quadratic "
     "has a spline in place of the mixture's CDF.",
-    Range(lambda name: isinstance(name, str), "the name of a coupling", names=tuple(COUPLINGS)),
+    _COUPLING,
   )
   components: int = setting(32, "K, logistics in a mixture, or bins of a spline.", COUNT)
   coupling_margin: float = setting(
     0.0,
     "m, with which a mixture's coupling is logit((1 - 2 m) F + m), F the mixture's CDF: 0 in Flow++, 0.05 in VFlow.",
-    _MARGIN,
+    Range(lambda margin: 0 <= margin < 0.5, "in [0, 1/2)"),
   )
   filters: int = setting(96, "Channels inside the conditioners.", COUNT)
   blocks: int = setting(10, "Blocks of a conditioner.", COUNT)
   attention: bool = setting(True, "Self-attention in the blocks; off, a pointwise layer of the same size (ablation).")
   heads: int = setting(4, "Heads of the attention.", COUNT)
-  dropout: float = setting(0.0, "Dropout rate, in every conditioner and in the context net.", _RATE)
+  dropout: float = setting(0.0, "Dropout rate, in every conditioner and in the context net.", FRACTION)
   invertible_conv: str = setting(
     "dense", "1x1 convolution before each coupling: dense, lu (P L U) or none.", one_of("dense", "lu", "none")
   )
   invertible_conv_stddev: float = setting(
-    0.001, "Standard deviation of the noise around the identity with which 1x1 convolutions begin.", _NOISE
+    0.001, "Standard deviation of the noise around the identity with which 1x1 convolutions begin.", at_least(0, 1)
   )
   invertible_conv_init: str = setting(
     "identity",
@@ -121,7 +119,7 @@ class FlowPlusPlusConfig(Settings):
     "faster where all positions are alike, as in crops. On a torus they are of each channel.",
   )
   act_norm_min_variance: float = setting(
-    0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", _NOT_NEGATIVE
+    0.01, "Floor under ActNorm's variance at initialisation; 0 as published.", at_least(0)
   )
   padding: str = setting(
     "zeros",
@@ -161,7 +159,7 @@ class FlowPlusPlusConfig(Settings):
   augment_blocks: int = setting(3, "Blocks of a conditioner of that flow.", COUNT)
   num_classes: int = setting(0, "Classes of labelled images, p(image | label); 0 for a model without.", _CHANNELS)
   label_dropout: float = setting(
-    0.0, "Rate at which training leaves labels out, so that the model is unconditional too, for guidance.", _RATE
+    0.0, "Rate at which training leaves labels out, so that the model is unconditional too, for guidance.", FRACTION
   )
   condition_shape: tuple[int, ...] = setting(
     (),
@@ -199,27 +197,14 @@ class FlowPlusPlusConfig(Settings):
       lambda c: c.padding == "zeros" and c.dequantization != "none",
       "False for real-valued images and for periodic `padding`",
     ),
-    Rule(
-      "invertible_conv_init",
-      lambda c: c.invertible_conv == "dense",
-      "identity for `invertible_conv` {0.invertible_conv}",
-    ),
+    Rule("invertible_conv_init", lambda c: c.invertible_conv == "dense", "identity unless `invertible_conv` is dense"),
     Rule("label_dropout", lambda c: c.num_classes > 0, "0 for a model without labels"),
-    Rule(
-      "coupling_margin",
-      lambda c: c.coupling == "mixture_logistic",
-      "0 for `coupling` {0.coupling}, which has no mixture",
-    ),
-    Rule(
-      "augment_end", lambda c: c.is_augmented_by_flow, "none for a model without `augment_channels` that a flow draws"
-    ),
+    Rule("coupling_margin", lambda c: c.coupling == "mixture_logistic", "0 unless `coupling` is mixture_logistic"),
+    Rule("augment_end", lambda c: c.is_augmented_by_flow, "none unless a flow draws `augment_channels`"),
   )
 
   def __post_init__(self):
     super().__post_init__()
-    if self.coupling not in COUPLINGS:
-      known = ", ".join(COUPLINGS)
-      raise InputError(f"`coupling` must be one of {known}, got {self.coupling!r}{HOW_TO_REGISTER}")
     if self.tile_neighbours:
       height, width, channels = self.image_shape
       object.__setattr__(self, "condition_shape", (height, width, context_channels(channels)))  # the class is frozen

@@ -14,11 +14,11 @@ from flowpp_tf.config.training import WITHOUT_EPSILON, TrainingConfig
 from flowpp_tf.core.checks import check_arguments, check_type
 from flowpp_tf.core.errors import InputError, unknown_name
 from flowpp_tf.core.registry import register
-from flowpp_tf.core.settings import POSITIVE, Range, Settings, as_setting, at_least, one_of, parse_text, setting
+from flowpp_tf.core.settings import POSITIVE, Settings, as_setting, at_least, one_of, parse_text, setting
 
 _HERE = pathlib.Path(__file__).parent.parent
 _FOLDERS = (_HERE / "configs", _HERE.parent / "configs")  # of the installed package, of a clone
-_EPOCHS = Range(lambda epochs: POSITIVE.holds(epochs) and epochs <= 1e6, "more than 0, and at most 1,000,000")
+_EPOCHS = POSITIVE._replace(high=1_000_000)
 # Pairs of settings that say the same, of which a recipe has one.
 SAY_THE_SAME = (("length of the run", "steps", "epochs"), ("precision", "precision", "dtype"))
 _REGISTERED: dict[str, "Recipe"] = {}  # from outside of the package
@@ -94,7 +94,6 @@ class Recipe:
       if name not in _FIELDS:
         raise unknown_name("setting", name, _FIELDS)
       settings[name] = as_setting(_FIELDS[name], value)
-      check_type(name, settings[name], _FIELDS[name].type)
     object.__setattr__(self, "settings", types.MappingProxyType(settings))  # of its own: a caller may change theirs
     RunSettings(**self._chosen(_RUN))  # checks their ranges; the configs check those of the others
     for what, one, other in SAY_THE_SAME:

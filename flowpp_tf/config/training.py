@@ -45,7 +45,7 @@ class TrainingConfig(Settings):
   adam_epsilon: float = setting(
     DEFAULT_EPSILON,
     "Number added to the root of the second moments, of the optimizers that have it: adam, adam_95, adamw and muon.",
-    Range(lambda value: POSITIVE.holds(value) and value <= 1, "a number in (0, 1]"),
+    Range(lambda value: 0 < value <= 1, "a number in (0, 1]"),
   )
   learning_rate: float | None = setting(None, "Peak learning rate, 1e-3 if not given.", POSITIVE)
   schedule: str = setting(
@@ -71,7 +71,7 @@ class TrainingConfig(Settings):
     None, "Steps between checkpoints, in addition to those by checkpoint_minutes and at validations.", at_least(1)
   )
   checkpoint_minutes: float | None = setting(10.0, "Minutes between checkpoints.", at_least(0))
-  keep: int = setting(2, "Checkpoints to keep.", COUNT._replace(expected="at least 1"))
+  keep: int = setting(2, "Checkpoints to keep.", COUNT)
   tensorboard: tuple[str, ...] = setting(
     ("scalars", "samples"),
     f"What to write for TensorBoard: any of {', '.join(TENSORBOARD)}, or nothing.",
@@ -83,12 +83,12 @@ class TrainingConfig(Settings):
     Rule(
       "adam_epsilon",
       lambda training: training.optimizer not in WITHOUT_EPSILON,
-      f"{DEFAULT_EPSILON}, its default, for `optimizer` {{0.optimizer}}, which has no epsilon",
+      f"{DEFAULT_EPSILON}, its default, unless `optimizer` has an epsilon",
     ),
     Rule(
       "debug_numerics",
       lambda training: training.steps_per_execution == 1,
-      "False for `steps_per_execution` {0.steps_per_execution}: it must see each step",
+      "False unless `steps_per_execution` is 1: it must see each step",
     ),
   )
 

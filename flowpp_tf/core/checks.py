@@ -56,7 +56,7 @@ def check_arguments(function: F) -> F:
 
   @functools.wraps(function)
   def call(*args, **kwargs):
-    if not hints:
+    if not hints:  # classes that a module defines below the function are known now
       hints.update(_hints(function, signature))
     for name, value in signature.bind(*args, **kwargs).arguments.items():
       if name in hints:
@@ -75,12 +75,10 @@ def check_type(name: str, value: Any, hint: Any) -> None:
     value: the value.
     hint: the annotation: a type, or the name of a class that is not imported.
   """
-  parts = _parts(hint)
-  if any(_is(value, part, parts) for part in parts):
-    return
-  if float in parts and isinstance(value, (float, np.floating)):
-    raise InputError(f"`{name}` must be finite, got {value}")
-  raise InputError(f"`{name}` must be {' or '.join(dict.fromkeys(map(_words, parts)))}, got {shown(value)}")
+  kinds = _kinds(hint)
+  if not any(accepts(value) for accepts, _ in kinds):
+    expected = " or ".join(dict.fromkeys(words for _, words in kinds))
+    raise InputError(f"`{name}` must be {expected}, got {shown(value)}")
 
 
 def shown(value: Any) -> str:
@@ -106,8 +104,8 @@ def check_count(name: str, value: Any, low: int = 1, high: int = MOST) -> None:
   """Raise an `InputError` unless a value is an integer from `low` to `high`."""
   check_type(name, value, int)
   if not low <= value <= high:
-    limits = f"from {low} to {high}" if high < MOST else f"at least {low}" if value < low else f"at most {high:,}"
-    raise InputError(f"`{name}` must be {limits}, got {value}")
+    limit = f"at least {low}" if value < low else f"at most {high:,}"
+    raise InputError(f"`{name}` must be {limit}, got {value}")
 
 
 def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, ends: bool = True) -> None:
@@ -119,100 +117,90 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
 
 
 def _hints(function, signature):
-  """The annotations that say what a single value must be; those of classes that are not imported as their names."""
+  """The annotations of arguments that are one value; those of classes that are not imported as their names."""
   hints = {}
-  for name, hint in inspect.get_annotations(function).items():
+  for name, parameter in signature.parameters.items():
+    hint = parameter.annotation
+    if hint is parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+      continue
     if isinstance(hint, str):
       with contextlib.suppress(NameError, TypeError):  # imported for type checkers only
         hint = eval(hint, function.__globals__)
-    several = name not in signature.parameters or str(signature.parameters[name]).startswith("*")
-    if not several and all(map(_is_checked, _parts(hint))):
-      hints[name] = hint
+    hints[name] = hint
   return hints
 
 
-_PATH = Union[str, os.PathLike]
-
-
-def _parts(hint):
-  """The alternatives of an annotation; `_PATH` is one."""
-  if isinstance(hint, str):
-    names = [part.strip().strip("\"'") for part in hint.split("|")]
-    return [None if name == "None" else name for name in names]
-  parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-  return [_PATH, *(part for part in parts if part not in (str, os.PathLike))] if os.PathLike in parts else parts
-
-
-# What each kind is, and what a message says that it must be.
-_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+# Whether a value is of a kind, and what a message says that it must be.
+_Kind = tuple[Callable[[Any], bool], str]
+_NONE: _Kind = (lambda value: value is None, "None")
+_KINDS: dict[Any, _Kind] = {
   int: (is_integer, "an integer"),
-  float: (is_number, "a number"),
+  float: (is_number, "a finite number"),
   bool: (lambda value: isinstance(value, (bool, np.bool_)), "True or False"),
   str: (lambda value: isinstance(value, str), "a string"),
-  bytes: (lambda value: isinstance(value, bytes), "bytes"),
   BinaryIO: (lambda value: hasattr(value, "read") or hasattr(value, "write"), "a binary file"),
-  _PATH: (lambda value: isinstance(value, os.PathLike) or _is_path(value), "a path"),
-  None: (lambda value: value is None, "None"),
-  types.NoneType: (lambda value: value is None, "None"),
-  Callable: (callable, "callable"),
-  Mapping: (lambda value: isinstance(value, Mapping), "a mapping"),
-  dict: (lambda value: isinstance(value, Mapping), "a mapping"),
+  os.PathLike: (lambda value: isinstance(value, os.PathLike) or _is_path(value), "a path"),
+  types.NoneType: _NONE,
+  "None": _NONE,
 }
-_SEQUENCES = (Sequence, list, tuple)
+_ITEMS = {int: " of integers", float: " of numbers", str: " of strings"}
 
 
-def _is_checked(part):
-  """Whether a part of an annotation is one kind of value, or a class or its name."""
-  if origin := get_origin(part):  # on Python 3.10 `Iterable[int]` is a `type` too
-    return part is _PATH or origin in _KINDS or origin in _SEQUENCES
-  is_class = isinstance(part, (type, str)) and part not in (Any, np.ndarray)
-  return part in _KINDS or (is_class and not hasattr(part, "dim_str"))  # a type of jaxtyping: see `check_tensor`
+@functools.cache
+def _kinds(hint):
+  """The kinds of value that an annotation allows."""
+  parts = [hint]
+  if isinstance(hint, str):
+    parts = [part.strip() for part in hint.split("|")]
+  elif get_origin(hint) in (Union, types.UnionType):
+    parts = [*get_args(hint)]
+  if os.PathLike in parts:  # a text is a path, too
+    parts.remove(str)
+  return [_kind(part, int in parts) for part in parts]
 
 
-def _is(value, part, parts=()):
-  """Whether a value is of one part of an annotation."""
+def _kind(part, of_integers):
+  """The kind of a part of an annotation; `of_integers`: whether a scalar tensor must hold an integer."""
   origin = get_origin(part) or part
-  if kind := _KINDS.get(part) or _KINDS.get(origin):
-    return kind[0](value)
+  if part in _KINDS:
+    return _KINDS[part]
+  if origin in (Sequence, list, tuple):
+    item = (*get_args(part), Any)[0]
+    is_item, _ = _kind(item, False)
+    return functools.partial(_is_sequence, is_item=is_item), f"a sequence{_ITEMS.get(item, '')}"
   if isinstance(part, str):
-    return any(cls.__name__ == part.rpartition(".")[2] for cls in type(value).__mro__)
-  if origin in _SEQUENCES:
-    return _is_sequence(value, get_args(part)[:1])
-  if part.__name__ == "Tensor":
-    return _is_scalar_tensor(value, of_integers=int in parts)
-  if getattr(part, "_is_protocol", False):
-    return all(hasattr(value, name) for name in vars(part) if not name.startswith("_"))
-  return isinstance(value, part)
+    class_name = part.rpartition(".")[2]
+    return lambda value: any(cls.__name__ == class_name for cls in type(value).__mro__), _one(part)
+  if not isinstance(origin, type) or origin in (Any, np.ndarray) or hasattr(part, "dim_str"):
+    return lambda value: True, "anything"  # arrays have checks of their own, as tensors that jaxtyping describes
+  if origin.__name__ == "Tensor":
+    return functools.partial(_is_scalar_tensor, of_integers=of_integers), "a scalar tensor"
+  if getattr(origin, "_is_protocol", False):
+    members = [name for name in vars(origin) if not name.startswith("_")]
+    return lambda value: all(hasattr(value, name) for name in members), _one(origin.__name__)
+  return lambda value: isinstance(value, origin), _one(origin.__name__)
+
+
+def _one(name):
+  return f"{'an' if name[0] in 'AEIOU' else 'a'} `{name}`"
 
 
 def _is_path(value):
   return isinstance(value, str) and bool(value) and "\0" not in value
 
 
-def _is_sequence(value, item):
+def _is_sequence(value, is_item):
   if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
     return False
   if len(getattr(value, "shape", [0])) != 1:  # an array that is not a vector
     return False
-  return not item or item[0] not in _KINDS or all(_is(part, item[0]) for part in value)
+  return all(map(is_item, value))
 
 
 def _is_scalar_tensor(value, of_integers):
   dtype: Any = getattr(value, "dtype", None)
   rank = getattr(getattr(value, "shape", None), "rank", "no tensor")
   return rank in (0, None) and (dtype.is_integer or (dtype.is_floating and not of_integers))
-
-
-def _words(part):
-  """What a part of an annotation asks for."""
-  origin = get_origin(part) or part
-  if kind := _KINDS.get(part) or _KINDS.get(origin):
-    return kind[1]
-  if origin in _SEQUENCES:
-    items = {int: " of integers", float: " of numbers", str: " of strings"}
-    return f"a sequence{items.get((*get_args(part), None)[0], '')}"
-  name = part if isinstance(part, str) else part.__name__
-  return "a scalar tensor" if name == "Tensor" else f"{'an' if name[0] in 'AEIOU' else 'a'} `{name}`"
 
 
 # --- Arrays and tensors -------------------------------------------------------------------------
@@ -424,8 +412,7 @@ def pixel_dtype(levels: int) -> np.dtype:
   Raises:
     InputError (a ValueError): for another number of levels.
   """
-  if not 2 <= levels <= MOST_LEVELS:
-    raise InputError(f"`levels` must be from 2 to {MOST_LEVELS:,}, got {levels}")
+  check_count("levels", levels, 2, MOST_LEVELS)
   return np.dtype(np.uint8 if levels <= 256 else np.uint16)
 
 

@@ -38,15 +38,12 @@ def as_seed(seed: Seed) -> tf.Tensor:
     if not -(2**63) <= seed < 2**63:
       raise InputError(f"`seed` must be an integer of 64 bits, got {seed}")
     return tf.constant([int(seed) >> 32, int(seed) & 0xFFFFFFFF], tf.int64)
-  try:
-    tensor = as_tensor("seed", seed)
-  except InputError:
-    raise _no_seed(seed) from None
+  tensor = as_tensor("seed", seed)
   if tensor.shape.rank == 0 and tensor.dtype.is_integer:
     tensor = tf.cast(tensor, tf.int64)
     return tf.stack([tf.bitwise.right_shift(tensor, 32), tf.bitwise.bitwise_and(tensor, 0xFFFFFFFF)])
   if tensor.shape != (2,) or not tensor.dtype.is_integer:
-    raise _no_seed(seed)
+    raise InputError(f"`seed` must be an integer, a pair of integers or None, got {shown(seed)}")
   return tensor
 
 
@@ -59,10 +56,6 @@ def tfp_seed(seed: Seed) -> tf.Tensor | None:
   if isinstance(seed, int) and not isinstance(seed, bool):
     seed = (seed + 2**63) % 2**64 - 2**63
   return None if seed is None else tf.cast(as_seed(seed), tf.int32)
-
-
-def _no_seed(seed):
-  return InputError(f"`seed` must be an integer, a pair of integers or None, got {shown(seed)}")
 
 
 def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
@@ -78,9 +71,7 @@ def fold_in(seed: Any, salt: int | str | tf.Tensor) -> tf.Tensor | None:
   """
   if seed is None:
     return None
-  seed = as_tensor("seed", seed)
-  if not (seed.dtype.is_integer and seed.shape.is_compatible_with([2])):
-    raise InputError(f"`seed` must be two integers, got {shown(seed)}")
+  seed = as_seed(seed)
   if not isinstance(salt, str):
     check_type("salt", salt, int | tf.Tensor)
     return tf.random.experimental.stateless_fold_in(seed, salt)

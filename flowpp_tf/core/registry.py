@@ -18,8 +18,6 @@ STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
 JIT = ("off", "blocks")  # what XLA compiles, see tracing.py
 ANIMATIONS = {".gif": "GIF", ".apng": "PNG", ".png": "PNG"}  # format by a file's ending
 
-HOW_TO_REGISTER = " (--import=MODULE registers others)"
-
 # For --coupling, a `CouplingKind` each.
 COUPLINGS: dict[str, Any] = {
   "mixture_logistic": "flowpp_tf.bijectors.mixture_logistic_cdf:MIXTURE_LOGISTIC",
@@ -89,4 +87,4 @@ def registered(table: dict[str, Any], name: str) -> Any:
 
 def unregistered(kind: str, name: str, known: Iterable[str]) -> InputError:
   """Return the error for a name that nothing has registered, with the known names that are close to it."""
-  return InputError(f"{unknown_name(kind, name, known)}{HOW_TO_REGISTER}")
+  return InputError(f"{unknown_name(kind, name, known)} (--import=MODULE registers others)")

@@ -9,7 +9,7 @@
 `recorded_settings` says which images a data set has that is loaded by name, as a run's config.json records them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import os
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
 import numpy as np
 
-from flowpp_tf.core.checks import INT32_MAX, check_type, is_integer, is_number
+from flowpp_tf.core.checks import INT32_MAX, check_type
 from flowpp_tf.core.errors import InputError
 
 
@@ -33,33 +33,28 @@ class Range(NamedTuple):
 
 def at_least(low: float, high: float = INT32_MAX) -> Range:
   """Return the range of numbers from `low` to `high`."""
-  return Range(lambda value: is_number(value) and value >= low, f"at least {low}", high)
+  return Range(lambda value: value >= low, f"at least {low}", high)
 
 
 def one_of(*names: str) -> Range:
   """Return the range of the given names."""
-  return Range(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}", names=names)
+  return Range(lambda value: value in names, f"one of {', '.join(names)}", names=names)
 
 
-def is_count(value: Any) -> bool:
-  """Return whether a value is a positive integer."""
-  return is_integer(value) and bool(value > 0)
-
-
-COUNT = Range(is_count, "a positive integer", 2**16)
-POSITIVE = Range(lambda value: is_number(value) and value > 0, "positive")
-FRACTION = Range(lambda value: is_number(value) and 0 <= value < 1, "in [0, 1)")
+COUNT = at_least(1, 2**16)
+POSITIVE = Range(lambda value: value > 0, "positive")
+FRACTION = Range(lambda value: 0 <= value < 1, "in [0, 1)")
 
 
 def setting(default: Any, help: str, range: Range | None = None) -> Any:
-  """Return a dataclass field with a help text and a range; None is in the range of an `int | None`."""
+  """Return a dataclass field with a help text and a range of values of the field's type; None is in each range."""
   return dataclasses.field(default=default, metadata={"help": help, "range": range})
 
 
 class Rule(NamedTuple):
-  """A field that must have its default unless `allows(settings)`; `expected` says so, with other fields in braces.
+  """A field that must have its default unless `allows(settings)`, which `expected` says in words.
 
-  Rule("label_dropout", lambda config: config.num_classes > 0, "0 for `num_classes` {0.num_classes}")
+  Rule("label_dropout", lambda config: config.num_classes > 0, "0 for a model without labels")
   """
 
   name: str
@@ -81,15 +76,14 @@ class Settings:
 
   def __post_init__(self) -> None:
     for field in dataclasses.fields(self):  # type: ignore[arg-type]
-      value, allowed = as_setting(field, getattr(self, field.name)), field.metadata.get("range")
+      value, allowed = as_setting(field, getattr(self, field.name)), field.metadata["range"]
       object.__setattr__(self, field.name, value)  # the class is frozen
-      if allowed is not None and not (value is None and _is_optional(field)):
-        self._require(field.name, _holds(allowed, value), allowed.expected)
+      if value is not None and allowed is not None:
+        self._require(field.name, allowed.holds(value), allowed.expected)
         if allowed.high < math.inf:
           self._require(field.name, value <= allowed.high, f"at most {allowed.high:,}")
-      check_type(field.name, value, field.type)
     for name, allows, expected in self.RULES:
-      self._require(name, getattr(self, name) == getattr(type(self), name) or allows(self), expected.format(self))
+      self._require(name, getattr(self, name) == getattr(type(self), name) or allows(self), expected)
 
   def _require(self, name, holds, expected):
     if not holds:
@@ -99,40 +93,26 @@ class Settings:
 def as_setting(field: dataclasses.Field, value: Any) -> Any:
   """Return a value as a field has it: sequences as tuples, paths as texts, NumPy's numbers as Python's.
 
-  JSON has no others, and NumPy's overflow. A value that is none of these stays as it is; `check_type` refuses it.
+  JSON has no others, and NumPy's overflow.
+
+  Raises:
+    InputError (a ValueError): if it is not of the field's type.
   """
-  is_array = isinstance(value, np.ndarray) and value.ndim > 0
-  is_sequence = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
-  if get_origin(value_type(field)) is tuple and (is_array or is_sequence):
-    return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
   if isinstance(value, os.PathLike):
-    return os.fspath(value)
+    value = os.fspath(value)
+  check_type(field.name, value, field.type)
+  if get_origin(value_type(field)) is tuple and value is not None:
+    return tuple(item.item() if isinstance(item, np.generic) else item for item in value)
   return value.item() if isinstance(value, np.generic) else value
 
 
-def _holds(allowed, value):
-  try:
-    return bool(allowed.holds(value))
-  except (TypeError, ValueError):  # a value of another kind, such as an array
-    return False
-
-
-def _is_optional(field):
-  return isinstance(field.type, types.UnionType) and types.NoneType in get_args(field.type)
-
-
 def parse_text(field: dataclasses.Field, text: str) -> Any:
-  """Return the value of a field that a text says, such as that of a flag; raise an `InputError` if it says none."""
+  """Return the value of a field that a text of a recipe's file says."""
   kind = value_type(field)
-  try:
-    if get_origin(kind) is tuple:
-      item_type, *_ = get_args(kind)
-      return tuple(item_type(item) for item in text.split(",") if item)
-    if kind is bool:
-      return {"true": True, "false": False}[text.lower()]
-    return kind(text)
-  except (ValueError, KeyError):
-    raise InputError(f"`{field.name}` must be of type {getattr(kind, '__name__', kind)}, got {text!r}") from None
+  if get_origin(kind) is tuple:
+    item_type, *_ = get_args(kind)
+    return tuple(item_type(item) for item in text.split(",") if item)
+  return text == "true" if kind is bool else kind(text)
 
 
 def value_type(field: dataclasses.Field) -> Any:

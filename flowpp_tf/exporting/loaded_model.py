@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from flowpp_tf.core import checks
 from flowpp_tf.core.checks import as_tensor, check_all_finite, check_arguments, check_labels, check_pixels, shown
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.core.settings import is_count
 from flowpp_tf.io.digests import check_digests
 from flowpp_tf.io.gate import read_json, reason
 from flowpp_tf.models.conditioning import lowest_label
@@ -54,8 +54,7 @@ class LoadedModel:
     try:
       self.config = config_of_fields(read_json(assets / "config.json"), "its config.json")
       self.metadata: dict[str, Any] = read_json(assets / "metadata.json")
-      if not (isinstance(self.metadata, dict) and is_count(self.metadata.get("max_batch"))):
-        raise ValueError("its metadata.json must be a table with `max_batch`, a positive integer")
+      checks.check_count("max_batch", self.metadata["max_batch"], high=checks.INT32_MAX)
       check_digests(pathlib.Path(path))
       self.saved_model = tf.saved_model.load(str(path))
       missing = _FUNCTIONS - {*self.saved_model.signatures}

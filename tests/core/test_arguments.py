@@ -1,25 +1,39 @@
 """Annotations say what arguments must be; those that say nothing of one value are left to the function."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
 
 
-@pytest.mark.parametrize("hint", [Iterable[int], Iterator[int], type[int], set[int], Iterable[int] | None])
-def test_parametrized_annotations_that_are_not_checked_do_not_get_in_the_way(hint):
+@pytest.mark.parametrize(
+  "hint, value", [(Iterable[int], [1]), (Iterator[int], iter([1])), (type[int], int), (set[int] | None, {1})]
+)
+def test_annotations_with_parameters_are_checked_by_their_class(hint, value):
   """On Python 3.10 these are instances of `type`, by which `isinstance` fails."""
 
   @check_arguments
-  def function(values, count: int = 1):
+  def function(values: hint, count: int = 1):
     return values, count
 
-  function.__wrapped__.__annotations__["values"] = hint
-  assert function([1], 2) == ([1], 2)
+  assert function(value, 2) == (value, 2)
+  with pytest.raises(InputError, match="`values` must be an? `"):
+    function(1.5, 2)
   with pytest.raises(InputError, match="`count` must be an integer"):
-    function([1], 2.5)
+    function(value, 2.5)
+
+
+@pytest.mark.parametrize("hint", [Any, np.ndarray, np.ndarray | None, Sequence[np.ndarray] | np.ndarray])
+def test_arrays_and_anything_are_left_to_the_function(hint):
+  @check_arguments
+  def function(values: hint, *others: int):
+    return values, others
+
+  assert function("text", 1.5) == ("text", (1.5,))
 
 
 def test_sequences_are_checked_with_what_they_hold():

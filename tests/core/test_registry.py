@@ -103,7 +103,7 @@ def test_a_function_with_other_parameters_is_refused():
 def test_an_unknown_name_says_how_others_are_registered(use, message):
   with pytest.raises(fpp.InputError) as caught:
     use()
-  assert str(caught.value).startswith(message) and str(caught.value).endswith(registry.HOW_TO_REGISTER)
+  assert str(caught.value).startswith(message)
   assert "'mine'" in str(caught.value) and "--import=MODULE" in str(caught.value)
 
 
@@ -122,7 +122,7 @@ def test_programs_import_what_registers(tmp_path):
     for name in ("shift", "noise", "mine"):
       table.pop(name, None)
   result = call(*evaluate, cwd=tmp_path)
-  assert result.code == 2 and "got 'shift' (--import=MODULE registers others)" in result.error
+  assert result.code == 2 and "(--import=MODULE registers others), got 'shift'" in result.error
   result = call(*train, cwd=tmp_path)
   assert result.code == 2 and "unknown config 'mine'; " in result.error and "--import=MODULE" in result.error
 

@@ -158,7 +158,7 @@ def test_a_damaged_npz_is_named(tmp_path, content):
     (lambda: data.load_dataset("digits").split("dev"), "`split` must be one of train, validation, test"),
     (lambda: data.load_dataset("digits").check(fpp.get_config("photos")), "image_shape"),
     (lambda: data.load_dataset("digits", bits=5), "`bits` is for images of 256 levels; .* has 17"),
-    (lambda: data.load_dataset("photos", bits=9), "`bits` must be from 1 to 8, got 9"),
+    (lambda: data.load_dataset("photos", bits=9), "`bits` must be at most 8, got 9"),
     (
       lambda: data.load_dataset("photos", bits=5, levels=256),
       "`bits` 5 gives 32 levels, the model's config has 256; give --levels=32",

@@ -263,7 +263,7 @@ def step_with_labels(state):
     (BY_CLASS, lambda m: m.sample(2, labels=3), r"must lie in -1 .. 2, got values from 3 to 3"),
     (BY_CLASS, lambda m: m.sample(2, labels=[0, 1, 2]), r"`labels` must be of shape \[2\], got \[3\]"),
     (BY_CLASS, lambda m: m.sample(2, labels=0.5), "`labels` must be integers, got float"),
-    (BY_CLASS, lambda m: m.sample(2, labels=1, guidance=math.inf), "`guidance` must be finite"),
+    (BY_CLASS, lambda m: m.sample(2, labels=1, guidance=math.inf), "`guidance` must be a finite number"),
     (GIVEN_IMAGE, lambda m: m.sample(4, condition=CONDITION[:, :1]), r"must be of shape \[4, 2, 2, 1\]"),
     (GIVEN_IMAGE, lambda m: m.sample(4, condition=CONDITION, guidance=1.0), "was not trained without labels"),
     (dataclasses.replace(BY_CLASS, label_dropout=0.0), lambda m: m.sample(1, labels=-1), "-1, no label, is for"),
@@ -284,7 +284,7 @@ def test_what_does_not_fit_is_an_error(config, evaluate, message):
     (dict(label_dropout=0.1), "`label_dropout` must be 0 for a model without labels"),
     (dict(condition_shape=(3, 2, 1)), "`condition_shape` must be of a height and width that divide"),
     (dict(condition_shape=(2, 2)), "`condition_shape` must be empty or three positive integers"),
-    (dict(num_classes=-1), "`num_classes` must be 0 or a positive integer"),
+    (dict(num_classes=-1), "`num_classes` must be at least 0, got -1"),
   ],
 )
 def test_configs_without_meaning_are_errors(fields, message):

@@ -57,9 +57,9 @@ def test_the_dtype_of_pixels(levels, dtype):
 
 @pytest.mark.parametrize("levels", [0, 1, 65537])
 def test_other_numbers_of_levels_are_errors(levels):
-  with pytest.raises(fpp.InputError, match="`levels` must be from 2 to 65,536"):
+  with pytest.raises(fpp.InputError, match="`levels` must be at (least 2|most 65,536), got"):
     pixel_dtype(levels)
-  with pytest.raises(fpp.InputError, match="`levels` must be an integer from 2 to 65,536"):
+  with pytest.raises(fpp.InputError, match="`levels` must be at (least 2|most 65,536), got"):
     dataclasses.replace(CONFIG, levels=levels)
 
 
