@@ -31,7 +31,7 @@ PRESET = "photos"
 
 def plain_codecs():
   """Encoders and decoders of photographs `[H, W, 3]`, by name."""
-  codecs = import_extra("imagecodecs", "the speed of other codecs")
+  codecs = import_extra("imagecodecs", "codecs", "the speed of other codecs")
   jpegxl = lambda effort: lambda image: codecs.jpegxl_encode(image, lossless=True, effort=effort, numthreads=1)
   return {
     "JPEG XL, effort 9": (jpegxl(9), codecs.jpegxl_decode),

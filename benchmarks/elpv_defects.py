@@ -83,7 +83,7 @@ def mirrored(pictures):
 
 
 def jpeg_xl_bits(pictures):
-  codec = import_extra("imagecodecs", "the size of a picture as JPEG XL")
+  codec = import_extra("imagecodecs", "codecs", "the size of a picture as JPEG XL")
   size = lambda picture: 8.0 * len(codec.jpegxl_encode(np.ascontiguousarray(picture), lossless=True, effort=9))
   return np.array(list(parallel_map(size, pictures)))
 

@@ -23,7 +23,7 @@ FLAGS = flags.FLAGS
 
 def codecs():
   """Encoders of pictures `[H, W]` or `[H, W, 3]` by name."""
-  imagecodecs = import_extra("imagecodecs", "the size of a picture in other codecs")
+  imagecodecs = import_extra("imagecodecs", "codecs", "the size of a picture in other codecs")
   rgb = lambda picture: picture if picture.ndim == 3 else np.repeat(picture[..., np.newaxis], 3, axis=-1)
   return {
     "JPEG XL, effort 9": lambda picture: imagecodecs.jpegxl_encode(picture, lossless=True, effort=9),
@@ -37,7 +37,7 @@ def codecs():
 
 def pictures_of(folder, splits_file, split):
   """The pictures of a folder, or of a split of it."""
-  imagecodecs = import_extra("imagecodecs", "the size of a picture in other codecs")
+  imagecodecs = import_extra("imagecodecs", "codecs", "the size of a picture in other codecs")
   names = sorted(path.name for path in pathlib.Path(folder).iterdir() if path.suffix == ".png")
   if splits_file:
     lines = map(str.split, pathlib.Path(splits_file).read_text().splitlines())

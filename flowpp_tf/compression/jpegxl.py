@@ -21,7 +21,7 @@ def encode(pixels: np.ndarray) -> bytes | None:
   """
   grey = pixels.shape[2] == 1
   image = np.ascontiguousarray(pixels[..., 0] if grey else pixels)
-  codec = import_extra("imagecodecs", _WHAT)
+  codec = import_extra("imagecodecs", "codecs", _WHAT)
   try:
     coded = codec.jpegxl_encode(image, lossless=True, effort=_EFFORT)
     return coded if np.array_equal(decode(coded, pixels.shape, pixels.dtype.type), pixels) else None
@@ -36,7 +36,7 @@ def decode(data: bytes, shape: tuple[int, int, int], dtype: type = np.uint8) -> 
     InputError (a ValueError): if imagecodecs is not installed, or the budget has no room.
     ValueError: if the data are no such image.
   """
-  codec = import_extra("imagecodecs", _WHAT)
+  codec = import_extra("imagecodecs", "codecs", _WHAT)
   claim("memory", _COPIES * int(np.prod(shape)), "an image that is JPEG XL in the archive")
   image = np.empty(shape if shape[2] > 1 else shape[:2], dtype)
   try:
@@ -53,7 +53,7 @@ def encode_jpeg(data: bytes, shape: tuple[int, int, int]) -> bytes | None:
   Raises:
     InputError (a ValueError): if imagecodecs is not installed.
   """
-  codec = import_extra("imagecodecs", _WHAT)
+  codec = import_extra("imagecodecs", "codecs", _WHAT)
   try:
     coded = codec.jpegxl_encode_jpeg(data)
     return coded if decode_jpeg(coded, shape) == data else None
@@ -64,7 +64,7 @@ def encode_jpeg(data: bytes, shape: tuple[int, int, int]) -> bytes | None:
 def decode_jpeg(data: bytes, shape: tuple[int, int, int]) -> bytes:
   """Return the JPEG file of `encode_jpeg`; arguments and errors as of `decode`."""
   decode(data, shape)  # which refuses images of another size; the reader of JPEG files would take memory for any
-  codec = import_extra("imagecodecs", _WHAT)
+  codec = import_extra("imagecodecs", "codecs", _WHAT)
   try:
     return codec.jpegxl_decode_jpeg(data)
   except (codec.JpegxlError, ValueError, RuntimeError, MemoryError) as error:

@@ -252,7 +252,7 @@ def _content(file):
     return file.data
   pixels, content = file.pixels[..., 0] if file.pixels.shape[-1] == 1 else file.pixels, io.BytesIO()
   if pixels.dtype == np.uint16 and pixels.ndim == 3:  # which Pillow does not write
-    content.write(import_extra("imagecodecs", "writing RGB in PNG files of 16 bits").png_encode(pixels))
+    content.write(import_extra("imagecodecs", "codecs", "writing RGB in PNG files of 16 bits").png_encode(pixels))
   else:
     Image.fromarray(pixels).save(content, format="PNG")
   png = content.getvalue()

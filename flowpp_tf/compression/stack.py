@@ -50,13 +50,13 @@ class EmptyStackError(ValueError):
 
 def check_constriction() -> None:
   """Raise an `InputError` if the extra `compression` is not installed."""
-  check_extra("constriction", "compression")
+  check_extra("constriction", "compression", "compression")
 
 
 @functools.cache
 def _stream() -> Any:
   """The coders and models of constriction."""
-  return import_extra("constriction", "compression").stream
+  return import_extra("constriction", "compression", "compression").stream
 
 
 def check_inside(inside: np.ndarray, shape: tuple[int, ...]) -> None:

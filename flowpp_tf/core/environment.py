@@ -1,6 +1,6 @@
 """What this installation and this machine have: packages of extras, cores, accelerators, the backend of Keras.
 
-    datasets = import_extra("sklearn.datasets", "the data set 'digits'")
+    datasets = import_extra("sklearn.datasets", "data", "the data set 'digits'")
 
 A package that only an extra installs is imported where it is used, and named in one line if it is missing.
 pyproject.toml has the extras. No module of the package imports one of these at its top, so that what needs none of
@@ -14,43 +14,25 @@ from typing import Any
 
 from flowpp_tf.core.errors import InputError
 
-# By the name that is imported: the name on the package index, and the extra that installs it.
-EXTRAS = {
-  "sklearn": ("scikit-learn", "data"),
-  "skimage": ("scikit-image", "data"),
-  "tensorflow_datasets": ("tensorflow-datasets", "data"),
-  "elpv_dataset": ("elpv-dataset", "elpv"),
-  "tensorboard": ("tensorboard", "train"),
-  "matplotlib": ("matplotlib", "plots"),
-  "constriction": ("constriction", "compression"),
-  "imagecodecs": ("imagecodecs", "codecs"),
-  "tifffile": ("tifffile", "science"),
-  "astropy": ("astropy", "science"),
-  "galsim": ("galsim", "sky"),
-  "gradio": ("gradio", "demo"),
-  "onnx": ("onnx", "onnx"),
-  "openvino": ("openvino", "openvino"),
-  "huggingface_hub": ("huggingface_hub", "hub"),
-  "kagglehub": ("kagglehub", "hub"),
-}
 
-
-def check_extra(package: str, what: str) -> None:
+def check_extra(package: str, extra: str, what: str) -> None:
   """Raise an `InputError` (a ValueError) if a package of an extra is not installed; nothing is imported.
 
   Args:
-    package: its name in Python, one of `EXTRAS`.
+    package: its name in Python.
+    extra: the extra of flowpp_tf that installs it.
     what: what needs it, the subject of the message: "the data set 'digits'".
   """
   if importlib.util.find_spec(package) is None:
-    raise _missing(package, what)
+    raise _missing(package, extra, what)
 
 
-def import_extra(module: str, what: str) -> Any:
+def import_extra(module: str, extra: str, what: str) -> Any:
   """Return a module of a package that an extra installs.
 
   Args:
     module: its name, such as "sklearn.datasets".
+    extra: the extra of flowpp_tf that installs it.
     what: what needs it, the subject of the message.
 
   Raises:
@@ -62,12 +44,11 @@ def import_extra(module: str, what: str) -> Any:
     package = module.partition(".")[0]
     if error.name is not None and error.name.partition(".")[0] != package:  # it is installed, but broken
       raise
-    raise _missing(package, what) from None
+    raise _missing(package, extra, what) from None
 
 
-def _missing(package, what):
-  name, extra = EXTRAS[package]
-  return InputError(f"{what} needs {name}, which is not installed: pip install 'flowpp_tf[{extra}]'")
+def _missing(package, extra, what):
+  return InputError(f"{what} needs {package}, which is not installed: pip install 'flowpp_tf[{extra}]'")
 
 
 def usable_cores() -> list[int]:

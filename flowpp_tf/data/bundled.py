@@ -36,7 +36,7 @@ _VALIDATION_PIXELS = 2048 * 32 * 32  # as many as a validation needs; all would 
 
 def digits(labels: bool = False) -> ImageDataset:
   """Load scikit-learn's hand-written digits, split into 1,527 / 90 / 180; with `labels`, their classes too."""
-  source = import_extra("sklearn.datasets", "the data set 'digits'").load_digits()
+  source = import_extra("sklearn.datasets", "data", "the data set 'digits'").load_digits()
   order = np.random.RandomState(0).permutation(len(source.images))
 
   def split(array):
@@ -83,8 +83,8 @@ def packaged_photographs() -> dict[str, dict[str, np.ndarray]]:
 def _photograph(name):
   what = "the data set 'photos'"
   if name in ("china", "flower"):
-    return import_extra("sklearn.datasets", what).load_sample_image(f"{name}.jpg")
-  source = import_extra("skimage.data", what)
+    return import_extra("sklearn.datasets", "data", what).load_sample_image(f"{name}.jpg")
+  source = import_extra("skimage.data", "data", what)
   return source.stereo_motorcycle()[0] if name == "motorcycle" else getattr(source, name)()
 
 
@@ -136,5 +136,5 @@ def _tiles(pictures, shape, most):
 @functools.cache
 def _solar_cells():
   """Return the pictures `[N, 300, 300, 1]`, their probabilities of a defect, and their kinds of cell."""
-  pictures, defects, kinds = import_extra("elpv_dataset.utils", "the data set 'elpv'").load_dataset()
+  pictures, defects, kinds = import_extra("elpv_dataset.utils", "elpv", "the data set 'elpv'").load_dataset()
   return pictures[..., np.newaxis], defects, kinds

@@ -49,7 +49,7 @@ def sky16(image_shape: Shape | None = None, crops: bool = False, cache_dir: Path
   splits = {
     split: _cut(whole, (height, width), crops and split == "train") for split, whole in frames(cache_dir).items()
   }
-  version = f"galsim {import_extra('galsim', _WHAT).__version__}"
+  version = f"galsim {import_extra('galsim', 'sky', _WHAT).__version__}"
   return ImageDataset("sky16", LEVELS, splits["train"], splits["validation"], splits["test"], version=version)
 
 
@@ -58,7 +58,7 @@ _WHAT = "the data set 'sky16'"
 
 def frames(cache_dir: Path | None = None) -> dict[str, np.ndarray]:
   """Return the frames of each split, uint16 `[N, SIDE, SIDE, 1]`."""
-  check_extra("galsim", _WHAT)
+  check_extra("galsim", "sky", _WHAT)
 
   def fill(arrays):
     for split, array in arrays.items():
@@ -66,7 +66,7 @@ def frames(cache_dir: Path | None = None) -> dict[str, np.ndarray]:
         row[..., 0] = frame(split, i)
     return {}, {}
 
-  version = import_extra("galsim", _WHAT).__version__
+  version = import_extra("galsim", "sky", _WHAT).__version__
   return cache.decoded_images(
     "sky16", [_VERSION, version], FRAMES, (SIDE, SIDE, 1), fill, cache_dir=cache_dir, dtype=np.uint16
   )[0]
@@ -90,7 +90,7 @@ def frame(split: str, index: int) -> np.ndarray:
 
 def scene(split: str, index: int) -> np.ndarray:
   """Return the mean number of electrons in each pixel of a frame, float64 `[SIDE, SIDE]`."""
-  galsim = import_extra("galsim", _WHAT)
+  galsim = import_extra("galsim", "sky", _WHAT)
   rng = _generator(split, index, 0)
   log_uniform = lambda low, high: math.exp(rng.uniform(math.log(low), math.log(high)))
   psf = galsim.Moffat(beta=3.0, fwhm=rng.uniform(2.5, 4.0))

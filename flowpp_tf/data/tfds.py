@@ -145,7 +145,7 @@ def _complete(name, version, splits, found, notes=(), test="test"):
 
 
 def _tfds(what="a set of TensorFlow Datasets"):
-  return import_extra("tensorflow_datasets", what)  # not at the top: the import is slow, too
+  return import_extra("tensorflow_datasets", "data", what)  # not at the top: the import is slow, too
 
 
 def _builder(name, data_dir):

@@ -63,7 +63,7 @@ def check_codecs() -> None:
     ... except fpp.InputError as error:
     ...   print(error)
   """
-  check_extra("imagecodecs", "the size of an image in other codecs")
+  check_extra("imagecodecs", "codecs", "the size of an image in other codecs")
 
 
 def codec_bytes(image: np.ndarray) -> dict[str, int]:
@@ -137,7 +137,7 @@ def measure_codecs(images: Images, inside: np.ndarray | None = None) -> list[Cod
 
 def _codecs(dtype: np.dtype) -> dict[str, Callable[[np.ndarray], bytes]]:
   """Encoders of `[H, W, C]` by name, each with the settings that make the smallest files."""
-  imagecodecs = import_extra("imagecodecs", "the size of an image in other codecs")
+  imagecodecs = import_extra("imagecodecs", "codecs", "the size of an image in other codecs")
   grey = lambda image: np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
 
   def jpeg_xl(image):

@@ -175,8 +175,8 @@ def plot_curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   """
   for row in rows:
     check_type("rows", row, Mapping)
-  import_extra("matplotlib", "a plot of curves").use("agg")  # here, because the import is slow, too
-  plt = import_extra("matplotlib.pyplot", "a plot of curves")
+  import_extra("matplotlib", "plots", "a plot of curves").use("agg")  # here, because the import is slow, too
+  plt = import_extra("matplotlib.pyplot", "plots", "a plot of curves")
 
   figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
   for name, label in (

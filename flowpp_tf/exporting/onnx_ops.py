@@ -24,7 +24,7 @@ _OPSET, _IR_VERSION = 17, 8
 
 def import_onnx() -> Any:
   """Return the package `onnx`; raise an `InputError` where it is not installed."""
-  onnx = import_extra("onnx", "the format 'onnx'")
+  onnx = import_extra("onnx", "onnx", "the format 'onnx'")
   for module in ("onnx.helper", "onnx.numpy_helper"):
     importlib.import_module(module)
   return onnx

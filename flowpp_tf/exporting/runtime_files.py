@@ -161,7 +161,7 @@ def _to_onnx(name, graph, about, weight_dtype):
 
 
 def _to_openvino(name, graph, about, weight_dtype):
-  openvino = import_extra("openvino", "the format 'openvino'")
+  openvino = import_extra("openvino", "openvino", "the format 'openvino'")
   (content,) = _to_onnx(name, graph, about, weight_dtype).values()
   with tempfile.TemporaryDirectory() as folder:
     source, target = pathlib.Path(folder, "graph.onnx"), pathlib.Path(folder, f"{name}.xml")

@@ -121,7 +121,7 @@ def _values(content: bytes, name: str, most_pixels: int | None) -> Any:
   with open_image(content, name, most_pixels=most_pixels) as image:
     if content.startswith(PNG) and content[24] == 16:
       if content[25] == 2:  # of which Pillow keeps 8 bits
-        return import_extra("imagecodecs", "reading RGB in PNG files of 16 bits").png_decode(content)
+        return import_extra("imagecodecs", "codecs", "reading RGB in PNG files of 16 bits").png_decode(content)
       if content[25] != 0 or "transparency" in image.info:
         raise InputError("it has transparency, which a model of 16 bits does not take")
       return np.asarray(image).astype(np.uint16)
@@ -129,7 +129,7 @@ def _values(content: bytes, name: str, most_pixels: int | None) -> Any:
 
 
 def _tiff(content, most_pixels):
-  tifffile = import_extra("tifffile", "reading TIFF files of 16 bits")
+  tifffile = import_extra("tifffile", "science", "reading TIFF files of 16 bits")
   with tifffile.TiffFile(io.BytesIO(content)) as file:
     if len(file.pages) != 1:
       raise InputError(f"it has {len(file.pages)} images; expected one")
@@ -143,7 +143,7 @@ def _tiff(content, most_pixels):
 
 
 def _fits(content, most_pixels):
-  fits = import_extra("astropy.io.fits", "reading FITS files")
+  fits = import_extra("astropy.io.fits", "science", "reading FITS files")
   with fits.open(io.BytesIO(content), memmap=False) as parts:
     for part in parts:
       if part.is_image and part.header.get("NAXIS", 0) and len(part.shape) >= 2:

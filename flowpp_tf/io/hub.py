@@ -73,7 +73,7 @@ def _parts(address):
 
 
 def _from_hugging_face(address, name, revision):
-  library: Any = import_extra("huggingface_hub", f"the preset {address!r}")
+  library: Any = import_extra("huggingface_hub", "hub", f"the preset {address!r}")
   fetch = functools.partial(library.snapshot_download, name, allow_patterns=[*FILES])
   try:
     about = library.HfApi().model_info(name, revision=revision, files_metadata=True)
@@ -95,7 +95,7 @@ def _from_hugging_face(address, name, revision):
 
 def _from_kaggle(address, name, revision):
   del revision  # a number at the end of the name
-  library: Any = import_extra("kagglehub", f"the preset {address!r}")
+  library: Any = import_extra("kagglehub", "hub", f"the preset {address!r}")
   try:
     paths = [pathlib.Path(library.model_download(name, path=file)) for file in _REQUIRED]
     weights = gate.read_json(paths[1]).get("weights", "best.weights.h5")

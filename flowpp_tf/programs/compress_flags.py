@@ -82,11 +82,11 @@ def plan_from_flags() -> str:
   """Return what will be done; raise an `InputError` for what is wrong already."""
   given = flags.FLAGS
   _check_go_together(given)
-  check_extra("constriction", "compression")
+  check_extra("constriction", "compression", "compression")
   for name in given.allow:
     if name not in ALLOWED:
       raise InputError(f"--allow must be {' or '.join(ALLOWED)}, got {name!r}")
-    check_extra("imagecodecs", f"--allow={name}")
+    check_extra("imagecodecs", "codecs", f"--allow={name}")
   if given.output is not None:
     run.check_is_new(given.output)
   model, _ = model_flags.model_from_flags()

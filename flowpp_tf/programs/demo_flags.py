@@ -44,7 +44,7 @@ def plan_from_flags() -> str:
   given = flags.FLAGS
   if [given.workdir, given.preset, given.saved_model].count(None) < 2:
     raise InputError("give the model as --workdir, --preset or --saved_model, one of them, or none for all presets")
-  check_extra("gradio", "the page")
+  check_extra("gradio", "demo", "the page")
   visitors_from_flags()
   for name in given.allowed_hosts:
     if not name or "/" in name:

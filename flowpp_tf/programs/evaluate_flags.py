@@ -78,7 +78,7 @@ def plan_from_flags() -> str:
   temperatures = temperatures_from_flags()
   _check_kind(flag_kinds.given_from_flags())
   if given.codecs:
-    check_extra("imagecodecs", "--codecs")
+    check_extra("imagecodecs", "codecs", "--codecs")
   model, workdir = model_flags.model_from_flags()
   model_flags.check_output_from_flags(workdir)
   output = workdir / EVALUATION if given.output is None else given.output

@@ -66,8 +66,8 @@ def plan_from_flags() -> str:
   if given.format != "saved_model" and given["max_batch"].present:
     raise InputError(f"--max_batch is for --format=saved_model; --format={given.format} takes batches of any size")
   if given.format in ("onnx", "openvino"):
-    check_extra("onnx", f"--format={given.format}")
-    check_extra(given.format, f"--format={given.format}")
+    check_extra("onnx", "onnx", f"--format={given.format}")
+    check_extra(given.format, given.format, f"--format={given.format}")
   elif given.weight_dtype != "float32":
     raise InputError(f"--weight_dtype is for --format=onnx and openvino, not for --format={given.format}")
   if given.format != "preset" and given["license"].present:

@@ -82,8 +82,8 @@ def plan_from_flags() -> str:
   dataset = data_flags.complete_settings(recipe.settings, given.config)["dataset"]
   dataset_entry(dataset)
   if training.tensorboard:
-    check_extra("tensorboard", f"--tensorboard={','.join(training.tensorboard)}")
-  check_extra("matplotlib", "the plot of a run's curves")
+    check_extra("tensorboard", "train", f"--tensorboard={','.join(training.tensorboard)}")
+  check_extra("matplotlib", "plots", "the plot of a run's curves")
   epochs = recipe.settings.get("epochs")
   steps = min(training.steps, QUICK_STEPS) if given.quick else training.steps
   at_most = f", at most {QUICK_STEPS} steps" if given.quick else ""

@@ -25,7 +25,7 @@ class TensorBoard:
 
   def __init__(self, folder: pathlib.Path, state: TrainState) -> None:
     if state.config.tensorboard:  # `tf.summary` imports it
-      check_extra("tensorboard", f"`tensorboard` {', '.join(state.config.tensorboard)}")
+      check_extra("tensorboard", "train", f"`tensorboard` {', '.join(state.config.tensorboard)}")
     self._folder = folder
     self._state = state
     self._writers: dict[str, tf.summary.SummaryWriter] = {}

@@ -382,7 +382,7 @@ def test_jpeg_files_that_are_to_be_turned_are_stored_as_jpeg_xl_too(tmp_path):
 def test_jpeg_xl_is_for_files_of_other_channels_than_the_model_has(tmp_path, dtype, grey):
   smooth = np.add.outer(np.arange(64), np.arange(80)).astype(dtype)
   pixels = smooth if grey else np.stack([smooth, smooth, smooth // 2], -1)
-  (tmp_path / "a").write_bytes(environment.import_extra("imagecodecs", "this test").png_encode(pixels))
+  (tmp_path / "a").write_bytes(environment.import_extra("imagecodecs", "codecs", "this test").png_encode(pixels))
   levels = 1 << 8 * pixels.itemsize
   read_as = lambda channels: pictures.read_picture(tmp_path, "a", channels, levels=levels, allow=["jpegxl"])
   found = read_as(3 if grey else 1)

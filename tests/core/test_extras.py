@@ -7,17 +7,16 @@ import pytest
 
 import flowpp_tf as fpp
 from flowpp_tf import data, evaluation, training
-from flowpp_tf.core.environment import EXTRAS
 from flowpp_tf.io.deep_image import read_deep
 from support.models import MINIMAL, small_images
-from support.programs import ROOT, call
+from support.programs import ROOT, call, named_extras
 
 # In a process where no package of an extra can be imported, as after `pip install flowpp_tf`.
 USED = f"""
 import sys
 class Blocked:
   def find_spec(self, name, *_):
-    if name.partition(".")[0] in {sorted(EXTRAS)}:
+    if name.partition(".")[0] in {sorted({package for package, _ in named_extras()})}:
       raise ModuleNotFoundError("blocked: " + name, name=name)
 sys.meta_path.insert(0, Blocked())
 import flowpp_tf as fpp
@@ -83,7 +82,8 @@ def block(monkeypatch):
     for name in [package, *sys.modules]:
       if name.partition(".")[0] == package:
         monkeypatch.setitem(sys.modules, name, None)
-    return f"{what} needs {EXTRAS[package][0]}, which is not installed: pip install 'flowpp_tf[{EXTRAS[package][1]}]'"
+    extra = dict(named_extras())[package]
+    return f"{what} needs {package}, which is not installed: pip install 'flowpp_tf[{extra}]'"
 
   return block
 

@@ -63,5 +63,5 @@ def test_other_shapes_are_refused(options, words):
 def test_without_the_package_a_line_names_it(monkeypatch):
   monkeypatch.setitem(sys.modules, "elpv_dataset", None)
   monkeypatch.setitem(sys.modules, "elpv_dataset.utils", None)
-  with pytest.raises(InputError, match="the data set 'elpv' needs elpv-dataset, which is not installed: pip install"):
+  with pytest.raises(InputError, match="the data set 'elpv' needs elpv_dataset, which is not installed: pip install"):
     data.load_dataset("elpv")

@@ -20,10 +20,9 @@ import tensorflow as tf
 
 import flowpp_tf as fpp
 from flowpp_tf import data
-from flowpp_tf.core.environment import EXTRAS
 from flowpp_tf.core.registry import COUPLINGS
 from support.marks import exhaustive
-from support.programs import ROOT, call
+from support.programs import ROOT, call, named_extras
 from support.runs import TINY_RUN
 
 SMALL = dict(
@@ -99,21 +98,25 @@ def of_extra(metadata, extra=""):
 
 
 def test_requirements_are_the_dependencies_and_the_extras_of_training(wheel):
-  """And each package that core/environment.py names is installed by the extra that it names."""
+  """And each package that the library imports by `import_extra` is installed by the extra that it names there."""
   metadata = wheel[1]
   requirements = map(
     packaging.requirements.Requirement, (ROOT / "requirements.txt").read_text().partition("\n")[2].splitlines()
   )
   whole = of_extra(metadata) | of_extra(metadata, "data") | of_extra(metadata, "train")
   assert {requirement.name.lower(): requirement.specifier for requirement in requirements} == whole
-  for name, extra in EXTRAS.values():
-    assert name in of_extra(metadata, extra) and name not in of_extra(metadata)
+  on_the_index = {"sklearn": "scikit-learn", "skimage": "scikit-image"}  # others differ in their dashes only
+  for package, extra in named_extras():
+    name = on_the_index.get(package, package).replace("_", "-")
+    installed, required = ([key.replace("_", "-") for key in of_extra(metadata, of)] for of in (extra, ""))
+    assert name in installed and name not in required, (package, extra)
   assert of_extra(metadata, "plots").items() <= of_extra(metadata, "train").items()
 
 
 def test_every_module_imports_what_is_required_only():
   """Modules import nothing at their top that only an extra installs, but for the modules of the page."""
   page = ("demo/page.py", "demo/calls.py")
+  of_extras = {package for package, _ in named_extras()}
   for path in (ROOT / "flowpp_tf").rglob("*.py"):
     for node in ast.parse(path.read_text()).body:
       names = (
@@ -123,7 +126,7 @@ def test_every_module_imports_what_is_required_only():
       )
       for name in names:
         top = name.partition(".")[0]
-        allowed = top not in EXTRAS or top == "gradio" and path.as_posix().endswith(page)
+        allowed = top not in of_extras or top == "gradio" and path.as_posix().endswith(page)
         assert top != "pytest" and allowed, (path, name)
 
 

@@ -3,6 +3,7 @@
 Nothing here measures time. Who waits, waits for an event; what never happens is an error after `LIMIT` seconds.
 """
 
+import ast
 import contextlib
 import importlib.util
 import io
@@ -199,3 +200,16 @@ def _messages_of_a_process(error):
 def _no_retracing(record):
   """Return whether to log a record: TensorFlow counts the traces of all calls in this process as those of one."""
   return "triggered tf.function retracing" not in record.getMessage()
+
+
+def named_extras():
+  """The packages that the library imports by `import_extra` or looks for, each with the extra that it names."""
+  found = set()
+  for path in (ROOT / "flowpp_tf").rglob("*.py"):
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Call) and getattr(node.func, "id", None) in ("import_extra", "check_extra"):
+        module, extra, *_ = (getattr(argument, "value", None) for argument in node.args)
+        if isinstance(module, str):  # not a flag's value
+          found.add((module.partition(".")[0], extra))
+  assert len(found) > 12
+  return found
