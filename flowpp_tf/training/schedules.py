@@ -88,12 +88,11 @@ class PiecewiseSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 def _parse(text):
   pieces: list[_Piece] = []
-  begin: float = 0
-  rate = 0.0
-  entries = text.split(",")
+  begin, rate = 0.0, 0.0
+  entries = [entry.strip() for entry in text.split(",")]
   for i, entry in enumerate(entries):
     last = i == len(entries) - 1
-    body, _, end = entry.strip().partition("@")
+    body, _, end = entry.partition("@")
     kind, *arguments = body.split(":")
     try:
       arguments = [float(a) for a in arguments]
@@ -103,34 +102,28 @@ def _parse(text):
         raise ValueError
     except ValueError:
       raise InputError(
-        f"`schedule` {text!r} has an entry {entry.strip()!r}; expected linear:VALUE@END, cosine:VALUE@END, "
+        f"`schedule` {text!r} has an entry {entry!r}; expected linear:VALUE@END, cosine:VALUE@END, "
         "decay:FACTOR:FLOOR@END or hold:VALUE@END"
       ) from None
     if not end > begin or (end == math.inf and not (last and kind in ("hold", "decay"))):
-      raise InputError(f"`schedule` {text!r}: {entry.strip()!r} must end at a step after {begin}")
+      raise InputError(f"`schedule` {text!r}: {entry!r} must end at a step after {begin:g}")
     if kind == "decay":
-      piece, reached = _decay(text, entry.strip(), arguments, begin, end, rate)
+      factor, floor = (*arguments, 0.0)[:2]
+      if not 0 < factor < 1:
+        raise InputError(f"`schedule` {text!r}: the factor of {entry!r} must lie between 0 and 1")
+      if floor > rate:
+        raise InputError(f"`schedule` {text!r}: the floor of {entry!r} must be at most {rate:g}, the rate before it")
+      pieces.append(_Piece(kind, begin, end, rate, floor, factor))
+      reached = max(rate * factor ** (end - begin), floor) if end < math.inf else floor or rate
     else:
       reached = arguments[0] if arguments else rate
-      piece = _Piece(kind, begin, end, rate, reached)
+      pieces.append(_Piece(kind, begin, end, rate, reached))
     if reached < 0 or (reached == 0 and not (last and kind in ("linear", "cosine"))):
-      raise InputError(f"`schedule` {text!r}: {entry.strip()!r} gives a rate that is not positive")
-    pieces.append(piece)
+      raise InputError(f"`schedule` {text!r}: {entry!r} gives a rate that is not positive")
     begin, rate = end, reached
   if begin < math.inf and rate > 0:
     pieces.append(_Piece("hold", begin, math.inf, rate, rate))
   return pieces
-
-
-def _decay(text, entry, arguments, begin, end, rate):
-  """Return the piece and the rate that it reaches."""
-  factor, floor = (*arguments, 0.0)[:2]
-  if not 0 < factor < 1:
-    raise InputError(f"`schedule` {text!r}: the factor of {entry!r} must lie between 0 and 1")
-  if floor > rate:
-    raise InputError(f"`schedule` {text!r}: the floor of {entry!r} must be at most {rate:g}, the rate before it")
-  reached = max(rate * factor ** (end - begin), floor) if end < math.inf else floor or rate
-  return _Piece("decay", begin, end, rate, floor, factor), reached
 
 
 def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, steps: int) -> PiecewiseSchedule:
@@ -158,10 +151,6 @@ def learning_rate_schedule(kind: str, peak: float | None, warmup_steps: int, ste
       )
     return schedule
   peak = 1e-3 if peak is None else peak
-  warmup = f"linear:{peak}@{warmup_steps}" if warmup_steps else ""
-  after = "hold" if warmup else f"hold:{peak}"
-  if kind == "cosine" and warmup_steps < steps:  # a warm-up may be longer than the run, which then ends in it
-    # From the peak where there is no warm-up: a step at the peak comes first.
-    warmup = warmup or f"hold:{peak}@1"
-    after = f"cosine:0@{steps + 1}"
-  return PiecewiseSchedule(",".join(filter(None, (warmup, after))))
+  before = f"linear:{peak}@{warmup_steps}" if warmup_steps else f"hold:{peak}@1"
+  falls = kind == "cosine" and warmup_steps < steps  # a warm-up may be longer than the run, which then ends in it
+  return PiecewiseSchedule(f"{before},cosine:0@{steps + 1}" if falls else f"{before},hold")

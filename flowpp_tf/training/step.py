@@ -232,14 +232,7 @@ def _gradients(state, images, conditioning, seed, scale):
 # --- Steps that are skipped ----------------------------------------------------------------------
 
 
-def first_non_finite(
-  model: FlowPlusPlus,
-  images: TensorLike,
-  noise: TensorLike,
-  seed: Seed,
-  batch_offset: int = 0,
-  **conditioning: TensorLike,
-) -> str | None:
+def first_non_finite(model: FlowPlusPlus, images: TensorLike, **arguments: Any) -> str | None:
   """Return what made the bound of some images, or its gradient, not finite.
 
   The bound is evaluated again, eagerly, with `tf.debugging.enable_check_numerics`. The layer and the bijector are those
@@ -248,19 +241,14 @@ def first_non_finite(
   Args:
     model: `FlowPlusPlus`.
     images: `[B, H, W, C]`.
-    noise: the dequantizer's draws, as in `log_prob_bound`.
-    seed: of the dropout masks.
-    batch_offset: as in `log_prob_bound`.
-    **conditioning: labels and condition, as in `log_prob_bound`.
+    **arguments: of `log_prob_bound` in the step.
 
   Returns:
     A sentence, or None if all is finite.
   """
 
   def loss():
-    return -tf.reduce_mean(
-      model.log_prob_bound(images, noise=noise, seed=seed, training=True, batch_offset=batch_offset, **conditioning)
-    )
+    return -tf.reduce_mean(model.log_prob_bound(images, training=True, **arguments))
 
   with tf.GradientTape() as tape:
     value = loss()
@@ -290,6 +278,7 @@ def explain_skipped_step(state: TrainState, batch: Any, replicas: int, step: int
   for first in range(0, len(images), size):
     noise = step_noise(state.model, seed, len(images), first, size)
     share = {name: value[first : first + size] for name, value in conditioning.items()}
-    if found := first_non_finite(state.model, images[first : first + size], noise, dropout_seed(seed), first, **share):
+    arguments = dict(noise=noise, seed=dropout_seed(seed), batch_offset=first, **share)
+    if found := first_non_finite(state.model, images[first : first + size], **arguments):
       return found
   return "no non-finite value was found on re-evaluation"

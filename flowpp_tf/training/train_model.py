@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.config import FlowPlusPlusConfig, Recipe
-from flowpp_tf.core.checks import as_array, check_labels, check_pixels, check_type, pixel_dtype
+from flowpp_tf.core.checks import as_array, check_arguments, check_labels, check_pixels, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.settings import DATA_SETTINGS, recorded_settings
 from flowpp_tf.data import ImageDataset, load_dataset
@@ -23,6 +23,7 @@ _OF_A_NAMED_SET = {*DATA_SETTINGS}
 _OF_THE_PROGRAM = {"dataset", "num_samples", "eval_images"}
 
 
+@check_arguments
 def train(
   images: np.ndarray | ImageDataset | str,
   config: str | FlowPlusPlusConfig,
@@ -65,10 +66,7 @@ def train(
     >>> model.sample(4, seed=0).shape
     TensorShape([4, 8, 8, 1])
   """
-  recipe = _recipe(config).replace(**settings)
-  if not isinstance(verbose, (bool, int, np.bool_)):
-    raise InputError(f"`verbose` must be True or False, got {verbose!r}")
-  check_type("unchecked", unchecked, bool)
+  recipe = (Recipe.load(config) if isinstance(config, str) else Recipe(config)).replace(**settings)
   store = None if workdir is None else Workdir(workdir)  # before the data are read
   begin = None if init_from is None else InitialWeights.find(init_from, unchecked)
   if begin is not None and isinstance(images, str):  # an array says what its sizes are
@@ -108,14 +106,6 @@ def load(workdir: Path, unchecked: bool = False, precision: str | None = None) -
     17
   """
   return Workdir(workdir, unchecked).load(precision)[0]
-
-
-def _recipe(config):
-  if isinstance(config, str):
-    return Recipe.load(config)
-  if not isinstance(config, FlowPlusPlusConfig):
-    raise InputError(f"`config` must be the name of a config or a `FlowPlusPlusConfig`, got {config!r}")
-  return Recipe(config)
 
 
 def _dataset(images, labels, recipe, settings):
@@ -159,13 +149,11 @@ def _with_sizes_of(dataset, recipe, settings):
   for name, value in different.items():
     if settings.get(name) is not None:
       raise InputError(f"`{name}` is {getattr(config, name)}, but the data have {value}")
-  texts = [f"`{name}` {value} in place of {getattr(config, name)}" for name, value in different.items()]
-  if not texts:
+  if not different:
     return recipe, ""
-  line = f"from the data {', '.join(texts)}; all else from the config" + (
-    f", such as `levels` {config.levels}" if config.pixel_levels else ""
-  )
-  return recipe.replace(**different), line
+  sizes = ", ".join(f"`{name}` {value} in place of {getattr(config, name)}" for name, value in different.items())
+  levels = f", such as `levels` {config.levels}" if config.pixel_levels else ""
+  return recipe.replace(**different), f"from the data {sizes}; all else from the config{levels}"
 
 
 def _of_array(images, labels, model):
@@ -187,13 +175,4 @@ def _of_array(images, labels, model):
     check_labels(labels, 0, MOST_CLASSES)
     of_splits, _ = split_train({"train": labels})
     classes = tuple(map(str, range(max(model.num_classes, 1 + int(labels.max())))))
-  return ImageDataset(
-    "array",
-    model.pixel_levels,
-    splits["train"],
-    splits["validation"],
-    splits["test"],
-    notes=notes,
-    labels=of_splits,
-    classes=classes,
-  )
+  return ImageDataset("array", model.pixel_levels, **splits, notes=notes, labels=of_splits, classes=classes)

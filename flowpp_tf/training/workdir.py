@@ -57,15 +57,10 @@ class Workdir:
 
   def __init__(self, path: Path, unchecked: bool = False) -> None:
     check_type("unchecked", unchecked, bool)
-    if not isinstance(path, (str, os.PathLike)):
-      raise InputError(f"`workdir` must be the path of a directory, got {path!r}")
+    check_type("workdir", path, Path)
     text = os.fsdecode(path)
-    try:
-      text.encode()
-    except UnicodeError:
-      raise InputError(f"workdir {text!r} must be a path in UTF-8") from None
-    if not text or "\0" in text:
-      raise InputError(f"workdir must be the path of a directory, got {text!r}")
+    if "\0" in text or text.encode(errors="ignore").decode() != text:
+      raise InputError(f"`workdir` must be the path of a directory in UTF-8, got {text!r}")
     self.path = pathlib.Path(path)
     self.config = self.path / CONFIG
     self.checkpoints = self.path / "checkpoints"

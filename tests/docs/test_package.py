@@ -364,12 +364,12 @@ IMAGES = np.zeros([60, 8, 8], int)
     ("digits", dict(labels=np.zeros(60, int)), "`labels` must be None for a data set"),
     (IMAGES, dict(image_shape=(4, 4, 1)), "`image_shape` is .4, 4, 1., but the data have .8, 8, 1"),
     (IMAGES, dict(labels=np.arange(60) % 3, num_classes=2), "`num_classes` is 2, but the data have 3"),
-    (IMAGES, dict(config=3), "`config` must be the name of a config or a `FlowPlusPlusConfig`, got 3"),
-    (IMAGES, dict(config=None), "`config` must be the name"),
-    (IMAGES, dict(config={"levels": 17}), "`config` must be the name"),
-    (IMAGES, dict(workdir=3), "`workdir` must be the path of a directory, got 3"),
-    (IMAGES, dict(workdir=b"runs"), "`workdir` must be the path of a directory, got b'runs'"),
-    (IMAGES, dict(init_from=3), "`init_from` must be a path, got 3"),
+    (IMAGES, dict(config=3), "`config` must be a string or a `FlowPlusPlusConfig`, got 3"),
+    (IMAGES, dict(config=None), "`config` must be a string or a `FlowPlusPlusConfig`, got None"),
+    (IMAGES, dict(config={"levels": 17}), "`config` must be a string or a `FlowPlusPlusConfig`, got"),
+    (IMAGES, dict(workdir=3), "`workdir` must be a path or None, got 3"),
+    (IMAGES, dict(workdir=b"runs"), "`workdir` must be a path or None, got b'runs'"),
+    (IMAGES, dict(init_from=3), "`init_from` must be a path or None, got 3"),
     ("folder:nowhere", dict(init_from="photos"), "the weights of `init_from` 'photos' do not fit the model: "),
     (IMAGES, dict(verbose="no"), "`verbose` must be True or False, got 'no'"),
     (IMAGES, dict(bits=3), "`bits` must be None, as `images` is not the name of a data set"),
@@ -385,7 +385,7 @@ def test_bad_calls_are_one_line(images, settings, message):
 
 @pytest.mark.parametrize("workdir", [3, None, True, b"runs", ["runs"]])
 def test_a_run_is_loaded_from_a_path(workdir):
-  with pytest.raises(fpp.InputError, match="^`workdir` must be the path of a directory, got "):
+  with pytest.raises(fpp.InputError, match="^`workdir` must be a path, got "):
     fpp.load(workdir)
 
 

@@ -111,9 +111,9 @@ def test_the_first_part_that_is_not_finite_is_named(part, message):
   model = fpp.FlowPlusPlus(SMALL)
   images = small_images(2)
   noise = tf.zeros([1, *images.shape])
-  assert first_non_finite(model, images, noise, [0, 0]) is None
+  assert first_non_finite(model, images, noise=noise, seed=[0, 0]) is None
   spoil(part(model))
-  found = first_non_finite(model, images, noise, [0, 0])
+  found = first_non_finite(model, images, noise=noise, seed=[0, 0])
   assert found and re.search(message, found), found
 
 
@@ -126,5 +126,5 @@ def test_a_gradient_that_is_not_finite_is_told_from_a_bound_that_is_not():
 
   conditioner = model.coupling_flow.steps[1].coupling._conditioner
   model.coupling_flow.steps[1].coupling._conditioner = lambda *args, **kwargs: spoilt(conditioner(*args, **kwargs))
-  found = first_non_finite(model, small_images(2), tf.zeros([1, 2, 4, 4, 2]), [0, 0])
+  found = first_non_finite(model, small_images(2), noise=tf.zeros([1, 2, 4, 4, 2]), seed=[0, 0])
   assert found.startswith("the bound is finite, the gradients of ")

@@ -311,7 +311,7 @@ def test_every_number_of_a_config_is_bounded(settings, field):
     (["--init_from="], "init_from"),
     (["--dataset="], "dataset"),
     (["--config="], "config"),
-    (["--workdir=\udcff"], "must be a path in UTF-8"),
+    (["--workdir=\udcff"], "must be the path of a directory in UTF-8"),
   ],
 )
 def test_values_that_once_were_tracebacks_are_one_line(tmp_path, arguments, message):

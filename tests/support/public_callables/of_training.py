@@ -231,7 +231,7 @@ _TRAINING = {
     images=images(MANY, 8).but(*OTHER_SHAPES).named("dataset"),
     config=name(MINIMAL)._replace(wrong=lambda valid: name("digits").wrong("digits")),
     workdir=optional(path(lambda w: w.new("run"), there=False)),
-    verbose=flag(False).but("number"),
+    verbose=flag(False),
     look=lambda model: model.config,
     slow=True,
   ),
