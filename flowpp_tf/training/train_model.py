@@ -175,4 +175,5 @@ def _of_array(images, labels, model):
     check_labels(labels, 0, MOST_CLASSES)
     of_splits, _ = split_train({"train": labels})
     classes = tuple(map(str, range(max(model.num_classes, 1 + int(labels.max())))))
-  return ImageDataset("array", model.pixel_levels, **splits, notes=notes, labels=of_splits, classes=classes)
+  parts = splits["train"], splits["validation"], splits["test"]
+  return ImageDataset("array", model.pixel_levels, *parts, notes=notes, labels=of_splits, classes=classes)

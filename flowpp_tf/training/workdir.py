@@ -163,6 +163,7 @@ class Workdir:
           if copy.exists() and not (path.is_file() and file_sha256(path) == file_sha256(copy)):
             copy_file(copy, path)
       rows = self.rows()
+      self._rows = [row for row in rows if restored is not None and row["step"] <= step]
       if restored is None and len(rows) > 1:  # as after a disk that was full all the time
         for path in (self.best_weights, self.metrics):
           if path.exists():
@@ -170,9 +171,7 @@ class Workdir:
             logging.warning(
               "there is no checkpoint to resume from: the run starts over, and %s is now %s.old", path, path
             )
-        rows = []
-      self._rows = [row for row in rows if row["step"] <= step]
-      if len(self._rows) < len(rows):
+      elif len(self._rows) < len(rows):
         self._write_rows()
 
   def add_row(self, row: Mapping[str, Any]) -> None:
