@@ -4,34 +4,21 @@ That of integer images is a bound, log P(x) >= E log mean_k p(x + u_k) / q(u_k|x
 importance-weighted), that of real-valued images is exact.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 from jaxtyping import Float
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.core.checks import INT32_MAX, as_sample_shape, as_tensor, check_arguments, check_count, pixels_are_valid
+from flowpp_tf.bijectors.base import check_broadcast
+from flowpp_tf.core.checks import INT32_MAX, as_sample_shape, as_tensor, check_arguments, check_count, check_event
 from flowpp_tf.core.context import tfp_seed
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.models.conditioning import conditioning_of_any_batch
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Seed, TensorLike
 
 tfd = tfp.distributions
 ParameterProperties = tfp.util.ParameterProperties
-
-
-class ImageModel(FlowPlusPlusLike, Protocol):
-  """What a distribution of images needs of its model, `FlowPlusPlus`."""
-
-  @property
-  def noise_shape(self) -> tuple[int, ...]: ...
-
-  def sample(self, n: Any, **kwargs: Any) -> tf.Tensor: ...
-
-  def sample_noise(self, shape: Any, seed: Any) -> tf.Tensor: ...
-
-  def log_prob_bound(self, images: Any, **kwargs: Any) -> tf.Tensor: ...
 
 
 class ImageDistribution(tfp.distributions.Distribution):
@@ -46,7 +33,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     model: `FlowPlusPlus`.
     num_samples: draws of the dequantization noise per image.
     seed: integer or stateless seed of the draws; None for other draws in each call, as for training.
-    validate_args: Python `bool`, whether pixel values are checked in graphs too.
+    validate_args: Python `bool`, as in TFP; values of a graph that are wrong give NaN in any case.
     name: Python `str`.
     labels: of a model with classes, `[...]`: the batch of this distribution.
     condition: of a model with a condition, `[..., *condition_shape]`, whose leading dimensions are the batch.
@@ -65,7 +52,7 @@ class ImageDistribution(tfp.distributions.Distribution):
   @check_arguments
   def __init__(
     self,
-    model: ImageModel,
+    model: FlowPlusPlusLike,
     num_samples: int = 1,
     seed: Seed = 0,
     validate_args: bool = False,
@@ -75,11 +62,10 @@ class ImageDistribution(tfp.distributions.Distribution):
   ) -> None:
     parameters = dict(locals())
     check_count("num_samples", num_samples, high=INT32_MAX)
-    self._model = model
-    self._num_samples = num_samples
-    self._seed = seed
     tfp_seed(seed)  # which must be one
-    self._conditioning = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
+    self.model: Any = model
+    self.num_samples, self.seed = num_samples, seed
+    self.labels, self.condition = conditioning_of_any_batch(model.config, model.variable_dtype, labels, condition)
     self._weights = [v.value for v in model.weights]  # Keras models are no `tf.Module`s
     super().__init__(
       dtype=tf.as_dtype(model.variable_dtype) if model.has_exact_density else tf.int32,
@@ -94,25 +80,15 @@ class ImageDistribution(tfp.distributions.Distribution):
   def _parameter_properties(cls, dtype, num_classes=None):
     return dict(labels=ParameterProperties(event_ndims=0), condition=ParameterProperties(event_ndims=3))
 
-  model = property(lambda self: self._model, doc="The model whose images these are.")
-  seed = property(lambda self: self._seed, doc="Seed of the draws of noise, or None.")
-  labels = property(lambda self: self._conditioning.labels, doc="Labels that the images are given, or None.")
-  condition = property(lambda self: self._conditioning.condition, doc="Conditions that images are given, or None.")
-
-  @property
-  def num_samples(self) -> int:
-    """Draws of the dequantization noise per image."""
-    return self._num_samples
-
   def _event_shape(self):
-    return tf.TensorShape(self._model.config.image_shape)
+    return tf.TensorShape(self.model.config.image_shape)
 
   def _event_shape_tensor(self):
-    return tf.constant(self._model.config.image_shape)
+    return tf.constant(self.model.config.image_shape)
 
   def _default_event_space_bijector(self):
     # TFP's discrete distributions have None.
-    return tfp.bijectors.Identity() if self._model.has_exact_density else None
+    return tfp.bijectors.Identity() if self.model.has_exact_density else None
 
   def _flat_conditioning(self, batch_shape):
     """The conditioning of images of a batch shape by name, their batch flattened to one dimension."""
@@ -125,7 +101,7 @@ class ImageDistribution(tfp.distributions.Distribution):
 
   def _sample_n(self, n, seed=None):
     batch_shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
-    images = self._model.sample(
+    images = self.model.sample(
       tf.reduce_prod(batch_shape), seed=tfp.random.sanitize_seed(seed), **self._flat_conditioning(batch_shape)
     )
     return tf.reshape(tf.cast(images, self.dtype), tf.concat([batch_shape, self.event_shape], axis=0))
@@ -145,16 +121,9 @@ class ImageDistribution(tfp.distributions.Distribution):
   def _checked(self, images):
     """Images as a tensor, whose values the model checks. TFP would make integers of other numbers without a word."""
     images = as_tensor("images", images)
-    shape = self.event_shape
-    if not images.shape[-3:].is_compatible_with(shape):
-      raise InputError(f"`images` must be of shape [..., {', '.join(map(str, shape))}], got {images.shape}")
-    try:
-      tf.broadcast_static_shape(images.shape[:-3], self.batch_shape)
-    except ValueError:
-      names = " and ".join(f"`{name}`" for name in ("labels", "condition") if getattr(self, name) is not None)
-      raise InputError(
-        f"`images` must have a batch that can be broadcast to {self.batch_shape}, that of {names}, got {images.shape}"
-      ) from None
+    if images.shape.rank is not None:
+      check_event("images", images.shape, self.event_shape)
+      check_broadcast(images=tf.TensorSpec(images.shape[:-3]), batch_shape=tf.TensorSpec(self.batch_shape))
     return images
 
   def _log_prob(self, images):
@@ -162,15 +131,7 @@ class ImageDistribution(tfp.distributions.Distribution):
     batch_shape = tf.broadcast_dynamic_shape(tf.shape(images)[:-3], self.batch_shape_tensor())
     images = tf.broadcast_to(images, tf.concat([batch_shape, shape], axis=0))
     flat = tf.reshape(images, [-1, *shape])
-    noise = self._model.sample_noise([self.num_samples, 1], self._seed)
-    noise = tf.broadcast_to(noise, [self.num_samples, tf.shape(flat)[0], *self._model.noise_shape])
-    bound = self._model.log_prob_bound(flat, noise=noise, seed=0, **self._flat_conditioning(batch_shape))
+    noise = self.model.sample_noise([self.num_samples, 1], self.seed)
+    noise = tf.broadcast_to(noise, [self.num_samples, tf.shape(flat)[0], *self.model.noise_shape])
+    bound = self.model.log_prob_bound(flat, noise=noise, seed=0, **self._flat_conditioning(batch_shape))
     return tf.reshape(bound, batch_shape)
-
-  def _sample_control_dependencies(self, images):
-    if not self.validate_args or tf.executing_eagerly():  # where `log_prob` checks values in any case
-      return []
-    levels = self._model.config.pixel_levels
-    valid = tf.reduce_all(pixels_are_valid(images, levels))
-    expected = "be finite" if levels is None else f"lie in 0 .. {levels - 1} and be integers"
-    return [tf.debugging.Assert(valid, [f"images must {expected}, got", images])]

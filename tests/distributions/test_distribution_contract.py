@@ -176,18 +176,13 @@ def test_the_log_density_of_images_trains_every_weight(model):
 
 
 @pytest.mark.parametrize(
-  "call, error, message",
+  "call, message",
   [
-    (lambda d: d.log_prob(small_images()[:, :2]), fpp.InputError, r"of shape \[..., 4, 4, 2\], got"),
-    (lambda d: d.log_prob(small_images() + 8), fpp.InputError, "`images` must lie in 0 .. 7"),
-    (
-      lambda d: tf.function(d.copy(validate_args=True).log_prob, autograph=False)(small_images() + 8),
-      tf.errors.InvalidArgumentError,
-      "images must lie in 0 .. 7",
-    ),
-    (lambda d: d.copy(num_samples=0), fpp.InputError, "`num_samples` must be at least 1, got 0"),
+    (lambda d: d.log_prob(small_images()[:, :2]), r"of shape \[..., 4, 4, 2\], got"),
+    (lambda d: d.log_prob(small_images() + 8), "`images` must lie in 0 .. 7"),
+    (lambda d: d.copy(num_samples=0), "`num_samples` must be at least 1, got 0"),
   ],
 )
-def test_images_that_are_none_are_an_error(model, call, error, message):
-  with pytest.raises(error, match=message):
+def test_images_that_are_none_are_an_error(model, call, message):
+  with pytest.raises(fpp.InputError, match=message):
     call(model.distribution)
