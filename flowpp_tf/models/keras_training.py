@@ -10,6 +10,7 @@ counts a batch by the number of its images instead of by their weights. What a f
 this step and for that of a run.
 """
 
+from collections.abc import Iterable, Sequence
 import contextlib
 import os
 import types
@@ -23,7 +24,6 @@ from flowpp_tf.core import checks, finite
 from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_type, shown
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.io.files import write_file
-from flowpp_tf.io.gate import reading
 from flowpp_tf.io.safetensors_file import SUFFIX
 from flowpp_tf.io.weights_file import in_memory, read_weights, weights_to_bytes
 from flowpp_tf.layers.flow import Adaptable
@@ -112,10 +112,9 @@ class KerasModelMixin(Adaptable, keras.Model):
     """Initialise a new model from data (data-dependent initialisation), as `adapt` of Keras' `Normalization`.
 
     Args:
-      data: images, or a dict of images and what they are given, as arrays; or batches as a `tf.data.Dataset` or a
-        `keras.utils.PyDataset`.
+      data: images, or a dict of images and what they are given, as arrays; or batches as a `tf.data.Dataset`.
       batch_size: number of images to use, at most: of arrays from all over them, as they may be sorted; of a data set
-        the first ones; of a `PyDataset` the first batch.
+        the first ones.
       overwrite: whether to initialise a model that is initialised already.
 
     Raises:
@@ -130,8 +129,18 @@ class KerasModelMixin(Adaptable, keras.Model):
     """
     self._check_new(overwrite)  # before data are read
     check_count("batch_size", batch_size, high=INT32_MAX)
-    inputs, _ = self._unpacked(_first_batch(self._prepared(data)[0], batch_size))
-    images, conditioning = unpack_batch(inputs, self.config)
+    if isinstance(data, tf.data.Dataset):
+      batch = next(iter(data.unbatch().batch(batch_size)), None)
+      if batch is None:
+        raise InputError("`adapt` needs at least one image, got an empty data set")
+      images, conditioning = unpack_batch(self._unpacked(batch)[0], self.config)
+    else:
+      images, conditioning = unpack_batch(data, self.config)
+      images = as_array("data", images, [None, *self.config.image_shape])
+      count = min(len(images), batch_size)
+      chosen = np.arange(count) * len(images) // max(count, 1)
+      images = images[chosen]
+      conditioning = {name: as_array(name, values)[chosen] for name, values in conditioning.items()}
     self.initialize(images, overwrite=overwrite, **conditioning)
 
   def save_weights(self, filepath: Any, overwrite: bool = True, **kwargs: Any) -> None:
@@ -161,8 +170,7 @@ class KerasModelMixin(Adaptable, keras.Model):
       if _has_suffix(filepath, SUFFIX):
         if any(args) or any(kwargs.values()):
           raise InputError(f"of a {SUFFIX} all weights are loaded, or none: `skip_mismatch` is for Keras' files")
-        with reading(filepath):
-          read_weights(filepath, unchecked=True).load(self)
+        read_weights(filepath, unchecked=True).load(self)
       else:
         _find_attributes_once()
         local = _has_suffix(filepath, ".weights.h5") and os.path.exists(filepath)  # else Keras says what is wrong
@@ -170,11 +178,6 @@ class KerasModelMixin(Adaptable, keras.Model):
     except Exception:
       self.initialized = before
       raise
-    self.initialized = True
-
-  def set_state_tree(self, state_tree: Any) -> None:
-    """Set all variables, as in Keras, which loads Orbax checkpoints by it."""
-    super().set_state_tree(state_tree)
     self.initialized = True
 
   # --- Keras' loops -----------------------------------------------------------------------------
@@ -210,11 +213,10 @@ class KerasModelMixin(Adaptable, keras.Model):
     if validation_data is not None:
       images, labels, weights = keras.utils.unpack_x_y_sample_weight(validation_data)
       validation_data = (*self._prepared(images, labels, weights), weights)
-    callbacks = getattr(callbacks, "callbacks", callbacks) or []  # of a `CallbackList`
-    callbacks = callbacks if isinstance(callbacks, (list, tuple)) else [callbacks]
     if kwargs.get("initial_epoch", 0) >= epochs:
       epochs = 0  # else Keras would copy EMA weights that were never set into the model
-    callbacks = [*callbacks, _Watch(callbacks)]
+    callbacks = keras.tree.flatten(callbacks or [])
+    callbacks.append(_Watch(callbacks))
     return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_split, validation_data, **kwargs)
 
   def evaluate(
@@ -257,24 +259,17 @@ class KerasModelMixin(Adaptable, keras.Model):
         self.optimizer.build(self.trainable_variables)
     super().make_train_function(force)
 
-  def export(
-    self,
-    filepath: Path,
-    format: str = "tf_saved_model",
-    verbose: bool | None = None,
-    input_signature: Any = None,
-    **kwargs: Any,
-  ) -> None:
+  def export(self, filepath: Path, *args: Any, **kwargs: Any) -> None:
     """Write `call` as an artifact for inference; arguments as in Keras.
 
     The default signature takes float32 images, as TensorFlow casts arrays to the type of a signature: with an integer
     type 0.5 would become 0 before it is checked. `fpp.export_saved_model` also exports sampling, encoding and decoding.
     """
-    if input_signature is None:
-      images = tf.TensorSpec([None, *self.config.image_shape], tf.float32, "image")
-      others = {KEYS[name]: spec for name, spec in conditioning_specs(self.config, tf.float32).items()}
-      input_signature = [{"image": images, **others} if others else images]
-    super().export(filepath, format=format, verbose=verbose, input_signature=input_signature, **kwargs)
+    images = tf.TensorSpec([None, *self.config.image_shape], tf.float32, "image")
+    others = {KEYS[name]: spec for name, spec in conditioning_specs(self.config, tf.float32).items()}
+    if len(args) < 3:
+      kwargs.setdefault("input_signature", [{"image": images, **others} if others else images])
+    super().export(filepath, *args, **kwargs)
 
   # --- Steps ------------------------------------------------------------------------------------
 
@@ -387,25 +382,23 @@ class KerasModelMixin(Adaptable, keras.Model):
     if isinstance(x, tf.data.Dataset):
       spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
       return x.map(lambda x, *more: (_known(x), *more)) if _known(spec) != spec else x, y
-    x = _known(x)
-    images = x["image"] if isinstance(x, dict) else x
-    if isinstance(images, (str, bytes)) or not (hasattr(images, "__array__") or hasattr(images, "__iter__")):
-      raise InputError(f"`x` must be images, as arrays or batches of them, got {shown(images)}")
-    if not (isinstance(images, (list, tuple)) or hasattr(images, "__array__")):
-      return x, y
-    x = {name: as_array(name, value) for name, value in x.items()} if isinstance(x, dict) else as_array("x", x)
-    images = x["image"] if isinstance(x, dict) else x
-    self.check_images(images[:1])
+    arrays, _ = self._unpacked((x, y))
+    arrays = arrays if isinstance(arrays, dict) else {"image": arrays}
+    images = arrays["image"]
+    if isinstance(images, Iterable) and not (isinstance(images, Sequence) or hasattr(images, "__array__")):
+      return x, y  # batches, which Keras reads
+    arrays = {key: as_array(name, arrays[key]) for name, key in KEYS.items() if key in arrays}
+    images, labels = arrays["image"], arrays.get("label")
+    checks.check_shape("images", images.shape, [None, *self.config.image_shape])
     checks.check_pixels(images, self.config.pixel_levels)
     if not self.config.num_classes:
-      return x, sample_weight if y is None else y  # any targets will do
-    if y is None and sample_weight is not None and isinstance(x, dict):
-      y = x.pop("label", None)
-    labels = x.get("label") if y is None and isinstance(x, dict) else y
+      return arrays, sample_weight if y is None else y  # any targets will do
     if labels is not None:
-      labels = as_array("y", labels, [len(images)])
+      checks.check_shape("labels", labels.shape, [len(images)])
       check_label_array(labels, self.config)
-    return x, y if y is None else labels
+    if y is not None or sample_weight is not None:
+      y = arrays.pop("label", None)
+    return arrays, y
 
 
 def _has_suffix(path, suffix):
@@ -440,24 +433,6 @@ class _Watch(keras.callbacks.Callback):
     if self.model.stop_training:
       for swap in self._swaps:
         swap.on_epoch_begin(epoch)
-
-
-def _first_batch(data, batch_size):
-  """Return what `fit` would pass to a step, with at most `batch_size` images."""
-  if isinstance(data, tf.data.Dataset):
-    for batch in data.unbatch().batch(batch_size):
-      return batch
-    raise InputError("`adapt` needs at least one image, got an empty data set")
-  if isinstance(data, keras.utils.PyDataset):
-    return data[0]
-  images = data["image"] if isinstance(data, dict) else data
-  if not hasattr(images, "__array__"):
-    raise InputError(
-      f"`adapt` takes arrays, a dict of arrays, a `tf.data.Dataset` or a `PyDataset`, got {type(data).__name__}"
-    )
-  count = min(len(images), batch_size)
-  spread = np.arange(count) * len(images) // max(count, 1)
-  return keras.tree.map_structure(lambda a: np.asarray(a)[spread], data)
 
 
 def _known(inputs):

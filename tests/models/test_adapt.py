@@ -52,14 +52,6 @@ def saved(name, load=keras.saving.load_model):
   return save_and_load
 
 
-def state_tree(model, tmp_path):
-  other = new()
-  for each in (model, other):
-    each.compile()
-  other.set_state_tree(model.get_state_tree(value_format="numpy_array"))
-  return other
-
-
 def set_weights(model, tmp_path):
   other = new()
   other.set_weights(model.get_weights())
@@ -107,7 +99,6 @@ WAYS = {
   "h5": saved("model.h5", loaded_from),
   "keras": saved("model.keras"),
   "weights of keras": saved("model.keras", loaded_from),
-  "state tree": state_tree,
   "set_weights": set_weights,
   "outer model": in_an_outer_model,
   "preset": preset,
