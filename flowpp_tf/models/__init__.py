@@ -9,4 +9,4 @@ from flowpp_tf.models.images import image_flow
 from flowpp_tf.models.vectors import VectorFlow, vector_flow, vector_flow_for
 from flowpp_tf.pretrained.initial import InitialWeights
 from flowpp_tf.pretrained.official import export_official_weights, load_official_weights
-from flowpp_tf.pretrained.presets import copy_preset, read_preset, save_preset
+from flowpp_tf.pretrained.presets import copy_preset, open_preset, save_preset

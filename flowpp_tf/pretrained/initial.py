@@ -53,22 +53,18 @@ class InitialWeights:
     check_type("init_from", source, Path)
     source = os.fsdecode(source)
     path = pathlib.Path(source).expanduser()
-    if source.lower().endswith(".npz"):
-      if not path.is_file():
-        raise InputError(f"`init_from` {source!r} is not there")
-    elif path.is_dir() and not (path / ABOUT).is_file():
-      path = path / WEIGHTS
-      if not path.is_file():
-        raise InputError(f"`init_from` {source!r} has no trained weights: there is no {path}")
+    if path.is_dir() and not (path / ABOUT).is_file():
+      path /= WEIGHTS  # of a run
     elif path.is_dir() or source in presets() or is_address(source):
       _, folder, weights = open_preset(path.resolve() if path.is_dir() else source, unchecked)
       path, unchecked = folder / weights.name, True  # by preset.json it is checked
-    else:
+    elif not source.lower().endswith(".npz"):
+      names = ", ".join(presets())
       raise InputError(
-        f"`init_from` must be the directory of a run, an .npz file, or a preset, one of "
-        f"{', '.join(presets())}, got {source!r}"
+        f"`init_from` must be the directory of a run, an .npz file, or a preset, one of {names}, got {source!r}"
       )
-    return cls(source, path, file_sha256(path), unchecked)
+    with reading(path):
+      return cls(source, path, file_sha256(path), unchecked)
 
   @check_arguments
   def load(self, model: FlowPlusPlusLike) -> None:

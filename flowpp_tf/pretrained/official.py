@@ -64,12 +64,12 @@ def load_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
   """
   arrays = read_npz(path)
   entries = {entry.name: entry for entry in official_entries(model)}
-  wrong = [f"missing {name} {entry.shape}" for name, entry in entries.items() if name not in arrays]
-  wrong += [f"unexpected {name} {array.shape}" for name, array in arrays.items() if name not in entries]
-  wrong += [
-    f"{name} has shape {arrays[name].shape}, expected {entry.shape}"
-    for name, entry in entries.items()
-    if name in arrays and arrays[name].shape != entry.shape
+  expected = {name: entry.shape for name, entry in entries.items()}
+  found = {name: array.shape for name, array in arrays.items()}
+  wrong = [
+    f"{name} is {found.get(name, 'missing')}, expected {expected.get(name, 'none')}"
+    for name in [*expected, *(name for name in found if name not in expected)]
+    if found.get(name) != expected.get(name)
   ]
   if wrong:
     raise InputError(f"{str(path)!r} does not fit the model, {len(wrong)} arrays: {'; '.join(wrong)}")

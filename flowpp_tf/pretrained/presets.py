@@ -39,28 +39,21 @@ _REPLACED = {*FORMATS.values(), *MEASURED, CONFIG, ABOUT, CARD, "card.md", "metr
 
 
 @check_arguments
-def read_preset(preset: Path) -> tuple[dict[str, Any], pathlib.Path]:
-  """Return the fields of a preset's model config, and the path of its weights.
+def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], pathlib.Path, WeightsFile]:
+  """Return the fields of a preset's model config, its folder, and its weights.
+
+  Args:
+    preset: its name, or the path of its folder.
+    unchecked: whether weights are read too that have no checksum, in preset.json and in the file.
 
   Raises:
     InputError (a ValueError): if there is no such preset, or its files are damaged: the weights must have the SHA-256
       that they were saved with.
 
   Examples:
-    >>> fields, weights = fpp.models.read_preset("digits")
+    >>> fields, folder, weights = fpp.models.open_preset("digits")
     >>> fields["image_shape"], weights.name
     ([8, 8, 1], 'best.weights.h5')
-  """
-  fields, folder, weights = open_preset(preset)
-  return fields, folder / weights.name
-
-
-def open_preset(preset: Path, unchecked: bool = False) -> tuple[dict[str, Any], pathlib.Path, WeightsFile]:
-  """Return the fields of a preset's model config, its folder, and its weights; errors as of `read_preset`.
-
-  Args:
-    preset: its name, or the path of its folder.
-    unchecked: whether weights are read too that have no checksum, in preset.json and in the file.
   """
   folder = preset_folder(preset)
   try:

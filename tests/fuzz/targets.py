@@ -239,10 +239,10 @@ class Config(Target):
 
   @staticmethod
   def _of_preset(folder):
-    from flowpp_tf.pretrained.presets import read_preset
+    from flowpp_tf.pretrained.presets import open_preset
 
     try:
-      read_preset(folder)
+      open_preset(folder)
     except InputError as error:
       check_words(error)
 
@@ -347,11 +347,11 @@ class Metadata(Target):
     _read_splits(path, {"a.png", "b/c.png", "d.png", "e.png"})
 
   def _preset(self, text, kind):
-    from flowpp_tf.pretrained.presets import read_preset
+    from flowpp_tf.pretrained.presets import open_preset
 
     self.write("preset/config.json", b'{"model": {}}')
     self.write("preset/best.weights.h5", b"")
-    read_preset(self.write("preset/preset.json", text).parent)
+    open_preset(self.write("preset/preset.json", text).parent)
 
   def _record(self, text, kind):
     from flowpp_tf.evaluation import BitsPerDim

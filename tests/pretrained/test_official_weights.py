@@ -163,8 +163,12 @@ def test_arrays_that_do_not_fit_are_listed_and_nothing_is_set(tmp_path):
   np.savez(path, **variables)
   with pytest.raises(ValueError) as error:
     fpp.load_official_weights(model, path)
-  assert "3 arrays: missing Norm/norm0/g (8, 4, 3); unexpected Norm_9/norm0/g (8, 4, 3); " in str(error.value)
-  assert "Pointwise/W0 has shape (2, 3), expected (3, 3)" in str(error.value)
+  for part in (
+    "3 arrays: Norm/norm0/g is missing, expected (8, 4, 3); ",
+    "Pointwise/W0 is (2, 3), expected (3, 3); ",
+    "Norm_9/norm0/g is (8, 4, 3), expected none",
+  ):
+    assert part in str(error.value)
   for ours, theirs in zip(model.get_weights(), before):
     np.testing.assert_array_equal(ours, theirs)
   path.write_bytes(b"no archive")

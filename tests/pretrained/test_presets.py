@@ -94,7 +94,7 @@ def test_weights_of_a_preset_that_are_no_regular_file_are_not_waited_for(own, tm
     folder = shutil.copytree(own[1], tmp_path / name)
     (folder / "best.weights.h5").unlink()
     os.mkfifo(folder / "best.weights.h5") if name == "pipe" else (folder / "best.weights.h5").symlink_to("/dev/zero")
-    reads = (fpp.FlowPlusPlus.from_preset, models.read_preset, models.InitialWeights.find, fpp.load)
+    reads = (fpp.FlowPlusPlus.from_preset, models.open_preset, models.InitialWeights.find, fpp.load)
     for read in (*reads, lambda folder: models.copy_preset(folder, tmp_path / "copy")):
       with pytest.raises(ValueError, match="it is a (named pipe|device); expected a regular file"):
         read(folder)
@@ -164,10 +164,8 @@ def test_a_copy_of_a_preset_replaces_no_run(own, tmp_path):
   assert (run / "best.weights.h5").read_bytes() == b"of the run"
 
 
-def test_the_dtype_of_a_model_is_that_of_its_config(own):
-  with pytest.raises(ValueError, match="`dtype` must be float32, that of `config`"):
-    fpp.FlowPlusPlus.from_preset(own[1], dtype="mixed_bfloat16")
-  assert fpp.FlowPlusPlus.from_preset(own[1], dtype="float32", name="mine").name == "mine"
+def test_a_preset_may_have_another_name(own):
+  assert fpp.FlowPlusPlus.from_preset(own[1], name="mine").name == "mine"
 
 
 def test_an_unknown_preset_is_an_error_that_names_those_that_come_close():
@@ -360,6 +358,10 @@ def test_weights_of_another_architecture_and_what_is_not_there_are_refused(own, 
 
   with pytest.raises(ValueError, match="do not fit the model"):
     train_from(own[1], tmp_path / "other", dataclasses.replace(TINY, filters=6))
-  for source, message in (("missing.npz", "is not there"), (tmp_path, "has no trained weights"), ("dogits", "one of ")):
+  for source, message in (
+    ("missing.npz", "cannot be read"),
+    (tmp_path, "best.weights.h5' cannot be read"),
+    ("dogits", "one of "),
+  ):
     with pytest.raises(ValueError, match=message):
       models.InitialWeights.find(str(source))

@@ -267,9 +267,9 @@ def _look_at_preset(folder):
   if not mine.exists():
     return {"preset": None}
   assert {*visible(mine)} == {"README.md", "best.weights.h5", "config.json", "preset.json"}
-  fields, weights = fpp.pretrained.presets.read_preset(mine)
+  fields, _, weights = fpp.pretrained.presets.open_preset(mine)
   description = json.loads((mine / "preset.json").read_text())["description"]
-  return {"preset": (fields, description, [array.tobytes() for array in _arrays_of(read_weights(weights))])}
+  return {"preset": (fields, description, [array.tobytes() for array in _arrays_of(weights)])}
 
 
 def _copy_preset(folder):

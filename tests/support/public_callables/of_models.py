@@ -337,7 +337,7 @@ _FILES = {
   ),
   "copy_preset": row(preset=lambda w: w.preset, folder=path(lambda w: w.new("copy"), there=False)),
   "preset_folder": row(preset=lambda w: w.preset),
-  "read_preset": row(preset=lambda w: w.preset),
+  "open_preset": row(preset=lambda w: w.preset),
   "save_preset": row(
     model=lambda w: w.model,
     folder=path(lambda w: w.new("preset"), there=False),
