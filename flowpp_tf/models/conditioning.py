@@ -49,7 +49,7 @@ def check_conditioning(
   """Return the conditioning of `count` images as tensors by name; see `FlowPlusPlus.check_conditioning`."""
   tensors = _as_tensors(config, dtype, labels, condition)
   for name, spec in conditioning_specs(config, dtype).items():
-    tensor = tf.cast(tensors[name], spec.dtype)
+    tensor = tensors[name]
     if tensor.shape.rank == len(spec.shape) - 1:  # one for all
       tensor = tf.repeat(tensor[tf.newaxis], count, axis=0)
     checks.check_shape(name, [*tensor.shape], [count if isinstance(count, int) else None, *spec.shape[1:]])
@@ -66,9 +66,7 @@ def conditioning_of_any_batch(
   """Return labels `[...]` and conditions `[..., *condition_shape]` as tensors; errors as of `check_conditioning`."""
   tensors = _as_tensors(config, dtype, labels, condition)
   for name, spec in conditioning_specs(config, dtype).items():
-    event = [*spec.shape[1:]]
-    shape = [*tensors[name].shape]
-    checks.check_shape(name, shape, [*[None] * (len(shape) - len(event)), *event], "...")
+    checks.check_event(name, tensors[name].shape, spec.shape[1:])
   if len(tensors) == 2:
     check_broadcast(labels=tensors["labels"], condition=tensors["condition"][..., 0, 0, 0])
   return Conditioning(**tensors)
@@ -76,19 +74,17 @@ def conditioning_of_any_batch(
 
 def _as_tensors(config, dtype, labels, condition):
   """The conditioning as tensors by name; whether each is wanted, and its values, have been checked."""
-  values, tensors = dict(labels=labels, condition=condition), {}
-  specs = conditioning_specs(config, dtype)
-  for name, value in values.items():
+  tensors, specs = {}, conditioning_specs(config, dtype)
+  for name, value in dict(labels=labels, condition=condition).items():
     if name in specs and value is None:
       raise InputError(f"`{name}` must be given: this is a model of images given {name}")
     if name not in specs and value is not None:
       raise InputError(f"`{name}` must be None: this model takes none")
-    if name in specs:
-      tensors[name] = as_tensor(name, value)
-  if "labels" in tensors:
-    tensors["labels"] = _checked_labels(tensors["labels"], config)
-  if "condition" in tensors:
-    check_all_finite("condition", tensors["condition"])
+    if value is not None:
+      tensor = as_tensor(name, value)
+      tensor = _checked_labels(tensor, config) if name == "labels" else tensor
+      check_all_finite(name, tensor)
+      tensors[name] = tf.cast(tensor, specs[name].dtype)
   return tensors
 
 
@@ -134,11 +130,9 @@ def unpack_batch(batch: Any, config: FlowPlusPlusConfig) -> tuple[Any, dict[str,
   """
   if not isinstance(batch, Mapping):
     return batch, {}
-  taken = {"labels": config.num_classes, "condition": config.condition_shape}
   check_has_images(batch)
-  return batch[KEYS["images"]], {
-    name: batch[KEYS[name]] for name, wanted in taken.items() if wanted and KEYS[name] in batch
-  }
+  taken = [name for name in conditioning_specs(config, tf.float32) if KEYS[name] in batch]
+  return batch[KEYS["images"]], {name: batch[KEYS[name]] for name in taken}
 
 
 def check_has_images(batch: Mapping[str, Any]) -> None:

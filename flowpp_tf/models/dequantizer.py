@@ -22,12 +22,12 @@ from flowpp_tf.types import TensorLike
 tfd = tfp.distributions
 
 
-class _Posterior(keras.layers.Layer):
-  """A layer whose `posterior(images)` is the distribution of a draw `[N, *event_shape]`, from standard normal noise.
+class Noise(keras.layers.Layer):
+  """Standard normal noise; the layers below have `posterior(images)`, the distribution of a draw `[N, *event_shape]`.
 
   Args:
     config: `FlowPlusPlusConfig`, whose images' height and width a draw has.
-    channels: of a draw.
+    channels: of a draw; 0 where images are real-valued, to which no noise is added.
   """
 
   def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
@@ -40,11 +40,8 @@ class _Posterior(keras.layers.Layer):
     return tf.random.stateless_normal([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
 
-class UniformDequantizer(_Posterior):
+class UniformDequantizer(Noise):
   """Uniform noise u. It has no weights."""
-
-  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(config, config.image_shape[2], **kwargs)
 
   def posterior(
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
@@ -58,14 +55,7 @@ class UniformDequantizer(_Posterior):
     return tf.random.stateless_uniform([*shape, *self.event_shape], seed, dtype=self.variable_dtype)
 
 
-class NoDequantizer(_Posterior):
-  """No noise: real-valued images are what the flow transforms. It has no weights."""
-
-  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(config, 0, **kwargs)
-
-
-class _ConditionalFlow(_Posterior):
+class _ConditionalFlow(Noise):
   """A distribution of tensors of the images' height and width, by couplings that see the images.
 
   Args:
@@ -127,10 +117,8 @@ class _ConditionalFlow(_Posterior):
 class VariationalDequantizer(_ConditionalFlow):
   """u in [0, 1) for integer images, from a flow that ends in a sigmoid."""
 
-  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(
-      config, config.image_shape[2], config.levels, config.dequantizer_couplings, [fb.Sigmoid()], **kwargs
-    )
+  def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
+    super().__init__(config, channels, config.levels, config.dequantizer_couplings, [fb.Sigmoid()], **kwargs)
 
 
 class FlowAugmenter(_ConditionalFlow):
@@ -140,16 +128,13 @@ class FlowAugmenter(_ConditionalFlow):
   `augment_end` says so.
   """
 
-  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
+  def __init__(self, config: FlowPlusPlusConfig, channels: int, **kwargs: Any) -> None:
     ends = [fb.Sigmoid()] if config.augment_end == "sigmoid" else []
-    super().__init__(config, config.augment_channels, None, config.augmenter_couplings, ends, **kwargs)
+    super().__init__(config, channels, None, config.augmenter_couplings, ends, **kwargs)
 
 
-class NormalAugmenter(_Posterior):
+class NormalAugmenter(Noise):
   """Channels e that are standard normal, independent of the image. It has no weights."""
-
-  def __init__(self, config: FlowPlusPlusConfig, **kwargs: Any) -> None:
-    super().__init__(config, config.augment_channels, **kwargs)
 
   def posterior(
     self, x: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None

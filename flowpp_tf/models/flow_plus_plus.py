@@ -45,7 +45,7 @@ from flowpp_tf.models.conditioning import Conditioning, check_conditioning, cond
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.models.dequantizer import (
   FlowAugmenter,
-  NoDequantizer,
+  Noise,
   NormalAugmenter,
   UniformDequantizer,
   VariationalDequantizer,
@@ -60,7 +60,7 @@ from flowpp_tf.types import Path, Seed, TensorLike
 
 tfd = tfp.distributions
 _NOT_FINITE = "the images of the model must be finite, got"
-_DEQUANTIZERS = {"variational": VariationalDequantizer, "uniform": UniformDequantizer, "none": NoDequantizer}
+_DEQUANTIZERS = {"variational": VariationalDequantizer, "uniform": UniformDequantizer, "none": Noise}
 
 
 class BoundTerms(NamedTuple):
@@ -112,21 +112,24 @@ class FlowPlusPlus(KerasModelMixin):
     (TensorShape([2]), TensorShape([4, 8, 8, 1]))
   """
 
-  def __init__(self, config: FlowPlusPlusConfig, name: str = "flow_plus_plus", **kwargs: Any) -> None:
+  def __init__(self, config: FlowPlusPlusConfig, name: str = "flow_plus_plus") -> None:
     if isinstance(config, dict):  # as Keras has serialised it
       config = config_of_fields(config, "`config`")
     check_type("config", config, FlowPlusPlusConfig)
     dtype = config.flow_dtype or config.dtype
-    if kwargs.pop("dtype", dtype) != dtype:
-      raise InputError(f"`dtype` must be {dtype}, that of `config`: change it there, by `dataclasses.replace`")
-    super().__init__(name=name, autocast=False, dtype=dtype, **kwargs)
+    super().__init__(name=name, autocast=False, dtype=dtype)
     self.config = config
+    channels = config.image_shape[2]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
-      self.dequantizer = _DEQUANTIZERS[config.dequantization](config, dtype=dtype, name="dequantizer")
+      make_dequantizer = _DEQUANTIZERS[config.dequantization]
+      drawn = 0 if self.has_exact_density else channels
+      self.dequantizer = make_dequantizer(config, drawn, dtype=dtype, name="dequantizer")
       self.augmenter = None
       self.pixel_transform = None
       if self.has_exact_density:
-        self.standardization = self._new_standardization()
+        weight = functools.partial(self.add_weight, shape=(channels,), trainable=False, autocast=False)
+        mean, stddev = weight(name="mean", initializer="zeros"), weight(name="stddev", initializer="ones")
+        self.standardization = fb.Standardization(mean, stddev)  # `adapt` fits it, training does not change it
         of_pixels = [self.standardization]
       else:
         self.pixels_to_logit = fb.PixelsToLogit(config.levels)
@@ -137,7 +140,9 @@ class FlowPlusPlus(KerasModelMixin):
         self.logits_of_pixels = fb.Chain(of_pixels, name="logits_of_pixels")
       if config.augment_channels:
         make_augmenter = NormalAugmenter if config.augment_posterior == "normal" else FlowAugmenter
-        self.augmenter = make_augmenter(config, dtype=dtype, name="augmenter")
+        self.augmenter = make_augmenter(config, config.augment_channels, dtype=dtype, name="augmenter")
+        sizes = [channels, config.augment_channels]  # the latter stay as they are
+        of_pixels = [tfp.bijectors.Blockwise([part, tfp.bijectors.Identity()], sizes) for part in of_pixels]
       self.condition_net = None
       if config.is_conditional:
         self.condition_net = ConditionNet(
@@ -158,12 +163,8 @@ class FlowPlusPlus(KerasModelMixin):
         name="flow",
       )
     prior = tfd.Sample(tfd.Normal(tf.zeros([], self.variable_dtype), 1.0), self.coupling_flow.latent_shape)
-    self.flow = FlowDistribution(
-      prior,
-      fb.Invert(
-        fb.Chain([*self.coupling_flow.bijector.bijectors, *map(self._of_pixels, of_pixels)], name="pixels_to_latent")
-      ),
-    )
+    pixels_to_latent = fb.Chain([*self.coupling_flow.bijector.bijectors, *of_pixels], name="pixels_to_latent")
+    self.flow = FlowDistribution(prior, fb.Invert(pixels_to_latent))
     self.built = True
 
   @property
@@ -175,13 +176,6 @@ class FlowPlusPlus(KerasModelMixin):
   def image_dtype(self) -> tf.DType:
     """Dtype of samples: uint8, of more than 256 levels uint16, of real-valued images that of the flow."""
     return tf.as_dtype(self.variable_dtype if self.has_exact_density else pixel_dtype(self.config.levels))
-
-  def _new_standardization(self):
-    """The affine map of each channel that `adapt` fits; training does not change it."""
-    weight = functools.partial(
-      self.add_weight, shape=self.config.image_shape[2:], trainable=False, autocast=False, dtype=self.variable_dtype
-    )
-    return fb.Standardization(weight(name="mean", initializer="zeros"), weight(name="stddev", initializer="ones"))
 
   # --- Likelihood -------------------------------------------------------------------------------
 
@@ -306,11 +300,8 @@ class FlowPlusPlus(KerasModelMixin):
     Raises:
       InputError (a ValueError): as `log_prob_bound`, and in eager mode for results that are not finite.
     """
-    evaluate = lambda: self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
-    bound = evaluate()
-    if tf.executing_eagerly():
-      check_finite("the bound of the model", bound, evaluate)
-    return self.to_bits_per_dim(bound)
+    bound = lambda: self.log_prob_bound(images, num_samples, noise, seed, labels=labels, condition=condition)
+    return self.to_bits_per_dim(_finite("the bound of the model", bound))
 
   def to_bits_per_dim(self, log_prob: Any) -> Any:
     """Return bits/dim from nats per image."""
@@ -427,10 +418,7 @@ class FlowPlusPlus(KerasModelMixin):
       of_flow = ctx.with_condition(self._context(conditioning, ctx))
       return evaluate(self.flow.bijector, dequantized, inverse=True, ctx=of_flow)[0]
 
-    z = latents()
-    if tf.executing_eagerly():
-      check_finite("the latents of the model", z, latents)
-    return z
+    return _finite("the latents of the model", latents)
 
   def decode(
     self,
@@ -446,9 +434,12 @@ class FlowPlusPlus(KerasModelMixin):
     _check_number("guidance", guidance)
     if (tf.is_tensor(guidance) or guidance != 0) and not self.config.label_dropout:
       raise InputError("`guidance` must be 0: this model was not trained without labels (`label_dropout`)")
-    x = self._finite(lambda: self._from_latents(z, conditioning, guidance))[..., : self.config.image_shape[2]]
+    x = _finite("the images of the model", lambda: self._from_latents(z, conditioning, guidance))
     if self.has_exact_density:
       return x
+    if not tf.executing_eagerly():  # integers hold no NaN
+      x = _asserted_finite(x)
+    x = x[..., : self.config.image_shape[2]]
     return tf.cast(tf.clip_by_value(tf.floor(x), 0, self.config.levels - 1), self.image_dtype)
 
   def sample_noise(self, shape: Any, seed: Seed) -> Float[tf.Tensor, "*shape h w c"]:
@@ -501,15 +492,10 @@ class FlowPlusPlus(KerasModelMixin):
     """A user's noise as a tensor `[num_samples, count, *noise_shape]`."""
     noise = as_tensor("noise", noise, self.variable_dtype)
     check_all_finite("noise", noise)
-    if len(noise.shape) not in (4, 5):
-      raise InputError(f"`noise` must be of shape [B, H, W, C] or [num_samples, B, H, W, C], got {noise.shape}")
     if len(noise.shape) == 4:
       noise = noise[tf.newaxis]
-    wanted = (count if isinstance(count, int) else None, *self.noise_shape)
-    if noise.shape[0] == 0 or not noise.shape.is_compatible_with([num_samples, *wanted]):
-      raise InputError(
-        f"`noise` must be of shape {wanted} or of that with the number of samples before it, got {tuple(noise.shape)}"
-      )
+    samples = num_samples or noise.shape[0] or 1
+    check_shape("noise", noise.shape, [samples, count if isinstance(count, int) else None, *self.noise_shape])
     if self.config.dequantization == "uniform":
       check_uniform_noise("noise", noise[..., : self.config.image_shape[2]])
     return noise
@@ -607,25 +593,6 @@ class FlowPlusPlus(KerasModelMixin):
     e = tf.reshape(e, tf.concat([tf.shape(dequantized)[:-1], [self.config.augment_channels]], axis=0))
     return log_q + tf.reshape(log_q_e, tf.shape(log_q)), tf.concat([dequantized, e], axis=-1)
 
-  def _finite(self, evaluate):
-    """What `evaluate()` returns, an error if it is not finite; in graphs too if it becomes integers."""
-    x = evaluate()
-    if tf.executing_eagerly():
-      check_finite("the images of the model", x, evaluate)
-    if tf.executing_eagerly() or self.has_exact_density:
-      return x
-    finite = tf.math.is_finite(x)
-    first = tf.boolean_mask(x, ~finite)[:1]
-    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), [_NOT_FINITE, first])]):
-      return tf.identity(x)
-
-  def _of_pixels(self, bijector):
-    """A bijector of the image's channels, which leaves the augmented ones as they are."""
-    augmented = self.config.augment_channels
-    if not augmented:
-      return bijector
-    return tfp.bijectors.Blockwise([bijector, tfp.bijectors.Identity()], [self.config.image_shape[2], augmented])
-
   def check_images(self, images: TensorLike) -> Num[tf.Tensor, "b h w c"]:
     """Return `images` as a tensor; an `InputError` if shape or, in eager mode, values do not fit."""
     images, wanted = as_tensor("images", images), [None, *self.config.image_shape]
@@ -659,14 +626,14 @@ class FlowPlusPlus(KerasModelMixin):
       >>> model.sample(2, seed=0).shape
       TensorShape([2, 8, 4, 1])
     """
-    *sides, channels = self.config.image_shape
-    for name, size, most in zip(("height", "width"), (height, width), sides):
-      check_count(name, size, high=most)
+    full_height, full_width, channels = self.config.image_shape
+    check_count("height", height, high=full_height)
+    check_count("width", width, high=full_width)
     if self.config.condition_shape and not self.config.tile_neighbours:
       raise InputError("`model` must not be given another image, which a part of an image is not cropped with")
     config = dataclasses.replace(self.config, image_shape=(int(height), int(width), channels))
     with self.distribute_strategy.scope():
-      model = FlowPlusPlus(config, name=self.name)
+      model = FlowPlusPlus(config, self.name)
     shapes = [weight.shape for weight in model.weights]
     model.set_weights(cropped_weights(self.get_weights(), shapes, self.config.image_shape, self.config.size_step))
     model.initialized = self.initialized
@@ -676,7 +643,7 @@ class FlowPlusPlus(KerasModelMixin):
 
   @classmethod
   def from_preset(
-    cls, preset: Path, unchecked: bool = False, precision: str | None = None, **kwargs: Any
+    cls, preset: Path, unchecked: bool = False, precision: str | None = None, name: str = "flow_plus_plus"
   ) -> "FlowPlusPlus":
     """Return a trained model.
 
@@ -686,7 +653,7 @@ class FlowPlusPlus(KerasModelMixin):
       unchecked: whether weights without a checksum are used.
       precision: of the networks, "float32", "bfloat16" or "float16"; None for float32, or float64 if the config has
         that. The precision of training plays no part.
-      **kwargs: of the constructor, such as `name`.
+      name: of the model.
 
     Raises:
       InputError (a ValueError): if there is no such preset, or it is damaged.
@@ -698,7 +665,7 @@ class FlowPlusPlus(KerasModelMixin):
     """
     check_type("unchecked", unchecked, bool)
     fields, folder, weights = open_preset(preset, unchecked)
-    model = cls(with_precision(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), precision), **kwargs)
+    model = cls(with_precision(config_of_fields(fields, f"{str(folder / CONFIG)!r}"), precision), name)
     with reading(folder / weights.name):
       weights.load(model)
     return model
@@ -726,18 +693,32 @@ class FlowPlusPlus(KerasModelMixin):
 
 def _check_count(name, value, low=1, high=INT32_MAX):
   """Raise an `InputError` unless a value is an integer in range, or an integer tensor, as of a graph."""
-  if tf.is_tensor(value):
-    check_type(name, value, int | tf.Tensor)
-  else:
+  check_type(name, value, int | tf.Tensor)
+  if not tf.is_tensor(value):
     check_count(name, value, low, high)
 
 
 def _check_number(name, value, low=-math.inf, high=math.inf):
   """Raise an `InputError` unless a value is a finite number in range, or a scalar tensor."""
-  if tf.is_tensor(value):
-    check_type(name, value, float | tf.Tensor)
-  else:
+  check_type(name, value, float | tf.Tensor)
+  if not tf.is_tensor(value):
     check_number(name, value, low, high)
+
+
+def _finite(name, evaluate):
+  """Return what `evaluate()` gives; in eager mode an error that names the part where it is not finite."""
+  results = evaluate()
+  if tf.executing_eagerly():
+    check_finite(name, results, evaluate)
+  return results
+
+
+def _asserted_finite(images):
+  """Images of a graph, an error if they are not finite."""
+  finite = tf.math.is_finite(images)
+  first = tf.boolean_mask(images, ~finite)[:1]
+  with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(finite), [_NOT_FINITE, first])]):
+    return tf.identity(images)
 
 
 def _importance_weighted(terms):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from typing import Any
 
 import keras
@@ -140,12 +139,11 @@ def _check_df(df):
 def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
   """Return the flow; the name scope around the call is that of the weights' paths."""
   kept = event_size // 2
-  variable = lambda value, name, trainable=True: keras.Variable(
-    value, dtype=dtype, trainable=trainable, autocast=False, name=name
-  )
+  variable = functools.partial(keras.Variable, dtype=dtype, autocast=False)
 
   def standardization(size, prefix="", **kwargs):
-    mean, stddev = variable(np.zeros(size), f"{prefix}mean", False), variable(np.ones(size), f"{prefix}stddev", False)
+    mean = variable(np.zeros(size), trainable=False, name=f"{prefix}mean")
+    stddev = variable(np.ones(size), trainable=False, name=f"{prefix}stddev")
     return fb.Standardization(mean, stddev, name=f"{prefix}standardization", **kwargs)
 
   bijector_fn = functools.partial(_mixture_bijector, components=components)
@@ -163,14 +161,14 @@ def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype
     )
     parts += [
       fb.ActNorm(
-        variable(np.ones(event_size), f"scale_{i}"),
-        variable(np.zeros(event_size), f"bias_{i}"),
+        variable(np.ones(event_size), name=f"scale_{i}"),
+        variable(np.zeros(event_size), name=f"bias_{i}"),
         min_variance=_MIN_VARIANCE,
         name=f"act_norm_{i}",
       ),
       # What the last coupling has transformed comes first, and is kept.
       fb.Invertible1x1ConvLU(
-        variable(np.zeros([event_size, event_size]), f"lower_upper_{i}"),
+        variable(np.zeros([event_size, event_size]), name=f"lower_upper_{i}"),
         event_ndims=1,
         permutation=(np.arange(event_size) - kept) % event_size,
         name=f"linear_{i}",
@@ -241,20 +239,11 @@ class VectorFlow(Flow):
     sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
     _check_df(df)
     policy = _policy_name(kwargs.get("dtype"))
+    claim_model(vector_flow_size(**sizes), f"a `{type(self).__name__}`", 8 if policy == "float64" else 4)
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
     self._config = sizes if df is None else {**sizes, "df": float(df)}
     with keras.name_scope(self.name, caller=self):
       self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df))
-
-  @classmethod
-  def from_config(cls, config: dict[str, Any]) -> "VectorFlow":
-    """Return the layer of a config, as Keras does for a file, within the budget for files from outside."""
-    defaults = {name: p.default for name, p in inspect.signature(cls.__init__).parameters.items()}
-    sizes = {name: config.get(name, defaults[name]) for name in inspect.signature(_checked_sizes).parameters}
-    if "event_size" in config:  # else the constructor says that it is missing
-      itemsize = 8 if _policy_name(config.get("dtype")) == "float64" else 4
-      claim_model(vector_flow_size(**_checked_sizes(**sizes)), f"a `{cls.__name__}`", itemsize)
-    return super().from_config(config)
 
   def get_config(self) -> dict[str, Any]:
     return {**keras.layers.Layer.get_config(self), **self._config}
