@@ -4,7 +4,7 @@ A step is ActNorm, invertible 1x1 convolution, coupling, swap of the halves of t
 the bijectors use them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -50,14 +50,16 @@ class CouplingStep(keras.layers.Layer):
     self.bias = add_weight(name="bias", shape=of_norm, initializer="zeros")
     self.kernel, mixing = None, []
     if model.invertible_conv != "none":
-      kinds: dict[str, tuple[Callable[..., tfp.bijectors.Bijector], Callable[..., Any]]] = {
-        "dense": (functools.partial(fb.Invertible1x1Conv, whitening=whitening), _near_identity),
-        "lu": (fb.Invertible1x1ConvLU, _near_zero),
-      }
-      bijector, initializer = kinds[model.invertible_conv]
-      initializer = functools.partial(initializer, stddev=model.invertible_conv_stddev)
+      noise = keras.initializers.RandomNormal(stddev=model.invertible_conv_stddev)  # follows `set_random_seed`
+      near_identity = lambda shape, dtype: keras.ops.eye(shape[-1], dtype=dtype) + noise(shape, dtype=dtype)
+      is_dense = model.invertible_conv == "dense"
+      initializer = near_identity if is_dense else noise
       self.kernel = add_weight(name="kernel", shape=(2, half, half), initializer=initializer)
-      mixing = [bijector(self.kernel, name=f"{self.name}_invertible_conv")]
+      name = f"{self.name}_invertible_conv"
+      if is_dense:
+        mixing = [fb.Invertible1x1Conv(self.kernel, whitening=whitening, name=name)]
+      else:
+        mixing = [fb.Invertible1x1ConvLU(self.kernel, name=name)]
     with keras.name_scope(self.name, caller=self):  # of the weights' paths
       self.conditioner = Conditioner(
         (height, width, half),
@@ -83,15 +85,6 @@ class CouplingStep(keras.layers.Layer):
     )
     self.bijectors = [self.act_norm, *mixing, self.coupling, fb.SwapHalves()]
     self.built = True
-
-
-def _near_zero(shape, dtype, stddev):
-  noise = keras.initializers.RandomNormal(stddev=stddev)  # follows `keras.utils.set_random_seed`
-  return noise(shape, dtype=dtype)
-
-
-def _near_identity(shape, dtype, stddev):
-  return keras.ops.eye(shape[-1], dtype=dtype) + _near_zero(shape, dtype, stddev)
 
 
 class CouplingFlow(keras.layers.Layer):

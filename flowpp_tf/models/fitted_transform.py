@@ -4,6 +4,7 @@ They are those with which a simple code of the images is shortest: that of the d
 neighbour, after the transform, under one Laplace distribution. They are weights that are not trained.
 """
 
+import functools
 from typing import Any
 
 import keras
@@ -31,13 +32,11 @@ class FittedTransform(keras.layers.Layer):
   def __init__(self, levels: int, **kwargs: Any) -> None:
     super().__init__(**kwargs)
     self._levels = levels
-    self.offset, self.scale = self._add("offset", 0.0), self._add("scale", _SCALE)
+    weight = functools.partial(self.add_weight, shape=(), trainable=False, autocast=False)
+    self.offset = weight(name="offset", initializer="zeros")
+    self.scale = weight(name="scale", initializer=keras.initializers.Constant(_SCALE))
     self.bijector = AsinhTransform(self.offset, self.scale, levels, name="asinh_transform")
     self.built = True
-
-  def _add(self, name, value):
-    initializer = keras.initializers.Constant(value)
-    return self.add_weight(name=name, shape=(), initializer=initializer, trainable=False, autocast=False)
 
   def fit(self, images: np.ndarray) -> None:
     """Set the weights by integer images `[N, H, W, C]`."""

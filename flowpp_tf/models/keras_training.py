@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.core import checks, finite
-from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_type, shown
+from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_type
 from flowpp_tf.core.errors import Diverged, InputError
 from flowpp_tf.io.files import write_file
 from flowpp_tf.io.safetensors_file import SUFFIX
@@ -63,7 +63,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     return self.log_prob_bound(images, seed=None if training else 0, training=bool(training), **conditioning)
 
   @check_arguments
-  def compile(self, optimizer: Any = "adam", max_skipped: int = 10, **kwargs: Any) -> None:
+  def compile(self, optimizer: str | keras.optimizers.Optimizer = "adam", max_skipped: int = 10, **kwargs: Any) -> None:
     """Prepare `fit` and `evaluate`; as in Keras, without a loss: that is the negative bound, nats per image.
 
     A model that Keras has saved is loaded uncompiled.
@@ -82,8 +82,6 @@ class KerasModelMixin(Adaptable, keras.Model):
     for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
       if kwargs.get(name):
         raise InputError(f"`{name}` must be None: this model is trained on its own bound")
-    if not isinstance(optimizer, (str, keras.optimizers.Optimizer)):
-      raise InputError(f"`optimizer` must be an optimizer of Keras or its name, got {shown(optimizer)}")
     check_count("max_skipped", max_skipped, high=INT32_MAX)
     optimizer = keras.optimizers.get(optimizer)
     clips = getattr(optimizer, "inner_optimizer", optimizer)
@@ -152,7 +150,7 @@ class KerasModelMixin(Adaptable, keras.Model):
         ValueError).
       **kwargs: of Keras.
     """
-    if not _has_suffix(filepath, SUFFIX):
+    if not str(filepath).endswith(SUFFIX):
       _find_attributes_once()
       return super().save_weights(filepath, overwrite=overwrite, **kwargs)
     if not overwrite and os.path.lexists(filepath):
@@ -167,14 +165,16 @@ class KerasModelMixin(Adaptable, keras.Model):
     """
     before = self.initialized
     try:
-      if _has_suffix(filepath, SUFFIX):
+      if str(filepath).endswith(SUFFIX):
         if any(args) or any(kwargs.values()):
           raise InputError(f"of a {SUFFIX} all weights are loaded, or none: `skip_mismatch` is for Keras' files")
         read_weights(filepath, unchecked=True).load(self)
       else:
         _find_attributes_once()
-        local = _has_suffix(filepath, ".weights.h5") and os.path.exists(filepath)  # else Keras says what is wrong
-        super().load_weights(in_memory(filepath) if local else filepath, *args, **kwargs)
+        is_path = isinstance(filepath, (str, os.PathLike))
+        if is_path and str(filepath).endswith(".weights.h5") and os.path.exists(filepath):
+          filepath = in_memory(filepath)
+        super().load_weights(filepath, *args, **kwargs)  # which says what is wrong with other paths
     except Exception:
       self.initialized = before
       raise
@@ -183,18 +183,9 @@ class KerasModelMixin(Adaptable, keras.Model):
   # --- Keras' loops -----------------------------------------------------------------------------
 
   def fit(
-    self,
-    x: Any = None,
-    y: Any = None,
-    batch_size: int | None = None,
-    epochs: int = 1,
-    verbose: Any = "auto",
-    callbacks: Any = None,
-    validation_split: float = 0.0,
-    validation_data: Any = None,
-    **kwargs: Any,
+    self, x: Any = None, y: Any = None, batch_size: int | None = None, epochs: int = 1, *args: Any, **kwargs: Any
   ) -> keras.callbacks.History:
-    """Train the model; arguments as in Keras.
+    """Train the model; arguments as in Keras, callbacks and validation data by name.
 
     The model must be initialised, by `adapt` or by loaded weights. `sample_weight` needs no targets `y`; the loss of a
     batch is the weighted mean.
@@ -210,35 +201,26 @@ class KerasModelMixin(Adaptable, keras.Model):
       Diverged: after `max_skipped` skipped steps in a row, seen after each execution of `steps_per_execution` steps.
     """
     x, y = self._prepared(x, y, kwargs.get("sample_weight"))
-    if validation_data is not None:
-      images, labels, weights = keras.utils.unpack_x_y_sample_weight(validation_data)
-      validation_data = (*self._prepared(images, labels, weights), weights)
+    if kwargs.get("validation_data") is not None:
+      images, labels, weights = keras.utils.unpack_x_y_sample_weight(kwargs["validation_data"])
+      kwargs["validation_data"] = (*self._prepared(images, labels, weights), weights)
     if kwargs.get("initial_epoch", 0) >= epochs:
       epochs = 0  # else Keras would copy EMA weights that were never set into the model
-    callbacks = keras.tree.flatten(callbacks or [])
-    callbacks.append(_Watch(callbacks))
-    return super().fit(x, y, batch_size, epochs, verbose, callbacks, validation_split, validation_data, **kwargs)
+    callbacks = keras.tree.flatten(kwargs.get("callbacks") or [])
+    kwargs["callbacks"] = [*callbacks, _Watch(callbacks)]
+    return super().fit(x, y, batch_size, epochs, *args, **kwargs)
 
-  def evaluate(
-    self,
-    x: Any = None,
-    y: Any = None,
-    batch_size: int | None = None,
-    verbose: Any = "auto",
-    sample_weight: Any = None,
-    *args: Any,
-    **kwargs: Any,
-  ) -> Any:
+  def evaluate(self, x: Any = None, y: Any = None, *args: Any, sample_weight: Any = None, **kwargs: Any) -> Any:
     """Return `loss` and `bits_per_dim` of images, with the same noise in each call; arguments as in Keras.
 
-    With weights, in `sample_weight` or in the data, they are weighted means over all images. They are NaN for a data
-    set with images that are not integers in 0 .. levels - 1.
+    With weights, given by name or in the data, they are weighted means over all images. They are NaN for a data set with
+    images that are not integers in 0 .. levels - 1.
 
     Raises:
       InputError (a ValueError): for arrays of such images.
     """
     x, y = self._prepared(x, y, sample_weight)
-    return super().evaluate(x, y, batch_size, verbose, sample_weight, *args, **kwargs)
+    return super().evaluate(x, y, *args, sample_weight=sample_weight, **kwargs)
 
   def predict(self, x: Any, *args: Any, **kwargs: Any) -> np.ndarray:
     """Return the bound of each image, `[N]` nats, with the same noise in each call; arguments as in Keras.
@@ -399,10 +381,6 @@ class KerasModelMixin(Adaptable, keras.Model):
     if y is not None or sample_weight is not None:
       y = arrays.pop("label", None)
     return arrays, y
-
-
-def _has_suffix(path, suffix):
-  return isinstance(path, (str, os.PathLike)) and os.fspath(path).endswith(suffix)
 
 
 class _Watch(keras.callbacks.Callback):
