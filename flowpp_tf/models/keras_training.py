@@ -213,8 +213,8 @@ class KerasModelMixin(Adaptable, keras.Model):
   def evaluate(self, x: Any = None, y: Any = None, *args: Any, sample_weight: Any = None, **kwargs: Any) -> Any:
     """Return `loss` and `bits_per_dim` of images, with the same noise in each call; arguments as in Keras.
 
-    With weights, given by name or in the data, they are weighted means over all images. They are NaN for a data set with
-    images that are not integers in 0 .. levels - 1.
+    With weights, given by name or in the data, they are weighted means over all images. They are NaN for a data set
+    with images that are not integers in 0 .. levels - 1.
 
     Raises:
       InputError (a ValueError): for arrays of such images.
@@ -264,7 +264,7 @@ class KerasModelMixin(Adaptable, keras.Model):
     replica, optimizer = tf.distribute.get_replica_context(), self.optimizer
     with tf.GradientTape() as tape:
       bound = self._bound(inputs, training=True)
-      loss = self.compute_loss(inputs, None, bound, sample_weight)
+      loss, weight = _mean_loss(bound, sample_weight)
       scaled_loss = optimizer.scale_loss(loss)
     variables = self.trainable_variables
     gradients = tape.gradient(scaled_loss, [v.value for v in variables])
@@ -296,20 +296,21 @@ class KerasModelMixin(Adaptable, keras.Model):
 
     # A branch of a replica could not synchronise it with the others.
     replica.merge_call(update, args=(check, *gradients))
-    return self._logs(tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss_sum), inputs, bound, sample_weight)
+    return self._logs(tf.where(check.failed, tf.cast(np.nan, loss.dtype), loss_sum), weight)
 
   def test_step(self, data: Any) -> dict[str, Any]:
     """Evaluate this replica's share of a batch, as in Keras; return the logs."""
     inputs, sample_weight = self._unpacked(data)
     bound = self._bound(inputs, training=False)
-    loss = self.compute_loss(inputs, None, bound, sample_weight, training=False)
-    return self._logs(_sum_over_replicas(loss), inputs, bound, sample_weight)
+    loss, weight = _mean_loss(bound, sample_weight)
+    return self._logs(_sum_over_replicas(loss), weight)
 
-  def _logs(self, loss, inputs, bound, sample_weight):
-    """Count the loss of a batch, over all replicas, by its weights; return the logs, of which Keras takes the mean."""
+  def _logs(self, loss, weight):
+    """Count the loss of a batch, over all replicas, by its weight; return the logs, of which Keras takes the last."""
     (loss_tracker,) = self.metrics
-    loss_tracker.update_state(loss, _sum_over_replicas(tf.reduce_sum(_weights(bound, sample_weight))))
-    return self.compute_metrics(inputs, None, bound, sample_weight)
+    loss_tracker.update_state(loss, weight)
+    results = self.get_metrics_result()
+    return {**results, "bits_per_dim": self.to_bits_per_dim(-results["loss"])}
 
   def predict_step(self, data: Any) -> tf.Tensor:
     """Return the bound of this replica's share of a batch, `[B]` nats."""
@@ -320,41 +321,25 @@ class KerasModelMixin(Adaptable, keras.Model):
 
     It then takes an image of zeros, as TensorFlow's convolutions fail without any.
     """
-    first = keras.tree.flatten(inputs)[0]
-    if first.shape[0]:
+    images = inputs["image"]
+    if images.shape[0]:
       return self(inputs, training=training)
-    count = tf.shape(first)[0]
+    count = tf.shape(images)[0]
     missing = tf.maximum(1 - count, 0)
-    padded = keras.tree.map_structure(lambda x: tf.pad(x, [[0, missing], *[[0, 0]] * (len(x.shape) - 1)]), inputs)
+    padded = {key: tf.pad(x, [[0, missing], *[[0, 0]] * (len(x.shape) - 1)]) for key, x in inputs.items()}
     return self(padded, training=training)[:count]
-
-  def compute_loss(
-    self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-  ) -> tf.Tensor:
-    """Return this replica's share of the mean negative bound of a batch, nats per image, in replica context.
-
-    The shares of all replicas add up to the mean, by the weights of the images if there are any.
-    """
-    weights = _weights(y_pred, sample_weight)
-    total = _sum_over_replicas(tf.reduce_sum(weights))
-    return -tf.math.divide_no_nan(tf.reduce_sum(y_pred * weights), total)
-
-  def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-    """Return `loss`, nats per image, and the same as `bits_per_dim`."""
-    results = self.get_metrics_result()
-    return {**results, "bits_per_dim": self.to_bits_per_dim(-results["loss"])}
 
   # --- Inputs -----------------------------------------------------------------------------------
 
   def _unpacked(self, data):
-    """Inputs of the model, and sample weights, of data that Keras hands to a step; targets are labels."""
+    """Inputs of the model by key, and sample weights, of data that Keras hands to a step; targets are labels."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    x = _known(x)
+    inputs = _by_key(x)
     if y is not None and self.config.num_classes:
-      if isinstance(x, dict) and "label" in x:
+      if "label" in inputs:
         raise InputError('labels must be given once: either as "label" of the inputs or as the targets `y`')
-      x = {**(x if isinstance(x, dict) else {"image": x}), "label": y}
-    return x, sample_weight
+      inputs["label"] = y
+    return inputs, sample_weight
 
   def _prepared(self, x, y=None, sample_weight=None):
     """The first two arguments of `fit`, with the values of arrays checked, without entries that the model never takes.
@@ -362,14 +347,14 @@ class KerasModelMixin(Adaptable, keras.Model):
     There are targets wherever there are weights: Keras drops weights without targets.
     """
     if isinstance(x, tf.data.Dataset):
-      spec = x.element_spec[0] if isinstance(x.element_spec, tuple) else x.element_spec
-      return x.map(lambda x, *more: (_known(x), *more)) if _known(spec) != spec else x, y
-    arrays, _ = self._unpacked((x, y))
-    arrays = arrays if isinstance(arrays, dict) else {"image": arrays}
-    images = arrays["image"]
+      spec = x.element_spec
+      _by_key(spec[0] if isinstance(spec, tuple) else spec)  # an error here is not one of a graph
+      return x.map(lambda x, *more: (_by_key(x), *more)), y
+    inputs, _ = self._unpacked((x, y))
+    images = inputs["image"]
     if isinstance(images, Iterable) and not (isinstance(images, Sequence) or hasattr(images, "__array__")):
       return x, y  # batches, which Keras reads
-    arrays = {key: as_array(name, arrays[key]) for name, key in KEYS.items() if key in arrays}
+    arrays = {key: as_array(name, inputs[key]) for name, key in KEYS.items() if key in inputs}
     images, labels = arrays["image"], arrays.get("label")
     checks.check_shape("images", images.shape, [None, *self.config.image_shape])
     checks.check_pixels(images, self.config.pixel_levels)
@@ -413,10 +398,9 @@ class _Watch(keras.callbacks.Callback):
         swap.on_epoch_begin(epoch)
 
 
-def _known(inputs):
-  """Images as they are; a dict with only the keys that a model may take."""
-  if not isinstance(inputs, dict):
-    return inputs
+def _by_key(inputs):
+  """Images, or a dict of them and others, as a dict with only the keys that a model may take."""
+  inputs = inputs if isinstance(inputs, dict) else {"image": inputs}
   check_has_images(inputs)
   return {key: inputs[key] for key in KEYS.values() if key in inputs}
 
@@ -425,11 +409,16 @@ def _sum_over_replicas(value):
   return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _weights(values, sample_weight):
-  """The weights of values `[B]`, 1 without any; Keras takes them as `[B, 1]` too, which would be broadcast."""
-  if sample_weight is None:
-    return tf.ones_like(values)
-  return tf.reshape(tf.cast(sample_weight, values.dtype), tf.shape(values))
+def _mean_loss(bound, sample_weight):
+  """This replica's share of the mean negative bound of a batch, nats per image; and the weight of the batch.
+
+  The shares of all replicas add up to the mean, by the weights of the images if there are any.
+  """
+  weights = tf.ones_like(bound)
+  if sample_weight is not None:  # Keras has them as `[B, 1]` too, which would be broadcast
+    weights = tf.reshape(tf.cast(sample_weight, bound.dtype), tf.shape(bound))
+  total = _sum_over_replicas(tf.reduce_sum(weights))
+  return -tf.math.divide_no_nan(tf.reduce_sum(bound * weights), total), total
 
 
 def _find_attributes_once():

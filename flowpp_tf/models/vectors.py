@@ -245,5 +245,10 @@ class VectorFlow(Flow):
     with keras.name_scope(self.name, caller=self):
       self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df))
 
+  @classmethod
+  def from_config(cls, config: dict[str, Any]) -> "VectorFlow":
+    """Return the layer of a config; Keras' own method would make another error of one that names the budget."""
+    return cls(**config)
+
   def get_config(self) -> dict[str, Any]:
     return {**keras.layers.Layer.get_config(self), **self._config}

@@ -6,13 +6,14 @@ augmented channels comes between the dequantizer and the flow.
 """
 
 import collections
+import io
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from flowpp_tf.core.checks import check_arguments
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.io.files import replace_file
+from flowpp_tf.io.files import write_file
 from flowpp_tf.io.gate import read_npz
 from flowpp_tf.pretrained.stored_config import FlowPlusPlusLike
 from flowpp_tf.types import Path
@@ -99,12 +100,9 @@ def export_official_weights(model: FlowPlusPlusLike, path: Path) -> None:
   arrays = {
     entry.name: np.asarray(entry.variable)[entry.index].reshape(entry.shape) for entry in official_entries(model)
   }
-
-  def write(temporary):
-    with open(temporary, "wb") as file:  # np.savez would append .npz to a path without it
-      np.savez(file, **arrays)
-
-  replace_file(path, write)
+  content = io.BytesIO()  # to a path without .npz, np.savez would append it
+  np.savez(content, **arrays)
+  write_file(path, content.getvalue())
 
 
 def official_entries(model: FlowPlusPlusLike) -> list[Entry]:

@@ -75,11 +75,9 @@ def read_weights_of_preset(folder: pathlib.Path, unchecked: bool = False) -> Wei
   name, sha256 = about.get("weights"), about.get("sha256")
   if name not in FORMATS.values():
     raise ValueError(f"its weights must be one of {', '.join(FORMATS.values())}, got {name!r}")
-  if sha256 is not None and not isinstance(sha256, str):
-    raise ValueError(f"the SHA-256 in its {ABOUT} is no text")
   if sha256 is None and not unchecked:
     raise ValueError(f"its {ABOUT} has no `sha256` of its weights; --accept_unchecked uses them all the same")
-  return read_weights(folder / name, sha256, unchecked)
+  return read_weights(folder / name, None if sha256 is None else str(sha256), unchecked)
 
 
 @check_arguments

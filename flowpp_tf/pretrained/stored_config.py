@@ -14,15 +14,13 @@ from flowpp_tf.io import budget
 class FlowPlusPlusLike(Protocol):
   """What stored weights need to know of a `FlowPlusPlus`, the room of which is above this one."""
 
+  config: FlowPlusPlusConfig
   weights: list[Any]
   variable_dtype: str
   initialized: bool
   dequantizer: Any
   augmenter: Any
   coupling_flow: Any
-
-  @property
-  def config(self) -> FlowPlusPlusConfig: ...
 
   @property
   def has_exact_density(self) -> bool: ...
