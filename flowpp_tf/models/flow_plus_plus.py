@@ -260,8 +260,6 @@ class FlowPlusPlus(KerasModelMixin):
     num_samples: int | tf.Tensor = 1,
     noise: TensorLike | None = None,
     seed: Seed = None,
-    training: bool = False,
-    batch_offset: int | tf.Tensor = 0,
     labels: TensorLike | None = None,
     condition: TensorLike | None = None,
   ) -> BoundTerms:
@@ -271,7 +269,7 @@ class FlowPlusPlus(KerasModelMixin):
     """
     images = self.check_images(images)
     count = images.shape[0] or tf.shape(images)[0]
-    others = self._checked(count, labels, condition, num_samples, noise, seed, training, batch_offset)
+    others = self._checked(count, labels, condition, num_samples, noise, seed)
     return self._bound_terms(images, *others)
 
   def _bound_terms(self, images, conditioning, noise, ctx):

@@ -167,13 +167,7 @@ class _Names:
     yield from self._linear(f"{scope}/{ends[0]}", conditioner.input_conv)
     for i, block in enumerate(conditioner.blocks):
       prefix = f"{scope}/block{i}"
-      yield from self._linear(f"{prefix}/conv/c1", block.conv.conv)
-      if block.conv.use_context:
-        yield from self._linear(f"{prefix}/conv/a_proj", block.conv.context_projection)
-      yield from self._linear(f"{prefix}/conv/c2", block.conv.output_projection)
-      yield from self._norm(f"{prefix}/ln1", block.conv_norm)
-      yield from self._mixer(f"{prefix}/attn", block.mixer)
-      yield from self._norm(f"{prefix}/ln2", block.mixer_norm)
+      yield from self._block(block, f"{prefix}/conv", f"{prefix}/ln1", f"{prefix}/attn", f"{prefix}/ln2")
     yield from self._linear(f"{scope}/{ends[1]}", conditioner.output_conv)
 
   def _context(self, net, proj="proj", block="c"):
@@ -182,16 +176,19 @@ class _Names:
     if net.position_embedding is not None:
       yield self._whole(f"{scope}/pos_emb_dq", net.position_embedding)
     for i, layers in enumerate(net.blocks):
-      yield from self._linear(f"{scope}/{block}{i}/c1", layers.conv.conv)
-      yield from self._linear(f"{scope}/{block}{i}/c2", layers.conv.output_projection)
-      yield from self._norm(f"{scope}/dqln{i}", layers.conv_norm)
-      yield from self._mixer(f"{scope}/dqattn{i}", layers.mixer)
-      yield from self._norm(f"{scope}/ln{i}", layers.mixer_norm)
+      parts = (f"{block}{i}", f"dqln{i}", f"dqattn{i}", f"ln{i}")
+      yield from self._block(layers, *(f"{scope}/{part}" for part in parts))
 
-  def _mixer(self, scope, mixer):
-    if mixer is not None:
-      yield from self._linear(f"{scope}/proj1", mixer.input_projection)
-      yield from self._linear(f"{scope}/proj2", mixer.output_projection)
+  def _block(self, block, conv, conv_norm, mixer, mixer_norm):
+    yield from self._linear(f"{conv}/c1", block.conv.conv)
+    if block.conv.use_context:
+      yield from self._linear(f"{conv}/a_proj", block.conv.context_projection)
+    yield from self._linear(f"{conv}/c2", block.conv.output_projection)
+    yield from self._norm(conv_norm, block.conv_norm)
+    if block.mixer is not None:
+      yield from self._linear(f"{mixer}/proj1", block.mixer.input_projection)
+      yield from self._linear(f"{mixer}/proj2", block.mixer.output_projection)
+    yield from self._norm(mixer_norm, block.mixer_norm)
 
   def _norm(self, scope, norm):
     if norm is not None:

@@ -77,7 +77,7 @@ def _bound(method, **more):
 TRAINING = dict(training=flag(False), batch_offset=count(0, low=0, huge=same(2**62)))
 _METHODS = {
   **_bound("log_prob_bound", num_samples=SAMPLES, **TRAINING),
-  **_bound("bound_terms", num_samples=SAMPLES, **TRAINING),
+  **_bound("bound_terms", num_samples=SAMPLES),
   **_bound("bits_per_dim", num_samples=SAMPLES),
   "log_prob": row(
     lambda w: w.real_valued.log_prob, images=real(NORMAL(3, 4, 4, 2), event=3, batch=1, finite=True, cast="all")
