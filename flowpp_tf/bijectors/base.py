@@ -8,7 +8,7 @@ TFP's own `Chain` and `TransformedDistribution`, which ask for value and log-det
 TFP's cache.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import contextlib
 import functools
 import math
@@ -106,19 +106,8 @@ class Bijector(tfp.bijectors.Bijector):
     return tensor
 
   def _checked_evaluation(self, x, inverse, ctx):
-    name = "y" if inverse else "x"
-    check_type("ctx", ctx, EvalContext | None)
-    with evaluation_errors(name, x, self):
-      y, log_det = evaluate(self, x, inverse, ctx=ctx)
-    # Parameters may have broadcast the event, which then is not one of the bijector's.
-    ndims, of_y, event_shape = self.forward_min_event_ndims, self.inverse_min_event_ndims, self.forward_event_shape
-    if inverse:
-      ndims, of_y, event_shape = of_y, ndims, self.inverse_event_shape
-    if ndims and x.shape.rank is not None and y.shape.rank is not None:
-      event, found = x.shape[x.shape.rank - ndims :], y.shape[y.shape.rank - of_y :]
-      if found != event and not found.is_compatible_with(event_shape(event)):
-        raise InputError(f"`{name}` must be of shape [..., {', '.join(map(str, found))}], got {[*x.shape]}")
-    return y, log_det
+    name, event_ndims = ("y", self.inverse_min_event_ndims) if inverse else ("x", self.forward_min_event_ndims)
+    return checked_evaluation(self, name, x, self, inverse, event_ndims, ctx)
 
   def _initialize(self, parameters: dict[str, Any], event_ndims: int = 0, **kwargs: Any) -> None:
     """Keep the arguments of a constructor as the class's `Parameter`s say, and call the constructor of TFP's class.
@@ -283,19 +272,37 @@ def _sum_log_det(log_det, output, least, count):
   return tf.reduce_sum(log_det, axis=list(range(-count, 0)))
 
 
-@contextlib.contextmanager
-def evaluation_errors(
-  name: str, x: tf.Tensor, owner: tfp.bijectors.Bijector | tfp.distributions.Distribution
-) -> Iterator[None]:
-  """Turn an error from an evaluation at x into an `InputError` that names x; those of validation stay what they are."""
+def checked_evaluation(
+  owner: Any, name: str, x: tf.Tensor, bijector: Any, inverse: bool, event_ndims: int, ctx: EvalContext | None
+) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
+  """Return `evaluate(bijector, x, inverse, event_ndims, ctx)`, for the doors of bijectors and flows.
+
+  Args:
+    owner: bijector or distribution that was called.
+    name: of its argument x.
+    x: as in `evaluate`, and so are the others.
+
+  Raises:
+    InputError (a ValueError): that names x, in place of an error from the evaluation, except for those of validation;
+      or if parameters broadcast the events of x.
+  """
+  check_type("ctx", ctx, EvalContext | None)
+  found = x.shape if x.shape.rank is None else [*x.shape]
   try:
-    yield
+    y, log_det = evaluate(bijector, x, inverse, event_ndims, ctx)
   except (ValueError, tf.errors.InvalidArgumentError) as error:
     if isinstance(error, InputError) or owner.validate_args:
       raise
-    shape = x.shape if x.shape.rank is None else [*x.shape]
     cause = str(error).partition("\n")[0][-120:]  # seldom another than the shape, as a fault of a user's network
-    raise InputError(f"`{name}` must be what {owner.name!r} can evaluate, got shape {shape}: {cause}") from error
+    raise InputError(f"`{name}` must be what {owner.name!r} can evaluate, got shape {found}: {cause}") from error
+  if event_ndims and None not in (x.shape.rank, y.shape.rank):
+    event = x.shape[x.shape.rank - event_ndims :]
+    expected = bijector.inverse_event_shape(event) if inverse else bijector.forward_event_shape(event)
+    result = y.shape[y.shape.rank - expected.rank :]
+    if not expected.is_compatible_with(result):
+      sizes = ", ".join(map(str, result))
+      raise InputError(f"`{name}` must be of shape [..., {sizes}], to which parameters broadcast it, got {found}")
+  return y, log_det
 
 
 # --- Parameters ---------------------------------------------------------------------------------

@@ -49,49 +49,25 @@ class _HalfOpenUniform(tfp.distributions.Uniform):
     return Sigmoid()
 
 
-class UniformDequantization(FlowDistribution):
-  """u uniform on [0, 1), independent of the images.
+def uniform_dequantization(batch_shape: TensorLike, event_shape: Shape, dtype: Any = tf.float32) -> FlowDistribution:
+  """Return the distribution of u uniform on [0, 1), independent of the images.
 
   Args:
     batch_shape: of the images.
     event_shape: `(H, W, C)`.
     dtype: floating.
 
-  The log density is 0 in [0, 1), and -inf outside of it.
+  Returns:
+    `FlowDistribution`, whose log density is 0 in [0, 1), and -inf outside of it.
 
   Examples:
-    >>> fpp.distributions.UniformDequantization([4], (8, 8, 1)).sample(seed=(0, 1)).shape
+    >>> fpp.distributions.uniform_dequantization([4], (8, 8, 1)).sample(seed=(0, 1)).shape
     TensorShape([4, 8, 8, 1])
   """
-
-  def __init__(
-    self,
-    batch_shape: TensorLike,
-    event_shape: Shape,
-    dtype: Any = tf.float32,
-    validate_args: bool = False,
-    name: str = "uniform_dequantization",
-  ) -> None:
-    parameters = dict(locals())
-    dtype = as_dtype("dtype", dtype)
-    batch_shape = as_sample_shape("batch_shape", batch_shape)
-    event_shape = as_sample_shape("event_shape", event_shape)
-    noise = tfd.Sample(_HalfOpenUniform(tf.zeros(batch_shape, dtype), tf.ones([], dtype), validate_args), event_shape)
-    super().__init__(noise, tfb.Identity(), validate_args, parameters, name)
-
-  def __getitem__(self, slices: Any) -> UniformDequantization:
-    sliced = tf.zeros(self.batch_shape_tensor(), tf.bool)[slices]
-    return self.copy(batch_shape=sliced.shape if sliced.shape.is_fully_defined() else tf.shape(sliced))
-
-  @classmethod
-  def _parameter_properties(cls, dtype, num_classes=None):
-    return dict()
-
-  def _batch_shape(self):
-    return self.distribution.batch_shape
-
-  def _batch_shape_tensor(self):
-    return self.distribution.batch_shape_tensor()
+  low = tf.zeros(as_sample_shape("batch_shape", batch_shape), as_dtype("dtype", dtype))
+  uniform = _HalfOpenUniform(low, tf.ones([], low.dtype))
+  noise = tfd.Sample(uniform, as_sample_shape("event_shape", event_shape))
+  return FlowDistribution(noise, tfb.Identity(), name="uniform_dequantization")
 
 
 class VariationalDequantization(FlowDistribution):

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability.python.distributions import transformed_distribution
 
-from flowpp_tf.bijectors.base import evaluate, evaluation_errors, is_composite
+from flowpp_tf.bijectors.base import checked_evaluation, evaluate, is_composite
 from flowpp_tf.bijectors.conditioned import Conditioned, context_size
 from flowpp_tf.bijectors.normalization import ActNorm
 from flowpp_tf.core.checks import as_sample_shape, as_tensor, check_all_finite, check_event, check_type
@@ -122,8 +122,6 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       >>> flow.given(tf.zeros([5, 3])).batch_shape
       TensorShape([5])
     """
-    if isinstance(self.bijector, Conditioned):
-      raise InputError(f"{self.name!r} is given a context already: call `given` on the flow without one")
     if self.context_size == 0:
       raise InputError(f"{self.name!r} takes no context: it was made with `context_size` 0")
     bijector = Conditioned(self.bijector, context)
@@ -176,33 +174,11 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       The sample, and its log density in nats, `[...]`.
     """
     base_sample = as_tensor("base_sample", base_sample, self.distribution.dtype)
-    check_event("base_sample", base_sample.shape, self.distribution.event_shape)
+    event_shape = self.distribution.event_shape
+    check_event("base_sample", base_sample.shape, event_shape)
     self._check_context(ctx)
-    with evaluation_errors("base_sample", base_sample, self):
-      y, log_prob = transform(self, base_sample, ctx)
-    self._check_not_broadcast(y, self.event_shape)
-    return y, log_prob
-
-  def log_prob_terms(
-    self, y: TensorLike, ctx: EvalContext | None = None
-  ) -> tuple[Float[tf.Tensor, "..."], Float[tf.Tensor, "..."]]:
-    """Return the two terms of the log density: that of the base at y's latent, and log|det dx/dy|.
-
-    Args:
-      y: values, `[..., *event_shape]`.
-      ctx: as in `Bijector.forward_and_log_det`.
-
-    Returns:
-      Two tensors, nats; `log_prob` is their sum.
-    """
-    return self._terms(self._event(y), ctx)
-
-  def _terms(self, y, ctx=None):
-    self._check_context(ctx)
-    with evaluation_errors("x", y, self):
-      x, log_det = evaluate(self.bijector, y, True, len(self.event_shape), ctx)
-      self._check_not_broadcast(x, self.distribution.event_shape)
-      return self.distribution.log_prob(x), log_det
+    y, log_det = checked_evaluation(self, "base_sample", base_sample, self.bijector, False, len(event_shape), ctx)
+    return y, self.distribution.log_prob(base_sample) - log_det
 
   def log_prob(self, value: TensorLike, name: str = "log_prob", **kwargs: Any) -> Float[tf.Tensor, "..."]:
     """Return the log density of values `[..., *event_shape]`, `[...]` nats; NaN for NaN.
@@ -236,14 +212,6 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
     check_event("x", value.shape, self.event_shape)
     return value
 
-  def _check_not_broadcast(self, result, event_shape):
-    """Raise an `InputError` if parameters of the bijector have made an event larger."""
-    if None in (result.shape.rank, event_shape.rank):
-      return
-    event = result.shape[result.shape.rank - event_shape.rank :]
-    if not event_shape.is_compatible_with(event):
-      raise InputError(f"`bijector` must make events of shape {event_shape}, got {event}: see its parameters")
-
   def _check_context(self, ctx):
     check_type("ctx", ctx, EvalContext | None)
     if self.context_size and not isinstance(self.bijector, Conditioned) and (ctx is None or ctx.condition is None):
@@ -252,8 +220,10 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
       )
 
   def _log_prob(self, y, **kwargs):
-    prior, log_det = self._terms(y, **_checked(kwargs))
-    return prior + log_det
+    ctx = _checked(kwargs).get("ctx")
+    self._check_context(ctx)
+    x, log_det = checked_evaluation(self, "x", y, self.bijector, True, len(self.event_shape), ctx)
+    return self.distribution.log_prob(x) + log_det
 
   _cdf, _log_cdf, _survival_function, _log_survival_function, _quantile = map(
     _of_scalars, ("_cdf", "_log_cdf", "_survival_function", "_log_survival_function", "_quantile")
@@ -261,9 +231,7 @@ class FlowDistribution(transformed_distribution._TransformedDistribution):
 
   def _entropy(self, **kwargs):
     if not self.bijector.is_constant_jacobian:
-      raise NotImplementedError(
-        f"the entropy of {self.name!r} has no closed form, as its log-det depends on x; estimate it by samples"
-      )
+      raise NotImplementedError(f"the entropy of {self.name!r} has no closed form: estimate it by samples")
     zeros = tf.zeros(self.event_shape_tensor(), self.dtype)
     _, log_det = evaluate(self.bijector, zeros, True, len(self.event_shape), **_checked(kwargs))
     return tf.broadcast_to(self.distribution.entropy() - log_det, self.batch_shape_tensor())

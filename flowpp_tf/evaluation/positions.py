@@ -24,12 +24,12 @@ import math
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.by_element import forward_by_element
 from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.context import EvalContext, as_seed
 from flowpp_tf.data.source import as_images
-from flowpp_tf.distributions import UniformDequantization
 from flowpp_tf.distributions.dequantization import add_noise
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.models import FlowPlusPlus
@@ -175,7 +175,7 @@ def _terms(model, images, noise, labels=None, condition=None):
 
 def _draw(q, noise):
   """Return a draw of a distribution, made from noise `[B, H, W, C]`, and its log density by position, `[B, H, W]`."""
-  if isinstance(q, UniformDequantization):
+  if isinstance(q.distribution.distribution, tfp.distributions.Uniform):
     return noise, tf.zeros(tf.shape(noise)[:-1], noise.dtype)
   draw, log_dets, moved_back = forward_by_element(q.bijector, noise)
   return draw, tf.reduce_sum(_normal_log_prob(noise) - moved_back(log_dets), axis=-1)

@@ -14,7 +14,7 @@ from flowpp_tf import bijectors as fb
 from flowpp_tf.config.model import CouplingConfig, FlowPlusPlusConfig
 from flowpp_tf.core.context import EvalContext
 from flowpp_tf.core.tensors import shape_of
-from flowpp_tf.distributions import FlowDistribution, UniformDequantization, VariationalDequantization
+from flowpp_tf.distributions import FlowDistribution, VariationalDequantization, uniform_dequantization
 from flowpp_tf.layers import ContextNet, LabelEmbedding
 from flowpp_tf.models.coupling_flow import CouplingFlow
 from flowpp_tf.types import TensorLike
@@ -45,10 +45,10 @@ class UniformDequantizer(Noise):
 
   def posterior(
     self, images: tf.Tensor, ctx: EvalContext = EvalContext(), labels: tf.Tensor | None = None
-  ) -> UniformDequantization:
+  ) -> FlowDistribution:
     """Return the distribution of u in [0, 1) for `images [N, H, W, C]`, on which it does not depend."""
     del ctx, labels
-    return UniformDequantization(shape_of(images)[:1], self.event_shape, self.variable_dtype)
+    return uniform_dequantization(shape_of(images)[:1], self.event_shape, self.variable_dtype)
 
   def sample_noise(self, shape: Any, seed: tf.Tensor) -> tf.Tensor:
     """Draw uniform noise `[*shape, H, W, C]`, which `transform` of the distribution takes."""

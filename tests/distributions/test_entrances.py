@@ -33,7 +33,6 @@ EVENTS = {"[4, 1]": tf.zeros([4, 1]), "[]": 0.0, "[4, 3]": np.zeros([4, 3]), "[1
 ENTRANCES = {
   "log_prob": lambda flow, x: flow.log_prob(x),
   "prob": lambda flow, x: flow.prob(x),
-  "log_prob_terms": lambda flow, x: flow.log_prob_terms(x),
   "initialize": lambda flow, x: flow.initialize(x),
   "a graph": lambda flow, x: tf.function(flow.log_prob, autograph=False)(tf.convert_to_tensor(x, tf.float32)),
 }
@@ -48,7 +47,7 @@ def test_events_of_another_size_are_not_broadcast(flow, entrance, shape):
 
 def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_too(flow):
   for size, message in (
-    (1, r"`y` must be of shape \[..., 2\], got \[4, 1\]"),
+    (1, r"`y` must be of shape \[..., 2\], to which parameters broadcast it, got \[4, 1\]"),
     (3, r"`y` must be what .* can evaluate, got shape \[4, 3\]: .*3"),
   ):
     with pytest.raises(fpp.InputError, match=message):
@@ -56,7 +55,7 @@ def test_an_event_that_parameters_would_broadcast_is_refused_by_the_bijectors_to
   act_norm = fb.ActNorm(tf.ones(3), tf.zeros(3))
   chain = fb.Chain([fb.Invertible1x1Conv(tf.eye(3), event_ndims=1), act_norm])
   for size, message in (
-    (1, r"`x` must be of shape \[..., 3\], got \[4, 1\]"),
+    (1, r"`x` must be of shape \[..., 3\], to which parameters broadcast it, got \[4, 1\]"),
     (2, r"`x` must be what .* can evaluate, got shape \[4, 2\]: .*2"),
   ):
     with pytest.raises(fpp.InputError, match=message):
@@ -69,8 +68,9 @@ def test_a_flow_whose_parameters_broadcast_the_event_is_refused(in_chain):
   act_norm = fb.ActNorm(tf.ones(3), tf.zeros(3))
   base = tfp.distributions.Sample(tfp.distributions.Normal(0.0, 1.0), [4, 4, 1])
   flow = fpp.distributions.FlowDistribution(base, fb.Chain([act_norm]) if in_chain else act_norm)
+  message = r"must be of shape \[..., 4, 4, 3\], to which parameters broadcast it, got \[2, 4, 4, 1\]"
   for evaluate in (flow.log_prob, flow.transform):
-    with pytest.raises(fpp.InputError, match=r"must make events of shape \(4, 4, 1\), got \(4, 4, 3\)"):
+    with pytest.raises(fpp.InputError, match=message):
       evaluate(tf.zeros([2, 4, 4, 1]))
 
 

@@ -239,14 +239,13 @@ _DISTRIBUTIONS = {
   "FlowDistribution.initialize": row(
     lambda w: w.flow.initialize, x=real(POINTS, event=1, finite=True), overwrite=True, reset=lambda w: w.reset(w.flow)
   ),
-  "FlowDistribution.log_prob_terms": row(lambda w: w.flow.log_prob_terms, y=FLOW, ctx=context()),
   "FlowDistribution.transform": row(
     lambda w: w.flow.transform, base_sample=real(POINTS, event=1).named("x", "y"), ctx=context()
   ),
   "FlowDistribution.kl_divergence": row(
     lambda w: w.flow.kl_divergence, other=instance(lambda w: w.flow).named("distribution_b")
   ),
-  "UniformDequantization": row(
+  "uniform_dequantization": row(
     batch_shape=shape((3,), rank=None, low=0),
     event_shape=shape((4, 4, 2), rank=None, low=0),
     dtype=name("float32"),
@@ -311,7 +310,6 @@ def _dequantization(cls, make):
       lambda w: make(w).experimental_sample_and_log_prob,
       dict(sample_shape=count(2, low=0).but("list", "array", "vector tensor"), seed=seed((0, 1)).but("huge")),
     ),
-    f"{cls}.log_prob_terms": Row(lambda w: make(w).log_prob_terms, dict(y=noise, ctx=context())),
     f"{cls}.transform": Row(lambda w: make(w).transform, dict(base_sample=noise, ctx=context())),
     f"{cls}.initialize": Row(
       lambda w: make(w).initialize,
@@ -324,7 +322,6 @@ def _dequantization(cls, make):
   }
 
 
-_UNIFORM = lambda w: distributions.UniformDequantization([3], (4, 4, 2))
 _VARIATIONAL = lambda w: distributions.VariationalDequantization(fb.Sigmoid(), NORMAL(3, 4, 4, 2), (4, 4, 2))
 
 _FILES = {
@@ -401,7 +398,6 @@ ROWS = {
   "FlowPlusPlus": row(config=instance(MINIMAL).but("dict").also(("unknown field", {"a": 1}), ("another", VECTORS))),
   **{f"FlowPlusPlus.{method}": made for method, made in _METHODS.items()},
   **_DISTRIBUTIONS,
-  **_dequantization("UniformDequantization", _UNIFORM),
   **_dequantization("VariationalDequantization", _VARIATIONAL),
   **_FILES,
   **_LOADED,

@@ -60,17 +60,16 @@ WITHOUT_ROWS = {
     "ReducedBits.reduce"
   ),
   "NumPy's indexing": "GaussianFields.__getitem__ RandomCrops.__getitem__ ReducedBits.__getitem__",
-  "what its constructor has given it already": "UniformDequantization.given VariationalDequantization.given",
+  "what its constructor has given it already": "VariationalDequantization.given",
   "the steps of a layer, which other layers call": (
     "Dropout.apply Dropout.keep_mask Dropout.scale GatedAttention.mix GatedPointwise.mix InitNormConv2D.after "
     "InitNormDense.after"
   ),
-  "TFP's own slices": "UniformDequantization.__getitem__ VariationalDequantization.__getitem__",
+  "TFP's own slices": "VariationalDequantization.__getitem__",
   "what the rows of `call` call": "Flow.__call__ VectorFlow.__call__",
   "TFP's own method, which calls `kl_divergence` of the flow": (
-    "FlowDistribution.cross_entropy UniformDequantization.cross_entropy VariationalDequantization.cross_entropy "
-    "ImageDistribution.cross_entropy UniformDequantization.kl_divergence VariationalDequantization.kl_divergence "
-    "ImageDistribution.kl_divergence"
+    "FlowDistribution.cross_entropy VariationalDequantization.cross_entropy ImageDistribution.cross_entropy "
+    "VariationalDequantization.kl_divergence ImageDistribution.kl_divergence"
   ),
 }
 # Arguments without a row, and why.

@@ -48,7 +48,6 @@ GRAPHS = {
     name: ROOMS["models"][name]
     for name in (
       "FlowDistribution.log_prob",
-      "FlowDistribution.log_prob_terms",
       "FlowDistribution.transform",
       "FlowDistribution.given",
       "FlowDistribution.given/log_prob",
