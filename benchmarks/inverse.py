@@ -22,7 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 import flowpp_tf as fpp
-from flowpp_tf.bijectors import LogitMixtureLogisticCDF, logit_mixture_logistic_cdf, logit_mixture_logistic_quantile
+from flowpp_tf.bijectors import LogitMixtureLogisticCDF
+from flowpp_tf.bijectors.mixture_logistic import logit_cdf
+from flowpp_tf.bijectors.mixture_quantile import quantile
 from flowpp_tf.data import load_dataset
 from flowpp_tf.training import Workdir
 import solvers
@@ -86,8 +88,8 @@ def fastest(function, *arguments):
 def compare_solvers(name, problem):
   """Rows of the first table."""
   exact = [tf.constant(p, tf.float64) for p in problem]
-  truth = logit_mixture_logistic_quantile(*exact)
-  slope = tf.exp(logit_mixture_logistic_cdf(truth, *exact[1:])[1])
+  truth = quantile(*exact)
+  slope = tf.exp(logit_cdf(truth, *exact[1:])[1])
   # What one rounding to float32 of x, of the means and of the target does to the root.
   rounding = np.finfo(np.float32).eps * (
     tf.reduce_max(tf.abs(exact[2]) + tf.exp(exact[3]) * tf.abs(exact[0])[:, tf.newaxis], axis=-1)

@@ -1,6 +1,6 @@
 """Ways to invert the mixture-of-logistics CDF, to be compared by inverse.py.
 
-Each solver takes `(target, logits, loc, log_scale)` as `logit_mixture_logistic_quantile` does and
+Each solver takes `(target, logits, loc, log_scale)` as `mixture_quantile.quantile` does and
 returns the root and how many evaluations of the CDF each element took.
 """
 
@@ -10,18 +10,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-from flowpp_tf.bijectors import (
-  find_logit_mixture_logistic_quantile,
-  logit_mixture_logistic_cdf,
-  mixture_logistic_log_cdf,
-  mixture_quantile,
-)
+from flowpp_tf.bijectors import mixture_quantile
+from flowpp_tf.bijectors.mixture_logistic import logit_cdf
 
 
 def newton(*problem):
   """The library's: Newton's method in the bracket of the components' quantiles."""
-  result = find_logit_mixture_logistic_quantile(*problem)
-  return result.estimated_root, result.num_iterations
+  return mixture_quantile.search(*problem)
 
 
 def newton_fixed(steps, *problem):
@@ -42,7 +37,7 @@ def halley(*problem):
   def body(x, evaluations, low, high, last_length, active):
     with tf.GradientTape() as tape:
       tape.watch(x)
-      cdf, log_slope = logit_mixture_logistic_cdf(x, *problem[1:])
+      cdf, log_slope = logit_cdf(x, *problem[1:])
     value = cdf - target
     newton_step = -value * tf.exp(-log_slope)
     proposal = x + newton_step / tf.clip_by_value(1 + 0.5 * newton_step * tape.gradient(log_slope, x), 0.5, 2.0)
@@ -74,7 +69,7 @@ def chandrupatla(*problem):
   """`tfp.math.find_root_chandrupatla` in the same bracket."""
   low, high, _ = _component_bracket(*problem)
   result = tfp.math.find_root_chandrupatla(
-    lambda x: logit_mixture_logistic_cdf(x, *problem[1:])[0] - problem[0],
+    lambda x: logit_cdf(x, *problem[1:])[0] - problem[0],
     low,
     high,
     position_tolerance=_tolerance(low, high),
@@ -86,7 +81,7 @@ def chandrupatla(*problem):
 def itp(*problem):
   """Interpolate, truncate, project (Oliveira and Takahashi 2020) in the same bracket."""
   low, high, _ = _component_bracket(*problem)
-  function = lambda x: logit_mixture_logistic_cdf(x, *problem[1:])[0] - problem[0]
+  function = lambda x: logit_cdf(x, *problem[1:])[0] - problem[0]
   tolerance = _tolerance(low, high)
   width = high - low
   most = tf.math.ceil(tf.math.log(tf.maximum(width / (2 * tolerance), 1.0)) / np.log(2.0)) + 1
@@ -138,9 +133,7 @@ def itp(*problem):
 def bisection(*problem):
   """Bisection in the same bracket, in logits."""
   low, high, _ = _component_bracket(*problem)
-  return _bisect(
-    lambda x: logit_mixture_logistic_cdf(x, *problem[1:])[0] < problem[0], low, high, _tolerance(low, high)
-  )
+  return _bisect(lambda x: logit_cdf(x, *problem[1:])[0] < problem[0], low, high, _tolerance(low, high))
 
 
 def bisection_as_released(*problem):
@@ -149,9 +142,8 @@ def bisection_as_released(*problem):
   reach = 20 * tf.reduce_sum(tf.exp(log_scale), axis=-1)
   low, high = tf.reduce_min(loc, axis=-1) - reach, tf.reduce_max(loc, axis=-1) + reach
   probability = tf.sigmoid(target)
-  return _bisect(
-    lambda x: tf.exp(mixture_logistic_log_cdf(x, *problem[1:])) < probability, low, high, tf.constant(1e-12, low.dtype)
-  )
+  cdf = lambda x: tf.exp(tf.math.log_sigmoid(logit_cdf(x, *problem[1:])[0]))
+  return _bisect(lambda x: cdf(x) < probability, low, high, tf.constant(1e-12, low.dtype))
 
 
 def _component_bracket(target, _, loc, log_scale):

@@ -34,18 +34,18 @@ def search():
   """
   most, hardest = 0, None
   for mixture, targets in mixtures():
-    evaluations = mixture.find_inverse(targets).num_iterations.numpy()
+    evaluations = mixture_quantile.search(targets, *mixture._mixture())[1].numpy()
     if evaluations.max() > most:
       most, place = evaluations.max(), np.unravel_index(evaluations.argmax(), evaluations.shape)
-      parameters = [np.asarray(p)[place] for p in (mixture.logits, mixture.loc, mixture.log_scale)]
+      parameters = [np.asarray(p)[place] for p in mixture._mixture()]
       hardest = LogitMixtureLogisticCDF(*parameters), targets[place]
   mixture, target = hardest
-  state, step, sign = mixture_quantile._newton(target, mixture.logits, mixture.loc, mixture.log_scale)
+  state, step, sign = mixture_quantile._newton(target, *mixture._mixture())
   states = [state]
   while states[-1][-1]:
     states.append(step(*states[-1]))
-  found = mixture.find_inverse(target)
-  assert states[-1][0] * sign == found.estimated_root and states[-1][1] == found.num_iterations == most
+  root, evaluations = mixture_quantile.search(target, *mixture._mixture())
+  assert states[-1][0] * sign == root and states[-1][1] == evaluations == most
   x, _, low, high, *_ = np.array([[float(value) for value in state] for state in states]).T
   if sign < 0:
     low, high = high, low

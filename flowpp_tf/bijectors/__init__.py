@@ -13,18 +13,11 @@ from flowpp_tf.bijectors.elementwise import (
   affine_coupling_bijector,
 )
 from flowpp_tf.bijectors.invertible_conv import Invertible1x1Conv, Invertible1x1ConvLU
-from flowpp_tf.bijectors.mixture_logistic import (
-  logit_mixture_logistic_cdf,
-  mixture_logistic_log_cdf,
-  mixture_logistic_log_prob,
-  mixture_logistic_log_survival,
-)
 from flowpp_tf.bijectors.mixture_logistic_cdf import (
   LogitMixtureLogisticCDF,
   MixtureLogisticCDF,
   mixture_logistic_coupling_bijector,
 )
-from flowpp_tf.bijectors.mixture_quantile import find_logit_mixture_logistic_quantile, logit_mixture_logistic_quantile
 from flowpp_tf.bijectors.normalization import ActNorm, Standardization
 from flowpp_tf.bijectors.rational_quadratic import LogitRationalQuadraticCDF, rational_quadratic_coupling_bijector
 from flowpp_tf.bijectors.squeeze import ColumnsToChannels, Squeeze, SwapHalves, split_columns

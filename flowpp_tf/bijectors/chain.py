@@ -34,7 +34,7 @@ class Chain(Bijector):
 
   def __new__(cls, bijectors: Sequence[tfp.bijectors.Bijector] | None = None, *args: Any, **kwargs: Any) -> Chain:
     # Subclasses have other arguments; `copy` and `pickle` give none, and the class that the chain has.
-    composite = cls is Chain and bijectors is not None and _are_composite(bijectors)
+    composite = cls is Chain and isinstance(bijectors, Sequence) and all(map(is_composite, bijectors))
     return super().__new__(_CompositeChain if composite else cls)
 
   def __init__(
@@ -159,10 +159,6 @@ class Invert(Bijector):
 
 class _CompositeInvert(Invert, tfp.bijectors.AutoCompositeTensorBijector):
   """The inverse of a composite tensor."""
-
-
-def _are_composite(bijectors):
-  return isinstance(bijectors, Sequence) and all(map(is_composite, bijectors))
 
 
 def variables_of(bijectors: Sequence[tfp.bijectors.Bijector]) -> list[tf.Variable]:

@@ -1,14 +1,12 @@
 """Invertible 1x1 convolution: y[h, w] = x[h, w] W, Glow section 3.2, used by Flow++ section 4.
 
     W any matrix:  log|det| = H W log|det W|,         from a QR decomposition
-    W = P L U:     log|det| = H W sum_i log|U_ii|,    whose terms are parameters (Glow equation 10)
+    W = P L U:     log|det| = H W sum_i log U_ii,     whose terms are parameters (Glow equation 10)
 
 Flow++ mixes the channels within each half of a split: one matrix per half. On the unsplit tensor that is a
 block-diagonal matrix, given here as a stack of its blocks. Determinants and inverses of these small matrices are taken
 in float64. A vector is an image of one position (`event_ndims` 1): there the convolution is a linear map.
 """
-
-from __future__ import annotations
 
 import math
 from typing import Any
@@ -18,10 +16,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from flowpp_tf.bijectors.base import Bijector, Parameter, TensorParameter, check_variables
-from flowpp_tf.core.checks import as_tensor, check_all_finite, check_count, check_type, shown
+from flowpp_tf.core.checks import as_tensor, check_count, check_type, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.lanes import sync_lanes
-from flowpp_tf.core.tensors import finfo, reshape, shape_of
+from flowpp_tf.core.tensors import reshape, shape_of
 from flowpp_tf.types import TensorLike
 
 ParameterProperties = tfp.util.ParameterProperties
@@ -37,7 +35,9 @@ class _ChannelMixing(Bijector, tfp.bijectors.AutoCompositeTensorBijector):
 
   def _check_shapes(self, **tensors):
     for name, kernel in tensors.items():
-      _check_square(name, kernel)
+      shape = kernel.shape
+      if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
+        raise InputError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
 
   event_ndims = Parameter("Rank of an event.")
 
@@ -61,8 +61,6 @@ class Invertible1x1Conv(_ChannelMixing):
     kernel: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks.
     event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
     whitening: whether an evaluation with `ctx=EvalContext(initialize=True)` sets `kernel`, see `initialize`.
-    validate_args: Python `bool`; if true, an evaluation asserts that no block is singular to the precision of its
-      dtype (`tf.errors.InvalidArgumentError`).
 
   The log-det is H W log|det W| nats, that of a vector log|det W|.
 
@@ -134,18 +132,7 @@ class Invertible1x1Conv(_ChannelMixing):
 
   def _kernel_and_log_det(self):
     kernel = tf.cast(self.kernel, tf.float64)
-    checks = []
-    if self.validate_args:
-      diagonal = _diagonal_of_r(kernel)
-      smallest, largest = tf.reduce_min(diagonal, axis=-1), tf.reduce_max(diagonal, axis=-1)
-      epsilon = float(finfo(self.dtype).eps)
-      checks = [
-        tf.debugging.assert_greater(
-          smallest, epsilon * largest, "`kernel` of `Invertible1x1Conv` must be invertible, got a singular one"
-        )
-      ]
-    with tf.control_dependencies(checks):
-      return kernel, _log_abs_det(kernel)
+    return kernel, _log_abs_det(kernel)
 
   def _inverse_kernel_and_log_det(self):
     kernel, log_det = self._kernel_and_log_det()
@@ -162,18 +149,18 @@ class Invertible1x1ConvLU(_ChannelMixing):
 
   Args:
     lower_upper: `[C, C]`, or `[G, C / G, C / G]` for a block-diagonal matrix of G blocks: below the diagonal that of
-      L, whose own diagonal is 1; above the diagonal that of U; on it log|U_ii|.
-    sign: integers +-1, the sign of each U_ii, `[C]` or `[G, C / G]`; None for 1.
-    permutation: integers of the same shape, row i of W being row `permutation[i]` of L U; None for no permutation.
+      L, whose own diagonal is 1; above the diagonal that of U; on it log U_ii.
+    permutation: integers `[C]` or `[G, C / G]`, row i of W being row `permutation[i]` of L U; None for no permutation.
     event_ndims: rank of an event: 3 for images, 1 for vectors `x [..., C]`.
 
-  The log-det is H W sum_i log|U_ii| nats. `Invertible1x1ConvLU.from_kernel` decomposes a W.
+  The log-det is H W sum_i log U_ii nats.
 
   Raises:
-    ValueError: if `lower_upper` is not a square matrix or a stack of them.
+    ValueError: if `lower_upper` is not a square matrix or a stack of them, or `permutation` is not a permutation.
 
   Examples:
-    >>> linear = fpp.bijectors.Invertible1x1ConvLU.from_kernel([[0.0, 2.0], [1.0, 0.0]], event_ndims=1)
+    >>> lower_upper = [[np.log(2.0), 0.0], [0.5, 0.0]]
+    >>> linear = fpp.bijectors.Invertible1x1ConvLU(lower_upper, permutation=[1, 0], event_ndims=1)
     >>> linear.forward([1.0, 3.0]).numpy()
     array([3., 2.], dtype=float32)
   """
@@ -181,40 +168,16 @@ class Invertible1x1ConvLU(_ChannelMixing):
   def __init__(
     self,
     lower_upper: Any,
-    sign: TensorLike | None = None,
     permutation: TensorLike | None = None,
     event_ndims: int = 3,
     validate_args: bool = False,
     name: str = "invertible_1x1_conv_lu",
   ) -> None:
     self._initialize(locals(), event_ndims)
-    shape = self._lower_upper.shape[:-1]
-    self._sign = None if sign is None else _integers("sign", sign, shape, lambda signs: np.abs(signs) == 1)
-    is_place = lambda rows: np.sort(rows, axis=-1) == np.arange(shape[-1])
-    self._permutation = None if permutation is None else _integers("permutation", permutation, shape, is_place)
+    if permutation is not None:
+      self._permutation = _as_permutation(permutation, self._lower_upper.shape[:-1])
 
-  @classmethod
-  def from_kernel(cls, kernel: TensorLike, **kwargs: Any) -> Invertible1x1ConvLU:
-    """Return the same map as `Invertible1x1Conv(kernel)`, `kernel` invertible."""
-    kernel = as_tensor("kernel", kernel, None, tf.float32)
-    _check_square("kernel", kernel)
-    check_all_finite("kernel", kernel)
-    if kernel.dtype.size < 4:
-      raise InputError(f"`kernel` must be float32 or float64, got {kernel.dtype.name}")
-    try:
-      lower_upper, permutation = tf.linalg.lu(kernel)
-    except tf.errors.InvalidArgumentError:
-      raise InputError("`kernel` must be invertible") from None
-    diagonal = tf.linalg.diag_part(lower_upper)
-    return cls(
-      tf.linalg.set_diag(lower_upper, tf.math.log(tf.abs(diagonal))),
-      tf.cast(tf.sign(diagonal), tf.int32),
-      tf.argsort(permutation),
-      **kwargs,
-    )  # argsort inverts a permutation
-
-  lower_upper = TensorParameter("L below the diagonal, U above it, log|U_ii| on it.")
-  sign = Parameter("Sign of each U_ii, or None for 1.")
+  lower_upper = TensorParameter("L below the diagonal, U above it, log U_ii on it.")
   permutation = Parameter("Index of the row of L U that each row of W is, or None for the same.")
 
   @classmethod
@@ -222,18 +185,14 @@ class Invertible1x1ConvLU(_ChannelMixing):
     return dict(
       lower_upper=_one_event(lambda self: self.lower_upper),
       # Preferred parameters are those of which TFP makes trainable real numbers.
-      sign=_one_event(lambda self: self.sign, event_ndims=1, is_preferred=False),
       permutation=_one_event(lambda self: self.permutation, event_ndims=1, is_preferred=False),
     )
 
   def _triangles(self):
     lower_upper = tf.cast(self.lower_upper, tf.float64)
     log_diagonal = tf.linalg.diag_part(lower_upper)
-    diagonal = tf.exp(log_diagonal)
-    if self.sign is not None:
-      diagonal *= tf.cast(self.sign, tf.float64)
-    lower = tf.linalg.set_diag(tf.linalg.band_part(lower_upper, -1, 0), tf.ones_like(diagonal))
-    upper = tf.linalg.set_diag(tf.linalg.band_part(lower_upper, 0, -1), diagonal)
+    lower = tf.linalg.set_diag(tf.linalg.band_part(lower_upper, -1, 0), tf.ones_like(log_diagonal))
+    upper = tf.linalg.set_diag(tf.linalg.band_part(lower_upper, 0, -1), tf.exp(log_diagonal))
     return lower, upper, tf.reduce_sum(log_diagonal)
 
   def _permute_rows(self, matrix, permutation):
@@ -263,12 +222,9 @@ def _log_abs_det(kernel):
   def grad(upstream):
     return upstream * tf.linalg.inv(kernel, adjoint=True)
 
-  return tf.reduce_sum(tf.math.log(_diagonal_of_r(kernel))), grad
-
-
-def _diagonal_of_r(kernel):
-  """Absolute diagonal of R in W = Q R, whose product is |det W|; XLA knows QR, but not slogdet."""
-  return tf.abs(tf.linalg.diag_part(tf.linalg.qr(kernel).r))
+  # The product of R's diagonal in W = Q R is |det W|; XLA knows QR, but not slogdet.
+  diagonal = tf.linalg.diag_part(tf.linalg.qr(kernel).r)
+  return tf.reduce_sum(tf.math.log(tf.abs(diagonal))), grad
 
 
 def _one_event(parameter, event_ndims=2, is_preferred=True):
@@ -284,21 +240,16 @@ def _one_event(parameter, event_ndims=2, is_preferred=True):
   )
 
 
-def _integers(name, value, shape, valid):
-  """Integers of a shape as a tensor; an error for others, and for those that are not `valid` where they can be seen."""
-  tensor = as_tensor(name, value)
-  if not tensor.dtype.is_integer or not tensor.shape.is_compatible_with(tuple(shape)):
-    raise InputError(f"`{name}` must be integers of shape {[*shape]}, got {shown(value)}")
-  if hasattr(tensor, "numpy") and not np.all(valid(tensor.numpy())):
-    wanted = "1 and -1" if name == "sign" else f"each of 0 .. {shape[-1] - 1} once"
-    raise InputError(f"`{name}` must be {wanted}, got {shown(value)}")
-  return tensor
-
-
-def _check_square(name, kernel):
-  shape = kernel.shape
-  if len(shape) not in (2, 3) or shape[-1] != shape[-2]:
-    raise InputError(f"`{name}` must be [C, C] or [G, C, C], got shape {shape}")
+def _as_permutation(value, shape):
+  """Return a permutation as integers of a shape; raise an `InputError` for others, where they can be seen."""
+  permutation = as_tensor("permutation", value)
+  if not permutation.dtype.is_integer or not permutation.shape.is_compatible_with(shape):
+    raise InputError(f"`permutation` must be integers of shape {[*shape]}, got {shown(value)}")
+  if hasattr(permutation, "numpy"):
+    size = permutation.shape[-1]
+    if not np.all(np.sort(permutation.numpy()) == np.arange(size)):
+      raise InputError(f"`permutation` must be each of 0 .. {size - 1} once, got {shown(value)}")
+  return permutation
 
 
 def _matmul(x, kernel):

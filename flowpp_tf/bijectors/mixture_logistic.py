@@ -14,116 +14,45 @@ import functools
 from typing import Any
 
 from jaxtyping import Float
-import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.bijectors.base import check_broadcast
-from flowpp_tf.core.checks import as_tensor
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tracing import traced_once
-from flowpp_tf.types import TensorLike
 
 
-def checked_mixture(**values: Any) -> list[tf.Tensor]:
-  """Return a value and the parameters of a mixture as real tensors of one dtype, that of the first tensor or array.
+def check_components(parameters: dict[str, Any], one_more: str | None = None) -> None:
+  """Raise an `InputError` unless the parameters of an elementwise map have as many components: one would be broadcast.
 
-  Raises:
-    InputError (a ValueError): if they are not, or the parameters have different numbers of components, of which one
-      would be broadcast, or the value cannot be broadcast against them.
+  Args:
+    parameters: tensors or variables `[..., K]` by name.
+    one_more: name of the one that is `[..., K + 1]`, or None.
   """
-  of_tensors = [v.dtype for v in values.values() if tf.is_tensor(v) and v.dtype.is_floating]
-  of_arrays = [v.dtype for v in values.values() if isinstance(v, np.ndarray) and v.dtype.kind == "f"]
-  dtype = tf.as_dtype(next(iter([*of_tensors, *of_arrays]), tf.float32))
-  value, *parameters = (as_tensor(key, v, dtype) for key, v in values.items())
-  names = [*values]
-  check_components(dict(zip(names[1:], parameters)))
-  check_broadcast(**{names[0]: value[..., tf.newaxis]}, **dict(zip(names[1:], parameters)))
-  return [value, *parameters]
-
-
-def check_components(parameters: dict[str, tf.Tensor]) -> None:
-  """Raise an `InputError` unless the parameters of a mixture have as many components: one would be broadcast."""
   shapes = {name: tf.TensorShape(value.shape) for name, value in parameters.items()}
-  sizes = {shape[-1] for shape in shapes.values() if shape.rank}
-  if any(shape.rank == 0 for shape in shapes.values()) or len(sizes - {None}) > 1 or 0 in sizes:
+  sizes = set()
+  for name, shape in shapes.items():
+    size = shape[-1] if shape.rank else None  # None before run time, and for scalars
+    if size is not None:
+      sizes.add(size - 1 if name == one_more else size)
+  has_scalar = any(shape.rank == 0 for shape in shapes.values())
+  if has_scalar or len(sizes) > 1 or min(sizes, default=1) < 1:
+    wanted = f"[..., K] with the same K, `{one_more}` [..., K + 1]" if one_more else "[..., K] with the same K"
     found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
-    raise InputError(f"parameters must be of shape [..., K] with the same K, got {found}")
+    raise InputError(f"parameters must be of shape {wanted}, got {found}")
 
 
-def mixture_logistic_log_prob(
-  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> Float[tf.Tensor, "..."]:
-  """Return the log density of the mixture.
+def log_density(x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
+  """Return the log density of the mixture, `[...]` nats.
 
   Args:
     x: `[...]`.
     logits: unnormalised log weights, `[..., K]`.
     loc: means, `[..., K]`.
     log_scale: log scales, `[..., K]`.
-
-  Returns:
-    `[...]`, nats.
-
-  Examples:
-    >>> log_prob = fpp.bijectors.mixture_logistic_log_prob(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
-    >>> round(float(log_prob), 3)  # log(1/4)
-    -1.386
   """
-  return log_density(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
-
-
-def mixture_logistic_log_cdf(
-  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> Float[tf.Tensor, "..."]:
-  """Return log P(X <= x), nats; arguments as in `mixture_logistic_log_prob`.
-
-  Examples:
-    >>> log_cdf = fpp.bijectors.mixture_logistic_log_cdf(tf.constant(0.0), tf.zeros(1), tf.zeros(1), tf.zeros(1))
-    >>> round(float(log_cdf), 3)  # log(1/2)
-    -0.693
-  """
-  logit, _ = logit_cdf(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
-  return tf.math.log_sigmoid(logit)
-
-
-def mixture_logistic_log_survival(
-  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> Float[tf.Tensor, "..."]:
-  """Return log P(X > x), nats; arguments as in `mixture_logistic_log_prob`.
-
-  Examples:
-    >>> float(fpp.bijectors.mixture_logistic_log_survival(tf.constant(50.0), tf.zeros(1), tf.zeros(1), tf.zeros(1)))
-    -50.0
-  """
-  logit, _ = logit_cdf(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
-  return tf.math.log_sigmoid(-logit)
-
-
-def logit_mixture_logistic_cdf(
-  x: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> tuple[Float[tf.Tensor, "*n"], Float[tf.Tensor, "*n"]]:
-  """Return the logit of the CDF, and the log of its derivative in x; arguments as in `mixture_logistic_log_prob`.
-
-  Returns:
-    Two tensors `[...]`. They have derivatives of any order, the first in closed form.
-
-  Examples:
-    >>> logits, loc, log_scale = tf.zeros(1), tf.ones(1), tf.zeros(1)
-    >>> value, log_derivative = fpp.bijectors.logit_mixture_logistic_cdf(tf.constant(3.0), logits, loc, log_scale)
-    >>> round(float(value), 3)  # of one component: (x - loc) / scale
-    2.0
-  """
-  return logit_cdf(*checked_mixture(x=x, logits=logits, loc=loc, log_scale=log_scale))
-
-
-# --- Without checks -----------------------------------------------------------------------------
-
-
-def log_density(x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
-  """Return `mixture_logistic_log_prob` of tensors that are checked."""
   _, below, above = _log_sigmoids(x, loc, log_scale)
   largest, rest = _split_off_largest(below + above - log_scale)
-  return largest + tf.reduce_logsumexp(tf.nn.log_softmax(logits) + rest, axis=-1)
+  log_pi = tf.nn.log_softmax(logits)
+  return largest + tf.reduce_logsumexp(log_pi + rest, axis=-1)
 
 
 @functools.partial(traced_once, inline=True, jit=True)
@@ -131,32 +60,43 @@ def log_density(x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.T
 def logit_cdf(
   x: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor
 ) -> tuple[Float[tf.Tensor, "*n"], Float[tf.Tensor, "*n"]]:
-  """Return `logit_mixture_logistic_cdf` of tensors that are checked."""
+  """Return the logit of the CDF, and the log of its derivative in x; arguments as in `log_density`.
+
+  Returns:
+    Two tensors `[...]`. They have derivatives of any order, the first in closed form. The log of the CDF is
+    `tf.math.log_sigmoid` of the first, that of the survival function the same of its negative.
+  """
   x, logits, loc, log_scale = map(tf.convert_to_tensor, (x, logits, loc, log_scale))
   z, largest, terms = _log_terms(x, logits, loc, log_scale)
-  log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(t, axis=-1) for t in terms)
+  log_cdf, log_survival, log_prob = [tf.reduce_logsumexp(term, axis=-1) for term in terms]
   value = largest[0] - largest[1] + (log_cdf - log_survival)
+  log_derivative = log_prob - log_cdf - log_survival
 
   def grad(by_value, by_log_derivative):
     # With p, r, w, pi the shares of the components in F, S, F' and 1, and with a = sigmoid(-z) / s and
     # b = sigmoid(z) / s, whose means under p and r are F' / F and F' / S:
     #   d logit F / dz = (p a + r b) s
     #   d log(logit F)' / dz = w s (a - E_p a - b + E_r b)
-    by_value, by_log_derivative = by_value[..., tf.newaxis], by_log_derivative[..., tf.newaxis]
-    p, r, w, pi = map(softmax_of_any_rank, (*terms, logits))
-    scale, rate = tf.exp(log_scale), tf.exp(-log_scale)
-    a, b = tf.sigmoid(-z) * rate, tf.sigmoid(z) * rate
-    by_z = scale * (by_value * (p * a + r * b) + by_log_derivative * w * (_less_mean(a, p) - _less_mean(b, r)))
+    by_value = by_value[..., tf.newaxis]
+    by_log_derivative = by_log_derivative[..., tf.newaxis]
+    p, r, w, pi = [softmax_of_any_rank(term) for term in (*terms, logits)]
+    scale = tf.exp(log_scale)
+    rate = tf.exp(-log_scale)
+    a = tf.sigmoid(-z) * rate
+    b = tf.sigmoid(z) * rate
+    by_w = by_log_derivative * w
+    by_z = scale * (by_value * (p * a + r * b) + by_w * (_less_mean(a, p) - _less_mean(b, r)))
     by_x = by_z * rate
-    gradients = (
-      tf.reduce_sum(by_x, axis=-1),
-      by_value * (p - r) + by_log_derivative * (w - p - r + pi),
-      -by_x,
-      -by_z * z - by_log_derivative * w,
-    )
-    return [sum_to_shape(g, t) for g, t in zip(gradients, (x, logits, loc, log_scale))]
+    by_logits = by_value * (p - r) + by_log_derivative * (w - p - r + pi)
+    by_log_scale = -by_z * z - by_w
+    return [
+      sum_to_shape(tf.reduce_sum(by_x, axis=-1), x),
+      sum_to_shape(by_logits, logits),
+      sum_to_shape(-by_x, loc),
+      sum_to_shape(by_log_scale, log_scale),
+    ]
 
-  return (value, log_prob - log_cdf - log_survival), grad
+  return (value, log_derivative), grad
 
 
 def logit_cdf_gradients(
@@ -165,10 +105,12 @@ def logit_cdf_gradients(
   """Return the log of the derivative of the logit of the CDF in x, `[...]`, and its derivatives in `logits`, `loc` and
   `log_scale`, `[..., K]`; see `grad` above."""
   z, _, terms = _log_terms(x, logits, loc, log_scale)
-  log_cdf, log_survival, log_prob = (tf.reduce_logsumexp(t, axis=-1) for t in terms)
-  p, r = softmax_of_any_rank(terms[0]), softmax_of_any_rank(terms[1])
+  log_cdf, log_survival, log_prob = [tf.reduce_logsumexp(term, axis=-1) for term in terms]
+  log_derivative = log_prob - log_cdf - log_survival
+  p, r = [softmax_of_any_rank(term) for term in terms[:2]]
   by_z = p * tf.sigmoid(-z) + r * tf.sigmoid(z)
-  return log_prob - log_cdf - log_survival, [p - r, -by_z * tf.exp(-log_scale), -by_z * z]
+  by_loc = -by_z * tf.exp(-log_scale)
+  return log_derivative, [p - r, by_loc, -by_z * z]
 
 
 def _log_terms(x, logits, loc, log_scale):
@@ -178,7 +120,8 @@ def _log_terms(x, logits, loc, log_scale):
   z, below, above = _log_sigmoids(x, loc, log_scale)
   largest_below, below = _split_off_largest(below)
   largest_above, above = _split_off_largest(above)
-  return z, (largest_below, largest_above), (log_pi + below, log_pi + above, log_pi + (below + above) - log_scale)
+  terms = [log_pi + below, log_pi + above, log_pi + (below + above) - log_scale]
+  return z, (largest_below, largest_above), terms
 
 
 def _log_sigmoids(x, loc, log_scale):

@@ -17,32 +17,22 @@ over- or underflows, and far from it only the sign of f counts.
 """
 
 import functools
-from typing import NamedTuple
 
-from jaxtyping import Float, Int
 import numpy as np
 import tensorflow as tf
 
-from flowpp_tf.bijectors.mixture_logistic import checked_mixture, logit_cdf, logit_cdf_gradients, sum_to_shape
+from flowpp_tf.bijectors.mixture_logistic import logit_cdf_gradients, sum_to_shape
 from flowpp_tf.core.tensors import finfo
 from flowpp_tf.core.tracing import traced_once
-from flowpp_tf.types import TensorLike
 
 _MAX_ITERATIONS = 200  # bisection closes any bracket with fewer
 _LARGEST_LOG_SCALE = 0.45  # of the log of the largest number: squares of scales do not overflow
 
 
-class InverseResults(NamedTuple):
-  """A root and how it was found; the fields of what `tfp.math.find_root_chandrupatla` returns."""
-
-  estimated_root: Float[tf.Tensor, "*n"]
-  objective_at_estimated_root: Float[tf.Tensor, "*n"]  # logit of the CDF less the target
-  num_iterations: Int[tf.Tensor, "*n"]  # evaluations of the CDF that the element took
-
-
-def logit_mixture_logistic_quantile(
-  target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> Float[tf.Tensor, "..."]:
+# Traced, because in graphs forward-mode autodiff takes the gradient of a function into account, but not that of a
+# `tf.custom_gradient`.
+@functools.partial(traced_once, inline=True)
+def quantile(target: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
   r"""Return the x at which the logit of the CDF of a mixture of logistics is `target`.
 
   With y the target, Newton's method runs in the bracket of the components' quantiles, which it bisects where it would
@@ -55,46 +45,15 @@ def logit_mixture_logistic_quantile(
 
   Args:
     target: `[...]`, the logit of the wanted probability.
-    logits: as in `mixture_logistic_log_prob`.
-    loc: as there.
-    log_scale: as there.
+    logits: as in `log_density`, and so are the others.
 
   Returns:
     `x [...]`, to working precision. It is differentiable in all arguments, any number of times, by the implicit
     function theorem. A target of +-infinity gives +-infinity, with derivative 0. NaN gives NaN; so does a scale whose
     square or inverse square overflows.
-
-  Examples:
-    >>> loc, log_scale = tf.constant([-2.0, 2.0]), tf.zeros(2)
-    >>> median = fpp.bijectors.logit_mixture_logistic_quantile(tf.constant(0.0), tf.zeros(2), loc, log_scale)
-    >>> float(median)
-    0.0
   """
-  return quantile(*checked_mixture(target=target, logits=logits, loc=loc, log_scale=log_scale))
-
-
-def find_logit_mixture_logistic_quantile(
-  target: TensorLike, logits: TensorLike, loc: TensorLike, log_scale: TensorLike
-) -> InverseResults:
-  """Return the quantile as `logit_mixture_logistic_quantile` does, with statistics of the search, each `[...]`.
-
-  Examples:
-    >>> loc, log_scale = tf.constant([-2.0, 2.0]), tf.zeros(2)
-    >>> found = fpp.bijectors.find_logit_mixture_logistic_quantile(tf.constant(3.0), tf.zeros(2), loc, log_scale)
-    >>> bool(abs(found.objective_at_estimated_root) < 1e-5), bool(found.num_iterations < 10)
-    (True, True)
-  """
-  target, *mixture = checked_mixture(target=target, logits=logits, loc=loc, log_scale=log_scale)
-  root, evaluations = _search(*map(tf.stop_gradient, (target, *mixture)))
-  return InverseResults(root, logit_cdf(root, *mixture)[0] - target, evaluations)
-
-
-# Traced, because in graphs forward-mode autodiff takes the gradient of a function into account, but not that of a
-# `tf.custom_gradient`.
-@functools.partial(traced_once, inline=True)
-def quantile(target: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tf.Tensor:
-  """Return `logit_mixture_logistic_quantile` of tensors that are checked."""
-  root, _ = _search(*map(tf.stop_gradient, (target, logits, loc, log_scale)))
+  constants = [tf.stop_gradient(argument) for argument in (target, logits, loc, log_scale)]
+  root, _ = search(*constants)
   return _implicit_function(root, target, logits, loc, log_scale)
 
 
@@ -104,32 +63,41 @@ def _implicit_function(root, target, logits, loc, log_scale):
 
   # Written out, without a tape or a traced function, which forward-mode autodiff does not see through.
   def grad(upstream):
-    arguments = (target, logits, loc, log_scale)
+    arguments = [target, logits, loc, log_scale]
     # For derivatives of this derivative; the tensors may be those of another graph.
-    x = _implicit_function(*map(tf.identity, (root, *arguments)))
+    copies = [tf.identity(argument) for argument in (root, *arguments)]
+    x = _implicit_function(*copies)
     finite = tf.math.is_finite(x)
     x = tf.where(finite, x, tf.zeros_like(x))
     log_slope, by_parameters = logit_cdf_gradients(x, logits, loc, log_scale)
-    flattest = tf.constant(-0.9 * np.log(float(finfo(x.dtype).max)), x.dtype)
-    upstream /= tf.exp(tf.maximum(log_slope, flattest))  # underflows between far components
-    upstream = tf.where(finite, upstream, tf.zeros_like(x))
-    gradients = [upstream, *(-upstream[..., tf.newaxis] * by for by in by_parameters)]
+    flattest = tf.constant(-0.9 * _log_of_largest(x.dtype), x.dtype)
+    slope = tf.exp(tf.maximum(log_slope, flattest))  # underflows between far components
+    by_target = tf.where(finite, upstream / slope, tf.zeros_like(x))
+    by_all = -by_target[..., tf.newaxis]
+    gradients = [by_target, *[by_all * by for by in by_parameters]]
     return [None, *map(sum_to_shape, gradients, arguments)]
 
   return root, grad
 
 
-def _search(target, logits, loc, log_scale):
-  """The root and the number of evaluations for each element."""
+def search(target: tf.Tensor, logits: tf.Tensor, loc: tf.Tensor, log_scale: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+  """Return the quantile, without derivatives, and how many evaluations of the CDF each element took."""
   state, step, sign = _newton(target, logits, loc, log_scale)
   x, evaluations, *_ = tf.while_loop(
     cond=lambda *state: tf.reduce_any(state[-1]), body=step, loop_vars=state, maximum_iterations=_MAX_ITERATIONS
   )
   # Comparisons with NaN are false, also with one from an overflow: the search would end at once, at a number.
-  limit = tf.constant(_LARGEST_LOG_SCALE * np.log(float(finfo(x.dtype).max)), x.dtype)
+  limit = tf.constant(_LARGEST_LOG_SCALE * _log_of_largest(x.dtype), x.dtype)
   finite = (logits < np.inf) & (loc == loc) & (tf.abs(log_scale) < limit)
-  valid = tf.reduce_all(finite, axis=-1) & tf.reduce_any(logits > -np.inf, axis=-1) & (target == target)
-  return tf.where(valid, x * sign, tf.constant(np.nan, x.dtype)), evaluations
+  has_weight = tf.reduce_any(logits > -np.inf, axis=-1)
+  valid = tf.reduce_all(finite, axis=-1) & has_weight & (target == target)
+  root = tf.where(valid, x * sign, tf.constant(np.nan, x.dtype))
+  return root, evaluations
+
+
+def _log_of_largest(dtype):
+  """Return the log of the largest number of a dtype."""
+  return np.log(float(finfo(dtype).max))
 
 
 def _newton(target, logits, loc, log_scale):
@@ -158,11 +126,14 @@ def _newton(target, logits, loc, log_scale):
     minus_z = (loc - x[..., tf.newaxis]) * rate
     above = tf.sigmoid(minus_z)
     # sigmoid(z) = exp(min(z, 0)) sigmoid(|z|)
-    cdf_terms = tf.exp(log_pi - tf.nn.relu(minus_z)) * tf.maximum(above, 1 - above)
+    nearer = tf.maximum(above, 1 - above)
+    cdf_terms = tf.exp(log_pi - tf.nn.relu(minus_z)) * nearer
     cdf = tf.reduce_sum(cdf_terms, axis=-1)
     survival = tf.reduce_sum(pi * above, axis=-1)
     density = tf.reduce_sum(cdf_terms * (above * rate), axis=-1)
-    return tf.math.log(cdf / survival), density / (cdf * survival)
+    value = tf.math.log(cdf / survival)
+    slope = density / (cdf * survival)
+    return value, slope
 
   def step(x, evaluations, low, high, last_length, active):
     value, slope = evaluate(x)
@@ -174,13 +145,20 @@ def _newton(target, logits, loc, log_scale):
     newton = tf.where(exact & ~(length <= narrowest), x, newton)  # on a plateau it would diverge
     magnitude = tf.maximum(tf.abs(x), narrowest)
     last = exact | (tf.square(length) <= 0.25 * epsilon * narrowest * magnitude)
+    inside = (newton >= low) & (newton <= high)
+    shrinks = 2 * length <= last_length
     # Far below the root F S underflows: an infinite slope would end the search.
-    safe = tf.math.is_finite(slope) & (newton >= low) & (newton <= high) & (last | (2 * length <= last_length))
-    proposal = tf.where(safe, newton, low + (high - low) / 2)
+    safe = tf.math.is_finite(slope) & inside & (last | shrinks)
+    middle = low + (high - low) / 2
+    proposal = tf.where(safe, newton, middle)
     length = tf.abs(proposal - x)
     evaluations += tf.cast(active, tf.int32)
     x = tf.where(active, proposal, x)
-    closed = high - low <= 2 * epsilon * tf.maximum(tf.abs(low), tf.abs(high))
-    return x, evaluations, low, high, length, active & ~(last & safe) & ~closed
+    largest = tf.maximum(tf.abs(low), tf.abs(high))
+    closed = high - low <= 2 * epsilon * largest
+    found = last & safe
+    return x, evaluations, low, high, length, active & ~found & ~closed
 
-  return (x, tf.zeros_like(x, tf.int32), low, high, high - low, high > low), step, sign
+  evaluations = tf.zeros_like(x, tf.int32)
+  state = (x, evaluations, low, high, high - low, high > low)
+  return state, step, sign

@@ -27,9 +27,8 @@ from flowpp_tf.bijectors.base import Elementwise, TensorParameter, check_broadca
 from flowpp_tf.bijectors.chain import Chain
 from flowpp_tf.bijectors.coupling import CouplingKind
 from flowpp_tf.bijectors.elementwise import BoundedAffine, per_value
-from flowpp_tf.bijectors.mixture_logistic import softmax_of_any_rank, sum_to_shape
+from flowpp_tf.bijectors.mixture_logistic import check_components, softmax_of_any_rank
 from flowpp_tf.core.checks import as_tensor, check_count
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.tensors import finfo
 
 _UNIFORM = 0.01  # share of each width, height and slope that is that of the identity, so that none reaches 0
@@ -71,23 +70,15 @@ class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBi
   slope_logits = TensorParameter("Slopes at the knots before a softplus, `[..., K + 1]`.", size=3)
 
   def _check_shapes(self, **tensors):
-    """Raise an `InputError` unless the parameters have as many bins, `slope_logits` one number more."""
-    shapes = {name: tf.TensorShape(value.shape) for name, value in tensors.items()}
-    # The size is None before run time, and of scalars.
-    sizes = {name: shape[-1] if shape.rank else None for name, shape in shapes.items()}
-    bins = {size - (name == "slope_logits") for name, size in sizes.items() if size is not None}
-    if any(shape.rank == 0 for shape in shapes.values()) or len(bins) > 1 or min(bins, default=1) < 1:
-      found = ", ".join(f"`{name}` {[*shape]}" for name, shape in shapes.items())
-      raise InputError(
-        "parameters must have the shapes `width_logits` [..., K], `height_logits` [..., K], "
-        f"`slope_logits` [..., K + 1], K the number of bins, got {found}"
-      )
-    check_broadcast(**{name: tf.TensorSpec(shape[:-1]) for name, shape in shapes.items()})
+    check_components(tensors, one_more="slope_logits")
+    check_broadcast(**{name: tf.TensorSpec(value.shape[:-1]) for name, value in tensors.items()})
 
   def _bins(self):
     """Return widths, heights, slopes at the left and at the right end of each bin, `[..., K]` each."""
+    widths = _shares(self.width_logits)
+    heights = _shares(self.height_logits)
     slopes = _positive(tf.convert_to_tensor(self.slope_logits))
-    return _shares(self.width_logits), _shares(self.height_logits), slopes[..., :-1], slopes[..., 1:]
+    return widths, heights, slopes[..., :-1], slopes[..., 1:]
 
   def _forward_and_log_det(self, x, ctx):
     return _forward(x, *self._bins())
@@ -99,24 +90,28 @@ class LogitRationalQuadraticCDF(Elementwise, tfp.bijectors.AutoCompositeTensorBi
 def _shares(logits):
   """The softmax of `[..., K]`, mixed with equal shares."""
   shares = softmax_of_any_rank(tf.convert_to_tensor(logits))
-  return (1 - _UNIFORM) * shares + _UNIFORM / tf.cast(tf.shape(shares)[-1], shares.dtype)
+  count = tf.cast(tf.shape(shares)[-1], shares.dtype)
+  return (1 - _UNIFORM) * shares + _UNIFORM / count
 
 
 def _positive(logits):
   """The softplus of numbers, 1 for 0, mixed with 1."""
-  return (1 - _UNIFORM) * tf.nn.softplus(logits + tf.constant(_SLOPE_AT_ZERO, logits.dtype)) + _UNIFORM
+  slopes = tf.nn.softplus(logits + tf.constant(_SLOPE_AT_ZERO, logits.dtype))
+  return (1 - _UNIFORM) * slopes + _UNIFORM
 
 
 def _forward(x, widths, heights, left_slopes, right_slopes):
   """Return y `[...]` and the log-det of x `[...]`; the others are `[..., K]`."""
   inner = _without_tails(x)
-  u, v = tf.sigmoid(inner), tf.sigmoid(-inner)
-  left, width, right, below, height, above, d0, d1 = _select(
-    *_masks(u, v, widths), widths, heights, left_slopes, right_slopes
-  )
+  u = tf.sigmoid(inner)
+  v = tf.sigmoid(-inner)
+  masks = _masks(u, v, widths)
+  left, width, right = [_sum(mask, widths) for mask in masks]
+  below, height, above = [_sum(mask, heights) for mask in masks]
+  d0 = _sum(masks[1], left_slopes)
+  d1 = _sum(masks[1], right_slopes)
   r, q = _parts(u, v, left, right, width)
-  cdf, survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
-  log_cdf, log_survival = tf.math.log(cdf), tf.math.log(survival)
+  log_cdf, log_survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
   log_det = log_density - tf.nn.softplus(-inner) - tf.nn.softplus(inner) - log_cdf - log_survival
   return log_cdf - log_survival + (x - inner), log_det
 
@@ -124,20 +119,26 @@ def _forward(x, widths, heights, left_slopes, right_slopes):
 def _inverse(y, widths, heights, left_slopes, right_slopes):
   """Return x and the log-det of y; shapes as in `_forward`."""
   inner = _without_tails(y)
-  cdf, survival = tf.sigmoid(inner), tf.sigmoid(-inner)
-  left, width, right, below, height, above, d0, d1 = _select(
-    *_masks(cdf, survival, heights), widths, heights, left_slopes, right_slopes
-  )
+  cdf = tf.sigmoid(inner)
+  survival = tf.sigmoid(-inner)
+  masks = _masks(cdf, survival, heights)
+  left, width, right = [_sum(mask, widths) for mask in masks]
+  below, height, above = [_sum(mask, heights) for mask in masks]
+  d0 = _sum(masks[1], left_slopes)
+  d1 = _sum(masks[1], right_slopes)
   p, not_p = _parts(cdf, survival, below, above, height)
   # not_p P = p Q is quadratic in r / q, with one root that is not negative; here without cancellation.
   s = height / width
   b = not_p * d0 - p * d1
   larger = tf.abs(b) + tf.sqrt(b**2 + 4 * p * not_p * s**2)
-  r, q = tf.where(b > 0, 2 * p * s, larger), tf.where(b > 0, larger, 2 * not_p * s)
+  r = tf.where(b > 0, 2 * p * s, larger)
+  q = tf.where(b > 0, larger, 2 * not_p * s)
   r, q = r / (r + q), q / (r + q)
-  cdf, survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
-  log_u, log_v = tf.math.log(left + width * r), tf.math.log(right + width * q)
-  return log_u - log_v + (y - inner), tf.math.log(cdf) + tf.math.log(survival) - log_density - log_u - log_v
+  log_cdf, log_survival, log_density = _spline(r, q, width, height, below, above, d0, d1)
+  log_u = tf.math.log(left + width * r)
+  log_v = tf.math.log(right + width * q)
+  log_det = log_cdf + log_survival - log_density - log_u - log_v
+  return log_u - log_v + (y - inner), log_det
 
 
 def _without_tails(x):
@@ -147,7 +148,7 @@ def _without_tails(x):
 
 
 def _masks(below, above, sizes):
-  """Return which bins are left of a number, and which hold it, `[..., K]` each, as 0 and 1.
+  """Return which bins are left of a number, which one holds it, and which are right, `[..., K]` each, as 0 and 1.
 
   Args:
     below, above: the number and its distance from 1, `[...]`. The smaller of the two is the exact one.
@@ -155,32 +156,19 @@ def _masks(below, above, sizes):
   """
   # In float64, where one sum is exact enough from both ends; a product is faster than `tf.cumsum`.
   exact = lambda t: tf.cast(tf.stop_gradient(t), tf.float64)
-  number = tf.where(below < above, exact(below), 1 - exact(above))[..., tf.newaxis]
-  count = tf.shape(sizes)[-1]
-  bin_of_row, knot_of_column = tf.range(count)[:, tf.newaxis], tf.range(count - 1)
-  knots = tf.reshape(exact(sizes), [-1, count]) @ tf.cast(bin_of_row <= knot_of_column, tf.float64)
-  knots = tf.reshape(knots, tf.concat([tf.shape(sizes)[:-1], [count - 1]], axis=0))
-  passed = tf.cast(number >= knots, sizes.dtype)
-  end = tf.zeros(tf.concat([tf.shape(passed)[:-1], [1]], axis=0), sizes.dtype)
-  before = tf.concat([passed, end], axis=-1)
-  return before, tf.concat([end + 1, passed], axis=-1) - before
-
-
-@tf.custom_gradient
-def _select(before, here, widths, heights, left_slopes, right_slopes):
-  """Return sums of widths left of, in and right of the bin that `here` marks; those of heights; its two slopes."""
-  after = 1 - before - here
-  masks = (before, here, after)
-  sums = [_sum(mask, sizes) for sizes in (widths, heights) for mask in masks]
-
-  def grad(*by):
-    to = [b[..., tf.newaxis] for b in by]
-    of_sizes = lambda left, bin, right: tf.where(here > 0, bin, tf.where(before > 0, left, right))
-    gradients = of_sizes(*to[:3]), of_sizes(*to[3:6]), here * to[6], here * to[7]
-    arguments = widths, heights, left_slopes, right_slopes
-    return None, None, *(sum_to_shape(g, t) for g, t in zip(gradients, arguments))
-
-  return (*sums, _sum(here, left_slopes), _sum(here, right_slopes)), grad
+  number = tf.where(below < above, exact(below), 1 - exact(above))
+  shape = tf.shape(sizes)
+  count = shape[-1]
+  bin_of_row = tf.range(count)[:, tf.newaxis]
+  knot_of_column = tf.range(count - 1)
+  is_left = tf.cast(bin_of_row <= knot_of_column, tf.float64)
+  knots = tf.reshape(exact(sizes), [-1, count]) @ is_left
+  knots = tf.reshape(knots, tf.concat([shape[:-1], [count - 1]], axis=0))
+  passed = tf.cast(number[..., tf.newaxis] >= knots, sizes.dtype)
+  zero = tf.zeros(tf.concat([tf.shape(passed)[:-1], [1]], axis=0), sizes.dtype)
+  before = tf.concat([passed, zero], axis=-1)
+  reached = tf.concat([zero + 1, passed], axis=-1)
+  return before, reached - before, 1 - reached
 
 
 def _sum(mask, values):
@@ -189,19 +177,25 @@ def _sum(mask, values):
 
 def _parts(below, above, before, after, size):
   """Return the shares of a bin left and right of a number, each exact where it is small."""
-  left, right = (below - before) / size, (above - after) / size
+  left = (below - before) / size
+  right = (above - after) / size
   from_left = below < above
-  inside = lambda share: tf.clip_by_value(share, 0.0, 1.0)  # a rounding may lie beyond the bin
-  return inside(tf.where(from_left, left, 1 - right)), inside(tf.where(from_left, 1 - left, right))
+  r = tf.where(from_left, left, 1 - right)
+  q = tf.where(from_left, 1 - left, right)
+  return tf.clip_by_value(r, 0.0, 1.0), tf.clip_by_value(q, 0.0, 1.0)  # a rounding may lie beyond the bin
 
 
 def _spline(r, q, width, height, below, above, d0, d1):
-  """Return F, 1 - F and log F' at the shares r and q = 1 - r of a bin; the letters are those of the equations above."""
+  """Return log F, log(1 - F) and log F' at the shares r and q = 1 - r of a bin, by the equations above."""
   s = height / width
-  left, right = r * (s * r + d0 * q), q * (s * q + d1 * r)
+  left = r * (s * r + d0 * q)
+  right = q * (s * q + d1 * r)
   total = left + right
-  log_density = 2 * (tf.math.log(s) - tf.math.log(total)) + tf.math.log(d1 * r**2 + 2 * s * r * q + d0 * q**2)
-  return below + height * left / total, above + height * right / total, log_density
+  slope = d1 * r**2 + 2 * s * r * q + d0 * q**2
+  log_density = 2 * (tf.math.log(s) - tf.math.log(total)) + tf.math.log(slope)
+  cdf = below + height * left / total
+  survival = above + height * right / total
+  return tf.math.log(cdf), tf.math.log(survival), log_density
 
 
 def rational_quadratic_coupling_bijector(parameters: tf.Tensor, components: int) -> Chain:

@@ -78,7 +78,7 @@ def test_gradients_of_the_parameters_are_those_of_differences(method):
 
 
 def test_parameters_of_other_numbers_of_bins_are_refused():
-  with pytest.raises(ValueError, match=r"`height_logits` \[..., K\], `slope_logits` \[..., K \+ 1\], K the number"):
+  with pytest.raises(ValueError, match=r"\[..., K\] with the same K, `slope_logits` \[..., K \+ 1\], got"):
     fb.LogitRationalQuadraticCDF(tf.zeros(4), tf.zeros(4), tf.zeros(4))
   with pytest.raises(ValueError, match="the conditioner must give 8 parameters for each transformed value"):
     fb.rational_quadratic_coupling_bijector(tf.zeros([1, 9]), components=2)

@@ -109,7 +109,9 @@ def test_the_estimate_that_the_error_names_is_the_integral(flow):
 LOC, SCALE = draw(2, 2, 2), tf.exp(draw(3, 2, 2))
 OTHER = tfd.Independent(tfd.Normal(LOC + 1, 2 * SCALE), 1)
 FACTOR, SHIFT = tf.exp(draw(4, 2)), draw(5, 2)
-KERNEL = draw(6, 2, 2)
+KERNEL, LOWER_UPPER = draw(6, 2, 2), draw(7, 2, 2)
+PRODUCT = np.tril(LOWER_UPPER, -1) + np.eye(2)
+PRODUCT @= np.triu(LOWER_UPPER, 1) + np.diag(np.exp(np.diag(LOWER_UPPER)))
 BASE = tfd.Independent(tfd.Normal(LOC, SCALE), 1)
 
 
@@ -124,7 +126,7 @@ AFFINE = {
   "act_norm": (fb.ActNorm(FACTOR, SHIFT), of_matrix(tf.linalg.diag(FACTOR), SHIFT)),
   "affine": (fb.BoundedAffine(SHIFT, FACTOR), of_matrix(tf.linalg.diag(tf.exp(tf.tanh(SHIFT))), FACTOR)),
   "linear": (fb.Invertible1x1Conv(KERNEL, event_ndims=1), of_matrix(KERNEL)),
-  "linear_lu": (fb.Invertible1x1ConvLU.from_kernel(KERNEL, event_ndims=1), of_matrix(KERNEL)),
+  "linear_lu": (fb.Invertible1x1ConvLU(LOWER_UPPER, event_ndims=1), of_matrix(PRODUCT)),
   "swap": (fb.SwapHalves(), of_matrix(tf.reverse(tf.eye(2, dtype=tf.float64), [0]))),
   "chain": (
     fb.Chain([fb.SwapHalves(), fb.ActNorm(FACTOR, SHIFT), fb.Invertible1x1Conv(KERNEL, event_ndims=1)]),

@@ -174,7 +174,7 @@ def test_trainable_bijectors_begin_in_their_domain():
     act_norm = tfp.experimental.util.make_trainable(fb.ActNorm, batch_and_event_shape=[3], seed=(seed, 1))
     assert act_norm.scale.shape == (3,) and np.all(act_norm.scale > 0)
   linear = tfp.experimental.util.make_trainable(
-    fb.Invertible1x1ConvLU, batch_and_event_shape=[3], sign=None, permutation=None, event_ndims=1, seed=(0, 1)
+    fb.Invertible1x1ConvLU, batch_and_event_shape=[3], permutation=None, event_ndims=1, seed=(0, 1)
   )
   assert linear.lower_upper.shape == (3, 3)
 

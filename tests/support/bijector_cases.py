@@ -109,7 +109,11 @@ BIJECTORS = {
   "conv": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d)), normal, EVENT),
   "conv_blocks": (lambda d: fb.Invertible1x1Conv(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
   "conv_lu": (lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d)), normal, EVENT),
-  "conv_lu_blocks": (lambda d: fb.Invertible1x1ConvLU.from_kernel(draw(2, 3, 3, dtype=d)), normal, (2, 2, 6)),
+  "conv_lu_blocks": (
+    lambda d: fb.Invertible1x1ConvLU(draw(2, 3, 3, dtype=d), permutation=tf.constant([[1, 2, 0], [2, 1, 0]])),
+    normal,
+    (2, 2, 6),
+  ),
   "linear": (lambda d: fb.Invertible1x1Conv(draw(2, 2, dtype=d), event_ndims=1), normal, EVENT),
   "linear_lu": (
     lambda d: fb.Invertible1x1ConvLU(draw(2, 2, dtype=d), permutation=tf.constant([1, 0]), event_ndims=1),

@@ -87,14 +87,6 @@ def _value(shape, event=0):
 MIXTURE = dict(logits=NORMAL(2, 3), loc=NORMAL(2, 3), log_scale=NORMAL(2, 3))
 
 
-def _mixture_function(function, first):
-  arguments = {
-    first: real(NORMAL(4, 2), cast="floats"),
-    **{key: real(value, event=1, cast="floats") for key, value in MIXTURE.items()},
-  }
-  return Row(lambda w: function, arguments)
-
-
 _CONDITIONER = Conditioner("float32", 2)
 # Height and width of a context may be 1, and what its channels are is the matter of the network.
 _OF_ANY_NETWORK = (
@@ -142,13 +134,11 @@ CONSTRUCTORS = {
   "Invertible1x1Conv": row(kernel=real(NORMAL(2, 2), event=2, cast="floats"), look=_value([2, 2, 2])),
   "Invertible1x1ConvLU": row(
     lower_upper=real(NORMAL(2, 2), event=2, cast="floats"),
-    sign=optional(shape((1, -1), rank=2, low=0)).but("negative", "booleans"),
     permutation=optional(shape((1, 0), rank=2, low=None))
     .but("booleans")
     .also(("repeated", [0, 0]), ("too large", [0, 2])),
     look=_value([2, 2, 2]),
   ),
-  "Invertible1x1ConvLU.from_kernel": row(kernel=real(NORMAL(2, 2), event=2, cast="floats"), look=_value([2, 2, 2])),
   "LogitMixtureLogisticCDF": Row(
     lambda w: fb.LogitMixtureLogisticCDF, {k: real(v, event=1) for k, v in MIXTURE.items()}, _value([4, 2])
   ),
@@ -184,11 +174,6 @@ CONSTRUCTORS = {
   ),
 }
 FUNCTIONS = {
-  "LogitMixtureLogisticCDF.find_inverse": row(
-    lambda w: fb.LogitMixtureLogisticCDF(**MIXTURE).find_inverse,
-    y=real(NORMAL(4, 2)).named("target", "logits"),
-    look=lambda r: look(r.estimated_root),
-  ),
   "affine_coupling_bijector": row(parameters=real(NORMAL(3, 4), event=1, cast="floats"), look=_value([3, 2])),
   "mixture_logistic_coupling_bijector": row(
     parameters=real(NORMAL(3, 2 * 8), event=1, cast="floats"),
@@ -206,21 +191,6 @@ FUNCTIONS = {
   ),
   "num_parameters": row(coupling=name("mixture_logistic"), components=count(3, low=0, huge=same(2**62))),
   "split_columns": row(image_shape=(4, 4, 2), look=lambda b: look(b.forward(tf.zeros([4, 4, 2])))),
-  **{
-    function.__name__: _mixture_function(function, first)
-    for function, first in (
-      (fb.mixture_logistic_log_cdf, "x"),
-      (fb.mixture_logistic_log_prob, "x"),
-      (fb.mixture_logistic_log_survival, "x"),
-      (fb.logit_mixture_logistic_quantile, "target"),
-    )
-  },
-  "logit_mixture_logistic_cdf": _mixture_function(
-    lambda x, logits, loc, log_scale: fb.logit_mixture_logistic_cdf(x, logits, loc, log_scale), "x"
-  ),
-  "find_logit_mixture_logistic_quantile": _mixture_function(fb.find_logit_mixture_logistic_quantile, "target")._replace(
-    look=lambda r: look(r.estimated_root)
-  ),
 }
 
 
