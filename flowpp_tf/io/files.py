@@ -20,7 +20,7 @@ import pathlib
 import re
 import shutil
 import sys
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -52,14 +52,15 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 def write_json(path: Path, value: object) -> None:
   """Write a value as JSON, with null for numbers that are not finite, as JSON has none; `replace_file` says how."""
-  write_file(path, json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+  write_file(path, json.dumps(finite_json(value), indent=2, allow_nan=False) + "\n")
 
 
-def _finite(value):
+def finite_json(value: Any) -> Any:
+  """Return a value with None in place of numbers that are not finite, which JSON does not have."""
   if isinstance(value, dict):
-    return {name: _finite(item) for name, item in value.items()}
+    return {name: finite_json(item) for name, item in value.items()}
   if isinstance(value, (list, tuple)):
-    return [_finite(item) for item in value]
+    return [finite_json(item) for item in value]
   return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

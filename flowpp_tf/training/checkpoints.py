@@ -18,7 +18,6 @@ import shutil
 import tempfile
 from typing import Any, NamedTuple
 
-from absl import logging
 import tensorflow as tf
 
 from flowpp_tf.core.errors import InputError
@@ -64,10 +63,11 @@ class Checkpoints:
     self._keep, self._run, self._files = keep, run or {}, files
     self._checkpoint = tf.train.Checkpoint(**trackables)
 
-  def save(self, step: int, cpu_seconds: float = 0.0) -> bool:
-    """Write the current state as that of `step`, after so much CPU time; return whether it succeeded.
+  def save(self, step: int, cpu_seconds: float = 0.0) -> None:
+    """Write the current state as that of `step`, after so much CPU time.
 
-    On failure (a full disk, say) it logs a warning, and the older checkpoints stay.
+    Raises:
+      OSError: if it cannot be written, as on a full disk; the older checkpoints stay.
     """
     final = self._folder / f"step_{step:08d}"
     unfinished = final.with_name(_UNFINISHED + final.name)
@@ -89,15 +89,12 @@ class Checkpoints:
       shutil.rmtree(final, ignore_errors=True)  # of the same step before its validation: the run was shortened
       os.rename(unfinished, final)
       sync(self._folder)
-    except (OSError, tf.errors.OpError) as error:
+    except tf.errors.OpError as error:
+      raise OSError(gate.reason(error)) from error
+    finally:
       shutil.rmtree(unfinished, ignore_errors=True)
-      logging.warning(
-        "the checkpoint of step %d could not be written, the run goes on without it: %s", step, gate.reason(error)
-      )
-      return False
     for old in checkpoint_folders(self._folder)[self._keep :]:
       shutil.rmtree(old, ignore_errors=True)
-    return True
 
   def restore(self, clean: bool = True) -> Restored | None:
     """Restore the newest state; return which one, or None if there are no checkpoints.

@@ -157,19 +157,14 @@ def _rows(flow, data, context, name, name_of_context):
       f"`flow` must have no batch and events of shape [D] or [H, W, C], got {[*flow.batch_shape]} and "
       f"{[*flow.event_shape]}"
     )
-  of_context = [None] * (len(flow.event_shape) - 1)  # its sides, of images
-  takes_context = getattr(flow, "context_size", 0) != 0
-  if context is None and takes_context:
-    raise InputError(
-      f"`{name_of_context}` must be rows of shape [N, {'H, W, ' if of_context else ''}{flow.context_size}], got None"
-    )
-  if context is not None and not takes_context:
-    raise InputError(f"`{name_of_context}` must be None, as {flow.name!r} takes no context")
   arrays = [as_array(name, data, [None, *flow.event_shape])]
-  if context is not None:
-    arrays.append(as_array(name_of_context, context, [None, *of_context, flow.context_size]))
+  if getattr(flow, "context_size", 0) != 0:
+    sides = [None] * (len(flow.event_shape) - 1)  # of images
+    arrays.append(as_array(name_of_context, context, [None, *sides, flow.context_size]))
     if len(arrays[0]) != len(arrays[1]):
       raise InputError(f"`{name_of_context}` must have {len(arrays[0])} rows, as `{name}`, got {len(arrays[1])}")
+  elif context is not None:
+    raise InputError(f"`{name_of_context}` must be None, as {flow.name!r} takes no context")
   if not len(arrays[0]):
     raise InputError(f"`{name}` must have rows, got none")
   converted = [array.astype(flow.dtype.as_numpy_dtype) for array in arrays]
@@ -224,7 +219,8 @@ class _Trainer:
     )
     # Traced once each; TensorFlow would warn of the traces of several calls of `fit` as of those of one function.
     compiled = lambda function, *specs: tf.function(function, autograph=False).get_concrete_function(*specs)
-    self._step = compiled(self._take_step_in_replica, tf.TensorSpec([None], tf.int32))
+    in_replica = lambda indices: tf.distribute.get_strategy().run(self._take_step, (indices,))
+    self._step = compiled(in_replica, tf.TensorSpec([None], tf.int32))
     self._evaluate = compiled(self._log_prob, *(tf.TensorSpec([None, *r.shape[1:]], r.dtype) for r in self._rows))
 
   def _conditioned(self, context):
@@ -239,11 +235,7 @@ class _Trainer:
     with tf.GradientTape(watch_accessed_variables=False) as tape:
       tape.watch(self._variables)
       loss = -tf.reduce_mean(self._log_prob(*batch))
-    pairs = [(g, v) for g, v in zip(tape.gradient(loss, self._variables), self._variables) if g is not None]
-    take_step(self._state, loss, *zip(*pairs))
-
-  def _take_step_in_replica(self, indices):
-    tf.distribute.get_strategy().run(self._take_step, (indices,))
+    take_step(self._state, loss, tape.gradient(loss, self._variables))
 
   def _mean_log_prob(self, rows):
     size = self._most_rows

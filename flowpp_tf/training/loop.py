@@ -3,7 +3,6 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import math
 import time
@@ -132,11 +131,9 @@ def _check_settings(config, training, dataset, condition, replicas):
   if training.batch_size % replicas:
     raise InputError(f"`batch_size` must be a multiple of the {replicas} devices, got {training.batch_size}")
   dataset.check(config)
-  if training.images_per_step > len(dataset.train):
-    what = "`batch_size`" if training.accumulate == 1 else "`batch_size` times `accumulate`"
-    raise InputError(
-      f"{what} must be at most the {len(dataset.train):,} training images, got {training.images_per_step:,}"
-    )
+  count, limit = training.images_per_step, len(dataset.train)
+  if count > limit:
+    raise InputError(f"`batch_size` times `accumulate` must be at most the {limit:,} training images, got {count:,}")
   takes_condition = config.condition_shape and not config.tile_neighbours  # tiles come with theirs
   if takes_condition and condition is None:
     raise InputError("`condition` must be given: the model is one of images given a condition")
@@ -147,16 +144,9 @@ def _check_settings(config, training, dataset, condition, replicas):
 
 def _check_same_on_all(workers, config, training, settings):
   """Raise an `InputError` if workers have other data, configs or initial weights: each would take steps of its own."""
-  init_from = settings["init_from"]
-  what = repr(
-    (
-      dataclasses.replace(config, remat="off"),  # which changes no number
-      training.identity(),
-      training.steps_per_execution,
-      settings["fingerprint"]["sha256"],
-      init_from and init_from["sha256"],
-    )
-  )
+  model = dataclasses.replace(config, remat="off")  # which changes no number
+  files = [about and about["sha256"] for about in (settings["fingerprint"], settings["init_from"])]
+  what = repr([model, training.identity(), training.steps_per_execution, *files])
   digest = hashlib.sha256(what.encode()).hexdigest()[:12]  # what a float64 holds
   if not workers.agree(int(digest, 16)):
     raise InputError(
@@ -209,7 +199,7 @@ class Run:
     self._take_steps = tf.function(self._steps_of_replicas, autograph=False)
     self._validate_batch = tf.function(self._validation_of_replicas, autograph=False)
     self._traced = False
-    self._saved: int | None = None  # step of the newest checkpoint
+    self._saved: int | None = None  # step of the newest checkpoint; of a worker that writes none, as if it did
     self._cpu_seconds = 0.0  # of the steps of this process and of those before it, without tracing
 
   def restore(self) -> bool:
@@ -255,10 +245,9 @@ class Run:
     config, step = self._config, self._state.step
     batches = iter(self._batches(step)) if step < config.steps else None
     self._time_from(step)
-    self._last_saved, self._saved_at = step, time.monotonic()
-    with tqdm.tqdm(
-      total=config.steps, unit="step", initial=step, disable=not self._progress_bar, leave=False
-    ) as self._bar:
+    self._last_tried, self._tried_at = step, time.monotonic()
+    self._bar = tqdm.tqdm(total=config.steps, unit="step", initial=step, disable=not self._progress_bar, leave=False)
+    with self._bar:
       while True:
         if self._ends_period(step) and step > int(self._recorded.numpy()):  # also if stopped between the two
           self._end_period(step)
@@ -272,10 +261,10 @@ class Run:
         self._take(batches, count, step)
         self._update_bar(count)
 
-        due = config.checkpoint_minutes and time.monotonic() - self._saved_at >= 60 * config.checkpoint_minutes
+        due = config.checkpoint_minutes and time.monotonic() - self._tried_at >= 60 * config.checkpoint_minutes
         due, stop = self._workers.any(due, signals.received)  # time and signals are each worker's own
         if config.checkpoint_every:
-          due |= step // config.checkpoint_every > self._last_saved // config.checkpoint_every
+          due |= step // config.checkpoint_every > self._last_tried // config.checkpoint_every
         if (due or stop) and not self._ends_period(step):
           self._save(step)
           self._stop_if(stop, step)
@@ -331,7 +320,7 @@ class Run:
 
   def _steps_of_replicas(self, batches, count):
     def one_step(i):
-      self._strategy.run(functools.partial(train_step, self._state), args=(next(batches),))
+      self._strategy.run(train_step, args=(self._state, next(batches)))
       return i + 1
 
     if self._config.steps_per_execution == 1:
@@ -353,7 +342,7 @@ class Run:
   # --- Validation -------------------------------------------------------------------------------
 
   def _validation_of_replicas(self, batch, weights):
-    sums = self._strategy.run(functools.partial(validation_step, self._state), args=(batch, weights))
+    sums = self._strategy.run(validation_step, args=(self._state, batch, weights))
     return [self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums]
 
   def validate(self) -> float:
@@ -416,26 +405,19 @@ class Run:
       return False
 
   def _save(self, step):
-    self._written(step, self._save_checkpoint, step)
-    self._last_saved, self._saved_at = step, time.monotonic()
-
-  def _save_checkpoint(self, step):
-    if self._checkpoints.save(step, self._cpu_seconds):
+    if self._written(step, self._checkpoints.save, step, self._cpu_seconds):
       self._saved = step
+    self._last_tried, self._tried_at = step, time.monotonic()
 
   def _stop_if(self, asked, step):
     if asked:
-      raise Stopped(step, self._saved if self._workers.chief else step)
+      raise Stopped(step, self._saved)
 
 
 def _log_what_is_trained(state, workers, log_fn):
   model = state.model
   log_fn(f"model: {model.count_params():,} parameters, {model.dequantizer.count_params():,} of them in the dequantizer")
-  log_fn(
-    f"devices: {workers.strategy.num_replicas_in_sync} in {workers.count} worker(s); here {len(usable_cores())} "
-    f"CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)"
-  )
-  log_fn(
-    f"versions: TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability "
-    f"{tfp.__version__}; seed {state.config.seed}"
-  )
+  here = f"{len(usable_cores())} CPU cores, {len(tf.config.list_physical_devices('GPU'))} GPUs, {lane_count()} lane(s)"
+  log_fn(f"devices: {workers.strategy.num_replicas_in_sync} in {workers.count} worker(s); here {here}")
+  versions = f"TensorFlow {tf.__version__}, Keras {keras.__version__}, TensorFlow Probability {tfp.__version__}"
+  log_fn(f"versions: {versions}; seed {state.config.seed}")

@@ -205,32 +205,28 @@ class StepState:
 
 
 def take_step(
-  state: StepState,
-  loss: tf.Tensor,
-  gradients: Sequence[tf.Tensor],
-  variables: Sequence[tf.Variable],
-  scale: tf.Tensor | None = None,
+  state: StepState, loss: tf.Tensor, gradients: Sequence[tf.Tensor | None], scale: tf.Tensor | None = None
 ) -> None:
   """Take a step, in replica context.
 
   Args:
     state: of the training.
     loss: mean of this replica.
-    gradients: of the loss times `scale`.
-    variables: of the state, those that have gradients.
+    gradients: of the loss times `scale`, one for each of the state's variables; None for those that it does not use.
     scale: dynamic loss scale; None without one.
   """
   replica = tf.distribute.get_replica_context()
-  *gradients, loss = _all_reduce_mean(replica, [*gradients, loss])
+  variables = [v for v, g in zip(state.variables, gradients) if g is not None]
+  *means, loss = _all_reduce_mean(replica, [*(g for g in gradients if g is not None), loss])
   factor = tf.constant(1.0, loss.dtype) if scale is None else 1 / tf.cast(scale, loss.dtype)
-  norm = global_norm(gradients, loss.dtype) * factor
+  norm = global_norm(means, loss.dtype) * factor
   check = check_step(loss, norm, scale)
   if state.clip_norm is not None:
     factor *= state.clip_norm / tf.maximum(norm, state.clip_norm)
   factor = tf.where(check.finite, factor, tf.zeros_like(factor))
-  gradients = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in gradients]
-  before = [] if state.keeps_when_skipped else _apply(state, gradients, variables)
-  replica.merge_call(functools.partial(_update, state), args=(gradients, variables, loss, norm, check, before))
+  means = [tf.math.multiply_no_nan(g, tf.cast(factor, g.dtype)) for g in means]
+  before = [] if state.keeps_when_skipped else _apply(state, means, variables)
+  replica.merge_call(functools.partial(_update, state), args=(means, variables, loss, norm, check, before))
 
 
 def _apply(state, gradients, variables):

@@ -64,10 +64,8 @@ class StopSignals:
   def __exit__(self, *exception: Any) -> None:
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
-    self._handlers = {}
 
-  def _on_signal(self, number: int, frame: FrameType | None) -> None:
-    del frame
+  def _on_signal(self, number: int, _: FrameType | None) -> None:
     if self.received and number == signal.SIGINT:
       raise KeyboardInterrupt
     if self._message and not self.received:

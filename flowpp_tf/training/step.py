@@ -118,8 +118,8 @@ def train_step(state: TrainState, batch: Any) -> None:
   """
   scale = None if state.loss_scale is None else tf.convert_to_tensor(state.loss_scale.value)
   seed = step_seed(state.config.seed, state.optimizer.iterations.value)
-  bound, gradients, variables = _gradients(state, *unpack_batch(batch, state.model.config), seed, scale)
-  take_step(state, -tf.reduce_mean(bound), gradients, variables, scale)
+  bound, gradients = _gradients(state, *unpack_batch(batch, state.model.config), seed, scale)
+  take_step(state, -tf.reduce_mean(bound), gradients, scale)
 
 
 def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -127,14 +127,9 @@ def validation_step(state: TrainState, batch: Any, weights: tf.Tensor) -> tuple[
   replica = tf.distribute.get_replica_context()
   images, conditioning = unpack_batch(batch, state.model.config)
   size = shape_of(images)[0]
+  count, first = size * replica.num_replicas_in_sync, size * replica.replica_id_in_sync_group
   # The same noise in every validation: two validations differ only by their weights.
-  noise = step_noise(
-    state.model,
-    as_seed(state.config.seed),
-    size * replica.num_replicas_in_sync,
-    size * replica.replica_id_in_sync_group,
-    size,
-  )
+  noise = step_noise(state.model, as_seed(state.config.seed), count, first, size)
 
   def lane(images, noise, *values):
     return state.model.log_prob_bound(images, noise=noise, seed=0, **dict(zip(conditioning, values)))
@@ -169,7 +164,7 @@ def dropout_seed(seed: tf.Tensor) -> tf.Tensor:
 
 
 def _gradients(state, images, conditioning, seed, scale):
-  """Return the bound `[B]` of a replica's images, gradients of its negative mean times `scale`, and their variables."""
+  """Return the bound `[B]` of a replica's images, and the gradients of its negative mean times `scale`."""
   replica = tf.distribute.get_replica_context()
   model, microbatches = state.model, state.config.accumulate
   images_here = shape_of(images)[0]
@@ -226,7 +221,8 @@ def _gradients(state, images, conditioning, seed, scale):
     # NaN, so that the step is skipped, where a graph leaves out images of a batch whose size it did not know.
     bound = tf.where(tf.equal(size * microbatches, images_here), bounds.concat(), np.nan)
     gradients = [sums[i] for i in used]
-  return bound, gradients, [state.variables[i] for i in used]
+  by_index = dict(zip(used, gradients))
+  return bound, [by_index.get(i) for i in range(len(state.variables))]
 
 
 # --- Steps that are skipped ----------------------------------------------------------------------

@@ -19,8 +19,7 @@ from flowpp_tf.training.signals import Stopped
 from flowpp_tf.training.workdir import Workdir
 from flowpp_tf.types import Path
 
-_OF_A_NAMED_SET = {*DATA_SETTINGS}
-_OF_THE_PROGRAM = {"dataset", "num_samples", "eval_images"}
+_OF_THE_PROGRAM = ("dataset", "num_samples", "eval_images")
 
 
 @check_arguments
@@ -111,13 +110,13 @@ def load(workdir: Path, unchecked: bool = False, precision: str | None = None) -
 def _dataset(images, labels, recipe, settings):
   """Return the data set, and what a run records of it; nothing of one that has no name by which it could be loaded."""
   changed = {name for name, value in settings.items() if value is not None}
-  for name in sorted(changed & _OF_THE_PROGRAM):
+  for name in sorted(changed.intersection(_OF_THE_PROGRAM)):
     raise InputError(f"`{name}` is a setting of `bin/train`, which `fpp.train` does not have")
   if isinstance(images, (str, ImageDataset)) and labels is not None:
     raise InputError("`labels` must be None for a data set, which has its own")
   if isinstance(images, str):
-    return _named(images, recipe, {name: recipe.settings[name] for name in changed & _OF_A_NAMED_SET})
-  for name in sorted(changed & _OF_A_NAMED_SET):
+    return _named(images, recipe, {name: recipe.settings[name] for name in changed.intersection(DATA_SETTINGS)})
+  for name in sorted(changed.intersection(DATA_SETTINGS)):
     raise InputError(f"`{name}` must be None, as `images` is not the name of a data set")
   if not isinstance(images, ImageDataset):
     images = _of_array(as_array("images", images), labels, recipe.config)

@@ -27,7 +27,7 @@ from absl import logging
 from flowpp_tf.core.checks import check_type
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.io import gate
-from flowpp_tf.io.files import copy_file, file_sha256, remove_leftovers, write_file, writing
+from flowpp_tf.io.files import copy_file, file_sha256, finite_json, remove_leftovers, write_file, writing
 from flowpp_tf.io.lock import sole_owner
 from flowpp_tf.io.model_folders import ABOUT, CONFIG, EVALUATION, METRICS, check_holds_run
 from flowpp_tf.io.weights_file import WeightsFile, read_weights, weights_to_bytes
@@ -257,9 +257,8 @@ class Workdir:
     return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
   def _write_rows(self):
-    # JSON has no NaN: what is not finite is null.
-    rows = ({k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in r.items()} for r in self._rows)
-    write_file(self.metrics, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+    lines = [json.dumps(finite_json(row), allow_nan=False) + "\n" for row in self._rows]
+    write_file(self.metrics, "".join(lines))
 
   @contextlib.contextmanager
   def _writing(self):

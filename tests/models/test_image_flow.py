@@ -81,5 +81,5 @@ def test_what_is_wrong_is_one_line():
     fpp.fit(flow, np.full([16, 8, 8, 1], np.nan))
   with refused("`data` must be of shape"):
     fpp.fit(flow, fields(16, shape=(8, 4, 1)))
-  with refused("`context` must be rows of shape [N, H, W, 2], got None"):
+  with refused("`context` must hold real numbers, got None"):
     fpp.fit(fpp.image_flow((8, 8, 1), context_shape=(1, 1, 2), **SMALL), fields(16))

@@ -225,9 +225,12 @@ GIVEN = lambda: fpp.vector_flow(2, 3, **TINY)
     (lambda: fpp.fit(normal(), X[:2], validation=0.5), "^`data` must leave two or more rows for training, got 2, 1 of"),
     (lambda: fpp.fit(normal(), X, validation=1.5), "^`validation` must be between 0.0 and 1.0, got 1.5"),
     (lambda: fpp.fit(normal(), X, X), "^`context` must be None, as 'normal' takes no context"),
-    (lambda: fpp.fit(GIVEN(), X), r"^`context` must be rows of shape \[N, 3\], got None"),
+    (lambda: fpp.fit(GIVEN(), X), "^`context` must hold real numbers, got None"),
     (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]][:9]), "^`context` must have 200 rows, as `data`, got 9"),
-    (lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]], validation=X), "^`validation_context` must be rows of shape"),
+    (
+      lambda: fpp.fit(GIVEN(), X, X[:, [0, 0, 0]], validation=X),
+      "^`validation_context` must hold real numbers, got None",
+    ),
     (lambda: fpp.fit(normal(), X, validation_context=X), "^`validation_context` must be None unless `validation` is r"),
     (
       lambda: fpp.fit(tfd.Normal(0.0, 1.0), X),
