@@ -6,7 +6,7 @@ The hexadecimal digits identify the source (files, sizes, times) and how it was 
 is complete; a killed process leaves `.unfinished.*`. Delete both when no run uses them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 import hashlib
 import json
 import math
@@ -19,17 +19,15 @@ import uuid
 from absl import logging
 import numpy as np
 
-from flowpp_tf.core.errors import InputError
 from flowpp_tf.io.budget import size_text
-from flowpp_tf.io.files import create_array, sync
-from flowpp_tf.io.gate import map_npy, read_json
+from flowpp_tf.io.files import create_array, sync, writing
+from flowpp_tf.io.gate import map_npy, read_json, reading
 from flowpp_tf.types import Path, Shape
 
 Arrays: TypeAlias = dict[str, np.ndarray]  # by split
 
 _IN_MEMORY = 16 << 20  # bytes; no cache is written if neither the files nor the decoded images exceed it
-_FORMAT = 1  # increase it when the same files are decoded to different images
-_CHUNK = 1024  # images
+_FORMAT = 2  # increase it when the same files are decoded to different images
 
 
 def default_cache_dir() -> pathlib.Path:
@@ -61,72 +59,68 @@ def decoded_images(
   identity: Any,
   counts: dict[str, int],
   image_shape: Shape,
-  fill: Callable[[Arrays], tuple[Mapping[str, int], dict[str, Any]]],
+  parts: Iterable[tuple[str, np.ndarray]],
   source_bytes: int = 0,
   cache_dir: Path | None = None,
   dtype: np.dtype | type = np.uint8,
+  about: dict[str, Any] | None = None,
 ) -> tuple[Arrays, dict[str, Any]]:
   """Return the images of each split of a source; decode them unless the cache has them.
 
   Args:
     name: readable name of the source.
     identity: JSON-serializable value that differs for different images.
-    counts: number of images in each split.
+    counts: number of images in each split, at most.
     image_shape: `(H, W, C)`.
-    fill: writes the images into the first rows of arrays `[count, H, W, C]`. It returns how many rows it has written
-      (of a split that is not named, all), and a JSON-serializable `dict` to store with the images.
+    parts: yields the images, each part with its split: `[n, H, W, C]`. Nothing is read of it if the cache has them.
     source_bytes: size of the source.
     cache_dir: folder of the cache; None for `default_cache_dir()`.
     dtype: of the images.
+    about: JSON-serializable `dict` to store with the images; `parts` may fill it.
 
   Returns:
-    Arrays or memory maps by split, and the `dict` from `fill`.
+    Arrays or memory maps by split, and the stored `about`.
 
   Raises:
     InputError (a ValueError): if the cache cannot be written or read.
   """
   shapes = {split: (count, *image_shape) for split, count in counts.items()}
-  size = np.dtype(dtype).itemsize * sum(map(np.prod, shapes.values()))
+  size = np.dtype(dtype).itemsize * sum(map(math.prod, shapes.values()))
+  about = {} if about is None else about
   if max(source_bytes, size) <= _IN_MEMORY:
     arrays = {split: np.empty(shape, dtype) for split, shape in shapes.items()}
-    written, about = fill(arrays)
-    return {split: array[: written.get(split)] for split, array in arrays.items()}, about
-  folder = cache_entry(name, [_FORMAT, image_shape, identity, np.dtype(dtype).name], cache_dir)
-  if not folder.exists():
-    _write(folder, shapes, fill, dtype)
-  try:
-    about = read_json(folder / "about.json")
-    arrays = {split: map_npy(folder / f"{split}.npy") for split in counts}
-    for split, array in arrays.items():
-      if array.dtype != dtype or array.shape[1:] != tuple(image_shape) or len(array) > counts[split]:
-        raise ValueError(f"{split}.npy holds {array.dtype} of shape {array.shape}")
-    return arrays, about
-  except (OSError, ValueError, EOFError) as error:
-    raise InputError(f"cache {str(folder)!r} cannot be read: {error}; delete it to decode again") from None
+    rows = _fill(arrays, parts)
+  else:
+    folder = cache_entry(name, [_FORMAT, image_shape, identity, np.dtype(dtype).name], cache_dir)
+    if not folder.exists():
+      _write(folder, shapes, dtype, size, parts, about)
+    with reading(folder, "delete it to decode again"):
+      rows, about = read_json(folder / "about.json")
+      arrays = {split: map_npy(folder / f"{split}.npy") for split in counts}
+  return {split: array[: rows[split]] for split, array in arrays.items()}, about
 
 
-def _write(folder, shapes, fill, dtype):
+def _fill(arrays, parts):
+  """Write each part behind the one before it, and return the number of rows that are written, by split."""
+  rows = dict.fromkeys(arrays, 0)
+  for split, images in parts:
+    end = rows[split] + len(images)
+    arrays[split][rows[split] : end] = images
+    rows[split] = end
+  return rows
+
+
+def _write(folder, shapes, dtype, size, parts, about):
   unfinished = folder.with_name(f".unfinished.{folder.name}.{uuid.uuid4().hex[:8]}")
-  size = size_text(np.dtype(dtype).itemsize * sum(map(math.prod, shapes.values())))
   try:
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    arrays = {split: create_array(unfinished / f"{split}.npy", dtype, shape) for split, shape in shapes.items()}
-  except OSError as error:
-    shutil.rmtree(unfinished, ignore_errors=True)
-    raise InputError(
-      f"{size} of decoded images cannot be written to the cache {str(folder.parent)!r}: {error.strerror}; give another "
-      "--cache_dir"
-    ) from None
-  logging.warning("decoding images into %s, only once: %s", folder, size)
-  try:
-    written, about = fill(arrays)
-    for split, count in written.items():
-      if count < len(arrays[split]):
-        arrays[split] = _shortened(unfinished / f"{split}.npy", arrays[split], count)
+    with writing(f"{size_text(size)} of decoded images in --cache_dir={str(folder.parent)!r}"):
+      unfinished.mkdir(parents=True)
+      arrays = {split: create_array(unfinished / f"{split}.npy", dtype, shape) for split, shape in shapes.items()}
+    logging.warning("decoding images into %s, only once: %s", folder, size_text(size))
+    rows = _fill(arrays, parts)
     for array in arrays.values():
       array.flush()
-    (unfinished / "about.json").write_text(json.dumps(about))
+    (unfinished / "about.json").write_text(json.dumps([rows, about]))
     for path in unfinished.iterdir():
       sync(path)
     try:
@@ -136,14 +130,3 @@ def _write(folder, shapes, fill, dtype):
         raise
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _shortened(path, array, count):
-  """Replace the file of an array by one with only the first rows, and return its map."""
-  temporary = path.with_name(f"shortened.{path.name}")
-  shortened = create_array(temporary, array.dtype, (count, *array.shape[1:]))
-  for start in range(0, count, _CHUNK):
-    end = min(start + _CHUNK, count)
-    shortened[start:end] = array[start:end]
-  os.replace(temporary, path)
-  return shortened

@@ -13,6 +13,7 @@ import collections
 from collections.abc import Callable
 import functools
 import hashlib
+import math
 import pathlib
 import re
 from typing import Any
@@ -25,17 +26,14 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
-from flowpp_tf.io import budget
 from flowpp_tf.io.gate import parse_json, read_text, reading
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
-_BYTES_OF_LINE = 400  # of memory, for a line of a file of splits
 _MOST_CROPS = 10_000  # in validation and in test
 _ENLARGED = "smaller than the model's images and enlarged, which makes their bits/dim low"
-_TOO_SMALL = "left out, as they are smaller than a crop"
 
 
 def load_folder(
@@ -72,146 +70,126 @@ def load_folder(
   levels = max(levels, 256)  # fewer bits are taken of all 8
   folder, names, kinds_left_out = open_folder(path, levels)
   splits = _read_splits(splits_file, set(names)) if splits_file else _hashed_splits(names, path)
-  files = {split: [folder / name for name in names] for split, names in splits.items()}
-  classes = _classes(splits, path) if labels else ()
-  identity = {split: cache.file_identity(paths, folder) for split, paths in files.items()}
-  source: list[Any] = [str(folder.resolve()), identity, levels]  # the levels say which values are errors
-  source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
+  named = [name for of_split in splits.values() for name in of_split]
+  class_of, classes = _classes(named, path) if labels else ({}, ())
+  sizes = _sizes(folder, named, image_shape[2], levels) if crops else {}
+  too_small = {name for name, size in sizes.items() if _is_too_small(size, image_shape)}
+  files = {split: [name for name in names if name not in too_small] for split, names in splits.items()}
   if crops:
-    sizes = _sizes(files, image_shape[2], levels)
-    # Photographs are the same for all sizes of crops, except for those that are left out.
-    source += ["photographs", [[_is_too_small(sizes[path], image_shape) for path in row] for row in files.values()]]
-    counts = {split: sum(height * width for height, width in map(sizes.get, paths)) for split, paths in files.items()}
-    shape = image_shape[2:]
+    counts = {split: sum(math.prod(sizes[name]) for name in names) for split, names in files.items()}
+    shape, ahead = image_shape[2:], 2
     read: Callable[..., Any] = functools.partial(_read_photograph, sizes=sizes)
   else:
-    counts, shape, read = {split: len(paths) for split, paths in files.items()}, image_shape, _read_fitted
-  read = functools.partial(read, image_shape=image_shape, levels=levels)
-  fill = functools.partial(_fill, files, read, max_bad_files, 2 if crops else 64)
+    counts, shape, ahead = {split: len(names) for split, names in files.items()}, image_shape, 64
+    read = _read_fitted
+  read = functools.partial(read, folder, image_shape=image_shape, levels=levels)
+  identity = {split: cache.file_identity([folder / name for name in names], folder) for split, names in files.items()}
+  source = [str(folder.resolve()), identity, levels]  # the levels say which values are errors
+  source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
+  about: dict[str, Any] = {"bad": {}, "remarks": collections.Counter()}
+  parts = _read_files(files, read, ahead, max_bad_files, about)
   arrays, about = cache.decoded_images(
-    folder.resolve().name, source, counts, shape, fill, source_bytes, cache_dir, dtype=pixel_dtype(levels)
+    folder.resolve().name, source, counts, shape, parts, source_bytes, cache_dir, pixel_dtype(levels), about
   )
   _report_bad(about["bad"], max_bad_files)
-  for split, array in arrays.items():
-    if not len(array):
-      large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
-      raise InputError(f"folder {str(path)!r}: no image of `{split}` can be read{large}")
-  kept = {split: np.delete(np.arange(len(paths)), about["skipped"][split]) for split, paths in files.items()}
-  train, validation, test = (
-    RandomCrops(
-      arrays[split],
-      [sizes[files[split][number]] for number in kept[split]],
-      image_shape,
-      None if split == "train" else _MOST_CROPS,
-    )
-    if crops
-    else arrays[split]
-    for split in SPLITS
-  )
-  left_out = len(names) - sum(map(len, files.values()))
-  notes = [
-    (f"left out, as {splits_file} does not name them: {left_out}", left_out),
-    (kinds_left_out, kinds_left_out and not splits_file),
-    (f"skipped, as they cannot be read: {len(about['bad'])}", about["bad"]),
-    *((f"{remark}: {count}", count) for remark, count in about["remarks"].items()),
-  ]
+  found = {split: [name for name in names if name not in about["bad"]] for split, names in files.items()}
+  if empty := [split for split in SPLITS if not found[split]]:
+    large = f" and is at least {image_shape[1]}x{image_shape[0]}" if crops else ""
+    raise InputError(f"folder {str(path)!r}: no image of `{empty[0]}` can be read{large}")
+  splits_of_images: dict[str, Any] = dict(arrays)
+  if crops:
+    for split, most in (("train", None), ("validation", _MOST_CROPS), ("test", _MOST_CROPS)):
+      sizes_of_split = [sizes[name] for name in found[split]]
+      splits_of_images[split] = RandomCrops(arrays[split], sizes_of_split, image_shape, most)
+  of_splits = {split: np.array([class_of[name] for name in found[split]]) for split in SPLITS} if labels else None
+  remarks = {
+    f"left out, as {splits_file} does not name them": len(names) - len(named),
+    "left out, as they are smaller than a crop": len(too_small),
+    "skipped, as they cannot be read": len(about["bad"]),
+    **about["remarks"],
+  }
+  notes = [kinds_left_out] if kinds_left_out and not splits_file else []
   return ImageDataset(
     f"folder:{folder.resolve().name}",
     levels,
-    train,
-    validation,
-    test,
-    notes=tuple(note for note, is_true in notes if is_true),
-    labels=_labels(splits, classes, kept) if labels else None,
+    train=splits_of_images["train"],
+    validation=splits_of_images["validation"],
+    test=splits_of_images["test"],
+    notes=(*notes, *(f"{remark}: {count}" for remark, count in remarks.items() if count)),
+    labels=of_splits,
     classes=classes,
   )
 
 
-def _classes(splits, path):
-  """Return the sorted names of the first folders below the data set's."""
-  names = [name for names in splits.values() for name in names]
+def _classes(names, path):
+  """Return the number of the class of each image by its name, and the names of the classes."""
   if unlabelled := next((name for name in names if "/" not in name), None):
     raise InputError(f"folder {str(path)!r}: image {unlabelled!r} must be in a subfolder named after its class")
-  return tuple(sorted({name.partition("/")[0] for name in names}))
-
-
-def _labels(splits, classes, kept):
-  """Return the labels of the images that are kept, by split."""
+  classes = tuple(sorted({name.partition("/")[0] for name in names}))
   numbers = {name: number for number, name in enumerate(classes)}
-  of_images = {split: [numbers[name.partition("/")[0]] for name in names] for split, names in splits.items()}
-  return {split: np.array(labels)[kept[split]] for split, labels in of_images.items()}
+  return {name: numbers[name.partition("/")[0]] for name in names}, classes
 
 
 # --- Reading the files ----------------------------------------------------------------------------
 
 
-def _fill(files, read, max_bad_files, ahead, arrays):
-  """Read files into the first rows of arrays by split; see `cache.decoded_images`.
+def _read_files(files, read, ahead, max_bad_files, about):
+  """Yield the split and the rows of each file.
 
   Args:
-    files: paths by split.
-    read: returns the rows of a path, or None for an image that is left out, and remarks about it.
-    max_bad_files: the maximum number of unreadable files to skip.
+    files: names by split.
+    read: returns the rows of a file, and remarks about it.
     ahead: how many files each thread reads ahead.
-    arrays: to write into.
+    max_bad_files: the maximum number of unreadable files to skip.
+    about: gets the reason of each unreadable file by its name, and how often there is each remark.
   """
 
-  def read_or_reason(path):
+  def read_or_error(name):
     try:
-      return read(path)
+      return read(name)
     except ImageFileError as error:
-      return f"{path} ({error.reason})"
+      return error
 
-  counts = dict.fromkeys(files, 0)
-  skipped: dict[str, list[int]] = {split: [] for split in files}
-  bad, remarks = [], collections.Counter[str]()
-  for split, paths in files.items():
-    for number, result in enumerate(images.parallel_map(read_or_reason, paths, ahead)):
-      rows, of_file = (None, []) if isinstance(result, str) else result
-      if isinstance(result, str):
-        bad.append(result)
-      remarks.update(of_file)
-      if rows is None:
-        skipped[split].append(number)
+  for split, names in files.items():
+    for name, result in zip(names, images.parallel_map(read_or_error, names, ahead)):
+      if isinstance(result, ImageFileError):
+        about["bad"][name] = result.reason
       else:
-        arrays[split][counts[split] : counts[split] + len(rows)] = rows
-        counts[split] += len(rows)
-  if len(bad) > max_bad_files:
-    _report_bad(bad, max_bad_files)
-  return counts, {"bad": bad, "skipped": skipped, "remarks": remarks}
+        rows, remarks = result
+        about["remarks"].update(remarks)
+        yield split, rows
+  if len(about["bad"]) > max_bad_files:
+    _report_bad(about["bad"], max_bad_files)
 
 
-def _read_fitted(path, image_shape, levels):
+def _read_fitted(folder, name, image_shape, levels):
   """Return an image of the shape, `[1, H, W, C]`, and remarks about it."""
-  image, is_enlarged = images.read_image(path, image_shape, levels=levels)
-  return image[np.newaxis], _parts_left_out(path, levels) + [_ENLARGED] * is_enlarged
+  image, is_enlarged = images.read_image(folder / name, image_shape, levels=levels)
+  return image[np.newaxis], _parts_left_out(folder / name, levels) + [_ENLARGED] * is_enlarged
 
 
-def _read_photograph(path, image_shape, levels, sizes):
-  """Return the pixels of an image in its own size, `[H W, C]`, or None if it is smaller than a crop, and remarks."""
-  if _is_too_small(sizes[path], image_shape):
-    return None, [_TOO_SMALL]
-  image = images.read_photograph(path, image_shape[2], levels)
-  if image.shape[:2] != sizes[path]:
-    raise ImageFileError(f"{str(path)!r}: its size has changed", "its size has changed")
-  return image.reshape(-1, image_shape[2]), _parts_left_out(path, levels)
+def _read_photograph(folder, name, image_shape, levels, sizes):
+  """Return the pixels of an image in its own size, `[H W, C]`, and remarks about it."""
+  image = images.read_photograph(folder / name, image_shape[2], levels)
+  if image.shape[:2] != sizes[name]:
+    raise ImageFileError(f"{name!r}: its size has changed", "its size has changed")
+  return image.reshape(-1, image_shape[2]), _parts_left_out(folder / name, levels)
 
 
 def _parts_left_out(path, levels):
   return [f"of {what}" for what in images.parts_left_out(path, levels)]
 
 
-def _sizes(files, channels, levels):
-  """Return (height, width) of image files by path, (0, 0) of those that cannot be read."""
+def _sizes(folder, names, channels, levels):
+  """Return (height, width) of image files by name, (0, 0) of those that cannot be read."""
 
-  def size(path):
+  def size(name):
     try:
-      return images.upright_size(path, channels, levels)[::-1]
+      return images.upright_size(folder / name, channels, levels)[::-1]
     except ImageFileError:  # reading it will say why
       return 0, 0
 
-  paths = [path for paths in files.values() for path in paths]
-  return dict(zip(paths, images.parallel_map(size, paths)))
+  return dict(zip(names, images.parallel_map(size, names)))
 
 
 def _is_too_small(size, image_shape):
@@ -222,9 +200,10 @@ def _is_too_small(size, image_shape):
 def _report_bad(bad, max_bad_files):
   if len(bad) > max_bad_files:
     files = f"{len(bad)} image file{'s' * (len(bad) > 1)} cannot be read"
-    raise InputError(f"{files}, more than --max_bad_files={max_bad_files}: {', '.join(bad)}")
-  for file in bad:
-    logging.warning("skipped, as it cannot be read: %s", file)
+    reasons = ", ".join(f"{name} ({reason})" for name, reason in bad.items())
+    raise InputError(f"{files}, more than --max_bad_files={max_bad_files}: {reasons}")
+  for name, reason in bad.items():
+    logging.warning("skipped, as it cannot be read: %s (%s)", name, reason)
 
 
 # --- Splits ---------------------------------------------------------------------------------------
@@ -253,25 +232,19 @@ def _read_splits(splits_file, present):
   with reading(splits_file, 'expected lines such as "train a.png", or JSON {"train": ["a.png", ...], ...}'):
     text = read_text(pathlib.Path(splits_file).expanduser())
     if str(splits_file).lower().endswith(".json"):
-      rows = [(repr(split), split, str(name)) for split, names in parse_json(text).items() for name in names]
+      rows = [(split, str(name)) for split, names in parse_json(text).items() for name in names]
     else:
-      lines = text.count("\n") + 1
-      budget.claim("memory", _BYTES_OF_LINE * lines, f"a table of {lines:,} lines")
-      parts = (re.split(r"[\s,;]+", line.strip(), maxsplit=1) for line in text.splitlines())
-      rows = [(f"line {number}", part[0], "".join(part[1:])) for number, part in enumerate(parts, 1) if part[0]]
-      rows = rows[1:] if rows and rows[0][1].lower() == "split" else rows  # a header
+      rows = re.findall(r"^[ \t]*([^\s,;]+)[ \t,;]*(.*)", text, re.MULTILINE)
+      if rows and rows[0][0].lower() == "split":  # a header
+        rows = rows[1:]
   splits: dict[str, list[str]] = {split: [] for split in SPLITS}
-  seen = set()
-  for where, split, name in rows:
+  for split, name in rows:
     name = name.strip().strip('"')
-    where = f"{str(splits_file)!r}, {where}:"
     if split not in SPLITS:
-      raise InputError(f"{where} unknown split {split!r}; expected one of {', '.join(SPLITS)}")
+      raise InputError(f"{str(splits_file)!r}: unknown split {split!r}; expected one of {', '.join(SPLITS)}")
     if name not in present:
-      raise InputError(f"{where} no image {name!r} in the folder; expected a path below it")
-    if name in seen:
-      raise InputError(f"{where} {name!r} is named twice")
-    seen.add(name)
+      raise InputError(f"{str(splits_file)!r}: {name!r} is not an image of the folder, or is named twice")
+    present.remove(name)
     splits[split].append(name)
   if empty := [split for split, names in splits.items() if not names]:
     raise InputError(f"{str(splits_file)!r} names no image for {empty[0]!r}")

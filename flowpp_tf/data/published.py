@@ -382,16 +382,11 @@ def _read_folder(path, shape, cache_dir):
   names = image_files(path)
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
-
-  def fill(arrays):
-    decode = lambda item: (item[0], decode_exactly(path, item[1], path / item[1], shape))
-    for row, image in images.parallel_map(decode, enumerate(names)):
-      arrays["images"][row] = image
-    return {}, {}
-
+  decode = lambda name: ("images", decode_exactly(path, name, path / name, shape)[np.newaxis])
+  parts = images.parallel_map(decode, names)
   identity = cache.file_identity([path / name for name in names])
   size = sum(row[1] for row in identity)
-  arrays, _ = cache.decoded_images(path.name, identity, {"images": len(names)}, shape, fill, size, cache_dir)
+  arrays, _ = cache.decoded_images(path.name, identity, {"images": len(names)}, shape, parts, size, cache_dir)
   return arrays["images"]
 
 

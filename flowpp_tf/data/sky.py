@@ -59,16 +59,10 @@ _WHAT = "the data set 'sky16'"
 def frames(cache_dir: Path | None = None) -> dict[str, np.ndarray]:
   """Return the frames of each split, uint16 `[N, SIDE, SIDE, 1]`."""
   check_extra("galsim", "sky", _WHAT)
-
-  def fill(arrays):
-    for split, array in arrays.items():
-      for i, row in enumerate(array):
-        row[..., 0] = frame(split, i)
-    return {}, {}
-
   version = import_extra("galsim", "sky", _WHAT).__version__
+  parts = ((split, frame(split, i)[np.newaxis, ..., np.newaxis]) for split, n in FRAMES.items() for i in range(n))
   return cache.decoded_images(
-    "sky16", [_VERSION, version], FRAMES, (SIDE, SIDE, 1), fill, cache_dir=cache_dir, dtype=np.uint16
+    "sky16", [_VERSION, version], FRAMES, (SIDE, SIDE, 1), parts, cache_dir=cache_dir, dtype=np.uint16
   )[0]
 
 

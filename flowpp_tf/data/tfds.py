@@ -307,13 +307,12 @@ def _read(builder, image_shape, crop, cache_dir):
     found = ", ".join(builder.info.splits)
     raise InputError(f"{builder.info.full_name} has no split 'train'; it has {found}")
 
-  def fill(arrays):
-    for split, array in arrays.items():
-      fit = functools.partial(_fit, image_shape=tuple(image_shape), crop=crop)
-      for row, image in enumerate(images.parallel_map(fit, _examples(builder, split, feature))):
-        array[row] = image
-    return {}, {}
-
+  fit = functools.partial(_fit, image_shape=tuple(image_shape), crop=crop)
+  parts = (
+    (split, image[np.newaxis])
+    for split in counts
+    for image in images.parallel_map(fit, _examples(builder, split, feature))
+  )
   files = sorted(
     (path.name, path.stat().length, path.stat().mtime)  # an epath: the data may be in a bucket
     for path in builder.data_path.iterdir()
@@ -321,14 +320,12 @@ def _read(builder, image_shape, crop, cache_dir):
   )
   identity = [str(builder.data_path), feature, crop, files]
   name = builder.info.full_name
-  arrays, _ = cache.decoded_images(name, identity, counts, image_shape, fill, cache_dir=cache_dir)
+  arrays, _ = cache.decoded_images(name, identity, counts, image_shape, parts, cache_dir=cache_dir)
   is_deep = np.dtype(spec.np_dtype) == np.uint16
   return arrays, ("of 16 bits, of which the upper 8 are read",) if is_deep else ()
 
 
 def _fit(image, image_shape, crop):
-  if image.shape == image_shape and image.dtype == np.uint8 and not crop:
-    return image
   if image.dtype == np.uint16:
     image = (image >> 8).astype(np.uint8)
   image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
