@@ -18,7 +18,7 @@ import numpy as np
 from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import SPLITS, ImageDataset, Images
-from flowpp_tf.data.random_crops import RandomCrops
+from flowpp_tf.data.random_crops import RandomCrops, crops_of
 from flowpp_tf.types import Shape
 
 _TEST_DIGITS, _VALIDATION_DIGITS = 180, 90  # a tenth, and enough to choose a checkpoint by
@@ -30,7 +30,6 @@ _PHOTOGRAPHS = {  # all colour photographs of both packages, except the right ey
 }
 # The class of a picture: the kind of the cell, and how probable a defect is, in thirds.
 ELPV_CLASSES = tuple(f"{kind} {third}/3" for kind in ("mono", "poly") for third in range(4))
-_REMAINDERS = {"train": (0, 1, 2, 4, 5, 6, 8, 9), "validation": (3,), "test": (7,)}
 _VALIDATION_PIXELS = 2048 * 32 * 32  # as many as a validation needs; all would take longer than the steps between
 
 
@@ -58,21 +57,21 @@ def photos(crops: bool = False) -> ImageDataset:
   Args:
     crops: whether the training split is `RandomCrops`: each step takes other crops.
   """
+  splits: dict[str, Images] = {}
   seen: set[bytes] = set()
-  splits = []
-  photographs = packaged_photographs()
-  for of_split in photographs.values():
-    cut = {patch.tobytes(): patch for photograph in of_split.values() for patch in _patches(photograph)}
-    splits.append(np.stack([patch for key, patch in cut.items() if key not in seen]))
+  photographs = {split: _crops(list(of_split.values())) for split, of_split in packaged_photographs().items()}
+  for split, patches in photographs.items():
+    cut = {patch.tobytes(): patch for patch in patches[:]}
+    splits[split] = np.stack([patch for key, patch in cut.items() if key not in seen])
     seen.update(cut)
-  patches, validation, test = splits
-  train: Images = patches
   if crops:
-    whole = photographs["train"].values()
-    train = RandomCrops(
-      np.concatenate([image.reshape(-1, 3) for image in whole]), [image.shape[:2] for image in whole], test.shape[1:]
-    )
-  return ImageDataset("photos", levels=256, train=train, validation=validation, test=test)
+    splits["train"] = photographs["train"]
+  return ImageDataset("photos", 256, splits["train"], splits["validation"], splits["test"])
+
+
+def _crops(photographs):
+  pixels = np.concatenate([photograph.reshape(-1, 3) for photograph in photographs])
+  return RandomCrops(pixels, [photograph.shape[:2] for photograph in photographs], (_PATCH, _PATCH, 3))
 
 
 def packaged_photographs() -> dict[str, dict[str, np.ndarray]]:
@@ -86,13 +85,6 @@ def _photograph(name):
     return import_extra("sklearn.datasets", "data", what).load_sample_image(f"{name}.jpg")
   source = import_extra("skimage.data", "data", what)
   return source.stereo_motorcycle()[0] if name == "motorcycle" else getattr(source, name)()
-
-
-def _patches(photograph):
-  rows, columns = photograph.shape[0] // _PATCH, photograph.shape[1] // _PATCH
-  cropped = photograph[: rows * _PATCH, : columns * _PATCH]
-  patches = cropped.reshape(rows, _PATCH, columns, _PATCH, 3).swapaxes(1, 2)
-  return patches.reshape(-1, _PATCH, _PATCH, 3)
 
 
 def elpv(image_shape: Shape | None = None, crops: bool = False, labels: bool = False) -> ImageDataset:
@@ -111,7 +103,8 @@ def elpv(image_shape: Shape | None = None, crops: bool = False, labels: bool = F
   shape = whole if image_shape is None else tuple(image_shape)
   if shape[2] != 1 or shape[0] > whole[0] or shape[1] > whole[1]:
     raise InputError(f"data set 'elpv' has pictures of {whole}, which have no crops of {shape}")
-  rows = {name: np.flatnonzero(np.isin(np.arange(len(pictures)) % 10, rest)) for name, rest in _REMAINDERS.items()}
+  remainder = np.arange(len(pictures)) % 10
+  rows = {"train": (remainder != 3) & (remainder != 7), "validation": remainder == 3, "test": remainder == 7}
   if shape == whole:
     classes = np.rint(3 * defects).astype(int) + 4 * (kinds == "poly")
     return ImageDataset(
@@ -124,13 +117,9 @@ def elpv(image_shape: Shape | None = None, crops: bool = False, labels: bool = F
   if labels:
     raise InputError(f"data set 'elpv' has labels for whole pictures of {whole}, not for parts of {shape}")
   most = {"validation": max(_VALIDATION_PIXELS // math.prod(shape), 1)}
-  cut = {name: _tiles(pictures[index], shape, most.get(name)) for name, index in rows.items()}
+  cut = {name: crops_of(pictures[index], shape, most.get(name)) for name, index in rows.items()}
   train, validation, test = (cut[name] if crops else cut[name][:] for name in SPLITS)
   return ImageDataset("elpv", 256, train, validation, test)
-
-
-def _tiles(pictures, shape, most):
-  return RandomCrops(pictures.reshape(-1, 1), [pictures.shape[1:3]] * len(pictures), shape, most)
 
 
 @functools.cache

@@ -40,13 +40,13 @@ def power_spectrum(
   """
   check_count("size", size, high=2**14)
   check_number("corner", corner, 0.0, ends=False)
-  amplitude, slope = (as_array(name, value) for name, value in (("amplitude", amplitude), ("slope", slope)))
+  amplitude = as_array("amplitude", amplitude).astype(np.float64)[..., np.newaxis, np.newaxis]
+  slope = as_array("slope", slope).astype(np.float64)[..., np.newaxis, np.newaxis]
   if not np.all(amplitude > 0):
     raise InputError(f"`amplitude` must be positive, got {amplitude.min()}")
   k = np.fft.fftfreq(size, 1 / size)
   squares = (k[:, np.newaxis] ** 2 + k**2) / corner**2
-  expand = lambda value: np.asarray(value, np.float64)[..., np.newaxis, np.newaxis]
-  return expand(amplitude) * (1 + squares) ** (-expand(slope) / 2)
+  return amplitude * (1 + squares) ** (-slope / 2)
 
 
 @check_arguments
@@ -99,7 +99,8 @@ def fields_of_noise(noise: TensorLike, spectrum: np.ndarray) -> np.ndarray:
     >>> fields_of_noise(np.random.normal(size=[3, 8, 8]), power_spectrum(8)).shape
     (3, 8, 8, 1)
   """
-  spectrum, noise = _checked_spectrum(spectrum), as_array("noise", noise)
+  spectrum = _checked_spectrum(spectrum)
+  noise = as_array("noise", noise)
   check_shape("noise", noise.shape[-2:], spectrum.shape[-2:], "H")
   return _fields(noise, spectrum)
 
@@ -133,11 +134,13 @@ class GaussianFields(ImageSource):
     self.shape = (count, *self.spectrum.shape, 1)
 
   def __getitem__(self, index: Any) -> np.ndarray:
-    chosen = _indices(index, len(self))
+    numbers = range(len(self))  # an array of them may be more than memory holds
+    chosen = np.asarray(numbers[index] if isinstance(index, slice) else index)
     noise = np.empty([chosen.size, *self.spectrum.shape])
-    for row, n in zip(noise, chosen.ravel().tolist()):
+    for row, n in zip(noise, chosen.ravel()):
       # Philox counts its draws in the lowest word: another highest word is another stream.
-      row[...] = np.random.Generator(np.random.Philox(key=self._seed, counter=[0, 0, 0, n])).normal(size=row.shape)
+      stream = np.random.Philox(key=self._seed, counter=[0, 0, 0, numbers[n]])
+      row[...] = np.random.Generator(stream).normal(size=row.shape)
     return _fields(noise, self.spectrum).reshape(*chosen.shape, *self.shape[1:])
 
 
@@ -153,16 +156,6 @@ def _checked_spectrum(spectrum, shape=None):
   if not np.allclose(spectrum, opposite, rtol=1e-6, atol=0):
     raise InputError("`spectrum` must be even, the same for k and -k, or its fields would not be real")
   return spectrum
-
-
-def _indices(index, count):
-  """The numbers of the fields that an index of NumPy chooses; the fields may be more than memory holds."""
-  if isinstance(index, slice):
-    return np.arange(*index.indices(count))
-  numbers = np.asarray(index)
-  if numbers.dtype.kind not in "iu" or np.any((numbers < -count) | (numbers >= count)):
-    raise IndexError(f"index must be integers below {count}, got {index!r}")
-  return np.where(numbers < 0, numbers + count, numbers)
 
 
 def random_field(real_valued: bool = True) -> ImageDataset:

@@ -13,15 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flowpp_tf.core.checks import (
-  INT32_MAX,
-  as_array,
-  check_arguments,
-  check_count,
-  check_not_masked,
-  check_shape_of_images,
-  shown,
-)
+from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count, check_shape_of_images, shown
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.source import Images, ImageSource, ReducedBits
 from flowpp_tf.tiles.neighbours import OFFSETS
@@ -69,17 +61,21 @@ class RandomCrops(ImageSource):
     levels: int | None = None,
     edges: bool = False,
   ) -> None:
+    pixels = as_array("pixels", pixels)
     _check(pixels, sizes, image_shape, most, levels)
+    self._arguments = pixels, sizes, image_shape, most
     self.dtype = pixels.dtype
-    self.neighbours, self.levels = neighbours, levels or np.iinfo(pixels.dtype).max + 1
-    self._arguments, self._edges = (pixels, sizes, image_shape, most), edges
-    ends = np.cumsum(np.prod(sizes, axis=1, dtype=np.int64))
-    parts = (pixels[end - rows * columns : end] for end, (rows, columns) in zip(ends, sizes))
-    self._photographs = [part.reshape(*size, -1) for part, size in zip(parts, sizes)]
+    self.neighbours = neighbours
+    self.levels = levels or np.iinfo(pixels.dtype).max + 1
+    self._edges = edges
+    sides = np.asarray(sizes)
+    ends = np.cumsum(np.prod(sides, axis=1, dtype=np.int64))
+    self._photographs = [part.reshape(*size, -1) for part, size in zip(np.split(pixels, ends[:-1]), sides)]
     self._size = np.asarray(image_shape[:2])
-    self._positions = _Numbering(np.asarray(sizes) - self._size + 1)
-    self._grid = _Numbering(-(-np.asarray(sizes) // self._size) if edges else np.asarray(sizes) // self._size)
-    self.shape = (self._grid.count if most is None else min(most, self._grid.count), *image_shape)
+    self._positions = _Numbering(sides - self._size + 1)
+    self._grid = _Numbering(-(-sides // self._size) if edges else sides // self._size)
+    count = self._grid.count if most is None else min(most, self._grid.count)
+    self.shape = count, *image_shape
 
   def __getitem__(self, index: Any) -> np.ndarray:
     chosen = np.arange(len(self))[index]
@@ -134,24 +130,28 @@ class RandomCrops(ImageSource):
       The neighbours of each crop in the order of `OFFSETS` and the crop itself, `[B, 4, H, W, C]`, edges of photographs
       repeated; and whether the photograph has these neighbours, bool `[B, 3]`.
     """
-    regions = np.empty((len(places.photographs), len(OFFSETS) + 1, *self.shape[1:]), self.dtype)
-    for region, number, corner, flip in zip(
-      regions, *places, np.zeros(len(regions), bool) if mirrored is None else mirrored
-    ):
-      photograph = self._photographs[number][:, ::-1] if flip else self._photographs[number]
-      for tile, offset in zip(region, (*OFFSETS, (0, 0))):
-        rows, columns = (
-          np.clip(start + np.arange(size), 0, most - 1)
-          for start, size, most in zip(corner + offset * self._size, self._size, photograph.shape)
-        )
-        tile[...] = photograph[rows[:, np.newaxis], columns]
-    return regions, np.stack([np.all(places.corners + offset * self._size >= 0, axis=1) for offset in OFFSETS], axis=1)
+    offsets = self._size * (*OFFSETS, (0, 0))
+    regions = np.empty((len(places.photographs), len(offsets), *self.shape[1:]), self.dtype)
+    for n, (number, corner) in enumerate(zip(*places)):
+      photograph = self._photographs[number]
+      if mirrored is not None and mirrored[n]:
+        photograph = photograph[:, ::-1]
+      for region, (top, left) in zip(regions[n], corner + offsets):
+        rows = np.clip(top + np.arange(self._size[0]), 0, photograph.shape[0] - 1)
+        columns = np.clip(left + np.arange(self._size[1]), 0, photograph.shape[1] - 1)
+        region[...] = photograph[rows[:, np.newaxis], columns]
+    present = np.all(places.corners[:, np.newaxis] + offsets[:-1] >= 0, axis=-1)
+    return regions, present
 
   def inside(self, indices: np.ndarray) -> np.ndarray:
     """Return the rows and columns of crops of the grid that lie inside of their photographs, int64 `[B, 2]`."""
     which, corners = self.grid_places(indices)
-    sizes = np.array([self._photographs[number].shape[:2] for number in which]).reshape(len(which), 2)
-    return np.minimum(sizes - corners, self._size)
+    return np.minimum(np.asarray(self._arguments[1])[which] - corners, self._size)
+
+
+def crops_of(pictures: np.ndarray, image_shape: Shape, most: int | None = None) -> RandomCrops:
+  """Return the `RandomCrops` of pictures of one size, `[N, H, W, C]`."""
+  return RandomCrops(pictures.reshape(-1, pictures.shape[-1]), [pictures.shape[1:3]] * len(pictures), image_shape, most)
 
 
 def photographs_of(images: Images) -> RandomCrops | None:
@@ -171,12 +171,11 @@ def _check(pixels, sizes, image_shape, most, levels):
   check_shape_of_images("image_shape", image_shape)
   if most is not None:
     check_count("most", most, high=INT32_MAX)
-  check_not_masked("pixels", pixels)
   array = as_array("sizes", sizes, [None, 2])
   if array.dtype.kind not in "iu" or not np.all(array >= image_shape[:2]):
     raise InputError(f"`sizes` must be integers of at least {tuple(image_shape[:2])}, got {sizes}")
   expected = int(np.sum(np.prod(array, axis=1))), image_shape[2]
-  if getattr(pixels, "dtype", None) not in (np.uint8, np.uint16) or pixels.shape != expected:
+  if pixels.dtype not in (np.uint8, np.uint16) or pixels.shape != expected:
     raise InputError(f"`pixels` must be uint8 or uint16 of shape {expected}, as `sizes` says, got {shown(pixels)}")
   if levels is not None:
     check_count("levels", levels, 2, np.iinfo(pixels.dtype).max + 1)

@@ -14,11 +14,11 @@ import math
 
 import numpy as np
 
-from flowpp_tf.core.environment import check_extra, import_extra
+from flowpp_tf.core.environment import import_extra
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache
-from flowpp_tf.data.dataset import ImageDataset, Images
-from flowpp_tf.data.random_crops import RandomCrops
+from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.data.random_crops import crops_of
 from flowpp_tf.types import Path, Shape
 
 SIDE = 256  # pixels
@@ -46,11 +46,10 @@ def sky16(image_shape: Shape | None = None, crops: bool = False, cache_dir: Path
   height, width, channels = image_shape or (SIDE, SIDE, 1)
   if channels != 1 or max(height, width) > SIDE:
     raise InputError(f"`image_shape` must be one of at most ({SIDE}, {SIDE}, 1) for sky16, got {image_shape}")
-  splits = {
-    split: _cut(whole, (height, width), crops and split == "train") for split, whole in frames(cache_dir).items()
-  }
+  splits = {split: crops_of(whole, (height, width, 1)) for split, whole in frames(cache_dir).items()}
+  train = splits["train"] if crops else splits["train"][:]
   version = f"galsim {import_extra('galsim', 'sky', _WHAT).__version__}"
-  return ImageDataset("sky16", LEVELS, splits["train"], splits["validation"], splits["test"], version=version)
+  return ImageDataset("sky16", LEVELS, train, splits["validation"][:], splits["test"][:], version=version)
 
 
 _WHAT = "the data set 'sky16'"
@@ -58,20 +57,11 @@ _WHAT = "the data set 'sky16'"
 
 def frames(cache_dir: Path | None = None) -> dict[str, np.ndarray]:
   """Return the frames of each split, uint16 `[N, SIDE, SIDE, 1]`."""
-  check_extra("galsim", "sky", _WHAT)
   version = import_extra("galsim", "sky", _WHAT).__version__
   parts = ((split, frame(split, i)[np.newaxis, ..., np.newaxis]) for split, n in FRAMES.items() for i in range(n))
   return cache.decoded_images(
     "sky16", [_VERSION, version], FRAMES, (SIDE, SIDE, 1), parts, cache_dir=cache_dir, dtype=np.uint16
   )[0]
-
-
-def _cut(whole: np.ndarray, size: tuple[int, int], crops: bool) -> Images:
-  if crops:
-    return RandomCrops(whole.reshape(-1, 1), [(SIDE, SIDE)] * len(whole), (*size, 1))
-  (height, width), rows, columns = size, SIDE // size[0], SIDE // size[1]
-  inside = whole[:, : rows * height, : columns * width]
-  return inside.reshape(-1, rows, height, columns, width, 1).swapaxes(2, 3).reshape(-1, height, width, 1)
 
 
 def frame(split: str, index: int) -> np.ndarray:
@@ -89,18 +79,17 @@ def scene(split: str, index: int) -> np.ndarray:
   log_uniform = lambda low, high: math.exp(rng.uniform(math.log(low), math.log(high)))
   psf = galsim.Moffat(beta=3.0, fwhm=rng.uniform(2.5, 4.0))
   image = galsim.ImageD(SIDE, SIDE)
-  for kind, mean in (("star", _STARS), ("galaxy", _GALAXIES)):
-    for _ in range(rng.poisson(mean)):
-      place = galsim.PositionD(*rng.uniform(0.5, SIDE + 0.5, 2))
-      if kind == "star":
-        thing = psf.withFlux(log_uniform(*_STAR_FLUX))
-      else:
-        disc = galsim.Exponential(half_light_radius=rng.uniform(1.5, 6.0), flux=log_uniform(*_GALAXY_FLUX))
-        disc = disc.shear(g=rng.uniform(0, 0.5), beta=rng.uniform(0, math.pi) * galsim.radians)
-        thing = galsim.Convolve(disc, psf)
-      thing.drawImage(
-        image, scale=1.0, center=place, add_to_image=True, method="auto" if kind == "galaxy" else "no_pixel"
-      )
+  position = lambda: galsim.PositionD(*rng.uniform(0.5, SIDE + 0.5, 2))
+  for _ in range(rng.poisson(_STARS)):
+    place = position()
+    star = psf.withFlux(log_uniform(*_STAR_FLUX))
+    star.drawImage(image, scale=1.0, center=place, add_to_image=True, method="no_pixel")
+  for _ in range(rng.poisson(_GALAXIES)):
+    place = position()
+    disc = galsim.Exponential(half_light_radius=rng.uniform(1.5, 6.0), flux=log_uniform(*_GALAXY_FLUX))
+    disc = disc.shear(g=rng.uniform(0, 0.5), beta=rng.uniform(0, math.pi) * galsim.radians)
+    galaxy = galsim.Convolve(disc, psf)
+    galaxy.drawImage(image, scale=1.0, center=place, add_to_image=True, method="auto")
   y, x = np.mgrid[:SIDE, :SIDE] / SIDE - 0.5
   slope = rng.uniform(-0.1, 0.1, 2)
   sky = log_uniform(*_SKY) * (1 + slope[0] * x + slope[1] * y)
