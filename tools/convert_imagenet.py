@@ -5,8 +5,8 @@
 
 writes train_32x32.npy and valid_32x32.npy. Each file is one of
 
-    .npz                       one array under any name
-    .tar, .tar.gz, .tgz, .zip  PNG files of exactly the size that the name says, in the order of their names
+    .npz                                 one array under any name
+    .tar, .tar.gz, .tgz, .zip, a folder  PNG files of exactly the size that the name says, in the order of their names
 """
 
 import io
@@ -23,10 +23,10 @@ import numpy as np
 
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import images
-from flowpp_tf.data.published import OTHER_FORMS, check_array, decode_exactly
+from flowpp_tf.data.published import OTHER_FORMS, check_array
 from flowpp_tf.io.files import create_array, replace_file
 from flowpp_tf.io.gate import check_sizes, open_regular, reading
-from flowpp_tf.io.image_folder import SUFFIXES
+from flowpp_tf.io.image_folder import SUFFIXES, image_files
 
 _ROWS = 1024  # per read
 _MOST_BYTES = 1 << 20  # of an image of 64x64 pixels
@@ -40,9 +40,12 @@ def convert(file: str | pathlib.Path) -> pathlib.Path:
     OSError: if the .npy file cannot be written.
   """
   path = pathlib.Path(file)
-  match = re.fullmatch(r"((?:train|valid)_(32|64)x\2)(\..*)", path.name)
-  if not match or match[3] not in OTHER_FORMS:
-    raise InputError(f"{str(path)!r} must have a name such as train_32x32 with one of {', '.join(OTHER_FORMS)}")
+  match = re.fullmatch(r"((?:train|valid)_(32|64)x\2)(\..*)?", path.name)
+  form = match and (match[3] or "")
+  if not match or form not in OTHER_FORMS:
+    raise InputError(
+      f"{str(path)!r} must have a name such as train_32x32, or that with one of {', '.join(OTHER_FORMS[1:])}"
+    )
   shape = (int(match[2]), int(match[2]), 3)
   target = path.with_name(f"{match[1]}.npy")
   if target.exists():
@@ -50,8 +53,9 @@ def convert(file: str | pathlib.Path) -> pathlib.Path:
 
   def write(temporary):
     with reading(path):
-      open_regular(path).close()
-      read = {".npz": _of_npz, ".zip": _of_zip}.get(match[3], _of_tar)
+      if form:
+        open_regular(path).close()
+      read = {"": _of_folder, ".npz": _of_npz, ".zip": _of_zip}.get(form, _of_tar)
       count, parts = read(path, shape)
     array = create_array(temporary, np.uint8, (count, *shape))
     with reading(path):
@@ -63,8 +67,13 @@ def convert(file: str | pathlib.Path) -> pathlib.Path:
   return target
 
 
+def _of_folder(path, shape):
+  """Return the number of images, and an iterator of rows with their images; so do the other three."""
+  names = image_files(path)
+  return _decoded(path, shape, names, ((row, name, path / name) for row, name in enumerate(names)))
+
+
 def _of_zip(path, shape):
-  """Return the number of images, and an iterator of rows with their images; so do the other two."""
   with zipfile.ZipFile(path) as archive:
     for member in filter(lambda member: _is_image(member.filename), archive.infolist()):
       _check_member(path, member.filename, member.file_size)
@@ -133,7 +142,15 @@ def _read_header(path, file, shape):
 def _decoded(path, shape, names, opened):
   if not names:
     raise InputError(f"{str(path)!r} has no image files")
-  decode = lambda item: (item[0], decode_exactly(path, item[1], item[2], shape))
+
+  def decode(item):
+    row, name, file = item
+    image = images.read_photograph(file, shape[2], name=f"{path}: {name}")
+    if image.shape != shape:
+      found = f"{image.shape[1]}x{image.shape[0]}"
+      raise InputError(f"{str(path)!r}: {name} must have {shape[1]}x{shape[0]} pixels, got {found}")
+    return row, image
+
   return len(names), images.parallel_map(decode, opened)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from flowpp_tf.core.checks import check_pixels, pixel_dtype, real_dtype
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset
+from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset, as_labels
 from flowpp_tf.io.gate import map_npy, read_npz, reading
 from flowpp_tf.types import Path, Shape
 
@@ -27,10 +27,10 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
   """
   label_names = {split: f"{split}_labels" for split in SPLITS} if labels else {}
   arrays = read_npz(pathlib.Path(path).expanduser(), (*SPLITS, *label_names.values()))
-  of_images = {split: arrays.pop(name) for split, name in label_names.items()}
-  for split, array in of_images.items():
-    _check_kind(path, label_names[split], array, real_valued=False)
-  num_classes = 1 + max((int(array.max(initial=0)) for array in of_images.values()), default=-1)
+  of_images = {}
+  for split, name in label_names.items():
+    of_images[split] = as_labels(arrays[name], len(arrays[split]), f" of {split} in {str(path)!r}")
+  num_classes = max((1 + int(array.max()) for array in of_images.values()), default=0)
   if num_classes > MOST_CLASSES:
     raise InputError(f"{str(path)!r}: labels must be less than {MOST_CLASSES:,}, got {num_classes - 1:,}")
   train, validation, test = (_images(path, split, arrays[split], None if real_valued else levels) for split in SPLITS)
@@ -74,7 +74,9 @@ def load_array(path: Path, levels: int | None, image_shape: Shape | None = None)
 
 def _images(path, name, array, levels):
   """Return images of a file in the dtype of a data set."""
-  _check_kind(path, name, array, levels is None)
+  kind = "real numbers" if levels is None else "integers"
+  if array.dtype.kind not in ("iuf" if levels is None else "iu"):
+    raise InputError(f"{str(path)!r}: `{name}` must hold {kind}, got {array.dtype}")
   array = array[..., np.newaxis] if array.ndim == 3 else array
   if array.ndim != 4:
     raise InputError(f"{str(path)!r}: `{name}` must be of shape [N, H, W, C] or [N, H, W], got {array.shape}")
@@ -83,10 +85,3 @@ def _images(path, name, array, levels):
   except InputError as error:
     raise InputError(f"{str(path)!r}: {error}") from None
   return array.astype(real_dtype(array.dtype) if levels is None else pixel_dtype(levels), copy=False)
-
-
-def _check_kind(path, name, array, real_valued):
-  if array.dtype.kind not in ("iuf" if real_valued else "iu"):
-    raise InputError(
-      f"{str(path)!r}: `{name}` must hold {'real numbers' if real_valued else 'integers'}, got {array.dtype}"
-    )

@@ -30,16 +30,15 @@ _IN_MEMORY = 16 << 20  # bytes; no cache is written if neither the files nor the
 _FORMAT = 2  # increase it when the same files are decoded to different images
 
 
-def default_cache_dir() -> pathlib.Path:
-  """Return the folder `flowpp_tf` in the user's cache folder."""
-  return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "flowpp_tf"
-
-
 def cache_entry(name: str, identity: Any, cache_dir: Path | None = None) -> pathlib.Path:
-  """Return the path in the cache of what a JSON-serializable value identifies; `name` is for the reader of a list."""
+  """Return the path in the cache of what a JSON-serializable value identifies; `name` is for the reader of a list.
+
+  The cache is `cache_dir`, or the folder `flowpp_tf` in the user's cache folder.
+  """
+  folder = cache_dir or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "flowpp_tf")
   digest = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
   label = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:50]  # a name has 255 bytes at most
-  return pathlib.Path(cache_dir or default_cache_dir()).expanduser() / f"{label}-{digest[:16]}"
+  return pathlib.Path(folder).expanduser() / f"{label}-{digest[:16]}"
 
 
 def file_identity(paths: list[pathlib.Path], root: Path | None = None) -> list[list[Any]]:
@@ -74,7 +73,7 @@ def decoded_images(
     image_shape: `(H, W, C)`.
     parts: yields the images, each part with its split: `[n, H, W, C]`. Nothing is read of it if the cache has them.
     source_bytes: size of the source.
-    cache_dir: folder of the cache; None for `default_cache_dir()`.
+    cache_dir: see `cache_entry`.
     dtype: of the images.
     about: JSON-serializable `dict` to store with the images; `parts` may fill it.
 

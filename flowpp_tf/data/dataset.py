@@ -2,11 +2,20 @@
 
 import dataclasses
 import hashlib
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from flowpp_tf.core.checks import as_array, check_arguments, check_labels, check_pixels, check_type, pixel_dtype, shown
+from flowpp_tf.config.model import FlowPlusPlusConfig
+from flowpp_tf.core.checks import (
+  INT32_MAX,
+  as_array,
+  check_arguments,
+  check_labels,
+  check_pixels,
+  check_type,
+  pixel_dtype,
+)
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.random_crops import RandomCrops, tiles_of
@@ -14,30 +23,6 @@ from flowpp_tf.data.source import Images, ReducedBits, as_images
 
 MOST_CLASSES = 1 << 16  # a larger label is refused before so many names are made
 _HASHED = 100  # images at each end of a split
-
-
-class ImageSpec(Protocol):
-  """The part of a `FlowPlusPlusConfig` that describes the model's images."""
-
-  @property
-  def image_shape(self) -> tuple[int, ...]:
-    """`(H, W, C)`."""
-
-  @property
-  def levels(self) -> int:
-    """Number of pixel values."""
-
-  @property
-  def num_classes(self) -> int:
-    """Number of classes; 0 without labels."""
-
-
-def levels_of(config: ImageSpec) -> int | None:
-  """Return the number of pixel values that a model has; None for real-valued images.
-
-  Specs that know no real-valued images do: they have only `levels`.
-  """
-  return getattr(config, "pixel_levels", config.levels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,7 +80,11 @@ class ImageDataset:
     if (self.labels is None) != (not self.classes):
       raise InputError("`labels` and `classes` must be given together")
     if self.labels is not None:
-      of_splits = {split: self._checked_labels(split, self.labels.get(split, ())) for split in SPLITS}
+      of_splits = {}
+      for split in SPLITS:
+        of = f" of {split}"
+        of_splits[split] = as_labels(self.labels.get(split, ()), len(getattr(self, split)), of)
+        check_labels(of_splits[split], 0, self.num_classes, of)
       object.__setattr__(self, "labels", of_splits)
 
   def _check_values(self, name, images):
@@ -105,17 +94,6 @@ class ImageDataset:
     elif not (isinstance(images, ReducedBits) and 2**images.bits == self.levels):
       if images.dtype != pixel_dtype(self.levels) or self.levels <= np.iinfo(images.dtype).max:  # else all are valid
         check_pixels(np.asarray(images), self.levels, name)
-
-  def _checked_labels(self, split, labels):
-    labels = as_array("labels", labels)
-    count = len(getattr(self, split))
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-      raise InputError(
-        f"`labels` of {split} must hold one integer for each of its {count:,} images, got "
-        f"{labels.dtype} of shape {labels.shape}"
-      )
-    check_labels(labels, 0, self.num_classes, of=f" of {split}")
-    return labels.astype(np.int32)
 
   @property
   def num_classes(self) -> int:
@@ -140,35 +118,22 @@ class ImageDataset:
     self.split(split)
     return None if self.labels is None else self.labels[split]
 
-  def check(self, config: ImageSpec) -> None:
+  @check_arguments
+  def check(self, config: FlowPlusPlusConfig) -> None:
     """Raise an `InputError` (a ValueError) unless the images, and the classes if it has any, fit a model's config."""
-    if not (hasattr(config, "image_shape") and hasattr(config, "levels")):
-      raise InputError(f"`config` must be a `FlowPlusPlusConfig`, got {shown(config)}")
-    for name, ours, theirs in (
-      ("image_shape", self.image_shape, config.image_shape),
-      ("levels", self.levels, levels_of(config)),
-    ):
-      if ours != theirs and None in (ours, theirs):
-        kinds = [
-          "real-valued images" if levels is None else f"integers of {levels} levels" for levels in (ours, theirs)
-        ]
-        raise InputError(
-          f"data set {self.name!r} has {kinds[0]}, the model's config {kinds[1]}, as its `dequantization` says"
-        )
-      if ours != theirs:
-        bits = [bits for bits in range(1, 8) if name == "levels" and (ours, theirs) == (256, 2**bits)]
-        raise InputError(
-          f"data set {self.name!r} has {name} {ours}, the model's config {theirs}"
-          + "".join(f"; --bits={b} reduces its images to that" for b in bits)
-        )
-    if getattr(config, "tile_neighbours", False) and tiles_of(self.train) is None:
-      raise InputError(
-        f"data set {self.name!r} must be loaded with `neighbours`: the model sees the neighbours of its tiles"
-      )
-    num_classes = getattr(config, "num_classes", 0)
-    if num_classes and num_classes != self.num_classes:
+    name = f"data set {self.name!r}"
+    if self.image_shape != config.image_shape:
+      raise InputError(f"{name} has image_shape {self.image_shape}, the model's config {config.image_shape}")
+    levels = config.pixel_levels
+    if self.levels != levels:
+      reduces = self.levels == 256 and levels is not None and 256 % levels == 0
+      hint = f"; --bits={config.levels.bit_length() - 1} reduces its images to that" if reduces else ""
+      raise InputError(f"{name} has {_levels_text(self.levels)}, the model's config {_levels_text(levels)}{hint}")
+    if config.tile_neighbours and tiles_of(self.train) is None:
+      raise InputError(f"{name} must be loaded with `neighbours`: the model sees the neighbours of its tiles")
+    if config.num_classes and config.num_classes != self.num_classes:
       found = f"{self.num_classes} classes" if self.classes else "no labels, or is loaded without them"
-      raise InputError(f"data set {self.name!r} has {found}; the model's config has num_classes {num_classes}")
+      raise InputError(f"{name} has {found}; the model's config has num_classes {config.num_classes}")
 
   @check_arguments
   def reduce_bits(self, bits: int) -> "ImageDataset":
@@ -179,8 +144,7 @@ class ImageDataset:
     """
     if self.levels != 256:
       raise InputError(f"`bits` is for images of 256 levels; data set {self.name!r} has {self.levels}")
-    train, validation, test = (ReducedBits(self.split(name), bits) for name in SPLITS)
-    return dataclasses.replace(self, levels=2**bits, train=train, validation=validation, test=test)
+    return self._replace(lambda name, images: ReducedBits(images, bits), levels=2**bits)
 
   def with_neighbours(self) -> "ImageDataset":
     """Return the same photographs as tiles that come with the context of their neighbours, see `RandomCrops`.
@@ -189,8 +153,7 @@ class ImageDataset:
       InputError (a ValueError): if a split does not consist of photographs.
     """
 
-    def tiles(name):
-      images = self.split(name)
+    def tiles(name, images):
       if isinstance(images, RandomCrops):
         return images.with_neighbours(self.levels)
       raise InputError(
@@ -198,8 +161,7 @@ class ImageDataset:
         f"{self.name!r} consists of whole images"
       )
 
-    train, validation, test = map(tiles, SPLITS)
-    return dataclasses.replace(self, train=train, validation=validation, test=test)
+    return self._replace(tiles)
 
   def with_edges(self) -> "ImageDataset":
     """Return the same photographs, with tiles that cover them: whole photographs are measured, not trained on.
@@ -208,15 +170,18 @@ class ImageDataset:
       InputError (a ValueError): if a split does not consist of tiles with neighbours.
     """
 
-    def covered(name):
-      images = self.split(name)
-      if (tiles := tiles_of(images)) is None:
+    def covered(name, images):
+      tiles = tiles_of(images)
+      if tiles is None:
         raise InputError("the images must be tiles with neighbours, see `RandomCrops`")
-      tiles = tiles.with_edges()
-      return ReducedBits(tiles, images.bits) if isinstance(images, ReducedBits) else tiles
+      return ReducedBits(tiles.with_edges(), images.bits) if isinstance(images, ReducedBits) else tiles.with_edges()
 
-    train, validation, test = map(covered, SPLITS)
-    return dataclasses.replace(self, train=train, validation=validation, test=test)
+    return self._replace(covered)
+
+  def _replace(self, function, **changes):
+    """Return the data set with other images: what a function of a split's name and images returns."""
+    splits = {name: function(name, self.split(name)) for name in SPLITS}
+    return dataclasses.replace(self, **splits, **changes)
 
   def fingerprint(self) -> dict[str, Any]:
     """Return a JSON-serializable `dict` that identifies the images, and the labels if there are any.
@@ -259,9 +224,33 @@ def describe(fingerprint: dict[str, Any]) -> str:
   sizes = " / ".join(f"{fingerprint['splits'][name]:,}" for name in SPLITS)
   version = f", {fingerprint['version']}" if fingerprint.get("version") else ""
   shape = "x".join(map(str, fingerprint["image_shape"]))
-  levels = "real-valued" if fingerprint["levels"] is None else f"{fingerprint['levels']} levels"
+  levels = _levels_text(fingerprint["levels"])
   classes = f", {len(fingerprint['classes'])} classes" if fingerprint.get("classes") else ""
   return f"{fingerprint['name']}{version}, {sizes} images of {shape}, {levels}{classes} (data {fingerprint['digest']})"
+
+
+def _levels_text(levels):
+  return "real-valued" if levels is None else f"{levels} levels"
+
+
+def as_labels(labels: Any, count: int, of: str = "") -> np.ndarray:
+  """Return the labels of so many images as int32 `[count]`.
+
+  Args:
+    labels: integers.
+    count: number of images.
+    of: what messages say of whose labels they are.
+
+  Raises:
+    InputError (a ValueError): for anything else.
+  """
+  labels = as_array("labels", labels)
+  if labels.shape != (count,) or labels.dtype.kind not in "iu":
+    found = f"{labels.dtype} of shape {labels.shape}"
+    raise InputError(f"`labels`{of} must hold one integer for each of the {count:,} images, got {found}")
+  if labels.min() < -(2**31) or labels.max() > INT32_MAX:
+    raise InputError(f"`labels`{of} must be integers of 32 bits, got values from {labels.min()} to {labels.max()}")
+  return labels.astype(np.int32)
 
 
 def split_train(splits: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

@@ -26,12 +26,14 @@ from flowpp_tf.core.errors import InputError
 from flowpp_tf.data import cache, images
 from flowpp_tf.data.dataset import SPLITS, ImageDataset
 from flowpp_tf.data.random_crops import RandomCrops
+from flowpp_tf.io import budget
 from flowpp_tf.io.gate import parse_json, read_text, reading
 from flowpp_tf.io.image_file import ImageFileError
 from flowpp_tf.io.image_folder import open_folder
 from flowpp_tf.types import Path, Shape
 
 _SHARE = 0.05  # of the images, for test and for validation each
+_BYTES_OF_LINE = 400  # of memory, for a line of a file of splits
 _MOST_CROPS = 10_000  # in validation and in test
 _ENLARGED = "smaller than the model's images and enlarged, which makes their bits/dim low"
 
@@ -234,6 +236,8 @@ def _read_splits(splits_file, present):
     if str(splits_file).lower().endswith(".json"):
       rows = [(split, str(name)) for split, names in parse_json(text).items() for name in names]
     else:
+      lines = text.count("\n") + 1
+      budget.claim("memory", _BYTES_OF_LINE * lines, f"a table of {lines:,} lines")
       rows = re.findall(r"^[ \t]*([^\s,;]+)[ \t,;]*(.*)", text, re.MULTILINE)
       if rows and rows[0][0].lower() == "split":  # a header
         rows = rows[1:]

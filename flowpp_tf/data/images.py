@@ -15,6 +15,7 @@ Files are opened by `open_image`, whose `ImageFileError` names a file that is no
   resizing would change the density. Values that are not finite are errors.
 """
 
+import collections
 from collections.abc import Callable, Iterable, Iterator
 import concurrent.futures
 import contextlib
@@ -25,10 +26,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from flowpp_tf.config.model import FlowPlusPlusConfig
 from flowpp_tf.core.checks import check_pixels, check_shape
 from flowpp_tf.core.environment import usable_cores
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import ImageSpec, levels_of
 from flowpp_tf.io.deep_image import bits_of_png, read_deep, read_real
 from flowpp_tf.io.image_file import ImageFileError, open_image
 from flowpp_tf.tiles.cutting import check_whole_tiles
@@ -56,10 +57,10 @@ def read_image(
     ImageFileError (a ValueError): for a file that is not a complete image; so do the functions below.
   """
   if levels is None:
+    values = _read_array(file, image_shape[2], levels, name)
     with _named(file, name):
-      values = _read_array(file, image_shape[2], levels, name)
       check_shape("image", values.shape, image_shape)
-      return values, False
+    return values, False
   if levels > 256:
     return _fit_deep(_read_array(file, image_shape[2], levels, name), image_shape, levels)
   with open_image(file, name) as image:
@@ -69,10 +70,10 @@ def read_image(
 def _read_array(file, channels, levels, name=""):
   """Return an image of more than 8 bits or of real numbers, whose values the model must have."""
   content = file if isinstance(file, (str, os.PathLike)) else file.read()
+  values = read_real(content, channels, name) if levels is None else read_deep(content, channels, name)
   with _named(file, name):
-    values = read_real(content, channels, name) if levels is None else read_deep(content, channels, name)
     check_pixels(values, levels, "image")
-    return values
+  return values
 
 
 @contextlib.contextmanager
@@ -80,8 +81,6 @@ def _named(file, name):
   """Turn an `InputError` about the values of a file into an `ImageFileError` that names it."""
   try:
     yield
-  except ImageFileError:
-    raise
   except InputError as error:
     name = name or (os.fspath(file) if isinstance(file, (str, os.PathLike)) else "image")
     raise ImageFileError(f"{name!r}: {error}", str(error)) from None
@@ -89,29 +88,31 @@ def _named(file, name):
 
 def _fit_deep(values, image_shape, levels):
   """Crop and resize as `fit_image`, in float32, which has all integers of 16 bits."""
-  height, width, _ = image_shape
-  scale = min(values.shape[1] / width, values.shape[0] / height)
-  rows, columns = round(scale * height), round(scale * width)
-  top, left = (values.shape[0] - rows) // 2, (values.shape[1] - columns) // 2
-  values = values[top : top + rows, left : left + columns]
-  if values.shape != tuple(image_shape):
-    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(values, -1, 0)]
-    planes = [plane.resize((width, height), Image.Resampling.LANCZOS) for plane in planes]
-    resized = np.stack([np.asarray(plane) for plane in planes], axis=-1)
-    values = np.clip(np.rint(resized), 0, levels - 1).astype(np.uint16)
-  return values, scale < 1
+  planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(values, -1, 0)]
+  fitted = [_fit(plane, *image_shape[:2]) for plane in planes]
+  pixels = np.stack([np.asarray(plane) for plane, _ in fitted], axis=-1)
+  return np.clip(np.rint(pixels), 0, levels - 1).astype(np.uint16), fitted[0][1]
 
 
-def read_photograph(file: Path | BinaryIO, channels: int, levels: int | None = 256) -> np.ndarray:
-  """Read an image file in its own size, `[H, W, channels]`; `levels` and dtype as for `read_image`."""
+def _fit(image, height, width):
+  """Crop the centre of a Pillow image and resize it; return it, and whether it was enlarged."""
+  scale = min(image.width / width, image.height / height)
+  image = centre_crop(image, round(scale * height), round(scale * width))
+  if image.size != (width, height):
+    image = image.resize((width, height), Image.Resampling.LANCZOS)
+  return image, scale < 1
+
+
+def read_photograph(file: Path | BinaryIO, channels: int, levels: int | None = 256, name: str = "") -> np.ndarray:
+  """Read an image file in its own size, `[H, W, channels]`; `levels`, `name` and dtype as for `read_image`."""
   if levels is None or levels > 256:
-    return _read_array(file, channels, levels)
-  with open_image(file) as image:
+    return _read_array(file, channels, levels, name)
+  with open_image(file, name) as image:
     flat = flat_image(upright(image), channels)
     return np.asarray(flat).reshape(flat.height, flat.width, channels)
 
 
-def read_for_model(file: Path | BinaryIO, config: ImageSpec, name: str = "") -> np.ndarray:
+def read_for_model(file: Path | BinaryIO, config: FlowPlusPlusConfig, name: str = "") -> np.ndarray:
   """Read an image file as pixel values of a model.
 
   With 2**bits levels the upper bits are kept, as in training. With another number, such as the 17 of digits, each
@@ -120,17 +121,17 @@ def read_for_model(file: Path | BinaryIO, config: ImageSpec, name: str = "") -> 
   Returns:
     uint8 or, of more than 256 levels, uint16 `[H, W, C]`, values 0 .. levels - 1; of a model of real-valued images
     float32 or float64."""
-  levels = levels_of(config)
+  levels = config.pixel_levels
   check_channels(config.image_shape, levels)
   return _to_levels(read_image(file, config.image_shape, name, levels)[0], levels)
 
 
-def read_whole_for_model(file: Path | BinaryIO, config: ImageSpec) -> np.ndarray:
+def read_whole_for_model(file: Path | BinaryIO, config: FlowPlusPlusConfig) -> np.ndarray:
   """Read an image file in its own size, `[H, W, C]`, with the pixel values of `read_for_model`.
 
   Real-valued images must consist of whole tiles of the model's size, see `tiles.cutting.check_whole_tiles`.
   """
-  levels = levels_of(config)
+  levels = config.pixel_levels
   check_channels(config.image_shape, levels)
   image = _to_levels(read_photograph(file, config.image_shape[2], levels), levels)
   with _named(file, ""):
@@ -178,12 +179,8 @@ def upright(image: Image.Image) -> Image.Image:
 def fit_image(image: Image.Image, image_shape: Shape) -> tuple[np.ndarray, bool]:
   """Convert a Pillow image to what `read_image` returns."""
   height, width, channels = image_shape
-  image = flat_image(image, channels)
-  scale = min(image.width / width, image.height / height)
-  image = centre_crop(image, round(scale * height), round(scale * width))
-  if image.size != (width, height):
-    image = image.resize((width, height), Image.Resampling.LANCZOS)
-  return np.asarray(image).reshape(image_shape), scale < 1
+  image, is_enlarged = _fit(flat_image(image, channels), height, width)
+  return np.asarray(image).reshape(image_shape), is_enlarged
 
 
 def flat_image(image: Image.Image, channels: int) -> Image.Image:
@@ -224,8 +221,8 @@ def parallel_map(function: Callable[[Any], Any], items: Iterable[Any], ahead: in
   items = iter(items)
   threads = min(len(usable_cores()), 16)
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    pending = [pool.submit(function, item) for item in itertools.islice(items, ahead * threads)]
+    pending = collections.deque(pool.submit(function, item) for item in itertools.islice(items, ahead * threads))
     while pending:
-      done, pending = pending[: ahead * threads // 2], pending[ahead * threads // 2 :]
-      yield from (future.result() for future in done)
-      pending += [pool.submit(function, item) for item in itertools.islice(items, len(done))]
+      result = pending.popleft().result()
+      pending.extend(pool.submit(function, item) for item in itertools.islice(items, 1))
+      yield result

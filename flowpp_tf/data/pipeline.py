@@ -11,14 +11,15 @@ with the context of their neighbours, {"image": tiles, "condition": contexts}.
 """
 
 from collections.abc import Callable
+import functools
 
 import numpy as np
 import tensorflow as tf
 
 from flowpp_tf.config.structure import context_channels
-from flowpp_tf.core.checks import INT32_MAX, as_array, check_arguments, check_count
+from flowpp_tf.core.checks import INT32_MAX, check_arguments, check_count
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import ImageDataset
+from flowpp_tf.data.dataset import ImageDataset, as_labels
 from flowpp_tf.data.random_crops import photographs_of, tiles_of
 from flowpp_tf.data.source import Images, ReducedBits, as_images
 from flowpp_tf.tiles.neighbours import tile_context
@@ -89,19 +90,17 @@ def training_batches(
     return draws[shard * size : (shard + 1) * size]
 
   photographs = photographs_of(images)
+  if photographs is None:
+    read = lambda chosen, mirrored: _mirror(images[chosen], mirrored)
+  elif photographs.neighbours:
+    read = lambda draws, mirrored: _read_tiles(images, photographs, photographs.random_places(draws), mirrored)
+  else:
+    read = lambda draws, mirrored: _mirror(_reduce(images, photographs.cut(photographs.random_places(draws))), mirrored)
 
   def batch(step):
     mirrored = draw(step, _FLIP) < 0.5 if flip else tf.zeros([size], tf.bool)
-    if photographs is None:
-      chosen = indices(step)
-      return with_labels(_look_up(images.__getitem__, chosen, mirrored, images), chosen)
-    draws = draw(step, _CROP, tf.float64)
-    if photographs.neighbours:
-      places_of = photographs.random_places
-      read_tiles = lambda draws, mirrored: _read_tiles(images, photographs, places_of(draws), mirrored)
-      return _look_up_tiles(read_tiles, [draws, mirrored], images)
-    read_crops = lambda draws: _reduce(images, photographs.cut(photographs.random_places(draws)))
-    return _look_up(read_crops, draws, mirrored, images)
+    chosen = indices(step) if photographs is None else draw(step, _CROP, tf.float64)
+    return with_labels(_look_up(read, [chosen, mirrored], images), chosen)
 
   return (
     tf.data.Dataset.range(start_step, tf.int64.max)
@@ -130,16 +129,11 @@ def evaluation_batches(images: Images, batch_size: int, labels: np.ndarray | Non
   check_count("batch_size", batch_size, high=INT32_MAX)
   images = as_images("images", images)
   with_labels = _labeller(images, labels)
-
-  def batch(indices):
-    if tiles_of(images) is not None:
-      return _look_up_tiles(lambda indices: grid_tiles(images, indices), [indices], images)
-    return with_labels(_look_up(images.__getitem__, indices, tf.zeros_like(indices, tf.bool), images), indices)
-
+  read = images.__getitem__ if tiles_of(images) is None else functools.partial(grid_tiles, images)
   return (
     tf.data.Dataset.range(len(images))
     .batch(batch_size)
-    .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
+    .map(lambda indices: with_labels(_look_up(read, [indices], images), indices), num_parallel_calls=tf.data.AUTOTUNE)
     .prefetch(tf.data.AUTOTUNE)
   )
 
@@ -244,15 +238,8 @@ def _labeller(images, labels):
     return lambda batch, indices: batch
   if photographs_of(images) is not None:
     raise InputError("`labels` must be None for photographs: random crops have no labels")
-  labels = as_array("labels", labels)
-  if labels.shape != (len(images),):
-    raise InputError(f"`labels` must have one label for each of the {len(images)} images, got shape {labels.shape}")
-  if labels.dtype.kind not in "iu":
-    raise InputError(f"`labels` must be integers, got {labels.dtype}")
-  if labels.min() < -(2**31) or labels.max() >= 2**31:
-    raise InputError(f"`labels` must be integers of 32 bits, got values from {labels.min()} to {labels.max()}")
-  labels = tf.constant(labels, tf.int32)
-  return lambda batch, indices: {"image": batch, "label": tf.gather(labels, indices)}
+  classes = tf.constant(as_labels(labels, len(images)))
+  return lambda batch, indices: {"image": batch, "label": tf.gather(classes, indices)}
 
 
 def _key(seed, n, stream=0):
@@ -276,21 +263,17 @@ def _read_tiles(images, photographs, places, mirrored=None):
   return regions[:, -1], context.astype(np.float32)
 
 
-def _look_up(read, places, mirrored, images):
-  def look_up(places, mirrored):
-    batch = read(places)
-    if np.any(mirrored):
-      batch[mirrored] = batch[mirrored, :, ::-1]
-    return batch
-
-  batch = tf.numpy_function(look_up, [places, mirrored], images.dtype, stateful=False)
-  return tf.ensure_shape(batch, [*places.shape, *images.shape[1:]])
+def _mirror(batch, mirrored):
+  if np.any(mirrored):
+    batch[mirrored] = batch[mirrored, :, ::-1]
+  return batch
 
 
-def _look_up_tiles(read, arguments, images):
+def _look_up(read, arguments, images):
+  """Return the images that `read` returns for some arguments, and the contexts of tiles, as tensors of known shape."""
+  batch_shape = [arguments[0].shape[0], *images.shape[1:]]
+  if tiles_of(images) is None:
+    return tf.ensure_shape(tf.numpy_function(read, arguments, images.dtype, stateful=False), batch_shape)
   tiles, contexts = tf.numpy_function(read, arguments, [images.dtype, np.float32], stateful=False)
-  count, (height, width, channels) = arguments[0].shape[0], images.shape[1:]
-  return {
-    "image": tf.ensure_shape(tiles, [count, height, width, channels]),
-    "condition": tf.ensure_shape(contexts, [count, height, width, context_channels(channels)]),
-  }
+  context_shape = [*batch_shape[:-1], context_channels(images.shape[-1])]
+  return {"image": tf.ensure_shape(tiles, batch_shape), "condition": tf.ensure_shape(contexts, context_shape)}

@@ -23,7 +23,6 @@ mnist, fashion_mnist: from their IDX files too, in the folder `data_dir`, or whe
 import contextlib
 import dataclasses
 import functools
-import re
 import sys
 import urllib.error
 import urllib.parse
@@ -113,35 +112,36 @@ def load_set(
   if entry.sizes and image_shape not in [(size, size, 3) for size in entry.sizes]:
     sizes = " and ".join(f"{size}x{size}x3" for size in entry.sizes)
     raise InputError(f"data set {name!r} is available at {sizes}, got `image_shape` {image_shape}")
-  size = {"size": image_shape[0]} if image_shape and entry.sizes else {}
-  builder = _builder(entry.builder.format(**size) if size else entry.builder, data_dir)
-  files = published.find_published(name, data_dir)
+  builder_name = entry.builder.format(size=image_shape[0]) if entry.sizes and image_shape else entry.builder
+  builder = _builder(builder_name, data_dir)
   notes: tuple[str, ...] = ()
-  if files and not _data_path(builder):
-    splits, of_splits = files.read(labels, cache_dir)
-    found = (of_splits, entry.classes) if labels else None
-    version = files.version
+  files = None if builder.data_path.exists() else published.read_published(name, data_dir, labels)
+  if files:
+    version, splits, of_splits = files
+    classes = entry.classes
   else:
-    builder = _prepared(name, builder, data_dir, download)
-    found = _read_labels(builder) if labels else None
+    _prepare(name, builder, data_dir, download)
+    of_splits, classes = _read_labels(builder) if labels else (None, ())
     fits_any = entry.sizes or name not in _SETS
     splits, notes = _read(builder, image_shape if fits_any else None, entry.crop, cache_dir)
     version = builder.info.full_name
+
+  def of_three(arrays):
+    return split_train(arrays if entry.test == "test" else {"train": arrays["train"], "test": arrays[entry.test]})
+
   if entry.test == "validation":
     _check_which_imagenet(name, len(splits["validation"]))
-  return _complete(name, version, splits, found, notes, entry.test)
-
-
-def _complete(name, version, splits, found, notes=(), test="test"):
-  """Return the data set of published splits and of what `_read_labels` found; `test` is the split to report on."""
-
-  def three(arrays):
-    return split_train(arrays if test == "test" else {"train": arrays["train"], "test": arrays[test]})
-
-  splits, cuts = three(splits)
-  notes = *notes, *([] if test == "test" else [f"test is the published {test}"]), *cuts
-  labels, classes = (three(found[0])[0], found[1]) if found else (None, ())
-  return ImageDataset(name, levels=256, version=version, notes=notes, labels=labels, classes=classes, **splits)
+    notes = *notes, "test is the published validation"
+  splits, cuts = of_three(splits)
+  return ImageDataset(
+    name,
+    levels=256,
+    version=version,
+    notes=(*notes, *cuts),
+    labels=of_three(of_splits)[0] if of_splits else None,
+    classes=classes if labels else (),
+    **splits,
+  )
 
 
 def _tfds(what="a set of TensorFlow Datasets"):
@@ -149,94 +149,68 @@ def _tfds(what="a set of TensorFlow Datasets"):
 
 
 def _builder(name, data_dir):
+  """Return the builder of the newest prepared version, or of the version that can be prepared."""
   tfds = _tfds(f"the data set {name!r}")
-
+  version = {} if ":" in name else {"version": "*.*.*"}  # lets TensorFlow Datasets look for prepared data first
   try:
-    return tfds.builder(name, data_dir=data_dir)
+    return tfds.builder(name, data_dir=data_dir, **version)
   except Exception as error:  # an unknown name raises many exception types
     lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     raise InputError(f"TensorFlow Datasets has no {name!r}: {lines[0]}") from None
 
 
-def _data_path(builder):
-  """Return the folder of the builder's version, else of the newest prepared version, else None."""
-  if builder.data_path.exists():
-    return builder.data_path
-  try:
-    versions = [
-      path
-      for path in builder.data_path.parent.iterdir()
-      if re.fullmatch(r"\d+\.\d+\.\d+", path.name) and (path / "dataset_info.json").exists()
-    ]
-  except OSError:
-    return None
-  return max(versions, key=lambda path: [int(n) for n in path.name.split(".")], default=None)
-
-
 def _image_feature(builder):
   """Return the name of the image feature of a set."""
-  tfds = _tfds()
-
   features = builder.info.features
-  found = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
+  found = [key for key, feature in features.items() if isinstance(feature, _tfds().features.Image)]
   if not found:
     raise InputError(f"{builder.info.full_name} has no image feature; it has {', '.join(features)}")
   return "image" if "image" in found else found[0]
 
 
-def _prepared(name, builder, data_dir, download):
-  """Return the builder of the prepared data; download them if they are missing, or raise an `InputError`."""
+def _prepare(name, builder, data_dir, download):
+  """Download a set that is not prepared, or raise an `InputError` with the ways to get it."""
   _image_feature(builder)  # first, so that no error asks to prepare a set without images
-  if not _data_path(builder):
-    by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS or name in published.IMAGENET_SIZES
-    problem = _download(name, builder) if download and not by_hand else ""
-    if by_hand or problem or not download:
-      raise _missing(name, builder, data_dir, problem)
-  return _tfds().builder_from_directory(_data_path(builder))  # the features that the data were written with
-
-
-def _missing(name, builder, data_dir, problem):
-  """Return the error about a set that is not prepared; `problem` is why its download failed, "" without one."""
-  command = f"tfds build {builder.info.full_name.rpartition('/')[0]}" + (f" --data_dir={data_dir}" if data_dir else "")
+  if builder.data_path.exists():
+    return
   missing = f"data set {name!r} is not prepared: looked for {builder.data_path}"
-  files = published.FILES.get(name)
+  command = f"tfds build {builder.info.full_name.rpartition('/')[0]}" + (f" --data_dir={data_dir}" if data_dir else "")
+  files = published.files_of(name)
   if name in published.IMAGENET_SIZES:
-    return InputError(f"{missing}; it can no longer be downloaded: give as --data_dir {files}")
+    raise InputError(f"{missing}; it can no longer be downloaded: give as --data_dir {files}")
   if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
-    way = f"{command} --manual_dir=FOLDER, with the files of {builder.info.homepage} in FOLDER"
-    return InputError(f"{missing}; prepare it by: {way}")
+    by_hand = f"--manual_dir=FOLDER, with the files of {builder.info.homepage} in FOLDER"
+    raise InputError(f"{missing}; prepare it by: {command} {by_hand}")
   others = [f"or give as --data_dir {files}"] if files else []
-  if problem:
+  if not download:
+    way = "or let it be downloaded, without --nodownload; in Python by `download=True`"
+    raise InputError(f"{missing}; prepare it by: {command}", way, *others)
+  try:
+    _download(name, builder)
+  except Exception as error:  # of many libraries
     way = f"prepare it on a machine with a network, and give the folder as --data_dir: {command}"
-    return InputError(f"data set {name!r} cannot be downloaded: {problem}", way, *others)
-  way = "or let it be downloaded, without --nodownload; in Python by `download=True`"
-  return InputError(f"{missing}; prepare it by: {command}", way, *others)
+    raise InputError(f"data set {name!r} cannot be downloaded: {reason(error)}", way, *others) from None
 
 
 def _download(name, builder):
-  """Download and prepare a set; return "", or why that is impossible."""
-  tfds = _tfds()
-  try:
-    files = builder.url_infos or {}
-    urls = {urllib.parse.urlsplit(url).hostname: url for url in files}
-    at_most = "at most " if builder.builder_config else ""  # the files of all configs
-    size = at_most + size_text(sum(file.size for file in files.values())) if files else "an unknown size"
-    logging.warning(
-      "TensorFlow Datasets downloads %s: %s from %s to %s; --nodownload refuses",
-      *(name, size, " and ".join(urls) or builder.info.homepage, builder.data_path),
-    )
-    for host, url in urls.items():  # its own attempts would take minutes, without a network
-      try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
-      except urllib.error.HTTPError:
-        pass  # an answer
-      except OSError as error:
-        return f"{host} cannot be reached: {reason(getattr(error, 'reason', error))}"
-    with contextlib.redirect_stdout(sys.stderr):
-      builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
-  except Exception as error:  # of many libraries
-    return reason(error)
-  return ""
+  """Download and prepare a set."""
+  files = builder.url_infos or {}
+  urls = {urllib.parse.urlsplit(url).hostname: url for url in files}
+  at_most = "at most " if builder.builder_config else ""  # the files of all configs
+  size = at_most + size_text(sum(file.size for file in files.values())) if files else "an unknown size"
+  source = " and ".join(urls) or builder.info.homepage
+  logging.warning(
+    "TensorFlow Datasets downloads %s: %s from %s to %s; --nodownload refuses", name, size, source, builder.data_path
+  )
+  for host, url in urls.items():  # its own attempts would take minutes, without a network
+    try:
+      urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
+    except urllib.error.HTTPError:
+      pass  # an answer
+    except OSError as error:
+      raise ConnectionError(f"{host} cannot be reached: {reason(getattr(error, 'reason', error))}") from None
+  with contextlib.redirect_stdout(sys.stderr):
+    builder.download_and_prepare(download_config=_tfds().download.DownloadConfig(try_download_gcs=False))
 
 
 def _check_which_imagenet(name, count):
@@ -253,7 +227,6 @@ def _splits(builder):
 def _examples(builder, split, feature, batch_size=None):
   """Yield a feature of each example of a split in order, or of each batch of them."""
   tfds = _tfds()
-
   examples = builder.as_dataset(
     split=split,
     batch_size=batch_size,
@@ -269,27 +242,19 @@ def _examples(builder, split, feature, batch_size=None):
 
 def _read_labels(builder):
   """Return the labels by split, as `_read` the images, and the names of the classes."""
-  tfds = _tfds()
-
-  found = {
-    key: feature
-    for key, feature in builder.info.features.items()
-    if isinstance(feature, tfds.features.ClassLabel) and feature.num_classes
-  }
-  if not found:
-    raise InputError(f"{builder.info.full_name} has no labels; it has {', '.join(builder.info.features)}")
-  if "label" not in found and len(found) > 1:
-    raise InputError(f"{builder.info.full_name} has several labels, none of them 'label': {', '.join(found)}")
-  name = "label" if "label" in found else next(iter(found))
-  if found[name].num_classes > MOST_CLASSES:  # before a name of each is made
+  features, kind = builder.info.features, _tfds().features.ClassLabel
+  found = [key for key, feature in features.items() if isinstance(feature, kind) and feature.num_classes]
+  name = "label" if "label" in found or len(found) != 1 else found[0]
+  if name not in found or features[name].num_classes > MOST_CLASSES:
     raise InputError(
-      f"{builder.info.full_name} must have at most {MOST_CLASSES:,} classes, got {found[name].num_classes:,}"
+      f"{builder.info.full_name} has no labels: it must have one ClassLabel feature, or one named 'label', of at most "
+      f"{MOST_CLASSES:,} classes; it has {', '.join(features)}"
     )
   labels = {
     split: np.concatenate(list(_examples(builder, split, name, batch_size=_LABELS_PER_READ)))
     for split in _splits(builder)
   }
-  return labels, tuple(found[name].names)
+  return labels, tuple(features[name].names)
 
 
 def _read(builder, image_shape, crop, cache_dir):
@@ -306,7 +271,6 @@ def _read(builder, image_shape, crop, cache_dir):
   if "train" not in counts:
     found = ", ".join(builder.info.splits)
     raise InputError(f"{builder.info.full_name} has no split 'train'; it has {found}")
-
   fit = functools.partial(_fit, image_shape=tuple(image_shape), crop=crop)
   parts = (
     (split, image[np.newaxis])

@@ -39,7 +39,6 @@ from flowpp_tf.core.checks import (
 )
 from flowpp_tf.core.context import as_seed
 from flowpp_tf.core.errors import InputError
-from flowpp_tf.data.dataset import levels_of
 from flowpp_tf.data.source import as_images
 from flowpp_tf.evaluation.distributed_function import DistributedFunction
 from flowpp_tf.evaluation.likelihood import importance_weighted
@@ -125,7 +124,7 @@ class Scorer:
     check_count("num_samples", num_samples, high=INT32_MAX)
     self.typical = typical
     self._model = model
-    levels = levels_of(model.config)
+    levels = model.config.pixel_levels
     self.names = REAL_SCORES if levels is None else SCORES
     self._noise = model.sample_noise([1 if levels is None else num_samples], as_seed(seed))
     self._pixels = tf.as_dtype(self._noise.dtype if levels is None else pixel_dtype(levels))

@@ -165,7 +165,7 @@ def test_a_damaged_npz_is_named(tmp_path, content):
     ),
     (
       lambda: data.load_dataset("photos").check(dataclasses.replace(fpp.get_config("photos"), levels=32)),
-      "has levels 256, the model's config 32; --bits=5 reduces",
+      "has 256 levels, the model's config 32 levels; --bits=5 reduces",
     ),
     (lambda: data.load_dataset("imagenet32"), "did you mean imagenet32_old or imagenet32_new"),
     (lambda: data.load_dataset("zip:a"), "unknown dataset 'zip:a'"),

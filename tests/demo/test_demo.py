@@ -402,7 +402,7 @@ def test_the_card_of_a_preset_says_where_it_comes_from_and_what_it_loses_to(answ
 
 @pytest.mark.parametrize("levels", [2, 3, 8, 17, 32, 256])
 def test_examples_are_read_back_as_they_are(levels, tmp_path):
-  config = types.SimpleNamespace(image_shape=(1, levels, 1), levels=levels)
+  config = types.SimpleNamespace(image_shape=(1, levels, 1), levels=levels, pixel_levels=levels)
   Image.fromarray(evaluation.to_shades(np.arange(levels)[np.newaxis], levels)).save(tmp_path / "a.png")
   np.testing.assert_array_equal(read_upload(tmp_path / "a.png", config)[0, :, 0], np.arange(levels))
 

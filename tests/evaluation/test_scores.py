@@ -107,7 +107,9 @@ def test_bad_input_of_a_scorer_is_named(scorer):
 class IndependentPixels:
   """A model that is known: pixels are independent, of value v with probability 2**-(v + 1)."""
 
-  config = types.SimpleNamespace(image_shape=(32, 32, 1), levels=8, num_classes=0, label_dropout=0.0, filters=1)
+  config = types.SimpleNamespace(
+    image_shape=(32, 32, 1), levels=8, pixel_levels=8, num_classes=0, label_dropout=0.0, filters=1
+  )
   distribute_strategy = tf.distribute.get_strategy()
 
   def sample_noise(self, shape, seed):

@@ -19,6 +19,7 @@ from flowpp_tf.data import ReducedBits, cache
 from flowpp_tf.data import tfds as tfds_sets
 from flowpp_tf.data.published import read_idx_labels
 from support.files import spoiled
+from support.models import TINY
 from support.tfds_builders import OfSplits, prepared
 
 CLASSES = ("ant", "bee", "cat")
@@ -73,8 +74,8 @@ def test_labels_stay_when_bits_are_reduced():
   [
     ({"labels": None}, "`labels` and `classes` must be given together"),
     ({"classes": ()}, "`labels` and `classes` must be given together"),
-    ({"train": np.zeros([29, 4, 4, 1], np.uint8)}, r"`labels` of train .* its 29 images, got int64 of shape \(30,"),
-    ({"labels": {"train": np.zeros(30, int)}}, "`labels` of validation must hold one integer for each of its 30"),
+    ({"train": np.zeros([29, 4, 4, 1], np.uint8)}, r"`labels` of train .* the 29 images, got int64 of shape \(30,"),
+    ({"labels": {"train": np.zeros(30, int)}}, "`labels` of validation must hold one integer for each of the 30"),
     ({"labels": dict.fromkeys(data.SPLITS, np.zeros(30))}, "got float64 of shape"),
     ({"labels": dict.fromkeys(data.SPLITS, np.zeros([30, 1], int))}, r"got int64 of shape \(30, 1\)"),
     ({"labels": dict.fromkeys(data.SPLITS, np.full(30, -1))}, r"must lie in 0 .. 2 \(3 classes\), got values from -1"),
@@ -87,16 +88,14 @@ def test_labels_that_do_not_fit_are_refused(changes, message):
 
 
 def test_a_models_classes_must_be_those_of_the_data():
-  config = types.SimpleNamespace(image_shape=(4, 4, 1), levels=256)  # of a model without classes
-  small_set().check(config)
-  config.num_classes = 0
+  config = dataclasses.replace(TINY, image_shape=(4, 4, 1), levels=256)
   small_set().check(config)
   small_set(labels=None, classes=()).check(config)
-  config.num_classes = 3
+  config = dataclasses.replace(config, num_classes=3)
   small_set().check(config)
   with pytest.raises(data.InputError, match="'small' has no labels, .* config has num_classes 3"):
     small_set(labels=None, classes=()).check(config)
-  config.num_classes = 10
+  config = dataclasses.replace(config, num_classes=10)
   with pytest.raises(data.InputError, match="'small' has 3 classes; the model's config has num_classes 10"):
     small_set().check(config)
 
@@ -105,7 +104,7 @@ def test_a_prepared_set_that_claims_many_classes_is_refused_before_they_have_nam
   """A `features.json` of a few bytes would make a list of 10^8 texts."""
   label = tfds.features.ClassLabel(num_classes=10**8)
   builder = types.SimpleNamespace(info=types.SimpleNamespace(features={"label": label}, full_name="stranger/1.0.0"))
-  with pytest.raises(data.InputError, match="stranger/1.0.0 must have at most 65,536 classes, got 100,000,000"):
+  with pytest.raises(data.InputError, match="stranger/1.0.0 has no labels: .* of at most 65,536 classes"):
     tfds_sets._read_labels(builder)
 
 
@@ -211,11 +210,12 @@ def test_an_npz_has_arrays_of_labels(tmp_path):
   "changes, message",
   [
     ({"test_labels": None}, "has no array 'test_labels'; it has 'train', "),
-    ({"test_labels": np.zeros(4)}, "`test_labels` must hold integers, got float64"),
-    ({"test_labels": np.zeros(3, int)}, "`labels` of test must hold one integer for each of its 4 images"),
-    ({"test_labels": np.zeros(0, int)}, "`labels` of test must hold one integer for each of its 4 images"),
+    ({"test_labels": np.zeros(4)}, "`labels` of test in .*a.npz' must hold one integer .*, got float64"),
+    ({"test_labels": np.zeros(3, int)}, "`labels` of test .* must hold one integer for each of the 4 images"),
+    ({"test_labels": np.zeros(0, int)}, "`labels` of test .* must hold one integer for each of the 4 images"),
     ({"test_labels": np.full(4, -1)}, "`labels` of test must lie in 0 .. 2"),
-    ({"test_labels": np.full(4, 2**62)}, "labels must be less than 65,536, got 4,611,686,018,427,387,904"),
+    ({"test_labels": np.full(4, 70_000)}, "labels must be less than 65,536, got 70,000"),
+    ({"test_labels": np.full(4, 2**62)}, "`labels` of test .* must be integers of 32 bits"),
   ],
 )
 def test_wrong_labels_in_an_npz_are_named(tmp_path, changes, message):
@@ -260,13 +260,13 @@ def test_idx_files_without_labels_are_a_data_set_without_labels(tmp_path):
 @pytest.mark.parametrize(
   "content, message",
   [
-    (b"", "not an IDX file of labels: it has 0 bytes"),
-    (idx_labels(IDX_LABELS, (0, 0, 8, 3)), "must begin with the bytes 0 0 8 1, got 0 0 8 3"),
-    (idx_labels(IDX_LABELS)[:-1], "cut off: it has 59 of the 60 bytes"),
-    (idx_labels(IDX_LABELS) + b"x", "too long: it has more than 60 of the 60 bytes"),
+    (b"", "it begins with nothing; expected an IDX file of labels"),
+    (idx_labels(IDX_LABELS, (0, 0, 8, 3)), "it begins with 00 00 08 03; expected .* begins with the bytes 00 00 08 01"),
+    (idx_labels(IDX_LABELS)[:-1], r"claims labels of shape \(60,\), and has 59 bytes"),
+    (idx_labels(IDX_LABELS) + b"x", r"claims labels of shape \(60,\), and has 61 bytes"),
     (idx_labels(IDX_LABELS[:-1]), "59 labels; expected one for each of the 60 images"),
-    (bytes([0, 0, 8, 1, *4 * [255]]), "labels of shape .4294967295,.: .* would become 4 GiB"),
-    (bytes([0, 0, 8, 1, *4 * [0]]), "labels of shape .0,.; expected at least one"),
+    (bytes([0, 0, 8, 1, *4 * [255]]), r"claims labels of shape \(4294967295,\), and has 0 bytes"),
+    (bytes([0, 0, 8, 1, *4 * [0]]), r"claims labels of shape \(0,\), and has 0 bytes"),
   ],
 )
 def test_damaged_idx_files_of_labels_are_refused(tmp_path, content, message):
@@ -377,8 +377,11 @@ def test_cached_sets_of_tensorflow_datasets_have_labels(data_dir, tmp_path, monk
 @pytest.mark.parametrize(
   "name, message",
   [
-    ("tfds:no_classes", "no_classes/1.0.0 has no labels; it has (image, size|size, image)"),
-    ("tfds:two_classes", "has several labels, none of them 'label': .*(colour, species|species, colour)"),
+    ("tfds:no_classes", "no_classes/1.0.0 has no labels: .*; it has (image, size|size, image)"),
+    (
+      "tfds:two_classes",
+      "two_classes/1.0.0 has no labels: it must have one .*, or one named 'label'.*(colour, species|species, colour)",
+    ),
     ("tfds:unlabelled_test", r"`labels` of test must lie in 0 .. 2 \(3 classes\), got values from -1 to -1"),
   ],
 )
@@ -474,7 +477,7 @@ def test_labels_of_other_images_are_refused():
     lambda images, labels: data.training_batches(images, 4, 0, labels=labels),
     lambda images, labels: data.evaluation_batches(images, 4, labels),
   ):
-    with pytest.raises(data.InputError, match=r"one label for each of the 50 images, got shape \(49,\)"):
+    with pytest.raises(data.InputError, match=r"one integer for each of the 50 images, got int64 of shape \(49,\)"):
       call(IMAGES, LABELS[:-1])
     for images_of_crops in (crops, ReducedBits(crops, 5)):
       with pytest.raises(data.InputError, match="`labels` must be None for photographs"):
