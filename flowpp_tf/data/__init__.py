@@ -80,10 +80,7 @@ def load_dataset(
   if labels and crops:
     raise InputError(f"data set {name!r} has no labels for crops")
   if bits is not None and levels is not None and levels != 2**bits:
-    raise InputError(
-      f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give "
-      f"--levels={2**bits}, or another --bits"
-    )
+    raise InputError(f"`bits` {bits} gives {2**bits} levels, the model's config has {levels}; give --levels={2**bits}")
   load, options = _registered(DATASETS, dataset_entry(name)), dict(locals())
   options |= {
     "path": name.partition(":")[2],
@@ -96,9 +93,7 @@ def load_dataset(
       raise InputError(message.format(name))
   dataset = load(**{option: options[option] for option in taken})
   if not isinstance(dataset, ImageDataset):
-    raise InputError(
-      f"the function of data set {name!r} must return an `ImageDataset`, got a `{type(dataset).__name__}`"
-    )
+    raise InputError(f"data set {name!r} must be an `ImageDataset`, got a `{type(dataset).__name__}`")
   dataset = dataset.with_neighbours() if neighbours else dataset
   return dataset if bits is None else dataset.reduce_bits(bits)
 

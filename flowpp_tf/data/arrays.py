@@ -7,6 +7,7 @@ import numpy as np
 from flowpp_tf.core.checks import check_pixels, pixel_dtype, real_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.data.dataset import MOST_CLASSES, SPLITS, ImageDataset, as_labels
+from flowpp_tf.data.source import as_images
 from flowpp_tf.io.gate import map_npy, read_npz, reading
 from flowpp_tf.types import Path, Shape
 
@@ -66,21 +67,17 @@ def load_array(path: Path, levels: int | None, image_shape: Shape | None = None)
   else:
     with reading(path, "expected an .npy file of a plain array"):
       name, array = "images", map_npy(file)
-  images = _images(path, name, array, levels)
-  if image_shape is not None and images.shape[1:] != tuple(image_shape):
-    raise InputError(f"{str(path)!r}: `{name}` must hold images of shape {tuple(image_shape)}, got {images.shape}")
-  return images
+  return _images(path, name, array, levels, image_shape)
 
 
-def _images(path, name, array, levels):
+def _images(path, name, array, levels, image_shape=None):
   """Return images of a file in the dtype of a data set."""
   kind = "real numbers" if levels is None else "integers"
   if array.dtype.kind not in ("iuf" if levels is None else "iu"):
     raise InputError(f"{str(path)!r}: `{name}` must hold {kind}, got {array.dtype}")
   array = array[..., np.newaxis] if array.ndim == 3 else array
-  if array.ndim != 4:
-    raise InputError(f"{str(path)!r}: `{name}` must be of shape [N, H, W, C] or [N, H, W], got {array.shape}")
   try:
+    as_images(name, array, image_shape)
     check_pixels(array, levels, name)
   except InputError as error:
     raise InputError(f"{str(path)!r}: {error}") from None

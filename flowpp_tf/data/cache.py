@@ -41,16 +41,17 @@ def cache_entry(name: str, identity: Any, cache_dir: Path | None = None) -> path
   return pathlib.Path(folder).expanduser() / f"{label}-{digest[:16]}"
 
 
-def file_identity(paths: list[pathlib.Path], root: Path | None = None) -> list[list[Any]]:
-  """Return `[name, bytes, time in ns]` of each file, with names relative to `root` if it is given.
+def file_identity(folder: pathlib.Path, names: list[str]) -> list[list[Any]]:
+  """Return `[name, bytes, time in ns]` of each file of a folder.
 
   A link that leads nowhere has its own size and time: reading it later raises the error.
   """
-  return [
-    [os.path.relpath(path, root) if root else os.path.abspath(path), status.st_size, status.st_mtime_ns]
-    for path in paths
-    for status in (os.stat(path) if os.path.exists(path) else os.lstat(path),)
-  ]
+  rows: list[list[Any]] = []
+  for name in names:
+    path = folder / name
+    status = path.stat() if path.exists() else path.lstat()
+    rows.append([name, status.st_size, status.st_mtime_ns])
+  return rows
 
 
 def decoded_images(

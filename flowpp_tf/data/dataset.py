@@ -7,15 +7,7 @@ from typing import Any
 import numpy as np
 
 from flowpp_tf.config.model import FlowPlusPlusConfig
-from flowpp_tf.core.checks import (
-  INT32_MAX,
-  as_array,
-  check_arguments,
-  check_labels,
-  check_pixels,
-  check_type,
-  pixel_dtype,
-)
+from flowpp_tf.core.checks import as_array, check_arguments, check_labels, check_pixels, check_type, pixel_dtype
 from flowpp_tf.core.errors import InputError
 from flowpp_tf.core.registry import SPLITS
 from flowpp_tf.data.random_crops import RandomCrops, tiles_of
@@ -144,7 +136,7 @@ class ImageDataset:
     """
     if self.levels != 256:
       raise InputError(f"`bits` is for images of 256 levels; data set {self.name!r} has {self.levels}")
-    return self._replace(lambda name, images: ReducedBits(images, bits), levels=2**bits)
+    return self._replace(lambda images: ReducedBits(images, bits), levels=2**bits)
 
   def with_neighbours(self) -> "ImageDataset":
     """Return the same photographs as tiles that come with the context of their neighbours, see `RandomCrops`.
@@ -153,13 +145,10 @@ class ImageDataset:
       InputError (a ValueError): if a split does not consist of photographs.
     """
 
-    def tiles(name, images):
-      if isinstance(images, RandomCrops):
-        return images.with_neighbours(self.levels)
-      raise InputError(
-        f"a model with `tile_neighbours` is for tiles of larger pictures: give --crops; {name} of data set "
-        f"{self.name!r} consists of whole images"
-      )
+    def tiles(images):
+      if not isinstance(images, RandomCrops):
+        raise InputError(f"a model with `tile_neighbours` is for crops of photographs: load {self.name!r} with --crops")
+      return images.with_neighbours(self.levels)
 
     return self._replace(tiles)
 
@@ -170,7 +159,7 @@ class ImageDataset:
       InputError (a ValueError): if a split does not consist of tiles with neighbours.
     """
 
-    def covered(name, images):
+    def covered(images):
       tiles = tiles_of(images)
       if tiles is None:
         raise InputError("the images must be tiles with neighbours, see `RandomCrops`")
@@ -179,8 +168,8 @@ class ImageDataset:
     return self._replace(covered)
 
   def _replace(self, function, **changes):
-    """Return the data set with other images: what a function of a split's name and images returns."""
-    splits = {name: function(name, self.split(name)) for name in SPLITS}
+    """Return the data set with other images: what a function of a split's images returns."""
+    splits = {name: function(self.split(name)) for name in SPLITS}
     return dataclasses.replace(self, **splits, **changes)
 
   def fingerprint(self) -> dict[str, Any]:
@@ -248,7 +237,7 @@ def as_labels(labels: Any, count: int, of: str = "") -> np.ndarray:
   if labels.shape != (count,) or labels.dtype.kind not in "iu":
     found = f"{labels.dtype} of shape {labels.shape}"
     raise InputError(f"`labels`{of} must hold one integer for each of the {count:,} images, got {found}")
-  if labels.min() < -(2**31) or labels.max() > INT32_MAX:
+  if labels.min() < -(2**31) or labels.max() >= 2**31:
     raise InputError(f"`labels`{of} must be integers of 32 bits, got values from {labels.min()} to {labels.max()}")
   return labels.astype(np.int32)
 

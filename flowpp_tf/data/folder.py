@@ -85,7 +85,7 @@ def load_folder(
     counts, shape, ahead = {split: len(names) for split, names in files.items()}, image_shape, 64
     read = _read_fitted
   read = functools.partial(read, folder, image_shape=image_shape, levels=levels)
-  identity = {split: cache.file_identity([folder / name for name in names], folder) for split, names in files.items()}
+  identity = {split: cache.file_identity(folder, names) for split, names in files.items()}
   source = [str(folder.resolve()), identity, levels]  # the levels say which values are errors
   source_bytes = sum(size for rows in identity.values() for _, size, _ in rows)
   about: dict[str, Any] = {"bad": {}, "remarks": collections.Counter()}

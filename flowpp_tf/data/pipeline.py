@@ -90,12 +90,14 @@ def training_batches(
     return draws[shard * size : (shard + 1) * size]
 
   photographs = photographs_of(images)
-  if photographs is None:
-    read = lambda chosen, mirrored: _mirror(images[chosen], mirrored)
-  elif photographs.neighbours:
-    read = lambda draws, mirrored: _read_tiles(images, photographs, photographs.random_places(draws), mirrored)
-  else:
-    read = lambda draws, mirrored: _mirror(_reduce(images, photographs.cut(photographs.random_places(draws))), mirrored)
+
+  def read(chosen, mirrored):
+    if photographs is None:
+      return _mirror(images[chosen], mirrored)
+    places = photographs.random_places(chosen)
+    if photographs.neighbours:
+      return _read_tiles(images, photographs, places, mirrored)
+    return _mirror(_reduce(images, photographs.cut(places)), mirrored)
 
   def batch(step):
     mirrored = draw(step, _FLIP) < 0.5 if flip else tf.zeros([size], tf.bool)

@@ -95,9 +95,7 @@ def as_images(name: str, images: Any, image_shape: tuple[int, ...] | None = None
     images = np.asarray(images, np.uint8)
   elif not dtype.isnative:
     images = native(np.asarray(images))
-  if image_shape is not None and images.shape[1:] != image_shape:
-    raise InputError(f"`{name}` must hold images of shape {image_shape}, got an array of shape {images.shape}")
-  check_shape(name, images.shape, [None] * 4, "N")
+  check_shape(name, images.shape, [None, *(image_shape or [None] * 3)], "N")
   if 0 in images.shape:
     raise InputError(f"`{name}` must hold at least one image, got shape {tuple(images.shape)}")
   return images

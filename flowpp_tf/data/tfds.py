@@ -50,7 +50,7 @@ class _Set:
   sizes: tuple[int, ...] = ()  # available sizes, if the model's shape chooses one
   crop: int | None = None  # size of the central crop before resizing
   test: str = "test"  # published split to report on
-  classes: tuple[str, ...] = ()  # names of the classes in the published files
+  classes: tuple[str, ...] = ()  # their names, where TensorFlow Datasets has them only in the files it downloads
 
 
 _SETS = {
@@ -68,11 +68,8 @@ _SETS = {
     ),
   ),
   "svhn": _Set("svhn_cropped"),
-  "mnist": _Set("mnist", classes=tuple("0123456789")),
-  "fashion_mnist": _Set(
-    "fashion_mnist",
-    classes=("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-  ),
+  "mnist": _Set("mnist"),
+  "fashion_mnist": _Set("fashion_mnist"),
   "imagenet32_old": _Set("downsampled_imagenet/32x32", test="validation"),
   "imagenet64_old": _Set("downsampled_imagenet/64x64", test="validation"),
   "imagenet32_new": _Set("imagenet_resized/32x32", test="validation"),
@@ -119,6 +116,8 @@ def load_set(
   if files:
     version, splits, of_splits = files
     classes = entry.classes
+    if labels and not classes:
+      classes = tuple(builder.info.features["label"].names)
   else:
     _prepare(name, builder, data_dir, download)
     of_splits, classes = _read_labels(builder) if labels else (None, ())
@@ -130,7 +129,10 @@ def load_set(
     return split_train(arrays if entry.test == "test" else {"train": arrays["train"], "test": arrays[entry.test]})
 
   if entry.test == "validation":
-    _check_which_imagenet(name, len(splits["validation"]))
+    count = len(splits["validation"])
+    kind = _VALIDATION_IMAGES.get(count)
+    if kind and not name.endswith(kind):
+      raise InputError(f"data set {name!r}: {count:,} validation images are those of {name[:-3]}{kind}")
     notes = *notes, "test is the published validation"
   splits, cuts = of_three(splits)
   return ImageDataset(
@@ -211,13 +213,6 @@ def _download(name, builder):
       raise ConnectionError(f"{host} cannot be reached: {reason(getattr(error, 'reason', error))}") from None
   with contextlib.redirect_stdout(sys.stderr):
     builder.download_and_prepare(download_config=_tfds().download.DownloadConfig(try_download_gcs=False))
-
-
-def _check_which_imagenet(name, count):
-  """Raise an `InputError` for the other ImageNet, which has another number of validation images."""
-  kind = _VALIDATION_IMAGES.get(count)
-  if kind and not name.endswith(kind):
-    raise InputError(f"data set {name!r}: {count:,} validation images are those of {name[:-3]}{kind}")
 
 
 def _splits(builder):

@@ -55,7 +55,7 @@ def test_a_registered_data_set_has_the_options_of_its_function():
   with pytest.raises(data.InputError, match="`crops` are for photos, elpv, sky16 and folders; the data set is 'half'"):
     data.load_dataset("half", crops=True)
   fpp.register_dataset("nothing", lambda: images)
-  with pytest.raises(data.InputError, match="function of data set 'nothing' must return an `ImageDataset`, got a `nd"):
+  with pytest.raises(data.InputError, match="data set 'nothing' must be an `ImageDataset`, got a `nd"):
     data.load_dataset("nothing")
 
 

@@ -327,7 +327,7 @@ def test_an_array_of_integer_images_is_scored_as_its_split(place):
   for wrong, message in (
     (DIGITS.test + 9, "'digits.npy': `images` must lie in 0 .. 16 (17 levels), got values from 9 to 25"),
     (DIGITS.test / 16, "'digits.npy': `images` must hold integers, got float64"),
-    (DIGITS.test[:, :4], "'digits.npy': `images` must hold images of shape (8, 8, 1), got (180, 4, 8, 1)"),
+    (DIGITS.test[:, :4], "'digits.npy': `images` must be of shape [N, 8, 8, 1], got (180, 4, 8, 1)"),
   ):
     np.save(place / "digits.npy", wrong)
     code, _, error = call("score", *arguments, "--images=digits.npy", cwd=place)

@@ -53,7 +53,7 @@ BAD = [
   (["--dataset=npz:other.npz"], "has image_shape (16, 16, 3), the model's config (32, 32, 3)"),
   (["--dataset=cifar10", "--nodownload", "--data_dir=data"], "data/cifar10/"),
   (["--dataset=cifar10", "--nodownload", "--data_dir=data"], "prepare it by: tfds build cifar10 --data_dir="),
-  (["--dataset=imagenet32_old", "--data_dir=data"], "train_32x32.tar and valid_32x32.tar"),
+  (["--dataset=imagenet32_old", "--data_dir=data"], "train_32x32.npy and valid_32x32.npy"),
   (["--dataset=tfds:nothing"], "TensorFlow Datasets has no 'nothing'"),
   (["--dataset=imagenet32"], "did you mean imagenet32_old or imagenet32_new"),
   (["--dataset=photos", "--workdir=runs/cats"], "holds another run: "),
