@@ -263,7 +263,7 @@ def test_a_model_of_tiles_is_trained_on_photographs_that_have_neighbours():
   dataset = data.ImageDataset("whole", 256, images[:20], images[20:30], images[30:])
   with pytest.raises(ValueError, match="`neighbours`"):
     dataset.check(model().config)
-  with pytest.raises(ValueError, match="give --crops; train of data set 'whole'"):
+  with pytest.raises(ValueError, match="load 'whole' with --crops"):
     dataset.with_neighbours()
   with pytest.raises(ValueError, match="`model` must see the neighbours"):
     sample_pictures(fpp.FlowPlusPlus.from_preset("digits"), 1, 8, 8)
