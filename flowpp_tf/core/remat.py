@@ -11,8 +11,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from flowpp_tf.core.tracing import traced_once
-
 
 def with_dependency(x: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
   """Return x with a data dependency on `other`, so that compilers cannot merge the recomputation with the forward pass.
@@ -48,18 +46,13 @@ def rematerialized(function: Callable[..., tf.Tensor], wait: bool = False) -> Ca
 def recomputed_elementwise(
   function: Callable[..., tf.Tensor], gradient: Callable[..., Sequence[tf.Tensor | None]]
 ) -> Callable[..., tf.Tensor]:
-  """Return a `rematerialized` function with a formula for its gradient, whose eager calls share a graph.
+  """Return a `rematerialized` function with a formula for its gradient.
 
   Args:
     function: as in `rematerialized`, and elementwise.
     gradient: `gradient(upstream, *arguments)`, the gradients by all arguments, None where there is none.
   """
-  return functools.wraps(function)(_with_gradient(*map(_traced_in_eager_mode, (function, gradient))))
-
-
-def _traced_in_eager_mode(function):
-  shared = traced_once(function, in_eager_mode=True)
-  return lambda *tensors: (shared if tf.executing_eagerly() else function)(*tensors)
+  return functools.wraps(function)(_with_gradient(function, gradient))
 
 
 def _with_gradient(function, gradient_of):
