@@ -225,9 +225,8 @@ def as_array(name: str, value: Any, shape: Sequence[int | None] | None = None) -
     array = np.asarray(value)
   except Exception:  # a ragged list, a tensor of a graph
     raise InputError(f"`{name}` must be an array of numbers, got {shown(value)}") from None
-  if array.dtype.kind not in "biuf" and array.dtype.name not in ("bfloat16",):
-    found = shown(value) if array.dtype.kind == "O" or array.ndim == 0 else array.dtype
-    raise InputError(f"`{name}` must hold real numbers, got {found}")
+  if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+    raise InputError(f"`{name}` must hold real numbers, got {shown(value)}")
   if shape is not None:
     check_shape(name, array.shape, shape, "N")
   return native(array)

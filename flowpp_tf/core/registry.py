@@ -60,8 +60,7 @@ def dataset_entry(name: str) -> str:
   for entry in DATASETS:
     if entry == name or colon and entry.startswith(f"{kind}:"):
       if colon and not rest:
-        wanted = "data set" if entry.endswith(":NAME") else "path"
-        raise InputError(f"data set {name!r} must name a {wanted} after the colon")
+        raise InputError(f"data set {name!r} must have the form {entry}")
       return entry
   raise unregistered("dataset", name, DATASETS)
 

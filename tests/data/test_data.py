@@ -169,7 +169,7 @@ def test_a_damaged_npz_is_named(tmp_path, content):
     ),
     (lambda: data.load_dataset("imagenet32"), "did you mean imagenet32_old or imagenet32_new"),
     (lambda: data.load_dataset("zip:a"), "unknown dataset 'zip:a'"),
-    (lambda: data.load_dataset("folder:"), "'folder:' must name a path after the colon"),
+    (lambda: data.load_dataset("folder:"), "'folder:' must have the form folder:PATH"),
     (lambda: data.load_dataset("folder:a"), "`image_shape` must say to which shape"),
     (lambda: data.load_dataset("npz:/nonexistent"), "'/nonexistent' cannot be read: No such file"),
     (lambda: data.load_dataset("photos", max_bad_files=1), "`max_bad_files` are for folders"),

@@ -234,7 +234,7 @@ def test_a_damaged_set_is_named(tmp_path):
     ("tfds:home_made", {}, "`image_shape` must say to which shape the images of home_made"),
     ("tfds:no_such_set", {}, "TensorFlow Datasets has no 'no_such_set'"),
     ("tfds:imdb_reviews", {}, "has no image feature; it has text, label"),
-    ("tfds:", {}, "must name a data set after the colon"),
+    ("tfds:", {}, "must have the form tfds:NAME"),
     ("cifar10", dict(splits_file="a.txt"), "`splits_file` and `max_bad_files` are for folders"),
   ],
 )

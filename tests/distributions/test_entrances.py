@@ -89,7 +89,7 @@ def test_arrays_are_cast_and_tensors_of_another_dtype_are_not(flow, make):
   for wrong, message in (
     (tf.cast(X, tf.float64), "`[xy]` must be of dtype float32, got a tensor of float64"),
     (tf.cast(X, tf.int32), "`[xy]` must be of dtype float32, got a tensor of int32"),
-    (X.numpy().astype(complex), "`[xy]` must hold real numbers, got complex128"),
+    (X.numpy().astype(complex), "`[xy]` must hold real numbers, got an array of complex128"),
     ("text", "`[xy]` must hold real numbers, got 'text'"),
     (None, "`[xy]` must hold real numbers, got None"),
     (np.array([["a", 1.0]], object), "`[xy]` must hold real numbers, got an array of object"),
@@ -102,7 +102,7 @@ def test_arrays_are_cast_and_tensors_of_another_dtype_are_not(flow, make):
 @pytest.mark.parametrize("make", [fb.Sigmoid, fb.PixelsToLogit])
 def test_bijectors_of_any_dtype_take_real_numbers_only(make):
   for wrong in (np.ones(3, complex), tf.ones(3, tf.int32)):
-    with pytest.raises(ValueError, match="`x` must hold real numbers, got (complex128|int32)"):
+    with pytest.raises(ValueError, match="`x` must hold real numbers, got (an array of complex128|int32)"):
       make().forward(wrong)
 
 

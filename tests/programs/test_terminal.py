@@ -53,7 +53,7 @@ _EVERY = [([command, *arguments], code, text) for command in COMMANDS for argume
 _SINGLE = [
   (["train", "--config=digit"], 2, "unknown config 'digit'; did you mean digits?"),
   (["train", "--dataset=foto"], 2, "unknown dataset 'foto'; did you mean photos?"),
-  (["train", "--dataset=folder:"], 2, "must name a path after the colon"),
+  (["train", "--dataset=folder:"], 2, "must have the form folder:PATH"),
   (["train", "--learning_rate=-1"], 2, "`learning_rate` must be positive"),
   (["train", "--num_samples=0"], 2, "--num_samples=0"),
   (["train", "--image_shape=9,8,1"], 2, "the height is 9"),
