@@ -266,7 +266,8 @@ def _sum_log_det(log_det, output, least, count):
   shape = shape_of(output)[last - count : last]
   if log_det.shape.rank == 0:
     return log_det * tf.cast(math.prod(shape), log_det.dtype)
-  if not (output.shape[last - count : last].is_fully_defined() and log_det.shape[-count:] == shape):
+  is_known = output.shape[last - count : last].is_fully_defined()
+  if not is_known or log_det.shape[-count:] != shape:
     # It is constant along some of them.
     log_det = tf.broadcast_to(log_det, tf.broadcast_dynamic_shape(tf.shape(log_det), shape))
   return tf.reduce_sum(log_det, axis=list(range(-count, 0)))

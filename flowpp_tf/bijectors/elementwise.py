@@ -86,8 +86,9 @@ class PixelsToLogit(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 
   def _forward_and_log_det(self, x, ctx):
     slope = (1 - 2 * self.alpha) / self.levels
+    log_p = tf.math.log(self.alpha + slope * x)
     # 1 - p from the distance to the upper end, which is exact, as x is from the lower one
-    log_p, log_q = (tf.math.log(self.alpha + slope * d) for d in (x, self.levels - x))
+    log_q = tf.math.log(self.alpha + slope * (self.levels - x))
     return log_p - log_q, self._log_slope() - log_p - log_q
 
   def _inverse_and_log_det(self, y, ctx):
@@ -163,14 +164,18 @@ class LogitMargin(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 
   def _forward_and_log_det(self, x, ctx):
     slope = 1 - 2 * self.margin
-    log_p, log_q = (tf.math.log(self.margin + slope * tf.sigmoid(t)) for t in (x, -x))
-    return log_p - log_q, math.log(slope) - tf.nn.softplus(x) - tf.nn.softplus(-x) - log_p - log_q
+    log_p = tf.math.log(self.margin + slope * tf.sigmoid(x))
+    log_q = tf.math.log(self.margin + slope * tf.sigmoid(-x))
+    log_det = math.log(slope) - tf.nn.softplus(x) - tf.nn.softplus(-x) - log_p - log_q
+    return log_p - log_q, log_det
 
   def _inverse_and_log_det(self, y, ctx):
-    eps, slope = float(finfo(y.dtype).eps), 1 - 2 * self.margin
+    eps = float(finfo(y.dtype).eps)
+    slope = 1 - 2 * self.margin
     # Each from its own end, as one less the other would lose the upper tail.
-    below, above = (tf.clip_by_value((tf.sigmoid(t) - self.margin) / slope, eps, 1.0) for t in (y, -y))
-    x = tf.math.log(below) - tf.math.log(above)
+    p = (tf.sigmoid(y) - self.margin) / slope
+    q = (tf.sigmoid(-y) - self.margin) / slope
+    x = tf.math.log(tf.clip_by_value(p, eps, 1.0)) - tf.math.log(tf.clip_by_value(q, eps, 1.0))
     x = tf.where(tf.math.is_nan(y), y, x)  # on some devices the minimum of NaN and a number is the number
     return x, -self._forward_and_log_det(x, ctx)[1]
 
@@ -210,9 +215,11 @@ class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 
   def _constants(self):
     """offset and scale, and of asinh(w) its value at 0, and how much more it is at `levels`."""
-    offset, scale = tf.convert_to_tensor(self.offset), tf.convert_to_tensor(self.scale)
+    offset = tf.convert_to_tensor(self.offset)
+    scale = tf.convert_to_tensor(self.scale)
     start = tf.asinh(-offset / scale)
-    return offset, scale, start, tf.asinh((1 - offset) / scale) - start
+    length = tf.asinh((1 - offset) / scale) - start
+    return offset, scale, start, length
 
   def _forward_and_log_det(self, x, ctx):
     offset, scale, start, length = self._constants()
@@ -228,8 +235,10 @@ class AsinhTransform(Elementwise, tfp.bijectors.AutoCompositeTensorBijector):
 def _log_slope(w, factor):
   """log T'(x)."""
   far = tf.abs(w) > 1 / float(finfo(w.dtype).eps)  # there w^2 may overflow, and 1 + w^2 is w^2
-  near_w, far_w = tf.where(far, tf.zeros_like(w), w), tf.where(far, w, tf.ones_like(w))
-  return -tf.where(far, tf.math.log(tf.abs(far_w)), 0.5 * tf.math.log1p(near_w * near_w)) - tf.math.log(factor)
+  near_w = tf.where(far, tf.zeros_like(w), w)
+  far_w = tf.where(far, w, tf.ones_like(w))
+  log_root = tf.where(far, tf.math.log(tf.abs(far_w)), 0.5 * tf.math.log1p(near_w * near_w))
+  return -log_root - tf.math.log(factor)
 
 
 def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
@@ -246,8 +255,9 @@ def affine_coupling_bijector(parameters: tf.Tensor) -> BoundedAffine:
     >>> bijector.forward(tf.zeros([1, 2])).numpy()
     array([[1., 2.]], dtype=float32)
   """
-  s, t = tf.unstack(per_value(as_tensor("parameters", parameters, None, tf.float32), 2), axis=-1)
-  return BoundedAffine(scale_logit=s, shift=t)
+  parameters = per_value(as_tensor("parameters", parameters, None, tf.float32), 2)
+  scale_logit, shift = tf.unstack(parameters, axis=-1)
+  return BoundedAffine(scale_logit, shift)
 
 
 def _affine_without_components(parameters, components):  # by name, as a lambda cannot be pickled

@@ -143,10 +143,10 @@ def mixture_logistic_coupling_bijector(parameters: tf.Tensor, components: int, m
   check_number("margin", margin, 0)
   parameters = per_value(as_tensor("parameters", parameters, None, tf.float32), 2 + 3 * components)
   s, t, logits, loc, log_scale = tf.split(parameters, [1, 1, *[components] * 3], axis=-1)
-  s, t = tf.squeeze(s, axis=-1), tf.squeeze(t, axis=-1)
+  affine = BoundedAffine(scale_logit=tf.squeeze(s, axis=-1), shift=tf.squeeze(t, axis=-1))
   log_scale = tf.maximum(log_scale, tf.constant(SMALLEST_LOG_SCALE, log_scale.dtype))
   logit = LogitMixtureLogisticCDF(logits, loc, log_scale)
-  return Chain([BoundedAffine(scale_logit=s, shift=t), *([LogitMargin(margin)] if margin else []), logit])
+  return Chain([affine, LogitMargin(margin), logit] if margin else [affine, logit])
 
 
 MIXTURE_LOGISTIC = CouplingKind(lambda components: 2 + 3 * components, mixture_logistic_coupling_bijector)

@@ -35,20 +35,12 @@ class _Regrouping(Rearrangement):
   _block: tuple[int, int]
 
   def _forward_event_shape(self, shape):
-    if shape.rank is None:
-      return shape
-    (*batch, height, width, channels), (dy, dx) = _image_shape("x", shape), self._block
-    if (height or 0) % dy or (width or 0) % dx:
-      raise InputError(f"`x` must have height and width divisible by {dy} and {dx}, got shape {[*shape]}")
-    return tf.TensorShape([*batch, height and height // dy, width and width // dx, channels and channels * dy * dx])
+    dy, dx = self._block
+    return _regrouped("x", shape, divisors=[dy, dx, 1], factors=[1, 1, dy * dx])
 
   def _inverse_event_shape(self, shape):
-    if shape.rank is None:
-      return shape
-    (*batch, height, width, channels), (dy, dx) = _image_shape("y", shape), self._block
-    if (channels or 0) % (dy * dx):
-      raise InputError(f"`y` must have channels divisible by {dy * dx}, got shape {[*shape]}")
-    return tf.TensorShape([*batch, height and height * dy, width and width * dx, channels and channels // (dy * dx)])
+    dy, dx = self._block
+    return _regrouped("y", shape, divisors=[1, 1, dy * dx], factors=[dy, dx, 1])
 
   def _forward_event_shape_tensor(self, shape):
     dy, dx = self._block
@@ -59,11 +51,19 @@ class _Regrouping(Rearrangement):
     return tf.concat([shape[:-3], shape[-3:] * [dy, dx, 1] // [1, 1, dy * dx]], axis=0)
 
 
-def _image_shape(name, shape):
-  """Return a shape; raise an `InputError` if it is not that of an image."""
+def _regrouped(name, shape, divisors, factors):
+  """Return the shape of an image whose height, width and channels are divided and multiplied; None stays None."""
+  if shape.rank is None:
+    return shape
   if shape.rank < 3:
     raise InputError(f"`{name}` must have the 3 dimensions of an event, got shape {[*shape]}")
-  return shape
+  sizes = [*shape]
+  for axis, divisor, factor in zip((-3, -2, -1), divisors, factors):
+    if sizes[axis] is not None:
+      if sizes[axis] % divisor:
+        raise InputError(f"`{name}` must have [H, W, C] divisible by {divisors}, got shape {[*shape]}")
+      sizes[axis] = sizes[axis] // divisor * factor
+  return tf.TensorShape(sizes)
 
 
 class Squeeze(_Regrouping):
