@@ -177,7 +177,7 @@ def _kind(part, of_integers):
     return functools.partial(_is_scalar_tensor, of_integers=of_integers), "a scalar tensor"
   if getattr(origin, "_is_protocol", False):
     members = [name for name in vars(origin) if not name.startswith("_")]
-    return lambda value: all(hasattr(value, name) for name in members), _one(origin.__name__)
+    return lambda value: all(hasattr(value, name) for name in members), _one(origin.__name__.removesuffix("Like"))
   return lambda value: isinstance(value, origin), _one(origin.__name__)
 
 

@@ -115,13 +115,14 @@ def _structure(shape):
 
 def _flow(config):
   """Return the flow of a config, with weights of its own."""
+  sides = config.condition_shape[:2]
   number = keras.backend.get_uid("image_flow") - 1  # as of the names that Keras gives to layers
   with keras.name_scope(f"image_flow_{number}" if number else "image_flow"):
     couplings = CouplingFlow(
       config.structure,
       config.flow_shape,
       config.flow_couplings,
-      config.condition_shape[:2] if config.condition_shape[:2] != (1, 1) and config.condition_shape else None,
+      None if sides == (1, 1) else sides,
       dtype=config.dtype,
       name="flow",
     )

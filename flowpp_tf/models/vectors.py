@@ -84,7 +84,6 @@ def vector_flow(
     TensorShape([10, 2])
   """
   sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
-  _check_df(df)
   name = as_dtype("dtype", dtype).name
   if name not in _DTYPES:
     raise InputError(f"`dtype` must be {' or '.join(_DTYPES)}, got {dtype!r}")
@@ -131,13 +130,10 @@ def _checked_sizes(event_size, context_size, couplings, components, hidden, bloc
   return {name: int(size) for name, size in sizes.items()}
 
 
-def _check_df(df):
-  if df is not None:
-    check_number("df", df, 0.0, ends=False)
-
-
 def _flow(event_size, context_size, couplings, components, hidden, blocks, dtype, network_dtype, df):
   """Return the flow; the name scope around the call is that of the weights' paths."""
+  if df is not None:
+    check_number("df", df, 0.0, ends=False)
   kept = event_size // 2
   variable = functools.partial(keras.Variable, dtype=dtype, autocast=False)
 
@@ -237,13 +233,12 @@ class VectorFlow(Flow):
     **kwargs: Any,
   ) -> None:
     sizes = _checked_sizes(event_size, context_size, couplings, components, hidden, blocks)
-    _check_df(df)
     policy = _policy_name(kwargs.get("dtype"))
     claim_model(vector_flow_size(**sizes), f"a `{type(self).__name__}`", 8 if policy == "float64" else 4)
     keras.layers.Layer.__init__(self, autocast=False, **kwargs)  # `Flow` would need the distribution
-    self._config = sizes if df is None else {**sizes, "df": float(df)}
     with keras.name_scope(self.name, caller=self):
       self._set_distribution(_flow(**sizes, dtype=self.variable_dtype, network_dtype=policy, df=df))
+    self._config = sizes if df is None else {**sizes, "df": float(df)}
 
   @classmethod
   def from_config(cls, config: dict[str, Any]) -> "VectorFlow":

@@ -163,6 +163,7 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.sample(1, temperature=1e39), "`temperature` must be between 0 and 3.4.*, got 1e.39"),
     (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be a finite number, got nan"),
     (lambda m: m.compile(loss="mse"), "`loss` must be None"),
+    (lambda m: fpp.models.ImageDistribution(3), "^`model` must be a `FlowPlusPlus`, got 3$"),
     (
       lambda m: training.TrainState(m, training.TrainingConfig(steps=1), keras.optimizers.SGD(clipnorm=1.0)),
       "`clipnorm` must be off: there is `clip_norm`",
