@@ -161,7 +161,7 @@ def test_a_model_initialised_on_few_images_takes_every_other(count):
     (lambda m: m.sample(0), "`n` must be at least 1, got 0"),
     (lambda m: m.sample(1, temperature=-1), "`temperature` must be between 0 and 3.4.*, got -1"),
     (lambda m: m.sample(1, temperature=1e39), "`temperature` must be between 0 and 3.4.*, got 1e.39"),
-    (lambda m: m.sample(1, temperature=float("nan")), "`temperature` must be a finite number, got nan"),
+    (lambda m: m.sample(1, temperature=np.nan), "`temperature` must be a finite number or a scalar tensor, got nan"),
     (lambda m: m.compile(loss="mse"), "`loss` must be None"),
     (lambda m: fpp.models.ImageDistribution(3), "^`model` must be a `FlowPlusPlus`, got 3$"),
     (
