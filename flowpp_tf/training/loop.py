@@ -22,6 +22,7 @@ from flowpp_tf.core.finite import raise_if_diverged
 from flowpp_tf.core.lanes import lane_count
 from flowpp_tf.data import DataPipeline, ImageDataset, describe, weighted_batches
 from flowpp_tf.devices import Workers
+from flowpp_tf.io import gate
 from flowpp_tf.models import FlowPlusPlus, FlowPlusPlusConfig, InitialWeights, unpack_batch
 from flowpp_tf.training.optimizer import make_optimizer, schedule_of
 from flowpp_tf.training.signals import Stopped, StopSignals
@@ -332,11 +333,8 @@ class Run:
     in_a_row = int(self._state.skipped_in_a_row.numpy())
     if in_a_row == 1 and self._config.debug_numerics:
       batch = next(iter(self._global_batches(step - 1)))
-      logging.warning(
-        "step %d is skipped: %s",
-        step,
-        explain_skipped_step(self._state, batch, self._strategy.num_replicas_in_sync, step - 1),
-      )
+      found = explain_skipped_step(self._state, batch, self._strategy.num_replicas_in_sync, step - 1)
+      logging.warning("step %d is skipped: %s", step, found)
     raise_if_diverged(in_a_row, self._config.max_skipped, _CAUSES[step > in_a_row], step)
 
   # --- Validation -------------------------------------------------------------------------------
@@ -371,9 +369,10 @@ class Run:
     }
     value, config = row["val_bits_per_dim"], self._state.model.config
     validation = f"validation {value:.4f}{f' in {config.precision}' if config.dtype.startswith('mixed_') else ''}"
-    if math.isfinite(value) and value < float(self._best) and self._written(step, self._save_best, value):
+    is_best = math.isfinite(value) and value < float(self._best)
+    if is_best and self._written("best weights", step, self._save_best, value):
       self._best.assign(value)
-    self._written(step, self._workdir.add_row, {**row, "data": self._digest})
+    self._written("metrics", step, self._workdir.add_row, {**row, "data": self._digest})
     self._recorded.assign(step)
     self._state.reset_sums()
     self._save(step)
@@ -393,7 +392,7 @@ class Run:
     with self._state.ema_weights():
       self._workdir.save_best(self._state.model, self._state.step, value)
 
-  def _written(self, step, write, *arguments):
+  def _written(self, what, step, write, *arguments):
     """Let the chief write, if the directory is still the run's; return False if it failed."""
     try:
       if self._workers.chief:
@@ -401,11 +400,11 @@ class Run:
         write(*arguments)
       return True
     except OSError as error:
-      logging.warning("step %d could not be recorded, the run goes on: %s", step, error.strerror or error)
+      logging.warning("the %s of step %d could not be written, the run goes on: %s", what, step, gate.reason(error))
       return False
 
   def _save(self, step):
-    if self._written(step, self._checkpoints.save, step, self._cpu_seconds):
+    if self._written("checkpoint", step, self._checkpoints.save, step, self._cpu_seconds):
       self._saved = step
     self._last_tried, self._tried_at = step, time.monotonic()
 

@@ -489,7 +489,8 @@ def test_what_a_full_disk_has_no_room_for_is_written_later(workdir, monkeypatch,
   monkeypatch.setattr(files, "replace_file", replace_file)
   run(workdir.path, steps=4)
   assert [pathlib.Path(path).name for path in full] == ["best.weights.h5", "metrics.jsonl", "manifest.json"]
-  assert "could not be recorded, the run goes on" in caplog.text
+  for what in ("best weights", "metrics", "checkpoint"):
+    assert f"the {what} of step 3 could not be written, the run goes on" in caplog.text
   assert [row["step"] for row in workdir.rows()] == [1, 2, 3, 4]
   assert [folder.name for folder in checkpoint_folders(workdir.checkpoints)] == ["step_00000004", "step_00000002"]
 
