@@ -39,7 +39,7 @@ def test_a_coupling_a_data_set_and_a_recipe_of_ones_own_are_trained(tmp_path):
   for more, code in ((ours, 0), ([], 2)):
     result = run("sample", "--workdir=run", "--n=1", *more, cwd=tmp_path)
     assert result.code == code, result.error
-  assert "got 'tails' (--import=MODULE registers others)" in result.error
+  assert "(--import=MODULE registers others), got 'tails'" in result.error
 
 
 def insert(path, before, line):
@@ -66,7 +66,7 @@ def test_a_coupling_a_data_set_and_a_setting_are_trained(tmp_path):
   assert result.code == 0 and "test: " in result.out, result.error
   for wrong, message in (
     ("--polyak=1.5", "`polyak` must be in [0, 1), got 1.5"),
-    ("--coupling=tail", "`coupling` must be one of mixture_logistic, tails, affine, rational_quadratic, "),
+    ("--coupling=tail", "`coupling` must be one of mixture_logistic, tails, affine, rational_quadratic ("),
     ("--dataset=stripe", "unknown dataset 'stripe'; did you mean stripes?"),
     ("--nolabels --crops", "`crops` are for photos, elpv, sky16 and folders; the data set is 'stripes'"),
   ):
