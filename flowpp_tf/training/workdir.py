@@ -20,6 +20,7 @@ import json
 import math
 import os
 import pathlib
+import time
 from typing import Any
 
 from absl import logging
@@ -167,10 +168,9 @@ class Workdir:
       if restored is None and len(rows) > 1:  # as after a disk that was full all the time
         for path in (self.best_weights, self.metrics):
           if path.exists():
-            os.replace(path, f"{path}.old")
-            logging.warning(
-              "there is no checkpoint to resume from: the run starts over, and %s is now %s.old", path, path
-            )
+            aside = f"{path}.{time.strftime('%Y%m%d-%H%M%S')}.old"
+            os.rename(path, aside)
+            logging.warning("there is no checkpoint to resume from: the run starts over; %s is now %s", path, aside)
       elif len(self._rows) < len(rows):
         self._write_rows()
 

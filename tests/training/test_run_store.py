@@ -367,12 +367,14 @@ def test_best_weights_that_lost_their_checksum_are_not_used(workdir):
 
 @pytest.mark.slow
 def test_a_run_that_starts_over_keeps_what_it_has_left(workdir, caplog):
-  left = workdir.best_weights.read_bytes(), workdir.metrics.read_bytes()
-  shutil.rmtree(workdir.checkpoints)
-  run(workdir.path, steps=3)
-  assert "there is no checkpoint to resume from" in caplog.text
-  kept = [(workdir.path / f"{name}.old").read_bytes() for name in ("best.weights.h5", "metrics.jsonl")]
-  assert tuple(kept) == left and [row["step"] for row in workdir.rows()] == [1, 2, 3]
+  left = set()
+  for _ in range(2):
+    left |= {workdir.best_weights.read_bytes(), workdir.metrics.read_bytes()}
+    shutil.rmtree(workdir.checkpoints)
+    run(workdir.path, steps=3)
+    assert "there is no checkpoint to resume from" in caplog.text
+    assert left <= {path.read_bytes() for path in workdir.path.glob("*.old")}
+    assert [row["step"] for row in workdir.rows()] == [1, 2, 3]
 
 
 def test_a_run_that_lacks_a_setting_has_its_default(workdir):
