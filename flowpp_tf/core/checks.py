@@ -138,6 +138,7 @@ _KINDS: dict[Any, _Kind] = {
   float: (is_number, "a finite number"),
   bool: (lambda value: isinstance(value, (bool, np.bool_)), "True or False"),
   str: (lambda value: isinstance(value, str), "a string"),
+  dict: (lambda value: isinstance(value, Mapping), "a mapping"),
   BinaryIO: (lambda value: hasattr(value, "read") or hasattr(value, "write"), "a binary file"),
   os.PathLike: (lambda value: isinstance(value, os.PathLike) or _is_path(value), "a path"),
   types.NoneType: _NONE,
@@ -162,8 +163,8 @@ def _kinds(hint):
 def _kind(part, of_integers):
   """The kind of a part of an annotation; `of_integers`: whether a scalar tensor must hold an integer."""
   origin = get_origin(part) or part
-  if part in _KINDS:
-    return _KINDS[part]
+  if origin in _KINDS:
+    return _KINDS[origin]
   if origin in (Sequence, list, tuple):
     item = (*get_args(part), Any)[0]
     is_item, _ = _kind(item, False)
@@ -171,7 +172,7 @@ def _kind(part, of_integers):
   if isinstance(part, str):
     class_name = part.rpartition(".")[2]
     return lambda value: any(cls.__name__ == class_name for cls in type(value).__mro__), _one(part)
-  if not isinstance(origin, type) or origin in (Any, np.ndarray) or hasattr(part, "dim_str"):
+  if not isinstance(origin, type) or origin in (Any, np.ndarray, types.UnionType) or hasattr(part, "dim_str"):
     return lambda value: True, "anything"  # arrays have checks of their own, as tensors that jaxtyping describes
   if origin.__name__ == "Tensor":
     return functools.partial(_is_scalar_tensor, of_integers=of_integers), "a scalar tensor"
@@ -192,9 +193,7 @@ def _is_path(value):
 def _is_sequence(value, is_item):
   if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
     return False
-  if len(getattr(value, "shape", [0])) != 1:  # an array that is not a vector
-    return False
-  return all(map(is_item, value))
+  return len(getattr(value, "shape", [0])) == 1 and all(map(is_item, value))  # no array that is not a vector
 
 
 def _is_scalar_tensor(value, of_integers):

@@ -31,7 +31,7 @@ def train(
   labels: np.ndarray | None = None,
   init_from: Path | None = None,
   unchecked: bool = False,
-  verbose: bool = True,
+  verbose: bool | int = True,
   **settings: Any,
 ) -> FlowPlusPlus:
   """Train a model, or resume its run, and return it with the best weights, as `fpp.load` does.

@@ -1,6 +1,7 @@
 """Annotations say what arguments must be; those that say nothing of one value are left to the function."""
 
 from collections.abc import Iterable, Iterator, Sequence
+import types
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,19 @@ def test_arrays_and_anything_are_left_to_the_function(hint):
     return values, others
 
   assert function("text", 1.5) == ("text", (1.5,))
+
+
+@pytest.mark.parametrize(
+  "hint, value", [(dict[str, int] | None, types.MappingProxyType({"a": 1})), (list[str | None], ["a", None])]
+)
+def test_any_mapping_is_a_dict_and_items_of_several_kinds_are_left_to_the_function(hint, value):
+  @check_arguments
+  def function(values: hint):
+    return values
+
+  assert function(value) is value
+  with pytest.raises(InputError, match="`values` must be a (mapping|sequence)"):
+    function("text")
 
 
 def test_sequences_are_checked_with_what_they_hold():

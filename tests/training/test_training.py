@@ -183,11 +183,11 @@ def test_a_run_that_is_stopped_says_whether_its_state_is_saved(tmp_path, monkeyp
   assert (stopped.value.step, stopped.value.saved) == (1, saved)
 
 
-@pytest.mark.parametrize("workdir, saved", [("run", True), (None, False)])
-def test_a_state_in_a_temporary_directory_is_not_said_to_be_saved(tmp_path, monkeypatch, workdir, saved):
+@pytest.mark.parametrize("workdir, saved, verbose", [("run", True, 0), (None, False, False)])
+def test_a_state_in_a_temporary_directory_is_not_said_to_be_saved(tmp_path, monkeypatch, workdir, saved, verbose):
   monkeypatch.setattr(loop.StopSignals, "__enter__", lambda self: self.__dict__.update(received=True) or self)
   with pytest.raises(training.Stopped) as stopped:
-    fpp.train(dataset(), MINIMAL, workdir and tmp_path / workdir, verbose=False, **{**NO_DROPOUT, "steps": 2})
+    fpp.train(dataset(), MINIMAL, workdir and tmp_path / workdir, verbose=verbose, **{**NO_DROPOUT, "steps": 2})
   assert (stopped.value.step, stopped.value.saved) == (1, saved)
 
 
