@@ -28,13 +28,13 @@ def load_npz(path: Path, levels: int = 256, labels: bool = False, real_valued: b
   """
   label_names = {split: f"{split}_labels" for split in SPLITS} if labels else {}
   arrays = read_npz(pathlib.Path(path).expanduser(), (*SPLITS, *label_names.values()))
+  train, validation, test = (_images(path, split, arrays[split], None if real_valued else levels) for split in SPLITS)
   of_images = {}
   for split, name in label_names.items():
     of_images[split] = as_labels(arrays[name], len(arrays[split]), f" of {split} in {str(path)!r}")
-  num_classes = max((1 + int(array.max()) for array in of_images.values()), default=0)
+  num_classes = 1 + max((int(array.max(initial=0)) for array in of_images.values()), default=-1)
   if num_classes > MOST_CLASSES:
     raise InputError(f"{str(path)!r}: labels must be less than {MOST_CLASSES:,}, got {num_classes - 1:,}")
-  train, validation, test = (_images(path, split, arrays[split], None if real_valued else levels) for split in SPLITS)
   return ImageDataset(
     f"npz:{pathlib.Path(path).name}",
     None if real_valued else levels,

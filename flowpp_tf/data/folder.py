@@ -232,7 +232,7 @@ def _hashed_splits(names, path):
 def _read_splits(splits_file, present):
   """Return the image names by split from a file of splits; `present` are the names in the folder."""
   with reading(splits_file, 'expected lines such as "train a.png", or JSON {"train": ["a.png", ...], ...}'):
-    text = read_text(pathlib.Path(splits_file).expanduser())
+    text = read_text(pathlib.Path(splits_file).expanduser()).replace("\r", "\n")
     if str(splits_file).lower().endswith(".json"):
       rows = [(split, str(name)) for split, names in parse_json(text).items() for name in names]
     else:

@@ -169,6 +169,7 @@ def test_three_images_are_enough(tmp_path):
 SPLIT_FILES = {
   "splits.txt": "train a/deep/0.png\nvalidation b/deep/1.png\n\ntest c/deep/2.png\n",
   "splits.csv": "split,path\ntrain,a/deep/0.png\nvalidation,b/deep/1.png\ntest,c/deep/2.png\n",
+  "old.txt": "train a/deep/0.png\rvalidation b/deep/1.png\rtest c/deep/2.png\r",
   "splits.json": json.dumps({"train": ["a/deep/0.png"], "validation": ["b/deep/1.png"], "test": ["c/deep/2.png"]}),
 }
 

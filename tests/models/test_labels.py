@@ -216,6 +216,9 @@ def test_an_npz_has_arrays_of_labels(tmp_path):
     ({"test_labels": np.full(4, -1)}, "`labels` of test must lie in 0 .. 2"),
     ({"test_labels": np.full(4, 70_000)}, "labels must be less than 65,536, got 70,000"),
     ({"test_labels": np.full(4, 2**62)}, "`labels` of test .* must be integers of 32 bits"),
+    ({f"{split}_labels": np.full(4, -1) for split in data.SPLITS}, "`labels` of train must lie in 0 .. 0"),
+    ({"test": NPZ["test"][:0], "test_labels": np.zeros(0, int)}, "a.npz': `test` must hold at least one image"),
+    ({"test": np.uint8(1)}, "a.npz': `test` must be of shape"),
   ],
 )
 def test_wrong_labels_in_an_npz_are_named(tmp_path, changes, message):
