@@ -47,7 +47,8 @@ class Tensor(NamedTuple):
 
   def mapped(self, value: Value, log_dets: Value | None = None, constants: np.ndarray | float = 0.0) -> Tensor:
     """Return what a bijector makes of this, of which the log-dets are the bijector's."""
-    return self._replace(value=value, log_dets=_add(self.log_dets, log_dets), constants=self.constants + constants)
+    log_dets = _add(self.log_dets, log_dets)
+    return self._replace(value=value, log_dets=log_dets, constants=self.constants + constants)
 
   def rearranged(self, ops: Ops, move: Move, back: Move, shape: Shape) -> Tensor:
     """Return this moved by `move(ops, y)`, which `back` undoes."""
@@ -65,7 +66,9 @@ class Tensor(NamedTuple):
 
   def all_log_dets(self, ops: Ops) -> Value:
     """Return the log-det of each value, `[N, *shape]`."""
-    log_dets = _zeros(ops, self.value) if self.log_dets is None else self.log_dets
+    log_dets = self.log_dets
+    if log_dets is None:
+      log_dets = _zeros(ops, self.value)
     if isinstance(self.constants, np.ndarray):
       return log_dets + ops.constant(self.constants)
     return log_dets + self.constants if self.constants else log_dets
@@ -102,7 +105,8 @@ def normal_log_probs(x: Value) -> Value:
 
 def sum_of_event(ops: Ops, x: Value, shape: Shape) -> Value:
   """Return the sum over an event of a shape, `[N]`."""
-  return ops.reshape(ops.sum(ops.reshape(x, [-1, math.prod(shape)]), -1), [-1])
+  rows = ops.reshape(x, [-1, math.prod(shape)])
+  return ops.reshape(ops.sum(rows, -1), [-1])
 
 
 @functools.singledispatch
@@ -127,9 +131,9 @@ def _(bijector: fb.Conditioned, ops, x, inverse, context):
 @_transform.register
 def _(bijector: fb.ContextTransform, ops, x, inverse, context):
   if context is not None:
-    context = _transform(
-      bijector.transform, ops, Tensor(context, (array_of(bijector.transform.mean).size,)), False, None
-    ).value
+    size = array_of(bijector.transform.mean).size
+    transformed = _transform(bijector.transform, ops, Tensor(context, (size,)), False, None)
+    context = transformed.value
   return _transform(bijector.bijector, ops, x, inverse, context)
 
 
@@ -147,15 +151,20 @@ def _(bijector: tfp.bijectors.Identity, ops, x, inverse, context):
 def _(bijector: tfp.bijectors.Blockwise, ops, x, inverse, context):
   with tf.init_scope():
     sizes = [int(size) for size in bijector.block_sizes]
-  parts = [
-    _transform(part, ops, Tensor(value, (*x.shape[:-1], size)), inverse, context)
-    for part, value, size in zip(bijector.bijectors, ops.split(x.value, sizes), sizes)
-  ]
-  back = lambda ops, y: ops.concat([part.moved_back(ops, y) for part, y in zip(parts, ops.split(y, sizes))])
-  moved = x.rearranged(ops, lambda ops, y: y, back, x.shape) if any(part.moves for part in parts) else x
-  return moved.mapped(
-    ops.concat([part.value for part in parts]), ops.concat([part.all_log_dets(ops) for part in parts])
-  )
+  blocks = []
+  for part, value, size in zip(bijector.bijectors, ops.split(x.value, sizes), sizes):
+    block = Tensor(value, (*x.shape[:-1], size))
+    blocks.append(_transform(part, ops, block, inverse, context))
+
+  def back(ops, y):
+    parts = ops.split(y, sizes)
+    return ops.concat([block.moved_back(ops, part) for block, part in zip(blocks, parts)])
+
+  if any(block.moves for block in blocks):
+    x = x.rearranged(ops, lambda ops, y: y, back, x.shape)
+  value = ops.concat([block.value for block in blocks])
+  log_dets = ops.concat([block.all_log_dets(ops) for block in blocks])
+  return x.mapped(value, log_dets)
 
 
 @_transform.register
@@ -180,20 +189,30 @@ def _(bijector: fb.Standardization, ops, x, inverse, context):
 @_transform.register(fb.Invertible1x1ConvLU)
 def _(bijector, ops, x, inverse, context):
   with tf.init_scope():
-    kernel, log_det = (bijector._inverse_kernel_and_log_det if inverse else bijector._kernel_and_log_det)()
+    if inverse:
+      kernel, log_det = bijector._inverse_kernel_and_log_det()
+    else:
+      kernel, log_det = bijector._kernel_and_log_det()
   kernel = array_of(kernel)
   size = kernel.shape[-1]
-  kernel = kernel.reshape(-1, size, size)
-  matrix = np.zeros([len(kernel) * size] * 2)
-  for i, block in enumerate(kernel):
-    matrix[i * size : (i + 1) * size, i * size : (i + 1) * size] = block
+  blocks = kernel.reshape(-1, size, size)
+  matrix = np.zeros([len(blocks) * size] * 2)  # block-diagonal
+  for i, block in enumerate(blocks):
+    place = slice(i * size, (i + 1) * size)
+    matrix[place, place] = block
   log_det = float(log_det) / x.shape[-1]  # of each value
-  return x.mapped(ops.matmul(x.value, ops.constant(matrix)), constants=-log_det if inverse else log_det)
+  y = ops.matmul(x.value, ops.constant(matrix))
+  return x.mapped(y, constants=-log_det if inverse else log_det)
 
 
 @_transform.register
 def _(bijector: fb.SwapHalves, ops, x, inverse, context):
-  swap = lambda ops, y: ops.concat(ops.split(y, [x.shape[-1] // 2] * 2)[::-1])
+  half = x.shape[-1] // 2
+
+  def swap(ops, y):
+    y1, y2 = ops.split(y, [half, half])
+    return ops.concat([y2, y1])
+
   return x.rearranged(ops, swap, swap, x.shape)
 
 
@@ -201,13 +220,20 @@ def _(bijector: fb.SwapHalves, ops, x, inverse, context):
 def _(bijector: fb.ColumnsToChannels, ops, x, inverse, context):
   height, width, channels = x.shape
   shape = (height, 2 * width, channels // 2) if inverse else (height, width // 2, 2 * channels)
-  reshape = lambda shape: lambda ops, y: ops.reshape(y, [-1, *shape])
-  return x.rearranged(ops, reshape(shape), reshape(x.shape), shape)
+
+  def move(ops, y):
+    return ops.reshape(y, [-1, *shape])
+
+  def back(ops, y):
+    return ops.reshape(y, [-1, *x.shape])
+
+  return x.rearranged(ops, move, back, shape)
 
 
 @_transform.register
 def _(bijector: fb.Squeeze, ops, x, inverse, context):
-  (height, width, channels), size = x.shape, bijector.block_size
+  height, width, channels = x.shape
+  size = bijector.block_size
   if inverse:
     shape = height * size, width * size, channels // size**2
     return x.rearranged(ops, _unsqueeze(shape, size), _squeeze(shape, size), shape)
@@ -217,22 +243,26 @@ def _(bijector: fb.Squeeze, ops, x, inverse, context):
 
 def _squeeze(shape, size):
   """The move of blocks of pixels of an image `[H, W, C]` to the channels."""
-  height, width, channels = shape[0] // size, shape[1] // size, shape[2]
+  height, width = shape[0] // size, shape[1] // size
+  channels = shape[2]
 
   def move(ops, y):
-    y = ops.transpose(ops.reshape(y, [-1, height, size, width, size, channels]), [0, 1, 3, 2, 4, 5])
-    return ops.reshape(y, [-1, height, width, size**2 * channels])
+    blocks = ops.reshape(y, [-1, height, size, width, size, channels])
+    blocks = ops.transpose(blocks, [0, 1, 3, 2, 4, 5])
+    return ops.reshape(blocks, [-1, height, width, size**2 * channels])
 
   return move
 
 
 def _unsqueeze(shape, size):
   """The move back to the image."""
-  height, width, channels = shape[0] // size, shape[1] // size, shape[2]
+  height, width = shape[0] // size, shape[1] // size
+  channels = shape[2]
 
   def move(ops, y):
-    y = ops.transpose(ops.reshape(y, [-1, height, width, size, size, channels]), [0, 1, 3, 2, 4, 5])
-    return ops.reshape(y, [-1, *shape])
+    blocks = ops.reshape(y, [-1, height, width, size, size, channels])
+    blocks = ops.transpose(blocks, [0, 1, 3, 2, 4, 5])
+    return ops.reshape(blocks, [-1, *shape])
 
   return move
 
@@ -243,7 +273,9 @@ def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
   if inverse:  # only samples are made so: their log-det is not used
     return x.mapped((ops.sigmoid(x.value) - alpha) * (levels / (1 - 2 * alpha)), constants=math.nan)
   slope = (1 - 2 * alpha) / levels
-  log_p, log_q = (ops.log(d * slope + alpha) for d in (x.value, levels - x.value))
+  complement = levels - x.value
+  log_p = ops.log(x.value * slope + alpha)
+  log_q = ops.log(complement * slope + alpha)
   return x.mapped(log_p - log_q, math.log(slope) - log_p - log_q)
 
 
@@ -251,7 +283,8 @@ def _(bijector: fb.PixelsToLogit, ops, x, inverse, context):
 def _(bijector: fb.Sigmoid, ops, x, inverse, context):
   if inverse:
     raise InputError("the inverse of the bijector Sigmoid cannot be exported")
-  y = ops.minimum(ops.maximum(ops.sigmoid(x.value), _SMALLEST), _BELOW_ONE)
+  y = ops.maximum(ops.sigmoid(x.value), _SMALLEST)
+  y = ops.minimum(y, _BELOW_ONE)
   return x.mapped(y, -ops.softplus(x.value) - ops.softplus(-x.value))
 
 
@@ -266,7 +299,8 @@ def _(bijector: fb.Coupling, ops, x, inverse, context):
   parameters = ops.reshape(parameters, [-1, len(elementwise.start)])
   y2, log_det = elementwise.apply(ops, ops.reshape(x2, [-1, 1]), parameters, inverse)
   y = ops.concat([x1, ops.reshape(y2, [-1, *event])])
-  return x.mapped(y, ops.concat([_zeros(ops, x1), ops.reshape(log_det, [-1, *event])]))
+  log_dets = ops.concat([_zeros(ops, x1), ops.reshape(log_det, [-1, *event])])
+  return x.mapped(y, log_dets)
 
 
 class _Elementwise(NamedTuple):
@@ -287,12 +321,17 @@ class _Elementwise(NamedTuple):
     """Find the map in the bijectors that a coupling makes of zeros, and of random parameters to check how it reads
     them: in the order of equation 11, with `start` added."""
     count = num_outputs(coupling.conditioner) // size
-    probes = np.zeros([1, size, count]), np.random.RandomState(0).randn(1, size, count)
-    with tf.init_scope():
-      results = [_read(coupling.bijector_fn(tf.constant(p.reshape(1, -1), coupling.dtype)), p.shape) for p in probes]
+    zeros = np.zeros([1, size, count])
+    random = np.random.RandomState(0).randn(1, size, count)
+    results = []
+    for parameters in (zeros, random):
+      with tf.init_scope():
+        row = tf.constant(parameters.reshape(1, -1), coupling.dtype)
+        bijector = coupling.bijector_fn(row)
+        results.append(_read(bijector, parameters.shape))
     if None not in results:
       (start, margin), (of_random, _) = results
-      if np.all(start == start[0, 0]) and np.allclose(of_random - probes[1], start, atol=1e-5):
+      if np.all(start == start[0, 0]) and np.allclose(of_random - random, start, atol=1e-5):
         return cls(start[0, 0], (count - 2) // 3, margin)
     raise InputError(f"the map of the coupling {coupling.name!r} cannot be exported: mixture_logistic and affine can")
 
@@ -301,7 +340,8 @@ class _Elementwise(NamedTuple):
     if np.any(self.start):
       parameters = parameters + ops.constant(self.start)
     k = self.components
-    scale_logit, shift, *mixture = ops.split(parameters, [1, 1, *([k] * 3 if k else [])])
+    sizes = [1, 1, k, k, k] if k else [1, 1]
+    scale_logit, shift, *mixture = ops.split(parameters, sizes)
     log_scale = ops.tanh(scale_logit)
     if k:
       mixture[2] = ops.maximum(mixture[2], SMALLEST_LOG_SCALE)
@@ -319,19 +359,25 @@ class _Elementwise(NamedTuple):
     log_det = -log_scale
     if self.margin:
       y = mixture_graph.margin_inverse(ops, y, self.margin)
-      log_det = log_det - mixture_graph.margin_forward(ops, y, self.margin)[1]
+      _, log_det_of_margin = mixture_graph.margin_forward(ops, y, self.margin)
+      log_det = log_det - log_det_of_margin
     x = mixture_graph.logit_quantile(ops, y, *mixture)
-    return x, log_det - mixture_graph.logit_cdf(ops, x, *mixture)[1]
+    _, log_det_of_mixture = mixture_graph.logit_cdf(ops, x, *mixture)
+    return x, log_det - log_det_of_mixture
 
 
 def _read(bijector, shape):
   """Return the parameters that an elementwise bijector has, and its margin; None if it is none of those here."""
   parts = list(bijector.bijectors) if isinstance(bijector, fb.Chain) else [bijector]
-  margin = parts.pop(1).margin if len(parts) == 3 and isinstance(parts[1], fb.LogitMargin) else 0.0
-  if [type(part) for part in parts] not in ([fb.BoundedAffine], [fb.BoundedAffine, fb.LogitMixtureLogisticCDF]):
+  margin = 0.0
+  if len(parts) == 3 and isinstance(parts[1], fb.LogitMargin):
+    margin = parts.pop(1).margin
+  types = [type(part) for part in parts]
+  if types not in ([fb.BoundedAffine], [fb.BoundedAffine, fb.LogitMixtureLogisticCDF]):
     return None
   affine, *mixture = parts
-  values = [array_of(affine.scale_logit)[..., np.newaxis], array_of(affine.shift)[..., np.newaxis]]
+  scale_logit, shift = array_of(affine.scale_logit), array_of(affine.shift)
+  values = [scale_logit[..., np.newaxis], shift[..., np.newaxis]]
   for part in mixture:
     values += map(array_of, (part.logits, part.loc, part.log_scale))
   found = np.concatenate(values, axis=-1)

@@ -116,42 +116,54 @@ def _of_images(model):
 
   def everywhere(ops, conditions):
     """Return of each image whether a condition holds at all its values, which it does not for NaN."""
-    return ops.reshape(ops.min(ops.reshape(ops.cast(conditions, "float32"), [-1, size]), -1) > 0.5, [-1])
+    rows = ops.reshape(ops.cast(conditions, "float32"), [-1, size])
+    return ops.reshape(ops.min(rows, -1) > 0.5, [-1])
 
   def log_prob(ops, images, noise, labels=None, condition=None):
-    x, labels = ops.cast(images, "float32"), known(ops, labels)
+    x = ops.cast(images, "float32")
+    labels = known(ops, labels)
     dequantized, log_q = _dequantize(ops, model, x, noise, labels)
     context = _context(ops, model, labels, condition)
     z = flow_graph.transform(ops, model.flow.bijector, dequantized, inverse=True, context=context)
-    terms = [z.moved_back(ops, t) for t in (z.all_log_dets(ops), flow_graph.normal_log_probs(z.value))]
-    terms = [*(ops.sum(term, -1) for term in terms), -log_q]
-    bound = flow_graph.sum_of_event(ops, terms[0] + terms[1] + terms[2], config.image_shape[:2])
-    right = x <= config.levels - 1.0
+    log_det = z.all_log_dets(ops)
+    prior = flow_graph.normal_log_probs(z.value)
+    log_det, prior = z.moved_back(ops, log_det), z.moved_back(ops, prior)
+    log_det, prior = ops.sum(log_det, -1), ops.sum(prior, -1)  # at each position
+    dequantization = -log_q
+    bound = flow_graph.sum_of_event(ops, log_det + prior + dequantization, config.image_shape[:2])
+    valid = x <= config.levels - 1.0
     if draws == "uniform":
-      channels = [config.image_shape[2], config.augment_channels]
-      of_pixels = ops.split(noise, channels)[0] if config.augment_channels else noise
-      right = right & (of_pixels >= 0.0) & (of_pixels < 1.0)
-    right = everywhere(ops, right)
-    bound = ops.where(right, bound, math.nan)
-    bits = ops.where(ops.reshape(right, [-1, 1, 1, 1]), ops.concat(terms) * (-1 / math.log(2)), math.nan)
+      of_pixels = noise
+      if config.augment_channels:
+        of_pixels, _ = ops.split(noise, [config.image_shape[2], config.augment_channels])
+      valid = valid & (of_pixels >= 0.0) & (of_pixels < 1.0)
+    valid = everywhere(ops, valid)
+    bound = ops.where(valid, bound, math.nan)
+    valid = ops.reshape(valid, [-1, 1, 1, 1])
+    bits = ops.concat([log_det, prior, dequantization]) * (-1 / math.log(2))
+    bits = ops.where(valid, bits, math.nan)
     bits_per_dim = bound * (-1 / (size * math.log(2)))
     return {"log_prob": bound, "bits_per_dim": bits_per_dim, "position_bits": bits, "latents": z.value}
 
   def decode(ops, latents, labels=None, condition=None):
     labels = known(ops, labels)
-    context, z = _context(ops, model, labels, condition), Tensor(latents, model.coupling_flow.latent_shape)
+    context = _context(ops, model, labels, condition)
+    z = Tensor(latents, model.coupling_flow.latent_shape)
     x = flow_graph.transform(ops, model.flow.bijector, z, context=context).value
     if config.augment_channels:
-      x = ops.split(x, [config.image_shape[2], config.augment_channels])[0]
-    valid = everywhere(ops, ops.abs(x) < float(np.finfo(np.float32).max))
-    x = ops.minimum(ops.maximum(ops.floor(x), 0.0), config.levels - 1.0)
-    return {"images": ops.cast(x, "uint8"), "valid": valid}
+      x, _ = ops.split(x, [config.image_shape[2], config.augment_channels])
+    is_finite = ops.abs(x) < float(np.finfo(np.float32).max)
+    valid = everywhere(ops, is_finite)
+    pixels = ops.maximum(ops.floor(x), 0.0)
+    pixels = ops.minimum(pixels, config.levels - 1.0)
+    return {"images": ops.cast(pixels, "uint8"), "valid": valid}
 
   bits = Spec("float32", (*config.image_shape[:2], len(TERMS)))
-  outputs = {"log_prob": number, "bits_per_dim": number, "position_bits": bits, "latents": latents}
+  of_log_prob = {"log_prob": number, "bits_per_dim": number, "position_bits": bits, "latents": latents}
+  of_decode = {"images": images, "valid": Spec("bool", ())}
   graphs = {
-    "log_prob": Graph({"images": images, "noise": noise, **given}, outputs, log_prob),
-    "decode": Graph({"latents": latents, **given}, {"images": images, "valid": Spec("bool", ())}, decode),
+    "log_prob": Graph({"images": images, "noise": noise, **given}, of_log_prob, log_prob),
+    "decode": Graph({"latents": latents, **given}, of_decode, decode),
   }
   return graphs, about
 
@@ -173,7 +185,8 @@ def _dequantize(ops, model, images, noise, labels):
   else:
     log_q = ops.sum(images * 0.0, -1)
   # The pixel value is the floor: x + u may round to x + 1.
-  x = ops.minimum(images + noise, (images + 1.0) * (1 - float(np.finfo(np.float32).epsneg)))
+  below_one = 1 - float(np.finfo(np.float32).epsneg)
+  x = ops.minimum(images + noise, (images + 1.0) * below_one)
   if e is None:
     return Tensor(x, shape), log_q
   if isinstance(model.augmenter, FlowAugmenter):
@@ -217,9 +230,12 @@ def _of_vectors(model):
   def sample(ops: Ops, latents: Value, context: Value | None = None) -> dict[str, Value]:
     return {"x": flow_graph.transform(ops, flow.bijector, Tensor(latents, shape), context=context).value}
 
-  event, given = Spec("float32", shape), {"context": Spec("float32", (context_size,))} if context_size else {}
+  event, number = Spec("float32", shape), Spec("float32", ())
+  given = {}
+  if context_size:
+    given["context"] = Spec("float32", (context_size,))
   graphs = {
-    "log_prob": Graph({"x": event, **given}, {"log_prob": Spec("float32", ()), "latents": event}, log_prob),
+    "log_prob": Graph({"x": event, **given}, {"log_prob": number, "latents": event}, log_prob),
     "sample": Graph({"latents": event, **given}, {"x": event}, sample),
   }
   about = {
@@ -241,8 +257,14 @@ def _base(distribution):
       return "normal", lambda ops, z: flow_graph.normal_log_probs(z)
     if np.ndim(values.df) == 0:
       df = float(values.df)
-      constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(df * math.pi)
-      return {"student_t": df}, lambda ops, z: ops.log(z * z * (1 / df) + 1.0) * (-(df + 1) / 2) + constant
+      log_beta = math.lgamma((df + 1) / 2) - math.lgamma(df / 2)
+      constant = log_beta - 0.5 * math.log(df * math.pi)
+
+      def student_t_log_probs(ops, z):
+        log_factor = ops.log(z * z * (1 / df) + 1.0)
+        return log_factor * (-(df + 1) / 2) + constant
+
+      return {"student_t": df}, student_t_log_probs
   raise InputError(
     f"the base of the flow must be `tfd.Sample` of a standard normal or Student's t distribution, got {distribution}"
   )

@@ -89,9 +89,8 @@ class LoadedModel:
     specs = function.structured_input_signature[1]
     values.update(given)
     for key in sorted({*specs} ^ {*values}):
-      raise InputError(
-        f"`{key}` must be " + ("given: the model takes it" if key in specs else "left out: the model does not take it")
-      )
+      expected = "given: the model takes it" if key in specs else "left out: the model does not take it"
+      raise InputError(f"`{key}` must be {expected}")
     inputs = {key: _convert(key, values[key], spec) for key, spec in specs.items()}
     self._check_values(**{key: tensor.numpy() for key, tensor in inputs.items()})
     try:
@@ -105,7 +104,8 @@ class LoadedModel:
   ):
     """Raise an `InputError` for arguments that the signatures refuse; see saved_model.py."""
     del seed
-    most, what, count = self.metadata["max_batch"], "`n`", n
+    most = self.metadata["max_batch"]
+    what, count = "`n`", n
     if n is None:
       name, values = ("latents", latents) if images is None else ("images", images)
       what, count = f"the number of `{name}`", len(values)
@@ -139,8 +139,9 @@ def _convert(name, value, spec):
     if not tensor.dtype.is_integer:
       raise InputError(f"`{name}` must be of type {spec.dtype.name}: integers, got {tensor.dtype.name}")
     numbers = tensor.numpy()
-    if numbers.size and not (spec.dtype.min <= numbers.min() and numbers.max() <= spec.dtype.max):
-      raise InputError(f"`{name}` must be from {spec.dtype.min} to {spec.dtype.max}, got {shown(value)}")
+    low, high = spec.dtype.min, spec.dtype.max
+    if numbers.size and not (low <= numbers.min() and numbers.max() <= high):
+      raise InputError(f"`{name}` must be from {low} to {high}, got {shown(value)}")
   if not spec.shape.is_compatible_with(tensor.shape):
     raise InputError(f"`{name}` must be of shape {spec.shape}, got {tensor.shape}")
   return tf.cast(tensor, spec.dtype)

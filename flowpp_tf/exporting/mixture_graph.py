@@ -25,9 +25,12 @@ def logit_cdf(ops: Ops, x: Value, logits: Value, loc: Value, log_scale: Value) -
   largest_below, largest_above = ops.max(below, -1), ops.max(above, -1)
   below, above = below - largest_below, above - largest_above
   log_pi = _log_softmax(ops, logits)
-  log_cdf, log_survival = _log_sum_exp(ops, log_pi + below), _log_sum_exp(ops, log_pi + above)
+  log_cdf = _log_sum_exp(ops, log_pi + below)
+  log_survival = _log_sum_exp(ops, log_pi + above)
   log_prob = _log_sum_exp(ops, log_pi + (below + above) - log_scale)
-  return largest_below - largest_above + (log_cdf - log_survival), log_prob - log_cdf - log_survival
+  logit = largest_below - largest_above + (log_cdf - log_survival)
+  log_slope = log_prob - log_cdf - log_survival
+  return logit, log_slope
 
 
 def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale: Value) -> Value:
@@ -43,7 +46,8 @@ def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale
 
   quantiles = loc - scale * depth
   low, high = ops.min(quantiles, -1), ops.max(quantiles, -1)
-  x = ops.minimum(ops.maximum(ops.sum(pi * quantiles, -1), low), high)
+  mean = ops.sum(pi * quantiles, -1)
+  x = ops.minimum(ops.maximum(mean, low), high)
   narrowest = ops.min(scale, -1)
   exact_below = ops.maximum(depth, 1.0) * (4 * _EPSILON)
 
@@ -52,9 +56,11 @@ def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale
     above = ops.sigmoid(minus_z)
     # sigmoid(z) = exp(min(z, 0)) sigmoid(|z|)
     cdf_terms = ops.exp(log_pi - ops.maximum(minus_z, 0.0)) * ops.maximum(above, 1.0 - above)
-    cdf, survival = ops.sum(cdf_terms, -1), ops.sum(pi * above, -1)
+    cdf = ops.sum(cdf_terms, -1)
+    survival = ops.sum(pi * above, -1)
     value = ops.log(cdf / survival)
-    slope = ops.sum(cdf_terms * (above * rate), -1) / (cdf * survival)
+    density = ops.sum(cdf_terms * (above * rate), -1)
+    slope = density / (cdf * survival)
 
     low = ops.where(active & (value <= 0.0), x, low)
     high = ops.where(active & (value >= 0.0), x, high)
@@ -65,29 +71,45 @@ def logit_quantile(ops: Ops, target: Value, logits: Value, loc: Value, log_scale
     magnitude = ops.maximum(ops.abs(x), narrowest)
     last = exact | (length * length <= narrowest * magnitude * (0.25 * _EPSILON))
     # Far below the root F S underflows: an infinite slope would end the search.
-    safe = (ops.abs(slope) <= _LARGEST) & (newton >= low) & (newton <= high) & (last | (length + length <= last_length))
-    proposal = ops.where(safe, newton, low + (high - low) * 0.5)
+    valid = (ops.abs(slope) <= _LARGEST) & (newton >= low) & (newton <= high)
+    converges = last | (length + length <= last_length)
+    safe = valid & converges
+    middle = low + (high - low) * 0.5
+    proposal = ops.where(safe, newton, middle)
     length = ops.abs(proposal - x)
     x = ops.where(active, proposal, x)
-    closed = high - low <= ops.maximum(ops.abs(low), ops.abs(high)) * (2 * _EPSILON)
-    return x, low, high, length, active & ~(last & safe) & ~closed
+    width = high - low
+    magnitude = ops.maximum(ops.abs(low), ops.abs(high))
+    closed = width <= magnitude * (2 * _EPSILON)
+    active = active & ~(last & safe) & ~closed
+    return x, low, high, length, active
 
-  return ops.loop(step, [x, low, high, high - low, high > low], MAX_ITERATIONS)[0] * sign
+  state = [x, low, high, high - low, high > low]
+  x, *_ = ops.loop(step, state, MAX_ITERATIONS)
+  return x * sign
 
 
 def margin_forward(ops: Ops, x: Value, margin: float) -> tuple[Value, Value]:
   """Return logit((1 - 2 m) sigmoid(x) + m) and its log-det."""
   slope = 1 - 2 * margin
-  log_p, log_q = (ops.log(ops.sigmoid(t) * slope + margin) for t in (x, -x))
-  return log_p - log_q, math.log(slope) - ops.softplus(x) - ops.softplus(-x) - log_p - log_q
+  log_p = ops.log(ops.sigmoid(x) * slope + margin)
+  log_q = ops.log(ops.sigmoid(-x) * slope + margin)
+  y = log_p - log_q
+  log_det = math.log(slope) - ops.softplus(x) - ops.softplus(-x) - log_p - log_q
+  return y, log_det
 
 
 def margin_inverse(ops: Ops, y: Value, margin: float) -> Value:
   """Return the inverse of `margin_forward`, finite for every y."""
-  below, above = (
-    ops.minimum(ops.maximum((ops.sigmoid(t) - margin) * (1 / (1 - 2 * margin)), _EPSILON), 1.0) for t in (y, -y)
-  )
+  below = _without_margin(ops, ops.sigmoid(y), margin)
+  above = _without_margin(ops, ops.sigmoid(-y), margin)
   return ops.log(below) - ops.log(above)
+
+
+def _without_margin(ops, p, margin):
+  """Return the F of p = (1 - 2 m) F + m, at least epsilon."""
+  probability = (p - margin) * (1 / (1 - 2 * margin))
+  return ops.minimum(ops.maximum(probability, _EPSILON), 1.0)
 
 
 def _log_softmax(ops, x):

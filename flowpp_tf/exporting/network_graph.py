@@ -25,9 +25,11 @@ def array_of(weight: Any) -> np.ndarray:
 
 def num_outputs(network: keras.layers.Layer) -> int:
   """Return how many channels the network of a coupling gives."""
-  if not isinstance(network, (Conditioner, DenseConditioner)):
-    raise _unknown(network)
-  return (network.output_conv if isinstance(network, Conditioner) else network.output_layer).units
+  if isinstance(network, Conditioner):
+    return network.output_conv.units
+  if isinstance(network, DenseConditioner):
+    return network.output_layer.units
+  raise _unknown(network)
 
 
 @functools.singledispatch
@@ -44,14 +46,19 @@ def _(network: Conditioner, ops: Ops, x: Value, context: Value | None) -> Value:
   embedding = ops.constant(array_of(network.position_embedding))
   for block in network.blocks:
     h = _block(ops, block, h, embedding, context, network.image_shape)
-  return _product(ops, network.output_conv, _concat_elu(ops, h) if network.output_concat_elu else h)
+  if network.output_concat_elu:
+    h = _concat_elu(ops, h)
+  return _product(ops, network.output_conv, h)
 
 
 @apply_network.register
 def _(network: DenseConditioner, ops: Ops, x: Value, context: Value | None) -> Value:
-  h = _product(ops, network.input_layer, x if context is None else ops.concat([x, context]))
+  if context is not None:
+    x = ops.concat([x, context])
+  h = _product(ops, network.input_layer, x)
   for inner, outer in zip(network.inner, network.outer):
-    h = h + _product(ops, outer, ops.elu(_product(ops, inner, ops.elu(h))))
+    hidden = _product(ops, inner, ops.elu(h))
+    h = h + _product(ops, outer, ops.elu(hidden))
   return _product(ops, network.output_layer, ops.elu(h))
 
 
@@ -59,8 +66,9 @@ def apply_context_net(ops: Ops, network: ContextNet, images: Value) -> Value:
   """Return the context of the dequantizer's or the augmenter's couplings."""
   x = images if network.levels is None else images * (1 / network.levels) - 0.5
   h = _product(ops, network.input_conv, ops.reshape(x, [-1, *network.half_shape]))
-  embedding = network.position_embedding
-  embedding = None if embedding is None else ops.constant(array_of(embedding))
+  embedding = None
+  if network.position_embedding is not None:
+    embedding = ops.constant(array_of(network.position_embedding))
   for block in network.blocks:
     h = _block(ops, block, h, embedding, None, network.half_shape)
   return h
@@ -74,7 +82,8 @@ def apply_condition_net(ops: Ops, network: ConditionNet, labels: Any, condition:
   if network.input_conv is None:
     return context
   h = _product(ops, network.input_conv, condition)
-  shape = [*(int(size) for size in network._condition_shape[:2]), network.input_conv.units]
+  height, width = (int(size) for size in network._condition_shape[:2])
+  shape = [height, width, network.input_conv.units]
   for block in network.blocks:
     h = _block(ops, block, h, None, None, shape)
   for axis, count in enumerate(network.repeats, 1):
@@ -86,11 +95,14 @@ def apply_condition_net(ops: Ops, network: ConditionNet, labels: Any, condition:
 def apply_embedding(ops: Ops, embedding: LabelEmbedding, labels: Value) -> Value:
   """Return the vectors of labels, `[N, 1, 1, C]`; NaN of labels out of range."""
   table = array_of(embedding.table)
-  rows = ops.constant(np.concatenate([table, np.full_like(table[:1], math.nan)]))
+  row_of_nan = np.full_like(table[:1], math.nan)
+  rows = ops.constant(np.concatenate([table, row_of_nan]))
   count = embedding.num_classes
   out_of_range = ops.constant(count + 1, "int32")
   index = ops.where(labels < count, labels, out_of_range)
-  index = ops.where(labels < 0, ops.where(labels < -1, out_of_range, ops.constant(count, "int32")), index)
+  is_negative = labels < 0
+  no_label = ops.where(labels < -1, out_of_range, ops.constant(count, "int32"))
+  index = ops.where(is_negative, no_label, index)
   return ops.reshape(ops.take(rows, index), [-1, 1, 1, table.shape[1]])
 
 
@@ -102,19 +114,23 @@ def _block(ops, block, x, embedding, context, shape):
   h = _product(ops, block.conv.conv, _concat_elu(ops, x))
   if block.conv.context_projection is not None:
     h = h + _product(ops, block.conv.context_projection, _concat_elu(ops, context))
-  x = x + _gate(ops, _product(ops, block.conv.output_projection, _concat_elu(ops, h)), block.conv.filters)
+  h = _product(ops, block.conv.output_projection, _concat_elu(ops, h))
+  x = x + _gate(ops, h, block.conv.filters)
   x = _layer_norm(ops, block.conv_norm, x)
   if block.mixer is None:
     return x
-  h = _product(ops, block.mixer.input_projection, x if embedding is None else x + embedding)
+  h = x if embedding is None else x + embedding
+  h = _product(ops, block.mixer.input_projection, h)
   height, width = shape[:2]
   filters = block.mixer.filters
   if hasattr(block.mixer, "heads"):
     h = _attention(ops, h, height * width, filters, block.mixer.heads)
-    h = ops.reshape(h, [-1, height, width, filters])
   else:
-    h = ops.reshape(ops.max(ops.reshape(h, [-1, 3]), -1), [-1, height, width, filters])
-  x = x + _gate(ops, _product(ops, block.mixer.output_projection, h), filters)
+    threes = ops.reshape(h, [-1, 3])
+    h = ops.max(threes, -1)
+  h = ops.reshape(h, [-1, height, width, filters])
+  h = _product(ops, block.mixer.output_projection, h)
+  x = x + _gate(ops, h, filters)
   return _layer_norm(ops, block.mixer_norm, x)
 
 
@@ -125,8 +141,9 @@ def _product(ops, layer, x):
     raise InputError(f"a network with `padding` {padding} cannot be exported to this format")
   kernel, bias = array_of(layer.kernel), array_of(layer.bias)
   if layer.weight_norm:
-    squares = np.sum(kernel**2, axis=tuple(range(kernel.ndim - 1)))
-    kernel = kernel * (array_of(layer.gain) / np.sqrt(np.maximum(squares, _SMALLEST_SQUARED_NORM)))
+    inputs = tuple(range(kernel.ndim - 1))
+    squared_norm = np.maximum(np.sum(kernel**2, axis=inputs), _SMALLEST_SQUARED_NORM)
+    kernel = kernel * (array_of(layer.gain) / np.sqrt(squared_norm))
   if kernel.ndim == 4:
     return ops.conv2d(x, kernel, bias)
   return ops.matmul(x, ops.kernel(kernel, axis=1)) + ops.constant(bias)
@@ -153,11 +170,15 @@ def _layer_norm(ops, norm: keras.layers.LayerNormalization | None, x):
 
 def _attention(ops, qkv, positions, filters, heads):
   depth = filters // heads
-  qkv = ops.transpose(ops.reshape(qkv, [-1, positions, 3, heads, depth]), [2, 0, 3, 1, 4])
-  q, k, v = (ops.reshape(part, [-1, heads, positions, depth]) for part in ops.split(qkv, [1, 1, 1], axis=0))
-  scores = ops.matmul(q * (1 / math.sqrt(depth)), ops.transpose(k, [0, 1, 3, 2]))
+  qkv = ops.reshape(qkv, [-1, positions, 3, heads, depth])
+  qkv = ops.transpose(qkv, [2, 0, 3, 1, 4])
+  parts = ops.split(qkv, [1, 1, 1], axis=0)
+  q, k, v = (ops.reshape(part, [-1, heads, positions, depth]) for part in parts)
+  q = q * (1 / math.sqrt(depth))
+  scores = ops.matmul(q, ops.transpose(k, [0, 1, 3, 2]))
   mixed = ops.matmul(ops.softmax(scores), v)
-  return ops.reshape(ops.transpose(mixed, [0, 2, 1, 3]), [-1, positions, filters])
+  mixed = ops.transpose(mixed, [0, 2, 1, 3])
+  return ops.reshape(mixed, [-1, positions, filters])
 
 
 def _repeat(ops, x, axis, count, shape):

@@ -119,7 +119,10 @@ class OnnxOps(Ops):
       if used & {*node.output}:
         nodes.append(node)
         used |= {*node.input, *_captured(node)}
-    constants = [self._onnx.numpy_helper.from_array(array, n) for n, array in self._constants.values() if n in used]
+    constants = []
+    for constant, array in self._constants.values():
+      if constant in used:
+        constants.append(self._onnx.numpy_helper.from_array(array, constant))
     graph = helper.make_graph(nodes[::-1], name, self._inputs, self._outputs, constants, doc_string=doc)
     model = helper.make_model(
       graph,
@@ -151,15 +154,22 @@ class OnnxOps(Ops):
       return self.cast(self.constant(array, "float16"), "float32")
     # Not `DequantizeLinear`, which runtimes fuse with products of int8, so that decoding would not invert encoding.
     others = tuple(i for i in range(array.ndim) if i != axis)
-    scale = np.maximum(np.abs(array).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
-    return self.cast(self.constant(np.rint(array / scale), "int8"), "float32") * self.constant(scale)
+    largest = np.abs(array).max(axis=others, keepdims=True)
+    scale = np.maximum(largest / 127, np.finfo(np.float32).tiny)
+    integers = self.constant(np.rint(array / scale), "int8")
+    return self.cast(integers, "float32") * self.constant(scale)
 
   def node(self, kind: str, *inputs: Value | float, dtype: str | None = None, **attributes: Any) -> Value:
     """Return the output of a node; numbers among the inputs become constants of the others' type."""
     of_inputs = next(value.dtype for value in inputs if isinstance(value, Value))
-    names = [value.name if isinstance(value, Value) else self.constant(value, of_inputs).name for value in inputs]
+    names = []
+    for value in inputs:
+      if not isinstance(value, Value):
+        value = self.constant(value, of_inputs)
+      names.append(value.name)
     output = Value(self, self._name(kind), dtype or of_inputs)
-    self._nodes.append(self._onnx.helper.make_node(kind, names, [output.name], **attributes))
+    node = self._onnx.helper.make_node(kind, names, [output.name], **attributes)
+    self._nodes.append(node)
     return output
 
   def _name(self, kind):
@@ -167,10 +177,12 @@ class OnnxOps(Ops):
     return f"{kind.lower()}_{self._count}"
 
   def _info(self, name, dtype, shape=None):
-    sizes = None if shape is None else ["batch" if size is None else size for size in shape]
-    return self._onnx.helper.make_tensor_value_info(
-      name, self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), sizes
-    )
+    helper = self._onnx.helper
+    sizes = None
+    if shape is not None:
+      sizes = ["batch" if size is None else size for size in shape]
+    tensor_dtype = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return helper.make_tensor_value_info(name, tensor_dtype, sizes)
 
   # --- Operations -------------------------------------------------------------------------------
 
@@ -224,10 +236,12 @@ class OnnxOps(Ops):
 
   def conv2d(self, x: Value, kernel: np.ndarray, bias: np.ndarray) -> Value:
     """Return the convolution of `x [N, H, W, C]` with `kernel [k, k, C, D]`, stride 1, same padding."""
-    before, size = (kernel.shape[0] - 1) // 2, kernel.shape[0]
-    pads = [before, before, size - 1 - before, size - 1 - before]
+    padding = kernel.shape[0] - 1
+    before = padding // 2
+    after = padding - before
     weights = self.kernel(kernel.transpose(3, 2, 0, 1), axis=0)
-    x = self.node("Conv", self.transpose(x, [0, 3, 1, 2]), weights, self.constant(bias), pads=pads)
+    x = self.transpose(x, [0, 3, 1, 2])  # ONNX has the channels first
+    x = self.node("Conv", x, weights, self.constant(bias), pads=[before, before, after, after])
     return self.transpose(x, [0, 2, 3, 1])
 
   def sum(self, x: Value, axis: int) -> Value:
@@ -255,10 +269,12 @@ class OnnxOps(Ops):
 
   def split(self, x: Value, sizes: Sequence[int], axis: int = -1) -> list[Value]:
     """Return the parts of x of given sizes along an axis."""
-    outputs = [Value(self, self._name("split"), x.dtype) for _ in sizes]
-    names = [x.name, self.constant(sizes, "int64").name]
-    self._nodes.append(self._onnx.helper.make_node("Split", names, [value.name for value in outputs], axis=axis))
-    return outputs
+    parts = [Value(self, self._name("split"), x.dtype) for _ in sizes]
+    inputs = [x.name, self.constant(sizes, "int64").name]
+    outputs = [part.name for part in parts]
+    node = self._onnx.helper.make_node("Split", inputs, outputs, axis=axis)
+    self._nodes.append(node)
+    return parts
 
   def take(self, rows: Value, indices: Value) -> Value:
     """Return the rows of a matrix at indices `[N]`."""
@@ -273,23 +289,30 @@ class OnnxOps(Ops):
     going = self._name("going")
     after = step(*before)
     again = self._any(after[-1])
-    body = helper.make_graph(
-      self._nodes,
-      self._name("body"),
-      [self._info(number, "int64", []), self._info(going, "bool", []), *(self._info(v.name, v.dtype) for v in before)],
-      [self._info(again.name, "bool", []), *(self._info(v.name, v.dtype) for v in after)],
-    )
+    inputs_of_body = [self._info(number, "int64", []), self._info(going, "bool", [])]
+    inputs_of_body += [self._info(value.name, value.dtype) for value in before]
+    outputs_of_body = [self._info(again.name, "bool", [])]
+    outputs_of_body += [self._info(value.name, value.dtype) for value in after]
+    body = helper.make_graph(self._nodes, self._name("body"), inputs_of_body, outputs_of_body)
     self._nodes = outer
-    outputs = [Value(self, self._name("loop"), value.dtype) for value in state]
-    inputs = [self.constant(most, "int64").name, self._any(state[-1]).name, *(value.name for value in state)]
-    self._nodes.append(helper.make_node("Loop", inputs, [value.name for value in outputs], body=body))
-    return outputs
+    result = [Value(self, self._name("loop"), value.dtype) for value in state]
+    inputs = [self.constant(most, "int64").name, self._any(state[-1]).name]
+    inputs += [value.name for value in state]
+    outputs = [value.name for value in result]
+    self._nodes.append(helper.make_node("Loop", inputs, outputs, body=body))
+    return result
 
   def _any(self, x):
     """Whether any value is true, a scalar."""
-    return self.node("Greater", self.node("ReduceMax", self.cast(x, "float32"), keepdims=0), 0.0, dtype="bool")
+    largest = self.node("ReduceMax", self.cast(x, "float32"), keepdims=0)
+    return self.node("Greater", largest, 0.0, dtype="bool")
 
 
 def _captured(node):
-  """Names that the subgraphs of a node read, of which some are those of the outer graph."""
-  return {name for attribute in node.attribute if attribute.HasField("g") for n in attribute.g.node for name in n.input}
+  """Return the names that the subgraphs of a node read; some are those of the outer graph."""
+  names = set()
+  for attribute in node.attribute:
+    if attribute.HasField("g"):
+      for inner in attribute.g.node:
+        names.update(inner.input)
+  return names

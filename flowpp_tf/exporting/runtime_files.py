@@ -126,7 +126,9 @@ def _export(
 ) -> None:
   path = checked_target(path, overwrite, lambda target: _is_export(target, format), "export of this format")
   graphs, about = inference_graphs(model)
-  files = {file: data for name, graph in graphs.items() for file, data in convert(name, graph, about).items()}
+  files: dict[str, bytes] = {}
+  for name, graph in graphs.items():
+    files |= convert(name, graph, about)
   about |= {
     "format": format,
     "weight_dtype": weight_dtype,
@@ -175,5 +177,6 @@ def _to_litert(name, graph, about):
   function = tf.function(lambda **inputs: graph.compute(TensorFlowOps(), **inputs), autograph=False)
   module = tf.Module()
   module.function = function
-  converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function(**specs)], module)
+  traced = function.get_concrete_function(**specs)
+  converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], module)
   return {f"{name}.tflite": converter.convert()}

@@ -158,13 +158,15 @@ class _Inputs:
     images, levels = tf.ensure_shape(images, [None, *self.image_shape]), self._config.pixel_levels
     size = self._size("the number of `images` must be", tf.shape(images)[0])
     expected = "be finite" if levels is None else f"be integers in 0 .. {levels - 1}"
-    images = _asserted(images, size, _all("images", expected, pixels_are_valid(images, levels), images))
+    valid = _all("images", expected, pixels_are_valid(images, levels), images)
+    images = _asserted(images, size, valid)
     return images, self._conditioning(values, images)
 
   def latents(self, latents, values):
     latents = tf.ensure_shape(latents, [None, *self.latent_shape])
     size = self._size("the number of `latents` must be", tf.shape(latents)[0])
-    latents = _asserted(latents, size, _all("latents", "be finite", tf.math.is_finite(latents), latents))
+    valid = _all("latents", "be finite", tf.math.is_finite(latents), latents)
+    latents = _asserted(latents, size, valid)
     return latents, self._conditioning(values, latents)
 
   def num_samples(self, num_samples, images):
@@ -185,11 +187,14 @@ class _Inputs:
 
   def _conditioning(self, values, images):
     """Labels and conditions by name, one for each of the images or latents."""
-    conditioning, count, checks = dict(zip(self.conditioning_specs, values)), tf.shape(images)[0], []
+    conditioning = dict(zip(self.conditioning_specs, values))
+    count = tf.shape(images)[0]
     lowest, most = lowest_label(self._config), self._config.num_classes - 1
+    checks = []
     for name, value in conditioning.items():
       if name == "labels":
-        checks.append(_all(name, f"lie in {lowest} .. {most}", (value >= lowest) & (value <= most), value))
+        in_range = (value >= lowest) & (value <= most)
+        checks.append(_all(name, f"lie in {lowest} .. {most}", in_range, value))
       else:
         checks.append(_all(name, "be finite", tf.math.is_finite(value), value))
       found = tf.shape(value)[0]
@@ -211,9 +216,12 @@ def _asserted(tensor, *checks):
 def _with_inputs(function, names):
   """A function whose variable arguments have names, by which TensorFlow knows the inputs of a signature."""
   call: Any = functools.wraps(function)(lambda *arguments: function(*arguments))
-  named, kind = inspect.signature(function), inspect.Parameter.POSITIONAL_OR_KEYWORD
-  parameters = [p for p in named.parameters.values() if p.kind != inspect.Parameter.VAR_POSITIONAL]
-  default = {} if not parameters[-1:] or parameters[-1].default is inspect.Parameter.empty else {"default": None}
-  parameters += [inspect.Parameter(name, kind, **default) for name in names]
-  call.__signature__ = named.replace(parameters=parameters)
+  signature = inspect.signature(function)
+  kind, empty = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+  parameters = [p for p in signature.parameters.values() if p.kind != inspect.Parameter.VAR_POSITIONAL]
+  # A parameter after one with a default must have one too.
+  needs_default = bool(parameters) and parameters[-1].default is not empty
+  default = None if needs_default else empty
+  parameters += [inspect.Parameter(name, kind, default=default) for name in names]
+  call.__signature__ = signature.replace(parameters=parameters)
   return call

@@ -45,7 +45,8 @@ class TensorFlowOps(Ops):
     return tf.where(condition, x, y)
 
   def conv2d(self, x: tf.Tensor, kernel: np.ndarray, bias: np.ndarray) -> tf.Tensor:
-    return tf.nn.bias_add(tf.nn.conv2d(x, self.constant(kernel), strides=1, padding="SAME"), self.constant(bias))
+    y = tf.nn.conv2d(x, self.constant(kernel), strides=1, padding="SAME")
+    return tf.nn.bias_add(y, self.constant(bias))
 
   def sum(self, x: tf.Tensor, axis: int) -> tf.Tensor:
     return tf.reduce_sum(x, axis, keepdims=True)
@@ -72,6 +73,12 @@ class TensorFlowOps(Ops):
     return tf.split(x, list(sizes), axis)
 
   def loop(self, step: Callable[..., Sequence[tf.Tensor]], state: Sequence[tf.Tensor], most: int) -> list[tf.Tensor]:
-    going = lambda i, *state: (i < most) & (tf.reduce_max(tf.cast(state[-1], tf.float32)) > 0.0)
-    _, *result = tf.while_loop(going, lambda i, *state: (i + 1, *step(*state)), [tf.constant(0), *state])
+    def going(i, *state):
+      active = tf.cast(state[-1], tf.float32)
+      return (i < most) & (tf.reduce_max(active) > 0.0)
+
+    def iteration(i, *state):
+      return i + 1, *step(*state)
+
+    _, *result = tf.while_loop(going, iteration, [tf.constant(0), *state])
     return result
