@@ -126,8 +126,10 @@ class BitsBackCoder:
     whole_height, whole_width, _ = self.shape
     rows, columns, _ = self._flow.grid.scale.shape
     grid = self._flow.grid.part(rows * height // whole_height, columns * width // whole_width)
-    mean, std = grid.places(np.zeros((1, *grid.scale.shape))), 1 / np.abs(grid.scale)
-    end = Prior(lambda count: Normal(np.broadcast_to(mean, (count, *grid.scale.shape)), std))
+    shape = grid.scale.shape
+    mean = grid.places(np.zeros((1, *shape)))
+    std = 1 / np.abs(grid.scale)
+    end = Prior(lambda count: Normal(np.broadcast_to(mean, (count, *shape)), std))
     return Sequence([*self._steps, self._flow.given(context), end])
 
   def pays_in_threads(self, count: int) -> bool:
@@ -201,8 +203,8 @@ class _Flow:
   """
 
   def __init__(self, part, model, networks, grid, resolution=Resolution()):
-    self._part, self._networks, self._channels, self.grid = part, networks, grid.scale.shape[-1], grid
-    self._resolution = resolution
+    self._part, self._networks, self._resolution = part, networks, resolution
+    self.grid, self._channels = grid, grid.scale.shape[-1]
     self._steps: list[Callable[[np.ndarray | None], Step]] = []  # each given the context
     name, flow = model.flows()[part]
     margin = {"margin": flow["margin"]} if "margin" in flow else {}
@@ -241,12 +243,17 @@ class _Flow:
     kept_grid, before = lifts.grid.halves()
     after = Grid.uniform(before.scale.shape, self._resolution.step, unit=before.unit)
     sigma = self._resolution.sigma
-    conditioner = lambda kept, context: self._networks.conditioner(self._part, index, kept_grid.values(kept), context)
-    transform = lambda context: (
-      lambda kept: LocalBitsBack(self._make_map(conditioner(kept, context)), before, after, sigma=sigma)
-    )
+
+    def coupling(context):
+      def transform(kept):
+        values = kept_grid.values(kept)
+        parameters = self._networks.conditioner(self._part, index, values, context)
+        return LocalBitsBack(self._make_map(parameters), before, after, sigma=sigma)
+
+      return Coupling(transform)
+
     linear = Bijection(lifts.forward, lifts.inverse)
-    self._steps += [lambda context: linear, lambda context: Coupling(transform(context))]
+    self._steps += [lambda context: linear, coupling]
     self.grid = after.beside(kept_grid)
 
 
@@ -262,9 +269,17 @@ def _unsqueeze(n):
   return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(-1, 2 * height, 2 * width, channels // 4)
 
 
-_COLUMNS = Bijection(
-  lambda n: n.reshape(*n.shape[:2], n.shape[2] // 2, -1), lambda n: n.reshape(*n.shape[:2], 2 * n.shape[2], -1)
-)
+def _columns_to_channels(n):
+  _, height, width, channels = n.shape
+  return n.reshape(-1, height, width // 2, 2 * channels)
+
+
+def _channels_to_columns(n):
+  _, height, width, channels = n.shape
+  return n.reshape(-1, height, 2 * width, channels // 2)
+
+
+_COLUMNS = Bijection(_columns_to_channels, _channels_to_columns)
 # The rearrangements before and after the couplings of a stage.
 _STAGES = {
   "squeeze": (Bijection(_squeeze, _unsqueeze), None),

@@ -66,16 +66,21 @@ class Grid:
   def rearranged(self, function: Callable[[np.ndarray], np.ndarray]) -> Grid:
     """Return the grid of `function(n)`, where `function` moves the elements of a batch."""
     scale = function(self.scale[None])[0]
-    return Grid(scale, function(self.shift[None])[0], unit_of(scale.shape, self.scale.shape, self.unit))
+    shift = function(self.shift[None])[0]
+    unit = unit_of(scale.shape, self.scale.shape, self.unit)
+    return Grid(scale, shift, unit)
 
   def halves(self) -> tuple[Grid, Grid]:
     """Return the grids of both halves of the last axis."""
     half = self.scale.shape[-1] // 2
-    return self._of_arrays(lambda array: array[..., :half]), self._of_arrays(lambda array: array[..., half:])
+    first = self._of_arrays(lambda array: array[..., :half])
+    second = self._of_arrays(lambda array: array[..., half:])
+    return first, second
 
   def beside(self, other: Grid) -> Grid:
     """Return the grid of both tensors, concatenated on the last axis."""
-    scale, shift = (np.concatenate(pair, -1) for pair in ((self.scale, other.scale), (self.shift, other.shift)))
+    scale = np.concatenate([self.scale, other.scale], axis=-1)
+    shift = np.concatenate([self.shift, other.shift], axis=-1)
     return Grid(scale, shift, self.unit)
 
   def _of_arrays(self, function):
@@ -97,7 +102,8 @@ class Lifts:
 
   def __init__(self, grid: Grid, scale: np.ndarray, bias: np.ndarray, kernel: np.ndarray | None) -> None:
     factor = np.maximum(scale.astype(np.float64), _SMALLEST_SCALE)
-    self.grid = Grid(grid.scale * factor, grid.shift * factor + bias.astype(np.float64), grid.unit)
+    shift = grid.shift * factor + bias.astype(np.float64)
+    self.grid = Grid(grid.scale * factor, shift, grid.unit)
     self._lifts: list[tuple[int, range, np.ndarray]] = []  # i, the j, and the factors of the j
     self._order = None
     if kernel is None:
@@ -110,8 +116,10 @@ class Lifts:
     matrices = scales[..., :, None] * kernel.astype(np.float64)  # a row vector of integers times this
     self._order, lower, diagonal, upper = _decompose(matrices)
     self._factors = np.tril(lower, -1) + np.triu(upper, 1)
-    self._lifts += [(i, range(i + 1, half), self._factors[..., i]) for i in range(half - 1)]
-    self._lifts += [(i, range(i), self._factors[..., i]) for i in range(half - 1, 0, -1)]
+    for i in range(half - 1):
+      self._lifts.append((i, range(i + 1, half), self._factors[..., i]))
+    for i in range(half - 1, 0, -1):
+      self._lifts.append((i, range(i), self._factors[..., i]))
     shifts = self.grid.shift.reshape(*places, 2, half)
     mixed = np.zeros_like(shifts)
     for j in range(half):
@@ -139,7 +147,9 @@ class Lifts:
     return self._undone(n) if backwards else self._done(n)
 
   def _done(self, n):
-    halves = np.take_along_axis(n.reshape(*n.shape[:-1], 2, -1), self._part(self._order, n)[None], axis=-1)
+    halves = n.reshape(*n.shape[:-1], 2, -1)
+    order = self._part(self._order, n)
+    halves = np.take_along_axis(halves, order[None], axis=-1)
     for i, rows, factors in self._lifts:
       halves[..., i] += _rounded_sum(halves, rows, self._part(factors, n))
     return halves.reshape(n.shape)
@@ -148,16 +158,18 @@ class Lifts:
     halves = n.reshape(*n.shape[:-1], 2, -1).copy()
     for i, rows, factors in self._lifts[::-1]:
       halves[..., i] -= _rounded_sum(halves, rows, self._part(factors, n))
+    order = self._part(self._order, n)
     result = np.empty_like(halves)
-    np.put_along_axis(result, np.broadcast_to(self._part(self._order, n), halves.shape), halves, axis=-1)
+    np.put_along_axis(result, np.broadcast_to(order, halves.shape), halves, axis=-1)
     return result.reshape(n.shape)
 
   def _in_loops(self, n, backwards, loops):
     """Return the integers by a compiled loop, or None if they are too large."""
     half = n.shape[-1] // 2
     halves = n.reshape(len(n), -1, half).astype(np.int64)  # a copy
-    order, factors = (np.ascontiguousarray(self._part(array, n)) for array in (self._order, self._factors))
-    fits = loops.lift(halves, order.reshape(-1, half), factors.reshape(-1, half, half), backwards)
+    order = np.ascontiguousarray(self._part(self._order, n)).reshape(-1, half)
+    factors = np.ascontiguousarray(self._part(self._factors, n)).reshape(-1, half, half)
+    fits = loops.lift(halves, order, factors, backwards)
     return halves.reshape(n.shape) if fits else None
 
   def _part(self, array, n):
@@ -187,13 +199,10 @@ def _decompose(matrices):
   size = work.shape[-1]
   order = np.broadcast_to(np.arange(size), work.shape[:-1]).copy()
   for k in range(size):
-    pivot = np.argmax(np.abs(work[..., k:, k]), axis=-1)[..., None] + k
-    here = np.full_like(pivot, k)
-    for array, index in ((work, (pivot[..., None], here[..., None])), (order, (pivot, here))):
-      axis = -2 if array is work else -1
-      there, first = (np.take_along_axis(array, i, axis=axis) for i in index)
-      np.put_along_axis(array, index[0], first, axis=axis)
-      np.put_along_axis(array, index[1], there, axis=axis)
+    column = np.abs(work[..., k:, k])
+    pivot = k + np.argmax(column, axis=-1)
+    _swap_rows(work, k, pivot)
+    _swap_rows(order[..., None], k, pivot)
     for i in range(k + 1, size):
       factor = work[..., i, k] / work[..., k, k]
       work[..., i, k] = factor
@@ -203,3 +212,13 @@ def _decompose(matrices):
   lower = np.tril(work, -1) + identity
   upper = np.triu(work, 1) / diagonal[..., None, :] + identity
   return order, lower, diagonal, upper
+
+
+def _swap_rows(matrices, k, pivots):
+  """Swap the row k of each matrix `[..., C, D]` with the row `pivots [...]`, in place."""
+  pivots = pivots[..., None, None]
+  here = np.full_like(pivots, k)
+  row = np.take_along_axis(matrices, here, axis=-2)
+  pivot_row = np.take_along_axis(matrices, pivots, axis=-2)
+  np.put_along_axis(matrices, pivots, row, axis=-2)
+  np.put_along_axis(matrices, here, pivot_row, axis=-2)

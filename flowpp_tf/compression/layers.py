@@ -45,18 +45,22 @@ class Product:
     self.size = kernel.shape[0] if kernel.ndim == 4 else 1
     matrix = kernel.reshape(-1, kernel.shape[-1])
     # The largest power of two with which the sum of an output's weights stays in its bound, rounding included.
-    largest_sum = max(exact.total(np.abs(matrix), axis=0).max(initial=0.0), 2.0**-10 * len(matrix))
-    self.fraction = int(np.frexp(_WEIGHT_SUM / largest_sum)[1]) - 2
+    sums = exact.total(np.abs(matrix), axis=0)
+    largest_sum = max(sums.max(initial=0.0), 2.0**-10 * len(matrix))
+    _, exponent = np.frexp(_WEIGHT_SUM / largest_sum)
+    self.fraction = int(exponent) - 2
     self.weights = _round(matrix, self.fraction).reshape(self.size, self.size, -1, matrix.shape[-1])
     self.bias = weights[f"{name}/bias"].astype(np.float64)
     self._name = name
     _check_fits(self.bias.shape, matrix.shape[-1:], f"{name}/bias")
     # All shifts side by side, `[C, k^2 D]`.
-    self._beside = np.ascontiguousarray(self.weights.transpose(2, 0, 1, 3).reshape(self.weights.shape[2], -1))
+    by_input = self.weights.transpose(2, 0, 1, 3)
+    self._beside = np.ascontiguousarray(by_input.reshape(len(by_input), -1))
 
   def __call__(self, x, loops, elu=False):
     """Return the product of x, or of its concat_elu, `[N, H, W, D]`."""
-    _check_fits(((2 if elu else 1) * x.shape[-1],), self.weights.shape[2:3], f"what {self._name}/kernel multiplies")
+    inputs = 2 * x.shape[-1] if elu else x.shape[-1]
+    _check_fits((inputs,), self.weights.shape[2:3], f"what {self._name}/kernel multiplies")
     if loops is not None:
       return self._in_loops(x, loops, elu)
     if elu:
@@ -64,11 +68,11 @@ class Product:
     x = np.clip(x, -LARGEST, LARGEST)
     x *= 2.0**FRACTION
     np.rint(x, out=x)
-    y = (
-      self._convolve(x)
-      if self.size > 1
-      else (x.reshape(-1, x.shape[-1]) @ self.weights[0, 0]).reshape(*x.shape[:-1], -1)
-    )
+    if self.size > 1:
+      y = self._convolve(x)
+    else:
+      y = x.reshape(-1, inputs) @ self.weights[0, 0]
+      y = y.reshape(*x.shape[:-1], -1)
     y *= 2.0 ** -(FRACTION + self.fraction)
     y += self.bias
     return y
@@ -79,7 +83,8 @@ class Product:
     inputs, outputs = len(self._beside), len(self.bias)
     x, y = np.ascontiguousarray(x, np.float64), np.empty((n, height, width, outputs))
     scale, margin = 2.0 ** -(FRACTION + self.fraction), self.size // 2
-    images, lines = max(PRODUCT_ROWS // (height * width), 1), min(max(PRODUCT_ROWS // width, 1), height)
+    images = max(PRODUCT_ROWS // (height * width), 1)
+    lines = min(max(PRODUCT_ROWS // width, 1), height)
     for i in range(0, n, images):
       for top in range(0, height, lines):  # of one image, if these are not all of its rows
         end = min(top + lines, height)
@@ -104,8 +109,10 @@ class Product:
     before = margin * columns + margin
     count = n * rows * columns
     padded = np.zeros((count + 2 * before, channels))
-    padded[before : before + count].reshape(n, rows, columns, channels)[:, :height, :width] = x
-    y, product = np.zeros((count, self.weights.shape[-1])), np.empty((count, self.weights.shape[-1]))
+    pixels = padded[before : before + count].reshape(n, rows, columns, channels)
+    pixels[:, :height, :width] = x
+    y = np.zeros((count, self.weights.shape[-1]))
+    product = np.empty_like(y)
     for dy in range(self.size):
       for dx in range(self.size):
         start = dy * columns + dx
@@ -133,10 +140,10 @@ class LayerNorm:
       return result
     channels = x.shape[-1]
     x = np.clip(x, -LARGEST, LARGEST)  # sums of squares stay below 2^53
-    mean = _round(x, FRACTION).sum(axis=-1, keepdims=True) * 2.0**-FRACTION / channels
-    centred = x - mean
-    variance = _round(centred * centred, SQUARE_FRACTION).sum(axis=-1, keepdims=True)
-    variance = variance * 2.0**-SQUARE_FRACTION / channels
+    total = _round(x, FRACTION).sum(axis=-1, keepdims=True)
+    centred = x - total * 2.0**-FRACTION / channels
+    squares = _round(centred * centred, SQUARE_FRACTION)
+    variance = squares.sum(axis=-1, keepdims=True) * 2.0**-SQUARE_FRACTION / channels
     centred /= np.sqrt(variance + LAYER_NORM_EPSILON)
     centred *= self.gamma
     centred += self.beta
@@ -159,7 +166,8 @@ def largest_of_three(h: np.ndarray, loops: Any) -> np.ndarray:
   """Return the largest of each three neighbouring channels."""
   _check_fits(h.shape[-1:], (h.shape[-1] // 3 * 3,), "the input of a maximum of three")
   if loops is None:
-    return np.maximum(np.maximum(h[..., ::3], h[..., 1::3]), h[..., 2::3])
+    largest = np.maximum(h[..., ::3], h[..., 1::3])
+    return np.maximum(largest, h[..., 2::3])
   result = np.empty((*h.shape[:-1], h.shape[-1] // 3))
   loops.largest_of_three(rows(h), rows(result))
   return result
@@ -171,13 +179,20 @@ def attention(qkv: np.ndarray, heads: int) -> np.ndarray:
   depth = channels // (3 * heads)
   if depth > _LARGEST_DEPTH:
     raise InputError(f"the tier 'portable' is for attention heads of up to {_LARGEST_DEPTH} channels, got {depth}")
-  qkv = qkv.reshape(n, height * width, 3, heads, depth).transpose(2, 0, 3, 1, 4)
-  q, k, v = (
-    _round(np.clip(part, -_ATTENTION_LARGEST, _ATTENTION_LARGEST), _ATTENTION_FRACTION)
-    for part in (qkv[0] / np.sqrt(np.float64(depth)), qkv[1], qkv[2])
-  )
+  qkv = qkv.reshape(n, height * width, 3, heads, depth)
+  q, k, v = qkv.transpose(2, 0, 3, 1, 4)
+  q = _attention_integers(q / np.sqrt(np.float64(depth)))
+  k = _attention_integers(k)
+  v = _attention_integers(v)
   scores = np.matmul(q, k.swapaxes(-1, -2)) * 2.0 ** (-2 * _ATTENTION_FRACTION)
-  scores = _round(exact.exp(scores - scores.max(axis=-1, keepdims=True)), _SOFTMAX_FRACTION)
-  weights = _round(scores / scores.sum(axis=-1, keepdims=True), _SOFTMAX_FRACTION)
+  scores = scores - scores.max(axis=-1, keepdims=True)
+  scores = _round(exact.exp(scores), _SOFTMAX_FRACTION)
+  weights = scores / scores.sum(axis=-1, keepdims=True)
+  weights = _round(weights, _SOFTMAX_FRACTION)
   mixed = np.matmul(weights, v) * 2.0 ** -(_SOFTMAX_FRACTION + _ATTENTION_FRACTION)
   return mixed.transpose(0, 2, 1, 3).reshape(n, height, width, heads * depth)
+
+
+def _attention_integers(x):
+  clipped = np.clip(x, -_ATTENTION_LARGEST, _ATTENTION_LARGEST)
+  return _round(clipped, _ATTENTION_FRACTION)

@@ -109,14 +109,19 @@ def _step(count, wanted, factors, bound, cdf, survival, density, here, low, high
     now = here[i]
     slope = density[i] / (cdf[i] * survival[i])
     excess = _log(cdf[i] / survival[i]) - wanted[i]
-    left, right = now if excess <= 0 else low[i], now if excess >= 0 else high[i]
+    left = now if excess <= 0 else low[i]
+    right = now if excess >= 0 else high[i]
     newton = now - excess / slope
     step = abs(newton - now)
     safe = (newton >= left) & (newton <= right) & (step + step <= length[i])
     following = newton if safe else left + (right - left) / 2
     near = safe & (step * step * math.sqrt(slope * factors[i]) <= bound[i])
-    going[i] = not (near | (right - left <= 4e-16 * (abs(left) + abs(right))))
-    here[i], low[i], high[i], length[i], density[i] = following, left, right, abs(following - now), slope
+    closed = right - left <= 4e-16 * (abs(left) + abs(right))
+    going[i] = not (near | closed)
+    here[i] = following
+    low[i], high[i] = left, right
+    length[i] = abs(following - now)
+    density[i] = slope
 
 
 @loop(_vector, _vector)
@@ -164,9 +169,11 @@ def quantile(
     block = slice(start, min(start + _BLOCK, len(target)))
     count = block.stop - start
     for i in range(count):
-      wanted[i], factors[i], index[i] = target[start + i], factor[start + i], start + i
+      at = start + i
+      index[i] = at
+      wanted[i], factors[i] = target[at], factor[at]
       for k in range(len(pi)):
-        weights[k, i], places[k, i], rates[k, i] = pi[k, start + i], loc[k, start + i], rate[k, start + i]
+        weights[k, i], places[k, i], rates[k, i] = pi[k, at], loc[k, at], rate[k, at]
     _begin(count, error, wanted, weights, places, scale[:, block], here, low, high, length, bound)
     for _ in range(_MOST_ITERATIONS):
       _add_components(count, here, weights, places, rates, cdf, survival, density)
@@ -175,10 +182,13 @@ def quantile(
       for i in range(count):
         x[index[i]], slope[index[i]] = here[i], density[i]
         if going[i]:
-          here[kept], low[kept], high[kept], length[kept] = here[i], low[i], high[i], length[i]
-          wanted[kept], factors[kept], bound[kept], index[kept] = wanted[i], factors[i], bound[i], index[i]
+          index[kept] = index[i]
+          here[kept], low[kept], high[kept] = here[i], low[i], high[i]
+          length[kept], bound[kept] = length[i], bound[i]
+          wanted[kept], factors[kept] = wanted[i], factors[i]
           for k in range(len(pi)):
-            weights[k, kept], places[k, kept], rates[k, kept] = weights[k, i], places[k, i], rates[k, i]
+            weights[k, kept], places[k, kept] = weights[k, i], places[k, i]
+            rates[k, kept] = rates[k, i]
           kept += 1
       count = kept
       if not count:

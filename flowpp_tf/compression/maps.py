@@ -89,13 +89,15 @@ class Mixture:
   def __init__(self, parameters: np.ndarray, margin: float, loops: Any = None) -> None:
     self.margin, self._loops = margin, loops
     components = (len(parameters) - 2) // 3
-    log_scale, shift = exact.tanh(parameters[0]), parameters[1]
-    logits, loc, log_scales = (parameters[2 + i * components : 2 + (i + 1) * components] for i in range(3))
+    scale_logit, shift = parameters[:2]
+    logits, loc, log_scales = parameters[2:].reshape(3, components, -1)
     weights = exact.exp(logits - logits.max(axis=0))
-    scales = exact.exp(np.maximum(log_scales, _SMALLEST_LOG_SCALE))
-    self.factor, self.shift = exact.exp(log_scale), np.ascontiguousarray(shift)
+    self.factor = exact.exp(exact.tanh(scale_logit))
+    self.shift = np.ascontiguousarray(shift)
     self.pi = weights / exact.total(weights, axis=0)
-    self.loc, self.scale, self.rate = np.ascontiguousarray(loc), scales, 1 / scales
+    self.loc = np.ascontiguousarray(loc)
+    self.scale = exact.exp(np.maximum(log_scales, _SMALLEST_LOG_SCALE))
+    self.rate = 1 / self.scale
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     logit, slope = self._logit_cdf(x)
@@ -111,8 +113,10 @@ class Mixture:
       return x, slope * self.factor
     target, inside = _without_margin(target, self.margin)
     x, slope = self._quantile(target, sigma)
-    slope_of_margin = _with_margin(target, self.margin)[1]
-    return x, np.where(inside, slope * slope_of_margin * self.factor, (slope * sigma / _STD_BEYOND) ** 2)
+    _, slope_of_margin = _with_margin(target, self.margin)
+    slope_inside = slope * slope_of_margin * self.factor
+    slope_beyond = (slope * sigma / _STD_BEYOND) ** 2
+    return x, np.where(inside, slope_inside, slope_beyond)
 
   def _logit_cdf(self, x):
     if self._loops is None:
@@ -161,11 +165,13 @@ class Mixture:
 def _logit_cdf(x, pi, loc, rate):
   """Return logit F and its slope F' / (F (1 - F)), for x `[N]` and parameters `[K, N]`."""
   below, above = exact.sigmoids((x - loc) * rate)
-  below_weighted = pi * below
-  cdf, survival = exact.total(below_weighted, axis=0), exact.total(pi * above, axis=0)
-  below_weighted *= above
-  below_weighted *= rate
-  return exact.log(cdf / survival), exact.total(below_weighted, axis=0) / (cdf * survival)
+  terms = pi * below
+  cdf = exact.total(terms, axis=0)
+  survival = exact.total(pi * above, axis=0)
+  terms *= above
+  terms *= rate
+  density = exact.total(terms, axis=0)
+  return exact.log(cdf / survival), density / (cdf * survival)
 
 
 def _with_margin(logit, margin):
@@ -179,9 +185,11 @@ def _with_margin(logit, margin):
 def _without_margin(logit, margin):
   """Return the logit of F for one of (1 - 2 m) F + m, with F kept off 0 and 1, and where that changed nothing."""
   p, q = exact.sigmoids(logit)
-  below, above = (p - margin) / (1 - 2 * margin), (q - margin) / (1 - 2 * margin)
+  inner = 1 - 2 * margin
+  below, above = (p - margin) / inner, (q - margin) / inner
   inside = (below > _SMALLEST_CDF) & (above > _SMALLEST_CDF)
-  below, above = (np.clip(part, _SMALLEST_CDF, 1 - _SMALLEST_CDF) for part in (below, above))
+  below = np.clip(below, _SMALLEST_CDF, 1 - _SMALLEST_CDF)
+  above = np.clip(above, _SMALLEST_CDF, 1 - _SMALLEST_CDF)
   return exact.log(below / above), inside
 
 
@@ -244,7 +252,8 @@ class PixelsToLogit(ElementwiseMap):
 
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, slope = (x, 1.0) if self._transform is None else self._transform.forward(x)
-    below, above = self._alpha + self._slope * x, self._alpha + self._slope * (self._levels - x)
+    below = self._alpha + self._slope * x
+    above = self._alpha + self._slope * (self._levels - x)
     return exact.log(below / above), slope * (self._slope / (below * above))
 
   def inverse(self, y: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
@@ -274,13 +283,16 @@ class AsinhTransform:
   def forward(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return T(x) and its slope."""
     w = (x - self._offset) / self._scale
-    return (_asinh(w) - self._start) * self._factor, (self._factor / self._scale) / np.sqrt(w * w + 1)
+    return (_asinh(w) - self._start) * self._factor, self._slope(w)
 
   def inverse(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the x of T(x) = y, and the slope of T there."""
     e = exact.exp(y / self._factor + self._start)
     w = (e - 1 / e) / 2
-    return w * self._scale + self._offset, (self._factor / self._scale) / np.sqrt(w * w + 1)
+    return w * self._scale + self._offset, self._slope(w)
+
+  def _slope(self, w):
+    return (self._factor / self._scale) / np.sqrt(w * w + 1)
 
 
 def _asinh(w):

@@ -112,7 +112,8 @@ class Fields:
     table = pack(self.batches.tobytes() + runs)
     sizes = self.content_size, self.extra_size, self.packed_size, len(table), len(self.late_images)
     head = _HEAD.pack(self.count, self.plain, len(self.batches), len(self.late), *sizes)
-    head += _RUNS.pack(len(self.layout.runs)) if self.layout else b""
+    if self.layout:
+      head += _RUNS.pack(len(self.layout.runs))
     checks, late, words = (array.astype("<u4").tobytes() for array in (self.checks, self.late, self.words))
     return b"".join([head, table, checks, late, _bound(self.digest, place), self.late_images, words])
 
@@ -127,10 +128,12 @@ class Fields:
     claim("memory", _memory(codec, count, num_late, extra_size), "a segment of the archive")
     num_runs, first = 0, _HEAD.size
     if codec.sees_neighbours:
-      (num_runs,), first = _RUNS.unpack_from(data, first), first + _RUNS.size
+      (num_runs,) = _RUNS.unpack_from(data, first)
+      first += _RUNS.size
       if num_runs > count:
         raise ValueError("its layout is invalid")
-    start, size = first + table_size, num_batches * _BATCH.itemsize
+    start = first + table_size
+    size = num_batches * _BATCH.itemsize
     table = unpack(data[first:start], size + num_runs * RUN.itemsize)
     batches = np.frombuffer(table[:size], _BATCH)
     layout = None
@@ -139,10 +142,12 @@ class Fields:
       if int(runs["count"].sum(dtype=np.int64)) != count:
         raise ValueError("its layout is invalid")
       layout = TileLayout(codec.shape, runs, codec.tile_step)
-    ends = list(itertools.accumulate([start, 4 * len(_runs(batches)), 4 * num_late, 32, late_size]))
-    parts = [data[a:b] for a, b in zip(ends, [*ends[1:], None])]
+    sizes_of_parts = [4 * len(_runs(batches)), 4 * num_late, 32, late_size]
+    starts = list(itertools.accumulate(sizes_of_parts, initial=start))
+    parts = [data[a:b] for a, b in zip(starts, [*starts[1:], None])]
+    checks = np.frombuffer(parts[0], "<u4").astype(np.int64)
+    late = np.frombuffer(parts[1], "<u4").astype(np.int64)
     digest, late_images = parts[2:4]
-    checks, late = (np.frombuffer(parts[i], "<u4").astype(np.int64) for i in (0, 1))
     words = np.frombuffer(parts[4], "<u4").astype(np.uint32, copy=False)
     order = _order(layout, count)
     if (
@@ -188,12 +193,18 @@ def encode_fields(
   words = np.frombuffer(content + bytes(-len(content) % 4), "<u4")
   stack = Stack(words, sealed=True)
   progress(plain)
+  rest = order[plain:]
   fits = images.max(axis=(1, 2, 3), initial=0) < codec.levels
-  fitting, others = (order[plain:][mask[order[plain:]]] for mask in (fits, ~fits))
+  fitting, others = rest[fits[rest]], rest[~fits[rest]]
   table, left_out = push_batches(codec, stack, images, fitting.tolist(), largest, progress, layout)
-  batches, late = np.array(table, _BATCH), np.array(sorted([*left_out, *others]), np.int64)
+  batches = np.array(table, _BATCH)
+  late = np.array(sorted([*left_out, *others]), np.int64)
   coded = _coded(order, plain, late)
-  checks = np.array([zlib.crc32(pixel_bytes(images[coded[first:last]])) for first, last in _runs(batches)], np.uint32)
+  checksums = []
+  for first, last in _runs(batches):
+    run = images[coded[first:last]]
+    checksums.append(zlib.crc32(pixel_bytes(run)))
+  checks = np.array(checksums, np.uint32)
   late_images = encode_plain(images[late]) if len(late) else b""
   sizes = len(content), len(extra), len(packed_extra)
   words = stack.words() if table else words
@@ -219,9 +230,11 @@ def decode_segment(codec: BitsBackCoder, data: bytes, places: Collection[bytes] 
   images = known = None
   try:
     fields = Fields.from_bytes(data, codec)
-    images, known = np.zeros((fields.count, *codec.shape), codec.dtype), np.zeros(fields.count, bool)
+    images = np.zeros((fields.count, *codec.shape), codec.dtype)
+    known = np.zeros(fields.count, bool)
     if len(fields.late):
-      images[fields.late] = decode_plain(fields.late_images, (len(fields.late), *codec.shape), codec.dtype)
+      shape = len(fields.late), *codec.shape
+      images[fields.late] = decode_plain(fields.late_images, shape, codec.dtype)
       known[fields.late] = True
     content = _pop_batches(codec, fields, images, known) if len(fields.batches) else fields.words
     return images, _decode_content(content, fields, images, places)
@@ -282,13 +295,16 @@ def output_bytes(data: bytes, shape: tuple[int, int, int], itemsize: int = 1) ->
 
 def _pop_batches(codec, fields, images, known):
   """Set the images of the batches, from the last to the first, and return the initial content of the stack."""
-  stack, coded = Stack(fields.words, sealed=False), fields.coded
-  runs, start = list(zip(_runs(fields.batches), fields.checks, strict=True)), len(coded)
+  stack = Stack(fields.words, sealed=False)
+  coded = fields.coded
+  runs = list(zip(_runs(fields.batches), fields.checks, strict=True))
+  start = len(coded)
   for count, salts in fields.batches[::-1].tolist():
     start -= count
     batch = coded[start : start + count]
     try:
-      images[batch] = Sequence([Salt(salts), batch_step(codec, images, batch, fields.layout)]).pop(stack, count)
+      step = Sequence([Salt(salts), batch_step(codec, images, batch, fields.layout)])
+      images[batch] = step.pop(stack, count)
     except (EmptyStackError, WindowError) as error:
       raise ValueError(f"the networks of this machine do not decode it ({error})") from None
     (first, last), check = runs[-1]
@@ -308,10 +324,13 @@ def _initial_content(codec, images, order, layout, packed_extra):
   """Return how many images are plain at the beginning, and the bytes of the extra and of them."""
   # Enough for the largest image, as small ones before it add few bits.
   largest = int(np.argmax(np.prod(layout.sizes, axis=-1))) if layout and len(images) else 0
-  needed = (initial_bits(codec, largest, layout if len(images) else None) + SPARE_BITS) // 8
-  plain, content, per_image = 0, packed_extra, float(np.prod(codec.shape)) * codec.dtype.itemsize
+  bits = initial_bits(codec, largest, layout if len(images) else None)
+  needed = (bits + SPARE_BITS) // 8
+  plain, content = 0, packed_extra
+  per_image = float(np.prod(codec.shape)) * codec.dtype.itemsize
   while plain < len(images) and len(content) < needed:
-    plain = min(len(images), plain + max(1, int((needed - len(content)) / per_image)))
+    more = int((needed - len(content)) / per_image)
+    plain = min(len(images), plain + max(1, more))
     content = packed_extra + encode_plain(images[order[:plain]])
     per_image = (len(content) - len(packed_extra)) / plain  # small sets take more per image: the estimate is no more
   return plain, content
@@ -346,7 +365,8 @@ def _order(layout, count):
 
 def _coded(order, plain, late):
   """Return the indices of the images in the batches, in the order in which they are pushed."""
-  return order[plain:][~np.isin(order[plain:], late)]
+  rest = order[plain:]
+  return rest[~np.isin(rest, late)]
 
 
 def _runs(batches):

@@ -27,7 +27,9 @@ _LARGEST_MEAN, _LARGEST_STD = 2.0**50, 2.0**28  # an image that exceeds them, or
 _NOISE_WIDTHS = tuple(10 << k for k in range(_HIGH_BITS + 1))
 _DATA_WIDTH = 1280
 # First and end of each window: of noise around its mean, of noise from a bound, of data.
-_WINDOWS = [*((-w, w) for w in _NOISE_WIDTHS), *((0, 2 * w) for w in _NOISE_WIDTHS), (-_DATA_WIDTH, _DATA_WIDTH)]
+_WINDOWS = [(-width, width) for width in _NOISE_WIDTHS]
+_WINDOWS += [(0, 2 * width) for width in _NOISE_WIDTHS]
+_WINDOWS += [(-_DATA_WIDTH, _DATA_WIDTH)]
 _FIRST, _END = np.array(_WINDOWS).T
 _DATA = len(_WINDOWS) - 1
 
@@ -138,7 +140,8 @@ class Uniform:
 
   def pop(self, stack: Stack) -> np.ndarray:
     """Pop the integers; errors as for `Stack.pop`."""
-    return stack.pop(self._model, int(np.prod(self._shape))).astype(np.int64).reshape(self._shape)
+    n = stack.pop(self._model, int(np.prod(self._shape)))
+    return n.astype(np.int64).reshape(self._shape)
 
 
 class Normal:
@@ -161,12 +164,14 @@ class Normal:
   def __init__(self, mean: np.ndarray, std: np.ndarray | float, noise: bool = False, size: int | None = None) -> None:
     self._shape, self._size = mean.shape, size
     mean, stds = mean.reshape(-1), np.broadcast_to(std, mean.shape).reshape(-1)
-    check_inside((np.abs(mean) < _LARGEST_MEAN) & (stds > 0) & (stds < _LARGEST_STD), self._shape)
+    valid = (np.abs(mean) < _LARGEST_MEAN) & (stds > 0) & (stds < _LARGEST_STD)
+    check_inside(valid, self._shape)
     exponent = np.maximum(np.frexp(stds)[1] - _HIGH_BITS, 0).astype(np.int64)
     self._exponent = exponent if size is None else np.zeros_like(exponent)
     self._split = self._exponent > 0
     step = np.ldexp(1.0, self._exponent)
-    mean, stds = (mean - (step - 1) / 2) / step, np.maximum(stds / step, _SMALLEST_STD)
+    mean = (mean - (step - 1) / 2) / step
+    stds = np.maximum(stds / step, _SMALLEST_STD)
     origin, self._sign = np.floor(mean), np.ones(1, np.int64)
     kinds = np.clip(np.frexp(stds)[1], 0, _HIGH_BITS) if noise else np.array([_DATA])
     if size is not None:
@@ -179,8 +184,11 @@ class Normal:
     self._origin, self._kinds = origin.astype(np.int64), kinds
     # Which integers are in a window, and their distribution; in the order of popping.
     present = np.flatnonzero(np.bincount(kinds)).tolist() if noise else [_DATA]
-    chosen = [kinds == kind if noise else slice(None) for kind in present]
-    self._windows = [(at, (_gaussian(*_WINDOWS[kind]), mean[at], stds[at])) for kind, at in zip(present, chosen)]
+    self._windows = []
+    for kind in present:
+      at = kinds == kind if noise else slice(None)
+      distribution = _gaussian(*_WINDOWS[kind]), mean[at], stds[at]
+      self._windows.append((at, distribution))
 
   def push(self, stack: Stack, n: np.ndarray) -> None:
     """Push the integers.
@@ -193,7 +201,9 @@ class Normal:
     low = n - (high << self._exponent)
     high = self._sign * (high - self._origin)
     inside = (high >= _FIRST[self._kinds]) & (high < _END[self._kinds])
-    check_inside(inside if self._size is None else inside & (n >= 0) & (n < self._size), self._shape)
+    if self._size is not None:
+      inside = inside & (n >= 0) & (n < self._size)
+    check_inside(inside, self._shape)
     if self._split.any():
       stack.push(low[self._split], *self._low())
     for at, distribution in self._windows[::-1]:
